@@ -1,0 +1,46 @@
+"""pydt: which parts of a source data set help a transfer task, which hurt, and how sure one can be."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+# The complete public list: name -> module. Nothing is imported until it is used, so `import pydt` is instant.
+_PUBLIC = {
+    "Augment": "loader",
+    "Counterfactual": "counterfactual",
+    "Dataset": "data",
+    "Design": "design",
+    "Loader": "loader",
+    "Plan": "ensemble",
+    "PydtError": "errors",
+    "Recipe": "train",
+    "Store": "store",
+    "Target": "data",
+    "Task": "transfer",
+    "counterfactual": "counterfactual",
+    "influences": "estimate",
+    "prediction_test": "estimate",
+    "report": "report",
+    "run": "ensemble",
+}
+_MODULES = {"data", "design", "errors", "estimate", "glyphs", "models", "store", "train", "transfer"}
+
+__all__ = [*sorted(_PUBLIC), "__version__", *sorted(_MODULES)]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        value = getattr(importlib.import_module(f"pydt.{_PUBLIC[name]}"), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"pydt.{name}")
+    else:
+        raise AttributeError(f"module 'pydt' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
