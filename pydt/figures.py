@@ -1,0 +1,251 @@
+"""The report's figures as inline SVG, and its example images as PNG, written by hand: small, sharp, in the page's own colours.
+
+Horizontal positions are percentages and vertical ones pixels, so a figure fills any width while its text keeps its size.
+Colours are CSS classes of the page (`better`, `worse`, `plain`), which is what lets the same figure be light, dark or printed.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+MINUS = "\u2212"
+DASH = "\u2013"
+
+# The 0.975 quantiles of Student's t for 1..10 degrees of freedom; above that the expansion below is exact to 4 digits.
+_T975 = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281)
+
+
+def t975(df: float | None) -> float:
+    """The 97.5 % quantile of Student's t; the normal one when `df` is None. Cornish-Fisher (Abramowitz & Stegun 26.7.5)."""
+    z = 1.959964
+    if df is None:
+        return z
+    if df < 10.5:
+        return _T975[max(1, round(df)) - 1]
+    return z + (z**3 + z) / (4 * df) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * df**2)
+
+
+def number(value: float | None, digits: int, sign: bool = False) -> str:
+    """A number with `digits` decimals and a true minus; a dash for None. Zero after rounding never carries a minus."""
+    if value is None:
+        return DASH
+    text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+    if not any(c in "123456789" for c in text):
+        text = text.lstrip("+-")
+    return text.replace("-", MINUS)
+
+
+def digits_for(stderr: float | None) -> int:
+    """Decimals that show two significant digits of a standard error (0 to 6); 3 when there is none."""
+    if stderr is None or not stderr > 0:
+        return 3
+    return min(6, max(0, 1 - math.floor(math.log10(stderr))))
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A linear scale from values to 0..100 %."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def around(cls, values: Sequence[float | None], margin: float = 0.04) -> Axis:
+        """The scale that holds all the values, with a margin on either side; never empty."""
+        known = [v for v in values if v is not None]
+        low, high = (min(known), max(known)) if known else (0.0, 1.0)
+        pad = (high - low) * margin or max(abs(low) * 0.05, 1e-9)
+        return cls(low - pad, high + pad)
+
+    def at(self, value: float) -> float:
+        return round(100 * (value - self.low) / (self.high - self.low), 3)
+
+    def percent(self, value: float) -> str:
+        return f"{min(100.0, max(0.0, self.at(value))):g}%"
+
+    def ticks(self, about: int = 5) -> list[float]:
+        """Round values inside the scale, a step of 1, 2 or 5 times a power of ten apart."""
+        raw = (self.high - self.low) / max(about, 1)
+        power = 10.0 ** math.floor(math.log10(raw))
+        step = next(s * power for s in (1, 2, 5, 10) if s * power >= raw * 0.999)
+        return [i * step for i in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
+
+    def tick_digits(self, about: int = 5) -> int:
+        ticks = self.ticks(about)
+        return max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9)) if len(ticks) > 1 else 2
+
+
+def interval_row(axis: Axis, value: float | None, low: float | None, high: float | None, kind: str, noise: float | None) -> str:
+    """One row of the ranking: the line of zero, the band of the placebos, the 95 % bar and the dot. kind: a CSS class."""
+    height, middle = 32, 16
+    parts = [f'<svg class="ci" width="100%" height="{height}" aria-hidden="true" focusable="false">']
+    if noise is not None:
+        left, right = axis.at(max(-noise, axis.low)), axis.at(min(noise, axis.high))
+        parts.append(f'<rect class="noise" x="{left:g}%" y="0" width="{right - left:g}%" height="{height}"/>')
+    if axis.low < 0 < axis.high:
+        parts.append(f'<line class="zero" x1="{axis.percent(0)}" x2="{axis.percent(0)}" y1="0" y2="{height}"/>')
+    if value is not None:
+        if low is not None and high is not None:
+            ends = f'x1="{axis.percent(low)}" x2="{axis.percent(high)}"'
+            parts.append(f'<line class="bar {kind}" {ends} y1="{middle}" y2="{middle}"/>')
+        parts.append(f'<circle class="dot {kind}" cx="{axis.percent(value)}" cy="{middle}" r="4"/>')
+    return "".join(parts) + "</svg>"
+
+
+def axis_row(axis: Axis) -> str:
+    """The scale that stands over the rows of `interval_row`."""
+    parts = ['<svg class="ci" width="100%" height="24" aria-hidden="true" focusable="false">']
+    digits = axis.tick_digits(4)
+    for tick in axis.ticks(4):
+        x = axis.percent(tick)
+        parts.append(f'<line class="tick" x1="{x}" x2="{x}" y1="19" y2="24"/>')
+        parts.append(f'<text x="{x}" y="14" text-anchor="middle">{number(tick, digits, sign=tick != 0)}</text>')
+    return "".join(parts) + "</svg>"
+
+
+_SHAPES = {
+    "full": "M0 -5.5L5.5 0L0 5.5L-5.5 0Z",
+    "drop bottom": "M0 -5.5L5.4 4.2L-5.4 4.2Z",
+    "drop random": "M-4.2 -4.2H4.2V4.2H-4.2Z",
+    "drop top": "M0 5.5L5.4 -4.2L-5.4 -4.2Z",
+}
+ARM_CLASSES = {"full": "ink", "drop bottom": "better", "drop random": "plain", "drop top": "worse"}
+
+
+def arm_symbol(kind: str) -> str:
+    """The mark of one arm, for legends and tables."""
+    path = f'<path class="mark {ARM_CLASSES[kind]}" transform="translate(8 8)" d="{_SHAPES[kind]}"/>'
+    return f'<svg class="symbol" width="16" height="16" aria-hidden="true" focusable="false">{path}</svg>'
+
+
+def removal(arms: Sequence[dict], runs: Sequence[dict], label: str) -> str:
+    """Accuracy against groups left out: means, 95 % bars of retraining alone (t), and every run as a dot.
+
+    Args:
+        arms: dicts with kind, dropped, n, mean, stderr (fractions).
+        runs: dicts with kind, dropped, accuracy (fractions).
+        label: what a screen reader says of the figure.
+    """
+    bars = []
+    for arm in arms:
+        half = t975(arm["n"] - 1) * arm["stderr"] if arm.get("stderr") is not None and arm["n"] > 1 else None
+        bars.append((arm, half))
+    heights = [r["accuracy"] for r in runs if r["accuracy"] is not None]
+    for arm, half in bars:
+        heights += [arm["mean"] - (half or 0), arm["mean"] + (half or 0)] if arm["mean"] is not None else []
+    y_axis = Axis.around([100 * h for h in heights], 0.08)
+    widest = max([a["dropped"] for a in arms] + [1])
+    x_axis = Axis(-0.07 * widest, 1.08 * widest)
+    top, bottom = 8, 268
+
+    def y(fraction: float) -> float:
+        return round(bottom - (bottom - top) * y_axis.at(100 * fraction) / 100, 1)
+
+    digits = y_axis.tick_digits(5)
+    scale = ['<svg class="scale" width="46" height="310" aria-hidden="true" focusable="false">']
+    plot = [f'<svg class="plot" width="100%" height="310" role="img" aria-label="{label}">']
+    for tick in y_axis.ticks(5):
+        scale.append(f'<text x="40" y="{y(tick / 100) + 4:g}" text-anchor="end">{number(tick, digits)} %</text>')
+        plot.append(f'<line class="grid" x1="0" x2="100%" y1="{y(tick / 100):g}" y2="{y(tick / 100):g}"/>')
+    shown = -math.inf
+    for size in sorted({a["dropped"] for a in arms} | {0}):
+        if x_axis.at(size) - shown < 6:
+            continue
+        shown = x_axis.at(size)
+        x = x_axis.percent(size)
+        plot.append(f'<line class="tick" x1="{x}" x2="{x}" y1="{bottom}" y2="{bottom + 5}"/>')
+        plot.append(f'<text x="{x}" y="{bottom + 19}" text-anchor="middle">{size}</text>')
+    plot.append(f'<line class="base" x1="0" x2="100%" y1="{bottom}" y2="{bottom}"/>')
+    plot.append(f'<text class="name" x="50%" y="{bottom + 37}" text-anchor="middle">groups left out of the source</text>')
+    full = next((a["mean"] for a in arms if a["kind"] == "full"), None)
+    for kind, shift in (("full", 0), ("drop random", 0), ("drop bottom", -9), ("drop top", 9)):
+        style = ARM_CLASSES[kind]
+        own = sorted((b for b in bars if b[0]["kind"] == kind and b[0]["mean"] is not None), key=lambda b: b[0]["dropped"])
+        path = [(0, full)] if full is not None and kind != "full" else []
+        path += [(arm["dropped"], arm["mean"]) for arm, _ in own]
+        plot.append(f'<g transform="translate({shift} 0)">')
+        for (x1, y1), (x2, y2) in zip(path, path[1:], strict=False):
+            ends = f'x1="{x_axis.percent(x1)}" y1="{y(y1):g}" x2="{x_axis.percent(x2)}" y2="{y(y2):g}"'
+            plot.append(f'<line class="trend {style}" {ends}/>')
+        for i, run in enumerate(r for r in runs if r["kind"] == kind and r["accuracy"] is not None):
+            jitter = (i * 7 % 5 - 2) * 1.6
+            place = f'cx="{x_axis.percent(run["dropped"])}" cy="{y(run["accuracy"]):g}"'
+            plot.append(f'<circle class="run {style}" transform="translate({jitter:g} 0)" {place} r="2.2"/>')
+        for arm, half in own:
+            x = x_axis.percent(arm["dropped"])
+            if half is not None:
+                ends = f'y1="{y(arm["mean"] - half):g}" y2="{y(arm["mean"] + half):g}"'
+                plot.append(f'<line class="bar {style}" x1="{x}" x2="{x}" {ends}/>')
+            mark = f'<path class="mark {style}" d="{_SHAPES[kind]}"/>'
+            plot.append(f'<svg x="{x}" y="{y(arm["mean"]):g}" width="1" height="1" overflow="visible">{mark}</svg>')
+        plot.append("</g>")
+    return "".join(scale) + "</svg>" + "".join(plot) + "</svg>"
+
+
+def histogram(values: Sequence[float], label: str, unit: str = "") -> str:
+    """Counts of the values in equal bins, with their mean as a line. unit: text behind the numbers of the scale."""
+    data = np.asarray(values, np.float64)
+    axis = Axis.around(data.tolist(), 0.03)
+    counts, edges = np.histogram(data, bins=int(np.clip(2 * math.sqrt(len(data)), 5, 30)), range=(axis.low, axis.high))
+    top, base = 22, 132
+    parts = [f'<svg class="plot" width="100%" height="160" role="img" aria-label="{label}">']
+    digits = axis.tick_digits(4)
+    for count, left, right in zip(counts.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        if count:
+            tall = (base - top) * count / counts.max()
+            place = f'x="{axis.at(left):g}%" width="{axis.at(right) - axis.at(left):.3f}%" y="{base - tall:.1f}" height="{tall:.1f}"'
+            title = f"{count} from {number(left, digits + 1)} to {number(right, digits + 1)}{unit}"
+            parts.append(f'<rect class="column" {place}><title>{title}</title></rect>')
+    mean = axis.percent(float(data.mean()))
+    parts.append(f'<line class="mean" x1="{mean}" x2="{mean}" y1="{top - 4}" y2="{base}"/>')
+    parts.append(f'<text x="{mean}" y="{top - 9}" text-anchor="middle">mean {number(float(data.mean()), digits + 1)}{unit}</text>')
+    parts.append(f'<line class="base" x1="0" x2="100%" y1="{base}" y2="{base}"/>')
+    for tick in axis.ticks(4):
+        if 4 < axis.at(tick) < 96:
+            x = axis.percent(tick)
+            parts.append(f'<line class="tick" x1="{x}" x2="{x}" y1="{base}" y2="{base + 5}"/>')
+            parts.append(f'<text x="{x}" y="{base + 20}" text-anchor="middle">{number(tick, digits)}{unit}</text>')
+    return "".join(parts) + "</svg>"
+
+
+def png(image: np.ndarray) -> bytes:
+    """A PNG of a uint8 image (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), by PNG (ISO/IEC 15948), filter 0 on each line."""
+    image = np.ascontiguousarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image)
+    colour = {2: 0, 3: {3: 2, 4: 6}.get(image.shape[-1], -1)}.get(image.ndim, -1)
+    if image.dtype != np.uint8 or colour < 0 or image.size == 0:
+        raise ValueError(f"image: uint8 (H, W) or (H, W, 1 | 3 | 4) is needed, not {image.dtype} {image.shape}")
+    height, width = image.shape[:2]
+    lines = np.zeros((height, 1 + image[0].size), np.uint8)
+    lines[:, 1:] = image.reshape(height, -1)
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
+    body = zlib.compress(lines.tobytes(), 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+def shrink(image: np.ndarray, side: int) -> np.ndarray:
+    """The image at most `side` pixels high and wide, by means of whole blocks (a border smaller than a block is cut)."""
+    block = math.ceil(max(image.shape[:2]) / side)
+    height, width = max(1, image.shape[0] // block), max(1, image.shape[1] // block)
+    if block == 1:
+        return image
+    image = image[: height * block, : width * block]
+    rows = np.add.reduceat(image.astype(np.float64), np.arange(0, image.shape[0], block), axis=0)
+    sums = np.add.reduceat(rows, np.arange(0, image.shape[1], block), axis=1)
+    area = min(block, image.shape[0]) * min(block, image.shape[1])
+    return np.clip(np.rint(sums / area), 0, 255).astype(np.uint8)
+
+
+def data_uri(image: np.ndarray, side: int) -> str:
+    """The shrunken image as a data: address."""
+    return "data:image/png;base64," + base64.b64encode(png(shrink(image, side))).decode()

@@ -1,0 +1,590 @@
+"""Results as a reader meets them: three sentences, one self-contained HTML page, and CSV files with every number.
+
+The input is the `results` dict that `pydt.report` assembles (and writes as results.json). Nothing is computed here that could
+change a claim: a verdict is worded, never made. None, or a key that is missing, is shown as a dash or left out.
+"""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import math
+import os
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pydt.errors import ConfigError
+from pydt.figures import (
+    DASH,
+    MINUS,
+    Axis,
+    arm_symbol,
+    axis_row,
+    data_uri,
+    digits_for,
+    histogram,
+    interval_row,
+    number,
+    removal,
+    t975,
+)
+from pydt.files import write_atomic
+
+LEVEL = 0.05
+"""Groups with q below this are marked; intervals are 1 - LEVEL."""
+
+SHOWN = 40
+"""Groups shown from each end of the ranking; the others are in groups.csv."""
+
+CLASSES_SHOWN = 12
+"""Target classes in the table of influence by class; the others are in target_classes.csv."""
+
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "groups.csv": ("rank", "name", "value", "stderr", "q", "models"),
+    "placebos.csv": ("name", "value", "stderr", "q"),
+    "counterfactual.csv": ("kind", "dropped", "seed", "accuracy", "names"),
+    "arms.csv": ("kind", "dropped", "n", "mean", "sd", "stderr"),
+    "contrasts.csv": (
+        *("kind", "dropped", "n", "control", "control_n", "difference", "stderr_retraining", "stderr_images"),
+        *("stderr", "low", "high", "p"),
+    ),
+    "rows.csv": ("row", "accuracy", "output"),
+    "target_classes.csv": ("group", "target_class", "influence"),
+}
+"""The files of `write_csv` and the order of their columns."""
+
+_METRICS = {"top-1": "accuracy", "mean per class": "mean accuracy per class", "auroc": "AUROC"}
+_MODES = {"probe": "a linear probe on the frozen network", "finetune": "full fine-tuning", "full": "full fine-tuning"}
+_DESIGNS = {
+    "random": "random subsets of fixed size",
+    "bernoulli": "independent coin flips for each group",
+    "foldover": "Hadamard subsets with their complements",
+}
+_KINDS = {
+    "full": "nothing left out",
+    "drop bottom": "without the lowest-ranked",
+    "drop random": "without random ones",
+    "drop top": "without the highest-ranked",
+}
+
+
+# ---------------------------------------------------------------------------------------------------------------- words
+
+
+def _finite(value: Any) -> Any:
+    """The same tree with every number that is not finite as None: a NaN is never shown."""
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _legible(name: str, most: int = 120) -> str:
+    """A name that can be shown: controls and direction marks made visible or dropped, never empty, at most `most` long."""
+    out = []
+    for char in str(name):
+        kind = unicodedata.category(char)
+        if char in "\n\r\t":
+            out.append(" ")
+        elif kind == "Cc":
+            out.append(chr(0x2400 + ord(char)) if ord(char) < 0x20 else "\ufffd")
+        elif kind == "Cs":
+            out.append("\ufffd")
+        elif unicodedata.bidirectional(char) not in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"):
+            out.append(char)
+    text = "".join(out).strip()
+    if not any(unicodedata.category(c)[0] in "LNPS" for c in text):
+        return "(no name)" if not text else f"(no visible name, U+{ord(text[0]):04X})"
+    return text if len(text) <= most else text[: most - 1] + "\u2026"
+
+
+def _quoted(name: str) -> str:
+    """A name inside a sentence; one that runs right to left is isolated so that it cannot turn its neighbours around."""
+    text = _legible(name, 40)
+    if any(unicodedata.bidirectional(c) in ("R", "AL", "AN") for c in text):
+        text = f"\u2068{text}\u2069"
+    return f"\u201c{text}\u201d"
+
+
+def _listed(names: Sequence[str], most: int = 4) -> str:
+    """Names as prose, the first `most` of them."""
+    shown = [_quoted(n) for n in names[:most]]
+    if len(names) > most:
+        shown.append(f"{len(names) - most:,} more")
+    return shown[0] if len(shown) == 1 else ", ".join(shown[:-1]) + " and " + shown[-1]
+
+
+def _p(p: float | None) -> str:
+    """A p-value with its sign of relation: p = 0.012, p < 0.0001."""
+    if p is None:
+        return f"p {DASH}"
+    return "p < 0.0001" if p < 0.0001 else f"p = {p:.4f}" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def _count(n: int | None, one: str, many: str | None = None) -> str:
+    """3 models, 1 model."""
+    return f"{DASH if n is None else f'{n:,}'} {one if n == 1 else many or one + 's'}"
+
+
+def _significant(results: Mapping) -> tuple[list[dict], list[dict]]:
+    """The groups with q < LEVEL, positive and negative, each from the clearest on."""
+    sure = [g for g in results["groups"] if g["q"] is not None and g["q"] < LEVEL and g["value"] is not None]
+    sure.sort(key=lambda g: (g["q"], -abs(g["value"])))
+    return [g for g in sure if g["value"] > 0], [g for g in sure if g["value"] < 0]
+
+
+def _headline_size(contrasts: Sequence[dict]) -> int | None:
+    """The number of groups left out that was repeated most often (the larger one of equals)."""
+    judged = [c for c in contrasts if c["kind"] in ("drop bottom", "drop top") and c["difference"] is not None]
+    return max(((c["n"], c["dropped"]) for c in judged), default=(0, None))[1]
+
+
+def _interval(contrast: Mapping) -> str:
+    """A contrast's 95 % interval in points; one more decimal where rounding would put a bound on 0."""
+    low, high = 100 * contrast["low"], 100 * contrast["high"]
+    digits = 1 if min(abs(low), abs(high)) >= 0.05 else 2
+    return f"95 % interval {number(low, digits, True)} to {number(high, digits, True)}"
+
+
+def _against_random(contrast: Mapping, expected: int, than: str) -> str:
+    """How one arm differs from its random control, with its uncertainty; expected: the sign the ranking predicts."""
+    points = 100 * contrast["difference"]
+    size = f"{number(abs(points), 1 if abs(points) >= 0.05 else 2)} points {'more' if points >= 0 else 'less'}{than}"
+    welch = f"Welch {_p(contrast['p'])}"
+    if contrast["low"] is None or contrast["high"] is None:
+        return f"{size} (no interval: too few repeats)"
+    if contrast["low"] <= 0 <= contrast["high"]:
+        return f"{size}, which cannot be told from no difference ({_interval(contrast)} includes 0, {welch})"
+    opposite = ", the opposite of what the ranking predicts" if points * expected < 0 else ""
+    return f"{size} ({_interval(contrast)}, {welch}){opposite}"
+
+
+def _counterfactual_sentence(results: Mapping) -> str:
+    contrasts = results.get("contrasts") or []
+    size = _headline_size(contrasts)
+    if size is None:
+        if results.get("counterfactual"):
+            return "Retrainings without part of the groups were run, but too few of them to compare with a random control."
+        return "No model was retrained without the groups in question, so the ranking has not been proven by experiment."
+    metric = _METRICS.get(results["question"].get("metric") or "", "accuracy")
+    means = {(a["kind"], a["dropped"]): a["mean"] for a in results.get("arms") or []}
+    parts = []
+    for kind, rank, expected in (("drop bottom", "lowest", 1), ("drop top", "highest", -1)):
+        contrast = next((c for c in contrasts if c["kind"] == kind and c["dropped"] == size), None)
+        if contrast is None or contrast["difference"] is None:
+            continue
+        mean = means.get((kind, size))
+        gave = "" if mean is None else f" gave {number(100 * mean, 1)} % {metric if not parts else ''}".rstrip() + ","
+        blamed = f"the {rank}-ranked group" if size == 1 else f"the {size:,} {rank}-ranked groups"
+        start = "Retraining without" if not parts else "retraining without"
+        than = " than leaving out as many at random" if not parts else ""
+        parts.append(f"{start} {blamed}{gave} {_against_random(contrast, expected, than)}")
+    full = next((a["mean"] for a in results.get("arms") or [] if a["kind"] == "full"), None)
+    if full is not None:
+        parts.append(f"the full source gave {number(100 * full, 1)} %")
+    return "; ".join(parts) + "."
+
+
+def _groups_sentence(results: Mapping) -> str:
+    better, worse = ([g["name"] for g in side] for side in _significant(results))
+    total, unit = len(results["groups"]), results["unit"]
+    verdict = results["verdict"]
+    swap = results["estimand"] == "swap"
+    if not better and not worse:
+        stderr = verdict.get("median_stderr")
+        error = "" if stderr is None else f", and the standard error of one is {number(stderr, digits_for(stderr))} {unit}"
+        what = "told from an average one" if swap else "shown to help or to hurt"
+        group = "the only group cannot" if total == 1 else f"none of the {_count(total, 'group')} can"
+        none = "no group was tested on its own" if all(g["q"] is None for g in results["groups"]) else f"every q is at least {LEVEL}"
+        return f"Taken one by one, {group} be {what} ({none}{error}): the evidence lies in the ranking as a whole."
+    parts = []
+    if better:
+        verb = "does" if len(better) == 1 else "do"
+        parts.append(f"{_listed(better)} {verb} better than an average group" if swap else f"adding {_listed(better)} helps")
+    if worse:
+        verb = "does" if len(worse) == 1 else "do"
+        parts.append(f"{_listed(worse)} {verb} worse than an average group" if swap else f"adding {_listed(worse)} hurts")
+    first = _significant(results)[0 if better else 1][0]
+    digits = digits_for(first["stderr"])
+    clearest = f"{number(first['value'], digits, True)} \u00b1 {number(first['stderr'], digits)} {unit} for {_quoted(first['name'])}"
+    rest = total - len(better) - len(worse)
+    average = "told from an average one" if swap else "told from no effect"
+    others = "" if not rest else f"; one by one, the other {_count(rest, 'group')} cannot be {average}"
+    text = f"{', and '.join(parts)} (false discovery rate 5 % among {_count(total, 'group')}; {clearest}){others}."
+    return text[0].upper() + text[1:]
+
+
+def sentences(results: Mapping) -> list[str]:
+    """The answer in exactly three plain sentences, with its uncertainty.
+
+    Found: that the ranking is more than noise, which groups stand out, what retraining without them did. Not found: that nothing
+    can be told, how many models would be needed, what retraining did. Blocked: why there is no verdict.
+    With estimand "swap" groups do better or worse than an average group; only with "add" do they help or hurt.
+    """
+    results = _finite(results)
+    verdict = results["verdict"]
+    models = _count(results["models"], "model")
+    if verdict.get("blocked"):
+        reason = str(verdict["blocked"]).strip().rstrip(".")
+        failed = f"{_count(results.get('failed') or 0, 'model')} failed"
+        linked = results.get("failure_p")
+        link = "" if linked is None else f" (association of the failures with the groups kept: {_p(linked)})"
+        return [
+            f"No verdict is given: {reason}.",
+            f"{models} finished and {failed}{link}.",
+            "The numbers below, those of retraining included, are for inspection and support no claim.",
+        ]
+    correlation = verdict.get("correlation")
+    measured = "" if correlation is None else f"held-out correlation {number(correlation, 2)}, "
+    test = f"{measured}permutation {_p(verdict.get('p'))}"
+    if verdict.get("found"):
+        matters = "Which groups the source keeps makes a real difference to the target"
+        first = f"{matters}: influences estimated on some of the {models} predict the others ({test})."
+        return [first, _groups_sentence(results), _counterfactual_sentence(results)]
+    first = f"Nothing can be told from noise with {models}: influences estimated on some do not predict the others ({test})."
+    needed, wish = verdict.get("models_needed"), verdict.get("models_needed_for")
+    if needed is None:
+        second = "How many models would be needed cannot be said: no spread between the groups is seen above the noise."
+    else:
+        second = f"About {needed:,} models would be needed" + (f" for {str(wish).strip().rstrip('.')}." if wish else ".")
+    return [first, second, _counterfactual_sentence(results)]
+
+
+# ------------------------------------------------------------------------------------------------------------------ CSV
+
+
+def csv_text(name: str) -> str:
+    """A text that no spreadsheet runs as a formula: one apostrophe goes before = + - @ tab, carriage return and apostrophe."""
+    return "'" + name if name[:1] in ("=", "+", "-", "@", "\t", "\r", "'") else name
+
+
+def _ranked(groups: Sequence[dict]) -> list[tuple[int, dict]]:
+    """(position in the source, group) from the highest value to the lowest, groups without a value last; ties keep order."""
+    return sorted(enumerate(groups), key=lambda item: (item[1]["value"] is None, -(item[1]["value"] or 0.0)))
+
+
+def write_csv(results: Mapping, folder: str | os.PathLike[str]) -> list[Path]:
+    """Write every number as CSV: UTF-8, a header line, an empty cell for None, numbers in full precision.
+
+    The files and their columns are `COLUMNS`; groups stand in ranked order, lists of names are JSON in one cell, and accuracies and
+    differences are fractions. Files for which `results` holds nothing are written with their header alone.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    results = _finite(results)
+    rows = results.get("rows") or {}
+    accuracy, output = rows.get("accuracy") or [], rows.get("output") or []
+    count = max(len(accuracy), len(output))
+    columns = [list(c) + [None] * (count - len(c)) for c in (accuracy, output)]
+    classes = results.get("target_classes") or {"names": [], "influence": []}
+    ranked = [{"rank": i + 1, **g} for i, (_, g) in enumerate(_ranked(results["groups"]))]
+    tables: dict[str, list[dict]] = {
+        "groups.csv": ranked,
+        "placebos.csv": results.get("placebos") or [],
+        "counterfactual.csv": results.get("counterfactual") or [],
+        "arms.csv": results.get("arms") or [],
+        "contrasts.csv": results.get("contrasts") or [],
+        "rows.csv": [{"row": i, "accuracy": a, "output": o} for i, (a, o) in enumerate(zip(*columns, strict=True))],
+        "target_classes.csv": [
+            {"group": group["name"], "target_class": name, "influence": value}
+            for group, values in zip(results["groups"], classes["influence"], strict=False)
+            for name, value in zip(classes["names"], values, strict=True)
+        ],
+    }
+
+    def cell(value: Any) -> Any:
+        if isinstance(value, list):
+            return json.dumps(value, ensure_ascii=False)
+        return csv_text(value) if isinstance(value, str) else value
+
+    written = []
+    for name, table in tables.items():
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(COLUMNS[name])
+        writer.writerows([cell(line.get(column)) for column in COLUMNS[name]] for line in table)
+        path = Path(folder) / name
+        write_atomic(path, stream.getvalue().encode("utf-8", "backslashreplace"))
+        written.append(path)
+    return written
+
+
+# ----------------------------------------------------------------------------------------------------------------- page
+
+
+def _examples(images: np.ndarray | None, side: int, most: int = 3) -> list[str]:
+    if images is None or len(images) == 0:
+        return []
+    return [data_uri(np.asarray(image), side) for image in images[:most]]
+
+
+def _ranking(results: Mapping, thumbnails: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """What the template needs for the ranked influences: rows of both ends, placebos, axis and counts."""
+    factor = t975(results.get("df"))
+    ranked = _ranked(results["groups"])
+    shown = ranked if len(ranked) <= 2 * SHOWN else ranked[:SHOWN] + ranked[-SHOWN:]
+    placebos = results.get("placebos") or []
+
+    def bounds(item: Mapping) -> tuple[float | None, float | None]:
+        if item["value"] is None or item["stderr"] is None:
+            return None, None
+        return item["value"] - factor * item["stderr"], item["value"] + factor * item["stderr"]
+
+    everything = [group for _, group in shown] + list(placebos)
+    axis = Axis.around([0.0] + [b for item in everything for b in (*bounds(item), item["value"])])
+    errors = [p["stderr"] for p in placebos if p["stderr"] is not None]
+    noise = factor * float(np.median(errors)) if errors else None
+    stderrs = [g["stderr"] for g in results["groups"] if g["stderr"] is not None]
+    digits = digits_for(float(np.median(stderrs)) if stderrs else None)
+    verdict = results["verdict"]
+    claims = bool(verdict.get("found")) and not verdict.get("blocked")
+    rank = {position: i + 1 for i, (position, _) in enumerate(ranked)}
+    side = 48 if len(shown) <= 24 else 32
+
+    def line(item: Mapping, kind: str) -> dict[str, Any]:
+        low, high = bounds(item)
+        return {
+            "name": _legible(item["name"]),
+            "svg": interval_row(axis, item["value"], low, high, kind, noise),
+            "value": number(item["value"], digits, True),
+            "stderr": number(item["stderr"], digits),
+            "q": DASH if item["q"] is None else "<.001" if item["q"] < 0.001 else f"{item['q']:.3f}",
+            "mark": "" if item["q"] is None or item["q"] >= LEVEL or not item["value"] else "\u25b2" if item["value"] > 0 else "\u25bc",
+            "kind": kind,
+        }
+
+    rows = []
+    for position, group in shown:
+        sure = claims and group["q"] is not None and group["q"] < LEVEL and group["value"]
+        kind = "plain" if not sure else "better" if group["value"] > 0 else "worse"
+        extra = {"id": f"group-{position}", "rank": rank[position], "models": group.get("models")}
+        rows.append({**line(group, kind), **extra, "images": _examples(thumbnails.get(group["name"]), side)})
+
+    def beyond(items: Sequence[Mapping]) -> int:
+        return sum(low is not None and high is not None and (low > 0 or high < 0) for low, high in map(bounds, items))
+
+    return {
+        "rows": rows,
+        "cut": SHOWN if len(ranked) > len(shown) else None,
+        "left_out": len(ranked) - len(shown),
+        "placebos": [line(p, "plain") for p in placebos],
+        "axis": axis_row(axis),
+        "beyond": beyond(results["groups"]),
+        "chance": f"{LEVEL * len(ranked):.0f}" if len(ranked) >= 20 else f"{LEVEL * len(ranked):.1f}",
+        "placebos_beyond": beyond(placebos),
+        "significant": sum(len(s) for s in _significant(results)),
+        "claims": claims,
+        "pictures": any(row["images"] for row in rows),
+        "name_width": min(22, max([8] + [len(row["name"]) for row in rows])),
+    }
+
+
+def _removal(results: Mapping) -> dict[str, Any] | None:
+    """The removal curve and its table; None when nothing was retrained."""
+    arms, runs = results.get("arms") or [], results.get("counterfactual") or []
+    if not arms:
+        return None
+    order = list(_KINDS)
+    arms = sorted((a for a in arms if a["kind"] in _KINDS), key=lambda a: (a["dropped"], order.index(a["kind"])))
+    contrasts = {(c["kind"], c["dropped"]): c for c in results.get("contrasts") or []}
+    rows = []
+    for arm in arms:
+        contrast = contrasts.get((arm["kind"], arm["dropped"]))
+        row = {
+            "what": _KINDS[arm["kind"]],
+            "symbol": arm_symbol(arm["kind"]),
+            "dropped": arm["dropped"],
+            "n": arm["n"],
+            "mean": number(None if arm["mean"] is None else 100 * arm["mean"], 2),
+            "sd": number(None if arm["sd"] is None else 100 * arm["sd"], 2),
+            "difference": "",
+            "interval": "",
+            "p": "",
+        }
+        if contrast is not None:
+            scaled = {k: None if contrast[k] is None else 100 * contrast[k] for k in ("difference", "low", "high")}
+            row["difference"] = number(scaled["difference"], 2, True)
+            known = scaled["low"] is not None and scaled["high"] is not None
+            row["interval"] = f"{number(scaled['low'], 2, True)} to {number(scaled['high'], 2, True)}" if known else DASH
+            row["p"] = _p(contrast["p"]).removeprefix("p ").removeprefix("= ")
+        rows.append(row)
+    present = [k for k in order if any(a["kind"] == k for a in arms)]
+    means = [f"{_KINDS[a['kind']]} ({a['dropped']}): {number(100 * a['mean'], 1)} %" for a in arms if a["mean"] is not None]
+    label = html.escape("Accuracy after retraining. " + "; ".join(means), quote=True)
+    return {
+        "svg": removal(arms, runs, label),
+        "legend": [(arm_symbol(k), _KINDS[k]) for k in present],
+        "rows": rows,
+        "runs": len(runs),
+    }
+
+
+def _spread(results: Mapping) -> dict[str, Any] | None:
+    rows = results.get("rows") or {}
+    metric = _METRICS.get(results["question"].get("metric") or "", "accuracy")
+    names = {"accuracy": (metric, 100.0, " %"), "output": (f"{results['output']} ({results['unit']})", 1.0, "")}
+    charts = []
+    for key, (name, scale, unit) in names.items():
+        values = [scale * v for v in rows.get(key) or [] if v is not None]
+        if values:
+            mean = float(np.mean(values))
+            sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+            digits = digits_for(sd)
+            text = f"mean {number(mean, digits)}{unit}, standard deviation {number(sd, digits)}{' points' if unit else ''}"
+            label = html.escape(f"Histogram of {name} over {len(values)} models: {text}", quote=True)
+            charts.append({"svg": histogram(values, label, unit), "name": name, "text": text})
+    return {"charts": charts} if charts else None
+
+
+def _heat(results: Mapping) -> dict[str, Any] | None:
+    """Influence by target class for the groups shown in the ranking, for the classes with the largest influences."""
+    classes = results.get("target_classes")
+    if not classes or not classes["names"]:
+        return None
+    table = np.array([[np.nan if v is None else v for v in line] for line in classes["influence"]], np.float64)
+    size = np.where(np.isfinite(table), np.abs(table), 0.0)
+    keep = np.sort(np.argsort(-size.max(axis=0), kind="stable")[:CLASSES_SHOWN])
+    ranked = _ranked(results["groups"])
+    shown = ranked if len(ranked) <= 2 * SHOWN else ranked[:SHOWN] + ranked[-SHOWN:]
+    scale = float(np.quantile(size, 0.98)) or float(size.max()) or 1.0
+    digits = digits_for(scale / 4)
+    rows = []
+    for position, group in shown:
+        cells = []
+        for value in table[position, keep].tolist():
+            known = math.isfinite(value)
+            tint = round(min(1.0, abs(value) / scale) * 42) if known else 0
+            cells.append((number(value if known else None, digits, True), "better" if known and value > 0 else "worse", tint))
+        rows.append((_legible(group["name"], 40), cells))
+    names = [_legible(classes["names"][i], 24) for i in keep.tolist()]
+    return {"names": names, "rows": rows, "left_out": len(classes["names"]) - len(keep)}
+
+
+def _facts(results: Mapping) -> list[tuple[str, str]]:
+    """The strip of key numbers under the answer."""
+    verdict = results["verdict"]
+    facts = [("models", f"{results['models']:,}"), ("groups", f"{len(results['groups']):,}")]
+    if verdict.get("blocked"):
+        return facts
+    facts.append(("held-out correlation", number(verdict.get("correlation"), 2)))
+    facts.append(("permutation p", _p(verdict.get("p")).removeprefix("p ").removeprefix("= ")))
+    contrasts = results.get("contrasts") or []
+    size = _headline_size(contrasts)
+    for kind, name in (("drop bottom", "lowest"), ("drop top", "highest")):
+        contrast = next((c for c in contrasts if c["kind"] == kind and c["dropped"] == size), None)
+        if contrast is not None and contrast["difference"] is not None:
+            text = number(100 * contrast["difference"], 1, True)
+            if contrast["stderr"] is not None:
+                text += f" \u00b1 {number(100 * contrast['stderr'], 1)}"
+            facts.append((f"points without the {size:,} {name}, against random", text))
+    return facts
+
+
+def _question(results: Mapping) -> dict[str, Any]:
+    asked = results["question"]
+    mode = asked.get("mode") or ""
+    transfer = _MODES.get(mode, mode)
+    shots, draws = asked.get("shots"), asked.get("draws")
+    if isinstance(shots, int):
+        transfer += f", {_count(shots, 'labelled image')} per class"
+    elif shots:
+        transfer += ", all labelled images" if shots == "full" else f", {shots}"
+    if draws and draws > 1:
+        transfer += f", mean over {draws} draws"
+    design = asked.get("design") or ""
+    alpha = asked.get("alpha")
+    kept = _DESIGNS.get(design, design) + ("" if alpha is None else f", {number(100 * alpha, 1).removesuffix('.0')} % of the groups kept")
+    groups = f"{asked['groups']:,} groups" + (f" (by {_legible(asked['by'], 40)})" if asked.get("by") else "")
+    images = asked.get("source_images")
+    halves = [(asked.get("score_images"), "images to estimate with"), (asked.get("report_images"), "others to judge with")]
+    classes = asked.get("target_classes")
+    target = [_count(classes, "class", "classes")] if classes is not None else []
+    target += [f"{n:,} {what}" for n, what in halves if n is not None]
+    facts = [
+        ("Source", _legible(asked["source"]), ", ".join(([f"{images:,} images"] if images is not None else []) + [groups])),
+        ("Target", _legible(asked["target"]), ", ".join(target)),
+        ("Training", "", ", on ".join(t for t in (asked.get("method"), kept) if t)),
+        ("Transfer", "", transfer),
+    ]
+    planned = asked.get("planned_models")
+    interim = planned is not None and results["models"] + (results.get("failed") or 0) < planned
+    return {
+        "source": _legible(asked["source"]),
+        "target": _legible(asked["target"]),
+        "facts": [f for f in facts if f[1] or f[2]],
+        "interim": f"Interim: {results['models']:,} of {planned:,} planned models have finished." if interim else "",
+    }
+
+
+def render(results: Mapping, thumbnails: Mapping[str, np.ndarray] | None = None) -> str:
+    """One self-contained HTML page that answers the question: no network, no scripts, light and dark, phone to paper.
+
+    Args:
+        results: as `pydt.report` assembles it; missing optional parts are left out or named as not run. Two further keys are used
+            when given: "df", the residual degrees of freedom of the regression (else the intervals are normal ones), and
+            "command", how to make the report again.
+        thumbnails: by group name, uint8 example images (n, H, W) or (n, H, W, C), C = 1, 3 or 4; the first three are shown.
+
+    Raises:
+        ConfigError: a required part of `results` is missing.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    results = _finite(results)
+    missing = [k for k in ("question", "models", "output", "unit", "estimand", "verdict", "groups") if k not in results]
+    if missing:
+        raise ConfigError(f"{', '.join(missing)} missing", "results", "give the dict that pydt.report assembles")
+    thumbnails = thumbnails or {}
+    metric = _METRICS.get(results["question"].get("metric") or "", "accuracy")
+    verdict = results["verdict"]
+    tone = "blocked" if verdict.get("blocked") else "found" if verdict.get("found") else "nothing"
+    provenance = [(k, v) for k, v in (results.get("provenance") or {}).items() if v is not None]
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    spread = verdict.get("spread")
+    return environment.get_template("report.html.j2").render(
+        title=_legible(results.get("title") or "pydt report"),
+        question=_question(results),
+        sentences=sentences(results),
+        tone=tone,
+        facts=_facts(results),
+        metric=metric,
+        swap=results["estimand"] == "swap",
+        estimator=results.get("estimator") or DASH,
+        output=results["output"],
+        unit=results["unit"],
+        models=results["models"],
+        failed=results.get("failed") or 0,
+        failure=None if results.get("failure_p") is None else _p(results["failure_p"]),
+        seconds=results.get("seconds"),
+        verdict=verdict,
+        permutations=verdict.get("permutations"),
+        explained=None if results.get("explained") is None else number(results["explained"], 2),
+        median_stderr=number(verdict.get("median_stderr"), digits_for(verdict.get("median_stderr"))),
+        between=None if spread is None else number(spread, digits_for(verdict.get("median_stderr"))),
+        level=LEVEL,
+        total=len(results["groups"]),
+        ranking=_ranking(results, thumbnails),
+        removal=_removal(results),
+        spread=_spread(results),
+        heat=_heat(results),
+        provenance=[(k, _legible(str(v), 80)) for k, v in provenance],
+        versions=[(k, _legible(str(v), 80)) for k, v in (results.get("versions") or {}).items()],
+        command=None if results.get("command") is None else _legible(str(results["command"]), 400),
+        minus=MINUS,
+    )
