@@ -1,0 +1,325 @@
+// pydt._core: the only file that knows pybind11. It checks types, shapes and strides, names the argument that is wrong
+// (TypeError: wrong kind of thing; ValueError: wrong value), lets go of the GIL and calls the core.
+//
+// Why the GIL may be released around every call: the core touches no Python object; the arrays that it reads and writes are
+// held by the arguments of the call for as long as it runs, and numpy refuses to resize an array that somebody else refers to.
+// Sizes and strides were copied before. Another thread that writes into them meanwhile can spoil values, not memory.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "pydt.hpp"
+
+namespace py = pybind11;
+using pydt::ArgumentError;
+using std::int64_t;
+
+namespace {
+
+using Unlocked = py::gil_scoped_release;
+
+// ---- arguments ----------------------------------------------------------------------------------------------------
+std::uint64_t unsigned64(const py::object& value, const char* name) {
+    const auto number = py::reinterpret_steal<py::object>(PyNumber_Index(value.ptr()));
+    if (!number) {
+        PyErr_Clear();
+        throw py::type_error(std::string(name) + ": must be an integer");
+    }
+    const std::uint64_t bits = PyLong_AsUnsignedLongLong(number.ptr());
+    if (PyErr_Occurred() != nullptr) {
+        PyErr_Clear();
+        throw ArgumentError(name, "must be in 0..2**64 - 1");
+    }
+    return bits;
+}
+
+int thread_count(int threads) {
+    if (threads < 1) throw ArgumentError("threads", std::to_string(threads) + " is not 1 or more");
+    return threads;
+}
+
+int64_t not_negative(int64_t value, const char* name) {
+    if (value < 0) throw ArgumentError(name, std::to_string(value) + " is negative");
+    return value;
+}
+
+std::string shape_of(const py::array& array) { return py::str(array.attr("shape")); }
+
+py::array array_of(const py::object& value, const char* name, py::ssize_t dimensions) {
+    if (!py::isinstance<py::array>(value)) throw py::type_error(std::string(name) + ": must be a numpy array");
+    auto array = py::reinterpret_borrow<py::array>(value);
+    if (array.ndim() != dimensions)
+        throw ArgumentError(name, "must have " + std::to_string(dimensions) + " dimensions, not the shape " + shape_of(array));
+    return array;
+}
+
+bool is_type(const py::array& array, char kind, py::ssize_t itemsize) {
+    const py::dtype type = array.dtype();
+    return type.kind() == kind && type.itemsize() == itemsize && (type.byteorder() == '=' || type.byteorder() == '|');
+}
+
+[[noreturn]] void wrong_type(const py::array& array, const char* name, const char* expected) {
+    throw py::type_error(std::string(name) + ": must be " + expected + ", not " + std::string(py::str(array.dtype())));
+}
+
+// A dense, aligned array of one type.
+template <class T>
+py::array dense(const py::object& value, const char* name, py::ssize_t dimensions) {
+    py::array array = array_of(value, name, dimensions);
+    const py::dtype type = py::dtype::of<T>();
+    if (!is_type(array, type.kind(), type.itemsize())) wrong_type(array, name, std::string(py::str(type)).c_str());
+    constexpr int wanted = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+    if ((array.flags() & wanted) != wanted) throw ArgumentError(name, "must be C-contiguous and aligned");
+    return array;
+}
+
+template <class T>
+py::array vector(const py::object& value, const char* name, int64_t length) {
+    py::array array = dense<T>(value, name, 1);
+    if (array.shape(0) != length)
+        throw ArgumentError(name, "has " + std::to_string(array.shape(0)) + " entries, not " + std::to_string(length));
+    return array;
+}
+
+template <class T>
+const T* data(const py::array& array) {
+    return static_cast<const T*>(array.data());
+}
+
+template <class T>
+py::array_t<T> make(const char* name, int64_t rows, int64_t cols) {
+    pydt::checked_size(name, {rows, cols, static_cast<int64_t>(sizeof(T))});
+    return py::array_t<T>({rows, cols});
+}
+
+pydt::Masks masks_of(const py::array& packed, int64_t groups) {
+    not_negative(groups, "groups");
+    const int64_t bytes = pydt::packed_bytes(groups);
+    if (packed.shape(1) != bytes)
+        throw ArgumentError("packed", "has " + std::to_string(packed.shape(1)) + " bytes a row; " + std::to_string(groups) +
+                                          " groups take " + std::to_string(bytes));
+    return {data<std::uint8_t>(packed), packed.shape(0), groups, bytes};
+}
+
+// Floats of any strides, read in place.
+pydt::Matrix matrix_of(const py::array& outputs) {
+    pydt::Float type;
+    if (is_type(outputs, 'f', 2))
+        type = pydt::Float::f16;
+    else if (is_type(outputs, 'f', 4))
+        type = pydt::Float::f32;
+    else if (is_type(outputs, 'f', 8))
+        type = pydt::Float::f64;
+    else
+        wrong_type(outputs, "outputs", "float16, float32 or float64 in native byte order");
+    return {data<std::uint8_t>(outputs), outputs.shape(0), outputs.shape(1), outputs.strides(0), outputs.strides(1), type};
+}
+
+// Whether walking the dimensions in this order, the last one fastest, visits the array's memory densely.
+bool dense_as(const py::array& array, std::initializer_list<py::ssize_t> order) {
+    if (array.size() == 0) return true;  // strides of an empty array, and of a dimension of one entry, mean nothing
+    py::ssize_t stride = array.itemsize();
+    for (auto dimension = std::rbegin(order); dimension != std::rend(order); ++dimension) {
+        if (array.shape(*dimension) > 1 && array.strides(*dimension) != stride) return false;
+        stride *= array.shape(*dimension);
+    }
+    return true;
+}
+
+pydt::Batch batch_of(py::array& out) {
+    if (!is_type(out, 'f', 4)) wrong_type(out, "out", "float32");
+    if (!out.writeable()) throw ArgumentError("out", "is read-only");
+    if ((out.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) == 0) throw ArgumentError("out", "is not aligned");
+    const bool planes = dense_as(out, {0, 1, 2, 3});
+    if (!planes && !dense_as(out, {0, 2, 3, 1})) throw ArgumentError("out", "must be dense, as NCHW or as channels_last");
+    return {static_cast<float*>(out.mutable_data()), out.shape(0), !planes};
+}
+
+// ---- functions ----------------------------------------------------------------------------------------------------
+py::array_t<std::uint64_t> random_bits(const py::object& seed, const py::object& stream, const py::object& ids) {
+    const py::array numbers = dense<int64_t>(ids, "ids", 1);
+    const std::uint64_t key = unsigned64(seed, "seed"), counter = unsigned64(stream, "stream");
+    py::array_t<std::uint64_t> out(numbers.shape(0));
+    std::uint64_t* to = out.mutable_data();
+    const int64_t count = numbers.shape(0);
+    const Unlocked unlocked;
+    pydt::random_bits(key, counter, data<int64_t>(numbers), count, to);
+    return out;
+}
+
+py::array_t<int64_t> epoch_order(const py::object& seed, const py::object& epoch, const py::object& ids) {
+    const py::array numbers = dense<int64_t>(ids, "ids", 1);
+    const std::uint64_t key = unsigned64(seed, "seed"), when = unsigned64(epoch, "epoch");
+    py::array_t<int64_t> out(numbers.shape(0));
+    int64_t* to = out.mutable_data();
+    const int64_t count = numbers.shape(0);
+    const Unlocked unlocked;
+    pydt::epoch_order(key, when, data<int64_t>(numbers), count, to);
+    return out;
+}
+
+py::array_t<std::uint8_t> pack(const py::object& masks) {
+    const py::array array = array_of(masks, "masks", 2);
+    if (!is_type(array, 'b', 1) && !is_type(array, 'u', 1)) wrong_type(array, "masks", "bool or uint8");
+    if ((array.flags() & py::array::c_style) == 0) throw ArgumentError("masks", "must be C-contiguous");
+    const int64_t rows = array.shape(0), groups = array.shape(1);
+    auto out = make<std::uint8_t>("masks", rows, pydt::packed_bytes(groups));
+    std::uint8_t* to = out.mutable_data();
+    const Unlocked unlocked;
+    pydt::pack(data<std::uint8_t>(array), rows, groups, to);
+    return out;
+}
+
+py::array_t<bool> unpack(const py::object& packed, int64_t groups) {
+    const py::array array = dense<std::uint8_t>(packed, "packed", 2);
+    const pydt::Masks masks = masks_of(array, groups);
+    auto out = make<bool>("packed", masks.rows, masks.groups);
+    auto* to = reinterpret_cast<std::uint8_t*>(out.mutable_data());
+    const Unlocked unlocked;
+    pydt::check_padding(masks);
+    pydt::unpack(masks, to);
+    return out;
+}
+
+void gather(const py::object& images, const py::object& index, const py::object& ids, const py::object& out, const py::object& mean,
+            const py::object& std, int64_t crop_pad, bool flip, const py::object& seed, const py::object& epoch, int threads) {
+    const py::array from = dense<std::uint8_t>(images, "images", 4);
+    py::array to = array_of(out, "out", 4);
+    const pydt::Batch batch = batch_of(to);
+    const pydt::Images all{data<std::uint8_t>(from), from.shape(0), from.shape(1), from.shape(2), from.shape(3)};
+    if (to.shape(1) != all.channels || to.shape(2) != all.height || to.shape(3) != all.width)
+        throw ArgumentError("out", "has the shape " + shape_of(to) + " for images of the shape " + shape_of(from) +
+                                       "; it must be (batch, channels, height, width)");
+    const py::array rows = vector<int64_t>(index, "index", batch.count), names = vector<int64_t>(ids, "ids", batch.count);
+    const py::array means = vector<float>(mean, "mean", all.channels), stds = vector<float>(std, "std", all.channels);
+    const pydt::Augmentation how{data<float>(means), data<float>(stds), crop_pad, flip, unsigned64(seed, "seed"), unsigned64(epoch, "epoch")};
+    thread_count(threads);
+    const Unlocked unlocked;
+    pydt::gather(all, data<int64_t>(rows), data<int64_t>(names), batch, how, threads);
+}
+
+py::array_t<int64_t> gram(const py::object& packed, int64_t groups, int threads) {
+    const py::array array = dense<std::uint8_t>(packed, "packed", 2);
+    const pydt::Masks masks = masks_of(array, groups);
+    auto out = make<int64_t>("groups", groups, groups);
+    int64_t* to = out.mutable_data();
+    thread_count(threads);
+    const Unlocked unlocked;
+    pydt::gram(masks, to, threads);
+    return out;
+}
+
+py::array_t<double> subset_sums(const py::object& packed, int64_t groups, const py::object& outputs, const py::object& shift, int threads) {
+    const py::array array = dense<std::uint8_t>(packed, "packed", 2), values = array_of(outputs, "outputs", 2);
+    const pydt::Masks masks = masks_of(array, groups);
+    const pydt::Matrix matrix = matrix_of(values);
+    if (matrix.rows != masks.rows)
+        throw ArgumentError("outputs", "has " + std::to_string(matrix.rows) + " rows, but there are " + std::to_string(masks.rows) + " masks");
+    const py::array origin = vector<double>(shift, "shift", matrix.cols);
+    auto out = make<double>("outputs", groups, matrix.cols);
+    double* to = out.mutable_data();
+    thread_count(threads);
+    const Unlocked unlocked;
+    pydt::subset_sums(masks, matrix, data<double>(origin), to, threads);
+    return out;
+}
+
+std::pair<py::array_t<double>, py::array_t<double>> column_moments(const py::object& outputs, const py::object& shift, int threads) {
+    const py::array values = array_of(outputs, "outputs", 2);
+    const pydt::Matrix matrix = matrix_of(values);
+    const py::array origin = vector<double>(shift, "shift", matrix.cols);
+    py::array_t<double> sums(matrix.cols), squares(matrix.cols);
+    double *to_sums = sums.mutable_data(), *to_squares = squares.mutable_data();
+    thread_count(threads);
+    {
+        const Unlocked unlocked;
+        pydt::column_moments(matrix, data<double>(origin), to_sums, to_squares, threads);
+    }
+    return {sums, squares};
+}
+
+// ---- the same on the GPU: addresses are integers, as torch's `data_ptr()` gives them --------------------------------
+template <class T>
+T* address(std::uintptr_t value, const char* name) {
+    if (value == 0) throw ArgumentError(name, "is a null address");
+    return reinterpret_cast<T*>(value);
+}
+
+void cuda_gather(std::uintptr_t images, const std::array<int64_t, 4>& shape, const py::object& index, const py::object& ids,
+                 std::uintptr_t out, bool channels_last, const py::object& mean, const py::object& std, int64_t crop_pad, bool flip,
+                 const py::object& seed, const py::object& epoch, std::uintptr_t stream) {
+    for (const int64_t size : shape) not_negative(size, "shape");
+    const pydt::Images all{address<const std::uint8_t>(images, "images"), shape[0], shape[1], shape[2], shape[3]};
+    const py::array rows = dense<int64_t>(index, "index", 1), names = vector<int64_t>(ids, "ids", rows.shape(0));
+    const py::array means = vector<float>(mean, "mean", all.channels), stds = vector<float>(std, "std", all.channels);
+    const pydt::Augmentation how{data<float>(means), data<float>(stds), crop_pad, flip, unsigned64(seed, "seed"), unsigned64(epoch, "epoch")};
+    const pydt::Batch batch{address<float>(out, "out"), rows.shape(0), channels_last};
+    const Unlocked unlocked;
+    pydt::cuda_gather(all, data<int64_t>(rows), data<int64_t>(names), batch, how, stream);
+}
+
+pydt::Masks device_masks(std::uintptr_t packed, int64_t rows, int64_t groups) {
+    return {address<const std::uint8_t>(packed, "packed"), not_negative(rows, "rows"), not_negative(groups, "groups"),
+            pydt::packed_bytes(groups)};
+}
+
+void cuda_gram(std::uintptr_t packed, int64_t rows, int64_t groups, std::uintptr_t out, std::uintptr_t stream) {
+    const Unlocked unlocked;
+    pydt::cuda_gram(device_masks(packed, rows, groups), address<int64_t>(out, "out"), stream);
+}
+
+void cuda_subset_sums(std::uintptr_t packed, int64_t rows, int64_t groups, std::uintptr_t outputs, int64_t cols, const std::string& dtype,
+                      int64_t row_stride, int64_t col_stride, std::uintptr_t shift, std::uintptr_t out, std::uintptr_t stream) {
+    pydt::Float type;
+    if (dtype == "float16")
+        type = pydt::Float::f16;
+    else if (dtype == "float32")
+        type = pydt::Float::f32;
+    else if (dtype == "float64")
+        type = pydt::Float::f64;
+    else
+        throw ArgumentError("dtype", "must be float16, float32 or float64, not " + dtype);
+    const int64_t size = type == pydt::Float::f16 ? 2 : type == pydt::Float::f32 ? 4 : 8;
+    // the GPU reads whole elements: an address or stride between two of them would be a fault in the kernel
+    if (outputs % static_cast<std::uintptr_t>(size) != 0) throw ArgumentError("outputs", "is not aligned");
+    if (row_stride % size != 0) throw ArgumentError("row_stride", "must be in bytes, and whole elements");
+    if (col_stride % size != 0) throw ArgumentError("col_stride", "must be in bytes, and whole elements");
+    const pydt::Matrix matrix{address<const std::uint8_t>(outputs, "outputs"), rows, not_negative(cols, "cols"), row_stride, col_stride, type};
+    const Unlocked unlocked;
+    pydt::cuda_subset_sums(device_masks(packed, rows, groups), matrix, address<const double>(shift, "shift"), address<double>(out, "out"),
+                           stream);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, module) {
+    using py::arg;
+    module.doc() = "The compiled core of pydt. Arguments are checked, never converted; see _core.pyi.";
+
+    module.def("isa", &pydt::isa, "The instruction set in use; the environment variable PYDT_ISA overrides the choice.");
+    module.def("isas", &pydt::isas, "The instruction sets that this build has and this machine can run, slowest first.");
+    module.def("cuda_built", &pydt::cuda_built, "Whether this build has GPU code.");
+    module.def("cuda_usable", &pydt::cuda_usable, "Whether a driver and a device of compute capability 8.0 or newer are there.");
+
+    module.def("random_bits", &random_bits, "64 bits for each id, a function of (seed, stream, id): Philox4x32-10.", arg("seed"),
+               arg("stream"), arg("ids"));
+    module.def("epoch_order", &epoch_order, "Positions sorted by (random bits of the id, id).", arg("seed"), arg("epoch"), arg("ids"));
+    module.def("pack", &pack, "0/1 masks (models, groups) -> uint8 (models, ceil(groups / 8)), little bit first.", arg("masks"));
+    module.def("unpack", &unpack, "The inverse of pack: bool (models, groups).", arg("packed"), arg("groups"));
+    module.def("gather", &gather, "Gathers, crops, flips and normalises images into `out`.", arg("images"), arg("index"), arg("ids"),
+               arg("out"), arg("mean"), arg("std"), arg("crop_pad"), arg("flip"), arg("seed"), arg("epoch"), arg("threads"));
+    module.def("gram", &gram, "Exact counts of models that kept both groups: int64 (groups, groups).", arg("packed"), arg("groups"),
+               arg("threads"));
+    module.def("subset_sums", &subset_sums, "Sums of (output - shift) over the models that kept each group: (groups, outputs).",
+               arg("packed"), arg("groups"), arg("outputs"), arg("shift"), arg("threads"));
+    module.def("column_moments", &column_moments, "Sums and sums of squares of (output - shift) down the columns.", arg("outputs"),
+               arg("shift"), arg("threads"));
+
+    module.def("cuda_gather", &cuda_gather, "gather for images that lie on the GPU; index and ids are host arrays.", arg("images"),
+               arg("shape"), arg("index"), arg("ids"), arg("out"), arg("channels_last"), arg("mean"), arg("std"), arg("crop_pad"),
+               arg("flip"), arg("seed"), arg("epoch"), arg("stream"));
+    module.def("cuda_gram", &cuda_gram, "gram on the GPU.", arg("packed"), arg("rows"), arg("groups"), arg("out"), arg("stream"));
+    module.def("cuda_subset_sums", &cuda_subset_sums, "subset_sums on the GPU; strides in bytes.", arg("packed"), arg("rows"),
+               arg("groups"), arg("outputs"), arg("cols"), arg("dtype"), arg("row_stride"), arg("col_stride"), arg("shift"), arg("out"),
+               arg("stream"));
+}

@@ -1,0 +1,22 @@
+// Is there a GPU to run on? Asked at run time only: the CUDA runtime is linked statically and loads the driver itself, so the
+// module imports on machines without one.
+#include "device.cuh"
+
+namespace pydt {
+
+bool cuda_built() { return true; }
+
+bool cuda_usable() {
+    int devices = 0;
+    if (cudaGetDeviceCount(&devices) != cudaSuccess) {
+        cudaGetLastError();  // forget it: the next call must not report this one
+        return false;
+    }
+    for (int device = 0; device < devices; ++device) {
+        int major = 0;
+        if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess && major >= 8) return true;
+    }
+    return false;
+}
+
+}  // namespace pydt

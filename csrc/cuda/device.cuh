@@ -1,0 +1,38 @@
+// What the .cu files share: errors, and memory that is freed in stream order.
+#pragma once
+#include <cuda_runtime.h>
+
+#include "../pydt.hpp"
+
+namespace pydt {
+
+inline void check(cudaError_t status, const char* what) {
+    if (status != cudaSuccess) {
+        cudaGetLastError();  // forget it: the next call must not report this one
+        throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
+    }
+}
+
+inline cudaStream_t stream_at(std::uintptr_t address) { return reinterpret_cast<cudaStream_t>(address); }
+
+// Scratch memory on the device, given back when the work queued so far has used it.
+template <class T>
+class Scratch {
+public:
+    Scratch(std::int64_t count, cudaStream_t stream) : stream_(stream) {
+        const std::size_t bytes = checked_size("scratch", {count, static_cast<std::int64_t>(sizeof(T))});
+        if (bytes > 0) check(cudaMallocAsync(reinterpret_cast<void**>(&data_), bytes, stream), "memory on the GPU");
+    }
+    ~Scratch() {
+        if (data_ != nullptr) cudaFreeAsync(data_, stream_);
+    }
+    Scratch(const Scratch&) = delete;
+    Scratch& operator=(const Scratch&) = delete;
+    T* get() const { return data_; }
+
+private:
+    T* data_ = nullptr;
+    cudaStream_t stream_;
+};
+
+}  // namespace pydt

@@ -1,0 +1,15 @@
+// One instruction set's kernels. Everything is in an unnamed namespace: no symbol but the table leaves the object file.
+#include <string.h>  // NOLINT: <cstring> would do as well; only memcpy and memset are used, and both are library calls
+
+#include "kernels.hpp"
+
+namespace pydt {
+namespace {
+#include "augment.inl"
+#include "moments.inl"
+}  // namespace
+
+extern const Kernels PYDT_KERNELS;
+const Kernels PYDT_KERNELS = {PYDT_ISA_NAME, gather_image, gram_tile, subset_block, moment_block, add};
+
+}  // namespace pydt

@@ -1,0 +1,83 @@
+// The core's whole interface. It knows neither Python nor torch: pointers, sizes, strides, and on the GPU a stream.
+//
+//   views.hpp      Matrix, Masks, Images, Augmentation, Batch
+//   rng.hpp        Philox4x32-10, the same bits on CPU and GPU
+//   rng.cpp        random bits of ids; the order of an epoch
+//   bits.cpp       bit-packed masks
+//   augment.cpp    gather + crop + flip + normalise
+//   moments.cpp    Gram matrix, subset sums, column sums and squares
+//   dispatch.cpp   which instruction set runs (kernels/: the code that is compiled once for each)
+//   cuda/          gather, Gram matrix and subset sums for data that lie on the GPU
+//
+// Promises: results do not depend on the number of threads nor on the instruction set, to the last bit. Sizes are
+// checked before anything is allocated or read. A wrong argument is an `ArgumentError` whose text starts with the
+// argument's name. Nothing is kept between calls, so every function may run in many threads at once.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "views.hpp"
+
+namespace pydt {
+
+// ---- errors and sizes -------------------------------------------------------------------------------------------
+struct ArgumentError : std::invalid_argument {
+    ArgumentError(const std::string& argument, const std::string& what)
+        : std::invalid_argument(argument + ": " + what) {}
+};
+
+// The product as a size in memory; `what` names the argument that is too large.
+std::size_t checked_size(const std::string& what, std::initializer_list<std::int64_t> factors);
+
+// ---- randomness (rng.cpp) ---------------------------------------------------------------------------------------
+// out[i] = 64 bits that depend on nothing but (seed, stream, ids[i]).
+void random_bits(std::uint64_t seed, std::uint64_t stream, const std::int64_t* ids, std::int64_t count, std::uint64_t* out);
+
+// out = the positions 0..count-1 sorted by (random bits of the id, id, position): dropping some ids leaves the others in order.
+void epoch_order(std::uint64_t seed, std::uint64_t epoch, const std::int64_t* ids, std::int64_t count, std::int64_t* out);
+
+// ---- masks (bits.cpp) -------------------------------------------------------------------------------------------
+std::int64_t packed_bytes(std::int64_t groups);
+void pack(const std::uint8_t* masks, std::int64_t rows, std::int64_t groups, std::uint8_t* out);  // masks: 0 or 1
+void unpack(const Masks& masks, std::uint8_t* out);
+void check_padding(const Masks& masks);  // bits beyond the last group must be 0
+
+// Column k of the masks as ceil(rows / 64) words: bit r % 64 of word r / 64 is row r.
+std::vector<std::uint64_t> columns_of(const Masks& masks);
+
+// ---- images (augment.cpp) ---------------------------------------------------------------------------------------
+void check_augmentation(const Images& images, const Augmentation& how);
+void check_index(const std::int64_t* index, std::int64_t count, std::int64_t images);
+// What one pixel becomes: pixel * scale[c] + bias[c], rounded once to float; (2, channels): scales, then biases.
+std::vector<float> normalisation(const Images& images, const Augmentation& how);
+void gather(const Images& images, const std::int64_t* index, const std::int64_t* ids, const Batch& out, const Augmentation& how,
+            int threads);
+
+// ---- moments (moments.cpp) --------------------------------------------------------------------------------------
+// counts[i, j] = models that kept both groups; (groups, groups), exact.
+void gram(const Masks& masks, std::int64_t* counts, int threads);
+// sums[k, j] = sum over the models that kept group k of (outputs[model, j] - shift[j]); (groups, cols).
+void subset_sums(const Masks& masks, const Matrix& outputs, const double* shift, double* sums, int threads);
+// Sums and sums of squares of (outputs - shift) down the columns; each (cols,).
+void column_moments(const Matrix& outputs, const double* shift, double* sums, double* squares, int threads);
+
+// ---- instruction sets (dispatch.cpp) ----------------------------------------------------------------------------
+std::string isa();                // the one in use; PYDT_ISA overrides the choice, an unusable value throws
+std::vector<std::string> isas();  // those this build has and this machine can run, slowest first
+
+// ---- GPU (cuda/; without CUDA in the build, no_cuda.cpp) --------------------------------------------------------
+// Pointers in the arguments named *device* are addresses on the GPU; work is queued on `stream` (0: the default stream) of
+// the current device, and nothing waits for it except where said.
+bool cuda_built();
+bool cuda_usable();  // a driver and a device of compute capability 8.0 or newer; never throws
+// index and ids lie in host memory and may be reused as soon as the call returns. mean, std: host.
+void cuda_gather(const Images& device_images, const std::int64_t* index, const std::int64_t* ids, const Batch& device_out,
+                 const Augmentation& how, std::uintptr_t stream);
+void cuda_gram(const Masks& device_masks, std::int64_t* device_counts, std::uintptr_t stream);
+void cuda_subset_sums(const Masks& device_masks, const Matrix& device_outputs, const double* device_shift,
+                      double* device_sums, std::uintptr_t stream);
+
+}  // namespace pydt

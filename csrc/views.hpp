@@ -1,0 +1,48 @@
+// Plain views of memory that somebody else owns. No code and no STL in here: the kernels, compiled once per instruction
+// set, include this file, and anything inline that they shared with the rest could be linked in its AVX-512 form.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace pydt {
+
+enum class Float : std::int32_t { f16, f32, f64 };
+
+// (rows, cols) of floats anywhere in memory: strides in bytes, of any sign; elements need not be aligned.
+struct Matrix {
+    const std::uint8_t* data;
+    std::int64_t rows, cols;
+    std::int64_t row_stride, col_stride;
+    Float type;
+};
+
+// (rows, groups) bits, little bit first, every row starting at a byte: row_bytes = ceil(groups / 8).
+struct Masks {
+    const std::uint8_t* data;
+    std::int64_t rows, groups;
+    std::int64_t row_bytes;
+};
+
+// (count, height, width, channels) bytes, dense.
+struct Images {
+    const std::uint8_t* data;
+    std::int64_t count, height, width, channels;
+};
+
+// What happens to an image on its way into a batch; mean and std are (channels,), on the scale 0..1.
+struct Augmentation {
+    const float* mean;
+    const float* std;
+    std::int64_t crop_pad;
+    bool flip;
+    std::uint64_t seed, epoch;
+};
+
+// (count, channels, height, width) floats, dense as NCHW or as NHWC (channels_last).
+struct Batch {
+    float* data;
+    std::int64_t count;
+    bool channels_last;
+};
+
+}  // namespace pydt

@@ -1,0 +1,109 @@
+"""What the core should compute, slowly and plainly in numpy, written from the definitions and not from the C++."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+MASK32 = 0xFFFFFFFF
+
+
+def philox4x32_10(counter: Sequence[int], key: Sequence[int]) -> list[int]:
+    """Philox4x32-10 in Python integers, as in the paper: ten rounds, the key bumped between them."""
+    c, k = list(counter), list(key)
+    for turn in range(10):
+        if turn:
+            k = [(k[0] + 0x9E3779B9) & MASK32, (k[1] + 0xBB67AE85) & MASK32]
+        left, right = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
+        c = [(right >> 32) ^ c[1] ^ k[0], right & MASK32, (left >> 32) ^ c[3] ^ k[1], left & MASK32]
+    return c
+
+
+def random_bits(seed: int, stream: int, ids: NDArray[np.int64]) -> NDArray[np.uint64]:
+    out = []
+    for number in ids.tolist():
+        number &= 2**64 - 1
+        w = philox4x32_10(
+            [number & MASK32, number >> 32, stream & MASK32, stream >> 32], [seed & MASK32, seed >> 32]
+        )
+        out.append(w[0] | w[1] << 32)
+    return np.array(out, dtype=np.uint64)
+
+
+def epoch_order(seed: int, epoch: int, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    keys = random_bits(seed, epoch << 8 | 1, ids).tolist()
+    rank = sorted(range(len(ids)), key=lambda i: (keys[i], int(ids[i]), i))
+    return np.array(rank, dtype=np.int64)
+
+
+def places(seed: int, epoch: int, ids: NDArray[np.int64], crop_pad: int) -> list[tuple[int, int, bool]]:
+    """(top, left, mirrored) of the crop window of each example, in the padded image."""
+    n = 2 * crop_pad + 1
+    bits = random_bits(seed, epoch << 8 | 2, ids).tolist()
+    return [((b & MASK32) * n >> 32, (b >> 33) * n >> 31, bool(b >> 32 & 1)) for b in bits]
+
+
+def gather(
+    images: NDArray[np.uint8],
+    index: NDArray[np.int64],
+    ids: NDArray[np.int64],
+    mean: Floats,
+    std: Floats,
+    crop_pad: int,
+    flip: bool,
+    seed: int,
+    epoch: int,
+) -> NDArray[np.float64]:
+    _, height, width, channels = images.shape
+    out = np.empty((len(index), channels, height, width))
+    for b, (top, left, mirrored) in enumerate(places(seed, epoch, ids, crop_pad)):
+        padded = np.pad(images[index[b]], ((crop_pad, crop_pad), (crop_pad, crop_pad), (0, 0)))
+        window = padded[top : top + height, left : left + width]
+        if flip and mirrored:
+            window = window[:, ::-1]
+        out[b] = ((window / 255.0 - mean.astype(np.float64)) / std.astype(np.float64)).transpose(2, 0, 1)
+    return out
+
+
+def gram(masks: NDArray[np.bool_]) -> NDArray[np.int64]:
+    wide = masks.astype(np.int64)
+    return wide.T @ wide
+
+
+def subset_sums(masks: NDArray[np.bool_], outputs: Floats, shift: Floats) -> NDArray[np.float64]:
+    """By selection and not by multiplication, so that NaN stays in its row."""
+    centred = outputs.astype(np.float64) - shift
+    out = np.zeros((masks.shape[1], outputs.shape[1]))
+    for k in range(masks.shape[1]):
+        out[k] = centred[masks[:, k]].sum(axis=0)
+    return out
+
+
+def subset_sums_in_order(masks: NDArray[np.bool_], outputs: Floats, shift: Floats) -> NDArray[np.float64]:
+    """The order of additions that the core promises: 4 rows, then blocks of 256, then a binary counter of blocks."""
+    centred = outputs.astype(np.float64) - shift
+    groups, count = masks.shape[1], outputs.shape[1]
+    levels: list[tuple[int, NDArray[np.float64]]] = []  # (blocks in it, sums)
+    for start in range(0, len(masks), 256):
+        block = np.zeros((groups, count))
+        for quad in range(start, min(start + 256, len(masks)), 4):
+            four = np.zeros((groups, count))
+            for row in range(quad, min(quad + 4, start + 256, len(masks))):
+                four[masks[row]] += centred[row]
+            block += four
+        levels.append((1, block))
+        while len(levels) > 1 and levels[-1][0] == levels[-2][0]:
+            size, last = levels.pop()
+            levels[-1] = (2 * size, levels[-1][1] + last)
+    while len(levels) > 1:
+        size, last = levels.pop()
+        levels[-1] = (levels[-1][0] + size, levels[-1][1] + last)
+    return levels[0][1] if levels else np.zeros((groups, count))
+
+
+def column_moments(outputs: Floats, shift: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    centred = outputs.astype(np.float64) - shift
+    return centred.sum(axis=0), (centred**2).sum(axis=0)
