@@ -1,0 +1,666 @@
+"""The store: one finished cell (a trained row seen through one task) is one file that is either whole or not there.
+
+DIR/store.json                  format of the store
+DIR/rows/ab/<key>.safetensors   one cell; `ab` are the first two hex digits of its key
+DIR/tasks/<digest>.safetensors  half, label and id of each target example of a task
+DIR/plans/<digest>.json         what was asked: unit names, design, recipe, tasks, every row
+DIR/log.jsonl                   times, hosts, versions, warnings: all that differs between equal runs
+DIR/quarantine/                 files that failed their checks
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import json
+import os
+import stat
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pydt.errors import ConfigError, DesignError, PydtError, StoreError
+from pydt.files import canonical_json, digest, write_atomic
+
+if TYPE_CHECKING:
+    from pydt.design import Design
+
+FORMAT = 1
+OUTPUTS = ("logit", "margin", "softmax margin", "probability", "correct", "prediction")
+HALVES = {"score": 0, "report": 1}
+_REWRITTEN = "run the same plan again: it writes this file anew"
+_OLD = 24 * 3600.0  # seconds after which a temporary file is nobody's, even if its process id has been given away again
+
+
+@dataclass(frozen=True)
+class Row:
+    """One source training: the units it keeps and its seed.
+
+    Args:
+        keep: 0/1 array-like (groups,), or its packed form (little bit first) together with `groups`.
+        seed: seed of everything random in the training.
+        kind: what the row is for ("design", "keep", "drop top", ...); it names, it does not change the training.
+        groups: number of units; only needed with packed `keep`.
+
+    Raises:
+        DesignError: `keep` is not a vector of zeros and ones.
+    """
+
+    keep: bytes
+    seed: int
+    kind: str = "keep"
+    groups: int = -1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.keep, bytes):
+            mask = np.asarray(self.keep)
+            if mask.ndim != 1 or not np.isin(mask, (0, 1)).all():
+                raise DesignError("must be one vector of zeros and ones", "Row.keep", "give one entry per unit")
+            object.__setattr__(self, "groups", len(mask))
+            object.__setattr__(self, "keep", np.packbits(mask.astype(bool), bitorder="little").tobytes())
+        elif self.groups < 0 or len(self.keep) != (self.groups + 7) // 8:
+            wrong = f"{len(self.keep)} bytes for {self.groups} units"
+            raise DesignError(wrong, "Row.keep", "give `groups` with packed bits")
+        object.__setattr__(self, "seed", int(self.seed))
+
+    @property
+    def mask(self) -> np.ndarray:
+        """The kept units, bool (groups,)."""
+        packed = np.frombuffer(self.keep, np.uint8)
+        return np.unpackbits(packed, count=self.groups, bitorder="little").astype(bool)
+
+    def __str__(self) -> str:
+        return f"{self.kind} row with seed {self.seed}, {int(self.mask.sum())} of {self.groups} units kept"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one row gave for one task.
+
+    Args:
+        arrays: "primitives" float32 (4, draws, examples): correct logit, best other logit, logsumexp of the others,
+            prediction. Empty when the row failed.
+        scalars: finite numbers or short texts. No times and no host names: equal rows must be equal bytes.
+        status: "ok" or "failed".
+        reason: why it failed.
+    """
+
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    scalars: dict[str, float | int | str] = field(default_factory=dict)
+    status: str = "ok"
+    reason: str | None = None
+
+
+def source_key(source: str, units: str, row: Row, recipe: str) -> str:
+    """Name of a training: digests of the source, of its partition into units and of the recipe, kept units, seed."""
+    return digest("training", source, units, row.groups, row.keep, row.seed, recipe)
+
+
+def result_key(source_key: str, task: str) -> str:
+    """Name of a cell: a training seen through a task."""
+    return digest("cell", source_key, task)
+
+
+def derive(primitives: np.ndarray, labels: np.ndarray, name: str) -> np.ndarray:
+    """One of the six outputs from the four primitives.
+
+    Args:
+        primitives: float (4, ..., examples): correct logit, best other logit, logsumexp of the others, prediction.
+        labels: int (examples,).
+        name: "logit" (of the correct class), "margin" (correct - best other), "softmax margin" (correct - logsumexp of
+            the others: the log-odds of the correct class), "probability" (sigmoid of that), "correct" (0 or 1),
+            "prediction".
+
+    Returns:
+        float32 (..., examples).
+
+    Raises:
+        ConfigError: unknown name.
+    """
+    correct, other, others, prediction = primitives
+    if name == "logit":
+        value = correct
+    elif name == "margin":
+        value = correct - other
+    elif name in ("softmax margin", "probability"):
+        value = correct - others
+        if name == "probability":
+            # exp of -|x| only, so that neither tail overflows
+            small = np.exp(-np.abs(value))
+            value = np.where(value >= 0, 1, small) / (1 + small)
+    elif name == "correct":
+        value = prediction == labels
+    elif name == "prediction":
+        value = prediction
+    else:
+        raise ConfigError(f"unknown output {name!r}", "output", _suggest(name, OUTPUTS))
+    return value.astype(np.float32)
+
+
+def encode(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> bytes:
+    """A safetensors file with one metadata entry, "pydt": JSON with a SHA-256 over the rest of it and the arrays."""
+    from safetensors.numpy import save
+
+    tensors = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
+    signed = {**metadata, "sha256": _checksum(tensors, metadata)}
+    # Several metadata entries would be written in the order of a hash map: two equal rows would not be equal bytes.
+    return bytes(save(tensors, metadata={"pydt": canonical_json(signed)}))
+
+
+def decode(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Arrays and metadata of `encode`, every bit of both checked.
+
+    Raises:
+        StoreError: the bytes are not what was written.
+    """
+    from safetensors.numpy import load
+
+    try:
+        arrays = load(data)  # checks the header's length, the offsets and the shapes against the size of the data
+        end = 8 + int.from_bytes(data[:8], "little")
+        metadata = json.loads(json.loads(data[8:end])["__metadata__"]["pydt"])
+        expected = metadata.pop("sha256")
+        found = _checksum(arrays, metadata)
+    except Exception as error:  # whatever a parser trips over means the same here
+        raise StoreError(f"is damaged ({type(error).__name__})") from error
+    if found != expected:
+        raise StoreError("is damaged (its checksum does not match)")
+    return arrays, metadata
+
+
+def _checksum(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> str:
+    shapes = {name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()}
+    state = hashlib.sha256(canonical_json([metadata, shapes]).encode())
+    for name in sorted(arrays):
+        state.update(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data)
+    return state.hexdigest()
+
+
+def _suggest(name: object, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(str(name), known, 1)
+    return f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(map(repr, known))
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of a regular file; a pipe or a device under its name would block or never end."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise StoreError("is not a regular file")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StoreError(f"cannot be read ({error.strerror or error})", str(path)) from error
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a file in plans/ says: everything about a plan that can be known without its source.
+
+    Attributes:
+        digest: name of the plan; kind: "design" or "rows" (an explicit list of rows, as a counterfactual makes).
+        source, units, recipe: digests; by: the unit column; names: unit names; settings: the recipe as a dict.
+        tasks: {"digest", "name", "target"} of each task; design: `Design.to_dict()` or None; rows: every row in order.
+    """
+
+    digest: str
+    kind: str
+    source: str
+    units: str
+    by: str
+    names: tuple[str, ...]
+    recipe: str
+    settings: dict[str, Any]
+    tasks: tuple[dict[str, str], ...]
+    design: dict[str, Any] | None
+    seed: int
+    rows: tuple[Row, ...]
+
+    @cached_property
+    def sources(self) -> tuple[str, ...]:
+        """Source key of each row."""
+        return tuple(source_key(self.source, self.units, row, self.recipe) for row in self.rows)
+
+    @cached_property
+    def keys(self) -> tuple[tuple[str, ...], ...]:
+        """Result keys (rows, tasks)."""
+        return tuple(tuple(result_key(source, task["digest"]) for task in self.tasks) for source in self.sources)
+
+    def to_json(self) -> dict[str, Any]:
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        plain["rows"] = [[row.keep.hex(), row.seed, row.kind] for row in self.rows]
+        return {**plain, "names": list(self.names), "tasks": list(self.tasks), "format": FORMAT}
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Record:
+        fields = {name: plain[name] for name in cls.__dataclass_fields__}
+        groups = len(plain["names"])
+        fields["rows"] = tuple(Row(bytes.fromhex(keep), seed, kind, groups) for keep, seed, kind in plain["rows"])
+        return cls(**{**fields, "names": tuple(plain["names"]), "tasks": tuple(plain["tasks"])})
+
+
+class Store:
+    """A folder of finished cells; `pydt.run` fills it, any number of plans may share it.
+
+    `Store(folder)` opens one that exists, `Store.create(folder)` makes or opens it for writing. Methods that take
+    `plan` accept a `Plan`, a digest, or None: then the plan whose `run` returned this store, or the only plan with a
+    design.
+    A row counts as finished when its cells of all the plan's tasks are there, and as failed when one of them failed, so
+    `masks()` and `outputs()` of one plan always have the same models, in plan order.
+
+    Raises:
+        StoreError: there is no store in `folder`, or it was written by a newer format.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], plan: Any = None) -> None:
+        self.folder = Path(folder)
+        self._default = plan
+        self._status: dict[str, tuple[str, str | None, dict[str, Any]]] = {}
+        self._records: dict[str, Record] = {}
+        self._outputs: dict[tuple[Any, ...], np.ndarray] = {}
+        marker = self.folder / "store.json"
+        try:
+            found = json.loads(_read(marker))["format"]
+        except FileNotFoundError:
+            raise StoreError("holds no store", str(folder), "run a plan into it first") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError("is damaged", str(marker), "delete this one file and run again") from error
+        if found != FORMAT:
+            raise StoreError(f"has format {found}, this is format {FORMAT}", str(folder), "use the pydt that wrote it")
+
+    @classmethod
+    def create(cls, folder: str | os.PathLike[str]) -> Store:
+        """Open a store for writing, making it if needed; temporary files that dead writers left are removed.
+
+        Raises:
+            StoreError: the folder cannot be written.
+        """
+        folder = Path(folder)
+        marker = folder / "store.json"
+        if not marker.exists():
+            write_atomic(marker, canonical_json({"format": FORMAT}).encode())
+        store = cls(folder)
+        # A folder that was written once may be read-only by now: better to know before the first training.
+        probe = folder / "rows" / ".probe"
+        write_atomic(probe, b"")
+        probe.unlink(missing_ok=True)
+        for leftover in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp"), *folder.glob("rows/*/.*.tmp")]:
+            if _abandoned(leftover):
+                leftover.unlink(missing_ok=True)
+        return store
+
+    def path(self, key: str) -> Path:
+        """The file of a cell."""
+        return self.folder / "rows" / key[:2] / f"{key}.safetensors"
+
+    def done(self, key: str) -> bool:
+        """Whether a cell is there and whole; a damaged one is put into quarantine, so that it is computed again."""
+        if key not in self._status:
+            try:
+                self._load(key)
+            except FileNotFoundError:
+                return False
+            except StoreError as error:
+                self._quarantine(self.path(key), error)
+                return False
+        return True
+
+    def get(self, key: str) -> Outcome:
+        """One cell.
+
+        Raises:
+            StoreError: it is not there, or damaged (then it is in quarantine now).
+        """
+        return self._get(key)[0]
+
+    def metadata(self, key: str) -> dict[str, Any]:
+        """Digests of source, units, recipe, task and code, kept units (hex), seed, status, reason, scalars."""
+        return self._get(key)[1]
+
+    def put(self, key: str, outcome: Outcome, metadata: Mapping[str, Any]) -> bool:
+        """Write a cell; False if the same one is there already.
+
+        Raises:
+            StoreError: another result is stored under this key, or the folder cannot be written.
+        """
+        if self.done(key):
+            stored = self.get(key)
+            if _checksum(stored.arrays, _facts(stored)) != _checksum(outcome.arrays, _facts(outcome)):
+                raise StoreError(
+                    "a different result is stored under this key: the same row gave other numbers this time",
+                    str(self.path(key)),
+                    "make the rows deterministic, or use a new folder",
+                )
+            return False
+        body = {**metadata, **_facts(outcome), "key": key, "format": FORMAT}
+        write_atomic(self.path(key), encode(outcome.arrays, body))
+        self._status[key] = outcome.status, outcome.reason, dict(outcome.scalars)
+        return True
+
+    def put_task(self, task: str, name: str, description: Mapping[str, np.ndarray]) -> None:
+        """Write what `Task.describe()` says of the target examples, once per task digest."""
+        path = self.folder / "tasks" / f"{task}.safetensors"
+        data = encode(description, {"task": task, "name": name, "format": FORMAT})
+        self._put_once(path, data, decode)
+
+    def put_plan(self, record: Record) -> None:
+        """Write a plan's description, once per plan digest."""
+        body = record.to_json()
+        text = canonical_json({**body, "sha256": digest(body)})
+        self._put_once(self.folder / "plans" / f"{record.digest}.json", text.encode(), _parse_plan)
+        self._records[record.digest] = record
+
+    def plans(self) -> dict[str, Record]:
+        """Every plan of this store, by digest.
+
+        Raises:
+            StoreError: a description is damaged.
+        """
+        for path in sorted((self.folder / "plans").glob("*.json")):
+            if path.stem not in self._records:
+                try:
+                    record = Record.from_json(_parse_plan(_read(path)))
+                    if record.digest != path.stem:
+                        raise StoreError("describes another plan than its name says")
+                except PydtError as error:
+                    raise StoreError(error.what, str(path), _REWRITTEN) from error
+                self._records[path.stem] = record
+        return dict(self._records)
+
+    def plan(self, plan: Any = None) -> Record:
+        """One plan: the one given (a `Plan` or a digest), this store's own, or the only one with a design.
+
+        Raises:
+            StoreError: no such plan, or several and none was named.
+        """
+        wanted = plan if plan is not None else self._default
+        if isinstance(wanted, Record):
+            return wanted
+        records = self.plans()
+        if wanted is not None:
+            name = wanted if isinstance(wanted, str) else wanted.digest
+            if name not in records:
+                raise StoreError(f"no plan {name!r}", str(self.folder), _suggest(name, sorted(records)))
+            return records[name]
+        designs = [record for record in records.values() if record.kind == "design"]
+        if len(designs) != 1:
+            known = ", ".join(f"{record.digest} ({len(record.rows)} rows)" for record in designs) or "none"
+            raise StoreError(f"{len(designs)} plans", str(self.folder), f"name one with plan=; there are: {known}")
+        return designs[0]
+
+    def names(self, plan: Any = None) -> tuple[str, ...]:
+        """The names of the units, in mask order."""
+        return self.plan(plan).names
+
+    def design(self, plan: Any = None) -> Design:
+        """The plan's design: all its rows, finished or not; `finished()` gives the positions that are.
+
+        Raises:
+            StoreError: the plan is a list of rows without a design.
+        """
+        from pydt.design import Design
+
+        record = self.plan(plan)
+        if record.design is None:
+            raise StoreError("has no design, only rows", f"plan {record.digest}", "use rows() and masks()")
+        return Design.from_dict(record.design)
+
+    def finished(self, plan: Any = None) -> np.ndarray:
+        """Positions in the plan of the rows that are there and did not fail, int64 (models,)."""
+        return np.array(self._sorted(self.plan(plan))[0], np.int64)
+
+    def missing(self, plan: Any = None) -> np.ndarray:
+        """Positions in the plan of the rows that still have to be computed, int64."""
+        return np.array(self._sorted(self.plan(plan))[2], np.int64)
+
+    def failed(self, plan: Any = None) -> list[tuple[int, Row, str]]:
+        """Position, row and reason of each row that failed, in plan order."""
+        record = self.plan(plan)
+        return [(i, record.rows[i], reason) for i, reason in self._sorted(record)[1]]
+
+    def rows(self, plan: Any = None) -> list[Row]:
+        """The finished rows that did not fail, in plan order: row i belongs to `masks()[i]` and `outputs(...)[i]`."""
+        record = self.plan(plan)
+        return [record.rows[i] for i in self._sorted(record)[0]]
+
+    def masks(self, plan: Any = None) -> np.ndarray:
+        """The kept units of the finished rows, bool (models, groups)."""
+        record = self.plan(plan)
+        masks = [record.rows[i].mask for i in self._sorted(record)[0]]
+        return np.array(masks, bool).reshape(len(masks), len(record.names))
+
+    def outputs(self, task: Any, output: str = "margin", half: str = "score", plan: Any = None) -> np.ndarray:
+        """One output of every finished row on every target example, averaged over the few-shot draws.
+
+        Args:
+            task: a `Task`, its name in the plan, or its digest.
+            output: one of `OUTPUTS` (see `derive`). "correct" becomes the share of draws that were right, "prediction"
+                the most frequent prediction (the smallest on a tie).
+            half: "score" (influences), "report" (verdicts) or "all".
+
+        Returns:
+            float32 (models, examples), read-only, rows as in `masks()`, examples as in `examples(task, half)`.
+
+        Raises:
+            ConfigError: unknown output or half. StoreError: unknown task, or a damaged file.
+        """
+        record = self.plan(plan)
+        column, name = self._task(record, task)
+        if output not in OUTPUTS:
+            raise ConfigError(f"unknown output {output!r}", "output", _suggest(output, OUTPUTS))
+        finished = tuple(self._sorted(record)[0])
+        wanted = (record.digest, name, output, half, finished)
+        if wanted not in self._outputs:
+            chosen, labels = self._half(name, half), self.task(name)["labels"]
+            values = np.empty((len(finished), len(chosen)), np.float32)
+            for i, position in enumerate(finished):
+                key = record.keys[position][column]
+                primitives = self.get(key).arrays.get("primitives")
+                if primitives is None or primitives.ndim != 3 or primitives.shape[::2] != (4, len(labels)):
+                    shape = None if primitives is None else primitives.shape
+                    wrong = f"primitives have shape {shape}, not (4, draws, {len(labels)})"
+                    raise StoreError(wrong, str(self.path(key)), "its runner does not fit its task")
+                draws = derive(primitives[..., chosen], labels[chosen], output)
+                values[i] = _most_frequent(draws) if output == "prediction" else draws.mean(axis=0)
+            values.flags.writeable = False
+            self._outputs[wanted] = values
+        return self._outputs[wanted]
+
+    def scalars(self, task: Any, plan: Any = None) -> list[dict[str, Any]]:
+        """The scalars (source accuracy and the like) of every finished row, as in `masks()`."""
+        record = self.plan(plan)
+        column, _ = self._task(record, task)
+        return [dict(self._status[record.keys[i][column]][2]) for i in self._sorted(record)[0]]
+
+    def task(self, task: Any) -> dict[str, np.ndarray]:
+        """A task's target examples: "half" uint8 (0 score, 1 report), "labels" and "ids", all (examples,).
+
+        Raises:
+            StoreError: no such task, or its file is damaged.
+        """
+        path = self.folder / "tasks" / f"{getattr(task, 'digest', task)}.safetensors"
+        try:
+            return decode(_read(path))[0]
+        except FileNotFoundError:
+            raise StoreError("is not there", str(path), "run a plan with this task") from None
+        except StoreError as error:
+            raise StoreError(error.what, str(path), _REWRITTEN) from error
+
+    def examples(self, task: Any, half: str = "score", plan: Any = None) -> dict[str, np.ndarray]:
+        """Labels, ids and half of the target examples of one half, in the order of the columns of `outputs`."""
+        name = self._task(self.plan(plan), task)[1]
+        chosen = self._half(name, half)
+        return {column: values[chosen] for column, values in self.task(name).items()}
+
+    def failure_test(self, plan: Any = None, permutations: int = 999) -> tuple[int, int, float]:
+        """Whether failures go with some units: failed rows, finished rows (failed ones included), p.
+
+        The statistic is the largest |z| over the units of the hypergeometric count "failed rows that kept the unit";
+        its distribution comes from permuting which rows failed. p = (1 + number at least as large) / (1 + permutations).
+        """
+        record = self.plan(plan)
+        good, bad, _ = self._sorted(record)
+        total, failed = len(good) + len(bad), len(bad)
+        if failed in (0, total):
+            return failed, total, 1.0
+        order = [i for i, _ in bad] + good
+        masks = np.array([record.rows[i].mask for i in order], np.float32)
+        share = masks.mean(axis=0, dtype=np.float64)
+        spread = np.sqrt(failed * share * (1 - share) * (total - failed) / (total - 1))
+        varies = spread > 0
+        if not varies.any():
+            return failed, total, 1.0
+        random = np.random.default_rng(0)
+        largest = np.empty(1 + permutations)
+        for i in range(1 + permutations):
+            chosen = np.arange(failed) if i == 0 else random.permutation(total)[:failed]
+            count = masks[chosen].sum(axis=0, dtype=np.float64)
+            largest[i] = np.abs((count - failed * share)[varies] / spread[varies]).max()
+        # the counts are whole numbers: equal ones may differ in the last bit after the division
+        above = int((largest[1:] >= largest[0] - 1e-9).sum())
+        return failed, total, (1 + above) / (1 + permutations)
+
+    def log(self, **entry: Any) -> None:
+        """Append one line to log.jsonl: what happened, with its time. The log is never read back as data."""
+        path = self.folder / "log.jsonl"
+        line = json.dumps({"time": round(time.time(), 3), **entry}, ensure_ascii=False, default=str) + "\n"
+        try:
+            with open(path, "ab+") as file:
+                if file.seek(0, os.SEEK_END):
+                    file.seek(-1, os.SEEK_END)
+                    if file.read(1) != b"\n":  # a writer died in the middle of its line
+                        line = "\n" + line
+                file.write(line.encode())
+        except OSError as error:
+            raise StoreError(f"cannot be written ({error.strerror})", str(path), "free space") from error
+
+    def _put_once(self, path: Path, data: bytes, parse: Any) -> None:
+        try:
+            old = _read(path)
+            same = canonical_json(_plain(parse(old))) == canonical_json(_plain(parse(data)))
+        except FileNotFoundError:
+            write_atomic(path, data)
+            return
+        except StoreError as error:
+            self._quarantine(path, error)
+            write_atomic(path, data)
+            return
+        if not same:
+            raise StoreError("something else is stored under this digest", str(path), "use a new folder")
+
+    def _load(self, key: str) -> tuple[Outcome, dict[str, Any]]:
+        arrays, metadata = decode(_read(self.path(key)))
+        if metadata.get("key") != key:
+            raise StoreError("holds another cell than its name says")
+        outcome = Outcome(arrays, metadata["scalars"], metadata["status"], metadata["reason"])
+        self._status[key] = outcome.status, outcome.reason, dict(outcome.scalars)
+        return outcome, metadata
+
+    def _get(self, key: str) -> tuple[Outcome, dict[str, Any]]:
+        again = "run the same plan again: only what is missing is computed"
+        try:
+            return self._load(key)
+        except FileNotFoundError:
+            self._status.pop(key, None)
+            raise StoreError("is not there", str(self.path(key)), again) from None
+        except StoreError as error:
+            self._quarantine(self.path(key), error)
+            raise StoreError(f"{error.what}; it was moved to quarantine", str(self.path(key)), again) from error
+
+    def _quarantine(self, path: Path, error: StoreError) -> None:
+        self._status.pop(path.stem, None)
+        target = self.folder / "quarantine" / f"{time.time_ns()}-{path.name}"
+        try:
+            target.parent.mkdir(exist_ok=True)
+            os.replace(path, target)
+        except FileNotFoundError:
+            return  # another process was quicker
+        except OSError as problem:
+            wrong = f"{error.what} and cannot be moved to {target.parent} ({problem.strerror})"
+            raise StoreError(wrong, str(path), "remove it by hand") from problem
+        self.log(event="quarantine", file=str(path.relative_to(self.folder)), moved=target.name, reason=error.what)
+
+    def _sorted(self, record: Record) -> tuple[list[int], list[tuple[int, str]], list[int]]:
+        """Positions of a plan's rows: finished and ok; failed, with the reason; missing."""
+        good: list[int] = []
+        bad: list[tuple[int, str]] = []
+        missing: list[int] = []
+        for i, keys in enumerate(record.keys):
+            if not all(self.done(key) for key in keys):
+                missing.append(i)
+                continue
+            reasons = [self._status[key][1] or "no reason given" for key in keys if self._status[key][0] != "ok"]
+            if reasons:
+                bad.append((i, reasons[0]))
+            else:
+                good.append(i)
+        return good, bad, missing
+
+    def _task(self, record: Record, task: Any) -> tuple[int, str]:
+        """Column and digest of a task in a plan."""
+        wanted = getattr(task, "digest", task)
+        for i, known in enumerate(record.tasks):
+            if wanted in (known["digest"], known["name"]):
+                return i, known["digest"]
+        names = [known["name"] for known in record.tasks]
+        raise StoreError(f"no task {wanted!r}", f"plan {record.digest}", _suggest(wanted, names))
+
+    def _half(self, task: str, half: str) -> np.ndarray:
+        members = self.task(task)["half"]
+        if half == "all":
+            return np.arange(len(members))
+        if half not in HALVES:
+            raise ConfigError(f"unknown half {half!r}", "half", _suggest(half, [*HALVES, "all"]))
+        return np.flatnonzero(members == HALVES[half])
+
+
+def _facts(outcome: Outcome) -> dict[str, Any]:
+    return {"status": outcome.status, "reason": outcome.reason, "scalars": dict(outcome.scalars)}
+
+
+def _plain(parsed: Any) -> Any:
+    """What `decode` or `_parse_plan` gave, comparable as JSON."""
+    if isinstance(parsed, tuple):
+        return [{name: digest(array) for name, array in parsed[0].items()}, parsed[1]]
+    return parsed
+
+
+def _parse_plan(data: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(data)
+        expected = body.pop("sha256")
+        found = digest(body)
+    except Exception as error:
+        raise StoreError(f"is damaged ({type(error).__name__})") from error
+    if found != expected:
+        raise StoreError("is damaged (its checksum does not match)")
+    return dict(body)
+
+
+def _most_frequent(draws: np.ndarray) -> np.ndarray:
+    """The most frequent value of each column of float (draws, examples), the smallest on a tie."""
+    votes = (draws[:, None] == draws[None]).sum(axis=1)
+    return np.where(votes == votes.max(axis=0), draws, np.inf).min(axis=0)
+
+
+def _abandoned(temporary: Path) -> bool:
+    """Whether `.NAME.PID.tmp` of `write_atomic` has no writer any more; this process has not begun to write."""
+    with contextlib.suppress(OSError):
+        if time.time() - temporary.stat().st_mtime > _OLD:
+            return True
+    pid = temporary.name.split(".")[-2]
+    if not pid.isdigit() or int(pid) == os.getpid():
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        pass
+    return False

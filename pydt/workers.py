@@ -1,0 +1,245 @@
+"""Worker processes on this machine: they start fast, keep nothing to themselves and never outlive their driver.
+
+They are plain Python processes that do not import the caller's script again (so a script needs no
+`if __name__ == "__main__"`), ignore Ctrl-C, and end when the driver ends, even by kill -9.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import platform
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+
+from pydt import __version__
+from pydt.errors import PydtError
+
+_THREADS = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB_MAXIMUM")  # NAME_NUM_THREADS, read once when a library loads
+
+
+class WorkerDied(Exception):
+    """A worker process ended in the middle of a row."""
+
+
+_parcels: dict[bytes | None, tuple[Callable[..., Any], Any]] = {}
+_parcels_lock = threading.Lock()
+
+
+def _unpack(parcel: bytes | None) -> tuple[Callable[..., Any], Any]:
+    """Runner and context of a parcel, unpickled once per process; None is the one the process was started with."""
+    with _parcels_lock:
+        if parcel not in _parcels:
+            assert parcel is not None
+            while len(_parcels) > 3:
+                _parcels.pop(next(iter(_parcels)))
+            _parcels[parcel] = pickle.loads(parcel)
+        return _parcels[parcel]
+
+
+def work(parcel: bytes | None, row: Any, tasks: tuple[int, ...]) -> dict[str, Any]:
+    """Compute one row in whatever process this is: `runner(context, row, tasks)`, from a parcel of runner and context.
+
+    Exceptions come back as values, since not every exception survives being pickled.
+    """
+    start, caught = time.perf_counter(), []
+    try:
+        runner, context = _unpack(parcel)
+        chosen = tuple(context.tasks[position] for position in tasks)
+        if threading.current_thread() is threading.main_thread():
+            with warnings.catch_warnings(record=True) as caught:
+                outcomes = runner(context, row, chosen)
+        else:  # warnings filters belong to the process, not to a thread
+            outcomes = runner(context, row, chosen)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return {"error": error if isinstance(error, PydtError) else None, "traceback": traceback.format_exc()}
+    texts = dict.fromkeys(f"{warning.category.__name__}: {warning.message}" for warning in caught)
+    return {
+        "outcomes": outcomes,
+        "seconds": round(time.perf_counter() - start, 4),
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "versions": _versions(),
+        "warnings": list(texts)[:20],
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"pydt": __version__, "python": platform.python_version(), "numpy": np.__version__}
+    if "torch" in sys.modules:
+        found["torch"] = sys.modules["torch"].__version__
+    if "pydt._core" in sys.modules:
+        found["isa"] = sys.modules["pydt._core"].isa()
+    return found
+
+
+class Processes(Executor):
+    """Worker processes on this machine, each served by a thread of the driver over a socket of its own.
+
+    A worker that dies fails the one row it was on (`WorkerDied`) and is replaced. No queue, lock or semaphore is
+    shared, so nothing can be left behind or left locked, whoever is killed and when.
+    """
+
+    def __init__(self, workers: int, threads: int, parcel: bytes) -> None:
+        self._parcel = parcel
+        self._environment = {**os.environ, **{f"{name}_NUM_THREADS": str(threads) for name in _THREADS}}
+        self._jobs: SimpleQueue[tuple[Future[Any], tuple[Any, ...]] | None] = SimpleQueue()
+        self._workers: dict[int, subprocess.Popen[bytes]] = {}
+        self._lock = threading.Lock()
+        self._killed = False
+        # all of them start now, at once: importing torch takes longer than a small row
+        self._servers = [threading.Thread(target=self._serve, args=(i,), daemon=True) for i in range(workers)]
+        for server in self._servers:
+            server.start()
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self._jobs.put((future, (function, arguments, named)))
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Let the workers finish what was submitted, then end them."""
+        for _ in self._servers:
+            self._jobs.put(None)
+        if wait:
+            for server in self._servers:
+                server.join()
+
+    def kill(self) -> None:
+        """End all workers now; their rows are lost, the files of the store are not: no worker ever writes one."""
+        with self._lock:
+            self._killed = True
+            for process in self._workers.values():
+                process.kill()
+        self.shutdown()
+
+    def _serve(self, slot: int) -> None:
+        # Ctrl-C on a terminal reaches the whole process group. A signal blocked here stays blocked in the children,
+        # from their first instruction on. The thread lives as long as its worker: its end would kill it (PDEATHSIG).
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        connection = self._start(slot)
+        while (item := self._jobs.get()) is not None:
+            future, call = item
+            if self._killed or not future.set_running_or_notify_cancel():
+                future.cancel()
+                continue
+            try:
+                if connection is None:
+                    connection = self._start(slot)
+                if connection is None:
+                    raise WorkerDied("could not be started")
+                connection.send(call)
+                kind, value = connection.recv()
+                (future.set_result if kind == "result" else future.set_exception)(value)
+            except (OSError, EOFError, WorkerDied) as error:
+                status = self._end(slot, connection)
+                connection = None
+                future.set_exception(WorkerDied(f"exit status {status}" if status is not None else str(error)))
+            except BaseException as error:  # a call that cannot be pickled, an answer that cannot be read
+                future.set_exception(error)
+        self._end(slot, connection)
+
+    def _start(self, slot: int) -> Connection | None:
+        ours, theirs = socket.socketpair()
+        code = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from pydt.workers import _worker; _worker()"
+        number = theirs.fileno()
+        command = [sys.executable, "-c", code, json.dumps(sys.path), str(number), str(os.getpid())]
+        with theirs, self._lock:
+            if self._killed:
+                ours.close()
+                return None
+            try:
+                self._workers[slot] = subprocess.Popen(
+                    command, env=self._environment, pass_fds=[number], stdin=subprocess.DEVNULL
+                )
+            except OSError:
+                ours.close()
+                return None
+        connection = Connection(ours.detach())
+        with contextlib.suppress(OSError):  # a worker that died already is noticed at its first job
+            connection.send_bytes(self._parcel)
+        return connection
+
+    def _end(self, slot: int, connection: Connection | None) -> int | None:
+        if connection is not None:
+            connection.close()
+        with self._lock:
+            process = self._workers.pop(slot, None)
+        if process is None:
+            return None
+        try:
+            return process.wait(2.0)  # it sees its socket closed
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()
+
+
+def _worker() -> None:
+    """Body of a worker process: calls in, answers out, until the socket closes or the driver is gone."""
+    number, driver = int(sys.argv[2]), int(sys.argv[3])
+    sys.argv[1:] = []
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _die_with(driver, number)
+    connection = Connection(number)
+    try:
+        try:
+            _parcels[None] = pickle.loads(connection.recv_bytes())
+        except EOFError:
+            raise
+        except BaseException:
+            failure = {"error": None, "traceback": traceback.format_exc()}
+            while True:
+                connection.recv()
+                connection.send(("result", failure))
+        while True:
+            function, arguments, named = connection.recv()
+            try:
+                answer = "result", function(*arguments, **named)
+            except Exception as error:
+                answer = "error", RuntimeError(f"{type(error).__name__}: {error}")
+            try:
+                connection.send(answer)
+            except (pickle.PicklingError, TypeError, AttributeError):
+                connection.send(("result", {"error": None, "traceback": traceback.format_exc()}))
+    except (EOFError, OSError):
+        pass
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # nothing to tidy up, and tearing torch down takes longer than starting Python
+
+
+def _die_with(driver: int, number: int) -> None:
+    """End this process when the driver ends, however it does, also in the middle of a row."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: also while native code holds the interpreter
+    if os.getppid() != driver:
+        os._exit(1)
+
+    def watch() -> None:
+        hangup = select.poll()
+        hangup.register(number, 0)  # asks for nothing but the end of the line
+        while not hangup.poll(500) and os.getppid() == driver:
+            pass
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,153 @@
+"""Rows that cost 50 ms of sleep and a little numpy: what the store and the ensemble are tested with.
+
+Workers import this module by name. Run as `python -c "import stub_rows; stub_rows.main()" FOLDER ROWS WORKERS` it is a
+driver that tests can kill.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pydt.ensemble import Context, Plan, run
+from pydt.errors import TrainError
+from pydt.files import digest
+from pydt.store import Outcome, Row
+
+GROUPS, EXAMPLES, DRAWS, CLASSES = 6, 40, 3, 4
+
+
+@dataclass(frozen=True)
+class StubTarget:
+    digest: str = "target"
+
+
+@dataclass(frozen=True)
+class StubTask:
+    name: str = "digits"
+    target: StubTarget = field(default_factory=StubTarget)
+
+    @property
+    def digest(self) -> str:
+        return digest("task", self.name)
+
+    def describe(self) -> dict[str, np.ndarray]:
+        ids = np.arange(EXAMPLES)
+        return {"half": (ids % 2).astype(np.uint8), "labels": ids % CLASSES, "ids": ids + 100}
+
+
+@dataclass(frozen=True)
+class StubRecipe:
+    """`what` the rows do besides giving numbers: see `stub_row`. `folder` is where they leave notes, for the tests."""
+
+    what: str = "sleep"
+    seconds: float = 0.0
+    folder: str = ""
+    threads: int = 1
+
+    @property
+    def digest(self) -> str:
+        return digest("recipe")  # the same rows however long they sleep and whatever befalls them
+
+
+@dataclass(frozen=True)
+class StubSource:
+    """Twelve examples in six units, the last two in none."""
+
+    name: str = "stub"
+
+    @property
+    def digest(self) -> str:
+        return digest("source", self.name)
+
+    def __len__(self) -> int:
+        return 2 * GROUPS + 2
+
+    def units(self, by: str) -> tuple[np.ndarray, tuple[str, ...]]:
+        unit = np.append(np.repeat(np.arange(GROUPS), 2), [-1, -1]).astype(np.int64)
+        return unit, tuple(f"{by} {i}" for i in range(GROUPS))
+
+
+class StubDesign:
+    """The part of a design that the ensemble uses."""
+
+    def __init__(self, models: int, groups: int = GROUPS, seed: int = 0) -> None:
+        random = np.random.default_rng(seed)
+        self.masks = np.array([random.random(groups) < 0.5 for _ in range(models)], bool).reshape(models, groups)
+        self.groups = groups
+
+    @property
+    def digest(self) -> str:
+        return digest("design", self.masks)
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self.masks.astype(dtype or bool)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"models": len(self), "groups": self.groups}
+
+
+def outcome(context: Context, row: Row, task: StubTask) -> Outcome:
+    """Numbers that depend on exactly what a row's key says: the kept examples, the seed and the task."""
+    kept = np.flatnonzero(context.keep_examples(row))
+    random = np.random.default_rng([row.seed, *kept, *task.name.encode()])
+    logits = random.normal(size=(4, DRAWS, EXAMPLES)).astype(np.float32)
+    logits[3] = random.integers(0, CLASSES, (DRAWS, EXAMPLES))
+    return Outcome({"primitives": logits}, {"test_accuracy": float(np.float32(random.random()))})
+
+
+def stub_row(context: Context, row: Row, tasks: tuple[StubTask, ...]) -> dict[str, Outcome]:
+    """The runner. What it does beyond sleeping is `recipe.what`, on the rows whose seed is a multiple of ten."""
+    recipe = context.recipe
+    time.sleep(recipe.seconds)
+    if recipe.folder:
+        with open(Path(recipe.folder) / "calls", "a") as file:
+            file.write(f"{row.seed} {','.join(task.name for task in tasks)} {os.environ.get('OMP_NUM_THREADS')}\n")
+    if row.seed % 10 == 0:
+        first = bool(recipe.folder) and not (Path(recipe.folder) / f"tried {row.seed}").exists()
+        if first:
+            (Path(recipe.folder) / f"tried {row.seed}").touch()
+        match recipe.what:
+            case "diverge":
+                raise TrainError("loss is not finite", "epoch 3")
+            case "raise":
+                raise KeyError("a bug in the runner")
+            case "raise once" if first:
+                raise OSError("bad luck")
+            case "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "die once" if first:
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "nan":
+                return {task.digest: Outcome({"primitives": np.full((4, 1, EXAMPLES), np.nan)}) for task in tasks}
+            case "fail":
+                return {task.digest: Outcome(status="failed", reason="diverged") for task in tasks}
+            case "forget":
+                return {}
+            case "unpicklable":
+                return {task.digest: Outcome({"primitives": lambda: 0}) for task in tasks}  # type: ignore[dict-item]
+            case "warn":
+                warnings.warn("something odd", RuntimeWarning, stacklevel=1)
+    return {task.digest: outcome(context, row, task) for task in tasks}
+
+
+def plan(rows: int, **recipe: Any) -> Plan:
+    return Plan(
+        StubSource(), design=StubDesign(rows), recipe=StubRecipe(**recipe), tasks=[StubTask()], seeds=range(1, rows + 1)
+    )
+
+
+def main() -> None:
+    folder, rows, workers = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    run(plan(rows, seconds=0.05), folder, workers=workers, runner=stub_row, progress=len(sys.argv) > 4)
