@@ -1,0 +1,372 @@
+"""Designs: which groups each model of an ensemble is trained on.
+
+A design is a 0/1 matrix, models x groups, drawn from counter-based random numbers keyed by (seed, row): row i is the same
+whatever the number of models, so a design grows by `extend` without changing what is already trained. Three kinds are drawn:
+
+    random      every model keeps round(alpha * groups) groups. Such masks only say how a group compares with the average
+                other group (estimand "swap"): adding one group always takes another away.
+    bernoulli   every group is kept with probability alpha, on its own. Masks say what adding a group does ("add").
+    foldover    rows of a randomly signed Hadamard matrix, each followed by its complement (alpha = 1/2, "add"). In a whole
+                block of 2N rows (N the power of two above `groups`) all groups are orthogonal and even-order interactions
+                cancel within pairs; blocks are drawn afresh with random columns, signs and row order, so any prefix is
+                usable. Up to 5 groups: every mask but the empty and the full one, in pairs.
+
+Masks are never empty: an empty row is drawn again, a foldover block with an empty row gets new signs and columns.
+Only bit-packed masks are held: models x ceil(groups / 8) bytes, little bit first.
+"""
+
+from __future__ import annotations
+
+import base64
+import numbers
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pydt import _core
+from pydt.errors import DesignError
+from pydt.files import digest
+
+PLACEBOS = 8
+# Streams of the random numbers used here; real and placebo columns, and each attempt at a row or block, have their own.
+_STREAM = 0x0D00_0000
+_PLACEBO = 0x0080_0000
+_ATTEMPTS = 1000
+_CHUNK = 1 << 22  # random numbers drawn at once: 32 MB
+
+Bits = Callable[[int, npt.NDArray[np.int64]], npt.NDArray[np.uint64]]
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """Masks of an ensemble. Make one with `random`, `bernoulli`, `foldover` or `explicit`.
+
+    Attributes:
+        kind: "random", "bernoulli", "foldover" or "explicit".
+        groups, models: columns and rows.
+        alpha: share of the groups that a model keeps (for "explicit": the mean share found in the masks).
+        seed: seed of the drawing (0 for "explicit").
+        placebo_count: columns of `placebos`.
+
+    `len(d)` is `models`; `d[i]` is bool (groups,), a slice or index array gives (rows, groups); `np.asarray(d)` is bool
+    (models, groups), without placebos. Equal designs have equal digests.
+    """
+
+    kind: str
+    groups: int
+    models: int
+    alpha: float
+    seed: int = 0
+    placebo_count: int = PLACEBOS
+    _given: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return self.models
+
+    def __getitem__(self, index: Any) -> npt.NDArray[np.bool_]:
+        rows = self._bits[index]
+        if rows.ndim == 1:
+            return _unpack(rows[None], self.groups)[0]
+        return _unpack(rows, self.groups)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        if copy is False:
+            raise ValueError("a design is held packed: its mask array is always a new one")
+        masks = _unpack(self._bits, self.groups)
+        return masks if dtype is None else masks.astype(dtype)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Design) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def packed(self) -> npt.NDArray[np.uint8]:
+        """The masks as uint8 (models, ceil(groups / 8)), little bit first, read-only."""
+        return self._bits
+
+    @cached_property
+    def _bits(self) -> npt.NDArray[np.uint8]:
+        bits = self._given if self._given is not None else self._draw(self.groups, self.groups, 0)
+        bits.flags.writeable = False
+        return bits
+
+    @cached_property
+    def placebos(self) -> npt.NDArray[np.bool_]:
+        """Columns bound to no image, bool (models, placebo_count): drawn by the same rule, on their own.
+
+        They are the first columns of an independent design of max(groups, placebo_count) groups, so their number never
+        changes a real mask. What the estimators find for them is what noise looks like.
+        """
+        if not self.placebo_count:
+            return np.zeros((self.models, 0), bool)
+        bits = self._draw(max(self.groups, self.placebo_count), self.placebo_count, _PLACEBO)
+        columns = _unpack(bits, self.placebo_count)
+        columns.flags.writeable = False
+        return columns
+
+    @cached_property
+    def clusters(self) -> npt.NDArray[np.int64]:
+        """Rows that repeat or complement each other share a number, int64 (models,), counted from 0 in order of appearance."""
+        return find_clusters(self._bits, self.groups)
+
+    @property
+    def estimand(self) -> str:
+        """ "swap": masks of one size compare a group with the average other group; "add": they say what adding it does."""
+        if self.kind == "explicit":
+            return estimand_of(self._bits, self.groups)
+        return "swap" if self.kind == "random" else "add"
+
+    @cached_property
+    def digest(self) -> str:
+        return digest("design", self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able description from which `from_dict` makes the same design."""
+        described: dict[str, Any] = {"kind": self.kind, "groups": self.groups, "models": self.models}
+        if self._given is not None:
+            return {**described, "masks": base64.b64encode(self._given.tobytes()).decode()}
+        return {**described, "alpha": self.alpha, "seed": self.seed, "placebos": self.placebo_count}
+
+    @staticmethod
+    def from_dict(description: dict[str, Any]) -> Design:
+        """The design that `to_dict` described.
+
+        Raises:
+            DesignError: the description lacks an entry, names an unknown kind, or its numbers do not fit together.
+        """
+        try:
+            kind, groups, models = description["kind"], description["groups"], description["models"]
+            if kind == "explicit":
+                raw = np.frombuffer(base64.b64decode(description["masks"]), np.uint8)
+                return Design.explicit(_unpack(raw.reshape(models, -1).copy(), groups))
+            alpha, seed, count = description["alpha"], description["seed"], description["placebos"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise DesignError(f"not a description of a design ({error})", "from_dict", "use what to_dict returned") from error
+        if kind == "random":
+            return random(groups, models, alpha, seed, placebos=count)
+        if kind == "bernoulli":
+            return bernoulli(groups, models, alpha, seed, placebos=count)
+        if kind == "foldover":
+            return foldover(groups, models, seed, alpha=alpha, placebos=count)
+        raise DesignError(f"unknown kind of design {kind!r}", "from_dict", 'use "random", "bernoulli", "foldover" or "explicit"')
+
+    @staticmethod
+    def explicit(masks: npt.ArrayLike) -> Design:
+        """A design from masks of one's own: 0/1 or bool (models, groups). It has no placebo columns and cannot be extended.
+
+        Raises:
+            DesignError: masks of another shape, an entry that is neither 0 nor 1, or an empty row.
+        """
+        kept = as_masks(masks, DesignError)
+        empty = np.flatnonzero(~kept.any(1))
+        if empty.size:
+            raise DesignError(f"row {empty[0]} keeps no group", "masks", "a model needs at least one group to be trained on")
+        models, groups = kept.shape
+        return Design("explicit", groups, models, float(kept.mean()), 0, 0, _core.pack(kept))
+
+    def extend(self, models: int) -> Design:
+        """The same design with `models` rows in all; the rows it has stay as they are.
+
+        Raises:
+            DesignError: fewer rows than it has, or masks of one's own.
+        """
+        models = _integer(models, "models", 1)
+        if models < self.models:
+            raise DesignError(f"{models} models are fewer than the {self.models} it has", "models", "ask for more")
+        if self.kind == "explicit":
+            raise DesignError("masks of one's own have no rule to draw more by", "extend", "make a new explicit design")
+        return Design(self.kind, self.groups, models, self.alpha, self.seed, self.placebo_count)
+
+    def _draw(self, groups: int, columns: int, stream: int) -> npt.NDArray[np.uint8]:
+        """Rows of the rule for `groups` groups; the first `columns` of them, packed."""
+
+        def bits(offset: int, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
+            return _core.random_bits(self.seed, _STREAM + stream + offset, ids)
+
+        if self.kind == "foldover":
+            return _core.pack(_foldover(groups, self.models, bits)[:, :columns])
+        step = max(1, _CHUNK // groups)
+        chunks = []
+        for start in range(0, self.models, step):
+            rows = np.arange(start, min(start + step, self.models), dtype=np.int64)
+            if self.kind == "random":
+                kept = _fixed_size(groups, round(self.alpha * groups), rows, bits)
+            else:
+                kept = _independent(groups, self.alpha, rows, bits)
+            chunks.append(_core.pack(np.ascontiguousarray(kept[:, :columns])))
+        return np.concatenate(chunks)
+
+
+def random(groups: int, models: int, alpha: float = 0.5, seed: int = 0, *, placebos: int = PLACEBOS) -> Design:
+    """Masks that each keep exactly round(alpha * groups) groups, any of them equally likely.
+
+    Raises:
+        DesignError: `alpha` keeps no group or all of them, or a number is out of range.
+    """
+    groups, models, alpha, seed, placebos = _checked(groups, models, alpha, seed, placebos)
+    size = round(alpha * groups)
+    if size in (0, groups):
+        kept = "no group" if size == 0 else "all groups"
+        raise DesignError(f"alpha = {alpha:g} of {groups} groups keeps {kept}", "alpha", "nothing would vary: choose another")
+    return Design("random", groups, models, alpha, seed, placebos)
+
+
+def bernoulli(groups: int, models: int, alpha: float = 0.5, seed: int = 0, *, placebos: int = PLACEBOS) -> Design:
+    """Masks in which every group is kept with probability `alpha`, on its own; empty masks are drawn again.
+
+    Raises:
+        DesignError: most masks would be empty, or a number is out of range.
+    """
+    groups, models, alpha, seed, placebos = _checked(groups, models, alpha, seed, placebos)
+    if (1 - alpha) ** groups > 0.5:
+        raise DesignError(f"alpha = {alpha:g} of {groups} groups leaves most masks empty", "alpha", "choose a larger one")
+    return Design("bernoulli", groups, models, alpha, seed, placebos)
+
+
+def foldover(groups: int, models: int, seed: int = 0, *, alpha: float = 0.5, placebos: int = PLACEBOS) -> Design:
+    """Randomised Hadamard masks, each followed by its complement; an odd number of models ends with half a pair.
+
+    Raises:
+        DesignError: `alpha` is not 1/2, there are fewer than 3 groups, or a number is out of range.
+    """
+    groups, models, alpha, seed, placebos = _checked(groups, models, alpha, seed, placebos)
+    if alpha != 0.5:
+        raise DesignError(
+            f"foldover masks keep half of the groups, not alpha = {alpha:g}", "alpha", "use random or bernoulli for that share"
+        )
+    if groups < 3:
+        raise DesignError(
+            f"foldover cannot tell {groups} groups apart without empty masks", "groups", "use bernoulli, or finer groups"
+        )
+    return Design("foldover", groups, models, alpha, seed, placebos)
+
+
+def find_clusters(packed: npt.NDArray[np.uint8], groups: int) -> npt.NDArray[np.int64]:
+    """Number the rows so that equal and complementary masks share a number, int64 (models,), in order of appearance.
+
+    Args:
+        packed: uint8 (models, ceil(groups / 8)), little bit first.
+    """
+    return _number(_fold(packed, groups))
+
+
+def find_repeats(packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """Number the rows so that equal masks share a number, int64 (models,), in order of appearance."""
+    return _number(packed)
+
+
+def estimand_of(packed: npt.NDArray[np.uint8], groups: int) -> str:
+    """ "swap" if all masks keep the same number of groups, else "add"."""
+    sizes = np.bitwise_count(packed).sum(1, dtype=np.int64)
+    return "swap" if groups > 1 and np.all(sizes == sizes[0]) else "add"
+
+
+def as_masks(masks: npt.ArrayLike, kind: type[DesignError] | Any = DesignError) -> npt.NDArray[np.bool_]:
+    """Any 0/1 array-like (models, groups) as C-contiguous bool; raises `kind`, naming the entry that is neither."""
+    array = np.asarray(masks)
+    if array.ndim != 2 or 0 in array.shape:
+        raise kind(f"shape {array.shape} is not (models, groups)", "masks", "pass one row of 0 and 1 per model")
+    if array.dtype != bool:
+        if array.dtype.kind not in "iuf":
+            raise kind(f"dtype {array.dtype} is not one of masks", "masks", "pass bool, or numbers 0 and 1")
+        wrong = np.argwhere((array != 0) & (array != 1))
+        if wrong.size:
+            row, group = wrong[0]
+            raise kind(f"{array[row, group]} is neither 0 nor 1", f"masks, row {row}, group {group}", "pass 0/1 masks")
+        array = array != 0
+    return np.ascontiguousarray(array)
+
+
+def _fold(packed: npt.NDArray[np.uint8], groups: int) -> npt.NDArray[np.uint8]:
+    """Each mask or its complement, whichever leaves group 0 out: one form for both halves of a pair."""
+    ones = _core.pack(np.ones((1, groups), bool))
+    return np.where(packed[:, :1] & 1, packed ^ ones, packed)
+
+
+def _number(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    rows = np.ascontiguousarray(rows)
+    keys = rows.view(np.dtype((np.void, rows.shape[1]))).reshape(-1)
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    order = np.empty(len(first), np.int64)
+    order[np.argsort(first, kind="stable")] = np.arange(len(first))
+    return order[inverse.reshape(-1)]
+
+
+def _unpack(packed: npt.NDArray[np.uint8], groups: int) -> npt.NDArray[np.bool_]:
+    return _core.unpack(np.ascontiguousarray(packed), groups)
+
+
+def _fixed_size(groups: int, size: int, rows: npt.NDArray[np.int64], bits: Bits) -> npt.NDArray[np.bool_]:
+    """The groups with the `size` smallest of the row's random keys."""
+    keys = bits(0, (rows[:, None] * groups + np.arange(groups)).reshape(-1)).reshape(len(rows), groups)
+    kept = np.zeros(keys.shape, bool)
+    np.put_along_axis(kept, np.argsort(keys, axis=1, kind="stable")[:, :size], True, axis=1)
+    return kept
+
+
+def _independent(groups: int, alpha: float, rows: npt.NDArray[np.int64], bits: Bits) -> npt.NDArray[np.bool_]:
+    """Every group below alpha on its own; rows that came out empty are drawn again from the next stream."""
+    kept = np.zeros((len(rows), groups), bool)
+    limit = np.uint64(int(alpha * 2.0**64))
+    for attempt in range(_ATTEMPTS):
+        empty = np.flatnonzero(~kept.any(1))
+        if not empty.size:
+            return kept
+        keys = bits(attempt, (rows[empty, None] * groups + np.arange(groups)).reshape(-1))
+        kept[empty] = keys.reshape(len(empty), groups) < limit
+    raise DesignError(f"alpha = {alpha:g} of {groups} groups leaves masks empty", "alpha", "choose a larger one")
+
+
+def _foldover(groups: int, models: int, bits: Bits) -> npt.NDArray[np.bool_]:
+    """Blocks of pairs (mask, complement) in random order, the two halves in random order, cut after `models` rows."""
+    small = groups <= 5
+    size = 1 << groups.bit_length()  # the power of two above `groups`
+    pairs = (1 << (groups - 1)) - 1 if small else size
+    blocks = []
+    for block in range(-(-models // (2 * pairs))):
+        if small:
+            codes = np.arange(1, pairs + 1)
+            first = (codes[:, None] >> np.arange(groups) & 1).astype(bool)
+        else:
+            first = _hadamard(groups, size, block, bits)
+        order, flip = bits(2 * _ATTEMPTS, block * pairs + np.arange(pairs)), bits(2 * _ATTEMPTS + 1, block * pairs + np.arange(pairs))
+        first = (first ^ (flip >> np.uint64(63)).astype(bool)[:, None])[np.argsort(order, kind="stable")]
+        blocks.append(np.stack([first, ~first], axis=1).reshape(2 * pairs, groups))
+    return np.ascontiguousarray(np.concatenate(blocks)[:models])
+
+
+def _hadamard(groups: int, size: int, block: int, bits: Bits) -> npt.NDArray[np.bool_]:
+    """`size` rows of Sylvester's Hadamard matrix on random, randomly signed columns; none of them all in or all out."""
+    ids = block * size + np.arange(size)
+    for attempt in range(_ATTEMPTS):
+        columns = np.argsort(bits(2 * attempt, ids), kind="stable")[:groups]
+        signs = bits(2 * attempt + 1, ids)[:groups] >> np.uint64(63)
+        parity = np.bitwise_count(np.arange(size)[:, None] & columns[None]) & 1  # entry (i, j) is (-1)^popcount(i & j)
+        rows = (parity ^ signs).astype(bool)
+        if not np.any(rows.all(1) | ~rows.any(1)):
+            return rows
+    raise DesignError(f"no block of {groups} groups without an empty mask was found", "groups", "use bernoulli instead")
+
+
+def _checked(groups: Any, models: Any, alpha: Any, seed: Any, placebos: Any) -> tuple[int, int, float, int, int]:
+    groups = _integer(groups, "groups", 1)
+    models = _integer(models, "models", 1)
+    if isinstance(alpha, bool) or not isinstance(alpha, numbers.Real) or not 0 < alpha < 1:
+        raise DesignError(f"{alpha!r} is not a share between 0 and 1", "alpha", "0.25 keeps a quarter of the groups")
+    return groups, models, float(alpha), _integer(seed, "seed", 0), _integer(placebos, "placebos", 0)
+
+
+def _integer(value: Any, name: str, least: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise DesignError(f"{value!r} is not a whole number", name, f"pass an integer of at least {least}") from None
+    if not least <= number < 2**63:
+        raise DesignError(f"{number} is out of range", name, f"pass an integer of at least {least}")
+    return number
