@@ -62,9 +62,10 @@ std::uint64_t transpose8x8(std::uint64_t x) {
 
 }  // namespace
 
-std::vector<std::uint64_t> columns_of(const Masks& masks) {
+std::vector<std::uint64_t> columns_of(const Masks& masks, Layout layout) {
     const std::int64_t words = masks.rows / 64 + (masks.rows % 64 != 0);
     std::vector<std::uint64_t> columns(checked_size("packed", {masks.groups, words}));
+    const std::int64_t group_step = layout == Layout::by_group ? words : 1, word_step = layout == Layout::by_group ? 1 : masks.groups;
     for (std::int64_t row = 0; row < masks.rows; row += 8) {
         const std::int64_t have = masks.rows - row < 8 ? masks.rows - row : 8;
         for (std::int64_t byte = 0; byte < masks.row_bytes; ++byte) {
@@ -73,7 +74,7 @@ std::vector<std::uint64_t> columns_of(const Masks& masks) {
                 block |= std::uint64_t{masks.data[(row + i) * masks.row_bytes + byte]} << 8 * i;
             block = transpose8x8(block);
             for (std::int64_t k = byte * 8; k < byte * 8 + 8 && k < masks.groups; ++k, block >>= 8)
-                columns[static_cast<std::size_t>(k * words + row / 64)] |= (block & 0xFF) << row % 64;
+                columns[static_cast<std::size_t>(k * group_step + row / 64 * word_step)] |= (block & 0xFF) << row % 64;
         }
     }
     return columns;

@@ -58,7 +58,7 @@ constexpr std::int64_t gram_words = 512;  // words of a column taken at a time: 
 void gram(const Masks& masks, std::int64_t* counts, int threads) {
     check_padding(masks);
     const std::int64_t K = masks.groups, words = tiles(masks.rows, 64), side = tiles(K, gram_side);
-    const std::vector<std::uint64_t> columns = columns_of(masks);
+    const std::vector<std::uint64_t> columns = columns_of(masks, Layout::by_group);
     std::fill_n(counts, checked_size("groups", {K, K}), std::int64_t{0});
     const Kernels& run = kernels();
     parallel(side * side, threads, [&] {
@@ -76,10 +76,10 @@ void gram(const Masks& masks, std::int64_t* counts, int threads) {
 
 void subset_sums(const Masks& masks, const Matrix& outputs, const double* shift, double* sums, int threads) {
     check_padding(masks);
-    const std::int64_t K = masks.groups, n = outputs.cols, m = masks.rows, words = tiles(m, 64);
+    const std::int64_t K = masks.groups, n = outputs.cols, m = masks.rows;
     std::fill_n(sums, checked_size("outputs", {K, n}), 0.0);
     if (m == 0) return;
-    const std::vector<std::uint64_t> columns = columns_of(masks);
+    const std::vector<std::uint64_t> columns = columns_of(masks, Layout::by_rows);
     const Kernels& run = kernels();
     const std::int64_t group_tiles = tiles(K, group_tile);
     parallel(tiles(n, sum_cols) * group_tiles, threads, [&] {
@@ -88,8 +88,8 @@ void subset_sums(const Masks& masks, const Matrix& outputs, const double* shift,
             const std::int64_t k = item % group_tiles * group_tile, groups = std::min(group_tile, K - k);
             tree.clear();
             for (std::int64_t row = 0; row < m; row += block_rows) {
-                run.subset_block(outputs, shift, row, std::min(block_rows, m - row), j, cols, columns.data() + k * words, words,
-                                 groups, tree.next());
+                run.subset_block(outputs, shift, row, std::min(block_rows, m - row), j, cols,
+                                 columns.data() + row / 64 * K + k, K, groups, tree.next());
                 tree.push();
             }
             const double* total = tree.total();

@@ -45,8 +45,10 @@ void pack(const std::uint8_t* masks, std::int64_t rows, std::int64_t groups, std
 void unpack(const Masks& masks, std::uint8_t* out);
 void check_padding(const Masks& masks);  // bits beyond the last group must be 0
 
-// Column k of the masks as ceil(rows / 64) words: bit r % 64 of word r / 64 is row r.
-std::vector<std::uint64_t> columns_of(const Masks& masks);
+// The masks transposed into words of 64 rows: bit r % 64 of word r / 64 of group k is row r. Words of one group stand together
+// (groups, ceil(rows / 64)), or words of the same rows do (ceil(rows / 64), groups).
+enum class Layout { by_group, by_rows };
+std::vector<std::uint64_t> columns_of(const Masks& masks, Layout layout);
 
 // ---- images (augment.cpp) ---------------------------------------------------------------------------------------
 void check_augmentation(const Images& images, const Augmentation& how);

@@ -27,10 +27,10 @@ struct Kernels {
     // counts[i * ld + j] += number of common bits of columns a + i * stride and b + j * stride, over `words` words.
     void (*gram_tile)(const std::uint64_t* a, std::int64_t rows_a, const std::uint64_t* b, std::int64_t rows_b, std::int64_t stride,
                       std::int64_t words, std::int64_t* counts, std::int64_t ld);
-    // sums[k * sum_cols + j] = sum of the rows row0 .. row0 + rows (at most block_rows, row0 a multiple of it) of output
-    // col0 + j in which bit `row` of column k is set. Overwrites sums.
+    // sums[k * sum_cols + j] = sum of the rows row0 .. row0 + rows (at most block_rows) of output col0 + j that group k keeps:
+    // row r if bit r % 64 of columns[r / 64 * stride + k] is set, r counted from row0. Overwrites sums.
     void (*subset_block)(const Matrix& outputs, const double* shift, std::int64_t row0, std::int64_t rows, std::int64_t col0,
-                         std::int64_t cols, const std::uint64_t* columns, std::int64_t words, std::int64_t groups, double* sums);
+                         std::int64_t cols, const std::uint64_t* columns, std::int64_t stride, std::int64_t groups, double* sums);
     // sums[j], squares[j] of the same rows of outputs col0 .. col0 + cols (at most moment_cols). Overwrites both.
     void (*moment_block)(const Matrix& outputs, const double* shift, std::int64_t row0, std::int64_t rows, std::int64_t col0,
                          std::int64_t cols, double* sums, double* squares);

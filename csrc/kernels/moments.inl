@@ -14,15 +14,20 @@
 // are loaded and stored four times as often); matrix multiplication in float32 (rounding grows with the offset).
 
 #if defined(__AVX512F__)
-typedef double Lanes __attribute__((vector_size(64)));
+#define PYDT_LANE_BYTES 64
 #elif defined(__AVX2__)
-typedef double Lanes __attribute__((vector_size(32)));
+#define PYDT_LANE_BYTES 32
 #else
-typedef double Lanes __attribute__((vector_size(16)));
+#define PYDT_LANE_BYTES 16
 #endif
+typedef double Lanes __attribute__((vector_size(PYDT_LANE_BYTES)));
+// The same at any multiple of 8 bytes. Loads go through it: memcpy of several vectors at once is split into halves by GCC 12,
+// which then wait for each other (4 times slower).
+typedef double LooseLanes __attribute__((vector_size(PYDT_LANE_BYTES), aligned(8)));
 constexpr int64_t lanes = sizeof(Lanes) / sizeof(double);
 constexpr int64_t tile_lanes = sum_cols / lanes;
 constexpr int64_t step_rows = 32;  // rows whose tables stand in L1 at once
+constexpr uint64_t entry = sum_cols * sizeof(double);
 
 // Half to float by moving bits, exact: the exponent is rebased by a multiplication that also makes subnormals right.
 float half_to_float(uint16_t half) {
@@ -84,7 +89,7 @@ void add(double* into, const double* from, int64_t count) {
 }
 
 void subset_block(const Matrix& outputs, const double* shift, int64_t row0, int64_t rows, int64_t col0, int64_t cols,
-                  const uint64_t* columns, int64_t words, int64_t groups, double* sums) {
+                  const uint64_t* columns, int64_t stride, int64_t groups, double* sums) {
     alignas(64) double y[step_rows * sum_cols];
     alignas(64) Lanes table[step_rows / 4][16][tile_lanes];
     memset(sums, 0, static_cast<size_t>(groups * sum_cols) * sizeof(double));
@@ -94,25 +99,26 @@ void subset_block(const Matrix& outputs, const double* shift, int64_t row0, int6
         load(outputs, shift, row0 + start, have, col0, cols, sum_cols, y);
         for (int64_t quad = 0; quad < step_rows / 4; ++quad) {
             memset(table[quad][0], 0, sizeof table[quad][0]);
-            for (int bit = 0; bit < 4; ++bit)
+            for (int bit = 0; bit < 4; ++bit) {
+                const auto* row = reinterpret_cast<const Lanes*>(y + (quad * 4 + bit) * sum_cols);
                 for (int set = 0; set < 1 << bit; ++set)
-                    for (int64_t v = 0; v < tile_lanes; ++v) {
-                        Lanes row;
-                        memcpy(&row, y + (quad * 4 + bit) * sum_cols + v * lanes, sizeof row);
-                        table[quad][set | 1 << bit][v] = table[quad][set][v] + row;
-                    }
+                    for (int64_t v = 0; v < tile_lanes; ++v) table[quad][set | 1 << bit][v] = table[quad][set][v] + row[v];
+            }
         }
-        const int64_t word = (row0 + start) / 64;
-        const int64_t down = (row0 + start) % 64;
+        const uint64_t* words = columns + start / 64 * stride;
+        const int64_t down = start % 64;
         for (int64_t k = 0; k < groups; ++k) {
-            const uint64_t bits = columns[k * words + word] >> down;
+            // the table of a quad is 16 entries of `entry` bytes: its 4 bits times that is where the sum stands
+            const uint64_t bits = (words[k] >> down & 0xFFFFFFFF) * entry;
+            LooseLanes* total = reinterpret_cast<LooseLanes*>(sums + k * sum_cols);
             Lanes sum[tile_lanes];
-            memcpy(sum, sums + k * sum_cols, sizeof sum);
+            for (int64_t v = 0; v < tile_lanes; ++v) sum[v] = total[v];
             for (int64_t quad = 0; quad < step_rows / 4; ++quad) {
-                const Lanes* part = table[quad][bits >> 4 * quad & 15];
+                const auto* tables = reinterpret_cast<const char*>(table[quad]);
+                const auto* part = reinterpret_cast<const Lanes*>(tables + (bits >> 4 * quad & 15 * entry));
                 for (int64_t v = 0; v < tile_lanes; ++v) sum[v] += part[v];
             }
-            memcpy(sums + k * sum_cols, sum, sizeof sum);
+            for (int64_t v = 0; v < tile_lanes; ++v) total[v] = sum[v];
         }
     }
 }
