@@ -1,7 +1,7 @@
-"""The report's figures as inline SVG, and its example images as PNG, written by hand: small, sharp, in the page's own colours.
+"""The report's figures as inline SVG and its example images as PNG, small, sharp, in the page's own colours.
 
-Horizontal positions are percentages and vertical ones pixels, so a figure fills any width while its text keeps its size.
-Colours are CSS classes of the page (`better`, `worse`, `plain`), which is what lets the same figure be light, dark or printed.
+Horizontal positions are percentages and vertical ones pixels, so a figure fills any width while its text keeps its
+size. Colours are CSS classes of the page (`better`, `worse`, `plain`): the same figure is light, dark or printed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -23,7 +24,7 @@ _T975 = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622
 
 
 def t975(df: float | None) -> float:
-    """The 97.5 % quantile of Student's t; the normal one when `df` is None. Cornish-Fisher (Abramowitz & Stegun 26.7.5)."""
+    """The 97.5 % quantile of Student's t; of the normal when `df` is None. Abramowitz & Stegun 26.7.5 above df = 10."""
     z = 1.959964
     if df is None:
         return z
@@ -82,8 +83,10 @@ class Axis:
         return max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9)) if len(ticks) > 1 else 2
 
 
-def interval_row(axis: Axis, value: float | None, low: float | None, high: float | None, kind: str, noise: float | None) -> str:
-    """One row of the ranking: the line of zero, the band of the placebos, the 95 % bar and the dot. kind: a CSS class."""
+def interval_row(
+    axis: Axis, value: float | None, low: float | None, high: float | None, kind: str, noise: float | None
+) -> str:
+    """One row of the ranking: zero, the band of the placebos (+- noise), the 95 % bar, the dot. kind: a CSS class."""
     height, middle = 32, 16
     parts = [f'<svg class="ci" width="100%" height="{height}" aria-hidden="true" focusable="false">']
     if noise is not None:
@@ -102,8 +105,10 @@ def interval_row(axis: Axis, value: float | None, low: float | None, high: float
 def axis_row(axis: Axis) -> str:
     """The scale that stands over the rows of `interval_row`."""
     parts = ['<svg class="ci" width="100%" height="24" aria-hidden="true" focusable="false">']
-    digits = axis.tick_digits(4)
-    for tick in axis.ticks(4):
+    digits = axis.tick_digits(5)
+    for tick in axis.ticks(5):
+        if not 8 < axis.at(tick) < 92:
+            continue
         x = axis.percent(tick)
         parts.append(f'<line class="tick" x1="{x}" x2="{x}" y1="19" y2="24"/>')
         parts.append(f'<text x="{x}" y="14" text-anchor="middle">{number(tick, digits, sign=tick != 0)}</text>')
@@ -163,15 +168,16 @@ def removal(arms: Sequence[dict], runs: Sequence[dict], label: str) -> str:
         plot.append(f'<line class="tick" x1="{x}" x2="{x}" y1="{bottom}" y2="{bottom + 5}"/>')
         plot.append(f'<text x="{x}" y="{bottom + 19}" text-anchor="middle">{size}</text>')
     plot.append(f'<line class="base" x1="0" x2="100%" y1="{bottom}" y2="{bottom}"/>')
-    plot.append(f'<text class="name" x="50%" y="{bottom + 37}" text-anchor="middle">groups left out of the source</text>')
+    plot.append(f'<text x="50%" y="{bottom + 37}" text-anchor="middle">groups left out of the source</text>')
     full = next((a["mean"] for a in arms if a["kind"] == "full"), None)
     for kind, shift in (("full", 0), ("drop random", 0), ("drop bottom", -9), ("drop top", 9)):
         style = ARM_CLASSES[kind]
-        own = sorted((b for b in bars if b[0]["kind"] == kind and b[0]["mean"] is not None), key=lambda b: b[0]["dropped"])
+        own = [b for b in bars if b[0]["kind"] == kind and b[0]["mean"] is not None]
+        own.sort(key=lambda b: b[0]["dropped"])
         path = [(0, full)] if full is not None and kind != "full" else []
         path += [(arm["dropped"], arm["mean"]) for arm, _ in own]
         plot.append(f'<g transform="translate({shift} 0)">')
-        for (x1, y1), (x2, y2) in zip(path, path[1:], strict=False):
+        for (x1, y1), (x2, y2) in pairwise(path):
             ends = f'x1="{x_axis.percent(x1)}" y1="{y(y1):g}" x2="{x_axis.percent(x2)}" y2="{y(y2):g}"'
             plot.append(f'<line class="trend {style}" {ends}/>')
         for i, run in enumerate(r for r in runs if r["kind"] == kind and r["accuracy"] is not None):
@@ -200,12 +206,13 @@ def histogram(values: Sequence[float], label: str, unit: str = "") -> str:
     for count, left, right in zip(counts.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         if count:
             tall = (base - top) * count / counts.max()
-            place = f'x="{axis.at(left):g}%" width="{axis.at(right) - axis.at(left):.3f}%" y="{base - tall:.1f}" height="{tall:.1f}"'
+            place = f'x="{axis.at(left):g}%" width="{axis.at(right) - axis.at(left):.3f}%"'
+            place += f' y="{base - tall:.1f}" height="{tall:.1f}"'
             title = f"{count} from {number(left, digits + 1)} to {number(right, digits + 1)}{unit}"
             parts.append(f'<rect class="column" {place}><title>{title}</title></rect>')
-    mean = axis.percent(float(data.mean()))
+    mean, text = axis.percent(float(data.mean())), number(float(data.mean()), digits + 1)
     parts.append(f'<line class="mean" x1="{mean}" x2="{mean}" y1="{top - 4}" y2="{base}"/>')
-    parts.append(f'<text x="{mean}" y="{top - 9}" text-anchor="middle">mean {number(float(data.mean()), digits + 1)}{unit}</text>')
+    parts.append(f'<text x="{mean}" y="{top - 9}" text-anchor="middle">mean {text}{unit}</text>')
     parts.append(f'<line class="base" x1="0" x2="100%" y1="{base}" y2="{base}"/>')
     for tick in axis.ticks(4):
         if 4 < axis.at(tick) < 96:
@@ -216,7 +223,7 @@ def histogram(values: Sequence[float], label: str, unit: str = "") -> str:
 
 
 def png(image: np.ndarray) -> bytes:
-    """A PNG of a uint8 image (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), by PNG (ISO/IEC 15948), filter 0 on each line."""
+    """A PNG (ISO/IEC 15948, filter 0 on each line) of a uint8 image (H, W) or (H, W, 1 | 3 | 4)."""
     image = np.ascontiguousarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image)
     colour = {2: 0, 3: {3: 2, 4: 6}.get(image.shape[-1], -1)}.get(image.ndim, -1)
     if image.dtype != np.uint8 or colour < 0 or image.size == 0:
@@ -234,7 +241,7 @@ def png(image: np.ndarray) -> bytes:
 
 
 def shrink(image: np.ndarray, side: int) -> np.ndarray:
-    """The image at most `side` pixels high and wide, by means of whole blocks (a border smaller than a block is cut)."""
+    """The image at most `side` pixels high and wide: means of whole blocks (a border smaller than a block is cut)."""
     block = math.ceil(max(image.shape[:2]) / side)
     height, width = max(1, image.shape[0] // block), max(1, image.shape[1] // block)
     if block == 1:

@@ -1,7 +1,7 @@
-"""Results as a reader meets them: three sentences, one self-contained HTML page, and CSV files with every number.
+"""Results as a reader meets them: one self-contained HTML page, and CSV files with every number.
 
-The input is the `results` dict that `pydt.report` assembles (and writes as results.json). Nothing is computed here that could
-change a claim: a verdict is worded, never made. None, or a key that is missing, is shown as a dash or left out.
+The input is the `results` dict that `pydt.report` assembles (and writes as results.json). Nothing is computed here that
+could change a claim. None, or a key that is missing, is shown as a dash or left out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import io
 import json
 import math
 import os
-import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,9 +34,9 @@ from pydt.figures import (
     t975,
 )
 from pydt.files import write_atomic
+from pydt.words import LEVEL, METRICS, count, finite, headline_size, legible, p_text, sentences, significant, tied
 
-LEVEL = 0.05
-"""Groups with q below this are marked; intervals are 1 - LEVEL."""
+__all__ = ["COLUMNS", "csv_text", "render", "sentences", "write_csv"]
 
 SHOWN = 40
 """Groups shown from each end of the ranking; the others are in groups.csv."""
@@ -59,7 +58,6 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 }
 """The files of `write_csv` and the order of their columns."""
 
-_METRICS = {"top-1": "accuracy", "mean per class": "mean accuracy per class", "auroc": "AUROC"}
 _MODES = {"probe": "a linear probe on the frozen network", "finetune": "full fine-tuning", "full": "full fine-tuning"}
 _DESIGNS = {
     "random": "random subsets of fixed size",
@@ -74,214 +72,26 @@ _KINDS = {
 }
 
 
-# ---------------------------------------------------------------------------------------------------------------- words
-
-
-def _finite(value: Any) -> Any:
-    """The same tree with every number that is not finite as None: a NaN is never shown."""
-    if isinstance(value, Mapping):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else None
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _legible(name: str, most: int = 120) -> str:
-    """A name that can be shown: controls and direction marks made visible or dropped, never empty, at most `most` long."""
-    out = []
-    for char in str(name):
-        kind = unicodedata.category(char)
-        if char in "\n\r\t":
-            out.append(" ")
-        elif kind == "Cc":
-            out.append(chr(0x2400 + ord(char)) if ord(char) < 0x20 else "\ufffd")
-        elif kind == "Cs":
-            out.append("\ufffd")
-        elif unicodedata.bidirectional(char) not in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"):
-            out.append(char)
-    text = "".join(out).strip()
-    if not any(unicodedata.category(c)[0] in "LNPS" for c in text):
-        return "(no name)" if not text else f"(no visible name, U+{ord(text[0]):04X})"
-    return text if len(text) <= most else text[: most - 1] + "\u2026"
-
-
-def _quoted(name: str) -> str:
-    """A name inside a sentence; one that runs right to left is isolated so that it cannot turn its neighbours around."""
-    text = _legible(name, 40)
-    if any(unicodedata.bidirectional(c) in ("R", "AL", "AN") for c in text):
-        text = f"\u2068{text}\u2069"
-    return f"\u201c{text}\u201d"
-
-
-def _listed(names: Sequence[str], most: int = 4) -> str:
-    """Names as prose, the first `most` of them."""
-    shown = [_quoted(n) for n in names[:most]]
-    if len(names) > most:
-        shown.append(f"{len(names) - most:,} more")
-    return shown[0] if len(shown) == 1 else ", ".join(shown[:-1]) + " and " + shown[-1]
-
-
-def _p(p: float | None) -> str:
-    """A p-value with its sign of relation: p = 0.012, p < 0.0001."""
-    if p is None:
-        return f"p {DASH}"
-    return "p < 0.0001" if p < 0.0001 else f"p = {p:.4f}" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
-
-
-def _count(n: int | None, one: str, many: str | None = None) -> str:
-    """3 models, 1 model."""
-    return f"{DASH if n is None else f'{n:,}'} {one if n == 1 else many or one + 's'}"
-
-
-def _significant(results: Mapping) -> tuple[list[dict], list[dict]]:
-    """The groups with q < LEVEL, positive and negative, each from the clearest on."""
-    sure = [g for g in results["groups"] if g["q"] is not None and g["q"] < LEVEL and g["value"] is not None]
-    sure.sort(key=lambda g: (g["q"], -abs(g["value"])))
-    return [g for g in sure if g["value"] > 0], [g for g in sure if g["value"] < 0]
-
-
-def _headline_size(contrasts: Sequence[dict]) -> int | None:
-    """The number of groups left out that was repeated most often (the larger one of equals)."""
-    judged = [c for c in contrasts if c["kind"] in ("drop bottom", "drop top") and c["difference"] is not None]
-    return max(((c["n"], c["dropped"]) for c in judged), default=(0, None))[1]
-
-
-def _interval(contrast: Mapping) -> str:
-    """A contrast's 95 % interval in points; one more decimal where rounding would put a bound on 0."""
-    low, high = 100 * contrast["low"], 100 * contrast["high"]
-    digits = 1 if min(abs(low), abs(high)) >= 0.05 else 2
-    return f"95 % interval {number(low, digits, True)} to {number(high, digits, True)}"
-
-
-def _against_random(contrast: Mapping, expected: int, than: str) -> str:
-    """How one arm differs from its random control, with its uncertainty; expected: the sign the ranking predicts."""
-    points = 100 * contrast["difference"]
-    size = f"{number(abs(points), 1 if abs(points) >= 0.05 else 2)} points {'more' if points >= 0 else 'less'}{than}"
-    welch = f"Welch {_p(contrast['p'])}"
-    if contrast["low"] is None or contrast["high"] is None:
-        return f"{size} (no interval: too few repeats)"
-    if contrast["low"] <= 0 <= contrast["high"]:
-        return f"{size}, which cannot be told from no difference ({_interval(contrast)} includes 0, {welch})"
-    opposite = ", the opposite of what the ranking predicts" if points * expected < 0 else ""
-    return f"{size} ({_interval(contrast)}, {welch}){opposite}"
-
-
-def _counterfactual_sentence(results: Mapping) -> str:
-    contrasts = results.get("contrasts") or []
-    size = _headline_size(contrasts)
-    if size is None:
-        if results.get("counterfactual"):
-            return "Retrainings without part of the groups were run, but too few of them to compare with a random control."
-        return "No model was retrained without the groups in question, so the ranking has not been proven by experiment."
-    metric = _METRICS.get(results["question"].get("metric") or "", "accuracy")
-    means = {(a["kind"], a["dropped"]): a["mean"] for a in results.get("arms") or []}
-    parts = []
-    for kind, rank, expected in (("drop bottom", "lowest", 1), ("drop top", "highest", -1)):
-        contrast = next((c for c in contrasts if c["kind"] == kind and c["dropped"] == size), None)
-        if contrast is None or contrast["difference"] is None:
-            continue
-        mean = means.get((kind, size))
-        gave = "" if mean is None else f" gave {number(100 * mean, 1)} % {metric if not parts else ''}".rstrip() + ","
-        blamed = f"the {rank}-ranked group" if size == 1 else f"the {size:,} {rank}-ranked groups"
-        start = "Retraining without" if not parts else "retraining without"
-        than = " than leaving out as many at random" if not parts else ""
-        parts.append(f"{start} {blamed}{gave} {_against_random(contrast, expected, than)}")
-    full = next((a["mean"] for a in results.get("arms") or [] if a["kind"] == "full"), None)
-    if full is not None:
-        parts.append(f"the full source gave {number(100 * full, 1)} %")
-    return "; ".join(parts) + "."
-
-
-def _groups_sentence(results: Mapping) -> str:
-    better, worse = ([g["name"] for g in side] for side in _significant(results))
-    total, unit = len(results["groups"]), results["unit"]
-    verdict = results["verdict"]
-    swap = results["estimand"] == "swap"
-    if not better and not worse:
-        stderr = verdict.get("median_stderr")
-        error = "" if stderr is None else f", and the standard error of one is {number(stderr, digits_for(stderr))} {unit}"
-        what = "told from an average one" if swap else "shown to help or to hurt"
-        group = "the only group cannot" if total == 1 else f"none of the {_count(total, 'group')} can"
-        none = "no group was tested on its own" if all(g["q"] is None for g in results["groups"]) else f"every q is at least {LEVEL}"
-        return f"Taken one by one, {group} be {what} ({none}{error}): the evidence lies in the ranking as a whole."
-    parts = []
-    if better:
-        verb = "does" if len(better) == 1 else "do"
-        parts.append(f"{_listed(better)} {verb} better than an average group" if swap else f"adding {_listed(better)} helps")
-    if worse:
-        verb = "does" if len(worse) == 1 else "do"
-        parts.append(f"{_listed(worse)} {verb} worse than an average group" if swap else f"adding {_listed(worse)} hurts")
-    first = _significant(results)[0 if better else 1][0]
-    digits = digits_for(first["stderr"])
-    clearest = f"{number(first['value'], digits, True)} \u00b1 {number(first['stderr'], digits)} {unit} for {_quoted(first['name'])}"
-    rest = total - len(better) - len(worse)
-    average = "told from an average one" if swap else "told from no effect"
-    others = "" if not rest else f"; one by one, the other {_count(rest, 'group')} cannot be {average}"
-    text = f"{', and '.join(parts)} (false discovery rate 5 % among {_count(total, 'group')}; {clearest}){others}."
-    return text[0].upper() + text[1:]
-
-
-def sentences(results: Mapping) -> list[str]:
-    """The answer in exactly three plain sentences, with its uncertainty.
-
-    Found: that the ranking is more than noise, which groups stand out, what retraining without them did. Not found: that nothing
-    can be told, how many models would be needed, what retraining did. Blocked: why there is no verdict.
-    With estimand "swap" groups do better or worse than an average group; only with "add" do they help or hurt.
-    """
-    results = _finite(results)
-    verdict = results["verdict"]
-    models = _count(results["models"], "model")
-    if verdict.get("blocked"):
-        reason = str(verdict["blocked"]).strip().rstrip(".")
-        failed = f"{_count(results.get('failed') or 0, 'model')} failed"
-        linked = results.get("failure_p")
-        link = "" if linked is None else f" (association of the failures with the groups kept: {_p(linked)})"
-        return [
-            f"No verdict is given: {reason}.",
-            f"{models} finished and {failed}{link}.",
-            "The numbers below, those of retraining included, are for inspection and support no claim.",
-        ]
-    correlation = verdict.get("correlation")
-    measured = "" if correlation is None else f"held-out correlation {number(correlation, 2)}, "
-    test = f"{measured}permutation {_p(verdict.get('p'))}"
-    if verdict.get("found"):
-        matters = "Which groups the source keeps makes a real difference to the target"
-        first = f"{matters}: influences estimated on some of the {models} predict the others ({test})."
-        return [first, _groups_sentence(results), _counterfactual_sentence(results)]
-    first = f"Nothing can be told from noise with {models}: influences estimated on some do not predict the others ({test})."
-    needed, wish = verdict.get("models_needed"), verdict.get("models_needed_for")
-    if needed is None:
-        second = "How many models would be needed cannot be said: no spread between the groups is seen above the noise."
-    else:
-        second = f"About {needed:,} models would be needed" + (f" for {str(wish).strip().rstrip('.')}." if wish else ".")
-    return [first, second, _counterfactual_sentence(results)]
-
-
-# ------------------------------------------------------------------------------------------------------------------ CSV
-
-
 def csv_text(name: str) -> str:
-    """A text that no spreadsheet runs as a formula: one apostrophe goes before = + - @ tab, carriage return and apostrophe."""
+    """A text no spreadsheet runs as a formula: an apostrophe goes before = + - @ tab, carriage return, apostrophe."""
     return "'" + name if name[:1] in ("=", "+", "-", "@", "\t", "\r", "'") else name
 
 
 def _ranked(groups: Sequence[dict]) -> list[tuple[int, dict]]:
-    """(position in the source, group) from the highest value to the lowest, groups without a value last; ties keep order."""
+    """(position in the source, group), highest value first, groups without a value last; ties in source order."""
     return sorted(enumerate(groups), key=lambda item: (item[1]["value"] is None, -(item[1]["value"] or 0.0)))
 
 
 def write_csv(results: Mapping, folder: str | os.PathLike[str]) -> list[Path]:
     """Write every number as CSV: UTF-8, a header line, an empty cell for None, numbers in full precision.
 
-    The files and their columns are `COLUMNS`; groups stand in ranked order, lists of names are JSON in one cell, and accuracies and
-    differences are fractions. Files for which `results` holds nothing are written with their header alone.
+    The files and their columns are `COLUMNS`; groups stand in ranked order, lists of names are JSON in one cell, and
+    accuracies and differences are fractions. Files for which `results` holds nothing have their header alone.
 
     Raises:
         StoreError: the folder cannot be written.
     """
-    results = _finite(results)
+    results = finite(results)
     rows = results.get("rows") or {}
     accuracy, output = rows.get("accuracy") or [], rows.get("output") or []
     count = max(len(accuracy), len(output))
@@ -319,9 +129,6 @@ def write_csv(results: Mapping, folder: str | os.PathLike[str]) -> list[Path]:
     return written
 
 
-# ----------------------------------------------------------------------------------------------------------------- page
-
-
 def _examples(images: np.ndarray | None, side: int, most: int = 3) -> list[str]:
     if images is None or len(images) == 0:
         return []
@@ -353,13 +160,14 @@ def _ranking(results: Mapping, thumbnails: Mapping[str, np.ndarray]) -> dict[str
 
     def line(item: Mapping, kind: str) -> dict[str, Any]:
         low, high = bounds(item)
+        marked = item["q"] is not None and item["q"] < LEVEL and item["value"]
         return {
-            "name": _legible(item["name"]),
+            "name": legible(item["name"]),
             "svg": interval_row(axis, item["value"], low, high, kind, noise),
             "value": number(item["value"], digits, True),
             "stderr": number(item["stderr"], digits),
             "q": DASH if item["q"] is None else "<.001" if item["q"] < 0.001 else f"{item['q']:.3f}",
-            "mark": "" if item["q"] is None or item["q"] >= LEVEL or not item["value"] else "\u25b2" if item["value"] > 0 else "\u25bc",
+            "mark": "" if not marked else "\u25b2" if item["value"] > 0 else "\u25bc",
             "kind": kind,
         }
 
@@ -382,7 +190,7 @@ def _ranking(results: Mapping, thumbnails: Mapping[str, np.ndarray]) -> dict[str
         "beyond": beyond(results["groups"]),
         "chance": f"{LEVEL * len(ranked):.0f}" if len(ranked) >= 20 else f"{LEVEL * len(ranked):.1f}",
         "placebos_beyond": beyond(placebos),
-        "significant": sum(len(s) for s in _significant(results)),
+        "significant": sum(len(s) for s in significant(results)),
         "claims": claims,
         "pictures": any(row["images"] for row in rows),
         "name_width": min(22, max([8] + [len(row["name"]) for row in rows])),
@@ -412,14 +220,17 @@ def _removal(results: Mapping) -> dict[str, Any] | None:
             "p": "",
         }
         if contrast is not None:
-            scaled = {k: None if contrast[k] is None else 100 * contrast[k] for k in ("difference", "low", "high")}
-            row["difference"] = number(scaled["difference"], 2, True)
-            known = scaled["low"] is not None and scaled["high"] is not None
-            row["interval"] = f"{number(scaled['low'], 2, True)} to {number(scaled['high'], 2, True)}" if known else DASH
-            row["p"] = _p(contrast["p"]).removeprefix("p ").removeprefix("= ")
+            size, low, high = (
+                number(None if contrast[k] is None else 100 * contrast[k], 2, True)
+                for k in ("difference", "low", "high")
+            )
+            row["difference"] = size
+            row["interval"] = DASH if DASH in (low, high) else f"{low} to {high}"
+            row["p"] = p_text(contrast["p"]).removeprefix("p ").removeprefix("= ")
         rows.append(row)
     present = [k for k in order if any(a["kind"] == k for a in arms)]
-    means = [f"{_KINDS[a['kind']]} ({a['dropped']}): {number(100 * a['mean'], 1)} %" for a in arms if a["mean"] is not None]
+    known = [(f"{_KINDS[a['kind']]} ({a['dropped']})", a["mean"]) for a in arms if a["mean"] is not None]
+    means = [f"{name}: {number(100 * mean, 1)} %" for name, mean in known]
     label = html.escape("Accuracy after retraining. " + "; ".join(means), quote=True)
     return {
         "svg": removal(arms, runs, label),
@@ -431,7 +242,7 @@ def _removal(results: Mapping) -> dict[str, Any] | None:
 
 def _spread(results: Mapping) -> dict[str, Any] | None:
     rows = results.get("rows") or {}
-    metric = _METRICS.get(results["question"].get("metric") or "", "accuracy")
+    metric = METRICS.get(results["question"].get("metric") or "", "accuracy")
     names = {"accuracy": (metric, 100.0, " %"), "output": (f"{results['output']} ({results['unit']})", 1.0, "")}
     charts = []
     for key, (name, scale, unit) in names.items():
@@ -440,7 +251,8 @@ def _spread(results: Mapping) -> dict[str, Any] | None:
             mean = float(np.mean(values))
             sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
             digits = digits_for(sd)
-            text = f"mean {number(mean, digits)}{unit}, standard deviation {number(sd, digits)}{' points' if unit else ''}"
+            text = f"mean {number(mean, digits)}{unit}, standard deviation {number(sd, digits)}"
+            text += " points" if unit else ""
             label = html.escape(f"Histogram of {name} over {len(values)} models: {text}", quote=True)
             charts.append({"svg": histogram(values, label, unit), "name": name, "text": text})
     return {"charts": charts} if charts else None
@@ -464,9 +276,10 @@ def _heat(results: Mapping) -> dict[str, Any] | None:
         for value in table[position, keep].tolist():
             known = math.isfinite(value)
             tint = round(min(1.0, abs(value) / scale) * 42) if known else 0
-            cells.append((number(value if known else None, digits, True), "better" if known and value > 0 else "worse", tint))
-        rows.append((_legible(group["name"], 40), cells))
-    names = [_legible(classes["names"][i], 24) for i in keep.tolist()]
+            text = number(value if known else None, digits, True)
+            cells.append((text, "better" if known and value > 0 else "worse", tint))
+        rows.append((legible(group["name"], 40), cells))
+    names = [legible(classes["names"][i], 24) for i in keep.tolist()]
     return {"names": names, "rows": rows, "left_out": len(classes["names"]) - len(keep)}
 
 
@@ -477,9 +290,9 @@ def _facts(results: Mapping) -> list[tuple[str, str]]:
     if verdict.get("blocked"):
         return facts
     facts.append(("held-out correlation", number(verdict.get("correlation"), 2)))
-    facts.append(("permutation p", _p(verdict.get("p")).removeprefix("p ").removeprefix("= ")))
+    facts.append(("permutation p", p_text(verdict.get("p")).removeprefix("p ").removeprefix("= ")))
     contrasts = results.get("contrasts") or []
-    size = _headline_size(contrasts)
+    size = headline_size(contrasts)
     for kind, name in (("drop bottom", "lowest"), ("drop top", "highest")):
         contrast = next((c for c in contrasts if c["kind"] == kind and c["dropped"] == size), None)
         if contrast is not None and contrast["difference"] is not None:
@@ -496,31 +309,34 @@ def _question(results: Mapping) -> dict[str, Any]:
     transfer = _MODES.get(mode, mode)
     shots, draws = asked.get("shots"), asked.get("draws")
     if isinstance(shots, int):
-        transfer += f", {_count(shots, 'labelled image')} per class"
+        transfer += f", {count(shots, 'labelled image')} per class"
     elif shots:
         transfer += ", all labelled images" if shots == "full" else f", {shots}"
     if draws and draws > 1:
         transfer += f", mean over {draws} draws"
     design = asked.get("design") or ""
     alpha = asked.get("alpha")
-    kept = _DESIGNS.get(design, design) + ("" if alpha is None else f", {number(100 * alpha, 1).removesuffix('.0')} % of the groups kept")
-    groups = f"{asked['groups']:,} groups" + (f" (by {_legible(asked['by'], 40)})" if asked.get("by") else "")
+    kept = _DESIGNS.get(design, design)
+    if alpha is not None:
+        kept += f", {number(100 * alpha, 1).removesuffix('.0')} % of the groups kept"
+    groups = count(asked["groups"], "group") + (f" (by {legible(asked['by'], 40)})" if asked.get("by") else "")
     images = asked.get("source_images")
-    halves = [(asked.get("score_images"), "images to estimate with"), (asked.get("report_images"), "others to judge with")]
+    halves = [("score_images", "images to estimate with"), ("report_images", "others to judge with")]
     classes = asked.get("target_classes")
-    target = [_count(classes, "class", "classes")] if classes is not None else []
-    target += [f"{n:,} {what}" for n, what in halves if n is not None]
+    target = [count(classes, "class", "classes")] if classes is not None else []
+    target += [f"{asked[key]:,} {what}" for key, what in halves if asked.get(key) is not None]
+    source = [count(images, "image"), groups] if images is not None else [groups]
     facts = [
-        ("Source", _legible(asked["source"]), ", ".join(([f"{images:,} images"] if images is not None else []) + [groups])),
-        ("Target", _legible(asked["target"]), ", ".join(target)),
+        ("Source", legible(asked["source"]), ", ".join(source)),
+        ("Target", legible(asked["target"]), ", ".join(target)),
         ("Training", "", ", on ".join(t for t in (asked.get("method"), kept) if t)),
         ("Transfer", "", transfer),
     ]
     planned = asked.get("planned_models")
     interim = planned is not None and results["models"] + (results.get("failed") or 0) < planned
     return {
-        "source": _legible(asked["source"]),
-        "target": _legible(asked["target"]),
+        "source": legible(asked["source"]),
+        "target": legible(asked["target"]),
         "facts": [f for f in facts if f[1] or f[2]],
         "interim": f"Interim: {results['models']:,} of {planned:,} planned models have finished." if interim else "",
     }
@@ -530,22 +346,22 @@ def render(results: Mapping, thumbnails: Mapping[str, np.ndarray] | None = None)
     """One self-contained HTML page that answers the question: no network, no scripts, light and dark, phone to paper.
 
     Args:
-        results: as `pydt.report` assembles it; missing optional parts are left out or named as not run. Two further keys are used
-            when given: "df", the residual degrees of freedom of the regression (else the intervals are normal ones), and
-            "command", how to make the report again.
-        thumbnails: by group name, uint8 example images (n, H, W) or (n, H, W, C), C = 1, 3 or 4; the first three are shown.
+        results: as `pydt.report` assembles it; missing optional parts are left out or named as not run. Two further
+            keys are used when given: "df", the residual degrees of freedom of the regression (else the intervals are
+            normal ones), and "command", how to make the report again.
+        thumbnails: by group name, uint8 images (n, H, W) or (n, H, W, C), C = 1, 3 or 4; the first three are shown.
 
     Raises:
         ConfigError: a required part of `results` is missing.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    results = _finite(results)
+    results = finite(results)
     missing = [k for k in ("question", "models", "output", "unit", "estimand", "verdict", "groups") if k not in results]
     if missing:
         raise ConfigError(f"{', '.join(missing)} missing", "results", "give the dict that pydt.report assembles")
     thumbnails = thumbnails or {}
-    metric = _METRICS.get(results["question"].get("metric") or "", "accuracy")
+    metric = METRICS.get(results["question"].get("metric") or "", "accuracy")
     verdict = results["verdict"]
     tone = "blocked" if verdict.get("blocked") else "found" if verdict.get("found") else "nothing"
     provenance = [(k, v) for k, v in (results.get("provenance") or {}).items() if v is not None]
@@ -558,9 +374,9 @@ def render(results: Mapping, thumbnails: Mapping[str, np.ndarray] | None = None)
     )
     spread = verdict.get("spread")
     return environment.get_template("report.html.j2").render(
-        title=_legible(results.get("title") or "pydt report"),
+        title=legible(results.get("title") or "pydt report"),
         question=_question(results),
-        sentences=sentences(results),
+        sentences=[tied(s) for s in sentences(results)],
         tone=tone,
         facts=_facts(results),
         metric=metric,
@@ -570,7 +386,7 @@ def render(results: Mapping, thumbnails: Mapping[str, np.ndarray] | None = None)
         unit=results["unit"],
         models=results["models"],
         failed=results.get("failed") or 0,
-        failure=None if results.get("failure_p") is None else _p(results["failure_p"]),
+        failure=None if results.get("failure_p") is None else p_text(results["failure_p"]),
         seconds=results.get("seconds"),
         verdict=verdict,
         permutations=verdict.get("permutations"),
@@ -583,8 +399,8 @@ def render(results: Mapping, thumbnails: Mapping[str, np.ndarray] | None = None)
         removal=_removal(results),
         spread=_spread(results),
         heat=_heat(results),
-        provenance=[(k, _legible(str(v), 80)) for k, v in provenance],
-        versions=[(k, _legible(str(v), 80)) for k, v in (results.get("versions") or {}).items()],
-        command=None if results.get("command") is None else _legible(str(results["command"]), 400),
+        provenance=[(k, legible(str(v), 80)) for k, v in provenance],
+        versions=[(k, legible(str(v), 80)) for k, v in (results.get("versions") or {}).items()],
+        command=None if results.get("command") is None else legible(str(results["command"]), 400),
         minus=MINUS,
     )

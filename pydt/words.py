@@ -1,0 +1,215 @@
+"""The words of the report: names made legible, quantities, and the answer in three plain sentences.
+
+A verdict is worded here, never made: every claim, test and interval comes with the results.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pydt.figures import DASH, digits_for, number
+
+LEVEL = 0.05
+"""Groups with q below this are marked; intervals are 1 - LEVEL."""
+
+METRICS = {"top-1": "accuracy", "mean per class": "mean accuracy per class", "auroc": "AUROC"}
+
+
+def finite(value: Any) -> Any:
+    """The same tree with every number that is not finite as None: a NaN is never shown."""
+    if isinstance(value, Mapping):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def legible(name: str, most: int = 120) -> str:
+    """A name fit to be shown: controls made visible, direction marks dropped, never empty, at most `most` long."""
+    out = []
+    for char in str(name):
+        kind = unicodedata.category(char)
+        if char in "\n\r\t":
+            out.append(" ")
+        elif kind == "Cc":
+            out.append(chr(0x2400 + ord(char)) if ord(char) < 0x20 else "\ufffd")
+        elif kind == "Cs":
+            out.append("\ufffd")
+        elif unicodedata.bidirectional(char) not in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"):
+            out.append(char)
+    text = "".join(out).strip()
+    if not any(unicodedata.category(c)[0] in "LNPS" for c in text):
+        return "(no name)" if not text else f"(no visible name, U+{ord(text[0]):04X})"
+    return text if len(text) <= most else text[: most - 1] + "\u2026"
+
+
+def _quoted(name: str) -> str:
+    """A name inside a sentence; one that runs right to left is isolated, so that it turns no neighbour around."""
+    text = legible(name, 40)
+    if any(unicodedata.bidirectional(c) in ("R", "AL", "AN") for c in text):
+        text = f"\u2068{text}\u2069"
+    return f"\u201c{text}\u201d"
+
+
+def tied(text: str) -> str:
+    """The same text with the spaces inside quantities (81.0 %, p = 0.41, 0.2 +- 0.1) made unbreakable."""
+    inside = r"(?<=\d) (?=%)|(?<=\bp) (?=[=<])|(?<=\bp [=<]) (?=\d)|(?<=\d) (?=\u00b1)|(?<=\u00b1) (?=\d)"
+    return re.sub(inside, "\u00a0", text)
+
+
+def _listed(names: Sequence[str], most: int = 4) -> str:
+    """Names as prose, the first `most` of them."""
+    shown = [_quoted(n) for n in names[:most]]
+    if len(names) > most:
+        shown.append(f"{len(names) - most:,} more")
+    return shown[0] if len(shown) == 1 else ", ".join(shown[:-1]) + " and " + shown[-1]
+
+
+def p_text(p: float | None) -> str:
+    """A p-value with its sign of relation: p = 0.012, p < 0.0001."""
+    if p is None:
+        return f"p {DASH}"
+    if p < 0.0001:
+        return "p < 0.0001"
+    return f"p = {p:.{4 if p < 0.001 else 3 if p < 0.1 else 2}f}"
+
+
+def count(n: int | None, one: str, many: str | None = None) -> str:
+    """3 models, 1 model."""
+    return f"{DASH if n is None else f'{n:,}'} {one if n == 1 else many or one + 's'}"
+
+
+def significant(results: Mapping) -> tuple[list[dict], list[dict]]:
+    """The groups with q < LEVEL, positive and negative, each from the clearest on."""
+    sure = [g for g in results["groups"] if g["q"] is not None and g["q"] < LEVEL and g["value"] is not None]
+    sure.sort(key=lambda g: (g["q"], -abs(g["value"])))
+    return [g for g in sure if g["value"] > 0], [g for g in sure if g["value"] < 0]
+
+
+def headline_size(contrasts: Sequence[dict]) -> int | None:
+    """The number of groups left out that was repeated most often (the larger one of equals)."""
+    judged = [c for c in contrasts if c["kind"] in ("drop bottom", "drop top") and c["difference"] is not None]
+    return max(((c["n"], c["dropped"]) for c in judged), default=(0, None))[1]
+
+
+def _interval(contrast: Mapping) -> str:
+    """A contrast's 95 % interval in points; one more decimal where rounding would put a bound on 0."""
+    low, high = 100 * contrast["low"], 100 * contrast["high"]
+    digits = 1 if min(abs(low), abs(high)) >= 0.05 else 2
+    return f"95 % interval {number(low, digits, True)} to {number(high, digits, True)}"
+
+
+def _against_random(contrast: Mapping, expected: int, than: str) -> str:
+    """How one arm differs from its random control, with its uncertainty; expected: the sign the ranking predicts."""
+    points = 100 * contrast["difference"]
+    size = f"{number(abs(points), 1 if abs(points) >= 0.05 else 2)} points {'more' if points >= 0 else 'less'}{than}"
+    welch = f"Welch {p_text(contrast['p'])}"
+    if contrast["low"] is None or contrast["high"] is None:
+        return f"{size} (no interval: too few repeats)"
+    if contrast["low"] <= 0 <= contrast["high"]:
+        return f"{size}, which cannot be told from no difference ({_interval(contrast)} includes 0, {welch})"
+    opposite = ", the opposite of what the ranking predicts" if points * expected < 0 else ""
+    return f"{size} ({_interval(contrast)}, {welch}){opposite}"
+
+
+def _counterfactual_sentence(results: Mapping) -> str:
+    contrasts = results.get("contrasts") or []
+    size = headline_size(contrasts)
+    if size is None:
+        if results.get("counterfactual"):
+            return "Retrainings without part of the groups were run, but too few to compare with a random control."
+        return "No model was retrained without the groups in question, so the ranking is not yet proven by experiment."
+    metric = METRICS.get(results["question"].get("metric") or "", "accuracy")
+    means = {(a["kind"], a["dropped"]): a["mean"] for a in results.get("arms") or []}
+    parts: list[str] = []
+    for kind, rank, expected in (("drop bottom", "lowest", 1), ("drop top", "highest", -1)):
+        contrast = next((c for c in contrasts if c["kind"] == kind and c["dropped"] == size), None)
+        if contrast is None or contrast["difference"] is None:
+            continue
+        mean = means.get((kind, size))
+        gave = "" if mean is None else f" gave {number(100 * mean, 1)} % {metric if not parts else ''}".rstrip() + ","
+        blamed = f"the {rank}-ranked group" if size == 1 else f"the {size:,} {rank}-ranked groups"
+        start = "Retraining without" if not parts else "retraining without"
+        than = " than leaving out as many at random" if not parts else ""
+        parts.append(f"{start} {blamed}{gave} {_against_random(contrast, expected, than)}")
+    full = next((a["mean"] for a in results.get("arms") or [] if a["kind"] == "full"), None)
+    if full is not None:
+        parts.append(f"the full source gave {number(100 * full, 1)} %")
+    return "; ".join(parts) + "."
+
+
+def _groups_sentence(results: Mapping) -> str:
+    better, worse = ([g["name"] for g in side] for side in significant(results))
+    total, unit = len(results["groups"]), results["unit"]
+    verdict = results["verdict"]
+    swap = results["estimand"] == "swap"
+    if not better and not worse:
+        stderr = verdict.get("median_stderr")
+        size = number(stderr, digits_for(stderr))
+        error = "" if stderr is None else f", and the standard error of one is {size} {unit}"
+        what = "told from an average one" if swap else "shown to help or to hurt"
+        group = "the only group cannot" if total == 1 else f"none of the {count(total, 'group')} can"
+        untested = all(g["q"] is None for g in results["groups"])
+        none = "no group was tested on its own" if untested else f"every q is at least {LEVEL}"
+        return f"Taken one by one, {group} be {what} ({none}{error}): the evidence lies in the ranking as a whole."
+    parts = []
+    for names, how, does in ((better, "better", "helps"), (worse, "worse", "hurts")):
+        if names:
+            do = "does" if len(names) == 1 else "do"
+            text = f"{_listed(names)} {do} {how} than an average group" if swap else f"adding {_listed(names)} {does}"
+            parts.append(text)
+    first = significant(results)[0 if better else 1][0]
+    digits = digits_for(first["stderr"])
+    clearest = f"{number(first['value'], digits, True)} \u00b1 {number(first['stderr'], digits)} {unit}"
+    clearest += f" for {_quoted(first['name'])}"
+    rest = total - len(better) - len(worse)
+    average = "told from an average one" if swap else "told from no effect"
+    others = "" if not rest else f"; one by one, the other {count(rest, 'group')} cannot be {average}"
+    text = f"{', and '.join(parts)} (false discovery rate 5 % among {count(total, 'group')}; {clearest}){others}."
+    return text[0].upper() + text[1:]
+
+
+def sentences(results: Mapping) -> list[str]:
+    """The answer in exactly three plain sentences, with its uncertainty.
+
+    Found: that the ranking is more than noise, which groups stand out, what retraining without them did. Not found:
+    that nothing can be told, how many models would be needed, what retraining did. Blocked: why there is no verdict.
+    With estimand "swap" groups do better or worse than an average group; only with "add" do they help or hurt.
+    """
+    results = finite(results)
+    verdict = results["verdict"]
+    models = count(results["models"], "model")
+    if verdict.get("blocked"):
+        reason = str(verdict["blocked"]).strip().rstrip(".")
+        failed = f"{count(results.get('failed') or 0, 'model')} failed"
+        linked = results.get("failure_p")
+        link = "" if linked is None else f" (association of the failures with the groups kept: {p_text(linked)})"
+        return [
+            f"No verdict is given: {reason}.",
+            f"{models} finished and {failed}{link}.",
+            "The numbers below, those of retraining included, are for inspection and support no claim.",
+        ]
+    correlation = verdict.get("correlation")
+    measured = "" if correlation is None else f"held-out correlation {number(correlation, 2)}, "
+    test = f"{measured}permutation {p_text(verdict.get('p'))}"
+    if verdict.get("found"):
+        matters = "Which groups the source keeps makes a real difference to the target"
+        first = f"{matters}: influences estimated on some of the {models} predict the others ({test})."
+        return [first, _groups_sentence(results), _counterfactual_sentence(results)]
+    nothing = f"Nothing can be told from noise with {models}"
+    first = f"{nothing}: influences estimated on some do not predict the others ({test})."
+    needed, wish = verdict.get("models_needed"), verdict.get("models_needed_for")
+    if needed is None:
+        second = "How many models would be needed cannot be said: no spread between the groups is seen above the noise."
+    else:
+        purpose = f" for {str(wish).strip().rstrip('.')}" if wish else ""
+        second = f"About {count(needed, 'model')} would be needed{purpose}."
+    return [first, second, _counterfactual_sentence(results)]
