@@ -7,7 +7,6 @@ run.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pickle
 import signal
@@ -17,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
-from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +27,7 @@ from pydt import __version__
 from pydt.errors import ConfigError, DataError, DesignError, PydtError, TrainError
 from pydt.files import digest
 from pydt.store import Outcome, Record, Row, Store
-from pydt.workers import Processes, WorkerDied, work
+from pydt.workers import Processes, WorkerDied, pack, work
 
 if TYPE_CHECKING:
     from pydt.data import Dataset
@@ -245,22 +244,18 @@ def _check(context: Context, rows: Sequence[Row]) -> None:
 
 def _record(context: Context, rows: Sequence[Row], design: Design | None = None, seed: int = 0) -> Record:
     recipe = context.recipe
-    settings = asdict(recipe) if is_dataclass(recipe) and not isinstance(recipe, type) else {}
-    tasks = tuple({"digest": task.digest, "name": task.name, "target": task.target.digest} for task in context.tasks)
-    parts = [context.source.digest, context.units_digest, recipe.digest, [task["digest"] for task in tasks]]
-    if design is None:
-        name = digest("rows", *parts, [[row.keep.hex(), row.seed, row.kind] for row in rows])
-    else:
-        name = digest("plan", *parts, design.digest, [row.seed for row in rows], seed)
+    tasks = tuple(
+        {"digest": task.digest, "name": task.name, "target": task.target.digest, "settings": task.described()}
+        for task in context.tasks
+    )
     return Record(
-        digest=name,
         kind="rows" if design is None else "design",
         source=context.source.digest,
         units=context.units_digest,
         by=str(context.by),
         names=context.units[1],
         recipe=recipe.digest,
-        settings=json.loads(json.dumps(settings, default=str)),
+        settings=recipe.described(),
         tasks=tasks,
         design=None if design is None else design.to_dict(),
         seed=seed,
@@ -297,14 +292,15 @@ def _run(
         raise ConfigError(f"must be at least 1, is {workers}", "workers", "leave it out to use every core")
     store = Store.create(dir)
     for task in context.tasks:
-        store.put_task(task.digest, task.name, task.describe())
+        store.put_task(task.digest, task.target.described())
     store.put_plan(record)
     store = Store(dir, record.digest)
     jobs = _missing(store, record)
     if not jobs:
         return store
+    shared = runner, _spooled(context, store.folder / "data")
     try:
-        parcel = pickle.dumps((runner, _spooled(context, store.folder / "data")), pickle.HIGHEST_PROTOCOL)
+        parcel = pickle.dumps(shared) if executor is not None else pack(shared)
     except PydtError:
         raise
     except Exception as error:
@@ -545,7 +541,7 @@ class _View:
     def row(self, outcome: Outcome, failed: bool) -> None:
         self.done += 1
         self.failures += failed
-        accuracy = outcome.scalars.get("test_accuracy")
+        accuracy = outcome.scalars.get("score_accuracy")
         if isinstance(accuracy, float):
             self.latest = f"latest accuracy {100 * accuracy:.1f} %"
 

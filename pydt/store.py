@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pydt.errors import ConfigError, DesignError, PydtError, StoreError
+from pydt.errors import ConfigError, DesignError, StoreError
 from pydt.files import canonical_json, digest, write_atomic
 
 if TYPE_CHECKING:
@@ -204,12 +204,12 @@ class Record:
     """What a file in plans/ says: everything about a plan that can be known without its source.
 
     Attributes:
-        digest: name of the plan; kind: "design" or "rows" (an explicit list of rows, as a counterfactual makes).
+        kind: "design" or "rows" (an explicit list of rows, as a counterfactual makes).
         source, units, recipe: digests; by: the unit column; names: unit names; settings: the recipe as a dict.
-        tasks: {"digest", "name", "target"} of each task; design: `Design.to_dict()` or None; rows: every row in order.
+        tasks: "digest", "name", "target" (digest) and "settings" of each; design: `Design.to_dict()` or None.
+        rows: every row in order.
     """
 
-    digest: str
     kind: str
     source: str
     units: str
@@ -217,10 +217,15 @@ class Record:
     names: tuple[str, ...]
     recipe: str
     settings: dict[str, Any]
-    tasks: tuple[dict[str, str], ...]
+    tasks: tuple[dict[str, Any], ...]
     design: dict[str, Any] | None
     seed: int
     rows: tuple[Row, ...]
+
+    @cached_property
+    def digest(self) -> str:
+        """Name of the plan: a digest of all the rest."""
+        return digest("plan", self.to_json())
 
     @cached_property
     def sources(self) -> tuple[str, ...]:
@@ -343,17 +348,29 @@ class Store:
         self._status[key] = outcome.status, outcome.reason, dict(outcome.scalars)
         return True
 
-    def put_task(self, task: str, name: str, description: Mapping[str, np.ndarray]) -> None:
-        """Write what `Task.describe()` says of the target examples, once per task digest."""
+    def put_task(self, task: str, description: Mapping[str, np.ndarray]) -> None:
+        """Write what `Target.described()` says of the target examples, once per task digest."""
         path = self.folder / "tasks" / f"{task}.safetensors"
-        data = encode(description, {"task": task, "name": name, "format": FORMAT})
-        self._put_once(path, data, decode)
+        metadata = {"task": task, "format": FORMAT}
+        try:
+            stored = decode(_read(path))
+        except (FileNotFoundError, StoreError) as error:
+            if isinstance(error, StoreError):
+                self._quarantine(path, error)
+            write_atomic(path, encode(description, metadata))
+            return
+        if _checksum(*stored) != _checksum(description, metadata):
+            raise StoreError("other examples are stored under this task", str(path), "use a new folder")
 
     def put_plan(self, record: Record) -> None:
-        """Write a plan's description, once per plan digest."""
-        body = record.to_json()
-        text = canonical_json({**body, "sha256": digest(body)})
-        self._put_once(self.folder / "plans" / f"{record.digest}.json", text.encode(), _parse_plan)
+        """Write a plan's description, unless it is there."""
+        path = self.folder / "plans" / f"{record.digest}.json"
+        try:
+            _read_plan(path)
+        except (FileNotFoundError, StoreError) as error:
+            if isinstance(error, StoreError):
+                self._quarantine(path, error)
+            write_atomic(path, canonical_json(record.to_json()).encode())
         self._records[record.digest] = record
 
     def plans(self) -> dict[str, Record]:
@@ -365,10 +382,8 @@ class Store:
         for path in sorted((self.folder / "plans").glob("*.json")):
             if path.stem not in self._records:
                 try:
-                    record = Record.from_json(_parse_plan(_read(path)))
-                    if record.digest != path.stem:
-                        raise StoreError("describes another plan than its name says")
-                except PydtError as error:
+                    record = _read_plan(path)
+                except StoreError as error:
                     raise StoreError(error.what, str(path), _REWRITTEN) from error
                 self._records[path.stem] = record
         return dict(self._records)
@@ -540,20 +555,6 @@ class Store:
         except OSError as error:
             raise StoreError(f"cannot be written ({error.strerror})", str(path), "free space") from error
 
-    def _put_once(self, path: Path, data: bytes, parse: Any) -> None:
-        try:
-            old = _read(path)
-            same = canonical_json(_plain(parse(old))) == canonical_json(_plain(parse(data)))
-        except FileNotFoundError:
-            write_atomic(path, data)
-            return
-        except StoreError as error:
-            self._quarantine(path, error)
-            write_atomic(path, data)
-            return
-        if not same:
-            raise StoreError("something else is stored under this digest", str(path), "use a new folder")
-
     def _load(self, key: str) -> tuple[Outcome, dict[str, Any]]:
         arrays, metadata = decode(_read(self.path(key)))
         if metadata.get("key") != key:
@@ -624,23 +625,16 @@ def _facts(outcome: Outcome) -> dict[str, Any]:
     return {"status": outcome.status, "reason": outcome.reason, "scalars": dict(outcome.scalars)}
 
 
-def _plain(parsed: Any) -> Any:
-    """What `decode` or `_parse_plan` gave, comparable as JSON."""
-    if isinstance(parsed, tuple):
-        return [{name: digest(array) for name, array in parsed[0].items()}, parsed[1]]
-    return parsed
-
-
-def _parse_plan(data: bytes) -> dict[str, Any]:
+def _read_plan(path: Path) -> Record:
     try:
-        body = json.loads(data)
-        expected = body.pop("sha256")
-        found = digest(body)
-    except Exception as error:
+        record = Record.from_json(json.loads(_read(path)))
+    except (FileNotFoundError, StoreError):
+        raise
+    except Exception as error:  # whatever a parser trips over means the same here
         raise StoreError(f"is damaged ({type(error).__name__})") from error
-    if found != expected:
-        raise StoreError("is damaged (its checksum does not match)")
-    return dict(body)
+    if record.digest != path.stem:
+        raise StoreError("is damaged (it describes another plan than its name says)")
+    return record
 
 
 def _most_frequent(draws: np.ndarray) -> np.ndarray:

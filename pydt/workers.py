@@ -7,6 +7,7 @@ They are plain Python processes that do not import the caller's script again (so
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import pickle
@@ -29,13 +30,32 @@ from typing import Any
 import numpy as np
 
 from pydt import __version__
-from pydt.errors import PydtError
+from pydt.errors import ConfigError, PydtError
 
 _THREADS = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB_MAXIMUM")  # NAME_NUM_THREADS, read once when a library loads
 
 
 class WorkerDied(Exception):
     """A worker process ended in the middle of a row."""
+
+
+class _Pickler(pickle.Pickler):
+    def reducer_override(self, value: Any) -> Any:
+        if getattr(value, "__module__", None) == "__main__" and hasattr(value, "__qualname__"):
+            wrong = f"{value.__qualname__!r} is defined in the script itself, which workers do not run"
+            raise ConfigError(wrong, "run", "put it in a module of its own and import it, or pass a ThreadPoolExecutor")
+        return NotImplemented
+
+
+def pack(value: Any) -> bytes:
+    """Pickle something for `Processes`.
+
+    Raises:
+        ConfigError: it needs a function or class of the main script.
+    """
+    buffer = io.BytesIO()
+    _Pickler(buffer, pickle.HIGHEST_PROTOCOL).dump(value)
+    return buffer.getvalue()
 
 
 _parcels: dict[bytes | None, tuple[Callable[..., Any], Any]] = {}

@@ -29,6 +29,10 @@ GROUPS, EXAMPLES, DRAWS, CLASSES = 6, 40, 3, 4
 class StubTarget:
     digest: str = "target"
 
+    def described(self) -> dict[str, np.ndarray]:
+        ids = np.arange(EXAMPLES)
+        return {"half": (ids % 2).astype(np.uint8), "labels": ids % CLASSES, "ids": ids + 100}
+
 
 @dataclass(frozen=True)
 class StubTask:
@@ -39,9 +43,8 @@ class StubTask:
     def digest(self) -> str:
         return digest("task", self.name)
 
-    def describe(self) -> dict[str, np.ndarray]:
-        ids = np.arange(EXAMPLES)
-        return {"half": (ids % 2).astype(np.uint8), "labels": ids % CLASSES, "ids": ids + 100}
+    def described(self) -> dict[str, Any]:
+        return {"shots": 5}
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,9 @@ class StubRecipe:
     seconds: float = 0.0
     folder: str = ""
     threads: int = 1
+
+    def described(self) -> dict[str, Any]:
+        return {"threads": self.threads}
 
     @property
     def digest(self) -> str:
@@ -104,7 +110,7 @@ def outcome(context: Context, row: Row, task: StubTask) -> Outcome:
     random = np.random.default_rng([row.seed, *kept, *task.name.encode()])
     logits = random.normal(size=(4, DRAWS, EXAMPLES)).astype(np.float32)
     logits[3] = random.integers(0, CLASSES, (DRAWS, EXAMPLES))
-    return Outcome({"primitives": logits}, {"test_accuracy": float(np.float32(random.random()))})
+    return Outcome({"primitives": logits}, {"score_accuracy": float(np.float32(random.random()))})
 
 
 def stub_row(context: Context, row: Row, tasks: tuple[StubTask, ...]) -> dict[str, Outcome]:
