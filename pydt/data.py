@@ -90,7 +90,7 @@ class Dataset:
         captions: Sequence[str] | None = None,
         name: str = "arrays",
     ) -> Dataset:
-        """A data set over an array of raw images. Nothing is copied.
+        """A data set over an array of raw images. Nothing is copied, unless the array is not in C order.
 
         Args:
             images: uint8 (examples, height, width) or (examples, height, width, channels), channels 1 to 4; an array, a
@@ -115,6 +115,8 @@ class Dataset:
             )
         if array.ndim == 3:
             array = array[..., np.newaxis]
+        # The core reads whole images in C order; anything else is copied once, here.
+        array = array if array.flags.c_contiguous else np.ascontiguousarray(array)
         if 0 in array.shape:
             raise DataError(f"no pixels: shape {array.shape}", "images", "give at least one image of at least one pixel")
         codes, names = _encode_labels(labels, classes, len(array))
@@ -403,7 +405,7 @@ class Target:
     Args:
         train: the labelled examples from which few-shot draws and validation come.
         test: a test set of its own, split into the score and the report half; without one, `train` is split four ways.
-        metric: "top-1", "mean per class", or "auroc" (two classes).
+        metric: "top-1" (every example counts the same) or "mean per class" (every class does).
         pool, validation: how many examples of `train` go there; by default 2/9 and 1/9 of it, or with a test set all
             but 1/9, and 1/9.
 
@@ -420,13 +422,13 @@ class Target:
     validation: int | None = None
 
     def __post_init__(self) -> None:
-        if self.metric not in ("top-1", "mean per class", "auroc"):
-            raise DataError(f"metric {self.metric!r}", "Target", 'choose "top-1", "mean per class" or "auroc"')
+        if self.metric == "auroc":
+            raise DataError("metric 'auroc' is not built yet", "Target", 'use "top-1" or "mean per class"')
+        if self.metric not in ("top-1", "mean per class"):
+            raise DataError(f"metric {self.metric!r}", "Target", 'choose "top-1" or "mean per class"')
         classes = self.train.classes
         if len(classes) < 2:
             raise DataError(f"{len(classes)} class", self.train.name, "a target needs at least two classes to tell apart")
-        if self.metric == "auroc" and len(classes) != 2:
-            raise DataError(f"auroc over {len(classes)} classes", "Target", 'it is defined for two; choose "mean per class"')
         if self.test is not None:
             if self.test.classes != classes:
                 raise DataError("train and test have different class names", "Target", "give both the same classes=[...]")
@@ -478,10 +480,21 @@ class Target:
         return digest("target", self.train.digest, test, self.metric, parts)
 
     def described(self) -> dict[str, np.ndarray]:
-        """The judged examples in the order of every stored output: position in `judged`, label, half (0 score, 1 report)."""
+        """The judged examples in the order of every stored output.
+
+        Returns:
+            "ids": int64 positions in `judged`; "labels": int64; "half": uint8, 0 score and 1 report; "weights": float64, such
+            that within each half the weighted sum of what is right is the metric.
+        """
         ids = np.concatenate([self.split[half] for half in HALVES])
         half = np.repeat(np.arange(2, dtype=np.uint8), [len(self.split[h]) for h in HALVES])
-        return {"ids": ids, "labels": self.judged.labels[ids], "half": half}
+        labels = self.judged.labels[ids]
+        weights = np.empty(len(ids))
+        for i in range(2):
+            counts = np.bincount(labels[half == i], minlength=len(self.classes))
+            per_class = 1 / np.maximum(counts, 1) / (counts > 0).sum()
+            weights[half == i] = per_class[labels[half == i]] if self.metric == "mean per class" else 1 / counts.sum()
+        return {"ids": ids, "labels": labels, "half": half, "weights": weights}
 
     def spool(self, folder: str | os.PathLike[str]) -> Target:
         """The same target over data sets saved below `folder`, so that it travels to other processes as paths."""

@@ -1,0 +1,135 @@
+"""The command line: `pydt quickstart`, `pydt report`, `pydt doctor`. Exit code 0 only if what was asked was done."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pydt.errors import PydtError
+
+if TYPE_CHECKING:
+    from pydt.ensemble import Plan
+
+MODELS = 300
+app = typer.Typer(
+    help="Which parts of a source data set help a transfer task, which hurt, and how sure one can be.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Run the command line; a `PydtError` is printed without a traceback, with exit code 1, and Ctrl-C gives 130."""
+    import sys
+
+    try:
+        app()
+    except PydtError as error:
+        print(f"pydt: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt as interrupt:
+        print(f"pydt: {interrupt or 'interrupted'}", file=sys.stderr)
+        sys.exit(130)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from pydt import __version__, _core
+
+        cuda = "not built" if not _core.cuda_built() else "usable" if _core.cuda_usable() else "built, no usable device"
+        typer.echo(f"pydt {__version__} (core: {_core.isa()}, CUDA: {cuda})")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print version, instruction set and CUDA state.")
+    ] = False,
+) -> None:
+    pass
+
+
+def quickstart_plan(models: int = MODELS, seed: int = 0) -> Plan:
+    """The plan of the main job: which printed characters teach a network to read handwritten digits?
+
+    62 characters as groups; each row keeps 25 % of them, the share at which rows of the sample tell most per second of
+    training; the target is probed with 5 shots, averaged over 8 draws.
+    """
+    from pydt import design, glyphs
+    from pydt.ensemble import Plan
+    from pydt.loader import Augment
+    from pydt.train import Recipe
+    from pydt.transfer import Task
+
+    source = glyphs.source()
+    recipe = Recipe(augment=Augment(mean=(0.2,), std=(0.35,)))
+    masks = design.random(len(source.classes), models, alpha=0.25, seed=seed)
+    return Plan(source, design=masks, recipe=recipe, tasks=(Task(glyphs.digits(), seed=seed),), seed=seed)
+
+
+@app.command()
+def quickstart(
+    out: Annotated[Path | None, typer.Option(help="Folder for everything; default pydt-quickstart-seed<SEED>.")] = None,
+    models: Annotated[int, typer.Option(min=20, help="Models trained on masked subsets.")] = MODELS,
+    seed: Annotated[int, typer.Option(min=0, help="Of masks, trainings, few-shot draws and controls.")] = 0,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default one per core.")] = None,
+) -> None:
+    """Which printed characters teach a network to read handwritten digits? Train, estimate, prove, report.
+
+    Stopped at any moment, the same command continues.
+    """
+    from pydt.counterfactual import counterfactual
+    from pydt.ensemble import run
+    from pydt.render import sentences
+    from pydt.report import report as write_report
+    from pydt.store import Store
+
+    folder = Path(f"pydt-quickstart-seed{seed}") if out is None else out
+    start = time.monotonic()
+    Store.create(folder)
+    plan = quickstart_plan(models, seed)
+    typer.echo(f"1/3  {models} models on random quarters of 62 printed characters, transferred to handwritten digits", err=True)
+    store = run(plan, folder, workers=workers)
+    typer.echo("2/3  the proof: retraining without the lowest, the highest and random characters", err=True)
+    counterfactual(store, plan, seed=seed, workers=workers)
+    typer.echo("3/3  estimating and writing the report", err=True)
+    command = f"pydt quickstart --models {models} --seed {seed}"
+    found = write_report(store, folder, plan, seconds=time.monotonic() - start, command=command)
+    typer.echo()
+    for sentence in sentences(found):
+        typer.echo(sentence)
+    typer.echo(f"\nReport: {folder / 'report.html'}\nNumbers: {folder / 'results.json'} and the CSV files beside it")
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A store that pydt filled.")],
+    plan: Annotated[str | None, typer.Option(help="Digest of the plan, where the store holds several.")] = None,
+    allow_failed: Annotated[bool, typer.Option(help="Give a verdict although more than 2 % of the rows failed.")] = False,
+) -> None:
+    """Write DIR/report.html, DIR/results.json and the CSV files again from what the store holds."""
+    from pydt.render import sentences
+    from pydt.report import report as write_report
+
+    found = write_report(folder, folder, plan, allow_failed=allow_failed)
+    for sentence in sentences(found):
+        typer.echo(sentence)
+    typer.echo(f"\nReport: {folder / 'report.html'}")
+
+
+@app.command()
+def doctor() -> None:
+    """Check this installation: the core against an oracle, instruction set, threads, CUDA, DALI and the disk's sync."""
+    from pydt.doctor import checks
+
+    failed = 0
+    for check in checks():
+        failed += not check.ok
+        typer.echo(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.detail}")
+    if failed:
+        raise typer.Exit(1)

@@ -1,0 +1,104 @@
+"""Feature extractors: the sample's small network, and any torchvision, timm or own network."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from torch import nn
+
+from pydt.errors import ConfigError
+from pydt.files import digest
+
+Network = str | Callable[[], nn.Module]
+
+
+def build(network: Network, channels: int) -> nn.Module:
+    """A freshly initialised module that maps images (B, channels, H, W) to features (B, dim).
+
+    Args:
+        network: "convnet-W" (three 3x3 convolutions of stride 2 with W, 2W, 4W channels, batch-norm, ReLU, average pool);
+            the name of a torchvision classification model, such as "resnet18"; "timm:NAME"; or a function without
+            arguments that returns a module. The last linear layer of a classification model is removed.
+        channels: of the images; grey images are repeated for networks that want three.
+
+    Raises:
+        ConfigError: no such network, or the extra that has it is not installed.
+    """
+    if callable(network):
+        return network()
+    if network.startswith("convnet-"):
+        return _convnet(network, channels)
+    if network.startswith("timm:"):
+        try:
+            import timm
+        except ImportError as error:
+            raise ConfigError("timm is not installed", network, "pip install 'pydt[timm]'") from error
+        try:
+            return cast(nn.Module, timm.create_model(network[5:], num_classes=0, in_chans=channels))
+        except RuntimeError as error:
+            raise ConfigError(f"timm does not know it ({error})", network, "see timm.list_models()") from error
+    import torchvision
+
+    try:
+        model = cast(nn.Module, torchvision.models.get_model(network, weights=None))
+    except ValueError as error:
+        raise ConfigError("no such network", network, "see torchvision.models.list_models()") from error
+    _drop_classifier(model, network)
+    return _GreyToColour(model) if channels == 1 else model
+
+
+def network_digest(network: Network) -> str:
+    """What a network is: its name, or the name and source of the function that builds it."""
+    if not callable(network):
+        return digest(network)
+    name = f"{network.__module__}.{network.__qualname__}"
+    if "<" in name:
+        raise ConfigError(
+            f"network {name} cannot be named in another process", "Recipe.network", "define the function at the top of a module"
+        )
+    try:
+        source = inspect.getsource(network)
+    except OSError:
+        source = ""
+    return digest(name, hashlib.sha256(source.encode()).hexdigest())
+
+
+def _convnet(network: str, channels: int) -> nn.Module:
+    try:
+        width = int(network.removeprefix("convnet-"))
+    except ValueError:
+        width = 0
+    if width < 1:
+        raise ConfigError("no such network", network, 'give the first width, as in "convnet-16"')
+    layers: list[nn.Module] = []
+    for out in (width, 2 * width, 4 * width):
+        layers += [nn.Conv2d(channels, out, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
+        channels = out
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def _drop_classifier(model: nn.Module, name: str) -> None:
+    linear = [path for path, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise ConfigError("has no linear classifier to remove", name, "give a function that returns a feature extractor")
+    parent, _, leaf = linear[-1].rpartition(".")
+    owner = model.get_submodule(parent)
+    if isinstance(owner, nn.Sequential):
+        owner[int(leaf)] = nn.Identity()
+    else:
+        setattr(owner, leaf, nn.Identity())
+
+
+class _GreyToColour(nn.Module):
+    """Repeats the one channel of grey images for a network that was made for three."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return cast(torch.Tensor, self.model(images.expand(-1, 3, -1, -1)))

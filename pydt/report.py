@@ -1,0 +1,216 @@
+"""The answer: everything a store knows about a plan as one dict of numbers, one HTML page and CSV files.
+
+Influences come from the score half of the target; the verdict (do influences of some rows predict other rows?) and the
+counterfactual are judged on the report half. Nothing is estimated in the page itself: `pydt.render` only shows `results`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pydt import __version__, _core
+from pydt.counterfactual import Counterfactual, mean_output, overall, stored
+from pydt.ensemble import Plan
+from pydt.errors import StoreError
+from pydt.estimate import influences, models_for_effect, prediction_test
+from pydt.files import write_atomic
+from pydt.render import render, write_csv
+from pydt.store import Record, Store
+
+MOST_FAILED = 0.02
+"""Above this share of failed rows there is no verdict: the models that survive may be a biased choice."""
+LEVEL = 0.05
+_UNITS = {
+    "logit": "logit units", "margin": "margin units", "softmax margin": "log-odds", "probability": "probability",
+    "correct": "accuracy (fraction)",
+}  # fmt: skip
+
+
+def report(
+    store: Store | str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    plan: Plan | str | None = None,
+    *,
+    output: str = "margin",
+    seconds: float | None = None,
+    command: str | None = None,
+    allow_failed: bool = False,
+) -> dict[str, Any]:
+    """Write the report of a plan: `path` (HTML), and beside it results.json and the CSV files of `pydt.render.COLUMNS`.
+
+    Args:
+        store: a store, or its folder.
+        path: of the HTML file; without the suffix .html, a folder in which it is called report.html.
+        plan: a plan of the store, or its digest; by default the store's own.
+        output: of which the influences are; see `pydt.store.derive`.
+        seconds: how long the whole experiment took, if known.
+        command: that makes it again.
+        allow_failed: give a verdict although more than 2 % of the rows failed.
+
+    Returns:
+        the content of results.json.
+
+    Raises:
+        StoreError: there are too few finished rows, or the files cannot be written.
+    """
+    store = store if isinstance(store, Store) else Store(store)
+    page = Path(path)
+    page = page if page.suffix == ".html" else page / "report.html"
+    record = store.plan(plan)
+    found = results(store, record, output=output, seconds=seconds, command=command, allow_failed=allow_failed)
+    write_atomic(page.parent / "results.json", (json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
+    write_csv(found, page.parent)
+    write_atomic(page, render(found, store.thumbnails(record)).encode())
+    return found
+
+
+def results(
+    store: Store,
+    plan: Plan | Record | str | None = None,
+    *,
+    output: str = "margin",
+    seconds: float | None = None,
+    command: str | None = None,
+    allow_failed: bool = False,
+) -> dict[str, Any]:
+    """Every number of the report as JSON types; see `report` for the arguments. None stands for what could not be computed."""
+    record = store.plan(plan)
+    design, task = store.design(record), record.tasks[0]
+    finished = store.finished(record)
+    fit = overall(store, record, None, output)
+    masks = np.asarray(design)[finished]
+    clusters = np.asarray(design.clusters)[finished]
+    score = mean_output(store, record, None, output, "score")
+    judged = mean_output(store, record, None, output, "report")
+    accuracy = mean_output(store, record, None, "correct", "report")
+    failed, total, failure_p = store.failure_test(record)
+    judgement = stored(store, record)
+
+    values, stderr = np.asarray(fit.values, np.float64), np.asarray(fit.stderr, np.float64)
+    test = prediction_test(masks, score, judged, method=fit.method, clusters=clusters)
+    effect = float(score.std(ddof=1)) / 4
+    blocked = None
+    if failed > MOST_FAILED * total and not allow_failed:
+        blocked = f"{failed} of {total} rows failed, more than {MOST_FAILED:.0%}; see `pydt report --allow-failed`"
+    q = None if fit.q is None else np.asarray(fit.q, np.float64)
+    about, target = task["settings"], task["settings"]["target"]
+    return _plain({
+        "title": f"{record.source_facts['name']} \u2192 {target['name']}",
+        "question": {
+            "source": record.source_facts["name"], "source_images": record.source_facts["examples"],
+            "groups": len(record.names), "by": record.by, "target": target["name"],
+            "target_classes": len(target["classes"]), "score_images": target["score"], "report_images": target["report"],
+            "metric": target["metric"], "mode": about["mode"], "shots": about["shots"], "draws": about["draws"],
+            "design": design.kind, "alpha": design.alpha, "planned_models": len(record.rows),
+            "method": record.settings["method"],
+        },
+        "models": len(finished), "failed": failed, "failure_p": failure_p if failed else None, "seconds": seconds,
+        "output": output, "unit": _UNITS[output], "estimand": fit.estimand, "estimator": fit.method,
+        "df": fit.df, "explained": _explained(fit),
+        "verdict": {
+            "correlation": test.correlation, "p": test.p, "permutations": test.permutations,
+            "found": bool(test.p < LEVEL and blocked is None), "blocked": blocked,
+            "significant_groups": 0 if q is None else int((q < LEVEL).sum()),
+            "median_stderr": float(np.median(stderr)), "spread": float(values.std(ddof=1)) if len(values) > 1 else None,
+            "models_needed": models_for_effect(fit, effect) if effect > 0 else None,
+            "models_needed_for": f"an 80 % chance to see a group that moves the target by {effect:.2g} {_UNITS[output]}, "
+            "a quarter of the spread between rows",
+        },
+        "groups": _groups(record.names, values, stderr, q, masks.sum(0)),
+        "placebos": _placebos(fit),
+        "target_classes": _by_class(store, record, output, masks, clusters, fit.method, target["classes"]),
+        "rows": {"accuracy": accuracy, "output": score},
+        **_counterfactual(judgement),
+        "command": command,
+        "provenance": {
+            "plan": record.digest, "design": design.digest, "source": record.source, "recipe": record.recipe,
+            "task": task["digest"], "target": target["digest"], "seed": record.seed, "design seed": design.seed,
+        },
+        "versions": _versions(),
+    })  # fmt: skip
+
+
+def _groups(
+    names: tuple[str, ...], values: np.ndarray, stderr: np.ndarray, q: np.ndarray | None, models: np.ndarray
+) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "value": values[i], "stderr": stderr[i], "q": None if q is None else q[i], "models": models[i]}
+        for i, name in enumerate(names)
+    ]
+
+
+def _placebos(fit: Any) -> list[dict[str, Any]]:
+    if fit.placebo_values is None:
+        return []
+    q = [None] * len(fit.placebo_values) if fit.placebo_q is None else fit.placebo_q
+    return [
+        {"name": f"placebo {i + 1}", "value": value, "stderr": error, "q": one}
+        for i, (value, error, one) in enumerate(zip(fit.placebo_values, fit.placebo_stderr, q, strict=True))
+    ]
+
+
+def _by_class(
+    store: Store, record: Record, output: str, masks: np.ndarray, clusters: np.ndarray, method: str, classes: list[str]
+) -> dict[str, Any] | None:
+    """The influence of each group on each target class, from the score half; None where a class has no example there."""
+    task = record.tasks[0]["digest"]
+    labels = store.examples(task, "score", record)["labels"]
+    if len(np.unique(labels)) < len(classes):
+        return None
+    outputs = store.outputs(task, output, "score", record)
+    means = np.stack([outputs[:, labels == c].mean(1, dtype=np.float64) for c in range(len(classes))], axis=1)
+    if not (means.std(0) > 0).all():
+        return None
+    return {"names": classes, "influence": influences(masks, means, method, clusters=clusters).values}
+
+
+def _counterfactual(judgement: Counterfactual | None) -> dict[str, Any]:
+    if judgement is None:
+        return {"counterfactual": [], "arms": [], "contrasts": []}
+    runs = [
+        {"kind": arm.kind, "dropped": arm.dropped, "names": list(names), "seed": row.seed, "accuracy": accuracy}
+        for arm in judgement.arms
+        for row, names, accuracy in zip(arm.rows, arm.names, arm.accuracy, strict=True)
+    ]
+    arms = [
+        {"kind": arm.kind, "dropped": arm.dropped, "n": len(arm.rows), "mean": arm.mean, "sd": arm.sd,
+         "stderr": None if arm.sd is None else arm.sd / len(arm.rows) ** 0.5}
+        for arm in judgement.arms
+    ]  # fmt: skip
+    contrasts = [{"control": "drop random", **vars(contrast)} for contrast in judgement.contrasts]
+    return {"counterfactual": runs, "arms": arms, "contrasts": contrasts}
+
+
+def _explained(fit: Any) -> float | None:
+    value = getattr(fit, "explained", None)
+    return None if value is None else float(np.asarray(value))
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {
+        "pydt": __version__, "python": platform.python_version(), "torch": version("torch"), "numpy": np.__version__,
+        "core": _core.isa(),
+    }  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    """The same tree in JSON types; a number that is not finite becomes None."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_plain(v) for v in (value.tolist() if isinstance(value, np.ndarray) else value)]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    raise StoreError(f"a {type(value).__name__} among the results", "report", "this is a defect of pydt: please report it")

@@ -1,0 +1,218 @@
+"""Source training: from a masked source to something that yields features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from pydt.data import Dataset
+from pydt.errors import ConfigError, DataError, TrainError
+from pydt.files import digest
+from pydt.loader import Augment, Loader, kept_ids
+from pydt.models import Network, build, network_digest
+
+METHODS = ("supervised", "simclr", "clip", "checkpoint", "none")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a source model is trained. Equal recipes have equal digests.
+
+    Attributes:
+        network: see `pydt.models.build`.
+        method: "supervised", or "none" for an untrained network (the scratch floor).
+        epochs, batch_size: passes over the kept examples; a last batch that is not full is left out unless it is the only one.
+        lr: peak learning rate of SGD.
+        schedule: "one-cycle" (cosine up over 30 % of the steps and down), or "triangular" (from 0 up over the first eighth of
+            the steps and down to 0: the 2 of 16 epochs of Jain et al. 2023).
+        momentum, nesterov, weight_decay, label_smoothing: of SGD and the cross-entropy.
+        augment: of the source images; its mean, std and size also prepare the target images.
+        device: "cpu", "cuda" or "cuda:N". On a GPU, training runs under autocast (mixed precision).
+        threads: of the arithmetic on the CPU; part of the digest, since sums depend on it.
+    """
+
+    network: Network = "convnet-16"
+    method: str = "supervised"
+    epochs: int = 6
+    batch_size: int = 128
+    lr: float = 1.0
+    schedule: str = "one-cycle"
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.1
+    augment: Augment = field(default_factory=Augment)
+    device: str = "cpu"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ConfigError(f"method {self.method!r}", "Recipe", f"choose one of: {', '.join(METHODS)}")
+        if self.method in ("simclr", "clip", "checkpoint"):
+            raise ConfigError(f"method {self.method!r} is not built yet", "Recipe", 'use "supervised" or "none"')
+        if self.schedule not in ("one-cycle", "triangular"):
+            raise ConfigError(f"schedule {self.schedule!r}", "Recipe", 'choose "one-cycle" or "triangular"')
+        for name in ("epochs", "batch_size", "threads", "lr"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} {getattr(self, name)}", "Recipe", f"give a positive {name}")
+        for name in ("momentum", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} {getattr(self, name)}", "Recipe", "give a value in 0..1")
+        if not self.weight_decay >= 0:
+            raise ConfigError(f"weight_decay {self.weight_decay}", "Recipe", "give zero or more")
+
+    def described(self) -> dict[str, Any]:
+        """The recipe as JSON types; a network given as a function appears by its name."""
+        network = self.network if isinstance(self.network, str) else f"{self.network.__module__}.{self.network.__qualname__}"
+        return asdict(replace(self, network=network))
+
+    @cached_property
+    def digest(self) -> str:
+        return digest("recipe", self.described(), network_digest(self.network))
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What training hands to transfer.
+
+    Attributes:
+        body: the network without a head: images (B, C, H, W) -> features (B, dim).
+        dim: features per image.
+        preprocess: how images of any data set are prepared for this network.
+        recipe: the recipe that made it.
+        metrics: of the source: "source_loss" and "source_accuracy" (fraction) over the last epoch; empty if untrained.
+        text_features: strings -> (n, dim), for methods that have a text tower; else None.
+    """
+
+    body: nn.Module
+    dim: int
+    preprocess: Augment
+    recipe: Recipe
+    metrics: dict[str, float]
+    text_features: Callable[[Sequence[str]], torch.Tensor] | None = None
+
+    @torch.inference_mode()
+    def features(self, dataset: Dataset, keep: Any = None) -> torch.Tensor:
+        """Features of the kept examples in their order: float32 (n, dim) on the CPU. The network is frozen, batch-norm included."""
+        self.body.eval()
+        device = self.recipe.device
+        loader = Loader(dataset, keep, 512, False, self.preprocess, device=device, channels_last=True)
+        return torch.cat([self.body(batch.images).float().cpu() for batch in loader])
+
+
+def train(source: Dataset, keep: Any, recipe: Recipe, seed: int) -> Trained:
+    """Train one source model on the kept examples, with a head over the classes that are kept.
+
+    Args:
+        source: the source data set.
+        keep: bool (examples,) or ids; see `Loader`.
+        recipe: how.
+        seed: of initialisation, order and augmentation. The caller's random state is left alone.
+
+    Raises:
+        DataError: nothing is kept, or an image cannot be read.
+        TrainError: the loss became non-finite; such a row is stored as failed.
+        ConfigError: the network cannot be built, or does not map images to (B, dim).
+    """
+    ids = kept_ids(source, keep)
+    device = _device(recipe.device)
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        return _train(source, ids, recipe, seed, device)
+
+
+def _device(name: str) -> torch.device:
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("no CUDA device is usable here", f"Recipe.device {name!r}", 'use device="cpu"')
+    return device
+
+
+def _train(source: Dataset, ids: np.ndarray, recipe: Recipe, seed: int, device: torch.device) -> Trained:
+    present, targets = np.unique(source.labels[ids], return_inverse=True)
+    new_label = torch.full((len(source.classes),), -1, dtype=torch.int64, device=device)
+    new_label[torch.from_numpy(present).to(device)] = torch.arange(len(present), device=device)
+    loader = Loader(
+        source, ids, recipe.batch_size, True, recipe.augment, seed=seed, device=device, channels_last=True
+    )
+    channels = 3 if source.images is None else source.images.shape[3]
+    body = build(recipe.network, channels).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    dim = _dim(body, loader, recipe)
+    if recipe.method == "none":
+        return Trained(body, dim, recipe.augment, recipe, {})
+    if len(present) < 2:
+        raise DataError(
+            f"only one class is kept ({source.classes[int(present[0])]})", source.name,
+            "supervised training needs at least two classes: raise alpha, or keep more groups",
+        )  # fmt: skip
+    head = nn.Linear(dim, len(present)).to(device)
+    steps = max(1, len(ids) // recipe.batch_size)
+    optimizer, scheduler = make_optimizer([*body.parameters(), *head.parameters()], recipe, steps * recipe.epochs)
+    scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")  # type: ignore[attr-defined]
+    body.train()
+    for epoch in range(recipe.epochs):
+        loader.set_epoch(epoch)
+        loss_sum = torch.zeros((), device=device)
+        correct = torch.zeros((), dtype=torch.int64, device=device)
+        seen = 0
+        for _, batch in zip(range(steps), loader, strict=False):
+            labels = new_label[batch.labels]
+            with torch.autocast(device.type, enabled=device.type == "cuda"):
+                logits = head(body(batch.images))
+                loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+            optimizer.zero_grad(set_to_none=True)
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            scheduler.step()
+            loss_sum += loss.detach() * len(labels)
+            correct += (logits.detach().argmax(1) == labels).sum()
+            seen += len(labels)
+        # Looked at once an epoch: a look at every step would make a GPU wait for the CPU.
+        mean_loss = float(loss_sum) / seen
+        if not np.isfinite(mean_loss):
+            raise TrainError(f"the loss became {mean_loss}", f"epoch {epoch + 1} of {recipe.epochs}", "lower the learning rate")
+    metrics = {"source_loss": mean_loss, "source_accuracy": float(correct) / seen}
+    return Trained(body, dim, recipe.augment, recipe, metrics)
+
+
+def make_optimizer(
+    parameters: list[nn.Parameter], recipe: Any, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """SGD with the schedule of `recipe` (a `Recipe` or `FineTune`) over `steps` steps."""
+    optimizer = torch.optim.SGD(
+        parameters, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov and recipe.momentum > 0,
+        weight_decay=recipe.weight_decay,
+    )  # fmt: skip
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    if recipe.schedule == "one-cycle":
+        # OneCycleLR divides by zero when its rising part has no step.
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=max(steps, 4), cycle_momentum=False)
+    else:
+        peak = max(steps / 8, 1)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: float(np.interp(step, [0, peak, max(steps, peak + 1)], [0, 1, 0]))
+        )
+    return optimizer, scheduler
+
+
+def _dim(body: nn.Module, loader: Loader, recipe: Recipe) -> int:
+    # Shape inference by one image; batch-norm statistics must not see it.
+    was_training = body.training
+    body.eval()
+    with torch.no_grad():
+        features = body(loader.read(loader.ids[:1]).images)
+    body.train(was_training)
+    if features.ndim != 2:
+        raise ConfigError(
+            f"returns shape {tuple(features.shape)}", f"network {recipe.described()['network']}", "return (batch, features)"
+        )
+    return int(features.shape[1])
