@@ -87,31 +87,32 @@ def interval_row(
     axis: Axis, value: float | None, low: float | None, high: float | None, kind: str, noise: float | None
 ) -> str:
     """One row of the ranking: zero, the band of the placebos (+- noise), the 95 % bar, the dot. kind: a CSS class."""
-    height, middle = 32, 16
-    parts = [f'<svg class="ci" width="100%" height="{height}" aria-hidden="true" focusable="false">']
+    parts = ['<svg class="ci" width="100%" height="100%" aria-hidden="true" focusable="false">']
     if noise is not None:
         left, right = axis.at(max(-noise, axis.low)), axis.at(min(noise, axis.high))
-        parts.append(f'<rect class="noise" x="{left:g}%" y="0" width="{right - left:g}%" height="{height}"/>')
+        parts.append(f'<rect class="noise" x="{left:g}%" y="0" width="{right - left:g}%" height="100%"/>')
     if axis.low < 0 < axis.high:
-        parts.append(f'<line class="zero" x1="{axis.percent(0)}" x2="{axis.percent(0)}" y1="0" y2="{height}"/>')
+        parts.append(f'<line class="zero" x1="{axis.percent(0)}" x2="{axis.percent(0)}" y1="0" y2="100%"/>')
     if value is not None:
         if low is not None and high is not None:
             ends = f'x1="{axis.percent(low)}" x2="{axis.percent(high)}"'
-            parts.append(f'<line class="bar {kind}" {ends} y1="{middle}" y2="{middle}"/>')
-        parts.append(f'<circle class="dot {kind}" cx="{axis.percent(value)}" cy="{middle}" r="4"/>')
+            parts.append(f'<line class="bar {kind}" {ends} y1="50%" y2="50%"/>')
+        parts.append(f'<circle class="dot {kind}" cx="{axis.percent(value)}" cy="50%" r="4"/>')
     return "".join(parts) + "</svg>"
 
 
 def axis_row(axis: Axis) -> str:
     """The scale that stands over the rows of `interval_row`."""
     parts = ['<svg class="ci" width="100%" height="24" aria-hidden="true" focusable="false">']
-    digits = axis.tick_digits(5)
-    for tick in axis.ticks(5):
-        if not 8 < axis.at(tick) < 92:
-            continue
+    digits = axis.tick_digits(6)
+    shown = [tick for tick in axis.ticks(6) if 8 < axis.at(tick) < 92]
+    for i, tick in enumerate(shown):
         x = axis.percent(tick)
+        zero = min(range(len(shown)), key=lambda j: abs(shown[j]))
+        minor = ' class="minor"' if len(shown) > 3 and (i - zero) % 2 else ""  # without room, every other number
         parts.append(f'<line class="tick" x1="{x}" x2="{x}" y1="19" y2="24"/>')
-        parts.append(f'<text x="{x}" y="14" text-anchor="middle">{number(tick, digits, sign=tick != 0)}</text>')
+        text = number(tick, digits, sign=True)
+        parts.append(f'<text{minor} x="{x}" y="14" text-anchor="middle">{text}</text>')
     return "".join(parts) + "</svg>"
 
 

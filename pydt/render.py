@@ -21,7 +21,6 @@ import numpy as np
 from pydt.errors import ConfigError
 from pydt.figures import (
     DASH,
-    MINUS,
     Axis,
     arm_symbol,
     axis_row,
@@ -162,7 +161,7 @@ def _ranking(results: Mapping, thumbnails: Mapping[str, np.ndarray]) -> dict[str
         low, high = bounds(item)
         marked = item["q"] is not None and item["q"] < LEVEL and item["value"]
         return {
-            "name": legible(item["name"]),
+            "name": legible(item["name"], 60),
             "svg": interval_row(axis, item["value"], low, high, kind, noise),
             "value": number(item["value"], digits, True),
             "stderr": number(item["stderr"], digits),
@@ -189,11 +188,11 @@ def _ranking(results: Mapping, thumbnails: Mapping[str, np.ndarray]) -> dict[str
         "axis": axis_row(axis),
         "beyond": beyond(results["groups"]),
         "chance": f"{LEVEL * len(ranked):.0f}" if len(ranked) >= 20 else f"{LEVEL * len(ranked):.1f}",
-        "placebos_beyond": beyond(placebos),
+        "placebos_beyond": beyond(placebos) or "none",
         "significant": sum(len(s) for s in significant(results)),
         "claims": claims,
         "pictures": any(row["images"] for row in rows),
-        "name_width": min(22, max([8] + [len(row["name"]) for row in rows])),
+        "name_width": min(16, max([8] + [len(row["name"]) for row in rows])),
     }
 
 
@@ -402,5 +401,4 @@ def render(results: Mapping, thumbnails: Mapping[str, np.ndarray] | None = None)
         provenance=[(k, legible(str(v), 80)) for k, v in provenance],
         versions=[(k, legible(str(v), 80)) for k, v in (results.get("versions") or {}).items()],
         command=None if results.get("command") is None else legible(str(results["command"]), 400),
-        minus=MINUS,
     )
