@@ -17,35 +17,46 @@ void shift_row(const uint8_t* row, int64_t width, int64_t channels, int64_t dx, 
     memset(out + (width - right) * channels, 0, static_cast<size_t>(right * channels));
 }
 
-void convert(const uint8_t* in, int64_t count, float scale, float bias, float* out) {
+// __restrict: bytes may alias anything, and the check for it costs more than a row of 32 pixels
+void convert(const uint8_t* __restrict in, int64_t count, float scale, float bias, float* __restrict out) {
     for (int64_t i = 0; i < count; ++i) out[i] = static_cast<float>(in[i]) * scale + bias;
 }
 
-void convert_reversed(const uint8_t* in, int64_t count, float scale, float bias, float* out) {
+void convert_reversed(const uint8_t* __restrict in, int64_t count, float scale, float bias, float* __restrict out) {
     for (int64_t i = 0; i < count; ++i) out[i] = static_cast<float>(in[count - 1 - i]) * scale + bias;
 }
 
-void convert_row(const uint8_t* in, int64_t count, const float* scale, const float* bias, float* out) {
+void convert_row(const uint8_t* __restrict in, int64_t count, const float* __restrict scale, const float* __restrict bias,
+                 float* __restrict out) {
     for (int64_t i = 0; i < count; ++i) out[i] = static_cast<float>(in[i]) * scale[i] + bias[i];
 }
 
-void split3(const uint8_t* in, int64_t width, uint8_t* out) {
-    uint8_t *red = out, *green = out + width, *blue = out + 2 * width;
-    for (int64_t x = 0; x < width; ++x) {
-        red[x] = in[3 * x];
-        green[x] = in[3 * x + 1];
-        blue[x] = in[3 * x + 2];
+// (width, channels) -> (channels, width)
+void split(const uint8_t* __restrict in, int64_t width, int64_t channels, uint8_t* __restrict out) {
+    if (channels == 3) {  // the constant lets the compiler permute whole vectors
+        for (int64_t x = 0; x < width; ++x) {
+            out[x] = in[3 * x];
+            out[width + x] = in[3 * x + 1];
+            out[2 * width + x] = in[3 * x + 2];
+        }
+        return;
     }
-}
-
-void split(const uint8_t* in, int64_t width, int64_t channels, uint8_t* out) {
     for (int64_t c = 0; c < channels; ++c)
         for (int64_t x = 0; x < width; ++x) out[c * width + x] = in[x * channels + c];
 }
 
-void mirror(const uint8_t* in, int64_t width, int64_t channels, uint8_t* out) {
+// The pixels from the last to the first.
+void mirror(const uint8_t* __restrict in, int64_t width, int64_t channels, uint8_t* __restrict out) {
+    if (channels == 3) {
+        for (int64_t x = 0; x < width; ++x) {
+            out[3 * x] = in[3 * (width - 1 - x)];
+            out[3 * x + 1] = in[3 * (width - 1 - x) + 1];
+            out[3 * x + 2] = in[3 * (width - 1 - x) + 2];
+        }
+        return;
+    }
     for (int64_t x = 0; x < width; ++x)
-        for (int64_t c = 0; c < channels; ++c) out[(width - 1 - x) * channels + c] = in[x * channels + c];
+        for (int64_t c = 0; c < channels; ++c) out[x * channels + c] = in[(width - 1 - x) * channels + c];
 }
 
 void gather_image(const GatherPlan& plan, const uint8_t* image, int64_t dy, int64_t dx, bool flip, float* out, uint8_t* scratch) {
@@ -70,16 +81,16 @@ void gather_image(const GatherPlan& plan, const uint8_t* image, int64_t dy, int6
             convert_row(row, row_bytes, plan.row_scale, plan.row_bias, out + y * row_bytes);
             continue;
         }
-        if (channels == 3) {
-            split3(row, width, split_or_mirrored);
-            row = split_or_mirrored;
-        } else if (channels > 1) {
+        if (channels > 1) {
             split(row, width, channels, split_or_mirrored);
             row = split_or_mirrored;
         }
         for (int64_t c = 0; c < channels; ++c) {
-            auto* const pass = flip ? convert_reversed : convert;
-            pass(row + c * width, width, plan.scale[c], plan.bias[c], out + c * plane + y * width);
+            float* to = out + c * plane + y * width;
+            if (flip)
+                convert_reversed(row + c * width, width, plan.scale[c], plan.bias[c], to);
+            else
+                convert(row + c * width, width, plan.scale[c], plan.bias[c], to);
         }
     }
 }
