@@ -23,8 +23,8 @@ void check_augmentation(const Images& images, const Augmentation& how) {
 void check_index(const std::int64_t* index, std::int64_t count, std::int64_t images) {
     for (std::int64_t i = 0; i < count; ++i)
         if (index[i] < 0 || index[i] >= images)
-            throw ArgumentError("index", "position " + std::to_string(i) + " is " + std::to_string(index[i]) + ", but there are " +
-                                             std::to_string(images) + " images");
+            throw ArgumentError("index", "position " + std::to_string(i) + " is " + std::to_string(index[i]) +
+                                             ", but there are " + std::to_string(images) + " images");
 }
 
 std::vector<float> normalisation(const Images& images, const Augmentation& how) {
@@ -38,8 +38,8 @@ std::vector<float> normalisation(const Images& images, const Augmentation& how) 
     return values;
 }
 
-void gather(const Images& images, const std::int64_t* index, const std::int64_t* ids, const Batch& out, const Augmentation& how,
-            int threads) {
+void gather(const Images& images, const std::int64_t* index, const std::int64_t* ids, const Batch& out,
+            const Augmentation& how, int threads) {
     check_augmentation(images, how);
     check_index(index, out.count, images.count);
     const std::int64_t row_values = images.width * images.channels, image_values = images.height * row_values;
@@ -52,16 +52,17 @@ void gather(const Images& images, const std::int64_t* index, const std::int64_t*
         rows[i] = normalise[i % channels];
         rows[row + i] = normalise[channels + i % channels];
     }
-    const GatherPlan plan{images.height,    images.width,                images.channels, out.channels_last,
-                          normalise.data(), normalise.data() + channels, rows.data(),     rows.data() + row};
+    const GatherPlan plan{images.height,     images.width,     images.channels,
+                          out.channels_last, normalise.data(), normalise.data() + channels,
+                          rows.data(),       rows.data() + row};
     const Kernels& run = kernels();
     constexpr std::int64_t share = 16;  // images handed to a thread at a time
     parallel((out.count + share - 1) / share, threads, [&] {
         return [&, scratch = std::vector<std::uint8_t>(2 * row)](std::int64_t item) mutable {
             for (std::int64_t i = item * share; i < std::min(out.count, (item + 1) * share); ++i) {
                 const Placement p = place(how.seed, how.epoch, ids[i], how.crop_pad, how.flip);
-                run.gather_image(plan, images.data + index[i] * image_values, p.dy, p.dx, p.flip, out.data + i * image_values,
-                                 scratch.data());
+                run.gather_image(plan, images.data + index[i] * image_values, p.dy, p.dx, p.flip,
+                                 out.data + i * image_values, scratch.data());
             }
         };
     });

@@ -1,9 +1,10 @@
 // pydt._core: the only file that knows pybind11. It checks types, shapes and strides, names the argument that is wrong
 // (TypeError: wrong kind of thing; ValueError: wrong value), lets go of the GIL and calls the core.
 //
-// Why the GIL may be released around every call: the core touches no Python object; the arrays that it reads and writes are
-// held by the arguments of the call for as long as it runs, and numpy refuses to resize an array that somebody else refers to.
-// Sizes and strides were copied before. Another thread that writes into them meanwhile can spoil values, not memory.
+// Why the GIL may be released around every call: the core touches no Python object; the arrays that it reads and writes
+// are held by the arguments of the call for as long as it runs, and numpy refuses to resize an array that somebody else
+// refers to. Sizes and strides were copied before. Another thread that writes into them meanwhile can spoil values, not
+// memory.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -49,7 +50,8 @@ py::array array_of(const py::object& value, const char* name, py::ssize_t dimens
     if (!py::isinstance<py::array>(value)) throw py::type_error(std::string(name) + ": must be a numpy array");
     auto array = py::reinterpret_borrow<py::array>(value);
     if (array.ndim() != dimensions)
-        throw ArgumentError(name, "must have " + std::to_string(dimensions) + " dimensions, not the shape " + shape_of(array));
+        throw ArgumentError(
+            name, "must have " + std::to_string(dimensions) + " dimensions, not the shape " + shape_of(array));
     return array;
 }
 
@@ -96,8 +98,8 @@ pydt::Masks masks_of(const py::array& packed, int64_t groups) {
     not_negative(groups, "groups");
     const int64_t bytes = pydt::packed_bytes(groups);
     if (packed.shape(1) != bytes)
-        throw ArgumentError("packed", "has " + std::to_string(packed.shape(1)) + " bytes a row; " + std::to_string(groups) +
-                                          " groups take " + std::to_string(bytes));
+        throw ArgumentError("packed", "has " + std::to_string(packed.shape(1)) + " bytes a row; " +
+                                          std::to_string(groups) + " groups take " + std::to_string(bytes));
     return {data<std::uint8_t>(packed), packed.shape(0), groups, bytes};
 }
 
@@ -112,7 +114,8 @@ pydt::Matrix matrix_of(const py::array& outputs) {
         type = pydt::Float::f64;
     else
         wrong_type(outputs, "outputs", "float16, float32 or float64 in native byte order");
-    return {data<std::uint8_t>(outputs), outputs.shape(0), outputs.shape(1), outputs.strides(0), outputs.strides(1), type};
+    return {data<std::uint8_t>(outputs), outputs.shape(0),   outputs.shape(1),
+            outputs.strides(0),          outputs.strides(1), type};
 }
 
 // Whether walking the dimensions in this order, the last one fastest, visits the array's memory densely.
@@ -131,7 +134,8 @@ pydt::Batch batch_of(py::array& out) {
     if (!out.writeable()) throw ArgumentError("out", "is read-only");
     if ((out.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) == 0) throw ArgumentError("out", "is not aligned");
     const bool planes = dense_as(out, {0, 1, 2, 3});
-    if (!planes && !dense_as(out, {0, 2, 3, 1})) throw ArgumentError("out", "must be dense, as NCHW or as channels_last");
+    if (!planes && !dense_as(out, {0, 2, 3, 1}))
+        throw ArgumentError("out", "must be dense, as NCHW or as channels_last");
     return {static_cast<float*>(out.mutable_data()), out.shape(0), !planes};
 }
 
@@ -181,8 +185,9 @@ py::array_t<bool> unpack(const py::object& packed, int64_t groups) {
     return out;
 }
 
-void gather(const py::object& images, const py::object& index, const py::object& ids, const py::object& out, const py::object& mean,
-            const py::object& std, int64_t crop_pad, bool flip, const py::object& seed, const py::object& epoch, int threads) {
+void gather(const py::object& images, const py::object& index, const py::object& ids, const py::object& out,
+            const py::object& mean, const py::object& std, int64_t crop_pad, bool flip, const py::object& seed,
+            const py::object& epoch, int threads) {
     const py::array from = dense<std::uint8_t>(images, "images", 4);
     py::array to = array_of(out, "out", 4);
     const pydt::Batch batch = batch_of(to);
@@ -190,9 +195,11 @@ void gather(const py::object& images, const py::object& index, const py::object&
     if (to.shape(1) != all.channels || to.shape(2) != all.height || to.shape(3) != all.width)
         throw ArgumentError("out", "has the shape " + shape_of(to) + " for images of the shape " + shape_of(from) +
                                        "; it must be (batch, channels, height, width)");
-    const py::array rows = vector<int64_t>(index, "index", batch.count), names = vector<int64_t>(ids, "ids", batch.count);
+    const py::array rows = vector<int64_t>(index, "index", batch.count),
+                    names = vector<int64_t>(ids, "ids", batch.count);
     const py::array means = vector<float>(mean, "mean", all.channels), stds = vector<float>(std, "std", all.channels);
-    const pydt::Augmentation how{data<float>(means), data<float>(stds), crop_pad, flip, unsigned64(seed, "seed"), unsigned64(epoch, "epoch")};
+    const pydt::Augmentation how{data<float>(means),       data<float>(stds),         crop_pad, flip,
+                                 unsigned64(seed, "seed"), unsigned64(epoch, "epoch")};
     thread_count(threads);
     const Unlocked unlocked;
     pydt::gather(all, data<int64_t>(rows), data<int64_t>(names), batch, how, threads);
@@ -209,12 +216,14 @@ py::array_t<int64_t> gram(const py::object& packed, int64_t groups, int threads)
     return out;
 }
 
-py::array_t<double> subset_sums(const py::object& packed, int64_t groups, const py::object& outputs, const py::object& shift, int threads) {
+py::array_t<double> subset_sums(const py::object& packed, int64_t groups, const py::object& outputs,
+                                const py::object& shift, int threads) {
     const py::array array = dense<std::uint8_t>(packed, "packed", 2), values = array_of(outputs, "outputs", 2);
     const pydt::Masks masks = masks_of(array, groups);
     const pydt::Matrix matrix = matrix_of(values);
     if (matrix.rows != masks.rows)
-        throw ArgumentError("outputs", "has " + std::to_string(matrix.rows) + " rows, but there are " + std::to_string(masks.rows) + " masks");
+        throw ArgumentError("outputs", "has " + std::to_string(matrix.rows) + " rows, but there are " +
+                                           std::to_string(masks.rows) + " masks");
     const py::array origin = vector<double>(shift, "shift", matrix.cols);
     auto out = make<double>("outputs", groups, matrix.cols);
     double* to = out.mutable_data();
@@ -224,7 +233,8 @@ py::array_t<double> subset_sums(const py::object& packed, int64_t groups, const 
     return out;
 }
 
-std::pair<py::array_t<double>, py::array_t<double>> column_moments(const py::object& outputs, const py::object& shift, int threads) {
+std::pair<py::array_t<double>, py::array_t<double>> column_moments(const py::object& outputs, const py::object& shift,
+                                                                   int threads) {
     const py::array values = array_of(outputs, "outputs", 2);
     const pydt::Matrix matrix = matrix_of(values);
     const py::array origin = vector<double>(shift, "shift", matrix.cols);
@@ -245,14 +255,16 @@ T* address(std::uintptr_t value, const char* name) {
     return reinterpret_cast<T*>(value);
 }
 
-void cuda_gather(std::uintptr_t images, const std::array<int64_t, 4>& shape, const py::object& index, const py::object& ids,
-                 std::uintptr_t out, bool channels_last, const py::object& mean, const py::object& std, int64_t crop_pad, bool flip,
-                 const py::object& seed, const py::object& epoch, std::uintptr_t stream) {
+void cuda_gather(std::uintptr_t images, const std::array<int64_t, 4>& shape, const py::object& index,
+                 const py::object& ids, std::uintptr_t out, bool channels_last, const py::object& mean,
+                 const py::object& std, int64_t crop_pad, bool flip, const py::object& seed, const py::object& epoch,
+                 std::uintptr_t stream) {
     for (const int64_t size : shape) not_negative(size, "shape");
     const pydt::Images all{address<const std::uint8_t>(images, "images"), shape[0], shape[1], shape[2], shape[3]};
     const py::array rows = dense<int64_t>(index, "index", 1), names = vector<int64_t>(ids, "ids", rows.shape(0));
     const py::array means = vector<float>(mean, "mean", all.channels), stds = vector<float>(std, "std", all.channels);
-    const pydt::Augmentation how{data<float>(means), data<float>(stds), crop_pad, flip, unsigned64(seed, "seed"), unsigned64(epoch, "epoch")};
+    const pydt::Augmentation how{data<float>(means),       data<float>(stds),         crop_pad, flip,
+                                 unsigned64(seed, "seed"), unsigned64(epoch, "epoch")};
     const pydt::Batch batch{address<float>(out, "out"), rows.shape(0), channels_last};
     const Unlocked unlocked;
     pydt::cuda_gather(all, data<int64_t>(rows), data<int64_t>(names), batch, how, stream);
@@ -268,8 +280,9 @@ void cuda_gram(std::uintptr_t packed, int64_t rows, int64_t groups, std::uintptr
     pydt::cuda_gram(device_masks(packed, rows, groups), address<int64_t>(out, "out"), stream);
 }
 
-void cuda_subset_sums(std::uintptr_t packed, int64_t rows, int64_t groups, std::uintptr_t outputs, int64_t cols, const std::string& dtype,
-                      int64_t row_stride, int64_t col_stride, std::uintptr_t shift, std::uintptr_t out, std::uintptr_t stream) {
+void cuda_subset_sums(std::uintptr_t packed, int64_t rows, int64_t groups, std::uintptr_t outputs, int64_t cols,
+                      const std::string& dtype, int64_t row_stride, int64_t col_stride, std::uintptr_t shift,
+                      std::uintptr_t out, std::uintptr_t stream) {
     pydt::Float type;
     if (dtype == "float16")
         type = pydt::Float::f16;
@@ -284,10 +297,15 @@ void cuda_subset_sums(std::uintptr_t packed, int64_t rows, int64_t groups, std::
     if (outputs % static_cast<std::uintptr_t>(size) != 0) throw ArgumentError("outputs", "is not aligned");
     if (row_stride % size != 0) throw ArgumentError("row_stride", "must be in bytes, and whole elements");
     if (col_stride % size != 0) throw ArgumentError("col_stride", "must be in bytes, and whole elements");
-    const pydt::Matrix matrix{address<const std::uint8_t>(outputs, "outputs"), rows, not_negative(cols, "cols"), row_stride, col_stride, type};
+    const pydt::Matrix matrix{address<const std::uint8_t>(outputs, "outputs"),
+                              rows,
+                              not_negative(cols, "cols"),
+                              row_stride,
+                              col_stride,
+                              type};
     const Unlocked unlocked;
-    pydt::cuda_subset_sums(device_masks(packed, rows, groups), matrix, address<const double>(shift, "shift"), address<double>(out, "out"),
-                           stream);
+    pydt::cuda_subset_sums(device_masks(packed, rows, groups), matrix, address<const double>(shift, "shift"),
+                           address<double>(out, "out"), stream);
 }
 
 }  // namespace
@@ -296,30 +314,38 @@ PYBIND11_MODULE(_core, module) {
     using py::arg;
     module.doc() = "The compiled core of pydt. Arguments are checked, never converted; see _core.pyi.";
 
-    module.def("isa", &pydt::isa, "The instruction set in use; the environment variable PYDT_ISA overrides the choice.");
-    module.def("isas", &pydt::isas, "The instruction sets that this build has and this machine can run, slowest first.");
+    module.def("isa", &pydt::isa,
+               "The instruction set in use; the environment variable PYDT_ISA overrides the choice.");
+    module.def("isas", &pydt::isas,
+               "The instruction sets that this build has and this machine can run, slowest first.");
     module.def("cuda_built", &pydt::cuda_built, "Whether this build has GPU code.");
-    module.def("cuda_usable", &pydt::cuda_usable, "Whether a driver and a device of compute capability 8.0 or newer are there.");
+    module.def("cuda_usable", &pydt::cuda_usable,
+               "Whether a driver and a device of compute capability 8.0 or newer are there.");
 
-    module.def("random_bits", &random_bits, "64 bits for each id, a function of (seed, stream, id): Philox4x32-10.", arg("seed"),
-               arg("stream"), arg("ids"));
-    module.def("epoch_order", &epoch_order, "Positions sorted by (random bits of the id, id).", arg("seed"), arg("epoch"), arg("ids"));
-    module.def("pack", &pack, "0/1 masks (models, groups) -> uint8 (models, ceil(groups / 8)), little bit first.", arg("masks"));
+    module.def("random_bits", &random_bits, "64 bits for each id, a function of (seed, stream, id): Philox4x32-10.",
+               arg("seed"), arg("stream"), arg("ids"));
+    module.def("epoch_order", &epoch_order, "Positions sorted by (random bits of the id, id).", arg("seed"),
+               arg("epoch"), arg("ids"));
+    module.def("pack", &pack, "0/1 masks (models, groups) -> uint8 (models, ceil(groups / 8)), little bit first.",
+               arg("masks"));
     module.def("unpack", &unpack, "The inverse of pack: bool (models, groups).", arg("packed"), arg("groups"));
-    module.def("gather", &gather, "Gathers, crops, flips and normalises images into `out`.", arg("images"), arg("index"), arg("ids"),
-               arg("out"), arg("mean"), arg("std"), arg("crop_pad"), arg("flip"), arg("seed"), arg("epoch"), arg("threads"));
-    module.def("gram", &gram, "Exact counts of models that kept both groups: int64 (groups, groups).", arg("packed"), arg("groups"),
-               arg("threads"));
-    module.def("subset_sums", &subset_sums, "Sums of (output - shift) over the models that kept each group: (groups, outputs).",
-               arg("packed"), arg("groups"), arg("outputs"), arg("shift"), arg("threads"));
-    module.def("column_moments", &column_moments, "Sums and sums of squares of (output - shift) down the columns.", arg("outputs"),
-               arg("shift"), arg("threads"));
+    module.def("gather", &gather, "Gathers, crops, flips and normalises images into `out`.", arg("images"),
+               arg("index"), arg("ids"), arg("out"), arg("mean"), arg("std"), arg("crop_pad"), arg("flip"), arg("seed"),
+               arg("epoch"), arg("threads"));
+    module.def("gram", &gram, "Exact counts of models that kept both groups: int64 (groups, groups).", arg("packed"),
+               arg("groups"), arg("threads"));
+    module.def("subset_sums", &subset_sums,
+               "Sums of (output - shift) over the models that kept each group: (groups, outputs).", arg("packed"),
+               arg("groups"), arg("outputs"), arg("shift"), arg("threads"));
+    module.def("column_moments", &column_moments, "Sums and sums of squares of (output - shift) down the columns.",
+               arg("outputs"), arg("shift"), arg("threads"));
 
-    module.def("cuda_gather", &cuda_gather, "gather for images that lie on the GPU; index and ids are host arrays.", arg("images"),
-               arg("shape"), arg("index"), arg("ids"), arg("out"), arg("channels_last"), arg("mean"), arg("std"), arg("crop_pad"),
-               arg("flip"), arg("seed"), arg("epoch"), arg("stream"));
-    module.def("cuda_gram", &cuda_gram, "gram on the GPU.", arg("packed"), arg("rows"), arg("groups"), arg("out"), arg("stream"));
-    module.def("cuda_subset_sums", &cuda_subset_sums, "subset_sums on the GPU; strides in bytes.", arg("packed"), arg("rows"),
-               arg("groups"), arg("outputs"), arg("cols"), arg("dtype"), arg("row_stride"), arg("col_stride"), arg("shift"), arg("out"),
+    module.def("cuda_gather", &cuda_gather, "gather for images that lie on the GPU; index and ids are host arrays.",
+               arg("images"), arg("shape"), arg("index"), arg("ids"), arg("out"), arg("channels_last"), arg("mean"),
+               arg("std"), arg("crop_pad"), arg("flip"), arg("seed"), arg("epoch"), arg("stream"));
+    module.def("cuda_gram", &cuda_gram, "gram on the GPU.", arg("packed"), arg("rows"), arg("groups"), arg("out"),
                arg("stream"));
+    module.def("cuda_subset_sums", &cuda_subset_sums, "subset_sums on the GPU; strides in bytes.", arg("packed"),
+               arg("rows"), arg("groups"), arg("outputs"), arg("cols"), arg("dtype"), arg("row_stride"),
+               arg("col_stride"), arg("shift"), arg("out"), arg("stream"));
 }

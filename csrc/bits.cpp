@@ -1,7 +1,8 @@
-// Bit-packed masks: (rows, ceil(groups / 8)) bytes, little bit first, so that group k of a row is bit k % 8 of byte k / 8.
+// Bit-packed masks: (rows, ceil(groups / 8)) bytes, little bit first, so that group k of a row is bit k % 8 of byte k
+// / 8.
 //
-// Cost: one pass over the bytes. The transposition goes through 8 x 8 bit blocks held in one 64-bit word (Warren, "Hacker's
-// Delight", 7-3), 1 ms for 7,540 x 1,000. What lost: testing single bits, 15 times slower.
+// Cost: one pass over the bytes. The transposition goes through 8 x 8 bit blocks held in one 64-bit word (Warren,
+// "Hacker's Delight", 7-3), 1 ms for 7,540 x 1,000. What lost: testing single bits, 15 times slower.
 #include <cstring>
 #include <initializer_list>
 #include <limits>
@@ -13,7 +14,8 @@ namespace pydt {
 std::size_t checked_size(const std::string& what, std::initializer_list<std::int64_t> factors) {
     std::int64_t size = 1;
     for (const std::int64_t factor : factors)
-        if (factor < 0 || __builtin_mul_overflow(size, factor, &size)) throw ArgumentError(what, "too large for this machine's memory");
+        if (factor < 0 || __builtin_mul_overflow(size, factor, &size))
+            throw ArgumentError(what, "too large for this machine's memory");
     return static_cast<std::size_t>(size);
 }
 
@@ -65,7 +67,8 @@ std::uint64_t transpose8x8(std::uint64_t x) {
 std::vector<std::uint64_t> columns_of(const Masks& masks, Layout layout) {
     const std::int64_t words = masks.rows / 64 + (masks.rows % 64 != 0);
     std::vector<std::uint64_t> columns(checked_size("packed", {masks.groups, words}));
-    const std::int64_t group_step = layout == Layout::by_group ? words : 1, word_step = layout == Layout::by_group ? 1 : masks.groups;
+    const std::int64_t group_step = layout == Layout::by_group ? words : 1,
+                       word_step = layout == Layout::by_group ? 1 : masks.groups;
     for (std::int64_t row = 0; row < masks.rows; row += 8) {
         const std::int64_t have = masks.rows - row < 8 ? masks.rows - row : 8;
         for (std::int64_t byte = 0; byte < masks.row_bytes; ++byte) {

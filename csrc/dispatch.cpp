@@ -1,8 +1,9 @@
 // Picks the instruction set, once, at first use.
 //
-// The same kernel source (kernels/*.inl) is compiled three times with flags of its own, never with -march=native, so one build
-// runs everywhere. "avx512" here means F, BW, DQ, VL, VBMI and VPOPCNTDQ; a CPU with less runs "avx2". PYDT_ISA names one to
-// use instead; a name that is unknown, or that this machine cannot run, is an error and never a silent fallback.
+// The same kernel source (kernels/*.inl) is compiled three times with flags of its own, never with -march=native, so
+// one build runs everywhere. "avx512" here means F, BW, DQ, VL, VBMI and VPOPCNTDQ; a CPU with less runs "avx2".
+// PYDT_ISA names one to use instead; a name that is unknown, or that this machine cannot run, is an error and never a
+// silent fallback.
 #include <cstdlib>
 
 #include "kernels/kernels.hpp"
@@ -24,7 +25,8 @@ std::vector<Choice> choices() {
     all.push_back({&kernels_avx2, avx2});
     all.push_back({&kernels_avx512, avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-                                        __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vpopcntdq")});
+                                        __builtin_cpu_supports("avx512vbmi") &&
+                                        __builtin_cpu_supports("avx512vpopcntdq")});
 #endif
     return all;
 }
@@ -36,12 +38,14 @@ const Kernels& choose() {
     for (const auto& [kernels, runs_here] : choices()) {
         names += (names.empty() ? "" : ", ") + std::string(kernels->name);
         if (wanted != nullptr && kernels->name == std::string(wanted)) {
-            if (!runs_here) throw std::runtime_error("PYDT_ISA=" + std::string(wanted) + ": this machine cannot run it");
+            if (!runs_here)
+                throw std::runtime_error("PYDT_ISA=" + std::string(wanted) + ": this machine cannot run it");
             return *kernels;
         }
         if (runs_here) best = kernels;
     }
-    if (wanted != nullptr) throw std::runtime_error("PYDT_ISA=" + std::string(wanted) + ": unknown; this build has " + names);
+    if (wanted != nullptr)
+        throw std::runtime_error("PYDT_ISA=" + std::string(wanted) + ": unknown; this build has " + names);
     return *best;
 }
 

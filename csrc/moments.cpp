@@ -1,10 +1,10 @@
-// Sufficient statistics: how the work is cut, and the tree in which blocks of rows are added (the sums of a block of 256 rows
-// are in kernels/moments.inl).
+// Sufficient statistics: how the work is cut, and the tree in which blocks of rows are added (the sums of a block of
+// 256 rows are in kernels/moments.inl).
 //
-// The tree is that of a binary counter: two sums of 1 block make one of 2, two of those one of 4, ...; what is left at the
-// end is added from the smallest to the largest. Its shape depends on the number of rows alone. It keeps rounding at
-// log2(blocks) and lets a part of the rows be summed elsewhere. Threads share out tiles of the result, so each value is
-// computed by one thread in one order.
+// The tree is that of a binary counter: two sums of 1 block make one of 2, two of those one of 4, ...; what is left at
+// the end is added from the smallest to the largest. Its shape depends on the number of rows alone. It keeps rounding
+// at log2(blocks) and lets a part of the rows be summed elsewhere. Threads share out tiles of the result, so each value
+// is computed by one thread in one order.
 #include <algorithm>
 
 #include "kernels/kernels.hpp"
@@ -16,7 +16,8 @@ namespace {
 
 std::int64_t tiles(std::int64_t size, std::int64_t tile) { return size / tile + (size % tile != 0); }
 
-// Adds equally long vectors in that tree. `next()` is where the sum of the next block goes, `push()` says that it is there.
+// Adds equally long vectors in that tree. `next()` is where the sum of the next block goes, `push()` says that it is
+// there.
 class Tree {
 public:
     explicit Tree(std::int64_t length) : length_(length) {}
@@ -66,8 +67,9 @@ void gram(const Masks& masks, std::int64_t* counts, int threads) {
             const std::int64_t i = item / side * gram_side, j = item % side * gram_side;
             if (i > j) return;
             for (std::int64_t w = 0; w < words; w += gram_words)
-                run.gram_tile(columns.data() + i * words + w, std::min(gram_side, K - i), columns.data() + j * words + w,
-                              std::min(gram_side, K - j), words, std::min(gram_words, words - w), counts + i * K + j, K);
+                run.gram_tile(columns.data() + i * words + w, std::min(gram_side, K - i),
+                              columns.data() + j * words + w, std::min(gram_side, K - j), words,
+                              std::min(gram_words, words - w), counts + i * K + j, K);
         };
     });
     for (std::int64_t i = 0; i < K; ++i)

@@ -34,10 +34,13 @@ std::size_t checked_size(const std::string& what, std::initializer_list<std::int
 
 // ---- randomness (rng.cpp) ---------------------------------------------------------------------------------------
 // out[i] = 64 bits that depend on nothing but (seed, stream, ids[i]).
-void random_bits(std::uint64_t seed, std::uint64_t stream, const std::int64_t* ids, std::int64_t count, std::uint64_t* out);
+void random_bits(std::uint64_t seed, std::uint64_t stream, const std::int64_t* ids, std::int64_t count,
+                 std::uint64_t* out);
 
-// out = the positions 0..count-1 sorted by (random bits of the id, id, position): dropping some ids leaves the others in order.
-void epoch_order(std::uint64_t seed, std::uint64_t epoch, const std::int64_t* ids, std::int64_t count, std::int64_t* out);
+// out = the positions 0..count-1 sorted by (random bits of the id, id, position): dropping some ids leaves the others
+// in order.
+void epoch_order(std::uint64_t seed, std::uint64_t epoch, const std::int64_t* ids, std::int64_t count,
+                 std::int64_t* out);
 
 // ---- masks (bits.cpp) -------------------------------------------------------------------------------------------
 std::int64_t packed_bytes(std::int64_t groups);
@@ -45,8 +48,8 @@ void pack(const std::uint8_t* masks, std::int64_t rows, std::int64_t groups, std
 void unpack(const Masks& masks, std::uint8_t* out);
 void check_padding(const Masks& masks);  // bits beyond the last group must be 0
 
-// The masks transposed into words of 64 rows: bit r % 64 of word r / 64 of group k is row r. Words of one group stand together
-// (groups, ceil(rows / 64)), or words of the same rows do (ceil(rows / 64), groups).
+// The masks transposed into words of 64 rows: bit r % 64 of word r / 64 of group k is row r. Words of one group stand
+// together (groups, ceil(rows / 64)), or words of the same rows do (ceil(rows / 64), groups).
 enum class Layout { by_group, by_rows };
 std::vector<std::uint64_t> columns_of(const Masks& masks, Layout layout);
 
@@ -55,8 +58,8 @@ void check_augmentation(const Images& images, const Augmentation& how);
 void check_index(const std::int64_t* index, std::int64_t count, std::int64_t images);
 // What one pixel becomes: pixel * scale[c] + bias[c], rounded once to float; (2, channels): scales, then biases.
 std::vector<float> normalisation(const Images& images, const Augmentation& how);
-void gather(const Images& images, const std::int64_t* index, const std::int64_t* ids, const Batch& out, const Augmentation& how,
-            int threads);
+void gather(const Images& images, const std::int64_t* index, const std::int64_t* ids, const Batch& out,
+            const Augmentation& how, int threads);
 
 // ---- moments (moments.cpp) --------------------------------------------------------------------------------------
 // counts[i, j] = models that kept both groups; (groups, groups), exact.
@@ -71,13 +74,13 @@ std::string isa();                // the one in use; PYDT_ISA overrides the choi
 std::vector<std::string> isas();  // those this build has and this machine can run, slowest first
 
 // ---- GPU (cuda/; without CUDA in the build, no_cuda.cpp) --------------------------------------------------------
-// Pointers in the arguments named *device* are addresses on the GPU; work is queued on `stream` (0: the default stream) of
-// the current device, and nothing waits for it except where said.
+// Pointers in the arguments named *device* are addresses on the GPU; work is queued on `stream` (0: the default stream)
+// of the current device, and nothing waits for it except where said.
 bool cuda_built();
 bool cuda_usable();  // a driver and a device of compute capability 8.0 or newer; never throws
 // index and ids lie in host memory and may be reused as soon as the call returns. mean, std: host.
-void cuda_gather(const Images& device_images, const std::int64_t* index, const std::int64_t* ids, const Batch& device_out,
-                 const Augmentation& how, std::uintptr_t stream);
+void cuda_gather(const Images& device_images, const std::int64_t* index, const std::int64_t* ids,
+                 const Batch& device_out, const Augmentation& how, std::uintptr_t stream);
 void cuda_gram(const Masks& device_masks, std::int64_t* device_counts, std::uintptr_t stream);
 void cuda_subset_sums(const Masks& device_masks, const Matrix& device_outputs, const double* device_shift,
                       double* device_sums, std::uintptr_t stream);

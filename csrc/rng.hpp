@@ -1,9 +1,9 @@
 // Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
 //
-// Counter-based: the bits are a function of (key, counter) and there is no state, so order and augmentation of an example
-// depend on (seed, epoch, example id) alone, never on workers, batches or resuming. Ten rounds of two 32 x 32 -> 64 bit
-// multiplications, about 20 ns a call in scalar code. What lost: splitmix64 of the sum of the inputs (faster, but related
-// keys give related streams), std::mt19937 (state of 2.5 KB, order-dependent).
+// Counter-based: the bits are a function of (key, counter) and there is no state, so order and augmentation of an
+// example depend on (seed, epoch, example id) alone, never on workers, batches or resuming. Ten rounds of two 32 x 32
+// -> 64 bit multiplications, about 20 ns a call in scalar code. What lost: splitmix64 of the sum of the inputs (faster,
+// but related keys give related streams), std::mt19937 (state of 2.5 KB, order-dependent).
 #pragma once
 #include <cstdint>
 
@@ -44,7 +44,9 @@ PYDT_HOST_DEVICE inline std::uint64_t random_bits(std::uint64_t seed, std::uint6
 constexpr std::uint64_t order_stream = 1, augment_stream = 2;
 constexpr std::uint64_t epoch_limit = std::uint64_t{1} << 56;
 
-PYDT_HOST_DEVICE inline std::uint64_t stream_of(std::uint64_t purpose, std::uint64_t epoch) { return epoch << 8 | purpose; }
+PYDT_HOST_DEVICE inline std::uint64_t stream_of(std::uint64_t purpose, std::uint64_t epoch) {
+    return epoch << 8 | purpose;
+}
 
 // The crop window's offset against the image and whether it is mirrored, for one example in one epoch.
 struct Placement {
@@ -52,7 +54,8 @@ struct Placement {
     bool flip;
 };
 
-PYDT_HOST_DEVICE inline Placement place(std::uint64_t seed, std::uint64_t epoch, std::int64_t id, std::int64_t crop_pad, bool flip) {
+PYDT_HOST_DEVICE inline Placement place(std::uint64_t seed, std::uint64_t epoch, std::int64_t id, std::int64_t crop_pad,
+                                        bool flip) {
     const std::uint64_t bits = random_bits(seed, stream_of(augment_stream, epoch), id);
     const std::uint64_t low = bits & 0xFFFFFFFF, high = bits >> 32;
     const auto places = static_cast<std::uint64_t>(2 * crop_pad + 1);

@@ -1,8 +1,8 @@
 // Splits work that is numbered 0..items-1 over threads that live for one call.
 //
-// Every item writes its own part of the result and is computed the same way whoever takes it, so the bits do not depend on
-// the number of threads. Threads are started per call (about 20 us each) and not kept in a pool: a pool does not survive
-// fork(), needs tearing down at exit, and the default is one thread, which starts none.
+// Every item writes its own part of the result and is computed the same way whoever takes it, so the bits do not depend
+// on the number of threads. Threads are started per call (about 20 us each) and not kept in a pool: a pool does not
+// survive fork(), needs tearing down at exit, and the default is one thread, which starts none.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -14,7 +14,8 @@
 
 namespace pydt {
 
-// make() -> work(item): made once in each thread, so that it can own scratch memory. The first exception is rethrown here.
+// make() -> work(item): made once in each thread, so that it can own scratch memory. The first exception is rethrown
+// here.
 template <class Make>
 void parallel(std::int64_t items, int threads, Make make) {
     std::atomic<std::int64_t> next{0};

@@ -26,9 +26,7 @@ def random_bits(seed: int, stream: int, ids: NDArray[np.int64]) -> NDArray[np.ui
     out = []
     for number in ids.tolist():
         number &= 2**64 - 1
-        w = philox4x32_10(
-            [number & MASK32, number >> 32, stream & MASK32, stream >> 32], [seed & MASK32, seed >> 32]
-        )
+        w = philox4x32_10([number & MASK32, number >> 32, stream & MASK32, stream >> 32], [seed & MASK32, seed >> 32])
         out.append(w[0] | w[1] << 32)
     return np.array(out, dtype=np.uint64)
 
@@ -75,7 +73,7 @@ def gram(masks: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 def subset_sums(masks: NDArray[np.bool_], outputs: Floats, shift: Floats) -> NDArray[np.float64]:
     """By selection and not by multiplication, so that NaN stays in its row."""
-    centred = outputs.astype(np.float64) - shift
+    centred = (outputs.astype(np.float64) - shift).astype(np.longdouble)
     out = np.zeros((masks.shape[1], outputs.shape[1]))
     for k in range(masks.shape[1]):
         out[k] = centred[masks[:, k]].sum(axis=0)
@@ -105,5 +103,5 @@ def subset_sums_in_order(masks: NDArray[np.bool_], outputs: Floats, shift: Float
 
 
 def column_moments(outputs: Floats, shift: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    centred = outputs.astype(np.float64) - shift
-    return centred.sum(axis=0), (centred**2).sum(axis=0)
+    centred = (outputs.astype(np.float64) - shift).astype(np.longdouble)
+    return centred.sum(axis=0).astype(np.float64), (centred**2).sum(axis=0).astype(np.float64)

@@ -1,5 +1,5 @@
-// Is there a GPU to run on? Asked at run time only: the CUDA runtime is linked statically and loads the driver itself, so the
-// module imports on machines without one.
+// Is there a GPU to run on? Asked at run time only: the CUDA runtime is linked statically and loads the driver itself,
+// so the module imports on machines without one.
 #include "device.cuh"
 
 namespace pydt {
@@ -14,7 +14,8 @@ bool cuda_usable() {
     }
     for (int device = 0; device < devices; ++device) {
         int major = 0;
-        if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess && major >= 8) return true;
+        if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess && major >= 8)
+            return true;
     }
     return false;
 }

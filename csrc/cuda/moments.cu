@@ -1,11 +1,12 @@
 // Gram matrix and subset sums of masks that lie on the GPU.
 //
-//   The formulas and the order of additions are those of kernels/moments.inl and moments.cpp (4 rows, blocks of 256, binary
-//   tree); with -fmad=false the sums have the same bits as on the CPU.
+//   The formulas and the order of additions are those of kernels/moments.inl and moments.cpp (4 rows, blocks of 256,
+//   binary tree); with -fmad=false the sums have the same bits as on the CPU.
 //
-// Both first transpose the masks into columns of 64-bit words: a warp then reads one word of a column and every lane holds the
-// same bits, so the branch on a bit never diverges. Cost: Gram, groups^2 / 2 * models / 64 popcounts; sums, models * groups *
-// outputs additions in float64 (half of them masked out). A first cut: no tables of 4 rows, no tensor cores.
+// Both first transpose the masks into columns of 64-bit words: a warp then reads one word of a column and every lane
+// holds the same bits, so the branch on a bit never diverges. Cost: Gram, groups^2 / 2 * models / 64 popcounts; sums,
+// models * groups * outputs additions in float64 (half of them masked out). A first cut: no tables of 4 rows, no tensor
+// cores.
 #include "../kernels/kernels.hpp"
 #include "device.cuh"
 
@@ -25,8 +26,8 @@ unsigned blocks_for(std::int64_t size, std::int64_t tile, const char* argument) 
 }
 
 // One thread: 64 rows of one group.
-__global__ void columns_kernel(const std::uint8_t* masks, std::int64_t rows, std::int64_t groups, std::int64_t row_bytes,
-                               std::int64_t words, std::uint64_t* columns) {
+__global__ void columns_kernel(const std::uint8_t* masks, std::int64_t rows, std::int64_t groups,
+                               std::int64_t row_bytes, std::int64_t words, std::uint64_t* columns) {
     const std::int64_t at = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
     const std::int64_t k = at % groups, word = at / groups;
     if (word >= words) return;
@@ -38,13 +39,14 @@ __global__ void columns_kernel(const std::uint8_t* masks, std::int64_t rows, std
 
 void make_columns(const Masks& masks, std::int64_t words, std::uint64_t* columns, cudaStream_t stream) {
     const std::int64_t threads = static_cast<std::int64_t>(checked_size("packed", {masks.groups, words}));
-    columns_kernel<<<blocks_for(threads, 256, "packed"), 256, 0, stream>>>(masks.data, masks.rows, masks.groups, masks.row_bytes, words,
-                                                                          columns);
+    columns_kernel<<<blocks_for(threads, 256, "packed"), 256, 0, stream>>>(masks.data, masks.rows, masks.groups,
+                                                                           masks.row_bytes, words, columns);
     check(cudaGetLastError(), "transposing masks on the GPU");
 }
 
 // One block of 16 x 16 threads: a tile of the matrix, 16 words of the two sets of columns at a time.
-__global__ void gram_kernel(const std::uint64_t* columns, std::int64_t groups, std::int64_t words, std::int64_t* counts) {
+__global__ void gram_kernel(const std::uint64_t* columns, std::int64_t groups, std::int64_t words,
+                            std::int64_t* counts) {
     __shared__ std::uint64_t a[16][17], b[16][17];
     const std::int64_t i = std::int64_t{blockIdx.y} * 16 + threadIdx.y, j = std::int64_t{blockIdx.x} * 16 + threadIdx.x;
     const std::int64_t row_of_b = std::int64_t{blockIdx.x} * 16 + threadIdx.y;
@@ -68,8 +70,8 @@ __device__ double value_at(const Matrix& m, std::int64_t row, std::int64_t col) 
 }
 
 // One block of tile_groups warps: each thread one sum. 64 rows of the outputs at a time stand in shared memory.
-__global__ void subset_kernel(Matrix outputs, const double* shift, const std::uint64_t* columns, std::int64_t words, std::int64_t groups,
-                              double* sums) {
+__global__ void subset_kernel(Matrix outputs, const double* shift, const std::uint64_t* columns, std::int64_t words,
+                              std::int64_t groups, double* sums) {
     __shared__ double y[64][tile_outputs];
     const std::int64_t k = std::int64_t{blockIdx.y} * tile_groups + threadIdx.y;
     const std::int64_t j = std::int64_t{blockIdx.x} * tile_outputs + threadIdx.x;
@@ -92,7 +94,8 @@ __global__ void subset_kernel(Matrix outputs, const double* shift, const std::ui
         if (word % (block_rows / 64) == block_rows / 64 - 1 || word == words - 1) {
             levels[used++] = block;
             block = 0;
-            for (std::int64_t n = word / (block_rows / 64) + 1; n % 2 == 0; n /= 2, --used) levels[used - 2] += levels[used - 1];
+            for (std::int64_t n = word / (block_rows / 64) + 1; n % 2 == 0; n /= 2, --used)
+                levels[used - 2] += levels[used - 1];
         }
     }
     for (; used > 1; --used) levels[used - 2] += levels[used - 1];
@@ -105,7 +108,8 @@ void cuda_gram(const Masks& masks, std::int64_t* counts, std::uintptr_t stream_a
     if (masks.groups == 0) return;
     const cudaStream_t stream = stream_at(stream_address);
     const std::int64_t words = (masks.rows + 63) / 64;
-    const Scratch<std::uint64_t> columns(static_cast<std::int64_t>(checked_size("packed", {masks.groups, words})), stream);
+    const Scratch<std::uint64_t> columns(static_cast<std::int64_t>(checked_size("packed", {masks.groups, words})),
+                                         stream);
     if (words > 0) make_columns(masks, words, columns.get(), stream);
     const unsigned side = blocks_for(masks.groups, 16, "groups");
     if (side > 65535) throw ArgumentError("groups", "too many for one launch on the GPU");
@@ -113,16 +117,18 @@ void cuda_gram(const Masks& masks, std::int64_t* counts, std::uintptr_t stream_a
     check(cudaGetLastError(), "Gram matrix on the GPU");
 }
 
-void cuda_subset_sums(const Masks& masks, const Matrix& outputs, const double* shift, double* sums, std::uintptr_t stream_address) {
+void cuda_subset_sums(const Masks& masks, const Matrix& outputs, const double* shift, double* sums,
+                      std::uintptr_t stream_address) {
     if (masks.groups == 0 || outputs.cols == 0) return;
     const cudaStream_t stream = stream_at(stream_address);
     const std::int64_t words = (masks.rows + 63) / 64;
-    const Scratch<std::uint64_t> columns(static_cast<std::int64_t>(checked_size("packed", {masks.groups, words})), stream);
+    const Scratch<std::uint64_t> columns(static_cast<std::int64_t>(checked_size("packed", {masks.groups, words})),
+                                         stream);
     if (words > 0) make_columns(masks, words, columns.get(), stream);
     const unsigned down = blocks_for(masks.groups, tile_groups, "groups");
     if (down > 65535) throw ArgumentError("groups", "too many for one launch on the GPU");
-    subset_kernel<<<dim3(blocks_for(outputs.cols, tile_outputs, "outputs"), down), dim3(tile_outputs, tile_groups), 0, stream>>>(
-        outputs, shift, columns.get(), words, masks.groups, sums);
+    subset_kernel<<<dim3(blocks_for(outputs.cols, tile_outputs, "outputs"), down), dim3(tile_outputs, tile_groups), 0,
+                    stream>>>(outputs, shift, columns.get(), words, masks.groups, sums);
     check(cudaGetLastError(), "subset sums on the GPU");
 }
 

@@ -4,9 +4,10 @@
 //   pixels outside of the image are 0 (black) before they are normalised
 //
 // Layout: in is (height, width, channels) bytes; out is (channels, height, width) or (height, width, channels) floats.
-// Cost: per row one copy of width * channels bytes into scratch (only if it is shifted), one split into planes (only for NCHW
-// with several channels), one pass byte -> float. What lost: one loop with the general index in it (the compiler cannot
-// vectorise it, 6 times slower); a 256-entry table per channel in place of the multiplication (gathers, 3 times slower).
+// Cost: per row one copy of width * channels bytes into scratch (only if it is shifted), one split into planes (only
+// for NCHW with several channels), one pass byte -> float. What lost: one loop with the general index in it (the
+// compiler cannot vectorise it, 6 times slower); a 256-entry table per channel in place of the multiplication (gathers,
+// 3 times slower).
 
 // Copies `width` pixels starting `dx` pixels into the row, black where there are none.
 void shift_row(const uint8_t* row, int64_t width, int64_t channels, int64_t dx, uint8_t* out) {
@@ -26,8 +27,8 @@ void convert_reversed(const uint8_t* __restrict in, int64_t count, float scale, 
     for (int64_t i = 0; i < count; ++i) out[i] = static_cast<float>(in[count - 1 - i]) * scale + bias;
 }
 
-void convert_row(const uint8_t* __restrict in, int64_t count, const float* __restrict scale, const float* __restrict bias,
-                 float* __restrict out) {
+void convert_row(const uint8_t* __restrict in, int64_t count, const float* __restrict scale,
+                 const float* __restrict bias, float* __restrict out) {
     for (int64_t i = 0; i < count; ++i) out[i] = static_cast<float>(in[i]) * scale[i] + bias[i];
 }
 
@@ -59,8 +60,10 @@ void mirror(const uint8_t* __restrict in, int64_t width, int64_t channels, uint8
         for (int64_t c = 0; c < channels; ++c) out[x * channels + c] = in[(width - 1 - x) * channels + c];
 }
 
-void gather_image(const GatherPlan& plan, const uint8_t* image, int64_t dy, int64_t dx, bool flip, float* out, uint8_t* scratch) {
-    const int64_t width = plan.width, channels = plan.channels, row_bytes = width * channels, plane = plan.height * width;
+void gather_image(const GatherPlan& plan, const uint8_t* image, int64_t dy, int64_t dx, bool flip, float* out,
+                  uint8_t* scratch) {
+    const int64_t width = plan.width, channels = plan.channels, row_bytes = width * channels,
+                  plane = plan.height * width;
     uint8_t* shifted = scratch;
     uint8_t* split_or_mirrored = scratch + row_bytes;
     for (int64_t y = 0; y < plan.height; ++y) {

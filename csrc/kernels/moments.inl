@@ -3,10 +3,10 @@
 //   gram[i, j] = popcount(column i & column j)
 //   sums[k, j] = sum over rows r with bit r of column k of (outputs[r, j] - shift[j]), in float64
 //
-// Subset sums take 4 rows at a time ("four Russians"): the 16 possible sums of 4 rows are tabulated for a tile of 16 outputs,
-// and each group adds the one that its 4 bits select. The order of additions is part of the contract, the same for every
-// instruction set and on the GPU: within 4 rows from the first to the last, starting at 0; then the sums of 4 rows one after
-// another within a block of 256 rows; then blocks in a binary tree (moments.cpp).
+// Subset sums take 4 rows at a time ("four Russians"): the 16 possible sums of 4 rows are tabulated for a tile of 16
+// outputs, and each group adds the one that its 4 bits select. The order of additions is part of the contract, the same
+// for every instruction set and on the GPU: within 4 rows from the first to the last, starting at 0; then the sums of 4
+// rows one after another within a block of 256 rows; then blocks in a binary tree (moments.cpp).
 //
 // Layout: 8 tables of 16 x 16 doubles (16 KB, L1) serve 32 rows; sums are (groups, 16), 64 KB for 512 groups (L2).
 // Cost for m models, K groups, n outputs: m/4 * K * n additions, whatever alpha is, against alpha * m * K * n directly.
@@ -21,8 +21,8 @@
 #define PYDT_LANE_BYTES 16
 #endif
 typedef double Lanes __attribute__((vector_size(PYDT_LANE_BYTES)));
-// The same at any multiple of 8 bytes. Loads go through it: memcpy of several vectors at once is split into halves by GCC 12,
-// which then wait for each other (4 times slower).
+// The same at any multiple of 8 bytes. Loads go through it: memcpy of several vectors at once is split into halves by
+// GCC 12, which then wait for each other (4 times slower).
 typedef double LooseLanes __attribute__((vector_size(PYDT_LANE_BYTES), aligned(8)));
 constexpr int64_t lanes = sizeof(Lanes) / sizeof(double);
 constexpr int64_t tile_lanes = sum_cols / lanes;
@@ -57,7 +57,8 @@ struct Double {
 };
 
 template <class Type>
-void load_rows(const Matrix& m, const double* shift, int64_t row0, int64_t rows, int64_t col0, int64_t cols, int64_t ld, double* out) {
+void load_rows(const Matrix& m, const double* shift, int64_t row0, int64_t rows, int64_t col0, int64_t cols, int64_t ld,
+               double* out) {
     typedef typename Type::Raw Raw;
     for (int64_t r = 0; r < rows; ++r, out += ld) {
         const uint8_t* in = m.data + (row0 + r) * m.row_stride + col0 * m.col_stride;
@@ -78,7 +79,8 @@ void load_rows(const Matrix& m, const double* shift, int64_t row0, int64_t rows,
 }
 
 // out[r * ld + j] = outputs[row0 + r, col0 + j] - shift[col0 + j]
-void load(const Matrix& m, const double* shift, int64_t row0, int64_t rows, int64_t col0, int64_t cols, int64_t ld, double* out) {
+void load(const Matrix& m, const double* shift, int64_t row0, int64_t rows, int64_t col0, int64_t cols, int64_t ld,
+          double* out) {
     if (m.type == Float::f16) load_rows<Half>(m, shift, row0, rows, col0, cols, ld, out);
     if (m.type == Float::f32) load_rows<Single>(m, shift, row0, rows, col0, cols, ld, out);
     if (m.type == Float::f64) load_rows<Double>(m, shift, row0, rows, col0, cols, ld, out);
@@ -102,7 +104,8 @@ void subset_block(const Matrix& outputs, const double* shift, int64_t row0, int6
             for (int bit = 0; bit < 4; ++bit) {
                 const auto* row = reinterpret_cast<const Lanes*>(y + (quad * 4 + bit) * sum_cols);
                 for (int set = 0; set < 1 << bit; ++set)
-                    for (int64_t v = 0; v < tile_lanes; ++v) table[quad][set | 1 << bit][v] = table[quad][set][v] + row[v];
+                    for (int64_t v = 0; v < tile_lanes; ++v)
+                        table[quad][set | 1 << bit][v] = table[quad][set][v] + row[v];
             }
         }
         const uint64_t* words = columns + start / 64 * stride;
@@ -123,8 +126,8 @@ void subset_block(const Matrix& outputs, const double* shift, int64_t row0, int6
     }
 }
 
-void moment_block(const Matrix& outputs, const double* shift, int64_t row0, int64_t rows, int64_t col0, int64_t cols, double* sums,
-                  double* squares) {
+void moment_block(const Matrix& outputs, const double* shift, int64_t row0, int64_t rows, int64_t col0, int64_t cols,
+                  double* sums, double* squares) {
     double y[moment_cols];
     memset(sums, 0, static_cast<size_t>(cols) * sizeof(double));
     memset(squares, 0, static_cast<size_t>(cols) * sizeof(double));
@@ -137,8 +140,8 @@ void moment_block(const Matrix& outputs, const double* shift, int64_t row0, int6
     }
 }
 
-void gram_tile(const uint64_t* a, int64_t rows_a, const uint64_t* b, int64_t rows_b, int64_t stride, int64_t words, int64_t* counts,
-               int64_t ld) {
+void gram_tile(const uint64_t* a, int64_t rows_a, const uint64_t* b, int64_t rows_b, int64_t stride, int64_t words,
+               int64_t* counts, int64_t ld) {
     for (int64_t i = 0; i < rows_a; ++i)
         for (int64_t j = 0; j < rows_b; ++j) {
             int64_t common = 0;

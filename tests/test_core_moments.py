@@ -1,0 +1,189 @@
+"""Bit-packed masks, Gram matrix, subset sums, column moments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import oracle_core as oracle
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from pydt import _core
+
+FLOATS = [np.float16, np.float32, np.float64]
+ROWS = st.one_of(st.integers(0, 20), st.sampled_from([31, 32, 33, 63, 64, 65, 255, 256, 257, 513, 1290]))
+GROUPS = st.one_of(st.integers(0, 20), st.sampled_from([63, 64, 65, 130, 511, 513]))
+COLS = st.one_of(st.integers(0, 5), st.sampled_from([15, 16, 17, 63, 64, 65, 130]))
+
+
+def random_masks(rows: int, groups: int, seed: int, alpha: float = 0.4) -> NDArray[np.bool_]:
+    return np.random.default_rng(seed).random((rows, groups)) < alpha
+
+
+def misaligned(array: NDArray[Any]) -> NDArray[Any]:
+    """The same values one byte off every alignment."""
+    raw = np.empty(array.nbytes + 1, np.uint8)[1:]
+    out = np.frombuffer(raw.data, array.dtype).reshape(array.shape)
+    out[...] = array
+    return out
+
+
+LAYOUTS = {
+    "dense": lambda y: y,
+    "by column": np.asfortranarray,
+    "columns backwards": lambda y: y[:, ::-1],
+    "rows backwards": lambda y: y[::-1],
+    "every second": lambda y: np.repeat(np.repeat(y, 2, axis=0), 2, axis=1)[::2, ::2],
+    "one row for all": lambda y: np.broadcast_to(y[:1], y.shape),
+    "misaligned": misaligned,
+    "other type beside": lambda y: np.rec.fromarrays([np.zeros(y.shape, np.int8), y])["f1"],
+}
+
+
+@given(rows=ROWS, groups=GROUPS, seed=st.integers(0, 2**32))
+@settings(max_examples=60, deadline=None)
+def test_pack_and_unpack(rows: int, groups: int, seed: int) -> None:
+    masks = random_masks(rows, groups, seed)
+    packed = _core.pack(masks)
+    np.testing.assert_array_equal(packed, np.packbits(masks, axis=1, bitorder="little"))
+    np.testing.assert_array_equal(_core.pack(masks.astype(np.uint8)), packed)
+    back = _core.unpack(packed, groups)
+    assert back.dtype == np.bool_
+    np.testing.assert_array_equal(back, masks)
+
+
+@given(rows=ROWS, groups=GROUPS, seed=st.integers(0, 2**32), threads=st.integers(1, 3))
+@settings(max_examples=60, deadline=None)
+def test_gram(rows: int, groups: int, seed: int, threads: int) -> None:
+    masks = random_masks(rows, groups, seed)
+    np.testing.assert_array_equal(_core.gram(_core.pack(masks), groups, threads), oracle.gram(masks))
+
+
+def test_gram_of_more_rows_than_one_tile_of_words() -> None:
+    masks = random_masks(64 * 512 + 70, 9, 0)
+    np.testing.assert_array_equal(_core.gram(_core.pack(masks), 9, 2), oracle.gram(masks))
+
+
+@given(
+    rows=ROWS,
+    groups=GROUPS,
+    cols=COLS,
+    dtype=st.sampled_from(FLOATS),
+    layout=st.sampled_from(sorted(LAYOUTS)),
+    seed=st.integers(0, 2**32),
+)
+@settings(max_examples=120, deadline=None)
+def test_sums(rows: int, groups: int, cols: int, dtype: type[np.floating], layout: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    masks = random_masks(rows, groups, seed)
+    values = (1000 + 10 ** rng.uniform(-6, 4, (rows, cols)) * rng.normal(size=(rows, cols))).astype(dtype)
+    outputs = LAYOUTS[layout](values) if values.size else values
+    shift = rng.normal(1000, 1, cols)
+    scale = np.abs(outputs.astype(np.float64) - shift).sum(axis=0, initial=1) if cols else 1.0
+    # what one rounding can cost; a value goes through 4 + 64 + log2(blocks) additions, for the moments 256 + log2(blocks)
+    step = 2**-53 * scale
+
+    sums = _core.subset_sums(_core.pack(masks), groups, outputs, shift, 1)
+    assert sums.shape == (groups, cols)
+    assert (np.abs(sums - oracle.subset_sums(masks, outputs, shift)) <= 80 * step).all()
+
+    first, second = _core.column_moments(outputs, shift, 1)
+    want_first, want_second = oracle.column_moments(outputs, shift)
+    assert (np.abs(first - want_first) <= 270 * step).all()
+    np.testing.assert_allclose(second, want_second, rtol=270 * 2**-53)
+
+
+@pytest.mark.parametrize("rows", [1, 5, 256, 1000, 256 * 7 + 3])
+def test_subset_sums_are_added_in_the_promised_order(rows: int) -> None:
+    """Bit for bit: what is written today must come out the same tomorrow, on other machines and on the GPU."""
+    rng = np.random.default_rng(rows)
+    masks, outputs, shift = random_masks(rows, 11, rows), rng.normal(size=(rows, 19)), rng.normal(size=19)
+    sums = _core.subset_sums(_core.pack(masks), 11, outputs, shift, 1)
+    np.testing.assert_array_equal(sums, oracle.subset_sums_in_order(masks, outputs, shift))
+
+
+def test_threads_do_not_change_a_bit() -> None:
+    rng = np.random.default_rng(1)
+    masks, outputs, shift = random_masks(700, 600, 1), rng.normal(size=(700, 201)), rng.normal(size=201)
+    packed = _core.pack(masks)
+    results = []
+    for threads in (1, 2, 5):
+        sums = _core.subset_sums(packed, 600, outputs, shift, threads)
+        moments = _core.column_moments(outputs, shift, threads)
+        results.append([x.tobytes() for x in (sums, *moments, _core.gram(packed, 600, threads))])
+    assert results[0] == results[1] == results[2]
+
+
+def test_every_half_is_read_exactly() -> None:
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)[None, :]
+    sums, _ = _core.column_moments(halves, np.zeros(2**16), 1)
+    np.testing.assert_array_equal(sums, halves[0].astype(np.float64))
+
+
+def test_nan_and_infinity_reach_only_the_groups_that_kept_the_row() -> None:
+    rng = np.random.default_rng(2)
+    masks, outputs, shift = random_masks(300, 40, 2), rng.normal(size=(300, 20)), np.zeros(20)
+    outputs[17, 3] = np.nan
+    outputs[120, 5] = np.inf
+    sums = _core.subset_sums(_core.pack(masks), 40, outputs, shift, 1)
+    np.testing.assert_array_equal(np.isnan(sums[:, 3]), masks[17])
+    np.testing.assert_array_equal(np.isposinf(sums[:, 5]), masks[120])
+    assert np.isfinite(np.delete(sums, [3, 5], axis=1)).all()
+    first, second = _core.column_moments(outputs, shift, 1)
+    assert np.isnan(first[3])
+    assert np.isnan(second[3])
+    assert np.isfinite(np.delete(first, [3, 5])).all()
+
+
+def test_reads_a_memory_map_in_place(tmp_path: Path) -> None:
+    """Sixteen columns, far apart, of half a gigabyte of which the file system stores almost nothing."""
+    path = tmp_path / "outputs.npy"
+    written = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(16, 2**23))
+    written[5, :: 2**19] = 3
+    del written
+    outputs = np.load(path, mmap_mode="r")[:, :: 2**19]
+    masks = random_masks(16, 10, 3)
+    sums = _core.subset_sums(_core.pack(masks), 10, outputs, np.zeros(16), 1)
+    np.testing.assert_array_equal(sums, np.where(masks[5, :, None], 3.0, 0.0).repeat(16, axis=1))
+
+
+PACKED = np.zeros((4, 2), np.uint8)
+Y = np.zeros((4, 3))
+SHIFT = np.zeros(3)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda: _core.pack(np.array([[0, 1], [1, 2]], np.uint8)), ValueError, r"^masks: row 1, group 1 is 2"),
+        (lambda: _core.pack(np.zeros((2, 2), np.int64)), TypeError, r"^masks: must be bool or uint8, not int64"),
+        (lambda: _core.pack(np.zeros(4, np.bool_)), ValueError, r"^masks: must have 2 dimensions"),
+        (lambda: _core.pack(np.zeros((4, 6), np.bool_).T), ValueError, r"^masks: must be C-contiguous"),
+        (lambda: _core.unpack(PACKED, 8), ValueError, r"^packed: has 2 bytes a row; 8 groups take 1"),
+        (lambda: _core.unpack(PACKED, -1), ValueError, r"^groups: -1 is negative"),
+        (lambda: _core.unpack(PACKED + np.uint8(8), 10), ValueError, r"^packed: row 0 has bits set beyond group 9"),
+        (lambda: _core.gram(PACKED, 17, 1), ValueError, r"^packed: has 2 bytes a row"),
+        (lambda: _core.gram(PACKED[:, ::2], 8, 1), ValueError, r"^packed: must be C-contiguous"),
+        (lambda: _core.gram(PACKED.astype(bool), 16, 1), TypeError, r"^packed: must be uint8, not bool"),
+        (lambda: _core.gram(PACKED + np.uint8(128), 15, 1), ValueError, r"^packed: row 0 has bits"),
+        (lambda: _core.gram(PACKED, 16, 0), ValueError, r"^threads: 0 is not 1 or more"),
+        (lambda: _core.gram(np.zeros((0, 2**40), np.uint8), 2**43, 1), ValueError, r"^groups: too large"),
+        (lambda: _core.subset_sums(PACKED, 16, Y[:3], SHIFT, 1), ValueError, r"^outputs: has 3 rows, but there are 4"),
+        (lambda: _core.subset_sums(PACKED, 16, Y.astype(int), SHIFT, 1), TypeError, r"^outputs: must be float16"),
+        (lambda: _core.subset_sums(PACKED, 16, Y.astype(">f8"), SHIFT, 1), TypeError, r"^outputs: must be float16"),
+        (lambda: _core.subset_sums(PACKED, 16, Y.tolist(), SHIFT, 1), TypeError, r"^outputs: must be a numpy array"),
+        (lambda: _core.subset_sums(PACKED, 16, Y[0], SHIFT, 1), ValueError, r"^outputs: must have 2 dimensions"),
+        (lambda: _core.subset_sums(PACKED, 16, Y, SHIFT[:2], 1), ValueError, r"^shift: has 2 entries, not 3"),
+        (lambda: _core.subset_sums(PACKED, 16, Y, SHIFT.astype("f"), 1), TypeError, r"^shift: must be float64"),
+        (lambda: _core.subset_sums(PACKED, 16, Y, SHIFT, -1), ValueError, r"^threads: "),
+        (lambda: _core.column_moments(Y, np.zeros(4), 1), ValueError, r"^shift: has 4 entries, not 3"),
+        (lambda: _core.column_moments(Y.astype(np.complex64), SHIFT, 1), TypeError, r"^outputs: must be float16"),
+    ],
+)
+def test_errors_name_the_argument(call: Any, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        call()
