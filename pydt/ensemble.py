@@ -42,14 +42,6 @@ _TRIES = 2  # an exception may be bad luck once
 _LIVES = 3  # a process may be killed by something else twice
 
 
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during a run: what is finished is stored. `stored` and `total` count rows; the text says how to go on."""
-
-    def __init__(self, stored: int, total: int, folder: Path) -> None:
-        self.stored, self.total = stored, total
-        super().__init__(f"stopped: {stored} of {total} rows are stored in {folder}; the same command continues")
-
-
 @dataclass(frozen=True, eq=False)
 class Plan:
     """What to train and what to look at: one row per row of the design.
@@ -187,7 +179,7 @@ def run(
     Raises:
         StoreError: the folder cannot be written, or a row gave other numbers than the ones stored.
         PydtError: a row raised twice, or killed its worker three times; all finished rows are stored.
-        Interrupted: Ctrl-C; all finished rows are stored.
+        KeyboardInterrupt: Ctrl-C; all finished rows are stored, its text says how many and how to continue.
     """
     if rows is not None:
         _check(plan.context, rows)
@@ -383,7 +375,7 @@ def _drive(
                 for future in wait(running, timeout=0.2, return_when=FIRST_COMPLETED).done:
                     collect(future)
                 if stop:
-                    raise Interrupted(stored, total, store.folder)
+                    raise KeyboardInterrupt
                 view.tick()
         except BaseException as error:
             for future in list(running):
@@ -391,9 +383,8 @@ def _drive(
                     with contextlib.suppress(PydtError):  # the first error is the one to tell
                         collect(future)
             if isinstance(error, KeyboardInterrupt):
-                interrupted = Interrupted(stored, total, store.folder)
-                view.say(str(interrupted))
-                raise interrupted from None
+                done = f"{stored} of {total} rows are stored in {store.folder}"
+                raise KeyboardInterrupt(f"stopped: {done}; the same command continues") from None
             raise
 
 

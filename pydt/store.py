@@ -35,6 +35,7 @@ FORMAT = 1
 OUTPUTS = ("logit", "margin", "softmax margin", "probability", "correct", "prediction")
 HALVES = {"score": 0, "report": 1}
 _REWRITTEN = "run the same plan again: it writes this file anew"
+_LARGEST_HEADER = 1 << 24
 _OLD = 24 * 3600.0  # seconds after which a temporary file is nobody's, even if its process id has been given away again
 
 
@@ -147,7 +148,8 @@ def encode(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> byt
     """A safetensors file with one metadata entry, "pydt": JSON with a SHA-256 over the rest of it and the arrays."""
     from safetensors.numpy import save
 
-    tensors = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
+    # C order, and one byte order: the checksum is of what a reader will see
+    tensors = {name: np.asarray(a, a.dtype.newbyteorder("<"), order="C") for name, a in sorted(arrays.items())}
     signed = {**metadata, "sha256": _checksum(tensors, metadata)}
     # Several metadata entries would be written in the order of a hash map: two equal rows would not be equal bytes.
     return bytes(save(tensors, metadata={"pydt": canonical_json(signed)}))
@@ -188,15 +190,32 @@ def _suggest(name: object, known: Sequence[str]) -> str:
 
 
 def _read(path: Path) -> bytes:
-    """The bytes of a regular file; a pipe or a device under its name would block or never end."""
+    """The bytes of a regular file, whose size fits its header if it has one.
+
+    A pipe or a device under its name would block or never end, and a sparse file of terabytes would fill the memory.
+    """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise StoreError("is not a regular file")
-        return path.read_bytes()
+            raise StoreError("is damaged (not a regular file)")
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if path.suffix == ".safetensors":
+                header = int.from_bytes(file.read(8), "little")
+                if header > min(size - 8, _LARGEST_HEADER):
+                    raise StoreError("is damaged (its header does not fit)")
+                tensors = json.loads(file.read(header))
+                tensors.pop("__metadata__")
+                ends = [tensor["data_offsets"][1] for tensor in tensors.values()]
+                if max(ends, default=0) != size - 8 - header:
+                    raise StoreError("is damaged (its size does not fit)")
+                file.seek(0)
+            return file.read()
     except FileNotFoundError:
         raise
     except OSError as error:
         raise StoreError(f"cannot be read ({error.strerror or error})", str(path)) from error
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise StoreError(f"is damaged ({type(error).__name__})") from error
 
 
 @dataclass(frozen=True)
@@ -516,8 +535,8 @@ class Store:
     def failure_test(self, plan: Any = None, permutations: int = 999) -> tuple[int, int, float]:
         """Whether failures go with some units: failed rows, finished rows (failed ones included), p.
 
-        The statistic is the largest |z| over the units of the hypergeometric count "failed rows that kept the unit";
-        its distribution comes from permuting which rows failed. p = (1 + number at least as large) / (1 + permutations).
+        The statistic is the largest |z|, over the units, of the hypergeometric count "failed rows that kept the unit".
+        Its distribution comes from permuting which rows failed: p = (1 + number as large or larger) / (1 + permutations).
         """
         record = self.plan(plan)
         good, bad, _ = self._sorted(record)

@@ -1,6 +1,6 @@
 """Rows that cost 50 ms of sleep and a little numpy: what the store and the ensemble are tested with.
 
-Workers import this module by name. Run as `python -c "import stub_rows; stub_rows.main()" FOLDER ROWS WORKERS` it is a
+Workers import this module by name. `python -c "import stub_rows; stub_rows.main()" FOLDER ROWS WORKERS SECONDS` is a
 driver that tests can kill.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from pydt.ensemble import Context, Plan, run
-from pydt.errors import TrainError
+from pydt.errors import DataError, TrainError
 from pydt.files import digest
 from pydt.store import Outcome, Row
 
@@ -139,6 +139,8 @@ def stub_row(context: Context, row: Row, tasks: tuple[StubTask, ...]) -> dict[st
                 return {task.digest: Outcome({"primitives": np.full((4, 1, EXAMPLES), np.nan)}) for task in tasks}
             case "fail":
                 return {task.digest: Outcome(status="failed", reason="diverged") for task in tasks}
+            case "refuse":
+                raise DataError("truncated", "images/7.png", "delete it")
             case "forget":
                 return {}
             case "unpicklable":
@@ -155,5 +157,5 @@ def plan(rows: int, **recipe: Any) -> Plan:
 
 
 def main() -> None:
-    folder, rows, workers = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    run(plan(rows, seconds=0.05), folder, workers=workers, runner=stub_row, progress=len(sys.argv) > 4)
+    folder, rows, workers, seconds = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+    run(plan(rows, seconds=seconds), folder, workers=workers, runner=stub_row, progress=False)

@@ -1,0 +1,496 @@
+"""The ensemble: any executor gives the same bytes, only what is missing is computed, nothing outlives its driver."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import stub_rows
+from stub_rows import GROUPS, StubDesign, StubRecipe, StubSource, StubTask, plan, stub_row
+
+import pydt.design
+from pydt.ensemble import Plan, row_seeds, run, run_rows
+from pydt.errors import ConfigError, DataError, DesignError, PydtError, StoreError
+from pydt.store import Row, Store
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a store that must be the same after equal runs."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "log.jsonl"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def calls(folder: Path) -> Counter[str]:
+    """How often each row was asked for which tasks: "seed task,task"."""
+    return Counter(line.rsplit(" ", 1)[0] for line in (folder / "calls").read_text().splitlines())
+
+
+def log(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def go(plan: Plan, folder: Path, executor: Executor | None = None, **more: Any) -> Store:
+    """Run without a progress display; in a thread unless told otherwise, which is the quickest."""
+    if executor is None and "workers" not in more:
+        with ThreadPoolExecutor(1) as executor:
+            return run(plan, folder, executor, runner=stub_row, progress=False, **more)
+    return run(plan, folder, executor, runner=stub_row, progress=False, **more)
+
+
+# ---- the same store, whoever computes it
+
+
+def test_same_bytes_with_any_number_of_workers_and_any_executor(tmp_path: Path) -> None:
+    job = plan(30, folder=str(tmp_path), what="fail")
+    go(job, tmp_path / "one", workers=1)
+    expected = contents(tmp_path / "one")
+    assert len(expected) == 30 + 3  # rows, store.json, task, plan
+    go(job, tmp_path / "two", workers=2)
+    with ThreadPoolExecutor(3) as threads:
+        go(job, tmp_path / "threads", threads)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as processes:
+        go(job, tmp_path / "processes", processes)
+    for name in ("two", "threads", "processes"):
+        assert contents(tmp_path / name) == expected
+    environment = {line.split()[-1] for line in (tmp_path / "calls").read_text().splitlines()[:60]}
+    assert environment == {"1"}
+
+
+def test_store_holds_what_the_runner_gave_in_plan_order(tmp_path: Path) -> None:
+    job = plan(12)
+    store = go(job, tmp_path, workers=2)
+    np.testing.assert_array_equal(store.masks(), np.asarray(job.design))
+    assert [row.seed for row in store.rows()] == list(range(1, 13))
+    outputs = store.outputs("digits", "logit", "all")
+    for i, row in enumerate(job.rows()):
+        given = stub_rows.outcome(job.context, row, job.tasks[0])
+        np.testing.assert_allclose(outputs[i], given.arrays["primitives"][0].mean(0), rtol=1e-6)
+    assert Store(tmp_path).outputs(job.tasks[0], "logit", "all").tobytes() == outputs.tobytes()
+
+
+def test_seeds_come_from_the_plan_and_never_change_with_its_length() -> None:
+    assert row_seeds(5, 100)[:10] == row_seeds(5, 10)
+    assert len(set(row_seeds(5, 100)) | set(row_seeds(6, 100))) == 200
+    assert all(0 <= seed < 2**31 for seed in row_seeds(5, 100))
+    assert max(row_seeds(5, 100)) > 2**29
+    job = Plan(StubSource(), design=StubDesign(4), recipe=StubRecipe(), tasks=[StubTask()], seed=5)
+    assert tuple(row.seed for row in job.rows()) == row_seeds(5, 4)
+
+
+def test_a_real_design_comes_back_from_the_store_alone(tmp_path: Path) -> None:
+    design = pydt.design.random(GROUPS, 8, seed=3)
+    go(Plan(StubSource(), design=design, recipe=StubRecipe(), tasks=[StubTask()]), tmp_path)
+    store = Store(tmp_path)
+    assert store.design().digest == design.digest
+    np.testing.assert_array_equal(store.masks(), np.asarray(design))
+    assert store.names() == tuple(f"class {i}" for i in range(GROUPS))
+
+
+def test_examples_in_no_unit_are_always_kept() -> None:
+    keep = plan(1).context.keep_examples(Row([1, 0, 0, 0, 0, 1], 0))
+    assert np.flatnonzero(keep).tolist() == [0, 1, 10, 11, 12, 13]
+
+
+# ---- only what is missing
+
+
+def test_only_missing_cells_are_computed_and_one_training_serves_all_its_tasks(tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    store = go(plan(3, folder=folder), tmp_path / "s")
+    assert calls(tmp_path) == {"1 digits": 1, "2 digits": 1, "3 digits": 1}
+    go(plan(3, folder=folder), tmp_path / "s")
+    assert calls(tmp_path).total() == 3
+
+    go(plan(5, folder=folder), tmp_path / "s")  # more models
+    assert calls(tmp_path) == {f"{i} digits": 1 for i in range(1, 6)}
+
+    two = replace(plan(5, folder=folder), tasks=(StubTask(), StubTask("letters")))  # one more target
+    Path(store.path(store.plan().keys[1][0])).unlink()  # and one cell lost
+    both = go(two, tmp_path / "s")
+    fresh = calls(tmp_path) - Counter({f"{i} digits": 1 for i in range(1, 6)})
+    assert fresh == {"1 letters": 1, "2 digits,letters": 1, "3 letters": 1, "4 letters": 1, "5 letters": 1}
+    assert both.outputs("letters").shape == both.outputs("digits").shape == (5, 20)
+    assert not np.allclose(both.outputs("letters"), both.outputs("digits"))
+    assert {plan.kind: len(plan.rows) for plan in both.plans().values()} == {"design": 5}
+    assert len(both.plans()) == 3
+
+
+def test_any_list_of_rows_shares_the_store(tmp_path: Path) -> None:
+    job = plan(4, folder=str(tmp_path))
+    go(job, tmp_path / "s")
+    rows = [Row(job.design.masks[2], 3, "drop top"), Row(np.ones(GROUPS), 77, "full"), Row(np.ones(GROUPS), 77, "full")]
+    with ThreadPoolExecutor(1) as threads:
+        arms = run_rows(
+            job.source, "class", job.recipe, job.tasks, rows, tmp_path / "s", threads, runner=stub_row, progress=False
+        )
+    # the first is a row of the design under another kind, the last two are one training
+    assert calls(tmp_path) - Counter({f"{i} digits": 1 for i in range(1, 5)}) == {"77 digits": 1}
+    assert arms.finished().tolist() == [0, 1, 2]
+    assert [row.kind for row in arms.rows()] == ["drop top", "full", "full"]
+    design = Store(tmp_path / "s")
+    np.testing.assert_array_equal(arms.outputs("digits", "correct")[0], design.outputs("digits", "correct")[2])
+    again = go(job, tmp_path / "s", rows=rows)
+    assert again.plan().digest == arms.plan().digest
+
+
+def test_damaged_rows_are_computed_again(tmp_path: Path) -> None:
+    job = plan(6, folder=str(tmp_path))
+    store = go(job, tmp_path / "s")
+    expected = contents(tmp_path / "s")
+    for i, keys in enumerate(store.plan().keys[:3]):
+        data = bytearray(store.path(keys[0]).read_bytes())
+        data[len(data) // (i + 2)] ^= 16
+        store.path(keys[0]).write_bytes(data)
+    (tmp_path / "s" / "plans" / f"{job.digest}.json").write_text("{}")
+    go(job, tmp_path / "s")
+    found = {name: data for name, data in contents(tmp_path / "s").items() if not name.startswith("quarantine")}
+    assert found == expected
+    assert calls(tmp_path) == {f"{i} digits": 2 if i <= 3 else 1 for i in range(1, 7)}
+    assert len(list((tmp_path / "s" / "quarantine").iterdir())) == 4
+    assert [entry["event"] for entry in log(tmp_path / "s")].count("quarantine") == 4
+
+
+_race: list[Any] = []
+
+
+def _racing(context: Any, row: Row, tasks: Any) -> Any:
+    store, *cell = _race.pop()
+    store.put(*cell)  # as a second driver would, on a machine that computes something else
+    return stub_row(context, row, tasks)
+
+
+def test_rows_that_give_other_numbers_are_refused(tmp_path: Path) -> None:
+    job = plan(2)
+    store = go(job, tmp_path)
+    key = store.plan().keys[0][0]
+    stored, metadata = store.get(key), store.metadata(key)
+    store.path(key).unlink()
+    _race.append(
+        (Store(tmp_path), key, replace(stored, arrays={"primitives": stored.arrays["primitives"] * 2}), metadata)
+    )
+    with ThreadPoolExecutor(1) as threads, pytest.raises(StoreError, match="different result"):
+        run(job, tmp_path, threads, runner=_racing, progress=False)
+
+
+# ---- rows that do not go well
+
+
+@pytest.mark.parametrize(("what", "reason"), [("fail", "diverged"), ("nan", "not all finite")])
+def test_failed_rows_are_results(what: str, reason: str, tmp_path: Path) -> None:
+    job = plan(21, what=what, folder=str(tmp_path))
+    store = go(job, tmp_path / "s", workers=1)
+    assert [i for i, _, _ in store.failed()] == [9, 19]
+    assert all(reason in text for _, _, text in store.failed())
+    assert len(store.masks()) == len(store.outputs("digits")) == 19
+    assert store.failure_test()[:2] == (2, 21)
+    go(job, tmp_path / "s")
+    assert calls(tmp_path).total() == 21
+
+
+@pytest.mark.parametrize("what", ["raise once", "die once"])
+def test_bad_luck_is_tried_again(what: str, tmp_path: Path) -> None:
+    go(plan(11), tmp_path / "whole")
+    store = go(plan(11, what=what, folder=str(tmp_path)), tmp_path / "s", workers=2)
+    assert contents(tmp_path / "s") == contents(tmp_path / "whole")
+    assert len(store.masks()) == 11
+    assert calls(tmp_path)["10 digits"] == 2
+    assert [entry["row"] for entry in log(tmp_path / "s") if entry["event"] in ("error", "worker died")] == [9]
+
+
+@pytest.mark.parametrize(
+    ("what", "tries", "pattern"),
+    [
+        ("raise", 2, r"row 9 \(design row with seed 10.*raised twice(?s:.*)KeyError: 'a bug in the runner'"),
+        ("die", 3, r"row 9 .*killed its worker 3 times"),
+        ("forget", 1, r"row 9 .*gave no outcome for task 'digits'"),
+        ("unpicklable", 2, r"row 9 (?s:.*)pickle"),
+        ("refuse", 1, r"row 9 .*images/7.png: truncated. delete it"),
+    ],
+)
+def test_a_row_that_cannot_be_computed_is_named_and_the_rest_is_kept(
+    what: str, tries: int, pattern: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError if what == "refuse" else PydtError, match=pattern):
+        go(plan(10, what=what, folder=str(tmp_path)), tmp_path / "s", workers=1)
+    assert calls(tmp_path)["10 digits"] == tries
+    assert Store(tmp_path / "s").finished().tolist() == list(range(9))
+    assert len(go(plan(10), tmp_path / "s").masks()) == 10
+
+
+def test_runner_that_gives_no_arrays_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(PydtError, match="gave 'primitives' as function"):
+        go(plan(10, what="unpicklable"), tmp_path)
+
+
+def test_broken_foreign_executor_is_named_and_the_rest_is_kept(tmp_path: Path) -> None:
+    processes = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    with processes, pytest.raises(PydtError, match="fresh executor"):
+        go(plan(10, what="die"), tmp_path, processes, workers=1)
+    assert len(Store(tmp_path).masks()) >= 8
+
+
+def test_functions_of_the_script_and_closures_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    def closure(context: Any, row: Row, tasks: Any) -> Any:
+        return {}
+
+    with pytest.raises(ConfigError, match="top"):
+        run(plan(2), tmp_path, workers=1, runner=closure, progress=False)
+    script = "import sys, stub_rows, pydt\ndef mine(*a): pass\npydt.run(stub_rows.plan(2), sys.argv[1], runner=mine)"
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], env=environment(), capture_output=True, text=True
+    )
+    assert "'mine' is defined in the script itself" in done.stderr
+    assert done.returncode == 1
+
+
+# ---- what is asked
+
+
+def _with(**changes: Any) -> Any:
+    def make() -> Plan:
+        given = {"source": StubSource(), "design": StubDesign(3), "recipe": StubRecipe(), "tasks": [StubTask()]}
+        return Plan(**{**given, **changes})
+
+    return make
+
+
+class EverythingInUnits(StubSource):
+    def units(self, by: str) -> tuple[np.ndarray, tuple[str, ...]]:
+        return np.arange(14) % GROUPS, tuple("abcdef")
+
+
+class EmptyUnit(StubSource):
+    def units(self, by: str) -> tuple[np.ndarray, tuple[str, ...]]:
+        return np.arange(14) % (GROUPS - 1), tuple("abcdef")
+
+
+class Nothing(StubDesign):
+    def __init__(self) -> None:
+        super().__init__(3)
+        self.masks[1] = False
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "pattern"),
+    [
+        (_with(tasks=[]), ConfigError, "tasks: is empty"),
+        (_with(tasks=[StubTask(), StubTask()]), ConfigError, "two tasks are called 'digits'"),
+        (_with(seeds=[1, 2]), ConfigError, "2 seeds for 3 rows"),
+        (_with(design=StubDesign(3, groups=5)), DesignError, r"5 groups for the 6 units.*groups=6"),
+        (_with(design=Nothing(), source=EverythingInUnits()), DesignError, "row 1: keeps nothing"),
+        (_with(source=EmptyUnit()), DataError, "no examples in f"),
+    ],
+)
+def test_plans_that_cannot_mean_anything(make: Any, kind: type[PydtError], pattern: str) -> None:
+    with pytest.raises(kind, match=pattern) as caught:
+        make()
+    assert caught.value.mend
+
+
+def test_a_row_without_units_may_train_on_what_is_always_kept() -> None:
+    assert len(_with(design=Nothing())().rows()) == 3
+
+
+def test_plan_has_a_digest_of_everything() -> None:
+    make = [
+        _with(),
+        _with(source=StubSource("other")),
+        _with(by="font"),
+        _with(design=StubDesign(3, seed=1)),
+        _with(tasks=[StubTask("letters")]),
+        _with(seeds=[1, 2, 3]),
+        _with(seed=1),
+        _with(recipe=StubRecipe(threads=2)),
+    ]
+    assert len({plan().digest for plan in make}) == len(make)
+    assert _with()().digest == _with()().digest
+    with pytest.raises(AttributeError):
+        _with()().by = "font"  # type: ignore[misc]
+
+
+def test_unwritable_folder_is_named_before_any_training(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"file/store.*choose a folder"):
+        go(plan(2, folder=str(tmp_path)), tmp_path / "file" / "store")
+    assert not (tmp_path / "calls").exists()
+    with pytest.raises(ConfigError, match="workers"):
+        go(plan(2), tmp_path / "s", workers=0)
+
+
+# ---- what is shown and logged
+
+
+def test_log_has_a_line_per_row(tmp_path: Path) -> None:
+    go(plan(11, what="warn"), tmp_path, workers=1)
+    lines = {entry["row"]: entry for entry in log(tmp_path)}
+    assert sorted(lines) == list(range(11))
+    assert lines[9]["warnings"] == ["RuntimeWarning: something odd"]
+    assert lines[0]["warnings"] == []
+    assert lines[0]["pid"] != os.getpid()
+    assert lines[0]["seconds"] >= 0
+    assert lines[0]["host"]
+    assert lines[0]["versions"]["numpy"] == np.__version__
+
+
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_live_on_a_terminal_plain_elsewhere_and_silent_on_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    go(plan(4), tmp_path / "silent")
+    out = capsys.readouterr()
+    assert out.out == out.err == ""
+
+    with ThreadPoolExecutor(1) as threads:
+        run(plan(11, what="fail"), tmp_path / "plain", threads, runner=stub_row)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2  # the rows are quicker than the next line is due
+    assert lines[0].startswith("11 rows")
+    assert lines[1].startswith("11/11 rows")
+    assert "1 failed" in lines[1]
+
+    monkeypatch.setattr("pydt.ensemble._View.every", 0.0)
+    with ThreadPoolExecutor(1) as threads:
+        run(plan(13), tmp_path / "plain", threads, runner=stub_row)
+    text = capsys.readouterr().err
+    assert "13 rows, 11 are stored already" in text
+    assert "a minute" in text
+    assert "latest accuracy" in text
+
+    screen = Screen()
+    monkeypatch.setattr(sys, "stderr", screen)
+    with ThreadPoolExecutor(1) as threads:
+        run(plan(15), tmp_path / "plain", threads, runner=stub_row)
+    assert "15/15 rows" in screen.getvalue()
+
+
+class Counting(ThreadPoolExecutor):
+    open = most = 0
+
+    def submit(self, function: Any, /, *arguments: Any, **named: Any) -> Future[Any]:
+        future = super().submit(function, *arguments, **named)
+        self.open += 1
+        self.most = max(self.most, self.open)
+        future.add_done_callback(lambda _: setattr(self, "open", self.open - 1))
+        return future
+
+
+def test_few_rows_are_in_flight(tmp_path: Path) -> None:
+    with Counting(2) as threads:
+        go(plan(40, seconds=0.002), tmp_path, threads)
+    assert 2 <= threads.most <= 4
+
+
+# ---- kills
+
+
+MARKER = "PYDT_TEST_MARKER"
+
+
+def environment(marker: str = "") -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parent), MARKER: marker}
+
+
+def start(folder: Path, rows: int, marker: str, seconds: float = 0.05, **more: Any) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", "import stub_rows; stub_rows.main()", str(folder), str(rows), "2", str(seconds)]
+    return subprocess.Popen(command, env=environment(marker), start_new_session=True, **more)
+
+
+def alive(marker: str) -> list[int]:
+    """Processes that carry a marker in their environment and are not zombies."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and f"{MARKER}={marker}".encode() in (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+    return found
+
+
+def wait_for(condition: Any, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.005)
+    return bool(condition())
+
+
+@pytest.fixture
+def marker() -> Iterator[str]:
+    name = uuid.uuid4().hex
+    yield name
+    for pid in alive(name):
+        os.kill(pid, signal.SIGKILL)
+
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+
+
+@linux
+def test_fifty_kills_then_the_same_command_gives_the_same_store(tmp_path: Path, marker: str) -> None:
+    rows, dice = 400, random.Random(0)
+    go(plan(rows), tmp_path / "whole")
+    folder, grown = tmp_path / "killed", set()
+    for kill in range(50):
+        driver = start(folder, rows, marker)
+        if kill % 3 == 0 and wait_for(lambda: len(alive(marker)) > 1, 1.0):
+            time.sleep(dice.random() * 0.3)
+            for worker in [pid for pid in alive(marker) if pid != driver.pid][:1]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker, signal.SIGKILL)
+        time.sleep(dice.random() * 0.8)
+        with contextlib.suppress(ProcessLookupError):
+            (os.killpg if kill % 2 else os.kill)(driver.pid, signal.SIGKILL)
+        driver.wait()
+        assert wait_for(lambda: not alive(marker), 2.0), f"left after kill {kill}: {alive(marker)}"
+        grown.add(len(list(folder.glob("rows/*/*.safetensors"))))
+    assert len(grown) > 5  # the kills fell into the work, not before or after it
+    go(plan(rows), folder)
+    assert contents(folder) == contents(tmp_path / "whole")
+
+
+@linux
+def test_workers_in_the_middle_of_a_long_row_die_with_their_driver(tmp_path: Path, marker: str) -> None:
+    driver = start(tmp_path, 4, marker, seconds=300)
+    assert wait_for(lambda: len(alive(marker)) == 3, 30)
+    time.sleep(1.0)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    assert wait_for(lambda: not alive(marker), 2.0)
+
+
+@linux
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_stops_says_so_and_the_same_command_continues(times: int, tmp_path: Path, marker: str) -> None:
+    driver = start(tmp_path, 60, marker, stderr=subprocess.PIPE)
+    assert wait_for(lambda: len(list(tmp_path.glob("rows/*/*.safetensors"))) > 3, 30)
+    for _ in range(times):
+        os.killpg(driver.pid, signal.SIGINT)  # as a terminal does: to the driver and to its workers
+    text = driver.communicate(timeout=30)[1].decode()
+    assert driver.returncode == -signal.SIGINT  # what a shell shows as 130
+    assert wait_for(lambda: not alive(marker), 2.0)
+    stored = len(list(tmp_path.glob("rows/*/*.safetensors")))
+    assert f"stopped: {stored} of 60 rows are stored in {tmp_path}; the same command continues" in text
+    assert text.count("Traceback") == 1  # the driver's own
+    assert 3 < stored < 60
+    assert len(go(plan(60), tmp_path).masks()) == 60

@@ -1,0 +1,509 @@
+"""The store: what is read is what was written, or an error; whatever died in between."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from safetensors import safe_open
+from scipy.stats import fisher_exact
+
+import pydt.files
+from pydt.errors import ConfigError, DesignError, StoreError
+from pydt.store import OUTPUTS, Outcome, Record, Row, Store, decode, derive, encode, result_key, source_key
+
+KEY = "ab" + 30 * "0"
+OTHER = "cd" + 30 * "1"
+GOOD = Outcome({"primitives": np.arange(24, dtype=np.float32).reshape(4, 2, 3)}, {"accuracy": 0.5, "epochs": 3})
+METADATA = {"seed": 1, "code": "x"}
+
+
+def logits(seed: int, draws: int = 3, examples: int = 10, classes: int = 4) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 3, (draws, examples, classes))
+
+
+def primitives(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The four primitives of float (draws, examples, classes), the slow way."""
+    out = np.empty((4, *values.shape[:2]), np.float32)
+    for d, i in np.ndindex(values.shape[:2]):
+        others = np.delete(values[d, i], labels[i])
+        row = values[d, i, labels[i]], others.max(), np.log(np.exp(others).sum()), values[d, i].argmax()
+        out[:, d, i] = row
+    return out
+
+
+def record(rows: list[Row], tasks: tuple[str, ...] = ("t",), design: dict[str, Any] | None = None) -> Record:
+    plain = tuple({"digest": name, "name": f"task {name}", "target": "g", "settings": {}} for name in tasks)
+    names = tuple(f"unit {i}" for i in range(rows[0].groups))
+    kind = "rows" if design is None else "design"
+    return Record(kind, "source", "units", "class", names, "recipe", {"lr": 0.1}, plain, design, 0, tuple(rows))
+
+
+def filled(folder: Path, models: int, failures: tuple[int, ...] = (), tasks: tuple[str, ...] = ("t",)) -> Store:
+    """A store with a plan of random rows; model i's logits come from seed i (task t) or 1000 + i (others)."""
+    random = np.random.default_rng(5)
+    plan = record([Row(random.random(11) < 0.5, i, "design") for i in range(models)], tasks, {"kind": "stub"})
+    store = Store.create(folder)
+    store.put_plan(plan)
+    labels = np.arange(10) % 4
+    half = np.array([0, 1, 1, 0, 0, 1, 0, 1, 1, 1], np.uint8)
+    for column, task in enumerate(tasks):
+        store.put_task(task, {"labels": labels, "half": half, "ids": np.arange(10) + 50})
+        for i, keys in enumerate(plan.keys):
+            if i in failures:
+                outcome = Outcome(status="failed", reason=f"loss of {i}")
+            else:
+                outcome = Outcome({"primitives": primitives(logits(i + 1000 * column), labels)}, {"n": i})
+            store.put(keys[column], outcome, METADATA)
+    return store
+
+
+# ---- rows and keys
+
+
+@given(st.lists(st.booleans(), max_size=40))
+def test_row_keeps_its_mask(mask: list[bool]) -> None:
+    row = Row(mask, 3)
+    assert row.mask.tolist() == mask
+    assert row.groups == len(mask)
+    assert Row(row.keep, 3, groups=len(mask)) == row
+
+
+@pytest.mark.parametrize("keep", [[0, 2], [[0, 1]], [0.5]])
+def test_row_refuses_what_is_no_mask(keep: Any) -> None:
+    with pytest.raises(DesignError, match=r"Row\.keep"):
+        Row(keep, 0)
+    with pytest.raises(DesignError, match="packed"):
+        Row(b"\1\1", 0, groups=3)
+
+
+def test_keys_depend_on_everything_that_decides_the_numbers_and_on_nothing_else() -> None:
+    row = Row([1, 0, 1], 7)
+    base = source_key("s", "u", row, "r")
+    assert base == source_key("s", "u", Row([1, 0, 1], 7, "another kind"), "r")
+    others = [
+        source_key("S", "u", row, "r"),
+        source_key("s", "U", row, "r"),
+        source_key("s", "u", Row([1, 0, 1], 8), "r"),
+        source_key("s", "u", Row([1, 0, 0], 7), "r"),
+        source_key("s", "u", Row([1, 0, 1, 0], 7), "r"),
+        source_key("s", "u", row, "R"),
+    ]
+    assert len({base, *others}) == 7
+    assert result_key(base, "a") != result_key(base, "b")
+
+
+# ---- one file
+
+
+def test_file_is_plain_safetensors_with_one_metadata_key(tmp_path: Path) -> None:
+    store = Store.create(tmp_path)
+    assert store.put(KEY, GOOD, METADATA)
+    path = tmp_path / "rows" / "ab" / f"{KEY}.safetensors"
+    with safe_open(path, "numpy") as file:
+        assert list(file.metadata()) == ["pydt"]
+        text = json.loads(file.metadata()["pydt"])
+        np.testing.assert_array_equal(file.get_tensor("primitives"), GOOD.arrays["primitives"])
+    assert text["seed"] == 1
+    assert text["status"] == "ok"
+    assert text["scalars"] == {"accuracy": 0.5, "epochs": 3}
+    fresh = Store(tmp_path)
+    assert fresh.done(KEY)
+    assert fresh.get(KEY).scalars == GOOD.scalars
+    assert fresh.metadata(KEY)["code"] == "x"
+    assert not fresh.done(OTHER)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    arrays(
+        st.sampled_from([np.float32, np.float16, np.int64, np.uint8, np.bool_]), array_shapes(min_dims=0, min_side=0)
+    ),
+    st.dictionaries(st.text(max_size=5), st.one_of(st.integers(-9, 9), st.text(max_size=5), st.none()), max_size=3),
+    st.data(),
+)
+def test_damage_is_never_read_as_data(array: np.ndarray, metadata: dict[str, Any], data: st.DataObject) -> None:
+    metadata.pop("sha256", None)
+    whole = encode({"a": array}, metadata)
+    assert whole == encode({"a": array.copy()}, dict(reversed(metadata.items())))
+    assert whole == encode({"a": array.astype(array.dtype.newbyteorder(">"))}, metadata)
+    found, described = decode(whole)
+    assert found["a"].dtype == array.dtype
+    assert found["a"].shape == array.shape
+    assert found["a"].tobytes() == array.tobytes()
+    assert described == metadata
+
+    with pytest.raises(StoreError, match="damaged"):
+        decode(whole[: data.draw(st.integers(0, len(whole) - 1))])
+    with pytest.raises(StoreError, match="damaged"):
+        decode(whole + data.draw(st.binary(min_size=1, max_size=9)))
+
+
+def test_every_truncation_and_every_flipped_bit_is_seen() -> None:
+    whole = encode({"b": np.arange(3, dtype=np.int16), "a": np.float32([1.5])}, {"seed": 3, "reason": None})
+    arrays, metadata = decode(whole)
+    for length in range(len(whole)):
+        with pytest.raises(StoreError, match="damaged"):
+            decode(whole[:length])
+    harmless = 0
+    for bit in range(8 * len(whole)):
+        broken = bytearray(whole)
+        broken[bit // 8] ^= 1 << bit % 8
+        try:
+            found, described = decode(bytes(broken))
+        except StoreError:
+            continue
+        harmless += 1  # a padding blank may turn into another kind of blank: the content is the same
+        assert described == metadata
+        assert {name: array.tobytes() for name, array in found.items()} == {n: a.tobytes() for n, a in arrays.items()}
+    assert harmless <= 8
+
+
+def _bomb() -> bytes:
+    text = b'{"__metadata__":{"pydt":"' + b"[" * 50_000 + b'"}}'
+    return struct.pack("<Q", len(text)) + text
+
+
+HOSTILE = {
+    "empty": b"",
+    "no header": struct.pack("<Q", 0),
+    "negative": struct.pack("<q", -1) + b"{}",
+    "huge": struct.pack("<Q", 1 << 62) + b"{}",
+    "not JSON": struct.pack("<Q", 4) + b"\xff\xfe{}",
+    "list": struct.pack("<Q", 2) + b"[]",
+    "no metadata": struct.pack("<Q", 2) + b"{}",
+    "nesting": _bomb(),
+    "pickle": b"\x80\x04\x95\x0b\x00\x00\x00\x00\x00\x00\x00\x8c\x07builtin\x94.",
+    "overflow": (
+        lambda text: struct.pack("<Q", len(text)) + text
+    )(b'{"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,0]},"__metadata__":{"pydt":"{}"}}'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_file_goes_to_quarantine(name: str, tmp_path: Path) -> None:
+    store = Store.create(tmp_path)
+    path = store.path(KEY)
+    path.parent.mkdir()
+    path.write_bytes(HOSTILE[name])
+    assert not store.done(KEY)
+    assert not path.exists()
+    moved = list((tmp_path / "quarantine").iterdir())
+    assert [file.read_bytes() for file in moved] == [HOSTILE[name]]
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert log[0]["event"] == "quarantine"
+    assert "damaged" in log[0]["reason"]
+    assert store.put(KEY, GOOD, METADATA)
+    assert Store(tmp_path).done(KEY)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "sparse"])
+def test_what_is_no_file_neither_blocks_nor_fills_the_memory(kind: str, tmp_path: Path) -> None:
+    store = Store.create(tmp_path)
+    path = store.path(KEY)
+    path.parent.mkdir()
+    if kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.write_bytes(encode(GOOD.arrays, METADATA))
+        os.truncate(path, 1 << 43)
+    assert not store.done(KEY)
+    assert store.put(KEY, GOOD, METADATA)
+
+
+def test_reading_a_damaged_cell_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    store = filled(tmp_path, 3)
+    store.masks()
+    path = store.path(store.plan().keys[1][0])
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(StoreError, match=r"checksum.*quarantine.*run the same plan again"):
+        store.outputs("t")
+    assert store.missing().tolist() == [1]
+    assert store.finished().tolist() == [0, 2]
+    assert store.outputs("t").shape == (2, 4)
+
+
+def test_file_under_another_name_is_refused(tmp_path: Path) -> None:
+    store = Store.create(tmp_path)
+    store.put(KEY, GOOD, METADATA)
+    store.path(OTHER).parent.mkdir()
+    os.replace(store.path(KEY), store.path(OTHER))
+    assert not store.done(OTHER)
+
+
+def test_same_result_twice_is_harmless_another_one_is_refused(tmp_path: Path) -> None:
+    store = Store.create(tmp_path)
+    assert store.put(KEY, GOOD, METADATA)
+    before = store.path(KEY).read_bytes()
+    assert not store.put(KEY, GOOD, {**METADATA, "code": "a newer version"})
+    arrays = {"primitives": GOOD.arrays["primitives"] + np.float32(1e-3)}
+    for other in (Outcome(arrays, GOOD.scalars), Outcome(GOOD.arrays, {}), Outcome(status="failed", reason="x")):
+        with pytest.raises(StoreError, match="different result"):
+            store.put(KEY, other, METADATA)
+        with pytest.raises(StoreError, match="different result"):
+            Store(tmp_path).put(KEY, other, METADATA)
+    assert store.path(KEY).read_bytes() == before
+
+
+class Killed(BaseException):
+    """The process ends here: nobody catches it."""
+
+
+def _bytes(folder: Path) -> dict[str, bytes]:
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "log.jsonl"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize(
+    "fault", [Killed(), OSError(errno.ENOSPC, "No space left on device"), OSError(errno.EIO, "I/O error")]
+)
+def test_fault_at_every_system_call_leaves_all_or_nothing(
+    fault: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = [(KEY, GOOD), (OTHER, Outcome(status="failed", reason="diverged"))]
+
+    def write(folder: Path) -> None:
+        store = Store.create(folder)
+        store.put_task("t", {"labels": np.arange(3)})
+        store.put_plan(record([Row([1, 0], 0)]))
+        for key, outcome in cells:
+            store.put(key, outcome, METADATA)
+
+    write(tmp_path / "whole")
+    expected = _bytes(tmp_path / "whole")
+    n, happened = 0, True
+    while happened:
+        folder = tmp_path / str(n)
+        with monkeypatch.context() as patch:
+            count, fatal = 0, n + 1
+            for module, name in ((os, "fsync"), (os, "replace"), (os, "open"), (pydt.files, "open")):
+                real = getattr(module, name, open)
+
+                def trip(*args: Any, _real: Any = real, _fatal: int = fatal, **kwargs: Any) -> Any:
+                    nonlocal count
+                    count += 1
+                    if count == _fatal:
+                        raise fault
+                    return _real(*args, **kwargs)
+
+                patch.setattr(module, name, trip, raising=False)
+            with contextlib.suppress(Killed, StoreError):
+                write(folder)
+            happened = count > n
+        if (folder / "store.json").exists():
+            for key, outcome in cells:
+                store = Store(folder)
+                if store.done(key):
+                    assert store.get(key).status == outcome.status
+            assert not (folder / "quarantine").exists()
+        write(folder)
+        assert _bytes(folder) == expected
+        n += 1
+    assert n > 20
+
+
+# ---- a store
+
+
+def test_folder_that_cannot_be_written_is_named_before_anything_is_done(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"file/store.*choose a folder you may write to"):
+        Store.create(tmp_path / "file" / "store")
+
+
+def test_existing_store_that_became_unwritable_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Store.create(tmp_path)
+
+    def refuse(path: Path, data: bytes) -> None:
+        raise StoreError("cannot be written", str(path))
+
+    monkeypatch.setattr("pydt.store.write_atomic", refuse)
+    with pytest.raises(StoreError, match="cannot be written"):
+        Store.create(tmp_path)
+
+
+def test_no_store_a_damaged_one_and_a_newer_one(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="holds no store"):
+        Store(tmp_path)
+    (tmp_path / "store.json").write_text("{")
+    with pytest.raises(StoreError, match="damaged"):
+        Store(tmp_path)
+    (tmp_path / "store.json").write_text('{"format":99}')
+    with pytest.raises(StoreError, match="format 99"):
+        Store(tmp_path)
+
+
+def test_only_abandoned_temporary_files_are_removed(tmp_path: Path) -> None:
+    Store.create(tmp_path)
+    (tmp_path / "rows" / "ab").mkdir()
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    gone = [
+        tmp_path / "rows" / "ab" / f".{KEY}.safetensors.{dead.pid}.tmp",
+        tmp_path / "rows" / "ab" / f".{OTHER}.safetensors.{os.getpid()}.tmp",
+        tmp_path / f".store.json.{dead.pid}.tmp",
+        tmp_path / "rows" / f".old.{os.getppid()}.tmp",
+    ]
+    alive = tmp_path / "rows" / "ab" / f".{KEY}.safetensors.{os.getppid()}.tmp"
+    for path in [*gone, alive]:
+        path.write_text("half a")
+    os.utime(gone[-1], (0, 0))
+    Store.create(tmp_path)
+    assert alive.exists()
+    assert not any(path.exists() for path in gone)
+
+
+def test_rows_masks_and_outputs_stay_together_when_rows_fail(tmp_path: Path) -> None:
+    filled(tmp_path, 6, failures=(1, 4), tasks=("t", "v"))
+    store = Store(tmp_path)
+    plan = store.plan()
+    assert store.finished().tolist() == [0, 2, 3, 5]
+    assert [(i, row.seed, reason) for i, row, reason in store.failed()] == [(1, 1, "loss of 1"), (4, 4, "loss of 4")]
+    np.testing.assert_array_equal(store.masks(), [plan.rows[i].mask for i in (0, 2, 3, 5)])
+    assert [row.seed for row in store.rows()] == [0, 2, 3, 5]
+    assert [scalars["n"] for scalars in store.scalars("v")] == [0, 2, 3, 5]
+    assert store.names() == tuple(f"unit {i}" for i in range(11))
+    assert store.outputs("v").shape == store.outputs("task v").shape == (4, 4)
+
+    # a cell of one task alone does not make a finished row
+    store.path(plan.keys[3][1]).unlink()
+    store = Store(tmp_path)
+    assert store.finished().tolist() == [0, 2, 5]
+    assert store.missing().tolist() == [3]
+    assert len(store.outputs("t")) == 3
+
+
+@pytest.mark.parametrize("half", ["score", "report", "all"])
+def test_outputs_are_the_papers_formulas_averaged_over_draws(half: str, tmp_path: Path) -> None:
+    store = filled(tmp_path, 3)
+    examples = store.examples("t", half)
+    assert examples["ids"].tolist() == {"score": [50, 53, 54, 56], "report": [51, 52, 55, 57, 58, 59]}.get(
+        half, list(range(50, 60))
+    )
+    for model in range(3):
+        values = logits(model)[:, examples["ids"] - 50].astype(np.float64)
+        labels = examples["labels"]
+        at = np.arange(len(labels))
+        probability = (np.exp(values) / np.exp(values).sum(-1, keepdims=True))[:, at, labels]
+        correct = values[:, at, labels]
+        others = values.copy()
+        others[:, at, labels] = -np.inf
+        expected = {
+            "logit": correct.mean(0),
+            "margin": (correct - others.max(-1)).mean(0),
+            "softmax margin": np.log(probability / (1 - probability)).mean(0),
+            "probability": probability.mean(0),
+            "correct": (values.argmax(-1) == labels).mean(0),
+            "prediction": [np.bincount(votes).argmax() for votes in values.argmax(-1).T],
+        }
+        assert sorted(expected) == sorted(OUTPUTS)
+        for name, value in expected.items():
+            found = store.outputs("t", name, half)
+            assert found.dtype == np.float32
+            np.testing.assert_allclose(found[model], value, rtol=2e-4, atol=2e-5)
+
+
+def test_extreme_log_odds_overflow_nowhere() -> None:
+    extreme = np.float32([[[1e4, -1e4]], [[0, 0]], [[-1e4, 1e4]], [[0, 1]]])
+    np.testing.assert_array_equal(derive(extreme, np.array([0, 0]), "probability"), [[1, 0]])
+
+
+def test_unknown_names_are_answered_with_the_known_ones(tmp_path: Path) -> None:
+    store = filled(tmp_path, 2)
+    with pytest.raises(ConfigError, match="did you mean 'margin'"):
+        store.outputs("t", "margn")
+    with pytest.raises(ConfigError, match="'score'"):
+        store.outputs("t", half="scor")
+    with pytest.raises(StoreError, match="'task t'"):
+        store.outputs("task")
+    with pytest.raises(StoreError, match="no plan 'nothing'"):
+        store.masks("nothing")
+    with pytest.raises(ConfigError, match="unknown output"):
+        derive(np.zeros((4, 1)), np.zeros(1), "loss")
+
+
+def test_one_store_holds_many_plans(tmp_path: Path) -> None:
+    store = filled(tmp_path, 2)
+    first = store.plan()
+    arm = record([Row(np.ones(11, bool), 3, "full")])
+    store.put_plan(arm)
+    assert store.plan().digest == first.digest  # a list of rows is not the plan with a design
+    assert store.missing(arm).tolist() == store.missing(arm.digest).tolist() == [0]
+    assert store.masks(arm).shape == (0, 11)
+    assert store.outputs("t", plan=arm).shape == (0, 4)
+    with pytest.raises(StoreError, match="no design"):
+        store.design(arm)
+    filled(tmp_path, 3)
+    store = Store(tmp_path)
+    with pytest.raises(StoreError, match=rf"2 plans.*{first.digest}"):
+        store.plan()
+    assert sorted(len(plan.rows) for plan in store.plans().values()) == [1, 2, 3]
+    assert len(Store(tmp_path, first.digest).masks()) == 2
+
+
+def test_damaged_descriptions_are_refused_and_written_anew(tmp_path: Path) -> None:
+    store = filled(tmp_path, 2)
+    plan = tmp_path / "plans" / f"{store.plan().digest}.json"
+    whole = plan.read_bytes()
+    for broken in (whole[:-9], whole.replace(b"unit 1", b"unit 2"), b"\xff", b"[" * 50_000):
+        plan.write_bytes(broken)
+        with pytest.raises(StoreError, match=r"damaged.*run the same plan again"):
+            Store(tmp_path).plan()
+    task = tmp_path / "tasks" / "t.safetensors"
+    task.write_bytes(task.read_bytes()[:-1])
+    with pytest.raises(StoreError, match=r"damaged.*run the same plan again"):
+        Store(tmp_path, store.plan().digest).task("t")
+    filled(tmp_path, 2)
+    assert plan.read_bytes() == whole
+    assert Store(tmp_path).outputs("t").shape == (2, 4)
+    assert len(list((tmp_path / "quarantine").iterdir())) == 2
+    with pytest.raises(StoreError, match="other examples"):
+        store.put_task("t", {"labels": np.arange(3)})
+
+
+def test_log_survives_a_torn_line(tmp_path: Path) -> None:
+    store = Store.create(tmp_path)
+    store.log(event="a")
+    with open(tmp_path / "log.jsonl", "ab") as file:
+        file.write(b'{"event": "to')
+    store.log(event="b", odd=Path("x"))
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert [json.loads(lines[i])["event"] for i in (0, 2)] == ["a", "b"]
+
+
+def test_failure_test_agrees_with_fisher_on_one_unit(tmp_path: Path) -> None:
+    kept = np.arange(30) % 2 == 0
+    bad = (0, 2, 4, 6, 8, 10, 3)  # six of the seven failures kept the unit
+    store = Store.create(tmp_path)
+    plan = record([Row([1, kept[i]], i, "design") for i in range(30)], design={"kind": "stub"})
+    store.put_plan(plan)
+    for i, keys in enumerate(plan.keys):
+        store.put(keys[0], Outcome(status="failed", reason="x") if i in bad else GOOD, METADATA)
+    failed, total, p = store.failure_test(permutations=4999)
+    table = [[6, 1], [15 - 6, 15 - 1]]
+    assert (failed, total) == (7, 30)
+    assert p == pytest.approx(fisher_exact(table).pvalue, abs=0.02)
+
+
+def test_failure_test_without_failures_and_with_a_culprit(tmp_path: Path) -> None:
+    store = filled(tmp_path / "a", 40)
+    assert store.failure_test() == (0, 40, 1.0)
+    culprit = tuple(np.flatnonzero(store.masks()[:, 3])[:8])
+    assert filled(tmp_path / "b", 40, culprit).failure_test()[2] < 0.05
+    assert filled(tmp_path / "c", 40, tuple(range(40))).failure_test() == (40, 40, 1.0)
