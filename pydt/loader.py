@@ -171,7 +171,12 @@ class Loader:
         paths = [self.dataset.paths[p] for p in self.dataset.positions[ids]]
         if self.train not in self._pipelines:
             self._pipelines[self.train] = _Encoded(self.augment, self.train, self.batch_size, self.device)
-        images = self._pipelines[self.train].read(paths, _windows(self.seed, self._epoch, ids, self.augment.flip))
+        try:
+            images = self._pipelines[self.train].read(paths, _windows(self.seed, self._epoch, ids, self.augment.flip))
+        except DataError:
+            # A pipeline that has failed once runs no more.
+            del self._pipelines[self.train]
+            raise
         return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images
 
 

@@ -1,0 +1,62 @@
+"""Small data that every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pydt.data import Dataset, Target
+
+# Hundreds of tiny operations: more threads than one only wait for each other, and two test runs would fight.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Rendered glyphs go to a folder of this test run, never to the user's cache."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+def blobs(each: int, classes: int, seed: int, size: int = 12, noise: float = 40.0) -> tuple[np.ndarray, np.ndarray]:
+    """Grey images whose class is the place of a bright square: learnable in seconds. uint8 (n, size, size), int64 (n,)."""
+    random = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(classes), each)
+    images = random.normal(60, noise, (len(labels), size, size))
+    for image, label in zip(images, labels, strict=True):
+        y, x = divmod(int(label), 4)
+        top, left = 3 * y + random.integers(0, 2), 3 * x
+        image[top : top + 3, left : left + 3] += 120
+    return np.clip(images, 0, 255).astype(np.uint8), labels
+
+
+@pytest.fixture(scope="session")
+def source() -> Dataset:
+    """Eight classes of 20 images each, 12 x 12 grey."""
+    images, labels = blobs(20, 8, 0)
+    return Dataset.from_arrays(images, labels, [f"c{i}" for i in range(8)], name="blobs")
+
+
+@pytest.fixture(scope="session")
+def target() -> Target:
+    """Four classes of 45 images each: pool 40, validation 20, score 60, report 60."""
+    images, labels = blobs(45, 4, 1)
+    return Target(Dataset.from_arrays(images, labels, ["a", "b", "c", "d"], name="four blobs"))
+
+
+@pytest.fixture
+def folder_of_images(tmp_path: Path) -> Path:
+    """Three classes of seven JPEG files of varied sizes, with smooth content."""
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    for c in range(3):
+        (tmp_path / f"class {c}").mkdir()
+        for i in range(7):
+            height, width = random.integers(40, 120, 2)
+            y, x = np.mgrid[0:height, 0:width]
+            image = np.stack([255 * y / height, 255 * x / width, np.full((height, width), 60.0 * c)], axis=2)
+            Image.fromarray(image.astype(np.uint8)).save(tmp_path / f"class {c}" / f"{i}.jpg", quality=95)
+    return tmp_path
