@@ -1,0 +1,96 @@
+"""The shape of the package: what it shows, what importing it costs, in which order modules may know each other."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pydt
+
+ROOT = Path(pydt.__file__).parent
+ORDER = [
+    "errors", "files", "data", "glyphs", "design", "loader", "models", "train", "transfer", "store", "moments", "estimate",
+    "workers", "ensemble", "counterfactual", "figures", "words", "render", "report", "doctor", "cli",
+]  # fmt: skip
+LAZY = {"loader", "models", "train", "transfer"}  # the only modules that import torch when they are imported
+
+
+def imports(path: Path) -> list[tuple[str, bool]]:
+    """(module, whether at the top level) of each import in a file, type-checking blocks left out."""
+    tree = ast.parse(path.read_text())
+    skipped = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.dump(block.test)
+        for node in ast.walk(block)
+    }
+    found = []
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found += [(name.name, node in tree.body) for name in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"pydt.{a.name}" for a in node.names] if node.module == "pydt" else [node.module]
+            found += [(name, node in tree.body) for name in names]
+    return found
+
+
+def test_modules_only_know_those_above_them() -> None:
+    modules = {path.stem for path in ROOT.glob("*.py")} - {"__init__"}
+    assert modules == set(ORDER), "a new module needs a place in the order"
+    for module in modules:
+        for name, _ in imports(ROOT / f"{module}.py"):
+            if name.startswith("pydt.") and (other := name.split(".")[1]) in modules:
+                assert ORDER.index(other) < ORDER.index(module), f"{module} imports {other}, which stands below it"
+
+
+def test_heavy_packages_are_imported_where_they_are_used() -> None:
+    heavy = {"torch", "torchvision", "nvidia", "matplotlib", "sklearn", "scipy", "PIL", "rich", "jinja2", "typer"}
+    allowed = {(module, "torch") for module in LAZY} | {("cli", "typer")}
+    for path in ROOT.glob("*.py"):
+        for name, top in imports(path):
+            package = name.split(".")[0]
+            assert not top or package not in heavy or (path.stem, package) in allowed, f"{path.stem} imports {name} at its top"
+
+
+def test_nothing_is_pickled_or_evaluated() -> None:
+    for path in ROOT.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                name = ast.unparse(node.func)
+                assert name not in {"eval", "exec", "torch.load", "pickle.load", "yaml.load"}, f"{path.name}:{node.lineno}"
+                keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
+                if name == "np.load":
+                    assert keywords.get("allow_pickle") == "False", f"{path.name}:{node.lineno}"
+
+
+def test_import_loads_nothing_and_shows_everything() -> None:
+    code = (
+        "import sys, pydt; heavy = {'torch', 'numpy', 'rich', 'typer'} & set(sys.modules); assert not heavy, heavy; "
+        "import pydt.report, pydt.counterfactual; assert callable(pydt.report) and callable(pydt.counterfactual); "
+        "assert 'torch' not in sys.modules, 'reading a store must not import torch'; "
+        "assert all(getattr(pydt, name) is not None for name in pydt.__all__); print(len(pydt.__all__))"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 15
+
+
+def test_unknown_names_are_attribute_errors() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'influence'"):
+        _ = pydt.influence
+
+
+def test_errors_survive_another_process() -> None:
+    import pickle
+
+    from pydt.errors import DataError
+
+    error = pickle.loads(pickle.dumps(DataError("broken", "file 7", "replace it")))
+    assert (error.what, error.where, error.mend) == ("broken", "file 7", "replace it")
+    assert str(error) == "file 7: broken. replace it"

@@ -1,0 +1,144 @@
+"""Source training: it learns, it is repeatable, it fails loudly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pydt.data import Dataset
+from pydt.errors import ConfigError, DataError, TrainError
+from pydt.loader import Augment
+from pydt.models import build
+from pydt.train import Recipe, make_optimizer, train
+
+RECIPE = Recipe(network="convnet-4", epochs=3, batch_size=32, augment=Augment(crop_pad=1, mean=(0.3,), std=(0.2,)))
+
+
+def weights(module: nn.Module) -> torch.Tensor:
+    return torch.cat([v.flatten().double() for v in module.state_dict().values()])
+
+
+def own_network() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(144, 7))
+
+
+def no_features() -> nn.Module:
+    return nn.Conv2d(1, 3, 1)
+
+
+def test_it_learns_the_classes(source: Dataset) -> None:
+    trained = train(source, None, RECIPE, 0)
+    assert trained.metrics["source_accuracy"] > 0.6, "chance is 1/8"
+    assert trained.dim == 16
+    assert trained.features(source, [3, 1, 4]).shape == (3, 16)
+
+
+def test_equal_seeds_give_equal_bits_and_leave_the_callers_random_state_alone(source: Dataset) -> None:
+    torch.manual_seed(123)
+    expected = torch.rand(3)
+    torch.manual_seed(123)
+    keep = source.labels % 2 == 0
+    first, second, other = (train(source, keep, RECIPE, seed) for seed in (7, 7, 8))
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(weights(first.body), weights(second.body))
+    assert not torch.equal(weights(first.body), weights(other.body))
+
+
+def test_left_out_examples_are_never_seen(source: Dataset) -> None:
+    assert source.images is not None
+    keep = source.labels < 4
+    poisoned = source.images.copy()
+    poisoned[~keep] = 255 - poisoned[~keep]
+    other = Dataset.from_arrays(poisoned, source.labels, source.classes)
+    assert torch.equal(weights(train(source, keep, RECIPE, 1).body), weights(train(other, keep, RECIPE, 1).body))
+
+
+def test_features_are_truly_frozen(source: Dataset) -> None:
+    trained = train(source, None, RECIPE, 0)
+    before = weights(trained.body)
+    trained.body.train()
+    one = trained.features(source, range(40))
+    other = trained.features(source, range(10))
+    assert torch.equal(weights(trained.body), before), "batch-norm statistics must not move"
+    assert torch.allclose(one[:10], other, atol=1e-5), "an image's features must not depend on its neighbours"
+
+
+def test_batch_larger_than_the_subset_and_a_last_batch_of_one(source: Dataset) -> None:
+    keep = np.flatnonzero(source.labels < 2)[:33]
+    for batch_size in (1000, 32):
+        recipe = Recipe(network="convnet-4", epochs=2, batch_size=batch_size)
+        assert np.isfinite(train(source, keep, recipe, 0).metrics["source_loss"])
+
+
+def test_a_diverging_row_is_a_train_error(source: Dataset) -> None:
+    with pytest.raises(TrainError, match="loss became"):
+        train(source, None, Recipe(network="convnet-4", epochs=4, batch_size=16, lr=1e30), 0)
+
+
+def test_the_scratch_floor_is_untrained(source: Dataset) -> None:
+    recipe = Recipe(network="convnet-4", method="none")
+    trained = train(source, source.labels == 0, recipe, 5)
+    assert trained.metrics == {}
+    assert torch.equal(weights(trained.body), weights(train(source, None, recipe, 5).body))
+
+
+@pytest.mark.parametrize("network", ["resnet18", "convnet-4", own_network])
+def test_networks(source: Dataset, network: str | Callable[[], nn.Module]) -> None:
+    trained = train(source, np.arange(0, 160, 5), Recipe(network=network, epochs=1, batch_size=16, lr=0.01), 0)
+    assert trained.dim == {"resnet18": 512, "convnet-4": 16}.get(str(network), 7)
+    assert trained.features(source, [0, 1]).shape == (2, trained.dim)
+
+
+def test_other_torchvision_families_lose_their_classifier() -> None:
+    for name in ("mobilenet_v3_small", "squeezenet1_0"):
+        if name == "squeezenet1_0":
+            with pytest.raises(ConfigError, match="no linear classifier"):
+                build(name, 3)
+        else:
+            assert not any(isinstance(m, nn.Linear) and m.out_features == 1000 for m in build(name, 3).modules())
+
+
+@pytest.mark.parametrize("network", ["resnet1", "convnet-x", no_features, lambda: nn.Identity()])
+def test_bad_networks_are_config_errors(source: Dataset, network: str | Callable[[], nn.Module]) -> None:
+    with pytest.raises(ConfigError):
+        train(source, None, Recipe(network=network), 0)
+        _ = Recipe(network=network).digest
+
+
+def test_one_class_cannot_be_told_apart(source: Dataset) -> None:
+    with pytest.raises(DataError, match="only one class is kept"):
+        train(source, source.labels == 3, RECIPE, 0)
+
+
+def test_schedules() -> None:
+    parameter = nn.Parameter(torch.zeros(1))
+    rates: dict[str, list[float]] = {}
+    for schedule in ("triangular", "one-cycle"):
+        optimizer, scheduler = make_optimizer([parameter], Recipe(schedule=schedule, lr=0.5), 160)
+        rates[schedule] = []
+        for _ in range(160):
+            rates[schedule].append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
+    triangle = rates["triangular"]
+    # 0 -> peak at one eighth (epoch 2 of 16) -> 0, straight lines.
+    assert triangle[0] == 0
+    assert triangle[20] == pytest.approx(0.5)
+    assert triangle[10] == pytest.approx(0.25)
+    assert triangle[90] == pytest.approx(0.25)
+    assert triangle[159] == pytest.approx(0.5 / 140)
+    assert max(rates["one-cycle"]) == pytest.approx(0.5, rel=1e-3)
+    assert rates["one-cycle"][-1] < 1e-4
+
+
+def test_recipes_of_equal_content_have_equal_digests() -> None:
+    assert Recipe().digest == Recipe().digest
+    digests = {
+        Recipe().digest, Recipe(lr=0.9).digest, Recipe(threads=2).digest, Recipe(network="resnet18").digest,
+        Recipe(network=own_network).digest, Recipe(network=no_features).digest, Recipe(augment=Augment(crop_pad=1)).digest,
+    }  # fmt: skip
+    assert len(digests) == 7
