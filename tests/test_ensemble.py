@@ -494,3 +494,39 @@ def test_ctrl_c_stops_says_so_and_the_same_command_continues(times: int, tmp_pat
     assert text.count("Traceback") == 1  # the driver's own
     assert 3 < stored < 60
     assert len(go(plan(60), tmp_path).masks()) == 60
+
+
+def test_two_drivers_on_one_folder_do_no_harm(tmp_path: Path) -> None:
+    go(plan(40), tmp_path / "whole")
+    drivers = [start(tmp_path / "both", 40, "", seconds=0.01) for _ in range(2)]
+    assert [driver.wait(60) for driver in drivers] == [0, 0]
+    assert contents(tmp_path / "both") == contents(tmp_path / "whole")
+
+
+# ---- real rows
+
+
+def test_default_runner_trains_and_transfers_data_that_were_only_in_memory(tmp_path: Path) -> None:
+    from pydt.data import Dataset, Target
+    from pydt.train import Recipe, train
+    from pydt.transfer import Task, transfer
+
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (120, 16, 16), dtype=np.uint8)
+    source = Dataset.from_arrays(images, np.arange(120) % 4)
+    target = Target(Dataset.from_arrays(images[::-1].copy(), np.arange(120) % 3))
+    task = Task(target, shots=2, draws=2)
+    design = pydt.design.random(4, 3, seed=1)
+    job = Plan(source, design=design, recipe=Recipe(epochs=1, batch_size=16), tasks=[task])
+    store = run(job, tmp_path, workers=1, progress=False)
+    assert store.failed() == []
+
+    row = job.rows()[1]
+    expected = transfer(train(source, job.context.keep_examples(row), job.recipe, row.seed), task, row.seed)
+    np.testing.assert_array_equal(store.get(store.plan().keys[1][0]).arrays["primitives"], expected.primitives)
+    assert store.scalars(task)[1]["report_accuracy"] == expected.scalars["report_accuracy"]
+    assert "source_accuracy" in store.scalars(task)[1]
+    right = store.outputs(task, "correct", "report").astype(np.float64)
+    weights = store.examples(task, "report")["weights"]
+    np.testing.assert_allclose(right @ weights, [s["report_accuracy"] for s in store.scalars(task)], rtol=1e-6)
+    assert (tmp_path / "data").is_dir()
