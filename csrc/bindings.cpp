@@ -64,14 +64,16 @@ bool is_type(const py::array& array, char kind, py::ssize_t itemsize) {
     throw py::type_error(std::string(name) + ": must be " + expected + ", not " + std::string(py::str(array.dtype())));
 }
 
+bool aligned(const py::array& array) { return (array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0; }
+
 // A dense, aligned array of one type.
 template <class T>
 py::array dense(const py::object& value, const char* name, py::ssize_t dimensions) {
     py::array array = array_of(value, name, dimensions);
     const py::dtype type = py::dtype::of<T>();
     if (!is_type(array, type.kind(), type.itemsize())) wrong_type(array, name, std::string(py::str(type)).c_str());
-    constexpr int wanted = py::array::c_style | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-    if ((array.flags() & wanted) != wanted) throw ArgumentError(name, "must be C-contiguous and aligned");
+    if ((array.flags() & py::array::c_style) == 0 || !aligned(array))
+        throw ArgumentError(name, "must be C-contiguous and aligned");
     return array;
 }
 
@@ -132,7 +134,7 @@ bool dense_as(const py::array& array, std::initializer_list<py::ssize_t> order) 
 pydt::Batch batch_of(py::array& out) {
     if (!is_type(out, 'f', 4)) wrong_type(out, "out", "float32");
     if (!out.writeable()) throw ArgumentError("out", "is read-only");
-    if ((out.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) == 0) throw ArgumentError("out", "is not aligned");
+    if (!aligned(out)) throw ArgumentError("out", "is not aligned");
     const bool planes = dense_as(out, {0, 1, 2, 3});
     if (!planes && !dense_as(out, {0, 2, 3, 1}))
         throw ArgumentError("out", "must be dense, as NCHW or as channels_last");

@@ -4,8 +4,6 @@
 // Cost: one pass over the bytes. The transposition goes through 8 x 8 bit blocks held in one 64-bit word (Warren,
 // "Hacker's Delight", 7-3), 1 ms for 7,540 x 1,000. What lost: testing single bits, 15 times slower.
 #include <cstring>
-#include <initializer_list>
-#include <limits>
 
 #include "pydt.hpp"
 
