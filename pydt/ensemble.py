@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pydt import __version__
+from pydt.cells import Outcome, Row
 from pydt.errors import ConfigError, DataError, DesignError, PydtError, TrainError
 from pydt.files import digest
-from pydt.store import Outcome, Record, Row, Store
+from pydt.store import Record, Store
 from pydt.workers import Processes, WorkerDied, pack, work
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 Runner = Callable[["Context", Row, tuple[Any, ...]], dict[str, Outcome]]
 
 _SEED_STREAM = 7  # stream of the counter-based generator that gives row i its seed
+_MOST_PICTURED = 2000  # units; beyond that, example images would weigh more than the rows
 _TRIES = 2  # an exception may be bad luck once
 _LIVES = 3  # a process may be killed by something else twice
 
@@ -243,6 +245,7 @@ def _record(context: Context, rows: Sequence[Row], design: Design | None = None,
     return Record(
         kind="rows" if design is None else "design",
         source=context.source.digest,
+        source_facts={"name": context.source.name, "examples": len(context.source)},
         units=context.units_digest,
         by=str(context.by),
         names=context.units[1],
@@ -285,6 +288,8 @@ def _run(
     store = Store.create(dir)
     for task in context.tasks:
         store.put_task(task.digest, task.target.described())
+    if len(record.names) <= _MOST_PICTURED:
+        store.put_thumbnails(record, context.source.thumbnails(context.by, 3))
     store.put_plan(record)
     store = Store(dir, record.digest)
     jobs = _missing(store, record)

@@ -1,221 +1,52 @@
-"""The store: one finished cell (a trained row seen through one task) is one file that is either whole or not there.
+"""The store: a folder of finished cells that survives whatever happens to those who write it.
 
-DIR/store.json                  format of the store
-DIR/rows/ab/<key>.safetensors   one cell; `ab` are the first two hex digits of its key
-DIR/tasks/<digest>.safetensors  half, label and id of each target example of a task
-DIR/plans/<digest>.json         what was asked: unit names, design, recipe, tasks, every row
-DIR/log.jsonl                   times, hosts, versions, warnings: all that differs between equal runs
-DIR/quarantine/                 files that failed their checks
+DIR/store.json                       format of the store
+DIR/rows/ab/<key>.safetensors        one cell; `ab` are the first two hex digits of its key
+DIR/tasks/<digest>.safetensors       half, label and id of each target example of a task
+DIR/thumbnails/<digest>.safetensors  the first images of each unit of a source
+DIR/plans/<digest>.json              what was asked: unit names, design, recipe, tasks, every row
+DIR/log.jsonl                        times, hosts, versions, warnings: all that differs between equal runs
+DIR/quarantine/                      files that failed their checks
 """
 
 from __future__ import annotations
 
 import contextlib
-import difflib
-import hashlib
 import json
 import os
-import stat
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pydt.errors import ConfigError, DesignError, StoreError
+from pydt.cells import (
+    OUTPUTS,
+    Outcome,
+    Row,
+    checksum,
+    decode,
+    derive,
+    encode,
+    most_frequent,
+    read,
+    result_key,
+    source_key,
+    suggest,
+)  # fmt: skip
+from pydt.errors import ConfigError, StoreError
 from pydt.files import canonical_json, digest, write_atomic
 
 if TYPE_CHECKING:
     from pydt.design import Design
 
 FORMAT = 1
-OUTPUTS = ("logit", "margin", "softmax margin", "probability", "correct", "prediction")
 HALVES = {"score": 0, "report": 1}
 _REWRITTEN = "run the same plan again: it writes this file anew"
-_LARGEST_HEADER = 1 << 24
 _OLD = 24 * 3600.0  # seconds after which a temporary file is nobody's, even if its process id has been given away again
-
-
-@dataclass(frozen=True)
-class Row:
-    """One source training: the units it keeps and its seed.
-
-    Args:
-        keep: 0/1 array-like (groups,), or its packed form (little bit first) together with `groups`.
-        seed: seed of everything random in the training.
-        kind: what the row is for ("design", "keep", "drop top", ...); it names, it does not change the training.
-        groups: number of units; only needed with packed `keep`.
-
-    Raises:
-        DesignError: `keep` is not a vector of zeros and ones.
-    """
-
-    keep: bytes
-    seed: int
-    kind: str = "keep"
-    groups: int = -1
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.keep, bytes):
-            mask = np.asarray(self.keep)
-            if mask.ndim != 1 or not np.isin(mask, (0, 1)).all():
-                raise DesignError("must be one vector of zeros and ones", "Row.keep", "give one entry per unit")
-            object.__setattr__(self, "groups", len(mask))
-            object.__setattr__(self, "keep", np.packbits(mask.astype(bool), bitorder="little").tobytes())
-        elif self.groups < 0 or len(self.keep) != (self.groups + 7) // 8:
-            wrong = f"{len(self.keep)} bytes for {self.groups} units"
-            raise DesignError(wrong, "Row.keep", "give `groups` with packed bits")
-        object.__setattr__(self, "seed", int(self.seed))
-
-    @property
-    def mask(self) -> np.ndarray:
-        """The kept units, bool (groups,)."""
-        packed = np.frombuffer(self.keep, np.uint8)
-        return np.unpackbits(packed, count=self.groups, bitorder="little").astype(bool)
-
-    def __str__(self) -> str:
-        return f"{self.kind} row with seed {self.seed}, {int(self.mask.sum())} of {self.groups} units kept"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one row gave for one task.
-
-    Args:
-        arrays: "primitives" float32 (4, draws, examples): correct logit, best other logit, logsumexp of the others,
-            prediction. Empty when the row failed.
-        scalars: finite numbers or short texts. No times and no host names: equal rows must be equal bytes.
-        status: "ok" or "failed".
-        reason: why it failed.
-    """
-
-    arrays: dict[str, np.ndarray] = field(default_factory=dict)
-    scalars: dict[str, float | int | str] = field(default_factory=dict)
-    status: str = "ok"
-    reason: str | None = None
-
-
-def source_key(source: str, units: str, row: Row, recipe: str) -> str:
-    """Name of a training: digests of the source, of its partition into units and of the recipe, kept units, seed."""
-    return digest("training", source, units, row.groups, row.keep, row.seed, recipe)
-
-
-def result_key(source_key: str, task: str) -> str:
-    """Name of a cell: a training seen through a task."""
-    return digest("cell", source_key, task)
-
-
-def derive(primitives: np.ndarray, labels: np.ndarray, name: str) -> np.ndarray:
-    """One of the six outputs from the four primitives.
-
-    Args:
-        primitives: float (4, ..., examples): correct logit, best other logit, logsumexp of the others, prediction.
-        labels: int (examples,).
-        name: "logit" (of the correct class), "margin" (correct - best other), "softmax margin" (correct - logsumexp of
-            the others: the log-odds of the correct class), "probability" (sigmoid of that), "correct" (0 or 1),
-            "prediction".
-
-    Returns:
-        float32 (..., examples).
-
-    Raises:
-        ConfigError: unknown name.
-    """
-    correct, other, others, prediction = primitives
-    if name == "logit":
-        value = correct
-    elif name == "margin":
-        value = correct - other
-    elif name in ("softmax margin", "probability"):
-        value = correct - others
-        if name == "probability":
-            # exp of -|x| only, so that neither tail overflows
-            small = np.exp(-np.abs(value))
-            value = np.where(value >= 0, 1, small) / (1 + small)
-    elif name == "correct":
-        value = prediction == labels
-    elif name == "prediction":
-        value = prediction
-    else:
-        raise ConfigError(f"unknown output {name!r}", "output", _suggest(name, OUTPUTS))
-    return value.astype(np.float32)
-
-
-def encode(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> bytes:
-    """A safetensors file with one metadata entry, "pydt": JSON with a SHA-256 over the rest of it and the arrays."""
-    from safetensors.numpy import save
-
-    # C order, and one byte order: the checksum is of what a reader will see
-    tensors = {name: np.asarray(a, a.dtype.newbyteorder("<"), order="C") for name, a in sorted(arrays.items())}
-    signed = {**metadata, "sha256": _checksum(tensors, metadata)}
-    # Several metadata entries would be written in the order of a hash map: two equal rows would not be equal bytes.
-    return bytes(save(tensors, metadata={"pydt": canonical_json(signed)}))
-
-
-def decode(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Arrays and metadata of `encode`, every bit of both checked.
-
-    Raises:
-        StoreError: the bytes are not what was written.
-    """
-    from safetensors.numpy import load
-
-    try:
-        arrays = load(data)  # checks the header's length, the offsets and the shapes against the size of the data
-        end = 8 + int.from_bytes(data[:8], "little")
-        metadata = json.loads(json.loads(data[8:end])["__metadata__"]["pydt"])
-        expected = metadata.pop("sha256")
-        found = _checksum(arrays, metadata)
-    except Exception as error:  # whatever a parser trips over means the same here
-        raise StoreError(f"is damaged ({type(error).__name__})") from error
-    if found != expected:
-        raise StoreError("is damaged (its checksum does not match)")
-    return arrays, metadata
-
-
-def _checksum(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> str:
-    shapes = {name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()}
-    state = hashlib.sha256(canonical_json([metadata, shapes]).encode())
-    for name in sorted(arrays):
-        state.update(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data)
-    return state.hexdigest()
-
-
-def _suggest(name: object, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(str(name), known, 1)
-    return f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(map(repr, known))
-
-
-def _read(path: Path) -> bytes:
-    """The bytes of a regular file, whose size fits its header if it has one.
-
-    A pipe or a device under its name would block or never end, and a sparse file of terabytes would fill the memory.
-    """
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise StoreError("is damaged (not a regular file)")
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if path.suffix == ".safetensors":
-                header = int.from_bytes(file.read(8), "little")
-                if header > min(size - 8, _LARGEST_HEADER):
-                    raise StoreError("is damaged (its header does not fit)")
-                tensors = json.loads(file.read(header))
-                tensors.pop("__metadata__")
-                ends = [tensor["data_offsets"][1] for tensor in tensors.values()]
-                if max(ends, default=0) != size - 8 - header:
-                    raise StoreError("is damaged (its size does not fit)")
-                file.seek(0)
-            return file.read()
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise StoreError(f"cannot be read ({error.strerror or error})", str(path)) from error
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise StoreError(f"is damaged ({type(error).__name__})") from error
 
 
 @dataclass(frozen=True)
@@ -224,13 +55,15 @@ class Record:
 
     Attributes:
         kind: "design" or "rows" (an explicit list of rows, as a counterfactual makes).
-        source, units, recipe: digests; by: the unit column; names: unit names; settings: the recipe as a dict.
+        source, units, recipe: digests; source_facts: "name" and "examples" (how many) of the source.
+        by: the unit column; names: unit names; settings: the recipe as a dict.
         tasks: "digest", "name", "target" (digest) and "settings" of each; design: `Design.to_dict()` or None.
         rows: every row in order.
     """
 
     kind: str
     source: str
+    source_facts: dict[str, Any]
     units: str
     by: str
     names: tuple[str, ...]
@@ -290,7 +123,7 @@ class Store:
         self._outputs: dict[tuple[Any, ...], np.ndarray] = {}
         marker = self.folder / "store.json"
         try:
-            found = json.loads(_read(marker))["format"]
+            found = json.loads(read(marker))["format"]
         except FileNotFoundError:
             raise StoreError("holds no store", str(folder), "run a plan into it first") from None
         except (ValueError, KeyError, TypeError) as error:
@@ -355,7 +188,7 @@ class Store:
         """
         if self.done(key):
             stored = self.get(key)
-            if _checksum(stored.arrays, _facts(stored)) != _checksum(outcome.arrays, _facts(outcome)):
+            if checksum(stored.arrays, _facts(stored)) != checksum(outcome.arrays, _facts(outcome)):
                 raise StoreError(
                     "a different result is stored under this key: the same row gave other numbers this time",
                     str(self.path(key)),
@@ -369,17 +202,12 @@ class Store:
 
     def put_task(self, task: str, description: Mapping[str, np.ndarray]) -> None:
         """Write what `Target.described()` says of the target examples, once per task digest."""
-        path = self.folder / "tasks" / f"{task}.safetensors"
-        metadata = {"task": task, "format": FORMAT}
-        try:
-            stored = decode(_read(path))
-        except (FileNotFoundError, StoreError) as error:
-            if isinstance(error, StoreError):
-                self._quarantine(path, error)
-            write_atomic(path, encode(description, metadata))
-            return
-        if _checksum(*stored) != _checksum(description, metadata):
-            raise StoreError("other examples are stored under this task", str(path), "use a new folder")
+        self._put_arrays(self.folder / "tasks" / f"{task}.safetensors", description, {"task": task, "format": FORMAT})
+
+    def put_thumbnails(self, record: Record, thumbnails: Mapping[str, np.ndarray]) -> None:
+        """Write the first images of each unit, uint8 (n, height, width, channels) by unit name; some may be missing."""
+        numbered = {str(i): thumbnails[name] for i, name in enumerate(record.names) if name in thumbnails}
+        self._put_arrays(self._thumbnails(record), numbered, {"units": record.units, "format": FORMAT})
 
     def put_plan(self, record: Record) -> None:
         """Write a plan's description, unless it is there."""
@@ -420,7 +248,7 @@ class Store:
         if wanted is not None:
             name = wanted if isinstance(wanted, str) else wanted.digest
             if name not in records:
-                raise StoreError(f"no plan {name!r}", str(self.folder), _suggest(name, sorted(records)))
+                raise StoreError(f"no plan {name!r}", str(self.folder), suggest(name, sorted(records)))
             return records[name]
         designs = [record for record in records.values() if record.kind == "design"]
         if len(designs) != 1:
@@ -444,6 +272,22 @@ class Store:
         if record.design is None:
             raise StoreError("has no design, only rows", f"plan {record.digest}", "use rows() and masks()")
         return Design.from_dict(record.design)
+
+    def thumbnails(self, plan: Any = None) -> dict[str, np.ndarray]:
+        """The first images of each unit, uint8 (n, height, width, channels) by unit name; empty if none were kept.
+
+        Raises:
+            StoreError: the file is damaged.
+        """
+        record = self.plan(plan)
+        path = self._thumbnails(record)
+        try:
+            arrays = decode(read(path))[0]
+        except FileNotFoundError:
+            return {}
+        except StoreError as error:
+            raise StoreError(error.what, str(path), _REWRITTEN) from error
+        return {record.names[int(i)]: images for i, images in arrays.items()}
 
     def finished(self, plan: Any = None) -> np.ndarray:
         """Positions in the plan of the rows that are there and did not fail, int64 (models,)."""
@@ -487,7 +331,7 @@ class Store:
         record = self.plan(plan)
         column, name = self._task(record, task)
         if output not in OUTPUTS:
-            raise ConfigError(f"unknown output {output!r}", "output", _suggest(output, OUTPUTS))
+            raise ConfigError(f"unknown output {output!r}", "output", suggest(output, OUTPUTS))
         finished = tuple(self._sorted(record)[0])
         wanted = (record.digest, name, output, half, finished)
         if wanted not in self._outputs:
@@ -501,7 +345,7 @@ class Store:
                     wrong = f"primitives have shape {shape}, not (4, draws, {len(labels)})"
                     raise StoreError(wrong, str(self.path(key)), "its runner does not fit its task")
                 draws = derive(primitives[..., chosen], labels[chosen], output)
-                values[i] = _most_frequent(draws) if output == "prediction" else draws.mean(axis=0)
+                values[i] = most_frequent(draws) if output == "prediction" else draws.mean(axis=0)
             values.flags.writeable = False
             self._outputs[wanted] = values
         return self._outputs[wanted]
@@ -520,7 +364,7 @@ class Store:
         """
         path = self.folder / "tasks" / f"{getattr(task, 'digest', task)}.safetensors"
         try:
-            return decode(_read(path))[0]
+            return decode(read(path))[0]
         except FileNotFoundError:
             raise StoreError("is not there", str(path), "run a plan with this task") from None
         except StoreError as error:
@@ -536,7 +380,7 @@ class Store:
         """Whether failures go with some units: failed rows, finished rows (failed ones included), p.
 
         The statistic is the largest |z|, over the units, of the hypergeometric count "failed rows that kept the unit".
-        Its distribution comes from permuting which rows failed: p = (1 + number as large or larger) / (1 + permutations).
+        Its distribution comes from permuting which rows failed: p = (1 + number at least as large) / (1 + permutations).
         """
         record = self.plan(plan)
         good, bad, _ = self._sorted(record)
@@ -574,8 +418,22 @@ class Store:
         except OSError as error:
             raise StoreError(f"cannot be written ({error.strerror})", str(path), "free space") from error
 
+    def _put_arrays(self, path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
+        try:
+            stored = decode(read(path))
+        except (FileNotFoundError, StoreError) as error:
+            if isinstance(error, StoreError):
+                self._quarantine(path, error)
+            write_atomic(path, encode(arrays, metadata))
+            return
+        if checksum(*stored) != checksum(arrays, metadata):
+            raise StoreError("something else is stored under this name", str(path), "use a new folder")
+
+    def _thumbnails(self, record: Record) -> Path:
+        return self.folder / "thumbnails" / f"{digest('thumbnails', record.source, record.units)}.safetensors"
+
     def _load(self, key: str) -> tuple[Outcome, dict[str, Any]]:
-        arrays, metadata = decode(_read(self.path(key)))
+        arrays, metadata = decode(read(self.path(key)))
         if metadata.get("key") != key:
             raise StoreError("holds another cell than its name says")
         outcome = Outcome(arrays, metadata["scalars"], metadata["status"], metadata["reason"])
@@ -629,14 +487,14 @@ class Store:
             if wanted in (known["digest"], known["name"]):
                 return i, known["digest"]
         names = [known["name"] for known in record.tasks]
-        raise StoreError(f"no task {wanted!r}", f"plan {record.digest}", _suggest(wanted, names))
+        raise StoreError(f"no task {wanted!r}", f"plan {record.digest}", suggest(wanted, names))
 
     def _half(self, task: str, half: str) -> np.ndarray:
         members = self.task(task)["half"]
         if half == "all":
             return np.arange(len(members))
         if half not in HALVES:
-            raise ConfigError(f"unknown half {half!r}", "half", _suggest(half, [*HALVES, "all"]))
+            raise ConfigError(f"unknown half {half!r}", "half", suggest(half, [*HALVES, "all"]))
         return np.flatnonzero(members == HALVES[half])
 
 
@@ -646,7 +504,7 @@ def _facts(outcome: Outcome) -> dict[str, Any]:
 
 def _read_plan(path: Path) -> Record:
     try:
-        record = Record.from_json(json.loads(_read(path)))
+        record = Record.from_json(json.loads(read(path)))
     except (FileNotFoundError, StoreError):
         raise
     except Exception as error:  # whatever a parser trips over means the same here
@@ -654,12 +512,6 @@ def _read_plan(path: Path) -> Record:
     if record.digest != path.stem:
         raise StoreError("is damaged (it describes another plan than its name says)")
     return record
-
-
-def _most_frequent(draws: np.ndarray) -> np.ndarray:
-    """The most frequent value of each column of float (draws, examples), the smallest on a tie."""
-    votes = (draws[:, None] == draws[None]).sum(axis=1)
-    return np.where(votes == votes.max(axis=0), draws, np.inf).min(axis=0)
 
 
 def _abandoned(temporary: Path) -> bool:

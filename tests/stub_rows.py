@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from pydt.cells import Outcome, Row
 from pydt.ensemble import Context, Plan, run
 from pydt.errors import DataError, TrainError
 from pydt.files import digest
-from pydt.store import Outcome, Row
 
 GROUPS, EXAMPLES, DRAWS, CLASSES = 6, 40, 3, 4
 
@@ -80,6 +80,9 @@ class StubSource:
     def units(self, by: str) -> tuple[np.ndarray, tuple[str, ...]]:
         unit = np.append(np.repeat(np.arange(GROUPS), 2), [-1, -1]).astype(np.int64)
         return unit, tuple(f"{by} {i}" for i in range(GROUPS))
+
+    def thumbnails(self, by: str, each: int) -> dict[str, np.ndarray]:
+        return {f"{by} {i}": np.full((min(each, 2), 3, 3, 1), i, np.uint8) for i in range(GROUPS - 1)}
 
 
 class StubDesign:

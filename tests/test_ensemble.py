@@ -26,9 +26,10 @@ import stub_rows
 from stub_rows import GROUPS, StubDesign, StubRecipe, StubSource, StubTask, plan, stub_row
 
 import pydt.design
+from pydt.cells import Row
 from pydt.ensemble import Plan, row_seeds, run, run_rows
 from pydt.errors import ConfigError, DataError, DesignError, PydtError, StoreError
-from pydt.store import Row, Store
+from pydt.store import Store
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -61,7 +62,7 @@ def test_same_bytes_with_any_number_of_workers_and_any_executor(tmp_path: Path) 
     job = plan(30, folder=str(tmp_path), what="fail")
     go(job, tmp_path / "one", workers=1)
     expected = contents(tmp_path / "one")
-    assert len(expected) == 30 + 3  # rows, store.json, task, plan
+    assert len(expected) == 30 + 4  # rows, store.json, task, plan, thumbnails
     go(job, tmp_path / "two", workers=2)
     with ThreadPoolExecutor(3) as threads:
         go(job, tmp_path / "threads", threads)
@@ -101,6 +102,9 @@ def test_a_real_design_comes_back_from_the_store_alone(tmp_path: Path) -> None:
     assert store.design().digest == design.digest
     np.testing.assert_array_equal(store.masks(), np.asarray(design))
     assert store.names() == tuple(f"class {i}" for i in range(GROUPS))
+    assert store.plan().source_facts == {"name": "stub", "examples": 14}
+    assert [store.thumbnails()[f"class {i}"].tolist() for i in range(5)] == [[[[[i]] * 3] * 3] * 2 for i in range(5)]
+    assert len(store.thumbnails()) == 5  # the last unit has none
 
 
 def test_examples_in_no_unit_are_always_kept() -> None:

@@ -21,8 +21,9 @@ from safetensors import safe_open
 from scipy.stats import fisher_exact
 
 import pydt.files
+from pydt.cells import OUTPUTS, Outcome, Row, decode, derive, encode, result_key, source_key
 from pydt.errors import ConfigError, DesignError, StoreError
-from pydt.store import OUTPUTS, Outcome, Record, Row, Store, decode, derive, encode, result_key, source_key
+from pydt.store import Record, Store
 
 KEY = "ab" + 30 * "0"
 OTHER = "cd" + 30 * "1"
@@ -48,7 +49,20 @@ def record(rows: list[Row], tasks: tuple[str, ...] = ("t",), design: dict[str, A
     plain = tuple({"digest": name, "name": f"task {name}", "target": "g", "settings": {}} for name in tasks)
     names = tuple(f"unit {i}" for i in range(rows[0].groups))
     kind = "rows" if design is None else "design"
-    return Record(kind, "source", "units", "class", names, "recipe", {"lr": 0.1}, plain, design, 0, tuple(rows))
+    return Record(
+        kind,
+        "source",
+        {"name": "s", "examples": 9},
+        "units",
+        "class",
+        names,
+        "recipe",
+        {"lr": 0.1},
+        plain,
+        design,
+        0,
+        tuple(rows),
+    )
 
 
 def filled(folder: Path, models: int, failures: tuple[int, ...] = (), tasks: tuple[str, ...] = ("t",)) -> Store:
@@ -473,7 +487,7 @@ def test_damaged_descriptions_are_refused_and_written_anew(tmp_path: Path) -> No
     assert plan.read_bytes() == whole
     assert Store(tmp_path).outputs("t").shape == (2, 4)
     assert len(list((tmp_path / "quarantine").iterdir())) == 2
-    with pytest.raises(StoreError, match="other examples"):
+    with pytest.raises(StoreError, match="something else"):
         store.put_task("t", {"labels": np.arange(3)})
 
 

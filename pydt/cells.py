@@ -1,0 +1,206 @@
+"""Cells: one training seen through one task, as an object and as a file that is either whole or refused."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pydt.errors import ConfigError, DesignError, StoreError
+from pydt.files import canonical_json, digest
+
+OUTPUTS = ("logit", "margin", "softmax margin", "probability", "correct", "prediction")
+_LARGEST_HEADER = 1 << 24
+
+
+@dataclass(frozen=True)
+class Row:
+    """One source training: the units it keeps and its seed.
+
+    Args:
+        keep: 0/1 array-like (groups,), or its packed form (little bit first) together with `groups`.
+        seed: seed of everything random in the training.
+        kind: what the row is for ("design", "keep", "drop top", ...); it names, it does not change the training.
+        groups: number of units; only needed with packed `keep`.
+
+    Raises:
+        DesignError: `keep` is not a vector of zeros and ones.
+    """
+
+    keep: bytes
+    seed: int
+    kind: str = "keep"
+    groups: int = -1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.keep, bytes):
+            mask = np.asarray(self.keep)
+            if mask.ndim != 1 or not np.isin(mask, (0, 1)).all():
+                raise DesignError("must be one vector of zeros and ones", "Row.keep", "give one entry per unit")
+            object.__setattr__(self, "groups", len(mask))
+            object.__setattr__(self, "keep", np.packbits(mask.astype(bool), bitorder="little").tobytes())
+        elif self.groups < 0 or len(self.keep) != (self.groups + 7) // 8:
+            wrong = f"{len(self.keep)} bytes for {self.groups} units"
+            raise DesignError(wrong, "Row.keep", "give `groups` with packed bits")
+        object.__setattr__(self, "seed", int(self.seed))
+
+    @property
+    def mask(self) -> np.ndarray:
+        """The kept units, bool (groups,)."""
+        packed = np.frombuffer(self.keep, np.uint8)
+        return np.unpackbits(packed, count=self.groups, bitorder="little").astype(bool)
+
+    def __str__(self) -> str:
+        return f"{self.kind} row with seed {self.seed}, {int(self.mask.sum())} of {self.groups} units kept"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one row gave for one task.
+
+    Args:
+        arrays: "primitives" float32 (4, draws, examples): correct logit, best other logit, logsumexp of the others,
+            prediction. Empty when the row failed.
+        scalars: finite numbers or short texts. No times and no host names: equal rows must be equal bytes.
+        status: "ok" or "failed".
+        reason: why it failed.
+    """
+
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    scalars: dict[str, float | int | str] = field(default_factory=dict)
+    status: str = "ok"
+    reason: str | None = None
+
+
+def source_key(source: str, units: str, row: Row, recipe: str) -> str:
+    """Name of a training: digests of the source, of its partition into units and of the recipe, kept units, seed."""
+    return digest("training", source, units, row.groups, row.keep, row.seed, recipe)
+
+
+def result_key(source_key: str, task: str) -> str:
+    """Name of a cell: a training seen through a task."""
+    return digest("cell", source_key, task)
+
+
+def derive(primitives: np.ndarray, labels: np.ndarray, name: str) -> np.ndarray:
+    """One of the six outputs from the four primitives.
+
+    Args:
+        primitives: float (4, ..., examples): correct logit, best other logit, logsumexp of the others, prediction.
+        labels: int (examples,).
+        name: "logit" (of the correct class), "margin" (correct - best other), "softmax margin" (correct - logsumexp of
+            the others: the log-odds of the correct class), "probability" (sigmoid of that), "correct" (0 or 1),
+            "prediction".
+
+    Returns:
+        float32 (..., examples).
+
+    Raises:
+        ConfigError: unknown name.
+    """
+    correct, other, others, prediction = primitives
+    if name == "logit":
+        value = correct
+    elif name == "margin":
+        value = correct - other
+    elif name in ("softmax margin", "probability"):
+        value = correct - others
+        if name == "probability":
+            # exp of -|x| only, so that neither tail overflows
+            small = np.exp(-np.abs(value))
+            value = np.where(value >= 0, 1, small) / (1 + small)
+    elif name == "correct":
+        value = prediction == labels
+    elif name == "prediction":
+        value = prediction
+    else:
+        raise ConfigError(f"unknown output {name!r}", "output", suggest(name, OUTPUTS))
+    return value.astype(np.float32)
+
+
+def encode(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> bytes:
+    """A safetensors file with one metadata entry, "pydt": JSON with a SHA-256 over the rest of it and the arrays."""
+    from safetensors.numpy import save
+
+    # C order, and one byte order: the checksum is of what a reader will see
+    tensors = {name: np.asarray(a, a.dtype.newbyteorder("<"), order="C") for name, a in sorted(arrays.items())}
+    signed = {**metadata, "sha256": checksum(tensors, metadata)}
+    # Several metadata entries would be written in the order of a hash map: two equal rows would not be equal bytes.
+    return bytes(save(tensors, metadata={"pydt": canonical_json(signed)}))
+
+
+def decode(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Arrays and metadata of `encode`, every bit of both checked.
+
+    Raises:
+        StoreError: the bytes are not what was written.
+    """
+    from safetensors.numpy import load
+
+    try:
+        arrays = load(data)  # checks the header's length, the offsets and the shapes against the size of the data
+        end = 8 + int.from_bytes(data[:8], "little")
+        metadata = json.loads(json.loads(data[8:end])["__metadata__"]["pydt"])
+        expected = metadata.pop("sha256")
+        found = checksum(arrays, metadata)
+    except Exception as error:  # whatever a parser trips over means the same here
+        raise StoreError(f"is damaged ({type(error).__name__})") from error
+    if found != expected:
+        raise StoreError("is damaged (its checksum does not match)")
+    return arrays, metadata
+
+
+def checksum(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> str:
+    shapes = {name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()}
+    state = hashlib.sha256(canonical_json([metadata, shapes]).encode())
+    for name in sorted(arrays):
+        state.update(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data)
+    return state.hexdigest()
+
+
+def suggest(name: object, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(str(name), known, 1)
+    return f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(map(repr, known))
+
+
+def read(path: Path) -> bytes:
+    """The bytes of a regular file, whose size fits its header if it has one.
+
+    A pipe or a device under its name would block or never end, and a sparse file of terabytes would fill the memory.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise StoreError("is damaged (not a regular file)")
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if path.suffix == ".safetensors":
+                header = int.from_bytes(file.read(8), "little")
+                if header > min(size - 8, _LARGEST_HEADER):
+                    raise StoreError("is damaged (its header does not fit)")
+                tensors = json.loads(file.read(header))
+                tensors.pop("__metadata__")
+                ends = [tensor["data_offsets"][1] for tensor in tensors.values()]
+                if max(ends, default=0) != size - 8 - header:
+                    raise StoreError("is damaged (its size does not fit)")
+                file.seek(0)
+            return file.read()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StoreError(f"cannot be read ({error.strerror or error})", str(path)) from error
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise StoreError(f"is damaged ({type(error).__name__})") from error
+
+
+def most_frequent(draws: np.ndarray) -> np.ndarray:
+    """The most frequent value of each column of float (draws, examples), the smallest on a tie."""
+    votes = (draws[:, None] == draws[None]).sum(axis=1)
+    return np.where(votes == votes.max(axis=0), draws, np.inf).min(axis=0)
