@@ -1,15 +1,16 @@
 """Designs: which groups each model of an ensemble is trained on.
 
-A design is a 0/1 matrix, models x groups, drawn from counter-based random numbers keyed by (seed, row): row i is the same
-whatever the number of models, so a design grows by `extend` without changing what is already trained. Three kinds are drawn:
+A design is a 0/1 matrix, models x groups, drawn from counter-based random numbers keyed by (seed, row): row i is the
+same whatever the number of models, so a design grows by `extend` without changing what is already trained. Three
+kinds are drawn:
 
-    random      every model keeps round(alpha * groups) groups. Such masks only say how a group compares with the average
-                other group (estimand "swap"): adding one group always takes another away.
+    random      every model keeps round(alpha * groups) groups. Such masks only say how a group compares with the
+                average other group (estimand "swap"): adding one group always takes another away.
     bernoulli   every group is kept with probability alpha, on its own. Masks say what adding a group does ("add").
-    foldover    rows of a randomly signed Hadamard matrix, each followed by its complement (alpha = 1/2, "add"). In a whole
-                block of 2N rows (N the power of two above `groups`) all groups are orthogonal and even-order interactions
-                cancel within pairs; blocks are drawn afresh with random columns, signs and row order, so any prefix is
-                usable. Up to 5 groups: every mask but the empty and the full one, in pairs.
+    foldover    rows of a randomly signed Hadamard matrix, each followed by its complement (alpha = 1/2, "add"). In a
+                whole block of 2N rows (N the power of two above `groups`) all groups are orthogonal and even-order
+                interactions cancel within pairs; blocks are drawn afresh with random columns, signs and row order, so
+                any prefix is usable. Up to 5 groups: every mask but the empty and the full one, in pairs.
 
 Masks are never empty: an empty row is drawn again, a foldover block with an empty row gets new signs and columns.
 Only bit-packed masks are held: models x ceil(groups / 8) bytes, little bit first.
@@ -112,12 +113,12 @@ class Design:
 
     @cached_property
     def clusters(self) -> npt.NDArray[np.int64]:
-        """Rows that repeat or complement each other share a number, int64 (models,), counted from 0 in order of appearance."""
+        """int64 (models,): rows that repeat or complement each other share a number, from 0 in order of appearance."""
         return find_clusters(self._bits, self.groups)
 
     @property
     def estimand(self) -> str:
-        """ "swap": masks of one size compare a group with the average other group; "add": they say what adding it does."""
+        """What the masks can say: "swap" (a group against the average other group) or "add" (what adding it does)."""
         if self.kind == "explicit":
             return estimand_of(self._bits, self.groups)
         return "swap" if self.kind == "random" else "add"
@@ -147,18 +148,22 @@ class Design:
                 return Design.explicit(_unpack(raw.reshape(models, -1).copy(), groups))
             alpha, seed, count = description["alpha"], description["seed"], description["placebos"]
         except (KeyError, TypeError, ValueError) as error:
-            raise DesignError(f"not a description of a design ({error})", "from_dict", "use what to_dict returned") from error
+            raise DesignError(
+                f"not a description of a design ({error})", "from_dict", "use what to_dict returned"
+            ) from error
         if kind == "random":
             return random(groups, models, alpha, seed, placebos=count)
         if kind == "bernoulli":
             return bernoulli(groups, models, alpha, seed, placebos=count)
         if kind == "foldover":
             return foldover(groups, models, seed, alpha=alpha, placebos=count)
-        raise DesignError(f"unknown kind of design {kind!r}", "from_dict", 'use "random", "bernoulli", "foldover" or "explicit"')
+        raise DesignError(
+            f"unknown kind of design {kind!r}", "from_dict", 'use "random", "bernoulli", "foldover" or "explicit"'
+        )
 
     @staticmethod
     def explicit(masks: npt.ArrayLike) -> Design:
-        """A design from masks of one's own: 0/1 or bool (models, groups). It has no placebo columns and cannot be extended.
+        """A design from masks of one's own, 0/1 or bool (models, groups), without placebos; it cannot be extended.
 
         Raises:
             DesignError: masks of another shape, an entry that is neither 0 nor 1, or an empty row.
@@ -166,7 +171,9 @@ class Design:
         kept = as_masks(masks, DesignError)
         empty = np.flatnonzero(~kept.any(1))
         if empty.size:
-            raise DesignError(f"row {empty[0]} keeps no group", "masks", "a model needs at least one group to be trained on")
+            raise DesignError(
+                f"row {empty[0]} keeps no group", "masks", "a model needs at least one group to be trained on"
+            )
         models, groups = kept.shape
         return Design("explicit", groups, models, float(kept.mean()), 0, 0, _core.pack(kept))
 
@@ -190,7 +197,7 @@ class Design:
             return _core.random_bits(self.seed, _STREAM + stream + offset, ids)
 
         if self.kind == "foldover":
-            return _core.pack(_foldover(groups, self.models, bits)[:, :columns])
+            return _core.pack(np.ascontiguousarray(_foldover(groups, self.models, bits)[:, :columns]))
         step = max(1, _CHUNK // groups)
         chunks = []
         for start in range(0, self.models, step):
@@ -213,7 +220,9 @@ def random(groups: int, models: int, alpha: float = 0.5, seed: int = 0, *, place
     size = round(alpha * groups)
     if size in (0, groups):
         kept = "no group" if size == 0 else "all groups"
-        raise DesignError(f"alpha = {alpha:g} of {groups} groups keeps {kept}", "alpha", "nothing would vary: choose another")
+        raise DesignError(
+            f"alpha = {alpha:g} of {groups} groups keeps {kept}", "alpha", "nothing would vary: choose another"
+        )
     return Design("random", groups, models, alpha, seed, placebos)
 
 
@@ -225,7 +234,9 @@ def bernoulli(groups: int, models: int, alpha: float = 0.5, seed: int = 0, *, pl
     """
     groups, models, alpha, seed, placebos = _checked(groups, models, alpha, seed, placebos)
     if (1 - alpha) ** groups > 0.5:
-        raise DesignError(f"alpha = {alpha:g} of {groups} groups leaves most masks empty", "alpha", "choose a larger one")
+        raise DesignError(
+            f"alpha = {alpha:g} of {groups} groups leaves most masks empty", "alpha", "choose a larger one"
+        )
     return Design("bernoulli", groups, models, alpha, seed, placebos)
 
 
@@ -238,11 +249,15 @@ def foldover(groups: int, models: int, seed: int = 0, *, alpha: float = 0.5, pla
     groups, models, alpha, seed, placebos = _checked(groups, models, alpha, seed, placebos)
     if alpha != 0.5:
         raise DesignError(
-            f"foldover masks keep half of the groups, not alpha = {alpha:g}", "alpha", "use random or bernoulli for that share"
+            f"foldover masks keep half of the groups, not alpha = {alpha:g}",
+            "alpha",
+            "use random or bernoulli for that share",
         )
     if groups < 3:
         raise DesignError(
-            f"foldover cannot tell {groups} groups apart without empty masks", "groups", "use bernoulli, or finer groups"
+            f"foldover cannot tell {groups} groups apart without empty masks",
+            "groups",
+            "use bernoulli, or finer groups",
         )
     return Design("foldover", groups, models, alpha, seed, placebos)
 
@@ -335,10 +350,11 @@ def _foldover(groups: int, models: int, bits: Bits) -> npt.NDArray[np.bool_]:
             first = (codes[:, None] >> np.arange(groups) & 1).astype(bool)
         else:
             first = _hadamard(groups, size, block, bits)
-        order, flip = bits(2 * _ATTEMPTS, block * pairs + np.arange(pairs)), bits(2 * _ATTEMPTS + 1, block * pairs + np.arange(pairs))
+        ids = block * pairs + np.arange(pairs)
+        order, flip = bits(2 * _ATTEMPTS, ids), bits(2 * _ATTEMPTS + 1, ids)
         first = (first ^ (flip >> np.uint64(63)).astype(bool)[:, None])[np.argsort(order, kind="stable")]
         blocks.append(np.stack([first, ~first], axis=1).reshape(2 * pairs, groups))
-    return np.ascontiguousarray(np.concatenate(blocks)[:models])
+    return np.concatenate(blocks)[:models]
 
 
 def _hadamard(groups: int, size: int, block: int, bits: Bits) -> npt.NDArray[np.bool_]:
@@ -357,7 +373,7 @@ def _hadamard(groups: int, size: int, block: int, bits: Bits) -> npt.NDArray[np.
 def _checked(groups: Any, models: Any, alpha: Any, seed: Any, placebos: Any) -> tuple[int, int, float, int, int]:
     groups = _integer(groups, "groups", 1)
     models = _integer(models, "models", 1)
-    if isinstance(alpha, bool) or not isinstance(alpha, numbers.Real) or not 0 < alpha < 1:
+    if isinstance(alpha, bool) or not isinstance(alpha, numbers.Real) or not 0 < float(alpha) < 1:
         raise DesignError(f"{alpha!r} is not a share between 0 and 1", "alpha", "0.25 keeps a quarter of the groups")
     return groups, models, float(alpha), _integer(seed, "seed", 0), _integer(placebos, "placebos", 0)
 
