@@ -138,15 +138,16 @@ def run_row(context: Context, row: Row, tasks: tuple[Any, ...]) -> dict[str, Out
     """Train one row and transfer it to tasks: the default runner.
 
     Returns:
-        One outcome per task digest. A `TrainError` is a result: the cells it spoils are failed ones.
+        One outcome per task digest.
+
+    Raises:
+        TrainError: the training gave nothing usable; that is a result, and all cells of the row are stored as failed.
+            One in a transfer only spoils the cell of its task.
     """
     from pydt.train import train
     from pydt.transfer import transfer
 
-    try:
-        trained = train(context.source, context.keep_examples(row), context.recipe, row.seed)
-    except TrainError as error:
-        return {task.digest: Outcome(status="failed", reason=str(error)) for task in tasks}
+    trained = train(context.source, context.keep_examples(row), context.recipe, row.seed)
     outcomes = {}
     for task in tasks:
         try:
@@ -239,7 +240,13 @@ def _check(context: Context, rows: Sequence[Row]) -> None:
 def _record(context: Context, rows: Sequence[Row], design: Design | None = None, seed: int = 0) -> Record:
     recipe = context.recipe
     tasks = tuple(
-        {"digest": task.digest, "name": task.name, "target": task.target.digest, "settings": task.described()}
+        {
+            "digest": task.digest,
+            "name": task.name,
+            "target": task.target.digest,
+            "examples": len(task.target.described()["labels"]),
+            "settings": task.described(),
+        }
         for task in context.tasks
     )
     return Record(
@@ -303,7 +310,7 @@ def _run(
     except Exception as error:
         wrong = f"runner, source, recipe or task cannot be sent to a worker ({error})"
         raise ConfigError(wrong, "run", "use functions and classes that a module defines at its top") from error
-    threads = max(1, int(getattr(context.recipe, "threads", 1)))
+    threads = int(context.recipe.threads)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if executor is not None:
         count = workers or getattr(executor, "_max_workers", None) or cores
@@ -352,6 +359,9 @@ def _drive(
 ) -> None:
     total, before = len(set(record.sources)), len(set(record.sources)) - len(jobs)
     code = _code_version()
+    others = sorted(store.codes - {code})
+    if others:
+        store.log(event="code changed", stored=others, now=code)
     running: dict[Future[Any], _Job] = {}
     stored = before
 
@@ -372,11 +382,13 @@ def _drive(
         view.row(outcomes[job.tasks[0]], bool(bad))
 
     with _interrupts() as stop, _View(total, before, store.folder, progress) as view:
+        if others:
+            view.say(f"some stored rows were computed by other code ({', '.join(others)}); this is {code}")
         try:
             while jobs or running:
                 while jobs and len(running) < limit and not stop:
                     job = jobs.popleft()
-                    running[executor.submit(work, parcel, job.row, job.tasks)] = job
+                    running[_submit(executor, parcel, job)] = job
                 for future in wait(running, timeout=0.2, return_when=FIRST_COMPLETED).done:
                     collect(future)
                 if stop:
@@ -391,6 +403,15 @@ def _drive(
                 done = f"{stored} of {total} rows are stored in {store.folder}"
                 raise KeyboardInterrupt(f"stopped: {done}; the same command continues") from None
             raise
+
+
+def _submit(executor: Executor, parcel: bytes | None, job: _Job) -> Future[Any]:
+    try:
+        return executor.submit(work, parcel, job.row, job.tasks)
+    except RuntimeError as error:  # broken, or shut down
+        raise PydtError(
+            f"the executor takes no more rows ({error})", "executor", "run again with a fresh one"
+        ) from error
 
 
 def _result(future: Future[Any], job: _Job, store: Store) -> dict[str, Any] | None:
@@ -427,7 +448,7 @@ def _result(future: Future[Any], job: _Job, store: Store) -> dict[str, Any] | No
 def _checked(outcomes: Any, record: Record, job: _Job) -> dict[int, Outcome]:
     """Outcomes by task position; numbers that are not finite make a failed cell, never data."""
     where = f"row {job.number} ({job.row})"
-    mend = "a runner returns one pydt.store.Outcome of arrays per task digest"
+    mend = "a runner returns one pydt.cells.Outcome of arrays per task digest"
     checked = {}
     for position in job.tasks:
         outcome = outcomes.get(record.tasks[position]["digest"]) if isinstance(outcomes, dict) else None
@@ -438,6 +459,10 @@ def _checked(outcomes: Any, record: Record, job: _Job) -> dict[int, Outcome]:
                 raise PydtError(f"its runner gave {name!r} as {type(array).__name__}, not a numeric array", where, mend)
             if outcome.status == "ok" and not np.isfinite(array).all():
                 outcome = Outcome(status="failed", reason=f"{name} are not all finite")
+        shape, examples = getattr(outcome.arrays.get("primitives"), "shape", ()), record.tasks[position]["examples"]
+        if outcome.status == "ok" and (len(shape) != 3 or shape[::2] != (4, examples) or not shape[1]):
+            wrong = f"its runner gave primitives of shape {shape}, not (4, draws, {examples})"
+            raise PydtError(wrong, where, mend)
         scalars = {name: getattr(value, "item", lambda v=value: v)() for name, value in outcome.scalars.items()}
         lost = [name for name, value in scalars.items() if isinstance(value, float) and not np.isfinite(value)]
         if lost:

@@ -57,7 +57,8 @@ class Record:
         kind: "design" or "rows" (an explicit list of rows, as a counterfactual makes).
         source, units, recipe: digests; source_facts: "name" and "examples" (how many) of the source.
         by: the unit column; names: unit names; settings: the recipe as a dict.
-        tasks: "digest", "name", "target" (digest) and "settings" of each; design: `Design.to_dict()` or None.
+        tasks: "digest", "name", "target" (digest), "examples" (how many) and "settings" of each.
+        design: `Design.to_dict()` or None.
         rows: every row in order.
     """
 
@@ -119,6 +120,7 @@ class Store:
         self.folder = Path(folder)
         self._default = plan
         self._status: dict[str, tuple[str, str | None, dict[str, Any]]] = {}
+        self.codes: set[str] = set()  # versions of the code that computed the cells read so far
         self._records: dict[str, Record] = {}
         self._outputs: dict[tuple[Any, ...], np.ndarray] = {}
         marker = self.folder / "store.json"
@@ -339,11 +341,7 @@ class Store:
             values = np.empty((len(finished), len(chosen)), np.float32)
             for i, position in enumerate(finished):
                 key = record.keys[position][column]
-                primitives = self.get(key).arrays.get("primitives")
-                if primitives is None or primitives.ndim != 3 or primitives.shape[::2] != (4, len(labels)):
-                    shape = None if primitives is None else primitives.shape
-                    wrong = f"primitives have shape {shape}, not (4, draws, {len(labels)})"
-                    raise StoreError(wrong, str(self.path(key)), "its runner does not fit its task")
+                primitives = self.get(key).arrays["primitives"]
                 draws = derive(primitives[..., chosen], labels[chosen], output)
                 values[i] = most_frequent(draws) if output == "prediction" else draws.mean(axis=0)
             values.flags.writeable = False
@@ -380,7 +378,7 @@ class Store:
         """Whether failures go with some units: failed rows, finished rows (failed ones included), p.
 
         The statistic is the largest |z|, over the units, of the hypergeometric count "failed rows that kept the unit".
-        Its distribution comes from permuting which rows failed: p = (1 + number at least as large) / (1 + permutations).
+        Its distribution comes from permuting which rows failed: p = (1 + number at least as big) / (1 + permutations).
         """
         record = self.plan(plan)
         good, bad, _ = self._sorted(record)
@@ -438,6 +436,7 @@ class Store:
             raise StoreError("holds another cell than its name says")
         outcome = Outcome(arrays, metadata["scalars"], metadata["status"], metadata["reason"])
         self._status[key] = outcome.status, outcome.reason, dict(outcome.scalars)
+        self.codes.add(str(metadata.get("code")))
         return outcome, metadata
 
     def _get(self, key: str) -> tuple[Outcome, dict[str, Any]]:

@@ -30,7 +30,8 @@ from typing import Any
 import numpy as np
 
 from pydt import __version__
-from pydt.errors import ConfigError, PydtError
+from pydt.cells import Outcome
+from pydt.errors import ConfigError, PydtError, TrainError
 
 _THREADS = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB_MAXIMUM")  # NAME_NUM_THREADS, read once when a library loads
 
@@ -76,7 +77,7 @@ def _unpack(parcel: bytes | None) -> tuple[Callable[..., Any], Any]:
 def work(parcel: bytes | None, row: Any, tasks: tuple[int, ...]) -> dict[str, Any]:
     """Compute one row in whatever process this is: `runner(context, row, tasks)`, from a parcel of runner and context.
 
-    Exceptions come back as values, since not every exception survives being pickled.
+    A `TrainError` fails the row's cells. Other exceptions come back as values: not every exception survives a pickle.
     """
     start, caught = time.perf_counter(), []
     try:
@@ -87,6 +88,8 @@ def work(parcel: bytes | None, row: Any, tasks: tuple[int, ...]) -> dict[str, An
                 outcomes = runner(context, row, chosen)
         else:  # warnings filters belong to the process, not to a thread
             outcomes = runner(context, row, chosen)
+    except TrainError as error:
+        outcomes = {task.digest: Outcome(status="failed", reason=str(error)) for task in chosen}
     except KeyboardInterrupt:
         raise
     except BaseException as error:

@@ -196,7 +196,9 @@ def test_rows_that_give_other_numbers_are_refused(tmp_path: Path) -> None:
 # ---- rows that do not go well
 
 
-@pytest.mark.parametrize(("what", "reason"), [("fail", "diverged"), ("nan", "not all finite")])
+@pytest.mark.parametrize(
+    ("what", "reason"), [("diverge", "epoch 3: loss is not finite"), ("fail", "diverged"), ("nan", "not all finite")]
+)
 def test_failed_rows_are_results(what: str, reason: str, tmp_path: Path) -> None:
     job = plan(21, what=what, folder=str(tmp_path))
     store = go(job, tmp_path / "s", workers=1)
@@ -224,6 +226,7 @@ def test_bad_luck_is_tried_again(what: str, tmp_path: Path) -> None:
         ("raise", 2, r"row 9 \(design row with seed 10.*raised twice(?s:.*)KeyError: 'a bug in the runner'"),
         ("die", 3, r"row 9 .*killed its worker 3 times"),
         ("forget", 1, r"row 9 .*gave no outcome for task 'digits'"),
+        ("misshape", 1, r"row 9 .*shape \(4, 40\), not \(4, draws, 40\)"),
         ("unpicklable", 2, r"row 9 (?s:.*)pickle"),
         ("refuse", 1, r"row 9 .*images/7.png: truncated. delete it"),
     ],
@@ -248,6 +251,13 @@ def test_broken_foreign_executor_is_named_and_the_rest_is_kept(tmp_path: Path) -
     with processes, pytest.raises(PydtError, match="fresh executor"):
         go(plan(10, what="die"), tmp_path, processes, workers=1)
     assert len(Store(tmp_path).masks()) >= 8
+
+
+def test_executor_that_was_shut_down_is_named(tmp_path: Path) -> None:
+    threads = ThreadPoolExecutor(1)
+    threads.shutdown()
+    with pytest.raises(PydtError, match="takes no more rows"):
+        go(plan(2), tmp_path, threads)
 
 
 def test_functions_of_the_script_and_closures_are_refused_with_the_way_out(tmp_path: Path) -> None:
@@ -351,6 +361,19 @@ def test_log_has_a_line_per_row(tmp_path: Path) -> None:
     assert lines[0]["seconds"] >= 0
     assert lines[0]["host"]
     assert lines[0]["versions"]["numpy"] == np.__version__
+
+
+def test_changed_code_is_recorded_and_not_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    go(plan(2), tmp_path)
+    monkeypatch.setattr("pydt.ensemble._code_version", lambda: "99.0+new")
+    with ThreadPoolExecutor(1) as threads:
+        store = run(plan(3), tmp_path, threads, runner=stub_row)
+    assert len(store.masks()) == 3
+    assert store.metadata(store.plan().keys[2][0])["code"] == "99.0+new"
+    assert [entry["now"] for entry in log(tmp_path) if entry["event"] == "code changed"] == ["99.0+new"]
+    assert "some stored rows were computed by other code" in capsys.readouterr().err
 
 
 class Screen(io.StringIO):
