@@ -84,7 +84,7 @@ def test_sums(rows: int, groups: int, cols: int, dtype: type[np.floating], layou
     outputs = LAYOUTS[layout](values) if values.size else values
     shift = rng.normal(1000, 1, cols)
     scale = np.abs(outputs.astype(np.float64) - shift).sum(axis=0, initial=1) if cols else 1.0
-    # what one rounding can cost; a value goes through 4 + 64 + log2(blocks) additions, in the moments 256 + log2(blocks)
+    # what one rounding can cost; a value goes through 4 + 64 + log2(blocks) additions, for moments 256 + log2(blocks)
     step = 2**-53 * scale
 
     sums = _core.subset_sums(_core.pack(masks), groups, outputs, shift, 1)

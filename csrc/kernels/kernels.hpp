@@ -22,7 +22,8 @@ struct GatherPlan {
 
 struct Kernels {
     const char* name;
-    // One image into one place of the batch. scratch: 2 * width * channels bytes.
+    // One image into one place of the batch. scratch: 4 * width * channels bytes, of
+    // which the first and the third quarter are 0 and stay so.
     void (*gather_image)(const GatherPlan& plan, const std::uint8_t* image, std::int64_t dy, std::int64_t dx, bool flip,
                          float* out, std::uint8_t* scratch);
     // counts[i * ld + j] += number of common bits of columns a + i * stride and b + j * stride, over `words` words.

@@ -1,5 +1,8 @@
 // One instruction set's kernels. Everything is in an unnamed namespace: no symbol but the table leaves the object file.
 #include <string.h>  // NOLINT: <cstring> would do as well; only memcpy and memset are used, and both are library calls
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
 
 #include "kernels.hpp"
 
