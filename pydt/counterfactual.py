@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 KINDS = ("full", "drop bottom", "drop random", "drop top")
 CONTROL = "drop random"
 _SEED_STREAM = 8
-_BOOTSTRAPS = 4000
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,12 +211,12 @@ def judge(store: Store, record: Record, task: str) -> Counterfactual:
     return Counterfactual(tuple(arms), contrasts, len(store.failed(record)), task)
 
 
-def contrast(arm: Arm, control: Arm, weights: np.ndarray, seed: int = 0) -> Contrast:
+def contrast(arm: Arm, control: Arm, weights: np.ndarray, *, bootstraps: int = 4000, seed: int = 0) -> Contrast:
     """Compare two arms on the same images.
 
     Args:
         weights: float64 (images,) of the metric; see `Target.described`.
-        seed: of the bootstrap.
+        bootstraps, seed: resamples, and their randomness.
     """
     from scipy import stats
 
@@ -232,14 +231,14 @@ def contrast(arm: Arm, control: Arm, weights: np.ndarray, seed: int = 0) -> Cont
     else:
         df, p = 1.0, 1.0 if difference == 0 else 0.0
     random = np.random.default_rng(seed)
-    images = random.multinomial(len(weights), np.full(len(weights), 1 / len(weights)), _BOOTSTRAPS).astype(np.float64)
+    images = random.multinomial(len(weights), np.full(len(weights), 1 / len(weights)), bootstraps).astype(np.float64)
     totals = images @ weights
-    by_image, crossed = np.zeros(_BOOTSTRAPS), np.zeros(_BOOTSTRAPS)
+    by_image, crossed = np.zeros(bootstraps), np.zeros(bootstraps)
     for sign, a in ((1, arm), (-1, control)):
         n = len(a.accuracy)
         resampled = (a.correct * weights) @ images.T / totals
         by_image += sign * resampled.mean(0)
-        crossed += sign * (random.multinomial(n, np.full(n, 1 / n), _BOOTSTRAPS).T * resampled).sum(0) / n
+        crossed += sign * (random.multinomial(n, np.full(n, 1 / n), bootstraps).T * resampled).sum(0) / n
     stderr = float(crossed.std(ddof=1))
     reach = float(stats.t.ppf(0.975, df)) * stderr
     return Contrast(

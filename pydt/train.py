@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pydt.data import Dataset
-from pydt.errors import ConfigError, DataError, TrainError
+from pydt.errors import ConfigError, TrainError
 from pydt.files import digest
 from pydt.loader import Augment, Loader, kept_ids
 from pydt.models import Network, build, network_digest
@@ -148,11 +148,6 @@ def _train(source: Dataset, ids: np.ndarray, recipe: Recipe, seed: int, device: 
     dim = _dim(body, loader, recipe)
     if recipe.method == "none":
         return Trained(body, dim, recipe.augment, recipe, {})
-    if len(present) < 2:
-        raise DataError(
-            f"only one class is kept ({source.classes[int(present[0])]})", source.name,
-            "supervised training needs at least two classes: raise alpha, or keep more groups",
-        )  # fmt: skip
     head = nn.Linear(dim, len(present)).to(device)
     steps = max(1, len(ids) // recipe.batch_size)
     optimizer, scheduler = make_optimizer([*body.parameters(), *head.parameters()], recipe, steps * recipe.epochs)

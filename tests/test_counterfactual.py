@@ -1,0 +1,116 @@
+"""The counterfactual: arms as promised, intervals that cover, a control that is a control."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from pydt import design
+from pydt.counterfactual import KINDS, Arm, _rows, contrast, counterfactual, stored
+from pydt.data import Dataset, Target
+from pydt.ensemble import Plan, run
+from pydt.errors import ConfigError
+from pydt.loader import Augment
+from pydt.store import Row
+from pydt.train import Recipe
+from pydt.transfer import Task
+
+ROW = Row(np.ones(3, bool), 0, "full")
+
+
+def arm(kind: str, correct: np.ndarray) -> Arm:
+    n, images = correct.shape
+    return Arm(kind, 1, (ROW,) * n, ((),) * n, correct.mean(1), correct)
+
+
+def test_rows_drop_what_they_say() -> None:
+    values = np.array([3.0, -1.0, 2.0, 0.0, 5.0, 1.0, -2.0, 4.0])
+    rows = _rows(values, np.full(8, 10), [4, 2], [5, 3], seed=1)
+    by_kind = {kind: [row for row in rows if row.kind == kind] for kind in KINDS}
+    assert {kind: len(members) for kind, members in by_kind.items()} == {
+        "full": 5, "drop bottom": 8, "drop random": 8, "drop top": 8,
+    }  # fmt: skip
+    assert all(row.mask.all() for row in by_kind["full"])
+    assert {tuple(np.flatnonzero(~row.mask)) for row in by_kind["drop bottom"]} == {(1, 3, 5, 6), (1, 6)}
+    assert {tuple(np.flatnonzero(~row.mask)) for row in by_kind["drop top"]} == {(0, 2, 4, 7), (4, 7)}
+    assert len({row.keep for row in by_kind["drop random"]}) > 5, "every random repeat draws a set of its own"
+    assert len({row.seed for row in rows}) == len(rows)
+
+
+def test_random_sets_are_matched_in_images() -> None:
+    # The lowest groups are huge: a random set of as many groups would usually hold far fewer images.
+    images = np.array([500] * 5 + [20] * 35)
+    values = np.arange(40.0)
+    rows = [row for row in _rows(values, images, [20], [30], 0) if row.kind == "drop random"]
+    wanted = (images[:20].sum() + images[20:].sum()) / 2
+    dropped = [images[~row.mask].sum() for row in rows]
+    # 400 + 480 k images with k huge groups among 20: two or three of them come closest to 1,600.
+    assert wanted == 1600
+    assert set(dropped) <= {1360, 1840}
+    assert all((~row.mask).sum() == 20 for row in rows)
+
+
+def test_equal_groups_make_random_sets_uniform() -> None:
+    rows = [row for row in _rows(np.arange(6.0), np.full(6, 7), [3], [600], 0) if row.kind == "drop random"]
+    assert stats.chisquare(sum(~row.mask for row in rows)).pvalue > 1e-4
+
+
+def test_welch_part_is_scipys() -> None:
+    random = np.random.default_rng(0)
+    a, b = arm("drop bottom", random.random((9, 40))), arm("drop random", random.random((14, 40)) - 0.02)
+    found = contrast(a, b, np.full(40, 1 / 40))
+    expected = stats.ttest_ind(a.accuracy, b.accuracy, equal_var=False)
+    assert found.p == pytest.approx(expected.pvalue)
+    assert found.difference == pytest.approx(a.mean - b.mean)
+    assert found.difference / found.stderr_retraining == pytest.approx(expected.statistic)
+    assert found.n == 9
+    assert found.control_n == 14
+
+
+@pytest.mark.parametrize(("run_sd", "image_sd"), [(0.02, 0.0), (0.0, 0.25), (0.02, 0.25), (0.0, 0.0)])
+def test_intervals_cover_with_both_parts_of_the_uncertainty(run_sd: float, image_sd: float) -> None:
+    # Truth: difference 0.03 on the population of images; every trial draws images, runs and cell noise afresh.
+    random = np.random.default_rng(5)
+    covered, trials = 0, 200
+    for _ in range(trials):
+        image = random.normal(0, image_sd, 60)
+
+        def runs(n: int, shift: np.ndarray | float) -> np.ndarray:
+            return 0.5 + shift + random.normal(0, run_sd, (n, 1)) + random.normal(0, 0.2, (n, 60))
+
+        one, other = arm("drop top", runs(14, 0.03 + image)), arm("drop random", runs(14, 0.0))
+        found = contrast(one, other, np.full(60, 1 / 60), bootstraps=300)
+        covered += found.low <= 0.03 <= found.high
+    # 0.95 less three standard errors over 200 trials; the crossed bootstrap is known to err on the wide side.
+    assert covered / trials > 0.90
+    if image_sd:
+        naive = 2.06 * found.stderr_retraining
+        assert found.high - found.low > 2 * naive * 1.2, "image noise must widen the interval"
+
+
+def test_from_plan_to_verdict_and_back(source: Dataset, target: Target, tmp_path: Path) -> None:
+    recipe = Recipe(network="convnet-2", epochs=1, batch_size=32, lr=0.3, augment=Augment(mean=(0.3,), std=(0.2,)))
+    task = Task(target, draws=2)
+    plan = Plan(source, design=design.bernoulli(8, 24, seed=1), recipe=recipe, tasks=(task,))
+    store = run(plan, tmp_path, workers=1, progress=False)
+    found = counterfactual(store, plan, drop=[4], repeats=2, workers=1, progress=False)
+    assert [(a.kind, a.dropped, len(a.rows)) for a in found.arms] == [
+        ("full", 0, 2), ("drop bottom", 4, 2), ("drop random", 4, 2), ("drop top", 4, 2),
+    ]  # fmt: skip
+    assert found.task != task.digest, "judged with other few-shot draws than the ensemble's"
+    assert {c.kind for c in found.contrasts} == {"drop bottom", "drop top"}
+    for one in found.arms:
+        assert one.correct.shape == (2, len(target.split["report"]))
+        assert np.allclose(one.accuracy, one.correct.mean(1))
+    before = sorted(path.name for path in tmp_path.glob("rows/*/*"))
+    again = counterfactual(store, plan, drop=[4], repeats=2, workers=1, progress=False)
+    assert sorted(path.name for path in tmp_path.glob("rows/*/*")) == before, "nothing is trained twice"
+    reread = stored(store, store.plan(plan))
+    assert reread is not None
+    assert reread.contrasts == found.contrasts == again.contrasts
+
+    with pytest.raises(ConfigError, match="use numbers from 1 to 7"):
+        counterfactual(store, plan, drop=[8])

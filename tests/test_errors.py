@@ -1,0 +1,158 @@
+"""Bad input: each case is a PydtError that names the thing and the mend. One line a case."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pydt import design
+from pydt.data import Dataset, Target
+from pydt.ensemble import Plan, run
+from pydt.errors import PydtError
+from pydt.estimate import influences
+from pydt.loader import Augment, Loader
+from pydt.store import Store
+from pydt.train import Recipe
+from pydt.transfer import Task
+
+IMAGES = np.zeros((6, 4, 4), np.uint8)
+LABELS = [0, 1, 2, 0, 1, 2]
+MASKS = np.random.default_rng(0).random((40, 4)) < 0.5
+OUTPUTS = np.random.default_rng(1).normal(size=(40, 3))
+
+
+def dataset() -> Dataset:
+    return Dataset.from_arrays(IMAGES, LABELS)
+
+
+def target() -> Target:
+    return Target(Dataset.from_arrays(np.zeros((90, 4, 4), np.uint8), np.arange(90) % 3))
+
+
+def plan(**how: object) -> Plan:
+    settings: dict = {"design": design.random(3, 4, alpha=0.67), "recipe": Recipe(), "tasks": (Task(target()),)}
+    return Plan(dataset(), **{**settings, **how})
+
+
+def outputs_with(value: float) -> np.ndarray:
+    broken = OUTPUTS.copy()
+    broken[7, 1] = value
+    return broken
+
+
+def masks_with(column: int, value: bool) -> np.ndarray:
+    broken = MASKS.copy()
+    broken[:, column] = value
+    return broken
+
+
+# what is done wrong; what the message must name; what it must say about mending it
+CASES: dict[str, tuple[Callable[[], object], str, str]] = {
+    # --- data
+    "labels that do not match images": (lambda: Dataset.from_arrays(IMAGES, [0, 1]), r"labels.*6 images", "one per image"),
+    "label out of range": (lambda: Dataset.from_arrays(IMAGES, [0, 1, 2, 3, 0, 9], list("abcd")), "label 9 at position 5", r"0\.\.3"),
+    "negative label": (lambda: Dataset.from_arrays(IMAGES, [0, 1, -1, 0, 1, 2], list("abc")), "label -1 at position 2", r"0\.\.2"),
+    "label that is no class": (lambda: Dataset.from_arrays(IMAGES, list("abcabx"), list("abc")), "label 'x'", "classes"),
+    "labels that are not whole numbers": (lambda: Dataset.from_arrays(IMAGES, [0.5] * 6), "labels", "integers or strings"),
+    "NaN labels": (lambda: Dataset.from_arrays(IMAGES, [np.nan] * 6), "labels", "integers or strings"),
+    "a class with no images": (lambda: Dataset.from_arrays(IMAGES, LABELS, list("abcd")), "without images: d", "remove"),
+    "two classes of one name": (lambda: Dataset.from_arrays(IMAGES, LABELS, ["a", "a", "b"]), "same name twice", "of its own"),
+    "float images": (lambda: Dataset.from_arrays(IMAGES / 255, LABELS), "images.*float64", "uint8"),
+    "flat images": (lambda: Dataset.from_arrays(IMAGES.reshape(6, 16), LABELS), r"images.*\(6, 16\)", "height, width"),
+    "no images": (lambda: Dataset.from_arrays(IMAGES[:0], []), "no pixels", "at least one"),
+    "captions for other images": (lambda: Dataset.from_arrays(IMAGES, LABELS, captions=["x"]), "1 captions for 6", "one per image"),
+    "unknown unit column": (lambda: dataset().units("sight"), "no unit column 'sight'", "choose one of: class, example"),
+    "sample larger than the data": (lambda: dataset().sample(7), "7 of 6", "1 to 6"),
+    "no such folder": (lambda: Dataset.from_folder("/nowhere/at/all"), "/nowhere/at/all", "sub-folder"),
+    "no data set in the folder": (lambda: Dataset.open("/nowhere/at/all"), "index.safetensors", r"Dataset\.save"),
+    "no such .npy": (lambda: Dataset.from_arrays("/nowhere/x.npy", LABELS), "/nowhere/x.npy", r"numpy\.save"),
+    "concat of two shapes": (
+        lambda: Dataset.concat([dataset(), Dataset.from_arrays(np.zeros((2, 5, 4), np.uint8), [0, 1], name="b")]),
+        "shapes differ", "one shape",
+    ),
+    "target of one class": (lambda: Target(Dataset.from_arrays(IMAGES, [0] * 6)), "1 class", "two classes"),
+    "target too small to split": (lambda: Target(Dataset.from_arrays(IMAGES[:2], [0, 1])), "no example", "more target examples"),
+    "unknown metric": (lambda: Target(target().train, metric="top-2"), "metric 'top-2'", "mean per class"),
+    "test classes of another name": (
+        lambda: Target(target().train, Dataset.from_arrays(IMAGES, list("abcabc"))), "different class names", "same classes",
+    ),
+    # --- loader and recipe
+    "empty mask": (lambda: Loader(dataset(), np.zeros(6, bool)), "keeps no example", "at least one group"),
+    "mask of another length": (lambda: Loader(dataset(), np.ones(5, bool)), r"\(5,\) over 6", "one bool per example"),
+    "id out of range": (lambda: Loader(dataset(), [0, 6]), "id 6 of 6", r"0\.\.5"),
+    "batch of nothing": (lambda: Loader(dataset(), batch_size=0), "batch_size 0", ">= 1"),
+    "deviation of zero": (lambda: Augment(std=(0.0,)), r"std \(0\.0,\)", "positive"),
+    "two means for one channel": (lambda: list(Loader(dataset(), augment=Augment(mean=(0.1, 0.2)))), "2 means", "one each"),
+    "unknown method": (lambda: Recipe(method="supervized"), "supervized", "choose one of"),
+    "method that is not built": (lambda: Recipe(method="clip"), "'clip' is not built yet", "supervised"),
+    "negative epochs": (lambda: Recipe(epochs=-1), "epochs -1", "positive"),
+    "more shots than examples": (lambda: Task(target(), shots=50), "50 shots, but class", "fewer shots"),
+    # --- designs and plans
+    "alpha that keeps nothing": (lambda: design.random(10, 5, alpha=0.01), "alpha|0 of 10", ""),
+    "alpha that keeps everything": (lambda: design.random(10, 5, alpha=1.0), "alpha|10 of 10", ""),
+    "foldover of another alpha": (lambda: design.foldover(10, 8, alpha=0.25), "alpha", "bernoulli|random|0.5"),
+    "design of other groups": (lambda: plan(design=design.random(5, 4)), "5 groups for the 3 units", "groups=3"),
+    "no task": (lambda: plan(tasks=()), "tasks", "at least one"),
+    "two tasks of one name": (lambda: plan(tasks=(Task(target(), name="x"), Task(target(), shots=2, name="x"))), "'x'", "own name"),
+    "seeds that do not match rows": (lambda: plan(seeds=(1, 2)), "2 seeds for 4 rows", "one seed a row"),
+    # --- store
+    "no store in the folder": (lambda: Store("/nowhere/at/all"), "/nowhere/at/all", "run a plan"),
+    # --- estimates
+    "NaN outputs": (lambda: influences(MASKS, outputs_with(np.nan)), "row 7.*target 1|target 1.*row 7", "nan="),
+    "infinite outputs": (lambda: influences(MASKS, outputs_with(np.inf)), "row 7.*target 1|target 1.*row 7", "nan="),
+    "group always in": (lambda: influences(masks_with(2, True), OUTPUTS), "group 2|2", "drop|leave|remove|design"),
+    "group never in": (lambda: influences(masks_with(3, False), OUTPUTS), "group 3|3", "drop|leave|remove|design"),
+    "identical groups": (lambda: influences(MASKS[:, [0, 1, 1]], OUTPUTS, "ols"), "1.*2", "ridge or lasso|ridge.*lasso"),
+    "fewer rows than groups": (
+        lambda: influences(design.bernoulli(30, 12), OUTPUTS[:12], "ols"), "12|group", "ridge|lasso",
+    ),
+    "rows that do not match": (lambda: influences(MASKS, OUTPUTS[:39]), "39", "row|model"),
+    "masks that are not 0/1": (lambda: influences(MASKS * 2.0, OUTPUTS), "masks", "0|1"),
+    "unknown estimator": (lambda: influences(MASKS, OUTPUTS, "laso"), "laso", "lasso"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_names_the_thing_and_the_mend(case: str) -> None:
+    do, thing, mend = CASES[case]
+    with pytest.raises(PydtError, match=rf"(?s){thing}") as caught:
+        do()
+    assert caught.value.mend or mend == "", "an error without a mend"
+    assert __import__("re").search(mend, str(caught.value.mend or "")), f"the mend says {caught.value.mend!r}"
+
+
+def test_a_class_whose_folder_is_empty(folder_of_images: Path) -> None:
+    (folder_of_images / "class 9").mkdir()
+    with pytest.raises(PydtError, match=r"class 9.*without images"):
+        Dataset.from_folder(folder_of_images)
+
+
+def test_an_empty_image_file(folder_of_images: Path) -> None:
+    (folder_of_images / "class 1" / "3.jpg").write_bytes(b"")
+    with pytest.raises(PydtError, match=r"3\.jpg.*empty image file"):
+        Dataset.from_folder(folder_of_images)
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc").is_dir(), reason="root may write everywhere")
+def test_an_unwritable_folder_is_named_before_anything_is_trained() -> None:
+    # Root may write into read-only folders, but nobody may create files in /proc.
+    trained = []
+
+    def runner(context: object, row: object, tasks: object) -> dict:
+        trained.append(row)
+        return {}
+
+    with pytest.raises(PydtError, match=r"/proc/pydt.*(?s:.)*folder you may write to"):
+        run(plan(), "/proc/pydt", runner=runner, progress=False)
+    assert not trained
+
+
+def test_changed_bytes_under_one_name_are_another_data_set() -> None:
+    changed = IMAGES.copy()
+    changed[0, 0, 0] = 1
+    assert replace(dataset(), images=changed[..., None]).digest != dataset().digest
