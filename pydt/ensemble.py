@@ -459,7 +459,8 @@ def _checked(outcomes: Any, record: Record, job: _Job) -> dict[int, Outcome]:
                 raise PydtError(f"its runner gave {name!r} as {type(array).__name__}, not a numeric array", where, mend)
             if outcome.status == "ok" and not np.isfinite(array).all():
                 outcome = Outcome(status="failed", reason=f"{name} are not all finite")
-        shape, examples = getattr(outcome.arrays.get("primitives"), "shape", ()), record.tasks[position]["examples"]
+        shape: tuple[int, ...] = getattr(outcome.arrays.get("primitives"), "shape", ())
+        examples = record.tasks[position]["examples"]
         if outcome.status == "ok" and (len(shape) != 3 or shape[::2] != (4, examples) or not shape[1]):
             wrong = f"its runner gave primitives of shape {shape}, not (4, draws, {examples})"
             raise PydtError(wrong, where, mend)

@@ -214,11 +214,14 @@ class Store:
     def put_plan(self, record: Record) -> None:
         """Write a plan's description, unless it is there."""
         path = self.folder / "plans" / f"{record.digest}.json"
+        stored = None
         try:
-            _read_plan(path)
-        except (FileNotFoundError, StoreError) as error:
-            if isinstance(error, StoreError):
-                self._quarantine(path, error)
+            stored = _read_plan(path)
+        except FileNotFoundError:
+            pass
+        except StoreError as error:
+            self._quarantine(path, error)
+        if stored is None:
             write_atomic(path, canonical_json(record.to_json()).encode())
         self._records[record.digest] = record
 
@@ -417,14 +420,16 @@ class Store:
             raise StoreError(f"cannot be written ({error.strerror})", str(path), "free space") from error
 
     def _put_arrays(self, path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
+        stored = None
         try:
             stored = decode(read(path))
-        except (FileNotFoundError, StoreError) as error:
-            if isinstance(error, StoreError):
-                self._quarantine(path, error)
+        except FileNotFoundError:
+            pass
+        except StoreError as error:
+            self._quarantine(path, error)
+        if stored is None:
             write_atomic(path, encode(arrays, metadata))
-            return
-        if checksum(*stored) != checksum(arrays, metadata):
+        elif checksum(*stored) != checksum(arrays, metadata):
             raise StoreError("something else is stored under this name", str(path), "use a new folder")
 
     def _thumbnails(self, record: Record) -> Path:
