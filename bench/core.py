@@ -1,7 +1,8 @@
 """The core against what one would write without it: `python bench/core.py --json FILE`.
 
-One thread each. Both sides of a case run in this process, in turns, and the median of the repeats counts; a case is timed only
-after its result has agreed with the peer's, or with a float64 reference where the peer is float32. Prints the spread, too.
+One thread each. Both sides of a case run in this process, in turns, and the median of the repeats counts; a case is
+timed only after its result has agreed with the peer's, or with a float64 reference where the peer is float32. Prints
+the spread, too.
 """
 
 from __future__ import annotations
@@ -43,10 +44,8 @@ def compare(
 ) -> Case:
     ours, theirs = in_turns(ours_call, peer_call, repeats)
     a, b = statistics.median(ours), statistics.median(theirs)
-    print(
-        f"{case:<46} {a:9.5f} s ({min(ours):.5f}-{max(ours):.5f})   {peer} {b:9.5f} s ({min(theirs):.5f}-{max(theirs):.5f})"
-        f"   {b / a:6.1f}x"
-    )
+    spread = [f"({min(times):.5f}-{max(times):.5f})" for times in (ours, theirs)]
+    print(f"{case:<46} {a:9.5f} s {spread[0]}   {peer} {b:9.5f} s {spread[1]}   {b / a:6.1f}x")
     return {"case": case, "ours_s": a, "peer": peer, "peer_s": b, "ratio": b / a, "checked": True}
 
 
@@ -97,7 +96,7 @@ def gather(name: str, shape: tuple[int, int, int, int], pad: int, channels_last:
 
 
 def moments(models: int, groups: int, outputs: int, repeats: int) -> list[Case]:
-    """Subset sums against numpy's float32 product of the unpacked masks (its conversion outside of the time), and the Gram
+    """Subset sums against numpy's float32 product of the unpacked masks (unpacking outside of the time), and the Gram
     matrix against the same product of the masks."""
     rng = np.random.default_rng(0)
     masks = rng.random((models, groups)) < 0.5
@@ -144,9 +143,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of the outputs: to see that it runs")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print(
-        f"{platform.processor() or platform.machine()}, {_core.isa()}, numpy {np.__version__}, torch {torch.__version__}"
-    )
+    print(f"{platform.machine()}, {_core.isa()}, numpy {np.__version__}, torch {torch.__version__}")
     cases = [
         gather("32x32x3 NCHW", (50_000, 32, 32, 3), 4, False, options.repeats),
         gather("32x32x3 channels_last", (50_000, 32, 32, 3), 4, True, options.repeats),

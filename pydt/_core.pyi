@@ -1,13 +1,13 @@
-"""The compiled core. Arguments are checked, never converted: TypeError for the wrong kind of thing, ValueError for a wrong
-value, both beginning with the argument's name. Arrays are C-contiguous and in native byte order unless said otherwise.
-Results are the same to the last bit for any number of threads and any instruction set."""
+"""The compiled core. Arguments are checked, never converted: TypeError for the wrong kind of thing, ValueError for a
+wrong value, both beginning with the argument's name. Arrays are C-contiguous and in native byte order unless said
+otherwise. Results are the same to the last bit for any number of threads and any instruction set."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 def isa() -> str:
-    """The instruction set in use: "scalar", "avx2" or "avx512" (F, BW, DQ, VL, VBMI, VPOPCNTDQ). The environment variable
-    PYDT_ISA overrides the choice; an unknown or unsupported value raises RuntimeError at first use."""
+    """The instruction set in use: "scalar", "avx2" or "avx512" (F, BW, DQ, VL, VBMI, VPOPCNTDQ). The environment
+    variable PYDT_ISA overrides the choice; an unknown or unsupported value raises RuntimeError at first use."""
 
 def isas() -> list[str]:
     """The instruction sets that this build has and this machine can run, slowest first."""
@@ -20,12 +20,12 @@ def cuda_usable() -> bool:
 
 def random_bits(seed: int, stream: int, ids: NDArray[np.int64]) -> NDArray[np.uint64]:
     """64 bits for each id (n,) that depend on (seed, stream, id) alone: Philox4x32-10 with key = seed and counter =
-    (id, stream), its first two words. seed and stream are in 0..2**64 - 1. Streams whose lowest byte is 1 or 2 are the order
-    and the augmentation of epoch `stream >> 8`."""
+    (id, stream), its first two words. seed and stream are in 0..2**64 - 1. Streams whose lowest byte is 1 or 2 are
+    the order and the augmentation of epoch `stream >> 8`."""
 
 def epoch_order(seed: int, epoch: int, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Positions 0..n-1 sorted by (random_bits(seed, epoch << 8 | 1, id), id, position): the order of two examples relative to
-    each other does not depend on which others are there. epoch is below 2**56."""
+    """Positions 0..n-1 sorted by (random_bits(seed, epoch << 8 | 1, id), id, position): the order of two examples
+    relative to each other does not depend on which others are there. epoch is below 2**56."""
 
 def pack(masks: NDArray[np.bool_] | NDArray[np.uint8]) -> NDArray[np.uint8]:
     """0/1 masks (models, groups) -> uint8 (models, ceil(groups / 8)), little bit first, unused bits 0."""
@@ -48,11 +48,11 @@ def gather(
 ) -> None:
     """out[b] = (images[index[b]] / 255 - mean) / std as (channels, height, width), cropped and mirrored.
 
-    images (N, H, W, C), may be a read-only memory map; index, ids (B,); out (B, C, H, W), dense as NCHW or as channels_last;
-    mean, std (C,), on the scale 0..1. The image is padded by crop_pad black pixels on every side and a window of its own size
-    is cut at offsets uniform over 0..2 * crop_pad; with `flip` it is mirrored left-right with probability 1/2. From
-    bits = random_bits(seed, epoch << 8 | 2, id), with low and high its 32-bit halves and n = 2 * crop_pad + 1:
-    top = low * n >> 32, left = (high >> 1) * n >> 31, mirrored = high & 1."""
+    images (N, H, W, C), may be a read-only memory map; index, ids (B,); out (B, C, H, W), dense as NCHW or as
+    channels_last; mean, std (C,), on the scale 0..1. The image is padded by crop_pad black pixels on every side and a
+    window of its own size is cut at offsets uniform over 0..2 * crop_pad; with `flip` it is mirrored left-right with
+    probability 1/2. From bits = random_bits(seed, epoch << 8 | 2, id), with low and high its 32-bit halves and n = 2
+    * crop_pad + 1: top = low * n >> 32, left = (high >> 1) * n >> 31, mirrored = high & 1."""
 
 def gram(packed: NDArray[np.uint8], groups: int, threads: int) -> NDArray[np.int64]:
     """M'M of the masks M: int64 (groups, groups), exact; the diagonal counts the models that kept each group."""
@@ -60,18 +60,19 @@ def gram(packed: NDArray[np.uint8], groups: int, threads: int) -> NDArray[np.int
 def subset_sums(
     packed: NDArray[np.uint8],
     groups: int,
-    outputs: NDArray[np.float16] | NDArray[np.float32] | NDArray[np.float64],
+    outputs: NDArray[np.floating],
     shift: NDArray[np.float64],
     threads: int,
 ) -> NDArray[np.float64]:
-    """M'(Y - shift): float64 (groups, outputs). outputs Y (models, n) may have any strides and is read in place; shift (n,).
-    Summed in float64: runs of 4 rows, blocks of 256, then blocks in a binary tree. NaN in a row reaches only the groups
-    that the row kept."""
+    """M'(Y - shift): float64 (groups, outputs). outputs Y (models, n), float16, float32 or float64, may have any
+    strides and is read in place; shift (n,). Summed in float64: runs of 4 rows, blocks of 256, then blocks in a
+    binary tree. NaN in a row reaches only the groups that the row kept."""
 
 def column_moments(
-    outputs: NDArray[np.float16] | NDArray[np.float32] | NDArray[np.float64], shift: NDArray[np.float64], threads: int
+    outputs: NDArray[np.floating], shift: NDArray[np.float64], threads: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sums and sums of squares of (outputs - shift) down the columns, each float64 (n,). outputs as in subset_sums."""
+    """Sums and sums of squares of (outputs - shift) down the columns, each float64 (n,). outputs as in
+    subset_sums."""
 
 def cuda_gather(
     images: int,
@@ -88,12 +89,14 @@ def cuda_gather(
     epoch: int,
     stream: int,
 ) -> None:
-    """`gather` with images and out at GPU addresses (torch's `data_ptr()`): uint8 (N, H, W, C) = shape, and float32, dense as
-    NCHW or NHWC. index, ids, mean and std are host arrays and may be reused at once. The work is queued on `stream` (torch's
-    `cuda_stream`; 0 is the default) of the current device. RuntimeError if the GPU refuses or the build has no CUDA."""
+    """`gather` with images and out at GPU addresses (torch's `data_ptr()`): uint8 (N, H, W, C) = shape, and float32,
+    dense as NCHW or NHWC. index, ids, mean and std are host arrays and may be reused at once. The work is queued on
+    `stream` (torch's `cuda_stream`; 0 is the default) of the current device. RuntimeError if the GPU refuses or the
+    build has no CUDA."""
 
 def cuda_gram(packed: int, rows: int, groups: int, out: int, stream: int) -> None:
-    """`gram` at GPU addresses: packed uint8 (rows, ceil(groups / 8)) -> out int64 (groups, groups), queued on `stream`."""
+    """`gram` at GPU addresses: packed uint8 (rows, ceil(groups / 8)) -> out int64 (groups, groups), queued on
+    `stream`."""
 
 def cuda_subset_sums(
     packed: int,
@@ -108,5 +111,5 @@ def cuda_subset_sums(
     out: int,
     stream: int,
 ) -> None:
-    """`subset_sums` at GPU addresses, the same bits: outputs (rows, cols) of dtype "float16", "float32" or "float64" with strides
-    in bytes; shift float64 (cols,); out float64 (groups, cols). Queued on `stream`."""
+    """`subset_sums` at GPU addresses, the same bits: outputs (rows, cols) of dtype "float16", "float32" or "float64"
+    with strides in bytes; shift float64 (cols,); out float64 (groups, cols). Queued on `stream`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import oracle_core as oracle
 import pytest
@@ -83,6 +85,6 @@ def test_bits_are_balanced_and_independent() -> None:
         (lambda ids: _core.epoch_order(0, 2**56, ids), ValueError, r"^epoch: must be below 2\*\*56"),
     ],
 )
-def test_errors(call, error: type[Exception], text: str) -> None:  # type: ignore[no-untyped-def]
+def test_errors(call: Callable[..., object], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         call(np.arange(10, dtype=np.int64))
