@@ -216,9 +216,13 @@ def _difference(given: Inputs, cv: int | None) -> _Found:
     scale = 1 / with_it + 1 / without
     gram, cross, energy = moments.centred
     free = given.units.count - 1 - given.units.intercept
-    if free < 1:
+    within = models - given.units.count
+    if free < 1 and within < 1:
         raise EstimateError(f"{models} models have no spread to judge by", "masks", "train at least 3 models")
-    spread = np.maximum(energy - cross**2 / np.diag(gram)[:, None], 0) / free
+    if free < 1:  # two masks, repeated: only the repeats show the noise
+        spread, free = np.broadcast_to(given.inside() / within, cross.shape), within
+    else:
+        spread = np.maximum(energy - cross**2 / np.diag(gram)[:, None], 0) / free
     real = moments.first(groups)
     ols = regress_or_none(given, real)
     rho = column_correlation(given, gram)

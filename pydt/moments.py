@@ -182,10 +182,17 @@ class Inputs:
         none = np.zeros_like(raw.count), np.zeros_like(raw.total)
         return Moments(raw.rows, *none, squares, raw.cross - raw.total / 2, raw.gram - raw.rows / 4)
 
+    def inside(self) -> Array:
+        """Sum of squares within units, (targets,)."""
+        rows = np.flatnonzero(self.units.used)
+        within = self.plain(rows).squares - self.units.between(self.outputs, self.shift, rows)
+        return np.where(self.broken, 0, np.maximum(within, 0))
+
     def folds(self, number: int, seed: int = 0) -> tuple[npt.NDArray[np.int64], list[Moments]]:
         """Fold of each row (-1 = not used) and the statistics of each fold."""
-        fold = assign_folds(self.units.clusters, number, seed)
-        fold[~self.units.used] = -1
+        fold = np.full(self.models, -1, np.int64)
+        used = np.unique(self.units.clusters[self.units.used], return_inverse=True)[1].reshape(-1)
+        fold[self.units.used] = assign_folds(used, number, seed)
         return fold, [self.measure(np.flatnonzero(fold == i)) for i in range(number)]
 
 
@@ -377,10 +384,7 @@ def regress(given: Inputs, moments: Moments) -> Regression:
             "masks",
             f'train more than {needed} models, or use method="ridge" or "lasso"',
         )
-    rows = np.flatnonzero(given.units.used)
-    inside = given.plain(rows).squares - given.units.between(given.outputs, given.shift, rows)
-    inside = np.where(given.broken, 0, inside)
-    return Regression(values, inverse, np.maximum(inside, 0) / spare, spare, parameters)
+    return Regression(values, inverse, given.inside() / spare, spare, parameters)
 
 
 def _raise_rank(given: Inputs, gram: Array, parameters: int) -> None:
@@ -536,7 +540,7 @@ def _arrange(packed: npt.NDArray[np.uint8], groups: int, kind: str | None, given
             return Units("repeat", repeats, everything, repeats, ones, len(first))
         if not np.array_equal(clusters, pairs):
             return Units("given", clusters, everything, np.arange(models), ones, models)
-    paired = _match(packed, pairs, kind)
+    paired = _match(packed, groups, pairs, kind)
     if paired is not None:
         sign = np.where(packed[:, 0] & 1, 1.0, -1.0)
         return Units("pair", pairs, paired, pairs, sign, len(np.unique(pairs[paired])))
@@ -545,12 +549,13 @@ def _arrange(packed: npt.NDArray[np.uint8], groups: int, kind: str | None, given
 
 
 def _match(
-    packed: npt.NDArray[np.uint8], pairs: npt.NDArray[np.int64], kind: str | None
+    packed: npt.NDArray[np.uint8], groups: int, pairs: npt.NDArray[np.int64], kind: str | None
 ) -> npt.NDArray[np.bool_] | None:
     """Rows that have a partner, if these masks are pairs by design (and not by the chance of a few groups), else None.
 
     A foldover design may end with half a pair or have lost rows. Masks of unknown origin are pairs if every mask whose
-    complement occurs has as many rows as it, and at least three quarters of the rows have a partner.
+    complement occurs has as many rows as it, and all rows have a partner; or three quarters of them, where there are so
+    many possible masks that chance does not pair them.
     """
     side = (packed[:, 0] & 1).astype(np.int64)
     tally = np.bincount(2 * pairs + side, minlength=2 * (int(pairs.max()) + 1)).reshape(-1, 2)
@@ -559,7 +564,8 @@ def _match(
     if not matched:
         return None
     balanced = np.all((both == 0) | (tally[:, 0] == tally[:, 1]))
-    whole = matched == len(pairs) or (kind in (None, "explicit") and matched >= 0.75 * len(pairs))
+    rare = kind in (None, "explicit") and len(pairs) < 2.0 ** min(groups - 2, 1000)
+    whole = matched == len(pairs) or (rare and matched >= 0.75 * len(pairs))
     if kind != "foldover" and not (balanced and whole):
         return None
     key = 2 * pairs + side
