@@ -20,7 +20,7 @@ _PUBLIC = {
     "PydtError": "errors",
     "Recipe": "train",
     "Store": "store",
-    "Target": "data",
+    "Target": "target",
     "Task": "transfer",
     "counterfactual": "counterfactual",
     "influences": "estimate",
@@ -49,7 +49,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(types.ModuleType):
-    """Importing `pydt.report` binds that module on the package, over the function of the same name: the function wins."""
+    """Importing `pydt.report` binds that module on the package, over the function of its name: the function wins."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _PUBLIC and isinstance(value, types.ModuleType):

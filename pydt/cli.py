@@ -48,7 +48,10 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print version, instruction set and CUDA state.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Print version, instruction set and CUDA state."
+        ),
     ] = False,
 ) -> None:
     pass
@@ -93,7 +96,9 @@ def quickstart(
     start = time.monotonic()
     Store.create(folder)
     plan = quickstart_plan(models, seed)
-    typer.echo(f"1/3  {models} models on random quarters of 62 printed characters, transferred to handwritten digits", err=True)
+    typer.echo(
+        f"1/3  {models} models on random quarters of 62 printed characters, transferred to handwritten digits", err=True
+    )
     store = run(plan, folder, workers=workers)
     typer.echo("2/3  the proof: retraining without the lowest, the highest and random characters", err=True)
     counterfactual(store, plan, seed=seed, workers=workers)
@@ -110,7 +115,9 @@ def quickstart(
 def report(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A store that pydt filled.")],
     plan: Annotated[str | None, typer.Option(help="Digest of the plan, where the store holds several.")] = None,
-    allow_failed: Annotated[bool, typer.Option(help="Give a verdict although more than 2 % of the rows failed.")] = False,
+    allow_failed: Annotated[
+        bool, typer.Option(help="Give a verdict although more than 2 % of the rows failed.")
+    ] = False,
 ) -> None:
     """Write DIR/report.html, DIR/results.json and the CSV files again from what the store holds."""
     from pydt.render import sentences

@@ -1,12 +1,13 @@
 """Remove and retrain: what really happens without the groups that the influences blame.
 
-Influences rank the groups on the score half of the target. Then fresh models are trained without the lowest, without the
-highest and without randomly chosen groups, transferred with few-shot draws that the ensemble never saw, and judged on the
-report half. A random set is drawn anew for every repeat and matched to the other arms in groups and images, so the control
-says what losing that much data costs.
+Influences rank the groups on the score half of the target. Then fresh models are trained without the lowest, without
+the highest and without randomly chosen groups, transferred with few-shot draws that the ensemble never saw, and
+judged on the report half. A random set is drawn anew for every repeat and matched to the other arms in groups and
+images, so the control says what losing that much data costs.
 
-Uncertainty has two parts, and every interval carries both: retraining (Welch's standard error over runs) and target images
-(bootstrap); the total comes from a bootstrap crossed over runs and images (Owen 2007), which errs on the wide side.
+Uncertainty has two parts, and every interval carries both: retraining (Welch's standard error over runs) and target
+images (bootstrap); the total comes from a bootstrap crossed over runs and images (Owen 2007), which errs on the wide
+side.
 """
 
 from __future__ import annotations
@@ -150,8 +151,8 @@ def counterfactual(
         plan: the plan whose influences rank the groups.
         task: which of its tasks; the first by default. The retrained models are transferred with other few-shot draws.
         output: of which the ranking influences are (see `pydt.store.derive`).
-        drop: how many groups to leave out; half of them comes first and gets `repeats` runs an arm (as does "full"), every
-            other number `other_repeats`. By default a half, a quarter and three quarters.
+        drop: how many groups to leave out; half of them comes first and gets `repeats` runs an arm (as does "full"),
+            every other number `other_repeats`. By default a half, a quarter and three quarters.
         seed: of the retrainings and the random sets.
         executor, workers, progress: see `pydt.run`.
 
@@ -163,7 +164,9 @@ def counterfactual(
     groups = len(plan.context.units[1])
     sizes = _sizes(groups, drop)
     if repeats < 2 or other_repeats < 2:
-        raise ConfigError(f"{repeats} and {other_repeats} repeats", "counterfactual", "use at least 2: one run has no spread")
+        raise ConfigError(
+            f"{repeats} and {other_repeats} repeats", "counterfactual", "use at least 2: one run has no spread"
+        )
     values = np.asarray(overall(store, plan, task, output).values)
     rows = _rows(values, _images(plan), sizes, [repeats] + [other_repeats] * (len(sizes) - 1), seed)
     fresh = replace(task, seed=task.seed + 1_000_003, name=f"{task.name}, other draws")
@@ -205,9 +208,11 @@ def judge(store: Store, record: Record, task: str) -> Counterfactual:
     contrasts = tuple(
         contrast(arm, control[arm.dropped], weights)
         for arm in arms
-        if arm.kind not in (CONTROL, "full") and arm.dropped in control
-        and len(arm.rows) > 1 and len(control[arm.dropped].rows) > 1
-    )  # fmt: skip
+        if arm.kind not in (CONTROL, "full")
+        and arm.dropped in control
+        and len(arm.rows) > 1
+        and len(control[arm.dropped].rows) > 1
+    )
     return Counterfactual(tuple(arms), contrasts, len(store.failed(record)), task)
 
 
@@ -242,9 +247,18 @@ def contrast(arm: Arm, control: Arm, weights: np.ndarray, *, bootstraps: int = 4
     stderr = float(crossed.std(ddof=1))
     reach = float(stats.t.ppf(0.975, df)) * stderr
     return Contrast(
-        arm.kind, arm.dropped, len(arm.accuracy), len(control.accuracy), difference, retraining, float(by_image.std(ddof=1)),
-        stderr, difference - reach, difference + reach, p,
-    )  # fmt: skip
+        arm.kind,
+        arm.dropped,
+        len(arm.accuracy),
+        len(control.accuracy),
+        difference,
+        retraining,
+        float(by_image.std(ddof=1)),
+        stderr,
+        difference - reach,
+        difference + reach,
+        p,
+    )
 
 
 def _sizes(groups: int, drop: Sequence[int] | None) -> list[int]:
@@ -266,7 +280,7 @@ def _rows(values: np.ndarray, images: np.ndarray, sizes: Sequence[int], repeats:
     groups = len(values)
     order = np.argsort(values, kind="stable")
     random = np.random.Generator(np.random.Philox(key=[seed, 0]))
-    kept: list[tuple[str, np.ndarray]] = [("full", np.ones(groups, bool))] * repeats[0]
+    kept: list[tuple[str, Any]] = [("full", np.ones(groups, bool))] * repeats[0]
     for size, runs in zip(sizes, repeats, strict=True):
         arms = {"drop bottom": order[:size], "drop top": order[groups - size :]}
         wanted = float(np.mean([images[dropped].sum() for dropped in arms.values()]))

@@ -1,11 +1,8 @@
-"""Data sets as an index over bytes that already exist, and targets split into halves that never meet.
+"""Data sets as an index over bytes that already exist.
 
-A `Dataset` holds no copy of the images: it holds where they are (a uint8 array in memory or in a `.npy` file, or a list of
-encoded files), one label per example, names, unit columns and captions. A mask is applied to this index, never to the bytes.
-
-A `Target` splits its examples into four parts by a hash of the example id, stratified by label and independent of any seed:
-a few-shot pool, a validation part, a *score* half from which influences are computed and a *report* half on which every
-verdict is judged.
+A `Dataset` holds no copy of the images: it holds where they are (a uint8 array in memory or in a `.npy` file, or a
+list of encoded files), one label per example, names, unit columns and captions. A mask is applied to this index,
+never to the bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +20,6 @@ from pydt.errors import DataError
 from pydt.files import canonical_json, digest, write_atomic
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-HALVES = ("score", "report")
 _INDEX_VERSION = 1
 
 
@@ -95,9 +91,11 @@ class Dataset:
         Args:
             images: uint8 (examples, height, width) or (examples, height, width, channels), channels 1 to 4; an array, a
                 memory map, or the path of a `.npy` file, which is then memory-mapped.
-            labels: (examples,) integers or strings. Without `classes`, the distinct labels in sorted order are the classes.
+            labels: (examples,) integers or strings. Without `classes`, the distinct labels in sorted order are the
+                classes.
             classes: names of the classes; labels must then be integers in 0..len(classes)-1.
-            columns: further unit columns, name -> (examples,) integers or strings; None or -1 puts an example in no unit.
+            columns: further unit columns, name -> (examples,) integers or strings; None or -1 puts an example in no
+                unit.
             captions: one text per example.
             name: how reports call this data set.
 
@@ -108,20 +106,28 @@ class Dataset:
             images = _open_npy(images)
         array = np.asanyarray(images)
         if array.dtype != np.uint8:
-            raise DataError(f"dtype {array.dtype}, not uint8", "images", "scale to 0..255 and convert: images.astype('uint8')")
+            raise DataError(
+                f"dtype {array.dtype}, not uint8", "images", "scale to 0..255 and convert: images.astype('uint8')"
+            )
         if array.ndim not in (3, 4) or (array.ndim == 4 and not 1 <= array.shape[3] <= 4):
             raise DataError(
-                f"shape {array.shape}", "images", "give (examples, height, width) or (examples, height, width, channels)"
+                f"shape {array.shape}",
+                "images",
+                "give (examples, height, width) or (examples, height, width, channels)",
             )
         if array.ndim == 3:
             array = array[..., np.newaxis]
         # The core reads whole images in C order; anything else is copied once, here.
         array = array if array.flags.c_contiguous else np.ascontiguousarray(array)
         if 0 in array.shape:
-            raise DataError(f"no pixels: shape {array.shape}", "images", "give at least one image of at least one pixel")
+            raise DataError(
+                f"no pixels: shape {array.shape}", "images", "give at least one image of at least one pixel"
+            )
         codes, names = _encode_labels(labels, classes, len(array))
         return _finish(
-            Dataset(array, None, np.arange(len(array)), codes, names, _encode_columns(columns, len(array)), None, None, name),
+            Dataset(
+                array, None, np.arange(len(array)), codes, names, _encode_columns(columns, len(array)), None, None, name
+            ),
             captions,
         )
 
@@ -129,7 +135,8 @@ class Dataset:
     def from_folder(
         path: str | os.PathLike[str], *, columns: Mapping[str, Any] | None = None, captions: Sequence[str] | None = None
     ) -> Dataset:
-        """A data set over a folder of image files with one sub-folder per class, in sorted order. Nothing is decoded here.
+        """A data set over a folder of image files with one sub-folder per class, in sorted order. Nothing is decoded
+        here.
 
         Args:
             path: the folder; each sub-folder is a class, and its image files (at any depth) are the examples.
@@ -144,14 +151,20 @@ class Dataset:
             raise DataError("no such folder", str(root), "give a folder with one sub-folder of images per class")
         classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
         if not classes:
-            raise DataError("has no sub-folders", str(root), "put the images of each class into a sub-folder of its own")
+            raise DataError(
+                "has no sub-folders", str(root), "put the images of each class into a sub-folder of its own"
+            )
         keys: list[str] = []
         labels: list[int] = []
         for label, class_name in enumerate(classes):
-            files = sorted(p for p in (root / class_name).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+            files = sorted(
+                p for p in (root / class_name).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()
+            )
             if not files:
                 raise DataError(
-                    "class without images", str(root / class_name), f"add images ({', '.join(IMAGE_SUFFIXES)}) or remove it"
+                    "class without images",
+                    str(root / class_name),
+                    f"add images ({', '.join(IMAGE_SUFFIXES)}) or remove it",
                 )
             for file in files:
                 if file.stat().st_size == 0:
@@ -161,19 +174,27 @@ class Dataset:
         paths = tuple(str(root.resolve() / key) for key in keys)
         return _finish(
             Dataset(
-                None, paths, np.arange(len(paths)), np.array(labels, np.int64), tuple(classes),
-                _encode_columns(columns, len(paths)), None, tuple(keys), root.resolve().name,
+                None,
+                paths,
+                np.arange(len(paths)),
+                np.array(labels, np.int64),
+                tuple(classes),
+                _encode_columns(columns, len(paths)),
+                None,
+                tuple(keys),
+                root.resolve().name,
             ),
             captions,
-        )  # fmt: skip
+        )
 
     @staticmethod
     def from_torchvision(dataset: Any, *, name: str | None = None) -> Dataset:
-        """A data set over a torchvision one: over its files or its arrays where it has them, else over its decoded images.
+        """A data set over a torchvision one: over its files or its arrays where it has them, else over its decoded
+        images.
 
         Args:
-            dataset: anything with `samples` (ImageFolder and its kin), with uint8 `data` and `targets` (CIFAR, MNIST), or
-                that yields (PIL image or uint8 array, label) pairs with images of one size.
+            dataset: anything with `samples` (ImageFolder and its kin), with uint8 `data` and `targets` (CIFAR,
+                MNIST), or that yields (PIL image or uint8 array, label) pairs with images of one size.
 
         Raises:
             DataError: the images have several sizes, or the items are not (image, label) pairs.
@@ -188,22 +209,28 @@ class Dataset:
         if hasattr(dataset, "data") and hasattr(dataset, "targets"):
             images = np.asarray(dataset.data)
             return Dataset.from_arrays(images, np.asarray(dataset.targets), names, name=title)
-        images_list, labels_list = [], []
+        images_list: list[np.ndarray] = []
+        labels_list: list[Any] = []
         for position in range(len(dataset)):
             try:
                 image, label = dataset[position]
             except (TypeError, ValueError) as error:
-                raise DataError("item is not an (image, label) pair", f"{title}[{position}]", "wrap the data set") from error
+                raise DataError(
+                    "item is not an (image, label) pair", f"{title}[{position}]", "wrap the data set"
+                ) from error
             pixels = np.asarray(image)
             if pixels.dtype != np.uint8:
                 raise DataError(
-                    f"image of dtype {pixels.dtype}", f"{title}[{position}]", "remove the transform, so that images stay uint8"
+                    f"image of dtype {pixels.dtype}",
+                    f"{title}[{position}]",
+                    "remove the transform, so that images stay uint8",
                 )
             if images_list and pixels.shape != images_list[0].shape:
                 raise DataError(
-                    f"image of shape {pixels.shape} after {images_list[0].shape}", f"{title}[{position}]",
+                    f"image of shape {pixels.shape} after {images_list[0].shape}",
+                    f"{title}[{position}]",
                     "resize all images to one shape, or save them as files and use Dataset.from_folder",
-                )  # fmt: skip
+                )
             images_list.append(pixels)
             labels_list.append(label)
         if not images_list:
@@ -214,7 +241,8 @@ class Dataset:
     def concat(datasets: Sequence[Dataset], names: Sequence[str] | None = None) -> Dataset:
         """Several data sets as one, with the unit column `source` that says where each example comes from.
 
-        Classes of the same name are one class. Arrays of one image shape are joined in memory; files stay where they are.
+        Classes of the same name are one class. Arrays of one image shape are joined in memory; files stay where they
+        are.
 
         Args:
             datasets: at least one, all of raw images of one shape or all of encoded files.
@@ -230,7 +258,9 @@ class Dataset:
             raise DataError(f"names {list(titles)}", "concat", "give one distinct name per data set: names=[...]")
         shapes = {None if d.images is None else d.images.shape[1:] for d in datasets}
         if len(shapes) > 1:
-            raise DataError(f"image shapes differ: {sorted(map(str, shapes))}", "concat", "bring all sources to one shape first")
+            raise DataError(
+                f"image shapes differ: {sorted(map(str, shapes))}", "concat", "bring all sources to one shape first"
+            )
         classes = tuple(dict.fromkeys(c for d in datasets for c in d.classes))
         number = {c: i for i, c in enumerate(classes)}
         labels = np.concatenate([np.array([number[c] for c in d.classes], np.int64)[d.labels] for d in datasets])
@@ -244,7 +274,7 @@ class Dataset:
             images = np.concatenate([d.images[d.positions] for d in datasets if d.images is not None])
         else:
             paths = tuple(d.paths[p] for d in datasets if d.paths is not None for p in d.positions)
-        keys = tuple(f"{title}/{d._key(i)}" for title, d in zip(titles, datasets, strict=True) for i in range(len(d)))
+        keys = tuple(f"{title}/{key}" for title, d in zip(titles, datasets, strict=True) for key in d.all_keys())
         return Dataset(
             images, paths, np.arange(len(labels)), labels, classes, columns, captions, keys, " + ".join(titles)
         )
@@ -257,7 +287,7 @@ class Dataset:
         """
         if not 1 <= n <= len(self):
             raise DataError(f"a sample of {n} of {len(self)} examples", "sample", f"ask for 1 to {len(self)}")
-        return self._take(np.sort(np.argsort(_hash_order(self._all_keys(), f"sample {seed}"), kind="stable")[:n]))
+        return self._take(np.sort(np.argsort(hash_order(self.all_keys(), f"sample {seed}"), kind="stable")[:n]))
 
     # ---- saving and opening ----------------------------------------------------------------------------------------
 
@@ -276,9 +306,14 @@ class Dataset:
 
         root = Path(folder)
         meta: dict[str, Any] = {
-            "version": _INDEX_VERSION, "classes": self.classes, "captions": self.captions, "keys": self.keys,
-            "name": self.name, "columns": {name: names for name, (_, names) in self.columns.items()}, "digest": self.digest,
-        }  # fmt: skip
+            "version": _INDEX_VERSION,
+            "classes": self.classes,
+            "captions": self.captions,
+            "keys": self.keys,
+            "name": self.name,
+            "columns": {name: names for name, (_, names) in self.columns.items()},
+            "digest": self.digest,
+        }
         positions = self.positions
         if self.images is not None:
             mapped = _npy_path(self.images)
@@ -309,7 +344,9 @@ class Dataset:
         root = Path(path)
         index = root / "index.safetensors"
         if not index.is_file():
-            raise DataError("no data set here (index.safetensors is missing)", str(root), "write one with Dataset.save(folder)")
+            raise DataError(
+                "no data set here (index.safetensors is missing)", str(root), "write one with Dataset.save(folder)"
+            )
         try:
             with safe_open(str(index), "numpy") as file:
                 meta = json.loads((file.metadata() or {})["pydt"])
@@ -326,20 +363,36 @@ class Dataset:
             labels, positions = tensors["labels"], tensors["positions"]
             columns = {name: (tensors[f"column {name}"], tuple(names)) for name, names in meta["columns"].items()}
             wrong = (
-                len(labels) != len(positions) or not len(labels) or labels.min() < 0 or labels.max() >= len(meta["classes"])
-                or positions.min() < 0 or positions.max() >= stored
+                len(labels) != len(positions)
+                or not len(labels)
+                or labels.min() < 0
+                or labels.max() >= len(meta["classes"])
+                or positions.min() < 0
+                or positions.max() >= stored
                 or any(len(codes) != len(labels) for codes, _ in columns.values())
-            )  # fmt: skip
+            )
             if wrong:
-                raise DataError("labels, positions and images do not fit together", str(index), "write it again with save")
+                raise DataError(
+                    "labels, positions and images do not fit together", str(index), "write it again with save"
+                )
         except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
             raise DataError(f"damaged index ({error})", str(index), "write it again with Dataset.save") from error
         captions = None if meta["captions"] is None else tuple(meta["captions"])
         keys = None if meta["keys"] is None else tuple(meta["keys"])
         opened = Dataset(
-            images, paths, positions, labels, tuple(meta["classes"]), columns, captions, keys, meta["name"], str(root.resolve())
+            images,
+            paths,
+            positions,
+            labels,
+            tuple(meta["classes"]),
+            columns,
+            captions,
+            keys,
+            meta["name"],
+            str(root.resolve()),
         )
-        # What the writer hashed is taken as said: re-reading every byte at each open would cost more than a short training.
+        # What the writer hashed is taken as said: re-reading every byte at each open would cost more than a short
+        # training.
         opened.__dict__["digest"] = meta["digest"]
         return opened
 
@@ -365,141 +418,42 @@ class Dataset:
         if by == "class":
             return self.labels, self.classes
         if by == "example":
-            return np.arange(len(self)), self._all_keys()
+            return np.arange(len(self)), self.all_keys()
         if by not in self.columns:
             known = ", ".join(["class", "example", *self.columns])
             raise DataError(f"no unit column {by!r}", self.name, f"choose one of: {known}")
         return self.columns[by]
 
     def thumbnails(self, by: str = "class", each: int = 6) -> dict[str, np.ndarray]:
-        """The first few raw images of each unit: name -> uint8 (n, height, width, channels). Empty for encoded files."""
+        """The first few raw images of each unit: name -> uint8 (n, height, width, channels). Empty for encoded
+        files.
+        """
         if self.images is None:
             return {}
         codes, names = self.units(by)
         order = np.argsort(codes, kind="stable")
         starts = np.searchsorted(codes[order], np.arange(len(names) + 1))
         return {
-            name: np.asarray(self.images[self.positions[np.sort(order[starts[i] : min(starts[i] + each, starts[i + 1])])]])
+            name: np.asarray(
+                self.images[self.positions[np.sort(order[starts[i] : min(starts[i] + each, starts[i + 1])])]]
+            )
             for i, name in enumerate(names)
         }
 
-    def _key(self, i: int) -> str:
-        return self.keys[i] if self.keys is not None else str(int(self.positions[i]))
-
-    def _all_keys(self) -> tuple[str, ...]:
+    def all_keys(self) -> tuple[str, ...]:
+        """What identifies each example, in order."""
         return self.keys if self.keys is not None else tuple(map(str, self.positions.tolist()))
 
     def _take(self, chosen: np.ndarray) -> Dataset:
         return replace(
-            self, positions=self.positions[chosen], labels=self.labels[chosen], folder=None,
+            self,
+            positions=self.positions[chosen],
+            labels=self.labels[chosen],
+            folder=None,
             columns={name: (codes[chosen], names) for name, (codes, names) in self.columns.items()},
             captions=None if self.captions is None else tuple(self.captions[i] for i in chosen),
             keys=None if self.keys is None else tuple(self.keys[i] for i in chosen),
-        )  # fmt: skip
-
-
-@dataclass(frozen=True, eq=False)
-class Target:
-    """A labelled target task, split once and for all.
-
-    Args:
-        train: the labelled examples from which few-shot draws and validation come.
-        test: a test set of its own, split into the score and the report half; without one, `train` is split four ways.
-        metric: "top-1" (every example counts the same) or "mean per class" (every class does).
-        pool, validation: how many examples of `train` go there; by default 2/9 and 1/9 of it, or with a test set all
-            but 1/9, and 1/9.
-
-    The splits are stratified by label and ordered by a hash of the example's key, so they depend on no seed.
-
-    Raises:
-        DataError: train and test differ in classes or shape, a class is missing, or a part would be empty.
-    """
-
-    train: Dataset
-    test: Dataset | None = None
-    metric: str = "top-1"
-    pool: int | None = None
-    validation: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.metric == "auroc":
-            raise DataError("metric 'auroc' is not built yet", "Target", 'use "top-1" or "mean per class"')
-        if self.metric not in ("top-1", "mean per class"):
-            raise DataError(f"metric {self.metric!r}", "Target", 'choose "top-1" or "mean per class"')
-        classes = self.train.classes
-        if len(classes) < 2:
-            raise DataError(f"{len(classes)} class", self.train.name, "a target needs at least two classes to tell apart")
-        if self.test is not None:
-            if self.test.classes != classes:
-                raise DataError("train and test have different class names", "Target", "give both the same classes=[...]")
-            if (self.test.images is None) != (self.train.images is None) or (
-                self.test.images is not None and self.test.images.shape[1:] != self.train.images.shape[1:]  # type: ignore[union-attr]
-            ):
-                raise DataError("train and test images have different shapes", "Target", "bring both to one shape")
-        for part in ("pool", *HALVES):
-            if not len(self.split[part]):
-                raise DataError(f"the {part} part has no example", self.train.name, "give more target examples")
-
-    @property
-    def name(self) -> str:
-        return self.train.name
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.train.classes
-
-    @property
-    def judged(self) -> Dataset:
-        """The data set whose examples are split into the score and the report half."""
-        return self.train if self.test is None else self.test
-
-    @cached_property
-    def split(self) -> dict[str, np.ndarray]:
-        """"pool" and "validation": positions in `train`; "score" and "report": positions in `judged`; all sorted int64."""
-        order = _stratified_order(self.train)
-        n = len(order)
-        validation = max(n // 9, 1) if self.validation is None else self.validation
-        if self.pool is not None:
-            pool = self.pool
-        else:
-            pool = round(2 * n / 9) if self.test is None else n - validation
-        if pool < 0 or validation < 0 or pool + validation > n:
-            raise DataError(f"pool {pool} and validation {validation} of {n} examples", self.train.name, "make them smaller")
-        judged = order[pool + validation :] if self.test is None else _stratified_order(self.test)
-        half = len(judged) // 2
-        parts = {
-            "pool": order[:pool], "validation": order[pool : pool + validation],
-            "score": judged[:half], "report": judged[half:],
-        }  # fmt: skip
-        return {name: np.sort(part) for name, part in parts.items()}
-
-    @cached_property
-    def digest(self) -> str:
-        test = None if self.test is None else self.test.digest
-        parts = [digest(self.split[name]) for name in ("pool", "validation", *HALVES)]
-        return digest("target", self.train.digest, test, self.metric, parts)
-
-    def described(self) -> dict[str, np.ndarray]:
-        """The judged examples in the order of every stored output.
-
-        Returns:
-            "ids": int64 positions in `judged`; "labels": int64; "half": uint8, 0 score and 1 report; "weights": float64, such
-            that within each half the weighted sum of what is right is the metric.
-        """
-        ids = np.concatenate([self.split[half] for half in HALVES])
-        half = np.repeat(np.arange(2, dtype=np.uint8), [len(self.split[h]) for h in HALVES])
-        labels = self.judged.labels[ids]
-        weights = np.empty(len(ids))
-        for i in range(2):
-            counts = np.bincount(labels[half == i], minlength=len(self.classes))
-            per_class = 1 / np.maximum(counts, 1) / (counts > 0).sum()
-            weights[half == i] = per_class[labels[half == i]] if self.metric == "mean per class" else 1 / counts.sum()
-        return {"ids": ids, "labels": labels, "half": half, "weights": weights}
-
-    def spool(self, folder: str | os.PathLike[str]) -> Target:
-        """The same target over data sets saved below `folder`, so that it travels to other processes as paths."""
-        train = spool(self.train, folder)
-        return replace(self, train=train, test=None if self.test is None else spool(self.test, folder))
+        )
 
 
 def spool(dataset: Dataset, folder: str | os.PathLike[str]) -> Dataset:
@@ -521,7 +475,9 @@ def _finish(dataset: Dataset, captions: Sequence[str] | None) -> Dataset:
     present = np.bincount(dataset.labels, minlength=len(dataset.classes))
     if (present == 0).any():
         missing = [dataset.classes[i] for i in np.flatnonzero(present == 0)[:5]]
-        raise DataError(f"classes without images: {', '.join(missing)}", dataset.name, "remove them from classes, or add images")
+        raise DataError(
+            f"classes without images: {', '.join(missing)}", dataset.name, "remove them from classes, or add images"
+        )
     return dataset
 
 
@@ -557,7 +513,9 @@ def _encode_labels(labels: Any, classes: Sequence[str] | None, length: int) -> t
     wrong = np.flatnonzero((array < 0) | (array >= len(names)))
     if len(wrong):
         raise DataError(
-            f"label {array[wrong[0]]} at position {wrong[0]} with {len(names)} classes", "labels", f"use 0..{len(names) - 1}"
+            f"label {array[wrong[0]]} at position {wrong[0]} with {len(names)} classes",
+            "labels",
+            f"use 0..{len(names) - 1}",
         )
     return array.astype(np.int64), names
 
@@ -607,23 +565,18 @@ def _file_digest(path: str) -> str:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", path, "restore the file, or index the folder again") from error
+        raise DataError(
+            f"cannot be read ({error.strerror})", path, "restore the file, or index the folder again"
+        ) from error
 
 
-def _hash_order(keys: Sequence[str], salt: str) -> np.ndarray:
+def hash_order(keys: Sequence[str], salt: str) -> np.ndarray:
+    """64 bits per key, the same on every machine: uint64 (keys,). Sorting by them is a shuffle that no seed can
+    change.
+    """
     import hashlib
 
     return np.array(
-        [int.from_bytes(hashlib.blake2b(f"{salt}\0{key}".encode(), digest_size=8).digest(), "little") for key in keys], np.uint64
+        [int.from_bytes(hashlib.blake2b(f"{salt}\0{key}".encode(), digest_size=8).digest(), "little") for key in keys],
+        np.uint64,
     )
-
-
-def _stratified_order(dataset: Dataset) -> np.ndarray:
-    """Positions such that every contiguous run holds the classes in proportion; within a class, ordered by key hash."""
-    hashed = _hash_order(dataset._all_keys(), "target split")
-    by_class = np.lexsort((hashed, dataset.labels))
-    counts = np.bincount(dataset.labels, minlength=len(dataset.classes))
-    rank = np.arange(len(dataset)) - np.repeat(np.cumsum(counts) - counts, counts)
-    quantile = np.empty(len(dataset))
-    quantile[by_class] = (rank + 0.5) / np.repeat(counts, counts)
-    return np.lexsort((hashed, quantile))

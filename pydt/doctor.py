@@ -54,9 +54,12 @@ def _statistics() -> tuple[bool, str]:
     good = (
         np.array_equal(_core.gram(packed, 67, 2), exact.T @ exact)
         and np.allclose(sums[0], exact.T @ wide, rtol=1e-12, atol=1e-9)
-        and np.array_equal(*sums)
+        and np.array_equal(sums[0], sums[1])
     )
-    return good, "equal to float64 numpy, same bits for 1 and 3 threads" if good else "WRONG numbers: do not use this build"
+    return (
+        good,
+        "equal to float64 numpy, same bits for 1 and 3 threads" if good else "WRONG numbers: do not use this build",
+    )
 
 
 def _images() -> tuple[bool, str]:
@@ -77,7 +80,10 @@ def _cuda() -> tuple[bool, str]:
     from pydt import _core
 
     built = "core built with CUDA" if _core.cuda_built() else "core built without CUDA"
-    return True, f"{built}, {'a device is usable' if _core.cuda_usable() else 'no usable device: everything runs on the CPU'}"
+    return (
+        True,
+        f"{built}, {'a device is usable' if _core.cuda_usable() else 'no usable device: everything runs on the CPU'}",
+    )
 
 
 def _torch() -> tuple[bool, str]:

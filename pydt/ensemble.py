@@ -328,7 +328,8 @@ def _run(
 
 def _spooled(context: Context, folder: Path) -> Context:
     """The same context over files: what is only in memory is written once, so that it travels to workers as a path."""
-    from pydt.data import Dataset, Target, spool
+    from pydt.data import Dataset, spool
+    from pydt.target import Target
 
     source = spool(context.source, folder) if isinstance(context.source, Dataset) else context.source
     tasks = [
@@ -489,7 +490,7 @@ def _metadata(record: Record, job: _Job, position: int, code: str) -> dict[str, 
 def _code_version() -> str:
     """Version of pydt and a digest of the modules that decide what a row's numbers are."""
     folder = Path(__file__).parent
-    names = ("data", "design", "glyphs", "loader", "models", "train", "transfer")
+    names = ("data", "design", "glyphs", "loader", "models", "target", "train", "transfer")
     parts = [path.read_bytes() for path in (folder / f"{name}.py" for name in names) if path.exists()]
     return f"{__version__}+{digest(*parts)[:12]}"
 

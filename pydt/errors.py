@@ -18,7 +18,8 @@ class PydtError(Exception):
         super().__init__(text if mend is None else f"{text}. {mend}")
 
     def __reduce__(self) -> tuple[type[PydtError], tuple[str, str | None, str | None]]:
-        # The default rebuilds from args, which hold the joined text: an error that crosses a process would lose its parts.
+        # The default rebuilds from args, which hold the joined text: an error that crosses a process would lose its
+        # parts.
         return type(self), (self.what, self.where, self.mend)
 
 

@@ -22,7 +22,9 @@ def canonical_json(value: Any) -> str:
     try:
         return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"no canonical form: {error}", "digest", "use finite numbers, strings, lists and dicts") from error
+        raise ConfigError(
+            f"no canonical form: {error}", "digest", "use finite numbers, strings, lists and dicts"
+        ) from error
 
 
 def digest(*parts: Any) -> str:
@@ -69,5 +71,7 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | memoryview) -> None
     except OSError as error:
         temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
         raise StoreError(
-            f"cannot be written ({error.strerror or error})", str(path), "free space, or choose a folder you may write to"
+            f"cannot be written ({error.strerror or error})",
+            str(path),
+            "free space, or choose a folder you may write to",
         ) from error

@@ -1,7 +1,8 @@
 """The embedded sample: printed characters as the source, real handwritten digits as the target.
 
-The characters are rendered from fonts that matplotlib ships; the digits are scikit-learn's 1,797 scans (UCI optical recognition of
-handwritten digits). No download is needed, so every example and test of pydt runs on a machine without a network.
+The characters are rendered from fonts that matplotlib ships; the digits are scikit-learn's 1,797 scans (UCI optical
+recognition of handwritten digits). No download is needed, so every example and test of pydt runs on a machine without
+a network.
 """
 
 from __future__ import annotations
@@ -15,31 +16,45 @@ from typing import Any
 
 import numpy as np
 
-from pydt.data import Dataset, Target
+from pydt.data import Dataset
 from pydt.errors import DataError, PydtError
 from pydt.files import digest
+from pydt.target import Target
 
 SIZE = 28
 SCRIPTS: dict[str, str] = {
     "alphanumerics": "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz",
     "greek": "ΑΒΓΔΕΖΗΘΙΚΛΜΝΞΟΠΡΣΤΥΦΧΨΩαβγδεζηθικλμνξοπρστυφχψω",
     "cyrillic": "БГДЖЗИЙЛПУФЦЧШЩЪЫЬЭЮЯбвгджзийклмнптфцчшщъыьэюя",
-    "signs": "!#$%&()*+/<=>?@[]{}~\u00a3\u20ac\u00a5\u00a7\u00b6\u00b1\u00d7\u00f7\u2260\u2264\u2265\u221a\u221e\u222b\u2202\u2211",
+    "signs": "!#$%&()*+/<=>?@[]{}~£€¥§¶±×÷≠≤≥√∞∫∂∑",
 }
 _FACES = (
-    "DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-BoldOblique", "DejaVuSans-Oblique", "DejaVuSansMono",
-    "DejaVuSansMono-Bold", "DejaVuSansMono-BoldOblique", "DejaVuSansMono-Oblique", "DejaVuSerif", "DejaVuSerif-Bold",
-    "DejaVuSerif-BoldItalic", "DejaVuSerif-Italic", "STIXGeneral", "STIXGeneralBol", "STIXGeneralBolIta",
-    "STIXGeneralItalic", "DejaVuSerifDisplay",
-)  # fmt: skip
+    "DejaVuSans",
+    "DejaVuSans-Bold",
+    "DejaVuSans-BoldOblique",
+    "DejaVuSans-Oblique",
+    "DejaVuSansMono",
+    "DejaVuSansMono-Bold",
+    "DejaVuSansMono-BoldOblique",
+    "DejaVuSansMono-Oblique",
+    "DejaVuSerif",
+    "DejaVuSerif-Bold",
+    "DejaVuSerif-BoldItalic",
+    "DejaVuSerif-Italic",
+    "STIXGeneral",
+    "STIXGeneralBol",
+    "STIXGeneralBolIta",
+    "STIXGeneralItalic",
+    "DejaVuSerifDisplay",
+)
 _VERSION = 1
 
 
 def source(script: str = "alphanumerics", each: int = 96, seed: int = 0) -> Dataset:
     """Printed characters: one class per character, with its Unicode name as the caption of each image.
 
-    Every image is one character in one of 17 faces, rotated by up to 15 degrees, scaled by 0.8 to 1.15, sheared by up to 0.2
-    and shifted by up to 2 pixels.
+    Every image is one character in one of 17 faces, rotated by up to 15 degrees, scaled by 0.8 to 1.15, sheared by up
+    to 0.2 and shifted by up to 2 pixels.
 
     Args:
         script: "alphanumerics" (62 characters), "greek", "cyrillic" or "signs".
@@ -76,7 +91,8 @@ def digits(metric: str = "top-1") -> Target:
     """Handwritten digits: 1,797 real 8 x 8 scans of ten classes, enlarged to 20 x 20 inside 28 x 28.
 
     Returns:
-        a Target with 400 examples in the few-shot pool, 200 for validation, 598 in the score and 599 in the report half.
+        a Target with 400 examples in the few-shot pool, 200 for validation, 598 in the score and 599 in the report
+        half.
     """
     from PIL import Image
     from sklearn.datasets import load_digits

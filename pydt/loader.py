@@ -1,8 +1,9 @@
 """Batches of a masked subset: raw images through the core, encoded images through DALI.
 
-Order and augmentation are functions of (seed, epoch, example id) alone: they do not depend on the mask, the batch size, the
-number of ranks or where a run was resumed. A mask selects ids; skipped records are never touched. A loader's state is three
-integers. Why DALI is fed by us and not by its readers: a reader takes no list of examples and shuffles within a window only.
+Order and augmentation are functions of (seed, epoch, example id) alone: they do not depend on the mask, the batch
+size, the number of ranks or where a run was resumed. A mask selects ids; skipped records are never touched. A
+loader's state is three integers. Why DALI is fed by us and not by its readers: a reader takes no list of examples and
+shuffles within a window only.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from pydt.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from nvidia.dali.pipeline import Pipeline
 
-# Lowest bytes of the streams of random numbers, above the epoch shifted by 8; 1 and 2 are the core's order and augmentation.
+# Lowest bytes of the streams of random numbers, above the epoch shifted by 8; 1 and 2 are the core's order and
+# augmentation.
 _AREA_STREAM, _PLACE_STREAM, _ASPECT_STREAM = 3, 4, 5
 
 
@@ -33,8 +35,8 @@ class Augment:
         crop_pad: raw images, training: pad by this many black pixels and crop back at a random place.
         flip: training: mirror left-right with probability 1/2.
         mean, std: per channel, of pixels scaled to 0..1; one value serves all channels.
-        size: encoded images: side in pixels of what the network sees; training takes a random resized crop (area 0.08 to 1,
-            aspect 3/4 to 4/3), evaluation resizes the short side to size * 256 / 224 and crops the centre.
+        size: encoded images: side in pixels of what the network sees; training takes a random resized crop (area 0.08
+            to 1, aspect 3/4 to 4/3), evaluation resizes the short side to size * 256 / 224 and crops the centre.
     """
 
     crop_pad: int = 0
@@ -45,15 +47,21 @@ class Augment:
 
     def __post_init__(self) -> None:
         if self.crop_pad < 0 or self.size < 1:
-            raise ConfigError(f"crop_pad {self.crop_pad}, size {self.size}", "Augment", "use crop_pad >= 0 and size >= 1")
+            raise ConfigError(
+                f"crop_pad {self.crop_pad}, size {self.size}", "Augment", "use crop_pad >= 0 and size >= 1"
+            )
         if not all(np.isfinite(self.mean)) or not all(s > 0 and np.isfinite(s) for s in self.std):
-            raise ConfigError(f"mean {self.mean}, std {self.std}", "Augment", "give finite means and positive deviations")
+            raise ConfigError(
+                f"mean {self.mean}, std {self.std}", "Augment", "give finite means and positive deviations"
+            )
 
     def channels(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """mean and std as float32 (count,)."""
         if len(self.mean) not in (1, count) or len(self.std) not in (1, count):
             raise ConfigError(
-                f"{len(self.mean)} means and {len(self.std)} deviations for {count} channels", "Augment", "give one, or one each"
+                f"{len(self.mean)} means and {len(self.std)} deviations for {count} channels",
+                "Augment",
+                "give one, or one each",
             )
         return (
             np.broadcast_to(np.asarray(self.mean, np.float32), count).copy(),
@@ -63,7 +71,9 @@ class Augment:
 
 @dataclass(frozen=True)
 class Batch:
-    """images float32 (B, C, H, W) on the loader's device; labels int64 (B,) there; index int64 (B,) on the CPU: example ids."""
+    """images float32 (B, C, H, W) on the loader's device; labels int64 (B,) there; index int64 (B,) on the CPU:
+    example ids.
+    """
 
     images: torch.Tensor
     labels: torch.Tensor
@@ -105,9 +115,10 @@ class Loader:
     ) -> None:
         if batch_size < 1 or world < 1 or not 0 <= rank < world or epoch < 0 or seed < 0:
             raise ConfigError(
-                f"batch_size {batch_size}, rank {rank} of {world}, epoch {epoch}, seed {seed}", "Loader",
+                f"batch_size {batch_size}, rank {rank} of {world}, epoch {epoch}, seed {seed}",
+                "Loader",
                 "use batch_size >= 1, 0 <= rank < world, and no negative epoch or seed",
-            )  # fmt: skip
+            )
         self.dataset, self.batch_size, self.train, self.seed = dataset, batch_size, train, seed
         self.augment = augment or Augment()
         self.rank, self.world, self.channels_last = rank, world, channels_last
@@ -161,9 +172,18 @@ class Loader:
         out = torch.empty((len(ids), channels, height, width), memory_format=layout)
         pad, flip = (self.augment.crop_pad, self.augment.flip) if self.train else (0, False)
         _core.gather(
-            stored, self.dataset.positions[ids], ids, out.numpy(), mean, std, pad, flip, self.seed, self._epoch,
+            stored,
+            self.dataset.positions[ids],
+            ids,
+            out.numpy(),
+            mean,
+            std,
+            pad,
+            flip,
+            self.seed,
+            self._epoch,
             torch.get_num_threads(),
-        )  # fmt: skip
+        )
         return out
 
     def _read_encoded(self, ids: np.ndarray) -> torch.Tensor:
@@ -187,10 +207,14 @@ def kept_ids(dataset: Dataset, keep: Any) -> np.ndarray:
     array = np.asarray(keep)
     if array.dtype == bool:
         if array.shape != (len(dataset),):
-            raise DataError(f"mask of shape {array.shape} over {len(dataset)} examples", "keep", "give one bool per example")
+            raise DataError(
+                f"mask of shape {array.shape} over {len(dataset)} examples", "keep", "give one bool per example"
+            )
         array = np.flatnonzero(array)
     elif array.ndim != 1 or array.dtype.kind not in "iu":
-        raise DataError(f"dtype {array.dtype}, shape {array.shape}", "keep", "give a bool mask or a list of example ids")
+        raise DataError(
+            f"dtype {array.dtype}, shape {array.shape}", "keep", "give a bool mask or a list of example ids"
+        )
     array = array.astype(np.int64)
     if not len(array):
         raise DataError("the mask keeps no example", dataset.name, "keep at least one group that has images")
@@ -228,9 +252,10 @@ class _Encoded:
             import nvidia.dali  # noqa: F401
         except ImportError as error:
             raise DataError(
-                "encoded images need DALI, which is not installed", "Loader",
+                "encoded images need DALI, which is not installed",
+                "Loader",
                 "pip install nvidia-dali-cuda130, or store the images as a uint8 .npy array",
-            ) from error  # fmt: skip
+            ) from error
         self.train, self.batch_size, self.device, self.augment = train, batch_size, device, augment
         self._files: list[np.ndarray] = []
         self._windows: list[np.ndarray] = []
@@ -245,23 +270,29 @@ class _Encoded:
         mean, std = self.augment.channels(3)
 
         @pipeline_def(
-            batch_size=self.batch_size, num_threads=max(1, torch.get_num_threads()),
-            device_id=(self.device.index or 0) if gpu else None, prefetch_queue_depth=1, exec_async=False, exec_pipelined=False,
-        )  # fmt: skip
+            batch_size=self.batch_size,
+            num_threads=max(1, torch.get_num_threads()),
+            device_id=(self.device.index or 0) if gpu else None,
+            prefetch_queue_depth=1,
+            exec_async=False,
+            exec_pipelined=False,
+        )
         def pipeline() -> Any:
             files = fn.external_source(lambda: self._files, batch=True, no_copy=True, dtype=types.UINT8, ndim=1)
             if self.train:
                 window = fn.external_source(lambda: self._windows, batch=True, dtype=types.FLOAT, ndim=1)
                 shape = fn.cast(fn.peek_image_shape(files), dtype=types.FLOAT)
                 height, width = shape[0], shape[1]
-                # A random resized crop in relative coordinates: width sqrt(area * aspect) and height sqrt(area / aspect) of
-                # the image's own sides, cut to the image where the aspect does not fit.
+                # A random resized crop in relative coordinates: width sqrt(area * aspect) and height sqrt(area /
+                # aspect) of the image's own sides, cut to the image where the aspect does not fit.
                 ratio = window[1]
                 crop_w = math.min(math.sqrt(window[0] * ratio * height / width), 1.0)
                 crop_h = math.min(math.sqrt(window[0] / ratio * width / height), 1.0)
                 extent = fn.stack(crop_w, crop_h)
                 anchor = fn.stack(window[2] * (1.0 - crop_w), window[3] * (1.0 - crop_h))
-                images = fn.decoders.image_slice(files, anchor, extent, device=decoder, output_type=types.RGB, axis_names="WH")
+                images = fn.decoders.image_slice(
+                    files, anchor, extent, device=decoder, output_type=types.RGB, axis_names="WH"
+                )
                 images = fn.resize(images, resize_x=size, resize_y=size, antialias=True)
                 mirror = fn.cast(window[4], dtype=types.INT32)
             else:
@@ -269,9 +300,14 @@ class _Encoded:
                 images = fn.resize(images, resize_shorter=round(size * 256 / 224), antialias=True)
                 mirror = 0
             return fn.crop_mirror_normalize(
-                images, crop=(size, size), mirror=mirror, dtype=types.FLOAT, output_layout="CHW",
-                mean=[float(m) * 255 for m in mean], std=[float(s) * 255 for s in std],
-            )  # fmt: skip
+                images,
+                crop=(size, size),
+                mirror=mirror,
+                dtype=types.FLOAT,
+                output_layout="CHW",
+                mean=[float(m) * 255 for m in mean],
+                std=[float(s) * 255 for s in std],
+            )
 
         built = pipeline()
         built.build()
@@ -286,9 +322,10 @@ class _Encoded:
         except RuntimeError as error:
             bad = _broken(paths)
             raise DataError(
-                "cannot be decoded" if bad else f"DALI failed: {error}", bad or "a batch of images",
+                "cannot be decoded" if bad else f"DALI failed: {error}",
+                bad or "a batch of images",
                 "replace or delete the file and index the folder again" if bad else "see the message above",
-            ) from error  # fmt: skip
+            ) from error
         images = torch.from_dlpack(out.as_tensor())
         # The pipeline writes its next batch into the same memory.
         return images.clone()
@@ -298,7 +335,9 @@ def _read_file(path: str) -> np.ndarray:
     try:
         return np.fromfile(path, np.uint8)
     except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", path, "restore the file, or index the folder again") from error
+        raise DataError(
+            f"cannot be read ({error.strerror})", path, "restore the file, or index the folder again"
+        ) from error
 
 
 def _broken(paths: list[str]) -> str | None:

@@ -20,9 +20,9 @@ def build(network: Network, channels: int) -> nn.Module:
     """A freshly initialised module that maps images (B, channels, H, W) to features (B, dim).
 
     Args:
-        network: "convnet-W" (three 3x3 convolutions of stride 2 with W, 2W, 4W channels, batch-norm, ReLU, average pool);
-            the name of a torchvision classification model, such as "resnet18"; "timm:NAME"; or a function without
-            arguments that returns a module. The last linear layer of a classification model is removed.
+        network: "convnet-W" (three 3x3 convolutions of stride 2 with W, 2W, 4W channels, batch-norm, ReLU, average
+            pool); the name of a torchvision classification model, such as "resnet18"; "timm:NAME"; or a function
+            without arguments that returns a module. The last linear layer of a classification model is removed.
         channels: of the images; grey images are repeated for networks that want three.
 
     Raises:
@@ -58,7 +58,9 @@ def network_digest(network: Network) -> str:
     name = f"{network.__module__}.{network.__qualname__}"
     if "<" in name:
         raise ConfigError(
-            f"network {name} cannot be named in another process", "Recipe.network", "define the function at the top of a module"
+            f"network {name} cannot be named in another process",
+            "Recipe.network",
+            "define the function at the top of a module",
         )
     try:
         source = inspect.getsource(network)
@@ -76,7 +78,11 @@ def _convnet(network: str, channels: int) -> nn.Module:
         raise ConfigError("no such network", network, 'give the first width, as in "convnet-16"')
     layers: list[nn.Module] = []
     for out in (width, 2 * width, 4 * width):
-        layers += [nn.Conv2d(channels, out, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
+        layers += [
+            nn.Conv2d(channels, out, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(out),
+            nn.ReLU(inplace=True),
+        ]
         channels = out
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
@@ -84,7 +90,9 @@ def _convnet(network: str, channels: int) -> nn.Module:
 def _drop_classifier(model: nn.Module, name: str) -> None:
     linear = [path for path, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
-        raise ConfigError("has no linear classifier to remove", name, "give a function that returns a feature extractor")
+        raise ConfigError(
+            "has no linear classifier to remove", name, "give a function that returns a feature extractor"
+        )
     parent, _, leaf = linear[-1].rpartition(".")
     owner = model.get_submodule(parent)
     if isinstance(owner, nn.Sequential):

@@ -1,7 +1,8 @@
 """The answer: everything a store knows about a plan as one dict of numbers, one HTML page and CSV files.
 
 Influences come from the score half of the target; the verdict (do influences of some rows predict other rows?) and the
-counterfactual are judged on the report half. Nothing is estimated in the page itself: `pydt.render` only shows `results`.
+counterfactual are judged on the report half. Nothing is estimated in the page itself: `pydt.render` only shows
+`results`.
 """
 
 from __future__ import annotations
@@ -27,9 +28,12 @@ MOST_FAILED = 0.02
 """Above this share of failed rows there is no verdict: the models that survive may be a biased choice."""
 LEVEL = 0.05
 _UNITS = {
-    "logit": "logit units", "margin": "margin units", "softmax margin": "log-odds", "probability": "probability",
+    "logit": "logit units",
+    "margin": "margin units",
+    "softmax margin": "log-odds",
+    "probability": "probability",
     "correct": "accuracy (fraction)",
-}  # fmt: skip
+}
 
 
 def report(
@@ -79,7 +83,9 @@ def results(
     command: str | None = None,
     allow_failed: bool = False,
 ) -> dict[str, Any]:
-    """Every number of the report as JSON types; see `report` for the arguments. None stands for what could not be computed."""
+    """Every number of the report as JSON types; see `report` for the arguments. None stands for what could not be
+    computed.
+    """
     record = store.plan(plan)
     design, task = store.design(record), record.tasks[0]
     finished = store.finished(record)
@@ -100,40 +106,69 @@ def results(
         blocked = f"{failed} of {total} rows failed, more than {MOST_FAILED:.0%}; see `pydt report --allow-failed`"
     q = None if fit.q is None else np.asarray(fit.q, np.float64)
     about, target = task["settings"], task["settings"]["target"]
-    return _plain({
-        "title": f"{record.source_facts['name']} \u2192 {target['name']}",
-        "question": {
-            "source": record.source_facts["name"], "source_images": record.source_facts["examples"],
-            "groups": len(record.names), "by": record.by, "target": target["name"],
-            "target_classes": len(target["classes"]), "score_images": target["score"], "report_images": target["report"],
-            "metric": target["metric"], "mode": about["mode"], "shots": about["shots"], "draws": about["draws"],
-            "design": design.kind, "alpha": design.alpha, "planned_models": len(record.rows),
-            "method": record.settings["method"],
-        },
-        "models": len(finished), "failed": failed, "failure_p": failure_p if failed else None, "seconds": seconds,
-        "output": output, "unit": _UNITS[output], "estimand": fit.estimand, "estimator": fit.method,
-        "df": fit.df, "explained": _explained(fit),
-        "verdict": {
-            "correlation": test.correlation, "p": test.p, "permutations": test.permutations,
-            "found": bool(test.p < LEVEL and blocked is None), "blocked": blocked,
-            "significant_groups": 0 if q is None else int((q < LEVEL).sum()),
-            "median_stderr": float(np.median(stderr)), "spread": float(values.std(ddof=1)) if len(values) > 1 else None,
-            "models_needed": models_for_effect(fit, effect) if effect > 0 else None,
-            "models_needed_for": f"an 80 % chance to see a group that moves the target by {effect:.2g} {_UNITS[output]}, "
-            "a quarter of the spread between rows",
-        },
-        "groups": _groups(record.names, values, stderr, q, masks.sum(0)),
-        "placebos": _placebos(fit),
-        "target_classes": _by_class(store, record, output, masks, clusters, fit.method, target["classes"]),
-        "rows": {"accuracy": accuracy, "output": score},
-        **_counterfactual(judgement),
-        "command": command,
-        "provenance": {
-            "plan": record.digest, "design": design.digest, "source": record.source, "recipe": record.recipe,
-            "task": task["digest"], "target": target["digest"], "seed": record.seed, "design seed": design.seed,
-        },
-        "versions": _versions(),
-    })  # fmt: skip
+    return _plain(
+        {
+            "title": f"{record.source_facts['name']} \u2192 {target['name']}",
+            "question": {
+                "source": record.source_facts["name"],
+                "source_images": record.source_facts["examples"],
+                "groups": len(record.names),
+                "by": record.by,
+                "target": target["name"],
+                "target_classes": len(target["classes"]),
+                "score_images": target["score"],
+                "report_images": target["report"],
+                "metric": target["metric"],
+                "mode": about["mode"],
+                "shots": about["shots"],
+                "draws": about["draws"],
+                "design": design.kind,
+                "alpha": design.alpha,
+                "planned_models": len(record.rows),
+                "method": record.settings["method"],
+            },
+            "models": len(finished),
+            "failed": failed,
+            "failure_p": failure_p if failed else None,
+            "seconds": seconds,
+            "output": output,
+            "unit": _UNITS[output],
+            "estimand": fit.estimand,
+            "estimator": fit.method,
+            "df": fit.df,
+            "explained": _explained(fit),
+            "verdict": {
+                "correlation": test.correlation,
+                "p": test.p,
+                "permutations": test.permutations,
+                "found": bool(test.p < LEVEL and blocked is None),
+                "blocked": blocked,
+                "significant_groups": 0 if q is None else int((q < LEVEL).sum()),
+                "median_stderr": float(np.median(stderr)),
+                "spread": float(values.std(ddof=1)) if len(values) > 1 else None,
+                "models_needed": models_for_effect(fit, effect) if effect > 0 else None,
+                "models_needed_for": f"an 80 % chance to see a group that moves the target by {effect:.2g} "
+                f"{_UNITS[output]}, a quarter of the spread between rows",
+            },
+            "groups": _groups(record.names, values, stderr, q, masks.sum(0)),
+            "placebos": _placebos(fit),
+            "target_classes": _by_class(store, record, output, masks, clusters, fit.method, target["classes"]),
+            "rows": {"accuracy": accuracy, "output": score},
+            **_counterfactual(judgement),
+            "command": command,
+            "provenance": {
+                "plan": record.digest,
+                "design": design.digest,
+                "source": record.source,
+                "recipe": record.recipe,
+                "task": task["digest"],
+                "target": target["digest"],
+                "seed": record.seed,
+                "design seed": design.seed,
+            },
+            "versions": _versions(),
+        }
+    )
 
 
 def _groups(
@@ -158,7 +193,9 @@ def _placebos(fit: Any) -> list[dict[str, Any]]:
 def _by_class(
     store: Store, record: Record, output: str, masks: np.ndarray, clusters: np.ndarray, method: str, classes: list[str]
 ) -> dict[str, Any] | None:
-    """The influence of each group on each target class, from the score half; None where a class has no example there."""
+    """The influence of each group on each target class, from the score half; None where a class has no example
+    there.
+    """
     task = record.tasks[0]["digest"]
     labels = store.examples(task, "score", record)["labels"]
     if len(np.unique(labels)) < len(classes):
@@ -179,10 +216,16 @@ def _counterfactual(judgement: Counterfactual | None) -> dict[str, Any]:
         for row, names, accuracy in zip(arm.rows, arm.names, arm.accuracy, strict=True)
     ]
     arms = [
-        {"kind": arm.kind, "dropped": arm.dropped, "n": len(arm.rows), "mean": arm.mean, "sd": arm.sd,
-         "stderr": None if arm.sd is None else arm.sd / len(arm.rows) ** 0.5}
+        {
+            "kind": arm.kind,
+            "dropped": arm.dropped,
+            "n": len(arm.rows),
+            "mean": arm.mean,
+            "sd": arm.sd,
+            "stderr": None if arm.sd is None else arm.sd / len(arm.rows) ** 0.5,
+        }
         for arm in judgement.arms
-    ]  # fmt: skip
+    ]
     contrasts = [{"control": "drop random", **vars(contrast)} for contrast in judgement.contrasts]
     return {"counterfactual": runs, "arms": arms, "contrasts": contrasts}
 
@@ -196,9 +239,12 @@ def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
     return {
-        "pydt": __version__, "python": platform.python_version(), "torch": version("torch"), "numpy": np.__version__,
+        "pydt": __version__,
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "numpy": np.__version__,
         "core": _core.isa(),
-    }  # fmt: skip
+    }
 
 
 def _plain(value: Any) -> Any:
@@ -213,4 +259,6 @@ def _plain(value: Any) -> Any:
         return value if np.isfinite(value) else None
     if value is None or isinstance(value, (bool, int, str)):
         return value
-    raise StoreError(f"a {type(value).__name__} among the results", "report", "this is a defect of pydt: please report it")
+    raise StoreError(
+        f"a {type(value).__name__} among the results", "report", "this is a defect of pydt: please report it"
+    )

@@ -28,9 +28,11 @@ class Recipe:
     Attributes:
         network: see `pydt.models.build`.
         method: "supervised", or "none" for an untrained network (the scratch floor).
-        epochs, batch_size: passes over the kept examples; a last batch that is not full is left out unless it is the only one.
+        epochs, batch_size: passes over the kept examples; a last batch that is not full is left out unless it is the
+            only one.
         lr: peak learning rate of SGD.
-        schedule: "one-cycle" (cosine up over 30 % of the steps and down), or "triangular" (from 0 up over the first eighth of
+        schedule: "one-cycle" (cosine up over 30 % of the steps and down), or "triangular" (from 0 up over the first
+            eighth of
             the steps and down to 0: the 2 of 16 epochs of Jain et al. 2023).
         momentum, nesterov, weight_decay, label_smoothing: of SGD and the cross-entropy.
         augment: of the source images; its mean, std and size also prepare the target images.
@@ -70,7 +72,9 @@ class Recipe:
 
     def described(self) -> dict[str, Any]:
         """The recipe as JSON types; a network given as a function appears by its name."""
-        network = self.network if isinstance(self.network, str) else f"{self.network.__module__}.{self.network.__qualname__}"
+        network = (
+            self.network if isinstance(self.network, str) else f"{self.network.__module__}.{self.network.__qualname__}"
+        )
         return asdict(replace(self, network=network))
 
     @cached_property
@@ -100,7 +104,9 @@ class Trained:
 
     @torch.inference_mode()
     def features(self, dataset: Dataset, keep: Any = None) -> torch.Tensor:
-        """Features of the kept examples in their order: float32 (n, dim) on the CPU. The network is frozen, batch-norm included."""
+        """Features of the kept examples in their order: float32 (n, dim) on the CPU. The network is frozen,
+        batch-norm included.
+        """
         self.body.eval()
         device = self.recipe.device
         loader = Loader(dataset, keep, 512, False, self.preprocess, device=device, channels_last=True)
@@ -137,12 +143,10 @@ def _device(name: str) -> torch.device:
 
 
 def _train(source: Dataset, ids: np.ndarray, recipe: Recipe, seed: int, device: torch.device) -> Trained:
-    present, targets = np.unique(source.labels[ids], return_inverse=True)
+    present = np.unique(source.labels[ids])
     new_label = torch.full((len(source.classes),), -1, dtype=torch.int64, device=device)
     new_label[torch.from_numpy(present).to(device)] = torch.arange(len(present), device=device)
-    loader = Loader(
-        source, ids, recipe.batch_size, True, recipe.augment, seed=seed, device=device, channels_last=True
-    )
+    loader = Loader(source, ids, recipe.batch_size, True, recipe.augment, seed=seed, device=device, channels_last=True)
     channels = 3 if source.images is None else source.images.shape[3]
     body = build(recipe.network, channels).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     dim = _dim(body, loader, recipe)
@@ -151,7 +155,7 @@ def _train(source: Dataset, ids: np.ndarray, recipe: Recipe, seed: int, device: 
     head = nn.Linear(dim, len(present)).to(device)
     steps = max(1, len(ids) // recipe.batch_size)
     optimizer, scheduler = make_optimizer([*body.parameters(), *head.parameters()], recipe, steps * recipe.epochs)
-    scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")  # type: ignore[attr-defined]
+    scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
     body.train()
     for epoch in range(recipe.epochs):
         loader.set_epoch(epoch)
@@ -174,7 +178,9 @@ def _train(source: Dataset, ids: np.ndarray, recipe: Recipe, seed: int, device: 
         # Looked at once an epoch: a look at every step would make a GPU wait for the CPU.
         mean_loss = float(loss_sum) / seen
         if not np.isfinite(mean_loss):
-            raise TrainError(f"the loss became {mean_loss}", f"epoch {epoch + 1} of {recipe.epochs}", "lower the learning rate")
+            raise TrainError(
+                f"the loss became {mean_loss}", f"epoch {epoch + 1} of {recipe.epochs}", "lower the learning rate"
+            )
     metrics = {"source_loss": mean_loss, "source_accuracy": float(correct) / seen}
     return Trained(body, dim, recipe.augment, recipe, metrics)
 
@@ -184,13 +190,18 @@ def make_optimizer(
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """SGD with the schedule of `recipe` (a `Recipe` or `FineTune`) over `steps` steps."""
     optimizer = torch.optim.SGD(
-        parameters, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov and recipe.momentum > 0,
+        parameters,
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov and recipe.momentum > 0,
         weight_decay=recipe.weight_decay,
-    )  # fmt: skip
+    )
     scheduler: torch.optim.lr_scheduler.LRScheduler
     if recipe.schedule == "one-cycle":
         # OneCycleLR divides by zero when its rising part has no step.
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=max(steps, 4), cycle_momentum=False)
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, recipe.lr, total_steps=max(steps, 4), cycle_momentum=False
+        )
     else:
         peak = max(steps / 8, 1)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
@@ -208,6 +219,8 @@ def _dim(body: nn.Module, loader: Loader, recipe: Recipe) -> int:
     body.train(was_training)
     if features.ndim != 2:
         raise ConfigError(
-            f"returns shape {tuple(features.shape)}", f"network {recipe.described()['network']}", "return (batch, features)"
+            f"returns shape {tuple(features.shape)}",
+            f"network {recipe.described()['network']}",
+            "return (batch, features)",
         )
     return int(features.shape[1])

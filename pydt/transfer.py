@@ -1,12 +1,14 @@
 """Transfer: from a trained source model to one set of outputs per target example.
 
-`mode="probe"` freezes the network, computes features once, and solves a ridge classifier for every few-shot draw at once:
+`mode="probe"` freezes the network, computes features once, and solves a ridge classifier for every few-shot draw at
+once:
 
-    W = argmin |Y - 1 y' - Z W|^2 + penalty |W|^2,   Z = features standardised on the draw, Y = one-hot labels, y = its mean
+    W = argmin |Y - 1 y' - Z W|^2 + penalty |W|^2,   Z = features standardised on the draw, Y = one-hot labels, y =
+    its mean
 
-`mode="finetune"` trains the whole network with a new head on each draw. Every target example of the score and the report half
-gets four primitives, from which all of the papers' outputs follow (`pydt.store.derive`): the logit of the correct class, the
-best other logit, the log-sum-exp of the other logits, and the predicted class.
+`mode="finetune"` trains the whole network with a new head on each draw. Every target example of the score and the
+report half gets four primitives, from which all of the papers' outputs follow (`pydt.store.derive`): the logit of the
+correct class, the best other logit, the log-sum-exp of the other logits, and the predicted class.
 """
 
 from __future__ import annotations
@@ -21,16 +23,18 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pydt.data import HALVES, Target
 from pydt.errors import ConfigError, DataError, TrainError
 from pydt.files import digest
 from pydt.loader import Loader
+from pydt.target import HALVES, Target
 from pydt.train import Trained, make_optimizer
 
 
 @dataclass(frozen=True)
 class FineTune:
-    """How the whole network is trained on a draw. The defaults are those of Jain et al. 2023 (appendix), scaled to small draws."""
+    """How the whole network is trained on a draw. The defaults are those of Jain et al. 2023 (appendix), scaled to
+    small draws.
+    """
 
     epochs: int = 15
     batch_size: int = 64
@@ -79,12 +83,16 @@ class Task:
 
     def __post_init__(self) -> None:
         if self.mode == "zero-shot":
-            raise ConfigError("mode 'zero-shot' needs a text tower, which is not built yet", "Task", 'use "probe" or "finetune"')
+            raise ConfigError(
+                "mode 'zero-shot' needs a text tower, which is not built yet", "Task", 'use "probe" or "finetune"'
+            )
         if self.mode not in ("probe", "finetune"):
             raise ConfigError(f"mode {self.mode!r}", "Task", 'choose "probe" or "finetune"')
         if self.draws < 1 or not self.penalty > 0 or self.seed < 0:
             raise ConfigError(
-                f"draws {self.draws}, penalty {self.penalty}, seed {self.seed}", "Task", "use draws >= 1, penalty > 0, seed >= 0"
+                f"draws {self.draws}, penalty {self.penalty}, seed {self.seed}",
+                "Task",
+                "use draws >= 1, penalty > 0, seed >= 0",
             )
         if self.shots == "full":
             object.__setattr__(self, "draws", 1)
@@ -94,11 +102,12 @@ class Task:
             labels = self.target.train.labels[self.target.split["pool"]]
             counts = np.bincount(labels, minlength=len(self.target.classes))
             if counts.min() < self.shots:
-                scarce = int(counts.argmin())
+                scarce = self.target.classes[int(counts.argmin())]
                 raise DataError(
-                    f"{self.shots} shots, but class {self.target.classes[scarce]!r} has {counts[scarce]} examples in the pool",
-                    self.target.name, "ask for fewer shots, or give a larger pool: Target(pool=...)",
-                )  # fmt: skip
+                    f"{self.shots} shots, but class {scarce!r} has {counts.min()} examples in the pool",
+                    self.target.name,
+                    "ask for fewer shots, or give a larger pool: Target(pool=...)",
+                )
         if not self.name:
             object.__setattr__(self, "name", f"{self.target.name}, {self.shots}-shot {self.mode}")
 
@@ -111,14 +120,22 @@ class Task:
     def described(self) -> dict[str, Any]:
         """The task as JSON types, for plan files and reports."""
         target = {
-            "name": self.target.name, "digest": self.target.digest, "classes": list(self.target.classes),
-            "metric": self.target.metric, **{part: len(ids) for part, ids in self.target.split.items()},
-        }  # fmt: skip
+            "name": self.target.name,
+            "digest": self.target.digest,
+            "classes": list(self.target.classes),
+            "metric": self.target.metric,
+            **{part: len(ids) for part, ids in self.target.split.items()},
+        }
         how: dict[str, Any] = {"penalty": self.penalty} if self.mode == "probe" else {"finetune": asdict(self.finetune)}
         return {
-            "name": self.name, "target": target, "mode": self.mode, "shots": self.shots, "draws": self.draws,
-            "seed": self.seed, **how,
-        }  # fmt: skip
+            "name": self.name,
+            "target": target,
+            "mode": self.mode,
+            "shots": self.shots,
+            "draws": self.draws,
+            "seed": self.seed,
+            **how,
+        }
 
     def few_shot(self) -> np.ndarray:
         """The draws: int64 (draws, n) positions in `target.train`, `shots` per class, or the whole pool.
@@ -139,7 +156,9 @@ class Task:
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """primitives: float32 (4, draws, examples) in the order of `Target.described()`; scalars: the target's metric as fractions."""
+    """primitives: float32 (4, draws, examples) in the order of `Target.described()`; scalars: the target's metric as
+    fractions.
+    """
 
     primitives: np.ndarray
     scalars: dict[str, float]
@@ -151,7 +170,8 @@ def transfer(trained: Trained, task: Task, seed: int) -> Outputs:
     Args:
         trained: from `pydt.train.train`.
         task: what to transfer to, and how.
-        seed: of the heads' initialisation and the order, in mode "finetune"; a probe has no randomness beyond its draws.
+        seed: of the heads' initialisation and the order, in mode "finetune"; a probe has no randomness beyond its
+            draws.
 
     Returns:
         the four primitives per draw and example, and "score_accuracy" and "report_accuracy", means over draws.
@@ -188,7 +208,8 @@ def ridge_probe(
     """Ridge classifiers on standardised features.
 
     Args:
-        train: (draws, n, dim) features of each draw; labels: int64 (draws, n); features: (examples, dim) to be classified.
+        train: (draws, n, dim) features of each draw; labels: int64 (draws, n); features: (examples, dim) to be
+            classified.
         penalty: added to the diagonal of Z'Z.
 
     Returns:
@@ -252,7 +273,9 @@ def _finetune_one(
 
 
 def _primitives(logits: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
-    """(draws, examples, classes) logits -> float32 (4, draws, examples): correct, best other, logsumexp of others, prediction."""
+    """(draws, examples, classes) logits -> float32 (4, draws, examples): correct, best other, logsumexp of others,
+    prediction.
+    """
     index = labels.view(1, -1, 1).expand(logits.shape[0], -1, 1)
     correct = logits.gather(2, index).squeeze(2)
     others = logits.scatter(2, index, -torch.inf)

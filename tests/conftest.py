@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pydt.data import Dataset, Target
+from pydt.data import Dataset
+from pydt.target import Target
 
 # Hundreds of tiny operations: more threads than one only wait for each other, and two test runs would fight.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -21,7 +22,9 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 def blobs(each: int, classes: int, seed: int, size: int = 12, noise: float = 40.0) -> tuple[np.ndarray, np.ndarray]:
-    """Grey images whose class is the place of a bright square: learnable in seconds. uint8 (n, size, size), int64 (n,)."""
+    """Grey images whose class is the place of a bright square: learnable in seconds. uint8 (n, size, size), int64
+    (n,).
+    """
     random = np.random.default_rng(seed)
     labels = np.repeat(np.arange(classes), each)
     images = random.normal(60, noise, (len(labels), size, size))

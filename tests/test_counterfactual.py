@@ -10,11 +10,12 @@ from scipy import stats
 
 from pydt import design
 from pydt.counterfactual import KINDS, Arm, _rows, contrast, counterfactual, stored
-from pydt.data import Dataset, Target
+from pydt.data import Dataset
 from pydt.ensemble import Plan, run
 from pydt.errors import ConfigError
 from pydt.loader import Augment
 from pydt.store import Row
+from pydt.target import Target
 from pydt.train import Recipe
 from pydt.transfer import Task
 
@@ -22,7 +23,7 @@ ROW = Row(np.ones(3, bool), 0, "full")
 
 
 def arm(kind: str, correct: np.ndarray) -> Arm:
-    n, images = correct.shape
+    n = len(correct)
     return Arm(kind, 1, (ROW,) * n, ((),) * n, correct.mean(1), correct)
 
 
@@ -31,8 +32,11 @@ def test_rows_drop_what_they_say() -> None:
     rows = _rows(values, np.full(8, 10), [4, 2], [5, 3], seed=1)
     by_kind = {kind: [row for row in rows if row.kind == kind] for kind in KINDS}
     assert {kind: len(members) for kind, members in by_kind.items()} == {
-        "full": 5, "drop bottom": 8, "drop random": 8, "drop top": 8,
-    }  # fmt: skip
+        "full": 5,
+        "drop bottom": 8,
+        "drop random": 8,
+        "drop top": 8,
+    }
     assert all(row.mask.all() for row in by_kind["full"])
     assert {tuple(np.flatnonzero(~row.mask)) for row in by_kind["drop bottom"]} == {(1, 3, 5, 6), (1, 6)}
     assert {tuple(np.flatnonzero(~row.mask)) for row in by_kind["drop top"]} == {(0, 2, 4, 7), (4, 7)}
@@ -98,8 +102,11 @@ def test_from_plan_to_verdict_and_back(source: Dataset, target: Target, tmp_path
     store = run(plan, tmp_path, workers=1, progress=False)
     found = counterfactual(store, plan, drop=[4], repeats=2, workers=1, progress=False)
     assert [(a.kind, a.dropped, len(a.rows)) for a in found.arms] == [
-        ("full", 0, 2), ("drop bottom", 4, 2), ("drop random", 4, 2), ("drop top", 4, 2),
-    ]  # fmt: skip
+        ("full", 0, 2),
+        ("drop bottom", 4, 2),
+        ("drop random", 4, 2),
+        ("drop top", 4, 2),
+    ]
     assert found.task != task.digest, "judged with other few-shot draws than the ensemble's"
     assert {c.kind for c in found.contrasts} == {"drop bottom", "drop top"}
     for one in found.arms:

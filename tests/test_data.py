@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pydt import glyphs
-from pydt.data import Dataset, Target, spool
+from pydt.data import Dataset, spool
 from pydt.errors import DataError
 from pydt.files import canonical_json, digest, write_atomic
+from pydt.target import Target
 
 
 def test_arrays_are_not_copied_and_labels_become_ids() -> None:
@@ -56,7 +57,10 @@ def test_npy_files_are_mapped_and_survive_saving_and_pickling(tmp_path: Path) ->
     images = np.random.default_rng(0).integers(0, 256, (6, 3, 4, 3), np.uint8)
     np.save(tmp_path / "images.npy", images)
     dataset = Dataset.from_arrays(
-        tmp_path / "images.npy", [0, 1, 0, 1, 0, 1], columns={"site": ["x", None, "y", "x", "y", "y"]}, captions=list("abcdef")
+        tmp_path / "images.npy",
+        [0, 1, 0, 1, 0, 1],
+        columns={"site": ["x", None, "y", "x", "y", "y"]},
+        captions=list("abcdef"),
     )
     assert isinstance(dataset.images, np.memmap)
     saved = dataset.save(tmp_path / "index")
@@ -206,8 +210,11 @@ def test_the_sample() -> None:
     assert (ink > 0.01).all(), "every character leaves a mark"
     assert (ink < 0.6).all()
     assert {name: len(part) for name, part in target.split.items()} == {
-        "pool": 400, "validation": 200, "score": 598, "report": 599,
-    }  # fmt: skip
+        "pool": 400,
+        "validation": 200,
+        "score": 598,
+        "report": 599,
+    }
     assert glyphs.source(each=3).digest == source.digest, "the cache returns what was rendered"
     more = glyphs.source(each=4)
     assert more.images is not None
@@ -217,7 +224,15 @@ def test_the_sample() -> None:
 
 
 def test_digests_tell_types_and_boundaries_apart() -> None:
-    different = [("a", "b"), ("ab",), (b"ab",), (["a", "b"],), (np.array([1, 2]),), (np.array([[1, 2]]),), (np.array([1.0, 2.0]),)]
+    different = [
+        ("a", "b"),
+        ("ab",),
+        (b"ab",),
+        (["a", "b"],),
+        (np.array([1, 2]),),
+        (np.array([[1, 2]]),),
+        (np.array([1.0, 2.0]),),
+    ]
     assert len({digest(*parts) for parts in different}) == len(different)
     assert canonical_json({"b": 1, "a": [1.5, None]}) == '{"a":[1.5,null],"b":1}'
 

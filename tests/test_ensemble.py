@@ -534,7 +534,8 @@ def test_two_drivers_on_one_folder_do_no_harm(tmp_path: Path) -> None:
 
 
 def test_default_runner_trains_and_transfers_data_that_were_only_in_memory(tmp_path: Path) -> None:
-    from pydt.data import Dataset, Target
+    from pydt.data import Dataset
+    from pydt.target import Target
     from pydt.train import Recipe, train
     from pydt.transfer import Task, transfer
 

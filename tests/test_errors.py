@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from pydt import design
-from pydt.data import Dataset, Target
+from pydt.data import Dataset
 from pydt.ensemble import Plan, run
 from pydt.errors import PydtError
 from pydt.estimate import influences
 from pydt.loader import Augment, Loader
 from pydt.store import Store
+from pydt.target import Target
 from pydt.train import Recipe
 from pydt.transfer import Task
 
@@ -51,6 +52,7 @@ def masks_with(column: int, value: bool) -> np.ndarray:
     return broken
 
 
+# fmt: off
 # what is done wrong; what the message must name; what it must say about mending it
 CASES: dict[str, tuple[Callable[[], object], str, str]] = {
     # --- data
@@ -115,6 +117,7 @@ CASES: dict[str, tuple[Callable[[], object], str, str]] = {
     "masks that are not 0/1": (lambda: influences(MASKS * 2.0, OUTPUTS), "masks", "0|1"),
     "unknown estimator": (lambda: influences(MASKS, OUTPUTS, "laso"), "laso", "lasso"),
 }
+# fmt: on
 
 
 @pytest.mark.parametrize("case", CASES)

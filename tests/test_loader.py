@@ -37,12 +37,12 @@ def test_an_epoch_equals_the_oracle(colour: Dataset, channels_last: bool) -> Non
     assert np.concatenate([b.index for b in batches]).tolist() == order.tolist()
     assert len(batches) == len(loader) == -(-len(ids) // 10)
     assert colour.images is not None
-    expected = oracle.gather(
-        colour.images, order, order, np.array(AUGMENT.mean), np.array(AUGMENT.std), 2, True, 5, 3
-    )
+    expected = oracle.gather(colour.images, order, order, np.array(AUGMENT.mean), np.array(AUGMENT.std), 2, True, 5, 3)
     assert np.abs(torch.cat([b.images for b in batches]).numpy() - expected).max() < 1e-5
     assert torch.cat([b.labels for b in batches]).tolist() == colour.labels[order].tolist()
-    assert batches[0].images.is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    assert batches[0].images.is_contiguous(
+        memory_format=torch.channels_last if channels_last else torch.contiguous_format
+    )
 
 
 def test_a_mask_changes_neither_relative_order_nor_augmentation(colour: Dataset) -> None:
@@ -123,13 +123,19 @@ class TestEncoded:
     def test_crops_depend_on_the_id_alone(self, folder_of_images: Path) -> None:
         dataset = Dataset.from_folder(folder_of_images)
         augment = Augment(size=32, flip=True)
-        one, two = Loader(dataset, batch_size=4, augment=augment), Loader(dataset, range(5, 21), batch_size=7, augment=augment)
+        one, two = (
+            Loader(dataset, batch_size=4, augment=augment),
+            Loader(dataset, range(5, 21), batch_size=7, augment=augment),
+        )
         first, second = by_id(one), by_id(two)
         assert sorted(first) == list(range(21))
         assert sorted(second) == list(range(5, 21))
         assert all(torch.equal(first[i], second[i]) for i in second)
         assert first[0].shape == (3, 32, 32)
-        assert not any(torch.equal(first[i], image) for i, image in by_id(Loader(dataset, batch_size=4, augment=augment, epoch=1)).items())
+        assert not any(
+            torch.equal(first[i], image)
+            for i, image in by_id(Loader(dataset, batch_size=4, augment=augment, epoch=1)).items()
+        )
 
     def test_evaluation_is_torchvisions(self, folder_of_images: Path) -> None:
         from PIL import Image

@@ -13,9 +13,29 @@ import pydt
 
 ROOT = Path(pydt.__file__).parent
 ORDER = [
-    "errors", "files", "data", "glyphs", "design", "loader", "models", "train", "transfer", "store", "moments", "estimate",
-    "workers", "ensemble", "counterfactual", "figures", "words", "render", "report", "doctor", "cli",
-]  # fmt: skip
+    "errors",
+    "files",
+    "data",
+    "target",
+    "glyphs",
+    "design",
+    "loader",
+    "models",
+    "train",
+    "transfer",
+    "store",
+    "moments",
+    "estimate",
+    "workers",
+    "ensemble",
+    "counterfactual",
+    "figures",
+    "words",
+    "render",
+    "report",
+    "doctor",
+    "cli",
+]
 LAZY = {"loader", "models", "train", "transfer"}  # the only modules that import torch when they are imported
 
 
@@ -55,7 +75,9 @@ def test_heavy_packages_are_imported_where_they_are_used() -> None:
     for path in ROOT.glob("*.py"):
         for name, top in imports(path):
             package = name.split(".")[0]
-            assert not top or package not in heavy or (path.stem, package) in allowed, f"{path.stem} imports {name} at its top"
+            assert not top or package not in heavy or (path.stem, package) in allowed, (
+                f"{path.stem} imports {name} at its top"
+            )
 
 
 def test_nothing_is_pickled_or_evaluated() -> None:
@@ -63,7 +85,9 @@ def test_nothing_is_pickled_or_evaluated() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):
                 name = ast.unparse(node.func)
-                assert name not in {"eval", "exec", "torch.load", "pickle.load", "yaml.load"}, f"{path.name}:{node.lineno}"
+                assert name not in {"eval", "exec", "torch.load", "pickle.load", "yaml.load"}, (
+                    f"{path.name}:{node.lineno}"
+                )
                 keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
                 if name == "np.load":
                     assert keywords.get("allow_pickle") == "False", f"{path.name}:{node.lineno}"

@@ -9,10 +9,11 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
-from pydt.data import Dataset, Target
+from pydt.data import Dataset
 from pydt.errors import ConfigError, DataError
 from pydt.loader import Augment
 from pydt.store import derive
+from pydt.target import Target
 from pydt.train import Recipe, Trained, train
 from pydt.transfer import FineTune, Task, _primitives, ridge_probe, transfer
 
@@ -52,9 +53,13 @@ def test_primitives_and_the_six_outputs() -> None:
             own, rest = logits[draw, i, labels[i]], np.delete(logits[draw, i], labels[i])
             p = softmax[draw, i, labels[i]]
             expected = {
-                "logit": own, "margin": own - rest.max(), "softmax margin": np.log(p / (1 - p)), "probability": p,
-                "correct": float(logits[draw, i].argmax() == labels[i]), "prediction": float(logits[draw, i].argmax()),
-            }  # fmt: skip
+                "logit": own,
+                "margin": own - rest.max(),
+                "softmax margin": np.log(p / (1 - p)),
+                "probability": p,
+                "correct": float(logits[draw, i].argmax() == labels[i]),
+                "prediction": float(logits[draw, i].argmax()),
+            }
             for name, value in expected.items():
                 assert derive(primitives, labels, name)[draw, i] == pytest.approx(value, abs=2e-5), name
 
@@ -77,7 +82,11 @@ def test_labels_and_images_keep_their_order(trained: Trained, target: Target) ->
     features = trained.features(target.train, ids)
     pool = target.split["pool"]
     alone = ridge_probe(
-        trained.features(target.train, pool).double()[None], torch.from_numpy(labels[pool])[None], features.double(), 4, 10.0
+        trained.features(target.train, pool).double()[None],
+        torch.from_numpy(labels[pool])[None],
+        features.double(),
+        4,
+        10.0,
     )
     assert np.array_equal(outputs.primitives[3, 0], alone[0].argmax(1).numpy())
 
@@ -111,7 +120,9 @@ def test_fine_tuning_moves_all_layers_of_a_copy(trained: Trained, target: Target
     task = Task(target, mode="finetune", shots=8, draws=2, finetune=FineTune(epochs=30, lr=0.1, batch_size=16))
     outputs = transfer(trained, task, 3)
     assert all(torch.equal(value, before[name]) for name, value in trained.body.state_dict().items())
-    assert np.array_equal(outputs.primitives, transfer(trained, task, 3).primitives), "the same seed gives the same bits"
+    assert np.array_equal(outputs.primitives, transfer(trained, task, 3).primitives), (
+        "the same seed gives the same bits"
+    )
     assert not np.array_equal(outputs.primitives, transfer(trained, task, 4).primitives)
     assert outputs.scalars["report_accuracy"] > 0.7
 
@@ -119,8 +130,14 @@ def test_fine_tuning_moves_all_layers_of_a_copy(trained: Trained, target: Target
 def test_task_digests(target: Target) -> None:
     base = Task(target)
     same = [Task(target, name="another name"), Task(target, finetune=FineTune(epochs=99))]
-    other = [Task(target, shots=4), Task(target, draws=7), Task(target, seed=1), Task(target, penalty=1.0),
-             Task(target, mode="finetune"), Task(replace(target, metric="mean per class"))]  # fmt: skip
+    other = [
+        Task(target, shots=4),
+        Task(target, draws=7),
+        Task(target, seed=1),
+        Task(target, penalty=1.0),
+        Task(target, mode="finetune"),
+        Task(replace(target, metric="mean per class")),
+    ]
     assert all(task.digest == base.digest for task in same)
     assert len({task.digest for task in [base, *other]}) == len(other) + 1
 
@@ -128,6 +145,13 @@ def test_task_digests(target: Target) -> None:
 def test_what_cannot_be_meant_is_refused(target: Target) -> None:
     with pytest.raises(DataError, match=r"11 shots, but class '.' has 10 examples"):
         Task(target, shots=11)
-    for wrong in ({"mode": "zero-shot"}, {"mode": "prob"}, {"shots": 0}, {"shots": "all"}, {"draws": 0}, {"penalty": 0.0}):
+    for wrong in (
+        {"mode": "zero-shot"},
+        {"mode": "prob"},
+        {"shots": 0},
+        {"shots": "all"},
+        {"draws": 0},
+        {"penalty": 0.0},
+    ):
         with pytest.raises(ConfigError):
             Task(target, **wrong)  # type: ignore[arg-type]

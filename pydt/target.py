@@ -1,0 +1,141 @@
+"""Targets: labelled tasks whose examples are split once and for all into parts that never meet.
+
+A few-shot pool, a validation part, a *score* half from which influences are computed and a *report* half on which every
+verdict is judged. The parts are stratified by label and ordered by a hash of the example's key, so no seed can change
+them.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from pydt.data import Dataset, hash_order, spool
+from pydt.errors import DataError
+from pydt.files import digest
+
+HALVES = ("score", "report")
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A labelled target task, split once and for all.
+
+    Args:
+        train: the labelled examples from which few-shot draws and validation come.
+        test: a test set of its own, split into the score and the report half; without one, `train` is split four ways.
+        metric: "top-1" (every example counts the same) or "mean per class" (every class does).
+        pool, validation: how many examples of `train` go there; by default 2/9 and 1/9 of it, or with a test set all
+            but 1/9, and 1/9.
+
+    Raises:
+        DataError: train and test differ in classes or shape, a class is missing, or a part would be empty.
+    """
+
+    train: Dataset
+    test: Dataset | None = None
+    metric: str = "top-1"
+    pool: int | None = None
+    validation: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.metric == "auroc":
+            raise DataError("metric 'auroc' is not built yet", "Target", 'use "top-1" or "mean per class"')
+        if self.metric not in ("top-1", "mean per class"):
+            raise DataError(f"metric {self.metric!r}", "Target", 'choose "top-1" or "mean per class"')
+        classes = self.train.classes
+        if len(classes) < 2:
+            raise DataError(
+                f"{len(classes)} class", self.train.name, "a target needs at least two classes to tell apart"
+            )
+        if self.test is not None:
+            if self.test.classes != classes:
+                raise DataError(
+                    "train and test have different class names", "Target", "give both the same classes=[...]"
+                )
+            if (self.test.images is None) != (self.train.images is None) or (
+                self.test.images is not None and self.test.images.shape[1:] != self.train.images.shape[1:]  # type: ignore[union-attr]
+            ):
+                raise DataError("train and test images have different shapes", "Target", "bring both to one shape")
+        for part in ("pool", *HALVES):
+            if not len(self.split[part]):
+                raise DataError(f"the {part} part has no example", self.train.name, "give more target examples")
+
+    @property
+    def name(self) -> str:
+        return self.train.name
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.train.classes
+
+    @property
+    def judged(self) -> Dataset:
+        """The data set whose examples are split into the score and the report half."""
+        return self.train if self.test is None else self.test
+
+    @cached_property
+    def split(self) -> dict[str, np.ndarray]:
+        """Sorted int64 positions: "pool" and "validation" in `train`, "score" and "report" in `judged`."""
+        order = _stratified_order(self.train)
+        n = len(order)
+        validation = max(n // 9, 1) if self.validation is None else self.validation
+        if self.pool is not None:
+            pool = self.pool
+        else:
+            pool = round(2 * n / 9) if self.test is None else n - validation
+        if pool < 0 or validation < 0 or pool + validation > n:
+            raise DataError(
+                f"pool {pool} and validation {validation} of {n} examples", self.train.name, "make them smaller"
+            )
+        judged = order[pool + validation :] if self.test is None else _stratified_order(self.test)
+        half = len(judged) // 2
+        parts = {
+            "pool": order[:pool],
+            "validation": order[pool : pool + validation],
+            "score": judged[:half],
+            "report": judged[half:],
+        }
+        return {name: np.sort(part) for name, part in parts.items()}
+
+    @cached_property
+    def digest(self) -> str:
+        test = None if self.test is None else self.test.digest
+        parts = [digest(self.split[name]) for name in ("pool", "validation", *HALVES)]
+        return digest("target", self.train.digest, test, self.metric, parts)
+
+    def described(self) -> dict[str, np.ndarray]:
+        """The judged examples in the order of every stored output.
+
+        Returns:
+            "ids": int64 positions in `judged`; "labels": int64; "half": uint8, 0 score and 1 report; "weights":
+            float64, such that within each half the weighted sum of what is right is the metric.
+        """
+        ids = np.concatenate([self.split[half] for half in HALVES])
+        half = np.repeat(np.arange(2, dtype=np.uint8), [len(self.split[h]) for h in HALVES])
+        labels = self.judged.labels[ids]
+        weights = np.empty(len(ids))
+        for i in range(2):
+            counts = np.bincount(labels[half == i], minlength=len(self.classes))
+            per_class = 1 / np.maximum(counts, 1) / (counts > 0).sum()
+            weights[half == i] = per_class[labels[half == i]] if self.metric == "mean per class" else 1 / counts.sum()
+        return {"ids": ids, "labels": labels, "half": half, "weights": weights}
+
+    def spool(self, folder: str | os.PathLike[str]) -> Target:
+        """The same target over data sets saved below `folder`, so that it travels to other processes as paths."""
+        train = spool(self.train, folder)
+        return replace(self, train=train, test=None if self.test is None else spool(self.test, folder))
+
+
+def _stratified_order(dataset: Dataset) -> np.ndarray:
+    """Positions such that every contiguous run holds the classes in proportion; within a class, ordered by key hash."""
+    hashed = hash_order(dataset.all_keys(), "target split")
+    by_class = np.lexsort((hashed, dataset.labels))
+    counts = np.bincount(dataset.labels, minlength=len(dataset.classes))
+    rank = np.arange(len(dataset)) - np.repeat(np.cumsum(counts) - counts, counts)
+    quantile = np.empty(len(dataset))
+    quantile[by_class] = (rank + 0.5) / np.repeat(counts, counts)
+    return np.lexsort((hashed, quantile))
