@@ -1,7 +1,7 @@
 // Splits work that is numbered 0..items-1 over threads that live for one call.
 //
 // Every item writes its own part of the result and is computed the same way whoever takes it, so the bits do not depend
-// on the number of threads. Threads are started per call (about 20 us each) and not kept in a pool: a pool does not
+// on the number of threads. Threads are started per call (about 30 us each) and not kept in a pool: a pool does not
 // survive fork(), needs tearing down at exit, and the default is one thread, which starts none.
 #pragma once
 #include <atomic>

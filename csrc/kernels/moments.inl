@@ -10,8 +10,9 @@
 //
 // Layout: 8 tables of 16 x 16 doubles (16 KB, L1) serve 32 rows; sums are (groups, 16), 64 KB for 512 groups (L2).
 // Cost for m models, K groups, n outputs: m/4 * K * n additions, whatever alpha is, against alpha * m * K * n directly.
-// What lost: adding each kept row (2.5 times slower); tables of 256 (32 KB for 8 rows: one table at a time, so the sums
-// are loaded and stored four times as often); matrix multiplication in float32 (rounding grows with the offset).
+// What lost: adding each kept row (20 times slower: a branch on a random bit); tables of 256 sums of 8 rows (32 KB: only one
+// fits, so the sums are loaded and stored four times as often); matrix multiplication in float32 (rounding grows with the
+// outputs' offset).
 
 #if defined(__AVX512F__)
 #define PYDT_LANE_BYTES 64
@@ -21,8 +22,8 @@
 #define PYDT_LANE_BYTES 16
 #endif
 typedef double Lanes __attribute__((vector_size(PYDT_LANE_BYTES)));
-// The same at any multiple of 8 bytes. Loads go through it: memcpy of several vectors at once is split into halves by
-// GCC 12, which then wait for each other (4 times slower).
+// The same at any multiple of 8 bytes. Loads go through it: a memcpy of several vectors at once is split into halves by
+// GCC 12, and the loads that follow wait for them (2.5 times slower). Always named in full: `auto` drops the alignment.
 typedef double LooseLanes __attribute__((vector_size(PYDT_LANE_BYTES), aligned(8)));
 constexpr int64_t lanes = sizeof(Lanes) / sizeof(double);
 constexpr int64_t tile_lanes = sum_cols / lanes;
