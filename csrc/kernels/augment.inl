@@ -4,14 +4,14 @@
 //   pixels outside of the image are 0 (black) before they are normalised
 //
 // Layout: in is (height, width, channels) bytes; out is (channels, height, width) or (height, width, channels) floats.
-// A shifted row is read from where it lies: what stands beside it in memory is the end of the row before or the start of
-// the next one, and those pixels are blackened afterwards. Only where that would leave the image, a copy is made. scratch
-// is four rows of bytes: black, that copy, black, work; the black rows are never written.
+// A shifted row is read from where it lies: what stands beside it in memory is the end of the row before or the start
+// of the next one, and those pixels are blackened afterwards. Only where that would leave the image, a copy is made.
+// scratch is four rows of bytes: black, that copy, black, work; the black rows are never written.
 //
-// Cost: 5 bytes of memory traffic a value. Bound by stores for grey images and for channels_last, by the split into planes
-// else. What lost: one loop with the general index in it (not vectorised, 3 times slower), no better with a 256-entry
-// table per channel in place of the arithmetic; copying each row between black ends (the loads that follow wait for the
-// stores of the copy).
+// Cost: 5 bytes of memory traffic a value. Bound by stores for grey images and for channels_last, by the split into
+// planes else. What lost: one loop with the general index in it (not vectorised, 3 times slower), no better with a
+// 256-entry table per channel in place of the arithmetic; copying each row between black ends (the loads that follow
+// wait for the stores of the copy).
 
 // __restrict: bytes may alias anything
 void convert(const uint8_t* __restrict in, int64_t count, float scale, float bias, float* __restrict out) {

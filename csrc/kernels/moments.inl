@@ -10,9 +10,9 @@
 //
 // Layout: 8 tables of 16 x 16 doubles (16 KB, L1) serve 32 rows; sums are (groups, 16), 64 KB for 512 groups (L2).
 // Cost for m models, K groups, n outputs: m/4 * K * n additions, whatever alpha is, against alpha * m * K * n directly.
-// What lost: adding each kept row (20 times slower: a branch on a random bit); tables of 256 sums of 8 rows (32 KB: only one
-// fits, so the sums are loaded and stored four times as often); matrix multiplication in float32 (rounding grows with the
-// outputs' offset).
+// What lost: adding each kept row (20 times slower: a branch on a random bit); tables of 256 sums of 8 rows (32 KB: only
+// one fits, so the sums are loaded and stored four times as often); matrix multiplication in float32 (rounding grows with
+// the outputs' offset).
 
 #if defined(__AVX512F__)
 #define PYDT_LANE_BYTES 64
@@ -30,16 +30,18 @@ constexpr int64_t tile_lanes = sum_cols / lanes;
 constexpr int64_t step_rows = 32;  // rows whose tables stand in L1 at once
 constexpr uint64_t entry = sum_cols * sizeof(double);
 
-// Half to float by moving bits, exact: the exponent is rebased by a multiplication that also makes subnormals right.
+// Half to float, exact, by moving bits; subnormal halves by arithmetic on values that are not subnormal as floats, so that
+// a thread that flushes those to zero gets the same.
 float half_to_float(uint16_t half) {
     const uint32_t magnitude = static_cast<uint32_t>(half & 0x7FFF) << 13;
-    const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16;
-    float value;
-    memcpy(&value, &magnitude, 4);
-    value *= 0x1p112f;
+    const uint32_t exponent = magnitude & 0x0F800000;
+    const float subnormal = static_cast<float>(static_cast<int32_t>(half & 0x7FFF)) * 0x1p-24f;
     uint32_t bits;
-    memcpy(&bits, &value, 4);
-    bits |= sign | (magnitude >= 0x0F800000 ? 0x7F800000 | magnitude : 0);  // infinity and NaN keep their payload
+    memcpy(&bits, &subnormal, 4);
+    if (exponent != 0) bits = magnitude + 0x38000000;           // the bias of the exponent: 127 - 15
+    if (exponent == 0x0F800000) bits = magnitude | 0x7F800000;  // infinity; NaN keeps its payload
+    bits |= static_cast<uint32_t>(half & 0x8000) << 16;
+    float value;
     memcpy(&value, &bits, 4);
     return value;
 }
