@@ -34,6 +34,14 @@ if TYPE_CHECKING:
 
 KINDS = ("full", "drop bottom", "drop random", "drop top")
 CONTROL = "drop random"
+UNITS: dict[str, tuple[str, float]] = {
+    "correct": ("points of accuracy", 100.0),
+    "probability": ("points of probability", 100.0),
+    "margin": ("margin units", 1.0),
+    "softmax margin": ("log-odds", 1.0),
+    "logit": ("logit units", 1.0),
+}
+"""In what influences on an output are given, and how many of these units the stored output's 1 is."""
 _SEED_STREAM = 8
 
 
@@ -104,13 +112,17 @@ class Counterfactual:
         raise ConfigError(f"no arm {kind!r} of {dropped}", "Counterfactual", f"there are: {known}")
 
 
-def overall(store: Store, plan: Plan | Record | str | None = None, task: Any = None, output: str = "margin") -> Fit:
+def overall(store: Store, plan: Plan | Record | str | None = None, task: Any = None, output: str = "correct") -> Fit:
     """The influence of each group on the whole target: on the weighted mean of an output over the score half.
 
     OLS where it has at least half as many residual degrees of freedom as groups, else ridge.
 
     Returns:
-        a fit with `values`, `stderr`, `q` of shape (groups,).
+        a fit with `values`, `stderr`, `q` of shape (groups,), in the unit that UNITS names.
+
+    Raises:
+        StoreError: fewer than four rows are finished.
+        ConfigError: an output without a unit.
     """
     record = store.plan(plan)
     design = store.design(record)
@@ -124,9 +136,11 @@ def overall(store: Store, plan: Plan | Record | str | None = None, task: Any = N
 
 
 def mean_output(store: Store, record: Record, task: Any, output: str, half: str) -> np.ndarray:
-    """The weighted mean of an output over the examples of a half, per finished row: float64 (models,)."""
+    """The weighted mean of an output over the examples of a half, per finished row: float64 (models,), in its unit."""
+    if output not in UNITS:
+        raise ConfigError(f"no influences on output {output!r}", "output", f"choose one of: {', '.join(UNITS)}")
     task = record.tasks[0]["digest"] if task is None else task
-    weights = store.examples(task, half, record)["weights"]
+    weights = store.examples(task, half, record)["weights"] * UNITS[output][1]
     return np.asarray(store.outputs(task, output, half, record), np.float64) @ weights
 
 
@@ -135,7 +149,7 @@ def counterfactual(
     plan: Plan,
     *,
     task: Task | None = None,
-    output: str = "margin",
+    output: str = "correct",
     drop: Sequence[int] | None = None,
     repeats: int = 14,
     other_repeats: int = 4,

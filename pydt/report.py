@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pydt import __version__, _core
-from pydt.counterfactual import Counterfactual, mean_output, overall, stored
+from pydt.counterfactual import UNITS, Counterfactual, mean_output, overall, stored
 from pydt.ensemble import Plan
 from pydt.errors import StoreError
 from pydt.estimate import influences, models_for_effect, prediction_test
@@ -27,13 +27,6 @@ from pydt.store import Record, Store
 MOST_FAILED = 0.02
 """Above this share of failed rows there is no verdict: the models that survive may be a biased choice."""
 LEVEL = 0.05
-_UNITS = {
-    "logit": "logit units",
-    "margin": "margin units",
-    "softmax margin": "log-odds",
-    "probability": "probability",
-    "correct": "accuracy (fraction)",
-}
 
 
 def report(
@@ -41,7 +34,7 @@ def report(
     path: str | os.PathLike[str],
     plan: Plan | str | None = None,
     *,
-    output: str = "margin",
+    output: str = "correct",
     seconds: float | None = None,
     command: str | None = None,
     allow_failed: bool = False,
@@ -78,7 +71,7 @@ def results(
     store: Store,
     plan: Plan | Record | str | None = None,
     *,
-    output: str = "margin",
+    output: str = "correct",
     seconds: float | None = None,
     command: str | None = None,
     allow_failed: bool = False,
@@ -94,7 +87,8 @@ def results(
     clusters = np.asarray(design.clusters)[finished]
     score = mean_output(store, record, None, output, "score")
     judged = mean_output(store, record, None, output, "report")
-    accuracy = mean_output(store, record, None, "correct", "report")
+    accuracy = mean_output(store, record, None, "correct", "report") / UNITS["correct"][1]
+    unit = UNITS[output][0]
     failed, total, failure_p = store.failure_test(record)
     judgement = stored(store, record)
 
@@ -131,8 +125,8 @@ def results(
             "failed": failed,
             "failure_p": failure_p if failed else None,
             "seconds": seconds,
-            "output": output,
-            "unit": _UNITS[output],
+            "output": "accuracy" if output == "correct" else output,
+            "unit": unit,
             "estimand": fit.estimand,
             "estimator": fit.method,
             "df": fit.df,
@@ -148,7 +142,7 @@ def results(
                 "spread": float(values.std(ddof=1)) if len(values) > 1 else None,
                 "models_needed": models_for_effect(fit, effect) if effect > 0 else None,
                 "models_needed_for": f"an 80 % chance to see a group that moves the target by {effect:.2g} "
-                f"{_UNITS[output]}, a quarter of the spread between rows",
+                f"{unit}, a quarter of the spread between rows",
             },
             "groups": _groups(record.names, values, stderr, q, masks.sum(0)),
             "placebos": _placebos(fit),
@@ -200,7 +194,7 @@ def _by_class(
     labels = store.examples(task, "score", record)["labels"]
     if len(np.unique(labels)) < len(classes):
         return None
-    outputs = store.outputs(task, output, "score", record)
+    outputs = store.outputs(task, output, "score", record) * UNITS[output][1]
     means = np.stack([outputs[:, labels == c].mean(1, dtype=np.float64) for c in range(len(classes))], axis=1)
     if not (means.std(0) > 0).all():
         return None
