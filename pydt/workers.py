@@ -36,6 +36,21 @@ from pydt.errors import ConfigError, PydtError, TrainError
 _THREADS = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB_MAXIMUM")  # NAME_NUM_THREADS, read once when a library loads
 
 
+# The first thing a worker does is to tie its life to the driver's; importing numpy may take a second on a busy machine.
+_BOOT = """
+import os, signal, sys
+if sys.platform == "linux":
+    import ctypes
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: also while native code holds the interpreter
+if os.getppid() != int(sys.argv[3]):
+    os._exit(1)
+import json
+sys.path[:] = json.loads(sys.argv[1])
+from pydt.workers import _worker
+_worker()
+"""
+
+
 class WorkerDied(Exception):
     """A worker process ended in the middle of a row."""
 
@@ -182,9 +197,8 @@ class Processes(Executor):
 
     def _start(self, slot: int) -> Connection | None:
         ours, theirs = socket.socketpair()
-        code = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from pydt.workers import _worker; _worker()"
         number = theirs.fileno()
-        command = [sys.executable, "-c", code, json.dumps(sys.path), str(number), str(os.getpid())]
+        command = [sys.executable, "-c", _BOOT, json.dumps(sys.path), str(number), str(os.getpid())]
         with theirs, self._lock:
             if self._killed:
                 ours.close()
@@ -220,7 +234,7 @@ def _worker() -> None:
     number, driver = int(sys.argv[2]), int(sys.argv[3])
     sys.argv[1:] = []
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _die_with(driver, number)
+    _watch(driver, number)
     connection = Connection(number)
     try:
         try:
@@ -249,14 +263,8 @@ def _worker() -> None:
     os._exit(0)  # nothing to tidy up, and tearing torch down takes longer than starting Python
 
 
-def _die_with(driver: int, number: int) -> None:
+def _watch(driver: int, number: int) -> None:
     """End this process when the driver ends, however it does, also in the middle of a row."""
-    if sys.platform == "linux":
-        import ctypes
-
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: also while native code holds the interpreter
-    if os.getppid() != driver:
-        os._exit(1)
 
     def watch() -> None:
         hangup = select.poll()
