@@ -30,8 +30,8 @@ constexpr int64_t tile_lanes = sum_cols / lanes;
 constexpr int64_t step_rows = 32;  // rows whose tables stand in L1 at once
 constexpr uint64_t entry = sum_cols * sizeof(double);
 
-// Half to float, exact, by moving bits; subnormal halves by arithmetic on values that are not subnormal as floats, so that
-// a thread that flushes those to zero gets the same.
+// Half to float, exact, by moving bits; subnormal halves by arithmetic on values that are not subnormal as floats, so
+// that a thread that flushes those to zero gets the same.
 float half_to_float(uint16_t half) {
     const uint32_t magnitude = static_cast<uint32_t>(half & 0x7FFF) << 13;
     const uint32_t exponent = magnitude & 0x0F800000;
