@@ -1,0 +1,145 @@
+"""From a store to an answer: what is planted is found, noise is called noise, and nothing is claimed on bad ground."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pydt import design
+from pydt.cells import Outcome, Row
+from pydt.counterfactual import UNITS, mean_output, overall
+from pydt.data import Dataset
+from pydt.ensemble import Context, Plan, run
+from pydt.errors import ConfigError, StoreError
+from pydt.estimate import influences
+from pydt.render import sentences
+from pydt.report import report, results
+from pydt.store import Store
+from pydt.target import Target
+from pydt.train import Recipe
+from pydt.transfer import Task
+
+GROUPS = 8
+
+
+@dataclass(frozen=True)
+class Stub:
+    """A runner without training: each example is right with chance `base`; group 2 adds `effect`, group 5 takes it."""
+
+    base: float
+    effect: float
+    seed: int
+    failing: frozenset[int]
+
+    def __call__(self, context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
+        if row.seed in self.failing:
+            return {task.digest: Outcome(status="failed", reason="the loss became nan") for task in tasks}
+        random = np.random.default_rng([self.seed, row.seed])
+        chance = self.base + self.effect * (float(row.mask[2]) - float(row.mask[5]))
+        found = {}
+        for task in tasks:
+            labels = task.target.described()["labels"]
+            right = random.random((task.draws, len(labels))) < chance
+            margin = np.where(right, 1.0, -1.0)
+            primitives = [margin, 0 * margin, 0 * margin, np.where(right, labels, (labels + 1) % 4)]
+            found[task.digest] = Outcome({"primitives": np.stack(primitives).astype(np.float32)}, {})
+        return found
+
+
+def study(
+    folder: Path, source: Dataset, target: Target, base: float = 0.6, effect: float = 0.15, fail: int = 0, seed: int = 0
+) -> Store:
+    """A store of 60 rows, of which the first `fail` failed."""
+    masks = design.bernoulli(GROUPS, 60, seed=seed)
+    plan = Plan(source, design=masks, recipe=Recipe(), tasks=(Task(target, draws=4),), seed=seed)
+    failing = frozenset(row.seed for row in plan.rows()[:fail])
+    with ThreadPoolExecutor(1) as executor:
+        return run(plan, folder, executor, runner=Stub(base, effect, seed, failing), progress=False)
+
+
+def test_what_is_planted_is_found(tmp_path: Path, source: Dataset, target: Target) -> None:
+    store = study(tmp_path / "store", source, target)
+    found = report(store, tmp_path / "out", seconds=1.5, command="make it again")
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == found
+    assert found["verdict"]["found"]
+    assert found["verdict"]["p"] < 0.01
+    assert found["estimand"] == "add"
+    assert found["unit"] == "points of accuracy"
+    groups = {group["name"]: group for group in found["groups"]}
+    assert groups["c2"]["q"] < 0.05
+    assert abs(groups["c2"]["value"] - 15) < 4 * groups["c2"]["stderr"]
+    assert abs(groups["c5"]["value"] + 15) < 4 * groups["c5"]["stderr"]
+    assert [g["models"] for g in found["groups"]] == store.masks().sum(0).tolist()
+    page = (tmp_path / "out" / "report.html").read_text()
+    for sentence in sentences(found):
+        assert sentence.split(" (")[0].split("\u201c")[0] in page.replace("\u00a0", " ")
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"groups.csv", "rows.csv", "report.html"}
+
+
+def test_influences_come_from_the_score_half_and_verdicts_from_the_report_half(
+    tmp_path: Path, source: Dataset, target: Target
+) -> None:
+    store = study(tmp_path, source, target)
+    record = store.plan()
+    outputs = store.outputs(record.tasks[0]["digest"], "correct", "all")
+    half = store.task(record.tasks[0]["digest"])["half"]
+    expected = influences(store.masks(), 100 * outputs[:, half == 0].mean(1, dtype=np.float64), "ols")
+    assert np.allclose(overall(store).values, expected.values, atol=1e-5)
+    judged = 100 * outputs[:, half == 1].mean(1, dtype=np.float64)
+    assert np.allclose(mean_output(store, record, None, "correct", "report"), judged, atol=1e-4)
+    assert results(store)["rows"]["accuracy"] == pytest.approx(judged / 100)
+
+
+@pytest.mark.parametrize("chance", [0.6, 1.0, 0.0], ids=["noise", "saturated", "all wrong"])
+def test_noise_and_saturation_are_called_nothing(
+    tmp_path: Path, source: Dataset, target: Target, chance: float
+) -> None:
+    store = study(tmp_path / "store", source, target, chance, 0.0, seed=3)
+    found = report(store, tmp_path / "out")
+    assert not found["verdict"]["found"]
+    assert found["verdict"]["significant_groups"] == 0
+    assert sentences(found)[0].startswith("Nothing can be told from noise with 60 models")
+    if chance == 0.6:
+        assert found["verdict"]["models_needed"] > 0
+        assert "would be needed" in sentences(found)[1]
+
+
+def test_failed_rows_are_counted_and_too_many_block_the_verdict(
+    tmp_path: Path, source: Dataset, target: Target
+) -> None:
+    store = study(tmp_path / "one", source, target, fail=1)
+    assert results(store)["failed"] == 1
+    assert results(store)["models"] == 59
+    assert results(store)["verdict"]["found"], "1 of 60 is below 2 %"
+    many = study(tmp_path / "many", source, target, fail=3)
+    blocked = results(many)
+    assert not blocked["verdict"]["found"]
+    assert "3 of 60 rows failed" in blocked["verdict"]["blocked"]
+    assert sentences(blocked)[0].startswith("No verdict is given")
+    assert results(many, allow_failed=True)["verdict"]["found"]
+
+
+def test_a_half_finished_plan_is_reported_as_such(tmp_path: Path, source: Dataset, target: Target) -> None:
+    store = study(tmp_path, source, target)
+    for key in store.plan().keys[40:]:
+        store.path(key[0]).unlink()
+    found = results(Store(tmp_path))
+    assert found["models"] == 40
+    assert found["question"]["planned_models"] == 60
+    for key in store.plan().keys[2:40]:
+        store.path(key[0]).unlink()
+    with pytest.raises(StoreError, match="2 finished rows"):
+        results(Store(tmp_path))
+
+
+def test_every_output_has_a_unit_or_is_refused(tmp_path: Path, source: Dataset, target: Target) -> None:
+    store = study(tmp_path, source, target)
+    for output in UNITS:
+        assert results(store, output=output)["unit"] == UNITS[output][0]
+    with pytest.raises(ConfigError, match="no influences on output 'prediction'"):
+        results(store, output="prediction")
