@@ -38,8 +38,8 @@ Standard errors. s^2 is the residual variance of OLS on all groups, R - p degree
                  are NaN.
 
 Clusters of the caller's own (neither repeats nor complements) get a sandwich over clusters, t with clusters - 1
-degrees. Placebo columns never change the values of real groups: theirs are what each set of them would get if they
-were added to the regression, given the values of the groups.
+degrees. Placebo columns never change the values of real groups: each gets what it would get if it alone joined the
+regression.
 
 Cost: one pass over the outputs, m K targets; OLS adds K^3 + K^2 targets. What lost: de-biasing in-sample residuals with
 a degrees-of-freedom factor (4-13 % smaller errors, but 94 % coverage or less on dense truths with few models, and
@@ -216,11 +216,11 @@ def _difference(given: Inputs, cv: int | None) -> _Found:
     scale = 1 / with_it + 1 / without
     gram, cross, energy = moments.centred
     free = given.units.count - 1 - given.units.intercept
-    within = models - given.units.count
-    if free < 1 and within < 1:
-        raise EstimateError(f"{models} models have no spread to judge by", "masks", "train at least 3 models")
-    if free < 1:  # two masks, repeated: only the repeats show the noise
-        spread, free = np.broadcast_to(given.inside() / within, cross.shape), within
+    if free < 1:  # two masks: only their repeats show the noise
+        noise, free = given.repeats()
+        if free < 1:
+            raise EstimateError(f"{models} models have no spread to judge by", "masks", "train at least 3 models")
+        spread = np.broadcast_to(noise, cross.shape)
     else:
         spread = np.maximum(energy - cross**2 / np.diag(gram)[:, None], 0) / free
     real = moments.first(groups)
@@ -258,7 +258,7 @@ def _ols(given: Inputs, cv: int | None) -> _Found:
     if given.units.kind == "given":
         fitted = linear(given, moments.first(given.groups), ols.values)
         variance, df = sandwich(given, ols.inverse, fitted, ols.parameters)
-    placebos = _placebos(given, moments, ols.inverse, ols.values, ols.noise * ols.df, ols.df)
+    placebos = _placebos(given, moments, ols.inverse, ols.values, ols.noise, np.full(len(energy), ols.df))
     return _Found(
         ols.values,
         np.sqrt(np.maximum(variance, 0)),
@@ -312,10 +312,9 @@ def _ridge(given: Inputs, cv: int | None) -> _Found:
     for one in np.unique(chosen):
         same = np.flatnonzero(chosen == one)
         inverse = vectors / (eigenvalues + grid[one]) @ vectors.T
-        spare = df[same]
         if given.units.kind == "given":
             variance[:, same], df[same] = sandwich(given, inverse, only(fitted, same), trace[one])
-        got = _placebos(given, moments.of(same), inverse, values[:, same], left[one, same], spare, grid[one])
+        got = _placebos(given, moments.of(same), inverse, values[:, same], noise[same], df[same], grid[one])
         if got is not None:
             shadows[0][:, same], shadows[1][:, same] = got[:2]
     placebos = (*shadows, df) if given.placebos else None
@@ -393,7 +392,7 @@ def _lasso(given: Inputs, cv: int | None) -> _Found:
         unbiased, df[:] = ols.values, ols.df
         variance[:groups] = np.outer(np.diag(ols.inverse), ols.noise)
         correlation = _correlation(ols.inverse)
-        placebos = _placebos(given, both, ols.inverse, ols.values, ols.noise * ols.df, ols.df)
+        placebos = _placebos(given, both, ols.inverse, ols.values, ols.noise, np.full(len(energy), ols.df))
     elif tied:
         unbiased, variance[:groups] = np.full_like(values, np.nan), np.nan
     stderr = np.sqrt(variance[:groups])
@@ -411,28 +410,25 @@ def _correlation(covariance: Array) -> Array:
 
 
 def _placebos(
-    given: Inputs, moments: Moments, inverse: Array, values: Array, left: Array, df: Any, penalty: float = 0.0
+    given: Inputs, moments: Moments, inverse: Array, values: Array, noise: Array, df: Array, penalty: float = 0.0
 ) -> tuple[Array, Array, Array] | None:
-    """Coefficients that the placebo columns would get beside the groups (block elimination of the joint regression)."""
-    k, count = given.groups, given.placebos
-    spare = np.asarray(df - count, float)
-    if not count or np.any(spare < 1):
+    """What each placebo column would get if it, alone, joined the groups in the regression (block elimination)."""
+    k = given.groups
+    if not given.placebos:
         return None
     gram, cross, _ = moments.centred
-    block = gram[k:, k:] + penalty * np.eye(count) - gram[k:, :k] @ inverse @ gram[:k, k:]
-    if np.linalg.eigvalsh(block)[0] < 1e-9 * np.trace(gram[k:, k:]) / count:
+    own = np.diag(gram)[k:] + penalty
+    own = own - ((gram[k:, :k] @ inverse) * gram[k:, :k]).sum(1)
+    if own.min() < 1e-9 * gram[k, k]:
         return None
-    solve = np.linalg.inv(block)
-    moved = cross[k:] - gram[k:, :k] @ values
-    found = solve @ moved
-    noise = np.maximum(left - (found * moved).sum(0), 0) / spare
-    return found, np.sqrt(np.outer(np.diag(solve), noise)), np.broadcast_to(spare, noise.shape)
+    found = (cross[k:] - gram[k:, :k] @ values) / own[:, None]
+    return found, np.sqrt(np.outer(1 / own, noise)), df
 
 
 def _finish(given: Inputs, method: str, found: _Found, out: npt.NDArray[np.float32] | None) -> Fit:
     def public(array: Array) -> npt.NDArray[np.float32]:
-        array = np.where(given.broken, np.nan, array).astype(np.float32)
-        return array[:, 0] if given.flat else array
+        single = np.where(given.broken, np.nan, array).astype(np.float32)
+        return single[:, 0] if given.flat else single
 
     def per_target(array: Array) -> Array:
         array = np.where(given.broken, np.nan, array)
@@ -473,7 +469,7 @@ def _finish(given: Inputs, method: str, found: _Found, out: npt.NDArray[np.float
 
 def _p_values(values: Array, stderr: Array, df: Array) -> Array:
     """Two-sided t test; a value and an error of zero (a constant target) give 1."""
-    from scipy import special  # type: ignore[import-untyped]
+    from scipy import special
 
     with np.errstate(invalid="ignore", divide="ignore"):
         t = np.abs(values / stderr)

@@ -23,7 +23,7 @@ def draw(kind: str, groups: int, models: int, seed: int = 0, **more: int) -> Des
 
 
 @given(groups=st.integers(2, 70), models=st.integers(1, 60), alpha=st.floats(0.05, 0.95), seed=seeds)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_random_keeps_exactly_its_share(groups: int, models: int, alpha: float, seed: int) -> None:
     size = round(alpha * groups)
     if size in (0, groups):
@@ -43,7 +43,7 @@ def test_random_keeps_exactly_its_share(groups: int, models: int, alpha: float, 
     more=st.integers(0, 150),
     seed=seeds,
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_rows_never_change_and_are_never_empty(kind: str, groups: int, models: int, more: int, seed: int) -> None:
     small = draw(kind, groups, models, seed)
     large = small.extend(models + more)
@@ -136,7 +136,7 @@ def test_indexing_and_attributes() -> None:
 
 
 @given(groups=st.integers(1, 20), models=st.integers(1, 40), seed=st.integers(0, 2**32))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_clusters_are_equal_or_complementary_masks(groups: int, models: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     few = rng.random((4, groups)) < 0.5

@@ -22,7 +22,7 @@ CLOSE = 1e-6
 
 
 def planted(masks: Any, targets: int = 5, r2: float = 0.5, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Outputs of a dense linear truth with noise, unit variance: (outputs (models, targets), truth (groups, targets))."""
+    """Outputs (models, targets) of a dense linear truth with noise, unit variance; the truth (groups, targets)."""
     rng = np.random.default_rng(seed)
     x = np.asarray(masks).astype(float)
     truth = rng.standard_normal((x.shape[1], targets))
@@ -306,23 +306,28 @@ def test_clusters_of_ones_own_widen_the_errors() -> None:
         assert np.all(fit.stderr[0] > 1.4 * naive.stderr[0])
 
 
-def test_placebos_are_the_coefficients_of_the_joint_regression() -> None:
+def test_a_placebo_is_what_one_more_group_would_be() -> None:
     made = design.bernoulli(16, 80, 0.5, seed=3)
     outputs = planted(made)[0]
-    joint = np.concatenate([np.asarray(made), made.placebos], axis=1)
-    values, stderr, _ = oracle.ols(joint, outputs)
+    masks = np.asarray(made)
+    x = masks - masks.mean(0)
+    _, stderr, _ = oracle.ols(masks, outputs)
+    noise = stderr[0] / np.sqrt(np.linalg.inv(x.T @ x)[0, 0])
     fit = influences(made, outputs, "ols")
     assert fit.placebo_values is not None
     assert fit.placebo_stderr is not None
     assert fit.placebo_q is not None
-    close(fit.placebo_values, values[16:])
-    close(fit.placebo_stderr, stderr[16:])
+    ridge = influences(made, outputs[:, :1], "ridge")
+    for j, column in enumerate(made.placebos.T):
+        joint = np.column_stack([masks, column])
+        close(fit.placebo_values[j], oracle.ols(joint, outputs)[0][-1])
+        x = joint - joint.mean(0)
+        close(fit.placebo_stderr[j], noise * np.sqrt(np.linalg.inv(x.T @ x)[-1, -1]))
+        close(ridge.placebo_values[j], oracle.ridge(joint, outputs[:, :1], ridge.penalty)[-1])
     bare = influences(np.asarray(made), outputs, "ols")
     np.testing.assert_array_equal(fit.values, bare.values)
     assert bare.placebo_values is None
     close(influences(made, outputs, "difference").placebo_values, oracle.difference(made.placebos, outputs))
-    ridge = influences(made, outputs[:, :1], "ridge")
-    close(ridge.placebo_values, oracle.ridge(joint, outputs[:, :1], ridge.penalty)[16:], 1e-1)
 
 
 def test_statistics_merge_and_folds_are_totals_less_the_held_out() -> None:
