@@ -36,11 +36,12 @@ float half_to_float(uint16_t half) {
     const uint32_t magnitude = static_cast<uint32_t>(half & 0x7FFF) << 13;
     const uint32_t exponent = magnitude & 0x0F800000;
     const float subnormal = static_cast<float>(static_cast<int32_t>(half & 0x7FFF)) * 0x1p-24f;
-    uint32_t bits;
-    memcpy(&bits, &subnormal, 4);
-    if (exponent != 0) bits = magnitude + 0x38000000;           // the bias of the exponent: 127 - 15
-    if (exponent == 0x0F800000) bits = magnitude | 0x7F800000;  // infinity; NaN keeps its payload
-    bits |= static_cast<uint32_t>(half & 0x8000) << 16;
+    uint32_t small;
+    memcpy(&small, &subnormal, 4);
+    const uint32_t special = magnitude | 0x7F800000;  // infinity; NaN keeps its payload
+    const uint32_t normal = magnitude + 0x38000000;   // the bias of the exponent: 127 - 15
+    const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16;
+    const uint32_t bits = (exponent == 0 ? small : exponent == 0x0F800000 ? special : normal) | sign;
     float value;
     memcpy(&value, &bits, 4);
     return value;
