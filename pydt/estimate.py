@@ -210,7 +210,8 @@ class _Found:
 
 def _difference(given: Inputs, cv: int | None) -> _Found:
     groups, models = given.groups, given.models
-    raw, moments = given.plain(), given.measure()
+    raw = given.plain()
+    moments = raw if given.units.kind in ("single", "given") else given.measure()
     with_it, without = raw.count[:, None], models - raw.count[:, None]
     values = raw.cross / with_it - (raw.total - raw.cross) / without
     scale = 1 / with_it + 1 / without
@@ -346,7 +347,7 @@ def _lasso(given: Inputs, cv: int | None) -> _Found:
     for part, fold in zip(parts, folds, strict=True):
         train = total - fold
         g, c, e = (piece / train.rows for piece in train.centred)
-        slope, _ = lasso(g, c, e, penalty, values)
+        slope, _ = lasso(g, c, e, penalty, values, 1e-5)
         intercept = train.intercept(slope)
         wide = np.concatenate([slope, np.zeros((given.placebos, len(energy)))])
         fold_sum, fold_squares, fold_cross = part.residuals(wide, intercept)
@@ -458,7 +459,7 @@ def _finish(given: Inputs, method: str, found: _Found, out: npt.NDArray[np.float
         noise=per_target(found.noise),
         explained=per_target(found.explained),
         models=given.models,
-        counts=given.masks(np.arange(given.models))[:, : given.groups].sum(0).astype(np.int64),
+        counts=given.kept,
         parameters=found.parameters,
         placebo_values=extra[0],
         placebo_stderr=extra[1],

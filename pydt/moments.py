@@ -131,6 +131,7 @@ class Inputs:
         outputs: float16/32/64 (models, targets), any strides.
         shift: float64 (targets,), the first row.
         broken: bool (targets,): targets with a NaN or infinite output (nan="flag" only).
+        kept: int64 (groups,): models that kept each group.
         flat: the outputs were one-dimensional.
     """
 
@@ -141,6 +142,7 @@ class Inputs:
     outputs: npt.NDArray[Any]
     shift: Array
     broken: npt.NDArray[np.bool_]
+    kept: npt.NDArray[np.int64]
     flat: bool
     units: Units
 
@@ -211,7 +213,7 @@ def read(
     values, flat = _read_outputs(outputs, len(packed))
     if nan not in ("raise", "flag"):
         raise EstimateError(f"{nan!r} is not a way to treat NaN", "nan", 'use "raise" or "flag"')
-    kept = _core.unpack(packed, groups).sum(0)
+    kept = _core.unpack(packed, groups).sum(0, dtype=np.int64)
     for wrong, name in ((kept == 0, "in no model"), (kept == len(packed), "in every model")):
         if wrong.any():
             raise EstimateError(
@@ -226,13 +228,14 @@ def read(
         broken |= ~np.isfinite(_core.column_moments(values, shift, 1)[1])
     if broken.any() and nan == "raise":
         _raise_broken(values, np.flatnonzero(broken))
-    units = _arrange(packed, groups, None if design is None else design.kind, clusters)
-    if placebos is not None and placebos.shape[1]:
-        packed_all = _core.pack(np.concatenate([_core.unpack(packed, groups), placebos], axis=1))
-        return Inputs(
-            packed_all, groups, placebos.shape[1], estimand_of(packed, groups), values, shift, broken, flat, units
-        )
-    return Inputs(packed, groups, 0, estimand_of(packed, groups), values, shift, broken, flat, units)
+    estimand, units = (
+        estimand_of(packed, groups),
+        _arrange(packed, groups, None if design is None else design.kind, clusters),
+    )
+    extra = 0 if placebos is None else placebos.shape[1]
+    if placebos is not None and extra:
+        packed = _core.pack(np.concatenate([_core.unpack(packed, groups), placebos], axis=1))
+    return Inputs(packed, groups, extra, estimand, values, shift, broken, kept, flat, units)
 
 
 def name_groups(groups: npt.NDArray[np.intp]) -> str:
@@ -286,7 +289,7 @@ def lasso(
     gaps = np.zeros(cross.shape[1])
     live = np.flatnonzero(energy > 0)
     values[:, energy <= 0] = 0
-    step = 1 / np.linalg.eigvalsh(gram)[-1]
+    step = 1 / max(np.linalg.eigvalsh(gram)[-1], 1e-300)
     now = ahead = values[:, live]
     pace = np.ones(len(live))
     polish = 10
@@ -316,10 +319,10 @@ def lasso(
 
 def _solve_support(gram: Array, cross: Array, penalty: Array, values: Array) -> Array:
     """The exact solution if the signs of `values` are those of the solution; worthless otherwise (its gap tells)."""
-    exact = np.zeros_like(values)
+    exact, level = np.zeros_like(values), np.trace(gram) / len(gram)
     for j, column in enumerate(values.T):
         support = np.flatnonzero(column)
-        inner = gram[np.ix_(support, support)] + 1e-12 * gram[0, 0] * np.eye(len(support))
+        inner = gram[np.ix_(support, support)] + 1e-12 * level * np.eye(len(support))
         exact[support, j] = np.linalg.solve(inner, cross[support, j] - penalty[j] * np.sign(column[support]))
     return exact
 

@@ -163,8 +163,14 @@ def test_permuted_rows_are_silent(kind: str) -> None:
     assert (influences(masks, outputs[:, 0], "ols").q < 0.05).any(), "the experiment itself is not silent"
 
 
-@pytest.mark.parametrize("kind", ["random", "bernoulli", "foldover", "repeats"])
-@pytest.mark.parametrize("method", ["ols", "ridge", "difference"])
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        *((kind, "ols") for kind in ("random", "bernoulli", "foldover", "repeats")),
+        ("random", "ridge"),
+        ("repeats", "difference"),
+    ],
+)
 def test_p_of_the_global_test_is_uniform_without_influence(kind: str, method: str) -> None:
     p = []
     for seed in range(100):
