@@ -62,6 +62,7 @@ from pydt.moments import (
     Array,
     Inputs,
     Moments,
+    Regression,
     assign_folds,
     choose_penalty,
     column_correlation,
@@ -85,20 +86,17 @@ class Fit:
     Attributes:
         method, estimand: "swap" (compared with the average other group) or "add" (what adding the group does).
         values: float32 (groups, targets), in the unit of the outputs.
-        unbiased: float32 (groups, targets): what `stderr` and `q` speak of. `values`, except for lasso (de-biased)
-            and ridge (NaN).
+        unbiased: float32 (groups, targets): what `stderr` and `q` speak of: `values`; lasso: de-biased; ridge: NaN.
         stderr: float32 (groups, targets); unbiased +- t(df) x stderr covers. For ridge: sampling error of `values`.
         q: float32 (groups, targets): Benjamini-Hochberg over the groups of one target; two-sided t test. NaN for ridge.
         penalty, gap: (targets,) or None. gap = duality gap / half the centred sum of squares (lasso only).
         df: (targets,) degrees of freedom of the t distribution.
         noise: (targets,) variance of one model's output that the errors rest on.
-        explained: (targets,) share of the variance between models (between units, for clusters) explained: adjusted
-            R2 (difference, ols; NaN without models enough), generalised cross-validation (ridge), cross-fitted
-            (lasso).
-        models: rows. counts: int64 (groups,) models in which each group was kept. parameters: rows that the fit uses
-            up.
-        placebo_values, placebo_stderr, placebo_q: (placebos, targets), or None without a Design or without models
-            enough.
+        explained: (targets,) share of the variance between units that all groups explain: adjusted R2 (difference,
+            ols; NaN without models enough), by generalised cross-validation (ridge), cross-fitted (lasso).
+        models: rows. counts: int64 (groups,) models that kept each group. parameters: rows that the fit uses up.
+        placebo_values, placebo_stderr, placebo_q: (placebos, targets), or None without a Design.
+        correlation: (groups, groups) of the errors of one target, from the masks alone.
     """
 
     method: str
@@ -167,17 +165,13 @@ def influences(
         outputs: (models, targets) of any float dtype and strides: arrays, memory maps, tensors; or (models,).
         method: "difference", "ols", "ridge" or "lasso"; formulas at the top of this file.
         groups: number of groups, for packed masks.
-        clusters: (models,) rows that share a label belong together; by default rows with repeated or complementary
-            masks.
-        cv: folds on which ridge and lasso choose their penalty; by default generalised cross-validation and a
-            held-out fifth.
-        nan: "raise" names the first NaN or infinite output; "flag" gives NaN for its target and leaves the others
-            alone.
+        clusters: (models,) labels of rows that belong together; by default repeated and complementary masks.
+        cv: folds on which ridge and lasso choose their penalty, instead of their defaults.
+        nan: "raise" names the first NaN or infinite output; "flag" gives NaN for its target alone.
         out: float32 array of the shape of `values` to write them into.
 
     Raises:
-        EstimateError: inputs that do not fit together; a group in no or in every model; masks that cannot tell groups
-            apart.
+        EstimateError: inputs that do not fit together; groups in no or in every model, or that masks cannot tell apart.
     """
     if method not in METHODS:
         raise EstimateError(f"unknown method {method!r}", "method", f"use one of {', '.join(METHODS)}")
@@ -237,14 +231,12 @@ def _difference(given: Inputs, cv: int | None) -> _Found:
         share = min(float(rho[0]), 1.0)
         df = 1 / ((1 - share) ** 2 / ols.df + share**2 / free)
         explained = _adjusted(given, noise, energy)
-        if given.units.kind == "given":
-            robust, df = sandwich(
-                given, np.diag(1 / np.diag(gram)[:groups]), linear(given, real, ols.values), ols.parameters
-            )
-            variance[:groups] = robust + rho[0] * (scale * more)[:groups]
-    if ols is None and given.units.kind == "given":
-        none = np.zeros((groups, len(noise)))
-        variance[:groups], df = sandwich(given, np.diag(1 / np.diag(gram)[:groups]), linear(given, real, none), 1)
+    if given.units.kind == "given":
+        base = np.zeros_like(cross[:groups]) if ols is None else ols.values
+        known = 1 if ols is None else ols.parameters
+        variance[:groups], df = sandwich(given, np.diag(1 / np.diag(gram)[:groups]), linear(given, real, base), known)
+        if ols is not None:
+            variance[:groups] += rho[0] * (scale * more)[:groups]
     stderr, dfs = np.sqrt(variance), np.full(values.shape[1], df)
     placebos = (values[groups:], stderr[groups:], dfs) if given.placebos else None
     correlation = _correlation(gram[:groups, :groups])
@@ -255,10 +247,7 @@ def _ols(given: Inputs, cv: int | None) -> _Found:
     moments = given.measure()
     ols = regress(given, moments.first(given.groups))
     energy = moments.centred[2]
-    df, variance = ols.df, np.outer(np.diag(ols.inverse), ols.noise)
-    if given.units.kind == "given":
-        fitted = linear(given, moments.first(given.groups), ols.values)
-        variance, df = sandwich(given, ols.inverse, fitted, ols.parameters)
+    variance, df = _ols_variance(given, moments, ols)
     placebos = _placebos(given, moments, ols.inverse, ols.values, ols.noise, np.full(len(energy), ols.df))
     return _Found(
         ols.values,
@@ -270,6 +259,12 @@ def _ols(given: Inputs, cv: int | None) -> _Found:
         ols.parameters * given.models / given.units.count,
         placebos=placebos,
     )
+
+
+def _ols_variance(given: Inputs, moments: Moments, ols: Regression) -> tuple[Array, float]:
+    if given.units.kind == "given":
+        return sandwich(given, ols.inverse, linear(given, moments.first(given.groups), ols.values), ols.parameters)
+    return np.outer(np.diag(ols.inverse), ols.noise), ols.df
 
 
 def _ridge(given: Inputs, cv: int | None) -> _Found:
@@ -384,14 +379,13 @@ def _lasso(given: Inputs, cv: int | None) -> _Found:
     if given.placebos:
         shifts = one_size * scale[groups:] * moved[groups:]
         placebos = (shifts, np.sqrt(variance[groups:]), np.full(len(energy), float(free)))
-    # Masks that are nearly orthogonal by design, or far more correlated than independent draws, have another
-    # covariance.
+    # Nearly orthogonal masks, and those far more correlated than independent draws, have another covariance.
     rho, pairs = float(column_correlation(given, gram)[0]), groups * (groups - 1) / 2
     ols = regress_or_none(given, total)
     tied = bool(pairs) and rho > 1.5 + 6 * math.sqrt(2 / pairs)
     if ols is not None and (tied or rho < 0.5):
-        unbiased, df[:] = ols.values, ols.df
-        variance[:groups] = np.outer(np.diag(ols.inverse), ols.noise)
+        unbiased = ols.values
+        variance[:groups], df[:] = _ols_variance(given, total, ols)
         correlation = _correlation(ols.inverse)
         placebos = _placebos(given, both, ols.inverse, ols.values, ols.noise, np.full(len(energy), ols.df))
     elif tied:
