@@ -30,7 +30,8 @@ Standard errors. s^2 is the residual variance of OLS on all groups, R - p degree
                  design's *known* mask covariance applied to X'r / m: alpha (1 - alpha) I for Bernoulli masks and
                  foldover, alpha (1 - alpha) K/(K-1) (I - 11'/K) for masks of one size (a factor (K-1)/K, then
                  centring); alpha is each column's own. Coefficients and fold are independent, so it is unbiased for
-                 every group and any m, and its variance is c tau^2 with tau^2 the variance of those residuals: noise
+                 every group and any m, and its variance is c tau^2 with tau^2 the variance of those residuals
+                 within "with" and "without": noise
                  plus what the LASSO missed. Masks that are far more correlated than independent draws, or nearly
                  orthogonal by design (rho < 1/2: foldover), get OLS inference where there are models enough; without
                  them foldover keeps c tau^2 (a little wide), and masks of one's own get NaN.
@@ -352,16 +353,16 @@ def _lasso(given: Inputs, cv: int | None) -> _Found:
         intercepts.append(intercept)
     moved -= np.outer(both.count, sums / both.rows)
     free = given.units.count - given.units.intercept
-    tau = np.maximum(left - given.units.intercept * sums**2 / both.rows, 0) / free
-    gram_all = both.centred[0]
-    scale = 1 / np.diag(gram_all)[:, None]
+    left = np.maximum(left - given.units.intercept * sums**2 / both.rows, 0)
+    tau = left / free
+    scale = 1 / np.diag(both.centred[0])[:, None]
     one_size = (groups - 1) / groups if given.estimand == "swap" else 1.0
     unbiased = mean + one_size * scale[:groups] * moved[:groups]
     if given.estimand == "swap":
         unbiased -= unbiased.mean(0)
 
-    df = np.full(len(energy), float(free))
-    variance = one_size**2 * scale * tau
+    df = np.full(len(energy), float(free - 1))
+    variance = one_size**2 * scale * np.maximum(left - scale * moved**2, 0) / (free - 1)
     correlation = _correlation(gram[:groups, :groups])
     with np.errstate(invalid="ignore", divide="ignore"):
         explained = 1 - tau * free / energy
@@ -378,7 +379,7 @@ def _lasso(given: Inputs, cv: int | None) -> _Found:
     placebos: Any = None
     if given.placebos:
         shifts = one_size * scale[groups:] * moved[groups:]
-        placebos = (shifts, np.sqrt(variance[groups:]), np.full(len(energy), float(free)))
+        placebos = (shifts, np.sqrt(variance[groups:]), df.copy())
     # Nearly orthogonal masks, and those far more correlated than independent draws, have another covariance.
     rho, pairs = float(column_correlation(given, gram)[0]), groups * (groups - 1) / 2
     ols = regress_or_none(given, total)
