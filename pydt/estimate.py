@@ -30,10 +30,11 @@ Standard errors. s^2 is the residual variance of OLS on all groups, R - p degree
                  design's *known* mask covariance applied to X'r / m: alpha (1 - alpha) I for Bernoulli masks and
                  foldover, alpha (1 - alpha) K/(K-1) (I - 11'/K) for masks of one size (a factor (K-1)/K, then
                  centring); alpha is each column's own. Coefficients and fold are independent, so it is unbiased for
-                 every group and any m, and its variance is c tau^2 with tau^2 the variance of those residuals
-                 within "with" and "without": noise plus what the LASSO missed. Masks that are far more correlated than
-                 independent draws, or nearly orthogonal by design (rho < 1/2: foldover), get OLS inference where there are models enough; without
-                 them foldover keeps c tau^2 (a little wide), and masks of one's own get NaN.
+                 every group and any m, and its variance is c tau^2 with tau^2 the variance of those residuals within
+                 "with" and "without": noise plus what the LASSO missed. Masks that are far more correlated than
+                 independent draws, or nearly orthogonal by design (rho < 1/2: foldover), get OLS inference where
+                 there are models enough; without them foldover keeps c tau^2 (a little wide), and masks of one's own
+                 get NaN.
     ridge        s^2 (G + penalty)^-1 G (G + penalty)^-1: the sampling error only. It is biased, so `unbiased` and `q`
                  are NaN.
 
