@@ -92,8 +92,8 @@ def results(
     failed, total, failure_p = store.failure_test(record)
     judgement = stored(store, record)
 
-    values, stderr = np.asarray(fit.values, np.float64), np.asarray(fit.stderr, np.float64)
-    test = prediction_test(masks, score, judged, method=fit.method, clusters=clusters)
+    values, stderr = np.asarray(fit.unbiased, np.float64), np.asarray(fit.stderr, np.float64)
+    test = prediction_test(masks, score, judged, method="ridge", clusters=clusters)
     effect = float(score.std(ddof=1)) / 4
     blocked = None
     if failed > MOST_FAILED * total and not allow_failed:
@@ -140,9 +140,9 @@ def results(
                 "significant_groups": 0 if q is None else int((q < LEVEL).sum()),
                 "median_stderr": float(np.median(stderr)),
                 "spread": float(values.std(ddof=1)) if len(values) > 1 else None,
-                "models_needed": models_for_effect(fit, effect) if effect > 0 else None,
-                "models_needed_for": f"an 80 % chance to see a group that moves the target by {effect:.2g} "
-                f"{unit}, a quarter of the spread between rows",
+                "models_needed": models_for_effect(fit, effect, level=LEVEL / len(values)) if effect > 0 else None,
+                "models_needed_for": f"an 80 % chance to see a group that moves the target by {effect:.2g} {unit}, "
+                "a quarter of the spread between rows",
             },
             "groups": _groups(record.names, values, stderr, q, masks.sum(0)),
             "placebos": _placebos(fit),
@@ -198,7 +198,7 @@ def _by_class(
     means = np.stack([outputs[:, labels == c].mean(1, dtype=np.float64) for c in range(len(classes))], axis=1)
     if not (means.std(0) > 0).all():
         return None
-    return {"names": classes, "influence": influences(masks, means, method, clusters=clusters).values}
+    return {"names": classes, "influence": influences(masks, means, method, clusters=clusters).unbiased}
 
 
 def _counterfactual(judgement: Counterfactual | None) -> dict[str, Any]:

@@ -209,6 +209,8 @@ def sentences(results: Mapping) -> list[str]:
     needed, wish = verdict.get("models_needed"), verdict.get("models_needed_for")
     if needed is None:
         second = "How many models would be needed cannot be said: no spread between the groups is seen above the noise."
+    elif wish and needed <= results["models"]:
+        second = f"These models were enough for {str(wish).strip().rstrip('.')}: no group seems to do as much."
     else:
         purpose = f" for {str(wish).strip().rstrip('.')}" if wish else ""
         second = f"About {count(needed, 'model')} would be needed{purpose}."

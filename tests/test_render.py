@@ -281,6 +281,9 @@ def test_three_sentences_when_nothing_is_found() -> None:
     wanted = "0.3 points more than leaving out as many at random, which cannot be told from no difference "
     assert wanted + "(95 % interval -0.7 to +1.3 includes 0, Welch p = 0.44)" in plain(third)
     assert "not findings" in plain(Page(render(given)).section("ranking"))
+    given["verdict"]["models_needed"] = 300
+    enough = "These models were enough for a standard error of half the spread: no group seems to do as much."
+    assert sentences(given)[1] == enough, "asking for fewer models than were trained makes no sense"
     given["verdict"]["models_needed"] = None
     assert "cannot be said" in sentences(given)[1]
 
