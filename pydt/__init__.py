@@ -24,7 +24,9 @@ _PUBLIC = {
     "Task": "transfer",
     "counterfactual": "counterfactual",
     "influences": "estimate",
-    "prediction_test": "estimate",
+    "models_for_effect": "verdict",
+    "models_for_stderr": "verdict",
+    "prediction_test": "verdict",
     "report": "report",
     "run": "ensemble",
 }

@@ -19,10 +19,11 @@ from pydt import __version__, _core
 from pydt.counterfactual import UNITS, Counterfactual, mean_output, overall, stored
 from pydt.ensemble import Plan
 from pydt.errors import StoreError
-from pydt.estimate import influences, models_for_effect, prediction_test
+from pydt.estimate import influences
 from pydt.files import write_atomic
 from pydt.render import render, write_csv
 from pydt.store import Record, Store
+from pydt.verdict import models_for_effect, prediction_test
 
 MOST_FAILED = 0.02
 """Above this share of failed rows there is no verdict: the models that survive may be a biased choice."""

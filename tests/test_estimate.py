@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from pydt import Design, _core, design, influences
 from pydt.errors import EstimateError
-from pydt.estimate import METHODS, benjamini_hochberg, models_for_effect, models_for_stderr
+from pydt.estimate import METHODS, benjamini_hochberg
 from pydt.moments import assign_folds, read
+from pydt.verdict import models_for_effect, models_for_stderr
 
 # float32 results: a rounding of the value itself; the bound asked for is 1e-5
 CLOSE = 1e-6
