@@ -28,7 +28,6 @@ ORDER = [
     "moments",
     "estimate",
     "verdict",
-    "verdict",
     "workers",
     "ensemble",
     "counterfactual",
