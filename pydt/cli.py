@@ -23,7 +23,7 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line; a `PydtError` is printed without a traceback, with exit code 1, and Ctrl-C gives 130."""
+    """Run the command line; a `PydtError` is printed without a traceback, with exit code 1."""
     import sys
 
     try:
@@ -31,9 +31,6 @@ def main() -> None:
     except PydtError as error:
         print(f"pydt: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt as interrupt:
-        print(f"pydt: {interrupt or 'interrupted'}", file=sys.stderr)
-        sys.exit(130)
 
 
 def _version(wanted: bool) -> None:
@@ -99,9 +96,14 @@ def quickstart(
     typer.echo(
         f"1/3  {models} models on random quarters of 62 printed characters, transferred to handwritten digits", err=True
     )
-    store = run(plan, folder, workers=workers)
-    typer.echo("2/3  the proof: retraining without the lowest, the highest and random characters", err=True)
-    counterfactual(store, plan, seed=seed, workers=workers)
+    try:
+        store = run(plan, folder, workers=workers)
+        typer.echo("2/3  the proof: retraining without the lowest, the highest and random characters", err=True)
+        counterfactual(store, plan, seed=seed, workers=workers)
+    except KeyboardInterrupt as stopped:
+        # The command line would swallow the text, which says what is stored and how to go on.
+        typer.echo(f"pydt: {stopped}", err=True)
+        raise typer.Exit(130) from None
     typer.echo("3/3  estimating and writing the report", err=True)
     command = f"pydt quickstart --models {models} --seed {seed}"
     found = write_report(store, folder, plan, seconds=time.monotonic() - start, command=command)

@@ -5,15 +5,21 @@ the highest and without randomly chosen groups, transferred with few-shot draws 
 judged on the report half. A random set is drawn anew for every repeat and matched to the other arms in groups and
 images, so the control says what losing that much data costs.
 
-Uncertainty has two parts, and every interval carries both: retraining (Welch's standard error over runs) and target
-images (bootstrap); the total comes from a bootstrap crossed over runs and images (Owen 2007), which errs on the wide
-side.
+(With `shots="full"` there is only one draw, the whole pool: then the retrained models see the same labels.)
+
+Uncertainty has two parts, and every interval carries both: retraining (Welch's standard error over runs) and the
+choice of target images (bootstrap). Runs and images are crossed random effects, y = mean + run + image + cell; the
+noise of the cells is
+in both parts, so it is taken off once:
+
+    stderr^2 = stderr_retraining^2 + stderr_images^2 - sum over both arms of (sum over images of weight^2 cell^2 / runs)
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
@@ -21,11 +27,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pydt import _core
 from pydt.ensemble import Plan, run_rows
 from pydt.errors import ConfigError, StoreError
 from pydt.estimate import influences
 from pydt.files import canonical_json, write_atomic
+from pydt.seeds import generator, seed31
 from pydt.store import Record, Row, Store
 
 if TYPE_CHECKING:
@@ -42,7 +48,6 @@ UNITS: dict[str, tuple[str, float]] = {
     "logit": ("logit units", 1.0),
 }
 """In what influences on an output are given, and how many of these units the stored output's 1 is."""
-_SEED_STREAM = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +59,7 @@ class Arm:
         rows: the runs; names: per run, the names of what it left out.
         accuracy: float64 (runs,) the target's metric on the report half, as a fraction, mean over draws.
         correct: float32 (runs, images) share of draws that were right.
+        failed: further runs of this arm that gave no outputs.
     """
 
     kind: str
@@ -62,6 +68,7 @@ class Arm:
     names: tuple[tuple[str, ...], ...]
     accuracy: np.ndarray
     correct: np.ndarray
+    failed: int = 0
 
     @property
     def mean(self) -> float:
@@ -77,8 +84,9 @@ class Arm:
 class Contrast:
     """How much better an arm is than the random control of the same size, as fractions of the metric.
 
-    `stderr_retraining` is Welch's, `stderr_images` a bootstrap over images, `stderr` the crossed bootstrap of both;
-    `low` and `high` bound 95 % with `stderr` and Welch's degrees of freedom; `p` is Welch's two-sided test over runs.
+    `stderr_retraining` is Welch's, `stderr_images` a bootstrap over images, `stderr` both without the noise of the
+    cells twice; `low` and `high` bound 95 % with `stderr` and Welch's degrees of freedom; `p` is Welch's two-sided
+    test over runs.
     """
 
     kind: str
@@ -187,11 +195,12 @@ def counterfactual(
         )
     values = np.asarray(overall(store, plan, task, output).unbiased)
     rows = _rows(values, _images(plan), sizes, [repeats] + [other_repeats] * (len(sizes) - 1), seed)
-    fresh = replace(task, seed=task.seed + 1_000_003, name=f"{task.name}, other draws")
+    fresh = replace(task, seed=seed31("counterfactual draws", task.digest), name=f"{task.name}, other draws")
     done = run_rows(
         plan.source, plan.by, plan.recipe, (fresh,), rows, store.folder, executor, workers=workers, progress=progress
     )
-    # The link from a plan to what was retrained because of it, so that a report needs nothing but the folder.
+    # The link from a plan to what was retrained because of it, so that a report needs nothing but the folder. The last
+    # counterfactual of a plan is the one it shows; the rows of earlier ones stay in the store.
     link = {"plan": plan.digest, "rows": done.plan().digest, "task": fresh.digest, "ranked_task": task.digest}
     write_atomic(_link(store, plan.digest), canonical_json(link).encode())
     return judge(done, done.plan(), fresh.digest)
@@ -205,7 +214,7 @@ def stored(store: Store, record: Record) -> Counterfactual | None:
     try:
         link = json.loads(path.read_bytes())
         return judge(store, store.plan(link["rows"]), link["task"])
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"damaged ({error})", str(path), "delete it and run the counterfactual again") from error
 
 
@@ -213,7 +222,9 @@ def judge(store: Store, record: Record, task: str) -> Counterfactual:
     """Arms and contrasts from finished counterfactual rows, on the report half."""
     rows = store.rows(record)
     correct = np.asarray(store.outputs(task, "correct", "report", record))
-    weights = store.examples(task, "report", record)["weights"]
+    examples = store.examples(task, "report", record)
+    weights, labels = examples["weights"], examples["labels"]
+    lost = Counter((row.kind, int((~row.mask).sum())) for _, row, _ in store.failed(record))
     members: dict[tuple[str, int], list[int]] = {}
     for i, row in enumerate(rows):
         members.setdefault((row.kind, int((~row.mask).sum())), []).append(i)
@@ -221,10 +232,11 @@ def judge(store: Store, record: Record, task: str) -> Counterfactual:
     for (kind, dropped), where in sorted(members.items(), key=lambda item: (KINDS.index(item[0][0]), item[0][1])):
         chosen = tuple(rows[i] for i in where)
         names = tuple(tuple(record.names[j] for j in np.flatnonzero(~row.mask)) for row in chosen)
-        arms.append(Arm(kind, dropped, chosen, names, correct[where].astype(np.float64) @ weights, correct[where]))
+        accuracy = correct[where].astype(np.float64) @ weights
+        arms.append(Arm(kind, dropped, chosen, names, accuracy, correct[where], lost[kind, dropped]))
     control = {arm.dropped: arm for arm in arms if arm.kind == CONTROL}
     contrasts = tuple(
-        contrast(arm, control[arm.dropped], weights)
+        contrast(arm, control[arm.dropped], weights, labels)
         for arm in arms
         if arm.kind not in (CONTROL, "full")
         and arm.dropped in control
@@ -234,11 +246,14 @@ def judge(store: Store, record: Record, task: str) -> Counterfactual:
     return Counterfactual(tuple(arms), contrasts, len(store.failed(record)), task)
 
 
-def contrast(arm: Arm, control: Arm, weights: np.ndarray, *, bootstraps: int = 4000, seed: int = 0) -> Contrast:
+def contrast(
+    arm: Arm, control: Arm, weights: np.ndarray, labels: np.ndarray, *, bootstraps: int = 4000, seed: int = 0
+) -> Contrast:
     """Compare two arms on the same images.
 
     Args:
-        weights: float64 (images,) of the metric; see `Target.described`.
+        weights, labels: (images,) of the metric and the classes; see `Target.described`. Images are resampled within
+            their class, as the halves were drawn.
         bootstraps, seed: resamples, and their randomness.
     """
     from scipy import stats
@@ -254,15 +269,16 @@ def contrast(arm: Arm, control: Arm, weights: np.ndarray, *, bootstraps: int = 4
     else:
         df, p = 1.0, 1.0 if difference == 0 else 0.0
     random = np.random.default_rng(seed)
-    images = random.multinomial(len(weights), np.full(len(weights), 1 / len(weights)), bootstraps).astype(np.float64)
-    totals = images @ weights
-    by_image, crossed = np.zeros(bootstraps), np.zeros(bootstraps)
+    images = _resampled(random, labels, bootstraps)
+    by_image, cells = np.zeros(bootstraps), 0.0
     for sign, a in ((1, arm), (-1, control)):
-        n = len(a.accuracy)
-        resampled = (a.correct * weights) @ images.T / totals
-        by_image += sign * resampled.mean(0)
-        crossed += sign * (random.multinomial(n, np.full(n, 1 / n), bootstraps).T * resampled).sum(0) / n
-    stderr = float(crossed.std(ddof=1))
+        n, count = a.correct.shape
+        by_image += sign * (images @ (a.correct.mean(0) * weights))
+        residual = a.correct - a.correct.mean(0) - a.correct.mean(1, keepdims=True) + a.correct.mean()
+        cells += float(weights**2 @ (residual**2).sum(0)) / (n - 1) * count / max(count - 1, 1) / n
+    by_images = float(by_image.var(ddof=1))
+    # Estimates of variances may cross by chance: the whole is never less than one of its parts.
+    stderr = float(np.sqrt(max(retraining**2 + by_images - cells, retraining**2, by_images)))
     reach = float(stats.t.ppf(0.975, df)) * stderr
     return Contrast(
         arm.kind,
@@ -271,12 +287,21 @@ def contrast(arm: Arm, control: Arm, weights: np.ndarray, *, bootstraps: int = 4
         len(control.accuracy),
         difference,
         retraining,
-        float(by_image.std(ddof=1)),
+        by_images**0.5,
         stderr,
         difference - reach,
         difference + reach,
         p,
     )
+
+
+def _resampled(random: np.random.Generator, labels: np.ndarray, bootstraps: int) -> np.ndarray:
+    """How often each image is in each resample: float64 (bootstraps, images), the classes keeping their sizes."""
+    counts = np.empty((bootstraps, len(labels)))
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        counts[:, members] = random.multinomial(len(members), np.full(len(members), 1 / len(members)), bootstraps)
+    return counts
 
 
 def _sizes(groups: int, drop: Sequence[int] | None) -> list[int]:
@@ -297,20 +322,23 @@ def _images(plan: Plan) -> np.ndarray:
 def _rows(values: np.ndarray, images: np.ndarray, sizes: Sequence[int], repeats: Sequence[int], seed: int) -> list[Row]:
     groups = len(values)
     order = np.argsort(values, kind="stable")
-    random = np.random.Generator(np.random.Philox(key=[seed, 0]))
-    kept: list[tuple[str, Any]] = [("full", np.ones(groups, bool))] * repeats[0]
-    for size, runs in zip(sizes, repeats, strict=True):
-        arms = {"drop bottom": order[:size], "drop top": order[groups - size :]}
-        wanted = float(np.mean([images[dropped].sum() for dropped in arms.values()]))
-        for _ in range(runs):
-            for kind, dropped in arms.items():
-                kept.append((kind, _without(groups, dropped)))
-            kept.append((CONTROL, _without(groups, _matched(random, images, size, wanted))))
-    seeds = _core.random_bits(seed, _SEED_STREAM, np.arange(len(kept), dtype=np.int64)) >> np.uint64(33)
-    return [Row(mask, int(number), kind) for (kind, mask), number in zip(kept, seeds, strict=True)]
+    # Seed and random set of a run depend on what it is, not on its place: more repeats or sizes keep the old runs.
+    runs = [("full", 0, repeat) for repeat in range(repeats[0])]
+    for size, count in zip(sizes, repeats, strict=True):
+        runs += [(kind, size, repeat) for repeat in range(count) for kind in KINDS[1:]]
+    rows = []
+    for kind, size, repeat in runs:
+        arms = {"full": order[:0], "drop bottom": order[:size], "drop top": order[groups - size :]}
+        if kind == CONTROL:
+            wanted = float(images[arms["drop bottom"]].sum() + images[arms["drop top"]].sum()) / 2
+            dropped = _matched(generator("random groups", seed, size, repeat), images, size, wanted)
+        else:
+            dropped = arms[kind]
+        rows.append(Row(_without(groups, dropped), seed31("counterfactual", seed, kind, size, repeat), kind))
+    return rows
 
 
-def _without(groups: int, dropped: np.ndarray) -> np.ndarray:
+def _without(groups: int, dropped: np.ndarray) -> Any:
     mask = np.ones(groups, bool)
     mask[dropped] = False
     return mask

@@ -20,9 +20,10 @@ def build(network: Network, channels: int) -> nn.Module:
     """A freshly initialised module that maps images (B, channels, H, W) to features (B, dim).
 
     Args:
-        network: "convnet-W" (three 3x3 convolutions of stride 2 with W, 2W, 4W channels, batch-norm, ReLU, average
-            pool); the name of a torchvision classification model, such as "resnet18"; "timm:NAME"; or a function
-            without arguments that returns a module. The last linear layer of a classification model is removed.
+        network: "convnet-W" (2x2 average pooling, then three 3x3 convolutions of stride 2 with W, 2W, 4W channels,
+            batch-norm, ReLU, average pool); the name of a torchvision classification model, such as "resnet18";
+            "timm:NAME"; or a function without arguments that returns a module. The last linear layer of a
+            classification model is removed.
         channels: of the images; grey images are repeated for networks that want three.
 
     Raises:
@@ -51,11 +52,28 @@ def build(network: Network, channels: int) -> nn.Module:
     return _GreyToColour(model) if channels == 1 else model
 
 
+def network_name(network: Network) -> str:
+    """How a network is called: its name, or module and name of the function that builds it.
+
+    Raises:
+        ConfigError: it is neither a name nor a function or class.
+    """
+    if isinstance(network, str):
+        return network
+    if not callable(network) or not hasattr(network, "__qualname__"):
+        raise ConfigError(
+            f"a {type(network).__name__} is no network",
+            "Recipe.network",
+            "give a name, or a function without arguments that returns a fresh module",
+        )
+    return f"{network.__module__}.{network.__qualname__}"
+
+
 def network_digest(network: Network) -> str:
-    """What a network is: its name, or the name and source of the function that builds it."""
+    """What a network is: its name, or the name and source of the function that builds it (not of what it calls)."""
     if not callable(network):
         return digest(network)
-    name = f"{network.__module__}.{network.__qualname__}"
+    name = network_name(network)
     if "<" in name:
         raise ConfigError(
             f"network {name} cannot be named in another process",
@@ -76,7 +94,9 @@ def _convnet(network: str, channels: int) -> nn.Module:
         width = 0
     if width < 1:
         raise ConfigError("no such network", network, 'give the first width, as in "convnet-16"')
-    layers: list[nn.Module] = []
+    # Pooling first saves three quarters of the arithmetic; on the sample it also explains more of the target (R2 0.44
+    # instead of 0.30 at the same number of models) and transfers better.
+    layers: list[nn.Module] = [nn.AvgPool2d(2, ceil_mode=True)]
     for out in (width, 2 * width, 4 * width):
         layers += [
             nn.Conv2d(channels, out, 3, stride=2, padding=1, bias=False),

@@ -47,7 +47,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "groups.csv": ("rank", "name", "value", "stderr", "q", "models"),
     "placebos.csv": ("name", "value", "stderr", "q"),
     "counterfactual.csv": ("kind", "dropped", "seed", "accuracy", "names"),
-    "arms.csv": ("kind", "dropped", "n", "mean", "sd", "stderr"),
+    "arms.csv": ("kind", "dropped", "n", "mean", "sd", "stderr", "failed"),
     "contrasts.csv": (
         *("kind", "dropped", "n", "control", "control_n", "difference", "stderr_retraining", "stderr_images"),
         *("stderr", "low", "high", "p"),

@@ -94,11 +94,16 @@ def results(
     judgement = stored(store, record)
 
     values, stderr = np.asarray(fit.unbiased, np.float64), np.asarray(fit.stderr, np.float64)
-    test = prediction_test(masks, score, judged, method="ridge", clusters=clusters)
+    method = "ols" if fit.method == "ols" else "ridge"
+    test = prediction_test(masks, score, judged, method=method, clusters=clusters)
     effect = float(score.std(ddof=1)) / 4
     blocked = None
-    if failed > MOST_FAILED * total and not allow_failed:
-        blocked = f"{failed} of {total} rows failed, more than {MOST_FAILED:.0%}; see `pydt report --allow-failed`"
+    lost = 0 if judgement is None else sum(arm.failed for arm in judgement.arms)
+    retrained = 0 if judgement is None else lost + sum(len(arm.rows) for arm in judgement.arms)
+    if not allow_failed:
+        for bad, of, what in ((failed, total, "rows"), (lost, retrained, "retrainings")):
+            if bad > MOST_FAILED * of:
+                blocked = f"{bad} of {of} {what} failed, more than {MOST_FAILED:.0%}; see `pydt report --allow-failed`"
     q = None if fit.q is None else np.asarray(fit.q, np.float64)
     about, target = task["settings"], task["settings"]["target"]
     return _plain(
@@ -134,6 +139,7 @@ def results(
             "explained": _explained(fit),
             "verdict": {
                 "correlation": test.correlation,
+                "estimator": method,
                 "p": test.p,
                 "permutations": test.permutations,
                 "found": bool(test.p < LEVEL and blocked is None),
@@ -218,6 +224,7 @@ def _counterfactual(judgement: Counterfactual | None) -> dict[str, Any]:
             "mean": arm.mean,
             "sd": arm.sd,
             "stderr": None if arm.sd is None else arm.sd / len(arm.rows) ** 0.5,
+            "failed": arm.failed,
         }
         for arm in judgement.arms
     ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+import contextlib
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +18,7 @@ from pydt.data import Dataset
 from pydt.errors import ConfigError, TrainError
 from pydt.files import digest
 from pydt.loader import Augment, Loader, kept_ids
-from pydt.models import Network, build, network_digest
+from pydt.models import Network, build, network_digest, network_name
 
 METHODS = ("supervised", "simclr", "clip", "checkpoint", "none")
 
@@ -40,7 +42,7 @@ class Recipe:
         threads: of the arithmetic on the CPU; part of the digest, since sums depend on it.
     """
 
-    network: Network = "convnet-16"
+    network: Network = "convnet-24"
     method: str = "supervised"
     epochs: int = 6
     batch_size: int = 128
@@ -55,6 +57,18 @@ class Recipe:
     threads: int = 1
 
     def __post_init__(self) -> None:
+        # One value has one form, so that equal recipes have equal digests (1 and 1.0, numpy's numbers and Python's).
+        for name in ("epochs", "batch_size", "threads"):
+            object.__setattr__(self, name, whole(getattr(self, name), f"Recipe.{name}"))
+        for name in ("lr", "momentum", "weight_decay", "label_smoothing"):
+            object.__setattr__(self, name, real(getattr(self, name), f"Recipe.{name}"))
+        network_name(self.network)
+        if not isinstance(self.augment, Augment):
+            raise ConfigError(f"a {type(self.augment).__name__}", "Recipe.augment", "give pydt.Augment(...)")
+        try:
+            torch.device(self.device)
+        except (RuntimeError, TypeError) as error:
+            raise ConfigError(f"no device {self.device!r}", "Recipe.device", 'use "cpu", "cuda" or "cuda:N"') from error
         if self.method not in METHODS:
             raise ConfigError(f"method {self.method!r}", "Recipe", f"choose one of: {', '.join(METHODS)}")
         if self.method in ("simclr", "clip", "checkpoint"):
@@ -72,10 +86,7 @@ class Recipe:
 
     def described(self) -> dict[str, Any]:
         """The recipe as JSON types; a network given as a function appears by its name."""
-        network = (
-            self.network if isinstance(self.network, str) else f"{self.network.__module__}.{self.network.__qualname__}"
-        )
-        return asdict(replace(self, network=network))
+        return asdict(self) | {"network": network_name(self.network)}
 
     @cached_property
     def digest(self) -> str:
@@ -102,15 +113,14 @@ class Trained:
     metrics: dict[str, float]
     text_features: Callable[[Sequence[str]], torch.Tensor] | None = None
 
-    @torch.inference_mode()
     def features(self, dataset: Dataset, keep: Any = None) -> torch.Tensor:
         """Features of the kept examples in their order: float32 (n, dim) on the CPU. The network is frozen,
         batch-norm included.
         """
         self.body.eval()
-        device = self.recipe.device
-        loader = Loader(dataset, keep, 512, False, self.preprocess, device=device, channels_last=True)
-        return torch.cat([self.body(batch.images).float().cpu() for batch in loader])
+        with threads(self.recipe), torch.inference_mode():
+            loader = Loader(dataset, keep, 512, False, self.preprocess, device=self.recipe.device, channels_last=True)
+            return torch.cat([self.body(batch.images).float().cpu() for batch in loader])
 
 
 def train(source: Dataset, keep: Any, recipe: Recipe, seed: int) -> Trained:
@@ -130,9 +140,34 @@ def train(source: Dataset, keep: Any, recipe: Recipe, seed: int) -> Trained:
     ids = kept_ids(source, keep)
     device = _device(recipe.device)
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with threads(recipe), torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         return _train(source, ids, recipe, seed, device)
+
+
+@contextlib.contextmanager
+def threads(recipe: Recipe) -> Iterator[None]:
+    """Arithmetic on `recipe.threads` threads, in whatever process: sums, and so results, depend on their number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(recipe.threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def whole(value: Any, where: str) -> int:
+    """An integer setting as int; 2.0 and True are refused, numpy's integers are not."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise ConfigError(f"{value!r} is not a whole number", where, "give an integer")
+    return operator.index(value)
+
+
+def real(value: Any, where: str) -> float:
+    """A finite real setting as float."""
+    if isinstance(value, (bool, str)) or not hasattr(value, "__float__") or not np.isfinite(float(value)):
+        raise ConfigError(f"{value!r} is not a finite number", where, "give a number")
+    return float(value)
 
 
 def _device(name: str) -> torch.device:

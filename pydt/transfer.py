@@ -26,8 +26,9 @@ from torch.nn import functional as F
 from pydt.errors import ConfigError, DataError, TrainError
 from pydt.files import digest
 from pydt.loader import Loader
+from pydt.seeds import generator, seed31
 from pydt.target import HALVES, Target
-from pydt.train import Trained, make_optimizer
+from pydt.train import Trained, make_optimizer, real, threads, whole
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,11 @@ class Task:
     name: str = ""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.target, Target):
+            raise ConfigError(f"a {type(self.target).__name__}", "Task.target", "give pydt.Target(dataset)")
+        for name in ("draws", "seed") if self.shots == "full" else ("draws", "seed", "shots"):
+            object.__setattr__(self, name, whole(getattr(self, name), f"Task.{name}"))
+        object.__setattr__(self, "penalty", real(self.penalty, "Task.penalty"))
         if self.mode == "zero-shot":
             raise ConfigError(
                 "mode 'zero-shot' needs a text tower, which is not built yet", "Task", 'use "probe" or "finetune"'
@@ -96,12 +102,12 @@ class Task:
             )
         if self.shots == "full":
             object.__setattr__(self, "draws", 1)
-        elif isinstance(self.shots, str) or self.shots < 1:
+        elif int(self.shots) < 1:
             raise ConfigError(f"shots {self.shots!r}", "Task", 'give a positive number, or "full"')
         else:
             labels = self.target.train.labels[self.target.split["pool"]]
             counts = np.bincount(labels, minlength=len(self.target.classes))
-            if counts.min() < self.shots:
+            if counts.min() < int(self.shots):
                 scarce = self.target.classes[int(counts.argmin())]
                 raise DataError(
                     f"{self.shots} shots, but class {scarce!r} has {counts.min()} examples in the pool",
@@ -148,7 +154,7 @@ class Task:
         labels = self.target.train.labels[pool]
         chosen = []
         for draw in range(self.draws):
-            order = np.random.Generator(np.random.Philox(key=[self.seed, draw])).permutation(len(pool))
+            order = generator("few-shot draw", self.seed, draw).permutation(len(pool))
             by_class = [order[labels[order] == c][: self.shots] for c in range(len(self.target.classes))]
             chosen.append(np.sort(np.concatenate(by_class)))
         return pool[np.stack(chosen)]
@@ -181,10 +187,11 @@ def transfer(trained: Trained, task: Task, seed: int) -> Outputs:
     """
     described = task.target.described()
     draws = task.few_shot()
-    if task.mode == "probe":
-        logits = _probe(trained, task, draws, described["ids"])
-    else:
-        logits = _finetune(trained, task, draws, described["ids"], seed)
+    with threads(trained.recipe):
+        if task.mode == "probe":
+            logits = _probe(trained, task, draws, described["ids"])
+        else:
+            logits = _finetune(trained, task, draws, described["ids"], seed)
     if not bool(torch.isfinite(logits).all()):
         raise TrainError("an output is not finite", task.name, "lower the learning rate")
     primitives = _primitives(logits, torch.from_numpy(described["labels"]))
@@ -239,7 +246,7 @@ def _finetune(trained: Trained, task: Task, draws: np.ndarray, judged: np.ndarra
     results = []
     for draw, ids in enumerate(draws):
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(int(np.random.SeedSequence([seed, task.seed, draw]).generate_state(1)[0]))
+            torch.manual_seed(seed31("fine-tuning", seed, task.seed, draw))
             results.append(_finetune_one(trained, task, ids, judged, seed, device))
     return torch.stack(results)
 

@@ -65,7 +65,7 @@ def test_equal_groups_make_random_sets_uniform() -> None:
 def test_welch_part_is_scipys() -> None:
     random = np.random.default_rng(0)
     a, b = arm("drop bottom", random.random((9, 40))), arm("drop random", random.random((14, 40)) - 0.02)
-    found = contrast(a, b, np.full(40, 1 / 40))
+    found = contrast(a, b, np.full(40, 1 / 40), np.zeros(40, int))
     expected = stats.ttest_ind(a.accuracy, b.accuracy, equal_var=False)
     assert found.p == pytest.approx(expected.pvalue)
     assert found.difference == pytest.approx(a.mean - b.mean)
@@ -74,25 +74,45 @@ def test_welch_part_is_scipys() -> None:
     assert found.control_n == 14
 
 
-@pytest.mark.parametrize(("run_sd", "image_sd"), [(0.02, 0.0), (0.0, 0.25), (0.02, 0.25), (0.0, 0.0)])
-def test_intervals_cover_with_both_parts_of_the_uncertainty(run_sd: float, image_sd: float) -> None:
+@pytest.mark.parametrize("n", [4, 14])
+@pytest.mark.parametrize(("run_sd", "image_sd"), [(0.02, 0.0), (0.0, 0.25), (0.02, 0.25)])
+def test_intervals_cover_with_both_parts_of_the_uncertainty(run_sd: float, image_sd: float, n: int) -> None:
     # Truth: difference 0.03 on the population of images; every trial draws images, runs and cell noise afresh.
     random = np.random.default_rng(5)
-    covered, trials = 0, 200
+    covered, trials, widths = 0, 200, []
     for _ in range(trials):
         image = random.normal(0, image_sd, 60)
 
-        def runs(n: int, shift: np.ndarray | float) -> np.ndarray:
+        def runs(shift: np.ndarray | float) -> np.ndarray:
             return 0.5 + shift + random.normal(0, run_sd, (n, 1)) + random.normal(0, 0.2, (n, 60))
 
-        one, other = arm("drop top", runs(14, 0.03 + image)), arm("drop random", runs(14, 0.0))
-        found = contrast(one, other, np.full(60, 1 / 60), bootstraps=300)
+        one, other = arm("drop top", runs(0.03 + image)), arm("drop random", runs(0.0))
+        found = contrast(one, other, np.full(60, 1 / 60), np.zeros(60, int), bootstraps=300)
         covered += found.low <= 0.03 <= found.high
-    # 0.95 less three standard errors over 200 trials; the crossed bootstrap is known to err on the wide side.
+        widths.append((found.stderr, np.hypot(np.sqrt(2 * (run_sd**2 + 0.04 / 60) / n), image_sd / np.sqrt(60))))
+        assert found.stderr >= found.stderr_retraining, "both parts together are not less than one of them"
+    # 0.95 less three standard errors over 200 trials; and not wide for nothing.
     assert covered / trials > 0.90
-    if image_sd:
-        naive = 2.06 * found.stderr_retraining
-        assert found.high - found.low > 2 * naive * 1.2, "image noise must widen the interval"
+    ratio = np.mean([a for a, _ in widths]) / np.mean([b for _, b in widths])
+    assert 0.9 < ratio < 1.2
+
+
+def test_a_class_that_never_varies_adds_no_uncertainty() -> None:
+    # Mean per class over 10 and 290 images: one class always right, the other always wrong, in every run.
+    labels = np.repeat([0, 1], [10, 290])
+    weights = np.where(labels == 0, 0.5 / 10, 0.5 / 290)
+    right = np.tile(labels == 0, (5, 1)).astype(float)
+    wrong = np.zeros((5, 300))
+    found = contrast(arm("drop top", right), arm("drop random", wrong), weights, labels, bootstraps=200)
+    assert found.stderr_images == pytest.approx(0, abs=1e-12)
+
+
+def test_more_repeats_and_other_sizes_keep_the_runs_that_are_there() -> None:
+    values, images = np.arange(12.0), np.full(12, 10)
+    few = {(row.kind, row.keep, row.seed) for row in _rows(values, images, [6, 3], [4, 2], 0)}
+    more = {(row.kind, row.keep, row.seed) for row in _rows(values, images, [6, 9, 3], [7, 2, 3], 0)}
+    assert few < more
+    assert not few & {(row.kind, row.keep, row.seed) for row in _rows(values, images, [6, 3], [4, 2], 1)}
 
 
 def test_from_plan_to_verdict_and_back(source: Dataset, target: Target, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pydt.loader import Augment
 from pydt.models import build
 from pydt.train import Recipe, make_optimizer, train
 
-RECIPE = Recipe(network="convnet-4", epochs=3, batch_size=32, augment=Augment(crop_pad=1, mean=(0.3,), std=(0.2,)))
+RECIPE = Recipe(network="convnet-8", epochs=4, batch_size=32, augment=Augment(crop_pad=1, mean=(0.3,), std=(0.2,)))
 
 
 def weights(module: nn.Module) -> torch.Tensor:
@@ -33,8 +33,8 @@ def no_features() -> nn.Module:
 def test_it_learns_the_classes(source: Dataset) -> None:
     trained = train(source, None, RECIPE, 0)
     assert trained.metrics["source_accuracy"] > 0.6, "chance is 1/8"
-    assert trained.dim == 16
-    assert trained.features(source, [3, 1, 4]).shape == (3, 16)
+    assert trained.dim == 32
+    assert trained.features(source, [3, 1, 4]).shape == (3, 32)
 
 
 def test_equal_seeds_give_equal_bits_and_leave_the_callers_random_state_alone(source: Dataset) -> None:
