@@ -14,6 +14,9 @@ kinds are drawn:
 
 Masks are never empty: an empty row is drawn again, a foldover block with an empty row gets new signs and columns.
 Only bit-packed masks are held: models x ceil(groups / 8) bytes, little bit first.
+
+How masks are drawn is frozen: stored rows are named by their masks, and a design is stored as its arguments alone. The
+same arguments give the same bits in every version; another way to draw is another kind.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ import base64
 import numbers
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -30,7 +33,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt import _core
-from pydt.errors import DesignError
+from pydt.errors import DesignError, PydtError
 from pydt.files import digest
 
 PLACEBOS = 8
@@ -55,7 +58,8 @@ class Design:
         placebo_count: columns of `placebos`.
 
     `len(d)` is `models`; `d[i]` is bool (groups,), a slice or index array gives (rows, groups); `np.asarray(d)` is bool
-    (models, groups), without placebos. Equal designs have equal digests.
+    (models, groups), without placebos; `d.take(rows)` is the design of some of its rows. Equal designs have equal
+    digests.
     """
 
     kind: str
@@ -65,6 +69,7 @@ class Design:
     seed: int = 0
     placebo_count: int = PLACEBOS
     _given: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
+    _rows: npt.NDArray[np.int64] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return self.models
@@ -90,6 +95,10 @@ class Design:
     def packed(self) -> npt.NDArray[np.uint8]:
         """The masks as uint8 (models, ceil(groups / 8)), little bit first, read-only."""
         return self._bits
+
+    @property
+    def _chosen(self) -> npt.NDArray[np.int64]:
+        return np.arange(self.models, dtype=np.int64) if self._rows is None else self._rows
 
     @cached_property
     def _bits(self) -> npt.NDArray[np.uint8]:
@@ -132,11 +141,12 @@ class Design:
         described: dict[str, Any] = {"kind": self.kind, "groups": self.groups, "models": self.models}
         if self._given is not None:
             return {**described, "masks": base64.b64encode(self._given.tobytes()).decode()}
-        return {**described, "alpha": self.alpha, "seed": self.seed, "placebos": self.placebo_count}
+        described |= {"alpha": self.alpha, "seed": self.seed, "placebos": self.placebo_count}
+        return described if self._rows is None else {**described, "rows": self._rows.tolist()}
 
     @staticmethod
     def from_dict(description: dict[str, Any]) -> Design:
-        """The design that `to_dict` described.
+        """The design that `to_dict` described: the same bits, in every version of this package.
 
         Raises:
             DesignError: the description lacks an entry, names an unknown kind, or its numbers do not fit together.
@@ -147,6 +157,10 @@ class Design:
                 raw = np.frombuffer(base64.b64decode(description["masks"]), np.uint8)
                 return Design.explicit(_unpack(raw.reshape(models, -1).copy(), groups))
             alpha, seed, count = description["alpha"], description["seed"], description["placebos"]
+            if "rows" in description:
+                rows = np.asarray(description["rows"], np.int64)
+                plain = {name: value for name, value in description.items() if name != "rows"}
+                return Design.from_dict({**plain, "models": int(rows.max()) + 1}).take(rows)
         except (KeyError, TypeError, ValueError) as error:
             raise DesignError(
                 f"not a description of a design ({error})", "from_dict", "use what to_dict returned"
@@ -183,12 +197,48 @@ class Design:
         Raises:
             DesignError: fewer rows than it has, or masks of one's own.
         """
-        models = _integer(models, "models", 1)
+        models = whole_number(models, "models", 1)
         if models < self.models:
             raise DesignError(f"{models} models are fewer than the {self.models} it has", "models", "ask for more")
+        if self._rows is not None:
+            raise DesignError(
+                "a selection of rows has no next row", "extend", "extend the design, then take rows of it"
+            )
         if self.kind == "explicit":
             raise DesignError("masks of one's own have no rule to draw more by", "extend", "make a new explicit design")
         return Design(self.kind, self.groups, models, self.alpha, self.seed, self.placebo_count)
+
+    def take(self, rows: npt.ArrayLike) -> Design:
+        """The design of some of its rows (those that finished): masks, placebos and clusters are those of the rows.
+
+        It keeps kind, alpha and seed, so pairs stay known as pairs where a partner is missing. The first rows in order
+        are the same design with fewer models; any other selection has a digest of its own.
+
+        Args:
+            rows: int (n,), each at most once, in any order.
+
+        Raises:
+            DesignError: no rows, a row twice, or a row that the design does not have.
+        """
+        chosen = to_array(rows, "rows", DesignError)
+        if chosen.ndim != 1 or not chosen.size or chosen.dtype.kind not in "iu":
+            raise DesignError(
+                f"shape {chosen.shape} and dtype {chosen.dtype} are not row numbers",
+                "rows",
+                "pass whole numbers (n,), as numpy.flatnonzero gives them for a mask of rows",
+            )
+        outside = chosen[(chosen < 0) | (chosen >= self.models)]
+        if outside.size:
+            raise DesignError(f"row {outside[0]} of {self.models}", "rows", f"pass numbers from 0 to {self.models - 1}")
+        chosen = chosen.astype(np.int64)
+        values, counts = np.unique(chosen, return_counts=True)
+        if counts.max() > 1:
+            raise DesignError(f"row {values[counts.argmax()]} is there twice", "rows", "name every row once")
+        if self._given is not None:
+            return Design.explicit(self[chosen])
+        chosen = chosen if self._rows is None else self._rows[chosen]
+        selection = None if np.array_equal(chosen, np.arange(len(chosen))) else chosen
+        return replace(self, models=len(chosen), _rows=selection)
 
     def _draw(self, groups: int, columns: int, stream: int) -> npt.NDArray[np.uint8]:
         """Rows of the rule for `groups` groups; the first `columns` of them, packed."""
@@ -197,11 +247,12 @@ class Design:
             return _core.random_bits(self.seed, _STREAM + stream + offset, ids)
 
         if self.kind == "foldover":
-            return _core.pack(np.ascontiguousarray(_foldover(groups, self.models, bits)[:, :columns]))
+            drawn = _foldover(groups, int(self._chosen.max()) + 1, bits)
+            return _core.pack(np.ascontiguousarray(drawn[self._chosen, :columns]))
         step = max(1, _CHUNK // groups)
         chunks = []
         for start in range(0, self.models, step):
-            rows = np.arange(start, min(start + step, self.models), dtype=np.int64)
+            rows = self._chosen[start : start + step]
             if self.kind == "random":
                 kept = _fixed_size(groups, round(self.alpha * groups), rows, bits)
             else:
@@ -282,9 +333,9 @@ def estimand_of(packed: npt.NDArray[np.uint8], groups: int) -> str:
     return "swap" if groups > 1 and np.all(sizes == sizes[0]) else "add"
 
 
-def as_masks(masks: npt.ArrayLike, kind: type[DesignError] | Any = DesignError) -> npt.NDArray[np.bool_]:
+def as_masks(masks: npt.ArrayLike, kind: type[PydtError] = DesignError) -> npt.NDArray[np.bool_]:
     """Any 0/1 array-like (models, groups) as C-contiguous bool; raises `kind`, naming the entry that is neither."""
-    array = np.asarray(masks)
+    array = to_array(masks, "masks", kind)
     if array.ndim != 2 or 0 in array.shape:
         raise kind(f"shape {array.shape} is not (models, groups)", "masks", "pass one row of 0 and 1 per model")
     if array.dtype != bool:
@@ -296,6 +347,27 @@ def as_masks(masks: npt.ArrayLike, kind: type[DesignError] | Any = DesignError) 
             raise kind(f"{array[row, group]} is neither 0 nor 1", f"masks, row {row}, group {group}", "pass 0/1 masks")
         array = array != 0
     return np.ascontiguousarray(array)
+
+
+def to_array(values: Any, name: str, kind: type[PydtError]) -> npt.NDArray[Any]:
+    """`numpy.asarray` of anything, tensors included; raises `kind` where rows differ in length."""
+    try:
+        return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+    except (TypeError, ValueError) as error:
+        raise kind(f"is not an array ({error})", name, "pass rows of numbers, all of one length") from None
+
+
+def whole_number(value: Any, name: str, least: int, kind: type[PydtError] = DesignError) -> int:
+    """`value` as an int of at least `least`; raises `kind`, naming the argument, for anything else."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, (bool, np.bool_)):
+        raise kind(f"{value!r} is not a whole number", name, f"pass an integer of at least {least}")
+    if not least <= number < 2**63:
+        raise kind(f"{number} is out of range", name, f"pass an integer of at least {least}")
+    return number
 
 
 def _fold(packed: npt.NDArray[np.uint8], groups: int) -> npt.NDArray[np.uint8]:
@@ -371,18 +443,8 @@ def _hadamard(groups: int, size: int, block: int, bits: Bits) -> npt.NDArray[np.
 
 
 def _checked(groups: Any, models: Any, alpha: Any, seed: Any, placebos: Any) -> tuple[int, int, float, int, int]:
-    groups = _integer(groups, "groups", 1)
-    models = _integer(models, "models", 1)
+    groups = whole_number(groups, "groups", 1)
+    models = whole_number(models, "models", 1)
     if isinstance(alpha, bool) or not isinstance(alpha, numbers.Real) or not 0 < float(alpha) < 1:
         raise DesignError(f"{alpha!r} is not a share between 0 and 1", "alpha", "0.25 keeps a quarter of the groups")
-    return groups, models, float(alpha), _integer(seed, "seed", 0), _integer(placebos, "placebos", 0)
-
-
-def _integer(value: Any, name: str, least: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise DesignError(f"{value!r} is not a whole number", name, f"pass an integer of at least {least}") from None
-    if not least <= number < 2**63:
-        raise DesignError(f"{number} is out of range", name, f"pass an integer of at least {least}")
-    return number
+    return groups, models, float(alpha), whole_number(seed, "seed", 0), whole_number(placebos, "placebos", 0)

@@ -14,7 +14,8 @@ there. All other masks ("add") estimate b.
     ridge        v = (G + penalty I)^-1 X'y: minimises |y - Xb|^2 + penalty |b|^2 (scikit-learn's Ridge). The penalty
                  minimises generalised cross-validation, or the error on `cv` folds
     lasso        v minimises |y - Xb|^2 / (2m) + penalty |b|_1 (scikit-learn's Lasso). The penalty minimises the error
-                 on a held-out fifth (or on `cv` folds); then all rows are used
+                 on a held-out fifth (or on `cv` folds); then all rows are used. With fewer than five independent
+                 masks there are as many folds as those
 
 Standard errors. s^2 is the residual variance of OLS on all groups, R - p degrees of freedom.
 
@@ -29,8 +30,10 @@ Standard errors. s^2 is the residual variance of OLS on all groups, R - p degree
                  difference of means of the residuals on the fold itself. The difference of means is the inverse of the
                  design's *known* mask covariance applied to X'r / m: alpha (1 - alpha) I for Bernoulli masks and
                  foldover, alpha (1 - alpha) K/(K-1) (I - 11'/K) for masks of one size (a factor (K-1)/K, then
-                 centring); alpha is each column's own. Coefficients and fold are independent, so it is unbiased for
-                 every group and any m, and its variance is c tau^2 with tau^2 the variance of those residuals within
+                 centring); alpha is each column's own. Given the penalty, coefficients and fold are independent, so it
+                 is unbiased for every group and any m. The penalty itself is one number per target chosen on all rows:
+                 that dependence is not corrected (a choice inside every training part costs several paths more), and
+                 coverage with it is tested. The variance is c tau^2 with tau^2 the variance of those residuals within
                  "with" and "without": noise plus what the LASSO missed. Masks that are far more correlated than
                  independent draws, or nearly orthogonal by design (rho < 1/2: foldover), get OLS inference where
                  there are models enough; without them foldover keeps c tau^2 (a little wide), and masks of one's own
@@ -51,12 +54,14 @@ wrong on orthogonal masks); Welch's two variances (needs M'Y^2, differs by 1 %);
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pydt.design import Design, to_array
 from pydt.errors import EstimateError
 from pydt.moments import (
     Array,
@@ -66,12 +71,10 @@ from pydt.moments import (
     choose_penalty,
     column_correlation,
     lasso,
-    linear,
-    only,
     read,
     regress,
     regress_or_none,
-    sandwich,
+    spread_of,
 )
 
 METHODS = ("difference", "ols", "ridge", "lasso")
@@ -131,7 +134,10 @@ class Fit:
         Raises:
             EstimateError: weights of another shape, or not finite.
         """
-        c = np.asarray(weights, np.float64)
+        c = to_array(weights, "weights", EstimateError)
+        if c.dtype.kind not in "biuf":
+            raise EstimateError(f"dtype {c.dtype} is not one of numbers", "weights", "pass one finite weight per group")
+        c = c.astype(np.float64)
         if c.ndim not in (1, 2) or c.shape[-1] != len(self.counts) or not np.isfinite(c).all():
             raise EstimateError(
                 f"weights of shape {c.shape} for {len(self.counts)} groups",
@@ -178,10 +184,64 @@ def influences(
         raise EstimateError(f"{method} has no penalty to choose", "cv", "leave it out, or use ridge or lasso")
     given = read(masks, outputs, groups, clusters, nan)
     shape = (given.groups,) if given.flat else (given.groups, given.outputs.shape[1])
-    if out is not None and (not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != np.float32):
-        raise EstimateError(f"is not a float32 array of shape {shape}", "out", "make it with numpy.empty")
+    if out is not None:
+        if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != np.float32:
+            raise EstimateError(f"is not a float32 array of shape {shape}", "out", "make it with numpy.empty")
+        if not out.flags.writeable:
+            raise EstimateError("is read-only", "out", 'pass an array that may be written; a memory map opened "r+"')
     found = {"difference": _difference, "ols": _ols, "ridge": _ridge, "lasso": _lasso}[method](given, cv)
     return _finish(given, method, found, out)
+
+
+Residual = Callable[[npt.NDArray[np.intp], Array, Array], Array]
+
+
+def linear(given: Inputs, moments: Moments, values: Array) -> Residual:
+    intercept = moments.intercept(values)
+    return lambda rows, masks, y: y - intercept - masks @ values
+
+
+def only(residual: Residual, targets: npt.NDArray[np.intp]) -> Residual:
+    return lambda rows, masks, y: residual(rows, masks, y)[:, targets]
+
+
+def sandwich(given: Inputs, project: Array, residual: Residual, parameters: float) -> tuple[Array, float]:
+    """Sum over clusters of (sum over its rows of project x mask x residual)^2, with the usual small-sample factor."""
+    clusters = given.units.cluster_count
+    if clusters < 2:
+        raise EstimateError("all models are in one cluster", "clusters", "there must be at least two")
+    mean = given.masks(np.arange(given.models))[:, : given.groups].mean(0)
+    variance: Any = 0.0
+    order = np.argsort(given.units.clusters, kind="stable")
+    for rows in np.split(order, np.cumsum(np.bincount(given.units.clusters))[:-1]):
+        masks = given.masks(rows)[:, : given.groups]
+        y = np.where(given.broken, 0, given.outputs[rows].astype(np.float64) - given.shift)
+        variance = variance + (((masks - mean) @ project).T @ residual(rows, masks, y)) ** 2
+    factor = clusters / (clusters - 1) * (given.models - 1) / max(given.models - parameters, 1)
+    return variance * factor, float(clusters - 1)
+
+
+def best_method(masks: Any, *, groups: int | None = None, clusters: npt.ArrayLike | None = None) -> str:
+    """The method whose `unbiased` and `stderr` these masks support: "ols" where OLS has models enough, else "lasso".
+
+    Enough: the masks tell all groups apart, and the degrees of freedom of the residual, as OLS counts them (models
+    with one mask count once, unless all masks are needed for the groups and only repeats show the noise), are at least
+    2 and at least half of the groups. Below that its errors are several times those of the LASSO. Where the LASSO has
+    no folds, because all masks repeat or complement each other, any degree of freedom will do.
+
+    Args:
+        masks, groups, clusters: as for `influences`.
+
+    Raises:
+        EstimateError: masks that do not fit together; groups in no or in every model.
+    """
+    array = masks if isinstance(masks, Design) else np.atleast_1d(to_array(masks, "masks", EstimateError))
+    given = read(array, np.zeros(max(len(array), 1), np.float32), groups, clusters)
+    ols = regress_or_none(given, given.measure().first(given.groups))
+    if ols is None:
+        return "lasso"
+    free = ols.df if given.units.kind != "given" else given.units.cluster_count - ols.parameters
+    return "ols" if free >= max(2, given.groups / 2) or given.units.cluster_count < 2 else "lasso"
 
 
 @dataclass
@@ -205,7 +265,9 @@ def _difference(given: Inputs, cv: int | None) -> _Found:
     groups, models = given.groups, given.models
     raw = given.plain()
     moments = raw if given.units.kind in ("single", "given") else given.measure()
-    with_it, without = raw.count[:, None], models - raw.count[:, None]
+    # A placebo column that few models all drew alike says nothing: NaN.
+    with_it = np.where((raw.count > 0) & (raw.count < models), raw.count, np.nan)[:, None]
+    without = models - with_it
     values = raw.cross / with_it - (raw.total - raw.cross) / without
     scale = 1 / with_it + 1 / without
     gram, cross, energy = moments.centred
@@ -216,7 +278,7 @@ def _difference(given: Inputs, cv: int | None) -> _Found:
             raise EstimateError(f"{models} models have no spread to judge by", "masks", "train at least 3 models")
         spread = np.broadcast_to(noise, cross.shape)
     else:
-        spread = np.maximum(energy - cross**2 / np.diag(gram)[:, None], 0) / free
+        spread = np.maximum(energy - cross**2 / spread_of(gram)[:, None], 0) / free
     real = moments.first(groups)
     ols = regress_or_none(given, real)
     rho = column_correlation(given, gram)
@@ -322,13 +384,19 @@ def _ridge(given: Inputs, cv: int | None) -> _Found:
 
 def _lasso(given: Inputs, cv: int | None) -> _Found:
     groups = given.groups
-    _, parts = given.folds(_FOLDS)
+    number = min(_FOLDS, given.units.cluster_count)
+    if number < 2:
+        other = "train models on more different masks"
+        if regress_or_none(given, given.measure().first(groups)) is not None:
+            other = 'use method="ols", which these masks allow'
+        raise EstimateError("all masks repeat or complement each other: the LASSO has no folds", "masks", other)
+    label, parts = given.folds(number)
     both = sum(parts[1:], start=parts[0])
     folds, total = [part.first(groups) for part in parts], both.first(groups)
     if cv is None:
         held = folds[:1]
     else:
-        held = folds if cv == _FOLDS else [part.first(groups) for part in given.folds(cv)[1]]
+        held = folds if cv == number else [part.first(groups) for part in given.folds(cv)[1]]
     penalty = choose_penalty(total, held)
     gram, cross, energy = total.centred
     values, gap = lasso(gram / total.rows, cross / total.rows, energy / total.rows, penalty)
@@ -353,7 +421,7 @@ def _lasso(given: Inputs, cv: int | None) -> _Found:
     free = given.units.count - given.units.intercept
     left = np.maximum(left - given.units.intercept * sums**2 / both.rows, 0)
     tau = left / free
-    scale = 1 / np.diag(both.centred[0])[:, None]
+    scale = 1 / spread_of(both.centred[0])[:, None]
     one_size = (groups - 1) / groups if given.estimand == "swap" else 1.0
     unbiased = mean + one_size * scale[:groups] * moved[:groups]
     if given.estimand == "swap":
@@ -366,7 +434,6 @@ def _lasso(given: Inputs, cv: int | None) -> _Found:
         explained = 1 - tau * free / energy
     if given.units.kind == "given":
         project = np.diag(one_size / np.diag(gram))
-        label = given.folds(_FOLDS)[0]
 
         def residual(rows: npt.NDArray[np.intp], masks: Array, y: Array) -> Array:
             fold = label[rows[0]]
@@ -413,7 +480,7 @@ def _placebos(
     gram, cross, _ = moments.centred
     own = np.diag(gram)[k:] + penalty
     own = own - ((gram[k:, :k] @ inverse) * gram[k:, :k]).sum(1)
-    if own.min() < 1e-9 * gram[k, k]:
+    if own.min() <= 1e-9 * np.diag(gram).max():
         return None
     found = (cross[k:] - gram[k:, :k] @ values) / own[:, None]
     return found, np.sqrt(np.outer(1 / own, noise)), df

@@ -21,7 +21,7 @@ only that the noise of a unit falls with its rows, and are exact when units are 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt import _core
-from pydt.design import Design, as_masks, estimand_of, find_clusters, find_repeats
+from pydt.design import Design, as_masks, estimand_of, find_clusters, find_repeats, to_array, whole_number
 from pydt.errors import EstimateError
 
 Array = npt.NDArray[np.float64]
@@ -107,7 +107,7 @@ class Units:
 
     @property
     def cluster_count(self) -> int:
-        return int(self.clusters.max()) + 1
+        return len(np.unique(self.clusters[self.used]))
 
     def between(self, outputs: npt.NDArray[Any], shift: Array, rows: npt.NDArray[np.intp]) -> Array:
         """Sum over units of (signed sum of y)^2 / rows of the unit, for the units among `rows`."""
@@ -210,7 +210,11 @@ def read(
         EstimateError: whatever does not fit together, with its place and how to mend it.
     """
     packed, groups, placebos, design = _read_masks(masks, groups)
-    values, flat = _read_outputs(outputs, len(packed))
+    values, flat = as_outputs(outputs)
+    if len(values) != len(packed):
+        raise EstimateError(
+            f"{len(values)} rows of outputs for {len(packed)} masks", "outputs", "pass one row per mask"
+        )
     if nan not in ("raise", "flag"):
         raise EstimateError(f"{nan!r} is not a way to treat NaN", "nan", 'use "raise" or "flag"')
     kept = _core.unpack(packed, groups).sum(0, dtype=np.int64)
@@ -255,8 +259,11 @@ def assign_folds(clusters: npt.NDArray[np.int64], number: int, seed: int) -> npt
         raise EstimateError(f"{number!r} folds", "folds", "pass an integer of at least 2")
     sizes = np.bincount(clusters)
     if len(sizes) < number:
+        fewer = f"ask for {len(sizes)} folds, or " if len(sizes) > 1 else ""
         raise EstimateError(
-            f"{len(sizes)} independent models cannot be split into {number} folds", "masks", "train more models"
+            f"{len(sizes)} independent models cannot be split into {number} folds",
+            "masks",
+            f"{fewer}train models on more different masks",
         )
     order = np.random.default_rng(np.random.Philox(seed)).permutation(len(sizes))
     order = order[np.argsort(-sizes[order], kind="stable")]
@@ -436,13 +443,18 @@ def regress_or_none(given: Inputs, moments: Moments) -> Regression | None:
         return None
 
 
+def spread_of(gram: Array) -> Array:
+    """The diagonal, NaN where a column never varies (a placebo of few models)."""
+    return np.where(np.diag(gram) > 0, np.diag(gram), np.nan)
+
+
 def column_correlation(given: Inputs, gram: Array) -> Array:
     """Mean squared correlation with the groups' columns, in units of what independent draws have, per column.
 
     One number for all groups (their mean), one for all placebos.
     """
     groups, rows = given.groups, given.units.count - given.units.intercept
-    scale = 1 / np.sqrt(np.diag(gram))
+    scale = 1 / np.sqrt(spread_of(gram))
     correlation = gram * np.outer(scale, scale)
     if given.estimand == "swap":
         correlation[:groups, :groups] += (1 - np.eye(groups)) / (groups - 1)
@@ -453,34 +465,6 @@ def column_correlation(given: Inputs, gram: Array) -> Array:
     return rows * np.r_[np.full(groups, inside), np.full(placebos, outside)] if groups > 1 else np.ones(len(gram))
 
 
-Residual = Callable[[npt.NDArray[np.intp], Array, Array], Array]
-
-
-def linear(given: Inputs, moments: Moments, values: Array) -> Residual:
-    intercept = moments.intercept(values)
-    return lambda rows, masks, y: y - intercept - masks @ values
-
-
-def only(residual: Residual, targets: npt.NDArray[np.intp]) -> Residual:
-    return lambda rows, masks, y: residual(rows, masks, y)[:, targets]
-
-
-def sandwich(given: Inputs, project: Array, residual: Residual, parameters: float) -> tuple[Array, float]:
-    """Sum over clusters of (sum over its rows of project x mask x residual)^2, with the usual small-sample factor."""
-    clusters = given.units.cluster_count
-    if clusters < 2:
-        raise EstimateError("all models are in one cluster", "clusters", "there must be at least two")
-    mean = given.masks(np.arange(given.models))[:, : given.groups].mean(0)
-    variance: Any = 0.0
-    order = np.argsort(given.units.clusters, kind="stable")
-    for rows in np.split(order, np.cumsum(np.bincount(given.units.clusters))[:-1]):
-        masks = given.masks(rows)[:, : given.groups]
-        y = np.where(given.broken, 0, given.outputs[rows].astype(np.float64) - given.shift)
-        variance = variance + (((masks - mean) @ project).T @ residual(rows, masks, y)) ** 2
-    factor = clusters / (clusters - 1) * (given.models - 1) / max(given.models - parameters, 1)
-    return variance * factor, float(clusters - 1)
-
-
 def _columns(targets: int, rows: int) -> Iterator[slice]:
     width = max(1, _CELLS // max(rows, 1))
     return (slice(start, start + width) for start in range(0, targets, width))
@@ -489,11 +473,12 @@ def _columns(targets: int, rows: int) -> Iterator[slice]:
 def _read_masks(
     masks: Any, groups: int | None
 ) -> tuple[npt.NDArray[np.uint8], int, npt.NDArray[np.bool_] | None, Design | None]:
+    groups = None if groups is None else whole_number(groups, "groups", 1, EstimateError)
     if isinstance(masks, Design):
         if groups not in (None, masks.groups):
             raise EstimateError(f"{groups} groups, but the design has {masks.groups}", "groups", "leave it out")
         return masks.packed(), masks.groups, masks.placebos, masks
-    array = np.asarray(masks.detach().cpu() if hasattr(masks, "detach") else masks)
+    array = to_array(masks, "masks", EstimateError)
     if (
         groups is not None
         and array.ndim == 2
@@ -515,17 +500,16 @@ def _read_masks(
     return _core.pack(kept), kept.shape[1], None, None
 
 
-def _read_outputs(outputs: Any, models: int) -> tuple[npt.NDArray[Any], bool]:
+def as_outputs(outputs: Any, name: str = "outputs") -> tuple[npt.NDArray[Any], bool]:
+    """Outputs as floats (models, targets) without a copy where they are floats; True if they had one dimension."""
     if hasattr(outputs, "detach"):  # a torch tensor; numpy has no bfloat16
         outputs = outputs.detach().cpu()
         outputs = outputs.float() if str(outputs.dtype) == "torch.bfloat16" else outputs
-    array = np.asarray(outputs)
+    array = to_array(outputs, name, EstimateError)
     if array.dtype.kind not in "biuf":
-        raise EstimateError(f"dtype {array.dtype} is not one of numbers", "outputs", "pass floats (models, targets)")
+        raise EstimateError(f"dtype {array.dtype} is not one of numbers", name, "pass floats (models, targets)")
     if array.ndim not in (1, 2) or 0 in array.shape:
-        raise EstimateError(f"shape {array.shape} is not (models, targets)", "outputs", "pass one row per model")
-    if len(array) != models:
-        raise EstimateError(f"{len(array)} rows of outputs for {models} masks", "outputs", "pass one row per mask")
+        raise EstimateError(f"shape {array.shape} is not (models, targets)", name, "pass one row per model")
     if array.dtype not in (np.float16, np.float32, np.float64) or not array.dtype.isnative:
         array = array.astype(np.float64)
     return (array[:, None], True) if array.ndim == 1 else (array, False)
@@ -549,7 +533,7 @@ def _arrange(packed: npt.NDArray[np.uint8], groups: int, kind: str | None, given
     everything = np.ones(models, bool)
     pairs, repeats = find_clusters(packed, groups), find_repeats(packed)
     if given is not None:
-        clusters = np.asarray(given)
+        clusters = to_array(given, "clusters", EstimateError)
         if clusters.shape != (models,) or clusters.dtype.kind not in "biuU":
             raise EstimateError(
                 f"clusters of shape {clusters.shape} and dtype {clusters.dtype} for {models} models",
@@ -592,9 +576,13 @@ def _match(
     whole = matched == len(pairs) or (rare and matched >= 0.75 * len(pairs))
     if kind != "foldover" and not (balanced and whole):
         return None
-    key = 2 * pairs + side
-    order = np.argsort(key, kind="stable")
-    starts = np.r_[0, np.cumsum(tally.reshape(-1))[:-1]]
-    rank = np.empty(len(pairs), np.int64)
-    rank[order] = np.arange(len(pairs)) - starts[key[order]]
-    return rank < both[pairs]
+    return rank_within(2 * pairs + side) < both[pairs]
+
+
+def rank_within(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """How many earlier rows have the label of a row, int64 (rows,)."""
+    order = np.argsort(labels, kind="stable")
+    starts = np.r_[0, np.cumsum(np.bincount(labels))[:-1]]
+    rank = np.empty(len(labels), np.int64)
+    rank[order] = np.arange(len(labels)) - starts[labels[order]]
+    return rank

@@ -7,6 +7,7 @@ score half of the target, predict other models on the report half?
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -14,9 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pydt import _core
+from pydt.design import find_repeats, whole_number
 from pydt.errors import EstimateError
 from pydt.estimate import Fit
-from pydt.moments import Array, Inputs, assign_folds, read
+from pydt.moments import Array, Inputs, Units, as_outputs, assign_folds, rank_within, read
+
+_COPIES = 20  # with fewer different copies no p falls below 0.05
 
 
 @dataclass(frozen=True)
@@ -45,33 +50,50 @@ def prediction_test(
 ) -> PredictionTest:
     """Do influences learnt from some models predict the report outputs of other models?
 
-    For each fold (whole clusters) influences of the `score` output are fitted on the other folds and predict the
-    `report` output of its rows; predictions and outputs are centred within the fold, and correlated over all rows.
-    Permutation: whole clusters of both outputs move together to the masks of clusters of the same size, and the whole
-    cross-fit runs again; prediction is linear in the outputs, so all copies cost one product with a matrix (models x
-    models). p = (1 + #{copy >= observed}) / (1 + copies).
+    The null hypothesis is that outputs do not depend on masks at all. Models of one mask were trained with seeds of
+    their own, so under it every row may stand for every other, repeats of a mask included: what is permuted, and what
+    folds keep whole, is the row. That departs from the estimators, whose folds never split repeats because their
+    *errors* must hold for what a linear model leaves out; here it would leave nothing to permute with few groups,
+    where a handful of masks repeats often and each a different number of times. Two things stay whole:
+
+        foldover    a mask's row and its complement's, which may trade places: then interactions of even order, equal in
+                    both, neither move the predictions nor make p smaller or larger
+        clusters    the caller's own, in the order of their rows, among clusters of as many rows: for models that share
+                    more than the mask, or to have repeats judged as one
+
+    For each fold influences of the `score` output are fitted on the other folds and predict the `report` output of its
+    rows; predictions and outputs are centred within the fold, and correlated over all rows. Both outputs of a row move
+    together, and the whole cross-fit runs again; prediction is linear in the outputs, so all copies cost one product
+    with a matrix (models x models). p = (1 + #{copy >= observed}) / (1 + copies).
 
     Args:
         method: "ols", "ridge" (penalty = groups x mean variance of a mask column: the best when half of the variance is
             linear; it does not look at the outputs) or "difference".
         score, report: (models,) the mean output of a model over the two halves of the target.
+        clusters: (models,) labels of rows that must stay together; by default see above.
+        folds: at most; as many as there are parts to keep whole, if those are fewer.
 
     Raises:
-        EstimateError: inputs that do not fit together; masks of some training folds that cannot tell the groups apart.
+        EstimateError: inputs that do not fit together; masks of some training folds that cannot tell the groups apart;
+            so few rows or clusters that fewer than 20 different copies exist.
     """
     if method not in ("ols", "ridge", "difference"):
         raise EstimateError(f"unknown method {method!r}", "method", "use ols, ridge or difference")
-    if permutations < 1:
-        raise EstimateError(f"{permutations} permutations", "permutations", "pass at least 1, better 999")
-    columns = [np.asarray(half.detach().cpu() if hasattr(half, "detach") else half) for half in (score, report)]
-    for name, half in zip(("score", "report"), columns, strict=True):
-        if half.ndim != 1 or half.shape != columns[0].shape:
-            raise EstimateError(f"shape {half.shape} is not (models,)", name, "pass one number per model")
-    given = read(masks, np.stack([c.astype(np.float64) for c in columns], axis=1), clusters=clusters)
+    folds = whole_number(folds, "folds", 2, EstimateError)
+    permutations = whole_number(permutations, "permutations", 1, EstimateError)
+    seed = whole_number(seed, "seed", 0, EstimateError)
+    columns = [_half(half, name) for name, half in (("score", score), ("report", report))]
+    if len(columns[0]) != len(columns[1]):
+        raise EstimateError(f"{len(columns[1])} models, but score has {len(columns[0])}", "report", "pass both halves")
+    given = read(masks, np.stack(columns, axis=1), clusters=clusters)
     rows = np.flatnonzero(given.units.used)
-    cluster = np.unique(given.units.clusters[rows], return_inverse=True)[1].reshape(-1).astype(np.int64)
+    whole = given.units.clusters if clusters is not None else _wholes(given.units)
+    part_of = np.unique(whole[rows], return_inverse=True)[1].reshape(-1).astype(np.int64)
+    turn = clusters is None and given.units.kind == "pair"
     x = given.masks(rows)[:, : given.groups]
-    fold = assign_folds(cluster, folds, seed)
+    _check_copies(x, part_of, turn, clusters is not None)
+    folds = min(folds, int(part_of.max()) + 1)
+    fold = assign_folds(part_of, folds, seed)
     predict = np.zeros((len(rows), len(rows)))
     for i in range(folds):
         test, train = fold == i, fold != i
@@ -80,7 +102,7 @@ def prediction_test(
         predict[np.ix_(test, train)] = inner @ fitted
     y = given.outputs[rows].astype(np.float64)
     rng = np.random.default_rng(np.random.Philox([seed, 1]))
-    moves = np.stack([np.arange(len(rows)), *(_shuffle(cluster, rng) for _ in range(permutations))], axis=1)
+    moves = np.stack([np.arange(len(rows)), *(_shuffle(part_of, rng, turn) for _ in range(permutations))], axis=1)
     found = np.empty(moves.shape[1])
     for start in range(0, moves.shape[1], 100):
         part = moves[:, start : start + 100]
@@ -114,15 +136,62 @@ def _predictor(given: Inputs, x: Array, method: str) -> Array:
     return (vectors[:, good] / eigenvalues[good]) @ (vectors[:, good].T @ centred.T)
 
 
-def _shuffle(cluster: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.intp]:
-    """A random order of the rows that moves clusters as wholes, among clusters of their size."""
-    order = np.argsort(cluster, kind="stable")
-    sizes = np.bincount(cluster)
+def _half(output: Any, name: str) -> Array:
+    values, flat = as_outputs(output, name)
+    if not flat:
+        raise EstimateError(f"shape {values.shape} is not (models,)", name, "pass one number per model")
+    column = values[:, 0].astype(np.float64)
+    broken = np.flatnonzero(~np.isfinite(column))
+    if broken.size:
+        raise EstimateError(f"the output is {column[broken[0]]}", f"{name}, row {broken[0]}", "drop the row")
+    return column
+
+
+def _wholes(units: Units) -> npt.NDArray[np.int64]:
+    """What permutations move as one, int64 (models,): rows, or a mask's n-th row with its complement's n-th."""
+    if units.kind != "pair":
+        return np.arange(len(units.label), dtype=np.int64)
+    rank = rank_within(2 * units.label + (units.sign > 0))
+    return units.label * (rank.max() + 1) + rank
+
+
+def _check_copies(x: Array, part_of: npt.NDArray[np.int64], turn: bool, given: bool) -> None:
+    """Refuse data for which hardly any copy differs from the original: moves between equal masks change nothing."""
+    sizes = np.bincount(part_of)
+    order = np.argsort(part_of, kind="stable")
+    mask = find_repeats(_core.pack(np.ascontiguousarray(x[order] > 0))).tolist()
+    ends = np.cumsum(sizes)
+    parts = Counter(
+        tuple(sorted(mask[end - size : end]) if turn else mask[end - size : end])
+        for size, end in zip(sizes, ends, strict=True)
+    )
+    copies = sum(math.lgamma(n + 1) for n in Counter(sizes.tolist()).values())
+    copies -= sum(math.lgamma(n + 1) for n in parts.values())
+    copies += turn * len(sizes) * math.log(2)
+    if copies < math.log(_COPIES) - 1e-9:
+        what, mend = f"{len(x)} models on {len(set(mask))} different masks", "train more models"
+        if given:
+            what = f"{len(sizes)} clusters, {max(Counter(sizes.tolist()).values())} of one size,"
+            mend = "leave them out where models of one mask were trained independently, or train more models"
+        raise EstimateError(
+            f"{what} can be permuted in {math.exp(copies):.0f} different ways, too few for a test",
+            "clusters" if given else "masks",
+            mend,
+        )
+
+
+def _shuffle(part_of: npt.NDArray[np.int64], rng: np.random.Generator, turn: bool) -> npt.NDArray[np.intp]:
+    """A random order of the rows that moves parts as wholes, among parts of their size; `turn`: either way round."""
+    order = np.argsort(part_of, kind="stable")
+    sizes = np.bincount(part_of)
     starts = np.r_[0, np.cumsum(sizes)[:-1]]
-    moved = np.empty(len(cluster), np.intp)
+    moved = np.empty(len(part_of), np.intp)
     for size in np.unique(sizes):
         at = starts[sizes == size]
-        moved[order[at[:, None] + np.arange(size)]] = order[rng.permutation(at)[:, None] + np.arange(size)]
+        source = order[rng.permutation(at)[:, None] + np.arange(size)]
+        if turn:
+            source = np.where(rng.random((len(at), 1)) < 0.5, source, source[:, ::-1])
+        moved[order[at[:, None] + np.arange(size)]] = source
     return moved
 
 
@@ -153,6 +222,8 @@ def models_for_effect(fit: Fit, effect: float, power: float = 0.8, level: float 
     Raises:
         EstimateError: an effect of zero, or `power` or `level` not between 0 and 1.
     """
+    if not all(isinstance(value, (int, float, np.number)) for value in (effect, power, level)):
+        raise EstimateError(f"effect {effect!r}, power {power!r}, level {level!r}", "effect", "pass numbers")
     if not (0 < power < 1 and 0 < level < 1):
         raise EstimateError(f"power {power!r}, level {level!r}", "power", "pass probabilities between 0 and 1")
     if not math.isfinite(effect) or effect == 0:
