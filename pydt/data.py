@@ -16,11 +16,31 @@ from typing import Any
 
 import numpy as np
 
+from pydt.encode import (
+    Columns,
+    array_digest,
+    as_images,
+    as_names,
+    as_path,
+    encode_columns,
+    encode_labels,
+    file_digest,
+    file_stamp,
+    hash_order,
+    npy_path,
+    open_npy,
+    renumber,
+    whole,
+)
 from pydt.errors import DataError
 from pydt.files import canonical_json, digest, write_atomic
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-_INDEX_VERSION = 1
+_INDEX_VERSION = 2
+# Images that pydt wrote itself are read and compared with their digest at the first open, up to this many bytes.
+_VERIFY_LIMIT = 1 << 30
+# What this process has compared already: (file, its size, its time of change, digest of the data set).
+_verified: set[tuple[str, int, int, str]] = set()
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +55,7 @@ class Dataset:
         classes: one name per label.
         columns: further unit columns: name -> (int64 codes (examples,), -1 meaning in no unit; names of the units).
         captions: one text per example, or None.
-        keys: what identifies an example wherever it is stored: file keys, or positions for arrays.
+        keys: what identifies an example wherever it is stored; None for arrays, whose positions then do.
         name: how reports call this data set.
     """
 
@@ -66,13 +86,13 @@ class Dataset:
     def digest(self) -> str:
         """What this data set is: the bytes of its images, labels, names, units and captions, in order."""
         if self.images is not None:
-            content = _array_digest(self.images, self.positions)
+            content = array_digest(self.images, self.positions)
         else:
             assert self.paths is not None
-            content = digest(*(_file_digest(self.paths[p]) for p in self.positions))
+            content = digest(*(file_digest(self.paths[p]) for p in self.positions))
         columns = {name: [digest(codes), list(names)] for name, (codes, names) in self.columns.items()}
         captions = None if self.captions is None else list(self.captions)
-        return digest(content, self.labels, list(self.classes), columns, captions, digest(list(self.keys or ())))
+        return digest(content, self.labels, list(self.classes), columns, captions, digest(list(self.all_keys())))
 
     # ---- making one ------------------------------------------------------------------------------------------------
 
@@ -94,39 +114,19 @@ class Dataset:
             labels: (examples,) integers or strings. Without `classes`, the distinct labels in sorted order are the
                 classes.
             classes: names of the classes; labels must then be integers in 0..len(classes)-1.
-            columns: further unit columns, name -> (examples,) integers or strings; None or -1 puts an example in no
-                unit.
+            columns: further unit columns, name -> (examples,) integers or strings; None, NaN, "" or -1 puts an example
+                in no unit.
             captions: one text per example.
             name: how reports call this data set.
 
         Raises:
             DataError: shapes, types, labels and images do not fit together; the text names the place.
         """
-        if isinstance(images, (str, os.PathLike)):
-            images = _open_npy(images)
-        array = np.asanyarray(images)
-        if array.dtype != np.uint8:
-            raise DataError(
-                f"dtype {array.dtype}, not uint8", "images", "scale to 0..255 and convert: images.astype('uint8')"
-            )
-        if array.ndim not in (3, 4) or (array.ndim == 4 and not 1 <= array.shape[3] <= 4):
-            raise DataError(
-                f"shape {array.shape}",
-                "images",
-                "give (examples, height, width) or (examples, height, width, channels)",
-            )
-        if array.ndim == 3:
-            array = array[..., np.newaxis]
-        # The core reads whole images in C order; anything else is copied once, here.
-        array = array if array.flags.c_contiguous else np.ascontiguousarray(array)
-        if 0 in array.shape:
-            raise DataError(
-                f"no pixels: shape {array.shape}", "images", "give at least one image of at least one pixel"
-            )
-        codes, names = _encode_labels(labels, classes, len(array))
+        array = as_images(images)
+        codes, names = encode_labels(labels, classes, len(array))
         return _finish(
             Dataset(
-                array, None, np.arange(len(array)), codes, names, _encode_columns(columns, len(array)), None, None, name
+                array, None, np.arange(len(array)), codes, names, encode_columns(columns, len(array)), None, None, name
             ),
             captions,
         )
@@ -146,7 +146,7 @@ class Dataset:
         Raises:
             DataError: no such folder, no classes, a class without images, or an empty file (named).
         """
-        root = Path(path)
+        root = as_path(path, "from_folder")
         if not root.is_dir():
             raise DataError("no such folder", str(root), "give a folder with one sub-folder of images per class")
         classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
@@ -179,12 +179,25 @@ class Dataset:
                 np.arange(len(paths)),
                 np.array(labels, np.int64),
                 tuple(classes),
-                _encode_columns(columns, len(paths)),
+                encode_columns(columns, len(paths)),
                 None,
                 tuple(keys),
                 root.resolve().name,
             ),
             captions,
+        )
+
+    @staticmethod
+    def from_tar(paths: Any) -> Dataset:
+        """A data set over uncompressed tar shards: not built yet.
+
+        Raises:
+            DataError: always.
+        """
+        raise DataError(
+            "reading tar shards is not built yet",
+            "from_tar",
+            "unpack them into one sub-folder per class and use Dataset.from_folder",
         )
 
     @staticmethod
@@ -197,13 +210,15 @@ class Dataset:
                 MNIST), or that yields (PIL image or uint8 array, label) pairs with images of one size.
 
         Raises:
-            DataError: the images have several sizes, or the items are not (image, label) pairs.
+            DataError: it is no data set, the images have several sizes, or the items are not (image, label) pairs.
         """
         title = name or type(dataset).__name__
+        if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+            raise DataError(f"a {title} is no data set", "from_torchvision", "give one with a length and items")
         names = getattr(dataset, "classes", None)
         if hasattr(dataset, "samples") and getattr(dataset, "root", None) is not None:
             paths = tuple(os.path.abspath(item[0]) for item in dataset.samples)
-            labels, classes = _encode_labels([item[1] for item in dataset.samples], names, len(paths))
+            labels, classes = encode_labels([item[1] for item in dataset.samples], names, len(paths))
             keys = tuple(Path(os.path.relpath(p, dataset.root)).as_posix() for p in paths)
             return _finish(Dataset(None, paths, np.arange(len(paths)), labels, classes, {}, None, keys, title), None)
         if hasattr(dataset, "data") and hasattr(dataset, "targets"):
@@ -238,11 +253,12 @@ class Dataset:
         return Dataset.from_arrays(np.stack(images_list), labels_list, names, name=title)
 
     @staticmethod
-    def concat(datasets: Sequence[Dataset], names: Sequence[str] | None = None) -> Dataset:
+    def concat(datasets: Iterable[Dataset], names: Iterable[str] | None = None) -> Dataset:
         """Several data sets as one, with the unit column `source` that says where each example comes from.
 
-        Classes of the same name are one class. Arrays of one image shape are joined in memory; files stay where they
-        are.
+        Classes of the same name are one class, units of the same name in a column that all parts have are one unit.
+        Columns and captions that only some parts have are left out, and an earlier column `source` is replaced. Arrays
+        of one image shape are joined in memory; files stay where they are.
 
         Args:
             datasets: at least one, all of raw images of one shape or all of encoded files.
@@ -251,30 +267,34 @@ class Dataset:
         Raises:
             DataError: kinds or shapes differ, or two data sets would have the same name.
         """
-        if not datasets:
-            raise DataError("nothing to join", "concat", "give at least one data set")
-        titles = tuple(names) if names is not None else tuple(d.name for d in datasets)
-        if len(titles) != len(datasets) or len(set(titles)) != len(titles):
+        if isinstance(datasets, Dataset) or not isinstance(datasets, Iterable):
+            raise DataError(f"{datasets!r} is no list of data sets", "concat", "give a list: concat([a, b])")
+        parts = list(datasets)
+        stranger = next((part for part in parts if not isinstance(part, Dataset)), None)
+        if not parts or stranger is not None:
+            what = "nothing to join" if not parts else f"a {type(stranger).__name__} among the data sets"
+            raise DataError(what, "concat", "give at least one data set, and data sets only")
+        titles = tuple(d.name for d in parts) if names is None else as_names(names, "names")
+        if len(titles) != len(parts) or len(set(titles)) != len(titles):
             raise DataError(f"names {list(titles)}", "concat", "give one distinct name per data set: names=[...]")
-        shapes = {None if d.images is None else d.images.shape[1:] for d in datasets}
+        shapes = {None if d.images is None else d.images.shape[1:] for d in parts}
         if len(shapes) > 1:
             raise DataError(
                 f"image shapes differ: {sorted(map(str, shapes))}", "concat", "bring all sources to one shape first"
             )
-        classes = tuple(dict.fromkeys(c for d in datasets for c in d.classes))
-        number = {c: i for i, c in enumerate(classes)}
-        labels = np.concatenate([np.array([number[c] for c in d.classes], np.int64)[d.labels] for d in datasets])
-        source = np.repeat(np.arange(len(datasets)), [len(d) for d in datasets])
-        columns: dict[str, tuple[np.ndarray, tuple[str, ...]]] = {"source": (source, titles)}
+        labels, classes = _join([(d.labels, d.classes) for d in parts])
+        shared = [name for name in parts[0].columns if all(name in d.columns for d in parts)]
+        columns: Columns = {name: _join([d.columns[name] for d in parts]) for name in shared}
+        columns["source"] = (np.repeat(np.arange(len(parts)), [len(d) for d in parts]), titles)
         captions = None
-        if all(d.captions is not None for d in datasets):
-            captions = tuple(text for d in datasets for text in d.captions or ())
+        if all(d.captions is not None for d in parts):
+            captions = tuple(text for d in parts for text in d.captions or ())
         images, paths = None, None
-        if datasets[0].images is not None:
-            images = np.concatenate([d.images[d.positions] for d in datasets if d.images is not None])
+        if parts[0].images is not None:
+            images = np.concatenate([d.images[d.positions] for d in parts if d.images is not None])
         else:
-            paths = tuple(d.paths[p] for d in datasets if d.paths is not None for p in d.positions)
-        keys = tuple(f"{title}/{key}" for title, d in zip(titles, datasets, strict=True) for key in d.all_keys())
+            paths = tuple(d.paths[p] for d in parts if d.paths is not None for p in d.positions)
+        keys = tuple(f"{title}/{key}" for title, d in zip(titles, parts, strict=True) for key in d.all_keys())
         return Dataset(
             images, paths, np.arange(len(labels)), labels, classes, columns, captions, keys, " + ".join(titles)
         )
@@ -282,9 +302,13 @@ class Dataset:
     def sample(self, n: int, seed: int = 0) -> Dataset:
         """A random subset of n examples, in the original order; the subset of n lies inside that of any larger n.
 
+        Classes and units of which nothing was drawn are gone from it, and the others are numbered anew.
+
         Raises:
-            DataError: n is not within 1..len(self).
+            DataError: n is not a whole number within 1..len(self), or the seed is not a whole number.
         """
+        seed = whole(seed, "seed", "sample")
+        n = whole(n, "n", "sample")
         if not 1 <= n <= len(self):
             raise DataError(f"a sample of {n} of {len(self)} examples", "sample", f"ask for 1 to {len(self)}")
         return self._take(np.sort(np.argsort(hash_order(self.all_keys(), f"sample {seed}"), kind="stable")[:n]))
@@ -304,29 +328,34 @@ class Dataset:
 
         from safetensors.numpy import save
 
-        root = Path(folder)
+        root = as_path(folder, "save")
+        positions, keys = self.positions, self.keys
         meta: dict[str, Any] = {
             "version": _INDEX_VERSION,
             "classes": self.classes,
             "captions": self.captions,
-            "keys": self.keys,
             "name": self.name,
             "columns": {name: names for name, (_, names) in self.columns.items()},
             "digest": self.digest,
         }
-        positions = self.positions
         if self.images is not None:
-            mapped = _npy_path(self.images)
+            mapped = npy_path(self.images)
             if mapped is None:
                 buffer = io.BytesIO()
-                np.save(buffer, np.ascontiguousarray(self.images[self.positions]), allow_pickle=False)
+                np.save(buffer, np.ascontiguousarray(self.images[positions]), allow_pickle=False)
                 write_atomic(root / "images.npy", buffer.getbuffer())
-                positions, mapped = np.arange(len(self)), "images.npy"
-            meta["images"] = mapped
+                mapped, first = "images.npy", np.arange(len(self))
+                # The new places of the examples are not what they were known by.
+                if keys is None and not np.array_equal(positions, first):
+                    keys = self.all_keys()
+                positions = first
+            meta["images"], meta["stamp"] = mapped, file_stamp(root / mapped)
         else:
             meta["paths"] = self.paths
+        meta["keys"] = keys
         tensors = {"labels": self.labels, "positions": positions.astype(np.int64)}
         tensors.update({f"column {name}": codes for name, (codes, _) in self.columns.items()})
+        meta["checksum"] = _checksum(meta, tensors)
         write_atomic(root / "index.safetensors", save(tensors, {"pydt": canonical_json(meta)}))
         return Dataset.open(root)
 
@@ -334,71 +363,19 @@ class Dataset:
     def open(path: str | os.PathLike[str]) -> Dataset:
         """Open a folder written by `save`.
 
+        The index is always compared with its checksum. Images that pydt wrote itself are read and compared with the
+        digest once per process, up to 1 GiB; larger ones, and `.npy` files of the user's, only when their size or time
+        of change is not what it was when the index was written.
+
         Raises:
-            DataError: the index is missing, damaged or of a newer version, or its images are gone.
+            DataError: the index or the images are missing or damaged, or the index is of another version.
         """
-        import json
-
-        from safetensors import SafetensorError, safe_open
-
-        root = Path(path)
-        index = root / "index.safetensors"
-        if not index.is_file():
-            raise DataError(
-                "no data set here (index.safetensors is missing)", str(root), "write one with Dataset.save(folder)"
-            )
-        try:
-            with safe_open(str(index), "numpy") as file:
-                meta = json.loads((file.metadata() or {})["pydt"])
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-            if meta["version"] > _INDEX_VERSION:
-                raise DataError(f"index of version {meta['version']}", str(index), "open it with a newer pydt")
-            images, paths = None, None
-            if "images" in meta:
-                images = _open_npy(root / meta["images"])
-                images = images[..., np.newaxis] if images.ndim == 3 else images
-            else:
-                paths = tuple(meta["paths"])
-            stored = len(images) if images is not None else len(paths or ())
-            labels, positions = tensors["labels"], tensors["positions"]
-            columns = {name: (tensors[f"column {name}"], tuple(names)) for name, names in meta["columns"].items()}
-            wrong = (
-                len(labels) != len(positions)
-                or not len(labels)
-                or labels.min() < 0
-                or labels.max() >= len(meta["classes"])
-                or positions.min() < 0
-                or positions.max() >= stored
-                or any(len(codes) != len(labels) for codes, _ in columns.values())
-            )
-            if wrong:
-                raise DataError(
-                    "labels, positions and images do not fit together", str(index), "write it again with save"
-                )
-        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-            raise DataError(f"damaged index ({error})", str(index), "write it again with Dataset.save") from error
-        captions = None if meta["captions"] is None else tuple(meta["captions"])
-        keys = None if meta["keys"] is None else tuple(meta["keys"])
-        opened = Dataset(
-            images,
-            paths,
-            positions,
-            labels,
-            tuple(meta["classes"]),
-            columns,
-            captions,
-            keys,
-            meta["name"],
-            str(root.resolve()),
-        )
-        # What the writer hashed is taken as said: re-reading every byte at each open would cost more than a short
-        # training.
-        opened.__dict__["digest"] = meta["digest"]
-        return opened
+        return _open(str(as_path(path, "Dataset.open")), None)
 
     def __reduce__(self) -> Any:
-        if self.folder is not None:
-            return Dataset.open, (self.folder,)
+        if self._filed:
+            # What this process has compared need not be read again by every worker.
+            return _open, (self.folder, self.__dict__["stamp"])
         return super().__reduce__()
 
     # ---- asking it -------------------------------------------------------------------------------------------------
@@ -419,7 +396,7 @@ class Dataset:
             return self.labels, self.classes
         if by == "example":
             return np.arange(len(self)), self.all_keys()
-        if by not in self.columns:
+        if not isinstance(by, str) or by not in self.columns:
             known = ", ".join(["class", "example", *self.columns])
             raise DataError(f"no unit column {by!r}", self.name, f"choose one of: {known}")
         return self.columns[by]
@@ -444,23 +421,31 @@ class Dataset:
         """What identifies each example, in order."""
         return self.keys if self.keys is not None else tuple(map(str, self.positions.tolist()))
 
+    @property
+    def _filed(self) -> bool:
+        """Whether its folder holds just this: dataclasses.replace keeps the folder, but not what `_open` noted."""
+        return self.folder is not None and "stamp" in self.__dict__
+
     def _take(self, chosen: np.ndarray) -> Dataset:
+        keys = self.all_keys()
+        labels, classes = renumber(self.labels[chosen], self.classes)
         return replace(
             self,
             positions=self.positions[chosen],
-            labels=self.labels[chosen],
+            labels=labels,
+            classes=classes,
             folder=None,
-            columns={name: (codes[chosen], names) for name, (codes, names) in self.columns.items()},
+            columns={name: renumber(codes[chosen], names) for name, (codes, names) in self.columns.items()},
             captions=None if self.captions is None else tuple(self.captions[i] for i in chosen),
-            keys=None if self.keys is None else tuple(self.keys[i] for i in chosen),
+            keys=tuple(keys[i] for i in chosen),
         )
 
 
 def spool(dataset: Dataset, folder: str | os.PathLike[str]) -> Dataset:
     """The same data set backed by files: itself if it already is, else saved (once) as `folder`/<digest>."""
-    if dataset.folder is not None:
+    if dataset._filed:
         return dataset
-    place = Path(folder) / dataset.digest
+    place = as_path(folder, "spool") / dataset.digest
     return Dataset.open(place) if (place / "index.safetensors").is_file() else dataset.save(place)
 
 
@@ -469,9 +454,10 @@ def spool(dataset: Dataset, folder: str | os.PathLike[str]) -> Dataset:
 
 def _finish(dataset: Dataset, captions: Sequence[str] | None) -> Dataset:
     if captions is not None:
-        if len(captions) != len(dataset):
-            raise DataError(f"{len(captions)} captions for {len(dataset)} images", "captions", "give one per image")
-        dataset = replace(dataset, captions=tuple(str(text) for text in captions))
+        texts = as_names(captions, "captions")
+        if len(texts) != len(dataset):
+            raise DataError(f"{len(texts)} captions for {len(dataset)} images", "captions", "give one per image")
+        dataset = replace(dataset, captions=texts)
     present = np.bincount(dataset.labels, minlength=len(dataset.classes))
     if (present == 0).any():
         missing = [dataset.classes[i] for i in np.flatnonzero(present == 0)[:5]]
@@ -481,102 +467,98 @@ def _finish(dataset: Dataset, captions: Sequence[str] | None) -> Dataset:
     return dataset
 
 
-def _encode(values: Any, what: str, length: int) -> np.ndarray:
-    array = np.asarray(values.cpu() if hasattr(values, "cpu") else values)
-    if array.dtype == object:
-        array = np.array(["" if v is None else str(v) for v in array.ravel()]) if array.ndim == 1 else array
-    if array.ndim != 1 or len(array) != length:
-        raise DataError(f"shape {array.shape} for {length} images", what, "give exactly one per image")
-    if array.dtype.kind == "f":
-        if not np.isfinite(array).all() or (array != np.round(array)).any():
-            raise DataError("not whole numbers", what, "give integers or strings")
-        array = array.astype(np.int64)
-    if array.dtype.kind not in "biuUS":
-        raise DataError(f"dtype {array.dtype}", what, "give integers or strings")
-    return array.astype(str) if array.dtype.kind == "S" else array
+def _join(parts: list[tuple[np.ndarray, tuple[str, ...]]]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Partitions one after the other as one, in which equal names are one unit; -1 stays -1."""
+    names = tuple(dict.fromkeys(name for _, own in parts for name in own))
+    number = {name: i for i, name in enumerate(names)}
+    # The last place of each table serves the code -1.
+    return np.concatenate([np.array([*(number[n] for n in own), -1], np.int64)[codes] for codes, own in parts]), names
 
 
-def _encode_labels(labels: Any, classes: Sequence[str] | None, length: int) -> tuple[np.ndarray, tuple[str, ...]]:
-    array = _encode(labels, "labels", length)
-    if classes is None:
-        distinct, codes = np.unique(array, return_inverse=True)
-        return codes.astype(np.int64), tuple(str(v) for v in distinct)
-    names = tuple(str(c) for c in classes)
-    if len(set(names)) != len(names):
-        raise DataError("the same name twice", "classes", "give every class a name of its own")
-    if array.dtype.kind == "U":
-        number = {name: i for i, name in enumerate(names)}
-        unknown = next((v for v in array.tolist() if v not in number), None)
-        if unknown is not None:
-            raise DataError(f"label {unknown!r} is not among the classes", "labels", "add it to classes")
-        return np.array([number[v] for v in array.tolist()], np.int64), names
-    wrong = np.flatnonzero((array < 0) | (array >= len(names)))
-    if len(wrong):
+def _checksum(meta: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
+    """Over everything an index says, so that a flipped bit in it is noticed."""
+    said = {key: value for key, value in meta.items() if key != "checksum"}
+    return digest(said, *(part for name in sorted(tensors) for part in (name, tensors[name])))
+
+
+def _open(folder: str, seen: tuple[int, int] | None) -> Dataset:
+    """`Dataset.open`; `seen` is the stamp of images that another process has compared already."""
+    import json
+
+    from safetensors import SafetensorError, safe_open
+
+    root = Path(folder)
+    index = root / "index.safetensors"
+    if not index.is_file():
         raise DataError(
-            f"label {array[wrong[0]]} at position {wrong[0]} with {len(names)} classes",
-            "labels",
-            f"use 0..{len(names) - 1}",
+            "no data set here (index.safetensors is missing)", str(root), "write one with Dataset.save(folder)"
         )
-    return array.astype(np.int64), names
-
-
-def _encode_columns(columns: Mapping[str, Any] | None, length: int) -> dict[str, tuple[np.ndarray, tuple[str, ...]]]:
-    encoded: dict[str, tuple[np.ndarray, tuple[str, ...]]] = {}
-    for name, values in (columns or {}).items():
-        if name in ("class", "example"):
-            raise DataError(f"column name {name!r} is taken", "columns", "choose another")
-        array = _encode(values, f"column {name!r}", length)
-        outside = array == "" if array.dtype.kind == "U" else array == -1
-        distinct, codes = np.unique(array[~outside], return_inverse=True)
-        full = np.full(length, -1, np.int64)
-        full[~outside] = codes
-        encoded[name] = (full, tuple(str(v) for v in distinct))
-    return encoded
-
-
-def _open_npy(path: str | os.PathLike[str]) -> np.ndarray:
+    mend = f"delete {root} and write it again with Dataset.save; a run or the sample does so by itself"
+    images, paths, stamp = None, None, None
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot be mapped as .npy ({error})", str(path), "write it with numpy.save") from error
-
-
-def _npy_path(images: np.ndarray) -> str | None:
-    """The `.npy` file of which `images` is the whole memory map, possibly with a channel axis added; else None."""
-    base: Any = images
-    while isinstance(base, np.ndarray) and not (isinstance(base, np.memmap) and not isinstance(base.base, np.memmap)):
-        base = base.base
-    if not isinstance(base, np.memmap) or base.filename is None or not str(base.filename).endswith(".npy"):
-        return None
-    return os.path.abspath(str(base.filename)) if base.size == images.size and len(base) == len(images) else None
-
-
-def _array_digest(images: np.ndarray, positions: np.ndarray) -> str:
-    # Hashed in slices, so that a memory map of any size passes through a few megabytes of memory.
-    step = max(1, (8 << 20) // max(1, int(np.prod(images.shape[1:]))))
-    slices: Iterable[np.ndarray] = (images[positions[i : i + step]] for i in range(0, len(positions), step))
-    return digest(list(images.shape[1:]), *(digest(piece) for piece in slices))
-
-
-def _file_digest(path: str) -> str:
-    import hashlib
-
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(
-            f"cannot be read ({error.strerror})", path, "restore the file, or index the folder again"
-        ) from error
-
-
-def hash_order(keys: Sequence[str], salt: str) -> np.ndarray:
-    """64 bits per key, the same on every machine: uint64 (keys,). Sorting by them is a shuffle that no seed can
-    change.
-    """
-    import hashlib
-
-    return np.array(
-        [int.from_bytes(hashlib.blake2b(f"{salt}\0{key}".encode(), digest_size=8).digest(), "little") for key in keys],
-        np.uint64,
+        with safe_open(str(index), "numpy") as file:
+            meta = json.loads((file.metadata() or {})["pydt"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+        if meta["version"] != _INDEX_VERSION:
+            newer = meta["version"] > _INDEX_VERSION
+            raise DataError(
+                f"index of version {meta['version']}", str(index), "open it with a newer pydt" if newer else mend
+            )
+        if meta["checksum"] != _checksum(meta, tensors):
+            raise DataError("damaged index (its bytes are not those that were written)", str(index), mend)
+        if "images" in meta:
+            images = open_npy(root / meta["images"])
+            stamp = file_stamp(root / meta["images"])
+        else:
+            paths = tuple(meta["paths"])
+        columns = {name: (tensors[f"column {name}"], tuple(names)) for name, names in meta["columns"].items()}
+        labels, positions = tensors["labels"], tensors["positions"]
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        raise DataError(f"damaged index ({error})", str(index), mend) from error
+    if images is not None:
+        images = images[..., np.newaxis] if images.ndim == 3 else images
+        if images.dtype != np.uint8 or images.ndim != 4:
+            raise DataError(
+                f"images of dtype {images.dtype}, shape {images.shape}, not uint8 of 3 or 4 dimensions",
+                str(root / meta["images"]),
+                "restore the file, or index it again",
+            )
+    stored = len(images) if images is not None else len(paths or ())
+    fits = (
+        0 < len(labels) == len(positions)
+        and 0 <= labels.min() <= labels.max() < len(meta["classes"])
+        and 0 <= positions.min() <= positions.max() < stored
+        and all(len(codes) == len(labels) for codes, _ in columns.values())
     )
+    if not fits:
+        raise DataError("labels, positions and images do not fit together", str(index), mend)
+    opened = Dataset(
+        images,
+        paths,
+        positions,
+        labels,
+        tuple(meta["classes"]),
+        columns,
+        None if meta["captions"] is None else tuple(meta["captions"]),
+        None if meta["keys"] is None else tuple(meta["keys"]),
+        meta["name"],
+        str(root.resolve()),
+    )
+    if images is not None and stamp is not None:
+        file, own = root.resolve() / meta["images"], meta["images"] == "images.npy"
+        compared = (str(file), *stamp, meta["digest"])
+        trusted = seen is not None and stamp == tuple(seen)
+        if seen is None and stamp == tuple(meta["stamp"]):
+            trusted = not (own and stamp[0] <= _VERIFY_LIMIT)
+        if not trusted and compared not in _verified and opened.digest != meta["digest"]:
+            raise DataError(
+                "its pixels are not those that were indexed (damaged or changed)",
+                str(file),
+                mend if own else "restore the file, or index it again: Dataset.from_arrays(path, labels).save(folder)",
+            )
+        _verified.add(compared)
+    opened.__dict__["stamp"] = stamp
+    # Where nothing was compared, what the writer hashed is taken as said: re-reading every byte at each open would cost
+    # more than a short training.
+    opened.__dict__["digest"] = meta["digest"]
+    return opened

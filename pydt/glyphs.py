@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from pydt.data import Dataset
+from pydt.encode import whole
 from pydt.errors import DataError, PydtError
 from pydt.files import digest
 from pydt.target import Target
@@ -65,12 +66,12 @@ def source(script: str = "alphanumerics", each: int = 96, seed: int = 0) -> Data
         a Dataset of uint8 images (characters x each, 28, 28, 1), white on black; kept in the user's cache folder.
 
     Raises:
-        DataError: no such script.
+        DataError: no such script, or each or seed is no whole number.
     """
-    if script not in SCRIPTS:
+    if not isinstance(script, str) or script not in SCRIPTS:
         raise DataError(f"no script {script!r}", "glyphs.source", f"choose one of: {', '.join(SCRIPTS)}")
-    if each < 1:
-        raise DataError(f"{each} images per character", "glyphs.source", "ask for at least one")
+    each = whole(each, "each", "glyphs.source", 1)
+    seed = whole(seed, "seed", "glyphs.source", 0, 2**64 - 1)
     import matplotlib
 
     key = digest("glyphs", _VERSION, matplotlib.__version__, SCRIPTS[script], each, seed, list(_FACES))

@@ -8,7 +8,7 @@ shuffles within a window only.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ import torch
 
 from pydt import _core
 from pydt.data import Dataset
+from pydt.encode import whole
 from pydt.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 # Lowest bytes of the streams of random numbers, above the epoch shifted by 8; 1 and 2 are the core's order and
 # augmentation.
 _AREA_STREAM, _PLACE_STREAM, _ASPECT_STREAM = 3, 4, 5
+_MOST_SEED, _MOST_EPOCH = 2**64 - 1, 2**55 - 1
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Augment:
     Attributes:
         crop_pad: raw images, training: pad by this many black pixels and crop back at a random place.
         flip: training: mirror left-right with probability 1/2.
-        mean, std: per channel, of pixels scaled to 0..1; one value serves all channels.
+        mean, std: per channel, of pixels scaled to 0..1; one value, or a number alone, serves all channels.
         size: encoded images: side in pixels of what the network sees; training takes a random resized crop (area 0.08
             to 1, aspect 3/4 to 4/3), evaluation resizes the short side to size * 256 / 224 and crops the centre.
     """
@@ -46,10 +48,18 @@ class Augment:
     size: int = 224
 
     def __post_init__(self) -> None:
-        if self.crop_pad < 0 or self.size < 1:
-            raise ConfigError(
-                f"crop_pad {self.crop_pad}, size {self.size}", "Augment", "use crop_pad >= 0 and size >= 1"
-            )
+        # Brought to one form, so that settings which mean the same are equal and have one digest.
+        fixed = {
+            "crop_pad": whole(self.crop_pad, "crop_pad", "Augment", 0, 1 << 16, ConfigError),
+            "size": whole(self.size, "size", "Augment", 1, 1 << 16, ConfigError),
+            "mean": _numbers(self.mean, "mean"),
+            "std": _numbers(self.std, "std"),
+            "flip": bool(self.flip),
+        }
+        if not isinstance(self.flip, (bool, np.bool_)):
+            raise ConfigError(f"flip {self.flip!r}", "Augment", "use True or False")
+        for name, value in fixed.items():
+            object.__setattr__(self, name, value)
         if not all(np.isfinite(self.mean)) or not all(s > 0 and np.isfinite(s) for s in self.std):
             raise ConfigError(
                 f"mean {self.mean}, std {self.std}", "Augment", "give finite means and positive deviations"
@@ -69,6 +79,16 @@ class Augment:
         )
 
 
+def _numbers(values: Any, name: str) -> tuple[float, ...]:
+    try:
+        given = np.asarray(values)
+        if given.ndim < 2 and given.size and given.dtype.kind in "iuf":
+            return tuple(given.astype(float).reshape(-1).tolist())
+    except (TypeError, ValueError):
+        pass
+    raise ConfigError(f"{name} {values!r}", "Augment", f"give one number, or one a channel: {name}=(0.5, 0.5, 0.5)")
+
+
 @dataclass(frozen=True)
 class Batch:
     """images float32 (B, C, H, W) on the loader's device; labels int64 (B,) there; index int64 (B,) on the CPU:
@@ -85,7 +105,7 @@ class Loader:
 
     Args:
         dataset: what to read.
-        keep: bool (examples,) mask, or int64 ids; all examples by default.
+        keep: bool (examples,) mask, or distinct int64 ids; all examples by default.
         batch_size: over all ranks together; rank r takes every world-th example of each batch, from the r-th on.
         train: shuffle and augment; otherwise ids in ascending order (or as given), centre crop, no flip.
         augment: see `Augment`.
@@ -95,8 +115,9 @@ class Loader:
         channels_last: the memory format of the images.
 
     Raises:
-        DataError: nothing is kept, an id is out of range, or (while iterating) an image cannot be decoded: it is named.
-        ConfigError: batch size, rank or world cannot be meant.
+        DataError: nothing is kept, an id is out of range or given twice, or (while iterating) an image cannot be
+            decoded: it is named.
+        ConfigError: batch size, rank, world, seed, epoch or device cannot be meant.
     """
 
     def __init__(
@@ -113,35 +134,50 @@ class Loader:
         device: str | torch.device = "cpu",
         channels_last: bool = False,
     ) -> None:
-        if batch_size < 1 or world < 1 or not 0 <= rank < world or epoch < 0 or seed < 0:
-            raise ConfigError(
-                f"batch_size {batch_size}, rank {rank} of {world}, epoch {epoch}, seed {seed}",
-                "Loader",
-                "use batch_size >= 1, 0 <= rank < world, and no negative epoch or seed",
-            )
-        self.dataset, self.batch_size, self.train, self.seed = dataset, batch_size, train, seed
+        if not isinstance(dataset, Dataset):
+            raise DataError(f"a {type(dataset).__name__} is no data set", "Loader", "give a pydt.Dataset")
+        if not isinstance(augment, (Augment, type(None))):
+            raise ConfigError(f"augment is a {type(augment).__name__}", "Loader", "give augment=Augment(...)")
+        self.dataset, self.train, self.channels_last = dataset, train, channels_last
         self.augment = augment or Augment()
-        self.rank, self.world, self.channels_last = rank, world, channels_last
-        self.device = torch.device(device)
+        self.batch_size = whole(batch_size, "batch_size", "Loader", 1, None, ConfigError)
+        self.seed = whole(seed, "seed", "Loader", 0, _MOST_SEED, ConfigError)
+        self.world = whole(world, "world", "Loader", 1, None, ConfigError)
+        self.rank = whole(rank, "rank", "Loader", 0, self.world - 1, ConfigError)
+        self.device = _device(device)
         self.ids = kept_ids(dataset, keep)
-        self._epoch, self._position, self._start = epoch, 0, 0
         self._pipelines: dict[bool, _Encoded] = {}
+        self.set_epoch(epoch)
 
     def __len__(self) -> int:
         """Batches of a whole epoch."""
         return -(-len(self.ids) // self.batch_size)
 
     def set_epoch(self, epoch: int) -> None:
-        """Start the given epoch at its first batch."""
-        self._epoch, self._position, self._start = epoch, 0, 0
+        """Start the given epoch at its first batch.
+
+        Raises:
+            ConfigError: it is negative or no whole number.
+        """
+        self._epoch = whole(epoch, "epoch", "Loader", 0, _MOST_EPOCH, ConfigError)
+        self._position = self._start = 0
 
     def state_dict(self) -> dict[str, int]:
         """Where the loader stands: seed, epoch, and batches already delivered of that epoch."""
         return {"seed": self.seed, "epoch": self._epoch, "position": self._position}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue at a saved place: the next iteration delivers exactly the batches that were still to come."""
-        self.seed, self._epoch, self._start = state["seed"], state["epoch"], state["position"]
+        """Continue at a saved place: the next iteration delivers exactly the batches that were still to come.
+
+        Raises:
+            ConfigError: it is not what `state_dict` returns.
+        """
+        limits = {"seed": _MOST_SEED, "epoch": _MOST_EPOCH, "position": len(self)}
+        if not isinstance(state, Mapping) or set(state) != set(limits):
+            raise ConfigError(f"state {state!r}", "load_state_dict", "give what Loader.state_dict() returned")
+        self.seed, self._epoch, self._start = (
+            whole(state[name], name, "load_state_dict", 0, most, ConfigError) for name, most in limits.items()
+        )
         self._position = self._start
 
     def __iter__(self) -> Iterator[Batch]:
@@ -204,7 +240,10 @@ def kept_ids(dataset: Dataset, keep: Any) -> np.ndarray:
     """The example ids (int64) that a bool mask or a list of ids keeps; refuses what selects nothing or does not fit."""
     if keep is None:
         return np.arange(len(dataset))
-    array = np.asarray(keep)
+    try:
+        array = np.asarray(keep.detach().cpu() if hasattr(keep, "detach") else keep)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"no array ({error})", "keep", "give a bool mask or a list of example ids") from error
     if array.dtype == bool:
         if array.shape != (len(dataset),):
             raise DataError(
@@ -221,7 +260,26 @@ def kept_ids(dataset: Dataset, keep: Any) -> np.ndarray:
     wrong = array[(array < 0) | (array >= len(dataset))]
     if len(wrong):
         raise DataError(f"example id {wrong[0]} of {len(dataset)} examples", "keep", f"use ids 0..{len(dataset) - 1}")
+    times = np.bincount(array)
+    if times.max() > 1:
+        mask = len(array) == len(dataset) and len(times) <= 2
+        raise DataError(
+            f"example id {times.argmax()} is given {times.max()} times",
+            "keep",
+            "it looks like a 0/1 mask: pass bool, keep.astype(bool)" if mask else "give every id once",
+        )
     return array
+
+
+def _device(device: str | torch.device) -> torch.device:
+    mend = 'use "cpu", "cuda" or "cuda:1"'
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(f"device {device!r}", "Loader", mend) from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("no CUDA device is usable here", f"Loader, device {device!r}", 'use device="cpu"')
+    return found
 
 
 def _uniform(bits: np.ndarray, shift: int, width: int) -> np.ndarray:

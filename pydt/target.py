@@ -7,17 +7,23 @@ them.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
-from pydt.data import Dataset, hash_order, spool
+from pydt.data import Dataset, spool
+from pydt.encode import hash_order, whole
 from pydt.errors import DataError
 from pydt.files import digest
 
 HALVES = ("score", "report")
+# Beyond so many images or bytes of pixels, train and test are not compared image by image.
+_COMPARE_IMAGES, _COMPARE_BYTES = 200_000, 4 << 30
+# Pairs of digests that this process has found to share nothing: a target is built again for each store it enters.
+_apart: set[tuple[str, str]] = set()
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,12 +33,15 @@ class Target:
     Args:
         train: the labelled examples from which few-shot draws and validation come.
         test: a test set of its own, split into the score and the report half; without one, `train` is split four ways.
+            It must share no example with `train`: raw images are compared up to 200,000 images and 4 GiB, encoded ones
+            by path.
         metric: "top-1" (every example counts the same) or "mean per class" (every class does).
         pool, validation: how many examples of `train` go there; by default 2/9 and 1/9 of it, or with a test set all
             but 1/9, and 1/9.
 
     Raises:
-        DataError: train and test differ in classes or shape, a class is missing, or a part would be empty.
+        DataError: train and test differ in classes or shape or share examples, there is one class only, pool or
+            validation is no whole number, or a part would be empty.
     """
 
     train: Dataset
@@ -46,6 +55,12 @@ class Target:
             raise DataError("metric 'auroc' is not built yet", "Target", 'use "top-1" or "mean per class"')
         if self.metric not in ("top-1", "mean per class"):
             raise DataError(f"metric {self.metric!r}", "Target", 'choose "top-1" or "mean per class"')
+        for name, data in (("train", self.train), ("test", self.test)):
+            if not (isinstance(data, Dataset) or (name == "test" and data is None)):
+                raise DataError(f"{name} is a {type(data).__name__}", "Target", f"give {name}=Dataset.from_arrays(...)")
+        for name in ("pool", "validation"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, whole(getattr(self, name), name, "Target"))
         classes = self.train.classes
         if len(classes) < 2:
             raise DataError(
@@ -60,6 +75,7 @@ class Target:
                 self.test.images is not None and self.test.images.shape[1:] != self.train.images.shape[1:]  # type: ignore[union-attr]
             ):
                 raise DataError("train and test images have different shapes", "Target", "bring both to one shape")
+            _refuse_shared(self.train, self.test)
         for part in ("pool", *HALVES):
             if not len(self.split[part]):
                 raise DataError(f"the {part} part has no example", self.train.name, "give more target examples")
@@ -139,3 +155,33 @@ def _stratified_order(dataset: Dataset) -> np.ndarray:
     quantile = np.empty(len(dataset))
     quantile[by_class] = (rank + 0.5) / np.repeat(counts, counts)
     return np.lexsort((hashed, quantile))
+
+
+def _refuse_shared(train: Dataset, test: Dataset) -> None:
+    """Raise where an image that few-shot draws may learn from would also be judged."""
+    pair = (train.digest, test.digest)
+    if pair in _apart:
+        return
+    mend = "leave them out of the test set, or give the images once and let Target(train=...) split them"
+    if pair[0] == pair[1]:
+        raise DataError("train and test are the same examples", "Target", mend)
+    learned = set(_identities(train, test))
+    shared = [i for i, identity in enumerate(_identities(test, train)) if identity in learned] if learned else []
+    if shared:
+        raise DataError(
+            f"{len(shared)} of {len(test)} test examples are in train too, the first is {test.all_keys()[shared[0]]!r} "
+            f"at position {shared[0]}",
+            "Target",
+            mend,
+        )
+    _apart.add(pair)
+
+
+def _identities(dataset: Dataset, other: Dataset) -> list[bytes]:
+    """What tells each image from all others: a hash of its pixels, or its path; nothing where that would take long."""
+    if dataset.images is None:
+        return [os.fsencode(os.path.realpath((dataset.paths or ())[p])) for p in dataset.positions]
+    count = len(dataset) + len(other)
+    if count > _COMPARE_IMAGES or count * int(np.prod(dataset.images.shape[1:])) > _COMPARE_BYTES:
+        return []
+    return [hashlib.blake2b(dataset.images[p].tobytes(), digest_size=16).digest() for p in dataset.positions]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,117 @@ def test_in_memory_subsets_are_spooled_once(tmp_path: Path, source: Dataset) -> 
     assert spool(first, tmp_path / "elsewhere") is first
 
 
+def test_a_saved_subset_is_the_subset(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (200, 4, 4), np.uint8)
+    np.save(tmp_path / "mapped.npy", images)
+    for place in (images, tmp_path / "mapped.npy"):
+        subset = Dataset.from_arrays(place, np.arange(200) % 4).sample(90)
+        saved = subset.save(tmp_path / "saved")
+        fresh = replace(saved, name=saved.name)
+        assert fresh.digest == saved.digest == subset.digest, "what is written has the digest it claims"
+        assert saved.all_keys() == subset.all_keys()
+        assert saved.sample(50).all_keys() == subset.sample(50).all_keys()
+        assert saved.sample(50).digest == subset.sample(50).digest
+        target = Target(subset)
+        spooled = target.spool(tmp_path / "spooled")
+        assert spooled.train.folder is not None
+        assert spooled.digest == target.digest
+        for part, positions in target.split.items():
+            assert np.array_equal(spooled.split[part], positions), part
+
+
+def test_a_changed_copy_of_a_saved_set_does_not_travel_as_the_saved_one(tmp_path: Path, source: Dataset) -> None:
+    saved = source.save(tmp_path / "saved")
+    changed = replace(saved, labels=saved.labels[::-1].copy())
+    for copy in (pickle.loads(pickle.dumps(changed)), spool(changed, tmp_path / "spooled")):
+        assert copy.labels.tolist() == changed.labels.tolist()
+        assert copy.digest == changed.digest != source.digest
+
+
+def views_of_another_content(file: Path) -> dict[str, np.ndarray]:
+    """Memory maps of a .npy file whose pixels are not those that opening the file as uint8 would show."""
+    np.save(file, np.arange(6 * 4 * 4, dtype=np.uint8).reshape(6, 4, 4))
+    private = np.load(file, mmap_mode="c")
+    private[0] = 9
+    offset = np.memmap(file, np.uint8, "r", offset=64, shape=(6, 4, 4))
+    views = {"reshaped": np.load(file, mmap_mode="r").reshape(6, 2, 8), "private": private, "by hand": offset}
+    signed = file.with_name("signed.npy")
+    np.save(signed, np.arange(6 * 4 * 4, dtype=np.int8).reshape(6, 4, 4))
+    return views | {"signed": np.load(signed, mmap_mode="r").view(np.uint8)}
+
+
+@pytest.mark.parametrize("view", ["reshaped", "private", "by hand", "signed"])
+def test_only_a_whole_and_faithful_map_is_kept_as_a_path(tmp_path: Path, view: str) -> None:
+    images = views_of_another_content(tmp_path / "images.npy")[view]
+    dataset = Dataset.from_arrays(images, [0, 1, 0, 1, 0, 1])
+    saved = dataset.save(tmp_path / "index")
+    assert saved.images is not None
+    assert np.array_equal(saved.images[..., 0], images)
+    assert replace(saved, name="").digest == dataset.digest
+
+
+def flip(path: Path, position: int = -1) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_flipped_bit_is_noticed_wherever_it_is(tmp_path: Path, source: Dataset) -> None:
+    saved = source.save(tmp_path)
+    index = tmp_path / "index.safetensors"
+    whole = index.read_bytes()
+    start = 8 + int.from_bytes(whole[:8], "little")
+    for position in (whole.index(b"blobs"), whole.index(b"c0"), start + 3, (start + len(whole)) // 2, len(whole) - 1):
+        flip(index, position)
+        with pytest.raises(DataError, match=r"index\.safetensors.*damaged") as caught:
+            Dataset.open(tmp_path)
+        assert "write it again" in str(caught.value)
+        index.write_bytes(whole)
+    packed = pickle.dumps(saved)
+    flip(tmp_path / "images.npy", -100)
+    for reopen in (lambda: Dataset.open(tmp_path), lambda: pickle.loads(packed)):
+        with pytest.raises(DataError, match=r"images\.npy: its pixels are not"):
+            reopen()
+    flip(tmp_path / "images.npy", -100)
+    assert Dataset.open(tmp_path).digest == source.digest, "the bytes count, not when they were written"
+
+
+def test_a_changed_npy_of_the_users_is_noticed(tmp_path: Path) -> None:
+    np.save(tmp_path / "mine.npy", np.arange(6 * 4 * 4, dtype=np.uint8).reshape(6, 4, 4))
+    Dataset.from_arrays(tmp_path / "mine.npy", [0, 1, 0, 1, 0, 1]).save(tmp_path / "index")
+    flip(tmp_path / "mine.npy")
+    with pytest.raises(DataError, match=r"mine\.npy: its pixels are not"):
+        Dataset.open(tmp_path / "index")
+    np.save(tmp_path / "mine.npy", np.zeros((6, 4, 4), np.float32))
+    with pytest.raises(DataError, match=r"mine\.npy: images of dtype float32"):
+        Dataset.open(tmp_path / "index")
+
+
+def test_images_are_compared_once_per_process_and_not_by_workers(
+    tmp_path: Path, source: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pydt import data
+
+    saved = source.save(tmp_path)
+    read: list[int] = []
+    honest = data.array_digest
+
+    def counting(images: np.ndarray, positions: np.ndarray) -> str:
+        read.append(len(positions))
+        return honest(images, positions)
+
+    monkeypatch.setattr(data, "array_digest", counting)
+    Dataset.open(tmp_path)
+    assert not read, "saving has compared it already"
+    data._verified.clear()  # another process
+    again = pickle.loads(pickle.dumps(saved))
+    assert not read, "a worker looks at size and time only"
+    assert again.digest == source.digest
+    data._verified.clear()
+    Dataset.open(tmp_path)
+    assert read == [len(source)], "another driver reads it once"
+
+
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
 def test_damaged_index_is_refused(tmp_path: Path, source: Dataset, damage: str) -> None:
     source.save(tmp_path)
@@ -120,6 +232,54 @@ def test_concat_joins_classes_by_name_and_remembers_the_source() -> None:
     assert both.units("source")[1] == ("a", "b")
     assert both.images is not None
     assert both.images[:, 0, 0, 0].tolist() == [1, 1, 2, 2, 2]
+
+
+def test_concat_carries_what_all_parts_have() -> None:
+    images = np.zeros((2, 2, 2), np.uint8)
+    a = Dataset.from_arrays(
+        images, [0, 1], columns={"site": ["u", None], "only here": [0, 1]}, captions=["one", "two"], name="a"
+    )
+    b = Dataset.from_arrays(images, [0, 1], columns={"site": ["w", "u"]}, captions=["three", "four"], name="b")
+    both = Dataset.concat(part for part in (a, b))
+    assert set(both.columns) == {"site", "source"}
+    codes, names = both.units("site")
+    assert [names[c] if c >= 0 else None for c in codes] == ["u", None, "w", "u"]
+    assert both.captions == ("one", "two", "three", "four")
+    assert Dataset.concat([a, replace(b, captions=None)]).captions is None
+
+
+def test_a_sample_forgets_classes_and_units_of_which_nothing_is_left() -> None:
+    labels = np.repeat(np.arange(5), [50, 1, 50, 1, 50])
+    sites = [None if i % 7 == 0 else f"site {i}" for i in range(len(labels))]
+    whole = Dataset.from_arrays(np.zeros((len(labels), 2, 2), np.uint8), labels, list("abcde"), columns={"site": sites})
+    part = whole.sample(20)
+    kept = [int(key) for key in part.all_keys()]
+    assert len(part.classes) < 5
+    assert [part.classes[i] for i in part.labels] == [whole.classes[i] for i in labels[kept]]
+    codes, names = part.units("site")
+    assert [names[c] if c >= 0 else None for c in codes] == [sites[i] for i in kept]
+    for by in ("class", "site"):
+        codes, names = part.units(by)
+        assert (np.bincount(codes[codes >= 0], minlength=len(names)) > 0).all()
+        assert len(np.bincount(codes[codes >= 0])) == len(names)
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), np.float32("nan"), ""])
+def test_what_is_missing_is_no_class_and_no_unit(missing: object) -> None:
+    images = np.zeros((4, 2, 2), np.uint8)
+    for values in (["b", missing, "a", "b"], np.array(["b", missing, "a", "b"], object)):
+        with pytest.raises(DataError, match="no label at position 1"):
+            Dataset.from_arrays(images, values)
+        codes, names = Dataset.from_arrays(images, [0, 1, 0, 1], columns={"site": values}).units("site")
+        assert codes.tolist() == [1, -1, 0, 1]
+        assert names == ("a", "b")
+    codes, names = Dataset.from_arrays(images, [0, 1, 0, 1], columns={"site": [10, missing, 9, -1]}).units("site")
+    assert codes.tolist() == [1, -1, 0, -1]
+    assert names == ("9", "10"), "integers stay integers beside what is missing"
+    with pytest.raises(DataError, match="no label at position 2"):
+        Dataset.from_arrays(images, np.array([0, 1, np.nan, 1]))
+    codes, _ = Dataset.from_arrays(images, [0, 1, 0, 1], columns={"s": np.array([0, 1, np.nan, 1])}).units("s")
+    assert codes.tolist() == [0, 1, -1, 1]
 
 
 def test_folder_keys_are_relative_and_classes_sorted(folder_of_images: Path) -> None:
@@ -184,6 +344,20 @@ def test_a_test_set_of_its_own_is_the_only_thing_judged(source: Dataset) -> None
     assert len(target.split["pool"]) + len(target.split["validation"]) == len(source)
     assert sorted(np.concatenate([target.split["score"], target.split["report"]])) == list(range(40))
     assert target.judged is test
+
+
+def test_what_is_learned_from_is_not_judged(source: Dataset, folder_of_images: Path) -> None:
+    assert source.images is not None
+    with pytest.raises(DataError, match="same examples"):
+        Target(source, source)
+    own = np.random.default_rng(3).integers(0, 256, (40, 12, 12, 1), np.uint8)
+    own[17], own[23] = source.images[4], source.images[90]
+    test = Dataset.from_arrays(own, np.arange(40) % 8, source.classes)
+    with pytest.raises(DataError, match=r"2 of 40 test examples are in train too.*'17' at position 17"):
+        Target(source, test)
+    files = Dataset.from_folder(folder_of_images)
+    with pytest.raises(DataError, match="12 of 12 test examples are in train too"):
+        Target(files, files.sample(12))
 
 
 def test_weights_make_the_metric() -> None:

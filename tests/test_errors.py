@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pydt import design
+from pydt import design, glyphs
 from pydt.data import Dataset
 from pydt.ensemble import Plan, run
 from pydt.errors import PydtError
@@ -77,6 +77,25 @@ CASES: dict[str, tuple[Callable[[], object], str, str]] = {
         lambda: Dataset.concat([dataset(), Dataset.from_arrays(np.zeros((2, 5, 4), np.uint8), [0, 1], name="b")]),
         "shapes differ", "one shape",
     ),
+    "sample of a half": (lambda: dataset().sample(2.5), r"n 2\.5", "whole number"),
+    "open of nothing": (lambda: Dataset.open(None), "None is no path", "string"),
+    "ragged images": (lambda: Dataset.from_arrays([IMAGES[0], IMAGES[0, :2]], [0, 1]), "images", "one shape"),
+    "ragged labels": (lambda: Dataset.from_arrays(IMAGES[:2], [[0], [0, 1]]), r"labels.*position 0", "integers or strings"),
+    "missing label": (lambda: Dataset.from_arrays(IMAGES[:3], [0, None, 1]), "labels: no label at position 1", "leave the image out"),
+    "classes that are a number": (lambda: Dataset.from_arrays(IMAGES, LABELS, 5), "classes: 5 is no list", r"classes=\["),
+    "columns that are a list": (lambda: Dataset.from_arrays(IMAGES, LABELS, columns=LABELS), "columns: a list", "dict"),
+    "column that is a number": (lambda: Dataset.from_arrays(IMAGES, LABELS, columns={"site": 5}), "'site'.*6 images", "one per image"),
+    "captions that are one text": (lambda: Dataset.from_arrays(IMAGES, LABELS, captions="abcdef"), "captions: 'abcdef'", "one text each"),
+    "no torchvision data set": (lambda: Dataset.from_torchvision(None), "NoneType is no data set", "length"),
+    "tar shards": (lambda: Dataset.from_tar("x.tar"), "not built yet", "from_folder"),
+    "concat of a stranger": (lambda: Dataset.concat([dataset(), IMAGES]), "ndarray among", "data sets only"),
+    "concat of nothing": (lambda: Dataset.concat(None), "None is no list", r"concat\(\[a, b\]\)"),
+    "unit column of no name": (lambda: dataset().units(["class"]), "no unit column", "choose one of"),
+    "half a glyph": (lambda: glyphs.source(each=2.5), r"each 2\.5", "whole number >= 1"),
+    "target of nothing": (lambda: Target(None), "train is a NoneType", "from_arrays"),
+    "half an example in the pool": (lambda: Target(target().train, pool=10.5), r"pool 10\.5", "whole number"),
+    "judged on what was learned": (lambda: Target(target().train, target().train), "same examples", "leave them out"),
+    "metric that is not built": (lambda: Target(target().train, metric="auroc"), "not built yet", "top-1"),
     "target of one class": (lambda: Target(Dataset.from_arrays(IMAGES, [0] * 6)), "1 class", "two classes"),
     "target too small to split": (lambda: Target(Dataset.from_arrays(IMAGES[:2], [0, 1])), "no example", "more target examples"),
     "unknown metric": (lambda: Target(target().train, metric="top-2"), "metric 'top-2'", "mean per class"),
@@ -88,6 +107,22 @@ CASES: dict[str, tuple[Callable[[], object], str, str]] = {
     "mask of another length": (lambda: Loader(dataset(), np.ones(5, bool)), r"\(5,\) over 6", "one bool per example"),
     "id out of range": (lambda: Loader(dataset(), [0, 6]), "id 6 of 6", r"0\.\.5"),
     "batch of nothing": (lambda: Loader(dataset(), batch_size=0), "batch_size 0", ">= 1"),
+    "half a batch": (lambda: Loader(dataset(), batch_size=2.5), r"batch_size 2\.5", "whole number >= 1"),
+    "mask as numbers": (lambda: Loader(dataset(), np.array([0, 1, 1, 0, 1, 1], np.uint8)), "id 1 is given 4 times", "0/1 mask: pass bool"),
+    "id given twice": (lambda: Loader(dataset(), [4, 2, 4]), "id 4 is given 2 times", "every id once"),
+    "no such device": (lambda: Loader(dataset(), device="gpu"), "device 'gpu'", '"cpu"'),
+    "seed of 70 bits": (lambda: Loader(dataset(), seed=2**70), f"seed {2**70}", f"from 0 to {2**64 - 1}"),
+    "rank beyond the world": (lambda: Loader(dataset(), rank=2, world=2), "rank 2", "from 0 to 1"),
+    "loader of nothing": (lambda: Loader(None), "NoneType is no data set", r"pydt\.Dataset"),
+    "augment as a dict": (lambda: Loader(dataset(), augment={"flip": True}), "augment is a dict", "Augment"),
+    "negative epoch": (lambda: Loader(dataset()).set_epoch(-1), "epoch -1", ">= 0|from 0"),
+    "empty state": (lambda: Loader(dataset()).load_state_dict({}), r"state \{\}", "state_dict"),
+    "state beyond the epoch": (
+        lambda: Loader(dataset()).load_state_dict({"seed": 0, "epoch": 0, "position": 9}), "position 9", "from 0 to 1",
+    ),
+    "half a pixel": (lambda: Augment(size=2.5), r"size 2\.5", "whole number"),
+    "mean as text": (lambda: Augment(mean="0.5"), "mean '0.5'", "one number"),
+    "no mean": (lambda: Augment(mean=()), r"mean \(\)", "one number"),
     "deviation of zero": (lambda: Augment(std=(0.0,)), r"std \(0\.0,\)", "positive"),
     "two means for one channel": (lambda: list(Loader(dataset(), augment=Augment(mean=(0.1, 0.2)))), "2 means", "one each"),
     "unknown method": (lambda: Recipe(method="supervized"), "supervized", "choose one of"),

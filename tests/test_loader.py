@@ -98,6 +98,13 @@ def test_evaluation_keeps_the_order_given_and_does_not_augment(colour: Dataset) 
     assert np.abs(batches[0].images[0].numpy() - plain.transpose(2, 0, 1)).max() < 1e-5
 
 
+def test_settings_that_mean_the_same_are_equal() -> None:
+    for same in (Augment(mean=0.5, std=1), Augment(mean=np.array([0.5]), std=[1]), Augment(mean=(0.5,), std=(1.0,))):
+        assert same == Augment(mean=[0.5], std=np.float64(1))
+        assert repr(same) == repr(Augment(mean=0.5, std=1.0))
+        assert hash(same) == hash(Augment(mean=0.5, std=1.0))
+
+
 def test_a_kept_batch_is_never_overwritten(colour: Dataset) -> None:
     loader = Loader(colour, batch_size=4, augment=AUGMENT)
     batches = [(batch.images, batch.images.clone()) for batch in loader]

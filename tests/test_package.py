@@ -15,6 +15,7 @@ ROOT = Path(pydt.__file__).parent
 ORDER = [
     "errors",
     "files",
+    "encode",
     "seeds",
     "data",
     "target",

@@ -1,0 +1,265 @@
+"""From what a user hands over to what a data set holds: whole numbers, labels, unit columns, mapped files, digests."""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pydt.errors import DataError, PydtError
+from pydt.files import digest
+
+Columns = dict[str, tuple[np.ndarray, tuple[str, ...]]]
+
+
+def whole(
+    value: Any,
+    name: str,
+    where: str,
+    least: int = 0,
+    most: int | None = None,
+    error: type[PydtError] = DataError,
+) -> int:
+    """`value` as an int within least..most, whatever integer type it came as.
+
+    Raises:
+        error: it is not a whole number (bool and float are none), or it lies outside.
+    """
+    span = f">= {least}" if most is None else f"from {least} to {most}"
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if isinstance(value, (bool, np.bool_)) or number < least or (most is not None and number > most):
+        raise error(f"{name} {value!r}", where, f"use a whole number {span}")
+    return number
+
+
+def as_path(value: Any, where: str) -> Path:
+    """`value` as a path; a DataError where it is none."""
+    try:
+        return Path(os.fsdecode(value))
+    except TypeError as error:
+        raise DataError(
+            f"{value!r} is no path", where, "give the folder or file as a string or pathlib.Path"
+        ) from error
+
+
+def as_images(images: Any) -> np.ndarray:
+    """uint8 (examples, height, width, channels) in C order over what was given: an array, a memory map, a `.npy` path.
+
+    Raises:
+        DataError: it is ragged, not uint8, not of 3 or 4 dimensions, or empty.
+    """
+    if isinstance(images, (str, os.PathLike)):
+        images = open_npy(images)
+    try:
+        array = np.asanyarray(images.detach().cpu() if hasattr(images, "detach") else images)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(
+            f"do not form one array ({error})", "images", "give images of one shape: resize them, or use from_folder"
+        ) from error
+    if array.dtype != np.uint8:
+        raise DataError(
+            f"dtype {array.dtype}, not uint8", "images", "scale to 0..255 and convert: images.astype('uint8')"
+        )
+    if array.ndim not in (3, 4) or (array.ndim == 4 and not 1 <= array.shape[3] <= 4):
+        raise DataError(
+            f"shape {array.shape}", "images", "give (examples, height, width) or (examples, height, width, channels)"
+        )
+    if array.ndim == 3:
+        array = array[..., np.newaxis]
+    if 0 in array.shape:
+        raise DataError(f"no pixels: shape {array.shape}", "images", "give at least one image of at least one pixel")
+    # The core reads whole images in C order; anything else is copied once, here.
+    return array if array.flags.c_contiguous else np.ascontiguousarray(array)
+
+
+def encode_labels(labels: Any, classes: Sequence[str] | None, length: int) -> tuple[np.ndarray, tuple[str, ...]]:
+    """int64 (length,) class numbers and the class names; see `Dataset.from_arrays`."""
+    array, missing = _encode(labels, "labels", length)
+    if missing.any():
+        raise DataError(
+            f"no label at position {np.flatnonzero(missing)[0]} (None, NaN or empty)",
+            "labels",
+            "label every image with integers or strings, or leave the image out",
+        )
+    if classes is None:
+        distinct, codes = np.unique(array, return_inverse=True)
+        return codes.astype(np.int64), tuple(str(v) for v in distinct)
+    names = as_names(classes, "classes")
+    if len(set(names)) != len(names):
+        raise DataError("the same name twice", "classes", "give every class a name of its own")
+    if array.dtype.kind == "U":
+        number = {name: i for i, name in enumerate(names)}
+        unknown = next((v for v in array.tolist() if v not in number), None)
+        if unknown is not None:
+            raise DataError(f"label {unknown!r} is not among the classes", "labels", "add it to classes")
+        return np.array([number[v] for v in array.tolist()], np.int64), names
+    wrong = np.flatnonzero((array < 0) | (array >= len(names)))
+    if len(wrong):
+        raise DataError(
+            f"label {array[wrong[0]]} at position {wrong[0]} with {len(names)} classes",
+            "labels",
+            f"use 0..{len(names) - 1}",
+        )
+    return array.astype(np.int64), names
+
+
+def encode_columns(columns: Mapping[str, Any] | None, length: int) -> Columns:
+    """Unit columns as codes and names; what is None, NaN, empty text or -1 is in no unit (code -1)."""
+    if columns is not None and not isinstance(columns, Mapping):
+        raise DataError(f"a {type(columns).__name__}", "columns", 'give a dict: columns={"site": [...]}')
+    encoded: Columns = {}
+    for name, values in (columns or {}).items():
+        if not isinstance(name, str):
+            raise DataError(f"column name {name!r}", "columns", "give it as a string")
+        if name in ("class", "example"):
+            raise DataError(f"column name {name!r} is taken", "columns", "choose another")
+        array, outside = _encode(values, f"column {name!r}", length)
+        if array.dtype.kind != "U":
+            outside = outside | (array == -1)
+        distinct, codes = np.unique(array[~outside], return_inverse=True)
+        full = np.full(length, -1, np.int64)
+        full[~outside] = codes
+        encoded[name] = (full, tuple(str(v) for v in distinct))
+    return encoded
+
+
+def as_names(values: Any, what: str) -> tuple[str, ...]:
+    """A list of texts as a tuple; one text alone is refused, since its letters are hardly meant."""
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise DataError(f"{values!r} is no list of texts", what, f"give {what}=[...], one text each")
+    return tuple(str(value) for value in values)
+
+
+def renumber(codes: np.ndarray, names: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The same partition without the names that no example has; -1 stays -1."""
+    present = np.unique(codes[codes >= 0])
+    number = np.full(len(names) + 1, -1, np.int64)  # the last place serves the code -1
+    number[present] = np.arange(len(present))
+    return number[codes], tuple(names[i] for i in present)
+
+
+def _encode(values: Any, what: str, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """One integer or text per image, and where it is missing (None, NaN, empty text): bool (length,)."""
+    try:
+        values = values.detach().cpu() if hasattr(values, "detach") else values
+        # A list is looked at value by value: numpy would turn ["a", nan] into ["a", "nan"].
+        array = np.asarray(values, None if hasattr(values, "dtype") else object)
+        array = array.astype(str) if array.dtype.kind == "S" else array
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"do not form one list ({error})", what, "give integers or strings, one per image") from error
+    if array.ndim != 1 or len(array) != length:
+        raise DataError(f"shape {array.shape} for {length} images", what, "give exactly one per image")
+    missing = np.zeros(length, bool)
+    if array.dtype == object:
+        plain = [_plain(value, what, position) for position, value in enumerate(array.tolist())]
+        missing = np.array([value is None for value in plain])
+        present = np.asarray([value for value in plain if value is not None] or [0])
+        array = np.zeros(length, present.dtype)
+        array[~missing] = present[: length - missing.sum()]
+    elif array.dtype.kind == "f":
+        missing = np.isnan(array)
+        array = np.where(missing, 0, array)
+    elif array.dtype.kind == "U":
+        missing = array == ""
+    if array.dtype.kind == "f":
+        if not (np.abs(array) < 2**53).all() or (array != np.round(array)).any():
+            raise DataError("not whole numbers", what, "give integers or strings")
+        array = array.astype(np.int64)
+    if array.dtype.kind not in "biuU":
+        raise DataError(f"dtype {array.dtype}", what, "give integers or strings")
+    return array, missing
+
+
+def _plain(value: Any, what: str, position: int) -> bool | int | float | str | None:
+    """One value of a list as a plain one; None where it is missing."""
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
+        value = value.item()
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
+    if value is None or value == "" or type(value).__name__ in ("NAType", "NaTType"):
+        return None
+    if not isinstance(value, (bool, int, float, str)):
+        raise DataError(f"{value!r} at position {position}", what, "give integers or strings")
+    return None if value != value else value
+
+
+# ---- files and digests ---------------------------------------------------------------------------------------------
+
+
+def open_npy(path: str | os.PathLike[str]) -> np.ndarray:
+    """The `.npy` file as a read-only memory map."""
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot be mapped as .npy ({error})", str(path), "write it with numpy.save") from error
+
+
+def npy_path(images: np.ndarray) -> str | None:
+    """The `.npy` file whose pixels `images` shows as they lie there, possibly with a channel axis added; else None.
+
+    A private map (mode "c"), a reshaped one, a part, or one of another dtype shows other pixels than the file holds.
+    """
+    base: Any = images
+    while isinstance(base, np.ndarray) and not (isinstance(base, np.memmap) and not isinstance(base.base, np.memmap)):
+        base = base.base
+    if not isinstance(base, np.memmap) or base.filename is None or not str(base.filename).endswith(".npy"):
+        return None
+    path = os.path.abspath(str(base.filename))
+    try:
+        # A map made by hand may start anywhere in the file: what counts is what another process would open.
+        file: Any = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError):
+        return None
+    same = (
+        base.mode in ("r", "r+")
+        and file.dtype == base.dtype == images.dtype == np.uint8
+        and file.offset == base.offset
+        and file.shape == base.shape
+        and file.strides == base.strides == images.strides[: base.ndim]
+        and images.shape in (base.shape, (*base.shape, 1))
+        and images.ctypes.data == base.ctypes.data
+    )
+    return path if same else None
+
+
+def file_stamp(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Size and time of the last change in nanoseconds: while they stay, the bytes are taken to be the same."""
+    state = os.stat(path)
+    return state.st_size, state.st_mtime_ns
+
+
+def array_digest(images: np.ndarray, positions: np.ndarray) -> str:
+    """Digest of the images at the given positions, in order."""
+    # Hashed in slices, so that a memory map of any size passes through a few megabytes of memory.
+    step = max(1, (8 << 20) // max(1, int(np.prod(images.shape[1:]))))
+    slices: Iterable[np.ndarray] = (images[positions[i : i + step]] for i in range(0, len(positions), step))
+    return digest(list(images.shape[1:]), *(digest(piece) for piece in slices))
+
+
+def file_digest(path: str) -> str:
+    """SHA-256 of a file's bytes."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(
+            f"cannot be read ({error.strerror})", path, "restore the file, or index the folder again"
+        ) from error
+
+
+def hash_order(keys: Sequence[str], salt: str) -> np.ndarray:
+    """64 bits per key, the same on every machine: uint64 (keys,). Sorting by them is a shuffle that no seed can
+    change.
+    """
+    return np.array(
+        [int.from_bytes(hashlib.blake2b(f"{salt}\0{key}".encode(), digest_size=8).digest(), "little") for key in keys],
+        np.uint64,
+    )
