@@ -35,9 +35,9 @@ Standard errors. s^2 is the residual variance of OLS on all groups, R - p degree
                  that dependence is not corrected (a choice inside every training part costs several paths more), and
                  coverage with it is tested. The variance is c tau^2 with tau^2 the variance of those residuals within
                  "with" and "without": noise plus what the LASSO missed. Masks that are far more correlated than
-                 independent draws, or nearly orthogonal by design (rho < 1/2: foldover), get OLS inference where
-                 there are models enough; without them foldover keeps c tau^2 (a little wide), and masks of one's own
-                 get NaN.
+                 independent draws, or nearly orthogonal by design (rho < 1/2: foldover), or fewer than five, get OLS
+                 inference where there are models enough; without them foldover keeps c tau^2 (a little wide), and
+                 masks of one's own get NaN.
     ridge        s^2 (G + penalty)^-1 G (G + penalty)^-1: the sampling error only. It is biased, so `unbiased` and `q`
                  are NaN.
 
@@ -445,11 +445,12 @@ def _lasso(given: Inputs, cv: int | None) -> _Found:
     if given.placebos:
         shifts = one_size * scale[groups:] * moved[groups:]
         placebos = (shifts, np.sqrt(variance[groups:]), df.copy())
-    # Nearly orthogonal masks, and those far more correlated than independent draws, have another covariance.
+    # Nearly orthogonal masks, and those far more correlated than independent draws, have another covariance; a few
+    # different masks are no draws of it at all.
     rho, pairs = float(column_correlation(given, gram)[0]), groups * (groups - 1) / 2
     ols = regress_or_none(given, total)
     tied = bool(pairs) and rho > 1.5 + 6 * math.sqrt(2 / pairs)
-    if ols is not None and (tied or rho < 0.5):
+    if ols is not None and (tied or rho < 0.5 or number < _FOLDS):
         unbiased = ols.values
         variance[:groups], df[:] = _ols_variance(given, total, ols)
         correlation = _correlation(ols.inverse)

@@ -102,7 +102,7 @@ def prediction_test(
         predict[np.ix_(test, train)] = inner @ fitted
     y = given.outputs[rows].astype(np.float64)
     rng = np.random.default_rng(np.random.Philox([seed, 1]))
-    moves = np.stack([np.arange(len(rows)), *(_shuffle(part_of, rng, turn) for _ in range(permutations))], axis=1)
+    moves = np.concatenate([np.arange(len(rows))[:, None], _shuffles(part_of, permutations, rng, turn)], axis=1)
     found = np.empty(moves.shape[1])
     for start in range(0, moves.shape[1], 100):
         part = moves[:, start : start + 100]
@@ -180,18 +180,24 @@ def _check_copies(x: Array, part_of: npt.NDArray[np.int64], turn: bool, given: b
         )
 
 
-def _shuffle(part_of: npt.NDArray[np.int64], rng: np.random.Generator, turn: bool) -> npt.NDArray[np.intp]:
-    """A random order of the rows that moves parts as wholes, among parts of their size; `turn`: either way round."""
+def _shuffles(
+    part_of: npt.NDArray[np.int64], copies: int, rng: np.random.Generator, turn: bool
+) -> npt.NDArray[np.intp]:
+    """Random orders of the rows, (rows, copies), that move parts as wholes among parts of their size.
+
+    With `turn` a part goes to its new place either way round.
+    """
     order = np.argsort(part_of, kind="stable")
     sizes = np.bincount(part_of)
-    starts = np.r_[0, np.cumsum(sizes)[:-1]]
-    moved = np.empty(len(part_of), np.intp)
+    starts = np.cumsum(sizes) - sizes
+    moved = np.empty((len(part_of), copies), np.intp)
     for size in np.unique(sizes):
         at = starts[sizes == size]
-        source = order[rng.permutation(at)[:, None] + np.arange(size)]
+        drawn = rng.permuted(np.broadcast_to(at, (copies, len(at))), axis=1)
+        source = order[drawn[:, :, None] + np.arange(size)]
         if turn:
-            source = np.where(rng.random((len(at), 1)) < 0.5, source, source[:, ::-1])
-        moved[order[at[:, None] + np.arange(size)]] = source
+            source = np.where(rng.random((copies, len(at), 1)) < 0.5, source, source[:, :, ::-1])
+        moved[order[at[:, None] + np.arange(size)]] = source.transpose(1, 2, 0)
     return moved
 
 

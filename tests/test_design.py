@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import numpy as np
@@ -115,6 +116,54 @@ def test_masks_of_one_design_stay_what_they_are() -> None:
     assert np.packbits(np.asarray(design.foldover(16, 2, seed=7))).tolist() == [0, 246, 255, 9]
 
 
+@pytest.mark.parametrize(
+    ("made", "masks", "placebos"),
+    [
+        (design.random(37, 300, 0.25, 7), "27af7ed3f22b8649", "4b7fefbbfad7a52d"),
+        (design.random(1000, 64, 0.5, 3), "12d9341048dd2697", "6f4767deaddfd287"),
+        (design.bernoulli(37, 300, 0.25, 7), "a7dfc3fecaa7ed8b", "710d0a3b2cbc768d"),
+        (design.bernoulli(1000, 64, 0.5, 3), "54c924d6ea8bae7b", "f922c95dabafdcb2"),
+        (design.foldover(37, 300, 7), "92da3f2d45f1742e", "c0e20e8e6e021733"),
+        (design.foldover(5, 64, 3), "3eaf4afbe80e513d", "b41565c0bc8bb14e"),
+    ],
+    ids=lambda value: f"{value.kind} {value.groups}" if isinstance(value, Design) else "",
+)
+def test_a_description_means_the_same_bits_for_ever(made: Design, masks: str, placebos: str) -> None:
+    """Golden: stores keep designs as arguments. If this fails the drawing changed: undo it, or add another kind."""
+    again = Design.from_dict(json.loads(json.dumps(made.to_dict())))
+    found = (hashlib.sha256(bits.tobytes()).hexdigest()[:16] for bits in (again.packed(), again.placebos))
+    assert tuple(found) == (masks, placebos)
+
+
+@given(
+    kind=st.sampled_from((*KINDS, "explicit")),
+    groups=st.integers(3, 20),
+    models=st.integers(2, 90),
+    data=st.data(),
+)
+@settings(max_examples=40, deadline=None)
+def test_some_rows_of_a_design(kind: str, groups: int, models: int, data: st.DataObject) -> None:
+    whole = draw("bernoulli" if kind == "explicit" else kind, groups, models, 5)
+    whole = Design.explicit(np.asarray(whole)) if kind == "explicit" else whole
+    rows = np.array(data.draw(st.lists(st.integers(0, models - 1), min_size=1, unique=True)))
+    part = whole.take(rows)
+    assert (part.kind, part.groups, len(part), part.seed) == (whole.kind, groups, len(rows), whole.seed)
+    assert kind == "explicit" or (part.alpha, part.estimand) == (whole.alpha, whole.estimand)
+    np.testing.assert_array_equal(np.asarray(part), np.asarray(whole)[rows])
+    np.testing.assert_array_equal(part.placebos, whole.placebos[rows])
+    together = whole.clusters[rows]
+    np.testing.assert_array_equal(part.clusters[:, None] == part.clusters, together[:, None] == together)
+    again = Design.from_dict(json.loads(json.dumps(part.to_dict())))
+    assert again == part
+    np.testing.assert_array_equal(np.asarray(again), np.asarray(part))
+    np.testing.assert_array_equal(again.placebos, part.placebos)
+    np.testing.assert_array_equal(np.asarray(part.take([len(rows) - 1])), np.asarray(whole)[rows[-1:]])
+    assert whole.take(np.arange(models)) == whole
+    if kind != "explicit":
+        assert whole.take(np.arange(len(rows))) == draw(kind, groups, len(rows), 5)
+        assert (part == draw(kind, groups, len(rows), 5)) == np.array_equal(rows, np.arange(len(rows)))
+
+
 def test_indexing_and_attributes() -> None:
     made = design.random(10, 6, 0.3, seed=4)
     masks = np.asarray(made)
@@ -179,6 +228,17 @@ def test_explicit_masks() -> None:
         (lambda: Design.explicit([[1, 0], [0, 0]]), "row 1 keeps no group"),
         (lambda: Design.explicit([[1, 2]]), "row 0, group 1"),
         (lambda: Design.explicit([1, 0]), "shape"),
+        (lambda: Design.explicit([[1, 0], [0]]), "masks.*one length"),
+        (lambda: design.random(10, 5, seed=True), "seed.*True"),
+        (lambda: design.random(10, 5).take([5]), "rows.*row 5 of 5"),
+        (lambda: design.random(10, 5).take([-1]), "rows.*row -1 of 5"),
+        (lambda: design.random(10, 5).take([1, 3, 1]), "row 1 is there twice"),
+        (lambda: design.random(10, 5).take([]), "rows.*shape"),
+        (lambda: design.random(10, 5).take([[1]]), "rows.*shape"),
+        (lambda: design.random(10, 5).take([[1], [1, 2]]), "rows.*one length"),
+        (lambda: design.random(10, 5).take(np.ones(5, bool)), "rows.*bool.*flatnonzero"),
+        (lambda: design.random(10, 5).take([0, 2]).extend(9), "extend.*take"),
+        (lambda: Design.from_dict({**design.random(10, 5).to_dict(), "rows": []}), "from_dict"),
         (lambda: Design.from_dict({"kind": "random"}), "from_dict"),
         (
             lambda: Design.from_dict({"kind": "odd", "groups": 4, "models": 4, "alpha": 0.5, "seed": 0, "placebos": 8}),

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from pydt import Design, _core, design, influences
 from pydt.errors import EstimateError
-from pydt.estimate import METHODS, benjamini_hochberg
+from pydt.estimate import METHODS, benjamini_hochberg, best_method
 from pydt.moments import assign_folds, read
-from pydt.verdict import models_for_effect, models_for_stderr
+from pydt.verdict import models_for_effect, models_for_stderr, prediction_test
 
 # float32 results: a rounding of the value itself; the bound asked for is 1e-5
 CLOSE = 1e-6
@@ -273,9 +273,98 @@ def test_half_a_pair_is_used_by_nothing_but_the_difference() -> None:
     for handed in (
         influences(masks[lost], outputs[lost], "ols"),
         influences(masks[lost], outputs[lost], "ols", clusters=made.clusters[lost]),
+        influences(made.take(lost), outputs[lost], "ols"),
     ):
         close(handed.values, values)
         close(handed.stderr, stderr)
+
+
+@pytest.mark.parametrize("kind", DESIGNS)
+def test_a_lost_row_costs_nothing_but_its_row(kind: str) -> None:
+    """What is left of a design keeps its placebo columns, in every method."""
+    made = DESIGNS[kind]()
+    outputs = planted(made)[0]
+    left = np.delete(np.arange(90), [7, 40])
+    used = np.setdiff1d(left, [6, 41]) if kind == "foldover" else left
+    for method in METHODS:
+        fit = influences(made.take(left), outputs[left], method)
+        bare = influences(np.asarray(made)[left], outputs[left], method)
+        np.testing.assert_allclose(fit.values, bare.values, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(fit.stderr, bare.stderr, rtol=1e-5)
+        assert bare.placebo_values is None
+        assert fit.placebo_values is not None
+        if method == "ols":
+            joint = np.column_stack([np.asarray(made)[used], made.placebos[used][:, :1]])
+            reference = oracle.half_differences if kind == "foldover" else oracle.ols
+            close(fit.placebo_values[0], reference(joint, outputs[used])[0][-1])
+    test = prediction_test(made.take(left), outputs[left, 0], outputs[left, 0], permutations=9)
+    assert test.n == len(used)
+
+
+def test_a_placebo_that_all_of_few_models_drew_alike_says_nothing() -> None:
+    made = design.bernoulli(6, 9, 0.3, seed=11)
+    assert not made.placebos.any(0).all()
+    outputs = planted(made)[0]
+    for method in ("difference", "lasso"):
+        found = influences(made, outputs, method).placebo_values
+        assert found is not None
+        np.testing.assert_array_equal(np.isnan(found).all(1), ~made.placebos.any(0))
+
+
+FEW = {
+    "bernoulli 2": lambda n, seed: design.bernoulli(2, n, seed=seed),
+    "bernoulli 3": lambda n, seed: design.bernoulli(3, n, seed=seed),
+    "bernoulli 5": lambda n, seed: design.bernoulli(5, n, seed=seed),
+    "random 2": lambda n, seed: design.random(2, n, 0.5, seed=seed),
+    "random 3": lambda n, seed: design.random(3, n, 0.34, seed=seed),
+    "random 4": lambda n, seed: design.random(4, n, 0.25, seed=seed),
+    "foldover 3": lambda n, seed: design.foldover(3, n, seed),
+}
+
+
+@pytest.mark.parametrize("kind", FEW)
+def test_lasso_of_few_groups_has_folds_as_there_are_masks(kind: str) -> None:
+    made = FEW[kind](80, 0)
+    groups = made.groups
+    truth = np.arange(groups) - (0.5 * (groups - 1) if made.estimand == "swap" else 0)
+    outputs = np.asarray(made) @ truth + 0.01 * np.random.default_rng(0).standard_normal(80)
+    assert best_method(made) == "ols"
+    assert np.abs(influences(made, outputs, "ols").unbiased - truth).max() < 0.02
+    if kind == "random 2":
+        with pytest.raises(EstimateError, match=r'repeat or complement.*"ols"'):
+            influences(made, outputs, "lasso")
+        return
+    assert np.abs(influences(made, outputs, "lasso").unbiased - truth).max() < 0.02
+
+
+def test_the_best_method_counts_what_ols_counts() -> None:
+    """df >= max(2, groups / 2) by rows, masks, pairs, or repeats where no mask is spare; and full rank."""
+    for groups in (8, 20):
+        for models in (groups + 1 + groups // 2 - 1, groups + 1 + groups // 2):
+            made = design.bernoulli(groups, models, seed=3)
+            enough = groups + 1 + groups // 2 == models
+            assert (best_method(made) == "ols") == enough
+            tripled = np.repeat(np.asarray(made), 3, axis=0)
+            assert (best_method(tripled) == "ols") == enough
+            assert (best_method(np.packbits(tripled, 1, "little"), groups=groups) == "ols") == enough
+            assert best_method(tripled, clusters=np.arange(len(tripled))) == "ols"
+            pairs = design.foldover(groups, 2 * models - 2)
+            assert (best_method(pairs) == "ols") == enough
+    eye = np.eye(4, dtype=bool)
+    assert best_method(eye) == "lasso"
+    assert best_method(np.repeat(eye, [1, 1, 2, 1], axis=0)) == "lasso"  # one degree of freedom, from a repeat
+    assert best_method(np.repeat(eye, [1, 2, 2, 1], axis=0)) == "ols"
+    assert best_method([[1, 0], [0, 1], [0, 1]]) == "ols"  # one cluster: no folds for the LASSO
+    assert best_method([[1, 0], [0, 1]]) == "lasso"
+    copied = np.asarray(design.bernoulli(6, 60, seed=1)).copy()
+    copied[:, 3] = copied[:, 2]
+    assert best_method(copied) == "lasso"
+    blocks = np.repeat(np.arange(10), 8)
+    assert best_method(design.bernoulli(9, 80), clusters=blocks) == "lasso"
+    assert best_method(design.bernoulli(4, 80), clusters=blocks) == "ols"
+    for wrong in (5, [[1, 0], [1]], [[1, 0], [1, 1]]):
+        with pytest.raises(EstimateError, match="masks"):
+            best_method(wrong)
 
 
 def test_even_interactions_do_not_reach_foldover() -> None:
@@ -397,6 +486,11 @@ M = np.asarray(design.bernoulli(6, 40, 0.5, seed=1))
 Y = np.random.default_rng(0).standard_normal((40, 3))
 
 
+def _read_only(array: np.ndarray) -> np.ndarray:
+    array.flags.writeable = False
+    return array
+
+
 def _always(masks: np.ndarray, group: int, value: bool) -> np.ndarray:
     masks = masks.copy()
     masks[:, group] = value
@@ -436,7 +530,32 @@ def _copied(masks: np.ndarray) -> np.ndarray:
         (lambda: influences(np.full((40, 1), 255, np.uint8), Y, groups=6), "masks.*packed"),
         (lambda: influences(M, Y, clusters=np.zeros(40, int)), "one cluster"),
         (lambda: influences(M, Y, clusters=np.zeros(7, int)), "clusters.*shape"),
-        (lambda: influences(_turning(4), Y[:4], "lasso"), "2 independent models.*5 folds"),
+        (lambda: influences(M, Y, out=_read_only(np.empty((6, 3), np.float32))), "out.*read-only"),
+        (lambda: influences([[1, 0], [1]], Y[:2]), "masks.*one length"),
+        (lambda: influences(M, [[1.0, 2.0], [3.0]]), "outputs.*one length"),
+        (lambda: influences(M, Y, clusters=[[1], [1, 2]]), "clusters.*one length"),
+        (lambda: influences(M, Y, groups=6.0), "groups.*6.0 is not a whole number"),
+        (lambda: influences(M, Y, groups="6"), "groups.*'6' is not a whole number"),
+        (lambda: influences(M, Y, groups=0), "groups.*out of range"),
+        (lambda: influences(design.bernoulli(6, 40), Y, groups=6.0), "groups.*whole"),
+        (lambda: influences(_turning(4), Y[:4], "lasso", cv=5), "2 independent models.*5 folds.*ask for 2 folds"),
+        (lambda: influences(M[[0, 0]] ^ [[False], [True]], Y[:2], "lasso"), "repeat or complement.*more different"),
+        (lambda: influences(M, Y).contrast([[1], [1, 2]]), "weights.*one length"),
+        (lambda: influences(M, Y).contrast(["a"] * 6), "weights.*dtype"),
+        (lambda: models_for_effect(influences(M, Y), "1"), "effect"),
+        (lambda: prediction_test([[1, 0], [1]], Y[:2, 0], Y[:2, 0]), "masks.*one length"),
+        (lambda: prediction_test(M, [[1], [1, 2]], Y[:, 0]), "score.*one length"),
+        (lambda: prediction_test(M, Y[:, 0], ["a"] * 40), "report.*dtype"),
+        (lambda: prediction_test(M, Y, Y), "score.*shape"),
+        (lambda: prediction_test(M, Y[:, 0], Y[:30, 0]), "report.*30"),
+        (lambda: prediction_test(M, Y[:30, 0], Y[:30, 0]), "30 rows of outputs for 40 masks"),
+        (lambda: prediction_test(M, Y[:, 0], np.where(np.arange(40) == 7, np.nan, 0)), "report, row 7.*nan"),
+        (lambda: prediction_test(M, Y[:, 0], Y[:, 1], method="lasso"), "method.*ridge"),
+        (lambda: prediction_test(M, Y[:, 0], Y[:, 1], folds=2.5), "folds.*2.5"),
+        (lambda: prediction_test(M, Y[:, 0], Y[:, 1], folds=1), "folds.*1"),
+        (lambda: prediction_test(M, Y[:, 0], Y[:, 1], permutations="9"), "permutations.*'9'"),
+        (lambda: prediction_test(M, Y[:, 0], Y[:, 1], seed=-1), "seed.*-1"),
+        (lambda: prediction_test(M, Y[:, 0], Y[:, 1], clusters=[[1], [1, 2]]), "clusters.*one length"),
         (lambda: influences(M[:1], Y[:1]), "in (no|every) model"),
     ],
 )  # fmt: skip

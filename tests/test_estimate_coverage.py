@@ -10,6 +10,7 @@ import pytest
 from scipy import special, stats
 
 from pydt import Design, design, influences, prediction_test
+from pydt.errors import EstimateError
 from pydt.estimate import Fit
 
 R2 = (0.2, 0.5, 0.9)
@@ -57,7 +58,7 @@ def coverage(
 
 
 @pytest.mark.parametrize("truth", TRUTHS)
-@pytest.mark.parametrize("r2", R2)
+@pytest.mark.parametrize("r2", [0.2, 0.9])
 @pytest.mark.parametrize("method", ["difference", "ols"])
 @pytest.mark.parametrize(("kind", "models"), [("bernoulli", 120), ("random", 120), ("foldover", 128)])
 def test_difference_and_ols_cover(kind: str, models: int, method: str, r2: float, truth: str) -> None:
@@ -67,12 +68,12 @@ def test_difference_and_ols_cover(kind: str, models: int, method: str, r2: float
     assert 0.93 < placebos < 0.97
 
 
-@pytest.mark.parametrize("r2", R2)
-@pytest.mark.parametrize("models", [120, 30])
+@pytest.mark.parametrize("r2", [0.2, 0.9])
+@pytest.mark.parametrize("models", [80, 20])
 @pytest.mark.parametrize(("kind", "truth"), [("bernoulli", "sparse"), ("random", "dense")])
 def test_debiased_lasso_covers(kind: str, models: int, r2: float, truth: str) -> None:
-    """m = 2K and K/2: 20 fresh designs x 60 groups x 5 targets; every group, not only those the LASSO kept."""
-    share, placebos = coverage(kind, "lasso", 60, models, r2, truth, 20, 5)
+    """m = 2K and K/2: 24 fresh designs x 40 groups x 5 targets; every group, not only those the LASSO kept."""
+    share, placebos = coverage(kind, "lasso", 40, models, r2, truth, 24, 5)
     assert 0.93 < share < 0.97
     assert 0.92 < placebos < 0.98
 
@@ -147,7 +148,7 @@ def nothing_to_find(kind: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("kind", ["random", "bernoulli", "foldover", "repeats"])
 def test_permuted_rows_are_silent(kind: str) -> None:
-    """200 copies of one experiment, rows permuted with clusters whole: at most 9 % show any q < 0.05."""
+    """200 copies of one experiment, rows permuted with clusters whole: 1 to 9 % show any q < 0.05."""
     masks, outputs = nothing_to_find(kind, 1)
     outputs = outputs + masks[:, :3] @ np.array([[3.0], [-2.0], [1.0]])  # there was something before the permutation
     clusters = Design.explicit(masks).clusters
@@ -159,7 +160,7 @@ def test_permuted_rows_are_silent(kind: str) -> None:
             part = copies if method != "lasso" else copies[start : start + 50]
             fit = influences(masks, np.stack([outputs[order, 0] for order in part], axis=1), method)
             alarms += int((fit.q < 0.05).any(0).sum())
-        assert alarms <= 18, method
+        assert 2 <= alarms <= 18, (method, alarms)
     assert (influences(masks, outputs[:, 0], "ols").q < 0.05).any(), "the experiment itself is not silent"
 
 
@@ -175,9 +176,95 @@ def test_p_of_the_global_test_is_uniform_without_influence(kind: str, method: st
     p = []
     for seed in range(100):
         masks, outputs = nothing_to_find(kind, seed)
-        p.append(prediction_test(masks, *outputs.T, method=method, permutations=99, seed=seed).p)
+        # these repeats share more than the mask: the caller keeps them together
+        clusters = np.repeat(np.arange(40), 2) if kind == "repeats" else None
+        p.append(prediction_test(masks, *outputs.T, method=method, clusters=clusters, permutations=99, seed=seed).p)
     jittered = np.array(p) - np.random.default_rng(0).random(100) / 100  # p is a multiple of 1/100
     assert stats.kstest(jittered, "uniform").pvalue > 0.01
+
+
+FEW = [
+    *(("bernoulli", groups, 0.5) for groups in (2, 3, 4, 5)),
+    ("random", 2, 0.5),
+    ("random", 3, 0.34),
+    ("random", 4, 0.25),
+    ("random", 4, 0.5),
+    ("random", 5, 0.4),
+    *(("foldover", groups, 0.5) for groups in (3, 4, 5)),
+]
+
+
+def few(kind: str, groups: int, alpha: float, models: int, seed: int) -> Design:
+    if kind == "foldover":
+        return design.foldover(groups, models, seed)
+    return getattr(design, kind)(groups, models, alpha, seed)
+
+
+@pytest.mark.parametrize(("kind", "groups", "alpha"), FEW)
+def test_global_test_of_few_groups(kind: str, groups: int, alpha: float) -> None:
+    """Which source? A handful of masks, each trained often: p is uniform in silence, and small if there is anything.
+
+    Foldover pairs share a skewed part, as interactions of even order would give them.
+    """
+    p = []
+    for seed in range(100):
+        made = few(kind, groups, alpha, 60 if kind != "foldover" else 61, seed)
+        rng = np.random.default_rng([seed, groups, len(kind), int(100 * alpha)])
+        shared = (
+            rng.gamma(2.0, 1.0, (31, 1))[np.arange(61) // 2] if kind == "foldover" else rng.gamma(2.0, 1.0, (60, 1))
+        )
+        outputs = shared + 0.5 * rng.standard_normal(shared.shape) + 0.5 * rng.standard_normal((len(made), 2))
+        p.append(prediction_test(made, *outputs.T, permutations=99, seed=seed).p)
+    jittered = np.array(p) - np.random.default_rng(0).random(100) / 100
+    assert stats.kstest(jittered, "uniform").pvalue > 0.01
+
+    found = []
+    for seed in range(20):
+        made = few(kind, groups, alpha, 80, seed)
+        rng = np.random.default_rng([seed, groups])
+        signal = np.asarray(made) @ np.arange(groups)
+        score, report = (signal / signal.std() + 1.5 * rng.standard_normal(80) for _ in range(2))
+        found.append(prediction_test(made, score, report, permutations=99, seed=seed).p)
+    assert np.mean(np.array(found) <= 0.05) >= 0.8
+
+
+@pytest.mark.parametrize("made", [design.bernoulli(4, 200), design.random(5, 200, 0.4)], ids=["bernoulli", "random"])
+def test_strong_effects_of_few_groups_are_sure(made: Design) -> None:
+    rng = np.random.default_rng(0)
+    signal = np.asarray(made) @ (3.0 * np.arange(made.groups))
+    score, report = (signal + rng.standard_normal(200) for _ in range(2))
+    found = prediction_test(made, score, report)
+    assert found.p == 1 / 1000
+    assert 0.97 < found.correlation < 1
+
+
+def test_even_interactions_are_no_finding_of_foldover() -> None:
+    """What complements share moves nothing, however large; were rows permuted, it would hide what is there."""
+    for groups in (4, 5):
+        made = design.foldover(groups, 90, 1)
+        signs = 2.0 * np.asarray(made) - 1
+        rng = np.random.default_rng(groups)
+        score, report = (signs[:, 2] + 2 * rng.standard_normal(90) for _ in range(2))
+        even = 50 * signs[:, 0] * signs[:, 1]
+        plain = prediction_test(made, score, report, permutations=199, method="difference")
+        disturbed = prediction_test(made, score + even, report, permutations=199, method="difference")
+        np.testing.assert_allclose(disturbed.correlation, plain.correlation, rtol=1e-6)
+        assert disturbed.p == plain.p
+
+
+def test_what_cannot_be_permuted_is_said() -> None:
+    made = design.bernoulli(4, 60, seed=1)
+    y = np.random.default_rng(0).standard_normal((60, 2))
+    uneven = np.repeat(np.arange(6), [5, 7, 9, 11, 13, 15])
+    with pytest.raises(
+        EstimateError, match=r"clusters: 6 clusters, 1 of one size.* in 1 different ways.*leave them out"
+    ):
+        prediction_test(made, *y.T, clusters=uneven)
+    with pytest.raises(EstimateError, match=r"masks: 4 models on 2 different masks.* in 4 different ways.*train more"):
+        prediction_test([[1, 0], [0, 1], [1, 0], [0, 1]], *y[:4].T, clusters=None, method="ridge", folds=2)
+    even = prediction_test(made, *y.T, clusters=np.repeat(np.arange(4), 15), permutations=9)
+    assert even.folds == 4  # 24 ways
+    assert prediction_test(made, *y.T, folds=7, permutations=9).folds == 7
 
 
 def test_global_test_finds_what_is_there() -> None:
@@ -188,7 +275,7 @@ def test_global_test_finds_what_is_there() -> None:
     score, report = (signal + 1.5 * rng.standard_normal(120) for _ in range(2))
     for method in ("ols", "ridge", "difference"):
         found = prediction_test(made, score, report, method=method)
-        assert (found.p, found.n, found.folds, found.permutations) == (found.p, 120, 5, 999)
+        assert (found.n, found.folds, found.permutations) == (120, 5, 999)
         assert found.p <= 0.01
         assert found.correlation > 2 * found.null_sd
     again = prediction_test(made, score, report)
@@ -210,7 +297,7 @@ def test_global_test_is_the_plain_cross_fit() -> None:
         rng.standard_normal(60),
     )
     score = score[:, 0]
-    fold = assign_folds(made.clusters, 5, 0)
+    fold = assign_folds(np.arange(60), 5, 0)
     guess, truth = np.zeros(60), np.zeros(60)
     for i in range(5):
         train, test = fold != i, fold == i
