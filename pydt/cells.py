@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import operator
 import os
 import stat
 from collections.abc import Mapping, Sequence
@@ -14,10 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from pydt.errors import ConfigError, DesignError, StoreError
+from pydt.errors import ConfigError, DesignError, PydtError, StoreError
 from pydt.files import canonical_json, digest
 
 OUTPUTS = ("logit", "margin", "softmax margin", "probability", "correct", "prediction")
+FACTS = ("code", "torch", "torchvision", "isa")
+"""What `pydt.workers.versions` says that may change a row's numbers; stored with each cell."""
 _LARGEST_HEADER = 1 << 24
 
 
@@ -33,6 +36,7 @@ class Row:
 
     Raises:
         DesignError: `keep` is not a vector of zeros and ones.
+        ConfigError: `seed` is not a whole number, or negative.
     """
 
     keep: bytes
@@ -50,7 +54,7 @@ class Row:
         elif self.groups < 0 or len(self.keep) != (self.groups + 7) // 8:
             wrong = f"{len(self.keep)} bytes for {self.groups} units"
             raise DesignError(wrong, "Row.keep", "give `groups` with packed bits")
-        object.__setattr__(self, "seed", int(self.seed))
+        object.__setattr__(self, "seed", whole(self.seed, "Row.seed"))
 
     @property
     def mask(self) -> np.ndarray:
@@ -78,6 +82,54 @@ class Outcome:
     scalars: dict[str, float | int | str] = field(default_factory=dict)
     status: str = "ok"
     reason: str | None = None
+
+
+def whole(value: Any, where: str) -> int:
+    """A seed as an int.
+
+    Raises:
+        ConfigError: it is not a whole number from 0 to 2^63 - 1.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = -1
+    if not 0 <= number < 1 << 63:
+        raise ConfigError(f"{value!r} is not a seed", where, "use whole numbers from 0 on")
+    return number
+
+
+def checked(given: Any, task: Mapping[str, Any], where: str) -> Outcome:
+    """What a runner gave for a task, fit to be stored; numbers that are not finite make a failed cell, never data.
+
+    Args:
+        given: an `Outcome`, if the runner does what it should.
+        task: "name" and "examples" (how many) of the task.
+        where: names the row.
+
+    Raises:
+        PydtError: it is no outcome, or its arrays are not numbers, or not (4, draws, examples).
+    """
+    mend = "a runner returns one pydt.cells.Outcome of arrays per task digest"
+    if not isinstance(given, Outcome) or given.status not in ("ok", "failed"):
+        raise PydtError(f"its runner gave no outcome for task {task['name']!r}", where, mend)
+    lost: str | None = None
+    for name, array in given.arrays.items():
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+            raise PydtError(f"its runner gave {name!r} as {type(array).__name__}, not a numeric array", where, mend)
+        if given.status == "ok" and not np.isfinite(array).all():
+            lost = lost or f"{name} are not all finite"
+    shape: tuple[int, ...] = getattr(given.arrays.get("primitives"), "shape", ())
+    examples = task["examples"]
+    if given.status == "ok" and lost is None and (len(shape) != 3 or shape[::2] != (4, examples) or not shape[1]):
+        raise PydtError(f"its runner gave primitives of shape {shape}, not (4, draws, {examples})", where, mend)
+    scalars = {name: getattr(value, "item", lambda v=value: v)() for name, value in given.scalars.items()}
+    for name, value in scalars.items():
+        if isinstance(value, float) and not np.isfinite(value):
+            lost = lost or f"{name} is not finite"
+    if lost is not None:
+        return Outcome(status="failed", reason=given.reason or lost)
+    return Outcome(given.arrays, scalars, given.status, given.reason)
 
 
 def source_key(source: str, units: str, row: Row, recipe: str) -> str:

@@ -23,12 +23,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pydt import __version__
-from pydt.cells import Outcome, Row
+from pydt.cells import FACTS, Outcome, Row, checked, whole
 from pydt.errors import ConfigError, DataError, DesignError, PydtError, TrainError
 from pydt.files import digest
 from pydt.store import Record, Store
-from pydt.workers import Processes, WorkerDied, pack, work
+from pydt.workers import Processes, WorkerDied, pack, places, versions, work
 
 if TYPE_CHECKING:
     from pydt.data import Dataset
@@ -58,9 +57,9 @@ class Plan:
         seed: key of the rows' seeds.
 
     Raises:
-        ConfigError: no task, two tasks of one name, or not one seed a row.
-        DesignError: the design has other groups than the source has units, or a row keeps nothing.
-        DataError: a unit without examples.
+        ConfigError: no task, two tasks of one name, not one seed a row, or an argument that is something else.
+        DesignError: no design, one with other groups than the source has units, or a row keeps nothing.
+        DataError: a unit without examples, or target images with other channels than the source's.
     """
 
     source: Dataset
@@ -72,9 +71,14 @@ class Plan:
     seed: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tasks", tuple(self.tasks))
+        _expect(self.source, "units", "Plan.source", "give a pydt.Dataset")
+        _expect(self.recipe, "described", "Plan.recipe", "give a pydt.Recipe: recipe=pydt.Recipe()")
+        object.__setattr__(self, "tasks", _several(self.tasks, "Plan.tasks", "put it into a list: tasks=[task]"))
+        _expect(self.design, "to_dict", "Plan.design", "make one: pydt.Design.explicit(masks)", DesignError)
+        object.__setattr__(self, "seed", whole(self.seed, "Plan.seed"))
         if self.seeds is not None:
-            object.__setattr__(self, "seeds", tuple(int(seed) for seed in self.seeds))
+            seeds = _several(self.seeds, "Plan.seeds", "give a list of whole numbers")
+            object.__setattr__(self, "seeds", tuple(whole(seed, f"Plan.seeds[{i}]") for i, seed in enumerate(seeds)))
             if len(self.seeds) != len(self.design):
                 wrong = f"{len(self.seeds)} seeds for {len(self.design)} rows"
                 raise ConfigError(wrong, "Plan.seeds", "give one seed a row")
@@ -166,7 +170,6 @@ def run(
     workers: int | None = None,
     runner: Runner = run_row,
     progress: bool = True,
-    rows: Sequence[Row] | None = None,
 ) -> Store:
     """Compute what a plan still lacks in a store, and return the store with this plan as its default.
 
@@ -174,19 +177,16 @@ def run(
         plan: what to compute.
         dir: folder of the store, made if needed.
         executor: anything with the `concurrent.futures` protocol; None: processes on this machine.
-        workers: processes; None: one for every `recipe.threads` cores. With an executor: how many rows it runs at once.
+        workers: processes; None: one for every `recipe.threads` cores, or with a recipe for "cuda" one for every GPU.
+            With an executor: how many rows it runs at once.
         runner: called as `runner(context, row, tasks)` in a worker; must be importable there.
         progress: show rows done, rate, time left, latest accuracy and failures on stderr.
-        rows: other rows than the design's, with the plan's source, units, recipe and tasks.
 
     Raises:
         StoreError: the folder cannot be written, or a row gave other numbers than the ones stored.
         PydtError: a row raised twice, or killed its worker three times; all finished rows are stored.
         KeyboardInterrupt: Ctrl-C; all finished rows are stored, its text says how many and how to continue.
     """
-    if rows is not None:
-        _check(plan.context, rows)
-        return _run(plan.context, _record(plan.context, rows), dir, executor, workers, runner, progress)
     return _run(plan.context, plan.record(), dir, executor, workers, runner, progress)
 
 
@@ -203,7 +203,7 @@ def run_rows(
     runner: Runner = run_row,
     progress: bool = True,
 ) -> Store:
-    """The general form of `run`: any list of rows, which the store remembers as a plan of its own, without a design.
+    """`run` without a design: any list of rows, which the store remembers as a plan of its own, without a design.
 
     The returned store has this list as its default plan: `store.finished()` are positions in `rows`. Raises what `Plan`
     and `run` raise.
@@ -213,7 +213,28 @@ def run_rows(
     return _run(context, _record(context, rows), dir, executor, workers, runner, progress)
 
 
+def _expect(value: Any, method: str, where: str, mend: str, kind: type[PydtError] = ConfigError) -> None:
+    """Refuse what is not the kind of thing an argument is for, before it trips something deep inside."""
+    if isinstance(value, type) or not hasattr(value, method):
+        raise kind(f"is {value!r}" if value is None else f"is of type {type(value).__name__}", where, mend)
+
+
+def _several(values: Any, where: str, mend: str) -> tuple[Any, ...]:
+    try:
+        return tuple(values)
+    except TypeError:
+        raise ConfigError(f"is one {type(values).__name__}, not a list", where, mend) from None
+
+
+def _channels(data: Any) -> int:
+    return 3 if data.images is None else int(data.images.shape[3])  # encoded files are decoded to RGB
+
+
 def _check(context: Context, rows: Sequence[Row]) -> None:
+    from pydt.data import Dataset
+
+    for i, task in enumerate(context.tasks):
+        _expect(task, "target", f"tasks[{i}]", "give pydt.Task objects: pydt.Task(target)")
     names = [task.name for task in context.tasks]
     if not names:
         raise ConfigError("is empty", "tasks", "give at least one pydt.Task")
@@ -228,6 +249,15 @@ def _check(context: Context, rows: Sequence[Row]) -> None:
     if (sizes == 0).any():
         empty = ", ".join(units[i] for i in np.flatnonzero(sizes == 0)[:5])
         raise DataError(f"no examples in {empty}", f"by={context.by!r}", "drop units without examples")
+    for task in context.tasks:
+        data = getattr(task.target, "train", None)
+        if not isinstance(data, Dataset) or not isinstance(context.source, Dataset):
+            continue
+        theirs, ours = _channels(data), _channels(context.source)
+        if theirs != ours:
+            wrong = f"{data.name} has images of {theirs} channels, the source {context.source.name} of {ours}"
+            mend = "bring both to one number: grey[..., None].repeat(3, axis=3) makes RGB of grey"
+            raise DataError(wrong, f"task {task.name!r}", mend)
     always = bool((unit < 0).any())
     for i, row in enumerate(rows):
         if row.groups != len(units):
@@ -310,14 +340,13 @@ def _run(
     except Exception as error:
         wrong = f"runner, source, recipe or task cannot be sent to a worker ({error})"
         raise ConfigError(wrong, "run", "use functions and classes that a module defines at its top") from error
-    threads = int(context.recipe.threads)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usual, gpus = places(context.recipe)
     if executor is not None:
-        count = workers or getattr(executor, "_max_workers", None) or cores
+        count = workers or getattr(executor, "_max_workers", None) or usual
         _drive(store, record, jobs, executor, parcel, 2 * int(count), progress)
         return store
-    count = min(workers or max(1, cores // threads), len(jobs))
-    pool = Processes(count, threads, parcel)
+    count = min(workers or usual, len(jobs))
+    pool = Processes(count, int(context.recipe.threads), parcel, gpus)
     try:
         _drive(store, record, jobs, pool, None, 2 * count, progress)
         pool.shutdown()
@@ -359,10 +388,11 @@ def _drive(
     progress: bool,
 ) -> None:
     total, before = len(set(record.sources)), len(set(record.sources)) - len(jobs)
-    code = _code_version()
-    others = sorted(store.codes - {code})
+    now = versions()
+    others = {name: sorted(seen - {now.get(name)}) for name, seen in store.facts.items()}
+    others = {name: seen for name, seen in others.items() if seen}
     if others:
-        store.log(event="code changed", stored=others, now=code)
+        store.log(event="code changed", stored=others, now={name: now.get(name) for name in others})
     running: dict[Future[Any], _Job] = {}
     stored = before
 
@@ -375,16 +405,17 @@ def _drive(
             return
         outcomes = _checked(result["outcomes"], record, job)
         for position, key in zip(job.tasks, job.keys, strict=True):
-            store.put(key, outcomes[position], _metadata(record, job, position, code))
+            store.put(key, outcomes[position], _metadata(record, job, position, result["versions"]))
         stored += 1
         bad = [outcome.reason for outcome in outcomes.values() if outcome.status != "ok"]
         details = {name: result[name] for name in ("seconds", "host", "pid", "versions", "warnings")}
-        store.log(event="row", row=job.number, source=job.source_key, keys=job.keys, failed=bad, code=code, **details)
-        view.row(outcomes[job.tasks[0]], bool(bad))
+        store.log(event="row", row=job.number, source=job.source_key, keys=job.keys, failed=bad, **details)
+        view.row(outcomes.get(0), bool(bad))
 
     with _interrupts() as stop, _View(total, before, store.folder, progress) as view:
         if others:
-            view.say(f"some stored rows were computed by other code ({', '.join(others)}); this is {code}")
+            changed = "; ".join(f"{name} {', '.join(seen)} (now {now.get(name)})" for name, seen in others.items())
+            view.say(f"some stored rows were computed by other code: {changed}")
         try:
             while jobs or running:
                 while jobs and len(running) < limit and not stop:
@@ -446,34 +477,14 @@ def _result(future: Future[Any], job: _Job, store: Store) -> dict[str, Any] | No
     raise PydtError(f"raised twice; {kept}. The second time:\n{text}", where)
 
 
-def _checked(outcomes: Any, record: Record, job: _Job) -> dict[int, Outcome]:
-    """Outcomes by task position; numbers that are not finite make a failed cell, never data."""
-    where = f"row {job.number} ({job.row})"
-    mend = "a runner returns one pydt.cells.Outcome of arrays per task digest"
-    checked = {}
-    for position in job.tasks:
-        outcome = outcomes.get(record.tasks[position]["digest"]) if isinstance(outcomes, dict) else None
-        if not isinstance(outcome, Outcome) or outcome.status not in ("ok", "failed"):
-            raise PydtError(f"its runner gave no outcome for task {record.tasks[position]['name']!r}", where, mend)
-        for name, array in outcome.arrays.items():
-            if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
-                raise PydtError(f"its runner gave {name!r} as {type(array).__name__}, not a numeric array", where, mend)
-            if outcome.status == "ok" and not np.isfinite(array).all():
-                outcome = Outcome(status="failed", reason=f"{name} are not all finite")
-        shape: tuple[int, ...] = getattr(outcome.arrays.get("primitives"), "shape", ())
-        examples = record.tasks[position]["examples"]
-        if outcome.status == "ok" and (len(shape) != 3 or shape[::2] != (4, examples) or not shape[1]):
-            wrong = f"its runner gave primitives of shape {shape}, not (4, draws, {examples})"
-            raise PydtError(wrong, where, mend)
-        scalars = {name: getattr(value, "item", lambda v=value: v)() for name, value in outcome.scalars.items()}
-        lost = [name for name, value in scalars.items() if isinstance(value, float) and not np.isfinite(value)]
-        if lost:
-            outcome, scalars = Outcome(status="failed", reason=outcome.reason or f"{lost[0]} is not finite"), {}
-        checked[position] = Outcome(outcome.arrays, scalars, outcome.status, outcome.reason)
-    return checked
+def _checked(given: Any, record: Record, job: _Job) -> dict[int, Outcome]:
+    """Outcomes by task position."""
+    where, given = f"row {job.number} ({job.row})", given if isinstance(given, dict) else {}
+    tasks = {position: record.tasks[position] for position in job.tasks}
+    return {position: checked(given.get(task["digest"]), task, where) for position, task in tasks.items()}
 
 
-def _metadata(record: Record, job: _Job, position: int, code: str) -> dict[str, Any]:
+def _metadata(record: Record, job: _Job, position: int, facts: dict[str, str]) -> dict[str, Any]:
     return {
         "source": record.source,
         "units": record.units,
@@ -483,16 +494,8 @@ def _metadata(record: Record, job: _Job, position: int, code: str) -> dict[str, 
         "recipe": record.recipe,
         "task": record.tasks[position]["digest"],
         "training": job.source_key,
-        "code": code,
+        **{name: facts[name] for name in FACTS if name in facts},
     }
-
-
-def _code_version() -> str:
-    """Version of pydt and a digest of the modules that decide what a row's numbers are."""
-    folder = Path(__file__).parent
-    names = ("data", "design", "glyphs", "loader", "models", "target", "train", "transfer")
-    parts = [path.read_bytes() for path in (folder / f"{name}.py" for name in names) if path.exists()]
-    return f"{__version__}+{digest(*parts)[:12]}"
 
 
 @contextlib.contextmanager
@@ -561,10 +564,11 @@ class _View:
             parts.append(f"{self.failures} failed")
         return ", ".join(parts)
 
-    def row(self, outcome: Outcome, failed: bool) -> None:
+    def row(self, outcome: Outcome | None, failed: bool) -> None:
+        """One more row is done; the outcome is that of the plan's first task, if the row lacked it."""
         self.done += 1
         self.failures += failed
-        accuracy = outcome.scalars.get("score_accuracy")
+        accuracy = None if outcome is None else outcome.scalars.get("report_accuracy")
         if isinstance(accuracy, float):
             self.latest = f"latest accuracy {100 * accuracy:.1f} %"
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import platform
+import secrets
+import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pydt.errors import ConfigError, StoreError
+
+_OLD = 24 * 3600.0  # seconds after which a temporary file is nobody's, wherever its writer was
 
 
 def canonical_json(value: Any) -> str:
@@ -49,29 +56,83 @@ def digest(*parts: Any) -> str:
 def write_atomic(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
     """Write a file so that a reader sees all of it or none of it, whatever dies in between.
 
-    The bytes go to a temporary name in the same folder, are synced, renamed over `path`, and the folder is synced.
+    The bytes go to a temporary name of their own in the same folder, are synced, renamed over `path`, and the folder is
+    synced, as is the parent of every folder made on the way. Any number of threads, processes and hosts may write one
+    path at once: the last one wins.
 
     Raises:
-        StoreError: the folder cannot be written, or the disk is full; `path` is then as it was.
+        StoreError: the folder cannot be written, or the disk is full. `path` then holds the old bytes, or the new ones
+            if only the last sync failed; no temporary file stays.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+        _make(path.parent)
+        with open(temporary, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
         raise StoreError(
             f"cannot be written ({error.strerror or error})",
             str(path),
             "free space, or choose a folder you may write to",
         ) from error
+    finally:
+        with contextlib.suppress(OSError):  # gone already, if all went well
+            temporary.unlink()
+
+
+def abandoned(temporary: Path) -> bool:
+    """Whether a temporary file of `write_atomic` has no writer any more.
+
+    Its process on this host has ended, or (whoever wrote it) nothing was written to it for a day.
+    """
+    try:
+        if time.time() - temporary.stat().st_mtime > _OLD:
+            return True
+    except OSError:
+        return False  # its writer has just renamed it
+    host, _, rest = temporary.name.removesuffix(".tmp").rpartition(".")[2].partition("-")
+    pid = rest.partition("-")[0]
+    if host != _host() or not pid.isdecimal():
+        return False  # a process id says nothing about processes elsewhere
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        pass
+    return False
+
+
+def _make(folder: Path) -> None:
+    """Make a folder and its parents, each of them there after a power failure."""
+    missing = []
+    while folder != folder.parent and not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for new in reversed(missing):
+        new.mkdir(exist_ok=True)
+        _sync(new.parent)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@cache
+def _host() -> str:
+    """Eight hex digits for where a process id means something: this machine since its start, this container."""
+    parts = [platform.node()]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+    with contextlib.suppress(OSError):
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return digest(parts)[:8]

@@ -16,7 +16,7 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pydt.cells import (
+    FACTS,
     OUTPUTS,
     Outcome,
     Row,
@@ -38,7 +39,7 @@ from pydt.cells import (
     suggest,
 )  # fmt: skip
 from pydt.errors import ConfigError, StoreError
-from pydt.files import canonical_json, digest, write_atomic
+from pydt.files import abandoned, canonical_json, digest, write_atomic
 
 if TYPE_CHECKING:
     from pydt.design import Design
@@ -46,12 +47,14 @@ if TYPE_CHECKING:
 FORMAT = 1
 HALVES = {"score": 0, "report": 1}
 _REWRITTEN = "run the same plan again: it writes this file anew"
-_OLD = 24 * 3600.0  # seconds after which a temporary file is nobody's, even if its process id has been given away again
 
 
 @dataclass(frozen=True)
 class Record:
     """What a file in plans/ says: everything about a plan that can be known without its source.
+
+    A field that is added later needs a default, and is left out of the file while it has it: so older files are read,
+    and the plans in them keep their names.
 
     Attributes:
         kind: "design" or "rows" (an explicit list of rows, as a counterfactual makes).
@@ -92,15 +95,20 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        for name, field in self.__dataclass_fields__.items():
+            if field.default is not MISSING and plain[name] == field.default:
+                del plain[name]
         plain["rows"] = [[row.keep.hex(), row.seed, row.kind] for row in self.rows]
         return {**plain, "names": list(self.names), "tasks": list(self.tasks), "format": FORMAT}
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Record:
-        fields = {name: plain[name] for name in cls.__dataclass_fields__}
+        fields = {name: plain[name] for name in cls.__dataclass_fields__ if name in plain}
         groups = len(plain["names"])
         fields["rows"] = tuple(Row(bytes.fromhex(keep), seed, kind, groups) for keep, seed, kind in plain["rows"])
-        return cls(**{**fields, "names": tuple(plain["names"]), "tasks": tuple(plain["tasks"])})
+        record = cls(**{**fields, "names": tuple(plain["names"]), "tasks": tuple(plain["tasks"])})
+        vars(record)["digest"] = digest("plan", plain)  # of all that is written, also what only a newer pydt reads
+        return record
 
 
 class Store:
@@ -120,8 +128,9 @@ class Store:
         self.folder = Path(folder)
         self._default = plan
         self._status: dict[str, tuple[str, str | None, dict[str, Any]]] = {}
-        self.codes: set[str] = set()  # versions of the code that computed the cells read so far
+        self.facts: dict[str, set[str]] = {name: set() for name in FACTS}  # what computed the cells read so far
         self._records: dict[str, Record] = {}
+        self._damaged: set[str] = set()  # plan files that were found damaged, and logged
         self._outputs: dict[tuple[Any, ...], np.ndarray] = {}
         marker = self.folder / "store.json"
         try:
@@ -149,8 +158,8 @@ class Store:
         probe = folder / "rows" / ".probe"
         write_atomic(probe, b"")
         probe.unlink(missing_ok=True)
-        for leftover in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp"), *folder.glob("rows/*/.*.tmp")]:
-            if _abandoned(leftover):
+        for leftover in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp"), *folder.glob("*/*/.*.tmp")]:
+            if abandoned(leftover):
                 leftover.unlink(missing_ok=True)
         return store
 
@@ -179,7 +188,7 @@ class Store:
         return self._get(key)[0]
 
     def metadata(self, key: str) -> dict[str, Any]:
-        """Digests of source, units, recipe, task and code, kept units (hex), seed, status, reason, scalars."""
+        """Digests of source, units, recipe and task, what computed it, kept units (hex), seed, status, scalars."""
         return self._get(key)[1]
 
     def put(self, key: str, outcome: Outcome, metadata: Mapping[str, Any]) -> bool:
@@ -203,13 +212,29 @@ class Store:
         return True
 
     def put_task(self, task: str, description: Mapping[str, np.ndarray]) -> None:
-        """Write what `Target.described()` says of the target examples, once per task digest."""
-        self._put_arrays(self.folder / "tasks" / f"{task}.safetensors", description, {"task": task, "format": FORMAT})
+        """Write what `Target.described()` says of the target examples, once per task digest.
+
+        Raises:
+            StoreError: other labels, ids or halves are stored, or weights that differ by more than rounding.
+        """
+        path = self.folder / "tasks" / f"{task}.safetensors"
+        stored = self._stored(path)
+        arrays = {name: np.asarray(values) for name, values in description.items()}
+        for name in stored.keys() & arrays.keys():
+            old, new = stored[name], arrays[name]
+            slack = 1e-12 if name == "weights" else 0.0
+            if old.shape != new.shape or not np.allclose(old, new, slack, 0.0):
+                raise StoreError(f"other {name} of the target examples are stored", str(path), "use a new folder")
+        if not arrays.keys() <= stored.keys():
+            write_atomic(path, encode({**arrays, **stored}, {"task": task, "format": FORMAT}))
 
     def put_thumbnails(self, record: Record, thumbnails: Mapping[str, np.ndarray]) -> None:
         """Write the first images of each unit, uint8 (n, height, width, channels) by unit name; some may be missing."""
         numbered = {str(i): thumbnails[name] for i, name in enumerate(record.names) if name in thumbnails}
-        self._put_arrays(self._thumbnails(record), numbered, {"units": record.units, "format": FORMAT})
+        path, metadata = self._thumbnails(record), {"units": record.units, "format": FORMAT}
+        stored = self._stored(path)
+        if not path.exists() or checksum(stored, metadata) != checksum(numbered, metadata):
+            write_atomic(path, encode(numbered, metadata))  # only for the eye: the latest way to draw them is the best
 
     def put_plan(self, record: Record) -> None:
         """Write a plan's description, unless it is there."""
@@ -226,40 +251,51 @@ class Store:
         self._records[record.digest] = record
 
     def plans(self) -> dict[str, Record]:
-        """Every plan of this store, by digest.
-
-        Raises:
-            StoreError: a description is damaged.
-        """
+        """Every plan of this store, by digest. Damaged descriptions are logged and left out."""
         for path in sorted((self.folder / "plans").glob("*.json")):
-            if path.stem not in self._records:
-                try:
-                    record = _read_plan(path)
-                except StoreError as error:
-                    raise StoreError(error.what, str(path), _REWRITTEN) from error
-                self._records[path.stem] = record
+            try:
+                self._plan(path.stem)
+            except FileNotFoundError:
+                continue  # another process has just moved it
+            except StoreError as error:
+                if path.stem not in self._damaged:
+                    self._damaged.add(path.stem)
+                    with contextlib.suppress(StoreError):  # who only reads may not be allowed to write
+                        self.log(event="damaged plan", file=str(path.relative_to(self.folder)), reason=error.what)
         return dict(self._records)
 
     def plan(self, plan: Any = None) -> Record:
         """One plan: the one given (a `Plan` or a digest), this store's own, or the only one with a design.
 
         Raises:
-            StoreError: no such plan, or several and none was named.
+            StoreError: no such plan, or several and none was named, or its description is damaged.
         """
         wanted = plan if plan is not None else self._default
         if isinstance(wanted, Record):
             return wanted
-        records = self.plans()
         if wanted is not None:
             name = wanted if isinstance(wanted, str) else wanted.digest
-            if name not in records:
-                raise StoreError(f"no plan {name!r}", str(self.folder), suggest(name, sorted(records)))
-            return records[name]
-        designs = [record for record in records.values() if record.kind == "design"]
+            try:
+                return self._plan(name)
+            except FileNotFoundError:
+                mend = suggest(name, sorted(self.plans()))
+                raise StoreError(f"no plan {name!r}", str(self.folder), mend) from None
+        designs = [record for record in self.plans().values() if record.kind == "design"]
+        if not designs and self._damaged:
+            self._plan(min(self._damaged))
         if len(designs) != 1:
             known = ", ".join(f"{record.digest} ({len(record.rows)} rows)" for record in designs) or "none"
             raise StoreError(f"{len(designs)} plans", str(self.folder), f"name one with plan=; there are: {known}")
         return designs[0]
+
+    def _plan(self, name: str) -> Record:
+        if name not in self._records:
+            path = self.folder / "plans" / f"{name}.json"
+            try:
+                self._records[name] = _read_plan(path)
+            except StoreError as error:
+                raise StoreError(error.what, str(path), _REWRITTEN) from error
+        return self._records[name]
 
     def names(self, plan: Any = None) -> tuple[str, ...]:
         """The names of the units, in mask order."""
@@ -269,14 +305,19 @@ class Store:
         """The plan's design: all its rows, finished or not; `finished()` gives the positions that are.
 
         Raises:
-            StoreError: the plan is a list of rows without a design.
+            StoreError: the plan is a list of rows without a design, or this pydt draws other masks from it than those
+                the rows were trained on.
         """
         from pydt.design import Design
 
         record = self.plan(plan)
         if record.design is None:
             raise StoreError("has no design, only rows", f"plan {record.digest}", "use rows() and masks()")
-        return Design.from_dict(record.design)
+        design = Design.from_dict(record.design)
+        if not np.array_equal(np.asarray(design), [row.mask for row in record.rows]):
+            mend = "use the pydt that wrote it, or pydt.Design.explicit(store.masks())"
+            raise StoreError("its design now gives other masks than the rows have", f"plan {record.digest}", mend)
+        return design
 
     def thumbnails(self, plan: Any = None) -> dict[str, np.ndarray]:
         """The first images of each unit, uint8 (n, height, width, channels) by unit name; empty if none were kept.
@@ -419,18 +460,15 @@ class Store:
         except OSError as error:
             raise StoreError(f"cannot be written ({error.strerror})", str(path), "free space") from error
 
-    def _put_arrays(self, path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
-        stored = None
+    def _stored(self, path: Path) -> dict[str, np.ndarray]:
+        """The arrays of a file; none if it is not there, or was damaged and is in quarantine now."""
         try:
-            stored = decode(read(path))
+            return decode(read(path))[0]
         except FileNotFoundError:
             pass
         except StoreError as error:
             self._quarantine(path, error)
-        if stored is None:
-            write_atomic(path, encode(arrays, metadata))
-        elif checksum(*stored) != checksum(arrays, metadata):
-            raise StoreError("something else is stored under this name", str(path), "use a new folder")
+        return {}
 
     def _thumbnails(self, record: Record) -> Path:
         return self.folder / "thumbnails" / f"{digest('thumbnails', record.source, record.units)}.safetensors"
@@ -441,7 +479,9 @@ class Store:
             raise StoreError("holds another cell than its name says")
         outcome = Outcome(arrays, metadata["scalars"], metadata["status"], metadata["reason"])
         self._status[key] = outcome.status, outcome.reason, dict(outcome.scalars)
-        self.codes.add(str(metadata.get("code")))
+        for name, seen in self.facts.items():
+            if name in metadata:
+                seen.add(str(metadata[name]))
         return outcome, metadata
 
     def _get(self, key: str) -> tuple[Outcome, dict[str, Any]]:
@@ -516,20 +556,3 @@ def _read_plan(path: Path) -> Record:
     if record.digest != path.stem:
         raise StoreError("is damaged (it describes another plan than its name says)")
     return record
-
-
-def _abandoned(temporary: Path) -> bool:
-    """Whether `.NAME.PID.tmp` of `write_atomic` has no writer any more; this process has not begun to write."""
-    with contextlib.suppress(OSError):
-        if time.time() - temporary.stat().st_mtime > _OLD:
-            return True
-    pid = temporary.name.split(".")[-2]
-    if not pid.isdigit() or int(pid) == os.getpid():
-        return True
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except (PermissionError, OverflowError):
-        pass
-    return False

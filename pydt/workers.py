@@ -21,9 +21,12 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import Connection
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -32,9 +35,17 @@ import numpy as np
 from pydt import __version__
 from pydt.cells import Outcome
 from pydt.errors import ConfigError, PydtError, TrainError
+from pydt.files import digest
 
 _THREADS = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB_MAXIMUM")  # NAME_NUM_THREADS, read once when a library loads
 
+# The allocator of glibc gives memory of the size of a batch back to the system when it is freed, and asks for it again
+# at the next step, page fault by page fault: a quarter of the time of a small row. 32 MB is the most it allows.
+_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "2147483648"}
+
+# Modules that decide a row's numbers.
+_DECISIVE = {"cells", "data", "design", "ensemble", "files", "glyphs", "loader", "models", "seeds", "target", "train"}
+_DECISIVE |= {"transfer"}
 
 # The first thing a worker does is to tie its life to the driver's; importing numpy may take a second on a busy machine.
 _BOOT = """
@@ -115,18 +126,42 @@ def work(parcel: bytes | None, row: Any, tasks: tuple[int, ...]) -> dict[str, An
         "seconds": round(time.perf_counter() - start, 4),
         "host": platform.node(),
         "pid": os.getpid(),
-        "versions": _versions(),
+        "versions": versions(),
         "warnings": list(texts)[:20],
     }
 
 
-def _versions() -> dict[str, str]:
-    found = {"pydt": __version__, "python": platform.python_version(), "numpy": np.__version__}
-    if "torch" in sys.modules:
-        found["torch"] = sys.modules["torch"].__version__
-    if "pydt._core" in sys.modules:
-        found["isa"] = sys.modules["pydt._core"].isa()
+def code_version() -> str:
+    """Version of pydt (which stands for the core's) and a digest of the modules that decide a row's numbers."""
+    paths = sorted(path for path in Path(__file__).parent.glob("*.py") if path.stem in _DECISIVE)
+    return f"{__version__}+{digest(*(path.read_bytes() for path in paths))[:12]}"
+
+
+@cache
+def versions() -> dict[str, str]:
+    """What computes rows in this process: the code, the libraries and the instruction set of the core."""
+    from pydt import _core
+
+    found = {"code": code_version(), "python": platform.python_version(), "numpy": np.__version__, "isa": _core.isa()}
+    for name in ("torch", "torchvision"):  # as installed: whether they are loaded yet must make no difference
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
     return found
+
+
+def places(recipe: Any) -> tuple[int, tuple[str, ...]]:
+    """How many rows this machine trains at once, and the GPUs to share out among the workers, one each."""
+    device = str(getattr(recipe, "device", "cpu"))
+    if device.startswith("cuda"):
+        import torch
+
+        count = torch.cuda.device_count()
+        if device != "cuda" or count < 2:  # rows on one GPU only wait for each other
+            return 1, ()
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        return count, tuple(visible[:count] if len(visible) >= count else map(str, range(count)))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // int(recipe.threads)), ()
 
 
 class Processes(Executor):
@@ -134,11 +169,17 @@ class Processes(Executor):
 
     A worker that dies fails the one row it was on (`WorkerDied`) and is replaced. No queue, lock or semaphore is
     shared, so nothing can be left behind or left locked, whoever is killed and when.
+
+    Args:
+        workers, threads: processes, and threads of the arithmetic in each.
+        parcel: from `pack`: runner and context.
+        gpus: names of GPUs as CUDA_VISIBLE_DEVICES takes them; each worker sees one, in turn. None given: all of them.
     """
 
-    def __init__(self, workers: int, threads: int, parcel: bytes) -> None:
+    def __init__(self, workers: int, threads: int, parcel: bytes, gpus: Sequence[str] = ()) -> None:
         self._parcel = parcel
-        self._environment = {**os.environ, **{f"{name}_NUM_THREADS": str(threads) for name in _THREADS}}
+        self._gpus = gpus
+        self._environment = {**_MALLOC, **os.environ, **{f"{name}_NUM_THREADS": str(threads) for name in _THREADS}}
         self._jobs: SimpleQueue[tuple[Future[Any], tuple[Any, ...]] | None] = SimpleQueue()
         self._workers: dict[int, subprocess.Popen[bytes]] = {}
         self._lock = threading.Lock()
@@ -199,13 +240,14 @@ class Processes(Executor):
         ours, theirs = socket.socketpair()
         number = theirs.fileno()
         command = [sys.executable, "-c", _BOOT, json.dumps(sys.path), str(number), str(os.getpid())]
+        gpu = {"CUDA_VISIBLE_DEVICES": self._gpus[slot % len(self._gpus)]} if self._gpus else {}
         with theirs, self._lock:
             if self._killed:
                 ours.close()
                 return None
             try:
                 self._workers[slot] = subprocess.Popen(
-                    command, env=self._environment, pass_fds=[number], stdin=subprocess.DEVNULL
+                    command, env={**self._environment, **gpu}, pass_fds=[number], stdin=subprocess.DEVNULL
                 )
             except OSError:
                 ours.close()

@@ -55,6 +55,7 @@ class StubRecipe:
     seconds: float = 0.0
     folder: str = ""
     threads: int = 1
+    device: str = "cpu"
 
     def described(self) -> dict[str, Any]:
         return {"threads": self.threads}
@@ -113,7 +114,8 @@ def outcome(context: Context, row: Row, task: StubTask) -> Outcome:
     random = np.random.default_rng([row.seed, *kept, *task.name.encode()])
     logits = random.normal(size=(4, DRAWS, EXAMPLES)).astype(np.float32)
     logits[3] = random.integers(0, CLASSES, (DRAWS, EXAMPLES))
-    return Outcome({"primitives": logits}, {"score_accuracy": float(np.float32(random.random()))})
+    share = float(np.float32(random.random()))
+    return Outcome({"primitives": logits}, {"score_accuracy": share, "report_accuracy": 1 - share})
 
 
 def stub_row(context: Context, row: Row, tasks: tuple[StubTask, ...]) -> dict[str, Outcome]:
@@ -138,6 +140,8 @@ def stub_row(context: Context, row: Row, tasks: tuple[StubTask, ...]) -> dict[st
                 os.kill(os.getpid(), signal.SIGKILL)
             case "die once" if first:
                 os.kill(os.getpid(), signal.SIGKILL)
+            case "stop":
+                raise KeyboardInterrupt
             case "nan":
                 return {task.digest: Outcome({"primitives": np.full((4, 1, EXAMPLES), np.nan)}) for task in tasks}
             case "fail":

@@ -23,13 +23,17 @@ from typing import Any
 import numpy as np
 import pytest
 import stub_rows
-from stub_rows import GROUPS, StubDesign, StubRecipe, StubSource, StubTask, plan, stub_row
+from stub_rows import GROUPS, StubRecipe, StubSource, StubTask, plan, stub_row
 
 import pydt.design
+import pydt.workers
 from pydt.cells import Row
-from pydt.ensemble import Plan, row_seeds, run, run_rows
-from pydt.errors import ConfigError, DataError, DesignError, PydtError, StoreError
+from pydt.data import Dataset
+from pydt.ensemble import Plan, run, run_rows
+from pydt.errors import ConfigError, DataError, PydtError, StoreError
 from pydt.store import Store
+from pydt.target import Target
+from pydt.workers import Processes, pack, places
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -86,15 +90,6 @@ def test_store_holds_what_the_runner_gave_in_plan_order(tmp_path: Path) -> None:
     assert Store(tmp_path).outputs(job.tasks[0], "logit", "all").tobytes() == outputs.tobytes()
 
 
-def test_seeds_come_from_the_plan_and_never_change_with_its_length() -> None:
-    assert row_seeds(5, 100)[:10] == row_seeds(5, 10)
-    assert len(set(row_seeds(5, 100)) | set(row_seeds(6, 100))) == 200
-    assert all(0 <= seed < 2**31 for seed in row_seeds(5, 100))
-    assert max(row_seeds(5, 100)) > 2**29
-    job = Plan(StubSource(), design=StubDesign(4), recipe=StubRecipe(), tasks=[StubTask()], seed=5)
-    assert tuple(row.seed for row in job.rows()) == row_seeds(5, 4)
-
-
 def test_a_real_design_comes_back_from_the_store_alone(tmp_path: Path) -> None:
     design = pydt.design.random(GROUPS, 8, seed=3)
     go(Plan(StubSource(), design=design, recipe=StubRecipe(), tasks=[StubTask()]), tmp_path)
@@ -105,11 +100,6 @@ def test_a_real_design_comes_back_from_the_store_alone(tmp_path: Path) -> None:
     assert store.plan().source_facts == {"name": "stub", "examples": 14}
     assert [store.thumbnails()[f"class {i}"].tolist() for i in range(5)] == [[[[[i]] * 3] * 3] * 2 for i in range(5)]
     assert len(store.thumbnails()) == 5  # the last unit has none
-
-
-def test_examples_in_no_unit_are_always_kept() -> None:
-    keep = plan(1).context.keep_examples(Row([1, 0, 0, 0, 0, 1], 0))
-    assert np.flatnonzero(keep).tolist() == [0, 1, 10, 11, 12, 13]
 
 
 # ---- only what is missing
@@ -150,8 +140,6 @@ def test_any_list_of_rows_shares_the_store(tmp_path: Path) -> None:
     assert [row.kind for row in arms.rows()] == ["drop top", "full", "full"]
     design = Store(tmp_path / "s")
     np.testing.assert_array_equal(arms.outputs("digits", "correct")[0], design.outputs("digits", "correct")[2])
-    again = go(job, tmp_path / "s", rows=rows)
-    assert again.plan().digest == arms.plan().digest
 
 
 def test_damaged_rows_are_computed_again(tmp_path: Path) -> None:
@@ -277,68 +265,6 @@ def test_functions_of_the_script_and_closures_are_refused_with_the_way_out(tmp_p
 # ---- what is asked
 
 
-def _with(**changes: Any) -> Any:
-    def make() -> Plan:
-        given = {"source": StubSource(), "design": StubDesign(3), "recipe": StubRecipe(), "tasks": [StubTask()]}
-        return Plan(**{**given, **changes})
-
-    return make
-
-
-class EverythingInUnits(StubSource):
-    def units(self, by: str) -> tuple[np.ndarray, tuple[str, ...]]:
-        return np.arange(14) % GROUPS, tuple("abcdef")
-
-
-class EmptyUnit(StubSource):
-    def units(self, by: str) -> tuple[np.ndarray, tuple[str, ...]]:
-        return np.arange(14) % (GROUPS - 1), tuple("abcdef")
-
-
-class Nothing(StubDesign):
-    def __init__(self) -> None:
-        super().__init__(3)
-        self.masks[1] = False
-
-
-@pytest.mark.parametrize(
-    ("make", "kind", "pattern"),
-    [
-        (_with(tasks=[]), ConfigError, "tasks: is empty"),
-        (_with(tasks=[StubTask(), StubTask()]), ConfigError, "two tasks are called 'digits'"),
-        (_with(seeds=[1, 2]), ConfigError, "2 seeds for 3 rows"),
-        (_with(design=StubDesign(3, groups=5)), DesignError, r"5 groups for the 6 units.*groups=6"),
-        (_with(design=Nothing(), source=EverythingInUnits()), DesignError, "row 1: keeps nothing"),
-        (_with(source=EmptyUnit()), DataError, "no examples in f"),
-    ],
-)
-def test_plans_that_cannot_mean_anything(make: Any, kind: type[PydtError], pattern: str) -> None:
-    with pytest.raises(kind, match=pattern) as caught:
-        make()
-    assert caught.value.mend
-
-
-def test_a_row_without_units_may_train_on_what_is_always_kept() -> None:
-    assert len(_with(design=Nothing())().rows()) == 3
-
-
-def test_plan_has_a_digest_of_everything() -> None:
-    make = [
-        _with(),
-        _with(source=StubSource("other")),
-        _with(by="font"),
-        _with(design=StubDesign(3, seed=1)),
-        _with(tasks=[StubTask("letters")]),
-        _with(seeds=[1, 2, 3]),
-        _with(seed=1),
-        _with(recipe=StubRecipe(threads=2)),
-    ]
-    assert len({plan().digest for plan in make}) == len(make)
-    assert _with()().digest == _with()().digest
-    with pytest.raises(AttributeError):
-        _with()().by = "font"  # type: ignore[misc]
-
-
 def test_unwritable_folder_is_named_before_any_training(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"file/store.*choose a folder"):
@@ -367,13 +293,40 @@ def test_changed_code_is_recorded_and_not_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     go(plan(2), tmp_path)
-    monkeypatch.setattr("pydt.ensemble._code_version", lambda: "99.0+new")
+    real = pydt.workers.versions()
+    changed = {**real, "code": "99.0+new", "torch": "9.9"}
+    for module in ("workers", "ensemble"):
+        monkeypatch.setattr(f"pydt.{module}.versions", lambda: changed)
     with ThreadPoolExecutor(1) as threads:
         store = run(plan(3), tmp_path, threads, runner=stub_row)
     assert len(store.masks()) == 3
-    assert store.metadata(store.plan().keys[2][0])["code"] == "99.0+new"
-    assert [entry["now"] for entry in log(tmp_path) if entry["event"] == "code changed"] == ["99.0+new"]
-    assert "some stored rows were computed by other code" in capsys.readouterr().err
+    facts = {name: store.metadata(store.plan().keys[2][0])[name] for name in ("code", "torch", "torchvision", "isa")}
+    assert facts == {name: changed[name] for name in facts}
+    entry = next(entry for entry in log(tmp_path) if entry["event"] == "code changed")
+    assert entry["now"] == {"code": "99.0+new", "torch": "9.9"}
+    assert entry["stored"] == {name: [real[name]] for name in entry["now"]}
+    said = capsys.readouterr().err
+    assert "some stored rows were computed by other code" in said
+    assert f"torch {real['torch']} (now 9.9)" in said
+    assert "isa" not in said
+
+
+def test_code_version_covers_what_decides_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = Path(pydt.workers.__file__).parent
+    for path in sources.glob("*.py"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(pydt.workers, "__file__", str(tmp_path / "workers.py"))
+    before = pydt.workers.code_version()
+    decisive = set()
+    for path in sorted(tmp_path.glob("*.py")):
+        whole = path.read_bytes()
+        path.write_bytes(whole + b"#")
+        if pydt.workers.code_version() != before:
+            decisive.add(path.stem)
+        path.write_bytes(whole)
+    wanted = {"cells", "data", "design", "ensemble", "files", "glyphs", "loader", "models", "target"}
+    assert wanted | {"train", "transfer"} <= decisive
+    assert not decisive & {"report", "cli", "figures", "words", "store"}
 
 
 class Screen(io.StringIO):
@@ -409,6 +362,54 @@ def test_progress_is_live_on_a_terminal_plain_elsewhere_and_silent_on_request(
     with ThreadPoolExecutor(1) as threads:
         run(plan(15), tmp_path / "plain", threads, runner=stub_row)
     assert "15/15 rows" in screen.getvalue()
+
+
+def test_latest_accuracy_is_of_the_report_half_of_the_first_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = replace(plan(1), tasks=(StubTask("letters"), StubTask()))
+    with ThreadPoolExecutor(1) as threads:
+        store = run(job, tmp_path, threads, runner=stub_row)
+    share = store.scalars("letters")[0]["report_accuracy"]
+    assert f"latest accuracy {100 * share:.1f} %" in capsys.readouterr().err
+    store.path(store.plan().keys[0][1]).unlink()  # the other task says nothing about the first
+    with ThreadPoolExecutor(1) as threads:
+        run(job, tmp_path, threads, runner=stub_row)
+    assert "latest accuracy" not in capsys.readouterr().err
+
+
+def test_interrupt_carries_its_message(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt) as caught:
+        go(plan(12, what="stop"), tmp_path)
+    stored = len(list(tmp_path.glob("rows/*/*.safetensors")))
+    assert stored >= 9
+    assert caught.value.args == (f"stopped: {stored} of 12 rows are stored in {tmp_path}; the same command continues",)
+
+
+# ---- the machine
+
+
+def test_one_worker_for_every_gpu_or_threads_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert places(StubRecipe(threads=3)) == (2, ())
+    assert places(StubRecipe(threads=9)) == (1, ())
+    for gpus, expected in ((0, (1, ())), (1, (1, ())), (3, (3, ("0", "1", "2")))):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
+        assert places(StubRecipe(device="cuda")) == expected
+    assert places(StubRecipe(device="cuda:1")) == (1, ())
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7,5,4")
+    assert places(StubRecipe(device="cuda")) == (3, ("7", "5", "4"))
+
+
+def test_workers_keep_the_memory_of_a_batch_and_see_one_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MALLOC_MMAP_THRESHOLD_", raising=False)
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1234")
+    with Processes(1, 1, pack((stub_row, None)), ("5", "6")) as pool:
+        names = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "CUDA_VISIBLE_DEVICES")
+        assert [pool.submit(os.getenv, name).result() for name in names] == ["33554432", "1234", "5"]
 
 
 class Counting(ThreadPoolExecutor):
@@ -541,28 +542,38 @@ def test_two_drivers_on_one_folder_do_no_harm(tmp_path: Path) -> None:
 # ---- real rows
 
 
-def test_default_runner_trains_and_transfers_data_that_were_only_in_memory(tmp_path: Path) -> None:
-    from pydt.data import Dataset
-    from pydt.target import Target
+def test_real_rows_are_equal_bytes_whoever_trains_them(tmp_path: Path, source: Dataset, target: Target) -> None:
+    import torch
+
     from pydt.train import Recipe, train
     from pydt.transfer import Task, transfer
 
-    random = np.random.default_rng(0)
-    images = random.integers(0, 256, (120, 16, 16), dtype=np.uint8)
-    source = Dataset.from_arrays(images, np.arange(120) % 4)
-    target = Target(Dataset.from_arrays(images[::-1].copy(), np.arange(120) % 3))
-    task = Task(target, shots=2, draws=2)
-    design = pydt.design.random(4, 3, seed=1)
-    job = Plan(source, design=design, recipe=Recipe(epochs=1, batch_size=16), tasks=[task])
-    store = run(job, tmp_path, workers=1, progress=False)
-    assert store.failed() == []
+    probe, tuned = Task(target, shots=3, draws=2), Task(target, mode="finetune", shots=2, draws=1, name="tuned")
+    recipe = Recipe(network="convnet-2", epochs=1, batch_size=32)
+    job = Plan(source, design=pydt.design.random(8, 6, seed=1), recipe=recipe, tasks=[probe, tuned])
+    store = run(job, tmp_path / "one", workers=1, progress=False)
+    run(job, tmp_path / "two", workers=2, progress=False)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)  # of the driver; the recipe says one
+    try:
+        with ThreadPoolExecutor(1) as threads:
+            run(job, tmp_path / "thread", threads, progress=False)
+    finally:
+        torch.set_num_threads(before)
+    expected = contents(tmp_path / "one" / "rows")
+    assert len(set(expected.values())) == len(expected) == 12
+    for name in ("two", "thread"):
+        assert contents(tmp_path / name / "rows") == expected
 
+    # and they are what the two functions give, from data that were only in memory
+    assert store.failed() == []
+    assert (tmp_path / "one" / "data").is_dir()
     row = job.rows()[1]
-    expected = transfer(train(source, job.context.keep_examples(row), job.recipe, row.seed), task, row.seed)
-    np.testing.assert_array_equal(store.get(store.plan().keys[1][0]).arrays["primitives"], expected.primitives)
-    assert store.scalars(task)[1]["report_accuracy"] == expected.scalars["report_accuracy"]
-    assert "source_accuracy" in store.scalars(task)[1]
-    right = store.outputs(task, "correct", "report").astype(np.float64)
-    weights = store.examples(task, "report")["weights"]
-    np.testing.assert_allclose(right @ weights, [s["report_accuracy"] for s in store.scalars(task)], rtol=1e-6)
-    assert (tmp_path / "data").is_dir()
+    trained = train(source, job.context.keep_examples(row), recipe, row.seed)
+    for column, task in enumerate(job.tasks):
+        given, scalars = transfer(trained, task, row.seed), store.scalars(task)
+        np.testing.assert_array_equal(store.get(store.plan().keys[1][column]).arrays["primitives"], given.primitives)
+        assert scalars[1] == {**trained.metrics, **given.scalars}
+        right = store.outputs(task, "correct", "report").astype(np.float64)
+        weights = store.examples(task, "report")["weights"]
+        np.testing.assert_allclose(right @ weights, [s["report_accuracy"] for s in scalars], rtol=1e-6)

@@ -7,8 +7,7 @@ import errno
 import json
 import os
 import struct
-import subprocess
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from scipy.stats import fisher_exact
 import pydt.files
 from pydt.cells import OUTPUTS, Outcome, Row, decode, derive, encode, result_key, source_key
 from pydt.errors import ConfigError, DesignError, StoreError
+from pydt.files import canonical_json
 from pydt.store import Record, Store
 
 KEY = "ab" + 30 * "0"
@@ -101,6 +101,10 @@ def test_row_refuses_what_is_no_mask(keep: Any) -> None:
         Row(keep, 0)
     with pytest.raises(DesignError, match="packed"):
         Row(b"\1\1", 0, groups=3)
+    for seed in (-1, 1.5, "7", 1 << 63):
+        with pytest.raises(ConfigError, match=r"Row\.seed"):
+            Row([1, 0], seed)  # type: ignore[arg-type]
+    assert Row([1, 0], np.int32(7)).seed == 7  # type: ignore[arg-type]
 
 
 def test_keys_depend_on_everything_that_decides_the_numbers_and_on_nothing_else() -> None:
@@ -363,26 +367,6 @@ def test_no_store_a_damaged_one_and_a_newer_one(tmp_path: Path) -> None:
         Store(tmp_path)
 
 
-def test_only_abandoned_temporary_files_are_removed(tmp_path: Path) -> None:
-    Store.create(tmp_path)
-    (tmp_path / "rows" / "ab").mkdir()
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    gone = [
-        tmp_path / "rows" / "ab" / f".{KEY}.safetensors.{dead.pid}.tmp",
-        tmp_path / "rows" / "ab" / f".{OTHER}.safetensors.{os.getpid()}.tmp",
-        tmp_path / f".store.json.{dead.pid}.tmp",
-        tmp_path / "rows" / f".old.{os.getppid()}.tmp",
-    ]
-    alive = tmp_path / "rows" / "ab" / f".{KEY}.safetensors.{os.getppid()}.tmp"
-    for path in [*gone, alive]:
-        path.write_text("half a")
-    os.utime(gone[-1], (0, 0))
-    Store.create(tmp_path)
-    assert alive.exists()
-    assert not any(path.exists() for path in gone)
-
-
 def test_rows_masks_and_outputs_stay_together_when_rows_fail(tmp_path: Path) -> None:
     filled(tmp_path, 6, failures=(1, 4), tasks=("t", "v"))
     store = Store(tmp_path)
@@ -487,8 +471,99 @@ def test_damaged_descriptions_are_refused_and_written_anew(tmp_path: Path) -> No
     assert plan.read_bytes() == whole
     assert Store(tmp_path).outputs("t").shape == (2, 4)
     assert len(list((tmp_path / "quarantine").iterdir())) == 2
-    with pytest.raises(StoreError, match="something else"):
-        store.put_task("t", {"labels": np.arange(3)})
+
+
+def test_a_damaged_plan_is_in_nobody_elses_way(tmp_path: Path) -> None:
+    first = filled(tmp_path, 2).plan().digest
+    store = Store(tmp_path)
+    arm = record([Row(np.ones(11, bool), 3, "full")])
+    store.put_plan(arm)
+    (tmp_path / "plans" / f"{arm.digest}.json").write_text("{")
+    (tmp_path / "plans" / "0.json").write_text("{}")
+    store = Store(tmp_path)
+    assert len(store.plan(first).rows) == 2
+    assert not (tmp_path / "log.jsonl").exists()
+    assert store.plan().digest == store.plan().digest == first
+    assert list(store.plans()) == [first]
+    events = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [entry["event"] for entry in events] == ["damaged plan"] * 2
+    with pytest.raises(StoreError, match=rf"{arm.digest}.*damaged.*run the same plan again"):
+        store.plan(arm.digest)
+    with pytest.raises(StoreError, match="no plan 'nothing'"):
+        store.plan("nothing")
+
+
+@dataclass(frozen=True)
+class Newer(Record):
+    """The record of a later version, with one more field."""
+
+    note: str = "none"
+
+
+def test_plans_of_other_versions_are_read_and_keep_their_names(tmp_path: Path) -> None:
+    old = record([Row([1, 0], 3, "design")], design={"kind": "stub"})
+    store = Store.create(tmp_path)
+    store.put_plan(old)
+    text = json.loads((tmp_path / "plans" / f"{old.digest}.json").read_text())
+    fields = {name: getattr(old, name) for name in Record.__dataclass_fields__}
+    newer = Newer.from_json(text)
+    assert newer.note == "none"
+    assert newer.digest == old.digest
+    assert Newer(**fields).digest == old.digest  # the same plan made by the later version is no second one
+    noted = Newer(**fields, note="x")
+    assert noted.digest != old.digest
+    (tmp_path / "plans" / f"{noted.digest}.json").write_text(canonical_json(noted.to_json()))
+    found = Store(tmp_path).plan(noted.digest)
+    assert found.rows == old.rows
+    assert found.digest == noted.digest
+
+
+def test_task_description_may_change_its_clothes_but_not_its_meaning(tmp_path: Path) -> None:
+    store = Store.create(tmp_path)
+    given = {"labels": np.arange(4), "ids": np.arange(4), "half": np.uint8([0, 1, 0, 1])}
+    store.put_task("t", given)
+    weights = np.full(4, 0.3)
+    store.put_task("t", {**given, "labels": given["labels"].astype(np.int32), "weights": weights})
+    np.testing.assert_array_equal(store.task("t")["weights"], weights)
+    before = (tmp_path / "tasks" / "t.safetensors").read_bytes()
+    store.put_task("t", {**given, "weights": weights * (1 + 1e-14)})
+    store.put_task("t", given)
+    assert (tmp_path / "tasks" / "t.safetensors").read_bytes() == before
+    for name, value in (
+        ("labels", np.arange(3)),
+        ("ids", [0, 1, 2, 4]),
+        ("half", [1, 1, 0, 1]),
+        ("weights", weights * 1.001),
+    ):
+        with pytest.raises(StoreError, match=f"other {name} of the target examples"):
+            store.put_task("t", {**given, "weights": weights, name: np.asarray(value)})
+
+
+def test_thumbnails_are_drawn_anew(tmp_path: Path) -> None:
+    store = filled(tmp_path, 1)
+    for shade in (1, 2, 2):
+        store.put_thumbnails(store.plan(), {"unit 3": np.full((1, 2, 2, 1), shade, np.uint8)})
+        assert store.thumbnails()["unit 3"].max() == shade
+
+
+def test_design_whose_drawing_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pydt import design
+
+    drawn = design.bernoulli(7, 9, seed=2)
+    store = Store.create(tmp_path)
+    plan = record([Row(mask, i, "design") for i, mask in enumerate(np.asarray(drawn))], design=drawn.to_dict())
+    store.put_plan(plan)
+    np.testing.assert_array_equal(np.asarray(store.design()), np.asarray(drawn))
+    real = design.Design._draw
+
+    def other(self: Any, *arguments: Any) -> np.ndarray:
+        masks = real(self, *arguments).copy()
+        masks[4] ^= 1
+        return masks
+
+    monkeypatch.setattr(design.Design, "_draw", other)
+    with pytest.raises(StoreError, match=r"other masks than the rows have.*explicit"):
+        Store(tmp_path).design()
 
 
 def test_log_survives_a_torn_line(tmp_path: Path) -> None:
