@@ -29,7 +29,7 @@ import numpy as np
 
 from pydt.ensemble import Plan, run_rows
 from pydt.errors import ConfigError, StoreError
-from pydt.estimate import influences
+from pydt.estimate import best_method, influences
 from pydt.files import canonical_json, write_atomic
 from pydt.seeds import generator, seed31
 from pydt.store import Record, Row, Store
@@ -123,8 +123,8 @@ class Counterfactual:
 def overall(store: Store, plan: Plan | Record | str | None = None, task: Any = None, output: str = "correct") -> Fit:
     """The influence of each group on the whole target: on the weighted mean of an output over the score half.
 
-    OLS where there are models enough for at least half as many residual degrees of freedom as groups, else the LASSO,
-    whose de-biased estimates hold for fewer models than groups.
+    OLS where there are models enough (see `best_method`), else the LASSO, whose de-biased estimates hold for fewer
+    models than groups.
 
     Returns:
         a fit with `unbiased`, `stderr`, `q` of shape (groups,), in the unit that UNITS names.
@@ -138,13 +138,8 @@ def overall(store: Store, plan: Plan | Record | str | None = None, task: Any = N
     finished = store.finished(record)
     if len(finished) < 10:
         raise StoreError(f"{len(finished)} finished rows", str(store.folder), "run more rows of the plan first")
-    whole = len(finished) == len(design)
-    # A part of a design is handed over as plain masks; its placebo columns stay behind.
-    masks = design if whole else np.asarray(design)[finished]
-    clusters = None if whole else np.asarray(design.clusters)[finished]
-    independent = len(np.unique(np.asarray(design.clusters)[finished]))
-    method = "ols" if independent >= 1.5 * design.groups + 2 else "lasso"
-    return influences(masks, mean_output(store, record, task, output, "score"), method, clusters=clusters)
+    masks = design.take(finished)
+    return influences(masks, mean_output(store, record, task, output, "score"), best_method(masks))
 
 
 def mean_output(store: Store, record: Record, task: Any, output: str, half: str) -> np.ndarray:

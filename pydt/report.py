@@ -17,6 +17,7 @@ import numpy as np
 
 from pydt import __version__, _core
 from pydt.counterfactual import UNITS, Counterfactual, mean_output, overall, stored
+from pydt.design import Design
 from pydt.ensemble import Plan
 from pydt.errors import StoreError
 from pydt.estimate import influences
@@ -84,8 +85,7 @@ def results(
     design, task = store.design(record), record.tasks[0]
     finished = store.finished(record)
     fit = overall(store, record, None, output)
-    masks = np.asarray(design)[finished]
-    clusters = np.asarray(design.clusters)[finished]
+    masks = design.take(finished)
     score = mean_output(store, record, None, output, "score")
     judged = mean_output(store, record, None, output, "report")
     accuracy = mean_output(store, record, None, "correct", "report") / UNITS["correct"][1]
@@ -95,7 +95,7 @@ def results(
 
     values, stderr = np.asarray(fit.unbiased, np.float64), np.asarray(fit.stderr, np.float64)
     method = "ols" if fit.method == "ols" else "ridge"
-    test = prediction_test(masks, score, judged, method=method, clusters=clusters)
+    test = prediction_test(masks, score, judged, method=method)
     effect = float(score.std(ddof=1)) / 4
     blocked = None
     lost = 0 if judgement is None else sum(arm.failed for arm in judgement.arms)
@@ -151,9 +151,9 @@ def results(
                 "models_needed_for": f"an 80 % chance to see a group that moves the target by {effect:.2g} {unit}, "
                 "a quarter of the spread between rows",
             },
-            "groups": _groups(record.names, values, stderr, q, masks.sum(0)),
+            "groups": _groups(record.names, values, stderr, q, np.asarray(masks).sum(0)),
             "placebos": _placebos(fit),
-            "target_classes": _by_class(store, record, output, masks, clusters, fit.method, target["classes"]),
+            "target_classes": _by_class(store, record, output, masks, fit.method, target["classes"]),
             "rows": {"accuracy": accuracy, "output": score},
             **_counterfactual(judgement),
             "command": command,
@@ -192,7 +192,7 @@ def _placebos(fit: Any) -> list[dict[str, Any]]:
 
 
 def _by_class(
-    store: Store, record: Record, output: str, masks: np.ndarray, clusters: np.ndarray, method: str, classes: list[str]
+    store: Store, record: Record, output: str, masks: Design, method: str, classes: list[str]
 ) -> dict[str, Any] | None:
     """The influence of each group on each target class, from the score half; None where a class has no example
     there.
@@ -205,7 +205,7 @@ def _by_class(
     means = np.stack([outputs[:, labels == c].mean(1, dtype=np.float64) for c in range(len(classes))], axis=1)
     if not (means.std(0) > 0).all():
         return None
-    return {"names": classes, "influence": influences(masks, means, method, clusters=clusters).unbiased}
+    return {"names": classes, "influence": influences(masks, means, method).unbiased}
 
 
 def _counterfactual(judgement: Counterfactual | None) -> dict[str, Any]:

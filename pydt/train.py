@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -15,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pydt.data import Dataset
+from pydt.encode import whole
 from pydt.errors import ConfigError, TrainError
 from pydt.files import digest
 from pydt.loader import Augment, Loader, kept_ids
@@ -59,7 +59,7 @@ class Recipe:
     def __post_init__(self) -> None:
         # One value has one form, so that equal recipes have equal digests (1 and 1.0, numpy's numbers and Python's).
         for name in ("epochs", "batch_size", "threads"):
-            object.__setattr__(self, name, whole(getattr(self, name), f"Recipe.{name}"))
+            object.__setattr__(self, name, whole(getattr(self, name), name, "Recipe", 1, error=ConfigError))
         for name in ("lr", "momentum", "weight_decay", "label_smoothing"):
             object.__setattr__(self, name, real(getattr(self, name), f"Recipe.{name}"))
         network_name(self.network)
@@ -75,9 +75,8 @@ class Recipe:
             raise ConfigError(f"method {self.method!r} is not built yet", "Recipe", 'use "supervised" or "none"')
         if self.schedule not in ("one-cycle", "triangular"):
             raise ConfigError(f"schedule {self.schedule!r}", "Recipe", 'choose "one-cycle" or "triangular"')
-        for name in ("epochs", "batch_size", "threads", "lr"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} {getattr(self, name)}", "Recipe", f"give a positive {name}")
+        if not self.lr > 0:
+            raise ConfigError(f"lr {self.lr}", "Recipe", "give a positive lr")
         for name in ("momentum", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} {getattr(self, name)}", "Recipe", "give a value in 0..1")
@@ -154,13 +153,6 @@ def threads(recipe: Recipe) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def whole(value: Any, where: str) -> int:
-    """An integer setting as int; 2.0 and True are refused, numpy's integers are not."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise ConfigError(f"{value!r} is not a whole number", where, "give an integer")
-    return operator.index(value)
 
 
 def real(value: Any, where: str) -> float:

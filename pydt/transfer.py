@@ -23,12 +23,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from pydt.encode import whole
 from pydt.errors import ConfigError, DataError, TrainError
 from pydt.files import digest
 from pydt.loader import Loader
 from pydt.seeds import generator, seed31
 from pydt.target import HALVES, Target
-from pydt.train import Trained, make_optimizer, real, threads, whole
+from pydt.train import Trained, make_optimizer, real, threads
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,9 @@ class Task:
     def __post_init__(self) -> None:
         if not isinstance(self.target, Target):
             raise ConfigError(f"a {type(self.target).__name__}", "Task.target", "give pydt.Target(dataset)")
-        for name in ("draws", "seed") if self.shots == "full" else ("draws", "seed", "shots"):
-            object.__setattr__(self, name, whole(getattr(self, name), f"Task.{name}"))
+        least = {"draws": 1, "seed": 0} | ({} if self.shots == "full" else {"shots": 1})
+        for name, smallest in least.items():
+            object.__setattr__(self, name, whole(getattr(self, name), name, "Task", smallest, error=ConfigError))
         object.__setattr__(self, "penalty", real(self.penalty, "Task.penalty"))
         if self.mode == "zero-shot":
             raise ConfigError(
@@ -94,16 +96,10 @@ class Task:
             )
         if self.mode not in ("probe", "finetune"):
             raise ConfigError(f"mode {self.mode!r}", "Task", 'choose "probe" or "finetune"')
-        if self.draws < 1 or not self.penalty > 0 or self.seed < 0:
-            raise ConfigError(
-                f"draws {self.draws}, penalty {self.penalty}, seed {self.seed}",
-                "Task",
-                "use draws >= 1, penalty > 0, seed >= 0",
-            )
+        if not self.penalty > 0:
+            raise ConfigError(f"penalty {self.penalty}", "Task", "give a positive penalty")
         if self.shots == "full":
             object.__setattr__(self, "draws", 1)
-        elif int(self.shots) < 1:
-            raise ConfigError(f"shots {self.shots!r}", "Task", 'give a positive number, or "full"')
         else:
             labels = self.target.train.labels[self.target.split["pool"]]
             counts = np.bincount(labels, minlength=len(self.target.classes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -102,6 +103,21 @@ def test_the_main_job(tmp_path: Path, source: Dataset, target: Target, monkeypat
         assert 0 <= run["accuracy"] <= 1
     page = (out / "report.html").read_text()
     assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
+
+
+def test_ctrl_c_says_what_is_stored_and_how_to_go_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from pydt.cli import main; main()", "quickstart", "--workers", "1"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("300 rows"):
+                break
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "of 300 rows are stored" in errors
+    assert "the same command continues" in errors
+    assert "Traceback" not in errors
 
 
 def test_the_quickstarts_plan() -> None:

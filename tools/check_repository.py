@@ -1,4 +1,5 @@
-"""Checks of the repository itself: no file too long to be read in one sitting, nothing that belongs to a machine.
+"""Checks of the repository itself: no file too long to be read in one sitting, no dead link, nothing that belongs to a
+machine.
 
 Run from anywhere: python tools/check_repository.py
 """
@@ -38,6 +39,13 @@ def main() -> int:
             faults.append(
                 f"{name}: {len(lines)} lines, more than {LONGEST}: split it where a reader would look for the parts"
             )
+        if path.suffix == ".md":
+            links = re.findall(r"\]\(([^)#:]+)\)|`((?:bench|docs|tools|tests|csrc|pydt)/[\w./]+)`", text)
+            faults += [
+                f"{name}: {link!r} is not there"
+                for link in (a or b for a, b in links)
+                if not (path.parent / link).exists()
+            ]
         faults += [
             f"{name}:{i}: {found[0]!r} belongs to one machine"
             for i, line in enumerate(lines, 1)
