@@ -40,6 +40,14 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(f"pydt.{_PUBLIC[name]}"), name)
     elif name in _MODULES:
         value = importlib.import_module(f"pydt.{name}")
+    elif name == "_core":
+        try:
+            value = importlib.import_module("pydt._core")
+        except ModuleNotFoundError:
+            raise ImportError(
+                f"the compiled core is not in {__path__[0]}: this is the source folder, not the installed package; "
+                "run from another folder, or install in place with pip install --no-build-isolation -e ."
+            ) from None
     else:
         raise AttributeError(f"module 'pydt' has no attribute {name!r}")
     globals()[name] = value

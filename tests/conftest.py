@@ -13,6 +13,8 @@ from pydt.target import Target
 
 # Hundreds of tiny operations: more threads than one only wait for each other, and two test runs would fight.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Processes started by tests import the installed package, not the source folder that tests are run from.
+os.environ["PYTHONSAFEPATH"] = "1"
 
 
 @pytest.fixture(scope="session", autouse=True)
