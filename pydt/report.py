@@ -19,12 +19,12 @@ from pydt import __version__, _core
 from pydt.counterfactual import UNITS, Counterfactual, mean_output, overall, stored
 from pydt.design import Design
 from pydt.ensemble import Plan
-from pydt.errors import StoreError
+from pydt.errors import EstimateError, StoreError
 from pydt.estimate import influences
 from pydt.files import write_atomic
 from pydt.render import render, write_csv
 from pydt.store import Record, Store
-from pydt.verdict import models_for_effect, prediction_test
+from pydt.verdict import PredictionTest, models_for_effect, prediction_test
 
 MOST_FAILED = 0.02
 """Above this share of failed rows there is no verdict: the models that survive may be a biased choice."""
@@ -94,8 +94,7 @@ def results(
     judgement = stored(store, record)
 
     values, stderr = np.asarray(fit.unbiased, np.float64), np.asarray(fit.stderr, np.float64)
-    method = "ols" if fit.method == "ols" else "ridge"
-    test = prediction_test(masks, score, judged, method=method)
+    method, test = _global_test(masks, score, judged, fit.method)
     effect = float(score.std(ddof=1)) / 4
     blocked = None
     lost = 0 if judgement is None else sum(arm.failed for arm in judgement.arms)
@@ -170,6 +169,17 @@ def results(
             "versions": _versions(),
         }
     )
+
+
+def _global_test(masks: Design, score: np.ndarray, report: np.ndarray, method: str) -> tuple[str, PredictionTest]:
+    """The global test with the ranking's estimator where four fifths of the rows can fit it, else with ridge."""
+    if method == "ols":
+        try:
+            return method, prediction_test(masks, score, report, method=method)
+        except EstimateError:
+            # A fold that holds all rows of a rare group leaves the others without it.
+            pass
+    return "ridge", prediction_test(masks, score, report, method="ridge")
 
 
 def _groups(
