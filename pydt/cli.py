@@ -67,7 +67,7 @@ def quickstart_plan(models: int = MODELS, seed: int = 0) -> Plan:
     from pydt.transfer import Task
 
     source = glyphs.source()
-    recipe = Recipe(augment=Augment(mean=(0.2,), std=(0.35,)))
+    recipe = Recipe(lr=1.0, augment=Augment(mean=(0.2,), std=(0.35,)))
     masks = design.random(len(source.classes), models, alpha=0.25, seed=seed)
     return Plan(source, design=masks, recipe=recipe, tasks=(Task(glyphs.digits(), seed=seed),), seed=seed)
 
@@ -108,8 +108,8 @@ def quickstart(
     command = f"pydt quickstart --models {models} --seed {seed}"
     found = write_report(store, folder, plan, seconds=time.monotonic() - start, command=command)
     typer.echo()
-    for sentence in sentences(found):
-        typer.echo(sentence)
+    for text in [*sentences(found), *(f"Note: {note}" for note in found["notes"])]:
+        typer.echo(text)
     typer.echo(f"\nReport: {folder / 'report.html'}\nNumbers: {folder / 'results.json'} and the CSV files beside it")
 
 
@@ -126,8 +126,8 @@ def report(
     from pydt.report import report as write_report
 
     found = write_report(folder, folder, plan, allow_failed=allow_failed)
-    for sentence in sentences(found):
-        typer.echo(sentence)
+    for text in [*sentences(found), *(f"Note: {note}" for note in found["notes"])]:
+        typer.echo(text)
     typer.echo(f"\nReport: {folder / 'report.html'}")
 
 

@@ -104,12 +104,16 @@ class Contrast:
 
 @dataclass(frozen=True, eq=False)
 class Counterfactual:
-    """The judged arms and their contrasts with the random control; `failed` counts runs that gave no outputs."""
+    """The judged arms and their contrasts with the random control; `failed` counts runs that gave no outputs.
+
+    `task` is the digest of the task they were judged on, `record` the rows as the store describes them.
+    """
 
     arms: tuple[Arm, ...]
     contrasts: tuple[Contrast, ...]
     failed: int
     task: str
+    record: Record
 
     def arm(self, kind: str, dropped: int) -> Arm:
         """The arm of a kind and size; raises ConfigError if there is none."""
@@ -137,7 +141,11 @@ def overall(store: Store, plan: Plan | Record | str | None = None, task: Any = N
     design = store.design(record)
     finished = store.finished(record)
     if len(finished) < 10:
-        raise StoreError(f"{len(finished)} finished rows", str(store.folder), "run more rows of the plan first")
+        raise StoreError(
+            f"{len(finished)} finished rows",
+            str(store.folder),
+            "train at least 10 first, better 3 to 5 a group",
+        )
     masks = design.take(finished)
     return influences(masks, mean_output(store, record, task, output, "score"), best_method(masks))
 
@@ -152,7 +160,7 @@ def mean_output(store: Store, record: Record, task: Any, output: str, half: str)
 
 
 def counterfactual(
-    store: Store,
+    store: Store | str | os.PathLike[str],
     plan: Plan,
     *,
     task: Task | None = None,
@@ -168,7 +176,8 @@ def counterfactual(
     """Retrain without the worst, the best and random groups, and judge on the report half.
 
     Args:
-        store: where the plan's rows are; the new rows go there too, and what is there is not trained again.
+        store: where the plan's rows are (or its folder); the new rows go there too, and what is there is not trained
+            again.
         plan: the plan whose influences rank the groups.
         task: which of its tasks; the first by default. The retrained models are transferred with other few-shot draws.
         output: of which the ranking influences are (see `pydt.store.derive`).
@@ -181,6 +190,7 @@ def counterfactual(
         ConfigError: a number of groups that leaves nothing, or fewer than two repeats.
         StoreError: the plan has too few finished rows to rank by.
     """
+    store = store if isinstance(store, Store) else Store(store)
     task = plan.tasks[0] if task is None else task
     groups = len(plan.context.units[1])
     sizes = _sizes(groups, drop)
@@ -238,7 +248,7 @@ def judge(store: Store, record: Record, task: str) -> Counterfactual:
         and len(arm.rows) > 1
         and len(control[arm.dropped].rows) > 1
     )
-    return Counterfactual(tuple(arms), contrasts, len(store.failed(record)), task)
+    return Counterfactual(tuple(arms), contrasts, len(store.failed(record)), task, record)
 
 
 def contrast(

@@ -66,7 +66,9 @@ def as_images(images: Any) -> np.ndarray:
         ) from error
     if array.dtype != np.uint8:
         raise DataError(
-            f"dtype {array.dtype}, not uint8", "images", "scale to 0..255 and convert: images.astype('uint8')"
+            f"dtype {array.dtype}, not uint8",
+            "images",
+            "convert to 0..255: (images * 255).astype('uint8') if they are 0..1",
         )
     if array.ndim not in (3, 4) or (array.ndim == 4 and not 1 <= array.shape[3] <= 4):
         raise DataError(

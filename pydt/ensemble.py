@@ -553,9 +553,10 @@ class _View:
 
     def text(self) -> str:
         """Rows done, rate, time left, latest accuracy, failures."""
-        seconds, fresh = time.monotonic() - self.start, self.done - self.before
+        # From the first row on: before it, the workers were starting.
+        seconds, fresh = time.monotonic() - self.start, self.done - self.before - 1
         parts = [f"{self.done}/{self.total} rows"]
-        if fresh:
+        if fresh > 0 and seconds > 0:
             left = round((self.total - self.done) * seconds / fresh)
             parts += [f"{60 * fresh / seconds:.0f} a minute", f"{left // 60}:{left % 60:02d} left"]
         if self.latest:
@@ -566,6 +567,8 @@ class _View:
 
     def row(self, outcome: Outcome | None, failed: bool) -> None:
         """One more row is done; the outcome is that of the plan's first task, if the row lacked it."""
+        if self.done == self.before:
+            self.start = time.monotonic()
         self.done += 1
         self.failures += failed
         accuracy = None if outcome is None else outcome.scalars.get("report_accuracy")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import inspect
 from collections.abc import Callable
@@ -56,9 +57,10 @@ def network_name(network: Network) -> str:
     """How a network is called: its name, or module and name of the function that builds it.
 
     Raises:
-        ConfigError: it is neither a name nor a function or class.
+        ConfigError: no network has this name, or it is neither a name nor a function or class.
     """
     if isinstance(network, str):
+        _known(network)
         return network
     if not callable(network) or not hasattr(network, "__qualname__"):
         raise ConfigError(
@@ -67,6 +69,23 @@ def network_name(network: Network) -> str:
             "give a name, or a function without arguments that returns a fresh module",
         )
     return f"{network.__module__}.{network.__qualname__}"
+
+
+def _known(name: str) -> None:
+    """Refuse a name nobody has, before anything is trained; what timm knows is only asked when it is built."""
+    if name.startswith("timm:"):
+        return
+    if name.startswith("convnet-"):
+        if not name.removeprefix("convnet-").isdigit() or int(name.removeprefix("convnet-")) < 1:
+            raise ConfigError("no such network", name, 'give the first width, as in "convnet-24"')
+        return
+    import torchvision
+
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {close[0]!r}?" if close else "see torchvision.models.list_models()"
+        raise ConfigError("no such network", name, hint)
 
 
 def network_digest(network: Network) -> str:

@@ -33,7 +33,19 @@ from pydt.figures import (
     t975,
 )
 from pydt.files import write_atomic
-from pydt.words import LEVEL, METRICS, count, finite, headline_size, legible, p_text, sentences, significant, tied
+from pydt.words import (
+    LEVEL,
+    METRICS,
+    count,
+    finite,
+    headline_size,
+    legible,
+    p_text,
+    proven,
+    sentences,
+    significant,
+    tied,
+)
 
 __all__ = ["COLUMNS", "csv_text", "render", "sentences", "write_csv"]
 
@@ -376,6 +388,8 @@ def render(results: Mapping, thumbnails: Mapping[str, np.ndarray] | None = None)
         title=legible(results.get("title") or "pydt report"),
         question=_question(results),
         sentences=[tied(s) for s in sentences(results)],
+        disagree=tone == "nothing" and proven(results),
+        notes=[legible(note, 400) for note in results.get("notes") or []],
         tone=tone,
         facts=_facts(results),
         metric=metric,

@@ -147,7 +147,9 @@ def results(
                 "median_stderr": float(np.median(stderr)),
                 "spread": float(values.std(ddof=1)) if len(values) > 1 else None,
                 "models_needed": models_for_effect(fit, effect, level=LEVEL / len(values)) if effect > 0 else None,
-                "models_needed_for": f"an 80 % chance to see a group that moves the target by {effect:.2g} {unit}, "
+                "models_needed_for": None
+                if effect == 0
+                else f"an 80 % chance to see a group that moves the target by {effect:.2g} {unit}, "
                 "a quarter of the spread between rows",
             },
             "groups": _groups(record.names, values, stderr, q, np.asarray(masks).sum(0)),
@@ -155,6 +157,7 @@ def results(
             "target_classes": _by_class(store, record, output, masks, fit.method, target["classes"]),
             "rows": {"accuracy": accuracy, "output": score},
             **_counterfactual(judgement),
+            "notes": _notes(store, record, judgement, len(finished), effect),
             "command": command,
             "provenance": {
                 "plan": record.digest,
@@ -169,6 +172,33 @@ def results(
             "versions": _versions(),
         }
     )
+
+
+def _notes(store: Store, record: Record, judgement: Counterfactual | None, models: int, effect: float) -> list[str]:
+    """What a reader must know before believing the numbers."""
+    notes = []
+    learnt = [(record, record.tasks[0]["digest"])]
+    if judgement is not None:
+        learnt.append((judgement.record, judgement.task))
+    for of, task in learnt:
+        weak = sum(
+            scalars["source_accuracy"] < 2 / max(int(row.mask.sum()), 2)
+            for row, scalars in zip(store.rows(of), store.scalars(task, of), strict=True)
+            if of.by == "class" and row.mask.sum() > 2 and isinstance(scalars.get("source_accuracy"), float)
+        )
+        if weak:
+            what = "models" if of is record else "retrained models"
+            notes.append(
+                f"{weak} of {len(store.rows(of))} {what} hardly learnt their own source (accuracy below twice chance): "
+                "their effect on the target may be the training's, not the data's. Try a lower learning rate."
+            )
+    if effect == 0:
+        notes.append("All models give the same output on the target, which is saturated: no influence can be measured.")
+    elif models < 2 * len(record.names):
+        notes.append(
+            f"{models} models for {len(record.names)} groups are few: expect wide errors; 3 to 5 models a group are usual."
+        )
+    return notes
 
 
 def _global_test(masks: Design, score: np.ndarray, report: np.ndarray, method: str) -> tuple[str, PredictionTest]:

@@ -46,7 +46,7 @@ class Recipe:
     method: str = "supervised"
     epochs: int = 6
     batch_size: int = 128
-    lr: float = 1.0
+    lr: float = 0.2
     schedule: str = "one-cycle"
     momentum: float = 0.9
     nesterov: bool = True

@@ -65,7 +65,7 @@ def results(
         ]
         sd = float(accuracy.std(ddof=1))
         arm = {"kind": kind, "dropped": dropped, "n": 14, "mean": float(accuracy.mean()), "sd": sd}
-        arms.append({**arm, "stderr": sd / math.sqrt(14)})
+        arms.append({**arm, "stderr": sd / math.sqrt(14), "failed": 0})
     contrasts = []
     random = next((a for a in arms if a["kind"] == "drop random"), None)
     for arm in arms:
@@ -281,6 +281,12 @@ def test_three_sentences_when_nothing_is_found() -> None:
     wanted = "0.3 points more than leaving out as many at random, which cannot be told from no difference "
     assert wanted + "(95 % interval -0.7 to +1.3 includes 0, Welch p = 0.44)" in plain(third)
     assert "not findings" in plain(Page(render(given)).section("ranking"))
+    given["contrasts"][0] |= {"difference": 0.02, "low": 0.007, "high": 0.033, "p": 0.001}
+    assert sentences(given)[0].startswith("Two tests disagree: influences estimated on some of the 300 models do not")
+    assert "The answer: two tests disagree" in render(given)
+    given["contrasts"][0] |= {"difference": -0.02, "low": -0.033, "high": -0.007}
+    given["contrasts"][1] |= {"difference": 0.02, "low": 0.007, "high": 0.033, "p": 0.001}
+    assert sentences(given)[0].startswith("Nothing can be told"), "the wrong side proves nothing"
     given["verdict"]["models_needed"] = 300
     enough = "These models were enough for a standard error of half the spread: no group seems to do as much."
     assert sentences(given)[1] == enough, "asking for fewer models than were trained makes no sense"

@@ -104,6 +104,7 @@ def test_noise_and_saturation_are_called_nothing(
     assert not found["verdict"]["found"]
     assert found["verdict"]["significant_groups"] == 0
     assert sentences(found)[0].startswith("Nothing can be told from noise with 60 models")
+    assert ("saturated" in " ".join(found["notes"])) == (chance != 0.6)
     if chance == 0.6:
         assert found["verdict"]["models_needed"] > 0
         assert "would be needed" in sentences(found)[1]
@@ -135,6 +136,20 @@ def test_a_half_finished_plan_is_reported_as_such(tmp_path: Path, source: Datase
         store.path(key[0]).unlink()
     with pytest.raises(StoreError, match="2 finished rows"):
         results(Store(tmp_path))
+
+
+def test_models_that_learnt_nothing_and_too_few_models_are_noted(
+    tmp_path: Path, source: Dataset, target: Target
+) -> None:
+    recipe = Recipe(network="convnet-2", epochs=1, batch_size=160, lr=1e-9)
+    tasks = (Task(target, draws=1),)
+    plan = Plan(source, design=design.random(8, 12, alpha=0.5), recipe=recipe, tasks=tasks)
+    with ThreadPoolExecutor(1) as executor:
+        found = results(run(plan, tmp_path, executor, progress=False))
+    text = " ".join(found["notes"])
+    assert "hardly learnt their own source" in text
+    assert "12 models for 8 groups are few" in text
+    assert not results(study(tmp_path / "good", source, target))["notes"]
 
 
 def test_every_output_has_a_unit_or_is_refused(tmp_path: Path, source: Dataset, target: Target) -> None:

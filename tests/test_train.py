@@ -15,7 +15,9 @@ from pydt.loader import Augment
 from pydt.models import build
 from pydt.train import Recipe, make_optimizer, train
 
-RECIPE = Recipe(network="convnet-8", epochs=4, batch_size=32, augment=Augment(crop_pad=1, mean=(0.3,), std=(0.2,)))
+RECIPE = Recipe(
+    network="convnet-8", epochs=4, lr=1.0, batch_size=32, augment=Augment(crop_pad=1, mean=(0.3,), std=(0.2,))
+)
 
 
 def weights(module: nn.Module) -> torch.Tensor:
