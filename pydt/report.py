@@ -196,7 +196,7 @@ def _notes(store: Store, record: Record, judgement: Counterfactual | None, model
         notes.append("All models give the same output on the target, which is saturated: no influence can be measured.")
     elif models < 2 * len(record.names):
         notes.append(
-            f"{models} models for {len(record.names)} groups are few: expect wide errors; 3 to 5 models a group are usual."
+            f"{models} models for {len(record.names)} groups are few: errors are wide; 3 to 5 a group are usual."
         )
     return notes
 

@@ -127,6 +127,7 @@ CASES: dict[str, tuple[Callable[[], object], str, str]] = {
     "two means for one channel": (lambda: list(Loader(dataset(), augment=Augment(mean=(0.1, 0.2)))), "2 means", "one each"),
     "unknown method": (lambda: Recipe(method="supervized"), "supervized", "choose one of"),
     "method that is not built": (lambda: Recipe(method="clip"), "'clip' is not built yet", "supervised"),
+    "misspelt network": (lambda: Recipe(network="resnet19"), "resnet19.*no such network", "did you mean 'resnet1"),
     "negative epochs": (lambda: Recipe(epochs=-1), "epochs -1", "whole number"),
     "more shots than examples": (lambda: Task(target(), shots=50), "50 shots, but class", "fewer shots"),
     # --- designs and plans
