@@ -9,6 +9,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <optional>
+
 #include "pydt.hpp"
 
 namespace py = pybind11;
@@ -218,34 +220,64 @@ py::array_t<int64_t> gram(const py::object& packed, int64_t groups, int threads)
     return out;
 }
 
-py::array_t<double> subset_sums(const py::object& packed, int64_t groups, const py::object& outputs,
-                                const py::object& shift, int threads) {
-    const py::array array = dense<std::uint8_t>(packed, "packed", 2), values = array_of(outputs, "outputs", 2);
+// A copy: nobody can change it between the check and the use.
+std::optional<std::vector<int64_t>> rows_of(const py::object& rows) {
+    if (rows.is_none()) return std::nullopt;
+    const py::array index = dense<int64_t>(rows, "rows", 1);
+    return std::vector<int64_t>(data<int64_t>(index), data<int64_t>(index) + index.shape(0));
+}
+
+pydt::Rows view(const std::optional<std::vector<int64_t>>& rows, int64_t available) {
+    if (!rows) return {nullptr, available};
+    static const int64_t none = 0;  // the data of an empty vector may be null, which would mean all rows
+    return {rows->empty() ? &none : rows->data(), static_cast<int64_t>(rows->size())};
+}
+
+py::array_t<std::uint64_t> codes(const py::object& packed, int64_t groups, const py::object& rows) {
+    const py::array array = dense<std::uint8_t>(packed, "packed", 2);
     const pydt::Masks masks = masks_of(array, groups);
+    const auto index = rows_of(rows);
+    const pydt::Rows which = view(index, masks.rows);
+    auto out = make<std::uint64_t>("packed", pydt::code_blocks(which.count), groups);
+    std::uint64_t* to = out.mutable_data();
+    const Unlocked unlocked;
+    pydt::codes(masks, which, to);
+    return out;
+}
+
+py::array_t<double> subset_sums(const py::object& codes, const py::object& outputs, const py::object& shift,
+                                int threads, const py::object& rows) {
+    const py::array words = dense<std::uint64_t>(codes, "codes", 2), values = array_of(outputs, "outputs", 2);
     const pydt::Matrix matrix = matrix_of(values);
-    if (matrix.rows != masks.rows)
-        throw ArgumentError("outputs", "has " + std::to_string(matrix.rows) + " rows, but there are " +
-                                           std::to_string(masks.rows) + " masks");
+    const auto index = rows_of(rows);
+    const pydt::Rows which = view(index, matrix.rows);
+    if (words.shape(0) != pydt::code_blocks(which.count))
+        throw ArgumentError("codes", "has " + std::to_string(words.shape(0)) + " rows; " +
+                                         std::to_string(which.count) + " rows of outputs take " +
+                                         std::to_string(pydt::code_blocks(which.count)));
     const py::array origin = vector<double>(shift, "shift", matrix.cols);
+    const int64_t groups = words.shape(1);
     auto out = make<double>("outputs", groups, matrix.cols);
     double* to = out.mutable_data();
     thread_count(threads);
     const Unlocked unlocked;
-    pydt::subset_sums(masks, matrix, data<double>(origin), to, threads);
+    pydt::subset_sums(data<std::uint64_t>(words), groups, matrix, which, data<double>(origin), to, threads);
     return out;
 }
 
 std::pair<py::array_t<double>, py::array_t<double>> column_moments(const py::object& outputs, const py::object& shift,
-                                                                   int threads) {
+                                                                   int threads, const py::object& rows) {
     const py::array values = array_of(outputs, "outputs", 2);
     const pydt::Matrix matrix = matrix_of(values);
+    const auto index = rows_of(rows);
+    const pydt::Rows which = view(index, matrix.rows);
     const py::array origin = vector<double>(shift, "shift", matrix.cols);
     py::array_t<double> sums(matrix.cols), squares(matrix.cols);
     double *to_sums = sums.mutable_data(), *to_squares = squares.mutable_data();
     thread_count(threads);
     {
         const Unlocked unlocked;
-        pydt::column_moments(matrix, data<double>(origin), to_sums, to_squares, threads);
+        pydt::column_moments(matrix, which, data<double>(origin), to_sums, to_squares, threads);
     }
     return {sums, squares};
 }
@@ -336,11 +368,13 @@ PYBIND11_MODULE(_core, module) {
                arg("epoch"), arg("threads"));
     module.def("gram", &gram, "Exact counts of models that kept both groups: int64 (groups, groups).", arg("packed"),
                arg("groups"), arg("threads"));
+    module.def("codes", &codes, "Masks regrouped for subset_sums: uint64 (ceil(rows / 48), groups).", arg("packed"),
+               arg("groups"), arg("rows") = py::none());
     module.def("subset_sums", &subset_sums,
-               "Sums of (output - shift) over the models that kept each group: (groups, outputs).", arg("packed"),
-               arg("groups"), arg("outputs"), arg("shift"), arg("threads"));
+               "Sums of (output - shift) over the models that kept each group: (groups, outputs).", arg("codes"),
+               arg("outputs"), arg("shift"), arg("threads"), arg("rows") = py::none());
     module.def("column_moments", &column_moments, "Sums and sums of squares of (output - shift) down the columns.",
-               arg("outputs"), arg("shift"), arg("threads"));
+               arg("outputs"), arg("shift"), arg("threads"), arg("rows") = py::none());
 
     module.def("cuda_gather", &cuda_gather, "gather for images that lie on the GPU; index and ids are host arrays.",
                arg("images"), arg("shape"), arg("index"), arg("ids"), arg("out"), arg("channels_last"), arg("mean"),

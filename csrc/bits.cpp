@@ -81,4 +81,37 @@ std::vector<std::uint64_t> columns_of(const Masks& masks, Layout layout) {
     return columns;
 }
 
+std::int64_t code_blocks(std::int64_t rows) { return rows / 48 + (rows % 48 != 0); }
+
+void check_rows(const Rows& rows, std::int64_t available) {
+    if (rows.index == nullptr) return;
+    for (std::int64_t i = 0; i < rows.count; ++i)
+        if (rows.index[i] < 0 || rows.index[i] >= available)
+            throw ArgumentError("rows", "entry " + std::to_string(i) + " is " + std::to_string(rows.index[i]) +
+                                            ", not one of 0.." + std::to_string(available - 1));
+}
+
+void codes(const Masks& masks, const Rows& rows, std::uint64_t* out) {
+    check_rows(rows, masks.rows);
+    check_padding(masks);
+    const std::vector<std::uint8_t> none(static_cast<std::size_t>(masks.row_bytes));
+    const std::uint8_t* row[48];
+    for (std::int64_t first = 0; first < rows.count; first += 48, out += masks.groups) {
+        for (std::int64_t i = 0; i < 48; ++i)
+            row[i] = first + i >= rows.count ? none.data()
+                                             : masks.data + (rows.index == nullptr ? first + i : rows.index[first + i]) *
+                                                                masks.row_bytes;
+        for (std::int64_t byte = 0; byte < masks.row_bytes; ++byte) {
+            std::uint64_t words[8] = {};
+            for (int t = 0; t < 8; ++t) {
+                std::uint64_t block = 0;
+                for (int i = 0; i < 6; ++i) block |= std::uint64_t{row[6 * t + i][byte]} << (8 * i + 16);
+                block = transpose8x8(block);
+                for (int j = 0; j < 8; ++j) words[j] |= (block >> 8 * j & 0xFF) << 8 * t;
+            }
+            for (std::int64_t j = 0; j < 8 && byte * 8 + j < masks.groups; ++j) out[byte * 8 + j] = words[j];
+        }
+    }
+}
+
 }  // namespace pydt

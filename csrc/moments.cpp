@@ -1,10 +1,8 @@
-// Sufficient statistics: how the work is cut, and the tree in which blocks of rows are added (the sums of a block of
-// 256 rows are in kernels/moments.inl).
+// Sufficient statistics: how the work is cut into tiles of the result, each computed by one thread in one order (so the
+// bits do not depend on the number of threads). The kernels are in kernels/moments.inl.
 //
-// The tree is that of a binary counter: two sums of 1 block make one of 2, two of those one of 4, ...; what is left at
-// the end is added from the smallest to the largest. Its shape depends on the number of rows alone. It keeps rounding
-// at log2(blocks) and lets a part of the rows be summed elsewhere. Threads share out tiles of the result, so each value
-// is computed by one thread in one order.
+// Column moments: blocks of 256 rows are added in the tree of a binary counter: two sums of 1 block make one of 2, two of
+// those one of 4, ...; what is left at the end is added from the smallest to the largest.
 #include <algorithm>
 
 #include "kernels/kernels.hpp"
@@ -50,7 +48,11 @@ private:
     std::vector<std::vector<double>> levels_;
 };
 
-constexpr std::int64_t group_tile = 512;  // groups whose sums stand in the second-level cache at once
+struct alignas(64) Line {
+    unsigned char bytes[64];
+};
+
+constexpr std::int64_t group_tile = 1024;  // groups whose sums stand in the second-level cache at once
 constexpr std::int64_t gram_side = 64;    // columns in a tile of the Gram matrix
 constexpr std::int64_t gram_words = 512;  // words of a column taken at a time: a tile reads 2 x 64 x 4 KB
 
@@ -76,32 +78,27 @@ void gram(const Masks& masks, std::int64_t* counts, int threads) {
         for (std::int64_t j = 0; j < i; ++j) counts[i * K + j] = counts[j * K + i];
 }
 
-void subset_sums(const Masks& masks, const Matrix& outputs, const double* shift, double* sums, int threads) {
-    check_padding(masks);
-    const std::int64_t K = masks.groups, n = outputs.cols, m = masks.rows;
-    std::fill_n(sums, checked_size("outputs", {K, n}), 0.0);
-    if (m == 0) return;
-    const std::vector<std::uint64_t> columns = columns_of(masks, Layout::by_rows);
+void subset_sums(const std::uint64_t* codes, std::int64_t groups, const Matrix& outputs, const Rows& rows,
+                 const double* shift, double* sums, int threads) {
+    check_rows(rows, outputs.rows);
+    const std::int64_t K = groups, n = outputs.cols, width = sum_bytes / (outputs.type == Float::f64 ? 8 : 4);
+    checked_size("outputs", {K, n});
     const Kernels& run = kernels();
-    const std::int64_t group_tiles = tiles(K, group_tile);
-    parallel(tiles(n, sum_cols) * group_tiles, threads, [&] {
-        return [&, tree = Tree(std::min(K, group_tile) * sum_cols)](std::int64_t item) mutable {
-            const std::int64_t j = item / group_tiles * sum_cols, cols = std::min(sum_cols, n - j);
-            const std::int64_t k = item % group_tiles * group_tile, groups = std::min(group_tile, K - k);
-            tree.clear();
-            for (std::int64_t row = 0; row < m; row += block_rows) {
-                run.subset_block(outputs, shift, row, std::min(block_rows, m - row), j, cols,
-                                 columns.data() + row / 64 * K + k, K, groups, tree.next());
-                tree.push();
-            }
-            const double* total = tree.total();
-            for (std::int64_t g = 0; g < groups; ++g) std::copy_n(total + g * sum_cols, cols, sums + (k + g) * n + j);
+    const SumPlan plan{outputs, rows, shift, codes, groups};
+    const std::int64_t group_tiles = tiles(K, group_tile), scratch_bytes = std::min(K, group_tile) * (sum_bytes + 8 * width);
+    parallel(tiles(n, width) * group_tiles, threads, [&] {
+        return [&, scratch = std::vector<Line>(static_cast<std::size_t>(tiles(scratch_bytes, sizeof(Line))))](
+                   std::int64_t item) mutable {
+            const std::int64_t j = item / group_tiles * width, k = item % group_tiles * group_tile;
+            run.sum_tile(plan, j, std::min(width, n - j), k, std::min(group_tile, K - k), scratch.data(), sums + k * n + j);
         };
     });
 }
 
-void column_moments(const Matrix& outputs, const double* shift, double* sums, double* squares, int threads) {
-    const std::int64_t n = outputs.cols, m = outputs.rows;
+void column_moments(const Matrix& outputs, const Rows& rows, const double* shift, double* sums, double* squares,
+                    int threads) {
+    check_rows(rows, outputs.rows);
+    const std::int64_t n = outputs.cols, m = rows.count;
     std::fill_n(sums, n, 0.0);
     std::fill_n(squares, n, 0.0);
     if (m == 0) return;
@@ -112,7 +109,8 @@ void column_moments(const Matrix& outputs, const double* shift, double* sums, do
             tree.clear();
             for (std::int64_t row = 0; row < m; row += block_rows) {
                 double* both = tree.next();
-                run.moment_block(outputs, shift, row, std::min(block_rows, m - row), j, cols, both, both + moment_cols);
+                run.moment_block(outputs, rows, row, std::min(block_rows, m - row), shift, j, cols, both,
+                                 both + moment_cols);
                 tree.push();
             }
             const double* total = tree.total();

@@ -1,6 +1,6 @@
 // The core's whole interface. It knows neither Python nor torch: pointers, sizes, strides, and on the GPU a stream.
 //
-//   views.hpp      Matrix, Masks, Images, Augmentation, Batch
+//   views.hpp      Matrix, Rows, Masks, Images, Augmentation, Batch
 //   rng.hpp        Philox4x32-10, the same bits on CPU and GPU
 //   rng.cpp        random bits of ids; the order of an epoch
 //   bits.cpp       bit-packed masks
@@ -65,10 +65,19 @@ void gather(const Images& images, const std::int64_t* index, const std::int64_t*
 // ---- moments (moments.cpp) --------------------------------------------------------------------------------------
 // counts[i, j] = models that kept both groups; (groups, groups), exact.
 void gram(const Masks& masks, std::int64_t* counts, int threads);
-// sums[k, j] = sum over the models that kept group k of (outputs[model, j] - shift[j]); (groups, cols).
-void subset_sums(const Masks& masks, const Matrix& outputs, const double* shift, double* sums, int threads);
+
+// The masks regrouped for subset_sums: (ceil(rows / 48), groups) words of eight bytes. Byte t of word (b, k) holds in its
+// bits 2..7 what group k is in the rows 48 b + 6 t .. 48 b + 6 t + 5; bits 0 and 1, and rows beyond the last, are 0.
+std::int64_t code_blocks(std::int64_t rows);
+void check_rows(const Rows& rows, std::int64_t available);
+void codes(const Masks& masks, const Rows& rows, std::uint64_t* out);
+
+// sums[k, j] = sum over the i with group k of coded row i of (outputs[row i, j] - shift[j]); (groups, cols).
+void subset_sums(const std::uint64_t* codes, std::int64_t groups, const Matrix& outputs, const Rows& rows,
+                 const double* shift, double* sums, int threads);
 // Sums and sums of squares of (outputs - shift) down the columns; each (cols,).
-void column_moments(const Matrix& outputs, const double* shift, double* sums, double* squares, int threads);
+void column_moments(const Matrix& outputs, const Rows& rows, const double* shift, double* sums, double* squares,
+                    int threads);
 
 // ---- instruction sets (dispatch.cpp) ----------------------------------------------------------------------------
 std::string isa();                // the one in use; PYDT_ISA overrides the choice, an unusable value throws

@@ -16,6 +16,12 @@ struct Matrix {
     Float type;
 };
 
+// Which rows are read, in which order: index[0 .. count), or 0 .. count - 1 where index is null.
+struct Rows {
+    const std::int64_t* index;
+    std::int64_t count;
+};
+
 // (rows, groups) bits, little bit first, every row starting at a byte: row_bytes = ceil(groups / 8).
 struct Masks {
     const std::uint8_t* data;

@@ -57,22 +57,35 @@ def gather(
 def gram(packed: NDArray[np.uint8], groups: int, threads: int) -> NDArray[np.int64]:
     """M'M of the masks M: int64 (groups, groups), exact; the diagonal counts the models that kept each group."""
 
+def codes(packed: NDArray[np.uint8], groups: int, rows: NDArray[np.int64] | None = None) -> NDArray[np.uint64]:
+    """The masks regrouped for subset_sums: uint64 (ceil(r / 48), groups).
+
+    rows int64 (r,) says which rows of packed, in which order (repeats allowed); default all. Byte t of word (b, k)
+    holds, in its bits 2..7, whether group k is kept by the rows 48 b + 6 t .. 48 b + 6 t + 5 of that order."""
+
 def subset_sums(
-    packed: NDArray[np.uint8],
-    groups: int,
+    codes: NDArray[np.uint64],
     outputs: NDArray[np.floating],
     shift: NDArray[np.float64],
     threads: int,
+    rows: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float64]:
-    """M'(Y - shift): float64 (groups, outputs). outputs Y (models, n), float16, float32 or float64, may have any
-    strides and is read in place; shift (n,). Summed in float64: runs of 4 rows, blocks of 256, then blocks in a
-    binary tree. NaN in a row reaches only the groups that the row kept."""
+    """M'(Y - shift): float64 (groups, n) from `codes(packed, groups, rows)` of the masks M.
+
+    outputs Y (models, n), float16, float32 or float64, may have any strides and is read in place; shift (n,). rows
+    int64 (r,): the row of outputs that belongs to the i-th coded row; default: all, r = models. NaN in a row reaches
+    only the groups that the row kept. float64 outputs are summed in float64. float16 and float32: outputs - shift is
+    rounded to float32, as are sums of up to 384 rows, which are then added in float64: the error is at most 15 * 2**-24
+    times the sum of |output - shift| over the kept rows, however many; a sum of 384 rows beyond 3e38 is infinite."""
 
 def column_moments(
-    outputs: NDArray[np.floating], shift: NDArray[np.float64], threads: int
+    outputs: NDArray[np.floating],
+    shift: NDArray[np.float64],
+    threads: int,
+    rows: NDArray[np.int64] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sums and sums of squares of (outputs - shift) down the columns, each float64 (n,). outputs as in
-    subset_sums."""
+    """Sums and sums of squares of (outputs - shift) down the columns, each float64 (n,), summed in float64. outputs,
+    shift and rows as in subset_sums."""
 
 def cuda_gather(
     images: int,
@@ -111,5 +124,6 @@ def cuda_subset_sums(
     out: int,
     stream: int,
 ) -> None:
-    """`subset_sums` at GPU addresses, the same bits: outputs (rows, cols) of dtype "float16", "float32" or "float64"
-    with strides in bytes; shift float64 (cols,); out float64 (groups, cols). Queued on `stream`."""
+    """`subset_sums` of packed masks at GPU addresses, in float64: outputs (rows, cols) of dtype "float16",
+    "float32" or "float64" with strides in bytes; shift float64 (cols,); out float64 (groups, cols). Queued on
+    `stream`."""

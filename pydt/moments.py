@@ -159,12 +159,13 @@ class Inputs:
 
     def plain(self, rows: npt.NDArray[np.intp] | None = None) -> Moments:
         """Statistics of the rows as they are."""
-        packed, outputs = (self.packed, self.outputs) if rows is None else (self.packed[rows], self.outputs[rows])
-        packed = np.ascontiguousarray(packed)
+        index = None if rows is None else np.ascontiguousarray(rows, np.int64)
+        packed = self.packed if index is None else self.packed[index]
         threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         gram = _core.gram(packed, self.columns, threads).astype(np.float64)
-        cross = _core.subset_sums(packed, self.columns, outputs, self.shift, threads)
-        total, squares = _core.column_moments(outputs, self.shift, threads)
+        codes = _core.codes(packed, self.columns)
+        cross = _core.subset_sums(codes, self.outputs, self.shift, threads, index)
+        total, squares = _core.column_moments(self.outputs, self.shift, threads, index)
         if self.broken.any():
             cross[:, self.broken], total[self.broken], squares[self.broken] = 0, 0, 0
         return Moments(float(len(packed)), np.diag(gram).copy(), total, squares, cross, gram)

@@ -81,25 +81,26 @@ def subset_sums(masks: NDArray[np.bool_], outputs: Floats, shift: Floats) -> NDA
 
 
 def subset_sums_in_order(masks: NDArray[np.bool_], outputs: Floats, shift: Floats) -> NDArray[np.float64]:
-    """The order of additions that the core promises: 4 rows, then blocks of 256, then a binary counter of blocks."""
-    centred = outputs.astype(np.float64) - shift
+    """The order of additions that the core promises, in the outputs' precision (at least float32): 3 rows one after
+    another, pairs of those make 6, then 12, 24, 48 rows; 8 of these one after another, and what they give in float64.
+    """
+    kind = np.float64 if outputs.dtype == np.float64 else np.float32
+    centred = (outputs.astype(np.float64) - shift).astype(kind)
     groups, count = masks.shape[1], outputs.shape[1]
-    levels: list[tuple[int, NDArray[np.float64]]] = []  # (blocks in it, sums)
-    for start in range(0, len(masks), 256):
-        block = np.zeros((groups, count))
-        for quad in range(start, min(start + 256, len(masks)), 4):
-            four = np.zeros((groups, count))
-            for row in range(quad, min(quad + 4, start + 256, len(masks))):
-                four[masks[row]] += centred[row]
-            block += four
-        levels.append((1, block))
-        while len(levels) > 1 and levels[-1][0] == levels[-2][0]:
-            size, last = levels.pop()
-            levels[-1] = (2 * size, levels[-1][1] + last)
-    while len(levels) > 1:
-        size, last = levels.pop()
-        levels[-1] = (levels[-1][0] + size, levels[-1][1] + last)
-    return levels[0][1] if levels else np.zeros((groups, count))
+    blocks = -(-len(masks) // 48)
+    padded = np.zeros((blocks * 48, groups, count), kind)
+    padded[: len(masks)] = np.where(masks[:, :, None], centred[:, None, :], kind(0))
+    rows = padded.reshape(blocks, 16, 3, groups, count)
+    sums = (rows[:, :, 0] + rows[:, :, 1]) + rows[:, :, 2]
+    while sums.shape[1] > 1:
+        sums = sums[:, 0::2] + sums[:, 1::2]
+    total = np.zeros((groups, count))
+    for start in range(0, blocks, 8):
+        run = sums[start, 0]
+        for block in sums[start + 1 : start + 8, 0]:
+            run = run + block
+        total += run
+    return total
 
 
 def column_moments(outputs: Floats, shift: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

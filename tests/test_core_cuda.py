@@ -1,4 +1,4 @@
-"""The operations on the GPU give the bits of those on the CPU. Arrays go to the device as torch tensors."""
+"""The operations on the GPU give the bits of those on the CPU; sums, float64 there, nearly. Arrays are tensors."""
 
 from __future__ import annotations
 
@@ -104,4 +104,6 @@ def test_subset_sums(rows: int, groups: int, cols: int, dtype: str) -> None:
             out.data_ptr(),
             stream,
         )
-        np.testing.assert_array_equal(out.cpu().numpy(), _core.subset_sums(packed, groups, outputs, shift, 1))
+        sums = _core.subset_sums(_core.codes(packed, groups), outputs, shift, 1)
+        step = (2**-52 if dtype == "float64" else 2**-24) * np.abs(outputs.astype(np.float64) - shift).sum(axis=0)
+        assert (np.abs(out.cpu().numpy() - sums) <= 80 * step).all()

@@ -25,7 +25,7 @@ def everything() -> str:
         for dtype in (np.float16, np.float32, np.float64):
             outputs = rng.normal(3, 100, (rows, cols)).astype(dtype)
             for view in (outputs, np.asfortranarray(outputs), outputs[:, ::-1]):
-                bits.update(_core.subset_sums(packed, groups, view, shift, 1))
+                bits.update(_core.subset_sums(_core.codes(packed, groups), view, shift, 1))
                 for moment in _core.column_moments(view, shift, 1):
                     bits.update(moment)
     for height, width, channels in [(1, 1, 1), (5, 3, 2), (28, 28, 1), (32, 32, 3), (9, 67, 3), (17, 16, 4)]:
@@ -86,14 +86,14 @@ print(_core.isas())
 
 def test_calls_from_many_threads_at_once() -> None:
     rng = np.random.default_rng(5)
-    packed = _core.pack(rng.random((400, 200)) < 0.5)
+    codes = _core.codes(_core.pack(rng.random((400, 200)) < 0.5), 200)
     outputs, shift = rng.normal(size=(400, 50)), np.zeros(50)
-    expected = _core.subset_sums(packed, 200, outputs, shift, 1).tobytes()
+    expected = _core.subset_sums(codes, outputs, shift, 1).tobytes()
     results: list[bytes] = []
 
     def work() -> None:
         for _ in range(5):
-            results.append(_core.subset_sums(packed, 200, outputs, shift, 2).tobytes())
+            results.append(_core.subset_sums(codes, outputs, shift, 2).tobytes())
 
     workers = [threading.Thread(target=work) for _ in range(6)]
     for worker in workers:

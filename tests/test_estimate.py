@@ -195,7 +195,8 @@ def test_every_way_to_hand_over_the_same_numbers(tmp_path: Path) -> None:
             torch.from_numpy(outputs),
             outputs.astype(">f4"),
         ):
-            np.testing.assert_allclose(influences(made, other, method).values, fit.values, rtol=1e-6, atol=1e-6)
+            # foreign byte order becomes float64, whose sums are not rounded to float32
+            np.testing.assert_allclose(influences(made, other, method).values, fit.values, rtol=1e-6, atol=1e-5)
         one = influences(made, outputs[:, 0], method)
         for name in ("values", "unbiased", "stderr", "q"):
             assert getattr(one, name).shape == (13,)

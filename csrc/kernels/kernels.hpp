@@ -6,7 +6,8 @@
 namespace pydt {
 
 constexpr std::int64_t block_rows = 256;  // rows that are summed one after another; blocks are then summed in a tree
-constexpr std::int64_t sum_cols = 16;     // outputs in a tile of subset sums
+constexpr std::int64_t code_rows = 48;    // rows in a word of codes
+constexpr std::int64_t sum_bytes = 128;   // a row of a tile of subset sums: 32 floats or 16 doubles
 constexpr std::int64_t moment_cols = 64;  // outputs in a tile of column moments
 
 // How all images of a call are written. scale, bias: (channels,); row_scale, row_bias: the same, repeated along a row
@@ -20,6 +21,15 @@ struct GatherPlan {
     const float* row_bias;
 };
 
+// What all tiles of a call of subset_sums share. codes: (ceil(rows / code_rows), groups).
+struct SumPlan {
+    Matrix outputs;
+    Rows rows;
+    const double* shift;
+    const std::uint64_t* codes;
+    std::int64_t groups;
+};
+
 struct Kernels {
     const char* name;
     // One image into one place of the batch. scratch: 4 * width * channels bytes, of
@@ -29,14 +39,14 @@ struct Kernels {
     // counts[i * ld + j] += number of common bits of columns a + i * stride and b + j * stride, over `words` words.
     void (*gram_tile)(const std::uint64_t* a, std::int64_t rows_a, const std::uint64_t* b, std::int64_t rows_b,
                       std::int64_t stride, std::int64_t words, std::int64_t* counts, std::int64_t ld);
-    // sums[k * sum_cols + j] = sum of the rows row0 .. row0 + rows (at most block_rows) of output col0 + j that group k
-    // keeps: row r if bit r % 64 of columns[r / 64 * stride + k] is set, r counted from row0. Overwrites sums.
-    void (*subset_block)(const Matrix& outputs, const double* shift, std::int64_t row0, std::int64_t rows,
-                         std::int64_t col0, std::int64_t cols, const std::uint64_t* columns, std::int64_t stride,
-                         std::int64_t groups, double* sums);
-    // sums[j], squares[j] of the same rows of outputs col0 .. col0 + cols (at most moment_cols). Overwrites both.
-    void (*moment_block)(const Matrix& outputs, const double* shift, std::int64_t row0, std::int64_t rows,
-                         std::int64_t col0, std::int64_t cols, double* sums, double* squares);
+    // A tile of subset sums: sums[k * plan.cols + j] for groups group0 .. + groups and outputs col0 .. + cols (a row of
+    // at most sum_bytes). scratch: groups * (sum_bytes + 8 * that number of outputs) bytes, aligned to 64.
+    void (*sum_tile)(const SumPlan& plan, std::int64_t col0, std::int64_t cols, std::int64_t group0,
+                     std::int64_t groups, void* scratch, double* sums);
+    // sums[j], squares[j] of rows first .. first + count (at most block_rows) of outputs col0 .. col0 + cols (at most
+    // moment_cols). Overwrites both.
+    void (*moment_block)(const Matrix& outputs, const Rows& rows, std::int64_t first, std::int64_t count,
+                         const double* shift, std::int64_t col0, std::int64_t cols, double* sums, double* squares);
     void (*add)(double* into, const double* from, std::int64_t count);
 };
 

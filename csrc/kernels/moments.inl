@@ -3,16 +3,14 @@
 //   gram[i, j] = popcount(column i & column j)
 //   sums[k, j] = sum over rows r with bit r of column k of (outputs[r, j] - shift[j]), in float64
 //
-// Subset sums take 4 rows at a time ("four Russians"): the 16 possible sums of 4 rows are tabulated for a tile of 16
-// outputs, and each group adds the one that its 4 bits select. The order of additions is part of the contract, the same
-// for every instruction set and on the GPU: within 4 rows from the first to the last, starting at 0; then the sums of 4
-// rows one after another within a block of 256 rows; then blocks in a binary tree (moments.cpp).
+// Subset sums take 6 rows at a time ("four Russians"): the 64 possible sums of 6 rows are tabulated for one vector of
+// outputs, and each group adds the one that its 6 bits select. The order of additions is part of the contract, the same
+// for every instruction set. In the precision of the outputs, at least float32: 3 rows from the first to the last,
+// starting at 0; two of these make 6 rows; pairs of sums make 12, 24, 48 rows (a block); the blocks of a run of 8 one
+// after another. Then, in float64, run after run. So a float32 sum takes at most 14 roundings after that of the
+// difference, and the error is at most 15 * 2^-24 * sum |outputs - shift|, however many rows there are.
 //
-// Layout: 8 tables of 16 x 16 doubles (16 KB, L1) serve 32 rows; sums are (groups, 16), 64 KB for 512 groups (L2).
-// Cost for m models, K groups, n outputs: m/4 * K * n additions, whatever alpha is, against alpha * m * K * n directly.
-// What lost: adding each kept row (20 times slower: a branch on a random bit); tables of 256 sums of 8 rows (32 KB: only
-// one fits, so the sums are loaded and stored four times as often); matrix multiplication in float32 (rounding grows with
-// the outputs' offset).
+// Layout: 8 tables of 64 vectors serve 48 rows; the eight codes of a group stand in one 64-bit word (moments.cpp).
 
 #if defined(__AVX512F__)
 #define PYDT_LANE_BYTES 64
@@ -21,15 +19,6 @@
 #else
 #define PYDT_LANE_BYTES 16
 #endif
-typedef double Lanes __attribute__((vector_size(PYDT_LANE_BYTES)));
-// The same at any multiple of 8 bytes. Loads go through it: a memcpy of several vectors at once is split into halves by
-// GCC 12, and the loads that follow wait for them (2.5 times slower). Always named in full: `auto` drops the alignment.
-typedef double LooseLanes __attribute__((vector_size(PYDT_LANE_BYTES), aligned(8)));
-constexpr int64_t lanes = sizeof(Lanes) / sizeof(double);
-constexpr int64_t tile_lanes = sum_cols / lanes;
-constexpr int64_t step_rows = 32;  // rows whose tables stand in L1 at once
-constexpr uint64_t entry = sum_cols * sizeof(double);
-
 // Half to float, exact, by moving bits; subnormal halves by arithmetic on values that are not subnormal as floats, so
 // that a thread that flushes those to zero gets the same.
 float half_to_float(uint16_t half) {
@@ -60,83 +49,134 @@ struct Double {
     static double value(Raw raw) { return raw; }
 };
 
-template <class Type>
-void load_rows(const Matrix& m, const double* shift, int64_t row0, int64_t rows, int64_t col0, int64_t cols, int64_t ld,
-               double* out) {
+const uint8_t* row_at(const Matrix& m, const Rows& rows, int64_t i) {
+    return m.data + (rows.index == nullptr ? i : rows.index[i]) * m.row_stride;
+}
+
+template <class Type, class To>
+void load_rows(const Matrix& m, const Rows& rows, int64_t first, int64_t count, const double* shift, int64_t col0,
+               int64_t cols, int64_t ld, To* out) {
     typedef typename Type::Raw Raw;
-    for (int64_t r = 0; r < rows; ++r, out += ld) {
-        const uint8_t* in = m.data + (row0 + r) * m.row_stride + col0 * m.col_stride;
+    for (int64_t r = 0; r < count; ++r, out += ld) {
+        const uint8_t* in = row_at(m, rows, first + r) + col0 * m.col_stride;
         if (m.col_stride == static_cast<int64_t>(sizeof(Raw))) {
             for (int64_t j = 0; j < cols; ++j) {
                 Raw raw;
                 memcpy(&raw, in + j * static_cast<int64_t>(sizeof(Raw)), sizeof raw);  // elements need not be aligned
-                out[j] = Type::value(raw) - shift[col0 + j];
+                out[j] = static_cast<To>(Type::value(raw) - shift[col0 + j]);
             }
         } else {
             for (int64_t j = 0; j < cols; ++j) {
                 Raw raw;
                 memcpy(&raw, in + j * m.col_stride, sizeof raw);
-                out[j] = Type::value(raw) - shift[col0 + j];
+                out[j] = static_cast<To>(Type::value(raw) - shift[col0 + j]);
             }
         }
     }
 }
 
-// out[r * ld + j] = outputs[row0 + r, col0 + j] - shift[col0 + j]
-void load(const Matrix& m, const double* shift, int64_t row0, int64_t rows, int64_t col0, int64_t cols, int64_t ld,
-          double* out) {
-    if (m.type == Float::f16) load_rows<Half>(m, shift, row0, rows, col0, cols, ld, out);
-    if (m.type == Float::f32) load_rows<Single>(m, shift, row0, rows, col0, cols, ld, out);
-    if (m.type == Float::f64) load_rows<Double>(m, shift, row0, rows, col0, cols, ld, out);
+// out[i * ld + j] = outputs[row first + i, col0 + j] - shift[col0 + j], rounded once to To
+template <class To>
+void load(const Matrix& m, const Rows& rows, int64_t first, int64_t count, const double* shift, int64_t col0,
+          int64_t cols, int64_t ld, To* out) {
+    if (m.type == Float::f16) load_rows<Half>(m, rows, first, count, shift, col0, cols, ld, out);
+    if (m.type == Float::f32) load_rows<Single>(m, rows, first, count, shift, col0, cols, ld, out);
+    if (m.type == Float::f64) load_rows<Double>(m, rows, first, count, shift, col0, cols, ld, out);
 }
 
 void add(double* into, const double* from, int64_t count) {
     for (int64_t i = 0; i < count; ++i) into[i] += from[i];
 }
 
-void subset_block(const Matrix& outputs, const double* shift, int64_t row0, int64_t rows, int64_t col0, int64_t cols,
-                  const uint64_t* columns, int64_t stride, int64_t groups, double* sums) {
-    alignas(64) double y[step_rows * sum_cols];
-    alignas(64) Lanes table[step_rows / 4][16][tile_lanes];
-    memset(sums, 0, static_cast<size_t>(groups * sum_cols) * sizeof(double));
-    for (int64_t start = 0; start < rows; start += step_rows) {
-        const int64_t have = rows - start < step_rows ? rows - start : step_rows;
-        if (have < step_rows || cols < sum_cols) memset(y, 0, sizeof y);  // what is not loaded adds 0
-        load(outputs, shift, row0 + start, have, col0, cols, sum_cols, y);
-        for (int64_t quad = 0; quad < step_rows / 4; ++quad) {
-            memset(table[quad][0], 0, sizeof table[quad][0]);
-            for (int bit = 0; bit < 4; ++bit) {
-                const auto* row = reinterpret_cast<const Lanes*>(y + (quad * 4 + bit) * sum_cols);
-                for (int set = 0; set < 1 << bit; ++set)
-                    for (int64_t v = 0; v < tile_lanes; ++v)
-                        table[quad][set | 1 << bit][v] = table[quad][set][v] + row[v];
-            }
-        }
-        const uint64_t* words = columns + start / 64 * stride;
-        const int64_t down = start % 64;
-        for (int64_t k = 0; k < groups; ++k) {
-            // the table of a quad is 16 entries of `entry` bytes: its 4 bits times that is where the sum stands
-            const uint64_t bits = (words[k] >> down & 0xFFFFFFFF) * entry;
-            LooseLanes* total = reinterpret_cast<LooseLanes*>(sums + k * sum_cols);
-            Lanes sum[tile_lanes];
-            for (int64_t v = 0; v < tile_lanes; ++v) sum[v] = total[v];
-            for (int64_t quad = 0; quad < step_rows / 4; ++quad) {
-                const auto* tables = reinterpret_cast<const char*>(table[quad]);
-                const auto* part = reinterpret_cast<const Lanes*>(tables + (bits >> 4 * quad & 15 * entry));
-                for (int64_t v = 0; v < tile_lanes; ++v) sum[v] += part[v];
-            }
-            for (int64_t v = 0; v < tile_lanes; ++v) total[v] = sum[v];
-        }
+// One vector of the instruction set and what its sums are widened to.
+template <class Value>
+struct Vectors;
+template <>
+struct Vectors<float> {
+    typedef float Lanes __attribute__((vector_size(PYDT_LANE_BYTES)));
+};
+template <>
+struct Vectors<double> {
+    typedef double Lanes __attribute__((vector_size(PYDT_LANE_BYTES)));
+};
+
+// Adds the block that `table` holds to every group. first, last: of the blocks of a run.
+template <class Value, bool first, bool last>
+void add_codes(const typename Vectors<Value>::Lanes* table, const uint64_t* codes, int64_t groups,
+               typename Vectors<Value>::Lanes* part, double* total) {
+    typedef typename Vectors<Value>::Lanes Lanes;
+    constexpr int64_t lanes = PYDT_LANE_BYTES / sizeof(Value);
+    const auto* bytes = reinterpret_cast<const char*>(table);
+    for (int64_t k = 0; k < groups; ++k) {
+        const uint64_t word = codes[k];
+        Lanes at[8];
+        for (uint64_t t = 0; t < 8; ++t)
+            at[t] = *reinterpret_cast<const Lanes*>(bytes + t * 64 * PYDT_LANE_BYTES +
+                                                    (word >> 8 * t & 0xFC) * (PYDT_LANE_BYTES / 4));
+        Lanes sum = ((at[0] + at[1]) + (at[2] + at[3])) + ((at[4] + at[5]) + (at[6] + at[7]));
+        if (!first) sum = part[k] + sum;
+        if (!last) part[k] = sum;
+        if (last)
+            for (int64_t j = 0; j < lanes; ++j) total[k * lanes + j] += static_cast<double>(sum[j]);
     }
 }
 
-void moment_block(const Matrix& outputs, const double* shift, int64_t row0, int64_t rows, int64_t col0, int64_t cols,
-                  double* sums, double* squares) {
+template <class Value>
+void sum_tile_of(const SumPlan& plan, int64_t col0, int64_t cols, int64_t group0, int64_t groups, void* scratch,
+                 double* sums) {
+    typedef typename Vectors<Value>::Lanes Lanes;
+    constexpr int64_t lanes = PYDT_LANE_BYTES / sizeof(Value), width = sum_bytes / sizeof(Value),
+                      vectors = width / lanes, run = 8;
+    alignas(64) Value y[static_cast<size_t>(code_rows * width)];
+    alignas(64) Lanes table[8 * 64];
+    auto* total = static_cast<double*>(scratch);
+    auto* part = reinterpret_cast<Lanes*>(total + groups * width);
+    memset(total, 0, static_cast<size_t>(groups * width) * sizeof(double));
+    memset(y, 0, sizeof y);
+    const int64_t blocks = (plan.rows.count + code_rows - 1) / code_rows;
+    for (int64_t block = 0; block < blocks; ++block) {
+        const int64_t row = block * code_rows, have = plan.rows.count - row < code_rows ? plan.rows.count - row : code_rows;
+        if (have < code_rows) memset(y, 0, sizeof y);
+        load(plan.outputs, plan.rows, row, have, plan.shift, col0, cols, width, y);
+        const uint64_t* codes = plan.codes + block * plan.groups + group0;
+        const bool first = block % run == 0, last = block % run == run - 1 || block == blocks - 1;
+        for (int64_t v = 0; v < vectors; ++v) {
+            for (int64_t t = 0; t < 8; ++t) {
+                Lanes half[2][8];
+                for (int64_t h = 0; h < 2; ++h) {
+                    half[h][0] = Lanes{};
+                    for (int64_t i = 0; i < 3; ++i) {
+                        const Lanes one = *reinterpret_cast<const Lanes*>(y + (6 * t + 3 * h + i) * width + v * lanes);
+                        for (int64_t set = 0; set < 1 << i; ++set) half[h][set | 1 << i] = half[h][set] + one;
+                    }
+                }
+                for (int64_t high = 0; high < 8; ++high)
+                    for (int64_t low = 0; low < 8; ++low) table[t * 64 + high * 8 + low] = half[0][low] + half[1][high];
+            }
+            const auto add_block = first ? last ? add_codes<Value, true, true> : add_codes<Value, true, false>
+                                   : last ? add_codes<Value, false, true>
+                                          : add_codes<Value, false, false>;
+            add_block(table, codes, groups, part + v * groups, total + v * groups * lanes);
+        }
+    }
+    for (int64_t k = 0; k < groups; ++k)
+        for (int64_t j = 0; j < cols; ++j)
+            sums[k * plan.outputs.cols + j] = total[(j / lanes * groups + k) * lanes + j % lanes];
+}
+
+void sum_tile(const SumPlan& plan, int64_t col0, int64_t cols, int64_t group0, int64_t groups, void* scratch,
+              double* sums) {
+    const auto tile = plan.outputs.type == Float::f64 ? sum_tile_of<double> : sum_tile_of<float>;
+    tile(plan, col0, cols, group0, groups, scratch, sums);
+}
+
+void moment_block(const Matrix& outputs, const Rows& rows, int64_t first, int64_t count, const double* shift,
+                  int64_t col0, int64_t cols, double* sums, double* squares) {
     double y[moment_cols];
     memset(sums, 0, static_cast<size_t>(cols) * sizeof(double));
     memset(squares, 0, static_cast<size_t>(cols) * sizeof(double));
-    for (int64_t r = 0; r < rows; ++r) {
-        load(outputs, shift, row0 + r, 1, col0, cols, moment_cols, y);
+    for (int64_t r = 0; r < count; ++r) {
+        load(outputs, rows, first + r, 1, shift, col0, cols, moment_cols, y);
         for (int64_t j = 0; j < cols; ++j) {
             sums[j] += y[j];
             squares[j] += y[j] * y[j];

@@ -13,6 +13,6 @@ namespace {
 }  // namespace
 
 extern const Kernels PYDT_KERNELS;
-const Kernels PYDT_KERNELS = {PYDT_ISA_NAME, gather_image, gram_tile, subset_block, moment_block, add};
+const Kernels PYDT_KERNELS = {PYDT_ISA_NAME, gather_image, gram_tile, sum_tile, moment_block, add};
 
 }  // namespace pydt
