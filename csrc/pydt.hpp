@@ -6,6 +6,7 @@
 //   bits.cpp       bit-packed masks
 //   augment.cpp    gather + crop + flip + normalise
 //   moments.cpp    Gram matrix, subset sums, column sums and squares
+//   lasso.cpp      LASSO and elastic net on a Gram matrix, at one penalty and along a path
 //   dispatch.cpp   which instruction set runs (kernels/: the code that is compiled once for each)
 //   cuda/          gather, Gram matrix and subset sums for data that lie on the GPU
 //
@@ -78,6 +79,33 @@ void subset_sums(const std::uint64_t* codes, std::int64_t groups, const Matrix& 
 // Sums and sums of squares of (outputs - shift) down the columns; each (cols,).
 void column_moments(const Matrix& outputs, const Rows& rows, const double* shift, double* sums, double* squares,
                     int threads);
+
+// ---- penalised regression (lasso.cpp) ---------------------------------------------------------------------------
+// minimise b'Gb / 2 - b'c + penalty (l1_ratio |b|_1 + (1 - l1_ratio) |b|^2 / 2) for every target; (groups, groups) G,
+// symmetric and positive semidefinite; (groups, targets) c; (targets,) energy = y'y, of which c and G are the others.
+struct Quadratic {
+    const double* gram;
+    const double* cross;
+    const double* energy;
+    std::int64_t groups, targets;
+};
+struct LassoOptions {
+    double l1_ratio, tolerance;  // tolerance: relative duality gap at which a target is done
+    std::int64_t limit;          // sweeps after which it is left as it is, at each penalty
+    int threads;
+};
+// penalty: (targets,); start: (groups, targets) or null; gap = duality gap at the values / (energy / 2).
+void lasso(const Quadratic& problem, const double* penalty, const float* start, const LassoOptions& options,
+           float* values, double* gap, std::int64_t* iterations);
+// Penalties steps[i] * max |c| / l1_ratio, steps falling. error, nonzeros: (count, targets), inf and 0 behind the stop;
+// values and gap are those of the least error. patience: steps without a lesser error after which a target stops (0:
+// never).
+void lasso_path(const Quadratic& train, const Quadratic& held, const double* steps, std::int64_t count,
+                std::int64_t patience, const LassoOptions& options, double* error, float* values, double* gap,
+                std::int32_t* nonzeros);
+// out = gram values: (rows, cols) times (cols, targets), passing over the zeros of values.
+void sparse_product(const double* gram, std::int64_t rows, std::int64_t cols, const float* values,
+                    std::int64_t targets, double* out, int threads);
 
 // ---- instruction sets (dispatch.cpp) ----------------------------------------------------------------------------
 std::string isa();                // the one in use; PYDT_ISA overrides the choice, an unusable value throws
