@@ -253,9 +253,8 @@ py::array_t<double> subset_sums(const py::object& codes, const py::object& outpu
     const auto index = rows_of(rows);
     const pydt::Rows which = view(index, matrix.rows);
     if (words.shape(0) != pydt::code_blocks(which.count))
-        throw ArgumentError("codes", "has " + std::to_string(words.shape(0)) + " rows; " +
-                                         std::to_string(which.count) + " rows of outputs take " +
-                                         std::to_string(pydt::code_blocks(which.count)));
+        throw ArgumentError("codes", "has " + std::to_string(words.shape(0)) + " rows; " + std::to_string(which.count) +
+                                         " rows of outputs take " + std::to_string(pydt::code_blocks(which.count)));
     const py::array origin = vector<double>(shift, "shift", matrix.cols);
     const int64_t groups = words.shape(1);
     auto out = make<double>("outputs", groups, matrix.cols);

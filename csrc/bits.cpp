@@ -98,9 +98,9 @@ void codes(const Masks& masks, const Rows& rows, std::uint64_t* out) {
     const std::uint8_t* row[48];
     for (std::int64_t first = 0; first < rows.count; first += 48, out += masks.groups) {
         for (std::int64_t i = 0; i < 48; ++i)
-            row[i] = first + i >= rows.count ? none.data()
-                                             : masks.data + (rows.index == nullptr ? first + i : rows.index[first + i]) *
-                                                                masks.row_bytes;
+            row[i] = first + i >= rows.count
+                         ? none.data()
+                         : masks.data + (rows.index == nullptr ? first + i : rows.index[first + i]) * masks.row_bytes;
         for (std::int64_t byte = 0; byte < masks.row_bytes; ++byte) {
             std::uint64_t words[8] = {};
             for (int t = 0; t < 8; ++t) {

@@ -53,8 +53,8 @@ struct alignas(64) Line {
 };
 
 constexpr std::int64_t group_tile = 1024;  // groups whose sums stand in the second-level cache at once
-constexpr std::int64_t gram_side = 64;    // columns in a tile of the Gram matrix
-constexpr std::int64_t gram_words = 512;  // words of a column taken at a time: a tile reads 2 x 64 x 4 KB
+constexpr std::int64_t gram_side = 64;     // columns in a tile of the Gram matrix
+constexpr std::int64_t gram_words = 512;   // words of a column taken at a time: a tile reads 2 x 64 x 4 KB
 
 }  // namespace
 
@@ -85,12 +85,14 @@ void subset_sums(const std::uint64_t* codes, std::int64_t groups, const Matrix& 
     checked_size("outputs", {K, n});
     const Kernels& run = kernels();
     const SumPlan plan{outputs, rows, shift, codes, groups};
-    const std::int64_t group_tiles = tiles(K, group_tile), scratch_bytes = std::min(K, group_tile) * (sum_bytes + 8 * width);
+    const std::int64_t group_tiles = tiles(K, group_tile),
+                       scratch_bytes = std::min(K, group_tile) * (sum_bytes + 8 * width);
     parallel(tiles(n, width) * group_tiles, threads, [&] {
         return [&, scratch = std::vector<Line>(static_cast<std::size_t>(tiles(scratch_bytes, sizeof(Line))))](
                    std::int64_t item) mutable {
             const std::int64_t j = item / group_tiles * width, k = item % group_tiles * group_tile;
-            run.sum_tile(plan, j, std::min(width, n - j), k, std::min(group_tile, K - k), scratch.data(), sums + k * n + j);
+            run.sum_tile(plan, j, std::min(width, n - j), k, std::min(group_tile, K - k), scratch.data(),
+                         sums + k * n + j);
         };
     });
 }

@@ -53,7 +53,7 @@ def _statistics() -> tuple[bool, str]:
     sums = [_core.subset_sums(_core.codes(packed, 67), outputs, shift, threads) for threads in (1, 3)]
     good = (
         np.array_equal(_core.gram(packed, 67, 2), exact.T @ exact)
-        and np.all(np.abs(sums[0] - exact.T @ wide) <= 2**-20 * np.abs(wide).sum(0))  # sums in float32
+        and bool(np.all(np.abs(sums[0] - exact.T @ wide) <= 2**-20 * np.abs(wide).sum(0)))  # sums in float32
         and np.array_equal(sums[0], sums[1])
     )
     return (

@@ -135,7 +135,8 @@ void sum_tile_of(const SumPlan& plan, int64_t col0, int64_t cols, int64_t group0
     memset(y, 0, sizeof y);
     const int64_t blocks = (plan.rows.count + code_rows - 1) / code_rows;
     for (int64_t block = 0; block < blocks; ++block) {
-        const int64_t row = block * code_rows, have = plan.rows.count - row < code_rows ? plan.rows.count - row : code_rows;
+        const int64_t row = block * code_rows,
+                      have = plan.rows.count - row < code_rows ? plan.rows.count - row : code_rows;
         if (have < code_rows) memset(y, 0, sizeof y);
         load(plan.outputs, plan.rows, row, have, plan.shift, col0, cols, width, y);
         const uint64_t* codes = plan.codes + block * plan.groups + group0;
@@ -153,8 +154,8 @@ void sum_tile_of(const SumPlan& plan, int64_t col0, int64_t cols, int64_t group0
                 for (int64_t high = 0; high < 8; ++high)
                     for (int64_t low = 0; low < 8; ++low) table[t * 64 + high * 8 + low] = half[0][low] + half[1][high];
             }
-            const auto add_block = first ? last ? add_codes<Value, true, true> : add_codes<Value, true, false>
-                                   : last ? add_codes<Value, false, true>
+            const auto add_block = first  ? last ? add_codes<Value, true, true> : add_codes<Value, true, false>
+                                    : last ? add_codes<Value, false, true>
                                           : add_codes<Value, false, false>;
             add_block(table, codes, groups, part + v * groups, total + v * groups * lanes);
         }
