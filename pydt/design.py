@@ -11,9 +11,15 @@ kinds are drawn:
                 whole block of 2N rows (N the power of two above `groups`) all groups are orthogonal and even-order
                 interactions cancel within pairs; blocks are drawn afresh with random columns, signs and row order, so
                 any prefix is usable. Up to 5 groups: every mask but the empty and the full one, in pairs.
+    stratified  what `random(..., strata=labels)` makes: every model keeps the same number of groups of each stratum, so
+                masks say how a group compares with the average other group of its stratum ("swap"), and nothing about
+                one stratum against another. There is no stratified form of the other two: coins that are thrown for
+                each group on its own have no size to hold, and a foldover block is balanced in every group already.
 
 Masks are never empty: an empty row is drawn again, a foldover block with an empty row gets new signs and columns.
-Only bit-packed masks are held: models x ceil(groups / 8) bytes, little bit first.
+
+A design is its arguments: rows are drawn when they are asked for (`pydt.drawing`), so a design of 100,000 models on
+1.3 million units takes no memory to plan. Only what asks for all masks (`packed()`, `numpy.asarray`) holds them.
 
 How masks are drawn is frozen: stored rows are named by their masks, and a design is stored as its arguments alone. The
 same arguments give the same bits in every version; another way to draw is another kind.
@@ -22,9 +28,11 @@ same arguments give the same bits in every version; another way to draw is anoth
 from __future__ import annotations
 
 import base64
+import hashlib
+import math
 import numbers
 import operator
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -32,18 +40,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt import _core
+from pydt import _core, drawing
 from pydt.errors import DesignError, PydtError
 from pydt.files import digest
 
 PLACEBOS = 8
-# Streams of the random numbers used here; real and placebo columns, and each attempt at a row or block, have their own.
-_STREAM = 0x0D00_0000
-_PLACEBO = 0x0080_0000
-_ATTEMPTS = 1000
-_CHUNK = 1 << 22  # random numbers drawn at once: 32 MB
-
-Bits = Callable[[int, npt.NDArray[np.int64]], npt.NDArray[np.uint64]]
+_CERTAIN = 64  # two masks that coincide by chance with a probability below 2^-64 never do
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,15 +53,17 @@ class Design:
     """Masks of an ensemble. Make one with `random`, `bernoulli`, `foldover` or `explicit`.
 
     Attributes:
-        kind: "random", "bernoulli", "foldover" or "explicit".
+        kind: "random", "stratified", "bernoulli", "foldover" or "explicit".
         groups, models: columns and rows.
         alpha: share of the groups that a model keeps (for "explicit": the mean share found in the masks).
         seed: seed of the drawing (0 for "explicit").
         placebo_count: columns of `placebos`.
+        strata: stratum of each group, int64 (groups,), numbered in order of appearance; None unless "stratified".
 
-    `len(d)` is `models`; `d[i]` is bool (groups,), a slice or index array gives (rows, groups); `np.asarray(d)` is bool
-    (models, groups), without placebos; `d.take(rows)` is the design of some of its rows. Equal designs have equal
-    digests.
+    `len(d)` is `models`; `d[i]` is bool (groups,), a slice or index array gives (rows, groups), and iterating gives row
+    after row; `np.asarray(d)` is bool (models, groups), without placebos; `d.take(rows)` is the design of some of its
+    rows. Only the rows asked for are drawn, about 30 bytes a group at a time, plus 16 to 32 bytes a group that a
+    foldover design keeps of its last block. Equal designs have equal digests.
     """
 
     kind: str
@@ -68,6 +72,7 @@ class Design:
     alpha: float
     seed: int = 0
     placebo_count: int = PLACEBOS
+    strata: npt.NDArray[np.int64] | None = field(default=None, repr=False)
     _given: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
     _rows: npt.NDArray[np.int64] | None = field(default=None, repr=False)
 
@@ -75,15 +80,18 @@ class Design:
         return self.models
 
     def __getitem__(self, index: Any) -> npt.NDArray[np.bool_]:
-        rows = self._bits[index]
-        if rows.ndim == 1:
-            return _unpack(rows[None], self.groups)[0]
-        return _unpack(rows, self.groups)
+        rows = np.arange(self.models)[index]
+        masks = _unpack(self.packed(rows.reshape(-1)), self.groups)
+        return masks.reshape(*rows.shape, self.groups)
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.bool_]]:
+        for rows in self._chunks():
+            yield from self[rows]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         if copy is False:
-            raise ValueError("a design is held packed: its mask array is always a new one")
-        masks = _unpack(self._bits, self.groups)
+            raise ValueError("a design is drawn, or held packed: its mask array is always a new one")
+        masks = _unpack(self.packed(), self.groups)
         return masks if dtype is None else masks.astype(dtype)
 
     def __eq__(self, other: object) -> bool:
@@ -92,45 +100,116 @@ class Design:
     def __hash__(self) -> int:
         return hash(self.digest)
 
-    def packed(self) -> npt.NDArray[np.uint8]:
-        """The masks as uint8 (models, ceil(groups / 8)), little bit first, read-only."""
-        return self._bits
+    def packed(self, rows: npt.ArrayLike | None = None) -> npt.NDArray[np.uint8]:
+        """Masks as uint8 (rows, ceil(groups / 8)), little bit first.
 
-    @property
-    def _chosen(self) -> npt.NDArray[np.int64]:
-        return np.arange(self.models, dtype=np.int64) if self._rows is None else self._rows
+        Args:
+            rows: int (n,), which rows; only these are drawn. None: all of them, read-only; the design keeps them.
+
+        Raises:
+            DesignError: a row that the design does not have.
+        """
+        if rows is None:
+            return self._bits
+        chosen = self._numbers(rows)
+        held = self._given if self._given is not None else self.__dict__.get("_bits")
+        if held is not None:
+            return held[chosen]
+        return self._draw(self._rule, chosen, self.groups)
+
+    def _numbers(self, rows: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        chosen = to_array(rows, "rows", DesignError)
+        if chosen.ndim != 1 or (chosen.size and chosen.dtype.kind not in "iu"):
+            raise DesignError(
+                f"shape {chosen.shape} and dtype {chosen.dtype} are not row numbers",
+                "rows",
+                "pass whole numbers (n,), as numpy.flatnonzero gives them for a mask of rows",
+            )
+        outside = chosen[(chosen < 0) | (chosen >= self.models)]
+        if outside.size:
+            raise DesignError(f"row {outside[0]} of {self.models}", "rows", f"pass numbers from 0 to {self.models - 1}")
+        return chosen.astype(np.int64)
+
+    def _chunks(self) -> Iterator[npt.NDArray[np.int64]]:
+        """All row numbers, as many at a time as are drawn at once."""
+        step = max(1, drawing.CHUNK // self.groups)
+        for start in range(0, self.models, step):
+            yield np.arange(start, min(start + step, self.models))
 
     @cached_property
     def _bits(self) -> npt.NDArray[np.uint8]:
-        bits = self._given if self._given is not None else self._draw(self.groups, self.groups, 0)
+        bits = self._given if self._given is not None else self.packed(np.arange(self.models))
         bits.flags.writeable = False
         return bits
+
+    @cached_property
+    def _rule(self) -> drawing.Rule:
+        return self._rule_of(self.groups, 0, self.strata)
+
+    def _rule_of(self, groups: int, stream: int, strata: npt.NDArray[np.int64] | None) -> drawing.Rule:
+        bits = drawing.Bits(self.seed, stream)
+        if self.kind == "foldover":
+            return drawing.Foldover(groups, bits)
+        if self.kind == "bernoulli":
+            return drawing.Independent(groups, self.alpha, bits)
+        if self.strata is None or strata is None:
+            return drawing.FixedSize(groups, np.array([round(self.alpha * groups)]), bits)
+        sizes = drawing.stratum_sizes(self.alpha, np.bincount(self.strata), drawing.Bits(self.seed))
+        return drawing.FixedSize(groups, np.resize(sizes, int(strata.max()) + 1), bits, strata)
+
+    def _draw(self, rule: drawing.Rule, rows: npt.NDArray[np.int64], columns: int) -> npt.NDArray[np.uint8]:
+        """The first columns of some rows of a rule, packed."""
+        chosen = rows if self._rows is None else self._rows[rows]
+        packed = np.empty((len(rows), -(-columns // 8)), np.uint8)
+        step = max(1, drawing.CHUNK // self.groups)
+        for start in range(0, len(rows), step):
+            drawn = rule(chosen[start : start + step], columns)
+            packed[start : start + step] = _core.pack(np.ascontiguousarray(drawn))
+        return packed
 
     @cached_property
     def placebos(self) -> npt.NDArray[np.bool_]:
         """Columns bound to no image, bool (models, placebo_count): drawn by the same rule, on their own.
 
         They are the first columns of an independent design of max(groups, placebo_count) groups, so their number never
-        changes a real mask. What the estimators find for them is what noise looks like.
+        changes a real mask; of a stratified one, strata as large as those of the groups, in random order. What the
+        estimators find for them is what noise looks like. They cost as much to draw as the masks (foldover: nearly
+        nothing); for some rows, take those first.
         """
         if not self.placebo_count:
             return np.zeros((self.models, 0), bool)
-        bits = self._draw(max(self.groups, self.placebo_count), self.placebo_count, _PLACEBO)
+        groups, strata = max(self.groups, self.placebo_count), self.strata
+        if strata is not None:  # as often as there are placebos enough, each time as strata of their own
+            times = -(-self.placebo_count // self.groups)
+            strata = np.concatenate([strata + i * (int(strata.max()) + 1) for i in range(times)])
+            strata = strata[drawing.shuffled(len(strata), drawing.Bits(self.seed, drawing.PLACEBO))]
+            groups = len(strata)
+        bits = self._draw(self._rule_of(groups, drawing.PLACEBO, strata), np.arange(self.models), self.placebo_count)
         columns = _unpack(bits, self.placebo_count)
         columns.flags.writeable = False
         return columns
 
     @cached_property
     def clusters(self) -> npt.NDArray[np.int64]:
-        """int64 (models,): rows that repeat or complement each other share a number, from 0 in order of appearance."""
-        return find_clusters(self._bits, self.groups)
+        """int64 (models,): rows that repeat or complement each other share a number, from 0 in order of appearance.
+
+        Known without drawing a mask where chance repeats none: no two rows of a random or Bernoulli design, and the
+        pairs of a foldover design. Elsewhere (few groups, or few kept) masks are compared, by 128-bit digests where
+        they are longer.
+        """
+        if self.kind != "explicit" and 2 * math.log2(self.models) - self._rule.surprise < -_CERTAIN:
+            rows = np.arange(self.models) if self._rows is None else self._rows
+            rows = rows // 2 if self.kind == "foldover" else rows
+            return _number(rows.astype(np.int64)[:, None].view(np.uint8))
+        folded = [_shorten(_fold(self.packed(rows), self.groups)) for rows in self._chunks()]
+        return _number(np.concatenate(folded))
 
     @property
     def estimand(self) -> str:
         """What the masks can say: "swap" (a group against the average other group) or "add" (what adding it does)."""
         if self.kind == "explicit":
             return estimand_of(self._bits, self.groups)
-        return "swap" if self.kind == "random" else "add"
+        return "swap" if self.kind in ("random", "stratified") else "add"
 
     @cached_property
     def digest(self) -> str:
@@ -142,6 +221,8 @@ class Design:
         if self._given is not None:
             return {**described, "masks": base64.b64encode(self._given.tobytes()).decode()}
         described |= {"alpha": self.alpha, "seed": self.seed, "placebos": self.placebo_count}
+        if self.strata is not None:
+            described["strata"] = self.strata.tolist()
         return described if self._rows is None else {**described, "rows": self._rows.tolist()}
 
     @staticmethod
@@ -161,18 +242,21 @@ class Design:
                 rows = np.asarray(description["rows"], np.int64)
                 plain = {name: value for name, value in description.items() if name != "rows"}
                 return Design.from_dict({**plain, "models": int(rows.max()) + 1}).take(rows)
+            strata = description["strata"] if kind == "stratified" else None
         except (KeyError, TypeError, ValueError) as error:
             raise DesignError(
                 f"not a description of a design ({error})", "from_dict", "use what to_dict returned"
             ) from error
-        if kind == "random":
-            return random(groups, models, alpha, seed, placebos=count)
+        if kind in ("random", "stratified"):
+            return random(groups, models, alpha, seed, placebos=count, strata=strata)
         if kind == "bernoulli":
             return bernoulli(groups, models, alpha, seed, placebos=count)
         if kind == "foldover":
             return foldover(groups, models, seed, alpha=alpha, placebos=count)
         raise DesignError(
-            f"unknown kind of design {kind!r}", "from_dict", 'use "random", "bernoulli", "foldover" or "explicit"'
+            f"unknown kind of design {kind!r}",
+            "from_dict",
+            'use "random", "stratified", "bernoulli", "foldover" or "explicit"',
         )
 
     @staticmethod
@@ -189,7 +273,7 @@ class Design:
                 f"row {empty[0]} keeps no group", "masks", "a model needs at least one group to be trained on"
             )
         models, groups = kept.shape
-        return Design("explicit", groups, models, float(kept.mean()), 0, 0, _core.pack(kept))
+        return Design("explicit", groups, models, float(kept.mean()), 0, 0, _given=_core.pack(kept))
 
     def extend(self, models: int) -> Design:
         """The same design with `models` rows in all; the rows it has stay as they are.
@@ -206,7 +290,7 @@ class Design:
             )
         if self.kind == "explicit":
             raise DesignError("masks of one's own have no rule to draw more by", "extend", "make a new explicit design")
-        return Design(self.kind, self.groups, models, self.alpha, self.seed, self.placebo_count)
+        return Design(self.kind, self.groups, models, self.alpha, self.seed, self.placebo_count, self.strata)
 
     def take(self, rows: npt.ArrayLike) -> Design:
         """The design of some of its rows (those that finished): masks, placebos and clusters are those of the rows.
@@ -220,17 +304,9 @@ class Design:
         Raises:
             DesignError: no rows, a row twice, or a row that the design does not have.
         """
-        chosen = to_array(rows, "rows", DesignError)
-        if chosen.ndim != 1 or not chosen.size or chosen.dtype.kind not in "iu":
-            raise DesignError(
-                f"shape {chosen.shape} and dtype {chosen.dtype} are not row numbers",
-                "rows",
-                "pass whole numbers (n,), as numpy.flatnonzero gives them for a mask of rows",
-            )
-        outside = chosen[(chosen < 0) | (chosen >= self.models)]
-        if outside.size:
-            raise DesignError(f"row {outside[0]} of {self.models}", "rows", f"pass numbers from 0 to {self.models - 1}")
-        chosen = chosen.astype(np.int64)
+        chosen = self._numbers(rows)
+        if not chosen.size:
+            raise DesignError("no rows: a design has at least one", "rows", "name the rows to take")
         values, counts = np.unique(chosen, return_counts=True)
         if counts.max() > 1:
             raise DesignError(f"row {values[counts.argmax()]} is there twice", "rows", "name every row once")
@@ -240,32 +316,30 @@ class Design:
         selection = None if np.array_equal(chosen, np.arange(len(chosen))) else chosen
         return replace(self, models=len(chosen), _rows=selection)
 
-    def _draw(self, groups: int, columns: int, stream: int) -> npt.NDArray[np.uint8]:
-        """Rows of the rule for `groups` groups; the first `columns` of them, packed."""
 
-        def bits(offset: int, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
-            return _core.random_bits(self.seed, _STREAM + stream + offset, ids)
-
-        if self.kind == "foldover":
-            drawn = _foldover(groups, int(self._chosen.max()) + 1, bits)
-            return _core.pack(np.ascontiguousarray(drawn[self._chosen, :columns]))
-        step = max(1, _CHUNK // groups)
-        chunks = []
-        for start in range(0, self.models, step):
-            rows = self._chosen[start : start + step]
-            if self.kind == "random":
-                kept = _fixed_size(groups, round(self.alpha * groups), rows, bits)
-            else:
-                kept = _independent(groups, self.alpha, rows, bits)
-            chunks.append(_core.pack(np.ascontiguousarray(kept[:, :columns])))
-        return np.concatenate(chunks)
-
-
-def random(groups: int, models: int, alpha: float = 0.5, seed: int = 0, *, placebos: int = PLACEBOS) -> Design:
+def random(
+    groups: int,
+    models: int,
+    alpha: float = 0.5,
+    seed: int = 0,
+    *,
+    placebos: int = PLACEBOS,
+    strata: npt.ArrayLike | None = None,
+) -> Design:
     """Masks that each keep exactly round(alpha * groups) groups, any of them equally likely.
 
+    With `strata`, every mask keeps the same number of groups of each stratum, any of them equally likely: alpha times
+    the stratum's groups, rounded up or down (at least 1) so that they are round(alpha * groups) in all; where strata
+    have equal claims on a group more, the seed decides, once for the whole design. Sizes of strata then vary no output:
+    a group is only compared with the others of its stratum (`estimand` "swap"), and of differences between strata
+    nothing is learnt.
+
+    Args:
+        strata: stratum of each group, (groups,) whole numbers or strings; at least two groups in each.
+
     Raises:
-        DesignError: `alpha` keeps no group or all of them, or a number is out of range.
+        DesignError: `alpha` keeps no group or all of them, of the whole or of a stratum; or an argument is out of
+            range.
     """
     groups, models, alpha, seed, placebos = _checked(groups, models, alpha, seed, placebos)
     size = round(alpha * groups)
@@ -274,7 +348,35 @@ def random(groups: int, models: int, alpha: float = 0.5, seed: int = 0, *, place
         raise DesignError(
             f"alpha = {alpha:g} of {groups} groups keeps {kept}", "alpha", "nothing would vary: choose another"
         )
-    return Design("random", groups, models, alpha, seed, placebos)
+    if strata is None:
+        return Design("random", groups, models, alpha, seed, placebos)
+    return Design("stratified", groups, models, alpha, seed, placebos, _strata(strata, groups, alpha, seed))
+
+
+def _strata(strata: npt.ArrayLike, groups: int, alpha: float, seed: int) -> npt.NDArray[np.int64]:
+    """The strata numbered in order of appearance, each large enough to vary."""
+    labels = to_array(strata, "strata", DesignError)
+    if labels.dtype == object and all(isinstance(label, str) for label in labels.flat):
+        labels = labels.astype(str)
+    if labels.shape != (groups,) or labels.dtype.kind not in "biuU":
+        raise DesignError(
+            f"strata of shape {labels.shape} and dtype {labels.dtype} for {groups} groups",
+            "strata",
+            "pass one whole number or string per group",
+        )
+    names, first, code = np.unique(labels, return_index=True, return_inverse=True)
+    code = np.argsort(np.argsort(first))[code.reshape(-1)].astype(np.int64)
+    counts = np.bincount(code)
+    sizes = drawing.stratum_sizes(alpha, counts, drawing.Bits(seed))
+    if sizes.min() < 0:
+        wrong = int(sizes.argmin())
+        name, number = names[np.argsort(first)][wrong].item(), int(counts[wrong])
+        raise DesignError(
+            f"stratum {name!r} has {number} group{'s' * (number > 1)}: alpha = {alpha:g} must keep some, not all",
+            "strata",
+            "merge it with another stratum, or choose an alpha that keeps at least one and leaves one out of each",
+        )
+    return code
 
 
 def bernoulli(groups: int, models: int, alpha: float = 0.5, seed: int = 0, *, placebos: int = PLACEBOS) -> Design:
@@ -376,6 +478,14 @@ def _fold(packed: npt.NDArray[np.uint8], groups: int) -> npt.NDArray[np.uint8]:
     return np.where(packed[:, :1] & 1, packed ^ ones, packed)
 
 
+def _shorten(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Rows of at most 16 bytes: longer ones become digests of that length."""
+    if rows.shape[1] <= 16:
+        return rows
+    names = b"".join(hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows)
+    return np.frombuffer(names, np.uint8).reshape(-1, 16)
+
+
 def _number(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
     rows = np.ascontiguousarray(rows)
     keys = rows.view(np.dtype((np.void, rows.shape[1]))).reshape(-1)
@@ -387,59 +497,6 @@ def _number(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
 
 def _unpack(packed: npt.NDArray[np.uint8], groups: int) -> npt.NDArray[np.bool_]:
     return _core.unpack(np.ascontiguousarray(packed), groups)
-
-
-def _fixed_size(groups: int, size: int, rows: npt.NDArray[np.int64], bits: Bits) -> npt.NDArray[np.bool_]:
-    """The groups with the `size` smallest of the row's random keys."""
-    keys = bits(0, (rows[:, None] * groups + np.arange(groups)).reshape(-1)).reshape(len(rows), groups)
-    kept = np.zeros(keys.shape, bool)
-    np.put_along_axis(kept, np.argsort(keys, axis=1, kind="stable")[:, :size], True, axis=1)
-    return kept
-
-
-def _independent(groups: int, alpha: float, rows: npt.NDArray[np.int64], bits: Bits) -> npt.NDArray[np.bool_]:
-    """Every group below alpha on its own; rows that came out empty are drawn again from the next stream."""
-    kept = np.zeros((len(rows), groups), bool)
-    limit = np.uint64(int(alpha * 2.0**64))
-    for attempt in range(_ATTEMPTS):
-        empty = np.flatnonzero(~kept.any(1))
-        if not empty.size:
-            return kept
-        keys = bits(attempt, (rows[empty, None] * groups + np.arange(groups)).reshape(-1))
-        kept[empty] = keys.reshape(len(empty), groups) < limit
-    raise DesignError(f"alpha = {alpha:g} of {groups} groups leaves masks empty", "alpha", "choose a larger one")
-
-
-def _foldover(groups: int, models: int, bits: Bits) -> npt.NDArray[np.bool_]:
-    """Blocks of pairs (mask, complement) in random order, the two halves in random order, cut after `models` rows."""
-    small = groups <= 5
-    size = 1 << groups.bit_length()  # the power of two above `groups`
-    pairs = (1 << (groups - 1)) - 1 if small else size
-    blocks = []
-    for block in range(-(-models // (2 * pairs))):
-        if small:
-            codes = np.arange(1, pairs + 1)
-            first = (codes[:, None] >> np.arange(groups) & 1).astype(bool)
-        else:
-            first = _hadamard(groups, size, block, bits)
-        ids = block * pairs + np.arange(pairs)
-        order, flip = bits(2 * _ATTEMPTS, ids), bits(2 * _ATTEMPTS + 1, ids)
-        first = (first ^ (flip >> np.uint64(63)).astype(bool)[:, None])[np.argsort(order, kind="stable")]
-        blocks.append(np.stack([first, ~first], axis=1).reshape(2 * pairs, groups))
-    return np.concatenate(blocks)[:models]
-
-
-def _hadamard(groups: int, size: int, block: int, bits: Bits) -> npt.NDArray[np.bool_]:
-    """`size` rows of Sylvester's Hadamard matrix on random, randomly signed columns; none of them all in or all out."""
-    ids = block * size + np.arange(size)
-    for attempt in range(_ATTEMPTS):
-        columns = np.argsort(bits(2 * attempt, ids), kind="stable")[:groups]
-        signs = bits(2 * attempt + 1, ids)[:groups] >> np.uint64(63)
-        parity = np.bitwise_count(np.arange(size)[:, None] & columns[None]) & 1  # entry (i, j) is (-1)^popcount(i & j)
-        rows = (parity ^ signs).astype(bool)
-        if not np.any(rows.all(1) | ~rows.any(1)):
-            return rows
-    raise DesignError(f"no block of {groups} groups without an empty mask was found", "groups", "use bernoulli instead")
 
 
 def _checked(groups: Any, models: Any, alpha: Any, seed: Any, placebos: Any) -> tuple[int, int, float, int, int]:

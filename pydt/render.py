@@ -72,6 +72,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 _MODES = {"probe": "a linear probe on the frozen network", "finetune": "full fine-tuning", "full": "full fine-tuning"}
 _DESIGNS = {
     "random": "random subsets of fixed size",
+    "stratified": "random subsets with a fixed share of each stratum",
     "bernoulli": "independent coin flips for each group",
     "foldover": "Hadamard subsets with their complements",
 }

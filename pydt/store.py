@@ -314,7 +314,7 @@ class Store:
         if record.design is None:
             raise StoreError("has no design, only rows", f"plan {record.digest}", "use rows() and masks()")
         design = Design.from_dict(record.design)
-        if not np.array_equal(np.asarray(design), [row.mask for row in record.rows]):
+        if [mask.tobytes() for mask in design.packed()] != [row.keep for row in record.rows]:
             mend = "use the pydt that wrote it, or pydt.Design.explicit(store.masks())"
             raise StoreError("its design now gives other masks than the rows have", f"plan {record.digest}", mend)
         return design

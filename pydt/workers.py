@@ -44,8 +44,8 @@ _THREADS = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB_MAXIMUM")  # NAME_NUM_T
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "2147483648"}
 
 # Modules that decide a row's numbers.
-_DECISIVE = {"cells", "data", "design", "ensemble", "files", "glyphs", "loader", "models", "seeds", "target", "train"}
-_DECISIVE |= {"transfer"}
+_DECISIVE = {"cells", "data", "design", "drawing", "ensemble", "files", "glyphs", "loader", "models", "seeds"}
+_DECISIVE |= {"target", "train", "transfer"}
 
 # The first thing a worker does is to tie its life to the driver's; importing numpy may take a second on a busy machine.
 _BOOT = """

@@ -1,0 +1,234 @@
+"""How masks are drawn: the rows of a rule that are asked for, and nothing else.
+
+A rule gives any rows, in any order, from random bits keyed by (seed, stream, row and group); nothing is held between
+calls but one block of a foldover rule. With K groups, S strata and N the power of two above K:
+
+    FixedSize    per row K random numbers and a partition at the wanted rank, O(K); with strata a sort, O(K log K)
+    Independent  per row K random numbers and K comparisons
+    Foldover     entry (i, j) of Sylvester's Hadamard matrix is the parity of popcount(i & j), so a row is one AND and
+                 one popcount per group. The block's permutations of columns and rows are sorted once, O(N log N), and
+                 kept: 4 K + 8 N bytes
+
+Callers ask for few rows at a time (`CHUNK`): a row takes about 30 bytes a group while it is drawn.
+
+What lost: sorting a row's keys to find the smallest (8 times the partition); partitions at the ranks of many strata (2
+to 3 times the sort); the recursion H_2N = (H_N H_N; H_N -H_N) followed by a gather of the columns (a random read per
+group, where the popcount is two instructions); looking at all rows of a block for an empty one (N x K): that is a
+linear system over GF(2).
+
+The bits are frozen (see `pydt.design`): another way to draw is another rule.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pydt import _core
+from pydt.errors import DesignError
+
+# Streams of the random numbers used here; real and placebo columns, and each attempt at a row or block, have their own.
+_STREAM = 0x0D00_0000
+PLACEBO = 0x0080_0000
+_STRATA = 0x0040_0000
+_ATTEMPTS = 1000
+CHUNK = 1 << 20  # entries of the masks that are drawn at once
+
+Rows = npt.NDArray[np.int64]
+Masks = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Bits:
+    """Random numbers of one design: `bits(offset, ids)` is uint64 (ids,)."""
+
+    seed: int
+    stream: int = 0
+
+    def __call__(self, offset: int, ids: Rows) -> npt.NDArray[np.uint64]:
+        return _core.random_bits(self.seed, _STREAM + self.stream + offset, ids)
+
+    def of(self, offset: int, rows: Rows, groups: Rows) -> npt.NDArray[np.uint64]:
+        """One number for every group of every row, (rows, groups); groups: 0, 1, 2, ..."""
+        ids = rows[:, None] * len(groups) + groups
+        return self(offset, ids.reshape(-1)).reshape(ids.shape)
+
+
+class Rule(Protocol):
+    """`rule(rows, columns)` is bool (rows, columns): the first `columns` groups of these rows.
+
+    `surprise` is -log2 of (at most) the chance that two rows, not a pair of one, repeat or complement each other.
+    """
+
+    def __call__(self, rows: Rows, columns: int) -> Masks: ...
+
+    @property
+    def surprise(self) -> float: ...
+
+
+class FixedSize:
+    """The groups with the smallest of the row's random keys: `sizes[s]` of them in stratum s.
+
+    Equal keys: the earlier group. With strata (`label` (groups,), one number per group) the key's upper bits are the
+    stratum, so that one sort finds the limits of all strata.
+    """
+
+    def __init__(
+        self, groups: int, sizes: npt.NDArray[np.int64], bits: Bits, label: npt.NDArray[np.int64] | None = None
+    ):
+        self.groups, self.bits, self.label = np.arange(groups), bits, label
+        self.sizes, self.counts = sizes, np.array([groups]) if label is None else np.bincount(label)
+        self.first = np.cumsum(self.counts) - self.counts  # of a stratum, in the order of the keys
+        self.width = np.uint64((len(sizes) - 1).bit_length())
+        if label is not None:
+            self.upper = label.astype(np.uint64) << (np.uint64(64) - self.width) if self.width else np.uint64(0)
+
+    def __call__(self, rows: Rows, columns: int) -> Masks:
+        if self.label is None:
+            keys = self.bits.of(0, rows, self.groups)
+        else:
+            keys = self.bits.of(_STRATA, rows, self.groups) >> self.width | self.upper
+        last = self.first + self.sizes - 1
+        if self.label is None:
+            kept = keys <= np.partition(keys, last, axis=1)[:, last]
+        else:
+            kept = keys <= np.sort(keys, axis=1)[:, last].take(self.label, axis=1)
+        for row in np.flatnonzero(kept.sum(1) > self.sizes.sum()):
+            order = np.argsort(keys[row], kind="stable")
+            kept[row] = False
+            for first, size in zip(self.first, self.sizes, strict=True):
+                kept[row, order[first : first + size]] = True
+        return kept[:, :columns]
+
+    @property
+    def surprise(self) -> float:
+        both = zip(self.counts, self.sizes, strict=True)
+        ways = (math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for n, k in both)
+        return sum(ways) / math.log(2) - 1
+
+
+class Independent:
+    """Every group below alpha on its own; rows that came out empty are drawn again from the next stream."""
+
+    def __init__(self, groups: int, alpha: float, bits: Bits):
+        self.groups, self.alpha, self.bits = np.arange(groups), alpha, bits
+
+    def __call__(self, rows: Rows, columns: int) -> Masks:
+        kept = np.zeros((len(rows), len(self.groups)), bool)
+        limit = np.uint64(int(self.alpha * 2.0**64))
+        for attempt in range(_ATTEMPTS):
+            empty = np.flatnonzero(~kept.any(1))
+            if not empty.size:
+                return kept[:, :columns]
+            kept[empty] = self.bits.of(attempt, rows[empty], self.groups) < limit
+        raise DesignError(
+            f"alpha = {self.alpha:g} of {len(self.groups)} groups leaves masks empty", "alpha", "choose a larger one"
+        )
+
+    @property
+    def surprise(self) -> float:
+        return -len(self.groups) * math.log2(self.alpha**2 + (1 - self.alpha) ** 2) - 1
+
+
+class Foldover:
+    """Blocks of pairs (mask, complement) in random order, the two halves in random order.
+
+    Above 5 groups a block is Sylvester's Hadamard matrix of order N on random, randomly signed columns, none of its
+    rows all in or all out. Up to 5 groups, every mask but the empty and the full one.
+    """
+
+    def __init__(self, groups: int, bits: Bits):
+        self.groups, self.bits = groups, bits
+        self.small = groups <= 5
+        self.digits = groups.bit_length() if not self.small else groups
+        self.pairs = (1 << (groups - 1)) - 1 if self.small else 1 << self.digits
+        self._last: tuple[int, npt.NDArray[np.unsignedinteger[Any]], Rows] | None = None
+
+    def __call__(self, rows: Rows, columns: int) -> Masks:
+        kept = np.empty((len(rows), columns), bool)
+        blocks, place = np.divmod(rows, 2 * self.pairs)
+        for block in np.unique(blocks):
+            here = np.flatnonzero(blocks == block)
+            codes, order = self._block(int(block))
+            pair = order[place[here] // 2]
+            flip = (self.bits(2 * _ATTEMPTS + 1, block * self.pairs + pair) >> np.uint64(63)).astype(np.int64)
+            flip ^= place[here] & 1
+            # the bits above the row's number add the column's sign and the row's own flip to the parity
+            row = pair + 1 if self.small else pair | 1 << self.digits
+            row = (row | flip << (self.digits + 1)).astype(codes.dtype)
+            kept[here] = np.bitwise_count(codes[:columns] & row[:, None]) & 1
+        return kept
+
+    @property
+    def surprise(self) -> float:
+        """Two blocks are signed independently; within one, pairs look alike only where its columns are half of all and
+        lie in one half of the matrix, which above 64 groups is far rarer."""
+        return self.groups - 1.0
+
+    def _block(self, block: int) -> tuple[npt.NDArray[np.unsignedinteger[Any]], Rows]:
+        """Codes of the columns, (groups,), and the order of the pairs, (pairs,)."""
+        last = self._last
+        if last is None or last[0] != block:
+            codes = 1 << np.arange(self.groups, dtype=np.int64) if self.small else self._columns(block)
+            ids = np.arange(block * self.pairs, (block + 1) * self.pairs)
+            order = np.argsort(self.bits(2 * _ATTEMPTS, ids), kind="stable")
+            kind = np.uint32 if self.digits < 31 else np.uint64
+            last = self._last = block, (codes | 1 << (self.digits + 1)).astype(kind), order
+        return last[1:]
+
+    def _columns(self, block: int) -> npt.NDArray[np.int64]:
+        """Which column of the matrix each group gets, with its sign in the bit above."""
+        ids = np.arange(block * self.pairs, (block + 1) * self.pairs)
+        for attempt in range(_ATTEMPTS):
+            columns = np.argsort(self.bits(2 * attempt, ids), kind="stable")[: self.groups]
+            signs = (self.bits(2 * attempt + 1, ids[: self.groups]) >> np.uint64(63)).astype(np.int64)
+            if not constant_row(columns, signs, self.digits):
+                return columns | signs << self.digits
+        wrong = f"no block of {self.groups} groups without an empty mask was found"
+        raise DesignError(wrong, "groups", "use bernoulli instead")
+
+
+def constant_row(columns: npt.NDArray[np.int64], signs: npt.NDArray[np.int64], digits: int) -> bool:
+    """Whether some row i has one value of parity(i & columns) ^ signs in all columns.
+
+    That is a linear system over GF(2) for the digits of i and the value: Gaussian elimination on the columns, which
+    stand in rows of `digits` + 1 unknowns and the right side. It has a solution unless 0 = 1 is left.
+    """
+    few = 2 * digits + 64  # where signs are random, these say it already
+    if len(columns) > few and not constant_row(columns[:few], signs[:few], digits):
+        return False
+    left = columns | 1 << digits | signs << (digits + 1)
+    for digit in range(digits + 1):
+        has = (left >> digit & 1).astype(bool)
+        if has.any():
+            left = np.where(has, left ^ left[has.argmax()], left)
+    return not left.any()
+
+
+def shuffled(count: int, bits: Bits) -> npt.NDArray[np.int64]:
+    """0 .. count - 1 in random order."""
+    return np.argsort(bits(_STRATA + 2, np.arange(count)), kind="stable")
+
+
+def stratum_sizes(alpha: float, counts: npt.NDArray[np.int64], bits: Bits) -> npt.NDArray[np.int64]:
+    """How many groups of each stratum a mask keeps, round(alpha * groups) in all; -1 where that cannot be.
+
+    Every stratum gets alpha times its groups, rounded down, but at least 1; what is missing from the total goes, one
+    each, to the strata that this rounded down most, in random order where they are equal.
+    """
+    total, wish = round(alpha * counts.sum()), alpha * counts
+    wish = np.where(np.abs(wish - np.rint(wish)) < 1e-9, np.rint(wish), wish)
+    sizes = np.maximum(np.floor(wish), 1).astype(np.int64)
+    most = np.minimum(np.maximum(np.ceil(wish), 1), counts - 1).astype(np.int64)
+    order = np.lexsort([bits(_STRATA + 1, np.arange(len(counts))), np.rint((sizes - wish) * 1e9)])
+    room = order[sizes[order] < most[order]]
+    sizes[room[: max(total - int(sizes.sum()), 0)]] += 1
+    impossible = (wish < 0.5) | (wish > counts - 0.5) | (sizes > most)
+    if not impossible.any() and sizes.sum() != total:
+        impossible[np.abs(sizes - wish).argmax()] = True
+    sizes[impossible] = -1
+    return sizes
