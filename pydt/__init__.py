@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 # The complete public list: name -> module. Nothing is imported until it is used, so `import pydt` is instant.
 _PUBLIC = {
+    "Accumulator": "accumulate",
     "Augment": "loader",
     "Counterfactual": "counterfactual",
     "Dataset": "data",
