@@ -20,6 +20,7 @@ ORDER = [
     "data",
     "target",
     "glyphs",
+    "drawing",
     "design",
     "loader",
     "models",
