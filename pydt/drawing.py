@@ -1,9 +1,9 @@
 """How masks are drawn: the rows of a rule that are asked for, and nothing else.
 
 A rule gives any rows, in any order, from random bits keyed by (seed, stream, row and group); nothing is held between
-calls but one block of a foldover rule. With K groups, S strata and N the power of two above K:
+calls but one block of a foldover rule. With K groups and N the power of two above K:
 
-    FixedSize    per row K random numbers and a partition at the wanted rank, O(K); with strata a sort, O(K log K)
+    FixedSize    per row K random numbers and a partition at the wanted rank: O(K), with any number of strata
     Independent  per row K random numbers and K comparisons
     Foldover     entry (i, j) of Sylvester's Hadamard matrix is the parity of popcount(i & j), so a row is one AND and
                  one popcount per group. The block's permutations of columns and rows are sorted once, O(N log N), and
@@ -11,10 +11,10 @@ calls but one block of a foldover rule. With K groups, S strata and N the power 
 
 Callers ask for few rows at a time (`CHUNK`): a row takes about 30 bytes a group while it is drawn.
 
-What lost: sorting a row's keys to find the smallest (8 times the partition); partitions at the ranks of many strata (2
-to 3 times the sort); the recursion H_2N = (H_N H_N; H_N -H_N) followed by a gather of the columns (a random read per
-group, where the popcount is two instructions); looking at all rows of a block for an empty one (N x K): that is a
-linear system over GF(2).
+What lost: sorting a row's keys to find the smallest (8 times the partition); the stratum as the upper
+bits of the key, and one sort (as slow) or a partition at many ranks (slower still); the recursion H_2N = (H_N H_N; H_N
+-H_N) followed by a gather of the columns (a random read per group, where the popcount is two instructions); looking at
+all rows of a block for an empty one (N x K): that is a linear system over GF(2).
 
 The bits are frozen (see `pydt.design`): another way to draw is another rule.
 """
@@ -53,7 +53,7 @@ class Bits:
         return _core.random_bits(self.seed, _STREAM + self.stream + offset, ids)
 
     def of(self, offset: int, rows: Rows, groups: Rows) -> npt.NDArray[np.uint64]:
-        """One number for every group of every row, (rows, groups); groups: 0, 1, 2, ..."""
+        """One number for every group of every row, (rows, groups); groups: all of them, in any order."""
         ids = rows[:, None] * len(groups) + groups
         return self(offset, ids.reshape(-1)).reshape(ids.shape)
 
@@ -71,44 +71,50 @@ class Rule(Protocol):
 
 
 class FixedSize:
-    """The groups with the smallest of the row's random keys: `sizes[s]` of them in stratum s.
+    """Of each stratum (`label` (groups,); None: one for all) the `sizes[s]` groups with the smallest of the row's keys.
 
-    Equal keys: the earlier group. With strata (`label` (groups,), one number per group) the key's upper bits are the
-    stratum, so that one sort finds the limits of all strata.
+    Equal keys: the earlier group. Groups are drawn stratum after stratum, and strata that are alike in groups and size
+    stand together as the rows of one partition: few calls, however many strata.
     """
 
     def __init__(
         self, groups: int, sizes: npt.NDArray[np.int64], bits: Bits, label: npt.NDArray[np.int64] | None = None
     ):
-        self.groups, self.bits, self.label = np.arange(groups), bits, label
-        self.sizes, self.counts = sizes, np.array([groups]) if label is None else np.bincount(label)
-        self.first = np.cumsum(self.counts) - self.counts  # of a stratum, in the order of the keys
-        self.width = np.uint64((len(sizes) - 1).bit_length())
-        if label is not None:
-            self.upper = label.astype(np.uint64) << (np.uint64(64) - self.width) if self.width else np.uint64(0)
+        self.sizes, self.bits = sizes, bits
+        self.counts = np.array([groups]) if label is None else np.bincount(label)
+        alike = np.lexsort([sizes, self.counts])
+        rank = np.argsort(alike)
+        self.order = np.arange(groups) if label is None else np.argsort(rank[label], kind="stable")
+        self.place = None if label is None else np.argsort(self.order, kind="stable")
+        self.offset = 0 if label is None else _STRATA
+        both = np.stack([self.counts, sizes], axis=1)[alike]
+        starts = np.flatnonzero(np.r_[True, (both[1:] != both[:-1]).any(1)])
+        self.alike = [(*both[i].tolist(), n) for i, n in zip(starts, np.diff(np.r_[starts, len(both)]), strict=True)]
 
     def __call__(self, rows: Rows, columns: int) -> Masks:
-        if self.label is None:
-            keys = self.bits.of(0, rows, self.groups)
-        else:
-            keys = self.bits.of(_STRATA, rows, self.groups) >> self.width | self.upper
-        last = self.first + self.sizes - 1
-        if self.label is None:
-            kept = keys <= np.partition(keys, last, axis=1)[:, last]
-        else:
-            kept = keys <= np.sort(keys, axis=1)[:, last].take(self.label, axis=1)
-        for row in np.flatnonzero(kept.sum(1) > self.sizes.sum()):
-            order = np.argsort(keys[row], kind="stable")
-            kept[row] = False
-            for first, size in zip(self.first, self.sizes, strict=True):
-                kept[row, order[first : first + size]] = True
-        return kept[:, :columns]
+        keys = self.bits.of(self.offset, rows, self.order)
+        kept = np.empty(keys.shape, bool)
+        start = 0
+        for count, size, strata in self.alike:
+            stop = start + count * strata
+            kept[:, start:stop] = smallest(keys[:, start:stop].reshape(-1, count), size).reshape(len(rows), -1)
+            start = stop
+        return kept[:, :columns] if self.place is None else kept.take(self.place[:columns], axis=1)
 
     @property
     def surprise(self) -> float:
         both = zip(self.counts, self.sizes, strict=True)
         ways = (math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for n, k in both)
         return sum(ways) / math.log(2) - 1
+
+
+def smallest(keys: npt.NDArray[np.uint64], size: int) -> Masks:
+    """Which entries are the `size` smallest of their row, of equal ones the first."""
+    kept: Masks = keys <= np.partition(keys, size - 1, axis=1)[:, size - 1 : size]
+    for row in np.flatnonzero(kept.sum(1) > size):
+        kept[row] = False
+        kept[row, np.argsort(keys[row], kind="stable")[:size]] = True
+    return kept
 
 
 class Independent:

@@ -264,6 +264,12 @@ def test_masks_of_one_design_stay_what_they_are() -> None:
         (design.foldover(63, 301, 2), "9e1aca2139ea5bc1", "0b0de28329cb90ba"),
         (design.foldover(64, 301, 2), "772c5b59910b483d", "ada731cbc024099c"),
         (design.foldover(1000, 2100, 6), "c8cefa3b1edfac71", "18d9d9a232587592"),
+        (design.random(37, 300, 0.25, 7, strata=np.arange(37) % 4), "2ed7207b77b5e1aa", "60625f5767880574"),
+        (
+            design.random(62, 100, 0.5, 1, strata=[i // 3 - i // 60 for i in range(62)]),
+            "c6eb732f5a209f1d",
+            "57840a3a2236f8cc",
+        ),
         (design.foldover(62, 700, 6).take(np.arange(699, 0, -7)), "cf4e7de9626ad623", "7aed28daaeefaf0a"),
     ],
     ids=lambda value: f"{value.kind} {value.groups}" if isinstance(value, Design) else "",
