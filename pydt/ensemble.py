@@ -97,8 +97,7 @@ class Plan:
     def rows(self) -> list[Row]:
         """The rows in design order."""
         seeds = self.seeds if self.seeds is not None else row_seeds(self.seed, len(self.design))
-        masks, units = self.design.packed(), self.design.groups
-        return [Row(mask.tobytes(), seed, "design", units) for mask, seed in zip(masks, seeds, strict=True)]
+        return [Row(mask, seed, "design") for mask, seed in zip(np.asarray(self.design), seeds, strict=True)]
 
     def record(self) -> Record:
         """The plan as the store remembers it."""
