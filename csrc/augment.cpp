@@ -1,11 +1,12 @@
-// Batches of raw images: checks, places (rng.hpp) and threads; the pixels themselves are in kernels/augment.inl.
+// Batches of raw images: checks, random places (windows.hpp) and threads; the pixels themselves are in kernels/augment.inl
+// and kernels/resize.inl.
 #include <algorithm>
 #include <cmath>
 
 #include "kernels/kernels.hpp"
 #include "pydt.hpp"
-#include "rng.hpp"
 #include "threads.hpp"
+#include "windows.hpp"
 
 namespace pydt {
 
@@ -16,16 +17,110 @@ void prefetch(const std::uint8_t* image, std::int64_t bytes) {
     for (std::int64_t at = 0; at < std::min<std::int64_t>(bytes, 4096); at += 64) __builtin_prefetch(image + at);
 }
 
+std::int64_t bytes_of(Pixel type) { return type == Pixel::f32 ? 4 : 2; }
+
+// A plan and the tables that it points to.
+struct Tables {
+    std::vector<float> factors;          // (2, planes, part)
+    std::vector<std::int32_t> offsets;   // (2, part)
+    GatherPlan plan{};
+
+    Tables(const Images& images, const Batch& out, const Augmentation& how) {
+        const std::int64_t channels = images.channels, area = out.height * out.width;
+        const bool planes = !out.channels_last;
+        plan.height = images.height, plan.width = images.width, plan.channels = channels;
+        plan.rows = out.height, plan.columns = out.width;
+        plan.planes = planes ? channels : 1, plan.part = planes ? out.width : out.width * channels;
+        plan.step = planes ? 1 : channels;
+        plan.plane_stride = planes ? area : 0, plan.row_stride = plan.part;
+        plan.type = out.type;
+
+        const std::vector<float> normalise = normalisation(images, how);
+        const std::int64_t row = out.width * channels;
+        factors.resize(static_cast<std::size_t>(2 * row));
+        offsets.resize(static_cast<std::size_t>(2 * plan.part));
+        for (std::int64_t i = 0; i < row; ++i) {
+            const auto c = static_cast<std::size_t>(planes ? i / out.width : i % channels);
+            factors[static_cast<std::size_t>(i)] = normalise[c];
+            factors[static_cast<std::size_t>(row + i)] = normalise[static_cast<std::size_t>(channels) + c];
+        }
+        for (std::int64_t i = 0; i < plan.part; ++i) {
+            const std::int64_t x = i / plan.step, c = i % plan.step;
+            offsets[static_cast<std::size_t>(i)] = static_cast<std::int32_t>(x * channels + c);
+            offsets[static_cast<std::size_t>(plan.part + i)] =
+                static_cast<std::int32_t>((out.width - 1 - x) * channels + c);
+        }
+        plan.scale = factors.data(), plan.bias = factors.data() + row, plan.offsets = offsets.data();
+    }
+};
+
+// The tables of one resized image.
+class Resized {
+public:
+    explicit Resized(const GatherPlan& plan)
+        : plan_(plan),
+          offsets_(static_cast<std::size_t>(2 * (plan.part + plan.rows))),
+          weights_(static_cast<std::size_t>(plan.part + plan.rows)) {}
+
+    Grid place(const Window& window, bool flip) {
+        std::int32_t *low = offsets_.data(), *high = low + plan_.part, *row_low = high + plan_.part,
+                     *row_high = row_low + plan_.rows;
+        float *weight = weights_.data(), *row_weight = weight + plan_.part;
+        const double step_x = static_cast<double>(window.width) / static_cast<double>(plan_.columns),
+                     step_y = static_cast<double>(window.height) / static_cast<double>(plan_.rows);
+        for (std::int64_t x = 0; x < plan_.columns; ++x) {
+            const Between at = between(flip ? plan_.columns - 1 - x : x, step_x, window.width);
+            for (std::int64_t c = 0; c < plan_.step; ++c) {
+                low[x * plan_.step + c] = static_cast<std::int32_t>((window.left + at.low) * plan_.channels + c);
+                high[x * plan_.step + c] = static_cast<std::int32_t>((window.left + at.high) * plan_.channels + c);
+                weight[x * plan_.step + c] = at.weight;
+            }
+        }
+        for (std::int64_t y = 0; y < plan_.rows; ++y) {
+            const Between at = between(y, step_y, window.height);
+            row_low[y] = static_cast<std::int32_t>(window.top + at.low);
+            row_high[y] = static_cast<std::int32_t>(window.top + at.high);
+            row_weight[y] = at.weight;
+        }
+        return {low, high, weight, row_low, row_high, row_weight};
+    }
+
+private:
+    const GatherPlan& plan_;
+    std::vector<std::int32_t> offsets_;
+    std::vector<float> weights_;
+};
+
 }  // namespace
 
-void check_augmentation(const Images& images, const Augmentation& how) {
+void check_augmentation(const Images& images, const Batch& out, const Augmentation& how) {
     if (how.crop_pad < 0 || how.crop_pad > 65535)
         throw ArgumentError("crop_pad", std::to_string(how.crop_pad) + " is not in 0..65535");
     if (how.epoch >= epoch_limit) throw ArgumentError("epoch", "must be below 2**56");
+    if (how.view != 0 && how.view != 1) throw ArgumentError("view", std::to_string(how.view) + " is not 0 or 1");
+    const bool resizes = how.resized || out.height != images.height || out.width != images.width;
+    if (resizes && how.crop_pad > 0) throw ArgumentError("crop_pad", "must be 0 where images are resized");
+    if (how.resized) {
+        if (!(how.scale[0] > 0 && how.scale[0] <= how.scale[1] && how.scale[1] <= 1))
+            throw ArgumentError("scale", "must be two rising numbers in 0..1, the first above 0");
+        if (!(how.log_ratio[0] >= -10 && how.log_ratio[0] <= how.log_ratio[1] && how.log_ratio[1] <= 10))
+            throw ArgumentError("ratio", "must be two rising numbers in 1/20000..20000");
+    }
+    if (resizes && out.height * out.width > 0 && images.height * images.width == 0)
+        throw ArgumentError("images", "of no pixels cannot be resized");
+    constexpr std::int64_t most = 1 << 30;  // bytes of a row: they are numbered in 32 bits
+    checked_size("images", {images.height, images.width, images.channels});
+    if (images.width * images.channels >= most || images.height >= most)
+        throw ArgumentError("images", "have rows or columns of 2**30 bytes or more");
+    if (out.width >= most || out.height >= most || out.width * images.channels >= most)
+        throw ArgumentError("out", "has rows or columns of 2**30 values or more");
     for (std::int64_t c = 0; c < images.channels; ++c) {
         if (!std::isfinite(how.mean[c])) throw ArgumentError("mean", "channel " + std::to_string(c) + " is not finite");
         if (!std::isfinite(how.std[c]) || how.std[c] <= 0)
             throw ArgumentError("std", "channel " + std::to_string(c) + " must be finite and above 0");
+        const double most_value = (std::abs(double{how.mean[c]}) + 1) / double{how.std[c]};
+        if (most_value > 1e38)
+            throw ArgumentError("std", "channel " + std::to_string(c) + " is so small that pixels overflow");
     }
 }
 
@@ -49,30 +144,44 @@ std::vector<float> normalisation(const Images& images, const Augmentation& how) 
 
 void gather(const Images& images, const std::int64_t* index, const std::int64_t* ids, const Batch& out,
             const Augmentation& how, int threads) {
-    check_augmentation(images, how);
+    check_augmentation(images, out, how);
     check_index(index, out.count, images.count);
-    const std::int64_t row_values = images.width * images.channels, image_values = images.height * row_values;
-    if (out.count == 0 || image_values == 0) return;
+    const std::int64_t image_bytes = images.height * images.width * images.channels,
+                       out_values = out.height * out.width * images.channels;
+    if (out.count == 0 || out_values == 0) return;
 
-    const std::vector<float> normalise = normalisation(images, how);
-    const auto channels = static_cast<std::size_t>(images.channels), row = static_cast<std::size_t>(row_values);
-    std::vector<float> rows(2 * row);
-    for (std::size_t i = 0; i < row; ++i) {
-        rows[i] = normalise[i % channels];
-        rows[row + i] = normalise[channels + i % channels];
-    }
-    const GatherPlan plan{images.height,     images.width,     images.channels,
-                          out.channels_last, normalise.data(), normalise.data() + channels,
-                          rows.data(),       rows.data() + row};
+    const bool resizes = how.resized || out.height != images.height || out.width != images.width;
+    const Tables tables(images, out, how);
+    const GatherPlan& plan = tables.plan;
     const Kernels& run = kernels();
+    const std::uint8_t* end = images.data + images.count * image_bytes;
+    const double ratio = static_cast<double>(out.width) / static_cast<double>(out.height);
     constexpr std::int64_t share = 16;  // images handed to a thread at a time
     parallel((out.count + share - 1) / share, threads, [&] {
-        return [&, scratch = std::vector<std::uint8_t>(4 * row)](std::int64_t item) mutable {
+        return [&, resized = Resized(plan), copy = std::vector<std::uint8_t>(),
+                scratch = std::vector<float>(static_cast<std::size_t>(resizes ? (2 * plan.planes + 3) * plan.part : 0))](
+                   std::int64_t item) mutable {
             for (std::int64_t i = item * share; i < std::min(out.count, (item + 1) * share); ++i) {
-                if (i + 2 < out.count) prefetch(images.data + index[i + 2] * image_values, image_values);
-                const Placement p = place(how.seed, how.epoch, ids[i], how.crop_pad, how.flip);
-                run.gather_image(plan, images.data + index[i] * image_values, p.dy, p.dx, p.flip,
-                                 out.data + i * image_values, scratch.data());
+                if (i + 2 < out.count) prefetch(images.data + index[i + 2] * image_bytes, image_bytes);
+                Placement p = place(how, ids[i]);
+                p.dx = std::clamp(p.dx, -images.width, images.width);
+                const std::uint8_t* image = images.data + index[i] * image_bytes;
+                // Kernels read a little beyond an image; where memory ends, they get a copy with room around it.
+                const std::int64_t before = p.dx < 0 ? -p.dx * images.channels : 0,
+                                   behind = (p.dx > 0 ? p.dx * images.channels : 0) + read_ahead;
+                if (image - images.data < before || end - image < image_bytes + behind) {
+                    copy.resize(static_cast<std::size_t>(before + image_bytes + behind));
+                    std::copy_n(image, image_bytes, copy.data() + before);
+                    image = copy.data() + before;
+                }
+                std::uint8_t* to = static_cast<std::uint8_t*>(out.data) + i * out_values * bytes_of(out.type);
+                if (!resizes) {
+                    run.shift_image(plan, image, p.dy, p.dx, p.flip, to);
+                    continue;
+                }
+                const Window window = how.resized ? resized_window(how, ids[i], images.height, images.width)
+                                                  : central_window(images.height, images.width, ratio, ratio);
+                run.resize_image(plan, image, resized.place(window, p.flip), to, scratch.data());
             }
         };
     });

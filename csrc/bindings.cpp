@@ -135,13 +135,36 @@ bool dense_as(const py::array& array, std::initializer_list<py::ssize_t> order) 
 }
 
 pydt::Batch batch_of(py::array& out) {
-    if (!is_type(out, 'f', 4)) wrong_type(out, "out", "float32");
+    pydt::Pixel type;
+    if (is_type(out, 'f', 4))
+        type = pydt::Pixel::f32;
+    else if (is_type(out, 'f', 2))
+        type = pydt::Pixel::f16;
+    else if (is_type(out, 'u', 2))
+        type = pydt::Pixel::bf16;
+    else
+        wrong_type(out, "out", "float32, float16, or uint16 for the bits of bfloat16");
     if (!out.writeable()) throw ArgumentError("out", "is read-only");
     if (!aligned(out)) throw ArgumentError("out", "is not aligned");
     const bool planes = dense_as(out, {0, 1, 2, 3});
     if (!planes && !dense_as(out, {0, 2, 3, 1}))
         throw ArgumentError("out", "must be dense, as NCHW or as channels_last");
-    return {static_cast<float*>(out.mutable_data()), out.shape(0), !planes};
+    return {out.mutable_data(), out.shape(0), out.shape(2), out.shape(3), !planes, type};
+}
+
+using Range = std::optional<std::array<double, 2>>;
+
+pydt::Augmentation augmentation_of(const py::array& mean, const py::array& std, int64_t crop_pad, bool flip,
+                                   const py::object& seed, const py::object& epoch, int64_t view, const Range& scale,
+                                   const Range& ratio) {
+    if (scale.has_value() != ratio.has_value()) throw ArgumentError("ratio", "goes with scale: give both or neither");
+    pydt::Augmentation how{data<float>(mean), data<float>(std), crop_pad, flip, unsigned64(seed, "seed"),
+                           unsigned64(epoch, "epoch"), view, scale.has_value(), {1, 1}, {0, 0}};
+    for (std::size_t i = 0; scale && i < 2; ++i) {
+        how.scale[i] = (*scale)[i];
+        how.log_ratio[i] = std::log((*ratio)[i]);
+    }
+    return how;
 }
 
 // ---- functions ----------------------------------------------------------------------------------------------------
@@ -192,19 +215,18 @@ py::array_t<bool> unpack(const py::object& packed, int64_t groups) {
 
 void gather(const py::object& images, const py::object& index, const py::object& ids, const py::object& out,
             const py::object& mean, const py::object& std, int64_t crop_pad, bool flip, const py::object& seed,
-            const py::object& epoch, int threads) {
+            const py::object& epoch, int threads, int64_t view, const Range& scale, const Range& ratio) {
     const py::array from = dense<std::uint8_t>(images, "images", 4);
     py::array to = array_of(out, "out", 4);
     const pydt::Batch batch = batch_of(to);
     const pydt::Images all{data<std::uint8_t>(from), from.shape(0), from.shape(1), from.shape(2), from.shape(3)};
-    if (to.shape(1) != all.channels || to.shape(2) != all.height || to.shape(3) != all.width)
+    if (to.shape(1) != all.channels)
         throw ArgumentError("out", "has the shape " + shape_of(to) + " for images of the shape " + shape_of(from) +
                                        "; it must be (batch, channels, height, width)");
     const py::array rows = vector<int64_t>(index, "index", batch.count),
                     names = vector<int64_t>(ids, "ids", batch.count);
     const py::array means = vector<float>(mean, "mean", all.channels), stds = vector<float>(std, "std", all.channels);
-    const pydt::Augmentation how{data<float>(means),       data<float>(stds),         crop_pad, flip,
-                                 unsigned64(seed, "seed"), unsigned64(epoch, "epoch")};
+    const pydt::Augmentation how = augmentation_of(means, stds, crop_pad, flip, seed, epoch, view, scale, ratio);
     thread_count(threads);
     const Unlocked unlocked;
     pydt::gather(all, data<int64_t>(rows), data<int64_t>(names), batch, how, threads);
@@ -384,16 +406,26 @@ T* address(std::uintptr_t value, const char* name) {
 }
 
 void cuda_gather(std::uintptr_t images, const std::array<int64_t, 4>& shape, const py::object& index,
-                 const py::object& ids, std::uintptr_t out, bool channels_last, const py::object& mean,
-                 const py::object& std, int64_t crop_pad, bool flip, const py::object& seed, const py::object& epoch,
-                 std::uintptr_t stream) {
-    for (const int64_t size : shape) not_negative(size, "shape");
+                 const py::object& ids, std::uintptr_t out, const std::array<int64_t, 2>& size,
+                 const std::string& dtype, bool channels_last, const py::object& mean, const py::object& std,
+                 int64_t crop_pad, bool flip, const py::object& seed, const py::object& epoch, std::uintptr_t stream,
+                 int64_t view, const Range& scale, const Range& ratio) {
+    for (const int64_t length : shape) not_negative(length, "shape");
+    for (const int64_t length : size) not_negative(length, "size");
+    pydt::Pixel type;
+    if (dtype == "float32")
+        type = pydt::Pixel::f32;
+    else if (dtype == "float16")
+        type = pydt::Pixel::f16;
+    else if (dtype == "bfloat16")
+        type = pydt::Pixel::bf16;
+    else
+        throw ArgumentError("dtype", "must be float32, float16 or bfloat16, not " + dtype);
     const pydt::Images all{address<const std::uint8_t>(images, "images"), shape[0], shape[1], shape[2], shape[3]};
     const py::array rows = dense<int64_t>(index, "index", 1), names = vector<int64_t>(ids, "ids", rows.shape(0));
     const py::array means = vector<float>(mean, "mean", all.channels), stds = vector<float>(std, "std", all.channels);
-    const pydt::Augmentation how{data<float>(means),       data<float>(stds),         crop_pad, flip,
-                                 unsigned64(seed, "seed"), unsigned64(epoch, "epoch")};
-    const pydt::Batch batch{address<float>(out, "out"), rows.shape(0), channels_last};
+    const pydt::Augmentation how = augmentation_of(means, stds, crop_pad, flip, seed, epoch, view, scale, ratio);
+    const pydt::Batch batch{address<void>(out, "out"), rows.shape(0), size[0], size[1], channels_last, type};
     const Unlocked unlocked;
     pydt::cuda_gather(all, data<int64_t>(rows), data<int64_t>(names), batch, how, stream);
 }
@@ -457,9 +489,9 @@ PYBIND11_MODULE(_core, module) {
     module.def("pack", &pack, "0/1 masks (models, groups) -> uint8 (models, ceil(groups / 8)), little bit first.",
                arg("masks"));
     module.def("unpack", &unpack, "The inverse of pack: bool (models, groups).", arg("packed"), arg("groups"));
-    module.def("gather", &gather, "Gathers, crops, flips and normalises images into `out`.", arg("images"),
+    module.def("gather", &gather, "Gathers, crops or resizes, flips and normalises images into `out`.", arg("images"),
                arg("index"), arg("ids"), arg("out"), arg("mean"), arg("std"), arg("crop_pad"), arg("flip"), arg("seed"),
-               arg("epoch"), arg("threads"));
+               arg("epoch"), arg("threads"), arg("view") = 0, arg("scale") = py::none(), arg("ratio") = py::none());
     module.def("gram", &gram, "Exact counts of models that kept both groups: int64 (groups, groups).", arg("packed"),
                arg("groups"), arg("threads"));
     module.def("codes", &codes, "Masks regrouped for subset_sums: uint64 (ceil(rows / 48), groups).", arg("packed"),
@@ -481,8 +513,9 @@ PYBIND11_MODULE(_core, module) {
                arg("gram"), arg("values"), arg("threads") = 1);
 
     module.def("cuda_gather", &cuda_gather, "gather for images that lie on the GPU; index and ids are host arrays.",
-               arg("images"), arg("shape"), arg("index"), arg("ids"), arg("out"), arg("channels_last"), arg("mean"),
-               arg("std"), arg("crop_pad"), arg("flip"), arg("seed"), arg("epoch"), arg("stream"));
+               arg("images"), arg("shape"), arg("index"), arg("ids"), arg("out"), arg("size"), arg("dtype"),
+               arg("channels_last"), arg("mean"), arg("std"), arg("crop_pad"), arg("flip"), arg("seed"), arg("epoch"),
+               arg("stream"), arg("view") = 0, arg("scale") = py::none(), arg("ratio") = py::none());
     module.def("cuda_gram", &cuda_gram, "gram on the GPU.", arg("packed"), arg("rows"), arg("groups"), arg("out"),
                arg("stream"));
     module.def("cuda_subset_sums", &cuda_subset_sums, "subset_sums on the GPU; strides in bytes.", arg("packed"),

@@ -4,7 +4,8 @@
 //   rng.hpp        Philox4x32-10, the same bits on CPU and GPU
 //   rng.cpp        random bits of ids; the order of an epoch
 //   bits.cpp       bit-packed masks
-//   augment.cpp    gather + crop + flip + normalise
+//   windows.hpp    where an example's image comes from in an epoch: random places and windows
+//   augment.cpp    gather + crop or resize + flip + normalise
 //   moments.cpp    Gram matrix, subset sums, column sums and squares
 //   lasso.cpp      LASSO and elastic net on a Gram matrix, at one penalty and along a path
 //   dispatch.cpp   which instruction set runs (kernels/: the code that is compiled once for each)
@@ -56,7 +57,7 @@ enum class Layout { by_group, by_rows };
 std::vector<std::uint64_t> columns_of(const Masks& masks, Layout layout);
 
 // ---- images (augment.cpp) ---------------------------------------------------------------------------------------
-void check_augmentation(const Images& images, const Augmentation& how);
+void check_augmentation(const Images& images, const Batch& out, const Augmentation& how);
 void check_index(const std::int64_t* index, std::int64_t count, std::int64_t images);
 // What one pixel becomes: pixel * scale[c] + bias[c], rounded once to float; (2, channels): scales, then biases.
 std::vector<float> normalisation(const Images& images, const Augmentation& how);

@@ -31,37 +31,26 @@ PYDT_HOST_DEVICE inline Words4 philox4x32_10(Words4 counter, std::uint32_t key0,
     return counter;
 }
 
-// The package's only use of it: key = seed, counter = (id, stream), the first two words of the result.
-PYDT_HOST_DEVICE inline std::uint64_t random_bits(std::uint64_t seed, std::uint64_t stream, std::int64_t id) {
+// The package's only use of it: key = seed, counter = (id, stream).
+PYDT_HOST_DEVICE inline Words4 random_words(std::uint64_t seed, std::uint64_t stream, std::int64_t id) {
     const auto low = static_cast<std::uint64_t>(id);
-    const Words4 words = philox4x32_10({static_cast<std::uint32_t>(low), static_cast<std::uint32_t>(low >> 32),
-                                        static_cast<std::uint32_t>(stream), static_cast<std::uint32_t>(stream >> 32)},
-                                       static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32));
+    return philox4x32_10({static_cast<std::uint32_t>(low), static_cast<std::uint32_t>(low >> 32),
+                          static_cast<std::uint32_t>(stream), static_cast<std::uint32_t>(stream >> 32)},
+                         static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32));
+}
+
+// Where 64 bits are enough: the first two words.
+PYDT_HOST_DEVICE inline std::uint64_t random_bits(std::uint64_t seed, std::uint64_t stream, std::int64_t id) {
+    const Words4 words = random_words(seed, stream, id);
     return words.w0 | std::uint64_t{words.w1} << 32;
 }
 
-// Streams: the lowest byte says what the bits are for, the rest is the epoch.
-constexpr std::uint64_t order_stream = 1, augment_stream = 2;
+// Streams: the lowest byte says what the bits are for (windows.hpp lists them), the rest is the epoch.
+constexpr std::uint64_t order_stream = 1;
 constexpr std::uint64_t epoch_limit = std::uint64_t{1} << 56;
 
 PYDT_HOST_DEVICE inline std::uint64_t stream_of(std::uint64_t purpose, std::uint64_t epoch) {
     return epoch << 8 | purpose;
-}
-
-// The crop window's offset against the image and whether it is mirrored, for one example in one epoch.
-struct Placement {
-    std::int64_t dy, dx;  // -crop_pad .. crop_pad
-    bool flip;
-};
-
-PYDT_HOST_DEVICE inline Placement place(std::uint64_t seed, std::uint64_t epoch, std::int64_t id, std::int64_t crop_pad,
-                                        bool flip) {
-    const std::uint64_t bits = random_bits(seed, stream_of(augment_stream, epoch), id);
-    const std::uint64_t low = bits & 0xFFFFFFFF, high = bits >> 32;
-    const auto places = static_cast<std::uint64_t>(2 * crop_pad + 1);
-    // multiply-shift: uniform to within places / 2^31
-    return {static_cast<std::int64_t>(low * places >> 32) - crop_pad,
-            static_cast<std::int64_t>((high >> 1) * places >> 31) - crop_pad, flip && (high & 1) != 0};
 }
 
 }  // namespace pydt

@@ -35,20 +35,33 @@ struct Images {
     std::int64_t count, height, width, channels;
 };
 
-// What happens to an image on its way into a batch; mean and std are (channels,), on the scale 0..1.
+// What happens to an image on its way into a batch; mean and std are (channels,), on the scale 0..1. Images whose size
+// is the batch's are shifted by up to crop_pad; otherwise, or with `resized`, a window of the image is resized.
 struct Augmentation {
     const float* mean;
     const float* std;
     std::int64_t crop_pad;
     bool flip;
     std::uint64_t seed, epoch;
+    std::int64_t view;     // 0 or 1
+    bool resized;          // a random window; without, the central one
+    double scale[2];       // its area, in shares of the image
+    double log_ratio[2];   // logarithm of its width / height
 };
+
+// A part of an image.
+struct Window {
+    std::int64_t top, left, height, width;
+};
+
+enum class Pixel : std::int32_t { f32, f16, bf16 };
 
 // (count, channels, height, width) floats, dense as NCHW or as NHWC (channels_last).
 struct Batch {
-    float* data;
-    std::int64_t count;
+    void* data;
+    std::int64_t count, height, width;
     bool channels_last;
+    Pixel type;
 };
 
 }  // namespace pydt

@@ -37,35 +37,6 @@ def epoch_order(seed: int, epoch: int, ids: NDArray[np.int64]) -> NDArray[np.int
     return np.array(rank, dtype=np.int64)
 
 
-def places(seed: int, epoch: int, ids: NDArray[np.int64], crop_pad: int) -> list[tuple[int, int, bool]]:
-    """(top, left, mirrored) of the crop window of each example, in the padded image."""
-    n = 2 * crop_pad + 1
-    bits = random_bits(seed, epoch << 8 | 2, ids).tolist()
-    return [((b & MASK32) * n >> 32, (b >> 33) * n >> 31, bool(b >> 32 & 1)) for b in bits]
-
-
-def gather(
-    images: NDArray[np.uint8],
-    index: NDArray[np.int64],
-    ids: NDArray[np.int64],
-    mean: Floats,
-    std: Floats,
-    crop_pad: int,
-    flip: bool,
-    seed: int,
-    epoch: int,
-) -> NDArray[np.float64]:
-    _, height, width, channels = images.shape
-    out = np.empty((len(index), channels, height, width))
-    for b, (top, left, mirrored) in enumerate(places(seed, epoch, ids, crop_pad)):
-        padded = np.pad(images[index[b]], ((crop_pad, crop_pad), (crop_pad, crop_pad), (0, 0)))
-        window = padded[top : top + height, left : left + width]
-        if flip and mirrored:
-            window = window[:, ::-1]
-        out[b] = ((window / 255.0 - mean.astype(np.float64)) / std.astype(np.float64)).transpose(2, 0, 1)
-    return out
-
-
 def gram(masks: NDArray[np.bool_]) -> NDArray[np.int64]:
     wide = masks.astype(np.int64)
     return wide.T @ wide

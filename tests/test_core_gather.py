@@ -1,13 +1,16 @@
-"""Gather + crop + flip + normalise."""
+"""Gather + crop or resize + flip + normalise."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import oracle_core as oracle
+import oracle_augment as oracle
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -15,14 +18,33 @@ from numpy.typing import NDArray
 from pydt import _core
 
 
-def empty_batch(count: int, channels: int, height: int, width: int, channels_last: bool) -> NDArray[np.float32]:
-    if channels_last:
-        return np.full((count, height, width, channels), np.nan, np.float32).transpose(0, 3, 1, 2)
-    return np.full((count, channels, height, width), np.nan, np.float32)
+TYPES = {"f32": np.float32, "f16": np.float16, "bf16": np.uint16}
+
+
+def empty_batch(
+    count: int, channels: int, height: int, width: int, channels_last: bool, kind: str = "f32"
+) -> NDArray[Any]:
+    """A batch full of what no pixel becomes (NaN)."""
+    shape = (count, height, width, channels) if channels_last else (count, channels, height, width)
+    out = np.full(shape, 0x7FFF if kind == "bf16" else np.nan, TYPES[kind])
+    return out.transpose(0, 3, 1, 2) if channels_last else out
+
+
+def values(out: NDArray[Any]) -> NDArray[np.float32]:
+    """A batch's numbers; uint16 are the bits of bfloat16."""
+    if out.dtype == np.uint16:
+        return (out.astype(np.uint32) << 16).view(np.float32)
+    return out.astype(np.float32)
 
 
 def case(
-    shape: tuple[int, ...] = (6, 9, 7, 3), count: int = 5, source: int = 0, channels_last: bool = False, **changes: Any
+    shape: tuple[int, ...] = (6, 9, 7, 3),
+    count: int = 5,
+    source: int = 0,
+    channels_last: bool = False,
+    kind: str = "f32",
+    size: tuple[int, int] | None = None,
+    **changes: Any,
 ) -> dict[str, Any]:
     """The arguments of a call that is right, but for the changes."""
     rng = np.random.default_rng(source)
@@ -31,7 +53,7 @@ def case(
         "images": rng.integers(0, 256, shape, dtype=np.uint8),
         "index": rng.integers(0, n, count),
         "ids": rng.integers(-(2**40), 2**40, count),
-        "out": empty_batch(count, channels, height, width, channels_last),
+        "out": empty_batch(count, channels, *(size or (height, width)), channels_last, kind),
         "mean": rng.random(channels, dtype=np.float32),
         "std": rng.random(channels, dtype=np.float32) + np.float32(0.3),
         "crop_pad": 2,
@@ -44,7 +66,20 @@ def case(
 
 
 def expected(arguments: dict[str, Any]) -> NDArray[np.float64]:
-    return oracle.gather(**{k: v for k, v in arguments.items() if k not in ("out", "threads")})
+    known = {k: v for k, v in arguments.items() if k not in ("out", "threads")}
+    return oracle.gather(**known, size=arguments["out"].shape[2:])
+
+
+def check(arguments: dict[str, Any]) -> None:
+    """The batch against the oracle, to the rounding of float32 and of the batch's type."""
+    _core.gather(**arguments)
+    got, wanted = values(arguments["out"]), expected(arguments)
+    step = {4: 0.0, 2: 2.0**-11}[arguments["out"].itemsize]
+    if arguments["out"].dtype == np.uint16:
+        step = 2.0**-8
+    # float32: values are at most 3.4 / 0.3, each of up to eight operations rounds by 2^-24 of that at most
+    error = abs(got - wanted) - (3e-6 + step * abs(wanted))
+    assert error.size == 0 or error.max() <= 0
 
 
 SIZES = st.one_of(st.integers(1, 6), st.sampled_from([15, 16, 17, 28, 32, 33, 67]))
@@ -58,25 +93,125 @@ SIZES = st.one_of(st.integers(1, 6), st.sampled_from([15, 16, 17, 28, 32, 33, 67
     crop_pad=st.sampled_from([0, 1, 2, 4, 9]),
     flip=st.booleans(),
     channels_last=st.booleans(),
+    kind=st.sampled_from(sorted(TYPES)),
+    view=st.sampled_from([0, 1]),
     seed=st.integers(0, 2**32),
 )
 @settings(max_examples=150, deadline=None)
-def test_gather(
-    height: int, width: int, channels: int, count: int, crop_pad: int, flip: bool, channels_last: bool, seed: int
+def test_shifted(
+    height: int,
+    width: int,
+    channels: int,
+    count: int,
+    crop_pad: int,
+    flip: bool,
+    channels_last: bool,
+    kind: str,
+    view: int,
+    seed: int,
 ) -> None:
-    a = case((4, height, width, channels), count, seed, channels_last, crop_pad=crop_pad, flip=flip, seed=seed)
-    a["epoch"] = seed % 1000
-    _core.gather(**a)
-    # float32 rounds pixel * scale and the sum: values are at most 3.4 / 0.3, steps of 2^-24 of that
-    np.testing.assert_allclose(a["out"], expected(a), rtol=0, atol=2e-6)
+    how = {"crop_pad": crop_pad, "flip": flip, "seed": seed, "epoch": seed % 1000, "view": view}
+    check(case((4, height, width, channels), count, seed, channels_last, kind, **how))
 
 
+@given(
+    height=SIZES,
+    width=SIZES,
+    rows=SIZES,
+    columns=SIZES,
+    channels=st.sampled_from([1, 2, 3, 4, 5]),
+    scale=st.sampled_from([None, (0.08, 1.0), (0.2, 0.2), (1.0, 1.0)]),
+    ratio=st.sampled_from([(3 / 4, 4 / 3), (1.0, 1.0), (0.05, 20.0), (9.0, 10.0)]),
+    flip=st.booleans(),
+    channels_last=st.booleans(),
+    kind=st.sampled_from(sorted(TYPES)),
+    view=st.sampled_from([0, 1]),
+    seed=st.integers(0, 2**32),
+)
+@settings(max_examples=200, deadline=None)
+def test_resized(
+    height: int,
+    width: int,
+    rows: int,
+    columns: int,
+    channels: int,
+    scale: tuple[float, float] | None,
+    ratio: tuple[float, float],
+    flip: bool,
+    channels_last: bool,
+    kind: str,
+    view: int,
+    seed: int,
+) -> None:
+    window = {} if scale is None else {"scale": scale, "ratio": ratio}
+    how = {"crop_pad": 0, "flip": flip, "seed": seed, "epoch": seed % 1000, "view": view}
+    check(case((3, height, width, channels), 7, seed, channels_last, kind, (rows, columns), **how, **window))
+
+
+@pytest.mark.parametrize("kind", ["f16", "bf16"])
+@pytest.mark.parametrize("std", [1e-9, 1e-4, 0.3, 1e3, 1e6, 1e30])
+@pytest.mark.parametrize("width", [1, 32])
+def test_short_types_round_to_nearest_even(kind: str, std: float, width: int) -> None:
+    """Every byte, in the ranges of infinity, plain numbers, denormal numbers and zero of float16."""
+    images = np.arange(256, dtype=np.uint8).reshape(-1, 1, width, 1)
+    index = np.arange(len(images))
+    mean, deviation = np.full(1, 0.37, np.float32), np.full(1, std, np.float32)
+    long, short = empty_batch(len(images), 1, 1, width, False), empty_batch(len(images), 1, 1, width, False, kind)
+    for out in (long, short):
+        _core.gather(images, index, index, out, mean, deviation, 0, False, 0, 0, 1)
+    if kind == "f16":
+        with np.errstate(over="ignore"):
+            np.testing.assert_array_equal(short.view(np.uint16), long.astype(np.float16).view(np.uint16))
+    else:
+        rounded = torch.from_numpy(long).to(torch.bfloat16).view(torch.int16).numpy()
+        np.testing.assert_array_equal(short.view(np.int16), rounded)
+
+
+def test_windows_have_the_distribution_of_torchvisions() -> None:
+    """Pixels are their row and their column, so the corners say where the window lies."""
+    from torchvision.transforms.v2 import RandomResizedCrop
+
+    count, side = 4000, 40
+    ramp = np.arange(side, dtype=np.uint8)
+    images = np.stack([np.repeat(ramp[:, None], side, 1), np.repeat(ramp[None], side, 0)], axis=2)[None]
+    zero, one = np.zeros(2, np.float32), np.full(2, 1 / 255, np.float32)
+    out = empty_batch(count, 2, side, side, False)
+    ids = np.arange(count)
+    _core.gather(
+        images, np.zeros(count, np.int64), ids, out, zero, one, 0, False, 1, 0, 1, scale=(0.08, 1), ratio=(3 / 4, 4 / 3)
+    )
+    top, bottom, left, right = out[:, 0, 0, 0], out[:, 0, -1, 0], out[:, 1, 0, 0], out[:, 1, 0, -1]
+    ours = np.rint([top, left, bottom - top + 1, right - left + 1])
+    torch.manual_seed(0)
+    transform = RandomResizedCrop(side)
+    peer = [transform.make_params([torch.empty(1, side, side)]) for _ in range(count)]
+    theirs = np.array([[p[name] for p in peer] for name in ("top", "left", "height", "width")])
+    for a, b in zip(ours, theirs, strict=True):
+        grid = np.arange(side + 2)
+        distance = abs(np.searchsorted(np.sort(a), grid) - np.searchsorted(np.sort(b), grid)).max() / count
+        assert distance < 1.95 * np.sqrt(2 / count)  # Kolmogorov-Smirnov at 0.001
+
+
+def test_views_are_independent() -> None:
+    def looks(view: int, **how: Any) -> NDArray[np.float32]:
+        a = case((1, 12, 12, 1), 400, crop_pad=how.pop("crop_pad", 0), view=view, **how)
+        _core.gather(**a)
+        return a["out"].reshape(400, -1)
+
+    for how in ({"crop_pad": 4}, {"scale": (0.08, 1.0), "ratio": (0.75, 4 / 3)}):
+        first, second = looks(0, **how), looks(1, **how)
+        same = (first == second).all(axis=1).mean()
+        assert same < 0.03  # 1 / 162 by chance
+        assert len(np.unique(second, axis=0)) > 100
+
+
+@pytest.mark.parametrize("how", [{}, {"crop_pad": 0, "scale": (0.1, 1.0), "ratio": (0.5, 2.0)}])
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("shape", [(50, 28, 28, 1), (50, 32, 32, 3), (50, 5, 3, 3), (50, 1, 1, 1)])
-def test_threads_do_not_change_a_bit(shape: tuple[int, ...], channels_last: bool) -> None:
+def test_threads_do_not_change_a_bit(shape: tuple[int, ...], channels_last: bool, how: dict[str, Any]) -> None:
     results = []
     for threads in (1, 2, 5):
-        a = case(shape, 77, channels_last=channels_last, threads=threads)
+        a = case(shape, 77, channels_last=channels_last, threads=threads, **how)
         _core.gather(**a)
         results.append(a["out"].tobytes())
     assert results[0] == results[1] == results[2]
@@ -142,9 +277,10 @@ def test_reads_a_read_only_memory_map_in_place(tmp_path: Path) -> None:
     assert (out[1] == 0).all()
 
 
-def test_reads_and_writes_nothing_else() -> None:
+@pytest.mark.parametrize("how", [{}, {"crop_pad": 0, "scale": (0.1, 1.0), "ratio": (0.5, 2.0)}])
+def test_reads_and_writes_nothing_else(how: dict[str, Any]) -> None:
     """Images and batch stand between guards; those before and behind stay as they are."""
-    a = case(count=3)
+    a = case(count=3, **how)
     room = np.full(3 * 9 * 7 * 3 + 64, 7, np.float32)
     a["out"] = room[32:-32].reshape(3, 3, 9, 7)
     before = a["images"].copy()
@@ -152,7 +288,36 @@ def test_reads_and_writes_nothing_else() -> None:
     assert (room[:32] == 7).all()
     assert (room[-32:] == 7).all()
     np.testing.assert_array_equal(a["images"], before)
-    np.testing.assert_allclose(a["out"], expected(a), atol=2e-6)
+    np.testing.assert_allclose(a["out"], expected(a), atol=3e-6)
+
+
+def test_reads_no_byte_beyond_the_data_set() -> None:
+    """The images fill their pages; the pages before and behind must not be touched."""
+    code = """
+import ctypes, mmap
+import numpy as np
+from pydt import _core
+page = mmap.PAGESIZE
+memory = mmap.mmap(-1, 5 * page)
+start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+libc = ctypes.CDLL(None, use_errno=True)
+for guard in (0, 4):
+    assert libc.mprotect(ctypes.c_void_p(start + guard * page), ctypes.c_size_t(page), 0) == 0
+for height, width, channels in [(32, 32, 3), (8, 8, 1), (1, 1, 1), (4, 1, 3), (16, 16, 4), (2, 64, 3)]:
+    each = height * width * channels
+    for offset in (page, 4 * page - 3 * page // each * each):
+        images = np.frombuffer(memory, np.uint8, 3 * page // each * each, offset).reshape(-1, height, width, channels)
+        index = np.array([0, len(images) - 1] * 40)
+        for how in ({"crop_pad": 4}, {"crop_pad": 0, "scale": (0.08, 1.0), "ratio": (0.75, 4 / 3)}):
+            for shape in ((80, channels, height, width), (80, height, width, channels)):
+                out = np.empty(shape, np.float32)
+                out = out if shape[1] == channels and shape[3] == width else out.transpose(0, 3, 1, 2)
+                norm = np.ones(channels, np.float32)
+                _core.gather(images, index, np.arange(80), out, norm, norm, flip=True, seed=1, epoch=2, threads=1, **how)
+print("whole")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "whole\n", (done.returncode, done.stderr)
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:
@@ -173,7 +338,7 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"index": np.zeros(5, np.int32)}, TypeError, r"^index: must be int64"),
     ({"ids": np.zeros(6, np.int64)}, ValueError, r"^ids: has 6 entries, not 5"),
     ({"out": np.zeros((5, 9, 7, 3), F32)}, ValueError, r"^out: has the shape \(5, 9, 7, 3\)"),
-    ({"out": np.zeros((5, 3, 9, 7))}, TypeError, r"^out: must be float32"),
+    ({"out": np.zeros((5, 3, 9, 7))}, TypeError, r"^out: must be float32, float16, or uint16"),
     ({"out": np.zeros((5, 3, 9, 14), F32)[..., ::2]}, ValueError, r"^out: must be dense"),
     ({"out": np.zeros((5, 3, 9, 7), F32)[::-1]}, ValueError, r"^out: must be dense"),
     ({"out": read_only(np.zeros((5, 3, 9, 7), F32))}, ValueError, r"^out: is read-only"),
@@ -183,6 +348,15 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"std": np.array([1, 1, 0], F32)}, ValueError, r"^std: channel 2 must be finite and above 0"),
     ({"crop_pad": -1}, ValueError, r"^crop_pad: -1 is not in"),
     ({"crop_pad": 2**40}, ValueError, r"^crop_pad: "),
+    ({"out": np.zeros((5, 3, 8, 7), F32)}, ValueError, r"^crop_pad: must be 0 where images are resized"),
+    ({"std": np.full(3, 1e-38, F32)}, ValueError, r"^std: channel 0 is so small"),
+    ({"view": 2}, ValueError, r"^view: 2 is not 0 or 1"),
+    ({"scale": (0.1, 1.0)}, ValueError, r"^ratio: goes with scale"),
+    ({"scale": (0.0, 1.0), "ratio": (1, 1), "crop_pad": 0}, ValueError, r"^scale: "),
+    ({"scale": (0.1, 1.1), "ratio": (1, 1), "crop_pad": 0}, ValueError, r"^scale: "),
+    ({"scale": (0.1, 1.0), "ratio": (2, 1), "crop_pad": 0}, ValueError, r"^ratio: "),
+    ({"scale": (0.1, 1.0), "ratio": (-1, 1), "crop_pad": 0}, ValueError, r"^ratio: "),
+    ({"scale": (0.1, np.nan), "ratio": (1, 1), "crop_pad": 0}, ValueError, r"^scale: "),
     ({"seed": -1}, ValueError, r"^seed: "),
     ({"epoch": 2**56}, ValueError, r"^epoch: "),
     ({"threads": 0}, ValueError, r"^threads: 0 is not 1 or more"),

@@ -10,15 +10,19 @@ constexpr std::int64_t code_rows = 48;    // rows in a word of codes
 constexpr std::int64_t sum_bytes = 128;   // a row of a tile of subset sums: 32 floats or 16 doubles
 constexpr std::int64_t moment_cols = 64;  // outputs in a tile of column moments
 
-// How all images of a call are written. scale, bias: (channels,); row_scale, row_bias: the same, repeated along a row
-// of width * channels values.
+// How all images of a call are written. An output row has `planes` parts of `part` values: (channels, width), or one part
+// of width * channels. Value i of a part is channel i % step of pixel i / step; plane p adds p to the channel.
 struct GatherPlan {
-    std::int64_t height, width, channels;
-    bool channels_last;
-    const float* scale;
-    const float* bias;
-    const float* row_scale;
-    const float* row_bias;
+    std::int64_t height, width, channels;  // of the images
+    std::int64_t rows, columns;            // of the batch
+    std::int64_t planes, part, step;
+    std::int64_t plane_stride, row_stride;  // in values, of the output
+    Pixel type;
+    const float* scale;  // (planes, part): what the values of a row are multiplied with,
+    const float* bias;   // and what is added
+    // (2, part): which byte of an image row value i of the first plane is, plain and mirrored; of images that keep their
+    // size.
+    const std::int32_t* offsets;
 };
 
 // What all tiles of a call of subset_sums share. codes: (ceil(rows / code_rows), groups).
@@ -30,12 +34,29 @@ struct SumPlan {
     std::int64_t groups;
 };
 
+// Where the values of a resized image lie: bytes of an image row, for the first plane, and rows of the image; the lower
+// and the higher neighbour, and the higher one's weight.
+struct Grid {
+    const std::int32_t* low;  // (part,)
+    const std::int32_t* high;
+    const float* weight;
+    const std::int32_t* row_low;  // (rows,)
+    const std::int32_t* row_high;
+    const float* row_weight;
+};
+
+// Bytes that may be read behind the last one that is needed.
+constexpr std::int64_t read_ahead = 64;
+
 struct Kernels {
     const char* name;
-    // One image into one place of the batch. scratch: 4 * width * channels bytes, of
-    // which the first and the third quarter are 0 and stay so.
-    void (*gather_image)(const GatherPlan& plan, const std::uint8_t* image, std::int64_t dy, std::int64_t dx, bool flip,
-                         float* out, std::uint8_t* scratch);
+    // One image, shifted, into one place of the batch. Bytes of memory from |dx| pixels before the image to as many and
+    // read_ahead behind it must be there to be read.
+    void (*shift_image)(const GatherPlan& plan, const std::uint8_t* image, std::int64_t dy, std::int64_t dx, bool flip,
+                        void* out);
+    // One image, resized, into one place of the batch. scratch: 4 * (2 * planes + 3) * part bytes. read_ahead bytes of memory
+    // behind the image must be there to be read.
+    void (*resize_image)(const GatherPlan& plan, const std::uint8_t* image, const Grid& grid, void* out, void* scratch);
     // counts[i * ld + j] += number of common bits of columns a + i * stride and b + j * stride, over `words` words.
     void (*gram_tile)(const std::uint64_t* a, std::int64_t rows_a, const std::uint64_t* b, std::int64_t rows_b,
                       std::int64_t stride, std::int64_t words, std::int64_t* counts, std::int64_t ld);

@@ -8,11 +8,17 @@
 
 namespace pydt {
 namespace {
+namespace images {
+#include "pixels.inl"
+
 #include "augment.inl"
+#include "resize.inl"
+}  // namespace images
 #include "moments.inl"
 }  // namespace
 
 extern const Kernels PYDT_KERNELS;
-const Kernels PYDT_KERNELS = {PYDT_ISA_NAME, gather_image, gram_tile, sum_tile, moment_block, add};
+const Kernels PYDT_KERNELS = {PYDT_ISA_NAME, images::shift_image, images::resize_image, gram_tile, sum_tile,
+                              moment_block,  add};
 
 }  // namespace pydt

@@ -1,0 +1,131 @@
+// Gather + bilinear resize of a window + flip + normalise, one image.
+//
+//   across(r)[v] = in[r, low[v]] + (in[r, high[v]] - in[r, low[v]]) * weight[v]          for the rows r that are needed
+//   out[y, v]    = (across(l)[v] + (across(h)[v] - across(l)[v]) * row_weight[y]) * scale[v] + bias[v],
+//                  l = row_low[y], h = row_high[y]
+//
+// Every operation is rounded once, to float32, in this order. Layout: as in augment.inl; the window, its mirror image
+// and its size are in the tables low and high (Grid). Rows are resized across first, into `scratch`, the last two are
+// kept: a row that several output rows lie between is resized once.
+//
+// Cost, enlarging 32 x 32 x 3: 3 instructions a value with AVX2, 2 us an image. Where a group of values lies in more bytes
+// than a permutation takes (shrinking by more than a third), the byte tables give way to single loads. What lost: rows
+// first and columns second (the gathers are then of floats, four times the bytes, and cannot be permutations); fixed
+// point of 7 and 14 bits (no faster where the output is float, and up to one grey level off).
+
+// Numbers for the vector path, in scratch: which bytes behind its group's base a value's neighbours are.
+struct Neighbours {
+    int32_t *base, *low, *high;  // (part,)
+};
+
+template <class T>
+void blend_any(const GatherPlan& plan, const float* low, const float* high, float weight, T* out) {
+    for (int64_t p = 0; p < plan.planes; ++p)
+        for (int64_t i = p * plan.part; i < (p + 1) * plan.part; ++i)
+            put(out + p * plan.plane_stride + i - p * plan.part,
+                (low[i] + (high[i] - low[i]) * weight) * plan.scale[i] + plan.bias[i]);
+}
+
+void across_any(const GatherPlan& plan, const uint8_t* row, const Grid& grid, float* out) {
+    for (int64_t p = 0; p < plan.planes; ++p)
+        for (int64_t i = 0; i < plan.part; ++i) {
+            const auto low = static_cast<float>(row[grid.low[i] + p]), high = static_cast<float>(row[grid.high[i] + p]);
+            out[p * plan.part + i] = low + (high - low) * grid.weight[i];
+        }
+}
+
+#if defined(PYDT_LANES)
+// False if a group needs more bytes than one permutation takes. The last vector overlaps the one before and replaces some
+// of its numbers; both then write what those are for, and the last one is right.
+bool find_neighbours(const GatherPlan& plan, const Grid& grid, Neighbours to) {
+    const Ints limit = ints(static_cast<int32_t>(window - plan.planes));
+    for (int64_t i = 0;; i = i + 2 * lanes <= plan.part ? i + lanes : plan.part - lanes) {
+        const Ints low = ints(grid.low + i), high = ints(grid.high + i), base = group_min(low);
+        if (any(greater(minus(high, base), limit))) return false;
+        put(to.base + i, base);
+        put(to.low + i, minus(low, base));
+        put(to.high + i, minus(high, base));
+        if (i + lanes == plan.part) return true;
+    }
+}
+
+template <size_t planes>
+void across_vectors(const GatherPlan& plan, const uint8_t* row, const Grid& grid, Neighbours at, float* out) {
+    for (int64_t i = 0;; i = i + 2 * lanes <= plan.part ? i + lanes : plan.part - lanes) {
+        const auto bytes = bytes_at(row, place_of(ints(at.base + i)));
+        const Floats weight = floats(grid.weight + i);
+        for (size_t p = 0; p < planes; ++p) {
+            const Floats low = pick(bytes, table(plus(ints(at.low + i), ints(static_cast<int32_t>(p))))),
+                         high = pick(bytes, table(plus(ints(at.high + i), ints(static_cast<int32_t>(p)))));
+            put(out + static_cast<int64_t>(p) * plan.part + i, plus(low, times(minus(high, low), weight)));
+        }
+        if (i + lanes == plan.part) return;
+    }
+}
+
+template <class T>
+void blend_vectors(const GatherPlan& plan, const float* low, const float* high, float weight, T* out) {
+    const Floats share = floats(weight);
+    for (int64_t p = 0; p < plan.planes; ++p, out += plan.plane_stride - plan.part) {
+        const int64_t end = (p + 1) * plan.part;
+        for (int64_t i = p * plan.part;; i = i + 2 * lanes <= end ? i + lanes : end - lanes) {
+            const Floats a = floats(low + i), b = floats(high + i);
+            const Floats value = plus(a, times(minus(b, a), share));
+            put(out + i, plus(times(value, floats(plan.scale + i)), floats(plan.bias + i)));
+            if (i + lanes == end) break;
+        }
+    }
+}
+#endif
+
+template <class T>
+void resize_to(const GatherPlan& plan, const uint8_t* image, const Grid& grid, T* out, void* scratch) {
+    const int64_t row_bytes = plan.width * plan.channels;
+    auto* rows = static_cast<float*>(scratch);
+    float* kept[2] = {rows, rows + plan.planes * plan.part};
+    int64_t held[2] = {-1, -1};
+#if defined(PYDT_LANES)
+    auto* numbers = reinterpret_cast<int32_t*>(rows + 2 * plan.planes * plan.part);
+    const Neighbours near{numbers, numbers + plan.part, numbers + 2 * plan.part};
+    const bool vectors = plan.part >= lanes && plan.channels <= 4 && find_neighbours(plan, grid, near);
+#endif
+    const auto across = [&](int64_t row, int slot) {
+        if (held[slot] == row) return;
+        held[slot] = row;
+        const uint8_t* from = image + row * row_bytes;
+#if defined(PYDT_LANES)
+        if (vectors) {
+            switch (plan.planes) {
+                case 1: return across_vectors<1>(plan, from, grid, near, kept[slot]);
+                case 2: return across_vectors<2>(plan, from, grid, near, kept[slot]);
+                case 3: return across_vectors<3>(plan, from, grid, near, kept[slot]);
+                default: return across_vectors<4>(plan, from, grid, near, kept[slot]);
+            }
+        }
+#endif
+        across_any(plan, from, grid, kept[slot]);
+    };
+    for (int64_t y = 0; y < plan.rows; ++y) {
+        const int64_t low = grid.row_low[y], high = grid.row_high[y];
+        const int slot = held[0] != low && (held[1] == low || held[0] == high) ? 1 : 0;
+        across(low, slot);
+        if (high != low) across(high, 1 - slot);
+        const float *above = kept[slot], *below = high == low ? above : kept[1 - slot];
+        T* to = out + y * plan.row_stride;
+#if defined(PYDT_LANES)
+        if (plan.part >= lanes) {
+            blend_vectors(plan, above, below, grid.row_weight[y], to);
+            continue;
+        }
+#endif
+        blend_any(plan, above, below, grid.row_weight[y], to);
+    }
+}
+
+void resize_image(const GatherPlan& plan, const uint8_t* image, const Grid& grid, void* out, void* scratch) {
+    switch (plan.type) {
+        case Pixel::f32: return resize_to(plan, image, grid, static_cast<float*>(out), scratch);
+        case Pixel::f16: return resize_to(plan, image, grid, static_cast<F16*>(out), scratch);
+        case Pixel::bf16: return resize_to(plan, image, grid, static_cast<BF16*>(out), scratch);
+    }
+}

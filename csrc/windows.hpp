@@ -1,0 +1,90 @@
+// Where the image of one example comes from in one epoch: drawn from counter-based bits (rng.hpp), the same on CPU and
+// GPU. A view is one of several independent looks at an example; every view has streams of its own.
+#pragma once
+#include <cmath>
+
+#include "rng.hpp"
+#include "views.hpp"
+
+namespace pydt {
+
+// The lowest byte of a stream: 1 order; 2 place of the first view; 3 to 5 and 42 to 44 windows of encoded images
+// (pydt/encoded.py); 31 place of the second view; 16 to 25 and 32 to 41 tries at a resized crop of either view.
+PYDT_HOST_DEVICE inline std::uint64_t place_stream(std::int64_t view) { return view == 0 ? 2 : 31; }
+PYDT_HOST_DEVICE inline std::uint64_t try_stream(std::int64_t view) { return view == 0 ? 16 : 32; }
+
+// The crop window's offset against the image and whether it is mirrored.
+struct Placement {
+    std::int64_t dy, dx;  // -crop_pad .. crop_pad
+    bool flip;
+};
+
+PYDT_HOST_DEVICE inline Placement place(const Augmentation& how, std::int64_t id) {
+    const std::uint64_t bits = random_bits(how.seed, stream_of(place_stream(how.view), how.epoch), id);
+    const std::uint64_t low = bits & 0xFFFFFFFF, high = bits >> 32;
+    const auto places = static_cast<std::uint64_t>(2 * how.crop_pad + 1);
+    // multiply-shift: uniform to within places / 2^31
+    return {static_cast<std::int64_t>(low * places >> 32) - how.crop_pad,
+            static_cast<std::int64_t>((high >> 1) * places >> 31) - how.crop_pad, how.flip && (high & 1) != 0};
+}
+
+// exp(x) for |x| < 700 within 4e-16 of its value, from additions and multiplications alone: libraries differ in the
+// last bit, and a crop window must not. Taylor's series of the remainder to 2^k.
+PYDT_HOST_DEVICE inline double exp_of(double x) {
+    const double k = floor(x * 1.4426950408889634 + 0.5);
+    const double r = (x - k * 0.693147180369123816490) - k * 1.90821492927058770002e-10;
+    double sum = 1.0;
+    for (int n = 14; n > 0; --n) sum = 1.0 + sum * r / n;
+    const double step = k < 0 ? 0.5 : 2.0;
+    for (int i = static_cast<int>(k < 0 ? -k : k); i > 0; --i) sum *= step;
+    return sum;
+}
+
+// The centre of the image in the given ratio of width to height, as large as it gets.
+PYDT_HOST_DEVICE inline Window central_window(std::int64_t height, std::int64_t width, double least, double most) {
+    const auto wide = static_cast<double>(width), tall = static_cast<double>(height);
+    std::int64_t w = width, h = height;
+    if (wide < least * tall) h = static_cast<std::int64_t>(rint(wide / least));
+    if (wide > most * tall) w = static_cast<std::int64_t>(rint(tall * most));
+    h = h < 1 ? 1 : h > height ? height : h;
+    w = w < 1 ? 1 : w > width ? width : w;
+    return {(height - h) / 2, (width - w) / 2, h, w};
+}
+
+// Inception's crop, with the distribution of torchvision's RandomResizedCrop: area uniform in `scale` shares of the
+// image, width / height log-uniform in `ratio`, ten tries, then the central window of the nearest ratio allowed.
+PYDT_HOST_DEVICE inline Window resized_window(const Augmentation& how, std::int64_t id, std::int64_t height,
+                                              std::int64_t width) {
+    constexpr double unit = 1.0 / 4294967296.0;
+    for (std::uint64_t turn = 0; turn < 10; ++turn) {
+        const Words4 words = random_words(how.seed, stream_of(try_stream(how.view) + turn, how.epoch), id);
+        const double share = how.scale[0] + (how.scale[1] - how.scale[0]) * (words.w0 * unit);
+        const double ratio = exp_of(how.log_ratio[0] + (how.log_ratio[1] - how.log_ratio[0]) * (words.w1 * unit));
+        const double area = share * (static_cast<double>(height) * static_cast<double>(width));
+        const double w = rint(sqrt(area * ratio)), h = rint(sqrt(area / ratio));
+        if (w < 1 || h < 1 || w > static_cast<double>(width) || h > static_cast<double>(height)) continue;
+        const auto wide = static_cast<std::int64_t>(w), tall = static_cast<std::int64_t>(h);
+        const auto rows = static_cast<std::uint64_t>(height - tall + 1),
+                   columns = static_cast<std::uint64_t>(width - wide + 1);
+        return {static_cast<std::int64_t>(words.w2 * rows >> 32), static_cast<std::int64_t>(words.w3 * columns >> 32),
+                tall, wide};
+    }
+    return central_window(height, width, exp_of(how.log_ratio[0]), exp_of(how.log_ratio[1]));
+}
+
+// Output pixel `at` lies between pixels low and high of a window of `size` pixels, `step` of which make one of the
+// output: bilinear with centres at half pixels, as torch's interpolate does with align_corners=False.
+struct Between {
+    std::int64_t low, high;
+    float weight;  // of the higher one
+};
+
+PYDT_HOST_DEVICE inline Between between(std::int64_t at, double step, std::int64_t size) {
+    const double last = static_cast<double>(size - 1);
+    double s = (static_cast<double>(at) + 0.5) * step - 0.5;
+    s = s < 0 ? 0 : s > last ? last : s;
+    const auto low = static_cast<std::int64_t>(s);
+    return {low, low + 1 < size ? low + 1 : low, static_cast<float>(s - static_cast<double>(low))};
+}
+
+}  // namespace pydt
