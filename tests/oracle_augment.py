@@ -58,7 +58,8 @@ def resize(image: NDArray[np.floating], height: int, width: int) -> NDArray[np.f
         at = np.clip((np.arange(count) + 0.5) * size / count - 0.5, 0, size - 1)
         return np.maximum(0, 1 - abs(at[:, None] - np.arange(size)))
 
-    return np.einsum("yi,xj,ijc->yxc", matrix(height, image.shape[0]), matrix(width, image.shape[1]), image)
+    across = np.einsum("xj,ijc->ixc", matrix(width, image.shape[1]), image)
+    return np.einsum("yi,ixc->yxc", matrix(height, image.shape[0]), across)
 
 
 def gather(

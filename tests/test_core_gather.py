@@ -171,7 +171,7 @@ def test_windows_have_the_distribution_of_torchvisions() -> None:
     """Pixels are their row and their column, so the corners say where the window lies."""
     from torchvision.transforms.v2 import RandomResizedCrop
 
-    count, side = 4000, 40
+    count, side = 2000, 40
     ramp = np.arange(side, dtype=np.uint8)
     images = np.stack([np.repeat(ramp[:, None], side, 1), np.repeat(ramp[None], side, 0)], axis=2)[None]
     zero, one = np.zeros(2, np.float32), np.full(2, 1 / 255, np.float32)
