@@ -20,8 +20,8 @@ def cuda_usable() -> bool:
 
 def random_bits(seed: int, stream: int, ids: NDArray[np.int64]) -> NDArray[np.uint64]:
     """64 bits for each id (n,) that depend on (seed, stream, id) alone: Philox4x32-10 with key = seed and counter =
-    (id, stream), its first two words. seed and stream are in 0..2**64 - 1. Streams whose lowest byte is 1 or 2 are
-    the order and the augmentation of epoch `stream >> 8`."""
+    (id, stream), its first two words. seed and stream are in 0..2**64 - 1. The lowest byte of a stream says what the
+    bits are for (1 is the order of epoch `stream >> 8`); csrc/windows.hpp lists those in use."""
 
 def epoch_order(seed: int, epoch: int, ids: NDArray[np.int64]) -> NDArray[np.int64]:
     """Positions 0..n-1 sorted by (random_bits(seed, epoch << 8 | 1, id), id, position): the order of two examples
@@ -37,7 +37,7 @@ def gather(
     images: NDArray[np.uint8],
     index: NDArray[np.int64],
     ids: NDArray[np.int64],
-    out: NDArray[np.float32],
+    out: NDArray[np.float32] | NDArray[np.float16] | NDArray[np.uint16],
     mean: NDArray[np.float32],
     std: NDArray[np.float32],
     crop_pad: int,
@@ -45,14 +45,26 @@ def gather(
     seed: int,
     epoch: int,
     threads: int,
+    view: int = 0,
+    scale: tuple[float, float] | None = None,
+    ratio: tuple[float, float] | None = None,
 ) -> None:
-    """out[b] = (images[index[b]] / 255 - mean) / std as (channels, height, width), cropped and mirrored.
+    """out[b] = (images[index[b]] / 255 - mean) / std as (channels, height, width), cropped or resized, and mirrored.
 
-    images (N, H, W, C), may be a read-only memory map; index, ids (B,); out (B, C, H, W), dense as NCHW or as
-    channels_last; mean, std (C,), on the scale 0..1. The image is padded by crop_pad black pixels on every side and a
-    window of its own size is cut at offsets uniform over 0..2 * crop_pad; with `flip` it is mirrored left-right with
-    probability 1/2. From bits = random_bits(seed, epoch << 8 | 2, id), with low and high its 32-bit halves and n = 2
-    * crop_pad + 1: top = low * n >> 32, left = (high >> 1) * n >> 31, mirrored = high & 1."""
+    images (N, H, W, C), may be a read-only memory map; index, ids (B,); out (B, C, h, w), dense as NCHW or as
+    channels_last, of float32, float16 or uint16 (the bits of bfloat16), rounded to nearest even; mean, std (C,), on the
+    scale 0..1. All places are functions of (seed, epoch, view, id); view is 0 or 1 and has random bits of its own.
+
+    Without `scale`, images of the batch's size are padded by crop_pad black pixels on every side and a window of their
+    own size is cut at offsets uniform over 0..2 * crop_pad: from bits = random_bits(seed, epoch << 8 | 2, id) (view 1:
+    | 31), with low and high its 32-bit halves and n = 2 * crop_pad + 1: top = low * n >> 32, left = (high >> 1) * n >>
+    31. Images of another size are resized: the largest central window of the batch's shape.
+
+    With `scale` and `ratio`, a random resized crop with the distribution of torchvision's: a window of area uniform in
+    `scale` shares of the image, width / height log-uniform in `ratio`, ten tries, then the central window.
+
+    Resizing is bilinear with pixels centred at halves, inside of the window, not antialiased. With `flip` the image is
+    mirrored left-right where high & 1."""
 
 def gram(packed: NDArray[np.uint8], groups: int, threads: int) -> NDArray[np.int64]:
     """M'M of the masks M: int64 (groups, groups), exact; the diagonal counts the models that kept each group."""
@@ -141,6 +153,8 @@ def cuda_gather(
     index: NDArray[np.int64],
     ids: NDArray[np.int64],
     out: int,
+    size: tuple[int, int],
+    dtype: str,
     channels_last: bool,
     mean: NDArray[np.float32],
     std: NDArray[np.float32],
@@ -149,11 +163,14 @@ def cuda_gather(
     seed: int,
     epoch: int,
     stream: int,
+    view: int = 0,
+    scale: tuple[float, float] | None = None,
+    ratio: tuple[float, float] | None = None,
 ) -> None:
-    """`gather` with images and out at GPU addresses (torch's `data_ptr()`): uint8 (N, H, W, C) = shape, and float32,
-    dense as NCHW or NHWC. index, ids, mean and std are host arrays and may be reused at once. The work is queued on
-    `stream` (torch's `cuda_stream`; 0 is the default) of the current device. RuntimeError if the GPU refuses or the
-    build has no CUDA."""
+    """`gather`, the same bits, with images and out at GPU addresses (torch's `data_ptr()`): uint8 (N, H, W, C) = shape,
+    and "float32", "float16" or "bfloat16" (B, C, *size), dense as NCHW or NHWC. index, ids, mean and std are host arrays
+    and may be reused at once. The work is queued on `stream` (torch's `cuda_stream`; 0 is the default) of the current
+    device. RuntimeError if the GPU refuses or the build has no CUDA."""
 
 def cuda_gram(packed: int, rows: int, groups: int, out: int, stream: int) -> None:
     """`gram` at GPU addresses: packed uint8 (rows, ceil(groups / 8)) -> out int64 (groups, groups), queued on

@@ -14,9 +14,7 @@ Pair = tuple[float, float]
 def words(seed: int, stream: int, number: int) -> list[int]:
     """The four words of an example in a stream."""
     number &= 2**64 - 1
-    return philox4x32_10(
-        [number & MASK32, number >> 32, stream & MASK32, stream >> 32], [seed & MASK32, seed >> 32]
-    )
+    return philox4x32_10([number & MASK32, number >> 32, stream & MASK32, stream >> 32], [seed & MASK32, seed >> 32])
 
 
 def place(seed: int, epoch: int, number: int, crop_pad: int, view: int = 0) -> tuple[int, int, bool]:

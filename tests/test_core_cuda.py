@@ -23,9 +23,11 @@ def on_device(array: NDArray[Any]) -> Any:
     return torch.from_numpy(np.ascontiguousarray(array)).cuda()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("crop", ["shift", "resized", "central"])
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("shape", [(20, 28, 28, 1), (20, 32, 32, 3), (20, 5, 3, 4), (20, 1, 1, 1)])
-def test_gather(shape: tuple[int, int, int, int], channels_last: bool) -> None:
+def test_gather(shape: tuple[int, int, int, int], channels_last: bool, crop: str, dtype: str) -> None:
     import torch
 
     rng = np.random.default_rng(0)
@@ -33,38 +35,61 @@ def test_gather(shape: tuple[int, int, int, int], channels_last: bool) -> None:
     images = rng.integers(0, 256, shape, dtype=np.uint8)
     index, ids = rng.integers(0, 20, count), rng.integers(0, 2**40, count)
     mean, std = rng.random(channels, dtype=np.float32), rng.random(channels, dtype=np.float32) + np.float32(0.3)
-    size = (count, height, width, channels) if channels_last else (count, channels, height, width)
-    out = np.empty(size, np.float32)
-    view = out.transpose(0, 3, 1, 2) if channels_last else out
-    _core.gather(images, index, ids, view, mean, std, 4, True, 5, 6, 1)
-    device_images, device_out = on_device(images), torch.empty(size, device="cuda")
-    stream = torch.cuda.current_stream().cuda_stream
-    _core.cuda_gather(
-        device_images.data_ptr(),
-        shape,
-        index,
-        ids,
-        device_out.data_ptr(),
-        channels_last,
-        mean,
-        std,
-        4,
-        True,
-        5,
-        6,
-        stream,
-    )
-    np.testing.assert_array_equal(device_out.cpu().numpy(), out)
+    rows, columns = (height, width) if crop == "shift" else (17, 23)
+    window = {"scale": (0.08, 1.0), "ratio": (0.75, 4 / 3)} if crop == "resized" else {}
+    pad = 4 if crop == "shift" else 0
+    size = (count, rows, columns, channels) if channels_last else (count, channels, rows, columns)
+    out = np.empty(size, np.uint16 if dtype == "bfloat16" else dtype)
+    device_images = on_device(images)
+    device_out = torch.empty(size, device="cuda", dtype=getattr(torch, dtype))
+    for view in (0, 1):
+        transposed = out.transpose(0, 3, 1, 2) if channels_last else out
+        _core.gather(images, index, ids, transposed, mean, std, pad, True, 5, 6, 1, view, **window)
+        _core.cuda_gather(
+            device_images.data_ptr(),
+            shape,
+            index,
+            ids,
+            device_out.data_ptr(),
+            (rows, columns),
+            dtype,
+            channels_last,
+            mean,
+            std,
+            pad,
+            True,
+            5,
+            6,
+            torch.cuda.current_stream().cuda_stream,
+            view,
+            **window,
+        )
+        bits = device_out.view(torch.uint8).cpu().numpy()
+        np.testing.assert_array_equal(bits, out.view(np.uint8))
 
 
 def test_gather_refuses_what_is_not_there() -> None:
     images = on_device(np.zeros((3, 4, 4, 1), np.uint8))
     out = on_device(np.zeros((1, 1, 4, 4), np.float32))
     one = np.ones(1, np.float32)
-    index = np.array([3])
+    index, shape = np.array([3]), (3, 4, 4, 1)
     with pytest.raises(ValueError, match=r"^index: position 0 is 3"):
         _core.cuda_gather(
-            images.data_ptr(), (3, 4, 4, 1), index, index, out.data_ptr(), False, one, one, 0, False, 0, 0, 0
+            images.data_ptr(),
+            shape,
+            index,
+            index,
+            out.data_ptr(),
+            (4, 4),
+            "float32",
+            False,
+            one,
+            one,
+            0,
+            False,
+            0,
+            0,
+            0,
         )
 
 

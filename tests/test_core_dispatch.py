@@ -32,12 +32,15 @@ def everything() -> str:
         images = rng.integers(0, 256, (20, height, width, channels), dtype=np.uint8)
         index, ids = rng.integers(0, 20, 50), rng.integers(0, 2**40, 50)
         mean, std = rng.random(channels, dtype=np.float32), rng.random(channels, dtype=np.float32) + np.float32(0.2)
-        dense = np.empty((50, channels, height, width), np.float32)
-        last = np.empty((50, height, width, channels), np.float32)
-        for out in (dense, last.transpose(0, 3, 1, 2)):
-            _core.gather(images, index, ids, out, mean, std, 4, True, 1, 2, 1)
-        bits.update(dense)
-        bits.update(last)
+        crop = {"scale": (0.1, 1.0), "ratio": (0.5, 2.0)}
+        for dtype in (np.float32, np.float16, np.uint16):
+            for rows, columns, pad, how in [(height, width, 4, {}), (height, width, 0, crop), (21, 11, 0, crop)]:
+                dense = np.empty((50, channels, rows, columns), dtype)
+                last = np.empty((50, rows, columns, channels), dtype)
+                for out in (dense, last.transpose(0, 3, 1, 2)):
+                    _core.gather(images, index, ids, out, mean, std, pad, True, 1, 2, 1, **how)
+                bits.update(dense)
+                bits.update(last)
     return bits.hexdigest()
 
 

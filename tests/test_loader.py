@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import oracle_augment
 import oracle_core as oracle
 import pytest
 import torch
@@ -37,7 +38,9 @@ def test_an_epoch_equals_the_oracle(colour: Dataset, channels_last: bool) -> Non
     assert np.concatenate([b.index for b in batches]).tolist() == order.tolist()
     assert len(batches) == len(loader) == -(-len(ids) // 10)
     assert colour.images is not None
-    expected = oracle.gather(colour.images, order, order, np.array(AUGMENT.mean), np.array(AUGMENT.std), 2, True, 5, 3)
+    expected = oracle_augment.gather(
+        colour.images, order, order, np.array(AUGMENT.mean), np.array(AUGMENT.std), 2, True, 5, 3
+    )
     assert np.abs(torch.cat([b.images for b in batches]).numpy() - expected).max() < 1e-5
     assert torch.cat([b.labels for b in batches]).tolist() == colour.labels[order].tolist()
     assert batches[0].images.is_contiguous(
