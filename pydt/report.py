@@ -22,9 +22,10 @@ from pydt.ensemble import Plan
 from pydt.errors import EstimateError, StoreError
 from pydt.estimate import influences
 from pydt.files import write_atomic
+from pydt.planning import models_for_effect
 from pydt.render import render, write_csv
 from pydt.store import Record, Store
-from pydt.verdict import PredictionTest, models_for_effect, prediction_test
+from pydt.verdict import PredictionTest, prediction_test
 
 MOST_FAILED = 0.02
 """Above this share of failed rows there is no verdict: the models that survive may be a biased choice."""

@@ -1,6 +1,6 @@
-"""Is there anything at all, and how many models would show it: one global test, and the size of an ensemble.
+"""Is there anything at all: one global test.
 
-The test asks of the whole ranking what no single group can answer: do influences learnt from some models, on the
+It asks of the whole ranking what no single group can answer: do influences learnt from some models, on the
 score half of the target, predict other models on the report half?
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ import numpy.typing as npt
 from pydt import _core
 from pydt.design import find_repeats, whole_number
 from pydt.errors import EstimateError
-from pydt.estimate import Fit
 from pydt.moments import Array, Inputs, Units, as_outputs, assign_folds, rank_within, read
 
 _COPIES = 20  # with fewer different copies no p falls below 0.05
@@ -199,42 +197,3 @@ def _shuffles(
             source = np.where(rng.random((copies, len(at), 1)) < 0.5, source, source[:, :, ::-1])
         moved[order[at[:, None] + np.arange(size)]] = source.transpose(1, 2, 0)
     return moved
-
-
-def models_for_stderr(fit: Fit, stderr: float) -> int:
-    """Models needed for a standard error of `stderr` for the median group (and target), by the same design and method.
-
-    The squared error falls with 1 / models; for ols with 1 / (models - parameters).
-
-    Raises:
-        EstimateError: `stderr` is not a positive number, or the fit has no finite errors.
-    """
-    if not (isinstance(stderr, (int, float, np.number)) and math.isfinite(stderr) and stderr > 0):
-        raise EstimateError(
-            f"{stderr!r} is not a positive number", "stderr", "pass the standard error that is wished for"
-        )
-    known = fit.stderr[np.isfinite(fit.stderr)]
-    if not known.size:
-        raise EstimateError("no standard error is known", "fit", "fit with finite outputs")
-    ratio = float(np.median(known)) / float(stderr)
-    return max(2, math.ceil(fit.parameters + (fit.models - fit.parameters) * ratio**2))
-
-
-def models_for_effect(fit: Fit, effect: float, power: float = 0.8, level: float = 0.05) -> int:
-    """Models needed so that a two-sided test at `level` finds one group of influence `effect` with probability `power`.
-
-    Normal quantiles: the standard error must be |effect| / (z(1 - level / 2) + z(power)); median group and target.
-
-    Raises:
-        EstimateError: an effect of zero, or `power` or `level` not between 0 and 1.
-    """
-    if not all(isinstance(value, (int, float, np.number)) for value in (effect, power, level)):
-        raise EstimateError(f"effect {effect!r}, power {power!r}, level {level!r}", "effect", "pass numbers")
-    if not (0 < power < 1 and 0 < level < 1):
-        raise EstimateError(f"power {power!r}, level {level!r}", "power", "pass probabilities between 0 and 1")
-    if not math.isfinite(effect) or effect == 0:
-        raise EstimateError(f"{effect!r} is not an effect that can be found", "effect", "pass a number other than zero")
-    quantiles = NormalDist().inv_cdf(1 - level / 2) + NormalDist().inv_cdf(power)
-    if quantiles <= 0:
-        return 2
-    return models_for_stderr(fit, abs(effect) / quantiles)

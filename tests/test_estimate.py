@@ -16,7 +16,8 @@ from pydt import Design, _core, design, influences
 from pydt.errors import EstimateError
 from pydt.estimate import METHODS, benjamini_hochberg, best_method
 from pydt.moments import assign_folds, read
-from pydt.verdict import models_for_effect, models_for_stderr, prediction_test
+from pydt.planning import models_for_effect, models_for_stderr
+from pydt.verdict import prediction_test
 
 # float32 results: a rounding of the value itself; the bound asked for is 1e-5
 CLOSE = 1e-6

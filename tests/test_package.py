@@ -37,6 +37,7 @@ ORDER = [
     "workers",
     "ensemble",
     "counterfactual",
+    "planning",
     "figures",
     "words",
     "render",
