@@ -39,7 +39,7 @@ import numpy.typing as npt
 from pydt import _core
 from pydt.design import Design
 from pydt.errors import EstimateError
-from pydt.moments import Units, assign_folds, rank_within, read
+from pydt.inputs import Units, assign_folds, rank_within, read_masks
 
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -191,7 +191,7 @@ def frame_of(design: Design) -> Frame:
     Raises:
         EstimateError: groups in no or in every model; a mask and its complement that lie in different blocks.
     """
-    given = read(design, np.zeros(len(design), np.float32))
+    given = read_masks(design)
     units, models = given.units, len(design)
     block = max(_LEAST, 1 << (_PER_GROUP * design.groups - 1).bit_length())
     folds = min(FOLDS, units.cluster_count)

@@ -35,7 +35,7 @@ from pydt.seeds import generator, seed31
 from pydt.store import Record, Row, Store
 
 if TYPE_CHECKING:
-    from pydt.estimate import Fit
+    from pydt.fit import Fit
     from pydt.transfer import Task
 
 KINDS = ("full", "drop bottom", "drop random", "drop top")

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pydt import _core
 from pydt.design import find_repeats, whole_number
 from pydt.errors import EstimateError
-from pydt.moments import Array, Inputs, Units, as_outputs, assign_folds, rank_within, read
+from pydt.inputs import Array, Inputs, Units, as_outputs, assign_folds, rank_within, read
 
 _COPIES = 20  # with fewer different copies no p falls below 0.05
 

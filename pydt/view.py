@@ -13,7 +13,7 @@ from pydt import _core
 from pydt.blocks import Array, Frame, Node, Rows, combine, leaf, threads
 from pydt.design import to_array
 from pydt.errors import EstimateError
-from pydt.moments import as_outputs
+from pydt.inputs import as_outputs
 
 _WHOLE = 62  # the level of a node that holds every plan
 

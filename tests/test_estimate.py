@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 from pydt import Design, _core, design, influences
 from pydt.errors import EstimateError
-from pydt.estimate import METHODS, benjamini_hochberg, best_method
-from pydt.moments import assign_folds, read
+from pydt.estimate import METHODS, best_method
+from pydt.fit import benjamini_hochberg
+from pydt.inputs import assign_folds, read
+from pydt.moments import Arrays, Geometry
 from pydt.planning import models_for_effect, models_for_stderr
 from pydt.verdict import prediction_test
 
@@ -425,16 +427,26 @@ def test_a_placebo_is_what_one_more_group_would_be() -> None:
 def test_statistics_merge_and_folds_are_totals_less_the_held_out() -> None:
     made = design.foldover(9, 70, seed=2)
     given_ = read(made, planted(made)[0])
-    fold, parts = given_.folds(4)
+    (tile,) = Arrays(given_).tiles(4)
+    (alone,) = Arrays(given_).tiles()
+    folds, geometry = Geometry(given_).folds(4), Geometry(given_)
     for cluster in np.unique(made.clusters):
-        assert len(np.unique(fold[made.clusters == cluster])) == 1
-    total = given_.measure()
+        assert len(np.unique(folds.label[made.clusters == cluster])) == 1
+    parts, rest = tile.folds[4], np.flatnonzero(folds.label != 2)
     merged = parts[0] + parts[1] + parts[2] + parts[3]
-    rest = total - parts[2]
-    alone = given_.measure(np.flatnonzero(fold != 2))
-    for name in ("rows", "count", "total", "squares", "cross", "gram"):
-        np.testing.assert_allclose(getattr(merged, name), getattr(total, name), rtol=1e-12, atol=1e-10)
-        np.testing.assert_allclose(getattr(rest, name), getattr(alone, name), rtol=1e-12, atol=1e-10)
+    (other,) = Arrays(read(made.take(rest), given_.outputs[rest])).tiles()
+    for name in ("total", "squares", "cross"):
+        np.testing.assert_allclose(getattr(merged, name), getattr(alone.units, name), rtol=1e-12, atol=1e-10)
+        np.testing.assert_allclose(getattr(tile.plain, name), getattr(alone.plain, name), rtol=1e-12, atol=1e-10)
+        np.testing.assert_allclose(
+            getattr(tile.units - parts[2], name), getattr(other.units, name), rtol=1e-12, atol=1e-9
+        )
+    np.testing.assert_allclose(tile.plain.total, (given_.outputs - given_.outputs[0]).sum(0), rtol=1e-12)
+    columns = folds.parts[0] + folds.parts[1] + folds.parts[2] + folds.parts[3]
+    for name in ("rows", "count", "gram"):
+        np.testing.assert_array_equal(getattr(columns, name), getattr(geometry.used, name))
+        expected = getattr(Geometry(read(made.take(rest), given_.outputs[rest])).used, name)
+        np.testing.assert_array_equal(getattr(columns - folds.parts[2], name), expected)
 
 
 @given(sizes=st.lists(st.integers(1, 6), min_size=5, max_size=40), number=st.integers(2, 5), seed=st.integers(0, 2**32))

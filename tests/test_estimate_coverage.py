@@ -11,7 +11,7 @@ from scipy import special, stats
 
 from pydt import Design, design, influences, prediction_test
 from pydt.errors import EstimateError
-from pydt.estimate import Fit
+from pydt.fit import Fit
 
 R2 = (0.2, 0.5, 0.9)
 TRUTHS = ("dense", "sparse")
@@ -287,7 +287,7 @@ def test_global_test_finds_what_is_there() -> None:
 
 def test_global_test_is_the_plain_cross_fit() -> None:
     """The matrix that makes permutations cheap gives what fitting fold by fold gives."""
-    from pydt.moments import assign_folds
+    from pydt.inputs import assign_folds
 
     made = design.bernoulli(8, 60, 0.5, seed=3)
     rng = np.random.default_rng(1)

@@ -1,0 +1,156 @@
+"""What a regression hands back: influences, how sure they are, and what is computed from them only when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pydt.design import to_array
+from pydt.errors import EstimateError
+from pydt.inputs import Array
+
+Single = npt.NDArray[np.float32]
+_TILE = 256  # targets whose q values are computed at once
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """Influences and how sure they are. For one-dimensional outputs the axis of targets is missing everywhere.
+
+    Attributes:
+        method, estimand: "swap" (compared with the average other group) or "add" (what adding the group does).
+        values: float32 (groups, targets), in the unit of the outputs.
+        unbiased: float32 (groups, targets): what `stderr` and `q` speak of: `values`; lasso: de-biased; ridge: NaN.
+        stderr: float32 (groups, targets); unbiased +- t(df) x stderr covers. For ridge: sampling error of `values`.
+        q: float32 (groups, targets): Benjamini-Hochberg over the groups of one target; two-sided t test. NaN for ridge.
+            Computed when first asked for.
+        penalty: (targets,) or None; of ridge and lasso.
+        gap: (targets,) duality gap / half the centred sum of squares; iterations: int64 (targets,) sweeps of the solver
+            over all fits of a target; converged: bool (targets,), whether all of them reached their tolerance (a target
+            that did not has values that are not the optimum: its `gap` says by how much). lasso only, else None.
+        df: (targets,) degrees of freedom of the t distribution.
+        noise: (targets,) variance of one model's output that the errors rest on.
+        training_noise, mask_noise: (targets,) or None: where masks repeat, what the variance that the groups do not
+            explain linearly is made of: between trainings of one mask, and between masks. See `influences`.
+        explained: (targets,) share of the variance between units that all groups explain: adjusted R2 (difference,
+            ols; NaN without models enough), by generalised cross-validation (ridge), cross-fitted (lasso).
+        models: rows. counts: int64 (groups,) models that kept each group. parameters: rows that the fit uses up.
+        placebo_values, placebo_stderr, placebo_q: (placebos, targets), or None without a Design.
+        correlation: (groups, groups) of the errors of one target, from the masks alone; computed when first asked for.
+    """
+
+    method: str
+    estimand: str
+    values: Single
+    unbiased: Single
+    stderr: Single
+    penalty: Array | None
+    gap: Array | None
+    iterations: npt.NDArray[np.int64] | None
+    converged: npt.NDArray[np.bool_] | None
+    df: Array
+    noise: Array
+    training_noise: Array | None
+    mask_noise: Array | None
+    explained: Array
+    models: int
+    counts: npt.NDArray[np.int64]
+    parameters: float
+    placebo_values: Single | None
+    placebo_stderr: Single | None
+    _covariance: Callable[[], Array] = field(repr=False)
+
+    @cached_property
+    def q(self) -> Single:
+        return _q_values(self.unbiased, self.stderr, self.df)
+
+    @cached_property
+    def placebo_q(self) -> Single | None:
+        if self.placebo_values is None or self.placebo_stderr is None:
+            return None
+        if self.method == "ridge":
+            return np.full_like(self.placebo_values, np.nan)
+        return _q_values(self.placebo_values, self.placebo_stderr, self.df)
+
+    @cached_property
+    def correlation(self) -> Array:
+        covariance = self._covariance()
+        scale = 1 / np.sqrt(np.maximum(np.diag(covariance), 1e-300))
+        return covariance * np.outer(scale, scale)
+
+    def contrast(self, weights: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Weighted sums of influences: c'b and its standard error sqrt(c'Vc), V from the design's known correlations.
+
+        Args:
+            weights: (groups,) or (contrasts, groups). With estimand "swap" only weights that sum to zero are free of
+                the arbitrary zero of the influences.
+
+        Returns:
+            value and standard error, each (targets,) or (contrasts, targets); of `values` for ridge, else of
+            `unbiased`.
+
+        Raises:
+            EstimateError: weights of another shape, or not finite.
+        """
+        c = to_array(weights, "weights", EstimateError)
+        if c.dtype.kind not in "biuf":
+            raise EstimateError(f"dtype {c.dtype} is not one of numbers", "weights", "pass one finite weight per group")
+        c = c.astype(np.float64)
+        if c.ndim not in (1, 2) or c.shape[-1] != len(self.counts) or not np.isfinite(c).all():
+            raise EstimateError(
+                f"weights of shape {c.shape} for {len(self.counts)} groups",
+                "weights",
+                "pass one finite weight per group",
+            )
+        source = self.values if self.method == "ridge" else self.unbiased
+        source, stderr = (array.reshape(len(self.counts), -1) for array in (source, self.stderr))
+        several = np.atleast_2d(c)
+        value, error = (np.empty((len(several), source.shape[1])) for _ in range(2))
+        for start in range(0, source.shape[1], _TILE):
+            part = slice(start, start + _TILE)
+            value[:, part] = several @ source[:, part].astype(np.float64)
+            wide = stderr[:, part].astype(np.float64)
+            for one, weight in enumerate(several):
+                scaled = weight[:, None] * wide
+                error[one, part] = np.sqrt(np.maximum((scaled * (self.correlation @ scaled)).sum(0), 0))
+        shape = c.shape[:-1] + self.stderr.shape[1:]
+        return value.reshape(shape), error.reshape(shape)
+
+
+def _q_values(values: Single, stderr: Single, df: Array) -> Single:
+    shape, size = values.shape, len(values)
+    values, stderr, df = values.reshape(size, -1), stderr.reshape(size, -1), np.reshape(df, -1)
+    q = np.empty(values.shape, np.float32)
+    for start in range(0, q.shape[1], _TILE):
+        part = slice(start, start + _TILE)
+        q[:, part] = benjamini_hochberg(_p_values(values[:, part], stderr[:, part], df[part]))
+    return q.reshape(shape)
+
+
+def _p_values(values: npt.NDArray[Any], stderr: npt.NDArray[Any], df: Array) -> Array:
+    """Two-sided t test; a value and an error of zero (a constant target) give 1."""
+    from scipy import special
+
+    values, stderr = values.astype(np.float64), stderr.astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        t = np.abs(values / stderr)
+    t = np.where((values == 0) & (stderr == 0), 0, t)
+    return 2 * special.stdtr(np.broadcast_to(df, t.shape), -t)
+
+
+def benjamini_hochberg(p: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """q values of p values (tests,) or (tests, families), family by family: min over j >= i of p_(j) tests / j."""
+    p = np.asarray(p, np.float64)
+    if not len(p):
+        return p.copy()
+    order = np.argsort(p, axis=0)
+    ranks = np.arange(1, len(p) + 1).reshape((-1,) + (1,) * (p.ndim - 1))
+    steps = np.take_along_axis(p, order, 0) * len(p) / ranks
+    q = np.empty_like(p)
+    np.put_along_axis(q, order, np.minimum(np.minimum.accumulate(steps[::-1], axis=0)[::-1], 1), 0)
+    return q

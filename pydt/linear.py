@@ -1,0 +1,196 @@
+"""Difference of means and OLS on sums, and what every method shares: its plan, and errors over clusters of one's own.
+
+Formulas at the top of estimate.py. A method looks at the masks once and then takes tiles of targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pydt.errors import EstimateError
+from pydt.inputs import Array, Rows
+from pydt.moments import Columns, Geometry, Regression, Sums, Tile
+
+_SINGLE_GROUPS = 256  # below this many groups float32 saves nothing
+_SINGLE_LEFT = 1e-2  # share of the variance that must be left for a residual to be computed in float32: 1e-5 accurate
+
+
+@dataclass
+class Found:
+    """What a method finds for one tile, (groups, targets) or (targets,)."""
+
+    values: npt.NDArray[Any]
+    stderr: npt.NDArray[Any]
+    df: Array | float
+    noise: Array
+    explained: Array | float
+    unbiased: npt.NDArray[Any] | None = None  # None: the values
+    penalty: Array | None = None
+    gap: Array | None = None
+    iterations: npt.NDArray[np.int64] | None = None
+    converged: npt.NDArray[np.bool_] | None = None
+    placebos: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None = None  # values, standard errors
+
+
+@dataclass
+class Plan:
+    """A method on given masks: how it treats a tile, which folds it needs of it, and what holds for all targets."""
+
+    solve: Callable[[Tile], Found]
+    covariance: Callable[[], Array]
+    folds: tuple[int, ...] = ()
+    parameters: float = 0.0
+
+
+Residual = Callable[[Rows, Array, Array], Array]
+
+
+def linear(columns: Columns, sums: Sums, values: Array) -> Residual:
+    intercept = columns.intercept(sums, values)
+    return lambda rows, masks, y: y - intercept - masks @ values
+
+
+def sandwich(
+    geometry: Geometry, tile: Tile, project: Array, residual: Residual, parameters: float
+) -> tuple[Array, float]:
+    """Sum over clusters of (sum over its rows of project x mask x residual)^2, with the usual small-sample factor."""
+    clusters, models, groups = geometry.masks.units.cluster_count, geometry.masks.models, geometry.groups
+    if clusters < 2:
+        raise EstimateError("all models are in one cluster", "clusters", "there must be at least two")
+    assert tile.outputs is not None
+    mean = geometry.plain.count[:groups] / models
+    variance: Any = 0.0
+    order = np.argsort(geometry.masks.units.clusters, kind="stable")
+    for rows in np.split(order, np.cumsum(np.bincount(geometry.masks.units.clusters))[:-1]):
+        masks = geometry.masks.masks(rows)[:, :groups]
+        variance = variance + (((masks - mean) @ project).T @ residual(rows, masks, tile.outputs(rows))) ** 2
+    factor = clusters / (clusters - 1) * (models - 1) / max(models - parameters, 1)
+    return variance * factor, float(clusters - 1)
+
+
+def adjusted(geometry: Geometry, noise: Array, energy: Array) -> Array:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return 1 - noise * (geometry.units - geometry.intercept) / energy
+
+
+def difference(geometry: Geometry, exact: bool) -> Plan:
+    groups, models, plain = geometry.groups, geometry.masks.models, geometry.plain
+    # A placebo column that few models all drew alike says nothing: NaN.
+    with_it = np.where((plain.count > 0) & (plain.count < models), plain.count, np.nan)[:, None]
+    scale = 1 / with_it + 1 / (models - with_it)
+    spread_of, rho = geometry.spread[:, None], geometry.rho[:, None]
+    given = geometry.masks.units.kind == "given"
+    own = geometry.masks.units.kind == "pair"  # half-differences have cross products of their own
+    free = geometry.units - 1 - geometry.intercept
+    if free < 1 and geometry.spare < 1:
+        raise EstimateError(f"{models} models have no spread to judge by", "masks", "train at least 3 models")
+    regression = geometry.regression_or_none
+    df = float(max(free, 1) if free >= 1 else geometry.spare)
+    if regression is not None:
+        share = min(float(rho[0, 0]), 1.0)
+        df = 1 / ((1 - share) ** 2 / regression.df + share**2 / df)
+
+    constants: dict[Any, list[Any]] = {
+        dtype: [array.astype(dtype) for array in (scale, 1 / spread_of, rho)] for dtype in (np.float32, np.float64)
+    }
+
+    def errors(plain_sums: Sums, unit_sums: Sums, within: Array | None, dtype: Any) -> tuple[Any, Any, Any, Any]:
+        cross: Any = plain.centre(plain_sums)[0].astype(dtype, copy=False)
+        energy = geometry.used.energy(unit_sums)
+        each, weight, share = constants[dtype]
+        values = each * cross
+        if own:
+            cross = geometry.used.centre(unit_sums)[0].astype(dtype, copy=False)
+        if regression is None:
+            left, noise = energy, energy / max(free, 1)
+        else:
+            left = regression.left(cross[:groups], energy)
+            noise = regression.noise(left, within)
+        if free < 1:  # two masks: only their repeats show the noise
+            assert within is not None
+            spread = np.broadcast_to((within / geometry.spare).astype(dtype), values.shape)
+        else:
+            spread = cross * cross
+            spread *= weight
+            np.subtract(energy.astype(dtype), spread, out=spread)
+            np.maximum(spread, 0, out=spread)
+            spread /= dtype(free)
+        if regression is None:
+            return values, each * spread, noise, left
+        more = np.maximum(spread - noise.astype(dtype), 0)
+        more *= share
+        more += noise.astype(dtype)
+        more *= each
+        return values, more, noise, left
+
+    def solve(tile: Tile) -> Found:
+        single = not exact and groups >= _SINGLE_GROUPS and not given
+        values, variance, noise, left = errors(
+            tile.plain, tile.units, tile.within, np.float32 if single else np.float64
+        )
+        if single:
+            low = np.flatnonzero(left < _SINGLE_LEFT * geometry.used.energy(tile.units))
+            if low.size:
+                within = None if tile.within is None else tile.within[low]
+                values[:, low], variance[:, low], noise[low], _ = errors(
+                    tile.plain.of(low), tile.units.of(low), within, np.float64
+                )
+        energy, found_df = geometry.used.energy(tile.units), df
+        if given:
+            real, sums = geometry.real, tile.units.first(groups)
+            base = np.zeros_like(values[:groups]) if regression is None else regression.inverse @ real.centre(sums)[0]
+            project, known = np.diag(1 / np.diag(real.centred)), 1 if regression is None else regression.parameters
+            others = 0 if regression is None else np.maximum(variance[:groups] - scale[:groups] * noise, 0)
+            variance[:groups], found_df = sandwich(geometry, tile, project, linear(real, sums, base), known)
+            variance[:groups] += others
+        stderr = np.sqrt(variance)
+        explained = np.nan if regression is None else adjusted(geometry, noise, energy)
+        placebos = (values[groups:], stderr[groups:]) if geometry.placebos else None
+        return Found(values[:groups], stderr[:groups], found_df, noise, explained, placebos=placebos)
+
+    return Plan(solve, lambda: geometry.real.centred)
+
+
+def ols(geometry: Geometry) -> Plan:
+    regression = geometry.regression
+
+    def solve(tile: Tile) -> Found:
+        cross, energy = geometry.used.centre(tile.units)
+        values = regression.inverse @ cross[: geometry.groups]
+        left = np.maximum(energy - np.einsum("kn,kn->n", values, cross[: geometry.groups]), 0)
+        noise = regression.noise(left, tile.within)
+        variance, df = ols_variance(geometry, tile, regression, values, noise)
+        placebos = placebos_of(geometry, regression.inverse, cross, values, noise)
+        explained = adjusted(geometry, noise, energy)
+        return Found(values, np.sqrt(np.maximum(variance, 0)), df, noise, explained, placebos=placebos)
+
+    parameters = regression.parameters * geometry.masks.models / geometry.units
+    return Plan(solve, lambda: regression.inverse, parameters=parameters)
+
+
+def ols_variance(
+    geometry: Geometry, tile: Tile, regression: Regression, values: Array, noise: Array
+) -> tuple[Array, float]:
+    if geometry.masks.units.kind == "given":
+        residual = linear(geometry.real, tile.units.first(geometry.groups), values)
+        return sandwich(geometry, tile, regression.inverse, residual, regression.parameters)
+    return np.outer(np.diag(regression.inverse), noise), regression.df
+
+
+def placebos_of(
+    geometry: Geometry, inverse: Array, cross: Array, values: Array, noise: Array
+) -> tuple[Array, Array] | None:
+    """What each placebo column would get if it, alone, joined the groups in the regression (block elimination)."""
+    k = geometry.groups
+    if not geometry.placebos:
+        return None
+    gram = geometry.used.centred
+    own = np.diag(gram)[k:] - ((gram[k:, :k] @ inverse) * gram[k:, :k]).sum(1)
+    if own.min() <= 1e-9 * np.diag(gram).max():
+        return None
+    return (cross[k:] - gram[k:, :k] @ values) / own[:, None], np.sqrt(np.outer(1 / own, noise))

@@ -1,0 +1,243 @@
+"""Ridge and LASSO on sums; formulas at the top of estimate.py."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pydt import _core
+from pydt.errors import EstimateError
+from pydt.inputs import Array, Rows
+from pydt.linear import Found, Plan, linear, ols_variance, placebos_of, sandwich
+from pydt.moments import Columns, Geometry, Sums, Tile, threads
+
+_FOLDS = 5
+_STEP = 0.01 ** (1 / 99)  # from one penalty of the path to the next: 100 steps to 1/100 of the largest
+_STEPS, _STEPS_FEW = 150, 66  # to 1/1000; to 1/20 with fewer models than groups, where less is no choice any more
+_PATIENCE = 5  # steps without improvement on the held-out rows that end a path
+_ROUGH, _GAP, _FINE = 1e-4, 1e-5, 1e-6  # relative duality gaps: on the path; of the cross-fit; of the values
+
+
+def ridge(geometry: Geometry, cv: int | None) -> Plan:
+    groups, real = geometry.groups, geometry.real
+    rows, intercept = geometry.units, geometry.intercept
+    eigenvalues, vectors = np.linalg.eigh(real.centred)
+    eigenvalues = np.maximum(eigenvalues, 0)
+    grid = eigenvalues.mean() * np.geomspace(1e-3, 1e4, 71)
+    shrunk = eigenvalues / (eigenvalues + grid[:, None])  # (penalties, groups)
+    trace = intercept + shrunk.sum(1)
+    held = []
+    if cv is not None:
+        for part in geometry.folds(cv).parts:
+            fold = part.first(groups)
+            train = real - fold
+            held.append((fold, train, *np.linalg.eigh(train.centred)))
+    gram = geometry.used.centred
+    shadow = gram[groups:, :groups] @ vectors
+    own = np.diag(gram)[groups:, None] + grid - shadow**2 @ (1 / (eigenvalues[:, None] + grid))  # (placebos, penalties)
+    shown = geometry.placebos and np.all(own > 1e-9 * np.diag(gram).max())
+    penalties = []
+
+    def solve(tile: Tile) -> Found:
+        cross, energy = geometry.used.centre(tile.units)
+        turned = vectors.T @ cross[:groups]
+        left = np.maximum(energy - ((2 - shrunk) / (eigenvalues + grid[:, None])) @ turned**2, 0)
+        gcv = left * rows / np.maximum(rows - trace, 1e-9)[:, None] ** 2
+        error = np.zeros_like(left)
+        for i, (fold, train, e, v) in enumerate(held):
+            assert cv is not None
+            here = tile.folds[cv][i].first(groups)
+            rest = tile.units.first(groups) - here
+            t = v.T @ train.centre(rest)[0]
+            for j, one in enumerate(grid):
+                values = v @ (t / (np.maximum(e, 0) + one)[:, None])
+                mean = train.intercept(rest, values)
+                total = here.total - fold.rows * mean - fold.count @ values
+                inner = here.cross - np.outer(fold.count, mean) - fold.gram @ values
+                error[j] += here.squares - mean * (here.total + total) - (values * (here.cross + inner)).sum(0)
+        chosen = (error if held else gcv).argmin(0)
+        penalty, targets = grid[chosen], np.arange(len(energy))
+        penalties.append(penalty)
+        shrink = 1 / (eigenvalues[:, None] + penalty)
+        values = vectors @ (turned * shrink)
+        df = np.maximum(rows - intercept - (2 * shrunk - shrunk**2).sum(1)[chosen], 1.0)
+        noise = left[chosen, targets] / df
+        if geometry.masks.units.kind == "given":
+            variance = np.empty_like(values)
+            fitted = linear(real, tile.units.first(groups), values)
+            for one in np.unique(chosen):
+                same = np.flatnonzero(chosen == one)
+                inverse = vectors / (eigenvalues + grid[one]) @ vectors.T
+                all_targets, df[same] = sandwich(geometry, tile, inverse, fitted, trace[one])
+                variance[:, same] = all_targets[:, same]
+        else:
+            variance = vectors**2 @ (eigenvalues[:, None] * shrink**2) * noise
+        placebos = None
+        if geometry.placebos:
+            level = own[:, chosen] if shown else np.full((geometry.placebos, 1), np.nan)
+            placebos = (cross[groups:] - gram[groups:, :groups] @ values) / level, np.sqrt(noise / level)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            explained = 1 - gcv[chosen, targets] * (rows - intercept) / energy
+        stderr, unknown = np.sqrt(np.maximum(variance, 0)), np.full_like(values, np.nan)
+        return Found(values, stderr, df, noise, explained, unknown, penalty, placebos=placebos)
+
+    def covariance() -> Array:
+        typical = 1 / (eigenvalues + np.median(np.concatenate(penalties)))
+        return (vectors * eigenvalues * typical**2) @ vectors.T
+
+    return Plan(solve, covariance, () if cv is None else (cv,))
+
+
+@dataclass
+class _Problem:
+    """Least squares on some rows, scaled as the solver takes it: by rows, so penalties are those of scikit-learn."""
+
+    columns: Columns
+
+    def __post_init__(self) -> None:
+        self.gram = self.columns.centred / self.columns.rows
+
+    def of(self, sums: Sums) -> tuple[Array, Array, Array]:
+        cross, energy = self.columns.centre(sums)
+        return self.gram, cross / self.columns.rows, energy / self.columns.rows
+
+
+@dataclass
+class _Held:
+    """Held-out rows as the training rows see them: less the training means."""
+
+    columns: Columns
+    train: Columns
+
+    def __post_init__(self) -> None:
+        fold, self.mean = self.columns, self.train.count / self.train.rows
+        self.lean = fold.count - fold.rows * self.mean
+        self.gram = fold.gram - np.outer(self.mean, fold.count) - np.outer(self.lean, self.mean)
+
+    def of(self, sums: Sums, train: Sums) -> tuple[Array, Array, Array]:
+        level = train.total / self.train.rows
+        cross = sums.cross - np.outer(self.lean, level) - np.outer(self.mean, sums.total)
+        return self.gram, cross, sums.squares - level * (2 * sums.total - self.columns.rows * level)
+
+
+def lasso(geometry: Geometry, cv: int | None, l1_ratio: float) -> Plan:
+    groups, units = geometry.groups, geometry.units
+    number = min(_FOLDS, geometry.masks.units.cluster_count)
+    if number < 2:
+        other = "train models on more different masks"
+        if geometry.regression_or_none is not None:
+            other = 'use method="regression", which these masks allow'
+        raise EstimateError("all masks repeat or complement each other: the LASSO has no folds", "masks", other)
+    parts, both, total = geometry.folds(number).parts, geometry.used, geometry.real
+    label = geometry.folds(number).label
+    trains = [_Problem(total - part.first(groups)) for part in parts]
+    whole = _Problem(total)
+    choice = number if cv is None else cv
+    if choice == number:
+        candidates = list(zip(parts[: 1 if cv is None else number], trains, strict=False))
+    else:
+        candidates = [(part, _Problem(total - part.first(groups))) for part in geometry.folds(choice).parts]
+    held = [_Held(part.first(groups), train.columns) for part, train in candidates]
+    steps: Array = _STEP ** np.arange(_STEPS if total.rows > groups else _STEPS_FEW, dtype=np.float64)
+
+    free = units - geometry.intercept
+    scale = 1 / geometry.spread[:, None]
+    one_size = (groups - 1) / groups if geometry.swap else 1.0
+    # Nearly orthogonal masks, and those far more correlated than independent draws, have another covariance; a few
+    # different masks are no draws of it at all.
+    rho, pairs = float(geometry.rho[0]), groups * (groups - 1) / 2
+    regression = geometry.regression_or_none
+    tied = bool(pairs) and rho > 1.5 + 6 * math.sqrt(2 / pairs)
+    plain = regression is not None and (tied or rho < 0.5 or number < _FOLDS)
+
+    def choose(tile: Tile, units: Sums) -> tuple[Array, npt.NDArray[np.float32], Array]:
+        """Penalty, coefficients on the first training part, and their gap."""
+        error, top = np.zeros((len(steps), len(units.total))), np.zeros(len(units.total))
+        for i, ((_, train), test) in enumerate(zip(candidates, held, strict=True)):
+            here = tile.folds[choice][i].first(groups)
+            rest = units - here
+            problem = train.of(rest)
+            path = _core.lasso_path(
+                *problem, *test.of(here, rest), steps, l1_ratio=l1_ratio, tolerance=_ROUGH, patience=_PATIENCE,
+                threads=threads(),
+            )  # fmt: skip
+            error += path[0]
+            top += np.abs(problem[1]).max(0) / l1_ratio
+            if i == 0:
+                start, gap = path[1:3]
+        return top / len(held) * steps[error.argmin(0)], start, gap
+
+    def solve(tile: Tile) -> Found:
+        sums = tile.units.first(groups)
+        penalty, start, gap_of_path = choose(tile, sums)
+        problem = whole.of(sums)
+        values, gap, sweeps = _core.lasso(
+            *problem, penalty, start, l1_ratio=l1_ratio, tolerance=_FINE, threads=threads()
+        )
+        converged = gap <= _GAP
+        energy = problem[2] * total.rows
+        if geometry.masks.units.kind == "pair":  # the gap is quoted against the rows, not the half-differences
+            spread = geometry.plain.energy(tile.plain)
+            gap = gap * np.divide(energy, spread, out=np.zeros_like(energy), where=spread > 0)
+
+        mean, slopes, intercepts = np.zeros_like(sums.cross), [], []
+        moved, left, shift = np.zeros_like(tile.units.cross), np.zeros_like(energy), np.zeros_like(energy)
+        for i, (part, train) in enumerate(zip(parts, trains, strict=True)):
+            here = tile.folds[number][i]
+            rest = sums - here.first(groups)
+            if i == 0 and cv is None:  # the path has been there
+                slope, converged = start, converged & (gap_of_path <= _ROUGH)
+            else:
+                slope, accuracy, more = _core.lasso(
+                    *train.of(rest), penalty, values, l1_ratio=l1_ratio, tolerance=_GAP, threads=threads()
+                )
+                converged, sweeps = converged & (accuracy <= _GAP), sweeps + more
+            intercept = train.columns.intercept(rest, slope)
+            found = part.residuals(here, slope, intercept)
+            mean += slope * (part.rows / total.rows)
+            shift, left, moved = shift + found.total, left + found.squares, moved + found.cross
+            slopes.append(slope)
+            intercepts.append(intercept)
+        moved -= np.outer(both.count / both.rows, shift)
+        left = np.maximum(left - geometry.intercept * shift**2 / both.rows, 0)
+        tau = left / free
+        with np.errstate(invalid="ignore", divide="ignore"):
+            explained = 1 - tau * free / energy
+        df: Array | float = float(free - 1)
+        if plain:
+            assert regression is not None
+            cross = both.centre(tile.units)[0]
+            unbiased = regression.inverse @ cross[:groups]
+            noise = regression.noise(
+                np.maximum(energy - np.einsum("kn,kn->n", unbiased, cross[:groups]), 0), tile.within
+            )
+            variance, df = ols_variance(geometry, tile, regression, unbiased, noise)
+            placebos = placebos_of(geometry, regression.inverse, cross, unbiased, noise)
+        else:
+            moved *= scale
+            variance = one_size**2 / (free - 1) * scale * np.maximum(left - moved**2 / scale, 0)
+            moved *= one_size
+            placebos = (moved[groups:], np.sqrt(variance[groups:])) if geometry.placebos else None
+            unbiased, variance = mean + moved[:groups], variance[:groups]
+            if geometry.swap:
+                unbiased -= unbiased.mean(0)
+            if geometry.masks.units.kind == "given":
+
+                def residual(rows: Rows, masks: Array, y: Array) -> Array:
+                    fold = label[rows[0]]
+                    return y - intercepts[fold] - masks @ slopes[fold]
+
+                project = np.diag(one_size / np.diag(total.centred))
+                variance, df = sandwich(geometry, tile, project, residual, 1)
+            if tied:
+                unbiased, variance = np.full_like(unbiased, np.nan), np.full_like(variance, np.nan)
+        stderr = np.sqrt(np.maximum(variance, 0))
+        return Found(values, stderr, df, tau, explained, unbiased, penalty, gap, sweeps, converged, placebos)
+
+    def covariance() -> Array:
+        return regression.inverse if plain and regression is not None else total.centred
+
+    return Plan(solve, covariance, (number,) if choice == number else (number, choice))
