@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from pydt import _core
 
-
 TYPES = {"f32": np.float32, "f16": np.float16, "bf16": np.uint16}
 
 
@@ -313,7 +312,9 @@ for height, width, channels in [(32, 32, 3), (8, 8, 1), (1, 1, 1), (4, 1, 3), (1
                 out = np.empty(shape, np.float32)
                 out = out if shape[1] == channels and shape[3] == width else out.transpose(0, 3, 1, 2)
                 norm = np.ones(channels, np.float32)
-                _core.gather(images, index, np.arange(80), out, norm, norm, flip=True, seed=1, epoch=2, threads=1, **how)
+                _core.gather(
+                    images, index, np.arange(80), out, norm, norm, flip=True, seed=1, epoch=2, threads=1, **how
+                )
 print("whole")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
