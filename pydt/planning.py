@@ -351,10 +351,9 @@ class _Law:
 
 def _grows(design: Design) -> bool:
     try:
-        design.extend(len(design))
+        return bool(design.extend(len(design)))
     except DesignError:
         return False
-    return True
 
 
 def _power(effect: float, stderr: float, df: float, level: float) -> float:
@@ -379,10 +378,8 @@ def parameters_used(fit: Fit) -> float:
     if fit.method != "ols":
         return 0.0
     with np.errstate(all="ignore"):
-        alone = np.asarray(fit.noise, np.float64) * (1 / fit.counts + 1 / (fit.models - fit.counts)).reshape(
-            (-1,) + (1,) * (fit.stderr.ndim - 1)
-        )
-        groups = len(fit.counts)
+        groups, scale = len(fit.counts), 1 / fit.counts + 1 / (fit.models - fit.counts)
+        alone = np.multiply.outer(scale, np.asarray(fit.noise, np.float64))
         alone = alone * ((groups - 1) / groups) ** 2 if fit.estimand == "swap" else alone
         share = alone / fit.stderr.astype(np.float64) ** 2
     share = share[np.isfinite(share)]
@@ -566,8 +563,7 @@ def _compare(pilots: tuple[AlphaPilot, ...], level: float) -> AlphaComparison:
         return max(pilot.gain or 0.0, 0.0), pilot.gain_low or 0.0, pilot.gain_high or 0.0
 
     best = max(pilots, key=lambda pilot: gain(pilot)[0])
-    top, top_low, _ = gain(best)
-    sure = True
+    (top, top_low, _), sure = gain(best), True
     for other in pilots:
         if other is not best:
             value, _, high = gain(other)
@@ -581,8 +577,7 @@ def _compare(pilots: tuple[AlphaPilot, ...], level: float) -> AlphaComparison:
 def r2_interval(r2: float, groups: int, df: float, level: float = 0.05, fixed: bool = False) -> tuple[float, float]:
     """Two-sided interval of the share of variance that the masks explain, from the adjusted R2 of OLS.
 
-    Args:
-        groups: columns of full rank. df: of the residual. fixed: the masks are orthogonal, as of whole foldover blocks.
+    groups: columns of full rank. df: of the residual. fixed: the masks are orthogonal, as of whole foldover blocks.
     """
     from scipy import optimize, special
 
