@@ -129,7 +129,7 @@ def lasso(geometry: Geometry, cv: int | None, l1_ratio: float) -> Plan:
     if number < 2:
         other = "train models on more different masks"
         if geometry.regression_or_none is not None:
-            other = 'use method="regression", which these masks allow'
+            other = 'use method="ols", which these masks allow'
         raise EstimateError("all masks repeat or complement each other: the LASSO has no folds", "masks", other)
     parts, both, total = geometry.folds(number).parts, geometry.used, geometry.real
     label = geometry.folds(number).label
