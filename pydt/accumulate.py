@@ -3,7 +3,7 @@
     accumulator = pydt.Accumulator(design)
     accumulator.add(7, outputs_of_row_7)             # rows of the plan, as they finish
     accumulator.merge(pydt.Accumulator.load(path))   # those of another machine
-    fit = pydt.influences(accumulator, "lasso")      # of what has arrived
+    fit = pydt.influences(accumulator, method="lasso")   # of what has arrived
 
 A block of consecutive plan rows is summed once the last of them has come, in plan order and per fold, and blocks merge
 in a fixed tree (`blocks.py`): an accumulator's numbers, and the bytes of its file, depend on which rows it has and on
@@ -21,12 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt import _core
-from pydt.blocks import Node, Rows, frame_of, leaf, merge_halves
+from pydt.blocks import Leaf, Node, frame_of, merge_halves
 from pydt.cells import decode, encode, read
 from pydt.design import Design
 from pydt.errors import DesignError, EstimateError, StoreError
 from pydt.files import digest, write_atomic
-from pydt.view import Form, Statistics, row_numbers, row_values
+from pydt.inputs import Rows
+from pydt.view import Form, View, row_numbers, row_values
 
 _Key = tuple[int, int]  # level and index of a node
 FORMAT = 1
@@ -196,7 +197,7 @@ class Accumulator:
         self._nodes = nodes
         self._settle(complete)
 
-    def statistics(self) -> Statistics:
+    def statistics(self) -> View:
         """A view of what has arrived so far, blocks that lack rows included; rows added later do not change it.
 
         Raises:
@@ -206,7 +207,7 @@ class Accumulator:
             raise EstimateError("no row has arrived", "accumulator", "add rows first")
         nodes = tuple((*at, node) for at, node in self._nodes.items() if node is not None)
         buffers = tuple(sorted(self._buffers.items()))
-        return Statistics(self._frame, self._form, self.nan, self.rows, nodes, buffers)
+        return View(self._frame, self._form, self.nan == "flag", self.rows, nodes, buffers)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to a safetensors file: equal rows, equal bytes. It is made in memory first.
@@ -331,10 +332,12 @@ class Accumulator:
                 left, right = (nodes.pop((level - 1, 2 * index + side)) for side in (0, 1))
                 nodes[level, index] = merge_halves(frame, left, right, level, index)
                 continue
-            place, buffer = self._place(index), self._buffers.get(index)
-            rows = place + index * frame.block
-            nodes[0, index] = None if buffer is None else leaf(frame, rows, buffer, place, 0, index)
-            self._buffers.pop(index, None)
+            nodes[0, index] = None
+            if index in self._buffers:
+                place = self._place(index)
+                one = Leaf(frame, place + index * frame.block, place, 0, index)
+                nodes[0, index] = one.sum(self._buffers[index])
+                del self._buffers[index]
 
 
 def _steps(keys: set[_Key], complete: list[int]) -> Iterator[_Key]:

@@ -27,7 +27,6 @@ group are larger than the rows, and with 1000 groups merging would cost as much 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -39,10 +38,9 @@ import numpy.typing as npt
 from pydt import _core
 from pydt.design import Design
 from pydt.errors import EstimateError
-from pydt.inputs import Units, assign_folds, rank_within, read_masks
+from pydt.inputs import Array, Masks, Rows, Units, rank_within, read_masks
+from pydt.moments import threads
 
-Array = npt.NDArray[np.float64]
-Rows = npt.NDArray[np.int64]
 FOLDS = 5
 _LEAST = 256
 _PER_GROUP = 8
@@ -54,8 +52,7 @@ class Frame:
     """What a design alone says about its sums.
 
     Attributes:
-        packed: masks and placebo columns, uint8 (models, ceil(columns / 8)).
-        units: how rows enter the errors, for the whole plan.
+        masks: those of the whole plan, and how rows enter the errors.
         folds: held-out folds; 5, or as many as there are independent masks.
         fold: int64 (models,); -1 = half of a pair that the plan does not complete.
         label: int64 (models,): the mask of each row. partner: row with the complement, -1 = none (foldover only).
@@ -63,9 +60,7 @@ class Frame:
     """
 
     design: Design
-    packed: npt.NDArray[np.uint8]
-    columns: int
-    units: Units
+    masks: Masks
     folds: int
     fold: Rows
     label: Rows
@@ -73,6 +68,18 @@ class Frame:
     block: int
     first: Rows
     last: Rows
+
+    @property
+    def packed(self) -> npt.NDArray[np.uint8]:
+        return self.masks.packed
+
+    @property
+    def columns(self) -> int:
+        return self.masks.columns
+
+    @property
+    def units(self) -> Units:
+        return self.masks.units
 
     @property
     def lines(self) -> int:
@@ -175,6 +182,19 @@ class Node:
     def part(self, targets: slice) -> Node:
         return Node(self.tally, *(getattr(self, name)[..., targets] for name in self.ARRAYS))
 
+    def less(self, gone: Node) -> Node:
+        """The sums without some of their rows; the means of open masks are of no use any more."""
+        with np.errstate(all="ignore"):
+            gone = gone.moved(self.shift)
+            rows, count = self.tally.rows - gone.tally.rows, self.tally.count - gone.tally.count
+            names = ("total", "squares", "cross", "scatter")
+            rest = {name: getattr(self, name) - getattr(gone, name) for name in names}
+        return replace(self, tally=replace(self.tally, rows=rows, count=count), **rest)
+
+    def without(self, targets: npt.NDArray[np.bool_]) -> Node:
+        """The same with zeros for some of the targets."""
+        return Node(self.tally, *(np.where(targets, 0, getattr(self, name)) for name in self.ARRAYS))
+
     def moved(self, shift: Array) -> Node:
         """The same sums about another shift."""
         d = self.shift - shift
@@ -191,16 +211,15 @@ def frame_of(design: Design) -> Frame:
     Raises:
         EstimateError: groups in no or in every model; a mask and its complement that lie in different blocks.
     """
-    given = read_masks(design)
-    units, models = given.units, len(design)
+    masks = read_masks(design)
+    units, models = masks.units, len(design)
     block = max(_LEAST, 1 << (_PER_GROUP * design.groups - 1).bit_length())
     folds = min(FOLDS, units.cluster_count)
-    fold, partner, label = np.full(models, -1, np.int64), np.full(models, -1, np.int64), units.label
-    if folds < 2:
-        folds, fold[units.used] = 1, 0
+    if folds > 1:
+        fold = masks.folds(folds)
     else:
-        clusters = np.unique(units.clusters[units.used], return_inverse=True)[1].reshape(-1)
-        fold[units.used] = assign_folds(clusters, folds, 0)
+        folds, fold = 1, np.where(units.used, 0, -1)
+    label, partner = units.label, np.full(models, -1, np.int64)
     where = np.arange(models) // block
     if units.kind == "pair":
         label = 2 * units.label + (units.sign > 0)
@@ -224,63 +243,71 @@ def frame_of(design: Design) -> Frame:
         for edges, outer in ((first, np.minimum), (last, np.maximum)):
             both = outer(edges[0:whole:2], edges[1:whole:2])
             edges[0:whole:2] = edges[1:whole:2] = both
-    return Frame(design, given.packed, given.columns, units, folds, fold, label, partner, block, first, last)
+    return Frame(design, masks, folds, fold, label, partner, block, first, last)
 
 
-def leaf(frame: Frame, rows: Rows, outputs: npt.NDArray[Any], place: Rows, level: int = 0, index: int = 0) -> Node:
-    """The sums of some rows of one node.
+class Leaf:
+    """Some rows of one node, ready to be summed for any of the targets.
 
     Args:
-        rows: plan rows, ascending, at least one.
-        outputs: float16/32/64 (any, targets), any strides; row place[i] belongs to plan row rows[i].
+        rows: plan rows, ascending, at least one; of node (level, index).
+        place: int64: row place[i] of the outputs belongs to plan row rows[i].
     """
-    targets, count = outputs.shape[1], threads()
-    tally, line = frame.tally(rows, level, index), frame.line(rows)
-    shift = outputs[place[0]].astype(np.float64)
-    total, squares = np.zeros((2, frame.lines, targets))
-    cross = np.zeros((frame.lines, frame.columns, targets))
-    with np.errstate(all="ignore"):
-        for i in np.flatnonzero(tally.rows):
-            chosen = line == i
-            some = np.ascontiguousarray(place[chosen])
-            codes = _core.codes(frame.packed, frame.columns, rows[chosen])
-            cross[i] = _core.subset_sums(codes, outputs, shift, count, some)
-            total[i], squares[i] = _core.column_moments(outputs, shift, count, some)
-        scatter, means = _scatter(frame, rows[line < frame.folds], outputs, place[line < frame.folds], shift, tally)
-    return Node(tally, shift, total, squares, cross, scatter, means)
 
+    def __init__(self, frame: Frame, rows: Rows, place: Rows, level: int, index: int):
+        self._frame, self._place, self._tally = frame, place, frame.tally(rows, level, index)
+        line = frame.line(rows)
+        self._lines = [
+            (i, np.ascontiguousarray(place[line == i]), _core.codes(frame.packed, frame.columns, rows[line == i]))
+            for i in np.flatnonzero(self._tally.rows).tolist()
+        ]
+        self._find_masks(rows[line < frame.folds], place[line < frame.folds])
 
-def _scatter(
-    frame: Frame, rows: Rows, outputs: npt.NDArray[Any], place: Rows, shift: Array, tally: Tally
-) -> tuple[Array, Array]:
-    """`Node.scatter` and `Node.means` of the rows that the regression uses."""
-    targets = outputs.shape[1]
-    scatter, open_means = np.zeros((frame.scatters, frame.folds, targets)), np.zeros((len(tally.labels), targets))
-    if not frame.scatters or not len(rows):
-        return scatter, open_means
-    order = np.argsort(frame.label[rows], kind="stable")
-    place, (labels, sizes) = place[order], np.unique(frame.label[rows], return_counts=True)
-    if frame.units.kind == "repeat":  # a mask on its own scatters around nothing
-        wanted = (sizes > 1) | np.isin(labels, tally.labels)
-        place, labels, sizes = place[np.repeat(wanted, sizes)], labels[wanted], sizes[wanted]
-        if not len(labels):
-            return scatter, open_means
-    starts, fold = np.cumsum(sizes) - sizes, frame.fold_of(labels)
-    here = np.searchsorted(labels, tally.labels)
-    width = max(1, _CELLS // len(place))
-    for part in (slice(start, start + width) for start in range(0, targets, width)):
-        y = outputs[place, part].astype(np.float64) - shift[part]
-        means = np.add.reduceat(y, starts, axis=0) / sizes[:, None]
-        open_means[:, part] = means[here] + shift[part]
-        if sizes.max() > 1:
-            inner = np.add.reduceat((y - np.repeat(means, sizes, axis=0)) ** 2, starts, axis=0)
-            for i in range(frame.folds):
-                scatter[0, i, part] = inner[fold == i].sum(0)
-        if frame.units.kind == "pair":
-            between = sizes[::2, None] * (means[1::2] - means[::2]) ** 2 / 2
-            for i in range(frame.folds):
-                scatter[1, i, part] = between[fold[::2] == i].sum(0)
-    return scatter, open_means
+    def _find_masks(self, rows: Rows, place: Rows) -> None:
+        """The rows that the regression uses, sorted by mask, as far as `scatter` and `means` speak of them."""
+        frame, open_ = self._frame, self._tally.labels
+        order = np.argsort(frame.label[rows], kind="stable") if frame.scatters else np.zeros(0, np.int64)
+        labels, sizes = np.unique(frame.label[rows[order]], return_counts=True)
+        place = place[order]
+        if frame.units.kind == "repeat":  # a mask on its own scatters around nothing
+            wanted = (sizes > 1) | np.isin(labels, open_)
+            place, labels, sizes = place[np.repeat(wanted, sizes)], labels[wanted], sizes[wanted]
+        self._by_mask, self._sizes, self._starts = place, sizes, np.cumsum(sizes) - sizes
+        self._fold, self._open = frame.fold_of(labels), np.searchsorted(labels, open_)
+
+    def sum(self, outputs: npt.NDArray[Any]) -> Node:
+        """The sums of outputs float16/32/64 (any, targets), any strides."""
+        frame, targets, count = self._frame, outputs.shape[1], threads()
+        shift = outputs[self._place[0]].astype(np.float64)
+        total, squares = np.zeros((2, frame.lines, targets))
+        cross = np.zeros((frame.lines, frame.columns, targets))
+        with np.errstate(all="ignore"):
+            for i, rows, codes in self._lines:
+                cross[i] = _core.subset_sums(codes, outputs, shift, count, rows)
+                total[i], squares[i] = _core.column_moments(outputs, shift, count, rows)
+            scatter, means = self._scatter(outputs, shift)
+        return Node(self._tally, shift, total, squares, cross, scatter, means)
+
+    def _scatter(self, outputs: npt.NDArray[Any], shift: Array) -> tuple[Array, Array]:
+        """`Node.scatter` and `Node.means`."""
+        frame, targets, sizes = self._frame, len(shift), self._sizes[:, None]
+        scatter, means = np.zeros((frame.scatters, frame.folds, targets)), np.zeros((len(self._open), targets))
+        if not len(sizes):
+            return scatter, means
+        width = max(1, _CELLS // len(self._by_mask))
+        for part in (slice(start, start + width) for start in range(0, targets, width)):
+            y = outputs[self._by_mask, part].astype(np.float64) - shift[part]
+            mean = np.add.reduceat(y, self._starts, axis=0) / sizes
+            means[:, part] = mean[self._open] + shift[part]
+            if sizes.max() > 1:
+                inner = np.add.reduceat((y - np.repeat(mean, self._sizes, axis=0)) ** 2, self._starts, axis=0)
+                for i in range(frame.folds):
+                    scatter[0, i, part] = inner[self._fold == i].sum(0)
+            if frame.units.kind == "pair":
+                between = sizes[::2] * (mean[1::2] - mean[::2]) ** 2 / 2
+                for i in range(frame.folds):
+                    scatter[1, i, part] = between[self._fold[::2] == i].sum(0)
+        return scatter, means
 
 
 def merge_halves(frame: Frame, left: Node | None, right: Node | None, level: int, index: int) -> Node | None:
@@ -332,8 +359,3 @@ def combine(frame: Frame, nodes: Iterable[tuple[int, int, Node | None]]) -> Node
             waiting[parent] = merge_halves(frame, left, right, *parent)
         level += 1
     return next(iter(waiting.values()), None)
-
-
-def threads() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -58,6 +58,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pydt.accumulate import Accumulator
 from pydt.design import Design, to_array
 from pydt.errors import EstimateError
 from pydt.fit import Fit
@@ -93,7 +94,7 @@ def influences(
 
     Args:
         masks: a Design, any 0/1 array-like (models, groups), or packed uint8 (models, ceil(groups / 8)) with `groups`;
-            or statistics that were gathered before, which bring their outputs.
+            or a pydt.Accumulator, or a view of one, which bring their outputs.
         outputs: (models, targets) of any float dtype and strides: arrays, memory maps, tensors; or (models,).
         method: "difference", "ols", "ridge" or "lasso"; formulas at the top of this file.
         groups: number of groups, for packed masks.
@@ -118,6 +119,8 @@ def influences(
         raise EstimateError(
             f"{l1_ratio!r} with method {method}", "l1_ratio", "pass a share above 0 and up to 1, for lasso"
         )
+    if isinstance(masks, Accumulator):
+        masks = masks.statistics()
     if isinstance(masks, Statistics):
         if outputs is not None or groups is not None or clusters is not None or nan != "raise":
             raise EstimateError("statistics bring their own", "outputs, groups, clusters, nan", "leave them out")

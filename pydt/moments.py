@@ -314,9 +314,7 @@ class Arrays(Statistics):
         if geometry.spare and units.kind == "pair":
             label = 2 * units.label + (units.sign > 0)
             masks = _Between(np.flatnonzero(units.used), label, np.ones(self.given.models))
-        width = max(64, _TILE // self.given.columns // 64 * 64)
-        for start in range(0, self.targets, width):
-            part = slice(start, min(start + width, self.targets))
+        for part in tile_slices(self.targets, self.given.columns):
             y, shift = self.given.outputs[:, part], self._shift[part]
             with np.errstate(all="ignore"):
                 rows_of = [one.sums(y, shift) for one in whole]
@@ -332,7 +330,7 @@ class Arrays(Statistics):
             broken = ~np.isfinite(plain.squares)
             if broken.any():
                 if not self.given.flag:
-                    self._raise_broken(int(start + broken.argmax()))
+                    self._raise_broken(int(part.start + broken.argmax()))
                 for sums in (plain, unit, *(one for some in parts.values() for one in some)):
                     sums.clear(broken)
                 within = None if within is None else np.where(broken, 0, within)
@@ -403,6 +401,12 @@ class _Selection:
         if not self.pair:
             return replace(plain, squares=squares)
         return Sums(np.zeros_like(plain.total), squares, plain.cross - plain.total / 2)
+
+
+def tile_slices(targets: int, columns: int) -> Iterator[slice]:
+    """The targets, as many at a time as are worked on at once."""
+    width = max(64, _TILE // columns // 64 * 64)
+    return (slice(start, min(start + width, targets)) for start in range(0, targets, width))
 
 
 def _add(parts: list[Sums]) -> Sums:

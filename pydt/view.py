@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -10,12 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt import _core
-from pydt.blocks import Array, Frame, Node, Rows, combine, leaf, threads
-from pydt.design import to_array
+from pydt.blocks import FOLDS, Frame, Leaf, Node, combine
+from pydt.design import estimand_of, to_array
 from pydt.errors import EstimateError
-from pydt.inputs import as_outputs
-
-_WHOLE = 62  # the level of a node that holds every plan
+from pydt.inputs import Array, Masks, Rows, Units, as_outputs, name_groups
+from pydt.moments import Geometry, Statistics, Sums, Tile, tile_slices
 
 
 @dataclass(frozen=True)
@@ -44,40 +44,106 @@ class Form:
 
 
 @dataclass(frozen=True, eq=False)
-class Statistics:
-    """What had arrived in an accumulator when it was asked: everything that `pydt.influences` reads.
+class Arrived(Masks):
+    """The masks of the rows that have arrived, with the folds that the whole plan gives them.
+
+    Attributes:
+        fold: int64 (models,), numbered from 0 without gaps; -1 = not used.
+    """
+
+    fold: Rows
+
+    def folds(self, number: int, seed: int = 0) -> Rows:
+        there = int(self.fold.max()) + 1
+        if number != there:
+            mend = "keep the outputs for other folds" if there == FOLDS else "add more rows"
+            raise EstimateError(f"{number} folds, but the rows were summed in {there}", "cv", f"use {there}, or {mend}")
+        return self.fold
+
+
+class View(Statistics):
+    """What had arrived in an accumulator when it was asked: what `pydt.influences` reads.
 
     Attributes:
         rows: int64, the plan rows it holds, ascending.
     """
 
-    _frame: Frame
-    _form: Form
-    _nan: str
-    rows: Rows
-    _nodes: tuple[tuple[int, int, Node], ...]
-    _buffers: tuple[tuple[int, npt.NDArray[Any]], ...]
-    _gone: tuple[tuple[Rows, Array], ...] = ()
+    def __init__(
+        self,
+        frame: Frame,
+        form: Form,
+        flag: bool,
+        rows: Rows,
+        nodes: tuple[tuple[int, int, Node], ...],
+        buffers: tuple[tuple[int, npt.NDArray[Any]], ...],
+        gone: tuple[tuple[Rows, Array], ...] = (),
+    ):
+        self.rows, self.targets, self.flat, self.exact = rows, form.count, form.flat, form.dtype == np.float64
+        self._frame, self._form, self._flag = frame, form, flag
+        self._nodes, self._buffers, self._gone = nodes, buffers, gone
 
-    @property
-    def targets(self) -> int:
-        return self._form.count
+    @cached_property
+    def geometry(self) -> Geometry:  # type: ignore[override]  # made when it is asked for: few rows have none
+        """Raises EstimateError where the rows that arrived cannot say anything about a group."""
+        frame = self._frame
+        masks, units, line = frame.masks, frame.units, self._line
+        packed = np.ascontiguousarray(masks.packed[self.rows])
+        real = _core.pack((np.arange(masks.columns) < masks.groups)[None])
+        for bits, name in ((np.bitwise_or.reduce(packed), "none"), (~np.bitwise_and.reduce(packed), "each")):
+            wrong = np.flatnonzero(~_core.unpack((bits & real[0])[None], masks.columns)[0, : masks.groups])
+            if wrong.size:
+                what = f"{name_groups(wrong)} in {name} of the {len(self.rows)} models that have arrived"
+                raise EstimateError(what, "accumulator", "add more rows")
+        used, label = line < frame.folds, units.label[self.rows]
+        if not used.any():
+            raise EstimateError("no mask has arrived with its complement", "accumulator", "add more rows")
+        clusters, count = _renumbered(units.clusters[self.rows]), len(np.unique(label[used]))
+        here = Units(units.kind, clusters, used, label, units.sign[self.rows], count)
+        fold = np.where(used, np.searchsorted(np.unique(line[used]), line), -1)
+        estimand = estimand_of(packed & real, masks.groups)
+        return Geometry(Arrived(packed, masks.groups, masks.placebos, estimand, here, fold))
+
+    def tiles(self, *folds: int) -> Iterator[Tile]:
+        frame, geometry = self._frame, self.geometry
+        for number in folds:
+            geometry.folds(number)
+        there = np.unique(self._line[self._line < frame.folds]).tolist()
+        for part in tile_slices(self.targets, frame.columns):
+            node = self.sums(part)
+            broken = ~np.isfinite(node.squares.sum(0))
+            if broken.any():
+                if not self._flag:
+                    target = self._form.columns.start + self._form.columns.step * int(part.start + broken.argmax())
+                    raise EstimateError("outputs are too large to square", f"target {target}", "scale the outputs")
+                node = node.without(broken)
+            lines = [Sums(node.total[i], node.squares[i], node.cross[i]) for i in range(frame.lines)]
+            units, within = [lines[i] for i in there], None
+            plain = sum(lines[1:], start=lines[0])
+            if geometry.spare:
+                within = np.maximum(node.scatter[0].sum(0), 0)
+            if frame.units.kind == "repeat":
+                units = [replace(lines[i], squares=lines[i].squares - node.scatter[0, i]) for i in there]
+            elif frame.units.kind == "pair":
+                units = [self._half(lines[i], node.scatter[1, i]) for i in there]
+            whole = sum(units[1:], start=units[0]) if frame.scatters else plain
+            yield Tile(part, plain, whole, dict.fromkeys(folds, units), within, broken, None)
+
+    @staticmethod
+    def _half(sums: Sums, squares: Array) -> Sums:
+        """Sums of half-differences."""
+        return Sums(np.zeros_like(sums.total), squares, sums.cross - sums.total / 2)
 
     def sums(self, targets: slice = slice(None)) -> Node:
         """The sums of all rows, line by line, for some of the targets."""
         frame, nodes = self._frame, [(level, index, node.part(targets)) for level, index, node in self._nodes]
-        for block, buffer in self._buffers:
-            start = frame.span(0, block).start
-            rows = self.rows[slice(*np.searchsorted(self.rows, (start, start + len(buffer))))]
-            if len(rows):
-                nodes.append((0, block, leaf(frame, rows, buffer[:, targets], rows - start, 0, block)))
+        nodes += [(0, block, one.sum(buffer[:, targets])) for block, one, buffer in self._leaves]
         root = combine(frame, nodes)
         assert root is not None  # there is at least one row
-        for rows, outputs in self._gone:
-            root = _less(root, leaf(frame, rows, outputs[:, targets], np.arange(len(rows)), _WHOLE, 0))
+        for one, outputs in self._lost:
+            root = root.less(one.sum(outputs[:, targets]))
         return root
 
-    def remove(self, index: Any, outputs: Any) -> Statistics:
+    def remove(self, index: Any, outputs: Any) -> View:
         """The view without some of its rows: a model that turns out to be wrong, or a jackknife.
 
         Their sums are taken off again, which is not bit-exact: the rounding of the sums they were part of stays, about
@@ -120,7 +186,8 @@ class Statistics:
             if not same:
                 raise EstimateError("are not what was added", "outputs", "pass the outputs that these rows had")
         summed = rows[~held], values[~held].astype(np.float64)
-        return replace(self, rows=rest, _gone=(*self._gone, summed) if len(summed[0]) else self._gone)
+        gone = (*self._gone, summed) if len(summed[0]) else self._gone
+        return View(self._frame, self._form, self._flag, rest, self._nodes, self._buffers, gone)
 
     @cached_property
     def _line(self) -> Rows:
@@ -128,21 +195,27 @@ class Statistics:
         return self._frame.line(self.rows)
 
     @cached_property
-    def _grams(self) -> list[Array]:
-        """M'M of the rows of each line."""
-        frame, parts = self._frame, [self.rows[self._line == i] for i in range(self._frame.lines)]
-        packed = [np.ascontiguousarray(frame.packed[rows]) for rows in parts]
-        return [_core.gram(part, frame.columns, threads()).astype(np.float64) for part in packed]
+    def _leaves(self) -> list[tuple[int, Leaf, npt.NDArray[Any]]]:
+        """Blocks of which not all rows have arrived."""
+        found = []
+        for block, buffer in self._buffers:
+            start = self._frame.span(0, block).start
+            rows = self.rows[slice(*np.searchsorted(self.rows, (start, start + len(buffer))))]
+            if len(rows):
+                found.append((block, Leaf(self._frame, rows, rows - start, 0, block), buffer))
+        return found
+
+    @cached_property
+    def _lost(self) -> list[tuple[Leaf, Array]]:
+        """Rows that were removed from sums."""
+        whole = (len(self._frame.packed) // self._frame.block).bit_length()  # a node of this level holds every row
+        return [(Leaf(self._frame, rows, np.arange(len(rows)), whole, 0), outputs) for rows, outputs in self._gone]
 
 
-def _less(whole: Node, gone: Node) -> Node:
-    with np.errstate(all="ignore"):
-        gone = gone.moved(whole.shift)
-        tally = replace(
-            whole.tally, rows=whole.tally.rows - gone.tally.rows, count=whole.tally.count - gone.tally.count
-        )
-        names = ("total", "squares", "cross", "scatter")
-        return replace(whole, tally=tally, **{name: getattr(whole, name) - getattr(gone, name) for name in names})
+def _renumbered(labels: Rows) -> Rows:
+    """Labels from 0 in order of first appearance."""
+    _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[inverse.reshape(-1)].astype(np.int64)
 
 
 def row_numbers(index: Any, models: int) -> Rows:

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def sums(masks: np.ndarray, outputs: np.ndarray) -> dict[str, np.ndarray]:
-    """Counts, M'1, 1'Y, 1'Y^2, M'Y and M'M of some rows."""
+    """Counts, M'1, 1'Y, 1'Y^2 and M'Y of some rows."""
     m, y = masks.astype(np.float64), outputs.astype(np.float64)
     return {
         "rows": np.float64(len(m)),
@@ -14,7 +14,6 @@ def sums(masks: np.ndarray, outputs: np.ndarray) -> dict[str, np.ndarray]:
         "total": y.sum(0),
         "squares": (y**2).sum(0),
         "cross": m.T @ y,
-        "gram": m.T @ m,
     }
 
 
@@ -26,15 +25,6 @@ def within(masks: np.ndarray, outputs: np.ndarray) -> tuple[np.ndarray, int]:
         found += ((same - same.mean(0)) ** 2).sum(0)
         free += len(same) - 1
     return found, free
-
-
-def repeats(masks: np.ndarray, outputs: np.ndarray) -> np.ndarray:
-    """Sum over masks of (sum of y)^2 / rows."""
-    y, found = outputs.astype(np.float64), np.zeros(outputs.shape[1])
-    for mask in np.unique(masks, axis=0):
-        same = y[(masks == mask).all(1)]
-        found += same.sum(0) ** 2 / len(same)
-    return found
 
 
 def pairs(masks: np.ndarray, outputs: np.ndarray) -> np.ndarray:
