@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 # The complete public list: name -> module. Nothing is imported until it is used, so `import pydt` is instant.
 _PUBLIC = {
     "Accumulator": "accumulate",
-    "Augment": "loader",
+    "Augment": "augment",
     "Counterfactual": "counterfactual",
     "Dataset": "data",
     "Design": "design",

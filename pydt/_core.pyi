@@ -168,9 +168,9 @@ def cuda_gather(
     ratio: tuple[float, float] | None = None,
 ) -> None:
     """`gather`, the same bits, with images and out at GPU addresses (torch's `data_ptr()`): uint8 (N, H, W, C) = shape,
-    and "float32", "float16" or "bfloat16" (B, C, *size), dense as NCHW or NHWC. index, ids, mean, std are host arrays
-    and may be reused at once. The work is queued on `stream` (torch's `cuda_stream`; 0 is the default) of the current
-    device. RuntimeError if the GPU refuses or the build has no CUDA."""
+    and "float32", "float16" or "bfloat16" (B, C, *size), dense as NCHW or NHWC. index, ids, mean and std are host
+    arrays and may be reused at once. The work is queued on `stream` (torch's `cuda_stream`; 0 is the default) of the
+    current device. RuntimeError if the GPU refuses or the build has no CUDA."""
 
 def cuda_gram(packed: int, rows: int, groups: int, out: int, stream: int) -> None:
     """`gram` at GPU addresses: packed uint8 (rows, ceil(groups / 8)) -> out int64 (groups, groups), queued on

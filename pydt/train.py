@@ -85,7 +85,7 @@ class Recipe:
 
     def described(self) -> dict[str, Any]:
         """The recipe as JSON types; a network given as a function appears by its name."""
-        return asdict(self) | {"network": network_name(self.network)}
+        return asdict(self) | {"network": network_name(self.network), "augment": self.augment.described()}
 
     @cached_property
     def digest(self) -> str:

@@ -311,10 +311,8 @@ for height, width, channels in [(32, 32, 3), (8, 8, 1), (1, 1, 1), (4, 1, 3), (1
             for shape in ((80, channels, height, width), (80, height, width, channels)):
                 out = np.empty(shape, np.float32)
                 out = out if shape[1] == channels and shape[3] == width else out.transpose(0, 3, 1, 2)
-                norm = np.ones(channels, np.float32)
-                _core.gather(
-                    images, index, np.arange(80), out, norm, norm, flip=True, seed=1, epoch=2, threads=1, **how
-                )
+                one = np.ones(channels, np.float32)
+                _core.gather(images, index, np.arange(80), out, one, one, flip=True, seed=1, epoch=2, threads=1, **how)
 print("whole")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from pydt import design, glyphs
 from pydt.data import Dataset
@@ -120,6 +121,12 @@ CASES: dict[str, tuple[Callable[[], object], str, str]] = {
     "state beyond the epoch": (
         lambda: Loader(dataset()).load_state_dict({"seed": 0, "epoch": 0, "position": 9}), "position 9", "from 0 to 1",
     ),
+    "three views": (lambda: Loader(dataset(), views=3), "views 3", "from 1 to 2"),
+    "views of evaluation": (lambda: Loader(dataset(), views=2, train=False), "without augmentation", "views=1"),
+    "batches of doubles": (lambda: Loader(dataset(), dtype=torch.float64), r"torch\.float64", r"torch\.float16"),
+    "two crops": (lambda: Augment(crop_pad=1, resized_crop=((0.1, 1), (1, 1))), "crop_pad and resized_crop", "one of the two"),
+    "crop of nothing": (lambda: Augment(resized_crop=((0, 1), (1, 1))), "resized_crop", "least and the most share"),
+    "half a crop": (lambda: Augment(resized_crop=(0.1, 1)), "resized_crop", "least and the most share"),
     "half a pixel": (lambda: Augment(size=2.5), r"size 2\.5", "whole number"),
     "mean as text": (lambda: Augment(mean="0.5"), "mean '0.5'", "one number"),
     "no mean": (lambda: Augment(mean=()), r"mean \(\)", "one number"),

@@ -22,6 +22,9 @@ ORDER = [
     "glyphs",
     "drawing",
     "design",
+    "augment",
+    "buffers",
+    "encoded",
     "loader",
     "models",
     "train",
@@ -49,7 +52,14 @@ ORDER = [
     "doctor",
     "cli",
 ]
-LAZY = {"loader", "models", "train", "transfer"}  # the only modules that import torch when they are imported
+LAZY = {
+    "buffers",
+    "encoded",
+    "loader",
+    "models",
+    "train",
+    "transfer",
+}  # the only modules that import torch when they are imported
 
 
 def imports(path: Path) -> list[tuple[str, bool]]:
