@@ -6,6 +6,7 @@
 //   bits.cpp       bit-packed masks
 //   windows.hpp    where an example's image comes from in an epoch: random places and windows
 //   augment.cpp    gather + crop or resize + flip + normalise
+//   records.cpp    the index file of a data set: checks and views; CRC32C
 //   moments.cpp    Gram matrix, subset sums, column sums and squares
 //   lasso.cpp      LASSO and elastic net on a Gram matrix, at one penalty and along a path
 //   dispatch.cpp   which instruction set runs (kernels/: the code that is compiled once for each)
@@ -63,6 +64,40 @@ void check_index(const std::int64_t* index, std::int64_t count, std::int64_t ima
 std::vector<float> normalisation(const Images& images, const Augmentation& how);
 void gather(const Images& images, const std::int64_t* index, const std::int64_t* ids, const Batch& out,
             const Augmentation& how, int threads);
+
+// ---- records (records.cpp) --------------------------------------------------------------------------------------
+std::uint32_t crc32c(const std::uint8_t* data, std::int64_t size);
+// out[i] = CRC32C of the record at positions[i]; data: (stored, record) bytes.
+void crc_records(const std::uint8_t* data, std::int64_t stored, std::int64_t record, const std::int64_t* positions,
+                 std::int64_t count, std::uint32_t* out, int threads);
+
+// What keeps the bytes from being a whole image file, as far as their ends tell: enough to find text, empty and cut
+// files without decoding any.
+enum class Fault : std::int32_t { none = 0, not_regular = -1, changed = -2, empty = -3, unknown = -4, cut = -5 };
+Fault image_fault(const std::uint8_t* data, std::int64_t size);
+// Texts of an index: text i is bytes[ends[i]:ends[i + 1]]; ends: (count + 1,), the first is 0.
+struct Texts {
+    const std::int64_t* ends;
+    std::int64_t count;
+    const std::uint8_t* bytes;
+    std::int64_t size;
+};
+// Reads files of known lengths one after another into `out` (room bytes); status[i]: a Fault, or the system's error
+// number; crc[i]: CRC32C of what was read.
+void read_files(const Texts& paths, const std::int64_t* lengths, std::uint8_t* out, std::int64_t room,
+                std::int32_t* status, std::uint32_t* crc);
+
+// One section of an index file: `count` entries in `bytes` bytes from `offset` on; texts: (count + 1) ends, then UTF-8.
+enum class Kind : std::uint32_t { u8 = 1, u32 = 2, i64 = 3, texts = 4 };
+struct Section {
+    std::string name;
+    Kind kind;
+    std::int64_t count, offset, bytes;
+};
+// The first bytes of a file of `file_size` bytes: checks what can be said before the rest is read.
+void check_index_head(const std::uint8_t* data, std::int64_t size, std::int64_t file_size);
+std::vector<Section> read_index(const std::uint8_t* data, std::int64_t size);
+std::int64_t repeated_text(const Texts& texts);  // the first that an earlier one equals, or -1
 
 // ---- moments (moments.cpp) --------------------------------------------------------------------------------------
 // counts[i, j] = models that kept both groups; (groups, groups), exact.

@@ -147,6 +147,30 @@ def sparse_product(gram: NDArray[np.float64], values: NDArray[np.float32], threa
     """gram (R, K) @ values (K, n) -> float64 (R, n), summed over k in ascending order in float64, passing over the
     zeros of values (a NaN or infinity in gram beside a zero does not show)."""
 
+def crc32c(bytes: NDArray[np.uint8]) -> int:
+    """CRC32C (Castagnoli, RFC 3720) of bytes (n,)."""
+
+def crc_records(images: NDArray[np.uint8], positions: NDArray[np.int64], threads: int) -> NDArray[np.uint32]:
+    """CRC32C of the bytes of images[p] for every position p: uint32 (positions,); images (N, H, W, C)."""
+
+def check_index_head(bytes: NDArray[np.uint8], file_size: int) -> None:
+    """ValueError unless these are the first bytes (64 or more) of an index file of `file_size` bytes."""
+
+def read_index(bytes: NDArray[np.uint8]) -> list[tuple[str, int, int, int, int]]:
+    """The sections of an index file (layout: csrc/records.cpp): (name, kind, count, offset, bytes), the payload being
+    bytes[offset : offset + bytes]. Kind 1 uint8, 2 uint32, 3 int64, 4 texts: int64 (count + 1,) ends that start at 0,
+    rise and end with the payload, then UTF-8. ValueError if any byte is not what was written."""
+
+def read_files(
+    ends: NDArray[np.int64], bytes: NDArray[np.uint8], lengths: NDArray[np.int64], out: NDArray[np.uint8]
+) -> tuple[NDArray[np.int32], NDArray[np.uint32]]:
+    """Reads the files bytes[ends[i] : ends[i + 1]] (n,) of known lengths (n,) one after another into out: (status,
+    CRC32C), each (n,). Status: 0, the system's error number, -1 no regular file, -2 of another length than given, -3
+    empty, -4 no image by its first bytes, -5 an image without its end."""
+
+def repeated_text(ends: NDArray[np.int64], bytes: NDArray[np.uint8]) -> int:
+    """The first i for which bytes[ends[i] : ends[i + 1]] equals an earlier text; -1 if all differ. ends (n + 1,)."""
+
 def cuda_gather(
     images: int,
     shape: tuple[int, int, int, int],

@@ -7,6 +7,8 @@ never to the bytes.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from pydt import sources
 from pydt.encode import (
     Columns,
     array_digest,
@@ -24,28 +27,21 @@ from pydt.encode import (
     as_path,
     encode_columns,
     encode_labels,
-    file_digest,
-    file_stamp,
     hash_order,
     npy_path,
-    open_npy,
     renumber,
     whole,
 )
-from pydt.errors import DataError
-from pydt.files import canonical_json, digest, write_atomic
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-_INDEX_VERSION = 2
-# Images that pydt wrote itself are read and compared with their digest at the first open, up to this many bytes.
-_VERIFY_LIMIT = 1 << 30
-# What this process has compared already: (file, its size, its time of change, digest of the data set).
-_verified: set[tuple[str, int, int, str]] = set()
+from pydt.errors import DataError, StoreError
+from pydt.files import digest, write_atomic
+from pydt.index import FILE, Records, Texts, pack_index, read_index, records_of, repeated
+from pydt.saved import fields_of, index_of, sections_of
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """An index over labelled images. Make one with `from_arrays`, `from_folder`, `from_torchvision` or `open`.
+    """An index over labelled images. Make one with `from_arrays`, `from_folder`, `from_torchvision`,
+    `from_huggingface` or `open`.
 
     Attributes:
         images: uint8 (stored, height, width, channels), in memory or memory-mapped; None for encoded files.
@@ -57,18 +53,22 @@ class Dataset:
         captions: one text per example, or None.
         keys: what identifies an example wherever it is stored; None for arrays, whose positions then do.
         name: how reports call this data set.
+        records: what is known of the bytes of each example's file; None for arrays.
+        left_out: bad files that were skipped when a folder was indexed: key -> reason.
     """
 
     images: np.ndarray | None
-    paths: tuple[str, ...] | None
+    paths: Sequence[str] | None
     positions: np.ndarray
     labels: np.ndarray
     classes: tuple[str, ...]
     columns: Mapping[str, tuple[np.ndarray, tuple[str, ...]]] = field(default_factory=dict)
-    captions: tuple[str, ...] | None = None
-    keys: tuple[str, ...] | None = None
+    captions: Sequence[str] | None = None
+    keys: Sequence[str] | None = None
     name: str = "data"
     folder: str | None = None
+    records: Records | None = None
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -84,15 +84,29 @@ class Dataset:
 
     @cached_property
     def digest(self) -> str:
-        """What this data set is: the bytes of its images, labels, names, units and captions, in order."""
-        if self.images is not None:
-            content = array_digest(self.images, self.positions)
-        else:
-            assert self.paths is not None
-            content = digest(*(file_digest(self.paths[p]) for p in self.positions))
+        """What a network sees of this data set: its images, labels, class names and the examples' keys, in order.
+
+        It names the rows of a store. Unit columns are not part of it: what a row kept of which partition is named
+        beside it, so a further column retrains nothing. Captions are not either: what trains on them names
+        `full_digest`.
+        """
+        return self._digest({}, None)
+
+    @cached_property
+    def full_digest(self) -> str:
+        """Digest of all that the index says: what `digest` covers, and the unit columns and captions."""
         columns = {name: [digest(codes), list(names)] for name, (codes, names) in self.columns.items()}
-        captions = None if self.captions is None else list(self.captions)
-        return digest(content, self.labels, list(self.classes), columns, captions, digest(list(self.all_keys())))
+        return self._digest(columns, None if self.captions is None else list(self.captions))
+
+    def _digest(self, columns: Mapping[str, Any], captions: list[str] | None) -> str:
+        return digest(self._content, self.labels, list(self.classes), columns, captions, digest(list(self.all_keys())))
+
+    @cached_property
+    def _content(self) -> str:
+        if self.images is not None:
+            return array_digest(self.images, self.positions)
+        assert self.records is not None
+        return digest("files", self.records.length, self.records.sha)
 
     # ---- making one ------------------------------------------------------------------------------------------------
 
@@ -124,68 +138,44 @@ class Dataset:
         """
         array = as_images(images)
         codes, names = encode_labels(labels, classes, len(array))
-        return _finish(
-            Dataset(
-                array, None, np.arange(len(array)), codes, names, encode_columns(columns, len(array)), None, None, name
-            ),
-            captions,
-        )
+        made = Dataset(array, None, np.arange(len(array)), codes, names, name=name)
+        return made._finish(columns, captions)
 
     @staticmethod
     def from_folder(
-        path: str | os.PathLike[str], *, columns: Mapping[str, Any] | None = None, captions: Sequence[str] | None = None
+        path: str | os.PathLike[str],
+        *,
+        columns: Mapping[str, Any] | None = None,
+        captions: Sequence[str] | None = None,
+        bad: str = "raise",
     ) -> Dataset:
         """A data set over a folder of image files with one sub-folder per class, in sorted order. Nothing is decoded
         here.
+
+        Every file is read once; what was read is kept as `index.pydt` in the folder, if it may be written, and only
+        files that are new or changed are read again.
 
         Args:
             path: the folder; each sub-folder is a class, and its image files (at any depth) are the examples.
             columns: further unit columns in the order of the sorted file keys.
             captions: one text per file, in the same order.
+            bad: what to do about files that are empty, cannot be read, or are no whole image: "raise", or "skip" them
+                and list them in `left_out`.
 
         Raises:
-            DataError: no such folder, no classes, a class without images, or an empty file (named).
+            DataError: no such folder, no classes, a class without images, or bad files (named).
         """
         root = as_path(path, "from_folder")
-        if not root.is_dir():
-            raise DataError("no such folder", str(root), "give a folder with one sub-folder of images per class")
-        classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-        if not classes:
-            raise DataError(
-                "has no sub-folders", str(root), "put the images of each class into a sub-folder of its own"
-            )
-        keys: list[str] = []
-        labels: list[int] = []
-        for label, class_name in enumerate(classes):
-            files = sorted(
-                p for p in (root / class_name).rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()
-            )
-            if not files:
-                raise DataError(
-                    "class without images",
-                    str(root / class_name),
-                    f"add images ({', '.join(IMAGE_SUFFIXES)}) or remove it",
-                )
-            for file in files:
-                if file.stat().st_size == 0:
-                    raise DataError("empty image file", str(file), "replace or delete it")
-                keys.append(file.relative_to(root).as_posix())
-                labels.append(label)
-        paths = tuple(str(root.resolve() / key) for key in keys)
-        return _finish(
-            Dataset(
-                None,
-                paths,
-                np.arange(len(paths)),
-                np.array(labels, np.int64),
-                tuple(classes),
-                encode_columns(columns, len(paths)),
-                None,
-                tuple(keys),
-                root.resolve().name,
-            ),
-            captions,
+        listing = sources.list_folder(root)
+        made = _from_files(
+            str(root.resolve()),
+            listing.keys,
+            np.asarray(listing.labels, np.int64),
+            listing.classes,
+            root.resolve().name,
+            (listing.lengths, listing.times, listing.bad, bad),
         )
+        return made._finish(columns, captions)
 
     @staticmethod
     def from_tar(paths: Any) -> Dataset:
@@ -201,56 +191,81 @@ class Dataset:
         )
 
     @staticmethod
-    def from_torchvision(dataset: Any, *, name: str | None = None) -> Dataset:
+    def from_torchvision(
+        dataset: Any,
+        *,
+        columns: Mapping[str, Any] | None = None,
+        captions: Sequence[str] | None = None,
+        name: str | None = None,
+    ) -> Dataset:
         """A data set over a torchvision one: over its files or its arrays where it has them, else over its decoded
         images.
 
         Args:
             dataset: anything with `samples` (ImageFolder and its kin), with uint8 `data` and `targets` (CIFAR,
                 MNIST), or that yields (PIL image or uint8 array, label) pairs with images of one size.
+            columns, captions: as in `from_arrays`, in the data set's order.
+            name: how reports call this data set; by default what its type is called.
 
         Raises:
-            DataError: it is no data set, the images have several sizes, or the items are not (image, label) pairs.
+            DataError: it is no data set, the images have several sizes, or the items are not (image, label) pairs; or
+                as in `from_folder`.
         """
         title = name or type(dataset).__name__
         if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
             raise DataError(f"a {title} is no data set", "from_torchvision", "give one with a length and items")
-        names = getattr(dataset, "classes", None)
+        names = sources.class_names(getattr(dataset, "classes", None))
         if hasattr(dataset, "samples") and getattr(dataset, "root", None) is not None:
-            paths = tuple(os.path.abspath(item[0]) for item in dataset.samples)
-            labels, classes = encode_labels([item[1] for item in dataset.samples], names, len(paths))
-            keys = tuple(Path(os.path.relpath(p, dataset.root)).as_posix() for p in paths)
-            return _finish(Dataset(None, paths, np.arange(len(paths)), labels, classes, {}, None, keys, title), None)
+            labels, classes = encode_labels([item[1] for item in dataset.samples], names, len(dataset.samples))
+            root = os.path.realpath(dataset.root)
+            keys = [Path(os.path.relpath(item[0], dataset.root)).as_posix() for item in dataset.samples]
+            return _from_files(root, keys, labels, classes, title)._finish(columns, captions)
         if hasattr(dataset, "data") and hasattr(dataset, "targets"):
-            images = np.asarray(dataset.data)
-            return Dataset.from_arrays(images, np.asarray(dataset.targets), names, name=title)
-        images_list: list[np.ndarray] = []
-        labels_list: list[Any] = []
-        for position in range(len(dataset)):
-            try:
-                image, label = dataset[position]
-            except (TypeError, ValueError) as error:
-                raise DataError(
-                    "item is not an (image, label) pair", f"{title}[{position}]", "wrap the data set"
-                ) from error
-            pixels = np.asarray(image)
-            if pixels.dtype != np.uint8:
-                raise DataError(
-                    f"image of dtype {pixels.dtype}",
-                    f"{title}[{position}]",
-                    "remove the transform, so that images stay uint8",
-                )
-            if images_list and pixels.shape != images_list[0].shape:
-                raise DataError(
-                    f"image of shape {pixels.shape} after {images_list[0].shape}",
-                    f"{title}[{position}]",
-                    "resize all images to one shape, or save them as files and use Dataset.from_folder",
-                )
-            images_list.append(pixels)
-            labels_list.append(label)
-        if not images_list:
-            raise DataError("has no images", title, "give at least one")
-        return Dataset.from_arrays(np.stack(images_list), labels_list, names, name=title)
+            images, numbers = np.asarray(dataset.data), list(dataset.targets)
+        else:
+            images, numbers = sources.stack(sources.pairs(dataset, title), title)
+        return Dataset.from_arrays(images, numbers, names, columns=columns, captions=captions, name=title)
+
+    @staticmethod
+    def from_huggingface(
+        dataset: Any,
+        *,
+        split: str = "train",
+        image: str = "image",
+        label: str = "label",
+        columns: Iterable[str] = (),
+        caption: str | None = None,
+        name: str | None = None,
+    ) -> Dataset:
+        """A data set over one of the `datasets` package (extra `hf`): over its files where its images are files on this
+        machine, else over its decoded images, which must then have one size.
+
+        Args:
+            dataset: a `datasets.Dataset`, the folder of a saved one, or a name for `datasets.load_dataset`.
+            split: the split to load, where a name or folder was given.
+            image, label, caption: names of columns; class names come from the label's feature.
+            columns: names of columns that shall be unit columns.
+            name: how reports call this data set.
+
+        Raises:
+            DataError: the package is missing, the data set cannot be loaded or lacks a column, or its images have
+                several sizes.
+        """
+        loaded = sources.hugging_face(dataset, split)
+        title = name or (os.path.basename(os.fspath(dataset)) if isinstance(dataset, (str, os.PathLike)) else "hf")
+        labels, names = sources.hugging_face_column(loaded, label)
+        units: dict[str, Any] = {}
+        for column in as_names(columns, "columns"):
+            values, known = sources.hugging_face_column(loaded, column)
+            units[column] = values if known is None else [None if v is None or v < 0 else known[v] for v in values]
+        captions = None if caption is None else sources.hugging_face_column(loaded, caption)[0]
+        if (files := sources.hugging_face_files(loaded, image)) is not None:
+            codes, classes = encode_labels(labels, names, len(files))
+            root = os.path.commonpath([os.path.dirname(file) for file in files])
+            keys = [Path(os.path.relpath(file, root)).as_posix() for file in files]
+            return _from_files(root, keys, codes, classes, title)._finish(units, captions)
+        images, _ = sources.stack(((value, None) for value in sources.hugging_face_column(loaded, image)[0]), title)
+        return Dataset.from_arrays(images, labels, names, columns=units, captions=captions, name=title)
 
     @staticmethod
     def concat(datasets: Iterable[Dataset], names: Iterable[str] | None = None) -> Dataset:
@@ -289,14 +304,28 @@ class Dataset:
         captions = None
         if all(d.captions is not None for d in parts):
             captions = tuple(text for d in parts for text in d.captions or ())
-        images, paths = None, None
+        images, paths, records = None, None, None
         if parts[0].images is not None:
             images = np.concatenate([d.images[d.positions] for d in parts if d.images is not None])
         else:
             paths = tuple(d.paths[p] for d in parts if d.paths is not None for p in d.positions)
+            records = Records.join([d.records for d in parts if d.records is not None])
         keys = tuple(f"{title}/{key}" for title, d in zip(titles, parts, strict=True) for key in d.all_keys())
+        left_out = {
+            f"{title}/{key}": why for title, d in zip(titles, parts, strict=True) for key, why in d.left_out.items()
+        }
         return Dataset(
-            images, paths, np.arange(len(labels)), labels, classes, columns, captions, keys, " + ".join(titles)
+            images,
+            paths,
+            np.arange(len(labels)),
+            labels,
+            classes,
+            columns,
+            captions,
+            keys,
+            " + ".join(titles),
+            records=records,
+            left_out=left_out,
         )
 
     def sample(self, n: int, seed: int = 0) -> Dataset:
@@ -324,59 +353,62 @@ class Dataset:
         Raises:
             StoreError: the folder cannot be written.
         """
-        import io
-
-        from safetensors.numpy import save
-
         root = as_path(folder, "save")
-        positions, keys = self.positions, self.keys
-        meta: dict[str, Any] = {
-            "version": _INDEX_VERSION,
-            "classes": self.classes,
-            "captions": self.captions,
-            "name": self.name,
-            "columns": {name: names for name, (_, names) in self.columns.items()},
-            "digest": self.digest,
-        }
-        if self.images is not None:
-            mapped = npy_path(self.images)
-            if mapped is None:
-                buffer = io.BytesIO()
-                np.save(buffer, np.ascontiguousarray(self.images[positions]), allow_pickle=False)
-                write_atomic(root / "images.npy", buffer.getbuffer())
-                mapped, first = "images.npy", np.arange(len(self))
-                # The new places of the examples are not what they were known by.
-                if keys is None and not np.array_equal(positions, first):
-                    keys = self.all_keys()
-                positions = first
-            meta["images"], meta["stamp"] = mapped, file_stamp(root / mapped)
-        else:
-            meta["paths"] = self.paths
-        meta["keys"] = keys
-        tensors = {"labels": self.labels, "positions": positions.astype(np.int64)}
-        tensors.update({f"column {name}": codes for name, (codes, _) in self.columns.items()})
-        meta["checksum"] = _checksum(meta, tensors)
-        write_atomic(root / "index.safetensors", save(tensors, {"pydt": canonical_json(meta)}))
+        stored = self
+        if self.images is not None and npy_path(self.images) is None:
+            # The new places of the examples are not what they were known by.
+            first = np.arange(len(self))
+            keys = self.keys if self.keys is not None or np.array_equal(self.positions, first) else self.all_keys()
+            pixels = np.ascontiguousarray(self.images[self.positions])
+            buffer = io.BytesIO()
+            np.save(buffer, pixels, allow_pickle=False)
+            write_atomic(root / "images.npy", buffer.getbuffer())
+            stored = replace(self, images=pixels, positions=first, keys=keys)
+            stored.__dict__.update(digest=self.digest, full_digest=self.full_digest)
+        write_atomic(root / FILE, pack_index(sections_of(stored, root)))
         return Dataset.open(root)
 
     @staticmethod
     def open(path: str | os.PathLike[str]) -> Dataset:
-        """Open a folder written by `save`.
+        """Open a folder that holds an index: one written by `save`, by `pydt pack`, or a folder of images.
 
-        The index is always compared with its checksum. Images that pydt wrote itself are read and compared with the
-        digest once per process, up to 1 GiB; larger ones, and `.npy` files of the user's, only when their size or time
-        of change is not what it was when the index was written.
+        Every byte of the index is under a checksum. Images that pydt wrote itself are read and compared with the
+        checksum of each once per process, up to 1 GiB; larger ones, `.npy` files of the user's and image files only
+        when their size or time of change is not what it was when the index was written.
 
         Raises:
-            DataError: the index or the images are missing or damaged, or the index is of another version.
+            DataError: the index or the images are missing, damaged or changed, or the index is of another version.
         """
         return _open(str(as_path(path, "Dataset.open")), None)
 
     def __reduce__(self) -> Any:
         if self._filed:
             # What this process has compared need not be read again by every worker.
-            return _open, (self.folder, self.__dict__["stamp"])
+            return _open, (self.folder, self.__dict__["stamp"], self.full_digest)
         return super().__reduce__()
+
+    def check(self) -> None:
+        """Look whether the file behind mapped images is still as large as what was mapped: reading beyond its end
+        would end the process. One call of the system; a loader makes it at every epoch.
+
+        Raises:
+            DataError: it is shorter or gone.
+        """
+        base: Any = self.images
+        while isinstance(base, np.ndarray) and isinstance(base.base, np.ndarray):
+            base = base.base
+        if not isinstance(base, np.memmap) or base.filename is None:
+            return
+        try:
+            size = os.stat(base.filename).st_size
+        except OSError:
+            size = 0
+        if size < base.offset + base.nbytes:
+            raise DataError(
+                f"has {size} bytes, fewer than the {base.offset + base.nbytes} that were mapped",
+                str(base.filename),
+                "restore the file, and replace a file in use by renaming another over it",
+            )
 
     # ---- asking it -------------------------------------------------------------------------------------------------
 
@@ -395,7 +427,7 @@ class Dataset:
         if by == "class":
             return self.labels, self.classes
         if by == "example":
-            return np.arange(len(self)), self.all_keys()
+            return np.arange(len(self)), tuple(self.all_keys())
         if not isinstance(by, str) or by not in self.columns:
             known = ", ".join(["class", "example", *self.columns])
             raise DataError(f"no unit column {by!r}", self.name, f"choose one of: {known}")
@@ -417,7 +449,7 @@ class Dataset:
             for i, name in enumerate(names)
         }
 
-    def all_keys(self) -> tuple[str, ...]:
+    def all_keys(self) -> Sequence[str]:
         """What identifies each example, in order."""
         return self.keys if self.keys is not None else tuple(map(str, self.positions.tolist()))
 
@@ -438,33 +470,37 @@ class Dataset:
             columns={name: renumber(codes[chosen], names) for name, (codes, names) in self.columns.items()},
             captions=None if self.captions is None else tuple(self.captions[i] for i in chosen),
             keys=tuple(keys[i] for i in chosen),
+            records=None if self.records is None else self.records.take(chosen),
         )
+
+    def _finish(self, columns: Mapping[str, Any] | None, captions: Sequence[str] | None) -> Dataset:
+        """With columns and captions, and checked: no class is without images, no key is there twice."""
+        made = self
+        if columns:
+            made = replace(made, columns=encode_columns(columns, len(self)))
+        if captions is not None:
+            texts = as_names(captions, "captions")
+            if len(texts) != len(self):
+                raise DataError(f"{len(texts)} captions for {len(self)} images", "captions", "give one per image")
+            made = replace(made, captions=texts)
+        present = np.bincount(self.labels, minlength=len(self.classes))
+        if (present == 0).any():
+            missing = [self.classes[i] for i in np.flatnonzero(present == 0)[:5]]
+            raise DataError(
+                f"classes without images: {', '.join(missing)}", self.name, "remove them from classes, or add images"
+            )
+        return made
 
 
 def spool(dataset: Dataset, folder: str | os.PathLike[str]) -> Dataset:
     """The same data set backed by files: itself if it already is, else saved (once) as `folder`/<digest>."""
     if dataset._filed:
         return dataset
-    place = as_path(folder, "spool") / dataset.digest
-    return Dataset.open(place) if (place / "index.safetensors").is_file() else dataset.save(place)
+    place = as_path(folder, "spool") / dataset.full_digest
+    return Dataset.open(place) if index_of(place) else dataset.save(place)
 
 
 # ---- helpers -------------------------------------------------------------------------------------------------------
-
-
-def _finish(dataset: Dataset, captions: Sequence[str] | None) -> Dataset:
-    if captions is not None:
-        texts = as_names(captions, "captions")
-        if len(texts) != len(dataset):
-            raise DataError(f"{len(texts)} captions for {len(dataset)} images", "captions", "give one per image")
-        dataset = replace(dataset, captions=texts)
-    present = np.bincount(dataset.labels, minlength=len(dataset.classes))
-    if (present == 0).any():
-        missing = [dataset.classes[i] for i in np.flatnonzero(present == 0)[:5]]
-        raise DataError(
-            f"classes without images: {', '.join(missing)}", dataset.name, "remove them from classes, or add images"
-        )
-    return dataset
 
 
 def _join(parts: list[tuple[np.ndarray, tuple[str, ...]]]) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -475,90 +511,68 @@ def _join(parts: list[tuple[np.ndarray, tuple[str, ...]]]) -> tuple[np.ndarray, 
     return np.concatenate([np.array([*(number[n] for n in own), -1], np.int64)[codes] for codes, own in parts]), names
 
 
-def _checksum(meta: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str:
-    """Over everything an index says, so that a flipped bit in it is noticed."""
-    said = {key: value for key, value in meta.items() if key != "checksum"}
-    return digest(said, *(part for name in sorted(tensors) for part in (name, tensors[name])))
+def _from_files(
+    root: str,
+    keys: Sequence[str],
+    labels: np.ndarray,
+    classes: tuple[str, ...],
+    name: str,
+    listed: tuple[list[int], list[int], sources.Bad, str] | None = None,
+) -> Dataset:
+    """A data set over files below `root`, indexed there: what an earlier index knows is not read again.
+
+    Args:
+        listed: size and time of each file, files that are bad already, and what to do about bad ones.
+    """
+    lengths, times, bad, choice = listed or (*sources.stamps(root, keys), {}, "raise")
+    index, known = Path(root) / FILE, None
+    with contextlib.suppress(DataError, KeyError):  # none, or damaged: everything is read
+        sections = read_index(index)
+        before, names = records_of(sections), sections.get("keys")
+        if before is not None and isinstance(names, Texts) and len(names) == len(before.crc):
+            known = names, before
+    records = sources.read_records(root, keys, lengths, times, known, bad)
+    sources.refuse(bad, root, choice)
+    good = np.array([i for i, key in enumerate(keys) if key not in bad], np.int64)
+    if not len(good):
+        raise DataError("has no images", root, "give at least one")
+    kept = tuple(keys[i] for i in good.tolist())
+    if (twice := repeated(kept)) is not None:
+        raise DataError(f"file {twice!r} is listed twice", root, "give every example once")
+    made = Dataset(
+        None,
+        tuple(os.path.normpath(f"{root}/{key}") if ".." in key else f"{root}/{key}" for key in kept),
+        np.arange(len(good)),
+        labels[good],
+        classes,
+        keys=kept,
+        name=name,
+        records=records.take(good),
+        left_out=dict(sorted(bad.items())),
+    )
+    made._finish(None, None)
+    data = pack_index(sections_of(made, Path(root)))
+    with contextlib.suppress(StoreError):  # the folder may not be written: the next time, everything is read again
+        if known is None or data != index.read_bytes():
+            write_atomic(index, data)
+    return made
 
 
-def _open(folder: str, seen: tuple[int, int] | None) -> Dataset:
-    """`Dataset.open`; `seen` is the stamp of images that another process has compared already."""
-    import json
-
-    from safetensors import SafetensorError, safe_open
-
-    root = Path(folder)
-    index = root / "index.safetensors"
-    if not index.is_file():
+def _open(folder: str, seen: tuple[int, int] | None, expected: str | None = None) -> Dataset:
+    """`Dataset.open`; `seen` is the stamp of images that another process has compared already, `expected` the
+    `full_digest` that it saw.
+    """
+    fields, known, full = fields_of(folder, seen)
+    opened = Dataset(**fields)
+    if full is not None and opened.full_digest != full:
         raise DataError(
-            "no data set here (index.safetensors is missing)", str(root), "write one with Dataset.save(folder)"
+            "its pixels are not those that were indexed (damaged or changed)",
+            folder,
+            f"restore the files, or delete {folder} and write it again with Dataset.save",
         )
-    mend = f"delete {root} and write it again with Dataset.save; a run or the sample does so by itself"
-    images, paths, stamp = None, None, None
-    try:
-        with safe_open(str(index), "numpy") as file:
-            meta = json.loads((file.metadata() or {})["pydt"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-        if meta["version"] != _INDEX_VERSION:
-            newer = meta["version"] > _INDEX_VERSION
-            raise DataError(
-                f"index of version {meta['version']}", str(index), "open it with a newer pydt" if newer else mend
-            )
-        if meta["checksum"] != _checksum(meta, tensors):
-            raise DataError("damaged index (its bytes are not those that were written)", str(index), mend)
-        if "images" in meta:
-            images = open_npy(root / meta["images"])
-            stamp = file_stamp(root / meta["images"])
-        else:
-            paths = tuple(meta["paths"])
-        columns = {name: (tensors[f"column {name}"], tuple(names)) for name, names in meta["columns"].items()}
-        labels, positions = tensors["labels"], tensors["positions"]
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-        raise DataError(f"damaged index ({error})", str(index), mend) from error
-    if images is not None:
-        images = images[..., np.newaxis] if images.ndim == 3 else images
-        if images.dtype != np.uint8 or images.ndim != 4:
-            raise DataError(
-                f"images of dtype {images.dtype}, shape {images.shape}, not uint8 of 3 or 4 dimensions",
-                str(root / meta["images"]),
-                "restore the file, or index it again",
-            )
-    stored = len(images) if images is not None else len(paths or ())
-    fits = (
-        0 < len(labels) == len(positions)
-        and 0 <= labels.min() <= labels.max() < len(meta["classes"])
-        and 0 <= positions.min() <= positions.max() < stored
-        and all(len(codes) == len(labels) for codes, _ in columns.values())
-    )
-    if not fits:
-        raise DataError("labels, positions and images do not fit together", str(index), mend)
-    opened = Dataset(
-        images,
-        paths,
-        positions,
-        labels,
-        tuple(meta["classes"]),
-        columns,
-        None if meta["captions"] is None else tuple(meta["captions"]),
-        None if meta["keys"] is None else tuple(meta["keys"]),
-        meta["name"],
-        str(root.resolve()),
-    )
-    if images is not None and stamp is not None:
-        file, own = root.resolve() / meta["images"], meta["images"] == "images.npy"
-        compared = (str(file), *stamp, meta["digest"])
-        trusted = seen is not None and stamp == tuple(seen)
-        if seen is None and stamp == tuple(meta["stamp"]):
-            trusted = not (own and stamp[0] <= _VERIFY_LIMIT)
-        if not trusted and compared not in _verified and opened.digest != meta["digest"]:
-            raise DataError(
-                "its pixels are not those that were indexed (damaged or changed)",
-                str(file),
-                mend if own else "restore the file, or index it again: Dataset.from_arrays(path, labels).save(folder)",
-            )
-        _verified.add(compared)
-    opened.__dict__["stamp"] = stamp
     # Where nothing was compared, what the writer hashed is taken as said: re-reading every byte at each open would cost
     # more than a short training.
-    opened.__dict__["digest"] = meta["digest"]
+    opened.__dict__.update(known)
+    if expected is not None and opened.full_digest != expected:
+        raise DataError("holds another data set than a moment ago", folder, "write each data set to its own folder")
     return opened

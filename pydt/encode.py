@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
 
 from pydt.errors import DataError, PydtError
 from pydt.files import digest
+from pydt.index import open_regular
 
 Columns = dict[str, tuple[np.ndarray, tuple[str, ...]]]
 
@@ -197,11 +200,31 @@ def _plain(value: Any, what: str, position: int) -> bool | int | float | str | N
 
 
 def open_npy(path: str | os.PathLike[str]) -> np.ndarray:
-    """The `.npy` file as a read-only memory map."""
+    """The `.npy` file as a read-only memory map.
+
+    Raises:
+        DataError: it is no regular file or no `.npy`, or its header promises more than the file holds.
+    """
+    mend = "write it with numpy.save"
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot be mapped as .npy ({error})", str(path), "write it with numpy.save") from error
+        descriptor = open_regular(path)
+        with open(descriptor, "rb") as file:
+            version = np.lib.format.read_magic(file)
+            if version not in ((1, 0), (2, 0)):
+                raise ValueError(f"version {version}")
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, fortran, dtype = read(file, max_header_size=10_000)
+            # In Python's whole numbers: numpy's own product of the sides may wrap around to a small one.
+            size = os.fstat(file.fileno()).st_size - file.tell()
+            if dtype.hasobject or any(side < 0 for side in shape) or math.prod(shape) * dtype.itemsize > size:
+                raise ValueError(f"shape {shape}, dtype {dtype} in {size} bytes")
+            if 0 in shape:
+                return np.empty(shape, dtype)
+            return np.memmap(os.fspath(path), dtype, "r", file.tell(), shape, "F" if fortran else "C")
+    except DataError as error:
+        raise DataError(f"cannot be mapped as .npy: it {error.what}", error.where, mend) from error
+    except (OSError, ValueError, TypeError, EOFError, OverflowError, RecursionError, SyntaxError, TokenError) as error:
+        raise DataError(f"cannot be mapped as .npy ({error})", str(path), mend) from error
 
 
 def npy_path(images: np.ndarray) -> str | None:
@@ -217,8 +240,8 @@ def npy_path(images: np.ndarray) -> str | None:
     path = os.path.abspath(str(base.filename))
     try:
         # A map made by hand may start anywhere in the file: what counts is what another process would open.
-        file: Any = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError):
+        file: Any = open_npy(path)
+    except DataError:
         return None
     same = (
         base.mode in ("r", "r+")
@@ -244,17 +267,6 @@ def array_digest(images: np.ndarray, positions: np.ndarray) -> str:
     step = max(1, (8 << 20) // max(1, int(np.prod(images.shape[1:]))))
     slices: Iterable[np.ndarray] = (images[positions[i : i + step]] for i in range(0, len(positions), step))
     return digest(list(images.shape[1:]), *(digest(piece) for piece in slices))
-
-
-def file_digest(path: str) -> str:
-    """SHA-256 of a file's bytes."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(
-            f"cannot be read ({error.strerror})", path, "restore the file, or index the folder again"
-        ) from error
 
 
 def hash_order(keys: Sequence[str], salt: str) -> np.ndarray:

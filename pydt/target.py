@@ -34,7 +34,7 @@ class Target:
         train: the labelled examples from which few-shot draws and validation come.
         test: a test set of its own, split into the score and the report half; without one, `train` is split four ways.
             It must share no example with `train`: raw images are compared up to 200,000 images and 4 GiB, encoded ones
-            by path.
+            by the bytes of their files.
         metric: "top-1" (every example counts the same) or "mean per class" (every class does).
         pool, validation: how many examples of `train` go there; by default 2/9 and 1/9 of it, or with a test set all
             but 1/9, and 1/9.
@@ -178,9 +178,12 @@ def _refuse_shared(train: Dataset, test: Dataset) -> None:
 
 
 def _identities(dataset: Dataset, other: Dataset) -> list[bytes]:
-    """What tells each image from all others: a hash of its pixels, or its path; nothing where that would take long."""
+    """What tells each image from all others: a hash of its pixels, or of its file; nothing where that would take
+    long.
+    """
     if dataset.images is None:
-        return [os.fsencode(os.path.realpath((dataset.paths or ())[p])) for p in dataset.positions]
+        assert dataset.records is not None
+        return [sha.tobytes() for sha in dataset.records.sha]
     count = len(dataset) + len(other)
     if count > _COMPARE_IMAGES or count * int(np.prod(dataset.images.shape[1:])) > _COMPARE_BYTES:
         return []

@@ -72,7 +72,7 @@ CASES: dict[str, tuple[Callable[[], object], str, str]] = {
     "unknown unit column": (lambda: dataset().units("sight"), "no unit column 'sight'", "choose one of: class, example"),
     "sample larger than the data": (lambda: dataset().sample(7), "7 of 6", "1 to 6"),
     "no such folder": (lambda: Dataset.from_folder("/nowhere/at/all"), "/nowhere/at/all", "sub-folder"),
-    "no data set in the folder": (lambda: Dataset.open("/nowhere/at/all"), "index.safetensors", r"Dataset\.save"),
+    "no data set in the folder": (lambda: Dataset.open("/nowhere/at/all"), r"index\.pydt", r"Dataset\.save"),
     "no such .npy": (lambda: Dataset.from_arrays("/nowhere/x.npy", LABELS), "/nowhere/x.npy", r"numpy\.save"),
     "concat of two shapes": (
         lambda: Dataset.concat([dataset(), Dataset.from_arrays(np.zeros((2, 5, 4), np.uint8), [0, 1], name="b")]),

@@ -15,8 +15,11 @@ ROOT = Path(pydt.__file__).parent
 ORDER = [
     "errors",
     "files",
+    "index",
     "encode",
     "seeds",
+    "sources",
+    "saved",
     "data",
     "target",
     "glyphs",

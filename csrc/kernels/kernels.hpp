@@ -69,6 +69,8 @@ struct Kernels {
     void (*moment_block)(const Matrix& outputs, const Rows& rows, std::int64_t first, std::int64_t count,
                          const double* shift, std::int64_t col0, std::int64_t cols, double* sums, double* squares);
     void (*add)(double* into, const double* from, std::int64_t count);
+    // CRC32C of the bytes after those that led to `state`, which starts as, and ends before, an inversion.
+    std::uint32_t (*crc32c)(std::uint32_t state, const std::uint8_t* data, std::int64_t size);
 };
 
 extern const Kernels kernels_scalar;

@@ -14,11 +14,12 @@ namespace images {
 #include "augment.inl"
 #include "resize.inl"
 }  // namespace images
+#include "crc.inl"
 #include "moments.inl"
 }  // namespace
 
 extern const Kernels PYDT_KERNELS;
 const Kernels PYDT_KERNELS = {PYDT_ISA_NAME, images::shift_image, images::resize_image, gram_tile, sum_tile,
-                              moment_block,  add};
+                              moment_block,  add,                 crc32c};
 
 }  // namespace pydt

@@ -1,0 +1,250 @@
+"""What a folder with an index holds: from a data set to the index's sections, and back with every doubt raised.
+
+The index says what the bytes were. When a folder is opened, the bytes are compared with that where it is cheap or
+where there is reason to: see `Dataset.open`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pydt import _core, sources
+from pydt.encode import file_stamp, npy_path, open_npy
+from pydt.errors import DataError
+from pydt.index import FILE, MEND, OLD_FILE, Records, Sections, Texts, read_index, read_old, records_of, repeated
+
+if TYPE_CHECKING:
+    from pydt.data import Dataset
+
+# Images that pydt wrote itself are read and compared with their checksums at the first open, up to this many bytes.
+_VERIFY_LIMIT = 1 << 30
+# What this process has compared already: (place, its size, its time of change, digest of all that the index says).
+_verified: set[tuple[str, int, int, str]] = set()
+# Stamp of image files, which have one each.
+_MANY = (0, 0)
+
+
+def threads() -> int:
+    """Threads for reading and checking: those this process may use, at most 8."""
+    return max(1, min(8, len(os.sched_getaffinity(0))))
+
+
+def index_of(root: Path) -> Path | None:
+    """The index in a folder: of the present version, else of the one before."""
+    return next((root / name for name in (FILE, OLD_FILE) if os.path.lexists(root / name)), None)
+
+
+def sections_of(dataset: Dataset, root: Path) -> dict[str, np.ndarray | Sequence[str]]:
+    """What the index of a data set says, for a folder `root`."""
+    sections: dict[str, np.ndarray | Sequence[str]] = {
+        "name": [dataset.name],
+        "digests": [dataset.digest, dataset.full_digest],
+        "classes": dataset.classes,
+        "labels": dataset.labels,
+    }
+    if dataset.images is not None:
+        mapped = npy_path(dataset.images) or "images.npy"
+        sections["images"] = [mapped]
+        sections["stamp"] = np.array(file_stamp(root / mapped), np.int64)
+        sections["positions"] = dataset.positions
+        sections["crc"] = _core.crc_records(dataset.images, dataset.positions, threads())
+    else:
+        assert dataset.paths is not None
+        assert dataset.records is not None
+        paths = [dataset.paths[p] for p in dataset.positions.tolist()]
+        here = f"{root.resolve()}/"
+        if not all(path == here + key for path, key in zip(paths, dataset.all_keys(), strict=True)):
+            sections["paths"] = paths  # else they are the keys below the index's folder, and move with it
+        for name in Records.__dataclass_fields__:
+            sections[name] = getattr(dataset.records, name)
+    if dataset.keys is not None:
+        sections["keys"] = dataset.keys
+    if dataset.captions is not None:
+        sections["captions"] = dataset.captions
+    sections["columns"] = list(dataset.columns)
+    for i, (codes, names) in enumerate(dataset.columns.values()):
+        sections[f"column {i}"], sections[f"names {i}"] = codes, names
+    sections["left out"], sections["reasons"] = list(dataset.left_out), list(dataset.left_out.values())
+    return sections
+
+
+def fields_of(folder: str, seen: tuple[int, int] | None) -> tuple[dict[str, Any], dict[str, Any], str | None]:
+    """What a folder with an index holds.
+
+    Args:
+        seen: the stamp of images that another process has compared already.
+
+    Returns:
+        the fields of the `Dataset`; what is known of it besides ("stamp", "digest", "full_digest"); and, for an index
+        of version 2, the `full_digest` that it must turn out to have.
+
+    Raises:
+        DataError: see `Dataset.open`.
+    """
+    root = Path(folder)
+    index = index_of(root)
+    if index is None:
+        raise DataError(f"no data set here ({FILE} is missing)", str(root), "write one with Dataset.save(folder)")
+    mend = f"delete {root} and write it again with Dataset.save; a run or the sample does so by itself"
+    sections = read_old(index) if index.name == OLD_FILE else read_index(index)
+    try:
+        fields = _fields(sections, root)
+        (short, full), (name,) = sections["digests"], sections["name"]
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"damaged index ({error!r})", str(index), MEND) from error
+    faults = _faults(fields, sections)
+    if faults:
+        raise DataError(f"its parts do not fit together: {faults}", str(index), mend)
+    known: dict[str, Any] = {"stamp": _MANY}
+    if index.name == FILE:
+        known |= {"digest": short, "full_digest": full}
+    if fields["images"] is not None:
+        file = root / sections["images"][0]
+        known["stamp"] = file_stamp(file)
+        _compare_images(fields, sections, root.resolve() / file, known["stamp"], seen, mend)
+    elif index.name == FILE and seen is None:
+        _compare_files(fields, str(index), full)
+    elif index.name == OLD_FILE:
+        fields["records"] = _read_all(fields["paths"], fields["positions"])
+    old = index.name == OLD_FILE and fields["images"] is not None and seen is None
+    return {**fields, "name": name, "folder": str(root.resolve())}, known, full if old else None
+
+
+def _read_all(paths: Sequence[str], positions: np.ndarray) -> Records:
+    """Records of files of which nothing is known yet."""
+    bad: sources.Bad = {}
+    chosen = [paths[p] for p in positions.tolist()]
+    records = sources.read_records("", chosen, *sources.stamps("", chosen), None, bad)
+    sources.refuse(bad, "", "raise")
+    return records
+
+
+def _fields(sections: Sections, root: Path) -> dict[str, Any]:
+    """The sections as fields, their types and lengths unchecked but for what the index's own checks guarantee."""
+    images, paths, records, keys = None, None, None, sections.get("keys")
+    labels = _integers(sections, "labels")
+    if "images" in sections:
+        images = open_npy(root / sections["images"][0])
+        images = images[..., np.newaxis] if images.ndim == 3 else images
+        if images.dtype != np.uint8 or images.ndim != 4:
+            raise DataError(
+                f"images of dtype {images.dtype}, shape {images.shape}, not uint8 of 3 or 4 dimensions",
+                str(root / sections["images"][0]),
+                "restore the file, or index it again",
+            )
+    else:
+        paths = sections.get("paths")
+        if paths is None and isinstance(keys, Texts):
+            paths = Texts(keys.ends, keys.data, f"{root.resolve()}/")
+        if not isinstance(paths, Texts):
+            raise ValueError("it knows no images and no files")
+        records = records_of(sections)
+    names = tuple(sections["columns"])
+    return {
+        "images": images,
+        "paths": paths,
+        "positions": _integers(sections, "positions") if "positions" in sections else np.arange(len(labels)),
+        "labels": labels,
+        "classes": tuple(sections["classes"]),
+        "columns": {
+            name: (_integers(sections, f"column {i}"), tuple(sections[f"names {i}"])) for i, name in enumerate(names)
+        },
+        "captions": sections.get("captions"),
+        "keys": keys,
+        "records": records,
+        "left_out": dict(zip(sections.get("left out", ()), sections.get("reasons", ()), strict=True)),
+    }
+
+
+def _integers(sections: Sections, name: str) -> np.ndarray:
+    found = sections[name]
+    if not isinstance(found, np.ndarray) or found.dtype != np.int64:
+        raise ValueError(f"{name} are no whole numbers")
+    return found
+
+
+def _faults(fields: dict[str, Any], sections: Sections) -> str | None:
+    """What of the fields does not fit together."""
+    n, positions, labels, records = len(fields["labels"]), fields["positions"], fields["labels"], fields["records"]
+    stored = len(fields["paths"] if fields["images"] is None else fields["images"])
+    lengths = {"positions": len(positions)}
+    lengths |= {name: len(fields[name]) for name in ("captions", "keys") if fields[name] is not None}
+    lengths |= {f"column {name!r}": len(codes) for name, (codes, _) in fields["columns"].items()}
+    if records is not None:
+        lengths |= {name: len(getattr(records, name)) for name in Records.__dataclass_fields__}
+    if fields["images"] is not None and "crc" in sections:
+        lengths["crc"] = len(sections["crc"])
+    wrong = next((name for name, length in lengths.items() if length != n), None)
+    if not n:
+        return "there is no example"
+    if wrong is not None:
+        return f"{lengths[wrong]} of {wrong} for {n} labels"
+    if not 0 <= labels.min() <= labels.max() < len(fields["classes"]):
+        return f"labels from {labels.min()} to {labels.max()} for {len(fields['classes'])} classes"
+    if not 0 <= positions.min() <= positions.max() < stored:
+        return f"positions from {positions.min()} to {positions.max()} for {stored} images"
+    for name, (codes, names) in fields["columns"].items():
+        if not -1 <= codes.min() <= codes.max() < len(names):
+            return f"column {name!r} from {codes.min()} to {codes.max()} for {len(names)} units"
+    if (np.diff(positions) <= 0).any() and np.bincount(positions).max() > 1:
+        return f"image {np.bincount(positions).argmax()} is there twice"
+    for name in ("keys", "classes"):
+        if fields[name] is not None and (twice := repeated(fields[name])) is not None:
+            return f"{twice!r} is twice among the {name}"
+    return None
+
+
+def _compare_images(
+    fields: dict[str, Any],
+    sections: Sections,
+    file: Path,
+    stamp: tuple[int, int],
+    seen: tuple[int, int] | None,
+    mend: str,
+) -> None:
+    """Compare mapped images with the checksum of each, where there is reason to."""
+    own = sections["images"][0] == "images.npy"
+    compared = (str(file), *stamp, sections["digests"][1])
+    trusted = seen is not None and stamp == tuple(seen)
+    if seen is None and stamp == tuple(np.asarray(sections["stamp"]).tolist()):
+        trusted = not (own and stamp[0] <= _VERIFY_LIMIT)
+    if not trusted and compared not in _verified and "crc" in sections:
+        found = _core.crc_records(fields["images"], np.ascontiguousarray(fields["positions"]), threads())
+        wrong = np.flatnonzero(found != sections["crc"])
+        if len(wrong):
+            position = fields["positions"][wrong[0]]
+            raise DataError(
+                "its pixels are not those that were indexed (damaged or changed): "
+                f"{len(wrong)} of {len(found)} images, the first is number {position}",
+                str(file),
+                mend if own else "restore the file, or index it again: Dataset.from_arrays(path, labels).save(folder)",
+            )
+    _verified.add(compared)
+
+
+def _compare_files(fields: dict[str, Any], index: str, full: str) -> None:
+    """Look at size and time of every image file once a process, and read those that have changed since."""
+    if (index, *_MANY, full) in _verified:
+        return
+    records, paths = fields["records"], fields["paths"]
+    lengths, times = sources.stamps("", paths)
+    moved = np.flatnonzero((records.length != lengths) | (records.time != times))
+    bad: sources.Bad = {}
+    names = [paths[i] for i in moved.tolist()]
+    now = sources.read_records("", names, [lengths[i] for i in moved], [times[i] for i in moved], None, bad)
+    changed = (now.sha != records.sha[moved]).any(axis=1)
+    wrong = [f"{name}: {bad.get(name, 'has changed')}" for name, is_new in zip(names, changed, strict=True) if is_new]
+    if wrong:
+        more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise DataError(
+            f"{len(wrong)} of {len(records.length)} image files are not those that were indexed: "
+            f"{'; '.join(wrong[:5])}{more}",
+            index,
+            "restore them, or index the folder again: Dataset.from_folder(path) reads only what has changed",
+        )
+    _verified.add((index, *_MANY, full))

@@ -1,0 +1,76 @@
+// Feeds any bytes to what parses the index file, and to what looks at image files (tests/fuzz/run builds and runs it).
+//
+// Built with FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION, so that checksums do not stop the fuzzer at the door. What must
+// hold: no sanitizer complains, nothing but an ArgumentError is thrown, and what is accepted tiles the file.
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+#include "../../csrc/pydt.hpp"
+
+namespace {
+
+void must(bool holds) {
+    if (!holds) std::abort();
+}
+
+void check_section(const std::uint8_t* data, const pydt::Section& section) {
+    must(section.offset % 64 == 0 && section.count >= 0);
+    if (section.kind != pydt::Kind::texts) return;
+    std::vector<std::int64_t> ends(static_cast<std::size_t>(section.count) + 1);
+    const auto table = static_cast<std::int64_t>(8 * ends.size());
+    must(table <= section.bytes);
+    std::memcpy(ends.data(), data + section.offset, static_cast<std::size_t>(table));
+    must(ends.front() == 0 && ends.back() == section.bytes - table && std::is_sorted(ends.begin(), ends.end()));
+    const std::int64_t twice =
+        pydt::repeated_text({ends.data(), section.count, data + section.offset + table, section.bytes - table});
+    must(twice >= -1 && twice < section.count);
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t length) {
+    const auto size = static_cast<std::int64_t>(length);
+    pydt::image_fault(data, size);
+    try {
+        std::int64_t end = 0;
+        for (const pydt::Section& section : pydt::read_index(data, size)) {
+            must(section.offset >= end && section.bytes <= size - section.offset);
+            end = section.offset + section.bytes;
+            check_section(data, section);
+        }
+        must(end == size || end == 0);
+    } catch (const pydt::ArgumentError&) {
+        // refused, as most bytes are
+    }
+    return 0;
+}
+
+#ifdef PYDT_REPLAY
+// Without a fuzzer: every file named, and 20,000 copies of each with a few bytes changed or the end cut off.
+#include <fstream>
+#include <iterator>
+
+int main(int count, char** names) {
+    std::uint64_t state = 1;
+    const auto random = [&state](std::size_t below) {
+        state = state * 6364136223846793005 + 1442695040888963407;
+        return static_cast<std::size_t>(state >> 33) % below;
+    };
+    for (int i = 1; i < count; ++i) {
+        std::ifstream file(names[i], std::ios::binary);
+        const std::vector<std::uint8_t> seed{std::istreambuf_iterator<char>(file), {}};
+        LLVMFuzzerTestOneInput(seed.data(), seed.size());
+        for (int round = 0; round < 20000 && !seed.empty(); ++round) {
+            std::vector<std::uint8_t> changed(seed.begin(), seed.end());
+            for (std::size_t k = random(4) + 1; k > 0; --k) {
+                const std::uint8_t extremes[] = {0, 1, 0x7F, 0x80, 0xFF, static_cast<std::uint8_t>(random(256))};
+                changed[random(changed.size())] = extremes[random(6)];
+            }
+            if (round % 4 == 0) changed.resize(random(changed.size()) + 1);
+            changed.shrink_to_fit();
+            LLVMFuzzerTestOneInput(changed.data(), changed.size());
+        }
+    }
+}
+#endif

@@ -1,0 +1,58 @@
+"""Writes the fuzzer's seed corpus: a few index files and the beginnings of image files.
+
+    python tests/fuzz/seeds.py FOLDER
+
+Only the standard library: checksums are left 0, which the fuzzer's build does not look at.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from pathlib import Path
+
+Section = tuple[bytes, int, int, bytes]
+
+
+def texts(*values: str) -> tuple[int, bytes]:
+    """Count and payload of a section of texts."""
+    encoded = [value.encode() for value in values]
+    ends = [sum(map(len, encoded[:i])) for i in range(len(encoded) + 1)]
+    return len(encoded), struct.pack(f"<{len(ends)}q", *ends) + b"".join(encoded)
+
+
+def index(*sections: Section) -> bytes:
+    """An index file of (name, kind, count, payload)."""
+    table, payloads, end = b"", b"", 64 + 64 * len(sections)
+    for name, kind, count, payload in sections:
+        table += struct.pack("<40sIIqq", name, kind, 0, count, len(payload))
+        payloads += bytes(-end % 64) + payload
+        end += -end % 64 + len(payload)
+    return struct.pack("<8sIIQII32x", b"\x89PYDT\r\n\x1a", 3, len(sections), end, 0, 0) + table + payloads
+
+
+def main(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    labels = (b"labels", 3, 3, struct.pack("<3q", 0, 1, 1))
+    seeds = {
+        "none": index(),
+        "one": index(labels),
+        "texts": index((b"classes", 4, *texts("cat", "", "Häuser", "\U0001f600")), labels),
+        "all": index(
+            (b"sha", 1, 32, bytes(range(32))),
+            (b"crc", 2, 2, bytes(8)),
+            labels,
+            (b"keys", 4, *texts("a/1", "a/2", "a/1")),
+        ),
+        "empty": index((b"columns", 4, *texts()), (b"crc", 2, 0, b"")),
+        "jpeg": b"\xff\xd8\xff\xe0\x00\x10JFIF\xff\xd9",
+        "png": b"\x89PNG\r\n\x1a\n\x00\x00\x00\x00IEND\xaeB`\x82",
+        "webp": b"RIFF\x04\x00\x00\x00WEBP",
+        "pnm": b"P6 1 1 255 abc",
+    }
+    for name, data in seeds.items():
+        (folder / name).write_bytes(data)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
