@@ -200,7 +200,8 @@ def counterfactual(
         )
     values = np.asarray(overall(store, plan, task, output).unbiased)
     rows = _rows(values, _images(plan), sizes, [repeats] + [other_repeats] * (len(sizes) - 1), seed)
-    fresh = replace(task, seed=seed31("counterfactual draws", task.digest), name=f"{task.name}, other draws")
+    # From the task's seed and not from its digest, which changes with the version of what it describes.
+    fresh = replace(task, seed=seed31("counterfactual draws", task.seed), name=f"{task.name}, other draws")
     done = run_rows(
         plan.source, plan.by, plan.recipe, (fresh,), rows, store.folder, executor, workers=workers, progress=progress
     )
