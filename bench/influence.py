@@ -282,7 +282,7 @@ def lasso(repeats: int) -> list[Case]:
             try:
                 path(split, few, [1] * len(few))
             except ImportError as error:
-                print(f"{peer}: left out, {error} (pip install 'pydt[bench]')")
+                print(f"{peer}: left out, {error}: see README.md")
                 continue
             peers.append(("early stop", peer, lambda path=path, split=split, few=few, c=chosen: path(split, few, c)))
         for how, peer, call in peers:
