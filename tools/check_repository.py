@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST = 600
-CODE = {".py", ".cpp", ".hpp", ".cu", ".cuh"}
+CODE = {".py", ".cpp", ".hpp", ".inl", ".cu", ".cuh"}
 # Absolute paths of a home or working folder, and addresses of a private package index.
 FOREIGN = re.compile(
     r"(?<![\w.])/(?:home|root|Users|work)/[\w.]|https?://[\w.-]*(?:pypi|index)[\w.-]*\.(?:local|internal)"
@@ -42,9 +42,9 @@ def main() -> int:
         if path.suffix == ".md":
             links = re.findall(r"\]\(([^)#:]+)\)|`((?:bench|docs|tools|tests|csrc|pydt)/[\w./]+)`", text)
             faults += [
-                f"{name}: {link!r} is not there"
-                for link in (a or b for a, b in links)
-                if not (path.parent / link).exists()
+                f"{name}: {link or code!r} is not there"
+                for link, code in links
+                if not (path.parent / link if link else ROOT / code).exists()
             ]
         faults += [
             f"{name}:{i}: {found[0]!r} belongs to one machine"
