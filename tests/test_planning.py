@@ -16,12 +16,13 @@ from scipy import stats
 from test_report import GROUPS, Stub
 
 from pydt import Design, Store, compare_alphas, design, influences, models_for_stderr, plan_models
+from pydt.alphas import _compare, pilot_of, r2_interval
 from pydt.counterfactual import mean_output, overall
 from pydt.data import Dataset
 from pydt.ensemble import Plan, run
 from pydt.errors import ConfigError, EstimateError, StoreError
 from pydt.estimate import best_method
-from pydt.planning import ModelPlan, Wish, _compare, _Law, _power, pilot_of, plan_fit, r2_interval
+from pydt.planning import ModelPlan, Wish, _Law, _power, plan_fit
 from pydt.target import Target
 from pydt.train import Recipe
 from pydt.transfer import Task
