@@ -27,10 +27,12 @@ _PUBLIC = {
     "compare_alphas": "alphas",
     "counterfactual": "counterfactual",
     "influences": "estimate",
+    "lds": "score",
     "models_for_effect": "planning",
     "models_for_stderr": "planning",
     "plan_models": "planning",
     "prediction_test": "verdict",
+    "repeat_rows": "score",
     "report": "report",
     "run": "ensemble",
 }

@@ -45,6 +45,7 @@ ORDER = [
     "estimate",
     "verdict",
     "stopping",
+    "score",
     "workers",
     "ensemble",
     "counterfactual",
