@@ -132,6 +132,32 @@ def report(
 
 
 @app.command()
+def pack(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="One sub-folder of image files per class.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that does not exist yet.")],
+    size: Annotated[int, typer.Option(min=1, help="Side of the images in pixels.")],
+    exif: Annotated[bool, typer.Option(help="Turn images as their EXIF orientation says.")] = False,
+    bad: Annotated[str, typer.Option(help="Files that are no image: raise, or skip and list them.")] = "raise",
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads; default one per core.")] = None,
+) -> None:
+    """Decode a folder of images once, into one array of one size that `Dataset.open(OUT)` opens.
+
+    Stopped at any moment, the same command continues.
+    """
+    from pydt.pack import pack as pack_folder
+
+    try:
+        packed = pack_folder(folder, out, size, exif=exif, bad=bad, workers=workers)
+    except KeyboardInterrupt:
+        typer.echo("pydt: stopped; what is packed stays, and the same command continues", err=True)
+        raise typer.Exit(130) from None
+    for key, reason in packed.left_out.items():
+        typer.echo(f"left out {key}: {reason}", err=True)
+    megabytes = 0 if packed.images is None else packed.images.nbytes / 1e6
+    typer.echo(f"{len(packed):,} images of {len(packed.classes)} classes at {size} x {size}: {out}, {megabytes:.1f} MB")
+
+
+@app.command()
 def doctor() -> None:
     """Check this installation: the core against an oracle, instruction set, threads, CUDA, DALI and the disk's sync."""
     from pydt.doctor import checks

@@ -55,6 +55,7 @@ ORDER = [
     "words",
     "render",
     "report",
+    "pack",
     "doctor",
     "cli",
 ]
