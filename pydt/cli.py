@@ -158,6 +158,26 @@ def pack(
 
 
 @app.command()
+def inspect(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder of images, a saved data set, or a .npy file.")],
+    sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet to this PNG file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything that was found as JSON.")] = False,
+) -> None:
+    """Show classes, sizes, units, exact duplicates and broken images of a data set; every image file is decoded."""
+    import json
+
+    from pydt import inspect as look
+
+    dataset = look.load(path)
+    found = look.inspect(dataset)
+    for text in [json.dumps(found, indent=1)] if as_json else look.lines(found):
+        typer.echo(text)
+    if sheet is not None:
+        look.contact_sheet(dataset, sheet)
+        typer.echo(f"contact sheet: {sheet}", err=as_json)
+
+
+@app.command()
 def doctor() -> None:
     """Check this installation: the core against an oracle, instruction set, threads, CUDA, DALI and the disk's sync."""
     from pydt.doctor import checks

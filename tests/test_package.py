@@ -56,6 +56,7 @@ ORDER = [
     "render",
     "report",
     "pack",
+    "inspect",
     "doctor",
     "cli",
 ]

@@ -1,0 +1,154 @@
+"""What `pydt inspect` and `pydt pack` say of a data set, and the picture they draw."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from pydt import cli
+from pydt import inspect as look
+from pydt.data import Dataset
+from pydt.errors import DataError
+from pydt.pack import decode
+
+
+def solid(path: Path, colour: tuple[int, int, int], size: tuple[int, int] = (30, 40)) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Classes of 1, 2 and 14; one image three times, in two classes; one file that only a decoder finds fault with, one
+    that is no image."""
+    root = tmp_path / "things"
+    for i in range(14):
+        solid(root / "many" / f"{i:02d}.png", (10 * i, 200, 0), (30 + i, 40))
+    solid(root / "a few" / "x.png", (1, 2, 3))
+    solid(root / "a few" / "y.png", (255, 0, 255))
+    shutil.copy(root / "many" / "03.png", root / "many" / "03 again.png")
+    (root / "one").mkdir()
+    shutil.copy(root / "many" / "03.png", root / "one" / "03.png")
+    data = bytearray((root / "many" / "05.png").read_bytes())
+    data[45:60] = bytes(15)
+    (root / "many" / "05.png").write_bytes(data)
+    (root / "many" / "text.jpg").write_text("not an image")
+    return root
+
+
+def test_a_folder_of_files(folder: Path) -> None:
+    dataset = look.load(folder)
+    found = look.inspect(dataset)
+    assert found["kind"] == "files"
+    assert found["images"] == 18
+    assert found["bytes"] == sum(p.stat().st_size for p in folder.rglob("*.png"))
+    assert found["classes"] == {"a few": 2, "many": 15, "one": 1}
+    assert found["modes"] == {"RGB": 17}
+    assert found["height"] == [40, 40.0, 40]
+    assert found["width"][::2] == [30, 43]
+    assert found["duplicates"] == [["many/03 again.png", "many/03.png", "one/03.png"]]
+    assert found["duplicates across classes"] == 1
+    assert set(found["broken"]) == {"many/05.png", "many/text.jpg"}
+    assert found["broken"]["many/05.png"].startswith("cannot be decoded")
+    assert found["digest"] == dataset.digest
+
+
+def test_arrays_with_units(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (9, 5, 7, 3), np.uint8)
+    images[4] = images[1]
+    images[8] = images[1]
+    images[6] = images[0]
+    site = ["x", "y", None, "y", "y", "x", None, "y", "y"]
+    Dataset.from_arrays(images, list("aabbbaaaa"), columns={"site": site}).save(tmp_path / "saved")
+    found = look.inspect(look.load(tmp_path / "saved"))
+    assert found["kind"] == "array"
+    assert found["bytes"] == images.nbytes
+    assert (found["height"], found["width"], found["modes"]) == ([5, 5.0, 5], [7, 7.0, 7], {"RGB": 9})
+    assert found["units"] == {"site": {"x": 2, "y": 5}}
+    assert found["in no unit"] == {"site": 2}
+    assert found["duplicates"] == [["0", "6"], ["1", "4", "8"]]
+    assert found["duplicates across classes"] == 1
+    assert found["broken"] == {}
+    np.save(tmp_path / "bare.npy", images)
+    bare = look.inspect(look.load(tmp_path / "bare.npy"))
+    assert bare["classes"] == {"all": 9}
+    assert bare["duplicates"] == found["duplicates"]
+    with pytest.raises(DataError, match="no such folder"):
+        look.load(tmp_path / "nothing")
+
+
+def test_equal_checksums_are_not_taken_for_equal_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pydt import _core
+
+    monkeypatch.setattr(_core, "crc_records", lambda images, positions, threads: np.zeros(len(positions), np.uint32))
+    images = np.arange(5, dtype=np.uint8).reshape(5, 1, 1)
+    images[3] = images[1]
+    assert look.inspect(Dataset.from_arrays(images, [0] * 5))["duplicates"] == [["1", "3"]]
+
+
+def test_the_contact_sheet(folder: Path, tmp_path: Path) -> None:
+    dataset = look.load(folder)
+    look.contact_sheet(dataset, tmp_path / "sheet.png")
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB"))
+    assert sheet.shape == (3 * 68 + 16, 180 + 10 * 68 + 8, 3)
+    tiles = sheet[8:, 180:]
+    for column, name in ((0, "x"), (1, "y")):
+        data = (folder / "a few" / f"{name}.png").read_bytes()
+        assert np.array_equal(tiles[:64, 68 * column : 68 * column + 64], decode(data, 64, False))
+    assert (tiles[:64, 136:] == 255).all(), "a class of two has no third"
+    # Of fifteen, every one and a half: the broken one (place 6) is the fifth shown.
+    shown = [dataset.all_keys()[2 + i * 15 // 10] for i in range(10)]
+    assert shown[4] == "many/05.png"
+    assert tuple(tiles[68 + 8, 4 * 68 + 8]) == (255, 228, 225)
+    for column in (0, 1, 2, 3, 5, 9):
+        expected = decode((folder / shown[column]).read_bytes(), 64, False)
+        assert np.array_equal(tiles[68 : 68 + 64, 68 * column : 68 * column + 64], expected)
+    assert (sheet[:, :180] < 100).any(axis=(1, 2)).sum() > 20, "names are written"
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (28, 28), (5, 200), (100, 90)])
+def test_sheets_of_arrays(tmp_path: Path, channels: int, height: int, width: int) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (66, height, width, channels), np.uint8)
+    look.contact_sheet(Dataset.from_arrays(images, np.arange(66)), tmp_path / "sheet.png")
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    assert sheet.shape[:2] == (20 * 68 + 32, 3 * 868)
+    if (height, width) == (28, 28) and channels == 3:
+        enlarged = np.asarray(Image.fromarray(images[0]).resize((64, 64), Image.Resampling.NEAREST))
+        assert np.array_equal(sheet[8:72, 180:244], enlarged)
+
+
+def test_the_commands(folder: Path, tmp_path: Path) -> None:
+    run = CliRunner()
+    done = run.invoke(cli.app, ["inspect", str(folder), "--sheet", str(tmp_path / "s.png")])
+    assert done.exit_code == 0, done.output
+    assert "18 image files" in done.stdout
+    assert "3 classes, from the smallest to the largest: one (1), a few (2), many (15)" in done.stdout
+    assert "many/03 again.png = many/03.png = one/03.png" in done.stdout
+    assert "many/text.jpg: is no JPEG" in done.stdout
+    assert (tmp_path / "s.png").is_file()
+    plain = run.invoke(cli.app, ["inspect", str(folder), "--json"])
+    assert json.loads(plain.stdout) == json.loads(json.dumps(look.inspect(look.load(folder))))
+    out = tmp_path / "packed"
+    refused = run.invoke(cli.app, ["pack", str(folder), str(out), "--size", "16"])
+    assert isinstance(refused.exception, DataError)
+    done = run.invoke(cli.app, ["pack", str(folder), str(out), "--size", "16", "--bad", "skip", "--workers", "2"])
+    assert done.exit_code == 0, done.output
+    assert "17 images of 3 classes at 16 x 16" in done.stdout
+    assert "left out many/text.jpg: is no JPEG" in done.stderr
+    done = run.invoke(cli.app, ["inspect", str(out)])
+    assert "17 images in an array" in done.stdout
+    assert "broken images: 2" in done.stdout
+
+
+def test_long_lists_are_cut() -> None:
+    images = np.zeros((40, 1, 1), np.uint8)
+    text = look.lines(look.inspect(Dataset.from_arrays(images, np.arange(40) % 20)))
+    assert any("20 classes" in line and "..." in line for line in text)
+    assert any(line.endswith(" = ...") for line in text)
