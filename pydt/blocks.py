@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -205,6 +205,7 @@ class Node:
         return replace(self, shift=shift, total=self.total + rows * d, squares=squares, cross=cross)
 
 
+@lru_cache(maxsize=4)
 def frame_of(design: Design) -> Frame:
     """Everything about the sums of a design's rows that its masks decide.
 

@@ -191,6 +191,15 @@ def test_a_file_gives_the_same_bits(name: str, tmp_path: Path) -> None:
     assert not len(Accumulator.load(path).rows)
 
 
+def test_a_design_with_strata_comes_back_from_its_file(tmp_path: Path) -> None:
+    plan = design.random(12, 300, strata=np.repeat(["a", "b", "c"], 4))
+    accumulator = filled(plan, outputs_of(plan), np.arange(280))
+    first = bits(accumulator, tmp_path)
+    loaded = Accumulator.load(tmp_path / "file.safetensors")
+    assert loaded.design == plan
+    assert bits(loaded, tmp_path) == first
+
+
 def test_tiles_of_targets_are_columns_of_the_whole() -> None:
     plan = DESIGNS["foldover"]
     outputs = outputs_of(plan, 9)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from test_accumulate import DESIGNS, filled, outputs_of
@@ -12,6 +15,7 @@ from pydt.accumulate import Accumulator
 from pydt.errors import EstimateError
 from pydt.fit import Fit
 
+PAGE = Path(__file__).parent.parent / "docs" / "streaming.md"
 METHODS: list[tuple[str, dict[str, int]]] = [
     ("difference", {}),
     ("ols", {}),
@@ -153,3 +157,13 @@ def test_few_rows_are_refused_with_the_mend() -> None:
         pydt.influences(whole, method="ridge", cv=10)
     with pytest.raises(EstimateError, match="statistics bring their own"):
         pydt.influences(whole, outputs)
+
+
+@pytest.mark.skipif(not PAGE.is_file(), reason="the documentation is not here")
+def test_the_example_of_the_documentation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (script,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
+    exec(compile(script, PAGE.name, "exec"), {})
+    assert capsys.readouterr().out.split("\n")[:2] == re.findall(r"print\(.*?\)\s+# (.*)", script)
