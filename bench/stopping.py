@@ -14,8 +14,10 @@ is timed. Noise has variance 1 and is Gaussian, or the accuracy of a model on 25
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +54,7 @@ def noise(kind: str, rng: np.random.Generator, masks: np.ndarray) -> np.ndarray:
 def decided(kind: str, outputs: str, effects: np.ndarray, models: int, alpha: float, runs: int) -> np.ndarray:
     """Rows at which each group was decided, signed by the sign that it got; inf: never. (groups, runs)."""
     groups, found = len(effects), []
-    for seed in range(runs // EACH):
+    for seed in range(-(-runs // EACH)):
         made = draw(kind, groups, models, alpha, seed)
         masks, rng = np.asarray(made), np.random.default_rng([seed, groups, len(outputs)])
         y = masks @ effects[:, None] + noise(outputs, rng, masks)
@@ -79,8 +81,7 @@ def fixed(kind: str, effects: np.ndarray, alpha: float) -> int:
     raise ValueError("an effect too small")
 
 
-def sign_cases(runs: int) -> list[dict[str, Any]]:
-    cases = []
+def sign_cases(runs: int) -> Iterator[dict[str, Any]]:
     for groups, alpha, models in ((20, 0.4, 400), (62, 0.25, 620)):
         for kind in KINDS:
             share = 0.5 if kind == "foldover" else alpha
@@ -88,7 +89,7 @@ def sign_cases(runs: int) -> list[dict[str, Any]]:
                 when = decided(kind, outputs, np.zeros(groups), models, alpha, runs)
                 error = float(np.isfinite(when).any(0).mean())
                 case = {"rule": "sign 1", "design": kind, "groups": groups, "models": models, "outputs": outputs}
-                cases.append(case | {"effect": 0.0, "runs": runs, "error": error, "alpha": share})
+                yield case | {"effect": 0.0, "runs": runs, "error": error, "alpha": share}
             for size in (0.5, 1.0, 2.0):
                 effects = np.zeros(groups)
                 effects[:4] = size, -size, size, -size  # sum to zero: what masks of one size can say
@@ -98,19 +99,20 @@ def sign_cases(runs: int) -> list[dict[str, Any]]:
                 case = {"rule": "sign 4", "design": kind, "groups": groups, "models": models, "outputs": "accuracy"}
                 case |= {"effect": size, "runs": runs // 2, "error": float(wrong.mean()), "alpha": share}
                 case |= {"stopped": float(np.isfinite(rows).mean()), "fixed": fixed(kind, effects, share)}
-                quarter, half, most = (float(part) for part in np.quantile(rows, (0.1, 0.5, 0.9), method="higher"))
-                cases.append(case | {"rows_10": quarter, "rows_50": half, "rows_90": most})
-    return cases
+                early, half, late = (
+                    None if np.isinf(part) else float(part)  # more than the plan has
+                    for part in np.quantile(rows, (0.1, 0.5, 0.9), method="higher")
+                )
+                yield case | {"rows_10": early, "rows_50": half, "rows_90": late}
 
 
-def stderr_cases(runs: int) -> list[dict[str, Any]]:
-    cases = []
+def stderr_cases(runs: int) -> Iterator[dict[str, Any]]:
     for kind in KINDS:
         for outputs in ("gaussian", "accuracy"):
             held: list[float] = []
             rows_at: list[int] = []
             groups, alpha, models, least = 20, 0.4, 400, 20
-            for seed in range(runs // EACH):
+            for seed in range(-(-runs // EACH)):
                 made = draw(kind, groups, models, alpha, seed)
                 masks, rng = np.asarray(made), np.random.default_rng([seed, 7, len(outputs)])
                 effects = rng.standard_normal(groups)
@@ -129,22 +131,21 @@ def stderr_cases(runs: int) -> list[dict[str, Any]]:
                         break
             case = {"rule": "stderr < 0.25", "design": kind, "groups": groups, "models": models, "outputs": outputs}
             case |= {"runs": len(held), "coverage": float(np.mean(held)), "rows_50": float(np.median(rows_at))}
-            cases.append(case)
-    return cases
+            yield case
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--json", type=Path, help="where to write the cases")
-    parser.add_argument("--runs", type=int, default=2000, help="experiments a case")
+    parser.add_argument(
+        "--runs", type=int, default=2000, help="experiments a case (half of them with effects, a fifth for stderr)"
+    )
     given = parser.parse_args()
-    cases = sign_cases(given.runs) + stderr_cases(given.runs)
-    for case in cases:
-        print(
-            "  ".join(
-                f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}" for name, value in case.items()
-            )
-        )
+    cases = []
+    for case in itertools.chain(sign_cases(given.runs), stderr_cases(given.runs // 5)):
+        shown = {name: f"{value:g}" if isinstance(value, float) else value for name, value in case.items()}
+        print("  ".join(f"{name} {value}" for name, value in shown.items()), flush=True)
+        cases.append(case)
     if given.json:
         given.json.write_text(json.dumps(cases, indent=1) + "\n")
 

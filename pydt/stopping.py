@@ -40,10 +40,12 @@ E >= K / a, K the number of groups; the interval is the estimate +- stderr r, wi
                   may grow. From a fifth to ten times as many models it costs at most 7 % of the width.
     first look    with max(20, K / 2) degrees of freedom: fewer teach little, and central limits need some.
 
-Measured (`python bench/stopping.py`, docs/how-many-models.md).
-What lost: scores (mask - alpha) / (alpha (1 - alpha)) x (output - prediction from earlier rows), whose mean needs no
-linear truth and any number of groups: predictions from few rows leave most of the variance, so they stop later;
-alpha spending, which needs the length of the plan in advance.
+Measured (`bench/stopping.py`, docs/how-many-models.md): with nothing to find, 0.9 to 2.2 % of 2,000 experiments decided
+any group at a = 5 %, for three designs and three kinds of noise. Four effects as large as the noise among 62 groups end
+"sign 4" after 216 models (median; random masks, alpha 1/4), where a number fixed in advance needs 198 for 80 % power.
+What lost: alpha spending, which needs the length of the plan in advance; means of scores (mask - alpha) / (alpha (1 -
+alpha)) x (output - prediction from earlier rows), which ask for no linear truth and work with fewer models than groups,
+but have the information of t - K - K log(t / K) rows where OLS has that of t - K.
 """
 
 from __future__ import annotations
