@@ -183,23 +183,61 @@ py::array_t<std::uint64_t> codes(const py::object& packed, int64_t groups, const
     return out;
 }
 
+// What subset_sums and subset_sums_int16 share: the arguments, checked, and the result's memory.
+struct SumArguments {
+    SumArguments(const py::object& codes, const py::object& outputs, const py::object& shift, int thread_number,
+                 const py::object& which)
+        : words(dense<std::uint64_t>(codes, "codes", 2)),
+          values(array_of(outputs, "outputs", 2)),
+          matrix(matrix_of(values)),
+          index(rows_of(which)),
+          rows(view(index, matrix.rows)),
+          origin(vector<double>(shift, "shift", matrix.cols)),
+          groups(words.shape(1)),
+          threads(thread_count(thread_number)) {
+        const int64_t blocks = pydt::code_blocks(rows.count);
+        if (words.shape(0) != blocks)
+            throw ArgumentError("codes", "has " + std::to_string(words.shape(0)) + " rows; " +
+                                             std::to_string(rows.count) + " rows of outputs take " +
+                                             std::to_string(blocks));
+        sums = make<double>("outputs", groups, matrix.cols);
+    }
+
+    py::array words, values;
+    pydt::Matrix matrix;
+    std::optional<std::vector<int64_t>> index;
+    pydt::Rows rows;
+    py::array origin;
+    int64_t groups;
+    int threads;
+    py::array_t<double> sums;
+};
+
 py::array_t<double> subset_sums(const py::object& codes, const py::object& outputs, const py::object& shift,
                                 int threads, const py::object& rows) {
-    const py::array words = dense<std::uint64_t>(codes, "codes", 2), values = array_of(outputs, "outputs", 2);
-    const pydt::Matrix matrix = matrix_of(values);
-    const auto index = rows_of(rows);
-    const pydt::Rows which = view(index, matrix.rows);
-    if (words.shape(0) != pydt::code_blocks(which.count))
-        throw ArgumentError("codes", "has " + std::to_string(words.shape(0)) + " rows; " + std::to_string(which.count) +
-                                         " rows of outputs take " + std::to_string(pydt::code_blocks(which.count)));
-    const py::array origin = vector<double>(shift, "shift", matrix.cols);
-    const int64_t groups = words.shape(1);
-    auto out = make<double>("outputs", groups, matrix.cols);
-    double* to = out.mutable_data();
-    thread_count(threads);
-    const Unlocked unlocked;
-    pydt::subset_sums(data<std::uint64_t>(words), groups, matrix, which, data<double>(origin), to, threads);
-    return out;
+    SumArguments a(codes, outputs, shift, threads, rows);
+    double* to = a.sums.mutable_data();
+    {
+        const Unlocked unlocked;
+        pydt::subset_sums(data<std::uint64_t>(a.words), a.groups, a.matrix, a.rows, data<double>(a.origin), to,
+                          a.threads);
+    }
+    return a.sums;
+}
+
+std::pair<py::array_t<double>, py::array_t<double>> subset_sums_int16(const py::object& codes,
+                                                                      const py::object& outputs,
+                                                                      const py::object& shift, int threads,
+                                                                      const py::object& rows) {
+    SumArguments a(codes, outputs, shift, threads, rows);
+    py::array_t<double> step(a.matrix.cols);
+    double *to = a.sums.mutable_data(), *to_step = step.mutable_data();
+    {
+        const Unlocked unlocked;
+        pydt::subset_sums_int16(data<std::uint64_t>(a.words), a.groups, a.matrix, a.rows, data<double>(a.origin), to,
+                                to_step, a.threads);
+    }
+    return {a.sums, step};
 }
 
 std::pair<py::array_t<double>, py::array_t<double>> column_moments(const py::object& outputs, const py::object& shift,
@@ -414,6 +452,9 @@ PYBIND11_MODULE(_core, module) {
     module.def("subset_sums", &subset_sums,
                "Sums of (output - shift) over the models that kept each group: (groups, outputs).", arg("codes"),
                arg("outputs"), arg("shift"), arg("threads"), arg("rows") = py::none());
+    module.def("subset_sums_int16", &subset_sums_int16,
+               "The same with every target rounded to 511 steps either way: (groups, outputs), steps (outputs,).",
+               arg("codes"), arg("outputs"), arg("shift"), arg("threads"), arg("rows") = py::none());
     module.def("column_moments", &column_moments, "Sums and sums of squares of (output - shift) down the columns.",
                arg("outputs"), arg("shift"), arg("threads"), arg("rows") = py::none());
 
@@ -421,9 +462,10 @@ PYBIND11_MODULE(_core, module) {
                arg("cross"), arg("energy"), arg("penalty"), arg("start") = py::none(), py::kw_only(),
                arg("l1_ratio") = 1.0, arg("tolerance") = 1e-6, arg("limit") = 1000, arg("threads") = 1);
     module.def("lasso_path", &lasso_path,
-               "The path of penalties, judged on held-out rows: (error, values, gap, nonzeros).", arg("gram"), arg("cross"), arg("energy"), arg("held_gram"), arg("held_cross"), arg("held_energy"),
-               arg("steps"), py::kw_only(), arg("l1_ratio") = 1.0, arg("tolerance") = 1e-6, arg("limit") = 1000,
-               arg("patience") = 0, arg("threads") = 1);
+               "The path of penalties, judged on held-out rows: (error, values, gap, nonzeros).", arg("gram"),
+               arg("cross"), arg("energy"), arg("held_gram"), arg("held_cross"), arg("held_energy"), arg("steps"),
+               py::kw_only(), arg("l1_ratio") = 1.0, arg("tolerance") = 1e-6, arg("limit") = 1000, arg("patience") = 0,
+               arg("threads") = 1);
     module.def("sparse_product", &sparse_product, "gram @ values in float64, passing over the zeros of values.",
                arg("gram"), arg("values"), arg("threads") = 1);
 

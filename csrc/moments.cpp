@@ -4,6 +4,8 @@
 // Column moments: blocks of 256 rows are added in the tree of a binary counter: two sums of 1 block make one of 2, two of
 // those one of 4, ...; what is left at the end is added from the smallest to the largest.
 #include <algorithm>
+#include <cmath>
+#include <limits>
 
 #include "kernels/kernels.hpp"
 #include "pydt.hpp"
@@ -49,52 +51,141 @@ private:
 };
 
 struct alignas(64) Line {
-    unsigned char bytes[64];
+    std::uint8_t bytes[64];
+};
+std::vector<Line> scratch_of(std::int64_t bytes) {
+    return std::vector<Line>(static_cast<std::size_t>(tiles(bytes, 64)));
+}
+
+constexpr std::int64_t strip_rows = 7680;      // rows of a strip: whole runs of 8 and of 5 blocks
+constexpr std::int64_t strip_bytes = 4 << 20;  // of it: wide enough that a visit to a row is worth its page
+constexpr std::int64_t group_tile = 4096;      // groups whose sums stand in the second-level cache at once
+
+// A strip's rows first .. first + count and columns col .. col + cols.
+struct Part {
+    std::int64_t first, count, padded, col, cols;
 };
 
-constexpr std::int64_t group_tile = 1024;  // groups whose sums stand in the second-level cache at once
-constexpr std::int64_t gram_side = 64;     // columns in a tile of the Gram matrix
-constexpr std::int64_t gram_words = 512;   // words of a column taken at a time: a tile reads 2 x 64 x 4 KB
+// Cuts (rows, cols) into strips and these into vectors: load(part, memory) fills a strip, sum(vector, blocks, first word of
+// codes, groups, scratch, first group, column, columns) adds one vector of it to some groups. from: the first group of a
+// vector's column that is wanted.
+template <class Load, class Sum, class From>
+void sum_strips(std::int64_t rows, std::int64_t cols, std::int64_t K, std::int64_t value_bytes, std::int64_t extra,
+                const std::uint64_t* codes, int threads, Load load, Sum sum, From from) {
+    const std::int64_t lane_bytes = kernels().lane_bytes, lanes = lane_bytes / value_bytes,
+                       vectors = tiles(cols, lanes), padded = std::min(tiles(rows, code_rows) * code_rows, strip_rows);
+    if (padded == 0 || vectors == 0 || K == 0) return;
+    const std::int64_t fit = std::max(strip_bytes / (padded * lane_bytes), std::int64_t{1}),
+                       wide = std::min(fit, tiles(vectors, threads)), strips = tiles(vectors, wide);
+    // too few strips for the threads: they share out the groups of a strip
+    const std::int64_t shares = std::min(strips < threads ? tiles(threads, strips) : 1, tiles(K, 64)),
+                       share = tiles(tiles(K, shares), 64) * 64;
+    parallel(strips * shares, threads, [&] {
+        return [&, strip = scratch_of(wide * padded * (lane_bytes + extra * lanes)),
+                scratch = scratch_of(3 * lane_bytes * std::min(share, group_tile))](std::int64_t item) mutable {
+            const std::int64_t begin = item % shares * share, end = std::min(begin + share, K);
+            for (std::int64_t first = 0; first < rows; first += padded) {
+                const std::int64_t col = item / shares * wide * lanes, count = std::min(padded, rows - first);
+                const Part part{first, count, padded, col, std::min(wide * lanes, cols - col)};
+                std::uint8_t* memory = load(part, strip.data()->bytes);
+                for (std::int64_t at = 0; at < part.cols; at += lanes)
+                    for (std::int64_t k = std::max(begin, from(col + at)); k < end; k += group_tile)
+                        sum(memory + at / lanes * padded * lane_bytes, tiles(count, code_rows),
+                            codes + first / code_rows * K + k, std::min(group_tile, end - k), scratch.data(), k,
+                            col + at, std::min(lanes, part.cols - at));
+            }
+        };
+    });
+}
+
+std::int64_t all(std::int64_t) { return 0; }
 
 }  // namespace
 
 void gram(const Masks& masks, std::int64_t* counts, int threads) {
-    check_padding(masks);
-    const std::int64_t K = masks.groups, words = tiles(masks.rows, 64), side = tiles(K, gram_side);
-    const std::vector<std::uint64_t> columns = columns_of(masks, Layout::by_group);
+    const std::int64_t K = masks.groups;
     std::fill_n(counts, checked_size("groups", {K, K}), std::int64_t{0});
+    std::vector<std::uint64_t> words(checked_size("packed", {code_blocks(masks.rows), K}));
+    codes(masks, {nullptr, masks.rows}, words.data());
     const Kernels& run = kernels();
-    parallel(side * side, threads, [&] {
-        return [&](std::int64_t item) {
-            const std::int64_t i = item / side * gram_side, j = item % side * gram_side;
-            if (i > j) return;
-            for (std::int64_t w = 0; w < words; w += gram_words)
-                run.gram_tile(columns.data() + i * words + w, std::min(gram_side, K - i),
-                              columns.data() + j * words + w, std::min(gram_side, K - j), words,
-                              std::min(gram_words, words - w), counts + i * K + j, K);
-        };
-    });
-    for (std::int64_t i = 0; i < K; ++i)
-        for (std::int64_t j = 0; j < i; ++j) counts[i * K + j] = counts[j * K + i];
+    sum_strips(
+        masks.rows, K, K, 1, 0, words.data(), threads,
+        [&](const Part& part, std::uint8_t* strip) {
+            for (std::int64_t at = 0; at < part.cols; at += run.lane_bytes)
+                run.load_bits(masks, part.first, part.count, part.padded, part.col + at, strip + at * part.padded);
+            return strip;
+        },
+        [&](const void* strip, std::int64_t blocks, const std::uint64_t* from, std::int64_t groups, void* scratch,
+            std::int64_t k, std::int64_t col, std::int64_t have) {
+            run.sum_bits(strip, blocks, from, K, groups, scratch, counts + k * K + col, K, have);
+        },
+        [](std::int64_t col) { return col; });  // the lower triangle, and some of the upper where a vector crosses it
+    constexpr std::int64_t tile = 32;
+    for (std::int64_t i = 0; i < K; i += tile)
+        for (std::int64_t j = 0; j <= i; j += tile)
+            for (std::int64_t a = i; a < std::min(i + tile, K); ++a)
+                for (std::int64_t b = j; b < std::min(j + tile, a); ++b) counts[b * K + a] = counts[a * K + b];
 }
 
 void subset_sums(const std::uint64_t* codes, std::int64_t groups, const Matrix& outputs, const Rows& rows,
                  const double* shift, double* sums, int threads) {
     check_rows(rows, outputs.rows);
-    const std::int64_t K = groups, n = outputs.cols, width = sum_bytes / (outputs.type == Float::f64 ? 8 : 4);
-    checked_size("outputs", {K, n});
+    const std::int64_t n = outputs.cols;
+    std::fill_n(sums, checked_size("outputs", {groups, n}), 0.0);
+    const bool wide = outputs.type == Float::f64;
+    const auto load = wide ? kernels().load_f64 : kernels().load_f32;
+    const auto sum = wide ? kernels().sum_f64 : kernels().sum_f32;
+    sum_strips(
+        rows.count, n, groups, wide ? 8 : 4, 0, codes, threads,
+        [&](const Part& part, std::uint8_t* strip) {
+            load(outputs, rows, shift, part.first, part.count, part.padded, part.col, part.cols, strip);
+            return strip;
+        },
+        [&](const void* strip, std::int64_t blocks, const std::uint64_t* from, std::int64_t some, void* scratch,
+            std::int64_t k, std::int64_t col,
+            std::int64_t have) { sum(strip, blocks, from, groups, some, scratch, sums + k * n + col, n, have); },
+        all);
+}
+
+void subset_sums_int16(const std::uint64_t* codes, std::int64_t groups, const Matrix& outputs, const Rows& rows,
+                       const double* shift, double* sums, double* step, int threads) {
+    check_rows(rows, outputs.rows);
+    const std::int64_t n = outputs.cols;
+    std::fill_n(sums, checked_size("outputs", {groups, n}), 0.0);
     const Kernels& run = kernels();
-    const SumPlan plan{outputs, rows, shift, codes, groups};
-    const std::int64_t group_tiles = tiles(K, group_tile),
-                       scratch_bytes = std::min(K, group_tile) * (sum_bytes + 8 * width);
-    parallel(tiles(n, width) * group_tiles, threads, [&] {
-        return [&, scratch = std::vector<Line>(static_cast<std::size_t>(tiles(scratch_bytes, sizeof(Line))))](
-                   std::int64_t item) mutable {
-            const std::int64_t j = item / group_tiles * width, k = item % group_tiles * group_tile;
-            run.sum_tile(plan, j, std::min(width, n - j), k, std::min(group_tile, K - k), scratch.data(),
-                         sums + k * n + j);
+    std::vector<float> scale(static_cast<std::size_t>(n));
+    parallel(tiles(n, moment_cols), threads, [&] {
+        return [&](std::int64_t item) {
+            const std::int64_t j = item * moment_cols, cols = std::min(moment_cols, n - j);
+            float largest[moment_cols] = {};
+            run.largest_block(outputs, rows, 0, rows.count, shift, j, cols, largest);
+            for (std::int64_t c = 0; c < cols; ++c) {
+                const double unit = static_cast<double>(largest[c]) / 511;
+                const auto inverse = static_cast<float>(1 / unit);
+                const bool zero = unit == 0 || !std::isfinite(inverse);
+                step[j + c] = std::isfinite(unit) ? zero ? 0 : unit : std::numeric_limits<double>::quiet_NaN();
+                scale[static_cast<std::size_t>(j + c)] = zero || !std::isfinite(unit) ? 0 : inverse;
+            }
         };
     });
+    const std::int64_t narrow = run.lane_bytes / 4;
+    sum_strips(
+        rows.count, n, groups, 2, 4, codes, threads,
+        [&](const Part& part, std::uint8_t* strip) {
+            auto* floats =
+                reinterpret_cast<float*>(strip + tiles(part.cols, 2 * narrow) * part.padded * run.lane_bytes);
+            run.load_f32(outputs, rows, shift, part.first, part.count, part.padded, part.col, part.cols, floats);
+            run.quantise(floats, scale.data() + part.col, part.padded, part.cols,
+                         reinterpret_cast<std::int16_t*>(strip));
+            return strip;
+        },
+        [&](const void* strip, std::int64_t blocks, const std::uint64_t* from, std::int64_t some, void* scratch,
+            std::int64_t k, std::int64_t col, std::int64_t have) {
+            run.sum_i16(strip, blocks, from, groups, some, scratch, sums + k * n + col, n, have);
+        },
+        all);
+    for (std::int64_t k = 0; k < groups; ++k)
+        for (std::int64_t j = 0; j < n; ++j) sums[k * n + j] *= step[j];
 }
 
 void column_moments(const Matrix& outputs, const Rows& rows, const double* shift, double* sums, double* squares,

@@ -52,11 +52,6 @@ void pack(const std::uint8_t* masks, std::int64_t rows, std::int64_t groups, std
 void unpack(const Masks& masks, std::uint8_t* out);
 void check_padding(const Masks& masks);  // bits beyond the last group must be 0
 
-// The masks transposed into words of 64 rows: bit r % 64 of word r / 64 of group k is row r. Words of one group stand
-// together (groups, ceil(rows / 64)), or words of the same rows do (ceil(rows / 64), groups).
-enum class Layout { by_group, by_rows };
-std::vector<std::uint64_t> columns_of(const Masks& masks, Layout layout);
-
 // ---- images (augment.cpp) ---------------------------------------------------------------------------------------
 void check_augmentation(const Images& images, const Batch& out, const Augmentation& how);
 void check_index(const std::int64_t* index, std::int64_t count, std::int64_t images);
@@ -112,6 +107,10 @@ void codes(const Masks& masks, const Rows& rows, std::uint64_t* out);
 // sums[k, j] = sum over the i with group k of coded row i of (outputs[row i, j] - shift[j]); (groups, cols).
 void subset_sums(const std::uint64_t* codes, std::int64_t groups, const Matrix& outputs, const Rows& rows,
                  const double* shift, double* sums, int threads);
+// The same of (outputs - shift) rounded to whole steps: step[j] = max |outputs[:, j] - shift[j]| / 511, NaN where that is
+// not finite. The rounded values are summed exactly.
+void subset_sums_int16(const std::uint64_t* codes, std::int64_t groups, const Matrix& outputs, const Rows& rows,
+                       const double* shift, double* sums, double* step, int threads);
 // Sums and sums of squares of (outputs - shift) down the columns; each (cols,).
 void column_moments(const Matrix& outputs, const Rows& rows, const double* shift, double* sums, double* squares,
                     int threads);
@@ -140,8 +139,8 @@ void lasso_path(const Quadratic& train, const Quadratic& held, const double* ste
                 std::int64_t patience, const LassoOptions& options, double* error, float* values, double* gap,
                 std::int32_t* nonzeros);
 // out = gram values: (rows, cols) times (cols, targets), passing over the zeros of values.
-void sparse_product(const double* gram, std::int64_t rows, std::int64_t cols, const float* values,
-                    std::int64_t targets, double* out, int threads);
+void sparse_product(const double* gram, std::int64_t rows, std::int64_t cols, const float* values, std::int64_t targets,
+                    double* out, int threads);
 
 // ---- instruction sets (dispatch.cpp) ----------------------------------------------------------------------------
 std::string isa();                // the one in use; PYDT_ISA overrides the choice, an unusable value throws

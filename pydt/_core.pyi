@@ -90,6 +90,20 @@ def subset_sums(
     rounded to float32, as are sums of up to 384 rows, which are then added in float64: the error is at most 15 * 2**-24
     times the sum of |output - shift| over the kept rows, however many; a sum of 384 rows beyond 3e38 is infinite."""
 
+def subset_sums_int16(
+    codes: NDArray[np.uint64],
+    outputs: NDArray[np.floating],
+    shift: NDArray[np.float64],
+    threads: int,
+    rows: NDArray[np.int64] | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """subset_sums in 16-bit integers: (sums (groups, n), step (n,)), both float64.
+
+    Each target is rounded to whole steps, step = max |output - shift| / 511 over the rows summed (computed in float32),
+    and those are summed exactly: a sum of r rows is off by at most r * step / 2, and as a rule by sqrt(r / 12) steps. A
+    target with a NaN or infinite output has NaN sums and a NaN step; one whose outputs all equal its shift has step
+    0."""
+
 def column_moments(
     outputs: NDArray[np.floating],
     shift: NDArray[np.float64],

@@ -53,7 +53,8 @@ def subset_sums(masks: NDArray[np.bool_], outputs: Floats, shift: Floats) -> NDA
 
 def subset_sums_in_order(masks: NDArray[np.bool_], outputs: Floats, shift: Floats) -> NDArray[np.float64]:
     """The order of additions that the core promises, in the outputs' precision (at least float32): 3 rows one after
-    another, pairs of those make 6, then 12, 24, 48 rows; 8 of these one after another, and what they give in float64.
+    another, two of those, four of those one after another, two of those: 48 rows; 8 of these one after another, and
+    what they give in float64.
     """
     kind = np.float64 if outputs.dtype == np.float64 else np.float32
     centred = (outputs.astype(np.float64) - shift).astype(kind)
@@ -63,15 +64,26 @@ def subset_sums_in_order(masks: NDArray[np.bool_], outputs: Floats, shift: Float
     padded[: len(masks)] = np.where(masks[:, :, None], centred[:, None, :], kind(0))
     rows = padded.reshape(blocks, 16, 3, groups, count)
     sums = (rows[:, :, 0] + rows[:, :, 1]) + rows[:, :, 2]
-    while sums.shape[1] > 1:
-        sums = sums[:, 0::2] + sums[:, 1::2]
+    sums = (sums[:, 0::2] + sums[:, 1::2]).reshape(blocks, 2, 4, groups, count)
+    sums = ((sums[:, :, 0] + sums[:, :, 1]) + sums[:, :, 2]) + sums[:, :, 3]
+    sums = sums[:, 0] + sums[:, 1]
     total = np.zeros((groups, count))
     for start in range(0, blocks, 8):
-        run = sums[start, 0]
-        for block in sums[start + 1 : start + 8, 0]:
+        run = sums[start]
+        for block in sums[start + 1 : start + 8]:
             run = run + block
         total += run
     return total
+
+
+def subset_sums_int16(
+    masks: NDArray[np.bool_], outputs: Floats, shift: Floats
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Every finite target rounded to 511 steps either way, then summed in integers."""
+    centred = (outputs.astype(np.float64) - shift).astype(np.float32)
+    step = np.abs(centred).max(axis=0, initial=0).astype(np.float64) / 511
+    scale = np.where(step > 0, 1 / np.where(step > 0, step, 1), 0).astype(np.float32)
+    return (masks.astype(np.int64).T @ np.rint(centred * scale).astype(np.int64)) * step, step
 
 
 def column_moments(outputs: Floats, shift: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

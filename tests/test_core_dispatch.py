@@ -20,14 +20,14 @@ def everything() -> str:
     bits = hashlib.sha256()
     for rows, groups, cols in [(1, 1, 1), (37, 9, 5), (300, 70, 33), (1500, 600, 81)]:
         packed = _core.pack(rng.random((rows, groups)) < 0.4)
-        shift = rng.normal(size=cols)
+        codes, shift = _core.codes(packed, groups), rng.normal(size=cols)
         bits.update(_core.gram(packed, groups, 1))
         for dtype in (np.float16, np.float32, np.float64):
             outputs = rng.normal(3, 100, (rows, cols)).astype(dtype)
             for view in (outputs, np.asfortranarray(outputs), outputs[:, ::-1]):
-                bits.update(_core.subset_sums(_core.codes(packed, groups), view, shift, 1))
-                for moment in _core.column_moments(view, shift, 1):
-                    bits.update(moment)
+                bits.update(_core.subset_sums(codes, view, shift, 1))
+                for part in (*_core.column_moments(view, shift, 1), *_core.subset_sums_int16(codes, view, shift, 1)):
+                    bits.update(part)
     for height, width, channels in [(1, 1, 1), (5, 3, 2), (28, 28, 1), (32, 32, 3), (9, 67, 3), (17, 16, 4)]:
         images = rng.integers(0, 256, (20, height, width, channels), dtype=np.uint8)
         index, ids = rng.integers(0, 20, 50), rng.integers(0, 2**40, 50)

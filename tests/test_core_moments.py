@@ -17,7 +17,7 @@ from pydt import _core
 FLOATS = [np.float16, np.float32, np.float64]
 ROWS = st.one_of(st.integers(0, 20), st.sampled_from([31, 32, 33, 63, 64, 65, 255, 256, 257, 513, 1290]))
 GROUPS = st.one_of(st.integers(0, 20), st.sampled_from([63, 64, 65, 130, 511, 513]))
-COLS = st.one_of(st.integers(0, 5), st.sampled_from([15, 16, 17, 63, 64, 65, 130]))
+COLS = st.one_of(st.integers(0, 5), st.sampled_from([7, 8, 15, 16, 17, 63, 64, 65, 127, 130, 257]))
 
 
 def random_masks(rows: int, groups: int, seed: int, alpha: float = 0.4) -> NDArray[np.bool_]:
@@ -39,6 +39,8 @@ LAYOUTS = {
     "rows backwards": lambda y: y[::-1],
     "every second": lambda y: np.repeat(np.repeat(y, 2, axis=0), 2, axis=1)[::2, ::2],
     "one row for all": lambda y: np.broadcast_to(y[:1], y.shape),
+    "one column for all": lambda y: np.broadcast_to(y[:, :1], y.shape),
+    "by column, backwards": lambda y: np.asfortranarray(y)[::-1, ::-1],
     "misaligned": misaligned,
     "other type beside": lambda y: np.rec.fromarrays([np.zeros(y.shape, np.int8), y])["f1"],
 }
@@ -125,20 +127,99 @@ def test_rows_are_taken_in_their_order(rows: int, groups: int, seed: int, pick: 
         np.testing.assert_array_equal(some, copied)
 
 
-def test_threads_do_not_change_a_bit() -> None:
+@given(
+    rows=ROWS,
+    groups=GROUPS,
+    cols=COLS,
+    dtype=st.sampled_from(FLOATS),
+    layout=st.sampled_from(sorted(LAYOUTS)),
+    seed=st.integers(0, 2**32),
+)
+@settings(max_examples=60, deadline=None)
+def test_sums_in_16_bits(rows: int, groups: int, cols: int, dtype: type[np.floating], layout: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    masks, shift = random_masks(rows, groups, seed), rng.normal(size=cols).astype(dtype).astype(np.float64)
+    values = (10.0 ** rng.integers(-3, 3, cols) * rng.standard_t(3, size=(rows, cols))).astype(dtype)
+    outputs = LAYOUTS[layout](values) if values.size else values
+    sums, step = _core.subset_sums_int16(_core.codes(_core.pack(masks), groups), outputs, shift, 1)
+    want, want_step = oracle.subset_sums_int16(masks, outputs, shift)
+    np.testing.assert_array_equal(step, want_step)
+    np.testing.assert_array_equal(sums, want)
+    exact = oracle.subset_sums(masks, outputs, shift)
+    assert (np.abs(sums - exact) <= 0.5001 * step * masks.sum(0)[:, None]).all()
+
+
+def test_sums_in_16_bits_of_outputs_that_are_not_finite_or_all_equal() -> None:
+    outputs = np.random.default_rng(3).normal(size=(100, 40)).astype(np.float32)
+    masks, shift = random_masks(100, 7, 3), outputs[0].astype(np.float64)
+    codes = _core.codes(_core.pack(masks), 7)
+    clean, step = _core.subset_sums_int16(codes, outputs, shift, 1)
+    outputs[5, 3], outputs[0, 20], outputs[99, 39], outputs[:, 8] = np.nan, np.inf, -np.inf, outputs[0, 8]
+    outputs[:, 9], shift[9] = 1e-45, 0
+    sums, steps = _core.subset_sums_int16(codes, outputs, shift, 1)
+    assert np.isnan(sums[:, [3, 20, 39]]).all()
+    assert np.isnan(steps[[3, 20, 39]]).all()
+    assert (sums[:, [8, 9]] == 0).all()
+    assert (steps[[8, 9]] == 0).all()
+    rest = np.setdiff1d(np.arange(40), [3, 8, 9, 20, 39])
+    np.testing.assert_array_equal(sums[:, rest], clean[:, rest])
+    np.testing.assert_array_equal(steps[rest], step[rest])
+
+
+def test_more_rows_than_one_strip() -> None:
+    rng = np.random.default_rng(4)
+    masks, outputs = random_masks(2 * 7680 + 49, 5, 4), rng.normal(size=(2 * 7680 + 49, 11)).astype(np.float32)
+    shift = outputs[0].astype(np.float64)
+    codes = _core.codes(_core.pack(masks), 5)
+    sums = _core.subset_sums(codes, outputs, shift, 1)
+    np.testing.assert_array_equal(sums, oracle.subset_sums_in_order(masks, outputs, shift))
+    short, step = _core.subset_sums_int16(codes, outputs, shift, 2)
+    np.testing.assert_array_equal(short, oracle.subset_sums_int16(masks, outputs, shift)[0])
+    # what the quantisation adds is far below the noise of the outputs
+    assert (
+        np.abs(short - oracle.subset_sums(masks, outputs, shift)).max(0) < 5 * step * np.sqrt(len(masks) / 12)
+    ).all()
+    np.testing.assert_array_equal(_core.gram(_core.pack(masks), 5, 1), oracle.gram(masks))
+
+
+def test_the_error_of_float32_sums_does_not_grow_with_the_rows() -> None:
+    """Relative to the largest sum: 1e-6 is promised."""
+    rng = np.random.default_rng(5)
+    for rows in (1000, 30_000):
+        masks, outputs = random_masks(rows, 30, 5, 0.5), rng.normal(size=(rows, 9)).astype(np.float32)
+        sums = _core.subset_sums(_core.codes(_core.pack(masks), 30), outputs, np.zeros(9), 1)
+        exact = oracle.subset_sums(masks, outputs, np.zeros(9))
+        assert np.abs(sums - exact).max() < 2e-7 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_threads_do_not_change_a_bit(dtype: type[np.floating]) -> None:
     rng = np.random.default_rng(1)
-    masks, outputs, shift = random_masks(700, 600, 1), rng.normal(size=(700, 201)), rng.normal(size=201)
+    masks, outputs, shift = random_masks(700, 600, 1), rng.normal(size=(700, 201)).astype(dtype), rng.normal(size=201)
     packed = _core.pack(masks)
     results = []
     for threads in (1, 2, 5):
         sums = _core.subset_sums(_core.codes(packed, 600), outputs, shift, threads)
+        few = _core.subset_sums(_core.codes(packed, 600), outputs[:, :3], shift[:3], threads)
+        short = _core.subset_sums_int16(_core.codes(packed, 600), outputs, shift, threads)
         moments = _core.column_moments(outputs, shift, threads)
-        results.append([x.tobytes() for x in (sums, *moments, _core.gram(packed, 600, threads))])
+        np.testing.assert_array_equal(few, sums[:, :3])
+        results.append([x.tobytes() for x in (sums, *short, *moments, _core.gram(packed, 600, threads))])
     assert results[0] == results[1] == results[2]
+
+
+def test_codes_that_mean_nothing_do_no_harm() -> None:
+    codes = np.random.default_rng(6).integers(0, 2**64, (2, 50), np.uint64)
+    for dtype in FLOATS:
+        outputs = np.ones((60, 33), dtype)
+        assert _core.subset_sums(codes, outputs, np.zeros(33), 1).shape == (50, 33)
+        assert _core.subset_sums_int16(codes, outputs, np.zeros(33), 1)[0].shape == (50, 33)
 
 
 def test_every_half_is_read_exactly() -> None:
     halves = np.arange(2**16, dtype=np.uint16).view(np.float16)[None, :]
+    one = np.zeros((1, 1), np.uint64) + np.uint64(4)
+    np.testing.assert_array_equal(_core.subset_sums(one, halves, np.zeros(2**16), 1)[0], halves[0].astype(np.float64))
     sums, _ = _core.column_moments(halves, np.zeros(2**16), 1)
     np.testing.assert_array_equal(sums, halves[0].astype(np.float64))
 
@@ -202,6 +283,8 @@ WHICH = np.arange(4)
         (lambda: _core.subset_sums(CODES, Y, SHIFT, 1, -WHICH), ValueError, r"^rows: entry 1 is -1, not one of 0..3"),
         (lambda: _core.subset_sums(CODES, Y, SHIFT, 1, [0]), TypeError, r"^rows: must be a numpy array"),
         (lambda: _core.subset_sums(PACKED, Y, SHIFT, 1), TypeError, r"^codes: must be uint64, not uint8"),
+        (lambda: _core.subset_sums_int16(CODES[:0], Y, SHIFT, 1), ValueError, r"^codes: has 0 rows"),
+        (lambda: _core.subset_sums_int16(CODES, Y, SHIFT[:2], 1), ValueError, r"^shift: has 2 entries, not 3"),
         (lambda: _core.codes(PACKED, 17), ValueError, r"^packed: has 2 bytes a row"),
         (lambda: _core.codes(PACKED, 16, WHICH * 2), ValueError, r"^rows: entry 2 is 4"),
         (lambda: _core.codes(PACKED, 16, WHICH.astype(np.int32)), TypeError, r"^rows: must be int64, not int32"),

@@ -5,10 +5,9 @@
 
 namespace pydt {
 
-constexpr std::int64_t block_rows = 256;  // rows that are summed one after another; blocks are then summed in a tree
-constexpr std::int64_t code_rows = 48;    // rows in a word of codes
-constexpr std::int64_t sum_bytes = 128;   // a row of a tile of subset sums: 32 floats or 16 doubles
-constexpr std::int64_t moment_cols = 64;  // outputs in a tile of column moments
+constexpr std::int64_t block_rows = 256;   // rows of column moments summed one after another; then blocks in a tree
+constexpr std::int64_t moment_cols = 256;  // outputs in a tile of column moments
+constexpr std::int64_t code_rows = 48;     // rows in a word of codes
 
 // How all images of a call are written. An output row has `planes` parts of `part` values: (channels, width), or one part
 // of width * channels. Value i of a part is channel i % step of pixel i / step; plane p adds p to the channel.
@@ -23,15 +22,6 @@ struct GatherPlan {
     // (2, part): which byte of an image row value i of the first plane is, plain and mirrored; of images that keep their
     // size.
     const std::int32_t* offsets;
-};
-
-// What all tiles of a call of subset_sums share. codes: (ceil(rows / code_rows), groups).
-struct SumPlan {
-    Matrix outputs;
-    Rows rows;
-    const double* shift;
-    const std::uint64_t* codes;
-    std::int64_t groups;
 };
 
 // Where the values of a resized image lie: bytes of an image row, for the first plane, and rows of the image; the lower
@@ -57,13 +47,29 @@ struct Kernels {
     // One image, resized, into one place of the batch. scratch: 4 * (2 * planes + 3) * part bytes. read_ahead bytes of memory
     // behind the image must be there to be read.
     void (*resize_image)(const GatherPlan& plan, const std::uint8_t* image, const Grid& grid, void* out, void* scratch);
-    // counts[i * ld + j] += number of common bits of columns a + i * stride and b + j * stride, over `words` words.
-    void (*gram_tile)(const std::uint64_t* a, std::int64_t rows_a, const std::uint64_t* b, std::int64_t rows_b,
-                      std::int64_t stride, std::int64_t words, std::int64_t* counts, std::int64_t ld);
-    // A tile of subset sums: sums[k * plan.cols + j] for groups group0 .. + groups and outputs col0 .. + cols (a row of
-    // at most sum_bytes). scratch: groups * (sum_bytes + 8 * that number of outputs) bytes, aligned to 64.
-    void (*sum_tile)(const SumPlan& plan, std::int64_t col0, std::int64_t cols, std::int64_t group0,
-                     std::int64_t groups, void* scratch, double* sums);
+    // A strip is outputs less their shifts as vectors of lane_bytes: (vectors, padded rows, lanes), 0 beyond the last row
+    // and column. padded: a multiple of code_rows.
+    std::int64_t lane_bytes;
+    void (*load_f32)(const Matrix& outputs, const Rows& rows, const double* shift, std::int64_t first,
+                     std::int64_t count, std::int64_t padded, std::int64_t col0, std::int64_t cols, void* strip);
+    void (*load_f64)(const Matrix& outputs, const Rows& rows, const double* shift, std::int64_t first,
+                     std::int64_t count, std::int64_t padded, std::int64_t col0, std::int64_t cols, void* strip);
+    void (*load_bits)(const Masks& masks, std::int64_t first, std::int64_t count, std::int64_t padded,
+                      std::int64_t group0, std::uint8_t* strip);
+    void (*quantise)(const float* strip, const float* scale, std::int64_t padded, std::int64_t cols, std::int16_t* out);
+    // out[k * ld + l] += the sum of lane l < have over the rows of group k, for one vector of a strip of blocks of 48 rows
+    // and their codes, stride apart. scratch: 3 * lane_bytes for each group, aligned to 64.
+    void (*sum_f32)(const void* strip, std::int64_t blocks, const std::uint64_t* codes, std::int64_t stride,
+                    std::int64_t groups, void* scratch, double* out, std::int64_t ld, std::int64_t have);
+    void (*sum_f64)(const void* strip, std::int64_t blocks, const std::uint64_t* codes, std::int64_t stride,
+                    std::int64_t groups, void* scratch, double* out, std::int64_t ld, std::int64_t have);
+    void (*sum_i16)(const void* strip, std::int64_t blocks, const std::uint64_t* codes, std::int64_t stride,
+                    std::int64_t groups, void* scratch, double* out, std::int64_t ld, std::int64_t have);
+    void (*sum_bits)(const void* strip, std::int64_t blocks, const std::uint64_t* codes, std::int64_t stride,
+                     std::int64_t groups, void* scratch, std::int64_t* out, std::int64_t ld, std::int64_t have);
+    // largest[j] = max(largest[j], |outputs - shift|) of those rows, in float; NaN once one is NaN.
+    void (*largest_block)(const Matrix& outputs, const Rows& rows, std::int64_t first, std::int64_t count,
+                          const double* shift, std::int64_t col0, std::int64_t cols, float* largest);
     // sums[j], squares[j] of rows first .. first + count (at most block_rows) of outputs col0 .. col0 + cols (at most
     // moment_cols). Overwrites both.
     void (*moment_block)(const Matrix& outputs, const Rows& rows, std::int64_t first, std::int64_t count,

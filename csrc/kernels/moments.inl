@@ -1,16 +1,14 @@
-// Sums over models: Gram matrix of the masks, subset sums, column moments.
+// Sums over models: subset sums, Gram matrix of the masks, column moments.
 //
-//   gram[i, j] = popcount(column i & column j)
-//   sums[k, j] = sum over rows r with bit r of column k of (outputs[r, j] - shift[j]), in float64
+//   sums[k, j] = sum over rows i with group k of (outputs[row i, j] - shift[j])
+//   counts[k, j] = rows that have both groups k and j: the same with outputs = the masks' bits
 //
-// Subset sums take 6 rows at a time ("four Russians"): the 64 possible sums of 6 rows are tabulated for one vector of
-// outputs, and each group adds the one that its 6 bits select. The order of additions is part of the contract, the same
-// for every instruction set. In the precision of the outputs, at least float32: 3 rows from the first to the last,
-// starting at 0; two of these make 6 rows; pairs of sums make 12, 24, 48 rows (a block); the blocks of a run of 8 one
-// after another. Then, in float64, run after run. So a float32 sum takes at most 14 roundings after that of the
-// difference, and the error is at most 15 * 2^-24 * sum |outputs - shift|, however many rows there are.
-//
-// Layout: 8 tables of 64 vectors serve 48 rows; the eight codes of a group stand in one 64-bit word (moments.cpp).
+// Method of four Russians: the 64 possible sums of 6 rows are tabulated for one vector of outputs; each group adds the
+// one that its 6 bits select. The order of additions is part of the contract, the same for every instruction set. In the
+// precision of the outputs, at least float32: 3 rows from the first to the last, starting at 0; two of these make 6 rows;
+// four of those, one after another, 24; two of those a block of 48; the blocks of a run of 8 one after another. Then, in
+// float64, run after run. So a float32 sum sees at most 15 roundings, that of the difference included, and its error is
+// at most 15 * 2^-24 * sum |outputs - shift|, however many rows there are.
 
 #if defined(__AVX512F__)
 #define PYDT_LANE_BYTES 64
@@ -19,6 +17,39 @@
 #else
 #define PYDT_LANE_BYTES 16
 #endif
+
+// One vector of Value, and as many halves of it as make a vector of the wider type.
+template <class Value>
+struct Vector;
+template <>
+struct Vector<float> {
+    typedef float Lanes __attribute__((vector_size(PYDT_LANE_BYTES)));
+    typedef float Half __attribute__((vector_size(PYDT_LANE_BYTES / 2)));
+};
+template <>
+struct Vector<double> {
+    typedef double Lanes __attribute__((vector_size(PYDT_LANE_BYTES)));
+};
+template <>
+struct Vector<int16_t> {
+    typedef int16_t Lanes __attribute__((vector_size(PYDT_LANE_BYTES)));
+};
+template <>
+struct Vector<int32_t> {
+    typedef int32_t Lanes __attribute__((vector_size(PYDT_LANE_BYTES)));
+};
+template <>
+struct Vector<uint8_t> {
+    typedef uint8_t Lanes __attribute__((vector_size(PYDT_LANE_BYTES)));
+};
+template <>
+struct Vector<uint16_t> {
+    typedef uint16_t Lanes __attribute__((vector_size(PYDT_LANE_BYTES)));
+};
+template <class Value>
+constexpr int64_t lanes_of = PYDT_LANE_BYTES / static_cast<int64_t>(sizeof(Value));
+
+// ---- outputs, read in place ---------------------------------------------------------------------------------------
 // Half to float, exact, by moving bits; subnormal halves by arithmetic on values that are not subnormal as floats, so
 // that a thread that flushes those to zero gets the same.
 float half_to_float(uint16_t half) {
@@ -53,122 +84,344 @@ const uint8_t* row_at(const Matrix& m, const Rows& rows, int64_t i) {
     return m.data + (rows.index == nullptr ? i : rows.index[i]) * m.row_stride;
 }
 
-template <class Type, class To>
-void load_rows(const Matrix& m, const Rows& rows, int64_t first, int64_t count, const double* shift, int64_t col0,
-               int64_t cols, int64_t ld, To* out) {
-    typedef typename Type::Raw Raw;
-    for (int64_t r = 0; r < count; ++r, out += ld) {
-        const uint8_t* in = row_at(m, rows, first + r) + col0 * m.col_stride;
-        if (m.col_stride == static_cast<int64_t>(sizeof(Raw))) {
-            for (int64_t j = 0; j < cols; ++j) {
-                Raw raw;
-                memcpy(&raw, in + j * static_cast<int64_t>(sizeof(Raw)), sizeof raw);  // elements need not be aligned
-                out[j] = static_cast<To>(Type::value(raw) - shift[col0 + j]);
-            }
-        } else {
-            for (int64_t j = 0; j < cols; ++j) {
-                Raw raw;
-                memcpy(&raw, in + j * m.col_stride, sizeof raw);
-                out[j] = static_cast<To>(Type::value(raw) - shift[col0 + j]);
-            }
+// Elements need not be aligned.
+template <class Type>
+double element(const uint8_t* at) {
+    typename Type::Raw raw;
+    memcpy(&raw, at, sizeof raw);
+    return Type::value(raw);
+}
+
+// out[j] = value j - origin[j], rounded once to To; the values stand side by side.
+template <class Type, class Origin, class To>
+void load_dense(const uint8_t* in, const Origin* origin, int64_t count, To* out) {
+    for (int64_t j = 0; j < count; ++j) {
+        const double value = element<Type>(in + j * static_cast<int64_t>(sizeof(typename Type::Raw)));
+        out[j] = static_cast<To>(static_cast<Origin>(value) - origin[j]);
+    }
+}
+
+// One vector of them, or less.
+template <class Type, class Origin, class To>
+void load_vector(const uint8_t* in, const Origin* origin, int64_t count, To* out) {
+    if (count == lanes_of<To>)
+        load_dense<Type>(in, origin, lanes_of<To>, out);
+    else
+        load_dense<Type>(in, origin, count, out);
+}
+#if defined(__F16C__)
+template <class Origin>
+void widen_vector(const uint8_t* in, const Origin* origin, int64_t count, float* out) {
+    float wide[lanes_of<float>];
+    if (count < lanes_of<float>) return load_dense<Half>(in, origin, count, out);
+    for (int64_t j = 0; j < lanes_of<float>; j += 8)
+        _mm256_storeu_ps(wide + j, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(in + 2 * j))));
+    load_dense<Single>(reinterpret_cast<const uint8_t*>(wide), origin, lanes_of<float>, out);
+}
+template <>
+void load_vector<Half, float, float>(const uint8_t* in, const float* origin, int64_t count, float* out) {
+    widen_vector(in, origin, count, out);
+}
+template <>
+void load_vector<Half, double, float>(const uint8_t* in, const double* origin, int64_t count, float* out) {
+    widen_vector(in, origin, count, out);
+}
+#endif
+
+// A strip of outputs as it is summed: out[(v * padded + i) * lanes + l] = outputs[row first + i, col0 + v * lanes + l] -
+// shift; 0 beyond the last row and column.
+template <class Type, class Origin, class To>
+void fill_strip(const Matrix& m, const Rows& rows, const Origin* origin, int64_t first, int64_t count, int64_t padded,
+                int64_t col0, int64_t cols, To* out) {
+    constexpr int64_t lanes = lanes_of<To>;
+    const int64_t vectors = (cols + lanes - 1) / lanes;
+    for (int64_t v = 0; v < vectors; ++v) {
+        To* to = out + v * padded * lanes;
+        if (cols - v * lanes < lanes) memset(to, 0, static_cast<size_t>(padded * lanes) * sizeof(To));
+        memset(to + count * lanes, 0, static_cast<size_t>((padded - count) * lanes) * sizeof(To));
+    }
+    const int64_t down = m.row_stride < 0 ? -m.row_stride : m.row_stride,
+                  across = m.col_stride < 0 ? -m.col_stride : m.col_stride;
+    if (m.col_stride == static_cast<int64_t>(sizeof(typename Type::Raw)) && down >= across) {
+        for (int64_t i = 0; i < count; ++i) {
+            const uint8_t* in = row_at(m, rows, first + i) + col0 * m.col_stride;
+            for (int64_t v = 0; v < vectors; ++v)
+                load_vector<Type>(in + v * lanes * m.col_stride, origin + v * lanes,
+                                  cols - v * lanes < lanes ? cols - v * lanes : lanes, out + (v * padded + i) * lanes);
+        }
+        return;
+    }
+    const auto one = [&](int64_t i, int64_t j) {
+        const double value = element<Type>(row_at(m, rows, first + i) + (col0 + j) * m.col_stride);
+        out[(j / lanes * padded + i) * lanes + j % lanes] = static_cast<To>(static_cast<Origin>(value) - origin[j]);
+    };
+    if (down >= across)
+        for (int64_t i = 0; i < count; ++i)
+            for (int64_t j = 0; j < cols; ++j) one(i, j);
+    else  // along what stands together
+        for (int64_t j = 0; j < cols; ++j)
+            for (int64_t i = 0; i < count; ++i) one(i, j);
+}
+
+// Shifts of which a float is the exact value are taken off in float: rounding the exact difference to double and then to
+// float gives the same bits (Figueroa, "When is double rounding innocuous?", 1995).
+template <class Type>
+void load_narrow(const Matrix& m, const Rows& rows, const double* shift, int64_t first, int64_t count, int64_t padded,
+                 int64_t col0, int64_t cols, float* out) {
+    constexpr int64_t piece = 16 * lanes_of<float>;
+    float origin[static_cast<size_t>(piece)];
+    for (int64_t j = 0; j < cols; j += piece) {
+        const int64_t some = cols - j < piece ? cols - j : piece;
+        bool exact = true;
+        for (int64_t c = 0; c < some; ++c) {
+            origin[c] = static_cast<float>(shift[col0 + j + c]);
+            exact = exact && static_cast<double>(origin[c]) == shift[col0 + j + c];
+        }
+        if (exact)
+            fill_strip<Type>(m, rows, origin, first, count, padded, col0 + j, some, out + j * padded);
+        else
+            fill_strip<Type>(m, rows, shift + col0 + j, first, count, padded, col0 + j, some, out + j * padded);
+    }
+}
+
+void load_f32(const Matrix& m, const Rows& rows, const double* shift, int64_t first, int64_t count, int64_t padded,
+              int64_t col0, int64_t cols, void* out) {
+    auto* to = static_cast<float*>(out);
+    if (m.type == Float::f16) load_narrow<Half>(m, rows, shift, first, count, padded, col0, cols, to);
+    if (m.type == Float::f32) load_narrow<Single>(m, rows, shift, first, count, padded, col0, cols, to);
+    if (m.type == Float::f64) fill_strip<Double>(m, rows, shift + col0, first, count, padded, col0, cols, to);
+}
+
+// Of float64 outputs.
+void load_f64(const Matrix& m, const Rows& rows, const double* shift, int64_t first, int64_t count, int64_t padded,
+              int64_t col0, int64_t cols, void* out) {
+    fill_strip<Double>(m, rows, shift + col0, first, count, padded, col0, cols, static_cast<double*>(out));
+}
+
+// The strip of load_f32, rounded to whole steps: scale[j] steps to a unit, at most 511 in all.
+void quantise(const float* strip, const float* scale, int64_t padded, int64_t cols, int16_t* out) {
+    constexpr int64_t narrow = lanes_of<float>, lanes = lanes_of<int16_t>;
+    for (int64_t v = 0; v * lanes < cols; ++v)
+        for (int64_t half = 0; half < 2; ++half) {
+            const float* in = strip + (2 * v + half) * padded * narrow;
+            int16_t* to = out + v * padded * lanes + half * narrow;
+            const bool there = v * lanes + half * narrow < cols;
+            for (int64_t i = 0; i < padded; ++i, to += lanes)
+                for (int64_t l = 0; l < narrow; ++l) {
+                    // adding 1.5 * 2^23 rounds to the nearest integer, and leaves it in the lowest bits
+                    const float moved =
+                        there ? in[i * narrow + l] * scale[v * lanes + half * narrow + l] + 12582912.0f : 0;
+                    uint32_t bits;
+                    memcpy(&bits, &moved, 4);
+                    to[l] = static_cast<int16_t>(bits & 0xFFFF);
+                }
+        }
+}
+
+// The masks of a vector of groups as bytes 0 and 1, in the same layout.
+void load_bits(const Masks& masks, int64_t first, int64_t count, int64_t padded, int64_t group0, uint8_t* out) {
+    constexpr int64_t bytes = PYDT_LANE_BYTES / 8;
+    memset(out + count * PYDT_LANE_BYTES, 0, static_cast<size_t>((padded - count) * PYDT_LANE_BYTES));
+    const int64_t have = masks.row_bytes - group0 / 8 < bytes ? masks.row_bytes - group0 / 8 : bytes;
+    for (int64_t i = 0; i < count; ++i) {
+        const uint8_t* in = masks.data + (first + i) * masks.row_bytes + group0 / 8;
+        for (int64_t b = 0; b < bytes; ++b) {
+            const uint64_t spread =
+                (b < have ? in[b] : 0) * 0x0101010101010101u & 0x8040201008040201u;  // bit b in byte b
+            const uint64_t ones = (spread + 0x7F7F7F7F7F7F7F7Fu) >> 7 & 0x0101010101010101u;
+            memcpy(out + i * PYDT_LANE_BYTES + 8 * b, &ones, 8);
         }
     }
 }
 
-// out[i * ld + j] = outputs[row first + i, col0 + j] - shift[col0 + j], rounded once to To
-template <class To>
-void load(const Matrix& m, const Rows& rows, int64_t first, int64_t count, const double* shift, int64_t col0,
-          int64_t cols, int64_t ld, To* out) {
-    if (m.type == Float::f16) load_rows<Half>(m, rows, first, count, shift, col0, cols, ld, out);
-    if (m.type == Float::f32) load_rows<Single>(m, rows, first, count, shift, col0, cols, ld, out);
-    if (m.type == Float::f64) load_rows<Double>(m, rows, first, count, shift, col0, cols, ld, out);
+// ---- tables -------------------------------------------------------------------------------------------------------
+// The lowest byte of a word and the next. As instructions, because GCC 12 otherwise takes each byte with a shift and a
+// mask of its own, and the loop over the groups is as fast as it has few instructions.
+#if defined(__x86_64__)
+uint64_t low_byte(uint64_t word) {
+    uint64_t byte;
+    __asm__("movzbl %b1, %k0" : "=r"(byte) : "Q"(word));
+    return byte;
+}
+uint64_t next_byte(uint64_t word) {
+    uint64_t byte;
+    __asm__("movzbl %h1, %k0" : "=Q"(byte) : "Q"(word));
+    return byte;
+}
+uint64_t later_bytes(uint64_t word) {
+    __asm__("shrq $16, %0" : "+Q"(word) : : "cc");
+    return word;
+}
+#else
+uint64_t low_byte(uint64_t word) { return word & 0xFF; }
+uint64_t next_byte(uint64_t word) { return word >> 8 & 0xFF; }
+uint64_t later_bytes(uint64_t word) { return word >> 16; }
+#endif
+
+// 8 tables of the sums of 6 rows: 8 * 64 vectors, half of the first-level cache. A code in bits 2..7 of its byte, times a
+// quarter of a vector, is where its entry stands. With whatever is in bits 0 and 1, the read ends within one more vector.
+template <class Value>
+struct Tables {
+    typedef typename Vector<Value>::Lanes Lanes;
+    alignas(64) Lanes entry[8 * 64 + 1];
+
+    void fill(const Lanes* rows) {  // 48 of them
+        for (int64_t table = 0; table < 8; ++table) {
+            Lanes half[2][8];
+            for (int64_t h = 0; h < 2; ++h) {
+                half[h][0] = Lanes{};
+                for (int64_t i = 0; i < 3; ++i)
+                    for (int64_t set = 0; set < 1 << i; ++set)
+                        half[h][set | 1 << i] = half[h][set] + rows[6 * table + 3 * h + i];
+            }
+            for (int64_t high = 0; high < 8; ++high)
+                for (int64_t low = 0; low < 8; ++low) entry[table * 64 + high * 8 + low] = half[0][low] + half[1][high];
+        }
+    }
+
+    typedef Value Anywhere __attribute__((vector_size(PYDT_LANE_BYTES), aligned(1)));
+
+    Lanes at(int64_t table, uint64_t code) const {
+        const auto* bytes = reinterpret_cast<const char*>(entry + table * 64);
+        return *reinterpret_cast<const Anywhere*>(bytes + code * (PYDT_LANE_BYTES / 4));
+    }
+
+    Lanes sum(uint64_t word) const {
+        Lanes first = at(0, low_byte(word));
+        first += at(1, next_byte(word));
+        word = later_bytes(word);
+        first += at(2, low_byte(word));
+        first += at(3, next_byte(word));
+        word = later_bytes(word);
+        Lanes second = at(4, low_byte(word));
+        second += at(5, next_byte(word));
+        word = later_bytes(word);
+        second += at(6, low_byte(word));
+        second += at(7, next_byte(word));
+        return first + second;
+    }
+};
+
+// What the sums of a run are added to, two vectors of it for a vector of sums.
+template <class Value>
+struct Wide;
+
+template <>
+struct Wide<float> {
+    static constexpr int64_t run = 8;
+    typedef double Total;
+    static void add(Vector<double>::Lanes* total, Vector<float>::Lanes sum) {
+        Vector<float>::Half half[2];
+        memcpy(half, &sum, sizeof sum);
+        total[0] += __builtin_convertvector(half[0], Vector<double>::Lanes);
+        total[1] += __builtin_convertvector(half[1], Vector<double>::Lanes);
+    }
+    static int64_t place(int64_t lane) { return lane; }
+};
+
+template <>
+struct Wide<double> {
+    static constexpr int64_t run = 8;
+    typedef double Total;
+    static void add(Vector<double>::Lanes* total, Vector<double>::Lanes sum) { *total += sum; }
+    static int64_t place(int64_t lane) { return lane; }
+};
+
+// Even lanes, then odd ones. 48 rows of at most 511 fit 16 bits.
+template <>
+struct Wide<int16_t> {
+    static constexpr int64_t run = 1;
+    typedef int32_t Total;
+    static void add(Vector<int32_t>::Lanes* total, Vector<int16_t>::Lanes sum) {
+        typedef Vector<int32_t>::Lanes Pairs;
+        const auto pairs = reinterpret_cast<Pairs>(sum);
+        total[0] += (pairs << 16) >> 16;
+        total[1] += pairs >> 16;
+    }
+    static int64_t place(int64_t lane) { return lane % 2 * lanes_of<int32_t> + lane / 2; }
+};
+
+// The same; 5 blocks of 48 rows fit 8 bits, 1365 blocks 16.
+template <>
+struct Wide<uint8_t> {
+    static constexpr int64_t run = 5;
+    typedef uint16_t Total;
+    static void add(Vector<uint16_t>::Lanes* total, Vector<uint8_t>::Lanes sum) {
+        typedef Vector<uint16_t>::Lanes Pairs;
+        const auto pairs = reinterpret_cast<Pairs>(sum);
+        total[0] += pairs & 0xFF;
+        total[1] += pairs >> 8;
+    }
+    static int64_t place(int64_t lane) { return lane % 2 * lanes_of<uint16_t> + lane / 2; }
+};
+
+// Adds the block of 48 rows that stands in the tables to every group. first, last: of a run.
+template <class Value, bool first, bool last>
+void add_block(const Tables<Value>& tables, const uint64_t* codes, int64_t groups, typename Vector<Value>::Lanes* part,
+               typename Wide<Value>::Total* totals) {
+    typedef typename Wide<Value>::Total Total;
+    auto* total = reinterpret_cast<typename Vector<Total>::Lanes*>(totals);
+    for (int64_t k = 0; k < groups; ++k) {
+        typename Vector<Value>::Lanes sum = tables.sum(codes[k]);
+        if (!first) sum = part[k] + sum;
+        if (last)
+            Wide<Value>::add(total + k * static_cast<int64_t>(sizeof(Total) / sizeof(Value)), sum);
+        else
+            part[k] = sum;
+    }
 }
 
+// out[k * ld + l] += sums of the groups over the blocks of one vector of a strip, l < have; codes of consecutive blocks
+// are stride apart. scratch: 3 vectors for each group. Floats go on adding where they were, so that it does not matter
+// how rows are cut into strips of whole runs.
+template <class Value, class Out>
+void sum_vector(const void* strip, int64_t blocks, const uint64_t* codes, int64_t stride, int64_t groups, void* scratch,
+                Out* out, int64_t ld, int64_t have) {
+    typedef typename Vector<Value>::Lanes Lanes;
+    typedef typename Wide<Value>::Total Total;
+    constexpr int64_t run = Wide<Value>::run, lanes = lanes_of<Value>;
+    constexpr bool floats = sizeof(Total) == sizeof(double);
+    Tables<Value> tables;
+    auto* part = static_cast<Lanes*>(scratch);
+    auto* total = reinterpret_cast<Total*>(part + groups);
+    memset(total, 0, static_cast<size_t>(groups * lanes) * sizeof(Total));
+    if (floats)
+        for (int64_t k = 0; k < groups; ++k)
+            for (int64_t l = 0; l < have; ++l) total[k * lanes + l] = static_cast<Total>(out[k * ld + l]);
+    for (int64_t block = 0; block < blocks; ++block) {
+        const bool first = block % run == 0, last = block % run == run - 1 || block == blocks - 1;
+        const auto add = first  ? last ? add_block<Value, true, true> : add_block<Value, true, false>
+                          : last ? add_block<Value, false, true>
+                                : add_block<Value, false, false>;
+        tables.fill(static_cast<const Lanes*>(strip) + block * code_rows);
+        add(tables, codes + block * stride, groups, part, total);
+    }
+    for (int64_t k = 0; k < groups; ++k)
+        for (int64_t l = 0; l < have; ++l) {
+            const Out sum = static_cast<Out>(total[k * lanes + Wide<Value>::place(l)]);
+            out[k * ld + l] = floats ? sum : out[k * ld + l] + sum;
+        }
+}
+
+// ---- column moments -----------------------------------------------------------------------------------------------
 void add(double* into, const double* from, int64_t count) {
     for (int64_t i = 0; i < count; ++i) into[i] += from[i];
 }
 
-// One vector of the instruction set and what its sums are widened to.
-template <class Value>
-struct Vectors;
-template <>
-struct Vectors<float> {
-    typedef float Lanes __attribute__((vector_size(PYDT_LANE_BYTES)));
-};
-template <>
-struct Vectors<double> {
-    typedef double Lanes __attribute__((vector_size(PYDT_LANE_BYTES)));
-};
-
-// Adds the block that `table` holds to every group. first, last: of the blocks of a run.
-template <class Value, bool first, bool last>
-void add_codes(const typename Vectors<Value>::Lanes* table, const uint64_t* codes, int64_t groups,
-               typename Vectors<Value>::Lanes* part, double* total) {
-    typedef typename Vectors<Value>::Lanes Lanes;
-    constexpr int64_t lanes = PYDT_LANE_BYTES / sizeof(Value);
-    const auto* bytes = reinterpret_cast<const char*>(table);
-    for (int64_t k = 0; k < groups; ++k) {
-        const uint64_t word = codes[k];
-        Lanes at[8];
-        for (uint64_t t = 0; t < 8; ++t)
-            at[t] = *reinterpret_cast<const Lanes*>(bytes + t * 64 * PYDT_LANE_BYTES +
-                                                    (word >> 8 * t & 0xFC) * (PYDT_LANE_BYTES / 4));
-        Lanes sum = ((at[0] + at[1]) + (at[2] + at[3])) + ((at[4] + at[5]) + (at[6] + at[7]));
-        if (!first) sum = part[k] + sum;
-        if (!last) part[k] = sum;
-        if (last)
-            for (int64_t j = 0; j < lanes; ++j) total[k * lanes + j] += static_cast<double>(sum[j]);
+// out[j] = output j of the row less its shift
+template <class To>
+void load_row(const Matrix& m, const uint8_t* row, const double* shift, int64_t col0, int64_t cols, To* out) {
+    const uint8_t* in = row + col0 * m.col_stride;
+    const bool f16 = m.type == Float::f16, f32 = m.type == Float::f32;
+    if (m.col_stride == (f16 ? 2 : f32 ? 4 : 8)) {
+        const auto load = f16   ? load_dense<Half, double, To>
+                          : f32 ? load_dense<Single, double, To>
+                                : load_dense<Double, double, To>;
+        load(in, shift + col0, cols, out);
+        return;
     }
-}
-
-template <class Value>
-void sum_tile_of(const SumPlan& plan, int64_t col0, int64_t cols, int64_t group0, int64_t groups, void* scratch,
-                 double* sums) {
-    typedef typename Vectors<Value>::Lanes Lanes;
-    constexpr int64_t lanes = PYDT_LANE_BYTES / sizeof(Value), width = sum_bytes / sizeof(Value),
-                      vectors = width / lanes, run = 8;
-    alignas(64) Value y[static_cast<size_t>(code_rows * width)];
-    alignas(64) Lanes table[8 * 64];
-    auto* total = static_cast<double*>(scratch);
-    auto* part = reinterpret_cast<Lanes*>(total + groups * width);
-    memset(total, 0, static_cast<size_t>(groups * width) * sizeof(double));
-    memset(y, 0, sizeof y);
-    const int64_t blocks = (plan.rows.count + code_rows - 1) / code_rows;
-    for (int64_t block = 0; block < blocks; ++block) {
-        const int64_t row = block * code_rows,
-                      have = plan.rows.count - row < code_rows ? plan.rows.count - row : code_rows;
-        if (have < code_rows) memset(y, 0, sizeof y);
-        load(plan.outputs, plan.rows, row, have, plan.shift, col0, cols, width, y);
-        const uint64_t* codes = plan.codes + block * plan.groups + group0;
-        const bool first = block % run == 0, last = block % run == run - 1 || block == blocks - 1;
-        for (int64_t v = 0; v < vectors; ++v) {
-            for (int64_t t = 0; t < 8; ++t) {
-                Lanes half[2][8];
-                for (int64_t h = 0; h < 2; ++h) {
-                    half[h][0] = Lanes{};
-                    for (int64_t i = 0; i < 3; ++i) {
-                        const Lanes one = *reinterpret_cast<const Lanes*>(y + (6 * t + 3 * h + i) * width + v * lanes);
-                        for (int64_t set = 0; set < 1 << i; ++set) half[h][set | 1 << i] = half[h][set] + one;
-                    }
-                }
-                for (int64_t high = 0; high < 8; ++high)
-                    for (int64_t low = 0; low < 8; ++low) table[t * 64 + high * 8 + low] = half[0][low] + half[1][high];
-            }
-            const auto add_block = first  ? last ? add_codes<Value, true, true> : add_codes<Value, true, false>
-                                    : last ? add_codes<Value, false, true>
-                                          : add_codes<Value, false, false>;
-            add_block(table, codes, groups, part + v * groups, total + v * groups * lanes);
-        }
-    }
-    for (int64_t k = 0; k < groups; ++k)
-        for (int64_t j = 0; j < cols; ++j)
-            sums[k * plan.outputs.cols + j] = total[(j / lanes * groups + k) * lanes + j % lanes];
-}
-
-void sum_tile(const SumPlan& plan, int64_t col0, int64_t cols, int64_t group0, int64_t groups, void* scratch,
-              double* sums) {
-    const auto tile = plan.outputs.type == Float::f64 ? sum_tile_of<double> : sum_tile_of<float>;
-    tile(plan, col0, cols, group0, groups, scratch, sums);
+    const auto value = f16 ? element<Half> : f32 ? element<Single> : element<Double>;
+    for (int64_t j = 0; j < cols; ++j) out[j] = static_cast<To>(value(in + j * m.col_stride) - shift[col0 + j]);
 }
 
 void moment_block(const Matrix& outputs, const Rows& rows, int64_t first, int64_t count, const double* shift,
@@ -176,8 +429,8 @@ void moment_block(const Matrix& outputs, const Rows& rows, int64_t first, int64_
     double y[moment_cols];
     memset(sums, 0, static_cast<size_t>(cols) * sizeof(double));
     memset(squares, 0, static_cast<size_t>(cols) * sizeof(double));
-    for (int64_t r = 0; r < count; ++r) {
-        load(outputs, rows, first + r, 1, shift, col0, cols, moment_cols, y);
+    for (int64_t i = 0; i < count; ++i) {
+        load_row(outputs, row_at(outputs, rows, first + i), shift, col0, cols, y);
         for (int64_t j = 0; j < cols; ++j) {
             sums[j] += y[j];
             squares[j] += y[j] * y[j];
@@ -185,12 +438,14 @@ void moment_block(const Matrix& outputs, const Rows& rows, int64_t first, int64_
     }
 }
 
-void gram_tile(const uint64_t* a, int64_t rows_a, const uint64_t* b, int64_t rows_b, int64_t stride, int64_t words,
-               int64_t* counts, int64_t ld) {
-    for (int64_t i = 0; i < rows_a; ++i)
-        for (int64_t j = 0; j < rows_b; ++j) {
-            int64_t common = 0;
-            for (int64_t w = 0; w < words; ++w) common += __builtin_popcountll(a[i * stride + w] & b[j * stride + w]);
-            counts[i * ld + j] += common;
+void largest_block(const Matrix& outputs, const Rows& rows, int64_t first, int64_t count, const double* shift,
+                   int64_t col0, int64_t cols, float* largest) {
+    float y[moment_cols];
+    for (int64_t i = 0; i < count; ++i) {
+        load_row(outputs, row_at(outputs, rows, first + i), shift, col0, cols, y);
+        for (int64_t j = 0; j < cols; ++j) {
+            const float size = __builtin_fabsf(y[j]);
+            largest[j] = size > largest[j] || size != size ? size : largest[j];  // once NaN, for ever
         }
+    }
 }

@@ -19,7 +19,21 @@ namespace images {
 }  // namespace
 
 extern const Kernels PYDT_KERNELS;
-const Kernels PYDT_KERNELS = {PYDT_ISA_NAME, images::shift_image, images::resize_image, gram_tile, sum_tile,
-                              moment_block,  add,                 crc32c};
+const Kernels PYDT_KERNELS = {PYDT_ISA_NAME,
+                              images::shift_image,
+                              images::resize_image,
+                              PYDT_LANE_BYTES,
+                              load_f32,
+                              load_f64,
+                              load_bits,
+                              quantise,
+                              sum_vector<float, double>,
+                              sum_vector<double, double>,
+                              sum_vector<int16_t, double>,
+                              sum_vector<uint8_t, int64_t>,
+                              largest_block,
+                              moment_block,
+                              add,
+                              crc32c};
 
 }  // namespace pydt
