@@ -50,6 +50,16 @@ def test_epoch_order(seed: int, epoch: int, ids: list[int]) -> None:
     np.testing.assert_array_equal(_core.epoch_order(seed, epoch, array), oracle.epoch_order(seed, epoch, array))
 
 
+@pytest.mark.parametrize("count", [1000, 1023, 1024, 5000, 300_000])
+def test_order_of_many_ids(count: int) -> None:
+    ids = np.random.default_rng(count).integers(-(2**62), 2**62, count)
+    np.testing.assert_array_equal(_core.epoch_order(5, 6, ids), np.argsort(_core.random_bits(5, 6 << 8 | 1, ids)))
+
+
+def test_order_of_one_id_many_times_is_that_of_positions() -> None:
+    np.testing.assert_array_equal(_core.epoch_order(5, 6, np.full(200_000, 77)), np.arange(200_000))
+
+
 def test_order_of_two_examples_does_not_depend_on_the_mask() -> None:
     ids = np.arange(5000, dtype=np.int64)
     kept = ids[np.random.default_rng(0).random(len(ids)) < 0.3]

@@ -70,7 +70,7 @@ void shift_vectors(const GatherPlan& plan, const uint8_t* image, int64_t rows, c
             scale[p] = floats(plan.scale + static_cast<int64_t>(p) * plan.part + i);
             bias[p] = floats(plan.bias + static_cast<int64_t>(p) * plan.part + i);
         }
-        const uint8_t* row = image;
+        const uint8_t* row = image + place.first;
         T* to = out + i;
 #pragma GCC unroll 4
         for (int64_t y = 0; y < rows; ++y, row += row_bytes, to += row_stride) {

@@ -28,10 +28,10 @@ inline Table table(Ints index) {
     return {index, static_cast<__mmask64>(0x1111111111111111) & ~_mm512_movepi8_mask(index)};
 }
 struct Place {  // of a vector's bytes in a row
-    int64_t at;
+    int64_t first;
 };
 inline Place place_of(Ints base) { return {_mm512_cvtsi512_si32(base)}; }
-inline __m512i bytes_at(const uint8_t* row, Place place) { return _mm512_loadu_si512(row + place.at); }
+inline __m512i bytes_at(const uint8_t* first, Place) { return _mm512_loadu_si512(first); }
 inline Floats pick(__m512i bytes, const Table& from) {
     return _mm512_cvtepi32_ps(_mm512_maskz_permutexvar_epi8(from.keep, from.byte, bytes));
 }
@@ -61,16 +61,18 @@ inline Ints group_min(Ints a) {
     return _mm256_min_epi32(pairs, _mm256_shuffle_epi32(pairs, 0x4E));
 }
 inline Table table(Ints index) { return either(index, ints(static_cast<int32_t>(0x80808000))); }
-struct Place {  // of a vector's bytes in a row: of either group
-    int64_t low, high;
+struct Place {  // of a vector's bytes in a row: where the first group's are, and how much further the second one's
+    int64_t first, further;
 };
 inline Place place_of(Ints base) {
-    return {_mm_cvtsi128_si32(_mm256_castsi256_si128(base)), _mm_cvtsi128_si32(_mm256_extracti128_si256(base, 1))};
+    const int64_t first = _mm_cvtsi128_si32(_mm256_castsi256_si128(base)),
+                  second = _mm_cvtsi128_si32(_mm256_extracti128_si256(base, 1));
+    return {first, second - first};
 }
-inline __m256i bytes_at(const uint8_t* row, Place place) {
-    const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i*>(row + place.low));
+inline __m256i bytes_at(const uint8_t* first, Place place) {
+    const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i*>(first));
     return _mm256_inserti128_si256(_mm256_castsi128_si256(low),
-                                   _mm_loadu_si128(reinterpret_cast<const __m128i*>(row + place.high)), 1);
+                                   _mm_loadu_si128(reinterpret_cast<const __m128i*>(first + place.further)), 1);
 }
 inline Floats pick(__m256i bytes, const Table& from) { return _mm256_cvtepi32_ps(_mm256_shuffle_epi8(bytes, from)); }
 inline Floats floats(const float* from) { return _mm256_loadu_ps(from); }

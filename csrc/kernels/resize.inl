@@ -52,7 +52,8 @@ bool find_neighbours(const GatherPlan& plan, const Grid& grid, Neighbours to) {
 template <size_t planes>
 void across_vectors(const GatherPlan& plan, const uint8_t* row, const Grid& grid, Neighbours at, float* out) {
     for (int64_t i = 0;; i = i + 2 * lanes <= plan.part ? i + lanes : plan.part - lanes) {
-        const auto bytes = bytes_at(row, place_of(ints(at.base + i)));
+        const Place place = place_of(ints(at.base + i));
+        const auto bytes = bytes_at(row + place.first, place);
         const Floats weight = floats(grid.weight + i);
         for (size_t p = 0; p < planes; ++p) {
             const Floats low = pick(bytes, table(plus(ints(at.low + i), ints(static_cast<int32_t>(p))))),
