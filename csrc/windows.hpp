@@ -34,7 +34,7 @@ PYDT_HOST_DEVICE inline double exp_of(double x) {
     const double k = floor(x * 1.4426950408889634 + 0.5);
     const double r = (x - k * 0.693147180369123816490) - k * 1.90821492927058770002e-10;
     double sum = 1.0;
-    for (int n = 14; n > 0; --n) sum = 1.0 + sum * r / n;
+    for (int n = 14; n > 0; --n) sum = 1.0 + sum * r * (1.0 / n);
     const double step = k < 0 ? 0.5 : 2.0;
     for (int i = static_cast<int>(k < 0 ? -k : k); i > 0; --i) sum *= step;
     return sum;

@@ -31,6 +31,11 @@ struct Place {  // of a vector's bytes in a row
     int64_t first;
 };
 inline Place place_of(Ints base) { return {_mm512_cvtsi512_si32(base)}; }
+// For values none of which is black, an index made once serves all planes: add the plane to it.
+inline Ints kept(Ints index) { return index; }
+inline Floats pick_kept(__m512i bytes, Ints index) {
+    return _mm512_cvtepi32_ps(_mm512_maskz_permutexvar_epi8(0x1111111111111111, index, bytes));
+}
 inline __m512i bytes_at(const uint8_t* first, Place) { return _mm512_loadu_si512(first); }
 inline Floats pick(__m512i bytes, const Table& from) {
     return _mm512_cvtepi32_ps(_mm512_maskz_permutexvar_epi8(from.keep, from.byte, bytes));
@@ -69,6 +74,8 @@ inline Place place_of(Ints base) {
                   second = _mm_cvtsi128_si32(_mm256_extracti128_si256(base, 1));
     return {first, second - first};
 }
+inline Ints kept(Ints index) { return either(index, ints(static_cast<int32_t>(0x80808000))); }
+inline Floats pick_kept(__m256i bytes, Ints index) { return _mm256_cvtepi32_ps(_mm256_shuffle_epi8(bytes, index)); }
 inline __m256i bytes_at(const uint8_t* first, Place place) {
     const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i*>(first));
     return _mm256_inserti128_si256(_mm256_castsi128_si256(low),

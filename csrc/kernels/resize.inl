@@ -13,9 +13,11 @@
 // first and columns second (the gathers are then of floats, four times the bytes, and cannot be permutations); fixed
 // point of 7 and 14 bits (no faster where the output is float, and up to one grey level off).
 
-// Numbers for the vector path, in scratch: which bytes behind its group's base a value's neighbours are.
+// Numbers for the vector path, in scratch: where the bytes of each vector are, and which of them its values'
+// neighbours.
 struct Neighbours {
-    int32_t *base, *low, *high;  // (part,)
+    uint8_t* places;      // a Place a vector
+    int32_t *low, *high;  // (part,)
 };
 
 template <class T>
@@ -35,46 +37,59 @@ void across_any(const GatherPlan& plan, const uint8_t* row, const Grid& grid, fl
 }
 
 #if defined(PYDT_LANES)
-// False if a group needs more bytes than one permutation takes. The last vector overlaps the one before and replaces some
-// of its numbers; both then write what those are for, and the last one is right.
+// Calls with the first value of every vector of a part, and the vector's number. The last vector overlaps the one before:
+// what both write is then written by the last one as it should be.
+template <class Call>
+inline void each_vector(int64_t part, Call call) {
+    int64_t i = 0, number = 0;
+    for (; i + lanes <= part; i += lanes, ++number) call(i, number);
+    if (i < part) call(part - lanes, number);
+}
+
+// False if a group needs more bytes than one permutation takes.
 bool find_neighbours(const GatherPlan& plan, const Grid& grid, Neighbours to) {
     const Ints limit = ints(static_cast<int32_t>(window - plan.planes));
-    for (int64_t i = 0;; i = i + 2 * lanes <= plan.part ? i + lanes : plan.part - lanes) {
+    bool fits = true;
+    each_vector(plan.part, [&](int64_t i, int64_t number) {
         const Ints low = ints(grid.low + i), high = ints(grid.high + i), base = group_min(low);
-        if (any(greater(minus(high, base), limit))) return false;
-        put(to.base + i, base);
-        put(to.low + i, minus(low, base));
-        put(to.high + i, minus(high, base));
-        if (i + lanes == plan.part) return true;
-    }
+        fits = fits && !any(greater(minus(high, base), limit));
+        const Place place = place_of(base);
+        memcpy(to.places + number * static_cast<int64_t>(sizeof place), &place, sizeof place);
+        put(to.low + i, kept(minus(low, base)));
+        put(to.high + i, kept(minus(high, base)));
+    });
+    return fits;
 }
 
 template <size_t planes>
 void across_vectors(const GatherPlan& plan, const uint8_t* row, const Grid& grid, Neighbours at, float* out) {
-    for (int64_t i = 0;; i = i + 2 * lanes <= plan.part ? i + lanes : plan.part - lanes) {
-        const Place place = place_of(ints(at.base + i));
+    const int64_t part = plan.part;
+    const float* weights = grid.weight;
+    each_vector(part, [&](int64_t i, int64_t number) {
+        Place place;
+        memcpy(&place, at.places + number * static_cast<int64_t>(sizeof place), sizeof place);
         const auto bytes = bytes_at(row + place.first, place);
-        const Floats weight = floats(grid.weight + i);
+        const Floats weight = floats(weights + i);
+        const Ints low_at = ints(at.low + i), high_at = ints(at.high + i);
         for (size_t p = 0; p < planes; ++p) {
-            const Floats low = pick(bytes, table(plus(ints(at.low + i), ints(static_cast<int32_t>(p))))),
-                         high = pick(bytes, table(plus(ints(at.high + i), ints(static_cast<int32_t>(p)))));
-            put(out + static_cast<int64_t>(p) * plan.part + i, plus(low, times(minus(high, low), weight)));
+            const Ints plane = ints(static_cast<int32_t>(p));
+            const Floats low = pick_kept(bytes, plus(low_at, plane)), high = pick_kept(bytes, plus(high_at, plane));
+            put(out + static_cast<int64_t>(p) * part + i, plus(low, times(minus(high, low), weight)));
         }
-        if (i + lanes == plan.part) return;
-    }
+    });
 }
 
 template <class T>
 void blend_vectors(const GatherPlan& plan, const float* low, const float* high, float weight, T* out) {
     const Floats share = floats(weight);
-    for (int64_t p = 0; p < plan.planes; ++p, out += plan.plane_stride - plan.part) {
-        const int64_t end = (p + 1) * plan.part;
-        for (int64_t i = p * plan.part;; i = i + 2 * lanes <= end ? i + lanes : end - lanes) {
-            const Floats a = floats(low + i), b = floats(high + i);
-            const Floats value = plus(a, times(minus(b, a), share));
-            put(out + i, plus(times(value, floats(plan.scale + i)), floats(plan.bias + i)));
-            if (i + lanes == end) break;
-        }
+    const int64_t part = plan.part, planes = plan.planes, plane_stride = plan.plane_stride;
+    for (int64_t p = 0; p < planes; ++p, out += plane_stride) {
+        const float *a = low + p * part, *b = high + p * part, *scale = plan.scale + p * part,
+                    *bias = plan.bias + p * part;
+        each_vector(part, [&](int64_t i, int64_t) {
+            const Floats value = plus(floats(a + i), times(minus(floats(b + i), floats(a + i)), share));
+            put(out + i, plus(times(value, floats(scale + i)), floats(bias + i)));
+        });
     }
 }
 #endif
@@ -87,7 +102,7 @@ void resize_to(const GatherPlan& plan, const uint8_t* image, const Grid& grid, T
     int64_t held[2] = {-1, -1};
 #if defined(PYDT_LANES)
     auto* numbers = reinterpret_cast<int32_t*>(rows + 2 * plan.planes * plan.part);
-    const Neighbours near{numbers, numbers + plan.part, numbers + 2 * plan.part};
+    const Neighbours near{reinterpret_cast<uint8_t*>(numbers + 2 * plan.part), numbers, numbers + plan.part};
     const bool vectors = plan.part >= lanes && plan.channels <= 4 && find_neighbours(plan, grid, near);
 #endif
     const auto across = [&](int64_t row, int slot) {
