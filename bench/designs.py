@@ -3,9 +3,9 @@
 Simulated: outputs = main effects of 200 groups + products of pairs of groups + noise, variances that add up to 1. Every
 design is drawn once a repeat, for the most models of the grid; its first m rows are what m models would have been. The
 correlation of the estimated with the true main effects over the groups (which takes both less their means, so that
-masks of one size are not asked for what they cannot say) is averaged over 40 targets; the number of models at which it
-reaches 0.90 and 0.95 is read off by interpolation in log m, once a repeat: the geometric mean counts, the spread is the
-standard error of log m over the repeats. Masks keep half of the groups.
+masks of one size are not asked for what they cannot say) is averaged over 20 targets; the number of models at which it
+reaches 0.90 and 0.95 is read off by interpolation (its inverse hyperbolic tangent against log m), once a repeat: the
+geometric mean counts, the spread is the standard error of log m over the repeats. Masks keep half of the groups.
 
 Stored rows (`--store`, folders that `pydt quickstart` filled, of one plan but for the seeds): the influences from n
 rows against those from n other rows, over random splits; no truth is known there.
@@ -34,8 +34,9 @@ from pydt import Design, Store, design, influences
 from pydt.errors import EstimateError
 
 Array = npt.NDArray[np.float64]
-GROUPS, TARGETS, REPEATS, PAIRS, SPARSE = 200, 40, 4, 1000, 20
-GRID = [2 * round(2 ** (step / 2 - 1)) for step in range(12, 29)]  # 64 to 16,384 models, even: pairs stay whole
+GROUPS, TARGETS, REPEATS, PAIRS, SPARSE = 200, 20, 4, 1000, 20
+# finer where estimators come to life (m = groups, 2 x groups); even: pairs stay whole
+GRID = [64, 90, 128, 182, 256, 362, 512, 724, 1024, 2048, 4096, 8192, 16384]
 DESIGNS = ("random", "bernoulli", "foldover")
 METHODS = ("difference", "ols", "ridge", "lasso")
 REACHED = (0.90, 0.95)
@@ -104,12 +105,16 @@ def needed(grid: list[int], found: Array, reached: float) -> tuple[float, bool]:
     i = int(above[0])
     if i == 0 or not np.isfinite(found[i - 1]):
         return float(grid[i]), True
-    part = (reached - found[i - 1]) / (found[i] - found[i - 1])
+    below, here, wish = np.arctanh([found[i - 1], found[i], reached])
+    part = (wish - below) / (here - below)
     return float(grid[i - 1] * (grid[i] / grid[i - 1]) ** part), False
 
 
 def simulated(grid: list[int], targets: int, repeats: int) -> dict[tuple[str, str], Array]:
-    """Mean correlation over targets, (repeats, grid, truths), of each design and method; NaN where there is none."""
+    """Mean correlation over targets, (repeats, grid, truths), of each design and method.
+
+    NaN where a method needs more models, and after the largest correlation of interest is reached.
+    """
     found = {
         (kind, method): np.full((repeats, len(grid), len(TRUTHS)), np.nan) for kind in DESIGNS for method in METHODS
     }
@@ -119,15 +124,20 @@ def simulated(grid: list[int], targets: int, repeats: int) -> dict[tuple[str, st
             drawn = getattr(design, kind)(GROUPS, grid[-1], seed=repeat, placebos=0)
             rng = np.random.default_rng([repeat, DESIGNS.index(kind)])
             weights, outputs = simulate(np.asarray(drawn), targets, rng)
+            going = {method: np.ones(len(TRUTHS), bool) for method in METHODS}
             for i, models in enumerate(grid):
                 part = drawn.take(np.arange(models))
-                for method in METHODS:
+                for method, truths in going.items():
+                    chosen = np.flatnonzero(np.repeat(truths, targets))
+                    if not chosen.size:
+                        continue
                     try:
-                        values = influences(part, outputs[:models], method).values
+                        values = influences(part, outputs[:models, chosen], method).values
                     except EstimateError:  # OLS without models enough
                         continue
-                    each = correlation(values, weights).reshape(len(TRUTHS), targets)
-                    found[kind, method][repeat, i] = each.mean(1)
+                    each = correlation(values, weights[:, chosen]).reshape(-1, targets).mean(1)
+                    found[kind, method][repeat, i, truths] = each
+                    truths[truths] = each < REACHED[-1]
             print(f"repeat {repeat}, {kind}: {time.perf_counter() - start:.0f} s", flush=True)
     return found
 
@@ -146,7 +156,7 @@ def numbers(grid: list[int], found: dict[tuple[str, str], Array]) -> list[dict[s
                 spread = float(logs.std(ddof=1) / np.sqrt(len(logs))) if complete and len(logs) > 1 else None
                 row[f"standard error of log models for {name}"] = spread
                 row[f"at most, for {name}"] = any(first for _, first in read)
-            mean = each[:, :, t].mean(0)
+            mean = each[:, :, t].mean(0)  # of all repeats, or none
             row["correlation"] = {m: round(float(v), 4) for m, v in zip(grid, mean, strict=True) if np.isfinite(v)}
             rows.append(row)
     return rows
@@ -229,8 +239,8 @@ def stored_table(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def scale(groups: int, models: int) -> list[dict[str, Any]]:
-    """Time of a row, drawn five at a time, in turns; and the peak of what numpy holds while a design is planned: made,
-    extended, its clusters and digest found, some rows taken, and 20 rows drawn."""
+    """Processor time of a row, drawn five at a time, in turns; and the peak of what numpy holds while a design is
+    planned: made, extended, its clusters and digest found, some rows taken, and 20 rows drawn."""
     label = np.random.default_rng(0).integers(0, 1000, groups)
     kinds = {
         "random": lambda: design.random(groups, models, 0.25),
@@ -253,9 +263,9 @@ def scale(groups: int, models: int) -> list[dict[str, Any]]:
     times: dict[str, list[float]] = {name: [] for name in kinds}
     for turn in range(9):
         for name, one in made.items():
-            start = time.perf_counter()
+            start = time.process_time()
             one.packed(np.arange(100 * turn, 100 * turn + 5))
-            times[name].append((time.perf_counter() - start) / 5)
+            times[name].append((time.process_time() - start) / 5)
     return [
         {
             "case": f"{models} rows on {groups} units",

@@ -211,6 +211,11 @@ class Design:
             return estimand_of(self._bits, self.groups)
         return "swap" if self.kind in ("random", "stratified") else "add"
 
+    @property
+    def constants(self) -> int:
+        """Sums over groups that no mask changes: 1 where all keep as many groups, one for every stratum, else 0."""
+        return 0 if self.estimand == "add" else 1 if self.strata is None else int(self.strata.max()) + 1
+
     @cached_property
     def digest(self) -> str:
         return digest("design", self.to_dict())

@@ -7,7 +7,9 @@ unless masks repeat or complement each other) and p the parameters.
 
 Estimands. Masks of one size ("swap") say how a group compares with the average group: OLS and the de-biased LASSO
 estimate b - mean(b). The plain difference of means estimates b_k - mean of the *other* b = K/(K-1) (b_k - mean(b))
-there. All other masks ("add") estimate b.
+there. All other masks ("add") estimate b. A stratified design ("swap" too) has one size in every stratum: what is
+said of K groups holds of the groups of each stratum, whose values OLS and ridge make sum to zero; nothing is said of
+one stratum against another. Pass the Design: masks alone do not tell their strata.
 
     difference   v = mean of y with the group - mean without
     ols          v = G^-1 X'y; for masks of one size the pseudo-inverse, whose values sum to zero

@@ -23,7 +23,8 @@ class Fit:
     """Influences and how sure they are. For one-dimensional outputs the axis of targets is missing everywhere.
 
     Attributes:
-        method, estimand: "swap" (compared with the average other group) or "add" (what adding the group does).
+        method, estimand: "swap" (compared with the average other group, of its stratum where the design has strata) or
+            "add" (what adding the group does).
         values: float32 (groups, targets), in the unit of the outputs.
         unbiased: float32 (groups, targets): what `stderr` and `q` speak of: `values`; lasso: de-biased; ridge: NaN.
         stderr: float32 (groups, targets); unbiased +- t(df) x stderr covers. For ridge: sampling error of `values`.
@@ -87,8 +88,8 @@ class Fit:
         """Weighted sums of influences: c'b and its standard error sqrt(c'Vc), V from the design's known correlations.
 
         Args:
-            weights: (groups,) or (contrasts, groups). With estimand "swap" only weights that sum to zero are free of
-                the arbitrary zero of the influences.
+            weights: (groups,) or (contrasts, groups). With estimand "swap" only weights that sum to zero (in every
+                stratum) are free of the arbitrary zero of the influences.
 
         Returns:
             value and standard error, each (targets,) or (contrasts, targets); of `values` for ridge, else of

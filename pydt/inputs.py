@@ -66,6 +66,8 @@ class Masks:
         packed: uint8 (models, ceil(columns / 8)), little bit first; columns = groups followed by placebos.
         estimand: "swap" (all masks keep as many groups) or "add".
         units: how rows enter the errors.
+        strata: int64 (groups,), None for "add": stratum of each group, of which every mask keeps as many; all groups
+            are one where the design has none.
     """
 
     packed: npt.NDArray[np.uint8]
@@ -73,6 +75,7 @@ class Masks:
     placebos: int
     estimand: str
     units: Units
+    strata: Rows | None
 
     @property
     def models(self) -> int:
@@ -81,6 +84,11 @@ class Masks:
     @property
     def columns(self) -> int:
         return self.groups + self.placebos
+
+    @property
+    def constants(self) -> int:
+        """Directions in which no mask varies: sums over strata, 0 for "add"."""
+        return 0 if self.strata is None else int(self.strata.max()) + 1
 
     def masks(self, rows: Rows) -> Array:
         """0/1 masks of some rows, placebos included, float64 (rows, columns)."""
@@ -147,7 +155,10 @@ def read_masks(masks: Any, groups: int | None = None, clusters: npt.ArrayLike | 
     extra = 0 if placebos is None else placebos.shape[1]
     if placebos is not None and extra:
         packed = _core.pack(np.concatenate([_core.unpack(packed, groups), placebos], axis=1))
-    return Masks(packed, groups, extra, estimand, units)
+    strata = None if estimand == "add" else np.zeros(groups, np.int64)
+    if design is not None and design.strata is not None:
+        strata = design.strata
+    return Masks(packed, groups, extra, estimand, units, strata)
 
 
 def name_groups(groups: npt.NDArray[np.intp]) -> str:

@@ -157,9 +157,34 @@ class Geometry:
     def placebos(self) -> int:
         return self.masks.placebos
 
-    @property
-    def swap(self) -> bool:
-        return self.masks.estimand == "swap"
+    @cached_property
+    def strata(self) -> list[Rows]:
+        """The groups of each stratum; none for "add"."""
+        label = self.masks.strata
+        return [] if label is None else [np.flatnonzero(label == i) for i in range(self.masks.constants)]
+
+    def centre(self, values: Array) -> Array:
+        """Values (groups, ...) less the mean of their stratum: what masks of fixed sizes can say of them."""
+        values = values.copy()
+        for stratum in self.strata:
+            values[stratum] -= values[stratum].mean(0)
+        return values
+
+    def lift(self, gram: Array, level: float) -> Array:
+        """gram + level x the projection on the directions in which no mask varies (groups, groups)."""
+        gram = gram.copy() if self.strata else gram
+        for stratum in self.strata:
+            gram[np.ix_(stratum, stratum)] += level / len(stratum)
+        return gram
+
+    @cached_property
+    def one_size(self) -> Array:
+        """(columns,): (n - 1) / n in a stratum of n groups, which turns a value against the average *other* group into
+        one against the average group; 1 for "add"; placebos: the mean of the groups'."""
+        share = np.ones(self.groups)
+        for stratum in self.strata:
+            share[stratum] = (len(stratum) - 1) / len(stratum)
+        return np.r_[share, np.full(self.placebos, share.mean())]
 
     @property
     def intercept(self) -> int:
@@ -235,9 +260,10 @@ class Geometry:
         gram, scale = self.used.centred, 1 / np.sqrt(self.spread)
         inner, own = gram[:k, :k], scale[:k]
         among = float(own**2 @ inner**2 @ own**2) - k
-        if self.swap:  # masks of one size are correlated by -1 / (groups - 1) whatever is drawn
-            lift = 1 / (k - 1)
-            among += 2 * lift * (float(own @ inner @ own) - k) + lift**2 * k * (k - 1)
+        for stratum in self.strata:  # groups of one are correlated by -1 / (groups - 1) whatever is drawn
+            n, part = len(stratum), own[stratum]
+            lift = 1 / (n - 1)
+            among += 2 * lift * (float(part @ inner[np.ix_(stratum, stratum)] @ part) - n) + lift**2 * n * (n - 1)
         inside = max(among, 0.0) / (k * (k - 1))
         outside = ((gram[k:, :k] * np.outer(scale[k:], own)) ** 2).mean() if columns > k else 0.0
         return rows * np.r_[np.full(k, inside), np.full(columns - k, outside)]
@@ -419,15 +445,15 @@ def threads() -> int:
 
 
 class Regression:
-    """OLS on all groups by Cholesky of G = LL' (plus 11' in the direction that masks of one size leave open).
+    """OLS on all groups by Cholesky of G = LL' (plus 11' in the directions that masks of one size leave open).
 
     The noise needs only |L^-1 c|^2, with L^-1 formed once: K^2 targets / 2 multiplications in blocks. What lost: values
     first, then their product with c (twice the work).
     """
 
-    def __init__(self, lower: Array, open_level: float | None, df: float, parameters: int, spare: int):
+    def __init__(self, lower: Array, close: Callable[[Array], Array], df: float, parameters: int, spare: int):
         self._lower = lower
-        self._open = open_level
+        self._close = close  # takes those directions out again
         self._spare = spare
         self.df = df
         self.parameters = parameters
@@ -442,8 +468,7 @@ class Regression:
 
     @cached_property
     def inverse(self) -> Array:
-        inverse = self._factor.T @ self._factor
-        return inverse if self._open is None else inverse - 1 / (len(inverse) * self._open)
+        return self._close(self._factor.T @ self._factor)
 
     def left(self, cross: npt.NDArray[Any], energy: Array) -> Array:
         """Residual sum of squares (targets,), from centred cross products; in the precision of `cross`."""
@@ -481,13 +506,13 @@ def invert_lower(lower: Array) -> Array:
 
 def regress(geometry: Geometry) -> Regression:
     """The factor of the groups' Gram matrix; raises where they cannot be told apart, or no noise can be told."""
-    gram, constant = geometry.real.centred, geometry.swap
+    gram = geometry.real.centred
     size = len(gram)
-    parameters = size - constant + geometry.intercept
+    parameters = size - geometry.masks.constants + geometry.intercept
     level = np.trace(gram) / size
-    whole = gram + level / size if constant else gram
+    whole = geometry.lift(gram, level)
     try:
-        lower = np.linalg.cholesky(whole)
+        lower: Any = np.linalg.cholesky(whole)
         pivots = np.diag(lower) ** 2 / np.diag(whole)
     except np.linalg.LinAlgError:
         pivots = np.zeros(1)
@@ -503,11 +528,11 @@ def regress(geometry: Geometry) -> Regression:
             "masks",
             f'train more than {parameters * models // geometry.units} models, or use method="ridge" or "lasso"',
         )
-    return Regression(lower, level if constant else None, df, parameters, spare)
+    return Regression(lower, lambda inverse: geometry.lift(inverse, -1 / level), df, parameters, spare)
 
 
 def _raise_rank(geometry: Geometry, gram: Array, parameters: int) -> None:
-    mend = 'use method="ridge" or "lasso", or merge these groups'
+    mend = 'use method="ridge" or "lasso", or merge these groups (of a stratified design, pass the Design)'
     if geometry.units < parameters:
         raise EstimateError(
             f"{geometry.masks.models} models ({geometry.units} independent ones) cannot tell {len(gram)} groups apart",
@@ -517,8 +542,7 @@ def _raise_rank(geometry: Geometry, gram: Array, parameters: int) -> None:
     scale = 1 / np.sqrt(np.diag(gram))
     eigenvalues, vectors = np.linalg.eigh(gram * np.outer(scale, scale))
     null = vectors[:, eigenvalues < 1e-9 * eigenvalues[-1]] * scale[:, None]
-    if geometry.swap:
-        null = null - null.mean(0)
+    null = geometry.centre(null)
     null = null / np.maximum(np.abs(null).max(), 1e-300)
     mixed = np.flatnonzero(np.abs(null).max(1) > 1e-6) if null.size else np.arange(len(gram))
     raise EstimateError(f"{name_groups(mixed)} cannot be told apart by these masks", "masks", mend)

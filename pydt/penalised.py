@@ -145,7 +145,7 @@ def lasso(geometry: Geometry, cv: int | None, l1_ratio: float) -> Plan:
 
     free = units - geometry.intercept
     scale = 1 / geometry.spread[:, None]
-    one_size = (groups - 1) / groups if geometry.swap else 1.0
+    one_size = geometry.one_size[:, None]
     # Nearly orthogonal masks, and those far more correlated than independent draws, have another covariance; a few
     # different masks are no draws of it at all.
     rho, pairs = float(geometry.rho[0]), groups * (groups - 1) / 2
@@ -222,15 +222,14 @@ def lasso(geometry: Geometry, cv: int | None, l1_ratio: float) -> Plan:
             moved *= one_size
             placebos = (moved[groups:], np.sqrt(variance[groups:])) if geometry.placebos else None
             unbiased, variance = mean + moved[:groups], variance[:groups]
-            if geometry.swap:
-                unbiased -= unbiased.mean(0)
+            unbiased = geometry.centre(unbiased)
             if geometry.masks.units.kind == "given":
 
                 def residual(rows: Rows, masks: Array, y: Array) -> Array:
                     fold = label[rows[0]]
                     return y - intercepts[fold] - masks @ slopes[fold]
 
-                project = np.diag(one_size / np.diag(total.centred))
+                project = np.diag(one_size[:groups, 0] / np.diag(total.centred))
                 variance, df = sandwich(geometry, tile, project, residual, 1)
             if tied:
                 unbiased, variance = np.full_like(unbiased, np.nan), np.full_like(variance, np.nan)

@@ -125,7 +125,7 @@ def _predictor(given: Inputs, x: Array, method: str) -> Array:
         return np.linalg.solve(gram + np.trace(gram) / len(x) * np.eye(len(gram)), centred.T)
     eigenvalues, vectors = np.linalg.eigh(gram)
     good = eigenvalues > 1e-9 * eigenvalues[-1]
-    if good.sum() < len(gram) - (given.estimand == "swap"):
+    if good.sum() < len(gram) - given.constants:
         raise EstimateError(
             f"{len(x)} models of the other folds cannot tell {len(gram)} groups apart",
             "masks",

@@ -151,11 +151,12 @@ def _groups_sentence(results: Mapping) -> str:
     total, unit = len(results["groups"]), results["unit"]
     verdict = results["verdict"]
     swap = results["estimand"] == "swap"
+    stratum = " of its stratum" if results["question"]["design"] == "stratified" else ""
     if not better and not worse:
         stderr = verdict.get("median_stderr")
         size = number(stderr, digits_for(stderr))
         error = "" if stderr is None else f", and the standard error of one is {size} {unit}"
-        what = "told from an average one" if swap else "shown to help or to hurt"
+        what = f"told from an average one{stratum}" if swap else "shown to help or to hurt"
         group = "the only group cannot" if total == 1 else f"none of the {count(total, 'group')} can"
         untested = all(g["q"] is None for g in results["groups"])
         none = "no group was tested on its own" if untested else f"every q is at least {LEVEL}"
@@ -164,14 +165,18 @@ def _groups_sentence(results: Mapping) -> str:
     for names, how, does in ((better, "better", "helps"), (worse, "worse", "hurts")):
         if names:
             do = "does" if len(names) == 1 else "do"
-            text = f"{_listed(names)} {do} {how} than an average group" if swap else f"adding {_listed(names)} {does}"
+            text = (
+                f"{_listed(names)} {do} {how} than an average group{stratum}"
+                if swap
+                else f"adding {_listed(names)} {does}"
+            )
             parts.append(text)
     first = significant(results)[0 if better else 1][0]
     digits = digits_for(first["stderr"])
     clearest = f"{number(first['value'], digits, True)} \u00b1 {number(first['stderr'], digits)} {unit}"
     clearest += f" for {_quoted(first['name'])}"
     rest = total - len(better) - len(worse)
-    average = "told from an average one" if swap else "told from no effect"
+    average = f"told from an average one{stratum}" if swap else "told from no effect"
     others = "" if not rest else f"; one by one, the other {count(rest, 'group')} cannot be {average}"
     text = f"{', and '.join(parts)} (false discovery rate 5 % among {count(total, 'group')}; {clearest}){others}."
     return text[0].upper() + text[1:]
