@@ -155,10 +155,15 @@ def read_masks(masks: Any, groups: int | None = None, clusters: npt.ArrayLike | 
     extra = 0 if placebos is None else placebos.shape[1]
     if placebos is not None and extra:
         packed = _core.pack(np.concatenate([_core.unpack(packed, groups), placebos], axis=1))
-    strata = None if estimand == "add" else np.zeros(groups, np.int64)
-    if design is not None and design.strata is not None:
-        strata = design.strata
+    strata = strata_of(estimand, groups, None if design is None else design.strata)
     return Masks(packed, groups, extra, estimand, units, strata)
+
+
+def strata_of(estimand: str, groups: int, strata: Rows | None) -> Rows | None:
+    """`Masks.strata` of a design with these strata, or with none."""
+    if estimand == "add":
+        return None
+    return np.zeros(groups, np.int64) if strata is None else strata
 
 
 def name_groups(groups: npt.NDArray[np.intp]) -> str:

@@ -14,7 +14,7 @@ from pydt import _core
 from pydt.blocks import FOLDS, Frame, Leaf, Node, combine
 from pydt.design import estimand_of, to_array
 from pydt.errors import EstimateError
-from pydt.inputs import Array, Masks, Rows, Units, as_outputs, name_groups
+from pydt.inputs import Array, Masks, Rows, Units, as_outputs, name_groups, strata_of
 from pydt.moments import Geometry, Statistics, Sums, Tile, tile_slices
 
 
@@ -101,7 +101,8 @@ class View(Statistics):
         here = Units(units.kind, clusters, used, label, units.sign[self.rows], count)
         fold = np.where(used, np.searchsorted(np.unique(line[used]), line), -1)
         estimand = estimand_of(packed & real, masks.groups)
-        return Geometry(Arrived(packed, masks.groups, masks.placebos, estimand, here, fold))
+        strata = strata_of(estimand, masks.groups, masks.strata)
+        return Geometry(Arrived(packed, masks.groups, masks.placebos, estimand, here, strata, fold))
 
     def tiles(self, *folds: int) -> Iterator[Tile]:
         frame, geometry = self._frame, self.geometry
