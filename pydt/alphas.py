@@ -117,15 +117,16 @@ def _pilot(store: Store, record: Record, task: Any, output: str, level: float) -
     except EstimateError as error:
         mend = f"train more than {design.groups} models in each pilot, better twice as many"
         raise EstimateError(error.what, f"pilot with alpha {design.alpha:g}", mend) from error
-    return pilot_of(fit, design.alpha, design.kind, row_seconds(store, record), level)
+    predictors = design.groups - design.constants
+    return pilot_of(fit, design.alpha, design.kind, row_seconds(store, record), level, predictors)
 
 
-def pilot_of(fit: Fit, alpha: float, kind: str, seconds: float | None, level: float) -> AlphaPilot:
-    """A pilot from its OLS fit of one target; level: of the interval."""
+def pilot_of(fit: Fit, alpha: float, kind: str, seconds: float | None, level: float, predictors: int) -> AlphaPilot:
+    """A pilot from its OLS fit of one target; level: of the interval; predictors: rank of the masks."""
     r2, df = float(fit.explained), float(fit.df)
     if not math.isfinite(r2):
         raise EstimateError("no spread between models is seen", f"pilot with alpha {alpha:g}", "choose another output")
-    low, high = r2_interval(r2, len(fit.counts) - (fit.estimand == "swap"), df, level, fixed=kind == "foldover")
+    low, high = r2_interval(r2, predictors, df, level, fixed=kind == "foldover")
     gains: list[float | None] = [None, None, None]
     if seconds is not None:
         each = (0.5 if kind == "foldover" else 1.0) / seconds

@@ -244,9 +244,8 @@ class _Law:
         self.now = float(np.median(known))
         self.noise, self.borrowed = (float(fit.noise), True) if noise is None else (noise, False)
         self.pair = design.kind == "foldover"
-        strata = 0 if fit.estimand == "add" else 1 if design.strata is None else int(design.strata.max()) + 1
-        self.parameters = design.groups - strata + (not self.pair)
-        self.exact = design.groups <= _LARGEST and strata < 2 and _grows(design)
+        self.parameters = design.groups - design.constants + (not self.pair)
+        self.exact = design.groups <= _LARGEST and design.constants < 2 and _grows(design)
         self._masks = design
         self._seen: dict[int, float] = {}
         here = design.take(rows).packed()

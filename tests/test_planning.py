@@ -297,7 +297,10 @@ def test_equal_alphas_are_seldom_told_apart_and_unequal_ones_often() -> None:
         found = []
         for seed in range(10):
             a, b = seen("random", 30, 90, 0.25, first, seed, 12), seen("bernoulli", 30, 90, 0.5, second, seed + 50, 12)
-            pair = [[pilot_of(x, alpha, "bernoulli", 1.0, 0.05) for x in c] for c, alpha in ((a, 0.25), (b, 0.5))]
+            pair = [
+                [pilot_of(x, alpha, "bernoulli", 1.0, 0.05, rank) for x in c]
+                for c, alpha, rank in ((a, 0.25, 29), (b, 0.5, 30))
+            ]
             found += [_compare((x, y), 0.05).sure for x, y in zip(*pair, strict=True)]
         return float(np.mean(found))
 
