@@ -1,16 +1,33 @@
-// Penalised regression on a Gram matrix: coordinate descent, one target after another.
+// Penalised regression on a Gram matrix, one target after another.
 //
-//   minimise  b'Gb / 2 - b'c + penalty (l1_ratio |b|_1 + (1 - l1_ratio) |b|^2 / 2)
+//   minimise  b'Gb / 2 - b'c + edge |b|_1 + ridge |b|^2 / 2,   edge = penalty l1_ratio, ridge = penalty (1 - l1_ratio)
 //
-// The slope c - Gb is kept for all groups, so that a coordinate that does not move costs nothing but its look. The gap is
-// that of the values as they are returned, in float32, with a slope of their own; the dual point is the residual (of the
-// elastic net written as a LASSO with more rows) times the best feasible number s:
+// Candidates. What may be nonzero soon stands in a compact set: values, slope = c - Gb, and a copy of its part of G, with
+// rows padded to whole vectors. The rest keeps its last exact slope ("reference", at b1), the one before (at b0), and the
+// line through both; where b is now, a slope is off that line by at most
 //
-//   gap = (1 - s)^2 |r|^2 / 2 + sum_j |b_j| (edge - s sign(b_j) slope_j),   |s slope_j| <= edge = penalty * l1_ratio
+//   sum_k reach_k |b - b1 - along (b1 - b0)|_k,   reach_k = largest entry of column k off the diagonal,
+//
+// so nothing is recomputed while the largest slope outside plus this stays below the edge (random masks are nearly
+// orthogonal, and paths are piecewise linear). New candidates are those that come within 5 % of the edge.
+//
+// Steps. Proximal gradient with the diagonal of G as its metric and momentum m: with `a` nonzeros and squared
+// correlations of mean s between groups, the spectrum of their Gram lies in (1 +- sqrt(a s))^2, and m = a s contracts by
+// sqrt(a s) an iteration. Along a path, both values and slopes are extrapolated first. Where this does not contract
+// (duplicate or collinear groups, fewer models than groups), coordinate descent takes over, which always does.
+//
+// Precision. float32 on numbers scaled to about 1 by powers of two; then the slope at the float32 values in float64, the
+// gap from it, and if it is too large another round from that slope; what does not get there is finished in float64
+// (coordinate descent, and the equations of the signs it has found). The dual point is the residual times the best feasible number s:
+//
+//   gap = (1 - s)^2 |r|^2 / 2 + sum_j (edge |b_j| - s b_j pull_j),   pull = slope - ridge b,  |s pull_j| <= edge
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <vector>
 
+#include "candidates.hpp"
+#include "kernels/kernels.hpp"
 #include "pydt.hpp"
 #include "threads.hpp"
 
@@ -18,192 +35,372 @@ namespace pydt {
 namespace {
 
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
-constexpr double infinity = std::numeric_limits<double>::infinity();
 
-void check_gram(const Quadratic& problem, const char* name) {
-    const std::size_t count = checked_size(name, {problem.groups, problem.groups});
-    for (std::size_t i = 0; i < count; ++i)
-        if (!std::isfinite(problem.gram[i])) throw ArgumentError(name, "has a NaN or infinite entry");
-}
+// The values of some targets that are not 0, target by target.
+struct Sparse {
+    std::vector<std::size_t> first;
+    std::vector<int32_t> rows;
+    std::vector<double> values;
 
-class Solver {
-public:
-    Solver(const double* gram, std::int64_t groups, double l1_ratio)
-        : gram_(gram),
-          groups_(groups),
-          l1_ratio_(l1_ratio),
-          values(static_cast<std::size_t>(groups)),
-          cross(static_cast<std::size_t>(groups)),
-          slope(static_cast<std::size_t>(groups)) {}
-
-private:
-    const double* gram_;
-    std::int64_t groups_;
-    double l1_ratio_;
-
-public:
-    double energy = 0;
-    std::vector<double> values, cross, slope;  // slope = cross - gram values
-
-    bool load(const Quadratic& problem, std::int64_t target) {
-        energy = problem.energy[target];
-        bool finite = std::isfinite(energy), zero = true;
-        for (std::int64_t k = 0; k < groups_; ++k) {
-            at(cross, k) = problem.cross[k * problem.targets + target];
-            finite = finite && std::isfinite(at(cross, k));
-            zero = zero && at(cross, k) == 0;
-        }
-        if (zero) energy = 0;
-        std::fill(values.begin(), values.end(), 0.0);
-        return finite;
-    }
-
-    double top() const {
-        double most = 0;
-        for (const double value : cross) most = std::max(most, std::abs(value));
-        return most;
-    }
-
-    void find_slope() {
-        slope = cross;
-        for (std::int64_t k = 0; k < groups_; ++k)
-            if (at(values, k) != 0) move(k, at(values, k));
-    }
-
-    // The duality gap over half the energy.
-    double gap(double penalty) const {
-        const double edge = penalty * l1_ratio_, ridge = penalty * (1 - l1_ratio_);
-        double most = 0, fit = energy, shared = 0;
-        for (std::int64_t k = 0; k < groups_; ++k) {
-            const double pull = at(slope, k) - ridge * at(values, k);
-            most = std::max(most, std::abs(pull));
-            fit -= at(values, k) * at(cross, k);
-            shared += at(values, k) * pull;
-        }
-        const double square = std::max(fit - shared, 0.0);
-        const double limit = most > 0 ? edge / most : infinity;
-        const double scale = square > 0 ? std::clamp(fit / square, -limit, limit) : std::min(1.0, limit);
-        double sum = (1 - scale) * (1 - scale) * square / 2;
-        for (std::int64_t k = 0; k < groups_; ++k) {
-            const double pull = at(slope, k) - ridge * at(values, k);
-            sum += std::abs(at(values, k)) * edge - scale * at(values, k) * pull;
-        }
-        return std::max(sum, 0.0) / (energy / 2);
-    }
-
-    // Sweeps until the gap is there; how many.
-    std::int64_t solve(double penalty, double tolerance, std::int64_t limit) {
-        const double edge = penalty * l1_ratio_, ridge = penalty * (1 - l1_ratio_);
-        std::int64_t sweep = 0;
-        while (sweep < limit && !(gap(penalty) <= tolerance)) {
-            ++sweep;
-            for (std::int64_t k = 0; k < groups_; ++k) {
-                const double own = gram_[k * groups_ + k], pull = at(slope, k) + own * at(values, k);
-                const double wanted =
-                    own > 0 ? (pull - std::clamp(pull, -edge, edge)) / (own + ridge) : 0.0;
-                const double step = wanted - at(values, k);
-                if (step == 0) continue;
-                at(values, k) = wanted;
-                move(k, step);
+    template <class At>
+    Sparse(int64_t groups, std::size_t targets, At value) : first(targets + 1) {
+        for (int64_t k = 0; k < groups; ++k)
+            for (std::size_t j = 0; j < targets; ++j) first[j + 1] += value(k, j) != 0;
+        for (std::size_t j = 0; j < targets; ++j) first[j + 1] += first[j];
+        rows.resize(first[targets]);
+        values.resize(first[targets]);
+        std::vector<std::size_t> next(first.begin(), first.end() - 1);
+        for (int64_t k = 0; k < groups; ++k)
+            for (std::size_t j = 0; j < targets; ++j) {
+                const float one = value(k, j);
+                if (one == 0) continue;
+                rows[next[j]] = static_cast<int32_t>(k);
+                values[next[j]++] = static_cast<double>(one);
             }
-        }
-        return sweep;
-    }
-
-private:
-    static double& at(std::vector<double>& of, std::int64_t k) { return of[static_cast<std::size_t>(k)]; }
-    static double at(const std::vector<double>& of, std::int64_t k) { return of[static_cast<std::size_t>(k)]; }
-
-    void move(std::int64_t k, double step) {
-        const double* row = gram_ + k * groups_;
-        for (std::int64_t i = 0; i < groups_; ++i) at(slope, i) -= row[i] * step;
     }
 };
 
-// What the gap of the values is when they are rounded to what the caller gets.
-double round_and_certify(Solver& solver, double penalty) {
-    for (double& value : solver.values) value = static_cast<double>(static_cast<float>(value));
-    solver.find_slope();
-    return solver.gap(penalty);
+// gram times those values, lasso_tile rows at a time: emit(first row, rows, target, sums). A tile, turned so that the
+// numbers of one column stand together, serves all targets from the second-level cache. A symmetric matrix is read along
+// its rows in place of its columns.
+template <class Emit>
+void multiply(const double* gram, int64_t rows, int64_t cols, bool symmetric, const Sparse& values,
+              std::vector<double>& tile, Emit emit) {
+    tile.resize(static_cast<std::size_t>(cols * lasso_tile));
+    double sums[lasso_tile];
+    for (int64_t i = 0; i < rows; i += lasso_tile) {
+        const int64_t count = std::min(lasso_tile, rows - i);
+        double* to = tile.data();
+        for (int64_t k = 0; k < cols && symmetric; ++k, to += lasso_tile) {
+            for (int64_t line = 0; line < count && k + 8 < cols; line += 8)
+                __builtin_prefetch(gram + (k + 8) * cols + i + line);
+            std::copy_n(gram + k * cols + i, count, to);
+        }
+        for (int64_t r = 0; r < count && !symmetric; ++r)
+            for (int64_t k = 0; k < cols; ++k) to[k * lasso_tile + r] = gram[(i + r) * cols + k];
+        for (std::size_t j = 0; j + 1 < values.first.size(); ++j) {
+            const std::size_t at = values.first[j];
+            kernels().lasso.sparse_tile(tile.data(), values.rows.data() + at, values.values.data() + at,
+                                        static_cast<int64_t>(values.first[j + 1] - at), sums);
+            emit(i, count, j, sums);
+        }
+    }
+}
+
+// Some neighbouring targets with everything that is done for several at once: statistics turned so that those of one
+// target stand together, slopes and gaps in float64, and the way from values to values with a small gap.
+class Block {
+public:
+    Block(const Quadratic& problem, double l1_ratio, int64_t first, int64_t targets)
+        : problem_(problem), K_(problem.groups), l1_ratio_(l1_ratio), first_(first), targets_(targets) {
+        cross_.resize(at(targets * K_));
+        for (int64_t k = 0; k < K_; ++k)
+            for (int64_t j = 0; j < targets; ++j) cross_[at(j * K_ + k)] = problem.cross[k * problem.targets + first + j];
+        values_.resize(at(targets * K_));
+        slope_.resize(at(targets * K_));
+        penalty.resize(at(targets));
+        gap.resize(at(targets));
+        iterations.resize(at(targets));
+    }
+
+    std::vector<double> penalty, gap;  // gap: NaN where the target is not finite
+    std::vector<int64_t> iterations;
+
+    const double* cross(int64_t j) const { return cross_.data() + j * K_; }
+    float* values(int64_t j) { return values_.data() + j * K_; }
+    double energy(int64_t j) const { return problem_.energy[first_ + j]; }
+    double edge(int64_t j) const { return penalty[at(j)] * l1_ratio_; }
+    double ridge(int64_t j) const { return penalty[at(j)] * (1 - l1_ratio_); }
+
+    bool finite(int64_t j) const {
+        bool good = std::isfinite(energy(j));
+        for (int64_t k = 0; k < K_; ++k) good &= std::isfinite(cross(j)[k]);
+        return good;
+    }
+
+    // Nothing to explain: the answer is 0.
+    bool constant(int64_t j) const {
+        return !(energy(j) > 0) || std::all_of(cross(j), cross(j) + K_, [](double c) { return c == 0; });
+    }
+
+    // Rounds in float32 while each makes the gap four times less; what is still open is finished in float64.
+    void finish(Compact& compact, double tolerance, int64_t limit) {
+        std::vector<int64_t> open;
+        for (int64_t j = 0; j < targets_; ++j)
+            if (!std::isfinite(gap[at(j)]) || constant(j))
+                std::fill_n(values(j), K_, static_cast<float>(gap[at(j)]));
+            else
+                open.push_back(j);
+        certify(open);
+        std::vector<bool> exact(at(targets_));
+        while (true) {
+            std::erase_if(open, [&](int64_t j) { return gap[at(j)] <= tolerance || iterations[at(j)] >= limit; });
+            if (open.empty()) return;
+            std::vector<float> kept;
+            std::vector<double> before;
+            for (const int64_t j : open) {
+                const int64_t left = limit - iterations[at(j)];
+                kept.insert(kept.end(), values(j), values(j) + K_);
+                before.push_back(gap[at(j)]);
+                iterations[at(j)] +=
+                    exact[at(j)] ? polish(j, tolerance / 2, left) : improve(compact, j, tolerance / 2, left);
+            }
+            certify(open);
+            std::vector<int64_t> worse, rest;
+            for (std::size_t i = 0; i < open.size(); ++i) {
+                const int64_t j = open[i];
+                if (!(gap[at(j)] < before[i])) {
+                    std::copy_n(kept.data() + i * at(K_), K_, values(j));
+                    worse.push_back(j);
+                }
+                if (!exact[at(j)]) rest.push_back(j);  // nothing comes after the last stage
+                if (!(gap[at(j)] < before[i] / 4)) exact[at(j)] = true;
+            }
+            if (!worse.empty()) certify(worse);
+            open = rest;
+        }
+    }
+
+private:
+    static std::size_t at(int64_t i) { return static_cast<std::size_t>(i); }
+    double* slope(int64_t j) { return slope_.data() + j * K_; }
+
+    int64_t improve(Compact& compact, int64_t j, double tolerance, int64_t limit) {
+        compact.load(cross(j), energy(j));
+        compact.set_penalty(edge(j), ridge(j));
+        compact.start(values(j), slope(j));
+        const int64_t done = compact.solve(tolerance, limit);
+        compact.write(values(j));
+        return done;
+    }
+
+    // Coordinate descent in float64 over all groups. After 10, 20, 40, ... sweeps the equations of the signs found so far
+    // are solved: right signs end the search.
+    int64_t polish(int64_t j, double tolerance, int64_t limit) {
+        const double edge = this->edge(j), ridge = this->ridge(j);
+        std::vector<double> b(values(j), values(j) + K_), pull(slope(j), slope(j) + K_);
+        for (int64_t k = 0; k < K_; ++k) pull[at(k)] -= ridge * b[at(k)];
+        int64_t sweep = 0;
+        for (int64_t next = 10; sweep < limit; ++sweep) {
+            const double now = gap_of(b.data(), pull.data(), j);
+            if (now <= tolerance) break;
+            if (sweep == next) {
+                next *= 2;
+                std::vector<double> exact = solve_signs(b, j), left = pull_of(exact, j);
+                if (gap_of(exact.data(), left.data(), j) < now) b = exact, pull = left;
+            }
+            for (int64_t k = 0; k < K_; ++k) {
+                const double own = problem_.gram[k * K_ + k], ahead = pull[at(k)] + (own + ridge) * b[at(k)];
+                const double wanted = own > 0 ? (ahead - std::clamp(ahead, -edge, edge)) / (own + ridge) : 0;
+                const double step = wanted - b[at(k)];
+                if (step == 0) continue;
+                b[at(k)] = wanted;
+                move(pull, k, step, ridge);
+            }
+        }
+        std::transform(b.begin(), b.end(), values(j), [](double value) { return static_cast<float>(value); });
+        return sweep;
+    }
+
+    void move(std::vector<double>& pull, int64_t k, double step, double ridge) const {
+        for (int64_t i = 0; i < K_; ++i) pull[at(i)] -= problem_.gram[k * K_ + i] * step;
+        pull[at(k)] -= ridge * step;
+    }
+
+    std::vector<double> pull_of(const std::vector<double>& b, int64_t j) const {
+        std::vector<double> pull(cross(j), cross(j) + K_);
+        for (int64_t k = 0; k < K_; ++k)
+            if (b[at(k)] != 0) move(pull, k, b[at(k)], ridge(j));
+        return pull;
+    }
+
+    // The minimum if its signs are those of b, by Cholesky's method; worthless otherwise (its gap tells).
+    std::vector<double> solve_signs(const std::vector<double>& b, int64_t j) const {
+        std::vector<int64_t> index;
+        for (int64_t k = 0; k < K_; ++k)
+            if (b[at(k)] != 0) index.push_back(k);
+        const std::size_t count = index.size();
+        std::vector<double> lower(count * count), x(count), all(at(K_));
+        for (std::size_t p = 0; p < count; ++p) {
+            const double own = problem_.gram[index[p] * K_ + index[p]];
+            x[p] = cross(j)[index[p]] - std::copysign(edge(j), b[at(index[p])]);
+            for (std::size_t q = 0; q <= p; ++q) {
+                double sum = problem_.gram[index[p] * K_ + index[q]] + (p == q ? ridge(j) + 1e-12 * own : 0);
+                for (std::size_t t = 0; t < q; ++t) sum -= lower[p * count + t] * lower[q * count + t];
+                // a pivot that rounding took away belongs to a group that others make up
+                lower[p * count + q] = p == q ? std::sqrt(std::max(sum, 1e-12 * own)) : sum / lower[q * count + q];
+            }
+            for (std::size_t t = 0; t < p; ++t) x[p] -= lower[p * count + t] * x[t];
+            x[p] /= lower[p * count + p];
+        }
+        for (std::size_t p = count; p-- > 0;) {
+            for (std::size_t t = p + 1; t < count; ++t) x[p] -= lower[t * count + p] * x[t];
+            x[p] /= lower[p * count + p];
+            all[at(index[p])] = x[p];
+        }
+        return all;
+    }
+
+    double gap_of(const double* b, const double* pull, int64_t j) const {
+        double most = 0, fit = energy(j), shared = 0;
+        for (int64_t k = 0; k < K_; ++k) {
+            most = std::max(most, std::abs(pull[k]));
+            fit -= b[k] * cross(j)[k];
+            shared += b[k] * pull[k];
+        }
+        const double square = std::max(fit - shared, 0.0), edge = this->edge(j);
+        const double limit = most > 0 ? edge / most : infinity;
+        const double scale = square > 0 ? std::clamp(fit / square, -limit, limit) : std::min(1.0, limit);
+        double sum = (1 - scale) * (1 - scale) * square / 2;
+        for (int64_t k = 0; k < K_; ++k) sum += std::abs(b[k]) * edge - scale * b[k] * pull[k];
+        return std::max(sum, 0.0) / (energy(j) / 2);
+    }
+
+    // Slope and gap, in float64, at the values of these targets.
+    void certify(const std::vector<int64_t>& which) {
+        const Sparse sparse(K_, which.size(), [&](int64_t k, std::size_t j) { return values(which[j])[k]; });
+        multiply(problem_.gram, K_, K_, true, sparse, tile_, [&](int64_t i, int64_t rows, std::size_t j, double* sums) {
+            for (int64_t r = i; r < i + rows; ++r) slope(which[j])[r] = cross(which[j])[r] - sums[r - i];
+        });
+        std::vector<double> b(at(K_)), pull(at(K_));
+        for (const int64_t j : which) {
+            for (int64_t k = 0; k < K_; ++k) {
+                b[at(k)] = static_cast<double>(values(j)[k]);
+                pull[at(k)] = slope(j)[k] - ridge(j) * b[at(k)];
+            }
+            gap[at(j)] = gap_of(b.data(), pull.data(), j);
+        }
+    }
+
+    const Quadratic& problem_;
+    int64_t K_;
+    double l1_ratio_;
+    int64_t first_, targets_;
+    std::vector<double> cross_, slope_, tile_;  // cross, slope, values: (targets, groups)
+    std::vector<float> values_;
+};
+
+constexpr int64_t most_targets = 128;  // that share one reading of the Gram matrix
+
+template <class Work>
+void by_blocks(int64_t targets, int threads, Work work) {
+    const int64_t size = std::clamp<int64_t>(threads == 1 ? targets : targets / (4 * threads), 1, most_targets);
+    parallel(round_up(targets, size) / size, threads,
+             [&] { return work(size); });
+}
+
+void write_out(Block& block, const Quadratic& problem, int64_t first, int64_t targets, float* values, double* gap) {
+    for (int64_t k = 0; k < problem.groups; ++k)
+        for (int64_t j = 0; j < targets; ++j) values[k * problem.targets + first + j] = block.values(j)[k];
+    std::copy_n(block.gap.data(), targets, gap + first);
 }
 
 }  // namespace
 
 void lasso(const Quadratic& problem, const double* penalty, const float* start, const LassoOptions& options,
-           float* values, double* gap, std::int64_t* iterations) {
-    check_gram(problem, "gram");
-    const std::int64_t K = problem.groups, n = problem.targets;
-    parallel(n, options.threads, [&] {
-        return [&, solver = Solver(problem.gram, K, options.l1_ratio)](std::int64_t j) mutable {
-            gap[j] = 0, iterations[j] = 0;
-            bool good = solver.load(problem, j) && std::isfinite(penalty[j]);
-            for (std::int64_t k = 0; k < K && start != nullptr; ++k) {
-                solver.values[static_cast<std::size_t>(k)] = static_cast<double>(start[k * n + j]);
-                good = good && std::isfinite(start[k * n + j]);
+           float* values, double* gap, int64_t* iterations) {
+    const int64_t K = problem.groups, n = problem.targets;
+    const Padded gram(problem.gram, K, "gram", options.threads);
+    by_blocks(n, options.threads, [&](int64_t size) {
+        return [&, size, compact = Compact(gram, nullptr)](int64_t item) mutable {
+            const int64_t first = item * size, count = std::min(size, n - first);
+            Block block(problem, options.l1_ratio, first, count);
+            for (int64_t j = 0; j < count; ++j) {
+                const auto i = static_cast<std::size_t>(j);
+                block.penalty[i] = penalty[first + j];
+                bool good = block.finite(j) && std::isfinite(penalty[first + j]), warm = false;
+                for (int64_t k = 0; k < K && start != nullptr; ++k) {
+                    block.values(j)[k] = start[k * n + first + j];
+                    good &= std::isfinite(start[k * n + first + j]);
+                    if (!(problem.gram[k * K + k] > 0)) block.values(j)[k] = 0;
+                    warm |= block.values(j)[k] != 0;
+                }
+                block.gap[i] = good ? 0 : nan;
+                if (!good || warm || block.constant(j) || options.limit == 0) continue;
+                compact.load(block.cross(j), block.energy(j));
+                compact.set_penalty(block.edge(j), block.ridge(j));
+                block.iterations[i] = compact.solve_safely(options.tolerance / 2, options.limit);
+                compact.write(block.values(j));
             }
-            if (!good) gap[j] = nan;
-            if (good && solver.energy > 0) {
-                solver.find_slope();
-                iterations[j] = solver.solve(penalty[j], options.tolerance / 2, options.limit);
-                gap[j] = round_and_certify(solver, penalty[j]);
-            } else {
-                std::fill(solver.values.begin(), solver.values.end(), gap[j]);
-            }
-            for (std::int64_t k = 0; k < K; ++k)
-                values[k * n + j] = static_cast<float>(solver.values[static_cast<std::size_t>(k)]);
+            block.finish(compact, options.tolerance, options.limit);
+            write_out(block, problem, first, count, values, gap);
+            std::copy_n(block.iterations.data(), count, iterations + first);
         };
     });
 }
 
-void lasso_path(const Quadratic& train, const Quadratic& held, const double* steps, std::int64_t count,
-                std::int64_t patience, const LassoOptions& options, double* error, float* values, double* gap,
-                std::int32_t* nonzeros) {
-    check_gram(train, "gram");
-    check_gram(held, "held_gram");
-    const std::int64_t K = train.groups, n = train.targets;
-    parallel(n, options.threads, [&] {
-        return [&, solver = Solver(train.gram, K, options.l1_ratio), judge = Solver(held.gram, K, options.l1_ratio),
-                best = std::vector<double>()](std::int64_t j) mutable {
-            const bool good = solver.load(train, j) && judge.load(held, j);
-            best.assign(static_cast<std::size_t>(K), good ? 0.0 : nan);
-            gap[j] = good ? 0.0 : nan;
-            const double top = solver.top() / options.l1_ratio;
-            double least = infinity, penalty = 0;
-            for (std::int64_t i = 0, place = 0; i < count; ++i) {
-                error[i * n + j] = good ? infinity : nan;
-                nonzeros[i * n + j] = 0;
-                if (!good || (patience > 0 && i - place > patience)) continue;
-                if (solver.energy > 0) {
-                    solver.find_slope();
-                    solver.solve(steps[i] * top, options.tolerance / 2, options.limit);
+void lasso_path(const Quadratic& train, const Quadratic& held, const double* steps, int64_t count, int64_t patience,
+                const LassoOptions& options, double* error, float* values, double* gap, int32_t* nonzeros) {
+    const int64_t K = train.groups, n = train.targets;
+    const Padded gram(train.gram, K, "gram", options.threads), judge(held.gram, K, "held_gram", options.threads);
+    const double tolerance = options.tolerance / 2, ratio = (1 - options.l1_ratio) / options.l1_ratio;
+    by_blocks(n, options.threads, [&](int64_t size) {
+        return [&, size, compact = Compact(gram, &judge), best = std::vector<float>()](int64_t item) mutable {
+            const int64_t first = item * size, targets = std::min(size, n - first);
+            Block block(train, options.l1_ratio, first, targets), other(held, options.l1_ratio, first, targets);
+            std::vector<int64_t> place(static_cast<std::size_t>(targets));
+            for (int64_t j = 0; j < targets; ++j) {
+                const auto index = static_cast<std::size_t>(j);
+                const bool good = block.finite(j) && other.finite(j), constant = !good || block.constant(j);
+                for (int64_t i = 0; i < count; ++i) {
+                    error[i * n + first + j] = good ? infinity : nan;
+                    nonzeros[i * n + first + j] = 0;
                 }
-                judge.values = solver.values;
-                judge.find_slope();
-                double sum = held.energy[j];
-                for (std::size_t k = 0; k < best.size(); ++k) {
-                    sum -= judge.values[k] * (judge.cross[k] + judge.slope[k]);
-                    nonzeros[i * n + j] += judge.values[k] != 0;
+                block.gap[index] = good ? 0 : nan;
+                if (!good) continue;
+                if (!constant) compact.load(block.cross(j), block.energy(j));
+                double least = infinity;
+                int64_t& least_at = place[index];
+                best.clear();
+                for (int64_t i = 0; i < count && (patience == 0 || i - least_at <= patience); ++i) {
+                    double now = other.energy(j);
+                    if (!constant) {
+                        const double edge = steps[i] * compact.top();
+                        compact.set_penalty(edge, edge * ratio);
+                        if (i > 0)
+                            compact.extrapolate(i > 1 ? static_cast<float>(std::min(
+                                                            2.0, (steps[i - 1] - steps[i]) / (steps[i - 2] - steps[i - 1])))
+                                                      : 0.0F);
+                        compact.solve_safely(tolerance, options.limit);
+                        now = compact.held_error(other.cross(j), now);
+                        nonzeros[i * n + first + j] = static_cast<int32_t>(compact.active());
+                    }
+                    error[i * n + first + j] = now;
+                    if (!(now < least)) continue;
+                    least = now, least_at = i;
+                    if (!constant) compact.keep(best);
                 }
-                error[i * n + j] = sum;
-                if (sum < least) least = sum, place = i, penalty = steps[i] * top, best = solver.values;
+                if (constant) continue;
+                const double edge = steps[least_at] * compact.top();
+                compact.set_penalty(edge, edge * ratio);
+                block.penalty[index] = edge / options.l1_ratio;
+                compact.restore(best);
+                compact.solve_safely(tolerance, options.limit);
+                compact.write(block.values(j));
             }
-            solver.values = best;
-            if (good && solver.energy > 0) gap[j] = round_and_certify(solver, penalty);
-            for (std::int64_t k = 0; k < K; ++k)
-                values[k * n + j] = static_cast<float>(solver.values[static_cast<std::size_t>(k)]);
+            block.finish(compact, options.tolerance, options.limit);
+            write_out(block, train, first, targets, values, gap);
+            for (int64_t j = 0; j < targets; ++j) {
+                int32_t& active = nonzeros[place[static_cast<std::size_t>(j)] * n + first + j];
+                active = 0;
+                for (int64_t k = 0; k < K; ++k) active += block.values(j)[k] != 0;
+            }
         };
     });
 }
 
-void sparse_product(const double* gram, std::int64_t rows, std::int64_t cols, const float* values,
-                    std::int64_t targets, double* out, int threads) {
-    parallel(rows, threads, [&] {
-        return [&](std::int64_t i) {
-            double* sums = out + i * targets;
-            std::fill_n(sums, targets, 0.0);
-            for (std::int64_t k = 0; k < cols; ++k)
-                for (std::int64_t j = 0; j < targets; ++j)
-                    sums[j] += gram[i * cols + k] * static_cast<double>(values[k * targets + j]);
+void sparse_product(const double* gram, int64_t rows, int64_t cols, const float* values, int64_t targets, double* out,
+                    int threads) {
+    by_blocks(targets, threads, [&](int64_t size) {
+        return [&, size, tile = std::vector<double>()](int64_t item) mutable {
+            const int64_t first = item * size, count = std::min(size, targets - first);
+            const Sparse sparse(cols, static_cast<std::size_t>(count), [&](int64_t k, std::size_t j) {
+                return values[k * targets + first + static_cast<int64_t>(j)];
+            });
+            multiply(gram, rows, cols, false, sparse, tile, [&](int64_t i, int64_t wide, std::size_t j, double* sums) {
+                double* to = out + i * targets + first + static_cast<int64_t>(j);
+                for (int64_t r = 0; r < wide; ++r) to[r * targets] = sums[r];
+            });
         };
     });
 }

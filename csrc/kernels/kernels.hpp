@@ -38,6 +38,48 @@ struct Grid {
 // Bytes that may be read behind the last one that is needed.
 constexpr std::int64_t read_ahead = 64;
 
+// The coordinates of one LASSO that may move, compact: `width` floats each (a multiple of 16, the rest 0).
+// slope = cross - gram values; own = diagonal + ridge, inverse = 1 / own (0: never moves).
+struct LassoSet {
+    float* values;
+    float* before;
+    float* slope;
+    const float* cross;
+    const float* own;
+    const float* inverse;
+    std::int64_t width;
+};
+
+// What a pass saw of the values that it found: largest |pull|, sum of |b| edge - b pull, of b pull, of b cross, where
+// pull = slope - ridge b; and how many coordinates it moved.
+struct LassoPass {
+    float most, excess, along, fit;
+    std::int64_t moved;
+};
+
+constexpr std::int64_t lasso_tile = 32;  // rows of the product that sparse_tile makes at once
+
+struct LassoKernels {
+    // to = from - sum over t of steps[t] * gram[rows[t], :width], in the order of t.
+    void (*subtract_rows)(const float* gram, std::int64_t ld, const std::int32_t* rows, const float* steps,
+                          std::int64_t count, const float* from, float* to, std::int64_t width);
+    // One step of proximal gradient with momentum: values move to before; which moved, and how far, goes to rows, steps
+    // (room for width). slope is not changed.
+    LassoPass (*pass)(const LassoSet& set, float edge, float ridge, float momentum, std::int32_t* rows, float* steps);
+    // One sweep of coordinate descent; slope follows.
+    void (*sweep)(const LassoSet& set, const float* gram, std::int64_t ld, float edge, float ridge);
+    // Places where |now + (now - old) * along| >= threshold, in order (room for width); returns the largest one below.
+    float (*scan)(const float* now, const float* old, float along, float threshold, std::int64_t width,
+                  std::int32_t* found, std::int64_t* count);
+    float (*dot)(const float* a, const float* b, std::int64_t width);
+    // Sum of reach * |values - (now + (now - old) * along)|.
+    float (*drift)(const float* reach, const float* values, const float* now, const float* old, float along,
+                   std::int64_t width);
+    // out[i] = sum over t of values[t] * tile[rows[t] * lasso_tile + i], in the order of t.
+    void (*sparse_tile)(const double* tile, const std::int32_t* rows, const double* values, std::int64_t count,
+                        double* out);
+};
+
 struct Kernels {
     const char* name;
     // One image, shifted, into one place of the batch. Bytes of memory from |dx| pixels before the image to as many and
@@ -77,6 +119,8 @@ struct Kernels {
     void (*add)(double* into, const double* from, std::int64_t count);
     // CRC32C of the bytes after those that led to `state`, which starts as, and ends before, an inversion.
     std::uint32_t (*crc32c)(std::uint32_t state, const std::uint8_t* data, std::int64_t size);
+
+    LassoKernels lasso;
 };
 
 extern const Kernels kernels_scalar;

@@ -16,6 +16,7 @@ namespace images {
 }  // namespace images
 #include "crc.inl"
 #include "moments.inl"
+#include "lasso.inl"
 }  // namespace
 
 extern const Kernels PYDT_KERNELS;
@@ -34,6 +35,8 @@ const Kernels PYDT_KERNELS = {PYDT_ISA_NAME,
                               largest_block,
                               moment_block,
                               add,
-                              crc32c};
+                              crc32c,
+                              {penalised::subtract_rows, penalised::pass, penalised::sweep, penalised::scan,
+                               penalised::dot, penalised::drift, penalised::sparse_tile}};
 
 }  // namespace pydt

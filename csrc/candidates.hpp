@@ -1,0 +1,459 @@
+// One target of a penalised regression in float32: candidates, screening, solving (lasso.cpp says how and why).
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <memory>
+#include <new>
+#include <utility>
+#include <vector>
+
+#include "kernels/kernels.hpp"
+#include "pydt.hpp"
+#include "threads.hpp"
+
+namespace pydt {
+
+using std::int32_t;
+using std::int64_t;
+
+constexpr double infinity = std::numeric_limits<double>::infinity();
+constexpr double look = 0.95;  // a slope of this share of the edge makes a candidate
+
+inline int64_t round_up(int64_t size, int64_t to) { return (size + to - 1) / to * to; }
+
+// Zeros, aligned to whole vectors.
+class Floats {
+public:
+    explicit Floats(int64_t count = 0)
+        : data_(static_cast<float*>(::operator new(static_cast<std::size_t>(count) * 4 + 64, std::align_val_t{64}))) {
+        std::fill_n(data_.get(), count, 0.0F);
+    }
+    float* get() const { return data_.get(); }
+    float& operator[](int64_t i) const { return data_.get()[i]; }
+
+private:
+    struct Free {
+        void operator()(float* data) const { ::operator delete(data, std::align_val_t{64}); }
+    };
+    std::unique_ptr<float, Free> data_;
+};
+
+// 2^-k with value 2^k in [1, 2); 1 where there is no such number.
+inline double scale_of(double value) {
+    if (!(value > 0) || !std::isfinite(value)) return 1;
+    return std::ldexp(1.0, -std::clamp(std::ilogb(value), -1000, 1000));
+}
+
+// A symmetric matrix in float32, times a power of two that brings its diagonal to about 1.
+struct Padded {
+    Padded(const double* gram, int64_t count, const char* name, int threads)
+        : groups(count),
+          width(round_up(count, 16)),
+          ld(width % 512 == 0 ? width + 16 : width),  // rows a multiple of 2 KB apart would share few lines of a cache
+          entries((checked_size(name, {count, ld, 4}), count * ld)),
+          reach(static_cast<std::size_t>(count)) {
+        double most = 0, trace = 0, squares = 0;
+        for (int64_t k = 0; k < groups; ++k) most = std::max(most, gram[k * groups + k]);
+        scale = scale_of(most);
+        std::vector<float> square(reach.size());
+        const LassoKernels& run = kernels().lasso;
+        parallel(groups, threads, [&] {
+            return [&, found = std::vector<int32_t>(static_cast<std::size_t>(width))](int64_t k) mutable {
+                float* row = entries.get() + k * ld;
+                int wrong = 0;
+                for (int64_t i = 0; i < groups; ++i) {
+                    const double value = gram[k * groups + i];
+                    wrong |= !(std::abs(value) <= std::numeric_limits<double>::max());
+                    row[i] = static_cast<float>(value * scale);
+                }
+                if (wrong) throw ArgumentError(name, "has a NaN or infinite entry");
+                const float own = row[k];
+                int64_t none = 0;
+                row[k] = 0;
+                reach[static_cast<std::size_t>(k)] =
+                    run.scan(row, row, 0, std::numeric_limits<float>::max(), width, found.data(), &none);
+                square[static_cast<std::size_t>(k)] = run.dot(row, row, width);
+                row[k] = own;
+            };
+        });
+        for (int64_t k = 0; k < groups; ++k) {
+            trace += static_cast<double>(entries[k * ld + k]);
+            squares += static_cast<double>(square[static_cast<std::size_t>(k)]);
+        }
+        spread = groups > 1 && trace > 0 ? squares / (trace * trace) * static_cast<double>(groups) / static_cast<double>(groups - 1) : 0;
+    }
+
+    int64_t groups, width, ld;
+    Floats entries;
+    std::vector<float> reach;
+    double scale = 1, spread;  // spread: mean squared correlation of two groups
+};
+
+// One target in float32: cross times `cross_scale`, values times `scale`.
+class Compact {
+public:
+    Compact(const Padded& gram, const Padded* held)
+        : gram_(gram),
+          held_(held),
+          full_(gram.width),
+          now_(gram.width),
+          old_(gram.width),
+          values_(gram.width),
+          before_(gram.width),
+          slope_(gram.width),
+          cross_(gram.width),
+          own_(gram.width),
+          inverse_(gram.width),
+          reach_(gram.width),
+          diagonal_(gram.width),
+          held_diagonal_(gram.width),
+          b1_(gram.width),
+          b0_(gram.width),
+          last_values_(gram.width),
+          last_slope_(gram.width),
+          first_values_(gram.width),
+          first_slope_(gram.width),
+          steps_(gram.width),
+          product_(gram.width),
+          index_(static_cast<std::size_t>(gram.width)),
+          rows_(static_cast<std::size_t>(gram.width)),
+          found_(static_cast<std::size_t>(gram.width)) {}
+
+    // Values 0, no candidates.
+    void load(const double* cross, double energy) {
+        count_ = width_ = active_ = 0;
+        slow_ = false;
+        double most = 0;
+        for (int64_t k = 0; k < gram_.groups; ++k) most = std::max(most, std::abs(cross[k]));
+        cross_scale_ = scale_of(most);
+        scale_ = cross_scale_ / gram_.scale;
+        energy_ = energy * cross_scale_ * (cross_scale_ / gram_.scale);
+        top_ = most * cross_scale_;
+        for (int64_t k = 0; k < gram_.groups; ++k)
+            full_[k] = now_[k] = old_[k] = static_cast<float>(cross[k] * cross_scale_);
+        edge1_ = edge0_ = top_;
+    }
+
+    void set_penalty(double edge, double ridge) {  // in the caller's units
+        edge_ = edge * cross_scale_;
+        const auto scaled = static_cast<float>(ridge * gram_.scale);
+        if (scaled == ridge_) return;
+        ridge_ = scaled;
+        for (int64_t p = 0; p < count_; ++p) set_own(p);
+    }
+
+    // Candidates and slopes from values and slopes of the caller.
+    void start(const float* values, const double* slope) {
+        int64_t count = 0;
+        for (int64_t k = 0; k < gram_.groups; ++k) {
+            now_[k] = old_[k] = static_cast<float>(slope[k] * cross_scale_);
+            found_[at(count)] = static_cast<int32_t>(k);
+            count += values[k] != 0 || std::abs(static_cast<double>(now_[k])) >= look * edge_;
+        }
+        add_found(count);
+        for (int64_t p = 0; p < count; ++p) {
+            const auto k = at(index_[at(p)]);
+            values_[p] = b1_[p] = b0_[p] = static_cast<float>(static_cast<double>(values[k]) * scale_);
+            slope_[p] = static_cast<float>(slope[k] * cross_scale_);
+        }
+        edge1_ = edge0_ = edge_;
+        count_active();
+    }
+
+    // Iterations; the candidates' gap is at most `tolerance` afterwards, if that can be had.
+    int64_t solve(double tolerance, int64_t limit) {
+        const LassoKernels& run = kernels().lasso;
+        if (slow_) {
+            const int64_t sweeps = descend(tolerance, limit);
+            count_active();
+            return sweeps;
+        }
+        for (const auto& [from, to] : {std::pair{&values_, &before_}, {&values_, &first_values_}, {&slope_, &first_slope_}})
+            std::copy_n(from->get(), width_, to->get());
+        const double bend = 1 / (1 + static_cast<double>(ridge_));
+        const double momentum = std::min(0.8, static_cast<double>(active_) * gram_.spread * bend * bend);
+        double first = 0, mark = infinity;
+        int64_t iteration = 0;
+        for (;; ++iteration) {
+            const LassoPass seen = run.pass(set(), static_cast<float>(edge_), ridge_, static_cast<float>(momentum),
+                                            rows_.data(), steps_.get());
+            const double gap = gap_of(seen);
+            if (iteration == 0) first = gap;
+            const bool done = gap <= tolerance || iteration >= limit || seen.moved == 0;
+            slow_ = !done && iteration % 4 == 3 && !(gap < 0.5 * mark);
+            if (done || slow_) std::swap(values_, before_);  // the slope is that of the values that the pass found
+            if (slow_) {
+                if (!(gap < first)) {
+                    std::copy_n(first_values_.get(), width_, values_.get());
+                    std::copy_n(first_slope_.get(), width_, slope_.get());
+                }
+                iteration += descend(tolerance, limit - iteration);
+            }
+            if (done || slow_) break;
+            if (iteration % 4 == 3) mark = gap;
+            run.subtract_rows(sub_.get(), ld_, rows_.data(), steps_.get(), seen.moved, slope_.get(), slope_.get(),
+                              width_);
+        }
+        count_active();
+        return iteration;
+    }
+
+    // The same with candidates added until none is missing, as far as the reference can tell.
+    int64_t solve_safely(double tolerance, int64_t limit) {
+        double rest = add_candidates();
+        int64_t iterations = solve(tolerance, limit);
+        while (iterations < limit && count_ < gram_.groups) {
+            const double along = line();
+            const double drift = static_cast<double>(kernels().lasso.drift(
+                reach_.get(), values_.get(), b1_.get(), b0_.get(), static_cast<float>(along), width_));
+            if (rest + drift < edge_) break;
+            move_reference(along);
+            const int64_t known = count_;
+            rest = add_candidates();
+            bool missing = false;
+            for (int64_t p = known; p < count_; ++p)
+                missing = missing || std::abs(static_cast<double>(slope_[p])) > edge_;
+            if (!missing) break;
+            iterations += solve(tolerance, limit - iterations);
+        }
+        return iterations;
+    }
+
+    // Values and slopes go on by `along` times what they did since the last call.
+    void extrapolate(float along) {
+        if (slow_) along = 0;
+        for (int64_t p = 0; p < width_; ++p) {
+            const float value = values_[p], slope = slope_[p];
+            values_[p] = value + (value - last_values_[p]) * along;
+            slope_[p] = slope + (slope - last_slope_[p]) * along;
+            last_values_[p] = value;
+            last_slope_[p] = slope;
+        }
+    }
+
+    // b'Hb and b'h of the held-out rows, in the scaled units of the values.
+    double held_error(const double* cross, double energy) {
+        int64_t count = 0;
+        for (int64_t p = 0; p < count_; ++p)
+            if (values_[p] != 0) {
+                rows_[at(count)] = static_cast<int32_t>(p);
+                steps_[count++] = values_[p];
+            }
+        std::fill_n(product_.get(), width_, 0.0F);
+        for (int64_t i = 0, first = 0; i < width_; i += 64) {
+            while (first < count && rows_[at(first)] <= i) ++first;
+            kernels().lasso.subtract_rows(held_sub_.get() + i, ld_, rows_.data() + first, steps_.get() + first,
+                                          count - first, product_.get() + i, product_.get() + i,
+                                          std::min<int64_t>(64, width_ - i));
+        }
+        double square = 0, shared = 0;
+        for (int64_t t = 0; t < count; ++t) {
+            const int64_t p = rows_[at(t)];
+            const double value = static_cast<double>(steps_[t]);
+            const double own = static_cast<double>(held_diagonal_[p]);
+            square += value * (value * own - 2 * static_cast<double>(product_[p]));
+            shared += value * cross[index_[at(p)]];
+        }
+        return energy - 2 * shared / scale_ + square / held_->scale / scale_ / scale_;
+    }
+
+    int64_t active() const { return active_; }
+    double top() const { return top_ / cross_scale_; }
+
+    void keep(std::vector<float>& best) const { best.assign(values_.get(), values_.get() + count_); }
+
+    // Back to values that were kept, with an exact slope.
+    void restore(const std::vector<float>& best) {
+        std::fill_n(values_.get(), width_, 0.0F);
+        std::copy(best.begin(), best.end(), values_.get());
+        refresh();
+        count_active();
+    }
+
+    void write(float* values) const {
+        std::fill_n(values, gram_.groups, 0.0F);
+        for (int64_t p = 0; p < count_; ++p)
+            values[index_[at(p)]] = static_cast<float>(static_cast<double>(values_[p]) / scale_);
+    }
+
+private:
+    static std::size_t at(int64_t i) { return static_cast<std::size_t>(i); }
+
+    LassoSet set() const {
+        return {values_.get(), before_.get(), slope_.get(), cross_.get(), own_.get(), inverse_.get(), width_};
+    }
+
+    void count_active() {
+        active_ = 0;
+        for (int64_t p = 0; p < count_; ++p) active_ += values_[p] != 0;
+    }
+
+    void set_own(int64_t p) {
+        own_[p] = diagonal_[p] + ridge_;
+        inverse_[p] = diagonal_[p] > 0 ? 1 / own_[p] : 0;
+    }
+
+    double gap_of(const LassoPass& seen) const {
+        const double most = static_cast<double>(seen.most), along = static_cast<double>(seen.along);
+        const double square = std::max(energy_ - static_cast<double>(seen.fit) - along, 0.0);
+        const double rest = most > edge_ ? 1 - edge_ / most : 0;
+        return (rest * rest * square / 2 + static_cast<double>(seen.excess) + rest * along) / (energy_ / 2);
+    }
+
+    int64_t descend(double tolerance, int64_t limit) {
+        const LassoKernels& run = kernels().lasso;
+        double mark = infinity;
+        for (int64_t sweep = 0;; ++sweep) {
+            const double gap = gap_of(run.pass(set(), static_cast<float>(edge_), ridge_, 0, rows_.data(), steps_.get()));
+            std::swap(values_, before_);
+            if (gap <= tolerance || sweep >= limit) return sweep;
+            if (sweep % 16 == 15) {
+                if (!(gap < 0.97 * mark)) return sweep;  // as far as float32 goes
+                mark = gap;
+            }
+            run.sweep(set(), sub_.get(), ld_, static_cast<float>(edge_), ridge_);
+        }
+    }
+
+    // Where between and behind the references the edge is now.
+    double line() const { return edge0_ > edge1_ && edge0_ < infinity ? (edge1_ - edge_) / (edge0_ - edge1_) : 0; }
+
+    // The largest slope, as the references have it, of what stays outside.
+    double add_candidates() {
+        int64_t hits = 0;
+        // not 0 even where nothing is penalised: a slope of exactly 0 needs no candidate, and candidates have one here
+        const float least = std::max(static_cast<float>(look * edge_), std::numeric_limits<float>::min());
+        const float rest = kernels().lasso.scan(now_.get(), old_.get(), static_cast<float>(line()), least, gram_.width,
+                                                found_.data(), &hits);
+        add_found(hits);
+        return static_cast<double>(rest);
+    }
+
+    // The reference goes along its line to the edge of now, and from there towards the values in those coordinates that
+    // matter; what is left out makes a drift of at most a quarter of what the look ahead leaves room for.
+    void move_reference(double line) {
+        const auto along = static_cast<float>(line);
+        const double room = (1 - look) / 4 * edge_ / static_cast<double>(std::max<int64_t>(active_, 1));
+        int64_t count = 0;
+        for (int64_t p = 0; p < width_; ++p) {
+            const float last = b1_[p], expected = last + (last - b0_[p]) * along, apart = values_[p] - expected;
+            const bool far = static_cast<double>(std::abs(apart) * reach_[p]) > room;
+            rows_[at(count)] = p < count_ ? index_[at(p)] : 0;
+            steps_[count] = apart;
+            count += far;
+            product_[p] = far ? values_[p] : expected;
+        }
+        const bool ahead = edge_ < edge1_;
+        for (int64_t i = 0; i < gram_.width; ++i) {
+            const float last = now_[i];
+            now_[i] = last + (last - old_[i]) * along;
+            old_[i] = ahead ? last : old_[i];
+        }
+        for (int64_t p = 0; p < width_ && ahead; ++p) b0_[p] = b1_[p];
+        if (ahead) edge0_ = edge1_, edge1_ = edge_;
+        std::copy_n(product_.get(), width_, b1_.get());
+        kernels().lasso.subtract_rows(gram_.entries.get(), gram_.ld, rows_.data(), steps_.get(), count, now_.get(),
+                                      now_.get(), gram_.width);
+        for (int64_t p = 0; p < count_; ++p) now_[index_[at(p)]] = 0;
+    }
+
+    // Slopes of everything, exact at the values.
+    void refresh() {
+        edge1_ = edge0_ = edge_;
+        int64_t count = 0;
+        for (int64_t p = 0; p < count_; ++p)
+            if (values_[p] != 0) {
+                rows_[at(count)] = index_[at(p)];
+                steps_[count++] = values_[p];
+            }
+        kernels().lasso.subtract_rows(gram_.entries.get(), gram_.ld, rows_.data(), steps_.get(), count, full_.get(),
+                                      now_.get(), gram_.width);
+        for (int64_t p = 0; p < count_; ++p) {
+            slope_[p] = now_[index_[at(p)]];
+            now_[index_[at(p)]] = 0;
+        }
+        std::copy_n(values_.get(), width_, b1_.get());
+    }
+
+    void add_found(int64_t count) {
+        constexpr int64_t ahead = 3;
+        // gathers in the order of arrival are beyond the hardware's guessing: whole rows are fetched before their turn
+        for (int64_t t = 0; t < std::min(ahead, count); ++t) fetch(found_[at(t)]);
+        for (int64_t t = 0; t < count; ++t) {
+            if (t + ahead < count) fetch(found_[at(t + ahead)]);
+            add(found_[at(t)]);
+        }
+    }
+
+    void fetch(int32_t k) const {
+        for (int64_t i = 0; i < gram_.width; i += 16) {
+            __builtin_prefetch(gram_.entries.get() + k * gram_.ld + i);
+            if (held_ != nullptr) __builtin_prefetch(held_->entries.get() + k * held_->ld + i);
+        }
+    }
+
+    void add(int32_t k) {
+        const int64_t p = count_++;
+        if (p % 16 == 0) open();
+        const float* from = gram_.entries.get() + k * gram_.ld;
+        float* row = sub_.get() + p * ld_;
+        const int32_t* index = index_.data();
+        for (int64_t q = 0; q < p; ++q) row[q] = from[index[q]];
+        row[p] = diagonal_[p] = from[k];
+        std::fill(row + p + 1, row + width_, 0.0F);
+        float* column = sub_.get() + p;
+        for (int64_t q = 0, to = 0; q < p; ++q, to += ld_) column[to] = row[q];
+        if (held_ != nullptr) {
+            const float* other = held_->entries.get() + k * held_->ld;
+            float* below = held_sub_.get() + p * ld_;
+            for (int64_t q = 0; q < p; ++q) below[q] = other[index[q]];
+            std::fill(below + p, below + round_up(p + 1, 64), 0.0F);
+            held_diagonal_[p] = other[k];
+        }
+        index_[at(p)] = k;
+        cross_[p] = full_[k];
+        reach_[p] = gram_.reach[at(k)];
+        slope_[p] = cross_[p] - kernels().lasso.dot(row, values_.get(), width_);
+        last_slope_[p] = cross_[p] - kernels().lasso.dot(row, last_values_.get(), width_);
+        now_[k] = old_[k] = 0;
+        set_own(p);
+    }
+
+    // Room for 16 more candidates.
+    void open() {
+        const int64_t first = width_;
+        width_ += 16;
+        if (width_ > ld_ || sub_rows_ < width_) grow();
+        for (float* part : {values_.get(), before_.get(), slope_.get(), cross_.get(), own_.get(), inverse_.get(),
+                            reach_.get(), b1_.get(), b0_.get(), last_values_.get(), last_slope_.get()})
+            std::fill_n(part + first, 16, 0.0F);
+        for (int64_t q = 0; q < first; ++q) std::fill_n(sub_.get() + q * ld_ + first, 16, 0.0F);
+    }
+
+    void grow() {
+        const int64_t rows = std::max<int64_t>(256, 2 * sub_rows_), ld = rows + 64, old = width_ - 16;
+        Floats wider(rows * ld), held(held_ != nullptr ? rows * ld : 0);
+        for (int64_t q = 0; q < old; ++q) {
+            std::copy_n(sub_.get() + q * ld_, old, wider.get() + q * ld);
+            if (held_ != nullptr) std::copy_n(held_sub_.get() + q * ld_, round_up(q + 1, 64), held.get() + q * ld);
+        }
+        sub_ = std::move(wider), held_sub_ = std::move(held);
+        sub_rows_ = rows, ld_ = ld;
+    }
+
+    const Padded& gram_;
+    const Padded* held_;
+    double cross_scale_ = 1, scale_ = 1, energy_ = 0, top_ = 0, edge_ = 0, edge1_ = 0, edge0_ = 0;
+    float ridge_ = 0;
+    bool slow_ = false;  // proximal gradient does not contract here
+    int64_t count_ = 0, width_ = 0, active_ = 0, ld_ = 0, sub_rows_ = 0;
+    Floats full_, now_, old_;  // all groups: cross, slope at b1, slope at b0; 0 in the last two for candidates
+    Floats values_, before_, slope_, cross_, own_, inverse_, reach_, diagonal_, held_diagonal_, b1_, b0_, last_values_, last_slope_,
+        first_values_, first_slope_;  // candidates
+    Floats steps_, product_;
+    Floats sub_, held_sub_;  // G of the candidates; H of the candidates, below the diagonal only
+    std::vector<int32_t> index_, rows_, found_;
+};
+
+}  // namespace pydt
