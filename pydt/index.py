@@ -77,7 +77,8 @@ class Texts(Sequence[str]):
         if not -len(self) <= i < len(self):
             raise IndexError(f"text {i} of {len(self)}")
         i %= len(self)
-        return self.prefix + self.data[self.ends[i] : self.ends[i + 1]].tobytes().decode()
+        ends = self.ends.data  # a tenth of the time that numpy takes for single numbers
+        return self.prefix + str(self.data.data[ends[i] : ends[i + 1]], "utf-8")
 
     def __iter__(self) -> Iterator[str]:
         data = self.data.tobytes()

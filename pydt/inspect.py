@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _CHUNK = 32
 # The contact sheet: side of an image, images in a row, rows at most, width of the names' column, all but the counts in
 # pixels.
-_SIDE, _PER_ROW, _ROWS, _NAMES = 64, 10, 60, 180
+_SIDE, _PER_ROW, _ROWS, _NAMES = 64, 10, 80, 180
 _ROWS_BELOW = 20  # then a further column of rows begins
 
 
@@ -132,7 +132,7 @@ def _ranked(title: str, counts: Mapping[str, int], most: int) -> str:
 
 
 def contact_sheet(dataset: Dataset, path: str | os.PathLike[str]) -> None:
-    """A PNG with a row of images for each class, spread over its examples; at most 60 classes, spread over all.
+    """A PNG with a row of images for each class, spread over its examples; at most 80 classes, spread over all.
 
     Raises:
         StoreError: it cannot be written.

@@ -97,7 +97,7 @@ def fields_of(folder: str, seen: tuple[int, int] | None) -> tuple[dict[str, Any]
         (short, full), (name,) = sections["digests"], sections["name"]
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise DataError(f"damaged index ({error!r})", str(index), MEND) from error
-    faults = _faults(fields, sections)
+    faults = _faults(fields, sections, unique=seen is None)
     if faults:
         raise DataError(f"its parts do not fit together: {faults}", str(index), mend)
     known: dict[str, Any] = {"stamp": _MANY}
@@ -168,8 +168,8 @@ def _integers(sections: Sections, name: str) -> np.ndarray:
     return found
 
 
-def _faults(fields: dict[str, Any], sections: Sections) -> str | None:
-    """What of the fields does not fit together."""
+def _faults(fields: dict[str, Any], sections: Sections, unique: bool) -> str | None:
+    """What of the fields does not fit together; `unique`: look for names that are there twice."""
     n, positions, labels, records = len(fields["labels"]), fields["positions"], fields["labels"], fields["records"]
     stored = len(fields["paths"] if fields["images"] is None else fields["images"])
     lengths = {"positions": len(positions)}
@@ -191,6 +191,8 @@ def _faults(fields: dict[str, Any], sections: Sections) -> str | None:
     for name, (codes, names) in fields["columns"].items():
         if not -1 <= codes.min() <= codes.max() < len(names):
             return f"column {name!r} from {codes.min()} to {codes.max()} for {len(names)} units"
+    if not unique:
+        return None  # another process has looked, and what it saw is named by `full_digest`
     if (np.diff(positions) <= 0).any() and np.bincount(positions).max() > 1:
         return f"image {np.bincount(positions).argmax()} is there twice"
     for name in ("keys", "classes"):

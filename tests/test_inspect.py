@@ -115,10 +115,10 @@ def test_the_contact_sheet(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (28, 28), (5, 200), (100, 90)])
 def test_sheets_of_arrays(tmp_path: Path, channels: int, height: int, width: int) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (66, height, width, channels), np.uint8)
-    look.contact_sheet(Dataset.from_arrays(images, np.arange(66)), tmp_path / "sheet.png")
+    images = np.random.default_rng(0).integers(0, 256, (90, height, width, channels), np.uint8)
+    look.contact_sheet(Dataset.from_arrays(images, np.arange(90)), tmp_path / "sheet.png")
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
-    assert sheet.shape[:2] == (20 * 68 + 32, 3 * 868)
+    assert sheet.shape[:2] == (20 * 68 + 32, 4 * 868)
     if (height, width) == (28, 28) and channels == 3:
         enlarged = np.asarray(Image.fromarray(images[0]).resize((64, 64), Image.Resampling.NEAREST))
         assert np.array_equal(sheet[8:72, 180:244], enlarged)
