@@ -19,7 +19,7 @@ from typing import overload
 import numpy as np
 
 from pydt import _core
-from pydt.errors import DataError
+from pydt.errors import ConfigError, DataError
 from pydt.files import digest
 
 FILE = "index.pydt"
@@ -266,6 +266,10 @@ def read_old(path: Path) -> Sections:
         sections["columns"] = Texts.of(list(meta["columns"]))
         for i, (name, names) in enumerate(meta["columns"].items()):
             sections[f"column {i}"], sections[f"names {i}"] = tensors[f"column {name}"], Texts.of(names)
-    except (SafetensorError, KeyError, TypeError, AttributeError, ValueError, OSError, RecursionError) as error:
+    except DataError:
+        raise
+    except (SafetensorError, ConfigError, LookupError, TypeError, AttributeError, ValueError, OSError) as error:
         raise DataError(f"damaged index ({error})", str(path), MEND) from error
+    except RecursionError as error:
+        raise DataError("damaged index (nested too deeply)", str(path), MEND) from error
     return sections

@@ -142,6 +142,7 @@ class Loader:
         self._position = self._start
 
     def __iter__(self) -> Iterator[Batch]:
+        self.dataset.check()
         order = self.ids
         if self.train:
             order = order[_core.epoch_order(self.seed, self._epoch, order)]

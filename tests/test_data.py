@@ -59,6 +59,26 @@ def test_digest_sees_what_a_network_sees() -> None:
     assert len({data.full_digest for data in [base, *told]}) == 4
 
 
+def test_a_further_column_leaves_the_rows_of_a_store_as_they_are(target: Target, source: Dataset) -> None:
+    from pydt import design
+    from pydt.ensemble import Plan
+    from pydt.train import Recipe
+    from pydt.transfer import Task
+
+    def trainings(data: Dataset, by: str = "class") -> set[str]:
+        drawn = design.random(len(data.units(by)[1]), 6, alpha=0.5)
+        return set(Plan(data, by=by, design=drawn, recipe=Recipe(), tasks=(Task(target),)).record().sources)
+
+    assert source.images is not None
+    how = {"columns": {"half": np.arange(160) % 2, "other half": np.arange(160) // 80}, "captions": ["x"] * 160}
+    told = Dataset.from_arrays(source.images, source.labels, source.classes, **how)
+    before = trainings(source)
+    assert trainings(told) == before
+    assert not trainings(told, "half") & trainings(told, "other half"), "a partition is named beside the data"
+    moved = Dataset.from_arrays(source.images, np.roll(source.labels, 1), source.classes)
+    assert not trainings(moved) & before
+
+
 def test_npy_files_are_mapped_and_survive_saving_and_pickling(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (6, 3, 4, 3), np.uint8)
     np.save(tmp_path / "images.npy", images)

@@ -26,6 +26,7 @@ from pydt.data import Dataset
 from pydt.encode import open_npy
 from pydt.errors import DataError
 from pydt.index import FILE, Texts, pack_index, read_index, repeated
+from pydt.loader import Loader
 
 OLD = Path(__file__).parent / "old" / "index-2"
 Section = tuple[bytes, int, int, bytes]  # name, kind, count, payload
@@ -341,6 +342,63 @@ def test_f9_kinds_names_and_texts(tmp_path: Path) -> None:
         Dataset.from_arrays(tmp_path / "x.npy", [0, 1])
 
 
+OLD_META = {
+    "NaN": ('"name": NaN', "no canonical form"),
+    "a nesting bomb": ('"name": ' + "[" * 100_000 + "]" * 100_000, "nested too deeply"),
+    "a key twice, the last one wrong": ('"name": "x", "version": 2, "version": 9', "version 9"),
+    "no version": ('"name": "x"', "damaged index .*version"),
+    "a list": (None, "damaged index"),
+    "classes of numbers": (
+        '"name": "x", "version": 2, "classes": [1, 2], "checksum": 1',
+        "not those that were written",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", OLD_META)
+def test_f9_json_of_version_2(tmp_path: Path, case: str) -> None:
+    from safetensors.numpy import save
+
+    text, message = OLD_META[case]
+    meta = "[1]" if text is None else f"{{{text}}}" if "version" in text or case == "no version" else None
+    meta = f'{{"version": 2, "checksum": "", {text}}}' if meta is None else meta
+    (tmp_path / "index.safetensors").write_bytes(save({"labels": np.zeros(3, np.int64)}, {"pydt": meta}))
+    with pytest.raises(DataError, match=message) as caught:
+        Dataset.open(tmp_path)
+    assert caught.value.mend
+
+
+def test_an_old_index_of_files(tmp_path: Path) -> None:
+    from PIL import Image
+    from safetensors.numpy import save
+
+    from pydt.files import canonical_json, digest
+
+    for i in range(3):
+        Image.new("RGB", (4, 4), (i, 0, 0)).save(tmp_path / f"{i}.png")
+    tensors = {"labels": np.array([0, 1, 0]), "positions": np.arange(3)}
+    names = [f"{i}.png" for i in range(3)]
+    meta = {
+        "version": 2,
+        "classes": ["a", "b"],
+        "captions": None,
+        "name": "old files",
+        "columns": {},
+        "digest": "0" * 32,
+        "paths": [str(tmp_path / name) for name in names],
+        "keys": names,
+    }
+    meta["checksum"] = digest(meta, *(part for name in sorted(tensors) for part in (name, tensors[name])))
+    (tmp_path / "index.safetensors").write_bytes(save(tensors, {"pydt": canonical_json(meta)}))
+    old = Dataset.open(tmp_path)
+    assert old.keys == names
+    again = old.save(tmp_path / "new")
+    assert again.digest == old.digest
+    (tmp_path / "1.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"1 bad file: .*1\.png: empty image file"):
+        Dataset.open(tmp_path)
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="sparse files")
 def test_f10_a_sparse_file_of_a_terabyte(tmp_path: Path) -> None:
     import resource
@@ -365,6 +423,8 @@ def test_f11_files_that_shrink_while_in_use(tmp_path: Path, monkeypatch: pytest.
     os.truncate(tmp_path / "images.npy", 100)
     with pytest.raises(DataError, match=r"images\.npy: has 100 bytes, fewer than the 200"):
         saved.check()
+    with pytest.raises(DataError, match=r"images\.npy: has 100 bytes, fewer than the 200"):
+        next(iter(Loader(saved)))
     (tmp_path / "images.npy").unlink()
     with pytest.raises(DataError, match=r"images\.npy: has 0 bytes"):
         saved.check()
