@@ -232,5 +232,6 @@ def _split(geometry: Geometry, tile: Tile) -> tuple[Array | None, Array | None]:
     regression = geometry.regression_or_none
     if regression is None or geometry.units - regression.parameters < 1:
         return training, None
-    left = regression.left(*geometry.real.centre(tile.units.first(geometry.groups)))
+    sums = tile.units.first(geometry.groups)
+    left = regression.left(geometry.real.centre(sums), geometry.real.energy(sums))
     return training, (left - training * regression.df) / geometry.uncovered

@@ -100,12 +100,12 @@ def difference(geometry: Geometry, exact: bool) -> Plan:
     }
 
     def errors(plain_sums: Sums, unit_sums: Sums, within: Array | None, dtype: Any) -> tuple[Any, Any, Any, Any]:
-        cross: Any = plain.centre(plain_sums)[0].astype(dtype, copy=False)
+        cross: Any = plain.centre(plain_sums).astype(dtype, copy=False)
         energy = geometry.used.energy(unit_sums)
         each, weight, share = constants[dtype]
         values = each * cross
         if own:
-            cross = geometry.used.centre(unit_sums)[0].astype(dtype, copy=False)
+            cross = geometry.used.centre(unit_sums).astype(dtype, copy=False)
         if regression is None:
             left, noise = energy, energy / max(free, 1)
         else:
@@ -143,7 +143,7 @@ def difference(geometry: Geometry, exact: bool) -> Plan:
         energy, found_df = geometry.used.energy(tile.units), df
         if given:
             real, sums = geometry.real, tile.units.first(groups)
-            base = np.zeros_like(values[:groups]) if regression is None else regression.inverse @ real.centre(sums)[0]
+            base = np.zeros_like(values[:groups]) if regression is None else regression.inverse @ real.centre(sums)
             project, known = np.diag(1 / np.diag(real.centred)), 1 if regression is None else regression.parameters
             others = 0 if regression is None else np.maximum(variance[:groups] - scale[:groups] * noise, 0)
             variance[:groups], found_df = sandwich(geometry, tile, project, linear(real, sums, base), known)
@@ -160,7 +160,7 @@ def ols(geometry: Geometry) -> Plan:
     regression = geometry.regression
 
     def solve(tile: Tile) -> Found:
-        cross, energy = geometry.used.centre(tile.units)
+        cross, energy = geometry.used.centre(tile.units), geometry.used.energy(tile.units)
         values = regression.inverse @ cross[: geometry.groups]
         left = np.maximum(energy - np.einsum("kn,kn->n", values, cross[: geometry.groups]), 0)
         noise = regression.noise(left, tile.within)

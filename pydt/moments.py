@@ -12,7 +12,7 @@ As units (see inputs.py; rows stay the rows):
     pair      count = total = 0, cross -> cross - total / 2, gram -> gram - rows / 4, squares -> sum of (difference of
               sums)^2 / rows
 
-Estimators take a `Statistics`: its `geometry`, and from `tiles` the sums of some 512 targets at a time, so that memory
+Estimators take a `Statistics`: its `geometry`, and from `tiles` the sums of some 256 targets at a time, so that memory
 is that of the result. Cost: one pass over the outputs however many folds, and K^3 once where OLS is asked for.
 """
 
@@ -32,16 +32,35 @@ from pydt import _core
 from pydt.errors import EstimateError
 from pydt.inputs import Array, Inputs, Masks, Rows, name_groups
 
-_TILE = 1 << 19  # entries of a (groups, targets) matrix in float64 that are worked on at once: 4 MB
+_TILE = 1 << 18  # entries of a (groups, targets) matrix in float64 that are worked on at once: 2 MB
 _CELLS = 1 << 21  # entries of the outputs that are turned into float64 at once
 
 
 @dataclass(frozen=True, eq=False)
-class Columns:
-    """What masks alone decide about some rows; `a + b` and `a - b` are those of the union and of the rest."""
+class Counts:
+    """How many rows there are, and how many of them keep each column."""
 
     rows: float
     count: Array
+
+    def centre(self, sums: Sums) -> Array:
+        """Cross products of columns and targets less their means."""
+        cross = np.multiply.outer(self.count / -self.rows, sums.total)
+        cross += sums.cross
+        return cross
+
+    def energy(self, sums: Sums) -> Array:
+        """Sums of squares of the targets less their means."""
+        return np.maximum(sums.squares - sums.total**2 / self.rows, 0)
+
+    def intercept(self, sums: Sums, values: npt.NDArray[Any]) -> Array:
+        return (sums.total - self.count[: len(values)].astype(values.dtype) @ values) / self.rows
+
+
+@dataclass(frozen=True, eq=False)
+class Columns(Counts):
+    """What masks alone decide about some rows; `a + b` and `a - b` are those of the union and of the rest."""
+
     gram: Array
 
     def __add__(self, other: Columns) -> Columns:
@@ -60,17 +79,6 @@ class Columns:
     def centred(self) -> Array:
         """Gram matrix of the columns less their means."""
         return self.gram - np.outer(self.count / self.rows, self.count)
-
-    def centre(self, sums: Sums) -> tuple[Array, Array]:
-        """Cross products and energy (sum of squares) of columns and targets less their means."""
-        cross = sums.cross - np.outer(self.count / self.rows, sums.total)
-        return cross, self.energy(sums)
-
-    def energy(self, sums: Sums) -> Array:
-        return np.maximum(sums.squares - sums.total**2 / self.rows, 0)
-
-    def intercept(self, sums: Sums, values: npt.NDArray[Any]) -> Array:
-        return (sums.total - self.count[: len(values)] @ values) / self.rows
 
     def residuals(self, sums: Sums, values: npt.NDArray[np.float32], intercept: Array) -> Sums:
         """Statistics of y - intercept - M values on these rows; columns after those of `values` have none."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +11,7 @@ from pydt import _core
 from pydt.errors import EstimateError
 from pydt.inputs import Array, Rows
 from pydt.linear import Found, Plan, linear, ols_variance, placebos_of, sandwich
-from pydt.moments import Columns, Geometry, Sums, Tile, threads
+from pydt.moments import Columns, Counts, Geometry, Sums, Tile, threads
 
 _FOLDS = 5
 _STEP = 0.01 ** (1 / 99)  # from one penalty of the path to the next: 100 steps to 1/100 of the largest
@@ -42,7 +41,7 @@ def ridge(geometry: Geometry, cv: int | None) -> Plan:
     penalties = []
 
     def solve(tile: Tile) -> Found:
-        cross, energy = geometry.used.centre(tile.units)
+        cross, energy = geometry.used.centre(tile.units), geometry.used.energy(tile.units)
         turned = vectors.T @ cross[:groups]
         left = np.maximum(energy - ((2 - shrunk) / (eigenvalues + grid[:, None])) @ turned**2, 0)
         gcv = left * rows / np.maximum(rows - trace, 1e-9)[:, None] ** 2
@@ -51,7 +50,7 @@ def ridge(geometry: Geometry, cv: int | None) -> Plan:
             assert cv is not None
             here = tile.folds[cv][i].first(groups)
             rest = tile.units.first(groups) - here
-            t = v.T @ train.centre(rest)[0]
+            t = v.T @ train.centre(rest)
             for j, one in enumerate(grid):
                 values = v @ (t / (np.maximum(e, 0) + one)[:, None])
                 mean = train.intercept(rest, values)
@@ -91,36 +90,33 @@ def ridge(geometry: Geometry, cv: int | None) -> Plan:
     return Plan(solve, covariance, () if cv is None else (cv,))
 
 
-@dataclass
-class _Problem:
+class _Problem(Counts):
     """Least squares on some rows, scaled as the solver takes it: by rows, so penalties are those of scikit-learn."""
 
-    columns: Columns
-
-    def __post_init__(self) -> None:
-        self.gram = self.columns.centred / self.columns.rows
+    def __init__(self, columns: Columns):
+        super().__init__(columns.rows, columns.count)
+        self.gram = np.outer(columns.count / -columns.rows, columns.count)
+        self.gram += columns.gram
+        self.gram /= columns.rows
 
     def of(self, sums: Sums) -> tuple[Array, Array, Array]:
-        cross, energy = self.columns.centre(sums)
-        return self.gram, cross / self.columns.rows, energy / self.columns.rows
+        cross = self.centre(sums)
+        cross /= self.rows
+        return self.gram, cross, self.energy(sums) / self.rows
 
 
-@dataclass
 class _Held:
     """Held-out rows as the training rows see them: less the training means."""
 
-    columns: Columns
-    train: Columns
-
-    def __post_init__(self) -> None:
-        fold, self.mean = self.columns, self.train.count / self.train.rows
+    def __init__(self, fold: Columns, train: Counts):
+        self.fold, self.train, self.mean = fold, train, train.count / train.rows
         self.lean = fold.count - fold.rows * self.mean
         self.gram = fold.gram - np.outer(self.mean, fold.count) - np.outer(self.lean, self.mean)
 
     def of(self, sums: Sums, train: Sums) -> tuple[Array, Array, Array]:
         level = train.total / self.train.rows
         cross = sums.cross - np.outer(self.lean, level) - np.outer(self.mean, sums.total)
-        return self.gram, cross, sums.squares - level * (2 * sums.total - self.columns.rows * level)
+        return self.gram, cross, sums.squares - level * (2 * sums.total - self.fold.rows * level)
 
 
 def lasso(geometry: Geometry, cv: int | None, l1_ratio: float) -> Plan:
@@ -140,7 +136,7 @@ def lasso(geometry: Geometry, cv: int | None, l1_ratio: float) -> Plan:
         candidates = list(zip(parts[: 1 if cv is None else number], trains, strict=False))
     else:
         candidates = [(part, _Problem(total - part.first(groups))) for part in geometry.folds(choice).parts]
-    held = [_Held(part.first(groups), train.columns) for part, train in candidates]
+    held = [_Held(part.first(groups), train) for part, train in candidates]
     steps: Array = _STEP ** np.arange(_STEPS if total.rows > groups else _STEPS_FEW, dtype=np.float64)
 
     free = units - geometry.intercept
@@ -149,9 +145,8 @@ def lasso(geometry: Geometry, cv: int | None, l1_ratio: float) -> Plan:
     # Nearly orthogonal masks, and those far more correlated than independent draws, have another covariance; a few
     # different masks are no draws of it at all.
     rho, pairs = float(geometry.rho[0]), groups * (groups - 1) / 2
-    regression = geometry.regression_or_none
     tied = bool(pairs) and rho > 1.5 + 6 * math.sqrt(2 / pairs)
-    plain = regression is not None and (tied or rho < 0.5 or number < _FOLDS)
+    regression = geometry.regression_or_none if tied or rho < 0.5 or number < _FOLDS else None
 
     def choose(tile: Tile, units: Sums) -> tuple[Array, npt.NDArray[np.float32], Array]:
         """Penalty, coefficients on the first training part, and their gap."""
@@ -195,7 +190,7 @@ def lasso(geometry: Geometry, cv: int | None, l1_ratio: float) -> Plan:
                     *train.of(rest), penalty, values, l1_ratio=l1_ratio, tolerance=_GAP, threads=threads()
                 )
                 converged, sweeps = converged & (accuracy <= _GAP), sweeps + more
-            intercept = train.columns.intercept(rest, slope)
+            intercept = train.intercept(rest, slope)
             found = part.residuals(here, slope, intercept)
             mean += slope * (part.rows / total.rows)
             shift, left, moved = shift + found.total, left + found.squares, moved + found.cross
@@ -207,9 +202,8 @@ def lasso(geometry: Geometry, cv: int | None, l1_ratio: float) -> Plan:
         with np.errstate(invalid="ignore", divide="ignore"):
             explained = 1 - tau * free / energy
         df: Array | float = float(free - 1)
-        if plain:
-            assert regression is not None
-            cross = both.centre(tile.units)[0]
+        if regression is not None:
+            cross = both.centre(tile.units)
             unbiased = regression.inverse @ cross[:groups]
             noise = regression.noise(
                 np.maximum(energy - np.einsum("kn,kn->n", unbiased, cross[:groups]), 0), tile.within
@@ -237,6 +231,6 @@ def lasso(geometry: Geometry, cv: int | None, l1_ratio: float) -> Plan:
         return Found(values, stderr, df, tau, explained, unbiased, penalty, gap, sweeps, converged, placebos)
 
     def covariance() -> Array:
-        return regression.inverse if plain and regression is not None else total.centred
+        return total.centred if regression is None else regression.inverse
 
     return Plan(solve, covariance, (number,) if choice == number else (number, choice))
