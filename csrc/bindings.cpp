@@ -276,6 +276,45 @@ pydt::Quadratic quadratic_of(const py::object& gram, const py::object& cross, co
     return {data<double>(g), data<double>(c), data<double>(e), groups, targets};
 }
 
+py::array centred(const py::object& cross, const py::object& share, const py::object& total, bool single) {
+    const py::array sums = dense<double>(cross, "cross", 2);
+    const int64_t groups = sums.shape(0), targets = sums.shape(1);
+    const py::array rows = vector<double>(share, "share", groups), columns = vector<double>(total, "total", targets);
+    const auto run = [&](auto out) {
+        auto* to = out.mutable_data();
+        const Unlocked unlocked;
+        pydt::centred(data<double>(sums), groups, targets, data<double>(rows), data<double>(columns), to);
+        return out;
+    };
+    if (single) return run(make<float>("cross", groups, targets));
+    return run(make<double>("cross", groups, targets));
+}
+
+py::tuple pooled_errors(const py::object& centred, const py::object& scale, const py::object& weight,
+                        const py::object& rho, const py::object& energy, const py::object& noise, double df) {
+    const py::array cross = array_of(centred, "centred", 2);
+    const bool single = is_type(cross, 'f', 4);
+    if (!single && !is_type(cross, 'f', 8)) wrong_type(cross, "centred", "float32 or float64");
+    if ((cross.flags() & py::array::c_style) == 0) throw ArgumentError("centred", "must be C-contiguous");
+    const int64_t groups = cross.shape(0), targets = cross.shape(1);
+    const py::array scales = vector<double>(scale, "scale", groups), weights = vector<double>(weight, "weight", groups),
+                    shares = vector<double>(rho, "rho", groups), energies = vector<double>(energy, "energy", targets),
+                    noises = vector<double>(noise, "noise", targets);
+    if (!(df > 0)) throw ArgumentError("df", "must be positive");
+    auto values = make<float>("centred", groups, targets), errors = make<float>("centred", groups, targets);
+    float *to_values = values.mutable_data(), *to_errors = errors.mutable_data();
+    const pydt::Pooling how{data<double>(scales),   data<double>(weights), data<double>(shares),
+                            data<double>(energies), data<double>(noises),  df};
+    {
+        const Unlocked unlocked;
+        if (single)
+            pydt::pooled_errors(data<float>(cross), groups, targets, how, to_values, to_errors);
+        else
+            pydt::pooled_errors(data<double>(cross), groups, targets, how, to_values, to_errors);
+    }
+    return py::make_tuple(values, errors);
+}
+
 pydt::LassoOptions lasso_options(double l1_ratio, double tolerance, int64_t limit, int threads) {
     if (!(l1_ratio > 0 && l1_ratio <= 1))
         throw ArgumentError("l1_ratio", std::to_string(l1_ratio) + " is not in (0, 1]");
@@ -458,6 +497,10 @@ PYBIND11_MODULE(_core, module) {
     module.def("column_moments", &column_moments, "Sums and sums of squares of (output - shift) down the columns.",
                arg("outputs"), arg("shift"), arg("threads"), arg("rows") = py::none());
 
+    module.def("centred", &centred, "cross - share x total, in float32 or float64.", arg("cross"), arg("share"),
+               arg("total"), arg("single"));
+    module.def("pooled_errors", &pooled_errors, "Differences of means and their standard errors: (values, errors).",
+               arg("centred"), arg("scale"), arg("weight"), arg("rho"), arg("energy"), arg("noise"), arg("df"));
     module.def("lasso", &lasso, "LASSO or elastic net at one penalty a target: (values, gap, iterations).", arg("gram"),
                arg("cross"), arg("energy"), arg("penalty"), arg("start") = py::none(), py::kw_only(),
                arg("l1_ratio") = 1.0, arg("tolerance") = 1e-6, arg("limit") = 1000, arg("threads") = 1);

@@ -8,6 +8,7 @@
 //   augment.cpp    gather + crop or resize + flip + normalise
 //   records.cpp    the index file of a data set: checks and views; CRC32C
 //   moments.cpp    Gram matrix, subset sums, column sums and squares
+//   epilogue.cpp   sums of a tile -> differences of means and standard errors
 //   lasso.cpp      LASSO and elastic net on a Gram matrix, at one penalty and along a path
 //   dispatch.cpp   which instruction set runs (kernels/: the code that is compiled once for each)
 //   cuda/          gather, Gram matrix and subset sums for data that lie on the GPU
@@ -114,6 +115,22 @@ void subset_sums_int16(const std::uint64_t* codes, std::int64_t groups, const Ma
 // Sums and sums of squares of (outputs - shift) down the columns; each (cols,).
 void column_moments(const Matrix& outputs, const Rows& rows, const double* shift, double* sums, double* squares,
                     int threads);
+
+// ---- epilogue (epilogue.cpp) ------------------------------------------------------------------------------------
+// out = cross - share x total', in float or double; cross, out (groups, targets), share (groups,), total (targets,).
+template <class T>
+void centred(const double* cross, std::int64_t groups, std::int64_t targets, const double* share, const double* total,
+             T* out);
+
+struct Pooling {
+    const double *scale, *weight, *rho;  // (groups,)
+    const double *energy, *noise;        // (targets,)
+    double df;
+};
+// values = scale c, errors = sqrt(scale (noise + rho max(t - noise, 0))) with t = max(energy - weight c^2, 0) / df.
+template <class T>
+void pooled_errors(const T* centred, std::int64_t groups, std::int64_t targets, const Pooling& how, float* values,
+                   float* errors);
 
 // ---- penalised regression (lasso.cpp) ---------------------------------------------------------------------------
 // minimise b'Gb / 2 - b'c + penalty (l1_ratio |b|_1 + (1 - l1_ratio) |b|^2 / 2) for every target; (groups, groups) G,

@@ -113,6 +113,25 @@ def column_moments(
     """Sums and sums of squares of (outputs - shift) down the columns, each float64 (n,), summed in float64. outputs,
     shift and rows as in subset_sums."""
 
+def centred(
+    cross: NDArray[np.float64], share: NDArray[np.float64], total: NDArray[np.float64], single: bool
+) -> NDArray[np.floating]:
+    """cross - share x total: (groups, n) less the product of (groups,) and (n,), computed in float64; float32 if
+    `single`, else float64."""
+
+def pooled_errors(
+    centred: NDArray[np.floating],
+    scale: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    rho: NDArray[np.float64],
+    energy: NDArray[np.float64],
+    noise: NDArray[np.float64],
+    df: float,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Differences of means scale c, and their errors sqrt(scale (noise + rho max(t - noise, 0))) with t = max(energy -
+    weight c^2, 0) / df; c (groups, n), computed in its precision (float32 or float64); scale, weight, rho (groups,);
+    energy, noise (n,). Float32 needs c^2 within its range."""
+
 def lasso(
     gram: NDArray[np.float64],
     cross: NDArray[np.float64],

@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pydt import _core
 from pydt.errors import EstimateError
 from pydt.inputs import Array, Rows
 from pydt.moments import Columns, Geometry, Regression, Sums, Tile
 
 _SINGLE_GROUPS = 256  # below this many groups float32 saves nothing
+_SINGLE_RANGE = 1e24  # sums of squares whose squares float32 can hold
 _SINGLE_LEFT = 1e-2  # share of the variance that must be left for a residual to be computed in float32: 1e-5 accurate
 
 
@@ -81,74 +83,64 @@ def adjusted(geometry: Geometry, noise: Array, energy: Array) -> Array:
 def difference(geometry: Geometry, exact: bool) -> Plan:
     groups, models, plain = geometry.groups, geometry.masks.models, geometry.plain
     # A placebo column that few models all drew alike says nothing: NaN.
-    with_it = np.where((plain.count > 0) & (plain.count < models), plain.count, np.nan)[:, None]
-    scale = 1 / with_it + 1 / (models - with_it)
-    spread_of, rho = geometry.spread[:, None], geometry.rho[:, None]
-    given = geometry.masks.units.kind == "given"
-    own = geometry.masks.units.kind == "pair"  # half-differences have cross products of their own
+    with_it = np.where((plain.count > 0) & (plain.count < models), plain.count, np.nan)
+    scale, weight, rho = 1 / with_it + 1 / (models - with_it), 1 / geometry.spread, geometry.rho
+    kind = geometry.masks.units.kind
     free = geometry.units - 1 - geometry.intercept
     if free < 1 and geometry.spare < 1:
         raise EstimateError(f"{models} models have no spread to judge by", "masks", "train at least 3 models")
+    if free < 1:  # two masks: only their repeats show the noise
+        weight = np.zeros_like(weight)
     regression = geometry.regression_or_none
-    df = float(max(free, 1) if free >= 1 else geometry.spare)
+    spare = float(free if free >= 1 else geometry.spare)
+    df = spare
     if regression is not None:
-        share = min(float(rho[0, 0]), 1.0)
-        df = 1 / ((1 - share) ** 2 / regression.df + share**2 / df)
+        share = min(float(rho[0]), 1.0)
+        df = 1 / ((1 - share) ** 2 / regression.df + share**2 / spare)
+    else:
+        rho = np.ones_like(rho)
 
-    constants: dict[Any, list[Any]] = {
-        dtype: [array.astype(dtype) for array in (scale, 1 / spread_of, rho)] for dtype in (np.float32, np.float64)
-    }
-
-    def errors(plain_sums: Sums, unit_sums: Sums, within: Array | None, dtype: Any) -> tuple[Any, Any, Any, Any]:
-        cross: Any = plain.centre(plain_sums).astype(dtype, copy=False)
+    def errors(plain_sums: Sums, unit_sums: Sums, within: Array | None, single: bool) -> tuple[Any, Any, Array, Array]:
+        """Values, their errors, the noise, and the residual sum of squares."""
+        cross = _core.centred(plain_sums.cross, plain.count / models, plain_sums.total, single)
         energy = geometry.used.energy(unit_sums)
-        each, weight, share = constants[dtype]
-        values = each * cross
-        if own:
-            cross = geometry.used.centre(unit_sums).astype(dtype, copy=False)
-        if regression is None:
-            left, noise = energy, energy / max(free, 1)
-        else:
-            left = regression.left(cross[:groups], energy)
+        own = cross
+        if kind == "pair":  # half-differences have cross products of their own
+            own = geometry.used.centre(unit_sums).astype(cross.dtype)
+        left, noise = energy, np.zeros_like(energy)
+        if regression is not None:
+            left = regression.left(own[:groups], energy)
             noise = regression.noise(left, within)
-        if free < 1:  # two masks: only their repeats show the noise
+        if free < 1:
             assert within is not None
-            spread = np.broadcast_to((within / geometry.spare).astype(dtype), values.shape)
-        else:
-            spread = cross * cross
-            spread *= weight
-            np.subtract(energy.astype(dtype), spread, out=spread)
-            np.maximum(spread, 0, out=spread)
-            spread /= dtype(free)
-        if regression is None:
-            return values, each * spread, noise, left
-        more = np.maximum(spread - noise.astype(dtype), 0)
-        more *= share
-        more += noise.astype(dtype)
-        more *= each
-        return values, more, noise, left
+            energy = within
+        values, found = _core.pooled_errors(own, scale, weight, rho, energy, noise, spare)
+        if kind == "pair":
+            values = (scale[:, None] * cross).astype(np.float32)
+        return values, found, noise if regression is not None else energy / spare, left
 
     def solve(tile: Tile) -> Found:
-        single = not exact and groups >= _SINGLE_GROUPS and not given
-        values, variance, noise, left = errors(
-            tile.plain, tile.units, tile.within, np.float32 if single else np.float64
-        )
-        if single:
-            low = np.flatnonzero(left < _SINGLE_LEFT * geometry.used.energy(tile.units))
-            if low.size:
-                within = None if tile.within is None else tile.within[low]
-                values[:, low], variance[:, low], noise[low], _ = errors(
-                    tile.plain.of(low), tile.units.of(low), within, np.float64
-                )
         energy, found_df = geometry.used.energy(tile.units), df
-        if given:
+        single = not exact and groups >= _SINGLE_GROUPS
+        values, stderr, noise, left = errors(tile.plain, tile.units, tile.within, single)
+        if single:
+            outside = (energy < 1 / _SINGLE_RANGE) | (energy > _SINGLE_RANGE)
+            unsure = np.flatnonzero(outside | (left < _SINGLE_LEFT * energy))
+            if unsure.size:
+                within = None if tile.within is None else tile.within[unsure]
+                values[:, unsure], stderr[:, unsure], noise[unsure], _ = errors(
+                    tile.plain.of(unsure), tile.units.of(unsure), within, False
+                )
+        if kind == "given":
             real, sums = geometry.real, tile.units.first(groups)
-            base = np.zeros_like(values[:groups]) if regression is None else regression.inverse @ real.centre(sums)
-            project, known = np.diag(1 / np.diag(real.centred)), 1 if regression is None else regression.parameters
-            others = 0 if regression is None else np.maximum(variance[:groups] - scale[:groups] * noise, 0)
-            variance[:groups], found_df = sandwich(geometry, tile, project, linear(real, sums, base), known)
-            variance[:groups] += others
-        stderr = np.sqrt(variance)
+            base, known = np.zeros((groups, len(energy))), 1
+            others: Any = 0
+            if regression is not None:
+                base, known = regression.inverse @ real.centre(sums), regression.parameters
+                others = np.maximum(stderr[:groups].astype(np.float64) ** 2 - np.outer(scale[:groups], noise), 0)
+            project = np.diag(1 / np.diag(real.centred))
+            variance, found_df = sandwich(geometry, tile, project, linear(real, sums, base), known)
+            stderr[:groups] = np.sqrt(variance + others)
         explained = np.nan if regression is None else adjusted(geometry, noise, energy)
         placebos = (values[groups:], stderr[groups:]) if geometry.placebos else None
         return Found(values[:groups], stderr[:groups], found_df, noise, explained, placebos=placebos)
