@@ -113,14 +113,10 @@ def influences(
         raise EstimateError(f"unknown method {method!r}", "method", f"use one of {', '.join(METHODS)}")
     if cv is not None and method not in ("ridge", "lasso"):
         raise EstimateError(f"{method} has no penalty to choose", "cv", "leave it out, or use ridge or lasso")
-    if (
-        not isinstance(l1_ratio, (int, float, np.number))
-        or not 0 < l1_ratio <= 1
-        or (l1_ratio < 1) > (method == "lasso")
-    ):
-        raise EstimateError(
-            f"{l1_ratio!r} with method {method}", "l1_ratio", "pass a share above 0 and up to 1, for lasso"
-        )
+    if not isinstance(l1_ratio, (int, float, np.number)) or not 0 < l1_ratio <= 1:
+        raise EstimateError(f"{l1_ratio!r} is no share", "l1_ratio", "pass a number above 0 and up to 1")
+    if l1_ratio < 1 and method != "lasso":
+        raise EstimateError(f"{method} has no |b|_1", "l1_ratio", 'leave it out, or use method="lasso"')
     if isinstance(masks, Accumulator):
         masks = masks.statistics()
     if isinstance(masks, Statistics):

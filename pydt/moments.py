@@ -12,8 +12,8 @@ As units (see inputs.py; rows stay the rows):
     pair      count = total = 0, cross -> cross - total / 2, gram -> gram - rows / 4, squares -> sum of (difference of
               sums)^2 / rows
 
-Estimators take a `Statistics`: its `geometry`, and from `tiles` the sums of a few hundred targets at a time, so that memory
-is that of the result. Cost: one pass over the outputs however many folds, and K^3 once where OLS is asked for.
+Estimators take a `Statistics`: its `geometry`, and from `tiles` the sums of a few hundred targets at a time, so that
+memory is that of the result. Cost: one pass over the outputs however many folds, and K^3 once where OLS is asked for.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from pydt import _core
 from pydt.errors import EstimateError
 from pydt.inputs import Array, Inputs, Masks, Rows, name_groups
 
-_TILE = 1 << 19  # entries of a (groups, targets) matrix in float64 that are worked on at once: 4 MB; half with folds
+_TILE = 1 << 19  # entries of a (groups, targets) matrix in float64 that are worked on at once: 4 MB
 _CELLS = 1 << 21  # entries of the outputs that are turned into float64 at once
 
 
@@ -52,7 +52,7 @@ class Counts:
         return np.maximum(sums.squares - sums.total**2 / self.rows, 0)
 
     def intercept(self, sums: Sums, values: npt.NDArray[Any]) -> Array:
-        return (sums.total - self.count[: len(values)].astype(values.dtype) @ values) / self.rows
+        return (sums.total - self.count[: len(values)] @ values) / self.rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -346,7 +346,7 @@ class Arrays(Statistics):
         if geometry.spare and units.kind == "pair":
             label = 2 * units.label + (units.sign > 0)
             masks = _Between(np.flatnonzero(units.used), label, np.ones(self.given.models))
-        for part in tile_slices(self.targets, self.given.columns):
+        for part in tile_slices(self.targets, self.given.columns * (4 if folds else 1)):  # folds hold many of them
             y, shift = self.given.outputs[:, part], self._shift[part]
             with np.errstate(all="ignore"):
                 rows_of = [one.sums(y, shift) for one in whole]

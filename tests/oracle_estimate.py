@@ -60,3 +60,80 @@ def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
     return np.array(
         [min(1.0, *(level for level, bound in zip(levels, ordered, strict=True) if bound >= one)) for one in p]
     )
+
+
+def difference_errors(masks: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+    """sqrt(c ((1 - rho) s^2 + rho T)) for rows with different masks, group by group."""
+    m, k = masks.shape
+    y = outputs.astype(np.float64)
+    ols_errors = ols(masks, outputs)[1]
+    x = masks - masks.mean(0)
+    noise = ols_errors[0] ** 2 / np.linalg.pinv(x.T @ x)[0, 0]
+    correlation = np.corrcoef(masks.T.astype(float))
+    constant = np.all(masks.sum(1) == masks[0].sum())
+    pairs = (correlation + (1 / (k - 1) if constant else 0))[~np.eye(k, dtype=bool)]
+    rho = (m - 1) * (pairs**2).mean()
+    found = []
+    for column in masks.T.astype(bool):
+        ins, outs = y[column], y[~column]
+        spread = (((ins - ins.mean(0)) ** 2).sum(0) + ((outs - outs.mean(0)) ** 2).sum(0)) / (m - 2)
+        scale = 1 / len(ins) + 1 / len(outs)
+        found.append(np.sqrt(scale * (noise + rho * np.maximum(spread - noise, 0))))
+    return np.stack(found)
+
+
+def elastic_net_violation(
+    masks: np.ndarray, outputs: np.ndarray, penalty: np.ndarray, l1_ratio: float, values: np.ndarray
+) -> np.ndarray:
+    """By how much values miss the conditions of the minimiser of |y - mu - M b|^2 / (2 m) + penalty (l1_ratio |b|_1 +
+    (1 - l1_ratio) |b|^2 / 2), in units of the penalty's |b|_1 part, (targets,)."""
+    x = masks - masks.mean(0)
+    y = outputs.astype(np.float64)
+    y = y - y.mean(0)
+    slope = x.T @ (y - x @ values) / len(x) - penalty * (1 - l1_ratio) * values
+    edge = penalty * l1_ratio
+    free = np.maximum(np.abs(slope) - edge, 0)
+    bound = np.abs(slope - edge * np.sign(values))
+    return np.where(values == 0, free, bound).max(0) / edge
+
+
+def debiased_lasso(
+    masks: np.ndarray, outputs: np.ndarray, penalty: np.ndarray, fold: np.ndarray, l1_ratio: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cross-fitted: mean of the coefficients of the other folds plus the difference of means of what they leave on the
+    fold, and its standard error, for masks drawn independently (or of one size: then centred, shrunk by 1 - 1/K)."""
+    from sklearn.linear_model import ElasticNet
+
+    m, k = masks.shape
+    y, constant = outputs.astype(np.float64), np.all(masks.sum(1) == masks[0].sum())
+    shrink = (k - 1) / k if constant else 1.0
+    mean, rest = np.zeros((k, y.shape[1])), np.zeros_like(y)
+    for i in np.unique(fold):
+        train, test = fold != i, fold == i
+        for j, one in enumerate(penalty):
+            model = ElasticNet(alpha=one, l1_ratio=l1_ratio, tol=1e-12, max_iter=10**6)
+            model.fit(masks[train].astype(float), y[train, j])
+            mean[:, j] += model.coef_ * test.mean()
+            rest[test, j] = y[test, j] - model.predict(masks[test].astype(float))
+    values, errors = mean + shrink * difference(masks, rest), []
+    for column in masks.T.astype(bool):
+        ins, outs = rest[column], rest[~column]
+        within = ((ins - ins.mean(0)) ** 2).sum(0) + ((outs - outs.mean(0)) ** 2).sum(0)
+        errors.append(shrink * np.sqrt((1 / len(ins) + 1 / len(outs)) * within / (m - 2)))
+    return values - values.mean(0) if constant else values, np.stack(errors)
+
+
+def variance_parts(masks: np.ndarray, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Variance between models of one mask, and over masks of what is not linear, by weighted regression of means."""
+    different, label = np.unique(masks, axis=0, return_inverse=True)
+    label = label.reshape(-1)
+    size = np.bincount(label)
+    y = outputs.astype(np.float64)
+    means = np.stack([y[label == u].mean(0) for u in range(len(different))])
+    training = ((y - means[label]) ** 2).sum(0) / (len(y) - len(different))
+    root = np.sqrt(size)[:, None]
+    x = root * np.column_stack([np.ones(len(different)), different])
+    hat = x @ np.linalg.pinv(x)
+    left = ((root * means - hat @ (root * means)) ** 2).sum(0)
+    df = len(different) - np.linalg.matrix_rank(x)
+    return training, (left - df * training) / (size * (1 - np.diag(hat))).sum()

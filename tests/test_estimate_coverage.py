@@ -216,7 +216,7 @@ def test_global_test_of_few_groups(kind: str, groups: int, alpha: float) -> None
         outputs = shared + 0.5 * rng.standard_normal(shared.shape) + 0.5 * rng.standard_normal((len(made), 2))
         p.append(prediction_test(made, *outputs.T, permutations=99, seed=seed).p)
     jittered = np.array(p) - np.random.default_rng(0).random(100) / 100
-    assert stats.kstest(jittered, "uniform").pvalue > 0.01
+    assert stats.kstest(jittered, "uniform").pvalue > 0.001  # a dozen cases are asked
 
     found = []
     for seed in range(20):
