@@ -68,10 +68,9 @@ class Accumulator:
             raise DesignError(
                 f"{type(design).__name__} is not a design", "design", "wrap masks with pydt.Design.explicit"
             )
-        if targets is not None and not isinstance(targets, slice):
-            raise EstimateError(f"{targets!r} is not a slice", "targets", "pass slice(start, stop)")
-        if memory is not None and (isinstance(memory, bool) or not isinstance(memory, int) or memory < 1):
-            raise EstimateError(f"{memory!r} is not a number of bytes", "memory", "pass a whole number, as 2 << 30")
+        if targets is not None and not _is_range(targets):
+            raise EstimateError(f"{targets!r} is not a slice forward", "targets", "pass slice(start, stop)")
+        _check_memory(memory)
         if nan not in ("raise", "flag"):
             raise EstimateError(f"{nan!r} is not a way to treat NaN", "nan", 'use "raise" or "flag"')
         self.targets, self.memory, self.nan = targets, memory, nan
@@ -230,7 +229,7 @@ class Accumulator:
 
         Raises:
             StoreError: the file is not there, damaged, of another version, or of a design that is now drawn otherwise.
-            EstimateError: it takes more than `memory` bytes.
+            EstimateError: it takes more than `memory` bytes, or that is no number of bytes.
         """
         return _load(Path(path), memory)
 
@@ -340,6 +339,19 @@ class Accumulator:
                 del self._buffers[index]
 
 
+def _is_range(targets: Any) -> bool:
+    """Whether it is a slice of whole numbers that does not go backward."""
+    try:
+        return isinstance(targets, slice) and targets.indices(1)[2] > 0
+    except (TypeError, ValueError):
+        return False
+
+
+def _check_memory(memory: Any) -> None:
+    if memory is not None and (isinstance(memory, bool) or not isinstance(memory, int) or memory < 1):
+        raise EstimateError(f"{memory!r} is not a number of bytes", "memory", "pass a whole number, as 2 << 30")
+
+
 def _steps(keys: set[_Key], complete: list[int]) -> Iterator[_Key]:
     """The nodes to make, in order, once these blocks are complete besides these nodes; `keys` becomes what is left."""
 
@@ -361,6 +373,7 @@ def _steps(keys: set[_Key], complete: list[int]) -> Iterator[_Key]:
 
 def _load(path: Path, memory: int | None) -> Accumulator:
     """`Accumulator.load`. `read` compares the header with the file's size before it takes in the rest."""
+    _check_memory(memory)
     try:
         size = path.stat().st_size
         if memory is not None and size > memory:

@@ -75,7 +75,7 @@ def compare_alphas(
     """Which share of groups teaches most in a second of training: R2 / (1 - R2) per second, pilot by pilot.
 
     Intervals hold jointly for all pairs of pilots (level / pairs each): of 3,000 simulated pairs without a difference
-    3.5 % were called sure at level 0.05 (1 to 7 % by R2). Formulas at the top of this file.
+    3.9 % were called sure at level 0.05 (1 to 8 % by R2). Formulas at the top of this file.
 
     Args:
         pilots: a store, whose plans with a design are the pilots; or several stores, whose own plans are.
@@ -83,7 +83,7 @@ def compare_alphas(
         level: probability that a lead is called sure where there is none.
 
     Raises:
-        ConfigError: fewer than two pilots, or a level that is none.
+        ConfigError: no stores, fewer than two pilots, or a level that is none.
         StoreError: pilots of another source, recipe or task than the first one's, whose outputs cannot be compared.
         EstimateError: a pilot with too few models for OLS.
     """
@@ -92,6 +92,8 @@ def compare_alphas(
     if isinstance(pilots, (Store, str, os.PathLike)):
         store = pilots if isinstance(pilots, Store) else Store(pilots)
         found = [(store, record) for record in store.plans().values() if record.kind == "design"]
+    elif not isinstance(pilots, Sequence) or not all(isinstance(one, (Store, str, os.PathLike)) for one in pilots):
+        raise ConfigError(f"{pilots!r} is no store", "pilots", "pass a store with several plans, or several stores")
     else:
         stores = [one if isinstance(one, Store) else Store(one) for one in pilots]
         found = [(store, store.plan()) for store in stores]
@@ -99,9 +101,13 @@ def compare_alphas(
         raise ConfigError(f"{len(found)} pilots", "pilots", "run the same plan with designs of several alphas first")
     first = found[0][1]
     for _, record in found[1:]:
-        for name in ("source", "units", "recipe"):
-            if getattr(record, name) != getattr(first, name):
+        same = {name: getattr(record, name) == getattr(first, name) for name in ("source", "units", "recipe")}
+        if task is None:  # each plan's first one is looked at; by name, `mean_output` finds it or says that it is not
+            same["task"] = record.tasks[0]["digest"] == first.tasks[0]["digest"]
+        for name, equal in same.items():
+            if not equal:
                 mend = "compare pilots that differ in their design alone"
+                mend = "name the task that all have with task=" if name == "task" else mend
                 raise StoreError(f"has another {name} than plan {first.digest}", f"plan {record.digest}", mend)
     share = level / (len(found) * (len(found) - 1) / 2)
     seen = [_pilot(store, record, task, output, share) for store, record in found]

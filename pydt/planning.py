@@ -387,7 +387,8 @@ def models_for_stderr(fit: Fit, stderr: float) -> int:
     design and is exact inside a block of foldover masks, too.
 
     Raises:
-        EstimateError: `stderr` is not a positive number, or the fit has no finite errors.
+        EstimateError: `stderr` is not a positive number, the fit has no finite errors, or more models than can be
+            counted would be needed.
     """
     if not (isinstance(stderr, (int, float, np.number)) and math.isfinite(stderr) and stderr > 0):
         raise EstimateError(
@@ -398,6 +399,8 @@ def models_for_stderr(fit: Fit, stderr: float) -> int:
         raise EstimateError("no standard error is known", "fit", "fit with finite outputs")
     ratio = float(np.median(known)) / float(stderr)
     used = parameters_used(fit)
+    if not ratio < math.sqrt(_MOST / fit.models):
+        raise EstimateError(f"more than {_MOST} models would be needed", "stderr", "wish for less")
     return max(2, math.ceil(used + (fit.models - used) * ratio**2))
 
 

@@ -34,7 +34,8 @@ E >= K / a, K the number of groups; the interval is the estimate +- stderr r, wi
                   here as everywhere, and noise whose variance depends on a group is treated as of one variance.
     blocks        Foldover rows are not independent draws, but nothing above needs the masks to be: pairs are the units,
                   and interactions of even order cancel within them. No spending of the error over planned looks (Lan
-                  and DeMets, Biometrika 70, 1983) is needed.
+                  and DeMets, Biometrika 70, 1983) is needed. But an interaction of three groups is, within a block of
+                  Hadamard masks, some fourth column exactly: if that is a group, it looks like its effect.
     tuning        phi makes the interval narrowest at 5 models a group, at c - 1 = -2 log(a / K) + log(1 - 2 log(a /
                   K)) (their equation for rho). It may not depend on outputs, nor on the length of the plan, which
                   may grow. From a fifth to ten times as many models it costs at most 7 % of the width.
@@ -198,6 +199,8 @@ class StoppingRule:
     def _judge(self, made: Design, y: Array, last: Look) -> Look:
         kept = np.flatnonzero(np.isfinite(y))
         seen = replace(last, rows=len(y), looks=last.looks + 1)
+        if len(kept) < 2:
+            return replace(seen, reason=f"{len(kept)} of {len(y)} rows have an output")
         if self.kind == "stderr":
             return self._judge_precision(made, y, kept, seen)
         found = always_valid(made, kept, y[kept, None], self.level)

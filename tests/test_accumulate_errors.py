@@ -38,6 +38,10 @@ def removed(index: list[int], change: float = 0.0, name: str = "bernoulli") -> N
 REFUSED = {
     "not a design": (lambda: Accumulator(np.ones((3, 2))), "ndarray is not a design.*explicit"),
     "targets that are no slice": (lambda: Accumulator(PLAN, [1, 2]), r"targets.*slice\(start, stop\)"),
+    "targets that go backward": (lambda: Accumulator(PLAN, slice(None, None, -1)), r"not a slice forward"),
+    "targets in steps of zero": (lambda: Accumulator(PLAN, slice(0, 2, 0)), r"not a slice forward"),
+    "targets in fractions": (lambda: Accumulator(PLAN, slice(0.5, 2)), r"not a slice forward"),
+    "a file within no memory": (lambda: Accumulator.load("file", memory="much"), "memory: 'much' is not a number of bytes"),
     "no memory": (lambda: Accumulator(PLAN, memory=0), "memory: 0 is not a number of bytes"),
     "an unknown way with NaN": (lambda: Accumulator(PLAN, nan="drop"), "'drop' is not a way"),
     "pairs that lie far apart": (lambda: Accumulator(apart()), "row 212 and its complement, row 512.*next to each other"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from test_report import GROUPS, Stub
@@ -76,6 +76,7 @@ def test_wishes_are_read_strictly() -> None:
         Wish.parse(3)  # type: ignore[arg-type]
 
 
+@settings(deadline=None)  # a loaded machine
 @given(st.text("stderfclvlpowq<> .0159e-+", max_size=30))
 def test_any_text_is_a_wish_or_a_config_error(text: str) -> None:
     try:
@@ -85,6 +86,7 @@ def test_any_text_is_a_wish_or_a_config_error(text: str) -> None:
     assert Wish.parse(str(wish)).kind == wish.kind
 
 
+@settings(deadline=None)  # a loaded machine
 @given(st.floats(3, 1e4), st.floats(0, 12), st.floats(1e-4, 0.3))
 def test_power_is_that_of_the_noncentral_t(df: float, centre: float, level: float) -> None:
     bound = stats.t.isf(level / 2, df)
@@ -189,6 +191,8 @@ def test_orthogonal_masks_spend_no_models_on_other_groups() -> None:
     made = design.foldover(40, 128, 0)
     fit = influences(made, planted(made, 1, 0.5)[:, 0], "ols")
     assert models_for_stderr(fit, float(np.median(fit.stderr)) / 2) == pytest.approx(512, abs=2)
+    with pytest.raises(EstimateError, match="more than"):
+        models_for_stderr(fit, 1e-300)
 
 
 def study(folder: Path, source: Dataset, target: Target, alphas: tuple[float, ...], models: int = 60) -> Store:
@@ -268,6 +272,15 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, source: Dataset, tar
         compare_alphas([one, few])
     with pytest.raises(ConfigError, match="level"):
         compare_alphas([one, few], level=5)  # type: ignore[arg-type]
+    for wrong in (3, None, [1, 2]):
+        with pytest.raises(ConfigError, match="is no store"):
+            compare_alphas(wrong)  # type: ignore[arg-type]
+    with ThreadPoolExecutor(1) as executor:
+        masks = design.bernoulli(GROUPS, 60, 0.3, seed=1)
+        harder = Plan(source, design=masks, recipe=Recipe(), tasks=(Task(target, draws=3),))
+        third = run(harder, tmp_path / "task", executor, runner=Stub(0.6, 0.15, 1, frozenset()), progress=False)
+    with pytest.raises(StoreError, match="another task"):
+        compare_alphas([one, third])
 
 
 def seen(kind: str, groups: int, models: int, alpha: float, r2: float, seed: int, targets: int) -> list[Any]:

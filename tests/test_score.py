@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -24,6 +24,7 @@ def planted(made: Design | np.ndarray, targets: int, r2: float, seed: int = 0) -
     return masks @ effects + rng.standard_normal((len(masks), targets)), effects
 
 
+@settings(deadline=None)  # a loaded machine
 @given(st.integers(5, 40), st.integers(1, 5), st.integers(0, 2**31), st.booleans())
 def test_the_score_is_spearmans_correlation(models: int, targets: int, seed: int, tied: bool) -> None:
     rng = np.random.default_rng(seed)
@@ -164,6 +165,50 @@ def test_the_control_is_silent_and_its_p_uniform(kind: str) -> None:
     assert lds(made, outputs, effects).p == 0.01
 
 
+@pytest.mark.parametrize("kind", ["bernoulli", "foldover"])
+def test_a_cross_fit_of_nothing_spreads_as_its_control_and_its_error_say(kind: str) -> None:
+    """Folds teach each other, so scores of 60 ensembles spread more than predictions exchanged after the fit."""
+    found = []
+    for seed in range(60):
+        made = design.foldover(10, 80, seed) if kind == "foldover" else design.bernoulli(10, 80, 0.5, seed)
+        outputs = np.random.default_rng(seed).standard_normal((80, 1))
+        found.append(lds(made, outputs, permutations=19, seed=seed))
+    spread = np.std([one.lds for one in found])
+    assert np.sqrt(np.mean([one.control_sd**2 for one in found])) == pytest.approx(spread, rel=0.2)
+    assert 0.85 < np.sqrt(np.mean([one.stderr**2 for one in found])) / spread < 1.4
+    assert np.mean([one.p <= 0.05 for one in found]) < 0.11
+    assert abs(np.mean([one.control for one in found])) < 0.02
+
+
+def test_folds_of_few_clusters_leave_the_control_at_nothing() -> None:
+    made = design.bernoulli(10, 200, 0.4, 0)
+    outputs, _ = planted(made, 3, 0.5)
+    found = lds(made, outputs, folds=30)
+    assert abs(found.control) < 4 * found.control_sd / np.sqrt(99)
+
+
+def test_the_unit_of_the_outputs_does_not_matter() -> None:
+    made = design.bernoulli(10, 60, seed=1)
+    outputs, effects = planted(made, 3, 0.5)
+    expected = lds(made, outputs, effects).per_target
+    for scale in (1e-30, 1e-13, 1e12):
+        np.testing.assert_array_equal(lds(made, scale * outputs, scale * effects).per_target, expected)
+
+
+def test_a_ceiling_of_zero_is_not_certain() -> None:
+    """Twelve masks trained twice, outputs that masks do not move: repeats agree by chance or not at all."""
+    once = np.asarray(design.bernoulli(10, 12, seed=3))
+    errors = []
+    for seed in range(20):
+        outputs = np.random.default_rng(seed).standard_normal((24, 1))
+        found = lds(np.concatenate([once, once]), outputs, np.eye(10)[:, :1], permutations=1)
+        assert found.ceiling is not None
+        assert found.ceiling_stderr is not None
+        assert found.ceiling >= 0
+        errors.append(found.ceiling_stderr)
+    assert min(errors) > 0.05
+
+
 def test_what_says_nothing_counts_as_nothing() -> None:
     made = design.bernoulli(10, 60, seed=1)
     outputs, effects = planted(made, 3, 0.5)
@@ -196,6 +241,8 @@ def test_what_cannot_be_scored_is_refused() -> None:
         "too few": lambda: lds(made.take(np.arange(4)), outputs[:4], effects),
         "folds": lambda: lds(made, outputs, folds=1),
         "clusters": lambda: lds(made, outputs, effects, clusters=np.arange(39)),
+        "dtype object": lambda: lds(made, outputs, effects, clusters=[None] * 40),
+        "dtype float64": lambda: lds(made, outputs, effects, clusters=np.full(40, np.nan)),
         "method": lambda: lds(made, outputs, method="guess"),
     }
     for said, call in cases.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import oracle_estimate as oracle
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -40,6 +40,7 @@ def test_rules_are_read_strictly() -> None:
             StoppingRule.parse(wrong)  # type: ignore[arg-type]
 
 
+@settings(deadline=None)  # a loaded machine
 @given(st.floats(0.01, 1e5), st.integers(1, 500), st.floats(1e-6, 0.5))
 def test_the_radius_is_where_the_likelihood_ratio_reaches_its_bound(ratio: float, df: int, level: float) -> None:
     """E written out from the densities of t: scaled by sqrt(c) under effects, unscaled without."""
@@ -225,6 +226,21 @@ def test_failed_rows_are_left_out() -> None:
             kept = kept[np.isin(kept ^ 1, kept)]
         fit = influences(made.take(kept), y[kept], "ols")
         np.testing.assert_allclose(look.values, fit.unbiased, atol=1e-5)
+
+
+@pytest.mark.parametrize("text", ["sign 1", "stderr < 0.16"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_plan_whose_first_rows_all_failed_goes_on(kind: str, text: str) -> None:
+    made, rule = drawn(kind, 10, 400, 1), StoppingRule.parse(text)
+    y = planted(made, 3)
+    y[:60] = np.nan
+    early = rule.look(made, y[:60])
+    assert (early.stopped, early.values) == (False, None)
+    assert early.rows > 0
+    assert "0 of" in early.reason or "cannot tell" in early.reason
+    y[7] = 0.5
+    assert not rule.look(made, y[:60]).stopped
+    assert rule.look(made, y).stopped
 
 
 def test_outputs_without_noise_decide_nothing_by_rounding() -> None:
