@@ -37,6 +37,7 @@ class Found:
     iterations: npt.NDArray[np.int64] | None = None
     converged: npt.NDArray[np.bool_] | None = None
     placebos: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None = None  # values, standard errors
+    quantisation: Array | None = None
 
 
 @dataclass
@@ -143,7 +144,12 @@ def difference(geometry: Geometry, exact: bool) -> Plan:
             stderr[:groups] = np.sqrt(variance + others)
         explained = np.nan if regression is None else adjusted(geometry, noise, energy)
         placebos = (values[groups:], stderr[groups:]) if geometry.placebos else None
-        return Found(values[:groups], stderr[:groups], found_df, noise, explained, placebos=placebos)
+        coarse = None
+        if tile.step is not None:  # a rounding has variance step^2 / 12, and enters values and errors alike
+            coarse = np.divide(tile.step, np.sqrt(12 * noise), out=np.zeros_like(noise), where=tile.step > 0)
+        return Found(
+            values[:groups], stderr[:groups], found_df, noise, explained, placebos=placebos, quantisation=coarse
+        )
 
     return Plan(solve, lambda: geometry.real.centred)
 

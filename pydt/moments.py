@@ -128,6 +128,7 @@ class Tile:
         within: (targets,) sum of squares of the used rows about the mean of their mask; None where no mask repeats.
         broken: bool (targets,): a NaN or infinite output; their sums are zeros.
         outputs: rows -> their outputs less the shift, float64 (rows, targets); None where only sums are left.
+        step: (targets,) what outputs were rounded to before they were summed; None where they were not.
     """
 
     part: slice
@@ -137,6 +138,7 @@ class Tile:
     within: Array | None
     broken: npt.NDArray[np.bool_]
     outputs: Callable[[Rows], Array] | None
+    step: Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -323,9 +325,13 @@ class Statistics(ABC):
 
 
 class Arrays(Statistics):
-    """Statistics of outputs that lie in an array or a memory map: read in place, once for each number of folds."""
+    """Statistics of outputs that lie in an array or a memory map: read in place, once for each number of folds.
 
-    def __init__(self, given: Inputs):
+    With `coarse`, sums of all rows are those of outputs rounded to 1023 steps.
+    """
+
+    def __init__(self, given: Inputs, coarse: bool = False):
+        self.coarse = coarse
         self.geometry = Geometry(given)
         self.given = given
         self.targets, self.flat = given.outputs.shape[1], given.flat
@@ -340,13 +346,13 @@ class Arrays(Statistics):
         selections = {
             number: [_Selection(self.given, part, by_unit) for part in parts] for number, parts in rows.items()
         }
-        whole = selections[folds[0]] if folds else [_Selection(self.given, geometry.used_rows, by_unit)]
+        whole = selections[folds[0]] if folds else [_Selection(self.given, geometry.used_rows, by_unit, self.coarse)]
         rest = None if units.used.all() else _Selection(self.given, np.flatnonzero(~units.used), False)
         masks = None
         if geometry.spare and units.kind == "pair":
             label = 2 * units.label + (units.sign > 0)
             masks = _Between(np.flatnonzero(units.used), label, np.ones(self.given.models))
-        for part in tile_slices(self.targets, self.given.columns * (4 if folds else 1)):  # folds hold many of them
+        for part in tile_slices(self.targets, self.given.columns * (2 if folds else 1)):  # folds hold many of them
             y, shift = self.given.outputs[:, part], self._shift[part]
             with np.errstate(all="ignore"):
                 rows_of = [one.sums(y, shift) for one in whole]
@@ -366,7 +372,7 @@ class Arrays(Statistics):
                 for sums in (plain, unit, *(one for some in parts.values() for one in some)):
                     sums.clear(broken)
                 within = None if within is None else np.where(broken, 0, within)
-            yield Tile(part, plain, unit, parts, within, broken, self._outputs(part, broken))
+            yield Tile(part, plain, unit, parts, within, broken, self._outputs(part, broken), whole[0].step)
 
     def _outputs(self, part: slice, broken: npt.NDArray[np.bool_]) -> Callable[[Rows], Array]:
         def outputs(rows: Rows) -> Array:
@@ -412,8 +418,10 @@ class _Between:
 class _Selection:
     """Some rows, ready to be summed."""
 
-    def __init__(self, given: Masks, rows: Rows | None, by_unit: bool):
+    def __init__(self, given: Masks, rows: Rows | None, by_unit: bool, coarse: bool = False):
         self.rows = rows
+        self.coarse = coarse
+        self.step: Array | None = None  # of the outputs that were summed last
         self.codes = _core.codes(given.packed, given.columns, rows)
         self.pair = by_unit and given.units.kind == "pair"
         units = given.units
@@ -422,7 +430,10 @@ class _Selection:
 
     def sums(self, outputs: npt.NDArray[Any], shift: Array) -> Sums:
         """Of the rows as they are."""
-        cross = _core.subset_sums(self.codes, outputs, shift, threads(), self.rows)
+        if self.coarse:
+            cross, self.step = _core.subset_sums_int16(self.codes, outputs, shift, threads(), self.rows)
+        else:
+            cross = _core.subset_sums(self.codes, outputs, shift, threads(), self.rows)
         return Sums(*_core.column_moments(outputs, shift, threads(), self.rows), cross)
 
     def units(self, plain: Sums, outputs: npt.NDArray[Any], shift: Array) -> Sums:
@@ -442,7 +453,15 @@ def tile_slices(targets: int, columns: int) -> Iterator[slice]:
 
 
 def _add(parts: list[Sums]) -> Sums:
-    return sum(parts[1:], start=parts[0])
+    if len(parts) == 1:
+        return parts[0]
+    whole = parts[0] + parts[1]
+    for part in parts[2:]:
+        for into, one in zip(
+            (whole.total, whole.squares, whole.cross), (part.total, part.squares, part.cross), strict=True
+        ):
+            into += one
+    return whole
 
 
 def threads() -> int:
@@ -470,7 +489,7 @@ class Regression:
 
     @cached_property
     def _single(self) -> npt.NDArray[np.float32]:
-        return self._factor.astype(np.float32)
+        return invert_lower(self._lower.astype(np.float32))
 
     @cached_property
     def inverse(self) -> Array:
@@ -500,7 +519,7 @@ class Regression:
 _BLOCK = 128
 
 
-def invert_lower(lower: Array) -> Array:
+def invert_lower(lower: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The inverse of a lower triangular matrix, by halves: [[A, 0], [B, C]] -> [[A^-1, 0], [-C^-1 B A^-1, C^-1]]."""
     size = len(lower)
     if size <= 64:

@@ -121,6 +121,52 @@ def test_errors_of_repeats_hold_what_the_linear_model_leaves_out() -> None:
     assert 0.935 < np.mean(found[1::2]) < 0.965
 
 
+@pytest.mark.parametrize("kind", ["bernoulli", "random", "foldover"])
+@pytest.mark.parametrize("method", ["difference", "ols", "lasso"])
+def test_contrasts_cover(kind: str, method: str) -> None:
+    """One group against another, a super-class of ten against the rest, and weights at random, over fresh designs."""
+    found = []
+    for seed in range(24):
+        rng = np.random.default_rng([seed, 7])
+        made = draw(kind, 40, 128, seed)
+        effects = truth_of(rng, 40, 20 if method == "lasso" else 60, "dense")
+        effects *= np.sqrt(0.5 / ((effects**2).sum(0) * made.alpha * (1 - made.alpha)))
+        outputs = np.asarray(made) @ effects + np.sqrt(0.5) * rng.standard_normal((128, effects.shape[1]))
+        weights = rng.standard_normal((6, 40))
+        weights[0], weights[1] = 0, -1 / 30
+        weights[0, :2], weights[1, :10] = (1, -1), 1 / 10
+        weights -= weights.mean(1, keepdims=True)  # free of the zero that masks of one size leave open
+        fit = influences(made, outputs, method)
+        value, stderr = fit.contrast(weights)
+        scale = (
+            40 / 39 if method == "difference" and kind == "random" else 1.0
+        )  # against the mean of the *other* groups
+        inside = np.abs(value - scale * weights @ effects) <= special.stdtrit(fit.df, 0.975) * stderr
+        found.append(inside.mean(1))
+    share = np.mean(found, axis=0)
+    assert np.all((share > 0.92) & (share < 0.98)), share
+    assert 0.935 < share.mean() < 0.967
+
+
+@pytest.mark.parametrize("method", ["difference", "ols", "lasso"])
+def test_foldover_covers_where_groups_interact(method: str) -> None:
+    """Pairs of groups cancel within a pair of models; triples are noise of the half-differences, and are judged so."""
+    found = []
+    for seed in range(24):
+        rng = np.random.default_rng([seed, 8])
+        made = design.foldover(20, 128, seed)
+        signs, targets = 2.0 * np.asarray(made) - 1, 10 if method == "lasso" else 60
+        effects = truth_of(rng, 20, targets, "dense")
+        two = np.stack([signs[:, i] * signs[:, j] for i in range(20) for j in range(i)], axis=1)
+        three = np.stack([signs[:, a] * signs[:, b] * signs[:, c] for a, b, c in rng.permuted(
+            np.tile(np.arange(20), (150, 1)), axis=1)[:, :3]], axis=1)  # fmt: skip
+        outputs = np.asarray(made) @ effects + 0.5 * rng.standard_normal((128, targets))
+        outputs += two @ (0.5 * rng.standard_normal((two.shape[1], targets)))
+        outputs += three @ (0.1 * rng.standard_normal((three.shape[1], targets)))
+        found.append(covered(influences(made, outputs, method), effects))
+    assert 0.935 < np.mean(found) < 0.967
+
+
 def permuted(clusters: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A random order of the rows in which clusters of one size move as wholes."""
     order = np.arange(len(clusters))

@@ -259,3 +259,33 @@ def test_statistics_and_outputs_are_not_both_given() -> None:
         influences(statistics, y)
     with pytest.raises(EstimateError, match="outputs: are missing"):
         influences(made)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_sixteen_bits_cost_what_is_said(dtype: type) -> None:
+    made = design.bernoulli(50, 600, 0.4, seed=1)
+    outputs = (outputs_of(made, 300) + 5).astype(dtype)
+    outputs[7, 4] = np.nan
+    outputs[:, 9] = 2.5
+    exact, coarse = (influences(made, outputs, nan="flag", precision=p) for p in ("float", "int16"))
+    assert exact.quantisation is None
+    assert coarse.quantisation is not None
+    good = np.setdiff1d(np.arange(300), [4, 9])
+    off = (coarse.values - exact.values)[:, good] / exact.stderr[:, good]
+    said = coarse.quantisation[good]
+    assert 0.001 < said.max() < 0.02
+    assert 0.5 < np.sqrt((off**2).mean()) / np.sqrt((said**2).mean()) <= 1.05
+    np.testing.assert_allclose(coarse.stderr[:, good], exact.stderr[:, good], rtol=1e-3)
+    assert np.isnan(coarse.values[:, 4]).all()
+    assert np.isnan(coarse.quantisation[4])
+    assert np.all(coarse.values[:, 9] == 0)
+    assert coarse.quantisation[9] == 0
+    pairs = design.foldover(20, 101, seed=1)
+    y = outputs_of(pairs, 5).astype(dtype)
+    np.testing.assert_allclose(influences(pairs, y, precision="int16").values, influences(pairs, y).values, atol=2e-3)
+    for wrong in (
+        lambda: influences(made, outputs, "ols", precision="int16"),
+        lambda: influences(made, outputs, precision="f8"),
+    ):
+        with pytest.raises(EstimateError, match="precision"):
+            wrong()
