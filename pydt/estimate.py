@@ -15,8 +15,11 @@ one stratum against another. Pass the Design: masks alone do not tell their stra
     ols          v = G^-1 X'y; for masks of one size the pseudo-inverse, whose values sum to zero
     ridge        v = (G + penalty I)^-1 X'y: minimises |y - Xb|^2 + penalty |b|^2 (scikit-learn's Ridge). The penalty
                  minimises generalised cross-validation, or the error on `cv` folds
-    lasso        v minimises |y - Xb|^2 / (2m) + penalty |b|_1 (scikit-learn's Lasso). The penalty minimises the error
-                 on a held-out fifth (or on `cv` folds); then all rows are used. With fewer than five independent
+    lasso        v minimises |y - Xb|^2 / (2m) + penalty (l1_ratio |b|_1 + (1 - l1_ratio) |b|^2 / 2) (scikit-learn's
+                 Lasso and ElasticNet). The penalty is the one of a path that errs least on a held-out fifth (or on
+                 `cv` folds): 100 steps from the least that leaves nothing to 1/100 of it and on to 1/1000 (to 1/20 with
+                 m <= K), ended by five steps without improvement. It is that of the training rows (mean over `cv`
+                 folds), as it is: not scaled to more rows. Then all rows are used. With fewer than five independent
                  masks there are as many folds as those
 
 Standard errors. s^2 is the residual variance of OLS on all groups, R - p degrees of freedom.
@@ -47,7 +50,11 @@ Clusters of the caller's own (neither repeats nor complements) get a sandwich ov
 degrees. Placebo columns never change the values of real groups: each gets what it would get if it alone joined the
 regression.
 
-Cost: one pass over the outputs, m K targets; OLS adds K^3 + K^2 targets. What lost: de-biasing in-sample residuals with
+Cost: one pass over the outputs, m K targets; OLS adds K^3 / 3, and K^2 targets for its values, half of that for s^2
+alone. LASSO: one path, one fit of all rows and four of four fifths. Memory: the results (4 bytes each), K x K matrices
+(some 5 with OLS, 14 with the LASSO, 8 bytes each) and a tile of a few hundred targets. s^2 of the difference is computed
+in float32 where outputs are float16 or float32, K >= 256 and more than 1 % of the variance is left: within 1e-4, where
+its own sampling error is sqrt(2 / (R - p)). What lost: de-biasing in-sample residuals with
 a degrees-of-freedom factor (4-13 % smaller errors, but 94 % coverage or less on dense truths with few models, and
 wrong on orthogonal masks); Welch's two variances (needs M'Y^2, differs by 1 %); noise from in-sample LASSO residuals
 (too small).
