@@ -52,7 +52,7 @@ regression.
 
 Cost: one pass over the outputs, m K targets; OLS adds K^3 / 3, and K^2 targets for its values, half of that for s^2
 alone. LASSO: one path, one fit of all rows and four of four fifths. Memory: the results (4 bytes each), K x K matrices
-(some 5 with OLS, 14 with the LASSO, 8 bytes each) and a tile of a few hundred targets. s^2 of the difference is computed
+(some 5 with OLS, 14 with the LASSO, 8 bytes each) and a tile of a few hundred targets. s^2 of the difference is found
 in float32 where outputs are float16 or float32, K >= 256 and more than 1 % of the variance is left: within 1e-4, where
 its own sampling error is sqrt(2 / (R - p)). What lost: de-biasing in-sample residuals with
 a degrees-of-freedom factor (4-13 % smaller errors, but 94 % coverage or less on dense truths with few models, and
