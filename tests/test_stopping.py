@@ -233,13 +233,13 @@ def test_failed_rows_are_left_out() -> None:
 def test_a_plan_whose_first_rows_all_failed_goes_on(kind: str, text: str) -> None:
     made, rule = drawn(kind, 10, 400, 1), StoppingRule.parse(text)
     y = planted(made, 3)
-    y[:60] = np.nan
-    early = rule.look(made, y[:60])
+    y[:70] = np.nan
+    early = rule.look(made, y[:70])
     assert (early.stopped, early.values) == (False, None)
     assert early.rows > 0
     assert "0 of" in early.reason or "cannot tell" in early.reason
     y[7] = 0.5
-    assert not rule.look(made, y[:60]).stopped
+    assert not rule.look(made, y[:70]).stopped
     assert rule.look(made, y).stopped
 
 
