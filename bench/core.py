@@ -96,8 +96,9 @@ def gather(name: str, shape: tuple[int, int, int, int], pad: int, channels_last:
 
 
 def moments(models: int, groups: int, outputs: int, repeats: int) -> list[Case]:
-    """Subset sums against numpy's float32 product of the unpacked masks (unpacking outside of the time), and the Gram
-    matrix against the same product of the masks."""
+    """Subset sums against numpy's float32 product of the unpacked masks, and the Gram matrix against the same product of
+    the masks. Unpacking the masks, and regrouping them for subset sums, is outside of the time: it is done once for all
+    outputs; the Gram matrix is made from packed masks."""
     rng = np.random.default_rng(0)
     masks = rng.random((models, groups)) < 0.5
     packed, wide = _core.pack(masks), masks.astype(np.float32)
@@ -107,6 +108,9 @@ def moments(models: int, groups: int, outputs: int, repeats: int) -> list[Case]:
     for y in (values, halves):
         reference = masks.T.astype(np.float64) @ y[:, some].astype(np.float64)
         np.testing.assert_allclose(_core.subset_sums(codes, y, shift, 1)[:, some], reference, rtol=0, atol=1e-3)
+        sums, step = _core.subset_sums_int16(codes, y, shift, 1)
+        error = (sums[:, some] - reference) / step[some]
+        assert np.abs(error).max() < 6 * np.sqrt(models / 24), "half of the models, each off by 1/sqrt(12) of a step"
     np.testing.assert_allclose(
         (wide.T @ values)[:, some], masks.T @ values[:, some].astype(np.float64), rtol=0, atol=1e-2
     )
@@ -126,6 +130,13 @@ def moments(models: int, groups: int, outputs: int, repeats: int) -> list[Case]:
             "numpy matmul",
             lambda: _core.subset_sums(codes, halves, shift, 1),
             lambda: wide.T @ halves.astype(np.float32),
+            repeats,
+        ),
+        compare(
+            f"16-bit subset sums {size} n={outputs} f32",
+            "numpy matmul",
+            lambda: _core.subset_sums_int16(codes, values, shift, 1),
+            lambda: wide.T @ values,
             repeats,
         ),
         compare(

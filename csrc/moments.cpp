@@ -153,7 +153,7 @@ void subset_sums_int16(const std::uint64_t* codes, std::int64_t groups, const Ma
     const std::int64_t n = outputs.cols;
     std::fill_n(sums, checked_size("outputs", {groups, n}), 0.0);
     const Kernels& run = kernels();
-    std::vector<float> scale(static_cast<std::size_t>(n));
+    std::vector<float> scale(static_cast<std::size_t>(n + run.lane_bytes));  // 0 for the lanes beyond the last output
     parallel(tiles(n, moment_cols), threads, [&] {
         return [&](std::int64_t item) {
             const std::int64_t j = item * moment_cols, cols = std::min(moment_cols, n - j);
