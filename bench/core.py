@@ -96,9 +96,9 @@ def gather(name: str, shape: tuple[int, int, int, int], pad: int, channels_last:
 
 
 def moments(models: int, groups: int, outputs: int, repeats: int) -> list[Case]:
-    """Subset sums against numpy's float32 product of the unpacked masks, and the Gram matrix against the same product of
-    the masks. Unpacking the masks, and regrouping them for subset sums, is outside of the time: it is done once for all
-    outputs; the Gram matrix is made from packed masks."""
+    """Subset sums against numpy's float32 product of the unpacked masks, and the Gram matrix, from packed masks, against
+    the same product of the masks. Outside of the time: unpacking the masks and regrouping them for subset sums, which
+    is done once for all outputs."""
     rng = np.random.default_rng(0)
     masks = rng.random((models, groups)) < 0.5
     packed, wide = _core.pack(masks), masks.astype(np.float32)
