@@ -96,7 +96,7 @@ def gather(name: str, shape: tuple[int, int, int, int], pad: int, channels_last:
 
 
 def moments(models: int, groups: int, outputs: int, repeats: int) -> list[Case]:
-    """Subset sums against numpy's float32 product of the unpacked masks, and the Gram matrix, from packed masks, against
+    """Subset sums against numpy's float32 product of the unpacked masks; the Gram matrix, from packed masks, against
     the same product of the masks. Outside of the time: unpacking the masks and regrouping them for subset sums, which
     is done once for all outputs."""
     rng = np.random.default_rng(0)
