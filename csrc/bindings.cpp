@@ -257,6 +257,25 @@ std::pair<py::array_t<double>, py::array_t<double>> column_moments(const py::obj
     return {sums, squares};
 }
 
+py::array_t<double> unit_squares(const py::object& outputs, const py::object& shift, const py::object& starts,
+                                 const py::object& sign, int threads, const py::object& rows) {
+    const py::array values = array_of(outputs, "outputs", 2);
+    const pydt::Matrix matrix = matrix_of(values);
+    const auto index = rows_of(rows);
+    const pydt::Rows which = view(index, matrix.rows);
+    const py::array origin = vector<double>(shift, "shift", matrix.cols), signs = vector<double>(sign, "sign", which.count),
+                    edges = dense<int64_t>(starts, "starts", 1);
+    if (edges.shape(0) == 0) throw ArgumentError("starts", "is empty");
+    const std::vector<int64_t> bounds(data<int64_t>(edges), data<int64_t>(edges) + edges.shape(0));
+    py::array_t<double> out(matrix.cols);
+    double* to = out.mutable_data();
+    thread_count(threads);
+    const Unlocked unlocked;
+    pydt::unit_squares(matrix, which, bounds.data(), static_cast<int64_t>(bounds.size()) - 1, data<double>(signs),
+                       data<double>(origin), to, threads);
+    return out;
+}
+
 // ---- penalised regression -----------------------------------------------------------------------------------------
 template <class T>
 py::array matrix(const py::object& value, const char* name, int64_t rows, int64_t cols) {
@@ -496,6 +515,8 @@ PYBIND11_MODULE(_core, module) {
                arg("codes"), arg("outputs"), arg("shift"), arg("threads"), arg("rows") = py::none());
     module.def("column_moments", &column_moments, "Sums and sums of squares of (output - shift) down the columns.",
                arg("outputs"), arg("shift"), arg("threads"), arg("rows") = py::none());
+    module.def("unit_squares", &unit_squares, "Sum over units of rows of (signed sum of (output - shift))^2 / rows.",
+               arg("outputs"), arg("shift"), arg("starts"), arg("sign"), arg("threads"), arg("rows") = py::none());
 
     module.def("centred", &centred, "cross - share x total, in float32 or float64.", arg("cross"), arg("share"),
                arg("total"), arg("single"));

@@ -213,4 +213,29 @@ void column_moments(const Matrix& outputs, const Rows& rows, const double* shift
     });
 }
 
+void unit_squares(const Matrix& outputs, const Rows& rows, const std::int64_t* starts, std::int64_t units,
+                  const double* sign, const double* shift, double* squares, int threads) {
+    check_rows(rows, outputs.rows);
+    if (starts[0] != 0 || starts[units] != rows.count)
+        throw ArgumentError("starts", "must go from 0 to " + std::to_string(rows.count) + ", the number of rows");
+    for (std::int64_t u = 0; u < units; ++u)
+        if (starts[u] >= starts[u + 1]) throw ArgumentError("starts", "must rise");
+    const std::int64_t n = outputs.cols;
+    std::fill_n(squares, n, 0.0);
+    if (units == 0) return;
+    const Kernels& run = kernels();
+    parallel(tiles(n, moment_cols), threads, [&] {
+        return [&, tree = Tree(moment_cols)](std::int64_t item) mutable {
+            const std::int64_t j = item * moment_cols, cols = std::min(moment_cols, n - j);
+            tree.clear();
+            for (std::int64_t unit = 0; unit < units; unit += block_rows) {
+                run.unit_block(outputs, rows, starts, sign, unit, std::min(block_rows, units - unit), shift, j, cols,
+                               tree.next());
+                tree.push();
+            }
+            std::copy_n(tree.total(), cols, squares + j);
+        };
+    });
+}
+
 }  // namespace pydt

@@ -116,6 +116,11 @@ void subset_sums_int16(const std::uint64_t* codes, std::int64_t groups, const Ma
 void column_moments(const Matrix& outputs, const Rows& rows, const double* shift, double* sums, double* squares,
                     int threads);
 
+// squares[j] = sum over units of (sum of sign x (output - shift))^2 / rows, unit u the rows starts[u] .. starts[u + 1];
+// sign (rows.count,), starts (units + 1,) from 0 to rows.count, rising.
+void unit_squares(const Matrix& outputs, const Rows& rows, const std::int64_t* starts, std::int64_t units,
+                  const double* sign, const double* shift, double* squares, int threads);
+
 // ---- epilogue (epilogue.cpp) ------------------------------------------------------------------------------------
 // out = cross - share x total', in float or double; cross, out (groups, targets), share (groups,), total (targets,).
 template <class T>

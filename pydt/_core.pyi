@@ -113,6 +113,18 @@ def column_moments(
     """Sums and sums of squares of (outputs - shift) down the columns, each float64 (n,), summed in float64. outputs,
     shift and rows as in subset_sums."""
 
+def unit_squares(
+    outputs: NDArray[np.floating],
+    shift: NDArray[np.float64],
+    starts: NDArray[np.int64],
+    sign: NDArray[np.float64],
+    threads: int,
+    rows: NDArray[np.int64] | None = None,
+) -> NDArray[np.float64]:
+    """Sum over units of (sum over its rows of sign x (output - shift))^2 / its rows, float64 (n,), in float64. Unit u
+    is the rows starts[u] .. starts[u + 1] of the order that `rows` gives; starts (units + 1,) rises from 0 to r; sign
+    (r,). outputs, shift and rows as in subset_sums."""
+
 def centred(
     cross: NDArray[np.float64], share: NDArray[np.float64], total: NDArray[np.float64], single: bool
 ) -> NDArray[np.floating]:

@@ -33,7 +33,6 @@ from pydt.errors import EstimateError
 from pydt.inputs import Array, Inputs, Masks, Rows, name_groups
 
 _TILE = 1 << 19  # entries of a (groups, targets) matrix in float64 that are worked on at once: 4 MB
-_CELLS = 1 << 21  # entries of the outputs that are turned into float64 at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -401,18 +400,12 @@ class _Between:
     def __init__(self, rows: Rows, label: Rows, sign: Array):
         self.order = rows[np.argsort(label[rows], kind="stable")]
         label = label[self.order]
-        self.starts = np.flatnonzero(np.r_[True, label[1:] != label[:-1]])
-        self.sizes = np.diff(np.r_[self.starts, len(self.order)])[:, None]
-        self.sign = sign[self.order][:, None]
+        edges = np.flatnonzero(label[1:] != label[:-1]) + 1
+        self.starts = np.r_[0, edges, len(label)]
+        self.sign = np.ascontiguousarray(sign[self.order])
 
     def squares(self, outputs: npt.NDArray[Any], shift: Array) -> Array:
-        found = np.empty(len(shift))
-        width = max(1, _CELLS // len(self.order))
-        for start in range(0, len(shift), width):
-            part = slice(start, start + width)
-            signed = (outputs[self.order, part].astype(np.float64) - shift[part]) * self.sign
-            found[part] = (np.add.reduceat(signed, self.starts, axis=0) ** 2 / self.sizes).sum(0)
-        return found
+        return _core.unit_squares(outputs, shift, self.starts, self.sign, threads(), self.order)
 
 
 class _Selection:

@@ -28,6 +28,8 @@ def everything() -> str:
                 bits.update(_core.subset_sums(codes, view, shift, 1))
                 for part in (*_core.column_moments(view, shift, 1), *_core.subset_sums_int16(codes, view, shift, 1)):
                     bits.update(part)
+                starts = np.unique(np.r_[0, rng.integers(0, rows, rows // 2), rows])
+                bits.update(_core.unit_squares(view, shift, starts, rng.choice([-1.0, 1.0], rows), 1))
     for height, width, channels in [(1, 1, 1), (5, 3, 2), (28, 28, 1), (32, 32, 3), (9, 67, 3), (17, 16, 4)]:
         images = rng.integers(0, 256, (20, height, width, channels), dtype=np.uint8)
         index, ids = rng.integers(0, 20, 50), rng.integers(0, 2**40, 50)

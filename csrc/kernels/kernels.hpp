@@ -116,6 +116,11 @@ struct Kernels {
     // moment_cols). Overwrites both.
     void (*moment_block)(const Matrix& outputs, const Rows& rows, std::int64_t first, std::int64_t count,
                          const double* shift, std::int64_t col0, std::int64_t cols, double* sums, double* squares);
+    // squares[j] = sum over units first .. first + count of (sum of sign[i] (output i less shift))^2 / rows of the unit,
+    // whose rows are starts[unit] .. starts[unit + 1]. Overwrites squares.
+    void (*unit_block)(const Matrix& outputs, const Rows& rows, const std::int64_t* starts, const double* sign,
+                       std::int64_t first, std::int64_t count, const double* shift, std::int64_t col0,
+                       std::int64_t cols, double* squares);
     void (*add)(double* into, const double* from, std::int64_t count);
     // CRC32C of the bytes after those that led to `state`, which starts as, and ends before, an inversion.
     std::uint32_t (*crc32c)(std::uint32_t state, const std::uint8_t* data, std::int64_t size);

@@ -438,6 +438,21 @@ void moment_block(const Matrix& outputs, const Rows& rows, int64_t first, int64_
     }
 }
 
+void unit_block(const Matrix& outputs, const Rows& rows, const int64_t* starts, const double* sign, int64_t first,
+                int64_t count, const double* shift, int64_t col0, int64_t cols, double* squares) {
+    double y[moment_cols], sum[moment_cols];
+    memset(squares, 0, static_cast<size_t>(cols) * sizeof(double));
+    for (int64_t unit = first; unit < first + count; ++unit) {
+        memset(sum, 0, static_cast<size_t>(cols) * sizeof(double));
+        for (int64_t i = starts[unit]; i < starts[unit + 1]; ++i) {
+            load_row(outputs, row_at(outputs, rows, i), shift, col0, cols, y);
+            for (int64_t j = 0; j < cols; ++j) sum[j] += sign[i] * y[j];
+        }
+        const double share = 1 / static_cast<double>(starts[unit + 1] - starts[unit]);
+        for (int64_t j = 0; j < cols; ++j) squares[j] += share * sum[j] * sum[j];
+    }
+}
+
 void largest_block(const Matrix& outputs, const Rows& rows, int64_t first, int64_t count, const double* shift,
                    int64_t col0, int64_t cols, float* largest) {
     float y[moment_cols];
