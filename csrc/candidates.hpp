@@ -12,12 +12,13 @@
 #include "pydt.hpp"
 #include "threads.hpp"
 
-namespace pydt {
+namespace pydt::penalised {
 
 using std::int32_t;
 using std::int64_t;
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
+constexpr int64_t symmetric_from = 256;  // candidates whose part of G is larger than a second-level cache
 constexpr double look = 0.95;  // a slope of this share of the edge makes a candidate
 
 inline int64_t round_up(int64_t size, int64_t to) { return (size + to - 1) / to * to; }
@@ -192,8 +193,13 @@ public:
             }
             if (done || slow_) break;
             if (iteration % 4 == 3) mark = gap;
-            run.subtract_rows(sub_.get(), ld_, rows_.data(), steps_.get(), seen.moved, slope_.get(), slope_.get(),
-                              width_);
+            if (width_ < symmetric_from || seen.moved * 9 < width_ * 5) {
+                run.subtract_rows(sub_.get(), ld_, rows_.data(), steps_.get(), seen.moved, slope_.get(), slope_.get(),
+                                  width_);
+                continue;
+            }
+            for (int64_t p = 0; p < width_; ++p) product_[p] = values_[p] - before_[p];
+            run.subtract_symmetric(sub_.get(), ld_, product_.get(), slope_.get(), width_);
         }
         count_active();
         return iteration;
@@ -235,11 +241,11 @@ public:
     // b'Hb and b'h of the held-out rows, in the scaled units of the values.
     double held_error(const double* cross, double energy) {
         int64_t count = 0;
-        for (int64_t p = 0; p < count_; ++p)
-            if (values_[p] != 0) {
-                rows_[at(count)] = static_cast<int32_t>(p);
-                steps_[count++] = values_[p];
-            }
+        for (int64_t p = 0; p < count_; ++p) {  // without branches: which ones are 0 cannot be guessed
+            rows_[at(count)] = static_cast<int32_t>(p);
+            steps_[count] = values_[p];
+            count += values_[p] != 0;
+        }
         std::fill_n(product_.get(), width_, 0.0F);
         for (int64_t i = 0, first = 0; i < width_; i += 64) {
             while (first < count && rows_[at(first)] <= i) ++first;
@@ -456,4 +462,4 @@ private:
     std::vector<int32_t> index_, rows_, found_;
 };
 
-}  // namespace pydt
+}  // namespace pydt::penalised

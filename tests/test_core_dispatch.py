@@ -30,6 +30,14 @@ def everything() -> str:
                     bits.update(part)
                 starts = np.unique(np.r_[0, rng.integers(0, rows, rows // 2), rows])
                 bits.update(_core.unit_squares(view, shift, starts, rng.choice([-1.0, 1.0], rows), 1))
+    for groups, rows, targets in [(1, 3, 1), (17, 40, 5), (50, 30, 3), (300, 700, 2)]:  # the last: large sets, too
+        x, y = rng.random((rows, groups)) - 0.5, rng.normal(size=(rows, targets))
+        moments = x.T @ x / rows, x.T @ y / rows, (y**2).sum(0) / rows
+        moments = tuple(np.round(part, 6) for part in moments)  # the same whatever the matrix product is made of
+        values, gap, _ = _core.lasso(*moments, 0.02 * np.abs(moments[1]).max(0), l1_ratio=0.9)
+        for part in (values, gap, *_core.lasso_path(*moments, *moments, np.geomspace(1, 0.02, 20))):
+            bits.update(part)
+        bits.update(_core.sparse_product(moments[0], values, 1))
     for height, width, channels in [(1, 1, 1), (5, 3, 2), (28, 28, 1), (32, 32, 3), (9, 67, 3), (17, 16, 4)]:
         images = rng.integers(0, 256, (20, height, width, channels), dtype=np.uint8)
         index, ids = rng.integers(0, 20, 50), rng.integers(0, 2**40, 50)

@@ -63,6 +63,9 @@ struct LassoKernels {
     // to = from - sum over t of steps[t] * gram[rows[t], :width], in the order of t.
     void (*subtract_rows)(const float* gram, std::int64_t ld, const std::int32_t* rows, const float* steps,
                           std::int64_t count, const float* from, float* to, std::int64_t width);
+    // slope -= gram * steps for a symmetric gram, of which rows and columns are used in equal parts.
+    void (*subtract_symmetric)(const float* gram, std::int64_t ld, const float* steps, float* slope,
+                               std::int64_t width);
     // One step of proximal gradient with momentum: values move to before; which moved, and how far, goes to rows, steps
     // (room for width). slope is not changed.
     LassoPass (*pass)(const LassoSet& set, float edge, float ridge, float momentum, std::int32_t* rows, float* steps);

@@ -21,11 +21,17 @@ Wide absolute(Wide value) { return reinterpret_cast<Wide>(reinterpret_cast<Bits>
 Wide larger(Wide a, Wide b) { return a > b ? a : b; }
 Wide smaller(Wide a, Wide b) { return a < b ? a : b; }
 
+// Lanes 8 apart first, then 4, 2, 1.
 float sum_of(const Wide* lanes) {
-    float at[16];
-    memcpy(at, lanes, sizeof at);
-    for (int half = 8; half > 0; half /= 2)
-        for (int i = 0; i < half; ++i) at[i] += at[i + half];
+    Wide pair[parts];
+    int64_t left = parts;
+    for (int64_t p = 0; p < parts; ++p) pair[p] = lanes[p];
+    for (; left > 1; left /= 2)
+        for (int64_t p = 0; p < left / 2; ++p) pair[p] += pair[p + left / 2];
+    float at[wide];
+    memcpy(at, pair, sizeof at);
+    for (int64_t half = wide / 2; half > 0; half /= 2)
+        for (int64_t i = 0; i < half; ++i) at[i] += at[i + half];
     return at[0];
 }
 
@@ -57,6 +63,34 @@ void subtract_rows(const float* gram, int64_t ld, const int32_t* rows, const flo
     for (; i + 4 * wide <= width; i += 4 * wide) subtract_block<4>(gram + i, ld, rows, steps, count, from + i, to + i);
     for (; i + 2 * wide <= width; i += 2 * wide) subtract_block<2>(gram + i, ld, rows, steps, count, from + i, to + i);
     for (; i < width; i += wide) subtract_block<1>(gram + i, ld, rows, steps, count, from + i, to + i);
+}
+
+// Each number below the diagonal serves twice: half the memory to read, which is what large sets wait for. By panels of
+// 16 rows, whose diagonal block is taken as it is.
+void subtract_symmetric(const float* gram, int64_t ld, const float* steps, float* slope, int64_t width) {
+    for (int64_t panel = 0; panel < width; panel += 16) {
+        for (int64_t k = panel; k < panel + 16; k += 4) {
+            Wide sum[4][parts] = {};
+            for (int64_t i = 0; i < panel; i += 16)
+                for (int64_t p = 0; p < parts; ++p) {
+                    const int64_t at = i + p * wide;
+                    const Wide step = load(steps + at);
+                    Wide rest = load(slope + at);
+                    for (int64_t r = 0; r < 4; ++r) {
+                        const Wide row = load(gram + (k + r) * ld + at);
+                        rest -= row * steps[k + r];
+                        sum[r][p] += row * step;
+                    }
+                    store(slope + at, rest);
+                }
+            for (int64_t r = 0; r < 4; ++r) slope[k + r] -= sum_of(sum[r]);
+        }
+        for (int64_t p = 0; p < parts; ++p) {
+            Wide rest = load(slope + panel + p * wide);
+            for (int64_t r = panel; r < panel + 16; ++r) rest -= load(gram + r * ld + panel + p * wide) * steps[r];
+            store(slope + panel + p * wide, rest);
+        }
+    }
 }
 
 LassoPass pass(const LassoSet& set, float edge, float ridge, float momentum, int32_t* rows, float* steps) {
@@ -101,34 +135,39 @@ void sweep(const LassoSet& set, const float* gram, int64_t ld, float edge, float
     }
 }
 
-// Numbers of 64 floats at a time: only where one of them is large, they are looked at one by one.
+// Bit i: lane i of 16 is at least the threshold.
+uint32_t at_least(const Wide* sizes, float threshold) {
+    uint32_t bits = 0;
+#if defined(__AVX2__)
+    for (int64_t p = 0; p < 16; p += 8) {
+        float eight[8];
+        memcpy(eight, reinterpret_cast<const float*>(sizes) + p, sizeof eight);
+        const __m256 hit = _mm256_cmp_ps(_mm256_loadu_ps(eight), _mm256_set1_ps(threshold), _CMP_GE_OQ);
+        bits |= static_cast<uint32_t>(_mm256_movemask_ps(hit)) << p;
+    }
+#else
+    for (int64_t i = 0; i < 16; ++i)
+        bits |= static_cast<uint32_t>(sizes[i / wide][i % wide] >= threshold) << i;
+#endif
+    return bits;
+}
+
 float scan(const float* now, const float* old, float along, float threshold, int64_t width, int32_t* found,
            int64_t* count) {
-    float below = 0;
+    Wide below[parts] = {};
     int64_t hits = 0;
-    for (int64_t block = 0; block < width; block += 64) {
-        const int64_t end = block + 64 < width ? block + 64 : width;
-        Wide most[parts] = {};
-        for (int64_t i = block; i < end; i += 16)
-            for (int64_t p = 0; p < parts; ++p) {
-                const Wide last = load(now + i + p * wide);
-                most[p] = larger(most[p], absolute(last + (last - load(old + i + p * wide)) * along));
-            }
-        const float highest = most_of(most);
-        if (highest < threshold) {
-            below = highest > below ? highest : below;
-            continue;
+    for (int64_t i = 0; i < width; i += 16) {
+        Wide sizes[parts];
+        for (int64_t p = 0; p < parts; ++p) {
+            const Wide last = load(now + i + p * wide);
+            sizes[p] = absolute(last + (last - load(old + i + p * wide)) * along);
+            below[p] = larger(below[p], sizes[p] >= threshold ? Wide{} : sizes[p]);
         }
-        for (int64_t i = block; i < end; ++i) {  // without branches: which one is large cannot be guessed
-            const float value = now[i] + (now[i] - old[i]) * along, size = value < 0 ? -value : value;
-            const bool hit = size >= threshold;
-            found[hits] = static_cast<int32_t>(i);
-            hits += hit;
-            below = hit || size < below ? below : size;
-        }
+        for (uint32_t bits = at_least(sizes, threshold); bits != 0; bits &= bits - 1)
+            found[hits++] = static_cast<int32_t>(i + __builtin_ctz(bits));
     }
     *count = hits;
-    return below;
+    return most_of(below);
 }
 
 float dot(const float* a, const float* b, int64_t width) {

@@ -37,7 +37,8 @@ const Kernels PYDT_KERNELS = {PYDT_ISA_NAME,
                               unit_block,
                               add,
                               crc32c,
-                              {penalised::subtract_rows, penalised::pass, penalised::sweep, penalised::scan,
-                               penalised::dot, penalised::drift, penalised::sparse_tile}};
+                              {penalised::subtract_rows, penalised::subtract_symmetric, penalised::pass,
+                               penalised::sweep, penalised::scan, penalised::dot, penalised::drift,
+                               penalised::sparse_tile}};
 
 }  // namespace pydt
