@@ -82,7 +82,8 @@ struct Padded {
             trace += static_cast<double>(entries[k * ld + k]);
             squares += static_cast<double>(square[static_cast<std::size_t>(k)]);
         }
-        spread = groups > 1 && trace > 0 ? squares / (trace * trace) * static_cast<double>(groups) / static_cast<double>(groups - 1) : 0;
+        const auto count_of = static_cast<double>(groups);
+        spread = groups > 1 && trace > 0 ? squares / (trace * trace) * count_of / (count_of - 1) : 0;
     }
 
     int64_t groups, width, ld;
@@ -170,8 +171,9 @@ public:
             count_active();
             return sweeps;
         }
-        for (const auto& [from, to] : {std::pair{&values_, &before_}, {&values_, &first_values_}, {&slope_, &first_slope_}})
-            std::copy_n(from->get(), width_, to->get());
+        std::copy_n(values_.get(), width_, before_.get());
+        std::copy_n(values_.get(), width_, first_values_.get());
+        std::copy_n(slope_.get(), width_, first_slope_.get());
         const double bend = 1 / (1 + static_cast<double>(ridge_));
         const double momentum = std::min(0.8, static_cast<double>(active_) * gram_.spread * bend * bend);
         double first = 0, mark = infinity;
@@ -311,14 +313,15 @@ private:
         const LassoKernels& run = kernels().lasso;
         double mark = infinity;
         for (int64_t sweep = 0;; ++sweep) {
-            const double gap = gap_of(run.pass(set(), static_cast<float>(edge_), ridge_, 0, rows_.data(), steps_.get()));
-            std::swap(values_, before_);
+            const auto edge = static_cast<float>(edge_);
+            const double gap = gap_of(run.pass(set(), edge, ridge_, 0, rows_.data(), steps_.get()));
+            std::swap(values_, before_);  // only the gap was wanted
             if (gap <= tolerance || sweep >= limit) return sweep;
             if (sweep % 16 == 15) {
                 if (!(gap < 0.97 * mark)) return sweep;  // as far as float32 goes
                 mark = gap;
             }
-            run.sweep(set(), sub_.get(), ld_, static_cast<float>(edge_), ridge_);
+            run.sweep(set(), sub_.get(), ld_, edge, ridge_);
         }
     }
 
@@ -455,8 +458,9 @@ private:
     bool slow_ = false;  // proximal gradient does not contract here
     int64_t count_ = 0, width_ = 0, active_ = 0, ld_ = 0, sub_rows_ = 0;
     Floats full_, now_, old_;  // all groups: cross, slope at b1, slope at b0; 0 in the last two for candidates
-    Floats values_, before_, slope_, cross_, own_, inverse_, reach_, diagonal_, held_diagonal_, b1_, b0_, last_values_, last_slope_,
-        first_values_, first_slope_;  // candidates
+    // candidates only:
+    Floats values_, before_, slope_, cross_, own_, inverse_, reach_, diagonal_, held_diagonal_, b1_, b0_;
+    Floats last_values_, last_slope_, first_values_, first_slope_;
     Floats steps_, product_;
     Floats sub_, held_sub_;  // G of the candidates; H of the candidates, below the diagonal only
     std::vector<int32_t> index_, rows_, found_;

@@ -2,9 +2,9 @@
 //
 //   minimise  b'Gb / 2 - b'c + edge |b|_1 + ridge |b|^2 / 2,   edge = penalty l1_ratio, ridge = penalty (1 - l1_ratio)
 //
-// Candidates. What may be nonzero soon stands in a compact set: values, slope = c - Gb, and a copy of its part of G, with
-// rows padded to whole vectors. The rest keeps its last exact slope ("reference", at b1), the one before (at b0), and the
-// line through both; where b is now, a slope is off that line by at most
+// Candidates. What may be nonzero soon stands in a compact set: values, slope = c - Gb, and a copy of its part of G,
+// with rows padded to whole vectors. The rest keeps its last exact slope ("reference", at b1), the one before (at b0),
+// and the line through both; where b is now, a slope is off that line by at most
 //
 //   sum_k reach_k |b - b1 - along (b1 - b0)|_k,   reach_k = largest entry of column k off the diagonal,
 //
@@ -12,27 +12,28 @@
 // orthogonal, and paths are piecewise linear). New candidates are those that come within 5 % of the edge.
 //
 // Steps. Proximal gradient with the diagonal of G as its metric and momentum m: with `a` nonzeros and squared
-// correlations of mean s between groups, the spectrum of their Gram lies in (1 +- sqrt(a s))^2, and m = a s contracts by
-// sqrt(a s) an iteration. Along a path, both values and slopes are extrapolated first. Where this does not contract
+// correlations of mean s between groups, the spectrum of their Gram lies in (1 +- sqrt(a s))^2, and m = a s contracts
+// by sqrt(a s) an iteration. Along a path, both values and slopes are extrapolated first. Where this does not contract
 // (duplicate or collinear groups, fewer models than groups), coordinate descent takes over, which always does.
 //
 // Large sets. Above 256 candidates (their part of G no longer fits a second-level cache) the product reads only what is
 // below the diagonal. A path's steps are solved to ten times the tolerance, and the chosen one again, from an exact
 // slope; held-out errors come from a compact copy of the held-out Gram matrix in the same order.
 //
-// Precision. float32 on numbers scaled to about 1 by powers of two; then the slope at the float32 values in float64, the
-// gap from it, and if it is too large another round from that slope; what does not get there is finished in float64
-// (coordinate descent, and the equations of the signs it has found). The dual point is the residual times the best feasible number s:
+// Precision. float32 on numbers scaled to about 1 by powers of two; then the slope at the float32 values in float64,
+// the gap from it, and if it is too large another round from that slope; what does not get there is finished in float64
+// (coordinate descent, and the equations of the signs it has found). The dual point is the residual times the best
+// feasible number s:
 //
 //   gap = (1 - s)^2 |r|^2 / 2 + sum_j (edge |b_j| - s b_j pull_j),   pull = slope - ridge b,  |s pull_j| <= edge
 //
-// Cost for K groups, a nonzeros, on a path of near-orthogonal masks: about 4 passes of a^2 a step; one reading of a row of
-// G and of one of H per candidate, which at K = 1000 is a third of the time; a part of a product with G now and then.
+// Cost for K groups, a nonzeros, on a path of near-orthogonal masks: about 4 passes of a^2 a step; one reading of a row
+// of G and of one of H per candidate, which at K = 1000 is a third of the time; now and then part of a product with G.
 // What lost (time relative to this, early-stopped paths, K = 200 and 1000): coordinate descent in place of proximal
 // gradient (1.75, 1.2: each step waits for the one before); no momentum (1.13, 1.03); no extrapolation (1.1, 1.05);
-// references without the line between them (1.1, 1.2); whole rows of G in place of compact copies (8 times the memory
-// traffic at a = 130); fetching the rows of likely candidates a step ahead (1.0: it is bandwidth that lacks); rows of the
-// whole compact G for large sets (full path 1.35). Not tried: several targets in the lanes of a vector.
+// references without the line between them (1.1, 1.2); fetching the rows of likely candidates a step ahead (1.0: it is
+// bandwidth that lacks); all rows of the compact G for large sets (1.35 on a full path). Not tried: several targets in
+// the lanes of a vector.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -78,8 +79,8 @@ struct Sparse {
 };
 
 // gram times those values, lasso_tile rows at a time: emit(first row, rows, target, sums). A tile, turned so that the
-// numbers of one column stand together, serves all targets from the second-level cache. A symmetric matrix is read along
-// its rows in place of its columns.
+// numbers of one column stand together, serves all targets from the second-level cache. A symmetric matrix is read
+// along its rows in place of its columns.
 template <class Emit>
 void multiply(const double* gram, int64_t rows, int64_t cols, bool symmetric, const Sparse& values,
               std::vector<double>& tile, Emit emit) {
@@ -112,7 +113,8 @@ public:
         : problem_(problem), K_(problem.groups), l1_ratio_(l1_ratio), first_(first), targets_(targets) {
         cross_.resize(at(targets * K_));
         for (int64_t k = 0; k < K_; ++k)
-            for (int64_t j = 0; j < targets; ++j) cross_[at(j * K_ + k)] = problem.cross[k * problem.targets + first + j];
+            for (int64_t j = 0; j < targets; ++j)
+                cross_[at(j * K_ + k)] = problem.cross[k * problem.targets + first + j];
         values_.resize(at(targets * K_));
         slope_.resize(at(targets * K_));
         penalty.resize(at(targets));
@@ -191,8 +193,8 @@ private:
         return done;
     }
 
-    // Coordinate descent in float64 over all groups. After 10, 20, 40, ... sweeps the equations of the signs found so far
-    // are solved: right signs end the search.
+    // Coordinate descent in float64 over all groups. After 10, 20, 40, ... sweeps the equations of the signs found so
+    // far are solved: right signs end the search.
     int64_t polish(int64_t j, double tolerance, int64_t limit) {
         const double edge = this->edge(j), ridge = this->ridge(j);
         std::vector<double> b(values(j), values(j) + K_), pull(slope(j), slope(j) + K_);
@@ -302,8 +304,7 @@ constexpr int64_t most_targets = 128;  // that share one reading of the Gram mat
 template <class Work>
 void by_blocks(int64_t targets, int threads, Work work) {
     const int64_t size = std::clamp<int64_t>(threads == 1 ? targets : targets / (4 * threads), 1, most_targets);
-    parallel(round_up(targets, size) / size, threads,
-             [&] { return work(size); });
+    parallel(round_up(targets, size) / size, threads, [&] { return work(size); });
 }
 
 void write_out(Block& block, const Quadratic& problem, int64_t first, int64_t targets, float* values, double* gap) {
@@ -374,10 +375,8 @@ void lasso_path(const Quadratic& train, const Quadratic& held, const double* ste
                     if (!constant) {
                         const double edge = steps[i] * compact.top();
                         compact.set_penalty(edge, edge * ratio);
-                        if (i > 0)
-                            compact.extrapolate(i > 1 ? static_cast<float>(std::min(
-                                                            2.0, (steps[i - 1] - steps[i]) / (steps[i - 2] - steps[i - 1])))
-                                                      : 0.0F);
+                        const double ahead = i > 1 ? (steps[i - 1] - steps[i]) / (steps[i - 2] - steps[i - 1]) : 0;
+                        if (i > 0) compact.extrapolate(static_cast<float>(std::min(2.0, ahead)));
                         compact.solve_safely(10 * tolerance, options.limit);  // the best one: again, below
                         now = compact.held_error(other.cross(j), now);
                         nonzeros[i * n + first + j] = static_cast<int32_t>(compact.active());

@@ -2,8 +2,8 @@
 //
 // Everything is elementwise in an order that does not depend on the width of a vector, or a sum in 16 lanes that are
 // added in a fixed tree, so the bits are the same for every instruction set. Arrays are padded with zeros to 16 floats.
-// The product with the columns that moved is the form with the running sums in registers: rows of the (symmetric) matrix
-// times one number each.
+// The product with the columns that moved is the form with the running sums in registers: rows of the (symmetric)
+// matrix times one number each.
 
 namespace penalised {
 
