@@ -76,7 +76,8 @@ def test_an_accumulator_knows_the_strata() -> None:
     gathered.add(np.arange(300), outputs)
     for method in ("ols", "lasso"):
         streamed, whole = influences(gathered, method=method), influences(made, outputs, method)
-        np.testing.assert_allclose(streamed.values, whole.values, atol=1e-5)
+        # Not the LASSO's values: at a small penalty a stratum's common shift hardly changes the objective.
+        np.testing.assert_allclose(streamed.unbiased, whole.unbiased, atol=1e-5)
         np.testing.assert_allclose(streamed.stderr, whole.stderr, rtol=1e-3)
 
 
