@@ -67,10 +67,9 @@ class Augment:
                 "Augment",
                 "give one, or one each",
             )
-        return (
-            np.broadcast_to(np.asarray(self.mean, np.float32), count).copy(),
-            np.broadcast_to(np.asarray(self.std, np.float32), count).copy(),
-        )
+        mean, std = np.empty((2, count), np.float32)
+        mean[:], std[:] = self.mean, self.std
+        return mean, std
 
     def sides(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) of what the network sees of raw images of this height and width."""

@@ -23,7 +23,8 @@ class Ring:
 
     A tensor is made over an array object of its own, which its storage holds: whatever shares the storage (slices,
     views, `.numpy()`, what autograd saved) keeps that object alive, and when it dies the memory behind it comes back.
-    What this saves is the page faults of fresh memory, which cost more than writing a batch does.
+    What this saves is the page faults of fresh memory, which cost more than writing a batch does. All loaders of a
+    process share `HOST`, so that a short one does not start with fresh memory.
     """
 
     def __init__(self, pin: bool = False) -> None:
@@ -49,7 +50,14 @@ class Ring:
             memory = np.empty(0, np.uint8)
         if len(memory) >= size:
             return memory
-        return torch.empty(size, dtype=torch.uint8, pin_memory=self._pin).numpy()
+        if self._pin:
+            return torch.empty(size, dtype=torch.uint8, pin_memory=True).numpy()
+        # numpy asks for huge pages, torch does not; lines start at multiples of 64 bytes
+        memory = np.empty(size + 63, np.uint8)
+        return memory[-memory.ctypes.data % 64 :][:size]
+
+
+HOST = Ring()
 
 
 class Staging:

@@ -17,7 +17,7 @@ import torch
 
 from pydt import _core
 from pydt.augment import Augment
-from pydt.buffers import Ring, Staging, resident
+from pydt.buffers import HOST, Staging, resident
 from pydt.data import Dataset
 from pydt.encode import whole
 from pydt.encoded import Encoded, windows
@@ -63,8 +63,8 @@ class Loader:
         dtype: of the images: torch.float32, float16 or bfloat16, rounded to nearest even.
         views: 2 for two independently augmented views of every example.
 
-    Memory of raw images: up to three batches wait for their next use. On a GPU the data set is copied there, once for
-    all loaders, and batches are made there, unless it takes more than half of the free memory.
+    Memory of raw images: up to three batches of this process wait for their next use. On a GPU the data set is copied
+    there, once for all loaders, and batches are made there, unless it takes more than half of the free memory.
 
     Raises:
         DataError: nothing is kept, an id is out of range or given twice, or (while iterating) an image cannot be
@@ -106,7 +106,7 @@ class Loader:
         self.dtype = dtype
         self.device = _device(device)
         self.ids = kept_ids(dataset, keep)
-        self._memory = Staging(self.device) if self.device.type == "cuda" else Ring()
+        self._memory = Staging(self.device) if self.device.type == "cuda" else HOST
         self._encoded: Encoded | None = None
         self.set_epoch(epoch)
 

@@ -224,6 +224,26 @@ def test_an_example_looks_the_same_in_any_batch() -> None:
     np.testing.assert_array_equal(a["out"][30:], b["out"])
 
 
+@pytest.mark.parametrize("kind", sorted(TYPES))
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("how", [{}, {"crop_pad": 0, "scale": (0.1, 1.0), "ratio": (0.5, 2.0)}])
+def test_a_batch_larger_than_the_cache_is_that_of_its_parts(
+    how: dict[str, Any], channels_last: bool, kind: str
+) -> None:
+    """Such batches take another way to memory, if they lie at a multiple of 64 bytes, as torch's do."""
+    a = case((6, 32, 32, 3), 600, **how)
+    shape = (600, 32, 32, 3) if channels_last else (600, 3, 32, 32)
+    whole = torch.empty(shape, dtype=getattr(torch, np.dtype(TYPES[kind]).name)).numpy()
+    whole = whole.transpose(0, 3, 1, 2) if channels_last else whole
+    assert whole.ctypes.data % 64 == 0
+    _core.gather(**a | {"out": whole, "threads": 2})
+    for start in range(0, 600, 100):
+        some = slice(start, start + 100)
+        part = empty_batch(100, 3, 32, 32, channels_last, kind)
+        _core.gather(**a | {"index": a["index"][some], "ids": a["ids"][some], "out": part})
+        np.testing.assert_array_equal(whole[some], part)
+
+
 def test_crops_and_flips_are_uniform_and_independent() -> None:
     """The window's offset and the flip are read off an image whose pixels are numbered."""
     count, pad = 81 * 400, 4

@@ -12,6 +12,7 @@ import oracle_core as oracle
 import pytest
 import torch
 
+from pydt.buffers import HOST
 from pydt.data import Dataset
 from pydt.encoded import windows
 from pydt.errors import DataError
@@ -168,7 +169,7 @@ def test_memory_that_nobody_looks_at_is_used_again(colour: Dataset) -> None:
     assert len({batch.images.data_ptr() for batch in held}) == len(held) == 14
     del held
     gc.collect()
-    assert len(loader._memory._free) == 3
+    assert len(HOST._free) == 3
     assert {batch.images.data_ptr() % 64 for batch in loader} == {0}
 
 

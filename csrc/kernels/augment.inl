@@ -12,7 +12,8 @@
 // Cost: 1.5 instructions a value with AVX2, half of that with AVX-512; bound by stores where the batch leaves the
 // cache. Tall and wide images go in blocks of rows that fit into the first cache. What lost: a row at a time with
 // copies between black ends, or blackened afterwards (3 times slower: short loops of unknown length); a 256-entry table
-// per channel in place of the arithmetic; stores past the cache.
+// per channel in place of the arithmetic; stores past the cache from here (half lines; whole images are copied so where
+// it pays, augment.cpp); fetching the output's lines ahead.
 
 // (from, to) of a part is inside of the image, the rest is black.
 struct Inside {

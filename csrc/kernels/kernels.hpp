@@ -37,6 +37,7 @@ struct Grid {
 
 // Bytes that may be read behind the last one that is needed.
 constexpr std::int64_t read_ahead = 64;
+constexpr std::int64_t stream_bytes = 64;
 
 // The coordinates of one LASSO that may move, compact: `width` floats each (a multiple of 16, the rest 0).
 // slope = cross - gram values; own = diagonal + ridge, inverse = 1 / own (0: never moves).
@@ -92,6 +93,8 @@ struct Kernels {
     // One image, resized, into one place of the batch. scratch: 4 * (2 * planes + 3) * part bytes. read_ahead bytes of memory
     // behind the image must be there to be read.
     void (*resize_image)(const GatherPlan& plan, const std::uint8_t* image, const Grid& grid, void* out, void* scratch);
+    // Copies multiples of stream_bytes past the cache; both ends lie at such multiples.
+    void (*stream)(const std::uint8_t* from, std::int64_t bytes, std::uint8_t* to);
     // A strip is outputs less their shifts as vectors of lane_bytes: (vectors, padded rows, lanes), 0 beyond the last row
     // and column. padded: a multiple of code_rows.
     std::int64_t lane_bytes;

@@ -157,3 +157,21 @@ inline void put(BF16* to, Floats values) {
 #endif
 }
 #endif
+
+// Copies past the cache: for what is larger than the cache and is read again much later. Multiples of 64 bytes, both
+// aligned so.
+void stream(const uint8_t* from, int64_t bytes, uint8_t* to) {
+#if defined(PYDT_LANES)
+    for (int64_t i = 0; i < bytes; i += 4 * lanes) {
+#if PYDT_LANES == 16
+        _mm512_stream_si512(reinterpret_cast<__m512i*>(to + i), _mm512_load_si512(from + i));
+#else
+        _mm256_stream_si256(reinterpret_cast<__m256i*>(to + i),
+                            _mm256_load_si256(reinterpret_cast<const __m256i*>(from + i)));
+#endif
+    }
+    _mm_sfence();  // these stores are not ordered with what tells another thread that they are done
+#else
+    memcpy(to, from, static_cast<size_t>(bytes));
+#endif
+}

@@ -23,6 +23,7 @@ extern const Kernels PYDT_KERNELS;
 const Kernels PYDT_KERNELS = {PYDT_ISA_NAME,
                               images::shift_image,
                               images::resize_image,
+                              images::stream,
                               PYDT_LANE_BYTES,
                               load_f32,
                               load_f64,
