@@ -45,7 +45,7 @@ class Ring:
 
     def _memory(self, size: int) -> np.ndarray:
         try:
-            memory = self._free.popleft()
+            memory = self._free.pop()  # the last one that came back: it may still be in the cache
         except IndexError:
             memory = np.empty(0, np.uint8)
         if len(memory) >= size:
