@@ -406,7 +406,7 @@ def peak_mb() -> float:
 
 def one_process(what: str, beton: str) -> None:
     """Prints the peak of memory in MB over three epochs, and how much of it came after importing torch; the images lie
-    in a file that is mapped. Or, of 1,000 loaders that are made and broken off, the growth in MB and the threads left."""
+    in a file that is mapped. Or, of 1,000 loaders that are made and broken off, the growth in MB and threads left."""
     imported = resident_mb()
     torch.set_num_threads(2 if what == "thousand" else 1)
     images = np.load(Path(beton).with_suffix(".npy"), mmap_mode="r")
