@@ -465,8 +465,9 @@ def threads() -> int:
 class Regression:
     """OLS on all groups by Cholesky of G = LL' (plus 11' in the directions that masks of one size leave open).
 
-    The noise needs only |L^-1 c|^2, with L^-1 formed once: K^2 targets / 2 multiplications in blocks. What lost: values
-    first, then their product with c (twice the work).
+    The noise needs only |L^-1 c|^2: K^2 targets / 2 multiplications, by forward substitution in blocks of 128 whose
+    diagonal is inverted once. What lost: values first, then their product with c (twice the work); L^-1 formed whole
+    (K^3 / 3 more, a minute at 20,000 groups).
     """
 
     def __init__(self, lower: Array, close: Callable[[Array], Array], df: float, parameters: int, spare: int):
@@ -477,28 +478,34 @@ class Regression:
         self.parameters = parameters
 
     @cached_property
-    def _factor(self) -> Array:
-        return invert_lower(self._lower)
-
-    @cached_property
-    def _single(self) -> npt.NDArray[np.float32]:
-        return invert_lower(self._lower.astype(np.float32))
-
-    @cached_property
     def inverse(self) -> Array:
-        return self._close(self._factor.T @ self._factor)
+        factor = invert_lower(self._lower)
+        return self._close(factor.T @ factor)
+
+    @cached_property
+    def _double(self) -> tuple[npt.NDArray[Any], list[npt.NDArray[Any]]]:
+        """L, and the inverses of its diagonal blocks."""
+        starts = range(0, len(self._lower), _BLOCK)
+        return self._lower, [np.linalg.inv(self._lower[i : i + _BLOCK, i : i + _BLOCK]) for i in starts]
+
+    @cached_property
+    def _single(self) -> tuple[npt.NDArray[Any], list[npt.NDArray[Any]]]:
+        lower, blocks = self._double
+        return lower.astype(np.float32), [block.astype(np.float32) for block in blocks]
 
     def left(self, cross: npt.NDArray[Any], energy: Array) -> Array:
         """Residual sum of squares (targets,), from centred cross products; in the precision of `cross`."""
-        factor = self._factor if cross.dtype == np.float64 else self._single
-        explained = np.zeros(len(energy))
-        for start in range(0, len(factor), _BLOCK):
-            end = start + _BLOCK
-            part = factor[start:end, :end] @ cross[:end]
-            np.square(part, out=part)
-            if len(part) % 32 == 0:  # runs of 32 in the precision of `cross`: twice as fast, and as good
-                part = part.reshape(-1, 32, len(energy)).sum(1)
-            explained += part.sum(0, dtype=np.float64)
+        lower, blocks = self._double if cross.dtype == np.float64 else self._single
+        solved, explained = np.empty_like(cross), np.zeros(len(energy))
+        for block, start in zip(blocks, range(0, len(cross), _BLOCK), strict=True):
+            part = cross[start : start + _BLOCK]
+            if start:
+                part = part - lower[start : start + _BLOCK, :start] @ solved[:start]
+            part = np.matmul(block, part, out=solved[start : start + _BLOCK])
+            square = part * part
+            if len(square) % 32 == 0:  # runs of 32 in the precision of `cross`: twice as fast, and as good
+                square = square.reshape(-1, 32, len(energy)).sum(1)
+            explained += square.sum(0, dtype=np.float64)
         return np.maximum(energy - explained, 0)
 
     def noise(self, left: Array, within: Array | None) -> Array:
