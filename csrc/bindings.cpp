@@ -314,7 +314,8 @@ py::tuple pooled_errors(const py::object& centred, const py::object& scale, cons
     const py::array cross = array_of(centred, "centred", 2);
     const bool single = is_type(cross, 'f', 4);
     if (!single && !is_type(cross, 'f', 8)) wrong_type(cross, "centred", "float32 or float64");
-    if ((cross.flags() & py::array::c_style) == 0) throw ArgumentError("centred", "must be C-contiguous");
+    if ((cross.flags() & py::array::c_style) == 0 || !aligned(cross))
+        throw ArgumentError("centred", "must be C-contiguous and aligned");
     const int64_t groups = cross.shape(0), targets = cross.shape(1);
     const py::array scales = vector<double>(scale, "scale", groups), weights = vector<double>(weight, "weight", groups),
                     shares = vector<double>(rho, "rho", groups), energies = vector<double>(energy, "energy", targets),

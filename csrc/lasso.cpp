@@ -303,7 +303,8 @@ constexpr int64_t most_targets = 128;  // that share one reading of the Gram mat
 
 template <class Work>
 void by_blocks(int64_t targets, int threads, Work work) {
-    const int64_t size = std::clamp<int64_t>(threads == 1 ? targets : targets / (4 * threads), 1, most_targets);
+    const int64_t most = threads == 1 ? targets : targets / (int64_t{4} * threads);
+    const int64_t size = std::clamp<int64_t>(most, 1, most_targets);
     parallel(round_up(targets, size) / size, threads, [&] { return work(size); });
 }
 

@@ -160,11 +160,11 @@ void subset_sums_int16(const std::uint64_t* codes, std::int64_t groups, const Ma
             float largest[moment_cols] = {};
             run.largest_block(outputs, rows, 0, rows.count, shift, j, cols, largest);
             for (std::int64_t c = 0; c < cols; ++c) {
-                const double unit = static_cast<double>(largest[c]) / 511;
-                const auto inverse = static_cast<float>(1 / unit);
-                const bool zero = unit == 0 || !std::isfinite(inverse);
-                step[j + c] = std::isfinite(unit) ? zero ? 0 : unit : std::numeric_limits<double>::quiet_NaN();
-                scale[static_cast<std::size_t>(j + c)] = zero || !std::isfinite(unit) ? 0 : inverse;
+                // not less than what float32 has an inverse of: a coarser step that is said, never a target taken for 0
+                const double unit = std::max(static_cast<double>(largest[c]) / 511, 0x1p-127);
+                const bool none = largest[c] == 0, finite = std::isfinite(largest[c]);
+                step[j + c] = none ? 0 : finite ? unit : std::numeric_limits<double>::quiet_NaN();
+                scale[static_cast<std::size_t>(j + c)] = none || !finite ? 0 : static_cast<float>(1 / unit);
             }
         };
     });

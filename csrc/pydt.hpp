@@ -108,8 +108,8 @@ void codes(const Masks& masks, const Rows& rows, std::uint64_t* out);
 // sums[k, j] = sum over the i with group k of coded row i of (outputs[row i, j] - shift[j]); (groups, cols).
 void subset_sums(const std::uint64_t* codes, std::int64_t groups, const Matrix& outputs, const Rows& rows,
                  const double* shift, double* sums, int threads);
-// The same of (outputs - shift) rounded to whole steps: step[j] = max |outputs[:, j] - shift[j]| / 511, NaN where that is
-// not finite. The rounded values are summed exactly.
+// The same of (outputs - shift) rounded to whole steps: step[j] = max |outputs[:, j] - shift[j]| / 511 (2^-127 where that
+// is less; 0 where all are 0), NaN where that is not finite. The rounded values are summed exactly.
 void subset_sums_int16(const std::uint64_t* codes, std::int64_t groups, const Matrix& outputs, const Rows& rows,
                        const double* shift, double* sums, double* step, int threads);
 // Sums and sums of squares of (outputs - shift) down the columns; each (cols,).

@@ -114,8 +114,10 @@ def influences(
         precision: "float" sums float16 and float32 outputs in float32 and float64, float64 in float64; "int16" (of the
             difference) rounds each output to 1023 steps over its target's range and sums those exactly, in half of the
             time: `fit.quantisation` says what that costs, as a rule less than 0.01 standard errors.
-        nan: "raise" names the first NaN or infinite output; "flag" gives NaN for its target alone.
-        out: float32 array of the shape of `values` to write them into (in parts, as they are found).
+        nan: "raise" names the first output that is NaN, infinite or too large (a sum of squares above 1e73 may overflow
+            float32); "flag" gives NaN for its target alone.
+        out: float32 array of the shape of `values` to write them into (in parts, as they are found), with
+            no memory in common with `outputs`.
 
     Raises:
         EstimateError: inputs that do not fit together; groups in no or in every model, or that masks cannot tell apart.
@@ -140,7 +142,10 @@ def influences(
     else:
         if outputs is None:
             raise EstimateError("are missing", "outputs", "pass (models, targets)")
-        statistics = Arrays(read(masks, outputs, groups, clusters, nan), precision == "int16")
+        given = read(masks, outputs, groups, clusters, nan)
+        if isinstance(out, np.ndarray) and np.may_share_memory(out, given.outputs):  # written before all is read
+            raise EstimateError("lies in the memory of the outputs", "out", "pass memory of its own")
+        statistics = Arrays(given, precision == "int16")
     geometry = statistics.geometry
     shape = (geometry.groups,) if statistics.flat else (geometry.groups, statistics.targets)
     if out is not None:

@@ -146,7 +146,8 @@ def difference(geometry: Geometry, exact: bool) -> Plan:
         placebos = (values[groups:], stderr[groups:]) if geometry.placebos else None
         coarse = None
         if tile.step is not None:  # a rounding has variance step^2 / 12, and enters values and errors alike
-            coarse = np.divide(tile.step, np.sqrt(12 * noise), out=np.zeros_like(noise), where=tile.step > 0)
+            with np.errstate(divide="ignore"):  # infinite where nothing is left to err by
+                coarse = np.divide(tile.step, np.sqrt(12 * noise), out=np.zeros_like(noise), where=tile.step > 0)
         return Found(
             values[:groups], stderr[:groups], found_df, noise, explained, placebos=placebos, quantisation=coarse
         )

@@ -33,6 +33,7 @@ from pydt.errors import EstimateError
 from pydt.inputs import Array, Inputs, Masks, Rows, name_groups
 
 _TILE = 1 << 19  # entries of a (groups, targets) matrix in float64 that are worked on at once: 4 MB
+LARGEST = 1e73  # sum of squares up to which neither sums of 384 outputs in float32 nor influences overflow
 
 
 @dataclass(frozen=True, eq=False)
@@ -364,7 +365,7 @@ class Arrays(Statistics):
                 plain = plain if rest is None else plain + rest.sums(y, shift)
             parts = {number: units_of if one is whole else [s.units(s.sums(y, shift), y, shift) for s in one]
                      for number, one in selections.items()}  # fmt: skip
-            broken = ~np.isfinite(plain.squares)
+            broken = ~(plain.squares <= LARGEST)
             if broken.any():
                 if not self.given.flag:
                     self._raise_broken(int(part.start + broken.argmax()))
@@ -382,10 +383,10 @@ class Arrays(Statistics):
     def _raise_broken(self, target: int) -> None:
         outputs = self.given.outputs
         with np.errstate(all="ignore"):
-            count = int((~np.isfinite(_core.column_moments(outputs, self._shift, threads())[1])).sum())
+            count = int((~(_core.column_moments(outputs, self._shift, threads())[1] <= LARGEST)).sum())
         column = outputs[:, target].astype(np.float64)
         rows = np.flatnonzero(~np.isfinite(column))
-        found = f"{column[rows[0]]}" if rows.size else "too large to square"
+        found = f"{column[rows[0]]}" if rows.size else "too large for float32 influences: rescale the target"
         row = rows[0] if rows.size else int(np.abs(column).argmax())
         raise EstimateError(
             f"the output is {found} ({count} such targets)",

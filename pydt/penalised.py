@@ -62,8 +62,8 @@ def ridge(geometry: Geometry, cv: int | None) -> Plan:
         penalties.append(penalty)
         shrink = 1 / (eigenvalues[:, None] + penalty)
         values = vectors @ (turned * shrink)
-        df = np.maximum(rows - intercept - (2 * shrunk - shrunk**2).sum(1)[chosen], 1.0)
-        noise = left[chosen, targets] / df
+        free = rows - intercept - (2 * shrunk - shrunk**2).sum(1)[chosen]  # far below 1 where a fit nearly interpolates
+        df, noise = np.maximum(free, 1.0), left[chosen, targets] / np.maximum(free, 1e-9)
         if geometry.masks.units.kind == "given":
             variance = np.empty_like(values)
             fitted = linear(real, tile.units.first(groups), values)
@@ -147,6 +147,10 @@ def lasso(geometry: Geometry, cv: int | None, l1_ratio: float) -> Plan:
     rho, pairs = float(geometry.rho[0]), groups * (groups - 1) / 2
     tied = bool(pairs) and rho > 1.5 + 6 * math.sqrt(2 / pairs)
     regression = geometry.regression_or_none if tied or rho < 0.5 or number < _FOLDS else None
+    if regression is None and free < 2:
+        raise EstimateError(
+            f"{units} independent models have no spread to judge by", "masks", "train at least 3 models"
+        )
 
     def choose(tile: Tile, units: Sums) -> tuple[Array, npt.NDArray[np.float32], Array]:
         """Penalty, coefficients on the first training part, and their gap."""

@@ -15,7 +15,7 @@ from pydt.blocks import FOLDS, Frame, Leaf, Node, combine
 from pydt.design import estimand_of, to_array
 from pydt.errors import EstimateError
 from pydt.inputs import Array, Masks, Rows, Units, as_outputs, name_groups, strata_of
-from pydt.moments import Geometry, Statistics, Sums, Tile, tile_slices
+from pydt.moments import LARGEST, Geometry, Statistics, Sums, Tile, tile_slices
 
 
 @dataclass(frozen=True)
@@ -111,11 +111,13 @@ class View(Statistics):
         there = np.unique(self._line[self._line < frame.folds]).tolist()
         for part in tile_slices(self.targets, frame.columns):
             node = self.sums(part)
-            broken = ~np.isfinite(node.squares.sum(0))
+            broken = ~(node.squares.sum(0) <= LARGEST)
             if broken.any():
                 if not self._flag:
                     target = self._form.columns.start + self._form.columns.step * int(part.start + broken.argmax())
-                    raise EstimateError("outputs are too large to square", f"target {target}", "scale the outputs")
+                    raise EstimateError(
+                        "outputs are too large for float32 influences", f"target {target}", "scale the outputs"
+                    )
                 node = node.without(broken)
             lines = [Sums(node.total[i], node.squares[i], node.cross[i]) for i in range(frame.lines)]
             units, within = [lines[i] for i in there], None

@@ -302,6 +302,12 @@ def test_bits_do_not_depend_on_threads_or_neighbours() -> None:
         np.testing.assert_array_equal(a[..., 17:18], b)
 
 
+def test_any_number_of_threads_may_be_asked_for() -> None:
+    penalty = np.full(3, 0.1)
+    for a, b in zip(_core.lasso(*GOOD, penalty, threads=2**30), _core.lasso(*GOOD, penalty), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_many_groups_with_few_on_the_path() -> None:
     """Large enough for screening to leave most groups outside, and for the compact copies to grow."""
     gram, cross, energy, *held = oracle.problem(350, 800, 5, 0, held=300, active=30)

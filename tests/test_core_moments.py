@@ -155,12 +155,14 @@ def test_sums_in_16_bits_of_outputs_that_are_not_finite_or_all_equal() -> None:
     codes = _core.codes(_core.pack(masks), 7)
     clean, step = _core.subset_sums_int16(codes, outputs, shift, 1)
     outputs[5, 3], outputs[0, 20], outputs[99, 39], outputs[:, 8] = np.nan, np.inf, -np.inf, outputs[0, 8]
-    outputs[:, 9], shift[9] = 1e-45, 0
+    outputs[:, 9], shift[9] = np.linspace(0, 1e-37, 100), 0
     sums, steps = _core.subset_sums_int16(codes, outputs, shift, 1)
     assert np.isnan(sums[:, [3, 20, 39]]).all()
     assert np.isnan(steps[[3, 20, 39]]).all()
-    assert (sums[:, [8, 9]] == 0).all()
-    assert (steps[[8, 9]] == 0).all()
+    assert (sums[:, 8] == 0).all()
+    assert steps[8] == 0
+    assert steps[9] == 2.0**-127  # as fine as float32 can; coarse, not 0
+    assert (np.abs(sums[:, 9] - masks.T @ outputs[:, 9].astype(np.float64)) <= 0.5001 * steps[9] * masks.sum(0)).all()
     rest = np.setdiff1d(np.arange(40), [3, 8, 9, 20, 39])
     np.testing.assert_array_equal(sums[:, rest], clean[:, rest])
     np.testing.assert_array_equal(steps[rest], step[rest])
@@ -258,6 +260,11 @@ SHIFT = np.zeros(3)
 WHICH = np.arange(4)
 
 
+def _off(dtype: type[np.floating]) -> NDArray[np.floating]:
+    """(3, 3), a byte off what its dtype is aligned to."""
+    return np.zeros(9 * np.dtype(dtype).itemsize + 1, np.uint8)[1:].view(dtype).reshape(3, 3)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "text"),
     [
@@ -297,6 +304,7 @@ WHICH = np.arange(4)
         (lambda: _core.subset_sums(CODES, Y, SHIFT[:2], 1), ValueError, r"^shift: has 2 entries, not 3"),
         (lambda: _core.subset_sums(CODES, Y, SHIFT.astype("f"), 1), TypeError, r"^shift: must be float64"),
         (lambda: _core.subset_sums(CODES, Y, SHIFT, -1), ValueError, r"^threads: "),
+        (lambda: _core.pooled_errors(_off(np.float32), *[SHIFT] * 5, 1.0), ValueError, r"^centred: must be .*aligned"),
         (lambda: _core.column_moments(Y, np.zeros(4), 1), ValueError, r"^shift: has 4 entries, not 3"),
         (lambda: _core.column_moments(Y.astype(np.complex64), SHIFT, 1), TypeError, r"^outputs: must be float16"),
     ],

@@ -289,3 +289,53 @@ def test_sixteen_bits_cost_what_is_said(dtype: type) -> None:
     ):
         with pytest.raises(EstimateError, match="precision"):
             wrong()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_outputs_of_any_scale_are_estimated_or_refused(method: str, dtype: type) -> None:
+    made = design.random(6, 40, seed=1)
+    outputs = outputs_of(made, 3)
+    base, near = influences(made, outputs, method), 1e-3 if method == "lasso" else 1e-5  # to the solver's gap of 1e-6
+    for scale in (1e-30, 1e-10, 1e10, 1e30):
+        fit = influences(made, (outputs * scale).astype(dtype), method)
+        for name in ("values", "stderr"):
+            np.testing.assert_allclose(getattr(fit, name) / scale, getattr(base, name), rtol=2e-4, atol=near)
+    huge = (outputs / np.abs(outputs).max() * (3e38 if dtype == np.float32 else 1e39)).astype(dtype)
+    huge[:, 1] = outputs[:, 1]
+    with pytest.raises(EstimateError, match=r"outputs, row \d+, target 0: the output is too large"):
+        influences(made, huge, method)
+    fit = influences(made, huge, method, nan="flag")
+    assert np.isnan(fit.values[:, [0, 2]]).all()
+    np.testing.assert_allclose(fit.values[:, 1], base.values[:, 1], rtol=2e-4, atol=near)
+
+
+def test_rounding_costs_infinitely_much_where_nothing_is_left_to_err_by() -> None:
+    masks = np.array([[1, 0], [0, 1], [1, 1], [0, 0]] * 3)
+    fit = influences(masks, masks[:, 0].astype(float), precision="int16")
+    np.testing.assert_array_equal(fit.values, [1, 0])
+    assert fit.quantisation == np.inf
+
+
+def test_noise_of_ridge_is_that_of_its_residual_even_where_it_nearly_interpolates() -> None:
+    made = design.bernoulli(60, 40, 0.5, seed=0)
+    outputs = outputs_of(made, 200)
+    fit = influences(made, outputs, "ridge")
+    assert fit.penalty is not None
+    centred = np.asarray(made) - np.asarray(made).mean(0)
+    for j, penalty in enumerate(fit.penalty):
+        hat = centred @ np.linalg.solve(centred.T @ centred + penalty * np.eye(60), centred.T) + 1 / 40
+        off = np.eye(40) - hat
+        np.testing.assert_allclose(fit.noise[j], ((off @ outputs[:, j]) ** 2).sum() / (off**2).sum(), rtol=1e-4)
+    assert (fit.df == 1).any()  # such fits are there
+
+
+def test_two_independent_models_are_too_few_for_the_lasso() -> None:
+    with pytest.raises(EstimateError, match="2 independent models have no spread"):
+        influences(np.eye(2), [1.0, 2.0], "lasso", clusters=[0, 1])
+
+
+def test_results_go_where_no_outputs_are() -> None:
+    shared = outputs_of(MASKS["bernoulli"], 3).astype(np.float32)
+    with pytest.raises(EstimateError, match="out: lies in the memory of the outputs"):
+        influences(MASKS["bernoulli"], shared, out=shared[:12])
