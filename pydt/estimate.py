@@ -43,8 +43,8 @@ Standard errors. s^2 is the residual variance of OLS on all groups, R - p degree
                  independent draws, or nearly orthogonal by design (rho < 1/2: foldover), or fewer than five, get OLS
                  inference where there are models enough; without them foldover keeps c tau^2 (a little wide), and
                  masks of one's own get NaN.
-    ridge        s^2 (G + penalty)^-1 G (G + penalty)^-1: the sampling error only. It is biased, so `unbiased` and `q`
-                 are NaN.
+    ridge        s^2 (G + penalty)^-1 G (G + penalty)^-1 with s^2 = |r|^2 / tr (I - S)^2, r the residual and S the map
+                 from y to the fit: the sampling error only. It is biased, so `unbiased` and `q` are NaN.
 
 Clusters of the caller's own (neither repeats nor complements) get a sandwich over clusters, t with clusters - 1
 degrees. Placebo columns never change the values of real groups: each gets what it would get if it alone joined the

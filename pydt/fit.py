@@ -43,7 +43,7 @@ class Fit:
             ols; NaN without models enough), by generalised cross-validation (ridge), cross-fitted (lasso).
         models: rows. counts: int64 (groups,) models that kept each group. parameters: rows that the fit uses up.
         quantisation: (targets,) with precision="int16": by how much, at most, rounding the outputs moves a value: root
-            mean square in units of its standard error; else None.
+            mean square in units of its standard error (infinite where that is 0); else None.
         placebo_values, placebo_stderr, placebo_q: (placebos, targets), or None without a Design.
         correlation: (groups, groups) of the errors of one target, from the masks alone; computed when first asked for.
     """
