@@ -170,14 +170,17 @@ def test_broken_off_at_any_call_it_continues(
 
 
 KILLED = """
-import os, signal, sys
+import os, signal, sys, time
 from pydt import pack as packing
+log = sys.argv[2] + ".packing/done.jsonl"
 packing._RUN = 4
 honest, count = packing.decode, 0
 def dying(*arguments):
     global count
     count += 1
     if count == 15:
+        while not (os.path.exists(log) and open(log, "rb").read().count(b"\\n")):
+            time.sleep(0.01)  # runs are written down by another thread, which may be behind
         os.kill(os.getpid(), signal.SIGKILL)
     return honest(*arguments)
 packing.decode = dying
@@ -195,7 +198,7 @@ def test_killed_it_continues_and_believes_only_checksums(
         assert done.returncode == -signal.SIGKILL
         assert not (tmp_path / "out").exists()
         lines = (part / "done.jsonl").read_bytes().splitlines()
-        assert len(lines) in (2, 3), "runs of four, killed at the fifteenth image"
+        assert len(lines) in (1, 2, 3), "runs of four, killed at the fifteenth image"
         if damage == "row":
             pixels = bytearray((part / "images.npy").read_bytes())
             pixels[128 + 5] ^= 1
