@@ -2,9 +2,9 @@
 
 50,000 images of 32 x 32 x 3, batches of 512: crop with 4 pixels of padding + flip + normalise, one thread each. Both
 sides of a case run in this process, in turns, and the median of the repeats counts: seconds of processor time, all
-threads together, per 50,000 images (other jobs of the machine disturb that least). What a loader returns is checked
-before it is timed: images must be one of the 162 crops and mirror images of the example whose number comes with them.
-Loaders that are not installed are left out with a message; FFCV is installed by
+threads together, per 50,000 images (other jobs of the machine disturb that least); starts are elapsed seconds. What a
+loader returns is checked before it is timed: images must be one of the 162 crops and mirror images of the example whose
+number comes with them. Loaders that are not installed are left out with a message; FFCV is installed by
 `apt install libopencv-dev libturbojpeg0-dev pkg-config` and `pip install --no-build-isolation ffcv==1.0.2`.
 """
 
@@ -351,9 +351,9 @@ def starts(images: np.ndarray, beton: str | None, repeats: int) -> list[Case]:
 
     def first(make: Callable[[np.ndarray], Iterator[Any]], count: int = COUNT) -> float:
         keep = rng.random(count) < 0.5
-        start = time.thread_time()  # of this thread alone: what other loaders left running does not count
+        start = time.perf_counter()  # elapsed: others start in threads of their own
         next(make(keep))
-        return time.thread_time() - start
+        return time.perf_counter() - start
 
     small = Dataset.from_arrays(images, np.arange(COUNT) % 100)
     many = 1_281_167
