@@ -41,14 +41,6 @@ def slope(gram: Array, cross: Array, penalty: float, l1_ratio: float, values: Ar
     return cross - gram @ values - penalty * (1 - l1_ratio) * values
 
 
-def kkt(gram: Array, cross: Array, penalty: float, l1_ratio: float, values: Array) -> float:
-    """The largest violation of the conditions of a minimum: slope = penalty sign(b) where b is not 0, and at most the
-    penalty elsewhere."""
-    pull, edge = slope(gram, cross, penalty, l1_ratio, values), penalty * l1_ratio
-    inside = np.maximum(np.abs(pull) - edge, 0)
-    return float(np.where(values != 0, np.abs(pull - edge * np.sign(values)), inside).max(initial=0))
-
-
 def objective(gram: Array, cross: Array, penalty: float, l1_ratio: float, values: Array) -> float:
     smooth = values @ gram @ values / 2 - values @ cross
     return float(smooth + penalty * (l1_ratio * np.abs(values).sum() + (1 - l1_ratio) * (values @ values) / 2))
