@@ -174,11 +174,14 @@ class Split:
         models = len(masks)
         cut = models - models // 5
         x, y = masks.astype(np.float64), outputs.astype(np.float64)
-        self.x, self.y = x[:cut] - x[:cut].mean(0), y[:cut] - y[:cut].mean(0)
+        # column-major, as scikit-learn and celer want them: they would copy anything else in every call
+        self.x = np.asfortranarray(x[:cut] - x[:cut].mean(0))
+        self.y = np.asfortranarray(y[:cut] - y[:cut].mean(0))
         self.held_x, self.held_y = x[cut:] - x[:cut].mean(0), y[cut:] - y[:cut].mean(0)
         self.rows = cut
         self.gram, self.cross = self.x.T @ self.x / cut, self.x.T @ self.y / cut
         self.energy = (self.y**2).sum(0) / cut
+        self.whole_gram = np.ascontiguousarray(self.gram * cut)
         self.held_gram, self.held_cross = self.held_x.T @ self.held_x, self.held_x.T @ self.held_y
         self.held_energy = (self.held_y**2).sum(0)
 
@@ -211,7 +214,13 @@ def sklearn_path(split: Split, outputs: range, steps: int) -> list[Any]:
     for j in outputs:
         alphas = split.penalty(j)[:steps]
         values = lasso_path(
-            split.x, split.y[:, j], alphas=alphas, precompute=split.gram * split.rows, Xy=split.cross[:, j] * split.rows
+            split.x,
+            split.y[:, j],
+            alphas=alphas,
+            precompute=split.whole_gram,
+            Xy=np.ascontiguousarray(split.cross[:, j]) * split.rows,
+            check_input=False,  # its fastest form: nothing is checked or copied
+            copy_X=False,
         )[1]
         found.append(split.held_error(values, j))
     return found
@@ -222,7 +231,7 @@ def adelie_path(split: Split, outputs: range, steps: list[int]) -> list[Any]:
 
     return [
         adelie.gaussian_cov(
-            split.gram,
+            np.asfortranarray(split.gram),
             split.cross[:, j].copy(),
             lmda_path=split.penalty(j)[:stop],
             early_exit=False,
@@ -235,9 +244,8 @@ def adelie_path(split: Split, outputs: range, steps: list[int]) -> list[Any]:
 def celer_path(split: Split, outputs: range, steps: list[int]) -> list[Any]:
     import celer
 
-    x = np.asfortranarray(split.x)
     return [
-        celer.celer_path(x, split.y[:, j].copy(), "lasso", alphas=split.penalty(j)[:stop], tol=1e-4)[1]
+        celer.celer_path(split.x, split.y[:, j].copy(), "lasso", alphas=split.penalty(j)[:stop], tol=1e-4)[1]
         for j, stop in zip(outputs, steps, strict=True)
     ]
 
