@@ -7,6 +7,7 @@ They are plain Python processes that do not import the caller's script again (so
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import io
 import json
 import os
@@ -21,7 +22,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -42,6 +43,9 @@ _THREADS = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB_MAXIMUM")  # NAME_NUM_T
 # The allocator of glibc gives memory of the size of a batch back to the system when it is freed, and asks for it again
 # at the next step, page fault by page fault: a quarter of the time of a small row. 32 MB is the most it allows.
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "2147483648"}
+
+_LATE = 124  # exit status of a worker whose watchdog ended it, as of timeout(1)
+_GRACE = 5.0  # seconds after which the kernel ends a process whose watchdog cannot run: native code has the interpreter
 
 # Modules that decide a row's numbers.
 _DECISIVE = {"cells", "data", "design", "drawing", "ensemble", "files", "glyphs", "loader", "models", "seeds"}
@@ -85,6 +89,45 @@ def pack(value: Any) -> bytes:
     return buffer.getvalue()
 
 
+_ours = False  # whether this process was started to compute rows and does nothing else
+
+
+def claim() -> None:
+    """Say that this process was started to compute rows and does nothing else, so that an overlong row may end it."""
+    global _ours
+    _ours = True
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _watchdog(limit: float | None) -> Iterator[None]:
+    """End this process if what is done inside takes longer than `limit` seconds, and show on stderr where it was.
+
+    Raises:
+        ConfigError: there is a limit, and this process is not a worker: its end would be the end of more than a row.
+    """
+    if limit is None:
+        yield
+        return
+    if not _ours:
+        mend = "leave the executor out, use one of pydt.cluster, or run without a limit"
+        raise ConfigError("only a process of its own can be ended in the middle of a row", "limit", mend)
+
+    def end() -> None:
+        faulthandler.dump_traceback(2)
+        os._exit(_LATE)
+
+    timer = threading.Timer(limit, end)
+    timer.daemon = True
+    timer.start()
+    signal.setitimer(signal.ITIMER_REAL, limit + _GRACE)
+    try:
+        yield
+    finally:
+        timer.cancel()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
 _parcels: dict[bytes | None, tuple[Callable[..., Any], Any]] = {}
 _parcels_lock = threading.Lock()
 
@@ -100,20 +143,24 @@ def _unpack(parcel: bytes | None) -> tuple[Callable[..., Any], Any]:
         return _parcels[parcel]
 
 
-def work(parcel: bytes | None, row: Any, tasks: tuple[int, ...]) -> dict[str, Any]:
+def work(parcel: bytes | None, row: Any, tasks: tuple[int, ...], *, limit: float | None = None) -> dict[str, Any]:
     """Compute one row in whatever process this is: `runner(context, row, tasks)`, from a parcel of runner and context.
+
+    After `limit` seconds, the context's unpickling included, the process ends itself; its executor says so with
+    `WorkerDied`. In a process that is not only a worker a limit is refused.
 
     A `TrainError` fails the row's cells. Other exceptions come back as values: not every exception survives a pickle.
     """
     start, caught = time.perf_counter(), []
     try:
-        runner, context = _unpack(parcel)
-        chosen = tuple(context.tasks[position] for position in tasks)
-        if threading.current_thread() is threading.main_thread():
-            with warnings.catch_warnings(record=True) as caught:
+        with _watchdog(limit):
+            runner, context = _unpack(parcel)
+            chosen = tuple(context.tasks[position] for position in tasks)
+            if threading.current_thread() is threading.main_thread():
+                with warnings.catch_warnings(record=True) as caught:
+                    outcomes = runner(context, row, chosen)
+            else:  # warnings filters belong to the process, not to a thread
                 outcomes = runner(context, row, chosen)
-        else:  # warnings filters belong to the process, not to a thread
-            outcomes = runner(context, row, chosen)
     except TrainError as error:
         outcomes = {task.digest: Outcome(status="failed", reason=str(error)) for task in chosen}
     except KeyboardInterrupt:
@@ -164,6 +211,13 @@ def places(recipe: Any) -> tuple[int, tuple[str, ...]]:
     return max(1, cores // int(recipe.threads)), ()
 
 
+def _last_words(status: int | None, limit: float | None) -> str | None:
+    """Why a worker ended, from its exit status and the seconds its row might take."""
+    if limit is not None and status in (_LATE, -signal.SIGALRM):
+        return f"ran longer than {limit:g} s"
+    return None if status is None else f"exit status {status}"
+
+
 class Processes(Executor):
     """Worker processes on this machine, each served by a thread of the driver over a socket of its own.
 
@@ -173,7 +227,8 @@ class Processes(Executor):
     Args:
         workers, threads: processes, and threads of the arithmetic in each.
         parcel: from `pack`: runner and context.
-        gpus: names of GPUs as CUDA_VISIBLE_DEVICES takes them; each worker sees one, in turn. None given: all of them.
+        gpus: names of GPUs as CUDA_VISIBLE_DEVICES takes them; each worker sees one, in turn, so more workers than GPUs
+            share them evenly. None given: all workers see all GPUs.
     """
 
     def __init__(self, workers: int, threads: int, parcel: bytes, gpus: Sequence[str] = ()) -> None:
@@ -231,7 +286,7 @@ class Processes(Executor):
             except (OSError, EOFError, WorkerDied) as error:
                 status = self._end(slot, connection)
                 connection = None
-                future.set_exception(WorkerDied(f"exit status {status}" if status is not None else str(error)))
+                future.set_exception(WorkerDied(_last_words(status, call[2].get("limit")) or str(error)))
             except BaseException as error:  # a call that cannot be pickled, an answer that cannot be read
                 future.set_exception(error)
         self._end(slot, connection)
@@ -276,6 +331,7 @@ def _worker() -> None:
     number, driver = int(sys.argv[2]), int(sys.argv[3])
     sys.argv[1:] = []
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    claim()
     _watch(driver, number)
     connection = Connection(number)
     try:

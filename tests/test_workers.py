@@ -1,0 +1,96 @@
+"""Worker processes: what ends them, what replaces them, what they see."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pydt import workers
+from pydt.cells import Row
+from pydt.errors import ConfigError
+from pydt.workers import Processes, WorkerDied, pack, work
+
+CONTEXT = SimpleNamespace(tasks=())  # of rows that are looked at through no task
+
+
+def sleeping(context: Any, row: Row, tasks: Any) -> dict[str, Any]:
+    """Seconds to sleep are the row's seed."""
+    time.sleep(row.seed)
+    return {}
+
+
+def stuck(context: Any, row: Row, tasks: Any) -> dict[str, Any]:
+    """Native code that keeps the interpreter to itself: no thread of Python runs any more."""
+    workers._GRACE = 0.2
+    return {"slept": ctypes.PyDLL(None).sleep(60)} if row.seed else {}
+
+
+def test_an_overlong_row_ends_its_worker_and_says_where_it_was(capfd: pytest.CaptureFixture[str]) -> None:
+    start = time.monotonic()
+    with Processes(1, 1, pack((sleeping, CONTEXT))) as pool:
+        first = pool.submit(work, None, Row([1], 60), (), limit=0.3)
+        second = pool.submit(work, None, Row([1], 0), (), limit=30.0)
+        assert second.result()["outcomes"] == {}
+        with pytest.raises(WorkerDied, match=r"^ran longer than 0\.3 s$"):
+            first.result()
+    assert time.monotonic() - start < 30
+    assert "in sleeping" in capfd.readouterr().err
+
+
+def test_also_when_native_code_has_the_interpreter() -> None:
+    start = time.monotonic()
+    with Processes(1, 1, pack((stuck, CONTEXT))) as pool:
+        pool.submit(work, None, Row([1], 0), (), limit=30.0).result()  # sets the grace
+        with pytest.raises(WorkerDied, match=r"^ran longer than 0\.3 s$"):
+            pool.submit(work, None, Row([1], 1), (), limit=0.3).result()
+    assert time.monotonic() - start < 30
+
+
+def test_a_row_within_its_limit_leaves_no_watchdog_behind() -> None:
+    with Processes(1, 1, pack((sleeping, CONTEXT))) as pool:
+        one = pool.submit(work, None, Row([1], 0), (), limit=0.4).result()
+        two = pool.submit(work, None, Row([1], 1), ()).result()
+        assert one["pid"] == two["pid"] != os.getpid()
+        assert pool.submit(signal.getitimer, signal.ITIMER_REAL).result() == (0.0, 0.0)
+
+
+def test_other_deaths_are_not_taken_for_it() -> None:
+    with Processes(1, 1, pack((sleeping, CONTEXT))) as pool:
+        with pytest.raises(WorkerDied, match="exit status 124"):
+            pool.submit(os._exit, 124).result()
+        with pytest.raises(WorkerDied, match="exit status -9"):
+            pool.submit(signal.raise_signal, signal.SIGKILL).result()
+        assert pool.submit(os.getpid).result() != os.getpid()
+
+
+def test_a_limit_is_refused_where_it_would_end_the_users_own_process() -> None:
+    with ThreadPoolExecutor(1) as threads:
+        given = threads.submit(work, pack((sleeping, CONTEXT)), Row([1], 0), (), limit=5.0).result()
+    assert isinstance(given["error"], ConfigError)
+    assert "leave the executor out" in str(given["error"])
+
+
+def test_more_workers_than_gpus_share_them_in_turn() -> None:
+    with Processes(5, 1, pack((sleeping, CONTEXT)), ("3", "7")) as pool:
+        seen = sorted(server_sees(pool, slot) for slot in range(5))
+    assert seen == ["3", "3", "3", "7", "7"]
+
+
+def server_sees(pool: Processes, slot: int) -> str:
+    """CUDA_VISIBLE_DEVICES of a worker, from outside: whichever worker is free would answer a call."""
+    while slot not in pool._workers:
+        time.sleep(0.01)
+    pid, name = pool._workers[slot].pid, b"CUDA_VISIBLE_DEVICES="
+    while True:  # between fork and exec it still has the environment of the tests
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            found = [entry for entry in file.read().split(b"\0") if entry.startswith(name)]
+        if found:
+            return found[0].removeprefix(name).decode()
+        time.sleep(0.01)
