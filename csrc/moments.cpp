@@ -59,6 +59,7 @@ std::vector<Line> scratch_of(std::int64_t bytes) {
 
 constexpr std::int64_t strip_rows = 7680;      // rows of a strip: whole runs of 8 and of 5 blocks
 constexpr std::int64_t strip_bytes = 4 << 20;  // of it: wide enough that a visit to a row is worth its page
+constexpr std::int64_t piece_rows = 96;        // rows of floats on their way to 16 bits
 constexpr std::int64_t group_tile = 4096;      // groups whose sums stand in the second-level cache at once
 
 // A strip's rows first .. first + count and columns col .. col + cols.
@@ -70,7 +71,7 @@ struct Part {
 // codes, groups, scratch, first group, column, columns) adds one vector of it to some groups. from: the first group of a
 // vector's column that is wanted.
 template <class Load, class Sum, class From>
-void sum_strips(std::int64_t rows, std::int64_t cols, std::int64_t K, std::int64_t value_bytes, std::int64_t extra,
+void sum_strips(std::int64_t rows, std::int64_t cols, std::int64_t K, std::int64_t value_bytes,
                 const std::uint64_t* codes, int threads, Load load, Sum sum, From from) {
     const std::int64_t lane_bytes = kernels().lane_bytes, lanes = lane_bytes / value_bytes,
                        vectors = tiles(cols, lanes), padded = std::min(tiles(rows, code_rows) * code_rows, strip_rows);
@@ -81,13 +82,14 @@ void sum_strips(std::int64_t rows, std::int64_t cols, std::int64_t K, std::int64
     const std::int64_t shares = std::min(strips < threads ? tiles(threads, strips) : 1, tiles(K, 64)),
                        share = tiles(tiles(K, shares), 64) * 64;
     parallel(strips * shares, threads, [&] {
-        return [&, strip = scratch_of(wide * padded * (lane_bytes + extra * lanes)),
+        return [&, strip = scratch_of(wide * padded * lane_bytes),
                 scratch = scratch_of(3 * lane_bytes * std::min(share, group_tile))](std::int64_t item) mutable {
             const std::int64_t begin = item % shares * share, end = std::min(begin + share, K);
             for (std::int64_t first = 0; first < rows; first += padded) {
                 const std::int64_t col = item / shares * wide * lanes, count = std::min(padded, rows - first);
                 const Part part{first, count, padded, col, std::min(wide * lanes, cols - col)};
-                std::uint8_t* memory = load(part, strip.data()->bytes);
+                std::uint8_t* memory = strip.data()->bytes;
+                load(part, memory);
                 for (std::int64_t at = 0; at < part.cols; at += lanes)
                     for (std::int64_t k = std::max(begin, from(col + at)); k < end; k += group_tile)
                         sum(memory + at / lanes * padded * lane_bytes, tiles(count, code_rows),
@@ -109,11 +111,10 @@ void gram(const Masks& masks, std::int64_t* counts, int threads) {
     codes(masks, {nullptr, masks.rows}, words.data());
     const Kernels& run = kernels();
     sum_strips(
-        masks.rows, K, K, 1, 0, words.data(), threads,
+        masks.rows, K, K, 1, words.data(), threads,
         [&](const Part& part, std::uint8_t* strip) {
             for (std::int64_t at = 0; at < part.cols; at += run.lane_bytes)
                 run.load_bits(masks, part.first, part.count, part.padded, part.col + at, strip + at * part.padded);
-            return strip;
         },
         [&](const void* strip, std::int64_t blocks, const std::uint64_t* from, std::int64_t groups, void* scratch,
             std::int64_t k, std::int64_t col, std::int64_t have) {
@@ -136,10 +137,9 @@ void subset_sums(const std::uint64_t* codes, std::int64_t groups, const Matrix& 
     const auto load = wide ? kernels().load_f64 : kernels().load_f32;
     const auto sum = wide ? kernels().sum_f64 : kernels().sum_f32;
     sum_strips(
-        rows.count, n, groups, wide ? 8 : 4, 0, codes, threads,
+        rows.count, n, groups, wide ? 8 : 4, codes, threads,
         [&](const Part& part, std::uint8_t* strip) {
             load(outputs, rows, shift, part.first, part.count, part.padded, part.col, part.cols, strip);
-            return strip;
         },
         [&](const void* strip, std::int64_t blocks, const std::uint64_t* from, std::int64_t some, void* scratch,
             std::int64_t k, std::int64_t col,
@@ -153,12 +153,25 @@ void subset_sums_int16(const std::uint64_t* codes, std::int64_t groups, const Ma
     const std::int64_t n = outputs.cols;
     std::fill_n(sums, checked_size("outputs", {groups, n}), 0.0);
     const Kernels& run = kernels();
+    const std::int64_t narrow = run.lane_bytes / 4, m = rows.count;
+    // floats in pieces that stay in the second-level cache
+    const auto pieces = [&](std::int64_t first, std::int64_t count, std::int64_t col, std::int64_t cols,
+                            std::vector<Line>& memory, auto use) {
+        auto* floats = reinterpret_cast<float*>(memory.data());
+        for (std::int64_t at = 0; at < count; at += piece_rows) {
+            const std::int64_t some = std::min(piece_rows, count - at);
+            run.load_f32(outputs, rows, shift, first + at, some, some, col, cols, floats);
+            use(at, some, floats);
+        }
+    };
     std::vector<float> scale(static_cast<std::size_t>(n + run.lane_bytes));  // 0 for the lanes beyond the last output
     parallel(tiles(n, moment_cols), threads, [&] {
-        return [&](std::int64_t item) {
+        return [&, memory = scratch_of(piece_rows * moment_cols * 4)](std::int64_t item) mutable {
             const std::int64_t j = item * moment_cols, cols = std::min(moment_cols, n - j);
             float largest[moment_cols] = {};
-            run.largest_block(outputs, rows, 0, rows.count, shift, j, cols, largest);
+            pieces(0, m, j, cols, memory, [&](std::int64_t, std::int64_t some, const float* floats) {
+                run.largest(floats, some, cols, largest);
+            });
             for (std::int64_t c = 0; c < cols; ++c) {
                 // not less than what float32 has an inverse of: a coarser step that is said, never a target taken for 0
                 const double unit = std::max(static_cast<double>(largest[c]) / 511, 0x1p-127);
@@ -168,16 +181,19 @@ void subset_sums_int16(const std::uint64_t* codes, std::int64_t groups, const Ma
             }
         };
     });
-    const std::int64_t narrow = run.lane_bytes / 4;
     sum_strips(
-        rows.count, n, groups, 2, 4, codes, threads,
+        m, n, groups, 2, codes, threads,
         [&](const Part& part, std::uint8_t* strip) {
-            auto* floats =
-                reinterpret_cast<float*>(strip + tiles(part.cols, 2 * narrow) * part.padded * run.lane_bytes);
-            run.load_f32(outputs, rows, shift, part.first, part.count, part.padded, part.col, part.cols, floats);
-            run.quantise(floats, scale.data() + part.col, part.padded, part.cols,
-                         reinterpret_cast<std::int16_t*>(strip));
-            return strip;
+            auto* to = reinterpret_cast<std::int16_t*>(strip);
+            const std::int64_t lanes = 2 * narrow, wide = tiles(part.cols, lanes) * lanes;
+            auto memory = scratch_of(piece_rows * wide * 4);
+            pieces(part.first, part.count, part.col, part.cols, memory,
+                   [&](std::int64_t at, std::int64_t some, const float* floats) {
+                       run.quantise(floats, scale.data() + part.col, some, part.cols, part.padded, to + at * lanes);
+                   });
+            for (std::int64_t at = 0; at < wide; at += lanes)
+                std::fill(to + (at * part.padded + part.count * lanes), to + (at + lanes) * part.padded,
+                          std::int16_t{0});
         },
         [&](const void* strip, std::int64_t blocks, const std::uint64_t* from, std::int64_t some, void* scratch,
             std::int64_t k, std::int64_t col, std::int64_t have) {

@@ -104,7 +104,12 @@ struct Kernels {
                      std::int64_t count, std::int64_t padded, std::int64_t col0, std::int64_t cols, void* strip);
     void (*load_bits)(const Masks& masks, std::int64_t first, std::int64_t count, std::int64_t padded,
                       std::int64_t group0, std::uint8_t* strip);
-    void (*quantise)(const float* strip, const float* scale, std::int64_t padded, std::int64_t cols, std::int16_t* out);
+    // out[j] = max(out[j], |value|) over a strip of load_f32 of `rows` rows; NaN once one is NaN.
+    void (*largest)(const float* strip, std::int64_t rows, std::int64_t cols, float* out);
+    // The same strip rounded to whole steps, scale[j] of them to a unit, into a strip of padded rows. out and scale of both:
+    // whole vectors.
+    void (*quantise)(const float* strip, const float* scale, std::int64_t rows, std::int64_t cols, std::int64_t padded,
+                     std::int16_t* out);
     // out[k * ld + l] += the sum of lane l < have over the rows of group k, for one vector of a strip of blocks of 48 rows
     // and their codes, stride apart. scratch: 3 * lane_bytes for each group, aligned to 64.
     void (*sum_f32)(const void* strip, std::int64_t blocks, const std::uint64_t* codes, std::int64_t stride,
@@ -115,9 +120,6 @@ struct Kernels {
                     std::int64_t groups, void* scratch, double* out, std::int64_t ld, std::int64_t have);
     void (*sum_bits)(const void* strip, std::int64_t blocks, const std::uint64_t* codes, std::int64_t stride,
                      std::int64_t groups, void* scratch, std::int64_t* out, std::int64_t ld, std::int64_t have);
-    // largest[j] = max(largest[j], |outputs - shift|) of those rows, in float; NaN once one is NaN.
-    void (*largest_block)(const Matrix& outputs, const Rows& rows, std::int64_t first, std::int64_t count,
-                          const double* shift, std::int64_t col0, std::int64_t cols, float* largest);
     // sums[j], squares[j] of rows first .. first + count (at most block_rows) of outputs col0 .. col0 + cols (at most
     // moment_cols). Overwrites both.
     void (*moment_block)(const Matrix& outputs, const Rows& rows, std::int64_t first, std::int64_t count,

@@ -10,14 +10,6 @@
 // float64, run after run. So a float32 sum sees at most 15 roundings, that of the difference included, and its error is
 // at most 15 * 2^-24 * sum |outputs - shift|, however many rows there are.
 
-#if defined(__AVX512F__)
-#define PYDT_LANE_BYTES 64
-#elif defined(__AVX2__)
-#define PYDT_LANE_BYTES 32
-#else
-#define PYDT_LANE_BYTES 16
-#endif
-
 // One vector of Value, and as many halves of it as make a vector of the wider type.
 template <class Value>
 struct Vector;
@@ -33,6 +25,7 @@ struct Vector<double> {
 template <>
 struct Vector<int16_t> {
     typedef int16_t Lanes __attribute__((vector_size(PYDT_LANE_BYTES)));
+    typedef int16_t Half __attribute__((vector_size(PYDT_LANE_BYTES / 2)));
 };
 template <>
 struct Vector<int32_t> {
@@ -101,39 +94,56 @@ void load_dense(const uint8_t* in, const Origin* origin, int64_t count, To* out)
     }
 }
 
+// A whole vector of values that stand side by side, written out because GCC 12 would take them one by one.
+template <class Type, class To>
+typename Vector<To>::Lanes read_vector(const uint8_t* in) {
+    typedef typename Vector<To>::Lanes Lanes;
+    constexpr bool half = sizeof(typename Type::Raw) == 2;
+    Lanes values;
+    if constexpr (sizeof(typename Type::Raw) == sizeof(To)) {
+        memcpy(&values, in, sizeof values);
+    } else if constexpr (!half) {
+        Vector<float>::Half narrow;
+        memcpy(&narrow, in, sizeof narrow);
+        values = __builtin_convertvector(narrow, Lanes);
+    } else {
+        float wide[static_cast<size_t>(lanes_of<To>)];
+#if defined(__F16C__)
+        if constexpr (lanes_of<To> == 4)
+            _mm_storeu_ps(wide, _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(in))));
+        else
+            for (int64_t j = 0; j < lanes_of<To>; j += 8)
+                _mm256_storeu_ps(wide + j,
+                                 _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(in + 2 * j))));
+#else
+        for (int64_t j = 0; j < lanes_of<To>; ++j) wide[j] = static_cast<float>(element<Type>(in + 2 * j));
+#endif
+        values = read_vector<Single, To>(reinterpret_cast<const uint8_t*>(wide));
+    }
+    return values;
+}
+
 // One vector of them, or less.
 template <class Type, class Origin, class To>
 void load_vector(const uint8_t* in, const Origin* origin, int64_t count, To* out) {
-    if (count == lanes_of<To>)
-        load_dense<Type>(in, origin, lanes_of<To>, out);
-    else
-        load_dense<Type>(in, origin, count, out);
+    if constexpr (sizeof(Origin) == sizeof(To)) {
+        if (count == lanes_of<To>) {
+            typename Vector<To>::Lanes shift;
+            memcpy(&shift, origin, sizeof shift);
+            const typename Vector<To>::Lanes values = read_vector<Type, To>(in) - shift;
+            memcpy(out, &values, sizeof values);
+            return;
+        }
+    }
+    load_dense<Type>(in, origin, count, out);
 }
-#if defined(__F16C__)
-template <class Origin>
-void widen_vector(const uint8_t* in, const Origin* origin, int64_t count, float* out) {
-    float wide[lanes_of<float>];
-    if (count < lanes_of<float>) return load_dense<Half>(in, origin, count, out);
-    for (int64_t j = 0; j < lanes_of<float>; j += 8)
-        _mm256_storeu_ps(wide + j, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(in + 2 * j))));
-    load_dense<Single>(reinterpret_cast<const uint8_t*>(wide), origin, lanes_of<float>, out);
-}
-template <>
-void load_vector<Half, float, float>(const uint8_t* in, const float* origin, int64_t count, float* out) {
-    widen_vector(in, origin, count, out);
-}
-template <>
-void load_vector<Half, double, float>(const uint8_t* in, const double* origin, int64_t count, float* out) {
-    widen_vector(in, origin, count, out);
-}
-#endif
 
 // A strip of outputs as it is summed: out[(v * padded + i) * lanes + l] = outputs[row first + i, col0 + v * lanes + l] -
 // shift; 0 beyond the last row and column.
 template <class Type, class Origin, class To>
 void fill_strip(const Matrix& m, const Rows& rows, const Origin* origin, int64_t first, int64_t count, int64_t padded,
                 int64_t col0, int64_t cols, To* out) {
-    constexpr int64_t lanes = lanes_of<To>;
+    constexpr int64_t lanes = lanes_of<To>, ahead = 6;
     const int64_t vectors = (cols + lanes - 1) / lanes;
     for (int64_t v = 0; v < vectors; ++v) {
         To* to = out + v * padded * lanes;
@@ -145,6 +155,10 @@ void fill_strip(const Matrix& m, const Rows& rows, const Origin* origin, int64_t
     if (m.col_stride == static_cast<int64_t>(sizeof(typename Type::Raw)) && down >= across) {
         for (int64_t i = 0; i < count; ++i) {
             const uint8_t* in = row_at(m, rows, first + i) + col0 * m.col_stride;
+            if (i + ahead < count) {  // rows lie in pages of their own: no hardware looks that far ahead
+                const uint8_t* next = row_at(m, rows, first + i + ahead) + col0 * m.col_stride;
+                for (int64_t byte = 0; byte < cols * m.col_stride; byte += 64) __builtin_prefetch(next + byte);
+            }
             for (int64_t v = 0; v < vectors; ++v)
                 load_vector<Type>(in + v * lanes * m.col_stride, origin + v * lanes,
                                   cols - v * lanes < lanes ? cols - v * lanes : lanes, out + (v * padded + i) * lanes);
@@ -198,24 +212,45 @@ void load_f64(const Matrix& m, const Rows& rows, const double* shift, int64_t fi
     fill_strip<Double>(m, rows, shift + col0, first, count, padded, col0, cols, static_cast<double*>(out));
 }
 
-// The strip of load_f32, rounded to whole steps: scale[j] steps to a unit, at most 511 in all.
-void quantise(const float* strip, const float* scale, int64_t padded, int64_t cols, int16_t* out) {
+// The strip of load_f32, rounded to whole steps: scale[j] steps to a unit, at most 511 in all. rows: of that strip; out:
+// where it goes in a strip of padded rows.
+void quantise(const float* strip, const float* scale, int64_t rows, int64_t cols, int64_t padded, int16_t* out) {
     constexpr int64_t narrow = lanes_of<float>, lanes = lanes_of<int16_t>;
-    for (int64_t v = 0; v * lanes < cols; ++v)
-        for (int64_t half = 0; half < 2; ++half) {
-            const float* in = strip + (2 * v + half) * padded * narrow;
-            int16_t* to = out + v * padded * lanes + half * narrow;
-            const bool there = v * lanes + half * narrow < cols;
-            for (int64_t i = 0; i < padded; ++i, to += lanes)
-                for (int64_t l = 0; l < narrow; ++l) {
-                    // adding 1.5 * 2^23 rounds to the nearest integer, and leaves it in the lowest bits
-                    const float moved =
-                        there ? in[i * narrow + l] * scale[v * lanes + half * narrow + l] + 12582912.0f : 0;
-                    uint32_t bits;
-                    memcpy(&bits, &moved, 4);
-                    to[l] = static_cast<int16_t>(bits & 0xFFFF);
-                }
+    typedef Vector<float>::Lanes Floats;
+    typedef int32_t Bits __attribute__((vector_size(PYDT_LANE_BYTES)));
+    for (int64_t v = 0; v * narrow < cols; ++v) {
+        Floats factor;
+        memcpy(&factor, scale + v * narrow, sizeof factor);
+        int16_t* to = out + v / 2 * padded * lanes + v % 2 * narrow;
+        if (v % 2 == 0 && (v + 1) * narrow >= cols)  // no upper half
+            for (int64_t i = 0; i < rows; ++i) memset(to + i * lanes + narrow, 0, PYDT_LANE_BYTES / 2);
+        for (int64_t i = 0; i < rows; ++i, to += lanes) {
+            Floats value;
+            memcpy(&value, strip + (v * rows + i) * narrow, sizeof value);
+            // adding 1.5 * 2^23 rounds to the nearest integer, and leaves it in the lowest bits
+            const auto bits = reinterpret_cast<Bits>(value * factor + 12582912.0f);
+            const auto steps = __builtin_convertvector(bits, Vector<int16_t>::Half);
+            memcpy(to, &steps, sizeof steps);
         }
+    }
+}
+
+// largest[j] = max(largest[j], |value|) over a strip of load_f32; NaN once one is NaN. largest: whole vectors.
+void largest(const float* strip, int64_t rows, int64_t cols, float* out) {
+    constexpr int64_t lanes = lanes_of<float>;
+    typedef Vector<float>::Lanes Floats;
+    typedef Vector<int32_t>::Lanes Bits;
+    for (int64_t v = 0; v * lanes < cols; ++v) {
+        Floats most;
+        memcpy(&most, out + v * lanes, sizeof most);
+        for (int64_t i = 0; i < rows; ++i) {
+            Bits bits;
+            memcpy(&bits, strip + (v * rows + i) * lanes, sizeof bits);
+            const auto size = reinterpret_cast<Floats>(bits & 0x7FFFFFFF);
+            most = (size > most) | (size != size) ? size : most;
+        }
+        memcpy(out + v * lanes, &most, sizeof most);
+    }
 }
 
 // The masks of a vector of groups as bytes 0 and 1, in the same layout.
@@ -408,59 +443,60 @@ void add(double* into, const double* from, int64_t count) {
     for (int64_t i = 0; i < count; ++i) into[i] += from[i];
 }
 
-// out[j] = output j of the row less its shift
-template <class To>
-void load_row(const Matrix& m, const uint8_t* row, const double* shift, int64_t col0, int64_t cols, To* out) {
-    const uint8_t* in = row + col0 * m.col_stride;
-    const bool f16 = m.type == Float::f16, f32 = m.type == Float::f32;
-    if (m.col_stride == (f16 ? 2 : f32 ? 4 : 8)) {
-        const auto load = f16   ? load_dense<Half, double, To>
-                          : f32 ? load_dense<Single, double, To>
-                                : load_dense<Double, double, To>;
-        load(in, shift + col0, cols, out);
-        return;
+// y[j] = output j of the i-th row less its shift; `whole`: elements that are read as vectors.
+template <class Type>
+void load_row(const Matrix& m, const Rows& rows, int64_t i, const double* shift, int64_t col0, int64_t cols,
+              double* y) {
+    constexpr int64_t lanes = lanes_of<double>, size = sizeof(typename Type::Raw);
+    const uint8_t* in = row_at(m, rows, i) + col0 * m.col_stride;
+    const int64_t whole = m.col_stride == size ? cols / lanes * lanes : 0;
+    if (whole != 0) look_ahead(m, rows, i, rows.count, col0, cols);
+    for (int64_t j = 0; j < whole; j += lanes) load_vector<Type>(in + j * size, shift + col0 + j, lanes, y + j);
+    for (int64_t j = whole; j < cols; ++j) y[j] = element<Type>(in + j * m.col_stride) - shift[col0 + j];
+}
+
+template <class Type>
+void moments_of(const Matrix& m, const Rows& rows, int64_t first, int64_t count, const double* shift, int64_t col0,
+                int64_t cols, double* sums, double* squares) {
+    typedef Vector<double>::Lanes Lanes;
+    constexpr int64_t lanes = lanes_of<double>;
+    constexpr size_t vectors = static_cast<size_t>(moment_cols / lanes);
+    alignas(64) double y[static_cast<size_t>(moment_cols)] = {};
+    Lanes sum[vectors] = {}, square[vectors] = {};
+    for (int64_t i = 0; i < count; ++i) {
+        load_row<Type>(m, rows, first + i, shift, col0, cols, y);
+        for (int64_t v = 0; v * lanes < cols; ++v) {
+            const Lanes value = *reinterpret_cast<const Lanes*>(y + v * lanes);
+            sum[v] += value;
+            square[v] += value * value;
+        }
     }
-    const auto value = f16 ? element<Half> : f32 ? element<Single> : element<Double>;
-    for (int64_t j = 0; j < cols; ++j) out[j] = static_cast<To>(value(in + j * m.col_stride) - shift[col0 + j]);
+    memcpy(sums, sum, static_cast<size_t>(cols) * sizeof(double));
+    memcpy(squares, square, static_cast<size_t>(cols) * sizeof(double));
 }
 
 void moment_block(const Matrix& outputs, const Rows& rows, int64_t first, int64_t count, const double* shift,
                   int64_t col0, int64_t cols, double* sums, double* squares) {
-    double y[moment_cols];
-    memset(sums, 0, static_cast<size_t>(cols) * sizeof(double));
-    memset(squares, 0, static_cast<size_t>(cols) * sizeof(double));
-    for (int64_t i = 0; i < count; ++i) {
-        load_row(outputs, row_at(outputs, rows, first + i), shift, col0, cols, y);
-        for (int64_t j = 0; j < cols; ++j) {
-            sums[j] += y[j];
-            squares[j] += y[j] * y[j];
-        }
-    }
+    const auto moments = outputs.type == Float::f16   ? moments_of<Half>
+                         : outputs.type == Float::f32 ? moments_of<Single>
+                                                      : moments_of<Double>;
+    moments(outputs, rows, first, count, shift, col0, cols, sums, squares);
 }
 
 void unit_block(const Matrix& outputs, const Rows& rows, const int64_t* starts, const double* sign, int64_t first,
                 int64_t count, const double* shift, int64_t col0, int64_t cols, double* squares) {
+    const auto load = outputs.type == Float::f16   ? load_row<Half>
+                      : outputs.type == Float::f32 ? load_row<Single>
+                                                   : load_row<Double>;
     double y[moment_cols], sum[moment_cols];
     memset(squares, 0, static_cast<size_t>(cols) * sizeof(double));
     for (int64_t unit = first; unit < first + count; ++unit) {
         memset(sum, 0, static_cast<size_t>(cols) * sizeof(double));
         for (int64_t i = starts[unit]; i < starts[unit + 1]; ++i) {
-            load_row(outputs, row_at(outputs, rows, i), shift, col0, cols, y);
+            load(outputs, rows, i, shift, col0, cols, y);
             for (int64_t j = 0; j < cols; ++j) sum[j] += sign[i] * y[j];
         }
         const double share = 1 / static_cast<double>(starts[unit + 1] - starts[unit]);
         for (int64_t j = 0; j < cols; ++j) squares[j] += share * sum[j] * sum[j];
-    }
-}
-
-void largest_block(const Matrix& outputs, const Rows& rows, int64_t first, int64_t count, const double* shift,
-                   int64_t col0, int64_t cols, float* largest) {
-    float y[moment_cols];
-    for (int64_t i = 0; i < count; ++i) {
-        load_row(outputs, row_at(outputs, rows, first + i), shift, col0, cols, y);
-        for (int64_t j = 0; j < cols; ++j) {
-            const float size = __builtin_fabsf(y[j]);
-            largest[j] = size > largest[j] || size != size ? size : largest[j];  // once NaN, for ever
-        }
     }
 }

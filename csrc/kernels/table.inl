@@ -6,6 +6,15 @@
 
 #include "kernels.hpp"
 
+// A vector of this instruction set.
+#if defined(__AVX512F__)
+#define PYDT_LANE_BYTES 64
+#elif defined(__AVX2__)
+#define PYDT_LANE_BYTES 32
+#else
+#define PYDT_LANE_BYTES 16
+#endif
+
 namespace pydt {
 namespace {
 namespace images {
@@ -15,8 +24,8 @@ namespace images {
 #include "resize.inl"
 }  // namespace images
 #include "crc.inl"
-#include "moments.inl"
 #include "lasso.inl"
+#include "moments.inl"
 }  // namespace
 
 extern const Kernels PYDT_KERNELS;
@@ -28,12 +37,12 @@ const Kernels PYDT_KERNELS = {PYDT_ISA_NAME,
                               load_f32,
                               load_f64,
                               load_bits,
+                              largest,
                               quantise,
                               sum_vector<float, double>,
                               sum_vector<double, double>,
                               sum_vector<int16_t, double>,
                               sum_vector<uint8_t, int64_t>,
-                              largest_block,
                               moment_block,
                               unit_block,
                               add,
