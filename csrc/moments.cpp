@@ -58,7 +58,7 @@ std::vector<Line> scratch_of(std::int64_t bytes) {
 }
 
 constexpr std::int64_t strip_rows = 7680;      // rows of a strip: whole runs of 8 and of 5 blocks
-constexpr std::int64_t strip_bytes = 4 << 20;  // of it: wide enough that a visit to a row is worth its page
+constexpr std::int64_t strip_bytes = 2 << 20;  // of it: wide enough that a visit to a row is worth its page
 constexpr std::int64_t piece_rows = 96;        // rows of floats on their way to 16 bits
 constexpr std::int64_t group_tile = 4096;      // groups whose sums stand in the second-level cache at once
 
