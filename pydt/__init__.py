@@ -17,7 +17,7 @@ _PUBLIC = {
     "Dataset": "data",
     "Design": "design",
     "Loader": "loader",
-    "Plan": "ensemble",
+    "Plan": "plan",
     "PydtError": "errors",
     "Recipe": "train",
     "Store": "store",

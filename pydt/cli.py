@@ -11,7 +11,7 @@ import typer
 from pydt.errors import PydtError
 
 if TYPE_CHECKING:
-    from pydt.ensemble import Plan
+    from pydt.plan import Plan
 
 MODELS = 300
 app = typer.Typer(
@@ -61,8 +61,8 @@ def quickstart_plan(models: int = MODELS, seed: int = 0) -> Plan:
     training; the target is probed with 5 shots, averaged over 8 draws.
     """
     from pydt import design, glyphs
-    from pydt.ensemble import Plan
     from pydt.loader import Augment
+    from pydt.plan import Plan
     from pydt.train import Recipe
     from pydt.transfer import Task
 

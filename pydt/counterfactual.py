@@ -27,10 +27,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pydt.ensemble import Plan, run_rows
+from pydt.ensemble import run_rows
 from pydt.errors import ConfigError, StoreError
 from pydt.estimate import best_method, influences
 from pydt.files import canonical_json, write_atomic
+from pydt.plan import Plan
 from pydt.seeds import generator, seed31
 from pydt.store import Record, Row, Store
 

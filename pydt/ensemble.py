@@ -10,132 +10,31 @@ import contextlib
 import os
 import pickle
 import signal
-import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from pydt.cells import FACTS, Outcome, Row, checked, whole
-from pydt.errors import ConfigError, DataError, DesignError, PydtError, TrainError
-from pydt.files import digest
+from pydt.cells import FACTS, Outcome, Row, checked
+from pydt.errors import ConfigError, PydtError, TrainError
+from pydt.live import View
+from pydt.plan import Context, Plan, check, make_record
 from pydt.store import Record, Store
 from pydt.workers import Processes, WorkerDied, pack, places, versions, work
 
 if TYPE_CHECKING:
     from pydt.data import Dataset
-    from pydt.design import Design
     from pydt.train import Recipe
     from pydt.transfer import Task
 
 Runner = Callable[["Context", Row, tuple[Any, ...]], dict[str, Outcome]]
 
-_SEED_STREAM = 7  # stream of the counter-based generator that gives row i its seed
 _MOST_PICTURED = 2000  # units; beyond that, example images would weigh more than the rows
 _TRIES = 2  # an exception may be bad luck once
 _LIVES = 3  # a process may be killed by something else twice
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """What to train and what to look at: one row per row of the design.
-
-    Args:
-        source: the source data set.
-        by: the column that partitions it into units.
-        design: which units each row keeps (a `pydt.Design`).
-        recipe: how a row is trained.
-        tasks: the targets every row is transferred to.
-        seeds: one training seed a row; None: row i gets 31 random bits keyed by (`seed`, i).
-        seed: key of the rows' seeds.
-
-    Raises:
-        ConfigError: no task, two tasks of one name, not one seed a row, or an argument that is something else.
-        DesignError: no design, one with other groups than the source has units, or a row keeps nothing.
-        DataError: a unit without examples, or target images with other channels than the source's.
-    """
-
-    source: Dataset
-    by: str = "class"
-    design: Design = field(kw_only=True)
-    recipe: Recipe = field(kw_only=True)
-    tasks: tuple[Task, ...] = field(kw_only=True)
-    seeds: tuple[int, ...] | None = field(default=None, kw_only=True)
-    seed: int = field(default=0, kw_only=True)
-
-    def __post_init__(self) -> None:
-        _expect(self.source, "units", "Plan.source", "give a pydt.Dataset")
-        _expect(self.recipe, "described", "Plan.recipe", "give a pydt.Recipe: recipe=pydt.Recipe()")
-        object.__setattr__(self, "tasks", _several(self.tasks, "Plan.tasks", "put it into a list: tasks=[task]"))
-        _expect(self.design, "to_dict", "Plan.design", "make one: pydt.Design.explicit(masks)", DesignError)
-        object.__setattr__(self, "seed", whole(self.seed, "Plan.seed"))
-        if self.seeds is not None:
-            seeds = _several(self.seeds, "Plan.seeds", "give a list of whole numbers")
-            object.__setattr__(self, "seeds", tuple(whole(seed, f"Plan.seeds[{i}]") for i, seed in enumerate(seeds)))
-            if len(self.seeds) != len(self.design):
-                wrong = f"{len(self.seeds)} seeds for {len(self.design)} rows"
-                raise ConfigError(wrong, "Plan.seeds", "give one seed a row")
-        _check(self.context, self.rows())
-
-    @cached_property
-    def context(self) -> Context:
-        """What a worker needs to know besides the row."""
-        return Context(self.source, self.by, self.recipe, self.tasks)
-
-    @cached_property
-    def digest(self) -> str:
-        """Name of the plan."""
-        return self.record().digest
-
-    def rows(self) -> list[Row]:
-        """The rows in design order."""
-        seeds = self.seeds if self.seeds is not None else row_seeds(self.seed, len(self.design))
-        return [Row(mask, seed, "design") for mask, seed in zip(np.asarray(self.design), seeds, strict=True)]
-
-    def record(self) -> Record:
-        """The plan as the store remembers it."""
-        return _record(self.context, self.rows(), self.design, self.seed)
-
-
-def row_seeds(seed: int, rows: int) -> tuple[int, ...]:
-    """Training seeds of the first rows of a plan: 31 random bits keyed by (seed, row), so more rows change none."""
-    from pydt._core import random_bits
-
-    bits = random_bits(seed, _SEED_STREAM, np.arange(rows, dtype=np.int64))
-    return tuple(int(value) >> 33 for value in bits)
-
-
-@dataclass(frozen=True, eq=False)
-class Context:
-    """What all rows of a run share; a runner gets it with each row."""
-
-    source: Any
-    by: str
-    recipe: Any
-    tasks: tuple[Any, ...]
-
-    @cached_property
-    def units(self) -> tuple[np.ndarray, tuple[str, ...]]:
-        """Unit of each example, int64 (examples,), -1 in none; and the units' names."""
-        unit, names = self.source.units(self.by)
-        return np.asarray(unit, np.int64), tuple(names)
-
-    @cached_property
-    def units_digest(self) -> str:
-        """Digest of the partition."""
-        return digest("units", self.units[0], list(self.units[1]))
-
-    def keep_examples(self, row: Row) -> np.ndarray:
-        """The examples a row trains on, bool (examples,): those of the kept units and those in no unit."""
-        unit = self.units[0]
-        return np.append(row.mask, True)[unit]  # unit -1 reads the appended entry
 
 
 def run_row(context: Context, row: Row, tasks: tuple[Any, ...]) -> dict[str, Outcome]:
@@ -209,90 +108,8 @@ def run_rows(
     and `run` raise.
     """
     context = Context(source, by, recipe, tuple(tasks))
-    _check(context, rows)
-    return _run(context, _record(context, rows), dir, executor, workers, runner, progress)
-
-
-def _expect(value: Any, method: str, where: str, mend: str, kind: type[PydtError] = ConfigError) -> None:
-    """Refuse what is not the kind of thing an argument is for, before it trips something deep inside."""
-    if isinstance(value, type) or not hasattr(value, method):
-        raise kind(f"is {value!r}" if value is None else f"is of type {type(value).__name__}", where, mend)
-
-
-def _several(values: Any, where: str, mend: str) -> tuple[Any, ...]:
-    try:
-        return tuple(values)
-    except TypeError:
-        raise ConfigError(f"is one {type(values).__name__}, not a list", where, mend) from None
-
-
-def _channels(data: Any) -> int:
-    return 3 if data.images is None else int(data.images.shape[3])  # encoded files are decoded to RGB
-
-
-def _check(context: Context, rows: Sequence[Row]) -> None:
-    from pydt.data import Dataset
-
-    for i, task in enumerate(context.tasks):
-        _expect(task, "target", f"tasks[{i}]", "give pydt.Task objects: pydt.Task(target)")
-    names = [task.name for task in context.tasks]
-    if not names:
-        raise ConfigError("is empty", "tasks", "give at least one pydt.Task")
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigError(f"two tasks are called {name!r}", "tasks", "give each its own name")
-    unit, units = context.units
-    if unit.shape != (len(context.source),):
-        wrong = f"{unit.shape} units for {len(context.source)} examples"
-        raise DataError(wrong, f"by={context.by!r}", "give one unit an example")
-    sizes = np.bincount(unit[unit >= 0], minlength=len(units))
-    if (sizes == 0).any():
-        empty = ", ".join(units[i] for i in np.flatnonzero(sizes == 0)[:5])
-        raise DataError(f"no examples in {empty}", f"by={context.by!r}", "drop units without examples")
-    for task in context.tasks:
-        data = getattr(task.target, "train", None)
-        if not isinstance(data, Dataset) or not isinstance(context.source, Dataset):
-            continue
-        theirs, ours = _channels(data), _channels(context.source)
-        if theirs != ours:
-            wrong = f"{data.name} has images of {theirs} channels, the source {context.source.name} of {ours}"
-            mend = "bring both to one number: grey[..., None].repeat(3, axis=3) makes RGB of grey"
-            raise DataError(wrong, f"task {task.name!r}", mend)
-    always = bool((unit < 0).any())
-    for i, row in enumerate(rows):
-        if row.groups != len(units):
-            wrong = f"{row.groups} groups for the {len(units)} units of the source"
-            raise DesignError(wrong, f"row {i}", f"draw the design with groups={len(units)}")
-        if not always and not any(row.keep):
-            raise DesignError("keeps nothing to train on", f"row {i}", "keep at least one unit in every row")
-
-
-def _record(context: Context, rows: Sequence[Row], design: Design | None = None, seed: int = 0) -> Record:
-    recipe = context.recipe
-    tasks = tuple(
-        {
-            "digest": task.digest,
-            "name": task.name,
-            "target": task.target.digest,
-            "examples": len(task.target.described()["labels"]),
-            "settings": task.described(),
-        }
-        for task in context.tasks
-    )
-    return Record(
-        kind="rows" if design is None else "design",
-        source=context.source.digest,
-        source_facts={"name": context.source.name, "examples": len(context.source)},
-        units=context.units_digest,
-        by=str(context.by),
-        names=context.units[1],
-        recipe=recipe.digest,
-        settings=recipe.described(),
-        tasks=tasks,
-        design=None if design is None else design.to_dict(),
-        seed=seed,
-        rows=tuple(rows),
-    )
+    check(context, rows)
+    return _run(context, make_record(context, rows), dir, executor, workers, runner, progress)
 
 
 # ---- the driver ----------------------------------------------------------------------------------------------------
@@ -412,7 +229,7 @@ def _drive(
         store.log(event="row", row=job.number, source=job.source_key, keys=job.keys, failed=bad, **details)
         view.row(outcomes.get(0), bool(bad))
 
-    with _interrupts() as stop, _View(total, before, store.folder, progress) as view:
+    with _interrupts() as stop, View(total, before, store.folder, progress) as view:
         if others:
             changed = "; ".join(f"{name} {', '.join(seen)} (now {now.get(name)})" for name, seen in others.items())
             view.say(f"some stored rows were computed by other code: {changed}")
@@ -517,73 +334,3 @@ def _interrupts() -> Iterator[list[int]]:
         yield stop
     finally:
         signal.signal(signal.SIGINT, previous)
-
-
-class _View:
-    """Progress on stderr: a live line on a terminal, a plain line now and then elsewhere, nothing if not wanted."""
-
-    every = 5.0  # seconds between plain lines
-
-    def __init__(self, total: int, before: int, folder: Path, wanted: bool) -> None:
-        self.total, self.before, self.folder, self.wanted = total, before, folder, wanted
-        self.done, self.failures, self.latest = before, 0, ""
-        self.start = self.last = time.monotonic()
-        self.bar: Any = None
-
-    def __enter__(self) -> _View:
-        if self.wanted and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn
-
-            columns = TextColumn("rows"), BarColumn(), TextColumn("{task.description}")
-            self.bar = Progress(*columns, console=Console(stderr=True), refresh_per_second=4)
-            self.bar.add_task(self.text(), total=self.total, completed=self.done)
-            self.bar.start()
-        elif self.wanted:
-            more = f", {self.before} are stored already" if self.before else ""
-            self.say(f"{self.total} rows{more}: {self.folder}")
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self.bar is not None:
-            self.tick()
-            self.bar.stop()
-        elif self.wanted and self.done == self.total:
-            self.say(self.text())
-
-    def text(self) -> str:
-        """Rows done, rate, time left, latest accuracy, failures."""
-        # From the first row on: before it, the workers were starting.
-        seconds, fresh = time.monotonic() - self.start, self.done - self.before - 1
-        parts = [f"{self.done}/{self.total} rows"]
-        if fresh > 0 and seconds > 0:
-            left = round((self.total - self.done) * seconds / fresh)
-            parts += [f"{60 * fresh / seconds:.0f} a minute", f"{left // 60}:{left % 60:02d} left"]
-        if self.latest:
-            parts.append(self.latest)
-        if self.failures:
-            parts.append(f"{self.failures} failed")
-        return ", ".join(parts)
-
-    def row(self, outcome: Outcome | None, failed: bool) -> None:
-        """One more row is done; the outcome is that of the plan's first task, if the row lacked it."""
-        if self.done == self.before:
-            self.start = time.monotonic()
-        self.done += 1
-        self.failures += failed
-        accuracy = None if outcome is None else outcome.scalars.get("report_accuracy")
-        if isinstance(accuracy, float):
-            self.latest = f"latest accuracy {100 * accuracy:.1f} %"
-
-    def tick(self) -> None:
-        if self.bar is not None:
-            self.bar.update(self.bar.task_ids[0], completed=self.done, description=self.text())
-        elif self.wanted and self.done > self.before and time.monotonic() - self.last >= self.every:
-            self.last = time.monotonic()
-            self.say(self.text())
-
-    def say(self, text: str) -> None:
-        if self.bar is not None:
-            self.bar.console.print(text, markup=False, highlight=False)
-        elif self.wanted:
-            print(text, file=sys.stderr, flush=True)

@@ -18,10 +18,10 @@ import numpy as np
 from pydt import __version__, _core
 from pydt.counterfactual import UNITS, Counterfactual, mean_output, overall, stored
 from pydt.design import Design
-from pydt.ensemble import Plan
 from pydt.errors import EstimateError, StoreError
 from pydt.estimate import influences
 from pydt.files import write_atomic
+from pydt.plan import Plan
 from pydt.planning import models_for_effect
 from pydt.render import render, write_csv
 from pydt.store import Record, Store

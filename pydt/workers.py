@@ -48,7 +48,7 @@ _LATE = 124  # exit status of a worker whose watchdog ended it, as of timeout(1)
 _GRACE = 5.0  # seconds after which the kernel ends a process whose watchdog cannot run: native code has the interpreter
 
 # Modules that decide a row's numbers.
-_DECISIVE = {"cells", "data", "design", "drawing", "ensemble", "files", "glyphs", "loader", "models", "seeds"}
+_DECISIVE = {"cells", "data", "design", "drawing", "ensemble", "files", "glyphs", "loader", "models", "plan", "seeds"}
 _DECISIVE |= {"target", "train", "transfer"}
 
 # The first thing a worker does is to tie its life to the driver's; importing numpy may take a second on a busy machine.

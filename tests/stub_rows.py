@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from pydt.cells import Outcome, Row
-from pydt.ensemble import Context, Plan, run
+from pydt.ensemble import run
 from pydt.errors import DataError, TrainError
 from pydt.files import digest
+from pydt.plan import Context, Plan
 
 GROUPS, EXAMPLES, DRAWS, CLASSES = 6, 40, 3, 4
 

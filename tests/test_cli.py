@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from pydt import __version__, _core, cli, design
 from pydt.data import Dataset
-from pydt.ensemble import Plan
 from pydt.loader import Augment
+from pydt.plan import Plan
 from pydt.target import Target
 from pydt.train import Recipe
 from pydt.transfer import Task

@@ -11,9 +11,10 @@ from scipy import stats
 from pydt import design
 from pydt.counterfactual import KINDS, Arm, _rows, contrast, counterfactual, stored
 from pydt.data import Dataset
-from pydt.ensemble import Plan, run
+from pydt.ensemble import run
 from pydt.errors import ConfigError
 from pydt.loader import Augment
+from pydt.plan import Plan
 from pydt.store import Row
 from pydt.target import Target
 from pydt.train import Recipe

@@ -61,7 +61,7 @@ def test_digest_sees_what_a_network_sees() -> None:
 
 def test_a_further_column_leaves_the_rows_of_a_store_as_they_are(target: Target, source: Dataset) -> None:
     from pydt import design
-    from pydt.ensemble import Plan
+    from pydt.plan import Plan
     from pydt.train import Recipe
     from pydt.transfer import Task
 

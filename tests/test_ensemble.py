@@ -29,8 +29,9 @@ import pydt.design
 import pydt.workers
 from pydt.cells import Row
 from pydt.data import Dataset
-from pydt.ensemble import Plan, run, run_rows
+from pydt.ensemble import run, run_rows
 from pydt.errors import ConfigError, DataError, PydtError, StoreError
+from pydt.plan import Plan
 from pydt.store import Store
 from pydt.target import Target
 from pydt.workers import Processes, pack, places
@@ -349,7 +350,7 @@ def test_progress_is_live_on_a_terminal_plain_elsewhere_and_silent_on_request(
     assert lines[1].startswith("11/11 rows")
     assert "1 failed" in lines[1]
 
-    monkeypatch.setattr("pydt.ensemble._View.every", 0.0)
+    monkeypatch.setattr("pydt.live.View.every", 0.0)
     with ThreadPoolExecutor(1) as threads:
         run(plan(13), tmp_path / "plain", threads, runner=stub_row)
     text = capsys.readouterr().err

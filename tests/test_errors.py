@@ -13,10 +13,11 @@ import torch
 
 from pydt import design, glyphs
 from pydt.data import Dataset
-from pydt.ensemble import Plan, run
+from pydt.ensemble import run
 from pydt.errors import PydtError
 from pydt.estimate import influences
 from pydt.loader import Augment, Loader
+from pydt.plan import Plan
 from pydt.store import Store
 from pydt.target import Target
 from pydt.train import Recipe

@@ -11,8 +11,9 @@ from stub_rows import GROUPS, StubDesign, StubRecipe, StubSource, StubTask, plan
 import pydt.design
 from pydt.cells import Row
 from pydt.data import Dataset
-from pydt.ensemble import Plan, row_seeds, run_rows
+from pydt.ensemble import run_rows
 from pydt.errors import ConfigError, DataError, DesignError, PydtError
+from pydt.plan import Plan, row_seeds
 from pydt.target import Target
 
 

@@ -14,9 +14,10 @@ from pydt import design
 from pydt.cells import Outcome, Row
 from pydt.counterfactual import UNITS, mean_output, overall
 from pydt.data import Dataset
-from pydt.ensemble import Context, Plan, run
+from pydt.ensemble import run
 from pydt.errors import ConfigError, StoreError
 from pydt.estimate import influences
+from pydt.plan import Context, Plan
 from pydt.render import sentences
 from pydt.report import report, results
 from pydt.store import Store
