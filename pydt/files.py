@@ -1,14 +1,22 @@
-"""Digests and crash-safe files: the two habits that every other module leans on."""
+"""Digests and crash-safe files: the two habits that every other module leans on.
+
+Every call by which pydt changes a store goes through `os.open`, `os.write`, `os.fsync`, `os.replace`, `os.mkdir` and
+`os.unlink` in this file, so that a test can make any one of them fail. Calls that a signal interrupted are made again.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import hashlib
 import json
 import os
 import platform
 import secrets
 import time
+import warnings
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -68,21 +76,110 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | memoryview) -> None
     temporary = path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         _make(path.parent)
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        descriptor = _again(os.open, temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            _write(descriptor, data)
+            _again(os.fsync, descriptor)
+        finally:
+            os.close(descriptor)
+        _again(os.replace, temporary, path)
         _sync(path.parent)
     except OSError as error:
-        raise StoreError(
-            f"cannot be written ({error.strerror or error})",
-            str(path),
-            "free space, or choose a folder you may write to",
-        ) from error
+        raise _unwritable(path, error) from error
     finally:
         with contextlib.suppress(OSError):  # gone already, if all went well
-            temporary.unlink()
+            os.unlink(temporary)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, for good; none is no error.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    try:
+        _again(os.unlink, path)
+        _sync(path.parent)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+@contextlib.contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`, which says who does (JSON: pid, host) and is gone afterwards.
+
+    The kernel releases the lock when the process ends, however it does. Where the file system has no locks, a
+    `RuntimeWarning` says so, and nothing is held.
+
+    Raises:
+        StoreError: another process (or thread) holds it, or the folder cannot be written.
+    """
+    try:
+        descriptor = _lock(path)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    if descriptor is None:
+        yield
+        return
+    _locks.add(descriptor)
+    try:
+        yield
+    finally:
+        _locks.discard(descriptor)
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        os.close(descriptor)
+
+
+_locks: set[int] = set()
+
+
+def _forget_locks() -> None:
+    """In a forked process: it must not keep the locks of the one it came from when that ends."""
+    while _locks:
+        os.close(_locks.pop())
+
+
+os.register_at_fork(after_in_child=_forget_locks)
+
+
+def _lock(path: Path) -> int | None:
+    """The descriptor that holds the lock; None if there are no locks here."""
+    while True:
+        descriptor = _again(os.open, path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        taken = False
+        try:
+            _again(fcntl.flock, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Between the two calls its last holder may have removed the file: a lock on that would keep nobody out.
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                    os.ftruncate(descriptor, 0)
+                    _write(descriptor, canonical_json({"pid": os.getpid(), "host": platform.node()}).encode())
+                    taken = True
+                    return descriptor
+        except BlockingIOError:
+            mend = "wait until it ends, or stop it; the same command then continues"
+            raise StoreError(f"is being written by {_holder(path)}", str(path.parent), mend) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+            text = f"{path.parent} is on a file system without locks: start no second driver on it"
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
+            return None
+        finally:
+            if not taken:
+                os.close(descriptor)
+
+
+def _holder(path: Path) -> str:
+    for _ in range(10):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            found = json.loads(path.read_bytes()[:4096])
+            return f"process {int(found['pid'])} on {found['host']}"
+        time.sleep(0.01)  # it holds the lock already and is about to write its name
+    return "another process"
 
 
 def abandoned(temporary: Path) -> bool:
@@ -115,16 +212,37 @@ def _make(folder: Path) -> None:
         missing.append(folder)
         folder = folder.parent
     for new in reversed(missing):
-        new.mkdir(exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            _again(os.mkdir, new)
         _sync(new.parent)
 
 
 def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = _again(os.open, folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        _again(os.fsync, descriptor)
     finally:
         os.close(descriptor)
+
+
+def _write(descriptor: int, data: bytes | memoryview) -> None:
+    """All of it: the system may take less at a time."""
+    left = memoryview(data).cast("B")
+    while left:
+        left = left[_again(os.write, descriptor, left) :]
+
+
+def _again(call: Callable[..., Any], *arguments: Any) -> Any:
+    while True:
+        try:
+            return call(*arguments)
+        except InterruptedError:
+            continue
+
+
+def _unwritable(path: Path, error: OSError) -> StoreError:
+    mend = "free space, or choose a folder you may write to"
+    return StoreError(f"cannot be written ({error.strerror or error})", str(path), mend)
 
 
 @cache

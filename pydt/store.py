@@ -5,8 +5,10 @@ DIR/rows/ab/<key>.safetensors        one cell; `ab` are the first two hex digits
 DIR/tasks/<digest>.safetensors       half, label and id of each target example of a task
 DIR/thumbnails/<digest>.safetensors  the first images of each unit of a source
 DIR/plans/<digest>.json              what was asked: unit names, design, recipe, tasks, every row
+DIR/stops/<digest>.json              of a plan that stopped early: how many of its first rows count, and why
 DIR/log.jsonl                        times, hosts, versions, warnings: all that differs between equal runs
 DIR/quarantine/                      files that failed their checks
+DIR/.lock                            names the process that writes; there as long as it does
 """
 
 from __future__ import annotations
@@ -15,9 +17,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass
-from functools import cached_property
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,81 +34,18 @@ from pydt.cells import (
     encode,
     most_frequent,
     read,
-    result_key,
-    source_key,
     suggest,
+    whole,
 )  # fmt: skip
 from pydt.errors import ConfigError, StoreError
-from pydt.files import abandoned, canonical_json, digest, write_atomic
+from pydt.files import abandoned, canonical_json, digest, exclusive, remove, write_atomic
+from pydt.record import FORMAT, Record, read_plan
 
 if TYPE_CHECKING:
     from pydt.design import Design
 
-FORMAT = 1
 HALVES = {"score": 0, "report": 1}
 _REWRITTEN = "run the same plan again: it writes this file anew"
-
-
-@dataclass(frozen=True)
-class Record:
-    """What a file in plans/ says: everything about a plan that can be known without its source.
-
-    A field that is added later needs a default, and is left out of the file while it has it: so older files are read,
-    and the plans in them keep their names.
-
-    Attributes:
-        kind: "design" or "rows" (an explicit list of rows, as a counterfactual makes).
-        source, units, recipe: digests; source_facts: "name" and "examples" (how many) of the source.
-        by: the unit column; names: unit names; settings: the recipe as a dict.
-        tasks: "digest", "name", "target" (digest), "examples" (how many) and "settings" of each.
-        design: `Design.to_dict()` or None.
-        rows: every row in order.
-    """
-
-    kind: str
-    source: str
-    source_facts: dict[str, Any]
-    units: str
-    by: str
-    names: tuple[str, ...]
-    recipe: str
-    settings: dict[str, Any]
-    tasks: tuple[dict[str, Any], ...]
-    design: dict[str, Any] | None
-    seed: int
-    rows: tuple[Row, ...]
-
-    @cached_property
-    def digest(self) -> str:
-        """Name of the plan: a digest of all the rest."""
-        return digest("plan", self.to_json())
-
-    @cached_property
-    def sources(self) -> tuple[str, ...]:
-        """Source key of each row."""
-        return tuple(source_key(self.source, self.units, row, self.recipe) for row in self.rows)
-
-    @cached_property
-    def keys(self) -> tuple[tuple[str, ...], ...]:
-        """Result keys (rows, tasks)."""
-        return tuple(tuple(result_key(source, task["digest"]) for task in self.tasks) for source in self.sources)
-
-    def to_json(self) -> dict[str, Any]:
-        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        for name, field in self.__dataclass_fields__.items():
-            if field.default is not MISSING and plain[name] == field.default:
-                del plain[name]
-        plain["rows"] = [[row.keep.hex(), row.seed, row.kind] for row in self.rows]
-        return {**plain, "names": list(self.names), "tasks": list(self.tasks), "format": FORMAT}
-
-    @classmethod
-    def from_json(cls, plain: Mapping[str, Any]) -> Record:
-        fields = {name: plain[name] for name in cls.__dataclass_fields__ if name in plain}
-        groups = len(plain["names"])
-        fields["rows"] = tuple(Row(bytes.fromhex(keep), seed, kind, groups) for keep, seed, kind in plain["rows"])
-        record = cls(**{**fields, "names": tuple(plain["names"]), "tasks": tuple(plain["tasks"])})
-        vars(record)["digest"] = digest("plan", plain)  # of all that is written, also what only a newer pydt reads
-        return record
 
 
 class Store:
@@ -117,6 +54,7 @@ class Store:
     `Store(folder)` opens one that exists, `Store.create(folder)` makes or opens it for writing. Methods that take
     `plan` accept a `Plan`, a digest, or None: then the plan whose `run` returned this store, or the only plan with a
     design.
+    Where a plan stopped early (`stopped`), only the rows up to there are used; later ones are stored all the same.
     A row counts as finished when its cells of all the plan's tasks are there, and as failed when one of them failed, so
     `masks()` and `outputs()` of one plan always have the same models, in plan order.
 
@@ -162,6 +100,16 @@ class Store:
             if abandoned(leftover):
                 leftover.unlink(missing_ok=True)
         return store
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Store]:
+        """Be the only one who computes rows into this store, as long as the context lasts; readers need no lock.
+
+        Raises:
+            StoreError: another driver is at it: which process, on which host. Or the folder cannot be written.
+        """
+        with exclusive(self.folder / ".lock"):
+            yield self
 
     def path(self, key: str) -> Path:
         """The file of a cell."""
@@ -241,7 +189,7 @@ class Store:
         path = self.folder / "plans" / f"{record.digest}.json"
         stored = None
         try:
-            stored = _read_plan(path)
+            stored = read_plan(path)
         except FileNotFoundError:
             pass
         except StoreError as error:
@@ -249,6 +197,44 @@ class Store:
         if stored is None:
             write_atomic(path, canonical_json(record.to_json()).encode())
         self._records[record.digest] = record
+
+    def note_stop(self, plan: Any, note: Mapping[str, Any] | None) -> None:
+        """Write that a plan stopped early: from now on only its first `note["rows"]` rows count. None: all count again.
+
+        Equal stops are equal bytes, so a note holds no times and no hosts.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        record = self.plan(plan)
+        path = self._stop(record)
+        if note is None:
+            remove(path)
+        else:
+            body = {**note, "rows": whole(note["rows"], "note_stop"), "plan": record.digest}
+            write_atomic(path, canonical_json({**body, "sha256": digest("stop", body)}).encode())
+
+    def stopped(self, plan: Any = None) -> dict[str, Any] | None:
+        """What `note_stop` wrote about a plan; None if it did not stop early.
+
+        Raises:
+            StoreError: the note is damaged.
+        """
+        record = self.plan(plan)
+        path = self._stop(record)
+        try:
+            note = json.loads(read(path))
+            if note.pop("sha256") != digest("stop", note) or note.pop("plan") != record.digest:
+                raise ValueError
+        except FileNotFoundError:
+            return None
+        except (StoreError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            mend = "delete this one file and run the same plan again"
+            raise StoreError("is damaged: how many rows count is not known", str(path), mend) from error
+        return dict(note)
+
+    def _stop(self, record: Record) -> Path:
+        return self.folder / "stops" / f"{record.digest}.json"
 
     def plans(self) -> dict[str, Record]:
         """Every plan of this store, by digest. Damaged descriptions are logged and left out."""
@@ -292,7 +278,7 @@ class Store:
         if name not in self._records:
             path = self.folder / "plans" / f"{name}.json"
             try:
-                self._records[name] = _read_plan(path)
+                self._records[name] = read_plan(path)
             except StoreError as error:
                 raise StoreError(error.what, str(path), _REWRITTEN) from error
         return self._records[name]
@@ -509,11 +495,12 @@ class Store:
         self.log(event="quarantine", file=str(path.relative_to(self.folder)), moved=target.name, reason=error.what)
 
     def _sorted(self, record: Record) -> tuple[list[int], list[tuple[int, str]], list[int]]:
-        """Positions of a plan's rows: finished and ok; failed, with the reason; missing."""
+        """Positions of a plan's rows: finished and ok; failed, with the reason; missing. Only of those that count."""
         good: list[int] = []
         bad: list[tuple[int, str]] = []
         missing: list[int] = []
-        for i, keys in enumerate(record.keys):
+        note = self.stopped(record)
+        for i, keys in enumerate(record.keys if note is None else record.keys[: note["rows"]]):
             if not all(self.done(key) for key in keys):
                 missing.append(i)
                 continue
@@ -544,15 +531,3 @@ class Store:
 
 def _facts(outcome: Outcome) -> dict[str, Any]:
     return {"status": outcome.status, "reason": outcome.reason, "scalars": dict(outcome.scalars)}
-
-
-def _read_plan(path: Path) -> Record:
-    try:
-        record = Record.from_json(json.loads(read(path)))
-    except (FileNotFoundError, StoreError):
-        raise
-    except Exception as error:  # whatever a parser trips over means the same here
-        raise StoreError(f"is damaged ({type(error).__name__})") from error
-    if record.digest != path.stem:
-        raise StoreError("is damaged (it describes another plan than its name says)")
-    return record

@@ -33,6 +33,7 @@ ORDER = [
     "train",
     "transfer",
     "cells",
+    "record",
     "store",
     "plan",
     "inputs",

@@ -18,71 +18,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from safetensors import safe_open
 from scipy.stats import fisher_exact
+from stub_store import GOOD, KEY, METADATA, OTHER, filled, logits, record
 
 import pydt.files
 from pydt.cells import OUTPUTS, Outcome, Row, decode, derive, encode, result_key, source_key
 from pydt.errors import ConfigError, DesignError, StoreError
 from pydt.files import canonical_json
 from pydt.store import Record, Store
-
-KEY = "ab" + 30 * "0"
-OTHER = "cd" + 30 * "1"
-GOOD = Outcome({"primitives": np.arange(24, dtype=np.float32).reshape(4, 2, 3)}, {"accuracy": 0.5, "epochs": 3})
-METADATA = {"seed": 1, "code": "x"}
-
-
-def logits(seed: int, draws: int = 3, examples: int = 10, classes: int = 4) -> np.ndarray:
-    return np.random.default_rng(seed).normal(0, 3, (draws, examples, classes))
-
-
-def primitives(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The four primitives of float (draws, examples, classes), the slow way."""
-    out = np.empty((4, *values.shape[:2]), np.float32)
-    for d, i in np.ndindex(values.shape[:2]):
-        others = np.delete(values[d, i], labels[i])
-        row = values[d, i, labels[i]], others.max(), np.log(np.exp(others).sum()), values[d, i].argmax()
-        out[:, d, i] = row
-    return out
-
-
-def record(rows: list[Row], tasks: tuple[str, ...] = ("t",), design: dict[str, Any] | None = None) -> Record:
-    plain = tuple({"digest": name, "name": f"task {name}", "target": "g", "settings": {}} for name in tasks)
-    names = tuple(f"unit {i}" for i in range(rows[0].groups))
-    kind = "rows" if design is None else "design"
-    return Record(
-        kind,
-        "source",
-        {"name": "s", "examples": 9},
-        "units",
-        "class",
-        names,
-        "recipe",
-        {"lr": 0.1},
-        plain,
-        design,
-        0,
-        tuple(rows),
-    )
-
-
-def filled(folder: Path, models: int, failures: tuple[int, ...] = (), tasks: tuple[str, ...] = ("t",)) -> Store:
-    """A store with a plan of random rows; model i's logits come from seed i (task t) or 1000 + i (others)."""
-    random = np.random.default_rng(5)
-    plan = record([Row(random.random(11) < 0.5, i, "design") for i in range(models)], tasks, {"kind": "stub"})
-    store = Store.create(folder)
-    store.put_plan(plan)
-    labels = np.arange(10) % 4
-    half = np.array([0, 1, 1, 0, 0, 1, 0, 1, 1, 1], np.uint8)
-    for column, task in enumerate(tasks):
-        store.put_task(task, {"labels": labels, "half": half, "ids": np.arange(10) + 50})
-        for i, keys in enumerate(plan.keys):
-            if i in failures:
-                outcome = Outcome(status="failed", reason=f"loss of {i}")
-            else:
-                outcome = Outcome({"primitives": primitives(logits(i + 1000 * column), labels)}, {"n": i})
-            store.put(keys[column], outcome, METADATA)
-    return store
-
 
 # ---- rows and keys
 
