@@ -1,0 +1,177 @@
+"""What a plan will cost: rows, hours, disk and money, from rows that were timed and not from a guess."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import statistics
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pydt.ensemble import run_row, run_rows
+from pydt.errors import ConfigError, StoreError
+from pydt.plan import Plan, Runner
+from pydt.planning import row_seconds
+from pydt.store import Record, Store
+from pydt.workers import places
+
+_SHORT = 30.0  # seconds; shorter rows are timed twice a worker: the first one includes what is loaded once
+_SEEN = 200  # rows among which the pilot looks for ones of middling size
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a plan will cost.
+
+    Attributes:
+        rows, stored: of the plan, and how many of them are in the store already.
+        workers: rows that are trained at once.
+        seconds: of one row on one worker.
+        timed: rows behind `seconds`.
+        row_bytes: of one row in the store.
+        price: of an hour of the whole machine, or None.
+    """
+
+    rows: int
+    stored: int
+    workers: int
+    seconds: float
+    timed: int
+    row_bytes: float
+    price: float | None = None
+
+    @property
+    def hours(self) -> float:
+        """Time that is left until all rows are there."""
+        return math.ceil((self.rows - self.stored) / self.workers) * self.seconds / 3600
+
+    @property
+    def bytes(self) -> float:
+        """What the rows still missing will add to the store."""
+        return (self.rows - self.stored) * self.row_bytes
+
+    @property
+    def money(self) -> float | None:
+        """What those hours cost."""
+        return None if self.price is None else self.hours * self.price
+
+    def __str__(self) -> str:
+        missing = self.rows - self.stored
+        at_once = "1 worker" if self.workers == 1 else f"{self.workers} workers"
+        lines = [
+            f"{self.rows:,} rows, {self.stored:,} of them stored",
+            f"one row: {_duration(self.seconds)} (mean of {self.timed} timed), {_size(self.row_bytes)}",
+            f"{missing:,} rows with {at_once}: {_duration(3600 * self.hours)}, {_size(self.bytes)} of disk"
+            + ("" if self.money is None else f", {self.money:,.2f} at {self.price:,.2f} an hour"),
+        ]
+        return "\n".join(lines)
+
+
+def cost(
+    plan: Plan,
+    dir: str | os.PathLike[str] | None = None,
+    *,
+    workers: int | None = None,
+    price: float | None = None,
+    runner: Runner = run_row,
+) -> Cost:
+    """Time a row of a plan, and say what all that are missing will cost.
+
+    If `dir` holds rows of this plan, their times from its log are taken. Else pilot rows are trained in a temporary
+    folder: one; and where that took less than half a minute, two more on each worker, all workers at once, of which the
+    second ones count.
+
+    Args:
+        plan: the plan. dir: the store that it runs into, if there is one already.
+        workers: as in `pydt.run`. price: of an hour of the whole machine, in any currency.
+
+    Raises:
+        ConfigError: workers or price below zero. PydtError: what the pilot row raises; a row that fails to train.
+    """
+    usual = places(plan.recipe)[0]
+    if workers is not None and workers < 1:
+        raise ConfigError(f"must be at least 1, is {workers}", "workers", "leave it out to use every core")
+    if price is not None and not (math.isfinite(price) and price >= 0):
+        raise ConfigError(f"must be zero or more, is {price}", "price", "give the price of an hour")
+    rows = len(plan.design)
+    count = max(1, min(workers or usual, rows))
+    stored = _stored(plan, dir)
+    if stored is not None:
+        store, done = stored
+        record = store.plan(plan)
+        seconds = row_seconds(store, record)
+        if seconds is not None:
+            return Cost(rows, done, count, seconds, done, _row_bytes(store, record), price)
+    with tempfile.TemporaryDirectory(prefix="pydt-pilot-") as folder:
+        seconds, timed, size = _pilot(plan, Path(folder), count, runner)
+    return Cost(rows, stored[1] if stored else 0, count, seconds, timed, size, price)
+
+
+def _stored(plan: Plan, dir: str | os.PathLike[str] | None) -> tuple[Store, int] | None:
+    """The store, and how many rows of the plan are in it; None if it knows nothing of the plan."""
+    if dir is None:
+        return None
+    try:
+        store = Store(dir)
+        store.plan(plan)
+    except StoreError:
+        return None
+    return store, len(plan.design) - len(store.missing(plan))
+
+
+def _pilot(plan: Plan, folder: Path, workers: int, runner: Runner) -> tuple[float, int, float]:
+    """Seconds of a row, how many were timed, and bytes of one in the store."""
+    rows = plan.rows()
+    sizes = [int(plan.context.keep_examples(rows[i]).sum()) for i in range(min(len(rows), _SEEN))]
+    middling = np.argsort(np.abs(np.array(sizes) - np.mean(sizes)), kind="stable")
+
+    def train(chosen: list[int], at_once: int) -> Store:
+        return run_rows(
+            plan.source, plan.by, plan.recipe, plan.tasks, [rows[i] for i in chosen], folder,
+            workers=at_once, runner=runner, progress=False,
+        )  # fmt: skip
+
+    store = train([int(middling[0])], 1)
+    times = [entry["seconds"] for entry in _logged(folder)]
+    if times[0] < _SHORT and len(middling) > 1:
+        store = train([int(i) for i in middling[1 : 1 + 2 * workers]], workers)
+        by_worker: dict[int, list[float]] = {}
+        for entry in _logged(folder)[1:]:
+            by_worker.setdefault(entry["pid"], []).append(entry["seconds"])
+        times = [seconds for own in by_worker.values() for seconds in own[1:]] or times
+    return statistics.fmean(times), len(times), _row_bytes(store, store.plan())
+
+
+def _logged(folder: Path) -> list[dict[str, float]]:
+    entries = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    return [entry for entry in entries if entry["event"] == "row"]
+
+
+def _row_bytes(store: Store, record: Record) -> float:
+    """Mean bytes of a stored row."""
+    sizes = [
+        sum(store.path(key).stat().st_size for key in keys)
+        for keys in record.keys[:_SEEN]
+        if all(store.path(key).exists() for key in keys)
+    ]
+    return statistics.fmean(sizes) if sizes else 0.0
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
