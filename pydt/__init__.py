@@ -25,6 +25,7 @@ _PUBLIC = {
     "Target": "target",
     "Task": "transfer",
     "compare_alphas": "alphas",
+    "cost": "cost",
     "counterfactual": "counterfactual",
     "influences": "estimate",
     "lds": "score",
@@ -32,9 +33,11 @@ _PUBLIC = {
     "models_for_stderr": "planning",
     "plan_models": "planning",
     "prediction_test": "verdict",
+    "read_plan": "planfile",
     "repeat_rows": "score",
     "report": "report",
     "run": "ensemble",
+    "write_plan": "planfile",
 }
 _MODULES = {"data", "design", "errors", "estimate", "glyphs", "models", "store", "train", "transfer"}
 

@@ -117,7 +117,9 @@ def quickstart(
 def plan(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A plan: TOML, see docs/plans.md.")],
     price: Annotated[float | None, typer.Option(min=0, help="Of an hour of this machine, in any currency.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default what FILE says, else one per core.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; default what FILE says, else one per core.")
+    ] = None,
 ) -> None:
     """Say what a plan costs - rows, hours, disk, money - after timing a row; nothing is written."""
     from pydt.cost import cost
@@ -128,31 +130,6 @@ def plan(
     groups = f"{len(made.context.units[1]):,} groups (by {made.by})"
     typer.echo(f"plan {made.digest}: {made.source!r}, {groups}, {len(made.tasks)} tasks, into {read.dir}")
     typer.echo(cost(made, read.dir, workers=workers or read.workers, price=price))
-
-
-@app.command("run")
-def run_plan(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A plan: TOML, see docs/plans.md.")],
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default what FILE says, else one per core.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Progress as JSON lines on stderr.")] = False,
-) -> None:
-    """Train what a plan still lacks.
-
-    Stopped at any moment, the same command continues.
-    """
-    from pydt.ensemble import run
-    from pydt.planfile import read_plan
-
-    read = read_plan(file)
-    try:
-        store = run(
-            read.plan, read.dir, workers=workers or read.workers, stop=read.stop, limit=read.limit,
-            progress="json" if as_json else True,
-        )  # fmt: skip
-    except KeyboardInterrupt as stopped:
-        typer.echo(f"pydt: {stopped}", err=True)
-        raise typer.Exit(130) from None
-    typer.echo(f"{len(store.finished())} rows in {read.dir}; pydt report {read.dir} says what they show")
 
 
 @app.command()

@@ -9,12 +9,13 @@ import statistics
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from pydt.ensemble import run_row, run_rows
+from pydt.ensemble import Runner, run_row, run_rows
 from pydt.errors import ConfigError, StoreError
-from pydt.plan import Plan, Runner
+from pydt.plan import Plan
 from pydt.planning import row_seconds
 from pydt.store import Record, Store
 from pydt.workers import places
@@ -146,7 +147,7 @@ def _pilot(plan: Plan, folder: Path, workers: int, runner: Runner) -> tuple[floa
     return statistics.fmean(times), len(times), _row_bytes(store, store.plan())
 
 
-def _logged(folder: Path) -> list[dict[str, float]]:
+def _logged(folder: Path) -> list[dict[str, Any]]:
     entries = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
     return [entry for entry in entries if entry["event"] == "row"]
 

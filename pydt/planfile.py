@@ -31,6 +31,7 @@ and no other; a name that is misspelt is refused with the nearest one.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -56,7 +57,12 @@ from pydt.transfer import FineTune, Task
 
 _HEADER = "# A plan of pydt: `pydt plan FILE` says what it costs, `pydt run FILE` runs and continues it.\n\n"
 _LARGEST = 1 << 26
-_KINDS = {"random": designs.random, "stratified": designs.random, "bernoulli": designs.bernoulli, "foldover": designs.foldover}
+_KINDS = {
+    "random": designs.random,
+    "stratified": designs.random,
+    "bernoulli": designs.bernoulli,
+    "foldover": designs.foldover,
+}
 _DRAWN = {
     "random": ("models", "alpha", "seed", "placebos"),
     "stratified": ("models", "alpha", "seed", "placebos", "strata"),
@@ -95,7 +101,7 @@ def read_plan(path: str | os.PathLike[str]) -> PlanFile:
 
     Raises:
         ConfigError: no such file, no TOML, an unknown or missing key, or a value of another type.
-        PydtError: whatever `Plan`, `Dataset`, `Target`, `Recipe`, `Task` or a design refuse, with the file and table named.
+        PydtError: whatever `Plan`, `Dataset`, `Target`, `Recipe`, `Task` or a design refuse; file and table are named.
     """
     place = as_path(path, "read_plan")
     top = _Table(_parsed(place), str(place), "")
@@ -243,7 +249,9 @@ def _placed(where: str) -> Iterator[None]:
     try:
         yield
     except PydtError as error:
-        raise type(error)(error.what, where if error.where is None else f"{where}: {error.where}", error.mend) from error
+        raise type(error)(
+            error.what, where if error.where is None else f"{where}: {error.where}", error.mend
+        ) from error
 
 
 def _built(table: _Table, make: Any, **arguments: Any) -> Any:
@@ -285,7 +293,9 @@ def _opened(kind: str, value: str, given: dict[str, Any], folder: Path) -> Datas
     columns = given.get("columns", {})
     if not isinstance(columns, dict):
         raise ConfigError(f"is {columns!r}, not a table", "columns", 'name files: columns.style = "styles.npy"')
-    given["columns"] = {name: _column(folder / path) if isinstance(path, str) else path for name, path in columns.items()}
+    given["columns"] = {
+        name: _column(folder / path) if isinstance(path, str) else path for name, path in columns.items()
+    }
     if "labels" not in given:
         raise ConfigError("is missing", "labels", 'name a file beside it: labels = "labels.npy"')
     return Dataset.from_arrays(folder / value, **given)
@@ -307,13 +317,12 @@ def _design(table: _Table, source: Dataset, by: str, folder: Path) -> designs.De
         raise ConfigError(f"no kind {kind!r}", table.where("kind"), suggest(kind, list(_DRAWN)))
     with _placed(table.where()):
         groups = len(source.units(by)[1])
-    chosen = table.take("rows", list, None)
     if kind == "explicit":
         file = table.take("masks", str)
         table.finish()
         with _placed(table.where("masks")):
             return designs.Design.explicit(open_npy(folder / file))
-    models = table.take("models", int)
+    models, chosen = table.take("models", int), table.take("rows", list, None)
     given = table.rest(_DRAWN[kind])
     if kind == "stratified" and "strata" not in given:
         raise ConfigError("is missing", table.where("strata"), "give the stratum of each group: strata = [0, 0, 1, 1]")
@@ -377,17 +386,11 @@ def _drawn(design: Any, folder: Path, base: Path) -> dict[str, Any]:
     described = {key: value for key, value in design.to_dict().items() if key != "groups"}
     if design.kind == "foldover":
         described.pop("alpha")  # always a half
+    if "rows" in described:
+        described["models"] = max(described["rows"]) + 1  # of the design that they are rows of
     if design.kind != "explicit":
         return described
-    masks = np.asarray(design)
-    path = folder / f"masks-{design.digest}.npy"
-    _write_npy(path, masks)
-    return {"kind": "explicit", "masks": _relative(path, base)}
-
-
-def _write_npy(path: Path, values: np.ndarray) -> None:
-    import io
-
-    buffer = io.BytesIO()
-    np.save(buffer, values, allow_pickle=False)
+    path, buffer = folder / f"masks-{design.digest}.npy", io.BytesIO()
+    np.save(buffer, np.asarray(design), allow_pickle=False)
     write_atomic(path, buffer.getbuffer())
+    return {"kind": "explicit", "masks": _relative(path, base)}

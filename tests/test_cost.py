@@ -1,0 +1,85 @@
+"""What a plan will cost: from rows that were timed, and from the log where there are some already."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import stub_rows
+from typer.testing import CliRunner
+
+from pydt.cli import app
+from pydt.cost import Cost, cost
+from pydt.ensemble import run
+from pydt.errors import ConfigError
+
+
+def _relog(folder: Path, seconds: list[float]) -> None:
+    """Give the rows in a log other times."""
+    entries = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    rows = [entry for entry in entries if entry["event"] == "row"]
+    for entry, time in zip(rows, seconds, strict=True):
+        entry["seconds"] = time
+    (folder / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in rows))
+
+
+def test_rows_that_are_stored_are_not_paid_again(tmp_path: Path) -> None:
+    run(stub_rows.plan(4), tmp_path, workers=1, runner=stub_rows.stub_row, progress=False)
+    _relog(tmp_path, [10.0, 20.0, 30.0, 40.0])
+    whole = stub_rows.plan(4)
+    found = cost(whole, tmp_path, workers=2, price=3.0, runner=stub_rows.stub_row)
+    assert (found.rows, found.stored, found.seconds, found.timed) == (4, 4, 25.0, 4)
+    assert (found.hours, found.bytes, found.money) == (0.0, 0.0, 0.0)
+
+
+def test_hours_disk_and_money_follow_from_one_row() -> None:
+    found = Cost(rows=101, stored=1, workers=3, seconds=36.0, timed=1, row_bytes=2e6, price=2.0)
+    assert found.hours == pytest.approx(34 * 0.01)  # 100 rows, three at once
+    assert found.bytes == 200e6
+    assert found.money == pytest.approx(0.68)
+    assert "34 rounds" not in str(found)
+    assert re.search(r"100 rows with 3 workers: 20 min, 200 MB of disk, 0.68 at 2.00 an hour", str(found))
+
+
+def test_a_pilot_is_timed_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    plan = stub_rows.plan(9, seconds=0.05)
+    found = cost(plan, tmp_path / "not there yet", workers=2, runner=stub_rows.stub_row)
+    assert (found.rows, found.stored, found.workers) == (9, 0, 2)
+    assert found.timed >= 1
+    assert found.seconds >= 0.05  # each row sleeps as long
+    run(plan, tmp_path / "run", workers=1, runner=stub_rows.stub_row, progress=False)
+    sizes = [path.stat().st_size for path in (tmp_path / "run" / "rows").glob("*/*.safetensors")]
+    assert min(sizes) <= found.row_bytes <= max(sizes)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize(("given", "pattern"), [({"workers": 0}, "at least 1"), ({"price": -1.0}, "zero or more")])
+def test_what_means_nothing_is_refused(given: dict[str, float], pattern: str) -> None:
+    with pytest.raises(ConfigError, match=pattern):
+        cost(stub_rows.plan(2), runner=stub_rows.stub_row, **given)  # type: ignore[arg-type]
+
+
+def test_the_command_reads_a_file_and_writes_nothing(tmp_path: Path) -> None:
+    text = """
+        [source]
+        sample = "alphanumerics"
+        each = 2
+        [design]
+        kind = "random"
+        models = 500
+        alpha = 0.1
+        [recipe]
+        epochs = 1
+        [[tasks]]
+        draws = 1
+        target.train.sample = "digits"
+    """
+    (tmp_path / "study.toml").write_text(text)
+    done = CliRunner().invoke(app, ["plan", str(tmp_path / "study.toml"), "--price", "10", "--workers", "1"])
+    assert done.exit_code == 0, done.output
+    assert re.search(r"500 rows, 0 of them stored", done.output)
+    assert re.search(r"500 rows with 1 worker: .* of disk, .* at 10.00 an hour", done.output)
+    assert [path.name for path in tmp_path.iterdir()] == ["study.toml"]
