@@ -17,7 +17,8 @@ from pydt.ensemble import Runner, run_row, run_rows
 from pydt.errors import ConfigError, StoreError
 from pydt.plan import Plan
 from pydt.planning import row_seconds
-from pydt.store import Record, Store
+from pydt.record import Record
+from pydt.store import Store
 from pydt.workers import places
 
 _SHORT = 30.0  # seconds; shorter rows are timed twice a worker: the first one includes what is loaded once
