@@ -8,8 +8,9 @@ set to more than one thread.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -38,13 +39,19 @@ class Batch:
             second one. Valid as long as it or anything made of it is referenced.
         labels: int64 (B,), on the device.
         index: int64 (B,) on the CPU: example ids.
-        captions: one text per example, or None where the data set has none.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
     index: torch.Tensor
-    captions: tuple[str, ...] | None = None
+    _texts: Sequence[str] | None = field(default=None, repr=False)
+
+    @cached_property
+    def captions(self) -> tuple[str, ...] | None:
+        """One text per example, or None where the data set has none. Made when asked for: it takes longer than the
+        images of a small batch.
+        """
+        return None if self._texts is None else tuple(self._texts[i] for i in self.index.tolist())
 
 
 class Loader:
@@ -158,9 +165,7 @@ class Loader:
         """One batch of the given examples (int64 ids), prepared for this epoch."""
         read = self._read_encoded if self.dataset.images is None else self._read_raw
         labels = torch.from_numpy(self.dataset.labels[ids]).to(self.device, non_blocking=True)
-        captions = self.dataset.captions
-        texts = None if captions is None else tuple(captions[i] for i in ids.tolist())
-        return Batch(read(ids), labels, torch.from_numpy(ids), texts)
+        return Batch(read(ids), labels, torch.from_numpy(ids), self.dataset.captions)
 
     def _read_raw(self, ids: np.ndarray) -> torch.Tensor:
         stored = self.dataset.images

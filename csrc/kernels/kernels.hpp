@@ -24,6 +24,16 @@ struct GatherPlan {
     const std::int32_t* offsets;
 };
 
+// Memory that is wanted soon: fetched a few lines at a time between parts of other work. The processor keeps some twenty
+// lines under way; asked for a whole image at once, it waits for the first ones before it goes on.
+struct Ahead {
+    const std::uint8_t *next, *end;
+
+    void fetch(std::int64_t lines) {
+        for (; lines > 0 && next < end; --lines, next += 64) __builtin_prefetch(next);
+    }
+};
+
 // Where the values of a resized image lie: bytes of an image row, for the first plane, and rows of the image; the lower
 // and the higher neighbour, and the higher one's weight.
 struct Grid {
@@ -89,7 +99,7 @@ struct Kernels {
     // One image, shifted, into one place of the batch. Bytes of memory from |dx| pixels before the image to as many and
     // read_ahead behind it must be there to be read.
     void (*shift_image)(const GatherPlan& plan, const std::uint8_t* image, std::int64_t dy, std::int64_t dx, bool flip,
-                        void* out);
+                        void* out, Ahead ahead);
     // One image, resized, into one place of the batch. scratch: 4 * (2 * planes + 3) * part bytes. read_ahead bytes of memory
     // behind the image must be there to be read.
     void (*resize_image)(const GatherPlan& plan, const std::uint8_t* image, const Grid& grid, void* out, void* scratch);
