@@ -1,10 +1,11 @@
-"""Raw images against other loaders: `python bench/loader.py --json FILE`.
+"""Raw images against other loaders, and what an index costs: `python bench/loader.py [PART ...] --json FILE`.
 
 50,000 images of 32 x 32 x 3, batches of 512: crop with 4 pixels of padding + flip + normalise, one thread each. Both
 sides of a case run in this process, in turns, and the median of the repeats counts: seconds of processor time, all
 threads together, per 50,000 images (other jobs of the machine disturb that least); starts are elapsed seconds. What a
 loader returns is checked before it is timed: images must be one of the 162 crops and mirror images of the example whose
-number comes with them. Loaders that are not installed are left out with a message; FFCV is installed by
+number comes with them. The part `index`: 40,000 files of some 400 bytes in 100 folders, warm cache, elapsed seconds.
+Loaders that are not installed are left out with a message; FFCV is installed by
 `apt install libopencv-dev libturbojpeg0-dev pkg-config` and `pip install --no-build-isolation ffcv==1.0.2`.
 """
 
@@ -450,8 +451,60 @@ def memory(beton: str, with_ffcv: bool) -> list[Case]:
     return cases
 
 
+# ---- the index of a folder ------------------------------------------------------------------------------------------
+def indexing(folder: Path, repeats: int) -> list[Case]:
+    import hashlib
+    import io
+
+    from PIL import Image
+
+    files, classes = 40_000, 100
+    rng = np.random.default_rng(5)
+    for number in range(files):
+        place = folder / f"class {number % classes:02d}" / f"{number:05d}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        picture = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (18, 18), np.uint8)).save(picture, "PNG", compress_level=0)
+        place.write_bytes(picture.getvalue())
+
+    def index() -> float:
+        (folder / "index.pydt").unlink(missing_ok=True)
+        start = time.perf_counter()
+        made = Dataset.from_folder(folder)
+        took = time.perf_counter() - start
+        assert len(made) == files
+        assert made.labels[-1] == classes - 1
+        return took
+
+    def again() -> float:
+        start = time.perf_counter()
+        assert len(Dataset.from_folder(folder)) == files
+        return time.perf_counter() - start
+
+    def plain() -> float:
+        start = time.perf_counter()
+        names = [Path(at, name) for at, _, found in os.walk(folder) for name in found if name.endswith(".png")]
+        sums = [hashlib.sha256(name.read_bytes()).digest() for name in names]
+        assert len(sums) == files
+        return time.perf_counter() - start
+
+    first, loop = in_turns([index, plain], repeats)
+    second, _ = in_turns([again, lambda: 0.0], repeats)
+    title = "index of 40,000 small files"
+    print(f"{title}: {files / statistics.median(first):,.0f} files a second")
+    return [
+        case(title, first, "target", [2.0]),
+        case(title, first, "walk, read and SHA-256 in Python", loop),
+        case(f"{title}, unchanged", second, "the first time", first),
+    ]
+
+
+PARTS = ("rates", "starts", "memory", "index")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all by default")
     parser.add_argument("--json", type=Path, help="where to write the list of cases")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--process", help=argparse.SUPPRESS)
@@ -460,26 +513,31 @@ def main() -> None:
     if options.process:
         one_process(options.process, options.file)
         return
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    parts = options.parts or PARTS
     torch.set_num_threads(1)
     print(f"{platform.machine()}, {_core.isa()}, numpy {np.__version__}, torch {torch.__version__}")
     with tempfile.TemporaryDirectory() as folder:
-        images, file = data(), str(Path(folder) / "images.beton")
-        np.save(Path(folder) / "images.npy", images)
-        beton = None
-        if importlib.util.find_spec("ffcv") is None:
-            print("FFCV is not installed (see --help): left out")
-        else:
-            # its writer does not always end, though the file is complete
-            writer = multiprocessing.get_context("fork").Process(target=_write_beton, args=(images, file))
-            writer.start()
-            writer.join(120)
-            if writer.is_alive():
-                writer.kill()
-            if Path(file).is_file():
-                beton = file
-        cases = rates(images, beton, options.repeats)
-        cases += starts(images, beton, options.repeats)
-        cases += memory(file, beton is not None)
+        cases = indexing(Path(folder) / "small files", options.repeats) if "index" in parts else []
+        if set(parts) - {"index"}:
+            images, file = data(), str(Path(folder) / "images.beton")
+            np.save(Path(folder) / "images.npy", images)
+            beton = None
+            if importlib.util.find_spec("ffcv") is None:
+                print("FFCV is not installed (see --help): left out")
+            else:
+                # its writer does not always end, though the file is complete
+                writer = multiprocessing.get_context("fork").Process(target=_write_beton, args=(images, file))
+                writer.start()
+                writer.join(120)
+                if writer.is_alive():
+                    writer.kill()
+                if Path(file).is_file():
+                    beton = file
+            cases += rates(images, beton, options.repeats) if "rates" in parts else []
+            cases += starts(images, beton, options.repeats) if "starts" in parts else []
+            cases += memory(file, beton is not None) if "memory" in parts else []
     if options.json:
         options.json.write_text(json.dumps(cases, indent=1) + "\n")
 

@@ -389,7 +389,7 @@ class Dataset:
 
     def check(self) -> None:
         """Look whether the file behind mapped images is still as large as what was mapped: reading beyond its end
-        would end the process. One call of the system; a loader makes it at every epoch.
+        would end the process. One call of the system; a loader makes it at every batch.
 
         Raises:
             DataError: it is shorter or gone.

@@ -149,7 +149,6 @@ class Loader:
         self._position = self._start
 
     def __iter__(self) -> Iterator[Batch]:
-        self.dataset.check()
         order = self.ids
         if self.train:
             order = order[_core.epoch_order(self.seed, self._epoch, order)]
@@ -159,6 +158,7 @@ class Loader:
             start = self._position * self.batch_size
             ids = np.ascontiguousarray(order[start : start + self.batch_size][self.rank :: self.world])
             self._position += 1
+            self.dataset.check()
             yield self.read(ids)
 
     def read(self, ids: np.ndarray) -> Batch:

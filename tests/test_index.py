@@ -420,7 +420,11 @@ def test_f10_a_sparse_file_of_a_terabyte(tmp_path: Path) -> None:
 def test_f11_files_that_shrink_while_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved = small().save(tmp_path)
     saved.check()
+    batches = iter(Loader(saved, batch_size=1))
+    next(batches)
     os.truncate(tmp_path / "images.npy", 100)
+    with pytest.raises(DataError, match=r"images\.npy: has 100 bytes"):
+        next(batches)
     with pytest.raises(DataError, match=r"images\.npy: has 100 bytes, fewer than the 200"):
         saved.check()
     with pytest.raises(DataError, match=r"images\.npy: has 100 bytes, fewer than the 200"):
