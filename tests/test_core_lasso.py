@@ -64,7 +64,8 @@ def test_a_path(groups: int, targets: int, ratio: float, seed: int) -> None:
     assert error.shape == nonzeros.shape == (20, targets)
     check(gram, cross, energy, steps[error.argmin(0)] * top(cross, ratio), ratio, (values, gap), 1e-6)
     expected, found = oracle.path(gram, cross, held, steps, ratio)
-    assert (np.abs(error - expected) <= 1e-3 * held[2]).all()
+    # steps are solved to a gap of 5e-6: values within sqrt(5e-6) of the outputs, errors within twice that
+    assert (np.abs(error - expected) <= 5e-3 * held[2]).all()
     best = found[error.argmin(0), :, np.arange(targets)].T
     assert (np.abs(values - best).max(0) <= 5e-3 * np.abs(found).max((0, 1)) + 1e-9).all()
     assert (nonzeros[0] <= 1).all()
