@@ -36,10 +36,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt import _core
+from pydt.cores import threads
 from pydt.design import Design
 from pydt.errors import EstimateError
 from pydt.inputs import Array, Masks, Rows, Units, rank_within, read_masks
-from pydt.moments import threads
 
 FOLDS = 5
 _LEAST = 256

@@ -62,17 +62,19 @@ wrong on orthogonal masks); Welch's two variances (needs M'Y^2, differs by 1 %);
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pydt.accumulate import Accumulator
+from pydt.cores import share_out
 from pydt.design import Design, to_array
 from pydt.errors import EstimateError
 from pydt.fit import Fit
 from pydt.inputs import Array, read, read_masks
-from pydt.linear import Plan, difference, ols
+from pydt.linear import Found, Plan, difference, ols
 from pydt.moments import Arrays, Geometry, Statistics, Tile
 from pydt.penalised import lasso, ridge
 
@@ -191,6 +193,7 @@ def _collect(statistics: Statistics, method: str, plan: Plan, out: npt.NDArray[n
     """Run a method over all tiles; the results are the only arrays of (groups, targets)."""
     geometry, targets = statistics.geometry, statistics.targets
     results: dict[str, npt.NDArray[Any]] = {}
+    putting = threading.Lock()
     if out is not None:
         results["values"] = out[:, None] if statistics.flat else out
 
@@ -203,8 +206,12 @@ def _collect(statistics: Statistics, method: str, plan: Plan, out: npt.NDArray[n
         if tile.broken.any() and results[name].dtype.kind == "f":
             results[name][..., tile.part][..., tile.broken] = np.nan
 
-    for tile in statistics.tiles(*plan.folds):
-        found = plan.solve(tile)
+    def treat(tile: Tile) -> None:
+        found, (training, between) = plan.solve(tile), _split(geometry, tile)
+        with putting:
+            put_all(tile, found, training, between)
+
+    def put_all(tile: Tile, found: Found, training: Array | None, between: Array | None) -> None:
         for name in ("values", "unbiased", "stderr"):
             put(name, tile, getattr(found, name), np.float32)
         for name in ("df", "noise", "explained"):
@@ -215,9 +222,10 @@ def _collect(statistics: Statistics, method: str, plan: Plan, out: npt.NDArray[n
         put("converged", tile, found.converged, np.bool_)
         for name, one in zip(("placebo_values", "placebo_stderr"), found.placebos or (None, None), strict=True):
             put(name, tile, one, np.float32)
-        training, between = _split(geometry, tile)
         put("training_noise", tile, training)
         put("mask_noise", tile, between)
+
+    share_out(statistics.tiles(*plan.folds), treat)
     if statistics.flat:
         results = {name: array[0] if array.ndim == 1 else array[:, 0] for name, array in results.items()}
     if out is not None:

@@ -157,19 +157,20 @@ def difference(geometry: Geometry, exact: bool) -> Plan:
 
 def ols(geometry: Geometry) -> Plan:
     regression = geometry.regression
+    inverse = regression.inverse  # now, by all threads of BLAS
 
     def solve(tile: Tile) -> Found:
         cross, energy = geometry.used.centre(tile.units), geometry.used.energy(tile.units)
-        values = regression.inverse @ cross[: geometry.groups]
+        values = inverse @ cross[: geometry.groups]
         left = np.maximum(energy - np.einsum("kn,kn->n", values, cross[: geometry.groups]), 0)
         noise = regression.noise(left, tile.within)
         variance, df = ols_variance(geometry, tile, regression, values, noise)
-        placebos = placebos_of(geometry, regression.inverse, cross, values, noise)
+        placebos = placebos_of(geometry, inverse, cross, values, noise)
         explained = adjusted(geometry, noise, energy)
         return Found(values, np.sqrt(np.maximum(variance, 0)), df, noise, explained, placebos=placebos)
 
     parameters = regression.parameters * geometry.masks.models / geometry.units
-    return Plan(solve, lambda: regression.inverse, parameters=parameters)
+    return Plan(solve, lambda: inverse, parameters=parameters)
 
 
 def ols_variance(

@@ -18,7 +18,6 @@ memory is that of the result. Cost: one pass over the outputs however many folds
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -29,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt import _core
+from pydt.cores import threads
 from pydt.errors import EstimateError
 from pydt.inputs import Array, Inputs, Masks, Rows, name_groups
 
@@ -456,11 +456,6 @@ def _add(parts: list[Sums]) -> Sums:
         ):
             into += one
     return whole
-
-
-def threads() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Regression:

@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt import _core
+from pydt.cores import threads
 from pydt.errors import EstimateError
 from pydt.inputs import Array, Rows
 from pydt.linear import Found, Plan, linear, ols_variance, placebos_of, sandwich
-from pydt.moments import Columns, Counts, Geometry, Sums, Tile, threads
+from pydt.moments import Columns, Counts, Geometry, Sums, Tile
 
 _FOLDS = 5
 _STEP = 0.01 ** (1 / 99)  # from one penalty of the path to the next: 100 steps to 1/100 of the largest

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import oracle_estimate as oracle
 import pytest
+from threadpoolctl import threadpool_limits
 
-from pydt import Design, design, influences, moments
+from pydt import Design, cores, design, estimate, influences, moments
 from pydt.errors import EstimateError
 from pydt.estimate import METHODS
 from pydt.inputs import read_masks
@@ -339,3 +341,70 @@ def test_results_go_where_no_outputs_are() -> None:
     shared = outputs_of(MASKS["bernoulli"], 3).astype(np.float32)
     with pytest.raises(EstimateError, match="out: lies in the memory of the outputs"):
         influences(MASKS["bernoulli"], shared, out=shared[:12])
+
+
+def blas_threads() -> list[int]:
+    return [library["num_threads"] for library in cores._blas().info()]
+
+
+@pytest.fixture
+def four_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Four cores, tiles of 64 targets, BLAS on two threads."""
+    monkeypatch.setattr(cores, "available", lambda: 4)
+    monkeypatch.setattr(moments, "_TILE", 1)
+    with threadpool_limits(2, user_api="blas"):
+        yield
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_tiles_side_by_side(method: str, four_cores: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same bits from four threads as from one. BLAS has one thread meanwhile, and then its own again."""
+    masks, outputs = MASKS["bernoulli"], outputs_of(MASKS["bernoulli"], 700).astype(np.float32)
+    monkeypatch.setattr(cores, "available", lambda: 1)
+    alone = influences(masks, outputs, method)
+    monkeypatch.setattr(cores, "available", lambda: 4)
+    seen, split = [], estimate._split
+
+    def look(*given: Any) -> Any:
+        seen.append(({*blas_threads()}, cores.threads()))
+        return split(*given)
+
+    monkeypatch.setattr(estimate, "_split", look)
+    together = influences(masks, outputs, method)
+    for name in NAMES:
+        found, expected = getattr(together, name), getattr(alone, name)
+        assert (found is expected is None) or np.array_equal(found, expected, equal_nan=True), name
+    assert seen == [({1}, 4)] + 10 * [({1}, 1)]  # the first tile is alone
+    assert {*blas_threads()} == {2}
+
+
+def test_an_error_in_a_tile_ends_all_and_gives_blas_its_threads_back(
+    four_cores: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs = outputs_of(MASKS["bernoulli"], 6400).astype(np.float32)
+    seen = []
+
+    def fail(*given: Any) -> Any:
+        seen.append(given)
+        if len(seen) == 3:
+            raise OverflowError("third tile")
+        return None, None
+
+    monkeypatch.setattr(estimate, "_split", fail)
+    with pytest.raises(OverflowError, match="third tile"):
+        influences(MASKS["bernoulli"], outputs)
+    assert len(seen) < 20
+    assert {*blas_threads()} == {2}
+    outputs[5, 3000] = np.nan
+    with pytest.raises(EstimateError, match="target 3000"):  # from where tiles are made
+        influences(MASKS["bernoulli"], outputs)
+    assert {*blas_threads()} == {2}
+
+
+def test_blas_gets_its_threads_back_when_the_last_is_done(four_cores: None) -> None:
+    with cores.one_blas_thread():
+        first = cores.one_blas_thread()
+        first.__enter__()
+    assert {*blas_threads()} == {1}
+    first.__exit__(None, None, None)
+    assert {*blas_threads()} == {2}

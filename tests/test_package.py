@@ -38,6 +38,7 @@ ORDER = [
     "plan",
     "planfile",
     "inputs",
+    "cores",
     "moments",
     "blocks",
     "view",
