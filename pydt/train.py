@@ -102,6 +102,7 @@ class Trained:
         preprocess: how images of any data set are prepared for this network.
         recipe: the recipe that made it.
         metrics: of the source: "source_loss" and "source_accuracy" (fraction) over the last epoch; empty if untrained.
+            "micro_batches" where memory did not suffice for a whole batch.
         text_features: strings -> (n, dim), for methods that have a text tower; else None.
     """
 
@@ -125,6 +126,9 @@ class Trained:
 def train(source: Dataset, keep: Any, recipe: Recipe, seed: int) -> Trained:
     """Train one source model on the kept examples, with a head over the classes that are kept.
 
+    Where memory runs out, the training starts again with every batch in 2, 4, ... parts whose gradients are summed;
+    `metrics["micro_batches"]` then says how many. Only batch-norm sees a difference: a part has statistics of its own.
+
     Args:
         source: the source data set.
         keep: bool (examples,) or ids; see `Loader`.
@@ -135,13 +139,29 @@ def train(source: Dataset, keep: Any, recipe: Recipe, seed: int) -> Trained:
         DataError: nothing is kept, or an image cannot be read.
         TrainError: the loss became non-finite; such a row is stored as failed.
         ConfigError: the network cannot be built, or does not map images to (B, dim).
+        RuntimeError: PyTorch's, where memory does not even suffice for two examples at a time.
     """
     ids = kept_ids(source, keep)
     device = _device(recipe.device)
     devices = [device] if device.type == "cuda" else []
-    with threads(recipe), torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        return _train(source, ids, recipe, seed, device)
+    parts = 1
+    while True:
+        with threads(recipe), torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            try:
+                return _train(source, ids, recipe, seed, device, parts)
+            except RuntimeError as error:
+                # one example alone has no batch statistics
+                if not _out_of_memory(error) or 4 * parts > min(recipe.batch_size, len(ids)):
+                    raise
+        # The exception is gone, and with it what its frames held.
+        parts *= 2
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
 @contextlib.contextmanager
@@ -169,7 +189,7 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _train(source: Dataset, ids: np.ndarray, recipe: Recipe, seed: int, device: torch.device) -> Trained:
+def _train(source: Dataset, ids: np.ndarray, recipe: Recipe, seed: int, device: torch.device, parts: int) -> Trained:
     present = np.unique(source.labels[ids])
     new_label = torch.full((len(source.classes),), -1, dtype=torch.int64, device=device)
     new_label[torch.from_numpy(present).to(device)] = torch.arange(len(present), device=device)
@@ -190,25 +210,28 @@ def _train(source: Dataset, ids: np.ndarray, recipe: Recipe, seed: int, device: 
         correct = torch.zeros((), dtype=torch.int64, device=device)
         seen = 0
         for _, batch in zip(range(steps), loader, strict=False):
-            labels = new_label[batch.labels]
-            with torch.autocast(device.type, enabled=device.type == "cuda"):
-                logits = head(body(batch.images))
-                loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+            whole_labels = new_label[batch.labels]
             optimizer.zero_grad(set_to_none=True)
-            scaler.scale(loss).backward()
+            for images, labels in zip(batch.images.tensor_split(parts), whole_labels.tensor_split(parts), strict=True):
+                with torch.autocast(device.type, enabled=device.type == "cuda"):
+                    logits = head(body(images))
+                    loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+                scaler.scale(loss * (len(labels) / len(whole_labels))).backward()
+                loss_sum += loss.detach() * len(labels)
+                correct += (logits.detach().argmax(1) == labels).sum()
             scaler.step(optimizer)
             scaler.update()
             scheduler.step()
-            loss_sum += loss.detach() * len(labels)
-            correct += (logits.detach().argmax(1) == labels).sum()
-            seen += len(labels)
+            seen += len(whole_labels)
         # Looked at once an epoch: a look at every step would make a GPU wait for the CPU.
         mean_loss = float(loss_sum) / seen
         if not np.isfinite(mean_loss):
             raise TrainError(
                 f"the loss became {mean_loss}", f"epoch {epoch + 1} of {recipe.epochs}", "lower the learning rate"
             )
-    metrics = {"source_loss": mean_loss, "source_accuracy": float(correct) / seen}
+    metrics: dict[str, float] = {"source_loss": mean_loss, "source_accuracy": float(correct) / seen}
+    if parts > 1:
+        metrics["micro_batches"] = parts
     return Trained(body, dim, recipe.augment, recipe, metrics)
 
 

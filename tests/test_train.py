@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,6 +31,45 @@ def own_network() -> nn.Module:
 
 def no_features() -> nn.Module:
     return nn.Conv2d(1, 3, 1)
+
+
+class Scarce(nn.Module):
+    """Has memory for so many examples with gradients, as told in `most`."""
+
+    most = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(144, 7))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled() and len(images) > Scarce.most:
+            torch.empty(1 << 60)  # what the allocator of the CPU says
+        return self.layers(images)  # type: ignore[no-any-return]
+
+
+def test_out_of_memory_trains_the_same_batches_in_parts(source: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = replace(RECIPE, network=Scarce, lr=0.02)
+    found = {}
+    for most in (1000, 20, 4):
+        monkeypatch.setattr(Scarce, "most", most)
+        found[most] = train(source, None, recipe, 3)
+    assert "micro_batches" not in found[1000].metrics
+    assert [found[most].metrics["micro_batches"] for most in (20, 4)] == [2, 8]
+    for most in (20, 4):
+        difference = (weights(found[most].body) - weights(found[1000].body)).abs().max()
+        assert 0 < difference < 1e-5, "the same gradients but for rounding: this network has no batch statistics"
+        for name in ("source_loss", "source_accuracy"):
+            assert found[most].metrics[name] == pytest.approx(found[1000].metrics[name], abs=1e-5)
+    monkeypatch.setattr(Scarce, "most", 20)
+    again = train(source, None, recipe, 3)
+    assert torch.equal(weights(again.body), weights(found[20].body))
+
+
+def test_out_of_memory_for_two_examples_is_an_error(source: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Scarce, "most", 1)
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        train(source, None, replace(RECIPE, network=Scarce), 3)
 
 
 def test_it_learns_the_classes(source: Dataset) -> None:
