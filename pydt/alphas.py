@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from pydt.counterfactual import mean_output
 from pydt.errors import ConfigError, EstimateError, StoreError
 from pydt.estimate import Fit, influences
+from pydt.overall import mean_output
 from pydt.planning import row_seconds
 from pydt.store import Record, Store
 

@@ -29,26 +29,17 @@ import numpy as np
 
 from pydt.ensemble import run_rows
 from pydt.errors import ConfigError, StoreError
-from pydt.estimate import best_method, influences
 from pydt.files import canonical_json, write_atomic
+from pydt.overall import overall
 from pydt.plan import Plan
 from pydt.seeds import generator, seed31
 from pydt.store import Record, Row, Store
 
 if TYPE_CHECKING:
-    from pydt.fit import Fit
     from pydt.transfer import Task
 
 KINDS = ("full", "drop bottom", "drop random", "drop top")
 CONTROL = "drop random"
-UNITS: dict[str, tuple[str, float]] = {
-    "correct": ("points of accuracy", 100.0),
-    "probability": ("points of probability", 100.0),
-    "margin": ("margin units", 1.0),
-    "softmax margin": ("log-odds", 1.0),
-    "logit": ("logit units", 1.0),
-}
-"""In what influences on an output are given, and how many of these units the stored output's 1 is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,41 +114,6 @@ class Counterfactual:
                 return arm
         known = ", ".join(f"{arm.kind} {arm.dropped}" for arm in self.arms)
         raise ConfigError(f"no arm {kind!r} of {dropped}", "Counterfactual", f"there are: {known}")
-
-
-def overall(store: Store, plan: Plan | Record | str | None = None, task: Any = None, output: str = "correct") -> Fit:
-    """The influence of each group on the whole target: on the weighted mean of an output over the score half.
-
-    OLS where there are models enough (see `best_method`), else the LASSO, whose de-biased estimates hold for fewer
-    models than groups.
-
-    Returns:
-        a fit with `unbiased`, `stderr`, `q` of shape (groups,), in the unit that UNITS names.
-
-    Raises:
-        StoreError: fewer than ten rows are finished.
-        ConfigError: an output without a unit.
-    """
-    record = store.plan(plan)
-    design = store.design(record)
-    finished = store.finished(record)
-    if len(finished) < 10:
-        raise StoreError(
-            f"{len(finished)} finished rows",
-            str(store.folder),
-            "train at least 10 first, better 3 to 5 a group",
-        )
-    masks = design.take(finished)
-    return influences(masks, mean_output(store, record, task, output, "score"), best_method(masks))
-
-
-def mean_output(store: Store, record: Record, task: Any, output: str, half: str) -> np.ndarray:
-    """The weighted mean of an output over the examples of a half, per finished row: float64 (models,), in its unit."""
-    if output not in UNITS:
-        raise ConfigError(f"no influences on output {output!r}", "output", f"choose one of: {', '.join(UNITS)}")
-    task = record.tasks[0]["digest"] if task is None else task
-    weights = store.examples(task, half, record)["weights"] * UNITS[output][1]
-    return np.asarray(store.outputs(task, output, half, record), np.float64) @ weights
 
 
 def counterfactual(

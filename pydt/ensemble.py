@@ -7,10 +7,12 @@ run.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import pickle
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
@@ -21,7 +23,9 @@ from typing import TYPE_CHECKING, Any
 from pydt.cells import FACTS, Outcome, Row, checked
 from pydt.errors import ConfigError, PydtError, TrainError
 from pydt.live import View
+from pydt.overall import SoFar
 from pydt.plan import Context, Plan, check, make_record
+from pydt.stopping import StoppingRule
 from pydt.store import Record, Store
 from pydt.workers import Processes, WorkerDied, pack, places, versions, work
 
@@ -35,6 +39,7 @@ Runner = Callable[["Context", Row, tuple[Any, ...]], dict[str, Outcome]]
 _MOST_PICTURED = 2000  # units; beyond that, example images would weigh more than the rows
 _TRIES = 2  # an exception may be bad luck once
 _LIVES = 3  # a process may be killed by something else twice
+_GRACE = 10.0  # seconds for rows under way after SIGTERM; who sends it waits 10 (containers) to 30 (Slurm)
 
 
 def run_row(context: Context, row: Row, tasks: tuple[Any, ...]) -> dict[str, Outcome]:
@@ -68,7 +73,9 @@ def run(
     *,
     workers: int | None = None,
     runner: Runner = run_row,
-    progress: bool = True,
+    progress: bool | str = True,
+    stop: str | StoppingRule | None = None,
+    limit: float | None = None,
 ) -> Store:
     """Compute what a plan still lacks in a store, and return the store with this plan as its default.
 
@@ -79,14 +86,24 @@ def run(
         workers: processes; None: one for every `recipe.threads` cores, or with a recipe for "cuda" one for every GPU.
             With an executor: how many rows it runs at once.
         runner: called as `runner(context, row, tasks)` in a worker; must be importable there.
-        progress: show rows done, rate, time left, latest accuracy and failures on stderr.
+        progress: show rows done, rate, time left, workers, failures and the leading influences on stderr: True for a
+            live panel on a terminal and plain lines elsewhere, "json" for JSON lines.
+        stop: when to stop before the end of the plan, as `StoppingRule.parse` reads it. The rule looks at the plan's
+            first task, output "correct", score half, as the report does, and at the plan's first rows only, so the stop
+            is the same for any number of workers and after any kill. Rows that were under way are stored, but no longer
+            count (`Store.stopped`). Running the plan again with another rule judges anew from the first row; without a
+            rule all rows are trained, and count.
+        limit: seconds that a row may take; one that takes longer ends its worker and is tried again, twice.
 
     Raises:
+        ConfigError: an argument that makes no sense, or a rule that no such plan can satisfy.
         StoreError: the folder cannot be written, or a row gave other numbers than the ones stored.
         PydtError: a row raised twice, or killed its worker three times; all finished rows are stored.
         KeyboardInterrupt: Ctrl-C; all finished rows are stored, its text says how many and how to continue.
+        SystemExit: SIGTERM, unless the caller handles it; rows under way got ten seconds to finish.
     """
-    return _run(plan.context, plan.record(), dir, executor, workers, runner, progress)
+    rule = stop if isinstance(stop, StoppingRule) else StoppingRule.parse(stop)
+    return _run(plan.context, plan.record(), plan.design, dir, executor, workers, runner, progress, rule, limit)
 
 
 def run_rows(
@@ -100,7 +117,8 @@ def run_rows(
     *,
     workers: int | None = None,
     runner: Runner = run_row,
-    progress: bool = True,
+    progress: bool | str = True,
+    limit: float | None = None,
 ) -> Store:
     """`run` without a design: any list of rows, which the store remembers as a plan of its own, without a design.
 
@@ -109,7 +127,8 @@ def run_rows(
     """
     context = Context(source, by, recipe, tuple(tasks))
     check(context, rows)
-    return _run(context, make_record(context, rows), dir, executor, workers, runner, progress)
+    record, rule = make_record(context, rows), StoppingRule("none")
+    return _run(context, record, None, dir, executor, workers, runner, progress, rule, limit)
 
 
 # ---- the driver ----------------------------------------------------------------------------------------------------
@@ -122,54 +141,66 @@ class _Job:
     number: int
     row: Row
     tasks: tuple[int, ...]
-    keys: tuple[str, ...]
-    source_key: str
     errors: int = 0
     deaths: int = 0
+
+    def __str__(self) -> str:
+        return f"row {self.number} ({self.row})"
 
 
 def _run(
     context: Context,
     record: Record,
+    design: Any,
     dir: str | os.PathLike[str],
     executor: Executor | None,
     workers: int | None,
     runner: Runner,
-    progress: bool,
+    progress: bool | str,
+    rule: StoppingRule,
+    limit: float | None,
 ) -> Store:
     if workers is not None and workers < 1:
         raise ConfigError(f"must be at least 1, is {workers}", "workers", "leave it out to use every core")
-    store = Store.create(dir)
-    for task in context.tasks:
-        store.put_task(task.digest, task.target.described())
-    if len(record.names) <= _MOST_PICTURED:
-        store.put_thumbnails(record, context.source.thumbnails(context.by, 3))
-    store.put_plan(record)
-    store = Store(dir, record.digest)
-    jobs = _missing(store, record)
-    if not jobs:
+    if limit is not None and not 0 < limit < math.inf:
+        raise ConfigError(
+            f"no row can be done in {limit!r} seconds", "limit", "leave it out to let rows take their time"
+        )
+    view = View.of(progress)
+    if rule.kind != "none":
+        rule.look(design, [])  # refuses what no plan like this can satisfy, before anything is trained
+    with Store.create(dir).writing() as store:
+        for task in context.tasks:
+            store.put_task(task.digest, task.target.described())
+        if len(record.names) <= _MOST_PICTURED:
+            store.put_thumbnails(record, context.source.thumbnails(context.by, 3))
+        store.put_plan(record)
+        store = Store(dir, record.digest)
+        missing, stored = _missing(store, record)
+        run = _Driver(store, record, SoFar(store, record, design, stored), rule, missing, view, limit)
+        if run.settled():
+            return store
+        shared = runner, _spooled(context, store.folder / "data")
+        try:
+            parcel = pickle.dumps(shared) if executor is not None else pack(shared)
+        except PydtError:
+            raise
+        except Exception as error:
+            wrong = f"runner, source, recipe or task cannot be sent to a worker ({error})"
+            raise ConfigError(wrong, "run", "use functions and classes that a module defines at its top") from error
+        usual, gpus = places(context.recipe)
+        if executor is not None:
+            count = workers or getattr(executor, "_max_workers", None) or usual
+            run.drive(executor, parcel, int(count))
+            return store
+        count = min(workers or usual, len(missing))
+        pool = Processes(count, int(context.recipe.threads), parcel, gpus)
+        try:
+            run.drive(pool, None, count)
+            pool.shutdown()
+        finally:
+            pool.kill()
         return store
-    shared = runner, _spooled(context, store.folder / "data")
-    try:
-        parcel = pickle.dumps(shared) if executor is not None else pack(shared)
-    except PydtError:
-        raise
-    except Exception as error:
-        wrong = f"runner, source, recipe or task cannot be sent to a worker ({error})"
-        raise ConfigError(wrong, "run", "use functions and classes that a module defines at its top") from error
-    usual, gpus = places(context.recipe)
-    if executor is not None:
-        count = workers or getattr(executor, "_max_workers", None) or usual
-        _drive(store, record, jobs, executor, parcel, 2 * int(count), progress)
-        return store
-    count = min(workers or usual, len(jobs))
-    pool = Processes(count, int(context.recipe.threads), parcel, gpus)
-    try:
-        _drive(store, record, jobs, pool, None, 2 * count, progress)
-        pool.shutdown()
-    finally:
-        pool.kill()
-    return store
 
 
 def _spooled(context: Context, folder: Path) -> Context:
@@ -185,152 +216,247 @@ def _spooled(context: Context, folder: Path) -> Context:
     return Context(source, context.by, context.recipe, tuple(tasks))
 
 
-def _missing(store: Store, record: Record) -> deque[_Job]:
-    """The rows that lack a cell, each training once however often the plan names it."""
-    jobs: dict[str, _Job] = {}
-    for i, (row, source, keys) in enumerate(zip(record.rows, record.sources, record.keys, strict=True)):
-        lacks = tuple(position for position, key in enumerate(keys) if not store.done(key))
-        if lacks and source not in jobs:
-            jobs[source] = _Job(i, row, lacks, tuple(keys[position] for position in lacks), source)
-    return deque(jobs.values())
+def _missing(store: Store, record: Record) -> tuple[deque[tuple[int, tuple[int, ...]]], list[int]]:
+    """Rows that lack a cell, with the tasks they lack, and rows that lack none; each training once, in plan order."""
+    missing: deque[tuple[int, tuple[int, ...]]] = deque()
+    stored: list[int] = []
+    seen: set[str] = set()
+    for i, (source, keys) in enumerate(zip(record.sources, record.keys, strict=True)):
+        if source not in seen:
+            seen.add(source)
+            lacks = tuple(position for position, key in enumerate(keys) if not store.done(key))
+            if lacks:
+                missing.append((i, lacks))
+            else:
+                stored.append(i)
+    return missing, stored
 
 
-def _drive(
-    store: Store,
-    record: Record,
-    jobs: deque[_Job],
-    executor: Executor,
-    parcel: bytes | None,
-    limit: int,
-    progress: bool,
-) -> None:
-    total, before = len(set(record.sources)), len(set(record.sources)) - len(jobs)
-    now = versions()
-    others = {name: sorted(seen - {now.get(name)}) for name, seen in store.facts.items()}
-    others = {name: seen for name, seen in others.items() if seen}
-    if others:
-        store.log(event="code changed", stored=others, now={name: now.get(name) for name in others})
-    running: dict[Future[Any], _Job] = {}
-    stored = before
+class _Driver:
+    """Hands out the rows that are missing, stores what comes back, and knows when to end."""
 
-    def collect(future: Future[Any]) -> None:
-        nonlocal stored
-        job = running.pop(future)
-        result = _result(future, job, store)
-        if result is None:
-            jobs.appendleft(job)
-            return
-        outcomes = _checked(result["outcomes"], record, job)
-        for position, key in zip(job.tasks, job.keys, strict=True):
-            store.put(key, outcomes[position], _metadata(record, job, position, result["versions"]))
-        stored += 1
+    def __init__(
+        self,
+        store: Store,
+        record: Record,
+        sofar: SoFar,
+        rule: StoppingRule,
+        missing: deque[tuple[int, tuple[int, ...]]],
+        view: View,
+        limit: float | None,
+    ) -> None:
+        self.store, self.record, self.sofar, self.rule = store, record, sofar, rule
+        self.missing, self.view, self.limit = missing, view, limit
+        self.again: deque[_Job] = deque()  # rows to be tried once more
+        self.running: dict[Future[Any], _Job] = {}
+        self.total = len(set(record.sources))
+        self.stored = self.total - len(missing)
+        self.done = False  # the rule is satisfied
+
+    def settled(self) -> bool:
+        """Whether there is nothing to train: all rows are there, or those there are satisfy the rule."""
+        if self.rule.kind != "none":
+            while not self.sofar.look(self.rule).stopped and self.sofar.read():
+                pass
+            if self.sofar.look(self.rule).stopped:
+                self._note()
+                return True
+        self.store.note_stop(self.record, None)  # an earlier run may have stopped by another rule
+        return not self.missing
+
+    def drive(self, executor: Executor, parcel: bytes | None, workers: int) -> None:
+        """Train what is missing, until nothing is, or the rule is satisfied, or somebody wishes for an end."""
+        others = self._other_code()
+        alive = getattr(executor, "alive", None)
+        with _signals() as signals, self.view.shown(self.total, self.stored, self.sofar, self.rule, workers, alive):
+            if others:
+                self.view.say(f"some stored rows were computed by other code: {others}")
+            if self.rule.kind != "none" and self.sofar.last.next > len(self.record.rows):
+                self.view.say(f"the plan is too short for a look by {self.rule}: all of it is trained")
+            end = math.inf
+            try:
+                while self.missing or self.again or self.running:
+                    while (self.missing or self.again) and len(self.running) < 2 * workers and not signals:
+                        self._submit(executor, parcel)
+                    for future in wait(self.running, timeout=0.2, return_when=FIRST_COMPLETED).done:
+                        self._collect(future)
+                    if signals and signals[0] == signal.SIGINT:
+                        raise KeyboardInterrupt
+                    if signals and end == math.inf:  # what is under way may finish, if it is quick
+                        self._hand_out_no_more()
+                        end = time.monotonic() + _GRACE
+                    if time.monotonic() > end:
+                        raise SystemExit
+                    if not self.done and self.rule.kind != "none" and self.sofar.look(self.rule).stopped:
+                        self._stop()
+                    self.view.tick()
+                if end < math.inf:
+                    raise SystemExit
+            except BaseException as error:
+                self._rescue()
+                done = f"{self.stored} of {self.total} rows are stored in {self.store.folder}"
+                text = f"stopped: {done}; the same command continues"
+                if isinstance(error, KeyboardInterrupt):
+                    raise KeyboardInterrupt(text) from None
+                if isinstance(error, SystemExit):
+                    self.view.say(text)
+                    raise SystemExit(128 + signal.SIGTERM) from None
+                raise
+
+    def _other_code(self) -> str:
+        """By what other code stored rows were computed, logged and in words."""
+        now = versions()
+        others = {name: sorted(seen - {now.get(name)}) for name, seen in self.store.facts.items()}
+        others = {name: seen for name, seen in others.items() if seen}
+        if others:
+            self.store.log(event="code changed", stored=others, now={name: now.get(name) for name in others})
+        return "; ".join(f"{name} {', '.join(seen)} (now {now.get(name)})" for name, seen in others.items())
+
+    def _submit(self, executor: Executor, parcel: bytes | None) -> None:
+        if self.again:
+            job = self.again.popleft()
+        else:
+            number, lacks = self.missing.popleft()
+            job = _Job(number, self.record.rows[number], lacks)
+        try:
+            more = {} if self.limit is None else {"limit": self.limit}
+            future = executor.submit(work, parcel, job.row, job.tasks, **more)
+        except RuntimeError as error:  # broken, or shut down
+            wrong = f"the executor takes no more rows ({error})"
+            raise PydtError(wrong, "executor", "run again with a fresh one") from error
+        self.running[future] = job
+
+    def _collect(self, future: Future[Any]) -> None:
+        job = self.running.pop(future)
+        try:
+            result = self._result(future, job)
+            if result is not None:
+                self._put(job, result)
+            elif not self.done:
+                self.again.append(job)
+        except PydtError as error:
+            if not self.done:
+                raise
+            self.store.log(event="not used", row=job.number, reason=str(error))  # a row after the stop is nobody's loss
+
+    def _put(self, job: _Job, result: dict[str, Any]) -> None:
+        outcomes = self._checked(job, result["outcomes"])
+        keys = [self.record.keys[job.number][position] for position in job.tasks]
+        for (position, outcome), key in zip(outcomes.items(), keys, strict=True):
+            self.store.put(key, outcome, self._metadata(job, position, result["versions"]))
+        self.stored += 1
+        self.sofar.add(job.number, outcomes)
         bad = [outcome.reason for outcome in outcomes.values() if outcome.status != "ok"]
         details = {name: result[name] for name in ("seconds", "host", "pid", "versions", "warnings")}
-        store.log(event="row", row=job.number, source=job.source_key, keys=job.keys, failed=bad, **details)
-        view.row(outcomes.get(0), bool(bad))
+        source = self.record.sources[job.number]
+        self.store.log(event="row", row=job.number, source=source, keys=keys, failed=bad, **details)
+        self.view.row(job.number, outcomes.get(0), bad)
 
-    with _interrupts() as stop, View(total, before, store.folder, progress) as view:
-        if others:
-            changed = "; ".join(f"{name} {', '.join(seen)} (now {now.get(name)})" for name, seen in others.items())
-            view.say(f"some stored rows were computed by other code: {changed}")
+    def _result(self, future: Future[Any], job: _Job) -> dict[str, Any] | None:
+        """What a worker gave back; None if the row is to be tried again."""
+        kept = "all finished rows are stored"
         try:
-            while jobs or running:
-                while jobs and len(running) < limit and not stop:
-                    job = jobs.popleft()
-                    running[_submit(executor, parcel, job)] = job
-                for future in wait(running, timeout=0.2, return_when=FIRST_COMPLETED).done:
-                    collect(future)
-                if stop:
-                    raise KeyboardInterrupt
-                view.tick()
-        except BaseException as error:
-            for future in list(running):
-                if not future.cancel() and future.done():
-                    with contextlib.suppress(PydtError):  # the first error is the one to tell
-                        collect(future)
-            if isinstance(error, KeyboardInterrupt):
-                done = f"{stored} of {total} rows are stored in {store.folder}"
-                raise KeyboardInterrupt(f"stopped: {done}; the same command continues") from None
-            raise
-
-
-def _submit(executor: Executor, parcel: bytes | None, job: _Job) -> Future[Any]:
-    try:
-        return executor.submit(work, parcel, job.row, job.tasks)
-    except RuntimeError as error:  # broken, or shut down
-        raise PydtError(
-            f"the executor takes no more rows ({error})", "executor", "run again with a fresh one"
-        ) from error
-
-
-def _result(future: Future[Any], job: _Job, store: Store) -> dict[str, Any] | None:
-    """What a worker gave back; None if the row is to be tried again."""
-    where = f"row {job.number} ({job.row})"
-    kept = "all finished rows are stored"
-    try:
-        result: dict[str, Any] = future.result()
-    except WorkerDied as error:
-        job.deaths += 1
-        store.log(event="worker died", row=job.number, reason=str(error), deaths=job.deaths)
-        if job.deaths < _LIVES:
+            result: dict[str, Any] = future.result()
+        except WorkerDied as error:
+            job.deaths += 1
+            self.store.log(event="worker died", row=job.number, reason=str(error), deaths=job.deaths)
+            if job.deaths < _LIVES:
+                self.view.death(job.number, str(error))
+                return None
+            if str(error).startswith("ran longer"):
+                mend = f"allow more than limit={self.limit:g}, or find out on what it hangs; {kept}"
+                raise PydtError(f"{error}, {_LIVES} times", str(job), mend) from error
+            mend = f"give the workers more memory, or use fewer; {kept}"
+            raise PydtError(f"killed its worker {_LIVES} times ({error})", str(job), mend) from error
+        except (BrokenExecutor, CancelledError) as error:
+            wrong = f"the executor gave up ({type(error).__name__}: {error})"
+            raise PydtError(wrong, str(job), f"run again with a fresh executor; {kept}") from error
+        except Exception as error:
+            raise PydtError(f"the executor raised {type(error).__name__}: {error}", str(job), kept) from error
+        if "error" not in result:
+            return result
+        problem, text = result["error"], result["traceback"]
+        if isinstance(problem, PydtError):
+            # on purpose, so trying again would not help; it keeps its kind and its mend
+            where = str(job) if problem.where is None else f"{job}: {problem.where}"
+            raise type(problem)(problem.what, where, problem.mend)
+        job.errors += 1
+        self.store.log(event="error", row=job.number, tries=job.errors, traceback=text)
+        if job.errors < _TRIES:
             return None
-        mend = f"give the workers more memory, or use fewer; {kept}"
-        raise PydtError(f"killed its worker {_LIVES} times ({error})", where, mend) from error
-    except (BrokenExecutor, CancelledError) as error:
-        wrong = f"the executor gave up ({type(error).__name__}: {error})"
-        raise PydtError(wrong, where, f"run again with a fresh executor; {kept}") from error
-    except Exception as error:
-        raise PydtError(f"the executor raised {type(error).__name__}: {error}", where, kept) from error
-    if "error" not in result:
-        return result
-    problem, text = result["error"], result["traceback"]
-    if isinstance(problem, PydtError):
-        # on purpose, so trying again would not help; it keeps its kind and its mend
-        raise type(problem)(problem.what, where if problem.where is None else f"{where}: {problem.where}", problem.mend)
-    job.errors += 1
-    store.log(event="error", row=job.number, tries=job.errors, traceback=text)
-    if job.errors < _TRIES:
-        return None
-    raise PydtError(f"raised twice; {kept}. The second time:\n{text}", where)
+        raise PydtError(f"raised twice; {kept}. The second time:\n{text}", str(job))
 
+    def _checked(self, job: _Job, given: Any) -> dict[int, Outcome]:
+        """Outcomes by task position."""
+        given = given if isinstance(given, dict) else {}
+        tasks = {position: self.record.tasks[position] for position in job.tasks}
+        return {position: checked(given.get(task["digest"]), task, str(job)) for position, task in tasks.items()}
 
-def _checked(given: Any, record: Record, job: _Job) -> dict[int, Outcome]:
-    """Outcomes by task position."""
-    where, given = f"row {job.number} ({job.row})", given if isinstance(given, dict) else {}
-    tasks = {position: record.tasks[position] for position in job.tasks}
-    return {position: checked(given.get(task["digest"]), task, where) for position, task in tasks.items()}
+    def _metadata(self, job: _Job, position: int, facts: dict[str, str]) -> dict[str, Any]:
+        record = self.record
+        return {
+            "source": record.source,
+            "units": record.units,
+            "keep": job.row.keep.hex(),
+            "groups": job.row.groups,
+            "seed": job.row.seed,
+            "recipe": record.recipe,
+            "task": record.tasks[position]["digest"],
+            "training": record.sources[job.number],
+            **{name: facts[name] for name in FACTS if name in facts},
+        }
 
+    def _stop(self) -> None:
+        """The rule is satisfied: rows under way are stored, but not used."""
+        self.done = True
+        self._note()
+        self._hand_out_no_more()
+        self.view.say(f"stopped by {self.rule}: {self.sofar.last.reason}")
 
-def _metadata(record: Record, job: _Job, position: int, facts: dict[str, str]) -> dict[str, Any]:
-    return {
-        "source": record.source,
-        "units": record.units,
-        "keep": job.row.keep.hex(),
-        "groups": job.row.groups,
-        "seed": job.row.seed,
-        "recipe": record.recipe,
-        "task": record.tasks[position]["digest"],
-        "training": job.source_key,
-        **{name: facts[name] for name in FACTS if name in facts},
-    }
+    def _note(self) -> None:
+        look, names = self.sofar.last, self.record.names
+        note: dict[str, Any] = {"rule": str(self.rule), "rows": look.rows, "looks": look.looks, "reason": look.reason}
+        if self.rule.kind == "sign":
+            note["decided"] = [[names[i], sign] for i, sign in zip(look.decided, look.signs, strict=True)]
+        self.store.note_stop(self.record, note)
+
+    def _hand_out_no_more(self) -> None:
+        self.missing.clear()
+        self.again.clear()
+        for future in list(self.running):
+            if future.cancel():
+                del self.running[future]
+
+    def _rescue(self) -> None:
+        """Store what has come back, before the end."""
+        self._hand_out_no_more()
+        for future in list(self.running):
+            if future.done():
+                with contextlib.suppress(PydtError):  # the first error is the one to tell
+                    self._collect(future)
 
 
 @contextlib.contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """A list that the first Ctrl-C fills; a second one raises at once. Only the main thread can listen."""
-    stop: list[int] = []
-    previous = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or previous in (signal.SIG_IGN, None):
-        yield stop
-        return
+def _signals() -> Iterator[list[int]]:
+    """A list that the first Ctrl-C or SIGTERM fills; a second one raises at once. Only the main thread can listen."""
+    seen: list[int] = []
 
     def handle(number: int, frame: object) -> None:
-        if stop:
-            raise KeyboardInterrupt
-        stop.append(number)
+        if seen:
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit
+        seen.append(number)
 
-    signal.signal(signal.SIGINT, handle)
+    ours: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        ours = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        if ours[signal.SIGINT] in (signal.SIG_IGN, None):
+            del ours[signal.SIGINT]
+        if ours[signal.SIGTERM] != signal.SIG_DFL:
+            del ours[signal.SIGTERM]  # somebody else has plans for it
+    for number in ours:
+        signal.signal(number, handle)
     try:
-        yield stop
+        yield seen
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, previous in ours.items():
+            signal.signal(number, previous)

@@ -24,10 +24,10 @@ import numpy as np
 
 from pydt import _core
 from pydt.cells import suggest
-from pydt.counterfactual import UNITS, mean_output, overall
 from pydt.design import Design, find_repeats
 from pydt.errors import ConfigError, DesignError, EstimateError
 from pydt.estimate import Fit, influences
+from pydt.overall import UNITS, mean_output, overall
 from pydt.store import Record, Store
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"

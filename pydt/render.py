@@ -44,6 +44,7 @@ from pydt.words import (
     proven,
     sentences,
     significant,
+    stopped,
     tied,
 )
 
@@ -345,12 +346,14 @@ def _question(results: Mapping) -> dict[str, Any]:
         ("Transfer", "", transfer),
     ]
     planned = asked.get("planned_models")
-    interim = planned is not None and results["models"] + (results.get("failed") or 0) < planned
+    counting = planned if results.get("stop") is None else results["stop"]["rows"]
+    interim = planned is not None and results["models"] + (results.get("failed") or 0) < counting
     return {
         "source": legible(asked["source"]),
         "target": legible(asked["target"]),
         "facts": [f for f in facts if f[1] or f[2]],
         "interim": f"Interim: {results['models']:,} of {planned:,} planned models have finished." if interim else "",
+        "stopped": tied(stopped(results)),
     }
 
 

@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from pydt import __version__, _core
-from pydt.counterfactual import UNITS, Counterfactual, mean_output, overall, stored
+from pydt.counterfactual import Counterfactual, stored
 from pydt.design import Design
 from pydt.errors import EstimateError, StoreError
 from pydt.estimate import influences
 from pydt.files import write_atomic
+from pydt.overall import UNITS, mean_output, overall
 from pydt.plan import Plan
 from pydt.planning import models_for_effect
 from pydt.render import render, write_csv
@@ -130,6 +131,7 @@ def results(
             "models": len(finished),
             "failed": failed,
             "failure_p": failure_p if failed else None,
+            "stop": _stop(store, record),
             "seconds": seconds,
             "output": "accuracy" if output == "correct" else output,
             "unit": unit,
@@ -173,6 +175,16 @@ def results(
             "versions": _versions(),
         }
     )
+
+
+def _stop(store: Store, record: Record) -> dict[str, Any] | None:
+    """When and why the plan stopped before its end."""
+    note = store.stopped(record)
+    if note is None:
+        return None
+    decided = [{"name": name, "sign": sign} for name, sign in note.get("decided", [])]
+    found = {name: note[name] for name in ("rule", "rows", "looks", "reason")}
+    return {**found, "planned": len(record.rows), "decided": decided}
 
 
 def _notes(store: Store, record: Record, judgement: Counterfactual | None, models: int, effect: float) -> list[str]:

@@ -198,6 +198,30 @@ def proven(results: Mapping) -> bool:
     )
 
 
+def stopped(results: Mapping) -> str:
+    """When and why a plan stopped before its end, and what that does to the numbers; empty if it did not."""
+    stop = results.get("stop")
+    if not stop:
+        return ""
+    looks = f"its {stop['looks']:,}{_ordinal(stop['looks'])} look" if stop["looks"] > 1 else "its first look"
+    text = (
+        f"Stopped when sure: {stop['rows']:,} of {count(stop['planned'], 'planned row')} are used, because the rule "
+        f"\u201c{stop['rule']}\u201d was satisfied at {looks} ({str(stop['reason']).strip().rstrip('.')})."
+    )
+    decided = stop.get("decided") or []
+    for sign, what in ((1, "Up"), (-1, "Down")):
+        if names := [one["name"] for one in decided if one["sign"] == sign]:
+            text += f" {what}: {_listed(names, 12)}."
+    fixed = "q and p on this page are computed as if the number of models had been fixed in advance"
+    if decided:
+        return f"{text} These signs allow for all looks; {fixed}."
+    return f"{text} Such a stop leaves the estimates unbiased and nearly all of the intervals' coverage; {fixed}."
+
+
+def _ordinal(n: int) -> str:
+    return "th" if n % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
+
+
 def sentences(results: Mapping) -> list[str]:
     """The answer in exactly three plain sentences, with its uncertainty.
 

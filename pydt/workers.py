@@ -1,7 +1,7 @@
 """Worker processes on this machine: they start fast, keep nothing to themselves and never outlive their driver.
 
 They are plain Python processes that do not import the caller's script again (so a script needs no
-`if __name__ == "__main__"`), ignore Ctrl-C, and end when the driver ends, even by kill -9.
+`if __name__ == "__main__"`), ignore Ctrl-C and SIGTERM, and end when the driver ends, even by kill -9.
 """
 
 from __future__ import annotations
@@ -257,6 +257,11 @@ class Processes(Executor):
             for server in self._servers:
                 server.join()
 
+    def alive(self) -> int:
+        """How many workers there are at this moment."""
+        with self._lock:
+            return sum(process.poll() is None for process in self._workers.values())
+
     def kill(self) -> None:
         """End all workers now; their rows are lost, the files of the store are not: no worker ever writes one."""
         with self._lock:
@@ -266,9 +271,10 @@ class Processes(Executor):
         self.shutdown()
 
     def _serve(self, slot: int) -> None:
-        # Ctrl-C on a terminal reaches the whole process group. A signal blocked here stays blocked in the children,
-        # from their first instruction on. The thread lives as long as its worker: its end would kill it (PDEATHSIG).
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        # Ctrl-C on a terminal reaches the whole process group, SIGTERM often all of a job: the driver decides. A signal
+        # blocked here stays blocked in the children, from their first instruction on. The thread lives as long as its
+        # worker: its end would kill it (PDEATHSIG).
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         connection = self._start(slot)
         while (item := self._jobs.get()) is not None:
             future, call = item
@@ -331,6 +337,7 @@ def _worker() -> None:
     number, driver = int(sys.argv[2]), int(sys.argv[3])
     sys.argv[1:] = []
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     claim()
     _watch(driver, number)
     connection = Connection(number)

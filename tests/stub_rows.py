@@ -1,7 +1,7 @@
 """Rows that cost 50 ms of sleep and a little numpy: what the store and the ensemble are tested with.
 
-Workers import this module by name. `python -c "import stub_rows; stub_rows.main()" FOLDER ROWS WORKERS SECONDS` is a
-driver that tests can kill.
+Workers import this module by name. `python -c "import stub_rows; stub_rows.main()" FOLDER ROWS WORKERS SECONDS RULE` is
+a driver that tests can kill.
 """
 
 from __future__ import annotations
@@ -11,19 +11,23 @@ import signal
 import sys
 import time
 import warnings
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pydt import design
 from pydt.cells import Outcome, Row
 from pydt.ensemble import run
 from pydt.errors import DataError, TrainError
 from pydt.files import digest
 from pydt.plan import Context, Plan
+from pydt.store import Store
 
 GROUPS, EXAMPLES, DRAWS, CLASSES = 6, 40, 3, 4
+WEIGHTS = np.full(EXAMPLES, 2 / EXAMPLES)
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class StubTarget:
 
     def described(self) -> dict[str, np.ndarray]:
         ids = np.arange(EXAMPLES)
-        return {"half": (ids % 2).astype(np.uint8), "labels": ids % CLASSES, "ids": ids + 100}
+        return {"half": (ids % 2).astype(np.uint8), "labels": ids % CLASSES, "ids": ids + 100, "weights": WEIGHTS}
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class StubRecipe:
     what: str = "sleep"
     seconds: float = 0.0
     folder: str = ""
+    late: int = 0
     threads: int = 1
     device: str = "cpu"
 
@@ -166,6 +171,66 @@ def plan(rows: int, **recipe: Any) -> Plan:
     )
 
 
+def effect_row(context: Context, row: Row, tasks: tuple[StubTask, ...]) -> dict[str, Outcome]:
+    """A runner whose rows tell something: group 1 makes examples right more often, group 4 less often.
+
+    Rows whose seed is a multiple of 17 fail; those from seed `recipe.late` + 1 on raise.
+    """
+    recipe = context.recipe
+    time.sleep(recipe.seconds)
+    if recipe.folder:
+        with open(Path(recipe.folder) / "calls", "a") as file:
+            file.write(f"{row.seed}\n")
+    if row.seed > recipe.late > 0:
+        raise KeyError("too late")
+    if row.seed % 17 == 0:
+        return {task.digest: Outcome(status="failed", reason="bad luck") for task in tasks}
+    chance = 0.5 + 0.1 * float(row.mask[1]) - 0.1 * float(row.mask[4])
+    found = {}
+    for task in tasks:
+        random = np.random.default_rng([row.seed, *task.name.encode()])
+        labels = task.target.described()["labels"]
+        right = random.random((DRAWS, EXAMPLES)) < chance
+        margin = np.where(right, 1.0, -1.0)
+        primitives = np.stack([margin, 0 * margin, 0 * margin, np.where(right, labels, (labels + 1) % CLASSES)])
+        share = float(right[:, 1::2].mean())
+        found[task.digest] = Outcome({"primitives": primitives.astype(np.float32)}, {"report_accuracy": share})
+    return found
+
+
+def studied(folder: str = "", seconds: float = 0.0, late: int = 0) -> Plan:
+    """200 rows for `effect_row`, of a design that a stopping rule can judge."""
+    made = design.bernoulli(GROUPS, 200, seed=1)
+    recipe = StubRecipe(folder=folder, seconds=seconds, late=late)
+    return Plan(StubSource(), design=made, recipe=recipe, tasks=[StubTask()], seeds=range(1, 201))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a store that must be the same after equal runs."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "log.jsonl"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def go(job: Plan, folder: Path, executor: Executor | None = None, **more: Any) -> Store:
+    """Run without a progress display; in a thread unless told otherwise, which is the quickest."""
+    if executor is None and "workers" not in more:
+        with ThreadPoolExecutor(1) as executor:
+            return run(job, folder, executor, runner=stub_row, progress=False, **more)
+    return run(job, folder, executor, runner=stub_row, progress=False, **more)
+
+
+MARKER = "PYDT_TEST_MARKER"
+
+
+def environment(marker: str = "") -> dict[str, str]:
+    """For a process that can import this module, and can be found again by its marker."""
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parent), MARKER: marker}
+
+
 def main() -> None:
-    folder, rows, workers, seconds = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
-    run(plan(rows, seconds=seconds), folder, workers=workers, runner=stub_row, progress=False)
+    folder, rows, workers, seconds, rule = Path(sys.argv[1]), *map(float, sys.argv[2:5]), sys.argv[5]
+    if rule:
+        job, runner = studied(seconds=seconds), effect_row
+    else:
+        job, runner = plan(int(rows), seconds=seconds), stub_row
+    run(job, folder, workers=int(workers), runner=runner, progress=False, stop=rule or None)

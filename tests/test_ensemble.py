@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import multiprocessing
 import os
-import random
-import signal
 import subprocess
 import sys
-import time
-import uuid
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import stub_rows
-from stub_rows import GROUPS, StubRecipe, StubSource, StubTask, plan, stub_row
+from stub_rows import GROUPS, StubRecipe, StubSource, StubTask, contents, environment, go, plan, stub_row
 
 import pydt.design
 import pydt.workers
@@ -37,12 +30,6 @@ from pydt.target import Target
 from pydt.workers import Processes, pack, places
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a store that must be the same after equal runs."""
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "log.jsonl"]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
-
-
 def calls(folder: Path) -> Counter[str]:
     """How often each row was asked for which tasks: "seed task,task"."""
     return Counter(line.rsplit(" ", 1)[0] for line in (folder / "calls").read_text().splitlines())
@@ -50,14 +37,6 @@ def calls(folder: Path) -> Counter[str]:
 
 def log(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-
-
-def go(plan: Plan, folder: Path, executor: Executor | None = None, **more: Any) -> Store:
-    """Run without a progress display; in a thread unless told otherwise, which is the quickest."""
-    if executor is None and "workers" not in more:
-        with ThreadPoolExecutor(1) as executor:
-            return run(plan, folder, executor, runner=stub_row, progress=False, **more)
-    return run(plan, folder, executor, runner=stub_row, progress=False, **more)
 
 
 # ---- the same store, whoever computes it
@@ -75,8 +54,8 @@ def test_same_bytes_with_any_number_of_workers_and_any_executor(tmp_path: Path) 
         go(job, tmp_path / "processes", processes)
     for name in ("two", "threads", "processes"):
         assert contents(tmp_path / name) == expected
-    environment = {line.split()[-1] for line in (tmp_path / "calls").read_text().splitlines()[:60]}
-    assert environment == {"1"}
+    threads = {line.split()[-1] for line in (tmp_path / "calls").read_text().splitlines()[:60]}
+    assert threads == {"1"}
 
 
 def test_store_holds_what_the_runner_gave_in_plan_order(tmp_path: Path) -> None:
@@ -330,55 +309,6 @@ def test_code_version_covers_what_decides_the_numbers(tmp_path: Path, monkeypatc
     assert not decisive & {"report", "cli", "figures", "words", "store"}
 
 
-class Screen(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_progress_is_live_on_a_terminal_plain_elsewhere_and_silent_on_request(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    go(plan(4), tmp_path / "silent")
-    out = capsys.readouterr()
-    assert out.out == out.err == ""
-
-    with ThreadPoolExecutor(1) as threads:
-        run(plan(11, what="fail"), tmp_path / "plain", threads, runner=stub_row)
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 2  # the rows are quicker than the next line is due
-    assert lines[0].startswith("11 rows")
-    assert lines[1].startswith("11/11 rows")
-    assert "1 failed" in lines[1]
-
-    monkeypatch.setattr("pydt.live.View.every", 0.0)
-    with ThreadPoolExecutor(1) as threads:
-        run(plan(13), tmp_path / "plain", threads, runner=stub_row)
-    text = capsys.readouterr().err
-    assert "13 rows, 11 are stored already" in text
-    assert "a minute" in text
-    assert "latest accuracy" in text
-
-    screen = Screen()
-    monkeypatch.setattr(sys, "stderr", screen)
-    with ThreadPoolExecutor(1) as threads:
-        run(plan(15), tmp_path / "plain", threads, runner=stub_row)
-    assert "15/15 rows" in screen.getvalue()
-
-
-def test_latest_accuracy_is_of_the_report_half_of_the_first_task(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    job = replace(plan(1), tasks=(StubTask("letters"), StubTask()))
-    with ThreadPoolExecutor(1) as threads:
-        store = run(job, tmp_path, threads, runner=stub_row)
-    share = store.scalars("letters")[0]["report_accuracy"]
-    assert f"latest accuracy {100 * share:.1f} %" in capsys.readouterr().err
-    store.path(store.plan().keys[0][1]).unlink()  # the other task says nothing about the first
-    with ThreadPoolExecutor(1) as threads:
-        run(job, tmp_path, threads, runner=stub_row)
-    assert "latest accuracy" not in capsys.readouterr().err
-
-
 def test_interrupt_carries_its_message(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt) as caught:
         go(plan(12, what="stop"), tmp_path)
@@ -428,116 +358,6 @@ def test_few_rows_are_in_flight(tmp_path: Path) -> None:
     with Counting(2) as threads:
         go(plan(40, seconds=0.002), tmp_path, threads)
     assert 2 <= threads.most <= 4
-
-
-# ---- kills
-
-
-MARKER = "PYDT_TEST_MARKER"
-
-
-def environment(marker: str = "") -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).parent), MARKER: marker}
-
-
-def start(folder: Path, rows: int, marker: str, seconds: float = 0.05, **more: Any) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", "import stub_rows; stub_rows.main()", str(folder), str(rows), "2", str(seconds)]
-    return subprocess.Popen(command, env=environment(marker), start_new_session=True, **more)
-
-
-def alive(marker: str) -> list[int]:
-    """Processes that carry a marker in their environment and are not zombies."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if entry.name.isdigit() and f"{MARKER}={marker}".encode() in (entry / "environ").read_bytes():
-                found.append(int(entry.name))
-    return found
-
-
-def wait_for(condition: Any, seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.005)
-    return bool(condition())
-
-
-@pytest.fixture
-def marker() -> Iterator[str]:
-    name = uuid.uuid4().hex
-    yield name
-    for pid in alive(name):
-        os.kill(pid, signal.SIGKILL)
-
-
-linux = pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
-
-
-@linux
-def test_fifty_kills_then_the_same_command_gives_the_same_store(tmp_path: Path, marker: str) -> None:
-    rows, dice = 400, random.Random(0)
-    go(plan(rows), tmp_path / "whole")
-    folder, grown = tmp_path / "killed", set()
-
-    def stored() -> int:
-        return len(list(folder.glob("rows/*/*.safetensors")))
-
-    for kill in range(50):
-        before, driver = stored(), start(folder, rows, marker)
-        if kill % 2:  # at any moment, the start-up included
-            time.sleep(dice.random() * 0.8)
-        else:  # in the middle of the work, however slow the machine
-            wait_for(lambda before=before, driver=driver: stored() > before or driver.poll() is not None, 10)
-            time.sleep(dice.random() * 0.25)
-        if kill % 3 == 0:
-            for worker in [pid for pid in alive(marker) if pid != driver.pid][:1]:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(worker, signal.SIGKILL)
-            time.sleep(dice.random() * 0.1)
-        with contextlib.suppress(ProcessLookupError):
-            (os.killpg if kill % 5 == 0 else os.kill)(driver.pid, signal.SIGKILL)
-        driver.wait()
-        assert wait_for(lambda: not alive(marker), 2.0), f"left after kill {kill}: {alive(marker)}"
-        grown.add(stored())
-    assert len(grown) > 10
-    go(plan(rows), folder)
-    assert contents(folder) == contents(tmp_path / "whole")
-
-
-@linux
-def test_workers_in_the_middle_of_a_long_row_die_with_their_driver(tmp_path: Path, marker: str) -> None:
-    driver = start(tmp_path, 4, marker, seconds=300)
-    assert wait_for(lambda: len(alive(marker)) == 3, 30)
-    time.sleep(1.0)
-    os.kill(driver.pid, signal.SIGKILL)
-    driver.wait()
-    assert wait_for(lambda: not alive(marker), 2.0)
-
-
-@linux
-@pytest.mark.parametrize("times", [1, 2])
-def test_ctrl_c_stops_says_so_and_the_same_command_continues(times: int, tmp_path: Path, marker: str) -> None:
-    driver = start(tmp_path, 60, marker, stderr=subprocess.PIPE)
-    assert wait_for(lambda: len(list(tmp_path.glob("rows/*/*.safetensors"))) > 3, 30)
-    for _ in range(times):
-        os.killpg(driver.pid, signal.SIGINT)  # as a terminal does: to the driver and to its workers
-    text = driver.communicate(timeout=30)[1].decode()
-    assert driver.returncode == -signal.SIGINT  # what a shell shows as 130
-    assert wait_for(lambda: not alive(marker), 2.0)
-    stored = len(list(tmp_path.glob("rows/*/*.safetensors")))
-    assert f"stopped: {stored} of 60 rows are stored in {tmp_path}; the same command continues" in text
-    assert text.count("Traceback") == 1  # the driver's own
-    assert 3 < stored < 60
-    assert len(go(plan(60), tmp_path).masks()) == 60
-
-
-def test_two_drivers_on_one_folder_do_no_harm(tmp_path: Path) -> None:
-    go(plan(40), tmp_path / "whole")
-    drivers = [start(tmp_path / "both", 40, "", seconds=0.01) for _ in range(2)]
-    assert [driver.wait(60) for driver in drivers] == [0, 0]
-    assert contents(tmp_path / "both") == contents(tmp_path / "whole")
 
 
 # ---- real rows

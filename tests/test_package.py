@@ -50,6 +50,7 @@ ORDER = [
     "verdict",
     "stopping",
     "score",
+    "overall",
     "workers",
     "live",
     "ensemble",

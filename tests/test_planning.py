@@ -17,11 +17,11 @@ from test_report import GROUPS, Stub
 
 from pydt import Design, Store, compare_alphas, design, influences, models_for_stderr, plan_models
 from pydt.alphas import _compare, pilot_of, r2_interval
-from pydt.counterfactual import mean_output, overall
 from pydt.data import Dataset
 from pydt.ensemble import run
 from pydt.errors import ConfigError, EstimateError, StoreError
 from pydt.estimate import best_method
+from pydt.overall import mean_output, overall
 from pydt.plan import Plan
 from pydt.planning import ModelPlan, Wish, _Law, _power, plan_fit
 from pydt.target import Target

@@ -12,11 +12,11 @@ import pytest
 
 from pydt import design
 from pydt.cells import Outcome, Row
-from pydt.counterfactual import UNITS, mean_output, overall
 from pydt.data import Dataset
 from pydt.ensemble import run
 from pydt.errors import ConfigError, StoreError
 from pydt.estimate import influences
+from pydt.overall import UNITS, mean_output, overall
 from pydt.plan import Context, Plan
 from pydt.render import sentences
 from pydt.report import report, results
@@ -24,6 +24,7 @@ from pydt.store import Store
 from pydt.target import Target
 from pydt.train import Recipe
 from pydt.transfer import Task
+from pydt.words import stopped
 
 GROUPS = 8
 
@@ -53,14 +54,21 @@ class Stub:
 
 
 def study(
-    folder: Path, source: Dataset, target: Target, base: float = 0.6, effect: float = 0.15, fail: int = 0, seed: int = 0
+    folder: Path,
+    source: Dataset,
+    target: Target,
+    base: float = 0.6,
+    effect: float = 0.15,
+    fail: int = 0,
+    seed: int = 0,
+    stop: str | None = None,
 ) -> Store:
     """A store of 60 rows, of which the first `fail` failed."""
     masks = design.bernoulli(GROUPS, 60, seed=seed)
     plan = Plan(source, design=masks, recipe=Recipe(), tasks=(Task(target, draws=4),), seed=seed)
     failing = frozenset(row.seed for row in plan.rows()[:fail])
     with ThreadPoolExecutor(1) as executor:
-        return run(plan, folder, executor, runner=Stub(base, effect, seed, failing), progress=False)
+        return run(plan, folder, executor, runner=Stub(base, effect, seed, failing), progress=False, stop=stop)
 
 
 def test_what_is_planted_is_found(tmp_path: Path, source: Dataset, target: Target) -> None:
@@ -137,6 +145,33 @@ def test_a_half_finished_plan_is_reported_as_such(tmp_path: Path, source: Datase
         store.path(key[0]).unlink()
     with pytest.raises(StoreError, match="2 finished rows"):
         results(Store(tmp_path))
+
+
+def test_a_plan_that_stopped_says_when_and_why_and_uses_nothing_later(
+    tmp_path: Path, source: Dataset, target: Target
+) -> None:
+    store = study(tmp_path / "store", source, target, effect=0.3, stop="sign 2")
+    found = report(store, tmp_path / "out")
+    stop = found["stop"]
+    assert 29 <= stop["rows"] < stop["planned"] == 60
+    assert found["models"] == stop["rows"] == len(found["rows"]["accuracy"])
+    assert {(one["name"], one["sign"]) for one in stop["decided"]} == {("c2", 1), ("c5", -1)}
+    text = stopped(found)
+    assert text.startswith(f"Stopped when sure: {stop['rows']} of 60 planned rows are used, because the rule")
+    assert "Up: \u201cc2\u201d. Down: \u201cc5\u201d." in text
+    page = (tmp_path / "out" / "report.html").read_text().replace("\u00a0", " ")
+    assert f"Stopped when sure: {stop['rows']} of 60 planned rows" in page
+    assert "Interim" not in page
+
+    easy = study(tmp_path / "store", source, target, effect=0.3, stop="stderr < 20")
+    text = stopped(results(easy))
+    assert "was satisfied at its 5th look" in text
+    assert "leaves the estimates unbiased" in text
+
+    everything = results(study(tmp_path / "store", source, target, effect=0.3))
+    assert everything["stop"] is None
+    assert stopped(everything) == ""
+    assert everything["models"] == 60
 
 
 def test_models_that_learnt_nothing_and_too_few_models_are_noted(

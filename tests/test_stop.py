@@ -1,0 +1,231 @@
+"""Runs that stop when sure: the same stop whoever trains the rows, in whatever order, however often it was killed."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from stub_rows import GROUPS, StubRecipe, StubSource, StubTask, contents, effect_row, studied
+
+from pydt import StoppingRule, design
+from pydt.cells import Outcome, Row
+from pydt.ensemble import run
+from pydt.errors import ConfigError, PydtError
+from pydt.overall import mean_output
+from pydt.plan import Plan
+from pydt.stopping import Look
+from pydt.store import Store
+
+RULE = "sign 2"
+
+
+class Shuffled(Executor):
+    """Runs submitted rows one by one in random order: many are under way whenever one is done."""
+
+    _max_workers = 6
+
+    def __init__(self, seed: int) -> None:
+        self.dice, self.jobs, self.open = random.Random(seed), [], True
+        self.changed = threading.Condition()
+        self.thread = threading.Thread(target=self.serve)
+        self.thread.start()
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        with self.changed:
+            self.jobs.append((future, function, arguments, named))
+            self.changed.notify()
+        return future
+
+    def serve(self) -> None:
+        while True:
+            with self.changed:
+                self.changed.wait_for(lambda: self.jobs or not self.open)
+                if not self.jobs:
+                    return
+                future, function, arguments, named = self.jobs.pop(self.dice.randrange(len(self.jobs)))
+            if future.set_running_or_notify_cancel():
+                future.set_result(function(*arguments, **named))
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        with self.changed:
+            self.open = False
+            self.changed.notify()
+        self.thread.join()
+
+
+def stopping(job: Plan, folder: Path, rule: str | None = RULE, **more: Any) -> Store:
+    return run(job, folder, runner=effect_row, progress=False, stop=rule, **more)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """All rows of the plan."""
+    with ThreadPoolExecutor(1) as threads:
+        return stopping(studied(), tmp_path_factory.mktemp("whole"), None, executor=threads)
+
+
+def expected(whole: Store, rule: str = RULE) -> Look:
+    """What the rule says of the rows in plan order."""
+    numbers = np.full(len(studied().design), np.nan)
+    numbers[whole.finished()] = mean_output(whole, whole.plan(), None, "correct", "score")
+    return StoppingRule.parse(rule).look(studied().design, numbers)
+
+
+def notes(folder: Path) -> dict[str, bytes]:
+    return contents(folder / "stops")
+
+
+def test_same_stop_in_any_order_and_for_any_number_of_workers(tmp_path: Path, whole: Store) -> None:
+    look, job = expected(whole), studied()
+    assert look.stopped
+    assert 30 < look.rows < 100
+    stores = {"one": stopping(job, tmp_path / "one", workers=1), "two": stopping(job, tmp_path / "two", workers=2)}
+    for seed in range(3):
+        with Shuffled(seed) as executor:
+            stores[f"shuffled {seed}"] = stopping(job, tmp_path / f"shuffled {seed}", executor=executor)
+    for name, store in stores.items():
+        note = store.stopped()
+        assert note is not None
+        assert (note["rows"], note["looks"], note["reason"]) == (look.rows, look.looks, look.reason)
+        assert note["rule"] == "sign 2 level 0.05"
+        assert note["decided"] == [[f"class {i}", sign] for i, sign in zip(look.decided, look.signs, strict=True)]
+        assert notes(tmp_path / name) == notes(tmp_path / "one")
+        # nothing later is used, though some of it is stored
+        assert store.finished().tolist() == [i for i in whole.finished() if i < look.rows]
+        used = len(store.finished())
+        assert store.outputs("digits").tobytes() == whole.outputs("digits")[:used].tobytes()
+        assert [i for i, _, _ in store.failed()] == [i for i, _, _ in whole.failed() if i < look.rows]
+        stored = len(list((tmp_path / name).glob("rows/*/*.safetensors")))
+        assert look.rows <= stored <= look.rows + 12
+    assert any(len(list((tmp_path / name).glob("rows/*/*"))) > look.rows for name in stores)
+
+
+def test_what_the_rule_sees_of_a_row_is_what_the_report_uses(tmp_path: Path, whole: Store) -> None:
+    from pydt.overall import SoFar
+
+    record = whole.plan()
+    sofar = SoFar(whole, record, studied().design, range(len(record.rows)))
+    while sofar.read(1.0):
+        pass
+    seen = sofar._values[whole.finished()]
+    np.testing.assert_allclose(seen, mean_output(whole, record, None, "correct", "score"), rtol=1e-12)
+    assert np.isnan(sofar._values[[i for i, _, _ in whole.failed()]]).all()
+    assert len(whole.failed()) > 0
+
+
+def test_a_stopped_plan_is_left_alone_and_other_rules_judge_anew(tmp_path: Path, whole: Store) -> None:
+    job, folder = studied(str(tmp_path)), tmp_path / "s"
+    with ThreadPoolExecutor(1) as threads:
+        note = stopping(job, folder, executor=threads).stopped()
+        assert note is not None
+        asked = (tmp_path / "calls").read_text()
+        assert stopping(job, folder, executor=threads).stopped() == note
+        assert (tmp_path / "calls").read_text() == asked  # nothing was trained
+
+        more = stopping(job, folder, "sign 2 level 1e-9", executor=threads)  # a stricter one goes on
+        assert more.stopped()["rows"] == expected(whole, "sign 2 level 1e-9").rows > note["rows"]
+        less = stopping(job, folder, "stderr < 50", executor=threads)  # an easy one goes back
+        assert less.stopped()["rows"] == expected(whole, "stderr < 50").rows < note["rows"]
+
+        rest = stopping(job, folder, None, executor=threads)  # none: all rows count again
+        assert rest.stopped() is None
+        assert contents(folder / "rows") == contents(whole.folder / "rows")
+        assert len(rest.masks()) == len(whole.masks())
+        assert stopping(job, folder, executor=threads).stopped() == note  # and back
+
+
+def test_a_longer_plan_stops_where_the_shorter_one_did(tmp_path: Path) -> None:
+    job = studied(str(tmp_path))
+    longer = replace(job, design=design.bernoulli(GROUPS, 300, seed=1), seeds=tuple(range(1, 301)))
+    with ThreadPoolExecutor(1) as threads:
+        first = stopping(job, tmp_path / "s", executor=threads)
+        asked = (tmp_path / "calls").read_text()
+        second = stopping(longer, tmp_path / "s", executor=threads)
+    assert second.stopped() == first.stopped()
+    assert (tmp_path / "calls").read_text() == asked
+
+
+def test_a_damaged_row_of_a_stopped_plan_is_trained_again_and_the_stop_is_the_same(tmp_path: Path) -> None:
+    job = studied()
+    with ThreadPoolExecutor(1) as threads:
+        store = stopping(job, tmp_path, executor=threads)
+        note = notes(tmp_path)
+        store.path(store.plan().keys[3][0]).write_bytes(b"")
+        again = stopping(job, tmp_path, executor=threads)
+    assert notes(tmp_path) == note
+    assert len(again.masks()) + len(again.failed()) == again.stopped()["rows"]
+
+
+def test_what_goes_wrong_after_the_stop_is_nobodys_loss(tmp_path: Path, whole: Store) -> None:
+    rows = expected(whole).rows
+    with ThreadPoolExecutor(1) as threads:
+        store = stopping(studied(late=rows), tmp_path, executor=threads, workers=3)
+        assert store.stopped()["rows"] == rows
+    with ThreadPoolExecutor(1) as threads, pytest.raises(PydtError, match="raised twice"):
+        stopping(studied(late=rows - 1), tmp_path / "before", executor=threads, workers=3)
+
+
+def test_a_row_that_one_task_failed_on_is_not_looked_at(tmp_path: Path, whole: Store) -> None:
+    """As in `Store.outputs`: a row counts when all its tasks do."""
+    job = replace(studied(), tasks=(StubTask(), StubTask("unlucky")))
+    with ThreadPoolExecutor(1) as threads:
+        store = run(job, tmp_path, threads, runner=_unlucky, progress=False, stop=RULE)
+    numbers = np.full(len(job.design), np.nan)
+    finished = store.finished()
+    numbers[finished] = mean_output(store, store.plan(), None, "correct", "score")
+    rows = store.stopped()["rows"]
+    assert len(store.failed()) > rows / 3
+    look = StoppingRule.parse(RULE).look(job.design, numbers[:rows])
+    assert look.stopped
+    assert look.rows == rows
+
+
+def _unlucky(context: Any, row: Row, tasks: tuple[StubTask, ...]) -> dict[str, Outcome]:
+    found = effect_row(context, row, tasks[:1])
+    if row.seed % 2:
+        return {**found, tasks[1].digest: Outcome(status="failed", reason="bad luck")}
+    return {**found, tasks[1].digest: found[tasks[0].digest]}
+
+
+def test_rules_that_make_no_sense_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="stop"):
+        stopping(studied(), tmp_path / "s", "sign ten")
+    with pytest.raises(ConfigError, match="10 of 6 groups"):
+        stopping(studied(), tmp_path / "s", "sign 10")
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_plan_too_short_for_a_look_is_trained_and_said_to_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = Plan(StubSource(), design=design.bernoulli(GROUPS, 20), recipe=StubRecipe(), tasks=[StubTask()])
+    with ThreadPoolExecutor(1) as threads:
+        store = run(short, tmp_path, threads, runner=effect_row, stop="sign 1")
+    assert store.stopped() is None
+    assert len(store.masks()) + len(store.failed()) == 20
+    assert "too short for a look by sign 1" in capsys.readouterr().err
+
+
+def test_the_same_plan_twice_in_one_counts_twice(tmp_path: Path) -> None:
+    """A mask and seed that come again are trained once and have their number at both places."""
+    masks = np.asarray(design.bernoulli(GROUPS, 60, seed=1))
+    twice = design.Design.explicit(np.concatenate([masks, masks]))
+    seeds = tuple(range(1, 61)) * 2
+    job = Plan(StubSource(), design=twice, recipe=StubRecipe(), tasks=[StubTask()], seeds=seeds)
+    with ThreadPoolExecutor(1) as threads:
+        store = stopping(job, tmp_path / "s", "stderr < 5", executor=threads)
+        everything = stopping(job, tmp_path / "all", None, executor=threads)
+    numbers = np.full(120, np.nan)
+    numbers[everything.finished()] = mean_output(everything, everything.plan(), None, "correct", "score")
+    look = StoppingRule.parse("stderr < 5").look(twice, numbers)
+    assert look.stopped
+    assert look.rows > 60
+    assert store.stopped()["rows"] == look.rows
