@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import json
 import operator
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,15 @@ OUTPUTS = ("logit", "margin", "softmax margin", "probability", "correct", "predi
 FACTS = ("code", "torch", "torchvision", "isa")
 """What `pydt.workers.versions` says that may change a row's numbers; stored with each cell."""
 _LARGEST_HEADER = 1 << 24
+
+
+class Unreadable(StoreError):
+    """A file that the system does not give: nobody knows whether it is damaged."""
+
+    @classmethod
+    def of(cls, error: OSError, path: Path) -> Unreadable:
+        mend = "make it readable, or delete this one file and run the same plan again"
+        return cls(f"cannot be read ({error.strerror or error})", str(path), mend)
 
 
 @dataclass(frozen=True)
@@ -228,28 +238,68 @@ def read(path: Path) -> bytes:
 
     A pipe or a device under its name would block or never end, and a sparse file of terabytes would fill the memory.
     """
+    with opened(path) as (descriptor, size):
+        if path.suffix == ".safetensors":
+            _header(descriptor, size)
+        return exactly(descriptor, size, 0)
+
+
+def peek(path: Path) -> dict[str, Any]:
+    """The metadata of `encode`, without the arrays: well formed and of a file of the right size, but not checksummed.
+
+    Raises:
+        StoreError: it is damaged, as far as that can be seen. FileNotFoundError: it is not there.
+    """
+    with opened(path) as (descriptor, size):
+        metadata = json.loads(_header(descriptor, size)["pydt"])
+        if metadata["key"] != path.stem or metadata["status"] not in ("ok", "failed"):
+            raise ValueError
+        return {**metadata}
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[tuple[int, int]]:
+    """Descriptor and size of a regular file; whatever a parser trips over inside means that it is damaged."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise StoreError("is damaged (not a regular file)")
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if path.suffix == ".safetensors":
-                header = int.from_bytes(file.read(8), "little")
-                if header > min(size - 8, _LARGEST_HEADER):
-                    raise StoreError("is damaged (its header does not fit)")
-                tensors = json.loads(file.read(header))
-                tensors.pop("__metadata__")
-                ends = [tensor["data_offsets"][1] for tensor in tensors.values()]
-                if max(ends, default=0) != size - 8 - header:
-                    raise StoreError("is damaged (its size does not fit)")
-                file.seek(0)
-            return file.read()
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait for its writer
+        try:
+            state = os.fstat(descriptor)
+            if not stat.S_ISREG(state.st_mode):
+                raise StoreError("is damaged (not a regular file)")
+            yield descriptor, state.st_size
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise StoreError(f"cannot be read ({error.strerror or error})", str(path)) from error
+        raise Unreadable.of(error, path) from error
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise StoreError(f"is damaged ({type(error).__name__})") from error
+
+
+def _header(descriptor: int, size: int) -> dict[str, str]:
+    """The metadata entries of a safetensors file whose size is what its header says."""
+    start = os.pread(descriptor, 8, 0)
+    length = int.from_bytes(start, "little")
+    if length > min(size - 8, _LARGEST_HEADER):
+        raise StoreError("is damaged (its header does not fit)")
+    tensors = json.loads(exactly(descriptor, length, 8))
+    metadata: dict[str, str] = tensors.pop("__metadata__")
+    if max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0) != size - 8 - length:
+        raise StoreError("is damaged (its size does not fit)")
+    return metadata
+
+
+def exactly(descriptor: int, length: int, offset: int) -> bytes:
+    """So many bytes of a file; a file that shrinks meanwhile, and a system that gives less at a time, included."""
+    parts = []
+    while length:
+        part = os.pread(descriptor, length, offset)
+        if not part:
+            raise StoreError("is damaged (it ends too early)")
+        parts.append(part)
+        length, offset = length - len(part), offset + len(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def most_frequent(draws: np.ndarray) -> np.ndarray:

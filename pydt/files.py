@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import secrets
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -50,15 +51,18 @@ def digest(*parts: Any) -> str:
     state = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):
-            kind = f"array {part.dtype.str} {part.shape}".encode()
             data: Any = np.ascontiguousarray(part).reshape(-1).view(np.uint8).data if part.size else b""
-        elif isinstance(part, bytes):
-            kind, data = b"bytes", part
+            state.update(f"array {part.dtype.str} {part.shape} {len(data)}\n".encode())
+            state.update(data)
         else:
-            kind, data = b"json", canonical_json(part).encode()
-        state.update(kind + b" %d\n" % len(data))
-        state.update(data)
+            state.update(digest_part(part))
     return state.hexdigest()[:32]
+
+
+def digest_part(part: Any) -> bytes:
+    """What `digest` is taken over, for one part that is no array."""
+    kind, data = (b"bytes", part) if isinstance(part, bytes) else (b"json", canonical_json(part).encode())
+    return b"%s %d\n%s" % (kind, len(data), data)
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
@@ -73,15 +77,11 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | memoryview) -> None
             if only the last sync failed; no temporary file stays.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = _temporary(path)
     try:
         _make(path.parent)
-        descriptor = _again(os.open, temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        try:
-            _write(descriptor, data)
-            _again(os.fsync, descriptor)
-        finally:
-            os.close(descriptor)
+        with _created(temporary) as write:
+            write(data)
         _again(os.replace, temporary, path)
         _sync(path.parent)
     except OSError as error:
@@ -91,15 +91,73 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | memoryview) -> None
             os.unlink(temporary)
 
 
-def remove(path: Path) -> None:
+class Folder:
+    """A folder that is being built under a temporary name; see `building`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def file(self, name: str) -> contextlib.AbstractContextManager[Callable[[bytes], None]]:
+        """A new file in it: gives what appends bytes to it."""
+        return _created(self.path / name)
+
+    def commit(self, name: str) -> Path:
+        """Sync it and give it its name, or the next that is free: `name`-1, `name`-2, ..."""
+        _sync(self.path)
+        final, number = self.path.with_name(name), 0
+        while final.exists():
+            number += 1
+            final = self.path.with_name(f"{name}-{number}")
+        _again(os.replace, self.path, final)
+        _sync(final.parent)
+        return final
+
+
+@contextlib.contextmanager
+def building(parent: Path) -> Iterator[Folder]:
+    """Build a folder inside `parent` so that a reader sees all of it, once it is committed, or none of it.
+
+    Raises:
+        StoreError: it cannot be written; what there was of it is removed.
+    """
+    temporary = _temporary(parent / "folder")
+    try:
+        _make(temporary)
+        yield Folder(temporary)
+    except OSError as error:
+        raise _unwritable(parent, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def clear(folder: Path) -> None:
+    """Remove what writers that died left under temporary names in a folder, and in folders up to two levels down.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    for leftover in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp"), *folder.glob("*/*/.*.tmp")]:
+        if not abandoned(leftover):
+            continue
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            remove(leftover, sync=False)
+
+
+def remove(path: Path, *, sync: bool = True) -> None:
     """Remove a file, for good; none is no error.
+
+    Args:
+        sync: wait until it is known to be gone after a power failure, too.
 
     Raises:
         StoreError: the folder cannot be written.
     """
     try:
         _again(os.unlink, path)
-        _sync(path.parent)
+        if sync:
+            _sync(path.parent)
     except FileNotFoundError:
         pass
     except OSError as error:
@@ -220,6 +278,21 @@ def _make(folder: Path) -> None:
 def _sync(folder: Path) -> None:
     descriptor = _again(os.open, folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
+        _again(os.fsync, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+@contextlib.contextmanager
+def _created(path: Path) -> Iterator[Callable[[bytes | memoryview], None]]:
+    """A new file that is on the disk when the context ends; gives what appends bytes to it."""
+    descriptor = _again(os.open, path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        yield lambda data: _write(descriptor, data)
         _again(os.fsync, descriptor)
     finally:
         os.close(descriptor)

@@ -13,17 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pydt.cells import Row, whole
+from pydt.design import Design
 from pydt.errors import ConfigError, DataError, DesignError, PydtError
 from pydt.files import digest
-from pydt.store import Record
+from pydt.record import Drawn, Record, row_seeds
 
 if TYPE_CHECKING:
     from pydt.data import Dataset
-    from pydt.design import Design
     from pydt.train import Recipe
     from pydt.transfer import Task
-
-_SEED_STREAM = 7  # stream of the counter-based generator that gives row i its seed
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,22 +75,20 @@ class Plan:
         """Name of the plan."""
         return self.record().digest
 
-    def rows(self) -> list[Row]:
-        """The rows in design order."""
+    def rows(self) -> Sequence[Row]:
+        """The rows in design order, drawn when they are asked for."""
+        if isinstance(self.design, Design):
+            return Drawn(self.design.to_dict(), self.seeds, self.seed, design=self.design)
         seeds = self.seeds if self.seeds is not None else row_seeds(self.seed, len(self.design))
         return [Row(mask, seed, "design") for mask, seed in zip(np.asarray(self.design), seeds, strict=True)]
 
     def record(self) -> Record:
         """The plan as the store remembers it."""
+        return self._record
+
+    @cached_property
+    def _record(self) -> Record:
         return make_record(self.context, self.rows(), self.design, self.seed)
-
-
-def row_seeds(seed: int, rows: int) -> tuple[int, ...]:
-    """Training seeds of the first rows of a plan: 31 random bits keyed by (seed, row), so more rows change none."""
-    from pydt._core import random_bits
-
-    bits = random_bits(seed, _SEED_STREAM, np.arange(rows, dtype=np.int64))
-    return tuple(int(value) >> 33 for value in bits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,6 +167,11 @@ def check(context: Context, rows: Sequence[Row]) -> None:
             wrong = f"{data.name} has images of {theirs} channels, the source {context.source.name} of {ours}"
             mend = "bring both to one number: grey[..., None].repeat(3, axis=3) makes RGB of grey"
             raise DataError(wrong, f"task {task.name!r}", mend)
+    if isinstance(rows, Drawn):  # a design's masks are never empty
+        if rows.groups != len(units):
+            wrong = f"{rows.groups} groups for the {len(units)} units of the source"
+            raise DesignError(wrong, "Plan.design", f"draw the design with groups={len(units)}")
+        return
     always = bool((unit < 0).any())
     for i, row in enumerate(rows):
         if row.groups != len(units):
@@ -205,5 +206,5 @@ def make_record(context: Context, rows: Sequence[Row], design: Design | None = N
         tasks=tasks,
         design=None if design is None else design.to_dict(),
         seed=seed,
-        rows=tuple(rows),
+        rows=rows if isinstance(rows, Drawn) else tuple(rows),
     )

@@ -2,13 +2,17 @@
 
 DIR/store.json                       format of the store
 DIR/rows/ab/<key>.safetensors        one cell; `ab` are the first two hex digits of its key
+DIR/packed/<digest>/                 many cells in three files, after `pydt.upkeep.compact`; see `pydt.packed`
 DIR/tasks/<digest>.safetensors       half, label and id of each target example of a task
 DIR/thumbnails/<digest>.safetensors  the first images of each unit of a source
-DIR/plans/<digest>.json              what was asked: unit names, design, recipe, tasks, every row
+DIR/plans/<digest>.json              what was asked: unit names, design, recipe, tasks, rows
 DIR/stops/<digest>.json              of a plan that stopped early: how many of its first rows count, and why
 DIR/log.jsonl                        times, hosts, versions, warnings: all that differs between equal runs
 DIR/quarantine/                      files that failed their checks
 DIR/.lock                            names the process that writes; there as long as it does
+
+What is there is known from listing folders and from the headers of files: a store of 10,000 rows opens within a second.
+Arrays are checked bit by bit whenever they are read: damage is found before it is used, then put into quarantine.
 """
 
 from __future__ import annotations
@@ -16,18 +20,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from pydt.cells import (
-    FACTS,
     OUTPUTS,
-    Outcome,
     Row,
+    Unreadable,
     checksum,
     decode,
     derive,
@@ -37,18 +39,18 @@ from pydt.cells import (
     suggest,
     whole,
 )  # fmt: skip
+from pydt.design import Design
 from pydt.errors import ConfigError, StoreError
-from pydt.files import abandoned, canonical_json, digest, exclusive, remove, write_atomic
-from pydt.record import FORMAT, Record, read_plan
-
-if TYPE_CHECKING:
-    from pydt.design import Design
+from pydt.files import canonical_json, clear, digest, exclusive, remove, write_atomic
+from pydt.packed import STATUS
+from pydt.record import FORMAT, Drawn, Record, asked, read_plan
+from pydt.shelf import Shelf
 
 HALVES = {"score": 0, "report": 1}
 _REWRITTEN = "run the same plan again: it writes this file anew"
 
 
-class Store:
+class Store(Shelf):
     """A folder of finished cells; `pydt.run` fills it, any number of plans may share it.
 
     `Store(folder)` opens one that exists, `Store.create(folder)` makes or opens it for writing. Methods that take
@@ -63,12 +65,11 @@ class Store:
     """
 
     def __init__(self, folder: str | os.PathLike[str], plan: Any = None) -> None:
-        self.folder = Path(folder)
+        super().__init__(Path(folder))
         self._default = plan
-        self._status: dict[str, tuple[str, str | None, dict[str, Any]]] = {}
-        self.facts: dict[str, set[str]] = {name: set() for name in FACTS}  # what computed the cells read so far
         self._records: dict[str, Record] = {}
         self._damaged: set[str] = set()  # plan files that were found damaged, and logged
+        self._seen: dict[str, tuple[np.ndarray, dict[tuple[int, int], str]]] = {}  # of a plan: states, reasons
         self._outputs: dict[tuple[Any, ...], np.ndarray] = {}
         marker = self.folder / "store.json"
         try:
@@ -96,9 +97,7 @@ class Store:
         probe = folder / "rows" / ".probe"
         write_atomic(probe, b"")
         probe.unlink(missing_ok=True)
-        for leftover in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp"), *folder.glob("*/*/.*.tmp")]:
-            if abandoned(leftover):
-                leftover.unlink(missing_ok=True)
+        clear(folder)
         return store
 
     @contextlib.contextmanager
@@ -111,53 +110,23 @@ class Store:
         with exclusive(self.folder / ".lock"):
             yield self
 
-    def path(self, key: str) -> Path:
-        """The file of a cell."""
-        return self.folder / "rows" / key[:2] / f"{key}.safetensors"
+    def lacking(self, plan: Any = None) -> np.ndarray:
+        """Which cells of a plan are not there, bool (rows, tasks), all its rows; arrays are not read (see `check`)."""
+        lacks: np.ndarray = self._look(self.plan(plan))[0] == 0
+        return lacks
 
-    def done(self, key: str) -> bool:
-        """Whether a cell is there and whole; a damaged one is put into quarantine, so that it is computed again."""
-        if key not in self._status:
-            try:
-                self._load(key)
-            except FileNotFoundError:
-                return False
-            except StoreError as error:
-                self._quarantine(self.path(key), error)
-                return False
-        return True
+    def check(self, plan: Any = None, rows: np.ndarray | None = None) -> int:
+        """Read all that is there of some rows of a plan (None: of all), every bit; damaged cells go to quarantine.
 
-    def get(self, key: str) -> Outcome:
-        """One cell.
-
-        Raises:
-            StoreError: it is not there, or damaged (then it is in quarantine now).
+        Returns:
+            how many did.
         """
-        return self._get(key)[0]
-
-    def metadata(self, key: str) -> dict[str, Any]:
-        """Digests of source, units, recipe and task, what computed it, kept units (hex), seed, status, scalars."""
-        return self._get(key)[1]
-
-    def put(self, key: str, outcome: Outcome, metadata: Mapping[str, Any]) -> bool:
-        """Write a cell; False if the same one is there already.
-
-        Raises:
-            StoreError: another result is stored under this key, or the folder cannot be written.
-        """
-        if self.done(key):
-            stored = self.get(key)
-            if checksum(stored.arrays, _facts(stored)) != checksum(outcome.arrays, _facts(outcome)):
-                raise StoreError(
-                    "a different result is stored under this key: the same row gave other numbers this time",
-                    str(self.path(key)),
-                    "make the rows deterministic, or use a new folder",
-                )
-            return False
-        body = {**metadata, **_facts(outcome), "key": key, "format": FORMAT}
-        write_atomic(self.path(key), encode(outcome.arrays, body))
-        self._status[key] = outcome.status, outcome.reason, dict(outcome.scalars)
-        return True
+        record, damaged = self.plan(plan), 0
+        states = self._look(record)[0]
+        for i in np.arange(len(states)) if rows is None else rows:
+            for column in np.flatnonzero(states[i]):
+                damaged += not self.done(record.cells[i, column].tobytes().hex())
+        return damaged
 
     def put_task(self, task: str, description: Mapping[str, np.ndarray]) -> None:
         """Write what `Target.described()` says of the target examples, once per task digest.
@@ -192,6 +161,8 @@ class Store:
             stored = read_plan(path)
         except FileNotFoundError:
             pass
+        except Unreadable:
+            raise
         except StoreError as error:
             self._quarantine(path, error)
         if stored is None:
@@ -269,6 +240,10 @@ class Store:
         designs = [record for record in self.plans().values() if record.kind == "design"]
         if not designs and self._damaged:
             self._plan(min(self._damaged))
+        if len(designs) > 1:  # one plan, as an earlier version wrote it and as this one does, is one
+            designs = list(
+                {asked(record): record for record in sorted(designs, key=lambda r: isinstance(r.rows, Drawn))}.values()
+            )
         if len(designs) != 1:
             known = ", ".join(f"{record.digest} ({len(record.rows)} rows)" for record in designs) or "none"
             raise StoreError(f"{len(designs)} plans", str(self.folder), f"name one with plan=; there are: {known}")
@@ -294,11 +269,12 @@ class Store:
             StoreError: the plan is a list of rows without a design, or this pydt draws other masks from it than those
                 the rows were trained on.
         """
-        from pydt.design import Design
-
         record = self.plan(plan)
         if record.design is None:
             raise StoreError("has no design, only rows", f"plan {record.digest}", "use rows() and masks()")
+        if isinstance(record.rows, Drawn):
+            record.rows.check()
+            return record.rows.design
         design = Design.from_dict(record.design)
         if [mask.tobytes() for mask in design.packed()] != [row.keep for row in record.rows]:
             mend = "use the pydt that wrote it, or pydt.Design.explicit(store.masks())"
@@ -323,11 +299,11 @@ class Store:
 
     def finished(self, plan: Any = None) -> np.ndarray:
         """Positions in the plan of the rows that are there and did not fail, int64 (models,)."""
-        return np.array(self._sorted(self.plan(plan))[0], np.int64)
+        return self._sorted(self.plan(plan))[0]
 
     def missing(self, plan: Any = None) -> np.ndarray:
         """Positions in the plan of the rows that still have to be computed, int64."""
-        return np.array(self._sorted(self.plan(plan))[2], np.int64)
+        return self._sorted(self.plan(plan))[2]
 
     def failed(self, plan: Any = None) -> list[tuple[int, Row, str]]:
         """Position, row and reason of each row that failed, in plan order."""
@@ -337,13 +313,13 @@ class Store:
     def rows(self, plan: Any = None) -> list[Row]:
         """The finished rows that did not fail, in plan order: row i belongs to `masks()[i]` and `outputs(...)[i]`."""
         record = self.plan(plan)
-        return [record.rows[i] for i in self._sorted(record)[0]]
+        return [record.rows[i] for i in self._sorted(record)[0].tolist()]
 
     def masks(self, plan: Any = None) -> np.ndarray:
         """The kept units of the finished rows, bool (models, groups)."""
         record = self.plan(plan)
-        masks = [record.rows[i].mask for i in self._sorted(record)[0]]
-        return np.array(masks, bool).reshape(len(masks), len(record.names))
+        packed, groups = record.packed(self._sorted(record)[0]), len(record.names)
+        return np.unpackbits(packed, axis=1, count=groups, bitorder="little").astype(bool)
 
     def outputs(self, task: Any, output: str = "margin", half: str = "score", plan: Any = None) -> np.ndarray:
         """One output of every finished row on every target example, averaged over the few-shot draws.
@@ -364,14 +340,13 @@ class Store:
         column, name = self._task(record, task)
         if output not in OUTPUTS:
             raise ConfigError(f"unknown output {output!r}", "output", suggest(output, OUTPUTS))
-        finished = tuple(self._sorted(record)[0])
-        wanted = (record.digest, name, output, half, finished)
+        finished = self._sorted(record)[0]
+        wanted = (record.digest, name, output, half, finished.tobytes())
         if wanted not in self._outputs:
             chosen, labels = self._half(name, half), self.task(name)["labels"]
             values = np.empty((len(finished), len(chosen)), np.float32)
             for i, position in enumerate(finished):
-                key = record.keys[position][column]
-                primitives = self.get(key).arrays["primitives"]
+                primitives = self.get(record.cells[position, column].tobytes().hex()).arrays["primitives"]
                 draws = derive(primitives[..., chosen], labels[chosen], output)
                 values[i] = most_frequent(draws) if output == "prediction" else draws.mean(axis=0)
             values.flags.writeable = False
@@ -382,7 +357,8 @@ class Store:
         """The scalars (source accuracy and the like) of every finished row, as in `masks()`."""
         record = self.plan(plan)
         column, _ = self._task(record, task)
-        return [dict(self._status[record.keys[i][column]][2]) for i in self._sorted(record)[0]]
+        finished = self._sorted(record)[0]
+        return [dict(self._peek(key.tobytes().hex())["scalars"]) for key in record.cells[finished, column]]
 
     def task(self, task: Any) -> dict[str, np.ndarray]:
         """A task's target examples: "half" uint8 (0 score, 1 report), "labels" and "ids", all (examples,).
@@ -415,8 +391,8 @@ class Store:
         total, failed = len(good) + len(bad), len(bad)
         if failed in (0, total):
             return failed, total, 1.0
-        order = [i for i, _ in bad] + good
-        masks = np.array([record.rows[i].mask for i in order], np.float32)
+        packed = record.packed(np.append(np.array([i for i, _ in bad], np.int64), good))
+        masks = np.unpackbits(packed, axis=1, count=len(record.names), bitorder="little").astype(np.float32)
         share = masks.mean(axis=0, dtype=np.float64)
         spread = np.sqrt(failed * share * (1 - share) * (total - failed) / (total - 1))
         varies = spread > 0
@@ -432,26 +408,14 @@ class Store:
         above = int((largest[1:] >= largest[0] - 1e-9).sum())
         return failed, total, (1 + above) / (1 + permutations)
 
-    def log(self, **entry: Any) -> None:
-        """Append one line to log.jsonl: what happened, with its time. The log is never read back as data."""
-        path = self.folder / "log.jsonl"
-        line = json.dumps({"time": round(time.time(), 3), **entry}, ensure_ascii=False, default=str) + "\n"
-        try:
-            with open(path, "ab+") as file:
-                if file.seek(0, os.SEEK_END):
-                    file.seek(-1, os.SEEK_END)
-                    if file.read(1) != b"\n":  # a writer died in the middle of its line
-                        line = "\n" + line
-                file.write(line.encode())
-        except OSError as error:
-            raise StoreError(f"cannot be written ({error.strerror})", str(path), "free space") from error
-
     def _stored(self, path: Path) -> dict[str, np.ndarray]:
         """The arrays of a file; none if it is not there, or was damaged and is in quarantine now."""
         try:
             return decode(read(path))[0]
         except FileNotFoundError:
             pass
+        except Unreadable:
+            raise
         except StoreError as error:
             self._quarantine(path, error)
         return {}
@@ -459,57 +423,40 @@ class Store:
     def _thumbnails(self, record: Record) -> Path:
         return self.folder / "thumbnails" / f"{digest('thumbnails', record.source, record.units)}.safetensors"
 
-    def _load(self, key: str) -> tuple[Outcome, dict[str, Any]]:
-        arrays, metadata = decode(read(self.path(key)))
-        if metadata.get("key") != key:
-            raise StoreError("holds another cell than its name says")
-        outcome = Outcome(arrays, metadata["scalars"], metadata["status"], metadata["reason"])
-        self._status[key] = outcome.status, outcome.reason, dict(outcome.scalars)
-        for name, seen in self.facts.items():
-            if name in metadata:
-                seen.add(str(metadata[name]))
-        return outcome, metadata
-
-    def _get(self, key: str) -> tuple[Outcome, dict[str, Any]]:
-        again = "run the same plan again: only what is missing is computed"
-        try:
-            return self._load(key)
-        except FileNotFoundError:
-            self._status.pop(key, None)
-            raise StoreError("is not there", str(self.path(key)), again) from None
-        except StoreError as error:
-            self._quarantine(self.path(key), error)
-            raise StoreError(f"{error.what}; it was moved to quarantine", str(self.path(key)), again) from error
-
-    def _quarantine(self, path: Path, error: StoreError) -> None:
-        self._status.pop(path.stem, None)
-        target = self.folder / "quarantine" / f"{time.time_ns()}-{path.name}"
-        try:
-            target.parent.mkdir(exist_ok=True)
-            os.replace(path, target)
-        except FileNotFoundError:
-            return  # another process was quicker
-        except OSError as problem:
-            wrong = f"{error.what} and cannot be moved to {target.parent} ({problem.strerror})"
-            raise StoreError(wrong, str(path), "remove it by hand") from problem
-        self.log(event="quarantine", file=str(path.relative_to(self.folder)), moved=target.name, reason=error.what)
-
-    def _sorted(self, record: Record) -> tuple[list[int], list[tuple[int, str]], list[int]]:
-        """Positions of a plan's rows: finished and ok; failed, with the reason; missing. Only of those that count."""
-        good: list[int] = []
-        bad: list[tuple[int, str]] = []
-        missing: list[int] = []
-        note = self.stopped(record)
-        for i, keys in enumerate(record.keys if note is None else record.keys[: note["rows"]]):
-            if not all(self.done(key) for key in keys):
-                missing.append(i)
+    def _look(self, record: Record) -> tuple[np.ndarray, dict[tuple[int, int], str]]:
+        """State of each cell of a plan, uint8 (rows, tasks), 0 if not there, else from STATUS; and why some failed."""
+        cells = record.cells
+        states, reasons = self._seen.setdefault(record.digest, (np.zeros(cells.shape[:2], np.uint8), {}))
+        there = self.there(cells)
+        states[~there] = 0
+        for i, column in np.argwhere(there & (states == 0)).tolist():
+            key = cells[i, column].tobytes().hex()
+            try:
+                metadata = self._peek(key)
+                states[i, column] = STATUS[metadata["status"]]
+                if metadata["status"] != "ok":
+                    reasons[i, column] = metadata["reason"] or "no reason given"
+            except FileNotFoundError:
                 continue
-            reasons = [self._status[key][1] or "no reason given" for key in keys if self._status[key][0] != "ok"]
-            if reasons:
-                bad.append((i, reasons[0]))
-            else:
-                good.append(i)
-        return good, bad, missing
+            except Unreadable:
+                raise
+            except StoreError as error:
+                self._discard(key, error)
+        return states, reasons
+
+    def _sorted(self, record: Record) -> tuple[np.ndarray, list[tuple[int, str]], np.ndarray]:
+        """Positions of a plan's rows: finished and ok; failed, with the reason; missing. Only of those that count."""
+        states, reasons = self._look(record)
+        if (note := self.stopped(record)) is not None:
+            states = states[: note["rows"]]
+        lost, whole = (states == STATUS["failed"]).any(1), (states != 0).all(1)
+        bad = np.flatnonzero(whole & lost).tolist()
+        first = (states == STATUS["failed"]).argmax(1)
+        return (
+            np.flatnonzero(whole & ~lost),
+            [(i, reasons[i, int(first[i])]) for i in bad],
+            np.flatnonzero(~whole),
+        )
 
     def _task(self, record: Record, task: Any) -> tuple[int, str]:
         """Column and digest of a task in a plan."""
@@ -527,7 +474,3 @@ class Store:
         if half not in HALVES:
             raise ConfigError(f"unknown half {half!r}", "half", suggest(half, [*HALVES, "all"]))
         return np.flatnonzero(members == HALVES[half])
-
-
-def _facts(outcome: Outcome) -> dict[str, Any]:
-    return {"status": outcome.status, "reason": outcome.reason, "scalars": dict(outcome.scalars)}

@@ -1,0 +1,212 @@
+"""Blocks: thousands of finished cells in three plain files, in place of a file each.
+
+    DIR/packed/<digest>/primitives.npy   float32 (rows, 4, draws, examples); not there if the rows failed
+    DIR/packed/<digest>/masks.npy        uint8 (rows, ceil(units / 8)): the units that each row kept, little bit first
+    DIR/packed/<digest>/index.jsonl      a header with what all rows share; a line a row: its key, the SHA-256 of its
+                                         cell, the rest of its metadata; the header once more
+    DIR/packed/<digest>/<key>.dropped    this row was found damaged: it is not there any more
+
+The SHA-256 of a row is that of its former file, over metadata and arrays together: damage costs the rows that it is in
+and no others, and is found when they are read. `numpy.load` reads the arrays without this package.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import weakref
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pydt.cells import Unreadable, checksum, exactly, opened
+from pydt.errors import StoreError
+from pydt.files import building, canonical_json, digest
+
+STATUS = {"ok": 1, "failed": 2}
+"""How arrays of states stand for what became of a cell; 0: it is not there."""
+_LINE = {"key", "sha256", "status"}  # what every line says, also where all rows agree
+Keys = npt.NDArray[np.uint8]
+Cell = tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]
+
+
+class Block:
+    """One block, open for reading. `keys` uint8 (rows, 16) and `status` uint8 (rows,) are those of its sound lines;
+    `torn` is how many lines are not.
+
+    Raises:
+        StoreError: it cannot be read, or both its headers are damaged. FileNotFoundError: it is not there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._open: dict[str, int] = {}
+        with opened(folder / "index.jsonl") as (descriptor, size):
+            self._lines = exactly(descriptor, size, 0).splitlines()
+        header = next((found for line in (*self._lines[:1], *self._lines[-1:]) if (found := _header(line))), None)
+        if header is None:
+            raise StoreError("is damaged (both headers)")
+        self._common: dict[str, Any] = header["common"]
+        self._shape, self._offsets, self.rows = header["shape"], header["offsets"], header["rows"]
+        dropped = {path.name.removesuffix(".dropped") for path in folder.glob("*.dropped")}
+        keys, status, lines, dead = [], [], [], 0
+        for i, line in enumerate(self._lines[1 : 1 + self.rows]):
+            try:
+                found = json.loads(line)
+                key, state = bytes.fromhex(found["key"]), STATUS[found["status"]]
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue
+            if found["key"] in dropped:
+                dead += 1
+            elif len(key) == 16:
+                keys.append(key)
+                status.append(state)
+                lines.append(i)
+        self.torn = self.rows - dead - len(keys)
+        self.keys: Keys = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16)
+        self.status = np.array(status, np.uint8)
+        self._line = np.array(lines, np.int64)
+
+    @cached_property
+    def finder(self) -> Finder:
+        return Finder(self.keys)
+
+    def peek(self, position: int) -> dict[str, Any]:
+        """The metadata of a row, but for its mask: well formed, not checksummed."""
+        own = json.loads(self._lines[1 + self._line[position]])
+        del own["sha256"]
+        return {**self._common, **own}
+
+    def read(self, position: int) -> Cell:
+        """Arrays and metadata of a row, every bit checked.
+
+        Raises:
+            StoreError: they are not what was written.
+        """
+        line = int(self._line[position])
+        metadata, arrays = self.peek(position), {}
+        if "masks.npy" in self._offsets:
+            metadata["keep"] = self._bytes("masks.npy", line, (metadata["groups"] + 7) // 8).hex()
+        if "primitives.npy" in self._offsets:
+            data = self._bytes("primitives.npy", line, 4 * int(np.prod(self._shape)))
+            arrays["primitives"] = np.frombuffer(data, "<f4").reshape(self._shape)
+        if checksum(arrays, metadata) != json.loads(self._lines[1 + line])["sha256"]:
+            raise StoreError("is damaged (its checksum does not match)")
+        return arrays, metadata
+
+    def dropped(self, position: int) -> Path:
+        """The file that says of a row that it is not there any more."""
+        return self.folder / f"{self.keys[position].tobytes().hex()}.dropped"
+
+    def _bytes(self, name: str, row: int, size: int) -> bytes:
+        try:
+            if name not in self._open:
+                descriptor = os.open(self.folder / name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                weakref.finalize(self, os.close, descriptor)
+                self._open[name] = descriptor
+            return exactly(self._open[name], size, self._offsets[name] + row * size)
+        except OSError as error:
+            raise Unreadable.of(error, self.folder / name) from error
+
+
+class Finder:
+    """Where keys stand in a list of keys, uint8 (n, 16)."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = np.ascontiguousarray(keys)
+        starts = _starts(self._keys)
+        self._order = np.argsort(starts, kind="stable")
+        self._sorted = starts[self._order]
+
+    def __call__(self, keys: Keys) -> npt.NDArray[np.int64]:
+        """Position of each key of uint8 (..., 16), -1 where it is not there."""
+        wanted = np.ascontiguousarray(keys)
+        if not len(self._keys):
+            return np.full(wanted.shape[:-1], -1, np.int64)
+        place = np.searchsorted(self._sorted, _starts(wanted))
+        position = self._order[np.minimum(place, len(self._order) - 1)]
+        # two of a million digests that agree in 64 bits: once in ten million stores; that cell would be computed twice
+        return np.where((self._keys[position] == wanted).all(-1), position, -1)
+
+
+def _starts(keys: Keys) -> npt.NDArray[np.uint64]:
+    return keys.view(np.uint64)[..., 0]
+
+
+def _header(line: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+        return dict(found) if found.pop("sha256") == digest("block", found) else None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def layout(arrays: dict[str, npt.NDArray[Any]], metadata: dict[str, Any]) -> tuple[Any, ...] | None:
+    """What cells of one block have in common; None if a cell must stay a file: a block cannot hold it."""
+    given = [(name, array.dtype.str, array.shape) for name, array in arrays.items()]
+    if any((name, kind, len(shape)) != ("primitives", "<f4", 3) for name, kind, shape in given):
+        return None
+    keep, groups = metadata.get("keep"), metadata.get("groups", -1)
+    if keep is not None:
+        try:
+            if len(bytes.fromhex(keep)) != (groups + 7) // 8 or bytes.fromhex(keep).hex() != keep:
+                return None
+        except (ValueError, TypeError):
+            return None
+    names = ("task", "source", "units", "recipe", "groups", "status")
+    return *(metadata.get(name) for name in names), keep is None, *(shape for *_, shape in given)
+
+
+def write_block(parent: Path, keys: Sequence[str], load: Callable[[str], Cell]) -> Path:
+    """Write cells of one `layout` as a block, all of it or nothing; each is loaded once.
+
+    Args:
+        load: gives arrays and metadata of a key.
+
+    Raises:
+        StoreError: it cannot be written, or a cell cannot be read.
+    """
+    common: dict[str, Any] = {}
+    offsets: dict[str, int] = {}
+    shape: tuple[int, ...] = ()
+    own: list[dict[str, Any]] = []
+    with building(parent) as folder, contextlib.ExitStack() as files:
+        for key in keys:
+            arrays, metadata = load(key)
+            own.append({name: value for name, value in metadata.items() if name != "keep"})
+            own[-1]["sha256"] = checksum(arrays, metadata)
+            parts = {f"{name}.npy": array for name, array in arrays.items()}
+            if "keep" in metadata:
+                parts["masks.npy"] = np.frombuffer(bytes.fromhex(metadata["keep"]), np.uint8)
+            if len(own) == 1:
+                starts = {name: _npy(array, len(keys)) for name, array in parts.items()}
+                offsets = {name: len(start) for name, start in starts.items()}
+                writers = {name: files.enter_context(folder.file(name)) for name in parts}
+                for name, start in starts.items():
+                    writers[name](start)
+                common, shape = dict(own[0]), arrays["primitives"].shape if arrays else ()
+            common = {name: common[name] for name in common.keys() & own[-1].keys() if common[name] == own[-1][name]}
+            for name, array in parts.items():
+                writers[name](array.tobytes())
+        files.close()
+        header = {"rows": len(keys), "shape": list(shape), "offsets": offsets, "common": common}
+        first = canonical_json({**header, "sha256": digest("block", header)})
+        lines = [canonical_json({name: cell[name] for name in cell.keys() - (common.keys() - _LINE)}) for cell in own]
+        text = "\n".join([first, *lines, first, ""]).encode()
+        with folder.file("index.jsonl") as write:
+            write(text)
+        return folder.commit(digest("block", text))
+
+
+def _npy(array: npt.NDArray[Any], rows: int) -> bytes:
+    """The start of a .npy file of so many such arrays."""
+    start = io.BytesIO()
+    about = {"descr": array.dtype.newbyteorder("<").str, "fortran_order": False, "shape": (rows, *array.shape)}
+    np.lib.format.write_array_header_1_0(start, about)
+    return start.getvalue()

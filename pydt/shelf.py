@@ -1,0 +1,220 @@
+"""The cells of a store, each a file of its own or a row of a block, whichever it is at the moment.
+
+What is there is known from listing folders, and what became of it from headers: ten thousand cells in less than a
+second. Arrays are checked bit by bit whenever they are read, so damage is found before it is used; then the cell is put
+aside and counts as not there. A file that the system does not give (no permission, an I/O error) is not damaged: it is
+an error, and stays where it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pydt.cells import FACTS, Outcome, Unreadable, checksum, decode, encode, peek, read
+from pydt.errors import StoreError
+from pydt.files import write_atomic
+from pydt.packed import Block, Finder
+from pydt.record import FORMAT
+
+_CELL = re.compile(r"[0-9a-f]{32}\.safetensors")
+
+
+class Shelf:
+    """The part of `pydt.Store` that reads and writes cells by their keys."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.facts: dict[str, set[str]] = {name: set() for name in FACTS}  # what computed the cells seen so far
+        self._blocks: dict[str, Block] = {}
+
+    def path(self, key: str) -> Path:
+        """The file of a cell."""
+        return self.folder / "rows" / key[:2] / f"{key}.safetensors"
+
+    def done(self, key: str) -> bool:
+        """Whether a cell is there and whole; a damaged one is put into quarantine, so that it is computed again."""
+        return self._sound(key) is not None
+
+    def get(self, key: str) -> Outcome:
+        """One cell.
+
+        Raises:
+            StoreError: it is not there, or damaged (then it is in quarantine now).
+        """
+        return self._get(key)[0]
+
+    def metadata(self, key: str) -> dict[str, Any]:
+        """Digests of source, units, recipe and task, what computed it, kept units (hex), seed, status, scalars."""
+        return self._get(key)[1]
+
+    def put(self, key: str, outcome: Outcome, metadata: Mapping[str, Any]) -> bool:
+        """Write a cell; False if the same one is there already.
+
+        Raises:
+            StoreError: another result is stored under this key, or the folder cannot be written.
+        """
+        stored = self._sound(key)
+        if stored is not None:
+            if checksum(stored.arrays, _facts(stored)) != checksum(outcome.arrays, _facts(outcome)):
+                raise StoreError(
+                    "a different result is stored under this key: the same row gave other numbers this time",
+                    str(self.path(key)),
+                    "make the rows deterministic, or use a new folder",
+                )
+            return False
+        body = {**metadata, **_facts(outcome), "key": key, "format": FORMAT}
+        write_atomic(self.path(key), encode(outcome.arrays, body))
+        return True
+
+    def there(self, cells: np.ndarray) -> np.ndarray:
+        """Which cells, uint8 (..., 16), are there in either form, bool (...): nothing is read but folders."""
+        files = "".join("".join(keys) for keys in self.listed(np.unique(cells[..., 0]).tolist()))
+        # In this order: a cell leaves its file only when it is in a block.
+        self._list_blocks()
+        found: np.ndarray = Finder(np.frombuffer(bytes.fromhex(files), np.uint8).reshape(-1, 16))(cells) >= 0
+        for block in self._blocks.values():
+            found |= block.finder(cells) >= 0
+        return found
+
+    def listed(self, starts: Iterable[int] = range(256)) -> Iterator[list[str]]:
+        """Keys of the cells that are there as files, as many at a time as one folder holds; `starts`: first bytes."""
+        for start in starts:
+            try:
+                names = os.listdir(self.folder / "rows" / f"{start:02x}")
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            yield [name[:32] for name in names if _CELL.fullmatch(name)]
+
+    def log(self, **entry: Any) -> None:
+        """Append one line to log.jsonl: what happened, with its time. The log is never read back as data."""
+        path = self.folder / "log.jsonl"
+        line = json.dumps({"time": round(time.time(), 3), **entry}, ensure_ascii=False, default=str) + "\n"
+        try:
+            with open(path, "ab+") as file:
+                if file.seek(0, os.SEEK_END):
+                    file.seek(-1, os.SEEK_END)
+                    if file.read(1) != b"\n":  # a writer died in the middle of its line
+                        line = "\n" + line
+                file.write(line.encode())
+        except OSError as error:
+            raise StoreError(f"cannot be written ({error.strerror})", str(path), "free space") from error
+
+    def _sound(self, key: str) -> Outcome | None:
+        """A cell, if it is there and whole; a damaged one is in quarantine now."""
+        try:
+            return self._load(key)[0]
+        except FileNotFoundError:
+            return None
+        except Unreadable:
+            raise
+        except StoreError as error:
+            self._discard(key, error)
+            return self._sound(key)  # it may be there in the other form
+
+    def _get(self, key: str) -> tuple[Outcome, dict[str, Any]]:
+        again = "run the same plan again: only what is missing is computed"
+        try:
+            return self._load(key)
+        except FileNotFoundError:
+            raise StoreError("is not there", str(self.path(key)), again) from None
+        except Unreadable:
+            raise
+        except StoreError as error:
+            where = self._discard(key, error)
+            raise StoreError(f"{error.what}; it was moved to quarantine", str(where), again) from error
+
+    def _load(self, key: str) -> tuple[Outcome, dict[str, Any]]:
+        """A cell, every bit checked, from its block or its file; nothing is moved.
+
+        Raises:
+            StoreError: it is damaged. FileNotFoundError: it is not there.
+        """
+        arrays, metadata = self._either(key, Block.read, lambda path: decode(read(path)))
+        if metadata.get("key") != key:
+            raise StoreError("holds another cell than its name says")
+        self._note(metadata)
+        return Outcome(arrays, metadata["scalars"], metadata["status"], metadata["reason"]), metadata
+
+    def _peek(self, key: str) -> dict[str, Any]:
+        """The metadata of a cell, from its header; raises as `_load` does."""
+        metadata: dict[str, Any] = self._either(key, Block.peek, peek)
+        self._note(metadata)
+        return metadata
+
+    def _either(self, key: str, packed: Callable[[Block, int], Any], single: Callable[[Path], Any]) -> Any:
+        """A cell in whichever form it is there; it may change its form at any moment."""
+        if (found := self._packed(key)) is not None:
+            return packed(*found)
+        try:
+            return single(self.path(key))
+        except FileNotFoundError:
+            self._list_blocks()
+            if (found := self._packed(key)) is None:
+                raise
+            return packed(*found)
+
+    def _packed(self, key: str) -> tuple[Block, int] | None:
+        name = np.frombuffer(bytes.fromhex(key), np.uint8)
+        for block in self._blocks.values():
+            if (position := int(block.finder(name))) >= 0:
+                return block, position
+        return None
+
+    def _note(self, metadata: Mapping[str, Any]) -> None:
+        for name, seen in self.facts.items():
+            if name in metadata:
+                seen.add(str(metadata[name]))
+
+    def _discard(self, key: str, error: StoreError) -> Path:
+        """Put a damaged cell where it is not read any more."""
+        if (found := self._packed(key)) is None:
+            self._quarantine(self.path(key), error)
+            return self.path(key)
+        block, position = found
+        write_atomic(block.dropped(position), b"")
+        del self._blocks[block.folder.name]  # to be read anew
+        self._list_blocks()
+        self.log(event="quarantine", file=str(block.dropped(position).relative_to(self.folder)), reason=error.what)
+        return block.folder
+
+    def _quarantine(self, path: Path, error: StoreError) -> None:
+        target = self.folder / "quarantine" / f"{time.time_ns()}-{path.name}"
+        try:
+            target.parent.mkdir(exist_ok=True)
+            os.replace(path, target)
+        except FileNotFoundError:
+            return  # another process was quicker
+        except OSError as problem:
+            wrong = f"{error.what} and cannot be moved to {target.parent} ({problem.strerror})"
+            raise StoreError(wrong, str(path), "remove it by hand") from problem
+        self.log(event="quarantine", file=str(path.relative_to(self.folder)), moved=target.name, reason=error.what)
+
+    def _list_blocks(self) -> None:
+        """Open the blocks that are new, forget those that are gone; one that cannot be read goes to quarantine."""
+        try:
+            names = {entry.name for entry in os.scandir(self.folder / "packed") if not entry.name.startswith(".")}
+        except FileNotFoundError:
+            names = set()
+        for name in self._blocks.keys() - names:
+            del self._blocks[name]
+        for name in sorted(names - self._blocks.keys()):
+            try:
+                self._blocks[name] = Block(self.folder / "packed" / name)
+            except FileNotFoundError:
+                continue
+            except Unreadable:
+                raise
+            except StoreError as error:
+                self._quarantine(self.folder / "packed" / name, error)
+
+
+def _facts(outcome: Outcome) -> dict[str, Any]:
+    return {"status": outcome.status, "reason": outcome.reason, "scalars": dict(outcome.scalars)}

@@ -1,0 +1,216 @@
+"""Plans as the store remembers them: rows are drawn, not listed, and named as they always were."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from stub_rows import GROUPS, StubRecipe, StubSource, StubTask
+from stub_store import GOOD, METADATA
+
+import pydt.record
+from pydt import design
+from pydt.cells import Row, result_key, source_key
+from pydt.design import Design
+from pydt.errors import DesignError, StoreError
+from pydt.files import canonical_json, digest
+from pydt.plan import Plan, check, row_seeds
+from pydt.record import Drawn, Record
+from pydt.store import Store
+
+DESIGNS = {
+    "random": design.random(GROUPS, 9, seed=3),
+    "stratified": design.random(GROUPS, 9, seed=3, strata=[0, 0, 1, 1, 2, 2]),
+    "bernoulli": design.bernoulli(GROUPS, 9, 0.4, seed=3),
+    "foldover": design.foldover(GROUPS, 9, seed=3),
+    "explicit": Design.explicit(np.asarray(design.random(GROUPS, 9, seed=4))),
+    "taken": design.random(GROUPS, 30, seed=3).take([2, 3, 5, 7, 11, 13, 17, 19, 23]),
+}
+
+
+def plan(drawn: Any, **more: Any) -> Plan:
+    tasks = [StubTask(), StubTask("letters")]
+    return Plan(StubSource(), design=drawn, recipe=StubRecipe(), tasks=tasks, seed=5, **more)
+
+
+def listed(record: Record) -> Record:
+    """The same plan as earlier versions wrote it: every row in the file."""
+    fields = {name: getattr(record, name) for name in Record.__dataclass_fields__}
+    return Record(**{**fields, "rows": tuple(record.rows)})
+
+
+@pytest.mark.parametrize("name", DESIGNS)
+@pytest.mark.parametrize("seeds", [None, tuple(range(50, 59))])
+def test_a_design_stands_for_its_rows(name: str, seeds: tuple[int, ...] | None, tmp_path: Path) -> None:
+    drawn = DESIGNS[name]
+    given = plan(drawn, seeds=seeds)
+    record, store = given.record(), Store.create(tmp_path)
+    store.put_plan(record)
+    text = json.loads((tmp_path / "plans" / f"{given.digest}.json").read_text())
+    assert set(text["rows"]) == {"count", "seeds", "masks"}
+    expected = [Row(mask, seed, "design") for mask, seed in zip(drawn, seeds or row_seeds(5, 9), strict=True)]
+    found = Store(tmp_path).plan()
+    for rows in (given.rows(), found.rows):
+        assert list(rows) == expected
+        assert [rows[i] for i in range(9)] == rows[:] == expected
+        assert rows[2:5] == expected[2:5]
+        assert rows[-1] == expected[-1]
+        with pytest.raises(IndexError):
+            rows[9]
+    sources = [source_key("s", "u", row, "r") for row in expected]
+    for written in (found, record, listed(record)):
+        sources = [source_key(written.source, written.units, row, written.recipe) for row in expected]
+        assert list(written.sources) == sources
+        names = [tuple(result_key(source, task["digest"]) for task in written.tasks) for source in sources]
+        assert list(written.keys) == names
+        assert written.keys[3:5] == names[3:5]
+        np.testing.assert_array_equal(written.packed(np.array([4, 1])), drawn.packed([4, 1]))
+    assert Store(tmp_path).design().digest == drawn.digest
+    assert found.digest == record.digest == digest("plan", record.to_json())
+
+
+def test_a_plan_that_an_earlier_version_wrote_is_the_same_plan(tmp_path: Path) -> None:
+    record = plan(DESIGNS["random"]).record()
+    old, store = listed(record), Store.create(tmp_path)
+    assert old.digest == digest("plan", old.to_json()) != record.digest
+    store.put_plan(old)
+    assert Store(tmp_path).plan().digest == old.digest
+    np.testing.assert_array_equal(np.asarray(Store(tmp_path).design()), np.asarray(DESIGNS["random"]))
+    store.put(old.keys[0][0], GOOD, METADATA)
+    store.put_plan(record)
+    reader = Store(tmp_path)
+    assert reader.plan().digest == record.digest  # one of the two, and not "2 plans"
+    assert reader.lacking().sum() == 17
+    store.put_plan(plan(DESIGNS["random"], seeds=range(9)).record())
+    with pytest.raises(StoreError, match="2 plans"):
+        Store(tmp_path).plan()
+
+
+def _draws_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Design._draw
+
+    def other(self: Any, *arguments: Any) -> np.ndarray:
+        masks = real(self, *arguments).copy()
+        masks[len(masks) // 2] ^= 1
+        return masks
+
+    monkeypatch.setattr(Design, "_draw", other)
+
+
+def test_a_design_that_now_draws_other_masks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = plan(DESIGNS["bernoulli"]).record()
+    store = Store.create(tmp_path)
+    store.put_plan(record)
+    store.put(record.keys[0][0], GOOD, METADATA)
+    _draws_otherwise(monkeypatch)
+    for method in ("design", "masks", "rows", "finished", "missing"):
+        with pytest.raises(StoreError, match=r"other masks than the rows have.*pydt that wrote it"):
+            getattr(Store(tmp_path), method)()
+    assert plan(design.bernoulli(GROUPS, 9, 0.4, seed=3)).digest != record.digest
+
+
+def test_an_unknown_kind_of_design_is_named(tmp_path: Path) -> None:
+    text = plan(DESIGNS["random"]).record().to_json()
+    text["design"]["kind"] = "spiral"
+    name = digest("plan", text)
+    Store.create(tmp_path)
+    (tmp_path / "plans").mkdir()
+    (tmp_path / "plans" / f"{name}.json").write_text(canonical_json(text))
+    with pytest.raises(DesignError, match="unknown kind of design 'spiral'"):
+        Store(tmp_path).rows()
+
+
+@pytest.mark.parametrize("change", ["count", "groups"])
+def test_a_description_of_other_rows_is_damaged(change: str, tmp_path: Path) -> None:
+    text = plan(DESIGNS["random"]).record().to_json()
+    if change == "count":
+        text["rows"]["count"] = 8
+    else:
+        text["names"].append("one more")
+    name = digest("plan", text)
+    Store.create(tmp_path)
+    (tmp_path / "plans").mkdir()
+    (tmp_path / "plans" / f"{name}.json").write_text(canonical_json(text))
+    with pytest.raises(StoreError, match="damaged"):
+        Store(tmp_path).plan(name)
+
+
+def test_design_of_other_groups_is_refused_without_drawing_it() -> None:
+    with pytest.raises(DesignError, match=rf"Plan\.design: 8 groups for the 6 units.*groups={GROUPS}"):
+        plan(design.random(8, 10**9))
+
+
+# ---- many groups: rows are named by the rule and their number
+
+
+@pytest.fixture
+def many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pydt.record, "NUMBERED", GROUPS - 1)
+
+
+@pytest.mark.usefixtures("many")
+@pytest.mark.parametrize("name", ["random", "stratified", "bernoulli", "foldover"])
+def test_names_by_number_hold_for_every_selection_and_extension(name: str) -> None:
+    drawn = DESIGNS[name]
+    sources = plan(drawn).record().sources
+    assert list(plan(drawn.extend(20)).record().sources)[:9] == list(sources)
+    taken = drawn.take([7, 2, 8])
+    seeds = row_seeds(5, 9)
+    chosen = plan(taken, seeds=[seeds[i] for i in (7, 2, 8)]).record()
+    assert list(chosen.sources) == [sources[i] for i in (7, 2, 8)]
+    assert chosen.named(0) == {"rule": plan(drawn).record().named(0)["rule"], "row": 7}
+    everything = set(sources)
+    for other in [design.random(GROUPS, 9, seed=4), design.random(GROUPS, 9, 0.7, seed=3)]:
+        everything |= set(plan(other).record().sources)
+    assert len(everything) == 27
+
+
+@pytest.mark.usefixtures("many")
+def test_masks_of_ones_own_are_named_by_themselves() -> None:
+    record = plan(DESIGNS["explicit"]).record()
+    assert list(record.sources) == list(listed(record).sources)
+    assert record.named(3) == {"keep": record.rows[3].keep.hex()}
+
+
+def test_nothing_is_drawn_to_plan_seventy_thousand_rows_over_a_million_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = 0
+    real = Design._draw
+
+    def count(self: Any, rule: Any, rows: np.ndarray, columns: int) -> np.ndarray:
+        nonlocal drawn
+        drawn += len(rows) * columns
+        return real(self, rule, rows, columns)
+
+    monkeypatch.setattr(Design, "_draw", count)
+    units = 1_280_000
+    rows = Drawn(design.random(units, 70_000).to_dict(), None, 0)
+    names = Lazy(units)
+    record = Record("design", "s", {}, "u", "id", names, "r", {}, ({"digest": "t"},), rows.description, 0, rows)
+    assert len(record.cells) == 70_000
+    assert drawn == 0
+    assert rows.masks
+    assert drawn <= 2 * pydt.record._CHECKED
+    assert rows[69_999].mask.sum() == units // 2
+
+
+class Lazy(tuple):  # type: ignore[type-arg]
+    """So many names, none of them made."""
+
+    def __new__(cls, length: int) -> Lazy:
+        return super().__new__(cls)
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+
+def test_rows_are_checked_where_they_are_listed() -> None:
+    context = plan(DESIGNS["random"]).context
+    check(context, plan(DESIGNS["random"]).rows())
+    with pytest.raises(DesignError, match="row 1: 3 groups"):
+        check(context, [Row(np.ones(GROUPS), 0), Row([1, 0, 1], 0)])
