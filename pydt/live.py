@@ -145,12 +145,15 @@ class View:
     def facts(self) -> dict[str, Any]:
         """All there is to show, in JSON types; what is not known is left out."""
         found: dict[str, Any] = {"rows": self.done, "of": self.total, "stored_before": self.before}
+        found["seconds"] = round(_now() - self.begun, 1)
         left = self.total - self.done
         # From the first row on: before it, the workers were starting.
         seconds = _now() - self.recent[0] if self.recent else 0.0
         if len(self.recent) > 1 and seconds > 0:
             rate = (len(self.recent) - 1) / seconds
-            found |= {"rows_per_hour": round(3600 * rate, 1), "seconds_left": round(left / rate)}
+            found["rows_per_hour"] = round(3600 * rate, 1)
+            if left and not self.sofar.last.stopped:
+                found["seconds_left"] = round(left / rate)
         found["workers"] = self.workers if self.alive is None else self.alive()
         if self.accuracy is not None:
             found["latest_accuracy"] = self.accuracy
@@ -182,7 +185,7 @@ class View:
 
 def _leading(sofar: SoFar) -> dict[str, Any] | None:
     fit = sofar.fit()
-    if fit is None:
+    if fit is None or not np.isfinite(fit.stderr).all():
         return None
     order = np.argsort(-np.asarray(fit.unbiased), kind="stable").tolist()
     ends = order if len(order) <= 2 * _ENDS else order[:_ENDS] + order[-_ENDS:]
@@ -284,9 +287,11 @@ def _duration(seconds: float) -> str:
 def _rate(facts: dict[str, Any]) -> list[str]:
     if "rows_per_hour" not in facts:
         return []
-    at_most = "at most " if "next" in facts.get("stop", {}) else ""
-    left = [f"{at_most}{_duration(facts['seconds_left'])} left"] if facts["rows"] < facts["of"] else []
-    return [f"{facts['rows_per_hour']:,.0f} an hour", *left]
+    if "seconds_left" not in facts:
+        time = f"{_duration(facts['seconds'])} in all"
+    else:
+        time = f"{'at most ' if 'stop' in facts else ''}{_duration(facts['seconds_left'])} left"
+    return [f"{facts['rows_per_hour']:,.0f} an hour", time]
 
 
 def _line(facts: dict[str, Any]) -> str:
@@ -343,9 +348,11 @@ def panel(facts: dict[str, Any], folder: str, ascii_only: bool = False) -> Rende
     parts: list[RenderableType] = [head, Text(", ".join(state)), Text(_printable(folder, 200), style="dim")]
     if stop := facts.get("stop"):
         after = "" if "next" not in stop else f"; next look at row {stop['next']:,}"
-        parts.append(Text(f"stop when {stop['rule']}: {stop['reason']}{after}"))
+        parts.append(Text(f"rule {stop['rule']}: {stop['reason']}{after}"))
     if leading := facts.get("leading"):
         parts.append(_table(leading, ascii_only))
+        text = f"{leading['unit']}, {leading['models']:,} models, 95 % intervals; for the eye, not for stopping"
+        parts.append(Text(text, style="dim"))
     for failure in facts.get("failures", ()):
         parts.append(Text(f"row {failure['row']} failed: {_printable(failure['reason'], 160)}", style="red"))
     return Group(*parts)
@@ -359,7 +366,7 @@ def _table(leading: dict[str, Any], ascii_only: bool) -> RenderableType:
     half = [_QUANTILE * group["stderr"] for group in groups]
     reach = max([abs(g["value"]) + h for g, h in zip(groups, half, strict=True)] + [1e-9])
     power = 10.0 ** np.floor(np.log10(reach))
-    scale = float(power * next(step for step in (1, 2, 5, 10) if step * power >= reach * (1 - 1e-9)))
+    scale = float(power * next(step for step in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if step * power >= reach * (1 - 1e-9)))
     table = Table.grid(padding=(0, 2))
     table.add_column(max_width=24, no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
@@ -367,7 +374,7 @@ def _table(leading: dict[str, Any], ascii_only: bool) -> RenderableType:
     title = f"-{scale:g}".ljust(_WIDTH // 2) + "0" + f"{scale:g}".rjust(_WIDTH - _WIDTH // 2 - 1)
     table.add_row(
         Text("leading influences", style="bold"),
-        Text(leading["unit"], style="dim"),
+        Text(""),
         Text(title, style="dim"),
     )
     for i, (group, reaches) in enumerate(zip(groups, half, strict=True)):
@@ -381,5 +388,4 @@ def _table(leading: dict[str, Any], ascii_only: bool) -> RenderableType:
             Text(f"{group['value']:+.2f} {sign} {group['stderr']:.2f}"),
             Text(interval(group["value"], reaches, scale, ascii_only), style=style),
         )
-    table.add_row(Text(f"{leading['models']:,} models, 95 % intervals", style="dim"), Text(""), Text(""))
     return table
