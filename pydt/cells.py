@@ -11,7 +11,6 @@ import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ class Unreadable(StoreError):
     """A file that the system does not give: nobody knows whether it is damaged."""
 
     @classmethod
-    def of(cls, error: OSError, path: Path) -> Unreadable:
+    def of(cls, error: OSError, path: str | os.PathLike[str]) -> Unreadable:
         mend = "make it readable, or delete this one file and run the same plan again"
         return cls(f"cannot be read ({error.strerror or error})", str(path), mend)
 
@@ -205,15 +204,24 @@ def decode(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     Raises:
         StoreError: the bytes are not what was written.
     """
+    try:
+        end = 8 + int.from_bytes(data[:8], "little")
+        text = json.loads(data[8:end])["__metadata__"]["pydt"]
+    except Exception as error:  # whatever a parser trips over means the same here
+        raise StoreError(f"is damaged ({type(error).__name__})") from error
+    return _decode(data, text)
+
+
+def _decode(data: bytes, text: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """`decode` where the header was parsed already: `text` is its entry "pydt"."""
     from safetensors.numpy import load
 
     try:
         arrays = load(data)  # checks the header's length, the offsets and the shapes against the size of the data
-        end = 8 + int.from_bytes(data[:8], "little")
-        metadata = json.loads(json.loads(data[8:end])["__metadata__"]["pydt"])
+        metadata = json.loads(text)
         expected = metadata.pop("sha256")
         found = checksum(arrays, metadata)
-    except Exception as error:  # whatever a parser trips over means the same here
+    except Exception as error:  # as above
         raise StoreError(f"is damaged ({type(error).__name__})") from error
     if found != expected:
         raise StoreError("is damaged (its checksum does not match)")
@@ -233,32 +241,38 @@ def suggest(name: object, known: Sequence[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(map(repr, known))
 
 
-def read(path: Path) -> bytes:
-    """The bytes of a regular file, whose size fits its header if it has one.
+def read(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a regular file.
 
-    A pipe or a device under its name would block or never end, and a sparse file of terabytes would fill the memory.
+    A pipe or a device under its name would block or never end.
     """
     with opened(path) as (descriptor, size):
-        if path.suffix == ".safetensors":
-            _header(descriptor, size)
         return exactly(descriptor, size, 0)
 
 
-def peek(path: Path) -> dict[str, Any]:
+def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """`decode` of a file whose size fits its header: a sparse file of terabytes would fill the memory."""
+    with opened(path) as (descriptor, size):
+        text = _header(descriptor, size)
+        data = exactly(descriptor, size, 0)
+    return _decode(data, text)
+
+
+def peek(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The metadata of `encode`, without the arrays: well formed and of a file of the right size, but not checksummed.
 
     Raises:
         StoreError: it is damaged, as far as that can be seen. FileNotFoundError: it is not there.
     """
     with opened(path) as (descriptor, size):
-        metadata = json.loads(_header(descriptor, size)["pydt"])
-        if metadata["key"] != path.stem or metadata["status"] not in ("ok", "failed"):
+        metadata: dict[str, Any] = json.loads(_header(descriptor, size))
+        if metadata["status"] not in ("ok", "failed") or len(metadata.pop("sha256")) != 64:
             raise ValueError
-        return {**metadata}
+        return metadata
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[tuple[int, int]]:
+def opened(path: str | os.PathLike[str]) -> Iterator[tuple[int, int]]:
     """Descriptor and size of a regular file; whatever a parser trips over inside means that it is damaged."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait for its writer
@@ -277,14 +291,14 @@ def opened(path: Path) -> Iterator[tuple[int, int]]:
         raise StoreError(f"is damaged ({type(error).__name__})") from error
 
 
-def _header(descriptor: int, size: int) -> dict[str, str]:
-    """The metadata entries of a safetensors file whose size is what its header says."""
+def _header(descriptor: int, size: int) -> str:
+    """The metadata entry "pydt" of a safetensors file whose size is what its header says."""
     start = os.pread(descriptor, 8, 0)
     length = int.from_bytes(start, "little")
     if length > min(size - 8, _LARGEST_HEADER):
         raise StoreError("is damaged (its header does not fit)")
     tensors = json.loads(exactly(descriptor, length, 8))
-    metadata: dict[str, str] = tensors.pop("__metadata__")
+    metadata: str = tensors.pop("__metadata__")["pydt"]
     if max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0) != size - 8 - length:
         raise StoreError("is damaged (its size does not fit)")
     return metadata

@@ -20,6 +20,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pydt.cells import FACTS, Outcome, Row, checked
 from pydt.errors import ConfigError, PydtError, TrainError
 from pydt.live import View
@@ -218,18 +220,10 @@ def _spooled(context: Context, folder: Path) -> Context:
 
 def _missing(store: Store, record: Record) -> tuple[deque[tuple[int, tuple[int, ...]]], list[int]]:
     """Rows that lack a cell, with the tasks they lack, and rows that lack none; each training once, in plan order."""
-    missing: deque[tuple[int, tuple[int, ...]]] = deque()
-    stored: list[int] = []
-    seen: set[str] = set()
-    for i, (source, keys) in enumerate(zip(record.sources, record.keys, strict=True)):
-        if source not in seen:
-            seen.add(source)
-            lacks = tuple(position for position, key in enumerate(keys) if not store.done(key))
-            if lacks:
-                missing.append((i, lacks))
-            else:
-                stored.append(i)
-    return missing, stored
+    lacks = store.lacking(record)
+    once = record.first == np.arange(len(lacks))
+    missing = deque((i, tuple(np.flatnonzero(lacks[i]).tolist())) for i in np.flatnonzero(once & lacks.any(1)).tolist())
+    return missing, np.flatnonzero(once & ~lacks.any(1)).tolist()
 
 
 class _Driver:
@@ -249,7 +243,7 @@ class _Driver:
         self.missing, self.view, self.limit = missing, view, limit
         self.again: deque[_Job] = deque()  # rows to be tried once more
         self.running: dict[Future[Any], _Job] = {}
-        self.total = len(set(record.sources))
+        self.total = int((record.first == np.arange(len(record.rows))).sum())
         self.stored = self.total - len(missing)
         self.done = False  # the rule is satisfied
 
@@ -262,7 +256,23 @@ class _Driver:
                 self._note()
                 return True
         self.store.note_stop(self.record, None)  # an earlier run may have stopped by another rule
-        return not self.missing
+        return not self._left()
+
+    def _left(self, signals: Sequence[int] = ()) -> bool:
+        """Whether there is something to train.
+
+        What was in the store is known from its headers at first, so that work starts at once. It is read to the last
+        bit by the view, while rows train, or else here, before the end: what is damaged is trained again.
+        """
+        if not (self.missing or self.again or self.running or self.done):
+            while not signals and self.sofar.read(0.2):
+                pass
+        for row in self.sofar.damaged:
+            lacks = [i for i, key in enumerate(self.record.keys[row]) if not self.store.done(key)]
+            self.missing.append((row, tuple(lacks)))
+            self.stored -= 1
+        self.sofar.damaged.clear()
+        return bool(self.missing or self.again or self.running)
 
     def drive(self, executor: Executor, parcel: bytes | None, workers: int) -> None:
         """Train what is missing, until nothing is, or the rule is satisfied, or somebody wishes for an end."""
@@ -275,7 +285,7 @@ class _Driver:
                 self.view.say(f"the plan is too short for a look by {self.rule}: all of it is trained")
             end = math.inf
             try:
-                while self.missing or self.again or self.running:
+                while self._left(signals):
                     while (self.missing or self.again) and len(self.running) < 2 * workers and not signals:
                         self._submit(executor, parcel)
                     for future in wait(self.running, timeout=0.2, return_when=FIRST_COMPLETED).done:
@@ -397,7 +407,7 @@ class _Driver:
         return {
             "source": record.source,
             "units": record.units,
-            "keep": job.row.keep.hex(),
+            **record.named(job.number),
             "groups": job.row.groups,
             "seed": job.row.seed,
             "recipe": record.recipe,

@@ -28,6 +28,8 @@ from pydt.errors import ConfigError, StoreError
 
 _OLD = 24 * 3600.0  # seconds after which a temporary file is nobody's, wherever its writer was
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+
 
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys, no spaces and no NaN: equal values give equal text.
@@ -36,7 +38,7 @@ def canonical_json(value: Any) -> str:
         ConfigError: a value has no canonical form (NaN, infinity, or a type JSON does not know).
     """
     try:
-        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+        return _CANONICAL.encode(value)
     except (TypeError, ValueError) as error:
         raise ConfigError(
             f"no canonical form: {error}", "digest", "use finite numbers, strings, lists and dicts"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pydt.cells import Outcome, derive
+from pydt.cells import Outcome, Unreadable, derive
 from pydt.design import Design
 from pydt.errors import ConfigError, EstimateError, StoreError
 from pydt.estimate import best_method, influences
@@ -82,14 +82,14 @@ class SoFar:
 
     Attributes:
         last: what the rule said last.
+        damaged: stored rows of which `read` found a cell damaged; it is in quarantine now.
     """
 
     def __init__(self, store: Store, record: Record, design: Any, stored: Iterable[int]) -> None:
         self.store, self.record, self.design = store, record, design
         self.last = Look(False, 0, 0, 0, "no look yet")
-        first: dict[str, int] = {}
-        # the first row that is the same training
-        self._same = np.array([first.setdefault(key, i) for i, key in enumerate(record.sources)], np.int64)
+        self.damaged: list[int] = []
+        self._same = record.first
         self._unread = deque(stored)
         self._values = np.full(len(self._same), np.nan)
         self._known = np.zeros(len(self._same), bool)
@@ -117,7 +117,13 @@ class SoFar:
         """Take in stored rows for so long, one at least; whether there may be more."""
         end = time.monotonic() + seconds
         while self._unread:
-            self.add(self._unread.popleft(), {})
+            row = self._unread.popleft()
+            try:
+                self.add(row, {})
+            except Unreadable:
+                raise
+            except StoreError:
+                self.damaged.append(row)
             if time.monotonic() >= end:
                 break
         return bool(self._unread)

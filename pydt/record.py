@@ -216,6 +216,13 @@ class Record:
             names[i] = np.frombuffer(state.digest()[:16], np.uint8)
         return names
 
+    @property
+    def first(self) -> npt.NDArray[np.int64]:
+        """The first row that is the same training, of each row, int64 (rows,)."""
+        whole = np.ascontiguousarray(self.trainings).view(np.dtype((np.void, 16))).reshape(-1)
+        _, first, inverse = np.unique(whole, return_index=True, return_inverse=True)
+        return first[inverse.reshape(-1)].astype(np.int64)
+
     @cached_property
     def cells(self) -> npt.NDArray[np.uint8]:
         """The result keys as bytes, uint8 (rows, tasks, 16): `pydt.cells.result_key` of every row and task."""

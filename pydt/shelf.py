@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from pydt.cells import FACTS, Outcome, Unreadable, checksum, decode, encode, peek, read
+from pydt.cells import FACTS, Outcome, Unreadable, checksum, encode, load, peek
 from pydt.errors import StoreError
 from pydt.files import write_atomic
 from pydt.packed import Block, Finder
@@ -37,7 +37,7 @@ class Shelf:
 
     def path(self, key: str) -> Path:
         """The file of a cell."""
-        return self.folder / "rows" / key[:2] / f"{key}.safetensors"
+        return Path(f"{self.folder}/rows/{key[:2]}/{key}.safetensors")
 
     def done(self, key: str) -> bool:
         """Whether a cell is there and whole; a damaged one is put into quarantine, so that it is computed again."""
@@ -137,7 +137,7 @@ class Shelf:
         Raises:
             StoreError: it is damaged. FileNotFoundError: it is not there.
         """
-        arrays, metadata = self._either(key, Block.read, lambda path: decode(read(path)))
+        arrays, metadata = self._either(key, Block.read, load)
         if metadata.get("key") != key:
             raise StoreError("holds another cell than its name says")
         self._note(metadata)
@@ -146,15 +146,17 @@ class Shelf:
     def _peek(self, key: str) -> dict[str, Any]:
         """The metadata of a cell, from its header; raises as `_load` does."""
         metadata: dict[str, Any] = self._either(key, Block.peek, peek)
+        if metadata.get("key") != key:
+            raise StoreError("holds another cell than its name says")
         self._note(metadata)
         return metadata
 
-    def _either(self, key: str, packed: Callable[[Block, int], Any], single: Callable[[Path], Any]) -> Any:
+    def _either(self, key: str, packed: Callable[[Block, int], Any], single: Callable[[str], Any]) -> Any:
         """A cell in whichever form it is there; it may change its form at any moment."""
         if (found := self._packed(key)) is not None:
             return packed(*found)
         try:
-            return single(self.path(key))
+            return single(f"{self.folder}/rows/{key[:2]}/{key}.safetensors")
         except FileNotFoundError:
             self._list_blocks()
             if (found := self._packed(key)) is None:
@@ -162,6 +164,8 @@ class Shelf:
             return packed(*found)
 
     def _packed(self, key: str) -> tuple[Block, int] | None:
+        if not self._blocks:
+            return None
         name = np.frombuffer(bytes.fromhex(key), np.uint8)
         for block in self._blocks.values():
             if (position := int(block.finder(name))) >= 0:

@@ -31,9 +31,9 @@ from pydt.cells import (
     Row,
     Unreadable,
     checksum,
-    decode,
     derive,
     encode,
+    load,
     most_frequent,
     read,
     suggest,
@@ -290,7 +290,7 @@ class Store(Shelf):
         record = self.plan(plan)
         path = self._thumbnails(record)
         try:
-            arrays = decode(read(path))[0]
+            arrays = load(path)[0]
         except FileNotFoundError:
             return {}
         except StoreError as error:
@@ -368,7 +368,7 @@ class Store(Shelf):
         """
         path = self.folder / "tasks" / f"{getattr(task, 'digest', task)}.safetensors"
         try:
-            return decode(read(path))[0]
+            return load(path)[0]
         except FileNotFoundError:
             raise StoreError("is not there", str(path), "run a plan with this task") from None
         except StoreError as error:
@@ -411,7 +411,7 @@ class Store(Shelf):
     def _stored(self, path: Path) -> dict[str, np.ndarray]:
         """The arrays of a file; none if it is not there, or was damaged and is in quarantine now."""
         try:
-            return decode(read(path))[0]
+            return load(path)[0]
         except FileNotFoundError:
             pass
         except Unreadable:
