@@ -125,6 +125,7 @@ public:
     // Values 0, no candidates.
     void load(const double* cross, double energy) {
         count_ = width_ = active_ = 0;
+        last_ = 0;
         slow_ = false;
         double most = 0;
         for (int64_t k = 0; k < gram_.groups; ++k) most = std::max(most, std::abs(cross[k]));
@@ -388,15 +389,18 @@ private:
     void add_found(int64_t count) {
         constexpr int64_t ahead = 3;
         // gathers in the order of arrival are beyond the hardware's guessing: whole rows are fetched before their turn
+        const int64_t known = count_;
         for (int64_t t = 0; t < std::min(ahead, count); ++t) fetch(found_[at(t)]);
         for (int64_t t = 0; t < count; ++t) {
             if (t + ahead < count) fetch(found_[at(t + ahead)]);
             add(found_[at(t)]);
         }
+        mirror(known);
     }
 
+    // As far as the candidates before it go: they are found in ascending order.
     void fetch(int32_t k) const {
-        for (int64_t i = 0; i < gram_.width; i += 16) {
+        for (int64_t i = 0; i <= std::max(last_, k); i += 16) {
             __builtin_prefetch(gram_.entries.get() + k * gram_.ld + i);
             if (held_ != nullptr) __builtin_prefetch(held_->entries.get() + k * held_->ld + i);
         }
@@ -411,8 +415,6 @@ private:
         for (int64_t q = 0; q < p; ++q) row[q] = from[index[q]];
         row[p] = diagonal_[p] = from[k];
         std::fill(row + p + 1, row + width_, 0.0F);
-        float* column = sub_.get() + p;
-        for (int64_t q = 0, to = 0; q < p; ++q, to += ld_) column[to] = row[q];
         if (held_ != nullptr) {
             const float* other = held_->entries.get() + k * held_->ld;
             float* below = held_sub_.get() + p * ld_;
@@ -421,12 +423,30 @@ private:
             held_diagonal_[p] = other[k];
         }
         index_[at(p)] = k;
+        last_ = std::max(last_, k);
         cross_[p] = full_[k];
         reach_[p] = gram_.reach[at(k)];
         slope_[p] = cross_[p] - kernels().lasso.dot(row, values_.get(), width_);
         last_slope_[p] = cross_[p] - kernels().lasso.dot(row, last_values_.get(), width_);
         now_[k] = old_[k] = 0;
         set_own(p);
+    }
+
+    // The columns of the candidates from `known` on, from their rows: few one by one, many by blocks of 16 x 16.
+    void mirror(int64_t known) {
+        if (count_ - known < 8) {
+            for (int64_t p = known; p < count_; ++p) {
+                const float* row = sub_.get() + p * ld_;
+                float* column = sub_.get() + p;
+                for (int64_t q = 0, to = 0; q < p; ++q, to += ld_) column[to] = row[q];
+            }
+            return;
+        }
+        for (int64_t right = known / 16 * 16; right < count_; right += 16)
+            for (int64_t top = 0; top <= right; top += 16)
+                for (int64_t q = top; q < top + 16; ++q)
+                    for (int64_t p = std::max({right, known, q + 1}); p < std::min(right + 16, count_); ++p)
+                        sub_[q * ld_ + p] = sub_[p * ld_ + q];
     }
 
     // Room for 16 more candidates.
@@ -455,6 +475,7 @@ private:
     const Padded* held_;
     double cross_scale_ = 1, scale_ = 1, energy_ = 0, top_ = 0, edge_ = 0, edge1_ = 0, edge0_ = 0;
     float ridge_ = 0;
+    int32_t last_ = 0;   // the candidate furthest down
     bool slow_ = false;  // proximal gradient does not contract here
     int64_t count_ = 0, width_ = 0, active_ = 0, ld_ = 0, sub_rows_ = 0;
     Floats full_, now_, old_;  // all groups: cross, slope at b1, slope at b0; 0 in the last two for candidates
