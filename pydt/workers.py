@@ -35,6 +35,7 @@ import numpy as np
 
 from pydt import __version__
 from pydt.cells import Outcome
+from pydt.copies import load
 from pydt.errors import ConfigError, PydtError, TrainError
 from pydt.files import digest
 
@@ -139,7 +140,7 @@ def _unpack(parcel: bytes | None) -> tuple[Callable[..., Any], Any]:
             assert parcel is not None
             while len(_parcels) > 3:
                 _parcels.pop(next(iter(_parcels)))
-            _parcels[parcel] = pickle.loads(parcel)
+            _parcels[parcel] = load(parcel)
         return _parcels[parcel]
 
 
@@ -271,10 +272,10 @@ class Processes(Executor):
         self.shutdown()
 
     def _serve(self, slot: int) -> None:
-        # Ctrl-C on a terminal reaches the whole process group, SIGTERM often all of a job: the driver decides. A signal
-        # blocked here stays blocked in the children, from their first instruction on. The thread lives as long as its
-        # worker: its end would kill it (PDEATHSIG).
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        # Ctrl-C on a terminal reaches the whole process group, SIGTERM often all of a job, and SIGUSR2 is how Slurm
+        # announces its end: the driver decides. A signal blocked here stays blocked in the children, from their first
+        # instruction on. The thread lives as long as its worker: its end would kill it (PDEATHSIG).
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGUSR2})
         connection = self._start(slot)
         while (item := self._jobs.get()) is not None:
             future, call = item
@@ -343,7 +344,7 @@ def _worker() -> None:
     connection = Connection(number)
     try:
         try:
-            _parcels[None] = pickle.loads(connection.recv_bytes())
+            _parcels[None] = load(connection.recv_bytes())
         except EOFError:
             raise
         except BaseException:

@@ -53,7 +53,9 @@ ORDER = [
     "stopping",
     "score",
     "overall",
+    "copies",
     "workers",
+    "cluster",
     "live",
     "ensemble",
     "counterfactual",
@@ -111,6 +113,7 @@ def test_modules_only_know_those_above_them() -> None:
 
 def test_heavy_packages_are_imported_where_they_are_used() -> None:
     heavy = {"torch", "torchvision", "nvidia", "matplotlib", "sklearn", "scipy", "PIL", "rich", "jinja2", "typer"}
+    heavy |= {"ray", "submitit"}
     allowed = {(module, "torch") for module in LAZY} | {("cli", "typer")}
     for path in ROOT.glob("*.py"):
         for name, top in imports(path):

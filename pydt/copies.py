@@ -1,0 +1,221 @@
+"""Copies of data sets on nodes that do not see the files a plan names.
+
+A data set travels to a worker as the path of its folder and its digest. Where that path is missing or holds something
+else, the worker takes this node's copy: `$PYDT_CACHE/<digest>` (by default `~/.cache/pydt/<digest>`), which one process
+of the node makes and all share. A copy comes as one stream, an uncompressed tar of the index and the files it names,
+and every byte of it is compared with the index's checksums before it is used. Any copy may be deleted when no run uses
+it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import io
+import os
+import pickle
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from pydt.data import Dataset, _open
+from pydt.errors import ConfigError, DataError
+from pydt.files import _host
+from pydt.index import FILE, Sections, pack_index, read_index
+from pydt.saved import index_of
+
+Need = tuple[str, str]
+"""Folder and `full_digest` of a data set."""
+
+
+def cache() -> Path:
+    """Where this node's copies are."""
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pydt"
+    return Path(os.environ.get("PYDT_CACHE") or user)
+
+
+class _Reader(pickle.Unpickler):
+    """What unpickles contexts: data sets are opened by `opener`."""
+
+    def __init__(self, data: bytes, opener: Callable[..., Dataset], main: bool) -> None:
+        super().__init__(io.BytesIO(data))
+        self._opener, self._main = opener, main
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("pydt.data", "_open"):
+            return self._opener
+        if module == "__main__" and not self._main:
+            wrong = f"{name!r} is defined in the script itself, which workers do not run"
+            raise ConfigError(wrong, "run", "put it in a module of its own and import it, or pass a ThreadPoolExecutor")
+        return super().find_class(module, name)
+
+
+def load(data: bytes) -> Any:
+    """Unpickle in a worker: a data set comes from its folder, else from this node's copy.
+
+    Raises:
+        DataError: a data set is in neither place, or is damaged.
+    """
+    return _Reader(data, _find, True).load()
+
+
+def needs(data: bytes) -> tuple[Any, list[Need]]:
+    """Unpickle where it was pickled: the value, and the data sets that a worker will look for.
+
+    Raises:
+        ConfigError: it needs a function or class of the main script.
+    """
+    found: dict[str, str] = {}
+
+    def note(folder: str, seen: Any, expected: str) -> Dataset:
+        found[expected] = folder
+        return _open(folder, seen, expected)
+
+    value = _Reader(data, note, False).load()
+    return value, [(folder, digest) for digest, folder in found.items()]
+
+
+def _find(folder: str, seen: Any, expected: str) -> Dataset:
+    try:
+        return _open(folder, seen, expected)
+    except DataError:
+        if index_of(copy := cache() / expected) is None:
+            raise
+        return _open(str(copy), None, expected)
+
+
+def missing(wanted: list[Need]) -> list[str]:
+    """Digests of the data sets that this node neither sees in their folders nor has a copy of."""
+    return [
+        digest for folder, digest in wanted if not (_holds(Path(folder), digest) or _holds(cache() / digest, digest))
+    ]
+
+
+def _holds(folder: Path, digest: str) -> bool:
+    """Whether a folder's index is that of a data set and the files it names seem to be there: a look, not a check."""
+    try:
+        sections = read_index(folder / FILE)
+        files = _files(sections, folder)
+        return sections["digests"][1] == digest and all(os.path.exists(files[i]) for i in (0, -1))
+    except (DataError, LookupError):
+        return False
+
+
+def _files(sections: Sections, folder: Path) -> list[str]:
+    """The files that hold a data set's images."""
+    if "images" in sections:
+        return [str(folder / str(sections["images"][0]))]
+    paths = sections.get("paths")
+    return [f"{folder}/{key}" for key in sections["keys"]] if paths is None else [str(path) for path in paths]
+
+
+def send(folder: str, stream: Any) -> None:
+    """Write a data set to a stream: its index, which says nothing of where it was, and its files in order.
+
+    Raises:
+        DataError: the folder's index or a file is missing, damaged, or changed while it was read.
+    """
+    sections = read_index(Path(folder) / FILE)
+    files = _files(sections, Path(folder))
+    packed = pack_index({name: value for name, value in sections.items() if name not in ("images", "paths")})
+    try:
+        with tarfile.open(fileobj=stream, mode="w|") as tar:
+            head = tarfile.TarInfo("array" if "images" in sections else "files")
+            head.size = len(packed)
+            tar.addfile(head, io.BytesIO(packed))
+            for i, path in enumerate(files):
+                with open(path, "rb") as file:
+                    member = tarfile.TarInfo(str(i) + Path(path).suffix)
+                    member.size = os.fstat(file.fileno()).st_size
+                    tar.addfile(member, file)
+    except OSError as error:
+        raise DataError(
+            f"cannot be sent to another node ({error})", folder, "restore its files, and run again"
+        ) from error
+
+
+@contextlib.contextmanager
+def _locked(digest: str) -> Iterator[None]:
+    """One process of a node at a time. A file system without locks costs a second copy, nothing else."""
+    cache().mkdir(parents=True, exist_ok=True)
+    with open(cache() / f"{digest}.lock", "w") as file:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def receive(digest: str, stream: Callable[[], IO[bytes]]) -> None:
+    """Make this node's copy of a data set from what `send` wrote, unless another process has made it meanwhile.
+
+    Args:
+        digest: its `full_digest`.
+        stream: opens what `send` wrote; called only if there is no copy yet.
+
+    Raises:
+        DataError: what came is damaged or another data set, or the cache cannot be written.
+    """
+    place = cache() / digest
+    try:
+        with _locked(digest):
+            if _holds(place, digest):
+                return
+            for left in cache().glob(f".{digest}.{_host()}.*"):  # by a process that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            temporary = Path(tempfile.mkdtemp(prefix=f".{digest}.{_host()}.", dir=cache()))
+            try:
+                with stream() as source, tarfile.open(fileobj=source, mode="r|") as tar:
+                    _unpack(tar, temporary, place)
+                shutil.rmtree(place, ignore_errors=True)
+                os.replace(temporary, place)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+            _verify(place, digest)
+    except (OSError, tarfile.TarError) as error:
+        mend = "free space, or set PYDT_CACHE to a folder on a larger local disk"
+        raise DataError(f"cannot be copied to this node ({error})", str(place), mend) from error
+
+
+def _unpack(tar: tarfile.TarFile, temporary: Path, place: Path) -> None:
+    """Files get names of our own: what the stream calls them is never a path."""
+    index, names, array = b"", [], False
+    for i, member in enumerate(tar):
+        content = tar.extractfile(member)
+        if content is None:
+            raise tarfile.TarError("a member that is no file")
+        if not i:
+            index, array = content.read(), member.name == "array"
+            continue
+        suffix = Path(member.name).suffix
+        name = "images.npy" if array else f"files/{i // 1000:04d}/{i % 1000:03d}{suffix}"
+        (temporary / name).parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary / name, "xb") as file:
+            shutil.copyfileobj(content, file, 1 << 20)
+        names.append(name)
+    (temporary / FILE).write_bytes(index)
+    sections: dict[str, Any] = dict(read_index(temporary / FILE))
+    sections["images" if array else "paths"] = names if array else [str(place / name) for name in names]
+    (temporary / FILE).write_bytes(pack_index(sections))
+
+
+def _verify(place: Path, digest: str) -> None:
+    """Compare a new copy with its index: every file is newer than the index says, so opening reads them all. Then give
+    the files the times that it says, which spares later processes the same.
+    """
+    try:
+        opened = Dataset.open(place)
+        if opened.full_digest != digest:
+            raise DataError("it is another one")
+    except DataError as error:
+        shutil.rmtree(place, ignore_errors=True)
+        wrong = f"what was copied to this node is not the data set that was sent ({error.what})"
+        raise DataError(wrong, str(place), "run again, and look after the disks and the network") from error
+    sections = read_index(place / FILE)
+    if opened.records is None:
+        times = [int(sections["stamp"][1])]
+    else:
+        times = opened.records.time.tolist()
+    for path, time in zip(_files(sections, place), times, strict=True):
+        os.utime(path, ns=(time, time))

@@ -1,0 +1,228 @@
+"""Rows on Ray: the same bytes as on this machine, whatever is lost on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stub_rows import contents, plan, stub_row
+from test_ensemble import log
+from test_kills import alive, wait_for
+
+import pydt.design
+from pydt import copies
+from pydt.cells import Row
+from pydt.cluster import Ray
+from pydt.data import Dataset
+from pydt.ensemble import Plan, run
+from pydt.errors import ConfigError
+from pydt.target import Target
+from pydt.workers import WorkerDied, work
+
+ray = pytest.importorskip("ray")
+pytestmark = [
+    pytest.mark.slow,
+    # Ray's own, about the future of one of its settings
+    pytest.mark.filterwarnings("ignore:Tip. In future versions of Ray:FutureWarning"),
+]
+MEMORY = 100 << 20  # of an object store; more would be taken from /dev/shm at once
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A cluster of one node with one CPU, to which tests add another; its workers find this folder's modules."""
+    from ray.cluster_utils import Cluster
+
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = str(Path(__file__).parent)
+    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+    head = {"num_cpus": 1, "object_store_memory": MEMORY, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    yield cluster
+    cluster.shutdown()
+    os.environ.pop("PYTHONPATH")
+    if before is not None:
+        os.environ["PYTHONPATH"] = before
+
+
+@pytest.fixture
+def pool(cluster: Any) -> Iterator[Ray]:
+    with Ray(cluster.address) as pool:
+        yield pool
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """All of a store but the copy of the data, which knows when it was written."""
+    return {name: data for name, data in contents(folder).items() if not name.startswith("data/")}
+
+
+def go(job: Plan, folder: Path, executor: Any = None, **more: Any) -> Any:
+    return run(job, folder, executor, runner=stub_row, progress=False, **more)
+
+
+def served(folder: Path) -> int:
+    """How many processes have given rows."""
+    return len({entry["pid"] for entry in log(folder) if entry["event"] == "row"})
+
+
+def test_rows_are_equal_bytes_and_one_node_may_be_lost(cluster: Any, tmp_path: Path) -> None:
+    go(plan(10), tmp_path / "here", workers=1)
+    node = cluster.add_node(num_cpus=1, object_store_memory=MEMORY)
+    with Ray(cluster.address) as pool:
+        assert pool._max_workers == 2
+
+        def lose() -> None:
+            wait_for(lambda: (tmp_path / "ray" / "log.jsonl").exists() and served(tmp_path / "ray") == 2, 60)
+            time.sleep(0.7)  # in the middle of its second row
+            cluster.remove_node(node, allow_graceful=False)
+
+        losing = threading.Thread(target=lose)
+        losing.start()
+        store = go(plan(10, seconds=1.5), tmp_path / "ray", pool)
+        losing.join()
+    assert len(store.masks()) == 10
+    assert contents(tmp_path / "ray") == contents(tmp_path / "here")
+    died = [entry["reason"] for entry in log(tmp_path / "ray") if entry["event"] == "worker died"]
+    assert died
+    assert "Died" in died[0] or "Crashed" in died[0] or "Lost" in died[0]
+    assert not ray.is_initialized()
+
+
+def test_a_worker_that_dies_costs_its_row_one_life(pool: Ray, tmp_path: Path) -> None:
+    store = go(plan(11, what="die once", folder=str(tmp_path)), tmp_path / "s", pool)
+    assert len(store.masks()) == 11
+    died = [entry for entry in log(tmp_path / "s") if entry["event"] == "worker died"]
+    assert [(entry["row"], entry["reason"]) for entry in died] == [(9, "exit status -9")]
+
+
+def test_an_overlong_row_is_ended(pool: Ray) -> None:
+    parcel = packed(plan(1, seconds=60))
+    with pytest.raises(WorkerDied, match=r"^ran longer than 0\.5 s$"):
+        pool.submit(work, parcel, Row([1] * 6, 1), (0,), limit=0.5).result(60)
+    assert "outcomes" in pool.submit(work, packed(plan(1)), Row([1] * 6, 1), (0,), limit=30.0).result(60)
+
+
+def packed(job: Plan) -> bytes:
+    import pickle
+
+    return pickle.dumps((stub_row, job.context))
+
+
+def test_the_parcel_travels_once(pool: Ray, monkeypatch: pytest.MonkeyPatch) -> None:
+    put: list[int] = []
+    monkeypatch.setattr(pool, "_ray", type("", (), {"put": lambda data: put.append(len(data)) or ray.put(data)}))
+    monkeypatch.setattr(pool._ray, "cancel", ray.cancel, raising=False)
+    monkeypatch.setattr(pool._ray, "shutdown", ray.shutdown, raising=False)
+    parcel = packed(plan(1))
+    for future in [pool.submit(work, parcel, Row([1] * 6, seed), (0,)) for seed in range(1, 9)]:
+        assert "outcomes" in future.result(60)
+    assert put == [len(parcel)]
+
+
+def test_cancelling_ends_the_row_and_the_queue(pool: Ray, tmp_path: Path) -> None:
+    parcel = packed(plan(1, seconds=120))
+    futures = [pool.submit(work, parcel, Row([1] * 6, seed), (0,)) for seed in (1, 2)]
+    time.sleep(3)
+    assert all(future.cancel() for future in futures)
+    assert pool.submit(os.getpid).result(30) != os.getpid()
+
+
+def test_data_sets_reach_a_node_that_does_not_see_the_files(
+    cluster: Any, tmp_path: Path, source: Dataset, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, cache, sent = real(source, target), tmp_path / "cache", []
+    run(here, tmp_path / "here", workers=1, progress=False)
+    saved = source.save(tmp_path / "source"), target.spool(tmp_path / "target")
+    job = real(*saved)
+    for data in (saved[0], saved[1].train):
+        object.__setattr__(data, "folder", f"/elsewhere{data.folder}")  # as only the driver sees it
+    send, opened = copies.send, copies._open
+
+    def sending(folder: str, stream: Any) -> None:
+        sent.append(folder.removeprefix("/elsewhere"))
+        send(sent[-1], stream)
+
+    monkeypatch.setattr(copies, "send", sending)
+    monkeypatch.setattr(copies, "_open", lambda folder, *more: opened(folder.removeprefix("/elsewhere"), *more))
+    with Ray(cluster.address, options={"runtime_env": {"env_vars": {"PYDT_CACHE": str(cache)}}}) as pool:
+        store = run(job, tmp_path / "ray", pool, progress=False)
+    assert len(store.masks()) == 4
+    assert contents(tmp_path / "ray" / "rows") == contents(tmp_path / "here" / "rows")
+    assert sorted(sent) == [str(tmp_path / "source"), str(next((tmp_path / "target").iterdir()))]
+    assert sorted(path.name for path in cache.iterdir() if path.is_dir()) == sorted(
+        data.full_digest for data in (saved[0], saved[1].train)
+    )
+
+
+def real(source: Dataset, target: Target) -> Plan:
+    from pydt.train import Recipe
+    from pydt.transfer import Task
+
+    recipe = Recipe(network="convnet-2", epochs=1, batch_size=32)
+    task = Task(target, shots=3, draws=2)
+    return Plan(source, design=pydt.design.random(8, 4, seed=1), recipe=recipe, tasks=[task])
+
+
+def test_real_rows_are_equal_bytes(pool: Ray, tmp_path: Path, source: Dataset, target: Target) -> None:
+    job = real(source, target)
+    run(job, tmp_path / "here", workers=1, progress=False)
+    run(job, tmp_path / "ray", pool, progress=False)
+    assert results(tmp_path / "ray") == results(tmp_path / "here")
+
+
+def test_a_cluster_without_room_or_out_of_reach_is_named(cluster: Any) -> None:
+    with pytest.raises(ConfigError, match="1 CPUs and 1 GPUs; there are 1 and 0"):
+        Ray(cluster.address, gpus=1)
+    assert not ray.is_initialized()
+    with pytest.raises(ConfigError, match="give positive numbers"):
+        Ray(cluster.address, workers=0)
+
+
+def computes(pid: int) -> bool:
+    """Whether a process is one of rows: Ray's, or the one below it."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return b"_in_ray" in command or b"pydt.workers" in command
+
+
+def test_ctrl_c_leaves_no_process(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    marker = f"ray{os.getpid()}"
+    script = (
+        "import sys, stub_rows; from pydt.cluster import Ray; from pydt.ensemble import run\n"
+        "with Ray(workers=2) as pool:\n"
+        "    run(stub_rows.plan(400, seconds=0.05), sys.argv[1], pool, runner=stub_rows.stub_row, progress=False)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "PYDT_TEST_MARKER": marker}
+    environment.pop("RAY_ADDRESS", None)
+    for number in (signal.SIGINT, signal.SIGKILL):
+        shutil.rmtree(tmp_path / "s", ignore_errors=True)
+        driver = subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path / "s")],
+            env=environment,
+            start_new_session=True,
+            stderr=subprocess.PIPE,
+        )
+        assert wait_for(lambda: len(list(tmp_path.glob("s/rows/*/*.safetensors"))) > 3, 60)
+        (os.killpg if number == signal.SIGINT else os.kill)(driver.pid, number)
+        text = driver.communicate(timeout=60)[1].decode()
+        assert number == signal.SIGKILL or "the same command continues" in text
+        if number == signal.SIGINT:
+            assert wait_for(lambda: not alive(marker), 10), alive(marker)
+        else:  # two of Ray's own agents notice a minute later
+            assert wait_for(lambda: not any(map(computes, alive(marker))), 20), alive(marker)
+            for pid in alive(marker):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
