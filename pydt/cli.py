@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from pydt.plan import Plan
 
 MODELS = 300
+_PLAN = typer.Argument(metavar="FILE", help="A plan: TOML, see docs/plans.md.")
+_WORKERS = typer.Option(min=1, help="Processes; default what FILE says, else one per core.")
 app = typer.Typer(
     help="Which parts of a source data set help a transfer task, which hurt, and how sure one can be.",
     no_args_is_help=True,
@@ -72,6 +76,16 @@ def quickstart_plan(models: int = MODELS, seed: int = 0) -> Plan:
     return Plan(source, design=masks, recipe=recipe, tasks=(Task(glyphs.digits(), seed=seed),), seed=seed)
 
 
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """The command line would swallow the text of Ctrl-C, which says what is stored and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as stopped:
+        typer.echo(f"pydt: {stopped}", err=True)
+        raise typer.Exit(130) from None
+
+
 @app.command()
 def quickstart(
     out: Annotated[Path | None, typer.Option(help="Folder for everything; default pydt-quickstart-seed<SEED>.")] = None,
@@ -96,14 +110,10 @@ def quickstart(
     typer.echo(
         f"1/3  {models} models on random quarters of 62 printed characters, transferred to handwritten digits", err=True
     )
-    try:
+    with _interruptible():
         store = run(plan, folder, workers=workers)
         typer.echo("2/3  the proof: retraining without the lowest, the highest and random characters", err=True)
         counterfactual(store, plan, seed=seed, workers=workers)
-    except KeyboardInterrupt as stopped:
-        # The command line would swallow the text, which says what is stored and how to go on.
-        typer.echo(f"pydt: {stopped}", err=True)
-        raise typer.Exit(130) from None
     typer.echo("3/3  estimating and writing the report", err=True)
     command = f"pydt quickstart --models {models} --seed {seed}"
     found = write_report(store, folder, plan, seconds=time.monotonic() - start, command=command)
@@ -115,11 +125,9 @@ def quickstart(
 
 @app.command()
 def plan(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A plan: TOML, see docs/plans.md.")],
+    file: Annotated[Path, _PLAN],
     price: Annotated[float | None, typer.Option(min=0, help="Of an hour of this machine, in any currency.")] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; default what FILE says, else one per core.")
-    ] = None,
+    workers: Annotated[int | None, _WORKERS] = None,
 ) -> None:
     """Say what a plan costs - rows, hours, disk, money - after timing a row; nothing is written."""
     from pydt.cost import cost
@@ -130,6 +138,52 @@ def plan(
     groups = f"{len(made.context.units[1]):,} groups (by {made.by})"
     typer.echo(f"plan {made.digest}: {made.source!r}, {groups}, {len(made.tasks)} tasks, into {read.dir}")
     typer.echo(cost(made, read.dir, workers=workers or read.workers, price=price))
+
+
+@app.command("run")
+def run_plan(
+    file: Annotated[Path, _PLAN],
+    workers: Annotated[int | None, _WORKERS] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Progress as JSON lines on stderr.")] = False,
+) -> None:
+    """Train the rows of a plan that its store still lacks.
+
+    Stopped at any moment, the same command continues.
+    """
+    from pydt.ensemble import run
+    from pydt.planfile import read_plan
+
+    read = read_plan(file)
+    progress = "json" if as_json else True
+    with _interruptible():
+        store = run(
+            read.plan, read.dir, workers=workers or read.workers, progress=progress, stop=read.stop, limit=read.limit
+        )
+    failed, note = len(store.failed()), store.stopped()
+    typer.echo(f"{len(store.finished()):,} rows are in {read.dir}" + (f", {failed:,} failed" if failed else ""))
+    if note is not None:
+        typer.echo(f"stopped early: {note['reason']}")
+    typer.echo(f"next: pydt prove {file}, pydt report {read.dir}")
+
+
+@app.command()
+def prove(
+    file: Annotated[Path, _PLAN],
+    workers: Annotated[int | None, _WORKERS] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of trainings, few-shot draws and random controls.")] = 0,
+) -> None:
+    """Retrain without the lowest, the highest and random groups, as the rows of a plan rank them; then report.
+
+    Stopped at any moment, the same command continues.
+    """
+    from pydt.counterfactual import counterfactual
+    from pydt.planfile import read_plan
+    from pydt.store import Store
+
+    read = read_plan(file)
+    with _interruptible():
+        counterfactual(Store(read.dir, read.plan), read.plan, seed=seed, workers=workers or read.workers)
+    report(read.dir, read.plan.digest)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""What a plan will cost: from rows that were timed, and from the log where there are some already."""
+"""What a plan will cost, from rows that were timed; and plan files from the command line."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pydt.cli import app
 from pydt.cost import Cost, cost
 from pydt.ensemble import run
 from pydt.errors import ConfigError
+from pydt.store import Store
 
 
 def _relog(folder: Path, seconds: list[float]) -> None:
@@ -62,6 +63,7 @@ def test_what_means_nothing_is_refused(given: dict[str, float], pattern: str) ->
         cost(stub_rows.plan(2), runner=stub_rows.stub_row, **given)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_the_command_reads_a_file_and_writes_nothing(tmp_path: Path) -> None:
     text = """
         [source]
@@ -83,3 +85,40 @@ def test_the_command_reads_a_file_and_writes_nothing(tmp_path: Path) -> None:
     assert re.search(r"500 rows, 0 of them stored", done.output)
     assert re.search(r"500 rows with 1 worker: .* of disk, .* at 10.00 an hour", done.output)
     assert [path.name for path in tmp_path.iterdir()] == ["study.toml"]
+
+
+@pytest.mark.slow
+def test_a_plan_file_is_run_continued_proved_and_reported(tmp_path: Path) -> None:
+    text = """
+        [run]
+        dir = "out"
+        workers = 1
+        [source]
+        sample = "alphanumerics"
+        each = 2
+        [design]
+        kind = "random"
+        models = 24
+        alpha = 0.2
+        [recipe]
+        epochs = 1
+        network = "convnet-4"
+        batch_size = 16
+        [[tasks]]
+        draws = 1
+        target.train.sample = "digits"
+    """
+    file = tmp_path / "study.toml"
+    file.write_text(text)
+    first = CliRunner().invoke(app, ["run", str(file), "--json"])
+    assert first.exit_code == 0, first.output
+    assert "24 rows are in" in first.output
+    assert all(json.loads(line) for line in first.stderr.splitlines())
+    assert Store(tmp_path / "out").masks().shape == (24, 62)
+    again = CliRunner().invoke(app, ["run", str(file)])
+    assert again.exit_code == 0, again.output
+    assert "24 rows are in" in again.output
+    proved = CliRunner().invoke(app, ["prove", str(file)])
+    assert proved.exit_code == 0, proved.output
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert {"full", "drop top", "drop bottom", "drop random"} == {row["kind"] for row in found["counterfactual"]}
