@@ -146,6 +146,10 @@ def stub_row(context: Context, row: Row, tasks: tuple[StubTask, ...]) -> dict[st
                 os.kill(os.getpid(), signal.SIGKILL)
             case "die once" if first:
                 os.kill(os.getpid(), signal.SIGKILL)
+            case "hang":
+                time.sleep(300)
+            case "hang once" if first:
+                time.sleep(300)
             case "stop":
                 raise KeyboardInterrupt
             case "nan":

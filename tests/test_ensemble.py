@@ -27,7 +27,7 @@ from pydt.errors import ConfigError, DataError, PydtError, StoreError
 from pydt.plan import Plan
 from pydt.store import Store
 from pydt.target import Target
-from pydt.workers import Processes, pack, places
+from pydt.workers import Processes, WorkerDied, pack, places
 
 
 def calls(folder: Path) -> Counter[str]:
@@ -209,6 +209,55 @@ def test_a_row_that_cannot_be_computed_is_named_and_the_rest_is_kept(
     assert len(go(plan(10), tmp_path / "s").masks()) == 10
 
 
+def test_a_row_that_takes_too_long_is_tried_again_and_then_named(tmp_path: Path) -> None:
+    go(plan(11), tmp_path / "whole")
+    go(plan(11, what="hang once", folder=str(tmp_path)), tmp_path / "once", workers=2, limit=2.0)
+    assert contents(tmp_path / "once") == contents(tmp_path / "whole")
+    with pytest.raises(PydtError, match=r"row 9 .*: ran longer than 1 s, 3 times\. allow more than limit=1"):
+        go(plan(10, what="hang"), tmp_path / "s", workers=1, limit=1)
+    assert Store(tmp_path / "s").finished().tolist() == list(range(9))
+    for wrong in (0, -1.0, float("nan")):
+        with pytest.raises(ConfigError, match="limit"):
+            go(plan(1), tmp_path / "s", limit=wrong)
+    with pytest.raises(ConfigError, match="only a process of its own"):
+        go(plan(11), tmp_path / "s", limit=5.0)  # a thread cannot be ended
+
+
+class Losing(ThreadPoolExecutor):
+    """An executor on whose first few submissions a node is lost."""
+
+    losses = 3
+
+    def submit(self, function: Any, /, *arguments: Any, **named: Any) -> Future[Any]:
+        if self.losses == 0:
+            return super().submit(function, *arguments, **named)
+        self.losses -= 1
+        lost: Future[Any] = Future()
+        lost.set_exception(WorkerDied("its node was lost"))
+        return lost
+
+
+def test_rows_of_a_lost_node_are_tried_again(tmp_path: Path) -> None:
+    with Losing(2) as executor:
+        assert len(go(plan(10), tmp_path, executor).masks()) == 10
+    died = [entry for entry in log(tmp_path) if entry["event"] == "worker died"]
+    assert [entry["reason"] for entry in died] == ["its node was lost"] * 3
+
+
+def test_a_gpu_that_is_not_there_is_said_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Dataset, target: Target
+) -> None:
+    import torch
+
+    from pydt.train import Recipe
+    from pydt.transfer import Task
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    job = Plan(source, design=pydt.design.random(8, 3), recipe=Recipe(device="cuda"), tasks=[Task(target)])
+    with ThreadPoolExecutor(1) as threads, pytest.raises(ConfigError, match=r"row 0 .*no CUDA device.*device=\"cpu\""):
+        run(job, tmp_path, threads, progress=False)
+
+
 def test_runner_that_gives_no_arrays_is_told_so(tmp_path: Path) -> None:
     with pytest.raises(PydtError, match="gave 'primitives' as function"):
         go(plan(10, what="unpicklable"), tmp_path)
@@ -358,6 +407,31 @@ def test_few_rows_are_in_flight(tmp_path: Path) -> None:
     with Counting(2) as threads:
         go(plan(40, seconds=0.002), tmp_path, threads)
     assert 2 <= threads.most <= 4
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_drivers_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
+    script = """
+import sys, stub_rows
+from pathlib import Path
+from pydt.live import View
+from pydt.ensemble import run
+sizes, row = {}, View.row
+def watched(self, *given):
+    row(self, *given)
+    if self.done % 500 == 0:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        sizes[self.done] = next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+View.row = watched
+run(stub_rows.plan(10000), sys.argv[1], workers=2, runner=stub_rows.stub_row, progress=False)
+print(sizes[1000], sizes[10000])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], env=environment(), capture_output=True, text=True, check=True
+    )
+    early, late = map(int, done.stdout.split())
+    assert late - early < 4096, f"{early} kB after 1,000 rows, {late} kB after 10,000"
 
 
 # ---- real rows
