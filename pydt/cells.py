@@ -187,6 +187,13 @@ def derive(primitives: np.ndarray, labels: np.ndarray, name: str) -> np.ndarray:
     return value.astype(np.float32)
 
 
+def averaged(primitives: np.ndarray, labels: np.ndarray, name: str) -> np.ndarray:
+    """`derive`, averaged over the draws, float32 (examples,); of predictions the most frequent."""
+    draws = derive(primitives, labels, name)
+    value: np.ndarray = most_frequent(draws) if name == "prediction" else draws.mean(axis=0)
+    return value.astype(np.float32, copy=False)
+
+
 def encode(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> bytes:
     """A safetensors file with one metadata entry, "pydt": JSON with a SHA-256 over the rest of it and the arrays."""
     from safetensors.numpy import save

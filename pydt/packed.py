@@ -38,7 +38,7 @@ Cell = tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]
 
 class Block:
     """One block, open for reading. `keys` uint8 (rows, 16) and `status` uint8 (rows,) are those of its sound lines;
-    `torn` is how many lines are not.
+    `torn` is how many lines are not; `worn`: some row is torn, or was found damaged.
 
     Raises:
         StoreError: it cannot be read, or both its headers are damaged. FileNotFoundError: it is not there.
@@ -59,7 +59,7 @@ class Block:
         for i, line in enumerate(self._lines[1 : 1 + self.rows]):
             try:
                 found = json.loads(line)
-                key, state = bytes.fromhex(found["key"]), STATUS[found["status"]]
+                key, state, _ = bytes.fromhex(found["key"]), STATUS[found["status"]], found["sha256"]
             except (ValueError, KeyError, TypeError, RecursionError):
                 continue
             if found["key"] in dropped:
@@ -69,6 +69,7 @@ class Block:
                 status.append(state)
                 lines.append(i)
         self.torn = self.rows - dead - len(keys)
+        self.worn = self.torn + dead > 0
         self.keys: Keys = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16)
         self.status = np.array(status, np.uint8)
         self._line = np.array(lines, np.int64)
@@ -87,17 +88,20 @@ class Block:
         """Arrays and metadata of a row, every bit checked.
 
         Raises:
-            StoreError: they are not what was written.
+            StoreError: they are not what was written. FileNotFoundError: the block has just been moved.
         """
         line = int(self._line[position])
-        metadata, arrays = self.peek(position), {}
-        if "masks.npy" in self._offsets:
-            metadata["keep"] = self._bytes("masks.npy", line, (metadata["groups"] + 7) // 8).hex()
-        if "primitives.npy" in self._offsets:
-            data = self._bytes("primitives.npy", line, 4 * int(np.prod(self._shape)))
-            arrays["primitives"] = np.frombuffer(data, "<f4").reshape(self._shape)
-        if checksum(arrays, metadata) != json.loads(self._lines[1 + line])["sha256"]:
-            raise StoreError("is damaged (its checksum does not match)")
+        try:
+            metadata, arrays = self.peek(position), {}
+            if "masks.npy" in self._offsets:
+                metadata["keep"] = self._bytes("masks.npy", line, (metadata["groups"] + 7) // 8).hex()
+            if "primitives.npy" in self._offsets:
+                data = self._bytes("primitives.npy", line, 4 * int(np.prod(self._shape)))
+                arrays["primitives"] = np.frombuffer(data, "<f4").reshape(self._shape)
+            if checksum(arrays, metadata) != json.loads(self._lines[1 + line])["sha256"]:
+                raise StoreError("is damaged (its checksum does not match)")
+        except (ValueError, KeyError, TypeError) as error:  # a line that is JSON still, but says something else
+            raise StoreError(f"is damaged ({type(error).__name__})") from error
         return arrays, metadata
 
     def dropped(self, position: int) -> Path:
@@ -111,6 +115,8 @@ class Block:
                 weakref.finalize(self, os.close, descriptor)
                 self._open[name] = descriptor
             return exactly(self._open[name], size, self._offsets[name] + row * size)
+        except FileNotFoundError:
+            raise
         except OSError as error:
             raise Unreadable.of(error, self.folder / name) from error
 
@@ -185,7 +191,7 @@ def write_block(parent: Path, keys: Sequence[str], load: Callable[[str], Cell]) 
             if "keep" in metadata:
                 parts["masks.npy"] = np.frombuffer(bytes.fromhex(metadata["keep"]), np.uint8)
             if len(own) == 1:
-                starts = {name: _npy(array, len(keys)) for name, array in parts.items()}
+                starts = {name: npy_header(a.dtype.str, (len(keys), *a.shape)) for name, a in parts.items()}
                 offsets = {name: len(start) for name, start in starts.items()}
                 writers = {name: files.enter_context(folder.file(name)) for name in parts}
                 for name, start in starts.items():
@@ -204,9 +210,8 @@ def write_block(parent: Path, keys: Sequence[str], load: Callable[[str], Cell]) 
         return folder.commit(digest("block", text))
 
 
-def _npy(array: npt.NDArray[Any], rows: int) -> bytes:
-    """The start of a .npy file of so many such arrays."""
+def npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
+    """The start of a .npy file; the array's bytes in C order follow."""
     start = io.BytesIO()
-    about = {"descr": array.dtype.newbyteorder("<").str, "fortran_order": False, "shape": (rows, *array.shape)}
-    np.lib.format.write_array_header_1_0(start, about)
+    np.lib.format.write_array_header_1_0(start, {"descr": dtype, "fortran_order": False, "shape": shape})
     return start.getvalue()

@@ -8,6 +8,7 @@ an error, and stays where it is.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -63,7 +64,7 @@ class Shelf:
         """
         stored = self._sound(key)
         if stored is not None:
-            if checksum(stored.arrays, _facts(stored)) != checksum(outcome.arrays, _facts(outcome)):
+            if not same(stored, outcome):
                 raise StoreError(
                     "a different result is stored under this key: the same row gave other numbers this time",
                     str(self.path(key)),
@@ -78,7 +79,7 @@ class Shelf:
         """Which cells, uint8 (..., 16), are there in either form, bool (...): nothing is read but folders."""
         files = "".join("".join(keys) for keys in self.listed(np.unique(cells[..., 0]).tolist()))
         # In this order: a cell leaves its file only when it is in a block.
-        self._list_blocks()
+        self.blocks()
         found: np.ndarray = Finder(np.frombuffer(bytes.fromhex(files), np.uint8).reshape(-1, 16))(cells) >= 0
         for block in self._blocks.values():
             found |= block.finder(cells) >= 0
@@ -110,28 +111,28 @@ class Shelf:
     def _sound(self, key: str) -> Outcome | None:
         """A cell, if it is there and whole; a damaged one is in quarantine now."""
         try:
-            return self._load(key)[0]
+            return self.read(key)[0]
         except FileNotFoundError:
             return None
         except Unreadable:
             raise
         except StoreError as error:
-            self._discard(key, error)
+            self.discard(key, error)
             return self._sound(key)  # it may be there in the other form
 
     def _get(self, key: str) -> tuple[Outcome, dict[str, Any]]:
         again = "run the same plan again: only what is missing is computed"
         try:
-            return self._load(key)
+            return self.read(key)
         except FileNotFoundError:
             raise StoreError("is not there", str(self.path(key)), again) from None
         except Unreadable:
             raise
         except StoreError as error:
-            where = self._discard(key, error)
+            where = self.discard(key, error)
             raise StoreError(f"{error.what}; it was moved to quarantine", str(where), again) from error
 
-    def _load(self, key: str) -> tuple[Outcome, dict[str, Any]]:
+    def read(self, key: str) -> tuple[Outcome, dict[str, Any]]:
         """A cell, every bit checked, from its block or its file; nothing is moved.
 
         Raises:
@@ -144,7 +145,7 @@ class Shelf:
         return Outcome(arrays, metadata["scalars"], metadata["status"], metadata["reason"]), metadata
 
     def _peek(self, key: str) -> dict[str, Any]:
-        """The metadata of a cell, from its header; raises as `_load` does."""
+        """The metadata of a cell, from its header; raises as `read` does."""
         metadata: dict[str, Any] = self._either(key, Block.peek, peek)
         if metadata.get("key") != key:
             raise StoreError("holds another cell than its name says")
@@ -153,17 +154,19 @@ class Shelf:
 
     def _either(self, key: str, packed: Callable[[Block, int], Any], single: Callable[[str], Any]) -> Any:
         """A cell in whichever form it is there; it may change its form at any moment."""
-        if (found := self._packed(key)) is not None:
-            return packed(*found)
+        if (found := self.packed(key)) is not None:
+            with contextlib.suppress(FileNotFoundError):
+                return packed(*found)
         try:
             return single(f"{self.folder}/rows/{key[:2]}/{key}.safetensors")
         except FileNotFoundError:
-            self._list_blocks()
-            if (found := self._packed(key)) is None:
+            self.blocks()
+            if (found := self.packed(key)) is None:
                 raise
             return packed(*found)
 
-    def _packed(self, key: str) -> tuple[Block, int] | None:
+    def packed(self, key: str) -> tuple[Block, int] | None:
+        """The block that a cell is in, among those known, and its position there."""
         if not self._blocks:
             return None
         name = np.frombuffer(bytes.fromhex(key), np.uint8)
@@ -177,19 +180,19 @@ class Shelf:
             if name in metadata:
                 seen.add(str(metadata[name]))
 
-    def _discard(self, key: str, error: StoreError) -> Path:
+    def discard(self, key: str, error: StoreError) -> Path:
         """Put a damaged cell where it is not read any more."""
-        if (found := self._packed(key)) is None:
-            self._quarantine(self.path(key), error)
+        if (found := self.packed(key)) is None:
+            self.quarantine(self.path(key), error)
             return self.path(key)
         block, position = found
         write_atomic(block.dropped(position), b"")
         del self._blocks[block.folder.name]  # to be read anew
-        self._list_blocks()
+        self.blocks()
         self.log(event="quarantine", file=str(block.dropped(position).relative_to(self.folder)), reason=error.what)
         return block.folder
 
-    def _quarantine(self, path: Path, error: StoreError) -> None:
+    def quarantine(self, path: Path, error: StoreError) -> None:
         target = self.folder / "quarantine" / f"{time.time_ns()}-{path.name}"
         try:
             target.parent.mkdir(exist_ok=True)
@@ -201,10 +204,11 @@ class Shelf:
             raise StoreError(wrong, str(path), "remove it by hand") from problem
         self.log(event="quarantine", file=str(path.relative_to(self.folder)), moved=target.name, reason=error.what)
 
-    def _list_blocks(self) -> None:
-        """Open the blocks that are new, forget those that are gone; one that cannot be read goes to quarantine."""
+    def blocks(self) -> list[Block]:
+        """The blocks as they are now; one that cannot be read goes to quarantine."""
         try:
-            names = {entry.name for entry in os.scandir(self.folder / "packed") if not entry.name.startswith(".")}
+            entries = list(os.scandir(self.folder / "packed"))
+            names = {entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")}
         except FileNotFoundError:
             names = set()
         for name in self._blocks.keys() - names:
@@ -217,7 +221,13 @@ class Shelf:
             except Unreadable:
                 raise
             except StoreError as error:
-                self._quarantine(self.folder / "packed" / name, error)
+                self.quarantine(self.folder / "packed" / name, error)
+        return list(self._blocks.values())
+
+
+def same(a: Outcome, b: Outcome) -> bool:
+    """Whether two outcomes are equal, bit by bit."""
+    return checksum(a.arrays, _facts(a)) == checksum(b.arrays, _facts(b))
 
 
 def _facts(outcome: Outcome) -> dict[str, Any]:

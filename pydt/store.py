@@ -30,11 +30,10 @@ from pydt.cells import (
     OUTPUTS,
     Row,
     Unreadable,
+    averaged,
     checksum,
-    derive,
     encode,
     load,
-    most_frequent,
     read,
     suggest,
     whole,
@@ -164,7 +163,7 @@ class Store(Shelf):
         except Unreadable:
             raise
         except StoreError as error:
-            self._quarantine(path, error)
+            self.quarantine(path, error)
         if stored is None:
             write_atomic(path, canonical_json(record.to_json()).encode())
         self._records[record.digest] = record
@@ -299,26 +298,26 @@ class Store(Shelf):
 
     def finished(self, plan: Any = None) -> np.ndarray:
         """Positions in the plan of the rows that are there and did not fail, int64 (models,)."""
-        return self._sorted(self.plan(plan))[0]
+        return self.split(self.plan(plan))[0]
 
     def missing(self, plan: Any = None) -> np.ndarray:
         """Positions in the plan of the rows that still have to be computed, int64."""
-        return self._sorted(self.plan(plan))[2]
+        return self.split(self.plan(plan))[2]
 
     def failed(self, plan: Any = None) -> list[tuple[int, Row, str]]:
         """Position, row and reason of each row that failed, in plan order."""
         record = self.plan(plan)
-        return [(i, record.rows[i], reason) for i, reason in self._sorted(record)[1]]
+        return [(i, record.rows[i], reason) for i, reason in self.split(record)[1]]
 
     def rows(self, plan: Any = None) -> list[Row]:
         """The finished rows that did not fail, in plan order: row i belongs to `masks()[i]` and `outputs(...)[i]`."""
         record = self.plan(plan)
-        return [record.rows[i] for i in self._sorted(record)[0].tolist()]
+        return [record.rows[i] for i in self.split(record)[0].tolist()]
 
     def masks(self, plan: Any = None) -> np.ndarray:
         """The kept units of the finished rows, bool (models, groups)."""
         record = self.plan(plan)
-        packed, groups = record.packed(self._sorted(record)[0]), len(record.names)
+        packed, groups = record.packed(self.split(record)[0]), len(record.names)
         return np.unpackbits(packed, axis=1, count=groups, bitorder="little").astype(bool)
 
     def outputs(self, task: Any, output: str = "margin", half: str = "score", plan: Any = None) -> np.ndarray:
@@ -326,8 +325,8 @@ class Store(Shelf):
 
         Args:
             task: a `Task`, its name in the plan, or its digest.
-            output: one of `OUTPUTS` (see `derive`). "correct" becomes the share of draws that were right, "prediction"
-                the most frequent prediction (the smallest on a tie).
+            output: one of `OUTPUTS` (see `pydt.cells.derive`). "correct" becomes the share of draws that were right,
+                "prediction" the most frequent prediction (the smallest on a tie).
             half: "score" (influences), "report" (verdicts) or "all".
 
         Returns:
@@ -340,15 +339,14 @@ class Store(Shelf):
         column, name = self._task(record, task)
         if output not in OUTPUTS:
             raise ConfigError(f"unknown output {output!r}", "output", suggest(output, OUTPUTS))
-        finished = self._sorted(record)[0]
+        finished = self.split(record)[0]
         wanted = (record.digest, name, output, half, finished.tobytes())
         if wanted not in self._outputs:
             chosen, labels = self._half(name, half), self.task(name)["labels"]
             values = np.empty((len(finished), len(chosen)), np.float32)
             for i, position in enumerate(finished):
                 primitives = self.get(record.cells[position, column].tobytes().hex()).arrays["primitives"]
-                draws = derive(primitives[..., chosen], labels[chosen], output)
-                values[i] = most_frequent(draws) if output == "prediction" else draws.mean(axis=0)
+                values[i] = averaged(primitives[..., chosen], labels[chosen], output)
             values.flags.writeable = False
             self._outputs[wanted] = values
         return self._outputs[wanted]
@@ -357,7 +355,7 @@ class Store(Shelf):
         """The scalars (source accuracy and the like) of every finished row, as in `masks()`."""
         record = self.plan(plan)
         column, _ = self._task(record, task)
-        finished = self._sorted(record)[0]
+        finished = self.split(record)[0]
         return [dict(self._peek(key.tobytes().hex())["scalars"]) for key in record.cells[finished, column]]
 
     def task(self, task: Any) -> dict[str, np.ndarray]:
@@ -387,7 +385,7 @@ class Store(Shelf):
         Its distribution comes from permuting which rows failed: p = (1 + number at least as big) / (1 + permutations).
         """
         record = self.plan(plan)
-        good, bad, _ = self._sorted(record)
+        good, bad, _ = self.split(record)
         total, failed = len(good) + len(bad), len(bad)
         if failed in (0, total):
             return failed, total, 1.0
@@ -417,7 +415,7 @@ class Store(Shelf):
         except Unreadable:
             raise
         except StoreError as error:
-            self._quarantine(path, error)
+            self.quarantine(path, error)
         return {}
 
     def _thumbnails(self, record: Record) -> Path:
@@ -441,10 +439,10 @@ class Store(Shelf):
             except Unreadable:
                 raise
             except StoreError as error:
-                self._discard(key, error)
+                self.discard(key, error)
         return states, reasons
 
-    def _sorted(self, record: Record) -> tuple[np.ndarray, list[tuple[int, str]], np.ndarray]:
+    def split(self, record: Record) -> tuple[np.ndarray, list[tuple[int, str]], np.ndarray]:
         """Positions of a plan's rows: finished and ok; failed, with the reason; missing. Only of those that count."""
         states, reasons = self._look(record)
         if (note := self.stopped(record)) is not None:

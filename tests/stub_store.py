@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from stub_rows import outcome
 
 from pydt.cells import Outcome, Row
+from pydt.plan import Plan
 from pydt.record import Record
 from pydt.store import Store
 
@@ -68,3 +70,27 @@ def filled(folder: Path, models: int, failures: tuple[int, ...] = (), tasks: tup
                 outcome = Outcome({"primitives": primitives(logits(i + 1000 * column), labels)}, {"n": i})
             store.put(keys[column], outcome, METADATA)
     return store
+
+
+def computed(folder: Path, plan: Plan, rows: Any = None, failures: tuple[int, ...] = ()) -> Store:
+    """A store with some rows of a stub plan (None: all), as a driver would have written them."""
+    store, asked = Store.create(folder), plan.record()
+    for task in plan.tasks:
+        store.put_task(task.digest, task.target.described())
+    store.put_plan(asked)
+    for i in range(len(asked.rows)) if rows is None else rows:
+        row = asked.rows[i]
+        for column, task in enumerate(plan.tasks):
+            given = outcome(plan.context, row, task)  # type: ignore[arg-type]
+            given = Outcome(status="failed", reason=f"loss of {i}") if i in failures else given
+            about = {"source": asked.source, "units": asked.units, "recipe": asked.recipe, "training": asked.sources[i]}
+            facts = {"code": "0.1.0+0123", "torch": "2.9"}
+            about |= {**asked.named(i), "groups": row.groups, "seed": row.seed, "task": task.digest, **facts}
+            store.put(asked.keys[i][column], given, about)
+    return Store(folder, asked.digest)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, but for the log."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "log.jsonl"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}

@@ -37,6 +37,8 @@ ORDER = [
     "record",
     "shelf",
     "store",
+    "export",
+    "upkeep",
     "plan",
     "planfile",
     "inputs",

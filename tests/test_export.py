@@ -1,0 +1,99 @@
+"""An exported ensemble: everything a reader needs, read with numpy and the standard library alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stub_rows import GROUPS, StubRecipe, StubSource, StubTask
+from stub_store import computed, contents
+
+from pydt import design
+from pydt.cells import OUTPUTS
+from pydt.errors import StoreError
+from pydt.plan import Plan
+from pydt.store import Store
+from pydt.upkeep import compact, export
+
+READER = """
+import csv, hashlib, json, sys
+from pathlib import Path
+import numpy as np
+
+folder = Path(sys.argv[1])
+manifest = json.loads((folder / "manifest.json").read_text())
+assert {path.name for path in folder.iterdir()} == {*manifest["files"], "manifest.json"}
+for name, about in manifest["files"].items():
+    data = (folder / name).read_bytes()
+    assert (hashlib.sha256(data).hexdigest(), len(data)) == (about["sha256"], about["bytes"]), name
+    if "shape" in about:
+        array = np.load(folder / name, allow_pickle=False)
+        assert (list(array.shape), str(array.dtype)) == (about["shape"], about["dtype"])
+masks = np.load(folder / "masks.npy", allow_pickle=False)
+masks = np.unpackbits(masks, axis=1, count=manifest["units"], bitorder="little")
+examples = list(csv.DictReader(open(folder / "task0.examples.csv")))
+score = [i for i, example in enumerate(examples) if example["half"] == "score"]
+margin = np.load(folder / "task0.margin.npy", allow_pickle=False)[:, score]
+units = [row["name"] for row in csv.DictReader(open(folder / "units.csv"))]
+assert not any(name.split(".")[0] == "pydt" for name in sys.modules)
+print(json.dumps([masks.tolist(), margin.tolist(), units]))
+"""
+
+
+def plan() -> Plan:
+    drawn = design.random(GROUPS, 8, seed=2)
+    return Plan(StubSource(), design=drawn, recipe=StubRecipe(), tasks=(StubTask(), StubTask("letters")))
+
+
+def test_export_is_read_without_this_package(tmp_path: Path) -> None:
+    store = computed(tmp_path / "store", plan(), range(7), failures=(2,))
+    manifest = export(tmp_path / "store", tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text()) == json.loads(json.dumps(manifest))
+    command = [sys.executable, "-c", READER, str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    masks, margin, units = json.loads(done.stdout)
+    np.testing.assert_array_equal(masks, store.masks())
+    np.testing.assert_array_equal(np.float32(margin), store.outputs("digits", "margin", "score"))
+    assert tuple(units) == store.names()
+    for column, task in enumerate(("digits", "letters")):
+        for output in OUTPUTS:
+            values = np.load(tmp_path / "out" / f"task{column}.{output.replace(' ', '-')}.npy", allow_pickle=False)
+            np.testing.assert_array_equal(values, store.outputs(task, output, "all"))
+    numbers = {name: manifest[name] for name in ("models", "planned", "failed", "missing", "units")}
+    assert numbers == {"models": 6, "planned": 8, "failed": 1, "missing": 1, "units": GROUPS}
+    assert manifest["computed_by"]["torch"] == ["2.9"]
+    assert (tmp_path / "out" / "failed.csv").read_text().splitlines()[1].endswith("loss of 2")
+    assert len((tmp_path / "out" / "rows.csv").read_text().splitlines()) == 1 + 6
+    heads = (tmp_path / "out" / "task1.scalars.csv").read_text().splitlines()[0]
+    assert heads == "model,report_accuracy,score_accuracy"
+
+
+def test_export_is_the_same_from_blocks_and_only_of_rows_that_count(tmp_path: Path) -> None:
+    computed(tmp_path / "store", plan())
+    export(tmp_path / "store", tmp_path / "a")
+    compact(tmp_path / "store")
+    export(tmp_path / "store", tmp_path / "b")
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    Store(tmp_path / "store").note_stop(None, {"rows": 5, "rule": "sign 3"})
+    manifest = export(tmp_path / "store", tmp_path / "c")
+    assert (manifest["models"], manifest["stop"]["rule"]) == (5, "sign 3")
+
+
+def test_export_writes_over_nothing_and_leaves_nothing_half_done(tmp_path: Path) -> None:
+    store = computed(tmp_path / "store", plan())
+    (tmp_path / "out").mkdir()
+    with pytest.raises(StoreError, match="is there already"):
+        export(tmp_path / "store", tmp_path / "out")
+    path = store.path(store.plan().keys[5][1])
+    path.write_bytes(path.read_bytes()[:-1] + b"\xff")
+    with pytest.raises(StoreError, match="quarantine"):
+        export(tmp_path / "store", tmp_path / "new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "store"]
+    empty = computed(tmp_path / "empty", plan(), [])
+    with pytest.raises(StoreError, match="no finished rows"):
+        export(empty.folder, tmp_path / "new")
