@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from pydt import _core
 from pydt.blocks import Leaf, Node, frame_of, merge_halves
-from pydt.cells import decode, encode, read
+from pydt.cells import encode, load
 from pydt.design import Design
 from pydt.errors import DesignError, EstimateError, StoreError
 from pydt.files import digest, write_atomic
@@ -372,13 +372,13 @@ def _steps(keys: set[_Key], complete: list[int]) -> Iterator[_Key]:
 
 
 def _load(path: Path, memory: int | None) -> Accumulator:
-    """`Accumulator.load`. `read` compares the header with the file's size before it takes in the rest."""
+    """`Accumulator.load`. The header is compared with the file's size before the rest is taken in."""
     _check_memory(memory)
     try:
         size = path.stat().st_size
         if memory is not None and size > memory:
             raise EstimateError(f"takes {size} bytes of the {memory} allowed", str(path), "allow more")
-        arrays, facts = decode(read(path))
+        arrays, facts = load(path)
     except MemoryError:
         raise StoreError("does not fit in memory", str(path), "read it on a machine with more") from None
     except FileNotFoundError:

@@ -130,6 +130,8 @@ def influences(
         raise EstimateError(f"{method} has no penalty to choose", "cv", "leave it out, or use ridge or lasso")
     if not isinstance(l1_ratio, (int, float, np.number)) or not 0 < l1_ratio <= 1:
         raise EstimateError(f"{l1_ratio!r} is no share", "l1_ratio", "pass a number above 0 and up to 1")
+    if cv is not None and (isinstance(cv, bool) or not isinstance(cv, (int, np.integer)) or cv < 2):
+        raise EstimateError(f"{cv!r} folds", "cv", "pass an integer of at least 2")
     if l1_ratio < 1 and method != "lasso":
         raise EstimateError(f"{method} has no |b|_1", "l1_ratio", 'leave it out, or use method="lasso"')
     if precision not in ("float", "int16") or (precision == "int16" and method != "difference"):
@@ -145,10 +147,18 @@ def influences(
         if outputs is None:
             raise EstimateError("are missing", "outputs", "pass (models, targets)")
         given = read(masks, outputs, groups, clusters, nan)
-        if isinstance(out, np.ndarray) and np.may_share_memory(out, given.outputs):  # written before all is read
+        if isinstance(out, np.ndarray) and _overlap(out, given.outputs):  # written before all is read
             raise EstimateError("lies in the memory of the outputs", "out", "pass memory of its own")
         statistics = Arrays(given, precision == "int16")
     geometry = statistics.geometry
+    clusters_there = geometry.masks.units.cluster_count
+    if cv is not None and cv > clusters_there:
+        fewer = f"ask for {clusters_there} folds, or " if clusters_there > 1 else ""
+        raise EstimateError(
+            f"{clusters_there} independent models cannot be split into {cv} folds",
+            "cv",
+            f"{fewer}train models on more different masks",
+        )
     shape = (geometry.groups,) if statistics.flat else (geometry.groups, statistics.targets)
     if out is not None:
         if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != np.float32:
@@ -164,6 +174,15 @@ def influences(
     else:
         plan = lasso(geometry, cv, float(l1_ratio))
     return _collect(statistics, method, plan, out)
+
+
+def _overlap(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
+    """Whether they have an element in common: columns that take turns have none. Where that is hard to tell, yes."""
+    enough: Any = 100_000
+    try:
+        return np.shares_memory(one, other, max_work=enough)
+    except np.exceptions.TooHardError:
+        return True
 
 
 def best_method(masks: Any, *, groups: int | None = None, clusters: npt.ArrayLike | None = None) -> str:
@@ -203,8 +222,8 @@ def _collect(statistics: Statistics, method: str, plan: Plan, out: npt.NDArray[n
         if name not in results:
             results[name] = np.empty((*np.shape(found)[:-1], targets), dtype)
         results[name][..., tile.part] = found
-        if tile.broken.any() and results[name].dtype.kind == "f":
-            results[name][..., tile.part][..., tile.broken] = np.nan
+        if tile.broken.any() and results[name].dtype.kind in "fb":
+            results[name][..., tile.part][..., tile.broken] = np.nan if results[name].dtype.kind == "f" else False
 
     def treat(tile: Tile) -> None:
         found, (training, between) = plan.solve(tile), _split(geometry, tile)

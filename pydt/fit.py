@@ -33,8 +33,8 @@ class Fit:
         penalty: (targets,) or None; of ridge and lasso.
         gap: (targets,) duality gap / half the centred sum of squares; iterations: int64 (targets,) sweeps of the solver
             over all fits of a target, its path excepted; converged: bool (targets,), whether all of them reached their
-            tolerance (a target that did not has values that are not the optimum: its `gap` says by how much). lasso
-            only, else None.
+            tolerance (a target that did not has values that are not the optimum: its `gap` says by how much; False for
+            one that is NaN). lasso only, else None.
         df: (targets,) degrees of freedom of the t distribution.
         noise: (targets,) variance of one model's output that the errors rest on.
         training_noise, mask_noise: (targets,) or None: where masks repeat, what the variance that the groups do not

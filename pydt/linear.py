@@ -152,7 +152,8 @@ def difference(geometry: Geometry, exact: bool) -> Plan:
             values[:groups], stderr[:groups], found_df, noise, explained, placebos=placebos, quantisation=coarse
         )
 
-    return Plan(solve, lambda: geometry.real.centred)
+    covariance = geometry.real.centred  # by itself: a fit must not keep what else the masks gave
+    return Plan(solve, lambda: covariance)
 
 
 def ols(geometry: Geometry) -> Plan:

@@ -76,7 +76,9 @@ class Columns(Counts):
     @cached_property
     def centred(self) -> Array:
         """Gram matrix of the columns less their means."""
-        return self.gram - np.outer(self.count / self.rows, self.count)
+        centred = np.outer(self.count / -self.rows, self.count)  # no third matrix: there may be 20,000 groups
+        centred += self.gram
+        return centred
 
     def residuals(self, sums: Sums, values: npt.NDArray[np.float32], intercept: Array) -> Sums:
         """Statistics of y - intercept - M values on these rows; columns after those of `values` have none."""
@@ -242,7 +244,10 @@ class Geometry:
 
     def _count(self, rows: Rows | None) -> Columns:
         packed = self.masks.packed if rows is None else np.ascontiguousarray(self.masks.packed[rows])
-        gram = _core.gram(packed, self.masks.columns, threads()).astype(np.float64)
+        counts = _core.gram(packed, self.masks.columns, threads())
+        gram = counts.view(np.float64)
+        for row, integers in zip(gram, counts, strict=True):  # in place
+            row[:] = integers
         return Columns(float(len(packed)), np.diag(gram).copy(), gram)
 
     def _as_units(self, plain: Columns) -> Columns:
@@ -267,7 +272,8 @@ class Geometry:
             return np.ones(columns)
         gram, scale = self.used.centred, 1 / np.sqrt(self.spread)
         inner, own = gram[:k, :k], scale[:k]
-        among = float(own**2 @ inner**2 @ own**2) - k
+        weight = own**2
+        among = sum(float(one * (row**2 @ weight)) for one, row in zip(weight, inner, strict=True)) - k
         for stratum in self.strata:  # groups of one are correlated by -1 / (groups - 1) whatever is drawn
             n, part = len(stratum), own[stratum]
             lift = 1 / (n - 1)

@@ -43,7 +43,8 @@ def ridge(geometry: Geometry, cv: int | None) -> Plan:
 
     def solve(tile: Tile) -> Found:
         cross, energy = geometry.used.centre(tile.units), geometry.used.energy(tile.units)
-        turned = vectors.T @ cross[:groups]
+        # the direction in which no mask varies holds rounding, which the penalty alone would divide
+        turned = vectors.T @ geometry.centre(cross[:groups])
         left = np.maximum(energy - ((2 - shrunk) / (eigenvalues + grid[:, None])) @ turned**2, 0)
         gcv = left * rows / np.maximum(rows - trace, 1e-9)[:, None] ** 2
         error = np.zeros_like(left)
@@ -51,7 +52,7 @@ def ridge(geometry: Geometry, cv: int | None) -> Plan:
             assert cv is not None
             here = tile.folds[cv][i].first(groups)
             rest = tile.units.first(groups) - here
-            t = v.T @ train.centre(rest)
+            t = v.T @ geometry.centre(train.centre(rest))
             for j, one in enumerate(grid):
                 values = v @ (t / (np.maximum(e, 0) + one)[:, None])
                 mean = train.intercept(rest, values)

@@ -231,6 +231,8 @@ class StoppingRule:
             fit = influences(part, y[kept], best_method(part))
         except EstimateError as error:
             return replace(seen, reason=f"after {len(y)} rows nothing is known yet: {error.what}")
+        if np.ptp(y[kept]) == 0:  # an error of 0 would end the plan; a model that is never wrong, as a rule a mistake
+            return replace(seen, reason=f"the output is the same in all {len(y)} rows: nothing shows its noise")
         stderr = np.asarray(fit.stderr, np.float64)
         if not float(fit.df) >= _free(made.groups):
             return replace(seen, reason=f"{len(y)} rows are too few to judge the noise by")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -186,6 +187,12 @@ def test_damaged_files_are_refused(whole_file: bytes, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="is not there"):
         Accumulator.load(tmp_path / "nothing.safetensors")
     path.write_bytes(whole_file)
+    sparse = tmp_path / "of another name"
+    sparse.write_bytes(whole_file)
+    assert np.array_equal(Accumulator.load(sparse).rows, Accumulator.load(path).rows)
+    os.truncate(sparse, 1 << 40)  # more than fits in memory: the header tells before it is read
+    with pytest.raises(StoreError, match="damaged"):
+        Accumulator.load(sparse)
     with pytest.raises(EstimateError, match="of the 1000 allowed"):
         Accumulator.load(path, memory=1000)
     with pytest.raises(StoreError, match="cannot be written"):

@@ -50,6 +50,8 @@ def test_any_tiling_gives_the_same(kind: str, method: str, monkeypatch: pytest.M
     outputs[5, 3], outputs[0, 70], outputs[-1, 149] = np.nan, np.inf, np.nan
     bad = [3, 70, 149]
     whole = influences(masks, clean, method)
+    if whole.converged is not None:
+        assert whole.converged.all()
     monkeypatch.setattr(moments, "_TILE", 1)
     fit = influences(masks, outputs, method, nan="flag")
     for name in NAMES:
@@ -61,6 +63,7 @@ def test_any_tiling_gives_the_same(kind: str, method: str, monkeypatch: pytest.M
         found_good, expected_good = (array[..., good].astype(np.float64) for array in (found, expected))
         np.testing.assert_allclose(found_good, expected_good, rtol=1e-5, atol=1e-7, err_msg=name)
         assert found.dtype.kind != "f" or np.isnan(found[..., bad]).all(), name
+        assert found.dtype.kind != "b" or not found[bad].any(), name
     for row, target, count in ((5, 3, 3), (0, 70, 2), (len(clean) - 1, 149, 1)):
         with pytest.raises(EstimateError, match=rf"row {row}, target {target}: .*\({count} such targets\)"):
             influences(masks, outputs, method)
@@ -341,6 +344,24 @@ def test_results_go_where_no_outputs_are() -> None:
     shared = outputs_of(MASKS["bernoulli"], 3).astype(np.float32)
     with pytest.raises(EstimateError, match="out: lies in the memory of the outputs"):
         influences(MASKS["bernoulli"], shared, out=shared[:12])
+    both = np.zeros((90, 6), np.float32)
+    both[:, ::2] = shared
+    influences(MASKS["bernoulli"], both[:, ::2], out=both[:12, 1::2])  # columns that take turns
+    np.testing.assert_array_equal(both[:12, 1::2], influences(MASKS["bernoulli"], shared).values)
+    np.testing.assert_array_equal(both[:, ::2], shared)
+
+
+@pytest.mark.parametrize("cv", [None, 5])
+def test_ridge_on_masks_of_one_size_keeps_rounding_out_of_the_mean(cv: int | None) -> None:
+    """No mask varies along (1, ..., 1): the penalty alone would divide what float32 sums leave there, by 1/1000 of what
+    it is elsewhere. (0.03 and 1.5e-4 before it was taken out.)"""
+    made = design.random(200, 1500, 0.5, seed=1)
+    outputs = outputs_of(made, 20, r2=0.9999).astype(np.float32)
+    fit, exact = (influences(made, y, "ridge", cv=cv) for y in (outputs, outputs.astype(np.float64)))
+    assert fit.penalty is not None
+    assert (fit.penalty < 1e-2 * 1500 / 4).all()
+    assert np.abs(fit.values.sum(0, dtype=np.float64)).max() < 1e-5 * np.abs(fit.values).max() * 200
+    np.testing.assert_allclose(fit.values, exact.values, atol=1e-5 * np.abs(fit.values).max())
 
 
 def blas_threads() -> list[int]:

@@ -252,6 +252,13 @@ def test_outputs_without_noise_decide_nothing_by_rounding() -> None:
     assert rule.look(made, exact).decided == (2,)
 
 
+def test_an_output_that_never_changes_has_no_known_error() -> None:
+    made = drawn("bernoulli", 6, 80, 0)
+    look = StoppingRule.parse("stderr < 0.1").look(made, np.where(np.arange(80) == 3, np.nan, np.float32(0.93)))
+    assert not look.stopped
+    assert "the same in all" in look.reason
+
+
 def test_no_look_splits_a_cluster() -> None:
     masks = np.asarray(design.bernoulli(12, 60, seed=0))
     own = Design.explicit(np.concatenate([masks, ~masks[:3]]))
