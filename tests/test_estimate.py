@@ -538,7 +538,6 @@ def _copied(masks: np.ndarray) -> np.ndarray:
         (lambda: influences(M, Y, nan="ignore"), "nan.*ignore"),
         (lambda: influences(M, Y, "ols", cv=5), "cv.*ols"),
         (lambda: influences(M, Y, "lasso", cv=1), "cv: 1 folds"),
-        (lambda: influences(M, Y, "ridge", cv=2.0), "cv: 2.0 folds"),
         (lambda: influences(M, Y, out=np.empty((6, 3))), "out.*float32"),
         (lambda: influences(M, Y, groups=9), "groups.*9"),
         (lambda: influences(design.bernoulli(6, 40), Y, groups=9), "groups.*9"),
