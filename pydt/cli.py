@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 MODELS = 300
 _PLAN = typer.Argument(metavar="FILE", help="A plan: TOML, see docs/plans.md.")
+_STORE = typer.Argument(metavar="DIR", help="A store that pydt filled.")
+_DIGEST = typer.Option(help="Digest of the plan, where the store holds several.")
 _WORKERS = typer.Option(min=1, help="Processes; default what FILE says, else one per core.")
 app = typer.Typer(
     help="Which parts of a source data set help a transfer task, which hurt, and how sure one can be.",
@@ -188,8 +190,8 @@ def prove(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A store that pydt filled.")],
-    plan: Annotated[str | None, typer.Option(help="Digest of the plan, where the store holds several.")] = None,
+    folder: Annotated[Path, _STORE],
+    plan: Annotated[str | None, _DIGEST] = None,
     allow_failed: Annotated[
         bool, typer.Option(help="Give a verdict although more than 2 % of the rows failed.")
     ] = False,
@@ -202,6 +204,105 @@ def report(
     for text in [*sentences(found), *(f"Note: {note}" for note in found["notes"])]:
         typer.echo(text)
     typer.echo(f"\nReport: {folder / 'report.html'}")
+
+
+@app.command()
+def status(
+    folder: Annotated[Path, _STORE],
+    plan: Annotated[str | None, _DIGEST] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="All of it as JSON.")] = False,
+) -> None:
+    """Say how far a plan is, whether it runs, and what failed; also while it runs."""
+    import json
+
+    from pydt.upkeep import status as status_of
+
+    found = status_of(folder, plan)
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+        return
+    name = "no plan" if found["plan"] is None else f"plan {found['plan']}"
+    typer.echo(f"{folder}: {name}" + (f" ({found['plans']} plans here)" if found["plans"] > 1 else ""))
+    counts = ", ".join(f"{found[what]:,} {what}" for what in ("finished", "failed", "missing"))
+    pace = f"; {found['rows_per_hour']:,.0f} rows in the last hour" if found["rows_per_hour"] else ""
+    typer.echo(f"{found['rows']:,} rows: {counts}{pace}")
+    for reason, count in list(found["reasons"].items())[:5]:
+        typer.echo(f"  {count:,} failed: {reason}")
+    if found["stop"] is not None:
+        typer.echo(f"stopped early by {found['stop']['rule']}: the first {found['stop']['rows']:,} rows count")
+    packed = f", {found['packed']:,} cells in blocks" if found["packed"] else ""
+    typer.echo(
+        f"{found['files']:,} files, {found['bytes'] / 1e6:,.1f} MB{packed}; {found['quarantined']} in quarantine"
+    )
+    if found["writer"] is not None:
+        typer.echo(f"a driver is at work: process {found['writer']['pid']} on {found['writer']['host']}")
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, _STORE],
+    as_json: Annotated[bool, typer.Option("--json", help="All of it as JSON.")] = False,
+) -> None:
+    """Read every byte of a store and check it; damaged rows go to quarantine, and the next run trains them again.
+
+    Exit code 0 only if nothing is damaged and no row of a plan is missing.
+    """
+    import json
+
+    from pydt.upkeep import verify as verify_store
+
+    found = verify_store(folder)
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+    else:
+        for item in found["damaged"]:
+            moved = "; moved to quarantine" if item["moved"] else ""
+            typer.echo(f"damaged: {item['file']}: {item['reason']}{moved}")
+        for digest, rows in found["missing"].items():
+            if rows:
+                typer.echo(f"missing: {rows:,} rows of plan {digest}: the same plan, run again, trains them")
+        unclaimed = f", {found['unclaimed']:,} of them of no plan" if found["unclaimed"] else ""
+        typer.echo(f"{found['cells']:,} cells are whole{unclaimed}, {len(found['damaged'])} files are damaged")
+    if not found["verified"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def compact(folder: Annotated[Path, _STORE]) -> None:
+    """Turn thousands of row files into a few plain arrays; stopped at any moment, nothing is lost."""
+    from pydt.upkeep import compact as compact_store
+
+    done = compact_store(folder)
+    typer.echo(f"{done['cells']:,} cells went into {done['blocks']} blocks; {done['left']:,} stay files")
+
+
+@app.command()
+def merge(
+    into: Annotated[Path, typer.Argument(metavar="INTO", help="A store, or a folder that becomes one.")],
+    others: Annotated[list[Path], typer.Argument(metavar="OTHER...", help="Stores of the same design.")],
+) -> None:
+    """Copy the rows of other stores of the same design into one; again is harmless."""
+    from pydt.upkeep import merge as merge_stores
+
+    report = merge_stores(into, *others)
+    for item in report["damaged"]:
+        typer.echo(f"left out, since it is damaged: {item['file']}: {item['reason']}", err=True)
+    typer.echo(f"{report['copied']:,} cells copied, {report['same']:,} were there already")
+    if report["damaged"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, _STORE],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that does not exist yet.")],
+    plan: Annotated[str | None, _DIGEST] = None,
+) -> None:
+    """Write masks, outputs and what they mean as .npy, CSV and JSON, to publish; no weights."""
+    from pydt.upkeep import export as export_store
+
+    manifest = export_store(folder, out, plan)
+    typer.echo(f"{manifest['models']:,} models x {manifest['units']:,} units: {out / 'manifest.json'}")
 
 
 @app.command()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import stub_rows
 from typer.testing import CliRunner
@@ -13,7 +15,7 @@ from typer.testing import CliRunner
 from pydt.cli import app
 from pydt.cost import Cost, cost
 from pydt.ensemble import run
-from pydt.errors import ConfigError
+from pydt.errors import ConfigError, StoreError
 from pydt.store import Store
 
 
@@ -122,3 +124,44 @@ def test_a_plan_file_is_run_continued_proved_and_reported(tmp_path: Path) -> Non
     assert proved.exit_code == 0, proved.output
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     assert {"full", "drop top", "drop bottom", "drop random"} == {row["kind"] for row in found["counterfactual"]}
+
+
+def test_a_store_is_looked_after_from_the_command_line(tmp_path: Path) -> None:
+    def pydt(*arguments: object) -> Any:
+        return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+    first, second, whole = tmp_path / "first", tmp_path / "second", tmp_path / "whole"
+    run(stub_rows.plan(24), first, workers=2, runner=stub_rows.stub_row, progress=False)
+    run(stub_rows.plan(30, what="fail"), second, workers=2, runner=stub_rows.stub_row, progress=False)
+
+    told = pydt("status", second)
+    assert told.exit_code == 0
+    assert "30 rows: 27 finished, 3 failed, 0 missing" in told.output
+    assert "3 failed: diverged" in told.output
+    assert json.loads(pydt("status", second, "--json").output)["failed"] == 3
+
+    assert pydt("verify", first).exit_code == 0
+    path = next((first / "rows").glob("*/*.safetensors"))
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    broken = pydt("verify", first)
+    assert broken.exit_code == 1
+    assert path.name in broken.output
+    assert "missing: 1 rows of plan" in broken.output
+    run(stub_rows.plan(24), first, workers=1, runner=stub_rows.stub_row, progress=False)
+    mended = pydt("verify", first)
+    assert mended.exit_code == 0
+    assert "24 cells are whole, 0 files are damaged" in mended.output
+
+    for count in ("24 cells copied, 0 were", "0 cells copied, 24 were"):
+        merged = pydt("merge", whole, first)
+        assert (merged.exit_code, count in merged.output) == (0, True), merged.output
+    assert "24 cells went into 1 blocks; 0 stay files" in pydt("compact", whole).output
+    assert "24 cells in blocks" in pydt("status", whole).output
+    assert pydt("verify", whole).exit_code == 0
+
+    exported = pydt("export", whole, tmp_path / "bundle")
+    assert exported.exit_code == 0, exported.output
+    bits = np.unpackbits(np.load(tmp_path / "bundle" / "masks.npy"), axis=1, bitorder="little")[:, : stub_rows.GROUPS]
+    assert np.array_equal(bits, Store(whole).masks())
+    again = pydt("export", whole, tmp_path / "bundle")
+    assert isinstance(again.exception, StoreError)
