@@ -267,9 +267,9 @@ class _Driver:
         if not (self.missing or self.again or self.running or self.done):
             while not signals and self.sofar.read(0.2):
                 pass
-        for row in self.sofar.damaged:
+        for row in reversed(self.sofar.damaged):  # first of all: a rule waits for it
             lacks = [i for i, key in enumerate(self.record.keys[row]) if not self.store.done(key)]
-            self.missing.append((row, tuple(lacks)))
+            self.missing.appendleft((row, tuple(lacks)))
             self.stored -= 1
         self.sofar.damaged.clear()
         return bool(self.missing or self.again or self.running)
@@ -278,6 +278,7 @@ class _Driver:
         """Train what is missing, until nothing is, or the rule is satisfied, or somebody wishes for an end."""
         others = self._other_code()
         alive = getattr(executor, "alive", None)
+        alive = alive if callable(alive) else None
         with _signals() as signals, self.view.shown(self.total, self.stored, self.sofar, self.rule, workers, alive):
             if others:
                 self.view.say(f"some stored rows were computed by other code: {others}")
@@ -290,7 +291,7 @@ class _Driver:
                         self._submit(executor, parcel)
                     for future in wait(self.running, timeout=0.2, return_when=FIRST_COMPLETED).done:
                         self._collect(future)
-                    if signals and signals[0] == signal.SIGINT:
+                    if signal.SIGINT in signals:
                         raise KeyboardInterrupt
                     if signals and end == math.inf:  # what is under way may finish, if it is quick
                         self._hand_out_no_more()
@@ -300,8 +301,8 @@ class _Driver:
                     if not self.done and self.rule.kind != "none" and self.sofar.look(self.rule).stopped:
                         self._stop()
                     self.view.tick()
-                if end < math.inf:
-                    raise SystemExit
+                if signals:
+                    raise KeyboardInterrupt if signal.SIGINT in signals else SystemExit
             except BaseException as error:
                 self._rescue()
                 done = f"{self.stored} of {self.total} rows are stored in {self.store.folder}"

@@ -246,7 +246,7 @@ class Lines(View):
 
 
 class Screen(View):
-    """A panel at the bottom of a terminal, drawn anew every second."""
+    """A panel at the bottom of a terminal, drawn anew every other second."""
 
     def open(self) -> None:
         from rich.console import Console
@@ -258,7 +258,7 @@ class Screen(View):
         self.draw()
 
     def pause(self, now: float) -> float:
-        return min(1.0, self.every)
+        return min(2.0, self.every)
 
     def draw(self) -> None:
         ascii_only = self.console.options.ascii_only

@@ -18,7 +18,7 @@ from pydt import StoppingRule, design
 from pydt.cells import Outcome, Row
 from pydt.ensemble import run
 from pydt.errors import ConfigError, PydtError
-from pydt.overall import mean_output
+from pydt.overall import SoFar, mean_output
 from pydt.plan import Plan
 from pydt.stopping import Look
 from pydt.store import Store
@@ -104,13 +104,12 @@ def test_same_stop_in_any_order_and_for_any_number_of_workers(tmp_path: Path, wh
         assert store.outputs("digits").tobytes() == whole.outputs("digits")[:used].tobytes()
         assert [i for i, _, _ in store.failed()] == [i for i, _, _ in whole.failed() if i < look.rows]
         stored = len(list((tmp_path / name).glob("rows/*/*.safetensors")))
-        assert look.rows <= stored <= look.rows + 12
+        assert look.rows <= stored
+        assert stored <= look.rows + 2 or name != "one"  # no more than were under way
     assert any(len(list((tmp_path / name).glob("rows/*/*"))) > look.rows for name in stores)
 
 
 def test_what_the_rule_sees_of_a_row_is_what_the_report_uses(tmp_path: Path, whole: Store) -> None:
-    from pydt.overall import SoFar
-
     record = whole.plan()
     sofar = SoFar(whole, record, studied().design, range(len(record.rows)))
     while sofar.read(1.0):
@@ -154,14 +153,38 @@ def test_a_longer_plan_stops_where_the_shorter_one_did(tmp_path: Path) -> None:
 
 
 def test_a_damaged_row_of_a_stopped_plan_is_trained_again_and_the_stop_is_the_same(tmp_path: Path) -> None:
-    job = studied()
+    job, folder = studied(str(tmp_path)), tmp_path / "s"
     with ThreadPoolExecutor(1) as threads:
-        store = stopping(job, tmp_path, executor=threads)
-        note = notes(tmp_path)
-        store.path(store.plan().keys[3][0]).write_bytes(b"")
-        again = stopping(job, tmp_path, executor=threads)
-    assert notes(tmp_path) == note
+        store = stopping(job, folder, executor=threads)
+        note, before = notes(folder), len((tmp_path / "calls").read_text().splitlines())
+        for row in (3, 20):
+            store.path(store.plan().keys[row][0]).write_bytes(b"")
+        again = stopping(job, folder, executor=threads)
+    assert notes(folder) == note
     assert len(again.masks()) + len(again.failed()) == again.stopped()["rows"]
+    fresh = (tmp_path / "calls").read_text().splitlines()[before:]
+    assert fresh[:2] == ["4", "21"]
+    assert len(fresh) <= 4  # they come first, so that little is trained that is not used
+
+
+def test_any_order_and_any_restart_is_the_same_stop(whole: Store) -> None:
+    """Rows taken in by twenty permutations, each with a driver that is replaced in the middle."""
+    record, wanted = whole.plan(), expected(whole)
+    rule, outcomes = StoppingRule.parse(RULE), [whole.get(keys[0]) for keys in record.keys]
+    for seed in range(20):
+        order = np.random.default_rng(seed).permutation(len(outcomes)).tolist()
+        # rows arrive roughly in order, as from a few workers, or wildly
+        order = order if seed % 2 else sorted(range(len(outcomes)), key=lambda i, order=order: i + order[i] % 12)
+        half = order[: 10 * seed]
+        sofar = SoFar(whole, record, studied().design, sorted(half))
+        while sofar.read(1.0):
+            pass
+        for row in order[10 * seed :]:
+            if sofar.look(rule).stopped:
+                break
+            sofar.add(row, {0: outcomes[row]})
+        found = sofar.look(rule)
+        assert (found.rows, found.looks, found.reason) == (wanted.rows, wanted.looks, wanted.reason)
 
 
 def test_what_goes_wrong_after_the_stop_is_nobodys_loss(tmp_path: Path, whole: Store) -> None:
