@@ -20,6 +20,7 @@ using std::int64_t;
 constexpr double infinity = std::numeric_limits<double>::infinity();
 constexpr int64_t symmetric_from = 256;  // candidates whose part of G is larger than a second-level cache
 constexpr double look = 0.95;  // a slope of this share of the edge makes a candidate
+constexpr double look_once = 0.9;  // where nobody looks again before the slopes have been computed in float64
 
 inline int64_t round_up(int64_t size, int64_t to) { return (size + to - 1) / to * to; }
 
@@ -152,9 +153,9 @@ public:
         for (int64_t k = 0; k < gram_.groups; ++k) {
             now_[k] = old_[k] = static_cast<float>(slope[k] * cross_scale_);
             found_[at(count)] = static_cast<int32_t>(k);
-            count += values[k] != 0 || std::abs(static_cast<double>(now_[k])) >= look * edge_;
+            count += values[k] != 0 || std::abs(static_cast<double>(now_[k])) >= look_once * edge_;
         }
-        add_found(count);
+        add_found(count, false);
         for (int64_t p = 0; p < count; ++p) {
             const auto k = at(index_[at(p)]);
             values_[p] = b1_[p] = b0_[p] = static_cast<float>(static_cast<double>(values[k]) * scale_);
@@ -386,14 +387,15 @@ private:
         std::copy_n(values_.get(), width_, b1_.get());
     }
 
-    void add_found(int64_t count) {
+    // moved: some values are not 0.
+    void add_found(int64_t count, bool moved = true) {
         constexpr int64_t ahead = 3;
         // gathers in the order of arrival are beyond the hardware's guessing: whole rows are fetched before their turn
         const int64_t known = count_;
         for (int64_t t = 0; t < std::min(ahead, count); ++t) fetch(found_[at(t)]);
         for (int64_t t = 0; t < count; ++t) {
             if (t + ahead < count) fetch(found_[at(t + ahead)]);
-            add(found_[at(t)]);
+            add(found_[at(t)], moved);
         }
         mirror(known);
     }
@@ -406,7 +408,7 @@ private:
         }
     }
 
-    void add(int32_t k) {
+    void add(int32_t k, bool moved) {
         const int64_t p = count_++;
         if (p % 16 == 0) open();
         const float* from = gram_.entries.get() + k * gram_.ld;
@@ -426,8 +428,11 @@ private:
         last_ = std::max(last_, k);
         cross_[p] = full_[k];
         reach_[p] = gram_.reach[at(k)];
-        slope_[p] = cross_[p] - kernels().lasso.dot(row, values_.get(), width_);
-        last_slope_[p] = cross_[p] - kernels().lasso.dot(row, last_values_.get(), width_);
+        slope_[p] = last_slope_[p] = cross_[p];
+        if (moved) {
+            slope_[p] -= kernels().lasso.dot(row, values_.get(), width_);
+            last_slope_[p] -= kernels().lasso.dot(row, last_values_.get(), width_);
+        }
         now_[k] = old_[k] = 0;
         set_own(p);
     }
