@@ -8,24 +8,28 @@ sets travel as paths and digests, and as copies only to nodes that do not see th
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import importlib
-import io
 import os
+import secrets
+import shutil
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from concurrent.futures import wait as wait_for
+from dataclasses import dataclass, field
 from functools import partial
-from typing import IO, Any
+from pathlib import Path
+from typing import Any
 
 from pydt import copies
 from pydt.errors import ConfigError, PydtError
-from pydt.files import digest
+from pydt.files import digest, write_atomic
+from pydt.jobs import Call, Job, Listener, Order, Pace, Pulse, extend, fetch, listed, module_paths, post
 from pydt.workers import Processes, WorkerDied, pack, work
-
-_BLOCK = 64 << 20  # bytes of a data set in one object of Ray's store
-
-Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 
 def _imported(name: str, extra: str) -> Any:
@@ -69,6 +73,16 @@ class _Parcels:
 def _failure(error: Exception) -> dict[str, Any]:
     """What `work` gives for a row that could not be computed."""
     return {"error": error if isinstance(error, PydtError) else None, "traceback": f"{type(error).__name__}: {error}"}
+
+
+def _settle(future: Future[Any], kind: str, value: Any) -> None:
+    """What came back from a node: "result", "died" (why its worker ended) or "error" (an exception)."""
+    if not future.set_running_or_notify_cancel():
+        return
+    if kind == "result":
+        future.set_result(value)
+    else:
+        future.set_exception(WorkerDied(value) if kind == "died" else value)
 
 
 # ---- Ray -----------------------------------------------------------------------------------------------------------
@@ -139,6 +153,7 @@ class Ray(Executor):
             self._leave()
             raise
         self._threads = max(1, int(cpus))
+        self._paths = module_paths()
         names = "WorkerCrashedError", "NodeDiedError", "ObjectLostError", "OutOfMemoryError", "LocalRayletDiedError"
         self._lost = tuple(getattr(ray.exceptions, name) for name in names)
         self._parcels = _Parcels()
@@ -190,7 +205,8 @@ class Ray(Executor):
     def _send(self, future: _RayFuture, parcel: _Parcel, call: Call, sent: dict[str, Any]) -> None:
         """Start the task of a call; `sent` are the data sets that its node is known to lack."""
         # in a list, a reference is not followed: a worker that has the parcel does not fetch it again
-        task = self._task.remote(parcel.key, [self._refs[parcel.key]], parcel.needs, self._threads, sent, call)
+        order = Order(parcel.key, parcel.needs, 1, self._threads, call)
+        task = self._task.remote(order, [self._refs[parcel.key]], self._paths, sent)
         future.stop = partial(self._ray.cancel, task, force=True)
         if future.cancelled():
             future.stop()
@@ -202,18 +218,12 @@ class Ray(Executor):
             # not in this thread, which is Ray's own: it may take minutes
             threading.Thread(target=self._resend, args=(future, parcel, call, task.result()[1]), daemon=True).start()
             return
-        if not future.set_running_or_notify_cancel():
-            return
         if error is None:
-            kind, value = task.result()
-            if kind == "result":
-                future.set_result(value)
-            else:
-                future.set_exception(WorkerDied(value) if kind == "died" else value)
+            _settle(future, *task.result())
         elif isinstance(error, self._lost):
-            future.set_exception(WorkerDied(f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"))
+            _settle(future, "died", f"{type(error).__name__}: {str(error).splitlines()[0][:200]}")
         else:
-            future.set_exception(error)
+            _settle(future, "error", error)
 
     def _resend(self, future: _RayFuture, parcel: _Parcel, call: Call, lacking: Sequence[str]) -> None:
         try:
@@ -221,63 +231,18 @@ class Ray(Executor):
             with self._lock:  # each data set enters the object store once
                 for name in lacking:
                     if name not in self._refs:
-                        blocks = _Blocks(self._ray.put)
+                        blocks = copies.Blocks(self._ray.put)
                         copies.send(folders[name], blocks)
                         self._refs[name] = blocks.done()
             self._send(future, parcel, call, {name: self._refs[name] for name in lacking})
         except Exception as error:
-            if future.set_running_or_notify_cancel():
-                future.set_result(_failure(error))
-
-
-class _Blocks(io.RawIOBase):
-    """A stream that is cut into objects of Ray's store."""
-
-    def __init__(self, put: Callable[[bytes], Any]) -> None:
-        self._put, self._buffer = put, bytearray()
-        self._blocks: list[Any] = []
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self._buffer += data
-        while len(self._buffer) >= _BLOCK:
-            self._blocks.append(self._put(bytes(self._buffer[:_BLOCK])))
-            del self._buffer[:_BLOCK]
-        return len(data)
-
-    def done(self) -> list[Any]:
-        return [*self._blocks, self._put(bytes(self._buffer))]
-
-
-class _Unblocked(io.RawIOBase):
-    """The stream again: one object at a time, so that no node needs memory for more."""
-
-    def __init__(self, get: Callable[[Any], bytes], blocks: Sequence[Any]) -> None:
-        self._get, self._blocks, self._rest = get, list(blocks), memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, into: Any) -> int:
-        while not len(self._rest) and self._blocks:
-            self._rest = memoryview(self._get(self._blocks.pop(0)))
-        count = min(len(into), len(self._rest))
-        into[:count], self._rest = self._rest[:count], self._rest[count:]
-        return count
-
-
-def _opened(get: Callable[[Any], bytes], blocks: Sequence[Any]) -> IO[bytes]:
-    return io.BufferedReader(_Unblocked(get, blocks), 1 << 20)
+            _settle(future, "result", _failure(error))
 
 
 _pool: tuple[tuple[Any, ...], Processes] | None = None  # of this process of Ray's, if it has had a row
 
 
-def _in_ray(
-    key: str, parcel: list[Any], needs: list[copies.Need], threads: int, sent: dict[str, list[Any]], call: Call
-) -> tuple[str, Any]:
+def _in_ray(order: Order, parcel: list[Any], paths: list[str], sent: dict[str, list[Any]]) -> tuple[str, Any]:
     """One call in a process of Ray's, which hands it to a process of ours.
 
     Returns:
@@ -288,16 +253,17 @@ def _in_ray(
 
     try:
         for name, blocks in sent.items():
-            copies.receive(name, partial(_opened, ray.get, blocks))
+            copies.receive(name, partial(copies.joined, ray.get, blocks))
         # Ray says by this variable which GPUs the task may use; the next task may have others
-        wanted = key, threads, os.environ.get("CUDA_VISIBLE_DEVICES")
+        wanted = order.key, order.threads, os.environ.get("CUDA_VISIBLE_DEVICES")
         if _pool is None or _pool[0] != wanted:
-            if lacking := copies.missing(needs):
+            if lacking := copies.missing(order.needs):
                 return "missing", lacking
             if _pool is not None:
                 _pool[1].kill()
-            _pool = wanted, Processes(1, threads, ray.get(parcel[0]))
-        function, arguments, named = call
+            extend(paths)
+            _pool = wanted, Processes(1, order.threads, ray.get(parcel[0]))
+        function, arguments, named = order.call
         return "result", _pool[1].submit(function, *arguments, **named).result()
     except WorkerDied as error:
         return "died", str(error)
@@ -305,3 +271,322 @@ def _in_ray(
         return "result", _failure(error)
     except Exception as error:
         return "error", RuntimeError(f"{type(error).__name__}: {error}")
+
+
+# ---- Slurm ---------------------------------------------------------------------------------------------------------
+
+_SHORT = 120.0  # seconds from order to answer below which rows are sent ahead: a job shall not wait for a message
+_LOOK = 5.0  # seconds between two looks at the states of the jobs
+_LEAVE = 10.0  # seconds that jobs have to end by themselves
+_FAILURES = 2  # lives in which a job does nothing, after which its slot is given up
+
+
+@dataclass(eq=False)
+class _Order:
+    """A call that is not answered yet."""
+
+    future: Future[Any]
+    parcel: _Parcel
+    call: Call
+    sent: float = 0.0
+
+
+@dataclass(eq=False)
+class _Slot:
+    """A job and what it was given."""
+
+    job: Any
+    listener: Listener
+    thread: threading.Thread | None = None  # in which submitit's debug executor runs it
+    life: str = ""
+    alive: bool = False
+    answered: bool = False
+    failures: int = 0
+    orders: dict[str, _Order] = field(default_factory=dict)
+
+    def ended(self) -> bool:
+        return not self.thread.is_alive() if self.thread is not None else bool(self.job.done())
+
+
+class Slurm(Executor):
+    """Rows in jobs of Slurm: `pydt.run(plan, folder, Slurm("/shared/jobs", workers=40, timeout_min=240))`.
+
+    The jobs are one array, each serves many rows (see `pydt.jobs`), and they end when the executor does. A job that is
+    preempted or runs out of time is queued again and goes on with other rows; one that is lost is replaced.
+
+    Args:
+        folder: seen under this path by this machine and by the compute nodes; messages, submitit's files and logs go
+            below it.
+        cluster: submitit's executor: "slurm", "local" (processes of this machine), "debug" (threads of this process);
+            None: Slurm if there is one, else local.
+        workers: jobs. One runs a row for every `recipe.threads` of its CPUs (`cpus_per_task`), or with a recipe for
+            "cuda" one for every GPU (`gpus_per_node`).
+        parameters: of the jobs, as submitit's AutoExecutor takes them: `timeout_min` (here 60 by default), `mem_gb`,
+            `cpus_per_task`, `gpus_per_node`, `slurm_partition`, `slurm_account`, `slurm_setup`, ...
+
+    Raises:
+        ConfigError: submitit is not installed, a parameter is unknown, or there is no such cluster.
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], *, cluster: str | None = None, workers: int, **parameters: Any
+    ) -> None:
+        submitit = _imported("submitit", "slurm")
+        if workers < 1:
+            raise ConfigError(f"workers={workers}", "Slurm", "give the number of jobs")
+        for name in ("nodes", "tasks_per_node", "slurm_nodes", "slurm_ntasks_per_node"):
+            if parameters.get(name, 1) != 1:
+                wrong, mend = f"{name}={parameters[name]}", "a job is one process on one node: raise workers="
+                raise ConfigError(wrong, "Slurm", mend)
+        root = Path(folder).expanduser().resolve()
+        try:
+            self._executor = submitit.AutoExecutor(root / "logs", cluster=cluster)
+            if self._executor.cluster == "slurm":
+                parameters.setdefault("slurm_array_parallelism", workers)
+            self._executor.update_parameters(**{"name": "pydt", "timeout_min": 60, **parameters})
+        except (AssertionError, NameError, OSError, RuntimeError, TypeError, ValueError) as error:
+            mend = "see submitit's AutoExecutor and SlurmExecutor for what it takes"
+            raise ConfigError(f"submitit refuses this: {error}", "Slurm", mend) from error
+        self._folder = root / secrets.token_hex(6)
+        self._count = workers
+        self._cpus, self._gpus = (
+            int(next((parameters[p + name] for p in ("slurm_", "") if parameters.get(p + name)), 1))
+            for name in ("cpus_per_task", "gpus_per_node")
+        )
+        self._max_workers = workers * max(self._cpus, self._gpus)
+        self._parcels = _Parcels()
+        self._kept: set[str] = set()  # parcels and data sets that are in the folder
+        self._slots: dict[int, _Slot] = {}
+        self._queue: deque[_Order] = deque()
+        self._open: dict[str, _Order] = {}  # calls that a job has
+        self._brought = 0  # calls for which a data set is being written
+        self._number = 0
+        self._ahead = False
+        self._pace, self._pulse = Pace(), Pulse(self._folder / "driver")
+        self._lock = threading.Lock()
+        self._closed = False
+        self._manager = threading.Thread(target=self._manage, daemon=True)
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
+        if self._closed:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        parcel, call = self._parcels.split(function, arguments, named)
+        if not self._slots:
+            self._begin()
+        if parcel.key not in self._kept:
+            write_atomic(self._folder / "parcels" / parcel.key, parcel.data)
+            self._kept.add(parcel.key)
+        order = _Order(Future(), parcel, call)
+        self._queue.append(order)
+        self._pace.wake()
+        return order.future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Let the rows under way end, or cancel them; then end the jobs and remove the messages. Logs stay."""
+        self._closed = True
+        atexit.unregister(self._exit)
+        if cancel_futures:
+            for order in [*self._queue, *self._open.values()]:
+                order.future.cancel()
+        self._pace.wake()
+        if wait and self._slots:
+            self._manager.join()
+
+    def _exit(self) -> None:
+        self.shutdown(cancel_futures=True)
+
+    # ---- the jobs' side
+
+    def _begin(self) -> None:
+        self._folder.mkdir(parents=True, mode=0o700)
+        for name in ("parcels", "data", "beats", "in", "out"):
+            (self._folder / name).mkdir()
+        self._pulse.beat()
+        try:
+            jobs = self._executor.submit_array([self._job(slot) for slot in range(self._count)])
+        except Exception as error:  # whatever sbatch and submitit may say
+            shutil.rmtree(self._folder, ignore_errors=True)
+            mend = "try the same with `sbatch`, and see the logs below the executor's folder"
+            raise PydtError(f"no job could be submitted ({error})", "Slurm", mend) from error
+        for number, job in enumerate(jobs):
+            self._slots[number] = self._slot(number, job)
+        atexit.register(self._exit)
+        self._manager.start()
+
+    def _job(self, number: int) -> Job:
+        return Job(str(self._folder), number, module_paths())
+
+    def _slot(self, number: int, job: Any) -> _Slot:
+        made = _Slot(job, Listener(self._folder / "beats" / str(number)))
+        if self._executor.cluster == "debug":  # it computes when it is asked for results, and only then
+            made.thread = threading.Thread(target=job.results, daemon=True)
+            made.thread.start()
+        return made
+
+    def _manage(self) -> None:
+        """Body of the thread that speaks with the jobs."""
+        looked = -_LOOK
+        try:
+            while not self._over():
+                self._pulse.beat()
+                busy = self._collect()
+                self._listen()
+                if time.monotonic() - looked > _LOOK:
+                    looked = time.monotonic()
+                    self._replace()
+                self._pace.wait(self._assign() or busy)
+        except Exception as error:
+            self._closed = True
+            for order in [*self._queue, *self._open.values()]:
+                _settle(order.future, "error", error)
+        finally:
+            self._end()
+
+    def _over(self) -> bool:
+        orders = [*self._queue, *self._open.values()]
+        return self._closed and not self._brought and all(order.future.done() for order in orders)
+
+    def _collect(self) -> bool:
+        """Answers."""
+        names = listed(self._folder / "out")
+        for name in names:
+            try:
+                kind, value = fetch(self._folder / "out" / name)
+            except OSError:
+                continue
+            except Exception as error:
+                kind, value = "died", f"its answer cannot be read ({type(error).__name__}: {error})"
+            for slot in self._slots.values():
+                if slot.orders.pop(name, None) is not None:
+                    slot.answered = True
+            order = self._open.pop(name, None)
+            if order is None:  # given to another job meanwhile
+                continue
+            self._ahead = time.monotonic() - order.sent < _SHORT
+            if kind == "missing":
+                self._brought += 1
+                threading.Thread(target=self._bring, args=(order, value), daemon=True).start()
+            else:
+                _settle(order.future, kind, value)
+        return bool(names)
+
+    def _bring(self, order: _Order, lacking: Sequence[str]) -> None:
+        """Put data sets into the folder, each once, and the order back into the queue."""
+        try:
+            folders = {name: folder for folder, name in order.parcel.needs}
+            with self._lock:
+                for name in lacking:
+                    if name not in self._kept:
+                        path = self._folder / "data" / name
+                        with open(path.with_suffix(".tmp"), "wb") as file:
+                            copies.send(folders[name], file)
+                            os.fsync(file.fileno())
+                        os.replace(path.with_suffix(".tmp"), path)
+                        self._kept.add(name)
+            self._queue.appendleft(order)
+        except Exception as error:
+            _settle(order.future, "result", _failure(error))
+        finally:
+            self._brought -= 1
+            self._pace.wake()
+
+    def _listen(self) -> None:
+        """Which jobs live, and what those had that do not."""
+        for slot in self._slots.values():
+            said = slot.listener.listen()
+            if said.get("life", "") != slot.life:
+                self._give_back(slot, "its job was started again")
+                slot.life, slot.answered = str(said["life"]), False
+            slot.alive = bool(slot.life) and not said.get("left") and not slot.listener.gone()
+            if not slot.alive:
+                self._give_back(slot, None if said.get("left") else f"no sign of life from {said.get('node')}")
+
+    def _replace(self) -> None:
+        """New jobs for those that have ended, unless they ended without having done anything, twice."""
+        for number, slot in list(self._slots.items()):
+            if not slot.ended():
+                continue
+            self._give_back(slot, "its job ended")
+            failures = 0 if slot.answered else slot.failures + 1
+            if failures < _FAILURES:
+                with contextlib.suppress(OSError):  # what the last job said
+                    os.unlink(self._folder / "beats" / str(number))
+                self._slots[number] = self._slot(number, self._executor.submit(self._job(number)))
+                self._slots[number].failures = failures
+                continue
+            del self._slots[number]
+            if not self._slots:
+                said = "\n".join((slot.job.stderr() or slot.job.stdout() or "nothing").splitlines()[-15:])
+                wrong = f"all jobs ended without having done anything; the last said:\n{said}"
+                raise PydtError(wrong, str(self._executor.folder))
+
+    def _give_back(self, slot: _Slot, reason: str | None) -> None:
+        """Orders of a lost job: those it was on have died, if there is a reason; the others wait again."""
+        orders, slot.orders = slot.orders, {}
+        again = []
+        for i, (name, order) in enumerate(orders.items()):
+            del self._open[name]
+            if reason is not None and i < self._places(order.parcel):
+                _settle(order.future, "died", reason)
+            else:
+                again.append(order)
+        self._queue.extendleft(reversed(again))
+
+    def _places(self, parcel: _Parcel) -> int:
+        """How many rows a job runs at once."""
+        return self._gpus if parcel.cuda else max(1, self._cpus // parcel.threads)
+
+    def _assign(self) -> bool:
+        """Orders to jobs that have room, evenly."""
+        assigned = False
+        if not self._queue:
+            self._withdraw()
+        while self._queue:
+            order = self._queue[0]
+            places = self._places(order.parcel)
+            room = 2 * places if self._ahead else places
+            free = [slot for slot in self._slots.values() if slot.alive and len(slot.orders) < room]
+            if not free:
+                break
+            self._queue.popleft()
+            if order.future.cancelled():
+                order.future.set_running_or_notify_cancel()
+                continue
+            slot = min(free, key=lambda slot: len(slot.orders))
+            self._number += 1
+            name = str(self._number)
+            slot.orders[name] = self._open[name] = order
+            order.sent, assigned = time.monotonic(), True
+            parcel = order.parcel
+            message = Order(parcel.key, parcel.needs, places, parcel.threads, order.call)
+            post(self._folder / "in" / slot.life / name, message)
+        return assigned
+
+    def _withdraw(self) -> None:
+        """Take back what lies before a busy job, if another has nothing to do."""
+        alive = [slot for slot in self._slots.values() if slot.alive]
+        if all(slot.orders for slot in alive):
+            return
+        for slot in alive:
+            name, order = next(reversed(slot.orders.items()), ("", None))
+            if order is None or len(slot.orders) <= self._places(order.parcel):
+                continue
+            with contextlib.suppress(OSError):  # the job has it
+                os.unlink(self._folder / "in" / slot.life / name)
+                del slot.orders[name], self._open[name]
+                self._queue.append(order)
+
+    def _end(self) -> None:
+        """End all jobs and remove the messages."""
+        with contextlib.suppress(PydtError):
+            write_atomic(self._folder / "stop", b"")
+        end = time.monotonic() + _LEAVE
+        for slot in self._slots.values():
+            while slot.alive and not slot.ended() and time.monotonic() < end:
+                time.sleep(0.05)
+            with contextlib.suppress(Exception):
+                if not slot.ended():
+                    slot.job.cancel(check=False)
+        while not all(slot.ended() for slot in self._slots.values()) and time.monotonic() < end:
+            time.sleep(0.05)
+        shutil.rmtree(self._folder, ignore_errors=True)

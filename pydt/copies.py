@@ -17,7 +17,7 @@ import pickle
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,6 +26,8 @@ from pydt.errors import ConfigError, DataError
 from pydt.files import _host
 from pydt.index import FILE, Sections, pack_index, read_index
 from pydt.saved import index_of
+
+_BLOCK = 64 << 20  # bytes of a piece of a stream
 
 Need = tuple[str, str]
 """Folder and `full_digest` of a data set."""
@@ -219,3 +221,46 @@ def _verify(place: Path, digest: str) -> None:
         times = opened.records.time.tolist()
     for path, time in zip(_files(sections, place), times, strict=True):
         os.utime(path, ns=(time, time))
+
+
+class Blocks(io.RawIOBase):
+    """A stream that is cut into pieces, each of which `put` takes away: objects of Ray's store."""
+
+    def __init__(self, put: Callable[[bytes], Any]) -> None:
+        self._put, self._buffer = put, bytearray()
+        self._blocks: list[Any] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._buffer += data
+        while len(self._buffer) >= _BLOCK:
+            self._blocks.append(self._put(bytes(self._buffer[:_BLOCK])))
+            del self._buffer[:_BLOCK]
+        return len(data)
+
+    def done(self) -> list[Any]:
+        return [*self._blocks, self._put(bytes(self._buffer))]
+
+
+class _Unblocked(io.RawIOBase):
+    """The stream again, one piece at a time."""
+
+    def __init__(self, get: Callable[[Any], bytes], blocks: Sequence[Any]) -> None:
+        self._get, self._blocks, self._rest = get, list(blocks), memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, into: Any) -> int:
+        while not len(self._rest) and self._blocks:
+            self._rest = memoryview(self._get(self._blocks.pop(0)))
+        count = min(len(into), len(self._rest))
+        into[:count], self._rest = self._rest[:count], self._rest[count:]
+        return count
+
+
+def joined(get: Callable[[Any], bytes], blocks: Sequence[Any]) -> IO[bytes]:
+    """What `Blocks` cut, as one stream; no more than one piece is in memory."""
+    return io.BufferedReader(_Unblocked(get, blocks), 1 << 20)

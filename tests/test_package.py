@@ -57,6 +57,7 @@ ORDER = [
     "overall",
     "copies",
     "workers",
+    "jobs",
     "cluster",
     "live",
     "ensemble",

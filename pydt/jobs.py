@@ -1,0 +1,315 @@
+"""Jobs of a batch system that compute rows, and the shared folder through which a driver and its jobs speak.
+
+A job serves many rows: waiting in the queue, starting Python and opening the data cost more than a short row. Both
+sides speak through files because a shared folder is what every cluster has: compute nodes often may not open a
+connection to the login node, a port would need keys of its own, and a file that was renamed into place is whole or not
+there. The price is latency, which is hidden by sending rows ahead. Below the folder of one executor:
+
+    driver          changes as long as the driver lives
+    stop            the driver needs no job any more
+    parcels/KEY     runner and context, once
+    data/DIGEST     data sets that a node asked for, as `pydt.copies.send` writes them
+    beats/SLOT      changes as long as the slot's job lives; its LIFE is new with each start of the job
+    in/LIFE/NUMBER  a call for a job, which takes it when it has room; until then the driver may take it back
+    out/NUMBER      what it gave
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import pickle
+import platform
+import secrets
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+from pydt import copies
+from pydt.errors import PydtError, StoreError
+from pydt.files import _host, write_atomic
+from pydt.workers import Processes, WorkerDied
+
+SILENT = 60.0  # seconds without a change after which the other side is taken to be gone
+BEAT = 2.0
+_SHORT, _LONG = 0.05, 1.0  # seconds between two looks into the folder: when there is much to do, and when there is not
+
+Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Order:
+    """A call on its way to a job.
+
+    Args:
+        key, needs: name of the parcel, and the data sets in it.
+        places, threads: how many calls the job runs at once, and threads of each.
+        call: function, arguments and named arguments.
+    """
+
+    key: str
+    needs: list[copies.Need]
+    places: int
+    threads: int
+    call: Call
+
+
+def module_paths() -> list[str]:
+    """Where this process finds modules, for `extend` elsewhere."""
+    return [os.path.abspath(path) for path in sys.path]
+
+
+def extend(paths: list[str]) -> None:
+    """Look for modules also where another process finds them; what is found here comes first."""
+    sys.path.extend(path for path in paths if path not in sys.path)
+
+
+def post(path: Path, value: Any) -> None:
+    """Write a message: its SHA-256 and its pickle."""
+    data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    write_atomic(path, hashlib.sha256(data).digest() + data)
+
+
+def fetch(path: Path) -> Any:
+    """Read a message and remove it.
+
+    Raises:
+        OSError: it is not there.
+        ValueError: it is not what was written.
+    """
+    data = path.read_bytes()
+    path.unlink()
+    if hashlib.sha256(data[32:]).digest() != data[:32]:
+        raise ValueError("damaged message")
+    return pickle.loads(data[32:])
+
+
+def listed(folder: Path) -> list[str]:
+    """Names of the messages in a folder, oldest numbers first; files that are being written are left out."""
+    try:
+        names = [name for name in os.listdir(folder) if name.isdecimal()]
+    except OSError:
+        return []
+    return sorted(names, key=int)
+
+
+class Pace:
+    """How long to wait before the next look: less after something has happened, ever more while nothing does."""
+
+    def __init__(self) -> None:
+        self._delay = _SHORT
+        self._event = threading.Event()
+
+    def wake(self, *_: Any) -> None:
+        self._event.set()
+
+    def wait(self, busy: bool) -> None:
+        self._delay = _SHORT if busy else min(1.3 * self._delay, _LONG)
+        if self._event.wait(self._delay):
+            self._delay = _SHORT
+        self._event.clear()
+
+
+class Pulse:
+    """A file that changes as long as its writer lives; its reader needs no clock in common with it."""
+
+    def __init__(self, path: Path, **said: Any) -> None:
+        self._path, self._said, self._count, self._last = path, said, 0, -BEAT
+
+    def beat(self, **said: Any) -> None:
+        """Write it, if it is time or if there is news."""
+        if said or time.monotonic() - self._last >= BEAT:
+            self._last, self._count = time.monotonic(), self._count + 1
+            told = {**self._said, **said, "count": self._count, "host": _host(), "node": platform.node()}
+            with contextlib.suppress(StoreError):  # a full disk may pass; if it does not, silence says the same
+                write_atomic(self._path, json.dumps({**told, "pid": os.getpid()}).encode())
+
+
+class Listener:
+    """Reads a pulse."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._text, self.changed = path, b"", time.monotonic()
+        self.said: dict[str, Any] = {}
+
+    def listen(self) -> dict[str, Any]:
+        """What was said last; empty if nothing was said yet."""
+        with contextlib.suppress(OSError, ValueError):
+            text = self._path.read_bytes()
+            if text != self._text:
+                said = json.loads(text)
+                self._text, self.changed = text, time.monotonic()
+                self.said = said if isinstance(said, dict) else {}
+        return self.said
+
+    def gone(self) -> bool:
+        """Whether its writer is: silent for long, or a process of this machine that has ended."""
+        if self.said.get("host") == _host() and _ended(self.said.get("pid")):
+            return True
+        return time.monotonic() - self.changed > SILENT
+
+
+def _ended(pid: Any) -> bool:
+    """Whether a process of this machine is no more, or only waits for its parent to notice; False if nobody can say."""
+    try:
+        state = Path(f"/proc/{int(pid)}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return os.path.exists("/proc/self/stat")
+    except (OSError, TypeError, ValueError):
+        return False
+    return state[0] in "ZX"
+
+
+@dataclass
+class Job:
+    """What runs on a compute node, as a callable that a batch system may end and start again at any time."""
+
+    folder: str
+    slot: int
+    paths: list[str]  # where the driver finds modules
+
+    def __call__(self) -> str:
+        extend(self.paths)
+        return _Server(Path(self.folder), self.slot).serve()
+
+    def checkpoint(self) -> Any:
+        """What submitit runs in this job's place after a preemption or a timeout: the same again."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+class _Server:
+    """One life of a job: calls from the folder to processes of this node, and answers back."""
+
+    def __init__(self, folder: Path, slot: int) -> None:
+        life = secrets.token_hex(8)
+        self.folder, self.inbox = folder, folder / "in" / life
+        self.pace, self.driver = Pace(), Listener(folder / "driver")
+        self.pulse = Pulse(folder / "beats" / str(slot), life=life)
+        self.waiting: dict[str, Order] = {}
+        self.running: dict[str, Future[Any]] = {}
+        self.pools: dict[str, Future[Processes | list[str]]] = {}  # by parcel
+        self.places = 1
+        self.preparing = ThreadPoolExecutor(1)  # copying data takes longer than a beat
+
+    def serve(self) -> str:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's; the driver says when to stop
+        try:
+            self.inbox.mkdir()
+        except FileNotFoundError:
+            return "the run is over"
+        try:
+            while not (self.folder / "stop").exists():
+                self.pulse.beat()
+                self.driver.listen()
+                if self.driver.gone():
+                    return "the driver is gone"
+                self.pace.wait(self._take() | self._start() | self._answer())
+            return "no rows left"
+        finally:
+            self.preparing.shutdown(wait=False, cancel_futures=True)
+            for pool in self.pools.values():
+                _end(pool)
+            self.pulse.beat(left=True)
+
+    def _take(self) -> bool:
+        """New calls, as many as there is room for: the driver may give the others to another job."""
+        names = listed(self.inbox)
+        taken = False
+        for name in names:
+            if len(self.waiting) + len(self.running) >= self.places:
+                break
+            try:
+                order: Order = fetch(self.inbox / name)
+            except OSError:
+                continue
+            except Exception as error:  # damaged, or of a module that is not installed here
+                self._post(name, "error", RuntimeError(f"{type(error).__name__}: {error}"))
+            else:
+                self.waiting[name], self.places = order, order.places
+            taken = True
+        return taken
+
+    def _start(self) -> bool:
+        """Calls whose processes are ready."""
+        started = False
+        for name, order in list(self.waiting.items()):
+            if order.key not in self.pools:
+                self._drop(order.key)
+                self.pools[order.key] = self.preparing.submit(self._prepare, order)
+                self.pools[order.key].add_done_callback(self.pace.wake)
+            ready = self.pools[order.key]
+            if not ready.done():
+                continue
+            started = True
+            del self.waiting[name]
+            error = ready.exception()
+            if error is not None:
+                del self.pools[order.key]
+                failed = {"error": error if isinstance(error, PydtError) else None, "traceback": repr(error)}
+                self._post(name, "result", failed)
+                continue
+            pool = ready.result()
+            if isinstance(pool, list):
+                del self.pools[order.key]  # asked again, it looks again
+                self._post(name, "missing", pool)
+                continue
+            function, arguments, named = order.call
+            self.running[name] = pool.submit(function, *arguments, **named)
+            self.running[name].add_done_callback(self.pace.wake)
+        return started
+
+    def _prepare(self, order: Order) -> Processes | list[str]:
+        """Processes that have what a parcel needs, or what is missing."""
+        for digest in copies.missing(order.needs):
+            if (self.folder / "data" / digest).exists():
+                copies.receive(digest, partial(self._sent, digest))
+        if lacking := copies.missing(order.needs):
+            return lacking
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        gpus = visible.split(",") if "," in visible else []
+        return Processes(order.places, order.threads, (self.folder / "parcels" / order.key).read_bytes(), gpus)
+
+    def _sent(self, digest: str) -> IO[bytes]:
+        return open(self.folder / "data" / digest, "rb")
+
+    def _drop(self, key: str) -> None:
+        """End the processes of earlier parcels that have nothing to do."""
+        if not self.running:
+            for old in [old for old, pool in self.pools.items() if pool.done() and old != key]:
+                _end(self.pools.pop(old))
+
+    def _answer(self) -> bool:
+        """Calls that are done."""
+        done = [name for name, future in self.running.items() if future.done()]
+        for name in done:
+            future = self.running.pop(name)
+            error = future.exception()
+            if error is None:
+                self._post(name, "result", future.result())
+            elif isinstance(error, WorkerDied):
+                self._post(name, "died", str(error))
+            else:
+                self._post(name, "error", RuntimeError(f"{type(error).__name__}: {error}"))
+        return bool(done)
+
+    def _post(self, name: str, kind: str, value: Any) -> None:
+        post(self.folder / "out" / name, (kind, value))
+
+
+def _end(ready: Future[Processes | list[str]]) -> None:
+    if ready.done() and not ready.cancelled() and ready.exception() is None:
+        pool = ready.result()
+        if isinstance(pool, Processes):
+            pool.kill()

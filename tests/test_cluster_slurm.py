@@ -1,0 +1,228 @@
+"""Rows in jobs of a batch system: submitit's own stand-ins for Slurm, whose jobs may end at any moment."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stub_rows import contents, environment, go, plan, stub_row
+from test_cluster_ray import real, results
+from test_ensemble import log
+from test_kills import alive, marker, wait_for
+
+from pydt import cluster, copies, jobs
+from pydt.cells import Row
+from pydt.cluster import Slurm
+from pydt.data import Dataset
+from pydt.ensemble import run
+from pydt.errors import ConfigError, PydtError
+from pydt.target import Target
+from pydt.workers import WorkerDied, work
+
+pytest.importorskip("submitit")
+pytestmark = pytest.mark.slow
+__all__ = ["marker"]
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Iterator[Slurm]:
+    pool = Slurm(tmp_path / "jobs", cluster="local", workers=2)
+    yield pool
+    pool.shutdown(cancel_futures=True)
+    assert [path.name for path in (tmp_path / "jobs").iterdir()] == ["logs"]
+
+
+def beats(pool: Slurm) -> dict[int, dict[str, Any]]:
+    """What the jobs said last, by slot."""
+    found = {}
+    for path in (pool._folder / "beats").glob("[0-9]"):
+        with contextlib.suppress(ValueError):
+            found[int(path.name)] = json.loads(path.read_bytes())
+    return found
+
+
+def calls(job: Any) -> bytes:
+    return pickle.dumps((stub_row, job.context))
+
+
+def test_rows_are_equal_bytes(pool: Slurm, tmp_path: Path) -> None:
+    assert pool._max_workers == 2
+    go(plan(30), tmp_path / "here", workers=1)
+    go(plan(30), tmp_path / "jobs made", pool)
+    assert contents(tmp_path / "jobs made") == contents(tmp_path / "here")
+    pids = {entry["pid"] for entry in log(tmp_path / "jobs made")}
+    assert len(pids) == 2
+    go(plan(40), tmp_path / "jobs made", pool)  # the same jobs take another parcel
+    assert pool.submit(os.getpid).result(60) not in pids
+
+
+# submitit leaves the logs of its debug executor open
+@pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <_io.FileIO name=.*DEBUG_:pytest.PytestUnraisableExceptionWarning"
+)
+def test_debug_executor_runs_jobs_in_threads(tmp_path: Path) -> None:
+    go(plan(12), tmp_path / "here", workers=1)
+    with Slurm(tmp_path / "jobs", cluster="debug", workers=2) as pool:
+        go(plan(12), tmp_path / "there", pool)
+    assert contents(tmp_path / "there") == contents(tmp_path / "here")
+
+
+def test_a_lost_job_costs_a_life_and_is_replaced(pool: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_LOOK", 0.2)
+    lost = pool.submit(time.sleep, 600)
+    others = [pool.submit(time.sleep, 0.1) for _ in range(3)]
+    for other in others:
+        other.result(60)
+    holder = next(number for number, slot in pool._slots.items() if slot.orders)
+    os.kill(beats(pool)[holder]["pid"], signal.SIGKILL)
+    with pytest.raises(WorkerDied, match=r"no sign of life|its job ended"):
+        lost.result(60)
+    before = pool._slots[holder].life
+    assert wait_for(lambda: pool._slots[holder].life not in ("", before), 60)
+    assert pool.submit(abs, -3).result(60) == 3
+
+
+def test_a_preempted_job_is_started_again_and_its_rows_wait(pool: Slurm, tmp_path: Path) -> None:
+    pool.submit(abs, 1).result(60)
+    assert wait_for(lambda: len(beats(pool)) == 2, 60)
+    started = tmp_path / "started"
+    rows = [pool.submit(once, str(started), number) for number in range(2)]
+    assert wait_for(lambda: len(list(tmp_path.glob("started*"))) == 2, 60)
+    lives = {number: beat["life"] for number, beat in beats(pool).items()}
+    os.kill(beats(pool)[0]["pid"], signal.SIGUSR2)  # as Slurm does before it ends a job
+    assert sorted(row.result(90) for row in rows) == [0, 1]
+    assert wait_for(lambda: beats(pool)[0]["life"] != lives[0], 60)
+    assert beats(pool)[1]["life"] == lives[1]
+
+
+def once(started: str, number: int) -> int:
+    """Long the first time."""
+    path = Path(f"{started} {number}")
+    if not path.exists():
+        path.touch()
+        time.sleep(10)
+    return number
+
+
+def test_short_rows_do_not_wait_behind_a_long_one(pool: Slurm) -> None:
+    long = pool.submit(time.sleep, 600)
+    short = [pool.submit(time.sleep, 0.01) for _ in range(20)]
+    for future in short:
+        future.result(60)
+    assert long.cancel()
+
+
+def test_an_overlong_row_is_ended_and_its_job_goes_on(pool: Slurm) -> None:
+    with pytest.raises(WorkerDied, match=r"^ran longer than 0\.5 s$"):
+        pool.submit(work, calls(plan(1, seconds=60)), Row([1] * 6, 1), (0,), limit=0.5).result(60)
+    lives = {number: beat["life"] for number, beat in beats(pool).items()}
+    for seed in (1, 2, 3, 4):
+        assert "outcomes" in pool.submit(work, calls(plan(1)), Row([1] * 6, seed), (0,), limit=30.0).result(60)
+    assert {number: beat["life"] for number, beat in beats(pool).items()}.items() >= lives.items()
+
+
+def test_a_worker_that_dies_costs_its_row_one_life(pool: Slurm, tmp_path: Path) -> None:
+    store = go(plan(11, what="die once", folder=str(tmp_path)), tmp_path / "s", pool)
+    assert len(store.masks()) == 11
+    died = [entry for entry in log(tmp_path / "s") if entry["event"] == "worker died"]
+    assert [(entry["row"], entry["reason"]) for entry in died] == [(9, "exit status -9")]
+
+
+def test_only_a_whole_answer_counts(pool: Slurm, monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaging(path: Path) -> Any:
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+        return jobs.fetch(path)
+
+    monkeypatch.setattr(cluster, "fetch", damaging)
+    with pytest.raises(WorkerDied, match=r"cannot be read .*damaged message"):
+        pool.submit(abs, 2).result(60)
+    monkeypatch.setattr(cluster, "fetch", jobs.fetch)
+    assert pool.submit(abs, -2).result(60) == 2
+
+
+def test_real_rows_are_equal_bytes_also_where_the_data_are_not(
+    tmp_path: Path, source: Dataset, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, cache, sent = real(source, target), tmp_path / "cache", []
+    run(here, tmp_path / "here", workers=1, progress=False)
+    saved = source.save(tmp_path / "source"), target.spool(tmp_path / "target")
+    for data in (saved[0], saved[1].train):
+        object.__setattr__(data, "folder", f"/elsewhere{data.folder}")  # as only the driver sees it
+    send, opened = copies.send, copies._open
+
+    def sending(folder: str, stream: Any) -> None:
+        sent.append(folder.removeprefix("/elsewhere"))
+        send(sent[-1], stream)
+
+    monkeypatch.setattr(copies, "send", sending)
+    monkeypatch.setattr(copies, "_open", lambda folder, *more: opened(folder.removeprefix("/elsewhere"), *more))
+    monkeypatch.setenv("PYDT_CACHE", str(cache))
+    with Slurm(tmp_path / "jobs", cluster="local", workers=1) as pool:
+        run(real(*saved), tmp_path / "there", pool, progress=False)
+    assert results(tmp_path / "there") == results(tmp_path / "here")
+    assert sorted(sent) == [str(tmp_path / "source"), str(next((tmp_path / "target").iterdir()))]
+    assert sorted(path.name for path in cache.iterdir() if path.is_dir()) == sorted(
+        data.full_digest for data in (saved[0], saved[1].train)
+    )
+
+
+def test_jobs_that_cannot_start_are_told_with_what_they_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_LOOK", 0.2)
+    monkeypatch.setattr(cluster, "module_paths", lambda: 3)  # what a job cannot use
+    with Slurm(tmp_path / "jobs", cluster="local", workers=2) as pool:
+        future = pool.submit(abs, 1)
+        with pytest.raises(PydtError, match=r"without having done anything(?s:.*)TypeError"):
+            future.result(120)
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            pool.submit(abs, 1)
+
+
+def test_what_cannot_be_meant_is_refused(tmp_path: Path) -> None:
+    for wanted, text in (
+        ({"workers": 0}, "give the number of jobs"),
+        ({"workers": 1, "nodes": 2}, "raise workers="),
+        ({"workers": 1, "slurm_pratition": "gpu"}, "pratition"),
+        ({"workers": 1, "timeout_min": "long"}, "timeout_min"),
+        ({"workers": 1, "cluster": "lokal"}, "lokal"),
+        ({"workers": 1, "cluster": "slurm"}, "srun"),
+    ):
+        with pytest.raises(ConfigError, match=text):
+            Slurm(tmp_path, **{"cluster": "local", **wanted})
+    pool = Slurm(tmp_path, cluster="local", workers=3, cpus_per_task=4, slurm_gpus_per_node=8)
+    assert pool._max_workers == 24
+    pool.shutdown()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_nothing_outlives_the_driver(number: int, tmp_path: Path, marker: str) -> None:
+    script = (
+        "import sys, stub_rows; from pydt.cluster import Slurm; from pydt.ensemble import run\n"
+        "with Slurm(sys.argv[2], cluster='local', workers=2) as pool:\n"
+        "    run(stub_rows.plan(400, seconds=0.05), sys.argv[1], pool, runner=stub_rows.stub_row, progress=False)\n"
+    )
+    driver = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "s"), str(tmp_path / "jobs")],
+        env=environment(marker),
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+    )
+    assert wait_for(lambda: len(list(tmp_path.glob("s/rows/*/*.safetensors"))) > 3, 60)
+    (os.killpg if number == signal.SIGINT else os.kill)(driver.pid, number)
+    if number == signal.SIGINT:
+        assert "the same command continues" in driver.communicate(timeout=60)[1].decode()
+    assert wait_for(lambda: not set(alive(marker)) - {driver.pid}, 10), alive(marker)
+    driver.communicate()
+    if number == signal.SIGINT:
+        assert [path.name for path in (tmp_path / "jobs").iterdir()] == ["logs"]
