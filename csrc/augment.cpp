@@ -191,7 +191,7 @@ void gather(const Images& images, const std::int64_t* index, const std::int64_t*
                 std::uint8_t* destination = static_cast<std::uint8_t*>(out.data) + i * out_bytes;
                 std::uint8_t* to = past_cache ? near.data()->bytes : destination;
                 if (resizes) {
-                    ahead.fetch(most_ahead);
+                    for (; ahead.next < ahead.end; ahead.next += 64) __builtin_prefetch(ahead.next);
                     const Window window = how.resized ? resized_window(how, ids[i], images.height, images.width)
                                                       : central_window(images.height, images.width, ratio, ratio);
                     run.resize_image(plan, image, resized.place(window, p.flip), to, scratch.data());

@@ -10,6 +10,7 @@ from typing import cast
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from pydt.errors import ConfigError
 from pydt.files import digest
@@ -115,7 +116,7 @@ def _convnet(network: str, channels: int) -> nn.Module:
         raise ConfigError("no such network", network, 'give the first width, as in "convnet-16"')
     # Pooling first saves three quarters of the arithmetic; on the sample it also explains more of the target (R2 0.44
     # instead of 0.30 at the same number of models) and transfers better.
-    layers: list[nn.Module] = [nn.AvgPool2d(2, ceil_mode=True)]
+    layers: list[nn.Module] = [_Halved()]
     for out in (width, 2 * width, 4 * width):
         layers += [
             nn.Conv2d(channels, out, 3, stride=2, padding=1, bias=False),
@@ -123,7 +124,27 @@ def _convnet(network: str, channels: int) -> nn.Module:
             nn.ReLU(inplace=True),
         ]
         channels = out
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return nn.Sequential(*layers, _Mean())
+
+
+class _Halved(nn.Module):
+    """Means of 2 x 2 pixels; of what there is at an odd edge."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if images.device.type != "cpu" or images.shape[2] % 2 or images.shape[3] % 2:
+            return F.avg_pool2d(images, 2, ceil_mode=True)
+        # the same sums in the same order, ten times faster than avg_pool2d of one channel
+        even, odd = images[:, :, ::2], images[:, :, 1::2]
+        return (even[..., ::2] + even[..., 1::2] + odd[..., ::2] + odd[..., 1::2]) * 0.25
+
+
+class _Mean(nn.Module):
+    """Mean over all pixels. Unlike that of AdaptiveAvgPool2d, its gradient is channels_last, as what comes before it
+    wants it.
+    """
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.permute(0, 2, 3, 1).flatten(1, 2).mean(1)
 
 
 def _drop_classifier(model: nn.Module, name: str) -> None:

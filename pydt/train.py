@@ -245,6 +245,7 @@ def make_optimizer(
         momentum=recipe.momentum,
         nesterov=recipe.nesterov and recipe.momentum > 0,
         weight_decay=recipe.weight_decay,
+        fused=True,  # one call for all parameters
     )
     scheduler: torch.optim.lr_scheduler.LRScheduler
     if recipe.schedule == "one-cycle":

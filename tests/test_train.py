@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import avg_pool2d
 
 from pydt.data import Dataset
 from pydt.errors import ConfigError, TrainError
@@ -189,3 +190,22 @@ def test_recipes_of_equal_content_have_equal_digests() -> None:
         Recipe(augment=Augment(crop_pad=1)).digest,
     }
     assert len(digests) == 7
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 28, 28), (2, 3, 5, 4), (2, 2, 4, 7), (1, 1, 1, 1), (2, 3, 6, 2)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_halved_images_are_average_pooled(shape: tuple[int, ...], layout: torch.memory_format) -> None:
+    images = torch.rand(shape).contiguous(memory_format=layout)
+    assert torch.equal(next(build("convnet-8", shape[1]).children())(images), avg_pool2d(images, 2, ceil_mode=True))
+
+
+def test_a_small_network_is_the_one_described() -> None:
+    network = build("convnet-8", 3).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.eval()
+    images = torch.rand(5, 3, 19, 26)
+    expected = avg_pool2d(images, 2, ceil_mode=True)
+    for layer in list(network.children())[1:-1]:
+        expected = layer(expected)
+    with torch.no_grad():
+        torch.testing.assert_close(network(images), expected.mean((2, 3)))
+        assert network(images).shape == (5, 32)

@@ -16,6 +16,10 @@
 // it pays, augment.cpp); fetching the output's lines ahead; fetching the next image at once and not in parts between the
 // columns (1.35 times slower: the wait for memory then adds to the arithmetic).
 
+void fetch(Ahead& ahead, int64_t lines) {
+    for (; lines > 0 && ahead.next < ahead.end; --lines, ahead.next += 64) __builtin_prefetch(ahead.next);
+}
+
 // (from, to) of a part is inside of the image, the rest is black.
 struct Inside {
     int64_t from, to;
@@ -65,7 +69,7 @@ void shift_vectors(const GatherPlan& plan, const uint8_t* image, int64_t rows, c
         const Ints value = plus(count_up(), ints(static_cast<int32_t>(i))), offset = ints(offsets + i);
         const Ints black = either(greater(from, value), greater(value, last)), start = group_min(offset);
         const Place place = place_of(start);
-        ahead.fetch(lines);
+        fetch(ahead, lines);
         Table byte[planes];
         Floats scale[planes], bias[planes];
         for (size_t p = 0; p < planes; ++p) {
@@ -92,7 +96,7 @@ void shift_to(const GatherPlan& plan, const uint8_t* image, int64_t dy, int64_t 
     const int64_t left = dx < 0 ? -dx : 0, right = dx > 0 ? dx : 0;  // black pixels, as the image lies
     const int64_t first = dy < 0 ? -dy : 0, end = dy > 0 ? height - dy : height;
     if (first >= end || left >= width || right >= width) {
-        ahead.fetch(height);
+        fetch(ahead, height);
         fill(plan, 0, height, out);
         return;
     }
@@ -119,7 +123,7 @@ void shift_to(const GatherPlan& plan, const uint8_t* image, int64_t dy, int64_t 
             }
         }
 #endif
-        ahead.fetch(rows);
+        fetch(ahead, rows);
         shift_any(plan, from, rows, offsets, inside, to);
     }
 }

@@ -28,10 +28,6 @@ struct GatherPlan {
 // lines under way; asked for a whole image at once, it waits for the first ones before it goes on.
 struct Ahead {
     const std::uint8_t *next, *end;
-
-    void fetch(std::int64_t lines) {
-        for (; lines > 0 && next < end; --lines, next += 64) __builtin_prefetch(next);
-    }
 };
 
 // Where the values of a resized image lie: bytes of an image row, for the first plane, and rows of the image; the lower
