@@ -9,10 +9,10 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
+from pydt.cells import derive
 from pydt.data import Dataset
 from pydt.errors import ConfigError, DataError
 from pydt.loader import Augment
-from pydt.store import derive
 from pydt.target import Target
 from pydt.train import Recipe, Trained, train
 from pydt.transfer import FineTune, Task, _primitives, ridge_probe, transfer
