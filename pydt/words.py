@@ -205,7 +205,7 @@ def stopped(results: Mapping) -> str:
         return ""
     looks = f"its {stop['looks']:,}{_ordinal(stop['looks'])} look" if stop["looks"] > 1 else "its first look"
     text = (
-        f"Stopped when sure: {stop['rows']:,} of {count(stop['planned'], 'planned row')} are used, because the rule "
+        f"Stopped early: {stop['rows']:,} of {count(stop['planned'], 'planned row')} are used, because the rule "
         f"\u201c{stop['rule']}\u201d was satisfied at {looks} ({str(stop['reason']).strip().rstrip('.')})."
     )
     decided = stop.get("decided") or []
@@ -215,7 +215,7 @@ def stopped(results: Mapping) -> str:
     fixed = "q and p on this page are computed as if the number of models had been fixed in advance"
     if decided:
         return f"{text} These signs allow for all looks; {fixed}."
-    return f"{text} Such a stop leaves the estimates unbiased and nearly all of the intervals' coverage; {fixed}."
+    return f"{text} A stop by precision costs the intervals little of their coverage; {fixed}."
 
 
 def _ordinal(n: int) -> str:

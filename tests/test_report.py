@@ -157,16 +157,16 @@ def test_a_plan_that_stopped_says_when_and_why_and_uses_nothing_later(
     assert found["models"] == stop["rows"] == len(found["rows"]["accuracy"])
     assert {(one["name"], one["sign"]) for one in stop["decided"]} == {("c2", 1), ("c5", -1)}
     text = stopped(found)
-    assert text.startswith(f"Stopped when sure: {stop['rows']} of 60 planned rows are used, because the rule")
+    assert text.startswith(f"Stopped early: {stop['rows']} of 60 planned rows are used, because the rule")
     assert "Up: \u201cc2\u201d. Down: \u201cc5\u201d." in text
     page = (tmp_path / "out" / "report.html").read_text().replace("\u00a0", " ")
-    assert f"Stopped when sure: {stop['rows']} of 60 planned rows" in page
+    assert f"Stopped early: {stop['rows']} of 60 planned rows" in page
     assert "Interim" not in page
 
     easy = study(tmp_path / "store", source, target, effect=0.3, stop="stderr < 20")
     text = stopped(results(easy))
     assert "was satisfied at its 5th look" in text
-    assert "leaves the estimates unbiased" in text
+    assert "costs the intervals little" in text
 
     everything = results(study(tmp_path / "store", source, target, effect=0.3))
     assert everything["stop"] is None
