@@ -248,7 +248,7 @@ class Design:
                 plain = {name: value for name, value in description.items() if name != "rows"}
                 return Design.from_dict({**plain, "models": int(rows.max()) + 1}).take(rows)
             strata = description["strata"] if kind == "stratified" else None
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DesignError(
                 f"not a description of a design ({error})", "from_dict", "use what to_dict returned"
             ) from error
@@ -458,6 +458,9 @@ def as_masks(masks: npt.ArrayLike, kind: type[PydtError] = DesignError) -> npt.N
 
 def to_array(values: Any, name: str, kind: type[PydtError]) -> npt.NDArray[Any]:
     """`numpy.asarray` of anything, tensors included; raises `kind` where rows differ in length."""
+    if np.ma.is_masked(values):
+        mend = "fill it: values.filled(np.nan) for outputs of rows that failed"
+        raise kind("has masked entries, which would count as if they were not", name, mend)
     try:
         return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
     except (TypeError, ValueError) as error:

@@ -62,6 +62,7 @@ wrong on orthogonal masks); Welch's two variances (needs M'Y^2, differs by 1 %);
 
 from __future__ import annotations
 
+import numbers
 import threading
 from typing import Any
 
@@ -116,19 +117,22 @@ def influences(
         precision: "float" sums float16 and float32 outputs in float32 and float64, float64 in float64; "int16" (of the
             difference) rounds each output to 1023 steps over its target's range and sums those exactly, in half of the
             time: `fit.quantisation` says what that costs, as a rule less than 0.01 standard errors.
-        nan: "raise" names the first output that is NaN, infinite or too large (a sum of squares above 1e73 may overflow
-            float32); "flag" gives NaN for its target alone.
+        nan: "raise" names the first output that is NaN, infinite or too large or small (a sum of squares above 1e73 may
+            overflow float32, one below 1e-64 vanish there); "flag" gives NaN for its target alone.
         out: float32 array of the shape of `values` to write them into (in parts, as they are found), with
             no memory in common with `outputs`.
 
     Raises:
         EstimateError: inputs that do not fit together; groups in no or in every model, or that masks cannot tell apart.
     """
+    for name, word in (("method", method), ("precision", precision), ("nan", nan)):
+        if not isinstance(word, str):
+            raise EstimateError(f"a {type(word).__name__} is no word", name, f"give {name} as a string")
     if method not in METHODS:
         raise EstimateError(f"unknown method {method!r}", "method", f"use one of {', '.join(METHODS)}")
     if cv is not None and method not in ("ridge", "lasso"):
         raise EstimateError(f"{method} has no penalty to choose", "cv", "leave it out, or use ridge or lasso")
-    if not isinstance(l1_ratio, (int, float, np.number)) or not 0 < l1_ratio <= 1:
+    if not isinstance(l1_ratio, numbers.Real) or not 0 < l1_ratio <= 1:
         raise EstimateError(f"{l1_ratio!r} is no share", "l1_ratio", "pass a number above 0 and up to 1")
     if cv is not None and (isinstance(cv, bool) or not isinstance(cv, (int, np.integer)) or cv < 2):
         raise EstimateError(f"{cv!r} folds", "cv", "pass an integer of at least 2")
@@ -262,6 +266,8 @@ def _collect(statistics: Statistics, method: str, plan: Plan, out: npt.NDArray[n
         counts=geometry.plain.count[: geometry.groups].astype(np.int64),
         parameters=plan.parameters,
         _covariance=plan.covariance,
+        _imbalance=plan.imbalance,
+        _clustered=geometry.masks.units.kind == "given",
         **fields,
     )
 

@@ -69,6 +69,8 @@ class Fit:
     placebo_stderr: Single | None
     quantisation: Array | None
     _covariance: Callable[[], Array] = field(repr=False)
+    _imbalance: float = field(default=0.0, repr=False)
+    _clustered: bool = field(default=False, repr=False)
 
     @cached_property
     def q(self) -> Single:
@@ -91,6 +93,9 @@ class Fit:
     def contrast(self, weights: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Weighted sums of influences: c'b and its standard error sqrt(c'Vc), V from the design's known correlations.
 
+        Of the difference, the errors of v_k and v_l share what groups k and l do to each other's means, b_k b_l times
+        the variance of the correlation of their columns, rho / R: V counts it where it widens a contrast.
+
         Args:
             weights: (groups,) or (contrasts, groups). With estimand "swap" only weights that sum to zero (in every
                 stratum) are free of the arbitrary zero of the influences.
@@ -100,8 +105,12 @@ class Fit:
             `unbiased`.
 
         Raises:
-            EstimateError: weights of another shape, or not finite.
+            EstimateError: weights of another shape, or not finite; a fit with clusters of the caller's own, between
+                whose errors there are correlations that the masks do not tell.
         """
+        if self._clustered:
+            mend = "leave the clusters out, or make one group of the groups and fit again"
+            raise EstimateError("errors over clusters of your own have unknown correlations", "contrast", mend)
         c = to_array(weights, "weights", EstimateError)
         if c.dtype.kind not in "biuf":
             raise EstimateError(f"dtype {c.dtype} is not one of numbers", "weights", "pass one finite weight per group")
@@ -118,11 +127,15 @@ class Fit:
         value, error = (np.empty((len(several), source.shape[1])) for _ in range(2))
         for start in range(0, source.shape[1], _TILE):
             part = slice(start, start + _TILE)
-            value[:, part] = several @ source[:, part].astype(np.float64)
-            wide = stderr[:, part].astype(np.float64)
+            found, wide = (array[:, part].astype(np.float64) for array in (source, stderr))
+            value[:, part] = several @ found
             for one, weight in enumerate(several):
                 scaled = weight[:, None] * wide
-                error[one, part] = np.sqrt(np.maximum((scaled * (self.correlation @ scaled)).sum(0), 0))
+                variance = np.maximum((scaled * (self.correlation @ scaled)).sum(0), 0)
+                if self._imbalance:
+                    shared = value[one, part] ** 2 - ((weight[:, None] * found) ** 2).sum(0)
+                    variance = variance + self._imbalance * np.maximum(shared, 0)
+                error[one, part] = np.sqrt(variance)
         shape = c.shape[:-1] + self.stderr.shape[1:]
         return value.reshape(shape), error.reshape(shape)
 
@@ -149,13 +162,17 @@ def _p_values(values: npt.NDArray[Any], stderr: npt.NDArray[Any], df: Array) -> 
 
 
 def benjamini_hochberg(p: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """q values of p values (tests,) or (tests, families), family by family: min over j >= i of p_(j) tests / j."""
+    """q values of p values (tests,) or (tests, families), family by family: min over j >= i of p_(j) tests / j.
+
+    A p value that is NaN is no test: its q is NaN, and the others are a family without it.
+    """
     p = np.asarray(p, np.float64)
     if not len(p):
         return p.copy()
-    order = np.argsort(p, axis=0)
+    order = np.argsort(p, axis=0)  # NaN last
     ranks = np.arange(1, len(p) + 1).reshape((-1,) + (1,) * (p.ndim - 1))
-    steps = np.take_along_axis(p, order, 0) * len(p) / ranks
+    steps = np.take_along_axis(p, order, 0) * np.isfinite(p).sum(axis=0) / ranks
+    least = np.fmin.accumulate(steps[::-1], axis=0)[::-1]
     q = np.empty_like(p)
-    np.put_along_axis(q, order, np.minimum(np.minimum.accumulate(steps[::-1], axis=0)[::-1], 1), 0)
-    return q
+    np.put_along_axis(q, order, np.minimum(least, 1), 0)
+    return np.where(np.isnan(p), np.nan, q)

@@ -48,6 +48,7 @@ class Plan:
     covariance: Callable[[], Array]
     folds: tuple[int, ...] = ()
     parameters: float = 0.0
+    imbalance: float = 0.0  # variance of the correlation of two columns, as far as errors count it
 
 
 Residual = Callable[[Rows, Array, Array], Array]
@@ -153,7 +154,7 @@ def difference(geometry: Geometry, exact: bool) -> Plan:
         )
 
     covariance = geometry.real.centred  # by itself: a fit must not keep what else the masks gave
-    return Plan(solve, lambda: covariance)
+    return Plan(solve, lambda: covariance, imbalance=float(rho[0]) / geometry.units)
 
 
 def ols(geometry: Geometry) -> Plan:

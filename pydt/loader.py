@@ -2,8 +2,8 @@
 
 Order and augmentation are functions of (seed, epoch, example id) alone: they do not depend on the mask, the batch
 size, the number of ranks or where a run was resumed. A mask selects ids; skipped records are never touched. A
-loader's state is three integers. It owns no thread: the core starts helpers for the length of a batch where torch is
-set to more than one thread.
+loader's state is three integers. For raw images it owns no thread: the core starts helpers for the length of a batch
+where torch is set to more than one thread. (Encoded ones are decoded by DALI's threads.)
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from pydt import _core
-from pydt.augment import Augment
+from pydt.augment import ENCODED_SIZE, Augment
 from pydt.buffers import HOST, Staging, resident
 from pydt.data import Dataset
 from pydt.encode import whole
@@ -115,6 +115,7 @@ class Loader:
         self.ids = kept_ids(dataset, keep)
         self._memory = Staging(self.device) if self.device.type == "cuda" else HOST
         self._encoded: Encoded | None = None
+        self._turn = 0  # which iteration is the present one
         self.set_epoch(epoch)
 
     def __len__(self) -> int:
@@ -129,6 +130,7 @@ class Loader:
         """
         self._epoch = whole(epoch, "epoch", "Loader", 0, _MOST_EPOCH, ConfigError)
         self._position = self._start = 0
+        self._turn += 1
 
     def state_dict(self) -> dict[str, int]:
         """Where the loader stands: seed, epoch, and batches already delivered of that epoch."""
@@ -147,6 +149,7 @@ class Loader:
             whole(state[name], name, "load_state_dict", 0, most, ConfigError) for name, most in limits.items()
         )
         self._position = self._start
+        self._turn += 1
 
     def __iter__(self) -> Iterator[Batch]:
         order = self.ids
@@ -154,12 +157,20 @@ class Loader:
             order = order[_core.epoch_order(self.seed, self._epoch, order)]
         # A saved place serves one iteration: a loop that was broken off starts its epoch again.
         self._position, self._start = self._start, 0
+        self._turn += 1
+        turn = self._turn
         while self._position < len(self):
             start = self._position * self.batch_size
             ids = np.ascontiguousarray(order[start : start + self.batch_size][self.rank :: self.world])
             self._position += 1
             self.dataset.check()
             yield self.read(ids)
+            if turn != self._turn:
+                raise ConfigError(
+                    "an iteration goes on after another was begun, or an epoch or a state was set",
+                    "Loader",
+                    "break it off first, or make a loader for each: they share what is large",
+                )
 
     def read(self, ids: np.ndarray) -> Batch:
         """One batch of the given examples (int64 ids), prepared for this epoch."""
@@ -211,6 +222,9 @@ class Loader:
 
     def _read_encoded(self, ids: np.ndarray) -> torch.Tensor:
         assert self.dataset.paths is not None
+        if not len(ids):  # a rank that has no share of the last batch
+            size = self.augment.size or ENCODED_SIZE
+            return torch.empty((0, 3, size, size), dtype=self.dtype, device=self.device)
         paths = [self.dataset.paths[p] for p in self.dataset.positions[ids]]
         if self._encoded is None:
             self._encoded = Encoded(self.augment, self.train, self.batch_size, self.device)

@@ -34,6 +34,12 @@ from pydt.inputs import Array, Inputs, Masks, Rows, name_groups
 
 _TILE = 1 << 19  # entries of a (groups, targets) matrix in float64 that are worked on at once: 4 MB
 LARGEST = 1e73  # sum of squares up to which neither sums of 384 outputs in float32 nor influences overflow
+SMALLEST = 1e-64  # and from which on, unless it is 0, standard errors are far from float32's least number
+
+
+def unfit(squares: Array) -> npt.NDArray[np.bool_]:
+    """Targets whose sum of squares says that float32 cannot hold their influences; NaN and infinite ones, too."""
+    return ~(squares <= LARGEST) | ((squares > 0) & (squares < SMALLEST))
 
 
 @dataclass(frozen=True, eq=False)
@@ -371,7 +377,7 @@ class Arrays(Statistics):
                 plain = plain if rest is None else plain + rest.sums(y, shift)
             parts = {number: units_of if one is whole else [s.units(s.sums(y, shift), y, shift) for s in one]
                      for number, one in selections.items()}  # fmt: skip
-            broken = ~(plain.squares <= LARGEST)
+            broken = unfit(plain.squares)
             if broken.any():
                 if not self.given.flag:
                     self._raise_broken(int(part.start + broken.argmax()))
@@ -389,10 +395,12 @@ class Arrays(Statistics):
     def _raise_broken(self, target: int) -> None:
         outputs = self.given.outputs
         with np.errstate(all="ignore"):
-            count = int((~(_core.column_moments(outputs, self._shift, threads())[1] <= LARGEST)).sum())
+            squares = _core.column_moments(outputs, self._shift, threads())[1]
+        count = int(unfit(squares).sum())
         column = outputs[:, target].astype(np.float64)
         rows = np.flatnonzero(~np.isfinite(column))
-        found = f"{column[rows[0]]}" if rows.size else "too large for float32 influences: rescale the target"
+        size = "small" if squares[target] < 1 else "large"
+        found = f"{column[rows[0]]}" if rows.size else f"too {size} for float32 influences: rescale the target"
         row = rows[0] if rows.size else int(np.abs(column).argmax())
         raise EstimateError(
             f"the output is {found} ({count} such targets)",

@@ -110,6 +110,15 @@ class StoppingRule:
     count: int = 0
     level: float = 0.05
 
+    def __post_init__(self) -> None:
+        fits = {
+            "none": True,
+            "stderr": 0 < self.size < math.inf,
+            "sign": self.count >= 1 and 0 < self.level < 1,
+        }
+        if not fits.get(self.kind, False):
+            raise ConfigError(f"{self!r} is no rule", "StoppingRule", "make one with StoppingRule.parse")
+
     @staticmethod
     def parse(text: str | None) -> StoppingRule:
         """Read "stderr < 0.5", "sign 10", "sign 10 level 0.01", "none" (or None).
@@ -152,7 +161,8 @@ class StoppingRule:
 
         Raises:
             EstimateError: outputs that are not one number per row, or infinite; more outputs than masks.
-            ConfigError: more groups wished for than there are.
+            DesignError: masks of one's own that are no masks, or keep nothing in a row.
+            ConfigError: more groups wished for than there are, or `since` is no look.
         """
         made = masks if isinstance(masks, Design) else Design.explicit(masks)
         y = to_array(outputs, "outputs", EstimateError)
@@ -168,6 +178,8 @@ class StoppingRule:
             raise ConfigError(f"{self.count} of {made.groups} groups", "stop", "wish for fewer")
         if self.kind == "none":
             return Look(False, len(y), len(made), 0, "no rule: all rows of the plan are trained")
+        if not isinstance(since, (Look, type(None))):
+            raise ConfigError(f"a {type(since).__name__}", "since", "pass what look() returned, or leave it out")
         last = since or Look(False, 0, 0, 0, "no look yet")
         if last.stopped:
             return last

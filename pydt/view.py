@@ -15,7 +15,7 @@ from pydt.blocks import FOLDS, Frame, Leaf, Node, combine
 from pydt.design import estimand_of, to_array
 from pydt.errors import EstimateError
 from pydt.inputs import Array, Masks, Rows, Units, as_outputs, name_groups, strata_of
-from pydt.moments import LARGEST, Geometry, Statistics, Sums, Tile, tile_slices
+from pydt.moments import Geometry, Statistics, Sums, Tile, tile_slices, unfit
 
 
 @dataclass(frozen=True)
@@ -111,12 +111,14 @@ class View(Statistics):
         there = np.unique(self._line[self._line < frame.folds]).tolist()
         for part in tile_slices(self.targets, frame.columns):
             node = self.sums(part)
-            broken = ~(node.squares.sum(0) <= LARGEST)
+            broken = unfit(node.squares.sum(0))
             if broken.any():
                 if not self._flag:
                     target = self._form.columns.start + self._form.columns.step * int(part.start + broken.argmax())
                     raise EstimateError(
-                        "outputs are too large for float32 influences", f"target {target}", "scale the outputs"
+                        "outputs are too large or small for float32 influences",
+                        f"target {target}",
+                        "scale the outputs",
                     )
                 node = node.without(broken)
             lines = [Sums(node.total[i], node.squares[i], node.cross[i]) for i in range(frame.lines)]

@@ -15,7 +15,7 @@ import torch
 from pydt.buffers import HOST
 from pydt.data import Dataset
 from pydt.encoded import windows
-from pydt.errors import DataError
+from pydt.errors import ConfigError, DataError
 from pydt.loader import Augment, Loader
 
 
@@ -97,6 +97,21 @@ def test_a_broken_off_epoch_starts_again(colour: Dataset) -> None:
     first = next(iter(loader)).index
     assert torch.equal(next(iter(loader)).index, first)
     assert len(list(loader)) == len(loader)
+
+
+def test_an_iteration_does_not_go_on_after_another_was_begun(colour: Dataset) -> None:
+    loader = Loader(colour, batch_size=8)
+    saved, batches = loader.state_dict(), iter(loader)
+    first = next(batches).index
+    for change in (lambda: next(iter(loader)), lambda: loader.set_epoch(1), lambda: loader.load_state_dict(saved)):
+        loader.set_epoch(0)
+        batches = iter(loader)
+        assert torch.equal(next(batches).index, first)
+        change()
+        with pytest.raises(ConfigError, match="goes on after another was begun"):
+            next(batches)
+    with pytest.raises(ConfigError, match="make a loader for each"):
+        list(zip(loader, loader, strict=True))
 
 
 def test_evaluation_keeps_the_order_given_and_does_not_augment(colour: Dataset) -> None:

@@ -272,6 +272,20 @@ def test_no_look_splits_a_cluster() -> None:
     assert (none.stopped, none.rows) == (False, 0)
 
 
+def test_a_rule_made_by_hand_means_something_or_is_refused() -> None:
+    assert StoppingRule("sign", count=2) == StoppingRule.parse("sign 2")
+    for fields in (
+        {"kind": "sign"},
+        {"kind": "sing", "count": 2},
+        {"kind": "sign", "count": 2, "level": 0.0},
+        {"kind": "stderr"},
+    ):
+        with pytest.raises(ConfigError, match="is no rule"):
+            StoppingRule(**fields)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="since"):
+        StoppingRule("sign", count=2).look(design.bernoulli(5, 50), [], since=3)  # type: ignore[arg-type]
+
+
 def test_what_cannot_be_judged_is_refused() -> None:
     made, rule = drawn("random", 10, 50, 0), StoppingRule.parse("sign 11")
     with pytest.raises(ConfigError, match="11 of 10"):
