@@ -157,44 +157,6 @@ def test_constant_masks_compare_with_the_average_group() -> None:
     assert influences(design.bernoulli(12, 80, seed=3), outputs, "ols").estimand == "add"
 
 
-def test_contrasts_use_the_covariance() -> None:
-    made = design.bernoulli(16, 60, 0.5, seed=3)
-    masks = np.asarray(made).astype(float)
-    outputs = planted(made)[0]
-    fit = influences(made, outputs, "ols")
-    weights = np.zeros((2, 16))
-    weights[0, :3], weights[1, 4], weights[1, 5] = 1 / 3, 1, -1
-    value, stderr = fit.contrast(weights)
-    x = masks - masks.mean(0)
-    inverse = np.linalg.inv(x.T @ x)
-    noise = ((outputs - outputs.mean(0) - x @ fit.values) ** 2).sum(0) / (60 - 17)
-    close(value, weights @ oracle.ols(masks, outputs)[0])
-    close(stderr, np.sqrt(np.diag(weights @ inverse @ weights.T)[:, None] * noise), 1e-5)
-    single = fit.contrast(weights[1])
-    close(single[0], value[1])
-    close(single[1], stderr[1])
-    flat = influences(made, outputs[:, 0], "ols").contrast(weights[1])
-    assert flat[0].shape == flat[1].shape == ()
-    with pytest.raises(EstimateError, match="weights"):
-        fit.contrast(np.ones(9))
-    clustered = influences(made, outputs, "ols", clusters=np.arange(60) // 3)
-    with pytest.raises(EstimateError, match="clusters of your own"):
-        clustered.contrast(weights)
-
-
-def test_the_sum_of_two_strong_groups_is_as_unsure_as_it_is() -> None:
-    """Each of them unbalances the other's means by the same draw: two errors that are one."""
-    weights, inside = np.zeros(20), []
-    weights[:2] = 1
-    for seed in range(500):
-        made = design.bernoulli(20, 200, 0.5, seed, placebos=0)
-        noise = 0.1 * np.random.default_rng(seed).standard_normal(200)
-        fit = influences(made, np.asarray(made)[:, :2].sum(1) + noise, "difference")
-        value, stderr = fit.contrast(weights)
-        inside.append(abs(value - 2) <= 1.96 * stderr)
-    assert 0.92 < np.mean(inside) < 0.98  # 0.83 without what they share
-
-
 def test_outputs_too_small_for_float32_are_refused() -> None:
     made = design.bernoulli(5, 60, 0.5, seed=1)
     outputs = np.random.default_rng(0).random((60, 2)) * [1e-44, 1.0]
@@ -204,22 +166,6 @@ def test_outputs_too_small_for_float32_are_refused() -> None:
     assert np.isnan(fit.values[:, 0]).all()
     assert np.isfinite(fit.values[:, 1]).all()
     assert (influences(made, np.full(60, 1e-44), "ols").values == 0).all()  # a constant is no small spread
-
-
-def test_masked_entries_are_not_taken_for_numbers() -> None:
-    made = design.bernoulli(5, 60, 0.5, seed=1)
-    outputs = np.ma.array(np.arange(60.0), mask=np.arange(60) == 7)
-    with pytest.raises(EstimateError, match=r"outputs: has masked entries.*filled"):
-        influences(made, outputs)
-    whole = np.ma.array(np.arange(60.0), mask=np.zeros(60, bool))
-    close(influences(made, whole).values, influences(made, np.arange(60.0)).values)
-
-
-@pytest.mark.parametrize("name", ["method", "precision", "nan"])
-def test_words_must_be_words(name: str) -> None:
-    given: Any = {name: np.array(["a", "b"])}
-    with pytest.raises(EstimateError, match=f"{name}: a ndarray is no word"):
-        influences(np.eye(4, dtype=bool), np.arange(4.0), **given)
 
 
 def test_every_way_to_hand_over_the_same_numbers(tmp_path: Path) -> None:

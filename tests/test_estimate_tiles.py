@@ -429,3 +429,19 @@ def test_blas_gets_its_threads_back_when_the_last_is_done(four_cores: None) -> N
     assert {*blas_threads()} == {1}
     first.__exit__(None, None, None)
     assert {*blas_threads()} == {2}
+
+
+def test_masked_entries_are_not_taken_for_numbers() -> None:
+    made = design.bernoulli(5, 60, 0.5, seed=1)
+    outputs = np.ma.array(np.arange(60.0), mask=np.arange(60) == 7)
+    with pytest.raises(EstimateError, match=r"outputs: has masked entries.*filled"):
+        influences(made, outputs)
+    whole = np.ma.array(np.arange(60.0), mask=np.zeros(60, bool))
+    np.testing.assert_array_equal(influences(made, whole).values, influences(made, np.arange(60.0)).values)
+
+
+@pytest.mark.parametrize("name", ["method", "precision", "nan"])
+def test_words_must_be_words(name: str) -> None:
+    given: Any = {name: np.array(["a", "b"])}
+    with pytest.raises(EstimateError, match=f"{name}: a ndarray is no word"):
+        influences(np.eye(4, dtype=bool), np.arange(4.0), **given)
