@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -24,6 +25,7 @@ from pydt.cells import Row
 from pydt.data import Dataset
 from pydt.ensemble import run, run_rows
 from pydt.errors import ConfigError, DataError, PydtError, StoreError
+from pydt.overall import SoFar
 from pydt.plan import Plan
 from pydt.store import Store
 from pydt.target import Target
@@ -364,6 +366,26 @@ def test_interrupt_carries_its_message(tmp_path: Path) -> None:
     stored = len(list(tmp_path.glob("rows/*/*.safetensors")))
     assert stored >= 9
     assert caught.value.args == (f"stopped: {stored} of 12 rows are stored in {tmp_path}; the same command continues",)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_while_stored_rows_are_read_is_heard(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All rows are there, and the old ones are read to the last bit before the end."""
+    go(plan(10), tmp_path)
+
+    def read(self: SoFar, seconds: float = 0.0) -> bool:
+        os.kill(os.getpid(), number)
+        return True
+
+    monkeypatch.setattr(SoFar, "read", read)
+    with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit) as caught:
+        go(plan(12), tmp_path)
+    if number == signal.SIGINT:
+        assert "12 of 12 rows are stored" in str(caught.value)
+    else:
+        assert caught.value.code == 143
 
 
 # ---- the machine
