@@ -300,13 +300,14 @@ def opened(path: str | os.PathLike[str]) -> Iterator[tuple[int, int]]:
 
 def _header(descriptor: int, size: int) -> str:
     """The metadata entry "pydt" of a safetensors file whose size is what its header says."""
-    start = os.pread(descriptor, 8, 0)
-    length = int.from_bytes(start, "little")
+    start = os.pread(descriptor, 4096, 0)  # more than most headers
+    length = int.from_bytes(start[:8], "little")
     if length > min(size - 8, _LARGEST_HEADER):
         raise StoreError("is damaged (its header does not fit)")
-    tensors = json.loads(exactly(descriptor, length, 8))
+    text = start[8 : 8 + length]
+    tensors = json.loads((text if len(text) == length else exactly(descriptor, length, 8)).decode())
     metadata: str = tensors.pop("__metadata__")["pydt"]
-    if max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0) != size - 8 - length:
+    if max([tensor["data_offsets"][1] for tensor in tensors.values()], default=0) != size - 8 - length:
         raise StoreError("is damaged (its size does not fit)")
     return metadata
 

@@ -137,7 +137,7 @@ def counterfactual(
             again.
         plan: the plan whose influences rank the groups.
         task: which of its tasks; the first by default. The retrained models are transferred with other few-shot draws.
-        output: of which the ranking influences are (see `pydt.store.derive`).
+        output: of which the ranking influences are (see `pydt.cells.derive`).
         drop: how many groups to leave out; half of them comes first and gets `repeats` runs an arm (as does "full"),
             every other number `other_repeats`. By default a half, a quarter and three quarters.
         seed: of the retrainings and the random sets.

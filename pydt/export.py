@@ -33,7 +33,7 @@ def export(dir: PathLike, out: PathLike, plan: Any = None) -> dict[str, Any]:
         units.csv, rows.csv     names of the units; seed and scalars of every model; failed.csv: rows that failed
         masks.npy               uint8 (models, ceil(units / 8)), bit-packed, little bit first
         task0.examples.csv      id, label, half and weight of every target example of the first task, and so on
-        task0.margin.npy ...    float32 (models, examples): the six outputs of `pydt.store.derive`, averaged over draws
+        task0.margin.npy ...    float32 (models, examples): the six outputs of `pydt.cells.derive`, averaged over draws
 
     Args:
         dir: a store. out: a folder that does not exist yet. plan: as in `Store.plan`.

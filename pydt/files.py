@@ -93,6 +93,24 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | memoryview) -> None
             os.unlink(temporary)
 
 
+def append_line(path: Path, line: bytes) -> None:
+    """Append a line to a file that is only ever appended to. One that its writer left unfinished stays as it is.
+
+    Raises:
+        StoreError: it cannot be written; the line may be there in part.
+    """
+    try:
+        descriptor = _again(os.open, path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        try:
+            size = os.fstat(descriptor).st_size
+            torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+            _write(descriptor, b"\n" * torn + line + b"\n")
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
 class Folder:
     """A folder that is being built under a temporary name; see `building`."""
 
@@ -123,6 +141,9 @@ def building(parent: Path) -> Iterator[Folder]:
         StoreError: it cannot be written; what there was of it is removed.
     """
     temporary = _temporary(parent / "folder")
+    for leftover in parent.glob(".folder.*.tmp"):
+        if abandoned(leftover):
+            shutil.rmtree(leftover, ignore_errors=True)
     try:
         _make(temporary)
         yield Folder(temporary)
@@ -145,6 +166,12 @@ def clear(folder: Path) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
         else:
             remove(leftover, sync=False)
+
+
+def move(path: Path, target: Path) -> None:
+    """Rename a file or a folder, into a folder that is made if needed; raises `OSError`."""
+    _make(target.parent)
+    _again(os.replace, path, target)
 
 
 def remove(path: Path, *, sync: bool = True) -> None:

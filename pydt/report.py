@@ -49,7 +49,7 @@ def report(
         store: a store, or its folder.
         path: of the HTML file; without the suffix .html, a folder in which it is called report.html.
         plan: a plan of the store, or its digest; by default the store's own.
-        output: of which the influences are; see `pydt.store.derive`.
+        output: of which the influences are; see `pydt.cells.derive`.
         seconds: how long the whole experiment took, if known.
         command: that makes it again.
         allow_failed: give a verdict although more than 2 % of the rows failed.

@@ -21,7 +21,7 @@ import numpy as np
 
 from pydt.cells import FACTS, Outcome, Unreadable, checksum, encode, load, peek
 from pydt.errors import StoreError
-from pydt.files import write_atomic
+from pydt.files import append_line, move, write_atomic
 from pydt.packed import Block, Finder
 from pydt.record import FORMAT
 
@@ -87,26 +87,18 @@ class Shelf:
 
     def listed(self, starts: Iterable[int] = range(256)) -> Iterator[list[str]]:
         """Keys of the cells that are there as files, as many at a time as one folder holds; `starts`: first bytes."""
-        for start in starts:
-            try:
-                names = os.listdir(self.folder / "rows" / f"{start:02x}")
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            yield [name[:32] for name in names if _CELL.fullmatch(name)]
+        rows = f"{self.folder}/rows"
+        with contextlib.suppress(FileNotFoundError):
+            present = set(os.listdir(rows))
+            for start in map("{:02x}".format, starts):
+                if start in present:
+                    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                        yield [name[:32] for name in os.listdir(f"{rows}/{start}") if _CELL.fullmatch(name)]
 
     def log(self, **entry: Any) -> None:
         """Append one line to log.jsonl: what happened, with its time. The log is never read back as data."""
-        path = self.folder / "log.jsonl"
-        line = json.dumps({"time": round(time.time(), 3), **entry}, ensure_ascii=False, default=str) + "\n"
-        try:
-            with open(path, "ab+") as file:
-                if file.seek(0, os.SEEK_END):
-                    file.seek(-1, os.SEEK_END)
-                    if file.read(1) != b"\n":  # a writer died in the middle of its line
-                        line = "\n" + line
-                file.write(line.encode())
-        except OSError as error:
-            raise StoreError(f"cannot be written ({error.strerror})", str(path), "free space") from error
+        line = json.dumps({"time": round(time.time(), 3), **entry}, ensure_ascii=False, default=str)
+        append_line(self.folder / "log.jsonl", line.encode())
 
     def _sound(self, key: str) -> Outcome | None:
         """A cell, if it is there and whole; a damaged one is in quarantine now."""
@@ -195,8 +187,7 @@ class Shelf:
     def quarantine(self, path: Path, error: StoreError) -> None:
         target = self.folder / "quarantine" / f"{time.time_ns()}-{path.name}"
         try:
-            target.parent.mkdir(exist_ok=True)
-            os.replace(path, target)
+            move(path, target)
         except FileNotFoundError:
             return  # another process was quicker
         except OSError as problem:
@@ -222,6 +213,7 @@ class Shelf:
                 raise
             except StoreError as error:
                 self.quarantine(self.folder / "packed" / name, error)
+        self._blocks = dict(sorted(self._blocks.items(), key=lambda item: (item[1].worn, item[0])))  # the best first
         return list(self._blocks.values())
 
 

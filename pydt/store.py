@@ -46,6 +46,7 @@ from pydt.record import FORMAT, Drawn, Record, asked, read_plan
 from pydt.shelf import Shelf
 
 HALVES = {"score": 0, "report": 1}
+_SAMPLE = 250  # cells whose headers tell what computed all of them
 _REWRITTEN = "run the same plan again: it writes this file anew"
 
 
@@ -95,7 +96,7 @@ class Store(Shelf):
         # A folder that was written once may be read-only by now: better to know before the first training.
         probe = folder / "rows" / ".probe"
         write_atomic(probe, b"")
-        probe.unlink(missing_ok=True)
+        remove(probe)
         clear(folder)
         return store
 
@@ -110,8 +111,17 @@ class Store(Shelf):
             yield self
 
     def lacking(self, plan: Any = None) -> np.ndarray:
-        """Which cells of a plan are not there, bool (rows, tasks), all its rows; arrays are not read (see `check`)."""
-        lacks: np.ndarray = self._look(self.plan(plan))[0] == 0
+        """Which cells of a plan have no file and are in no block, bool (rows, tasks), all its rows.
+
+        Only folders are listed, and some headers read, so that `facts` says what computed the cells: `check` finds
+        what is damaged.
+        """
+        cells = self.plan(plan).cells
+        lacks: np.ndarray = ~self.there(cells)
+        known = cells[~lacks]
+        for key in known[:: max(1, len(known) // _SAMPLE)]:
+            with contextlib.suppress(StoreError, FileNotFoundError):
+                self._peek(key.tobytes().hex())
         return lacks
 
     def check(self, plan: Any = None, rows: np.ndarray | None = None) -> int:
@@ -121,9 +131,9 @@ class Store(Shelf):
             how many did.
         """
         record, damaged = self.plan(plan), 0
-        states = self._look(record)[0]
-        for i in np.arange(len(states)) if rows is None else rows:
-            for column in np.flatnonzero(states[i]):
+        there = self.there(record.cells)
+        for i in np.arange(len(there)) if rows is None else rows:
+            for column in np.flatnonzero(there[i]):
                 damaged += not self.done(record.cells[i, column].tobytes().hex())
         return damaged
 
@@ -198,6 +208,8 @@ class Store(Shelf):
                 raise ValueError
         except FileNotFoundError:
             return None
+        except Unreadable:
+            raise
         except (StoreError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             mend = "delete this one file and run the same plan again"
             raise StoreError("is damaged: how many rows count is not known", str(path), mend) from error
@@ -213,6 +225,8 @@ class Store(Shelf):
                 self._plan(path.stem)
             except FileNotFoundError:
                 continue  # another process has just moved it
+            except Unreadable:
+                raise
             except StoreError as error:
                 if path.stem not in self._damaged:
                     self._damaged.add(path.stem)
@@ -253,6 +267,8 @@ class Store(Shelf):
             path = self.folder / "plans" / f"{name}.json"
             try:
                 self._records[name] = read_plan(path)
+            except Unreadable:
+                raise
             except StoreError as error:
                 raise StoreError(error.what, str(path), _REWRITTEN) from error
         return self._records[name]
@@ -292,6 +308,8 @@ class Store(Shelf):
             arrays = load(path)[0]
         except FileNotFoundError:
             return {}
+        except Unreadable:
+            raise
         except StoreError as error:
             raise StoreError(error.what, str(path), _REWRITTEN) from error
         return {record.names[int(i)]: images for i, images in arrays.items()}
@@ -369,6 +387,8 @@ class Store(Shelf):
             return load(path)[0]
         except FileNotFoundError:
             raise StoreError("is not there", str(path), "run a plan with this task") from None
+        except Unreadable:
+            raise
         except StoreError as error:
             raise StoreError(error.what, str(path), _REWRITTEN) from error
 

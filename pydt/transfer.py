@@ -7,7 +7,7 @@ once:
     its mean
 
 `mode="finetune"` trains the whole network with a new head on each draw. Every target example of the score and the
-report half gets four primitives, from which all of the papers' outputs follow (`pydt.store.derive`): the logit of the
+report half gets four primitives, from which all of the papers' outputs follow (`pydt.cells.derive`): the logit of the
 correct class, the best other logit, the log-sum-exp of the other logits, and the predicted class.
 """
 

@@ -343,9 +343,9 @@ def compact(dir: PathLike) -> dict[str, int]:
             flush(kind)
         for block in worn:
             store.quarantine(block.folder, StoreError("had damaged rows; the others are in a new block"))
-        for start in range(256):
-            with contextlib.suppress(OSError):  # not empty, or not there
-                (store.folder / "rows" / f"{start:02x}").rmdir()
+        for folder in _entries(store.folder / "rows"):
+            with contextlib.suppress(OSError):  # not empty
+                os.rmdir(store.folder / "rows" / folder)
     return done
 
 
