@@ -20,6 +20,7 @@ from pydt.files import digest
 from pydt.loader import Augment, Loader, kept_ids
 from pydt.models import Network, build, network_digest, network_name
 
+_MOST_KNOWN = 256_000_000  # bytes of features kept for further tasks
 METHODS = ("supervised", "simclr", "clip", "checkpoint", "none")
 
 
@@ -112,15 +113,26 @@ class Trained:
     recipe: Recipe
     metrics: dict[str, float]
     text_features: Callable[[Sequence[str]], torch.Tensor] | None = None
+    _known: dict[tuple[str, str], torch.Tensor] = field(default_factory=dict, repr=False)
 
     def features(self, dataset: Dataset, keep: Any = None) -> torch.Tensor:
         """Features of the kept examples in their order: float32 (n, dim) on the CPU. The network is frozen,
         batch-norm included.
+
+        Up to 256 MB of them are kept, so that tasks of one target compute them once. What is asked for is only ever
+        answered by the same question: a network may give an image other last bits in another batch.
         """
+        ids = kept_ids(dataset, keep)
+        name = dataset.digest, digest(ids)
+        if name in self._known:
+            return self._known[name]
         self.body.eval()
         with threads(self.recipe), torch.inference_mode():
-            loader = Loader(dataset, keep, 512, False, self.preprocess, device=self.recipe.device, channels_last=True)
-            return torch.cat([self.body(batch.images).float().cpu() for batch in loader])
+            loader = Loader(dataset, ids, 512, False, self.preprocess, device=self.recipe.device, channels_last=True)
+            found = torch.cat([self.body(batch.images).float().cpu() for batch in loader])
+        if sum(known.nbytes for known in self._known.values()) + found.nbytes <= _MOST_KNOWN:
+            self._known[name] = found
+        return found
 
 
 def train(source: Dataset, keep: Any, recipe: Recipe, seed: int) -> Trained:

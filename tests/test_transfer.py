@@ -91,6 +91,21 @@ def test_labels_and_images_keep_their_order(trained: Trained, target: Target) ->
     assert np.array_equal(outputs.primitives[3, 0], alone[0].argmax(1).numpy())
 
 
+def test_tasks_of_one_target_share_its_features(trained: Trained, target: Target) -> None:
+    seen: list[int] = []
+    fresh = replace(trained, _known={})
+    hook = fresh.body.register_forward_hook(lambda body, images, out: seen.append(len(images[0])))
+    few, many = Task(target, shots=2), Task(target, shots=4)
+    first = transfer(fresh, few, 0)
+    alone = sum(seen)
+    second = transfer(fresh, many, 0)
+    judged = len(target.described()["ids"])
+    assert sum(seen) < 2 * alone - judged + len(target.split["pool"])  # only the other draws' images
+    hook.remove()
+    for task, found in ((few, first), (many, second)):
+        assert np.array_equal(transfer(replace(trained, _known={}), task, 0).primitives, found.primitives)
+
+
 def test_draws_are_balanced_nested_and_only_from_the_pool(target: Target) -> None:
     five, three = Task(target, shots=5, draws=6).few_shot(), Task(target, shots=3, draws=6).few_shot()
     other = Task(target, shots=5, draws=6, seed=1).few_shot()
