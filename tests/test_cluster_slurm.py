@@ -110,7 +110,7 @@ def once(started: str, number: int) -> int:
     path = Path(f"{started} {number}")
     if not path.exists():
         path.touch()
-        time.sleep(10)
+        time.sleep(5)
     return number
 
 
