@@ -8,6 +8,7 @@ import hashlib
 import json
 import operator
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ OUTPUTS = ("logit", "margin", "softmax margin", "probability", "correct", "predi
 FACTS = ("code", "torch", "torchvision", "isa")
 """What `pydt.workers.versions` says that may change a row's numbers; stored with each cell."""
 _LARGEST_HEADER = 1 << 24
+_OK = b'\\"status\\":\\"ok\\"'
+_ENDS = re.compile(rb'"data_offsets":\[\d+,(\d+)\]')
 
 
 class Unreadable(StoreError):
@@ -276,6 +279,24 @@ def peek(path: str | os.PathLike[str]) -> dict[str, Any]:
         if metadata["status"] not in ("ok", "failed") or len(metadata.pop("sha256")) != 64:
             raise ValueError
         return metadata
+
+
+def says_ok(path: str, key: str) -> bool:
+    """Whether the header of a cell's file says that it is whole and did not fail; False: `peek` will tell.
+
+    The text is searched, not parsed, which takes a third of the time: the writer's JSON has one form. A quote inside of
+    a text has more backslashes there, so no scalar can be taken for the status.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        start, size = os.pread(descriptor, 4096, 0), os.fstat(descriptor).st_size
+    finally:
+        os.close(descriptor)
+    end = 8 + int.from_bytes(start[:8], "little")
+    text = start[8:end]
+    if 8 + len(text) != end or _OK not in text or b'\\"key\\":\\"%s\\"' % key.encode() not in text:
+        return False
+    return max([int(offset) for offset in _ENDS.findall(text)], default=0) == size - end
 
 
 @contextlib.contextmanager

@@ -211,8 +211,8 @@ class Record:
         start = hashlib.sha256(b"".join(map(digest_part, ("training", self.source, self.units))))
         recipe = digest_part(self.recipe)
         for i, mask, seed in self._masks_and_seeds():
-            state = start.copy()
-            state.update(mask + digest_part(seed) + recipe)
+            state, number = start.copy(), b"%d" % seed
+            state.update(b"%sjson %d\n%s%s" % (mask, len(number), number, recipe))  # as `digest_part` of a number
             names[i] = np.frombuffer(state.digest()[:16], np.uint8)
         return names
 
@@ -229,7 +229,7 @@ class Record:
         names = np.empty((len(self.rows), len(self.tasks), 16), np.uint8)
         start, tasks = hashlib.sha256(digest_part("cell")), [digest_part(task["digest"]) for task in self.tasks]
         for i, training in enumerate(self.trainings):
-            source = digest_part(training.tobytes().hex())
+            source = b'json 34\n"%s"' % training.tobytes().hex().encode()  # as `digest_part` of a text
             for column, task in enumerate(tasks):
                 state = start.copy()
                 state.update(source + task)
@@ -255,6 +255,13 @@ class Record:
         if isinstance(rows, Drawn) and rows.rule is not None:
             for i, (number, seed) in enumerate(zip(rows.numbers, rows.seeds.tolist(), strict=True)):
                 yield i, digest_part({"rule": rows.rule, "row": number}), seed
+            return
+        if isinstance(rows, Drawn):
+            head = groups + b"bytes %d\n" % ((rows.groups + 7) // 8)
+            for start in range(0, len(rows), rows.step):
+                chunk = np.arange(start, min(start + rows.step, len(rows)))
+                for i, mask in zip(chunk.tolist(), rows.packed(chunk), strict=True):
+                    yield i, head + mask.tobytes(), int(rows.seeds[i])
             return
         for i, row in enumerate(rows):
             yield i, groups + digest_part(row.keep), row.seed

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from pydt.cells import FACTS, Outcome, Unreadable, checksum, encode, load, peek
+from pydt.cells import FACTS, Outcome, Unreadable, checksum, encode, load, peek, says_ok
 from pydt.errors import StoreError
 from pydt.files import append_line, move, write_atomic
-from pydt.packed import Block, Finder
+from pydt.packed import STATUS, Block, Finder
 from pydt.record import FORMAT
 
 _CELL = re.compile(r"[0-9a-f]{32}\.safetensors")
@@ -143,6 +143,15 @@ class Shelf:
             raise StoreError("holds another cell than its name says")
         self._note(metadata)
         return metadata
+
+    def state(self, key: str) -> tuple[int, str]:
+        """What became of a cell, of `STATUS`, and why it failed; raises as `read` does."""
+        if self.packed(key) is None:
+            with contextlib.suppress(OSError):
+                if says_ok(f"{self.folder}/rows/{key[:2]}/{key}.safetensors", key):
+                    return STATUS["ok"], ""
+        metadata = self._peek(key)
+        return STATUS[metadata["status"]], metadata["reason"] or "no reason given"
 
     def _either(self, key: str, packed: Callable[[Block, int], Any], single: Callable[[str], Any]) -> Any:
         """A cell in whichever form it is there; it may change its form at any moment."""

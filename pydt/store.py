@@ -450,10 +450,9 @@ class Store(Shelf):
         for i, column in np.argwhere(there & (states == 0)).tolist():
             key = cells[i, column].tobytes().hex()
             try:
-                metadata = self._peek(key)
-                states[i, column] = STATUS[metadata["status"]]
-                if metadata["status"] != "ok":
-                    reasons[i, column] = metadata["reason"] or "no reason given"
+                states[i, column], reason = self.state(key)
+                if states[i, column] == STATUS["failed"]:
+                    reasons[i, column] = reason
             except FileNotFoundError:
                 continue
             except Unreadable:

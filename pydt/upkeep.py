@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -42,6 +43,7 @@ MOST = 16384
 LARGEST = 1 << 30
 _TAIL = 1 << 22  # bytes of the log's end that are looked at
 _HOUR = 3600.0
+_LINE = re.compile(rb'\{"time": (\d+(?:\.\d+)?), "event": "([^"\\]*)"')  # of the log, as `Store.log` writes it
 PathLike = str | os.PathLike[str]
 
 
@@ -102,15 +104,12 @@ def _pace(log: Path) -> float:
         return 0.0
     now = time.time()
     for line in reversed(lines):
-        try:
-            entry = json.loads(line)
-            when, row = float(entry["time"]), entry["event"] == "row"
-        except (ValueError, KeyError, TypeError):
+        if (found := _LINE.match(line)) is None:
             continue
-        if now - when > _HOUR:
+        if now - float(found[1]) > _HOUR:
             break
-        if row:
-            times.append(when)
+        if found[2] == b"row":
+            times.append(float(found[1]))
     if not times:
         return 0.0
     return round(_HOUR * max(1, len(times) - 1) / max(now - min(times), 1.0), 1)

@@ -214,3 +214,34 @@ def test_rows_are_checked_where_they_are_listed() -> None:
     check(context, plan(DESIGNS["random"]).rows())
     with pytest.raises(DesignError, match="row 1: 3 groups"):
         check(context, [Row(np.ones(GROUPS), 0), Row([1, 0, 1], 0)])
+
+
+def test_the_quick_look_at_a_header_never_says_more_than_the_header(tmp_path: Path) -> None:
+    from pydt.cells import Outcome, encode, peek, says_ok
+
+    store, key = Store.create(tmp_path), "ab" + 30 * "0"
+    text = '"status":"ok"\\"status\\":\\"ok\\"'
+    array = np.zeros((4, 1, 3), np.float32)
+    outcomes = [
+        Outcome({"primitives": array}, {"note": text}),
+        Outcome({"primitives": array, "more": np.arange(3)}, {}),
+        Outcome({}, {"note": text, '"status":"ok"': 1}, "failed", text),
+        Outcome({}, {}, "failed", '"data_offsets":[0,0]' + text),
+    ]
+    for outcome in outcomes:
+        path = str(store.path(key))
+        store.put(key, outcome, METADATA)
+        assert says_ok(path, key) == (outcome.status == "ok") == (peek(path)["status"] == "ok")
+        assert not says_ok(path, "cd" + key[2:])
+        assert store.state(key)[0] == (1 if outcome.status == "ok" else 2)
+        whole = Path(path).read_bytes()
+        for broken in (whole[:-1], whole + b"x", whole[:20], b""):
+            if broken != whole[:-1] or outcome.status == "ok":
+                Path(path).write_bytes(broken)
+                assert not says_ok(path, key)
+        Path(path).unlink()
+    long = Outcome({"primitives": array}, {"note": 5000 * "x"})  # a header that does not fit into the first read
+    store.put(key, long, METADATA)
+    assert not says_ok(str(store.path(key)), key)
+    assert store.state(key) == (1, "no reason given")
+    assert encode(store.get(key).arrays, store.metadata(key)) == store.path(key).read_bytes()

@@ -387,7 +387,7 @@ def test_status_says_how_far_a_plan_is(tmp_path: Path) -> None:
     _wrong(store, store.plan().keys[5][0], reason="loss of 1")
     now = time.time()
     for row, ago in enumerate([9000, 1800, 1700, 20]):
-        store.log(time=now - ago, event="row", row=row)
+        store.log(event="row", row=row, time=now - ago)
     store.log(event="other")
     with open(tmp_path / "log.jsonl", "ab") as file:
         file.write(b'{"event": "to')
