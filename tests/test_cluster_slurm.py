@@ -9,13 +9,14 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from stub_rows import contents, environment, go, plan, stub_row
+from stub_rows import MARKER, contents, environment, go, plan, stub_row
 from test_cluster_ray import real, results
 from test_ensemble import log
 from test_kills import alive, marker, wait_for
@@ -226,3 +227,91 @@ def test_nothing_outlives_the_driver(number: int, tmp_path: Path, marker: str) -
     driver.communicate()
     if number == signal.SIGINT:
         assert [path.name for path in (tmp_path / "jobs").iterdir()] == ["logs"]
+
+
+# ---- what submitit says to Slurm, with commands in the place of Slurm's
+
+COMMANDS = {
+    "sbatch": """
+import re
+script = sys.argv[-1]
+number = str(1000 + len({path.name.split("_")[0] for path in jobs.iterdir()}))
+array = re.search(r"--array=0-([0-9]+)", open(script).read())
+for name in [number + "_" + str(i) for i in range(int(array[1]) + 1)] if array else [number]:
+    start(name, script)
+print("Submitted batch job", number)
+""",
+    "srun": """
+rest = [part for part in sys.argv[1:]]
+while rest[0].startswith("--"):
+    rest = rest[1:] if "=" in rest[0] or rest[0] == "--unbuffered" else rest[2:]
+os.execvp(rest[0], rest)
+""",
+    # as some sites do: every job that has ended was COMPLETED
+    "sacct": """
+print("JobID|State|NodeList")
+for path in jobs.iterdir():
+    pid = int(path.read_text().split()[0])
+    state = pathlib.Path(f"/proc/{pid}/stat")
+    runs = state.exists() and state.read_text().rpartition(")")[2].split()[0] != "Z"
+    print(path.name, "RUNNING" if runs else "COMPLETED", "here", sep="|")
+""",
+    "scancel": """
+for path in jobs.glob(sys.argv[1] + "*"):
+    try:
+        os.killpg(int(path.read_text().split()[0]), signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+""",
+    "scontrol": """
+start(sys.argv[2], (jobs / sys.argv[2]).read_text().split()[1])
+""",
+}
+HEAD = """#!{python}
+import os, pathlib, signal, subprocess, sys
+jobs = pathlib.Path({jobs!r})
+def start(name, script):
+    parent, _, task = name.partition("_")
+    said = {{"SLURM_JOB_ID": name, "SLURM_ARRAY_JOB_ID": parent, "SLURM_ARRAY_TASK_ID": task}} if task else {{}}
+    nothing = subprocess.DEVNULL
+    made = subprocess.Popen(
+        ["bash", script], env={{**os.environ, "SLURM_JOB_ID": name, **said}}, start_new_session=True,
+        stdin=nothing, stdout=nothing, stderr=nothing,
+    )
+    (jobs / name).write_text(f"{{made.pid}} {{script}}")
+"""
+
+
+def test_arrays_requeues_and_losses_as_slurm_has_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, marker: str
+) -> None:
+    commands, running = tmp_path / "bin", tmp_path / "running"
+    commands.mkdir()
+    running.mkdir()
+    for name, text in COMMANDS.items():
+        (commands / name).write_text(HEAD.format(python=sys.executable, jobs=str(running)) + text)
+        (commands / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
+    monkeypatch.setenv(MARKER, marker)
+    monkeypatch.setattr(cluster, "_LOOK", 0.5)
+    go(plan(40), tmp_path / "here", workers=1)
+
+    def disturb() -> None:
+        for job, number, rows in (("1000_0", signal.SIGUSR2, 4), ("1000_1", signal.SIGKILL, 12)):
+            wait_for(lambda rows=rows: len(list(tmp_path.glob("there/rows/*/*.safetensors"))) > rows, 60)
+            os.killpg(int((running / job).read_text().split()[0]), number)  # a signal reaches all of a job
+
+    with Slurm(tmp_path / "jobs", workers=2, slurm_partition="cpu") as pool:
+        assert pool._executor.cluster == "slurm"
+        disturbing = threading.Thread(target=disturb)
+        disturbing.start()
+        go(plan(40, seconds=0.5), tmp_path / "there", pool)
+        disturbing.join()
+        lives = list((pool._folder / "in").iterdir())
+    assert contents(tmp_path / "there") == contents(tmp_path / "here")
+    assert {path.name for path in running.iterdir()} == {"1000_0", "1000_1", "1001"}
+    assert len(lives) >= 3  # two, and the one that was queued again
+    died = [entry["reason"] for entry in log(tmp_path / "there") if entry["event"] == "worker died"]
+    assert len(died) == 1
+    assert "no sign of life" in died[0] or "its job ended" in died[0]
+    assert wait_for(lambda: not alive(marker), 15), alive(marker)
