@@ -4,8 +4,8 @@ The plan is the quickstart's. The plain script is what one writes by hand for it
 a DataLoader, the same network, SGD, schedule and probes in plain PyTorch, one process per core with one thread each.
 `prepared` is a better one: all images are normalised once, and batches are sliced from a tensor.
 
-    row       one row, one process, both sides in turns; first the accuracies of both are compared on the same masks:
-              their means must agree within three standard errors of the paired difference
+    row       processor time of one row, all sides in turns in one process that has the allocator's settings of pydt's
+              workers; the accuracies are compared on the same masks: means must agree within three standard errors
     run       whole runs on 1 and 2 workers: rows per minute between the first and the last row that finished
     overhead  seconds per row of a run whose rows are given and not trained: what is not training or transfer
 """
@@ -19,6 +19,7 @@ import multiprocessing
 import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -37,6 +38,7 @@ import pydt
 from pydt.cells import Outcome
 from pydt.cli import quickstart_plan
 from pydt.ensemble import run_row
+from pydt.workers import _MALLOC
 
 Case = dict[str, Any]
 MEAN, STD, BATCH, EPOCHS, LR = 0.2, 0.35, 128, 6, 1.0
@@ -181,9 +183,9 @@ def row(rows: int) -> list[Case]:
         call(0)
     for at in range(rows):
         for name, call in sides.items():
-            start = time.perf_counter()
+            start = time.process_time()
             found[name].append(call(at))
-            times[name].append(time.perf_counter() - start)
+            times[name].append(time.process_time() - start)
     for name in list(sides)[1:]:
         apart = np.subtract(found["ours"], found[name])
         error = apart.std(ddof=1) / len(apart) ** 0.5
@@ -263,10 +265,14 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    parts = options.parts or list(PARTS)
+    if "row" in parts and not set(_MALLOC) <= set(os.environ):  # glibc reads them at the start of a process
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **_MALLOC})
     torch.set_num_threads(1)
     print(f"{platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}, torch {torch.__version__}")
-    parts = options.parts or PARTS
     cases = row(options.rows) if "row" in parts else []
+    for name in _MALLOC:  # pydt's workers set them by themselves, a plain script does not
+        os.environ.pop(name, None)
     cases += run(options.rows, options.repeats) if "run" in parts else []
     cases += overhead(300, options.repeats) if "overhead" in parts else []
     if options.json:
