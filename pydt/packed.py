@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import math
 import os
 import weakref
 from collections.abc import Callable, Sequence
@@ -80,9 +81,9 @@ class Block:
 
     def peek(self, position: int) -> dict[str, Any]:
         """The metadata of a row, but for its mask: well formed, not checksummed."""
-        own = json.loads(self._lines[1 + self._line[position]])
-        del own["sha256"]
-        return {**self._common, **own}
+        metadata = {**self._common, **json.loads(self._lines[1 + self._line[position]])}
+        del metadata["sha256"]
+        return metadata
 
     def read(self, position: int) -> Cell:
         """Arrays and metadata of a row, every bit checked.
@@ -92,13 +93,14 @@ class Block:
         """
         line = int(self._line[position])
         try:
-            metadata, arrays = self.peek(position), {}
+            metadata, arrays = {**self._common, **json.loads(self._lines[1 + line])}, {}
+            expected = metadata.pop("sha256")
             if "masks.npy" in self._offsets:
                 metadata["keep"] = self._bytes("masks.npy", line, (metadata["groups"] + 7) // 8).hex()
             if "primitives.npy" in self._offsets:
-                data = self._bytes("primitives.npy", line, 4 * int(np.prod(self._shape)))
+                data = self._bytes("primitives.npy", line, 4 * math.prod(self._shape))
                 arrays["primitives"] = np.frombuffer(data, "<f4").reshape(self._shape)
-            if checksum(arrays, metadata) != json.loads(self._lines[1 + line])["sha256"]:
+            if checksum(arrays, metadata) != expected:
                 raise StoreError("is damaged (its checksum does not match)")
         except (ValueError, KeyError, TypeError) as error:  # a line that is JSON still, but says something else
             raise StoreError(f"is damaged ({type(error).__name__})") from error
@@ -129,6 +131,13 @@ class Finder:
         starts = _starts(self._keys)
         self._order = np.argsort(starts, kind="stable")
         self._sorted = starts[self._order]
+
+    def one(self, key: bytes) -> int:
+        """Position of one key, -1 if it is not there."""
+        place = int(np.searchsorted(self._sorted, np.frombuffer(key, np.uint64, 1)[0]))
+        if place < len(self._order) and self._keys[position := int(self._order[place])].tobytes() == key:
+            return position
+        return -1
 
     def __call__(self, keys: Keys) -> npt.NDArray[np.int64]:
         """Position of each key of uint8 (..., 16), -1 where it is not there."""

@@ -170,9 +170,9 @@ class Shelf:
         """The block that a cell is in, among those known, and its position there."""
         if not self._blocks:
             return None
-        name = np.frombuffer(bytes.fromhex(key), np.uint8)
+        name = bytes.fromhex(key)
         for block in self._blocks.values():
-            if (position := int(block.finder(name))) >= 0:
+            if (position := block.finder.one(name)) >= 0:
                 return block, position
         return None
 

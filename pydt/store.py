@@ -447,6 +447,11 @@ class Store(Shelf):
         states, reasons = self._seen.setdefault(record.digest, (np.zeros(cells.shape[:2], np.uint8), {}))
         there = self.there(cells)
         states[~there] = 0
+        for block in self.blocks():
+            position = block.finder(cells)
+            fine = (position >= 0) & (states == 0)
+            fine[fine] = block.status[position[fine]] == STATUS["ok"]
+            states[fine] = STATUS["ok"]
         for i, column in np.argwhere(there & (states == 0)).tolist():
             key = cells[i, column].tobytes().hex()
             try:
