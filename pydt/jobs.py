@@ -215,7 +215,11 @@ class _Server:
                 self.driver.listen()
                 if self.driver.gone():
                     return "the driver is gone"
-                self.pace.wait(self._take() | self._start() | self._answer())
+                done = [name for name, future in self.running.items() if future.done()]
+                answers = {name: self.running.pop(name) for name in done}
+                busy = self._take() | self._start()
+                self._answer(answers)  # writing takes milliseconds: the next row has begun
+                self.pace.wait(busy or bool(done))
             return "no rows left"
         finally:
             self.preparing.shutdown(wait=False, cancel_futures=True)
@@ -290,11 +294,9 @@ class _Server:
             for old in [old for old, pool in self.pools.items() if pool.done() and old != key]:
                 _end(self.pools.pop(old))
 
-    def _answer(self) -> bool:
+    def _answer(self, answers: dict[str, Future[Any]]) -> None:
         """Calls that are done."""
-        done = [name for name, future in self.running.items() if future.done()]
-        for name in done:
-            future = self.running.pop(name)
+        for name, future in answers.items():
             error = future.exception()
             if error is None:
                 self._post(name, "result", future.result())
@@ -302,7 +304,6 @@ class _Server:
                 self._post(name, "died", str(error))
             else:
                 self._post(name, "error", RuntimeError(f"{type(error).__name__}: {error}"))
-        return bool(done)
 
     def _post(self, name: str, kind: str, value: Any) -> None:
         post(self.folder / "out" / name, (kind, value))
