@@ -7,7 +7,8 @@
     export    masks, outputs and what they mean as .npy, CSV and JSON, to publish (`pydt.export`)
 
 Of 10,000 rows of 2 KB, compaction makes 7 files of 10,004; their outputs are then read in 1.4 s instead of 2.8 s of
-processor time, and the status takes 0.18 s instead of 0.44 s (`bench/store.py`, warm cache, medians of 5).
+processor time, and the status takes 0.18 s instead of 0.44 s (`bench/store.py`, warm cache, medians of 5). Of rows of
+150 KB: 10 files, 3.6 s instead of 5.7 s (medians of 3).
 """
 
 from __future__ import annotations
