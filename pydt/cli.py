@@ -224,7 +224,8 @@ def status(
     name = "no plan" if found["plan"] is None else f"plan {found['plan']}"
     typer.echo(f"{folder}: {name}" + (f" ({found['plans']} plans here)" if found["plans"] > 1 else ""))
     counts = ", ".join(f"{found[what]:,} {what}" for what in ("finished", "failed", "missing"))
-    pace = f"; {found['rows_per_hour']:,.0f} rows in the last hour" if found["rows_per_hour"] else ""
+    at_work = found["writer"] is not None
+    pace = f"; {found['rows_per_hour']:,.0f} rows an hour" if at_work and found["rows_per_hour"] else ""
     typer.echo(f"{found['rows']:,} rows: {counts}{pace}")
     for reason, count in list(found["reasons"].items())[:5]:
         typer.echo(f"  {count:,} failed: {reason}")
@@ -234,7 +235,7 @@ def status(
     typer.echo(
         f"{found['files']:,} files, {found['bytes'] / 1e6:,.1f} MB{packed}; {found['quarantined']} in quarantine"
     )
-    if found["writer"] is not None:
+    if at_work:
         typer.echo(f"a driver is at work: process {found['writer']['pid']} on {found['writer']['host']}")
 
 

@@ -51,6 +51,7 @@ from pydt.errors import ConfigError, DataError, PydtError, StoreError
 from pydt.files import write_atomic
 from pydt.loader import Augment
 from pydt.plan import Plan
+from pydt.stopping import StoppingRule
 from pydt.target import Target
 from pydt.train import Recipe
 from pydt.transfer import FineTune, Task
@@ -112,11 +113,14 @@ def read_plan(path: str | os.PathLike[str]) -> PlanFile:
     recipe = _recipe(top.table("recipe", required=False))
     tasks = [_task(table, place.parent) for table in top.tables("tasks")]
     seeds, seed = top.take("seeds", list, None), top.take("seed", int, 0)
+    stop = run.take("stop", str, None)
+    with _placed(run.where("stop")):
+        StoppingRule.parse(stop)
     made = PlanFile(
         _built(top, Plan, source=source, by=by, design=design, recipe=recipe, tasks=tasks, seeds=seeds, seed=seed),
         place.parent / run.take("dir", str, place.stem),
         run.take("workers", int, None),
-        run.take("stop", str, None),
+        stop,
         run.take("limit", float, None),
     )
     run.finish()
@@ -185,7 +189,7 @@ def _parsed(place: Path) -> dict[str, Any]:
     except StoreError as error:
         raise ConfigError("is no regular file", str(place), "name a plan file") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"is no TOML: {error}", str(place), "mend that place") from error
+        raise ConfigError(f"is no TOML: {error}", str(place), "mend the file there") from error
 
 
 class _Table:
@@ -268,7 +272,7 @@ def _dataset(table: _Table, folder: Path) -> Dataset:
     kind, expected = kinds[0], table.take("digest", str, None)
     value = table.take(kind, str)
     given = table.rest(_SOURCES[kind])
-    with _placed(table.where(kind)):
+    with _placed(table.where("" if kind == "images" else kind)):  # labels and columns are files, too
         made = _opened(kind, value, given, folder)
     if expected is not None and made.digest != expected:
         wrong = f"holds the data {made.digest}, the plan is about {expected}"

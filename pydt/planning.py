@@ -68,7 +68,7 @@ class Wish:
             ConfigError: anything else.
         """
         if not isinstance(text, str):
-            raise ConfigError(f"{text!r} is not a wish", "wish", _FORMS)
+            raise ConfigError(f"a {type(text).__name__} is not a wish", "wish", _FORMS)
         words = re.findall(rf"{_NUMBER}(?![\w.])|<|[a-z]+|\S+", text.lower())
         if words[:2] == ["stderr", "<"] and len(words) == 3:
             return Wish("stderr", _positive(words[2], "stderr"))
@@ -168,6 +168,9 @@ def plan_models(
         EstimateError: the outputs have no spread, or more models than can be counted would be needed.
     """
     parsed = Wish.parse(wish)
+    if not isinstance(store, (Store, str, os.PathLike)):
+        mend = "run a pilot with pydt.run; for masks and outputs of your own, pydt.models_for_stderr(fit, x) tells"
+        raise ConfigError(f"a {type(store).__name__} is no store", "store", mend)
     store = store if isinstance(store, Store) else Store(store)
     record = store.plan(plan)
     fit = overall(store, record, task, output)

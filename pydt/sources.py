@@ -14,7 +14,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def list_folder(root: Path) -> Listing:
     """Every image file below the sub-folders of `root`. Links are followed, but not in circles.
 
     Raises:
-        DataError: no such folder, no sub-folder, or a sub-folder without image files.
+        DataError: no such folder, or no sub-folder.
     """
     if not root.is_dir():
         raise DataError("no such folder", str(root), "give a folder with one sub-folder of images per class")
@@ -68,23 +68,24 @@ def list_folder(root: Path) -> Listing:
         raise DataError(f"cannot be listed ({error.strerror})", str(root), "give a folder you may read") from error
     if not classes:
         raise DataError("has no sub-folders", str(root), "put the images of each class into a sub-folder of its own")
-    listing = Listing(tuple(classes), [], [], [], [], {})
+    kept: list[str] = []
+    listing = Listing((), [], [], [], [], {})
     state = os.stat(root)
-    for label, name in enumerate(classes):
+    for name in classes:
         _check_text(name, str(root))
         before = len(listing.keys) + len(listing.bad)
         found: list[tuple[str, int, int]] = []
         _walk(os.path.join(root, name), name, ((state.st_dev, state.st_ino),), found, listing.bad)
         for key, length, time in sorted(found):
             listing.keys.append(key)
-            listing.labels.append(label)
+            listing.labels.append(len(kept))
             listing.lengths.append(length)
             listing.times.append(time)
-        if len(listing.keys) + len(listing.bad) == before:
-            raise DataError(
-                "class without images", str(root / name), f"add images ({', '.join(IMAGE_SUFFIXES)}) or remove it"
-            )
-    return listing
+        if len(listing.keys) + len(listing.bad) > before:
+            kept.append(name)
+        else:
+            listing.bad[name] = f"class without images ({', '.join(IMAGE_SUFFIXES)})"
+    return replace(listing, classes=tuple(kept))
 
 
 def _check_text(name: str, where: str) -> None:

@@ -68,6 +68,7 @@ Array = npt.NDArray[np.float64]
 _FORMS = 'write "stderr < 0.5", "sign 10", "sign 10 level 0.01" or "none"'
 _NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
 _LEAST = 20  # degrees of freedom at the first look
+_NO_LOOK = "no look yet: the first one comes with"
 _GROWTH = 1.05  # of the prefix from look to look
 _ROUNDING = 2.0**-20
 _TUNED = 5  # models a group at which intervals are narrowest
@@ -151,7 +152,8 @@ class StoppingRule:
 
         Args:
             masks: the plan's Design, or 0/1 masks; at least as many rows as outputs. Masks of one's own must be those
-                of the whole plan: later rows may complete a cluster.
+                of the whole plan: later rows may complete a cluster. Where a few masks repeat by chance over the whole
+                plan, that leaves no look before its end: pass the Design, which knows that they are independent.
             outputs: (rows,) one number per row of the plan's first rows; NaN: the row failed. It is left out, in a
                 foldover design with its partner.
             since: what this rule said of a shorter prefix of the same plan; earlier looks are not taken again.
@@ -180,12 +182,12 @@ class StoppingRule:
             return Look(False, len(y), len(made), 0, "no rule: all rows of the plan are trained")
         if not isinstance(since, (Look, type(None))):
             raise ConfigError(f"a {type(since).__name__}", "since", "pass what look() returned, or leave it out")
-        last = since or Look(False, 0, 0, 0, "no look yet")
+        last = since or Look(False, 0, 0, 0, "no look: the masks allow none before the plan's end")
         if last.stopped:
             return last
         for rows in self.prefixes(made):
             if rows > len(y):
-                return replace(last, next=rows)
+                return replace(last, next=rows, reason=last.reason if last.looks else f"{_NO_LOOK} row {rows}")
             if rows > last.rows:
                 last = self._judge(made, y[:rows], last)
                 if last.stopped:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import re
 import time
 from collections import Counter
@@ -134,11 +135,16 @@ def _size(folder: Path) -> tuple[int, int]:
 
 
 def _writer(lock: Path) -> dict[str, Any] | None:
+    """Who says in the lock file to be at work. A killed driver leaves the file behind: on its host, one looks."""
     try:
         found = json.loads(lock.read_bytes()[:4096])
-        return {"pid": int(found["pid"]), "host": str(found["host"])}
-    except (OSError, ValueError, KeyError, TypeError):
+        pid, host = int(found["pid"]), str(found["host"])
+        if host == platform.node():
+            with contextlib.suppress(PermissionError):  # somebody else's process
+                os.kill(pid, 0)  # asks, and does nothing
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
+    return {"pid": pid, "host": host}
 
 
 def _entries(folder: Path) -> list[str]:
@@ -399,8 +405,8 @@ def merge(into: PathLike, *others: PathLike) -> dict[str, Any]:
 
     Two stores are of one design if they have source, units and recipe in common, and their designs the rule by which
     masks are drawn, or all the rows of one: an ensemble that several machines trained in parts, a plan and a longer
-    one, the same rows seen through other tasks. Tasks, plans, stops, thumbnails and counterfactuals come along, and of
-    the log the lines of the copied rows.
+    one, the same rows seen through other tasks. Tasks, plans, thumbnails and counterfactuals come along, of the log the
+    lines of the copied rows, and stops of plans that the store did not have: of one that it has, its own word counts.
 
     Args:
         into: a store, or a folder that becomes one.
@@ -424,12 +430,13 @@ def merge(into: PathLike, *others: PathLike) -> dict[str, Any]:
         for other in sources:
             for name in _stems(other, "tasks", ".safetensors"):
                 store.put_task(name, other.task(name))
+            here = set(store.plans())
             for record in other.plans().values():
                 store.put_plan(record)
                 if pictures := other.thumbnails(record):
                     store.put_thumbnails(record, pictures)
             copied = _copy_cells(store, other, report)
-            _copy_small(store, other)
+            _copy_small(store, other, here)
             _copy_log(store, other, copied)
     return report
 
@@ -490,10 +497,13 @@ def _copy_cells(store: Store, other: Store, report: dict[str, Any]) -> set[str]:
     return copied
 
 
-def _copy_small(store: Store, other: Store) -> None:
-    """Stops and counterfactuals that the store has none of."""
+def _copy_small(store: Store, other: Store, here: set[str]) -> None:
+    """Stops of plans that were not `here`, and counterfactuals that the store has none of.
+
+    Where a plan goes on to its end, another store's stop takes no row from it.
+    """
     for name, record in other.plans().items():
-        if (note := other.stopped(record)) is not None and store.stopped(record) is None:
+        if name not in here and (note := other.stopped(record)) is not None:
             store.note_stop(record, note)
         link = Path("counterfactual") / f"{name}.json"
         if (other.folder / link).exists() and not (store.folder / link).exists():

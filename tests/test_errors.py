@@ -177,6 +177,11 @@ def test_a_class_whose_folder_is_empty(folder_of_images: Path) -> None:
     (folder_of_images / "class 9").mkdir()
     with pytest.raises(PydtError, match=r"class 9.*without images"):
         Dataset.from_folder(folder_of_images)
+    (folder_of_images / "class 10").mkdir()
+    kept = Dataset.from_folder(folder_of_images, bad="skip")
+    assert kept.classes == ("class 0", "class 1", "class 2")
+    assert sorted(kept.left_out) == ["class 10", "class 9"]
+    assert np.bincount(kept.labels).tolist() == [7, 7, 7]
 
 
 def test_an_empty_image_file(folder_of_images: Path) -> None:

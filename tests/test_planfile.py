@@ -220,7 +220,7 @@ def test_a_folder_of_images_is_a_source(folder_of_images: Path, target: Target) 
         ('sample = "digits"', 'smaple = "digits"', r"target\.train\.smaple.*did you mean 'sample'"),
         ('sample = "alphanumerics"', 'sample = "greek"\nfolder = "x"', r"source: folder and sample given"),
         ('sample = "alphanumerics"', 'folder = "nowhere"', r"study.toml: source.folder: .*nowhere"),
-        ('sample = "alphanumerics"', 'images = "nowhere.npy"', r"source.images: labels: is missing"),
+        ('sample = "alphanumerics"', 'images = "nowhere.npy"', r"source: labels: is missing"),
         ('sample = "alphanumerics"', 'sample = "alphanumerics"\ndigest = "00"', r"source.sample: holds the data"),
         ('sample = "alphanumerics"', "", r"source: none given. give one of: folder"),
         ("[design]", "[design", r"study.toml: is no TOML: .*line 5"),
@@ -229,6 +229,7 @@ def test_a_folder_of_images_is_a_source(folder_of_images: Path, target: Target) 
         ("seed = 3\n[source]", "seeds = [1]\n[source]", r"study.toml: Plan.seeds: 1 seeds for 40 rows"),
         ("[source]", "[run]\nworker = 3\n[source]", r"run\.worker.*did you mean 'workers'"),
         ("[source]", '[run]\nlimit = "1h"\n[source]', r"run\.limit: is '1h', not a number"),
+        ("[source]", '[run]\nstop = "stder < 2"\n[source]', r"study.toml: run\.stop: stop: 'stder < 2' is not"),
     ],
 )  # fmt: skip
 def test_what_means_nothing_is_refused_with_its_place(tmp_path: Path, old: str, new: str, pattern: str) -> None:

@@ -77,6 +77,13 @@ def test_wishes_are_read_strictly() -> None:
         Wish.parse(3)  # type: ignore[arg-type]
 
 
+def test_masks_and_outputs_are_no_store() -> None:
+    with pytest.raises(ConfigError, match=r"store: a ndarray is no store.*models_for_stderr"):
+        plan_models(np.zeros((3, 4)), "stderr < 1")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="wish: a ndarray is not a wish"):
+        plan_models("anywhere", np.zeros((300, 4)))  # type: ignore[arg-type]
+
+
 @settings(deadline=None)  # a loaded machine
 @given(st.text("stderfclvlpowq<> .0159e-+", max_size=30))
 def test_any_text_is_a_wish_or_a_config_error(text: str) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import platform
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -377,6 +380,17 @@ def test_stops_and_counterfactuals_come_along(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "counterfactual" / f"{job.digest}.json").read_text() == "{}"
 
 
+def test_another_stores_stop_takes_no_row_from_a_plan_that_goes_on(tmp_path: Path) -> None:
+    job = plan(4)
+    whole, stopped = computed(tmp_path / "whole", job), computed(tmp_path / "stopped", job)
+    stopped.note_stop(None, {"rows": 3})
+    merge(tmp_path / "whole", tmp_path / "stopped")
+    assert whole.stopped() is None
+    assert Store(tmp_path / "whole").finished().tolist() == [0, 1, 2, 3]
+    merge(tmp_path / "stopped", tmp_path / "whole")
+    assert Store(tmp_path / "stopped").stopped() == {"rows": 3}
+
+
 # ---- how far it is
 
 
@@ -411,6 +425,14 @@ def test_status_says_how_far_a_plan_is(tmp_path: Path) -> None:
     assert (found["finished"], found["failed"], found["missing"]) == (3, 3, 0)
     assert found["stop"] == {"rows": 6}
     assert found["packed"] == 14
+
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    lock = {"pid": ended.pid, "host": platform.node()}
+    (tmp_path / ".lock").write_text(json.dumps(lock))  # as a killed driver leaves it
+    assert status(tmp_path)["writer"] is None
+    (tmp_path / ".lock").write_text(json.dumps({**lock, "host": "elsewhere"}))
+    assert status(tmp_path)["writer"] == {**lock, "host": "elsewhere"}
 
 
 def test_status_of_several_plans_is_of_the_latest_or_the_one_named(tmp_path: Path) -> None:
