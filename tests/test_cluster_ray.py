@@ -51,6 +51,12 @@ def cluster() -> Iterator[Any]:
         os.environ["PYTHONPATH"] = before
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray puts the folder that a driver was started in before the installed packages: not the one with the sources."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def pool(cluster: Any) -> Iterator[Ray]:
     with Ray(cluster.address) as pool:
