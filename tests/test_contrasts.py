@@ -44,4 +44,4 @@ def test_the_sum_of_two_strong_groups_is_as_unsure_as_it_is() -> None:
         fit = influences(made, np.asarray(made)[:, :2].sum(1) + noise, "difference")
         value, stderr = fit.contrast(weights)
         inside.append(abs(value - 2) <= 1.96 * stderr)
-    assert 0.92 < np.mean(inside) < 0.98  # 0.83 without what they share
+    assert 0.92 < np.mean(inside) < 0.98  # 0.96; 0.88 without what they share
