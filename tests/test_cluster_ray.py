@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stub_cluster import equal_though_hidden
 from stub_rows import contents, plan, stub_row
 from test_ensemble import log
 from test_kills import alive, wait_for
 
-import pydt.design
-from pydt import copies
 from pydt.cells import Row
 from pydt.cluster import Ray
 from pydt.data import Dataset
@@ -61,11 +60,6 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def pool(cluster: Any) -> Iterator[Ray]:
     with Ray(cluster.address) as pool:
         yield pool
-
-
-def results(folder: Path) -> dict[str, bytes]:
-    """All of a store but the copy of the data, which knows when it was written."""
-    return {name: data for name, data in contents(folder).items() if not name.startswith("data/")}
 
 
 def go(job: Plan, folder: Path, executor: Any = None, **more: Any) -> Any:
@@ -142,37 +136,11 @@ def test_cancelling_ends_the_row_and_the_queue(pool: Ray, tmp_path: Path) -> Non
 def test_real_rows_are_equal_bytes_also_where_the_data_are_not(
     cluster: Any, tmp_path: Path, source: Dataset, target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here, cache, sent = real(source, target), tmp_path / "cache", []
-    run(here, tmp_path / "here", workers=1, progress=False)
-    saved = source.save(tmp_path / "source"), target.spool(tmp_path / "target")
-    job = real(*saved)
-    for data in (saved[0], saved[1].train):
-        object.__setattr__(data, "folder", f"/elsewhere{data.folder}")  # as only the driver sees it
-    send, opened = copies.send, copies._open
+    def there(job: Plan, cache: Path) -> None:
+        with Ray(cluster.address, options={"runtime_env": {"env_vars": {"PYDT_CACHE": str(cache)}}}) as pool:
+            assert len(run(job, tmp_path / "there", pool, progress=False).masks()) == 4
 
-    def sending(folder: str, stream: Any) -> None:
-        sent.append(folder.removeprefix("/elsewhere"))
-        send(sent[-1], stream)
-
-    monkeypatch.setattr(copies, "send", sending)
-    monkeypatch.setattr(copies, "_open", lambda folder, *more: opened(folder.removeprefix("/elsewhere"), *more))
-    with Ray(cluster.address, options={"runtime_env": {"env_vars": {"PYDT_CACHE": str(cache)}}}) as pool:
-        store = run(job, tmp_path / "ray", pool, progress=False)
-    assert len(store.masks()) == 4
-    assert results(tmp_path / "ray") == results(tmp_path / "here")
-    assert sorted(sent) == [str(tmp_path / "source"), str(next((tmp_path / "target").iterdir()))]
-    assert sorted(path.name for path in cache.iterdir() if path.is_dir()) == sorted(
-        data.full_digest for data in (saved[0], saved[1].train)
-    )
-
-
-def real(source: Dataset, target: Target) -> Plan:
-    from pydt.train import Recipe
-    from pydt.transfer import Task
-
-    recipe = Recipe(network="convnet-2", epochs=1, batch_size=32)
-    task = Task(target, shots=3, draws=2)
-    return Plan(source, design=pydt.design.random(8, 4, seed=1), recipe=recipe, tasks=[task])
+    equal_though_hidden(source, target, tmp_path, monkeypatch, there)
 
 
 def test_a_cluster_without_room_or_out_of_reach_is_named(cluster: Any) -> None:

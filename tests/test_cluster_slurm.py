@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stub_cluster import equal_though_hidden
 from stub_rows import MARKER, contents, environment, go, plan, stub_row
-from test_cluster_ray import real, results
 from test_ensemble import log
 from test_kills import alive, marker, wait_for
 
-from pydt import cluster, copies, jobs
+from pydt import cluster, jobs
 from pydt.cells import Row
 from pydt.cluster import Slurm
 from pydt.data import Dataset
-from pydt.ensemble import run
+from pydt.ensemble import Plan, run
 from pydt.errors import ConfigError, PydtError
 from pydt.target import Target
 from pydt.workers import WorkerDied, work
@@ -156,27 +156,12 @@ def test_only_a_whole_answer_counts(pool: Slurm, monkeypatch: pytest.MonkeyPatch
 def test_real_rows_are_equal_bytes_also_where_the_data_are_not(
     tmp_path: Path, source: Dataset, target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here, cache, sent = real(source, target), tmp_path / "cache", []
-    run(here, tmp_path / "here", workers=1, progress=False)
-    saved = source.save(tmp_path / "source"), target.spool(tmp_path / "target")
-    for data in (saved[0], saved[1].train):
-        object.__setattr__(data, "folder", f"/elsewhere{data.folder}")  # as only the driver sees it
-    send, opened = copies.send, copies._open
+    def there(job: Plan, cache: Path) -> None:
+        monkeypatch.setenv("PYDT_CACHE", str(cache))
+        with Slurm(tmp_path / "jobs", cluster="local", workers=1) as pool:
+            run(job, tmp_path / "there", pool, progress=False)
 
-    def sending(folder: str, stream: Any) -> None:
-        sent.append(folder.removeprefix("/elsewhere"))
-        send(sent[-1], stream)
-
-    monkeypatch.setattr(copies, "send", sending)
-    monkeypatch.setattr(copies, "_open", lambda folder, *more: opened(folder.removeprefix("/elsewhere"), *more))
-    monkeypatch.setenv("PYDT_CACHE", str(cache))
-    with Slurm(tmp_path / "jobs", cluster="local", workers=1) as pool:
-        run(real(*saved), tmp_path / "there", pool, progress=False)
-    assert results(tmp_path / "there") == results(tmp_path / "here")
-    assert sorted(sent) == [str(tmp_path / "source"), str(next((tmp_path / "target").iterdir()))]
-    assert sorted(path.name for path in cache.iterdir() if path.is_dir()) == sorted(
-        data.full_digest for data in (saved[0], saved[1].train)
-    )
+    equal_though_hidden(source, target, tmp_path, monkeypatch, there)
 
 
 def test_jobs_that_cannot_start_are_told_with_what_they_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
