@@ -25,11 +25,12 @@ _limits: Any = None
 
 
 def available() -> int:
+    """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def threads() -> int:
-    """The cores that this process may use; inside `share_out`, those of one worker."""
+    """`available`; inside `share_out`, those of one worker."""
     return max(1, available() // getattr(_here, "workers", 1))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from pydt.cores import available
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,7 @@ def _instruction_set() -> tuple[bool, str]:
 
 
 def _threads() -> tuple[bool, str]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return True, f"{cores} cores to use"
+    return True, f"{available()} cores to use"
 
 
 def _statistics() -> tuple[bool, str]:

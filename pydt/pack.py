@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from pydt import sources
+from pydt.cores import available
 from pydt.data import Dataset
 from pydt.encode import as_path, whole
 from pydt.errors import DataError, StoreError
@@ -70,7 +71,7 @@ def pack(
         StoreError: `out` cannot be written, or the disk is full.
     """
     size = whole(size, "size", "pack", 1, 1 << 14)
-    workers = len(os.sched_getaffinity(0)) if workers is None else whole(workers, "workers", "pack", 1)
+    workers = available() if workers is None else whole(workers, "workers", "pack", 1)
     place = as_path(out, "pack").absolute()
     sources.refuse({}, "", bad)  # a misspelt choice is told before anything is read
     source = Dataset.from_folder(folder, bad="skip")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pydt import _core, sources
+from pydt.cores import available
 from pydt.encode import file_stamp, npy_path, open_npy
 from pydt.errors import DataError
 from pydt.index import FILE, MEND, OLD_FILE, Records, Sections, Texts, read_index, read_old, records_of, repeated
@@ -31,7 +32,7 @@ _MANY = (0, 0)
 
 def threads() -> int:
     """Threads for reading and checking: those this process may use, at most 8."""
-    return max(1, min(8, len(os.sched_getaffinity(0))))
+    return min(8, available())
 
 
 def index_of(root: Path) -> Path | None:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from pydt import _core
+from pydt.cores import available
 from pydt.errors import DataError
 from pydt.index import Records, Texts
 
@@ -165,7 +166,7 @@ def read_records(
         return len(batch)
 
     with progress(len(todo), "reading files", "files") as advance:
-        threads = min(len(batches), 8, len(os.sched_getaffinity(0)))
+        threads = min(len(batches), 8, available())
         if threads < 2:
             for batch in batches:
                 advance(read(batch))

@@ -36,6 +36,7 @@ import numpy as np
 from pydt import __version__
 from pydt.cells import Outcome
 from pydt.copies import load
+from pydt.cores import available
 from pydt.errors import ConfigError, PydtError, TrainError
 from pydt.files import digest
 
@@ -208,8 +209,7 @@ def places(recipe: Any) -> tuple[int, tuple[str, ...]]:
             return 1, ()
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         return count, tuple(visible[:count] if len(visible) >= count else map(str, range(count)))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // int(recipe.threads)), ()
+    return max(1, available() // int(recipe.threads)), ()
 
 
 def _last_words(status: int | None, limit: float | None) -> str | None:

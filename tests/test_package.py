@@ -15,6 +15,7 @@ ROOT = Path(pydt.__file__).parent
 ORDER = [
     "errors",
     "files",
+    "cores",
     "index",
     "encode",
     "seeds",
@@ -41,7 +42,6 @@ ORDER = [
     "upkeep",
     "plan",
     "inputs",
-    "cores",
     "moments",
     "blocks",
     "view",
