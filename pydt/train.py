@@ -33,6 +33,9 @@ class Recipe:
         method: "supervised", or "none" for an untrained network (the scratch floor).
         epochs, batch_size: passes over the kept examples; a last batch that is not full is left out unless it is the
             only one.
+        steps: optimiser steps in all, whatever the mask keeps; `epochs` is then not used. None: `epochs` says how long.
+            Without some of the groups, equal epochs mean fewer steps; equal steps mean that what is left is seen more
+            often.
         lr: peak learning rate of SGD.
         schedule: "one-cycle" (cosine up over 30 % of the steps and down), or "triangular" (from 0 up over the first
             eighth of
@@ -56,11 +59,14 @@ class Recipe:
     augment: Augment = field(default_factory=Augment)
     device: str = "cpu"
     threads: int = 1
+    steps: int | None = None
 
     def __post_init__(self) -> None:
         # One value has one form, so that equal recipes have equal digests (1 and 1.0, numpy's numbers and Python's).
         for name in ("epochs", "batch_size", "threads"):
             object.__setattr__(self, name, whole(getattr(self, name), name, "Recipe", 1, error=ConfigError))
+        if self.steps is not None:
+            object.__setattr__(self, "steps", whole(self.steps, "steps", "Recipe", 1, error=ConfigError))
         for name in ("lr", "momentum", "weight_decay", "label_smoothing"):
             object.__setattr__(self, name, real(getattr(self, name), f"Recipe.{name}"))
         network_name(self.network)
@@ -85,8 +91,13 @@ class Recipe:
             raise ConfigError(f"weight_decay {self.weight_decay}", "Recipe", "give zero or more")
 
     def described(self) -> dict[str, Any]:
-        """The recipe as JSON types; a network given as a function appears by its name."""
-        return asdict(self) | {"network": network_name(self.network), "augment": self.augment.described()}
+        """The recipe as JSON types; a network given as a function appears by its name.
+
+        Of `epochs` and `steps` only the one that is used appears, so the other tells no two equal recipes apart.
+        """
+        found = asdict(self) | {"network": network_name(self.network), "augment": self.augment.described()}
+        del found["steps" if self.steps is None else "epochs"]
+        return found
 
     @cached_property
     def digest(self) -> str:
@@ -102,8 +113,8 @@ class Trained:
         dim: features per image.
         preprocess: how images of any data set are prepared for this network.
         recipe: the recipe that made it.
-        metrics: of the source: "source_loss" and "source_accuracy" (fraction) over the last epoch; empty if untrained.
-            "micro_batches" where memory did not suffice for a whole batch.
+        metrics: of the source: "source_loss" and "source_accuracy" (fraction) over the last epoch, or what was run of
+            it; empty if untrained. "micro_batches" where memory did not suffice for a whole batch.
         text_features: strings -> (n, dim), for methods that have a text tower; else None.
     """
 
@@ -212,16 +223,18 @@ def _train(source: Dataset, ids: np.ndarray, recipe: Recipe, seed: int, device: 
     if recipe.method == "none":
         return Trained(body, dim, recipe.augment, recipe, {})
     head = nn.Linear(dim, len(present)).to(device)
-    steps = max(1, len(ids) // recipe.batch_size)
-    optimizer, scheduler = make_optimizer([*body.parameters(), *head.parameters()], recipe, steps * recipe.epochs)
+    a_pass = max(1, len(ids) // recipe.batch_size)  # steps
+    steps = a_pass * recipe.epochs if recipe.steps is None else recipe.steps
+    epochs = -(-steps // a_pass)
+    optimizer, scheduler = make_optimizer([*body.parameters(), *head.parameters()], recipe, steps)
     scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
     body.train()
-    for epoch in range(recipe.epochs):
+    for epoch in range(epochs):
         loader.set_epoch(epoch)
         loss_sum = torch.zeros((), device=device)
         correct = torch.zeros((), dtype=torch.int64, device=device)
         seen = 0
-        for _, batch in zip(range(steps), loader, strict=False):
+        for _, batch in zip(range(min(a_pass, steps - epoch * a_pass)), loader, strict=False):
             whole_labels = new_label[batch.labels]
             optimizer.zero_grad(set_to_none=True)
             for images, labels in zip(batch.images.tensor_split(parts), whole_labels.tensor_split(parts), strict=True):
@@ -239,7 +252,7 @@ def _train(source: Dataset, ids: np.ndarray, recipe: Recipe, seed: int, device: 
         mean_loss = float(loss_sum) / seen
         if not np.isfinite(mean_loss):
             raise TrainError(
-                f"the loss became {mean_loss}", f"epoch {epoch + 1} of {recipe.epochs}", "lower the learning rate"
+                f"the loss became {mean_loss}", f"epoch {epoch + 1} of {epochs}", "lower the learning rate"
             )
     metrics: dict[str, float] = {"source_loss": mean_loss, "source_accuracy": float(correct) / seen}
     if parts > 1:

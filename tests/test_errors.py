@@ -137,6 +137,7 @@ CASES: dict[str, tuple[Callable[[], object], str, str]] = {
     "method that is not built": (lambda: Recipe(method="clip"), "'clip' is not built yet", "supervised"),
     "misspelt network": (lambda: Recipe(network="resnet19"), "resnet19.*no such network", "did you mean 'resnet1"),
     "negative epochs": (lambda: Recipe(epochs=-1), "epochs -1", "whole number"),
+    "no steps": (lambda: Recipe(steps=0), "steps 0", "whole number"),
     "more shots than examples": (lambda: Task(target(), shots=50), "50 shots, but class", "fewer shots"),
     # --- designs and plans
     "alpha that keeps nothing": (lambda: design.random(10, 5, alpha=0.01), "alpha|0 of 10", ""),

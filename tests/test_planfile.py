@@ -92,6 +92,7 @@ def test_every_kind_of_design_comes_back(tmp_path: Path, source: Dataset, target
         Recipe,
         network=st.sampled_from(["convnet-8", "resnet18"]),
         epochs=st.integers(1, 99),
+        steps=st.none() | st.integers(1, 99),
         lr=st.floats(1e-6, 10),
         schedule=st.sampled_from(["one-cycle", "triangular"]),
         nesterov=st.booleans(),

@@ -117,6 +117,48 @@ def test_batch_larger_than_the_subset_and_a_last_batch_of_one(source: Dataset) -
         assert np.isfinite(train(source, keep, recipe, 0).metrics["source_loss"])
 
 
+class Counting(nn.Module):
+    """Counts the batches and the examples that it learns from."""
+
+    batches = examples = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(144, 7))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled():
+            Counting.batches += 1
+            Counting.examples += len(images)
+        return self.layers(images)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("steps", [1, 4, 5, 23])
+def test_steps_are_the_same_whatever_is_kept(source: Dataset, steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kept in (8, 4, 1):  # classes: 160, 80 and 20 examples, the last less than a batch
+        monkeypatch.setattr(Counting, "batches", 0)
+        monkeypatch.setattr(Counting, "examples", 0)
+        recipe = replace(RECIPE, network=Counting, lr=0.01, steps=steps)
+        trained = train(source, source.labels < kept, recipe, 0)
+        assert (Counting.batches, Counting.examples) == (steps, steps * min(32, 20 * kept))
+        assert np.isfinite(trained.metrics["source_loss"])
+
+
+def test_as_many_steps_as_the_epochs_have_give_the_same_bits(source: Dataset) -> None:
+    epochs = train(source, None, RECIPE, 3)  # 160 examples, 5 batches, 4 epochs
+    steps = train(source, None, replace(RECIPE, steps=20, epochs=1), 3)
+    assert torch.equal(weights(epochs.body), weights(steps.body))
+    assert epochs.metrics == steps.metrics
+    assert not torch.equal(weights(epochs.body), weights(train(source, None, replace(RECIPE, steps=19), 3).body))
+
+
+def test_a_recipe_without_steps_has_the_digest_it_always_had() -> None:
+    assert Recipe().digest == "d6979aa293781d9c5cc74984bd9911d9"
+    assert "steps" not in Recipe().described()
+    assert Recipe(steps=9).digest == Recipe(steps=np.int64(9), epochs=99).digest, "epochs are not used then"
+    assert len({Recipe().digest, Recipe(steps=9).digest, Recipe(steps=10).digest}) == 3
+
+
 def test_a_diverging_row_is_a_train_error(source: Dataset) -> None:
     with pytest.raises(TrainError, match="loss became"):
         train(source, None, Recipe(network="convnet-4", epochs=4, batch_size=16, lr=1e30), 0)
