@@ -101,8 +101,8 @@ def interval_row(
     return "".join(parts) + "</svg>"
 
 
-def axis_row(axis: Axis) -> str:
-    """The scale that stands over the rows of `interval_row`."""
+def axis_row(axis: Axis, sign: bool = True) -> str:
+    """The scale that stands over the rows of `interval_row`; sign: whether its numbers carry a plus."""
     parts = ['<svg class="ci" width="100%" height="24" aria-hidden="true" focusable="false">']
     digits = axis.tick_digits(6)
     shown = [tick for tick in axis.ticks(6) if 8 < axis.at(tick) < 92]
@@ -111,7 +111,7 @@ def axis_row(axis: Axis) -> str:
         zero = min(range(len(shown)), key=lambda j: abs(shown[j]))
         minor = ' class="minor"' if len(shown) > 3 and (i - zero) % 2 else ""  # without room, every other number
         parts.append(f'<line class="tick" x1="{x}" x2="{x}" y1="19" y2="24"/>')
-        text = number(tick, digits, sign=True)
+        text = number(tick, digits, sign)
         parts.append(f'<text{minor} x="{x}" y="14" text-anchor="middle">{text}</text>')
     return "".join(parts) + "</svg>"
 
@@ -125,10 +125,85 @@ _SHAPES = {
 ARM_CLASSES = {"full": "ink", "drop bottom": "better", "drop random": "plain", "drop top": "worse"}
 
 
-def arm_symbol(kind: str) -> str:
-    """The mark of one arm, for legends and tables."""
-    path = f'<path class="mark {ARM_CLASSES[kind]}" transform="translate(8 8)" d="{_SHAPES[kind]}"/>'
+def symbol(style: str, shape: str) -> str:
+    """A mark by itself, for legends and tables. style: CSS class; shape: the arm whose shape it has."""
+    path = f'<path class="mark {style}" transform="translate(8 8)" d="{_SHAPES[shape]}"/>'
     return f'<svg class="symbol" width="16" height="16" aria-hidden="true" focusable="false">{path}</svg>'
+
+
+def arm_symbol(kind: str) -> str:
+    """The mark of one arm."""
+    return symbol(ARM_CLASSES[kind], kind)
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of `plot`: marks with bars, joined by a trend.
+
+    Attributes:
+        style, shape: a CSS class of the page, and one of the arms, whose mark it borrows.
+        points: (x, y, low, high), sorted by x; low and high None where there is no interval.
+        start: further (x, y) at which the trend begins, without a mark.
+        dots: (x, y) of single runs; shift: pixels to the right, so that the bars of several series stand apart.
+    """
+
+    style: str
+    shape: str
+    points: Sequence[tuple[float, float, float | None, float | None]]
+    start: Sequence[tuple[float, float]] = ()
+    dots: Sequence[tuple[float, float]] = ()
+    shift: float = 0
+
+
+def plot(series: Sequence[Series], x_axis: Axis, y_axis: Axis, xs: Sequence[float], words: tuple[str, str, str]) -> str:
+    """Lines over a scale: means with their bars, trends between them, and single runs as dots.
+
+    Args:
+        series: in the order in which they are drawn.
+        x_axis, y_axis: the scales; xs: where numbers may stand below, those without room are left out.
+        words: what is written below the numbers, what follows a number of the vertical scale, and what a screen
+            reader says of the figure, the last of them escaped.
+    """
+    top, bottom = 8, 268
+    x_label, suffix, label = words
+
+    def y(value: float) -> float:
+        return round(bottom - (bottom - top) * y_axis.at(value) / 100, 1)
+
+    digits = y_axis.tick_digits(5)
+    texts = [f"{number(tick, digits)}{suffix}" for tick in y_axis.ticks(5)]
+    wide = max(46, 12 + 7 * max(map(len, texts), default=0))
+    scale = [f'<svg class="scale" width="{wide}" height="310" aria-hidden="true" focusable="false">']
+    drawn = [f'<svg class="plot" width="100%" height="310" role="img" aria-label="{label}">']
+    for tick, text in zip(y_axis.ticks(5), texts, strict=True):
+        scale.append(f'<text x="{wide - 6}" y="{y(tick) + 4:g}" text-anchor="end">{text}</text>')
+        drawn.append(f'<line class="grid" x1="0" x2="100%" y1="{y(tick):g}" y2="{y(tick):g}"/>')
+    shown = -math.inf
+    for size in xs:
+        if x_axis.at(size) - shown < 6:
+            continue
+        shown = x_axis.at(size)
+        x = x_axis.percent(size)
+        drawn.append(f'<line class="tick" x1="{x}" x2="{x}" y1="{bottom}" y2="{bottom + 5}"/>')
+        drawn.append(f'<text x="{x}" y="{bottom + 19}" text-anchor="middle">{size:g}</text>')
+    drawn.append(f'<line class="base" x1="0" x2="100%" y1="{bottom}" y2="{bottom}"/>')
+    drawn.append(f'<text x="50%" y="{bottom + 37}" text-anchor="middle">{x_label}</text>')
+    for one in series:
+        drawn.append(f'<g transform="translate({one.shift:g} 0)">')
+        for (x1, y1), (x2, y2) in pairwise([*one.start, *((px, py) for px, py, _, _ in one.points)]):
+            ends = f'x1="{x_axis.percent(x1)}" y1="{y(y1):g}" x2="{x_axis.percent(x2)}" y2="{y(y2):g}"'
+            drawn.append(f'<line class="trend {one.style}" {ends}/>')
+        for i, (px, py) in enumerate(one.dots):
+            jitter, place = (i * 7 % 5 - 2) * 1.6, f'cx="{x_axis.percent(px)}" cy="{y(py):g}"'
+            drawn.append(f'<circle class="run {one.style}" transform="translate({jitter:g} 0)" {place} r="2.2"/>')
+        for px, py, low, high in one.points:
+            x = x_axis.percent(px)
+            if low is not None and high is not None:
+                drawn.append(f'<line class="bar {one.style}" x1="{x}" x2="{x}" y1="{y(low):g}" y2="{y(high):g}"/>')
+            mark = f'<path class="mark {one.style}" d="{_SHAPES[one.shape]}"/>'
+            drawn.append(f'<svg x="{x}" y="{y(py):g}" width="1" height="1" overflow="visible">{mark}</svg>')
+        drawn.append("</g>")
+    return "".join(scale) + "</svg>" + "".join(drawn) + "</svg>"
 
 
 def removal(arms: Sequence[dict], runs: Sequence[dict], label: str) -> str:
@@ -139,61 +214,25 @@ def removal(arms: Sequence[dict], runs: Sequence[dict], label: str) -> str:
         runs: dicts with kind, dropped, accuracy (fractions).
         label: what a screen reader says of the figure.
     """
-    bars = []
-    for arm in arms:
-        half = t975(arm["n"] - 1) * arm["stderr"] if arm.get("stderr") is not None and arm["n"] > 1 else None
-        bars.append((arm, half))
-    heights = [r["accuracy"] for r in runs if r["accuracy"] is not None]
-    for arm, half in bars:
-        heights += [arm["mean"] - (half or 0), arm["mean"] + (half or 0)] if arm["mean"] is not None else []
-    y_axis = Axis.around([100 * h for h in heights], 0.08)
-    widest = max([a["dropped"] for a in arms] + [1])
-    x_axis = Axis(-0.07 * widest, 1.08 * widest)
-    top, bottom = 8, 268
-
-    def y(fraction: float) -> float:
-        return round(bottom - (bottom - top) * y_axis.at(100 * fraction) / 100, 1)
-
-    digits = y_axis.tick_digits(5)
-    scale = ['<svg class="scale" width="46" height="310" aria-hidden="true" focusable="false">']
-    plot = [f'<svg class="plot" width="100%" height="310" role="img" aria-label="{label}">']
-    for tick in y_axis.ticks(5):
-        scale.append(f'<text x="40" y="{y(tick / 100) + 4:g}" text-anchor="end">{number(tick, digits)} %</text>')
-        plot.append(f'<line class="grid" x1="0" x2="100%" y1="{y(tick / 100):g}" y2="{y(tick / 100):g}"/>')
-    shown = -math.inf
-    for size in sorted({a["dropped"] for a in arms} | {0}):
-        if x_axis.at(size) - shown < 6:
-            continue
-        shown = x_axis.at(size)
-        x = x_axis.percent(size)
-        plot.append(f'<line class="tick" x1="{x}" x2="{x}" y1="{bottom}" y2="{bottom + 5}"/>')
-        plot.append(f'<text x="{x}" y="{bottom + 19}" text-anchor="middle">{size}</text>')
-    plot.append(f'<line class="base" x1="0" x2="100%" y1="{bottom}" y2="{bottom}"/>')
-    plot.append(f'<text x="50%" y="{bottom + 37}" text-anchor="middle">groups left out of the source</text>')
+    series = []
     full = next((a["mean"] for a in arms if a["kind"] == "full"), None)
     for kind, shift in (("full", 0), ("drop random", 0), ("drop bottom", -9), ("drop top", 9)):
-        style = ARM_CLASSES[kind]
-        own = [b for b in bars if b[0]["kind"] == kind and b[0]["mean"] is not None]
-        own.sort(key=lambda b: b[0]["dropped"])
-        path = [(0, full)] if full is not None and kind != "full" else []
-        path += [(arm["dropped"], arm["mean"]) for arm, _ in own]
-        plot.append(f'<g transform="translate({shift} 0)">')
-        for (x1, y1), (x2, y2) in pairwise(path):
-            ends = f'x1="{x_axis.percent(x1)}" y1="{y(y1):g}" x2="{x_axis.percent(x2)}" y2="{y(y2):g}"'
-            plot.append(f'<line class="trend {style}" {ends}/>')
-        for i, run in enumerate(r for r in runs if r["kind"] == kind and r["accuracy"] is not None):
-            jitter = (i * 7 % 5 - 2) * 1.6
-            place = f'cx="{x_axis.percent(run["dropped"])}" cy="{y(run["accuracy"]):g}"'
-            plot.append(f'<circle class="run {style}" transform="translate({jitter:g} 0)" {place} r="2.2"/>')
-        for arm, half in own:
-            x = x_axis.percent(arm["dropped"])
-            if half is not None:
-                ends = f'y1="{y(arm["mean"] - half):g}" y2="{y(arm["mean"] + half):g}"'
-                plot.append(f'<line class="bar {style}" x1="{x}" x2="{x}" {ends}/>')
-            mark = f'<path class="mark {style}" d="{_SHAPES[kind]}"/>'
-            plot.append(f'<svg x="{x}" y="{y(arm["mean"]):g}" width="1" height="1" overflow="visible">{mark}</svg>')
-        plot.append("</g>")
-    return "".join(scale) + "</svg>" + "".join(plot) + "</svg>"
+        points = []
+        for arm in sorted((a for a in arms if a["kind"] == kind), key=lambda a: a["dropped"]):
+            if arm["mean"] is not None:
+                known = arm.get("stderr") is not None and arm["n"] > 1
+                half = t975(arm["n"] - 1) * arm["stderr"] if known else None
+                low, high = (None, None) if half is None else (100 * (arm["mean"] - half), 100 * (arm["mean"] + half))
+                points.append((arm["dropped"], 100 * arm["mean"], low, high))
+        start = [(0, 100 * full)] if full is not None and kind != "full" else []
+        own = [r for r in runs if r["kind"] == kind and r["accuracy"] is not None]
+        dots = [(r["dropped"], 100 * r["accuracy"]) for r in own]
+        series.append(Series(ARM_CLASSES[kind], kind, points, start, dots, shift))
+    heights = [v for one in series for p in one.points for v in p[1:]] + [d[1] for one in series for d in one.dots]
+    widest = max([a["dropped"] for a in arms] + [1])
+    words = ("groups left out of the source", " %", label)
+    xs = sorted({a["dropped"] for a in arms} | {0})
+    return plot(series, Axis(-0.07 * widest, 1.08 * widest), Axis.around(heights, 0.08), xs, words)
 
 
 def histogram(values: Sequence[float], label: str, unit: str = "") -> str:

@@ -12,9 +12,9 @@ import io
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -48,7 +48,10 @@ from pydt.words import (
     tied,
 )
 
-__all__ = ["COLUMNS", "csv_text", "render", "sentences", "write_csv"]
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+__all__ = ["COLUMNS", "csv_file", "csv_text", "render", "sentences", "template", "write_csv"]
 
 SHOWN = 40
 """Groups shown from each end of the ranking; the others are in groups.csv."""
@@ -90,6 +93,35 @@ def csv_text(name: str) -> str:
     return "'" + name if name[:1] in ("=", "+", "-", "@", "\t", "\r", "'") else name
 
 
+def csv_file(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    """A CSV file: UTF-8, a header line, an empty cell for None and NaN, numbers in full precision, lists as JSON."""
+
+    def cell(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return json.dumps(finite(value), ensure_ascii=False)
+        return csv_text(value) if isinstance(value, str) else finite(value)
+
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow([csv_text(column) for column in columns])
+    writer.writerows([cell(value) for value in row] for row in rows)
+    return stream.getvalue().encode("utf-8", "backslashreplace")
+
+
+def template(name: str) -> Template:
+    """A page's template, in which every value is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name)
+
+
 def _ranked(groups: Sequence[dict]) -> list[tuple[int, dict]]:
     """(position in the source, group), highest value first, groups without a value last; ties in source order."""
     return sorted(enumerate(groups), key=lambda item: (item[1]["value"] is None, -(item[1]["value"] or 0.0)))
@@ -125,19 +157,10 @@ def write_csv(results: Mapping, folder: str | os.PathLike[str]) -> list[Path]:
         ],
     }
 
-    def cell(value: Any) -> Any:
-        if isinstance(value, list):
-            return json.dumps(value, ensure_ascii=False)
-        return csv_text(value) if isinstance(value, str) else value
-
     written = []
     for name, table in tables.items():
-        stream = io.StringIO()
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(COLUMNS[name])
-        writer.writerows([cell(line.get(column)) for column in COLUMNS[name]] for line in table)
         path = Path(folder) / name
-        write_atomic(path, stream.getvalue().encode("utf-8", "backslashreplace"))
+        write_atomic(path, csv_file(COLUMNS[name], [[line.get(column) for column in COLUMNS[name]] for line in table]))
         written.append(path)
     return written
 
@@ -369,8 +392,6 @@ def render(results: Mapping, thumbnails: Mapping[str, np.ndarray] | None = None)
     Raises:
         ConfigError: a required part of `results` is missing.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     results = finite(results)
     missing = [k for k in ("question", "models", "output", "unit", "estimand", "verdict", "groups") if k not in results]
     if missing:
@@ -380,15 +401,8 @@ def render(results: Mapping, thumbnails: Mapping[str, np.ndarray] | None = None)
     verdict = results["verdict"]
     tone = "blocked" if verdict.get("blocked") else "found" if verdict.get("found") else "nothing"
     provenance = [(k, v) for k, v in (results.get("provenance") or {}).items() if v is not None]
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     spread = verdict.get("spread")
-    return environment.get_template("report.html.j2").render(
+    return template("report.html.j2").render(
         title=legible(results.get("title") or "pydt report"),
         question=_question(results),
         sentences=[tied(s) for s in sentences(results)],

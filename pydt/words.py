@@ -51,7 +51,7 @@ def legible(name: str, most: int = 120) -> str:
     return text if len(text) <= most else text[: most - 1] + "\u2026"
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
     """A name inside a sentence; one that runs right to left is isolated, so that it turns no neighbour around."""
     text = legible(name, 40)
     if any(unicodedata.bidirectional(c) in ("R", "AL", "AN") for c in text):
@@ -65,9 +65,9 @@ def tied(text: str) -> str:
     return re.sub(inside, "\u00a0", text)
 
 
-def _listed(names: Sequence[str], most: int = 4) -> str:
+def listed(names: Sequence[str], most: int = 4) -> str:
     """Names as prose, the first `most` of them."""
-    shown = [_quoted(n) for n in names[:most]]
+    shown = [quoted(n) for n in names[:most]]
     if len(names) > most:
         shown.append(f"{len(names) - most:,} more")
     return shown[0] if len(shown) == 1 else ", ".join(shown[:-1]) + " and " + shown[-1]
@@ -166,15 +166,15 @@ def _groups_sentence(results: Mapping) -> str:
         if names:
             do = "does" if len(names) == 1 else "do"
             text = (
-                f"{_listed(names)} {do} {how} than an average group{stratum}"
+                f"{listed(names)} {do} {how} than an average group{stratum}"
                 if swap
-                else f"adding {_listed(names)} {does}"
+                else f"adding {listed(names)} {does}"
             )
             parts.append(text)
     first = significant(results)[0 if better else 1][0]
     digits = digits_for(first["stderr"])
     clearest = f"{number(first['value'], digits, True)} \u00b1 {number(first['stderr'], digits)} {unit}"
-    clearest += f" for {_quoted(first['name'])}"
+    clearest += f" for {quoted(first['name'])}"
     rest = total - len(better) - len(worse)
     average = f"told from an average one{stratum}" if swap else "told from no effect"
     others = "" if not rest else f"; one by one, the other {count(rest, 'group')} cannot be {average}"
@@ -211,7 +211,7 @@ def stopped(results: Mapping) -> str:
     decided = stop.get("decided") or []
     for sign, what in ((1, "Up"), (-1, "Down")):
         if names := [one["name"] for one in decided if one["sign"] == sign]:
-            text += f" {what}: {_listed(names, 12)}."
+            text += f" {what}: {listed(names, 12)}."
     fixed = "q and p on this page are computed as if the number of models had been fixed in advance"
     if decided:
         return f"{text} These signs allow for all looks; {fixed}."

@@ -68,6 +68,7 @@ ORDER = [
     "figures",
     "words",
     "render",
+    "pages",
     "report",
     "pack",
     "inspect",

@@ -1,0 +1,369 @@
+"""Pages of analyses: a question, its answer in sentences, figures and pictures, and every number as CSV.
+
+An analysis hands over data (`Page` and its blocks); this module only shows it, in the style of the report. A page is
+one file that needs no network. What is long is cut, and says so; the CSV files are whole.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pydt.errors import ConfigError
+from pydt.figures import DASH, Axis, Series, axis_row, data_uri, digits_for, interval_row, number, plot, symbol
+from pydt.files import write_atomic
+from pydt.render import csv_file, template
+from pydt.words import finite, legible, tied
+
+ROWS = 40
+"""Rows of a table that are shown; names of an interval plot shown from each end."""
+PICTURES = 96
+"""Pictures of a grid that are shown."""
+SIDE = 96
+"""Longest side of a picture as it is embedded, in pixels."""
+LINES, MARKS = 8, 100
+"""Series of a curve that are shown, and points of each; of more points, evenly spaced ones are drawn."""
+
+_STYLES = (("better", "drop bottom"), ("worse", "drop top"), ("plain", "drop random"), ("ink", "full"))
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,60}")
+_INDEX, _ENTRY = "index.json", ("title", "question", "answer")
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """A grid of pictures.
+
+    Attributes:
+        images: uint8 (n, H, W), (n, H, W, C) with C = 1, 3 or 4, or a sequence of such pictures of different sizes.
+        captions: one for each picture, or for each `together` consecutive pictures that belong together (a pair).
+        title, note: what stands above the grid.
+    """
+
+    images: np.ndarray | Sequence[np.ndarray]
+    captions: Sequence[str]
+    title: str
+    note: str = ""
+    together: int = 1
+
+    def __post_init__(self) -> None:
+        if self.together < 1 or len(self.images) != self.together * len(self.captions):
+            wrong = f"{len(self.images)} pictures, {len(self.captions)} captions, {self.together} together"
+            raise ConfigError(wrong, f"Images {self.title!r}", "give one caption for each picture, or for each tile")
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Rows of texts, numbers and None. Floats are shown with `digits` decimals, by default as each column needs."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    title: str
+    note: str = ""
+    digits: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if any(len(row) != len(self.columns) for row in self.rows):
+            raise ConfigError("rows of another length", f"Table {self.title!r}", "give one value for each column")
+
+
+@dataclass(frozen=True, eq=False)
+class Intervals:
+    """Values with 95 % intervals, one below the other in the order given.
+
+    Attributes:
+        names, values, low, high: one for each line; NaN or None where there is none.
+        unit: of the values.
+        title, note: what stands above.
+        marked: which lines are findings, such as q < 0.05: filled and coloured by their sign; all others are hollow.
+        images: by name, uint8 (n, H, W[, C]) pictures of the line, of which the first three are shown.
+        noise: half the width of the band around zero in which lines without any effect fall, in 95 of 100 cases.
+    """
+
+    names: Sequence[str]
+    values: Any
+    low: Any
+    high: Any
+    unit: str
+    title: str
+    note: str = ""
+    marked: Sequence[bool] | np.ndarray = ()
+    images: Mapping[str, np.ndarray] | None = None
+    noise: float | None = None
+
+    def __post_init__(self) -> None:
+        lengths = {
+            len(self.names),
+            len(self.values),
+            len(self.low),
+            len(self.high),
+            len(self.marked) or len(self.names),
+        }
+        if len(lengths) > 1:
+            raise ConfigError("lists of different lengths", f"Intervals {self.title!r}", "give one value for each name")
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Lines with 95 % bars.
+
+    Attributes:
+        series: by name, (x, y, low, high), each (n,), low and high None where there is no interval; up to eight are
+            shown. The first is drawn in the colour of good, the second of bad, the third as control, the fourth black.
+        x_label, y_label: what the scales mean, with the unit.
+        title, note: what stands above.
+    """
+
+    series: Mapping[str, tuple[Any, Any, Any, Any]]
+    x_label: str
+    y_label: str
+    title: str
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        for name, line in self.series.items():
+            if len({len(part) for part in line if part is not None}) > 1 or len(line) != 4:
+                raise ConfigError(
+                    f"series {name!r} has lists of different lengths",
+                    f"Curve {self.title!r}",
+                    "give one value for each x",
+                )
+
+
+Block = Images | Table | Intervals | Curve
+
+
+@dataclass(frozen=True, eq=False)
+class Page:
+    """What an analysis has to say.
+
+    Attributes:
+        name: stem of the file: small letters, digits, - and _.
+        title: of the page, a few words.
+        question: that it answers, one sentence.
+        answer: plain sentences with n, errors and control; the first one is short and stands alone in the index.
+        blocks: figures, tables and pictures, in order.
+        csv: by file name ("values.csv"), (columns, rows): every number of the page.
+        method: formula and the paper's section, one paragraph; lines that begin with four spaces are shown as formula.
+    """
+
+    name: str
+    title: str
+    question: str
+    answer: Sequence[str]
+    blocks: Sequence[Block]
+    csv: Mapping[str, tuple[Sequence[str], Iterable[Sequence[Any]]]]
+    method: str
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name) or self.name == "index":
+            raise ConfigError(f"is {self.name!r}", "Page.name", "use small letters, digits, - and _")
+        if not self.answer or isinstance(self.answer, str):
+            raise ConfigError("is no list of sentences", f"Page {self.name!r}, answer", "give at least one sentence")
+        for file in self.csv:
+            if not file.endswith(".csv") or not _NAME.fullmatch(file[:-4]):
+                raise ConfigError(f"{file!r}", f"Page {self.name!r}, csv", "call the files like values.csv")
+
+
+def write_pages(
+    pages: Sequence[Page], folder: str | os.PathLike[str], title: str, facts: Sequence[tuple[str, str]] = ()
+) -> Path:
+    """Write `folder`/NAME.html for each page, its CSV files as `folder`/NAME/FILE, and index.html that lists them.
+
+    Pages that an earlier call wrote there stay listed, after those of this call.
+
+    Args:
+        pages: in the order of the index.
+        folder: made if it is missing.
+        title: of the whole, above every page.
+        facts: (name, value): provenance, at the foot of every page.
+
+    Returns:
+        the path of index.html.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    common = {"heading": legible(title), "facts": [(legible(k, 40), legible(str(v), 400)) for k, v in facts]}
+    for page in pages:
+        for file, (columns, rows) in page.csv.items():
+            write_atomic(folder / page.name / file, csv_file(columns, rows))
+        write_atomic(folder / f"{page.name}.html", template("page.html.j2").render(**_page(page), **common).encode())
+    listed = {page.name: dict(zip(_ENTRY, (page.title, page.question, page.answer[0]), strict=True)) for page in pages}
+    listed |= {name: entry for name, entry in _listed(folder).items() if name not in listed}
+    write_atomic(folder / _INDEX, json.dumps(list(listed.items()), indent=1).encode())
+    shown = [
+        {"name": name, **{key: tied(legible(text, 600)) for key, text in entry.items()}}
+        for name, entry in listed.items()
+    ]
+    report = "../report.html" if (folder.parent / "report.html").is_file() else None
+    text = template("index.html.j2").render(pages=shown, report=report, **common)
+    write_atomic(folder / "index.html", text.encode())
+    return folder / "index.html"
+
+
+def _listed(folder: Path) -> dict[str, dict[str, str]]:
+    """What index.json of an earlier call lists, as far as it is whole and the pages are still there."""
+    try:
+        found = dict(json.loads((folder / _INDEX).read_bytes()))
+        entries = {name: {key: str(entry[key]) for key in _ENTRY} for name, entry in found.items()}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return {name: e for name, e in entries.items() if _NAME.fullmatch(name) and (folder / f"{name}.html").is_file()}
+
+
+def _page(page: Page) -> dict[str, Any]:
+    """What the template needs."""
+    method = [
+        {"formula": line.startswith("    "), "text": legible(line.strip(), 4000)} for line in _paragraphs(page.method)
+    ]
+    return {
+        "title": legible(page.title),
+        "question": tied(legible(page.question, 600)),
+        "sentences": [tied(legible(sentence, 1200)) for sentence in page.answer],
+        "blocks": [_block(block) for block in page.blocks],
+        "files": [(f"{page.name}/{file}", file) for file in page.csv],
+        "method": method,
+    }
+
+
+def _paragraphs(text: str) -> list[str]:
+    """Lines joined to paragraphs; a line that begins with four spaces stands alone."""
+    found: list[str] = []
+    fresh = True
+    for line in text.strip("\n").splitlines():
+        if not line.strip():
+            fresh = True
+        elif line.startswith("    "):
+            found.append(line)
+            fresh = True
+        elif fresh:
+            found.append(line)
+            fresh = False
+        else:
+            found[-1] += " " + line.strip()
+    return found
+
+
+def _block(block: Block) -> dict[str, Any]:
+    show = {Images: _images, Table: _table, Intervals: _intervals, Curve: _curve}.get(type(block))
+    if show is None:
+        raise ConfigError(f"is of type {type(block).__name__}", "Page.blocks", "give Images, Table, Intervals or Curve")
+    common = {"kind": type(block).__name__.lower(), "title": legible(block.title, 200)}
+    return {**common, "note": tied(legible(block.note, 1200)) if block.note else "", **show(block)}  # type: ignore[operator]
+
+
+def _images(block: Images) -> dict[str, Any]:
+    tiles = []
+    for i, caption in enumerate(block.captions[: max(1, PICTURES // block.together)]):
+        own = [np.asarray(block.images[i * block.together + j]) for j in range(block.together)]
+        pictures = [(data_uri(image, SIDE), max(image.shape[:2]) < SIDE // 2) for image in own]
+        tiles.append({"pictures": pictures, "caption": legible(caption, 80)})
+    return {"tiles": tiles, "left_out": len(block.captions) - len(tiles), "together": block.together}
+
+
+def _table(block: Table) -> dict[str, Any]:
+    rows = [[finite(value) for value in row] for row in block.rows[:ROWS]]
+    texts = [any(isinstance(row[i], str) for row in rows) for i in range(len(block.columns))]
+    digits = [block.digits.get(name, _digits([row[i] for row in rows])) for i, name in enumerate(block.columns)]
+
+    def cell(value: Any, digits: int) -> str:
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        if isinstance(value, int):
+            return f"{value:,}".replace("-", "\u2212")
+        if isinstance(value, float):
+            return number(value, digits)
+        return DASH if value is None else legible(str(value), 80)
+
+    shown = [[cell(value, digits[i]) for i, value in enumerate(row)] for row in rows]
+    columns = [(legible(name, 40), text) for name, text in zip(block.columns, texts, strict=True)]
+    return {"columns": columns, "rows": shown, "left_out": len(block.rows) - len(rows), "total": len(block.rows)}
+
+
+def _digits(values: Sequence[Any]) -> int:
+    """Decimals with which the typical number of a column keeps three significant digits, at most five."""
+    sizes = [abs(v) for v in values if isinstance(v, float) and v]
+    return min(5, max(0, 2 - math.floor(math.log10(float(np.median(sizes)))))) if sizes else 2
+
+
+def _floats(values: Any, n: int) -> list[float | None]:
+    """The numbers as floats, None for what is not finite or not there."""
+    return [None] * n if values is None else [finite(None if v is None else float(v)) for v in values]
+
+
+def _intervals(block: Intervals) -> dict[str, Any]:
+    total = len(block.names)
+    values, low, high = (_floats(part, total) for part in (block.values, block.low, block.high))
+    shown = list(range(total)) if total <= 2 * ROWS else [*range(ROWS), *range(total - ROWS, total)]
+    known = [v for i in shown for v in (values[i], low[i], high[i]) if v is not None] or [0.0]
+    near = min(known) < max(known) - min(known) and max(known) > min(known) - max(known)
+    axis = Axis.around([*known, 0.0] if near else known)
+    sign = min(known) < 0
+    widths = [(h - b) / 4 for b, h in zip(low, high, strict=True) if b is not None and h is not None]
+    digits = digits_for(float(np.median(widths)) if widths else None)
+    rows = []
+    for i in shown:
+        value, sure = values[i], len(block.marked) > 0 and bool(block.marked[i])
+        kind = "plain" if not sure or not value else "better" if value > 0 else "worse"
+        pictures = (block.images or {}).get(block.names[i])
+        rows.append(
+            {
+                "name": legible(block.names[i], 60),
+                "svg": interval_row(axis, value, low[i], high[i], kind, block.noise),
+                "value": number(value, digits, sign),
+                "interval": DASH
+                if low[i] is None or high[i] is None
+                else f"{number(low[i], digits, sign)} to {number(high[i], digits, sign)}",
+                "images": [] if pictures is None else [data_uri(np.asarray(p), 48) for p in pictures[:3]],
+            }
+        )
+    return {
+        "rows": rows,
+        "axis": axis_row(axis, sign),
+        "cut": ROWS if len(shown) < total else None,
+        "left_out": total - len(shown),
+        "unit": block.unit,
+        "pictures": any(row["images"] for row in rows),
+        "name_width": min(24, max([8] + [len(row["name"]) for row in rows])),
+    }
+
+
+def _curve(block: Curve) -> dict[str, Any]:
+    names = list(block.series)[:LINES]
+    lines = [_points(block.series[name]) for name in names]
+    xs = sorted({point[0] for line in lines for point in line})
+    heights = [v for line in lines for point in line for v in point[1:]]
+    series = []
+    for i, line in enumerate(lines):
+        style, shape = _STYLES[i % len(_STYLES)]
+        apart = 5 * (i - (len(lines) - 1) / 2) if len(xs) <= 12 else 0.0
+        series.append(Series(style + (" second" if i >= len(_STYLES) else ""), shape, line, shift=apart))
+    x_axis, y_axis = Axis.around(xs, 0.07), Axis.around(heights, 0.08)
+    label = html.escape(legible(f"{block.title}: {block.y_label} against {block.x_label}", 300), quote=True)
+    words = (html.escape(legible(block.x_label)), "", label)
+    return {
+        "svg": plot(series, x_axis, y_axis, xs if len(xs) <= 12 else x_axis.ticks(6), words),
+        "legend": [(symbol(one.style, one.shape), legible(name, 60)) for one, name in zip(series, names, strict=True)],
+        "y_label": legible(block.y_label),
+        "left_out": len(block.series) - len(names),
+    }
+
+
+def _points(line: tuple[Any, Any, Any, Any]) -> list[tuple[float, float, float | None, float | None]]:
+    """The points that have both coordinates, by x; of very many, evenly spaced ones."""
+    columns = [_floats(part, len(line[0])) for part in line]
+    found = [(x, y, low, high) for x, y, low, high in zip(*columns, strict=True) if x is not None and y is not None]
+    found.sort(key=lambda point: point[0])
+    if len(found) <= MARKS:
+        return found
+    return [found[i] for i in np.linspace(0, len(found) - 1, MARKS).round().astype(int).tolist()]
