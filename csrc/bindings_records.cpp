@@ -60,17 +60,17 @@ int64_t repeated_text(const py::object& ends, const py::object& bytes) {
 std::pair<py::array_t<std::int32_t>, py::array_t<std::uint32_t>> read_files(const py::object& ends,
                                                                             const py::object& bytes,
                                                                             const py::object& lengths,
-                                                                            const py::object& out) {
+                                                                            const py::object& out, bool sums) {
     const py::array places = dense<int64_t>(ends, "ends", 1), text = dense<std::uint8_t>(bytes, "bytes", 1);
     const pydt::Texts paths = texts_of(places, text, "ends");
     const py::array sizes = vector<int64_t>(lengths, "lengths", paths.count);
     py::array room = dense<std::uint8_t>(out, "out", 1);
     if (!room.writeable()) throw ArgumentError("out", "is read-only");
     py::array_t<std::int32_t> status(paths.count);
-    py::array_t<std::uint32_t> crc(paths.count);
+    py::array_t<std::uint32_t> crc(sums ? paths.count : 0);
     auto* to = static_cast<std::uint8_t*>(room.mutable_data());
     std::int32_t* to_status = status.mutable_data();
-    std::uint32_t* to_crc = crc.mutable_data();
+    std::uint32_t* to_crc = sums ? crc.mutable_data() : nullptr;
     const int64_t size = room.shape(0);
     {
         const Unlocked unlocked;
@@ -93,8 +93,8 @@ void bind_records(py::module_& module) {
                "Checks an index file (uint8) and lists its sections: (name, kind, count, offset, bytes).",
                arg("bytes"));
     module.def("read_files", &read_files,
-               "Reads files of known lengths one after another into `out`: (status, CRC32C) of each.", arg("ends"),
-               arg("bytes"), arg("lengths"), arg("out"));
+               "Reads files of known lengths one after another into `out`: (status, CRC32C if `sums`) of each.",
+               arg("ends"), arg("bytes"), arg("lengths"), arg("out"), arg("sums") = true);
     module.def("repeated_text", &repeated_text,
                "The first of the texts bytes[ends[i]:ends[i + 1]] that an earlier one equals, or -1.", arg("ends"),
                arg("bytes"));

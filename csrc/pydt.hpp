@@ -79,7 +79,7 @@ struct Texts {
     std::int64_t size;
 };
 // Reads files of known lengths one after another into `out` (room bytes); status[i]: a Fault, or the system's error
-// number; crc[i]: CRC32C of what was read.
+// number; crc[i]: CRC32C of what was read, unless crc is null.
 void read_files(const Texts& paths, const std::int64_t* lengths, std::uint8_t* out, std::int64_t room,
                 std::int32_t* status, std::uint32_t* crc);
 

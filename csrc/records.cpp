@@ -240,7 +240,7 @@ void read_files(const Texts& paths, const std::int64_t* lengths, std::uint8_t* o
         path.assign(reinterpret_cast<const char*>(paths.bytes) + paths.ends[i],
                     static_cast<std::size_t>(paths.ends[i + 1] - paths.ends[i]));
         status[i] = path.find('\0') == std::string::npos ? read_file(path.c_str(), out, lengths[i]) : ENOENT;
-        crc[i] = status[i] == 0 ? crc32c(out, lengths[i]) : 0;
+        if (crc != nullptr) crc[i] = status[i] == 0 ? crc32c(out, lengths[i]) : 0;
     }
 }
 

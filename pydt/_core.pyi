@@ -207,11 +207,15 @@ def read_index(bytes: NDArray[np.uint8]) -> list[tuple[str, int, int, int, int]]
     rise and end with the payload, then UTF-8. ValueError if any byte is not what was written."""
 
 def read_files(
-    ends: NDArray[np.int64], bytes: NDArray[np.uint8], lengths: NDArray[np.int64], out: NDArray[np.uint8]
+    ends: NDArray[np.int64],
+    bytes: NDArray[np.uint8],
+    lengths: NDArray[np.int64],
+    out: NDArray[np.uint8],
+    sums: bool = True,
 ) -> tuple[NDArray[np.int32], NDArray[np.uint32]]:
     """Reads the files bytes[ends[i] : ends[i + 1]] (n,) of known lengths (n,) one after another into out: (status,
-    CRC32C), each (n,). Status: 0, the system's error number, -1 no regular file, -2 of another length than given, -3
-    empty, -4 no image by its first bytes, -5 an image without its end."""
+    CRC32C), each (n,); without `sums` the second is (0,). Status: 0, the system's error number, -1 no regular file, -2
+    of another length than given, -3 empty, -4 no image by its first bytes, -5 an image without its end."""
 
 def repeated_text(ends: NDArray[np.int64], bytes: NDArray[np.uint8]) -> int:
     """The first i for which bytes[ends[i] : ends[i + 1]] equals an earlier text; -1 if all differ. ends (n + 1,)."""

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from pydt import sources
+from pydt.contents import Contents
 from pydt.encode import (
-    Columns,
     array_digest,
     as_images,
     as_names,
@@ -35,6 +35,7 @@ from pydt.encode import (
 from pydt.errors import DataError, StoreError
 from pydt.files import digest, write_atomic
 from pydt.index import FILE, Records, Texts, pack_index, read_index, records_of, repeated
+from pydt.joined import joined
 from pydt.saved import fields_of, index_of, sections_of
 
 
@@ -289,44 +290,7 @@ class Dataset:
         if not parts or stranger is not None:
             what = "nothing to join" if not parts else f"a {type(stranger).__name__} among the data sets"
             raise DataError(what, "concat", "give at least one data set, and data sets only")
-        titles = tuple(d.name for d in parts) if names is None else as_names(names, "names")
-        if len(titles) != len(parts) or len(set(titles)) != len(titles):
-            raise DataError(f"names {list(titles)}", "concat", "give one distinct name per data set: names=[...]")
-        shapes = {None if d.images is None else d.images.shape[1:] for d in parts}
-        if len(shapes) > 1:
-            raise DataError(
-                f"image shapes differ: {sorted(map(str, shapes))}", "concat", "bring all sources to one shape first"
-            )
-        labels, classes = _join([(d.labels, d.classes) for d in parts])
-        shared = [name for name in parts[0].columns if all(name in d.columns for d in parts)]
-        columns: Columns = {name: _join([d.columns[name] for d in parts]) for name in shared}
-        columns["source"] = (np.repeat(np.arange(len(parts)), [len(d) for d in parts]), titles)
-        captions = None
-        if all(d.captions is not None for d in parts):
-            captions = tuple(text for d in parts for text in d.captions or ())
-        images, paths, records = None, None, None
-        if parts[0].images is not None:
-            images = np.concatenate([d.images[d.positions] for d in parts if d.images is not None])
-        else:
-            paths = tuple(d.paths[p] for d in parts if d.paths is not None for p in d.positions)
-            records = Records.join([d.records for d in parts if d.records is not None])
-        keys = tuple(f"{title}/{key}" for title, d in zip(titles, parts, strict=True) for key in d.all_keys())
-        left_out = {
-            f"{title}/{key}": why for title, d in zip(titles, parts, strict=True) for key, why in d.left_out.items()
-        }
-        return Dataset(
-            images,
-            paths,
-            np.arange(len(labels)),
-            labels,
-            classes,
-            columns,
-            captions,
-            keys,
-            " + ".join(titles),
-            records=records,
-            left_out=left_out,
-        )
+        return Dataset(**joined(parts, names))
 
     def sample(self, n: int, seed: int = 0) -> Dataset:
         """A random subset of n examples, in the original order; the subset of n lies inside that of any larger n.
@@ -409,6 +373,48 @@ class Dataset:
                 str(base.filename),
                 "restore the file, and replace a file in use by renaming another over it",
             )
+
+    def bytes_of(self, ids: Any, check: bool = False) -> list[np.ndarray]:
+        """The encoded images of some examples as they lie in their files: read-only uint8 (length,) each, in the order
+        of `ids`. Loose files are read into one buffer, which lives as long as any of the arrays.
+
+        Args:
+            ids: example ids, integers (n,).
+            check: compare every image with its CRC32C; without it, only lengths are compared.
+
+        Raises:
+            DataError: the images are no files, an id is out of range, or a file is gone, has another length than when
+                it was indexed, or (if checked) other bytes: it is named.
+        """
+        chosen = self._encoded_ids(ids)
+        return self._contents.read(chosen, check)
+
+    def place_of(self, i: int) -> str:
+        """Where the encoded image of an example lies, for people: its file.
+
+        Raises:
+            DataError: as `bytes_of`.
+        """
+        chosen = self._encoded_ids([i])
+        return self._contents.place(int(chosen[0]))
+
+    @cached_property
+    def _contents(self) -> Contents:
+        assert self.paths is not None
+        assert self.records is not None
+        return Contents(self.paths, self.positions, self.records)
+
+    def _encoded_ids(self, ids: Any) -> np.ndarray:
+        if self.images is not None:
+            raise DataError("its images are pixels, not files", self.name, "use Dataset.images, or a Loader")
+        array = np.asarray(ids)
+        if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
+            raise DataError(f"ids of dtype {array.dtype}, shape {array.shape}", self.name, "give integers (n,)")
+        array = array.astype(np.int64)
+        if array.size and not 0 <= array.min() <= array.max() < len(self):
+            wrong = array[(array < 0) | (array >= len(self))][0]
+            raise DataError(f"example id {wrong} of {len(self)} examples", self.name, f"use ids 0..{len(self) - 1}")
+        return array
 
     # ---- asking it -------------------------------------------------------------------------------------------------
 
@@ -501,14 +507,6 @@ def spool(dataset: Dataset, folder: str | os.PathLike[str]) -> Dataset:
 
 
 # ---- helpers -------------------------------------------------------------------------------------------------------
-
-
-def _join(parts: list[tuple[np.ndarray, tuple[str, ...]]]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Partitions one after the other as one, in which equal names are one unit; -1 stays -1."""
-    names = tuple(dict.fromkeys(name for _, own in parts for name in own))
-    number = {name: i for i, name in enumerate(names)}
-    # The last place of each table serves the code -1.
-    return np.concatenate([np.array([*(number[n] for n in own), -1], np.int64)[codes] for codes, own in parts]), names
 
 
 def _from_files(

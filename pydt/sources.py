@@ -30,7 +30,7 @@ _LARGEST = 2 << 30
 # Fewer files than this are read before a progress bar could be looked at.
 _BAR_FROM = 5_000
 # What the core says of a file that it could open.
-_FAULTS = {
+FAULTS = {
     -1: "is no regular file",
     -2: "changed while it was read",
     -3: "empty image file",
@@ -160,7 +160,7 @@ def read_records(
             start, end = end, end + lengths[i]
             sums.append(hashlib.sha256(view[start:end]).digest()[:16] if fault == 0 else bytes(16))
             if fault != 0:
-                bad[keys[i]] = f"cannot be read ({os.strerror(fault)})" if fault > 0 else _FAULTS[fault]
+                bad[keys[i]] = f"cannot be read ({os.strerror(fault)})" if fault > 0 else FAULTS[fault]
         records.crc[batch] = crc
         records.sha[batch] = np.frombuffer(b"".join(sums), np.uint8).reshape(-1, 16)
         return len(batch)

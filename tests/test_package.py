@@ -20,6 +20,8 @@ ORDER = [
     "encode",
     "seeds",
     "sources",
+    "contents",
+    "joined",
     "saved",
     "data",
     "target",
