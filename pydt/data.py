@@ -38,6 +38,9 @@ from pydt.index import FILE, Records, Texts, pack_index, read_index, records_of,
 from pydt.joined import joined
 from pydt.saved import fields_of, index_of, sections_of
 
+UNNAMED = "arrays"
+"""What a data set of arrays is called that was given no name."""
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
@@ -119,7 +122,7 @@ class Dataset:
         *,
         columns: Mapping[str, Any] | None = None,
         captions: Sequence[str] | None = None,
-        name: str = "arrays",
+        name: str = UNNAMED,
     ) -> Dataset:
         """A data set over an array of raw images. Nothing is copied, unless the array is not in C order.
 

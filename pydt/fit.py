@@ -38,7 +38,8 @@ class Fit:
         df: (targets,) degrees of freedom of the t distribution.
         noise: (targets,) variance of one model's output that the errors rest on.
         training_noise, mask_noise: (targets,) or None: where masks repeat, what the variance that the groups do not
-            explain linearly is made of: between trainings of one mask, and between masks. See `influences`.
+            explain linearly is made of: between trainings of one mask, and between masks; the latter is unbiased, so it
+            falls below zero about as often as not where there is none. See `influences`.
         explained: (targets,) share of the variance between units that all groups explain: adjusted R2 (difference,
             ols; NaN without models enough), by generalised cross-validation (ridge), cross-fitted (lasso).
         models: rows. counts: int64 (groups,) models that kept each group. parameters: rows that the fit uses up.

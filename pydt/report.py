@@ -27,6 +27,7 @@ from pydt.planning import models_for_effect
 from pydt.render import render, write_csv
 from pydt.store import Record, Store
 from pydt.verdict import PredictionTest, prediction_test
+from pydt.words import called
 
 MOST_FAILED = 0.02
 """Above this share of failed rows there is no verdict: the models that survive may be a biased choice."""
@@ -107,15 +108,16 @@ def results(
                 blocked = f"{bad} of {of} {what} failed, more than {MOST_FAILED:.0%}; see `pydt report --allow-failed`"
     q = None if fit.q is None else np.asarray(fit.q, np.float64)
     about, target = task["settings"], task["settings"]["target"]
+    names = called(record.source_facts["name"], "source"), called(target["name"], "target")
     return _plain(
         {
-            "title": f"{record.source_facts['name']} \u2192 {target['name']}",
+            "title": " \u2192 ".join(names),
             "question": {
-                "source": record.source_facts["name"],
+                "source": names[0],
                 "source_images": record.source_facts["examples"],
                 "groups": len(record.names),
                 "by": record.by,
-                "target": target["name"],
+                "target": names[1],
                 "target_classes": len(target["classes"]),
                 "score_images": target["score"],
                 "report_images": target["report"],

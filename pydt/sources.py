@@ -226,14 +226,14 @@ def refuse(bad: Bad, root: str, choice: str) -> None:
         DataError: `choice` is unknown, or there are bad files and it is "raise".
     """
     if choice not in ("raise", "skip"):
-        raise DataError(f"bad={choice!r}", "from_folder", 'choose bad="raise" or bad="skip"')
+        raise DataError(f"bad={choice!r}", "from_folder", 'choose "raise" or "skip"')
     if bad and choice == "raise":
         named = "; ".join(f"{os.path.join(root, key)}: {reason}" for key, reason in sorted(bad.items())[:10])
         more = f"; and {len(bad) - 10} more" if len(bad) > 10 else ""
         raise DataError(
             f"{named}{more}",
             f"{len(bad)} bad file{'s' if len(bad) > 1 else ''}",
-            'replace or delete them, or leave them out with bad="skip"; `pydt inspect` lists all',
+            'delete them, or leave them out: bad="skip" (on the command line --bad skip); `pydt inspect` lists all',
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pydt.data import UNNAMED
 from pydt.figures import DASH, digits_for, number
 
 LEVEL = 0.05
@@ -57,6 +58,11 @@ def quoted(name: str) -> str:
     if any(unicodedata.bidirectional(c) in ("R", "AL", "AN") for c in text):
         text = f"\u2068{text}\u2069"
     return f"\u201c{text}\u201d"
+
+
+def called(name: str, what: str) -> str:
+    """The name of a data set in a sentence; one that was given none is "the source", "the target"."""
+    return f"the {what}" if name == UNNAMED else name
 
 
 def tied(text: str) -> str:

@@ -134,6 +134,13 @@ def test_failed_rows_are_counted_and_too_many_block_the_verdict(
     assert results(many, allow_failed=True)["verdict"]["found"]
 
 
+def test_data_without_a_name_are_the_source_and_the_target(tmp_path: Path, source: Dataset, target: Target) -> None:
+    unnamed = Dataset.from_arrays(source.images, source.labels)
+    found = results(study(tmp_path, unnamed, Target(Dataset.from_arrays(target.train.images, target.train.labels))))
+    assert found["title"] == "the source \u2192 the target"
+    assert (found["question"]["source"], found["question"]["target"]) == ("the source", "the target")
+
+
 def test_a_half_finished_plan_is_reported_as_such(tmp_path: Path, source: Dataset, target: Target) -> None:
     store = study(tmp_path, source, target)
     for key in store.plan().keys[40:]:
