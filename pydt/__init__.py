@@ -33,6 +33,7 @@ _PUBLIC = {
     "models_for_stderr": "planning",
     "plan_models": "planning",
     "prediction_test": "verdict",
+    "ranking": "rankings",
     "read_plan": "planfile",
     "repeat_rows": "score",
     "report": "report",

@@ -147,11 +147,11 @@ def _q_values(values: Single, stderr: Single, df: Array) -> Single:
     q = np.empty(values.shape, np.float32)
     for start in range(0, q.shape[1], _TILE):
         part = slice(start, start + _TILE)
-        q[:, part] = benjamini_hochberg(_p_values(values[:, part], stderr[:, part], df[part]))
+        q[:, part] = benjamini_hochberg(p_values(values[:, part], stderr[:, part], df[part]))
     return q.reshape(shape)
 
 
-def _p_values(values: npt.NDArray[Any], stderr: npt.NDArray[Any], df: Array) -> Array:
+def p_values(values: npt.NDArray[Any], stderr: npt.NDArray[Any], df: Array) -> Array:
     """Two-sided t test; a value and an error of zero (a constant target) give 1."""
     from scipy import special
 
@@ -177,3 +177,14 @@ def benjamini_hochberg(p: npt.ArrayLike) -> npt.NDArray[np.float64]:
     q = np.empty_like(p)
     np.put_along_axis(q, order, np.minimum(least, 1), 0)
     return np.where(np.isnan(p), np.nan, q)
+
+
+def benjamini_yekutieli(p: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """q values of p values of any shape as one family whose tests may depend on each other in any way.
+
+    Those of Benjamini and Hochberg times 1 + 1/2 + ... + 1/tests (Benjamini and Yekutieli, Annals of Statistics 2001).
+    """
+    p = np.asarray(p, np.float64)
+    tests = int(np.isfinite(p).sum())
+    penalty = (1 / np.arange(1, tests + 1)).sum()
+    return np.minimum(benjamini_hochberg(p.reshape(-1)) * penalty, 1).reshape(p.shape)

@@ -18,7 +18,7 @@ import numpy as np
 from pydt import __version__, _core
 from pydt.counterfactual import Counterfactual, stored
 from pydt.design import Design
-from pydt.errors import EstimateError, StoreError
+from pydt.errors import StoreError
 from pydt.estimate import influences
 from pydt.files import write_atomic
 from pydt.overall import UNITS, mean_output, overall
@@ -26,7 +26,7 @@ from pydt.plan import Plan
 from pydt.planning import models_for_effect
 from pydt.render import render, write_csv
 from pydt.store import Record, Store
-from pydt.verdict import PredictionTest, prediction_test
+from pydt.verdict import global_test
 from pydt.words import called
 
 MOST_FAILED = 0.02
@@ -97,7 +97,7 @@ def results(
     judgement = stored(store, record)
 
     values, stderr = np.asarray(fit.unbiased, np.float64), np.asarray(fit.stderr, np.float64)
-    method, test = _global_test(masks, score, judged, fit.method)
+    method, test = global_test(masks, score, judged, fit.method)
     effect = float(score.std(ddof=1)) / 4
     blocked = None
     lost = 0 if judgement is None else sum(arm.failed for arm in judgement.arms)
@@ -214,17 +214,6 @@ def _notes(store: Store, record: Record, judgement: Counterfactual | None, model
             f"{models} models for {len(record.names)} groups are few: errors are wide; 3 to 5 a group are usual."
         )
     return notes
-
-
-def _global_test(masks: Design, score: np.ndarray, report: np.ndarray, method: str) -> tuple[str, PredictionTest]:
-    """The global test with the ranking's estimator where four fifths of the rows can fit it, else with ridge."""
-    if method == "ols":
-        try:
-            return method, prediction_test(masks, score, report, method=method)
-        except EstimateError:
-            # A fold that holds all rows of a rare group leaves the others without it.
-            pass
-    return "ridge", prediction_test(masks, score, report, method="ridge")
 
 
 def _groups(

@@ -1,0 +1,186 @@
+"""What an analysis looks at: the finished rows of a plan seen through one task, and parts of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pydt.design import Design
+from pydt.errors import ConfigError, EstimateError, StoreError
+from pydt.figures import digits_for, number
+from pydt.fit import Fit
+from pydt.overall import UNITS, mean_output
+from pydt.pack import decode
+from pydt.pages import Block, Images
+from pydt.plan import Plan
+from pydt.seeds import generator
+from pydt.store import Record, Store
+from pydt.words import called
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What an analysis looks at: the finished rows of a plan, seen through one task.
+
+    Attributes:
+        masks: of the finished rows. task: its digest; described: what the store says of it.
+        dataset: the judged examples themselves, where a Plan was given, else None: then pages show no target images.
+    """
+
+    store: Store
+    record: Record
+    masks: Design
+    task: str
+    described: dict[str, Any]
+    dataset: Any
+
+    @classmethod
+    def of(cls, store: Store | str | os.PathLike[str], plan: Plan | Record | str | None, task: Any) -> Subject:
+        """Open what the arguments of every analysis name.
+
+        Raises:
+            StoreError: no such plan or task, or fewer than ten rows are finished.
+        """
+        store = store if isinstance(store, Store) else Store(store)
+        record = store.plan(plan)
+        wanted = record.tasks[0]["digest"] if task is None else getattr(task, "digest", task)
+        store.examples(wanted, "score", record)
+        described = next(known for known in record.tasks if wanted in (known["digest"], known["name"]))
+        finished = store.finished(record)
+        if len(finished) < 10:
+            mend = "train at least 10 first, better 3 to 5 a group"
+            raise StoreError(f"{len(finished)} finished rows", str(store.folder), mend)
+        dataset = None
+        if isinstance(plan, Plan):
+            dataset = next(one.target.judged for one in plan.tasks if one.digest == described["digest"])
+        masks = store.design(record).take(finished)
+        return cls(store, record, masks, described["digest"], described, dataset)
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the target's classes."""
+        return list(self.described["settings"]["target"]["classes"])
+
+    @property
+    def target(self) -> str:
+        """What the target is called in a sentence."""
+        return called(self.described["settings"]["target"]["name"], "target")
+
+    def outputs(self, output: str, half: str) -> npt.NDArray[np.float32]:
+        """An output of each model on each example of a half, in its unit, float32 (models, examples)."""
+        if output not in UNITS:
+            raise ConfigError(f"no influences on output {output!r}", "output", f"choose one of: {', '.join(UNITS)}")
+        return self.store.outputs(self.task, output, half, self.record) * np.float32(UNITS[output][1])
+
+    def labels(self, half: str) -> npt.NDArray[np.int64]:
+        """The class of each example of a half."""
+        return np.asarray(self.store.examples(self.task, half, self.record)["labels"], np.int64)
+
+    def columns(self, per: str, output: str, half: str) -> Array:
+        """The mean output of each model over the examples of each column, float64 (models, columns).
+
+        The columns of "class" are the classes of `present`.
+        """
+        if per == "target":
+            return mean_output(self.store, self.record, self.task, output, half)[:, None]
+        values = self.outputs(output, half)
+        if per == "example":
+            return values.astype(np.float64)
+        labels = self.labels(half)
+        return np.stack([values[:, labels == c].mean(1, dtype=np.float64) for c in self.present], axis=1)
+
+    @property
+    def present(self) -> npt.NDArray[np.int64]:
+        """The classes that have examples in both halves."""
+        return np.intersect1d(self.labels("score"), self.labels("report"))
+
+    def pictures(self, where: Sequence[int] | np.ndarray, half: str) -> list[np.ndarray] | None:
+        """Images of some examples, by their position in a half; None where the plan's data are not at hand."""
+        if self.dataset is None:
+            return None
+        ids = self.store.examples(self.task, half, self.record)["ids"][np.asarray(where, np.int64)]
+        return pictures(self.dataset, ids)
+
+    def images(self, block: Sequence[int] | np.ndarray, half: str, captions: Sequence[str], title: str) -> list[Block]:
+        """A grid of some examples of a half; none where the plan's data are not at hand."""
+        found = self.pictures(block, half)
+        return [] if not found else [Images(found, captions, title)]
+
+    @property
+    def lost(self) -> str:
+        """A sentence on rows that failed; empty where none did."""
+        failed, total, p = self.store.failure_test(self.record)
+        if not failed:
+            return ""
+        return f"{failed} of {total} rows failed and are left out (do failures go with some groups? p = {p:.2g})."
+
+
+def pictures(dataset: Any, positions: npt.ArrayLike, side: int = 96) -> list[np.ndarray]:
+    """Some images of a data set, uint8 (height, width, channels) each; encoded ones are cut to a square of `side`."""
+    at = dataset.positions[np.asarray(positions, np.int64)]
+    if dataset.images is not None:
+        return [np.asarray(dataset.images[i]) for i in at]
+    return [decode(Path(dataset.paths[i]).read_bytes(), side, exif=False) for i in at]
+
+
+def halves(masks: Design, splits: int, *key: Any, size: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Random disjoint parts of the models, rows of each in order; repeated and complementary masks stay together.
+
+    Args:
+        key: of the random numbers.
+        size: rows of each part, or fewer where a cluster does not fit; by default each part is a half.
+    """
+    order = np.argsort(masks.clusters, kind="stable")
+    ends = np.cumsum(np.bincount(masks.clusters))
+    clusters = np.split(order, ends[:-1])
+    half = len(masks) // 2 if size is None else size
+    for split in range(splits):
+        random = generator("disjoint models", *key, split)
+        parts: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+        counts = [0, 0]
+        for one in random.permutation(len(clusters)):
+            part = int(counts[1] < counts[0])
+            if counts[part] + len(clusters[one]) <= half:
+                parts[part].append(clusters[one])
+                counts[part] += len(clusters[one])
+        if min(counts) == 0:
+            raise EstimateError(f"no two disjoint parts of {half} models", "masks", "train more models")
+        yield np.sort(np.concatenate(parts[0])), np.sort(np.concatenate(parts[1]))
+
+
+def average(fit: Fit, chosen: npt.NDArray[np.intp]) -> tuple[Array, Array]:
+    """Mean influence on each column of the groups chosen for it, int (n, columns), and its standard error.
+
+    The contrast c'b of `Fit.contrast` with another c for each column: sqrt(c'Vc), V from the masks' correlations.
+    """
+    values, stderr = np.asarray(fit.unbiased, np.float64), np.asarray(fit.stderr, np.float64)
+    weights = np.zeros_like(values)
+    np.put_along_axis(weights, chosen, 1 / len(chosen), 0)
+    scaled = weights * stderr
+    return (weights * values).sum(0), np.sqrt(np.maximum((scaled * (fit.correlation @ scaled)).sum(0), 0))
+
+
+def plus_minus(value: float, stderr: float, sign: bool = True) -> str:
+    """A number and its standard error, with as many decimals as that deserves."""
+    digits = digits_for(stderr)
+    return f"{number(value, digits, sign)} \u00b1 {number(stderr, digits)}"
+
+
+def sure_to(estimand: str) -> str:
+    """What a group does whose influence is surely not zero, in words."""
+    return "surely differ from an average group" if estimand == "swap" else "surely help or hurt"
+
+
+def signs(estimand: str) -> str:
+    """What the sign of an influence means, in words."""
+    if estimand == "swap":
+        return "+ is better, \u2212 is worse than an average group"
+    return "+ helps, \u2212 hurts"
