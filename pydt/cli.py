@@ -189,6 +189,68 @@ def prove(
 
 
 @app.command()
+def analyse(
+    file: Annotated[str, typer.Argument(metavar="FILE", help='A plan, or "sample": that of the quickstart.')],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the store; default what FILE says, pydt-quickstart-seed<SEED>.")
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Name of an analysis; may be repeated. Default all.")] = None,
+    train: Annotated[
+        bool | None,
+        typer.Option("--train/--no-train", help="Train rows and retrainings that are missing; default for the sample."),
+    ] = None,
+    keep: Annotated[
+        list[Path] | None, typer.Option(help="Groups picked by hand, a name a line, for the removal curve.")
+    ] = None,
+    models: Annotated[int | None, typer.Option(min=20, help=f"Of the sample's plan; default {MODELS}.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the sample's plan, retrainings and random splits.")] = 0,
+    workers: Annotated[int | None, _WORKERS] = None,
+) -> None:
+    """Make a page for each analysis: rankings, removal, failures, leaks and more; see docs/analyses.md.
+
+    Stopped at any moment, the same command continues.
+    """
+    from pydt.analyse import analyse as make_pages
+    from pydt.analyse import chosen, read_list
+    from pydt.ensemble import run
+    from pydt.planfile import PlanFile, read_plan
+    from pydt.store import Store
+
+    sample = file == "sample"
+    if models is not None and not sample:
+        raise typer.BadParameter("is for the sample; a plan file says itself how many", param_hint="--models")
+    chosen(only, True)  # a misspelt name is told before anything is trained
+    lists = {path.stem: read_list(path) for path in keep or []}
+    if sample:
+        read = PlanFile(quickstart_plan(models or MODELS, seed), Path(f"pydt-quickstart-seed{seed}"))
+    else:
+        read = read_plan(file)
+    folder, workers = read.dir if out is None else out, workers or read.workers
+    train = sample if train is None else train
+    if train:
+        with _interruptible():
+            Store.create(folder)
+            run(read.plan, folder, workers=workers, stop=read.stop, limit=read.limit)
+    with _interruptible():
+        done = make_pages(
+            read.plan,
+            folder,
+            only=only,
+            train=train,
+            workers=workers,
+            seed=seed,
+            keep=lists,
+            tell=lambda text: typer.echo(text, err=True),
+        )
+    if done.skipped:
+        typer.echo(f"these train models, with --train: {', '.join(done.skipped)}")
+    if done.index is not None:
+        typer.echo(f"{len(done.pages)} pages: {done.index}")
+    if done.failed or not done.pages:
+        raise typer.Exit(1)
+
+
+@app.command()
 def report(
     folder: Annotated[Path, _STORE],
     plan: Annotated[str | None, _DIGEST] = None,

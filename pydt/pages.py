@@ -174,17 +174,22 @@ class Page:
 
 
 def write_pages(
-    pages: Sequence[Page], folder: str | os.PathLike[str], title: str, facts: Sequence[tuple[str, str]] = ()
+    pages: Sequence[Page],
+    folder: str | os.PathLike[str],
+    title: str,
+    facts: Sequence[tuple[str, str]] = (),
+    order: Sequence[str] = (),
 ) -> Path:
     """Write `folder`/NAME.html for each page, its CSV files as `folder`/NAME/FILE, and index.html that lists them.
 
-    Pages that an earlier call wrote there stay listed, after those of this call.
+    Pages that an earlier call wrote there stay listed.
 
     Args:
-        pages: in the order of the index.
+        pages: in the order of the index, those of earlier calls behind them.
         folder: made if it is missing.
         title: of the whole, above every page.
         facts: (name, value): provenance, at the foot of every page.
+        order: names of pages that come first in the index, in this order.
 
     Returns:
         the path of index.html.
@@ -200,6 +205,7 @@ def write_pages(
         write_atomic(folder / f"{page.name}.html", template("page.html.j2").render(**_page(page), **common).encode())
     listed = {page.name: dict(zip(_ENTRY, (page.title, page.question, page.answer[0]), strict=True)) for page in pages}
     listed |= {name: entry for name, entry in _listed(folder).items() if name not in listed}
+    listed = {name: listed[name] for name in dict.fromkeys([*order, *listed]) if name in listed}
     write_atomic(folder / _INDEX, json.dumps(list(listed.items()), indent=1).encode())
     shown = [
         {"name": name, **{key: tied(legible(text, 600)) for key, text in entry.items()}}

@@ -77,6 +77,7 @@ ORDER = [
     "report",
     "inspect",
     "doctor",
+    "analyse",
     "cli",
 ]
 LAZY = {

@@ -171,7 +171,11 @@ def test_the_index_keeps_the_pages_of_earlier_calls(tmp_path: Path) -> None:
     links = [e["attrs"]["href"] for e in shown(tmp_path, "index").find("a")]
     assert links == ["three.html", "one.html", "two.html"]
     assert "Again" in shown(tmp_path, "index").find("li")[1]["text"]
-    (tmp_path / "two.html").unlink()
+    write_pages([page("four")], tmp_path, "t", order=["zero", "one", "two"])
+    links = [e["attrs"]["href"] for e in shown(tmp_path, "index").find("a")]
+    assert links == ["one.html", "two.html", "four.html", "three.html"]
+    for name in ("one", "two", "four"):
+        (tmp_path / f"{name}.html").unlink()
     for damage in (b"", b"[]", b'{"x": 1}', b'[["../../x", {"title": "", "question": "", "answer": ""}]]'):
         (tmp_path / "index.json").write_bytes(damage)
         write_pages([page("three")], tmp_path, "t")

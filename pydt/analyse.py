@@ -1,0 +1,152 @@
+"""All analyses of a plan, one page each: what `pydt analyse` runs.
+
+An analysis that only estimates is computed anew from the rows that the store holds. One that retrains keeps its rows in
+the store, so the same command continues wherever it was stopped. Pages are written as they are finished.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydt import __version__
+from pydt.cells import read, suggest
+from pydt.errors import ConfigError, PydtError, StoreError
+from pydt.pages import Page, write_pages
+from pydt.plan import Plan
+from pydt.store import Store
+from pydt.words import called
+
+FOLDER = "analyses"
+"""Where the pages lie, in the folder of the store."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What an analysis works on.
+
+    Attributes:
+        workers: as `pydt.run` takes it. seed: of what is retrained and of random splits.
+        keep: lists of groups that were picked by hand, by name.
+    """
+
+    store: Store
+    plan: Plan
+    workers: int | None = None
+    seed: int = 0
+    keep: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """One analysis: its name, what it asks, whether it trains models, and what makes its page."""
+
+    name: str
+    asks: str
+    trains: bool
+    make: Callable[[Job], Page]
+
+
+@dataclass(frozen=True)
+class Analysed:
+    """What `analyse` did.
+
+    Attributes:
+        index: path of the page that lists all.
+        pages: names of the pages it wrote. failed: name of an analysis that gave no page -> why.
+        skipped: names of those that would train, where that was not asked for.
+    """
+
+    index: Path | None
+    pages: tuple[str, ...]
+    failed: dict[str, str] = field(default_factory=dict)
+    skipped: tuple[str, ...] = ()
+
+
+ANALYSES: tuple[Analysis, ...] = ()
+"""All there are, in the order of the index."""
+
+
+def chosen(only: Iterable[str] | None, train: bool) -> tuple[list[Analysis], tuple[str, ...]]:
+    """The analyses to make, and the names of those that are skipped as they would train.
+
+    Raises:
+        ConfigError: `only` names one that does not exist.
+    """
+    known = {analysis.name: analysis for analysis in ANALYSES}
+    names = list(known) if only is None else list(dict.fromkeys(only))
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"no analysis {name!r}", "only", suggest(name, list(known)))
+    wanted = [known[name] for name in known if name in names]
+    return [a for a in wanted if train or not a.trains], tuple(a.name for a in wanted if a.trains and not train)
+
+
+def read_list(path: str | os.PathLike[str]) -> list[str]:
+    """The names in a text file, one a line.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        lines = read(Path(path)).decode().splitlines()
+    except (OSError, StoreError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read ({error})", str(path), "give a UTF-8 text file") from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def analyse(
+    plan: Plan,
+    dir: str | os.PathLike[str],
+    *,
+    only: Iterable[str] | None = None,
+    train: bool = False,
+    workers: int | None = None,
+    seed: int = 0,
+    keep: Mapping[str, Sequence[str]] | None = None,
+    facts: Iterable[tuple[str, Any]] = (),
+    tell: Callable[[str], None] = lambda text: None,
+) -> Analysed:
+    """Make the pages of all analyses of a plan from the rows its store holds: `dir`/analyses/index.html lists them.
+
+    Args:
+        plan: whose rows are in the store.
+        dir: folder of the store.
+        only: names of analyses (of `ANALYSES`); by default all.
+        train: run those that retrain models, too; else they are skipped.
+        workers: processes for what is trained, see `pydt.run`.
+        seed: of what is retrained and of random splits.
+        keep: by name, groups picked by hand, which the removal curve compares with random ones.
+        facts: (name, value) to go below the provenance of every page.
+        tell: called with a line before each analysis.
+
+    Raises:
+        ConfigError: an unknown name in `only`.
+        StoreError: no store there, or the pages cannot be written. What goes wrong in one analysis does not stop the
+            others: see `Analysed.failed`.
+        KeyboardInterrupt: Ctrl-C; what is stored stays.
+    """
+    wanted, skipped = chosen(only, train)
+    store = Store(dir, plan)
+    job = Job(store, plan, workers, seed, keep or {})
+    names = called(plan.source.name, "source"), called(plan.tasks[0].target.name, "target")
+    provenance = [("plan", plan.digest), ("models", f"{len(store.finished()):,}"), ("pydt", __version__), *facts]
+    pages: list[Page] = []
+    failed: dict[str, str] = {}
+    order, index = [analysis.name for analysis in ANALYSES], None
+    for number, analysis in enumerate(wanted, 1):
+        tell(f"{number}/{len(wanted)}  {analysis.name}: {analysis.asks}")
+        start = time.monotonic()
+        try:
+            pages.append(analysis.make(job))
+        except PydtError as error:
+            failed[analysis.name] = str(error)
+            tell(f"     no page: {error}")
+            continue
+        index = write_pages(pages, store.folder / FOLDER, " \u2192 ".join(names), provenance, order)
+        tell(f"     {pages[-1].answer[0]} ({time.monotonic() - start:.0f} s)")
+    return Analysed(index, tuple(page.name for page in pages), failed, skipped)

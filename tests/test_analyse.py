@@ -1,0 +1,148 @@
+"""The command that makes all pages: which analyses, what is trained, what goes wrong, and that it continues."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from test_report import GROUPS, Stub, study
+from typer.testing import CliRunner, Result
+
+from pydt import analyse as module
+from pydt import cli, design
+from pydt.analyse import ANALYSES, Analysis, Job, analyse
+from pydt.data import Dataset
+from pydt.ensemble import run
+from pydt.errors import ConfigError, EstimateError
+from pydt.pages import Page
+from pydt.plan import Plan
+from pydt.planfile import write_plan
+from pydt.store import Store
+from pydt.target import Target
+from pydt.train import Recipe
+from pydt.transfer import Task
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Three analyses that only leave a note: one estimates, one trains, one fails."""
+    made: list[str] = []
+
+    def maker(name: str) -> Callable[[Job], Page]:
+        def make(job: Job) -> Page:
+            made.append(name)
+            if name == "gamma":
+                raise EstimateError("no two halves", "masks", "train more models")
+            models = len(job.store.finished(job.plan))
+            return Page(name, name.title(), "Why?", [f"{models} models, seed {job.seed}."], [], {}, "As it is.")
+
+        return make
+
+    stubs = tuple(Analysis(name, f"asks {name}", name == "beta", maker(name)) for name in ("alpha", "beta", "gamma"))
+    monkeypatch.setattr(module, "ANALYSES", stubs)
+    return made
+
+
+@pytest.fixture
+def plan(source: Dataset, target: Target, tmp_path: Path) -> Plan:
+    """Of a study whose rows lie in tmp_path/study; tmp_path/study.toml describes it."""
+    study(tmp_path / "study", source, target)
+    masks = design.bernoulli(GROUPS, 60, seed=0)
+    made = Plan(source, design=masks, recipe=Recipe(), tasks=(Task(target, draws=4),))
+    write_plan(made, tmp_path / "study.toml", dir="study")
+    return made
+
+
+def pydt(*arguments: str) -> Result:
+    return CliRunner().invoke(cli.app, list(arguments))
+
+
+def test_without_training_only_what_is_stored_is_used(plan: Plan, calls: list[str], tmp_path: Path) -> None:
+    done = pydt("analyse", str(tmp_path / "study.toml"), "--only", "alpha", "--only", "beta")
+    assert done.exit_code == 0, done.output
+    assert calls == ["alpha"]
+    assert "with --train: beta" in done.output
+    assert "60 models, seed 0." in (tmp_path / "study" / "analyses" / "alpha.html").read_text()
+
+
+def test_one_failure_does_not_stop_the_others(plan: Plan, calls: list[str], tmp_path: Path) -> None:
+    told: list[str] = []
+    done = analyse(plan, tmp_path / "study", train=True, seed=3, only=["gamma", "beta", "alpha"], tell=told.append)
+    assert calls == ["alpha", "beta", "gamma"], "in the order of the index, whatever was asked for"
+    assert done.pages == ("alpha", "beta")
+    assert done.skipped == ()
+    assert "no two halves" in done.failed["gamma"]
+    assert done.index == tmp_path / "study" / "analyses" / "index.html"
+    assert any("no two halves" in line for line in told)
+    index = done.index.read_text()
+    assert index.index("alpha.html") < index.index("beta.html")
+    # Made again one by one, in any order, the index keeps its order.
+    for name in ("beta", "alpha"):
+        analyse(plan, tmp_path / "study", train=True, only=[name])
+    assert done.index.read_text().index("alpha.html") < done.index.read_text().index("beta.html")
+    failing = pydt("analyse", str(tmp_path / "study.toml"), "--only", "gamma")
+    assert failing.exit_code == 1
+
+
+def test_a_misspelt_name_is_refused_before_anything_is_trained(calls: list[str], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="alpha"):
+        module.chosen(["alhpa"], train=True)
+    done = pydt("analyse", "sample", "--out", str(tmp_path / "out"), "--only", "alhpa")
+    assert done.exit_code == 1
+    assert isinstance(done.exception, ConfigError)
+    assert not (tmp_path / "out").exists()
+    assert pydt("analyse", "study.toml", "--models", "30").exit_code == 2
+
+
+def test_rows_that_are_missing_are_trained_where_that_is_asked(
+    plan: Plan, calls: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "study", plan)
+    for key in store.plan().keys[40:]:
+        store.path(key[0]).unlink()
+
+    def trained(plan: Plan, folder: Path, **how: object) -> Store:
+        with ThreadPoolExecutor(1) as executor:
+            return run(plan, folder, executor, runner=Stub(0.6, 0.15, 0, frozenset()), progress=False)
+
+    monkeypatch.setattr("pydt.ensemble.run", trained)
+    for flag, models in (("--no-train", 40), ("--train", 60)):
+        done = pydt("analyse", str(tmp_path / "study.toml"), "--only", "alpha", flag, "--seed", "7")
+        assert done.exit_code == 0, done.output
+        assert f"{models} models, seed 7." in (tmp_path / "study" / "analyses" / "alpha.html").read_text()
+
+
+def test_the_sample_trains_by_itself(
+    plan: Plan, calls: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "quickstart_plan", lambda models, seed: plan)
+    done = pydt("analyse", "sample", "--out", str(tmp_path / "study"), "--only", "beta", "--workers", "1")
+    assert done.exit_code == 0, done.output
+    assert calls == ["beta"]
+
+
+def test_lists_picked_by_hand_are_read_from_files(
+    plan: Plan, calls: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Job] = []
+
+    def make(job: Job) -> Page:
+        seen.append(job)
+        return Page("alpha", "A", "Why?", ["So."], [], {}, "As it is.")
+
+    monkeypatch.setattr(module, "ANALYSES", (Analysis("alpha", "asks", False, make),))
+    (tmp_path / "mine.txt").write_text("c1\n\nc3 \n", encoding="utf-8")
+    done = pydt("analyse", str(tmp_path / "study.toml"), "--keep", str(tmp_path / "mine.txt"))
+    assert done.exit_code == 0, done.output
+    assert seen[0].keep == {"mine": ["c1", "c3"]}
+    missing = pydt("analyse", str(tmp_path / "study.toml"), "--keep", str(tmp_path / "none.txt"))
+    assert missing.exit_code == 1
+    assert isinstance(missing.exception, ConfigError)
+
+
+def test_every_analysis_has_a_name_for_the_command_line() -> None:
+    names = [analysis.name for analysis in ANALYSES]
+    assert len(names) == len(set(names))
+    assert all(name == name.lower() and name.replace("-", "").isalnum() for name in names)
