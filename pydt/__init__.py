@@ -24,6 +24,7 @@ _PUBLIC = {
     "StoppingRule": "stopping",
     "Target": "target",
     "Task": "transfer",
+    "analyse": "analyse",
     "compare_alphas": "alphas",
     "cost": "cost",
     "counterfactual": "counterfactual",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +11,6 @@ import pytest
 from test_report import GROUPS, Stub, study
 from typer.testing import CliRunner, Result
 
-from pydt import analyse as module
 from pydt import cli, design
 from pydt.analyse import ANALYSES, Analysis, Job, analyse
 from pydt.data import Dataset
@@ -23,6 +23,8 @@ from pydt.store import Store
 from pydt.target import Target
 from pydt.train import Recipe
 from pydt.transfer import Task
+
+module = importlib.import_module("pydt.analyse")  # `pydt.analyse` is the function
 
 
 @pytest.fixture
