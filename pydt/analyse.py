@@ -67,7 +67,20 @@ class Analysed:
     skipped: tuple[str, ...] = ()
 
 
-ANALYSES: tuple[Analysis, ...] = ()
+def _ranking(per: str) -> Callable[[Job], Page]:
+    def make(job: Job) -> Page:
+        from pydt.rankings import ranking
+
+        return ranking(job.store, job.plan, per, seed=job.seed).page()
+
+    return make
+
+
+ANALYSES: tuple[Analysis, ...] = (
+    Analysis("ranking-target", "which groups help the target, which do not?", False, _ranking("target")),
+    Analysis("ranking-class", "which groups help which class of the target?", False, _ranking("class")),
+    Analysis("ranking-example", "which groups help which image of the target?", False, _ranking("example")),
+)
 """All there are, in the order of the index."""
 
 
