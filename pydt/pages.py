@@ -33,6 +33,7 @@ SIDE = 96
 LINES, MARKS = 8, 100
 """Series of a curve that are shown, and points of each; of more points, evenly spaced ones are drawn."""
 
+_LONG = 20  # characters of a cell that may be broken into lines
 _STYLES = (("better", "drop bottom"), ("worse", "drop top"), ("plain", "drop random"), ("ink", "full"))
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,60}")
 _INDEX, _ENTRY = "index.json", ("title", "question", "answer")
@@ -292,7 +293,9 @@ def _table(block: Table) -> dict[str, Any]:
         return DASH if value is None else legible(str(value), 80)
 
     shown = [[cell(value, digits[i]) for i, value in enumerate(row)] for row in rows]
-    columns = [(legible(name, 40), text) for name, text in zip(block.columns, texts, strict=True)]
+    long = [any(len(row[i]) > _LONG for row in shown) for i in range(len(block.columns))]
+    kinds = ["" if not text else "left long" if wide else "left" for text, wide in zip(texts, long, strict=True)]
+    columns = [(legible(name, 40), kind) for name, kind in zip(block.columns, kinds, strict=True)]
     return {"columns": columns, "rows": shown, "left_out": len(block.rows) - len(rows), "total": len(block.rows)}
 
 
