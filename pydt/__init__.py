@@ -39,6 +39,7 @@ _PUBLIC = {
     "repeat_rows": "score",
     "report": "report",
     "run": "ensemble",
+    "subpopulations": "subpopulations",
     "write_plan": "planfile",
 }
 _MODULES = {"data", "design", "errors", "estimate", "glyphs", "models", "store", "train", "transfer"}

@@ -45,7 +45,7 @@ from pydt.pages import Block, Intervals, Page, Table
 from pydt.plan import Plan
 from pydt.score import Score, lds
 from pydt.store import Record, Store
-from pydt.subject import Subject, average, halves, plus_minus, signs, sure_to
+from pydt.subject import ERROR_OF_WAYS, Subject, average, halves, plus_minus, signs, sure_to
 from pydt.verdict import PredictionTest, global_test
 from pydt.words import count, listed, p_text, quoted
 
@@ -65,8 +65,8 @@ class Leaders:
     Attributes:
         claimed: float64 (2, columns): as the ranking shows them, which is too far out, as they were chosen by it.
         judged, stderr: the same rule applied to one half of the models and valued by the other (target and classes: on
-            the report half too), mean over `splits` random splits and both ways; the standard error is that of one way,
-            not made smaller by averaging ways that share their models.
+            the report half too), mean over `splits` random splits and both ways; the standard error is that of one way
+            over sqrt(2), see `pydt.subject.ERROR_OF_WAYS`.
     """
 
     size: int
@@ -314,7 +314,7 @@ def _leaders(
     except EstimateError:  # a group that one half of the models never keeps
         return None
     ways = 2 * _SPLITS
-    return Leaders(size, _SPLITS, claimed, total / ways, np.sqrt(square / ways))
+    return Leaders(size, _SPLITS, claimed, total / ways, ERROR_OF_WAYS * np.sqrt(square / ways))
 
 
 _QUESTIONS = {

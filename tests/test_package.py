@@ -74,6 +74,7 @@ ORDER = [
     "pack",
     "subject",
     "rankings",
+    "subpopulations",
     "report",
     "inspect",
     "doctor",
