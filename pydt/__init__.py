@@ -30,6 +30,7 @@ _PUBLIC = {
     "counterfactual": "counterfactual",
     "influences": "estimate",
     "lds": "score",
+    "leaks": "leakage",
     "models_for_effect": "planning",
     "models_for_stderr": "planning",
     "plan_models": "planning",

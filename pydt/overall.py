@@ -38,7 +38,8 @@ def overall(store: Store, plan: Plan | Record | str | None = None, task: Any = N
     """The influence of each group on the whole target: on the weighted mean of an output over the score half.
 
     OLS where there are models enough (see `best_method`), else the LASSO, whose de-biased estimates hold for fewer
-    models than groups.
+    models than groups. Of single examples (`by="example"`) the difference of means, as Jain et al. 2023 have it: their
+    number is in the thousands, and no matrix of examples x examples is ever made.
 
     Returns:
         a fit with `unbiased`, `stderr`, `q` of shape (groups,), in the unit that UNITS names.
@@ -57,7 +58,12 @@ def overall(store: Store, plan: Plan | Record | str | None = None, task: Any = N
             "train at least 10 first, better 3 to 5 a group",
         )
     masks = design.take(finished)
-    return influences(masks, mean_output(store, record, task, output, "score"), best_method(masks))
+    return influences(masks, mean_output(store, record, task, output, "score"), estimator(record, masks))
+
+
+def estimator(record: Record, masks: Design) -> str:
+    """The method of a plan's influences on these masks: see `overall`."""
+    return "difference" if record.by == "example" else best_method(masks)
 
 
 def mean_output(store: Store, record: Record, task: Any, output: str, half: str) -> np.ndarray:

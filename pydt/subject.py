@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,8 @@ from pydt.design import Design
 from pydt.errors import ConfigError, EstimateError, StoreError
 from pydt.figures import digits_for, number
 from pydt.fit import Fit
+from pydt.nearest import pictures
 from pydt.overall import UNITS, mean_output
-from pydt.pack import decode
 from pydt.pages import Block, Images
 from pydt.plan import Plan
 from pydt.seeds import generator
@@ -126,14 +125,6 @@ class Subject:
         if not failed:
             return ""
         return f"{failed} of {total} rows failed and are left out (do failures go with some groups? p = {p:.2g})."
-
-
-def pictures(dataset: Any, positions: npt.ArrayLike, side: int = 96) -> list[np.ndarray]:
-    """Some images of a data set, uint8 (height, width, channels) each; encoded ones are cut to a square of `side`."""
-    at = dataset.positions[np.asarray(positions, np.int64)]
-    if dataset.images is not None:
-        return [np.asarray(dataset.images[i]) for i in at]
-    return [decode(Path(dataset.paths[i]).read_bytes(), side, exif=False) for i in at]
 
 
 def halves(masks: Design, splits: int, *key: Any, size: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
