@@ -6,6 +6,7 @@ the store, so the same command continues wherever it was stopped. Pages are writ
 
 from __future__ import annotations
 
+import importlib
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -67,19 +68,28 @@ class Analysed:
     skipped: tuple[str, ...] = ()
 
 
-def _ranking(per: str) -> Callable[[Job], Page]:
-    def make(job: Job) -> Page:
-        from pydt.rankings import ranking
+def _estimate(name: str, **how: Any) -> Callable[[Job], Page]:
+    """What makes the page of an analysis that trains nothing; name: module and function."""
 
-        return ranking(job.store, job.plan, per, seed=job.seed).page()
+    def make(job: Job) -> Page:
+        module, function = name.split(".")
+        call = getattr(importlib.import_module(f"pydt.{module}"), function)
+        found: Page = call(job.store, job.plan, seed=job.seed, **how).page()
+        return found
 
     return make
 
 
 ANALYSES: tuple[Analysis, ...] = (
-    Analysis("ranking-target", "which groups help the target, which do not?", False, _ranking("target")),
-    Analysis("ranking-class", "which groups help which class of the target?", False, _ranking("class")),
-    Analysis("ranking-example", "which groups help which image of the target?", False, _ranking("example")),
+    Analysis("ranking-target", "which groups help the target?", False, _estimate("rankings.ranking", per="target")),
+    Analysis("ranking-class", "which groups help which class?", False, _estimate("rankings.ranking", per="class")),
+    Analysis("ranking-example", "which groups help which image?", False, _estimate("rankings.ranking", per="example")),
+    Analysis(
+        "subpopulations",
+        "which images does a group move most, against their class?",
+        False,
+        _estimate("subpopulations.subpopulations"),
+    ),
 )
 """All there are, in the order of the index."""
 
