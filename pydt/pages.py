@@ -289,7 +289,8 @@ def _table(block: Table) -> dict[str, Any]:
         if isinstance(value, int):
             return f"{value:,}".replace("-", "\u2212")
         if isinstance(value, float):
-            return number(value, digits)
+            least = 10.0**-digits
+            return f"< {number(least, digits)}" if 0 < value < least / 2 else number(value, digits)
         return DASH if value is None else legible(str(value), 80)
 
     shown = [[cell(value, digits[i]) for i, value in enumerate(row)] for row in rows]

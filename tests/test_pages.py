@@ -157,11 +157,13 @@ def test_lines_stand_where_the_numbers_say(tmp_path: Path) -> None:
 
 
 def test_tables_show_numbers_as_a_reader_wants_them(tmp_path: Path) -> None:
-    rows = [("a", 12345, 0.01234, True, None), ("b", -1, np.float32("nan"), False, 3)]
-    write_pages([page(blocks=[Table(("name", "n", "v", "flag", "other"), rows, "T")])], tmp_path, "t")
+    rows = [("a", 12345, 0.01234, True, None), ("b", -1, np.float32("nan"), False, 3), ("c", 0, 1e-9, True, "d")]
+    table = Table(("name", "n", "v", "flag", "other"), rows, "T", digits={"v": 4})
+    write_pages([page(blocks=[table])], tmp_path, "t")
     assert [plain(e["text"]) for e in shown(tmp_path).find("tr")][1:] == [
         "a 12,345 0.0123 yes \u2013",
         "b -1 \u2013 no 3",
+        "c 0 < 0.0001 yes d",
     ]
 
 
