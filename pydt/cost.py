@@ -7,19 +7,26 @@ import math
 import os
 import statistics
 import tempfile
+from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pydt.ensemble import Runner, run_row, run_rows
 from pydt.errors import ConfigError, StoreError
-from pydt.plan import Plan
+from pydt.live import View
+from pydt.plan import Context, Plan, make_record
 from pydt.planning import row_seconds
 from pydt.record import Record
-from pydt.store import Store
+from pydt.store import Row, Store
 from pydt.workers import places
+
+if TYPE_CHECKING:
+    from pydt.train import Recipe
+    from pydt.transfer import Task
 
 _SHORT = 30.0  # seconds; shorter rows are timed twice a worker: the first one includes what is loaded once
 _SEEN = 200  # rows among which the pilot looks for ones of middling size
@@ -111,6 +118,43 @@ def cost(
     with tempfile.TemporaryDirectory(prefix="pydt-pilot-") as folder:
         seconds, timed, size = _pilot(plan, Path(folder), count, runner)
     return Cost(rows, stored[1] if stored else 0, count, seconds, timed, size, price)
+
+
+def announce(
+    store: Store,
+    plan: Plan,
+    jobs: Sequence[tuple[Recipe, tuple[Task, ...], Sequence[Row]]],
+    executor: Executor | None,
+    workers: int | None,
+    progress: bool | str,
+) -> int:
+    """Say how many retrainings are about to begin, and how long they will take; the number that is not stored yet.
+
+    The time is that of the plan's own rows, for as many optimiser steps as a retraining has.
+
+    Args:
+        jobs: recipe, tasks and rows of each list that will be run. Others: as in `pydt.run`.
+    """
+    from pydt.train import steps_of
+
+    total, left, steps = 0, 0, 0.0
+    for recipe, tasks, rows in jobs:
+        context = Context(plan.source, plan.by, recipe, tasks)
+        record = make_record(context, rows)
+        lacks = store.lacking(record).any(1) & (record.first == np.arange(len(rows)))
+        total, left = total + len(rows), left + int(lacks.sum())
+        steps += sum(steps_of(recipe, int(context.keep_examples(rows[i]).sum())) for i in np.flatnonzero(lacks))
+    text = f"{total} retrainings" + (f", {total - left} of them stored" if left < total else "")
+    seconds = row_seconds(store, store.plan(plan)) if left else None
+    if seconds is not None:
+        usual = places(plan.recipe)[0] if executor is None else getattr(executor, "_max_workers", None) or 1
+        count = max(1, min(workers or usual, left))
+        rows = [plan.rows()[i] for i in range(min(len(plan.design), _SEEN))]
+        kept = [int(plan.context.keep_examples(row).sum()) for row in rows]
+        a_step = seconds / float(np.mean([steps_of(plan.recipe, images) for images in kept]))
+        text += f"; the others take about {_duration(steps * a_step / count)}"
+    View.of(progress).say(text)
+    return left
 
 
 def _stored(plan: Plan, dir: str | os.PathLike[str] | None) -> tuple[Store, int] | None:

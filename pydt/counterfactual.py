@@ -8,9 +8,13 @@ images, so the control says what losing that much data costs.
 (With `shots="full"` there is only one draw, the whole pool: then the retrained models see the same labels.)
 
 Uncertainty has two parts, and every interval carries both: retraining (Welch's standard error over runs) and the
-choice of target images (bootstrap). Runs and images are crossed random effects, y = mean + run + image + cell; the
-noise of the cells is
-in both parts, so it is taken off once:
+choice of target images, which the halves of the target draw class by class. With d_i the difference between the arms'
+mean outputs on image i, w_i the weight of the image in the metric, and runs and images as crossed random effects,
+y = mean + run + image + cell:
+
+    stderr_images^2 = sum over classes of n_c var(w_i d_i within class c)
+
+The noise of the cells is in both parts, so it is taken off once:
 
     stderr^2 = stderr_retraining^2 + stderr_images^2 - sum over both arms of (sum over images of weight^2 cell^2 / runs)
 """
@@ -76,9 +80,9 @@ class Arm:
 class Contrast:
     """How much better an arm is than the random control of the same size, as fractions of the metric.
 
-    `stderr_retraining` is Welch's, `stderr_images` a bootstrap over images, `stderr` both without the noise of the
-    cells twice; `low` and `high` bound 95 % with `stderr` and Welch's degrees of freedom; `p` is Welch's two-sided
-    test over runs.
+    `stderr_retraining` is Welch's, `stderr_images` that of images drawn class by class, `stderr` both without the noise
+    of the cells twice; `low` and `high` bound 95 % with `stderr` and Welch's degrees of freedom; `p` is Welch's
+    two-sided test over runs.
     """
 
     kind: str
@@ -156,9 +160,8 @@ def counterfactual(
             f"{repeats} and {other_repeats} repeats", "counterfactual", "use at least 2: one run has no spread"
         )
     values = np.asarray(overall(store, plan, task, output).unbiased)
-    rows = _rows(values, _images(plan), sizes, [repeats] + [other_repeats] * (len(sizes) - 1), seed)
-    # From the task's seed and not from its digest, which changes with the version of what it describes.
-    fresh = replace(task, seed=seed31("counterfactual draws", task.seed), name=f"{task.name}, other draws")
+    rows = arm_rows(values, group_images(plan), sizes, [repeats] + [other_repeats] * (len(sizes) - 1), seed)
+    fresh = other_draws(task)
     done = run_rows(
         plan.source, plan.by, plan.recipe, (fresh,), rows, store.folder, executor, workers=workers, progress=progress
     )
@@ -181,22 +184,17 @@ def stored(store: Store, record: Record) -> Counterfactual | None:
         raise StoreError(f"damaged ({error})", str(path), "delete it and run the counterfactual again") from error
 
 
+def other_draws(task: Task) -> Task:
+    """The same task with few-shot draws that no plan with `task` has seen: what retrained models are judged with."""
+    # From the task's seed and not from its digest, which changes with the version of what it describes.
+    return replace(task, seed=seed31("counterfactual draws", task.seed), name=f"{task.name}, other draws")
+
+
 def judge(store: Store, record: Record, task: str) -> Counterfactual:
     """Arms and contrasts from finished counterfactual rows, on the report half."""
-    rows = store.rows(record)
-    correct = np.asarray(store.outputs(task, "correct", "report", record))
+    arms = arms_of(store, record, task)
     examples = store.examples(task, "report", record)
     weights, labels = examples["weights"], examples["labels"]
-    lost = Counter((row.kind, int((~row.mask).sum())) for _, row, _ in store.failed(record))
-    members: dict[tuple[str, int], list[int]] = {}
-    for i, row in enumerate(rows):
-        members.setdefault((row.kind, int((~row.mask).sum())), []).append(i)
-    arms = []
-    for (kind, dropped), where in sorted(members.items(), key=lambda item: (KINDS.index(item[0][0]), item[0][1])):
-        chosen = tuple(rows[i] for i in where)
-        names = tuple(tuple(record.names[j] for j in np.flatnonzero(~row.mask)) for row in chosen)
-        accuracy = correct[where].astype(np.float64) @ weights
-        arms.append(Arm(kind, dropped, chosen, names, accuracy, correct[where], lost[kind, dropped]))
     control = {arm.dropped: arm for arm in arms if arm.kind == CONTROL}
     contrasts = tuple(
         contrast(arm, control[arm.dropped], weights, labels)
@@ -209,15 +207,30 @@ def judge(store: Store, record: Record, task: str) -> Counterfactual:
     return Counterfactual(tuple(arms), contrasts, len(store.failed(record)), task, record)
 
 
-def contrast(
-    arm: Arm, control: Arm, weights: np.ndarray, labels: np.ndarray, *, bootstraps: int = 4000, seed: int = 0
-) -> Contrast:
-    """Compare two arms on the same images.
+def arms_of(store: Store, record: Record, task: str) -> list[Arm]:
+    """The finished rows of a list by kind and number of groups left out, judged on the report half of a task."""
+    rows = store.rows(record)
+    correct = np.asarray(store.outputs(task, "correct", "report", record))
+    weights = store.examples(task, "report", record)["weights"]
+    lost = Counter((row.kind, int((~row.mask).sum())) for _, row, _ in store.failed(record))
+    members: dict[tuple[str, int], list[int]] = {}
+    for i, row in enumerate(rows):
+        members.setdefault((row.kind, int((~row.mask).sum())), []).append(i)
+    order = [*KINDS, *dict.fromkeys(kind for kind, _ in members if kind not in KINDS)]
+    arms = []
+    for (kind, dropped), where in sorted(members.items(), key=lambda item: (order.index(item[0][0]), item[0][1])):
+        chosen = tuple(rows[i] for i in where)
+        names = tuple(tuple(record.names[j] for j in np.flatnonzero(~row.mask)) for row in chosen)
+        accuracy = correct[where].astype(np.float64) @ weights
+        arms.append(Arm(kind, dropped, chosen, names, accuracy, correct[where], lost[kind, dropped]))
+    return arms
+
+
+def contrast(arm: Arm, control: Arm, weights: np.ndarray, labels: np.ndarray) -> Contrast:
+    """Compare two arms on the same images; the formulas are at the top of this file.
 
     Args:
-        weights, labels: (images,) of the metric and the classes; see `Target.described`. Images are resampled within
-            their class, as the halves were drawn.
-        bootstraps, seed: resamples, and their randomness.
+        weights, labels: (images,) of the metric and the classes; see `Target.described`.
     """
     from scipy import stats
 
@@ -231,15 +244,12 @@ def contrast(
         p = float(2 * stats.t.sf(abs(difference) / retraining, df))
     else:
         df, p = 1.0, 1.0 if difference == 0 else 0.0
-    random = np.random.default_rng(seed)
-    images = _resampled(random, labels, bootstraps)
-    by_image, cells = np.zeros(bootstraps), 0.0
-    for sign, a in ((1, arm), (-1, control)):
+    by_images = _between_images((arm.correct.mean(0) - control.correct.mean(0)) * weights, labels)
+    cells = 0.0
+    for a in (arm, control):
         n, count = a.correct.shape
-        by_image += sign * (images @ (a.correct.mean(0) * weights))
         residual = a.correct - a.correct.mean(0) - a.correct.mean(1, keepdims=True) + a.correct.mean()
         cells += float(weights**2 @ (residual**2).sum(0)) / (n - 1) * count / max(count - 1, 1) / n
-    by_images = float(by_image.var(ddof=1))
     # Estimates of variances may cross by chance: the whole is never less than one of its parts.
     stderr = float(np.sqrt(max(retraining**2 + by_images - cells, retraining**2, by_images)))
     reach = float(stats.t.ppf(0.975, df)) * stderr
@@ -258,13 +268,10 @@ def contrast(
     )
 
 
-def _resampled(random: np.random.Generator, labels: np.ndarray, bootstraps: int) -> np.ndarray:
-    """How often each image is in each resample: float64 (bootstraps, images), the classes keeping their sizes."""
-    counts = np.empty((bootstraps, len(labels)))
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        counts[:, members] = random.multinomial(len(members), np.full(len(members), 1 / len(members)), bootstraps)
-    return counts
+def _between_images(parts: np.ndarray, labels: np.ndarray) -> float:
+    """Variance of the sum of `parts` (images,) over drawing the images of each class anew."""
+    members = [parts[labels == label].astype(np.float64) for label in np.unique(labels)]
+    return float(sum(len(own) * own.var(ddof=1) for own in members if len(own) > 1))
 
 
 def _sizes(groups: int, drop: Sequence[int] | None) -> list[int]:
@@ -277,37 +284,55 @@ def _sizes(groups: int, drop: Sequence[int] | None) -> list[int]:
     return sorted(sizes, key=lambda size: size != half)
 
 
-def _images(plan: Plan) -> np.ndarray:
+def group_images(plan: Plan) -> np.ndarray:
+    """Images of each group of a plan, int64 (groups,)."""
     units, names = plan.context.units
     return np.bincount(units[units >= 0], minlength=len(names))
 
 
-def _rows(values: np.ndarray, images: np.ndarray, sizes: Sequence[int], repeats: Sequence[int], seed: int) -> list[Row]:
+def arm_rows(
+    values: np.ndarray,
+    images: np.ndarray,
+    sizes: Sequence[int],
+    repeats: Sequence[int],
+    seed: int,
+    kinds: Sequence[str] = KINDS[1:],
+) -> list[Row]:
+    """The rows of "full" (as many as the first of `repeats`) and, for each size, of the other kinds.
+
+    Seed and random set of a run depend on what it is, not on its place: more repeats or sizes keep the old runs.
+
+    Args:
+        values: (groups,) by which they are ranked. images: (groups,) how many each has.
+        sizes, repeats: groups left out, and runs for each.
+        kinds: of KINDS, without "full". A random set has as many images as the others of its size have on average.
+    """
     groups = len(values)
     order = np.argsort(values, kind="stable")
-    # Seed and random set of a run depend on what it is, not on its place: more repeats or sizes keep the old runs.
     runs = [("full", 0, repeat) for repeat in range(repeats[0])]
     for size, count in zip(sizes, repeats, strict=True):
-        runs += [(kind, size, repeat) for repeat in range(count) for kind in KINDS[1:]]
+        runs += [(kind, size, repeat) for repeat in range(count) for kind in kinds]
     rows = []
     for kind, size, repeat in runs:
         arms = {"full": order[:0], "drop bottom": order[:size], "drop top": order[groups - size :]}
         if kind == CONTROL:
-            wanted = float(images[arms["drop bottom"]].sum() + images[arms["drop top"]].sum()) / 2
-            dropped = _matched(generator("random groups", seed, size, repeat), images, size, wanted)
+            wanted = [images[arms[other]].sum() for other in kinds if other != CONTROL]
+            mean = float(np.mean(wanted)) if wanted else size * float(images.mean())
+            dropped = matched(generator("random groups", seed, size, repeat), images, size, mean)
         else:
             dropped = arms[kind]
-        rows.append(Row(_without(groups, dropped), seed31("counterfactual", seed, kind, size, repeat), kind))
+        rows.append(Row(without(groups, dropped), seed31("counterfactual", seed, kind, size, repeat), kind))
     return rows
 
 
-def _without(groups: int, dropped: np.ndarray) -> Any:
+def without(groups: int, dropped: np.ndarray) -> Any:
+    """The mask that keeps all groups but those, bool (groups,)."""
     mask = np.ones(groups, bool)
     mask[dropped] = False
     return mask
 
 
-def _matched(random: np.random.Generator, images: np.ndarray, size: int, wanted: float) -> np.ndarray:
+def matched(random: np.random.Generator, images: np.ndarray, size: int, wanted: float) -> np.ndarray:
     """A random set of groups with about as many images as the arms it is compared with: the closest of 64 draws.
 
     With groups of one size every draw matches and the first is taken, so the set is uniformly random.

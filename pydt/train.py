@@ -183,6 +183,15 @@ def train(source: Dataset, keep: Any, recipe: Recipe, seed: int) -> Trained:
             torch.cuda.empty_cache()
 
 
+def steps_of(recipe: Recipe, examples: int) -> int:
+    """Optimiser steps of a training on so many examples."""
+    return recipe.epochs * _a_pass(recipe, examples) if recipe.steps is None else recipe.steps
+
+
+def _a_pass(recipe: Recipe, examples: int) -> int:
+    return max(1, examples // recipe.batch_size)
+
+
 def _out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
@@ -223,8 +232,7 @@ def _train(source: Dataset, ids: np.ndarray, recipe: Recipe, seed: int, device: 
     if recipe.method == "none":
         return Trained(body, dim, recipe.augment, recipe, {})
     head = nn.Linear(dim, len(present)).to(device)
-    a_pass = max(1, len(ids) // recipe.batch_size)  # steps
-    steps = a_pass * recipe.epochs if recipe.steps is None else recipe.steps
+    a_pass, steps = _a_pass(recipe, len(ids)), steps_of(recipe, len(ids))
     epochs = -(-steps // a_pass)
     optimizer, scheduler = make_optimizer([*body.parameters(), *head.parameters()], recipe, steps)
     scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from pydt import design
-from pydt.counterfactual import KINDS, Arm, _rows, contrast, counterfactual, stored
+from pydt.counterfactual import KINDS, Arm, arm_rows, contrast, counterfactual, stored
 from pydt.data import Dataset
 from pydt.ensemble import run
 from pydt.errors import ConfigError
@@ -28,9 +28,9 @@ def arm(kind: str, correct: np.ndarray) -> Arm:
     return Arm(kind, 1, (ROW,) * n, ((),) * n, correct.mean(1), correct)
 
 
-def test_rows_drop_what_they_say() -> None:
+def testarm_rows_drop_what_they_say() -> None:
     values = np.array([3.0, -1.0, 2.0, 0.0, 5.0, 1.0, -2.0, 4.0])
-    rows = _rows(values, np.full(8, 10), [4, 2], [5, 3], seed=1)
+    rows = arm_rows(values, np.full(8, 10), [4, 2], [5, 3], seed=1)
     by_kind = {kind: [row for row in rows if row.kind == kind] for kind in KINDS}
     assert {kind: len(members) for kind, members in by_kind.items()} == {
         "full": 5,
@@ -49,7 +49,7 @@ def test_random_sets_are_matched_in_images() -> None:
     # The lowest groups are huge: a random set of as many groups would usually hold far fewer images.
     images = np.array([500] * 5 + [20] * 35)
     values = np.arange(40.0)
-    rows = [row for row in _rows(values, images, [20], [30], 0) if row.kind == "drop random"]
+    rows = [row for row in arm_rows(values, images, [20], [30], 0) if row.kind == "drop random"]
     wanted = (images[:20].sum() + images[20:].sum()) / 2
     dropped = [images[~row.mask].sum() for row in rows]
     # 400 + 480 k images with k huge groups among 20: two or three of them come closest to 1,600.
@@ -59,7 +59,7 @@ def test_random_sets_are_matched_in_images() -> None:
 
 
 def test_equal_groups_make_random_sets_uniform() -> None:
-    rows = [row for row in _rows(np.arange(6.0), np.full(6, 7), [3], [600], 0) if row.kind == "drop random"]
+    rows = [row for row in arm_rows(np.arange(6.0), np.full(6, 7), [3], [600], 0) if row.kind == "drop random"]
     assert stats.chisquare(sum(~row.mask for row in rows)).pvalue > 1e-4
 
 
@@ -88,7 +88,7 @@ def test_intervals_cover_with_both_parts_of_the_uncertainty(run_sd: float, image
             return 0.5 + shift + random.normal(0, run_sd, (n, 1)) + random.normal(0, 0.2, (n, 60))
 
         one, other = arm("drop top", runs(0.03 + image)), arm("drop random", runs(0.0))
-        found = contrast(one, other, np.full(60, 1 / 60), np.zeros(60, int), bootstraps=300)
+        found = contrast(one, other, np.full(60, 1 / 60), np.zeros(60, int))
         covered += found.low <= 0.03 <= found.high
         widths.append((found.stderr, np.hypot(np.sqrt(2 * (run_sd**2 + 0.04 / 60) / n), image_sd / np.sqrt(60))))
         assert found.stderr >= found.stderr_retraining, "both parts together are not less than one of them"
@@ -104,16 +104,16 @@ def test_a_class_that_never_varies_adds_no_uncertainty() -> None:
     weights = np.where(labels == 0, 0.5 / 10, 0.5 / 290)
     right = np.tile(labels == 0, (5, 1)).astype(float)
     wrong = np.zeros((5, 300))
-    found = contrast(arm("drop top", right), arm("drop random", wrong), weights, labels, bootstraps=200)
+    found = contrast(arm("drop top", right), arm("drop random", wrong), weights, labels)
     assert found.stderr_images == pytest.approx(0, abs=1e-12)
 
 
 def test_more_repeats_and_other_sizes_keep_the_runs_that_are_there() -> None:
     values, images = np.arange(12.0), np.full(12, 10)
-    few = {(row.kind, row.keep, row.seed) for row in _rows(values, images, [6, 3], [4, 2], 0)}
-    more = {(row.kind, row.keep, row.seed) for row in _rows(values, images, [6, 9, 3], [7, 2, 3], 0)}
+    few = {(row.kind, row.keep, row.seed) for row in arm_rows(values, images, [6, 3], [4, 2], 0)}
+    more = {(row.kind, row.keep, row.seed) for row in arm_rows(values, images, [6, 9, 3], [7, 2, 3], 0)}
     assert few < more
-    assert not few & {(row.kind, row.keep, row.seed) for row in _rows(values, images, [6, 3], [4, 2], 1)}
+    assert not few & {(row.kind, row.keep, row.seed) for row in arm_rows(values, images, [6, 3], [4, 2], 1)}
 
 
 def test_from_plan_to_verdict_and_back(source: Dataset, target: Target, tmp_path: Path) -> None:

@@ -1,0 +1,491 @@
+"""Removal curves: what leaving out the worst, the best, random or all but hand-picked groups does, and how many to
+leave out (Jain et al. 2023, section 4.1 and its table of best removals).
+
+Groups are ranked by their influence on the score half of the target, from the plan's rows. All that is judged here are
+fresh trainings, transferred with few-shot draws that the ranking never saw, on the report half. Two things are compared
+for every size: against "full", what leaving the groups out gains; against random sets of as many groups and images,
+what it matters *which* groups they are. The intervals are those of `pydt.counterfactual.contrast`: retraining and
+images.
+
+Fewer groups also mean fewer images. At equal epochs a smaller source is trained for fewer steps, at equal steps its
+images are seen more often; no third way keeps both, so the curve is drawn for both. The full source has the same steps
+either way, and is trained once.
+
+The best number K is found by trying, and the best of several tries looks better than it is. So K is chosen on one half
+of the report images by one half of the retrainings of each size, and its gain over "full" is judged on the other images
+by the other retrainings; then the halves change places, and the two gains are averaged:
+
+    K_1 = argmax mean(images A, runs A),   gain_1 = mean(K_1; images B, runs B) - mean(full; images B, runs B)
+    gain = (gain_1 + gain_2) / 2,          stderr^2 = (s_1^2 + s_2^2 + 2 rho s_1 s_2) / 4,    rho = 0.36
+
+"full" is one of the candidates, with a gain of 0. Given its K each gain is unbiased with the error s of its contrast.
+The two errors are correlated all the same, since each half both chooses for the other and is judged: by
+m^2 / (J - 1) for J candidates of equal truth and independent errors, with m the mean of the largest of J standard normal
+numbers; that is 0.36 at its largest, for J = 3. Beside it stands what choosing and judging on everything would have
+claimed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pydt.cells import suggest
+from pydt.cost import announce
+from pydt.counterfactual import (
+    CONTROL,
+    Arm,
+    Contrast,
+    arm_rows,
+    arms_of,
+    contrast,
+    group_images,
+    matched,
+    other_draws,
+    without,
+)
+from pydt.ensemble import Runner, run_row, run_rows
+from pydt.errors import ConfigError
+from pydt.overall import overall
+from pydt.pages import Curve, Intervals, Page, Table
+from pydt.plan import Plan
+from pydt.seeds import generator, seed31
+from pydt.store import Row, Store
+
+if TYPE_CHECKING:
+    from pydt.transfer import Task
+
+KINDS = ("bottom", "top", "random")
+LENGTHS = ("epochs", "steps")
+_BOTH = 0.36  # correlation of the two directions' errors at its largest
+_FEWEST = 4  # runs of an arm that can be halved with a spread in each half
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """One arm of the curve.
+
+    Attributes:
+        length: "epochs" or "steps": what is equal to the full source's training.
+        arm: its runs; `arm.kind` is "full", "drop bottom", "drop top", "drop random", "keep NAME" or "random as NAME".
+        images: images left out, mean over runs.
+        gain: against "full"; which: against random sets of as many groups and images. None where there is nothing to
+            compare with, or fewer than two runs.
+    """
+
+    length: str
+    arm: Arm
+    images: float
+    gain: Contrast | None
+    which: Contrast | None
+
+
+@dataclass(frozen=True)
+class Best:
+    """The number of lowest groups to leave out, and what that gains, as fractions of the metric.
+
+    Attributes:
+        length: "epochs" or "steps".
+        size: the best number by all images and runs; 0: leave nothing out.
+        chosen: what either half chose for the other.
+        gain, stderr, low, high: over the full source, judged where nothing was chosen; 95 %.
+        claimed: what the best number's gain looks like where it was chosen: too good on average.
+        runs: retrainings of each candidate that a half of the judgement rests on; images: in a half.
+    """
+
+    length: str
+    size: int
+    chosen: tuple[int, int]
+    gain: float
+    stderr: float
+    low: float
+    high: float
+    claimed: float
+    runs: int
+    images: int
+
+
+@dataclass(frozen=True, eq=False)
+class Removal:
+    """The curve. `ranked` names all groups, the lowest influence first; `failed` counts runs that gave no outputs."""
+
+    points: tuple[Point, ...]
+    best: tuple[Best, ...]
+    ranked: tuple[str, ...]
+    failed: int
+    source: str
+    target: str
+    metric: str
+
+    def point(self, kind: str, dropped: int, length: str = "epochs") -> Point:
+        """The point of a kind, a number of groups and a length; raises ConfigError if there is none."""
+        for point in self.points:
+            if (point.arm.kind, point.arm.dropped, point.length) == (kind, dropped, length):
+                return point
+        known = ", ".join(f"{point.arm.kind} {point.arm.dropped} at equal {point.length}" for point in self.points)
+        raise ConfigError(f"no point {kind!r} of {dropped} at equal {length}", "Removal", f"there are: {known}")
+
+    def keep(self, length: str = "epochs") -> tuple[str, ...]:
+        """The groups that stay when the best number of lowest ones is left out."""
+        for best in self.best:
+            if best.length == length:
+                return self.ranked[best.size :]
+        mend = f"ask for kind 'bottom' with at least {_FEWEST} repeats"
+        raise ConfigError(f"no best number at equal {length}", "Removal.keep", mend)
+
+    def page(self) -> Page:
+        """The curve, the best numbers, all arms and the keep lists, for `pydt.pages.write_pages`."""
+        return _page(self)
+
+
+def removal_curve(
+    store: Store | str | os.PathLike[str],
+    plan: Plan,
+    *,
+    task: Task | None = None,
+    output: str = "correct",
+    sizes: Sequence[int] | None = None,
+    kinds: Sequence[str] = KINDS,
+    keep_lists: Mapping[str, Sequence[str]] | None = None,
+    repeats: int = 8,
+    steps: str = "both",
+    seed: int = 0,
+    runner: Runner = run_row,
+    executor: Executor | None = None,
+    workers: int | None = None,
+    progress: bool | str = True,
+) -> Removal:
+    """Retrain without the worst, the best and random groups at several sizes, and judge on the report half.
+
+    What is selected on what: the ranking on the score half by the plan's rows; the best number on one half of the
+    report images by half of the retrainings of each size, judged on the other images by the others. No keep list, no
+    random set and no size depends on any output.
+
+    How many retrainings there are, and how long they will take, is said before they begin. Rows that this or
+    `pydt.counterfactual` has trained before are not trained again.
+
+    Args:
+        store: where the plan's rows are (or its folder); the new rows go there, too.
+        plan: whose influences rank the groups.
+        task: which of its tasks; the first by default. Retrained models are transferred with other few-shot draws.
+        output: of which the ranking influences are (see `pydt.cells.derive`).
+        sizes: numbers of groups to leave out; by default 1, 2, 3, 4, 5 and 6 eighths of them.
+        kinds: of "bottom", "top" and "random". Without "random" nothing tells which groups from how many.
+        keep_lists: by name, the groups that stay, such as those picked by hand. Each is compared with as many
+            retrainings on random sets of as many groups and about as many images.
+        repeats: retrainings of each arm; the best number needs at least four.
+        steps: "epochs" trains all for the plan's epochs, "same" for the steps that the full source takes, "both" both.
+            With a recipe that has `steps` there is only "same".
+        seed: of the retrainings and the random sets.
+        runner, executor, workers, progress: see `pydt.run`.
+
+    Raises:
+        ConfigError: an argument that makes no sense, or a keep list with an unknown group, all groups or none.
+        StoreError: the plan has too few finished rows to rank by.
+    """
+    store = store if isinstance(store, Store) else Store(store)
+    task = plan.tasks[0] if task is None else task
+    names, images = plan.context.units[1], group_images(plan)
+    sizes = _sizes(len(names), sizes)
+    lists = _lists(names, keep_lists)
+    for kind in kinds:
+        if kind not in KINDS:
+            raise ConfigError(f"unknown kind {kind!r}", "kinds", suggest(kind, KINDS))
+    if repeats < 2:
+        raise ConfigError(f"{repeats} repeats", "removal_curve", "use at least 2: one run has no spread")
+    recipes = _recipes(plan, steps)
+    values = np.asarray(overall(store, plan, task, output).unbiased)
+    wanted = [f"drop {kind}" for kind in KINDS if kind in kinds]
+    rows = arm_rows(values, images, sizes, [repeats] * len(sizes), seed, wanted)
+    rows += _list_rows(lists, images, repeats, seed)
+    fresh = other_draws(task)
+    full = [row for row in rows if row.kind == "full"]
+    rest = [row for row in rows if row.kind != "full"]
+    jobs = [(plan.recipe, full)] + [(recipe, rest) for recipe in recipes.values() if rest]
+    announce(store, plan, [(recipe, (fresh,), own) for recipe, own in jobs], executor, workers, progress)
+    found, failed = {}, 0
+    for recipe, own in jobs:
+        done = run_rows(
+            plan.source, plan.by, recipe, (fresh,), own, store.folder, executor,
+            workers=workers, runner=runner, progress=progress,
+        )  # fmt: skip
+        found[recipe.digest, own[0].kind == "full"] = arms_of(done, done.plan(), fresh.digest)
+        failed += len(done.failed())
+    examples = store.task(fresh)
+    report = examples["half"] == 1
+    weights, labels = examples["weights"][report], examples["labels"][report]
+    points: list[Point] = []
+    best = []
+    for length, recipe in recipes.items():
+        arms = found[plan.recipe.digest, True] + found.get((recipe.digest, False), [])
+        points += _points(length, arms, images, weights, labels)
+        candidates = [arm for arm in arms if arm.kind in ("full", "drop bottom")]
+        if len(candidates) > 1 and candidates[0].kind == "full":
+            if (chosen := best_size(length, candidates, weights, labels)) is not None:
+                best.append(chosen)
+    order = np.argsort(values, kind="stable")
+    return Removal(
+        tuple(points),
+        tuple(best),
+        tuple(names[i] for i in order),
+        failed,
+        plan.source.name,
+        task.target.name,
+        task.target.metric,
+    )
+
+
+def best_size(length: str, arms: Sequence[Arm], weights: np.ndarray, labels: np.ndarray) -> Best | None:
+    """The nested choice among arms, the first of which is "full"; formulas at the top of this file.
+
+    Args:
+        length: put into the result. weights, labels: (images,) of the metric and the classes.
+
+    Returns:
+        None where an arm has fewer than four runs, or there is nothing to halve.
+    """
+    # Runs take turns, images change sides within their class: halves that no output had a part in.
+    sides = _halves(labels)
+    if min(len(arm.rows) for arm in arms) < _FEWEST or sides.all() or not sides.any():
+        return None
+    halves = [[_part(arm, i, sides == bool(i), weights, labels) for arm in arms] for i in range(2)]
+    chosen, gains, errors, reaches = [], [], [], []
+    for i in range(2):
+        k = int(np.argmax([arm.mean for arm in halves[i]]))
+        chosen.append(arms[k].dropped)
+        judged = halves[1 - i]
+        own = sides != bool(i)
+        if k == 0:
+            gains.append(0.0), errors.append(0.0), reaches.append(0.0)
+            continue
+        found = contrast(judged[k], judged[0], _weights(weights, labels, own), labels[own])
+        gains.append(found.difference), errors.append(found.stderr), reaches.append((found.high - found.low) / 2)
+    everywhere = max(arms, key=lambda arm: arm.mean)
+    gain, reach = float(np.mean(gains)), _joined(*reaches)
+    return Best(
+        length,
+        everywhere.dropped,
+        (chosen[0], chosen[1]),
+        gain,
+        _joined(*errors),
+        gain - reach,
+        gain + reach,
+        everywhere.mean - arms[0].mean,
+        min(len(arm.rows) for arm in arms) // 2,
+        int(min(sides.sum(), (~sides).sum())),
+    )
+
+
+def _joined(one: float, other: float) -> float:
+    return float(np.sqrt(one**2 + other**2 + 2 * _BOTH * one * other)) / 2
+
+
+def _halves(labels: np.ndarray) -> np.ndarray:
+    """Which images are in the second half, bool (images,): of each class every other one, in a random order."""
+    random = generator("halves of the report images", len(labels))
+    second = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        members = random.permutation(np.flatnonzero(labels == label))
+        second[members[(int(label) % 2) :: 2]] = True
+    return second
+
+
+def _weights(weights: np.ndarray, labels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """The weights of some of the images, each class keeping its share of the metric."""
+    found = weights[chosen].astype(np.float64)
+    for label in np.unique(labels[chosen]):
+        found[labels[chosen] == label] *= weights[labels == label].sum() / weights[chosen & (labels == label)].sum()
+    return found * (weights.sum() / found.sum())
+
+
+def _part(arm: Arm, which: int, images: np.ndarray, weights: np.ndarray, labels: np.ndarray) -> Arm:
+    """Every other run of an arm, the first or the second, on some of the images."""
+    correct = arm.correct[which::2][:, images]
+    accuracy = correct.astype(np.float64) @ _weights(weights, labels, images)
+    return replace(arm, rows=arm.rows[which::2], names=arm.names[which::2], accuracy=accuracy, correct=correct)
+
+
+def _points(
+    length: str, arms: Sequence[Arm], images: np.ndarray, weights: np.ndarray, labels: np.ndarray
+) -> list[Point]:
+    def compared(arm: Arm, control: Arm | None) -> Contrast | None:
+        if control is None or control is arm or min(len(arm.rows), len(control.rows)) < 2:
+            return None
+        return contrast(arm, control, weights, labels)
+
+    known = {(arm.kind, arm.dropped): arm for arm in arms}
+    full = known.get(("full", 0))
+    points = []
+    for arm in arms:
+        control = f"random as {arm.kind.removeprefix('keep ')}" if arm.kind.startswith("keep ") else CONTROL
+        lost = float(np.mean([images[~row.mask].sum() for row in arm.rows]))
+        points.append(
+            Point(length, arm, lost, compared(arm, full), compared(arm, known.get((control, arm.dropped))))
+        )
+    return points
+
+
+def _recipes(plan: Plan, steps: str) -> dict[str, Any]:
+    """The recipe for each length asked for."""
+    if steps not in ("epochs", "same", "both"):
+        raise ConfigError(f"{steps!r}", "steps", 'use "epochs", "same" or "both"')
+    recipe = plan.recipe
+    if recipe.steps is not None:
+        if steps == "epochs":
+            raise ConfigError("the recipe says steps, not epochs", "steps", 'use "same", or a plan whose recipe has none')
+        return {"steps": recipe}
+    from pydt.train import steps_of
+
+    found = {"epochs": recipe, "steps": replace(recipe, steps=steps_of(recipe, len(plan.source)))}
+    return {name: found[name] for name in LENGTHS if steps in ("both", {"epochs": "epochs", "steps": "same"}[name])}
+
+
+def _sizes(groups: int, sizes: Sequence[int] | None) -> list[int]:
+    wanted = [round(i * groups / 8) for i in range(1, 7)] if sizes is None else list(sizes)
+    kept = sorted({int(size) for size in wanted if sizes is not None or 0 < size < groups})
+    if not kept or kept[0] < 1 or kept[-1] >= groups:
+        raise ConfigError(f"sizes {wanted} of {groups} groups", "removal_curve", f"use numbers from 1 to {groups - 1}")
+    return kept
+
+
+def _lists(names: Sequence[str], lists: Mapping[str, Sequence[str]] | None) -> dict[str, np.ndarray]:
+    """By name of the list, the positions of the groups that it leaves out."""
+    found = {}
+    for name, kept in (lists or {}).items():
+        where = f"keep_lists[{name!r}]"
+        if isinstance(kept, str):
+            raise ConfigError("is one text, not a list", where, "give the names of the groups that stay")
+        for group in kept:
+            if group not in names:
+                raise ConfigError(f"no group {group!r}", where, suggest(group, names))
+        found[str(name)] = np.flatnonzero([group not in set(kept) for group in names])
+        if not 0 < len(found[str(name)]) < len(names):
+            raise ConfigError(f"keeps {len(set(kept))} of {len(names)} groups", where, "keep some and leave some out")
+    return found
+
+
+def _list_rows(lists: Mapping[str, np.ndarray], images: np.ndarray, repeats: int, seed: int) -> list[Row]:
+    rows = []
+    for name, dropped in lists.items():
+        own = Row(without(len(images), dropped), 0)
+        for repeat in range(repeats):
+            # By what is kept and not by its name: a list that is renamed trains nothing.
+            key = seed, own.keep.hex(), repeat
+            rows.append(replace(own, seed=seed31("keep list", *key), kind=f"keep {name}"))
+            random = matched(generator("random as list", *key), images, len(dropped), float(images[dropped].sum()))
+            rows.append(Row(without(len(images), random), seed31("random as list", *key), f"random as {name}"))
+    return rows
+
+
+# ---- the page ------------------------------------------------------------------------------------------------------
+
+_WORDS = {"epochs": "equal epochs", "steps": "equal steps"}
+_METHOD = """Groups are ranked by their influence on the score half. Retrainings without some of them are transferred with
+other few-shot draws and judged on the report half (Jain et al. 2023, section 4.1). Differences carry 95 % intervals over
+retrainings and target images. Random sets are drawn anew for every retraining and match in groups and images. The best
+number K is chosen on one half of the report images by half of the retrainings of each size, and judged on the other
+images by the others, both ways round:
+
+    gain = mean of both directions of: mean(without the K lowest) - mean(nothing left out)
+
+At equal epochs a smaller source is trained for fewer steps, at equal steps its images are seen more often."""
+
+
+def _page(found: Removal) -> Page:
+    points = "points of accuracy" if found.metric == "top-1" else "points of mean accuracy per class"
+    blocks: list[Any] = []
+    for length in dict.fromkeys(point.length for point in found.points):
+        own = [point for point in found.points if point.length == length and point.gain is not None]
+        series = {}
+        for kind in dict.fromkeys(p.arm.kind for p in own if p.arm.kind.startswith("drop ")):
+            gains = [p.gain for p in own if p.arm.kind == kind and p.gain is not None]
+            series[kind] = (
+                [g.dropped for g in gains],
+                *([100 * getattr(g, part) for g in gains] for part in ("difference", "low", "high")),
+            )
+        if series:
+            title = f"Gain over the full source at {_WORDS[length]}"
+            note = f"n = {min(len(p.arm.rows) for p in own)} retrainings or more a point; 95 % over retrainings and images."
+            blocks.append(Curve(series, "groups left out", points, title, note))
+        if which := [p for p in own if p.which is not None]:
+            contrasts = [p.which for p in which if p.which is not None]
+            blocks.append(
+                Intervals(
+                    [f"{p.arm.kind}, {p.arm.dropped} left out" for p in which],
+                    *([100 * getattr(c, part) for c in contrasts] for part in ("difference", "low", "high")),
+                    points,
+                    f"Against random sets of as many groups and images, at {_WORDS[length]}",
+                    marked=[c.low > 0 or c.high < 0 for c in contrasts],
+                )
+            )
+    best = ("equal", "best K", "chosen by halves", "gain", "low", "high", "claimed where chosen", "n", "images")
+    bests = [
+        (b.length, b.size, f"{b.chosen[0]}, {b.chosen[1]}", *_points_of(b.gain, b.low, b.high, b.claimed), b.runs, b.images)
+        for b in found.best
+    ]
+    if bests:
+        blocks.append(Table(best, bests, "The best number of lowest groups to leave out", f"In {points}."))
+    columns = ("equal", "kind", "left out", "images left out", "n", "failed", "accuracy", "sd")
+    compared = ("difference", "stderr", "low", "high", "p")
+    header = (*columns, *(f"gain {c}" for c in compared), *(f"against random {c}" for c in compared))
+    arms = []
+    for p in found.points:
+        a = p.arm
+        line: list[Any] = [p.length, a.kind, a.dropped, p.images, len(a.rows), a.failed, a.mean, a.sd]
+        for contrast_ in (p.gain, p.which):
+            line += [None] * 5 if contrast_ is None else [getattr(contrast_, c) for c in compared]
+        arms.append(tuple(line))
+    shown = [(*a[:6], *_points_of(a[6], a[7], a[8], a[9], a[13], a[14])) for a in arms]
+    names = (*columns[:6], "accuracy", "sd", "gain", "stderr", "against random", "stderr of that")
+    blocks.append(Table(names, shown, "All retrainings", f"In {points}; sd between retrainings, errors of both parts."))
+    csv: dict[str, Any] = {"arms.csv": (header, arms), "best.csv": (best, [(*b[:3], *b[3:]) for b in bests])}
+    for b in found.best:
+        csv[f"keep-{b.length}.csv"] = (("group",), [(name,) for name in found.keep(b.length)])
+    question = f"What happens to {found.target} when the worst, the best or random groups of {found.source} are left out?"
+    return Page("removal", "Removal curves", question, _answer(found), blocks, csv, _METHOD)
+
+
+def _points_of(*fractions: float | None) -> tuple[float | None, ...]:
+    return tuple(None if value is None else 100 * value for value in fractions)
+
+
+def _answer(found: Removal) -> list[str]:
+    sentences = []
+    for b in found.best:
+        nothing = b.chosen == (0, 0)
+        gained = f"{100 * b.gain:+.2f} points ({100 * b.low:+.2f} to {100 * b.high:+.2f})"
+        what = "is to leave nothing out" if nothing else f"gains {gained}"
+        sure = "" if nothing else ", which is more than nothing" if b.low > 0 else ", which may be nothing"
+        sentences.append(
+            f"At {_WORDS[b.length]}, the best number of lowest groups to leave out {what}{sure}: chosen by one half of the "
+            f"report images ({b.images}) and of the retrainings ({b.runs} each), judged by the other. Choosing and judging "
+            f"on everything would have claimed {100 * b.claimed:+.2f} points without {b.size} groups."
+        )
+    strongest = [p for p in found.points if p.which is not None and p.arm.kind in ("drop bottom", "drop top")]
+    for kind, word in (("drop bottom", "lowest"), ("drop top", "highest")):
+        own = [p for p in strongest if p.arm.kind == kind]
+        sure_of = [p for p in own if p.which is not None and (p.which.low > 0 or p.which.high < 0)]
+        if own:
+            sentences.append(
+                f"Leaving out the {word} groups differs from leaving out as many random ones at {len(sure_of)} of "
+                f"{len(own)} sizes (95 % intervals that leave out zero, one at a time)."
+            )
+    for p in found.points:
+        if p.arm.kind.startswith("keep ") and p.gain is not None:
+            against = "" if p.which is None else (
+                f", against random groups {100 * p.which.difference:+.2f} ({100 * p.which.low:+.2f} to "
+                f"{100 * p.which.high:+.2f})"
+            )
+            sentences.append(
+                f"Keeping only {p.arm.kind.removeprefix('keep ')} ({p.arm.dropped} groups left out, {_WORDS[p.length]}, n = "
+                f"{len(p.arm.rows)}) gains {100 * p.gain.difference:+.2f} points ({100 * p.gain.low:+.2f} to "
+                f"{100 * p.gain.high:+.2f}) over the full source{against}."
+            )
+    if found.failed:
+        sentences.append(f"{found.failed} retrainings failed and are left out.")
+    return sentences or ["No two arms with two retrainings each are there to be compared."]
