@@ -143,15 +143,16 @@ def announce(
         record = make_record(context, rows)
         lacks = store.lacking(record).any(1) & (record.first == np.arange(len(rows)))
         total, left = total + len(rows), left + int(lacks.sum())
-        steps += sum(steps_of(recipe, int(context.keep_examples(rows[i]).sum())) for i in np.flatnonzero(lacks))
+        images = [int(context.keep_examples(row).sum()) for row, lack in zip(rows, lacks, strict=True) if lack]
+        steps += sum(steps_of(recipe, kept) for kept in images)
     text = f"{total} retrainings" + (f", {total - left} of them stored" if left < total else "")
     seconds = row_seconds(store, store.plan(plan)) if left else None
     if seconds is not None:
         usual = places(plan.recipe)[0] if executor is None else getattr(executor, "_max_workers", None) or 1
         count = max(1, min(workers or usual, left))
-        rows = [plan.rows()[i] for i in range(min(len(plan.design), _SEEN))]
-        kept = [int(plan.context.keep_examples(row).sum()) for row in rows]
-        a_step = seconds / float(np.mean([steps_of(plan.recipe, images) for images in kept]))
+        few = [plan.rows()[i] for i in range(min(len(plan.design), _SEEN))]
+        images = [int(plan.context.keep_examples(row).sum()) for row in few]
+        a_step = seconds / float(np.mean([steps_of(plan.recipe, kept) for kept in images]))
         text += f"; the others take about {_duration(steps * a_step / count)}"
     View.of(progress).say(text)
     return left

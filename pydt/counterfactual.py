@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pydt.ensemble import run_rows
+from pydt.ensemble import Runner, run_row, run_rows
 from pydt.errors import ConfigError, StoreError
 from pydt.files import canonical_json, write_atomic
 from pydt.overall import overall
@@ -130,6 +130,7 @@ def counterfactual(
     repeats: int = 14,
     other_repeats: int = 4,
     seed: int = 0,
+    runner: Runner = run_row,
     executor: Executor | None = None,
     workers: int | None = None,
     progress: bool = True,
@@ -145,7 +146,7 @@ def counterfactual(
         drop: how many groups to leave out; half of them comes first and gets `repeats` runs an arm (as does "full"),
             every other number `other_repeats`. By default a half, a quarter and three quarters.
         seed: of the retrainings and the random sets.
-        executor, workers, progress: see `pydt.run`.
+        runner, executor, workers, progress: see `pydt.run`.
 
     Raises:
         ConfigError: a number of groups that leaves nothing, or fewer than two repeats.
@@ -163,8 +164,9 @@ def counterfactual(
     rows = arm_rows(values, group_images(plan), sizes, [repeats] + [other_repeats] * (len(sizes) - 1), seed)
     fresh = other_draws(task)
     done = run_rows(
-        plan.source, plan.by, plan.recipe, (fresh,), rows, store.folder, executor, workers=workers, progress=progress
-    )
+        plan.source, plan.by, plan.recipe, (fresh,), rows, store.folder, executor,
+        workers=workers, runner=runner, progress=progress,
+    )  # fmt: skip
     # The link from a plan to what was retrained because of it, so that a report needs nothing but the folder. The last
     # counterfactual of a plan is the one it shows; the rows of earlier ones stay in the store.
     link = {"plan": plan.digest, "rows": done.plan().digest, "task": fresh.digest, "ranked_task": task.digest}

@@ -20,9 +20,9 @@ by the other retrainings; then the halves change places, and the two gains are a
 
 "full" is one of the candidates, with a gain of 0. Given its K each gain is unbiased with the error s of its contrast.
 The two errors are correlated all the same, since each half both chooses for the other and is judged: by
-m^2 / (J - 1) for J candidates of equal truth and independent errors, with m the mean of the largest of J standard normal
-numbers; that is 0.36 at its largest, for J = 3. Beside it stands what choosing and judging on everything would have
-claimed.
+m^2 / (J - 1) for J candidates of equal truth and independent errors, with m the mean of the largest of J standard
+normal numbers; that is 0.36 at its largest, for J = 3. Beside it stands what choosing and judging on everything would
+have claimed.
 """
 
 from __future__ import annotations
@@ -225,9 +225,10 @@ def removal_curve(
         arms = found[plan.recipe.digest, True] + found.get((recipe.digest, False), [])
         points += _points(length, arms, images, weights, labels)
         candidates = [arm for arm in arms if arm.kind in ("full", "drop bottom")]
+        chosen = None
         if len(candidates) > 1 and candidates[0].kind == "full":
-            if (chosen := best_size(length, candidates, weights, labels)) is not None:
-                best.append(chosen)
+            chosen = best_size(length, candidates, weights, labels)
+        best += [] if chosen is None else [chosen]
     order = np.argsort(values, kind="stable")
     return Removal(
         tuple(points),
@@ -254,17 +255,14 @@ def best_size(length: str, arms: Sequence[Arm], weights: np.ndarray, labels: np.
     if min(len(arm.rows) for arm in arms) < _FEWEST or sides.all() or not sides.any():
         return None
     halves = [[_part(arm, i, sides == bool(i), weights, labels) for arm in arms] for i in range(2)]
-    chosen, gains, errors, reaches = [], [], [], []
+    chosen, gains, errors, reaches = [0, 0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]
     for i in range(2):
         k = int(np.argmax([arm.mean for arm in halves[i]]))
-        chosen.append(arms[k].dropped)
-        judged = halves[1 - i]
-        own = sides != bool(i)
-        if k == 0:
-            gains.append(0.0), errors.append(0.0), reaches.append(0.0)
-            continue
-        found = contrast(judged[k], judged[0], _weights(weights, labels, own), labels[own])
-        gains.append(found.difference), errors.append(found.stderr), reaches.append((found.high - found.low) / 2)
+        if k:
+            own = sides != bool(i)
+            found = contrast(halves[1 - i][k], halves[1 - i][0], _weights(weights, labels, own), labels[own])
+            chosen[i], gains[i], errors[i] = arms[k].dropped, found.difference, found.stderr
+            reaches[i] = (found.high - found.low) / 2
     everywhere = max(arms, key=lambda arm: arm.mean)
     gain, reach = float(np.mean(gains)), _joined(*reaches)
     return Best(
@@ -324,9 +322,7 @@ def _points(
     for arm in arms:
         control = f"random as {arm.kind.removeprefix('keep ')}" if arm.kind.startswith("keep ") else CONTROL
         lost = float(np.mean([images[~row.mask].sum() for row in arm.rows]))
-        points.append(
-            Point(length, arm, lost, compared(arm, full), compared(arm, known.get((control, arm.dropped))))
-        )
+        points.append(Point(length, arm, lost, compared(arm, full), compared(arm, known.get((control, arm.dropped)))))
     return points
 
 
@@ -337,7 +333,9 @@ def _recipes(plan: Plan, steps: str) -> dict[str, Any]:
     recipe = plan.recipe
     if recipe.steps is not None:
         if steps == "epochs":
-            raise ConfigError("the recipe says steps, not epochs", "steps", 'use "same", or a plan whose recipe has none')
+            raise ConfigError(
+                "the recipe says steps, not epochs", "steps", 'use "same", or a plan whose recipe has none'
+            )
         return {"steps": recipe}
     from pydt.train import steps_of
 
@@ -385,72 +383,77 @@ def _list_rows(lists: Mapping[str, np.ndarray], images: np.ndarray, repeats: int
 # ---- the page ------------------------------------------------------------------------------------------------------
 
 _WORDS = {"epochs": "equal epochs", "steps": "equal steps"}
-_METHOD = """Groups are ranked by their influence on the score half. Retrainings without some of them are transferred with
-other few-shot draws and judged on the report half (Jain et al. 2023, section 4.1). Differences carry 95 % intervals over
-retrainings and target images. Random sets are drawn anew for every retraining and match in groups and images. The best
-number K is chosen on one half of the report images by half of the retrainings of each size, and judged on the other
-images by the others, both ways round:
+_METHOD = """Groups are ranked by their influence on the score half. Retrainings without some of them are transferred
+with other few-shot draws and judged on the report half (Jain et al. 2023, section 4.1). Differences carry 95 %
+intervals over retrainings and target images. Random sets are drawn anew for every retraining and match in groups and
+images. The best number K is chosen on one half of the report images by half of the retrainings of each size, and judged
+on the other images by the others, both ways round:
 
     gain = mean of both directions of: mean(without the K lowest) - mean(nothing left out)
 
 At equal epochs a smaller source is trained for fewer steps, at equal steps its images are seen more often."""
+_PARTS = ("difference", "stderr", "low", "high", "p")
 
 
 def _page(found: Removal) -> Page:
-    points = "points of accuracy" if found.metric == "top-1" else "points of mean accuracy per class"
+    unit = "points of accuracy" if found.metric == "top-1" else "points of mean accuracy per class"
     blocks: list[Any] = []
     for length in dict.fromkeys(point.length for point in found.points):
-        own = [point for point in found.points if point.length == length and point.gain is not None]
-        series = {}
-        for kind in dict.fromkeys(p.arm.kind for p in own if p.arm.kind.startswith("drop ")):
-            gains = [p.gain for p in own if p.arm.kind == kind and p.gain is not None]
-            series[kind] = (
-                [g.dropped for g in gains],
-                *([100 * getattr(g, part) for g in gains] for part in ("difference", "low", "high")),
-            )
-        if series:
-            title = f"Gain over the full source at {_WORDS[length]}"
-            note = f"n = {min(len(p.arm.rows) for p in own)} retrainings or more a point; 95 % over retrainings and images."
-            blocks.append(Curve(series, "groups left out", points, title, note))
-        if which := [p for p in own if p.which is not None]:
-            contrasts = [p.which for p in which if p.which is not None]
-            blocks.append(
-                Intervals(
-                    [f"{p.arm.kind}, {p.arm.dropped} left out" for p in which],
-                    *([100 * getattr(c, part) for c in contrasts] for part in ("difference", "low", "high")),
-                    points,
-                    f"Against random sets of as many groups and images, at {_WORDS[length]}",
-                    marked=[c.low > 0 or c.high < 0 for c in contrasts],
-                )
-            )
+        own = [point for point in found.points if point.length == length]
+        blocks += [*_curve(own, _WORDS[length], unit), *_against_random(own, _WORDS[length], unit)]
     best = ("equal", "best K", "chosen by halves", "gain", "low", "high", "claimed where chosen", "n", "images")
     bests = [
-        (b.length, b.size, f"{b.chosen[0]}, {b.chosen[1]}", *_points_of(b.gain, b.low, b.high, b.claimed), b.runs, b.images)
+        (b.length, b.size, f"{b.chosen[0]}, {b.chosen[1]}", b.gain, b.low, b.high, b.claimed, b.runs, b.images)
         for b in found.best
     ]
     if bests:
-        blocks.append(Table(best, bests, "The best number of lowest groups to leave out", f"In {points}."))
+        title = "The best number of lowest groups to leave out"
+        blocks.append(Table(best, [(*b[:3], *_hundredfold(b[3:7]), *b[7:]) for b in bests], title, f"In {unit}."))
     columns = ("equal", "kind", "left out", "images left out", "n", "failed", "accuracy", "sd")
-    compared = ("difference", "stderr", "low", "high", "p")
-    header = (*columns, *(f"gain {c}" for c in compared), *(f"against random {c}" for c in compared))
     arms = []
     for p in found.points:
         a = p.arm
         line: list[Any] = [p.length, a.kind, a.dropped, p.images, len(a.rows), a.failed, a.mean, a.sd]
-        for contrast_ in (p.gain, p.which):
-            line += [None] * 5 if contrast_ is None else [getattr(contrast_, c) for c in compared]
+        for one in (p.gain, p.which):
+            line += [None] * len(_PARTS) if one is None else [getattr(one, part) for part in _PARTS]
         arms.append(tuple(line))
-    shown = [(*a[:6], *_points_of(a[6], a[7], a[8], a[9], a[13], a[14])) for a in arms]
-    names = (*columns[:6], "accuracy", "sd", "gain", "stderr", "against random", "stderr of that")
-    blocks.append(Table(names, shown, "All retrainings", f"In {points}; sd between retrainings, errors of both parts."))
-    csv: dict[str, Any] = {"arms.csv": (header, arms), "best.csv": (best, [(*b[:3], *b[3:]) for b in bests])}
+    shown = [(*a[:6], *_hundredfold((a[6], a[7], a[8], a[9], a[13], a[14]))) for a in arms]
+    names = (*columns, "gain", "stderr", "against random", "stderr of that")
+    blocks.append(Table(names, shown, "All retrainings", f"In {unit}; sd between retrainings, errors of both parts."))
+    header = (*columns, *(f"gain {part}" for part in _PARTS), *(f"against random {part}" for part in _PARTS))
+    csv: dict[str, Any] = {"arms.csv": (header, arms), "best.csv": (best, bests)}
     for b in found.best:
         csv[f"keep-{b.length}.csv"] = (("group",), [(name,) for name in found.keep(b.length)])
-    question = f"What happens to {found.target} when the worst, the best or random groups of {found.source} are left out?"
+    question = f"What does {found.target} gain or lose when the worst, the best or random groups are left out?"
     return Page("removal", "Removal curves", question, _answer(found), blocks, csv, _METHOD)
 
 
-def _points_of(*fractions: float | None) -> tuple[float | None, ...]:
+def _curve(points: Sequence[Point], length: str, unit: str) -> list[Curve]:
+    series: dict[str, Any] = {}
+    for kind in ("drop bottom", "drop top", CONTROL):
+        gains = [p.gain for p in points if p.arm.kind == kind and p.gain is not None]
+        if gains:
+            bars = ([100 * getattr(g, part) for g in gains] for part in ("difference", "low", "high"))
+            series[kind] = ([g.dropped for g in gains], *bars)
+    if not series:
+        return []
+    n = min(p.gain.n for p in points if p.gain is not None)
+    note = f"At least n = {n} retrainings a point; 95 % over retrainings and images."
+    return [Curve(series, "groups left out", unit, f"Gain over the full source at {length}", note)]
+
+
+def _against_random(points: Sequence[Point], length: str, unit: str) -> list[Intervals]:
+    found = [(p.arm, p.which) for p in points if p.which is not None]
+    if not found:
+        return []
+    values, low, high = ([100 * getattr(c, part) for _, c in found] for part in ("difference", "low", "high"))
+    names = [f"{arm.kind}, {arm.dropped} left out" for arm, _ in found]
+    marked = [c.low > 0 or c.high < 0 for _, c in found]
+    title = f"Against random sets of as many groups and images, at {length}"
+    return [Intervals(names, values, low, high, unit, title, marked=marked)]
+
+
+def _hundredfold(fractions: Sequence[float | None]) -> tuple[float | None, ...]:
     return tuple(None if value is None else 100 * value for value in fractions)
 
 
@@ -458,34 +461,38 @@ def _answer(found: Removal) -> list[str]:
     sentences = []
     for b in found.best:
         nothing = b.chosen == (0, 0)
-        gained = f"{100 * b.gain:+.2f} points ({100 * b.low:+.2f} to {100 * b.high:+.2f})"
-        what = "is to leave nothing out" if nothing else f"gains {gained}"
-        sure = "" if nothing else ", which is more than nothing" if b.low > 0 else ", which may be nothing"
-        sentences.append(
-            f"At {_WORDS[b.length]}, the best number of lowest groups to leave out {what}{sure}: chosen by one half of the "
-            f"report images ({b.images}) and of the retrainings ({b.runs} each), judged by the other. Choosing and judging "
-            f"on everything would have claimed {100 * b.claimed:+.2f} points without {b.size} groups."
-        )
-    strongest = [p for p in found.points if p.which is not None and p.arm.kind in ("drop bottom", "drop top")]
+        gains = f"gains {_text(b.gain, b.low, b.high)}, which {'is more than' if b.low > 0 else 'may be'} nothing"
+        sentences += [
+            f"At {_WORDS[b.length]}, the best number of lowest groups to leave out "
+            + ("is none at all." if nothing else f"{gains}."),
+            f"It was chosen by one half of the report images ({b.images}) and of the retrainings ({b.runs} each) and "
+            f"judged by the other half; choosing and judging on everything would have claimed {100 * b.claimed:+.2f} "
+            f"points without {b.size} groups.",
+        ]
     for kind, word in (("drop bottom", "lowest"), ("drop top", "highest")):
-        own = [p for p in strongest if p.arm.kind == kind]
-        sure_of = [p for p in own if p.which is not None and (p.which.low > 0 or p.which.high < 0)]
-        if own:
+        which = [p.which for p in found.points if p.arm.kind == kind and p.which is not None]
+        if which:
+            better, worse = sum(c.low > 0 for c in which), sum(c.high < 0 for c in which)
             sentences.append(
-                f"Leaving out the {word} groups differs from leaving out as many random ones at {len(sure_of)} of "
-                f"{len(own)} sizes (95 % intervals that leave out zero, one at a time)."
+                f"Leaving out the {word} groups is better than leaving out as many random ones in {better} and worse "
+                f"in {worse} of {len(which)} comparisons (95 % intervals, each by itself)."
             )
     for p in found.points:
         if p.arm.kind.startswith("keep ") and p.gain is not None:
-            against = "" if p.which is None else (
-                f", against random groups {100 * p.which.difference:+.2f} ({100 * p.which.low:+.2f} to "
-                f"{100 * p.which.high:+.2f})"
-            )
+            against = "" if p.which is None else f"; against random groups {_text(*_bounds(p.which))}"
             sentences.append(
-                f"Keeping only {p.arm.kind.removeprefix('keep ')} ({p.arm.dropped} groups left out, {_WORDS[p.length]}, n = "
-                f"{len(p.arm.rows)}) gains {100 * p.gain.difference:+.2f} points ({100 * p.gain.low:+.2f} to "
-                f"{100 * p.gain.high:+.2f}) over the full source{against}."
+                f"To keep only {p.arm.kind.removeprefix('keep ')} ({p.arm.dropped} groups left out, "
+                f"{_WORDS[p.length]}, n = {len(p.arm.rows)}) gains {_text(*_bounds(p.gain))} over the full "
+                f"source{against}."
             )
     if found.failed:
         sentences.append(f"{found.failed} retrainings failed and are left out.")
     return sentences or ["No two arms with two retrainings each are there to be compared."]
+
+
+def _bounds(one: Contrast) -> tuple[float, float, float]:
+    return one.difference, one.low, one.high
+
+
+def _text(value: float, low: float, high: float) -> str:
+    return f"{100 * value:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f})"

@@ -1,0 +1,492 @@
+"""Failure debugging: images that models of the whole source get wrong, the source group that each owes it to, and what
+happens without that group (Jain et al. 2023, section 4.2).
+
+What is selected on what, so that no output that picks an image or a group is counted for it:
+
+    failing images     wrong (the most frequent prediction over the draws) in `share` of `models` trainings on the whole
+                       source, whose seeds serve nothing else; with the few-shot draws of the plan
+    the blamed group   of an image: the most negative influence on its margin, from the plan's rows alone
+    flips              right in fresh trainings without the blamed group: other seeds, other few-shot draws
+
+Two controls are judged on the same images by equally fresh trainings: without a random group of about as many images,
+another one for every repeat, and with the whole source. The last one says how many of the images were only unlucky when
+they were found: an image chosen for being wrong is right more often the next time.
+
+An image owes its blamed group to its own margins in the plan's rows. The check `unseen` does without: report-half
+images are judged without the group that their *fellows* of the score half blame on average, images of the same class
+with the same wrong prediction. Of an unseen image nothing was looked at but that it fails, and as what.
+
+Trainings without a group serve all images that blame it, and the random group of a repeat is the same for all of them,
+unless it is the blamed one. With `most` trainings in all, the groups that most images blame come first.
+
+Rates and how they compare carry intervals over images and retrainings; see `pydt.rates`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pydt.cost import announce
+from pydt.counterfactual import group_images, other_draws, without
+from pydt.ensemble import Runner, run_row, run_rows
+from pydt.errors import ConfigError, StoreError
+from pydt.estimate import best_method, influences
+from pydt.pages import Images, Intervals, Page, Table
+from pydt.plan import Plan
+from pydt.rates import Block, Compared, Rate, compare, rate_of
+from pydt.seeds import generator, seed31
+from pydt.store import HALVES, Record, Row, Store
+
+if TYPE_CHECKING:
+    from pydt.transfer import Task
+
+ARMS = ("blamed", "random", "full")
+_NEAREST = 8  # groups of about as many images, among which the random one is drawn; more where more are as large
+
+
+@dataclass(frozen=True)
+class Flips:
+    """Flip rates of one set of images without the blamed group, without a random one, and with the whole source;
+    compared: the first against the second."""
+
+    blamed: Rate
+    random: Rate
+    full: Rate
+    compared: Compared
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A failing image.
+
+    Attributes:
+        position: in the target's judged data set; half: "score" or "report".
+        label, predicted: its class, and what the models say most often.
+        wrong: share of the models on the whole source that get it wrong.
+        group: the blamed one; influence, stderr, q: of that group on the image's margin.
+        blamed, random, full: share of fresh trainings that get it right; None where its group was not retrained.
+    """
+
+    position: int
+    half: str
+    label: str
+    predicted: str
+    wrong: float
+    group: str
+    influence: float
+    stderr: float
+    q: float
+    blamed: float | None = None
+    random: float | None = None
+    full: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Failures:
+    """Failing images and what became of them.
+
+    Attributes:
+        images: all that fail, those of the most blamed group first.
+        judged: how many images were looked at.
+        flips: of the images whose blamed group was retrained; None if there is no such image.
+        unseen: of report-half images, by the group that their score-half fellows blame; None if there are none.
+        groups: (name, images that blame it, flips or None where it was not retrained), most images first.
+        retrained: models trained (or found in the store) in all; failed: those that gave no outputs.
+        share, models: as asked.
+        pictures: uint8 (images, H, W, C) in the order of `images`; None for encoded files.
+    """
+
+    images: tuple[Failure, ...]
+    judged: int
+    flips: Flips | None
+    unseen: Flips | None
+    groups: tuple[tuple[str, int, Flips | None], ...]
+    retrained: int
+    failed: int
+    share: float
+    models: int
+    source: str
+    target: str
+    pictures: np.ndarray | None
+
+    def page(self) -> Page:
+        """Rates, groups and pictures, for `pydt.pages.write_pages`."""
+        return _page(self)
+
+
+def failures(
+    store: Store | str | os.PathLike[str],
+    plan: Plan,
+    *,
+    task: Task | None = None,
+    share: float = 0.6,
+    models: int = 10,
+    repeats: int | None = None,
+    most: int = 150,
+    output: str = "margin",
+    seed: int = 0,
+    runner: Runner = run_row,
+    executor: Executor | None = None,
+    workers: int | None = None,
+    progress: bool | str = True,
+) -> Failures:
+    """Find images that models of the whole source get wrong, blame a source group, and retrain without it.
+
+    How many retrainings there are, and how long they will take, is said before they begin. What is in the store is not
+    trained again.
+
+    Args:
+        store: where the plan's rows are (or its folder); the new rows go there, too.
+        plan: whose rows say which group is to blame.
+        task: which of its tasks; the first by default.
+        share: of the models that get a failing image wrong, at least.
+        models: trainings on the whole source that find the failing images.
+        repeats: fresh trainings without each blamed group, without a random one and on the whole source; as many as
+            `models` by default.
+        most: trainings in all, those that are stored included; groups that fewer images blame are left out.
+        output: of which the blaming influences are: "margin", or another number of `pydt.cells.OUTPUTS`.
+        seed: of the trainings and the random groups.
+        runner, executor, workers, progress: see `pydt.run`.
+
+    Raises:
+        ConfigError: an argument that makes no sense; `most` does not even suffice for one group.
+        StoreError: the plan has too few finished rows.
+    """
+    store = store if isinstance(store, Store) else Store(store)
+    task = plan.tasks[0] if task is None else task
+    repeats = models if repeats is None else repeats
+    if not 0 < share <= 1:
+        raise ConfigError(f"share {share}", "failures", "use a share of the models above 0, up to 1")
+    if models < 1 or repeats < 2:
+        raise ConfigError(f"{models} models, {repeats} repeats", "failures", "use at least 1 and 2")
+    if most < models + 3 * repeats:
+        raise ConfigError(f"most {most}", "failures", f"one group takes {models + 3 * repeats} trainings")
+    record = store.plan(plan)
+    if len(store.finished(record)) < 10:
+        raise StoreError(f"{len(store.finished(record))} finished rows", str(store.folder), "train at least 10 first")
+
+    def train(rows: list[Row], judge: Task) -> Store:
+        announce(store, plan, [(plan.recipe, (judge,), rows)], executor, workers, progress)
+        return run_rows(
+            plan.source, plan.by, plan.recipe, (judge,), rows, store.folder, executor,
+            workers=workers, runner=runner, progress=progress,
+        )  # fmt: skip
+
+    groups = len(record.names)
+    whole = without(groups, np.arange(0))
+    finding = train([Row(whole, seed31("failures, finding", seed, i), "find") for i in range(models)], task)
+    lost = len(finding.failed())
+    if lost == models:
+        raise StoreError(f"all {models} models failed", str(store.folder), "lower the learning rate")
+    failing = _failing(finding, task, share)
+    fit = _influences(store, record, task, output, failing.columns)
+    blamed = fit[0].argmin(0)
+    fellows = _fellows(fit[0], failing)
+    random = _random_groups(group_images(plan), repeats, seed)
+    tally = Counter([*blamed.tolist(), *fellows[fellows >= 0].tolist()])
+    pairs: dict[tuple[int, int], None] = {}  # (group, repeat) to be trained without
+    chosen: list[int] = []
+    for group, _ in sorted(tally.items(), key=lambda item: (-item[1], item[0])):
+        more = {(g, i): None for i in range(repeats) for g in (group, int(random[i, group]))}
+        if models + repeats + len({**pairs, **more}) > most:
+            break
+        pairs |= more
+        chosen.append(group)
+    rows = [Row(whole, seed31("counterfactual", seed, "full", 0, i), "full") for i in range(repeats)]
+    rows += [Row(without(groups, np.array([g])), seed31("failures", seed, g, i), "without") for g, i in pairs]
+    runs = _Runs({}, {}, [], random)
+    if chosen:
+        judge = other_draws(task)
+        done = train(rows, judge)
+        lost += len(done.failed())
+        runs = _Runs.of(done, judge, rows, list(pairs), random)
+    every = [
+        _flips(runs, failing.columns, np.where(np.isin(groups_of, chosen), groups_of, -1))
+        for groups_of in (blamed, fellows)
+    ]
+    counts = Counter(blamed.tolist())
+    order = sorted(
+        range(len(blamed)), key=lambda j: (-counts[int(blamed[j])], int(blamed[j]), float(fit[0][blamed[j], j]))
+    )
+    images = [_failure(failing, j, int(blamed[j]), fit, record, task, runs, int(blamed[j]) in chosen) for j in order]
+    by_group = [
+        (record.names[g], n, _flips(runs, failing.columns, np.where(blamed == g, g, -1)) if g in chosen else None)
+        for g, n in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    ]
+    judged = task.target.judged
+    shown = [image.position for image in images]
+    pictures = None if judged.images is None else np.asarray(judged.images[judged.positions[shown]])
+    return Failures(
+        tuple(images),
+        failing.judged,
+        every[0],
+        every[1],
+        tuple(by_group),
+        models + len(rows) if chosen else models,
+        lost,
+        share,
+        models,
+        plan.source.name,
+        task.target.name,
+        pictures,
+    )
+
+
+# ---- choosing ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Failing:
+    """Failing images: their columns among all judged ones, positions, halves (0 score, 1 report), labels, most frequent
+    wrong predictions, and shares of models that get them wrong, each (images,); judged: how many were looked at."""
+
+    columns: np.ndarray
+    positions: np.ndarray
+    half: np.ndarray
+    labels: np.ndarray
+    predicted: np.ndarray
+    wrong: np.ndarray
+    judged: int
+
+
+def _failing(store: Store, task: Task, share: float) -> _Failing:
+    examples = store.task(task)
+    said = store.outputs(task, "prediction", "all").astype(np.int64)
+    wrong = said != examples["labels"]
+    columns = np.flatnonzero(wrong.mean(0) >= share - 1e-9)
+    predicted = [np.bincount(said[wrong[:, j], j]).argmax() for j in columns]
+    return _Failing(
+        columns,
+        examples["ids"][columns],
+        examples["half"][columns],
+        examples["labels"][columns],
+        np.array(predicted, np.int64),
+        wrong.mean(0)[columns],
+        said.shape[1],
+    )
+
+
+def _influences(
+    store: Store, record: Record, task: Task, output: str, columns: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Values, standard errors and q (groups, images) of the influences on the failing images, from the plan's rows."""
+    if not len(columns):
+        return (np.zeros((len(record.names), 0)),) * 3
+    masks = store.design(record).take(store.finished(record))
+    outputs = store.outputs(task, output, "all", record)[:, columns]
+    fit = influences(masks, outputs, best_method(masks))
+    return np.asarray(fit.unbiased), np.asarray(fit.stderr), np.asarray(fit.q)
+
+
+def _fellows(values: np.ndarray, failing: _Failing) -> np.ndarray:
+    """The group that the score-half fellows of each report-half image blame on average, -1 where there is none."""
+    found = np.full(len(failing.columns), -1)
+    for j in np.flatnonzero(failing.half == HALVES["report"]):
+        fellows = (failing.half == HALVES["score"]) & (failing.labels == failing.labels[j])
+        fellows &= failing.predicted == failing.predicted[j]
+        if fellows.any():
+            found[j] = values[:, fellows].mean(1).argmin()
+    return found
+
+
+def _random_groups(images: np.ndarray, repeats: int, seed: int) -> np.ndarray:
+    """Another group of about as many images for every repeat and group, int64 (repeats, groups).
+
+    In each repeat one random order of all groups serves them all: the first one that matches is taken.
+    """
+    distance = np.abs(images[:, None] - images).astype(np.float64)
+    np.fill_diagonal(distance, np.inf)
+    others = len(images) - 1
+    fits = distance <= np.sort(distance, axis=1)[:, [min(_NEAREST, others) - 1]]
+    found = np.empty((repeats, len(images)), np.int64)
+    for i in range(repeats):
+        order = generator("failures, random group", seed, i).permutation(len(images))
+        found[i] = order[fits[:, order].argmax(1)]
+    return found
+
+
+# ---- judging -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Runs:
+    """Fresh trainings: right bool (images,) by what was left out and repeat, numbers of the runs, and the controls."""
+
+    right: dict[int, np.ndarray]
+    number: dict[tuple[int, int], int]
+    full: list[int]
+    random: np.ndarray
+
+    @staticmethod
+    def of(
+        store: Store, task: Task, rows: Sequence[Row], pairs: Sequence[tuple[int, int]], random: np.ndarray
+    ) -> _Runs:
+        """`pairs` (group, repeat) belong to the last rows; the first ones keep everything."""
+        said = store.outputs(task, "prediction", "all")
+        right = said == store.task(task)["labels"]
+        finished = store.finished().tolist()
+        first = len(rows) - len(pairs)
+        number = {pairs[i - first]: i for i in finished if i >= first}
+        return _Runs(dict(zip(finished, right, strict=True)), number, [i for i in finished if i < first], random)
+
+    def arm(self, name: str, group: int) -> list[int]:
+        """The runs of an arm for images that blame a group."""
+        if name == "full":
+            return self.full
+        repeats = range(len(self.random))
+        keys = [(group if name == "blamed" else int(self.random[i, group]), i) for i in repeats]
+        return [self.number[key] for key in keys if key in self.number]
+
+    def blocks(self, arm: str, columns: np.ndarray, groups: np.ndarray) -> list[Block]:
+        """(runs, positions of the images, right (runs, images)) for each set of images that the same runs serve."""
+        served: dict[tuple[int, ...], list[int]] = {}
+        for j, group in enumerate(groups):
+            served.setdefault(tuple(self.arm(arm, int(group))), []).append(j)
+        return [
+            (list(runs), np.array(own), np.array([self.right[i][columns[own]] for i in runs], np.float64))
+            for runs, own in served.items()
+        ]
+
+
+def _flips(runs: _Runs, columns: np.ndarray, groups: np.ndarray) -> Flips | None:
+    """Rates of the images whose group is not -1 and has two runs in every arm; None if there are none."""
+    usable = np.array([g >= 0 and all(len(runs.arm(arm, int(g))) > 1 for arm in ARMS) for g in groups], bool)
+    columns, groups = columns[usable], groups[usable]
+    if not len(columns):
+        return None
+    blocks = {arm: runs.blocks(arm, columns, groups) for arm in ARMS}
+    rates = [rate_of(own, len(columns)) for own in blocks.values()]
+    return Flips(rates[0], rates[1], rates[2], compare(blocks["blamed"], blocks["random"], len(columns)))
+
+
+def _failure(
+    failing: _Failing,
+    j: int,
+    group: int,
+    fit: tuple[np.ndarray, np.ndarray, np.ndarray],
+    record: Record,
+    task: Task,
+    runs: _Runs,
+    retrained: bool,
+) -> Failure:
+    rates: list[float | None] = [None] * len(ARMS)
+    if retrained:
+        own = [[runs.right[i][failing.columns[j]] for i in runs.arm(arm, group)] for arm in ARMS]
+        rates = [float(np.mean(right)) if right else None for right in own]
+    classes = task.target.classes
+    return Failure(
+        int(failing.positions[j]),
+        next(name for name, code in HALVES.items() if code == failing.half[j]),
+        classes[failing.labels[j]],
+        classes[failing.predicted[j]],
+        float(failing.wrong[j]),
+        record.names[group],
+        *(float(part[group, j]) for part in fit),
+        *rates,
+    )
+
+
+# ---- the page ------------------------------------------------------------------------------------------------------
+
+_METHOD = """An image fails where the most frequent prediction over the few-shot draws is wrong in most trainings on the
+whole source (Jain et al. 2023, section 4.2). Its blamed group has the most negative influence on its margin, from the
+plan's rows alone. It flips where a fresh training without that group, with other seeds and other draws, gets it right;
+on the same images, the same is counted without a random group of about as many images, another one for every training,
+and with the whole source. Rates carry Wilson's intervals for the variance over images and trainings, with d the image's
+rate and e the part of a training in its error,
+
+    variance = var(d) / images + sum over runs of ((sum of e)^2 - sum of e^2) / (images (images - 1))
+
+their ratio Fieller's. Unseen images lie in the report half, and the group left out is the one that score-half images of
+the same class with the same wrong prediction blame on average."""
+_ARM_WORDS = {
+    "blamed": "without the blamed group",
+    "random": "without a random group",
+    "full": "with the whole source",
+}
+
+
+def _page(found: Failures) -> Page:
+    sets = [("failing images", found.flips), ("unseen images", found.unseen)]
+    rates = [
+        (name, words, getattr(flips, arm))
+        for name, flips in sets
+        if flips is not None
+        for arm, words in _ARM_WORDS.items()
+    ]
+    measures = ("rate", "low", "high", "images", "runs")
+    table = [(name, words, *(getattr(rate, m) for m in measures)) for name, words, rate in rates]
+    columns = ("group", "images that blame it", *(f"{words}, %" for words in _ARM_WORDS.values()), "difference", "+-")
+    lines: list[tuple[Any, ...]] = []
+    for name, count, flips in found.groups:
+        values: list[float | None] = [None] * 5
+        if flips is not None:
+            values = [100 * getattr(flips, arm).rate for arm in ARMS]
+            values += [100 * flips.compared.difference, 50 * (flips.compared.high - flips.compared.low)]
+        lines.append((name, count, *values))
+    blocks: list[Any] = []
+    if rates:
+        value, low, high = ([100 * float(line[i]) for line in table] for i in (2, 3, 4))
+        note = f"{min(line[6] for line in table)} trainings for each image or more; 95 % over images and trainings."
+        title, unit = "How often fresh trainings get the images right", "% of fresh trainings"
+        blocks.append(Intervals([f"{name}, {words}" for name, words, _ in rates], value, low, high, unit, title, note))
+    blocks.append(Table(columns, lines, "Blamed groups", "A dash: not retrained, since fewer images blame it."))
+    if found.pictures is not None and len(found.images):
+        captions = [
+            f"{i.label} seen as {i.predicted}; blames {i.group}"
+            + ("" if i.blamed is None or i.random is None else f": {i.blamed:.0%} right, random {i.random:.0%}")
+            for i in found.images
+        ]
+        blocks.append(Images(found.pictures, captions, "Failing images"))
+    names = tuple(Failure.__dataclass_fields__)
+    csv: dict[str, Any] = {
+        "images.csv": (names, [tuple(getattr(image, name) for name in names) for image in found.images]),
+        "groups.csv": (columns, lines),
+        "rates.csv": (("images", "arm", *measures), table),
+    }
+    question = (
+        f"Which part of {found.source} makes models fail on images of {found.target}, and what if it is left out?"
+    )
+    return Page("failures", "Failures", question, _answer(found), blocks, csv, _METHOD)
+
+
+def _answer(found: Failures) -> list[str]:
+    count = len(found.images)
+    where = f"at least {found.share:.0%} of {found.models} models of the whole source"
+    sentences = [f"{count} of {found.judged} images are wrong in {where}."]
+    if not count:
+        return [*sentences, "There is nothing to debug."]
+    for what, flips in (("", found.flips), (" (unseen)", found.unseen)):
+        if flips is None:
+            continue
+        b, r, f = (_rate_text(rate) for rate in (flips.blamed, flips.random, flips.full))
+        c = flips.compared
+        above = "no bound above" if not np.isfinite(c.ratio_high) else f"{c.ratio_high:.1f}"
+        times = "" if not np.isfinite(c.ratio) else f"{c.ratio:.1f} times "
+        sentences += [
+            f"Without the group they blame, {b} of fresh trainings get {flips.blamed.images} such images{what} right, "
+            f"without a random one {r}, with the whole source {f}; {flips.blamed.runs} trainings each.",
+            f"That is {times}as often as without a random one (95 %: {c.ratio_low:.1f} to {above}), "
+            f"{100 * c.difference:+.1f} points ({100 * c.low:+.1f} to {100 * c.high:+.1f})"
+            + ("." if c.low > 0 else ", which may be nothing."),
+        ]
+    if left := sum(n for _, n, flips in found.groups if flips is None):
+        sentences.append(f"{left} of the images blame groups that were not retrained, to save trainings.")
+    sure = sum(image.q < 0.05 for image in found.images)
+    lost = f", {found.failed} of which failed" if found.failed else ""
+    sentences.append(
+        f"{sure} of {count} blames are significant by themselves (q < 0.05 over the groups of an image); "
+        f"{found.retrained} retrainings{lost}."
+    )
+    return sentences
+
+
+def _rate_text(rate: Rate) -> str:
+    return f"{rate.rate:.0%} ({rate.low:.0%} to {rate.high:.0%})"

@@ -1,0 +1,139 @@
+"""Rates over images and trainings: how often trainings get images right, with both in the error.
+
+Runs serve images: y = mean + run + image + cell. A rate is the mean over all M images of their means over their n runs.
+With d_j an image's mean (or a weighted sum of its means in several arms) and e_rj the part of run r in its error,
+
+    e_rj = sum over arms of weight (y_rj - mean_j) / sqrt(n (n - 1)),
+    variance = var(d) / M + sum over runs of ((sum_j e_rj)^2 - sum_j e_rj^2) / (M (M - 1))
+
+The first part is that of images drawn anew, with all the noise of their own cells. What it misses is what two images
+share because the same run served both: the second part, pair by pair. It holds for any pattern of runs and images,
+also where arms share runs.
+
+Intervals have t quantiles with Satterthwaite's degrees of freedom. That of a rate is Wilson's (1927), for as many
+independent trials as give the variance; that of the ratio of two rates is Fieller's (1954), which may be open above.
+Simulated with 10 runs, 95 % intervals held 94 to 97 % of rates and differences, and 94 to 95 % of ratios; of 24 images
+with a rate near 0.1, 91 % of ratios (1,000 trials each).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Block = tuple[list[int], np.ndarray, np.ndarray]
+"""Numbers of runs, positions of the images that they all serve, and right (runs, images) as 0 or 1. A number stands for
+the same run wherever it occurs."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A share with its 95 % interval. images: how many; runs: for each image, at least."""
+
+    rate: float
+    low: float
+    high: float
+    images: int
+    runs: int
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two rates on the same images: their difference with error and 95 % interval, and their ratio with its interval;
+    infinite where the second may be zero."""
+
+    difference: float
+    stderr: float
+    low: float
+    high: float
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+
+
+def rate_of(blocks: Sequence[Block], images: int) -> Rate:
+    """The rate of all blocks together, of so many images."""
+    value, variance, df = spread([blocks], [1.0], images)
+    return _wilson(value, variance, df, images, min(len(runs) for runs, _, _ in blocks))
+
+
+def compare(blocks: Sequence[Block], others: Sequence[Block], images: int) -> Compared:
+    """One arm against another on the same images."""
+    from scipy import stats
+
+    both = [blocks, others]
+    value, variance, df = spread(both, (1, -1), images)
+    t = float(stats.t.ppf(0.975, df))
+    (first, one, _), (second, other, _), (_, total, _) = (spread(both, c, images) for c in ((1, 0), (0, 1), (1, 1)))
+    covariance = (total - one - other) / 2
+    if not second:  # no flip at all is no proof of a rate of zero
+        other = (rate_of(others, images).high / t) ** 2
+    bounds = fieller(first, second, one, other, covariance, df)
+    reach = t * variance**0.5
+    ratio = first / second if second else np.inf
+    return Compared(value, variance**0.5, value - reach, value + reach, ratio, bounds[0], bounds[1])
+
+
+def spread(arms: Sequence[Sequence[Block]], weights: Sequence[float], images: int) -> tuple[float, float, float]:
+    """A weighted sum of rates, its variance over images and runs, and degrees of freedom; formula at the top.
+
+    Args:
+        arms: the blocks of each. weights: of the arms. images: in all.
+    """
+    means, fewest, parts = np.zeros(images), np.inf, []
+    for weight, arm in zip(weights, arms, strict=True):
+        for runs, own, right in arm if weight else ():
+            n = len(runs)
+            means[own] += weight * right.mean(0)
+            error = weight * (right - right.mean(0)) / (n * (n - 1)) ** 0.5
+            number, image = np.meshgrid(runs, own, indexing="ij")
+            parts.append((number.ravel(), image.ravel(), error.ravel()))
+            fewest = min(fewest, n)
+    number, image, error = (np.concatenate(column) for column in zip(*parts, strict=True))
+    _, run = np.unique(number, return_inverse=True)
+    cell, where = np.unique(run * images + image, return_inverse=True)
+    each = np.bincount(where, error)
+    together = np.bincount(cell // images, each)
+    by_run = float(together @ together) / images**2
+    if images == 1:
+        return float(means.mean()), by_run, fewest - 1
+    by_image = float(means.var(ddof=1)) / images
+    shared = float(together @ together - each @ each) / (images * (images - 1))
+    # Estimates of variances may cross by chance: the whole is never less than that of images or of runs alone.
+    variance = max(by_image + shared, by_image, by_run)
+    freedom = by_image**2 / (images - 1) + by_run**2 / (fewest - 1)
+    return float(means.mean()), variance, variance**2 / freedom if freedom else 1.0
+
+
+def _wilson(rate: float, variance: float, df: float, images: int, runs: int) -> Rate:
+    """Wilson's interval for as many independent trials as give the variance; where all are alike, for the images."""
+    from scipy import stats
+
+    trials = rate * (1 - rate) / variance if variance > 0 else float(images)
+    t = float(stats.t.ppf(0.975, df if variance > 0 else max(images - 1, 1)))
+    centre = (rate + t**2 / (2 * trials)) / (1 + t**2 / trials)
+    reach = t / (1 + t**2 / trials) * (rate * (1 - rate) / trials + t**2 / (4 * trials**2)) ** 0.5
+    return Rate(rate, max(centre - reach, 0.0), min(centre + reach, 1.0), images, runs)
+
+
+def fieller(
+    one: float, other: float, variance: float, other_variance: float, covariance: float, df: float
+) -> tuple[float, float]:
+    """95 % interval of one / other, both at least 0: all r with (one - r other)^2 <= t^2 var(one - r other), r >= 0."""
+    from scipy import stats
+
+    t2 = float(stats.t.ppf(0.975, df)) ** 2
+    a = other**2 - t2 * other_variance
+    b = one * other - t2 * covariance
+    c = one**2 - t2 * variance
+    inside = b**2 - a * c
+    if a > 0:
+        root = max(inside, 0.0) ** 0.5
+        return max((b - root) / a, 0.0), (b + root) / a
+    if c <= 0 or inside < 0:  # the numerator may be zero, too: nothing is excluded
+        return 0.0, np.inf
+    # The denominator may be zero: open above. a r^2 - 2 b r + c <= 0 from its one positive root on.
+    low = c / (2 * b) if a == 0 and b > 0 else (b - inside**0.5) / a if a < 0 else np.inf
+    return max(low, 0.0), np.inf
