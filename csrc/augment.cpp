@@ -101,19 +101,22 @@ private:
 
 }  // namespace
 
+void check_windows(const Augmentation& how) {
+    if (how.epoch >= epoch_limit) throw ArgumentError("epoch", "must be below 2**56");
+    if (how.view != 0 && how.view != 1) throw ArgumentError("view", std::to_string(how.view) + " is not 0 or 1");
+    if (!how.resized) return;
+    if (!(how.scale[0] > 0 && how.scale[0] <= how.scale[1] && how.scale[1] <= 1))
+        throw ArgumentError("scale", "must be two rising numbers in 0..1, the first above 0");
+    if (!(how.log_ratio[0] >= -10 && how.log_ratio[0] <= how.log_ratio[1] && how.log_ratio[1] <= 10))
+        throw ArgumentError("ratio", "must be two rising numbers in 1/20000..20000");
+}
+
 void check_augmentation(const Images& images, const Batch& out, const Augmentation& how) {
     if (how.crop_pad < 0 || how.crop_pad > 65535)
         throw ArgumentError("crop_pad", std::to_string(how.crop_pad) + " is not in 0..65535");
-    if (how.epoch >= epoch_limit) throw ArgumentError("epoch", "must be below 2**56");
-    if (how.view != 0 && how.view != 1) throw ArgumentError("view", std::to_string(how.view) + " is not 0 or 1");
+    check_windows(how);
     const bool resizes = how.resized || out.height != images.height || out.width != images.width;
     if (resizes && how.crop_pad > 0) throw ArgumentError("crop_pad", "must be 0 where images are resized");
-    if (how.resized) {
-        if (!(how.scale[0] > 0 && how.scale[0] <= how.scale[1] && how.scale[1] <= 1))
-            throw ArgumentError("scale", "must be two rising numbers in 0..1, the first above 0");
-        if (!(how.log_ratio[0] >= -10 && how.log_ratio[0] <= how.log_ratio[1] && how.log_ratio[1] <= 10))
-            throw ArgumentError("ratio", "must be two rising numbers in 1/20000..20000");
-    }
     if (resizes && out.height * out.width > 0 && images.height * images.width == 0)
         throw ArgumentError("images", "of no pixels cannot be resized");
     constexpr std::int64_t most = 1 << 30;  // bytes of a row: they are numbered in 32 bits

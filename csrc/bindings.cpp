@@ -147,6 +147,27 @@ void gather(const py::object& images, const py::object& index, const py::object&
     pydt::gather(all, data<int64_t>(rows), data<int64_t>(names), batch, how, threads);
 }
 
+py::tuple crop_windows(const py::object& sizes, const py::object& ids, const std::array<double, 2>& scale,
+                       const std::array<double, 2>& ratio, bool flip, const py::object& seed, const py::object& epoch,
+                       int64_t view) {
+    const py::array sides = dense<std::int32_t>(sizes, "sizes", 2);
+    if (sides.shape(1) != 2) throw ArgumentError("sizes", "has the shape " + shape_of(sides) + ", not (n, 2)");
+    const int64_t count = sides.shape(0);
+    const py::array names = vector<int64_t>(ids, "ids", count);
+    const py::array_t<float> none(0);
+    const pydt::Augmentation how = augmentation_of(none, none, 0, flip, seed, epoch, view, scale, ratio);
+    auto start = make<std::int32_t>("sizes", count, 2), extent = make<std::int32_t>("sizes", count, 2);
+    py::array_t<std::int32_t> mirrored(count);
+    std::int32_t *tops = start.mutable_data(), *extents = extent.mutable_data(), *mirrors = mirrored.mutable_data();
+    static_assert(sizeof(pydt::Sides) == 2 * sizeof(std::int32_t));
+    {
+        const Unlocked unlocked;
+        pydt::crop_windows(static_cast<const pydt::Sides*>(sides.data()), data<int64_t>(names), count, how, tops,
+                           extents, mirrors);
+    }
+    return py::make_tuple(start, extent, mirrored);
+}
+
 py::array_t<int64_t> gram(const py::object& packed, int64_t groups, int threads) {
     const py::array array = dense<std::uint8_t>(packed, "packed", 2);
     const pydt::Masks masks = masks_of(array, groups);
@@ -504,6 +525,8 @@ PYBIND11_MODULE(_core, module) {
     module.def("gather", &gather, "Gathers, crops or resizes, flips and normalises images into `out`.", arg("images"),
                arg("index"), arg("ids"), arg("out"), arg("mean"), arg("std"), arg("crop_pad"), arg("flip"), arg("seed"),
                arg("epoch"), arg("threads"), arg("view") = 0, arg("scale") = py::none(), arg("ratio") = py::none());
+    module.def("crop_windows", &crop_windows, "Random resized crops: start, extent, mirrored.", arg("sizes"),
+               arg("ids"), arg("scale"), arg("ratio"), arg("flip"), arg("seed"), arg("epoch"), arg("view") = 0);
     module.def("gram", &gram, "Exact counts of models that kept both groups: int64 (groups, groups).", arg("packed"),
                arg("groups"), arg("threads"));
     module.def("codes", &codes, "Masks regrouped for subset_sums: uint64 (ceil(rows / 48), groups).", arg("packed"),

@@ -79,6 +79,18 @@ std::pair<py::array_t<std::int32_t>, py::array_t<std::uint32_t>> read_files(cons
     return {status, crc};
 }
 
+py::array_t<std::int32_t> image_sides(const py::list& records) {
+    auto out = make<std::int32_t>("records", static_cast<int64_t>(records.size()), 2);
+    std::int32_t* to = out.mutable_data();
+    for (const py::handle record : records) {
+        const py::array bytes = dense<std::uint8_t>(py::reinterpret_borrow<py::object>(record), "records", 1);
+        const pydt::Sides sides = pydt::image_sides(data<std::uint8_t>(bytes), bytes.shape(0));
+        *to++ = sides.height;
+        *to++ = sides.width;
+    }
+    return out;
+}
+
 }  // namespace
 
 void bind_records(py::module_& module) {
@@ -95,6 +107,9 @@ void bind_records(py::module_& module) {
     module.def("read_files", &read_files,
                "Reads files of known lengths one after another into `out`: (status, CRC32C if `sums`) of each.",
                arg("ends"), arg("bytes"), arg("lengths"), arg("out"), arg("sums") = true);
+    module.def("image_sides", &image_sides,
+               "Height and width of each encoded image that all decoders read alike, else 0: int32 (n, 2).",
+               arg("records"));
     module.def("repeated_text", &repeated_text,
                "The first of the texts bytes[ends[i]:ends[i + 1]] that an earlier one equals, or -1.", arg("ends"),
                arg("bytes"));

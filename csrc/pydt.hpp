@@ -55,11 +55,24 @@ void check_padding(const Masks& masks);  // bits beyond the last group must be 0
 
 // ---- images (augment.cpp) ---------------------------------------------------------------------------------------
 void check_augmentation(const Images& images, const Batch& out, const Augmentation& how);
+void check_windows(const Augmentation& how);  // what of it random places depend on
 void check_index(const std::int64_t* index, std::int64_t count, std::int64_t images);
 // What one pixel becomes: pixel * scale[c] + bias[c], rounded once to float; (2, channels): scales, then biases.
 std::vector<float> normalisation(const Images& images, const Augmentation& how);
 void gather(const Images& images, const std::int64_t* index, const std::int64_t* ids, const Batch& out,
             const Augmentation& how, int threads);
+
+// ---- encoded images (encoded.cpp) -------------------------------------------------------------------------------
+// Height and width of a JPEG of 8 bits in grey or three colours, or a PNG of up to 8 bits a channel, that has an end and
+// no more pixels than PIL reads: what every decoder reads alike. (0, 0) for anything else.
+struct Sides {
+    std::int32_t height, width;
+};
+Sides image_sides(const std::uint8_t* data, std::int64_t size);
+// The random resized crop of each image, as `gather` crops raw ones: start (top, left) and extent (height, width), each
+// (count, 2), and whether it is mirrored (count,). mean, std and crop_pad of `how` are not read.
+void crop_windows(const Sides* sizes, const std::int64_t* ids, std::int64_t count, const Augmentation& how,
+                  std::int32_t* start, std::int32_t* extent, std::int32_t* mirrored);
 
 // ---- records (records.cpp) --------------------------------------------------------------------------------------
 std::uint32_t crc32c(const std::uint8_t* data, std::int64_t size);

@@ -8,8 +8,9 @@
 
 namespace pydt {
 
-// The lowest byte of a stream: 1 order; 2 place of the first view; 3 to 5 and 42 to 44 windows of encoded images
-// (pydt/encoded.py); 31 place of the second view; 16 to 25 and 32 to 41 tries at a resized crop of either view.
+// The lowest byte of a stream: 1 order; 2 and 31 place of the first and the second view; 16 to 25 and 32 to 41 tries at a
+// resized crop of either view; 6 which example stands in for a broken one (pydt/loader.py); 64 and up, 96 and up what
+// else happens to encoded images of either view (pydt/jitter.py).
 PYDT_HOST_DEVICE inline std::uint64_t place_stream(std::int64_t view) { return view == 0 ? 2 : 31; }
 PYDT_HOST_DEVICE inline std::uint64_t try_stream(std::int64_t view) { return view == 0 ? 16 : 32; }
 

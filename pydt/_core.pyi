@@ -66,6 +66,19 @@ def gather(
     Resizing is bilinear with pixels centred at halves, inside of the window, not antialiased. With `flip` the image is
     mirrored left-right where high & 1."""
 
+def crop_windows(
+    sizes: NDArray[np.int32],
+    ids: NDArray[np.int64],
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    flip: bool,
+    seed: int,
+    epoch: int,
+    view: int = 0,
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+    """The random resized crop of images of any sizes (n, 2): height, width, positive. int32 start (n, 2): top, left;
+    extent (n, 2): height, width; mirrored (n,): 0 or 1. They are those of `gather` for raw images of that size."""
+
 def gram(packed: NDArray[np.uint8], groups: int, threads: int) -> NDArray[np.int64]:
     """M'M of the masks M: int64 (groups, groups), exact; the diagonal counts the models that kept each group."""
 
@@ -205,6 +218,11 @@ def read_index(bytes: NDArray[np.uint8]) -> list[tuple[str, int, int, int, int]]
     """The sections of an index file (layout: csrc/records.cpp): (name, kind, count, offset, bytes), the payload being
     bytes[offset : offset + bytes]. Kind 1 uint8, 2 uint32, 3 int64, 4 texts: int64 (count + 1,) ends that start at 0,
     rise and end with the payload, then UTF-8. ValueError if any byte is not what was written."""
+
+def image_sides(records: list[NDArray[np.uint8]]) -> NDArray[np.int32]:
+    """int32 (n, 2): height and width of each encoded image (uint8, any bytes) that all decoders read alike: a JPEG of 8
+    bits in grey or three colours, or a PNG of up to 8 bits a channel, with its end, of at most 178,956,970 pixels
+    (beyond which PIL refuses). Zeros for all else."""
 
 def read_files(
     ends: NDArray[np.int64],

@@ -1,151 +1,309 @@
 """Batches of encoded images through DALI, fed by us.
 
 Why DALI does not read by itself: its readers take no list of examples and shuffle within a window only. We hand it the
-bytes of the examples of a batch and, in training, their crop windows, so both are functions of (seed, epoch, id).
+bytes of the examples of a batch and, in training, what was drawn for them, so everything is a function of (seed, epoch,
+id). DALI gets JPEG and PNG files, which it decodes to the very pixels that PIL does; PIL decodes everything else, and
+what DALI refuses, and hands the pixels on as a bitmap.
+
+A pipeline knows nothing of masks and data sets: loaders of equal settings share one as long as any of them lives, so a
+new mask builds nothing. Batches are not copied: each is DALI's memory, which lives as long as the tensor over it.
 """
 
 from __future__ import annotations
 
+import io
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from pydt import _core
-from pydt.augment import ENCODED_CROP, ENCODED_SIZE, Augment
+from pydt.augment import ENCODED_CROP, Augment
+from pydt.data import Dataset
 from pydt.errors import DataError
+from pydt.jitter import drawn
 
 if TYPE_CHECKING:
     from nvidia.dali.pipeline import Pipeline
 
-# Lowest bytes of the streams of random numbers of either view: area, place, aspect (csrc/windows.hpp has the list).
-_STREAMS = ((3, 4, 5), (42, 43, 44))
+Feeds = dict[str, np.ndarray]
+
+# Pipelines whose threads stayed behind in the parent of a fork: ending them would wait for those for ever.
+_orphans: list[Any] = []
 
 
-def _uniform(bits: np.ndarray, shift: int, width: int) -> np.ndarray:
-    """`width` of the random bits, from `shift` on, as float64 in [0, 1)."""
-    return ((bits >> np.uint64(shift)) & np.uint64((1 << width) - 1)).astype(np.float64) / (1 << width)
+class Refused(Exception):
+    """DALI cannot decode an image of the batch; it does not say reliably which."""
 
 
-def windows(augment: Augment, seed: int, epoch: int, view: int, ids: np.ndarray) -> np.ndarray:
-    """Random resized crops, keyed by example id: area share, aspect, x place, y place, mirrored: float32 (n, 5)."""
-    area, place, aspect = (_core.random_bits(seed, epoch << 8 | stream, ids) for stream in _STREAMS[view])
-    (least, most), ratio = augment.resized_crop or ENCODED_CROP
-    narrow, wide = np.log(ratio)
-    columns = [
-        least + (most - least) * _uniform(area, 0, 53),
-        np.exp((narrow + wide) / 2 + (wide - narrow) / 2 * (2 * _uniform(aspect, 0, 53) - 1)),
-        _uniform(place, 0, 31),
-        _uniform(place, 31, 31),
-        (place >> np.uint64(63)).astype(np.float64) * augment.flip,
-    ]
-    return np.stack(columns, axis=1).astype(np.float32)
+@dataclass(frozen=True)
+class Settings:
+    """What a pipeline is built for."""
+
+    augment: Augment
+    train: bool
+    most: int  # images at a time
+    device: torch.device
+    dtype: torch.dtype
+    channels_last: bool
+    threads: int
 
 
-class Encoded:
-    """A DALI pipeline fed by us: encoded bytes and crop windows in, normalised images out."""
+class Engine:
+    """A DALI pipeline, built when first used: encoded bytes and drawn numbers in, normalised images out."""
 
-    def __init__(self, augment: Augment, train: bool, batch_size: int, device: torch.device) -> None:
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._lock = threading.Lock()
+        self._pipeline: Pipeline | None = None
+        self._owner = os.getpid()
+        self._records: list[np.ndarray] = []
+        self._feeds: Feeds = {}
+
+    def run(self, records: list[np.ndarray], feeds: Feeds) -> torch.Tensor:
+        """Decode, crop, augment and normalise: (n, 3, size, size), n <= `most`.
+
+        Raises:
+            Refused: DALI's message.
+        """
+        with self._lock:
+            if self._owner != os.getpid():
+                _orphans.append(self._pipeline)
+                self._pipeline, self._owner = None, os.getpid()
+            self._records, self._feeds = records, feeds
+            if self._pipeline is None:
+                self._pipeline = self._build()
+            try:
+                (out,) = self._pipeline.run(**self._stream())
+            except RuntimeError as error:
+                self._pipeline = None  # one that has failed runs no more
+                raise Refused(str(error)) from error
+            finally:
+                self._records, self._feeds = [], {}
+        images = torch.from_dlpack(out.as_tensor())
+        images = images.permute(0, 3, 1, 2) if self.settings.channels_last else images
+        return images if images.dtype == self.settings.dtype else images.to(self.settings.dtype)
+
+    def _stream(self) -> dict[str, Any]:
+        if self.settings.device.type != "cuda":
+            return {}
+        return {"cuda_stream": torch.cuda.current_stream(self.settings.device).cuda_stream}
+
+    def _build(self) -> Pipeline:
+        from nvidia.dali.pipeline import Pipeline
+
+        gpu = self.settings.device.type == "cuda"
+        made = Pipeline(
+            batch_size=self.settings.most,
+            num_threads=self.settings.threads,
+            device_id=(self.settings.device.index or 0) if gpu else None,
+            prefetch_queue_depth=1,
+            exec_dynamic=True,
+        )
+        with made:
+            made.set_outputs(self._graph(gpu))
+        made.build()
+        return made
+
+    def _graph(self, gpu: bool) -> Any:
+        from nvidia.dali import fn, types
+
+        how, augment = self.settings, self.settings.augment
+        files = fn.external_source(lambda: self._records, batch=True, no_copy=True, dtype=types.UINT8, ndim=1)
+        names = list(self._feeds)
+        kinds = {np.dtype(np.float32): types.FLOAT, np.dtype(np.int32): types.INT32}
+        fed = fn.external_source(
+            lambda: tuple(self._feeds[name] for name in names),
+            num_outputs=len(names),
+            batch=True,
+            no_copy=True,
+            dtype=[kinds[self._feeds[name].dtype] for name in names],
+            ndim=[self._feeds[name].ndim - 1 for name in names],
+        )
+        given = dict(zip(names, fed, strict=True))
+        decode = {"device": "mixed" if gpu else "cpu", "output_type": types.RGB, "adjust_orientation": False}
+        if gpu:
+            decode["jpeg_fancy_upsampling"] = True  # as on the CPU
+        # The triangle that PIL filters with, as wide as an output pixel where the image becomes smaller.
+        resize = {"interp_type": types.INTERP_LINEAR, "antialias": True}
+        if how.train:
+            images = fn.decoders.image_slice(
+                files, start=given["start"], shape=given["extent"], axis_names="HW", **decode
+            )
+            images = fn.resize(images, size=given["size"] if augment.ramp else [augment.side()] * 2, **resize)
+        else:
+            images = fn.decoders.image(files, **decode)
+            images = fn.resize(
+                images, size=[augment.side()] * 2, roi_start=given["start"], roi_end=given["stop"], **resize
+            )
+        mean, std = (255 * values.astype(float) for values in augment.channels(3))
+        if "hue" in given:
+            twist = {name: given[name] for name in ("brightness", "contrast", "saturation", "hue")}
+            images = fn.color_twist(images, **twist)
+        if "sigma" in given:
+            images = fn.gaussian_blur(images, sigma=given["sigma"], window_size=given["window"])
+        if "threshold" in given:
+            threshold = given["threshold"].gpu() if gpu else given["threshold"]
+            bright = fn.cast(fn.cast(images, dtype=types.INT32) >= threshold, dtype=types.UINT8)
+            images = images ^ bright * np.uint8(255)
+        if "anchor" in given:
+            images = fn.erase(
+                images, anchor=given["anchor"], shape=given["shape"], axis_names="HW", fill_value=mean.tolist()
+            )
+        return fn.crop_mirror_normalize(
+            images,
+            mirror=given["mirrored"] if how.train else 0,
+            dtype=types.FLOAT16 if how.dtype == torch.float16 else types.FLOAT,
+            output_layout="HWC" if how.channels_last else "CHW",
+            mean=mean.tolist(),
+            std=std.tolist(),
+        )
+
+
+_engines: weakref.WeakValueDictionary[Settings, Engine] = weakref.WeakValueDictionary()
+
+
+def engine(settings: Settings) -> Engine:
+    """The engine of these settings that some loader holds, or a new one.
+
+    Raises:
+        DataError: DALI is not installed.
+    """
+    found = _engines.get(settings)
+    if found is None:
         try:
             import nvidia.dali  # noqa: F401
         except ImportError as error:
             raise DataError(
                 "encoded images need DALI, which is not installed",
                 "Loader",
-                "pip install nvidia-dali-cuda130, or store the images as a uint8 .npy array",
+                "pip install nvidia-dali-cuda130, or store the images as a uint8 .npy array: pydt pack",
             ) from error
-        self.train, self.batch_size, self.device, self.augment = train, batch_size, device, augment
-        self._files: list[np.ndarray] = []
-        self._crops: list[np.ndarray] = []
-        self._pipeline = self._build()
-
-    def _build(self) -> Pipeline:
-        from nvidia.dali import fn, math, pipeline_def, types
-
-        gpu = self.device.type == "cuda"
-        decoder = "mixed" if gpu else "cpu"
-        size = self.augment.size or ENCODED_SIZE
-        mean, std = self.augment.channels(3)
-
-        @pipeline_def(
-            batch_size=self.batch_size,
-            num_threads=max(1, torch.get_num_threads()),
-            device_id=(self.device.index or 0) if gpu else None,
-            prefetch_queue_depth=1,
-            exec_async=False,
-            exec_pipelined=False,
-        )
-        def pipeline() -> Any:
-            files = fn.external_source(lambda: self._files, batch=True, no_copy=True, dtype=types.UINT8, ndim=1)
-            if self.train:
-                window = fn.external_source(lambda: self._crops, batch=True, dtype=types.FLOAT, ndim=1)
-                shape = fn.cast(fn.peek_image_shape(files), dtype=types.FLOAT)
-                height, width = shape[0], shape[1]
-                # A random resized crop in relative coordinates: width sqrt(area * aspect) and height sqrt(area /
-                # aspect) of the image's own sides, cut to the image where the aspect does not fit.
-                ratio = window[1]
-                crop_w = math.min(math.sqrt(window[0] * ratio * height / width), 1.0)
-                crop_h = math.min(math.sqrt(window[0] / ratio * width / height), 1.0)
-                extent = fn.stack(crop_w, crop_h)
-                anchor = fn.stack(window[2] * (1.0 - crop_w), window[3] * (1.0 - crop_h))
-                images = fn.decoders.image_slice(
-                    files, anchor, extent, device=decoder, output_type=types.RGB, axis_names="WH"
-                )
-                images = fn.resize(images, resize_x=size, resize_y=size, antialias=True)
-                mirror = fn.cast(window[4], dtype=types.INT32)
-            else:
-                images = fn.decoders.image(files, device=decoder, output_type=types.RGB)
-                images = fn.resize(images, resize_shorter=round(size * 256 / 224), antialias=True)
-                mirror = 0
-            return fn.crop_mirror_normalize(
-                images,
-                crop=(size, size),
-                mirror=mirror,
-                dtype=types.FLOAT,
-                output_layout="CHW",
-                mean=[float(m) * 255 for m in mean],
-                std=[float(s) * 255 for s in std],
-            )
-
-        built = pipeline()
-        built.build()
-        return built
-
-    def read(self, paths: list[str], crops: np.ndarray) -> torch.Tensor:
-        """Decode, crop and normalise one batch: float32 (B, 3, size, size)."""
-        self._files = [_read_file(path) for path in paths]
-        self._crops = list(crops)
-        try:
-            (out,) = self._pipeline.run()
-        except RuntimeError as error:
-            bad = _broken(paths)
-            raise DataError(
-                "cannot be decoded" if bad else f"DALI failed: {error}",
-                bad or "a batch of images",
-                "replace or delete the file and index the folder again" if bad else "see the message above",
-            ) from error
-        images = torch.from_dlpack(out.as_tensor())
-        # The pipeline writes its next batch into the same memory.
-        return images.clone()
+        found = _engines[settings] = Engine(settings)
+    return found
 
 
-def _read_file(path: str) -> np.ndarray:
+@dataclass
+class Known:
+    """What decoding has shown of a data set's examples, in this process."""
+
+    broken: dict[int, str] = field(default_factory=dict)  # id -> why
+    odd: set[int] = field(default_factory=set)  # what only PIL decodes
+
+
+_known: weakref.WeakKeyDictionary[Dataset, Known] = weakref.WeakKeyDictionary()
+
+
+def known(dataset: Dataset) -> Known:
+    """What is known of this data set; every loader adds to it."""
+    return _known.setdefault(dataset, Known())
+
+
+def read(dataset: Dataset, ids: np.ndarray, runner: Engine, seed: int, epoch: int, views: int) -> torch.Tensor | None:
+    """The examples, prepared for this epoch: (views * n, 3, size, size); None when some turned out to be broken, which
+    `known(dataset)` then names.
+
+    Raises:
+        DataError: DALI fails for another reason.
+    """
+    found = known(dataset)
+    before = len(found.broken)
+    records = [_guarded(found, number, _read_file, dataset, number) for number in ids.tolist()]
+    if len(found.broken) > before:
+        return None
+    files: list[np.ndarray] = [record for record in records if record is not None]
+    sizes = _core.image_sides(files)
+    ready = list(files)
+    for place, number in enumerate(ids.tolist()):
+        if number in found.odd or not sizes[place, 0]:
+            made = _guarded(found, number, bitmap, files[place])
+            if made is not None:
+                ready[place], sizes[place] = made
+    if len(found.broken) > before:
+        return None
+    settings = runner.settings
+    parts = [feeds(settings.augment, settings.train, seed, epoch, view, ids, sizes) for view in range(views)]
+    fed = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if views > 1 else parts[0]
     try:
-        return np.fromfile(path, np.uint8)
+        return runner.run(ready * views, fed)
+    except Refused as error:
+        message = str(error)
+    # Who was it? What PIL does not read either is broken; else each is tried alone.
+    for place, number in enumerate(ids.tolist()):
+        if ready[place] is files[place]:
+            _guarded(found, number, bitmap, files[place])
+    if len(found.broken) > before:
+        return None
+    odd = len(found.odd)
+    for place, number in enumerate(ids.tolist()):
+        try:
+            runner.run([ready[place]], {name: values[place : place + 1] for name, values in fed.items()})
+        except Refused:
+            if ready[place] is files[place]:
+                found.odd.add(number)
+    if len(found.odd) == odd:
+        raise DataError(f"DALI failed: {message}", "a batch of images", "see the message above")
+    return read(dataset, ids, runner, seed, epoch, views)
+
+
+def _guarded(found: Known, number: int, call: Callable[..., Any], *arguments: Any) -> Any:
+    """What the call returns; None, and the example noted as broken, where it fails."""
+    try:
+        return call(*arguments)
+    except MemoryError:
+        raise
+    except DataError as error:
+        found.broken[number] = error.what
+    except Exception as error:  # damaged files make decoders raise anything
+        found.broken[number] = f"cannot be decoded ({error})"
+    return None
+
+
+def _read_file(dataset: Dataset, number: int) -> np.ndarray:
+    assert dataset.paths is not None
+    try:
+        return np.fromfile(dataset.paths[dataset.positions[number]], np.uint8)
     except OSError as error:
-        raise DataError(
-            f"cannot be read ({error.strerror})", path, "restore the file, or index the folder again"
-        ) from error
+        raise DataError(f"cannot be read ({error.strerror})", "", "") from error
 
 
-def _broken(paths: list[str]) -> str | None:
-    """The first file that a second, independent decoder cannot read either."""
+def bitmap(record: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+    """An image as torchvision's default loader reads it (PIL: first frame, to RGB, no rotation), as the bytes of a
+    binary PPM; and its height and width.
+    """
     from PIL import Image
 
-    for path in paths:
-        try:
-            with Image.open(path) as image:
-                image.load()
-        except (OSError, SyntaxError, ValueError):
-            return path
-    return None
+    with Image.open(io.BytesIO(record.data)) as image:
+        pixels = image.convert("RGB")
+    header = f"P6 {pixels.width} {pixels.height} 255\n".encode()
+    return np.frombuffer(header + pixels.tobytes(), np.uint8), (pixels.height, pixels.width)
+
+
+def feeds(augment: Augment, train: bool, seed: int, epoch: int, view: int, ids: np.ndarray, sizes: np.ndarray) -> Feeds:
+    """What a pipeline is fed beside the bytes, of images of these sizes: int32 (n, 2), height and width."""
+    if not train:
+        return central(sizes, augment.side())
+    scale, ratio = augment.resized_crop or ENCODED_CROP
+    start, extent, mirrored = _core.crop_windows(sizes, ids, scale, ratio, augment.flip, seed, epoch, view)
+    side = augment.side(epoch)
+    found = {"start": start, "extent": extent, "mirrored": mirrored}
+    if augment.ramp:
+        found["size"] = np.full((len(ids), 2), side, np.float32)
+    return found | drawn(augment, side, seed, epoch, view, ids)
+
+
+def central(sizes: np.ndarray, side: int) -> Feeds:
+    """The part of each image that Resize(round(side * 256 / 224)) and CenterCrop(side) of torchvision show, in the
+    image's own pixels: "start" and "stop", float32 (n, 2) (y, x). Sizes and offsets are rounded as torchvision does.
+    """
+    own = sizes.astype(np.float64)
+    short = round(side * 256 / 224)
+    resized = np.floor(short * own / own.min(axis=1, keepdims=True))
+    start = np.rint((resized - side) / 2)
+    scale = own / resized
+    return {"start": (start * scale).astype(np.float32), "stop": ((start + side) * scale).astype(np.float32)}

@@ -9,7 +9,7 @@ where torch is set to more than one thread. (Encoded ones are decoded by DALI's 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,16 +17,17 @@ import numpy as np
 import torch
 
 from pydt import _core
-from pydt.augment import ENCODED_SIZE, Augment
+from pydt.augment import Augment
 from pydt.buffers import HOST, Staging, resident
 from pydt.data import Dataset
 from pydt.encode import whole
-from pydt.encoded import Encoded, windows
+from pydt.encoded import Settings, engine, known, read
 from pydt.errors import ConfigError, DataError
 
 __all__ = ["Augment", "Batch", "Loader", "kept_ids"]
 
 _MOST_SEED, _MOST_EPOCH = 2**64 - 1, 2**55 - 1
+_STAND_IN = 6  # lowest byte of the stream of random bits (csrc/windows.hpp has the list)
 _TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -69,6 +70,15 @@ class Loader:
         channels_last: the memory format of the images.
         dtype: of the images: torch.float32, float16 or bfloat16, rounded to nearest even.
         views: 2 for two independently augmented views of every example.
+        on_error: what to do about an encoded image that cannot be read or decoded: "raise" an error that names it, or
+            "skip": another kept example takes its place in the batch, with its own label and id, chosen by (seed,
+            epoch, id); batches keep their sizes.
+
+    Attributes:
+        skipped: with on_error="skip", id -> why, of the examples replaced in this epoch so far.
+
+    A mask costs nothing: loaders of encoded images that differ in nothing but mask, seed and epoch share one pipeline
+    as long as one of them lives, and the images of a batch are DALI's own memory.
 
     Memory of raw images: up to three batches of this process wait for their next use. On a GPU the data set is copied
     there, once for all loaders, and batches are made there, unless it takes more than half of the free memory.
@@ -76,7 +86,8 @@ class Loader:
     Raises:
         DataError: nothing is kept, an id is out of range or given twice, or (while iterating) an image cannot be
             decoded: it is named.
-        ConfigError: batch size, rank, world, seed, epoch, device, dtype or views cannot be meant.
+        ConfigError: batch size, rank, world, seed, epoch, device, dtype, views or on_error cannot be meant, or raw
+            images cannot be augmented so.
     """
 
     def __init__(
@@ -94,6 +105,7 @@ class Loader:
         channels_last: bool = False,
         dtype: torch.dtype = torch.float32,
         views: int = 1,
+        on_error: str = "raise",
     ) -> None:
         if not isinstance(dataset, Dataset):
             raise DataError(f"a {type(dataset).__name__} is no data set", "Loader", "give a pydt.Dataset")
@@ -110,11 +122,21 @@ class Loader:
             raise ConfigError("two views without augmentation", "Loader", "use views=1 or train=True")
         if dtype not in _TYPES:
             raise ConfigError(f"dtype {dtype}", "Loader", "use torch.float32, torch.float16 or torch.bfloat16")
-        self.dtype = dtype
+        if on_error not in ("raise", "skip"):
+            raise ConfigError(f"on_error={on_error!r}", "Loader", 'choose on_error="raise" or on_error="skip"')
+        self.dtype, self.on_error = dtype, on_error
         self.device = _device(device)
         self.ids = kept_ids(dataset, keep)
-        self._memory = Staging(self.device) if self.device.type == "cuda" else HOST
-        self._encoded: Encoded | None = None
+        self.skipped: dict[int, str] = {}
+        if dataset.encoded:
+            share, threads = -(-self.batch_size // self.world), max(1, torch.get_num_threads())
+            self._engine = engine(
+                Settings(self.augment, train, share * self.views, self.device, dtype, channels_last, threads)
+            )
+        else:
+            self._memory = Staging(self.device) if self.device.type == "cuda" else HOST
+            if train:
+                _check_raw(self.augment)
         self._turn = 0  # which iteration is the present one
         self.set_epoch(epoch)
 
@@ -157,6 +179,7 @@ class Loader:
             order = order[_core.epoch_order(self.seed, self._epoch, order)]
         # A saved place serves one iteration: a loop that was broken off starts its epoch again.
         self._position, self._start = self._start, 0
+        self.skipped = {}
         self._turn += 1
         turn = self._turn
         while self._position < len(self):
@@ -174,15 +197,18 @@ class Loader:
 
     def read(self, ids: np.ndarray) -> Batch:
         """One batch of the given examples (int64 ids), prepared for this epoch."""
-        read = self._read_encoded if self.dataset.images is None else self._read_raw
+        if self.dataset.encoded:
+            images, ids = self._read_encoded(ids)
+        else:
+            images = self._read_raw(ids)
         labels = torch.from_numpy(self.dataset.labels[ids]).to(self.device, non_blocking=True)
-        return Batch(read(ids), labels, torch.from_numpy(ids), self.dataset.captions)
+        return Batch(images, labels, torch.from_numpy(ids), self.dataset.captions)
 
     def _read_raw(self, ids: np.ndarray) -> torch.Tensor:
         stored = self.dataset.images
         assert stored is not None
         index, channels = self.dataset.positions[ids], stored.shape[3]
-        height, width = self.augment.sides(*stored.shape[1:3])
+        height, width = self.augment.sides(stored.shape[1], stored.shape[2], self._epoch if self.train else None)
         how: dict[str, Any] = {"crop_pad": 0, "flip": False, "seed": self.seed, "epoch": self._epoch}
         how["mean"], how["std"] = self.augment.channels(channels)
         if self.train:
@@ -220,22 +246,45 @@ class Loader:
             _core.gather(images=stored, index=index, ids=ids, out=part, threads=threads, view=view, **how)
         return self._memory.send(out) if isinstance(self._memory, Staging) else out
 
-    def _read_encoded(self, ids: np.ndarray) -> torch.Tensor:
-        assert self.dataset.paths is not None
+    def _read_encoded(self, ids: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
+        """The images, and the examples that they are of."""
         if not len(ids):  # a rank that has no share of the last batch
-            size = self.augment.size or ENCODED_SIZE
-            return torch.empty((0, 3, size, size), dtype=self.dtype, device=self.device)
-        paths = [self.dataset.paths[p] for p in self.dataset.positions[ids]]
-        if self._encoded is None:
-            self._encoded = Encoded(self.augment, self.train, self.batch_size, self.device)
-        crops = [windows(self.augment, self.seed, self._epoch, view, ids) for view in range(self.views)]
-        try:
-            images = torch.cat([self._encoded.read(paths, part) for part in crops])
-        except DataError:
-            self._encoded = None  # a pipeline that has failed once runs no more
-            raise
-        layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        return images.to(self.dtype).contiguous(memory_format=layout)
+            side = self.augment.side(self._epoch if self.train else None)
+            return torch.empty((0, 3, side, side), dtype=self.dtype, device=self.device), ids
+        runner = self._engine
+        if len(ids) * self.views > runner.settings.most:
+            runner = engine(replace(runner.settings, most=len(ids) * self.views))
+        while True:
+            sound = self._sound(ids)
+            images = read(self.dataset, sound, runner, self.seed, self._epoch, self.views)
+            if images is not None:
+                return images, sound
+
+    def _sound(self, ids: np.ndarray) -> np.ndarray:
+        """The examples, those known to be broken replaced, or refused."""
+        broken = known(self.dataset).broken
+        bad = [i for i in ids.tolist() if i in broken] if broken else []
+        if not bad:
+            return ids
+        if self.on_error == "raise":
+            why = broken.pop(bad[0])  # the file may be mended, and read again
+            raise DataError(
+                why,
+                self.dataset.paths[self.dataset.positions[bad[0]]] if self.dataset.paths else str(bad[0]),
+                'replace or delete it and index the source again, or leave such images out with on_error="skip"',
+            )
+        self.skipped |= {i: broken[i] for i in bad}
+        return np.array([self._stand_in(i, broken) if i in broken else i for i in ids.tolist()], np.int64)
+
+    def _stand_in(self, number: int, broken: Mapping[int, str]) -> int:
+        """The first kept example that is not broken, from a random place on: the same whenever the others are found."""
+        bits = _core.random_bits(self.seed, self._epoch << 8 | _STAND_IN, np.array([number]))
+        place, count = int(bits[0] % np.uint64(len(self.ids))), len(self.ids)
+        for step in range(count):
+            other = int(self.ids[(place + step) % count])
+            if other not in broken:
+                return other
+        raise DataError("none of the images can be read", self.dataset.name, "restore them, or index the source again")
 
 
 def kept_ids(dataset: Dataset, keep: Any) -> np.ndarray:
@@ -274,6 +323,17 @@ def kept_ids(dataset: Dataset, keep: Any) -> np.ndarray:
             "it looks like a 0/1 mask: pass bool, keep.astype(bool)" if mask else "give every id once",
         )
     return array
+
+
+def _check_raw(augment: Augment) -> None:
+    if unknown := augment.encoded_only:
+        raise ConfigError(
+            f"{', '.join(unknown)} for raw images",
+            "Augment",
+            "leave it out, or give the images as files: from_folder, from_tar",
+        )
+    if augment.ramp and augment.resized_crop is None:
+        raise ConfigError("a ramp for raw images that keep their size", "Augment", "add resized_crop=")
 
 
 def _nothing(dataset: Dataset) -> DataError:

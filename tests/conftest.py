@@ -65,3 +65,17 @@ def folder_of_images(tmp_path: Path) -> Path:
             image = np.stack([255 * y / height, 255 * x / width, np.full((height, width), 60.0 * c)], axis=2)
             Image.fromarray(image.astype(np.uint8)).save(tmp_path / f"class {c}" / f"{i}.jpg", quality=95)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Forty JPEGs of varied sizes in four classes; captions."""
+    from odd_images import encoded, photograph
+
+    root, random = tmp_path_factory.mktemp("photos"), np.random.default_rng(4)
+    for number in range(40):
+        place = root / f"class {number % 4}"
+        place.mkdir(exist_ok=True)
+        width, height = (int(v) for v in random.integers(40, 160, 2))
+        (place / f"{number:02d}.jpg").write_bytes(encoded(photograph(width, height, random), quality=90))
+    return Dataset.from_folder(root, captions=[f"picture {i}" for i in range(40)])

@@ -14,8 +14,7 @@ import torch
 
 from pydt.buffers import HOST
 from pydt.data import Dataset
-from pydt.encoded import windows
-from pydt.errors import ConfigError, DataError
+from pydt.errors import ConfigError
 from pydt.loader import Augment, Loader
 
 
@@ -305,72 +304,3 @@ def test_epochs_and_seeds_differ(colour: Dataset) -> None:
     orders = [order(seed=0, epoch=0), order(seed=0, epoch=1), order(seed=1, epoch=0)]
     assert len({tuple(o) for o in orders}) == 3
     assert all(sorted(o) == list(range(53)) for o in orders)
-
-
-class TestEncoded:
-    """DALI on the CPU; skipped where it is not installed."""
-
-    @pytest.fixture(autouse=True)
-    def _dali(self) -> None:
-        pytest.importorskip("nvidia.dali")
-
-    def test_crops_depend_on_the_id_alone(self, folder_of_images: Path) -> None:
-        dataset = Dataset.from_folder(folder_of_images)
-        augment = Augment(size=32, flip=True)
-        one, two = (
-            Loader(dataset, batch_size=4, augment=augment),
-            Loader(dataset, range(5, 21), batch_size=7, augment=augment),
-        )
-        first, second = by_id(one), by_id(two)
-        assert sorted(first) == list(range(21))
-        assert sorted(second) == list(range(5, 21))
-        assert all(torch.equal(first[i], second[i]) for i in second)
-        assert first[0].shape == (3, 32, 32)
-        assert not any(
-            torch.equal(first[i], image)
-            for i, image in by_id(Loader(dataset, batch_size=4, augment=augment, epoch=1)).items()
-        )
-
-    def test_evaluation_is_torchvisions(self, folder_of_images: Path) -> None:
-        from PIL import Image
-        from torchvision.transforms import v2
-
-        dataset = Dataset.from_folder(folder_of_images)
-        loader = Loader(dataset, batch_size=6, train=False, augment=Augment(size=28, mean=(0.0,), std=(1.0,)))
-        transform = v2.Compose([v2.Resize(32, antialias=True), v2.CenterCrop(28)])
-        assert dataset.paths is not None
-        for i, image in by_id(loader).items():
-            with Image.open(dataset.paths[i]) as opened:
-                expected = np.asarray(transform(opened.convert("RGB")), np.float32).transpose(2, 0, 1) / 255
-            assert np.abs(image.numpy() - expected).mean() < 0.02, dataset.paths[i]
-
-    def test_labels_follow_their_images(self, folder_of_images: Path) -> None:
-        # The blue channel of the test images is 60 times their class.
-        dataset = Dataset.from_folder(folder_of_images)
-        for batch in Loader(dataset, batch_size=5, augment=Augment(size=16, mean=(0.0,), std=(1.0,))):
-            blue = batch.images[:, 2].mean(dim=(1, 2)) * 255 / 60
-            assert blue.round().long().tolist() == batch.labels.tolist()
-
-    def test_a_truncated_file_is_named_and_the_rest_stays_usable(self, folder_of_images: Path) -> None:
-        dataset = Dataset.from_folder(folder_of_images)
-        assert dataset.paths is not None
-        bad = Path(dataset.paths[9])
-        bad.write_bytes(bad.read_bytes()[:200])
-        loader = Loader(dataset, batch_size=8, train=False, augment=Augment(size=16))
-        with pytest.raises(DataError, match=r"class 1/2\.jpg.*cannot be decoded"):
-            list(loader)
-        good = Loader(dataset, [i for i in range(21) if i != 9], batch_size=8, train=False, augment=Augment(size=16))
-        assert sum(len(b.index) for b in good) == 20
-
-    def test_windows_lie_in_their_documented_ranges(self) -> None:
-        drawn = windows(Augment(flip=True), 0, 0, 0, np.arange(20000))
-        area, aspect, x, y, mirrored = drawn.T
-        assert area.min() >= 0.08
-        assert area.max() <= 1
-        assert abs(area.mean() - 0.54) < 0.01
-        assert abs(np.log(aspect).mean()) < 0.01
-        assert abs(np.log(aspect)).max() <= np.log(4 / 3) + 1e-6
-        assert abs(x.mean() - 0.5) < 0.01
-        assert abs(y.mean() - 0.5) < 0.01
-        assert abs(np.corrcoef(drawn.T) - np.eye(5)).max() < 0.04
-        assert abs(mirrored.mean() - 0.5) < 0.02

@@ -30,6 +30,7 @@ ORDER = [
     "design",
     "augment",
     "buffers",
+    "jitter",
     "encoded",
     "loader",
     "models",

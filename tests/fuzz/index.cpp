@@ -32,6 +32,8 @@ void check_section(const std::uint8_t* data, const pydt::Section& section) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t length) {
     const auto size = static_cast<std::int64_t>(length);
     pydt::image_fault(data, size);
+    const pydt::Sides sides = pydt::image_sides(data, size);
+    must(sides.height >= 0 && sides.width >= 0 && (sides.height > 0) == (sides.width > 0));
     try {
         std::int64_t end = 0;
         for (const pydt::Section& section : pydt::read_index(data, size)) {
