@@ -204,19 +204,25 @@ def known(dataset: Dataset) -> Known:
     return _known.setdefault(dataset, Known())
 
 
-def read(dataset: Dataset, ids: np.ndarray, runner: Engine, seed: int, epoch: int, views: int) -> torch.Tensor | None:
+def read(
+    dataset: Dataset, ids: np.ndarray, runner: Engine, seed: int, epoch: int, views: int, check: bool
+) -> torch.Tensor | None:
     """The examples, prepared for this epoch: (views * n, 3, size, size); None when some turned out to be broken, which
-    `known(dataset)` then names.
+    `known(dataset)` then names. `check`: as in `Dataset.bytes_of`.
 
     Raises:
         DataError: DALI fails for another reason.
     """
     found = known(dataset)
     before = len(found.broken)
-    records = [_guarded(found, number, _read_file, dataset, number) for number in ids.tolist()]
-    if len(found.broken) > before:
-        return None
-    files: list[np.ndarray] = [record for record in records if record is not None]
+    try:
+        files = dataset.bytes_of(ids, check)
+    except DataError:
+        for number in ids.tolist():
+            _guarded(found, number, dataset.bytes_of, np.array([number]), check)
+        if len(found.broken) > before:
+            return None
+        raise
     sizes = _core.image_sides(files)
     ready = list(files)
     for place, number in enumerate(ids.tolist()):
@@ -248,7 +254,7 @@ def read(dataset: Dataset, ids: np.ndarray, runner: Engine, seed: int, epoch: in
                 found.odd.add(number)
     if len(found.odd) == odd:
         raise DataError(f"DALI failed: {message}", "a batch of images", "see the message above")
-    return read(dataset, ids, runner, seed, epoch, views)
+    return read(dataset, ids, runner, seed, epoch, views, check)
 
 
 def _guarded(found: Known, number: int, call: Callable[..., Any], *arguments: Any) -> Any:
@@ -262,14 +268,6 @@ def _guarded(found: Known, number: int, call: Callable[..., Any], *arguments: An
     except Exception as error:  # damaged files make decoders raise anything
         found.broken[number] = f"cannot be decoded ({error})"
     return None
-
-
-def _read_file(dataset: Dataset, number: int) -> np.ndarray:
-    assert dataset.paths is not None
-    try:
-        return np.fromfile(dataset.paths[dataset.positions[number]], np.uint8)
-    except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", "", "") from error
 
 
 def bitmap(record: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:

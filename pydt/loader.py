@@ -73,6 +73,7 @@ class Loader:
         on_error: what to do about an encoded image that cannot be read or decoded: "raise" an error that names it, or
             "skip": another kept example takes its place in the batch, with its own label and id, chosen by (seed,
             epoch, id); batches keep their sizes.
+        check: compare the bytes of every encoded image with the CRC32C in the index: what differs is broken.
 
     Attributes:
         skipped: with on_error="skip", id -> why, of the examples replaced in this epoch so far.
@@ -106,6 +107,7 @@ class Loader:
         dtype: torch.dtype = torch.float32,
         views: int = 1,
         on_error: str = "raise",
+        check: bool = False,
     ) -> None:
         if not isinstance(dataset, Dataset):
             raise DataError(f"a {type(dataset).__name__} is no data set", "Loader", "give a pydt.Dataset")
@@ -124,7 +126,7 @@ class Loader:
             raise ConfigError(f"dtype {dtype}", "Loader", "use torch.float32, torch.float16 or torch.bfloat16")
         if on_error not in ("raise", "skip"):
             raise ConfigError(f"on_error={on_error!r}", "Loader", 'choose on_error="raise" or on_error="skip"')
-        self.dtype, self.on_error = dtype, on_error
+        self.dtype, self.on_error, self.check = dtype, on_error, bool(check)
         self.device = _device(device)
         self.ids = kept_ids(dataset, keep)
         self.skipped: dict[int, str] = {}
@@ -256,7 +258,7 @@ class Loader:
             runner = engine(replace(runner.settings, most=len(ids) * self.views))
         while True:
             sound = self._sound(ids)
-            images = read(self.dataset, sound, runner, self.seed, self._epoch, self.views)
+            images = read(self.dataset, sound, runner, self.seed, self._epoch, self.views, self.check)
             if images is not None:
                 return images, sound
 
@@ -270,7 +272,7 @@ class Loader:
             why = broken.pop(bad[0])  # the file may be mended, and read again
             raise DataError(
                 why,
-                self.dataset.paths[self.dataset.positions[bad[0]]] if self.dataset.paths else str(bad[0]),
+                self.dataset.place_of(bad[0]),
                 'replace or delete it and index the source again, or leave such images out with on_error="skip"',
             )
         self.skipped |= {i: broken[i] for i in bad}

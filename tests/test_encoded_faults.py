@@ -36,9 +36,13 @@ def broken(tmp_path: Path) -> tuple[Dataset, dict[int, str]]:
     keys = {key: i for i, key in enumerate(dataset.all_keys())}
     cut, text, gone = (tmp_path / "class 1" / f"{n:03d}.jpg" for n in (4, 100, 199))
     cut.write_bytes(cut.read_bytes()[:700])
-    text.write_text("no image at all, " * 30)
+    text.write_bytes(text.read_bytes()[:20] + bytes(text.stat().st_size - 22) + b"\xff\xd9")
     gone.unlink()
-    said = {"class 1/004.jpg": "truncated", "class 1/100.jpg": "cannot identify", "class 1/199.jpg": "No such file"}
+    said = {
+        "class 1/004.jpg": "another length",
+        "class 1/100.jpg": "cannot be decoded",
+        "class 1/199.jpg": "No such file",
+    }
     return dataset, {keys[key]: why for key, why in said.items()}
 
 
@@ -86,13 +90,17 @@ def test_one_percent_broken_is_skipped_and_named(broken: tuple[Dataset, dict[int
 
 def test_a_mended_file_is_read_again(broken: tuple[Dataset, dict[int, str]]) -> None:
     dataset, bad = broken
-    assert dataset.paths is not None
     number = next(iter(bad))
+    place = Path(dataset.place_of(number))
     loader = Loader(dataset, [number], augment=Augment(size=16))
-    with pytest.raises(DataError, match="truncated"):
+    with pytest.raises(DataError, match="another length"):
         list(loader)
-    Path(dataset.paths[number]).write_bytes(encoded(photograph(20, 20, np.random.default_rng(0))))
+    whole = encoded(photograph(40, 30, np.random.default_rng(0)), quality=20)
+    assert dataset.records is not None
+    place.write_bytes(whole[:-2] + bytes(dataset.records.length[number] - len(whole)) + whole[-2:])
     assert len(list(loader)) == 1
+    with pytest.raises(DataError, match="not those that were indexed"):
+        list(Loader(dataset, [number], augment=Augment(size=16), check=True))
 
 
 def test_nothing_but_broken_files(broken: tuple[Dataset, dict[int, str]]) -> None:
@@ -108,7 +116,7 @@ def flipped(data: bytes, count: int, start: int, seed: int) -> bytes:
     return bytes(changed)
 
 
-def test_every_sort_of_damage(tmp_path: Path) -> None:
+def test_every_sort_of_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """D1: what PIL reads, with whatever damage, is read as PIL reads it; all else is named; the process lives on."""
     random = np.random.default_rng(8)
     jpeg = encoded(photograph(90, 70, random), quality=90)
@@ -142,6 +150,12 @@ def test_every_sort_of_damage(tmp_path: Path) -> None:
     keys = [Path(key).stem for key in dataset.all_keys()]
     for name, data in files.items():
         (place / f"{name}.jpg").write_bytes(data)
+    # as if they had been indexed like this
+    monkeypatch.setattr(
+        Dataset,
+        "bytes_of",
+        lambda self, ids, check: [np.fromfile(self.place_of(i), np.uint8) for i in np.asarray(ids).tolist()],
+    )
     good = tmp_path / "class" / "good.jpg"
     good.write_bytes(jpeg)
     whole = Dataset.from_folder(tmp_path, bad="skip")
