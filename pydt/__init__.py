@@ -32,6 +32,7 @@ _PUBLIC = {
     "influences": "estimate",
     "lds": "score",
     "leaks": "leakage",
+    "misleading": "misleading",
     "models_for_effect": "planning",
     "models_for_stderr": "planning",
     "plan_models": "planning",

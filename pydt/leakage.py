@@ -171,8 +171,8 @@ def leaks(
         seed: of the halves.
 
     Raises:
-        ConfigError: no pydt.Plan, or a share that is none.
-        StoreError: fewer than 20 finished rows.
+        ConfigError: no pydt.Plan, an output without a unit, or a share that is none.
+        StoreError: no such task, or fewer than 20 finished rows. DataError: fewer than 20 judged images.
     """
     for name, value in (("level", level), ("false", false), ("share", share)):
         if not isinstance(value, (int, float)) or not 0 < value < 1:

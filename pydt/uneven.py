@@ -42,6 +42,7 @@ class Asked:
             positions in the judged data set.
     """
 
+    seen: Subject
     record: Record
     plan: Plan
     target: Any
@@ -68,7 +69,13 @@ class Asked:
         asked = next(one for one in plan.tasks if one.digest == seen.task)
         outputs = seen.outputs(output, "all")
         labels, half, ids = (examples[name] for name in ("labels", "half", "ids"))
-        return Asked(seen.record, plan, asked.target, seen.masks, outputs, labels, half, ids, UNITS[output][0])
+        unit = UNITS[output][0]
+        return Asked(seen, seen.record, plan, asked.target, seen.masks, outputs, labels, half, ids, unit)
+
+    @property
+    def right(self) -> npt.NDArray[np.float32]:
+        """The share of draws in which each example was right, float32 (models, examples)."""
+        return self.seen.outputs("correct", "all") / np.float32(UNITS["correct"][1])
 
     def split(self, seed: int) -> tuple[Rows, Rows]:
         """Two halves of the models, repeated and complementary masks in one of them."""

@@ -112,7 +112,7 @@ def asked(outputs: np.ndarray, labels: np.ndarray, masks: Any) -> Asked:
     plain: Any = _Plain()
     none: Any = None
     ids = np.arange(len(labels))
-    return Asked(plain, none, none, masks, outputs.astype(np.float32), labels, ids.astype(np.uint8), ids, "u")
+    return Asked(none, plain, none, none, masks, outputs.astype(np.float32), labels, ids.astype(np.uint8), ids, "u")
 
 
 def moved(seed: int, effect: float, models: int = 60, examples: int = 90) -> Asked:
@@ -264,7 +264,7 @@ def test_what_cannot_be_asked(study: tuple[Store, Plan, dict[int, int]], tmp_pat
         leaks(store, plan, output="prediction")
     with pytest.raises(ConfigError, match="share"):
         leaks(store, plan, share=2)
-    few = Plan(plan.source, design=design.bernoulli(GROUPS, 5), recipe=plan.recipe, tasks=plan.tasks)
+    few = Plan(plan.source, design=design.bernoulli(GROUPS, 15), recipe=plan.recipe, tasks=plan.tasks)
     with ThreadPoolExecutor(1) as executor:
         short = run(few, tmp_path, executor, runner=Leaky(np.arange(3)), progress=False)
     with pytest.raises(StoreError, match="train at least 20"):

@@ -78,6 +78,7 @@ ORDER = [
     "uneven",
     "duplicates",
     "leakage",
+    "misleading",
     "rankings",
     "subpopulations",
     "removal",
