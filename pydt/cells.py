@@ -17,13 +17,16 @@ from typing import Any
 import numpy as np
 
 from pydt.errors import ConfigError, DesignError, PydtError, StoreError
-from pydt.files import canonical_json, digest
+from pydt.files import canonical_json, digest, escaped
 
 OUTPUTS = ("logit", "margin", "softmax margin", "probability", "correct", "prediction")
 FACTS = ("code", "torch", "torchvision", "isa")
 """What `pydt.workers.versions` says that may change a row's numbers; stored with each cell."""
 _LARGEST_HEADER = 1 << 24
-_OK = b'\\"status\\":\\"ok\\"'
+LARGEST_TEXT = 1 << 30
+"""Bytes of a file of JSON; a sparse file of terabytes would fill the memory."""
+_STATUS = b'\\"status\\":'
+_OK = _STATUS + b'\\"ok\\"'
 _ENDS = re.compile(rb'"data_offsets":\[\d+,(\d+)\]')
 
 
@@ -125,23 +128,35 @@ def checked(given: Any, task: Mapping[str, Any], where: str) -> Outcome:
     mend = "a runner returns one pydt.cells.Outcome of arrays per task digest"
     if not isinstance(given, Outcome) or given.status not in ("ok", "failed"):
         raise PydtError(f"its runner gave no outcome for task {task['name']!r}", where, mend)
+    if not isinstance(given.arrays, Mapping) or not isinstance(given.scalars, Mapping):
+        raise PydtError(f"its runner gave arrays or scalars for task {task['name']!r} without names", where, mend)
     lost: str | None = None
     for name, array in given.arrays.items():
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
             raise PydtError(f"its runner gave {name!r} as {type(array).__name__}, not a numeric array", where, mend)
+        if not isinstance(name, str) or not name.isidentifier() or name.startswith("__"):
+            raise PydtError(f"its runner gave an array the name {name!r}", where, "use a plain word")
         if given.status == "ok" and not np.isfinite(array).all():
             lost = lost or f"{name} are not all finite"
     shape: tuple[int, ...] = getattr(given.arrays.get("primitives"), "shape", ())
     examples = task["examples"]
     if given.status == "ok" and lost is None and (len(shape) != 3 or shape[::2] != (4, examples) or not shape[1]):
         raise PydtError(f"its runner gave primitives of shape {shape}, not (4, draws, {examples})", where, mend)
-    scalars = {name: getattr(value, "item", lambda v=value: v)() for name, value in given.scalars.items()}
-    for name, value in scalars.items():
-        if isinstance(value, float) and not np.isfinite(value):
+    reason = None if given.reason is None else escaped(str(given.reason))
+    scalars: dict[str, float | int | str] = {}
+    for name, value in given.scalars.items():
+        plain: Any = value
+        if getattr(value, "shape", None) == ():  # of numpy, of torch
+            plain = plain.item()
+        if not isinstance(name, str) or not isinstance(plain, float | int | str):
+            wrong = f"its runner gave the scalar {name!r} as {type(plain).__name__}"
+            raise PydtError(wrong, where, "scalars are numbers or short texts")
+        if isinstance(plain, float) and not np.isfinite(plain):
             lost = lost or f"{name} is not finite"
+        scalars[escaped(name)] = escaped(plain) if isinstance(plain, str) else plain
     if lost is not None:
-        return Outcome(status="failed", reason=given.reason or lost)
-    return Outcome(given.arrays, scalars, given.status, given.reason)
+        return Outcome(status="failed", reason=reason or lost)
+    return Outcome(dict(given.arrays), scalars, given.status, reason)
 
 
 def source_key(source: str, units: str, row: Row, recipe: str) -> str:
@@ -246,18 +261,31 @@ def checksum(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> s
     return state.hexdigest()
 
 
+def file_name(name: Any) -> str:
+    """A name that may become one of a file, or the name of none: from a plan of somebody else's it might be a path."""
+    text = str(name)
+    return text if text.isprintable() and not set(text) & set("/\\") and len(text) <= 100 else "-"
+
+
 def suggest(name: object, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(str(name), known, 1)
     return f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(map(repr, known))
 
 
 def read(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a regular file.
+    """The bytes of a regular file of text.
 
     A pipe or a device under its name would block or never end.
     """
     with opened(path) as (descriptor, size):
-        return exactly(descriptor, size, 0)
+        return text_of(descriptor, size)
+
+
+def text_of(descriptor: int, size: int) -> bytes:
+    """All of an open file of text."""
+    if size > LARGEST_TEXT:
+        raise StoreError(f"is damaged (larger than {LARGEST_TEXT >> 30} GiB)")
+    return exactly(descriptor, size, 0)
 
 
 def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -295,6 +323,8 @@ def says_ok(path: str, key: str) -> bool:
     end = 8 + int.from_bytes(start[:8], "little")
     text = start[8:end]
     if 8 + len(text) != end or _OK not in text or b'\\"key\\":\\"%s\\"' % key.encode() not in text:
+        return False
+    if text.count(_STATUS) > 1:  # a scalar of that name
         return False
     return max([int(offset) for offset in _ENDS.findall(text)], default=0) == size - end
 

@@ -146,6 +146,9 @@ def plan(
 def run_plan(
     file: Annotated[Path, _PLAN],
     workers: Annotated[int | None, _WORKERS] = None,
+    same_code: Annotated[
+        bool, typer.Option("--same-code", help="Refuse stored rows of other versions of pydt, torch or torchvision.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Progress as JSON lines on stderr.")] = False,
 ) -> None:
     """Train the rows of a plan that its store still lacks.
@@ -159,7 +162,13 @@ def run_plan(
     progress = "json" if as_json else True
     with _interruptible():
         store = run(
-            read.plan, read.dir, workers=workers or read.workers, progress=progress, stop=read.stop, limit=read.limit
+            read.plan,
+            read.dir,
+            workers=workers or read.workers,
+            progress=progress,
+            stop=read.stop,
+            limit=read.limit,
+            same_code=same_code or read.same_code,
         )
     failed, note = len(store.failed()), store.stopped()
     typer.echo(f"{len(store.finished()):,} rows are in {read.dir}" + (f", {failed:,} failed" if failed else ""))

@@ -27,9 +27,23 @@ from typing import Any
 
 from pydt import copies
 from pydt.errors import ConfigError, PydtError
-from pydt.files import digest, write_atomic
-from pydt.jobs import Call, Job, Listener, Order, Pace, Pulse, extend, fetch, listed, module_paths, post
-from pydt.workers import Processes, WorkerDied, pack, work
+from pydt.files import write_atomic
+from pydt.jobs import (
+    Call,
+    Job,
+    Listener,
+    Order,
+    Pace,
+    Parcel,
+    Parcels,
+    Pulse,
+    extend,
+    fetch,
+    listed,
+    module_paths,
+    post,
+)
+from pydt.workers import Processes, WorkerDied
 
 
 def _imported(name: str, extra: str) -> Any:
@@ -38,36 +52,6 @@ def _imported(name: str, extra: str) -> Any:
     except ImportError as error:
         wrong = f"the package {name!r} is not installed ({error})"
         raise ConfigError(wrong, f"pydt.cluster.{extra.capitalize()}", f"pip install 'pydt[{extra}]'") from error
-
-
-class _Parcel:
-    """Runner and context of a run, as they travel: once, however many rows go with them."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.key = digest(data)
-        value, self.needs = copies.needs(data)
-        recipe = getattr(value[1], "recipe", None) if isinstance(value, tuple) else None
-        self.threads = int(getattr(recipe, "threads", 1))
-        self.cuda = str(getattr(recipe, "device", "cpu")).startswith("cuda")
-
-
-class _Parcels:
-    """The parcels an executor has met, and its calls without them."""
-
-    def __init__(self) -> None:
-        self.known: dict[bytes, _Parcel] = {}
-        self.empty = _Parcel(pack(None))
-
-    def split(
-        self, function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]
-    ) -> tuple[_Parcel, Call]:
-        if function is not work:
-            return self.empty, (function, arguments, named)
-        data, *rest = arguments
-        if data not in self.known:
-            self.known[data] = _Parcel(data)
-        return self.known[data], (function, (None, *rest), named)
 
 
 def _failure(error: Exception) -> dict[str, Any]:
@@ -156,7 +140,7 @@ class Ray(Executor):
         self._paths = module_paths()
         names = "WorkerCrashedError", "NodeDiedError", "ObjectLostError", "OutOfMemoryError", "LocalRayletDiedError"
         self._lost = tuple(getattr(ray.exceptions, name) for name in names)
-        self._parcels = _Parcels()
+        self._parcels = Parcels()
         self._refs: dict[str, Any] = {}  # parcels and data sets in Ray's object store
         self._lock = threading.Lock()
         self._open: set[_RayFuture] = set()
@@ -202,7 +186,7 @@ class Ray(Executor):
             self._ours = False
             self._ray.shutdown()
 
-    def _send(self, future: _RayFuture, parcel: _Parcel, call: Call, sent: dict[str, Any]) -> None:
+    def _send(self, future: _RayFuture, parcel: Parcel, call: Call, sent: dict[str, Any]) -> None:
         """Start the task of a call; `sent` are the data sets that its node is known to lack."""
         # in a list, a reference is not followed: a worker that has the parcel does not fetch it again
         order = Order(parcel.key, parcel.needs, 1, self._threads, call)
@@ -212,7 +196,7 @@ class Ray(Executor):
             future.stop()
         task.future().add_done_callback(partial(self._settle, future, parcel, call, task.task_id().hex()))
 
-    def _settle(self, future: _RayFuture, parcel: _Parcel, call: Call, name: str, task: Future[Any]) -> None:
+    def _settle(self, future: _RayFuture, parcel: Parcel, call: Call, name: str, task: Future[Any]) -> None:
         error = task.exception()
         if error is None and task.result()[0] == "missing" and not future.cancelled():
             # not in this thread, which is Ray's own: it may take minutes
@@ -225,7 +209,7 @@ class Ray(Executor):
         else:
             _settle(future, "error", error)
 
-    def _resend(self, future: _RayFuture, parcel: _Parcel, call: Call, lacking: Sequence[str]) -> None:
+    def _resend(self, future: _RayFuture, parcel: Parcel, call: Call, lacking: Sequence[str]) -> None:
         try:
             folders = {digest: folder for folder, digest in parcel.needs}
             with self._lock:  # each data set enters the object store once
@@ -279,6 +263,7 @@ _SHORT = 120.0  # seconds from order to answer below which rows are sent ahead: 
 _LOOK = 5.0  # seconds between two looks at the states of the jobs
 _LEAVE = 10.0  # seconds that jobs have to end by themselves
 _FAILURES = 2  # lives in which a job does nothing, after which its slot is given up
+_REFUSALS = 12  # submissions in a row that may fail, a look each: a busy Slurm sometimes answers nobody for a minute
 
 
 @dataclass(eq=False)
@@ -286,7 +271,7 @@ class _Order:
     """A call that is not answered yet."""
 
     future: Future[Any]
-    parcel: _Parcel
+    parcel: Parcel
     call: Call
     sent: float = 0.0
 
@@ -354,7 +339,7 @@ class Slurm(Executor):
             for name in ("cpus_per_task", "gpus_per_node")
         )
         self._max_workers = workers * max(self._cpus, self._gpus)
-        self._parcels = _Parcels()
+        self._parcels = Parcels()
         self._kept: set[str] = set()  # parcels and data sets that are in the folder
         self._slots: dict[int, _Slot] = {}
         self._queue: deque[_Order] = deque()
@@ -364,6 +349,9 @@ class Slurm(Executor):
         self._ahead = False
         self._pace, self._pulse = Pace(), Pulse(self._folder / "driver")
         self._lock = threading.Lock()
+        self._refused = 0
+        self._failed: Exception | None = None  # what ended the manager
+        self._orders = threading.Lock()  # of the queue: nobody may add to it once the manager has given up
         self._closed = False
         self._manager = threading.Thread(target=self._manage, daemon=True)
 
@@ -377,9 +365,18 @@ class Slurm(Executor):
             write_atomic(self._folder / "parcels" / parcel.key, parcel.data)
             self._kept.add(parcel.key)
         order = _Order(Future(), parcel, call)
-        self._queue.append(order)
+        self._enqueue(order, first=False)
         self._pace.wake()
         return order.future
+
+    def _enqueue(self, order: _Order, first: bool) -> None:
+        with self._orders:
+            if self._failed is not None:
+                _settle(order.future, "error", self._failed)
+            elif first:
+                self._queue.appendleft(order)
+            else:
+                self._queue.append(order)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let the rows under way end, or cancel them; then end the jobs and remove the messages. Logs stay."""
@@ -436,9 +433,10 @@ class Slurm(Executor):
                     self._replace()
                 self._pace.wait(self._assign() or busy)
         except Exception as error:
-            self._closed = True
-            for order in [*self._queue, *self._open.values()]:
-                _settle(order.future, "error", error)
+            with self._orders:
+                self._closed, self._failed = True, error
+                for order in [*self._queue, *self._open.values()]:
+                    _settle(order.future, "error", error)
         finally:
             self._end()
 
@@ -483,7 +481,7 @@ class Slurm(Executor):
                             os.fsync(file.fileno())
                         os.replace(path.with_suffix(".tmp"), path)
                         self._kept.add(name)
-            self._queue.appendleft(order)
+            self._enqueue(order, first=True)
         except Exception as error:
             _settle(order.future, "result", _failure(error))
         finally:
@@ -511,7 +509,17 @@ class Slurm(Executor):
             if failures < _FAILURES:
                 with contextlib.suppress(OSError):  # what the last job said
                     os.unlink(self._folder / "beats" / str(number))
-                self._slots[number] = self._slot(number, self._executor.submit(self._job(number)))
+                try:
+                    job = self._executor.submit(self._job(number))
+                except Exception as error:  # whatever sbatch and submitit may say
+                    self._refused += 1
+                    if self._refused >= _REFUSALS:
+                        mend = "try the same with `sbatch`"
+                        raise PydtError(f"no job could be submitted any more ({error})", "Slurm", mend) from error
+                    slot.listener, slot.life = Listener(self._folder / "beats" / str(number)), ""
+                    return  # the slot waits, without a job, for the next look
+                self._refused = 0
+                self._slots[number] = self._slot(number, job)
                 self._slots[number].failures = failures
                 continue
             del self._slots[number]
@@ -532,7 +540,7 @@ class Slurm(Executor):
                 again.append(order)
         self._queue.extendleft(reversed(again))
 
-    def _places(self, parcel: _Parcel) -> int:
+    def _places(self, parcel: Parcel) -> int:
         """How many rows a job runs at once."""
         return self._gpus if parcel.cuda else max(1, self._cpus // parcel.threads)
 

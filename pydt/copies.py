@@ -23,7 +23,7 @@ from typing import IO, Any
 
 from pydt.data import Dataset, _open
 from pydt.errors import ConfigError, DataError
-from pydt.files import _host
+from pydt.files import machine
 from pydt.index import FILE, Sections, pack_index, read_index
 from pydt.saved import index_of
 
@@ -164,9 +164,9 @@ def receive(digest: str, stream: Callable[[], IO[bytes]]) -> None:
         with _locked(digest):
             if _holds(place, digest):
                 return
-            for left in cache().glob(f".{digest}.{_host()}.*"):  # by a process that was killed
+            for left in cache().glob(f".{digest}.{machine()}.*"):  # by a process that was killed
                 shutil.rmtree(left, ignore_errors=True)
-            temporary = Path(tempfile.mkdtemp(prefix=f".{digest}.{_host()}.", dir=cache()))
+            temporary = Path(tempfile.mkdtemp(prefix=f".{digest}.{machine()}.", dir=cache()))
             try:
                 with stream() as source, tarfile.open(fileobj=source, mode="r|") as tar:
                     _unpack(tar, temporary, place)

@@ -22,7 +22,7 @@ from pydt.plan import Context, Plan, make_record
 from pydt.planning import row_seconds
 from pydt.record import Record
 from pydt.store import Row, Store
-from pydt.workers import places
+from pydt.workers import Processes, pack, places
 
 if TYPE_CHECKING:
     from pydt.train import Recipe
@@ -178,18 +178,23 @@ def _pilot(plan: Plan, folder: Path, workers: int, runner: Runner) -> tuple[floa
 
     def train(chosen: list[int], at_once: int) -> Store:
         return run_rows(
-            plan.source, plan.by, plan.recipe, plan.tasks, [rows[i] for i in chosen], folder,
+            plan.source, plan.by, plan.recipe, plan.tasks, [rows[i] for i in chosen], folder, pool,
             workers=at_once, runner=runner, progress=False,
         )  # fmt: skip
 
-    store = train([int(middling[0])], 1)
-    times = [entry["seconds"] for entry in _logged(folder)]
-    if times[0] < _SHORT and len(middling) > 1:
-        store = train([int(i) for i in middling[1 : 1 + 2 * workers]], workers)
-        by_worker: dict[int, list[float]] = {}
-        for entry in _logged(folder)[1:]:
-            by_worker.setdefault(entry["pid"], []).append(entry["seconds"])
-        times = [seconds for own in by_worker.values() for seconds in own[1:]] or times
+    # the same workers for both: all of them load their libraries while the first row is trained
+    pool = Processes(workers, int(plan.recipe.threads), pack((runner, plan.recipe)), places(plan.recipe)[1])
+    try:
+        store = train([int(middling[0])], 1)
+        times = [entry["seconds"] for entry in _logged(folder)]
+        if times[0] < _SHORT and len(middling) > 1:
+            store = train([int(i) for i in middling[1 : 1 + 2 * workers]], workers)
+            by_worker: dict[int, list[float]] = {}
+            for entry in _logged(folder)[1:]:
+                by_worker.setdefault(entry["pid"], []).append(entry["seconds"])
+            times = [seconds for own in by_worker.values() for seconds in own[1:]] or times
+    finally:
+        pool.kill()
     return statistics.fmean(times), len(times), _row_bytes(store, store.plan())
 
 
@@ -200,11 +205,8 @@ def _logged(folder: Path) -> list[dict[str, Any]]:
 
 def _row_bytes(store: Store, record: Record) -> float:
     """Mean bytes of a stored row."""
-    sizes = [
-        sum(store.path(key).stat().st_size for key in keys)
-        for keys in record.keys[:_SEEN]
-        if all(store.path(key).exists() for key in keys)
-    ]
+    there = np.flatnonzero(store.there(record.cells).all(1))[:_SEEN].tolist()
+    sizes = [sum(store.size(key) or 0 for key in record.keys[i]) for i in there]
     return statistics.fmean(sizes) if sizes else 0.0
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pydt.cells import FACTS, Outcome, Row, checked
-from pydt.errors import ConfigError, PydtError, TrainError
+from pydt.errors import ConfigError, PydtError, StoreError, TrainError
 from pydt.live import View
 from pydt.overall import SoFar
 from pydt.plan import Context, Plan, check, make_record
@@ -78,6 +78,7 @@ def run(
     progress: bool | str = True,
     stop: str | StoppingRule | None = None,
     limit: float | None = None,
+    same_code: bool = False,
 ) -> Store:
     """Compute what a plan still lacks in a store, and return the store with this plan as its default.
 
@@ -96,16 +97,20 @@ def run(
             count (`Store.stopped`). Running the plan again with another rule judges anew from the first row; without a
             rule all rows are trained, and count.
         limit: seconds that a row may take; one that takes longer ends its worker and is tried again, twice.
+        same_code: refuse a store, and a worker, whose rows were computed by another version of pydt, torch or
+            torchvision or for another instruction set, instead of saying so and going on.
 
     Raises:
         ConfigError: an argument that makes no sense, or a rule that no such plan can satisfy.
-        StoreError: the folder cannot be written, or a row gave other numbers than the ones stored.
+        StoreError: the folder cannot be written, a row gave other numbers than the ones stored, or, with `same_code`,
+            stored rows were computed by other code.
         PydtError: a row raised twice, or killed its worker three times; all finished rows are stored.
         KeyboardInterrupt: Ctrl-C; all finished rows are stored, its text says how many and how to continue.
         SystemExit: SIGTERM, unless the caller handles it; rows under way got ten seconds to finish.
     """
     rule = stop if isinstance(stop, StoppingRule) else StoppingRule.parse(stop)
-    return _run(plan.context, plan.record(), plan.design, dir, executor, workers, runner, progress, rule, limit)
+    about = plan.context, plan.record(), plan.design
+    return _run(*about, dir, executor, workers, runner, progress, rule, limit, same_code)
 
 
 def run_rows(
@@ -161,6 +166,7 @@ def _run(
     progress: bool | str,
     rule: StoppingRule,
     limit: float | None,
+    same_code: bool = False,
 ) -> Store:
     if workers is not None and workers < 1:
         raise ConfigError(f"must be at least 1, is {workers}", "workers", "leave it out to use every core")
@@ -174,12 +180,12 @@ def _run(
     with Store.create(dir).writing() as store:
         for task in context.tasks:
             store.put_task(task.digest, task.target.described())
-        if len(record.names) <= _MOST_PICTURED:
+        if len(record.names) <= _MOST_PICTURED and not store.has_thumbnails(record):
             store.put_thumbnails(record, context.source.thumbnails(context.by, 3))
         store.put_plan(record)
         store = Store(dir, record.digest)
-        missing, stored = _missing(store, record)
-        run = _Driver(store, record, SoFar(store, record, design, stored), rule, missing, view, limit)
+        missing, stored = _missing(store, record, same_code)
+        run = _Driver(store, record, SoFar(store, record, design, stored), rule, missing, view, limit, same_code)
         if run.settled():
             return store
         shared = runner, _spooled(context, store.folder / "data")
@@ -218,12 +224,25 @@ def _spooled(context: Context, folder: Path) -> Context:
     return Context(source, context.by, context.recipe, tuple(tasks))
 
 
-def _missing(store: Store, record: Record) -> tuple[deque[tuple[int, tuple[int, ...]]], list[int]]:
+def _missing(store: Store, record: Record, same_code: bool) -> tuple[deque[tuple[int, tuple[int, ...]]], list[int]]:
     """Rows that lack a cell, with the tasks they lack, and rows that lack none; each training once, in plan order."""
-    lacks = store.lacking(record)
+    lacks = store.lacking(record, every=same_code)
+    if same_code and (others := _others(store, versions())):
+        mend = "use those versions, a new folder, or go on without same_code"
+        raise StoreError(f"holds rows computed by other code: {_in_words(others, versions())}", str(store.folder), mend)
     once = record.first == np.arange(len(lacks))
     missing = deque((i, tuple(np.flatnonzero(lacks[i]).tolist())) for i in np.flatnonzero(once & lacks.any(1)).tolist())
     return missing, np.flatnonzero(once & ~lacks.any(1)).tolist()
+
+
+def _others(store: Store, now: dict[str, str]) -> dict[str, list[str]]:
+    """What computed stored rows and is not what computes now."""
+    others = {name: sorted(seen - {str(now.get(name))}) for name, seen in store.facts.items()}
+    return {name: seen for name, seen in others.items() if seen}
+
+
+def _in_words(others: dict[str, list[str]], now: dict[str, str]) -> str:
+    return "; ".join(f"{name} {', '.join(seen)} (now {now.get(name)})" for name, seen in others.items())
 
 
 class _Driver:
@@ -238,7 +257,9 @@ class _Driver:
         missing: deque[tuple[int, tuple[int, ...]]],
         view: View,
         limit: float | None,
+        same_code: bool,
     ) -> None:
+        self.same_code = same_code
         self.store, self.record, self.sofar, self.rule = store, record, sofar, rule
         self.missing, self.view, self.limit = missing, view, limit
         self.again: deque[_Job] = deque()  # rows to be tried once more
@@ -317,11 +338,10 @@ class _Driver:
     def _other_code(self) -> str:
         """By what other code stored rows were computed, logged and in words."""
         now = versions()
-        others = {name: sorted(seen - {now.get(name)}) for name, seen in self.store.facts.items()}
-        others = {name: seen for name, seen in others.items() if seen}
+        others = _others(self.store, now)
         if others:
             self.store.log(event="code changed", stored=others, now={name: now.get(name) for name in others})
-        return "; ".join(f"{name} {', '.join(seen)} (now {now.get(name)})" for name, seen in others.items())
+        return _in_words(others, now)
 
     def _submit(self, executor: Executor, parcel: bytes | None) -> None:
         if self.again:
@@ -351,6 +371,12 @@ class _Driver:
             self.store.log(event="not used", row=job.number, reason=str(error))  # a row after the stop is nobody's loss
 
     def _put(self, job: _Job, result: dict[str, Any]) -> None:
+        if self.same_code:
+            now = versions()
+            other = {name: [has] for name in FACTS if (has := str(result["versions"].get(name))) != str(now.get(name))}
+            if other:
+                wrong = f"{result['host']} computes by other code than this process: {_in_words(other, now)}"
+                raise PydtError(wrong, str(job), "install the same everywhere, or go on without same_code")
         outcomes = self._checked(job, result["outcomes"])
         keys = [self.record.keys[job.number][position] for position in job.tasks]
         for (position, outcome), key in zip(outcomes.items(), keys, strict=True):

@@ -35,14 +35,21 @@ def canonical_json(value: Any) -> str:
     """JSON with sorted keys, no spaces and no NaN: equal values give equal text.
 
     Raises:
-        ConfigError: a value has no canonical form (NaN, infinity, or a type JSON does not know).
+        ConfigError: a value has no canonical form (NaN, infinity, half a character, or a type JSON does not know).
     """
     try:
-        return _CANONICAL.encode(value)
+        text = _CANONICAL.encode(value)
+        if not text.isascii():
+            text.encode()
+        return text
     except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"no canonical form: {error}", "digest", "use finite numbers, strings, lists and dicts"
-        ) from error
+        mend = "use finite numbers, strings of whole characters, lists and dicts"
+        raise ConfigError(f"no canonical form: {error}", "digest", mend) from error
+
+
+def escaped(text: str) -> str:
+    """The text with half characters, such as a file name of other bytes than UTF-8 has, written as \\udc80."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def digest(*parts: Any) -> str:
@@ -214,10 +221,11 @@ def exclusive(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        _locks.discard(descriptor)
-        with contextlib.suppress(OSError):
-            os.unlink(path)
-        os.close(descriptor)
+        if descriptor in _locks:  # else this is a fork of the process that holds it
+            _locks.discard(descriptor)
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            os.close(descriptor)
 
 
 _locks: set[int] = set()
@@ -281,7 +289,7 @@ def abandoned(temporary: Path) -> bool:
         return False  # its writer has just renamed it
     host, _, rest = temporary.name.removesuffix(".tmp").rpartition(".")[2].partition("-")
     pid = rest.partition("-")[0]
-    if host != _host() or not pid.isdecimal():
+    if host != machine() or not pid.isdecimal():
         return False  # a process id says nothing about processes elsewhere
     try:
         os.kill(int(pid), 0)
@@ -313,7 +321,7 @@ def _sync(folder: Path) -> None:
 
 
 def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{_host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    return path.with_name(f".{path.name}.{machine()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
 @contextlib.contextmanager
@@ -348,7 +356,7 @@ def _unwritable(path: Path, error: OSError) -> StoreError:
 
 
 @cache
-def _host() -> str:
+def machine() -> str:
     """Eight hex digits for where a process id means something: this machine since its start, this container."""
     parts = [platform.node()]
     with contextlib.suppress(OSError):

@@ -36,8 +36,8 @@ from typing import IO, Any
 
 from pydt import copies
 from pydt.errors import PydtError, StoreError
-from pydt.files import _host, write_atomic
-from pydt.workers import Processes, WorkerDied
+from pydt.files import digest, machine, write_atomic
+from pydt.workers import Processes, WorkerDied, pack, work
 
 SILENT = 60.0  # seconds without a change after which the other side is taken to be gone
 BEAT = 2.0
@@ -61,6 +61,36 @@ class Order:
     places: int
     threads: int
     call: Call
+
+
+class Parcel:
+    """Runner and context of a run, as they travel: once, however many rows go with them."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.key = digest(data)
+        value, self.needs = copies.needs(data)
+        recipe = getattr(value[1], "recipe", None) if isinstance(value, tuple) else None
+        self.threads = int(getattr(recipe, "threads", 1))
+        self.cuda = str(getattr(recipe, "device", "cpu")).startswith("cuda")
+
+
+class Parcels:
+    """The parcels an executor has met, and its calls without them."""
+
+    def __init__(self) -> None:
+        self.known: dict[bytes, Parcel] = {}
+        self.empty = Parcel(pack(None))
+
+    def split(
+        self, function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[Parcel, Call]:
+        if function is not work:
+            return self.empty, (function, arguments, named)
+        data, *rest = arguments
+        if data not in self.known:
+            self.known[data] = Parcel(data)
+        return self.known[data], (function, (None, *rest), named)
 
 
 def module_paths() -> list[str]:
@@ -129,7 +159,7 @@ class Pulse:
         """Write it, if it is time or if there is news."""
         if said or time.monotonic() - self._last >= BEAT:
             self._last, self._count = time.monotonic(), self._count + 1
-            told = {**self._said, **said, "count": self._count, "host": _host(), "node": platform.node()}
+            told = {**self._said, **said, "count": self._count, "host": machine(), "node": platform.node()}
             with contextlib.suppress(StoreError):  # a full disk may pass; if it does not, silence says the same
                 write_atomic(self._path, json.dumps({**told, "pid": os.getpid()}).encode())
 
@@ -153,7 +183,7 @@ class Listener:
 
     def gone(self) -> bool:
         """Whether its writer is: silent for long, or a process of this machine that has ended."""
-        if self.said.get("host") == _host() and _ended(self.said.get("pid")):
+        if self.said.get("host") == machine() and _ended(self.said.get("pid")):
             return True
         return time.monotonic() - self.changed > SILENT
 
@@ -276,9 +306,9 @@ class _Server:
 
     def _prepare(self, order: Order) -> Processes | list[str]:
         """Processes that have what a parcel needs, or what is missing."""
-        for digest in copies.missing(order.needs):
-            if (self.folder / "data" / digest).exists():
-                copies.receive(digest, partial(self._sent, digest))
+        for name in copies.missing(order.needs):
+            if (self.folder / "data" / name).exists():
+                copies.receive(name, partial(self._sent, name))
         if lacking := copies.missing(order.needs):
             return lacking
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")

@@ -214,7 +214,7 @@ class Json(View):
         self.write("failed", {"row": number, "reason": reason})
 
     def write(self, event: str, facts: dict[str, Any]) -> None:
-        print(json.dumps({"time": round(time.time(), 3), "event": event, **facts}), file=sys.stderr, flush=True)
+        _print(json.dumps({"time": round(time.time(), 3), "event": event, **facts}))
 
 
 class Lines(View):
@@ -237,12 +237,12 @@ class Lines(View):
             self.draw()
 
     def say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        _print(text)
 
     def tell_failure(self, number: int, reason: str) -> None:
         if self.failed <= _TOLD:
             more = "; further ones are only counted" if self.failed == _TOLD else ""
-            self.say(f"row {number} failed: {reason}{more}")
+            self.say(f"row {number} failed: {_printable(reason, 500)}{more}")
 
 
 class Screen(View):
@@ -254,7 +254,8 @@ class Screen(View):
 
         self.console: Console = Console(stderr=True)
         self.live = Live(console=self.console, auto_refresh=False)
-        self.live.start()
+        with contextlib.suppress(*_UNHEARD):
+            self.live.start()
         self.draw()
 
     def pause(self, now: float) -> float:
@@ -262,14 +263,25 @@ class Screen(View):
 
     def draw(self) -> None:
         ascii_only = self.console.options.ascii_only
-        self.live.update(panel(self.facts(), str(self.sofar.store.folder), ascii_only), refresh=True)
+        with contextlib.suppress(*_UNHEARD):
+            self.live.update(panel(self.facts(), str(self.sofar.store.folder), ascii_only), refresh=True)
 
     def close(self, well: bool) -> None:
         self.draw()
-        self.live.stop()
+        with contextlib.suppress(*_UNHEARD):
+            self.live.stop()
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False)
+        with contextlib.suppress(*_UNHEARD):
+            self.console.print(text, markup=False, highlight=False)
+
+
+_UNHEARD = OSError, ValueError  # a terminal that is gone, a full disk, a closed file: no reason to end a run of days
+
+
+def _print(text: str) -> None:
+    with contextlib.suppress(*_UNHEARD):
+        print(text, file=sys.stderr, flush=True)
 
 
 def _printable(text: str, most: int) -> str:

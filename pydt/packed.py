@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.cells import Unreadable, checksum, exactly, opened
+from pydt.cells import Unreadable, checksum, exactly, opened, text_of
 from pydt.errors import StoreError
 from pydt.files import building, canonical_json, digest
 
@@ -49,7 +49,7 @@ class Block:
         self.folder = folder
         self._open: dict[str, int] = {}
         with opened(folder / "index.jsonl") as (descriptor, size):
-            self._lines = exactly(descriptor, size, 0).splitlines()
+            self._lines = text_of(descriptor, size).splitlines()
         header = next((found for line in (*self._lines[:1], *self._lines[-1:]) if (found := _header(line))), None)
         if header is None:
             raise StoreError("is damaged (both headers)")
@@ -106,6 +106,12 @@ class Block:
             raise StoreError(f"is damaged ({type(error).__name__})") from error
         return arrays, metadata
 
+    def size(self, position: int) -> int:
+        """Bytes that a row takes."""
+        mask = (self.peek(position).get("groups", 0) + 7) // 8 if "masks.npy" in self._offsets else 0
+        arrays = 4 * math.prod(self._shape) if "primitives.npy" in self._offsets else 0
+        return mask + arrays + len(self._lines[1 + self._line[position]]) + 1
+
     def dropped(self, position: int) -> Path:
         """The file that says of a row that it is not there any more."""
         return self.folder / f"{self.keys[position].tobytes().hex()}.dropped"
@@ -116,7 +122,10 @@ class Block:
                 descriptor = os.open(self.folder / name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
                 weakref.finalize(self, os.close, descriptor)
                 self._open[name] = descriptor
-            return exactly(self._open[name], size, self._offsets[name] + row * size)
+            start = self._offsets[name] + row * size
+            if not 0 <= size <= os.fstat(self._open[name]).st_size - start:  # before so much memory is taken
+                raise StoreError("is damaged (it ends too early)")
+            return exactly(self._open[name], size, start)
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -157,7 +166,10 @@ def _starts(keys: Keys) -> npt.NDArray[np.uint64]:
 def _header(line: bytes) -> dict[str, Any] | None:
     try:
         found = json.loads(line)
-        return dict(found) if found.pop("sha256") == digest("block", found) else None
+        whole = found.pop("sha256") == digest("block", found)
+        sizes = [found["rows"], *found["shape"], *found["offsets"].values()]
+        fits = isinstance(found["common"], dict) and all(type(size) is int and size >= 0 for size in sizes)
+        return dict(found) if whole and fits else None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 

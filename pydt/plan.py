@@ -16,7 +16,7 @@ from pydt.cells import Row, whole
 from pydt.design import Design
 from pydt.errors import ConfigError, DataError, DesignError, PydtError
 from pydt.files import digest
-from pydt.record import Drawn, Record, row_seeds
+from pydt.record import MOST_ROWS, Drawn, Record, row_seeds
 
 if TYPE_CHECKING:
     from pydt.data import Dataset
@@ -57,6 +57,9 @@ class Plan:
         object.__setattr__(self, "tasks", _several(self.tasks, "Plan.tasks", "put it into a list: tasks=[task]"))
         _expect(self.design, "to_dict", "Plan.design", "make one: pydt.Design.explicit(masks)", DesignError)
         object.__setattr__(self, "seed", whole(self.seed, "Plan.seed"))
+        if len(self.design) > MOST_ROWS:
+            wrong = f"has {len(self.design):,} rows, more than {MOST_ROWS:,}"
+            raise DesignError(wrong, "Plan.design", "split it: stores of one design can be merged")
         if self.seeds is not None:
             seeds = _several(self.seeds, "Plan.seeds", "give a list of whole numbers")
             object.__setattr__(self, "seeds", tuple(whole(seed, f"Plan.seeds[{i}]") for i, seed in enumerate(seeds)))

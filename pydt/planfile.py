@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -58,6 +59,7 @@ from pydt.transfer import FineTune, Task
 
 _HEADER = "# A plan of pydt: `pydt plan FILE` says what it costs, `pydt run FILE` runs and continues it.\n\n"
 _LARGEST = 1 << 26
+_MOST_WORKERS = 1 << 16
 _KINDS = {
     "random": designs.random,
     "stratified": designs.random,
@@ -87,7 +89,7 @@ class PlanFile:
     Attributes:
         plan: what to compute.
         dir: folder of the store.
-        workers, stop, limit: as `pydt.run` takes them; None where the file does not say.
+        workers, stop, limit, same_code: as `pydt.run` takes them; None (False) where the file does not say.
     """
 
     plan: Plan
@@ -95,6 +97,7 @@ class PlanFile:
     workers: int | None = None
     stop: str | None = None
     limit: float | None = None
+    same_code: bool = False
 
 
 def read_plan(path: str | os.PathLike[str]) -> PlanFile:
@@ -116,12 +119,21 @@ def read_plan(path: str | os.PathLike[str]) -> PlanFile:
     stop = run.take("stop", str, None)
     with _placed(run.where("stop")):
         StoppingRule.parse(stop)
+    folder = run.take("dir", str, place.stem)
+    if "\0" in folder:
+        raise ConfigError(f"is {folder!r}", run.where("dir"), "name a folder")
+    workers, limit = run.take("workers", int, None), run.take("limit", float, None)
+    if workers is not None and not 1 <= workers <= _MOST_WORKERS:
+        raise ConfigError(f"is {workers}", run.where("workers"), "give the number of processes, or leave it out")
+    if limit is not None and not 0 < limit < math.inf:
+        raise ConfigError(f"is {limit}", run.where("limit"), "give the seconds that a row may take, or leave it out")
     made = PlanFile(
         _built(top, Plan, source=source, by=by, design=design, recipe=recipe, tasks=tasks, seeds=seeds, seed=seed),
-        place.parent / run.take("dir", str, place.stem),
-        run.take("workers", int, None),
+        place.parent / folder,
+        workers,
         stop,
-        run.take("limit", float, None),
+        limit,
+        run.take("same_code", bool, False),
     )
     run.finish()
     top.finish()
@@ -136,6 +148,7 @@ def write_plan(
     workers: int | None = None,
     stop: str | None = None,
     limit: float | None = None,
+    same_code: bool = False,
 ) -> None:
     """Write a plan to a TOML file from which `read_plan` makes the same plan, with the same digest.
 
@@ -150,7 +163,7 @@ def write_plan(
     folder = place.parent / f"{place.stem}.data"
     if not isinstance(plan.recipe.network, str):
         raise ConfigError("the network is a function", "Recipe.network", "name a network, or keep the plan in a script")
-    run = {"dir": dir, "workers": workers, "stop": stop, "limit": limit}
+    run = {"dir": dir, "workers": workers, "stop": stop, "limit": limit, "same_code": same_code or None}
     described: dict[str, Any] = {"by": plan.by, "seed": plan.seed}
     if plan.seeds is not None:
         described["seeds"] = list(plan.seeds)
@@ -181,7 +194,7 @@ def _parsed(place: Path) -> dict[str, Any]:
     try:
         if place.stat().st_size > _LARGEST:
             raise ConfigError(f"is larger than {_LARGEST >> 20} MiB", str(place), "this is no plan file")
-        return tomllib.loads(read(place).decode())
+        return tomllib.loads(read(place).decode("utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError("no such file", str(place), "pydt.write_plan(plan, path) writes one") from None
     except OSError as error:
@@ -221,6 +234,7 @@ class _Table:
             value = float(value)
         if type(value) is not kind:
             names = {str: "text", int: "a whole number", float: "a number", list: "a list", dict: "a table"}
+            names[bool] = "true or false"
             raise ConfigError(f"is {value!r}, not {names[kind]}", self.where(key), f"give {names[kind]}")
         return value
 
@@ -310,7 +324,8 @@ def _column(path: Path) -> Any:
     if path.suffix == ".npy":
         return open_npy(path)
     try:
-        return read(path).decode().splitlines()
+        text = read(path).decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n")
+        return text.split("\n") if text else []  # a caption may hold what else ends a line for Python
     except (OSError, StoreError, UnicodeDecodeError) as error:
         raise DataError(f"cannot be read ({error})", str(path), "name a .npy file, or a UTF-8 text file") from error
 
@@ -343,10 +358,13 @@ def _recipe(table: _Table) -> Recipe:
 
 def _task(table: _Table, folder: Path) -> Task:
     inner = table.table("target")
+    table.take("name", str, "")
     train = _dataset(inner.table("train"), folder)
     test = _dataset(inner.table("test"), folder) if "test" in inner else None
     target = _built(inner, Target, train=train, test=test, **inner.rest(_names(Target, "train", "test")))
     tuning = table.table("finetune", required=False)
+    for field in fields(FineTune):
+        tuning.take(field.name, type(field.default), None)
     finetune = _built(tuning, FineTune, **tuning.rest(_names(FineTune)))
     return _built(table, Task, target=target, finetune=finetune, **table.rest(_names(Task, "target", "finetune")))
 

@@ -28,6 +28,8 @@ NUMBERED = 4096
 
 A mask of a million groups takes 20 ms to draw: half an hour for the names of 70,000 rows, at every start.
 """
+MOST_ROWS = 1 << 24
+"""Names of so many rows and of as many cells take half a gigabyte; a file that says more is not believed."""
 _CHECKED = 1 << 24  # entries of the masks whose digest is written into a plan: 0.3 s to draw
 _SEED_STREAM = 7  # stream of the counter-based generator that gives row i its seed
 _CHUNK = 1 << 20  # entries of the masks that are drawn at once
@@ -75,6 +77,8 @@ class Drawn(Sequence[Row]):
         self._known = design
         self.groups = int(description["groups"])
         self._length = int(description["models"])
+        if not 0 <= self._length <= MOST_ROWS:
+            raise ValueError("too many rows")
         if seeds is not None and len(seeds) != self._length:
             raise ValueError("not one seed a row")
 

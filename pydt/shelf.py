@@ -33,6 +33,8 @@ class Shelf:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.reads_only = False  # what is damaged is left where it is
+        self.damaged: dict[Path, str] = {}  # files and folders that were found damaged, or whose cells were; and why
         self.facts: dict[str, set[str]] = {name: set() for name in FACTS}  # what computed the cells seen so far
         self._blocks: dict[str, Block] = {}
 
@@ -98,7 +100,14 @@ class Shelf:
     def log(self, **entry: Any) -> None:
         """Append one line to log.jsonl: what happened, with its time. The log is never read back as data."""
         line = json.dumps({"time": round(time.time(), 3), **entry}, ensure_ascii=False, default=str)
-        append_line(self.folder / "log.jsonl", line.encode())
+        append_line(self.folder / "log.jsonl", line.encode("utf-8", "backslashreplace"))  # JSON writes it that way, too
+
+    def size(self, key: str) -> int | None:
+        """Bytes that a cell takes; None if it is not there."""
+        with contextlib.suppress(FileNotFoundError):
+            return self.path(key).stat().st_size
+        self.blocks()
+        return None if (found := self.packed(key)) is None else found[0].size(found[1])
 
     def _sound(self, key: str) -> Outcome | None:
         """A cell, if it is there and whole; a damaged one is in quarantine now."""
@@ -194,6 +203,9 @@ class Shelf:
         return block.folder
 
     def quarantine(self, path: Path, error: StoreError) -> None:
+        self.damaged[path] = error.what
+        if self.reads_only:
+            return
         target = self.folder / "quarantine" / f"{time.time_ns()}-{path.name}"
         try:
             move(path, target)
@@ -206,22 +218,26 @@ class Shelf:
 
     def blocks(self) -> list[Block]:
         """The blocks as they are now; one that cannot be read goes to quarantine."""
-        try:
-            entries = list(os.scandir(self.folder / "packed"))
-            names = {entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")}
-        except FileNotFoundError:
-            names = set()
-        for name in self._blocks.keys() - names:
-            del self._blocks[name]
-        for name in sorted(names - self._blocks.keys()):
+        again = True
+        while again:
+            again = False
             try:
-                self._blocks[name] = Block(self.folder / "packed" / name)
+                entries = list(os.scandir(self.folder / "packed"))
+                names = {entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")}
             except FileNotFoundError:
-                continue
-            except Unreadable:
-                raise
-            except StoreError as error:
-                self.quarantine(self.folder / "packed" / name, error)
+                names = set()
+            for name in self._blocks.keys() - names:
+                del self._blocks[name]
+            for name in sorted(names - self._blocks.keys()):
+                folder = self.folder / "packed" / name
+                try:
+                    self._blocks[name] = Block(folder)
+                except FileNotFoundError:
+                    again = again or not folder.exists()  # replaced since it was listed, by one that was not
+                except Unreadable:
+                    raise
+                except StoreError as error:
+                    self.quarantine(folder, error)
         self._blocks = dict(sorted(self._blocks.items(), key=lambda item: (item[1].worn, item[0])))  # the best first
         return list(self._blocks.values())
 

@@ -27,12 +27,14 @@ from typing import Any
 import numpy as np
 
 from pydt.cells import (
+    LARGEST_TEXT,
     OUTPUTS,
     Row,
     Unreadable,
     averaged,
     checksum,
     encode,
+    file_name,
     load,
     read,
     suggest,
@@ -46,7 +48,9 @@ from pydt.record import FORMAT, Drawn, Record, asked, read_plan
 from pydt.shelf import Shelf
 
 HALVES = {"score": 0, "report": 1}
+_KEPT = 1 << 30  # bytes of outputs that are kept for the next question
 _SAMPLE = 250  # cells whose headers tell what computed all of them
+_TILE = 1 << 27  # entries of the masks that are widened at once
 _REWRITTEN = "run the same plan again: it writes this file anew"
 
 
@@ -70,7 +74,7 @@ class Store(Shelf):
         self._records: dict[str, Record] = {}
         self._damaged: set[str] = set()  # plan files that were found damaged, and logged
         self._seen: dict[str, tuple[np.ndarray, dict[tuple[int, int], str]]] = {}  # of a plan: states, reasons
-        self._outputs: dict[tuple[Any, ...], np.ndarray] = {}
+        self._outputs: dict[tuple[str, ...], tuple[bytes, np.ndarray]] = {}  # with the rows of each
         marker = self.folder / "store.json"
         try:
             found = json.loads(read(marker))["format"]
@@ -110,16 +114,16 @@ class Store(Shelf):
         with exclusive(self.folder / ".lock"):
             yield self
 
-    def lacking(self, plan: Any = None) -> np.ndarray:
+    def lacking(self, plan: Any = None, every: bool = False) -> np.ndarray:
         """Which cells of a plan have no file and are in no block, bool (rows, tasks), all its rows.
 
-        Only folders are listed, and some headers read, so that `facts` says what computed the cells: `check` finds
-        what is damaged.
+        Only folders are listed, and some headers read (or `every` one), so that `facts` says what computed the cells:
+        `check` finds what is damaged.
         """
         cells = self.plan(plan).cells
         lacks: np.ndarray = ~self.there(cells)
         known = cells[~lacks]
-        for key in known[:: max(1, len(known) // _SAMPLE)]:
+        for key in known[:: 1 if every else max(1, len(known) // _SAMPLE)]:
             with contextlib.suppress(StoreError, FileNotFoundError):
                 self._peek(key.tobytes().hex())
         return lacks
@@ -162,6 +166,11 @@ class Store(Shelf):
         if not path.exists() or checksum(stored, metadata) != checksum(numbered, metadata):
             write_atomic(path, encode(numbered, metadata))  # only for the eye: the latest way to draw them is the best
 
+    def has_thumbnails(self, record: Record) -> bool:
+        """Whether sound ones are there, so that none need be drawn: of encoded images that takes a while."""
+        path = self._thumbnails(record)
+        return bool(self._stored(path)) or path.exists()
+
     def put_plan(self, record: Record) -> None:
         """Write a plan's description, unless it is there."""
         path = self.folder / "plans" / f"{record.digest}.json"
@@ -175,8 +184,20 @@ class Store(Shelf):
         except StoreError as error:
             self.quarantine(path, error)
         if stored is None:
-            write_atomic(path, canonical_json(record.to_json()).encode())
+            self._same_rule(record)
+            text = canonical_json(record.to_json()).encode()
+            if len(text) > LARGEST_TEXT:
+                wrong = f"plan {record.digest} takes {len(text) >> 20} MiB to write down"
+                raise StoreError(wrong, str(path), "draw its design by a rule, or take fewer rows")
+            write_atomic(path, text)
         self._records[record.digest] = record
+
+    def _same_rule(self, record: Record) -> None:
+        """Refuse rows named by a rule that drew other masks when another plan's rows got the same names."""
+        if isinstance(record.rows, Drawn) and record.rows.rule is not None:
+            for other in self.plans().values():
+                if isinstance(other.rows, Drawn) and other.rows.rule == record.rows.rule:
+                    other.rows.check()
 
     def note_stop(self, plan: Any, note: Mapping[str, Any] | None) -> None:
         """Write that a plan stopped early: from now on only its first `note["rows"]` rows count. None: all count again.
@@ -228,8 +249,11 @@ class Store(Shelf):
             except Unreadable:
                 raise
             except StoreError as error:
+                self.damaged[path] = error.what
                 if path.stem not in self._damaged:
                     self._damaged.add(path.stem)
+                    if self.reads_only:
+                        continue
                     with contextlib.suppress(StoreError):  # who only reads may not be allowed to write
                         self.log(event="damaged plan", file=str(path.relative_to(self.folder)), reason=error.what)
         return dict(self._records)
@@ -264,7 +288,7 @@ class Store(Shelf):
 
     def _plan(self, name: str) -> Record:
         if name not in self._records:
-            path = self.folder / "plans" / f"{name}.json"
+            path = self.folder / "plans" / f"{file_name(name)}.json"
             try:
                 self._records[name] = read_plan(path)
             except Unreadable:
@@ -336,7 +360,7 @@ class Store(Shelf):
         """The kept units of the finished rows, bool (models, groups)."""
         record = self.plan(plan)
         packed, groups = record.packed(self.split(record)[0]), len(record.names)
-        return np.unpackbits(packed, axis=1, count=groups, bitorder="little").astype(bool)
+        return np.unpackbits(packed, axis=1, count=groups, bitorder="little").view(bool)
 
     def outputs(self, task: Any, output: str = "margin", half: str = "score", plan: Any = None) -> np.ndarray:
         """One output of every finished row on every target example, averaged over the few-shot draws.
@@ -358,23 +382,26 @@ class Store(Shelf):
         if output not in OUTPUTS:
             raise ConfigError(f"unknown output {output!r}", "output", suggest(output, OUTPUTS))
         finished = self.split(record)[0]
-        wanted = (record.digest, name, output, half, finished.tobytes())
-        if wanted not in self._outputs:
+        wanted, rows = (record.digest, name, output, half), finished.tobytes()
+        known, values = self._outputs.pop(wanted, (None, np.empty((0, 0), np.float32)))
+        if known != rows:
             chosen, labels = self._half(name, half), self.task(name)["labels"]
             values = np.empty((len(finished), len(chosen)), np.float32)
             for i, position in enumerate(finished):
                 primitives = self.get(record.cells[position, column].tobytes().hex()).arrays["primitives"]
                 values[i] = averaged(primitives[..., chosen], labels[chosen], output)
             values.flags.writeable = False
-            self._outputs[wanted] = values
-        return self._outputs[wanted]
+        while self._outputs and values.nbytes + sum(kept.nbytes for _, kept in self._outputs.values()) > _KEPT:
+            del self._outputs[next(iter(self._outputs))]  # the one that was asked for longest ago
+        self._outputs[wanted] = rows, values
+        return values
 
     def scalars(self, task: Any, plan: Any = None) -> list[dict[str, Any]]:
         """The scalars (source accuracy and the like) of every finished row, as in `masks()`."""
         record = self.plan(plan)
         column, _ = self._task(record, task)
         finished = self.split(record)[0]
-        return [dict(self._peek(key.tobytes().hex())["scalars"]) for key in record.cells[finished, column]]
+        return [dict(self.get(key.tobytes().hex()).scalars) for key in record.cells[finished, column]]
 
     def task(self, task: Any) -> dict[str, np.ndarray]:
         """A task's target examples: "half" uint8 (0 score, 1 report), "labels" and "ids", all (examples,).
@@ -382,7 +409,7 @@ class Store(Shelf):
         Raises:
             StoreError: no such task, or its file is damaged.
         """
-        path = self.folder / "tasks" / f"{getattr(task, 'digest', task)}.safetensors"
+        path = self.folder / "tasks" / f"{file_name(getattr(task, 'digest', task))}.safetensors"
         try:
             return load(path)[0]
         except FileNotFoundError:
@@ -410,18 +437,22 @@ class Store(Shelf):
         if failed in (0, total):
             return failed, total, 1.0
         packed = record.packed(np.append(np.array([i for i, _ in bad], np.int64), good))
-        masks = np.unpackbits(packed, axis=1, count=len(record.names), bitorder="little").astype(np.float32)
-        share = masks.mean(axis=0, dtype=np.float64)
-        spread = np.sqrt(failed * share * (1 - share) * (total - failed) / (total - 1))
-        varies = spread > 0
-        if not varies.any():
-            return failed, total, 1.0
-        random = np.random.default_rng(0)
-        largest = np.empty(1 + permutations)
-        for i in range(1 + permutations):
-            chosen = np.arange(failed) if i == 0 else random.permutation(total)[:failed]
-            count = masks[chosen].sum(axis=0, dtype=np.float64)
-            largest[i] = np.abs((count - failed * share)[varies] / spread[varies]).max()
+        largest = np.zeros(1 + permutations)
+        step = max(1, _TILE // total // 8)
+        for start in range(0, packed.shape[1], step):  # bytes of the masks, so that few of them are ever widened
+            units = min(8 * step, len(record.names) - 8 * start)
+            masks = np.unpackbits(packed[:, start : start + step], axis=1, count=units, bitorder="little")
+            share = masks.mean(axis=0, dtype=np.float64)
+            spread = np.sqrt(failed * share * (1 - share) * (total - failed) / (total - 1))
+            varies = spread > 0
+            if not varies.any():
+                continue
+            random = np.random.default_rng(0)  # the same permutations for all of them
+            for i in range(1 + permutations):
+                chosen = np.arange(failed) if i == 0 else random.permutation(total)[:failed]
+                count = masks[chosen].sum(axis=0, dtype=np.float64)
+                z = np.abs((count - failed * share)[varies] / spread[varies]).max()
+                largest[i] = max(largest[i], z)
         # the counts are whole numbers: equal ones may differ in the last bit after the division
         above = int((largest[1:] >= largest[0] - 1e-9).sum())
         return failed, total, (1 + above) / (1 + permutations)

@@ -200,6 +200,10 @@ def verify(dir: PathLike) -> dict[str, Any]:
         else:
             whole += 1
             unclaimed += finder.one(bytes.fromhex(key)) < 0
+    seen = {entry["file"] for entry in damaged}
+    for path, reason in store.damaged.items():  # blocks of which nothing could be read
+        if (where := _relative(store, path)) not in seen:
+            damaged.append({"file": where, "reason": reason, "moved": True})
     for block in store.blocks():
         if block.torn:
             where = _relative(store, block.folder / "index.jsonl")
@@ -285,14 +289,17 @@ def _draws_as_before(record: Record, damaged: list[dict[str, Any]]) -> bool:
 
 def _every_key(store: Store) -> Iterator[str]:
     """Keys of all cells: of files first, then of blocks, each once."""
-    blocks, rows = store.blocks(), f"{store.folder}/rows"
-    for keys in store.listed():
+    # In this order: a cell leaves its file only when it is in a block.
+    files = list(store.listed())
+    seen = [Finder(_names([key for keys in files for key in keys]))]
+    blocks = store.blocks()
+    for keys in files:
         yield from keys
     for block in blocks:
         for key in block.keys:
-            name = key.tobytes().hex()
-            if not os.path.exists(f"{rows}/{name[:2]}/{name}.safetensors"):
-                yield name
+            if not any(finder.one(key.tobytes()) >= 0 for finder in seen):
+                yield key.tobytes().hex()
+        seen.append(block.finder)
 
 
 def _relative(store: Store, path: Path) -> str:
@@ -420,13 +427,16 @@ def merge(into: PathLike, *others: PathLike) -> dict[str, Any]:
             nothing is copied.
     """
     sources = [Store(other) for other in others]
+    for other in sources:
+        other.reads_only = True
     report: dict[str, Any] = {"copied": 0, "same": 0, "damaged": []}
     with Store.create(into).writing() as store:
         known = list(store.plans().values())
         for other in sources:
             _one_design(known, other)
-        for other in sources:
-            _no_conflict(store, other)
+        for i, other in enumerate(sources):
+            for before in (store, *sources[:i]):
+                _no_conflict(before, other)
         for other in sources:
             for name in _stems(other, "tasks", ".safetensors"):
                 store.put_task(name, other.task(name))
@@ -436,6 +446,7 @@ def merge(into: PathLike, *others: PathLike) -> dict[str, Any]:
                 if pictures := other.thumbnails(record):
                     store.put_thumbnails(record, pictures)
             copied = _copy_cells(store, other, report)
+            report["damaged"] += [{"file": str(path), "reason": reason} for path, reason in other.damaged.items()]
             _copy_small(store, other, here)
             _copy_log(store, other, copied)
     return report
@@ -469,19 +480,18 @@ def _alike(a: Record, b: Record) -> bool:
 
 def _no_conflict(store: Store, other: Store) -> None:
     for key in _every_key(other):
-        if store.done(key):
-            try:
-                theirs = other.read(key)[0]
-            except (StoreError, FileNotFoundError):
-                continue
-            if not same(store.get(key), theirs):
-                wrong = f"another result is stored for the same row than in {store.folder}"
-                mend = "the rows were not computed alike: merge without one of the two, or remove that row's file"
-                raise StoreError(wrong, str(other.path(key)), mend)
+        try:
+            ours, theirs = store.read(key)[0], other.read(key)[0]
+        except (StoreError, FileNotFoundError):
+            continue  # a damaged one has no say
+        if not same(ours, theirs):
+            wrong = f"another result is stored for the same row than in {store.folder}"
+            mend = "the rows were not computed alike: merge without one of the two, or remove that row's file"
+            raise StoreError(wrong, str(other.path(key)), mend)
 
 
 def _copy_cells(store: Store, other: Store, report: dict[str, Any]) -> set[str]:
-    copied = set()
+    copied, same_already = set(), 0
     for key in _every_key(other):
         try:
             outcome, metadata = other.read(key)
@@ -492,8 +502,10 @@ def _copy_cells(store: Store, other: Store, report: dict[str, Any]) -> set[str]:
             continue
         if store.put(key, outcome, metadata):
             copied.add(key)
+        else:
+            same_already += 1
     report["copied"] += len(copied)
-    report["same"] += sum(1 for key in _every_key(other)) - len(copied) - len(report["damaged"])
+    report["same"] += same_already
     return copied
 
 

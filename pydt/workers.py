@@ -276,7 +276,9 @@ class Processes(Executor):
         # announces its end: the driver decides. A signal blocked here stays blocked in the children, from their first
         # instruction on. The thread lives as long as its worker: its end would kill it (PDEATHSIG).
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGUSR2})
-        connection = self._start(slot)
+        connection: Connection | None = None
+        with contextlib.suppress(Exception):  # tried again with the first job, which is told
+            connection = self._start(slot)
         while (item := self._jobs.get()) is not None:
             future, call = item
             if self._killed or not future.set_running_or_notify_cancel():
@@ -299,9 +301,10 @@ class Processes(Executor):
         self._end(slot, connection)
 
     def _start(self, slot: int) -> Connection | None:
+        paths = json.dumps([path for path in sys.path if isinstance(path, str)])  # Python, too, passes over the others
         ours, theirs = socket.socketpair()
         number = theirs.fileno()
-        command = [sys.executable, "-c", _BOOT, json.dumps(sys.path), str(number), str(os.getpid())]
+        command = [sys.executable, "-c", _BOOT, paths, str(number), str(os.getpid())]
         gpu = {"CUDA_VISIBLE_DEVICES": self._gpus[slot % len(self._gpus)]} if self._gpus else {}
         with theirs, self._lock:
             if self._killed:
@@ -313,7 +316,7 @@ class Processes(Executor):
                 )
             except OSError:
                 ours.close()
-                return None
+                raise
         connection = Connection(ours.detach())
         with contextlib.suppress(OSError):  # a worker that died already is noticed at its first job
             connection.send_bytes(self._parcel)

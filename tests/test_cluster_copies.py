@@ -155,7 +155,7 @@ def test_one_process_copies_and_the_others_wait_for_it(tmp_path: Path) -> None:
 def test_what_a_killed_copy_left_is_removed(tmp_path: Path, cache: Path) -> None:
     made = arrays(tmp_path / "here")
     sent = stream(str(made.folder))
-    left = cache / f".{made.full_digest}.{copies._host()}.old"
+    left = cache / f".{made.full_digest}.{copies.machine()}.old"
     left.mkdir(parents=True)
     (left / "images.npy").write_bytes(b"half")
     copies.receive(made.full_digest, lambda: sent)

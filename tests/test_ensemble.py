@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,10 +22,10 @@ from stub_rows import GROUPS, StubRecipe, StubSource, StubTask, contents, enviro
 
 import pydt.design
 import pydt.workers
-from pydt.cells import Row
+from pydt.cells import Outcome, Row
 from pydt.data import Dataset
 from pydt.ensemble import run, run_rows
-from pydt.errors import ConfigError, DataError, PydtError, StoreError
+from pydt.errors import ConfigError, DataError, PydtError, StoreError, TrainError
 from pydt.overall import SoFar
 from pydt.plan import Plan
 from pydt.store import Store
@@ -494,3 +495,59 @@ def test_real_rows_are_equal_bytes_whoever_trains_them(tmp_path: Path, source: D
         right = store.outputs(task, "correct", "report").astype(np.float64)
         weights = store.examples(task, "report")["weights"]
         np.testing.assert_allclose(right @ weights, [s["report_accuracy"] for s in scalars], rtol=1e-6)
+
+
+def test_other_code_is_refused_where_that_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go(plan(3), tmp_path, same_code=True)
+    real = pydt.workers.versions()
+    monkeypatch.setattr("pydt.ensemble.versions", lambda: {**real, "torch": "9.9"})
+    with pytest.raises(StoreError, match=rf"other code: torch {re.escape(real['torch'])} \(now 9\.9\)"):
+        go(plan(4), tmp_path, same_code=True)
+    with pytest.raises(PydtError, match=r"row 0 .*computes by other code .*torch .*now 9\.9"):  # a worker's
+        go(plan(4), tmp_path / "fresh", same_code=True)
+    assert len(go(plan(4), tmp_path).masks()) == 4  # without, it is said and not refused
+
+
+def test_pictures_are_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go(plan(2), tmp_path)
+    pictures = contents(tmp_path / "thumbnails")
+    monkeypatch.delattr(StubSource, "thumbnails")
+    go(plan(3), tmp_path)
+    monkeypatch.undo()
+    (path,) = (tmp_path / "thumbnails").iterdir()
+    path.write_bytes(b"")
+    go(plan(3), tmp_path)
+    assert contents(tmp_path / "thumbnails") == pictures
+
+
+WRONG: dict[str, tuple[Any, Any]] = {
+    "no names": ([np.zeros((4, 1, 40), np.float32)], {}),
+    "scalars without names": ({}, [1.0]),
+    "a scalar that is none": ({}, {"x": object()}),
+    "an odd name": ({"__metadata__": np.zeros(3)}, {}),
+    "a number that no file holds": ({"x": np.zeros(3, np.longdouble)}, {}),
+}
+
+
+def _wrong(context: Any, row: Row, tasks: Any) -> Any:
+    good = stub_row(context, row, tasks)[tasks[0].digest].arrays
+    arrays, scalars = WRONG[context.recipe.what]
+    return {tasks[0].digest: Outcome({**good, **arrays} if isinstance(arrays, dict) else arrays, scalars)}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_outcomes_that_cannot_be_stored_name_their_row(what: str, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as threads, pytest.raises(PydtError, match=r"row 0 .*its runner gave") as caught:
+        run(plan(2, what=what), tmp_path, threads, runner=_wrong, progress=False)
+    assert caught.value.mend
+    assert not list(tmp_path.glob("rows/*/*.safetensors"))
+
+
+def _unreadable_name(context: Any, row: Row, tasks: Any) -> Any:
+    raise TrainError(f"{os.fsdecode(bytes([97, 128]))} is no image", "epoch 1")
+
+
+def test_a_reason_with_other_bytes_than_utf8_is_stored(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        store = run(plan(2), tmp_path, threads, runner=_unreadable_name, progress=False)
+    assert [reason for _, _, reason in store.failed()] == ["epoch 1: a\\udc80 is no image"] * 2

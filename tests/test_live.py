@@ -16,7 +16,7 @@ from stub_rows import StubTask, effect_row, go, plan, stub_row, studied
 
 from pydt import influences, live
 from pydt.ensemble import run
-from pydt.errors import ConfigError
+from pydt.errors import ConfigError, TrainError
 from pydt.live import View, interval, panel
 from pydt.overall import mean_output
 from pydt.store import Store
@@ -264,3 +264,39 @@ def test_latest_accuracy_is_of_the_report_half_of_the_first_task(
     store.path(store.plan().keys[0][1]).unlink()  # the other task says nothing about the first
     shown(job, tmp_path)
     assert "latest accuracy" not in capsys.readouterr().err
+
+
+class Gone(Screen):
+    """The terminal of a connection that has broken, or a file on a full disk."""
+
+    terminal = False
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+    def write(self, text: str) -> int:
+        raise OSError(5, "Input/output error")
+
+    flush = write  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("progress", ["lines", "json", "screen"])
+def test_a_run_goes_on_when_nobody_can_hear_of_it(
+    progress: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: None
+) -> None:
+    gone = Gone()
+    gone.terminal = progress == "screen"
+    monkeypatch.setattr(sys, "stderr", gone)
+    store = shown(plan(20, what="fail"), tmp_path, progress="json" if progress == "json" else True)
+    assert len(store.masks()) + len(store.failed()) == 20
+
+
+def test_a_reason_cannot_move_the_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shown(plan(10), tmp_path, runner=_coloured)
+    told = capsys.readouterr().err
+    assert "row 0 failed: epoch 1: ?[2Jtwo lines" in told
+    assert "\x1b" not in told
+
+
+def _coloured(context: Any, row: Any, tasks: Any) -> Any:
+    raise TrainError("\x1b[2Jtwo\nlines", "epoch 1")

@@ -17,6 +17,7 @@ from pydt.cost import Cost, cost
 from pydt.ensemble import run
 from pydt.errors import ConfigError, StoreError
 from pydt.store import Store
+from pydt.upkeep import compact
 
 
 def _relog(folder: Path, seconds: list[float]) -> None:
@@ -35,6 +36,15 @@ def test_rows_that_are_stored_are_not_paid_again(tmp_path: Path) -> None:
     found = cost(whole, tmp_path, workers=2, price=3.0, runner=stub_rows.stub_row)
     assert (found.rows, found.stored, found.seconds, found.timed) == (4, 4, 25.0, 4)
     assert (found.hours, found.bytes, found.money) == (0.0, 0.0, 0.0)
+
+
+def test_disk_is_known_of_a_compacted_store_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pydt.upkeep.FEWEST", 2)
+    run(stub_rows.plan(8), tmp_path, workers=1, runner=stub_rows.stub_row, progress=False)
+    files = cost(stub_rows.plan(8), tmp_path, workers=1).row_bytes
+    compact(tmp_path)
+    packed = sum(path.stat().st_size for path in tmp_path.glob("packed/*/*")) / 8
+    assert 0.7 * packed < cost(stub_rows.plan(8), tmp_path, workers=1).row_bytes <= packed < files
 
 
 def test_hours_disk_and_money_follow_from_one_row() -> None:

@@ -269,3 +269,48 @@ def test_a_network_that_no_file_can_hold_is_refused(tmp_path: Path, source: Data
     with pytest.raises(ConfigError, match="network is a function"):
         write_plan(odd, tmp_path / "a.toml")
     assert not (tmp_path / "a.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "pattern"),
+    [
+        ("workers = 0", r"study.toml: run\.workers: is 0"),
+        ("workers = 99999999999", r"run\.workers"),
+        ("limit = -1", r"study.toml: run\.limit: is -1"),
+        ("limit = nan", r"run\.limit"),
+        ('dir = "a\\u0000"', r"study.toml: run\.dir"),
+        ("same_code = 1", r"run\.same_code: is 1, not true or false"),
+    ],
+)
+def test_ways_to_run_that_make_no_sense_are_refused_with_their_place(tmp_path: Path, line: str, pattern: str) -> None:
+    with pytest.raises(ConfigError, match=pattern):
+        read_plan(_written(tmp_path, f"[run]\n{line}\n{QUICKSTART[QUICKSTART.index('[source]') :]}"))
+
+
+@pytest.mark.parametrize(
+    ("line", "pattern"),
+    [
+        ("name = 3", r"tasks\[0\]\.name: is 3, not text"),
+        ('finetune.epochs = "a"', r"tasks\[0\]\.finetune\.epochs: is 'a', not a whole number"),
+        ("finetune.nesterov = 1", r"finetune\.nesterov: is 1, not true or false"),
+    ],
+)
+def test_values_of_another_type_in_tasks_are_refused(tmp_path: Path, line: str, pattern: str) -> None:
+    with pytest.raises(ConfigError, match=pattern):
+        read_plan(_written(tmp_path, QUICKSTART.replace("[[tasks]]", f"[[tasks]]\n{line}")))
+
+
+def test_lines_of_a_text_file_end_where_an_editor_says(tmp_path: Path, source: Dataset) -> None:
+    np.save(tmp_path / "images.npy", source.images[:4])
+    (tmp_path / "labels.txt").write_bytes("\ufeffcat\r\ndog\u2028s\r\ncat\r\ndog\u2028s\r\n".encode())
+    text = """
+        [source]
+        images = "images.npy"
+        labels = "labels.txt"
+        [design]
+        kind = "bernoulli"
+        models = 4
+        [[tasks]]
+        target.train.sample = "digits"
+    """
+    assert read_plan(_written(tmp_path, "\ufeff" + text)).plan.source.classes == ("cat", "dog\u2028s")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import signal
+import socket
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -94,3 +98,22 @@ def server_sees(pool: Processes, slot: int) -> str:
         if found:
             return found[0].removeprefix(name).decode()
         time.sleep(0.01)
+
+
+def test_what_python_passes_over_in_its_path_is_no_obstacle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path, tmp_path])  # no string
+    with Processes(1, 1, pack((sleeping, CONTEXT))) as pool:
+        assert pool.submit(os.getpid).result(60) != os.getpid()
+
+
+def test_a_worker_that_cannot_be_started_is_an_error_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> Any:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "socketpair", full)
+        pool = Processes(1, 1, pack((sleeping, CONTEXT)))
+        with pytest.raises(WorkerDied, match="Too many open files"):
+            pool.submit(os.getpid).result(60)
+    with pool:
+        assert pool.submit(os.getpid).result(60) != os.getpid()
