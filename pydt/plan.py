@@ -57,9 +57,6 @@ class Plan:
         object.__setattr__(self, "tasks", _several(self.tasks, "Plan.tasks", "put it into a list: tasks=[task]"))
         _expect(self.design, "to_dict", "Plan.design", "make one: pydt.Design.explicit(masks)", DesignError)
         object.__setattr__(self, "seed", whole(self.seed, "Plan.seed"))
-        if len(self.design) > MOST_ROWS:
-            wrong = f"has {len(self.design):,} rows, more than {MOST_ROWS:,}"
-            raise DesignError(wrong, "Plan.design", "split it: stores of one design can be merged")
         if self.seeds is not None:
             seeds = _several(self.seeds, "Plan.seeds", "give a list of whole numbers")
             object.__setattr__(self, "seeds", tuple(whole(seed, f"Plan.seeds[{i}]") for i, seed in enumerate(seeds)))
@@ -174,6 +171,9 @@ def check(context: Context, rows: Sequence[Row]) -> None:
         if rows.groups != len(units):
             wrong = f"{rows.groups} groups for the {len(units)} units of the source"
             raise DesignError(wrong, "Plan.design", f"draw the design with groups={len(units)}")
+        if len(rows) > MOST_ROWS:
+            wrong = f"has {len(rows):,} rows, more than {MOST_ROWS:,}"
+            raise DesignError(wrong, "Plan.design", "split it: stores of one design can be merged")
         return
     always = bool((unit < 0).any())
     for i, row in enumerate(rows):

@@ -77,8 +77,6 @@ class Drawn(Sequence[Row]):
         self._known = design
         self.groups = int(description["groups"])
         self._length = int(description["models"])
-        if not 0 <= self._length <= MOST_ROWS:
-            raise ValueError("too many rows")
         if seeds is not None and len(seeds) != self._length:
             raise ValueError("not one seed a row")
 
@@ -286,6 +284,8 @@ class Record:
         fields = {name: plain[name] for name in cls.__dataclass_fields__ if name in plain}
         groups = len(plain["names"])
         if isinstance(rows := plain["rows"], dict):
+            if not 0 <= rows["count"] <= MOST_ROWS:
+                raise ValueError("too many rows")
             fields["rows"] = Drawn(plain["design"], rows["seeds"], plain["seed"], rows["masks"])
             if (rows["count"], groups) != (len(fields["rows"]), fields["rows"].groups):
                 raise ValueError("a design of other rows or groups")
