@@ -90,6 +90,7 @@ ANALYSES: tuple[Analysis, ...] = (
         False,
         _estimate("subpopulations.subpopulations"),
     ),
+    Analysis("leaks", "which groups hold copies of target images?", False, _estimate("leakage.leaks")),
 )
 """All there are, in the order of the index."""
 
