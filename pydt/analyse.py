@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,14 +32,14 @@ class Job:
 
     Attributes:
         workers: as `pydt.run` takes it. seed: of what is retrained and of random splits.
-        keep: lists of groups that were picked by hand, by name.
+        settings: further arguments of the analysis's function.
     """
 
     store: Store
     plan: Plan
     workers: int | None = None
     seed: int = 0
-    keep: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,29 +68,37 @@ class Analysed:
     skipped: tuple[str, ...] = ()
 
 
-def _estimate(name: str, **how: Any) -> Callable[[Job], Page]:
-    """What makes the page of an analysis that trains nothing; name: module and function."""
+def _calls(name: str, trains: bool = False, **fixed: Any) -> Callable[[Job], Page]:
+    """What makes a page with a function of the package. name: module and function; trains: whether it takes workers."""
 
     def make(job: Job) -> Page:
         module, function = name.split(".")
         call = getattr(importlib.import_module(f"pydt.{module}"), function)
-        found: Page = call(job.store, job.plan, seed=job.seed, **how).page()
-        return found
+        given = {"seed": job.seed, **({"workers": job.workers} if trains else {}), **fixed, **job.settings}
+        page: Page = call(job.store, job.plan, **given).page()
+        return page
 
     return make
 
 
+def _estimates(name: str, asks: str, function: str, **fixed: Any) -> Analysis:
+    return Analysis(name, asks, False, _calls(function, **fixed))
+
+
+def _trains(name: str, asks: str, function: str, **fixed: Any) -> Analysis:
+    return Analysis(name, asks, True, _calls(function, True, **fixed))
+
+
 ANALYSES: tuple[Analysis, ...] = (
-    Analysis("ranking-target", "which groups help the target?", False, _estimate("rankings.ranking", per="target")),
-    Analysis("ranking-class", "which groups help which class?", False, _estimate("rankings.ranking", per="class")),
-    Analysis("ranking-example", "which groups help which image?", False, _estimate("rankings.ranking", per="example")),
-    Analysis(
-        "subpopulations",
-        "which images does a group move most, against their class?",
-        False,
-        _estimate("subpopulations.subpopulations"),
-    ),
-    Analysis("leaks", "which groups hold copies of target images?", False, _estimate("leakage.leaks")),
+    _estimates("ranking-target", "which groups help the target?", "rankings.ranking", per="target"),
+    _estimates("ranking-class", "which groups help which class?", "rankings.ranking", per="class"),
+    _estimates("ranking-example", "which groups help which image?", "rankings.ranking", per="example"),
+    _trains("removal", "what does leaving groups out do?", "removal.removal_curve"),
+    _estimates("subpopulations", "which images does a group move most?", "subpopulations.subpopulations"),
+    _trains("failures", "which group is to blame for images that go wrong?", "failures.failures"),
+    _estimates("misleading", "which groups mislead a class?", "misleading.misleading"),
+    _estimates("misleading-examples", "which mislead a single image?", "misleading.misleading", per="example"),
+    _estimates("leaks", "which groups hold copies of target images?", "leakage.leaks"),
 )
 """All there are, in the order of the index."""
 
@@ -131,7 +139,7 @@ def analyse(
     train: bool = False,
     workers: int | None = None,
     seed: int = 0,
-    keep: Mapping[str, Sequence[str]] | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
     facts: Iterable[tuple[str, Any]] = (),
     tell: Callable[[str], None] = lambda text: None,
 ) -> Analysed:
@@ -144,7 +152,8 @@ def analyse(
         train: run those that retrain models, too; else they are skipped.
         workers: processes for what is trained, see `pydt.run`.
         seed: of what is retrained and of random splits.
-        keep: by name, groups picked by hand, which the removal curve compares with random ones.
+        settings: by name of an analysis, further arguments of its function, such as
+            {"removal": {"keep_lists": {"mine": ["cat", "dog"]}}}.
         facts: (name, value) to go below the provenance of every page.
         tell: called with a line before each analysis.
 
@@ -156,7 +165,6 @@ def analyse(
     """
     wanted, skipped = chosen(only, train)
     store = Store(dir, plan)
-    job = Job(store, plan, workers, seed, keep or {})
     names = called(plan.source.name, "source"), called(plan.tasks[0].target.name, "target")
     provenance = [("plan", plan.digest), ("models", f"{len(store.finished()):,}"), ("pydt", __version__), *facts]
     pages: list[Page] = []
@@ -166,7 +174,7 @@ def analyse(
         tell(f"{number}/{len(wanted)}  {analysis.name}: {analysis.asks}")
         start = time.monotonic()
         try:
-            pages.append(analysis.make(job))
+            pages.append(analysis.make(Job(store, plan, workers, seed, (settings or {}).get(analysis.name, {}))))
         except PydtError as error:
             failed[analysis.name] = str(error)
             tell(f"     no page: {error}")

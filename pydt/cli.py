@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -230,6 +230,7 @@ def analyse(
         raise typer.BadParameter("is for the sample; a plan file says itself how many", param_hint="--models")
     chosen(only, True)  # a misspelt name is told before anything is trained
     lists = {path.stem: read_list(path) for path in keep or []}
+    settings: dict[str, dict[str, Any]] = {"removal": {"keep_lists": lists}} if lists else {}
     if sample:
         read = PlanFile(quickstart_plan(models or MODELS, seed), Path(f"pydt-quickstart-seed{seed}"))
     else:
@@ -248,7 +249,7 @@ def analyse(
             train=train,
             workers=workers,
             seed=seed,
-            keep=lists,
+            settings=settings,
             tell=lambda text: typer.echo(text, err=True),
         )
     if done.skipped:

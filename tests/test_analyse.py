@@ -134,11 +134,11 @@ def test_lists_picked_by_hand_are_read_from_files(
         seen.append(job)
         return Page("alpha", "A", "Why?", ["So."], [], {}, "As it is.")
 
-    monkeypatch.setattr(module, "ANALYSES", (Analysis("alpha", "asks", False, make),))
+    monkeypatch.setattr(module, "ANALYSES", (Analysis("removal", "asks", False, make),))
     (tmp_path / "mine.txt").write_text("c1\n\nc3 \n", encoding="utf-8")
     done = pydt("analyse", str(tmp_path / "study.toml"), "--keep", str(tmp_path / "mine.txt"))
     assert done.exit_code == 0, done.output
-    assert seen[0].keep == {"mine": ["c1", "c3"]}
+    assert seen[0].settings == {"keep_lists": {"mine": ["c1", "c3"]}}
     missing = pydt("analyse", str(tmp_path / "study.toml"), "--keep", str(tmp_path / "none.txt"))
     assert missing.exit_code == 1
     assert isinstance(missing.exception, ConfigError)
