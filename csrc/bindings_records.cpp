@@ -1,6 +1,10 @@
 // pydt._core, continued: the index file of a data set, and CRC32C. Why the GIL may be released: see bindings.cpp.
 #include <pybind11/stl.h>
 
+#include <cerrno>
+#include <memory>
+#include <system_error>
+
 #include "arguments.hpp"
 
 namespace {
@@ -91,6 +95,62 @@ py::array_t<std::int32_t> image_sides(const py::list& records) {
     return out;
 }
 
+template <class T>
+py::array_t<T> array_from(const std::vector<T>& values) {
+    return py::array_t<T>(static_cast<py::ssize_t>(values.size()), values.data());
+}
+
+py::tuple read_tar(const py::object& bytes) {
+    const py::array array = dense<std::uint8_t>(bytes, "bytes", 1);
+    pydt::TarMembers found;
+    {
+        const int64_t size = array.shape(0);
+        const Unlocked unlocked;
+        found = pydt::read_tar(data<std::uint8_t>(array), size);
+    }
+    const auto* names = reinterpret_cast<const std::uint8_t*>(found.names.data());
+    return py::make_tuple(array_from(found.ends),
+                          py::array_t<std::uint8_t>(static_cast<py::ssize_t>(found.names.size()), names),
+                          array_from(found.headers), array_from(found.offsets), array_from(found.sizes));
+}
+
+std::pair<py::array_t<std::int32_t>, py::array_t<std::uint32_t>> check_parts(const py::object& bytes,
+                                                                             const py::object& offsets,
+                                                                             const py::object& lengths, int threads) {
+    const py::array array = dense<std::uint8_t>(bytes, "bytes", 1), from = dense<int64_t>(offsets, "offsets", 1);
+    const py::array sizes = vector<int64_t>(lengths, "lengths", from.shape(0));
+    thread_count(threads);
+    py::array_t<std::int32_t> status(from.shape(0));
+    py::array_t<std::uint32_t> crc(from.shape(0));
+    std::int32_t* to_status = status.mutable_data();
+    std::uint32_t* to_crc = crc.mutable_data();
+    {
+        const int64_t size = array.shape(0), count = from.shape(0);
+        const Unlocked unlocked;
+        pydt::check_parts(data<std::uint8_t>(array), size, data<int64_t>(from), data<int64_t>(sizes), count, to_status,
+                          to_crc, threads);
+    }
+    return {status, crc};
+}
+
+py::tuple map_file(const py::bytes& path) {
+    pydt::Mapped mapped{};
+    try {
+        mapped = pydt::map_file(std::string(path).c_str());
+    } catch (const std::system_error& error) {
+        errno = error.code().value();
+        PyErr_SetFromErrno(PyExc_OSError);
+        throw py::error_already_set();
+    }
+    const py::capsule owner(new pydt::Mapped(mapped), [](void* held) {
+        const std::unique_ptr<pydt::Mapped> last(static_cast<pydt::Mapped*>(held));
+        pydt::unmap_file(*last);
+    });
+    py::array_t<std::uint8_t> array(mapped.size, mapped.data, owner);
+    array.attr("flags").attr("writeable") = false;
+    return py::make_tuple(array, mapped.time, mapped.device, mapped.inode);
+}
+
 }  // namespace
 
 void bind_records(py::module_& module) {
@@ -110,6 +170,13 @@ void bind_records(py::module_& module) {
     module.def("image_sides", &image_sides,
                "Height and width of each encoded image that all decoders read alike, else 0: int32 (n, 2).",
                arg("records"));
+    module.def("read_tar", &read_tar,
+               "The regular files of a tar archive (uint8): ends and bytes of their names, headers, offsets, sizes.",
+               arg("bytes"));
+    module.def("check_parts", &check_parts, "(status, CRC32C) of bytes[offset : offset + length].", arg("bytes"),
+               arg("offsets"), arg("lengths"), arg("threads"));
+    module.def("map_file", &map_file,
+               "A regular file as read-only uint8, mapped; its time of change in ns, device and inode.", arg("path"));
     module.def("repeated_text", &repeated_text,
                "The first of the texts bytes[ends[i]:ends[i + 1]] that an earlier one equals, or -1.", arg("ends"),
                arg("bytes"));

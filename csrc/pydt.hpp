@@ -108,6 +108,29 @@ void check_index_head(const std::uint8_t* data, std::int64_t size, std::int64_t 
 std::vector<Section> read_index(const std::uint8_t* data, std::int64_t size);
 std::int64_t repeated_text(const Texts& texts);  // the first that an earlier one equals, or -1
 
+bool is_utf8(const std::uint8_t* text, std::int64_t size);
+
+// ---- tar archives (tar.cpp) -------------------------------------------------------------------------------------
+// The regular files of an archive, in its order: name i is names[ends[i]:ends[i + 1]], its header lies at headers[i] and
+// its sizes[i] bytes at offsets[i].
+struct TarMembers {
+    std::vector<std::int64_t> ends, headers, offsets, sizes;
+    std::string names;
+};
+TarMembers read_tar(const std::uint8_t* data, std::int64_t size);
+// Fault and CRC32C of parts of `data`: lengths[i] bytes from offsets[i] on.
+void check_parts(const std::uint8_t* data, std::int64_t size, const std::int64_t* offsets, const std::int64_t* lengths,
+                 std::int64_t count, std::int32_t* status, std::uint32_t* crc, int threads);
+// A regular file, mapped to be read; no descriptor stays open. Throws std::system_error. time: of change, in ns; device
+// and inode tell whether a name still means this file.
+struct Mapped {
+    const std::uint8_t* data;
+    std::int64_t size, time;
+    std::uint64_t device, inode;
+};
+Mapped map_file(const char* path);
+void unmap_file(const Mapped& mapped);
+
 // ---- moments (moments.cpp) --------------------------------------------------------------------------------------
 // counts[i, j] = models that kept both groups; (groups, groups), exact.
 void gram(const Masks& masks, std::int64_t* counts, int threads);

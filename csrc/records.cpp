@@ -61,24 +61,6 @@ bool all_zero(const std::uint8_t* data, std::int64_t size) {
     return true;
 }
 
-// Unicode 15, table 3-7: no overlong forms, no surrogates, nothing above U+10FFFF.
-bool is_utf8(const std::uint8_t* text, std::int64_t size) {
-    std::int64_t i = 0;
-    while (i < size) {
-        const std::uint8_t first = text[i++];
-        if (first < 0x80) continue;
-        if (first < 0xC2 || first > 0xF4) return false;
-        const int more = first < 0xE0 ? 1 : first < 0xF0 ? 2 : 3;
-        const std::uint8_t least = first == 0xE0 ? 0xA0 : first == 0xF0 ? 0x90 : 0x80,
-                           most = first == 0xED ? 0x9F : first == 0xF4 ? 0x8F : 0xBF;
-        if (size - i < more || text[i] < least || text[i] > most) return false;
-        for (int k = 1; k < more; ++k)
-            if ((text[i + k] & 0xC0) != 0x80) return false;
-        i += more;
-    }
-    return true;
-}
-
 std::int64_t item_bytes(Kind kind) { return kind == Kind::u8 ? 1 : kind == Kind::u32 ? 4 : 8; }
 
 void check_texts(const Section& section, const std::uint8_t* payload) {
@@ -97,6 +79,24 @@ void check_texts(const Section& section, const std::uint8_t* payload) {
 }
 
 }  // namespace
+
+// Unicode 15, table 3-7: no overlong forms, no surrogates, nothing above U+10FFFF.
+bool is_utf8(const std::uint8_t* text, std::int64_t size) {
+    std::int64_t i = 0;
+    while (i < size) {
+        const std::uint8_t first = text[i++];
+        if (first < 0x80) continue;
+        if (first < 0xC2 || first > 0xF4) return false;
+        const int more = first < 0xE0 ? 1 : first < 0xF0 ? 2 : 3;
+        const std::uint8_t least = first == 0xE0 ? 0xA0 : first == 0xF0 ? 0x90 : 0x80,
+                           most = first == 0xED ? 0x9F : first == 0xF4 ? 0x8F : 0xBF;
+        if (size - i < more || text[i] < least || text[i] > most) return false;
+        for (int k = 1; k < more; ++k)
+            if ((text[i + k] & 0xC0) != 0x80) return false;
+        i += more;
+    }
+    return true;
+}
 
 std::uint32_t crc32c(const std::uint8_t* data, std::int64_t size) {
     return ~kernels().crc32c(0xFFFFFFFF, data, size);

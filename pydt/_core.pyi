@@ -235,6 +235,23 @@ def read_files(
     CRC32C), each (n,); without `sums` the second is (0,). Status: 0, the system's error number, -1 no regular file, -2
     of another length than given, -3 empty, -4 no image by its first bytes, -5 an image without its end."""
 
+def read_tar(
+    bytes: NDArray[np.uint8],
+) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """The regular files of a tar archive (what is read and what is refused: csrc/tar.cpp), in its order: ends (n + 1,)
+    and bytes of their names, places of their headers, of their bytes, and sizes, each (n,). ValueError that ends with
+    the place ("..., at byte 512") if any of it is damaged, cut off, or nothing that belongs into a data set."""
+
+def check_parts(
+    bytes: NDArray[np.uint8], offsets: NDArray[np.int64], lengths: NDArray[np.int64], threads: int
+) -> tuple[NDArray[np.int32], NDArray[np.uint32]]:
+    """(status, CRC32C), each (n,), of the parts bytes[offset : offset + length]; status as in read_files."""
+
+def map_file(path: bytes) -> tuple[NDArray[np.uint8], int, int, int]:
+    """A regular file as read-only uint8 (size,), mapped as long as the array or a view of it lives; its time of change
+    in ns, device and inode. No descriptor stays open. OSError if it cannot be opened, ValueError if it is no regular
+    file."""
+
 def repeated_text(ends: NDArray[np.int64], bytes: NDArray[np.uint8]) -> int:
     """The first i for which bytes[ends[i] : ends[i + 1]] equals an earlier text; -1 if all differ. ends (n + 1,)."""
 

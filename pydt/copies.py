@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 from pydt.data import Dataset, _open
 from pydt.errors import ConfigError, DataError
 from pydt.files import machine
@@ -215,11 +217,13 @@ def _verify(place: Path, digest: str) -> None:
         wrong = f"what was copied to this node is not the data set that was sent ({error.what})"
         raise DataError(wrong, str(place), "run again, and look after the disks and the network") from error
     sections = read_index(place / FILE)
+    files = _files(sections, place)
+    times = np.zeros(len(files), np.int64)
     if opened.records is None:
-        times = [int(sections["stamp"][1])]
+        times[0] = sections["stamp"][1]
     else:
-        times = opened.records.time.tolist()
-    for path, time in zip(_files(sections, place), times, strict=True):
+        times[opened.positions] = opened.records.time
+    for path, time in zip(files, times.tolist(), strict=True):
         os.utime(path, ns=(time, time))
 
 

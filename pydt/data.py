@@ -18,13 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from pydt import sources
+from pydt import shards, sources
 from pydt.contents import Contents
 from pydt.encode import (
     array_digest,
     as_images,
     as_names,
     as_path,
+    check_length,
     encode_columns,
     encode_labels,
     hash_order,
@@ -36,7 +37,7 @@ from pydt.errors import DataError, StoreError
 from pydt.files import digest, write_atomic
 from pydt.index import FILE, Records, Texts, pack_index, read_index, records_of, repeated
 from pydt.joined import joined
-from pydt.saved import fields_of, index_of, sections_of
+from pydt.saved import check_bytes, fields_of, index_of, sections_of
 
 UNNAMED = "arrays"
 """What a data set of arrays is called that was given no name."""
@@ -44,20 +45,20 @@ UNNAMED = "arrays"
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """An index over labelled images. Make one with `from_arrays`, `from_folder`, `from_torchvision`,
+    """An index over labelled images. Make one with `from_arrays`, `from_folder`, `from_tar`, `from_torchvision`,
     `from_huggingface` or `open`.
 
     Attributes:
         images: uint8 (stored, height, width, channels), in memory or memory-mapped; None for encoded files.
-        paths: absolute paths of encoded files (stored,); None for arrays.
-        positions: int64 (examples,), where in `images` or `paths` each example lies.
+        paths: absolute paths of encoded files, or of the shards that hold them (stored,); None for arrays.
+        positions: int64 (examples,), where in `images` or `paths` each example lies (in a shard: `records.offset`).
         labels: int64 (examples,), each in 0..len(classes)-1.
         classes: one name per label.
         columns: further unit columns: name -> (int64 codes (examples,), -1 meaning in no unit; names of the units).
         captions: one text per example, or None.
         keys: what identifies an example wherever it is stored; None for arrays, whose positions then do.
         name: how reports call this data set.
-        records: what is known of the bytes of each example's file; None for arrays.
+        records: what is known of the bytes of each example; None for arrays.
         left_out: bad files that were skipped when a folder was indexed: key -> reason.
     """
 
@@ -182,17 +183,41 @@ class Dataset:
         return made._finish(columns, captions)
 
     @staticmethod
-    def from_tar(paths: Any) -> Dataset:
-        """A data set over uncompressed tar shards: not built yet.
+    def from_tar(
+        paths: Any,
+        classes: Sequence[str] | None = None,
+        *,
+        columns: Iterable[str] = (),
+        label: str | None = "cls",
+        caption: str | None = "txt",
+        bad: str = "raise",
+        name: str | None = None,
+    ) -> Dataset:
+        """A data set over uncompressed tar shards named as WebDataset does: `cat/7.jpg` (or another suffix of images)
+        with `cat/7.cls`, `cat/7.txt` and `cat/7.json`. Nothing is unpacked or decoded; examples are in the order of
+        the shards and then of their bytes, and are known by the names of their images.
+
+        Every shard is read once; what was read is kept beside it as `SHARD.pydt`, if that may be written.
+
+        Args:
+            paths: a shard, a list of shards, or the folder of the shards.
+            classes: names of the classes, where `.cls` holds their numbers, or those that it may name. By default those
+                that the shards give (`pydt pack --tar` writes them), else what is there, sorted.
+            columns: names whose values in `.json` shall be unit columns; they must be texts, whole numbers or missing.
+            label: "cls" takes labels (numbers or names) from `.cls`, another name takes that of `.json`, None puts all
+                images into one class.
+            caption: "txt", or None for no captions. Without a single `.txt` there are none either.
+            bad: what to do about images that are empty, cut off or none, or lack what others have: "raise", or "skip"
+                them and list them in `left_out`. Damaged archives are always refused.
+            name: how reports call this data set; by default what the shard or its folder is called.
 
         Raises:
-            DataError: always.
+            DataError: a shard is compressed, damaged or cut off, or holds a link, a device, a sparse file or a name
+                that leaves its folder; two images have one name; or as in `from_folder`. Shard and byte are named.
         """
-        raise DataError(
-            "reading tar shards is not built yet",
-            "from_tar",
-            "unpack them into one sub-folder per class and use Dataset.from_folder",
-        )
+        if caption not in ("txt", None):
+            raise DataError(f"caption={caption!r}", "from_tar", 'choose caption="txt" or caption=None')
+        return Dataset(**shards.fields(paths, classes, columns, label, caption, bad, name))._finish(None, None)
 
     @staticmethod
     def from_torchvision(
@@ -354,32 +379,30 @@ class Dataset:
             return _open, (self.folder, self.__dict__["stamp"], self.full_digest)
         return super().__reduce__()
 
-    def check(self) -> None:
+    def check(self, n: int | None = None, seed: int = 0) -> None:
+        """Compare the bytes of n images drawn at random (by default of all) with the CRC32C of each: encoded images
+        with what they were when they were indexed, raw ones with what was saved, if they were.
+
+        Raises:
+            DataError: some differ, are gone or cut off: the first five are named; or n is not within 1..len(self).
+        """
+        check_bytes(self, n, seed)
+
+    def unchanged(self) -> None:
         """Look whether the file behind mapped images is still as large as what was mapped: reading beyond its end
-        would end the process. One call of the system; a loader makes it at every batch.
+        would end the process. One call of the system; a loader makes it at every batch. (`bytes_of` does the like for
+        encoded images.)
 
         Raises:
             DataError: it is shorter or gone.
         """
-        base: Any = self.images
-        while isinstance(base, np.ndarray) and isinstance(base.base, np.ndarray):
-            base = base.base
-        if not isinstance(base, np.memmap) or base.filename is None:
-            return
-        try:
-            size = os.stat(base.filename).st_size
-        except OSError:
-            size = 0
-        if size < base.offset + base.nbytes:
-            raise DataError(
-                f"has {size} bytes, fewer than the {base.offset + base.nbytes} that were mapped",
-                str(base.filename),
-                "restore the file, and replace a file in use by renaming another over it",
-            )
+        if self.images is not None:
+            check_length(self.images)
 
     def bytes_of(self, ids: Any, check: bool = False) -> list[np.ndarray]:
         """The encoded images of some examples as they lie in their files: read-only uint8 (length,) each, in the order
-        of `ids`. Loose files are read into one buffer, which lives as long as any of the arrays.
+        of `ids`. Those in shards are views of a mapping, to be used before the shard may be cut; loose files are read
+        into one buffer, which lives as long as any of the arrays.
 
         Args:
             ids: example ids, integers (n,).
@@ -389,35 +412,23 @@ class Dataset:
             DataError: the images are no files, an id is out of range, or a file is gone, has another length than when
                 it was indexed, or (if checked) other bytes: it is named.
         """
-        chosen = self._encoded_ids(ids)
-        return self._contents.read(chosen, check)
+        contents = self._contents
+        return contents.read(contents.chosen(ids, self.name), check)
 
     def place_of(self, i: int) -> str:
-        """Where the encoded image of an example lies, for people: its file.
+        """Where the encoded image of an example lies, for people: its file, and in a shard its first byte.
 
         Raises:
             DataError: as `bytes_of`.
         """
-        chosen = self._encoded_ids([i])
-        return self._contents.place(int(chosen[0]))
+        contents = self._contents
+        return contents.place(int(contents.chosen([i], self.name)[0]))
 
     @cached_property
     def _contents(self) -> Contents:
-        assert self.paths is not None
-        assert self.records is not None
-        return Contents(self.paths, self.positions, self.records)
-
-    def _encoded_ids(self, ids: Any) -> np.ndarray:
-        if self.images is not None:
+        if self.paths is None or self.records is None:
             raise DataError("its images are pixels, not files", self.name, "use Dataset.images, or a Loader")
-        array = np.asarray(ids)
-        if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
-            raise DataError(f"ids of dtype {array.dtype}, shape {array.shape}", self.name, "give integers (n,)")
-        array = array.astype(np.int64)
-        if array.size and not 0 <= array.min() <= array.max() < len(self):
-            wrong = array[(array < 0) | (array >= len(self))][0]
-            raise DataError(f"example id {wrong} of {len(self)} examples", self.name, f"use ids 0..{len(self) - 1}")
-        return array
+        return Contents(self.paths, self.positions, self.records)
 
     # ---- asking it -------------------------------------------------------------------------------------------------
 

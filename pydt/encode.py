@@ -255,6 +255,25 @@ def npy_path(images: np.ndarray) -> str | None:
     return path if same else None
 
 
+def check_length(images: np.ndarray) -> None:
+    """Refuse mapped images whose file is shorter than what was mapped, or gone; see `Dataset.unchanged`."""
+    base: Any = images
+    while isinstance(base, np.ndarray) and isinstance(base.base, np.ndarray):
+        base = base.base
+    if not isinstance(base, np.memmap) or base.filename is None:
+        return
+    try:
+        size = os.stat(base.filename).st_size
+    except OSError:
+        size = 0
+    if size < base.offset + base.nbytes:
+        raise DataError(
+            f"has {size} bytes, fewer than the {base.offset + base.nbytes} that were mapped",
+            str(base.filename),
+            "restore the file, and replace a file in use by renaming another over it",
+        )
+
+
 def file_stamp(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Size and time of the last change in nanoseconds: while they stay, the bytes are taken to be the same."""
     state = os.stat(path)

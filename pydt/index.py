@@ -11,10 +11,10 @@ import os
 import stat
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 
@@ -99,32 +99,45 @@ Sections = dict[str, "np.ndarray | Texts"]
 
 @dataclass(frozen=True, eq=False)
 class Records:
-    """What is known of each encoded file: size and time of change (ns) int64, CRC32C uint32, all (n,); SHA-256 uint8
-    (n, 16), its first half.
+    """What is known of each encoded image: its length and the time of change of its file (ns) int64, CRC32C uint32, all
+    (n,); SHA-256 uint8 (n, 16), its first half; and int64 (n,) where in its file it begins, -1 for a file of its own
+    (None: all are).
     """
 
     length: np.ndarray
     time: np.ndarray
     crc: np.ndarray
     sha: np.ndarray
+    offset: np.ndarray | None = None
 
     def take(self, chosen: np.ndarray) -> Records:
-        return Records(self.length[chosen], self.time[chosen], self.crc[chosen], self.sha[chosen])
+        taken: dict[str, Any] = {name: None if part is None else part[chosen] for name, part in self.parts().items()}
+        return Records(**taken)
+
+    def parts(self) -> dict[str, Any]:
+        """Its arrays by name."""
+        return {name: getattr(self, name) for name in Records.__dataclass_fields__}
 
     @staticmethod
-    def join(parts: Sequence[Records]) -> Records:
-        return Records(*(np.concatenate([getattr(p, name) for p in parts]) for name in Records.__dataclass_fields__))
+    def join(records: Sequence[Records]) -> Records:
+        if any(r.offset is not None for r in records):
+            own = [np.full(len(r.length), -1) if r.offset is None else r.offset for r in records]
+            records = [replace(r, offset=offset) for r, offset in zip(records, own, strict=True)]
+        columns = {name: [r.parts()[name] for r in records] for name in Records.__dataclass_fields__}
+        joined: dict[str, Any] = {n: None if c[0] is None else np.concatenate(c) for n, c in columns.items()}
+        return Records(**joined)
 
 
 def records_of(sections: Sections) -> Records | None:
-    """The records in an index of encoded files; None where it has none of them, or not as many of each."""
-    parts = [sections.get(name) for name in Records.__dataclass_fields__]
-    types = [np.int64, np.int64, np.uint32, np.uint8]
-    arrays = [p for p, t in zip(parts, types, strict=True) if isinstance(p, np.ndarray) and p.dtype == t]
-    if len(arrays) < 4 or {len(a) for a in arrays[:3]} != {len(arrays[3]) / 16}:
+    """The records in an index of encoded images; None where it has none of them, or not as many of each."""
+    types = {"length": np.int64, "time": np.int64, "crc": np.uint32, "sha": np.uint8, "offset": np.int64}
+    found = {name: sections[name] for name in types if name in sections}
+    arrays = {name: a for name, a in found.items() if isinstance(a, np.ndarray) and a.dtype == types[name]}
+    if len(arrays) < len(found) or len(arrays.keys() - {"offset"}) < 4:
         return None
-    length, time, crc, sha = arrays
-    return Records(length, time, crc, sha.reshape(-1, 16))
+    if {len(a) for name, a in arrays.items() if name != "sha"} != {len(arrays["sha"]) / 16}:
+        return None
+    return Records(**{**arrays, "sha": arrays["sha"].reshape(-1, 16)})
 
 
 def repeated(texts: Sequence[str]) -> str | None:

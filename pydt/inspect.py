@@ -8,6 +8,7 @@ of a run.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import warnings
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ from pydt.data import Dataset
 from pydt.encode import as_images, as_path
 from pydt.files import write_atomic
 from pydt.index import read_index
-from pydt.pack import decode
+from pydt.pack import decode, images_at
 from pydt.saved import index_of, threads
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ _ROWS_BELOW = 20  # then a further column of rows begins
 
 
 def load(path: str | os.PathLike[str]) -> Dataset:
-    """The data set at a path: a `.npy` of images (all of one class), a folder written by `Dataset.save` or `pack`, or a
-    folder of images, whose bad files are left out.
+    """The data set at a path: a `.npy` of images (all of one class), a folder written by `Dataset.save` or `pack`, a
+    folder of images, a tar shard or a folder of them; bad images are left out.
 
     Raises:
         DataError: there is none.
@@ -49,7 +50,7 @@ def load(path: str | os.PathLike[str]) -> Dataset:
     index = index_of(place)
     if index is not None and (index.suffix != ".pydt" or {"images", "paths"} & read_index(index).keys()):
         return Dataset.open(place)
-    return Dataset.from_folder(place, bad="skip")
+    return images_at(place)
 
 
 def inspect(dataset: Dataset) -> dict[str, Any]:
@@ -137,8 +138,6 @@ def contact_sheet(dataset: Dataset, path: str | os.PathLike[str]) -> None:
     Raises:
         StoreError: it cannot be written.
     """
-    import io
-
     import matplotlib
     from PIL import Image, ImageDraw, ImageFont
 
@@ -185,16 +184,14 @@ def _thumbnail(dataset: Dataset, i: int) -> Image.Image | None:
     """One example, its short side cut to a square of the sheet; None where it cannot be decoded."""
     from PIL import Image
 
-    position = dataset.positions[i]
     if dataset.images is None:
-        assert dataset.paths is not None
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return Image.fromarray(decode(Path(dataset.paths[position]).read_bytes(), _SIDE, False))
+                return Image.fromarray(decode(dataset.bytes_of([i])[0].data, _SIDE, False))
         except Exception:  # see _look
             return None
-    pixels = np.asarray(dataset.images[position])
+    pixels = np.asarray(dataset.images[dataset.positions[i]])
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).convert("RGB")
     scale = _SIDE / min(image.size)
     # Enlarged pixels stay pixels: what the network sees.
@@ -206,14 +203,13 @@ def _thumbnail(dataset: Dataset, i: int) -> Image.Image | None:
 
 def _decoded(dataset: Dataset, broken: dict[str, str]) -> tuple[np.ndarray, dict[str, int]]:
     """Height and width of every image that can be decoded (n, 2), and how many have which mode."""
-    assert dataset.paths is not None
-    paths, keys = dataset.paths, dataset.all_keys()
+    keys = dataset.all_keys()
     chunks = [range(i, min(i + _CHUNK, len(dataset))) for i in range(0, len(dataset), _CHUNK)]
     sizes: list[tuple[int, int]] = []
     modes: dict[str, int] = {}
 
     def look(chunk: range) -> list[tuple[int, int, str] | str]:
-        return [_look(paths[dataset.positions[i]]) for i in chunk]
+        return [_look(dataset, i) for i in chunk]
 
     with warnings.catch_warnings(), sources.progress(len(dataset), "decoding", "images") as advance:
         warnings.simplefilter("ignore")  # Pillow's remarks on single files
@@ -229,12 +225,12 @@ def _decoded(dataset: Dataset, broken: dict[str, str]) -> tuple[np.ndarray, dict
     return np.array(sizes).reshape(-1, 2), dict(sorted(modes.items()))
 
 
-def _look(path: str) -> tuple[int, int, str] | str:
-    """Height, width and mode of an image file, or why it cannot be decoded."""
+def _look(dataset: Dataset, i: int) -> tuple[int, int, str] | str:
+    """Height, width and mode of an encoded example, or why it cannot be decoded."""
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(dataset.bytes_of([i])[0].data)) as image:
             image.load()
             return image.height, image.width, image.mode
     except Exception as error:  # a decoder meets arbitrary bytes, and raises whatever it stumbles on

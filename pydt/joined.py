@@ -36,17 +36,20 @@ def joined(parts: list[Dataset], names: Iterable[str] | None) -> dict[str, Any]:
     captions = None
     if all(d.captions is not None for d in parts):
         captions = tuple(text for d in parts for text in d.captions or ())
-    images, paths, records = None, None, None
+    images, paths, records, positions = None, None, None, np.arange(len(labels))
     if parts[0].images is not None:
         images = np.concatenate([d.images[d.positions] for d in parts if d.images is not None])
     else:
-        paths = tuple(d.paths[p] for d in parts if d.paths is not None for p in d.positions)
+        used = [np.unique(d.positions, return_inverse=True) for d in parts]
+        paths = tuple(d.paths[p] for d, (kept, _) in zip(parts, used, strict=True) if d.paths for p in kept)
+        starts = np.cumsum([0, *(len(kept) for kept, _ in used)])
+        positions = np.concatenate([at + start for (_, at), start in zip(used, starts[:-1], strict=True)])
         records = Records.join([d.records for d in parts if d.records is not None])
     named = list(zip(titles, parts, strict=True))
     return {
         "images": images,
         "paths": paths,
-        "positions": np.arange(len(labels)),
+        "positions": positions,
         "labels": labels,
         "classes": classes,
         "columns": columns,

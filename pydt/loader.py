@@ -188,7 +188,7 @@ class Loader:
             start = self._position * self.batch_size
             ids = np.ascontiguousarray(order[start : start + self.batch_size][self.rank :: self.world])
             self._position += 1
-            self.dataset.check()
+            self.dataset.unchanged()
             yield self.read(ids)
             if turn != self._turn:
                 raise ConfigError(

@@ -34,6 +34,7 @@ from pydt.errors import DataError, StoreError
 from pydt.files import canonical_json, digest, write_atomic
 from pydt.index import FILE, crc32c, pack_index
 from pydt.saved import sections_of
+from pydt.shards import labelled, tars_in
 
 _VERSION = 1
 _RUN = 64  # files in a run: a second of work, more or less
@@ -58,7 +59,7 @@ def pack(
     is resized to `size` (bilinear, antialiased) and the centre is cut out.
 
     Args:
-        folder: as in `Dataset.from_folder`.
+        folder: as in `Dataset.from_folder`; or a tar shard, or a folder of them.
         out: a folder that does not exist yet, or is empty. Broken off, the same call continues.
         size: side of the images in pixels.
         exif: turn images as their EXIF orientation says; torchvision's loader does not.
@@ -74,7 +75,7 @@ def pack(
     workers = available() if workers is None else whole(workers, "workers", "pack", 1)
     place = as_path(out, "pack").absolute()
     sources.refuse({}, "", bad)  # a misspelt choice is told before anything is read
-    source = Dataset.from_folder(folder, bad="skip")
+    source = images_at(as_path(folder, "pack"))
     left_out = dict(source.left_out)
     settings = {"version": _VERSION, "size": size, "exif": bool(exif), "pillow": _pillow()}
     made_of = {**settings, "source": source.digest, "bad": bad, "left out": left_out}
@@ -96,7 +97,19 @@ def pack(
     return Dataset.open(place)
 
 
-def decode(data: bytes, size: int, exif: bool) -> np.ndarray:
+def images_at(place: Path) -> Dataset:
+    """The folder of images, or the tar shards, at a place; bad ones are left out.
+
+    Raises:
+        DataError: as `Dataset.from_folder` and `Dataset.from_tar`.
+    """
+    whole = place.suffix == ".tar" and not place.is_dir()
+    if whole or (tars_in(place) and not any(entry.is_dir() for entry in place.iterdir())):
+        return Dataset.from_tar(place, bad="skip", label="cls" if labelled(place) else None)
+    return Dataset.from_folder(place, bad="skip")
+
+
+def decode(data: bytes | memoryview, size: int, exif: bool) -> np.ndarray:
     """One encoded image as uint8 (size, size, 3); see `pack`. Raises what Pillow raises."""
     from PIL import Image, ImageOps
 
@@ -197,17 +210,13 @@ def _decode_all(source: Dataset, part: Path, log: int, settings: dict[str, Any],
 
 def _run(source: Dataset, run: np.ndarray, size: int, exif: bool) -> tuple[np.ndarray, dict[str, str]]:
     """The rows of a run of files, zero where a file cannot be decoded, and why."""
-    assert source.paths is not None
-    assert source.records is not None
     rows = np.zeros((len(run), size, size, 3), np.uint8)
     bad = {}
     keys = source.all_keys()
     for at, i in enumerate(run.tolist()):
         try:
-            data = Path(source.paths[i]).read_bytes()
-            if crc32c(data) != source.records.crc[i]:
-                raise ValueError("it changed while it was packed")
-            rows[at] = decode(data, size, exif)
+            (data,) = source.bytes_of([i], check=True)
+            rows[at] = decode(data.data, size, exif)
         except Exception as error:  # a decoder meets arbitrary bytes, and raises whatever it stumbles on
             bad[keys[i]] = f"cannot be decoded ({error})"
     return rows, bad

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pydt import _core, sources
+from pydt.contents import map_shard
 from pydt.cores import available
-from pydt.encode import file_stamp, npy_path, open_npy
+from pydt.encode import file_stamp, npy_path, open_npy, whole
 from pydt.errors import DataError
 from pydt.index import FILE, MEND, OLD_FILE, Records, Sections, Texts, read_index, read_old, records_of, repeated
+from pydt.shards import read_parts
 
 if TYPE_CHECKING:
     from pydt.data import Dataset
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 _VERIFY_LIMIT = 1 << 30
 # What this process has compared already: (place, its size, its time of change, digest of all that the index says).
 _verified: set[tuple[str, int, int, str]] = set()
+# No byte of a file lies behind this one.
+_FARTHEST = 1 << 60
 # Stamp of image files, which have one each.
 _MANY = (0, 0)
 
@@ -57,12 +61,15 @@ def sections_of(dataset: Dataset, root: Path) -> dict[str, np.ndarray | Sequence
     else:
         assert dataset.paths is not None
         assert dataset.records is not None
-        paths = [dataset.paths[p] for p in dataset.positions.tolist()]
-        here = f"{root.resolve()}/"
-        if not all(path == here + key for path, key in zip(paths, dataset.all_keys(), strict=True)):
-            sections["paths"] = paths  # else they are the keys below the index's folder, and move with it
-        for name in Records.__dataclass_fields__:
-            sections[name] = getattr(dataset.records, name)
+        sections |= {name: part for name, part in dataset.records.parts().items() if part is not None}
+        if dataset.records.offset is None:
+            paths = [dataset.paths[p] for p in dataset.positions.tolist()]
+            here = f"{root.resolve()}/"
+            if not all(path == here + key for path, key in zip(paths, dataset.all_keys(), strict=True)):
+                sections["paths"] = paths  # else they are the keys below the index's folder, and move with it
+        else:
+            used, sections["positions"] = np.unique(dataset.positions, return_inverse=True)
+            sections["paths"] = [dataset.paths[p] for p in used.tolist()]
     if dataset.keys is not None:
         sections["keys"] = dataset.keys
     if dataset.captions is not None:
@@ -177,7 +184,7 @@ def _faults(fields: dict[str, Any], sections: Sections, unique: bool) -> str | N
     lengths |= {name: len(fields[name]) for name in ("captions", "keys") if fields[name] is not None}
     lengths |= {f"column {name!r}": len(codes) for name, (codes, _) in fields["columns"].items()}
     if records is not None:
-        lengths |= {name: len(getattr(records, name)) for name in Records.__dataclass_fields__}
+        lengths |= {name: len(part) for name, part in records.parts().items() if part is not None}
     if fields["images"] is not None and "crc" in sections:
         lengths["crc"] = len(sections["crc"])
     wrong = next((name for name, length in lengths.items() if length != n), None)
@@ -194,7 +201,14 @@ def _faults(fields: dict[str, Any], sections: Sections, unique: bool) -> str | N
             return f"column {name!r} from {codes.min()} to {codes.max()} for {len(names)} units"
     if not unique:
         return None  # another process has looked, and what it saw is named by `full_digest`
-    if (np.diff(positions) <= 0).any() and np.bincount(positions).max() > 1:
+    if records is not None and records.offset is not None:
+        if min(records.length.min(), records.offset.min() + 1) < 0 or records.offset.max() > _FARTHEST:
+            return "lengths or places that no file has"
+        order = np.lexsort((records.offset, positions))
+        same = (np.diff(positions[order]) == 0) & (np.diff(records.offset[order]) == 0)
+        if same.any():
+            return f"image {order[same.argmax()]} is there twice"
+    elif (np.diff(positions) <= 0).any() and np.bincount(positions).max() > 1:
         return f"image {np.bincount(positions).argmax()} is there twice"
     for name in ("keys", "classes"):
         if fields[name] is not None and (twice := repeated(fields[name])) is not None:
@@ -231,17 +245,24 @@ def _compare_images(
 
 
 def _compare_files(fields: dict[str, Any], index: str, full: str) -> None:
-    """Look at size and time of every image file once a process, and read those that have changed since."""
+    """Look at size and time of every file once a process, and read the images of those that have changed since."""
     if (index, *_MANY, full) in _verified:
         return
-    records, paths = fields["records"], fields["paths"]
-    lengths, times = sources.stamps("", paths)
-    moved = np.flatnonzero((records.length != lengths) | (records.time != times))
+    records: Records = fields["records"]
+    paths, positions = fields["paths"], fields["positions"]
+    stamps = sources.stamps("", paths)
+    lengths, times = (np.array(values, np.int64)[positions] for values in stamps)
+    alone = np.ones(len(positions), bool) if records.offset is None else records.offset < 0
+    # Of a shard, the index knows the time and no more than where its last image ends.
+    moved = (records.time != times) | (alone & (records.length != lengths))
     bad: sources.Bad = {}
-    names = [paths[i] for i in moved.tolist()]
-    now = sources.read_records("", names, [lengths[i] for i in moved], [times[i] for i in moved], None, bad)
-    changed = (now.sha != records.sha[moved]).any(axis=1)
+    some = np.flatnonzero(moved & alone)
+    names = [paths[p] for p in positions[some].tolist()]
+    now = sources.read_records("", names, lengths[some].tolist(), times[some].tolist(), None, bad)
+    changed = (now.sha != records.sha[some]).any(axis=1)
     wrong = [f"{name}: {bad.get(name, 'has changed')}" for name, is_new in zip(names, changed, strict=True) if is_new]
+    for p in np.unique(positions[moved & ~alone]).tolist():
+        wrong += _changed_parts(paths[p], records.take(np.flatnonzero((positions == p) & ~alone)))
     if wrong:
         more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise DataError(
@@ -251,3 +272,46 @@ def _compare_files(fields: dict[str, Any], index: str, full: str) -> None:
             "restore them, or index the folder again: Dataset.from_folder(path) reads only what has changed",
         )
     _verified.add((index, *_MANY, full))
+
+
+def _changed_parts(path: str, records: Records) -> list[str]:
+    """The parts of a shard that are not what they were: their places, and why."""
+    assert records.offset is not None
+    try:
+        data = map_shard(path).data
+    except DataError as error:
+        return [f"{path}: {error.what}"]
+    inside = records.offset + records.length <= len(data)
+    sha = np.zeros((len(inside), 16), np.uint8)
+    sha[inside] = read_parts(data, records.offset[inside], records.length[inside])[2]
+    wrong = np.flatnonzero((sha != records.sha).any(axis=1))
+    return [f"{path}, byte {records.offset[i]}: {'has changed' if inside[i] else 'is cut off'}" for i in wrong]
+
+
+def check_bytes(dataset: Dataset, n: int | None, seed: int) -> None:
+    """See `Dataset.check`."""
+    dataset.unchanged()
+    count = len(dataset) if n is None else whole(n, "n", "check", 1, len(dataset))
+    chosen = np.arange(len(dataset))
+    if n is not None:
+        random = np.random.default_rng(whole(seed, "seed", "check"))
+        chosen = np.sort(random.choice(len(dataset), count, replace=False))
+    wrong = dataset._contents.wrong(chosen) if dataset.images is None else _wrong_pixels(dataset, chosen)
+    if wrong:
+        more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise DataError(
+            f"{len(wrong)} of {count:,} images are not those that were indexed: {'; '.join(wrong[:5])}{more}",
+            dataset.folder or dataset.name,
+            "restore them, or index the data set again",
+        )
+
+
+def _wrong_pixels(dataset: Dataset, chosen: np.ndarray) -> list[str]:
+    """Which raw images are not what was saved; none where nothing was, or where another data set lies by now."""
+    assert dataset.images is not None
+    sections = read_index(Path(str(dataset.folder)) / FILE) if dataset._filed else {}
+    if not sections or sections["digests"][1] != dataset.full_digest:
+        return []
+    said = sections["crc"]
+    now = _core.crc_records(dataset.images, np.ascontiguousarray(dataset.positions[chosen]), threads())
+    return [f"image {i}" for i in chosen[now != np.asarray(said)[chosen]].tolist()]

@@ -148,7 +148,7 @@ def read_records(
     todo = _unknown(keys, records, known)
     for i in [i for i in todo if length[i] > _LARGEST]:
         bad[keys[i]] = f"of {length[i]} bytes is too large for an image"
-    batches = _batches([i for i in todo if length[i] <= _LARGEST], lengths)
+    runs = batches([i for i in todo if length[i] <= _LARGEST], lengths)
 
     def read(batch: list[int]) -> int:
         paths = Texts.of([os.path.join(root, keys[i]) for i in batch])
@@ -166,28 +166,28 @@ def read_records(
         return len(batch)
 
     with progress(len(todo), "reading files", "files") as advance:
-        threads = min(len(batches), 8, available())
+        threads = min(len(runs), 8, available())
         if threads < 2:
-            for batch in batches:
+            for batch in runs:
                 advance(read(batch))
         else:
             with ThreadPoolExecutor(threads) as pool:
-                for done in pool.map(read, batches):
+                for done in pool.map(read, runs):
                     advance(done)
     return records
 
 
-def _batches(todo: list[int], lengths: Sequence[int]) -> list[list[int]]:
+def batches(todo: list[int], lengths: Sequence[int]) -> list[list[int]]:
     """Runs of files that are read by one call: at most 512, and 16 MB unless a single file is larger."""
-    batches: list[list[int]] = []
+    runs: list[list[int]] = []
     room = 0
     for i in todo:
-        if not batches or len(batches[-1]) == 512 or lengths[i] > room:
-            batches.append([])
+        if not runs or len(runs[-1]) == 512 or lengths[i] > room:
+            runs.append([])
             room = 16 << 20
-        batches[-1].append(i)
+        runs[-1].append(i)
         room -= lengths[i]
-    return batches
+    return runs
 
 
 def _unknown(keys: Sequence[str], records: Records, known: tuple[Sequence[str], Records] | None) -> list[int]:

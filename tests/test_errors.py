@@ -89,7 +89,7 @@ CASES: dict[str, tuple[Callable[[], object], str, str]] = {
     "column that is a number": (lambda: Dataset.from_arrays(IMAGES, LABELS, columns={"site": 5}), "'site'.*6 images", "one per image"),
     "captions that are one text": (lambda: Dataset.from_arrays(IMAGES, LABELS, captions="abcdef"), "captions: 'abcdef'", "one text each"),
     "no torchvision data set": (lambda: Dataset.from_torchvision(None), "NoneType is no data set", "length"),
-    "tar shards": (lambda: Dataset.from_tar("x.tar"), "not built yet", "from_folder"),
+    "tar shards": (lambda: Dataset.from_tar("*.tar"), "no such file", "glob.glob"),
     "concat of a stranger": (lambda: Dataset.concat([dataset(), IMAGES]), "ndarray among", "data sets only"),
     "concat of nothing": (lambda: Dataset.concat(None), "None is no list", r"concat\(\[a, b\]\)"),
     "unit column of no name": (lambda: dataset().units(["class"]), "no unit column", "choose one of"),

@@ -422,6 +422,13 @@ def test_f11_files_that_shrink_while_in_use(tmp_path: Path, monkeypatch: pytest.
     saved.check()
     batches = iter(Loader(saved, batch_size=1))
     next(batches)
+    pixels = (tmp_path / "images.npy").read_bytes()
+    with open(tmp_path / "images.npy", "r+b") as file:
+        file.seek(len(pixels) - 1)
+        file.write(bytes([pixels[-1] ^ 1]))
+    saved.unchanged()
+    with pytest.raises(DataError, match="1 of 6 images are not those that were indexed: image 5"):
+        saved.check()
     os.truncate(tmp_path / "images.npy", 100)
     with pytest.raises(DataError, match=r"images\.npy: has 100 bytes"):
         next(batches)

@@ -21,6 +21,7 @@ ORDER = [
     "seeds",
     "sources",
     "contents",
+    "shards",
     "joined",
     "saved",
     "data",

@@ -1,0 +1,447 @@
+"""Tar shards, read where they lie: which images they hold, with their labels, captions and further values.
+
+Naming as in WebDataset: the members `cat/7.jpg`, `cat/7.cls`, `cat/7.txt` and `cat/7.json` are one example; what stands
+before the first dot of the last part is its name, what stands behind is the field. Other fields are passed over, and so
+are hidden files and members whose name begins with `__NAME__`, which WebDataset keeps for remarks.
+
+Each shard is read once, and what was read stays beside it as `SHARD.pydt` (in the format of index.pydt), so that any
+choice of shards can be opened, and only changed ones are read again. The archive itself is read by the core
+(csrc/tar.cpp), which refuses what is damaged or cut off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pydt import _core
+from pydt.contents import Shard, map_shard
+from pydt.cores import available
+from pydt.encode import as_names, encode_columns, encode_labels, renumber
+from pydt.errors import DataError, StoreError
+from pydt.files import write_atomic
+from pydt.index import Records, Texts, pack_index, read_index, records_of, repeated
+from pydt.sources import FAULTS, IMAGE_SUFFIXES, Bad, batches, progress, refuse
+
+SUFFIX = ".pydt"
+# Class names in the order of their numbers, one a line; `pydt pack --tar` writes it.
+CLASSES = "__pydt__/classes.txt"
+_VERSION = 1
+_IMAGES = frozenset(suffix[1:] for suffix in IMAGE_SUFFIXES)
+_BESIDE = ("cls", "txt", "json")
+_REMARK = re.compile(r"__[^/]*__($|/)")
+# An image, a label, a caption, a json may have so many bytes.
+_LARGEST = {"image": 2 << 30, "cls": 1 << 10, "txt": 1 << 20, "json": 16 << 20}
+_MEND = "write the shard again, or leave it out"
+
+
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """What a shard holds, in the order of its images.
+
+    Attributes:
+        path: of the shard.
+        keys: names of the images in it.
+        records: of their bytes.
+        labels: contents of `.cls`, "" where there is none.
+        captions: contents of `.txt`, "" where there is none; captioned: bool (n,), where there is one.
+        json: int64 (n, 2), place and length of the `.json`; -1 where there is none.
+        classes: names of the classes, if the shard gives them.
+        bad: images that cannot be used: name -> reason.
+    """
+
+    path: str
+    keys: Sequence[str]
+    records: Records
+    labels: Sequence[str]
+    captions: Sequence[str]
+    captioned: np.ndarray
+    json: np.ndarray
+    classes: tuple[str, ...]
+    bad: Bad
+
+
+def shard_paths(paths: Any) -> list[str]:
+    """The shards that are meant, as absolute paths: a file, a folder that holds `.tar` files, or a list of files.
+
+    Raises:
+        DataError: there is none, or one is given twice.
+    """
+    given = [paths] if isinstance(paths, (str, bytes, os.PathLike)) else paths
+    if not isinstance(given, Iterable):
+        raise DataError(f"{paths!r} is no path", "from_tar", "give a shard, a list of shards, or their folder")
+    try:
+        found = [Path(os.fsdecode(path)) for path in given]
+    except TypeError as error:
+        raise DataError(f"{paths!r} are no paths", "from_tar", "give shards as strings or pathlib.Path") from error
+    if len(found) == 1 and found[0].is_dir():
+        found = tars_in(found[0])
+        if not found:
+            raise DataError("has no .tar files", str(given), "give the folder of the shards, or a list of them")
+    absolute = [os.path.realpath(path) for path in found]
+    if not absolute:
+        raise DataError("no shard", "from_tar", "give at least one")
+    if (twice := repeated(absolute)) is not None:
+        raise DataError("is given twice", twice, "give every shard once")
+    for path, text in zip(absolute, found, strict=True):
+        if not os.path.exists(path) and re.search(r"[*?{]", str(text)):
+            mend = "patterns are not expanded here: give a list, such as sorted(glob.glob(pattern))"
+            raise DataError("no such file", str(text), mend)
+    return absolute
+
+
+def tars_in(folder: Path) -> list[Path]:
+    """The `.tar` files that lie in a folder, sorted; none if it cannot be listed."""
+    try:
+        return sorted(p for p in folder.iterdir() if p.suffix == ".tar" and p.is_file() and p.name[0] != ".")
+    except OSError:
+        return []
+
+
+def labelled(paths: Any) -> bool:
+    """Whether any image of some shards has a `.cls`.
+
+    Raises:
+        DataError: as `Dataset.from_tar`.
+    """
+    return any(label for path in shard_paths(paths) for label in (_known(path) or _index(path)).labels)
+
+
+def fields(
+    paths: Any,
+    classes: Sequence[str] | None,
+    columns: Iterable[str],
+    label: str | None,
+    caption: str | None,
+    bad: str,
+    name: str | None,
+) -> dict[str, Any]:
+    """The fields of `Dataset.from_tar`.
+
+    Raises:
+        DataError: see there.
+    """
+    refuse({}, "", bad)  # a misspelt choice is told before anything is read
+    found = shard_paths(paths)
+    wanted = as_names(columns, "columns")
+    sizes = [os.path.getsize(path) if os.path.exists(path) else 0 for path in found]
+    with progress(sum(sizes) >> 20, "reading shards", "MB") as advance:
+        shards = []
+        for path, size in zip(found, sizes, strict=True):
+            shards.append(_known(path) or _index(path))
+            advance(size >> 20)
+    keys = [key for shard in shards for key in shard.keys]
+    if (twice := repeated(keys)) is not None:
+        where = [shard.path for shard in shards if twice in set(shard.keys)]
+        mend = "give the shards of one collection to one from_tar, and join several by Dataset.concat"
+        raise DataError(f"image {twice!r} is in both", " and ".join(where[:2]), mend)
+    position = np.repeat(np.arange(len(shards)), [len(shard.keys) for shard in shards])
+    records = Records.join([shard.records for shard in shards])
+    asked = [*wanted] if label in (None, "cls") else [*wanted, label]
+    values, faults = _values(shards, list(dict.fromkeys(asked)))
+    labels: list[Any] = [text for shard in shards for text in shard.labels]
+    if label != "cls":
+        labels = values[label] if label is not None else []
+    unlabelled = [i for i, value in enumerate(labels) if value is None or value == ""]
+    if labels and len(unlabelled) == len(labels):
+        what = "no image has a .cls" if label == "cls" else f"no .json has {label!r}"
+        mend = 'label="NAME" takes NAME of each .json, label=None puts all images into one class'
+        raise DataError(what, _places(found), mend)
+    faults |= dict.fromkeys(unlabelled, "has no label")
+    captioned = np.concatenate([shard.captioned for shard in shards]) & (caption is not None)
+    if captioned.any():
+        faults |= dict.fromkeys(np.flatnonzero(~captioned).tolist(), "has no caption (.txt), though others have")
+    wrong = {f"{os.path.basename(shard.path)}, {key}": why for shard in shards for key, why in shard.bad.items()}
+    for i, why in faults.items():
+        wrong[f"{os.path.basename(found[position[i]])}, {keys[i]}"] = f"{why}; at byte {_start(records, i)}"
+    refuse(wrong, "", bad)
+    good = [i for i in range(len(keys)) if i not in faults]
+    if not good:
+        raise DataError("no images", _places(found), f"name them KEY.jpg, or another of {', '.join(IMAGE_SUFFIXES)}")
+    codes, names = _labels([labels[i] for i in good] if labels else [0] * len(good), label, classes, shards)
+    texts = [text for shard in shards for text in shard.captions] if captioned.any() else None
+    return {
+        "images": None,
+        "paths": tuple(found),
+        "positions": position[good],
+        "labels": codes,
+        "classes": names,
+        "columns": encode_columns({column: [values[column][i] for i in good] for column in wanted}, len(good)),
+        "captions": None if texts is None else tuple(texts[i] for i in good),
+        "keys": tuple(keys[i] for i in good),
+        "name": name or (Path(found[0]).stem if len(found) == 1 else Path(found[0]).parent.name or "shards"),
+        "records": records.take(np.array(good)),
+        "left_out": dict(sorted(wrong.items())),
+    }
+
+
+def _start(records: Records, i: int) -> int:
+    assert records.offset is not None
+    return int(records.offset[i])
+
+
+def _places(found: list[str]) -> str:
+    return found[0] if len(found) == 1 else f"{found[0]} and {len(found) - 1} more"
+
+
+def _labels(
+    labels: list[Any], label: str | None, classes: Sequence[str] | None, shards: list[Listing]
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Class numbers (int64) and names."""
+    if label is None:
+        return encode_labels(labels, classes or ["all"], len(labels))
+    if label == "cls" and all(re.fullmatch(r"-?[0-9]{1,18}", text) for text in labels):
+        labels = [int(text) for text in labels]
+        known = {shard.classes for shard in shards}
+        if classes is None and len(known) > 1:
+            raise DataError(f"the shards differ in {CLASSES}", _places([s.path for s in shards]), "give classes=[...]")
+        if classes is None and any(known):
+            # A part of the shards need not have all classes.
+            return renumber(*encode_labels(labels, known.pop(), len(labels)))
+    return encode_labels(labels, classes, len(labels))
+
+
+def _values(shards: list[Listing], names: list[str]) -> tuple[dict[str, list[Any]], dict[int, str]]:
+    """What the `.json` of each image says under some names, None where it says nothing; and why some cannot be used:
+    number of the image -> reason.
+    """
+    values: dict[str, list[Any]] = {name: [] for name in names}
+    faults: dict[int, str] = {}
+    for shard in shards if names else []:
+        data = map_shard(shard.path).data
+        for start, length in shard.json.tolist():
+            said: Any = {}
+            i = len(values[names[0]])
+            try:
+                if start >= 0:
+                    said = _json(data, start, length)
+            except ValueError as error:
+                faults[i] = f"its .json cannot be used ({error})"
+            for name in names:
+                value = said.get(name)
+                if not isinstance(value, (str, int, float, type(None))):
+                    faults[i] = f"{name!r} of its .json is a {type(value).__name__}, no simple value"
+                values[name].append(value)
+    for name in names:
+        if not any(value is not None for value in values[name]):
+            raise DataError(f"no .json has {name!r}", _places([s.path for s in shards]), "name a key that they have")
+    return values, faults
+
+
+def _json(data: np.ndarray, start: int, length: int) -> dict[str, Any]:
+    if length > _LARGEST["json"] or start + length > len(data):
+        raise ValueError(f"{length} bytes")
+    try:
+        said = json.loads(data[start : start + length].tobytes(), parse_constant=_no_number)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(said, dict):
+        raise ValueError("it is no object")
+    return said
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(text)
+
+
+# ---- one shard -----------------------------------------------------------------------------------------------------
+
+
+def _known(path: str) -> Listing | None:
+    """What the index beside a shard says, if it is of just this shard."""
+    try:
+        state = os.stat(path)
+        sections = read_index(path + SUFFIX)
+        if sections["shard"].tolist() != [_VERSION, state.st_size, state.st_mtime_ns]:  # type: ignore[union-attr]
+            return None
+        records = records_of(sections)
+        texts = {name: sections[name] for name in ("keys", "labels", "captions", "classes", "left out", "reasons")}
+        captioned, places = sections["captioned"], sections["json"]
+        if records is None or records.offset is None:
+            return None
+        n = len(records.length)
+        if n and (records.offset.min() < 0 or (records.offset + records.length).max() > state.st_size):
+            return None
+        sizes = {len(texts["keys"]), len(texts["labels"]), len(texts["captions"]), len(captioned), len(places) / 2}
+        if sizes != {n} or not (isinstance(captioned, np.ndarray) and isinstance(places, np.ndarray)):
+            return None
+        return Listing(
+            path,
+            *(_texts(texts["keys"]), records, _texts(texts["labels"]), _texts(texts["captions"])),
+            captioned != 0,
+            places.reshape(n, 2),
+            tuple(_texts(texts["classes"])),
+            dict(zip(_texts(texts["left out"]), _texts(texts["reasons"]), strict=True)),
+        )
+    except (DataError, OSError, KeyError, ValueError, AttributeError):
+        return None
+
+
+def _texts(section: Any) -> Texts:
+    if not isinstance(section, Texts):
+        raise ValueError("no texts")
+    return section
+
+
+def _index(path: str) -> Listing:
+    """Read a shard, and leave what was read beside it, if its folder may be written.
+
+    Raises:
+        DataError: it is no archive, or holds what is refused.
+    """
+    shard = map_shard(path)
+    listing = _listing(shard, _members(shard))
+    shard.unchanged()
+    sections: dict[str, Any] = {
+        "shard": np.array([_VERSION, len(shard.data), shard.time], np.int64),
+        "keys": listing.keys,
+        "labels": listing.labels,
+        "captions": listing.captions,
+        "captioned": listing.captioned.astype(np.uint8),
+        "json": listing.json,
+        "classes": listing.classes,
+        "left out": list(listing.bad),
+        "reasons": list(listing.bad.values()),
+        **listing.records.parts(),
+    }
+    with contextlib.suppress(StoreError):  # the next time, the shard is read again
+        write_atomic(Path(path + SUFFIX), pack_index(sections))
+    return listing
+
+
+class _Members:
+    """The members of a shard: their names, places of header and bytes, sizes; for each field, key of the example ->
+    number of the member, "image" being the field of all suffixes of images.
+    """
+
+    def __init__(self, names: list[str], headers: np.ndarray, offsets: np.ndarray, sizes: np.ndarray) -> None:
+        self.names, self.headers, self.offsets, self.sizes = names, headers, offsets, sizes
+        self.fields: dict[str, dict[str, int]] = {field: {} for field in _LARGEST}
+        self.classes: int | None = None
+        self.bad: Bad = {}
+
+    def text(self, data: np.ndarray, field: str, key: str) -> str | None:
+        """The content of a field of an example, None where it has none, or where that is not to be used."""
+        i = self.fields[field].get(key)
+        if i is None:
+            return None
+        start, size = self.offsets[i], self.sizes[i]
+        try:
+            if size > _LARGEST[field]:
+                raise ValueError(f"{size} bytes")
+            return str(data[start : start + size].data, "utf-8")
+        except ValueError as error:
+            image = self.names[self.fields["image"][key]]
+            self.bad[image] = f"its .{field} cannot be used ({error}); at byte {self.headers[i]}"
+            return None
+
+
+def _members(shard: Shard) -> _Members:
+    try:
+        ends, data, headers, offsets, sizes = _core.read_tar(shard.data)
+    except ValueError as error:
+        what = str(error).removeprefix("tar: ")
+        mend = "unpack it: images are read where they lie" if "compressed" in what else _MEND
+        raise DataError(f"refused: {what}", shard.path, mend) from error
+    found = _Members(list(Texts(ends, data)), headers, offsets, sizes)
+    places = {**{field: found.fields[field] for field in _BESIDE}, **dict.fromkeys(_IMAGES, found.fields["image"])}
+    odd = []
+    for i, name in enumerate(found.names):
+        base = name.rfind("/") + 1
+        dot = name.find(".", base)
+        if dot <= base:
+            continue
+        if name.startswith("__") and _REMARK.match(name):
+            found.classes = i if name == CLASSES else found.classes
+            continue
+        field = name[dot + 1 :].lower()
+        place = places.get(field)
+        if place is None:
+            if field.rpartition(".")[2] in _IMAGES:
+                odd.append((i, name[:dot]))
+        elif (first := place.setdefault(name[:dot], i)) != i:
+            twins = f"{found.names[first]!r} (byte {headers[first]}) and {name!r} (byte {headers[i]})"
+            raise DataError(f"refused: {twins} are of one example", shard.path, "name every example differently")
+    for i, key in odd:
+        if key not in found.fields["image"]:
+            name = found.names[i]
+            what = f"its name has several dots, so it is a further field of {key!r}"
+            found.bad[name] = f"{what}; at byte {headers[i]}"
+    for field in ("cls", "txt"):
+        for key in found.fields[field].keys() - found.fields["image"].keys():
+            i = found.fields[field][key]
+            found.bad[found.names[i]] = f"its example has no image; at byte {headers[i]}"
+    return found
+
+
+def _listing(shard: Shard, members: _Members) -> Listing:
+    data = shard.data
+    keys = list(members.fields["image"])
+    numbers = np.fromiter(members.fields["image"].values(), np.int64, len(keys))
+    records = _records(shard, members, numbers)
+    labels = [(members.text(data, "cls", key) or "").strip() for key in keys]
+    captions = [members.text(data, "txt", key) for key in keys]
+    places = np.full((len(keys), 2), -1, np.int64)
+    for i, key in enumerate(keys):
+        if (at := members.fields["json"].get(key)) is not None:
+            places[i] = members.offsets[at], members.sizes[at]
+    classes: tuple[str, ...] = ()
+    if members.classes is not None:
+        start, size = members.offsets[members.classes], members.sizes[members.classes]
+        try:
+            classes = tuple(str(data[start : start + min(size, 16 << 20)].data, "utf-8").splitlines())
+        except ValueError as error:
+            raise DataError(f"refused: {CLASSES} is not UTF-8, at byte {start}", shard.path, _MEND) from error
+    good = [i for i, number in enumerate(numbers.tolist()) if members.names[number] not in members.bad]
+    return Listing(
+        shard.path,
+        [members.names[i] for i in numbers[good].tolist()],
+        records.take(np.array(good, np.int64)),
+        [labels[i] for i in good],
+        [captions[i] or "" for i in good],
+        np.array([captions[i] is not None for i in good], bool),
+        places[good],
+        classes,
+        dict(sorted(members.bad.items())),
+    )
+
+
+def _records(shard: Shard, members: _Members, numbers: np.ndarray) -> Records:
+    """What is known of the bytes of some members; images that are none get their reason."""
+    offsets, sizes = members.offsets[numbers], members.sizes[numbers]
+    status, crc, sha = read_parts(shard.data, offsets, sizes)
+    for i in np.flatnonzero(status).tolist():
+        number = numbers[i]
+        members.bad[members.names[number]] = f"{FAULTS[int(status[i])]}; at byte {members.headers[number]}"
+    return Records(sizes, np.full(len(numbers), shard.time, np.int64), crc, sha, offsets)
+
+
+def read_parts(data: np.ndarray, offsets: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Status (see `FAULTS`), CRC32C and half the SHA-256 of parts of a mapping, in parallel."""
+    status, crc = np.zeros(len(offsets), np.int32), np.zeros(len(offsets), np.uint32)
+    sha = np.zeros((len(offsets), 16), np.uint8)
+    runs = batches(list(range(len(offsets))), lengths.tolist())
+
+    def read(run: list[int]) -> None:
+        status[run], crc[run] = _core.check_parts(data, offsets[run], lengths[run], 1)
+        ends = (offsets[run] + lengths[run]).tolist()
+        for i, start, end in zip(run, offsets[run].tolist(), ends, strict=True):
+            sha[i] = np.frombuffer(hashlib.sha256(data[start:end].data).digest()[:16], np.uint8)
+
+    if (threads := min(len(runs), 8, available())) < 2:
+        for run in runs:
+            read(run)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(read, runs))
+    return status, crc, sha

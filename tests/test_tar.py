@@ -1,0 +1,509 @@
+"""Data sets over tar shards: what Python's tarfile wrote is what is handed out, and what is odd is refused with its
+place.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import shutil
+import tarfile
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import stub_tars as tars
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pydt import _core, saved
+from pydt.data import Dataset, spool
+from pydt.errors import DataError
+from pydt.inspect import inspect, load
+
+
+def listed(data: bytes) -> list[tuple[str, int, int]]:
+    """Name, place and size of each file as the core reads an archive."""
+    ends, names, headers, offsets, sizes = _core.read_tar(np.frombuffer(data, np.uint8))
+    assert (headers + 512 <= offsets + 0).all()
+    bounds = ends.tolist()
+    texts = [names[a:b].tobytes().decode() for a, b in pairwise(bounds)]
+    return list(zip(texts, offsets.tolist(), sizes.tolist(), strict=True))
+
+
+def by_tarfile(data: bytes) -> list[tuple[str, int, int]]:
+    """The same by Python's tarfile."""
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        return [(m.name, m.offset_data, m.size) for m in tar if m.isreg()]
+
+
+part = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=60).filter(
+    lambda text: text not in (".", "..")
+)
+name = st.lists(part, min_size=1, max_size=6).map("/".join)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(name, st.binary(max_size=1500)), max_size=6), st.sampled_from(["gnu", "pax"]))
+def test_members_are_those_that_tarfile_lists(files: list[tuple[str, bytes]], form: str) -> None:
+    data = tars.archive([tars.member(*file) for file in files], form)
+    assert listed(data) == by_tarfile(data)
+    assert [data[start : start + size] for _, start, size in listed(data)] == [content for _, content in files]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.text("abcdefgh", min_size=1, max_size=60), min_size=1, max_size=4).map("/".join))
+def test_long_ustar_names_are_put_together(text: str) -> None:
+    try:
+        data = tars.archive([tars.member(text, b"1")])
+    except ValueError:
+        return  # it does not fit into a ustar header
+    assert listed(data) == by_tarfile(data)
+
+
+def test_sizes_beyond_octal_and_folders() -> None:
+    # A header of 9 GB in base-256 is read as such, and refused since the archive does not hold it.
+    info = tars.member("big.jpg")[0]
+    info.size = 9 << 30
+    header = info.tobuf(tarfile.GNU_FORMAT)
+    with pytest.raises(ValueError, match=rf"a file of {9 << 30} bytes that the archive does not hold, at byte 0"):
+        listed(header + bytes(2048))
+    members = [tars.member("cat", type=tarfile.DIRTYPE), tars.member("./cat/1.jpg", b"x")]
+    assert listed(tars.archive(members)) == [("cat/1.jpg", 1024, 1)], "a leading ./ is no part of a name"
+    # The size in a pax header overrules the other.
+    pax = tars.archive([tars.member("a.jpg", b"12345", pax_headers={"size": "5", "comment": "é=\n"})], "pax")
+    assert listed(pax) == by_tarfile(pax)
+
+
+def broken_header(data: bytes, at: int, field: slice, value: bytes) -> bytes:
+    """An archive with some bytes of a header changed and its checksum mended."""
+    header = bytearray(data[at : at + 512])
+    header[field] = value.ljust(field.stop - field.start, b"\0")
+    header[148:156] = b" " * 8
+    header[148:156] = f"{sum(header):06o}\0 ".encode()
+    return data[:at] + bytes(header) + data[at + 512 :]
+
+
+PLAIN = tars.archive([tars.member("a.jpg", b"1" * 700), tars.member("b.jpg", b"2")])
+NAME, SIZE, KIND, MAGIC = slice(0, 100), slice(124, 136), slice(156, 157), slice(257, 263)
+PAX = tars.archive([tars.member("é" * 80 + ".jpg", b"1")], "pax")
+GNU = tars.archive([tars.member("e" * 120 + ".jpg", b"1")], "gnu")
+HOSTILE: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "an empty file, at byte 0"),
+    "text": (b"no archive at all" * 100, "no header of a ustar, GNU or pax archive, at byte 0"),
+    "gzip": (b"\x1f\x8b" + bytes(600), "compressed by gzip"),
+    "bzip2": (b"BZh9" + bytes(600), "compressed by bzip2"),
+    "xz": (b"\xfd7zXZ\0" + bytes(600), "compressed by xz"),
+    "zstd": (b"\x28\xb5\x2f\xfd" + bytes(600), "compressed by zstd"),
+    "checksum": (PLAIN[:1536] + b"c" + PLAIN[1537:], "a damaged header, at byte 1536"),
+    "no checksum": (PLAIN[:148] + b"x" * 8 + PLAIN[156:], "whose checksum is no number, at byte 0"),
+    "old magic": (broken_header(PLAIN, 1536, MAGIC, b""), "no header of a ustar, GNU or pax archive, at byte 1536"),
+    "absolute": (broken_header(PLAIN, 1536, NAME, b"/etc/a.jpg"), "an absolute name, at byte 1536"),
+    "up": (broken_header(PLAIN, 1536, NAME, b"a/../../b.jpg"), r'a name that holds "\.\.", at byte 1536'),
+    "up at the end": (broken_header(PLAIN, 1536, NAME, b"a/.."), r'a name that holds "\.\.", at byte 1536'),
+    "no name": (broken_header(PLAIN, 1536, NAME, b""), "a file without a name, at byte 1536"),
+    "folder's name": (broken_header(PLAIN, 0, NAME, b"a/"), "a file with the name of a folder, at byte 0"),
+    "nothing but ./": (broken_header(PLAIN, 0, NAME, b"./"), "a file with the name of a folder, at byte 0"),
+    "no utf-8": (broken_header(PLAIN, 1536, NAME, b"\xff.jpg"), "a name that is not UTF-8, at byte 1536"),
+    "hard link": (broken_header(PLAIN, 0, KIND, b"1"), "a link, at byte 0"),
+    "soft link": (broken_header(PLAIN, 0, KIND, b"2"), "a link, at byte 0"),
+    "device": (broken_header(PLAIN, 0, KIND, b"3"), "a device or FIFO, at byte 0"),
+    "block device": (broken_header(PLAIN, 0, KIND, b"4"), "a device or FIFO, at byte 0"),
+    "fifo": (broken_header(PLAIN, 0, KIND, b"6"), "a device or FIFO, at byte 0"),
+    "sparse": (broken_header(PLAIN, 0, KIND, b"S"), "a sparse file, at byte 0"),
+    "split": (broken_header(PLAIN, 0, KIND, b"M"), "a part of a split or incremental archive, at byte 0"),
+    "unknown type": (broken_header(PLAIN, 0, KIND, b"Z"), "a member of unknown type, at byte 0"),
+    "folder of bytes": (broken_header(PLAIN, 0, KIND, b"5"), "a folder that has bytes, at byte 0"),
+    "negative size": (broken_header(PLAIN, 0, SIZE, b"-0000000001"), "whose size is no number"),
+    "negative base-256": (broken_header(PLAIN, 0, SIZE, b"\xff" * 12), "whose size is no number"),
+    "huge base-256": (broken_header(PLAIN, 0, SIZE, b"\x80" + b"\xff" * 11), "whose size is no number"),
+    "largest base-256": (broken_header(PLAIN, 0, SIZE, b"\x80\0\0\0\x3f" + b"\xff" * 7), "does not hold, at byte 0"),
+    "no size": (broken_header(PLAIN, 0, SIZE, b""), "whose size is no number"),
+    "size out of the file": (broken_header(PLAIN, 1536, SIZE, b"77777777777"), "does not hold, at byte 1536"),
+    "second archive": (PLAIN + PLAIN, "bytes behind the end mark"),
+    "sparse by pax": (
+        tars.archive([tars.member("a.jpg", b"1", pax_headers={"GNU.sparse.major": "1"})], "pax"),
+        "a sparse file, at byte 0",
+    ),
+    "global path": (broken_header(PAX, 0, KIND, b"g"), "a pax header that gives all files one path, at byte 0"),
+    "damaged pax": (PAX[:512] + b"9" + PAX[513:], "a damaged pax header, at byte 0"),
+    "pax without file": (PAX[:1024] + bytes(1024), "an extended header without its file, at byte 1024"),
+    "long name without file": (GNU[:1024] + bytes(1024), "an extended header without its file, at byte 1024"),
+    "huge long name": (broken_header(GNU, 0, SIZE, b"10000000"), "does not hold, at byte 0"),
+    "huge long name, held": (
+        broken_header(GNU[:512], 0, SIZE, b"10000000") + bytes(3 << 20),
+        "an extended header of 2097152 bytes, at byte 0",
+    ),
+    "pax size": (
+        tars.archive([tars.member("a.jpg", b"12", pax_headers={"size": "9" * 18})], "pax"),
+        "that the archive does not hold",
+    ),
+    "pax charset": (
+        tars.archive([tars.member("a.jpg", b"12", pax_headers={"hdrcharset": "BINARY"})], "pax"),
+        "names that are not UTF-8",
+    ),
+    "pax name with NUL": (
+        PAX[:512] + PAX[512:1024].replace("é".encode(), b"a\0", 1) + PAX[1024:],
+        "a damaged pax header",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_archives_are_refused_with_the_place(case: str, tmp_path: Path) -> None:
+    data, what = HOSTILE[case]
+    path = tmp_path / "shard.tar"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=what) as caught:
+        Dataset.from_tar(path)
+    assert caught.value.where == str(path)
+    assert caught.value.mend
+    assert not list(tmp_path.glob("*.pydt")), "nothing is left of it"
+
+
+@pytest.mark.parametrize("form", tars.FORMATS)
+def test_a_cut_at_any_place_is_refused(form: str) -> None:
+    long = "x" * 90 + "/" + "y" * 60 if form == "ustar" else "ü" * 130
+    members = [
+        tars.member("a.jpg", b"1" * 700),
+        tars.member(long, b"2" * 512),
+        tars.member("c.txt"),
+        tars.member("d", b"3"),
+    ]
+    whole = tars.archive(members, form)
+    end = max(start + (size + 511) // 512 * 512 for _, start, size in by_tarfile(whole))
+    assert whole[end:] == bytes(len(whole) - end)
+    random = np.random.default_rng(0)
+    places = {*range(0, end + 1024, 512), *random.integers(0, end + 1023, 200).tolist(), end + 1023, end + 1025}
+    for cut in places:
+        with pytest.raises(ValueError, match=r"at byte \d+$"):
+            listed(whole[:cut])
+    assert listed(whole[: end + 1024]) == listed(whole) == by_tarfile(whole), "less than two blocks of zeros is no end"
+
+
+def test_changed_bytes_are_refused_or_read_as_tarfile_reads_them() -> None:
+    whole = tars.archive([tars.member("a.jpg", b"1" * 30), tars.member("é" * 60, b"2" * 30)], "pax")
+    random = np.random.default_rng(0)
+    for _ in range(3000):
+        changed = bytearray(whole)
+        for _ in range(random.integers(1, 4)):
+            changed[random.integers(0, 5 * 512)] = random.choice([0, 1, 0x20, 0x30, 0x37, 0x7F, 0x80, 0xFF])
+        try:
+            found = listed(bytes(changed))
+        except ValueError:
+            continue
+        assert found == by_tarfile(bytes(changed))
+
+
+# ---- data sets -----------------------------------------------------------------------------------------------------
+
+
+def shards(folder: Path) -> list[Path]:
+    """Two shards of numbered examples of three classes, with captions and values."""
+    beside = {"txt": "number {i}", "json": '{"site": "s{i}", "odd": {i}, "list": [1], "part": 0.5}'}
+    return [
+        tars.write(
+            folder / f"part-{k}.tar", [m for i in ids for m in tars.examples([i], cls=str(i % 3), **beside)], form
+        )
+        for k, (ids, form) in enumerate([(range(7), "pax"), (range(7, 12), "gnu")])
+    ]
+
+
+def test_what_a_data_set_over_shards_is(tmp_path: Path) -> None:
+    paths = shards(tmp_path)
+    before = os.listdir("/proc/self/fd")
+    data = Dataset.from_tar(paths, ["a", "b", "c"], columns=["site", "odd"])
+    assert list(data.all_keys()) == [f"{i:03d}.jpg" for i in range(12)]
+    assert data.labels.tolist() == [i % 3 for i in range(12)]
+    assert data.classes == ("a", "b", "c")
+    assert list(data.captions or ()) == [f"number {i}" for i in range(12)]
+    assert [data.columns["odd"][1][c] for c in data.columns["odd"][0]] == [str(i) for i in range(12)]
+    ids = [11, 0, 7, 3, 0]
+    assert [v.tobytes() for v in data.bytes_of(ids, check=True)] == [tars.jpeg(i) for i in ids]
+    assert all(not v.flags.writeable and v.dtype == np.uint8 for v in data.bytes_of(ids))
+    assert data.bytes_of([0])[0].ctypes.data == data.bytes_of([0])[0].ctypes.data, "views of one mapping, no copies"
+    assert os.listdir("/proc/self/fd") == before, "nothing stays open"
+    assert data.place_of(0).startswith(f"{paths[0]}, byte ")
+    assert data.name == tmp_path.name
+    assert Dataset.from_tar(paths[1]).name == "part-1"
+    again = Dataset.from_tar(tmp_path, ["a", "b", "c"], columns=["site", "odd"])
+    assert again.full_digest == data.full_digest, "a folder is its .tar files"
+    files = {p.name for p in tmp_path.iterdir()}
+    assert files == {"part-0.tar", "part-1.tar", "part-0.tar.pydt", "part-1.tar.pydt"}
+    data.check()
+    data.check(3, seed=1)
+
+
+def test_a_shard_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = shards(tmp_path)
+    first = Dataset.from_tar(paths)
+    read: list[int] = []
+    honest = _core.read_tar
+    monkeypatch.setattr(_core, "read_tar", lambda data: (read.append(len(data)), honest(data))[1])
+    assert Dataset.from_tar(paths).full_digest == first.full_digest
+    assert not read
+    tars.write(paths[1], tars.examples(range(20, 22), cls="1", txt=""))
+    changed = Dataset.from_tar(paths)
+    assert len(read) == 1, "the changed one alone"
+    assert list(changed.all_keys())[-2:] == ["020.jpg", "021.jpg"]
+    for damage in (b"", b"x" * 300, (tmp_path / "part-0.tar.pydt").read_bytes()[:-5]):
+        (tmp_path / "part-0.tar.pydt").write_bytes(damage)
+        assert Dataset.from_tar(paths).full_digest == changed.full_digest
+    assert len(read) == 4
+    shutil.copy(tmp_path / "part-1.tar.pydt", tmp_path / "part-0.tar.pydt")
+    assert Dataset.from_tar(paths).full_digest == changed.full_digest, "the index of another shard is not believed"
+
+
+def test_folder_and_shards_of_the_same_images_are_the_same_data(folder_of_images: Path, tmp_path: Path) -> None:
+    folder = Dataset.from_folder(folder_of_images)
+    members = []
+    for i, key in enumerate(folder.all_keys()):
+        members.append(tars.member(key, (folder_of_images / key).read_bytes()))
+        members.append(tars.member(key.replace(".jpg", ".cls"), str(folder.labels[i]).encode()))
+    tar = Dataset.from_tar(tars.write(tmp_path / "elsewhere" / "a.tar", members), folder.classes)
+    assert tar.digest == folder.digest, "so rows of a store serve both"
+    assert list(tar.sample(5, 3).all_keys()) == list(folder.sample(5, 3).all_keys())
+
+
+def test_labels_captions_and_columns(tmp_path: Path) -> None:
+    named = tars.write(
+        tmp_path / "named.tar", tars.examples(range(4), cls="kind {i}\n", json='{"who": null, "n": true}')
+    )
+    data = Dataset.from_tar(named, columns=["n"])
+    assert data.classes == ("kind 0", "kind 1", "kind 2", "kind 3")
+    assert data.captions is None
+    assert data.columns["n"][1] == ("True",)
+    assert Dataset.from_tar(named, [f"kind {i}" for i in (3, 2, 1, 0)]).labels.tolist() == [3, 2, 1, 0]
+    with pytest.raises(DataError, match="'kind 3' is not among the classes"):
+        Dataset.from_tar(named, ["kind 0", "kind 1", "kind 2"])
+    bare = tars.write(
+        tmp_path / "bare.tar", tars.examples(range(3), txt="t{i}", json='{"kind": "k{i}", "m": {"a": 1}}')
+    )
+    with pytest.raises(DataError, match=r"no image has a \.cls\. label=\"NAME\""):
+        Dataset.from_tar(bare)
+    assert Dataset.from_tar(bare, label=None).classes == ("all",)
+    assert Dataset.from_tar(bare, label="kind").classes == ("k0", "k1", "k2")
+    assert Dataset.from_tar(bare, label="kind", caption=None).captions is None
+    for ask, what in [
+        ({"label": "absent"}, "no .json has 'absent'"),
+        ({"label": None, "columns": ["absent"]}, "no .json has 'absent'"),
+        ({"label": None, "columns": ["m"]}, "'m' of its .json is a dict, no simple value"),
+        ({"label": None, "columns": "kind"}, "is no list of texts"),
+        ({"label": None, "caption": "text"}, "caption='text'"),
+        ({"label": None, "bad": "ignore"}, "bad='ignore'"),
+    ]:
+        with pytest.raises(DataError, match=what):
+            Dataset.from_tar(bare, **ask)  # type: ignore[arg-type]
+    for text in ("[1]", "{", '{"a": NaN}', "[" * 100_000, '{"a": 1}\xff'):
+        members = [*tars.examples([0], cls="0", json='{"a": 1}'), *tars.examples([1], cls="0")]
+        members.append(tars.member("001.json", text.encode("latin-1")))
+        path = tars.write(tmp_path / "json.tar", members)
+        with pytest.raises(DataError, match=r"001\.jpg: its \.json cannot be used .*; at byte \d+"):
+            Dataset.from_tar(path, columns=["a"])
+        assert len(Dataset.from_tar(path)) == 2, "what is not asked for is not looked at"
+
+
+def test_examples_that_lack_something(tmp_path: Path) -> None:
+    whole = tars.examples(range(3), cls="1", txt="t")
+    cases = {
+        "no label": (tars.examples([9], txt="t"), "009.jpg: has no label; at byte"),
+        "empty label": (tars.examples([9], cls=" \n", txt="t"), "009.jpg: has no label"),
+        "no caption": (tars.examples([9], cls="1"), "009.jpg: has no caption"),
+        "no image": ([tars.member("009.cls", b"1")], "009.cls: its example has no image; at byte"),
+        "no image, captioned": ([tars.member("009.txt", b"1")], "009.txt: its example has no image; at byte"),
+        "empty image": ([tars.member("009.jpg"), *tars.examples([9], cls="1", txt="t")[1:]], "empty image file"),
+        "cut image": (
+            [tars.member("009.jpg", tars.jpeg(9)[:-2]), *tars.examples([9], cls="1", txt="t")[1:]],
+            "truncated",
+        ),
+        "text": ([tars.member("009.jpg", b"text"), *tars.examples([9], cls="1", txt="t")[1:]], "is no JPEG"),
+        "label of bytes": (
+            [*tars.examples([9], txt="t"), tars.member("009.cls", b"\xff")],
+            r"its \.cls cannot be used",
+        ),
+        "long label": (
+            [*tars.examples([9], txt="t"), tars.member("009.cls", b"1" * 2000)],
+            r"its \.cls cannot be used",
+        ),
+        "caption of bytes": (
+            [*tars.examples([9], cls="1"), tars.member("009.txt", b"\xff")],
+            r"its \.txt cannot be used",
+        ),
+        "dots": ([tars.member("a.b.jpg", tars.jpeg(9))], r"a\.b\.jpg: its name has several dots"),
+    }
+    for at, (members, what) in enumerate(cases.values()):
+        path = tars.write(tmp_path / f"{at}.tar", [*whole, *members])
+        for _ in range(2):  # read, and from the index beside it
+            with pytest.raises(DataError, match=what):
+                Dataset.from_tar(path)
+            left = Dataset.from_tar(path, bad="skip")
+            assert list(left.all_keys()) == ["000.jpg", "001.jpg", "002.jpg"]
+            assert len(left.left_out) == 1
+    path = tars.write(tmp_path / "all.tar", [tars.member("009.jpg"), tars.member("README", b"hello")])
+    with pytest.raises(DataError, match="no images"):
+        Dataset.from_tar(path, bad="skip")
+
+
+def test_what_is_passed_over(tmp_path: Path) -> None:
+    members = [
+        tars.member("cat", type=tarfile.DIRTYPE),
+        *[tars.member(f"cat/{info.name}", data) for info, data in tars.examples(range(2), cls="1")],
+        *[
+            tars.member(name, b"1")
+            for name in ("cat/._000.jpg", "README.md", "cat/000.seg.png", "cat/000.npy", "x.json")
+        ],
+        tars.member("__meta__/a.jpg", b"1"),
+        tars.member("cat/002.JPG", tars.jpeg(2)),
+        tars.member("cat/002.CLS", b"1"),
+    ]
+    assert list(Dataset.from_tar(tars.write(tmp_path / "a.tar", members)).all_keys()) == [
+        "cat/000.jpg",
+        "cat/001.jpg",
+        "cat/002.JPG",
+    ]
+
+
+def test_names_that_are_there_twice(tmp_path: Path) -> None:
+    one = tars.examples(range(2), cls="1")
+    path = tars.write(tmp_path / "a.tar", [*one, *one[:1]])
+    with pytest.raises(DataError, match=r"'000\.jpg' \(byte 0\) and '000\.jpg' \(byte \d+\) are of one example"):
+        Dataset.from_tar(path)
+    path = tars.write(tmp_path / "a.tar", [*one, tars.member("000.png", b"1")])
+    with pytest.raises(DataError, match=r"'000\.png' \(byte \d+\) are of one example"):
+        Dataset.from_tar(path)
+    first, second = (tars.write(tmp_path / f"{x}.tar", one) for x in "bc")
+    with pytest.raises(DataError, match=r"b\.tar and .*c\.tar: image '000\.jpg' is in both"):
+        Dataset.from_tar([first, second])
+    both = Dataset.concat([Dataset.from_tar(first), Dataset.from_tar(second)])
+    assert list(both.all_keys()) == ["b/000.jpg", "b/001.jpg", "c/000.jpg", "c/001.jpg"]
+    for paths, what in [
+        ([], "no shard"),
+        ([first, first], "is given twice"),
+        (3, "is no path"),
+        ([3], "are no paths"),
+        (tmp_path / "*.tar", "patterns are not expanded"),
+        (tmp_path / "none.tar", "No such file"),
+        ([tmp_path, first], "no regular file"),
+        (tmp_path / "sub", r"has no \.tar files"),
+    ]:
+        (tmp_path / "sub").mkdir(exist_ok=True)
+        with pytest.raises(DataError, match=what):
+            Dataset.from_tar(paths)
+
+
+def test_parts_joins_and_copies(tmp_path: Path, folder_of_images: Path) -> None:
+    folder = Dataset.from_folder(folder_of_images)
+    data = Dataset.from_tar(shards(tmp_path / "shards"), ["a", "b", "c"])
+    expected = [tars.jpeg(i) for i in range(12)] + [(folder_of_images / key).read_bytes() for key in folder.all_keys()]
+    both = Dataset.concat([data, folder], ["tar", "folder"])
+    small = both.sample(9, seed=2)
+    keys = {key: i for i, key in enumerate(both.all_keys())}
+    for made in (
+        both,
+        small,
+        both.save(tmp_path / "both"),
+        small.save(tmp_path / "small"),
+        spool(both, tmp_path / "spool"),
+    ):
+        for one in (made, pickle.loads(pickle.dumps(made)), Dataset.open(made.folder) if made.folder else made):
+            ids = np.random.default_rng(0).permutation(len(one))
+            views = one.bytes_of(ids, check=True)
+            assert [v.tobytes() for v in views] == [expected[keys[one.all_keys()[i]]] for i in ids]
+            assert one.full_digest == made.full_digest
+            one.check()
+    assert len(both.paths or ()) == 2 + len(folder)
+    assert len(Dataset.open(tmp_path / "spool" / both.full_digest)) == len(both)
+
+
+def test_shards_that_change(tmp_path: Path) -> None:
+    paths = shards(tmp_path)
+    stored = Dataset.from_tar(paths).save(tmp_path / "saved")
+    (view,) = stored.bytes_of([0])
+    content = paths[0].read_bytes()
+    at = int(stored.records.offset[0]) + 50  # type: ignore[union-attr,index]
+    # Copied elsewhere and back: other times, the same bytes.
+    os.utime(paths[0], ns=(1, 1))
+    with pytest.raises(DataError, match="written to while it was in use"):
+        stored.bytes_of([0])
+    assert Dataset.open(tmp_path / "saved").bytes_of([0])[0].tobytes() == view.tobytes()
+    # Replaced by renaming: whoever has it open goes on, the next one notices.
+    opened = Dataset.open(tmp_path / "saved")
+    opened.bytes_of([0])
+    changed = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+    (tmp_path / "new").write_bytes(changed)
+    (tmp_path / "new").replace(paths[0])
+    assert opened.bytes_of([0], check=True)[0].tobytes() == view.tobytes()
+    paths[0].unlink()
+    assert opened.bytes_of([0], check=True)[0].tobytes() == view.tobytes()
+    paths[0].write_bytes(changed)
+    fresh = replace(opened)
+    with pytest.raises(DataError, match="its bytes are not those that were indexed") as caught:
+        fresh.bytes_of([1, 0])
+    assert caught.value.where == f"{paths[0]}, byte {at - 50}", "a shard of another time is compared"
+    with pytest.raises(DataError, match=r"1 of 12 images are not those that were indexed: .*part-0\.tar, byte"):
+        fresh.check()
+    # Cut: before it is mapped, and while it is.
+    paths[0].write_bytes(content)
+    held = Dataset.from_tar(paths)
+    held.bytes_of([0, 11])
+    os.truncate(paths[0], 5000)
+    with pytest.raises(DataError, match=r"was written to while it was in use \(5000 bytes, \d+ when it was mapped\)"):
+        held.bytes_of([0])
+    with pytest.raises(DataError, match="lies behind the end of the shard, at byte 5000"):
+        replace(held).bytes_of([6])
+    with pytest.raises(DataError, match="refused: cut off"):
+        Dataset.from_tar(paths)
+
+
+def test_opening_compares_shards_that_have_other_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = shards(tmp_path)
+    content = paths[0].read_bytes()
+    for i, change in enumerate([content[:3000], content.replace(tars.jpeg(2), tars.jpeg(3)[: len(tars.jpeg(2))])]):
+        paths[0].write_bytes(content)
+        Dataset.from_tar(paths).save(tmp_path / f"saved {i}")
+        paths[0].write_bytes(change)
+        os.utime(paths[0], ns=(i, i))
+        monkeypatch.setattr(saved, "_verified", set())  # as in another process
+        with pytest.raises(DataError, match=r"of 12 image files are not those that were indexed: .*part-0\.tar, byte"):
+            Dataset.open(tmp_path / f"saved {i}")
+    paths[0].unlink()
+    with pytest.raises(DataError, match=r"part-0\.tar: cannot be read \(No such file"):
+        Dataset.open(tmp_path / "saved 0")
+
+
+def test_a_shard_that_changes_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = shards(tmp_path)[0]
+    honest = _core.check_parts
+
+    def changing(*arguments: object) -> object:
+        found = honest(*arguments)  # type: ignore[arg-type]
+        os.utime(path, ns=(5, 5))
+        return found
+
+    monkeypatch.setattr(_core, "check_parts", changing)
+    with pytest.raises(DataError, match="written to while it was in use"):
+        Dataset.from_tar(path)
+    assert not (tmp_path / "part-0.tar.pydt").exists()
+
+
+def test_awkward_shards(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.tar")
+    (tmp_path / "loop.tar").symlink_to("loop.tar")
+    for path in (tmp_path / "fifo.tar", tmp_path / "loop.tar", Path("/dev/zero")):
+        with pytest.raises(DataError, match="cannot be read"):
+            Dataset.from_tar(path)
+
+
+def test_inspect_of_shards(tmp_path: Path) -> None:
+    shards(tmp_path)
+    for place in (tmp_path, tmp_path / "part-0.tar"):
+        found = inspect(load(place))
+        assert found["images"] == (12 if place == tmp_path else 7)
+        assert found["modes"] == {"RGB": found["images"]}
+        assert not found["broken"]
+    bare = tars.write(tmp_path / "bare" / "a.tar", tars.examples(range(3), json=json.dumps({})))
+    assert inspect(load(bare.parent))["classes"] == {"all": 3}
