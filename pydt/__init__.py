@@ -26,6 +26,7 @@ _PUBLIC = {
     "Task": "transfer",
     "analyse": "analyse",
     "compare_alphas": "alphas",
+    "compare_outputs": "sensitivity",
     "cost": "cost",
     "counterfactual": "counterfactual",
     "failures": "failures",
@@ -43,6 +44,7 @@ _PUBLIC = {
     "repeat_rows": "score",
     "report": "report",
     "run": "ensemble",
+    "stability": "sensitivity",
     "subpopulations": "subpopulations",
     "write_plan": "planfile",
 }

@@ -82,6 +82,7 @@ ORDER = [
     "misleading",
     "rankings",
     "subpopulations",
+    "sensitivity",
     "removal",
     "rates",
     "failures",
