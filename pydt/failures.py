@@ -38,11 +38,13 @@ from pydt.counterfactual import group_images, other_draws, without
 from pydt.ensemble import Runner, run_row, run_rows
 from pydt.errors import ConfigError, StoreError
 from pydt.estimate import best_method, influences
-from pydt.pages import Images, Intervals, Page, Table
+from pydt.nearest import pictures
+from pydt.pages import PICTURES, Images, Intervals, Page, Table
 from pydt.plan import Plan
 from pydt.rates import Block, Compared, Rate, compare, rate_of
 from pydt.seeds import generator, seed31
 from pydt.store import HALVES, Record, Row, Store
+from pydt.words import called
 
 if TYPE_CHECKING:
     from pydt.transfer import Task
@@ -100,7 +102,7 @@ class Failures:
         groups: (name, images that blame it, flips or None where it was not retrained), most images first.
         retrained: models trained (or found in the store) in all; failed: those that gave no outputs.
         share, models: as asked.
-        pictures: uint8 (images, H, W, C) in the order of `images`; None for encoded files.
+        pictures: uint8 (H, W, C) of the first of `images`.
     """
 
     images: tuple[Failure, ...]
@@ -114,7 +116,7 @@ class Failures:
     models: int
     source: str
     target: str
-    pictures: np.ndarray | None
+    pictures: tuple[np.ndarray, ...]
 
     def page(self) -> Page:
         """Rates, groups and pictures, for `pydt.pages.write_pages`."""
@@ -220,9 +222,7 @@ def failures(
         (record.names[g], n, _flips(runs, failing.columns, np.where(blamed == g, g, -1)) if g in chosen else None)
         for g, n in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     ]
-    judged = task.target.judged
-    shown = [image.position for image in images]
-    pictures = None if judged.images is None else np.asarray(judged.images[judged.positions[shown]])
+    shown = pictures(task.target.judged, [image.position for image in images[:PICTURES]])
     return Failures(
         tuple(images),
         failing.judged,
@@ -233,9 +233,9 @@ def failures(
         lost,
         share,
         models,
-        plan.source.name,
-        task.target.name,
-        pictures,
+        called(plan.source.name, "source"),
+        called(task.target.name, "target"),
+        tuple(shown),
     )
 
 
@@ -438,13 +438,14 @@ def _page(found: Failures) -> Page:
         title, unit = "How often fresh trainings get the images right", "% of fresh trainings"
         blocks.append(Intervals([f"{name}, {words}" for name, words, _ in rates], value, low, high, unit, title, note))
     blocks.append(Table(columns, lines, "Blamed groups", "A dash: not retrained, since fewer images blame it."))
-    if found.pictures is not None and len(found.images):
+    if found.pictures:
         captions = [
             f"{i.label} seen as {i.predicted}; blames {i.group}"
             + ("" if i.blamed is None or i.random is None else f": {i.blamed:.0%} right, random {i.random:.0%}")
-            for i in found.images
+            for i in found.images[: len(found.pictures)]
         ]
-        blocks.append(Images(found.pictures, captions, "Failing images"))
+        note = f"{len(captions)} of {len(found.images)}, those of the most blamed groups first."
+        blocks.append(Images(found.pictures, captions, "Failing images", note))
     names = tuple(Failure.__dataclass_fields__)
     csv: dict[str, Any] = {
         "images.csv": (names, [tuple(getattr(image, name) for name in names) for image in found.images]),

@@ -22,7 +22,9 @@ by the other retrainings; then the halves change places, and the two gains are a
 The two errors are correlated all the same, since each half both chooses for the other and is judged: by
 m^2 / (J - 1) for J candidates of equal truth and independent errors, with m the mean of the largest of J standard
 normal numbers; that is 0.36 at its largest, for J = 3. Beside it stands what choosing and judging on everything would
-have claimed.
+have claimed. Simulated (120 images, 8 retrainings an arm, 2 to 8 sizes, with and without true gains, 1,000 trials
+each): no bias beyond 0.1 points, against up to 1.5 points of the naive claim; errors 1.0 to 1.2 times the true spread;
+95 % intervals held 99 %, being wide for few retrainings.
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ from pydt.pages import Curve, Intervals, Page, Table
 from pydt.plan import Plan
 from pydt.seeds import generator, seed31
 from pydt.store import Row, Store
+from pydt.words import called
 
 if TYPE_CHECKING:
     from pydt.transfer import Task
@@ -235,8 +238,8 @@ def removal_curve(
         tuple(best),
         tuple(names[i] for i in order),
         failed,
-        plan.source.name,
-        task.target.name,
+        called(plan.source.name, "source"),
+        called(task.target.name, "target"),
         task.target.metric,
     )
 
@@ -424,7 +427,9 @@ def _page(found: Removal) -> Page:
     csv: dict[str, Any] = {"arms.csv": (header, arms), "best.csv": (best, bests)}
     for b in found.best:
         csv[f"keep-{b.length}.csv"] = (("group",), [(name,) for name in found.keep(b.length)])
-    question = f"What does {found.target} gain or lose when the worst, the best or random groups are left out?"
+    question = (
+        f"What does {found.target} gain or lose when the worst, the best or random groups of {found.source} stay out?"
+    )
     return Page("removal", "Removal curves", question, _answer(found), blocks, csv, _METHOD)
 
 
