@@ -88,6 +88,7 @@ ORDER = [
     "failures",
     "report",
     "inspect",
+    "lab",
     "doctor",
     "analyse",
     "cli",
