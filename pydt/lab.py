@@ -254,9 +254,9 @@ def _stamped(image: np.ndarray) -> np.ndarray:
 
 
 def _changed(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """A copy as they are found in the wild: moved by up to a pixel, up to 15 % darker, a little noisy."""
+    """A copy as they are found in the wild: moved by up to a pixel, up to 10 % darker, a little noisy."""
     moved = np.roll(image, random.integers(-1, 2, 2), axis=(0, 1)).astype(float)
-    noisy = moved * random.uniform(0.85, 1.0) + random.normal(0, 6, moved.shape)
+    noisy = moved * random.uniform(0.9, 1.0) + random.normal(0, 6, moved.shape)
     return np.clip(noisy, 0, 255).astype(np.uint8)
 
 
