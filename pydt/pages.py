@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from pydt.errors import ConfigError
-from pydt.figures import DASH, Axis, Series, axis_row, data_uri, digits_for, interval_row, number, plot, symbol
+from pydt.figures import DASH, MINUS, Axis, Series, axis_row, data_uri, digits_for, interval_row, number, plot, symbol
 from pydt.files import write_atomic
 from pydt.render import csv_file, template
 from pydt.words import finite, legible, tied
@@ -208,10 +208,7 @@ def write_pages(
     listed |= {name: entry for name, entry in _listed(folder).items() if name not in listed}
     listed = {name: listed[name] for name in dict.fromkeys([*order, *listed]) if name in listed}
     write_atomic(folder / _INDEX, json.dumps(list(listed.items()), indent=1).encode())
-    shown = [
-        {"name": name, **{key: tied(legible(text, 600)) for key, text in entry.items()}}
-        for name, entry in listed.items()
-    ]
+    shown = [{"name": name, **{key: _said(text) for key, text in entry.items()}} for name, entry in listed.items()]
     report = "../report.html" if (folder.parent / "report.html").is_file() else None
     text = template("index.html.j2").render(pages=shown, report=report, **common)
     write_atomic(folder / "index.html", text.encode())
@@ -228,6 +225,11 @@ def _listed(folder: Path) -> dict[str, dict[str, str]]:
     return {name: e for name, e in entries.items() if _NAME.fullmatch(name) and (folder / f"{name}.html").is_file()}
 
 
+def _said(text: str, most: int = 1200) -> str:
+    """A sentence as it is shown: legible, quantities kept together, with true minus signs."""
+    return tied(re.sub(r"(?<![\w.])-(?=\d)", MINUS, legible(text, most)))
+
+
 def _page(page: Page) -> dict[str, Any]:
     """What the template needs."""
     method = [
@@ -235,8 +237,8 @@ def _page(page: Page) -> dict[str, Any]:
     ]
     return {
         "title": legible(page.title),
-        "question": tied(legible(page.question, 600)),
-        "sentences": [tied(legible(sentence, 1200)) for sentence in page.answer],
+        "question": _said(page.question),
+        "sentences": [_said(sentence) for sentence in page.answer],
         "blocks": [_block(block) for block in page.blocks],
         "files": [(f"{page.name}/{file}", file) for file in page.csv],
         "method": method,
@@ -265,8 +267,8 @@ def _block(block: Block) -> dict[str, Any]:
     show = {Images: _images, Table: _table, Intervals: _intervals, Curve: _curve}.get(type(block))
     if show is None:
         raise ConfigError(f"is of type {type(block).__name__}", "Page.blocks", "give Images, Table, Intervals or Curve")
-    common = {"kind": type(block).__name__.lower(), "title": legible(block.title, 200)}
-    return {**common, "note": tied(legible(block.note, 1200)) if block.note else "", **show(block)}  # type: ignore[operator]
+    common = {"kind": type(block).__name__.lower(), "title": _said(block.title, 200)}
+    return {**common, "note": _said(block.note) if block.note else "", **show(block)}  # type: ignore[operator]
 
 
 def _images(block: Images) -> dict[str, Any]:
@@ -274,7 +276,7 @@ def _images(block: Images) -> dict[str, Any]:
     for i, caption in enumerate(block.captions[: max(1, PICTURES // block.together)]):
         own = [np.asarray(block.images[i * block.together + j]) for j in range(block.together)]
         pictures = [(data_uri(image, SIDE), max(image.shape[:2]) < SIDE // 2) for image in own]
-        tiles.append({"pictures": pictures, "caption": legible(caption, 80)})
+        tiles.append({"pictures": pictures, "caption": _said(caption, 80)})
     return {"tiles": tiles, "left_out": len(block.captions) - len(tiles), "together": block.together}
 
 

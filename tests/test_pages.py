@@ -25,7 +25,7 @@ def page(name: str = "stability", blocks: Any = (), **changed: Any) -> Page:
     given: dict[str, Any] = {
         "title": "Stability",
         "question": "How far may one trust the ranking?",
-        "answer": ["Two halves of 100 models agree with rank correlation 0.61 (n = 2).", "More models would help."],
+        "answer": ["Two halves of 100 models agree with rank correlation 0.61 (n = 2).", "More models: -2 of 1-3."],
         "csv": {"values.csv": (("name", "value"), [("a", 0.1), ("b", None)])},
         "method": "Spearman's correlation\nof two halves:\n    r = cov(a, b) / (s_a s_b)\nAppendix of the paper.",
     }
@@ -50,12 +50,13 @@ def test_a_page_says_what_it_was_given(tmp_path: Path) -> None:
     assert [plain(e["text"]) for e in html.find("p")] == [
         "How far may one trust the ranking?",
         "Two halves of 100 models agree with rank correlation 0.61 (n = 2).",
-        "More models would help.",
+        "More models: -2 of 1-3.",
         "Spearman's correlation of two halves:",
         "r = cov(a, b) / (s_a s_b)",
         "Appendix of the paper.",
         "Every number in full precision: values.csv.",
     ]
+    assert "More models: \u22122 of 1-3." in svg(tmp_path)
     assert "abc" in html.section("provenance")
     assert (tmp_path / html.find("a")[-1]["attrs"]["href"]).read_text() == "name,value\na,0.1\nb,\n"
     listed = Html(index.read_text())
