@@ -99,6 +99,8 @@ ANALYSES: tuple[Analysis, ...] = (
     _estimates("misleading", "which groups mislead a class?", "misleading.misleading"),
     _estimates("misleading-examples", "which mislead a single image?", "misleading.misleading", per="example"),
     _estimates("leaks", "which groups hold copies of target images?", "leakage.leaks"),
+    _estimates("outputs", "does another output tell another story?", "sensitivity.compare_outputs"),
+    _estimates("stability", "would other models rank the groups alike?", "sensitivity.stability"),
 )
 """All there are, in the order of the index."""
 
