@@ -29,7 +29,7 @@ import numpy as np
 from pydt.duplicates import CANDIDATES, PLANTED, Seeker
 from pydt.errors import ConfigError
 from pydt.nearest import Rows, common_side, pictures
-from pydt.overall import estimator
+from pydt.overall import method_for
 from pydt.pages import Images, Intervals, Page, Table
 from pydt.plan import Plan
 from pydt.store import HALVES, Store
@@ -258,7 +258,7 @@ def _gains(asked: Asked, originals: Sequence[Rows]) -> tuple[Array, Array]:
             of.append(k)
     if of:
         found = own_influences(
-            asked.design, np.stack(columns, axis=1), estimator(asked.record, asked.design), np.array(of)
+            asked.design, np.stack(columns, axis=1), method_for(asked.record, asked.design), np.array(of)
         )
         gain[of], stderr[of] = found[0], found[1]
     return gain, stderr

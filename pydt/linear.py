@@ -86,7 +86,7 @@ def difference(geometry: Geometry, exact: bool) -> Plan:
     groups, models, plain = geometry.groups, geometry.masks.models, geometry.plain
     # A placebo column that few models all drew alike says nothing: NaN.
     with_it = np.where((plain.count > 0) & (plain.count < models), plain.count, np.nan)
-    scale, weight, rho = 1 / with_it + 1 / (models - with_it), 1 / geometry.spread, geometry.rho
+    scale, weight = 1 / with_it + 1 / (models - with_it), 1 / geometry.spread
     kind = geometry.masks.units.kind
     free = geometry.units - 1 - geometry.intercept
     if free < 1 and geometry.spare < 1:
@@ -97,10 +97,11 @@ def difference(geometry: Geometry, exact: bool) -> Plan:
     spare = float(free if free >= 1 else geometry.spare)
     df = spare
     if regression is not None:
+        rho = geometry.rho
         share = min(float(rho[0]), 1.0)
         df = 1 / ((1 - share) ** 2 / regression.df + share**2 / spare)
     else:
-        rho = np.ones_like(rho)
+        rho = np.ones(len(scale))
 
     def errors(plain_sums: Sums, unit_sums: Sums, within: Array | None, single: bool) -> tuple[Any, Any, Array, Array]:
         """Values, their errors, the noise, and the residual sum of squares."""
@@ -153,6 +154,8 @@ def difference(geometry: Geometry, exact: bool) -> Plan:
             values[:groups], stderr[:groups], found_df, noise, explained, placebos=placebos, quantisation=coarse
         )
 
+    if regression is None:  # where single examples are the groups, only who asks for it has a matrix of them made
+        return Plan(solve, lambda: geometry.real.centred, imbalance=1 / geometry.units)
     covariance = geometry.real.centred  # by itself: a fit must not keep what else the masks gave
     return Plan(solve, lambda: covariance, imbalance=float(rho[0]) / geometry.units)
 

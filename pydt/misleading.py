@@ -25,7 +25,7 @@ from pydt.errors import ConfigError
 from pydt.estimate import influences
 from pydt.fit import benjamini_hochberg
 from pydt.nearest import Rows, coarse, common_side, greys, nearest, pictures
-from pydt.overall import estimator
+from pydt.overall import method_for
 from pydt.pages import Images, Intervals, Page, Table
 from pydt.plan import Plan
 from pydt.store import HALVES, Store
@@ -135,13 +135,13 @@ def misleading(
     names, classes = plan.context.units[1], asked.target.classes
     of_column, finds, judges = _columns(asked, per, of, first)
     seeking, judging = asked.design.take(first), asked.design.take(second)
-    fit = influences(seeking, _means(asked, finds, first), estimator(asked.record, seeking))
+    fit = influences(seeking, _means(asked, finds, first), method_for(asked.record, seeking))
     with np.errstate(invalid="ignore", divide="ignore"):
         t = np.nan_to_num(np.where(fit.unbiased < 0, fit.unbiased / fit.stderr, np.inf), nan=np.inf)
     order = np.argsort(t, axis=0, kind="stable")[:top].T  # (columns, top)
     column, rank = np.nonzero(np.take_along_axis(t.T, order, 1) < np.inf)
     group = order[column, rank]
-    method = estimator(asked.record, judging)
+    method = method_for(asked.record, judging)
     outputs = _means(asked, judges, second)[:, column]
     effect, stderr, df = own_influences(judging, outputs, method, group)
     p = upper_tail(-effect, stderr, df)
@@ -223,7 +223,7 @@ def _most_harmed(asked: Asked, columns: Rows, rows: Rows, group: int) -> int:
         return int(asked.ids[columns[0]])
     design = asked.design.take(rows)
     outputs = asked.outputs[rows][:, columns].astype(np.float64)
-    value = own_influences(design, outputs, estimator(asked.record, design), np.full(len(columns), group))[0]
+    value = own_influences(design, outputs, method_for(asked.record, design), np.full(len(columns), group))[0]
     return int(asked.ids[columns[int(np.argmin(value))]])
 
 

@@ -63,21 +63,28 @@ class Counts:
 
 @dataclass(frozen=True, eq=False)
 class Columns(Counts):
-    """What masks alone decide about some rows; `a + b` and `a - b` are those of the union and of the rest."""
+    """What masks alone decide about some rows; `a + b` and `a - b` are those of the union and of the rest. The Gram
+    matrix is made when it is asked for: where single examples are the groups nobody does, and it would not fit."""
 
-    gram: Array
+    _gram: Callable[[], Array]
+
+    @cached_property
+    def gram(self) -> Array:
+        return self._gram()
 
     def __add__(self, other: Columns) -> Columns:
-        return Columns(self.rows + other.rows, self.count + other.count, self.gram + other.gram)
+        gram = self.gram + other.gram
+        return Columns(self.rows + other.rows, self.count + other.count, lambda: gram)
 
     def __sub__(self, other: Columns) -> Columns:
-        return Columns(self.rows - other.rows, self.count - other.count, self.gram - other.gram)
+        gram = self.gram - other.gram
+        return Columns(self.rows - other.rows, self.count - other.count, lambda: gram)
 
     def first(self, groups: int) -> Columns:
         """The same without the columns after the first `groups`."""
         if groups == len(self.count):
             return self
-        return Columns(self.rows, self.count[:groups], self.gram[:groups, :groups])
+        return Columns(self.rows, self.count[:groups], lambda: self.gram[:groups, :groups])
 
     @cached_property
     def centred(self) -> Array:
@@ -230,10 +237,13 @@ class Geometry:
         return self._count(None)
 
     @cached_property
+    def _used_as_they_are(self) -> Columns:
+        return self.plain if self.used_rows is None else self._count(self.used_rows)
+
+    @cached_property
     def used(self) -> Columns:
         """The used rows as units."""
-        plain = self.plain if self.used_rows is None else self._count(self.used_rows)
-        return self._as_units(plain)
+        return self._as_units(self._used_as_they_are)
 
     @cached_property
     def real(self) -> Columns:
@@ -250,21 +260,27 @@ class Geometry:
 
     def _count(self, rows: Rows | None) -> Columns:
         packed = self.masks.packed if rows is None else np.ascontiguousarray(self.masks.packed[rows])
+        parts = [_core.unpack(packed[i : i + 256], self.masks.columns).sum(0) for i in range(0, len(packed), 256)]
+        return Columns(float(len(packed)), np.sum(parts, 0, np.float64), lambda: self._gram(packed))
+
+    def _gram(self, packed: npt.NDArray[np.uint8]) -> Array:
         counts = _core.gram(packed, self.masks.columns, threads())
-        gram = counts.view(np.float64)
+        gram: Array = counts.view(np.float64)
         for row, integers in zip(gram, counts, strict=True):  # in place
             row[:] = integers
-        return Columns(float(len(packed)), np.diag(gram).copy(), gram)
+        return gram
 
     def _as_units(self, plain: Columns) -> Columns:
         if self.masks.units.kind != "pair":
             return plain
-        return Columns(plain.rows, np.zeros_like(plain.count), plain.gram - plain.rows / 4)
+        return Columns(plain.rows, np.zeros_like(plain.count), lambda: plain.gram - plain.rows / 4)
 
     @cached_property
     def spread(self) -> Array:
         """Sum of squares of each centred column, NaN where it never varies (a placebo of few models)."""
-        diagonal = np.diag(self.used.centred)
+        plain = self._used_as_they_are
+        pair = self.masks.units.kind == "pair"
+        diagonal = plain.count - (plain.rows / 4 if pair else plain.count / plain.rows * plain.count)
         return np.where(diagonal > 0, diagonal, np.nan)
 
     @cached_property
@@ -544,9 +560,13 @@ def invert_lower(lower: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 def regress(geometry: Geometry) -> Regression:
     """The factor of the groups' Gram matrix; raises where they cannot be told apart, or no noise can be told."""
-    gram = geometry.real.centred
-    size = len(gram)
+    size = geometry.groups
     parameters = size - geometry.masks.constants + geometry.intercept
+    if geometry.units < parameters:
+        what = f"{geometry.masks.models} models ({geometry.units} independent ones) cannot tell {size} groups apart"
+        mend = f'this concerns {name_groups(np.arange(size))}: train more models, or use method="ridge" or "lasso"'
+        raise EstimateError(what, "masks", mend)
+    gram = geometry.real.centred
     level = np.trace(gram) / size
     whole = geometry.lift(gram, level)
     try:
@@ -555,7 +575,7 @@ def regress(geometry: Geometry) -> Regression:
     except np.linalg.LinAlgError:
         pivots = np.zeros(1)
     if pivots.min() < 1e-9:  # a pivot is what the earlier groups do not explain of a group
-        _raise_rank(geometry, gram, parameters)
+        _raise_rank(geometry, gram)
     df, spare = geometry.units - parameters, 0
     if df < 1:  # as many parameters as masks: only repeats show the noise
         df = spare = geometry.spare
@@ -569,14 +589,8 @@ def regress(geometry: Geometry) -> Regression:
     return Regression(lower, lambda inverse: geometry.lift(inverse, -1 / level), df, parameters, spare)
 
 
-def _raise_rank(geometry: Geometry, gram: Array, parameters: int) -> None:
+def _raise_rank(geometry: Geometry, gram: Array) -> None:
     mend = 'use method="ridge" or "lasso", or merge these groups (of a stratified design, pass the Design)'
-    if geometry.units < parameters:
-        raise EstimateError(
-            f"{geometry.masks.models} models ({geometry.units} independent ones) cannot tell {len(gram)} groups apart",
-            "masks",
-            f'this concerns {name_groups(np.arange(len(gram)))}: train more models, or use method="ridge" or "lasso"',
-        )
     scale = 1 / np.sqrt(np.diag(gram))
     eigenvalues, vectors = np.linalg.eigh(gram * np.outer(scale, scale))
     null = vectors[:, eigenvalues < 1e-9 * eigenvalues[-1]] * scale[:, None]

@@ -58,10 +58,10 @@ def overall(store: Store, plan: Plan | Record | str | None = None, task: Any = N
             "train at least 10 first, better 3 to 5 a group",
         )
     masks = design.take(finished)
-    return influences(masks, mean_output(store, record, task, output, "score"), estimator(record, masks))
+    return influences(masks, mean_output(store, record, task, output, "score"), method_for(record, masks))
 
 
-def estimator(record: Record, masks: Design) -> str:
+def method_for(record: Record, masks: Design) -> str:
     """The method of a plan's influences on these masks: see `overall`."""
     return "difference" if record.by == "example" else best_method(masks)
 

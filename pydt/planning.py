@@ -5,7 +5,8 @@ stderr     of an influence by OLS is s sqrt([G^-1]_kk), with G the centred Gram 
            models; only s, the noise of one model, is taken over from the models there are. Rows are nested, so
            the error falls with every model, and the smallest number that is enough is found by bisection. (The
            law s^2 / (models - parameters) serves masks of one's own, or very large designs: right for independent
-           masks, up to twofold off inside a block of foldover masks.) Of the LASSO, it falls with 1 / models.
+           masks, up to twofold off inside a block of foldover masks.) Of the LASSO, and of the difference of means
+           of single examples, it falls with 1 / models.
 power      P(|T| > t) with T noncentral t: centre effect / stderr, the degrees of freedom of that many models.
 """
 
@@ -256,6 +257,8 @@ class _Law:
 
     def least(self, method: str) -> int:
         """The smallest number of models that `method` works with: as `best_method` has it."""
+        if method == "difference":
+            return self.whole(3 * (1 + self.pair))
         units = 10 if method == "lasso" else self.parameters + max(2, math.ceil(self.groups / 2))
         return self.whole(units * (1 + self.pair))
 
@@ -264,11 +267,13 @@ class _Law:
         return count + (count % 2 if self.pair else 0)
 
     def method(self, models: int) -> str:
+        if self.fit.method == "difference":
+            return "difference"
         return "lasso" if self.fit.method == "lasso" and models < self.least("ols") else "ols"
 
     def stderr(self, models: int) -> float:
         fit = self.fit
-        if self.method(models) == "lasso":
+        if self.method(models) in ("lasso", "difference"):
             return self.now * math.sqrt(fit.models / models)
         if not self.exact or models * self.groups > _CELLS:
             if fit.method == "ols":
@@ -291,7 +296,7 @@ class _Law:
             packed = self._masks.packed()[:models] if len(self._masks) >= models else None
             if packed is not None:
                 units = len(np.unique(find_repeats(packed))) / (1 + self.pair)
-        return max(1.0, units - (2 if self.method(models) == "lasso" else self.parameters))
+        return max(1.0, units - (self.parameters if self.method(models) == "ols" else 2))
 
     def smallest(self, enough: Callable[[int], bool]) -> int:
         """The smallest number of models that is enough, the LASSO's before that of OLS."""
@@ -300,7 +305,7 @@ class _Law:
             last = self.least("ols") - step
             if last >= self.least("lasso") and enough(last):
                 return self._bisect(self.least("lasso"), last, enough)
-        low = high = self.least("ols")
+        low = high = self.least("difference" if self.fit.method == "difference" else "ols")
         while not enough(high):
             low, high = high, self.whole(2 * high)
             if high > _MOST:
@@ -318,8 +323,9 @@ class _Law:
     def assumption(self, models: int) -> str:
         noise = "Assumed: the noise of one model and what the masks explain stay as seen so far"
         masks = "the masks are those the design has for further models"
-        if self.method(models) == "lasso":
-            return f"{noise}; the LASSO's squared error falls with 1 / models."
+        if self.method(models) != "ols":
+            what = "LASSO's" if self.method(models) == "lasso" else "difference of means'"
+            return f"{noise}; the {what} squared error falls with 1 / models."
         if not self.exact or models * self.groups > _CELLS:
             masks = "further masks are drawn like those so far"
         if self.fit.method == "lasso":

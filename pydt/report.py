@@ -106,7 +106,8 @@ def results(
         for bad, of, what in ((failed, total, "rows"), (lost, retrained, "retrainings")):
             if bad > MOST_FAILED * of:
                 blocked = f"{bad} of {of} {what} failed, more than {MOST_FAILED:.0%}; see `pydt report --allow-failed`"
-    q = None if fit.q is None else np.asarray(fit.q, np.float64)
+    # Thousands of single images on some hundred models: the ranking is tested as a whole, no image on its own.
+    q = None if record.by == "example" else np.asarray(fit.q, np.float64)
     about, target = task["settings"], task["settings"]["target"]
     names = called(record.source_facts["name"], "source"), called(target["name"], "target")
     return _plain(
@@ -162,7 +163,7 @@ def results(
             "target_classes": _by_class(store, record, output, masks, fit.method, target["classes"]),
             "rows": {"accuracy": accuracy, "output": score},
             **_counterfactual(judgement),
-            "notes": _notes(store, record, judgement, len(finished), effect),
+            "notes": _notes(store, record, judgement, len(finished), effect, float(np.median(stderr)), unit),
             "command": command,
             "provenance": {
                 "plan": record.digest,
@@ -189,7 +190,15 @@ def _stop(store: Store, record: Record) -> dict[str, Any] | None:
     return {**found, "planned": len(record.rows), "decided": decided}
 
 
-def _notes(store: Store, record: Record, judgement: Counterfactual | None, models: int, effect: float) -> list[str]:
+def _notes(
+    store: Store,
+    record: Record,
+    judgement: Counterfactual | None,
+    models: int,
+    effect: float,
+    stderr: float,
+    unit: str,
+) -> list[str]:
     """What a reader must know before believing the numbers."""
     notes = []
     learnt = [(record, record.tasks[0]["digest"])]
@@ -209,6 +218,12 @@ def _notes(store: Store, record: Record, judgement: Counterfactual | None, model
             )
     if effect == 0:
         notes.append("All models give the same output on the target, which is saturated: no influence can be measured.")
+    elif record.by == "example":
+        notes.append(
+            f"The groups are {len(record.names):,} single images. Their influences are differences of means over "
+            f"{models} models, with a standard error of {stderr:.2g} {unit} (median); no significance is asked of any "
+            "one of them."
+        )
     elif models < 2 * len(record.names):
         notes.append(
             f"{models} models for {len(record.names)} groups are few: errors are wide; 3 to 5 a group are usual."

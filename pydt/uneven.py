@@ -20,7 +20,7 @@ import numpy.typing as npt
 from pydt.design import Design
 from pydt.errors import ConfigError, StoreError
 from pydt.estimate import influences
-from pydt.overall import UNITS, estimator
+from pydt.overall import UNITS, method_for
 from pydt.plan import Plan
 from pydt.store import Record
 from pydt.subject import Subject, halves
@@ -158,7 +158,7 @@ def _slopes(outputs: npt.NDArray[Any], labels: Rows) -> Array:
 def _largest(asked: Asked, rows: Rows, slopes: Array, top: int) -> Rows:
     """For each group the examples with the largest influence / stderr on r, (groups, top)."""
     design = asked.design.take(rows)
-    method, groups = estimator(asked.record, design), design.groups
+    method, groups = method_for(asked.record, design), design.groups
     residual = asked.outputs[rows] - slopes * _rest(asked.outputs[rows], asked.labels)
     best, at = np.full((groups, 0), -np.inf, np.float32), np.zeros((groups, 0), np.int64)
     width = max(256, _CELLS // groups)
@@ -176,7 +176,7 @@ def _largest(asked: Asked, rows: Rows, slopes: Array, top: int) -> Rows:
 def _judge(asked: Asked, rows: Rows, slopes: Array, chosen: Rows) -> tuple[Array, Array, Array]:
     """Of each group its influence on the mean of r over its examples, with stderr and degrees of freedom."""
     design = asked.design.take(rows)
-    method = estimator(asked.record, design)
+    method = method_for(asked.record, design)
     residual = asked.outputs[rows] - slopes * _rest(asked.outputs[rows], asked.labels)
     return own_influences(design, np.stack([residual[:, one].mean(1) for one in chosen], axis=1), method)
 

@@ -130,12 +130,15 @@ def global_test(masks: Any, score: Any, report: Any, method: str) -> tuple[str, 
 def _predictor(given: Inputs, x: Array, method: str) -> Array:
     """The matrix (groups, rows) that turns outputs of the training rows into influences."""
     centred = x - x.mean(0)
-    gram = centred.T @ centred
+    level = (centred**2).sum(0)[:, None]
     if method == "difference":
-        level = np.diag(gram)[:, None]
         return np.divide(centred.T, level, out=np.zeros_like(centred.T), where=level > 0)
+    penalty = level.sum() / len(x)
+    if method == "ridge" and x.shape[1] > len(x):  # the same, by a matrix of rows: (X'X + p)^-1 X' = X' (XX' + p)^-1
+        return np.linalg.solve(centred @ centred.T + penalty * np.eye(len(x)), centred).T
+    gram = centred.T @ centred
     if method == "ridge":
-        return np.linalg.solve(gram + np.trace(gram) / len(x) * np.eye(len(gram)), centred.T)
+        return np.linalg.solve(gram + penalty * np.eye(len(gram)), centred.T)
     eigenvalues, vectors = np.linalg.eigh(gram)
     good = eigenvalues > 1e-9 * eigenvalues[-1]
     if good.sum() < len(gram) - given.constants:
