@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pydt.errors import PydtError
+from pydt.errors import ConfigError, PydtError
 
 if TYPE_CHECKING:
     from pydt.plan import Plan
@@ -380,28 +380,40 @@ def export(
 
 @app.command()
 def pack(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="One sub-folder of image files per class.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="One sub-folder of image files per class; or tar shards.")
+    ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that does not exist yet.")],
-    size: Annotated[int, typer.Option(min=1, help="Side of the images in pixels.")],
+    size: Annotated[int | None, typer.Option(min=1, help="Decode to one array; side of the images in pixels.")] = None,
+    tar: Annotated[bool, typer.Option("--tar", help="Write tar shards of the files as they are.")] = False,
+    limit: Annotated[int, typer.Option(min=2, help="With --tar: megabytes of a shard.")] = 500,
     exif: Annotated[bool, typer.Option(help="Turn images as their EXIF orientation says.")] = False,
     bad: Annotated[str, typer.Option(help="Files that are no image: raise, or skip and list them.")] = "raise",
     workers: Annotated[int | None, typer.Option(min=1, help="Threads; default one per core.")] = None,
 ) -> None:
-    """Decode a folder of images once, into one array of one size that `Dataset.open(OUT)` opens.
+    """Decode a folder of images once, into one array of one size that `Dataset.open(OUT)` opens (--size); or put its
+    files into tar shards that `Dataset.from_tar(OUT)` opens (--tar).
 
     Stopped at any moment, the same command continues.
     """
     from pydt.pack import pack as pack_folder
+    from pydt.packtar import pack_tar
 
+    if tar == (size is not None):
+        raise ConfigError("choose one of --size and --tar", "pack", "--size 64 decodes to one array, --tar does not")
     try:
-        packed = pack_folder(folder, out, size, exif=exif, bad=bad, workers=workers)
+        if size is None:
+            packed = pack_tar(folder, out, limit=limit * 1_000_000, bad=bad, workers=workers)
+        else:
+            packed = pack_folder(folder, out, size, exif=exif, bad=bad, workers=workers)
     except KeyboardInterrupt:
         typer.echo("pydt: stopped; what is packed stays, and the same command continues", err=True)
         raise typer.Exit(130) from None
     for key, reason in packed.left_out.items():
         typer.echo(f"left out {key}: {reason}", err=True)
-    megabytes = 0 if packed.images is None else packed.images.nbytes / 1e6
-    typer.echo(f"{len(packed):,} images of {len(packed.classes)} classes at {size} x {size}: {out}, {megabytes:.1f} MB")
+    megabytes = sum(file.stat().st_size for file in out.iterdir()) / 1e6
+    what = f"in {len(packed.paths or ()):,} shards" if size is None else f"at {size} x {size}"
+    typer.echo(f"{len(packed):,} images of {len(packed.classes)} classes {what}: {out}, {megabytes:.1f} MB")
 
 
 @app.command()

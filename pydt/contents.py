@@ -126,17 +126,18 @@ class Contents:
 
     def _views(self, ids: np.ndarray, offsets: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
         """Parts of shards; and which lie in a shard whose time is not that of the index."""
-        numbers = self._positions[ids]
-        shards = {p: self._shard(p) for p in np.unique(numbers).tolist()}
+        numbers = self._positions[ids].tolist()
+        shards = {p: self._shard(p) for p in set(numbers)}
+        held = [shards[p] for p in numbers]
         ends = offsets + self._records.length[ids]
-        views = []
-        for i, p, start, end in zip(ids.tolist(), numbers.tolist(), offsets.tolist(), ends.tolist(), strict=True):
-            data = shards[p].data
-            if end > len(data):
-                raise DataError(f"lies behind the end of the shard, at byte {len(data)}", self.place(i), _MEND)
-            views.append(data[start:end])
-        times = {p: shard.time for p, shard in shards.items()}
-        return views, np.array([times[p] for p in numbers.tolist()], np.int64) != self._records.time[ids]
+        behind = ends > np.array([len(shard.data) for shard in held], np.int64)
+        if behind.any():
+            at = int(behind.argmax())
+            what = f"lies behind the end of the shard, at byte {len(held[at].data)}"
+            raise DataError(what, self.place(int(ids[at])), _MEND)
+        starts, stops = offsets.tolist(), ends.tolist()
+        views = [shard.data[start:stop] for shard, start, stop in zip(held, starts, stops, strict=True)]
+        return views, np.array([shard.time for shard in held], np.int64) != self._records.time[ids]
 
     def _shard(self, number: int) -> Shard:
         found = self._shards.get(number)
@@ -162,8 +163,9 @@ class Contents:
         return [buffer[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
     def _check(self, ids: np.ndarray, views: list[np.ndarray], which: np.ndarray) -> None:
+        said = self._records.crc[ids].tolist()
         for at in np.flatnonzero(which).tolist():
-            if _core.crc32c(views[at]) != self._records.crc[ids[at]]:
+            if _core.crc32c(views[at]) != said[at]:
                 raise DataError("its bytes are not those that were indexed", self.place(int(ids[at])), _MEND)
 
     def wrong(self, ids: np.ndarray) -> list[str]:

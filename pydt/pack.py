@@ -80,11 +80,13 @@ def pack(
     settings = {"version": _VERSION, "size": size, "exif": bool(exif), "pillow": _pillow()}
     made_of = {**settings, "source": source.digest, "bad": bad, "left out": left_out}
     if place.exists() and not (place.is_dir() and not any(place.iterdir())):
-        return _finished(place, made_of)
+        check_finished(place, made_of)
+        (place / "done.jsonl").unlink(missing_ok=True)
+        return Dataset.open(place)
     part = place.with_name(place.name + ".packing")
     try:
         part.mkdir(parents=True, exist_ok=True)
-        with _locked(part, place) as log:
+        with locked(part, place) as log:
             left_out |= _decode_all(source, part, log, settings, workers)
             sources.refuse(left_out, str(as_path(folder, "pack")), bad)
             _finish(source, part, size, left_out)
@@ -137,7 +139,12 @@ def _pillow() -> str:
     return f"{PIL.__version__}, JPEG {features.version('jpg')}"
 
 
-def _finished(place: Path, made_of: dict[str, Any]) -> Dataset:
+def check_finished(place: Path, made_of: dict[str, Any]) -> None:
+    """Refuse a folder that was not made of just this.
+
+    Raises:
+        DataError: it was made by something else, or of other images or settings.
+    """
     mend = "choose a folder that does not exist, or delete it"
     try:
         known = json.loads((place / "pack.json").read_text())
@@ -145,12 +152,10 @@ def _finished(place: Path, made_of: dict[str, Any]) -> Dataset:
         raise DataError("is there already, and was not made by pack", str(place), mend) from error
     if known != json.loads(canonical_json(made_of)):
         raise DataError("is there already, and was made of other images or with other settings", str(place), mend)
-    (place / "done.jsonl").unlink(missing_ok=True)
-    return Dataset.open(place)
 
 
 @contextmanager
-def _locked(part: Path, place: Path) -> Iterator[int]:
+def locked(part: Path, place: Path) -> Iterator[int]:
     """The log of finished runs, open for appending by this process alone."""
     log = os.open(part / "done.jsonl", os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:

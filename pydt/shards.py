@@ -39,7 +39,7 @@ CLASSES = "__pydt__/classes.txt"
 _VERSION = 1
 _IMAGES = frozenset(suffix[1:] for suffix in IMAGE_SUFFIXES)
 _BESIDE = ("cls", "txt", "json")
-_REMARK = re.compile(r"__[^/]*__($|/)")
+REMARK = re.compile(r"__[^/]*__($|/)")
 # An image, a label, a caption, a json may have so many bytes.
 _LARGEST = {"image": 2 << 30, "cls": 1 << 10, "txt": 1 << 20, "json": 16 << 20}
 _MEND = "write the shard again, or leave it out"
@@ -361,7 +361,7 @@ def _members(shard: Shard) -> _Members:
         dot = name.find(".", base)
         if dot <= base:
             continue
-        if name.startswith("__") and _REMARK.match(name):
+        if name.startswith("__") and REMARK.match(name):
             found.classes = i if name == CLASSES else found.classes
             continue
         field = name[dot + 1 :].lower()
@@ -399,7 +399,8 @@ def _listing(shard: Shard, members: _Members) -> Listing:
     if members.classes is not None:
         start, size = members.offsets[members.classes], members.sizes[members.classes]
         try:
-            classes = tuple(str(data[start : start + min(size, 16 << 20)].data, "utf-8").splitlines())
+            lines = str(data[start : start + min(size, 16 << 20)].data, "utf-8")
+            classes = tuple(lines.removesuffix("\n").split("\n")) if lines else ()
         except ValueError as error:
             raise DataError(f"refused: {CLASSES} is not UTF-8, at byte {start}", shard.path, _MEND) from error
     good = [i for i, number in enumerate(numbers.tolist()) if members.names[number] not in members.bad]

@@ -74,6 +74,7 @@ ORDER = [
     "render",
     "pages",
     "pack",
+    "packtar",
     "nearest",
     "subject",
     "uneven",
