@@ -1,5 +1,5 @@
 """Removal curves: what leaving out the worst, the best, random or all but hand-picked groups does, and how many to
-leave out (Jain et al. 2023, section 4.1 and its table of best removals).
+leave out (Jain et al. 2023, section 3 and its table of best removals).
 
 Groups are ranked by their influence on the score half of the target, from the plan's rows. All that is judged here are
 fresh trainings, transferred with few-shot draws that the ranking never saw, on the report half. Two things are compared
@@ -387,7 +387,7 @@ def _list_rows(lists: Mapping[str, np.ndarray], images: np.ndarray, repeats: int
 
 _WORDS = {"epochs": "equal epochs", "steps": "equal steps"}
 _METHOD = """Groups are ranked by their influence on the score half. Retrainings without some of them are transferred
-with other few-shot draws and judged on the report half (Jain et al. 2023, section 4.1). Differences carry 95 %
+with other few-shot draws and judged on the report half (Jain et al. 2023, section 3). Differences carry 95 %
 intervals over retrainings and target images. Random sets are drawn anew for every retraining and match in groups and
 images. The best number K is chosen on one half of the report images by half of the retrainings of each size, and judged
 on the other images by the others, both ways round:
