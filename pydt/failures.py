@@ -434,17 +434,20 @@ def _page(found: Failures) -> Page:
     blocks: list[Any] = []
     if rates:
         value, low, high = ([100 * float(line[i]) for line in table] for i in (2, 3, 4))
-        note = f"{min(line[6] for line in table)} trainings for each image or more; 95 % over images and trainings."
-        title, unit = "How often fresh trainings get the images right", "% of fresh trainings"
+        note = f"{min(line[6] for line in table)} models for each image or more; 95 % over images and models."
+        title, unit = "How often fresh models get the images right", "% of fresh models"
         blocks.append(Intervals([f"{name}, {words}" for name, words, _ in rates], value, low, high, unit, title, note))
     blocks.append(Table(columns, lines, "Blamed groups", "A dash: not retrained, since fewer images blame it."))
     if found.pictures:
         captions = [
-            f"{i.label} seen as {i.predicted}; blames {i.group}"
-            + ("" if i.blamed is None or i.random is None else f": {i.blamed:.0%} right, random {i.random:.0%}")
+            f"{i.label} as {i.predicted}, by {i.group}"
+            + ("" if i.blamed is None or i.random is None else f": {_percent(i.blamed)}, {_percent(i.random)}")
             for i in found.images[: len(found.pictures)]
         ]
-        note = f"{len(captions)} of {len(found.images)}, those of the most blamed groups first."
+        note = (
+            f"{len(captions)} of {len(found.images)}: class, usual prediction, blamed group; fresh models that get it "
+            "right without that group and without a random one. Those of the most blamed groups first."
+        )
         blocks.append(Images(found.pictures, captions, "Failing images", note))
     names = tuple(Failure.__dataclass_fields__)
     csv: dict[str, Any] = {
@@ -460,10 +463,16 @@ def _page(found: Failures) -> Page:
 
 def _answer(found: Failures) -> list[str]:
     count = len(found.images)
-    where = f"at least {found.share:.0%} of {found.models} models of the whole source"
-    sentences = [f"{count} of {found.judged} images are wrong in {where}."]
+    first = f"{count} of {found.judged} images are wrong in most models of the whole source"
+    how = f"Wrong: in at least {_percent(found.share)} of {found.models} models."
     if not count:
-        return [*sentences, "There is nothing to debug."]
+        return [f"{first}: there is nothing to debug.", how]
+    if found.flips is not None:
+        first += (
+            f"; {_percent(found.flips.blamed.rate)} of fresh models without the group they blame get them right, "
+            f"{_percent(found.flips.random.rate)} without a random one"
+        )
+    sentences = [f"{first}.", how]
     for what, flips in (("", found.flips), (" (unseen)", found.unseen)):
         if flips is None:
             continue
@@ -472,8 +481,8 @@ def _answer(found: Failures) -> list[str]:
         above = "no bound above" if not np.isfinite(c.ratio_high) else f"{c.ratio_high:.1f}"
         times = "" if not np.isfinite(c.ratio) else f"{c.ratio:.1f} times "
         sentences += [
-            f"Without the group they blame, {b} of fresh trainings get {flips.blamed.images} such images{what} right, "
-            f"without a random one {r}, with the whole source {f}; {flips.blamed.runs} trainings each.",
+            f"Without the group they blame, {b} of fresh models get {flips.blamed.images} such images{what} right, "
+            f"without a random one {r}, with the whole source {f}; {flips.blamed.runs} models each.",
             f"That is {times}as often as without a random one (95 %: {c.ratio_low:.1f} to {above}), "
             f"{100 * c.difference:+.1f} points ({100 * c.low:+.1f} to {100 * c.high:+.1f})"
             + ("." if c.low > 0 else ", which may be nothing."),
@@ -489,5 +498,9 @@ def _answer(found: Failures) -> list[str]:
     return sentences
 
 
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
 def _rate_text(rate: Rate) -> str:
-    return f"{rate.rate:.0%} ({rate.low:.0%} to {rate.high:.0%})"
+    return f"{_percent(rate.rate)} ({_percent(rate.low)} to {_percent(rate.high)})"

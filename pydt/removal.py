@@ -386,6 +386,12 @@ def _list_rows(lists: Mapping[str, np.ndarray], images: np.ndarray, repeats: int
 # ---- the page ------------------------------------------------------------------------------------------------------
 
 _WORDS = {"epochs": "equal epochs", "steps": "equal steps"}
+_NAMES = {
+    "drop bottom": "without the lowest",
+    "drop top": "without the highest",
+    "drop random": "without random ones",
+    "full": "nothing left out",
+}
 _METHOD = """Groups are ranked by their influence on the score half. Retrainings without some of them are transferred
 with other few-shot draws and judged on the report half (Jain et al. 2023, section 3). Differences carry 95 %
 intervals over retrainings and target images. Random sets are drawn anew for every retraining and match in groups and
@@ -420,7 +426,9 @@ def _page(found: Removal) -> Page:
         for one in (p.gain, p.which):
             line += [None] * len(_PARTS) if one is None else [getattr(one, part) for part in _PARTS]
         arms.append(tuple(line))
-    shown = [(*a[:6], *_hundredfold((a[6], a[7], a[8], a[9], a[13], a[14]))) for a in arms]
+    shown = [
+        (a[0], _NAMES.get(a[1], a[1]), *a[2:6], *_hundredfold((a[6], a[7], a[8], a[9], a[13], a[14]))) for a in arms
+    ]
     names = (*columns, "gain", "stderr", "against random", "stderr of that")
     blocks.append(Table(names, shown, "All retrainings", f"In {unit}; sd between retrainings, errors of both parts."))
     header = (*columns, *(f"gain {part}" for part in _PARTS), *(f"against random {part}" for part in _PARTS))
@@ -439,7 +447,7 @@ def _curve(points: Sequence[Point], length: str, unit: str) -> list[Curve]:
         gains = [p.gain for p in points if p.arm.kind == kind and p.gain is not None]
         if gains:
             bars = ([100 * getattr(g, part) for g in gains] for part in ("difference", "low", "high"))
-            series[kind] = ([g.dropped for g in gains], *bars)
+            series[_NAMES[kind]] = ([g.dropped for g in gains], *bars)
     if not series:
         return []
     n = min(p.gain.n for p in points if p.gain is not None)
@@ -452,7 +460,10 @@ def _against_random(points: Sequence[Point], length: str, unit: str) -> list[Int
     if not found:
         return []
     values, low, high = ([100 * getattr(c, part) for _, c in found] for part in ("difference", "low", "high"))
-    names = [f"{arm.kind}, {arm.dropped} left out" for arm, _ in found]
+    names = [
+        f"{_NAMES[arm.kind]} {arm.dropped}" if arm.kind in _NAMES else f"{arm.kind}, {arm.dropped} left out"
+        for arm, _ in found
+    ]
     marked = [c.low > 0 or c.high < 0 for _, c in found]
     title = f"Against random sets of as many groups and images, at {length}"
     return [Intervals(names, values, low, high, unit, title, marked=marked)]

@@ -198,7 +198,7 @@ def test_models_that_fail_nowhere_need_no_debugging(tmp_path: Path) -> None:
     assert (found.images, found.flips, found.unseen, found.groups) == ((), None, None, ())
     assert found.retrained == 10
     page = found.page()
-    assert page.answer[-1] == "There is nothing to debug."
+    assert "there is nothing to debug" in page.answer[0]
     write_pages([page], tmp_path / "pages", "a study")
 
 
@@ -234,9 +234,8 @@ def test_a_plan_without_rows_cannot_blame(tmp_path: Path) -> None:
 
 def test_the_page_says_what_was_found(found: Failures, tmp_path: Path) -> None:
     page = found.page()
-    assert page.answer[0] == (
-        f"{len(found.images)} of {found.judged} images are wrong in at least 60% of 10 models of the whole source."
-    )
+    assert page.answer[0].startswith(f"{len(found.images)} of {found.judged} images are wrong in most models")
+    assert page.answer[1] == "Wrong: in at least 60 % of 10 models."
     text = " ".join(page.answer)
     assert "Without the group they blame, " in text
     assert "times as often as without a random one" in text
@@ -244,7 +243,7 @@ def test_the_page_says_what_was_found(found: Failures, tmp_path: Path) -> None:
     assert len(page.csv["images.csv"][1]) == len(found.images)
     assert len(page.csv["rates.csv"][1]) == 6
     write_pages([page], tmp_path, "a study")
-    assert f"blames g{BAD}" in (tmp_path / "failures.html").read_text()
+    assert f"by g{BAD}" in (tmp_path / "failures.html").read_text()
     assert (tmp_path / "failures" / "images.csv").read_text().count("\n") == len(found.images) + 1
 
 
