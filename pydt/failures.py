@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -191,12 +191,12 @@ def failures(
     fit = _influences(store, record, task, output, failing.columns)
     blamed = fit[0].argmin(0)
     fellows = _fellows(fit[0], failing)
-    random = _random_groups(group_images(plan), repeats, seed)
     tally = Counter([*blamed.tolist(), *fellows[fellows >= 0].tolist()])
+    random = _random_groups(group_images(plan), tally, repeats, seed)
     pairs: dict[tuple[int, int], None] = {}  # (group, repeat) to be trained without
     chosen: list[int] = []
     for group, _ in sorted(tally.items(), key=lambda item: (-item[1], item[0])):
-        more = {(g, i): None for i in range(repeats) for g in (group, int(random[i, group]))}
+        more = {(g, i): None for i in range(repeats) for g in (group, int(random[group][i]))}
         if models + repeats + len({**pairs, **more}) > most:
             break
         pairs |= more
@@ -296,19 +296,18 @@ def _fellows(values: np.ndarray, failing: _Failing) -> np.ndarray:
     return found
 
 
-def _random_groups(images: np.ndarray, repeats: int, seed: int) -> np.ndarray:
-    """Another group of about as many images for every repeat and group, int64 (repeats, groups).
+def _random_groups(images: np.ndarray, groups: Iterable[int], repeats: int, seed: int) -> dict[int, np.ndarray]:
+    """For each of some groups another one of about as many images for every repeat, int64 (repeats,).
 
     In each repeat one random order of all groups serves them all: the first one that matches is taken.
     """
-    distance = np.abs(images[:, None] - images).astype(np.float64)
-    np.fill_diagonal(distance, np.inf)
-    others = len(images) - 1
-    fits = distance <= np.sort(distance, axis=1)[:, [min(_NEAREST, others) - 1]]
-    found = np.empty((repeats, len(images)), np.int64)
-    for i in range(repeats):
-        order = generator("failures, random group", seed, i).permutation(len(images))
-        found[i] = order[fits[:, order].argmax(1)]
+    orders = [generator("failures, random group", seed, i).permutation(len(images)) for i in range(repeats)]
+    found = {}
+    for group in groups:
+        distance = np.abs(images - images[group]).astype(np.float64)
+        distance[group] = np.inf
+        fits = distance <= np.sort(distance)[min(_NEAREST, len(images) - 1) - 1]
+        found[group] = np.array([order[fits[order].argmax()] for order in orders])
     return found
 
 
@@ -322,11 +321,11 @@ class _Runs:
     right: dict[int, np.ndarray]
     number: dict[tuple[int, int], int]
     full: list[int]
-    random: np.ndarray
+    random: dict[int, np.ndarray]
 
     @staticmethod
     def of(
-        store: Store, task: Task, rows: Sequence[Row], pairs: Sequence[tuple[int, int]], random: np.ndarray
+        store: Store, task: Task, rows: Sequence[Row], pairs: Sequence[tuple[int, int]], random: dict[int, np.ndarray]
     ) -> _Runs:
         """`pairs` (group, repeat) belong to the last rows; the first ones keep everything."""
         said = store.outputs(task, "prediction", "all")
@@ -340,8 +339,7 @@ class _Runs:
         """The runs of an arm for images that blame a group."""
         if name == "full":
             return self.full
-        repeats = range(len(self.random))
-        keys = [(group if name == "blamed" else int(self.random[i, group]), i) for i in repeats]
+        keys = [(group if name == "blamed" else int(other), i) for i, other in enumerate(self.random[group])]
         return [self.number[key] for key in keys if key in self.number]
 
     def blocks(self, arm: str, columns: np.ndarray, groups: np.ndarray) -> list[Block]:

@@ -152,7 +152,11 @@ def test_the_cap_keeps_the_most_blamed_groups_and_says_what_is_left(
 
 
 def test_the_random_group_of_a_repeat_is_shared_matched_and_never_the_blamed_one() -> None:
-    equal = _random_groups(np.full(12, 30), 200, 0)
+    def drawn(sizes: np.ndarray, repeats: int, seed: int) -> np.ndarray:
+        found = _random_groups(sizes, range(len(sizes)), repeats, seed)
+        return np.stack([found[g] for g in range(len(sizes))], axis=1)
+
+    equal = drawn(np.full(12, 30), 200, 0)
     assert (equal != np.arange(12)).all()
     for row in equal:
         assert len(np.unique(row)) == 2, "one for all, and another one for itself"
@@ -160,9 +164,8 @@ def test_the_random_group_of_a_repeat_is_shared_matched_and_never_the_blamed_one
     assert counts[0] == 0
     assert counts[1:].min() > 4, "every group may be drawn"
     sizes = np.array([10] * 10 + [100] * 10)
-    drawn = _random_groups(sizes, 50, 1)
-    assert (sizes[drawn] == sizes).all()
-    assert (_random_groups(np.array([5, 50]), 3, 0) == [[1, 0]] * 3).all()
+    assert (sizes[drawn(sizes, 50, 1)] == sizes).all()
+    assert (drawn(np.array([5, 50]), 3, 0) == [[1, 0]] * 3).all()
 
 
 def test_fellows_are_score_half_images_of_the_same_confusion() -> None:
