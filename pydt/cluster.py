@@ -29,6 +29,7 @@ from pydt import copies
 from pydt.errors import ConfigError, PydtError
 from pydt.files import write_atomic
 from pydt.jobs import (
+    BEAT,
     Call,
     Job,
     Listener,
@@ -38,10 +39,12 @@ from pydt.jobs import (
     Parcels,
     Pulse,
     extend,
+    failure,
     fetch,
     listed,
     module_paths,
     post,
+    settle,
 )
 from pydt.workers import Processes, WorkerDied
 
@@ -52,21 +55,6 @@ def _imported(name: str, extra: str) -> Any:
     except ImportError as error:
         wrong = f"the package {name!r} is not installed ({error})"
         raise ConfigError(wrong, f"pydt.cluster.{extra.capitalize()}", f"pip install 'pydt[{extra}]'") from error
-
-
-def _failure(error: Exception) -> dict[str, Any]:
-    """What `work` gives for a row that could not be computed."""
-    return {"error": error if isinstance(error, PydtError) else None, "traceback": f"{type(error).__name__}: {error}"}
-
-
-def _settle(future: Future[Any], kind: str, value: Any) -> None:
-    """What came back from a node: "result", "died" (why its worker ended) or "error" (an exception)."""
-    if not future.set_running_or_notify_cancel():
-        return
-    if kind == "result":
-        future.set_result(value)
-    else:
-        future.set_exception(WorkerDied(value) if kind == "died" else value)
 
 
 # ---- Ray -----------------------------------------------------------------------------------------------------------
@@ -203,11 +191,11 @@ class Ray(Executor):
             threading.Thread(target=self._resend, args=(future, parcel, call, task.result()[1]), daemon=True).start()
             return
         if error is None:
-            _settle(future, *task.result())
+            settle(future, *task.result())
         elif isinstance(error, self._lost):
-            _settle(future, "died", f"{type(error).__name__}: {str(error).splitlines()[0][:200]}")
+            settle(future, "died", f"{type(error).__name__}: {str(error).splitlines()[0][:200]}")
         else:
-            _settle(future, "error", error)
+            settle(future, "error", error)
 
     def _resend(self, future: _RayFuture, parcel: Parcel, call: Call, lacking: Sequence[str]) -> None:
         try:
@@ -220,7 +208,7 @@ class Ray(Executor):
                         self._refs[name] = blocks.done()
             self._send(future, parcel, call, {name: self._refs[name] for name in lacking})
         except Exception as error:
-            _settle(future, "result", _failure(error))
+            settle(future, "result", failure(error))
 
 
 _pool: tuple[tuple[Any, ...], Processes] | None = None  # of this process of Ray's, if it has had a row
@@ -252,7 +240,7 @@ def _in_ray(order: Order, parcel: list[Any], paths: list[str], sent: dict[str, l
     except WorkerDied as error:
         return "died", str(error)
     except PydtError as error:
-        return "result", _failure(error)
+        return "result", failure(error)
     except Exception as error:
         return "error", RuntimeError(f"{type(error).__name__}: {error}")
 
@@ -344,16 +332,16 @@ class Slurm(Executor):
         self._slots: dict[int, _Slot] = {}
         self._queue: deque[_Order] = deque()
         self._open: dict[str, _Order] = {}  # calls that a job has
+        self._number = self._refused = 0  # messages, submissions in a row that failed
         self._brought = 0  # calls for which a data set is being written
-        self._number = 0
         self._ahead = False
         self._pace, self._pulse = Pace(), Pulse(self._folder / "driver")
         self._lock = threading.Lock()
-        self._refused = 0
         self._failed: Exception | None = None  # what ended the manager
         self._orders = threading.Lock()  # of the queue: nobody may add to it once the manager has given up
         self._closed = False
         self._manager = threading.Thread(target=self._manage, daemon=True)
+        self._heart, self._ended = threading.Thread(target=self._live, daemon=True), threading.Event()
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
         if self._closed:
@@ -365,18 +353,16 @@ class Slurm(Executor):
             write_atomic(self._folder / "parcels" / parcel.key, parcel.data)
             self._kept.add(parcel.key)
         order = _Order(Future(), parcel, call)
-        self._enqueue(order, first=False)
+        self._enqueue(order, self._queue.append)
         self._pace.wake()
         return order.future
 
-    def _enqueue(self, order: _Order, first: bool) -> None:
+    def _enqueue(self, order: _Order, put: Callable[[_Order], None]) -> None:
         with self._orders:
-            if self._failed is not None:
-                _settle(order.future, "error", self._failed)
-            elif first:
-                self._queue.appendleft(order)
+            if self._failed is None:
+                put(order)
             else:
-                self._queue.append(order)
+                settle(order.future, "error", self._failed)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let the rows under way end, or cancel them; then end the jobs and remove the messages. Logs stay."""
@@ -408,6 +394,7 @@ class Slurm(Executor):
         for number, job in enumerate(jobs):
             self._slots[number] = self._slot(number, job)
         atexit.register(self._exit)
+        self._heart.start()
         self._manager.start()
 
     def _job(self, number: int) -> Job:
@@ -420,12 +407,16 @@ class Slurm(Executor):
             made.thread.start()
         return made
 
+    def _live(self) -> None:
+        """Body of the thread that keeps the jobs: Slurm may take minutes to say what they do."""
+        while not self._ended.wait(BEAT):
+            self._pulse.beat()
+
     def _manage(self) -> None:
         """Body of the thread that speaks with the jobs."""
         looked = -_LOOK
         try:
             while not self._over():
-                self._pulse.beat()
                 busy = self._collect()
                 self._listen()
                 if time.monotonic() - looked > _LOOK:
@@ -436,7 +427,7 @@ class Slurm(Executor):
             with self._orders:
                 self._closed, self._failed = True, error
                 for order in [*self._queue, *self._open.values()]:
-                    _settle(order.future, "error", error)
+                    settle(order.future, "error", error)
         finally:
             self._end()
 
@@ -465,7 +456,7 @@ class Slurm(Executor):
                 self._brought += 1
                 threading.Thread(target=self._bring, args=(order, value), daemon=True).start()
             else:
-                _settle(order.future, kind, value)
+                settle(order.future, kind, value)
         return bool(names)
 
     def _bring(self, order: _Order, lacking: Sequence[str]) -> None:
@@ -481,9 +472,9 @@ class Slurm(Executor):
                             os.fsync(file.fileno())
                         os.replace(path.with_suffix(".tmp"), path)
                         self._kept.add(name)
-            self._enqueue(order, first=True)
+            self._enqueue(order, self._queue.appendleft)
         except Exception as error:
-            _settle(order.future, "result", _failure(error))
+            settle(order.future, "result", failure(error))
         finally:
             self._brought -= 1
             self._pace.wake()
@@ -535,7 +526,7 @@ class Slurm(Executor):
         for i, (name, order) in enumerate(orders.items()):
             del self._open[name]
             if reason is not None and i < self._places(order.parcel):
-                _settle(order.future, "died", reason)
+                settle(order.future, "died", reason)
             else:
                 again.append(order)
         self._queue.extendleft(reversed(again))
@@ -597,4 +588,6 @@ class Slurm(Executor):
                     slot.job.cancel(check=False)
         while not all(slot.ended() for slot in self._slots.values()) and time.monotonic() < end:
             time.sleep(0.05)
+        self._ended.set()
+        self._heart.join()
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -56,9 +56,10 @@ def export(dir: PathLike, out: PathLike, plan: Any = None) -> dict[str, Any]:
         book = _Book(folder, files)
         units = ([i, name] for i, name in enumerate(record.names))
         book.table("units.csv", "the units, in the order of the bits of masks.npy", ["unit", "name"], units)
-        rows = ([model, i, record.rows[i].seed] for model, i in enumerate(finished.tolist()))
+        seeds = record.seeds
+        rows = ([model, i, seeds[i]] for model, i in enumerate(finished.tolist()))
         book.table("rows.csv", "the models: row of the plan and seed of the training", ["model", "row", "seed"], rows)
-        lost = ([i, record.rows[i].seed, reason] for i, reason in failed)
+        lost = ([i, seeds[i], reason] for i, reason in failed)
         book.table("failed.csv", "rows of the plan that failed", ["row", "seed", "reason"], lost)
         step = max(1, _CHUNK // len(record.names))
         masks = (record.packed(finished[i : i + step]).tobytes() for i in range(0, len(finished), step))
@@ -87,7 +88,8 @@ def export(dir: PathLike, out: PathLike, plan: Any = None) -> dict[str, Any]:
         }
         with folder.file("manifest.json") as write:
             write((json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode())
-        folder.commit(out.name)
+        if (made := folder.commit(out.name)) != out:
+            raise StoreError(f"was made by somebody else meanwhile; this export is {made}", str(out), "look at both")
     return manifest
 
 

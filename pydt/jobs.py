@@ -93,6 +93,21 @@ class Parcels:
         return self.known[data], (function, (None, *rest), named)
 
 
+def failure(error: Exception) -> dict[str, Any]:
+    """What `work` gives for a row that could not be computed."""
+    return {"error": error if isinstance(error, PydtError) else None, "traceback": f"{type(error).__name__}: {error}"}
+
+
+def settle(future: Future[Any], kind: str, value: Any) -> None:
+    """What came back from a node: "result", "died" (why its worker ended) or "error" (an exception)."""
+    if not future.set_running_or_notify_cancel():
+        return
+    if kind == "result":
+        future.set_result(value)
+    else:
+        future.set_exception(WorkerDied(value) if kind == "died" else value)
+
+
 def module_paths() -> list[str]:
     """Where this process finds modules, for `extend` elsewhere."""
     return [os.path.abspath(path) for path in sys.path]

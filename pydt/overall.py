@@ -127,6 +127,7 @@ class SoFar:
             try:
                 self.add(row, {})
             except Unreadable:
+                self._unread.appendleft(row)  # whoever asks next is told, too
                 raise
             except StoreError:
                 self.damaged.append(row)

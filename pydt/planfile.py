@@ -388,8 +388,13 @@ def _changed(made: Any, **instead: Any) -> dict[str, Any]:
             continue
         value = getattr(made, field.name)
         if value != field.default and value is not None:
-            found[field.name] = np.asarray(value).tolist() if isinstance(value, tuple) else value
+            found[field.name] = _listed(value)
     return found | _present(instead)
+
+
+def _listed(value: Any) -> Any:
+    """Tuples as lists, all the way down; 1 stays 1 beside 0.5."""
+    return [_listed(item) for item in value] if isinstance(value, (tuple, list)) else value
 
 
 def _saved(dataset: Dataset, folder: Path, base: Path) -> dict[str, str]:

@@ -206,6 +206,11 @@ class Record:
         """Result keys (rows, tasks)."""
         return Lazy(len(self.rows), lambda i: tuple(key.tobytes().hex() for key in self.cells[i]))
 
+    @property
+    def seeds(self) -> list[int]:
+        """The seed of each row; no mask is drawn for it."""
+        return self.rows.seeds.tolist() if isinstance(self.rows, Drawn) else [row.seed for row in self.rows]
+
     @cached_property
     def trainings(self) -> npt.NDArray[np.uint8]:
         """The source keys as bytes, uint8 (rows, 16): `pydt.cells.source_key` of every row."""
@@ -298,9 +303,8 @@ class Record:
 
 def asked(record: Record) -> str:
     """Digest of a plan that does not depend on how its rows are written down."""
-    seeds = record.rows.seeds if isinstance(record.rows, Drawn) else [row.seed for row in record.rows]
     plain = {name: getattr(record, name) for name in record.__dataclass_fields__ if name != "rows"}
-    return digest({**plain, "names": list(record.names), "tasks": list(record.tasks)}, np.array(seeds, np.int64))
+    return digest({**plain, "names": list(record.names), "tasks": list(record.tasks)}, np.array(record.seeds, np.int64))
 
 
 def read_plan(path: Path) -> Record:

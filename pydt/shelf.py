@@ -143,7 +143,13 @@ class Shelf:
         if metadata.get("key") != key:
             raise StoreError("holds another cell than its name says")
         self._note(metadata)
-        return Outcome(arrays, metadata["scalars"], metadata["status"], metadata["reason"]), metadata
+        try:
+            outcome = Outcome(arrays, metadata["scalars"], metadata["status"], metadata["reason"])
+        except KeyError as error:
+            raise StoreError(f"is damaged (it says nothing of {error})") from error
+        if outcome.status not in STATUS or not isinstance(outcome.scalars, dict):
+            raise StoreError("is damaged (its status or its scalars are none)")
+        return outcome, metadata
 
     def _peek(self, key: str) -> dict[str, Any]:
         """The metadata of a cell, from its header; raises as `read` does."""

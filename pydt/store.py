@@ -336,7 +336,7 @@ class Store(Shelf):
             raise
         except StoreError as error:
             raise StoreError(error.what, str(path), _REWRITTEN) from error
-        return {record.names[int(i)]: images for i, images in arrays.items()}
+        return {name: arrays[str(i)] for i, name in enumerate(record.names) if str(i) in arrays}
 
     def finished(self, plan: Any = None) -> np.ndarray:
         """Positions in the plan of the rows that are there and did not fail, int64 (models,)."""
@@ -388,7 +388,11 @@ class Store(Shelf):
             chosen, labels = self._half(name, half), self.task(name)["labels"]
             values = np.empty((len(finished), len(chosen)), np.float32)
             for i, position in enumerate(finished):
-                primitives = self.get(record.cells[position, column].tobytes().hex()).arrays["primitives"]
+                key = record.cells[position, column].tobytes().hex()
+                primitives = self.get(key).arrays.get("primitives", labels)
+                if primitives.ndim != 3 or primitives.shape[::2] != (4, len(labels)):
+                    mend = "let `pydt verify` put it aside, and run the same plan again"
+                    raise StoreError(f"has no outputs of the {len(labels)} examples", str(self.path(key)), mend)
                 values[i] = averaged(primitives[..., chosen], labels[chosen], output)
             values.flags.writeable = False
         while self._outputs and values.nbytes + sum(kept.nbytes for _, kept in self._outputs.values()) > _KEPT:

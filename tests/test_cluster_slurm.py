@@ -93,6 +93,47 @@ def test_a_lost_job_costs_a_life_and_is_replaced(pool: Slurm, tmp_path: Path, mo
     assert pool.submit(abs, -3).result(60) == 3
 
 
+def test_a_slurm_that_refuses_for_a_while_is_asked_again(pool: Slurm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_LOOK", 0.2)
+    pool.submit(abs, 1).result(60)
+    assert wait_for(lambda: len(beats(pool)) == 2, 60)
+    real, asked = pool._executor.submit, []
+
+    def submit(job: Any) -> Any:
+        asked.append(job)
+        if len(asked) < 4:
+            raise subprocess.CalledProcessError(1, "sbatch", "Socket timed out on send/recv operation")
+        return real(job)
+
+    monkeypatch.setattr(pool._executor, "submit", submit)
+    before = pool._slots[0].life
+    os.kill(beats(pool)[0]["pid"], signal.SIGKILL)
+    assert wait_for(lambda: len(asked) > 1, 60)
+    assert pool.submit(abs, -3).result(60) == 3  # the other job goes on
+    assert wait_for(lambda: pool._slots[0].life not in ("", before), 60)
+    assert len(asked) == 4
+
+
+def test_the_driver_gives_a_sign_while_slurm_makes_it_wait(pool: Slurm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_LOOK", 0.2)
+    waiting = threading.Event()
+    monkeypatch.setattr(Slurm, "_replace", lambda self: waiting.wait(30))
+    pool.submit(abs, 1)
+    seen = (pool._folder / "driver").read_bytes()
+    assert wait_for(lambda: (pool._folder / "driver").read_bytes() != seen, 20)
+    waiting.set()
+
+
+def test_a_row_whose_data_come_after_the_end_of_all_jobs_is_told(
+    pool: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool.submit(abs, 1).result(60)
+    pool._failed = PydtError("all jobs ended")
+    with pytest.raises(PydtError, match="all jobs ended"):
+        pool.submit(abs, 1).result(5)
+    pool._failed = None
+
+
 def test_a_preempted_job_is_started_again_and_its_rows_wait(pool: Slurm, tmp_path: Path) -> None:
     pool.submit(abs, 1).result(60)
     assert wait_for(lambda: len(beats(pool)) == 2, 60)

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from stub_rows import GROUPS, StubRecipe, StubSource, StubTask
-from stub_store import KEY, METADATA, computed, contents
+from stub_store import GOOD, KEY, METADATA, computed, contents
 
 import pydt.record
 import pydt.shelf
 import pydt.store
 import pydt.upkeep
 from pydt import design
-from pydt.cells import Outcome, encode
+from pydt.cells import Outcome, encode, load
 from pydt.design import Design
 from pydt.errors import DesignError, PydtError, StoreError
 from pydt.files import canonical_json, digest, exclusive
@@ -182,6 +182,31 @@ def test_the_test_of_failures_is_the_same_in_tiles(tmp_path: Path, monkeypatch: 
     assert whole[2] < 0.1
     monkeypatch.setattr(pydt.store, "_TILE", 1)
     assert store.failure_test() == whole
+
+
+@pytest.mark.parametrize("without", ["scalars", "reason", "status"])
+def test_a_cell_that_says_less_than_a_cell_does_is_damaged(without: str, tmp_path: Path) -> None:
+    store = Store.create(tmp_path)
+    store.put(KEY, GOOD, METADATA)
+    arrays, metadata = load(store.path(KEY))
+    del metadata[without]
+    store.path(KEY).write_bytes(encode(arrays, metadata))
+    with pytest.raises(StoreError, match="damaged"):
+        store.get(KEY)
+    assert not store.done(KEY)
+
+
+@pytest.mark.parametrize("shape", [None, (4, 40), (4, 3, 39), (4, 3, 41)])
+def test_outputs_of_other_examples_are_no_numbers_of_these(shape: Any, tmp_path: Path) -> None:
+    store = computed(tmp_path, plan())
+    key = store.plan().keys[1][0]
+    metadata = load(store.path(key))[1]
+    arrays = {} if shape is None else {"primitives": np.zeros(shape, np.float32)}
+    store.path(key).write_bytes(encode(arrays, metadata))
+    with pytest.raises(StoreError, match=r"no outputs of the 40 examples.*pydt verify"):
+        Store(tmp_path).outputs("digits")
+    assert not verify(tmp_path)["verified"]
+    assert Store(tmp_path).missing().tolist() == [1]
 
 
 # ---- other processes

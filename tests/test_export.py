@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from stub_rows import GROUPS, StubRecipe, StubSource, StubTask
 from stub_store import computed, contents
 
+import pydt.export
 from pydt import design
 from pydt.cells import OUTPUTS
 from pydt.errors import StoreError
@@ -97,3 +99,18 @@ def test_export_writes_over_nothing_and_leaves_nothing_half_done(tmp_path: Path)
     empty = computed(tmp_path / "empty", plan(), [])
     with pytest.raises(StoreError, match="no finished rows"):
         export(empty.folder, tmp_path / "new")
+
+
+def test_a_name_that_is_taken_meanwhile_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed(tmp_path / "store", plan())
+    task = pydt.export._task
+
+    def slow(*given: Any) -> None:
+        task(*given)
+        (tmp_path / "out").mkdir(exist_ok=True)
+
+    monkeypatch.setattr(pydt.export, "_task", slow)
+    with pytest.raises(StoreError, match=r"out: was made by somebody else meanwhile; this export is .*out-1"):
+        export(tmp_path / "store", tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+    assert (tmp_path / "out-1" / "manifest.json").exists()

@@ -15,9 +15,9 @@ import pytest
 from stub_rows import GROUPS, StubRecipe, StubSource, StubTask, contents, effect_row, studied
 
 from pydt import StoppingRule, design
-from pydt.cells import Outcome, Row
+from pydt.cells import Outcome, Row, Unreadable
 from pydt.ensemble import run
-from pydt.errors import ConfigError, PydtError
+from pydt.errors import ConfigError, PydtError, StoreError
 from pydt.overall import SoFar, mean_output
 from pydt.plan import Plan
 from pydt.stopping import Look
@@ -252,3 +252,24 @@ def test_the_same_plan_twice_in_one_counts_twice(tmp_path: Path) -> None:
     assert look.stopped
     assert look.rows > 60
     assert store.stopped()["rows"] == look.rows
+
+
+def test_a_row_that_cannot_be_read_is_told_and_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        store = stopping(studied(), tmp_path, executor=threads)
+    key, real = store.plan().keys[7][0], Store.get
+
+    def get(self: Store, wanted: str) -> Outcome:
+        if wanted == key:
+            raise Unreadable.of(OSError(5, "Input/output error"), store.path(key))
+        return real(self, wanted)
+
+    monkeypatch.setattr(Store, "get", get)
+    sofar = SoFar(store, store.plan(), studied().design, range(20))
+    for _ in range(2):  # the view may be the first to meet it, and says nothing
+        with pytest.raises(StoreError, match="Input/output error"):
+            sofar.read(60.0)
+    monkeypatch.undo()
+    while sofar.read(1.0):
+        pass
+    assert sofar._known[:20].all()
