@@ -25,6 +25,7 @@ _PUBLIC = {
     "Target": "target",
     "Task": "transfer",
     "analyse": "analyse",
+    "brittleness": "brittleness",
     "compare_alphas": "alphas",
     "compare_outputs": "sensitivity",
     "cost": "cost",

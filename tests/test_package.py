@@ -87,6 +87,7 @@ ORDER = [
     "removal",
     "rates",
     "failures",
+    "brittleness",
     "report",
     "inspect",
     "lab",
