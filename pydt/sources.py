@@ -12,6 +12,7 @@ import hashlib
 import os
 import stat
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -60,15 +61,23 @@ def list_folder(root: Path) -> Listing:
 
     Raises:
         DataError: no such folder, or no sub-folder.
+
+    Warns of images that lie beside the sub-folders: they are in no class.
     """
     if not root.is_dir():
         raise DataError("no such folder", str(root), "give a folder with one sub-folder of images per class")
     try:
-        classes = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        entries = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
     except OSError as error:
         raise DataError(f"cannot be listed ({error.strerror})", str(root), "give a folder you may read") from error
+    classes = sorted(entry.name for entry in entries if entry.is_dir())
     if not classes:
         raise DataError("has no sub-folders", str(root), "put the images of each class into a sub-folder of its own")
+    beside = sorted(e.name for e in entries if e.name.lower().endswith(IMAGE_SUFFIXES) and not e.is_dir())
+    if beside:
+        images = f"{len(beside):,} images lie" if len(beside) > 1 else "an image lies"
+        text = f"{root}: {images} beside the folders of the classes and in no class, and left out: {beside[0]}"
+        warnings.warn(text + (", ..." if len(beside) > 1 else ""), UserWarning, stacklevel=3)
     kept: list[str] = []
     listing = Listing((), [], [], [], [], {})
     state = os.stat(root)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import stub_tars as tars
 
 from pydt import copies
 from pydt.data import Dataset
@@ -52,6 +53,10 @@ def files(folder: Path) -> Dataset:
     return Dataset.concat(parts, ["one", "two"]).save(folder / "index")
 
 
+def encoded(made: Dataset) -> list[bytes]:
+    return [view.tobytes() for view in made.bytes_of(np.arange(len(made)), check=True)]
+
+
 def stream(folder: str) -> io.BytesIO:
     written = io.BytesIO()
     copies.send(folder, written)
@@ -59,7 +64,18 @@ def stream(folder: str) -> io.BytesIO:
     return written
 
 
-@pytest.mark.parametrize("make", [arrays, mapped, files])
+def shards(folder: Path) -> Dataset:
+    """A part of two tar shards and an image file, under one index."""
+    members = [(name, data) for i in range(6) for name, data in ((f"{i}.jpg", tars.jpeg(i)), (f"{i}.cls", b"1"))]
+    for k in range(2):
+        tars.write(folder / "tars" / f"{k}.tar", [tars.member(f"{k}/{name}", data) for name, data in members])
+    (folder / "folder" / "a").mkdir(parents=True)
+    (folder / "folder" / "a" / "x.jpg").write_bytes(tars.jpeg(9))
+    parts = [Dataset.from_tar(folder / "tars").sample(8), Dataset.from_folder(folder / "folder")]
+    return Dataset.concat(parts, ["tar", "folder"]).save(folder / "index")
+
+
+@pytest.mark.parametrize("make", [arrays, mapped, files, shards])
 def test_a_copy_is_the_same_data_set_elsewhere(make: Any, tmp_path: Path, cache: Path) -> None:
     made = make(tmp_path / "here")
     packed = pickle.dumps(made)
@@ -68,7 +84,7 @@ def test_a_copy_is_the_same_data_set_elsewhere(make: Any, tmp_path: Path, cache:
     assert value.digest == made.digest
     assert copies.missing(wanted) == []
     sent = stream(str(made.folder))
-    pixels = [Path(p).read_bytes() for p in made.paths] if made.encoded else made.images[made.positions]
+    pixels = encoded(made) if made.encoded else made.images[made.positions]
     for path in made.paths or []:
         os.unlink(path)
     shutil.rmtree(tmp_path / "here")
@@ -84,7 +100,8 @@ def test_a_copy_is_the_same_data_set_elsewhere(make: Any, tmp_path: Path, cache:
     for theirs, ours in zip(found.columns.values(), made.columns.values(), strict=True):
         np.testing.assert_array_equal(theirs[0], ours[0])
     if made.encoded:
-        assert [Path(p).read_bytes() for p in found.paths] == pixels
+        assert encoded(found) == pixels
+        found.check()
     else:
         np.testing.assert_array_equal(found.images[found.positions], pixels)
     assert sorted(p.name for p in cache.iterdir()) == sorted([made.full_digest, f"{made.full_digest}.lock"])
@@ -101,15 +118,15 @@ def test_another_data_set_in_the_same_place_is_not_taken_for_it(tmp_path: Path) 
     assert copies.load(packed).digest == made.digest
 
 
-@pytest.mark.parametrize("make", [arrays, files])
+@pytest.mark.parametrize("make", [arrays, files, shards])
 def test_damage_on_the_way_is_noticed_and_nothing_is_kept(make: Any, tmp_path: Path, cache: Path) -> None:
     made = make(tmp_path / "here")
     whole = stream(str(made.folder)).getvalue()
     with pytest.raises(DataError, match="copied to this node"):
         copies.receive(made.full_digest, lambda: io.BytesIO(whole[: len(whole) // 2]))
     damaged = bytearray(whole)
-    place = whole.index(made.images[7].tobytes()) if not made.encoded else whole.index(b"IDAT") + 8
-    damaged[place + 3] ^= 1
+    place = whole.index(encoded(made)[7] if made.encoded else made.images[7].tobytes())
+    damaged[place + 45] ^= 1
     with pytest.raises(DataError, match="is not the data set that was sent"):
         copies.receive(made.full_digest, lambda: io.BytesIO(bytes(damaged)))
     with pytest.raises(DataError, match="it is another one"):

@@ -355,3 +355,13 @@ def test_hugging_face_itself(tmp_path: Path) -> None:
         assert dataset.classes == ("calm", "glad")
     with pytest.raises(DataError, match="cannot be loaded"):
         Dataset.from_huggingface(str(tmp_path / "nothing here"))
+
+
+def test_images_beside_the_classes_are_told_of(folder_of_images: Path) -> None:
+    expected = Dataset.from_folder(folder_of_images)
+    stray = (folder_of_images / "class 0" / "0.jpg").read_bytes()
+    (folder_of_images / "notes.txt").write_bytes(b"")
+    for name, what in [("b.jpg", r"an image lies .* left out: b\.jpg$"), ("a.PNG", r"2 images lie .* a\.PNG, \.\.\.$")]:
+        (folder_of_images / name).write_bytes(stray)
+        with pytest.warns(UserWarning, match=what):
+            assert Dataset.from_folder(folder_of_images).digest == expected.digest

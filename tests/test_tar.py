@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import stub_tars as tars
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +25,8 @@ from pydt import _core, saved
 from pydt.data import Dataset, spool
 from pydt.errors import DataError
 from pydt.inspect import inspect, load
+from pydt.loader import Augment, Loader
+from pydt.packtar import pack_tar
 
 
 def listed(data: bytes) -> list[tuple[str, int, int]]:
@@ -507,3 +510,21 @@ def test_inspect_of_shards(tmp_path: Path) -> None:
         assert not found["broken"]
     bare = tars.write(tmp_path / "bare" / "a.tar", tars.examples(range(3), json=json.dumps({})))
     assert inspect(load(bare.parent))["classes"] == {"all": 3}
+
+
+def test_batches_of_shards_are_those_of_the_files(folder_of_images: Path, tmp_path: Path) -> None:
+    folder = Dataset.from_folder(folder_of_images)
+    tar = pack_tar(folder_of_images, tmp_path.parent / f"{tmp_path.name} out")
+    keep = np.arange(len(folder)) % 3 > 0
+    for train in (True, False):
+        ours, theirs = (Loader(d, keep, 5, train, Augment(size=32), seed=3, check=True) for d in (tar, folder))
+        for a, b in zip(ours, theirs, strict=True):
+            assert torch.equal(a.index, b.index)
+            assert torch.equal(a.images, b.images)
+            assert torch.equal(a.labels, b.labels)
+    batches = iter(Loader(tar, batch_size=5, augment=Augment(size=32)))
+    next(batches)
+    assert tar.paths is not None
+    os.truncate(tar.paths[0], 4096)
+    with pytest.raises(DataError, match="was written to while it was in use"):
+        next(batches)
