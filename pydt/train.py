@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -44,6 +45,8 @@ class Recipe:
         augment: of the source images; its mean, std and size also prepare the target images.
         device: "cpu", "cuda" or "cuda:N". On a GPU, training runs under autocast (mixed precision).
         threads: of the arithmetic on the CPU; part of the digest, since sums depend on it.
+        on_error: what to do about source images that cannot be decoded, as in `Loader`: "raise" ends the row, "skip"
+            puts others in their place, counts them in the row's metrics ("skipped") and names them in a warning.
     """
 
     network: Network = "convnet-24"
@@ -60,6 +63,7 @@ class Recipe:
     device: str = "cpu"
     threads: int = 1
     steps: int | None = None
+    on_error: str = "raise"
 
     def __post_init__(self) -> None:
         # One value has one form, so that equal recipes have equal digests (1 and 1.0, numpy's numbers and Python's).
@@ -82,6 +86,8 @@ class Recipe:
             raise ConfigError(f"method {self.method!r} is not built yet", "Recipe", 'use "supervised" or "none"')
         if self.schedule not in ("one-cycle", "triangular"):
             raise ConfigError(f"schedule {self.schedule!r}", "Recipe", 'choose "one-cycle" or "triangular"')
+        if self.on_error not in ("raise", "skip"):
+            raise ConfigError(f"on_error={self.on_error!r}", "Recipe", 'choose on_error="raise" or on_error="skip"')
         if not self.lr > 0:
             raise ConfigError(f"lr {self.lr}", "Recipe", "give a positive lr")
         for name in ("momentum", "label_smoothing"):
@@ -97,6 +103,8 @@ class Recipe:
         """
         found = asdict(self) | {"network": network_name(self.network), "augment": self.augment.described()}
         del found["steps" if self.steps is None else "epochs"]
+        if self.on_error == "raise":  # as recipes were before there was a choice
+            del found["on_error"]
         return found
 
     @cached_property
@@ -114,7 +122,8 @@ class Trained:
         preprocess: how images of any data set are prepared for this network.
         recipe: the recipe that made it.
         metrics: of the source: "source_loss" and "source_accuracy" (fraction) over the last epoch, or what was run of
-            it; empty if untrained. "micro_batches" where memory did not suffice for a whole batch.
+            it; empty if untrained. "micro_batches" where memory did not suffice for a whole batch, "skipped" where
+            images were replaced.
         text_features: strings -> (n, dim), for methods that have a text tower; else None.
     """
 
@@ -225,7 +234,8 @@ def _train(source: Dataset, ids: np.ndarray, recipe: Recipe, seed: int, device: 
     present = np.unique(source.labels[ids])
     new_label = torch.full((len(source.classes),), -1, dtype=torch.int64, device=device)
     new_label[torch.from_numpy(present).to(device)] = torch.arange(len(present), device=device)
-    loader = Loader(source, ids, recipe.batch_size, True, recipe.augment, seed=seed, device=device, channels_last=True)
+    how: dict[str, Any] = {"device": device, "channels_last": True, "on_error": recipe.on_error}
+    loader = Loader(source, ids, recipe.batch_size, True, recipe.augment, seed=seed, **how)
     channels = 3 if source.images is None else source.images.shape[3]
     body = build(recipe.network, channels).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     dim = _dim(body, loader, recipe)
@@ -237,6 +247,7 @@ def _train(source: Dataset, ids: np.ndarray, recipe: Recipe, seed: int, device: 
     optimizer, scheduler = make_optimizer([*body.parameters(), *head.parameters()], recipe, steps)
     scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
     body.train()
+    skipped: dict[int, str] = {}
     for epoch in range(epochs):
         loader.set_epoch(epoch)
         loss_sum = torch.zeros((), device=device)
@@ -256,6 +267,7 @@ def _train(source: Dataset, ids: np.ndarray, recipe: Recipe, seed: int, device: 
             scaler.update()
             scheduler.step()
             seen += len(whole_labels)
+        skipped |= loader.skipped
         # Looked at once an epoch: a look at every step would make a GPU wait for the CPU.
         mean_loss = float(loss_sum) / seen
         if not np.isfinite(mean_loss):
@@ -265,6 +277,11 @@ def _train(source: Dataset, ids: np.ndarray, recipe: Recipe, seed: int, device: 
     metrics: dict[str, float] = {"source_loss": mean_loss, "source_accuracy": float(correct) / seen}
     if parts > 1:
         metrics["micro_batches"] = parts
+    if skipped:
+        metrics["skipped"] = len(skipped)
+        named = "; ".join(f"{source.place_of(i)}: {why}" for i, why in sorted(skipped.items())[:10])
+        more = f"; and {len(skipped) - 10} more" if len(skipped) > 10 else ""
+        warnings.warn(f"{len(skipped)} images were replaced by others: {named}{more}", RuntimeWarning, stacklevel=2)
     return Trained(body, dim, recipe.augment, recipe, metrics)
 
 
