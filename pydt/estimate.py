@@ -80,6 +80,7 @@ from pydt.moments import Arrays, Geometry, Statistics, Tile
 from pydt.penalised import lasso, ridge
 
 METHODS = ("difference", "ols", "ridge", "lasso")
+_MANY = 5000  # groups whose squares, 14 of them, take 2.8 GB
 
 
 def influences(
@@ -190,7 +191,8 @@ def _overlap(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
 
 
 def best_method(masks: Any, *, groups: int | None = None, clusters: npt.ArrayLike | None = None) -> str:
-    """The method whose `unbiased` and `stderr` these masks support: "ols" where OLS has models enough, else "lasso".
+    """The method whose `unbiased` and `stderr` these masks support: "ols" where OLS has models enough, else "lasso";
+    "difference" where the LASSO's matrices of groups x groups would not fit into memory (from 5,000 groups on).
 
     Enough: the masks tell all groups apart, and the degrees of freedom of the residual, as OLS counts them (models
     with one mask count once, unless all masks are needed for the groups and only repeats show the noise), are at least
@@ -207,7 +209,7 @@ def best_method(masks: Any, *, groups: int | None = None, clusters: npt.ArrayLik
     geometry = Geometry(read_masks(array, groups, clusters))
     regression, units = geometry.regression_or_none, geometry.masks.units
     if regression is None:
-        return "lasso"
+        return "lasso" if geometry.groups < _MANY else "difference"
     free = regression.df if units.kind != "given" else units.cluster_count - regression.parameters
     return "ols" if free >= max(2, geometry.groups / 2) or units.cluster_count < 2 else "lasso"
 

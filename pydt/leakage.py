@@ -28,12 +28,15 @@ import numpy as np
 
 from pydt.duplicates import CANDIDATES, PLANTED, Seeker
 from pydt.errors import ConfigError
+from pydt.figures import t975
 from pydt.nearest import Rows, common_side, pictures
 from pydt.overall import method_for
 from pydt.pages import Images, Intervals, Page, Table
 from pydt.plan import Plan
 from pydt.store import HALVES, Store
+from pydt.subject import plus_minus
 from pydt.uneven import Array, Asked, holm, own_influences, uneven
+from pydt.words import listed, quoted
 
 if TYPE_CHECKING:
     from pydt.data import Dataset
@@ -110,7 +113,8 @@ class Leaks:
         alike: quantiles 0.5, 0.9, 0.99, 1 of the best correlations of target images with other target images.
         compared: source examples sought; exhaustive: whether with every target image.
         cosine_cut: the 99 % quantile of the best cosines among target images; None without an embedding.
-        models: in each half of the influence test. top: examples found for a group. judged: target examples.
+        models: in each half of the influence test. df: of its t test. top: examples found for a group. judged: target
+            examples.
         level, false, unit: see `leaks`.
     """
 
@@ -123,6 +127,7 @@ class Leaks:
     exhaustive: bool
     cosine_cut: float | None
     models: tuple[int, int]
+    df: float
     top: int
     judged: int
     level: float
@@ -227,6 +232,7 @@ def leaks(
         exhaustive=exhaustive,
         cosine_cut=seeker.cosine_cut,
         models=tested.models,
+        df=tested.df,
         top=tested.examples.shape[1],
         judged=len(asked.ids),
         level=float(level),
@@ -319,6 +325,7 @@ def _page(found: Leaks) -> Page:
         f"{pair.group}: {keys[pair.source]} = {theirs[pair.target]} ({pair.half}), r {pair.correlation:.4f}"
         for pair in shown
     ]
+    reach = t975(found.df)
     ranked = sorted(found.groups, key=lambda group: group.p)[:20]
     blocks: list[Any] = []
     if images:
@@ -347,8 +354,8 @@ def _page(found: Leaks) -> Page:
         Intervals(
             [group.name for group in ranked],
             [group.effect for group in ranked],
-            [group.effect - 1.96 * group.stderr for group in ranked],
-            [group.effect + 1.96 * group.stderr for group in ranked],
+            [group.effect - reach * group.stderr for group in ranked],
+            [group.effect + reach * group.stderr for group in ranked],
             found.unit,
             f"Influence on {found.top} examples beyond the rest of their class",
             "The examples were found with other models than those that judge. Filled: flagged.",
@@ -398,13 +405,14 @@ def _sentences(found: Leaks, leaking: Sequence[Suspect], uneven: Sequence[Suspec
     many, groups = len(found.pairs), len(found.groups)
     if leaking:
         first = leaking[0]
-        told = f"{first.name} holds {first.copies} copies of target images among its {first.size} examples"
+        told = f"{quoted(first.name)} holds {first.copies} copies of target images among its {first.size} examples"
         more = f", and {len(leaking) - 1} more of {groups} groups hold copies" if len(leaking) > 1 else ""
         said = [f"{told}{more}."]
         if first.gain == first.gain:
             said.append(
-                f"On the {first.originals} originals the influence of {first.name} is {first.gain:+.3g} +- "
-                f"{first.gain_stderr:.2g} {found.unit} (standard error) beyond that on the rest of their classes."
+                f"On the {first.originals} originals the influence of {quoted(first.name)} is "
+                f"{plus_minus(first.gain, first.gain_stderr)} {found.unit} (standard error) beyond that on the rest of "
+                "their classes."
             )
     elif many:
         said = [f"{many} source images look like copies of target images, but no group holds more than chance names."]
@@ -413,7 +421,7 @@ def _sentences(found: Leaks, leaking: Sequence[Suspect], uneven: Sequence[Suspec
     reach = "every one of them" if found.exhaustive else f"{CANDIDATES} or more candidates each, by pixels and pHash,"
     said.append(
         f"{many} of {found.compared:,} source images are named, compared with {reach} of {found.judged:,} target "
-        f"images; {found.false:.0%} of the named are expected to be false. A pair is named from a correlation of "
+        f"images; {100 * found.false:g} % of the named are expected to be false. A pair is named from a correlation of "
         f"{cuts} on; different target images reach {found.alike[0]:.4f} (median of best matches), "
         f"{found.alike[2]:.4f} (99 %)."
     )
@@ -421,12 +429,12 @@ def _sentences(found: Leaks, leaking: Sequence[Suspect], uneven: Sequence[Suspec
         said.append(f"{outside} of them are in no group: every model was trained on them.")
     clean = [group.name for group in uneven if not group.leak]
     influence = (
-        f"By influence {len(uneven)} of {groups} groups are flagged (chance of any false flag {found.level:.0%}; found "
-        f"with {found.models[0]} models, judged with {found.models[1]}, and back): they move {found.top} target "
+        f"By influence {len(uneven)} of {groups} groups are flagged (chance of any false flag {100 * found.level:g} %; "
+        f"found with {found.models[0]} models, judged with {found.models[1]}, and back): they move {found.top} target "
         "examples beyond the rest of their class."
     )
     if clean:
-        names = ", ".join(clean[:8]) + (", ..." if len(clean) > 8 else "")
-        influence += f" In {names} there are too few copies for a leak: they share something else with these examples."
+        names = listed(clean)
+        influence += f" No leak was found in {names}: they share something else with these examples."
     said.append(influence)
     return said

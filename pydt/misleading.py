@@ -23,6 +23,7 @@ import numpy as np
 
 from pydt.errors import ConfigError
 from pydt.estimate import influences
+from pydt.figures import digits_for, number, t975
 from pydt.fit import benjamini_hochberg
 from pydt.nearest import Rows, coarse, common_side, greys, nearest, pictures
 from pydt.overall import method_for
@@ -31,6 +32,7 @@ from pydt.plan import Plan
 from pydt.store import HALVES, Store
 from pydt.subject import plus_minus, signs
 from pydt.uneven import Array, Asked, own_influences, upper_tail
+from pydt.words import quoted
 
 if TYPE_CHECKING:
     from pydt.data import Dataset
@@ -49,6 +51,7 @@ class Claim:
         of: the class, or the key of the example. label: the example's class.
         group: its name.
         found, found_stderr: influence by the models that found it. effect, stderr: by the others.
+        df: degrees of freedom of the others' estimate.
         p: one-sided, of an influence that is not negative. q: over all claims; NaN where no significance is asked.
         target: position (judged data set) of the target image shown: the example, or the class's most harmed one.
         members: positions of the group's images most like it. neighbour: of the source image most like it.
@@ -61,6 +64,7 @@ class Claim:
     found_stderr: float
     effect: float
     stderr: float
+    df: float
     p: float
     q: float
     target: int
@@ -70,7 +74,7 @@ class Claim:
 
 @dataclass(frozen=True, eq=False)
 class Misleading:
-    """Claims by their effect, the most negative first.
+    """Claims: those with q < 0.05 first, and the clearest to the models that found them first.
 
     Attributes:
         per: "class" or "example". models: that found, that judged. groups: how many were ranked.
@@ -159,6 +163,7 @@ def misleading(
             found_stderr=float(fit.stderr[k, c]),
             effect=float(effect[i]),
             stderr=float(stderr[i]),
+            df=float(df[i]),
             p=float(p[i]),
             q=float(q[i]),
             target=shown[i],
@@ -167,7 +172,8 @@ def misleading(
         )
         for i, (c, k) in enumerate(zip(column.tolist(), group.tolist(), strict=True))
     ]
-    claims.sort(key=lambda claim: (not claim.q < LEVEL, claim.effect))
+    # Not by the effect: the first would then be chosen by the models that judge it.
+    claims.sort(key=lambda claim: (not claim.q < LEVEL, claim.found / claim.found_stderr))
     return Misleading(
         claims=tuple(claims),
         per=per,
@@ -291,13 +297,13 @@ def _page(found: Misleading) -> Page:
         title = "What is said to harm which images"
         blocks.append(Images(images, captions, title, note, together=2 + len(shown[0].members)))
         names = [f"{claim.of}: {claim.group}" for claim in found.claims]
-        reach = [(claim.effect - 1.96 * claim.stderr, claim.effect + 1.96 * claim.stderr) for claim in found.claims]
+        reach = [t975(claim.df) * claim.stderr for claim in found.claims]
         blocks.append(
             Intervals(
                 names,
                 [claim.effect for claim in found.claims],
-                [low for low, _ in reach],
-                [high for _, high in reach],
+                [claim.effect - width for claim, width in zip(found.claims, reach, strict=True)],
+                [claim.effect + width for claim, width in zip(found.claims, reach, strict=True)],
                 found.unit,
                 "Influence by the models that did not find it",
                 f"Filled: q < {LEVEL:g}. {signs(found.estimand).capitalize()}.",
@@ -329,23 +335,30 @@ def _sentences(found: Misleading) -> list[str]:
     if not found.claims:
         return [f"None of {found.groups:,} {things} has a negative influence by the models that look for one."]
     first, sure, many = found.claims[0], found.sure, len(found.claims)
-    of = f"class {first.of}" if found.per == "class" else f"target image {first.of} ({first.label})"
-    told = f"{first.group} on {of}: {plus_minus(first.effect, first.stderr)} {found.unit}"
+    of = (
+        f"class {quoted(first.of)}"
+        if found.per == "class"
+        else f"target image {first.of} of class {quoted(first.label)}"
+    )
+    judged = f"{plus_minus(first.effect, first.stderr)} {found.unit}"
+    told = f"{quoted(first.group)} on {of}: {judged} by models that did not find it"
     if not found.asked:
-        said = [f"The source image that harms most, by models that did not find it, is {told}."]
+        said = [f"The source image that looked worst is {told}."]
         said.append(
             f"No significance is asked of single images: {found.groups:,} were ranked with {found.models[0]} models. "
             "The list is for looking at; pydt.plan_models says how many models would find an effect of a given size."
         )
     elif sure:
-        said = [f"{len(sure)} of {many} claims of harm hold with other models (q < {LEVEL:g}); the largest: {told}."]
+        said = [f"{len(sure)} of {many} claims of harm hold with other models (q < {LEVEL:g}); the clearest: {told}."]
     else:
-        said = [f"None of {many} claims of harm holds with other models (q < {LEVEL:g}); the largest: {told}."]
+        said = [f"None of {many} claims of harm holds with other models (q < {LEVEL:g}); what looked worst: {told}."]
     judges = f"{found.models[1]} others" + (f" and {found.images[1]} other images" if found.per == "class" else "")
     mean = [float(np.mean([getattr(claim, name) for claim in found.claims])) for name in ("found", "effect")]
+    digits = digits_for(float(np.median([claim.stderr for claim in found.claims])))
+    by_both = [number(value, digits, True) for value in mean]
     said.append(
-        f"{found.models[0]} models found the claims, {judges} judged them: on average {mean[0]:+.3g} {found.unit} by "
-        f"those that found them and {mean[1]:+.3g} by the others; the difference is what selection alone would have "
+        f"{found.models[0]} models found the claims, {judges} judged them: on average {by_both[0]} {found.unit} by "
+        f"those that found them and {by_both[1]} by the others; the difference is what selection alone would have "
         "claimed."
     )
     return said

@@ -40,7 +40,7 @@ from pydt.errors import ConfigError, EstimateError
 from pydt.estimate import METHODS, best_method, influences
 from pydt.figures import digits_for, number, t975
 from pydt.fit import Fit, benjamini_yekutieli, p_values
-from pydt.overall import UNITS
+from pydt.overall import UNITS, method_for
 from pydt.pages import Block, Intervals, Page, Table
 from pydt.plan import Plan
 from pydt.score import Score, lds
@@ -193,7 +193,7 @@ def ranking(
         output: of which the influences are (see `pydt.overall.UNITS`); by default "correct", of single examples
             "probability": on the embedded sample (300 models) influences on it predict held-out models best, with a
             rank correlation of 0.27 against 0.24 (margin) and 0.12 (correct).
-        estimator: "difference", "ols" or "lasso", see `pydt.influences`; by default what `best_method` says. "paper" is
+        estimator: "difference", "ols" or "lasso", see `pydt.influences`; by default that of `pydt.overall`. "paper" is
             the paper's own, see the top of this file.
         leaders: how many of each end are valued together; ten, or a quarter of the groups if that is less.
         seed: of the random halves and permutations.
@@ -213,7 +213,7 @@ def ranking(
         mend = 'use "difference", "ols", "lasso" or "paper": ridge has no standard errors'
         raise ConfigError(f"estimator {estimator!r}", "ranking", mend)
     output = ("probability" if per == "example" else "correct") if output is None else output
-    method = best_method(subject.masks) if estimator is None else estimator
+    method = method_for(subject.record, subject.masks) if estimator is None else estimator
     method = "difference" if method == "paper" else method
     found, judged = (subject.columns(per, output, half) for half in ("score", "report"))
     fit = influences(subject.masks, found, method)

@@ -103,12 +103,18 @@ def upper_tail(values: Array, stderr: Array, df: Any) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Uneven:
-    """The influence test of all groups: p (before Holm's procedure), effect and stderr (groups,), the examples that the
-    first half found (groups, top) as columns of the outputs, and the models of both halves."""
+    """The influence test of all groups.
+
+    Attributes:
+        p, effect, stderr: (groups,); p before Holm's procedure. df: of the t test.
+        examples: (groups, top), those that the first half found, as columns of the outputs.
+        models: in each half.
+    """
 
     p: Array
     effect: Array
     stderr: Array
+    df: float
     examples: Rows
     models: tuple[int, int]
 
@@ -117,7 +123,7 @@ def uneven(asked: Asked, share: float, seed: int) -> Uneven:
     """Whether each group moves single examples beyond the rest of their class; see the top of this file."""
     parts = asked.split(seed)
     top = min(max(5, round(share * len(asked.ids))), len(asked.ids))
-    p, effects, errors, examples = [], [], [], []
+    p, effects, errors, examples, free = [], [], [], [], np.inf
     for first, second in (parts, parts[::-1]):
         slopes = _slopes(asked.outputs[first], asked.labels)
         chosen = _largest(asked, first, slopes, top)
@@ -126,10 +132,12 @@ def uneven(asked: Asked, share: float, seed: int) -> Uneven:
         effects.append(value)
         errors.append(stderr)
         examples.append(chosen)
+        free = min(free, float(df.min()))
     return Uneven(
         p=np.minimum(p[0] + p[1], 1),
         effect=(effects[0] + effects[1]) / 2,
         stderr=np.sqrt(errors[0] ** 2 + errors[1] ** 2) / 2,
+        df=free,
         examples=examples[0],
         models=(len(parts[0]), len(parts[1])),
     )

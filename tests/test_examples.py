@@ -19,7 +19,7 @@ from pydt.cells import Outcome, Row
 from pydt.data import Dataset
 from pydt.ensemble import run
 from pydt.errors import EstimateError
-from pydt.estimate import influences
+from pydt.estimate import best_method, influences
 from pydt.overall import mean_output, overall
 from pydt.plan import Context, Plan
 from pydt.planning import models_for_effect, plan_models
@@ -200,3 +200,9 @@ def test_a_plan_by_example_trains_on_the_kept_images_and_resumes(
     assert store.names() == tuple(few.all_keys())
     by_class = replace(plan, by="class", design=design.random(8, 4, 0.5))
     assert by_class.digest != plan.digest
+
+
+def test_so_many_groups_that_the_lasso_would_not_fit_get_differences(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_core, "gram", None)
+    assert best_method(design.random(5000, 30, 0.5, seed=1)) == "difference"
+    assert best_method(design.random(4999, 30, 0.5, seed=1)) == "lasso"
