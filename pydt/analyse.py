@@ -22,6 +22,8 @@ from pydt.plan import Plan
 from pydt.store import Store
 from pydt.words import called
 
+IMAGES_MODELS = 100
+"""Models on random halves of the source's images, where a plan has other groups."""
 FOLDER = "analyses"
 """Where the pages lie, in the folder of the store."""
 
@@ -44,12 +46,19 @@ class Job:
 
 @dataclass(frozen=True)
 class Analysis:
-    """One analysis: its name, what it asks, whether it trains models, and what makes its page."""
+    """One analysis.
+
+    Attributes:
+        name, asks: what it is called and what it asks.
+        trains: whether it trains models. make: what makes its page.
+        images: whether it is asked of a plan whose groups are single images, too; of such a one it trains nothing.
+    """
 
     name: str
     asks: str
     trains: bool
     make: Callable[[Job], Page]
+    images: bool = False
 
 
 @dataclass(frozen=True)
@@ -81,12 +90,24 @@ def _calls(name: str, trains: bool = False, **fixed: Any) -> Callable[[Job], Pag
     return make
 
 
-def _estimates(name: str, asks: str, function: str, **fixed: Any) -> Analysis:
-    return Analysis(name, asks, False, _calls(function, **fixed))
+def _estimates(name: str, asks: str, function: str, images: bool = False, **fixed: Any) -> Analysis:
+    return Analysis(name, asks, False, _calls(function, **fixed), images)
 
 
-def _trains(name: str, asks: str, function: str, **fixed: Any) -> Analysis:
-    return Analysis(name, asks, True, _calls(function, True, **fixed))
+def _trains(name: str, asks: str, function: str) -> Analysis:
+    return Analysis(name, asks, True, _calls(function, True))
+
+
+def _examples(job: Job) -> Page:
+    """Of a plan of other groups, an ensemble of its own is trained, in a folder of the store."""
+    from pydt.ensemble import run
+    from pydt.examples import by_example, examples
+
+    store, plan, settings = job.store, job.plan, dict(job.settings)
+    if plan.by != "example":
+        plan = by_example(plan, settings.pop("models", IMAGES_MODELS), job.seed)
+        store = run(plan, store.folder / "examples", workers=job.workers)
+    return examples(store, plan, seed=job.seed, **settings).page()
 
 
 ANALYSES: tuple[Analysis, ...] = (
@@ -96,28 +117,32 @@ ANALYSES: tuple[Analysis, ...] = (
     _trains("removal", "what does leaving groups out do?", "removal.removal_curve"),
     _estimates("subpopulations", "which images does a group move most?", "subpopulations.subpopulations"),
     _trains("failures", "which group is to blame for images that go wrong?", "failures.failures"),
-    _estimates("misleading", "which groups mislead a class?", "misleading.misleading"),
-    _estimates("misleading-examples", "which mislead a single image?", "misleading.misleading", per="example"),
-    _estimates("leaks", "which groups hold copies of target images?", "leakage.leaks"),
+    Analysis("examples", "which single source images help?", True, _examples, images=True),
+    _estimates("misleading", "which groups mislead a class?", "misleading.misleading", images=True),
+    _estimates("misleading-examples", "which mislead an image?", "misleading.misleading", images=True, per="example"),
+    _estimates("leaks", "which groups hold copies of target images?", "leakage.leaks", images=True),
     _estimates("outputs", "does another output tell another story?", "sensitivity.compare_outputs"),
     _estimates("stability", "would other models rank the groups alike?", "sensitivity.stability"),
 )
 """All there are, in the order of the index."""
 
 
-def chosen(only: Iterable[str] | None, train: bool) -> tuple[list[Analysis], tuple[str, ...]]:
+def chosen(only: Iterable[str] | None, train: bool, by: str = "class") -> tuple[list[Analysis], tuple[str, ...]]:
     """The analyses to make, and the names of those that are skipped as they would train.
+
+    By default all that can be asked of groups by `by`; an analysis that is named is made whatever they are.
 
     Raises:
         ConfigError: `only` names one that does not exist.
     """
     known = {analysis.name: analysis for analysis in ANALYSES}
-    names = list(known) if only is None else list(dict.fromkeys(only))
+    names = list(only) if only is not None else [a.name for a in ANALYSES if a.images or by != "example"]
     for name in names:
         if name not in known:
             raise ConfigError(f"no analysis {name!r}", "only", suggest(name, list(known)))
     wanted = [known[name] for name in known if name in names]
-    return [a for a in wanted if train or not a.trains], tuple(a.name for a in wanted if a.trains and not train)
+    made = [a for a in wanted if train or not a.trains or (a.images and by == "example")]
+    return made, tuple(a.name for a in wanted if a not in made)
 
 
 def read_list(path: str | os.PathLike[str]) -> list[str]:
@@ -165,7 +190,7 @@ def analyse(
             others: see `Analysed.failed`.
         KeyboardInterrupt: Ctrl-C; what is stored stays.
     """
-    wanted, skipped = chosen(only, train)
+    wanted, skipped = chosen(only, train, plan.by)
     store = Store(dir, plan)
     names = called(plan.source.name, "source"), called(plan.tasks[0].target.name, "target")
     provenance = [("plan", plan.digest), ("models", f"{len(store.finished()):,}"), ("pydt", __version__), *facts]

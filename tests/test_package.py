@@ -81,6 +81,7 @@ ORDER = [
     "duplicates",
     "leakage",
     "misleading",
+    "examples",
     "rankings",
     "subpopulations",
     "sensitivity",
