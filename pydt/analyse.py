@@ -24,6 +24,8 @@ from pydt.words import called
 
 IMAGES_MODELS = 100
 """Models on random halves of the source's images, where a plan has other groups."""
+VERIFIED = {"verify": 3}
+"""Images whose flip is tried by retraining, where that is asked for."""
 FOLDER = "analyses"
 """Where the pages lie, in the folder of the store."""
 
@@ -33,12 +35,14 @@ class Job:
     """What an analysis works on.
 
     Attributes:
-        workers: as `pydt.run` takes it. seed: of what is retrained and of random splits.
+        train: whether models may be trained. workers: as `pydt.run` takes it.
+        seed: of what is retrained and of random splits.
         settings: further arguments of the analysis's function.
     """
 
     store: Store
     plan: Plan
+    train: bool = False
     workers: int | None = None
     seed: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -77,14 +81,20 @@ class Analysed:
     skipped: tuple[str, ...] = ()
 
 
-def _calls(name: str, trains: bool = False, **fixed: Any) -> Callable[[Job], Page]:
-    """What makes a page with a function of the package. name: module and function; trains: whether it takes workers."""
+def _calls(function: str, trained: Mapping[str, Any] | None = None, **fixed: Any) -> Callable[[Job], Page]:
+    """What makes a page with a function of the package.
+
+    Args:
+        function: module and function.
+        trained: arguments where models may be trained; None if it never trains any.
+        fixed: further arguments.
+    """
 
     def make(job: Job) -> Page:
-        module, function = name.split(".")
-        call = getattr(importlib.import_module(f"pydt.{module}"), function)
-        given = {"seed": job.seed, **({"workers": job.workers} if trains else {}), **fixed, **job.settings}
-        page: Page = call(job.store, job.plan, **given).page()
+        module, name = function.split(".")
+        call = getattr(importlib.import_module(f"pydt.{module}"), name)
+        more = {} if trained is None or not job.train else {"workers": job.workers, **trained}
+        page: Page = call(job.store, job.plan, **{"seed": job.seed, **fixed, **more, **job.settings}).page()
         return page
 
     return make
@@ -95,7 +105,7 @@ def _estimates(name: str, asks: str, function: str, images: bool = False, **fixe
 
 
 def _trains(name: str, asks: str, function: str) -> Analysis:
-    return Analysis(name, asks, True, _calls(function, True))
+    return Analysis(name, asks, True, _calls(function, {}))
 
 
 def _examples(job: Job) -> Page:
@@ -122,6 +132,7 @@ ANALYSES: tuple[Analysis, ...] = (
     _estimates("misleading-examples", "which mislead an image?", "misleading.misleading", images=True, per="example"),
     _estimates("leaks", "which groups hold copies of target images?", "leakage.leaks", images=True),
     _estimates("outputs", "does another output tell another story?", "sensitivity.compare_outputs"),
+    _estimates("brittleness", "how few groups hold up a prediction?", "brittleness.brittleness", trained=VERIFIED),
     _estimates("stability", "would other models rank the groups alike?", "sensitivity.stability"),
 )
 """All there are, in the order of the index."""
@@ -201,7 +212,7 @@ def analyse(
         tell(f"{number}/{len(wanted)}  {analysis.name}: {analysis.asks}")
         start = time.monotonic()
         try:
-            pages.append(analysis.make(Job(store, plan, workers, seed, (settings or {}).get(analysis.name, {}))))
+            pages.append(analysis.make(Job(store, plan, train, workers, seed, (settings or {}).get(analysis.name, {}))))
         except PydtError as error:
             failed[analysis.name] = str(error)
             tell(f"     no page: {error}")
