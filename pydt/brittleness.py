@@ -421,14 +421,15 @@ def _answer(found: Brittleness) -> list[str]:
     named = [b for b in found.images if b.groups]
     first = (
         f"Of {right:,} images that {models} mostly read right, {_percent(found.flipped[-1], found.flipped_stderr[-1])} "
-        f"are expected to flip without up to {found.most} groups of their own."
+        f"are expected to flip without up to {found.most} groups of their own, and "
+        f"{_percent(found.random[-1], found.random_stderr[-1])} without random groups."
     )
     sentences = [
         first,
-        f"One half of the models claims {_percent(found.claimed[-1])}; that is what the other half expects of the same "
-        f"sets. Of random sets of the same sizes it expects {_percent(found.random[-1], found.random_stderr[-1])}, and "
-        f"{_percent(found.already[-1])} of the images are as good as wrong there without any removal "
-        f"({found.splits} random splits, both ways).",
+        f"The half of the models that finds the sets claims {_percent(found.claimed[-1])}; expected is what the "
+        f"other half says of the same sets, and of random ones of the same sizes. Without any removal it finds "
+        f"{_percent(found.already[-1])} of these images as good as wrong already ({found.splits} random splits, both "
+        "ways).",
     ]
     if found.lacking is not None:
         own, random, everyone = (found.lacking[name] for name in ("set", "random", "all"))
@@ -472,7 +473,13 @@ def _blocks(found: Brittleness, heads: Sequence[str], shares: list[tuple[Any, ..
         series[line] = (k, 100 * share, *bounds)
     blocks: list[Block] = [
         Curve(series, "groups removed at most", "% of the images that are right", "Images that flip"),
-        Table(heads, shares, "In numbers", "Shares of the images that are right in the finding half."),
+        Table(
+            heads,
+            shares,
+            "In numbers",
+            "Shares of the images that are right in the finding half.",
+            dict.fromkeys(heads[1:], 4),
+        ),
     ]
     shown = [i for i, b in enumerate(found.images) if b.groups][:_SHOWN]
     images = found._subject.pictures(found._where[shown], "report")

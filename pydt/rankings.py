@@ -375,8 +375,8 @@ def _example_answer(found: Ranking) -> list[str]:
     if found.score is not None:
         told = (
             f"influences on single images predict held-out models with a rank correlation of "
-            f"{plus_minus(found.score.lds, found.score.stderr, False)} on average (control "
-            f"{plus_minus(found.score.control, found.score.control_sd, False)}, {p_text(found.score.p)})."
+            f"{number(found.score.lds, 2)} \u00b1 {number(found.score.stderr, 2)} on average (control "
+            f"{number(found.score.control, 2)} \u00b1 {number(found.score.control_sd, 2)}, {p_text(found.score.p)})."
         )
     within = np.isfinite(found.q) & (found.q < LEVEL)
     sentences = [

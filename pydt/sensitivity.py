@@ -15,7 +15,7 @@ groups, 120 and 300 models, with and without influence, 10 splits) held the trut
                  f = (n - p - 1) / (s - p - 1) for least squares, which uses up p parameters, else n / s. It is an
                  extrapolation, marked as such; sqrt(r_n) is the correlation with the true influences. On the embedded
                  sample two real ensembles of 300 models (other masks, seeds and few-shot draws) agree with 0.68, where
-                 0.75 (0.61 to 0.83) is extrapolated from the halves of one of them
+                 0.75 (0.58 to 0.84) is extrapolated from the halves of one of them
     the top k    share of the k highest (lowest) groups that two disjoint parts have in common; k / groups by chance
 
 (Jain et al. 2023, appendix: outputs and number of models.) The paper shows the ranking at several numbers of models,
@@ -62,7 +62,8 @@ class OutputComparison:
         outputs, groups: names. values, stderr: float64 (groups, outputs), each in the unit of its output.
         together: agreement of influences from the same models, which share their noise.
         apart, apart_stderr: from disjoint halves of the models; the diagonal is an output's agreement with itself.
-        ceiling: what `apart` could be at best. agreement, agreement_stderr: without noise; NaN where it cannot be told.
+        ceiling: what `apart` could be at best. agreement, agreement_stderr: without noise, at most 1; NaN where that
+            cannot be told.
         own, accuracy: per output, how influences learnt on the score half from some models predict the report half in
             others: the output itself, and the accuracy. images: the same of single score images (rank correlation);
             None where all models agree on all of them.
@@ -191,7 +192,8 @@ def compare_outputs(
     parts = _parts(masks, score, _SPLITS, None, "outputs", seed)
     apart, draws = agreement(*parts)
     reliable = np.diag(apart) > 2 * draws[:, range(len(outputs)), range(len(outputs))].std(0)
-    true = np.where(np.outer(reliable, reliable), _without_noise(apart), np.nan)
+    told = np.outer(reliable, reliable)
+    true = 6 / np.pi * np.arcsin(np.clip(_without_noise(apart), -1, 1) / 2)
     return OutputComparison(
         outputs=outputs,
         groups=subject.record.names,
@@ -203,8 +205,8 @@ def compare_outputs(
         apart=apart,
         apart_stderr=draws.std(0),
         ceiling=np.sqrt(np.maximum(np.outer(np.diag(apart), np.diag(apart)), 0)),
-        agreement=true,
-        agreement_stderr=np.where(np.isfinite(true), _spread(_without_noise(draws)), np.nan),
+        agreement=np.where(told, true, np.nan),
+        agreement_stderr=np.where(told, _spread(_without_noise(draws)), np.nan),
         own=tuple(global_test(masks, score[:, i], report[:, i], method)[1] for i in range(len(outputs))),
         accuracy=tuple(global_test(masks, score[:, i], accuracy, method)[1] for i in range(len(outputs))),
         images=tuple(_on_images(masks, subject.outputs(one, "score"), seed) for one in outputs),
@@ -454,20 +456,17 @@ def _common(one: npt.NDArray[Any], other: npt.NDArray[Any], top: int, sign: int)
 
 
 def _without_noise(apart: Array) -> Array:
-    """Agreement over its ceiling, (..., outputs, outputs)."""
+    """Pearson's agreement over its ceiling, (..., outputs, outputs); by noise it may be above 1."""
     r = 2 * np.sin(np.pi / 6 * apart)
     own = np.diagonal(r, axis1=-2, axis2=-1)
     ceiling = np.sqrt(np.maximum(own[..., :, None] * own[..., None, :], 0))
-    ratio = np.divide(r, ceiling, out=np.full_like(r, np.nan), where=ceiling > 0)
-    return np.asarray(6 / np.pi * np.arcsin(np.clip(ratio, -1, 1) / 2))
+    return np.asarray(np.divide(r, ceiling, out=np.full_like(r, np.nan), where=ceiling > 0))
 
 
 def _spread(draws: Array) -> Array:
-    """Standard deviation of those draws in which a ceiling was above zero."""
-    known = np.isfinite(draws)
-    count_of = np.maximum(known.sum(0), 1)
-    mean = np.where(known, draws, 0).sum(0) / count_of
-    return np.asarray(np.sqrt((np.where(known, draws - mean, 0) ** 2).sum(0) / count_of))
+    """Half the distance between the 16 % and the 84 % quantile: a few draws with a ceiling near zero count no more."""
+    low, high = np.nanquantile(draws, [0.16, 0.84], axis=0)
+    return np.asarray((high - low) / 2)
 
 
 def _on_images(masks: Design, outputs: npt.NDArray[np.float32], seed: int) -> Score | None:
