@@ -444,13 +444,26 @@ def inspect(
 
 
 @app.command()
-def doctor() -> None:
-    """Check this installation: the core against an oracle, instruction set, threads, CUDA, DALI and the disk's sync."""
-    from pydt.doctor import checks
+def doctor(
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also plant groups of known effect and look for them: some minutes.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of what is planted, with --deep.")] = 0,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default one per core.")] = None,
+) -> None:
+    """Check this installation: the core against an oracle, instruction set, threads, CUDA, DALI and the disk's sync.
+
+    With --deep a laboratory is run, too: what help, harm, leaks and the like were planted, and were they found?
+    """
+    import itertools
+
+    from pydt import doctor as checks
 
     failed = 0
-    for check in checks():
-        failed += not check.ok
-        typer.echo(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.detail}")
+    with _interruptible():
+        laboratory = checks.deep(seed=seed, workers=workers) if deep else ()
+        for check in itertools.chain(checks.checks(), laboratory):
+            failed += not check.ok
+            typer.echo(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.detail}")
     if failed:
         raise typer.Exit(1)

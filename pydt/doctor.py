@@ -32,6 +32,27 @@ def checks() -> Iterator[Check]:
         yield Check(name, ok, detail)
 
 
+def deep(models: int = 192, retrain: int = 5, seed: int = 0, workers: int | None = None) -> Iterator[Check]:
+    """Run a small laboratory (`pydt.lab`) in a temporary folder: a check for every plant, ok if it was found.
+
+    Args:
+        models, seed: of the plan; 192 models tell all plants from nothing.
+        retrain: trainings of each arm of failure debugging; 0 leaves it out.
+        workers: processes; None: one per core.
+    """
+    from pydt import lab
+    from pydt.ensemble import run
+
+    made = lab.planted(seed)
+    plan = lab.plan(made, models, seed)
+    groups = ", ".join(f"{number} {kind}" for kind, number in lab.KINDS.items())
+    yield Check("planted", True, f"{len(made.kinds)} groups of {lab.EACH} images: {groups}")
+    with tempfile.TemporaryDirectory() as folder:
+        store = run(plan, folder, workers=workers)
+        for found in lab.findings(store, made, plan, retrain=retrain, workers=workers):
+            yield Check(found.name, found.ok, found.detail)
+
+
 def _instruction_set() -> tuple[bool, str]:
     from pydt import _core
 
