@@ -190,8 +190,8 @@ def findings(
 ) -> Iterator[Finding]:
     """Look for everything that was planted, with the analyses that everybody uses.
 
-    Rankings are of the influence on the accuracy of the score half; tests are at level 0.05 over what they look at, that of the
-    placebos at 0.01.
+    Rankings are of the influence on the accuracy of the score half; tests are at level 0.05 over what they look at,
+    that of the placebos at 0.01.
 
     Args:
         store: with finished rows of the plan, or its folder.
