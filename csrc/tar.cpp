@@ -67,7 +67,8 @@ std::int64_t number(const std::uint8_t* field, int width, std::int64_t at, const
     return value;
 }
 
-std::int64_t checksum(const std::uint8_t* header) {
+// A fuzzer cannot guess checksums; the name of the macro is the fuzzers' convention.
+[[maybe_unused]] std::int64_t checksum(const std::uint8_t* header) {
     std::int64_t sum = 8 * ' ';
     for (int i = 0; i < block; ++i)
         if (i < 148 || i >= 156) sum += header[i];
@@ -184,7 +185,9 @@ TarMembers read_tar(const std::uint8_t* data, std::int64_t size) {
         if (header[0] == 0 && all_zero(header, block)) break;
         if (std::memcmp(header + 257, "ustar", 5) != 0 || (header[262] != 0 && header[262] != ' '))
             refuse(at, "no header of a ustar, GNU or pax archive");
+#ifndef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION
         if (number(header + 148, 8, at, "checksum") != checksum(header)) refuse(at, "a damaged header");
+#endif
         const char type = static_cast<char>(header[156]);
         const bool extension = type == 'x' || type == 'g' || type == 'L' || type == 'K';
         const bool regular = type == '0' || type == '\0' || type == '7';

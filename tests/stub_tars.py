@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import tarfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from oracle_tar import Member, archive, member
 
-FORMATS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
+__all__ = ["archive", "examples", "jpeg", "member", "write"]
 
 
 def jpeg(i: int, side: int = 24) -> bytes:
@@ -24,25 +23,7 @@ def jpeg(i: int, side: int = 24) -> bytes:
     return buffer.getvalue()
 
 
-def member(name: str, data: bytes = b"", **fields: Any) -> tuple[tarfile.TarInfo, bytes]:
-    """A member of an archive; `fields` are those of tarfile.TarInfo."""
-    info = tarfile.TarInfo(name)
-    info.size = len(data)
-    for field, value in fields.items():
-        setattr(info, field, value)
-    return info, data
-
-
-def archive(members: Iterable[tuple[tarfile.TarInfo, bytes]], form: str = "ustar") -> bytes:
-    """The bytes of an archive."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=FORMATS[form]) as tar:
-        for info, data in members:
-            tar.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
-
-
-def examples(numbers: Iterable[int], **beside: str) -> list[tuple[tarfile.TarInfo, bytes]]:
+def examples(numbers: Iterable[int], **beside: str) -> list[Member]:
     """Images `NUMBER.jpg` with further fields; {i} in these stands for the number."""
     members = []
     for i in numbers:
@@ -51,7 +32,7 @@ def examples(numbers: Iterable[int], **beside: str) -> list[tuple[tarfile.TarInf
     return members
 
 
-def write(path: Path, members: Iterable[tuple[tarfile.TarInfo, bytes]], form: str = "ustar") -> Path:
+def write(path: Path, members: Iterable[Member], form: str = "ustar") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(archive(members, form))
     return path

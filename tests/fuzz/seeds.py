@@ -1,4 +1,4 @@
-"""Writes the fuzzer's seed corpus: a few index files and the beginnings of image files.
+"""Writes the fuzzers' seed corpora: a few index files and the beginnings of image files, and tar archives.
 
     python tests/fuzz/seeds.py FOLDER
 
@@ -7,8 +7,10 @@ Only the standard library: checksums are left 0, which the fuzzer's build does n
 
 from __future__ import annotations
 
+import io
 import struct
 import sys
+import tarfile
 from pathlib import Path
 
 Section = tuple[bytes, int, int, bytes]
@@ -31,8 +33,22 @@ def index(*sections: Section) -> bytes:
     return struct.pack("<8sIIQII32x", b"\x89PYDT\r\n\x1a", 3, len(sections), end, 0, 0) + table + payloads
 
 
+def tar(form: int, *names: str) -> bytes:
+    """An archive of small files."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=form) as archive:
+        for i, name in enumerate(names):
+            member = tarfile.TarInfo(name)
+            member.type = tarfile.DIRTYPE if name.endswith("/") else tarfile.REGTYPE
+            member.size = 0 if member.isdir() else 300 * i
+            archive.addfile(member, io.BytesIO(bytes(member.size)))
+    data = buffer.getvalue()
+    return data.rstrip(b"\0").ljust(-(-len(data.rstrip(b"\0")) // 512) * 512, b"\0") + bytes(1024)
+
+
 def main(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "index").mkdir(parents=True, exist_ok=True)
+    (folder / "tar").mkdir(parents=True, exist_ok=True)
     labels = (b"labels", 3, 3, struct.pack("<3q", 0, 1, 1))
     seeds = {
         "none": index(),
@@ -51,7 +67,15 @@ def main(folder: Path) -> None:
         "pnm": b"P6 1 1 255 abc",
     }
     for name, data in seeds.items():
-        (folder / name).write_bytes(data)
+        (folder / "index" / name).write_bytes(data)
+    archives = {
+        "none": tar(tarfile.USTAR_FORMAT),
+        "ustar": tar(tarfile.USTAR_FORMAT, "cat/", "cat/1.jpg", "./cat/1.cls", "a" * 90 + "/" + "b" * 60),
+        "gnu": tar(tarfile.GNU_FORMAT, "1.jpg", "a" * 150),
+        "pax": tar(tarfile.PAX_FORMAT, "1.jpg", "ü" * 80, "2.jpg"),
+    }
+    for name, data in archives.items():
+        (folder / "tar" / name).write_bytes(data)
 
 
 if __name__ == "__main__":
