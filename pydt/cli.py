@@ -204,20 +204,26 @@ def prove(
 
 @app.command()
 def analyse(
-    file: Annotated[str, typer.Argument(metavar="FILE", help='A plan, or "sample": that of the quickstart.')],
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE", help='A plan; or "sample", that of the quickstart; or "lab", where the truth is planted.'
+        ),
+    ],
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the store; default what FILE says, pydt-quickstart-seed<SEED>.")
+        Path | None,
+        typer.Option(help="Folder of the store; default what FILE says, pydt-quickstart-seed0, pydt-lab-seed0."),
     ] = None,
     only: Annotated[list[str] | None, typer.Option(help="Name of an analysis; may be repeated. Default all.")] = None,
     train: Annotated[
         bool | None,
-        typer.Option("--train/--no-train", help="Train rows and retrainings that are missing; default for the sample."),
+        typer.Option("--train/--no-train", help="Train what is missing; default for sample and lab."),
     ] = None,
     keep: Annotated[
         list[Path] | None, typer.Option(help="Groups picked by hand, a name a line, for the removal curve.")
     ] = None,
-    models: Annotated[int | None, typer.Option(min=20, help=f"Of the sample's plan; default {MODELS}.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the sample's plan, retrainings and random splits.")] = 0,
+    models: Annotated[int | None, typer.Option(min=20, help=f"Of sample or lab; default {MODELS}, 256.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of sample or lab, retrainings and random splits.")] = 0,
     workers: Annotated[int | None, _WORKERS] = None,
 ) -> None:
     """Make a page for each analysis: rankings, removal, failures, leaks and more; see docs/analyses.md.
@@ -230,20 +236,24 @@ def analyse(
     from pydt.planfile import PlanFile, read_plan
     from pydt.store import Store
 
-    sample = file == "sample"
-    if models is not None and not sample:
-        raise typer.BadParameter("is for the sample; a plan file says itself how many", param_hint="--models")
+    embedded = file in ("sample", "lab")
+    if models is not None and not embedded:
+        raise typer.BadParameter("a plan file says itself how many", param_hint="--models")
     chosen(only, True)  # a misspelt name is told before anything is trained
     lists = {path.stem: read_list(path) for path in keep or []}
-    settings: dict[str, dict[str, Any]] = dict(SAMPLE_SETTINGS) if sample else {}
+    settings: dict[str, dict[str, Any]] = dict(SAMPLE_SETTINGS) if file == "sample" else {}
     if lists:
         settings["removal"] = {**settings.get("removal", {}), "keep_lists": lists}
-    if sample:
+    if file == "sample":
         read = PlanFile(quickstart_plan(models or MODELS, seed), Path(f"pydt-quickstart-seed{seed}"))
+    elif file == "lab":
+        from pydt import lab
+
+        read = PlanFile(lab.plan(lab.planted(seed), models or 256, seed), Path(f"pydt-lab-seed{seed}"))
     else:
         read = read_plan(file)
     folder, workers = read.dir if out is None else out, workers or read.workers
-    train = sample if train is None else train
+    train = embedded if train is None else train
     if train:
         with _interruptible():
             Store.create(folder)

@@ -116,11 +116,14 @@ def test_rows_that_are_missing_are_trained_where_that_is_asked(
         assert f"{models} models, seed 7." in (tmp_path / "study" / "analyses" / "alpha.html").read_text()
 
 
-def test_the_sample_trains_by_itself(
-    plan: Plan, calls: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("what", ["sample", "lab"])
+def test_what_is_embedded_trains_by_itself(
+    what: str, plan: Plan, calls: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cli, "quickstart_plan", lambda models, seed: plan)
-    done = pydt("analyse", "sample", "--out", str(tmp_path / "study"), "--only", "beta", "--workers", "1")
+    monkeypatch.setattr("pydt.lab.planted", lambda seed: None)
+    monkeypatch.setattr("pydt.lab.plan", lambda made, models, seed: plan)
+    done = pydt("analyse", what, "--out", str(tmp_path / "study"), "--only", "beta", "--workers", "1")
     assert done.exit_code == 0, done.output
     assert calls == ["beta"]
 
