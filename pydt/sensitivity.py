@@ -465,7 +465,8 @@ def _without_noise(apart: Array) -> Array:
 
 def _spread(draws: Array) -> Array:
     """Half the distance between the 16 % and the 84 % quantile: a few draws with a ceiling near zero count no more."""
-    low, high = np.nanquantile(draws, [0.16, 0.84], axis=0)
+    known = np.where(np.isnan(draws).all(0), 0.0, draws)
+    low, high = np.nanquantile(known, [0.16, 0.84], axis=0)
     return np.asarray((high - low) / 2)
 
 
