@@ -80,7 +80,8 @@ from pydt.moments import Arrays, Geometry, Statistics, Tile
 from pydt.penalised import lasso, ridge
 
 METHODS = ("difference", "ols", "ridge", "lasso")
-_MANY = 5000  # groups whose squares, 14 of them, take 2.8 GB
+MANY = 5000
+"""Groups from which on matrices of groups x groups are avoided: the 14 of the LASSO would take 2.8 GB."""
 
 
 def influences(
@@ -209,7 +210,7 @@ def best_method(masks: Any, *, groups: int | None = None, clusters: npt.ArrayLik
     geometry = Geometry(read_masks(array, groups, clusters))
     regression, units = geometry.regression_or_none, geometry.masks.units
     if regression is None:
-        return "lasso" if geometry.groups < _MANY else "difference"
+        return "lasso" if geometry.groups < MANY else "difference"
     free = regression.df if units.kind != "given" else units.cluster_count - regression.parameters
     return "ols" if free >= max(2, geometry.groups / 2) or units.cluster_count < 2 else "lasso"
 

@@ -37,7 +37,7 @@ import numpy.typing as npt
 
 from pydt.design import Design
 from pydt.errors import ConfigError, EstimateError
-from pydt.estimate import METHODS, best_method, influences
+from pydt.estimate import MANY, METHODS, best_method, influences
 from pydt.figures import digits_for, number, t975
 from pydt.fit import Fit, benjamini_yekutieli, p_values
 from pydt.overall import UNITS, method_for
@@ -86,7 +86,7 @@ class Ranking:
         values, stderr: float64 (groups, columns). q: within each column; family_q: over all of them.
         kept: int64 (groups,), models with each group; models: all.
         tests: of the target and of each class, else empty; tests_q over the classes. score: of examples, else None.
-        leaders: None where half of the models cannot tell the groups apart.
+        leaders: None where half of the models cannot tell the groups apart, and from `pydt.estimate.MANY` groups on.
     """
 
     per: str
@@ -296,6 +296,8 @@ def _score(masks: Design, outputs: Array, method: str, seed: int) -> Score | Non
 def _leaders(
     masks: Design, found: Array, judged: Array, method: str, values: Array, size: int, seed: int
 ) -> Leaders | None:
+    if masks.groups >= MANY:  # the error of a mean over groups takes the correlations of all
+        return None
     ends = (np.argsort(-values, 0, kind="stable")[:size], np.argsort(values, 0, kind="stable")[:size])
     claimed = np.stack([np.take_along_axis(values, end, 0).mean(0) for end in ends])
     total, square = np.zeros_like(claimed), np.zeros_like(claimed)
