@@ -12,8 +12,8 @@ and 0 within R. That is a statement about models like those that were measured, 
 source without R: no mask shows how a group acts in company it never had. "The majority is right" means here that the
 mean margin is above zero (on the embedded sample the two agree on 99.8 % of the images); a set flips an image where
 mu(R) < 0. The smallest set is exact: for each size the groups with the largest b_k (times their share, of other masks)
-lower mu most, so they are taken one after the other (Ilyas et al. 2022, "Datamodels", section 4.2, do so; Jain et al.
-2023, section 4.2, take one group).
+lower mu most, so they are taken one after the other (as Ilyas et al. 2022, "Datamodels", do with training
+examples; Jain et al. 2023, section 4.2, take one group).
 
 Sums of the largest of many noisy numbers are too large, so sets are searched with ridge influences, which are shrunk
 as far as predicts best, and nothing is believed of them: they are found by a random half of the models and judged by
@@ -507,5 +507,5 @@ _METHOD = """Mean margin of models of the plan's kind that keep no group of a se
 
 An image flips where that falls below zero. The smallest set of up to {most} groups is found with ridge influences of
 one random half of the models and judged with unbiased influences of the other half, whose error makes it a probability
-({splits} splits, both ways). Datamodels (Ilyas et al. 2022, section 4.2) do so for training examples; Jain et al. 2023,
-section 4.2, remove the one most harmful class. It is said of models of the plan's size, not of the whole source."""
+({splits} splits, both ways). Ilyas et al. 2022 ("Datamodels") ask so for training examples; Jain et al. 2023, section
+4.2, remove the one most harmful class. It is said of models of the plan's size, not of the whole source."""

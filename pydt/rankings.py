@@ -2,7 +2,7 @@
 
 The influence of group k on a column j is a regression coefficient of the models' outputs on their masks (`influences`);
 the output of a column is the mean over its examples: of the whole target (weighted as its metric says), of a class, or
-of one example (Jain et al. 2023, section 3: class-to-target, class-to-class and class-to-example influence). Three
+of one example (Jain et al. 2023, sections 2 and 3: class-to-target, class-to-class, class-to-example influence). Three
 things are said of it, and they are not the same:
 
     how sure is one influence     standard error and t test; q over the groups of one column (Benjamini-Hochberg), and q
@@ -16,8 +16,8 @@ things are said of it, and they are not the same:
                                   applied to a random half of the models and valued by the other half (of the target and
                                   its classes: on the report half), over several random splits and both ways
 
-The paper's own estimator (`estimator="paper"`; section 3, equation 1) is the difference of means on masks that keep a
-random half of the groups, of the softmax probability of the correct class:
+The paper's own estimator (`estimator="paper"`; section 2, and the authors' code) is the difference of means on masks
+that keep a random half of the groups, of the softmax probability of the correct class:
 
     influence of k on t = mean of p(t) over models with k - mean of p(t) over models without k
 
@@ -30,6 +30,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ from pydt.design import Design
 from pydt.errors import ConfigError, EstimateError
 from pydt.estimate import MANY, METHODS, best_method, influences
 from pydt.figures import digits_for, number, t975
+from pydt.files import write_atomic
 from pydt.fit import Fit, benjamini_yekutieli, p_values
 from pydt.overall import UNITS, method_for
 from pydt.pages import Block, Intervals, Page, Table
@@ -149,6 +151,20 @@ class Ranking:
         order = self.order(column)
         gone = set((order[::-1] if end == "bottom" else order)[:drop].tolist())
         return [name for i, name in enumerate(self.groups) if i not in gone]
+
+    def write_keep_list(
+        self, path: str | os.PathLike[str], drop: int, column: str | int = 0, end: str = "bottom"
+    ) -> None:
+        """Write `keep_list` to a text file, one name a line: what `pydt analyse --keep` reads.
+
+        Raises:
+            ConfigError: as `keep_list`, or a name that is not one line. StoreError: the file cannot be written.
+        """
+        names = self.keep_list(drop, column, end)
+        for name in names:
+            if [name] != name.strip().splitlines():
+                raise ConfigError(f"the name {name!r} is not one line", "write_keep_list", "use keep_list()")
+        write_atomic(Path(path), "".join(f"{name}\n" for name in names).encode())
 
     def page(self) -> Page:
         """What a reader sees: the answer, the extremes with pictures, and every number as CSV."""
@@ -552,7 +568,7 @@ def _method(found: Ranking) -> str:
         f"score images of {column}) on which groups each model kept, by {how}; {found.models} models.\n\n"
         f"    {output} of a model = constant + sum over kept groups of influence + noise\n\n"
         f"{'An influence is given ' + meaning + '. ' if meaning else ''}"
-        "Jain et al. 2023, section 3 (class-to-target, class-to-class and class-to-example influence); their estimator "
+        "Jain et al. 2023, sections 2 and 3 (class-to-target, class-to-class, class-to-example influence); theirs "
         'is the difference of mean probabilities on random half masks: ranking(..., estimator="paper"). Here the '
         "images that rank (score half) do not judge (report half), and every influence has a standard error."
     )

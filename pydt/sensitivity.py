@@ -18,8 +18,8 @@ groups, 120 and 300 models, with and without influence, 10 splits) held the trut
                  0.75 (0.58 to 0.84) is extrapolated from the halves of one of them
     the top k    share of the k highest (lowest) groups that two disjoint parts have in common; k / groups by chance
 
-(Jain et al. 2023, appendix: outputs and number of models.) The paper shows the ranking at several numbers of models,
-each a part of the next; that curve reaches 1 at the number one has, whatever the noise.
+Jain et al. 2023 choose the output and the number of models (appendix). A ranking compared with that of all models, of
+which its own are a part, would reach 1 at the number one has, whatever the noise; hence the disjoint sets.
 """
 
 from __future__ import annotations
@@ -550,5 +550,5 @@ random splits for each size; Spearman's rank correlation over the groups.
     expected at n models = f r / (1 + (f - 1) r), f = information of n models / that of those measured
 
 (Spearman and Brown; of r turned into Pearson's and back; least squares uses up as many models as it has parameters.)
-Jain et al. 2023, appendix, show rankings at growing numbers of models, each a part of the next; those agree by
-sharing."""
+Number of models: Jain et al. 2023, appendix. Rankings of which one's models are a part of the other's would agree by
+sharing them."""

@@ -307,4 +307,4 @@ _METHOD = """For group k and image x of class c, on the {output} of the correct 
 
 (Jain et al. 2023, section 4.1). The images shown have the largest effect by all models. The effect claimed is that of
 the rule: found by a random half of the models, valued by the other half, both ways over {splits} random splits;
-one-sided t test, q over the groups (Benjamini-Hochberg). The paper shows the images and tests nothing."""
+one-sided t test, q over the groups (Benjamini-Hochberg). The paper shows such images, without a test."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from stub_influence import Additive, filled, many_classes, plan_of
 
 import pydt
 from pydt import design
+from pydt.analyse import read_list
 from pydt.errors import ConfigError, EstimateError, StoreError
 from pydt.pages import write_pages
 from pydt.plan import Plan
@@ -172,8 +174,12 @@ def test_noise_is_called_noise(tmp_path: Path, target: Target) -> None:
     assert ranking(store, plan, "example").score.p > 0.05
 
 
-def test_keep_lists(study: tuple) -> None:
+def test_keep_lists(study: tuple, tmp_path: Path) -> None:
     found = ranking(study[0], study[1])
+    found.write_keep_list(tmp_path / "keep.txt", 5, end="top")
+    assert read_list(tmp_path / "keep.txt") == found.keep_list(5, end="top")
+    with pytest.raises(ConfigError, match="is not one line"):
+        replace(found, groups=("two\nlines", *found.groups[1:])).write_keep_list(tmp_path / "keep.txt", 0)
     order = [found.groups[i] for i in found.order()]
     assert set(found.keep_list(3)) == set(order[:-3])
     assert found.keep_list(3) == [name for name in found.groups if name in order[:-3]], "in mask order"
