@@ -14,6 +14,7 @@ import fcntl
 import io
 import os
 import pickle
+import re
 import shutil
 import tarfile
 import tempfile
@@ -39,6 +40,17 @@ def cache() -> Path:
     """Where this node's copies are."""
     user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pydt"
     return Path(os.environ.get("PYDT_CACHE") or user)
+
+
+def copy_of(digest: str) -> Path:
+    """Where this node's copy of a data set is, or would be.
+
+    Raises:
+        DataError: no data set has such a digest; it comes from the data set's index, and becomes part of paths.
+    """
+    if re.fullmatch("[0-9a-f]{32}", digest) is None:
+        raise DataError(f"an index names {digest!r}, which is no digest", None, "write it again with Dataset.save")
+    return cache() / digest
 
 
 class _Reader(pickle.Unpickler):
@@ -75,6 +87,7 @@ def needs(data: bytes) -> tuple[Any, list[Need]]:
     found: dict[str, str] = {}
 
     def note(folder: str, seen: Any, expected: str) -> Dataset:
+        copy_of(expected)
         found[expected] = folder
         return _open(folder, seen, expected)
 
@@ -86,7 +99,7 @@ def _find(folder: str, seen: Any, expected: str) -> Dataset:
     try:
         return _open(folder, seen, expected)
     except DataError:
-        if index_of(copy := cache() / expected) is None:
+        if index_of(copy := copy_of(expected)) is None:
             raise
         return _open(str(copy), None, expected)
 
@@ -94,7 +107,7 @@ def _find(folder: str, seen: Any, expected: str) -> Dataset:
 def missing(wanted: list[Need]) -> list[str]:
     """Digests of the data sets that this node neither sees in their folders nor has a copy of."""
     return [
-        digest for folder, digest in wanted if not (_holds(Path(folder), digest) or _holds(cache() / digest, digest))
+        digest for folder, digest in wanted if not (_holds(Path(folder), digest) or _holds(copy_of(digest), digest))
     ]
 
 
@@ -161,7 +174,7 @@ def receive(digest: str, stream: Callable[[], IO[bytes]]) -> None:
     Raises:
         DataError: what came is damaged or another data set, or the cache cannot be written.
     """
-    place = cache() / digest
+    place = copy_of(digest)
     try:
         with _locked(digest):
             if _holds(place, digest):

@@ -17,6 +17,7 @@ import stub_tars as tars
 from pydt import copies
 from pydt.data import Dataset
 from pydt.errors import ConfigError, DataError
+from pydt.index import FILE, pack_index, read_index
 
 
 @pytest.fixture(autouse=True)
@@ -151,6 +152,22 @@ def test_names_in_a_stream_are_never_paths(tmp_path: Path, cache: Path) -> None:
     copies.receive(made.full_digest, lambda: io.BytesIO(hostile.getvalue()))
     assert not list(tmp_path.glob("**/outside*"))
     assert len(list((cache / made.full_digest).glob("files/0000/*.png"))) == 12
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/evil", "0" * 31, "A" * 32, ""])
+def test_a_digest_in_an_index_is_never_a_path(name: str, tmp_path: Path) -> None:
+    made = arrays(tmp_path / "here")
+    sections = dict(read_index(tmp_path / "here" / FILE))
+    sections["digests"] = [made.digest, name]
+    (tmp_path / "here" / FILE).write_bytes(pack_index(sections))
+    packed = pickle.dumps(Dataset.open(tmp_path / "here"))
+    before = sorted(tmp_path.rglob("*"))
+    for look in (copies.needs, lambda data: copies.missing([("nowhere", name)])):
+        with pytest.raises(DataError, match="no digest"):
+            look(packed)
+    with pytest.raises(DataError, match="no digest"):
+        copies.receive(name, lambda: stream(str(made.folder)))
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_one_process_copies_and_the_others_wait_for_it(tmp_path: Path) -> None:

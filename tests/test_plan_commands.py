@@ -100,7 +100,7 @@ def test_the_command_reads_a_file_and_writes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_plan_file_is_run_continued_proved_and_reported(tmp_path: Path) -> None:
+def test_a_plan_file_is_run_continued_proved_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = """
         [run]
         dir = "out"
@@ -127,9 +127,14 @@ def test_a_plan_file_is_run_continued_proved_and_reported(tmp_path: Path) -> Non
     assert "24 rows are in" in first.output
     assert all(json.loads(line) for line in first.stderr.splitlines())
     assert Store(tmp_path / "out").masks().shape == (24, 62)
-    again = CliRunner().invoke(app, ["run", str(file)])
+    again = CliRunner().invoke(app, ["run", str(file), "--same-code"])
     assert again.exit_code == 0, again.output
     assert "24 rows are in" in again.output
+    with monkeypatch.context() as patch:
+        patch.setattr("pydt.ensemble.versions", lambda: {"torch": "9.9"})
+        refused = CliRunner().invoke(app, ["run", str(file), "--same-code"])
+    assert isinstance(refused.exception, StoreError)
+    assert "now 9.9" in str(refused.exception)
     proved = CliRunner().invoke(app, ["prove", str(file)])
     assert proved.exit_code == 0, proved.output
     found = json.loads((tmp_path / "out" / "results.json").read_text())

@@ -138,9 +138,12 @@ def test_whatever_a_plan_says_comes_back(
 
 def test_how_to_run_it_comes_back_too(tmp_path: Path, source: Dataset, target: Target) -> None:
     plan = Plan(source, design=pydt.design.random(8, 4), recipe=Recipe(), tasks=[Task(target)])
-    write_plan(plan, tmp_path / "a.toml", dir="elsewhere", workers=3, stop="sign 2", limit=1.5)
+    write_plan(plan, tmp_path / "a.toml", dir="elsewhere", workers=3, stop="sign 2", limit=1.5, same_code=True)
     read = read_plan(tmp_path / "a.toml")
     assert (read.dir, read.workers, read.stop, read.limit) == (tmp_path / "elsewhere", 3, "sign 2", 1.5)
+    assert read.same_code
+    write_plan(plan, tmp_path / "a.toml")
+    assert not read_plan(tmp_path / "a.toml").same_code
 
 
 def test_file_and_data_can_be_moved_together(tmp_path: Path, source: Dataset, target: Target) -> None:
