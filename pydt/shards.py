@@ -133,6 +133,7 @@ def fields(
     """
     refuse({}, "", bad)  # a misspelt choice is told before anything is read
     found = shard_paths(paths)
+    given_one = len(found) == 1 and not (isinstance(paths, (str, bytes, os.PathLike)) and os.path.isdir(paths))
     wanted = as_names(columns, "columns")
     sizes = [os.path.getsize(path) if os.path.exists(path) else 0 for path in found]
     with progress(sum(sizes) >> 20, "reading shards", "MB") as advance:
@@ -179,7 +180,7 @@ def fields(
         "columns": encode_columns({column: [values[column][i] for i in good] for column in wanted}, len(good)),
         "captions": None if texts is None else tuple(texts[i] for i in good),
         "keys": tuple(keys[i] for i in good),
-        "name": name or (Path(found[0]).stem if len(found) == 1 else Path(found[0]).parent.name or "shards"),
+        "name": name or (Path(found[0]).stem if given_one else Path(found[0]).parent.name) or "shards",
         "records": records.take(np.array(good)),
         "left_out": dict(sorted(wrong.items())),
     }

@@ -40,11 +40,12 @@ def test_the_page_runs_as_written(
             ran = CliRunner().invoke(cli.app, shlex.split(command)[1:])
             assert ran.exit_code == 0, f"{command}: {ran.output} {ran.exception}"
             done.append(command.split()[1])
-    assert done == ["inspect", "inspect", "pack"]
+    assert done == ["inspect", "inspect", "pack", "pack"]
     assert len(blocks) - len(done) >= 6
     assert (tmp_path / "photos.png").is_file()
     said = capsys.readouterr().out
     assert "10 ('cats', 'dogs') {'dogs/notes.jpg': 'is no JPEG" in said
     assert "(10, 64, 64, 3) cats/0.jpg" in said
+    assert "Dataset('photo-shards', 10 examples of encoded files, 2 classes) (" in said
     assert "('plain', 'sites') 100" in said
     assert "a picture of" in said
