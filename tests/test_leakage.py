@@ -18,6 +18,7 @@ from pydt.duplicates import CHANGES, Null, Seeker, changed
 from pydt.ensemble import run
 from pydt.errors import ConfigError, DataError, StoreError
 from pydt.leakage import Leaks, leaks
+from pydt.nearest import greys, resized
 from pydt.pages import write_pages
 from pydt.plan import Context, Plan
 from pydt.store import Store
@@ -251,6 +252,38 @@ def test_a_leak_that_the_outputs_do_not_show_is_found_by_its_images(
     assert [group.leak for group in found.groups] == [True] + 5 * [False]
     assert not found.groups[0].uneven
     assert abs(found.groups[0].gain) < 4 * found.groups[0].gain_stderr
+
+
+@dataclass(frozen=True)
+class Means:
+    """Stands for a trained network: its features are means of patches."""
+
+    def features(self, dataset: Dataset, keep: Any) -> Any:
+        import torch
+
+        return torch.from_numpy(resized(greys(dataset, keep), 7, 7).reshape(-1, 49))
+
+
+def test_a_large_source_is_sought_by_candidates_and_features(
+    study: tuple[Store, Plan, dict[int, int]], found: Leaks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where comparing everything would take too long, pixels, hashes and features propose pairs: the same are named."""
+    store, plan, copies = study
+    network: Any = Means()
+    whole = leaks(store, plan, share=0.04, embedding=network)
+    monkeypatch.setattr("pydt.duplicates._EXHAUSTIVE", 0)
+    monkeypatch.setattr("pydt.duplicates._AT_ONCE", 17)
+    part = leaks(store, plan, share=0.04, embedding=network)
+    assert (whole.exhaustive, part.exhaustive) == (True, False)
+    assert "candidates each" in " ".join(part.page().answer)
+    for pair, other in zip(whole.pairs, found.pairs, strict=True):
+        assert replace(pair, cosine=None) == other
+        assert pair.cosine is not None
+        assert pair.cosine > 0.9
+    assert whole.cosine_cut is not None
+    assert 0.9 < whole.cosine_cut <= 1
+    assert {pair.source: pair.target for pair in part.pairs} == copies
+    assert [pair.cosine for pair in part.pairs] == pytest.approx([pair.cosine for pair in whole.pairs], abs=1e-6)
 
 
 def test_what_cannot_be_asked(study: tuple[Store, Plan, dict[int, int]], tmp_path: Path) -> None:
