@@ -190,7 +190,7 @@ def compare_outputs(
     method = best_method(masks)
     fit = influences(masks, score, method)
     parts = _parts(masks, score, _SPLITS, None, "outputs", seed)
-    apart, draws = agreement(*parts)
+    apart, draws = agreement(*parts[:2])
     reliable = np.diag(apart) > 2 * draws[:, range(len(outputs)), range(len(outputs))].std(0)
     told = np.outer(reliable, reliable)
     true = 6 / np.pi * np.arcsin(np.clip(_without_noise(apart), -1, 1) / 2)
@@ -225,6 +225,8 @@ class Stability:
         overlap, overlap_stderr: float64 (2, sizes): share of the `top` highest and lowest groups in common.
         further: int64 (n,), sizes extrapolated to (the plan's own first); expected, expected_low, expected_high:
             float64 (n,), their rank correlation by Spearman and Brown from the largest size measured.
+        differ, stderr: float64 (sizes,), in `unit`: by how much the value of a group differs between two disjoint sets,
+            over sqrt(2), and its standard error as told: root mean squares over groups, columns and splits.
         by_errors: reliability at the plan's own size as the standard errors have it: 1 - mean stderr^2 / variance of
             the influences, mean over columns; `expected[0]` measures the same without them.
     """
@@ -248,6 +250,9 @@ class Stability:
     expected: Array
     expected_low: Array
     expected_high: Array
+    differ: Array
+    stderr: Array
+    unit: str
     by_errors: float
     _subject: Subject = field(repr=False)
 
@@ -263,14 +268,16 @@ class Stability:
         chance = np.full(len(self.sizes), self.top / self.groups)
         heads: tuple[str, ...] = ("models", "estimator", "rank correlation", "stderr", "low", "high", "measured")
         heads += ("highest in common", "stderr of highest", "lowest in common", "stderr of lowest")
+        heads += ("values differ by", "their stderr")
         rows: list[tuple[Any, ...]] = []
         for i, size in enumerate(self.sizes.tolist()):
             own = (self.rank[i], self.rank_stderr[i], self.low[i], self.high[i])
             common = (v for end in (0, 1) for v in (self.overlap[end, i], self.overlap_stderr[end, i]))
-            rows.append((size, self.methods[i], *map(float, own), True, *map(float, common)))
+            values = float(self.differ[i]), float(self.stderr[i])
+            rows.append((size, self.methods[i], *map(float, own), True, *map(float, common), *values))
         for i, size in enumerate(self.further.tolist()):
             own = (self.expected[i], np.nan, self.expected_low[i], self.expected_high[i])
-            rows.append((size, self.methods[-1], *map(float, own), False, *[None] * 4))
+            rows.append((size, self.methods[-1], *map(float, own), False, *[None] * 6))
         what = {"target": "the target", "class": "a class", "example": "an image"}[self.per]
         return Page(
             name="stability" if self.per == "target" else f"stability-{self.per}",
@@ -291,6 +298,16 @@ class Stability:
                     "share in common",
                     f"The {self.top} highest and lowest groups",
                     f"95 % intervals from the spread over {self.splits} random splits.",
+                ),
+                Curve(
+                    {
+                        "differ between disjoint sets": (self.sizes, self.differ, None, None),
+                        "standard error as told": (self.sizes, self.stderr, None, None),
+                    },
+                    "models of each ranking",
+                    self.unit,
+                    "The value of a group",
+                    "Root mean squares; the difference of two sets over sqrt(2).",
                 ),
                 Table(heads, rows, "In numbers", digits=dict.fromkeys(heads[2:], 2)),
             ],
@@ -350,7 +367,7 @@ def stability(
         if sizes is None and size < min(_FEWEST, half):
             continue
         try:
-            one, other = _parts(masks, found, _SPLITS, size, "stability", seed)
+            one, other, errors = _parts(masks, found, _SPLITS, size, "stability", seed)
         except EstimateError:
             if sizes is not None or size == wanted[-1]:
                 raise
@@ -358,8 +375,10 @@ def stability(
         mean, draws = agreement(one, other, columns=False)
         method = best_method(masks.take(next(halves(masks, 1, "stability", seed, size=size))[0]))
         shares = np.stack([_common(one, other, top, sign) for sign in (-1, 1)])
-        measured.append((size, method, float(mean), draws, shares.mean(1), ERROR_OF_WAYS * shares.std(1, ddof=1)))
-    sizes_, methods, rank, draws_, overlap, overlap_stderr = zip(*measured, strict=True)
+        differ = float(np.sqrt(((one - other) ** 2).mean(dtype=np.float64) / 2))
+        spread = ERROR_OF_WAYS * shares.std(1, ddof=1)
+        measured.append((size, method, float(mean), draws, shares.mean(1), spread, differ, errors))
+    sizes_, methods, rank, draws_, overlap, overlap_stderr, differs, told = zip(*measured, strict=True)
     fit = influences(masks, found, best_method(masks))
     used = fit.parameters if methods[-1] == "ols" else 0.0
     further = np.array([len(masks), 2 * len(masks), 4 * len(masks)])
@@ -386,6 +405,9 @@ def stability(
         expected=spearman_brown(np.array(rank[-1]), factor),
         expected_low=np.quantile(ahead, 0.025, axis=0),
         expected_high=np.quantile(ahead, 0.975, axis=0),
+        differ=np.array(differs),
+        stderr=np.array(told),
+        unit=UNITS[output][0],
         by_errors=float(np.mean(1 - np.mean(fit.stderr.astype(np.float64) ** 2, 0) / variance)),
         _subject=subject,
     )
@@ -439,14 +461,17 @@ def spearman_brown(rank: npt.NDArray[Any], factor: npt.NDArray[Any]) -> Array:
 
 def _parts(
     masks: Design, outputs: Array, splits: int, size: int | None, purpose: str, seed: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Influences from disjoint sets of models, (splits, groups, columns) each."""
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], float]:
+    """Influences from disjoint sets of models, (splits, groups, columns) each; root mean square of their errors."""
     found: tuple[list[Any], list[Any]] = ([], [])
+    squares = []
     for pair in halves(masks, splits, purpose, seed, size=size):
         for rows, into in zip(pair, found, strict=True):
             part = masks.take(rows)
-            into.append(influences(part, outputs[rows], best_method(part)).unbiased)
-    return np.stack(found[0]), np.stack(found[1])
+            fit = influences(part, outputs[rows], best_method(part))
+            into.append(fit.unbiased)
+            squares.append((fit.stderr.astype(np.float64) ** 2).mean())
+    return np.stack(found[0]), np.stack(found[1]), float(np.sqrt(np.mean(squares)))
 
 
 def _common(one: npt.NDArray[Any], other: npt.NDArray[Any], top: int, sign: int) -> Array:
@@ -528,6 +553,8 @@ def _stability_answer(found: Stability) -> list[str]:
         f"correlation of {plus_minus(float(found.rank[-1]), float(found.rank_stderr[-1]), False)}.",
         f"They have {ends} groups in common ({100 * found.top / found.groups:.0f} % by chance; {found.splits} random "
         "splits).",
+        f"The value of a group differs between them by {number(float(found.differ[-1]), 2)} {found.unit} (root mean "
+        f"square over sqrt(2)); its standard errors say {number(float(found.stderr[-1]), 2)}.",
         f"Extrapolated, not measured: two sets of all {found.models} models would agree with {ahead}, and the ranking "
         f"of these models with the true one with about {with_truth}; {found.further[1]:,} models a set would reach "
         f"{number(float(found.expected[1]), 2)}, {found.further[2]:,} {number(float(found.expected[2]), 2)}.",

@@ -142,14 +142,20 @@ def test_stability_is_that_of_disjoint_sets(study: tuple[Store, Plan]) -> None:
     assert found.sizes.tolist() == [45, 60]
     assert found.methods == ("ols", "ols")
     for at, size in enumerate((45, 60)):
-        rank, shared = [], []
+        rank, shared, apart, told = [], [], [], []
         for one, other in halves(plan.design, found.splits, "stability", 3, size=size):
             assert len(one) == len(other) == size
-            a, b = (oracle.least_squares(masks[rows], y[rows])[0][:, 0] for rows in (one, other))
+            (a, error), (b, other_error) = (oracle.least_squares(masks[rows], y[rows])[:2] for rows in (one, other))
+            apart.append(((a - b) ** 2).mean() / 2)
+            told += [(error**2).mean(), (other_error**2).mean()]
+            a, b = a[:, 0], b[:, 0]
             rank.append(stats.spearmanr(a, b)[0])
             shared.append([len(set(np.argsort(s * a)[:4]) & set(np.argsort(s * b)[:4])) / 4 for s in (-1, 1)])
         assert found.rank[at] == pytest.approx(np.mean(rank), abs=1e-6)
         assert np.allclose(found.overlap[:, at], np.mean(shared, 0))
+        assert found.differ[at] == pytest.approx(np.mean(apart) ** 0.5, rel=1e-4)
+        assert found.stderr[at] == pytest.approx(np.mean(told) ** 0.5, rel=1e-4)
+        assert 0.8 < found.differ[at] / found.stderr[at] < 1.25
         assert found.low[at] < found.rank[at] < found.high[at]
     factor = (MODELS - GROUPS - 1) / (60 - GROUPS - 1)
     assert found.further.tolist() == [120, 240, 480]
