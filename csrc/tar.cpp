@@ -30,6 +30,9 @@ namespace pydt {
 namespace {
 
 constexpr std::int64_t block = 512, most_extension = 1 << 20;
+// Archives are padded to whole records, by default of 20 blocks, of 2048 at most in practice. A sparse file may claim
+// terabytes of zeros, which are not to be read.
+constexpr std::int64_t most_padding = 1 << 21;
 
 [[noreturn]] void refuse(std::int64_t at, const std::string& what) {
     throw ArgumentError("tar", what + ", at byte " + std::to_string(at));
@@ -229,6 +232,7 @@ TarMembers read_tar(const std::uint8_t* data, std::int64_t size) {
     }
     if (extended.given) refuse(at, "an extended header without its file");
     if (size - at < 2 * block) refuse(at, "cut off: half an end mark");
+    if (size - at > most_padding) refuse(at, std::to_string(size - at) + " bytes from the end mark on");
     if (!all_zero(data + at, size - at)) refuse(at, "bytes behind the end mark");
     if (size % block != 0) refuse(size, "cut off: no whole number of blocks");
     return found;

@@ -20,7 +20,7 @@ import numpy as np
 from pydt import _core
 from pydt.errors import DataError
 from pydt.index import Records, Texts
-from pydt.sources import FAULTS, batches
+from pydt.sources import FAULTS, batches, progress
 
 _MEND = "restore it, or index the data set again"
 _LENGTH = "has another length than when it was indexed"
@@ -171,13 +171,18 @@ class Contents:
     def wrong(self, ids: np.ndarray) -> list[str]:
         """Why some examples are not what was indexed, one text each."""
         found = []
-        for run in batches(list(range(len(ids))), self._records.length[ids].tolist()):
-            try:
-                self.read(ids[run], True)
-            except DataError:
-                for i in ids[run]:
-                    try:
-                        self.read(np.array([i]), True)
-                    except DataError as error:
-                        found.append(f"{error.where}: {error.what}")
+        with progress(len(ids), "comparing", "images") as advance:
+            for run in batches(list(range(len(ids))), self._records.length[ids].tolist()):
+                try:
+                    self.read(ids[run], True)
+                except DataError:
+                    found += [text for i in ids[run] for text in self._fault(i)]
+                advance(len(run))
         return found
+
+    def _fault(self, i: int) -> list[str]:
+        try:
+            self.read(np.array([i]), True)
+        except DataError as error:
+            return [f"{error.where}: {error.what}"]
+        return []

@@ -84,11 +84,14 @@ def shard_paths(paths: Any) -> list[str]:
         found = [Path(os.fsdecode(path)) for path in given]
     except TypeError as error:
         raise DataError(f"{paths!r} are no paths", "from_tar", "give shards as strings or pathlib.Path") from error
-    if len(found) == 1 and found[0].is_dir():
+    if len(found) == 1 and os.path.isdir(found[0]):
         found = tars_in(found[0])
         if not found:
             raise DataError("has no .tar files", str(given), "give the folder of the shards, or a list of them")
-    absolute = [os.path.realpath(path) for path in found]
+    try:
+        absolute = [os.path.realpath(path) for path in found]
+    except ValueError as error:
+        raise DataError(f"no path ({error})", "from_tar", "give shards as strings or pathlib.Path") from error
     if not absolute:
         raise DataError("no shard", "from_tar", "give at least one")
     if (twice := repeated(absolute)) is not None:
@@ -271,7 +274,9 @@ def _known(path: str) -> Listing | None:
         if records is None or records.offset is None:
             return None
         n = len(records.length)
-        if n and (records.offset.min() < 0 or (records.offset + records.length).max() > state.st_size):
+        if n and min(records.offset.min(), records.length.min()) < 0:
+            return None
+        if n and (records.offset > state.st_size - records.length).any():
             return None
         sizes = {len(texts["keys"]), len(texts["labels"]), len(texts["captions"]), len(captioned), len(places) / 2}
         if sizes != {n} or not (isinstance(captioned, np.ndarray) and isinstance(places, np.ndarray)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import tarfile
@@ -181,6 +182,29 @@ def test_changed_bytes_are_refused_or_read_as_tarfile_reads_them() -> None:
         except ValueError:
             continue
         assert found == oracle_tar.listed(bytes(changed))
+
+
+def test_f3_one_flipped_bit_in_any_header() -> None:
+    whole = archive([member("a.jpg", b"1" * 30), member("é" * 60, b"2" * 30)], "pax")
+    found = listed(whole)
+    accepted = set()
+    # The second file has a pax header and its content before its own.
+    for header in [h for h in (0, 1024, 2048, 3072) if whole[h + 257 : h + 262] == b"ustar"]:
+        for bit in range(512 * 8):
+            changed = bytearray(whole)
+            changed[header + bit // 8] ^= 1 << bit % 8
+            with contextlib.suppress(ValueError):
+                assert listed(bytes(changed)) == found
+                accepted.add(bit // 8)
+    assert accepted <= set(range(148, 156)), "a digit 0 may be a space before the checksum, a space a NUL behind it"
+
+
+def test_f10_terabytes_of_zeros_are_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "sparse.tar"
+    path.write_bytes(archive([member("a.jpg", b"1")]))
+    os.truncate(path, 1 << 41)
+    with pytest.raises(ValueError, match="2199023254528 bytes from the end mark on, at byte 1024"):
+        _core.read_tar(_core.map_file(bytes(path))[0])
 
 
 def test_parts_are_checked_where_they_lie() -> None:

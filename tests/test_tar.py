@@ -231,6 +231,8 @@ def test_names_that_are_there_twice(tmp_path: Path) -> None:
         ([3], "are no paths"),
         (tmp_path / "*.tar", "patterns are not expanded"),
         (tmp_path / "none.tar", "No such file"),
+        ("a\0b.tar", r"no path \(embedded null byte\)|No such file"),
+        ("x" * 300, "File name too long"),
         ([tmp_path, first], "no regular file"),
         (tmp_path / "sub", r"has no \.tar files"),
     ]:
