@@ -9,8 +9,8 @@ influence   A copy moves the outputs on its original, and leaves the rest of the
             something they share with the group (a sub-type): images decide which.
 pairs       Every source example is matched with the target's images, those of flagged groups first, and of the rest
             then (`pydt.duplicates`): pairs are named at an expected share `false` of false ones. A group holds copies
-            where more pairs are named than chance (binomial) would name, by Holm's procedure over all groups at
-            `level`.
+            where more pairs are named, or one of a smaller p, than chance would give, by Holm's procedure over all
+            groups at `level`.
 
 The influence of a group on the originals of its copies, against the rest of their classes, then says what the leak
 does. The images chose the originals, so this needs no split: all models count.
@@ -56,7 +56,7 @@ class Suspect:
         effect, stderr: influence on the examples found by the other half of the models, beyond the rest of their class;
             mean over both directions.
         examples: positions (in the judged data set) of the examples that the first half found.
-        copies: named pairs. leak: whether they are more than chance would name.
+        copies: named pairs. leak: whether chance would hardly name them.
         originals: target examples they are copies of. gain, gain_stderr: the group's influence on those, beyond the
             rest of their classes; NaN where there is none.
     """
@@ -199,7 +199,7 @@ def leaks(
     pairs.sort(key=lambda pair: (pair.p, pair.source))
     sizes = np.bincount(unit_of[unit_of >= 0], minlength=len(names))
     copies = _held(pairs, names)
-    chance = np.array([_by_chance(len(held), int(size), limits[int(not flag)])
+    chance = np.array([_by_chance([pair.p for pair in held], int(size), limits[int(not flag)])
                        for held, size, flag in zip(copies, sizes, flagged, strict=True)])  # fmt: skip
     leak = holm(chance, level) & [len(held) > 0 for held in copies]
     gain, gain_stderr = _gains(asked, [np.unique([pair.target for pair in held]) for held in copies])
@@ -287,11 +287,14 @@ def _held(pairs: Sequence[Pair], names: Sequence[str]) -> list[list[Pair]]:
     return list(held.values())
 
 
-def _by_chance(count: int, size: int, limit: float) -> float:
-    """Chance that of `size` examples that are no copies at least `count` are named."""
+def _by_chance(p: Sequence[float], size: int, limit: float) -> float:
+    """Chance that `size` examples that are no copies give as many named ones, or as small a p; of two looks, twice the
+    smaller."""
     from scipy import special
 
-    return 1.0 if count == 0 else float(special.bdtrc(count - 1, size, limit))
+    if not p:
+        return 1.0
+    return min(1.0, 2 * min(float(special.bdtrc(len(p) - 1, size, limit)), size * min(p)))
 
 
 # ---- page ------------------------------------------------------------------------------------------------------------

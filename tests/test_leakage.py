@@ -254,6 +254,27 @@ def test_a_leak_that_the_outputs_do_not_show_is_found_by_its_images(
     assert abs(found.groups[0].gain) < 4 * found.groups[0].gain_stderr
 
 
+def test_a_single_copy_is_a_leak_whether_its_group_is_large_or_itself(
+    study: tuple[Store, Plan, dict[int, int]], tmp_path: Path
+) -> None:
+    _, plan, copies = study
+    assert plan.source.images is not None
+    images = plan.source.images.copy()
+    place, *others = copies
+    images[others] = images[:1]
+    source = Dataset.from_arrays(images, plan.source.labels, plan.source.classes)
+    for by, groups in (("class", GROUPS), ("example", len(source))):
+        masks = design.bernoulli(groups, 24, seed=1)
+        one = Plan(source, by, design=masks, recipe=plan.recipe, tasks=plan.tasks)
+        with ThreadPoolExecutor(1) as executor:
+            store = run(one, tmp_path / by, executor, runner=Leaky(np.arange(3), 0.0), progress=False)
+        found = leaks(store, one)
+        assert [(pair.source, pair.target) for pair in found.pairs] == [(place, copies[place])]
+        assert [group.name for group in found.groups if group.leak] == [
+            str(place) if by == "example" else f"group {LEAKED}"
+        ]
+
+
 @dataclass(frozen=True)
 class Means:
     """Stands for a trained network: its features are means of patches."""
