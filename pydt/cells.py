@@ -159,6 +159,19 @@ def checked(given: Any, task: Mapping[str, Any], where: str) -> Outcome:
     return Outcome(dict(given.arrays), scalars, given.status, reason)
 
 
+def primitives_of(outcome: Outcome, examples: int, where: str) -> np.ndarray:
+    """The primitives of a finished cell, float (4, draws, examples).
+
+    Raises:
+        StoreError: it has none, or of another number of examples: somebody wrote it who does not know the task.
+    """
+    found = outcome.arrays.get("primitives")
+    if found is None or found.ndim != 3 or found.shape[::2] != (4, examples):
+        mend = "let `pydt verify` put it aside, and run the same plan again"
+        raise StoreError(f"has no outputs of the {examples} examples", where, mend)
+    return found
+
+
 def source_key(source: str, units: str, row: Row, recipe: str) -> str:
     """Name of a training: digests of the source, of its partition into units and of the recipe, kept units, seed."""
     return digest("training", source, units, row.groups, row.keep, row.seed, recipe)

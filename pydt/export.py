@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.cells import OUTPUTS, averaged
+from pydt.cells import OUTPUTS, averaged, primitives_of
 from pydt.errors import StoreError
 from pydt.files import Folder, building
 from pydt.packed import npy_header
@@ -113,10 +113,12 @@ def _task(book: _Book, store: Store, record: Record, column: int, finished: npt.
             shape = len(finished), len(labels)
             files[output] = stack.enter_context(book.open(file, f"{what} over the draws", "<f4", shape))
         for i in finished:
-            outcome = store.get(record.cells[i, column].tobytes().hex())
+            key = record.cells[i, column].tobytes().hex()
+            outcome = store.get(key)
             scalars.append(dict(outcome.scalars))
+            primitives = primitives_of(outcome, len(labels), str(store.path(key)))
             for output, write in files.items():
-                write(averaged(outcome.arrays["primitives"], labels, output).tobytes())
+                write(averaged(primitives, labels, output).tobytes())
     known = sorted({key for found in scalars for key in found})
     rows = ([model, *(found.get(key, "") for key in known)] for model, found in enumerate(scalars))
     book.table(f"{name}.scalars.csv", "what training and transfer reported of each model", ["model", *known], rows)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pydt.cells import Outcome, Unreadable, derive
+from pydt.cells import Outcome, Unreadable, derive, primitives_of
 from pydt.design import Design
 from pydt.errors import ConfigError, EstimateError, StoreError
 from pydt.estimate import best_method, influences
@@ -101,6 +101,7 @@ class SoFar:
         self._known = np.zeros(len(self._same), bool)
         self._prefix = 0
         described = store.task(record.tasks[0]["digest"])
+        self._examples = len(described["labels"])
         self._chosen = np.flatnonzero(described["half"] == HALVES["score"])
         self._labels = described["labels"][self._chosen]
         self._weights = described["weights"][self._chosen] * UNITS["correct"][1]
@@ -114,7 +115,8 @@ class SoFar:
         """Take a row in; outcomes by position of the task, those that are not given are read from the store."""
         found = [outcomes.get(i) or self.store.get(key) for i, key in enumerate(self.record.keys[row])]
         if all(outcome.status == "ok" for outcome in found):
-            primitives = found[0].arrays["primitives"][..., self._chosen]
+            where = str(self.store.path(self.record.keys[row][0]))
+            primitives = primitives_of(found[0], self._examples, where)[..., self._chosen]
             draws = derive(primitives, self._labels, "correct")
             self._values[row] = draws.mean(axis=0).astype(np.float64) @ self._weights
         self._known[row] = True

@@ -36,6 +36,7 @@ from pydt.cells import (
     encode,
     file_name,
     load,
+    primitives_of,
     read,
     suggest,
     whole,
@@ -389,10 +390,7 @@ class Store(Shelf):
             values = np.empty((len(finished), len(chosen)), np.float32)
             for i, position in enumerate(finished):
                 key = record.cells[position, column].tobytes().hex()
-                primitives = self.get(key).arrays.get("primitives", labels)
-                if primitives.ndim != 3 or primitives.shape[::2] != (4, len(labels)):
-                    mend = "let `pydt verify` put it aside, and run the same plan again"
-                    raise StoreError(f"has no outputs of the {len(labels)} examples", str(self.path(key)), mend)
+                primitives = primitives_of(self.get(key), len(labels), str(self.path(key)))
                 values[i] = averaged(primitives[..., chosen], labels[chosen], output)
             values.flags.writeable = False
         while self._outputs and values.nbytes + sum(kept.nbytes for _, kept in self._outputs.values()) > _KEPT:

@@ -304,7 +304,7 @@ class Processes(Executor):
         paths = json.dumps([path for path in sys.path if isinstance(path, str)])  # Python, too, passes over the others
         ours, theirs = socket.socketpair()
         number = theirs.fileno()
-        command = [sys.executable, "-c", _BOOT, paths, str(number), str(os.getpid())]
+        command = [sys.executable, "-P", "-c", _BOOT, paths, str(number), str(os.getpid())]
         gpu = {"CUDA_VISIBLE_DEVICES": self._gpus[slot % len(self._gpus)]} if self._gpus else {}
         with theirs, self._lock:
             if self._killed:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stub_rows import GROUPS, StubRecipe, StubSource, StubTask
+from stub_rows import GROUPS, StubRecipe, StubSource, StubTask, go
 from stub_store import GOOD, KEY, METADATA, computed, contents
 
 import pydt.record
@@ -24,7 +24,7 @@ from pydt.files import canonical_json, digest, exclusive
 from pydt.packed import STATUS
 from pydt.plan import Plan
 from pydt.store import Store
-from pydt.upkeep import compact, merge, verify
+from pydt.upkeep import compact, export, merge, verify
 
 
 @pytest.fixture(autouse=True)
@@ -205,8 +205,13 @@ def test_outputs_of_other_examples_are_no_numbers_of_these(shape: Any, tmp_path:
     store.path(key).write_bytes(encode(arrays, metadata))
     with pytest.raises(StoreError, match=r"no outputs of the 40 examples.*pydt verify"):
         Store(tmp_path).outputs("digits")
+    with pytest.raises(StoreError, match="no outputs of the 40 examples"):
+        export(tmp_path, tmp_path / "out")
+    with pytest.raises(StoreError, match="no outputs of the 40 examples"):
+        go(plan(), tmp_path)
     assert not verify(tmp_path)["verified"]
     assert Store(tmp_path).missing().tolist() == [1]
+    assert len(go(plan(), tmp_path).masks()) == 6
 
 
 # ---- other processes

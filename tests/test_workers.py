@@ -117,3 +117,13 @@ def test_a_worker_that_cannot_be_started_is_an_error_and_tried_again(monkeypatch
             pool.submit(os.getpid).result(60)
     with pool:
         assert pool.submit(os.getpid).result(60) != os.getpid()
+
+
+def test_a_module_of_the_users_folder_is_not_taken_for_pythons(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("json", "signal", "ctypes"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(9)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)  # which the tests set for themselves
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])  # as of the command `pydt`
+    with Processes(1, 1, pack((sleeping, CONTEXT))) as pool:
+        assert pool.submit(os.getpid).result(60) != os.getpid()
