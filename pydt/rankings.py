@@ -56,6 +56,7 @@ PER = ("target", "class", "example")
 LEVEL = 0.05
 _LEADERS = 10
 _SPLITS = 10
+_PAIRS = 1_000_000  # above so many pairs of group and column, a file lists the extreme ones of each column
 _SHOWN = 12  # classes, images or pairs of which a page shows the leaders
 _PERMUTATIONS = 49  # of the score of single examples, each of which makes a cross-fit
 
@@ -170,11 +171,13 @@ class Ranking:
         """What a reader sees: the answer, the extremes with pictures, and every number as CSV."""
         blocks = {"target": _target_blocks, "class": _class_blocks, "example": _example_blocks}[self.per](self)
         answer = {"target": _target_answer, "class": _class_answer, "example": _example_answer}[self.per](self)
+        ends = len(self.groups) if self.values.size <= _PAIRS else max(1, _PAIRS // (2 * len(self.columns)))
         rows = (
             (self.columns[j], name, self.values[i, j], self.stderr[i, j], self.q[i, j], self.family_q[i, j], rank + 1)
             for j in range(len(self.columns))
             for rank, i in enumerate(self.order(j))
             for name in [self.groups[i]]
+            if min(rank, len(self.groups) - 1 - rank) < ends
         )
         names = (self.per, "group", f"influence ({self.unit})", "stderr", "q within column", "q over all", "rank")
         return Page(

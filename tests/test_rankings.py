@@ -14,6 +14,7 @@ from stub_influence import Additive, filled, many_classes, plan_of
 import pydt
 from pydt import design
 from pydt.analyse import read_list
+from pydt.data import Dataset
 from pydt.errors import ConfigError, EstimateError, StoreError
 from pydt.pages import write_pages
 from pydt.plan import Plan
@@ -206,12 +207,16 @@ def test_halves_are_disjoint_and_keep_pairs_together() -> None:
         list(halves(design.Design.explicit(np.ones((5, 3), bool)), 1))
 
 
-def test_pages_hold_every_number_and_show_images(study: tuple, tmp_path: Path) -> None:
+def test_pages_hold_every_number_and_show_images(study: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, plan, _ = study
     found = [ranking(store, plan, per) for per in ("target", "class", "example")]
     write_pages([one.page() for one in found], tmp_path, "blobs")
     text = (tmp_path / "ranking-example" / "influences.csv").read_text().splitlines()
     assert len(text) == 1 + GROUPS * 60
+    monkeypatch.setattr("pydt.rankings._PAIRS", 4 * 60)
+    extremes = list(found[2].page().csv["influences.csv"][1])
+    assert [row[-1] for row in extremes[:4]] == [1, 2, GROUPS - 1, GROUPS], "of very many pairs, each image's extremes"
+    assert len(extremes) == 4 * 60
     page = (tmp_path / "ranking-example.html").read_text()
     assert page.count("data:image/png") >= 24
     text = (tmp_path / "ranking-class" / "held-out.csv").read_text().splitlines()
@@ -219,6 +224,25 @@ def test_pages_hold_every_number_and_show_images(study: tuple, tmp_path: Path) -
     assert "c2" in (tmp_path / "ranking-target.html").read_text()
     without = ranking(store, None, "example").page()
     assert [type(block).__name__ for block in without.blocks] == ["Intervals"], "no plan, no images"
+
+
+def test_images_in_files_are_shown_too(tmp_path: Path) -> None:
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+    for name in "abcd":
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(45):
+            pixels = random.integers(0, 256, (20 + i % 3, 24, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{i}.png")
+    files = Target(Dataset.from_folder(tmp_path / "images"))
+    source = Dataset.from_arrays(np.zeros((60, 12, 12, 3), np.uint8), np.repeat(np.arange(20), 3))
+    plan = plan_of(source, files, design.random(GROUPS, 60, alpha=0.5))
+    shape = len(files.described()["labels"])
+    store = filled(tmp_path / "store", plan, Additive(np.zeros(shape), np.zeros((GROUPS, shape))))
+    blocks = ranking(store, plan, "example").page().blocks
+    assert type(blocks[0]).__name__ == "Images"
+    assert {np.asarray(image).ndim for image in blocks[0].images} == {3}
 
 
 def test_failed_rows_are_left_out_and_told(tmp_path: Path, target: Target, study: tuple) -> None:
