@@ -224,8 +224,10 @@ def test_failed_rows_are_counted_and_left_out(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_meant_is_refused(study: tuple[Plan, Store], how: dict[str, Any], says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ConfigError, match=says) as error:
         debug(study[1], study[0], **how)
+    assert error.value.where
+    assert error.value.mend
 
 
 def test_a_plan_without_rows_cannot_blame(tmp_path: Path) -> None:

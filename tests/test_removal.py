@@ -279,8 +279,10 @@ def test_a_keep_list_keeps_what_it_says() -> None:
     ],
 )
 def test_what_cannot_be_meant_is_refused(study: tuple[Plan, Store], how: dict[str, Any], says: str) -> None:
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ConfigError, match=says) as error:
         curve(study[1], study[0], **how)
+    assert error.value.where
+    assert error.value.mend
 
 
 def test_a_recipe_of_steps_knows_no_epochs(tmp_path: Path) -> None:
