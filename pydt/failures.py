@@ -421,13 +421,20 @@ def _page(found: Failures) -> Page:
     ]
     measures = ("rate", "low", "high", "images", "runs")
     table = [(name, words, *(getattr(rate, m) for m in measures)) for name, words, rate in rates]
-    columns = ("group", "images that blame it", *(f"{words}, %" for words in _ARM_WORDS.values()), "difference", "+-")
+    columns = (
+        "group",
+        "images that blame it",
+        *(f"{words}, %" for words in _ARM_WORDS.values()),
+        "difference",
+        "95 %: \u00b1",
+    )
     lines: list[tuple[Any, ...]] = []
     for name, count, flips in found.groups:
         values: list[float | None] = [None] * 5
         if flips is not None:
             values = [100 * getattr(flips, arm).rate for arm in ARMS]
-            values += [100 * flips.compared.difference, 50 * (flips.compared.high - flips.compared.low)]
+            reach = 50 * (flips.compared.high - flips.compared.low)
+            values += [100 * flips.compared.difference, reach if flips.blamed.images > 2 else None]
         lines.append((name, count, *values))
     blocks: list[Any] = []
     if rates:

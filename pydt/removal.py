@@ -436,7 +436,8 @@ def _page(found: Removal) -> Page:
     for b in found.best:
         csv[f"keep-{b.length}.csv"] = (("group",), [(name,) for name in found.keep(b.length)])
     question = (
-        f"What does {found.target} gain or lose when the worst, the best or random groups of {found.source} stay out?"
+        f"What does the accuracy on {found.target} gain or lose when the worst, the best or random groups of "
+        f"{found.source} are left out?"
     )
     return Page("removal", "Removal curves", question, _answer(found), blocks, csv, _METHOD)
 
