@@ -457,13 +457,23 @@ def _page(found: Failures) -> Page:
     names = tuple(Failure.__dataclass_fields__)
     csv: dict[str, Any] = {
         "images.csv": (names, [tuple(getattr(image, name) for name in names) for image in found.images]),
-        "groups.csv": (columns, lines),
+        "groups.csv": (
+            ("group", "images", *ARMS, "difference", "stderr", "low", "high", "ratio", "ratio_low", "ratio_high"),
+            [(name, count, *_numbers(flips)) for name, count, flips in found.groups],
+        ),
         "rates.csv": (("images", "arm", *measures), table),
     }
     question = (
         f"Which part of {found.source} makes models fail on images of {found.target}, and what if it is left out?"
     )
     return Page("failures", "Failures", question, _answer(found), blocks, csv, _METHOD)
+
+
+def _numbers(flips: Flips | None) -> list[float | None]:
+    """The rates as fractions, and how the first compares with the second."""
+    if flips is None:
+        return [None] * (len(ARMS) + 7)
+    return [*(getattr(flips, arm).rate for arm in ARMS), *vars(flips.compared).values()]
 
 
 def _answer(found: Failures) -> list[str]:
