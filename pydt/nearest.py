@@ -178,23 +178,37 @@ def nearest(queries: Single, references: Single, k: int, *, skip_self: bool = Fa
 
 
 def _nearest(queries: int, references: int, k: int, distance: Any) -> tuple[Rows, npt.NDArray[Any]]:
-    """The `k` smallest distances a query, ties by position; one tile of each side at a time."""
+    """The `k` smallest distances a query, ties by position; one tile of each side at a time.
+
+    Distance and position are one number, so that the smallest are found without sorting all: bits of a float32 in an
+    order that integers share, or a count of bits, above 32 bits of position.
+    """
     k = max(0, min(k, references))
-    index, found = np.zeros((queries, k), np.int64), np.empty((queries, k), distance(slice(0, 0), slice(0, 0)).dtype)
+    kind = distance(slice(0, 0), slice(0, 0)).dtype
+    kept = np.empty((queries, k), np.uint64)
     for q in _tiles(queries, _QUERIES):
-        best: list[npt.NDArray[Any]] = []
+        best = np.empty((q.stop - q.start, 0), np.uint64)
         for r in _tiles(references, 8 * _REFERENCES):
-            here = distance(q, r)
-            order = np.argsort(here, axis=1, kind="stable")[:, :k]
-            own = [order + r.start, np.take_along_axis(here, order, 1)]
-            if best:
-                both = [np.concatenate(pair, axis=1) for pair in zip(best, own, strict=True)]
-                order = np.argsort(both[1], axis=1, kind="stable")[:, :k]
-                own = [np.take_along_axis(one, order, 1) for one in both]
-            best = own
-        if best:
-            index[q], found[q] = best
-    return index, found
+            keys = _ordered(distance(q, r)).astype(np.uint64) << np.uint64(32) | np.arange(
+                r.start, r.stop, dtype=np.uint64
+            )
+            best = np.concatenate([best, keys], axis=1)
+            if best.shape[1] > k:
+                best = np.partition(best, k - 1, axis=1)[:, :k] if k else best[:, :0]
+        kept[q] = np.sort(best, axis=1)
+    found = _ordered((kept >> np.uint64(32)).astype(np.uint32), kind)
+    return (kept & np.uint64(0xFFFFFFFF)).astype(np.int64), found
+
+
+def _ordered(values: npt.NDArray[Any], back_to: npt.DTypeLike | None = None) -> npt.NDArray[Any]:
+    """float32 -> uint32 in the same order, and back; counts of bits stay as they are."""
+    if np.dtype(back_to or values.dtype) != np.float32:
+        return values if back_to is None else values.astype(back_to)
+    sign = np.uint32(0x80000000)
+    if back_to is None:
+        bits = np.ascontiguousarray(values).view(np.uint32)
+        return np.where(bits & sign, ~bits, bits | sign)
+    return np.where(values & sign, values ^ sign, ~values).view(np.float32)
 
 
 def _tiles(count: int, size: int) -> Iterator[slice]:

@@ -161,6 +161,7 @@ def test_images_are_read_from_arrays_colours_and_files(folder_of_images: Path) -
     assert pictures(files, [3])[0].shape == (96, 96, 3)
     assert pictures(grey, [3])[0].shape == (28, 28, 1)
     assert files.paths is not None
-    Path(files.paths[3]).write_bytes(b"no image")
+    broken = Path(files.paths[3])
+    broken.write_bytes(b"no image".ljust(broken.stat().st_size))
     with pytest.raises(DataError, match="cannot be decoded"):
         greys(files, [3])
