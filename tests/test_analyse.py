@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,11 +12,13 @@ import pytest
 from test_report import GROUPS, Stub, study
 from typer.testing import CliRunner, Result
 
+import pydt as package
 from pydt import cli, design
 from pydt.analyse import ANALYSES, Analysis, Job, analyse
 from pydt.data import Dataset
 from pydt.ensemble import run
 from pydt.errors import ConfigError, EstimateError
+from pydt.loader import Augment
 from pydt.pages import Page
 from pydt.plan import Plan
 from pydt.planfile import write_plan
@@ -151,3 +154,47 @@ def test_every_analysis_has_a_name_for_the_command_line() -> None:
     names = [analysis.name for analysis in ANALYSES]
     assert len(names) == len(set(names))
     assert all(name == name.lower() and name.replace("-", "").isalnum() for name in names)
+
+
+DOCS = Path(__file__).parent.parent / "docs" / "analyses.md"
+
+
+@pytest.mark.skipif(not DOCS.is_file(), reason="the documentation is not here")
+def test_the_table_names_what_exists() -> None:
+    text = DOCS.read_text(encoding="utf-8")
+    assert [f"| F{i} |" in text for i in range(1, 18)] == [True] * 17
+    assert set(re.findall(r"--only ([a-z-]+)", text)) <= {analysis.name for analysis in ANALYSES}
+    for analysis in ANALYSES:
+        assert f"`{analysis.name}`" in text or f"--only {analysis.name}" in text, analysis.name
+    for file in set(re.findall(r"`(test_\w+\.py)`", text)):
+        assert (Path(__file__).parent / file).is_file(), file
+    for name in set(re.findall(r"pydt\.([a-zA-Z_.]+[a-z])", text)):
+        found: object = package
+        for part in name.split("."):
+            found = getattr(found, part) if hasattr(found, part) else importlib.import_module(f"pydt.{part}")
+
+
+@pytest.mark.slow
+def test_all_pages_of_a_tiny_plan_and_again(tmp_path: Path, source: Dataset, target: Target) -> None:
+    """Trained in earnest; the second time nothing is trained and every page and number is the same."""
+    recipe = Recipe(network="convnet-2", epochs=1, batch_size=32, lr=0.3, augment=Augment(mean=(0.3,), std=(0.2,)))
+    tasks = (Task(target, draws=2),)
+    made = Plan(source, design=design.random(GROUPS, 60, seed=2), recipe=recipe, tasks=tasks, seed=2)
+    settings = {
+        "removal": {"sizes": (4,), "repeats": 4, "steps": "epochs"},
+        "failures": {"models": 3, "repeats": 2, "share": 0.5, "most": 9},
+        "examples": {"models": 10},
+        "subpopulations": {"size": 4},
+        "brittleness": {"verify": 1, "repeats": 2},
+    }
+    found = []
+    for _ in range(2):
+        run(made, tmp_path, workers=1, progress=False)
+        done = analyse(made, tmp_path, train=True, workers=1, settings=settings)
+        assert done.failed == {}
+        assert list(done.pages) == [analysis.name for analysis in ANALYSES]
+        files = sorted(path for path in (tmp_path / "analyses").rglob("*") if path.is_file())
+        rows = sum(1 for _ in tmp_path.glob("rows/*/*"))
+        found.append((rows, {str(path): path.read_bytes() for path in files}))
+    assert found[0] == found[1]
+    assert len(list((tmp_path / "analyses").glob("*/*.csv"))) > len(ANALYSES)
