@@ -229,7 +229,7 @@ def _page(found: Examples) -> Page:
         },
         method=(
             f"The influence of an image is the difference of means of the target's output over {found.models} models "
-            "(Jain et al. 2023, section 4.3 and equation 1 with single images as units):\n\n"
+            "(Jain et al. 2023, section 4.3):\n\n"
             "    influence = mean output with the image - mean output without it\n\n"
             "The paper shows the extreme images. Here the ranking is tested as a whole, and the extreme ones are "
             "valued by models and target images that did not choose them."

@@ -179,7 +179,7 @@ def test_all_pages_of_a_tiny_plan_and_again(tmp_path: Path, source: Dataset, tar
     """Trained in earnest; the second time nothing is trained and every page and number is the same."""
     recipe = Recipe(network="convnet-2", epochs=1, batch_size=32, lr=0.3, augment=Augment(mean=(0.3,), std=(0.2,)))
     tasks = (Task(target, draws=2),)
-    made = Plan(source, design=design.random(GROUPS, 60, seed=2), recipe=recipe, tasks=tasks, seed=2)
+    made = Plan(source, design=design.random(GROUPS, 44, seed=2), recipe=recipe, tasks=tasks, seed=2)
     settings = {
         "removal": {"sizes": (4,), "repeats": 4, "steps": "epochs"},
         "failures": {"models": 3, "repeats": 2, "share": 0.5, "most": 9},
