@@ -9,7 +9,7 @@ harm         3       handwritten digits                                         
 leak         1       slightly changed copies of 24 target images of each half     right
 sub-type     1       handwritten zeros with a slash, as 40 % of the target's are  right
 misleading   1       handwritten sevens with a stamp in a corner, as 30 % of the  "2"
-                     target's judged sevens have it
+                     target's sevens have that are in no few-shot pool
 irrelevant   6       waves of one direction and length, one texture a group       "other"
 
 No handwritten image of the source is one of the target or nearly so, but for the leaked ones. What makes the effects
@@ -249,7 +249,7 @@ def _ranked(store: Store, made: Planted, plan: Plan) -> Iterator[Finding]:
         bool(len(p) * p.min() >= LEVEL / 5),  # rightly estimated, they fail by chance: not in one run of twenty
         f"{len(p)} columns bound to no image: the largest |t| is {np.abs(t).max():.1f}, "
         f"p times {len(p)} is {min(1.0, len(p) * p.min()):.2g}",
-        {"p": float(p.min()), **{f"t{i}": float(one) for i, one in enumerate(t)}},
+        {f"p{i}": float(one) for i, one in enumerate(p)},
     )
     irrelevant = made.of("irrelevant")
     most, least = np.abs(values[irrelevant]).max(), values[helpful].min()
@@ -326,11 +326,11 @@ def _misled(store: Store, made: Planted, plan: Plan, retrain: int, workers: int 
     numbers |= {"all_ratio": every.compared.ratio, "all_ratio_low": every.compared.ratio_low}
     return Finding(
         "misleading",
-        compared.ratio >= 2,
+        2 * len(failing) > judged and 2 * blamed > len(failing) and compared.ratio >= 2,
         f"{detail}; of the {flips.blamed.images} images that blame it {flips.blamed.rate:.0%} are right without it "
         f"({flips.blamed.low:.0%} to {flips.blamed.high:.0%}), {flips.random.rate:.0%} without a random group, "
-        f"{flips.full.rate:.0%} again with all: {compared.ratio:.3g} times as often (from {compared.ratio_low:.2g}; "
-        f"{retrain} fresh trainings each)",
+        f"{flips.full.rate:.0%} again with all: ratio to random {compared.ratio:.3g} (95 % from "
+        f"{compared.ratio_low:.2g}; {retrain} fresh trainings each)",
         numbers,
     )
 

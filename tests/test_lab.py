@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import stub_store
+from typer.testing import CliRunner
 
-from pydt import lab, run
+from pydt import doctor, lab
 from pydt.cells import Outcome
+from pydt.cli import app
 from pydt.errors import DataError
 
 
@@ -155,10 +157,25 @@ def test_what_was_planted_is_found_where_it_acts_and_missed_where_it_does_not(ma
     assert found["leak pairs"].numbers == {"precision": 1, "recall": 1}  # images tell
 
 
+def test_doctor_fails_where_a_plant_is_not_found(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = {}
+
+    def deep(**how):
+        asked.update(how)
+        yield doctor.Check("harm", False, "shuffled labels look harmless")
+
+    monkeypatch.setattr(doctor, "deep", deep)
+    done = CliRunner().invoke(app, ["doctor", "--deep", "--seed", "7"])
+    assert done.exit_code == 1
+    assert "FAIL  harm: shuffled labels look harmless" in done.stdout
+    assert asked == {"seed": 7, "workers": None}
+    assert CliRunner().invoke(app, ["doctor"]).exit_code == 0
+
+
 @pytest.mark.slow
-def test_a_small_laboratory_finds_its_plants(made, tmp_path):
-    plan = lab.plan(made, 64, seed=3)
-    store = run(plan, tmp_path, workers=2, progress=False)
-    found = {finding.name: finding for finding in lab.findings(store, made, plan, retrain=0)}
-    missed = [finding.detail for name, finding in found.items() if not finding.ok and name != "irrelevant"]
+def test_a_small_laboratory_finds_its_plants():
+    checks = list(doctor.deep(models=64, retrain=0, seed=0, workers=2))
+    missed = [check.detail for check in checks if not check.ok and check.name != "irrelevant"]
     assert not missed  # 64 models tell each harmful group from the average one, but not yet all helpful from all others
+    assert len(checks) == 8
