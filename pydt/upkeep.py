@@ -336,9 +336,16 @@ def compact(dir: PathLike) -> dict[str, int]:
                 done["left"] += len(keys)
                 return
             block = Block(write_block(store.folder / "packed", keys, lambda key: _cell(store, key)))
-            for i, key in enumerate(keys):
-                if block.read(i)[1]["key"] != key:
-                    raise StoreError("another row was read back than was written", str(block.folder), "run again")
+            try:
+                for i, key in enumerate(keys):
+                    if block.read(i)[1]["key"] != key:
+                        raise StoreError("holds another row than was written")
+            except StoreError as error:
+                store.quarantine(block.folder, error)
+                mend = "no row was removed; look after the disk and the memory, and run again"
+                raise StoreError(
+                    f"was not read back as it was written: {error.what}", str(block.folder), mend
+                ) from error
             for key in keys:
                 remove(store.path(key), sync=False)
             done["cells"] += len(keys)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -91,6 +92,57 @@ def test_a_block_is_plain_arrays_in_plan_order(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (block / "index.jsonl").read_text().splitlines()]
     assert [line["key"] for line in lines[1:-1]] == [keys[0] for keys in store.plan().keys]
     assert lines[0] == lines[-1]
+
+
+def test_a_block_is_on_the_disk_before_a_file_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file of it, its names in its folder, and its folder's name: what a power failure then leaves is a block."""
+    computed(tmp_path, plan(8, tasks=TASKS[:1]))
+    calls: list[tuple[str, int]] = []
+    fsync, replace, unlink = os.fsync, os.replace, os.unlink
+
+    def synced(descriptor: int) -> None:
+        calls.append(("sync", os.fstat(descriptor).st_ino))
+        fsync(descriptor)
+
+    def renamed(old: Any, new: Any) -> None:
+        calls.append(("rename", os.stat(old).st_ino))
+        replace(old, new)
+
+    def removed(path: Any) -> None:
+        if Path(path).suffix == ".safetensors":
+            calls.append(("remove", 0))
+        unlink(path)
+
+    for name, call in (("fsync", synced), ("replace", renamed), ("unlink", removed)):
+        monkeypatch.setattr(os, name, call)
+    compact(tmp_path)
+    (block,) = (tmp_path / "packed").iterdir()
+    first, named = calls.index(("remove", 0)), calls.index(("rename", block.stat().st_ino))
+    inside = [path.stat().st_ino for path in block.iterdir()]
+    written = [calls.index(("sync", inode)) for inode in inside]
+    assert max(written) < calls.index(("sync", block.stat().st_ino)) < named
+    assert ("sync", (tmp_path / "packed").stat().st_ino) in calls[named:first]
+    assert ("sync", tmp_path.stat().st_ino) in calls[:first]
+
+
+def test_a_block_that_is_not_what_was_written_removes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed(tmp_path, plan(8, tasks=TASKS[:1]))
+    before, real = contents(tmp_path / "rows"), pydt.upkeep.write_block
+
+    def written(*given: Any) -> Path:
+        block = real(*given)
+        flip(block / "primitives.npy", -1)
+        return block
+
+    monkeypatch.setattr(pydt.upkeep, "write_block", written)
+    with pytest.raises(
+        StoreError, match=r"packed/.*was not read back as it was written: .*checksum.*no row was removed"
+    ):
+        compact(tmp_path)
+    assert contents(tmp_path / "rows") == before
+    assert not list((tmp_path / "packed").iterdir())
+    monkeypatch.undo()
+    assert verify(tmp_path)["verified"]
 
 
 def test_what_a_block_cannot_hold_stays_a_file(tmp_path: Path) -> None:
