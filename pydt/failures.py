@@ -14,7 +14,8 @@ they were found: an image chosen for being wrong is right more often the next ti
 
 An image owes its blamed group to its own margins in the plan's rows. The check `unseen` does without: report-half
 images are judged without the group that their *fellows* of the score half blame on average, images of the same class
-with the same wrong prediction. Of an unseen image nothing was looked at but that it fails, and as what.
+with the same wrong prediction. Of an unseen image nothing was looked at but that it fails, and as what. (Where `most`
+leaves groups out, the blames of all images decide which.)
 
 Trainings without a group serve all images that blame it, and the random group of a repeat is the same for all of them,
 unless it is the blamed one. With `most` trainings in all, the groups that most images blame come first.
@@ -37,8 +38,9 @@ from pydt.cost import announce
 from pydt.counterfactual import group_images, other_draws, without
 from pydt.ensemble import Runner, run_row, run_rows
 from pydt.errors import ConfigError, StoreError
-from pydt.estimate import best_method, influences
+from pydt.estimate import influences
 from pydt.nearest import pictures
+from pydt.overall import method_for
 from pydt.pages import PICTURES, Images, Intervals, Page, Table
 from pydt.plan import Plan
 from pydt.rates import Block, Compared, Rate, compare, rate_of
@@ -260,7 +262,7 @@ def _failing(store: Store, task: Task, share: float) -> _Failing:
     examples = store.task(task)
     said = store.outputs(task, "prediction", "all").astype(np.int64)
     wrong = said != examples["labels"]
-    columns = np.flatnonzero(wrong.mean(0) >= share - 1e-9)
+    columns = np.flatnonzero((wrong.mean(0) >= share - 1e-9) & wrong.any(0))
     predicted = [np.bincount(said[wrong[:, j], j]).argmax() for j in columns]
     return _Failing(
         columns,
@@ -281,7 +283,7 @@ def _influences(
         return (np.zeros((len(record.names), 0)),) * 3
     masks = store.design(record).take(store.finished(record))
     outputs = store.outputs(task, output, "all", record)[:, columns]
-    fit = influences(masks, outputs, best_method(masks))
+    fit = influences(masks, outputs, method_for(record, masks))
     return np.asarray(fit.unbiased), np.asarray(fit.stderr), np.asarray(fit.q)
 
 

@@ -205,6 +205,16 @@ def test_models_that_fail_nowhere_need_no_debugging(tmp_path: Path) -> None:
     write_pages([page], tmp_path / "pages", "a study")
 
 
+def test_any_share_may_be_asked_for(study: tuple[Plan, Store], found: Failures) -> None:
+    job, store = study
+    once = debug(store, job, share=1e-9, most=40)
+    assert len(once.images) > len(found.images)
+    assert min(image.wrong for image in once.images) == pytest.approx(0.1)
+    always = debug(store, job, share=1.0, most=40)
+    assert {image.wrong for image in always.images} == {1.0}
+    assert len(always.images) < len(found.images)
+
+
 def test_failed_rows_are_counted_and_left_out(tmp_path: Path) -> None:
     job = stub_truth.plan(40)
     store = stub_truth.trained(job, tmp_path, stub_truth.misled)
