@@ -32,6 +32,7 @@ class Shard:
 
     data: np.ndarray
     path: str
+    size: int
     time: int
     inode: tuple[int, int]
 
@@ -46,13 +47,10 @@ class Shard:
             state = os.stat(self.path)
         except OSError:
             return
-        if (state.st_dev, state.st_ino) != self.inode or (state.st_size, state.st_mtime_ns) == (
-            len(self.data),
-            self.time,
-        ):
-            return
-        what = f"was written to while it was in use ({state.st_size} bytes, {len(self.data)} when it was mapped)"
-        raise DataError(what, self.path, "replace a file in use by renaming another over it")
+        same = state.st_size == self.size and state.st_mtime_ns == self.time
+        if not same and (state.st_dev, state.st_ino) == self.inode:
+            what = f"was written to while it was in use ({state.st_size} bytes, {self.size} when it was mapped)"
+            raise DataError(what, self.path, "replace a file in use by renaming another over it")
 
 
 def map_shard(path: str) -> Shard:
@@ -66,7 +64,7 @@ def map_shard(path: str) -> Shard:
     except (OSError, ValueError) as error:
         what = f"cannot be read ({getattr(error, 'strerror', None) or error})".replace("path: ", "")
         raise DataError(what, path, "give a regular file that may be read") from error
-    return Shard(data, path, time, (device, inode))
+    return Shard(data, path, len(data), time, (device, inode))
 
 
 class Contents:
@@ -130,10 +128,10 @@ class Contents:
         shards = {p: self._shard(p) for p in set(numbers)}
         held = [shards[p] for p in numbers]
         ends = offsets + self._records.length[ids]
-        behind = ends > np.array([len(shard.data) for shard in held], np.int64)
+        behind = ends > np.array([shard.size for shard in held], np.int64)
         if behind.any():
             at = int(behind.argmax())
-            what = f"lies behind the end of the shard, at byte {len(held[at].data)}"
+            what = f"lies behind the end of the shard, at byte {held[at].size}"
             raise DataError(what, self.place(int(ids[at])), _MEND)
         starts, stops = offsets.tolist(), ends.tolist()
         views = [shard.data[start:stop] for shard, start, stop in zip(held, starts, stops, strict=True)]

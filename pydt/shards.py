@@ -309,7 +309,7 @@ def _index(path: str) -> Listing:
     listing = _listing(shard, _members(shard))
     shard.unchanged()
     sections: dict[str, Any] = {
-        "shard": np.array([_VERSION, len(shard.data), shard.time], np.int64),
+        "shard": np.array([_VERSION, shard.size, shard.time], np.int64),
         "keys": listing.keys,
         "labels": listing.labels,
         "captions": listing.captions,

@@ -12,11 +12,14 @@ import shutil
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
 import stub_tars as tars
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pydt import _core, saved
 from pydt.data import Dataset, spool
@@ -80,6 +83,43 @@ def test_what_a_data_set_over_shards_is(tmp_path: Path) -> None:
     assert files == {"part-0.tar", "part-1.tar", "part-0.tar.pydt", "part-1.tar.pydt"}
     data.check()
     data.check(3, seed=1)
+
+
+KEYS = (
+    st.lists(st.text("abü _-", min_size=1, max_size=90), min_size=1, max_size=3)
+    .map("/".join)
+    .filter(
+        lambda key: not key.startswith("__")  # which may be a remark
+    )
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(KEYS, min_size=1, max_size=5, unique=True),
+    st.sampled_from(["jpg", "JPEG", "png"]),
+    st.booleans(),
+    st.sampled_from(["gnu", "pax"]),
+    st.randoms(use_true_random=False),
+)
+def test_examples_are_those_that_tarfile_groups(
+    tmp_path_factory: pytest.TempPathFactory, keys: list[str], suffix: str, captioned: bool, form: str, random: Random
+) -> None:
+    members = []
+    for i, key in enumerate(keys):
+        members += [tars.member(f"{key}.{suffix}", tars.jpeg(i)), tars.member(f"{key}.cls", f"class {i % 2}".encode())]
+        members += [tars.member(f"{key}.txt", key.encode())] if captioned else []
+    random.shuffle(members)
+    path = tars.write(tmp_path_factory.mktemp("shard") / "a.tar", members, form)
+    found = Dataset.from_tar(path)
+    with tarfile.open(path) as tar:
+        content = {name: tar.extractfile(name).read() for name in tar.getnames()}  # type: ignore[union-attr]
+    images = [name for name in content if name.endswith(suffix)]
+    assert list(found.all_keys()) == images
+    assert [view.tobytes() for view in found.bytes_of(range(len(images)), check=True)] == [content[n] for n in images]
+    stems = [name.removesuffix(f".{suffix}") for name in images]
+    assert [found.classes[label] for label in found.labels] == [content[f"{stem}.cls"].decode() for stem in stems]
+    assert found.captions == (tuple(stems) if captioned else None)
 
 
 def test_a_shard_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
