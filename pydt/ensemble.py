@@ -260,6 +260,7 @@ class _Driver:
         same_code: bool,
     ) -> None:
         self.same_code = same_code
+        self.told: set[str] = set()  # which workers compute by other code
         self.store, self.record, self.sofar, self.rule = store, record, sofar, rule
         self.missing, self.view, self.limit = missing, view, limit
         self.again: deque[_Job] = deque()  # rows to be tried once more
@@ -343,6 +344,19 @@ class _Driver:
             self.store.log(event="code changed", stored=others, now={name: now.get(name) for name in others})
         return _in_words(others, now)
 
+    def _look_at_code(self, job: _Job, result: dict[str, Any]) -> None:
+        """Tell of a worker that computes by other code than this process, once, or refuse it."""
+        now = versions()
+        others = {name: [has] for name in FACTS if (has := str(result["versions"].get(name))) != str(now.get(name))}
+        if not others:
+            return
+        wrong = f"{result['host']} computes by other code than this process: {_in_words(others, now)}"
+        if self.same_code:
+            raise PydtError(wrong, str(job), "install the same everywhere, or go on without same_code")
+        if wrong not in self.told:
+            self.told.add(wrong)
+            self.view.say(wrong)
+
     def _submit(self, executor: Executor, parcel: bytes | None) -> None:
         if self.again:
             job = self.again.popleft()
@@ -371,12 +385,7 @@ class _Driver:
             self.store.log(event="not used", row=job.number, reason=str(error))  # a row after the stop is nobody's loss
 
     def _put(self, job: _Job, result: dict[str, Any]) -> None:
-        if self.same_code:
-            now = versions()
-            other = {name: [has] for name in FACTS if (has := str(result["versions"].get(name))) != str(now.get(name))}
-            if other:
-                wrong = f"{result['host']} computes by other code than this process: {_in_words(other, now)}"
-                raise PydtError(wrong, str(job), "install the same everywhere, or go on without same_code")
+        self._look_at_code(job, result)
         outcomes = self._checked(job, result["outcomes"])
         keys = [self.record.keys[job.number][position] for position in job.tasks]
         for (position, outcome), key in zip(outcomes.items(), keys, strict=True):

@@ -497,7 +497,9 @@ def test_real_rows_are_equal_bytes_whoever_trains_them(tmp_path: Path, source: D
         np.testing.assert_allclose(right @ weights, [s["report_accuracy"] for s in scalars], rtol=1e-6)
 
 
-def test_other_code_is_refused_where_that_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_code_is_refused_where_that_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     go(plan(3), tmp_path, same_code=True)
     real = pydt.workers.versions()
     monkeypatch.setattr("pydt.ensemble.versions", lambda: {**real, "torch": "9.9"})
@@ -505,7 +507,9 @@ def test_other_code_is_refused_where_that_is_asked(tmp_path: Path, monkeypatch: 
         go(plan(4), tmp_path, same_code=True)
     with pytest.raises(PydtError, match=r"row 0 .*computes by other code .*torch .*now 9\.9"):  # a worker's
         go(plan(4), tmp_path / "fresh", same_code=True)
-    assert len(go(plan(4), tmp_path).masks()) == 4  # without, it is said and not refused
+    with ThreadPoolExecutor(1) as threads:  # else it is said, once, and not refused
+        assert len(run(plan(6), tmp_path, threads, runner=stub_row).masks()) == 6
+    assert capsys.readouterr().err.count(" computes by other code than this process: torch ") == 1
 
 
 def test_pictures_are_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
