@@ -112,9 +112,16 @@ class Engine:
 
     def _graph(self, gpu: bool) -> Any:
         from nvidia.dali import fn, types
+        from nvidia.dali.tensors import TensorCPU
 
         how, augment = self.settings, self.settings.augment
-        files = fn.external_source(lambda: self._records, batch=True, no_copy=True, dtype=types.UINT8, ndim=1)
+        files = fn.external_source(
+            lambda: [TensorCPU(record) for record in self._records],  # arrays are looked at for longer
+            batch=True,
+            no_copy=True,
+            dtype=types.UINT8,
+            ndim=1,
+        )
         names = list(self._feeds)
         kinds = {np.dtype(np.float32): types.FLOAT, np.dtype(np.int32): types.INT32}
         fed = fn.external_source(
