@@ -142,7 +142,7 @@ class Brittleness:
             name="brittleness",
             title="Brittleness",
             question=f"How few groups decide whether an image of {self._subject.target} is read right, and which?",
-            answer=[*_answer(self), *filter(None, [self._subject.lost])],
+            answer=self._subject.told(_answer(self)),
             blocks=_blocks(self, heads, shares),
             csv={"images.csv": (names, rows), "shares.csv": (heads, shares)},
             method=_METHOD.format(splits=self.splits, most=self.most),

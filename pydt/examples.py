@@ -191,7 +191,7 @@ def _answer(found: Examples) -> list[str]:
         f"{wish} would be found with a chance of 80 % by about {found.needed.models:,} models (5 % level, one image "
         "alone)."
     )
-    return [first, worth, power, *([found._subject.lost] if found._subject.lost else [])]
+    return found._subject.told([first, worth, power])
 
 
 def _page(found: Examples) -> Page:

@@ -184,7 +184,7 @@ class Ranking:
             name=f"ranking-{self.per}",
             title={"target": "Ranking", "class": "Ranking per class", "example": "Ranking per image"}[self.per],
             question=_QUESTIONS[self.per].format(target=self._subject.target),
-            answer=[*answer, *filter(None, [self._subject.lost])],
+            answer=self._subject.told(answer),
             blocks=blocks,
             csv={"influences.csv": (names, rows), "held-out.csv": _held_out(self)},
             method=_method(self),

@@ -26,11 +26,10 @@ from pydt.plan import Plan
 from pydt.planning import models_for_effect
 from pydt.render import render, write_csv
 from pydt.store import Record, Store
+from pydt.subject import MOST_FAILED
 from pydt.verdict import global_test
 from pydt.words import called
 
-MOST_FAILED = 0.02
-"""Above this share of failed rows there is no verdict: the models that survive may be a biased choice."""
 LEVEL = 0.05
 
 

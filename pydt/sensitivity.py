@@ -146,7 +146,7 @@ class OutputComparison:
             name="outputs",
             title="Outputs compared",
             question="Does the ranking depend on which output of the models is looked at, and which output tells most?",
-            answer=[*_outputs_answer(self, pairs), *filter(None, [self._subject.lost])],
+            answer=self._subject.told(_outputs_answer(self, pairs)),
             blocks=[
                 Table(columns, each, "Each output", note, digits),
                 Table(heads, rows, "Each pair", "Rank correlation of the influences of all groups.", digits),
@@ -283,7 +283,7 @@ class Stability:
             name="stability" if self.per == "target" else f"stability-{self.per}",
             title="Stability" if self.per == "target" else f"Stability per {self.per}",
             question=f"How far would another set of as many models rank the groups for {what} alike?",
-            answer=[*_stability_answer(self), *filter(None, [self._subject.lost])],
+            answer=self._subject.told(_stability_answer(self)),
             blocks=[
                 Curve(
                     {"measured on disjoint sets": measured, "extrapolated (Spearman-Brown)": ahead},

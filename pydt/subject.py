@@ -23,6 +23,8 @@ from pydt.store import Record, Store
 from pydt.words import called
 
 Array = npt.NDArray[np.float64]
+MOST_FAILED = 0.02
+"""Above this share of failed rows there is no verdict: the models that survive may be a biased choice."""
 ERROR_OF_WAYS = 0.5**0.5
 """Standard error of a cross-fit (one half of the models chooses, the other values, and back; several random splits) in
 units of that of one way: that of two independent ways. The ways share their models, and what is chosen varies, so it is
@@ -118,13 +120,17 @@ class Subject:
         found = self.pictures(block, half)
         return [] if not found else [Images(found, captions, title)]
 
-    @property
-    def lost(self) -> str:
-        """A sentence on rows that failed; empty where none did."""
+    def told(self, sentences: Sequence[str]) -> list[str]:
+        """The sentences of an answer, and what must be said of rows that failed: first of all where they were many."""
         failed, total, p = self.store.failure_test(self.record)
         if not failed:
-            return ""
-        return f"{failed} of {total} rows failed and are left out (do failures go with some groups? p = {p:.2g})."
+            return list(sentences)
+        what = f"{failed} of {total} rows failed"
+        test = f"(do failures go with some groups? p = {p:.2g})"
+        if failed > MOST_FAILED * total:
+            warning = f"No verdict: {what}, more than {MOST_FAILED:.0%}, and the rest may be a biased choice {test}."
+            return [warning, *sentences]
+        return [*sentences, f"{what} and are left out {test}."]
 
 
 def halves(masks: Design, splits: int, *key: Any, size: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:

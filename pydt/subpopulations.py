@@ -117,7 +117,7 @@ class SubPopulations:
             name="subpopulations",
             title="Sub-populations",
             question=f"Which images of {self._subject.target} does a group move most, against the mean of their class?",
-            answer=[*_answer(self, order), *filter(None, [self._subject.lost])],
+            answer=self._subject.told(_answer(self, order)),
             blocks=_blocks(self, order),
             csv={"images.csv": (columns, shown), "groups.csv": _table(self, order)},
             method=_METHOD.format(output=self.output, splits=self.splits),

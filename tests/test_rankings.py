@@ -245,12 +245,19 @@ def test_images_in_files_are_shown_too(tmp_path: Path) -> None:
     assert {np.asarray(image).ndim for image in blocks[0].images} == {3}
 
 
-def test_failed_rows_are_left_out_and_told(tmp_path: Path, target: Target, study: tuple) -> None:
-    plan = plan_of(many_classes(), target, design.random(GROUPS, 40, alpha=0.5, seed=3))
-    runner = Additive(study[2].base, study[2].effects, failing=frozenset(row.seed for row in plan.rows()[:2]))
-    found = ranking(filled(tmp_path, plan, runner), plan)
-    assert found.models == 38
-    assert "2 of 40 rows failed" in found.page().answer[-1]
+def test_failed_rows_are_left_out_and_told_first_where_they_are_many(
+    tmp_path: Path, target: Target, study: tuple
+) -> None:
+    plan = plan_of(many_classes(), target, design.random(GROUPS, 60, alpha=0.5, seed=3))
+    for failed in (1, 3):
+        runner = replace(study[2], failing=frozenset(row.seed for row in plan.rows()[:failed]))
+        found = ranking(filled(tmp_path / str(failed), plan, runner), plan)
+        assert found.models == 60 - failed
+        answer = found.page().answer
+        if failed == 1:
+            assert answer[-1].startswith("1 of 60 rows failed and are left out")
+        else:
+            assert answer[0].startswith("No verdict: 3 of 60 rows failed, more than 2%")
 
 
 def test_bad_questions_are_refused(study: tuple, tmp_path: Path, target: Target) -> None:
