@@ -4,6 +4,13 @@ How alike are images that are no copies? Each target image's best match (`pydt.n
 images tells: x = -log(1 - correlation) of those follows a Gumbel law, fitted to their median and 90 % quantile, so that
 a few copies within the target spoil nothing. It gives each source example a p value, and Benjamini-Hochberg names the
 pairs. What that misses is measured: target images are copied, changed, and sought.
+
+Measured on handwritten digits, 900 in the target, as the source 800 others and 60 copies of each kind of `CHANGES`, 5
+seeds, at an expected share of 1 % false: precision 0.993 to 0.998, recall 1.00 of every kind; none of the 800 others
+named where they are alone. pHash at the distance that names 1 % of the others: moved 0, mirrored 0, brighter 0.48,
+noisy 0.58, JPEG 0.74, rescaled 0.88, darker 0.97. A single copy among thousands of images has to look more alike than
+any two scans may by chance in so many pairs: of single ones rescaled to three quarters 5 % are found among 5,952
+images, of brightened ones 48 %, of the other kinds all.
 """
 
 from __future__ import annotations
