@@ -109,6 +109,7 @@ class Brittleness:
         limits: int64 (most,), 1 .. most. Shares of the right images, float64 (most,), of sets up to each limit:
             claimed by the half that finds them; flipped, flipped_stderr: expected as the other half judges; random,
             random_stderr: by random sets of the same sizes; already: without any removal.
+        more: flipped less random of sets up to `most`, and the error of that.
         lacking: rates in models of the judging half that lack the whole set, by "set", "random" (those that lack the
             random set) and "all" (all of that half): (share wrong, its error, models an image); None where sets are so
             large that no image has five such models.
@@ -126,6 +127,7 @@ class Brittleness:
     random: Array
     random_stderr: Array
     already: Array
+    more: tuple[float, float]
     lacking: dict[str, tuple[float, float, float]] | None
     verified: Verified | None
     _subject: Subject = field(repr=False)
@@ -241,6 +243,7 @@ def brittleness(
         random=shares[2].mean(0),
         random_stderr=errors[2],
         already=shares[3].mean(0),
+        more=_mean_of_ways(shares[1][:, -1] - shares[2][:, -1]),
         lacking=_lacking(ways),
         verified=verified,
         _subject=subject,
@@ -411,6 +414,10 @@ def _verify(
     )
 
 
+def _mean_of_ways(values: Array) -> tuple[float, float]:
+    return float(values.mean()), float(ERROR_OF_WAYS * values.std(ddof=1))
+
+
 def _percent(share: float, error: float | None = None) -> str:
     text = number(100 * share, 1)
     return f"{text} %" if error is None else f"{text} \u00b1 {number(100 * error, 1)} %"
@@ -422,7 +429,8 @@ def _answer(found: Brittleness) -> list[str]:
     first = (
         f"Of {right:,} images that {models} mostly read right, {_percent(found.flipped[-1], found.flipped_stderr[-1])} "
         f"are expected to flip without up to {found.most} groups of their own, and "
-        f"{_percent(found.random[-1], found.random_stderr[-1])} without random groups."
+        f"{_percent(found.random[-1], found.random_stderr[-1])} without as many random ones (difference "
+        f"{_percent(*found.more)}{'' if found.more[0] > 2 * found.more[1] else ', not surely above zero'})."
     )
     sentences = [
         first,

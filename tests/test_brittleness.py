@@ -123,6 +123,8 @@ def test_what_is_brittle_is_found_and_what_is_safe_is_not(study: tuple, target: 
     assert found.flipped[-1] == pytest.approx(share, abs=0.15)
     assert found.random[-1] < 0.4 * found.flipped[-1]
     assert (np.diff(found.flipped) >= 0).all()
+    assert found.more[0] == pytest.approx(found.flipped[-1] - found.random[-1])
+    assert found.more[0] > 5 * found.more[1] > 0
     assert found.lacking is not None
     wrong = {name: share for name, (share, _, _) in found.lacking.items()}
     assert wrong["set"] > 0.9
@@ -150,7 +152,8 @@ def test_of_noise_little_is_claimed_and_nothing_more_than_of_random_sets(tmp_pat
     store = filled(tmp_path, plan, Additive(np.full(count, 0.3), np.zeros((GROUPS, count)), noise=1.0))
     found = brittleness(store)
     assert found.flipped[-1] < 0.1
-    assert abs(found.flipped[-1] - found.random[-1]) < 3 * np.hypot(found.flipped_stderr[-1], found.random_stderr[-1])
+    assert found.more[0] < 2 * found.more[1]
+    assert "not surely above zero" in found.page().answer[0]
 
 
 def test_retraining_tells_the_real_rates(study: tuple, tmp_path: Path) -> None:
