@@ -199,7 +199,7 @@ def _pilot(plan: Plan, folder: Path, workers: int, runner: Runner) -> tuple[floa
 
 
 def _logged(folder: Path) -> list[dict[str, Any]]:
-    entries = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    entries = map(json.loads, (folder / "log.jsonl").read_bytes().splitlines())
     return [entry for entry in entries if entry["event"] == "row"]
 
 
