@@ -75,6 +75,7 @@ _DRAWN = {
 }
 _SOURCES = {
     "folder": ("bad",),
+    "tar": ("classes", "columns", "label", "caption", "bad", "name"),
     "saved": (),
     "images": ("labels", "classes", "columns", "captions", "name"),
     "sample": ("each", "seed"),
@@ -297,6 +298,10 @@ def _dataset(table: _Table, folder: Path) -> Dataset:
 def _opened(kind: str, value: str, given: dict[str, Any], folder: Path) -> Dataset:
     if kind == "folder":
         return Dataset.from_folder(folder / value, **given)
+    if kind == "tar":
+        # TOML has no word for nothing.
+        given |= {name: None for name in ("label", "caption") if given.get(name) is False}
+        return Dataset.from_tar(folder / value, **given)
     if kind == "saved":
         return Dataset.open(folder / value)
     if kind == "sample":

@@ -251,6 +251,9 @@ def _json(data: np.ndarray, start: int, length: int) -> dict[str, Any]:
         raise ValueError("nested too deeply") from error
     if not isinstance(said, dict):
         raise ValueError("it is no object")
+    for value in said.values():
+        if isinstance(value, str):
+            value.encode()  # refuses lone surrogates, which JSON can spell
     return said
 
 

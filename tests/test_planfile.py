@@ -17,6 +17,7 @@ from pydt.cli import quickstart_plan
 from pydt.data import Dataset
 from pydt.errors import ConfigError, DataError, PydtError
 from pydt.loader import Augment
+from pydt.packtar import pack_tar
 from pydt.plan import Plan
 from pydt.planfile import read_plan, write_plan
 from pydt.target import Target
@@ -199,6 +200,12 @@ def test_a_folder_of_images_is_a_source(folder_of_images: Path, target: Target) 
     plan = read_plan(_written(folder_of_images.parent, text)).plan
     assert plan.source.digest == Dataset.from_folder(folder_of_images).digest
     assert plan.recipe.augment.size == 32
+    # The same images as shards: the same rows.
+    pack_tar(folder_of_images, folder_of_images.parent / "shards")
+    tars = text.replace(f'folder = "{folder_of_images.name}"', 'tar = "shards"\ncaption = false')
+    assert read_plan(_written(folder_of_images.parent, tars)).plan.source.digest == plan.source.digest
+    with pytest.raises(DataError, match=r"study\.toml: source\.tar: .*no image has a \.json|no \.json has 'kind'"):
+        read_plan(_written(folder_of_images.parent, tars.replace("caption = false", 'label = "kind"')))
 
 
 @pytest.mark.parametrize(
