@@ -34,7 +34,7 @@ from pydt.overall import method_for
 from pydt.pages import Images, Intervals, Page, Table
 from pydt.plan import Plan
 from pydt.store import HALVES, Store
-from pydt.subject import plus_minus
+from pydt.subject import Subject, plus_minus
 from pydt.uneven import Array, Asked, holm, own_influences, uneven
 from pydt.words import listed, quoted
 
@@ -136,6 +136,7 @@ class Leaks:
     unit: str
     _plan: Plan
     _target: Dataset
+    _seen: Subject
 
     @property
     def flagged(self) -> tuple[Suspect, ...]:
@@ -241,6 +242,7 @@ def leaks(
         unit=asked.unit,
         _plan=plan,
         _target=target,
+        _seen=asked.seen,
     )
 
 
@@ -388,7 +390,7 @@ def _page(found: Leaks) -> Page:
         name="leaks",
         title="Leaks",
         question="Does the source hold copies of the target's images, and what do they do?",
-        answer=_sentences(found, leaking, uneven),
+        answer=found._seen.told(_sentences(found, leaking, uneven)),
         blocks=blocks,
         csv={
             "groups.csv": (columns, lines),

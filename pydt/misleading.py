@@ -30,7 +30,7 @@ from pydt.overall import method_for
 from pydt.pages import Images, Intervals, Page, Table
 from pydt.plan import Plan
 from pydt.store import HALVES, Store
-from pydt.subject import plus_minus, signs
+from pydt.subject import Subject, plus_minus, signs
 from pydt.uneven import Array, Asked, own_influences, upper_tail
 from pydt.words import quoted
 
@@ -92,6 +92,7 @@ class Misleading:
     unit: str
     _plan: Plan
     _target: Dataset
+    _seen: Subject
 
     @property
     def sure(self) -> tuple[Claim, ...]:
@@ -186,6 +187,7 @@ def misleading(
         unit=asked.unit,
         _plan=plan,
         _target=asked.target.judged,
+        _seen=asked.seen,
     )
 
 
@@ -323,7 +325,7 @@ def _page(found: Misleading) -> Page:
         name="misleading" if found.per == "class" else "misleading-examples",
         title=f"Misleading for a target {found.per}",
         question=f"Which parts of the source harm which target {'classes' if found.per == 'class' else 'images'}?",
-        answer=_sentences(found),
+        answer=found._seen.told(_sentences(found)),
         blocks=blocks,
         csv={"claims.csv": ((*columns, "target_key", "members", "neighbour"), details)},
         method=_METHOD,

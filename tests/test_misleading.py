@@ -17,6 +17,7 @@ from pydt.data import Dataset
 from pydt.ensemble import run
 from pydt.errors import ConfigError
 from pydt.estimate import influences
+from pydt.leakage import leaks
 from pydt.misleading import misleading
 from pydt.pages import write_pages
 from pydt.plan import Context, Plan
@@ -35,9 +36,12 @@ class Harm:
 
     on_class: float
     on_example: float
+    failing: int = 0
 
     def __call__(self, context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
         random = np.random.default_rng(row.seed)
+        if np.random.default_rng([row.seed, 1]).random() < self.failing / 80:
+            return {task.digest: Outcome(status="failed", reason="diverged") for task in tasks}
         labels = tasks[0].target.described()["labels"]
         margin = 0.4 + random.normal(0, 0.3, (1, len(labels))) + random.normal(0, 0.1)
         margin[:, labels == CLASS] -= self.on_class * float(row.mask[HARMFUL])
@@ -109,7 +113,16 @@ def test_chance_is_not_claimed(tmp_path: Path, source: Dataset, target: Target) 
     found = misleading(store, plan)
     assert not found.sure
     assert found.page().answer[0].startswith("None of")
-    assert np.mean([claim.found for claim in found.claims]) < np.mean([claim.effect for claim in found.claims])
+    assert all(claim.found < 0 for claim in found.claims)
+    assert any(claim.effect > 0 for claim in found.claims)
+
+
+def test_rows_that_failed_are_told_first_where_they_are_many(tmp_path: Path, source: Dataset, target: Target) -> None:
+    store, plan = study(tmp_path, source, target, Harm(0.5, 0.0, 16))
+    assert len(store.failed()) > 2
+    for page in (misleading(store, plan).page(), leaks(store, plan).page()):
+        assert page.answer[0].startswith("No verdict: ")
+        assert len(page.answer) > 2
 
 
 def test_no_significance_is_asked_of_single_images(tmp_path: Path, source: Dataset, target: Target) -> None:
