@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -17,11 +19,12 @@ from stub_rows import GROUPS, StubRecipe, StubSource, StubTask, contents, effect
 from pydt import StoppingRule, design
 from pydt.cells import Outcome, Row, Unreadable
 from pydt.ensemble import run
-from pydt.errors import ConfigError, PydtError, StoreError
+from pydt.errors import ConfigError, DataError, PydtError, StoreError
 from pydt.overall import SoFar, mean_output
 from pydt.plan import Plan
 from pydt.stopping import Look
 from pydt.store import Store
+from pydt.workers import work
 
 RULE = "sign 2"
 
@@ -194,6 +197,40 @@ def test_what_goes_wrong_after_the_stop_is_nobodys_loss(tmp_path: Path, whole: S
         assert store.stopped()["rows"] == rows
     with ThreadPoolExecutor(1) as threads, pytest.raises(PydtError, match="raised twice"):
         stopping(studied(late=rows - 1), tmp_path / "before", executor=threads, workers=3)
+
+
+class Late(ThreadPoolExecutor):
+    """Rows after `last` are under way while the run stops, and are done after that."""
+
+    def __init__(self, folder: Path, last: int) -> None:
+        super().__init__(8)
+        self.folder, self.last = folder, last
+
+    def submit(self, function: Any, /, *arguments: Any, **named: Any) -> Future[Any]:
+        return super().submit(self.late if arguments[1].seed > self.last else function, *arguments, **named)
+
+    def late(self, *arguments: Any) -> Any:
+        end = time.monotonic() + 60
+        while not list(self.folder.glob("stops/*.json")) and time.monotonic() < end:
+            time.sleep(0.01)
+        return work(*arguments)
+
+
+def _refusing(context: Any, row: Row, tasks: tuple[StubTask, ...]) -> dict[str, Outcome]:
+    if row.seed > context.recipe.late:
+        raise DataError("truncated", "images/7.png", "delete it")
+    return effect_row(context, row, tasks)
+
+
+def test_a_row_under_way_that_is_refused_after_the_stop_is_logged(tmp_path: Path, whole: Store) -> None:
+    rows = expected(whole).rows
+    with Late(tmp_path, rows) as executor:
+        store = run(studied(late=rows), tmp_path, executor, workers=3, runner=_refusing, progress=False, stop=RULE)
+    assert store.stopped()["rows"] == rows
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    unused = [entry for entry in lines if entry["event"] == "not used"]
+    assert unused
+    assert all("images/7.png: truncated" in entry["reason"] for entry in unused)
 
 
 def test_a_row_that_one_task_failed_on_is_not_looked_at(tmp_path: Path, whole: Store) -> None:
