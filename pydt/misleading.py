@@ -142,7 +142,8 @@ def misleading(
     seeking, judging = asked.design.take(first), asked.design.take(second)
     fit = influences(seeking, _means(asked, finds, first), method_for(asked.record, seeking))
     with np.errstate(invalid="ignore", divide="ignore"):
-        t = np.nan_to_num(np.where(fit.unbiased < 0, fit.unbiased / fit.stderr, np.inf), nan=np.inf)
+        t = fit.unbiased / fit.stderr
+    t = np.where(t < 0, t, np.inf)
     order = np.argsort(t, axis=0, kind="stable")[:top].T  # (columns, top)
     column, rank = np.nonzero(np.take_along_axis(t.T, order, 1) < np.inf)
     group = order[column, rank]
