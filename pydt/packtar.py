@@ -103,9 +103,8 @@ def member_names(keys: Sequence[str]) -> list[str]:
         stem, _, suffix = base.rpartition(".")
         # What looks like one of WebDataset's remarks is none.
         parts.append((("-" if REMARK.match(key) else "") + folder + slash + (stem.replace(".", "_") or "_"), suffix))
-    for _round in range(2):
-        count = Counter(stem for stem, _ in parts)
-        parts = [(f"{stem}_{suffix}" if count[stem] > 1 else stem, suffix) for stem, suffix in parts]
+    count = Counter(stem for stem, _ in parts)
+    parts = [(f"{stem}_{suffix}" if count[stem] > 1 else stem, suffix) for stem, suffix in parts]
     first: dict[str, str] = {}
     for (stem, _), key in zip(parts, keys, strict=True):
         if stem in first:

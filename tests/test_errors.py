@@ -17,6 +17,7 @@ from pydt.ensemble import run
 from pydt.errors import PydtError
 from pydt.estimate import influences
 from pydt.loader import Augment, Loader
+from pydt.packtar import member_names
 from pydt.plan import Plan
 from pydt.store import Store
 from pydt.target import Target
@@ -90,6 +91,11 @@ CASES: dict[str, tuple[Callable[[], object], str, str]] = {
     "captions that are one text": (lambda: Dataset.from_arrays(IMAGES, LABELS, captions="abcdef"), "captions: 'abcdef'", "one text each"),
     "no torchvision data set": (lambda: Dataset.from_torchvision(None), "NoneType is no data set", "length"),
     "tar shards": (lambda: Dataset.from_tar("*.tar"), "no such file", "glob.glob"),
+    "no shards": (lambda: Dataset.from_tar([]), "no shard", "at least one"),
+    "captions of another field": (lambda: Dataset.from_tar("x.tar", caption="text"), "caption='text'", 'caption="txt"'),
+    "files of pixels": (lambda: dataset().bytes_of([0]), "pixels, not files", "Dataset.images"),
+    "a spot check of too much": (lambda: dataset().check(7), "n 7", "from 1 to 6"),
+    "files of one name in a shard": (lambda: member_names(["a.b.jpg", "a_b.jpg"]), "would both be 'a_b_jpg'", "rename one"),
     "concat of a stranger": (lambda: Dataset.concat([dataset(), IMAGES]), "ndarray among", "data sets only"),
     "concat of nothing": (lambda: Dataset.concat(None), "None is no list", r"concat\(\[a, b\]\)"),
     "unit column of no name": (lambda: dataset().units(["class"]), "no unit column", "choose one of"),
