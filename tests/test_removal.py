@@ -86,6 +86,8 @@ def test_the_best_number_and_its_gain(found: Removal) -> None:
 
 def test_the_full_source_is_trained_once_and_nothing_twice(study: tuple[Plan, Store], found: Removal) -> None:
     job, store = study
+    settings = [record.settings for record in store.plans().values() if record.kind == "rows"]
+    assert {of["steps"] for of in settings if "steps" in of} == {6 * 64 // 8}, "those of the full source"
     full = [found.point("full", 0, length).arm for length in ("epochs", "steps")]
     assert np.array_equal(full[0].accuracy, full[1].accuracy)
     CALLS.clear()
