@@ -29,7 +29,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,8 +44,10 @@ from pydt.overall import method_for
 from pydt.pages import PICTURES, Images, Intervals, Page, Table
 from pydt.plan import Plan
 from pydt.rates import Block, Compared, Rate, compare, rate_of
+from pydt.removal import retrained
 from pydt.seeds import generator, seed31
 from pydt.store import HALVES, Record, Row, Store
+from pydt.subject import Subject
 from pydt.words import called
 
 if TYPE_CHECKING:
@@ -116,9 +118,8 @@ class Failures:
     failed: int
     share: float
     models: int
-    source: str
-    target: str
     pictures: tuple[np.ndarray, ...]
+    _subject: Subject = field(repr=False)
 
     def page(self) -> Page:
         """Rates, groups and pictures, for `pydt.pages.write_pages`."""
@@ -163,8 +164,8 @@ def failures(
         ConfigError: an argument that makes no sense; `most` does not even suffice for one group.
         StoreError: the plan has too few finished rows.
     """
-    store = store if isinstance(store, Store) else Store(store)
-    task = plan.tasks[0] if task is None else task
+    subject = Subject.of(store, plan, task)
+    store, record, task = subject.store, subject.record, plan.tasks[0] if task is None else task
     repeats = models if repeats is None else repeats
     if not 0 < share <= 1:
         raise ConfigError(f"share {share}", "failures", "use a share of the models above 0, up to 1")
@@ -172,9 +173,6 @@ def failures(
         raise ConfigError(f"{models} models, {repeats} repeats", "failures", "use at least 1 and 2")
     if most < models + 3 * repeats:
         raise ConfigError(f"most {most}", "failures", f"one group takes {models + 3 * repeats} trainings")
-    record = store.plan(plan)
-    if len(store.finished(record)) < 10:
-        raise StoreError(f"{len(store.finished(record))} finished rows", str(store.folder), "train at least 10 first")
 
     def train(rows: list[Row], judge: Task) -> Store:
         announce(store, plan, [(plan.recipe, (judge,), rows)], executor, workers, progress)
@@ -235,9 +233,8 @@ def failures(
         lost,
         share,
         models,
-        called(plan.source.name, "source"),
-        called(task.target.name, "target"),
         tuple(shown),
+        subject,
     )
 
 
@@ -465,10 +462,10 @@ def _page(found: Failures) -> Page:
         ),
         "rates.csv": (("images", "arm", *measures), table),
     }
-    question = (
-        f"Which part of {found.source} makes models fail on images of {found.target}, and what if it is left out?"
-    )
-    return Page("failures", "Failures", question, _answer(found), blocks, csv, _METHOD)
+    source, target = called(found._subject.record.source_facts["name"], "source"), found._subject.target
+    question = f"Which part of {source} makes models fail on images of {target}, and what if it is left out?"
+    answer = retrained(found._subject.told(_answer(found)), found.failed, found.retrained)
+    return Page("failures", "Failures", question, answer, blocks, csv, _METHOD)
 
 
 def _numbers(flips: Flips | None) -> list[float | None]:
@@ -507,10 +504,9 @@ def _answer(found: Failures) -> list[str]:
     if left := sum(n for _, n, flips in found.groups if flips is None):
         sentences.append(f"{left} of the images blame groups that were not retrained, to save trainings.")
     sure = sum(image.q < 0.05 for image in found.images)
-    lost = f", {found.failed} of which failed" if found.failed else ""
     sentences.append(
         f"{sure} of {count} blames are significant by themselves (q < 0.05 over the groups of an image); "
-        f"{found.retrained} retrainings{lost}."
+        f"{found.retrained} retrainings."
     )
     return sentences
 

@@ -112,7 +112,7 @@ def _wilson(rate: float, variance: float, df: float, images: int, runs: int) -> 
     from scipy import stats
 
     trials = rate * (1 - rate) / variance if variance > 0 else float(images)
-    t = float(stats.t.ppf(0.975, df if variance > 0 else max(images - 1, 1)))
+    t = float(stats.t.ppf(0.975, df) if variance > 0 else stats.norm.ppf(0.975))
     centre = (rate + t**2 / (2 * trials)) / (1 + t**2 / trials)
     reach = t / (1 + t**2 / trials) * (rate * (1 - rate) / trials + t**2 / (4 * trials**2)) ** 0.5
     return Rate(rate, max(centre - reach, 0.0), min(centre + reach, 1.0), images, runs)

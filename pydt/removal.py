@@ -32,7 +32,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,6 +58,7 @@ from pydt.pages import Curve, Intervals, Page, Table
 from pydt.plan import Plan
 from pydt.seeds import generator, seed31
 from pydt.store import Row, Store
+from pydt.subject import MOST_FAILED, Subject
 from pydt.words import called
 
 if TYPE_CHECKING:
@@ -115,15 +116,15 @@ class Best:
 
 @dataclass(frozen=True, eq=False)
 class Removal:
-    """The curve. `ranked` names all groups, the lowest influence first; `failed` counts runs that gave no outputs."""
+    """The curve. ranked: all groups, the lowest influence first. retrained: runs, of which `failed` gave no outputs."""
 
     points: tuple[Point, ...]
     best: tuple[Best, ...]
     ranked: tuple[str, ...]
+    retrained: int
     failed: int
-    source: str
-    target: str
     metric: str
+    _subject: Subject = field(repr=False)
 
     def point(self, kind: str, dropped: int, length: str = "epochs") -> Point:
         """The point of a kind, a number of groups and a length; raises ConfigError if there is none."""
@@ -191,8 +192,8 @@ def removal_curve(
         ConfigError: an argument that makes no sense, or a keep list with an unknown group, all groups or none.
         StoreError: the plan has too few finished rows to rank by.
     """
-    store = store if isinstance(store, Store) else Store(store)
-    task = plan.tasks[0] if task is None else task
+    subject = Subject.of(store, plan, task)
+    store, task = subject.store, plan.tasks[0] if task is None else task
     names, images = plan.context.units[1], group_images(plan)
     sizes = _sizes(len(names), sizes)
     lists = _lists(names, keep_lists)
@@ -237,10 +238,10 @@ def removal_curve(
         tuple(points),
         tuple(best),
         tuple(names[i] for i in order),
+        sum(len(own) for _, own in jobs),
         failed,
-        called(plan.source.name, "source"),
-        called(task.target.name, "target"),
         task.target.metric,
+        subject,
     )
 
 
@@ -435,11 +436,24 @@ def _page(found: Removal) -> Page:
     csv: dict[str, Any] = {"arms.csv": (header, arms), "best.csv": (best, bests)}
     for b in found.best:
         csv[f"keep-{b.length}.csv"] = (("group",), [(name,) for name in found.keep(b.length)])
+    source = called(found._subject.record.source_facts["name"], "source")
     question = (
-        f"What does the accuracy on {found.target} gain or lose when the worst, the best or random groups of "
-        f"{found.source} are left out?"
+        f"What does the accuracy on {found._subject.target} gain or lose when the worst, the best or random groups of "
+        f"{source} are left out?"
     )
-    return Page("removal", "Removal curves", question, _answer(found), blocks, csv, _METHOD)
+    answer = retrained(found._subject.told(_answer(found)), found.failed, found.retrained)
+    return Page("removal", "Removal curves", question, answer, blocks, csv, _METHOD)
+
+
+def retrained(sentences: list[str], failed: int, total: int) -> list[str]:
+    """The sentences of an answer, and what must be said of failed retrainings: first of all where they were many."""
+    if not failed:
+        return sentences
+    what = f"{failed} of {total} retrainings failed"
+    if failed > MOST_FAILED * total:
+        warning = f"No verdict: {what}, more than {MOST_FAILED:.0%}, and the rest may be a biased choice."
+        return [warning, *sentences]
+    return [*sentences, f"{what} and are left out."]
 
 
 def _curve(points: Sequence[Point], length: str, unit: str) -> list[Curve]:
@@ -502,8 +516,6 @@ def _answer(found: Removal) -> list[str]:
                 f"{_WORDS[p.length]}, n = {len(p.arm.rows)}) gains {_text(*_bounds(p.gain))} over the full "
                 f"source{against}."
             )
-    if found.failed:
-        sentences.append(f"{found.failed} retrainings failed and are left out.")
     return sentences or ["No two arms with two retrainings each are there to be compared."]
 
 
