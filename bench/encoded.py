@@ -295,7 +295,7 @@ def starts(tar: Dataset, repeats: int) -> list[Case]:
 
     def build() -> float:
         fresh = Engine(settings)
-        fresh._feeds = feeds(AUGMENT, True, 0, 0, 0, np.arange(BATCH), sizes)
+        fresh._next.feeds = feeds(AUGMENT, True, 0, 0, 0, np.arange(BATCH), sizes)
         start = time.process_time()
         fresh._build()
         return time.process_time() - start

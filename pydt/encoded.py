@@ -54,6 +54,14 @@ class Settings:
     threads: int
 
 
+@dataclass
+class Batch:
+    """What a pipeline reads next. It knows this and not its engine, so that it ends with the engine's last user."""
+
+    records: list[np.ndarray] = field(default_factory=list)
+    feeds: Feeds = field(default_factory=dict)
+
+
 class Engine:
     """A DALI pipeline, built when first used: encoded bytes and drawn numbers in, normalised images out."""
 
@@ -62,8 +70,7 @@ class Engine:
         self._lock = threading.Lock()
         self._pipeline: Pipeline | None = None
         self._owner = os.getpid()
-        self._records: list[np.ndarray] = []
-        self._feeds: Feeds = {}
+        self._next = Batch()
 
     def run(self, records: list[np.ndarray], feeds: Feeds) -> torch.Tensor:
         """Decode, crop, augment and normalise: (n, 3, size, size), n <= `most`.
@@ -75,7 +82,7 @@ class Engine:
             if self._owner != os.getpid():
                 _orphans.append(self._pipeline)
                 self._pipeline, self._owner = None, os.getpid()
-            self._records, self._feeds = records, feeds
+            self._next.records, self._next.feeds = records, feeds
             if self._pipeline is None:
                 self._pipeline = self._build()
             try:
@@ -84,7 +91,7 @@ class Engine:
                 self._pipeline = None  # one that has failed runs no more
                 raise Refused(str(error)) from error
             finally:
-                self._records, self._feeds = [], {}
+                self._next.records, self._next.feeds = [], {}
         images = torch.from_dlpack(out.as_tensor())
         images = images.permute(0, 3, 1, 2) if self.settings.channels_last else images
         return images if images.dtype == self.settings.dtype else images.to(self.settings.dtype)
@@ -106,70 +113,67 @@ class Engine:
             exec_dynamic=True,
         )
         with made:
-            made.set_outputs(self._graph(gpu))
+            made.set_outputs(_graph(self.settings, self._next))
         made.build()
         return made
 
-    def _graph(self, gpu: bool) -> Any:
-        from nvidia.dali import fn, types
-        from nvidia.dali.tensors import TensorCPU
 
-        how, augment = self.settings, self.settings.augment
-        files = fn.external_source(
-            lambda: [TensorCPU(record) for record in self._records],  # arrays are looked at for longer
-            batch=True,
-            no_copy=True,
-            dtype=types.UINT8,
-            ndim=1,
+def _graph(how: Settings, batch: Batch) -> Any:
+    from nvidia.dali import fn, types
+    from nvidia.dali.tensors import TensorCPU
+
+    augment, gpu = how.augment, how.device.type == "cuda"
+    files = fn.external_source(
+        lambda: [TensorCPU(record) for record in batch.records],  # arrays are looked at for longer
+        batch=True,
+        no_copy=True,
+        dtype=types.UINT8,
+        ndim=1,
+    )
+    names = list(batch.feeds)
+    kinds = {np.dtype(np.float32): types.FLOAT, np.dtype(np.int32): types.INT32}
+    fed = fn.external_source(
+        lambda: tuple(batch.feeds[name] for name in names),
+        num_outputs=len(names),
+        batch=True,
+        no_copy=True,
+        dtype=[kinds[batch.feeds[name].dtype] for name in names],
+        ndim=[batch.feeds[name].ndim - 1 for name in names],
+    )
+    given = dict(zip(names, fed, strict=True))
+    decode = {"device": "mixed" if gpu else "cpu", "output_type": types.RGB, "adjust_orientation": False}
+    if gpu:
+        decode["jpeg_fancy_upsampling"] = True  # as on the CPU
+    # The triangle that PIL filters with, as wide as an output pixel where the image becomes smaller.
+    resize = {"interp_type": types.INTERP_LINEAR, "antialias": True}
+    if how.train:
+        images = fn.decoders.image_slice(files, start=given["start"], shape=given["extent"], axis_names="HW", **decode)
+        images = fn.resize(images, size=given["size"] if augment.ramp else [augment.side()] * 2, **resize)
+    else:
+        images = fn.decoders.image(files, **decode)
+        images = fn.resize(images, size=[augment.side()] * 2, roi_start=given["start"], roi_end=given["stop"], **resize)
+    mean, std = (255 * values.astype(float) for values in augment.channels(3))
+    if "hue" in given:
+        twist = {name: given[name] for name in ("brightness", "contrast", "saturation", "hue")}
+        images = fn.color_twist(images, **twist)
+    if "sigma" in given:
+        images = fn.gaussian_blur(images, sigma=given["sigma"], window_size=given["window"])
+    if "threshold" in given:
+        threshold = given["threshold"].gpu() if gpu else given["threshold"]
+        bright = fn.cast(fn.cast(images, dtype=types.INT32) >= threshold, dtype=types.UINT8)
+        images = images ^ bright * np.uint8(255)
+    if "anchor" in given:
+        images = fn.erase(
+            images, anchor=given["anchor"], shape=given["shape"], axis_names="HW", fill_value=mean.tolist()
         )
-        names = list(self._feeds)
-        kinds = {np.dtype(np.float32): types.FLOAT, np.dtype(np.int32): types.INT32}
-        fed = fn.external_source(
-            lambda: tuple(self._feeds[name] for name in names),
-            num_outputs=len(names),
-            batch=True,
-            no_copy=True,
-            dtype=[kinds[self._feeds[name].dtype] for name in names],
-            ndim=[self._feeds[name].ndim - 1 for name in names],
-        )
-        given = dict(zip(names, fed, strict=True))
-        decode = {"device": "mixed" if gpu else "cpu", "output_type": types.RGB, "adjust_orientation": False}
-        if gpu:
-            decode["jpeg_fancy_upsampling"] = True  # as on the CPU
-        # The triangle that PIL filters with, as wide as an output pixel where the image becomes smaller.
-        resize = {"interp_type": types.INTERP_LINEAR, "antialias": True}
-        if how.train:
-            images = fn.decoders.image_slice(
-                files, start=given["start"], shape=given["extent"], axis_names="HW", **decode
-            )
-            images = fn.resize(images, size=given["size"] if augment.ramp else [augment.side()] * 2, **resize)
-        else:
-            images = fn.decoders.image(files, **decode)
-            images = fn.resize(
-                images, size=[augment.side()] * 2, roi_start=given["start"], roi_end=given["stop"], **resize
-            )
-        mean, std = (255 * values.astype(float) for values in augment.channels(3))
-        if "hue" in given:
-            twist = {name: given[name] for name in ("brightness", "contrast", "saturation", "hue")}
-            images = fn.color_twist(images, **twist)
-        if "sigma" in given:
-            images = fn.gaussian_blur(images, sigma=given["sigma"], window_size=given["window"])
-        if "threshold" in given:
-            threshold = given["threshold"].gpu() if gpu else given["threshold"]
-            bright = fn.cast(fn.cast(images, dtype=types.INT32) >= threshold, dtype=types.UINT8)
-            images = images ^ bright * np.uint8(255)
-        if "anchor" in given:
-            images = fn.erase(
-                images, anchor=given["anchor"], shape=given["shape"], axis_names="HW", fill_value=mean.tolist()
-            )
-        return fn.crop_mirror_normalize(
-            images,
-            mirror=given["mirrored"] if how.train else 0,
-            dtype=types.FLOAT16 if how.dtype == torch.float16 else types.FLOAT,
-            output_layout="HWC" if how.channels_last else "CHW",
-            mean=mean.tolist(),
-            std=std.tolist(),
-        )
+    return fn.crop_mirror_normalize(
+        images,
+        mirror=given["mirrored"] if how.train else 0,
+        dtype=types.FLOAT16 if how.dtype == torch.float16 else types.FLOAT,
+        output_layout="HWC" if how.channels_last else "CHW",
+        mean=mean.tolist(),
+        std=std.tolist(),
+    )
 
 
 _engines: weakref.WeakValueDictionary[Settings, Engine] = weakref.WeakValueDictionary()
