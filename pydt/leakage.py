@@ -423,10 +423,12 @@ def _sentences(found: Leaks, leaking: Sequence[Suspect], uneven: Sequence[Suspec
         said = [f"{many} source images look like copies of target images, but no group holds more than chance names."]
     else:
         said = [f"No copy of a target image was found in the {groups} groups."]
-    reach = "every one of them" if found.exhaustive else f"{CANDIDATES} or more candidates each, by pixels and pHash,"
+    those = (
+        f"all {found.judged:,}" if found.exhaustive else f"{CANDIDATES} or more candidates among the {found.judged:,}"
+    )
     said.append(
-        f"{many} of {found.compared:,} source images are named, compared with {reach} of {found.judged:,} target "
-        f"images; {100 * found.false:g} % of the named are expected to be false. A pair is named from a correlation of "
+        f"{many} of {found.compared:,} source images are named. Each was compared with {those} target images; of the "
+        f"named {100 * found.false:g} % are expected to be false. A pair is named from a correlation of "
         f"{cuts} on; different target images reach {found.alike[0]:.4f} (median of best matches), "
         f"{found.alike[2]:.4f} (99 %)."
     )
