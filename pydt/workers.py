@@ -13,6 +13,7 @@ import json
 import os
 import pickle
 import platform
+import re
 import select
 import signal
 import socket
@@ -49,9 +50,7 @@ _MALLOC = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "2147
 _LATE = 124  # exit status of a worker whose watchdog ended it, as of timeout(1)
 _GRACE = 5.0  # seconds after which the kernel ends a process whose watchdog cannot run: native code has the interpreter
 
-# Modules that decide a row's numbers.
-_DECISIVE = {"cells", "data", "design", "drawing", "ensemble", "files", "glyphs", "loader", "models", "plan", "seeds"}
-_DECISIVE |= {"target", "train", "transfer"}
+_IMPORTS = re.compile(r"^\s*from pydt(?:\.(\w+) import| import (\([^)]*\)|[^\n(]*))", re.M)
 
 # The first thing a worker does is to tie its life to the driver's; importing numpy may take a second on a busy machine.
 _BOOT = """
@@ -180,9 +179,22 @@ def work(parcel: bytes | None, row: Any, tasks: tuple[int, ...], *, limit: float
     }
 
 
+def decisive() -> set[str]:
+    """Modules that decide a row's numbers: all that training, transfer and plans are made of, and what calls them."""
+    folder = Path(__file__).parent
+    found, waiting = {"ensemble", "glyphs"}, ["train", "transfer", "plan"]
+    while waiting:
+        name = waiting.pop()
+        if name not in found and (path := folder / f"{name}.py").exists():
+            found.add(name)
+            for module, names in _IMPORTS.findall(path.read_text(encoding="utf-8")):
+                waiting += [module, *re.findall(r"\w+", names)]
+    return found - {"cores", "errors"}
+
+
 def code_version() -> str:
     """Version of pydt (which stands for the core's) and a digest of the modules that decide a row's numbers."""
-    paths = sorted(path for path in Path(__file__).parent.glob("*.py") if path.stem in _DECISIVE)
+    paths = [Path(__file__).with_name(f"{name}.py") for name in sorted(decisive())]
     return f"{__version__}+{digest(*(path.read_bytes() for path in paths))[:12]}"
 
 

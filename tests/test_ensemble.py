@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import multiprocessing
 import os
@@ -359,6 +360,23 @@ def test_code_version_covers_what_decides_the_numbers(tmp_path: Path, monkeypatc
     wanted = {"cells", "data", "design", "ensemble", "files", "glyphs", "loader", "models", "target"}
     assert wanted | {"train", "transfer"} <= decisive
     assert not decisive & {"report", "cli", "figures", "words", "store"}
+
+
+def test_the_code_version_leaves_out_nothing_that_a_row_is_made_of() -> None:
+    sources = Path(pydt.workers.__file__).parent
+    known, waiting = set(), ["train", "transfer", "plan"]
+    while waiting:
+        name = waiting.pop()
+        if name in known or not (sources / f"{name}.py").exists():
+            continue
+        known.add(name)
+        for node in ast.walk(ast.parse((sources / f"{name}.py").read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "pydt":
+                waiting += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pydt."):
+                waiting.append(str(node.module).removeprefix("pydt."))
+    assert len(known) > 15
+    assert pydt.workers.decisive() == (known | {"ensemble", "glyphs"}) - {"cores", "errors"}
 
 
 def test_interrupt_carries_its_message(tmp_path: Path) -> None:
