@@ -38,7 +38,7 @@ from pydt.verdict import PredictionTest, global_test
 from pydt.words import called, count, p_text
 
 _SPLITS = 10
-_SHOWN = 24
+_SHOWN = 20
 _LEVEL = 0.05
 
 
@@ -209,7 +209,7 @@ def _page(found: Examples) -> Page:
     noise = -np.sort(-_quantiles(len(order)) * float(np.sqrt((found.stderr**2).mean())))
     curve = {"as estimated": (rank, found.values[order], None, None), "noise alone": (rank, noise, None, None)}
     title = "All images in order, and what noise alone would look like"
-    blocks.append(Curve(curve, "rank", f"influence in {found.unit}", title))
+    blocks.append(Curve(curve, "rank", f"influence in {found.unit}", title, control="noise alone"))
     rows = [
         (keys[i], classes[i], float(found.values[i]), float(found.stderr[i]), int(found.kept[i]))
         for i in order.tolist()

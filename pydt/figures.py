@@ -145,6 +145,7 @@ class Series:
         points: (x, y, low, high), sorted by x; low and high None where there is no interval.
         start: further (x, y) at which the trend begins, without a mark.
         dots: (x, y) of single runs; shift: pixels to the right, so that the bars of several series stand apart.
+        marked: whether each point has its mark; without, the trend alone is drawn.
     """
 
     style: str
@@ -153,6 +154,7 @@ class Series:
     start: Sequence[tuple[float, float]] = ()
     dots: Sequence[tuple[float, float]] = ()
     shift: float = 0
+    marked: bool = True
 
 
 def plot(series: Sequence[Series], x_axis: Axis, y_axis: Axis, xs: Sequence[float], words: tuple[str, str, str]) -> str:
@@ -196,7 +198,7 @@ def plot(series: Sequence[Series], x_axis: Axis, y_axis: Axis, xs: Sequence[floa
         for i, (px, py) in enumerate(one.dots):
             jitter, place = (i * 7 % 5 - 2) * 1.6, f'cx="{x_axis.percent(px)}" cy="{y(py):g}"'
             drawn.append(f'<circle class="run {one.style}" transform="translate({jitter:g} 0)" {place} r="2.2"/>')
-        for px, py, low, high in one.points:
+        for px, py, low, high in one.points if one.marked else ():
             x = x_axis.percent(px)
             if low is not None and high is not None:
                 drawn.append(f'<line class="bar {one.style}" x1="{x}" x2="{x}" y1="{y(low):g}" y2="{y(high):g}"/>')

@@ -30,8 +30,9 @@ PICTURES = 96
 """Pictures of a grid that are shown."""
 SIDE = 96
 """Longest side of a picture as it is embedded, in pixels."""
-LINES, MARKS = 8, 100
-"""Series of a curve that are shown, and points of each; of more points, evenly spaced ones are drawn."""
+LINES, MARKS, POINTS = 8, 60, 300
+"""Series of a curve that are shown; points up to which each has its mark, beyond which the line alone is drawn; and up
+to which all are drawn, beyond which evenly spaced ones are."""
 
 _LONG = 20  # characters of a cell that may be broken into lines
 _STYLES = (("better", "drop bottom"), ("worse", "drop top"), ("plain", "drop random"), ("ink", "full"))
@@ -119,6 +120,7 @@ class Curve:
     Attributes:
         series: by name, (x, y, low, high), each (n,), low and high None where there is no interval; up to eight are
             shown. The first is drawn in the colour of good, the second of bad, the third as control, the fourth black.
+        control: name of the series that is drawn as control, if it is not the third.
         x_label, y_label: what the scales mean, with the unit.
         title, note: what stands above.
     """
@@ -128,6 +130,7 @@ class Curve:
     y_label: str
     title: str
     note: str = ""
+    control: str | None = None
 
     def __post_init__(self) -> None:
         for name, line in self.series.items():
@@ -356,10 +359,14 @@ def _curve(block: Curve) -> dict[str, Any]:
     xs = sorted({point[0] for line in lines for point in line})
     heights = [v for line in lines for point in line for v in point[1:]]
     series = []
-    for i, line in enumerate(lines):
-        style, shape = _STYLES[i % len(_STYLES)]
+    for i, (line, name) in enumerate(zip(lines, names, strict=True)):
+        style, shape = _STYLES[2 if name == block.control else i % len(_STYLES)]
         apart = 5 * (i - (len(lines) - 1) / 2) if len(xs) <= 12 else 0.0
-        series.append(Series(style + (" second" if i >= len(_STYLES) else ""), shape, line, shift=apart))
+        series.append(
+            Series(
+                style + (" second" if i >= len(_STYLES) else ""), shape, line, shift=apart, marked=len(line) <= MARKS
+            )
+        )
     x_axis, y_axis = Axis.around(xs, 0.07), Axis.around(heights, 0.08)
     label = html.escape(legible(f"{block.title}: {block.y_label} against {block.x_label}", 300), quote=True)
     words = (html.escape(legible(block.x_label)), "", label)
@@ -376,6 +383,6 @@ def _points(line: tuple[Any, Any, Any, Any]) -> list[tuple[float, float, float |
     columns = [_floats(part, len(line[0])) for part in line]
     found = [(x, y, low, high) for x, y, low, high in zip(*columns, strict=True) if x is not None and y is not None]
     found.sort(key=lambda point: point[0])
-    if len(found) <= MARKS:
+    if len(found) <= POINTS:
         return found
-    return [found[i] for i in np.linspace(0, len(found) - 1, MARKS).round().astype(int).tolist()]
+    return [found[i] for i in np.linspace(0, len(found) - 1, POINTS).round().astype(int).tolist()]

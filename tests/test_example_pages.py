@@ -82,7 +82,7 @@ def test_the_page_shows_images_and_claims_none(tmp_path: Path, source: Dataset, 
     assert any("No significance is asked of any single image" in sentence for sentence in page.answer)
     write_pages([page], tmp_path / "pages", "t")
     text = (tmp_path / "pages" / "examples.html").read_text()
-    assert text.count("data:image/png") >= 48
+    assert text.count("data:image/png") >= 40
     with (tmp_path / "pages" / "examples" / "influences.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 160
