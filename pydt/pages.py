@@ -374,6 +374,7 @@ def _curve(block: Curve) -> dict[str, Any]:
         "svg": plot(series, x_axis, y_axis, xs if len(xs) <= 12 else x_axis.ticks(6), words),
         "legend": [(symbol(one.style, one.shape), legible(name, 60)) for one, name in zip(series, names, strict=True)],
         "y_label": legible(block.y_label),
+        "bars": any(None not in point for one in series if one.marked for point in one.points),
         "left_out": len(block.series) - len(names),
     }
 
