@@ -15,9 +15,10 @@ from PIL import Image
 from pydt.augment import ENCODED_CROP
 from pydt.data import Dataset
 from pydt.encoded import central
-from pydt.errors import ConfigError
+from pydt.errors import ConfigError, DataError
 from pydt.jitter import drawn
 from pydt.loader import Augment, Loader
+from pydt.packtar import pack_tar
 
 pytest.importorskip("nvidia.dali")
 
@@ -194,6 +195,27 @@ def test_labels_and_captions_follow_their_images(folder_of_images: Path) -> None
             blue = batch.images[:, 2].mean(dim=(1, 2)) * 255 / 60
             assert blue.round().long().tolist() == batch.labels.tolist()
             assert batch.captions == tuple(f"of class {label}" for label in batch.labels.tolist())
+
+
+def test_tar_shards_show_what_the_folder_shows(photos: Dataset, tmp_path: Path) -> None:
+    folder = Path(photos.place_of(0)).parent.parent
+    pack_tar(folder, tmp_path / "shards")
+    shards = Dataset.from_tar(tmp_path / "shards")
+    numbers = {key: i for i, key in enumerate(photos.all_keys())}
+    own = by_id(Loader(shards, batch_size=40, train=False, augment=Augment(size=16)))
+    expected = by_id(Loader(photos, batch_size=9, train=False, augment=Augment(size=16)))
+    assert all(torch.equal(own[i], expected[numbers[key]]) for i, key in enumerate(shards.all_keys()))
+    shard = next((tmp_path / "shards").glob("*.tar"))
+    data = bytearray(shard.read_bytes())
+    frame = data.index(b"\xff\xc0")
+    data[frame : frame + 19] = bytes(19)  # which indexing does not look at
+    shard.write_bytes(data)
+    shards = Dataset.from_tar(tmp_path / "shards")
+    loader = Loader(shards, batch_size=40, augment=Augment(size=16), on_error="skip")
+    assert [len(b.index) for b in loader] == [40]
+    assert list(loader.skipped) == [0]
+    with pytest.raises(DataError, match=r"shard-000000\.tar.*decoded.*on_error"):
+        list(Loader(shards, [0], augment=Augment(size=16)))
 
 
 def test_two_views_of_each_example(photos: Dataset) -> None:

@@ -161,3 +161,30 @@ def test_an_ensemble_on_jpegs_runs_by_the_same_plan(tmp_path: Path) -> None:
     # a row is a function of the plan alone
     again = pydt.run(plan, tmp_path / "again", workers=1)
     assert np.array_equal(again.outputs(plan.tasks[0], "margin", half="score"), outputs)
+
+
+@pytest.mark.slow
+def test_a_run_with_broken_images_finishes_and_names_them(tmp_path: Path) -> None:
+    """One per cent of 200 JPEGs, damaged inside, so that indexing cannot see it."""
+    folder = scenes(tmp_path / "source", 50, 4, 0)
+    for name in ("class 0/011.jpg", "class 2/040.jpg"):
+        data = bytearray((folder / name).read_bytes())
+        frame = data.index(b"\xff\xc0")
+        data[frame : frame + 19] = bytes(19)
+        (folder / name).write_bytes(data)
+    source = Dataset.from_folder(folder)
+    target = Target(Dataset.from_folder(scenes(tmp_path / "target", 45, 2, 1)))
+    for on_error in ("skip", "raise"):
+        recipe = Recipe(epochs=1, batch_size=40, augment=Augment(size=16), on_error=on_error)
+        masks = design.Design.explicit(np.ones((1, 4), bool))
+        plan = pydt.Plan(source, design=masks, recipe=recipe, tasks=[Task(target, shots=5, draws=2)])
+        if on_error == "raise":
+            with pytest.raises(Exception, match=r"class \d/0\d\d\.jpg.*cannot be decoded"):
+                pydt.run(plan, tmp_path / on_error, workers=1)
+            continue
+        store = pydt.run(plan, tmp_path / on_error, workers=1)
+        assert np.isfinite(store.outputs(plan.tasks[0], "margin", half="score")).all()
+        log = "".join(path.read_text() for path in (tmp_path / on_error).rglob("*.jsonl"))
+        assert "2 images were replaced" in log
+        assert "class 0/011.jpg" in log
+        assert "class 2/040.jpg" in log
