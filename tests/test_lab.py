@@ -175,7 +175,6 @@ def test_doctor_fails_where_a_plant_is_not_found(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_small_laboratory_finds_its_plants():
-    checks = list(doctor.deep(models=64, retrain=0, seed=0, workers=2))
-    missed = [check.detail for check in checks if not check.ok and check.name != "irrelevant"]
-    assert not missed  # 64 models tell each harmful group from the average one, but not yet all helpful from all others
+    checks = list(doctor.deep(models=96, retrain=0, seed=0, workers=2))
+    assert [check.detail for check in checks if not check.ok] == []
     assert len(checks) == 8
