@@ -458,7 +458,7 @@ def doctor(
     deep: Annotated[
         bool, typer.Option("--deep", help="Also plant groups of known effect and look for them: some minutes.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Of what is planted, with --deep.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of what is planted, with --deep; all is found with seed 0.")] = 0,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; default one per core.")] = None,
 ) -> None:
     """Check this installation: the core against an oracle, instruction set, threads, CUDA, DALI and the disk's sync.
