@@ -86,7 +86,7 @@ class Engine:
             if self._pipeline is None:
                 self._pipeline = self._build()
             try:
-                (out,) = self._pipeline.run(**self._stream())
+                (out,) = self._pipeline.run(self._stream())
             except RuntimeError as error:
                 self._pipeline = None  # one that has failed runs no more
                 raise Refused(str(error)) from error
@@ -96,10 +96,10 @@ class Engine:
         images = images.permute(0, 3, 1, 2) if self.settings.channels_last else images
         return images if images.dtype == self.settings.dtype else images.to(self.settings.dtype)
 
-    def _stream(self) -> dict[str, Any]:
-        if self.settings.device.type != "cuda":
-            return {}
-        return {"cuda_stream": torch.cuda.current_stream(self.settings.device).cuda_stream}
+    def _stream(self) -> Any:
+        """The stream that images are used on; None on the CPU."""
+        gpu = self.settings.device.type == "cuda"
+        return torch.cuda.current_stream(self.settings.device) if gpu else None
 
     def _build(self) -> Pipeline:
         from nvidia.dali.pipeline import Pipeline
