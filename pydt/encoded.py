@@ -87,9 +87,12 @@ class Engine:
                 self._pipeline = self._build()
             try:
                 (out,) = self._pipeline.run(self._stream())
-            except RuntimeError as error:
-                self._pipeline = None  # one that has failed runs no more
-                raise Refused(str(error)) from error
+            except BaseException as error:
+                # One that has failed runs no more; one that was interrupted would hand out this batch as the next one.
+                self._pipeline = None
+                if isinstance(error, RuntimeError):
+                    raise Refused(str(error)) from error
+                raise
             finally:
                 self._next.records, self._next.feeds = [], {}
         images = torch.from_dlpack(out.as_tensor())

@@ -290,3 +290,19 @@ def test_a_child_of_a_fork_builds_its_own(photos: Dataset) -> None:
     with os.fdopen(reader, "rb") as stream:
         assert stream.read() == expected
     os.waitpid(child, 0)
+
+
+def test_an_interrupted_batch_is_not_the_next_one(photos: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nvidia.dali.pipeline import Pipeline
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    loader = Loader(photos, batch_size=4, augment=Augment(size=16), train=False)
+    expected = loader.read(np.arange(4)).images
+    for place in ("outputs", "_run_once"):
+        with monkeypatch.context() as patched:
+            patched.setattr(Pipeline, place, interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                loader.read(np.arange(4, 8))
+        assert torch.equal(loader.read(np.arange(4)).images, expected)
