@@ -51,6 +51,7 @@ from pydt.pages import Block, Curve, Images, Intervals, Page, Table
 from pydt.plan import Plan
 from pydt.rates import Block as Runs
 from pydt.rates import Compared, Rate, compare, rate_of
+from pydt.removal import retrained
 from pydt.seeds import generator, seed31
 from pydt.store import Record, Row, Store
 from pydt.subject import ERROR_OF_WAYS, Array, Subject, halves
@@ -87,7 +88,8 @@ class Verified:
 
     Attributes:
         images: positions in the target's judged data. set, random, full: without the image's set, without a random one,
-            with the whole source; compared: the first against the second. retrained, failed: models.
+            with the whole source; compared: the first against the second. retrained, failed: models. Images with fewer
+        than two trainings that gave outputs, without the set or without a random one, are left out.
     """
 
     images: tuple[int, ...]
@@ -140,11 +142,12 @@ class Brittleness:
         heads = ("groups at most", "claimed", "judged", "stderr", "random sets", "stderr of random", "without removal")
         parts = (self.claimed, self.flipped, self.flipped_stderr, self.random, self.random_stderr, self.already)
         shares = [(int(k), *(float(part[i]) for part in parts)) for i, k in enumerate(self.limits)]
+        answer, v = self._subject.told(_answer(self)), self.verified
         return Page(
             name="brittleness",
             title="Brittleness",
             question=f"How few groups decide whether an image of {self._subject.target} is read right, and which?",
-            answer=self._subject.told(_answer(self)),
+            answer=answer if v is None else retrained(answer, v.failed, v.retrained),
             blocks=_blocks(self, heads, shares),
             csv={"images.csv": (names, rows), "shares.csv": (heads, shares)},
             method=_METHOD.format(splits=self.splits, most=self.most),
@@ -392,17 +395,18 @@ def _verify(
     announce(subject.store, plan, [(plan.recipe, (task,), rows)], how["executor"], how["workers"], progress)
     done = run_rows(plan.source, plan.by, plan.recipe, (task,), rows, subject.store.folder, **how)
     finished = done.finished().tolist()
-    wrong = done.outputs(task, "margin", "report")[:, chosen] < 0
-    arms: dict[str, list[Runs]] = {"full": [], "set": [], "random": []}
-    for kind, blocks in arms.items():
-        for at in [-1] if kind == "full" else range(len(chosen)):
-            here = [row for row, i in enumerate(finished) if of[i] == (kind, at)]
-            served = np.arange(len(chosen)) if kind == "full" else np.array([at])
-            blocks.append(
-                ([finished[row] for row in here], served, wrong[np.array(here)][:, served].astype(np.float64))
-            )
-    if any(len(runs) < 2 for blocks in arms.values() for runs, _, _ in blocks):
+    ran = {arm: [i for i in finished if of[i] == arm] for arm in dict.fromkeys(of)}
+    left = [at for at in range(len(chosen)) if min(len(ran["set", at]), len(ran["random", at])) > 1]
+    if len(ran["full", -1]) < 2 or not left:
         return None
+    chosen = chosen[left]
+    wrong = dict(zip(finished, done.outputs(task, "margin", "report")[:, chosen] < 0, strict=True))
+
+    def block(kind: str, at: int, served: npt.NDArray[np.intp]) -> Runs:
+        return ran[kind, at], served, np.array([wrong[i][served] for i in ran[kind, at]], np.float64)
+
+    arms = {kind: [block(kind, at, np.array([place])) for place, at in enumerate(left)] for kind in ("set", "random")}
+    arms["full"] = [block("full", -1, np.arange(len(left)))]
     ids = subject.store.examples(subject.task, "report", subject.record)["ids"]
     rates = {kind: rate_of(blocks, len(chosen)) for kind, blocks in arms.items()}
     return Verified(

@@ -156,8 +156,15 @@ class Seeker:
             cost <= _EXHAUSTIVE,
         )
 
-    def recall(self, limits: Sequence[float], seed: int) -> dict[str, tuple[float, float]]:
-        """By change, the share of changed copies of target images that would be named at each p value."""
+    def recall(
+        self, limits: Sequence[float], seed: int, exhaustive: Sequence[bool] = (True, True)
+    ) -> dict[str, tuple[float, float]]:
+        """By change, the share of changed copies of target images that would be named at each p value.
+
+        Args:
+            exhaustive: for each p value, whether all pairs are compared. Else copies are sought as `seek` seeks, among
+                candidates, but for those that features propose: the share is then at least as large.
+        """
         random = np.random.default_rng([seed, 7])
         chosen = random.permutation(len(self.ids))[:PLANTED]
         originals = [
@@ -168,10 +175,14 @@ class Seeker:
         for change in CHANGES:
             copies = np.stack([resized(changed(image, change, random)[None], self.side, self.side)[0]
                                for image in originals])  # fmt: skip
-            matches = match(copies, self.images)
-            p = self.null.p(matches.correlation)
-            named = [float(((p <= limit) & (matches.index == chosen)).mean()) if limit == limit else math.nan
-                     for limit in limits]  # fmt: skip
+            ways = {
+                whole: match(copies, self.images, None if whole else propose(copies, self.images, CANDIDATES))
+                for whole in set(exhaustive)
+            }
+            named = []
+            for limit, whole in zip(limits, exhaustive, strict=True):
+                right = (self.null.p(ways[whole].correlation) <= limit) & (ways[whole].index == chosen)
+                named.append(float(right.mean()) if limit == limit else math.nan)
             found[change] = (named[0], named[1])
         return found
 

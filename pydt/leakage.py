@@ -191,11 +191,10 @@ def leaks(
     seeker = Seeker(target, asked.ids, common_side(source, target), embedding)
     first = np.append(flagged, False)[unit_of]
     pairs: list[Pair] = []
-    limits, exhaustive = [math.nan, math.nan], True
+    limits, exhaustive = [math.nan, math.nan], [True, True]
     for stage, ids in enumerate((np.flatnonzero(first), np.flatnonzero(~first))):
         if len(ids):
-            found, limits[stage], whole = seeker.seek(source, ids, false)
-            exhaustive &= whole
+            found, limits[stage], exhaustive[stage] = seeker.seek(source, ids, false)
             pairs += [_pair(asked, names, unit_of, *one) for one in found]
     pairs.sort(key=lambda pair: (pair.p, pair.source))
     sizes = np.bincount(unit_of[unit_of >= 0], minlength=len(names))
@@ -222,7 +221,7 @@ def leaks(
         for k, name in enumerate(names)
     ]
     groups.sort(key=lambda group: (not group.leak, -group.copies / group.size if group.leak else 0.0, group.p))
-    recall = seeker.recall(limits, seed)
+    recall = seeker.recall(limits, seed, exhaustive)
     return Leaks(
         groups=tuple(groups),
         pairs=tuple(pairs),
@@ -230,7 +229,7 @@ def leaks(
         found=recall,
         alike=seeker.null.quantiles,
         compared=len(source),
-        exhaustive=exhaustive,
+        exhaustive=all(exhaustive),
         cosine_cut=seeker.cosine_cut,
         models=tested.models,
         df=tested.df,
@@ -336,7 +335,6 @@ def _page(found: Leaks) -> Page:
     if images:
         title = "Copies: the source image and the target image it matches"
         blocks.append(Images(images, captions, title, together=2))
-    suspicious = [group for group in found.groups if group.leak or group.uneven or group.copies]
     columns = (
         "group",
         "examples",
@@ -353,8 +351,9 @@ def _page(found: Leaks) -> Page:
         (g.name, g.size, g.copies, g.leak, g.uneven, g.p, g.effect, g.stderr, g.gain, g.gain_stderr)
         for g in found.groups
     ]
+    suspicious = [line for g, line in zip(found.groups, lines, strict=True) if g.leak or g.uneven or g.copies]
     if suspicious:
-        blocks.append(Table(columns, lines[: len(suspicious)], "Groups with evidence of either kind"))
+        blocks.append(Table(columns, suspicious, "Groups with evidence of either kind"))
     blocks.append(
         Intervals(
             [group.name for group in ranked],

@@ -204,6 +204,11 @@ def _columns(asked: Asked, per: str, of: Any, rows: Rows) -> tuple[list[int], li
             for name in wanted
         ]
         there = [i for i, part in enumerate(parts) if len(part[0]) and len(part[1])]
+        if not there:
+            mend = "name others; a class is found on one half of the target and judged on the other"
+            raise ConfigError(
+                f"no class with images in both halves among {', '.join(wanted[:20]) or 'none'}", "of", mend
+            )
         return (
             [classes.index(wanted[i]) for i in there],
             [parts[i][HALVES["score"]] for i in there],
@@ -218,6 +223,8 @@ def _columns(asked: Asked, per: str, of: Any, rows: Rows) -> tuple[list[int], li
             mend = "give positions in target.judged, of its score or report half"
             raise ConfigError(f"no judged example {unknown[0]!r}", "of", mend)
         chosen = np.array([place[int(i)] for i in of], np.int64)
+        if not len(chosen):
+            raise ConfigError("names no example", "of", "name some, or leave it out")
     columns = [np.array([i]) for i in chosen]
     return asked.ids[chosen].tolist(), columns, columns
 

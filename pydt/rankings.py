@@ -427,7 +427,10 @@ def _placebos(found: Ranking) -> str:
 def _worth(found: Ranking, column: int | None, which: str) -> list[str]:
     leaders = found.leaders
     if leaders is None:
-        return ["What the leaders are worth cannot be judged: half of the models do not tell the groups apart."]
+        why = "half of the models do not tell the groups apart"
+        if len(found.groups) >= MANY:
+            why = f"that is not done for {len(found.groups):,} groups (of single images, the examples page does it)"
+        return [f"What the leaders are worth is not judged: {why}."]
     chosen = slice(None) if column is None else slice(column, column + 1)
     parts = []
     for row, end in enumerate(("highest", "lowest")):

@@ -524,7 +524,8 @@ def _outputs_answer(found: OutputComparison, pairs: list[tuple[int, int]]) -> li
         f"Influences on {quoted(found.outputs[best])} predict the accuracy of other models on the report half best: "
         f"correlation {number(test.correlation, 2)} ({p_text(test.p)}; the worst output "
         f"{number(min(one.correlation for one in found.accuracy), 2)}; an error of such a correlation is about "
-        f"{number((1 - test.correlation**2) / np.sqrt(found.models - 3), 2)}, and outputs share the models).",
+        f"{number((1 - test.correlation**2) / np.sqrt(found.models - 3), 2)}, outputs share the models, and the best "
+        f"of {len(found.outputs)} looks better than it is).",
     ]
     scored = [(score, name) for score, name in zip(found.images, found.outputs, strict=True) if score is not None]
     if scored:

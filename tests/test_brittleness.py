@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -176,6 +177,26 @@ def test_retraining_tells_the_real_rates(study: tuple, tmp_path: Path) -> None:
     write_pages([found.page()], tmp_path, "blobs")
     assert "Retrained on the whole source" in (tmp_path / "brittleness.html").read_text().replace("\u00a0", " ")
     assert len((tmp_path / "brittleness" / "images.csv").read_text().splitlines()) == 1 + len(found.images)
+
+
+def test_an_image_whose_retrainings_all_fail_is_left_out(study: tuple, tmp_path: Path) -> None:
+    _, plan, runner, _ = study
+    store = filled(tmp_path / "all", plan, runner)
+    with ThreadPoolExecutor(1) as executor:
+        how = {"verify": 3, "repeats": 2, "executor": executor, "progress": False}
+        brittleness(store, plan, runner=runner, **how)
+        rows = store.plan(next(d for d, r in Store(store.folder).plans().items() if r.kind == "rows")).rows
+        lost = frozenset([row.seed for row in rows if row.kind == "drop set"][:2])  # both of the first image
+        broken = replace(runner, failing=lost)
+        store = filled(tmp_path / "broken", plan, runner)
+        found = brittleness(store, plan, runner=broken, **how)
+        nothing = brittleness(store, plan, runner=broken, **{**how, "verify": 1})
+    v = found.verified
+    assert v is not None
+    assert (v.retrained, v.failed, len(v.images), v.set.images) == (2 + 2 * 3 * 2, 2, 2, 2)
+    assert v.images == tuple(b.position for b in sorted(found.images, key=lambda b: -b.probability)[1:3])
+    assert found.page().answer[0].startswith("No verdict: 2 of 14 retrainings failed")
+    assert nothing.verified is None
 
 
 def test_refusals(study: tuple, tmp_path: Path, target: Target) -> None:

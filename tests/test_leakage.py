@@ -19,7 +19,7 @@ from pydt.ensemble import run
 from pydt.errors import ConfigError, DataError, StoreError
 from pydt.leakage import Leaks, leaks
 from pydt.nearest import greys, resized
-from pydt.pages import write_pages
+from pydt.pages import Table, write_pages
 from pydt.plan import Context, Plan
 from pydt.store import Store
 from pydt.target import Target
@@ -305,6 +305,25 @@ def test_a_large_source_is_sought_by_candidates_and_features(
     assert 0.9 < whole.cosine_cut <= 1
     assert {pair.source: pair.target for pair in part.pairs} == copies
     assert [pair.cosine for pair in part.pairs] == pytest.approx([pair.cosine for pair in whole.pairs], abs=1e-6)
+
+
+def test_what_is_sought_by_candidates_says_what_candidates_find(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies that are never proposed are not found, however alike they are."""
+    scans = glyphs.digits().train._take(np.arange(100))
+    seeker = Seeker(scans, np.arange(100), 28)
+    both = seeker.recall([1e-3, 1e-3], 0, [True, False])["JPEG"]
+    assert both[0] == both[1] > 0.9
+    monkeypatch.setattr("pydt.duplicates.propose", lambda copies, *_: np.full((len(copies), 1), 99))
+    part = seeker.recall([1e-3, 1e-3], 0, [True, False])["JPEG"]
+    assert part[0] == both[0]
+    assert part[1] <= 1 / 64
+
+
+def test_groups_with_evidence_are_those_that_have_it(found: Leaks) -> None:
+    """A group with a named pair that is neither a leak nor uneven stands behind others without any evidence."""
+    suspects = [replace(g, uneven=False, leak=False, copies=int(i == 3)) for i, g in enumerate(found.groups)]
+    table = next(b for b in replace(found, groups=tuple(suspects)).page().blocks if isinstance(b, Table))
+    assert [row[0] for row in table.rows] == [suspects[3].name]
 
 
 def test_what_cannot_be_asked(study: tuple[Store, Plan, dict[int, int]], tmp_path: Path) -> None:

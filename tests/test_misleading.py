@@ -141,7 +141,9 @@ def test_what_cannot_be_asked(tmp_path: Path, source: Dataset, target: Target) -
     cases: list[tuple[dict[str, Any], str]] = [
         ({"per": "target"}, 'use "class" or "example"'),
         ({"of": ["ostrich"]}, "no class 'ostrich'"),
+        ({"of": []}, "no class with images in both halves"),
         ({"per": "example", "of": [10**6]}, "no judged example 1000000"),
+        ({"per": "example", "of": []}, "names no example"),
         ({"top": 0}, "1 at least"),
     ]
     for arguments, message in cases:
