@@ -318,6 +318,9 @@ def status(
     typer.echo(f"{found['rows']:,} rows: {counts}{pace}")
     for reason, count in list(found["reasons"].items())[:5]:
         typer.echo(f"  {count:,} failed: {reason}")
+    if found["replaced"][0]:
+        rows, images = found["replaced"]
+        typer.echo(f"  {rows:,} finished with broken images replaced by others, {images:,} in all; see log.jsonl")
     if found["stop"] is not None:
         typer.echo(f"stopped early by {found['stop']['rule']}: the first {found['stop']['rows']:,} rows count")
     packed = f", {found['packed']:,} cells in blocks" if found["packed"] else ""

@@ -204,13 +204,19 @@ def _notes(
     if judgement is not None:
         learnt.append((judgement.record, judgement.task))
     for of, task in learnt:
+        what = "models" if of is record else "retrained models"
+        rows, images = store.replaced(of)
+        if rows:
+            notes.append(
+                f"{rows:,} of {len(store.finished(of)):,} {what} met broken images, {images:,} in all (each counted in "
+                "every model that met it), replaced by others; see log.jsonl."
+            )
         weak = sum(
             scalars["source_accuracy"] < 2 / max(int(row.mask.sum()), 2)
             for row, scalars in zip(store.rows(of), store.scalars(task, of), strict=True)
             if of.by == "class" and row.mask.sum() > 2 and isinstance(scalars.get("source_accuracy"), float)
         )
         if weak:
-            what = "models" if of is record else "retrained models"
             notes.append(
                 f"{weak} of {len(store.rows(of))} {what} hardly learnt their own source (accuracy below twice chance): "
                 "their effect on the target may be the training's, not the data's. Try a lower learning rate."

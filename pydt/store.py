@@ -405,6 +405,17 @@ class Store(Shelf):
         finished = self.split(record)[0]
         return [dict(self.get(key.tobytes().hex()).scalars) for key in record.cells[finished, column]]
 
+    def replaced(self, plan: Any = None) -> tuple[int, int]:
+        """How many finished rows met broken images in the source and learnt from others instead, and how many such
+        images these rows met, each counted in every row that met it. Headers are read, of recipes that allow it.
+        """
+        record = self.plan(plan)
+        if record.settings.get("on_error") != "skip":
+            return 0, 0
+        cells = record.cells[self.split(record)[0], 0]
+        met = [self._peek(key.tobytes().hex())["scalars"].get("skipped", 0) for key in cells]
+        return sum(images > 0 for images in met), sum(met)
+
     def task(self, task: Any) -> dict[str, np.ndarray]:
         """A task's target examples: "half" uint8 (0 score, 1 report), "labels" and "ids", all (examples,).
 

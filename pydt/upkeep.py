@@ -61,9 +61,10 @@ def status(dir: PathLike, plan: Any = None) -> dict[str, Any]:
 
     Returns:
         plan: its digest (None: there is none), plans: how many there are. rows: how many it has, and of those (of the
-        first ones, if it stopped early) finished, failed, missing; reasons: how many rows failed for each. stop: see
-        `Store.stopped`. rows_per_hour: of the last hour, from the log. bytes, files: of the whole folder. packed: cells
-        in blocks. quarantined: files there. writer: pid and host of the driver that is at work, as far as is known.
+        first ones, if it stopped early) finished, failed, missing; reasons: how many rows failed for each; replaced:
+        rows that met broken images, and such images, see `Store.replaced`. stop: see `Store.stopped`. rows_per_hour: of
+        the last hour, from the log. bytes, files: of the whole folder. packed: cells in blocks. quarantined: files
+        there. writer: pid and host of the driver that is at work, as far as is known.
 
     Raises:
         StoreError: there is no store, or no such plan.
@@ -71,12 +72,13 @@ def status(dir: PathLike, plan: Any = None) -> dict[str, Any]:
     store = Store(dir)
     record = _chosen(store, plan)
     found: dict[str, Any] = {"folder": str(store.folder), "plan": None, "plans": len(_stems(store, "plans", ".json"))}
-    found |= {"rows": 0, "finished": 0, "failed": 0, "missing": 0, "reasons": {}, "stop": None}
+    found |= {"rows": 0, "finished": 0, "failed": 0, "missing": 0, "reasons": {}, "replaced": [0, 0]}
+    found["stop"] = None
     if record is not None:
         good, bad, missing = store.split(record)
         found |= {"plan": record.digest, "rows": len(record.rows), "finished": len(good), "failed": len(bad)}
         found |= {"missing": len(missing), "reasons": dict(Counter(reason for _, reason in bad).most_common())}
-        found["stop"] = store.stopped(record)
+        found |= {"replaced": list(store.replaced(record)), "stop": store.stopped(record)}
     files, size = _size(store.folder)
     found |= {"rows_per_hour": _pace(store.folder / "log.jsonl"), "bytes": size, "files": files}
     found["packed"] = sum(len(block.keys) for block in store.blocks())

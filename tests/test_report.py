@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from pydt import design
 from pydt.cells import Outcome, Row
+from pydt.cli import app
 from pydt.data import Dataset
 from pydt.ensemble import run
 from pydt.errors import ConfigError, StoreError
@@ -24,6 +26,7 @@ from pydt.store import Store
 from pydt.target import Target
 from pydt.train import Recipe
 from pydt.transfer import Task
+from pydt.upkeep import compact
 from pydt.words import stopped
 
 GROUPS = 8
@@ -37,6 +40,7 @@ class Stub:
     effect: float
     seed: int
     failing: frozenset[int]
+    broken: frozenset[int] = frozenset()
 
     def __call__(self, context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
         if row.seed in self.failing:
@@ -49,8 +53,11 @@ class Stub:
             right = random.random((task.draws, len(labels))) < chance
             margin = np.where(right, 1.0, -1.0)
             primitives = [margin, 0 * margin, 0 * margin, np.where(right, labels, (labels + 1) % 4)]
-            found[task.digest] = Outcome({"primitives": np.stack(primitives).astype(np.float32)}, {})
+            found[task.digest] = Outcome({"primitives": np.stack(primitives).astype(np.float32)}, self._scalars(row))
         return found
+
+    def _scalars(self, row: Row) -> dict[str, float | int | str]:
+        return {"skipped": 2} if row.seed in self.broken else {}
 
 
 def study(
@@ -62,13 +69,16 @@ def study(
     fail: int = 0,
     seed: int = 0,
     stop: str | None = None,
+    broken: int = 0,
 ) -> Store:
-    """A store of 60 rows, of which the first `fail` failed."""
+    """A store of 60 rows, of which the first `fail` failed and the last `broken` met two broken images each."""
     masks = design.bernoulli(GROUPS, 60, seed=seed)
-    plan = Plan(source, design=masks, recipe=Recipe(), tasks=(Task(target, draws=4),), seed=seed)
+    recipe = Recipe(on_error="skip" if broken else "raise")
+    plan = Plan(source, design=masks, recipe=recipe, tasks=(Task(target, draws=4),), seed=seed)
     failing = frozenset(row.seed for row in plan.rows()[:fail])
+    met = frozenset(row.seed for row in plan.rows()[60 - broken :])
     with ThreadPoolExecutor(1) as executor:
-        return run(plan, folder, executor, runner=Stub(base, effect, seed, failing), progress=False, stop=stop)
+        return run(plan, folder, executor, runner=Stub(base, effect, seed, failing, met), progress=False, stop=stop)
 
 
 def test_what_is_planted_is_found(tmp_path: Path, source: Dataset, target: Target) -> None:
@@ -132,6 +142,21 @@ def test_failed_rows_are_counted_and_too_many_block_the_verdict(
     assert "3 of 60 rows failed" in blocked["verdict"]["blocked"]
     assert sentences(blocked)[0].startswith("No verdict is given")
     assert results(many, allow_failed=True)["verdict"]["found"]
+
+
+def test_replaced_images_are_told_of(tmp_path: Path, source: Dataset, target: Target) -> None:
+    store = study(tmp_path / "broken", source, target, fail=1, broken=9)
+    assert store.replaced() == (9, 18)
+    said = "9 of 59 models met broken images, 18 in all"
+    assert any(said in note for note in results(store)["notes"])
+    for _ in range(2):
+        done = CliRunner().invoke(app, ["status", str(store.folder)])
+        assert "9 finished with broken images replaced by others, 18 in all; see log.jsonl" in done.output
+        compact(store.folder)
+    whole = study(tmp_path / "whole", source, target)
+    assert whole.replaced() == (0, 0)
+    assert "broken" not in " ".join(results(whole)["notes"])
+    assert "broken" not in CliRunner().invoke(app, ["status", str(whole.folder)]).output
 
 
 def test_data_without_a_name_are_the_source_and_the_target(tmp_path: Path, source: Dataset, target: Target) -> None:
