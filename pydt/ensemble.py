@@ -311,7 +311,8 @@ class _Driver:
                 while self._left(signals):
                     while (self.missing or self.again) and len(self.running) < 2 * workers and not signals:
                         self._submit(executor, parcel)
-                    for future in wait(self.running, timeout=0.2, return_when=FIRST_COMPLETED).done:
+                    done = wait(self.running, timeout=0.2, return_when=FIRST_COMPLETED).done
+                    for future in [own for own in self.running if own in done]:  # the first row's error is told
                         self._collect(future)
                     if signal.SIGINT in signals:
                         raise KeyboardInterrupt
@@ -327,8 +328,8 @@ class _Driver:
                     raise KeyboardInterrupt if signal.SIGINT in signals else SystemExit
             except BaseException as error:
                 self._rescue()
-                done = f"{self.stored} of {self.total} rows are stored in {self.store.folder}"
-                text = f"stopped: {done}; the same command continues"
+                stored = f"{self.stored} of {self.total} rows are stored in {self.store.folder}"
+                text = f"stopped: {stored}; the same command continues"
                 if isinstance(error, KeyboardInterrupt):
                     raise KeyboardInterrupt(text) from None
                 if isinstance(error, SystemExit):
