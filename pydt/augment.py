@@ -78,6 +78,9 @@ class Augment:
         }
         for name in ("jitter_chance", "grey", "blur_chance", "solarize", "erase"):
             fixed[name] = _chance(getattr(self, name), name)
+        for name in ("jitter", "blur"):
+            if fixed[name] is None:
+                fixed[f"{name}_chance"] = 1.0
         if not isinstance(self.flip, (bool, np.bool_)):
             raise ConfigError(f"flip {self.flip!r}", "Augment", "use True or False")
         for name, value in fixed.items():

@@ -30,6 +30,7 @@ _VERIFY_LIMIT = 1 << 30
 _verified: set[tuple[str, int, int, str]] = set()
 # No byte of a file lies behind this one.
 _FARTHEST = 1 << 60
+_LONGEST = 2 << 30  # bytes of an image
 # Stamp of image files, which have one each.
 _MANY = (0, 0)
 
@@ -201,9 +202,11 @@ def _faults(fields: dict[str, Any], sections: Sections, unique: bool) -> str | N
             return f"column {name!r} from {codes.min()} to {codes.max()} for {len(names)} units"
     if not unique:
         return None  # another process has looked, and what it saw is named by `full_digest`
+    if records is not None and not 0 <= records.length.min() <= records.length.max() <= _LONGEST:
+        return "lengths that no image has"
     if records is not None and records.offset is not None:
-        if min(records.length.min(), records.offset.min() + 1) < 0 or records.offset.max() > _FARTHEST:
-            return "lengths or places that no file has"
+        if records.offset.min() < -1 or records.offset.max() > _FARTHEST:
+            return "places that no file has"
         order = np.lexsort((records.offset, positions))
         same = (np.diff(positions[order]) == 0) & (np.diff(records.offset[order]) == 0)
         if same.any():
@@ -259,7 +262,7 @@ def _compare_files(fields: dict[str, Any], index: str, full: str) -> None:
     some = np.flatnonzero(moved & alone)
     names = [paths[p] for p in positions[some].tolist()]
     now = sources.read_records("", names, lengths[some].tolist(), times[some].tolist(), None, bad)
-    changed = (now.sha != records.sha[some]).any(axis=1)
+    changed = (now.sha != records.sha[some]).any(axis=1) | (lengths[some] != records.length[some])
     wrong = [f"{name}: {bad.get(name, 'has changed')}" for name, is_new in zip(names, changed, strict=True) if is_new]
     for p in np.unique(positions[moved & ~alone]).tolist():
         wrong += _changed_parts(paths[p], records.take(np.flatnonzero((positions == p) & ~alone)))

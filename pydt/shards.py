@@ -94,6 +94,11 @@ def shard_paths(paths: Any) -> list[str]:
         raise DataError(f"no path ({error})", "from_tar", "give shards as strings or pathlib.Path") from error
     if not absolute:
         raise DataError("no shard", "from_tar", "give at least one")
+    for path in absolute:
+        try:
+            path.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"name {path!r} is not UTF-8", "from_tar", "rename it") from error
     if (twice := repeated(absolute)) is not None:
         raise DataError("is given twice", twice, "give every shard once")
     for path, text in zip(absolute, found, strict=True):
@@ -165,9 +170,11 @@ def fields(
     captioned = np.concatenate([shard.captioned for shard in shards]) & (caption is not None)
     if captioned.any():
         faults |= dict.fromkeys(np.flatnonzero(~captioned).tolist(), "has no caption (.txt), though others have")
-    wrong = {f"{os.path.basename(shard.path)}, {key}": why for shard in shards for key, why in shard.bad.items()}
+    titles = [os.path.basename(path) for path in found]
+    titles = titles if repeated(titles) is None else found
+    wrong = {f"{title}, {k}": why for title, shard in zip(titles, shards, strict=True) for k, why in shard.bad.items()}
     for i, why in faults.items():
-        wrong[f"{os.path.basename(found[position[i]])}, {keys[i]}"] = f"{why}; at byte {_start(records, i)}"
+        wrong[f"{titles[position[i]]}, {keys[i]}"] = f"{why}; at byte {_start(records, i)}"
     refuse(wrong, "", bad)
     good = [i for i in range(len(keys)) if i not in faults]
     if not good:
@@ -222,13 +229,15 @@ def _values(shards: list[Listing], names: list[str]) -> tuple[dict[str, list[Any
     values: dict[str, list[Any]] = {name: [] for name in names}
     faults: dict[int, str] = {}
     for shard in shards if names else []:
-        data = map_shard(shard.path).data
+        mapped = map_shard(shard.path)
+        if (shard.records.time != mapped.time).any():
+            raise DataError("was replaced while it was read", shard.path, "call again when it is finished")
         for start, length in shard.json.tolist():
             said: Any = {}
             i = len(values[names[0]])
             try:
                 if start >= 0:
-                    said = _json(data, start, length)
+                    said = _json(mapped.data, start, length)
             except ValueError as error:
                 faults[i] = f"its .json cannot be used ({error})"
             for name in names:
@@ -429,10 +438,12 @@ def _listing(shard: Shard, members: _Members) -> Listing:
 def _records(shard: Shard, members: _Members, numbers: np.ndarray) -> Records:
     """What is known of the bytes of some members; images that are none get their reason."""
     offsets, sizes = members.offsets[numbers], members.sizes[numbers]
-    status, crc, sha = read_parts(shard.data, offsets, sizes)
+    large = sizes > _LARGEST["image"]  # a sparse file may claim terabytes of zeros, which are not to be read
+    status, crc, sha = read_parts(shard.data, offsets, np.where(large, 0, sizes))
     for i in np.flatnonzero(status).tolist():
         number = numbers[i]
-        members.bad[members.names[number]] = f"{FAULTS[int(status[i])]}; at byte {members.headers[number]}"
+        why = f"of {sizes[i]} bytes is too large for an image" if large[i] else FAULTS[int(status[i])]
+        members.bad[members.names[number]] = f"{why}; at byte {members.headers[number]}"
     return Records(sizes, np.full(len(numbers), shard.time, np.int64), crc, sha, offsets)
 
 

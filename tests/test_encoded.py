@@ -385,3 +385,4 @@ def test_recipes_without_the_new_settings_keep_their_digests() -> None:
         "grey": 0.2,
         "ramp": ((0, 8),),
     }
+    assert Augment(jitter_chance=0.5, blur_chance=0.2) == Augment(), "chances of nothing tell no recipes apart"

@@ -22,8 +22,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pydt import _core, saved
+from pydt import shards as module
 from pydt.data import Dataset, spool
 from pydt.errors import DataError
+from pydt.index import FILE, pack_index, read_index
 from pydt.inspect import inspect, load
 from pydt.loader import Augment, Loader
 from pydt.packtar import pack_tar
@@ -411,3 +413,75 @@ def test_batches_of_shards_are_those_of_the_files(folder_of_images: Path, tmp_pa
     os.truncate(tar.paths[0], 4096)
     with pytest.raises(DataError, match="was written to while it was in use"):
         next(batches)
+
+
+def test_images_too_large_are_not_read(tmp_path: Path) -> None:
+    """A sparse file takes no room on the disk, and hours to read."""
+    large, small = tarfile.TarInfo("a.jpg"), tars.archive(tars.examples([0], cls="1"))
+    large.size = 3 << 30
+    with open(tmp_path / "a.tar", "wb") as file:
+        file.write(large.tobuf())
+        file.seek(large.size, os.SEEK_CUR)
+        file.write(small)
+    found = Dataset.from_tar(tmp_path / "a.tar", bad="skip")
+    assert found.left_out == {"a.tar, a.jpg": "of 3221225472 bytes is too large for an image; at byte 0"}
+    assert len(found) == 1
+
+
+def test_shards_of_one_name_list_all_that_is_left_out(tmp_path: Path) -> None:
+    paths = [
+        tars.write(tmp_path / str(k) / "a.tar", [tars.member("bad.jpg", b""), *tars.examples([k], cls="1")])
+        for k in range(2)
+    ]
+    assert set(Dataset.from_tar(paths, bad="skip").left_out) == {f"{path}, bad.jpg" for path in paths}
+    with pytest.raises(DataError, match="2 bad files"):
+        Dataset.from_tar(paths)
+
+
+def test_a_shard_is_not_replaced_between_its_images_and_their_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, other = shards(tmp_path)
+    Dataset.from_tar(path, columns=["site"])
+    honest = module._known
+
+    def replaced(name: str) -> object:
+        found = honest(name)
+        os.replace(other, path)
+        return found
+
+    monkeypatch.setattr(module, "_known", replaced)
+    with pytest.raises(DataError, match=r"part-0\.tar: was replaced while it was read"):
+        Dataset.from_tar(path, columns=["site"])
+
+
+def test_names_of_shards_are_texts(tmp_path: Path) -> None:
+    path = os.fsencode(shards(tmp_path)[0]) + b"\xff.tar"
+    shutil.copy(tmp_path / "part-0.tar", path)
+    with pytest.raises(DataError, match=r"is not UTF-8\. rename it"):
+        Dataset.from_tar(path)
+
+
+@pytest.mark.parametrize("length", [-5, 2**62, 2**63 - 1])
+@pytest.mark.parametrize("sort", ["files", "shards"])
+def test_lengths_in_an_index_are_not_believed(folder_of_images: Path, tmp_path: Path, sort: str, length: int) -> None:
+    made = Dataset.from_folder(folder_of_images) if sort == "files" else Dataset.from_tar(shards(tmp_path))
+    place = tmp_path / "saved"
+    made.save(place)
+    sections = dict(read_index(place / FILE))
+    lengths = np.array(sections["length"])
+    lengths[1] = length
+    (place / FILE).write_bytes(pack_index(sections | {"length": lengths}))
+    with pytest.raises(DataError, match="lengths that no image has"):
+        Dataset.open(place)
+
+
+def test_a_length_in_an_index_of_files_is_compared(
+    folder_of_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Dataset.from_folder(folder_of_images).save(tmp_path / "saved")
+    sections = dict(read_index(tmp_path / "saved" / FILE))
+    (tmp_path / "saved" / FILE).write_bytes(pack_index(sections | {"length": np.asarray(sections["length"]) + 1}))
+    monkeypatch.setattr(saved, "_verified", set())
+    with pytest.raises(DataError, match="has changed"):
+        Dataset.open(tmp_path / "saved")
