@@ -16,9 +16,10 @@ from typing import Any
 
 from pydt import __version__
 from pydt.cells import read, suggest
-from pydt.errors import ConfigError, PydtError, StoreError
+from pydt.errors import ConfigError, EstimateError, PydtError, StoreError
 from pydt.pages import Page, write_pages
 from pydt.plan import Plan
+from pydt.planning import few_masks
 from pydt.store import Store
 from pydt.words import called
 
@@ -70,7 +71,7 @@ class Analysed:
     """What `analyse` did.
 
     Attributes:
-        index: path of the page that lists all.
+        index: path of the page that lists all, and what could not be made.
         pages: names of the pages it wrote. failed: name of an analysis that gave no page -> why.
         skipped: names of those that would train, where that was not asked for.
     """
@@ -214,9 +215,30 @@ def analyse(
         try:
             pages.append(analysis.make(Job(store, plan, train, workers, seed, (settings or {}).get(analysis.name, {}))))
         except PydtError as error:
-            failed[analysis.name] = str(error)
-            tell(f"     no page: {error}")
+            failed[analysis.name] = _why(error, store, plan)
+            tell(f"     no page: {failed[analysis.name]}")
             continue
         index = write_pages(pages, store.folder / FOLDER, " \u2192 ".join(names), provenance, order)
         tell(f"     {pages[-1].answer[0]} ({time.monotonic() - start:.0f} s)")
+    absent = {a.name: (a.asks, failed[a.name]) for a in wanted if a.name in failed}
+    for analysis in ANALYSES:
+        if analysis.name in skipped and not (store.folder / FOLDER / f"{analysis.name}.html").is_file():
+            absent[analysis.name] = analysis.asks, "it trains models: pydt analyse FILE --train"
+    if absent:
+        index = write_pages(pages, store.folder / FOLDER, " \u2192 ".join(names), provenance, order, absent)
     return Analysed(index, tuple(page.name for page in pages), failed, skipped)
+
+
+def _why(error: PydtError, store: Store, plan: Plan) -> str:
+    """Why an analysis gave no page. Where the masks as a whole are sound, it is a part of them that fails, of which the
+    reader knows nothing: the error's own mend would not help.
+    """
+    masks = store.masks(plan)
+    if not isinstance(error, EstimateError) or not masks.any(0).all() or masks.all(0).any():
+        return str(error)
+    few = few_masks(plan.design)
+    if few is not None:
+        return f"{few} ({error.what})"
+    if error.where != "masks":
+        return str(error)
+    return f"models are compared in parts, and a part does not tell the groups apart ({error.what}): train more models"

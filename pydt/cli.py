@@ -139,11 +139,14 @@ def plan(
     """Say what a plan costs - rows, hours, disk, money - after timing a row; nothing is written."""
     from pydt.cost import cost
     from pydt.planfile import read_plan
+    from pydt.planning import few_masks
 
     read = read_plan(file)
     made = read.plan
     groups = f"{len(made.context.units[1]):,} groups (by {made.by})"
     typer.echo(f"plan {made.digest}: {made.source!r}, {groups}, {len(made.tasks)} tasks, into {read.dir}")
+    if (few := few_masks(made.design)) is not None:
+        typer.echo(f"Note: {few}.")
     typer.echo(cost(made, read.dir, workers=workers or read.workers, price=price))
 
 
@@ -269,6 +272,8 @@ def analyse(
             settings=settings,
             tell=lambda text: typer.echo(text, err=True),
         )
+    if done.failed:
+        typer.echo(f"could not be made, the list of pages says why: {', '.join(done.failed)}")
     if done.skipped:
         typer.echo(f"these train models, with --train: {', '.join(done.skipped)}")
     if done.index is not None:

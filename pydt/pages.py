@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -183,6 +184,7 @@ def write_pages(
     title: str,
     facts: Sequence[tuple[str, str]] = (),
     order: Sequence[str] = (),
+    absent: Mapping[str, tuple[str, str]] = MappingProxyType({}),
 ) -> Path:
     """Write `folder`/NAME.html for each page, its CSV files as `folder`/NAME/FILE, and index.html that lists them.
 
@@ -194,6 +196,7 @@ def write_pages(
         title: of the whole, above every page.
         facts: (name, value): provenance, at the foot of every page.
         order: names of pages that come first in the index, in this order.
+        absent: by name, (question, why): pages that could not be made. The index tells why, until they are.
 
     Returns:
         the path of index.html.
@@ -209,6 +212,8 @@ def write_pages(
         write_atomic(folder / f"{page.name}.html", template("page.html.j2").render(**_page(page), **common).encode())
     listed = {page.name: dict(zip(_ENTRY, (page.title, page.question, page.answer[0]), strict=True)) for page in pages}
     listed |= {name: entry for name, entry in _listed(folder).items() if name not in listed}
+    for name, (question, why) in absent.items():
+        listed[name] = {"question": question, **listed.get(name, {}), "why": why}
     listed = {name: listed[name] for name in dict.fromkeys([*order, *listed]) if name in listed}
     write_atomic(folder / _INDEX, json.dumps(list(listed.items()), indent=1).encode())
     shown = [{"name": name, **{key: _said(text) for key, text in entry.items()}} for name, entry in listed.items()]
@@ -219,13 +224,19 @@ def write_pages(
 
 
 def _listed(folder: Path) -> dict[str, dict[str, str]]:
-    """What index.json of an earlier call lists, as far as it is whole and the pages are still there."""
+    """What index.json of an earlier call lists, as far as it is whole and the pages are still there, or were absent."""
+    entries: dict[str, dict[str, str]] = {}
     try:
         found = dict(json.loads((folder / _INDEX).read_bytes()))
-        entries = {name: {key: str(entry[key]) for key in _ENTRY} for name, entry in found.items()}
+        for name, entry in found.items():
+            made = (folder / f"{name}.html").is_file() if _NAME.fullmatch(name) else None
+            keys = _ENTRY if made and "title" in entry else ("question",)
+            if made or (made is False and "why" in entry):
+                whole = {key: str(entry[key]) for key in keys}
+                entries[name] = whole | ({"why": str(entry["why"])} if "why" in entry else {})
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-    return {name: e for name, e in entries.items() if _NAME.fullmatch(name) and (folder / f"{name}.html").is_file()}
+    return entries
 
 
 def _said(text: str, most: int = 1200) -> str:

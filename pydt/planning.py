@@ -433,6 +433,23 @@ def models_for_effect(fit: Fit, effect: float, power: float = 0.8, level: float 
     return models_for_stderr(fit, abs(effect) / quantiles)
 
 
+def few_masks(design: Design) -> str | None:
+    """What to do about masks of a fixed size of which there are fewer than three a group; None if there are enough.
+
+    Models on one mask tell of noise, not of groups: what compares the groups is how many masks differ.
+    """
+    if design.kind != "random":
+        return None
+    size = int(np.bitwise_count(design.packed([0])).sum())
+    masks = math.comb(design.groups, min(size, design.groups - size))
+    if masks >= 3 * design.groups:
+        return None
+    return (
+        f"{design.groups} groups have only {masks} masks of this size ({size} kept), however many models are trained: "
+        'use the design "bernoulli", which draws masks of every size, or more groups'
+    )
+
+
 def row_seconds(store: Store, record: Record) -> float | None:
     """Mean seconds of one worker for a row of a plan, from the store's log; None if it has none.
 

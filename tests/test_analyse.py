@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_report import GROUPS, Stub, study
 from typer.testing import CliRunner, Result
@@ -15,12 +16,13 @@ from typer.testing import CliRunner, Result
 import pydt as package
 from pydt import cli, design
 from pydt.analyse import ANALYSES, Analysis, Job, analyse
+from pydt.cells import Outcome, Row
 from pydt.data import Dataset
 from pydt.ensemble import run
 from pydt.errors import ConfigError, EstimateError
 from pydt.loader import Augment
 from pydt.pages import Page
-from pydt.plan import Plan
+from pydt.plan import Context, Plan
 from pydt.planfile import write_plan
 from pydt.store import Store
 from pydt.target import Target
@@ -89,6 +91,31 @@ def test_one_failure_does_not_stop_the_others(plan: Plan, calls: list[str], tmp_
     assert done.index.read_text().index("alpha.html") < done.index.read_text().index("beta.html")
     failing = pydt("analyse", str(tmp_path / "study.toml"), "--only", "gamma")
     assert failing.exit_code == 1
+
+
+def test_few_masks_are_named_as_the_cause(tmp_path: Path, source: Dataset, target: Target) -> None:
+    """Four groups of which two are kept have six masks: halves of the models cannot tell the groups apart."""
+    four = Dataset.from_arrays(source.images[:80], source.labels[:80], source.classes[:4], name="four")
+    masks = design.random(4, 20, alpha=0.5, seed=0)
+    plan = Plan(four, design=masks, recipe=Recipe(), tasks=(Task(target, draws=4),))
+    with ThreadPoolExecutor(1) as executor:
+        run(plan, tmp_path / "few", executor, runner=_pairs, progress=False)
+    write_plan(plan, tmp_path / "few.toml", dir="few")
+    done = pydt("analyse", str(tmp_path / "few.toml"), "--only", "outputs", "--only", "removal")
+    assert done.exit_code == 1, done.output
+    assert "could not be made, the list of pages says why: outputs" in done.output
+    index = (tmp_path / "few" / "analyses" / "index.html").read_text().replace("\u00a0", " ")
+    assert "Not made: 4 groups have only 6 masks of this size" in index
+    assert "drop these columns" not in done.output + index
+    assert "it trains models: pydt analyse FILE --train" in index
+    again = pydt("analyse", str(tmp_path / "few.toml"), "--only", "ranking-target")
+    assert again.exit_code == 0, again.output
+
+
+def _pairs(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
+    """A runner of a source of four groups."""
+    eight = Row(np.concatenate([row.mask, row.mask]), row.seed, "design")
+    return Stub(0.6, 0.03, 0, frozenset())(context, eight, tasks)
 
 
 def test_a_misspelt_name_is_refused_before_anything_is_trained(calls: list[str], tmp_path: Path) -> None:

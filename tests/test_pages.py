@@ -186,6 +186,19 @@ def test_the_index_keeps_the_pages_of_earlier_calls(tmp_path: Path) -> None:
         assert [name for name, _ in json.loads((tmp_path / "index.json").read_bytes())] == ["three"]
 
 
+def test_the_index_tells_what_could_not_be_made_until_it_is(tmp_path: Path) -> None:
+    write_pages([page("one")], tmp_path, "t", absent={"two": ("Why two?", "few <masks>"), "one": ("Why?", "again")})
+    write_pages([page("three")], tmp_path, "t")
+    items = [item["text"] for item in shown(tmp_path, "index").find("li")]
+    assert len(items) == 3
+    assert "an earlier one: again" in items[1]
+    assert "two" in items[2]
+    assert "Not made: few <masks>" in items[2]
+    assert [e["attrs"]["href"] for e in shown(tmp_path, "index").find("a")] == ["three.html", "one.html"]
+    write_pages([page("one"), page("two")], tmp_path, "t")
+    assert "Not made" not in (tmp_path / "index.html").read_text()
+
+
 @pytest.mark.parametrize(
     "make",
     [

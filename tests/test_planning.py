@@ -23,7 +23,7 @@ from pydt.errors import ConfigError, EstimateError, StoreError
 from pydt.estimate import best_method
 from pydt.overall import mean_output, overall
 from pydt.plan import Plan
-from pydt.planning import ModelPlan, Wish, _Law, _power, plan_fit
+from pydt.planning import ModelPlan, Wish, _Law, _power, few_masks, plan_fit
 from pydt.target import Target
 from pydt.train import Recipe
 from pydt.transfer import Task
@@ -43,6 +43,16 @@ def planted(made: Design, targets: int, r2: float, seed: int = 0) -> np.ndarray:
         effects -= effects.mean(0)
     effects *= np.sqrt(r2 / (1 - r2) / ((effects**2).sum(0) * made.alpha * (1 - made.alpha)))
     return np.asarray(made) @ effects + rng.standard_normal((len(made), targets))
+
+
+def test_masks_of_one_size_may_be_few() -> None:
+    said = few_masks(design.random(4, 20, alpha=0.5))
+    assert said is not None
+    assert "only 6 masks of this size (2 kept)" in said
+    assert "bernoulli" in said
+    for enough in (design.random(6, 20, alpha=0.5), design.bernoulli(4, 20), design.random(62, 20, alpha=0.25)):
+        assert few_masks(enough) is None
+    assert few_masks(design.random(30, 20, alpha=1 / 30)) is not None, "one kept"
 
 
 def test_wishes_are_read_strictly() -> None:
