@@ -71,15 +71,15 @@ class Contents:
     """Where the encoded images of a data set are.
 
     Args:
-        paths, positions, records: as in `Dataset`.
+        paths, positions, records, keys: as in `Dataset`.
     """
 
-    def __init__(self, paths: Sequence[str], positions: np.ndarray, records: Records) -> None:
-        self._paths, self._positions, self._records = paths, positions, records
+    def __init__(self, paths: Sequence[str], positions: np.ndarray, records: Records, keys: Sequence[str]) -> None:
+        self._paths, self._positions, self._records, self._keys = paths, positions, records, keys
         self._shards: dict[int, Shard] = {}
 
     def __reduce__(self) -> Any:
-        return Contents, (self._paths, self._positions, self._records)
+        return Contents, (self._paths, self._positions, self._records, self._keys)
 
     def chosen(self, ids: Any, where: str) -> np.ndarray:
         """Example ids as int64 (n,).
@@ -97,10 +97,10 @@ class Contents:
         return array
 
     def place(self, i: int) -> str:
-        """How an error calls example i: its file and, in a shard, its first byte."""
+        """How an error calls example i: its file and, in a shard, its name and first byte."""
         path = self._paths[self._positions[i]]
         start = -1 if self._records.offset is None else self._records.offset[i]
-        return path if start < 0 else f"{path}, byte {start}"
+        return path if start < 0 else f"{path}, {self._keys[i]}, byte {start}"
 
     def read(self, ids: np.ndarray, check: bool) -> list[np.ndarray]:
         """See `Dataset.bytes_of`."""

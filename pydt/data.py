@@ -416,7 +416,7 @@ class Dataset:
         return contents.read(contents.chosen(ids, self.name), check)
 
     def place_of(self, i: int) -> str:
-        """Where the encoded image of an example lies, for people: its file, and in a shard its first byte.
+        """Where the encoded image of an example lies, for people: its file, and in a shard its name and first byte.
 
         Raises:
             DataError: as `bytes_of`.
@@ -428,7 +428,7 @@ class Dataset:
     def _contents(self) -> Contents:
         if self.paths is None or self.records is None:
             raise DataError("its images are pixels, not files", self.name, "use Dataset.images, or a Loader")
-        return Contents(self.paths, self.positions, self.records)
+        return Contents(self.paths, self.positions, self.records, self.all_keys())
 
     # ---- asking it -------------------------------------------------------------------------------------------------
 

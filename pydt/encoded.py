@@ -27,6 +27,7 @@ from pydt.augment import ENCODED_CROP, Augment
 from pydt.data import Dataset
 from pydt.errors import DataError
 from pydt.jitter import drawn
+from pydt.sources import undecodable
 
 if TYPE_CHECKING:
     from nvidia.dali.pipeline import Pipeline
@@ -280,7 +281,7 @@ def _guarded(found: Known, number: int, call: Callable[..., Any], *arguments: An
     except DataError as error:
         found.broken[number] = error.what
     except Exception as error:  # damaged files make decoders raise anything
-        found.broken[number] = f"cannot be decoded ({error})"
+        found.broken[number] = undecodable(error)
     return None
 
 

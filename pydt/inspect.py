@@ -234,7 +234,7 @@ def _look(dataset: Dataset, i: int) -> tuple[int, int, str] | str:
             image.load()
             return image.height, image.width, image.mode
     except Exception as error:  # a decoder meets arbitrary bytes, and raises whatever it stumbles on
-        return f"cannot be decoded ({error})"
+        return sources.undecodable(error)
 
 
 def _groups(identities: np.ndarray) -> list[list[int]]:

@@ -31,6 +31,7 @@ import numpy.typing as npt
 from pydt.data import Dataset
 from pydt.errors import DataError
 from pydt.pack import decode
+from pydt.sources import undecodable
 
 Single = npt.NDArray[np.float32]
 Hashes = npt.NDArray[np.uint64]
@@ -89,7 +90,7 @@ def _decoded(dataset: Dataset, i: int, data: npt.NDArray[np.uint8], side: int) -
     try:
         return decode(data.tobytes(), side, False)
     except Exception as error:  # Pillow raises whatever a damaged file leads it to
-        raise DataError(f"cannot be decoded ({error})", dataset.place_of(i), "restore or remove the file") from error
+        raise DataError(undecodable(error), dataset.place_of(i), "restore or remove the file") from error
 
 
 def grey(images: npt.NDArray[Any]) -> Single:

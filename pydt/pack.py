@@ -223,7 +223,7 @@ def _run(source: Dataset, run: np.ndarray, size: int, exif: bool) -> tuple[np.nd
             (data,) = source.bytes_of([i], check=True)
             rows[at] = decode(data.data, size, exif)
         except Exception as error:  # a decoder meets arbitrary bytes, and raises whatever it stumbles on
-            bad[keys[i]] = f"cannot be decoded ({error})"
+            bad[keys[i]] = sources.undecodable(error)
     return rows, bad
 
 

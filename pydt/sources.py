@@ -199,6 +199,12 @@ def batches(todo: list[int], lengths: Sequence[int]) -> list[list[int]]:
     return runs
 
 
+def undecodable(error: Exception) -> str:
+    """Why a decoder refused an image: as it says, but for the object that Pillow names in place of a file."""
+    unknown = str(error).startswith("cannot identify image file")
+    return f"cannot be decoded ({'no image format that is known' if unknown else error})"
+
+
 def _unknown(keys: Sequence[str], records: Records, known: tuple[Sequence[str], Records] | None) -> list[int]:
     """Fill in what an earlier index knows; the numbers of the files that it does not."""
     if known is None:

@@ -76,7 +76,7 @@ def test_what_a_data_set_over_shards_is(tmp_path: Path) -> None:
     assert all(not v.flags.writeable and v.dtype == np.uint8 for v in data.bytes_of(ids))
     assert data.bytes_of([0])[0].ctypes.data == data.bytes_of([0])[0].ctypes.data, "views of one mapping, no copies"
     assert os.listdir("/proc/self/fd") == before, "nothing stays open"
-    assert data.place_of(0).startswith(f"{paths[0]}, byte ")
+    assert data.place_of(0).startswith(f"{paths[0]}, 000.jpg, byte ")
     assert data.name == tmp_path.name
     assert Dataset.from_tar(paths[1]).name == "part-1"
     again = Dataset.from_tar(tmp_path, ["a", "b", "c"], columns=["site", "odd"])
@@ -331,8 +331,10 @@ def test_shards_that_change(tmp_path: Path) -> None:
     fresh = replace(opened)
     with pytest.raises(DataError, match="its bytes are not those that were indexed") as caught:
         fresh.bytes_of([1, 0])
-    assert caught.value.where == f"{paths[0]}, byte {at - 50}", "a shard of another time is compared"
-    with pytest.raises(DataError, match=r"1 of 12 images are not those that were indexed: .*part-0\.tar, byte"):
+    assert caught.value.where == f"{paths[0]}, 000.jpg, byte {at - 50}", "a shard of another time is compared"
+    with pytest.raises(
+        DataError, match=r"1 of 12 images are not those that were indexed: .*part-0\.tar, 00\d\.jpg, byte"
+    ):
         fresh.check()
     # Cut: before it is mapped, and while it is.
     paths[0].write_bytes(content)
@@ -345,6 +347,16 @@ def test_shards_that_change(tmp_path: Path) -> None:
         replace(held).bytes_of([6])
     with pytest.raises(DataError, match="refused: cut off"):
         Dataset.from_tar(paths)
+
+
+def test_an_unknown_format_is_named_without_addresses(tmp_path: Path) -> None:
+    paths = shards(tmp_path)
+    data = bytearray(paths[0].read_bytes())
+    frame = data.index(b"\xff\xc0", data.index(b"003.jpg"))
+    data[frame : frame + 19] = bytes(19)  # which indexing does not look at
+    paths[0].write_bytes(data)
+    found = inspect(Dataset.from_tar(paths))["broken"]
+    assert found == {"003.jpg": "cannot be decoded (no image format that is known)"}
 
 
 def test_opening_compares_shards_that_have_other_times(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
