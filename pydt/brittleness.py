@@ -138,7 +138,7 @@ class Brittleness:
     def page(self) -> Page:
         """What a reader sees."""
         names = ("position", "label", "margin", "groups", "probability", "found")
-        rows = [(b.position, b.label, b.margin, " ".join(b.groups), b.probability, b.found) for b in self.images]
+        rows = [(b.position, b.label, b.margin, ", ".join(b.groups), b.probability, b.found) for b in self.images]
         heads = ("groups at most", "claimed", "judged", "stderr", "random sets", "stderr of random", "without removal")
         parts = (self.claimed, self.flipped, self.flipped_stderr, self.random, self.random_stderr, self.already)
         shares = [(int(k), *(float(part[i]) for part in parts)) for i, k in enumerate(self.limits)]
@@ -497,7 +497,7 @@ def _blocks(found: Brittleness, heads: Sequence[str], shares: list[tuple[Any, ..
     images = found._subject.pictures(found._where[shown], "report")
     if images:
         captions = [
-            f"{b.label} without {' '.join(b.groups)}: {_percent(b.probability)}"
+            f"{b.label} without {', '.join(b.groups)}: {_percent(b.probability)}"
             for b in (found.images[i] for i in shown)
         ]
         blocks.insert(0, Images(images, captions, "The smallest sets, and how probably they flip their image"))

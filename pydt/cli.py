@@ -244,6 +244,8 @@ def analyse(
         raise typer.BadParameter("a plan file says itself how many", param_hint="--models")
     chosen(only, True)  # a misspelt name is told before anything is trained
     lists = {path.stem: read_list(path) for path in keep or []}
+    if len(lists) < len(keep or []):
+        raise typer.BadParameter("lists are called by the names of their files, and two are alike", param_hint="--keep")
     settings: dict[str, dict[str, Any]] = dict(SAMPLE_SETTINGS) if file == "sample" else {}
     if lists:
         settings["removal"] = {**settings.get("removal", {}), "keep_lists": lists}

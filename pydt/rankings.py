@@ -532,7 +532,7 @@ def _example_blocks(found: Ranking) -> list[Block]:
     images = np.argsort(-_size(found).max(0), kind="stable")[: 2 * _SHOWN]
     labels = subject.labels("score")
     captions = [
-        f"{subject.classes[labels[j]]}: + {' '.join(found.top(3, j))}; \u2212 {' '.join(found.bottom(3, j))}"
+        f"{subject.classes[labels[j]]}: + {', '.join(found.top(3, j))}; \u2212 {', '.join(found.bottom(3, j))}"
         for j in images.tolist()
     ]
     title = "Images with the clearest influence: the three groups that help most, and least"

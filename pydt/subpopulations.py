@@ -131,7 +131,7 @@ def subpopulations(
     *,
     task: Any = None,
     output: str = "probability",
-    size: int = 8,
+    size: int | None = None,
     seed: int = 0,
 ) -> SubPopulations:
     """Find for each group (or one) the judged target images it helps most, against the mean of their class (F8).
@@ -142,7 +142,7 @@ def subpopulations(
         group: the name of one group; all are found, and this one is returned.
         task: which of the plan's tasks; the first by default.
         output: of which the influences are (see `pydt.overall.UNITS`).
-        size: images a group.
+        size: images a group; eight, or a tenth of the images if that is less.
         seed: of the random halves of the models.
 
     Raises:
@@ -157,7 +157,7 @@ def subpopulations(
     if group is not None and group not in names:
         raise ConfigError(f"no group {group!r}", "group", f"there are: {', '.join(names[:8])}")
     labels = subject.labels("all")
-    size = whole_number(size, "size", 1, ConfigError)
+    size = max(1, min(8, len(labels) // 10)) if size is None else whole_number(size, "size", 1, ConfigError)
     if 10 * size > len(labels):
         raise ConfigError(f"{size} of {len(labels)} images", "size", "ask for at most a tenth of them")
     moved = _against_class(subject.outputs(output, "all"), labels)

@@ -172,6 +172,11 @@ def test_lists_picked_by_hand_are_read_from_files(
     done = pydt("analyse", str(tmp_path / "study.toml"), "--keep", str(tmp_path / "mine.txt"))
     assert done.exit_code == 0, done.output
     assert seen[0].settings == {"keep_lists": {"mine": ["c1", "c3"]}}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").write_text("c2\n", encoding="utf-8")
+    both = [text for name in ("mine.txt", "other/mine.txt") for text in ("--keep", str(tmp_path / name))]
+    assert pydt("analyse", str(tmp_path / "study.toml"), *both).exit_code == 2, "no list is lost"
+    assert len(seen) == 1
     missing = pydt("analyse", str(tmp_path / "study.toml"), "--keep", str(tmp_path / "none.txt"))
     assert missing.exit_code == 1
     assert isinstance(missing.exception, ConfigError)

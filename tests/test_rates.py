@@ -116,6 +116,11 @@ def test_where_all_are_alike_the_interval_is_not_empty() -> None:
     assert both.ratio == np.inf
     assert both.ratio_high == np.inf
     assert 2 < both.ratio_low < 10
+    certain = compare([crossed(np.ones((10, 25)), 50)], [crossed(np.zeros((10, 25)))], 25)
+    assert (certain.difference, certain.stderr, certain.high) == (1, 0, pytest.approx(1))
+    assert certain.low == pytest.approx(1 - np.hypot(1 - sure.low, none.high))
+    same = compare([crossed(np.zeros((10, 25)), 50)], [crossed(np.zeros((10, 25)))], 25)
+    assert (-same.low, same.high) == pytest.approx((none.high, none.high))
     one = rate_of([crossed(random.random((10, 1)) < 0.5)], 1)
     assert 0 <= one.low < one.rate < one.high <= 1
 

@@ -122,3 +122,16 @@ def test_pages_and_refusals(study: tuple[Store, Plan], tmp_path: Path) -> None:
         subpopulations(store, size=13)
     with pytest.raises(ConfigError, match="no group 'zebra'"):
         subpopulations(store).ranked("zebra")
+
+
+def test_few_judged_images_have_fewer_a_group(tmp_path: Path, target: Target) -> None:
+    """By default; a size that is asked for is refused."""
+    judged = target.judged
+    few = Target(judged._take(np.arange(0, len(judged), 2)))
+    number = len(few.described()["labels"])
+    plan = plan_of(many_classes(), few, design.random(GROUPS, 100, alpha=0.5, seed=3))
+    store = filled(tmp_path, plan, Additive(np.zeros(number), np.zeros((GROUPS, number))))
+    assert number < 80
+    assert subpopulations(store).found.shape == (GROUPS, number // 10)
+    with pytest.raises(ConfigError, match=f"8 of {number} images"):
+        subpopulations(store, size=8)
