@@ -59,7 +59,7 @@ from pydt.plan import Plan
 from pydt.seeds import generator, seed31
 from pydt.store import Row, Store
 from pydt.subject import MOST_FAILED, Subject
-from pydt.words import called
+from pydt.words import called, listed
 
 if TYPE_CHECKING:
     from pydt.transfer import Task
@@ -67,6 +67,7 @@ if TYPE_CHECKING:
 KINDS = ("bottom", "top", "random")
 LENGTHS = ("epochs", "steps")
 _BOTH = 0.36  # correlation of the two directions' errors at its largest
+_NAMED = 12  # of the lowest groups
 _FEWEST = 4  # runs of an arm that can be halved with a spread in each half
 
 
@@ -494,8 +495,10 @@ def _answer(found: Removal) -> list[str]:
         nothing = b.chosen == (0, 0)
         gains = f"gains {_text(b.gain, b.low, b.high)}, which {'is more than' if b.low > 0 else 'may be'} nothing"
         sentences += [
-            f"At {_WORDS[b.length]}, the best number of lowest groups to leave out "
-            + ("is none at all." if nothing else f"{gains}."),
+            f"At {_WORDS[b.length]}, "
+            + (
+                "the best number of lowest groups to leave out is none at all." if nothing else f"{_lowest(b)} {gains}."
+            ),
             f"It was chosen by one half of the report images ({b.images}) and of the retrainings ({b.runs} each) and "
             f"judged by the other half; choosing and judging on everything would have claimed {100 * b.claimed:+.2f} "
             f"points without {b.size} groups.",
@@ -516,7 +519,21 @@ def _answer(found: Removal) -> list[str]:
                 f"{_WORDS[p.length]}, n = {len(p.arm.rows)}) gains {_text(*_bounds(p.gain))} over the full "
                 f"source{against}."
             )
+    size = max([max(b.size, *b.chosen) for b in found.best], default=0)
+    size = size or max([p.arm.dropped for p in found.points if p.arm.kind == "drop bottom"], default=0)
+    if sentences and size:
+        are = f"The {size:,} lowest groups, the lowest first, are" if size > 1 else "The lowest group is"
+        sentences.append(f"{are} {listed(found.ranked[:size], _NAMED)}.")
     return sentences or ["No two arms with two retrainings each are there to be compared."]
+
+
+def _lowest(best: Best) -> str:
+    """What was left out for the gain: the numbers that the two halves chose."""
+    few, many = min(best.chosen), max(best.chosen)
+    lowest = f"the {many:,} lowest groups" if many > 1 else "the lowest group"
+    if few == many:
+        return f"leaving out {lowest}"
+    return f"leaving out {f'the {few:,}' if few else 'none'} or {lowest} (each chosen by one half)"
 
 
 def _bounds(one: Contrast) -> tuple[float, float, float]:
