@@ -10,6 +10,7 @@ for each, which takes longer than reading 27 kB.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,12 +19,20 @@ from typing import Any
 import numpy as np
 
 from pydt import _core
-from pydt.errors import DataError
+from pydt.errors import DataError, PydtError, StoreError
 from pydt.index import Records, Texts
 from pydt.sources import FAULTS, batches, progress
 
 _MEND = "restore it, or index the data set again"
 _LENGTH = "has another length than when it was indexed"
+# What the system says of this process, and not of the file.
+_OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
+def _exhausted(fault: int, place: str) -> PydtError:
+    """No fault of the image, which must not be skipped for it."""
+    mend = "close files, give fewer shards or more memory, or raise the limit: ulimit -n, vm.max_map_count"
+    return StoreError(f"cannot be read ({os.strerror(fault)})", place, mend)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,10 +67,13 @@ def map_shard(path: str) -> Shard:
 
     Raises:
         DataError: it cannot be opened, or is no regular file.
+        StoreError: this process has too many files or too little memory.
     """
     try:
         data, time, device, inode = _core.map_file(os.fsencode(path))
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in _OURS:
+            raise _exhausted(error.errno, path) from error
         what = f"cannot be read ({getattr(error, 'strerror', None) or error})".replace("path: ", "")
         raise DataError(what, path, "give a regular file that may be read") from error
     return Shard(data, path, len(data), time, (device, inode))
@@ -155,6 +167,8 @@ class Contents:
         if status.any():
             at = int(np.flatnonzero(status)[0])
             fault = int(status[at])
+            if fault in _OURS:
+                raise _exhausted(fault, self.place(int(ids[at])))
             what = f"cannot be read ({os.strerror(fault)})" if fault > 0 else FAULTS[fault]
             what = _LENGTH if fault == -2 else what
             raise DataError(what, self.place(int(ids[at])), _MEND)

@@ -411,6 +411,7 @@ class Dataset:
         Raises:
             DataError: the images are no files, an id is out of range, or a file is gone, has another length than when
                 it was indexed, or (if checked) other bytes: it is named.
+            StoreError: this process has too many files or too little memory.
         """
         contents = self._contents
         return contents.read(contents.chosen(ids, self.name), check)

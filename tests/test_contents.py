@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pydt.data import Dataset
-from pydt.errors import DataError
+from pydt.errors import DataError, StoreError
+from pydt.packtar import pack_tar
 
 
 def test_bytes_of_files_are_the_files(folder_of_images: Path) -> None:
@@ -56,3 +58,17 @@ def test_bytes_of_refuses(folder_of_images: Path) -> None:
             dataset.bytes_of(ids)
     with pytest.raises(DataError, match="are pixels, not files"):
         Dataset.from_arrays(np.zeros((2, 3, 3), np.uint8), [0, 1]).bytes_of([0])
+
+
+def test_too_many_open_files_are_no_fault_of_an_image(folder_of_images: Path, tmp_path: Path) -> None:
+    files = Dataset.from_folder(folder_of_images)
+    shards = Dataset.open(pack_tar(folder_of_images, tmp_path / "tar").save(tmp_path / "saved").folder or "")
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, most[1]))
+        for dataset in (files, shards):
+            with pytest.raises(StoreError, match=r"Too many open files.*ulimit"):
+                dataset.bytes_of([0])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, most)
+    assert len(files.bytes_of([0])[0]) == len(shards.bytes_of([0])[0])

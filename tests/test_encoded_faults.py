@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import os
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from test_encoded import PLAIN, as_read, by_id, pixels
 
 from pydt.data import Dataset
 from pydt.encoded import engine, known
-from pydt.errors import DataError
+from pydt.errors import DataError, StoreError
 from pydt.loader import Augment, Loader
 
 pytest.importorskip("nvidia.dali")
@@ -306,3 +307,17 @@ def test_an_interrupted_batch_is_not_the_next_one(photos: Dataset, monkeypatch: 
             with pytest.raises(KeyboardInterrupt):
                 loader.read(np.arange(4, 8))
         assert torch.equal(loader.read(np.arange(4)).images, expected)
+
+
+def test_too_many_open_files_skip_nothing(photos: Dataset) -> None:
+    loader = Loader(photos, batch_size=4, augment=Augment(size=16), on_error="skip")
+    loader.read(np.arange(4))
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, most[1]))
+        with pytest.raises(StoreError, match="Too many open files"):
+            loader.read(np.arange(4))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, most)
+    assert loader.read(np.arange(4)).index.tolist() == [0, 1, 2, 3]
+    assert not loader.skipped
