@@ -403,7 +403,7 @@ on the other images by the others, both ways round:
     gain = mean of both directions of: mean(without the K lowest) - mean(nothing left out)
 
 At equal epochs a smaller source is trained for fewer steps, at equal steps its images are seen more often."""
-_PARTS = ("difference", "stderr", "low", "high", "p")
+_PARTS = {"difference": "", "stderr": ", stderr", "low": ", low", "high": ", high", "p": ", p over retrainings alone"}
 
 
 def _page(found: Removal) -> Page:
@@ -433,7 +433,7 @@ def _page(found: Removal) -> Page:
     ]
     names = (*columns, "gain", "stderr", "against random", "stderr of that")
     blocks.append(Table(names, shown, "All retrainings", f"In {unit}; sd between retrainings, errors of both parts."))
-    header = (*columns, *(f"gain {part}" for part in _PARTS), *(f"against random {part}" for part in _PARTS))
+    header = (*columns, *(f"{what}{part}" for what in ("gain", "against random") for part in _PARTS.values()))
     csv: dict[str, Any] = {"arms.csv": (header, arms), "best.csv": (best, bests)}
     for b in found.best:
         csv[f"keep-{b.length}.csv"] = (("group",), [(name,) for name in found.keep(b.length)])
