@@ -7,6 +7,7 @@ of a run.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -21,6 +22,7 @@ import numpy as np
 from pydt import _core, sources
 from pydt.data import Dataset
 from pydt.encode import as_images, as_path
+from pydt.errors import DataError
 from pydt.files import write_atomic
 from pydt.index import read_index
 from pydt.pack import decode, images_at
@@ -47,6 +49,12 @@ def load(path: str | os.PathLike[str]) -> Dataset:
     if place.suffix == ".npy":
         images = as_images(place)
         return Dataset.from_arrays(images, np.zeros(len(images), np.int64), ["all"], name=place.name)
+    if place.is_file() and place.suffix != ".tar":
+        with contextlib.suppress(OSError), open(place, "rb") as file:
+            if file.read(2) == b"\x1f\x8b":
+                raise DataError("is compressed by gzip", str(place), "unpack it: gunzip leaves the .tar file")
+        mend = "give a folder, a tar shard (.tar), or an array of images (.npy)"
+        raise DataError("is a file that is no data set", str(place), mend)
     index = index_of(place)
     if index is not None and (index.suffix != ".pydt" or {"images", "paths"} & read_index(index).keys()):
         return Dataset.open(place)

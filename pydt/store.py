@@ -77,6 +77,9 @@ class Store(Shelf):
         self._seen: dict[str, tuple[np.ndarray, dict[tuple[int, int], str]]] = {}  # of a plan: states, reasons
         self._outputs: dict[tuple[str, ...], tuple[bytes, np.ndarray]] = {}  # with the rows of each
         marker = self.folder / "store.json"
+        if self.folder.is_file():
+            mend = "give the folder: of a plan file, `dir` of its table run, by default its name without .toml"
+            raise StoreError("is a file, not the folder of a store", str(folder), mend)
         try:
             found = json.loads(read(marker))["format"]
         except FileNotFoundError:

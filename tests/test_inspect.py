@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from pathlib import Path
@@ -79,6 +80,12 @@ def test_arrays_with_units(tmp_path: Path) -> None:
     bare = look.inspect(look.load(tmp_path / "bare.npy"))
     assert bare["classes"] == {"all": 9}
     assert bare["duplicates"] == found["duplicates"]
+    (tmp_path / "x.tar.gz").write_bytes(gzip.compress(b"a tar"))
+    with pytest.raises(DataError, match=r"x\.tar\.gz: is compressed by gzip. unpack it"):
+        look.load(tmp_path / "x.tar.gz")
+    (tmp_path / "x.toml").write_text("seed = 1")
+    with pytest.raises(DataError, match=r"x\.toml: is a file that is no data set. give a folder, a tar shard"):
+        look.load(tmp_path / "x.toml")
     with pytest.raises(DataError, match="no such folder"):
         look.load(tmp_path / "nothing")
 
