@@ -355,7 +355,9 @@ def _target_answer(found: Ranking) -> list[str]:
     test, sure = found.tests[0], int((found.q < LEVEL).sum())
     groups, models = count(len(found.groups), "group"), count(found.models, "model")
     if test.p < LEVEL:
-        first = f"{listed(found.top(3), 3)} rank highest of {groups}, {listed(found.bottom(3), 3)} lowest ({models})."
+        top, bottom = found.top(_named(found)), found.bottom(_named(found))
+        rank = "ranks" if len(top) == 1 else "rank"
+        first = f"{listed(top, 3)} {rank} highest of {groups}, {listed(bottom, 3)} lowest ({models})."
     else:
         first = f"The order of {groups} cannot be told from noise with {models}."
     sentences = [
@@ -367,6 +369,11 @@ def _target_answer(found: Ranking) -> list[str]:
         f"false discovery rate over the groups).{_placebos(found)}",
     ]
     return sentences + _worth(found, 0, "")
+
+
+def _named(found: Ranking) -> int:
+    """How many groups are named from each end: three, and never one from both."""
+    return max(1, min(3, len(found.groups) // 2))
 
 
 def _class_answer(found: Ranking) -> list[str]:
@@ -476,7 +483,7 @@ def _class_blocks(found: Ranking) -> list[Block]:
         order, test = found.order(j), found.tests[j]
         ends = [
             ", ".join(f"{found.groups[i]} ({number(found.values[i, j], 1, True)})" for i in end)
-            for end in (order[:3], order[::-1][:3])
+            for end in (order[: _named(found)], order[::-1][: _named(found)])
         ]
         sure = int((found.family_q[:, j] < LEVEL).sum())
         rows.append((name, int(found.images[j]), *ends, sure, test.correlation, test.p, float(found.tests_q[j])))
@@ -530,12 +537,12 @@ def _size(found: Ranking) -> Array:
 def _example_blocks(found: Ranking) -> list[Block]:
     subject, blocks = found._subject, [_strongest(found, "image")]
     images = np.argsort(-_size(found).max(0), kind="stable")[: 2 * _SHOWN]
-    labels = subject.labels("score")
+    labels, few = subject.labels("score"), _named(found)
     captions = [
-        f"{subject.classes[labels[j]]}: + {', '.join(found.top(3, j))}; \u2212 {', '.join(found.bottom(3, j))}"
+        f"{subject.classes[labels[j]]}: + {', '.join(found.top(few, j))}; \u2212 {', '.join(found.bottom(few, j))}"
         for j in images.tolist()
     ]
-    title = "Images with the clearest influence: the three groups that help most, and least"
+    title = "Images with the clearest influence: the groups that help most, and least"
     return [*subject.images(images, "score", captions, title), *blocks]
 
 

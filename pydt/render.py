@@ -37,6 +37,7 @@ from pydt.words import (
     LEVEL,
     METRICS,
     count,
+    errors_known,
     finite,
     headline_size,
     legible,
@@ -228,6 +229,7 @@ def _ranking(results: Mapping, thumbnails: Mapping[str, np.ndarray]) -> dict[str
         "placebos_beyond": beyond(placebos) or "none",
         "significant": sum(len(s) for s in significant(results)),
         "claims": claims,
+        "errors": errors_known(results),
         "pictures": any(row["images"] for row in rows),
         "name_width": min(16, max([8] + [len(row["name"]) for row in rows])),
     }

@@ -23,12 +23,12 @@ from pydt.estimate import influences
 from pydt.files import write_atomic
 from pydt.overall import UNITS, mean_output, overall
 from pydt.plan import Plan
-from pydt.planning import models_for_effect
+from pydt.planning import few_masks, models_for_effect
 from pydt.render import render, write_csv
 from pydt.store import Record, Store
 from pydt.subject import MOST_FAILED
 from pydt.verdict import global_test
-from pydt.words import called
+from pydt.words import FEW_DF, called, count
 
 LEVEL = 0.05
 
@@ -98,6 +98,8 @@ def results(
     values, stderr = np.asarray(fit.unbiased, np.float64), np.asarray(fit.stderr, np.float64)
     method, test = global_test(masks, score, judged, fit.method)
     effect = float(score.std(ddof=1)) / 4
+    df = float(np.min(fit.df))
+    plannable = effect > 0 and df >= FEW_DF
     blocked = None
     lost = 0 if judgement is None else sum(arm.failed for arm in judgement.arms)
     retrained = 0 if judgement is None else lost + sum(len(arm.rows) for arm in judgement.arms)
@@ -151,9 +153,9 @@ def results(
                 "significant_groups": 0 if q is None else int((q < LEVEL).sum()),
                 "median_stderr": float(np.median(stderr)),
                 "spread": float(values.std(ddof=1)) if len(values) > 1 else None,
-                "models_needed": models_for_effect(fit, effect, level=LEVEL / len(values)) if effect > 0 else None,
+                "models_needed": models_for_effect(fit, effect, level=LEVEL / len(values)) if plannable else None,
                 "models_needed_for": None
-                if effect == 0
+                if not plannable
                 else f"an 80 % chance to see a group that moves the target by {effect:.2g} {unit}, "
                 "a quarter of the spread between rows",
             },
@@ -162,7 +164,10 @@ def results(
             "target_classes": _by_class(store, record, output, masks, fit.method, target["classes"]),
             "rows": {"accuracy": accuracy, "output": score},
             **_counterfactual(judgement),
-            "notes": _notes(store, record, judgement, len(finished), effect, float(np.median(stderr)), unit),
+            "notes": [
+                *_notes(store, record, judgement, len(finished), effect, float(np.median(stderr)), unit),
+                *_few(design, masks, df),
+            ],
             "command": command,
             "provenance": {
                 "plan": record.digest,
@@ -234,6 +239,18 @@ def _notes(
             f"{models} models for {len(record.names)} groups are few: errors are wide; 3 to 5 a group are usual."
         )
     return notes
+
+
+def _few(design: Design, masks: Design, df: float) -> list[str]:
+    """What to do where the models compare too little for their errors to be known."""
+    if not df < FEW_DF:
+        return []
+    distinct = len(np.unique(masks.packed(), axis=0))
+    mend = few_masks(design) or 'train more models on other masks, of the design "bernoulli" or "foldover"'
+    return [
+        f"{count(len(masks), 'model')} on {count(distinct, 'distinct mask')} leave {count(round(df), 'degree')} of "
+        f"freedom: the standard errors are hardly known themselves, intervals are wide. {mend[0].upper()}{mend[1:]}."
+    ]
 
 
 def _groups(

@@ -14,10 +14,13 @@ from typing import Any
 import numpy as np
 
 from pydt.data import UNNAMED
-from pydt.figures import DASH, digits_for, number
+from pydt.figures import DASH, digits_for, number, t975
 
 LEVEL = 0.05
 """Groups with q below this are marked; intervals are 1 - LEVEL."""
+
+FEW_DF = 10
+"""Below so many degrees of freedom a standard error is hardly known itself: intervals are shown, no plus or minus."""
 
 METRICS = {"top-1": "accuracy", "mean per class": "mean accuracy per class", "auroc": "AUROC"}
 
@@ -100,6 +103,12 @@ def significant(results: Mapping) -> tuple[list[dict], list[dict]]:
     return [g for g in sure if g["value"] > 0], [g for g in sure if g["value"] < 0]
 
 
+def errors_known(results: Mapping) -> bool:
+    """Whether standard errors stand on enough degrees of freedom to be shown, or to plan models with."""
+    df = results.get("df")
+    return df is None or df >= FEW_DF
+
+
 def headline_size(contrasts: Sequence[dict]) -> int | None:
     """The number of groups left out that was repeated most often (the larger one of equals)."""
     judged = [c for c in contrasts if c["kind"] in ("drop bottom", "drop top") and c["difference"] is not None]
@@ -161,7 +170,8 @@ def _groups_sentence(results: Mapping) -> str:
     if not better and not worse:
         stderr = verdict.get("median_stderr")
         size = number(stderr, digits_for(stderr))
-        error = "" if stderr is None else f", and the standard error of one is {size} {unit}"
+        known = stderr is not None and errors_known(results)
+        error = "" if not known else f", and the standard error of one is {size} {unit}"
         what = f"told from an average one{stratum}" if swap else "shown to help or to hurt"
         group = "the only group cannot" if total == 1 else f"none of the {count(total, 'group')} can"
         untested = all(g["q"] is None for g in results["groups"])
@@ -179,7 +189,13 @@ def _groups_sentence(results: Mapping) -> str:
             parts.append(text)
     first = significant(results)[0 if better else 1][0]
     digits = digits_for(first["stderr"])
-    clearest = f"{number(first['value'], digits, True)} \u00b1 {number(first['stderr'], digits)} {unit}"
+    if errors_known(results):
+        clearest = f"{number(first['value'], digits, True)} \u00b1 {number(first['stderr'], digits)} {unit}"
+    else:
+        reach = t975(results["df"]) * first["stderr"]
+        digits = digits_for(reach / 2)
+        low, value, high = (number(first["value"] + way * reach, digits, True) for way in (-1, 0, 1))
+        clearest = f"{value} {unit}, 95 % interval {low} to {high},"
     clearest += f" for {quoted(first['name'])}"
     rest = total - len(better) - len(worse)
     average = f"told from an average one{stratum}" if swap else "told from no effect"
@@ -264,7 +280,12 @@ def sentences(results: Mapping) -> list[str]:
         nothing = f"Nothing can be told from noise with {models}"
         first = f"{nothing}: influences estimated on some do not predict the others ({test})."
     needed, wish = verdict.get("models_needed"), verdict.get("models_needed_for")
-    if needed is None:
+    if not errors_known(results):
+        second = (
+            f"How many models would be needed cannot be said: with {count(round(results['df']), 'degree')} of freedom "
+            "the errors are hardly known themselves."
+        )
+    elif needed is None:
         second = "How many models would be needed cannot be said: no spread between the groups is seen above the noise."
     elif wish and needed <= results["models"]:
         second = f"These models were enough for {str(wish).strip().rstrip('.')}: no group seems to do as much."

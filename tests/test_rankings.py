@@ -18,7 +18,7 @@ from pydt.data import Dataset
 from pydt.errors import ConfigError, EstimateError, StoreError
 from pydt.pages import write_pages
 from pydt.plan import Plan
-from pydt.rankings import ranking
+from pydt.rankings import _named, _target_answer, ranking
 from pydt.store import Store
 from pydt.subject import halves
 from pydt.target import Target
@@ -285,6 +285,17 @@ def test_few_models_get_the_lasso_and_no_leaders(tmp_path: Path, target: Target,
     assert found.estimator == "lasso"
     assert np.isfinite(found.values).all()
     found.page()
+
+
+def test_no_group_is_named_from_both_ends(study: tuple) -> None:
+    found = ranking(study[0], study[1])
+    few = replace(found, groups=found.groups[:4], values=found.values[:4])
+    few = replace(few, stderr=found.stderr[:4], q=found.q[:4], tests=(replace(found.tests[0], p=0.01),))
+    order = [few.groups[i] for i in few.order()]
+    wanted = f"\u201c{order[0]}\u201d and \u201c{order[1]}\u201d rank highest of 4 groups, "
+    wanted += f"\u201c{order[3]}\u201d and \u201c{order[2]}\u201d lowest"
+    assert _target_answer(few)[0].startswith(wanted)
+    assert [_named(replace(found, groups=found.groups[:size])) for size in (2, 3, 4, 6, 8)] == [1, 1, 2, 3, 3]
 
 
 def test_ranks_agree_with_scipy(study: tuple) -> None:

@@ -294,6 +294,23 @@ def test_three_sentences_when_nothing_is_found() -> None:
     assert "cannot be said" in sentences(given)[1]
 
 
+def test_with_few_degrees_of_freedom_nothing_contradicts_the_interval() -> None:
+    """A standard error on one degree of freedom reads like knowledge beside an interval twelve times as wide."""
+    given = results(LETTERS)
+    given["df"] = 1.0
+    given["groups"][3] |= {"value": 1.8, "stderr": 0.14, "q": 0.0}
+    page = plain(render(given))
+    assert "\u00b1 s.e." not in page
+    assert "is hardly known" in page
+    assert f"; +1.80 {given['unit']}, 95 % interval +0.02 to +3.58, for " in plain(sentences(given)[1])
+    given["verdict"] |= {"found": False, "models_needed": None}
+    given["contrasts"] = []
+    assert sentences(given)[1].endswith("with 1 degree of freedom the errors are hardly known themselves.")
+    given["df"] = 10.0
+    assert "\u00b1 s.e." in plain(render(given))
+    assert "freedom" not in sentences(given)[1]
+
+
 def test_an_interval_that_ends_near_zero_keeps_its_side() -> None:
     given = results(LETTERS)
     given["contrasts"][0] |= {"difference": 0.006, "low": 0.0003, "high": 0.012}

@@ -220,6 +220,20 @@ def test_models_that_learnt_nothing_and_too_few_models_are_noted(
     assert not results(study(tmp_path / "good", source, target))["notes"]
 
 
+def test_errors_on_few_distinct_masks_promise_nothing(tmp_path: Path, source: Dataset, target: Target) -> None:
+    plan = Plan(source, design=design.random(GROUPS, 12, alpha=0.5), recipe=Recipe(), tasks=(Task(target, draws=4),))
+    with ThreadPoolExecutor(1) as executor:
+        runner = Stub(0.6, 0.15, 0, frozenset())
+        found = report(run(plan, tmp_path / "store", executor, runner=runner, progress=False), tmp_path / "out")
+    distinct = len(np.unique(np.asarray(plan.design), axis=0))
+    assert found["df"] < 10
+    assert found["verdict"]["models_needed"] is None
+    assert found["verdict"]["models_needed_for"] is None
+    assert f"12 models on {distinct} distinct masks leave {round(found['df'])} degree" in " ".join(found["notes"])
+    assert "bernoulli" in found["notes"][-1]
+    assert "80 %" not in " ".join(sentences(found))
+
+
 def test_every_output_has_a_unit_or_is_refused(tmp_path: Path, source: Dataset, target: Target) -> None:
     store = study(tmp_path, source, target)
     for output in UNITS:
