@@ -150,7 +150,7 @@ class Brittleness:
             answer=answer if v is None else retrained(answer, v.failed, v.retrained),
             blocks=_blocks(self, heads, shares),
             csv={"images.csv": (names, rows), "shares.csv": (heads, shares)},
-            method=_METHOD.format(splits=self.splits, most=self.most),
+            method=_METHOD.format(splits=self.splits, most=count(self.most, "group")),
         )
 
 
@@ -432,7 +432,7 @@ def _answer(found: Brittleness) -> list[str]:
     named = [b for b in found.images if b.groups]
     first = (
         f"Of {right:,} images that {models} mostly read right, {_percent(found.flipped[-1], found.flipped_stderr[-1])} "
-        f"are expected to flip without up to {found.most} groups of their own, and "
+        f"are expected to flip without up to {count(found.most, 'group')} of their own, and "
         f"{_percent(found.random[-1], found.random_stderr[-1])} without as many random ones (difference "
         f"{_percent(*found.more)}{'' if found.more[0] > 2 * found.more[1] else ', not surely above zero'})."
     )
@@ -517,7 +517,7 @@ _METHOD = """Mean margin of models of the plan's kind that keep no group of a se
 
     mean margin + sum over groups of influence x (chance to be kept without R - share of the models that keep it)
 
-An image flips where that falls below zero. The smallest set of up to {most} groups is found with ridge influences of
+An image flips where that falls below zero. The smallest set of up to {most} is found with ridge influences of
 one random half of the models and judged with unbiased influences of the other half, whose error makes it a probability
 ({splits} splits, both ways). Ilyas et al. 2022 ("Datamodels") ask so for training examples; Jain et al. 2023, section
 4.2, remove the one most harmful class. It is said of models of the plan's size, not of the whole source."""

@@ -225,7 +225,12 @@ def analyse(
     keep: Annotated[
         list[Path] | None, typer.Option(help="Groups picked by hand, a name a line, for the removal curve.")
     ] = None,
-    models: Annotated[int | None, typer.Option(min=20, help=f"Of sample or lab; default {MODELS}, 256.")] = None,
+    models: Annotated[
+        int | None,
+        typer.Option(
+            min=20, help=f"Rows of sample or lab; default {MODELS}, 256. What the analyses retrain stays as many."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of sample or lab, retrainings and random splits.")] = 0,
     workers: Annotated[int | None, _WORKERS] = None,
 ) -> None:
@@ -425,6 +430,7 @@ def pack(
     """
     from pydt.pack import pack as pack_folder
     from pydt.packtar import pack_tar
+    from pydt.words import count
 
     if tar == (size is not None):
         raise ConfigError("choose one of --size and --tar", "pack", "--size 64 decodes to one array, --tar does not")
@@ -439,8 +445,9 @@ def pack(
     for key, reason in packed.left_out.items():
         typer.echo(f"left out {key}: {reason}", err=True)
     megabytes = sum(file.stat().st_size for file in out.iterdir()) / 1e6
-    what = f"in {len(packed.paths or ()):,} shards" if size is None else f"at {size} x {size}"
-    typer.echo(f"{len(packed):,} images of {len(packed.classes)} classes {what}: {out}, {megabytes:.1f} MB")
+    what = f"in {count(len(packed.paths or ()), 'shard')}" if size is None else f"at {size} x {size}"
+    made = f"{count(len(packed), 'image')} of {count(len(packed.classes), 'class', 'classes')}"
+    typer.echo(f"{made} {what}: {out}, {megabytes:.1f} MB")
 
 
 @app.command()

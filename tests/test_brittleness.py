@@ -175,6 +175,9 @@ def test_retraining_tells_the_real_rates(study: tuple, tmp_path: Path) -> None:
     sizes = {(row.kind, int((~row.mask).sum())) for row in rows}
     assert {size for kind, size in sizes if kind == "drop set"} == {size for kind, size in sizes if "random" in kind}
     write_pages([found.page()], tmp_path, "blobs")
+    one = replace(found, most=1).page()
+    assert "without up to 1 group of their own" in one.answer[0]
+    assert "The smallest set of up to 1 group is found" in one.method
     assert "Retrained on the whole source" in (tmp_path / "brittleness.html").read_text().replace("\u00a0", " ")
     assert len((tmp_path / "brittleness" / "images.csv").read_text().splitlines()) == 1 + len(found.images)
 

@@ -46,6 +46,11 @@ def test_exit_codes(tmp_path: Path) -> None:
     assert pydt("quickstart", "--models", "3").returncode == 2
 
 
+def test_the_help_says_what_the_number_of_models_changes() -> None:
+    words = pydt("analyse", "--help").stdout.replace("\u2502", " ").split()
+    assert "What the analyses retrain stays as many." in " ".join(words)
+
+
 def test_a_bad_instruction_set_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYDT_ISA", "sse9")
     done = pydt("doctor", cwd=tmp_path)

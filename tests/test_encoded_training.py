@@ -55,6 +55,8 @@ def test_a_training_that_skips_names_what_was_broken(tmp_path: Path) -> None:
     with pytest.warns(RuntimeWarning, match=r"2 images were replaced.*class 0/003\.jpg.*class 1/010\.jpg"):
         trained = train(source, None, recipe, 0)
     assert trained.metrics["skipped"] == 2
+    with pytest.warns(RuntimeWarning, match=r"1 image was replaced by others: .*class 0/003\.jpg"):
+        train(source, np.arange(50), recipe, 0)
     with pytest.raises(DataError, match=r"class \d/\d+\.jpg.*another length"):
         train(source, None, Recipe(epochs=1, batch_size=20, augment=Augment(size=16)), 0)
 

@@ -166,6 +166,8 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
     result = run(app, ["pack", str(folder), str(tmp_path / "out"), "--tar", "--limit", "2"])
     assert result.exit_code == 0, result.output
     assert result.output.startswith("60 images of 2 classes in 3 shards: ")
+    result = run(app, ["pack", str(folder), str(tmp_path / "one"), "--tar"])
+    assert result.output.startswith("60 images of 2 classes in 1 shard: ")
     for wrong in ([], ["--tar", "--size", "8"]):
         result = run(app, ["pack", str(folder), str(tmp_path / "none"), *wrong])
         assert "choose one of --size and --tar" in str(result.exception)
