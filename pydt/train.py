@@ -20,7 +20,6 @@ from pydt.errors import ConfigError, TrainError
 from pydt.files import digest
 from pydt.loader import Augment, Loader, kept_ids
 from pydt.models import Network, build, network_digest, network_name
-from pydt.words import count
 
 _MOST_KNOWN = 256_000_000  # bytes of features kept for further tasks
 METHODS = ("supervised", "simclr", "clip", "checkpoint", "none")
@@ -282,7 +281,7 @@ def _train(source: Dataset, ids: np.ndarray, recipe: Recipe, seed: int, device: 
         metrics["skipped"] = len(skipped)
         named = "; ".join(f"{source.place_of(i)}: {why}" for i, why in sorted(skipped.items())[:10])
         more = f"; and {len(skipped) - 10} more" if len(skipped) > 10 else ""
-        were = count(len(skipped), "image was", "images were")
+        were = "1 image was" if len(skipped) == 1 else f"{len(skipped):,} images were"
         warnings.warn(f"{were} replaced by others: {named}{more}", RuntimeWarning, stacklevel=2)
     return Trained(body, dim, recipe.augment, recipe, metrics)
 
