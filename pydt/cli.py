@@ -165,9 +165,12 @@ def run_plan(
     """
     from pydt.ensemble import run
     from pydt.planfile import read_plan
+    from pydt.planning import few_masks
 
     read = read_plan(file)
     progress = "json" if as_json else True
+    if not as_json and (few := few_masks(read.plan.design)) is not None:
+        typer.echo(f"Note: {few}.", err=True)
     with _interruptible():
         store = run(
             read.plan,

@@ -93,7 +93,9 @@ def test_one_failure_does_not_stop_the_others(plan: Plan, calls: list[str], tmp_
     assert failing.exit_code == 1
 
 
-def test_few_masks_are_named_as_the_cause(tmp_path: Path, source: Dataset, target: Target) -> None:
+def test_few_masks_are_named_as_the_cause(
+    tmp_path: Path, source: Dataset, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Four groups of which two are kept have six masks: halves of the models cannot tell the groups apart."""
     four = Dataset.from_arrays(source.images[:80], source.labels[:80], source.classes[:4], name="four")
     masks = design.random(4, 20, alpha=0.5, seed=0)
@@ -110,6 +112,12 @@ def test_few_masks_are_named_as_the_cause(tmp_path: Path, source: Dataset, targe
     assert "it trains models: pydt analyse FILE --train" in index
     again = pydt("analyse", str(tmp_path / "few.toml"), "--only", "ranking-target")
     assert again.exit_code == 0, again.output
+    monkeypatch.setattr(importlib.import_module("pydt.cost"), "cost", lambda plan, folder, **how: "its cost")
+    for command in ("plan", "run"):
+        told = pydt(command, str(tmp_path / "few.toml"))
+        assert told.exit_code == 0, told.output
+        assert "Note: 4 groups have only 6 masks" in told.output
+    assert "Note" not in pydt("run", str(tmp_path / "few.toml"), "--json").output
 
 
 def _pairs(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
