@@ -204,7 +204,8 @@ def versions() -> dict[str, str]:
     from pydt import _core
 
     found = {"code": code_version(), "python": platform.python_version(), "numpy": np.__version__, "isa": _core.isa()}
-    for name in ("torch", "torchvision"):  # as installed: whether they are loaded yet must make no difference
+    # As installed: whether they are loaded yet must make no difference. Cells record `FACTS` of these, the log all.
+    for name in ("torch", "torchvision", "pillow", "nvidia-dali-cuda130"):
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found

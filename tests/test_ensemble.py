@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 import stub_rows
 from stub_rows import GROUPS, StubRecipe, StubSource, StubTask, contents, environment, go, plan, stub_row
@@ -320,6 +321,7 @@ def test_log_has_a_line_per_row(tmp_path: Path) -> None:
     assert lines[0]["seconds"] >= 0
     assert lines[0]["host"]
     assert lines[0]["versions"]["numpy"] == np.__version__
+    assert lines[0]["versions"]["pillow"] == PIL.__version__
 
 
 def test_changed_code_is_recorded_and_not_refused(
