@@ -188,6 +188,8 @@ def _run(
         run = _Driver(store, record, SoFar(store, record, design, stored), rule, missing, view, limit, same_code)
         if run.settled():
             return store
+        if design is not None:  # once a plan, and not again for what is retrained because of it
+            run.notes = _copied(context)
         shared = runner, _spooled(context, store.folder / "data")
         try:
             parcel = pickle.dumps(shared) if executor is not None else pack(shared)
@@ -222,6 +224,17 @@ def _spooled(context: Context, folder: Path) -> Context:
         for task in context.tasks
     ]
     return Context(source, context.by, context.recipe, tuple(tasks))
+
+
+def _copied(context: Context) -> list[str]:
+    """What is to be said of images that the source shares with a target."""
+    from pydt.data import Dataset
+    from pydt.target import Target
+
+    if not isinstance(context.source, Dataset):
+        return []
+    targets = {task.target.digest: task.target for task in context.tasks if isinstance(task.target, Target)}
+    return [text for target in targets.values() if (text := target.copied(context.source)) is not None]
 
 
 def _missing(store: Store, record: Record, same_code: bool) -> tuple[deque[tuple[int, tuple[int, ...]]], list[int]]:
@@ -260,6 +273,7 @@ class _Driver:
         same_code: bool,
     ) -> None:
         self.same_code = same_code
+        self.notes: list[str] = []
         self.told: set[str] = set()  # which workers compute by other code
         self.store, self.record, self.sofar, self.rule = store, record, sofar, rule
         self.missing, self.view, self.limit = missing, view, limit
@@ -302,6 +316,9 @@ class _Driver:
         alive = getattr(executor, "alive", None)
         alive = alive if callable(alive) else None
         with _signals() as signals, self.view.shown(self.total, self.stored, self.sofar, self.rule, workers, alive):
+            for text in self.notes:
+                self.view.say(text)
+                self.store.log(event="shared images", text=text)
             if others:
                 self.view.say(f"some stored rows were computed by other code: {others}")
             if self.rule.kind != "none" and self.sofar.last.next > len(self.record.rows):

@@ -140,6 +140,22 @@ class Target:
             weights[half == i] = per_class[labels[half == i]] if self.metric == "mean per class" else 1 / counts.sum()
         return {"ids": ids, "labels": labels, "half": half, "weights": weights}
 
+    def copied(self, source: Dataset) -> str | None:
+        """A sentence about images of a source that are images of this target too, bit for bit; None if there are none.
+
+        Raw images are compared with raw ones, files with files, as far as `Target` compares train and test. Changed
+        copies are found by `pydt.leaks`.
+        """
+        own: set[bytes] = set()
+        for data in filter(None, (self.train, self.test)):
+            own.update(_identities(data, source))
+        found = [i for i, identity in enumerate(_identities(source, self.judged)) if identity in own] if own else []
+        if not found:
+            return None
+        images = f"{len(found):,} of {len(source):,} source images are" if len(found) > 1 else "a source image is"
+        first = source.all_keys()[found[0]]
+        return f"{images} in the target {self.name!r} too (the first: {first!r}): influences will show it"
+
     def spool(self, folder: str | os.PathLike[str]) -> Target:
         """The same target over data sets saved below `folder`, so that it travels to other processes as paths."""
         train = spool(self.train, folder)

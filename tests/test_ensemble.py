@@ -249,6 +249,29 @@ def test_rows_of_a_lost_node_are_tried_again(tmp_path: Path) -> None:
     assert [entry["reason"] for entry in died] == ["its node was lost"] * 3
 
 
+def test_images_that_source_and_target_share_are_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], source: Dataset, target: Target
+) -> None:
+    from pydt.train import Recipe
+    from pydt.transfer import Task
+
+    def said(own: Dataset, folder: str) -> str:
+        recipe = Recipe(method="none", network="convnet-4")
+        job = Plan(own, design=pydt.design.random(len(own.classes), 2), recipe=recipe, tasks=[Task(target, draws=1)])
+        with ThreadPoolExecutor(1) as threads:
+            run(job, tmp_path / folder, threads, progress="json")
+        return capsys.readouterr().err
+
+    assert "in the target" not in said(source, "apart")
+    images = np.concatenate([source.images, target.train.images[[3, 7]]])
+    mixed = Dataset.from_arrays(images, [*source.labels.tolist(), 0, 1], source.classes)
+    assert f"2 of {len(mixed)} source images are in the target 'four blobs' too (the first: '160')" in said(
+        mixed, "mixed"
+    )
+    assert [entry["event"] for entry in log(tmp_path / "mixed")].count("shared images") == 1
+    assert not [entry for entry in log(tmp_path / "apart") if entry["event"] == "shared images"]
+
+
 def test_a_gpu_that_is_not_there_is_said_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Dataset, target: Target
 ) -> None:
