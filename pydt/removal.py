@@ -493,7 +493,8 @@ def _answer(found: Removal) -> list[str]:
     sentences = []
     for b in found.best:
         nothing = b.chosen == (0, 0)
-        gains = f"gains {_text(b.gain, b.low, b.high)}, which {'is more than' if b.low > 0 else 'may be'} nothing"
+        sure = "a gain" if b.low > 0 else "a loss" if b.high < 0 else "which may be nothing"
+        gains = f"changes accuracy by {_text(b.gain, b.low, b.high)}, {sure}"
         sentences += [
             f"At {_WORDS[b.length]}, "
             + (
@@ -516,8 +517,8 @@ def _answer(found: Removal) -> list[str]:
             against = "" if p.which is None else f"; against random groups {_text(*_bounds(p.which))}"
             sentences.append(
                 f"To keep only {p.arm.kind.removeprefix('keep ')} ({p.arm.dropped} groups left out, "
-                f"{_WORDS[p.length]}, n = {len(p.arm.rows)}) gains {_text(*_bounds(p.gain))} over the full "
-                f"source{against}."
+                f"{_WORDS[p.length]}, n = {len(p.arm.rows)}) changes accuracy by {_text(*_bounds(p.gain))} against the "
+                f"full source{against}."
             )
     size = max([max(b.size, *b.chosen) for b in found.best], default=0)
     size = size or max([p.arm.dropped for p in found.points if p.arm.kind == "drop bottom"], default=0)
