@@ -255,6 +255,9 @@ def analyse(
     if len(lists) < len(keep or []):
         raise typer.BadParameter("lists are called by the names of their files, and two are alike", param_hint="--keep")
     settings: dict[str, dict[str, Any]] = dict(SAMPLE_SETTINGS) if file == "sample" else {}
+    train = embedded if train is None else train
+    if lists and "removal" not in [analysis.name for analysis in chosen(only, train)[0]]:
+        raise typer.BadParameter("lists belong to removal, which trains models: add --train", param_hint="--keep")
     if lists:
         settings["removal"] = {**settings.get("removal", {}), "keep_lists": lists}
     if file == "sample":
@@ -266,7 +269,6 @@ def analyse(
     else:
         read = read_plan(file)
     folder, workers = read.dir if out is None else out, workers or read.workers
-    train = embedded if train is None else train
     if train:
         with _interruptible():
             Store.create(folder)

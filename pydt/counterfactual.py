@@ -124,7 +124,7 @@ def counterfactual(
     store: Store | str | os.PathLike[str],
     plan: Plan,
     *,
-    task: Task | None = None,
+    task: Task | str | None = None,
     output: str = "correct",
     drop: Sequence[int] | None = None,
     repeats: int = 14,
@@ -141,7 +141,8 @@ def counterfactual(
         store: where the plan's rows are (or its folder); the new rows go there too, and what is there is not trained
             again.
         plan: the plan whose influences rank the groups.
-        task: which of its tasks; the first by default. The retrained models are transferred with other few-shot draws.
+        task: which of its tasks, or its name; the first by default. Retrained models are transferred with other
+            few-shot draws.
         output: of which the ranking influences are (see `pydt.cells.derive`).
         drop: how many groups to leave out; half of them comes first and gets `repeats` runs an arm (as does "full"),
             every other number `other_repeats`. By default a half, a quarter and three quarters.
@@ -153,7 +154,7 @@ def counterfactual(
         StoreError: the plan has too few finished rows to rank by.
     """
     store = store if isinstance(store, Store) else Store(store)
-    task = plan.tasks[0] if task is None else task
+    task = plan.task(task)
     groups = len(plan.context.units[1])
     sizes = _sizes(groups, drop)
     if repeats < 2 or other_repeats < 2:

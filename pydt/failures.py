@@ -130,7 +130,7 @@ def failures(
     store: Store | str | os.PathLike[str],
     plan: Plan,
     *,
-    task: Task | None = None,
+    task: Task | str | None = None,
     share: float = 0.6,
     models: int = 10,
     repeats: int | None = None,
@@ -150,7 +150,7 @@ def failures(
     Args:
         store: where the plan's rows are (or its folder); the new rows go there, too.
         plan: whose rows say which group is to blame.
-        task: which of its tasks; the first by default.
+        task: which of its tasks, or its name; the first by default.
         share: of the models that get a failing image wrong, at least.
         models: trainings on the whole source that find the failing images.
         repeats: fresh trainings without each blamed group, without a random one and on the whole source; as many as
@@ -165,7 +165,7 @@ def failures(
         StoreError: the plan has too few finished rows.
     """
     subject = Subject.of(store, plan, task)
-    store, record, task = subject.store, subject.record, plan.tasks[0] if task is None else task
+    store, record, task = subject.store, subject.record, plan.task(task)
     repeats = models if repeats is None else repeats
     if not 0 < share <= 1:
         raise ConfigError(f"share {share}", "failures", "use a share of the models above 0, up to 1")

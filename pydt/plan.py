@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pydt.cells import Row, whole
+from pydt.cells import Row, suggest, whole
 from pydt.design import Design
 from pydt.errors import ConfigError, DataError, DesignError, PydtError
 from pydt.files import digest
@@ -74,6 +74,23 @@ class Plan:
     def digest(self) -> str:
         """Name of the plan."""
         return self.record().digest
+
+    def task(self, wanted: Task | str | None = None) -> Task:
+        """One of the tasks, by itself, its name or its digest; by default the first.
+
+        A task that is not the plan's is given back as it is: its rows may be in a store all the same.
+
+        Raises:
+            ConfigError: no task is called so.
+        """
+        if wanted is None:
+            return self.tasks[0]
+        if not isinstance(wanted, str):
+            return wanted
+        for known in self.tasks:
+            if wanted in (known.name, known.digest):
+                return known
+        raise ConfigError(f"no task {wanted!r}", "Plan.tasks", suggest(wanted, [known.name for known in self.tasks]))
 
     def rows(self) -> Sequence[Row]:
         """The rows in design order, drawn when they are asked for."""

@@ -152,7 +152,7 @@ def removal_curve(
     store: Store | str | os.PathLike[str],
     plan: Plan,
     *,
-    task: Task | None = None,
+    task: Task | str | None = None,
     output: str = "correct",
     sizes: Sequence[int] | None = None,
     kinds: Sequence[str] = KINDS,
@@ -177,7 +177,8 @@ def removal_curve(
     Args:
         store: where the plan's rows are (or its folder); the new rows go there, too.
         plan: whose influences rank the groups.
-        task: which of its tasks; the first by default. Retrained models are transferred with other few-shot draws.
+        task: which of its tasks, or its name; the first by default. Retrained models are transferred with other
+            few-shot draws.
         output: of which the ranking influences are (see `pydt.cells.derive`).
         sizes: numbers of groups to leave out; by default 1, 2, 3, 4, 5 and 6 eighths of them.
         kinds: of "bottom", "top" and "random". Without "random" nothing tells which groups from how many.
@@ -194,7 +195,7 @@ def removal_curve(
         StoreError: the plan has too few finished rows to rank by.
     """
     subject = Subject.of(store, plan, task)
-    store, task = subject.store, plan.tasks[0] if task is None else task
+    store, task = subject.store, plan.task(task)
     names, images = plan.context.units[1], group_images(plan)
     sizes = _sizes(len(names), sizes)
     lists = _lists(names, keep_lists)

@@ -185,6 +185,10 @@ def test_lists_picked_by_hand_are_read_from_files(
     both = [text for name in ("mine.txt", "other/mine.txt") for text in ("--keep", str(tmp_path / name))]
     assert pydt("analyse", str(tmp_path / "study.toml"), *both).exit_code == 2, "no list is lost"
     assert len(seen) == 1
+    monkeypatch.setattr(module, "ANALYSES", (Analysis("removal", "asks", True, make),))
+    unused = pydt("analyse", str(tmp_path / "study.toml"), "--keep", str(tmp_path / "mine.txt"))
+    assert unused.exit_code == 2, "a list that nothing reads is refused"
+    assert "--train" in unused.output
     missing = pydt("analyse", str(tmp_path / "study.toml"), "--keep", str(tmp_path / "none.txt"))
     assert missing.exit_code == 1
     assert isinstance(missing.exception, ConfigError)

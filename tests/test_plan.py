@@ -102,6 +102,15 @@ def test_a_row_without_units_may_train_on_what_is_always_kept() -> None:
     assert len(_with(design=Nothing())().rows()) == 3
 
 
+def test_a_task_by_name_or_digest() -> None:
+    plan = _with(tasks=[StubTask(), StubTask("letters")])()
+    first, second = plan.tasks
+    assert plan.task() is first
+    assert plan.task("letters") is plan.task(second.digest) is plan.task(second) is second
+    with pytest.raises(ConfigError, match=r"no task 'leters'.*letters"):
+        plan.task("leters")
+
+
 def test_plan_has_a_digest_of_everything() -> None:
     make = [
         _with(),
