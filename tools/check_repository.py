@@ -1,5 +1,4 @@
-"""Checks of the repository itself: no file too long to be read in one sitting, no dead link, nothing that belongs to a
-machine.
+"""Checks of the repository itself: no dead link, nothing that belongs to a machine.
 
 Run from anywhere: python tools/check_repository.py
 """
@@ -12,8 +11,6 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-LONGEST = 600
-CODE = {".py", ".cpp", ".hpp", ".inl", ".cu", ".cuh"}
 # Absolute paths of a home or working folder, and addresses of a private package index.
 FOREIGN = re.compile(
     r"(?<![\w.])/(?:home|root|Users|work)/[\w.]|https?://[\w.-]*(?:pypi|index)[\w.-]*\.(?:local|internal)"
@@ -35,10 +32,6 @@ def main() -> int:
         except UnicodeDecodeError:
             continue
         lines = text.splitlines()
-        if path.suffix in CODE and len(lines) > LONGEST:
-            faults.append(
-                f"{name}: {len(lines)} lines, more than {LONGEST}: split it where a reader would look for the parts"
-            )
         if path.suffix == ".md":
             links = re.findall(r"\]\(([^)#:]+)\)|`((?:bench|docs|tools|tests|csrc|pydt)/[\w./]+)`", text)
             faults += [
