@@ -54,7 +54,8 @@ def _imported(name: str, extra: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         wrong = f"the package {name!r} is not installed ({error})"
-        raise ConfigError(wrong, f"pydt.cluster.{extra.capitalize()}", f"pip install 'pydt[{extra}]'") from error
+        where, mend = f"pydt.cluster.{extra.capitalize()}", f"pip install 'pydt-transfer[{extra}]'"
+        raise ConfigError(wrong, where, mend) from error
 
 
 # ---- Ray -----------------------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ def build(network: Network, channels: int) -> nn.Module:
         try:
             import timm
         except ImportError as error:
-            raise ConfigError("timm is not installed", network, "pip install 'pydt[timm]'") from error
+            raise ConfigError("timm is not installed", network, "pip install 'pydt-transfer[timm]'") from error
         try:
             return cast(nn.Module, timm.create_model(network[5:], num_classes=0, in_chans=channels))
         except RuntimeError as error:

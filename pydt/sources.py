@@ -332,7 +332,7 @@ def hugging_face(dataset: Any, split: str) -> Any:
         import datasets
     except ImportError as error:
         raise DataError(
-            "the package `datasets` is not installed", f"from_huggingface({name!r})", "pip install 'pydt[hf]'"
+            "the package `datasets` is not installed", f"from_huggingface({name!r})", "pip install 'pydt-transfer[hf]'"
         ) from error
     try:
         if not os.path.isdir(name):

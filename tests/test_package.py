@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+from importlib.metadata import metadata
 from pathlib import Path
 
 import pytest
@@ -171,6 +173,25 @@ def test_import_loads_nothing_and_shows_everything() -> None:
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 15
+
+
+def test_extras_that_are_named_exist() -> None:
+    """In messages, documents and benchmarks; an index's `pydt` is another package, so it must not be named."""
+    root = ROOT.parent if (ROOT.parent / "pyproject.toml").is_file() else Path(__file__).parents[1]
+    texts = [*ROOT.glob("*.py"), *root.glob("*.md"), *(path for d in ("docs", "bench") for path in root.glob(f"{d}/*"))]
+    found = set()
+    for path in texts:
+        if path.suffix not in {".py", ".md"}:
+            continue
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"pydt\[\w", text) or path.name == "CHANGELOG.md", path
+        assert not re.search(r"pip install\s+'?pydt\b(?!-transfer)", text), path
+        found |= {
+            name for names in re.findall(r"'(?:pydt-transfer|\.)\[([\w,]+)\]'", text) for name in names.split(",")
+        }
+        found |= set(re.findall(r'_imported\("\w+", "(\w+)"\)', text))  # an extra put into the message
+    assert {"timm", "hf", "ray", "slurm"} <= found
+    assert found <= set(metadata("pydt-transfer").get_all("Provides-Extra") or ())
 
 
 def test_unknown_names_are_attribute_errors() -> None:

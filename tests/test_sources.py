@@ -336,7 +336,7 @@ def test_hugging_face_images_that_are_files_stay_files(folder_of_images: Path) -
 
 def test_hugging_face_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(DataError, match=r"`datasets` is not installed.*pip install 'pydt\[hf\]'"):
+    with pytest.raises(DataError, match=r"`datasets` is not installed.*pip install 'pydt-transfer\[hf\]'"):
         Dataset.from_huggingface("mnist")
     with pytest.raises(DataError, match="a list is no data set of `datasets`"):
         Dataset.from_huggingface([1, 2])
