@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from pydt import shards, sources
+from pydt import foreign, shards, sources
 from pydt.contents import Contents
 from pydt.encode import (
     array_digest,
@@ -243,7 +243,7 @@ class Dataset:
         title = name or type(dataset).__name__
         if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
             raise DataError(f"a {title} is no data set", "from_torchvision", "give one with a length and items")
-        names = sources.class_names(getattr(dataset, "classes", None))
+        names = foreign.class_names(getattr(dataset, "classes", None))
         if hasattr(dataset, "samples") and getattr(dataset, "root", None) is not None:
             labels, classes = encode_labels([item[1] for item in dataset.samples], names, len(dataset.samples))
             root = os.path.realpath(dataset.root)
@@ -252,7 +252,7 @@ class Dataset:
         if hasattr(dataset, "data") and hasattr(dataset, "targets"):
             images, numbers = np.asarray(dataset.data), list(dataset.targets)
         else:
-            images, numbers = sources.stack(sources.pairs(dataset, title), title)
+            images, numbers = foreign.stack(foreign.pairs(dataset, title), title)
         return Dataset.from_arrays(images, numbers, names, columns=columns, captions=captions, name=title)
 
     @staticmethod
@@ -280,20 +280,20 @@ class Dataset:
             DataError: the package is missing, the data set cannot be loaded or lacks a column, or its images have
                 several sizes.
         """
-        loaded = sources.hugging_face(dataset, split)
+        loaded = foreign.hugging_face(dataset, split)
         title = name or (os.path.basename(os.fspath(dataset)) if isinstance(dataset, (str, os.PathLike)) else "hf")
-        labels, names = sources.hugging_face_column(loaded, label)
+        labels, names = foreign.hugging_face_column(loaded, label)
         units: dict[str, Any] = {}
         for column in as_names(columns, "columns"):
-            values, known = sources.hugging_face_column(loaded, column)
+            values, known = foreign.hugging_face_column(loaded, column)
             units[column] = values if known is None else [None if v is None or v < 0 else known[v] for v in values]
-        captions = None if caption is None else sources.hugging_face_column(loaded, caption)[0]
-        if (files := sources.hugging_face_files(loaded, image)) is not None:
+        captions = None if caption is None else foreign.hugging_face_column(loaded, caption)[0]
+        if (files := foreign.hugging_face_files(loaded, image)) is not None:
             codes, classes = encode_labels(labels, names, len(files))
             root = os.path.commonpath([os.path.dirname(file) for file in files])
             keys = [Path(os.path.relpath(file, root)).as_posix() for file in files]
             return _from_files(root, keys, codes, classes, title)._finish(units, captions)
-        images, _ = sources.stack(((value, None) for value in sources.hugging_face_column(loaded, image)[0]), title)
+        images, _ = foreign.stack(((value, None) for value in foreign.hugging_face_column(loaded, image)[0]), title)
         return Dataset.from_arrays(images, labels, names, columns=units, captions=captions, name=title)
 
     @staticmethod

@@ -22,6 +22,7 @@ ORDER = [
     "encode",
     "seeds",
     "sources",
+    "foreign",
     "contents",
     "shards",
     "joined",

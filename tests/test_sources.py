@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from test_index import crc32c
 
-from pydt import _core, sources
+from pydt import _core, foreign
 from pydt.data import Dataset, spool
 from pydt.errors import DataError
 from pydt.index import FILE, pack_index, read_index
@@ -262,7 +262,7 @@ def test_a_torchvision_list_with_bad_or_repeated_files(folder_of_images: Path) -
 def test_palette_images_become_colours() -> None:
     palette = Image.new("P", (3, 2), 1)
     palette.putpalette([0, 0, 0, 200, 100, 50])
-    images, _ = sources.stack([(palette, 0), (Image.new("RGBA", (3, 2), (1, 2, 3, 4)), 0)], "x")
+    images, _ = foreign.stack([(palette, 0), (Image.new("RGBA", (3, 2), (1, 2, 3, 4)), 0)], "x")
     assert images[:, 0, 0].tolist() == [[200, 100, 50], [1, 2, 3]]
 
 
