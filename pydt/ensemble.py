@@ -234,7 +234,8 @@ def _copied(context: Context) -> list[str]:
     if not isinstance(context.source, Dataset):
         return []
     targets = {task.target.digest: task.target for task in context.tasks if isinstance(task.target, Target)}
-    return [text for target in targets.values() if (text := target.copied(context.source)) is not None]
+    found = [target.copied(context.source, *context.units) for target in targets.values()]
+    return [text for text in found if text is not None]
 
 
 def _missing(store: Store, record: Record, same_code: bool) -> tuple[deque[tuple[int, tuple[int, ...]]], list[int]]:

@@ -7,8 +7,8 @@ them.
 
 from __future__ import annotations
 
-import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -18,12 +18,13 @@ from pydt.data import Dataset, spool
 from pydt.encode import hash_order, whole
 from pydt.errors import DataError
 from pydt.files import digest
+from pydt.identical import Same, same, shared_images, shared_units
 
 HALVES = ("score", "report")
-# Beyond so many images or bytes of pixels, train and test are not compared image by image.
-_COMPARE_IMAGES, _COMPARE_BYTES = 200_000, 4 << 30
 # Pairs of digests that this process has found to share nothing: a target is built again for each store it enters.
 _apart: set[tuple[str, str]] = set()
+# What a source shares with a target, by their digests: every run of a store asks.
+_shared: dict[tuple[str, str], dict[str, Same]] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +34,8 @@ class Target:
     Args:
         train: the labelled examples from which few-shot draws and validation come.
         test: a test set of its own, split into the score and the report half; without one, `train` is split four ways.
-            It must share no example with `train`: raw images are compared up to 200,000 images and 4 GiB, encoded ones
-            by the bytes of their files.
+            It must share no example with `train`: raw images are compared by their pixels, encoded ones by the bytes
+            of their files.
         metric: "top-1" (every example counts the same) or "mean per class" (every class does).
         pool, validation: how many examples of `train` go there; by default 2/9 and 1/9 of it, or with a test set all
             but 1/9, and 1/9.
@@ -140,21 +141,31 @@ class Target:
             weights[half == i] = per_class[labels[half == i]] if self.metric == "mean per class" else 1 / counts.sum()
         return {"ids": ids, "labels": labels, "half": half, "weights": weights}
 
-    def copied(self, source: Dataset) -> str | None:
-        """A sentence about images of a source that are images of this target too, bit for bit; None if there are none.
-
-        Raw images are compared with raw ones, files with files, as far as `Target` compares train and test. Changed
-        copies are found by `pydt.leaks`.
+    def shared(self, source: Dataset, pixels: bool | None = True) -> dict[str, Same]:
+        """Which images of a source are images of this target, too: of each of its data sets, "train" and "test" (where
+        there is one), what `same` finds. Changed copies are found by `pydt.leaks`.
         """
-        own: set[bytes] = set()
-        for data in filter(None, (self.train, self.test)):
-            own.update(_identities(data, source))
-        found = [i for i, identity in enumerate(_identities(source, self.judged)) if identity in own] if own else []
-        if not found:
+        sets = {"train": self.train} | ({} if self.test is None else {"test": self.test})
+        return {name: same(source, data, pixels) for name, data in sets.items()}
+
+    def copied(self, source: Dataset, units: np.ndarray, names: Sequence[str]) -> str | None:
+        """A sentence about images of this target that a source holds, too, and in which of its units (int64, one an
+        example, -1 for none; and their names); None if there is none. Pixels of files are compared where that is quick.
+        """
+        key = (source.digest, self.digest)
+        if key not in _shared:
+            _shared[key] = self.shared(source, None)
+        found = _shared[key].values()
+        images = sum(int((one.theirs >= 0).sum()) for one in found)
+        if not images:
             return None
-        images = f"{len(found):,} of {len(source):,} source images are" if len(found) > 1 else "a source image is"
-        first = source.all_keys()[found[0]]
-        return f"{images} in the target {self.name!r} too (the first: {first!r}): influences will show it"
+        held = np.any([one.ours >= 0 for one in found], axis=0)
+        by_bytes = np.any([one.by_bytes for one in found], axis=0)[held]
+        first = source.all_keys()[int(held.argmax())]
+        return (
+            f"{shared_images(images, by_bytes)} of the target {self.name!r} {'is' if images == 1 else 'are'} in the "
+            f"source: {shared_units(units[held], names)} (the first: {first!r}): influences will show it"
+        )
 
     def spool(self, folder: str | os.PathLike[str]) -> Target:
         """The same target over data sets saved below `folder`, so that it travels to other processes as paths."""
@@ -181,8 +192,7 @@ def _refuse_shared(train: Dataset, test: Dataset) -> None:
     mend = "leave them out of the test set, or give the images once and let Target(train=...) split them"
     if pair[0] == pair[1]:
         raise DataError("train and test are the same examples", "Target", mend)
-    learned = set(_identities(train, test))
-    shared = [i for i, identity in enumerate(_identities(test, train)) if identity in learned] if learned else []
+    shared = np.flatnonzero(same(test, train, pixels=False).ours >= 0).tolist()
     if shared:
         raise DataError(
             f"{len(shared)} of {len(test)} test examples are in train too, the first is {test.all_keys()[shared[0]]!r} "
@@ -191,16 +201,3 @@ def _refuse_shared(train: Dataset, test: Dataset) -> None:
             mend,
         )
     _apart.add(pair)
-
-
-def _identities(dataset: Dataset, other: Dataset) -> list[bytes]:
-    """What tells each image from all others: a hash of its pixels, or of its file; nothing where that would take
-    long.
-    """
-    if dataset.images is None:
-        assert dataset.records is not None
-        return [sha.tobytes() for sha in dataset.records.sha]
-    count = len(dataset) + len(other)
-    if count > _COMPARE_IMAGES or count * int(np.prod(dataset.images.shape[1:])) > _COMPARE_BYTES:
-        return []
-    return [hashlib.blake2b(dataset.images[p].tobytes(), digest_size=16).digest() for p in dataset.positions]

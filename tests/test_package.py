@@ -28,6 +28,7 @@ ORDER = [
     "joined",
     "saved",
     "data",
+    "identical",
     "target",
     "glyphs",
     "drawing",

@@ -1,0 +1,220 @@
+"""Which images of two data sets are the same: byte for byte, or pixel for pixel after decoding.
+
+bytes     Of files: half of the SHA-256 of each, which the index has, so that nothing is read. Of raw arrays of one
+          shape: CRC32C proposes, a longer sum of the pixels decides.
+pixels    Files are decoded (Pillow, the first frame, as stored: the rotation of EXIF is not applied). Channels that
+          carry nothing do not count: a grey image is the same as RGB or a palette with those colours, full alpha is
+          the same as none, and so are colours where alpha is 0. Only images of a height and width that both data sets
+          have are decoded.
+
+What this costs: docs/analyses.md, "Copies".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pydt import _core
+from pydt.errors import PydtError
+from pydt.saved import threads
+from pydt.sources import batches, progress
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from pydt.data import Dataset
+
+Rows = npt.NDArray[np.int64]
+Sums = list[bytes | None]
+
+MOST_FILES, MOST_BYTES = 20_000, 64 << 20
+"""Files, and bytes of them, up to which the start of a run compares their pixels."""
+_SHA = b"file"  # no sum of pixels is of this length with this beginning
+
+
+@dataclass(frozen=True, eq=False)
+class Same:
+    """Which images two data sets, ours and theirs, share.
+
+    Attributes:
+        ours, theirs: int64, one number an image: the same number, the same image; -1 for one that is in one data set
+            only.
+        by_bytes: bool, of each of ours whether a file of theirs has the same bytes.
+        pixels: whether pixels were compared.
+    """
+
+    ours: Rows
+    theirs: Rows
+    by_bytes: npt.NDArray[np.bool_]
+    pixels: bool
+
+
+def same(ours: Dataset, theirs: Dataset, pixels: bool | None = True) -> Same:
+    """Which images of two data sets are the same.
+
+    Args:
+        pixels: whether files are decoded and compared by pixels, too; None: where that is quick (`MOST_FILES` and
+            `MOST_BYTES`, both data sets together).
+    """
+    if ours.images is not None and theirs.images is not None and ours.images.shape[1:] == theirs.images.shape[1:]:
+        pixels = True
+        mine, other = _raw(ours, theirs)
+    else:
+        files = [data.records.length for data in (ours, theirs) if data.records is not None]
+        if pixels is None:
+            pixels = sum(map(len, files)) <= MOST_FILES and sum(int(f.sum()) for f in files) <= MOST_BYTES
+        mine, other = _shas(ours), _shas(theirs)
+        if pixels:  # same bytes have same pixels, so that the sum of those decides wherever there is one
+            decoded = _decoded(ours, theirs)
+            mine, other = (
+                [p or f for p, f in zip(*both, strict=True)] for both in zip(decoded, (mine, other), strict=True)
+            )
+    numbers = {one: number for number, one in enumerate(({*mine} & {*other}) - {None})}
+    coded = [
+        np.array([-1 if one is None else numbers.get(one, -1) for one in part], np.int64) for part in (mine, other)
+    ]
+    of_files = {sha for sha in _shas(theirs) if sha is not None}
+    return Same(coded[0], coded[1], np.array([sha in of_files for sha in _shas(ours)], bool), bool(pixels))
+
+
+def pixel_sum(image: npt.NDArray[Any] | Image.Image) -> bytes:
+    """16 bytes that tell the pixels of an image, (H, W[, C]) or Pillow's, from all others; see the top of the file."""
+    if not isinstance(image, np.ndarray):
+        image = _plain(image)
+    pixels = image.reshape(*image.shape[:2], -1)
+    if pixels.shape[2] in (2, 4) and pixels.dtype == np.uint8:
+        alpha = pixels[..., -1:]
+        pixels = pixels[..., :-1] if (alpha == 255).all() else np.where(alpha > 0, pixels, 0)
+    if pixels.shape[2] >= 3 and (pixels[..., :1] == pixels[..., 1:3]).all():
+        pixels = np.concatenate([pixels[..., :1], pixels[..., 3:]], axis=2)
+    told = hashlib.blake2b(f"{pixels.dtype.str} {pixels.shape}".encode(), digest_size=16)
+    told.update(np.ascontiguousarray(pixels).data)
+    return told.digest()
+
+
+def _plain(image: Image.Image) -> npt.NDArray[Any]:
+    """The pixels of an image of Pillow: of 16 bits or more as they are, else grey, RGB or RGBA."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        return np.asarray(image)
+    clear = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+    return np.asarray(image if image.mode == "L" and not clear else image.convert("RGBA" if clear else "RGB"))
+
+
+def shared_images(count: int, by_bytes: npt.NDArray[np.bool_]) -> str:
+    """ "30 images, byte for byte,": so many, and in which way they are the same."""
+    how = (
+        "byte for byte"
+        if by_bytes.all()
+        else "byte for byte or pixel for pixel"
+        if by_bytes.any()
+        else "pixel for pixel"
+    )
+    return f"{count:,} image{'s' if count != 1 else ''}, {how},"
+
+
+def shared_units(units: Rows, names: Sequence[str], most: int = 3) -> str:
+    """ "in 'cats' (30)": how many of the source's images of this kind each unit holds, the fullest first."""
+    counts = np.bincount(units[units >= 0], minlength=len(names))
+    fullest = [k for k in np.argsort(-counts, kind="stable").tolist() if counts[k]]
+    told = [f"{names[k]!r} ({counts[k]:,})" for k in fullest[:most]]
+    if len(fullest) > most:
+        told.append(f"{len(fullest) - most} more groups")
+    if (outside := int((units < 0).sum())) > 0:
+        told.append(f"no group ({outside:,})")
+    return f"in {', '.join(told)}"
+
+
+def groups_of(sums: Iterable[bytes | None]) -> list[list[int]]:
+    """Positions of equal sums, as lists of two or more, in order of their first; None equals nothing."""
+    places: dict[bytes, list[int]] = {}
+    for i, one in enumerate(sums):
+        if one is not None:
+            places.setdefault(one, []).append(i)
+    return [group for group in places.values() if len(group) > 1]
+
+
+def _shas(dataset: Dataset) -> Sums:
+    if dataset.records is None:
+        return [None] * len(dataset)
+    return [_SHA + sha.tobytes() for sha in dataset.records.sha]
+
+
+def _raw(ours: Dataset, theirs: Dataset) -> tuple[Sums, Sums]:
+    """Sums of the pixels of those raw images whose CRC32C the other data set has, too."""
+    crcs, found = [], []
+    for data in (ours, theirs):
+        data.unchanged()
+        crcs.append(_core.crc_records(data.images, np.ascontiguousarray(data.positions), threads()))  # type: ignore[arg-type]
+    for data, own, others in zip((ours, theirs), crcs, crcs[::-1], strict=True):
+        sums: Sums = [None] * len(data)
+        for i in np.flatnonzero(np.isin(own, others)).tolist():
+            sums[i] = hashlib.blake2b(data.images[data.positions[i]].tobytes(), digest_size=16).digest()  # type: ignore[index]
+        found.append(sums)
+    return found[0], found[1]
+
+
+def _decoded(*datasets: Dataset) -> tuple[Sums, Sums]:
+    """Sums of the pixels of the images whose height and width the other data set has, too."""
+    sizes = [_read(data, range(len(data)), _size, "looking at sizes") for data in datasets]
+    found = []
+    for data, own, others in zip(datasets, sizes, sizes[::-1], strict=True):
+        wanted = set(others)
+        chosen = [i for i, size in enumerate(own) if size is not None and size in wanted]
+        sums: Sums = [None] * len(data)
+        for i, one in zip(chosen, _read(data, chosen, _loaded_sum, "comparing pixels"), strict=True):
+            sums[i] = one
+        found.append(sums)
+    return found[0], found[1]
+
+
+def _size(image: Any) -> tuple[int, int]:
+    return image.shape[:2] if isinstance(image, np.ndarray) else image.size[::-1]
+
+
+def _loaded_sum(image: Any) -> bytes:
+    return pixel_sum(image)
+
+
+def _read(dataset: Dataset, ids: Iterable[int], look: Any, what: str) -> list[Any]:
+    """What `look` says of some images, arrays or Pillow's, not yet decoded; None where an image cannot be read."""
+    from PIL import Image
+
+    chosen = list(ids)
+    if dataset.images is not None:
+        if look is _size:
+            return [dataset.images.shape[1:3]] * len(chosen)
+        return [look(dataset.images[position]) for position in dataset.positions[chosen]]
+    assert dataset.records is not None
+    lengths = dataset.records.length.tolist()
+    runs = batches(chosen, lengths)
+
+    def one(data: npt.NDArray[np.uint8]) -> Any:
+        try:
+            with Image.open(io.BytesIO(data.data)) as image:
+                return look(image)
+        except Exception:  # a decoder meets arbitrary bytes; what cannot be decoded equals nothing
+            return None
+
+    def run(part: list[int]) -> list[Any]:
+        try:
+            return [one(data) for data in dataset.bytes_of(part)]
+        except PydtError:  # a file is gone or cut: whoever trains on it says so
+            return [None] * len(part)
+
+    found = []
+    with warnings.catch_warnings(), progress(len(chosen), what, "images") as advance:
+        warnings.simplefilter("ignore")  # Pillow's remarks on single files
+        with ThreadPoolExecutor(threads()) as pool:
+            for part in pool.map(run, runs):
+                found += part
+                advance(len(part))
+    return found
