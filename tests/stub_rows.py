@@ -169,6 +169,15 @@ def stub_row(context: Context, row: Row, tasks: tuple[StubTask, ...]) -> dict[st
     return {task.digest: outcome(context, row, task) for task in tasks}
 
 
+def held_row(context: Context, row: Row, tasks: tuple[StubTask, ...]) -> dict[str, Outcome]:
+    """`stub_row` that says which process it is in, and waits until the test writes the file "go"."""
+    folder = Path(context.recipe.folder)
+    (folder / f"held {os.getpid()}").touch()
+    while not (folder / "go").exists():
+        time.sleep(0.05)
+    return stub_row(context, row, tasks)
+
+
 def plan(rows: int, **recipe: Any) -> Plan:
     return Plan(
         StubSource(), design=StubDesign(rows), recipe=StubRecipe(**recipe), tasks=[StubTask()], seeds=range(1, rows + 1)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from stub_cluster import equal_though_hidden
-from stub_rows import contents, plan, stub_row
+from stub_rows import contents, held_row, plan, stub_row
 from test_ensemble import log
 from test_kills import alive, wait_for
 
@@ -66,25 +66,25 @@ def go(job: Plan, folder: Path, executor: Any = None, **more: Any) -> Any:
     return run(job, folder, executor, runner=stub_row, progress=False, **more)
 
 
-def served(folder: Path) -> int:
-    """How many processes have given rows."""
-    return len({entry["pid"] for entry in log(folder) if entry["event"] == "row"})
-
-
 def test_rows_are_equal_bytes_and_one_node_may_be_lost(cluster: Any, tmp_path: Path) -> None:
     go(plan(10), tmp_path / "here", workers=1)
     node = cluster.add_node(num_cpus=1, object_store_memory=MEMORY)
     with Ray(cluster.address) as pool:
         assert pool._max_workers == 2
 
+        def held() -> list[int]:
+            """The processes that are in the middle of a row."""
+            return [pid for path in tmp_path.glob("held *") if Path(f"/proc/{(pid := int(path.name[5:]))}").exists()]
+
         def lose() -> None:
-            wait_for(lambda: (tmp_path / "ray" / "log.jsonl").exists() and served(tmp_path / "ray") == 2, 60)
-            time.sleep(0.7)  # in the middle of its second row
+            wait_for(lambda: len(held()) == 2, 60)
             cluster.remove_node(node, allow_graceful=False)
+            wait_for(lambda: len(held()) == 1, 60)
+            (tmp_path / "go").touch()
 
         losing = threading.Thread(target=lose)
         losing.start()
-        store = go(plan(10, seconds=1.5), tmp_path / "ray", pool)
+        store = run(plan(10, folder=str(tmp_path)), tmp_path / "ray", pool, runner=held_row, progress=False)
         losing.join()
     assert len(store.masks()) == 10
     assert contents(tmp_path / "ray") == contents(tmp_path / "here")
