@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from pydt import design
 from pydt.cells import Outcome, Row
@@ -37,14 +38,17 @@ class Harm:
     on_class: float
     on_example: float
     failing: int = 0
+    on_report: float | None = None  # what group 3 takes in the report half, if not the same
 
     def __call__(self, context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
         random = np.random.default_rng(row.seed)
         if np.random.default_rng([row.seed, 1]).random() < self.failing / 80:
             return {task.digest: Outcome(status="failed", reason="diverged") for task in tasks}
-        labels = tasks[0].target.described()["labels"]
+        described = tasks[0].target.described()
+        labels, report = described["labels"], described["half"] == 1
         margin = 0.4 + random.normal(0, 0.3, (1, len(labels))) + random.normal(0, 0.1)
-        margin[:, labels == CLASS] -= self.on_class * float(row.mask[HARMFUL])
+        taken = np.where(report & (self.on_report is not None), self.on_report or 0.0, self.on_class)
+        margin -= np.where(labels == CLASS, taken, 0.0) * float(row.mask[HARMFUL])
         margin[:, EXAMPLE] -= self.on_example * float(row.mask[5])
         primitives = np.stack([margin, 0 * margin, 0 * margin, np.where(margin > 0, labels, (labels + 1) % 4)])
         return {task.digest: Outcome({"primitives": primitives.astype(np.float32)}, {}) for task in tasks}
@@ -114,6 +118,19 @@ def test_chance_is_not_claimed(tmp_path: Path, source: Dataset, target: Target) 
     assert not found.sure
     assert found.page().answer[0].startswith("None of")
     assert all(claim.found < 0 for claim in found.claims)
+
+
+def test_what_helps_where_it_is_judged_is_no_harm(tmp_path: Path, source: Dataset, target: Target) -> None:
+    """Harmful on the half that finds and as helpful on the half that judges: a sure effect, and no harm."""
+    store, plan = study(tmp_path, source, target, Harm(0.5, 0.0, on_report=-0.5))
+    found = misleading(store, plan)
+    claim = next(claim for claim in found.claims if (claim.of, claim.group) == ("b", "c3"))
+    assert claim.found < -4 * claim.found_stderr
+    assert claim.effect > 4 * claim.stderr
+    assert claim.p > 0.999
+    assert claim not in found.sure
+    for one in found.claims:
+        assert one.p == pytest.approx(float(stats.t.cdf(one.effect / one.stderr, one.df)), rel=1e-6)
 
 
 def test_rows_that_failed_are_told_first_where_they_are_many(tmp_path: Path, source: Dataset, target: Target) -> None:
