@@ -53,11 +53,14 @@ def run_row(context: Context, row: Row, tasks: tuple[Any, ...]) -> dict[str, Out
     Raises:
         TrainError: the training gave nothing usable; that is a result, and all cells of the row are stored as failed.
             One in a transfer only spoils the cell of its task.
+        ConfigError: the network does not fit the images of source or target; told before anything is trained.
     """
     from pydt.train import train
-    from pydt.transfer import transfer
+    from pydt.transfer import transfer, trial
 
-    trained = train(context.source, context.keep_examples(row), context.recipe, row.seed)
+    keep = context.keep_examples(row)
+    trial(context.source, keep, context.recipe, tasks)
+    trained = train(context.source, keep, context.recipe, row.seed)
     outcomes = {}
     for task in tasks:
         try:

@@ -6,7 +6,9 @@ import difflib
 import hashlib
 import inspect
 from collections.abc import Callable
-from typing import cast
+from contextlib import nullcontext
+from functools import cache
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -16,6 +18,7 @@ from pydt.errors import ConfigError
 from pydt.files import digest
 
 Network = str | Callable[[], nn.Module]
+_SIDES = (16, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 240, 256, 299, 320, 384, 448, 512)
 
 
 def build(network: Network, channels: int) -> nn.Module:
@@ -29,10 +32,10 @@ def build(network: Network, channels: int) -> nn.Module:
         channels: of the images; grey images are repeated for networks that want three.
 
     Raises:
-        ConfigError: no such network, or the extra that has it is not installed.
+        ConfigError: no such network, the extra that has it is not installed, or a function fails or returns no module.
     """
     if callable(network):
-        return network()
+        return _own(network)
     if network.startswith("convnet-"):
         return _convnet(network, channels)
     if network.startswith("timm:"):
@@ -52,6 +55,124 @@ def build(network: Network, channels: int) -> nn.Module:
         raise ConfigError("no such network", network, "see torchvision.models.list_models()") from error
     _drop_classifier(model, network)
     return _GreyToColour(model) if channels == 1 else model
+
+
+@cache
+def try_out(network: Network, shape: tuple[int, int, int], batch: int, device: str, learns: bool = True) -> None:
+    """Take one step of a fresh network on noise: whatever does not fit is told before hours went into a row.
+
+    A process asks the same question once. Noise and weights come from PyTorch's generator: the caller forks it.
+
+    Args:
+        shape: channels, height, width of the images. batch: of the step; two images tell as much as a thousand.
+        learns: forward and backward as in training; otherwise forward only, frozen.
+
+    Raises:
+        ConfigError: it cannot be built, applied or trained, or does not map images to features (batch, dim).
+    """
+    place = f"network {network_name(network)}"
+    body = build(network, shape[0])
+    if callable(network):
+        known = {id(parameter) for parameter in body.parameters()}
+        if any(id(parameter) in known for parameter in build(network, shape[0]).parameters()):
+            same = "returns the same module each time: every row would go on where the last one ended"
+            raise ConfigError(same, place, "build a fresh module inside of the function")
+    wrong = _step(body, shape, batch, torch.device(device), learns)
+    if wrong is not None:
+        raise ConfigError(wrong, place, _mend(network, shape, batch, learns))
+
+
+def _step(body: nn.Module, shape: tuple[int, int, int], batch: int, device: torch.device, learns: bool) -> str | None:
+    """What is wrong with one step on `batch` images; None if nothing is."""
+    images = torch.rand(batch, *shape, device=device).contiguous(memory_format=torch.channels_last)
+    try:
+        body = body.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        with torch.no_grad():
+            wrong = _no_features(body.eval()(images), batch)
+        if wrong is None and learns:
+            with torch.autocast("cuda") if device.type == "cuda" else nullcontext():
+                features = body.train()(images)
+                wrong = _no_features(features, batch)
+                if wrong is None:
+                    head = nn.Linear(features.shape[1], 2, device=device)
+                    F.cross_entropy(head(features), torch.zeros(batch, dtype=torch.int64, device=device)).backward()
+    except Exception as error:  # whatever a network trips over
+        if isinstance(error, RuntimeError) and out_of_memory(error):
+            return None  # training has its own way to live with little memory
+        does = "cannot be trained on" if learns else "cannot be applied to"
+        many = "a batch of one image" if batch == 1 else "images"
+        text = (str(error).strip().splitlines() or ["no reason given"])[0][:300]
+        return f"{does} {many} of {_size(shape)} ({type(error).__name__}: {text})"
+    return wrong
+
+
+def _size(shape: tuple[int, int, int]) -> str:
+    return f"{shape[1]} x {shape[2]} pixels with {shape[0]} channel{'' if shape[0] == 1 else 's'}"
+
+
+def _no_features(features: Any, batch: int) -> str | None:
+    """What is wrong with what a network returned; None if these are features (batch, dim)."""
+    if not isinstance(features, torch.Tensor):
+        return f"returns a {type(features).__name__}, no tensor of features"
+    if features.ndim != 2 or features.shape[0] != batch or not features.shape[1]:
+        return f"returns shape {tuple(features.shape)} for {batch} image{'s' * (batch > 1)}, not (batch, features)"
+    return None if features.is_floating_point() else f"returns {features.dtype}, no floating-point features"
+
+
+def _mend(network: Network, shape: tuple[int, int, int], batch: int, learns: bool) -> str:
+    """What would fit, found without memory or arithmetic: on PyTorch's device "meta" tensors have only shapes."""
+
+    def fits(channels: int, height: int, width: int, images: int) -> bool:
+        try:
+            with torch.device("meta"):
+                body = build(network, channels)
+                return _step(body, (channels, height, width), images, torch.device("meta"), learns) is None
+        except Exception:
+            return False
+
+    channels, height, width = shape
+    if batch == 1 and fits(*shape, 2):
+        return "batch statistics need two images: set batch_size to 2 or more, and keep at least two images in a row"
+    for other in (3, 1):
+        if other != channels and fits(other, height, width, batch):
+            how = (
+                "grey[..., None].repeat(3, axis=3) makes RGB of grey"
+                if other == 3
+                else "images.mean(3) makes them grey"
+            )
+            return f"it takes images with {other} channel{'s' * (other > 1)}: {how}; or choose another network"
+    larger = sorted(_SIDES, key=lambda side: (side < max(height, width), abs(side - max(height, width))))
+    sides: list[int] = []
+    for side in larger:
+        if len(sides) < 4 and side != height and fits(channels, side, side, batch):
+            sides.append(side)
+    if sides:
+        several = f"sides that work: {', '.join(map(str, sorted(sides)))}"
+        how = f"Augment(size={min(sides)}), with resized_crop= where images are raw"
+        return f"{several} ({how}; or bring the images themselves to that size); or choose another network"
+    return "return features (batch, dim) of images (batch, channels, height, width), or choose another network"
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether PyTorch says that there is no memory left."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
+def _own(network: Callable[[], nn.Module]) -> nn.Module:
+    """What a function of the user's own builds."""
+    mend = "give a function without arguments that returns a fresh torch.nn.Module"
+    try:
+        made = network()
+    except Exception as error:
+        if isinstance(error, ConfigError) or (isinstance(error, RuntimeError) and out_of_memory(error)):
+            raise
+        raise ConfigError(
+            f"raised {type(error).__name__}: {error}", f"network {network_name(network)}", mend
+        ) from error
+    if not isinstance(made, nn.Module):
+        wrong = f"returned {'None' if made is None else f'a {type(made).__name__}'}, no torch.nn.Module"
+        raise ConfigError(wrong, f"network {network_name(network)}", mend)
+    return made
 
 
 def network_name(network: Network) -> str:
@@ -154,11 +275,7 @@ def _drop_classifier(model: nn.Module, name: str) -> None:
             "has no linear classifier to remove", name, "give a function that returns a feature extractor"
         )
     parent, _, leaf = linear[-1].rpartition(".")
-    owner = model.get_submodule(parent)
-    if isinstance(owner, nn.Sequential):
-        owner[int(leaf)] = nn.Identity()
-    else:
-        setattr(owner, leaf, nn.Identity())
+    setattr(model.get_submodule(parent), leaf, nn.Identity())
 
 
 class _GreyToColour(nn.Module):

@@ -38,7 +38,8 @@ class Plan:
         seed: key of the rows' seeds.
 
     Raises:
-        ConfigError: no task, two tasks of one name, not one seed a row, or an argument that is something else.
+        ConfigError: no task, two tasks of one name, not one seed a row, an argument that is something else, or a
+            source of one class, of which supervised training learns nothing.
         DesignError: no design, one with other groups than the source has units, or a row keeps nothing.
         DataError: a unit without examples, or target images with other channels than the source's.
     """
@@ -184,6 +185,8 @@ def check(context: Context, rows: Sequence[Row]) -> None:
             wrong = f"{data.name} has images of {theirs} channels, the source {context.source.name} of {ours}"
             mend = "bring both to one number: grey[..., None].repeat(3, axis=3) makes RGB of grey"
             raise DataError(wrong, f"task {task.name!r}", mend)
+    if isinstance(context.source, Dataset) and getattr(context.recipe, "method", None) == "supervised":
+        _several_classes(context.source)
     if isinstance(rows, Drawn):  # a design's masks are never empty
         if rows.groups != len(units):
             wrong = f"{rows.groups} groups for the {len(units)} units of the source"
@@ -199,6 +202,14 @@ def check(context: Context, rows: Sequence[Row]) -> None:
             raise DesignError(wrong, f"row {i}", f"draw the design with groups={len(units)}")
         if not always and not any(row.keep):
             raise DesignError("keeps nothing to train on", f"row {i}", "keep at least one unit in every row")
+
+
+def _several_classes(source: Dataset) -> None:
+    """Refuse a source in which there is no class to tell from another."""
+    if source.labels.min() == source.labels.max():
+        wrong = f"all images are of the class {source.classes[int(source.labels[0])]!r}: there is nothing to learn"
+        mend = 'give labels of two classes or more, or use Recipe(method="none"): an untrained network'
+        raise ConfigError(wrong, f"source {source.name}", mend)
 
 
 def make_record(context: Context, rows: Sequence[Row], design: Design | None = None, seed: int = 0) -> Record:

@@ -16,10 +16,10 @@ from torch.nn import functional as F
 
 from pydt.data import Dataset
 from pydt.encode import whole
-from pydt.errors import ConfigError, TrainError
+from pydt.errors import ConfigError, PydtError, TrainError
 from pydt.files import digest
 from pydt.loader import Augment, Loader, kept_ids
-from pydt.models import Network, build, network_digest, network_name
+from pydt.models import Network, build, network_digest, network_name, out_of_memory, try_out
 
 _MOST_KNOWN = 256_000_000  # bytes of features kept for further tasks
 METHODS = ("supervised", "simclr", "clip", "checkpoint", "none")
@@ -174,7 +174,7 @@ def train(source: Dataset, keep: Any, recipe: Recipe, seed: int) -> Trained:
         RuntimeError: PyTorch's, where memory does not even suffice for two examples at a time.
     """
     ids = kept_ids(source, keep)
-    device = _device(recipe.device)
+    device = device_of(recipe.device)
     devices = [device] if device.type == "cuda" else []
     parts = 1
     while True:
@@ -182,14 +182,42 @@ def train(source: Dataset, keep: Any, recipe: Recipe, seed: int) -> Trained:
             torch.manual_seed(seed)
             try:
                 return _train(source, ids, recipe, seed, device, parts)
-            except RuntimeError as error:
+            except PydtError:
+                raise
+            except Exception as error:
+                if not (isinstance(error, RuntimeError) and out_of_memory(error)):
+                    try_source(source, len(ids), recipe)  # says what does not fit, if that is why
+                    raise
                 # one example alone has no batch statistics
-                if not _out_of_memory(error) or 4 * parts > min(recipe.batch_size, len(ids)):
+                if 4 * parts > min(recipe.batch_size, len(ids)):
                     raise
         # The exception is gone, and with it what its frames held.
         parts *= 2
         if device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def try_source(source: Dataset, images: int, recipe: Recipe) -> None:
+    """Take one step of the network on noise of the shape of the source's images; once a process, see `try_out`.
+
+    Args:
+        images: how many a row keeps.
+
+    Raises:
+        ConfigError: network and images do not fit.
+    """
+    batch, learns = min(2, recipe.batch_size, images), recipe.method != "none"
+    for shape in sorted(shapes(source, recipe.augment, learns)):
+        try_out(recipe.network, shape, batch, recipe.device, learns)
+
+
+def shapes(dataset: Dataset, augment: Augment, training: bool) -> set[tuple[int, int, int]]:
+    """Channels, height and width of what a network sees of a data set."""
+    epochs = [0, *(start for start, _ in augment.ramp)] if training else [None]
+    if dataset.images is None:
+        return {(3, augment.side(epoch), augment.side(epoch)) for epoch in epochs}
+    _, height, width, channels = dataset.images.shape
+    return {(channels, *augment.sides(height, width, epoch)) for epoch in epochs}
 
 
 def steps_of(recipe: Recipe, examples: int) -> int:
@@ -199,10 +227,6 @@ def steps_of(recipe: Recipe, examples: int) -> int:
 
 def _a_pass(recipe: Recipe, examples: int) -> int:
     return max(1, examples // recipe.batch_size)
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
 @contextlib.contextmanager
@@ -223,7 +247,8 @@ def real(value: Any, where: str) -> float:
     return float(value)
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """A device that is usable here; raises a ConfigError if it is not."""
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError("no CUDA device is usable here", f"Recipe.device {name!r}", 'use device="cpu"')

@@ -14,6 +14,7 @@ correct class, the best other logit, the log-sum-exp of the other logits, and th
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -23,13 +24,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from pydt.data import Dataset
 from pydt.encode import whole
 from pydt.errors import ConfigError, DataError, TrainError
 from pydt.files import digest
-from pydt.loader import Loader
+from pydt.loader import Loader, kept_ids
+from pydt.models import try_out
 from pydt.seeds import generator, seed31
 from pydt.target import HALVES, Target
-from pydt.train import Trained, make_optimizer, real, threads
+from pydt.train import Recipe, Trained, device_of, make_optimizer, real, shapes, threads, try_source
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,12 @@ class FineTune:
     def __post_init__(self) -> None:
         if self.schedule not in ("one-cycle", "triangular"):
             raise ConfigError(f"schedule {self.schedule!r}", "FineTune", 'choose "one-cycle" or "triangular"')
-        if self.epochs < 1 or self.batch_size < 1 or not self.lr > 0:
-            raise ConfigError(
-                f"epochs {self.epochs}, batch_size {self.batch_size}, lr {self.lr}", "FineTune", "give positive values"
-            )
+        for name in ("epochs", "batch_size"):
+            whole(getattr(self, name), name, "FineTune", 1, error=ConfigError)
+        for name in ("lr", "momentum", "weight_decay"):
+            real(getattr(self, name), f"FineTune.{name}")
+        if not self.lr > 0:
+            raise ConfigError(f"lr {self.lr}", "FineTune", "give a positive lr")
 
 
 @dataclass(frozen=True)
@@ -194,6 +199,32 @@ def transfer(trained: Trained, task: Task, seed: int) -> Outputs:
     correct = (primitives[3] == described["labels"].astype(np.float32)).mean(0) * described["weights"]
     scalars = {f"{half}_accuracy": float(correct[described["half"] == i].sum()) for i, half in enumerate(HALVES)}
     return Outputs(primitives, scalars)
+
+
+def trial(source: Dataset, keep: Any, recipe: Recipe, tasks: Sequence[Task]) -> None:
+    """One step of the network on noise of every shape that a row will show it: what does not fit is told at once.
+
+    Takes as long as a step on two images for each shape, once a process.
+
+    Args:
+        keep: examples of the row, as in `train`.
+
+    Raises:
+        ConfigError: network, images and batches do not fit; source or task is named.
+    """
+    device = device_of(recipe.device)
+    with threads(recipe), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        try_source(source, len(kept_ids(source, keep)), recipe)
+        for task in tasks:
+            data, learns = task.target.train, task.mode == "finetune"
+            pool, shots = len(task.target.split["pool"]), task.shots
+            drawn = pool if isinstance(shots, str) else shots * len(task.target.classes)
+            batch = min(2, task.finetune.batch_size, drawn) if learns else 1
+            try:
+                for shape in sorted(shapes(data, recipe.augment, learns) | shapes(data, recipe.augment, False)):
+                    try_out(recipe.network, shape, batch, recipe.device, learns)
+            except ConfigError as error:
+                raise ConfigError(error.what, f"task {task.name!r}: {error.where}", error.mend) from error
 
 
 def _probe(trained: Trained, task: Task, draws: np.ndarray, judged: np.ndarray) -> torch.Tensor:

@@ -22,7 +22,7 @@ from pydt.plan import Plan
 from pydt.store import Store
 from pydt.target import Target
 from pydt.train import Recipe
-from pydt.transfer import Task
+from pydt.transfer import FineTune, Task
 
 IMAGES = np.zeros((6, 4, 4), np.uint8)
 LABELS = [0, 1, 2, 0, 1, 2]
@@ -150,6 +150,8 @@ CASES: dict[str, tuple[Callable[[], object], str, str]] = {
     "two means for one channel": (lambda: list(Loader(dataset(), augment=Augment(mean=(0.1, 0.2)))), "2 means", "one each"),
     "unknown method": (lambda: Recipe(method="supervized"), "supervized", "choose one of"),
     "method that is not built": (lambda: Recipe(method="clip"), "'clip' is not built yet", "supervised"),
+    "source of one class": (lambda: Plan(Dataset.from_arrays(IMAGES, ["a"] * 6), by="example", design=design.random(6, 4), recipe=Recipe(), tasks=(Task(target()),)), "all images are of the class 'a'", "two classes or more"),
+    "epochs of fine-tuning that are no number": (lambda: FineTune(epochs=1.5), "FineTune.*epochs 1.5", "whole number >= 1"),
     "misspelt network": (lambda: Recipe(network="resnet19"), "resnet19.*no such network", "did you mean 'resnet1"),
     "negative epochs": (lambda: Recipe(epochs=-1), "epochs -1", "whole number"),
     "no steps": (lambda: Recipe(steps=0), "steps 0", "whole number"),

@@ -100,6 +100,35 @@ def test_the_command_reads_a_file_and_writes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_network_that_does_not_fit_is_one_error_before_the_first_row(tmp_path: Path) -> None:
+    text = """
+        [run]
+        dir = "out"
+        workers = 1
+        [source]
+        sample = "alphanumerics"
+        each = 2
+        [design]
+        kind = "random"
+        models = 24
+        [recipe]
+        network = "vgg11"
+        [[tasks]]
+        target.train.sample = "digits"
+    """
+    (tmp_path / "study.toml").write_text(text)
+    for command in ("plan", "run"):
+        done = CliRunner().invoke(app, [command, str(tmp_path / "study.toml")])
+        assert isinstance(done.exception, ConfigError), done.output
+        told = str(done.exception)
+        assert re.search(r"row \d+ \(.*\): network vgg11: cannot be trained on images of 28 x 28 pixels", told)
+        assert re.search("sides that work: 32, 40", told)
+        assert "\n" not in told
+    assert len(Store(tmp_path / "out").missing()) == 24
+    assert not (tmp_path / "out" / "log.jsonl").exists(), "it would tell of a first try"
+
+
+@pytest.mark.slow
 def test_a_plan_file_is_run_continued_proved_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = """
         [run]

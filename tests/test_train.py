@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -15,7 +16,9 @@ from pydt.data import Dataset
 from pydt.errors import ConfigError, TrainError
 from pydt.loader import Augment
 from pydt.models import build
-from pydt.train import Recipe, make_optimizer, train
+from pydt.target import Target
+from pydt.train import Recipe, make_optimizer, shapes, train
+from pydt.transfer import FineTune, Task, trial
 
 RECIPE = Recipe(
     network="convnet-8", epochs=4, lr=1.0, batch_size=32, augment=Augment(crop_pad=1, mean=(0.3,), std=(0.2,))
@@ -251,3 +254,127 @@ def test_a_small_network_is_the_one_described() -> None:
     with torch.no_grad():
         torch.testing.assert_close(network(images), expected.mean((2, 3)))
         assert network(images).shape == (5, 32)
+
+
+# ---- networks that do not fit their images ------------------------------------------------------------------------
+
+
+def not_a_module() -> nn.Module:
+    return torch.zeros(3)  # type: ignore[return-value]
+
+
+def nothing() -> None:
+    pass
+
+
+def needs_arguments(width: int) -> nn.Module:
+    return nn.Linear(width, width)
+
+
+ONE = nn.Sequential(nn.Flatten(), nn.Linear(144, 7))
+
+
+def always_the_same() -> nn.Module:
+    return ONE
+
+
+def for_colours() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def one_vector() -> nn.Module:
+    """Features of the whole batch together."""
+    return nn.Sequential(nn.Flatten(0), nn.Linear(288, 5))
+
+
+def lazy() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(5))
+
+
+def statistics_of_a_batch() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(144, 7), nn.BatchNorm1d(7))
+
+
+def for_twenty() -> nn.Module:
+    """Takes images of 24 x 24 only, as a vision transformer does."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(576, 7))
+
+
+@pytest.mark.parametrize(
+    ("network", "wrong", "mend"),
+    [
+        ("vgg11", r"network vgg11: cannot be trained on images of 12 x 12 pixels", r"sides that work: 32, 40, 48, 56 "),
+        ("vit_b_16", r"network vit_b_16: cannot be .* 12 x 12", r"sides that work: 224 "),
+        (for_twenty, r"for_twenty: cannot be trained", r"sides that work: 24 "),
+        (
+            for_colours,
+            r"for_colours: cannot be trained on images of .* with 1 channel \(",
+            r"takes images with 3 channels",
+        ),
+        (no_features, r"no_features: returns shape \(2, 3, 12, 12\)", r"return features \(batch, dim\)"),
+        (lazy, r"lazy: .*uninitialized", r"return features"),
+        (one_vector, r"one_vector: returns shape \(5,\)", r"return features \(batch, dim\)"),
+        (not_a_module, r"not_a_module: returned a Tensor", r"fresh torch.nn.Module"),
+        (nothing, r"nothing: returned None", r"fresh torch.nn.Module"),
+        (needs_arguments, r"needs_arguments: raised TypeError", r"without arguments"),
+        (always_the_same, r"returns the same module each time", r"fresh module inside"),
+    ],
+)
+def test_what_does_not_fit_is_told_before_training(
+    source: Dataset, target: Target, network: str | Callable[[], nn.Module], wrong: str, mend: str
+) -> None:
+    with pytest.raises(ConfigError, match=wrong) as caught:
+        trial(source, None, Recipe(network=network), [Task(target, shots=2)])
+    assert re.search(mend, str(caught.value)), str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("network", ["vgg11", for_colours, nothing])
+def test_what_does_not_fit_is_also_told_where_one_network_is_trained(source: Dataset, network: str) -> None:
+    with pytest.raises(ConfigError, match="network"):
+        train(source, None, Recipe(network=network), 0)
+
+
+def test_batches_of_one_image_have_no_statistics(source: Dataset, target: Target) -> None:
+    tasks, mend = [Task(target, shots=2)], "set batch_size to 2 or more"
+    recipe = Recipe(network=statistics_of_a_batch, batch_size=4, lr=0.01)
+    trial(source, None, recipe, tasks)
+    for keep, how in ((None, replace(recipe, batch_size=1)), ([3], recipe)):
+        with pytest.raises(ConfigError, match=mend):
+            trial(source, keep, how, tasks)
+    fine = Task(target, shots=2, mode="finetune", finetune=FineTune(batch_size=1))
+    with pytest.raises(ConfigError, match=rf"task '.*': network .*{mend}"):
+        trial(source, None, recipe, [fine])
+
+
+def test_a_target_of_another_size_than_the_network_takes_is_named(source: Dataset) -> None:
+    images, labels = np.zeros((90, 20, 20), np.uint8), np.arange(90) % 3
+    small = Task(Target(Dataset.from_arrays(images, labels, name="larger")), name="larger task")
+    recipe = Recipe(network=own_network, lr=0.01)
+    with pytest.raises(ConfigError, match=r"task 'larger task': network .*own_network: cannot be applied to"):
+        trial(source, None, recipe, [small])
+
+
+def test_a_trial_asks_once_and_leaves_no_trace(source: Dataset, target: Target) -> None:
+    made = []
+
+    def counted() -> nn.Module:
+        made.append(1)
+        return own_network()
+
+    recipe, tasks = Recipe(network=counted, lr=0.01), [Task(target, shots=2), Task(target, shots=3)]
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    for _ in range(3):
+        trial(source, None, recipe, tasks)
+    assert torch.equal(torch.rand(3), expected)
+    assert len(made) == 4, "two for the source, two for the target's shape, none for rows and tasks that look alike"
+
+
+def test_every_size_that_a_ramp_shows_is_tried(source: Dataset, target: Target) -> None:
+    ramped = Augment(resized_crop=((0.5, 1.0), (0.9, 1.1)), size=24, ramp=((0, 24), (3, 20)))
+    assert shapes(source, ramped, True) == {(1, 24, 24), (1, 20, 20)}
+    assert shapes(source, ramped, False) == {(1, 24, 24)}
+    with pytest.raises(ConfigError, match="20 x 20"):
+        trial(source, None, Recipe(network=for_twenty, lr=0.01, augment=ramped), [Task(target, shots=2)])
