@@ -5,6 +5,8 @@ Every case draws whole designs anew: an interval that is right only on one lucky
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import special, stats
@@ -12,6 +14,7 @@ from scipy import special, stats
 from pydt import Design, design, influences, prediction_test
 from pydt.errors import EstimateError
 from pydt.fit import Fit
+from pydt.inputs import assign_folds
 
 R2 = (0.2, 0.5, 0.9)
 TRUTHS = ("dense", "sparse")
@@ -298,6 +301,74 @@ def test_even_interactions_are_no_finding_of_foldover() -> None:
         assert disturbed.p == plain.p
 
 
+def arrangements(parts: list[list[int]], turn: bool) -> list[list[int]]:
+    """Every order of the rows that moves parts as wholes among parts of their size; `turn`: either way round."""
+    found = []
+    for order in itertools.permutations(range(len(parts))):
+        if any(len(parts[i]) != len(part) for i, part in zip(order, parts, strict=True)):
+            continue
+        for turned in itertools.product((False, True), repeat=len(parts) if turn else 0):
+            moved = [0] * sum(map(len, parts))
+            for i, (source, part) in enumerate(zip(order, parts, strict=True)):
+                given = parts[source][::-1] if turn and turned[i] else parts[source]
+                for place, row in zip(part, given, strict=True):
+                    moved[place] = row
+            found.append(moved)
+    return found
+
+
+def correlation_by_hand(masks: np.ndarray, score: np.ndarray, report: np.ndarray, fold: np.ndarray) -> float:
+    """Differences of means of the other folds, tried on each fold in turn, centred within it."""
+    guess, truth = np.zeros(len(masks)), np.zeros(len(masks))
+    for i in np.unique(fold):
+        train, test = fold != i, fold == i
+        for column in masks.T:
+            on, off = score[train & column], score[train & ~column]
+            value = on.mean() - off.mean() if len(on) and len(off) else 0.0
+            guess[test] += value * (column[test] - column[test].mean())
+        truth[test] = report[test] - report[test].mean()
+    return float(guess @ truth / np.sqrt((guess @ guess) * (truth @ truth)))
+
+
+@pytest.mark.parametrize("kind", ["pairs", "clusters", "rows"])
+def test_p_is_the_share_of_all_arrangements(kind: str) -> None:
+    """Few rows, so that every arrangement can be listed: pairs go to each other's places either way round, clusters
+    and rows the way they are."""
+    rng = np.random.default_rng(3)
+    if kind == "pairs":
+        masks = np.repeat([[1, 1, 0], [1, 0, 1], [1, 0, 0], [1, 1, 1]], 2, axis=0).astype(bool)
+        masks[1::2] ^= True
+        parts = [[0, 1], [2, 3], [4, 5], [6, 7]]
+    elif kind == "clusters":
+        masks = rng.random((11, 2)) < 0.5
+        parts = [[0, 4], [1, 5], [2, 6], [3, 7], [8, 9, 10]]
+    else:
+        masks = np.array([[1, 0], [1, 1], [0, 1], [0, 0], [1, 0], [0, 0]], bool)
+        parts = [[i] for i in range(6)]
+    part_of = np.empty(len(masks), np.int64)
+    for i, part in enumerate(parts):
+        part_of[part] = i
+    folds = 3 if kind == "rows" else len(parts)  # one part a fold, whatever their order, where the centring allows it
+    fold = assign_folds(part_of, folds, 0)
+    score, report = (masks[:, 0] + 0.5 * masks[:, 1] + 0.8 * rng.standard_normal(len(masks)) for _ in range(2))
+    every = arrangements(parts, kind == "pairs")
+    assert len(every) == {"pairs": 384, "clusters": 24, "rows": 720}[kind]
+    exact = np.array([correlation_by_hand(masks, score[order], report[order], fold) for order in every])
+    observed = correlation_by_hand(masks, score, report, fold)
+    found = prediction_test(
+        masks,
+        score,
+        report,
+        method="difference",
+        clusters=part_of if kind == "clusters" else None,
+        folds=folds,
+        permutations=4000,
+    )
+    assert found.correlation == pytest.approx(observed, rel=1e-9)
+    assert found.p == pytest.approx((exact >= observed - 1e-12).mean(), abs=0.03)
+    assert found.null_sd == pytest.approx(exact.std(), rel=0.06)
+
+
 def test_what_cannot_be_permuted_is_said() -> None:
     made = design.bernoulli(4, 60, seed=1)
     y = np.random.default_rng(0).standard_normal((60, 2))
@@ -333,8 +404,6 @@ def test_global_test_finds_what_is_there() -> None:
 
 def test_global_test_is_the_plain_cross_fit() -> None:
     """The matrix that makes permutations cheap gives what fitting fold by fold gives."""
-    from pydt.inputs import assign_folds
-
     made = design.bernoulli(8, 60, 0.5, seed=3)
     rng = np.random.default_rng(1)
     masks = np.asarray(made)
