@@ -45,6 +45,27 @@ def ridge(masks: np.ndarray, outputs: np.ndarray, penalty: np.ndarray) -> np.nda
     return np.stack(columns, axis=1)
 
 
+def ridge_errors(masks: np.ndarray, outputs: np.ndarray, penalty: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sampling errors of `ridge`, and the noise |r|^2 / tr (I - S)^2 they rest on, S the map from y to the fit."""
+    m, k = masks.shape
+    x = masks - masks.mean(0)
+    errors, noises = [], []
+    for j, p in enumerate(penalty):
+        to_values = np.linalg.solve(x.T @ x + p * np.eye(k), x.T)
+        rest = np.eye(m) - np.full((m, m), 1 / m) - x @ to_values
+        noises.append(((rest @ outputs[:, j].astype(np.float64)) ** 2).sum() / np.trace(rest @ rest))
+        errors.append(np.sqrt(noises[-1] * (to_values**2).sum(1)))
+    return np.stack(errors, axis=1), np.array(noises)
+
+
+def sandwich(to_values: np.ndarray, residual: np.ndarray, clusters: np.ndarray, parameters: float) -> np.ndarray:
+    """Errors over clusters of values = to_values @ y, with the factor C / (C - 1) (m - 1) / (m - p) of Stata and
+    statsmodels: (groups, targets)."""
+    m, names = len(residual), np.unique(clusters)
+    total = sum((to_values[:, clusters == c] @ residual[clusters == c]) ** 2 for c in names)
+    return np.sqrt(total * len(names) / (len(names) - 1) * (m - 1) / (m - parameters))
+
+
 def lasso_objective(masks: np.ndarray, outputs: np.ndarray, penalty: np.ndarray, values: np.ndarray) -> np.ndarray:
     """|y - mu - M b|^2 / (2 m) + penalty |b|_1 with the best mu, (targets,)."""
     x = masks - masks.mean(0)

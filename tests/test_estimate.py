@@ -11,12 +11,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.linear_model import Lasso
 
 from pydt import Design, _core, design, influences
 from pydt.errors import EstimateError
 from pydt.estimate import METHODS, best_method
 from pydt.fit import benjamini_hochberg
-from pydt.inputs import assign_folds, read
+from pydt.inputs import assign_folds, read, read_masks
 from pydt.moments import Arrays, Geometry
 from pydt.planning import models_for_effect, models_for_stderr
 from pydt.verdict import prediction_test
@@ -387,6 +388,57 @@ def test_clusters_of_ones_own_widen_the_errors() -> None:
             assert 0.85 < np.sqrt((t[1:] ** 2).mean()) < 1.2
         naive = influences(masks, outputs, method, clusters=np.arange(400))
         assert np.all(fit.stderr[0] > 1.4 * naive.stderr[0])
+
+
+@pytest.mark.parametrize(
+    "sizes", [[4] * 30, [60, 15, 15, 15, 15], [1, 2, 3] * 20], ids=["equal", "unequal folds", "unequal"]
+)
+def test_errors_over_clusters_are_the_sandwich(sizes: list[int]) -> None:
+    """Of OLS, ridge and the de-biased LASSO, whose folds of unequal clusters count by their rows."""
+    rng = np.random.default_rng(2)
+    clusters = np.repeat(np.arange(len(sizes)), sizes)
+    masks = rng.random((120, 10)) < 0.4
+    shared = rng.standard_normal((len(sizes), 6))[clusters]
+    outputs = masks @ rng.standard_normal((10, 6)) + shared + rng.standard_normal((120, 6))
+    x, y = masks - masks.mean(0), outputs - outputs.mean(0)
+
+    fit = influences(masks, outputs, "ols", clusters=clusters)
+    to_values = np.linalg.pinv(x)
+    close(fit.values, to_values @ y)
+    close(fit.stderr, oracle.sandwich(to_values, y - x @ to_values @ y, clusters, 11))
+
+    fit = influences(masks, outputs, "ridge", clusters=clusters)
+    assert fit.penalty is not None
+    for j, penalty in enumerate(fit.penalty):
+        to_values = np.linalg.solve(x.T @ x + penalty * np.eye(10), x.T)
+        rest, parameters = (y - x @ to_values @ y)[:, [j]], 1 + np.trace(x @ to_values)
+        close(fit.stderr[:, [j]], oracle.sandwich(to_values, rest, clusters, parameters))
+
+    fit = influences(masks, outputs, "lasso", clusters=clusters)
+    assert fit.penalty is not None
+    fold = read_masks(masks, None, clusters).folds(5)
+    assert len(sizes) > 5 or sorted(np.bincount(fold)) == [15, 15, 15, 15, 60]
+    values, rest = oracle.debiased_lasso(masks, outputs, fit.penalty, fold)[0], np.zeros_like(outputs)
+    np.testing.assert_allclose(fit.unbiased, values, atol=0.01 * fit.stderr.min())
+    for i in range(5):
+        train, test = fold != i, fold == i
+        for j, penalty in enumerate(fit.penalty):
+            model = Lasso(alpha=penalty, tol=1e-12, max_iter=10**6).fit(masks[train].astype(float), outputs[train, j])
+            rest[test, j] = outputs[test, j] - model.predict(masks[test].astype(float))
+    to_values = x.T / (x**2).sum(0)[:, None]
+    np.testing.assert_allclose(fit.stderr, oracle.sandwich(to_values, rest, clusters, 1), rtol=5e-3)
+
+
+@pytest.mark.parametrize("models", [80, 15])
+def test_ridge_has_the_noise_of_what_it_leaves(models: int) -> None:
+    """With as many freedoms as tr (I - S)^2 leaves: neither more models than groups nor fewer make it another."""
+    made = design.bernoulli(20, models, 0.5, seed=5)
+    outputs = planted(made)[0]
+    fit = influences(made, outputs, "ridge")
+    assert fit.penalty is not None
+    errors, noise = oracle.ridge_errors(np.asarray(made), outputs, fit.penalty)
+    close(fit.stderr, errors, 1e-4)
+    close(fit.noise, noise, 1e-6)
 
 
 def test_a_placebo_is_what_one_more_group_would_be() -> None:
