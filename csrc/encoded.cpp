@@ -1,6 +1,6 @@
 // Encoded images: how large they are, and where they are cropped, without decoding any of them.
 //
-// Of a JPEG the segments before the first scan are walked, of a PNG the first chunk is read: some ten loads an image.
+// Of a JPEG the segments before the first scan are walked, of a PNG the chunks before its pixels: some ten loads an image.
 // Everything is bounded by the bytes given, which may be anything.
 #include <cstring>
 #include <string_view>
@@ -64,7 +64,16 @@ Sides png_sides(const std::uint8_t* data, const std::uint8_t* end) {
     const bool header = end - data >= 33 && std::memcmp(data + 12, "IHDR", 4) == 0;
     if (!header || data[24] > 8 || !holds(data + 33, end, "IEND"sv)) return {0, 0};
     if (data[16] >= 0x80 || data[20] >= 0x80) return {0, 0};
-    return allowed(big32(data + 20), big32(data + 16));
+    if ((data[25] & 4) != 0) return {0, 0};  // a channel of alpha
+    // Chunks: four bytes of length, a type, the rest, a checksum. Colours that are transparent and animations are told
+    // of before the pixels.
+    for (const std::uint8_t* at = data + 8; end - at >= 12;) {
+        const std::string_view type(reinterpret_cast<const char*>(at + 4), 4);
+        if (type == "IDAT"sv) return allowed(big32(data + 20), big32(data + 16));
+        if (type == "tRNS"sv || type == "acTL"sv || big32(at) > end - at - 12) return {0, 0};
+        at += 12 + big32(at);
+    }
+    return {0, 0};
 }
 
 }  // namespace

@@ -63,8 +63,9 @@ void gather(const Images& images, const std::int64_t* index, const std::int64_t*
             const Augmentation& how, int threads);
 
 // ---- encoded images (encoded.cpp) -------------------------------------------------------------------------------
-// Height and width of a JPEG of 8 bits in grey or three colours, or a PNG of up to 8 bits a channel, that has an end and
-// no more pixels than PIL reads: what every decoder reads alike. (0, 0) for anything else.
+// Height and width of a JPEG of 8 bits in grey or three colours, or a PNG of up to 8 bits a channel without alpha,
+// transparent colours or animation, that has an end and no more pixels than PIL reads: what every decoder reads alike.
+// (0, 0) for anything else.
 struct Sides {
     std::int32_t height, width;
 };

@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <bit>
 #include <cerrno>
 #include <cstring>
@@ -221,7 +222,12 @@ Fault image_fault(const std::uint8_t* data, std::int64_t size) {
     if (starts_with(data, size, "\xFF\xD8\xFF"sv)) return holds(data, size, "\xFF\xD9"sv) ? Fault::none : Fault::cut;
     if (starts_with(data, size, "\x89PNG\r\n\x1A\n"sv)) return holds(data, size, "IEND"sv) ? Fault::none : Fault::cut;
     if (starts_with(data, size, "RIFF"sv) && size >= 12 && starts_with(data + 8, size - 8, "WEBP"sv)) return Fault::none;
-    for (const std::string_view start : {"BM"sv, "II*\0"sv, "MM\0*"sv, "II+\0"sv, "MM\0+"sv})
+    if (size >= 12 && starts_with(data + 4, size - 4, "ftyp"sv)) {  // which formats a file is of stands in its first box
+        const std::int64_t head = std::min<std::int64_t>(size, 64);
+        return holds(data, head, "avif"sv) || holds(data, head, "avis"sv) ? Fault::none : Fault::unknown;
+    }
+    for (const std::string_view start : {"GIF87a"sv, "GIF89a"sv, "BM"sv, "II*\0"sv, "MM\0*"sv, "II+\0"sv, "MM\0+"sv,
+                                         "\0\0\0\x0CjP  \r\n\x87\n"sv, "\xFF\x4F\xFF\x51"sv})  // the last: JPEG 2000
         if (starts_with(data, size, start)) return Fault::none;
     const bool pnm = size >= 3 && data[0] == 'P' && data[1] >= '1' && data[1] <= '6' &&
                      (data[2] == ' ' || (data[2] >= '\t' && data[2] <= '\r'));

@@ -425,6 +425,9 @@ def pack(
     tar: Annotated[bool, typer.Option("--tar", help="Write tar shards of the files as they are.")] = False,
     limit: Annotated[int, typer.Option(min=2, help="With --tar: megabytes of a shard.")] = 500,
     exif: Annotated[bool, typer.Option(help="Turn images as their EXIF orientation says.")] = False,
+    background: Annotated[
+        str, typer.Option(help="What shows through transparent pixels: a name or #rrggbb.")
+    ] = "white",
     bad: Annotated[str, typer.Option(help="Files that are no image: raise, or skip and list them.")] = "raise",
     workers: Annotated[int | None, typer.Option(min=1, help="Threads; default one per core.")] = None,
 ) -> None:
@@ -443,12 +446,14 @@ def pack(
         if size is None:
             packed = pack_tar(folder, out, limit=limit * 1_000_000, bad=bad, workers=workers)
         else:
-            packed = pack_folder(folder, out, size, exif=exif, bad=bad, workers=workers)
+            packed = pack_folder(folder, out, size, exif=exif, background=background, bad=bad, workers=workers)
     except KeyboardInterrupt:
         typer.echo("pydt: stopped; what is packed stays, and the same command continues", err=True)
         raise typer.Exit(130) from None
     for key, reason in packed.left_out.items():
         typer.echo(f"left out {key}: {reason}", err=True)
+    for what, (many, first) in packed.odd().items():
+        typer.echo(f"{what}: {many:,} ({first}{', ...' if many > 1 else ''})", err=True)
     megabytes = sum(file.stat().st_size for file in out.iterdir()) / 1e6
     what = f"in {count(len(packed.paths or ()), 'shard')}" if size is None else f"at {size} x {size}"
     made = f"{count(len(packed), 'image')} of {count(len(packed.classes), 'class', 'classes')}"

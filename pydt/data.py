@@ -37,6 +37,7 @@ from pydt.errors import DataError, StoreError
 from pydt.files import digest, write_atomic
 from pydt.index import FILE, Records, Texts, pack_index, read_index, records_of, repeated
 from pydt.joined import joined
+from pydt.pixels import BACKGROUND, CLEAR, DEEP, TRAITS, called, colour
 from pydt.saved import check_bytes, fields_of, index_of, sections_of
 
 UNNAMED = "arrays"
@@ -60,6 +61,8 @@ class Dataset:
         name: how reports call this data set.
         records: what is known of the bytes of each example; None for arrays.
         left_out: bad files that were skipped when a folder was indexed: key -> reason.
+        noted: what else was left out or changed when it was made, in words: reason -> (how many, the first of them).
+        background: "#rrggbb", what shows through transparent pixels of encoded images.
     """
 
     images: np.ndarray | None
@@ -74,6 +77,8 @@ class Dataset:
     folder: str | None = None
     records: Records | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
+    noted: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    background: str = colour(BACKGROUND)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -111,7 +116,38 @@ class Dataset:
         if self.images is not None:
             return array_digest(self.images, self.positions)
         assert self.records is not None
-        return digest("files", self.records.length, self.records.sha)
+        shown = self.shown()
+        return digest("files", self.records.length, self.records.sha, *([shown] if shown else []))
+
+    def traits(self) -> np.ndarray:
+        """What is odd about the pixels of each example, as in `pydt.pixels`: uint8 (examples,)."""
+        known = None if self.records is None else self.records.traits
+        return np.zeros(len(self), np.uint8) if known is None else known
+
+    def odd(self) -> dict[str, tuple[int, str]]:
+        """Images that are not shown as they are stored, and `noted`: in words -> (how many, the first of them)."""
+        traits, keys = self.traits(), self.all_keys()
+        counted = {
+            words.format(background=called(self.background)): np.flatnonzero(traits & trait)
+            for trait, words in TRAITS.items()
+            if traits.any()
+        }
+        found = {words: (len(ids), keys[int(ids[0])]) for words, ids in counted.items() if len(ids)}
+        return found | dict(self.noted)
+
+    def notes(self) -> list[str]:
+        """What `odd` and `left_out` hold as sentences, for whoever looks at results."""
+        found = list(self.odd().items())
+        if self.left_out:
+            key, why = next(iter(self.left_out.items()))
+            found.append(("bad files, left out", (len(self.left_out), f"{key}: {why}")))
+        return [f"{what}: {n:,} ({first}{', ...' if n > 1 else ''})" for what, (n, first) in found]
+
+    def shown(self) -> dict[str, str]:
+        """What beside the bytes of its files decides the pixels: for digests, and empty for most data sets."""
+        traits = self.traits()
+        found = {"background": self.background} if (traits & CLEAR).any() else {}
+        return found | ({"depth": "scaled"} if (traits & DEEP).any() else {})
 
     # ---- making one ------------------------------------------------------------------------------------------------
 
@@ -153,6 +189,7 @@ class Dataset:
         columns: Mapping[str, Any] | None = None,
         captions: Sequence[str] | None = None,
         bad: str = "raise",
+        background: str = BACKGROUND,
     ) -> Dataset:
         """A data set over a folder of image files with one sub-folder per class, in sorted order. Nothing is decoded
         here.
@@ -166,6 +203,8 @@ class Dataset:
             captions: one text per file, in the same order.
             bad: what to do about files that are empty, cannot be read, or are no whole image: "raise", or "skip" them
                 and list them in `left_out`.
+            background: what shows through transparent pixels: "white", "black", "grey" or "#rrggbb". Part of `digest`
+                where an image has such pixels.
 
         Raises:
             DataError: no such folder, no classes, a class without images, or bad files (named).
@@ -179,6 +218,8 @@ class Dataset:
             listing.classes,
             root.resolve().name,
             (listing.lengths, listing.times, listing.bad, bad),
+            background=background,
+            noted=listing.noted,
         )
         return made._finish(columns, captions)
 
@@ -191,6 +232,7 @@ class Dataset:
         label: str | None = "cls",
         caption: str | None = "txt",
         bad: str = "raise",
+        background: str = BACKGROUND,
         name: str | None = None,
     ) -> Dataset:
         """A data set over uncompressed tar shards named as WebDataset does: `cat/7.jpg` (or another suffix of images)
@@ -209,6 +251,7 @@ class Dataset:
             caption: "txt", or None for no captions. Without a single `.txt` there are none either.
             bad: what to do about images that are empty, cut off or none, or lack what others have: "raise", or "skip"
                 them and list them in `left_out`. Damaged archives are always refused.
+            background: as in `from_folder`.
             name: how reports call this data set; by default what the shard or its folder is called.
 
         Raises:
@@ -217,7 +260,9 @@ class Dataset:
         """
         if caption not in ("txt", None):
             raise DataError(f"caption={caption!r}", "from_tar", 'choose caption="txt" or caption=None')
-        return Dataset(**shards.fields(paths, classes, columns, label, caption, bad, name))._finish(None, None)
+        ground = colour(background)
+        made = shards.fields(paths, classes, columns, label, caption, bad, name)
+        return Dataset(**made, background=ground)._finish(None, None)
 
     @staticmethod
     def from_torchvision(
@@ -531,12 +576,16 @@ def _from_files(
     classes: tuple[str, ...],
     name: str,
     listed: tuple[list[int], list[int], sources.Bad, str] | None = None,
+    *,
+    background: str = BACKGROUND,
+    noted: Mapping[str, tuple[int, str]] | None = None,
 ) -> Dataset:
     """A data set over files below `root`, indexed there: what an earlier index knows is not read again.
 
     Args:
         listed: size and time of each file, files that are bad already, and what to do about bad ones.
     """
+    ground = colour(background)
     lengths, times, bad, choice = listed or (*sources.stamps(root, keys), {}, "raise")
     index, known = Path(root) / FILE, None
     with contextlib.suppress(DataError, KeyError):  # none, or damaged: everything is read
@@ -562,6 +611,8 @@ def _from_files(
         name=name,
         records=records.take(good),
         left_out=dict(sorted(bad.items())),
+        noted=noted or {},
+        background=ground,
     )
     made._finish(None, None)
     data = pack_index(sections_of(made, Path(root)))

@@ -2,8 +2,8 @@
 
 Why DALI does not read by itself: its readers take no list of examples and shuffle within a window only. We hand it the
 bytes of the examples of a batch and, in training, what was drawn for them, so everything is a function of (seed, epoch,
-id). DALI gets JPEG and PNG files, which it decodes to the very pixels that PIL does; PIL decodes everything else, and
-what DALI refuses, and hands the pixels on as a bitmap.
+id). DALI gets JPEG and PNG files, which it decodes to the very pixels that PIL does; PIL decodes everything else (among
+it all that may be transparent, since DALI drops alpha), and what DALI refuses, and hands the pixels on as a bitmap.
 
 A pipeline knows nothing of masks and data sets: loaders of equal settings share one as long as any of them lives, so a
 new mask builds nothing. Batches are not copied: each is DALI's memory, which lives as long as the tensor over it.
@@ -11,7 +11,6 @@ new mask builds nothing. Batches are not copied: each is DALI's memory, which li
 
 from __future__ import annotations
 
-import io
 import os
 import threading
 import weakref
@@ -27,6 +26,7 @@ from pydt.augment import ENCODED_CROP, Augment
 from pydt.data import Dataset
 from pydt.errors import DataError
 from pydt.jitter import drawn
+from pydt.pixels import rgb
 from pydt.sources import undecodable
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ def read(
     ready = list(files)
     for place, number in enumerate(ids.tolist()):
         if number in found.odd or not sizes[place, 0]:
-            made = _guarded(found, number, bitmap, files[place])
+            made = _guarded(found, number, bitmap, files[place], dataset.background)
             if made is not None:
                 ready[place], sizes[place] = made
     if len(found.broken) > before:
@@ -257,7 +257,7 @@ def read(
     # Who was it? What PIL does not read either is broken; else each is tried alone.
     for place, number in enumerate(ids.tolist()):
         if ready[place] is files[place]:
-            _guarded(found, number, bitmap, files[place])
+            _guarded(found, number, bitmap, files[place], dataset.background)
     if len(found.broken) > before:
         return None
     odd = len(found.odd)
@@ -285,14 +285,9 @@ def _guarded(found: Known, number: int, call: Callable[..., Any], *arguments: An
     return None
 
 
-def bitmap(record: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
-    """An image as torchvision's default loader reads it (PIL: first frame, to RGB, no rotation), as the bytes of a
-    binary PPM; and its height and width.
-    """
-    from PIL import Image
-
-    with Image.open(io.BytesIO(record.data)) as image:
-        pixels = image.convert("RGB")
+def bitmap(record: np.ndarray, background: str) -> tuple[np.ndarray, tuple[int, int]]:
+    """An image as `pydt.pixels.rgb` reads it, as the bytes of a binary PPM; and its height and width."""
+    pixels = rgb(record.data, background)
     header = f"P6 {pixels.width} {pixels.height} 255\n".encode()
     return np.frombuffer(header + pixels.tobytes(), np.uint8), (pixels.height, pixels.width)
 

@@ -100,8 +100,8 @@ Sections = dict[str, "np.ndarray | Texts"]
 @dataclass(frozen=True, eq=False)
 class Records:
     """What is known of each encoded image: its length and the time of change of its file (ns) int64, CRC32C uint32, all
-    (n,); SHA-256 uint8 (n, 16), its first half; and int64 (n,) where in its file it begins, -1 for a file of its own
-    (None: all are).
+    (n,); SHA-256 uint8 (n, 16), its first half; int64 (n,) where in its file it begins, -1 for a file of its own
+    (None: all are); and uint8 (n,) its traits as in `pydt.pixels` (None: not known, an index of pydt 0.1.0).
     """
 
     length: np.ndarray
@@ -109,6 +109,7 @@ class Records:
     crc: np.ndarray
     sha: np.ndarray
     offset: np.ndarray | None = None
+    traits: np.ndarray | None = None
 
     def take(self, chosen: np.ndarray) -> Records:
         taken: dict[str, Any] = {name: None if part is None else part[chosen] for name, part in self.parts().items()}
@@ -131,9 +132,10 @@ class Records:
 def records_of(sections: Sections) -> Records | None:
     """The records in an index of encoded images; None where it has none of them, or not as many of each."""
     types = {"length": np.int64, "time": np.int64, "crc": np.uint32, "sha": np.uint8, "offset": np.int64}
+    types["traits"] = np.uint8
     found = {name: sections[name] for name in types if name in sections}
     arrays = {name: a for name, a in found.items() if isinstance(a, np.ndarray) and a.dtype == types[name]}
-    if len(arrays) < len(found) or len(arrays.keys() - {"offset"}) < 4:
+    if len(arrays) < len(found) or len(arrays.keys() - {"offset", "traits"}) < 4:
         return None
     if {len(a) for name, a in arrays.items() if name != "sha"} != {len(arrays["sha"]) / 16}:
         return None

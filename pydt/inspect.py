@@ -69,7 +69,8 @@ def inspect(dataset: Dataset) -> dict[str, Any]:
         "height", "width": [least, median, most] in pixels; "modes": Pillow's name of each pixel layout -> images;
         "classes": name -> images; "units": column -> the same for its units; "in no unit": column -> images;
         "duplicates": lists of keys whose images are the same, byte for byte; "duplicates across classes": how many of
-        these lists hold more than one class; "broken": key -> reason.
+        these lists hold more than one class; "broken": key -> reason; "noted": what else was left out or is not shown
+        as it is stored, in words -> [how many, the first of them].
     """
     broken = dict(dataset.left_out)
     if dataset.images is None:
@@ -99,6 +100,7 @@ def inspect(dataset: Dataset) -> dict[str, Any]:
         "duplicates": [[keys[i] for i in group] for group in same],
         "duplicates across classes": sum(len(set(dataset.labels[group].tolist())) > 1 for group in same),
         "broken": dict(sorted(broken.items())),
+        "noted": {what: [count, first] for what, (count, first) in dataset.odd().items()},
     }
 
 
@@ -128,6 +130,7 @@ def lines(found: Mapping[str, Any], most: int = 10) -> list[str]:
     text += [f"  {' = '.join(group[:4])}{' = ...' if len(group) > 4 else ''}" for group in groups[:most]]
     text.append(f"broken images: {len(found['broken']):,}" if found["broken"] else "broken images: none")
     text += [f"  {key}: {reason}" for key, reason in list(found["broken"].items())[:most]]
+    text += [f"{what}: {n:,} ({first}{', ...' if n > 1 else ''})" for what, (n, first) in found["noted"].items()]
     if len(groups) > most or len(found["broken"]) > most:
         text.append("  ... (all of them: --json)")
     return text
@@ -196,7 +199,7 @@ def _thumbnail(dataset: Dataset, i: int) -> Image.Image | None:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                return Image.fromarray(decode(dataset.bytes_of([i])[0].data, _SIDE, False))
+                return Image.fromarray(decode(dataset.bytes_of([i])[0].data, _SIDE, False, dataset.background))
         except Exception:  # see _look
             return None
     pixels = np.asarray(dataset.images[dataset.positions[i]])

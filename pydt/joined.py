@@ -10,6 +10,7 @@ import numpy as np
 from pydt.encode import Columns, as_names
 from pydt.errors import DataError
 from pydt.index import Records
+from pydt.sources import Noted, note
 
 if TYPE_CHECKING:
     from pydt.data import Dataset
@@ -29,6 +30,10 @@ def joined(parts: list[Dataset], names: Iterable[str] | None) -> dict[str, Any]:
         raise DataError(
             f"image shapes differ: {sorted(map(str, shapes))}", "concat", "bring all sources to one shape first"
         )
+    grounds = {d.background for d in parts if "background" in d.shown()}
+    if len(grounds) > 1:
+        what = f"transparent images are shown on {' and on '.join(sorted(grounds))}"
+        raise DataError(what, "concat", "give all sources one background=")
     labels, classes = _join([(d.labels, d.classes) for d in parts])
     shared = [name for name in parts[0].columns if all(name in d.columns for d in parts)]
     columns: Columns = {name: _join([d.columns[name] for d in parts]) for name in shared}
@@ -46,6 +51,10 @@ def joined(parts: list[Dataset], names: Iterable[str] | None) -> dict[str, Any]:
         positions = np.concatenate([at + start for (_, at), start in zip(used, starts[:-1], strict=True)])
         records = Records.join([d.records for d in parts if d.records is not None])
     named = list(zip(titles, parts, strict=True))
+    noted: Noted = {}
+    for title, d in named:
+        for reason, (count, first) in d.noted.items():
+            note(noted, reason, f"{title}/{first}", count)
     return {
         "images": images,
         "paths": paths,
@@ -57,6 +66,8 @@ def joined(parts: list[Dataset], names: Iterable[str] | None) -> dict[str, Any]:
         "keys": tuple(f"{title}/{key}" for title, d in named for key in d.all_keys()),
         "name": " + ".join(titles),
         "records": records,
+        "background": next(iter(grounds), parts[0].background),
+        "noted": noted,
         "left_out": {f"{title}/{key}": why for title, d in named for key, why in d.left_out.items()},
     }
 

@@ -88,7 +88,7 @@ def common_side(*datasets: Dataset) -> int:
 
 def _decoded(dataset: Dataset, i: int, data: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
     try:
-        return decode(data.tobytes(), side, False)
+        return decode(data.tobytes(), side, False, dataset.background)
     except Exception as error:  # Pillow raises whatever a damaged file leads it to
         raise DataError(undecodable(error), dataset.place_of(i), "restore or remove the file") from error
 

@@ -13,7 +13,6 @@ how often the work was broken off.
 from __future__ import annotations
 
 import fcntl
-import io
 import json
 import os
 import warnings
@@ -33,6 +32,7 @@ from pydt.encode import as_path, whole
 from pydt.errors import DataError, StoreError
 from pydt.files import canonical_json, digest, write_atomic
 from pydt.index import FILE, crc32c, pack_index
+from pydt.pixels import BACKGROUND, rgb
 from pydt.saved import sections_of
 from pydt.shards import labelled, tars_in
 
@@ -49,20 +49,22 @@ def pack(
     size: int,
     *,
     exif: bool = False,
+    background: str = BACKGROUND,
     bad: str = "raise",
     workers: int | None = None,
 ) -> Dataset:
     """Decode a folder of images into uint8 (images, size, size, 3) in `out`; `Dataset.open(out)` opens it again.
 
-    Every image is read as torchvision's default loader does (the first frame, converted to RGB: grey becomes three
-    equal channels, alpha is dropped, palettes and CMYK become colours, 16-bit grey is cut off at 255), its shorter side
-    is resized to `size` (bilinear, antialiased) and the centre is cut out.
+    Every image is read as `pydt.pixels` says (the first frame, converted to RGB: grey becomes three equal channels,
+    palettes and CMYK become colours, more than 8 bits are scaled to 8, transparent pixels show the background), its
+    shorter side is resized to `size` (bilinear, antialiased) and the centre is cut out.
 
     Args:
         folder: as in `Dataset.from_folder`; or a tar shard, or a folder of them.
         out: a folder that does not exist yet, or is empty. Broken off, the same call continues.
         size: side of the images in pixels.
         exif: turn images as their EXIF orientation says; torchvision's loader does not.
+        background: what shows through transparent pixels: "white", "black", "grey" or "#rrggbb".
         bad: files that are no image or cannot be decoded: "raise" (once all others are done), or "skip" them.
         workers: threads; as many as this process has cores by default.
 
@@ -75,9 +77,9 @@ def pack(
     workers = available() if workers is None else whole(workers, "workers", "pack", 1)
     place = as_path(out, "pack").absolute()
     sources.refuse({}, "", bad)  # a misspelt choice is told before anything is read
-    source = images_at(as_path(folder, "pack"))
+    source = images_at(as_path(folder, "pack"), background)
     left_out = dict(source.left_out)
-    settings = {"version": _VERSION, "size": size, "exif": bool(exif), "pillow": _pillow()}
+    settings = {"version": _VERSION, "size": size, "exif": bool(exif), "pillow": _pillow(), **source.shown()}
     made_of = {**settings, "source": source.digest, "bad": bad, "left out": left_out}
     if place.exists() and not (place.is_dir() and not any(place.iterdir())):
         check_finished(place, made_of)
@@ -99,7 +101,7 @@ def pack(
     return Dataset.open(place)
 
 
-def images_at(place: Path) -> Dataset:
+def images_at(place: Path, background: str = BACKGROUND) -> Dataset:
     """The folder of images, or the tar shards, at a place; bad ones are left out.
 
     Raises:
@@ -107,16 +109,16 @@ def images_at(place: Path) -> Dataset:
     """
     whole = place.suffix == ".tar" and not place.is_dir()
     if whole or (tars_in(place) and not any(entry.is_dir() for entry in place.iterdir())):
-        return Dataset.from_tar(place, bad="skip", label="cls" if labelled(place) else None)
-    return Dataset.from_folder(place, bad="skip")
+        label = "cls" if labelled(place) else None
+        return Dataset.from_tar(place, bad="skip", label=label, background=background)
+    return Dataset.from_folder(place, bad="skip", background=background)
 
 
-def decode(data: bytes | memoryview, size: int, exif: bool) -> np.ndarray:
+def decode(data: bytes | memoryview, size: int, exif: bool, background: str = BACKGROUND) -> np.ndarray:
     """One encoded image as uint8 (size, size, 3); see `pack`. Raises what Pillow raises."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
-    with Image.open(io.BytesIO(data)) as opened:
-        image = (ImageOps.exif_transpose(opened) if exif else opened).convert("RGB")
+    image = rgb(data, background, exif)
     width, height = image.size
     # torchvision's Resize and CenterCrop, to the last rounding.
     if width <= height:
@@ -221,7 +223,7 @@ def _run(source: Dataset, run: np.ndarray, size: int, exif: bool) -> tuple[np.nd
     for at, i in enumerate(run.tolist()):
         try:
             (data,) = source.bytes_of([i], check=True)
-            rows[at] = decode(data.data, size, exif)
+            rows[at] = decode(data.data, size, exif, source.background)
         except Exception as error:  # a decoder meets arbitrary bytes, and raises whatever it stumbles on
             bad[keys[i]] = sources.undecodable(error)
     return rows, bad
@@ -268,7 +270,7 @@ def _finish(source: Dataset, part: Path, size: int, left_out: dict[str, str]) ->
         finally:
             os.close(file)
     packed = Dataset.from_arrays(path, source.labels[good], source.classes, name=f"{source.name} at {size}")
-    packed = replace(packed, keys=tuple(keys[i] for i in good.tolist()), left_out=left_out)
+    packed = replace(packed, keys=tuple(keys[i] for i in good.tolist()), left_out=left_out, noted=source.odd())
     sections = sections_of(packed, part)
     sections["images"] = [path.name]  # moves with the index
     write_atomic(part / FILE, pack_index(sections))

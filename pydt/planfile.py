@@ -74,8 +74,8 @@ _DRAWN = {
     "explicit": ("masks",),
 }
 _SOURCES = {
-    "folder": ("bad",),
-    "tar": ("classes", "columns", "label", "caption", "bad", "name"),
+    "folder": ("bad", "background"),
+    "tar": ("classes", "columns", "label", "caption", "bad", "background", "name"),
     "saved": (),
     "images": ("labels", "classes", "columns", "captions", "name"),
     "sample": ("each", "seed"),

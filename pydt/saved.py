@@ -7,18 +7,21 @@ where there is reason to: see `Dataset.open`.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pydt import _core, sources
-from pydt.contents import map_shard
+from pydt.contents import Contents, map_shard
 from pydt.cores import available
 from pydt.encode import file_stamp, npy_path, open_npy, whole
 from pydt.errors import DataError
 from pydt.index import FILE, MEND, OLD_FILE, Records, Sections, Texts, read_index, read_old, records_of, repeated
+from pydt.pixels import BACKGROUND, colour, traits_of
 from pydt.shards import read_parts
 
 if TYPE_CHECKING:
@@ -78,6 +81,9 @@ def sections_of(dataset: Dataset, root: Path) -> dict[str, np.ndarray | Sequence
     sections["columns"] = list(dataset.columns)
     for i, (codes, names) in enumerate(dataset.columns.values()):
         sections[f"column {i}"], sections[f"names {i}"] = codes, names
+    sections |= sources.packed_notes(dataset.noted)
+    if dataset.shown():
+        sections["background"] = [dataset.background]
     sections["left out"], sections["reasons"] = list(dataset.left_out), list(dataset.left_out.values())
     return sections
 
@@ -116,10 +122,13 @@ def fields_of(folder: str, seen: tuple[int, int] | None) -> tuple[dict[str, Any]
         file = root / sections["images"][0]
         known["stamp"] = file_stamp(file)
         _compare_images(fields, sections, root.resolve() / file, known["stamp"], seen, mend)
-    elif index.name == FILE and seen is None:
-        _compare_files(fields, str(index), full)
     elif index.name == OLD_FILE:
         fields["records"] = _read_all(fields["paths"], fields["positions"])
+    elif seen is None:
+        _compare_files(fields, str(index), full)
+    if index.name == FILE and fields["records"] is not None and fields["records"].traits is None:
+        fields["records"] = _with_traits(fields)
+        known = {"stamp": _MANY}  # the digests that it names are of other pixels
     old = index.name == OLD_FILE and fields["images"] is not None and seen is None
     return {**fields, "name": name, "folder": str(root.resolve())}, known, full if old else None
 
@@ -131,6 +140,18 @@ def _read_all(paths: Sequence[str], positions: np.ndarray) -> Records:
     records = sources.read_records("", chosen, *sources.stamps("", chosen), None, bad)
     sources.refuse(bad, "", "raise")
     return records
+
+
+def _with_traits(fields: dict[str, Any]) -> Records:
+    """Records of which an index of pydt 0.1.0 does not say what is odd about their pixels: all images are read."""
+    records: Records = fields["records"]
+    contents = Contents(fields["paths"], fields["positions"], records, fields["keys"] or [])
+    traits = np.zeros(len(records.length), np.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on single images
+        for run in sources.batches(list(range(len(traits))), records.length.tolist()):
+            traits[run] = traits_of(contents.read(np.array(run), False))[0]
+    return replace(records, traits=traits)
 
 
 def _fields(sections: Sections, root: Path) -> dict[str, Any]:
@@ -166,6 +187,8 @@ def _fields(sections: Sections, root: Path) -> dict[str, Any]:
         "captions": sections.get("captions"),
         "keys": keys,
         "records": records,
+        "noted": sources.unpacked_notes(sections),
+        "background": colour(sections["background"][0] if "background" in sections else BACKGROUND),
         "left_out": dict(zip(sections.get("left out", ()), sections.get("reasons", ()), strict=True)),
     }
 

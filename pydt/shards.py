@@ -2,7 +2,8 @@
 
 Naming as in WebDataset: the members `cat/7.jpg`, `cat/7.cls`, `cat/7.txt` and `cat/7.json` are one example; what stands
 before the first dot of the last part is its name, what stands behind is the field. Other fields are passed over, and so
-are hidden files and members whose name begins with `__NAME__`, which WebDataset keeps for remarks.
+are hidden and system names and members whose name begins with `__NAME__`, which WebDataset keeps for remarks; all of
+them are counted.
 
 Each shard is read once, and what was read stays beside it as `SHARD.pydt` (in the format of index.pydt), so that any
 choice of shards can be opened, and only changed ones are read again. The archive itself is read by the core
@@ -16,9 +17,11 @@ import hashlib
 import json
 import os
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +34,28 @@ from pydt.encode import as_names, encode_columns, encode_labels, renumber
 from pydt.errors import DataError, StoreError
 from pydt.files import write_atomic
 from pydt.index import Records, Texts, pack_index, read_index, records_of, repeated
-from pydt.sources import FAULTS, IMAGE_SUFFIXES, Bad, batches, progress, refuse
+from pydt.pixels import traits_of
+from pydt.sources import (
+    FAULTS,
+    HIDDEN,
+    IMAGE_SUFFIXES,
+    INSIDE,
+    Bad,
+    Noted,
+    batches,
+    not_read,
+    note,
+    packed_notes,
+    progress,
+    refuse,
+    system,
+    unpacked_notes,
+)
 
 SUFFIX = ".pydt"
 # Class names in the order of their numbers, one a line; `pydt pack --tar` writes it.
 CLASSES = "__pydt__/classes.txt"
-_VERSION = 1
+_VERSION = 2
 _IMAGES = frozenset(suffix[1:] for suffix in IMAGE_SUFFIXES)
 _BESIDE = ("cls", "txt", "json")
 REMARK = re.compile(r"__[^/]*__($|/)")
@@ -58,6 +77,7 @@ class Listing:
         json: int64 (n, 2), place and length of the `.json`; -1 where there is none.
         classes: names of the classes, if the shard gives them.
         bad: images that cannot be used: name -> reason.
+        noted: what else was left out.
     """
 
     path: str
@@ -69,6 +89,7 @@ class Listing:
     json: np.ndarray
     classes: tuple[str, ...]
     bad: Bad
+    noted: Noted
 
 
 def shard_paths(paths: Any) -> list[str]:
@@ -176,6 +197,10 @@ def fields(
     for i, why in faults.items():
         wrong[f"{titles[position[i]]}, {keys[i]}"] = f"{why}; at byte {_start(records, i)}"
     refuse(wrong, "", bad)
+    noted: Noted = {}
+    for title, shard in zip(titles, shards, strict=True):
+        for reason, (count, first) in shard.noted.items():
+            note(noted, reason, f"{title}, {first}", count)
     good = [i for i in range(len(keys)) if i not in faults]
     if not good:
         raise DataError("no images", _places(found), f"name them KEY.jpg, or another of {', '.join(IMAGE_SUFFIXES)}")
@@ -193,6 +218,7 @@ def fields(
         "name": name or (Path(found[0]).stem if given_one else Path(found[0]).parent.name) or "shards",
         "records": records.take(np.array(good)),
         "left_out": dict(sorted(wrong.items())),
+        "noted": noted,
     }
 
 
@@ -300,6 +326,7 @@ def _known(path: str) -> Listing | None:
             places.reshape(n, 2),
             tuple(_texts(texts["classes"])),
             dict(zip(_texts(texts["left out"]), _texts(texts["reasons"]), strict=True)),
+            unpacked_notes(sections),
         )
     except (DataError, OSError, KeyError, ValueError, AttributeError):
         return None
@@ -330,11 +357,18 @@ def _index(path: str) -> Listing:
         "classes": listing.classes,
         "left out": list(listing.bad),
         "reasons": list(listing.bad.values()),
+        **packed_notes(listing.noted),
         **listing.records.parts(),
     }
     with contextlib.suppress(StoreError):  # the next time, the shard is read again
         write_atomic(Path(path + SUFFIX), pack_index(sections))
     return listing
+
+
+@lru_cache(1 << 10)
+def _inside(folder: str) -> bool:
+    """Whether a path leads through a hidden or system folder."""
+    return any(map(system, folder.removesuffix("/").split("/")))
 
 
 class _Members:
@@ -347,6 +381,7 @@ class _Members:
         self.fields: dict[str, dict[str, int]] = {field: {} for field in _LARGEST}
         self.classes: int | None = None
         self.bad: Bad = {}
+        self.noted: Noted = {}
 
     def text(self, data: np.ndarray, field: str, key: str) -> str | None:
         """The content of a field of an example, None where it has none, or where that is not to be used."""
@@ -377,16 +412,25 @@ def _members(shard: Shard) -> _Members:
     for i, name in enumerate(found.names):
         base = name.rfind("/") + 1
         dot = name.find(".", base)
-        if dot <= base:
+        if name == CLASSES:
+            found.classes = i
             continue
-        if name.startswith("__") and REMARK.match(name):
-            found.classes = i if name == CLASSES else found.classes
+        if system(name[base:]) or (name.startswith("__") and REMARK.match(name)):
+            note(found.noted, HIDDEN, name)
+            continue
+        if base and _inside(name[:base]):
+            note(found.noted, INSIDE, name)
+            continue
+        if dot <= base:
+            note(found.noted, not_read(name), name)
             continue
         field = name[dot + 1 :].lower()
         place = places.get(field)
         if place is None:
             if field.rpartition(".")[2] in _IMAGES:
                 odd.append((i, name[:dot]))
+            else:
+                note(found.noted, not_read(name), name)
         elif (first := place.setdefault(name[:dot], i)) != i:
             twins = f"{found.names[first]!r} (byte {headers[first]}) and {name!r} (byte {headers[i]})"
             raise DataError(f"refused: {twins} are of one example", shard.path, "name every example differently")
@@ -395,6 +439,8 @@ def _members(shard: Shard) -> _Members:
             name = found.names[i]
             what = f"its name has several dots, so it is a further field of {key!r}"
             found.bad[name] = f"{what}; at byte {headers[i]}"
+        else:
+            note(found.noted, "further images of an example (KEY.FIELD.png), left out", found.names[i])
     for field in ("cls", "txt"):
         for key in found.fields[field].keys() - found.fields["image"].keys():
             i = found.fields[field][key]
@@ -432,6 +478,7 @@ def _listing(shard: Shard, members: _Members) -> Listing:
         places[good],
         classes,
         dict(sorted(members.bad.items())),
+        dict(sorted(members.noted.items())),
     )
 
 
@@ -439,30 +486,44 @@ def _records(shard: Shard, members: _Members, numbers: np.ndarray) -> Records:
     """What is known of the bytes of some members; images that are none get their reason."""
     offsets, sizes = members.offsets[numbers], members.sizes[numbers]
     large = sizes > _LARGEST["image"]  # a sparse file may claim terabytes of zeros, which are not to be read
-    status, crc, sha = read_parts(shard.data, offsets, np.where(large, 0, sizes))
+    status, crc, sha, traits, refused = read_parts(shard.data, offsets, np.where(large, 0, sizes))
     for i in np.flatnonzero(status).tolist():
         number = numbers[i]
         why = f"of {sizes[i]} bytes is too large for an image" if large[i] else FAULTS[int(status[i])]
         members.bad[members.names[number]] = f"{why}; at byte {members.headers[number]}"
-    return Records(sizes, np.full(len(numbers), shard.time, np.int64), crc, sha, offsets)
+    for i, why in refused.items():
+        number = numbers[i]
+        members.bad[members.names[number]] = f"{why}; at byte {members.headers[number]}"
+    return Records(sizes, np.full(len(numbers), shard.time, np.int64), crc, sha, offsets, traits)
 
 
-def read_parts(data: np.ndarray, offsets: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Status (see `FAULTS`), CRC32C and half the SHA-256 of parts of a mapping, in parallel."""
+def read_parts(
+    data: np.ndarray, offsets: np.ndarray, lengths: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[int, str]]:
+    """Status (see `FAULTS`), CRC32C, half the SHA-256 and traits of parts of a mapping, in parallel; and which are
+    `pydt.pixels.Unscaled`, and why.
+    """
     status, crc = np.zeros(len(offsets), np.int32), np.zeros(len(offsets), np.uint32)
-    sha = np.zeros((len(offsets), 16), np.uint8)
+    sha, traits = np.zeros((len(offsets), 16), np.uint8), np.zeros(len(offsets), np.uint8)
+    refused: dict[int, str] = {}
     runs = batches(list(range(len(offsets))), lengths.tolist())
 
     def read(run: list[int]) -> None:
         status[run], crc[run] = _core.check_parts(data, offsets[run], lengths[run], 1)
         ends = (offsets[run] + lengths[run]).tolist()
-        for i, start, end in zip(run, offsets[run].tolist(), ends, strict=True):
-            sha[i] = np.frombuffer(hashlib.sha256(data[start:end].data).digest()[:16], np.uint8)
+        parts = [data[start:end] for start, end in zip(offsets[run].tolist(), ends, strict=True)]
+        for i, part in zip(run, parts, strict=True):
+            sha[i] = np.frombuffer(hashlib.sha256(part.data).digest()[:16], np.uint8)
+        good = np.flatnonzero(status[run] == 0)
+        traits[np.array(run)[good]], wrong = traits_of([parts[at] for at in good])
+        refused.update({run[good[at]]: why for at, why in wrong.items()})
 
-    if (threads := min(len(runs), 8, available())) < 2:
-        for run in runs:
-            read(run)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(read, runs))
-    return status, crc, sha
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on single images
+        if (threads := min(len(runs), 8, available())) < 2:
+            for run in runs:
+                read(run)
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(read, runs))
+    return status, crc, sha, traits, refused

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import oracle_augment as oracle
+import oracle_pixels
 import pytest
 import torch
 from odd_images import varied
@@ -22,6 +23,7 @@ from pydt.packtar import pack_tar
 
 pytest.importorskip("nvidia.dali")
 
+WHITE = (255, 255, 255)
 PLAIN = {"mean": (0.0,), "std": (1.0,)}
 
 
@@ -30,9 +32,16 @@ def by_id(loader: Loader) -> dict[int, torch.Tensor]:
 
 
 def as_read(dataset: Dataset, number: int) -> Image.Image:
-    """As torchvision's default loader reads it."""
+    """As torchvision's default loader reads it, but for alpha, which shows white, and for 16 bits, which are scaled."""
     assert dataset.paths is not None
     with Image.open(dataset.paths[number]) as image:
+        if image.mode == "I;16":
+            return Image.fromarray(
+                np.rint(oracle_pixels.shown(np.asarray(image)[..., None], 16, WHITE)).astype(np.uint8)
+            )
+        if image.mode == "RGBA" or "transparency" in image.info:
+            samples = np.asarray(image.convert("RGBA"))
+            return Image.fromarray(np.rint(oracle_pixels.shown(samples, 8, WHITE)).astype(np.uint8))
         return image.convert("RGB")
 
 

@@ -18,6 +18,7 @@ ORDER = [
     "errors",
     "files",
     "cores",
+    "pixels",
     "index",
     "encode",
     "seeds",

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from test_index import crc32c
 
-from pydt import _core, foreign
+from pydt import _core, foreign, sources
 from pydt.data import Dataset, spool
 from pydt.errors import DataError
 from pydt.index import FILE, pack_index, read_index
@@ -129,7 +129,7 @@ def bad_files(root: Path) -> dict[str, str]:
     folder = root / "class 1"
     (folder / "empty.jpg").write_bytes(b"")
     (folder / "text.jpg").write_bytes(b"not an image")
-    (folder / "gif.png").write_bytes(b"GIF89a" + bytes(20))
+    (folder / "psd.png").write_bytes(b"8BPS" + bytes(20))
     (folder / "cut.jpg").write_bytes(good[: len(good) // 2])
     (folder / "cut.png").write_bytes(picture.read_bytes()[:-20])
     (folder / "gone.jpg").symlink_to("nowhere")
@@ -144,7 +144,7 @@ def bad_files(root: Path) -> dict[str, str]:
     return {
         "class 1/empty.jpg": "empty image file",
         "class 1/text.jpg": "is no JPEG",
-        "class 1/gif.png": "is no JPEG",
+        "class 1/psd.png": "is no JPEG",
         "class 1/cut.jpg": "truncated",
         "class 1/cut.png": "truncated",
         "class 1/gone.jpg": "cannot be read (No such file",
@@ -355,6 +355,55 @@ def test_hugging_face_itself(tmp_path: Path) -> None:
         assert dataset.classes == ("calm", "glad")
     with pytest.raises(DataError, match="cannot be loaded"):
         Dataset.from_huggingface(str(tmp_path / "nothing here"))
+
+
+def test_every_image_is_taken_and_what_is_not_is_counted(tmp_path: Path) -> None:
+    """Suffixes of images in any case, names that lie, and what tools leave behind."""
+    root = tmp_path / "in"
+    taken = {
+        "cat": ["a.jpg", "b.JPG", "c.jpeg", "d.JPEG", "e.jfif", "f.JPE", "g.gif", "h.GIF", "i.pjpeg", "j.jp2", "k.dib"],
+        "dog": ["a.png", "deeper/b.PNG", "no suffix", "photo.jpg_large", "c.jpg?width=200", "a webp.png", "l.avif"],
+    }
+    forms = {"gif": "GIF", "webp.png": "WEBP", "png": "PNG", "jp2": "JPEG2000", "dib": "BMP", "avif": "AVIF"}
+    for label, names in taken.items():
+        for number, name in enumerate(names):
+            (root / label / name).parent.mkdir(parents=True, exist_ok=True)
+            form = next((form for end, form in forms.items() if name.lower().endswith(end)), "JPEG")
+            Image.new("RGB", (9, 9), (20 * number, 99, 0)).save(root / label / name, form)
+    image = (root / "cat" / "a.jpg").read_bytes()
+    left = {
+        sources.HIDDEN: ["cat/._a.jpg", "cat/.hidden.png", "dog/Thumbs.db", ".DS_Store", "dog/deeper/desktop.ini"],
+        sources.INSIDE: [
+            "cat/.ipynb_checkpoints/a-checkpoint.jpg",
+            "cat/.thumbnails/normal/a.png",
+            "cat/__MACOSX/._b.JPG",
+            ".git/config",
+            "__MACOSX/cat/a.jpg",
+            "dog/@eaDir/SYNOPHOTO.jpg",
+        ],
+        sources.UNFINISHED: ["cat/a.jpg~", "dog/b.jpg.part", "dog/a.png.bak"],
+        sources.OTHER: ["cat/readme.txt", "dog/deeper/labels", "list.csv"],
+        sources.BESIDE: ["stray.jpg", "another.gif"],
+        ".heic files, which are not read, left out": ["cat/IMG_1.HEIC"],
+        ".dng files, which are not read, left out": ["cat/IMG_2.dng"],
+    }
+    for reason, names in left.items():
+        for name in names:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            text = reason == sources.OTHER or name.endswith((".HEIC", ".dng", "config"))
+            (root / name).write_bytes(b"II*\0 none of ours" if text else image)
+    for _ in range(2):  # read, and from the index
+        with pytest.warns(UserWarning, match="2 images lie beside the folders"):
+            dataset = Dataset.from_folder(root)
+        assert list(dataset.all_keys()) == sorted(f"{label}/{name}" for label, names in taken.items() for name in names)
+        assert dataset.classes == ("cat", "dog")
+        assert dict(dataset.noted) == {reason: (len(names), min(names)) for reason, names in left.items()}
+    assert Dataset.open(root).noted == dataset.noted
+    assert Dataset.open(dataset.save(tmp_path / "saved").folder or "").noted == dataset.noted
+    both = Dataset.concat([dataset, dataset.sample(3)], ["x", "y"])
+    assert both.noted[sources.UNFINISHED] == (6, "x/cat/a.jpg~")
+    assert f"{sources.UNFINISHED}: 3 (cat/a.jpg~, ...)" in dataset.notes()
+    assert ".dng files, which are not read, left out: 1 (cat/IMG_2.dng)" in dataset.notes()
 
 
 def test_images_beside_the_classes_are_told_of(folder_of_images: Path) -> None:

@@ -21,7 +21,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pydt import _core, saved
+from pydt import _core, saved, sources
 from pydt import shards as module
 from pydt.data import Dataset, spool
 from pydt.errors import DataError
@@ -251,6 +251,26 @@ def test_what_is_passed_over(tmp_path: Path) -> None:
         "cat/001.jpg",
         "cat/002.JPG",
     ]
+
+
+def test_what_is_passed_over_is_counted(tmp_path: Path) -> None:
+    members = [tars.member(f"cat/{info.name}", data) for info, data in tars.examples(range(3), cls="1")]
+    members += [tars.member("cat/003.jfif", tars.jpeg(3)), tars.member("cat/003.cls", b"0")]
+    image = tars.jpeg(4)
+    left = {
+        sources.HIDDEN: ["cat/._000.jpg", "cat/.DS_Store", "Thumbs.db", "__meta__/a.jpg"],
+        sources.INSIDE: ["__MACOSX/cat/000.jpg", ".thumbnails/000.png", "cat/.ipynb_checkpoints/000.jpg"],
+        sources.OTHER: ["cat/000.seg", "README", "cat/001.pyd"],
+        ".npy files, which are not read, left out": ["cat/001.npy"],
+        "further images of an example (KEY.FIELD.png), left out": ["cat/000.seg.png", "cat/001.seg.png"],
+    }
+    members += [tars.member(name, image) for names in left.values() for name in names]
+    path = tars.write(tmp_path / "a.tar", members)
+    for _ in range(2):  # read, and from the index beside it
+        dataset = Dataset.from_tar(path)
+        assert list(dataset.all_keys()) == ["cat/000.jpg", "cat/001.jpg", "cat/002.jpg", "cat/003.jfif"]
+        assert dataset.noted == {reason: (len(n), f"a.tar, {min(n)}") for reason, n in left.items()}
+    assert "Thumbs.db" in " ".join(Dataset.open(dataset.save(tmp_path / "saved").folder or "").notes())
 
 
 def test_names_that_are_there_twice(tmp_path: Path) -> None:

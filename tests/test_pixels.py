@@ -1,0 +1,191 @@
+"""What becomes of depth, transparency and frames: one answer wherever an image is looked at, that of its samples."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import oracle_pixels as oracle
+import pytest
+from odd_images import encoded
+from odd_pixels import Samples, known
+from PIL import Image
+
+from pydt import _core, pixels
+from pydt.data import Dataset
+from pydt.errors import DataError
+from pydt.inspect import contact_sheet
+from pydt.nearest import pictures
+from pydt.pack import decode, pack
+from pydt.packtar import pack_tar
+
+GROUNDS = {"white": (255, 255, 255), "black": (0, 0, 0), "grey": (128, 128, 128), "#1E90ff": (30, 144, 255)}
+ODD = {name: (data, samples, bits) for name, data, samples, bits in known()}
+
+
+def off(found: np.ndarray, samples: Samples, bits: int, ground: str = "white") -> float:
+    """How far pixels are from those of the samples, at most, in steps of 255."""
+    # Of 16 bits of colour or alpha Pillow reads the upper eight: both are a step too low at most.
+    slack = bits == 16 and samples.shape[2] in (2, 4)
+    return float(np.abs(found.astype(np.float64) - oracle.shown(samples, bits, GROUNDS[ground])).max() - slack)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    root = tmp_path / "odd"
+    for number, (name, (data, _, _)) in enumerate(ODD.items()):
+        (root / f"class {number % 3}").mkdir(parents=True, exist_ok=True)
+        (root / f"class {number % 3}" / name).write_bytes(data)
+    return root
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_pixels_are_those_of_the_samples(name: str) -> None:
+    data, samples, bits = ODD[name]
+    for ground in GROUNDS:
+        assert off(np.asarray(pixels.rgb(data, ground)), samples, bits, ground) <= 1, ground
+        assert np.array_equal(decode(data, 40, False, ground), np.asarray(pixels.rgb(data, ground)))
+    clear = samples.shape[2] in (2, 4) and (samples[..., -1] < (1 << bits) - 1).any()
+    deep = (samples.shape[2] == 1 and bits > 8 and not clear) or (name.startswith("png 1 of 16"))
+    found = pixels.traits(data)
+    assert bool(found & pixels.CLEAR) == clear
+    assert bool(found & pixels.DEEP) == deep
+    assert bool(found & pixels.FRAMES) == (name == "two frames.gif")
+    if found:
+        assert _core.image_sides([np.frombuffer(data, np.uint8)]).tolist() == [[0, 0]], "DALI would not see it"
+
+
+def test_every_way_shows_the_same_pixels(folder: Path, tmp_path: Path) -> None:
+    for ground in ("white", "#1E90ff"):
+        dataset = Dataset.from_folder(folder, background=ground)
+        shards = pack_tar(folder, tmp_path / "shards")
+        shards = Dataset.from_tar(tmp_path / "shards", background=ground)
+        assert len(dataset) == len(ODD)
+        packed = pack(folder, tmp_path / f"packed {ground}", 40, background=ground)
+        seen = {
+            "pictures": pictures(dataset, np.arange(len(dataset)), 40),
+            "of shards": pictures(shards, np.arange(len(shards)), 40),
+            "packed": packed.images,
+            "of shards, packed": pack(tmp_path / "shards", tmp_path / f"twice {ground}", 40, background=ground).images,
+        }
+        for way, images in seen.items():
+            for key, image in zip(dataset.all_keys(), images, strict=True):
+                assert off(image, *ODD[key.partition("/")[2]][1:], ground) <= 1, (way, key)
+        contact_sheet(dataset, tmp_path / "sheet.png")
+        sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+        assert np.array_equal(sheet[8 : 8 + 64, 180 : 180 + 64], pictures(dataset, [0], 64)[0])
+
+
+@pytest.mark.parametrize("ground", ["white", "#1E90ff"])
+def test_networks_see_these_pixels(folder: Path, ground: str) -> None:
+    pytest.importorskip("nvidia.dali")
+    from torchvision.transforms import v2
+
+    from pydt.loader import Augment, Loader
+
+    dataset = Dataset.from_folder(folder, background=ground)
+    how = v2.Compose([v2.Resize(37), v2.CenterCrop(32)])
+    plain = Augment(size=32, mean=(0.0,), std=(1.0,))
+    count = 0
+    for batch in Loader(dataset, batch_size=9, train=False, augment=plain):
+        for i, image in zip(batch.index.tolist(), batch.images.numpy(), strict=True):
+            key = dataset.all_keys()[i]
+            whole = np.rint(oracle.shown(*ODD[key.partition("/")[2]][1:], GROUNDS[ground])).astype(np.uint8)
+            expected = np.asarray(how(Image.fromarray(whole)), np.float64)
+            assert np.abs(image.transpose(1, 2, 0).astype(np.float64) * 255 - expected).max() <= 2, key
+            count += 1
+    assert count == len(ODD)
+    for batch in Loader(dataset, batch_size=9, augment=Augment(size=8, mean=(0.0,), std=(1.0,))):
+        assert batch.images.shape[1:] == (3, 8, 8)
+
+
+def test_numbers_without_a_range_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "a" / "good.png")
+    floats, wide = np.linspace(0, 1, 16, dtype=np.float32), np.arange(16, dtype=np.int32)
+    for name, values in {"float.tif": floats, "wide.tif": wide}.items():
+        Image.fromarray(values.reshape(4, 4)).save(tmp_path / "a" / name)
+    with pytest.raises(DataError, match=r"float\.tif: its pixels are floats, whose range is not known: scale"):
+        Dataset.from_folder(tmp_path)
+    for _ in range(2):  # read, and with what was read
+        left = Dataset.from_folder(tmp_path, bad="skip").left_out
+        assert list(left) == ["a/float.tif", "a/wide.tif"]
+        assert "integers of 32 bits" in left["a/wide.tif"]
+
+
+def test_shades_of_16_bits_stay_apart(tmp_path: Path) -> None:
+    (tmp_path / "in" / "a").mkdir(parents=True)
+    for i in range(8):
+        deep = np.full((6, 6), 4096 * i + 300, np.uint16)
+        Image.fromarray(deep).save(tmp_path / "in" / "a" / f"{i}.png")
+    packed = pack(tmp_path / "in", tmp_path / "out", 6)
+    assert packed.images is not None
+    assert packed.images[:, 0, 0, 0].tolist() == [round((4096 * i + 300) / 257) for i in range(8)]
+
+
+def test_digests_name_what_is_seen(tmp_path: Path) -> None:
+    """Only where something shows that the bytes do not say."""
+    for name, image in {"clear": (255, 0, 0, 9), "opaque": (255, 0, 0, 255)}.items():
+        (tmp_path / name / "a").mkdir(parents=True)
+        Image.new("RGBA", (5, 5), image).save(tmp_path / name / "a" / "0.png")
+        Image.new("RGB", (5, 5)).save(tmp_path / name / "a" / "1.jpg")
+    digests = {
+        (name, ground): Dataset.from_folder(tmp_path / name, background=ground).digest
+        for name in ("clear", "opaque")
+        for ground in ("white", "#ffffff", "black")
+    }
+    assert digests["opaque", "white"] == digests["opaque", "black"]
+    assert digests["clear", "white"] == digests["clear", "#ffffff"] != digests["clear", "black"]
+    black = Dataset.from_folder(tmp_path / "clear", background="black")
+    assert black.sample(1).shown() == {} or black.sample(1).background == "#000000"
+    again = Dataset.open(tmp_path / "clear")
+    assert (again.digest, again.background) == (black.digest, "#000000")
+    saved = black.save(tmp_path / "saved")
+    assert (saved.digest, saved.full_digest, saved.background) == (black.digest, black.full_digest, "#000000")
+    assert np.array_equal(pictures(saved, [0], 5)[0][0, 0], [9, 0, 0])
+    white = Dataset.from_folder(tmp_path / "clear")
+    with pytest.raises(DataError, match="transparent images are shown on #000000 and on #ffffff"):
+        Dataset.concat([black, white], ["x", "y"])
+    both = Dataset.concat([black, Dataset.from_folder(tmp_path / "opaque")], ["x", "y"])
+    assert both.background == "#000000"
+    with pytest.raises(DataError, match=r'background=\'red\'\. choose "white", "black", "grey" or a colour'):
+        Dataset.from_folder(tmp_path / "clear", background="red")
+
+
+def test_an_index_of_old_is_read_as_its_images_are_shown_now(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that says nothing of traits, with the digest of pixels that nobody sees any more."""
+    from dataclasses import replace
+
+    dataset = Dataset.from_folder(folder)
+    assert dataset.records is not None
+    old = replace(dataset, records=replace(dataset.records, traits=None))
+    assert old.digest != dataset.digest
+    old.save(tmp_path / "old")
+    opened = Dataset.open(tmp_path / "old")
+    assert (opened.digest, opened.full_digest) == (dataset.digest, dataset.full_digest)
+    assert opened.traits().tolist() == dataset.traits().tolist()
+
+
+def test_orientation_is_kept_beside_alpha_and_depth() -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    rgba = np.zeros((4, 6, 4), np.uint8)
+    rgba[0, :, 0], rgba[..., 3] = 255, 128
+    deep = (np.arange(24, dtype=np.uint16) * 2000).reshape(4, 6)
+    for image, samples, bits in ((Image.fromarray(rgba), rgba, 8), (Image.fromarray(deep), deep[..., None], 16)):
+        data = encoded(image, "PNG", exif=turned)
+        found = np.asarray(pixels.rgb(data, "white", True))
+        expected = oracle.shown(samples, bits, GROUNDS["white"]).transpose(1, 0, 2)[:, ::-1]
+        assert found.shape == (6, 4, 3)
+        assert np.abs(found - expected).max() <= 1
+
+
+def test_images_are_looked_at_without_being_changed() -> None:
+    image = Image.open(io.BytesIO(ODD["rgba.webp"][0]))
+    image.load()
+    before = image.tobytes(), image.mode
+    pixels.flat(image, "black")
+    assert (image.tobytes(), image.mode) == before
