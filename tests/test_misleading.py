@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from pydt.ensemble import run
 from pydt.errors import ConfigError
 from pydt.estimate import influences
 from pydt.leakage import leaks
-from pydt.misleading import misleading
+from pydt.misleading import _columns, misleading
 from pydt.pages import write_pages
 from pydt.plan import Context, Plan
 from pydt.store import Store
@@ -39,6 +40,7 @@ class Harm:
     on_example: float
     failing: int = 0
     on_report: float | None = None  # what group 3 takes in the report half, if not the same
+    still: bool = False  # class 2 has the same margin in all models
 
     def __call__(self, context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
         random = np.random.default_rng(row.seed)
@@ -49,14 +51,18 @@ class Harm:
         margin = 0.4 + random.normal(0, 0.3, (1, len(labels))) + random.normal(0, 0.1)
         taken = np.where(report & (self.on_report is not None), self.on_report or 0.0, self.on_class)
         margin -= np.where(labels == CLASS, taken, 0.0) * float(row.mask[HARMFUL])
+        if self.still:
+            margin[:, labels == 2] = 0.4
         margin[:, EXAMPLE] -= self.on_example * float(row.mask[5])
         primitives = np.stack([margin, 0 * margin, 0 * margin, np.where(margin > 0, labels, (labels + 1) % 4)])
         return {task.digest: Outcome({"primitives": primitives.astype(np.float32)}, {}) for task in tasks}
 
 
-def study(folder: Path, source: Dataset, target: Target, harm: Harm, by: str = "class") -> tuple[Store, Plan]:
+def study(
+    folder: Path, source: Dataset, target: Target, harm: Harm, by: str = "class", alpha: float = 0.5, seed: int = 2
+) -> tuple[Store, Plan]:
     groups = len(source.units(by)[1])
-    masks = design.bernoulli(groups, 80, seed=2)
+    masks = design.bernoulli(groups, 80, alpha, seed=seed)
     plan = Plan(source, by, design=masks, recipe=Recipe(), tasks=[Task(target, draws=1)], seed=2)
     with ThreadPoolExecutor(1) as executor:
         return run(plan, folder, executor, runner=harm, progress=False), plan
@@ -79,7 +85,13 @@ def test_what_harms_a_class_is_found_and_judged_on_other_models_and_images(
     fit = influences(store.design().take(others), mean, "ols")
     assert first.effect == pytest.approx(float(fit.unbiased[HARMFUL]), rel=1e-5)
     assert first.stderr == pytest.approx(float(fit.stderr[HARMFUL]), rel=1e-5)
-    assert target.judged.labels[first.target] == CLASS
+    # The picture is of the image that the group harms most by the models that found it, and not just any of its class.
+    finders = next(iter(halves(store.design(), 1, "uneven", 0)))[0]
+    seen = store.examples(plan.tasks[0], "score")
+    ids = seen["ids"][seen["labels"] == CLASS]
+    outputs = store.outputs(plan.tasks[0], "margin", "score")[finders][:, seen["labels"] == CLASS].astype(np.float64)
+    worst = influences(store.design().take(finders), outputs, "ols").unbiased[HARMFUL].argmin()
+    assert first.target == ids[worst] != ids[0]
     assert {int(source.labels[i]) for i in first.members} == {HARMFUL}
     only = misleading(store, plan, of=["b"], top=1)
     assert [claim.group for claim in only.claims] == ["c3"]
@@ -133,6 +145,35 @@ def test_what_helps_where_it_is_judged_is_no_harm(tmp_path: Path, source: Datase
         assert one.p == pytest.approx(float(stats.t.cdf(one.effect / one.stderr, one.df)), rel=1e-6)
 
 
+def test_the_claims_are_the_most_negative_t_of_the_models_that_find(
+    tmp_path: Path, source: Dataset, target: Target
+) -> None:
+    """By OLS; the most negative values would be others. A class that never varies has none."""
+    store, plan = study(tmp_path, source, target, Harm(0.3, 0.0, still=True), alpha=0.15, seed=1)
+    finders, judges = next(iter(halves(store.design(), 1, "uneven", 0)))
+    outputs, examples = store.outputs(plan.tasks[0]), store.examples(plan.tasks[0])
+    expected, by_value = [], []
+    for label in (0, 1, 3):
+        mean = outputs[finders][:, examples["labels"] == label].mean(1, dtype=np.float64)
+        fit = influences(store.design().take(finders), mean, "ols")
+        t = fit.unbiased / fit.stderr
+        assert (t < 0).sum() >= 2
+        expected += [(t[k], "abcd"[label], f"c{k}") for k in np.argsort(t)[:2]]
+        by_value += [("abcd"[label], f"c{k}") for k in np.argsort(fit.unbiased)[:2]]
+    found = misleading(store, plan)
+    assert {(claim.of, claim.group) for claim in found.claims} == {one[1:] for one in expected} != set(by_value)
+    assert found.models == (len(finders), len(judges))
+    # Those that hold first, and then the clearest to those that found them.
+    rest = [claim for claim in found.claims if claim not in found.sure]
+    assert found.claims[: len(found.sure)] == found.sure
+    assert [(claim.of, claim.group) for claim in rest] == [
+        one[1:] for one in sorted(expected) if one[1:] in {(claim.of, claim.group) for claim in rest}
+    ]
+    # Sure is what lies below 0.05.
+    known = tuple(replace(found.claims[0], q=q) for q in (0.049, 0.05, 0.06, np.nan))
+    assert [claim.q for claim in replace(found, claims=known).sure] == [0.049]
+
+
 def test_rows_that_failed_are_told_first_where_they_are_many(tmp_path: Path, source: Dataset, target: Target) -> None:
     store, plan = study(tmp_path, source, target, Harm(0.5, 0.0, 16))
     assert len(store.failed()) > 2
@@ -151,6 +192,28 @@ def test_no_significance_is_asked_of_single_images(tmp_path: Path, source: Datas
     page = found.page()
     assert "No significance is asked" in page.answer[1]
     write_pages([page], tmp_path / "pages", "Misleading")
+
+
+def test_what_is_asked_about_where_nothing_is_named() -> None:
+    """Classes that have images in both halves; the twelve examples that are wrong most often, in their order."""
+    labels, half = np.array([0, 0, 1, 1, 2, 2] * 5), np.array([0, 1, 0, 0, 1, 0] * 5)
+    right = np.full((4, 30), 0.5)
+    right[:2, 10:13], right[:2, 20:29] = 0.1, 0.0  # these by the models that find
+    right[2:, 3] = 0.0
+    target: Any = SimpleNamespace(classes=("a", "b", "c"))
+    asked: Any = SimpleNamespace(target=target, labels=labels, half=half, ids=np.arange(100, 130), right=right)
+    classes, finds, judges = _columns(asked, "class", None, np.arange(4))
+    assert classes == [0, 2]  # the second has none in the report half
+    for label, find, judge in zip(classes, finds, judges, strict=True):
+        assert find.tolist() == [i for i in range(30) if labels[i] == label and half[i] == 0]
+        assert judge.tolist() == [i for i in range(30) if labels[i] == label and half[i] == 1]
+    with pytest.raises(ConfigError, match="no class with images in both halves among b"):
+        _columns(asked, "class", ["b"], np.arange(4))
+    examples, finds, judges = _columns(asked, "example", None, np.arange(2))  # of the models that find
+    assert examples == [110, 111, 112, *range(120, 129)]
+    assert [one.tolist() for one in finds] == [[i - 100] for i in examples]
+    assert finds == judges
+    assert _columns(asked, "example", [125, 103], np.arange(2))[0] == [125, 103]
 
 
 def test_what_cannot_be_asked(tmp_path: Path, source: Dataset, target: Target) -> None:
