@@ -169,6 +169,20 @@ def test_names_by_number_hold_for_every_selection_and_extension(name: str) -> No
 
 
 @pytest.mark.usefixtures("many")
+def test_rows_of_a_rule_that_now_draws_other_masks_get_no_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A longer plan of that rule would take their results for its own; another rule has names of its own."""
+    store, drawn = Store.create(tmp_path), DESIGNS["bernoulli"]
+    store.put_plan(plan(drawn).record())
+    _draws_otherwise(monkeypatch)
+    with pytest.raises(StoreError, match="other masks than the rows have"):
+        Store(tmp_path).put_plan(plan(Design.from_dict({**drawn.to_dict(), "models": 20})).record())
+    Store(tmp_path).put_plan(plan(design.bernoulli(GROUPS, 9, 0.6, seed=3)).record())
+    assert len(Store(tmp_path).plans()) == 2
+
+
+@pytest.mark.usefixtures("many")
 def test_masks_of_ones_own_are_named_by_themselves() -> None:
     record = plan(DESIGNS["explicit"]).record()
     assert list(record.sources) == list(listed(record).sources)

@@ -214,6 +214,29 @@ def test_outputs_are_of_the_rows_that_are_there_now(tmp_path: Path) -> None:
         lost.write_bytes(kept)
 
 
+def test_outputs_are_kept_for_the_next_question_and_not_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was asked for longest ago goes first; whatever is asked in between, each question has its own answer."""
+    store = filled(tmp_path, 5, tasks=("t", "u"))
+    asked = [(task, output, half) for task in "tu" for output in ("margin", "correct") for half in ("score", "report")]
+    first = {key: store.outputs(*key) for key in asked}
+    for key in asked:
+        assert store.outputs(*key) is first[key]
+        np.testing.assert_array_equal(first[key], Store(tmp_path).outputs(*key))
+    assert len({values.tobytes() for values in first.values()}) == len(asked)
+    a, b, c, d = asked[::2]  # of the score half: of one size
+    monkeypatch.setattr("pydt.store._KEPT", 3 * first[a].nbytes)
+    store = Store(tmp_path)
+    kept = {key: store.outputs(*key) for key in (a, b, a, c)}
+    assert store.outputs(*a) is kept[a]
+    assert store.outputs(*c) is kept[c]
+    assert store.outputs(*b) is kept[b]  # as many bytes as may be kept
+    store.outputs(*d)
+    assert store.outputs(*c) is kept[c]
+    assert store.outputs(*a) is not kept[a]
+
+
 def test_file_under_another_name_is_refused(tmp_path: Path) -> None:
     store = Store.create(tmp_path)
     store.put(KEY, GOOD, METADATA)
@@ -320,8 +343,16 @@ def test_no_store_a_damaged_one_and_a_newer_one(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="damaged"):
         Store(tmp_path)
     (tmp_path / "store.json").write_text('{"format":99}')
-    with pytest.raises(StoreError, match="format 99"):
-        Store(tmp_path)
+    for opened in (Store, Store.create):
+        with pytest.raises(StoreError, match="format 99"):
+            opened(tmp_path)
+    assert (tmp_path / "store.json").read_text() == '{"format":99}'
+
+
+def test_opening_for_writing_leaves_nothing_but_a_store(tmp_path: Path) -> None:
+    for _ in range(2):
+        Store.create(tmp_path)
+        assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["store.json"]
 
 
 def test_rows_masks_and_outputs_stay_together_when_rows_fail(tmp_path: Path) -> None:
