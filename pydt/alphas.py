@@ -24,7 +24,7 @@ import numpy as np
 from pydt.errors import ConfigError, EstimateError, StoreError
 from pydt.estimate import Fit, influences
 from pydt.overall import mean_output
-from pydt.planning import row_seconds
+from pydt.planning import learners_only, row_seconds
 from pydt.store import Record, Store
 
 
@@ -85,7 +85,7 @@ def compare_alphas(
     Raises:
         ConfigError: no stores, fewer than two pilots, or a level that is none.
         StoreError: pilots of another source, recipe or task than the first one's, whose outputs cannot be compared.
-        EstimateError: a pilot with too few models for OLS.
+        EstimateError: a pilot with too few models for OLS, or whose models hardly learnt their source.
     """
     if not (isinstance(level, float) and 0 < level < 1):
         raise ConfigError(f"{level!r} is not a level", "level", "0.05 is 5 %")
@@ -118,8 +118,10 @@ def _pilot(store: Store, record: Record, task: Any, output: str, level: float) -
     design, finished = store.design(record), store.finished(record)
     if not len(finished):
         raise EstimateError("no finished rows", f"plan {record.digest}", "run it first")
+    weak = learners_only(store, record, task).at
     try:
-        fit = influences(design.take(finished), mean_output(store, record, task, output, "score"), "ols")
+        outputs = np.delete(mean_output(store, record, task, output, "score"), weak)
+        fit = influences(design.take(np.delete(finished, weak)), outputs, "ols")
     except EstimateError as error:
         mend = f"train more than {design.groups} models in each pilot, better twice as many"
         raise EstimateError(error.what, f"pilot with alpha {design.alpha:g}", mend) from error

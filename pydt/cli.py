@@ -147,7 +147,7 @@ def plan(
     typer.echo(f"plan {made.digest}: {made.source!r}, {groups}, {len(made.tasks)} tasks, into {read.dir}")
     if (few := few_masks(made.design)) is not None:
         typer.echo(f"Note: {few}.")
-    typer.echo(cost(made, read.dir, workers=workers or read.workers, price=price))
+    typer.echo(cost(made, read.dir, workers=workers or read.workers, price=price, stop=read.stop))
 
 
 @app.command("run")

@@ -16,11 +16,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pydt.ensemble import Runner, run_row, run_rows
-from pydt.errors import ConfigError, StoreError
+from pydt.errors import ConfigError
+from pydt.learnt import MEND, weak
 from pydt.live import View
+from pydt.overall import SoFar
 from pydt.plan import Context, Plan, make_record
 from pydt.planning import row_seconds
 from pydt.record import Record
+from pydt.stopping import StoppingRule
 from pydt.store import Row, Store
 from pydt.workers import Processes, pack, places
 
@@ -43,6 +46,7 @@ class Cost:
         timed: rows behind `seconds`.
         row_bytes: of one row in the store.
         price: of an hour of the whole machine, or None.
+        weak: what is to be said of rows that hardly learnt their source; empty if none did.
     """
 
     rows: int
@@ -52,6 +56,7 @@ class Cost:
     timed: int
     row_bytes: float
     price: float | None = None
+    weak: str = ""
 
     @property
     def hours(self) -> float:
@@ -77,6 +82,8 @@ class Cost:
             f"{missing:,} rows with {at_once}: {_duration(3600 * self.hours)}, {_size(self.bytes)} of disk"
             + ("" if self.money is None else f", {self.money:,.2f} at {self.price:,.2f} an hour"),
         ]
+        if self.weak:
+            lines.append(f"Note: {self.weak}; {MEND}.")
         return "\n".join(lines)
 
 
@@ -86,38 +93,59 @@ def cost(
     *,
     workers: int | None = None,
     price: float | None = None,
+    stop: str | StoppingRule | None = None,
     runner: Runner = run_row,
 ) -> Cost:
     """Time a row of a plan, and say what all that are missing will cost.
 
-    If `dir` holds rows of this plan, their times from its log are taken. Else pilot rows are trained in a temporary
-    folder: one; and where that took less than half a minute, two more on each worker, all workers at once, of which the
-    second ones count.
+    Rows count as stored where `run` would not train them: those of a shorter plan, and of one that called its tasks
+    otherwise, are the same rows. If `dir` holds rows of this plan, their times from its log are taken. Else pilot
+    rows are trained in a temporary folder: one; and where that took less than half a minute, two more on each worker,
+    all workers at once, of which the second ones count.
 
     Args:
         plan: the plan. dir: the store that it runs into, if there is one already.
-        workers: as in `pydt.run`. price: of an hour of the whole machine, in any currency.
+        workers, stop: as in `pydt.run`. Where stored rows satisfy the rule, nothing is missing; else all rows are
+            counted, though the rule may end the run before. price: of an hour of the whole machine, in any currency.
 
     Raises:
         ConfigError: workers or price below zero. PydtError: what the pilot row raises; a row that fails to train.
+        StoreError: the store in `dir` cannot be read.
     """
+    rule = stop if isinstance(stop, StoppingRule) else StoppingRule.parse(stop)
     usual = places(plan.recipe)[0]
     if workers is not None and workers < 1:
         raise ConfigError(f"must be at least 1, is {workers}", "workers", "leave it out to use every core")
     if price is not None and not (math.isfinite(price) and price >= 0):
         raise ConfigError(f"must be zero or more, is {price}", "price", "give the price of an hour")
-    rows = len(plan.design)
+    record = plan.record()
+    rows = missing = record.distinct
+    store = None
+    if dir is not None and (Path(dir) / "store.json").exists():
+        store = Store(dir)
+        store.reads_only = True
+        rows, missing = _left(store, plan, rule)
     count = max(1, min(workers or usual, rows))
-    stored = _stored(plan, dir)
-    if stored is not None:
-        store, done = stored
-        record = store.plan(plan)
-        seconds = row_seconds(store, record)
-        if seconds is not None:
-            return Cost(rows, done, count, seconds, done, _row_bytes(store, record), price)
+    seconds = None if store is None else row_seconds(store, record)
+    if store is not None and seconds is not None:
+        found = weak(store.glimpse(record))
+        told = found.text("rows looked at") if found.at else ""
+        return Cost(rows, rows - missing, count, seconds, rows - missing, _row_bytes(store, record), price, told)
     with tempfile.TemporaryDirectory(prefix="pydt-pilot-") as folder:
-        seconds, timed, size = _pilot(plan, Path(folder), count, runner)
-    return Cost(rows, stored[1] if stored else 0, count, seconds, timed, size, price)
+        seconds, timed, size, told = _pilot(plan, Path(folder), count, runner)
+    return Cost(rows, rows - missing, count, seconds, timed, size, price, told)
+
+
+def _left(store: Store, plan: Plan, rule: StoppingRule) -> tuple[int, int]:
+    """Trainings of a plan (of the first rows that count, where stored rows satisfy the rule), and how many lack."""
+    record = plan.record()
+    missing, stored = store.left(record)
+    if rule.kind != "none" and stored:
+        sofar = SoFar(store, record, plan.design, stored)
+        if sofar.settled(rule):
+            return sofar.last.rows, 0
+        missing += [(row, ()) for row in sofar.damaged]
+    return record.distinct, len(missing)
 
 
 def announce(
@@ -140,10 +168,9 @@ def announce(
     total, left, steps = 0, 0, 0.0
     for recipe, tasks, rows in jobs:
         context = Context(plan.source, plan.by, recipe, tasks)
-        record = make_record(context, rows)
-        lacks = store.lacking(record).any(1) & (record.first == np.arange(len(rows)))
-        total, left = total + len(rows), left + int(lacks.sum())
-        images = [int(context.keep_examples(row).sum()) for row, lack in zip(rows, lacks, strict=True) if lack]
+        missing = store.left(make_record(context, rows))[0]
+        total, left = total + len(rows), left + len(missing)
+        images = [int(context.keep_examples(rows[i]).sum()) for i, _ in missing]
         steps += sum(steps_of(recipe, kept) for kept in images)
     text = f"{total} retrainings" + (f", {total - left} of them stored" if left < total else "")
     seconds = row_seconds(store, store.plan(plan)) if left else None
@@ -158,20 +185,8 @@ def announce(
     return left
 
 
-def _stored(plan: Plan, dir: str | os.PathLike[str] | None) -> tuple[Store, int] | None:
-    """The store, and how many rows of the plan are in it; None if it knows nothing of the plan."""
-    if dir is None:
-        return None
-    try:
-        store = Store(dir)
-        store.plan(plan)
-    except StoreError:
-        return None
-    return store, len(plan.design) - len(store.missing(plan))
-
-
-def _pilot(plan: Plan, folder: Path, workers: int, runner: Runner) -> tuple[float, int, float]:
-    """Seconds of a row, how many were timed, and bytes of one in the store."""
+def _pilot(plan: Plan, folder: Path, workers: int, runner: Runner) -> tuple[float, int, float, str]:
+    """Seconds of a row, how many were timed, bytes of one in the store, and what is to be said of their learning."""
     rows = plan.rows()
     sizes = [int(plan.context.keep_examples(rows[i]).sum()) for i in range(min(len(rows), _SEEN))]
     middling = np.argsort(np.abs(np.array(sizes) - np.mean(sizes)), kind="stable")
@@ -185,9 +200,10 @@ def _pilot(plan: Plan, folder: Path, workers: int, runner: Runner) -> tuple[floa
     # the same workers for both: all of them load their libraries while the first row is trained
     pool = Processes(workers, int(plan.recipe.threads), pack((runner, plan.recipe)), places(plan.recipe)[1])
     try:
-        store = train([int(middling[0])], 1)
+        store, learnt = train([int(middling[0])], 1), []
         times = [entry["seconds"] for entry in _logged(folder)]
         if times[0] < _SHORT and len(middling) > 1:
+            learnt = store.glimpse()
             store = train([int(i) for i in middling[1 : 1 + 2 * workers]], workers)
             by_worker: dict[int, list[float]] = {}
             for entry in _logged(folder)[1:]:
@@ -195,7 +211,9 @@ def _pilot(plan: Plan, folder: Path, workers: int, runner: Runner) -> tuple[floa
             times = [seconds for own in by_worker.values() for seconds in own[1:]] or times
     finally:
         pool.kill()
-    return statistics.fmean(times), len(times), _row_bytes(store, store.plan())
+    found = weak([*learnt, *store.glimpse()])
+    told = found.text("pilot rows") if found.at else ""
+    return statistics.fmean(times), len(times), _row_bytes(store, store.plan()), told
 
 
 def _logged(folder: Path) -> list[dict[str, Any]]:

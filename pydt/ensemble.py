@@ -20,10 +20,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from pydt.cells import FACTS, Outcome, Row, checked
 from pydt.errors import ConfigError, PydtError, StoreError, TrainError
+from pydt.learnt import MEND, weak
 from pydt.live import View
 from pydt.overall import SoFar
 from pydt.plan import Context, Plan, check, make_record
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
 
 Runner = Callable[["Context", Row, tuple[Any, ...]], dict[str, Outcome]]
 
+_JUDGED = 3  # rows after which one tells that networks learn nothing, and not after the last one only
 _MOST_PICTURED = 2000  # units; beyond that, example images would weigh more than the rows
 _TRIES = 2  # an exception may be bad luck once
 _LIVES = 3  # a process may be killed by something else twice
@@ -242,14 +242,12 @@ def _copied(context: Context) -> list[str]:
 
 
 def _missing(store: Store, record: Record, same_code: bool) -> tuple[deque[tuple[int, tuple[int, ...]]], list[int]]:
-    """Rows that lack a cell, with the tasks they lack, and rows that lack none; each training once, in plan order."""
-    lacks = store.lacking(record, every=same_code)
+    """`Store.left`; with `same_code`, other code is refused."""
+    missing, stored = store.left(record, every=same_code)
     if same_code and (others := _others(store, versions())):
         mend = "use those versions, a new folder, or go on without same_code"
         raise StoreError(f"holds rows computed by other code: {_in_words(others, versions())}", str(store.folder), mend)
-    once = record.first == np.arange(len(lacks))
-    missing = deque((i, tuple(np.flatnonzero(lacks[i]).tolist())) for i in np.flatnonzero(once & lacks.any(1)).tolist())
-    return missing, np.flatnonzero(once & ~lacks.any(1)).tolist()
+    return deque(missing), stored
 
 
 def _others(store: Store, now: dict[str, str]) -> dict[str, list[str]]:
@@ -283,18 +281,16 @@ class _Driver:
         self.missing, self.view, self.limit = missing, view, limit
         self.again: deque[_Job] = deque()  # rows to be tried once more
         self.running: dict[Future[Any], _Job] = {}
-        self.total = int((record.first == np.arange(len(record.rows))).sum())
+        self.total = record.distinct
         self.stored = self.total - len(missing)
         self.done = False  # the rule is satisfied
+        self.trained: list[tuple[int, dict[str, Any]]] = []  # in this run: row and its scalars
 
     def settled(self) -> bool:
         """Whether there is nothing to train: all rows are there, or those there are satisfy the rule."""
-        if self.rule.kind != "none":
-            while not self.sofar.look(self.rule).stopped and self.sofar.read():
-                pass
-            if self.sofar.look(self.rule).stopped:
-                self._note()
-                return True
+        if self.rule.kind != "none" and self.sofar.settled(self.rule):
+            self._note()
+            return True
         self.store.note_stop(self.record, None)  # an earlier run may have stopped by another rule
         return not self._left()
 
@@ -347,6 +343,8 @@ class _Driver:
                     self.view.tick()
                 if signals:
                     raise KeyboardInterrupt if signal.SIGINT in signals else SystemExit
+                if len(self.trained) != _JUDGED:
+                    self._look_at_learning()
             except BaseException as error:
                 self._rescue()
                 stored = f"{self.stored} of {self.total} rows are stored in {self.store.folder}"
@@ -378,6 +376,14 @@ class _Driver:
         if wrong not in self.told:
             self.told.add(wrong)
             self.view.say(wrong)
+
+    def _look_at_learning(self) -> None:
+        """Tell of networks that hardly learnt their source."""
+        found = weak([scalars for _, scalars in self.trained])
+        if found.at:
+            text = f"{found.text('rows', [row for row, _ in self.trained])}; {MEND}"
+            self.view.say(text)
+            self.store.log(event="hardly learnt", rows=len(found.at), of=found.judged, text=text)
 
     def _submit(self, executor: Executor, parcel: bytes | None) -> None:
         if self.again:
@@ -419,6 +425,9 @@ class _Driver:
         source = self.record.sources[job.number]
         self.store.log(event="row", row=job.number, source=source, keys=keys, failed=bad, **details)
         self.view.row(job.number, outcomes.get(0), bad)
+        self.trained += [(job.number, dict(one.scalars)) for one in list(outcomes.values())[:1] if one.status == "ok"]
+        if len(self.trained) == _JUDGED:
+            self._look_at_learning()
 
     def _result(self, future: Future[Any], job: _Job) -> dict[str, Any] | None:
         """What a worker gave back; None if the row is to be tried again."""

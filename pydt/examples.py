@@ -27,6 +27,7 @@ from pydt import design
 from pydt.design import Design, whole_number
 from pydt.errors import ConfigError
 from pydt.figures import digits_for, number
+from pydt.learnt import Weak, weak_rows
 from pydt.nearest import pictures
 from pydt.overall import UNITS, mean_output, overall
 from pydt.pages import Block, Curve, Images, Page
@@ -53,7 +54,8 @@ class Examples:
         size: images in a rule. claimed, judged, judged_stderr: (2,) mean influence of the highest and of the lowest as
             the ranking shows them, and as other models on other target images value them.
         spread: standard deviation of the true influences, estimated; 0 where no more than noise is seen.
-        needed: how many models would find an image of that influence (of one standard error, where it is 0).
+        needed: how many models would find an image of that influence (of one standard error, where it is 0); None where
+            too many models hardly learnt their source. weak: these.
     """
 
     values: Array
@@ -68,7 +70,8 @@ class Examples:
     judged: Array
     judged_stderr: Array
     spread: float
-    needed: ModelPlan
+    needed: ModelPlan | None
+    weak: Weak
     _plan: Plan = field(repr=False)
     _subject: Subject = field(repr=False)
 
@@ -120,6 +123,8 @@ def examples(
     effect = spread or float(np.median(stderr))
     order = np.argsort(-values, kind="stable")
     judged, judged_stderr = _judged(masks, score, report, size, seed)
+    weak = weak_rows(subject.store, subject.record, subject.task)
+    wish = f"effect {effect:.12g}"
     return Examples(
         values,
         stderr,
@@ -133,7 +138,8 @@ def examples(
         judged,
         judged_stderr,
         spread,
-        plan_models(subject.store, f"effect {effect:.12g}", subject.record, task=subject.task, output=output),
+        None if weak.many else plan_models(subject.store, wish, subject.record, task=subject.task, output=output),
+        weak,
         plan,
         subject,
     )
@@ -186,10 +192,14 @@ def _answer(found: Examples) -> list[str]:
         wish = f"one as large as their estimated true spread, {number(found.spread, digits_for(stderr))} {found.unit},"
     else:
         wish = f"no spread is seen above the noise; one of a standard error, {error},"
+    if found.needed is None:
+        found_by = f"would be found by nobody knows how many models: {found.weak.text()}"
+    else:
+        models = f"about {found.needed.models:,} models"
+        found_by = f"would be found with a chance of 80 % by {models} (5 % level, one image alone)"
     power = (
         f"No significance is asked of any single image: the standard error of one influence is {error} (median); "
-        f"{wish} would be found with a chance of 80 % by about {found.needed.models:,} models (5 % level, one image "
-        "alone)."
+        f"{wish} {found_by}."
     )
     return found._subject.told([first, worth, power])
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,12 +34,21 @@ UNITS: dict[str, tuple[str, float]] = {
 """In what influences on an output are given, and how many of these units the stored output's 1 is."""
 
 
-def overall(store: Store, plan: Plan | Record | str | None = None, task: Any = None, output: str = "correct") -> Fit:
+def overall(
+    store: Store,
+    plan: Plan | Record | str | None = None,
+    task: Any = None,
+    output: str = "correct",
+    without: Sequence[int] = (),
+) -> Fit:
     """The influence of each group on the whole target: on the weighted mean of an output over the score half.
 
     OLS where there are models enough (see `best_method`), else the LASSO, whose de-biased estimates hold for fewer
     models than groups. Of single examples (`by="example"`) the difference of means, as Jain et al. 2023 have it: their
     number is in the thousands, and no matrix of examples x examples is ever made.
+
+    Args:
+        without: positions among the finished rows that are left out.
 
     Returns:
         a fit with `unbiased`, `stderr`, `q` of shape (groups,), in the unit that UNITS names.
@@ -50,7 +59,7 @@ def overall(store: Store, plan: Plan | Record | str | None = None, task: Any = N
     """
     record = store.plan(plan)
     design = store.design(record)
-    finished = store.finished(record)
+    finished = np.delete(store.finished(record), without)
     if len(finished) < 10:
         raise StoreError(
             f"{len(finished)} finished rows",
@@ -58,7 +67,8 @@ def overall(store: Store, plan: Plan | Record | str | None = None, task: Any = N
             "train at least 10 first, better 3 to 5 a group",
         )
     masks = design.take(finished)
-    return influences(masks, mean_output(store, record, task, output, "score"), method_for(record, masks))
+    outputs = np.delete(mean_output(store, record, task, output, "score"), without)
+    return influences(masks, outputs, method_for(record, masks))
 
 
 def method_for(record: Record, masks: Design) -> str:
@@ -144,6 +154,12 @@ class SoFar:
         if self._prefix >= self.last.next and not self.last.stopped:
             self.last = rule.look(self.design, self._values[self._same[: self._prefix]], self.last)
         return self.last
+
+    def settled(self, rule: StoppingRule) -> bool:
+        """Whether the rows that are stored satisfy a rule."""
+        while not self.look(rule).stopped and self.read():
+            pass
+        return self.look(rule).stopped
 
     def fit(self) -> Fit | None:
         """The influences by OLS on the rows there are; None where they are too few for it, or still to be read."""

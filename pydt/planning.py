@@ -28,6 +28,7 @@ from pydt.cells import suggest
 from pydt.design import Design, find_repeats
 from pydt.errors import ConfigError, DesignError, EstimateError
 from pydt.estimate import Fit, influences
+from pydt.learnt import MEND, Weak, weak_rows
 from pydt.overall import UNITS, mean_output, overall
 from pydt.store import Record, Store
 
@@ -166,7 +167,8 @@ def plan_models(
     Raises:
         ConfigError: a wish or an output that cannot be read.
         StoreError: fewer than ten rows are finished, or the plan has no design.
-        EstimateError: the outputs have no spread, or more models than can be counted would be needed.
+        EstimateError: the outputs have no spread, more models than can be counted would be needed, or more than a tenth
+            of the models hardly learnt their source (fewer such models are left out).
     """
     parsed = Wish.parse(wish)
     if not isinstance(store, (Store, str, os.PathLike)):
@@ -174,15 +176,30 @@ def plan_models(
         raise ConfigError(f"a {type(store).__name__} is no store", "store", mend)
     store = store if isinstance(store, Store) else Store(store)
     record = store.plan(plan)
-    fit = overall(store, record, task, output)
-    design, rows, noise = store.design(record), store.finished(record), None
+    weak = learners_only(store, record, task)
+    fit = overall(store, record, task, output, weak.at)
+    design, rows, noise = store.design(record), np.delete(store.finished(record), weak.at), None
     if fit.method == "lasso":
         try:
-            ols = influences(design.take(rows), mean_output(store, record, task, output, "score"), "ols")
+            outputs = np.delete(mean_output(store, record, task, output, "score"), weak.at)
+            ols = influences(design.take(rows), outputs, "ols")
             noise = float(ols.noise) if ols.df >= _FEWEST else None
         except EstimateError:
             pass  # too few models for OLS: what the LASSO leaves is taken for noise
     return plan_fit(fit, design, rows, parsed, row_seconds(store, record), UNITS[output][0], noise)
+
+
+def learners_only(store: Store, record: Record, task: Any = None) -> Weak:
+    """The models that hardly learnt their source, to be left out of what is planned by.
+
+    Raises:
+        EstimateError: there are too many of them to plan by the others.
+    """
+    found = weak_rows(store, record, task)
+    if found.many:
+        mend = f"{MEND}: by such models nothing can be planned"
+        raise EstimateError(found.text(), f"plan {record.digest}", mend)
+    return found
 
 
 def plan_fit(

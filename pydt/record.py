@@ -230,6 +230,11 @@ class Record:
         _, first, inverse = np.unique(whole, return_index=True, return_inverse=True)
         return first[inverse.reshape(-1)].astype(np.int64)
 
+    @property
+    def distinct(self) -> int:
+        """How many different trainings the rows are."""
+        return len(np.unique(self.first))
+
     @cached_property
     def cells(self) -> npt.NDArray[np.uint8]:
         """The result keys as bytes, uint8 (rows, tasks, 16): `pydt.cells.result_key` of every row and task."""

@@ -21,6 +21,7 @@ from pydt.design import Design
 from pydt.errors import StoreError
 from pydt.estimate import influences
 from pydt.files import write_atomic
+from pydt.learnt import MEND, Weak, weak_rows
 from pydt.overall import UNITS, mean_output, overall
 from pydt.plan import Plan
 from pydt.planning import few_masks, models_for_effect
@@ -97,9 +98,11 @@ def results(
 
     values, stderr = np.asarray(fit.unbiased, np.float64), np.asarray(fit.stderr, np.float64)
     method, test = global_test(masks, score, judged, fit.method)
-    effect = float(score.std(ddof=1)) / 4
+    weak = weak_rows(store, record)
+    effect = float((score if weak.many else np.delete(score, weak.at)).std(ddof=1)) / 4
     df = float(np.min(fit.df))
-    plannable = effect > 0 and df >= FEW_DF
+    plannable = effect > 0 and df >= FEW_DF and not weak.many
+    advised = overall(store, record, None, output, weak.at) if weak.at and plannable else fit
     blocked = None
     lost = 0 if judgement is None else sum(arm.failed for arm in judgement.arms)
     retrained = 0 if judgement is None else lost + sum(len(arm.rows) for arm in judgement.arms)
@@ -135,6 +138,7 @@ def results(
             "models": len(finished),
             "failed": failed,
             "failure_p": failure_p if failed else None,
+            "hardly_learnt": _weak(weak, finished),
             "stop": _stop(store, record),
             "seconds": seconds,
             "output": "accuracy" if output == "correct" else output,
@@ -153,7 +157,7 @@ def results(
                 "significant_groups": 0 if q is None else int((q < LEVEL).sum()),
                 "median_stderr": float(np.median(stderr)),
                 "spread": float(values.std(ddof=1)) if len(values) > 1 else None,
-                "models_needed": models_for_effect(fit, effect, level=LEVEL / len(values)) if plannable else None,
+                "models_needed": models_for_effect(advised, effect, level=LEVEL / len(values)) if plannable else None,
                 "models_needed_for": None
                 if not plannable
                 else f"an 80 % chance to see a group that moves the target by {effect:.2g} {unit}, "
@@ -194,6 +198,14 @@ def _stop(store: Store, record: Record) -> dict[str, Any] | None:
     return {**found, "planned": len(record.rows), "decided": decided}
 
 
+def _weak(weak: Weak, finished: np.ndarray) -> dict[str, Any] | None:
+    """The rows of the plan that hardly learnt their source; None if none did."""
+    if not weak.at:
+        return None
+    facts = {"judged": weak.judged, "accuracy": weak.accuracy, "trivial_accuracy": weak.trivial}
+    return {"rows": finished[list(weak.at)], **facts, "many": weak.many}
+
+
 def _notes(
     store: Store,
     record: Record,
@@ -216,15 +228,10 @@ def _notes(
                 f"{rows:,} of {len(store.finished(of)):,} {what} met broken images, {images:,} in all (each counted in "
                 "every model that met it), replaced by others; see log.jsonl."
             )
-        weak = sum(
-            scalars["source_accuracy"] < 2 / max(int(row.mask.sum()), 2)
-            for row, scalars in zip(store.rows(of), store.scalars(task, of), strict=True)
-            if of.by == "class" and row.mask.sum() > 2 and isinstance(scalars.get("source_accuracy"), float)
-        )
-        if weak:
+        if (weak := weak_rows(store, of, task)).at:
             notes.append(
-                f"{weak} of {len(store.rows(of))} {what} hardly learnt their own source (accuracy below twice chance): "
-                "their effect on the target may be the training's, not the data's. Try a lower learning rate."
+                f"{weak.text(what, store.finished(of).tolist())}. Their effect on the target may be the training's, "
+                f"not the data's: {MEND}."
             )
     if effect == 0:
         notes.append("All models give the same output on the target, which is saturated: no influence can be measured.")

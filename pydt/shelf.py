@@ -25,6 +25,7 @@ from pydt.files import append_line, move, write_atomic
 from pydt.packed import STATUS, Block, Finder
 from pydt.record import FORMAT
 
+_YOUNGER = ("source_images", "source_trivial_accuracy", "source_trivial_loss")
 _CELL = re.compile(r"[0-9a-f]{32}\.safetensors")
 
 
@@ -249,8 +250,15 @@ class Shelf:
 
 
 def same(a: Outcome, b: Outcome) -> bool:
-    """Whether two outcomes are equal, bit by bit."""
-    return checksum(a.arrays, _facts(a)) == checksum(b.arrays, _facts(b))
+    """Whether two outcomes are equal, bit by bit; scalars that rows of earlier versions lack count where both have
+    them.
+    """
+    lacking = {name for name in _YOUNGER if name not in a.scalars or name not in b.scalars}
+    one, other = (
+        {**_facts(of), "scalars": {name: value for name, value in of.scalars.items() if name not in lacking}}
+        for of in (a, b)
+    )
+    return checksum(a.arrays, one) == checksum(b.arrays, other)
 
 
 def _facts(outcome: Outcome) -> dict[str, Any]:

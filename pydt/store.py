@@ -132,6 +132,20 @@ class Store(Shelf):
                 self._peek(key.tobytes().hex())
         return lacks
 
+    def left(self, plan: Any = None, every: bool = False) -> tuple[list[tuple[int, tuple[int, ...]]], list[int]]:
+        """What `pydt.run` has to train of a plan, and what it has not; each training once, by its first row.
+
+        Rows are the same whatever a plan calls its tasks and however many rows it has: a plan that was never run into
+        this store may have some here. Args as `lacking`.
+
+        Returns:
+            rows that lack a cell, with the positions of the tasks that they lack; rows that lack none.
+        """
+        record = self.plan(plan)
+        lacks, once = self.lacking(record, every), record.first == np.arange(len(record.rows))
+        missing, stored = (np.flatnonzero(once & part).tolist() for part in (lacks.any(1), ~lacks.any(1)))
+        return [(i, tuple(np.flatnonzero(lacks[i]).tolist())) for i in missing], stored
+
     def check(self, plan: Any = None, rows: np.ndarray | None = None) -> int:
         """Read all that is there of some rows of a plan (None: of all), every bit; damaged cells go to quarantine.
 
@@ -407,6 +421,13 @@ class Store(Shelf):
         column, _ = self._task(record, task)
         finished = self.split(record)[0]
         return [dict(self.get(key.tobytes().hex()).scalars) for key in record.cells[finished, column]]
+
+    def glimpse(self, plan: Any = None, most: int = 200) -> list[dict[str, Any]]:
+        """The scalars of finished rows, at most so many, evenly spaced, as headers say them: not checksummed."""
+        record = self.plan(plan)
+        cells = record.cells[self.split(record)[0], 0]
+        chosen = np.linspace(0, len(cells) - 1, min(most, len(cells))).astype(int)
+        return [dict(self._peek(cells[i].tobytes().hex())["scalars"]) for i in chosen]
 
     def replaced(self, plan: Any = None) -> tuple[int, int]:
         """How many finished rows met broken images in the source and learnt from others instead, and how many such

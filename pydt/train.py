@@ -122,8 +122,9 @@ class Trained:
         preprocess: how images of any data set are prepared for this network.
         recipe: the recipe that made it.
         metrics: of the source: "source_loss" and "source_accuracy" (fraction) over the last epoch, or what was run of
-            it; empty if untrained. "micro_batches" where memory did not suffice for a whole batch, "skipped" where
-            images were replaced.
+            it, "source_images" (how many images those are), and what the best guess without looking at an image gives:
+            "source_trivial_loss" and "source_trivial_accuracy" (see `pydt.learnt`); empty if untrained.
+            "micro_batches" where memory did not suffice for a whole batch, "skipped" where images were replaced.
         text_features: strings -> (n, dim), for methods that have a text tower; else None.
     """
 
@@ -300,6 +301,8 @@ def _train(source: Dataset, ids: np.ndarray, recipe: Recipe, seed: int, device: 
                 f"the loss became {mean_loss}", f"epoch {epoch + 1} of {epochs}", "lower the learning rate"
             )
     metrics: dict[str, float] = {"source_loss": mean_loss, "source_accuracy": float(correct) / seen}
+    trivial = _trivial(np.bincount(source.labels[ids])[present], recipe.label_smoothing)
+    metrics |= {"source_images": seen, "source_trivial_loss": trivial[0], "source_trivial_accuracy": trivial[1]}
     if parts > 1:
         metrics["micro_batches"] = parts
     if skipped:
@@ -309,6 +312,17 @@ def _train(source: Dataset, ids: np.ndarray, recipe: Recipe, seed: int, device: 
         were = "1 image was" if len(skipped) == 1 else f"{len(skipped):,} images were"
         warnings.warn(f"{were} replaced by others: {named}{more}", RuntimeWarning, stacklevel=2)
     return Trained(body, dim, recipe.augment, recipe, metrics)
+
+
+def _trivial(counts: np.ndarray, smoothing: float) -> tuple[float, float]:
+    """Loss and accuracy of the best guess that looks at no image.
+
+    Args:
+        counts: images of each class. smoothing: of the labels; the loss is the entropy of the smoothed classes.
+    """
+    share = counts / counts.sum()
+    smooth = (1 - smoothing) * share + smoothing / len(share)
+    return float((smooth * np.log(1 / smooth)).sum()), float(share.max())
 
 
 def make_optimizer(

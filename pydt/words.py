@@ -280,7 +280,13 @@ def sentences(results: Mapping) -> list[str]:
         nothing = f"Nothing can be told from noise with {models}"
         first = f"{nothing}: influences estimated on some do not predict the others ({test})."
     needed, wish = verdict.get("models_needed"), verdict.get("models_needed_for")
-    if not errors_known(results):
+    weak = results.get("hardly_learnt") or {"many": False}
+    if weak["many"]:
+        second = (
+            f"How many models would be needed cannot be said: {len(weak['rows']):,} of {weak['judged']:,} hardly "
+            "learnt their own source, so what they do to the target says little about the data."
+        )
+    elif not errors_known(results):
         second = (
             f"How many models would be needed cannot be said: with {count(round(results['df']), 'degree')} of freedom "
             "the errors are hardly known themselves."

@@ -63,6 +63,7 @@ ORDER = [
     "stopping",
     "planfile",
     "score",
+    "learnt",
     "overall",
     "copies",
     "workers",

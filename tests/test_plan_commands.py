@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,21 @@ import pytest
 import stub_rows
 from typer.testing import CliRunner
 
+from pydt import design
+from pydt.cells import Outcome, Row
 from pydt.cli import app
 from pydt.cost import Cost, cost
+from pydt.data import Dataset
 from pydt.ensemble import run
 from pydt.errors import ConfigError, StoreError
+from pydt.plan import Context, Plan
 from pydt.store import Store
-from pydt.upkeep import compact
+from pydt.target import Target
+from pydt.train import Recipe
+from pydt.transfer import Task
+from pydt.upkeep import compact, status
+
+CALLS: list[int] = []
 
 
 def _relog(folder: Path, seconds: list[float]) -> None:
@@ -36,6 +46,81 @@ def test_rows_that_are_stored_are_not_paid_again(tmp_path: Path) -> None:
     found = cost(whole, tmp_path, workers=2, price=3.0, runner=stub_rows.stub_row)
     assert (found.rows, found.stored, found.seconds, found.timed) == (4, 4, 25.0, 4)
     assert (found.hours, found.bytes, found.money) == (0.0, 0.0, 0.0)
+
+
+def counted_row(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
+    """A runner that counts the trainings of this process."""
+    CALLS.append(row.seed)
+    random = np.random.default_rng(row.seed)
+    found = {}
+    for task in tasks:
+        primitives = random.normal(size=(4, task.draws, len(task.target.described()["labels"])))
+        primitives[3] = random.integers(0, 4, primitives.shape[1:])
+        found[task.digest] = Outcome({"primitives": primitives.astype(np.float32)})
+    return found
+
+
+def trained(plan: Plan, folder: Path, stop: str | None = None) -> int:
+    """How many rows a run trains."""
+    CALLS.clear()
+    with ThreadPoolExecutor(1) as executor:
+        run(plan, folder, executor, runner=counted_row, progress=False, stop=stop)
+    return len(CALLS)
+
+
+def test_the_plan_command_counts_what_a_run_will_train(tmp_path: Path, source: Dataset, target: Target) -> None:
+    def made(rows: int = 30, *tasks: Task, seeds: list[int] | None = None) -> Plan:
+        tasks = tasks or (Task(target, draws=1),)
+        return Plan(source, design=design.random(8, rows, seed=2), recipe=Recipe(), tasks=tasks, seeds=seeds)
+
+    pixels, labels, classes = np.asarray(target.train.images), target.train.labels, target.classes
+    called_otherwise = Target(Dataset.from_arrays(pixels, labels, classes, name="the same, renamed"))
+    steps: dict[str, tuple[Plan, int]] = {
+        "as it is": (made(), 30),
+        "again": (made(), 0),
+        "its task renamed": (made(30, Task(target, draws=1, name="new name")), 0),
+        "its target renamed": (made(30, Task(called_otherwise, draws=1)), 0),
+        "longer": (made(44), 14),
+        "longer, and its task renamed": (made(50, Task(target, draws=1, name="another")), 6),
+        "shorter": (made(20), 0),
+        "a task more": (made(30, Task(target, draws=1), Task(target, draws=2, name="second")), 30),
+        "tasks in another order": (made(30, Task(target, draws=2, name="second"), Task(target, draws=1)), 0),
+        "the second task alone": (made(34, Task(target, draws=2, name="second")), 4),
+    }
+    for what, (plan, expected) in steps.items():
+        found = cost(plan, tmp_path, workers=1, runner=counted_row)
+        assert found.rows - found.stored == expected, what
+        assert f"{found.stored} of them stored" in str(found)
+        assert trained(plan, tmp_path) == expected, what
+        assert status(tmp_path, plan)["missing"] == 0
+    masks = np.asarray(design.random(8, 6, seed=9))
+    twice = Plan(
+        source, design=design.Design.explicit(np.concatenate([masks, masks])), recipe=Recipe(),
+        tasks=(Task(target, draws=1),), seeds=[*range(6), *range(6)],
+    )  # fmt: skip
+    found = cost(twice, tmp_path, workers=1, runner=counted_row)
+    assert (found.rows, found.rows - found.stored) == (6, 6), "each training is counted once, as a run shows it"
+    assert trained(twice, tmp_path) == 6
+
+
+def test_rows_that_a_satisfied_rule_makes_needless_are_not_counted(
+    tmp_path: Path, source: Dataset, target: Target
+) -> None:
+    plan = Plan(source, design=design.random(8, 60, seed=2), recipe=Recipe(), tasks=(Task(target, draws=1),))
+    count = trained(plan, tmp_path, "stderr < 30")
+    assert 0 < count < 60
+    found = cost(plan, tmp_path, workers=1, runner=counted_row, stop="stderr < 30")
+    assert found.rows == found.stored == Store(tmp_path, plan).stopped()["rows"]  # type: ignore[index]
+    assert trained(plan, tmp_path, "stderr < 30") == 0
+    without = cost(plan, tmp_path, workers=1, runner=counted_row)
+    assert (without.rows, without.rows - without.stored) == (60, 60 - count)
+    assert trained(plan, tmp_path) == 60 - count
+
+
+def test_a_damaged_store_is_told_of_as_a_run_would(tmp_path: Path) -> None:
+    (tmp_path / "store.json").write_text("{")
+    with pytest.raises(StoreError, match="damaged"):
+        cost(stub_rows.plan(2), tmp_path, runner=stub_rows.stub_row)
 
 
 def test_disk_is_known_of_a_compacted_store_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

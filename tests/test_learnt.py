@@ -1,0 +1,195 @@
+"""Networks that learnt nothing are named, and nothing is planned by them."""
+
+from __future__ import annotations
+
+import json
+import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from pydt import design
+from pydt.alphas import compare_alphas
+from pydt.cells import Outcome, Row
+from pydt.cost import cost
+from pydt.data import Dataset
+from pydt.ensemble import run
+from pydt.errors import EstimateError
+from pydt.learnt import hardly_learnt, weak
+from pydt.plan import Context, Plan
+from pydt.planning import plan_models
+from pydt.report import results
+from pydt.store import Store
+from pydt.target import Target
+from pydt.train import Recipe, _trivial, train
+from pydt.transfer import Task
+from pydt.words import sentences
+
+FAIR = {"source_accuracy": 0.9, "source_loss": 0.4}
+BAD = {"source_accuracy": 0.1, "source_loss": 2.8}
+GUESS = {"source_trivial_accuracy": 0.07, "source_trivial_loss": 2.7, "source_images": 1000}
+
+
+@dataclass(frozen=True)
+class Learning:
+    """A runner without training: each example is right with chance 1/2; group 2 adds `effect`, group 5 takes it.
+
+    Rows whose seed is in `bad` say that they learnt nothing, the others that they did.
+    """
+
+    effect: float
+    bad: frozenset[int] = frozenset()
+
+    def __call__(self, context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
+        random, found = np.random.default_rng(row.seed), {}
+        for task in tasks:
+            labels = task.target.described()["labels"]
+            chance = 0.5 + self.effect * (float(row.mask[2]) - float(row.mask[5]))
+            right = random.random((task.draws, len(labels))) < chance
+            margin = np.where(right, 1.0, -1.0)
+            primitives = np.stack([margin, 0 * margin, 0 * margin, np.where(right, labels, (labels + 1) % 4)])
+            scalars = {**(BAD if row.seed in self.bad else FAIR), **GUESS}
+            found[task.digest] = Outcome({"primitives": primitives.astype(np.float32)}, scalars)
+        return found
+
+
+def study(folder: Path, source: Dataset, target: Target, bad: int, effect: float = 0.3) -> tuple[Store, Plan]:
+    """60 rows, of which the first `bad` hardly learnt their source."""
+    tasks = (Task(target, draws=4),)
+    plan = Plan(source, design=design.random(8, 60, alpha=0.5, placebos=2), recipe=Recipe(), tasks=tasks)
+    runner = Learning(effect, frozenset(row.seed for row in plan.rows()[:bad]))
+    with ThreadPoolExecutor(1) as executor:
+        return run(plan, folder, executor, runner=runner), plan
+
+
+def test_what_a_guess_gives_is_the_best_constant_prediction() -> None:
+    labels, smoothing = torch.tensor([0] * 6 + [1] * 3 + [2] * 1), 0.1
+    logits = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    best = torch.optim.LBFGS([logits], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        best.zero_grad()
+        value = cross_entropy(logits.expand(10, 3), labels, label_smoothing=smoothing)
+        value.backward()
+        return value
+
+    best.step(loss)  # type: ignore[arg-type]
+    entropy, accuracy = _trivial(np.bincount(labels), smoothing)
+    assert entropy == pytest.approx(float(loss().detach()), rel=1e-6)
+    assert accuracy == 0.6
+
+
+def test_training_says_what_a_guess_gives(source: Dataset) -> None:
+    keep = np.flatnonzero(source.labels < 3)[5:]  # 15, 20 and 20 images of three classes
+    trained = train(source, keep, Recipe(network="convnet-4", epochs=2, batch_size=16, label_smoothing=0.0), 0)
+    share = np.array([15, 20, 20]) / 55
+    assert trained.metrics["source_trivial_accuracy"] == pytest.approx(20 / 55)
+    assert trained.metrics["source_trivial_loss"] == pytest.approx(-(share * np.log(share)).sum())
+    assert trained.metrics["source_images"] == 48, "three whole batches"
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "loss", "trivial", "entropy", "images", "expected"),
+    [
+        (0.10, 2.80, 0.07, 2.7, 1000, True),  # above chance, but worse than a guess of equal chances
+        (0.10, 2.60, 0.07, 2.7, 1000, True),  # hardly more
+        (0.30, 2.10, 0.07, 2.7, 1000, False),
+        (0.30, 2.10, 0.07, 2.7, 3, True),  # of three images that is one
+        (0.004, 6.5, 0.001, 6.9, 100_000, False),  # of a thousand classes, four times as often as chance
+        (0.60, 0.60, 0.60, 0.673, 1000, True),  # always the commonest class
+        (0.70, 0.60, 0.60, 0.673, 1000, False),
+        (0.985, 0.08, 0.97, 0.13, 5000, False),  # half of the rare class
+        (1.0, 0.0, 1.0, 0.0, 100, True),  # one class
+    ],
+)
+def test_the_rule(accuracy: float, loss: float, trivial: float, entropy: float, images: int, expected: bool) -> None:
+    found = {"source_accuracy": accuracy, "source_loss": loss, "source_images": images}
+    found |= {"source_trivial_accuracy": trivial, "source_trivial_loss": entropy}
+    assert hardly_learnt(found) is expected
+
+
+def test_guesses_are_hardly_ever_taken_for_learning_and_rows_that_say_nothing_are_not_judged() -> None:
+    random = np.random.default_rng(0)
+    told = 0
+    for _ in range(500):
+        accuracy = random.binomial(400, 0.125) / 400
+        told += bool(hardly_learnt({**GUESS, **FAIR, "source_accuracy": accuracy, "source_trivial_accuracy": 0.125}))
+    assert told > 0.97 * 500
+    assert hardly_learnt({}) is None
+    assert hardly_learnt({"source_accuracy": 0.3}) is None
+    assert hardly_learnt({"source_accuracy": 0.28}, 4) is True
+    assert hardly_learnt({"source_accuracy": 0.6}, 4) is False
+    found = weak([{}, {**BAD, **GUESS}, {**FAIR, **GUESS}])
+    assert (found.at, found.judged, found.accuracy, found.trivial) == ((1,), 2, 0.1, 0.07)
+
+
+def test_they_are_named_while_they_run(
+    tmp_path: Path, source: Dataset, target: Target, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study(tmp_path, source, target, bad=2)
+    told = capsys.readouterr().err.splitlines()
+    after = (
+        r"2 of 3 rows hardly learnt their own source (rows 0, 1): accuracy 10.0 %, where always naming the commonest"
+    )
+    assert any(line.startswith(after) for line in told)
+    assert any(line.startswith("2 of 60 rows hardly learnt their own source (rows 0, 1)") for line in told), (
+        "at the end"
+    )
+    events = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [(e["rows"], e["of"]) for e in events if e["event"] == "hardly learnt"] == [(2, 3), (2, 60)]
+    assert "learning rate" in "".join(told)
+
+
+def test_good_rows_are_not_named(
+    tmp_path: Path, source: Dataset, target: Target, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, plan = study(tmp_path, source, target, bad=0)
+    assert "learnt" not in capsys.readouterr().err
+    assert results(store)["hardly_learnt"] is None
+    assert plan_models(store, "stderr < 0.5").now == 60
+    assert "learnt" not in str(cost(plan, tmp_path))
+
+
+def test_no_advice_is_derived_from_them(tmp_path: Path, source: Dataset, target: Target) -> None:
+    store, plan = study(tmp_path, source, target, bad=40, effect=0.0)
+    with pytest.raises(EstimateError, match=r"40 of 60 models hardly learnt their own source.*lower learning rate"):
+        plan_models(store, "effect 1.0")
+    with pytest.raises(EstimateError, match="hardly learnt"):
+        compare_alphas([store, store])
+    found = results(store)
+    assert found["hardly_learnt"]["rows"] == list(range(40))
+    assert found["hardly_learnt"]["judged"] == 60
+    assert found["verdict"]["models_needed"] is None
+    assert found["verdict"]["models_needed_for"] is None
+    if not found["verdict"]["found"]:
+        text = sentences(found)[1]
+        assert "cannot be said: 40 of 60 hardly learnt their own source" in text
+    assert any(note.startswith("40 of 60 models hardly learnt their own source (rows 0, 1,") for note in found["notes"])
+    assert "hardly learnt" in str(cost(plan, tmp_path))
+
+
+def test_a_few_of_them_are_left_out_of_the_advice(tmp_path: Path, source: Dataset, target: Target) -> None:
+    store, plan = study(tmp_path, source, target, bad=4)
+    advice = plan_models(store, "stderr < 0.5")
+    assert advice.now == 56
+    rest = Plan(source, design=plan.design.take(np.arange(4, 60)), recipe=plan.recipe, tasks=plan.tasks,
+                seeds=[row.seed for row in plan.rows()[4:]])  # fmt: skip
+    with ThreadPoolExecutor(1) as executor:
+        run(rest, tmp_path, executor, runner=Learning(0.3), progress=False)
+    assert math.isclose(plan_models(store, "stderr < 0.5", rest).stderr, advice.stderr, rel_tol=1e-6)
+    assert results(store)["verdict"]["models_needed"] is not None
+
+
+def flat_row(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
+    """A runner whose networks learn nothing."""
+    return Learning(0.0, frozenset([row.seed]))(context, row, tasks)
+
+
+def test_a_pilot_says_so_too(source: Dataset, target: Target) -> None:
+    plan = Plan(source, design=design.random(8, 60, alpha=0.5), recipe=Recipe(), tasks=(Task(target),))
+    assert "hardly learnt their own source" in str(cost(plan, workers=1, runner=flat_row))
