@@ -9,10 +9,10 @@ import pytest
 from scipy import stats
 
 from pydt import design
-from pydt.counterfactual import KINDS, Arm, arm_rows, contrast, counterfactual, stored
+from pydt.counterfactual import KINDS, Arm, _sizes, arm_rows, contrast, counterfactual, stored
 from pydt.data import Dataset
 from pydt.ensemble import run
-from pydt.errors import ConfigError
+from pydt.errors import ConfigError, StoreError
 from pydt.loader import Augment
 from pydt.plan import Plan
 from pydt.store import Row
@@ -73,6 +73,57 @@ def test_welch_part_is_scipys() -> None:
     assert found.difference / found.stderr_retraining == pytest.approx(expected.statistic)
     assert found.n == 9
     assert found.control_n == 14
+
+
+@pytest.mark.parametrize("noise", [0.05, 1.0])
+def test_errors_are_those_of_the_formulas_written_out(noise: float) -> None:
+    """Classes of unequal size, one of a single image, weighted by class; more and less noise in the cells."""
+    random = np.random.default_rng(1)
+    labels = np.repeat([0, 1, 2, 3], [1, 4, 9, 26])
+    weights = 0.25 / np.bincount(labels)[labels]
+    images = random.normal(0, 0.3, 40)
+
+    def runs(n: int, effect: np.ndarray | float) -> Arm:
+        correct = 0.5 + effect + random.normal(0, 0.02, (n, 1)) + random.normal(0, noise, (n, 40))
+        return Arm("drop top", 3, (ROW,) * n, ((),) * n, correct @ weights, correct)
+
+    arms = runs(5, images), runs(8, 0.0)
+    found = contrast(*arms, weights, labels)
+    parts, cells, by_images = [], 0.0, 0.0
+    for one in arms:
+        n, count = one.correct.shape
+        parts.append(sum((value - one.accuracy.mean()) ** 2 for value in one.accuracy) / (n - 1) / n)
+        for r in range(n):
+            for i in range(count):
+                cell = one.correct[r, i] - one.correct[r].mean() - one.correct[:, i].mean() + one.correct.mean()
+                cells += weights[i] ** 2 * cell**2 / ((n - 1) * (count - 1) / count) / n
+    each = weights * (arms[0].correct.mean(0) - arms[1].correct.mean(0))
+    for label, size in enumerate(np.bincount(labels)):
+        if size > 1:
+            by_images += size * np.var(each[labels == label], ddof=1)
+    assert found.stderr_retraining == pytest.approx(np.sqrt(sum(parts)))
+    assert found.stderr_images == pytest.approx(np.sqrt(by_images))
+    assert found.stderr**2 == pytest.approx(max(sum(parts) + by_images - cells, sum(parts), by_images))
+    df = sum(parts) ** 2 / (parts[0] ** 2 / 4 + parts[1] ** 2 / 7)
+    difference = arms[0].accuracy.mean() - arms[1].accuracy.mean()
+    reach = stats.t.ppf(0.975, df) * found.stderr
+    assert (found.low, found.high) == pytest.approx((difference - reach, difference + reach))
+    assert (found.kind, found.dropped, found.n, found.control_n) == ("drop top", 3, 5, 8)
+    assert arms[0].sd == pytest.approx(np.sqrt(parts[0] * 5))
+    assert runs(1, 0.0).sd is None
+
+
+def test_how_many_groups_are_left_out() -> None:
+    """A half, a quarter and three quarters, the half first; never nothing, and a single group only where asked for."""
+    assert _sizes(62, None) == [31, 15, 46]
+    assert _sizes(7, None) == [3, 1, 5]
+    assert _sizes(4, None) == [2, 1]
+    assert _sizes(3, None) == [1]
+    assert _sizes(8, [1, 4, 7, 4]) == [4, 1, 7]
+    assert _sizes(8, [1, 7]) == [1, 7]
+    for groups, drop in ((8, [0]), (8, [8]), (8, [4, -1]), (8, []), (2, [2])):
+        with pytest.raises(ConfigError, match=f"use numbers from 1 to {groups - 1}"):
+            _sizes(groups, drop)
 
 
 @pytest.mark.parametrize("n", [4, 14])
@@ -142,3 +193,15 @@ def test_from_plan_to_verdict_and_back(source: Dataset, target: Target, tmp_path
 
     with pytest.raises(ConfigError, match="use numbers from 1 to 7"):
         counterfactual(store, plan, drop=[8])
+    for repeats in ((1, 2), (2, 1)):
+        with pytest.raises(ConfigError, match="at least 2"):
+            counterfactual(store, plan, repeats=repeats[0], other_repeats=repeats[1])
+    assert found.arm("drop top", 4) is found.arms[3]
+    with pytest.raises(ConfigError, match=r"no arm 'drop top' of 3.*full 0, drop bottom 4"):
+        found.arm("drop top", 3)
+    (link,) = tmp_path.glob("counterfactual/*.json")
+    link.write_text("{")
+    with pytest.raises(StoreError, match="delete it and run"):
+        stored(store, store.plan(plan))
+    link.unlink()
+    assert stored(store, store.plan(plan)) is None

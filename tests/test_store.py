@@ -221,6 +221,7 @@ def test_outputs_are_kept_for_the_next_question_and_not_without_end(
     store = filled(tmp_path, 5, tasks=("t", "u"))
     asked = [(task, output, half) for task in "tu" for output in ("margin", "correct") for half in ("score", "report")]
     first = {key: store.outputs(*key) for key in asked}
+    assert not any(values.flags.writeable for values in first.values())
     for key in asked:
         assert store.outputs(*key) is first[key]
         np.testing.assert_array_equal(first[key], Store(tmp_path).outputs(*key))
@@ -437,6 +438,11 @@ def test_unknown_names_are_answered_with_the_known_ones(tmp_path: Path) -> None:
         derive(np.zeros((4, 1)), np.zeros(1), "loss")
 
 
+def test_a_store_without_a_plan_says_so(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"0 plans.*there are: none"):
+        Store.create(tmp_path).masks()
+
+
 def test_one_store_holds_many_plans(tmp_path: Path) -> None:
     store = filled(tmp_path, 2)
     first = store.plan()
@@ -488,6 +494,10 @@ def test_a_damaged_plan_is_in_nobody_elses_way(tmp_path: Path) -> None:
     assert list(store.plans()) == [first]
     events = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [entry["event"] for entry in events] == ["damaged plan"] * 2
+    assert {entry["file"]: "damaged" in entry["reason"] for entry in events} == {
+        "plans/0.json": True,
+        f"plans/{arm.digest}.json": True,
+    }
     with pytest.raises(StoreError, match=rf"{arm.digest}.*damaged.*run the same plan again"):
         store.plan(arm.digest)
     with pytest.raises(StoreError, match="no plan 'nothing'"):
@@ -545,6 +555,13 @@ def test_thumbnails_are_drawn_anew(tmp_path: Path) -> None:
     for shade in (1, 2, 2):
         store.put_thumbnails(store.plan(), {"unit 3": np.full((1, 2, 2, 1), shade, np.uint8)})
         assert store.thumbnails()["unit 3"].max() == shade
+    (path,) = (tmp_path / "thumbnails").iterdir()
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(StoreError, match=r"damaged.*run the same plan again"):
+        store.thumbnails()
+    assert not store.has_thumbnails(store.plan())
+    assert store.thumbnails() == {}  # the damaged file is in quarantine
+    assert len(list((tmp_path / "quarantine").iterdir())) == 1
 
 
 def test_design_whose_drawing_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
