@@ -192,6 +192,49 @@ def test_the_nested_choice_is_that_of_loops() -> None:
         assert best.size == max(arms, key=lambda one: one.mean).dropped
 
 
+def test_the_error_of_the_nested_choice_is_that_of_both_directions() -> None:
+    """Each direction's contrast, on its images and runs alone, and the formula at the top of removal.py."""
+    random = np.random.default_rng(4)
+    labels = np.repeat([0, 1, 2], [8, 20, 30])
+    weights = np.repeat([1 / 24, 1 / 60, 1 / 90], [8, 20, 30])
+    second, both = _halves(labels), set()
+    for _ in range(10):
+        arms = [arm(k, random.random((6, 58)) + random.normal(0, 0.03), weights) for k in (0, 3, 5)]
+        best = best_size("steps", arms, weights, labels)
+        assert best is not None
+        errors, reaches = [0.0, 0.0], [0.0, 0.0]
+        for i, k in enumerate(best.chosen):
+            if k:
+                images = second != bool(i)
+                share = np.zeros(images.sum())
+                for label in range(3):
+                    share[labels[images] == label] = 1 / 3 / (labels[images] == label).sum()
+                one, full = (
+                    arm(of.dropped, of.correct[1 - i :: 2][:, images], share)
+                    for of in (arms[[0, 3, 5].index(k)], arms[0])
+                )
+                found = contrast(one, full, share, labels[images])
+                errors[i], reaches[i] = found.stderr, (found.high - found.low) / 2
+        both.add(all(best.chosen))
+        stderr, reach = (np.sqrt(a**2 + b**2 + 2 * 0.36 * a * b) / 2 for a, b in (errors, reaches))
+        assert best.stderr == pytest.approx(stderr)
+        assert (best.low, best.high) == pytest.approx((best.gain - reach, best.gain + reach))
+        assert (best.length, best.runs, best.images) == ("steps", 3, min(second.sum(), (~second).sum()))
+    assert both == {True, False}
+
+
+def test_the_nested_choice_needs_four_runs_and_images_to_halve() -> None:
+    random = np.random.default_rng(4)
+    weights = np.full(40, 1 / 40)
+    four, three = ([arm(k, random.random((n, 40)), weights) for k in (0, 2)] for n in (4, 3))
+    for arms, labels, enough in (
+        (four, np.arange(40) % 2, True),
+        ([four[0], three[1]], np.arange(40) % 2, False),
+        (four, 2 * np.arange(40), False),  # each image a class of its own, all in one half
+    ):
+        assert (best_size("epochs", arms, weights, labels) is not None) == enough
+
+
 def test_halves_split_every_class_and_keep_its_share() -> None:
     labels = np.repeat([0, 1, 2, 3], [1, 2, 9, 30])
     weights = np.repeat([0.25, 0.125, 0.25 / 9, 0.25 / 30], [1, 2, 9, 30])
@@ -231,12 +274,6 @@ def test_the_gain_pays_for_the_choice_and_the_naive_claim_does_not(gains: tuple[
     assert abs(np.mean(nested)) < 3 * np.std(nested) / trials**0.5, "unbiased"
     if not any(gains):
         assert np.mean(naive) > 0.005, "choosing and judging on the same data sees a gain where there is none"
-
-
-def test_too_few_runs_have_no_best_number() -> None:
-    labels, weights = np.arange(40) % 2, np.full(40, 1 / 40)
-    random = np.random.default_rng(0)
-    assert best_size("epochs", [arm(k, random.random((3, 40)), weights) for k in (0, 2)], weights, labels) is None
 
 
 def test_image_errors_are_those_of_drawing_images_anew() -> None:

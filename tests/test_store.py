@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import struct
@@ -606,6 +607,31 @@ def test_failure_test_agrees_with_fisher_on_one_unit(tmp_path: Path) -> None:
     table = [[6, 1], [15 - 6, 15 - 1]]
     assert (failed, total) == (7, 30)
     assert p == pytest.approx(fisher_exact(table).pvalue, abs=0.02)
+
+
+def test_failure_test_weighs_rare_and_common_units_alike(tmp_path: Path) -> None:
+    """All 495 sets of four failures among twelve rows, by the |z| of each unit written out."""
+    kept = np.zeros((12, 10), bool)
+    for unit, rows in enumerate((2, 6, 10, 5, 3, 7, 12, 4, 9, 1)):
+        kept[np.random.default_rng(unit).permutation(12)[:rows], unit] = True
+    bad = tuple(np.flatnonzero(kept[:, 0])) + tuple(np.flatnonzero(~kept[:, 0])[:2])  # both rows of a rare unit
+    plan = record([Row(kept[i], i, "design") for i in range(12)], design={"kind": "stub"})
+    store = Store.create(tmp_path)
+    store.put_plan(plan)
+    for i, keys in enumerate(plan.keys):
+        store.put(keys[0], Outcome(status="failed", reason="x") if i in bad else GOOD, METADATA)
+
+    def largest(failed: tuple[int, ...]) -> float:
+        found = []
+        for column in kept.T:
+            share = column.mean()
+            if 0 < share < 1:
+                variance = 4 * share * (1 - share) * (12 - 4) / (12 - 1)
+                found.append(abs(column[list(failed)].sum() - 4 * share) / np.sqrt(variance))
+        return max(found)
+
+    every = [largest(failed) >= largest(bad) - 1e-9 for failed in itertools.combinations(range(12), 4)]
+    assert store.failure_test(permutations=3999) == (4, 12, pytest.approx(np.mean(every), abs=0.03))
 
 
 def test_failure_test_without_failures_and_with_a_culprit(tmp_path: Path) -> None:
