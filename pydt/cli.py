@@ -140,6 +140,7 @@ def plan(
     from pydt.cost import cost
     from pydt.planfile import read_plan
     from pydt.planning import few_masks
+    from pydt.remarks import remarks
 
     read = read_plan(file)
     made = read.plan
@@ -147,6 +148,8 @@ def plan(
     typer.echo(f"plan {made.digest}: {made.source!r}, {groups}, {len(made.tasks)} tasks, into {read.dir}")
     if (few := few_masks(made.design)) is not None:
         typer.echo(f"Note: {few}.")
+    for text in remarks(made.context):
+        typer.echo(f"Note: {text}")
     typer.echo(cost(made, read.dir, workers=workers or read.workers, price=price, stop=read.stop))
 
 

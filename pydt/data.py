@@ -37,7 +37,7 @@ from pydt.errors import DataError, StoreError
 from pydt.files import digest, write_atomic
 from pydt.index import FILE, Records, Texts, pack_index, read_index, records_of, repeated
 from pydt.joined import joined
-from pydt.pixels import BACKGROUND, CLEAR, DEEP, TRAITS, called, colour
+from pydt.pixels import BACKGROUND, CLEAR, DEEP, TRAITS, called, colour, on_background
 from pydt.saved import check_bytes, fields_of, index_of, sections_of
 
 UNNAMED = "arrays"
@@ -133,6 +133,9 @@ class Dataset:
             if traits.any()
         }
         found = {words: (len(ids), keys[int(ids[0])]) for words, ids in counted.items() if len(ids)}
+        if self.images is not None and self.images.shape[3] in (2, 4):
+            what = f"images of {self.images.shape[3]} channels, each of which networks see"
+            found[f"{what} (is the last one alpha? from_arrays has background=)"] = len(self), keys[0]
         return found | dict(self.noted)
 
     def notes(self) -> list[str]:
@@ -159,9 +162,11 @@ class Dataset:
         *,
         columns: Mapping[str, Any] | None = None,
         captions: Sequence[str] | None = None,
+        background: str | None = None,
         name: str = UNNAMED,
     ) -> Dataset:
-        """A data set over an array of raw images. Nothing is copied, unless the array is not in C order.
+        """A data set over an array of raw images. Nothing is copied, unless the array is not in C order, or
+        `background` is given.
 
         Args:
             images: uint8 (examples, height, width) or (examples, height, width, channels), channels 1 to 4; an array, a
@@ -172,6 +177,8 @@ class Dataset:
             columns: further unit columns, name -> (examples,) integers or strings; None, NaN, "" or -1 puts an example
                 in no unit.
             captions: one text per example.
+            background: None: networks see every channel of `images`, whatever it means. A colour (see `from_folder`):
+                the last of 2 or 4 channels is alpha, 255 being opaque, and the images are kept as RGB on this ground.
             name: how reports call this data set.
 
         Raises:
@@ -179,7 +186,12 @@ class Dataset:
         """
         array = as_images(images)
         codes, names = encode_labels(labels, classes, len(array))
-        made = Dataset(array, None, np.arange(len(array)), codes, names, name=name)
+        noted: sources.Noted = {}
+        if background is not None:
+            array, clear = on_background(array, background)
+            if len(clear):
+                noted[TRAITS[CLEAR].format(background=called(colour(background)))] = len(clear), str(clear[0])
+        made = Dataset(array, None, np.arange(len(array)), codes, names, name=name, noted=noted)
         return made._finish(columns, captions)
 
     @staticmethod

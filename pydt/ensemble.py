@@ -26,6 +26,7 @@ from pydt.learnt import MEND, weak
 from pydt.live import View
 from pydt.overall import SoFar
 from pydt.plan import Context, Plan, check, make_record
+from pydt.remarks import put, remarks
 from pydt.stopping import StoppingRule
 from pydt.store import Record, Store
 from pydt.workers import Processes, WorkerDied, pack, places, versions, work
@@ -187,12 +188,14 @@ def _run(
             store.put_thumbnails(record, context.source.thumbnails(context.by, 3))
         store.put_plan(record)
         store = Store(dir, record.digest)
+        told = [] if design is None else remarks(context)
+        put(store, record, told)
         missing, stored = _missing(store, record, same_code)
         run = _Driver(store, record, SoFar(store, record, design, stored), rule, missing, view, limit, same_code)
         if run.settled():
             return store
         if design is not None:  # once a plan, and not again for what is retrained because of it
-            run.notes = _copied(context)
+            run.notes = [("data", text) for text in told] + [("shared images", text) for text in _copied(context)]
         shared = runner, _spooled(context, store.folder / "data")
         try:
             parcel = pickle.dumps(shared) if executor is not None else pack(shared)
@@ -275,7 +278,7 @@ class _Driver:
         same_code: bool,
     ) -> None:
         self.same_code = same_code
-        self.notes: list[str] = []
+        self.notes: list[tuple[str, str]] = []  # what to tell at the start: event of the log, text
         self.told: set[str] = set()  # which workers compute by other code
         self.store, self.record, self.sofar, self.rule = store, record, sofar, rule
         self.missing, self.view, self.limit = missing, view, limit
@@ -316,9 +319,9 @@ class _Driver:
         alive = getattr(executor, "alive", None)
         alive = alive if callable(alive) else None
         with _signals() as signals, self.view.shown(self.total, self.stored, self.sofar, self.rule, workers, alive):
-            for text in self.notes:
+            for event, text in self.notes:
                 self.view.say(text)
-                self.store.log(event="shared images", text=text)
+                self.store.log(event=event, text=text)
             if others:
                 self.view.say(f"some stored rows were computed by other code: {others}")
             if self.rule.kind != "none" and self.sofar.last.next > len(self.record.rows):

@@ -98,6 +98,24 @@ def over(colours: npt.NDArray[np.uint8], alpha: npt.NDArray[np.uint8], backgroun
     return ((mixed.astype(np.uint32) + 127) // 255).astype(np.uint8)
 
 
+def on_background(images: npt.NDArray[np.uint8], background: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
+    """Images uint8 (n, height, width, 2 or 4), the last channel being alpha, on a background, uint8 (n, height, width,
+    3); and which of them have transparent pixels, int64.
+
+    Raises:
+        DataError: they have no alpha, or the background is no colour.
+    """
+    if images.shape[3] not in (2, 4):
+        what = f"background={background!r} for images of {images.shape[3]} channels, none of which is alpha"
+        raise DataError(what, "images", "leave it out, or give 2 or 4 channels")
+    made, clear = np.empty((*images.shape[:3], 3), np.uint8), []
+    for i, image in enumerate(images):  # one by one: a map of any size passes through little memory
+        made[i] = over(image[..., :-1], image[..., -1], background)
+        if image[..., -1].min() < 255:
+            clear.append(i)
+    return made, np.array(clear, np.int64)
+
+
 def traits(data: bytes | memoryview) -> int:
     """`CLEAR`, `DEEP` and `FRAMES` of an encoded image. Only one that may be transparent is decoded.
 

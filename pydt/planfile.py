@@ -77,7 +77,7 @@ _SOURCES = {
     "folder": ("bad", "background"),
     "tar": ("classes", "columns", "label", "caption", "bad", "background", "name"),
     "saved": (),
-    "images": ("labels", "classes", "columns", "captions", "name"),
+    "images": ("labels", "classes", "columns", "captions", "background", "name"),
     "sample": ("each", "seed"),
 }
 _DIGITS = "digits"  # the sample that is a target; the others are scripts of pydt.glyphs

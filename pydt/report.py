@@ -25,6 +25,7 @@ from pydt.learnt import MEND, Weak, weak_rows
 from pydt.overall import UNITS, mean_output, overall
 from pydt.plan import Plan
 from pydt.planning import few_masks, models_for_effect
+from pydt.remarks import kept
 from pydt.render import render, write_csv
 from pydt.store import Record, Store
 from pydt.subject import MOST_FAILED
@@ -169,6 +170,7 @@ def results(
             "rows": {"accuracy": accuracy, "output": score},
             **_counterfactual(judgement),
             "notes": [
+                *kept(store, record),
                 *_notes(store, record, judgement, len(finished), effect, float(np.median(stderr)), unit),
                 *_few(design, masks, df),
             ],

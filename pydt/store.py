@@ -7,6 +7,7 @@ DIR/tasks/<digest>.safetensors       half, label and id of each target example o
 DIR/thumbnails/<digest>.safetensors  the first images of each unit of a source
 DIR/plans/<digest>.json              what was asked: unit names, design, recipe, tasks, rows
 DIR/stops/<digest>.json              of a plan that stopped early: how many of its first rows count, and why
+DIR/notes/<digest>.json              what was left out of a plan's data; see `pydt.remarks`
 DIR/log.jsonl                        times, hosts, versions, warnings: all that differs between equal runs
 DIR/quarantine/                      files that failed their checks
 DIR/.lock                            names the process that writes; there as long as it does

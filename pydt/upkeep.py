@@ -519,16 +519,17 @@ def _copy_cells(store: Store, other: Store, report: dict[str, Any]) -> set[str]:
 
 
 def _copy_small(store: Store, other: Store, here: set[str]) -> None:
-    """Stops of plans that were not `here`, and counterfactuals that the store has none of.
+    """Stops of plans that were not `here`, and counterfactuals and notes that the store has none of.
 
     Where a plan goes on to its end, another store's stop takes no row from it.
     """
     for name, record in other.plans().items():
         if name not in here and (note := other.stopped(record)) is not None:
             store.note_stop(record, note)
-        link = Path("counterfactual") / f"{name}.json"
-        if (other.folder / link).exists() and not (store.folder / link).exists():
-            write_atomic(store.folder / link, (other.folder / link).read_bytes())
+        for folder in ("counterfactual", "notes"):
+            link = Path(folder) / f"{name}.json"
+            if (other.folder / link).exists() and not (store.folder / link).exists():
+                write_atomic(store.folder / link, (other.folder / link).read_bytes())
 
 
 def _copy_log(store: Store, other: Store, copied: set[str]) -> None:

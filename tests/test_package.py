@@ -50,6 +50,7 @@ ORDER = [
     "export",
     "upkeep",
     "plan",
+    "remarks",
     "inputs",
     "moments",
     "blocks",
