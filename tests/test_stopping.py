@@ -259,6 +259,20 @@ def test_an_output_that_never_changes_has_no_known_error() -> None:
     assert "the same in all" in look.reason
 
 
+def test_looks_come_with_twenty_degrees_of_freedom_or_half_the_groups_and_then_with_a_twentieth_more_rows() -> None:
+    def first(kind: str, groups: int, text: str) -> list[int]:
+        return list(StoppingRule.parse(text).prefixes(drawn(kind, groups, 400, 0)))[:5]
+
+    assert first("bernoulli", 10, "sign 1") == [31, 33, 35, 37, 39]
+    assert first("bernoulli", 62, "sign 1") == [94, 99, 104, 110, 116]
+    assert first("random", 10, "stderr < 1") == [22, 24, 26, 28, 30]
+    assert first("random", 45, "stderr < 1") == [25, 27, 29, 31, 33]
+    assert first("foldover", 10, "sign 1") == [62, 66, 70, 74, 78]
+    assert first("foldover", 45, "sign 1") == [138, 146, 154, 162, 172]
+    assert list(StoppingRule.parse("sign 1").prefixes(drawn("bernoulli", 10, 31, 0))) == [31]
+    assert list(StoppingRule.parse("sign 1").prefixes(drawn("bernoulli", 10, 30, 0))) == []
+
+
 def test_no_look_splits_a_cluster() -> None:
     masks = np.asarray(design.bernoulli(12, 60, seed=0))
     own = Design.explicit(np.concatenate([masks, ~masks[:3]]))
