@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from pydt.estimate import influences
 from pydt.failures import Failures, _Failing, _fellows, _random_groups, failures
 from pydt.pages import write_pages
 from pydt.plan import Context, Plan
+from pydt.seeds import seed31
 from pydt.store import Store
 from pydt.transfer import Task
 
@@ -101,6 +103,44 @@ def test_rates_are_those_of_a_loop_over_fresh_rows(study: tuple[Plan, Store], fo
                 assert getattr(image, arm) == pytest.approx(rates[-1])
         assert found.flips is not None
         assert getattr(found.flips, arm).rate == pytest.approx(np.mean(rates))
+
+
+def test_the_random_rate_is_that_of_one_run_without_another_group_a_repeat(
+    study: tuple[Plan, Store], found: Failures
+) -> None:
+    """Rows by group and seed, from the store's plans alone."""
+    job, store = study
+    said: dict[tuple[int, int], np.ndarray] = {}
+    for record in store.plans().values():
+        if record.kind == "rows" and record.tasks[0]["name"].endswith("other draws"):
+            outputs = store.outputs(record.tasks[0]["digest"], "prediction", "all", record)
+            for row, one in zip(store.rows(record), outputs, strict=True):
+                if not row.mask.all():
+                    said[int((~row.mask).argmax()), row.seed] = one
+    examples = store.task(job.tasks[0])
+    column, labels = {i: j for j, i in enumerate(examples["ids"].tolist())}, examples["labels"]
+    blamed = {int(image.group[1:]) for image in found.images}
+    others = _random_groups(np.full(GROUPS, stub_truth.EACH), blamed, 10, 0)
+    rates = []
+    for image in found.images:
+        j, group = column[image.position], int(image.group[1:])
+        keys = [(g, seed31("failures", 0, g, i)) for i, g in enumerate(others[group].tolist())]
+        rates.append(np.mean([said[key][j] == labels[j] for key in keys]))
+        assert image.random == pytest.approx(rates[-1])
+    assert found.flips is not None
+    assert found.flips.random.rate == pytest.approx(np.mean(rates))
+    assert found.retrained == 20 + len(
+        {(g, i) for g in blamed for i in range(10)} | {(int(o), i) for g in blamed for i, o in enumerate(others[g])}
+    )
+
+
+def test_the_most_blamed_groups_come_first_and_in_each_the_clearest_image(found: Failures) -> None:
+    counts = Counter(image.group for image in found.images)
+    assert [(name, count) for name, count, _ in found.groups] == sorted(
+        counts.items(), key=lambda one: (-one[1], one[0])
+    )
+    assert list(found.images) == sorted(found.images, key=lambda i: (-counts[i.group], i.group, i.influence))
+    assert len(counts) > 2
 
 
 def test_without_the_blamed_group_images_flip_and_without_a_random_one_they_do_not(found: Failures) -> None:
@@ -194,6 +234,10 @@ def unlucky(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Ou
     return stub_truth.misled(context, row, tasks)
 
 
+def lost(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
+    return {task.digest: Outcome(status="failed", reason="diverged") for task in tasks}
+
+
 def test_models_that_fail_nowhere_need_no_debugging(tmp_path: Path) -> None:
     job = stub_truth.plan(40)
     store = stub_truth.trained(job, tmp_path, perfect)
@@ -203,6 +247,12 @@ def test_models_that_fail_nowhere_need_no_debugging(tmp_path: Path) -> None:
     page = found.page()
     assert "there is nothing to debug" in page.answer[0]
     write_pages([page], tmp_path / "pages", "a study")
+
+
+def test_models_that_all_fail_find_nothing(tmp_path: Path) -> None:
+    job = stub_truth.plan(40)
+    with pytest.raises(StoreError, match=r"all 3 models failed.*learning rate"):
+        debug(stub_truth.trained(job, tmp_path), job, lost, models=3)
 
 
 def test_any_share_may_be_asked_for(study: tuple[Plan, Store], found: Failures) -> None:
@@ -229,6 +279,7 @@ def test_failed_rows_are_counted_and_left_out(tmp_path: Path) -> None:
         ({"share": 0}, "share 0"),
         ({"share": 1.2}, "share 1.2"),
         ({"repeats": 1}, "1 repeats"),
+        ({"models": 0, "repeats": 2}, "0 models"),
         ({"most": 39}, "one group takes 40"),
         ({"output": "correctness"}, "unknown output"),
     ],
