@@ -7,7 +7,7 @@ pixels    Files are decoded (Pillow, the first frame, as stored: the rotation of
           the same as none, and so are colours where alpha is 0. Only images of a height and width that both data sets
           have are decoded.
 
-What this costs: docs/analyses.md, "Copies".
+What this costs: docs/analyses.md, "Copies of target images".
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import io
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -109,23 +109,19 @@ def _plain(image: Image.Image) -> npt.NDArray[Any]:
     return np.asarray(image if image.mode == "L" and not clear else image.convert("RGBA" if clear else "RGB"))
 
 
-def shared_images(count: int, by_bytes: npt.NDArray[np.bool_]) -> str:
-    """ "30 images, byte for byte,": so many, and in which way they are the same."""
-    how = (
-        "byte for byte"
-        if by_bytes.all()
-        else "byte for byte or pixel for pixel"
-        if by_bytes.any()
-        else "pixel for pixel"
-    )
-    return f"{count:,} image{'s' if count != 1 else ''}, {how},"
+def shared_images(count: int, of: str, by_bytes: npt.NDArray[np.bool_]) -> str:
+    """That so many images of a target are in a source, and in which way they are the same."""
+    how = "byte for byte" if by_bytes.all() else "pixel for pixel"
+    if by_bytes.any() and not by_bytes.all():
+        how = f"byte for byte ({int(by_bytes.sum()):,}) or pixel for pixel"
+    return f"{count:,} image{'s' if count != 1 else ''} of {of} {'are' if count != 1 else 'is'} in the source, {how}"
 
 
-def shared_units(units: Rows, names: Sequence[str], most: int = 3) -> str:
-    """ "in 'cats' (30)": how many of the source's images of this kind each unit holds, the fullest first."""
+def shared_units(units: Rows, names: Sequence[str], quote: Callable[[str], str] = repr, most: int = 3) -> str:
+    """How many of the source's images of this kind each unit holds, the fullest first: "in 'cats' (30)"."""
     counts = np.bincount(units[units >= 0], minlength=len(names))
     fullest = [k for k in np.argsort(-counts, kind="stable").tolist() if counts[k]]
-    told = [f"{names[k]!r} ({counts[k]:,})" for k in fullest[:most]]
+    told = [f"{quote(names[k])} ({counts[k]:,})" for k in fullest[:most]]
     if len(fullest) > most:
         told.append(f"{len(fullest) - most} more groups")
     if (outside := int((units < 0).sum())) > 0:

@@ -8,7 +8,6 @@ of a run.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import os
 import warnings
@@ -24,6 +23,7 @@ from pydt.data import Dataset
 from pydt.encode import as_images, as_path
 from pydt.errors import DataError
 from pydt.files import write_atomic
+from pydt.identical import groups_of, pixel_sum
 from pydt.index import read_index
 from pydt.pack import decode, images_at
 from pydt.saved import index_of, threads
@@ -74,8 +74,7 @@ def inspect(dataset: Dataset) -> dict[str, Any]:
     """
     broken = dict(dataset.left_out)
     if dataset.images is None:
-        sizes, modes = _decoded(dataset, broken)
-        same = _groups(dataset.records.sha if dataset.records is not None else np.zeros((0, 16), np.uint8))
+        sizes, modes, same = _decoded(dataset, broken)
         total = 0 if dataset.records is None else int(dataset.records.length.sum())
     else:
         height, width, channels = dataset.images.shape[1:]
@@ -123,9 +122,10 @@ def lines(found: Mapping[str, Any], most: int = 10) -> list[str]:
     extra = sum(len(group) - 1 for group in groups)
     across = found["duplicates across classes"]
     text.append(
-        f"exact duplicates: {extra:,} images too many; groups of equals: {len(groups):,}, across classes: {across:,}"
+        f"exact duplicates, of bytes or decoded pixels: {extra:,} images too many; groups of equals: {len(groups):,}, "
+        f"across classes: {across:,}"
         if groups
-        else "exact duplicates: none"
+        else "exact duplicates, of bytes or decoded pixels: none"
     )
     text += [f"  {' = '.join(group[:4])}{' = ...' if len(group) > 4 else ''}" for group in groups[:most]]
     text.append(f"broken images: {len(found['broken']):,}" if found["broken"] else "broken images: none")
@@ -212,14 +212,15 @@ def _thumbnail(dataset: Dataset, i: int) -> Image.Image | None:
     return image.crop((left, top, left + _SIDE, top + _SIDE))
 
 
-def _decoded(dataset: Dataset, broken: dict[str, str]) -> tuple[np.ndarray, dict[str, int]]:
-    """Height and width of every image that can be decoded (n, 2), and how many have which mode."""
+def _decoded(dataset: Dataset, broken: dict[str, str]) -> tuple[np.ndarray, dict[str, int], list[list[int]]]:
+    """Height and width of every image that can be decoded (n, 2), how many have which mode, and which are the same."""
     keys = dataset.all_keys()
     chunks = [range(i, min(i + _CHUNK, len(dataset))) for i in range(0, len(dataset), _CHUNK)]
     sizes: list[tuple[int, int]] = []
     modes: dict[str, int] = {}
+    sums = [] if dataset.records is None else [sha.tobytes() for sha in dataset.records.sha]
 
-    def look(chunk: range) -> list[tuple[int, int, str] | str]:
+    def look(chunk: range) -> list[tuple[int, int, str, bytes] | str]:
         return [_look(dataset, i) for i in chunk]
 
     with warnings.catch_warnings(), sources.progress(len(dataset), "decoding", "images") as advance:
@@ -232,28 +233,21 @@ def _decoded(dataset: Dataset, broken: dict[str, str]) -> tuple[np.ndarray, dict
                     else:
                         sizes.append(one[:2])
                         modes[one[2]] = modes.get(one[2], 0) + 1
+                        sums[i] = one[3]  # same bytes have same pixels
                 advance(len(chunk))
-    return np.array(sizes).reshape(-1, 2), dict(sorted(modes.items()))
+    return np.array(sizes).reshape(-1, 2), dict(sorted(modes.items())), groups_of(sums)
 
 
-def _look(dataset: Dataset, i: int) -> tuple[int, int, str] | str:
-    """Height, width and mode of an encoded example, or why it cannot be decoded."""
+def _look(dataset: Dataset, i: int) -> tuple[int, int, str, bytes] | str:
+    """Height, width, mode and sum of the pixels of an encoded example, or why it cannot be decoded."""
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(dataset.bytes_of([i])[0].data)) as image:
             image.load()
-            return image.height, image.width, image.mode
+            return image.height, image.width, image.mode, pixel_sum(image)
     except Exception as error:  # a decoder meets arbitrary bytes, and raises whatever it stumbles on
         return sources.undecodable(error)
-
-
-def _groups(identities: np.ndarray) -> list[list[int]]:
-    """Rows (n, width) of bytes that are equal, as lists of two or more, in order of their first."""
-    places: dict[bytes, list[int]] = {}
-    for i, identity in enumerate(identities):
-        places.setdefault(identity.tobytes(), []).append(i)
-    return [group for group in places.values() if len(group) > 1]
 
 
 def _equal_pixels(dataset: Dataset) -> list[list[int]]:
@@ -261,10 +255,9 @@ def _equal_pixels(dataset: Dataset) -> list[list[int]]:
     assert dataset.images is not None
     crc = _core.crc_records(dataset.images, np.ascontiguousarray(dataset.positions), threads())
     groups = []
-    for group in _groups(crc[:, np.newaxis]):
-        pixels = [np.asarray(dataset.images[p]).tobytes() for p in dataset.positions[group]]
-        sums = np.array([np.frombuffer(hashlib.sha256(p).digest(), np.uint8) for p in pixels])
-        groups += [[group[i] for i in part] for part in _groups(sums)]
+    for group in groups_of([one.tobytes() for one in crc]):
+        sums = [pixel_sum(np.asarray(dataset.images[p])) for p in dataset.positions[group]]
+        groups += [[group[i] for i in part] for part in groups_of(sums)]
     return sorted(groups)
 
 

@@ -7,10 +7,12 @@ influence   A copy moves the outputs on its original, and leaves the rest of the
             half tests it (`pydt.uneven`), and Holm's procedure over the groups keeps the chance of any false flag at
             `level`. A flag says that single examples are moved beyond the rest of their class, by copies or by
             something they share with the group (a sub-type): images decide which.
-pairs       Every source example is matched with the target's images, those of flagged groups first, and of the rest
-            then (`pydt.duplicates`): pairs are named at an expected share `false` of false ones. A group holds copies
-            where more pairs are named, or one of a smaller p, than chance would give, by Holm's procedure over all
-            groups at `level`.
+images      An image that is the same as a target image, in all bytes or all decoded pixels, is a copy without a test
+            (`pydt.identical`). Every other source example is matched with the target's judged images, those of flagged
+            groups first, and of the rest then (`pydt.duplicates`): pairs are named at an expected share `false` of
+            false ones. A group holds copies where an image is the same, or where more pairs are named, or one of a
+            smaller p, than chance would give, by Holm's procedure over all groups at `level`. Changed target images
+            that are planted tell what could not have been found.
 
 The influence of a group on the originals of its copies, against the rest of their classes, then says what the leak
 does. The images chose the originals, so this needs no split: all models count.
@@ -25,10 +27,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pydt.duplicates import CANDIDATES, PLANTED, Seeker
 from pydt.errors import ConfigError
 from pydt.figures import t975
+from pydt.identical import shared_images, shared_units
 from pydt.nearest import Rows, common_side, pictures
 from pydt.overall import method_for
 from pydt.pages import Images, Intervals, Page, Table
@@ -40,6 +44,7 @@ from pydt.words import listed, quoted
 
 if TYPE_CHECKING:
     from pydt.data import Dataset
+    from pydt.target import Target
     from pydt.train import Trained
 
 _NO_UNIT = "(always kept)"
@@ -56,7 +61,8 @@ class Suspect:
         effect, stderr: influence on the examples found by the other half of the models, beyond the rest of their class;
             mean over both directions.
         examples: positions (in the judged data set) of the examples that the first half found.
-        copies: named pairs. leak: whether chance would hardly name them.
+        copies: source examples in named pairs; same: those of them that are the same as a target image. leak: whether
+            there is one of those, or chance would hardly name the others.
         originals: target examples they are copies of. gain, gain_stderr: the group's influence on those, beyond the
             rest of their classes; NaN where there is none.
     """
@@ -69,6 +75,7 @@ class Suspect:
     stderr: float
     examples: tuple[int, ...]
     copies: int = 0
+    same: int = 0
     leak: bool = False
     originals: int = 0
     gain: float = math.nan
@@ -80,12 +87,14 @@ class Pair:
     """A source example and the target example it looks like a copy of.
 
     Attributes:
-        source, target: positions in the source and in the judged data set. group: of the source example.
-        half: of the target example, "score" or "report".
+        source: position in the source. group: of the source example.
+        target: position in the judged data set; where `half` is "pool" or "validation", in `Target.train`.
+        half: of the target example: "score" or "report"; of one that is the same also "pool" or "validation".
         correlation, mirrored: of the best view; see `pydt.nearest`. p: of such a correlation between images that are no
             copies.
         phash, dhash: bits in which the hashes differ (of the mirrored image where `mirrored`).
         cosine: of the features, where an embedding was given.
+        how: "same bytes" (of the file), "same pixels", or "alike".
     """
 
     source: int
@@ -98,6 +107,7 @@ class Pair:
     phash: int
     dhash: int
     cosine: float | None = None
+    how: str = "alike"
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,12 +116,14 @@ class Leaks:
 
     Attributes:
         groups: first those that hold copies, by their share of copies, then by p.
-        pairs: by p.
-        cuts: correlation from which on a pair is named: in flagged groups and in the rest (NaN where nothing was
-            sought).
-        found: by change, the share of copies made that way which would be named in flagged groups, and in the rest.
+        pairs: those that are the same, then by p.
+        same: part of the target -> how many of its images are in the source, in all bytes or pixels.
+        cuts: how many times less a source example has to differ from its match, in 1 - correlation, than from the next
+            best in order to be named: in flagged groups and in the rest (NaN where nothing was sought).
+        found: by change, the share of copies made that way which would be named in flagged groups, and in the rest;
+            of one copy among all.
         alike: quantiles 0.5, 0.9, 0.99, 1 of the best correlations of target images with other target images.
-        compared: source examples sought; exhaustive: whether with every target image.
+        compared: source examples sought, beside those that are the same; exhaustive: whether with every target image.
         cosine_cut: the 99 % quantile of the best cosines among target images; None without an embedding.
         models: in each half of the influence test. df: of its t test. top: examples found for a group. judged: target
             examples.
@@ -120,6 +132,7 @@ class Leaks:
 
     groups: tuple[Suspect, ...]
     pairs: tuple[Pair, ...]
+    same: dict[str, int]
     cuts: tuple[float, float]
     found: dict[str, tuple[float, float]]
     alike: tuple[float, float, float, float]
@@ -135,7 +148,7 @@ class Leaks:
     output: str
     unit: str
     _plan: Plan
-    _target: Dataset
+    _target: Target
     _seen: Subject
 
     @property
@@ -188,21 +201,30 @@ def leaks(
     flagged = holm(tested.p, level)
     source, target = plan.source, asked.target.judged
     unit_of, names = plan.context.units
+    equal = _Equal.of(asked, source)
+    pairs = [_pair(names, unit_of, *one) for one in equal.pairs]
     seeker = Seeker(target, asked.ids, common_side(source, target), embedding)
     first = np.append(flagged, False)[unit_of]
-    pairs: list[Pair] = []
     limits, exhaustive = [math.nan, math.nan], [True, True]
-    for stage, ids in enumerate((np.flatnonzero(first), np.flatnonzero(~first))):
-        if len(ids):
-            found, limits[stage], exhaustive[stage] = seeker.seek(source, ids, false)
-            pairs += [_pair(asked, names, unit_of, *one) for one in found]
-    pairs.sort(key=lambda pair: (pair.p, pair.source))
+    for stage, chosen in enumerate((first & ~equal.held, ~first & ~equal.held)):
+        if chosen.any():
+            found, limits[stage], exhaustive[stage] = seeker.seek(source, np.flatnonzero(chosen), false)
+            pairs += [
+                _pair(names, unit_of, one, int(asked.ids[other]), HALF_NAMES[asked.half[other]], *facts)
+                for one, other, *facts in found
+            ]
+    pairs.sort(key=lambda pair: (pair.how == "alike", pair.p, pair.source))
     sizes = np.bincount(unit_of[unit_of >= 0], minlength=len(names))
-    copies = _held(pairs, names)
-    chance = np.array([_by_chance([pair.p for pair in held], int(size), limits[int(not flag)])
-                       for held, size, flag in zip(copies, sizes, flagged, strict=True)])  # fmt: skip
-    leak = holm(chance, level) & [len(held) > 0 for held in copies]
-    gain, gain_stderr = _gains(asked, [np.unique([pair.target for pair in held]) for held in copies])
+    held = _held(pairs, names)
+    same = np.bincount(unit_of[equal.held & (unit_of >= 0)], minlength=len(names))
+    chance = np.array([_by_chance([pair.p for pair in own if pair.how == "alike"], int(size), limits[int(not flag)])
+                       for own, size, flag in zip(held, sizes - same, flagged, strict=True)])  # fmt: skip
+    leak = (holm(chance, level) & (chance < 1)) | (same > 0)
+    originals = [
+        np.union1d(equal.judged(np.flatnonzero(unit_of == k)), [pair.target for pair in own if pair.how == "alike"])
+        for k, own in enumerate(held)
+    ]
+    gain, gain_stderr = _gains(asked, originals)
     groups = [
         Suspect(
             name,
@@ -212,9 +234,10 @@ def leaks(
             float(tested.effect[k]),
             float(tested.stderr[k]),
             tuple(asked.ids[tested.examples[k]].tolist()),
-            len(copies[k]),
+            len(held[k]),
+            int(same[k]),
             bool(leak[k]),
-            len({pair.target for pair in copies[k]}),
+            len(originals[k]),
             float(gain[k]),
             float(gain_stderr[k]),
         )
@@ -225,10 +248,11 @@ def leaks(
     return Leaks(
         groups=tuple(groups),
         pairs=tuple(pairs),
-        cuts=(seeker.null.correlation(limits[0]), seeker.null.correlation(limits[1])),
+        same=equal.parts,
+        cuts=(seeker.null(exhaustive[0]).factor(limits[0]), seeker.null(exhaustive[1]).factor(limits[1])),
         found=recall,
-        alike=seeker.null.quantiles,
-        compared=len(source),
+        alike=seeker.null(all(exhaustive)).quantiles,
+        compared=len(source) - int(equal.held.sum()),
         exhaustive=all(exhaustive),
         cosine_cut=seeker.cosine_cut,
         models=tested.models,
@@ -240,7 +264,7 @@ def leaks(
         output=output,
         unit=asked.unit,
         _plan=plan,
-        _target=target,
+        _target=asked.target,
         _seen=asked.seen,
     )
 
@@ -274,9 +298,51 @@ def _gains(asked: Asked, originals: Sequence[Rows]) -> tuple[Array, Array]:
 # ---- pairs ----------------------------------------------------------------------------------------------------------
 
 
-def _pair(asked: Asked, names: Sequence[str], unit_of: Rows, source: int, target: int, *facts: Any) -> Pair:
+@dataclass(frozen=True, eq=False)
+class _Equal:
+    """The images that the source shares with the target.
+
+    Attributes:
+        held: bool (source examples,). parts: as `Leaks.same`.
+        pairs: (source example, target example, part, facts of a pair ...): one for each example held.
+        numbers: of each source example and of each judged one, in order of `Asked.ids`; see `pydt.identical.Same`.
+    """
+
+    held: npt.NDArray[np.bool_]
+    parts: dict[str, int]
+    pairs: list[tuple[Any, ...]]
+    numbers: tuple[Rows, Rows]
+    ids: Rows
+
+    @staticmethod
+    def of(asked: Asked, source: Dataset) -> _Equal:
+        target = asked.target
+        found = target.shared(source)
+        judged = "train" if target.test is None else "test"
+        own = {"pool": "train", "validation": "train", "score": judged, "report": judged}
+        parts, best = {}, {}
+        for part, name in own.items():  # the judged ones last, so that pairs name them where they can
+            ids, theirs = target.split[part], found[name].theirs
+            shared = ids[theirs[ids] >= 0]
+            parts[part] = len(shared)
+            places = {int(theirs[i]): int(i) for i in shared[::-1]}
+            for i, number in enumerate(found[name].ours.tolist()):
+                if number in places:
+                    how = "same bytes" if found[name].by_bytes[i] else "same pixels"
+                    best[i] = (i, places[number], part, 1.0, False, 0.0, 0, 0, None, how)
+        held = np.isin(np.arange(len(source)), list(best))
+        numbers = found[judged].ours, found[judged].theirs[asked.ids]
+        return _Equal(held, parts, [best[i] for i in sorted(best)], numbers, asked.ids)
+
+    def judged(self, examples: Rows) -> Rows:
+        """The judged images that some source examples are the same as."""
+        numbers = self.numbers[0][examples]
+        return self.ids[np.isin(self.numbers[1], numbers[numbers >= 0])]
+
+
+def _pair(names: Sequence[str], unit_of: Rows, source: int, target: int, half: str, *facts: Any) -> Pair:
     group = names[unit_of[source]] if unit_of[source] >= 0 else _NO_UNIT
-    return Pair(source, int(asked.ids[target]), group, HALF_NAMES[asked.half[target]], *facts)
+    return Pair(source, target, group, half, *facts)
 
 
 def _held(pairs: Sequence[Pair], names: Sequence[str]) -> list[list[Pair]]:
@@ -308,25 +374,51 @@ which groups are looked at first, images decide what is a copy, and both have er
 
 For each group one half of the models finds the target examples with the largest influence on r, the other half
 estimates the influence on their mean (t test), and back; the sum of both p values is tested by Holm's procedure.
-Pairs: the largest correlation over 54 views (mirrored or not, three zooms, moved by a pixel) of grey, blurred images;
-its p value comes from a Gumbel law of the best matches among different target images, and Benjamini-Hochberg over the
-source examples names the pairs. Thresholds are those of this data.
+Images that are the same in all bytes or all decoded pixels need no test. Of the others, c is the largest correlation
+over 54 views (mirrored or not, three zooms, moved by a pixel) of grey, blurred images, and
+
+    gap = log((1 - c of the next best target image) / (1 - c of the best))
+
+follows an exponential law where nothing is copied (ratio of distances to the nearest two; Facco et al. 2017). Its rate
+comes from the target's images among themselves; near-duplicates within the target are one image to it.
+Benjamini-Hochberg over the source examples names the pairs. Thresholds are those of this data, and what they would
+miss is measured with changed copies of target images.
 """
+_SURE, _BLIND = 0.8, 0.2
+_VERDICTS = "would be found", "may be missed", "could not have been detected"
+
+
+def _power(found: Leaks) -> dict[str, tuple[float, int]]:
+    """By change, the share of planted copies that would be named wherever something was sought, and its verdict; empty
+    where nothing was."""
+    least = {change: min((s for s in shares if s == s), default=math.nan) for change, shares in found.found.items()}
+    return {
+        change: (share, 0 if share >= _SURE else 1 if share >= _BLIND else 2)
+        for change, share in least.items()
+        if share == share
+    }
+
+
+def _range(shares: Sequence[float]) -> str:
+    low, high = (f"{100 * share:.0f}" for share in (min(shares), max(shares)))
+    return f"{low} %" if low == high else f"{low} to {high} %"
 
 
 def _page(found: Leaks) -> Page:
     leaking = [group for group in found.groups if group.leak]
     uneven = [group for group in found.groups if group.uneven]
-    target, source = found._target, found._plan.source
-    keys, theirs = source.all_keys(), target.all_keys()
+    source, task = found._plan.source, found._target
+    of = {"pool": task.train, "validation": task.train, "score": task.judged, "report": task.judged}
+    keys, theirs = source.all_keys(), {half: data.all_keys() for half, data in of.items()}
     shown = found.pairs[:32]
     images = [
         picture
         for pair in shown
-        for picture in (pictures(source, [pair.source])[0], pictures(target, [pair.target])[0])
+        for picture in (pictures(source, [pair.source])[0], pictures(of[pair.half], [pair.target])[0])
     ]
     captions = [
-        f"{pair.group}: {keys[pair.source]} = {theirs[pair.target]} ({pair.half}), r {pair.correlation:.4f}"
+        f"{pair.group}: {keys[pair.source]} = {theirs[pair.half][pair.target]} ({pair.half}), "
+        + (f"r {pair.correlation:.4f}" if pair.how == "alike" else pair.how)
         for pair in shown
     ]
     reach = t975(found.df)
@@ -339,6 +431,7 @@ def _page(found: Leaks) -> Page:
         "group",
         "examples",
         "copies",
+        "same",
         "leak",
         "uneven",
         "p",
@@ -348,7 +441,7 @@ def _page(found: Leaks) -> Page:
         "its stderr",
     )
     lines = [
-        (g.name, g.size, g.copies, g.leak, g.uneven, g.p, g.effect, g.stderr, g.gain, g.gain_stderr)
+        (g.name, g.size, g.copies, g.same, g.leak, g.uneven, g.p, g.effect, g.stderr, g.gain, g.gain_stderr)
         for g in found.groups
     ]
     suspicious = [line for g, line in zip(found.groups, lines, strict=True) if g.leak or g.uneven or g.copies]
@@ -366,21 +459,33 @@ def _page(found: Leaks) -> Page:
             marked=[group.uneven for group in ranked],
         )
     )
-    kinds = [(change, *shares) for change, shares in found.found.items()]
+    power = _power(found)
+    kinds = [
+        (change, *shares, _VERDICTS[power[change][1]] if change in power else None)
+        for change, shares in found.found.items()
+    ]
     blocks.append(
         Table(
-            ("change", "found in flagged groups", "found elsewhere"),
+            ("change", "found in flagged groups", "found elsewhere", "a copy changed so"),
             kinds,
             f"Share of {min(PLANTED, found.judged)} copies of each kind, made of target images, that would be named",
         )
     )
     pair_columns = (
-        *("source", "source_key", "group", "target", "target_key", "half", "correlation", "mirrored", "p"),
+        *("source", "source_key", "group", "target", "target_key", "half", "how", "correlation", "mirrored", "p"),
         *("phash_bits", "dhash_bits", "cosine"),
     )
     pair_rows = [
         (
-            *(pair.source, keys[pair.source], pair.group, pair.target, theirs[pair.target], pair.half),
+            *(
+                pair.source,
+                keys[pair.source],
+                pair.group,
+                pair.target,
+                theirs[pair.half][pair.target],
+                pair.half,
+                pair.how,
+            ),
             *(pair.correlation, pair.mirrored, pair.p, pair.phash, pair.dhash, pair.cosine),
         )
         for pair in found.pairs
@@ -394,53 +499,103 @@ def _page(found: Leaks) -> Page:
         csv={
             "groups.csv": (columns, lines),
             "pairs.csv": (pair_columns, pair_rows),
-            "found.csv": (("change", "flagged_groups", "rest"), kinds),
+            "found.csv": (("change", "flagged_groups", "rest", "verdict"), kinds),
         },
         method=_METHOD,
     )
 
 
 def _sentences(found: Leaks, leaking: Sequence[Suspect], uneven: Sequence[Suspect]) -> list[str]:
-    cuts = " and ".join(
-        f"{cut:.4f} {where}"
-        for cut, where in zip(found.cuts, ("in flagged groups", "elsewhere"), strict=True)
-        if cut == cut
+    said = [*_same(found), *_changed(found, leaking)]
+    if (outside := sum(pair.group == _NO_UNIT for pair in found.pairs)) > 0:
+        said.append(f"{outside} of these source images are in no group: every model was trained on them.")
+    groups = len(found.groups)
+    test = (
+        f"(chance of any false flag {100 * found.level:g} %; found with {found.models[0]} models, judged with "
+        f"{found.models[1]}, and back)"
     )
-    many, groups = len(found.pairs), len(found.groups)
+    beyond = f"{found.top} target examples beyond the rest of their class"
+    influence = (
+        f"By influence {len(uneven)} of {groups} groups are flagged {test}: they move {beyond}."
+        if uneven
+        else f"By influence no group is flagged for moving {beyond} {test}; what may have escaped, the intervals show."
+    )
+    clean = [group.name for group in uneven if not group.leak]
+    if clean:
+        blind = any(verdict for _, verdict in _power(found).values())
+        influence += f" No copy was found in {listed(clean)}: " + (
+            "some changed copies could not have been, so look at their images."
+            if blind
+            else "what they share with these examples may be something else, as a sub-type."
+        )
+    return [*said, influence]
+
+
+def _same(found: Leaks) -> list[str]:
+    """Of target images that are in the source as they are."""
+    exact = [pair for pair in found.pairs if pair.how != "alike"]
+    if not exact:
+        return []
+    units, names = found._plan.context.units
+    images = sum(found.same.values())
+    by_bytes = np.array([pair.how == "same bytes" for pair in exact])
+    where = shared_units(units[[pair.source for pair in exact]], names, quoted)
+    parts = ", ".join(f"{count:,} {part}" for part, count in found.same.items() if count)
+    return [f"{shared_images(images, 'the target', by_bytes)}: {where}. By part of the target: {parts}."]
+
+
+def _changed(found: Leaks, leaking: Sequence[Suspect]) -> list[str]:
+    """Of copies that are not the same: what was found, and what could have been."""
+    groups, exact = len(found.groups), sum(found.same.values())
+    alike = sum(pair.how == "alike" for pair in found.pairs)
+    power = _power(found)
+    kinds = [{change: share for change, (share, one) in power.items() if one == verdict} for verdict in range(3)]
+    sure, blind = (", ".join(kinds[verdict]) for verdict in (0, 2))
+    said = []
     if leaking:
         first = leaking[0]
-        told = f"{quoted(first.name)} holds {first.copies} copies of target images among its {first.size} examples"
         more = f", and {len(leaking) - 1} more of {groups} groups hold copies" if len(leaking) > 1 else ""
-        said = [f"{told}{more}."]
+        said.append(
+            f"{quoted(first.name)} holds {first.copies} copies of target images among its {first.size} examples{more}."
+        )
         if first.gain == first.gain:
             said.append(
                 f"On the {first.originals} originals the influence of {quoted(first.name)} is "
                 f"{plus_minus(first.gain, first.gain_stderr)} {found.unit} (standard error) beyond that on the rest of "
                 "their classes."
             )
-    elif many:
-        said = [f"{many} source images look like copies of target images, but no group holds more than chance names."]
-    else:
-        said = [f"No copy of a target image was found in the {groups} groups."]
+    elif alike:
+        said.append(
+            f"{alike} source images look like copies of target images, but no group holds more than chance names."
+        )
+    elif power and not sure:
+        rest = "" if exact else ", and no image of the target is in the source byte for byte or pixel for pixel"
+        said.append(f"Changed copies could not have been detected{rest}.")
+    elif power and not exact:
+        said.append(
+            f"No copy of a target image was found in the {groups} groups: none of the same bytes or pixels, and none "
+            f"that is {sure}" + (f"; one that is {blind} could not have been detected." if blind else ".")
+        )
+    if not power:
+        return said
+    told = [
+        f"{', '.join(kind)}: {_range([*kind.values()])}{remark}"
+        for kind, remark in zip(kinds, ("", "", " (could not have been detected)"), strict=True)
+        if kind
+    ]
     those = (
         f"all {found.judged:,}" if found.exhaustive else f"{CANDIDATES} or more candidates among the {found.judged:,}"
     )
-    said.append(
-        f"{many} of {found.compared:,} source images are named. Each was compared with {those} target images; of the "
-        f"named {100 * found.false:g} % are expected to be false. A pair is named from a correlation of "
-        f"{cuts} on; different target images reach {found.alike[0]:.4f} (median of best matches), "
-        f"{found.alike[2]:.4f} (99 %)."
+    cuts = " and ".join(
+        f"{cut:.3g} times{where if all(other == other for other in found.cuts) else ''}"
+        for cut, where in zip(found.cuts, (" (in flagged groups)", " (elsewhere)"), strict=True)
+        if cut == cut
     )
-    if (outside := sum(pair.group == _NO_UNIT for pair in found.pairs)) > 0:
-        said.append(f"{outside} of them are in no group: every model was trained on them.")
-    clean = [group.name for group in uneven if not group.leak]
-    influence = (
-        f"By influence {len(uneven)} of {groups} groups are flagged (chance of any false flag {100 * found.level:g} %; "
-        f"found with {found.models[0]} models, judged with {found.models[1]}, and back): they move {found.top} target "
-        "examples beyond the rest of their class."
-    )
-    if clean:
-        names = listed(clean)
-        influence += f" No leak was found in {names}: they share something else with these examples."
-    said.append(influence)
-    return said
+    return [
+        *said,
+        f"Of planted copies, one at a time, so many would be named: {'; '.join(told)}.",
+        f"{alike} of {found.compared:,} {'other ' if exact else ''}source images are named. Each was compared with "
+        f"{those} target images; of the named {100 * found.false:g} % are expected to be false. A pair is named where "
+        f"1 \u2212 correlation is {cuts} smaller than with the next best target image; different target images reach a "
+        f"correlation of {found.alike[0]:.4f} (median of best matches), {found.alike[2]:.4f} (99 %).",
+    ]

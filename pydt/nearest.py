@@ -40,6 +40,8 @@ Rows = npt.NDArray[np.int64]
 SIDE = 32
 """Longest side on which images are compared."""
 ZOOM = 1.075
+KEPT = 9
+"""Matches of an image that are kept."""
 _VIEWS = [(m, z, y, x) for m, z in itertools.product((False, True), range(3)) for y in (-1, 0, 1) for x in (-1, 0, 1)]
 _BLUR = 1.0
 _QUERIES, _REFERENCES = 512, 1024  # images of a tile
@@ -221,17 +223,27 @@ def _tiles(count: int, size: int) -> Iterator[slice]:
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """The best match of each query among the references.
+    """The references that each query looks most like, the best first.
 
     Attributes:
-        index: int64 (n,) position among the references; -1 where there is none.
-        correlation: float32 (n,), of the best of all views; -1 where there is none.
-        mirrored: bool (n,), whether that view is mirrored.
+        ranked: int64 (n, KEPT) positions among the references; -1 where there is none.
+        alike: float32 (n, KEPT) correlations with them, each of its best view; -1 where there is none.
+        mirrored: bool (n,), whether the best view of the first is mirrored.
     """
 
-    index: Rows
-    correlation: Single
+    ranked: Rows
+    alike: Single
     mirrored: npt.NDArray[np.bool_]
+
+    @property
+    def index(self) -> Rows:
+        """The best of each query, (n,)."""
+        return self.ranked[:, 0]
+
+    @property
+    def correlation(self) -> Single:
+        """That of the best, (n,)."""
+        return self.alike[:, 0]
 
 
 def coarse(images: Single) -> Single:
@@ -261,7 +273,7 @@ def propose(
 def match(
     queries: Single, references: Single, candidates: Rows | None = None, *, skip: Sequence[int] | Rows | None = None
 ) -> Matches:
-    """The reference that each query looks most like, in the best of 54 views.
+    """The references that each query looks most like, each in the best of 54 views; ties by position.
 
     Args:
         queries, references: grey images float32 (n, S, S) of one side.
@@ -269,12 +281,11 @@ def match(
         skip: a reference for each query that is not compared (itself).
     """
     plain = _describe(references, [_VIEWS.index((False, 1, 0, 0))])[:, 0]
-    index, found = np.full(len(queries), -1, np.int64), np.full(len(queries), -1, np.float32)
+    ranked, alike = np.full((len(queries), KEPT), -1, np.int64), np.full((len(queries), KEPT), -1, np.float32)
     mirrored = np.zeros(len(queries), bool)
     skipped = np.full(len(queries), -1) if skip is None else np.asarray(skip, np.int64)
     for q in _tiles(len(queries), _QUERIES) if len(references) else ():
         views = _describe(queries[q])
-        rows = np.arange(q.stop - q.start)
         if candidates is None:
             for r in _tiles(len(references), _REFERENCES):
                 known = plain[r].T
@@ -282,21 +293,30 @@ def match(
                 for number in range(1, len(_VIEWS)):
                     np.maximum(best, views[:, number] @ known, out=best)
                 inside = np.flatnonzero((skipped[q] >= r.start) & (skipped[q] < r.stop))
+                places = np.broadcast_to(np.arange(r.start, r.stop), best.shape).copy()
                 best[inside, skipped[q][inside] - r.start] = -1
-                at = best.argmax(axis=1)
-                better = best[rows, at] > found[q]
-                index[q], found[q] = (
-                    np.where(better, new, old) for new, old in ((at + r.start, index[q]), (best[rows, at], found[q]))
+                places[inside, skipped[q][inside] - r.start] = -1
+                ranked[q], alike[q] = _first(
+                    np.concatenate([ranked[q], places], axis=1), np.concatenate([alike[q], best], axis=1)
                 )
         else:
-            for row, wanted in enumerate(candidates[q]):
-                wanted = wanted[wanted != skipped[q.start + row]]
-                if wanted.size:
-                    best = (plain[wanted] @ views[row].T).max(axis=1)
-                    index[q.start + row], found[q.start + row] = wanted[best.argmax()], best.max()
-        by_view = np.einsum("nvd,nd->nv", views, plain[index[q]])
-        mirrored[q] = (by_view.argmax(axis=1) >= len(_VIEWS) // 2) & (index[q] >= 0)
-    return Matches(index, found, mirrored)
+            for row, given in enumerate(candidates[q]):
+                wanted = np.unique(given[given != skipped[q.start + row]])
+                best = (plain[wanted] @ views[row].T).max(axis=1, initial=-1)
+                one = slice(q.start + row, q.start + row + 1)
+                ranked[one], alike[one] = _first(
+                    np.concatenate([ranked[one], wanted[None]], axis=1),
+                    np.concatenate([alike[one], best[None]], axis=1),
+                )
+        by_view = np.einsum("nvd,nd->nv", views, plain[ranked[q, 0]])
+        mirrored[q] = (by_view.argmax(axis=1) >= len(_VIEWS) // 2) & (ranked[q, 0] >= 0)
+    return Matches(ranked, alike, mirrored)
+
+
+def _first(places: Rows, correlations: Single) -> tuple[Rows, Single]:
+    """The `KEPT` columns of largest correlation in each row; of equal ones the first, and no place (-1) last."""
+    order = np.argsort(np.where(places < 0, 2, -correlations), axis=1, kind="stable")[:, :KEPT]
+    return np.take_along_axis(places, order, 1), np.take_along_axis(correlations, order, 1)
 
 
 def _describe(images: Single, views: Sequence[int] = range(len(_VIEWS))) -> Single:

@@ -162,10 +162,8 @@ class Target:
         held = np.any([one.ours >= 0 for one in found], axis=0)
         by_bytes = np.any([one.by_bytes for one in found], axis=0)[held]
         first = source.all_keys()[int(held.argmax())]
-        return (
-            f"{shared_images(images, by_bytes)} of the target {self.name!r} {'is' if images == 1 else 'are'} in the "
-            f"source: {shared_units(units[held], names)} (the first: {first!r}): influences will show it"
-        )
+        told = shared_images(images, f"the target {self.name!r}", by_bytes)
+        return f"{told}: {shared_units(units[held], names)} (the first: {first!r}); influences will show it"
 
     def spool(self, folder: str | os.PathLike[str]) -> Target:
         """The same target over data sets saved below `folder`, so that it travels to other processes as paths."""

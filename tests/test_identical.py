@@ -182,12 +182,12 @@ def test_a_target_tells_which_units_hold_its_images(tmp_path: Path) -> None:
     source = folder(tmp_path / "source", files | copies | again)
     said = target.copied(source, *source.units())
     assert said is not None
-    assert said.startswith(
-        "5 images, byte for byte, of the target 'target' are in the source: in 'y' (5), 'z' (1) (the "
-    )
+    told = "5 images of the target 'target' are in the source, byte for byte: in 'y' (5), 'z' (1) (the first: "
+    assert said.startswith(told)
     apart = folder(tmp_path / "apart", files)
     assert target.copied(apart, *apart.units()) is None
-    assert shared_images(1, np.array([True, False])) == "1 image, byte for byte or pixel for pixel,"
-    assert shared_images(1200, np.array([False])) == "1,200 images, pixel for pixel,"
+    mixed = shared_images(2, "it", np.array([True, False]))
+    assert mixed == "2 images of it are in the source, byte for byte (1) or pixel for pixel"
+    assert shared_images(1, "it", np.array([False])) == "1 image of it is in the source, pixel for pixel"
     units, names = np.array([4, 4, 3, 2, 1, 0, -1]), list("abcde")
     assert shared_units(units, names) == "in 'e' (2), 'a' (1), 'b' (1), 2 more groups, no group (1)"

@@ -43,6 +43,25 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
+def test_files_of_other_bytes_with_the_same_pixels_are_duplicates(tmp_path: Path) -> None:
+    """A PNG compressed otherwise, a BMP and a palette of the same image; a deep image of other, brighter greys."""
+    random = np.random.default_rng(0)
+    image = Image.fromarray(random.integers(0, 8, (20, 30), np.uint8))
+    deep = random.integers(300, 60000, (20, 30)).astype(np.uint16)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    image.save(tmp_path / "a" / "0.png", compress_level=1)
+    image.save(tmp_path / "a" / "1.png", compress_level=9)
+    image.convert("P").save(tmp_path / "b" / "2.png")
+    image.convert("RGB").save(tmp_path / "b" / "3.bmp")
+    Image.fromarray(deep).save(tmp_path / "b" / "4.png")
+    Image.fromarray(deep + np.uint16(300)).save(tmp_path / "b" / "5.png")
+    found = look.inspect(look.load(tmp_path))
+    assert found["duplicates"] == [["a/0.png", "a/1.png", "b/2.png", "b/3.bmp"]]
+    assert found["duplicates across classes"] == 1
+    assert "exact duplicates, of bytes or decoded pixels: 3 images too many" in "\n".join(look.lines(found))
+
+
 def test_a_folder_of_files(folder: Path) -> None:
     dataset = look.load(folder)
     found = look.inspect(dataset)
