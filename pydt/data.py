@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -23,20 +24,27 @@ from pydt.contents import Contents
 from pydt.encode import (
     array_digest,
     as_images,
-    as_names,
     as_path,
     check_length,
-    encode_columns,
-    encode_labels,
     hash_order,
     npy_path,
-    renumber,
     whole,
 )
 from pydt.errors import DataError, StoreError
 from pydt.files import digest, write_atomic
 from pydt.index import FILE, Records, Texts, pack_index, read_index, records_of, repeated
 from pydt.joined import joined
+from pydt.labels import (
+    Classes,
+    as_names,
+    class_table,
+    encode_captions,
+    encode_columns,
+    encode_labels,
+    listed,
+    positions,
+    renumber,
+)
 from pydt.pixels import BACKGROUND, CLEAR, DEEP, TRAITS, called, colour, on_background
 from pydt.saved import check_bytes, fields_of, index_of, sections_of
 
@@ -158,10 +166,10 @@ class Dataset:
     def from_arrays(
         images: np.ndarray | str | os.PathLike[str],
         labels: Any,
-        classes: Sequence[str] | None = None,
+        classes: Classes | None = None,
         *,
-        columns: Mapping[str, Any] | None = None,
-        captions: Sequence[str] | None = None,
+        columns: Any = None,
+        captions: Any = None,
         background: str | None = None,
         name: str = UNNAMED,
     ) -> Dataset:
@@ -171,12 +179,14 @@ class Dataset:
         Args:
             images: uint8 (examples, height, width) or (examples, height, width, channels), channels 1 to 4; an array, a
                 memory map, or the path of a `.npy` file, which is then memory-mapped.
-            labels: (examples,) integers or strings. Without `classes`, the distinct labels in sorted order are the
-                classes.
-            classes: names of the classes; labels must then be integers in 0..len(classes)-1.
-            columns: further unit columns, name -> (examples,) integers or strings; None, NaN, "" or -1 puts an example
-                in no unit.
-            captions: one text per example.
+            labels: (examples,) integers or strings, in a list, an array, a tensor, or a column of pandas, polars or
+                Arrow. Without `classes`, the distinct labels in sorted order are the classes. What is one label, and
+                what is none, says `pydt.labels`.
+            classes: names of the classes in the order of their numbers, {number: name} or {name: number}; labels must
+                then be these numbers, or these names.
+            columns: further unit columns, name -> (examples,) integers or strings, or a table; what is missing (None,
+                NaN, pandas' NA, "") or -1 puts an example in no unit.
+            captions: one text per example; one that is missing (None, NaN, NA) is "", with a warning that counts them.
             background: None: networks see every channel of `images`, whatever it means. A colour (see `from_folder`):
                 the last of 2 or 4 channels is alpha, 255 being opaque, and the images are kept as RGB on this ground.
             name: how reports call this data set.
@@ -198,8 +208,8 @@ class Dataset:
     def from_folder(
         path: str | os.PathLike[str],
         *,
-        columns: Mapping[str, Any] | None = None,
-        captions: Sequence[str] | None = None,
+        columns: Any = None,
+        captions: Any = None,
         bad: str = "raise",
         background: str = BACKGROUND,
     ) -> Dataset:
@@ -227,7 +237,7 @@ class Dataset:
             str(root.resolve()),
             listing.keys,
             np.asarray(listing.labels, np.int64),
-            listing.classes,
+            tuple(class_table(listing.classes, str(root)).values()),
             root.resolve().name,
             (listing.lengths, listing.times, listing.bad, bad),
             background=background,
@@ -238,7 +248,7 @@ class Dataset:
     @staticmethod
     def from_tar(
         paths: Any,
-        classes: Sequence[str] | None = None,
+        classes: Classes | None = None,
         *,
         columns: Iterable[str] = (),
         label: str | None = "cls",
@@ -280,37 +290,33 @@ class Dataset:
     def from_torchvision(
         dataset: Any,
         *,
-        columns: Mapping[str, Any] | None = None,
-        captions: Sequence[str] | None = None,
+        columns: Any = None,
+        captions: Any = None,
         name: str | None = None,
     ) -> Dataset:
         """A data set over a torchvision one: over its files or its arrays where it has them, else over its decoded
         images.
 
         Args:
-            dataset: anything with `samples` (ImageFolder and its kin), with uint8 `data` and `targets` (CIFAR,
-                MNIST), or that yields (PIL image or uint8 array, label) pairs with images of one size.
+            dataset: torchvision's ImageFolder and its kin, CIFAR, MNIST and their kin; a Subset or ConcatDataset; or
+                anything of (image, label) pairs with images of one size: Pillow's, uint8 arrays, tensors of uint8 or of
+                255ths. A class that changes what ImageFolder gives is asked for every item.
             columns, captions: as in `from_arrays`, in the data set's order.
             name: how reports call this data set; by default what its type is called.
 
+        Class names are those of `class_to_idx` and `classes`; a `target_transform` is applied, and names follow their
+        images. Names without images are left out, with a warning.
+
         Raises:
-            DataError: it is no data set, the images have several sizes, or the items are not (image, label) pairs; or
-                as in `from_folder`.
+            DataError: it is no data set, the images have several sizes, are missing or not of 8 bits, the items are not
+                (image, label) pairs or cannot be read, a label is missing or no class, or what the data set says about
+                its labels contradicts itself; or as in `from_folder`.
         """
         title = name or type(dataset).__name__
-        if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-            raise DataError(f"a {title} is no data set", "from_torchvision", "give one with a length and items")
-        names = foreign.class_names(getattr(dataset, "classes", None))
-        if hasattr(dataset, "samples") and getattr(dataset, "root", None) is not None:
-            labels, classes = encode_labels([item[1] for item in dataset.samples], names, len(dataset.samples))
-            root = os.path.realpath(dataset.root)
-            keys = [Path(os.path.relpath(item[0], dataset.root)).as_posix() for item in dataset.samples]
-            return _from_files(root, keys, labels, classes, title)._finish(columns, captions)
-        if hasattr(dataset, "data") and hasattr(dataset, "targets"):
-            images, numbers = np.asarray(dataset.data), list(dataset.targets)
-        else:
-            images, numbers = foreign.stack(foreign.pairs(dataset, title), title)
-        return Dataset.from_arrays(images, numbers, names, columns=columns, captions=captions, name=title)
+        found = foreign.torchvision(dataset, title)
+        return _from_found(
+            found, title, "leave out the images without a label: torch.utils.data.Subset(dataset, ...)"
+        )._finish(columns, captions)
 
     @staticmethod
     def from_huggingface(
@@ -327,31 +333,25 @@ class Dataset:
         machine, else over its decoded images, which must then have one size.
 
         Args:
-            dataset: a `datasets.Dataset`, the folder of a saved one, or a name for `datasets.load_dataset`.
-            split: the split to load, where a name or folder was given.
-            image, label, caption: names of columns; class names come from the label's feature.
+            dataset: a `datasets.Dataset`, one for each split (a `DatasetDict`), the folder of a saved one, or a name
+                for `datasets.load_dataset`. How it was formatted (`with_format`) makes no difference.
+            split: the split to take, where a name, a folder or several splits were given.
+            image, label, caption: names of columns; class names come from the label's feature. Names without images are
+                left out, with a warning.
             columns: names of columns that shall be unit columns.
             name: how reports call this data set.
 
         Raises:
-            DataError: the package is missing, the data set cannot be loaded or lacks a column, or its images have
-                several sizes.
+            DataError: the package is missing, the data set cannot be loaded, lacks a column or split, is a stream or
+                changed by a function when it is read, has images of several sizes, or images or labels are missing.
         """
         loaded = foreign.hugging_face(dataset, split)
         title = name or (os.path.basename(os.fspath(dataset)) if isinstance(dataset, (str, os.PathLike)) else "hf")
-        labels, names = foreign.hugging_face_column(loaded, label)
-        units: dict[str, Any] = {}
-        for column in as_names(columns, "columns"):
-            values, known = foreign.hugging_face_column(loaded, column)
-            units[column] = values if known is None else [None if v is None or v < 0 else known[v] for v in values]
+        units = {column: foreign.hugging_face_units(loaded, column) for column in as_names(columns, "columns")}
         captions = None if caption is None else foreign.hugging_face_column(loaded, caption)[0]
-        if (files := foreign.hugging_face_files(loaded, image)) is not None:
-            codes, classes = encode_labels(labels, names, len(files))
-            root = os.path.commonpath([os.path.dirname(file) for file in files])
-            keys = [Path(os.path.relpath(file, root)).as_posix() for file in files]
-            return _from_files(root, keys, codes, classes, title)._finish(units, captions)
-        images, _ = foreign.stack(((value, None) for value in foreign.hugging_face_column(loaded, image)[0]), title)
-        return Dataset.from_arrays(images, labels, names, columns=units, captions=captions, name=title)
+        found = foreign.hugging_face_found(loaded, image, label, title)
+        mend = f"leave out the images without a label: dataset.filter(lambda row: row[{label!r}] not in (None, -1))"
+        return _from_found(found, title, mend)._finish(units, captions)
 
     @staticmethod
     def concat(datasets: Iterable[Dataset], names: Iterable[str] | None = None) -> Dataset:
@@ -551,21 +551,24 @@ class Dataset:
             records=None if self.records is None else self.records.take(chosen),
         )
 
-    def _finish(self, columns: Mapping[str, Any] | None, captions: Sequence[str] | None) -> Dataset:
+    def _finish(self, columns: Any, captions: Any) -> Dataset:
         """With columns and captions, and checked: no class is without images, no key is there twice."""
         made = self
-        if columns:
+        if columns is not None:
             made = replace(made, columns=encode_columns(columns, len(self)))
         if captions is not None:
-            texts = as_names(captions, "captions")
-            if len(texts) != len(self):
-                raise DataError(f"{len(texts)} captions for {len(self)} images", "captions", "give one per image")
+            texts, missing = encode_captions(captions, len(self))
             made = replace(made, captions=texts)
+            if missing.any():
+                what = "captions are missing and are empty" if missing.sum() > 1 else "caption is missing and is empty"
+                warnings.warn(f"{missing.sum():,} {what}: {positions(missing)}", UserWarning, stacklevel=3)
+                first = self.all_keys()[int(missing.argmax())]
+                made = replace(made, noted={**made.noted, "images without a caption": (int(missing.sum()), first)})
         present = np.bincount(self.labels, minlength=len(self.classes))
         if (present == 0).any():
-            missing = [self.classes[i] for i in np.flatnonzero(present == 0)[:5]]
+            empty = [self.classes[i] for i in np.flatnonzero(present == 0)[:5]]
             raise DataError(
-                f"classes without images: {', '.join(missing)}", self.name, "remove them from classes, or add images"
+                f"classes without images: {', '.join(empty)}", self.name, "remove them from classes, or add images"
             )
         return made
 
@@ -579,6 +582,29 @@ def spool(dataset: Dataset, folder: str | os.PathLike[str]) -> Dataset:
 
 
 # ---- helpers -------------------------------------------------------------------------------------------------------
+
+
+def _from_found(found: foreign.Found, title: str, mend: str) -> Dataset:
+    """A data set over what one of another library holds, without the classes that have no image, which are counted:
+    what it names cannot be changed by an argument.
+
+    Args:
+        mend: what to do about images without a label.
+    """
+    codes, names = encode_labels(found.labels, found.names, len(found.labels), mend)
+    codes, classes = renumber(codes, names)
+    if found.images is not None:
+        made = Dataset.from_arrays(found.images, codes, classes, name=title)
+    else:
+        keys = [Path(os.path.relpath(file, found.root)).as_posix() for file in found.files]
+        made = _from_files(os.path.realpath(found.root), keys, codes, classes, title)
+    unused = [name for name in names if name not in set(classes)]
+    if not unused:
+        return made
+    what = "have no image and are" if len(unused) > 1 else "has no image and is"
+    text = f"{title}: {len(unused):,} of {len(names):,} class names {what} left out: {listed(map(repr, unused))}"
+    warnings.warn(text, UserWarning, stacklevel=3)
+    return replace(made, noted={**made.noted, "class names without images, left out": (len(unused), unused[0])})
 
 
 def _from_files(

@@ -1,4 +1,4 @@
-"""From what a user hands over to what a data set holds: whole numbers, labels, unit columns, mapped files, digests."""
+"""From what a user hands over to what a data set holds: whole numbers, images, mapped files, digests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import math
 import operator
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any
@@ -16,8 +16,6 @@ import numpy as np
 from pydt.errors import DataError, PydtError
 from pydt.files import digest
 from pydt.index import open_regular
-
-Columns = dict[str, tuple[np.ndarray, tuple[str, ...]]]
 
 
 def whole(
@@ -83,117 +81,6 @@ def as_images(images: Any) -> np.ndarray:
         raise DataError(f"no pixels: shape {array.shape}", "images", "give at least one image of at least one pixel")
     # The core reads whole images in C order; anything else is copied once, here.
     return array if array.flags.c_contiguous else np.ascontiguousarray(array)
-
-
-def encode_labels(labels: Any, classes: Sequence[str] | None, length: int) -> tuple[np.ndarray, tuple[str, ...]]:
-    """int64 (length,) class numbers and the class names; see `Dataset.from_arrays`."""
-    array, missing = _encode(labels, "labels", length)
-    if missing.any():
-        raise DataError(
-            f"no label at position {np.flatnonzero(missing)[0]} (None, NaN or empty)",
-            "labels",
-            "label every image with integers or strings, or leave the image out",
-        )
-    if classes is None:
-        distinct, codes = np.unique(array, return_inverse=True)
-        return codes.astype(np.int64), tuple(str(v) for v in distinct)
-    names = as_names(classes, "classes")
-    if len(set(names)) != len(names):
-        raise DataError("the same name twice", "classes", "give every class a name of its own")
-    if array.dtype.kind == "U":
-        number = {name: i for i, name in enumerate(names)}
-        unknown = next((v for v in array.tolist() if v not in number), None)
-        if unknown is not None:
-            raise DataError(f"label {unknown!r} is not among the classes", "labels", "add it to classes")
-        return np.array([number[v] for v in array.tolist()], np.int64), names
-    wrong = np.flatnonzero((array < 0) | (array >= len(names)))
-    if len(wrong):
-        raise DataError(
-            f"label {array[wrong[0]]} at position {wrong[0]} with {len(names)} classes",
-            "labels",
-            f"use 0..{len(names) - 1}",
-        )
-    return array.astype(np.int64), names
-
-
-def encode_columns(columns: Mapping[str, Any] | None, length: int) -> Columns:
-    """Unit columns as codes and names; what is None, NaN, empty text or -1 is in no unit (code -1)."""
-    if columns is not None and not isinstance(columns, Mapping):
-        raise DataError(f"a {type(columns).__name__}", "columns", 'give a dict: columns={"site": [...]}')
-    encoded: Columns = {}
-    for name, values in (columns or {}).items():
-        if not isinstance(name, str):
-            raise DataError(f"column name {name!r}", "columns", "give it as a string")
-        if name in ("class", "example"):
-            raise DataError(f"column name {name!r} is taken", "columns", "choose another")
-        array, outside = _encode(values, f"column {name!r}", length)
-        if array.dtype.kind != "U":
-            outside = outside | (array == -1)
-        distinct, codes = np.unique(array[~outside], return_inverse=True)
-        full = np.full(length, -1, np.int64)
-        full[~outside] = codes
-        encoded[name] = (full, tuple(str(v) for v in distinct))
-    return encoded
-
-
-def as_names(values: Any, what: str) -> tuple[str, ...]:
-    """A list of texts as a tuple; one text alone is refused, since its letters are hardly meant."""
-    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
-        raise DataError(f"{values!r} is no list of texts", what, f"give {what}=[...], one text each")
-    return tuple(str(value) for value in values)
-
-
-def renumber(codes: np.ndarray, names: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The same partition without the names that no example has; -1 stays -1."""
-    present = np.unique(codes[codes >= 0])
-    number = np.full(len(names) + 1, -1, np.int64)  # the last place serves the code -1
-    number[present] = np.arange(len(present))
-    return number[codes], tuple(names[i] for i in present)
-
-
-def _encode(values: Any, what: str, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """One integer or text per image, and where it is missing (None, NaN, empty text): bool (length,)."""
-    try:
-        values = values.detach().cpu() if hasattr(values, "detach") else values
-        # A list is looked at value by value: numpy would turn ["a", nan] into ["a", "nan"].
-        array = np.asarray(values, None if hasattr(values, "dtype") else object)
-        array = array.astype(str) if array.dtype.kind == "S" else array
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"do not form one list ({error})", what, "give integers or strings, one per image") from error
-    if array.ndim != 1 or len(array) != length:
-        raise DataError(f"shape {array.shape} for {length} images", what, "give exactly one per image")
-    missing = np.zeros(length, bool)
-    if array.dtype == object:
-        plain = [_plain(value, what, position) for position, value in enumerate(array.tolist())]
-        missing = np.array([value is None for value in plain])
-        present = np.asarray([value for value in plain if value is not None] or [0])
-        array = np.zeros(length, present.dtype)
-        array[~missing] = present[: length - missing.sum()]
-    elif array.dtype.kind == "f":
-        missing = np.isnan(array)
-        array = np.where(missing, 0, array)
-    elif array.dtype.kind == "U":
-        missing = array == ""
-    if array.dtype.kind == "f":
-        if not (np.abs(array) < 2**53).all() or (array != np.round(array)).any():
-            raise DataError("not whole numbers", what, "give integers or strings")
-        array = array.astype(np.int64)
-    if array.dtype.kind not in "biuU":
-        raise DataError(f"dtype {array.dtype}", what, "give integers or strings")
-    return array, missing
-
-
-def _plain(value: Any, what: str, position: int) -> bool | int | float | str | None:
-    """One value of a list as a plain one; None where it is missing."""
-    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
-        value = value.item()
-    if isinstance(value, bytes):
-        value = value.decode(errors="replace")
-    if value is None or value == "" or type(value).__name__ in ("NAType", "NaTType"):
-        return None
-    if not isinstance(value, (bool, int, float, str)):
-        raise DataError(f"{value!r} at position {position}", what, "give integers or strings")
-    return None if value != value else value
 
 
 # ---- files and digests ---------------------------------------------------------------------------------------------

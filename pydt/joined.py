@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pydt.encode import Columns, as_names
 from pydt.errors import DataError
 from pydt.index import Records
+from pydt.labels import Columns, as_names
 from pydt.sources import Noted, note
 
 if TYPE_CHECKING:

@@ -30,10 +30,20 @@ import numpy as np
 from pydt import _core
 from pydt.contents import Shard, map_shard
 from pydt.cores import available
-from pydt.encode import as_names, encode_columns, encode_labels, renumber
 from pydt.errors import DataError, StoreError
 from pydt.files import write_atomic
 from pydt.index import Records, Texts, pack_index, read_index, records_of, repeated
+from pydt.labels import (
+    Classes,
+    as_names,
+    as_text,
+    encode_captions,
+    encode_columns,
+    encode_labels,
+    plain,
+    renumber,
+    whole_numbers,
+)
 from pydt.pixels import traits_of
 from pydt.sources import (
     FAULTS,
@@ -72,7 +82,7 @@ class Listing:
         path: of the shard.
         keys: names of the images in it.
         records: of their bytes.
-        labels: contents of `.cls`, "" where there is none.
+        labels: contents of `.cls` without the line's end, "" where there is none.
         captions: contents of `.txt`, "" where there is none; captioned: bool (n,), where there is one.
         json: int64 (n, 2), place and length of the `.json`; -1 where there is none.
         classes: names of the classes, if the shard gives them.
@@ -148,7 +158,7 @@ def labelled(paths: Any) -> bool:
 
 def fields(
     paths: Any,
-    classes: Sequence[str] | None,
+    classes: Classes | None,
     columns: Iterable[str],
     label: str | None,
     caption: str | None,
@@ -182,12 +192,15 @@ def fields(
     labels: list[Any] = [text for shard in shards for text in shard.labels]
     if label != "cls":
         labels = values[label] if label is not None else []
-    unlabelled = [i for i, value in enumerate(labels) if value is None or value == ""]
-    if labels and len(unlabelled) == len(labels):
+    unlabelled = [
+        i for i, value in enumerate(labels) if value is None or (isinstance(value, str) and not as_text(value))
+    ]
+    if labels and len(unlabelled) == len(labels) > len(faults):
         what = "no image has a .cls" if label == "cls" else f"no .json has {label!r}"
         mend = 'label="NAME" takes NAME of each .json, label=None puts all images into one class'
         raise DataError(what, _places(found), mend)
-    faults |= dict.fromkeys(unlabelled, "has no label")
+    why = "has no label" if label == "cls" else f"has no label ({label!r} of its .json is missing)"
+    faults = dict.fromkeys(unlabelled, why) | faults
     captioned = np.concatenate([shard.captioned for shard in shards]) & (caption is not None)
     if captioned.any():
         faults |= dict.fromkeys(np.flatnonzero(~captioned).tolist(), "has no caption (.txt), though others have")
@@ -213,7 +226,7 @@ def fields(
         "labels": codes,
         "classes": names,
         "columns": encode_columns({column: [values[column][i] for i in good] for column in wanted}, len(good)),
-        "captions": None if texts is None else tuple(texts[i] for i in good),
+        "captions": None if texts is None else encode_captions([texts[i] for i in good], len(good))[0],
         "keys": tuple(keys[i] for i in good),
         "name": name or (Path(found[0]).stem if given_one else Path(found[0]).parent.name) or "shards",
         "records": records.take(np.array(good)),
@@ -232,13 +245,14 @@ def _places(found: list[str]) -> str:
 
 
 def _labels(
-    labels: list[Any], label: str | None, classes: Sequence[str] | None, shards: list[Listing]
+    labels: list[Any], label: str | None, classes: Classes | None, shards: list[Listing]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Class numbers (int64) and names."""
     if label is None:
         return encode_labels(labels, classes or ["all"], len(labels))
-    if label == "cls" and all(re.fullmatch(r"-?[0-9]{1,18}", text) for text in labels):
-        labels = [int(text) for text in labels]
+    numbers = whole_numbers(labels, "labels") if label == "cls" else None
+    if numbers is not None:
+        labels = numbers
         known = {shard.classes for shard in shards}
         if classes is None and len(known) > 1:
             raise DataError(f"the shards differ in {CLASSES}", _places([s.path for s in shards]), "give classes=[...]")
@@ -268,11 +282,17 @@ def _values(shards: list[Listing], names: list[str]) -> tuple[dict[str, list[Any
                 faults[i] = f"its .json cannot be used ({error})"
             for name in names:
                 value = said.get(name)
-                if not isinstance(value, (str, int, float, type(None))):
+                if isinstance(value, (list, dict)):
                     faults[i] = f"{name!r} of its .json is a {type(value).__name__}, no simple value"
+                try:
+                    value = None if plain(value, "", i) is None else value
+                except DataError:
+                    faults.setdefault(
+                        i, f"its .json cannot be used ({name!r} is {value!r:.80}, no text or whole number)"
+                    )
                 values[name].append(value)
     for name in names:
-        if not any(value is not None for value in values[name]):
+        if not any(value is not None for value in values[name]) and len(faults) < len(values[name]):
             raise DataError(f"no .json has {name!r}", _places([s.path for s in shards]), "name a key that they have")
     return values, faults
 
@@ -281,19 +301,12 @@ def _json(data: np.ndarray, start: int, length: int) -> dict[str, Any]:
     if length > _LARGEST["json"] or start + length > len(data):
         raise ValueError(f"{length} bytes")
     try:
-        said = json.loads(data[start : start + length].tobytes(), parse_constant=_no_number)
+        said = json.loads(data[start : start + length].tobytes())
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if not isinstance(said, dict):
         raise ValueError("it is no object")
-    for value in said.values():
-        if isinstance(value, str):
-            value.encode()  # refuses lone surrogates, which JSON can spell
     return said
-
-
-def _no_number(text: str) -> None:
-    raise ValueError(text)
 
 
 # ---- one shard -----------------------------------------------------------------------------------------------------
@@ -453,7 +466,7 @@ def _listing(shard: Shard, members: _Members) -> Listing:
     keys = list(members.fields["image"])
     numbers = np.fromiter(members.fields["image"].values(), np.int64, len(keys))
     records = _records(shard, members, numbers)
-    labels = [(members.text(data, "cls", key) or "").strip() for key in keys]
+    labels = [(members.text(data, "cls", key) or "").rstrip("\r\n") for key in keys]
     captions = [members.text(data, "txt", key) for key in keys]
     places = np.full((len(keys), 2), -1, np.int64)
     for i, key in enumerate(keys):

@@ -34,6 +34,7 @@ class Target:
     Args:
         train: the labelled examples from which few-shot draws and validation come.
         test: a test set of its own, split into the score and the report half; without one, `train` is split four ways.
+            Its classes are known by their names: each must be one of `train`, but it need not have all of them.
             It must share no example with `train`: raw images are compared by their pixels, encoded ones by the bytes
             of their files.
         metric: "top-1" (every example counts the same) or "mean per class" (every class does).
@@ -68,10 +69,7 @@ class Target:
                 f"{len(classes)} class", self.train.name, "a target needs at least two classes to tell apart"
             )
         if self.test is not None:
-            if self.test.classes != classes:
-                raise DataError(
-                    "train and test have different class names", "Target", "give both the same classes=[...]"
-                )
+            object.__setattr__(self, "test", _numbered_as(self.test, classes))
             if (self.test.images is None) != (self.train.images is None) or (
                 self.test.images is not None and self.test.images.shape[1:] != self.train.images.shape[1:]  # type: ignore[union-attr]
             ):
@@ -169,6 +167,18 @@ class Target:
         """The same target over data sets saved below `folder`, so that it travels to other processes as paths."""
         train = spool(self.train, folder)
         return replace(self, train=train, test=None if self.test is None else spool(self.test, folder))
+
+
+def _numbered_as(test: Dataset, classes: tuple[str, ...]) -> Dataset:
+    """A test set with the class numbers of the training set: a part of a data set may lack classes."""
+    if test.classes == classes:
+        return test
+    strange = next((name for name in test.classes if name not in classes), None)
+    if strange is not None:
+        what = f"train and test have different class names: {strange!r} is in test alone"
+        raise DataError(what, "Target", "give both the same classes=[...], or leave its images out of test")
+    number = np.array([classes.index(name) for name in test.classes], np.int64)
+    return replace(test, labels=number[test.labels], classes=classes)
 
 
 def _stratified_order(dataset: Dataset) -> np.ndarray:

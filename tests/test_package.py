@@ -21,6 +21,7 @@ ORDER = [
     "pixels",
     "index",
     "encode",
+    "labels",
     "seeds",
     "sources",
     "foreign",

@@ -262,8 +262,9 @@ def test_a_torchvision_list_with_bad_or_repeated_files(folder_of_images: Path) -
 def test_palette_images_become_colours() -> None:
     palette = Image.new("P", (3, 2), 1)
     palette.putpalette([0, 0, 0, 200, 100, 50])
-    images, _ = foreign.stack([(palette, 0), (Image.new("RGBA", (3, 2), (1, 2, 3, 4)), 0)], "x")
-    assert images[:, 0, 0].tolist() == [[200, 100, 50], [1, 2, 3]]
+    clear, opaque = (Image.new("RGBA", (3, 2), (1, 2, 3, alpha)) for alpha in (4, 255))
+    images, _ = foreign.stack([(palette, 0), (clear, 0), (opaque, 0)], "x")
+    assert images[:, 0, 0].tolist() == [[200, 100, 50], [251, 251, 251], [1, 2, 3]], "transparent ones on white"
 
 
 # ---- Hugging Face --------------------------------------------------------------------------------------------------
