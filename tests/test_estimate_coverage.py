@@ -330,20 +330,21 @@ def correlation_by_hand(masks: np.ndarray, score: np.ndarray, report: np.ndarray
     return float(guess @ truth / np.sqrt((guess @ guess) * (truth @ truth)))
 
 
-@pytest.mark.parametrize("kind", ["pairs", "clusters", "rows"])
+@pytest.mark.parametrize("kind", ["pairs", "repeated pairs", "clusters", "rows"])
 def test_p_is_the_share_of_all_arrangements(kind: str) -> None:
     """Few rows, so that every arrangement can be listed: pairs go to each other's places either way round, clusters
     and rows the way they are."""
     rng = np.random.default_rng(3)
-    if kind == "pairs":
-        masks = np.repeat([[1, 1, 0], [1, 0, 1], [1, 0, 0], [1, 1, 1]], 2, axis=0).astype(bool)
+    if kind.endswith("pairs"):
+        third = [1, 0, 0] if kind == "pairs" else [1, 0, 1]  # the second once more: its own pair all the same
+        masks = np.repeat([[1, 1, 0], [1, 0, 1], third, [1, 1, 1]], 2, axis=0).astype(bool)
         masks[1::2] ^= True
         parts = [[0, 1], [2, 3], [4, 5], [6, 7]]
     elif kind == "clusters":
         masks = rng.random((11, 2)) < 0.5
         parts = [[0, 4], [1, 5], [2, 6], [3, 7], [8, 9, 10]]
     else:
-        masks = np.array([[1, 0], [1, 1], [0, 1], [0, 0], [1, 0], [0, 0]], bool)
+        masks = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 0], [1, 0, 0], [0, 0, 0]], bool)  # one group once
         parts = [[i] for i in range(6)]
     part_of = np.empty(len(masks), np.int64)
     for i, part in enumerate(parts):
@@ -351,8 +352,8 @@ def test_p_is_the_share_of_all_arrangements(kind: str) -> None:
     folds = 3 if kind == "rows" else len(parts)  # one part a fold, whatever their order, where the centring allows it
     fold = assign_folds(part_of, folds, 0)
     score, report = (masks[:, 0] + 0.5 * masks[:, 1] + 0.8 * rng.standard_normal(len(masks)) for _ in range(2))
-    every = arrangements(parts, kind == "pairs")
-    assert len(every) == {"pairs": 384, "clusters": 24, "rows": 720}[kind]
+    every = arrangements(parts, kind.endswith("pairs"))
+    assert len(every) == {"clusters": 24, "rows": 720}.get(kind, 384)
     exact = np.array([correlation_by_hand(masks, score[order], report[order], fold) for order in every])
     observed = correlation_by_hand(masks, score, report, fold)
     found = prediction_test(
@@ -402,23 +403,22 @@ def test_global_test_finds_what_is_there() -> None:
     assert prediction_test(made, score, -report).p > 0.9
 
 
-def test_global_test_is_the_plain_cross_fit() -> None:
+@pytest.mark.parametrize(("groups", "method"), [(8, "ols"), (8, "ridge"), (70, "ridge")])
+def test_global_test_is_the_plain_cross_fit(groups: int, method: str) -> None:
     """The matrix that makes permutations cheap gives what fitting fold by fold gives."""
-    made = design.bernoulli(8, 60, 0.5, seed=3)
+    made = design.bernoulli(groups, 60, 0.5, seed=3)
     rng = np.random.default_rng(1)
-    masks = np.asarray(made)
-    score, report = (
-        masks @ rng.standard_normal((8, 2)) + rng.standard_normal((60, 2)) @ np.eye(2),
-        rng.standard_normal(60),
-    )
-    score = score[:, 0]
+    masks = np.asarray(made).astype(float)
+    score, report = (masks @ rng.standard_normal(groups) + rng.standard_normal(60) for _ in range(2))
     fold = assign_folds(np.arange(60), 5, 0)
     guess, truth = np.zeros(60), np.zeros(60)
     for i in range(5):
         train, test = fold != i, fold == i
-        x = np.column_stack([np.ones(train.sum()), masks[train]])
-        values = np.linalg.lstsq(x, score[train], rcond=None)[0][1:]
+        x, y = masks[train] - masks[train].mean(0), score[train] - score[train].mean()
+        penalty = groups * masks[train].var(0).mean() if method == "ridge" else 0.0
+        values = np.linalg.lstsq(x.T @ x + penalty * np.eye(groups), x.T @ y, rcond=None)[0]
         guess[test] = (masks[test] - masks[test].mean(0)) @ values
         truth[test] = report[test] - report[test].mean()
     expected = (guess @ truth) / np.sqrt((guess @ guess) * (truth @ truth))
-    np.testing.assert_allclose(prediction_test(made, score, report, permutations=9).correlation, expected, rtol=1e-9)
+    found = prediction_test(made, score, report, method=method, permutations=9)
+    np.testing.assert_allclose(found.correlation, expected, rtol=1e-9)
