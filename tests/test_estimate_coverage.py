@@ -287,6 +287,13 @@ def test_strong_effects_of_few_groups_are_sure(made: Design) -> None:
     assert 0.97 < found.correlation < 1
 
 
+def test_outputs_that_never_vary_confirm_nothing() -> None:
+    made, noise = design.bernoulli(4, 40), np.random.default_rng(0).standard_normal(40)
+    still = prediction_test(made, noise, np.full(40, 0.5), permutations=99)
+    assert (still.correlation, still.p, still.null_sd) == (0, 1, 0)
+    assert prediction_test(made, np.full(40, 0.5), noise, permutations=99).p > 0.05
+
+
 def test_even_interactions_are_no_finding_of_foldover() -> None:
     """What complements share moves nothing, however large; were rows permuted, it would hide what is there."""
     for groups in (4, 5):
