@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import hashlib
-import json
 import operator
 import os
 import re
@@ -18,16 +17,33 @@ import numpy as np
 
 from pydt.errors import ConfigError, DesignError, PydtError, StoreError
 from pydt.files import canonical_json, digest, escaped
+from pydt.schema import HEX32, HEX64, SEED, Form, check, parse
 
 OUTPUTS = ("logit", "margin", "softmax margin", "probability", "correct", "prediction")
 FACTS = ("code", "torch", "torchvision", "isa")
 """What `pydt.workers.versions` says that may change a row's numbers; stored with each cell."""
 _LARGEST_HEADER = 1 << 24
+_HEADER: Form = {"__metadata__": {"pydt": str}}  # of a safetensors file
 LARGEST_TEXT = 1 << 30
 """Bytes of a file of JSON; a sparse file of terabytes would fill the memory."""
 _STATUS = b'\\"status\\":'
 _OK = _STATUS + b'\\"ok\\"'
 _ENDS = re.compile(rb'"data_offsets":\[\d+,(\d+)\]')
+
+
+CELL: Form = {
+    "key": HEX32,
+    "status": {"ok", "failed"},
+    "reason": str | None,
+    "scalars": {str: int | float | str},
+    "seed?": SEED,
+    "groups?": range(1 << 31),
+    "keep?": str,
+    "rule?": str,
+    "row?": SEED,
+    **{f"{name}?": str for name in (*FACTS, "source", "units", "recipe", "task", "training")},
+}
+"""What the metadata of a cell say."""
 
 
 class Unreadable(StoreError):
@@ -166,7 +182,8 @@ def primitives_of(outcome: Outcome, examples: int, where: str) -> np.ndarray:
         StoreError: it has none, or of another number of examples: somebody wrote it who does not know the task.
     """
     found = outcome.arrays.get("primitives")
-    if found is None or found.ndim != 3 or found.shape[::2] != (4, examples):
+    shape = (0,) if found is None else found.shape
+    if found is None or len(shape) != 3 or shape[::2] != (4, examples) or not shape[1] or found.dtype.kind != "f":
         mend = "let `pydt verify` put it aside, and run the same plan again"
         raise StoreError(f"has no outputs of the {examples} examples", where, mend)
     return found
@@ -242,24 +259,22 @@ def decode(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     Raises:
         StoreError: the bytes are not what was written.
     """
-    try:
-        end = 8 + int.from_bytes(data[:8], "little")
-        text = json.loads(data[8:end])["__metadata__"]["pydt"]
-    except Exception as error:  # whatever a parser trips over means the same here
-        raise StoreError(f"is damaged ({type(error).__name__})") from error
-    return _decode(data, text)
+    header = parse(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    check(header, _HEADER)
+    return _decode(data, header["__metadata__"]["pydt"])
 
 
 def _decode(data: bytes, text: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """`decode` where the header was parsed already: `text` is its entry "pydt"."""
     from safetensors.numpy import load
 
+    metadata = parse(text)
+    check(metadata, {"sha256": HEX64})
+    expected = metadata.pop("sha256")
     try:
         arrays = load(data)  # checks the header's length, the offsets and the shapes against the size of the data
-        metadata = json.loads(text)
-        expected = metadata.pop("sha256")
         found = checksum(arrays, metadata)
-    except Exception as error:  # as above
+    except Exception as error:  # whatever that parser trips over means the same here
         raise StoreError(f"is damaged ({type(error).__name__})") from error
     if found != expected:
         raise StoreError("is damaged (its checksum does not match)")
@@ -285,19 +300,31 @@ def suggest(name: object, known: Sequence[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(map(repr, known))
 
 
-def read(path: str | os.PathLike[str]) -> bytes:
-    """The bytes of a regular file of text.
+def read(path: str | os.PathLike[str], most: int = LARGEST_TEXT) -> bytes:
+    """The bytes of a regular file of text, `most` at most.
 
     A pipe or a device under its name would block or never end.
     """
     with opened(path) as (descriptor, size):
-        return text_of(descriptor, size)
+        return text_of(descriptor, size, most)
 
 
-def text_of(descriptor: int, size: int) -> bytes:
+def read_json(path: str | os.PathLike[str], form: Form, most: int = LARGEST_TEXT) -> Any:
+    """What a JSON file says, of the given form; see `pydt.schema`.
+
+    Raises:
+        StoreError: it has another form, or is larger than `most` bytes. FileNotFoundError: it is not there.
+    """
+    with opened(path) as (descriptor, size):
+        value = parse(text_of(descriptor, size, most))
+        check(value, form)
+        return value
+
+
+def text_of(descriptor: int, size: int, most: int = LARGEST_TEXT) -> bytes:
     """All of an open file of text."""
-    if size > LARGEST_TEXT:
-        raise StoreError(f"is damaged (larger than {LARGEST_TEXT >> 30} GiB)")
+    if size > most:
+        raise StoreError(f"is damaged (larger than {most:,} bytes)")
     return exactly(descriptor, size, 0)
 
 
@@ -305,20 +332,19 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
     """`decode` of a file whose size fits its header: a sparse file of terabytes would fill the memory."""
     with opened(path) as (descriptor, size):
         text = _header(descriptor, size)
-        data = exactly(descriptor, size, 0)
-    return _decode(data, text)
+        return _decode(exactly(descriptor, size, 0), text)
 
 
 def peek(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The metadata of `encode`, without the arrays: well formed and of a file of the right size, but not checksummed.
+    """The metadata of a cell's file, without the arrays: well formed, the size fits; not checksummed.
 
     Raises:
         StoreError: it is damaged, as far as that can be seen. FileNotFoundError: it is not there.
     """
     with opened(path) as (descriptor, size):
-        metadata: dict[str, Any] = json.loads(_header(descriptor, size))
-        if metadata["status"] not in ("ok", "failed") or len(metadata.pop("sha256")) != 64:
-            raise ValueError
+        metadata: dict[str, Any] = parse(_header(descriptor, size))
+        check(metadata, {**CELL, "sha256": HEX64})
+        del metadata["sha256"]
         return metadata
 
 
@@ -344,7 +370,7 @@ def says_ok(path: str, key: str) -> bool:
 
 @contextlib.contextmanager
 def opened(path: str | os.PathLike[str]) -> Iterator[tuple[int, int]]:
-    """Descriptor and size of a regular file; whatever a parser trips over inside means that it is damaged."""
+    """Descriptor and size of a regular file; errors from inside name it."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait for its writer
         try:
@@ -358,8 +384,8 @@ def opened(path: str | os.PathLike[str]) -> Iterator[tuple[int, int]]:
         raise
     except OSError as error:
         raise Unreadable.of(error, path) from error
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        raise StoreError(f"is damaged ({type(error).__name__})") from error
+    except StoreError as error:
+        raise error if error.where is not None else StoreError(error.what, os.fspath(path), error.mend) from error
 
 
 def _header(descriptor: int, size: int) -> str:
@@ -369,8 +395,10 @@ def _header(descriptor: int, size: int) -> str:
     if length > min(size - 8, _LARGEST_HEADER):
         raise StoreError("is damaged (its header does not fit)")
     text = start[8 : 8 + length]
-    tensors = json.loads((text if len(text) == length else exactly(descriptor, length, 8)).decode())
+    tensors = parse(text if len(text) == length else exactly(descriptor, length, 8))
+    check(tensors, _HEADER)
     metadata: str = tensors.pop("__metadata__")["pydt"]
+    check(tensors, {str: {"data_offsets": (SEED, SEED)}})
     if max([tensor["data_offsets"][1] for tensor in tensors.values()], default=0) != size - 8 - length:
         raise StoreError("is damaged (its size does not fit)")
     return metadata

@@ -14,6 +14,7 @@ import importlib
 import os
 import secrets
 import shutil
+import stat
 import threading
 import time
 from collections import deque
@@ -33,6 +34,7 @@ from pydt.jobs import (
     Call,
     Job,
     Listener,
+    Mail,
     Order,
     Pace,
     Parcel,
@@ -40,10 +42,8 @@ from pydt.jobs import (
     Pulse,
     extend,
     failure,
-    fetch,
     listed,
     module_paths,
-    post,
     settle,
 )
 from pydt.workers import Processes, WorkerDied
@@ -282,6 +282,25 @@ class _Slot:
         return not self.thread.is_alive() if self.thread is not None else bool(self.job.done())
 
 
+def _private(root: Path) -> None:
+    """Make the folder of submitit's files, closed to everybody else: what a job runs is a pickle there.
+
+    Raises:
+        ConfigError: somebody else owns it, or could put another one in its place.
+    """
+    mend = "name a folder of your own, which others may not write to"
+    try:
+        (root / "logs").mkdir(mode=0o700, parents=True, exist_ok=True)
+        above, inside = root.stat(), (root / "logs").lstat()
+        if inside.st_uid != os.geteuid() or not stat.S_ISDIR(inside.st_mode):
+            raise ConfigError("is not yours, and what lies in it runs as you", str(root / "logs"), mend)
+        if above.st_mode & stat.S_IWOTH and not above.st_mode & stat.S_ISVTX:
+            raise ConfigError("is open to everybody, and what lies in it runs as you", str(root), mend)
+        (root / "logs").chmod(0o700)
+    except OSError as error:
+        raise ConfigError(f"cannot be made ({error.strerror or error})", str(root / "logs"), mend) from error
+
+
 class Slurm(Executor):
     """Rows in jobs of Slurm: `pydt.run(plan, folder, Slurm("/shared/jobs", workers=40, timeout_min=240))`.
 
@@ -289,8 +308,8 @@ class Slurm(Executor):
     preempted or runs out of time is queued again and goes on with other rows; one that is lost is replaced.
 
     Args:
-        folder: seen under this path by this machine and by the compute nodes; messages, submitit's files and logs go
-            below it.
+        folder: seen under this path by this machine and by the compute nodes, and written to by nobody else; messages,
+            submitit's files and logs go below it, where only you may read them.
         cluster: submitit's executor: "slurm", "local" (processes of this machine), "debug" (threads of this process);
             None: Slurm if there is one, else local.
         workers: jobs. One runs a row for every `recipe.threads` of its CPUs (`cpus_per_task`), or with a recipe for
@@ -299,7 +318,8 @@ class Slurm(Executor):
             `cpus_per_task`, `gpus_per_node`, `slurm_partition`, `slurm_account`, `slurm_setup`, ...
 
     Raises:
-        ConfigError: submitit is not installed, a parameter is unknown, or there is no such cluster.
+        ConfigError: submitit is not installed, a parameter is unknown, there is no such cluster, or others may write to
+            the folder.
     """
 
     def __init__(
@@ -313,6 +333,7 @@ class Slurm(Executor):
                 wrong, mend = f"{name}={parameters[name]}", "a job is one process on one node: raise workers="
                 raise ConfigError(wrong, "Slurm", mend)
         root = Path(folder).expanduser().resolve()
+        _private(root)
         try:
             self._executor = submitit.AutoExecutor(root / "logs", cluster=cluster)
             if self._executor.cluster == "slurm":
@@ -321,7 +342,8 @@ class Slurm(Executor):
         except (AssertionError, NameError, OSError, RuntimeError, TypeError, ValueError) as error:
             mend = "see submitit's AutoExecutor and SlurmExecutor for what it takes"
             raise ConfigError(f"submitit refuses this: {error}", "Slurm", mend) from error
-        self._folder = root / secrets.token_hex(6)
+        self._folder, self._key = root / secrets.token_hex(6), secrets.token_bytes(32)
+        self._mail = Mail(self._folder, self._key)
         self._count = workers
         self._cpus, self._gpus = (
             int(next((parameters[p + name] for p in ("slurm_", "") if parameters.get(p + name)), 1))
@@ -351,7 +373,7 @@ class Slurm(Executor):
         if not self._slots:
             self._begin()
         if parcel.key not in self._kept:
-            write_atomic(self._folder / "parcels" / parcel.key, parcel.data)
+            self._mail.put(f"parcels/{parcel.key}", parcel.data)
             self._kept.add(parcel.key)
         order = _Order(Future(), parcel, call)
         self._enqueue(order, self._queue.append)
@@ -399,7 +421,7 @@ class Slurm(Executor):
         self._manager.start()
 
     def _job(self, number: int) -> Job:
-        return Job(str(self._folder), number, module_paths())
+        return Job(str(self._folder), number, module_paths(), self._key)
 
     def _slot(self, number: int, job: Any) -> _Slot:
         made = _Slot(job, Listener(self._folder / "beats" / str(number)))
@@ -441,7 +463,7 @@ class Slurm(Executor):
         names = listed(self._folder / "out")
         for name in names:
             try:
-                kind, value = fetch(self._folder / "out" / name)
+                kind, value = self._mail.fetch(f"out/{name}")
             except OSError:
                 continue
             except Exception as error:
@@ -484,9 +506,9 @@ class Slurm(Executor):
         """Which jobs live, and what those had that do not."""
         for slot in self._slots.values():
             said = slot.listener.listen()
-            if said.get("life", "") != slot.life:
+            if (life := said.get("life", "")) != slot.life:
                 self._give_back(slot, "its job was started again")
-                slot.life, slot.answered = str(said["life"]), False
+                slot.life, slot.answered = life, False
             slot.alive = bool(slot.life) and not said.get("left") and not slot.listener.gone()
             if not slot.alive:
                 self._give_back(slot, None if said.get("left") else f"no sign of life from {said.get('node')}")
@@ -559,7 +581,7 @@ class Slurm(Executor):
             order.sent, assigned = time.monotonic(), True
             parcel = order.parcel
             message = Order(parcel.key, parcel.needs, places, parcel.threads, order.call)
-            post(self._folder / "in" / slot.life / name, message)
+            self._mail.post(f"in/{slot.life}/{name}", message)
         return assigned
 
     def _withdraw(self) -> None:

@@ -27,7 +27,7 @@ import numpy as np
 from pydt.data import Dataset, _open
 from pydt.errors import ConfigError, DataError
 from pydt.files import machine
-from pydt.index import FILE, Sections, pack_index, read_index
+from pydt.index import FILE, LARGEST, Sections, pack_index, read_index
 from pydt.saved import index_of
 
 _BLOCK = 64 << 20  # bytes of a piece of a stream
@@ -54,7 +54,11 @@ def copy_of(digest: str) -> Path:
 
 
 class _Reader(pickle.Unpickler):
-    """What unpickles contexts: data sets are opened by `opener`."""
+    """What unpickles contexts and messages, the one place of the package: data sets are opened by `opener`.
+
+    Pickles can run any code. What comes here is from a worker's own driver over a socket that only the two have, or
+    from a message whose keyed checksum was right (`pydt.jobs`); no file of data ever is.
+    """
 
     def __init__(self, data: bytes, opener: Callable[..., Dataset], main: bool) -> None:
         super().__init__(io.BytesIO(data))
@@ -199,10 +203,12 @@ def _unpack(tar: tarfile.TarFile, temporary: Path, place: Path) -> None:
     """Files get names of our own: what the stream calls them is never a path."""
     index, names, array = b"", [], False
     for i, member in enumerate(tar):
-        content = tar.extractfile(member)
-        if content is None:
+        content = tar.extractfile(member) if member.isreg() else None
+        if content is None or member.issparse():
             raise tarfile.TarError("a member that is no file")
         if not i:
+            if member.size > LARGEST:
+                raise tarfile.TarError("an index that is too large")
             index, array = content.read(), member.name == "array"
             continue
         suffix = Path(member.name).suffix

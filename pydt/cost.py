@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import statistics
@@ -11,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from pydt.train import Recipe
     from pydt.transfer import Task
 
+_TIMED = {"seconds": float, "pid": int}
 _SHORT = 30.0  # seconds; shorter rows are timed twice a worker: the first one includes what is loaded once
 _SEEN = 200  # rows among which the pilot looks for ones of middling size
 
@@ -201,12 +201,12 @@ def _pilot(plan: Plan, folder: Path, workers: int, runner: Runner) -> tuple[floa
     pool = Processes(workers, int(plan.recipe.threads), pack((runner, plan.recipe)), places(plan.recipe)[1])
     try:
         store, learnt = train([int(middling[0])], 1), []
-        times = [entry["seconds"] for entry in _logged(folder)]
+        times = [entry["seconds"] for entry in store.logged("row", _TIMED)]
         if times[0] < _SHORT and len(middling) > 1:
             learnt = store.glimpse()
             store = train([int(i) for i in middling[1 : 1 + 2 * workers]], workers)
             by_worker: dict[int, list[float]] = {}
-            for entry in _logged(folder)[1:]:
+            for entry in list(store.logged("row", _TIMED))[1:]:
                 by_worker.setdefault(entry["pid"], []).append(entry["seconds"])
             times = [seconds for own in by_worker.values() for seconds in own[1:]] or times
     finally:
@@ -214,11 +214,6 @@ def _pilot(plan: Plan, folder: Path, workers: int, runner: Runner) -> tuple[floa
     found = weak([*learnt, *store.glimpse()])
     told = found.text("pilot rows") if found.at else ""
     return statistics.fmean(times), len(times), _row_bytes(store, store.plan()), told
-
-
-def _logged(folder: Path) -> list[dict[str, Any]]:
-    entries = map(json.loads, (folder / "log.jsonl").read_bytes().splitlines())
-    return [entry for entry in entries if entry["event"] == "row"]
 
 
 def _row_bytes(store: Store, record: Record) -> float:

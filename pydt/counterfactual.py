@@ -21,7 +21,6 @@ The noise of the cells is in both parts, so it is taken off once:
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -31,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pydt.cells import Unreadable, read_json
 from pydt.ensemble import Runner, run_row, run_rows
 from pydt.errors import ConfigError, StoreError
 from pydt.files import canonical_json, write_atomic
@@ -178,13 +178,18 @@ def counterfactual(
 def stored(store: Store, record: Record) -> Counterfactual | None:
     """The counterfactual that was run for a plan, judged again from its rows; None if there was none."""
     path = _link(store, record.digest)
-    if not path.is_file():
-        return None
     try:
-        link = json.loads(path.read_bytes())
-        return judge(store, store.plan(link["rows"]), link["task"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"damaged ({error})", str(path), "delete it and run the counterfactual again") from error
+        link = read_json(path, {"rows": str, "task": str})
+    except FileNotFoundError:
+        return None
+    except Unreadable:
+        raise
+    except StoreError as error:
+        raise StoreError(error.what, str(path), "delete it and run the counterfactual again") from error
+    if link["rows"] not in store.plans():
+        wrong = f"is about a plan {link['rows']!r} that is not there"
+        raise StoreError(wrong, str(path), "run it, or delete this file and run the counterfactual again")
+    return judge(store, store.plan(link["rows"]), link["task"])
 
 
 def other_draws(task: Task) -> Task:

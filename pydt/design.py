@@ -44,7 +44,9 @@ from pydt import _core, drawing
 from pydt.errors import DesignError, PydtError
 from pydt.files import digest
 
+KINDS = ("random", "stratified", "bernoulli", "foldover", "explicit")
 PLACEBOS = 8
+_MOST_PLACEBOS = 4096
 _CERTAIN = 64  # two masks that coincide by chance with a probability below 2^-64 never do
 
 
@@ -512,4 +514,8 @@ def _checked(groups: Any, models: Any, alpha: Any, seed: Any, placebos: Any) -> 
     models = whole_number(models, "models", 1)
     if isinstance(alpha, bool) or not isinstance(alpha, numbers.Real) or not 0 < float(alpha) < 1:
         raise DesignError(f"{alpha!r} is not a share between 0 and 1", "alpha", "0.25 keeps a quarter of the groups")
-    return groups, models, float(alpha), whole_number(seed, "seed", 0), whole_number(placebos, "placebos", 0)
+    seed, placebos = whole_number(seed, "seed", 0), whole_number(placebos, "placebos", 0)
+    if placebos > _MOST_PLACEBOS:
+        wrong = f"{placebos:,} columns, more than {_MOST_PLACEBOS:,}"
+        raise DesignError(wrong, "placebos", f"{PLACEBOS} show what noise looks like")
+    return groups, models, float(alpha), seed, placebos

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from pydt.errors import ConfigError, StoreError
+from pydt.schema import check, parse
 
 _OLD = 24 * 3600.0  # seconds after which a temporary file is nobody's, wherever its writer was
 
@@ -42,7 +43,7 @@ def canonical_json(value: Any) -> str:
         if not text.isascii():
             text.encode()
         return text
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         mend = "use finite numbers, strings of whole characters, lists and dicts"
         raise ConfigError(f"no canonical form: {error}", "digest", mend) from error
 
@@ -268,11 +269,21 @@ def _lock(path: Path) -> int | None:
                 os.close(descriptor)
 
 
+def holder(path: Path) -> tuple[int, str] | None:
+    """Process and host that a lock file names; None if it names nobody."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            found = parse(file.read(4096))
+        check(found, {"pid": range(1, 1 << 31), "host": str})
+    except (OSError, StoreError):
+        return None
+    return found["pid"], found["host"]
+
+
 def _holder(path: Path) -> str:
     for _ in range(10):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            found = json.loads(path.read_bytes()[:4096])
-            return f"process {int(found['pid'])} on {found['host']}"
+        if (found := holder(path)) is not None:
+            return f"process {found[0]} on {found[1]}"
         time.sleep(0.01)  # it holds the lock already and is about to write its name
     return "another process"
 

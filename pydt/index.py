@@ -19,8 +19,9 @@ from typing import Any, overload
 import numpy as np
 
 from pydt import _core
-from pydt.errors import ConfigError, DataError
+from pydt.errors import DataError, PydtError
 from pydt.files import digest
+from pydt.schema import parse
 
 FILE = "index.pydt"
 # What version 2 was called; it is still read.
@@ -30,7 +31,7 @@ _MAGIC = b"\x89PYDT\r\n\x1a"
 _KINDS: dict[int, tuple[str, int]] = {1: ("|u1", 1), 2: ("<u4", 4), 3: ("<i8", 8)}
 _TEXTS = 4
 # 200 million examples; a file that claims more is refused before it is read.
-_LARGEST = 16 << 30
+LARGEST = 16 << 30
 _MOST_SECTIONS = 1024
 MEND = "delete it and index again; a run or the sample does so by itself"
 
@@ -230,7 +231,7 @@ def _read_checked(path: str | os.PathLike[str]) -> np.ndarray:
     with open(open_regular(path), "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         try:
-            if size > _LARGEST:
+            if size > LARGEST:
                 raise ValueError(f"of {size} bytes is too large for an index")
             head = np.frombuffer(file.read(64), np.uint8)
             _core.check_index_head(head, size)
@@ -253,14 +254,12 @@ def read_old(path: Path) -> Sections:
     Raises:
         DataError: it is damaged, or of yet another version.
     """
-    import json
-
     from safetensors import SafetensorError, safe_open
 
     os.close(open_regular(path))
     try:
         with safe_open(str(path), "numpy") as file:
-            meta = json.loads((file.metadata() or {})["pydt"])
+            meta = parse((file.metadata() or {})["pydt"])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
         if meta["version"] != 2:
             raise DataError(f"index of version {meta['version']}", str(path), MEND)
@@ -283,8 +282,15 @@ def read_old(path: Path) -> Sections:
             sections[f"column {i}"], sections[f"names {i}"] = tensors[f"column {name}"], Texts.of(names)
     except DataError:
         raise
-    except (SafetensorError, ConfigError, LookupError, TypeError, AttributeError, ValueError, OSError) as error:
+    except (
+        SafetensorError,
+        PydtError,
+        ArithmeticError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        OSError,
+    ) as error:
         raise DataError(f"damaged index ({error})", str(path), MEND) from error
-    except RecursionError as error:
-        raise DataError("damaged index (nested too deeply)", str(path), MEND) from error
     return sections

@@ -3,7 +3,8 @@
 A job serves many rows: waiting in the queue, starting Python and opening the data cost more than a short row. Both
 sides speak through files because a shared folder is what every cluster has: compute nodes often may not open a
 connection to the login node, a port would need keys of its own, and a file that was renamed into place is whole or not
-there. The price is latency, which is hidden by sending rows ahead. Below the folder of one executor:
+there. The price is latency, which is hidden by sending rows ahead. Below the folder of one executor,
+which only its owner may enter:
 
     driver          changes as long as the driver lives
     stop            the driver needs no job any more
@@ -12,16 +13,22 @@ there. The price is latency, which is hidden by sending rows ahead. Below the fo
     beats/SLOT      changes as long as the slot's job lives; its LIFE is new with each start of the job
     in/LIFE/NUMBER  a call for a job, which takes it when it has room; until then the driver may take it back
     out/NUMBER      what it gave
+
+Parcels, calls and answers are pickles, because a runner or a network may be any object of the user's. Each carries a
+keyed checksum (HMAC-SHA256) over its place in the folder and its bytes, and is not looked at before that is right. The
+key is drawn for each executor and known to it and to its jobs alone: it travels inside of the job that submitit sends.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import hmac
 import json
 import os
 import pickle
 import platform
+import re
 import secrets
 import signal
 import sys
@@ -29,18 +36,29 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from pydt import copies
+from pydt.cells import read
 from pydt.errors import PydtError, StoreError
 from pydt.files import digest, machine, write_atomic
+from pydt.schema import check, parse
 from pydt.workers import Processes, WorkerDied, pack, work
 
 SILENT = 60.0  # seconds without a change after which the other side is taken to be gone
 BEAT = 2.0
+_LARGEST = 1 << 16  # bytes of what a pulse says
+_SAID = {
+    "count": int,
+    "host": str,
+    "node": str,
+    "pid": range(1, 1 << 31),
+    "life?": re.compile("[0-9a-f]{16}"),
+    "left?": bool,
+}
 _SHORT, _LONG = 0.05, 1.0  # seconds between two looks into the folder: when there is much to do, and when there is not
 
 Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
@@ -118,24 +136,48 @@ def extend(paths: list[str]) -> None:
     sys.path.extend(path for path in paths if path not in sys.path)
 
 
-def post(path: Path, value: Any) -> None:
-    """Write a message: its SHA-256 and its pickle."""
-    data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-    write_atomic(path, hashlib.sha256(data).digest() + data)
+class Mail:
+    """Messages in the folder of an executor, which only those who have its key can write.
 
-
-def fetch(path: Path) -> Any:
-    """Read a message and remove it.
-
-    Raises:
-        OSError: it is not there.
-        ValueError: it is not what was written.
+    Args:
+        folder: of the executor.
+        key: 32 random bytes.
     """
-    data = path.read_bytes()
-    path.unlink()
-    if hashlib.sha256(data[32:]).digest() != data[:32]:
-        raise ValueError("damaged message")
-    return pickle.loads(data[32:])
+
+    def __init__(self, folder: Path, key: bytes) -> None:
+        self.folder, self._key = folder, key
+
+    def put(self, place: str, data: bytes) -> None:
+        """Write a message: its keyed checksum, then its bytes."""
+        write_atomic(self.folder / place, self._signed(place, data) + data)
+
+    def get(self, place: str) -> bytes:
+        """The bytes of a message.
+
+        Raises:
+            OSError: it is not there.
+            ValueError: it is not what somebody who has the key wrote into this place.
+        """
+        data = (self.folder / place).read_bytes()
+        if not hmac.compare_digest(self._signed(place, data[32:]), data[:32]):
+            raise ValueError("damaged message, or somebody else's")
+        return data[32:]
+
+    def post(self, place: str, value: Any) -> None:
+        """Write a message that is any value."""
+        self.put(place, pickle.dumps(value, pickle.HIGHEST_PROTOCOL))
+
+    def fetch(self, place: str) -> Any:
+        """Read a message and remove it; raises as `get` does."""
+        try:
+            data = self.get(place)
+        finally:
+            (self.folder / place).unlink()
+        return copies.load(data)
+
+    def _signed(self, place: str, data: bytes) -> bytes:
+        # with its place, so that no message can be moved to another one, and none of one life of a job to the next
+        return hmac.digest(self._key, b"%s\0%s" % (place.encode(), data), hashlib.sha256)
 
 
 def listed(folder: Path) -> list[str]:
@@ -188,12 +230,12 @@ class Listener:
 
     def listen(self) -> dict[str, Any]:
         """What was said last; empty if nothing was said yet."""
-        with contextlib.suppress(OSError, ValueError):
-            text = self._path.read_bytes()
+        with contextlib.suppress(OSError, StoreError):
+            text = read(self._path, _LARGEST)
             if text != self._text:
-                said = json.loads(text)
-                self._text, self.changed = text, time.monotonic()
-                self.said = said if isinstance(said, dict) else {}
+                said = parse(text)
+                check(said, _SAID)
+                self._text, self.changed, self.said = text, time.monotonic(), said
         return self.said
 
     def gone(self) -> bool:
@@ -221,10 +263,11 @@ class Job:
     folder: str
     slot: int
     paths: list[str]  # where the driver finds modules
+    key: bytes = field(repr=False)
 
     def __call__(self) -> str:
         extend(self.paths)
-        return _Server(Path(self.folder), self.slot).serve()
+        return _Server(Mail(Path(self.folder), self.key), self.slot).serve()
 
     def checkpoint(self) -> Any:
         """What submitit runs in this job's place after a preemption or a timeout: the same again."""
@@ -236,9 +279,10 @@ class Job:
 class _Server:
     """One life of a job: calls from the folder to processes of this node, and answers back."""
 
-    def __init__(self, folder: Path, slot: int) -> None:
+    def __init__(self, mail: Mail, slot: int) -> None:
         life = secrets.token_hex(8)
-        self.folder, self.inbox = folder, folder / "in" / life
+        self.mail, self.folder, self.place = mail, mail.folder, f"in/{life}"
+        folder, self.inbox = mail.folder, mail.folder / "in" / life
         self.pace, self.driver = Pace(), Listener(folder / "driver")
         self.pulse = Pulse(folder / "beats" / str(slot), life=life)
         self.waiting: dict[str, Order] = {}
@@ -280,7 +324,7 @@ class _Server:
             if len(self.waiting) + len(self.running) >= self.places:
                 break
             try:
-                order: Order = fetch(self.inbox / name)
+                order: Order = self.mail.fetch(f"{self.place}/{name}")
             except OSError:
                 continue
             except Exception as error:  # damaged, or of a module that is not installed here
@@ -328,7 +372,7 @@ class _Server:
             return lacking
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
         gpus = visible.split(",") if "," in visible else []
-        return Processes(order.places, order.threads, (self.folder / "parcels" / order.key).read_bytes(), gpus)
+        return Processes(order.places, order.threads, self.mail.get(f"parcels/{order.key}"), gpus)
 
     def _sent(self, digest: str) -> IO[bytes]:
         return open(self.folder / "data" / digest, "rb")
@@ -351,7 +395,7 @@ class _Server:
                 self._post(name, "error", RuntimeError(f"{type(error).__name__}: {error}"))
 
     def _post(self, name: str, kind: str, value: Any) -> None:
-        post(self.folder / "out" / name, (kind, value))
+        self.mail.post(f"out/{name}", (kind, value))
 
 
 def _end(ready: Future[Processes | list[str]]) -> None:

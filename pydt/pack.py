@@ -13,12 +13,11 @@ how often the work was broken off.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from pydt import sources
+from pydt.cells import read_json
 from pydt.cores import available
 from pydt.data import Dataset
 from pydt.encode import as_path, whole
@@ -34,10 +34,12 @@ from pydt.files import canonical_json, digest, write_atomic
 from pydt.index import FILE, crc32c, pack_index
 from pydt.pixels import BACKGROUND, rgb
 from pydt.saved import sections_of
+from pydt.schema import Form, check, parse
 from pydt.shards import labelled, tars_in
 
 _VERSION = 1
 _RUN = 64  # files in a run: a second of work, more or less
+_LONGEST = 1 << 20  # bytes of a line of the log
 _HEADER = 128  # bytes before the pixels of a .npy
 # A resized image may have so many pixels before it is cropped; 300 times as long as high at 512.
 _MOST_PIXELS = 1 << 27
@@ -149,11 +151,22 @@ def check_finished(place: Path, made_of: dict[str, Any]) -> None:
     """
     mend = "choose a folder that does not exist, or delete it"
     try:
-        known = json.loads((place / "pack.json").read_text())
-    except (OSError, ValueError) as error:
+        known = read_json(place / "pack.json", dict)
+    except (FileNotFoundError, StoreError) as error:
         raise DataError("is there already, and was not made by pack", str(place), mend) from error
-    if known != json.loads(canonical_json(made_of)):
+    if known != parse(canonical_json(made_of)):
         raise DataError("is there already, and was made of other images or with other settings", str(place), mend)
+
+
+def logged(log: int, form: Form) -> Iterator[Any]:
+    """The whole lines of the log of finished runs that have a form; see `pydt.schema`."""
+    with open(os.dup(log), "rb") as lines:
+        lines.seek(0)
+        while line := lines.readline(_LONGEST):
+            with suppress(StoreError):  # a torn line
+                said = parse(line)
+                check(said, form)
+                yield said
 
 
 @contextmanager
@@ -232,19 +245,13 @@ def _run(source: Dataset, run: np.ndarray, size: int, exif: bool) -> tuple[np.nd
 def _believed(file: int, log: int, names: list[str], runs: list[np.ndarray], row: int) -> dict[int, dict[str, str]]:
     """Runs that the log calls finished and whose rows have the CRC32C that it names: number -> bad files."""
     done: dict[int, dict[str, str]] = {}
-    with open(os.dup(log), "rb") as lines:
-        lines.seek(0)
-        for line in lines:
-            try:
-                said = json.loads(line)
-                number, crc, bad = said["at"], said["crc"], dict(said["bad"])
-                if said["run"] != names[number] or not all(isinstance(text, str) for text in bad.values()):
-                    continue
-            except (ValueError, KeyError, TypeError, IndexError, RecursionError):
-                continue  # a torn line
+    form = {"at": range(len(names)), "run": str, "crc": int, "bad": {str: str}}
+    for said in logged(log, form):
+        number = said["at"]
+        if said["run"] == names[number]:
             rows = os.pread(file, len(runs[number]) * row, _HEADER + int(runs[number][0]) * row)
-            if crc32c(rows) == crc:
-                done[number] = bad
+            if crc32c(rows) == said["crc"]:
+                done[number] = said["bad"]
     return done
 
 

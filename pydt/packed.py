@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import math
 import os
 import weakref
@@ -26,13 +25,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.cells import Unreadable, checksum, exactly, opened, text_of
-from pydt.errors import StoreError
+from pydt.cells import CELL, Unreadable, checksum, exactly, opened, text_of
+from pydt.errors import ConfigError, PydtError, StoreError
 from pydt.files import building, canonical_json, digest
+from pydt.schema import SEED, Form, check, parse
 
 STATUS = {"ok": 1, "failed": 2}
 """How arrays of states stand for what became of a cell; 0: it is not there."""
 _LINE = {"key", "sha256", "status"}  # what every line says, also where all rows agree
+_HEADER: Form = {"sha256": str, "rows": range(1 << 24), "shape": [SEED], "offsets": {str: SEED}, "common": dict}
 Keys = npt.NDArray[np.uint8]
 Cell = tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]
 
@@ -49,19 +50,21 @@ class Block:
         self.folder = folder
         self._open: dict[str, int] = {}
         with opened(folder / "index.jsonl") as (descriptor, size):
-            self._lines = text_of(descriptor, size).splitlines()
-        header = next((found for line in (*self._lines[:1], *self._lines[-1:]) if (found := _header(line))), None)
+            text = text_of(descriptor, size)
+        last = text.rstrip(b"\n").rpartition(b"\n")[2]
+        header = next((found for line in (text.partition(b"\n")[0], last) if (found := _header(line))), None)
         if header is None:
-            raise StoreError("is damaged (both headers)")
+            raise StoreError("is damaged (both headers)", str(folder))
+        self._lines = text.split(b"\n", 1 + header["rows"])[: 1 + header["rows"]]
         self._common: dict[str, Any] = header["common"]
         self._shape, self._offsets, self.rows = header["shape"], header["offsets"], header["rows"]
         dropped = {path.name.removesuffix(".dropped") for path in folder.glob("*.dropped")}
         keys, status, lines, dead = [], [], [], 0
-        for i, line in enumerate(self._lines[1 : 1 + self.rows]):
+        for i, line in enumerate(self._lines[1:]):
             try:
-                found = json.loads(line)
+                found = parse(line)
                 key, state, _ = bytes.fromhex(found["key"]), STATUS[found["status"]], found["sha256"]
-            except (ValueError, KeyError, TypeError, RecursionError):
+            except (StoreError, ValueError, KeyError, TypeError):
                 continue
             if found["key"] in dropped:
                 dead += 1
@@ -81,9 +84,13 @@ class Block:
 
     def peek(self, position: int) -> dict[str, Any]:
         """The metadata of a row, but for its mask: well formed, not checksummed."""
-        metadata = {**self._common, **json.loads(self._lines[1 + self._line[position]])}
+        metadata = self._said(int(self._line[position]))
+        check(metadata, CELL)
         del metadata["sha256"]
         return metadata
+
+    def _said(self, line: int) -> dict[str, Any]:
+        return {**self._common, **parse(self._lines[1 + line])}
 
     def read(self, position: int) -> Cell:
         """Arrays and metadata of a row, every bit checked.
@@ -93,7 +100,7 @@ class Block:
         """
         line = int(self._line[position])
         try:
-            metadata, arrays = {**self._common, **json.loads(self._lines[1 + line])}, {}
+            metadata, arrays = self._said(line), {}
             expected = metadata.pop("sha256")
             if "masks.npy" in self._offsets:
                 metadata["keep"] = self._bytes("masks.npy", line, (metadata["groups"] + 7) // 8).hex()
@@ -101,9 +108,15 @@ class Block:
                 data = self._bytes("primitives.npy", line, 4 * math.prod(self._shape))
                 arrays["primitives"] = np.frombuffer(data, "<f4").reshape(self._shape)
             if checksum(arrays, metadata) != expected:
-                raise StoreError("is damaged (its checksum does not match)")
-        except (ValueError, KeyError, TypeError) as error:  # a line that is JSON still, but says something else
-            raise StoreError(f"is damaged ({type(error).__name__})") from error
+                raise StoreError("is damaged (its checksum does not match)", str(self.folder))
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            OverflowError,
+            ConfigError,
+        ) as error:  # JSON still
+            raise StoreError(f"is damaged ({type(error).__name__})", str(self.folder)) from error
         return arrays, metadata
 
     def size(self, position: int) -> int:
@@ -124,7 +137,7 @@ class Block:
                 self._open[name] = descriptor
             start = self._offsets[name] + row * size
             if not 0 <= size <= os.fstat(self._open[name]).st_size - start:  # before so much memory is taken
-                raise StoreError("is damaged (it ends too early)")
+                raise StoreError("is damaged (it ends too early)", str(self.folder / name))
             return exactly(self._open[name], size, start)
         except FileNotFoundError:
             raise
@@ -165,12 +178,10 @@ def _starts(keys: Keys) -> npt.NDArray[np.uint64]:
 
 def _header(line: bytes) -> dict[str, Any] | None:
     try:
-        found = json.loads(line)
-        whole = found.pop("sha256") == digest("block", found)
-        sizes = [found["rows"], *found["shape"], *found["offsets"].values()]
-        fits = isinstance(found["common"], dict) and all(type(size) is int and size >= 0 for size in sizes)
-        return dict(found) if whole and fits else None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        found: dict[str, Any] = parse(line)
+        check(found, _HEADER)
+        return found if found.pop("sha256") == digest("block", found) else None
+    except PydtError:
         return None
 
 

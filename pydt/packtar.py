@@ -12,12 +12,12 @@ bytes are a function of the images, their names and the settings alone.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import tarfile
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ from pydt.data import Dataset
 from pydt.encode import as_path, whole
 from pydt.errors import DataError, StoreError
 from pydt.files import canonical_json, digest, write_atomic
-from pydt.pack import check_finished, images_at, locked
+from pydt.pack import check_finished, images_at, locked, logged
 from pydt.shards import CLASSES, REMARK
 
 _VERSION = 1
@@ -202,16 +202,11 @@ def _write_all(source: Dataset, names: list[str], part: Path, log: int, limit: i
 def _believed(log: int, files: list[Path], made_of: list[str]) -> set[int]:
     """Shards that the log calls finished, and which have the sum that it names."""
     done = set()
-    with open(os.dup(log), "rb") as lines:
-        lines.seek(0)
-        for line in lines:
-            try:
-                said = json.loads(line)
-                number, of, found = said["at"], said["of"], said["sha"]
-                if of == made_of[number] and found == _sum_of(files[number]):
-                    done.add(number)
-            except (ValueError, KeyError, TypeError, IndexError, RecursionError, FileNotFoundError):
-                continue  # a torn line, or a shard that is gone
+    for said in logged(log, {"at": range(len(files)), "of": str, "sha": str}):
+        number = said["at"]
+        with suppress(FileNotFoundError):  # a shard that is gone
+            if said["of"] == made_of[number] and said["sha"] == _sum_of(files[number]):
+                done.add(number)
     return done
 
 

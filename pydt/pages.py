@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from pydt.errors import ConfigError
+from pydt.cells import read_json
+from pydt.errors import ConfigError, StoreError
 from pydt.figures import DASH, MINUS, Axis, Series, axis_row, data_uri, digits_for, interval_row, number, plot, symbol
 from pydt.files import write_atomic
 from pydt.render import csv_file, template
@@ -39,6 +40,7 @@ _LONG = 20  # characters of a cell that may be broken into lines
 _STYLES = (("better", "drop bottom"), ("worse", "drop top"), ("plain", "drop random"), ("ink", "full"))
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,60}")
 _INDEX, _ENTRY = "index.json", ("title", "question", "answer")
+_LARGEST_INDEX = 1 << 22  # bytes; a thousand pages have a tenth of that
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,14 +229,13 @@ def _listed(folder: Path) -> dict[str, dict[str, str]]:
     """What index.json of an earlier call lists, as far as it is whole and the pages are still there, or were absent."""
     entries: dict[str, dict[str, str]] = {}
     try:
-        found = dict(json.loads((folder / _INDEX).read_bytes()))
-        for name, entry in found.items():
+        found = read_json(folder / _INDEX, [(str, {str: str})], _LARGEST_INDEX)
+        for name, entry in found:
             made = (folder / f"{name}.html").is_file() if _NAME.fullmatch(name) else None
             keys = _ENTRY if made and "title" in entry else ("question",)
             if made or (made is False and "why" in entry):
-                whole = {key: str(entry[key]) for key in keys}
-                entries[name] = whole | ({"why": str(entry["why"])} if "why" in entry else {})
-    except (OSError, ValueError, KeyError, TypeError):
+                entries[name] = {key: entry[key] for key in (*keys, "why") if key in entry}
+    except (FileNotFoundError, StoreError):
         return {}
     return entries
 

@@ -191,9 +191,10 @@ def check(context: Context, rows: Sequence[Row]) -> None:
         if rows.groups != len(units):
             wrong = f"{rows.groups} groups for the {len(units)} units of the source"
             raise DesignError(wrong, "Plan.design", f"draw the design with groups={len(units)}")
-        if len(rows) > MOST_ROWS:
-            wrong = f"has {len(rows):,} rows, more than {MOST_ROWS:,}"
-            raise DesignError(wrong, "Plan.design", "split it: stores of one design can be merged")
+        if len(rows) * len(names) > MOST_ROWS:
+            wrong = f"has {len(rows):,} rows" + f" of {len(names):,} tasks" * (len(names) > 1)
+            mend = "split it: stores of one design can be merged"
+            raise DesignError(f"{wrong}, more than {MOST_ROWS:,}", "Plan.design", mend)
         return
     always = bool((unit < 0).any())
     for i, row in enumerate(rows):

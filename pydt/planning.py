@@ -12,7 +12,6 @@ power      P(|T| > t) with T noncentral t: centre effect / stderr, the degrees o
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -472,17 +471,11 @@ def row_seconds(store: Store, record: Record) -> float | None:
 
     The log is no data: it may lack lines, and a time says something about the machine that it was taken on.
     """
-    sources, times = set(record.sources), []
-    try:
-        lines = (store.folder / "log.jsonl").read_bytes().splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        try:
-            entry = json.loads(line)
-            if entry["event"] == "row" and entry["source"] in sources:
-                times.append(float(entry["seconds"]))
-        except (ValueError, KeyError, TypeError):
-            continue
+    sources = set(record.sources)
+    times = [
+        entry["seconds"]
+        for entry in store.logged("row", {"source": str, "seconds": float})
+        if entry["source"] in sources
+    ]
     times = [seconds for seconds in times if math.isfinite(seconds) and seconds > 0]
     return sum(times) / len(times) if times else None

@@ -7,7 +7,6 @@ stays in memory is 16 bytes for every cell's name and 8 for every seed, once the
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from functools import cached_property
@@ -17,10 +16,11 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from pydt.cells import Row, read
-from pydt.design import Design
-from pydt.errors import StoreError
+from pydt.cells import Row, read_json
+from pydt.design import KINDS, Design
+from pydt.errors import PydtError, StoreError
 from pydt.files import digest, digest_part
+from pydt.schema import SEED, Form, check
 
 FORMAT = 1
 NUMBERED = 4096
@@ -30,6 +30,24 @@ A mask of a million groups takes 20 ms to draw: half an hour for the names of 70
 """
 MOST_ROWS = 1 << 24
 """Names of so many rows and of as many cells take half a gigabyte; a file that says more is not believed."""
+_COUNT = range(1, MOST_ROWS + 1)
+_TASK: Form = {"digest": str, "name": str, "target": str, "examples?": range(1, 1 << 31), "settings": dict}
+_PLAN: Form = {
+    "kind": {"design", "rows"},
+    "source": str,
+    "source_facts": {"name": str, "examples": range(1, 1 << 40)},
+    "units": str,
+    "by": str,
+    "names": [str],
+    "recipe": str,
+    "settings": dict,
+    "tasks": [_TASK],
+    "design": dict | None,
+    "seed": SEED,
+    "rows": dict | list,
+    "format": range(FORMAT, FORMAT + 1),
+}
+_DESIGN: Form = {"kind": str, "groups": range(1, 1 << 31), "models": _COUNT, "rows?": [SEED]}
 _CHECKED = 1 << 24  # entries of the masks whose digest is written into a plan: 0.3 s to draw
 _SEED_STREAM = 7  # stream of the counter-based generator that gives row i its seed
 _CHUNK = 1 << 20  # entries of the masks that are drawn at once
@@ -291,19 +309,52 @@ class Record:
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Record:
+        """The record that `to_json` described.
+
+        Raises:
+            StoreError: nothing that a plan of this format says, or that a plan can be.
+        """
+        check(plain, _PLAN)
         fields = {name: plain[name] for name in cls.__dataclass_fields__ if name in plain}
-        groups = len(plain["names"])
-        if isinstance(rows := plain["rows"], dict):
-            if not 0 <= rows["count"] <= MOST_ROWS:
-                raise ValueError("too many rows")
-            fields["rows"] = Drawn(plain["design"], rows["seeds"], plain["seed"], rows["masks"])
-            if (rows["count"], groups) != (len(fields["rows"]), fields["rows"].groups):
-                raise ValueError("a design of other rows or groups")
+        groups, tasks, rows = len(plain["names"]), len(plain["tasks"]), plain["rows"]
+        if not groups or not tasks:
+            raise StoreError("is damaged (no units or no tasks)")
+        if isinstance(rows, list):
+            check(rows, [(str, SEED, str)], "rows")
+            fields["rows"] = tuple(_row(keep, seed, kind, groups) for keep, seed, kind in rows)
         else:
-            fields["rows"] = tuple(Row(bytes.fromhex(keep), seed, kind, groups) for keep, seed, kind in rows)
+            check(rows, {"count": _COUNT, "seeds": list | None, "masks": str | None}, "rows")
+            check(plain["design"], _DESIGN, "design")
+            if rows["seeds"] is not None:
+                check(rows["seeds"], [SEED], "rows.seeds")
+            fields["rows"] = _drawn(plain, groups)
+        if len(fields["rows"]) * tasks > MOST_ROWS:
+            raise StoreError(f"is damaged ({len(fields['rows'])} rows of {tasks} tasks)")
         record = cls(**{**fields, "names": tuple(plain["names"]), "tasks": tuple(plain["tasks"])})
         vars(record)["digest"] = digest("plan", plain)  # of all that is written, also what only a newer pydt reads
         return record
+
+
+def _row(keep: str, seed: int, kind: str, groups: int) -> Row:
+    try:
+        return Row(bytes.fromhex(keep), seed, kind, groups)
+    except (ValueError, PydtError) as error:
+        raise StoreError(f"is damaged (a row: {error})") from error
+
+
+def _drawn(plain: Mapping[str, Any], groups: int) -> Drawn:
+    """The rows of a design, which is compared with what the plan says of it; of a kind to come only later, if ever."""
+    rows, said = plain["rows"], plain["design"]
+    try:
+        drawn = Drawn(said, rows["seeds"], plain["seed"], rows["masks"])
+        sizes = [(said["models"], said["groups"]), (rows["count"], groups)]
+        if said["kind"] in KINDS:
+            sizes.append((len(drawn.design), drawn.design.groups))
+    except (ValueError, PydtError) as error:
+        raise StoreError(f"is damaged (its design: {error})") from error
+    if len(set(sizes)) > 1:
+        raise StoreError("is damaged (a design of other rows or groups)")
+    return drawn
 
 
 def asked(record: Record) -> str:
@@ -318,12 +369,7 @@ def read_plan(path: Path) -> Record:
     Raises:
         StoreError: it is damaged. FileNotFoundError: it is not there.
     """
-    try:
-        record = Record.from_json(json.loads(read(path)))
-    except (FileNotFoundError, StoreError):
-        raise
-    except Exception as error:  # whatever a parser trips over means the same here
-        raise StoreError(f"is damaged ({type(error).__name__})") from error
+    record = Record.from_json(read_json(path, dict))
     if record.digest != path.stem:
-        raise StoreError("is damaged (it describes another plan than its name says)")
+        raise StoreError("is damaged (it describes another plan than its name says)", str(path))
     return record

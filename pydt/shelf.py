@@ -19,14 +19,16 @@ from typing import Any
 
 import numpy as np
 
-from pydt.cells import FACTS, Outcome, Unreadable, checksum, encode, load, peek, says_ok
+from pydt.cells import CELL, FACTS, Outcome, Unreadable, checksum, encode, load, opened, peek, says_ok
 from pydt.errors import StoreError
 from pydt.files import append_line, move, write_atomic
 from pydt.packed import STATUS, Block, Finder
 from pydt.record import FORMAT
+from pydt.schema import Form, check, parse
 
 _YOUNGER = ("source_images", "source_trivial_accuracy", "source_trivial_loss")
 _CELL = re.compile(r"[0-9a-f]{32}\.safetensors")
+_LONGEST = 1 << 20  # bytes of a line of the log
 
 
 class Shelf:
@@ -103,6 +105,18 @@ class Shelf:
         line = json.dumps({"time": round(time.time(), 3), **entry}, ensure_ascii=False, default=str)
         append_line(self.folder / "log.jsonl", line.encode("utf-8", "backslashreplace"))  # JSON writes it that way, too
 
+    def logged(self, event: str, form: Form) -> Iterator[dict[str, Any]]:
+        """The entries of log.jsonl about an event that have a form (`pydt.schema`); "row": a driver stored one."""
+        try:
+            with opened(self.folder / "log.jsonl") as (descriptor, _), open(descriptor, "rb", closefd=False) as lines:
+                while line := lines.readline(_LONGEST):
+                    with contextlib.suppress(StoreError):
+                        entry = parse(line)
+                        check(entry, {**form, "event": {event}})
+                        yield entry
+        except (FileNotFoundError, Unreadable):
+            return
+
     def size(self, key: str) -> int | None:
         """Bytes that a cell takes; None if it is not there."""
         with contextlib.suppress(FileNotFoundError):
@@ -141,33 +155,31 @@ class Shelf:
             StoreError: it is damaged. FileNotFoundError: it is not there.
         """
         arrays, metadata = self._either(key, Block.read, load)
-        if metadata.get("key") != key:
+        check(metadata, CELL)
+        if metadata["key"] != key:
             raise StoreError("holds another cell than its name says")
         self._note(metadata)
-        try:
-            outcome = Outcome(arrays, metadata["scalars"], metadata["status"], metadata["reason"])
-        except KeyError as error:
-            raise StoreError(f"is damaged (it says nothing of {error})") from error
-        if outcome.status not in STATUS or not isinstance(outcome.scalars, dict):
-            raise StoreError("is damaged (its status or its scalars are none)")
-        return outcome, metadata
+        return Outcome(arrays, metadata["scalars"], metadata["status"], metadata["reason"]), metadata
 
     def _peek(self, key: str) -> dict[str, Any]:
         """The metadata of a cell, from its header; raises as `read` does."""
         metadata: dict[str, Any] = self._either(key, Block.peek, peek)
-        if metadata.get("key") != key:
+        if metadata["key"] != key:
             raise StoreError("holds another cell than its name says")
         self._note(metadata)
         return metadata
 
     def state(self, key: str) -> tuple[int, str]:
-        """What became of a cell, of `STATUS`, and why it failed; raises as `read` does."""
+        """What became of a cell, of `STATUS`, and why it failed; raises as `read` does.
+
+        A header that says of a cell that it is fine is believed; one that says anything else is read with its checksum.
+        """
         if self.packed(key) is None:
             with contextlib.suppress(OSError):
                 if says_ok(f"{self.folder}/rows/{key[:2]}/{key}.safetensors", key):
                     return STATUS["ok"], ""
-        metadata = self._peek(key)
-        return STATUS[metadata["status"]], metadata["reason"] or "no reason given"
+        outcome = self.read(key)[0]
+        return STATUS[outcome.status], outcome.reason or "no reason given"
 
     def _either(self, key: str, packed: Callable[[Block, int], Any], single: Callable[[str], Any]) -> Any:
         """A cell in whichever form it is there; it may change its form at any moment."""

@@ -19,9 +19,8 @@ Arrays are checked bit by bit whenever they are read: damage is found before it 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ from pydt.cells import (
     file_name,
     load,
     primitives_of,
-    read,
+    read_json,
     suggest,
     whole,
 )  # fmt: skip
@@ -47,12 +46,21 @@ from pydt.errors import ConfigError, StoreError
 from pydt.files import canonical_json, clear, digest, exclusive, remove, write_atomic
 from pydt.packed import STATUS
 from pydt.record import FORMAT, Drawn, Record, asked, read_plan
+from pydt.schema import HEX32, SEED, Form
 from pydt.shelf import Shelf
 
 HALVES = {"score": 0, "report": 1}
 _KEPT = 1 << 30  # bytes of outputs that are kept for the next question
 _SAMPLE = 250  # cells whose headers tell what computed all of them
 _TILE = 1 << 27  # entries of the masks that are widened at once
+_STOP: Form = {
+    "sha256": HEX32,
+    "plan": str,
+    "rule?": str,
+    "reason?": str,
+    "looks?": SEED,
+    "decided?": [(str, range(-1, 2))],
+}
 _REWRITTEN = "run the same plan again: it writes this file anew"
 
 
@@ -82,11 +90,13 @@ class Store(Shelf):
             mend = "give the folder: of a plan file, `dir` of its table run, by default its name without .toml"
             raise StoreError("is a file, not the folder of a store", str(folder), mend)
         try:
-            found = json.loads(read(marker))["format"]
+            found = read_json(marker, {"format": int}, 4096)["format"]
         except FileNotFoundError:
             raise StoreError("holds no store", str(folder), "run a plan into it first") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise StoreError("is damaged", str(marker), "delete this one file and run again") from error
+        except Unreadable:
+            raise
+        except StoreError as error:
+            raise StoreError(error.what, str(marker), "delete this one file and run again") from error
         if found != FORMAT:
             raise StoreError(f"has format {found}, this is format {FORMAT}", str(folder), "use the pydt that wrote it")
 
@@ -167,7 +177,7 @@ class Store(Shelf):
             StoreError: other labels, ids or halves are stored, or weights that differ by more than rounding.
         """
         path = self.folder / "tasks" / f"{task}.safetensors"
-        stored = self._stored(path)
+        stored = self._stored(path, described)
         arrays = {name: np.asarray(values) for name, values in description.items()}
         for name in stored.keys() & arrays.keys():
             old, new = stored[name], arrays[name]
@@ -181,14 +191,14 @@ class Store(Shelf):
         """Write the first images of each unit, uint8 (n, height, width, channels) by unit name; some may be missing."""
         numbered = {str(i): thumbnails[name] for i, name in enumerate(record.names) if name in thumbnails}
         path, metadata = self._thumbnails(record), {"units": record.units, "format": FORMAT}
-        stored = self._stored(path)
+        stored = self._stored(path, pictures)
         if not path.exists() or checksum(stored, metadata) != checksum(numbered, metadata):
             write_atomic(path, encode(numbered, metadata))  # only for the eye: the latest way to draw them is the best
 
     def has_thumbnails(self, record: Record) -> bool:
         """Whether sound ones are there, so that none need be drawn: of encoded images that takes a while."""
         path = self._thumbnails(record)
-        return bool(self._stored(path)) or path.exists()
+        return bool(self._stored(path, pictures)) or path.exists()
 
     def put_plan(self, record: Record) -> None:
         """Write a plan's description, unless it is there."""
@@ -243,17 +253,17 @@ class Store(Shelf):
         record = self.plan(plan)
         path = self._stop(record)
         try:
-            note = json.loads(read(path))
+            note: dict[str, Any] = read_json(path, {**_STOP, "rows": range(len(record.rows) + 1)})
             if note.pop("sha256") != digest("stop", note) or note.pop("plan") != record.digest:
-                raise ValueError
+                raise StoreError("is damaged (its checksum does not match)")
         except FileNotFoundError:
             return None
         except Unreadable:
             raise
-        except (StoreError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except StoreError as error:
             mend = "delete this one file and run the same plan again"
-            raise StoreError("is damaged: how many rows count is not known", str(path), mend) from error
-        return dict(note)
+            raise StoreError(f"{error.what}: how many rows count is not known", str(path), mend) from error
+        return note
 
     def _stop(self, record: Record) -> Path:
         return self.folder / "stops" / f"{record.digest}.json"
@@ -348,7 +358,7 @@ class Store(Shelf):
         record = self.plan(plan)
         path = self._thumbnails(record)
         try:
-            arrays = load(path)[0]
+            arrays = pictures(path)
         except FileNotFoundError:
             return {}
         except Unreadable:
@@ -439,7 +449,8 @@ class Store(Shelf):
             return 0, 0
         cells = record.cells[self.split(record)[0], 0]
         met = [self._peek(key.tobytes().hex())["scalars"].get("skipped", 0) for key in cells]
-        return sum(images > 0 for images in met), sum(met)
+        met = [images for images in met if isinstance(images, int) and images > 0]
+        return len(met), sum(met)
 
     def task(self, task: Any) -> dict[str, np.ndarray]:
         """A task's target examples: "half" uint8 (0 score, 1 report), "labels" and "ids", all (examples,).
@@ -447,9 +458,10 @@ class Store(Shelf):
         Raises:
             StoreError: no such task, or its file is damaged.
         """
-        path = self.folder / "tasks" / f"{file_name(getattr(task, 'digest', task))}.safetensors"
+        name = file_name(getattr(task, "digest", task))
+        path = self.folder / "tasks" / f"{name}.safetensors"
         try:
-            return load(path)[0]
+            return described(path)
         except FileNotFoundError:
             raise StoreError("is not there", str(path), "run a plan with this task") from None
         except Unreadable:
@@ -495,10 +507,10 @@ class Store(Shelf):
         above = int((largest[1:] >= largest[0] - 1e-9).sum())
         return failed, total, (1 + above) / (1 + permutations)
 
-    def _stored(self, path: Path) -> dict[str, np.ndarray]:
+    def _stored(self, path: Path, reader: Callable[[Path], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         """The arrays of a file; none if it is not there, or was damaged and is in quarantine now."""
         try:
-            return load(path)[0]
+            return reader(path)
         except FileNotFoundError:
             pass
         except Unreadable:
@@ -535,10 +547,12 @@ class Store(Shelf):
                 self.discard(key, error)
         return states, reasons
 
-    def split(self, record: Record) -> tuple[np.ndarray, list[tuple[int, str]], np.ndarray]:
-        """Positions of a plan's rows: finished and ok; failed, with the reason; missing. Only of those that count."""
+    def split(self, record: Record, all: bool = False) -> tuple[np.ndarray, list[tuple[int, str]], np.ndarray]:
+        """Positions of a plan's rows: finished and ok; failed, with the reason; missing. Only of those that count, or
+        of `all`.
+        """
         states, reasons = self._look(record)
-        if (note := self.stopped(record)) is not None:
+        if not all and (note := self.stopped(record)) is not None:
             states = states[: note["rows"]]
         lost, whole = (states == STATUS["failed"]).any(1), (states != 0).all(1)
         bad = np.flatnonzero(whole & lost).tolist()
@@ -565,3 +579,34 @@ class Store(Shelf):
         if half not in HALVES:
             raise ConfigError(f"unknown half {half!r}", "half", suggest(half, [*HALVES, "all"]))
         return np.flatnonzero(members == HALVES[half])
+
+
+def described(path: Path) -> dict[str, np.ndarray]:
+    """The target examples that a file of tasks/ describes, all (examples,): "half" uint8, "labels", "ids", numbers.
+
+    Raises:
+        StoreError: it is damaged. FileNotFoundError: it is not there.
+    """
+    arrays, metadata = load(path)
+    wrong = next((name for name in ("half", "labels", "ids") if name not in arrays), None)
+    if wrong is not None or metadata.get("task") != path.stem or any(a.ndim != 1 for a in arrays.values()):
+        raise StoreError("is damaged (not the examples of one task)", str(path))
+    half, labels, weights = arrays["half"], arrays["labels"], arrays.get("weights", np.ones(1))
+    whole = {half.dtype.kind, labels.dtype.kind, arrays["ids"].dtype.kind} <= set("iu")
+    numbers = whole and labels.min(initial=0) >= 0 and weights.dtype.kind == "f" and np.isfinite(weights).all()
+    if len({len(a) for a in arrays.values()}) > 1 or not len(half) or not numbers or half.max() > max(HALVES.values()):
+        raise StoreError("is damaged (not the examples of one task)", str(path))
+    return arrays
+
+
+def pictures(path: Path) -> dict[str, np.ndarray]:
+    """The images that a file of thumbnails/ holds, uint8 (n, height, width, channels) by number of their unit.
+
+    Raises:
+        StoreError: it is damaged. FileNotFoundError: it is not there.
+    """
+    arrays = load(path)[0]
+    for name, images in arrays.items():
+        if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape or images.shape[3] not in (1, 3):
+            raise StoreError(f"is damaged (images of {name!r}: {images.dtype}, shape {images.shape})", str(path))
+    return arrays

@@ -14,7 +14,6 @@ processor time, and the status takes 0.18 s instead of 0.44 s (`bench/store.py`,
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import platform
 import re
@@ -27,14 +26,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.cells import Row, Unreadable, load, result_key, source_key
+from pydt.cells import Row, Unreadable, read, result_key, source_key
 from pydt.errors import PydtError, StoreError
 from pydt.export import export
-from pydt.files import digest, remove, write_atomic
+from pydt.files import digest, holder, remove, write_atomic
 from pydt.packed import Block, Finder, layout, write_block
 from pydt.record import Drawn, Record
 from pydt.shelf import same
-from pydt.store import Store
+from pydt.store import Store, described, pictures
 
 __all__ = ["compact", "export", "merge", "status", "verify"]
 
@@ -64,7 +63,8 @@ def status(dir: PathLike, plan: Any = None) -> dict[str, Any]:
         first ones, if it stopped early) finished, failed, missing; reasons: how many rows failed for each; replaced:
         rows that met broken images, and such images, see `Store.replaced`. stop: see `Store.stopped`. rows_per_hour: of
         the last hour, from the log. bytes, files: of the whole folder. packed: cells in blocks. quarantined: files
-        there. writer: pid and host of the driver that is at work, as far as is known.
+        there. writer: pid and host of the driver that is at work, as far as is known. damaged: a list of {"file",
+        "reason"} of what was met on the way; see `verify`.
 
     Raises:
         StoreError: there is no store, or no such plan.
@@ -74,16 +74,28 @@ def status(dir: PathLike, plan: Any = None) -> dict[str, Any]:
     found: dict[str, Any] = {"folder": str(store.folder), "plan": None, "plans": len(_stems(store, "plans", ".json"))}
     found |= {"rows": 0, "finished": 0, "failed": 0, "missing": 0, "reasons": {}, "replaced": [0, 0]}
     found["stop"] = None
+    damaged: dict[str, str] = {}
     if record is not None:
-        good, bad, missing = store.split(record)
-        found |= {"plan": record.digest, "rows": len(record.rows), "finished": len(good), "failed": len(bad)}
-        found |= {"missing": len(missing), "reasons": dict(Counter(reason for _, reason in bad).most_common())}
-        found |= {"replaced": list(store.replaced(record)), "stop": store.stopped(record)}
+        found |= {"plan": record.digest, "rows": len(record.rows)}
+        try:
+            found["stop"] = store.stopped(record)
+        except StoreError as error:
+            damaged[f"stops/{record.digest}.json"] = error.what
+        try:
+            good, bad, missing = store.split(record, all=bool(damaged))
+            found |= {"finished": len(good), "failed": len(bad), "missing": len(missing)}
+            found |= {"reasons": dict(Counter(reason for _, reason in bad).most_common())}
+            found["replaced"] = list(store.replaced(record))
+        except PydtError as error:  # its rows cannot be named, or one cannot be read
+            damaged[error.where or f"plans/{record.digest}.json"] = error.what
     files, size = _size(store.folder)
     found |= {"rows_per_hour": _pace(store.folder / "log.jsonl"), "bytes": size, "files": files}
     found["packed"] = sum(len(block.keys) for block in store.blocks())
     found["quarantined"] = len(_entries(store.folder / "quarantine"))
     found["writer"] = _writer(store.folder / ".lock")
+    damaged |= _torn(store)
+    damaged |= {_relative(store, path): reason for path, reason in store.damaged.items()}
+    found["damaged"] = [{"file": file, "reason": reason} for file, reason in damaged.items()]
     return found
 
 
@@ -138,14 +150,16 @@ def _size(folder: Path) -> tuple[int, int]:
 
 def _writer(lock: Path) -> dict[str, Any] | None:
     """Who says in the lock file to be at work. A killed driver leaves the file behind: on its host, one looks."""
-    try:
-        found = json.loads(lock.read_bytes()[:4096])
-        pid, host = int(found["pid"]), str(found["host"])
-        if host == platform.node():
-            with contextlib.suppress(PermissionError):  # somebody else's process
-                os.kill(pid, 0)  # asks, and does nothing
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+    if (found := holder(lock)) is None:
         return None
+    pid, host = found
+    if host == platform.node():
+        try:
+            os.kill(pid, 0)  # asks, and does nothing
+        except ProcessLookupError:
+            return None
+        except PermissionError:  # somebody else's process
+            pass
     return {"pid": pid, "host": host}
 
 
@@ -206,10 +220,7 @@ def verify(dir: PathLike) -> dict[str, Any]:
     for path, reason in store.damaged.items():  # blocks of which nothing could be read
         if (where := _relative(store, path)) not in seen:
             damaged.append({"file": where, "reason": reason, "moved": True})
-    for block in store.blocks():
-        if block.torn:
-            where = _relative(store, block.folder / "index.jsonl")
-            damaged.append({"file": where, "reason": f"{block.torn} of its rows are damaged", "moved": False})
+    damaged += [{"file": file, "reason": reason, "moved": False} for file, reason in _torn(store).items()]
     missing = {}
     for name, record in plans.items():
         try:
@@ -263,12 +274,10 @@ def _verify_described(store: Store, damaged: list[dict[str, Any]]) -> dict[str, 
                 if kind == "plans":
                     store.plan(name)
                     continue
-                arrays, metadata = load(path)
                 if kind == "tasks":
-                    lengths = {len(values) for values in arrays.values()}
-                    if metadata.get("task") != name or len(lengths) != 1:
-                        raise StoreError("is damaged (not the examples of one task)")
-                    examples[name] = lengths.pop()
+                    examples[name] = len(described(path)["half"])
+                else:
+                    pictures(path)
             except FileNotFoundError:
                 continue
             except StoreError as error:
@@ -277,6 +286,12 @@ def _verify_described(store: Store, damaged: list[dict[str, Any]]) -> dict[str, 
                     store.quarantine(path, error)
                 damaged.append({"file": _relative(store, path), "reason": error.what, "moved": moved})
     return examples
+
+
+def _torn(store: Store) -> dict[str, str]:
+    """Indexes of blocks that have lines which nobody can read."""
+    torn = [block for block in store.blocks() if block.torn]
+    return {_relative(store, b.folder / "index.jsonl"): f"{b.torn} of its rows are damaged" for b in torn}
 
 
 def _draws_as_before(record: Record, damaged: list[dict[str, Any]]) -> bool:
@@ -529,18 +544,10 @@ def _copy_small(store: Store, other: Store, here: set[str]) -> None:
         for folder in ("counterfactual", "notes"):
             link = Path(folder) / f"{name}.json"
             if (other.folder / link).exists() and not (store.folder / link).exists():
-                write_atomic(store.folder / link, (other.folder / link).read_bytes())
+                write_atomic(store.folder / link, read(other.folder / link))
 
 
 def _copy_log(store: Store, other: Store, copied: set[str]) -> None:
-    try:
-        lines = (other.folder / "log.jsonl").read_bytes().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        try:
-            entry = json.loads(line)
-            if entry["event"] == "row" and copied.intersection(entry["keys"]):
-                store.log(**entry)  # with its own time
-        except (ValueError, KeyError, TypeError):
-            continue
+    for entry in other.logged("row", {"keys": [str]}):
+        if copied.intersection(entry["keys"]):
+            store.log(**entry)  # with its own time

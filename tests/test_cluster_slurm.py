@@ -21,7 +21,7 @@ from stub_rows import MARKER, contents, environment, go, plan, stub_row
 from test_ensemble import log
 from test_kills import alive, marker, wait_for
 
-from pydt import cluster, jobs
+from pydt import cluster
 from pydt.cells import Row
 from pydt.cluster import Slurm
 from pydt.data import Dataset
@@ -181,16 +181,19 @@ def test_a_worker_that_dies_costs_its_row_one_life(pool: Slurm, tmp_path: Path) 
 
 
 def test_only_a_whole_answer_counts(pool: Slurm, monkeypatch: pytest.MonkeyPatch) -> None:
-    def damaging(path: Path) -> Any:
+    fetch = pool._mail.fetch
+
+    def damaging(place: str) -> Any:
+        path = pool._folder / place
         data = bytearray(path.read_bytes())
         data[-1] ^= 1
         path.write_bytes(data)
-        return jobs.fetch(path)
+        return fetch(place)
 
-    monkeypatch.setattr(cluster, "fetch", damaging)
+    monkeypatch.setattr(pool._mail, "fetch", damaging)
     with pytest.raises(WorkerDied, match=r"cannot be read .*damaged message"):
         pool.submit(abs, 2).result(60)
-    monkeypatch.setattr(cluster, "fetch", jobs.fetch)
+    monkeypatch.setattr(pool._mail, "fetch", fetch)
     assert pool.submit(abs, -2).result(60) == 2
 
 

@@ -16,6 +16,7 @@ import pydt
 ROOT = Path(pydt.__file__).parent
 ORDER = [
     "errors",
+    "schema",
     "files",
     "cores",
     "pixels",
@@ -154,6 +155,32 @@ def test_heavy_packages_are_imported_where_they_are_used() -> None:
             assert not top or package not in heavy or (path.stem, package) in allowed, (
                 f"{path.stem} imports {name} at its top"
             )
+
+
+UNPICKLES = {"load", "loads", "Unpickler", "_Unpickler"}
+PICKLES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "jsonpickle"}
+
+
+def unpickling(tree: ast.AST) -> list[str]:
+    """What in a module could unpickle: names of such functions and classes, wherever they stand."""
+    found = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    found = [name for name in found if name.split(".")[0] in PICKLES and name.split(".")[-1] in UNPICKLES | {"open"}]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PICKLES:
+            found += [name.name for name in node.names if name.name in UNPICKLES | {"open", "*"}]
+        if isinstance(node, ast.Attribute) and node.attr in {"read_pickle", "loads_pickle", "recv", "find_class"}:
+            found.append(ast.unparse(node))
+    return found
+
+
+def test_pickles_are_read_in_one_place_and_from_a_worker_s_own_driver() -> None:
+    found = {path.stem: unpickling(ast.parse(path.read_text())) for path in ROOT.glob("*.py")}
+    assert {name: set(names) for name, names in found.items() if names} == {
+        "copies": {"pickle.Unpickler", "super().find_class"},  # messages whose keyed checksum was right
+        "workers": {"connection.recv"},  # a socket that only a driver and its child have
+    }
+    for bad in ("import pickle; pickle.loads(x)", "from pickle import loads", "import dill; dill.Unpickler(f).load()"):
+        assert unpickling(ast.parse(bad))
 
 
 def test_nothing_is_pickled_or_evaluated() -> None:

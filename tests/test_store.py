@@ -293,7 +293,7 @@ def test_fault_at_every_system_call_leaves_all_or_nothing(
 
     def write(folder: Path) -> None:
         store = Store.create(folder)
-        store.put_task("t", {"labels": np.arange(3)})
+        store.put_task("t", {"labels": np.arange(3), "half": np.zeros(3, np.uint8), "ids": np.arange(3)})
         store.put_plan(record([Row([1, 0], 0)]))
         for key, outcome in cells:
             store.put(key, outcome, METADATA)

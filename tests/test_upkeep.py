@@ -307,7 +307,7 @@ def test_every_kind_of_damage_is_found_named_and_put_aside(tmp_path: Path) -> No
     flip(tmp_path / "tasks" / f"{TASKS[1].digest}.safetensors", -2)
     found = verify(tmp_path)
     reasons = {entry["file"].split("/")[-1].split(".")[0]: entry["reason"] for entry in found["damaged"]}
-    expected = ["checksum", "damaged", "its key", "its key", "not finite", "shape (4, 2, 3)", "its key", "damaged"]
+    expected = ["checksum", "damaged", "its key", "its key", "not finite", "shape (4, 2, 3)", "recipe", "damaged"]
     assert len(reasons) == 10
     for key, pattern in zip([*keys[:8], other.digest, TASKS[1].digest], [*expected, "", ""], strict=True):
         assert pattern in reasons[key]

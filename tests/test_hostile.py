@@ -1,0 +1,320 @@
+"""Every file that pydt reads back, damaged or made up by somebody: the same answer, or an error that names the file.
+
+Damage is a flipped bit, a lost end, another byte; what is made up has the right checksums, and a value of another type,
+size or depth than any writer of pydt has written. Memory is limited while the files are read: what a file claims is not
+believed before it is checked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+from stub_rows import GROUPS, StubRecipe, StubSource, StubTask
+from stub_store import computed
+
+import pydt.upkeep
+from pydt import design
+from pydt.cells import OUTPUTS, encode, load
+from pydt.counterfactual import stored as counterfactual
+from pydt.errors import PydtError
+from pydt.files import canonical_json, digest
+from pydt.plan import Plan
+from pydt.planning import row_seconds
+from pydt.schema import parse
+from pydt.store import Store
+from pydt.upkeep import compact, export, merge, status, verify
+
+ROOM = 1 << 30  # bytes that reading may take
+BAD = "null", "-1", "4611686018427387904", "1e400", '"x"', "[]", "{}", "true", "1.5", '"\\ud800"'
+DEEP = "[" * 10_000 + "]" * 10_000
+SEEDS = np.random.default_rng(13)
+
+
+@pytest.fixture(autouse=True)
+def _limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(pydt.upkeep, "FEWEST", 2)
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + ROOM, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def plan() -> Plan:
+    return Plan(StubSource(), design=design.bernoulli(GROUPS, 5, seed=1), recipe=StubRecipe(), tasks=(StubTask(),))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small store that has every kind of file: rows of both kinds in files and in a block, descriptions, notes."""
+    folder = tmp_path_factory.mktemp("hostile") / "store"
+    made = computed(folder, plan(), [0, 1, 2], failures=(1,))
+    pydt.upkeep.FEWEST = 2
+    compact(folder)
+    computed(folder, plan(), [3, 4], failures=(3,))
+    record = made.plan()
+    made.put_thumbnails(record, plan().context.source.thumbnails("class", 2))
+    made.note_stop(record, {"rows": 5, "rule": "sign 1", "looks": 2, "reason": "sure", "decided": [["class 1", 1]]})
+    made.log(event="row", source=record.sources[0], keys=list(record.keys[0]), seconds=0.5, pid=1)
+    link = {"plan": record.digest, "rows": record.digest, "task": record.tasks[0]["digest"]}
+    (folder / "counterfactual").mkdir()
+    (folder / "counterfactual" / f"{record.digest}.json").write_text(canonical_json(link))
+    return folder
+
+
+def kinds(store: Path) -> dict[str, Path]:
+    """One file of each kind, relative to the store."""
+    rows = sorted(store.glob("rows/*/*"))
+    failed = next(path for path in rows if load(path)[1]["status"] == "failed")
+    found = {"good row": next(path for path in rows if path != failed), "failed row": failed}
+    for pattern in ("packed/*/*", "plans/*", "stops/*", "tasks/*", "thumbnails/*", "counterfactual/*"):
+        found |= {f"{path.relative_to(store).parts[0]} {path.suffix}": path for path in store.glob(pattern)}
+    found = {name.replace("packed .npy", "packed array"): path for name, path in found.items()}
+    (block,) = store.glob("packed/*")
+    found |= {"masks": block / "masks.npy", "primitives": block / "primitives.npy", "format": store / "store.json"}
+    return {name: path.relative_to(store) for name, path in found.items() if "array" not in name}
+
+
+KINDS = (
+    "format", "good row", "failed row", "packed .jsonl", "masks", "primitives", "plans .json", "stops .json",
+    "tasks .safetensors", "thumbnails .safetensors", "counterfactual .json",
+)  # fmt: skip
+VOLATILE = "folder", "rows_per_hour", "bytes", "files", "quarantined", "writer"
+
+
+def plain(value: Any) -> Any:
+    """Anything as something that can be compared."""
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner) for inner in value]
+    return (value.dtype.str, value.shape, value.tobytes()) if isinstance(value, np.ndarray) else value
+
+
+def asked(folder: Path) -> dict[str, Callable[[], Any]]:
+    """What is read of a store, each question on its own; the first ones change nothing."""
+    name = StubTask().name
+
+    def told() -> Any:
+        found = status(folder)
+        return {key: value for key, value in found.items() if key not in VOLATILE}
+
+    def rows(ask: Callable[[Store], Any]) -> Callable[[], Any]:
+        return lambda: ask(Store(folder))
+
+    return {
+        "status": told,
+        "masks": rows(lambda s: s.masks()),
+        "outputs": rows(lambda s: [s.outputs(name, output, "all") for output in OUTPUTS]),
+        "failed": rows(lambda s: [(i, str(row), why) for i, row, why in s.failed()]),
+        "scalars": rows(lambda s: s.scalars(name)),
+        "examples": rows(lambda s: s.examples(name)),
+        "thumbnails": rows(lambda s: s.thumbnails()),
+        "stopped": rows(lambda s: s.stopped()),
+        "facts": rows(lambda s: (s.names(), s.design().digest, s.failure_test())),
+        "seconds": rows(lambda s: row_seconds(s, s.plan())),
+        "counterfactual": rows(lambda s: [arm.correct for arm in counterfactual(s, s.plan()).arms]),
+        "verify": lambda: {key: value for key, value in verify(folder).items() if key in ("missing", "damaged")},
+    }
+
+
+def answers(folder: Path) -> dict[str, Any]:
+    """Every answer, or the error; anything but a `PydtError` is the test's failure."""
+    found: dict[str, Any] = {}
+    for name, ask in asked(folder).items():
+        try:
+            found[name] = plain(ask())
+        except PydtError as error:
+            found[name] = error
+    return found
+
+
+def compare(folder: Path, file: Path, expected: dict[str, Any]) -> int:
+    """Compare the answers of a damaged store with those of the sound one; how many differ, all with a trace."""
+    found = answers(folder)
+    different = [name for name in expected if isinstance(found[name], PydtError) or found[name] != expected[name]]
+    stem = file.parts[1] if file.parts[0] == "packed" else file.stem
+    traces = (folder / "log.jsonl").read_text() + " ".join(map(str, folder.glob("quarantine/*")))
+    traces += f"{found['status']} {found['verify']}"
+    for name in different:
+        assert stem in f"{found[name]} {traces}", (name, found[name], expected[name])
+    return len(different)
+
+
+# ---- what is done to a file
+
+
+def damaged(data: bytes, count: int | None) -> Iterator[tuple[str, bytes]]:
+    """A flipped bit in every byte, and every length; `count`: so many of each."""
+    places = range(len(data)) if count is None else SEEDS.choice(len(data), min(count, len(data)), replace=False)
+    for place in map(int, places):
+        changed = bytearray(data)
+        changed[place] ^= 1 << int(SEEDS.integers(8))
+        yield f"bit in byte {place}", bytes(changed)
+        yield f"first {place} bytes", data[:place]
+
+
+def paths(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Every place in a JSON value, of long lists the first two."""
+    yield at
+    items = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield from paths(inner, (*at, key))
+
+
+def replaced(value: Any, at: tuple[Any, ...], by: Any) -> Any:
+    if not at:
+        return by
+    changed = dict(value) if isinstance(value, dict) else list(value)
+    changed[at[0]] = replaced(value[at[0]], at[1:], by)
+    return changed
+
+
+def made_up(value: Any) -> Iterator[tuple[str, str]]:
+    """Texts of JSON in which one value is another one, is not there, or is there twice."""
+    for at in paths(value):
+        text = canonical_json(replaced(value, at, "@@"))
+        for bad in (*BAD, DEEP):
+            yield f"{at} is {bad[:20]}", text.replace('"@@"', bad)
+        if at and isinstance(at[-1], str):
+            inside = value
+            for key in at[:-1]:
+                inside = inside[key]
+            yield f"no {at}", canonical_json(replaced(value, at[:-1], {k: inside[k] for k in inside if k != at[-1]}))
+            twice = f"{canonical_json(at[-1])}:1,{canonical_json(at[-1])}:"
+            yield f"{at} twice", text.replace(f'{canonical_json(at[-1])}:"@@"', f'{twice}"@@"')
+
+
+def signed(text: str, kind: str) -> tuple[str, str | None]:
+    """The text with the checksum that its writer would give it, and its digest; as it is where it is no JSON."""
+    try:
+        value = parse(text)
+        if kind == "plan":
+            return text, digest("plan", value)
+        body = {name: inner for name, inner in value.items() if name != "sha256"}
+        return canonical_json({**body, "sha256": digest(kind, body)}), None
+    except (PydtError, AttributeError):
+        return text, None
+
+
+@pytest.fixture
+def copied(store: Path, tmp_path: Path) -> Callable[[], Path]:
+    def copy() -> Path:
+        shutil.rmtree(tmp_path / "store", ignore_errors=True)
+        return shutil.copytree(store, tmp_path / "store")
+
+    return copy
+
+
+def damages(kind: str, store: Path, copied: Callable[[], Path], count: int | None) -> None:
+    file, expected = kinds(store)[kind], answers(copied())
+    assert not any(isinstance(answer, PydtError) for answer in expected.values())
+    noticed = 0
+    for what, data in damaged((store / file).read_bytes(), count):
+        folder = copied()
+        (folder / file).write_bytes(data)
+        try:
+            noticed += compare(folder, file, expected) > 0
+        except Exception as error:
+            raise AssertionError(f"{file}, {what}: {type(error).__name__}: {error}") from error
+    assert noticed
+
+
+def made_ups(store: Path, copied: Callable[[], Path], count: int | None) -> None:
+    """What somebody wrote who knows the format."""
+    places = kinds(store)
+    jobs: list[tuple[str, str, Callable[[Path], Any]]] = []
+
+    def add(kind: str, value: Any, write: Callable[[Path, str], Any]) -> None:
+        jobs.extend((kind, what, partial(write, text=text)) for what, text in made_up(value))
+
+    def plan_file(folder: Path, text: str) -> None:
+        text, name = signed(text, "plan")
+        file = folder / places["plans .json"]
+        file.unlink()
+        file.with_stem(name or file.stem).write_text(text)
+
+    def stop_file(folder: Path, text: str) -> None:
+        (folder / places["stops .json"]).write_text(signed(text, "stop")[0])
+
+    def plain_file(kind: str, folder: Path, text: str) -> None:
+        (folder / places[kind]).write_text(text)
+
+    def cell(kind: str, folder: Path, text: str) -> None:
+        arrays = load(folder / places[kind])[0]
+        try:
+            data = encode(arrays, parse(text))
+        except (PydtError, TypeError):
+            data = save(arrays, {"pydt": text})
+        (folder / places[kind]).write_bytes(data)
+
+    def line(number: int, folder: Path, text: str) -> None:
+        lines = (folder / places["packed .jsonl"]).read_text().splitlines()
+        lines[number] = text
+        if not number:
+            lines[0] = lines[-1] = signed(text, "block")[0]
+        (folder / places["packed .jsonl"]).write_text("\n".join([*lines, ""]))
+
+    add("plan", json.loads((store / places["plans .json"]).read_text()), plan_file)
+    add("stop", json.loads((store / places["stops .json"]).read_text()), stop_file)
+    for kind in ("format", "counterfactual .json"):
+        add(kind, json.loads((store / places[kind]).read_text()), partial(plain_file, kind))
+    for kind in ("good row", "failed row"):
+        add(kind, load(store / places[kind])[1], partial(cell, kind))
+    lines = (store / places["packed .jsonl"]).read_text().splitlines()
+    for number in (0, 1, 2):
+        add(f"line {number}", json.loads(lines[number]), partial(line, number))
+    chosen = range(len(jobs)) if count is None else SEEDS.choice(len(jobs), count, replace=False)
+    for i in map(int, chosen):
+        kind, what, write = jobs[i]
+        folder = copied()
+        write(folder)
+        try:
+            answers(folder)
+            work(folder)
+        except Exception as error:
+            raise AssertionError(f"{kind}, {what}: {type(error).__name__}: {error}") from error
+
+
+def work(folder: Path) -> None:
+    """What writes: to the end, or to an error of pydt's own."""
+    for job in (
+        lambda: merge(folder.parent / "merged", folder),
+        lambda: compact(folder),
+        lambda: export(folder, folder.parent / "out"),
+        lambda: computed(folder, plan()).outputs(StubTask().name),
+    ):
+        with contextlib.suppress(PydtError):
+            job()
+    for made in ("merged", "out"):
+        shutil.rmtree(folder.parent / made, ignore_errors=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_damage_is_found_named_and_got_around(kind: str, store: Path, copied: Callable[[], Path]) -> None:
+    damages(kind, store, copied, 12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_damage_in_any_byte(kind: str, store: Path, copied: Callable[[], Path]) -> None:
+    damages(kind, store, copied, None)
+
+
+def test_files_that_somebody_made_up_trip_nothing(store: Path, copied: Callable[[], Path]) -> None:
+    made_ups(store, copied, 120)
+
+
+@pytest.mark.slow
+def test_anything_that_somebody_made_up_trips_nothing(store: Path, copied: Callable[[], Path]) -> None:
+    made_ups(store, copied, None)
