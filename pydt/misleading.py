@@ -30,7 +30,7 @@ from pydt.overall import method_for
 from pydt.pages import Images, Intervals, Page, Table
 from pydt.plan import Plan
 from pydt.store import HALVES, Store
-from pydt.subject import Subject, plus_minus, signs
+from pydt.subject import Subject, detectable, plus_minus, signs
 from pydt.uneven import Array, Asked, own_influences, upper_tail
 from pydt.words import quoted
 
@@ -343,7 +343,10 @@ def _page(found: Misleading) -> Page:
 def _sentences(found: Misleading) -> list[str]:
     things = "source images" if not found.asked else "groups"
     if not found.claims:
-        return [f"None of {found.groups:,} {things} has a negative influence by the models that look for one."]
+        return [
+            f"None of {found.groups:,} {things} has a negative influence by the {found.models[0]} models that look for "
+            "one, so none was judged by the others: harm that these do not see would have been missed."
+        ]
     first, sure, many = found.claims[0], found.sure, len(found.claims)
     of = (
         f"class {quoted(first.of)}"
@@ -361,7 +364,13 @@ def _sentences(found: Misleading) -> list[str]:
     elif sure:
         said = [f"{len(sure)} of {many} claims of harm hold with other models (q < {LEVEL:g}); the clearest: {told}."]
     else:
-        said = [f"None of {many} claims of harm holds with other models (q < {LEVEL:g}); what looked worst: {told}."]
+        errors, df = zip(*((claim.stderr, claim.df) for claim in found.claims), strict=True)
+        least = detectable(float(np.median(errors)), float(np.median(df)), many, LEVEL)
+        said = [
+            f"None of {many} claims of harm holds with other models (q < {LEVEL:g}); what looked worst: {told}.",
+            f"A single true harm among them would have been confirmed with a chance of 80 % from "
+            f"{number(least, digits_for(least))} {found.unit} on; a smaller one could have been missed.",
+        ]
     judges = f"{found.models[1]} others" + (f" and {found.images[1]} other images" if found.per == "class" else "")
     mean = [float(np.mean([getattr(claim, name) for claim in found.claims])) for name in ("found", "effect")]
     digits = digits_for(float(np.median([claim.stderr for claim in found.claims])))

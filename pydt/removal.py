@@ -509,9 +509,11 @@ def _answer(found: Removal) -> list[str]:
         which = [p.which for p in found.points if p.arm.kind == kind and p.which is not None]
         if which:
             better, worse = sum(c.low > 0 for c in which), sum(c.high < 0 for c in which)
+            reach = float(np.median([(c.high - c.low) / 2 for c in which]))
             sentences.append(
                 f"Leaving out the {word} groups is better than leaving out as many random ones in {better} and worse "
-                f"in {worse} of {len(which)} comparisons (95 % intervals, each by itself)."
+                f"in {worse} of {len(which)} comparisons (95 % intervals, each by itself; they reach {100 * reach:.2f} "
+                "points to either side in the median, so that smaller differences could not have been told)."
             )
     for p in found.points:
         if p.arm.kind.startswith("keep ") and p.gain is not None:

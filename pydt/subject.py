@@ -176,6 +176,14 @@ def plus_minus(value: float, stderr: float, sign: bool = True) -> str:
     return f"{number(value, digits, sign)} \u00b1 {number(stderr, digits)}"
 
 
+def detectable(stderr: float, df: float, tests: int, level: float, power: float = 0.8) -> float:
+    """The effect that a one-sided t test finds with this probability, beside so many tests of which it is the only one
+    with an effect (where Benjamini-Hochberg asks for level / tests)."""
+    from scipy import special
+
+    return float(stderr * (special.stdtrit(df, 1 - level / tests) + special.stdtrit(df, power)))
+
+
 def sure_to(estimand: str) -> str:
     """What a group does whose influence is surely not zero, in words."""
     return "surely differ from an average group" if estimand == "swap" else "surely help or hurt"

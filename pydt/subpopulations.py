@@ -43,7 +43,7 @@ from pydt.overall import UNITS
 from pydt.pages import Block, Images, Intervals, Page, Table
 from pydt.plan import Plan
 from pydt.store import Record, Store
-from pydt.subject import ERROR_OF_WAYS, Array, Subject, halves, plus_minus
+from pydt.subject import ERROR_OF_WAYS, Array, Subject, detectable, halves, plus_minus
 from pydt.words import count, listed, quoted
 
 LEVEL = 0.05
@@ -239,7 +239,12 @@ def _answer(found: SubPopulations, order: npt.NDArray[np.intp]) -> list[str]:
             f"class, {listed([found.groups[k] for k in sure], 3)} most clearly ({models}, q < {LEVEL})."
         )
     else:
-        first = f"No group surely moves some images more than the rest of their class ({models})."
+        least = detectable(float(np.median(found.judged_stderr)), found.df, len(found.groups), LEVEL)
+        first = (
+            f"No group surely moves some images more than the rest of their class ({models}); one that moves by "
+            f"{number(least, digits_for(least))} {found.unit} more those that half of the models find would have been "
+            "sure with a chance of 80 %."
+        )
     mean = float(found.judged.mean()), float(found.claimed.mean())
     digits = digits_for(float(np.sqrt((found.judged_stderr**2).mean())))
     several = " on average over the groups" if len(found.groups) > 1 else ""

@@ -148,15 +148,22 @@ class Target:
 
     def copied(self, source: Dataset, units: np.ndarray, names: Sequence[str]) -> str | None:
         """A sentence about images of this target that a source holds, too, and in which of its units (int64, one an
-        example, -1 for none; and their names); None if there is none. Pixels of files are compared where that is quick.
+        example, -1 for none; and their names); None if there is none. Pixels of files are compared where that is quick,
+        else the sentence says that they were not.
         """
         key = (source.digest, self.digest)
         if key not in _shared:
             _shared[key] = self.shared(source, None)
         found = _shared[key].values()
         images = sum(int((one.theirs >= 0).sum()) for one in found)
-        if not images:
+        compared = all(one.pixels for one in found)
+        if not images and compared:
             return None
+        if not images:
+            return (
+                f"no image of the target {self.name!r} is in the source byte for byte; one of the same pixels could "
+                "not have been detected: there are too many files to compare them now, pydt.leaks does"
+            )
         held = np.any([one.ours >= 0 for one in found], axis=0)
         by_bytes = np.any([one.by_bytes for one in found], axis=0)[held]
         first = source.all_keys()[int(held.argmax())]

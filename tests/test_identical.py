@@ -14,6 +14,7 @@ from odd_images import encoded, photograph
 from PIL import Image
 
 import pydt.identical
+import pydt.target
 from pydt.data import Dataset
 from pydt.identical import pixel_sum, same, shared_images, shared_units
 from pydt.target import Target
@@ -171,7 +172,7 @@ def test_the_start_of_a_run_compares_the_pixels_of_few_files_only(
             assert len(pairs(one, two, True)) == 4
 
 
-def test_a_target_tells_which_units_hold_its_images(tmp_path: Path) -> None:
+def test_a_target_tells_which_units_hold_its_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = pictures(40, 0)
     target = Target(made("folder", tmp_path / "target", images, "JPEG", quality=90))
     files = {
@@ -186,6 +187,11 @@ def test_a_target_tells_which_units_hold_its_images(tmp_path: Path) -> None:
     assert said.startswith(told)
     apart = folder(tmp_path / "apart", files)
     assert target.copied(apart, *apart.units()) is None
+    monkeypatch.setattr(pydt.identical, "MOST_FILES", 3)
+    monkeypatch.setattr(pydt.target, "_shared", {})
+    said = target.copied(apart, *apart.units())
+    assert said is not None
+    assert "could not have been detected" in said
     mixed = shared_images(2, "it", np.array([True, False]))
     assert mixed == "2 images of it are in the source, byte for byte (1) or pixel for pixel"
     assert shared_images(1, "it", np.array([False])) == "1 image of it is in the source, pixel for pixel"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -129,6 +130,14 @@ def test_chance_is_not_claimed(tmp_path: Path, source: Dataset, target: Target) 
     found = misleading(store, plan)
     assert not found.sure
     assert found.page().answer[0].startswith("None of")
+    errors = np.median([claim.stderr for claim in found.claims])
+    said = re.search(r"chance of 80 % from ([0-9.]+) ", found.page().answer[1])
+    assert said is not None
+    # A normal approximation: the quantile of level / claims, and that of 80 %.
+    ends = [stats.norm.ppf(1 - 0.05 / len(found.claims)), stats.norm.ppf(0.8)]
+    assert float(said[1]) == pytest.approx(errors * sum(ends), rel=0.2)
+    nobody = replace(found, claims=()).page().answer[0]
+    assert "would have been missed" in nobody
     assert all(claim.found < 0 for claim in found.claims)
 
 

@@ -342,6 +342,9 @@ def test_a_recipe_of_steps_knows_no_epochs(tmp_path: Path) -> None:
 def test_the_page_says_what_was_found(found: Removal, tmp_path: Path) -> None:
     page = found.page()
     text = " ".join(page.answer)
+    which = [p.which for p in found.points if p.arm.kind == "drop bottom" and p.which is not None]
+    reach = 100 * float(np.median([(c.high - c.low) / 2 for c in which]))
+    assert f"{len(which)} comparisons (95 % intervals, each by itself; they reach {reach:.2f} points to either" in text
     best = {b.length: b for b in found.best}
     assert best["epochs"].chosen == (2, 2)
     assert "At equal epochs, leaving out the 2 lowest groups changes accuracy by +" in text

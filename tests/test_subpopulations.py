@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import oracle_rankings as oracle
 import pytest
+from scipy import stats
 from stub_influence import Additive, filled, many_classes, plan_of
 
 from pydt import design
@@ -14,7 +16,7 @@ from pydt.errors import ConfigError
 from pydt.pages import write_pages
 from pydt.plan import Plan
 from pydt.store import Store
-from pydt.subject import ERROR_OF_WAYS, halves
+from pydt.subject import ERROR_OF_WAYS, detectable, halves
 from pydt.subpopulations import SubPopulations, subpopulations
 from pydt.target import Target
 
@@ -104,7 +106,19 @@ def test_noise_has_no_sub_populations(tmp_path: Path, target: Target) -> None:
     assert abs(t.mean()) < 0.5
     assert (t**2).mean() < 1.5
     assert sum((one.q < 0.05).sum() for one in found) == 0
-    assert found[0].page().answer[0].startswith("No group surely moves")
+    first = found[0].page().answer[0]
+    assert first.startswith("No group surely moves")
+    said = re.search(r" by ([0-9.]+) .* would have been sure with a chance of 80 %", first)
+    assert said is not None
+    assert float(said[1]) > 3 * float(np.median(found[0].judged_stderr))
+
+
+@pytest.mark.parametrize(("df", "tests"), [(8, 1), (20, 6), (100, 60)])
+def test_an_effect_called_detectable_is_found_in_four_of_five_studies(df: int, tests: int) -> None:
+    random, count = np.random.default_rng(0), 20_000
+    effect = detectable(0.3, df, tests, 0.05)
+    t = (effect + 0.3 * random.normal(size=count)) / (0.3 * np.sqrt(random.chisquare(df, count) / df))
+    assert (stats.t.sf(t, df) < 0.05 / tests).mean() == pytest.approx(0.8, abs=0.04)
 
 
 def test_pages_and_refusals(study: tuple[Store, Plan], tmp_path: Path) -> None:
