@@ -591,7 +591,7 @@ def _from_found(found: foreign.Found, title: str, mend: str) -> Dataset:
     Args:
         mend: what to do about images without a label.
     """
-    codes, names = encode_labels(found.labels, found.names, len(found.labels), mend)
+    codes, names = encode_labels(found.labels, found.names, len(found.labels), mend, foreign.ABSENT)
     codes, classes = renumber(codes, names)
     if found.images is not None:
         made = Dataset.from_arrays(found.images, codes, classes, name=title)

@@ -69,12 +69,13 @@ def as_images(images: Any) -> np.ndarray:
         raise DataError(
             f"dtype {array.dtype}, not uint8",
             "images",
-            "convert to 0..255: (images * 255).astype('uint8') if they are 0..1",
+            "convert to 0..255: numpy.asarray(images * 255).round().astype('uint8') if they are 0..1",
         )
     if array.ndim not in (3, 4) or (array.ndim == 4 and not 1 <= array.shape[3] <= 4):
-        raise DataError(
-            f"shape {array.shape}", "images", "give (examples, height, width) or (examples, height, width, channels)"
-        )
+        mend = "give (examples, height, width) or (examples, height, width, channels)"
+        if array.ndim == 4 and 1 <= array.shape[1] <= 4:
+            mend += ": numpy.moveaxis(numpy.asarray(images), 1, 3) puts the channels last"
+        raise DataError(f"shape {array.shape}", "images", mend)
     if array.ndim == 3:
         array = array[..., np.newaxis]
     if 0 in array.shape:

@@ -19,7 +19,8 @@ from pydt.labels import class_table, plain, positions
 from pydt.pixels import BACKGROUND, Unscaled, flat
 from pydt.sources import IMAGE_SUFFIXES, progress
 
-_NO_LABEL = "leave out the images without a label"
+ABSENT = -1
+"""What stands for no label where labels have names: in test sets of Hugging Face, in STL10."""
 _SUBSET = "torch.utils.data.Subset(dataset, numbers of the others)"
 
 
@@ -40,8 +41,10 @@ class Found:
     labels: list[Any]
     names: dict[int, str] | None
 
-    def take(self, chosen: np.ndarray) -> Found:
-        """Some of its images, in the given order."""
+    def take(self, chosen: np.ndarray | None) -> Found:
+        """Some of its images, in the given order; all if None."""
+        if chosen is None:
+            return self
         images = None if self.images is None else self.images[chosen]
         files, labels = ([column[i] for i in chosen.tolist()] if column else [] for column in (self.files, self.labels))
         return replace(self, images=images, files=files, labels=labels)
@@ -128,9 +131,12 @@ def pixels(image: Any, where: str) -> np.ndarray:
 # ---- torchvision ---------------------------------------------------------------------------------------------------
 
 
-def torchvision(dataset: Any, title: str) -> Found:
+def torchvision(dataset: Any, title: str, chosen: np.ndarray | None = None) -> Found:
     """What a data set of torchvision's kind holds: its files or arrays where its class is known to give just these,
     else its decoded images.
+
+    Args:
+        chosen: numbers of the items that are wanted, int64 (n,); all if None.
 
     Raises:
         DataError: see `Dataset.from_torchvision`.
@@ -142,20 +148,21 @@ def torchvision(dataset: Any, title: str) -> Found:
     module, items = _method(dataset, "__getitem__")
     own = module == _method(dataset, "__len__")[0]  # who has changed the one may have changed the other
     if module == "torch.utils.data.dataset" and items == "Subset.__getitem__" and own:
-        return torchvision(dataset.dataset, title).take(_numbers(dataset.indices, len(dataset.dataset), title))
+        numbers = _numbers(dataset.indices, len(dataset.dataset), title)
+        return torchvision(dataset.dataset, title, numbers if chosen is None else numbers[chosen])
     if module == "torch.utils.data.dataset" and items == "ConcatDataset.__getitem__" and own and dataset.datasets:
-        return _joined([torchvision(part, f"{title}, part {i}") for i, part in enumerate(dataset.datasets)], title)
+        parts = [torchvision(part, f"{title}, part {i}") for i, part in enumerate(dataset.datasets)]
+        return _joined(parts, title).take(chosen)
     names = _names(dataset, title)
     known = items if own and module.startswith("torchvision.datasets.") else ""
     change = getattr(dataset, "target_transform", None)
     if known == "DatasetFolder.__getitem__" and _are_files(dataset):
         files = [os.fspath(file) for file, _ in dataset.samples]
         labels, names = _changed(change, _samples(dataset, title), names, title)
-        return Found(None, os.fspath(dataset.root), files, labels, names)
+        return Found(None, os.fspath(dataset.root), files, labels, names).take(chosen)
     if known in ("CIFAR10.__getitem__", "MNIST.__getitem__", "USPS.__getitem__"):
-        given = dataset.targets
-        labels, names = _changed(change, given.tolist() if hasattr(given, "tolist") else list(given), names, title)
-        return Found(np.asarray(dataset.data), "", [], labels, names)
+        labels, names = _changed(change, _listed(dataset.targets), names, title)
+        return Found(np.asarray(dataset.data), "", [], labels, names).take(chosen)
     joint = getattr(dataset, "transforms", None)
     joint = joint if _is_vision(dataset) and type(joint).__name__ != "StandardTransform" else None
     if names is not None and (change is not None or joint is not None):
@@ -165,14 +172,14 @@ def torchvision(dataset: Any, title: str) -> Found:
     if not known and hasattr(dataset, "samples") and getattr(dataset, "root", None) is not None:
         files = [os.fspath(item[0]) for item in dataset.samples]
         labels = [item[1] for item in dataset.samples]
-        if files and len(files) == len(dataset) and _say(dataset, title, labels):
-            return Found(None, os.fspath(dataset.root), files, labels, names)
-    return Found(*_stacked(dataset, title), names)
+        if files and len(files) == len(dataset) and _say(dataset, title, labels, chosen):
+            return Found(None, os.fspath(dataset.root), files, labels, names).take(chosen)
+    images, labels = stack(pairs(dataset, title, chosen), title)
+    return Found(images, "", [], labels, names)
 
 
-def _stacked(dataset: Any, title: str) -> tuple[np.ndarray, str, list[str], list[Any]]:
-    images, labels = stack(pairs(dataset, title), title)
-    return images, "", [], labels
+def _listed(values: Any) -> list[Any]:
+    return values.tolist() if hasattr(values, "tolist") else list(values)
 
 
 def _method(dataset: Any, name: str) -> tuple[str, str]:
@@ -196,7 +203,7 @@ def _samples(dataset: Any, title: str) -> list[Any]:
     """The labels of a DatasetFolder, refused where two of its lists disagree on them."""
     labels = [label for _, label in dataset.samples]
     for name, other in (("targets", dataset.targets), ("imgs", getattr(dataset, "imgs", dataset.samples))):
-        theirs = [label for _, label in other] if name == "imgs" else list(other)
+        theirs = [label for _, label in other] if name == "imgs" else _listed(other)
         at = next((i for i, (a, b) in enumerate(zip(labels, theirs, strict=False)) if bool(a != b)), None)
         if at is None and len(theirs) == len(labels):
             continue
@@ -252,20 +259,27 @@ def _names(dataset: Any, title: str) -> dict[int, str] | None:
         classes, index = getattr(dataset, "bin_classes", None), None
     if callable(classes):
         raise DataError("its classes are a method", title, "make them an attribute: a list of names")
+    if not isinstance(index, Mapping | None):
+        raise DataError(f"a {type(index).__name__}", f"{title}.class_to_idx", "give a mapping name -> number, or None")
     place = f"{title}.classes"
-    if not isinstance(index, Mapping):
-        return None if classes is None else class_table(classes, place, twins=True)
-    by_index = class_table(index, f"{title}.class_to_idx") if index else {}
-    if classes is None or not index:
-        return by_index or (None if classes is None else class_table(classes, place, twins=True))
+    if isinstance(classes, Iterator):
+        classes = list(classes)
+    table = None if classes is None else class_table(classes, place, twins=True)
+    if not index:
+        return table
+    said = [(str(plain(name, f"{title}.class_to_idx", i)), number) for i, (name, number) in enumerate(index.items())]
+    merged: dict[Any, tuple[str, ...]] = {}
+    for name, number in said:
+        merged[number] = (*merged.get(number, ()), name)
+    by_index = class_table(merged, f"{title}.class_to_idx")
+    if table is None:
+        return by_index
     if isinstance(classes, Mapping):
-        return _agreed(class_table(classes, place, twins=True), by_index, title)
-    table = class_table(classes, place, twins=True)
+        return _agreed(table, by_index, title)
     parts = {
         number: {str(plain(part, place, number)) for part in (name if isinstance(name, (tuple, list)) else (name,))}
-        for number, name in enumerate(classes)
+        for number, name in enumerate(classes or ())
     }
-    said = [(str(plain(name, place, 0)), number) for name, number in index.items()]
     numbers = dict(said)
     if all(name in parts.get(number, ()) for name, number in said):
         return table
@@ -317,10 +331,11 @@ def _changed(
     return after, {new: ", ".join(olds) for new, olds in parts.items()}
 
 
-def _say(dataset: Any, title: str, labels: Sequence[Any]) -> bool:
+def _say(dataset: Any, title: str, labels: Sequence[Any], chosen: np.ndarray | None) -> bool:
     """Whether every item of a data set has the label that its list of samples gives it: every item is read."""
-    with progress(len(dataset), "reading labels", "items") as advance:
-        for position in range(len(dataset)):
+    numbers = range(len(dataset)) if chosen is None else chosen.tolist()
+    with progress(len(numbers), "reading labels", "items") as advance:
+        for position in numbers:
             item = _item(dataset, position, title)
             advance(1)
             if item is None:  # what some classes give for an image that cannot be read: it contradicts nothing
@@ -332,9 +347,9 @@ def _say(dataset: Any, title: str, labels: Sequence[Any]) -> bool:
     return True
 
 
-def _told(error: Exception, what: str, where: str) -> DataError:
+def _told(error: Exception, what: str, where: str, others: str = _SUBSET) -> DataError:
     text = " ".join(str(error).split())
-    return DataError(f"{what} raised {type(error).__name__}: {text}", where, f"mend it, or leave it out: {_SUBSET}")
+    return DataError(f"{what} raised {type(error).__name__}: {text}", where, f"mend it, or leave it out: {others}")
 
 
 def _item(dataset: Any, position: int, title: str) -> Any:
@@ -344,14 +359,15 @@ def _item(dataset: Any, position: int, title: str) -> Any:
         raise _told(error, "the item", f"{title}[{position}]") from error
 
 
-def pairs(dataset: Any, title: str) -> Iterator[tuple[Any, Any]]:
-    """The (image, label) items of anything with a length.
+def pairs(dataset: Any, title: str, chosen: np.ndarray | None = None) -> Iterator[tuple[Any, Any]]:
+    """The (image, label) items of anything with a length, or those of the chosen numbers.
 
     Raises:
         DataError: an item cannot be read (the error itself is the cause), or is no pair.
     """
-    with progress(len(dataset), "reading items", "items") as advance:
-        for position in range(len(dataset)):
+    numbers = range(len(dataset)) if chosen is None else chosen.tolist()
+    with progress(len(numbers), "reading items", "items") as advance:
+        for position in numbers:
             item = _item(dataset, position, title)
             if not isinstance(item, (tuple, list)) or len(item) != 2:
                 kind = type(item).__name__
@@ -405,15 +421,12 @@ def _loaded(name: str, split: str) -> Any:
 
 
 def hugging_face_column(dataset: Any, column: str) -> tuple[list[Any], dict[int, str] | None]:
-    """The values of a column, and the names that its numbers stand for, if they do; -1 then means that it is missing,
-    and is None here.
-    """
+    """The values of a column, and the names that its numbers stand for, if they do."""
     feature = _feature(dataset, column)
     values = dataset[column]
     values = list(values[:] if hasattr(values, "features") else values)
-    if getattr(feature, "names", None) is None:
-        return values, None
-    return [None if value == -1 else value for value in values], class_table(feature.names, f"names of {column!r}")
+    names = getattr(feature, "names", None)
+    return values, None if names is None else class_table(names, f"names of {column!r}")
 
 
 def hugging_face_units(dataset: Any, column: str) -> list[Any]:
@@ -421,6 +434,7 @@ def hugging_face_units(dataset: Any, column: str) -> list[Any]:
     values, names = hugging_face_column(dataset, column)
     if names is None:
         return values
+    values = [None if value == ABSENT else value for value in values]
     wrong = next((v for v in values if v is not None and v not in names), None)
     if wrong is not None:
         raise DataError(f"{wrong!r} with {len(names)} names", f"column {column!r}", "correct the names of its feature")
@@ -444,12 +458,16 @@ def hugging_face_found(dataset: Any, image: str, label: str, title: str) -> Foun
         if missing.any():
             mend = f"leave them out: dataset.filter(lambda row: row[{image!r}] is not None)"
             raise DataError(f"no image at {positions(missing)}", title, mend)
-        if rows and all(row["bytes"] is None for row in rows):
+        # A path may also be of an archive (zip://a.jpg::b.zip) or of another machine.
+        if rows and all(row["bytes"] is None and "://" not in row["path"] for row in rows):
             files = [os.path.abspath(row["path"]) for row in rows]
             return Found(None, os.path.commonpath([os.path.dirname(file) for file in files]), files, labels, names)
         dataset = dataset if feature.decode else dataset.cast_column(image, type(feature)(decode=True))
     mend = f"dataset.filter(lambda row: row[{image!r}] is not None)"
-    images, _ = stack(((value, None) for value in _values(dataset[image], f"{title}[{image!r}]")), title, mend)
+    if getattr(feature, "dtype", None) in ("string", "large_string"):
+        cast = f"if they are files: dataset.cast_column({image!r}, datasets.Image())"
+        raise DataError(f"column {image!r} holds texts and no images", title, cast)
+    images, _ = stack(((value, None) for value in _values(dataset[image], title)), title, mend)
     return Found(images, "", [], labels, names)
 
 
@@ -462,6 +480,7 @@ def _values(column: Iterable[Any], where: str) -> Iterator[Any]:
         except StopIteration:
             return
         except Exception as error:  # what a decoder raises
-            raise _told(error, "the image", f"{where}[{position}]") from error
+            others = "dataset.select(numbers of the others)"
+            raise _told(error, "the image", f"{where}[{position}]", others) from error
         yield value
         position += 1

@@ -85,8 +85,11 @@ def entries(values: Any, what: str, length: int) -> Sequence[Any] | np.ndarray:
         raise DataError(f"do not form one list ({error})", what, f"{_MEND}, one per image") from error
     shape = found.shape if isinstance(found, np.ndarray) else (len(found),)
     if shape != (length,):
-        raise DataError(f"shape {shape} for {length} images", what, "give exactly one per image")
-    return found if isinstance(found, list) or found.dtype.kind in "biuf" else found.tolist()
+        one_hot = f": {what}.argmax(1) of rows with a single 1" if len(shape) == 2 and what == "labels" else ""
+        raise DataError(f"shape {shape} for {length} images", what, f"give exactly one per image{one_hot}")
+    if isinstance(found, list) or found.dtype.kind in "biuf":
+        return found
+    return list(found) if found.dtype.kind in "mM" else found.tolist()  # numpy makes numbers of some dates
 
 
 def _listed(values: Any) -> Any:
@@ -125,6 +128,10 @@ def plain(value: Any, what: str, position: int) -> bool | int | str | None:
             return as_text(value) or None
         except ValueError as error:
             raise DataError(f"{_shown(value)} at position {position} is not UTF-8", what, "decode it first") from error
+    if isinstance(value, (np.datetime64, np.timedelta64)):
+        if np.isnat(value):
+            return None
+        raise DataError(f"{_shown(value)} at position {position}", what, _MEND)
     if hasattr(value, "as_py"):
         return plain(value.as_py(), what, position)
     if hasattr(value, "item") and math.prod(getattr(value, "shape", (0,))) == 1:
@@ -137,6 +144,14 @@ def plain(value: Any, what: str, position: int) -> bool | int | str | None:
     except (TypeError, ValueError, ArithmeticError, RuntimeError):
         pass  # an array, or something of its own
     raise DataError(f"{_shown(value)} at position {position}", what, _MEND)
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a value is None, NaN or another library's word for nothing."""
+    try:
+        return plain(value, "", 0) is None
+    except DataError:
+        return False
 
 
 def _bare(value: str | bytes) -> str | bytes:
@@ -325,19 +340,26 @@ def encode_labels(
     classes: Any,
     length: int,
     mend: str = "label every image with integers or strings, or leave the image out",
+    absent: int | None = None,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """int64 (length,) class numbers and the class names; see `Dataset.from_arrays`.
 
     Args:
         classes: as `class_table` takes it; None makes classes of what is there.
         mend: what to do about images without a label.
+        absent: a number that stands for no label, if it names no class.
     """
     coded = _coded(labels, "labels", length)
-    if (coded.codes < 0).any():
-        raise DataError(f"no label at {positions(coded.codes < 0)} (None, NaN or empty)", "labels", mend)
-    if classes is None:
+    table = None if classes is None else class_table(classes)
+    missing = coded.codes < 0
+    words = "None, NaN or empty"
+    if table is not None and absent in coded.values and absent not in table:
+        missing |= coded.codes == coded.values.index(absent)
+        words = f"None, NaN, empty or {absent}"
+    if missing.any():
+        raise DataError(f"no label at {positions(missing)} ({words})", "labels", mend)
+    if table is None:
         return coded.codes, coded.names
-    table = class_table(classes)
     names = tuple(table.values())
     texts = [value for value in coded.values if isinstance(value, str)]
     if texts and len(texts) < len(coded.values):
@@ -421,8 +443,8 @@ def encode_captions(captions: Any, length: int) -> tuple[tuple[str, ...] | None,
                 what = f"{_shown(value)} at position {position} is not UTF-8"
                 raise DataError(what, "captions", "decode it first") from error
         else:
-            if (other := plain(value, "captions", position)) is not None:
-                raise DataError(f"{_shown(other)} at position {position} is no text", "captions", "give one text each")
+            if not is_missing(value):
+                raise DataError(f"{_shown(value)} at position {position} is no text", "captions", "give one text each")
             text, missing[position] = "", True
         texts.append(text.removeprefix("\ufeff"))
     return None if missing.all() else tuple(texts), missing

@@ -102,6 +102,7 @@ class Pairs(torch.utils.data.Dataset[Any]):
         {"classes": {2: "owl", 0: "cat", 1: "dog"}},
         {"classes": {"owl": 2, "dog": 1, "cat": 0}},
         {"class_to_idx": {"owl": 2, "dog": 1, "cat": 0}},
+        {"classes": (name for name in ("cat", "dog", "owl")), "class_to_idx": {"cat": 0, "dog": 1, "owl": 2}},
         {"classes": ["owl", "dog", "cat"], "class_to_idx": {"owl": 2, "dog": 1, "cat": 0}},
         {"classes": {0: "cat", 1: "dog", 2: "owl"}, "class_to_idx": {"owl": 2, "dog": 1, "cat": 0}},
     ],
@@ -118,6 +119,7 @@ def test_names_in_any_form(said: Any) -> None:
         ({"classes": 3}, r"Pairs\.classes: 3 is no list"),
         ({"classes": ["cat", "dog", "dog "]}, "'dog' and 'dog '"),
         ({"classes": ["cat", "dog"]}, "label 2 at position 0 with 2 classes"),
+        ({"class_to_idx": ["cat", "dog", "owl"]}, r"Pairs\.class_to_idx: a list\. give a mapping"),
         ({"classes": {0: "cat", 1: "dog"}, "class_to_idx": {"cat": 1, "dog": 0}}, "disagree on class 0"),
     ],
 )
@@ -138,6 +140,11 @@ def test_a_property_of_names_and_names_that_are_there_twice() -> None:
         [0, 1, 2], classes=[("crane",), ("emu", "bird"), ("crane",)], class_to_idx={"crane": 2, "emu": 1, "bird": 1}
     )
     assert Dataset.from_torchvision(cranes).classes == ("crane (0)", "emu, bird", "crane (2)")
+
+
+def test_class_to_idx_may_map_numbers() -> None:
+    data = Dataset.from_torchvision(Pairs([1, 0, 2], class_to_idx={40: 1, 7: 0, 9: 2}))
+    assert names_of(data) == ["40", "7", "9"]
 
 
 def test_names_without_images_are_left_out_and_counted() -> None:
@@ -353,6 +360,55 @@ def pets(tmp_path: Path, **how: Any) -> Any:
         lines.append(f"{breed}_1 {label} {kind} 1")
     (base / "annotations" / "trainval.txt").write_text("\n".join(lines))
     return vision.OxfordIIITPet(str(tmp_path), **how)
+
+
+def test_minus_one_is_no_label_where_labels_have_names() -> None:
+    what = r"no label at positions 1, 3 \(2 of 4 images\) \(None, NaN, empty or -1\).*Subset"
+    with pytest.raises(DataError, match=what):
+        Dataset.from_torchvision(Pairs([0, -1, 1, None], classes=["a", "b"]))
+    assert Dataset.from_torchvision(Pairs([-1, 1])).classes == ("-1", "1")
+    assert names_of(Dataset.from_torchvision(Pairs([-1, 1], classes={-1: "down", 1: "up"}))) == ["down", "up"]
+
+
+def bare(kind: Any, **fields: Any) -> Any:
+    """A data set of torchvision's as its constructor leaves it, without the files that it reads."""
+    made = kind.__new__(kind)
+    made.__dict__.update({"transform": None, "target_transform": None, "transforms": None, "root": None}, **fields)
+    return made
+
+
+@pytest.mark.parametrize("kind", [vision.CIFAR10, vision.CIFAR100, vision.FashionMNIST, vision.KMNIST, vision.USPS])
+@pytest.mark.parametrize("listed", [list, np.array, torch.tensor])
+def test_arrays_of_torchvision_are_not_decoded(
+    kind: Any, listed: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 5, 6), np.uint8)
+    monkeypatch.setattr(foreign, "pairs", None)
+    fields: dict[str, Any] = {"data": torch.from_numpy(pixels), "targets": listed([1, 2, 0, 1])}
+    if kind in (vision.CIFAR10, vision.CIFAR100):
+        fields |= {"data": pixels, "classes": ["x", "y", "z"], "class_to_idx": {"x": 0, "y": 1, "z": 2}}
+    elif kind is vision.USPS:
+        fields |= {"data": pixels, "classes": ["x", "y", "z"]}
+    else:
+        fields |= {"classes": ["x", "y", "z"]}
+    data = Dataset.from_torchvision(bare(kind, **fields))
+    assert names_of(data) == ["y", "z", "x", "y"]
+    assert data.images is not None
+    assert np.array_equal(data.images[..., 0], pixels)
+
+
+def test_the_items_of_a_subset_alone_are_read() -> None:
+    read: list[int] = []
+
+    class Counted(Pairs):
+        def __getitem__(self, i: int) -> tuple[Any, Any]:
+            read.append(i)
+            return super().__getitem__(i)
+
+    whole = Counted(list(range(30)))
+    data = Dataset.from_torchvision(Subset(Subset(whole, [9, 20, 3, 4]), [2, 0]))
+    assert read == [3, 9]
+    assert names_of(data) == ["3", "9"]
 
 
 def test_names_of_another_kind_of_target(tmp_path: Path) -> None:
@@ -602,7 +658,13 @@ def test_what_the_package_itself_does(tmp_path: Path) -> None:
     several = package.Dataset.from_dict({"image": PICTURES[:2], "label": [[0], [0, 1]]}, features=many)
     with pytest.raises(DataError, match=r"labels: \[0\] at position 0"):
         Dataset.from_huggingface(several)
+    with Path(tmp_path / "a.png").open("wb") as file:
+        PICTURES[3].save(file, "PNG")
+    files = package.Dataset.from_dict({"image": [str(tmp_path / "a.png")], "label": ["x"]})
+    assert Dataset.from_huggingface(files.cast_column("image", package.Image())).encoded
+    with pytest.raises(DataError, match=r"hf: column 'image' holds texts .*cast_column\('image'"):
+        Dataset.from_huggingface(files)
     broken = [{"bytes": b"no image", "path": None}, {"bytes": b"nor this", "path": None}]
     hollow = package.Dataset.from_dict({"image": broken, "label": [0, 1]}).cast_column("image", package.Image())
-    with pytest.raises(DataError, match=r"hf\['image'\]\[0\]: the image raised UnidentifiedImageError"):
+    with pytest.raises(DataError, match=r"hf\[0\]: the image raised UnidentifiedImageError"):
         Dataset.from_huggingface(hollow)

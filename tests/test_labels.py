@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from pydt.data import Dataset
 from pydt.errors import DataError
 from pydt.labels import as_text, encode_captions, encode_columns, encode_labels
+from pydt.planfile import read_plan
 from pydt.target import Target
 
 
@@ -78,6 +79,28 @@ def from_cls(tmp_path: Path, label: Any) -> tuple[str, ...]:
     return Dataset.from_tar(tars.write(tmp_path / "a.tar", members)).classes
 
 
+def from_a_file_of_a_plan(tmp_path: Path, label: Any) -> tuple[str, ...]:
+    content = label if isinstance(label, bytes) else label.encode()
+    np.save(tmp_path / "images.npy", images(2))
+    lines = [content.replace(b"\r", b"").replace(b"\n", b""), b"dog"]
+    (tmp_path / "labels.txt").write_bytes(b"\n".join(lines))
+    text = """
+        [source]
+        images = "images.npy"
+        labels = "labels.txt"
+        columns.pet = "labels.txt"
+        [design]
+        kind = "bernoulli"
+        models = 4
+        [[tasks]]
+        target.train.sample = "digits"
+    """
+    (tmp_path / "plan.toml").write_text(text)
+    source = read_plan(tmp_path / "plan.toml").plan.source
+    assert source.columns["pet"][1] == source.classes
+    return source.classes
+
+
 def from_json(tmp_path: Path, label: Any) -> tuple[str, ...]:
     text = label.decode() if isinstance(label, bytes) else label
     members = [*tars.examples([1], json='{"kind": "dog"}'), tars.member("a.jpg", tars.jpeg(2))]
@@ -85,7 +108,16 @@ def from_json(tmp_path: Path, label: Any) -> tuple[str, ...]:
     return Dataset.from_tar(tars.write(tmp_path / "a.tar", members), label="kind").classes
 
 
-SOURCES = [from_arrays, from_an_array, from_names, from_a_column, from_a_folder, from_cls, from_json]
+SOURCES = [
+    from_arrays,
+    from_an_array,
+    from_names,
+    from_a_column,
+    from_a_folder,
+    from_cls,
+    from_json,
+    from_a_file_of_a_plan,
+]
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
@@ -203,6 +235,29 @@ def test_classes_say_which_number_has_which_name(classes: Any) -> None:
     assert one_names([2, 0, 1], classes) == ["owl", "cat", "dog"]
 
 
+def test_numbers_in_the_lines_of_a_plan_are_numbers_of_its_classes(tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", images(3))
+    (tmp_path / "labels.txt").write_text("1\n0\n1\n")
+    (tmp_path / "said.txt").write_text("\ufeffone\n\nthree\n")
+    for classes in ('["cat", "dog"]', '{ 0 = "cat", 1 = "dog" }', "{ dog = 1, cat = 0 }"):
+        text = f"""
+            [source]
+            images = "images.npy"
+            labels = "labels.txt"
+            captions = "said.txt"
+            classes = {classes}
+            [design]
+            kind = "bernoulli"
+            models = 4
+            [[tasks]]
+            target.train.sample = "digits"
+        """
+        (tmp_path / "plan.toml").write_text(text)
+        source = read_plan(tmp_path / "plan.toml").plan.source
+        assert [source.classes[label] for label in source.labels] == ["dog", "cat", "dog"]
+        assert source.captions == ("one", "", "three")
+
+
 def test_a_mapping_may_have_gaps_and_two_names_for_one_number() -> None:
     table = {"cat": 3, "kitten": 3, "dog": 10}
     data = Dataset.from_arrays(images(3), [10, 3, 10], table)
@@ -313,13 +368,44 @@ def test_columns_of_numpy() -> None:
     assert encode_labels(np.array([True, False, True]), ["no", "yes"], 3)[0].tolist() == [1, 0, 1]
 
 
+def test_dates_are_no_numbers() -> None:
+    for dates in (np.array(["2020-01-01", "NaT"], "M8[ns]"), [np.datetime64("2020-01-01", "ns"), None]):
+        with pytest.raises(DataError, match=r"'2020-01-01.* at position 0"):
+            encode_columns({"day": dates}, 2)
+    assert encode_columns({"day": np.array(["NaT", "NaT"], "M8[ns]")}, 2)["day"][0].tolist() == [-1, -1]
+
+
+def test_rows_with_a_single_one_are_no_labels() -> None:
+    with pytest.raises(DataError, match=r"shape \(3, 3\) for 3 images.*labels\.argmax\(1\)"):
+        Dataset.from_arrays(images(3), np.eye(3))
+
+
+def test_what_to_do_about_images_that_are_tensors_of_floats() -> None:
+    floats = torch.arange(8 * 3 * 5 * 6).reshape(8, 3, 5, 6).to(torch.uint8) / 255
+    given: Any = floats
+    mends = []
+    for _ in range(2):
+        with pytest.raises(DataError, match="images: ") as caught:
+            Dataset.from_arrays(given, [0, 1] * 4)
+        mend = str(caught.value.mend)
+        mends.append(mend)
+        code = mend[mend.index("numpy.") :].split(" if ")[0].split(" puts ")[0]
+        given = eval(code, {"numpy": np, "images": given})
+    data = Dataset.from_arrays(given, [0, 1] * 4)
+    assert data.images is not None
+    assert np.array_equal(data.images, (floats * 255).round().permute(0, 2, 3, 1).to(torch.uint8))
+
+
 def test_captions_are_texts_and_nothing_else() -> None:
     assert encode_captions([b"a", " b\n", np.str_("\ufeffc")], 3)[0] == ("a", " b\n", "c")
     texts, missing = encode_captions(["", "a", None], 3)
     assert texts == ("", "a", "")
     assert missing.tolist() == [False, False, True], "an empty caption is one"
     assert encode_captions([None] * 3, 3)[0] is None
-    for wrong, shown in [(["a", 5, "b"], "5 at position 1 is no text"), (["a", "b", ["c", "d"]], "'d'.*at position 2")]:
+    for wrong, shown in [
+        (["a", 5, "b"], "5 at position 1 is no text"),
+        (["a", "b", ["c", "d"]], "'d'] at position 2 is no text"),
+    ]:
         with pytest.raises(DataError, match=shown):
             encode_captions(wrong, 3)
     with pytest.raises(DataError, match="a dict is no list"):
@@ -418,6 +504,8 @@ def test_what_is_missing_in_the_json_of_a_shard(tmp_path: Path) -> None:
     assert Dataset.from_tar(path, label="kind").classes == ("a", "b")
     data = Dataset.from_tar(path, label="kind", columns=["score"])
     assert data.columns["score"][0].tolist() == [-1, 0]
+    members = [*tars.examples([0], cls="0"), tars.member("000.txt", b"\xef\xbb\xbfa cat")]
+    assert Dataset.from_tar(tars.write(tmp_path / "a.tar", members)).captions == ("a cat",)
     path = shard('{"kind": "a"}', '{"kind": NaN}', '{"kind": null}', '{"kind": ""}')
     with pytest.raises(DataError, match=r"3 bad files: .*001\.jpg: has no label \('kind' of its \.json is missing\)"):
         Dataset.from_tar(path, label="kind")
