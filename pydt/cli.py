@@ -169,6 +169,7 @@ def run_plan(
     from pydt.ensemble import run
     from pydt.planfile import read_plan
     from pydt.planning import few_masks
+    from pydt.stopping import unmet
 
     read = read_plan(file)
     progress = "json" if as_json else True
@@ -188,6 +189,8 @@ def run_plan(
     typer.echo(f"{len(store.finished()):,} rows are in {read.dir}" + (f", {failed:,} failed" if failed else ""))
     if note is not None:
         typer.echo(f"stopped early: {note['reason']}")
+    elif (reached := store.rule()) is not None:
+        typer.echo(unmet(reached))
     typer.echo(f"next: pydt prove {file}, pydt report {read.dir}")
 
 
@@ -308,9 +311,10 @@ def report(
     """Write DIR/report.html, DIR/results.json and the CSV files again from what the store holds."""
     from pydt.render import sentences
     from pydt.report import report as write_report
+    from pydt.words import stopped
 
     found = write_report(folder, folder, plan, allow_failed=allow_failed)
-    for text in [*sentences(found), *(f"Note: {note}" for note in found["notes"])]:
+    for text in [*sentences(found), *filter(None, [stopped(found)]), *(f"Note: {note}" for note in found["notes"])]:
         typer.echo(text)
     typer.echo(f"\nReport: {folder / 'report.html'}")
 
@@ -324,6 +328,7 @@ def status(
     """Say how far a plan is, whether it runs, and what failed; also while it runs."""
     import json
 
+    from pydt.stopping import unmet
     from pydt.upkeep import status as status_of
 
     found = status_of(folder, plan)
@@ -343,6 +348,8 @@ def status(
         typer.echo(f"  {rows:,} finished with broken images replaced by others, {images:,} in all; see log.jsonl")
     if found["stop"] is not None:
         typer.echo(f"stopped early by {found['stop']['rule']}: the first {found['stop']['rows']:,} rows count")
+    if found["unmet"] is not None:
+        typer.echo(unmet(found["unmet"]))
     packed = f", {found['packed']:,} cells in blocks" if found["packed"] else ""
     typer.echo(
         f"{found['files']:,} files, {found['bytes'] / 1e6:,.1f} MB{packed}; {found['quarantined']} in quarantine"

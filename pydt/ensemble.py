@@ -27,7 +27,7 @@ from pydt.live import View
 from pydt.overall import SoFar
 from pydt.plan import Context, Plan, check, make_record
 from pydt.remarks import put, remarks
-from pydt.stopping import StoppingRule
+from pydt.stopping import StoppingRule, unmet
 from pydt.store import Record, Store
 from pydt.workers import Processes, WorkerDied, pack, places, versions, work
 
@@ -294,7 +294,7 @@ class _Driver:
         if self.rule.kind != "none" and self.sofar.settled(self.rule):
             self._note()
             return True
-        self.store.note_stop(self.record, None)  # an earlier run may have stopped by another rule
+        self._note()
         return not self._left()
 
     def _left(self, signals: Sequence[int] = ()) -> bool:
@@ -341,13 +341,19 @@ class _Driver:
                         end = time.monotonic() + _GRACE
                     if time.monotonic() > end:
                         raise SystemExit
-                    if not self.done and self.rule.kind != "none" and self.sofar.look(self.rule).stopped:
-                        self._stop()
+                    if not self.done and self.rule.kind != "none":
+                        looks = self.sofar.last.looks
+                        if self.sofar.look(self.rule).stopped:
+                            self._stop()
+                        elif self.sofar.last.looks > looks:
+                            self._note()
                     self.view.tick()
                 if signals:
                     raise KeyboardInterrupt if signal.SIGINT in signals else SystemExit
                 if len(self.trained) != _JUDGED:
                     self._look_at_learning()
+                if not self.done and (note := self.store.rule(self.record)) is not None:
+                    self.view.say(unmet(note))
             except BaseException as error:
                 self._rescue()
                 stored = f"{self.stored} of {self.total} rows are stored in {self.store.folder}"
@@ -494,11 +500,14 @@ class _Driver:
         self.view.say(f"stopped by {self.rule}: {self.sofar.last.reason}")
 
     def _note(self) -> None:
+        """Write what the rule says, or that there is none: an earlier run may have had another."""
         look, names = self.sofar.last, self.record.names
-        note: dict[str, Any] = {"rule": str(self.rule), "rows": look.rows, "looks": look.looks, "reason": look.reason}
+        note: dict[str, Any] = {"rule": str(self.rule), "looks": look.looks, "reason": look.reason}
         if self.rule.kind == "sign":
             note["decided"] = [[names[i], sign] for i, sign in zip(look.decided, look.signs, strict=True)]
-        self.store.note_stop(self.record, note)
+        unmet = self.rule.kind != "none" and not look.stopped
+        self.store.note_stop(self.record, {**note, "rows": look.rows} if look.stopped else None)
+        self.store.note_rule(self.record, {**note, "looked": look.rows} if unmet else None)
 
     def _hand_out_no_more(self) -> None:
         self.missing.clear()

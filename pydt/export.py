@@ -79,6 +79,7 @@ def export(dir: PathLike, out: PathLike, plan: Any = None) -> dict[str, Any]:
             "failed": len(failed),
             "missing": len(missing),
             "stop": store.stopped(record),
+            "rule": store.rule(record),
             "design": None if record.design is None else {k: v for k, v in record.design.items() if k != "masks"},
             "recipe": {"digest": record.recipe, **record.settings},
             "tasks": list(record.tasks),

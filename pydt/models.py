@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import inspect
+import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache
@@ -18,6 +19,7 @@ from pydt.errors import ConfigError
 from pydt.files import digest
 
 Network = str | Callable[[], nn.Module]
+_DELICATE = re.compile(r"vgg|alexnet|squeezenet|vit|swin|convnext|deit|beit|cait|former|mixer|mlp")
 _SIDES = (16, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 240, 256, 299, 320, 384, 448, 512)
 
 
@@ -173,6 +175,18 @@ def _own(network: Callable[[], nn.Module]) -> nn.Module:
         wrong = f"returned {'None' if made is None else f'a {type(made).__name__}'}, no torch.nn.Module"
         raise ConfigError(wrong, f"network {network_name(network)}", mend)
     return made
+
+
+def usual_rate(network: Network) -> float:
+    """Peak learning rate of SGD at which networks of a family learn, where none is given (docs/your-data.md has the
+    trainings): 0.2 for "convnet-W", 0.01 without batch-norm (vgg, alexnet, transformers, ConvNeXt), 0.05 for all others
+    and for functions.
+    """
+    if not isinstance(network, str):
+        return 0.05
+    if network.startswith("convnet-"):
+        return 0.2
+    return 0.01 if _DELICATE.search(network) else 0.05
 
 
 def network_name(network: Network) -> str:

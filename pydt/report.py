@@ -141,6 +141,7 @@ def results(
             "failure_p": failure_p if failed else None,
             "hardly_learnt": _weak(weak, finished),
             "stop": _stop(store, record),
+            "unmet": _unmet(store, record),
             "seconds": seconds,
             "output": "accuracy" if output == "correct" else output,
             "unit": unit,
@@ -198,6 +199,20 @@ def _stop(store: Store, record: Record) -> dict[str, Any] | None:
     decided = [{"name": name, "sign": sign} for name, sign in note.get("decided", [])]
     found = {name: note[name] for name in ("rule", "rows", "looks", "reason")}
     return {**found, "planned": len(record.rows), "decided": decided}
+
+
+def _unmet(store: Store, record: Record) -> dict[str, Any] | None:
+    """The stopping rule that did not end the plan, and what it had reached."""
+    note = store.rule(record)
+    if note is None or note["met"]:
+        return None
+    decided = [{"name": name, "sign": sign} for name, sign in note.get("decided", [])]
+    return {
+        "rule": note["rule"],
+        "rows": note["looked"],
+        **{k: note[k] for k in ("looks", "reason")},
+        "decided": decided,
+    }
 
 
 def _weak(weak: Weak, finished: np.ndarray) -> dict[str, Any] | None:

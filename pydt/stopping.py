@@ -53,7 +53,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -258,6 +258,11 @@ class StoppingRule:
             values=np.asarray(fit.unbiased, np.float64),
             radius=stderr,
         )
+
+
+def unmet(note: Mapping[str, Any]) -> str:
+    """What is to be said of a rule that did not end its plan, by what `Store.rule` says."""
+    return f"stop rule {note['rule']!r} not met: {note['reason']}"
 
 
 def _free(groups: int) -> float:

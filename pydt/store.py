@@ -8,6 +8,7 @@ DIR/thumbnails/<digest>.safetensors  the first images of each unit of a source
 DIR/plans/<digest>.json              what was asked: unit names, design, recipe, tasks, rows
 DIR/stops/<digest>.json              of a plan that stopped early: how many of its first rows count, and why
 DIR/notes/<digest>.json              what was left out of a plan's data; see `pydt.remarks`
+DIR/rules/<digest>.json              what a stopping rule had reached that did not end its plan
 DIR/log.jsonl                        times, hosts, versions, warnings: all that differs between equal runs
 DIR/quarantine/                      files that failed their checks
 DIR/.lock                            names the process that writes; there as long as it does
@@ -61,6 +62,7 @@ _STOP: Form = {
     "looks?": SEED,
     "decided?": [(str, range(-1, 2))],
 }
+_RULE: Form = {**_STOP, "rule": str, "reason": str, "looks": SEED, "looked": SEED}
 _REWRITTEN = "run the same plan again: it writes this file anew"
 
 
@@ -264,6 +266,45 @@ class Store(Shelf):
             mend = "delete this one file and run the same plan again"
             raise StoreError(f"{error.what}: how many rows count is not known", str(path), mend) from error
         return note
+
+    def note_rule(self, plan: Any, note: Mapping[str, Any] | None) -> None:
+        """Write what a stopping rule had reached that has not ended a plan; None: there is none. See `rule`."""
+        record = self.plan(plan)
+        path = self._rule(record)
+        if note is None:
+            remove(path)
+        else:
+            body = {**note, "plan": record.digest}
+            write_atomic(path, canonical_json({**body, "sha256": digest("rule", body)}).encode())
+
+    def rule(self, plan: Any = None) -> dict[str, Any] | None:
+        """The stopping rule of a plan's last run and what it had reached; None: there was no rule.
+
+        Returns:
+            "met": whether it ended the plan: then the rest is as in `stopped`. Else "rule", "reason" (what it had
+            reached), "looks", "looked" (rows of the plan at the last look), and of "sign" "decided": name and sign.
+
+        Raises:
+            StoreError: the note is damaged.
+        """
+        record = self.plan(plan)
+        if (stop := self.stopped(record)) is not None:
+            return {"met": True, **stop}
+        path = self._rule(record)
+        try:
+            note: dict[str, Any] = read_json(path, _RULE)
+            if note.pop("sha256") != digest("rule", note) or note.pop("plan") != record.digest:
+                raise StoreError("is damaged (its checksum does not match)")
+        except FileNotFoundError:
+            return None
+        except Unreadable:
+            raise
+        except StoreError as error:
+            raise StoreError(error.what, str(path), "delete this one file and run the same plan again") from error
+        return {"met": False, **note}
+
+    def _rule(self, record: Record) -> Path:
+        return self.folder / "rules" / f"{record.digest}.json"
 
     def _stop(self, record: Record) -> Path:
         return self.folder / "stops" / f"{record.digest}.json"

@@ -19,7 +19,7 @@ from pydt.encode import whole
 from pydt.errors import ConfigError, PydtError, TrainError
 from pydt.files import digest
 from pydt.loader import Augment, Loader, kept_ids
-from pydt.models import Network, build, network_digest, network_name, out_of_memory, try_out
+from pydt.models import Network, build, network_digest, network_name, out_of_memory, try_out, usual_rate
 
 _MOST_KNOWN = 256_000_000  # bytes of features kept for further tasks
 METHODS = ("supervised", "simclr", "clip", "checkpoint", "none")
@@ -37,7 +37,9 @@ class Recipe:
         steps: optimiser steps in all, whatever the mask keeps; `epochs` is then not used. None: `epochs` says how long.
             Without some of the groups, equal epochs mean fewer steps; equal steps mean that what is left is seen more
             often.
-        lr: peak learning rate of SGD.
+        lr: peak learning rate of SGD; None: what networks of this family learn with, `pydt.models.usual_rate`. The
+            first rows of a run, and those of `pydt plan`, tell where that is wrong. (The rate stays where another
+            network is put in by `dataclasses.replace`, unless lr=None is given with it.)
         schedule: "one-cycle" (cosine up over 30 % of the steps and down), or "triangular" (from 0 up over the first
             eighth of
             the steps and down to 0: the 2 of 16 epochs of Jain et al. 2023).
@@ -53,7 +55,7 @@ class Recipe:
     method: str = "supervised"
     epochs: int = 6
     batch_size: int = 128
-    lr: float = 0.2
+    lr: float | None = None
     schedule: str = "one-cycle"
     momentum: float = 0.9
     nesterov: bool = True
@@ -71,9 +73,11 @@ class Recipe:
             object.__setattr__(self, name, whole(getattr(self, name), name, "Recipe", 1, error=ConfigError))
         if self.steps is not None:
             object.__setattr__(self, "steps", whole(self.steps, "steps", "Recipe", 1, error=ConfigError))
+        network_name(self.network)
+        if self.lr is None:
+            object.__setattr__(self, "lr", usual_rate(self.network))
         for name in ("lr", "momentum", "weight_decay", "label_smoothing"):
             object.__setattr__(self, name, real(getattr(self, name), f"Recipe.{name}"))
-        network_name(self.network)
         if not isinstance(self.augment, Augment):
             raise ConfigError(f"a {type(self.augment).__name__}", "Recipe.augment", "give pydt.Augment(...)")
         try:
@@ -88,7 +92,7 @@ class Recipe:
             raise ConfigError(f"schedule {self.schedule!r}", "Recipe", 'choose "one-cycle" or "triangular"')
         if self.on_error not in ("raise", "skip"):
             raise ConfigError(f"on_error={self.on_error!r}", "Recipe", 'choose on_error="raise" or on_error="skip"')
-        if not self.lr > 0:
+        if not real(self.lr, "Recipe.lr") > 0:
             raise ConfigError(f"lr {self.lr}", "Recipe", "give a positive lr")
         for name in ("momentum", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:

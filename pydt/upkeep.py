@@ -61,10 +61,10 @@ def status(dir: PathLike, plan: Any = None) -> dict[str, Any]:
     Returns:
         plan: its digest (None: there is none), plans: how many there are. rows: how many it has, and of those (of the
         first ones, if it stopped early) finished, failed, missing; reasons: how many rows failed for each; replaced:
-        rows that met broken images, and such images, see `Store.replaced`. stop: see `Store.stopped`. rows_per_hour: of
-        the last hour, from the log. bytes, files: of the whole folder. packed: cells in blocks. quarantined: files
-        there. writer: pid and host of the driver that is at work, as far as is known. damaged: a list of {"file",
-        "reason"} of what was met on the way; see `verify`.
+        rows that met broken images, and such images, see `Store.replaced`. stop: see `Store.stopped`; unmet: a stopping
+        rule that did not end the plan, see `Store.rule`. rows_per_hour: of the last hour, from the log. bytes, files:
+        of the whole folder. packed: cells in blocks. quarantined: files there. writer: pid and host of the driver that
+        is at work, as far as is known. damaged: a list of {"file", "reason"} of what was met on the way; see `verify`.
 
     Raises:
         StoreError: there is no store, or no such plan.
@@ -73,7 +73,7 @@ def status(dir: PathLike, plan: Any = None) -> dict[str, Any]:
     record = _chosen(store, plan)
     found: dict[str, Any] = {"folder": str(store.folder), "plan": None, "plans": len(_stems(store, "plans", ".json"))}
     found |= {"rows": 0, "finished": 0, "failed": 0, "missing": 0, "reasons": {}, "replaced": [0, 0]}
-    found["stop"] = None
+    found["stop"] = found["unmet"] = None
     damaged: dict[str, str] = {}
     if record is not None:
         found |= {"plan": record.digest, "rows": len(record.rows)}
@@ -81,8 +81,14 @@ def status(dir: PathLike, plan: Any = None) -> dict[str, Any]:
             found["stop"] = store.stopped(record)
         except StoreError as error:
             damaged[f"stops/{record.digest}.json"] = error.what
+        unknown = bool(damaged)
+        if not unknown:
+            try:
+                found["unmet"] = note if (note := store.rule(record)) is not None and not note["met"] else None
+            except StoreError as error:
+                damaged[f"rules/{record.digest}.json"] = error.what
         try:
-            good, bad, missing = store.split(record, all=bool(damaged))
+            good, bad, missing = store.split(record, all=unknown)
             found |= {"finished": len(good), "failed": len(bad), "missing": len(missing)}
             found |= {"reasons": dict(Counter(reason for _, reason in bad).most_common())}
             found["replaced"] = list(store.replaced(record))
@@ -227,6 +233,11 @@ def verify(dir: PathLike) -> dict[str, Any]:
             missing[name] = len(store.missing(record))
         except PydtError as error:
             damaged.append({"file": f"stops/{name}.json", "reason": error.what, "moved": False})
+            continue
+        try:
+            store.rule(record)
+        except StoreError as error:
+            damaged.append({"file": f"rules/{name}.json", "reason": error.what, "moved": False})
     verified = not damaged and not any(missing.values())
     return {"verified": verified, "cells": whole, "damaged": damaged, "missing": missing, "unclaimed": unclaimed}
 

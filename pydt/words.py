@@ -221,10 +221,12 @@ def proven(results: Mapping) -> bool:
 
 
 def stopped(results: Mapping) -> str:
-    """When and why a plan stopped before its end, and what that does to the numbers; empty if it did not."""
+    """When and why a plan stopped before its end, and what that does to the numbers; or what a rule that did not stop
+    it had reached. Empty if there was no rule.
+    """
     stop = results.get("stop")
     if not stop:
-        return ""
+        return _unmet(results)
     looks = f"its {stop['looks']:,}{_ordinal(stop['looks'])} look" if stop["looks"] > 1 else "its first look"
     text = (
         f"Stopped early: {stop['rows']:,} of {count(stop['planned'], 'planned row')} are used, because the rule "
@@ -238,6 +240,24 @@ def stopped(results: Mapping) -> str:
     if decided:
         return f"{text} These signs allow for all looks; {fixed}."
     return f"{text} A stop by precision costs the intervals little of their coverage; {fixed}."
+
+
+def _unmet(results: Mapping) -> str:
+    """That a stopping rule was not met, and why that is no contradiction to the numbers of the page."""
+    rule = results.get("unmet")
+    if not rule:
+        return ""
+    reached = str(rule["reason"]).strip().rstrip(".")
+    text = f"The stop rule \u201c{rule['rule']}\u201d was not met, so no row is left out: {reached}."
+    for sign, what in ((1, "Up"), (-1, "Down")):
+        if names := [one["name"] for one in rule.get("decided") or [] if one["sign"] == sign]:
+            text += f" {what}: {listed(names, 12)}."
+    if str(rule["rule"]).startswith("sign"):
+        text += (
+            " Its intervals hold at all looks and for all groups together, so they are wider than those on this page: "
+            "a group may have a small q here and no sign by the rule."
+        )
+    return text
 
 
 def _ordinal(n: int) -> str:

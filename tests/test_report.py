@@ -20,7 +20,7 @@ from pydt.errors import ConfigError, StoreError
 from pydt.estimate import influences
 from pydt.overall import UNITS, mean_output, overall
 from pydt.plan import Context, Plan
-from pydt.render import sentences
+from pydt.render import render, sentences
 from pydt.report import report, results
 from pydt.store import Store
 from pydt.target import Target
@@ -200,7 +200,23 @@ def test_a_plan_that_stopped_says_when_and_why_and_uses_nothing_later(
     assert "was satisfied at its 5th look" in text
     assert "costs the intervals little" in text
 
+    store = study(tmp_path / "store", source, target, effect=0.3, stop="sign 8")
+    unmet = results(store)
+    note = store.rule()
+    assert note is not None
+    assert unmet["stop"] is None
+    assert {**unmet["unmet"], "decided": None} == {
+        **{name: note[name] for name in ("rule", "looks", "reason")}, "rows": note["looked"], "decided": None,
+    }  # fmt: skip
+    assert [one["name"] for one in unmet["unmet"]["decided"]] == [name for name, _ in note["decided"]]
+    assert unmet["models"] == 60, "all rows count"
+    page = render(unmet)
+    assert "The stop rule \u201csign 8 level 0.05\u201d was not met, so no row is left out" in page
+    assert "a small q here and no sign by the rule" in page
+    assert "was satisfied" not in page
+
     everything = results(study(tmp_path / "store", source, target, effect=0.3))
+    assert everything["unmet"] is None
     assert everything["stop"] is None
     assert stopped(everything) == ""
     assert everything["models"] == 60

@@ -15,15 +15,19 @@ from typing import Any
 import numpy as np
 import pytest
 from stub_rows import GROUPS, StubRecipe, StubSource, StubTask, contents, effect_row, studied
+from typer.testing import CliRunner
 
 from pydt import StoppingRule, design
 from pydt.cells import Outcome, Row, Unreadable
+from pydt.cli import app
 from pydt.ensemble import run
 from pydt.errors import ConfigError, DataError, PydtError, StoreError
+from pydt.files import digest
 from pydt.overall import SoFar, mean_output
 from pydt.plan import Plan
-from pydt.stopping import Look
+from pydt.stopping import Look, unmet
 from pydt.store import Store
+from pydt.upkeep import export, status, verify
 from pydt.workers import work
 
 RULE = "sign 2"
@@ -310,3 +314,87 @@ def test_a_row_that_cannot_be_read_is_told_and_not_passed_over(tmp_path: Path, m
     while sofar.read(1.0):
         pass
     assert sofar._known[:20].all()
+
+
+# ---- a rule that does not end its plan ----------------------------------------------------------------------------
+
+
+def unmet_run(folder: Path, rule: str = "sign 6", **more: Any) -> Store:
+    with ThreadPoolExecutor(1) as threads:
+        return stopping(studied(), folder, rule, executor=threads, **more)
+
+
+def test_a_rule_that_is_not_met_says_what_it_had_reached(
+    tmp_path: Path, whole: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        store = run(studied(), tmp_path, threads, runner=effect_row, stop="sign 6")
+    look = expected(whole, "sign 6")
+    assert not look.stopped
+    note = store.rule()
+    assert note is not None
+    assert note["met"] is False
+    assert (note["rule"], note["looks"], note["looked"]) == ("sign 6 level 0.05", look.looks, look.rows)
+    assert note["decided"] == [[store.names()[i], sign] for i, sign in zip(look.decided, look.signs, strict=True)]
+    text = f"stop rule 'sign 6 level 0.05' not met: {len(look.decided)} of 6 groups have a sign after {look.rows} rows"
+    assert text in capsys.readouterr().err.splitlines()[-2]
+    assert store.stopped() is None, "all rows count"
+    assert len(store.finished()) == len(whole.finished())
+    assert status(tmp_path)["unmet"] == note
+    told = CliRunner().invoke(app, ["status", str(tmp_path)]).output
+    assert text in told
+    assert export(tmp_path, tmp_path / "out")["rule"] == note
+
+
+def test_a_kill_changes_nothing_of_what_an_unmet_rule_says(tmp_path: Path) -> None:
+    unmet_run(tmp_path / "once")
+    job = studied(late=90)
+    with pytest.raises(PydtError), ThreadPoolExecutor(1) as threads:
+        stopping(job, tmp_path / "twice", "sign 6", executor=threads)
+    note = Store(tmp_path / "twice").rule()
+    assert note is not None
+    assert note["met"] is False
+    assert 0 < note["looked"] <= 90, "also while rows are missing"
+    unmet_run(tmp_path / "twice")
+    assert contents(tmp_path / "once") == contents(tmp_path / "twice")
+    unmet_run(tmp_path / "once")  # nothing to train
+    assert Store(tmp_path / "once").rule() == Store(tmp_path / "twice").rule()
+
+
+def test_what_a_rule_says_is_of_the_last_run(tmp_path: Path) -> None:
+    store = unmet_run(tmp_path)
+    assert not unmet_run(tmp_path, "stderr < 0.001").rule()["met"]  # type: ignore[index]
+    met = unmet_run(tmp_path, RULE)
+    assert met.rule() == {"met": True, **met.stopped()}  # type: ignore[dict-item]
+    assert status(tmp_path)["unmet"] is None
+    assert unmet_run(tmp_path, "none").rule() is None
+    assert store.rule() is None
+
+
+def test_a_damaged_note_of_a_rule_is_named(tmp_path: Path) -> None:
+    store = unmet_run(tmp_path)
+    path = next(tmp_path.glob("rules/*.json"))
+    good = json.loads(path.read_text())
+    for change in ({"looks": 3}, {"looks": "3"}, {"reason": None}, {"decided": [["a", 7]]}, {"plan": "0"}):
+        wrong = {name: value for name, value in {**good, **change}.items() if name != "sha256"}
+        bodies = [{**wrong, "sha256": good["sha256"]}]
+        if change != {"looks": 3}:
+            bodies.append({**wrong, "sha256": digest("rule", wrong)})
+        for body in bodies:
+            path.write_text(json.dumps(body))
+            with pytest.raises(StoreError, match=r"rules/.*damaged.*delete this one file"):
+                store.rule()
+    path.write_text("[1")
+    assert status(tmp_path)["damaged"][0]["file"] == f"rules/{path.name}"
+    assert verify(tmp_path)["damaged"][0]["file"] == f"rules/{path.name}"
+    assert unmet_run(tmp_path).rule() is not None, "the same run writes it anew"
+
+
+def test_a_plan_too_short_for_a_look_says_so(tmp_path: Path) -> None:
+    job = Plan(
+        StubSource(), design=design.bernoulli(GROUPS, 12, seed=1), recipe=StubRecipe(), tasks=[StubTask()],
+        seeds=range(1, 13),
+    )  # fmt: skip
+    with ThreadPoolExecutor(1) as threads:
+        store = stopping(job, tmp_path, "sign 1", executor=threads)
+    assert "not met: no look" in unmet(store.rule())  # type: ignore[arg-type]

@@ -240,6 +240,20 @@ def test_recipes_of_equal_content_have_equal_digests() -> None:
     assert len(digests) == 7
 
 
+def test_the_rate_is_one_that_the_family_learns_with_and_digests_are_what_they_were() -> None:
+    rates = {"convnet-24": 0.2, "convnet-3": 0.2, "resnet18": 0.05, "densenet121": 0.05, "mobilenet_v3_small": 0.05}
+    rates |= {"vgg11": 0.01, "vgg11_bn": 0.01, "alexnet": 0.01, "vit_b_16": 0.01, "swin_t": 0.01, "convnext_tiny": 0.01}
+    rates |= {"timm:resnet10t": 0.05, "timm:vit_tiny_patch16_224": 0.01, "timm:deit_tiny_patch16_224": 0.01}
+    for network, rate in rates.items():
+        assert Recipe(network=network).lr == rate, network
+        assert Recipe(network=network).digest == Recipe(network=network, lr=rate).digest
+    assert Recipe(network=own_network).lr == 0.05
+    assert replace(Recipe(), network="resnet18", lr=None).lr == 0.05
+    # as version 0.1 named them, which stored rows are found by
+    assert Recipe().digest == "d6979aa293781d9c5cc74984bd9911d9"
+    assert Recipe(network="resnet18", lr=0.2).digest == "4e528e1b296aa31f687c3407dd582789"
+
+
 @pytest.mark.parametrize("shape", [(3, 1, 28, 28), (2, 3, 5, 4), (2, 2, 4, 7), (1, 1, 1, 1), (2, 3, 6, 2)])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_halved_images_are_average_pooled(shape: tuple[int, ...], layout: torch.memory_format) -> None:
