@@ -15,6 +15,7 @@ from pydt import Design, design, influences, prediction_test
 from pydt.errors import EstimateError
 from pydt.fit import Fit
 from pydt.inputs import assign_folds
+from pydt.verdict import global_test
 
 R2 = (0.2, 0.5, 0.9)
 TRUTHS = ("dense", "sparse")
@@ -292,6 +293,18 @@ def test_outputs_that_never_vary_confirm_nothing() -> None:
     still = prediction_test(made, noise, np.full(40, 0.5), permutations=99)
     assert (still.correlation, still.p, still.null_sd) == (0, 1, 0)
     assert prediction_test(made, np.full(40, 0.5), noise, permutations=99).p > 0.05
+
+
+def test_the_verdict_is_by_ols_where_four_fifths_of_the_rows_can_fit_it() -> None:
+    masks = np.array(design.bernoulli(5, 40, seed=2))
+    score, report = masks @ np.arange(5.0) + np.random.default_rng(0).standard_normal((2, 40))
+    for given, method in (("ols", "ols"), ("lasso", "ridge"), ("difference", "ridge")):
+        assert global_test(masks, score, report, given) == (
+            method,
+            prediction_test(masks, score, report, method=method),
+        )
+    masks[:, 4] = np.arange(40) == 7  # in one fold, and in no other
+    assert global_test(masks, score, report, "ols") == ("ridge", prediction_test(masks, score, report, method="ridge"))
 
 
 def test_even_interactions_are_no_finding_of_foldover() -> None:
