@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import stub_truth
 from scipy import stats
 
 from pydt import design
-from pydt.counterfactual import KINDS, Arm, _sizes, arm_rows, contrast, counterfactual, stored
+from pydt.cells import Outcome
+from pydt.counterfactual import KINDS, Arm, _sizes, arm_rows, contrast, counterfactual, group_images, stored
 from pydt.data import Dataset
 from pydt.ensemble import run
 from pydt.errors import ConfigError, StoreError
 from pydt.loader import Augment
-from pydt.plan import Plan
+from pydt.overall import overall
+from pydt.plan import Context, Plan
 from pydt.store import Row
 from pydt.target import Target
 from pydt.train import Recipe
@@ -147,6 +153,44 @@ def test_intervals_cover_with_both_parts_of_the_uncertainty(run_sd: float, image
     assert covered / trials > 0.90
     ratio = np.mean([a for a, _ in widths]) / np.mean([b for _, b in widths])
     assert 0.9 < ratio < 1.2
+
+
+def half_fails(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
+    """As `additive`; without the highest groups, rows of an odd seed fail."""
+    found = stub_truth.additive(context, row, tasks)
+    bad = row.kind == "drop top" and row.seed % 2
+    return {task: Outcome(status="failed", reason="bad luck") for task in found} if bad else found
+
+
+def test_an_arm_of_one_run_is_shown_and_compared_with_nothing(tmp_path: Path) -> None:
+    plan = stub_truth.plan(40)
+    store = stub_truth.trained(plan, tmp_path)
+    values = np.asarray(overall(store, plan, plan.tasks[0], "correct").unbiased)
+
+    def odd(seed: int) -> int:
+        rows = arm_rows(values, group_images(plan), [4], [2], seed)
+        return sum(row.seed % 2 for row in rows if row.kind == "drop top")
+
+    seed = next(seed for seed in range(50) if odd(seed) == 1)
+    with ThreadPoolExecutor(1) as executor:
+        found = counterfactual(
+            store, plan, drop=[4], repeats=2, seed=seed, runner=half_fails, executor=executor, progress=False
+        )
+    assert found.failed == 1
+    assert [(one.kind, len(one.rows), one.failed) for one in found.arms] == [
+        ("full", 2, 0),
+        ("drop bottom", 2, 0),
+        ("drop random", 2, 0),
+        ("drop top", 1, 1),
+    ]
+    assert [one.kind for one in found.contrasts] == ["drop bottom"]
+    assert found.arms[-1].sd is None
+
+
+def test_groups_are_counted_with_those_that_have_no_image() -> None:
+    units = np.array([0, 1, -1, 1]), ("a", "b", "c")
+    plan: Any = SimpleNamespace(context=SimpleNamespace(units=units))
+    assert group_images(plan).tolist() == [1, 2, 0]
 
 
 def test_a_class_that_never_varies_adds_no_uncertainty() -> None:
