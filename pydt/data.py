@@ -45,7 +45,7 @@ from pydt.labels import (
     positions,
     renumber,
 )
-from pydt.pixels import BACKGROUND, CLEAR, DEEP, TRAITS, called, colour, on_background
+from pydt.pixels import BACKGROUND, CLEAR, DEEP, colour, counted, on_background
 from pydt.saved import check_bytes, fields_of, index_of, sections_of
 
 UNNAMED = "arrays"
@@ -134,16 +134,10 @@ class Dataset:
 
     def odd(self) -> dict[str, tuple[int, str]]:
         """Images that are not shown as they are stored, and `noted`: in words -> (how many, the first of them)."""
-        traits, keys = self.traits(), self.all_keys()
-        counted = {
-            words.format(background=called(self.background)): np.flatnonzero(traits & trait)
-            for trait, words in TRAITS.items()
-            if traits.any()
-        }
-        found = {words: (len(ids), keys[int(ids[0])]) for words, ids in counted.items() if len(ids)}
+        found = counted(self.traits(), self.background, self.all_keys())
         if self.images is not None and self.images.shape[3] in (2, 4):
             what = f"images of {self.images.shape[3]} channels, each of which networks see"
-            found[f"{what} (is the last one alpha? from_arrays has background=)"] = len(self), keys[0]
+            found[f"{what} (is the last one alpha? from_arrays has background=)"] = len(self), self.all_keys()[0]
         return found | dict(self.noted)
 
     def notes(self) -> list[str]:
@@ -198,9 +192,8 @@ class Dataset:
         codes, names = encode_labels(labels, classes, len(array))
         noted: sources.Noted = {}
         if background is not None:
-            array, clear = on_background(array, background)
-            if len(clear):
-                noted[TRAITS[CLEAR].format(background=called(colour(background)))] = len(clear), str(clear[0])
+            array, traits = on_background(array, background)
+            noted = counted(traits, colour(background), [str(i) for i in range(len(array))])
         made = Dataset(array, None, np.arange(len(array)), codes, names, name=name, noted=noted)
         return made._finish(columns, captions)
 
@@ -292,6 +285,7 @@ class Dataset:
         *,
         columns: Any = None,
         captions: Any = None,
+        background: str = BACKGROUND,
         name: str | None = None,
     ) -> Dataset:
         """A data set over a torchvision one: over its files or its arrays where it has them, else over its decoded
@@ -302,6 +296,7 @@ class Dataset:
                 anything of (image, label) pairs with images of one size: Pillow's, uint8 arrays, tensors of uint8 or of
                 255ths. A class that changes what ImageFolder gives is asked for every item.
             columns, captions: as in `from_arrays`, in the data set's order.
+            background: what shows through transparent pixels of files and of Pillow's images; see `from_folder`.
             name: how reports call this data set; by default what its type is called.
 
         Class names are those of `class_to_idx` and `classes`; a `target_transform` is applied, and names follow their
@@ -313,10 +308,10 @@ class Dataset:
                 its labels contradicts itself; or as in `from_folder`.
         """
         title = name or type(dataset).__name__
-        found = foreign.torchvision(dataset, title)
-        return _from_found(
-            found, title, "leave out the images without a label: torch.utils.data.Subset(dataset, ...)"
-        )._finish(columns, captions)
+        ground = colour(background)
+        found = foreign.torchvision(dataset, title, ground)
+        mend = "leave out the images without a label: torch.utils.data.Subset(dataset, ...)"
+        return _from_found(found, title, mend, ground)._finish(columns, captions)
 
     @staticmethod
     def from_huggingface(
@@ -327,6 +322,7 @@ class Dataset:
         label: str = "label",
         columns: Iterable[str] = (),
         caption: str | None = None,
+        background: str = BACKGROUND,
         name: str | None = None,
     ) -> Dataset:
         """A data set over one of the `datasets` package (extra `hf`): over its files where its images are files on this
@@ -339,6 +335,7 @@ class Dataset:
             image, label, caption: names of columns; class names come from the label's feature. Names without images are
                 left out, with a warning.
             columns: names of columns that shall be unit columns.
+            background: as in `from_torchvision`.
             name: how reports call this data set.
 
         Raises:
@@ -349,9 +346,10 @@ class Dataset:
         title = name or (os.path.basename(os.fspath(dataset)) if isinstance(dataset, (str, os.PathLike)) else "hf")
         units = {column: foreign.hugging_face_units(loaded, column) for column in as_names(columns, "columns")}
         captions = None if caption is None else foreign.hugging_face_column(loaded, caption)[0]
-        found = foreign.hugging_face_found(loaded, image, label, title)
+        ground = colour(background)
+        found = foreign.hugging_face_found(loaded, image, label, title, ground)
         mend = f"leave out the images without a label: dataset.filter(lambda row: row[{label!r}] not in (None, -1))"
-        return _from_found(found, title, mend)._finish(units, captions)
+        return _from_found(found, title, mend, ground)._finish(units, captions)
 
     @staticmethod
     def concat(datasets: Iterable[Dataset], names: Iterable[str] | None = None) -> Dataset:
@@ -584,7 +582,7 @@ def spool(dataset: Dataset, folder: str | os.PathLike[str]) -> Dataset:
 # ---- helpers -------------------------------------------------------------------------------------------------------
 
 
-def _from_found(found: foreign.Found, title: str, mend: str) -> Dataset:
+def _from_found(found: foreign.Found, title: str, mend: str, background: str) -> Dataset:
     """A data set over what one of another library holds, without the classes that have no image, which are counted:
     what it names cannot be changed by an argument.
 
@@ -595,9 +593,11 @@ def _from_found(found: foreign.Found, title: str, mend: str) -> Dataset:
     codes, classes = renumber(codes, names)
     if found.images is not None:
         made = Dataset.from_arrays(found.images, codes, classes, name=title)
+        if found.traits is not None:
+            made = replace(made, noted=counted(found.traits, background, made.all_keys()))
     else:
         keys = [Path(os.path.relpath(file, found.root)).as_posix() for file in found.files]
-        made = _from_files(os.path.realpath(found.root), keys, codes, classes, title)
+        made = _from_files(os.path.realpath(found.root), keys, codes, classes, title, background=background)
     unused = [name for name in names if name not in set(classes)]
     if not unused:
         return made

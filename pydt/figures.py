@@ -265,11 +265,13 @@ def histogram(values: Sequence[float], label: str, unit: str = "") -> str:
 
 
 def png(image: np.ndarray) -> bytes:
-    """A PNG (ISO/IEC 15948, filter 0 on each line) of a uint8 image (H, W) or (H, W, 1 | 3 | 4)."""
+    """A PNG (ISO/IEC 15948, filter 0 on each line) of a uint8 image (H, W) or (H, W, 1 to 4); the last of 2 or 4 is
+    alpha.
+    """
     image = np.ascontiguousarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image)
-    colour = {2: 0, 3: {3: 2, 4: 6}.get(image.shape[-1], -1)}.get(image.ndim, -1)
+    colour = {2: 0, 3: {2: 4, 3: 2, 4: 6}.get(image.shape[-1], -1)}.get(image.ndim, -1)
     if image.dtype != np.uint8 or colour < 0 or image.size == 0:
-        raise ValueError(f"image: uint8 (H, W) or (H, W, 1 | 3 | 4) is needed, not {image.dtype} {image.shape}")
+        raise ValueError(f"image: uint8 (H, W) or (H, W, 1 to 4) is needed, not {image.dtype} {image.shape}")
     height, width = image.shape[:2]
     lines = np.zeros((height, 1 + image[0].size), np.uint8)
     lines[:, 1:] = image.reshape(height, -1)

@@ -16,7 +16,7 @@ import numpy as np
 
 from pydt.errors import DataError
 from pydt.labels import class_table, plain, positions
-from pydt.pixels import BACKGROUND, Unscaled, flat
+from pydt.pixels import Unscaled, flat, traits_in
 from pydt.sources import IMAGE_SUFFIXES, progress
 
 ABSENT = -1
@@ -33,6 +33,7 @@ class Found:
         root, files: the folder that keys are counted from, and the paths of the files.
         labels: one per image, as the data set gives it.
         names: class names by number, None where it has none.
+        traits: of decoded images, as in `pydt.pixels`: uint8 (n,); None where there are none.
     """
 
     images: np.ndarray | None
@@ -40,21 +41,24 @@ class Found:
     files: list[str]
     labels: list[Any]
     names: dict[int, str] | None
+    traits: np.ndarray | None = None
 
     def take(self, chosen: np.ndarray | None) -> Found:
         """Some of its images, in the given order; all if None."""
         if chosen is None:
             return self
-        images = None if self.images is None else self.images[chosen]
+        images, traits = (None if part is None else part[chosen] for part in (self.images, self.traits))
         files, labels = ([column[i] for i in chosen.tolist()] if column else [] for column in (self.files, self.labels))
-        return replace(self, images=images, files=files, labels=labels)
+        return replace(self, images=images, traits=traits, files=files, labels=labels)
 
 
 # ---- images --------------------------------------------------------------------------------------------------------
 
 
-def stack(items: Iterable[tuple[Any, Any]], title: str, mend: str = _SUBSET) -> tuple[np.ndarray, list[Any]]:
-    """(image, label) pairs as one uint8 array (n, height, width[, channels]) and the labels.
+def stack(
+    items: Iterable[tuple[Any, Any]], title: str, background: str, mend: str = _SUBSET
+) -> tuple[np.ndarray, list[Any], np.ndarray]:
+    """(image, label) pairs as one uint8 array (n, height, width[, channels]), the labels, and the images' traits.
 
     Raises:
         DataError: there is none, or an image is missing, no image of 8 bits (see `pixels`), or of another shape than
@@ -63,12 +67,13 @@ def stack(items: Iterable[tuple[Any, Any]], title: str, mend: str = _SUBSET) -> 
     images: list[np.ndarray] = []
     labels = []
     missing = []
+    traits = []
     for position, (image, label) in enumerate(items):
         missing.append(image is None)
         if image is None:
             continue
         where = f"{title}[{position}]"
-        one = pixels(image, where)
+        one, trait = pixels(image, where, background)
         if images and one.shape != images[0].shape:
             raise DataError(
                 f"image of shape {one.shape} after {images[0].shape}",
@@ -76,16 +81,18 @@ def stack(items: Iterable[tuple[Any, Any]], title: str, mend: str = _SUBSET) -> 
                 "resize all images to one shape, or save them as files and use Dataset.from_folder",
             )
         images.append(one)
+        traits.append(trait)
         labels.append(label)
     if any(missing):
         raise DataError(f"no image at {positions(np.array(missing))}", title, f"leave them out: {mend}")
     if not images:
         raise DataError("has no images", title, "give at least one")
-    return np.stack(images), labels
+    return np.stack(images), labels, np.array(traits, np.uint8)
 
 
-def pixels(image: Any, where: str) -> np.ndarray:
-    """An image as uint8 (height, width[, channels]): of Pillow (see `pydt.pixels`), an array, or a tensor.
+def pixels(image: Any, where: str, background: str) -> tuple[np.ndarray, int]:
+    """An image as uint8 (height, width[, channels]), and its traits: of Pillow (see `pydt.pixels`), an array, or a
+    tensor.
 
     Tensors have their channels first, as torchvision's have, unless only the last axis can be that of 1 to 4 channels;
     arrays the other way round. Floats are taken if every value is a whole number of 255ths between 0 and 1, as ToTensor
@@ -96,9 +103,9 @@ def pixels(image: Any, where: str) -> np.ndarray:
     """
     if hasattr(image, "convert") and isinstance(getattr(image, "mode", None), str):
         try:
-            return np.asarray(flat(image, BACKGROUND))
+            return np.asarray(flat(image, background)), traits_in(image)
         except Unscaled as error:
-            raise DataError(f"image of mode {image.mode}", where, str(error)) from error
+            raise DataError(str(error), where, Unscaled.MEND) from error
     tensor = hasattr(image, "detach")
     try:
         array = image.detach().cpu().numpy() if tensor else np.asarray(image)
@@ -115,14 +122,14 @@ def pixels(image: Any, where: str) -> np.ndarray:
         elif not last:
             raise DataError(f"image of shape {array.shape}", where, "give 1 to 4 channels on the first or last axis")
     if array.dtype == np.uint8:
-        return array
+        return array, 0
     if array.dtype.kind == "f" and array.size:
         scaled = array.astype(np.float64) * 255
         whole = np.round(scaled)
         # What the type can tell apart; float64 may have been float32 before.
         near = 255 * max(np.finfo(array.dtype).eps, np.finfo(np.float32).eps)
         if (np.abs(scaled - whole) <= near).all() and whole.min() >= 0 and whole.max() <= 255:
-            return whole.astype(np.uint8)
+            return whole.astype(np.uint8), 0
     span = f" from {array.min():.4g} to {array.max():.4g}" if array.size else ""
     what = f"image of dtype {array.dtype}{span}, not of 8 bits"
     raise DataError(what, where, "remove the transform, so that images stay uint8, or round them to 0..255 as uint8")
@@ -131,7 +138,7 @@ def pixels(image: Any, where: str) -> np.ndarray:
 # ---- torchvision ---------------------------------------------------------------------------------------------------
 
 
-def torchvision(dataset: Any, title: str, chosen: np.ndarray | None = None) -> Found:
+def torchvision(dataset: Any, title: str, background: str, chosen: np.ndarray | None = None) -> Found:
     """What a data set of torchvision's kind holds: its files or arrays where its class is known to give just these,
     else its decoded images.
 
@@ -149,9 +156,9 @@ def torchvision(dataset: Any, title: str, chosen: np.ndarray | None = None) -> F
     own = module == _method(dataset, "__len__")[0]  # who has changed the one may have changed the other
     if module == "torch.utils.data.dataset" and items == "Subset.__getitem__" and own:
         numbers = _numbers(dataset.indices, len(dataset.dataset), title)
-        return torchvision(dataset.dataset, title, numbers if chosen is None else numbers[chosen])
+        return torchvision(dataset.dataset, title, background, numbers if chosen is None else numbers[chosen])
     if module == "torch.utils.data.dataset" and items == "ConcatDataset.__getitem__" and own and dataset.datasets:
-        parts = [torchvision(part, f"{title}, part {i}") for i, part in enumerate(dataset.datasets)]
+        parts = [torchvision(part, f"{title}, part {i}", background) for i, part in enumerate(dataset.datasets)]
         return _joined(parts, title).take(chosen)
     names = _names(dataset, title)
     known = items if own and module.startswith("torchvision.datasets.") else ""
@@ -174,8 +181,8 @@ def torchvision(dataset: Any, title: str, chosen: np.ndarray | None = None) -> F
         labels = [item[1] for item in dataset.samples]
         if files and len(files) == len(dataset) and _say(dataset, title, labels, chosen):
             return Found(None, os.fspath(dataset.root), files, labels, names).take(chosen)
-    images, labels = stack(pairs(dataset, title, chosen), title)
-    return Found(images, "", [], labels, names)
+    images, labels, traits = stack(pairs(dataset, title, chosen), title, background)
+    return Found(images, "", [], labels, names, traits)
 
 
 def _listed(values: Any) -> list[Any]:
@@ -247,7 +254,8 @@ def _joined(parts: list[Found], title: str) -> Found:
             else "files in some parts, pixels in others"
         )
         raise DataError(what, title, "bring all parts to one shape, or save them as files and use Dataset.from_folder")
-    return Found(np.concatenate(arrays), "", [], labels, parts[0].names)
+    traits = [np.zeros(len(part.labels), np.uint8) if part.traits is None else part.traits for part in parts]
+    return Found(np.concatenate(arrays), "", [], labels, parts[0].names, np.concatenate(traits))
 
 
 def _names(dataset: Any, title: str) -> dict[int, str] | None:
@@ -448,7 +456,7 @@ def _feature(dataset: Any, column: str) -> Any:
     return dataset.features[column]
 
 
-def hugging_face_found(dataset: Any, image: str, label: str, title: str) -> Found:
+def hugging_face_found(dataset: Any, image: str, label: str, title: str, background: str) -> Found:
     """Its images, as files where they are files of this machine, and their labels."""
     labels, names = hugging_face_column(dataset, label)
     feature = _feature(dataset, image)
@@ -467,8 +475,9 @@ def hugging_face_found(dataset: Any, image: str, label: str, title: str) -> Foun
     if getattr(feature, "dtype", None) in ("string", "large_string"):
         cast = f"if they are files: dataset.cast_column({image!r}, datasets.Image())"
         raise DataError(f"column {image!r} holds texts and no images", title, cast)
-    images, _ = stack(((value, None) for value in _values(dataset[image], title)), title, mend)
-    return Found(images, "", [], labels, names)
+    values = ((value, None) for value in _values(dataset[image], title))
+    images, _, traits = stack(values, title, background, mend)
+    return Found(images, "", [], labels, names, traits)
 
 
 def _values(column: Iterable[Any], where: str) -> Iterator[Any]:

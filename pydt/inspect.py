@@ -26,6 +26,7 @@ from pydt.files import write_atomic
 from pydt.identical import groups_of, pixel_sum
 from pydt.index import read_index
 from pydt.pack import decode, images_at
+from pydt.pixels import BACKGROUND, flat
 from pydt.saved import index_of, threads
 
 if TYPE_CHECKING:
@@ -73,8 +74,9 @@ def inspect(dataset: Dataset) -> dict[str, Any]:
         as it is stored, in words -> [how many, the first of them].
     """
     broken = dict(dataset.left_out)
+    turned: sources.Noted = {}
     if dataset.images is None:
-        sizes, modes, same = _decoded(dataset, broken)
+        sizes, modes, same = _decoded(dataset, broken, turned)
         total = 0 if dataset.records is None else int(dataset.records.length.sum())
     else:
         height, width, channels = dataset.images.shape[1:]
@@ -99,7 +101,7 @@ def inspect(dataset: Dataset) -> dict[str, Any]:
         "duplicates": [[keys[i] for i in group] for group in same],
         "duplicates across classes": sum(len(set(dataset.labels[group].tolist())) > 1 for group in same),
         "broken": dict(sorted(broken.items())),
-        "noted": {what: [count, first] for what, (count, first) in dataset.odd().items()},
+        "noted": {what: [count, first] for what, (count, first) in (dataset.odd() | turned).items()},
     }
 
 
@@ -203,7 +205,7 @@ def _thumbnail(dataset: Dataset, i: int) -> Image.Image | None:
         except Exception:  # see _look
             return None
     pixels = np.asarray(dataset.images[dataset.positions[i]])
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).convert("RGB")
+    image = flat(Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels), BACKGROUND).convert("RGB")
     scale = _SIDE / min(image.size)
     # Enlarged pixels stay pixels: what the network sees.
     how = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BILINEAR
@@ -212,15 +214,19 @@ def _thumbnail(dataset: Dataset, i: int) -> Image.Image | None:
     return image.crop((left, top, left + _SIDE, top + _SIDE))
 
 
-def _decoded(dataset: Dataset, broken: dict[str, str]) -> tuple[np.ndarray, dict[str, int], list[list[int]]]:
-    """Height and width of every image that can be decoded (n, 2), how many have which mode, and which are the same."""
+def _decoded(
+    dataset: Dataset, broken: dict[str, str], turned: sources.Noted
+) -> tuple[np.ndarray, dict[str, int], list[list[int]]]:
+    """Height and width of every image that can be decoded (n, 2), how many have which mode, and which are the same;
+    `turned` gets those that are not shown as their EXIF orientation says.
+    """
     keys = dataset.all_keys()
     chunks = [range(i, min(i + _CHUNK, len(dataset))) for i in range(0, len(dataset), _CHUNK)]
     sizes: list[tuple[int, int]] = []
     modes: dict[str, int] = {}
     sums = [] if dataset.records is None else [sha.tobytes() for sha in dataset.records.sha]
 
-    def look(chunk: range) -> list[tuple[int, int, str, bytes] | str]:
+    def look(chunk: range) -> list[tuple[int, int, str, bytes, bool] | str]:
         return [_look(dataset, i) for i in chunk]
 
     with warnings.catch_warnings(), sources.progress(len(dataset), "decoding", "images") as advance:
@@ -234,18 +240,23 @@ def _decoded(dataset: Dataset, broken: dict[str, str]) -> tuple[np.ndarray, dict
                         sizes.append(one[:2])
                         modes[one[2]] = modes.get(one[2], 0) + 1
                         sums[i] = one[3]  # same bytes have same pixels
+                        if one[4]:
+                            sources.note(turned, "images with an EXIF orientation, shown as stored", keys[i])
                 advance(len(chunk))
     return np.array(sizes).reshape(-1, 2), dict(sorted(modes.items())), groups_of(sums)
 
 
-def _look(dataset: Dataset, i: int) -> tuple[int, int, str, bytes] | str:
-    """Height, width, mode and sum of the pixels of an encoded example, or why it cannot be decoded."""
+def _look(dataset: Dataset, i: int) -> tuple[int, int, str, bytes, bool] | str:
+    """Height, width, mode and sum of the pixels of an encoded example, and whether it has an EXIF orientation; or why
+    it cannot be decoded.
+    """
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(dataset.bytes_of([i])[0].data)) as image:
             image.load()
-            return image.height, image.width, image.mode, pixel_sum(image)
+            turned = image.getexif().get(0x0112, 1) in range(2, 9)
+            return image.height, image.width, image.mode, pixel_sum(image), turned
     except Exception as error:  # a decoder meets arbitrary bytes, and raises whatever it stumbles on
         return sources.undecodable(error)
 

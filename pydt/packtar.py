@@ -49,8 +49,9 @@ def pack_tar(
     classes are the first member of each shard. `Dataset.from_tar(out)` has the digest of `Dataset.from_folder(folder)`.
 
     A key is the file's name without its suffix. A dot in it becomes "_", since the naming takes what stands behind the
-    first one for the field; where two files then have one key ("a.jpg", "a.png"), each gets its suffix ("a_jpg.jpg").
-    Data with such names have another digest.
+    first one for the field; where two files then have one key ("a.jpg", "a.png"), each gets its suffix ("a_jpg.jpg"). A
+    name without a suffix of images gets that of its format ("photo.jpg_large": "photo_jpg_large.jpg"). Data with such
+    names have another digest.
 
     Args:
         folder: as in `Dataset.from_folder`; or a tar shard, or a folder of them.
@@ -74,7 +75,7 @@ def pack_tar(
     if place.exists() and not (place.is_dir() and not any(place.iterdir())):
         check_finished(place, made_of)
         return Dataset.from_tar(place)
-    names = member_names(source.all_keys())
+    names = member_names(_suffixed(source))
     part = place.with_name(place.name + ".packing")
     try:
         part.mkdir(parents=True, exist_ok=True)
@@ -89,6 +90,17 @@ def pack_tar(
         what = f"cannot be written ({error.strerror or error})"
         raise StoreError(what, str(part), "free space, or choose another folder; the same call continues") from error
     return Dataset.from_tar(place)
+
+
+def _suffixed(source: Dataset) -> list[str]:
+    """Keys, with a suffix of images each."""
+    keys = list(source.all_keys())
+    for i, key in enumerate(keys):
+        if not key.lower().endswith(sources.IMAGE_SUFFIXES):
+            start = source.bytes_of([i])[0][:4].tobytes()
+            known = {b"\xff\xd8": "jpg", b"\x89P": "png", b"GI": "gif", b"RI": "webp"}  # what `list_folder` takes so
+            keys[i] = f"{key}.{known.get(start[:2], 'jpg')}"
+    return keys
 
 
 def member_names(keys: Sequence[str]) -> list[str]:

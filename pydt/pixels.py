@@ -39,6 +39,8 @@ _COLOURS = {"white": "#ffffff", "black": "#000000", "grey": "#808080", "gray": "
 class Unscaled(ValueError):
     """Numbers whose range is unknown, so that they are no shades."""
 
+    MEND = "scale them to 0..255 and save them as PNG"
+
 
 def colour(given: Any) -> str:
     """A background as "#rrggbb".
@@ -98,9 +100,11 @@ def over(colours: npt.NDArray[np.uint8], alpha: npt.NDArray[np.uint8], backgroun
     return ((mixed.astype(np.uint32) + 127) // 255).astype(np.uint8)
 
 
-def on_background(images: npt.NDArray[np.uint8], background: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
+def on_background(
+    images: npt.NDArray[np.uint8], background: str
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Images uint8 (n, height, width, 2 or 4), the last channel being alpha, on a background, uint8 (n, height, width,
-    3); and which of them have transparent pixels, int64.
+    3); and their traits, uint8 (n,).
 
     Raises:
         DataError: they have no alpha, or the background is no colour.
@@ -108,12 +112,11 @@ def on_background(images: npt.NDArray[np.uint8], background: str) -> tuple[npt.N
     if images.shape[3] not in (2, 4):
         what = f"background={background!r} for images of {images.shape[3]} channels, none of which is alpha"
         raise DataError(what, "images", "leave it out, or give 2 or 4 channels")
-    made, clear = np.empty((*images.shape[:3], 3), np.uint8), []
+    made, found = np.empty((*images.shape[:3], 3), np.uint8), np.zeros(len(images), np.uint8)
     for i, image in enumerate(images):  # one by one: a map of any size passes through little memory
         made[i] = over(image[..., :-1], image[..., -1], background)
-        if image[..., -1].min() < 255:
-            clear.append(i)
-    return made, np.array(clear, np.int64)
+        found[i] = CLEAR if image[..., -1].min() < 255 else 0
+    return made, found
 
 
 def traits(data: bytes | memoryview) -> int:
@@ -124,10 +127,25 @@ def traits(data: bytes | memoryview) -> int:
     from PIL import Image
 
     with Image.open(io.BytesIO(data)) as image:
-        found = DEEP if _shades(image) is not None else 0
+        return traits_in(image)
+
+
+def traits_in(image: Image) -> int:
+    """`traits` of an image of Pillow's."""
+    found = DEEP if _shades(image) is not None else 0
+    if getattr(image, "fp", None) is not None:  # else its file is closed, and nobody can say
         found |= FRAMES if getattr(image, "is_animated", False) else 0
-        _spread(image)
-        return found if _clear(image) is None else found | CLEAR
+    _spread(image)
+    return found if _clear(image) is None else found | CLEAR
+
+
+def counted(traits: npt.NDArray[np.uint8], background: str, keys: Sequence[str]) -> dict[str, tuple[int, str]]:
+    """Images by trait, in words -> (how many, key of the first)."""
+    found = {}
+    for trait, words in TRAITS.items():
+        if len(ids := np.flatnonzero(traits & trait)):
+            found[words.format(background=called(background))] = len(ids), keys[int(ids[0])]
+    return found
 
 
 def traits_of(files: Sequence[npt.NDArray[np.uint8]]) -> tuple[npt.NDArray[np.uint8], dict[int, str]]:
@@ -137,7 +155,7 @@ def traits_of(files: Sequence[npt.NDArray[np.uint8]]) -> tuple[npt.NDArray[np.ui
         try:
             found[i] = traits(files[i].data)
         except Unscaled as error:
-            refused[i] = str(error)
+            refused[i] = f"{error}: {Unscaled.MEND}"
         except MemoryError:
             raise
         except Exception:  # told by whoever decodes it
@@ -154,12 +172,11 @@ def _shades(image: Image) -> tuple[int, bool] | None:
     mode, form = image.mode, image.format
     if not (mode in ("I", "F") or mode.startswith("I;16")):
         return None
-    mend = "scale them to 0..255 and save them as PNG"
     if mode == "F":
-        raise Unscaled(f"its pixels are floats, whose range is not known: {mend}")
+        raise Unscaled("its pixels are floats, whose range is not known")
     tags = getattr(image, "tag_v2", {}) if form == "TIFF" else {}
     if (mode == "I" and form not in ("PNG", "PPM")) or tags.get(339, (1,))[0] != 1:
-        raise Unscaled(f"its pixels are integers of 32 bits or signed, whose range is not known: {mend}")
+        raise Unscaled("its pixels are integers of 32 bits or signed, whose range is not known")
     bits = tags.get(258, (16,))[0]
     return (1 << min(bits, 16)) - 1, tags.get(262) == 0
 

@@ -60,6 +60,7 @@ from pydt.sources import (
     refuse,
     system,
     unpacked_notes,
+    written,
 )
 
 SUFFIX = ".pydt"
@@ -211,6 +212,8 @@ def fields(
         wrong[f"{titles[position[i]]}, {keys[i]}"] = f"{why}; at byte {_start(records, i)}"
     refuse(wrong, "", bad)
     noted: Noted = {}
+    if not given_one:
+        _note_beside(paths, noted)
     for title, shard in zip(titles, shards, strict=True):
         for reason, (count, first) in shard.noted.items():
             note(noted, reason, f"{title}, {first}", count)
@@ -233,6 +236,17 @@ def fields(
         "left_out": dict(sorted(wrong.items())),
         "noted": noted,
     }
+
+
+def _note_beside(paths: Any, noted: Noted) -> None:
+    """Count the files of a folder of shards that are neither shards nor pydt's own: compressed shards, most likely."""
+    if not (isinstance(paths, (str, bytes, os.PathLike)) and os.path.isdir(paths)):
+        return
+    for name in sorted(os.listdir(os.fsdecode(paths))):
+        if system(name):
+            note(noted, HIDDEN, written(name))
+        elif not name.endswith((".tar", SUFFIX)) and name not in ("pack.json", "done.jsonl"):
+            note(noted, not_read(name), written(name))
 
 
 def _start(records: Records, i: int) -> int:

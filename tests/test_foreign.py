@@ -441,7 +441,7 @@ def test_tensors_of_eight_bits_are_images() -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 def test_every_value_of_a_float_image_comes_back(dtype: torch.dtype) -> None:
     values = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16)
-    assert foreign.pixels(values.float().div(255).to(dtype), "x").ravel().tolist() == list(range(256))
+    assert foreign.pixels(values.float().div(255).to(dtype), "x", "white")[0].ravel().tolist() == list(range(256))
 
 
 @pytest.mark.parametrize(
@@ -457,7 +457,7 @@ def test_every_value_of_a_float_image_comes_back(dtype: torch.dtype) -> None:
     ],
 )
 def test_where_the_channels_are(image: Any, shape: tuple[int, ...]) -> None:
-    assert foreign.pixels(image, "x").shape == shape
+    assert foreign.pixels(image, "x", "white")[0].shape == shape
 
 
 def test_tensors_that_are_no_images_of_eight_bits_are_refused() -> None:
@@ -475,7 +475,7 @@ def test_tensors_that_are_no_images_of_eight_bits_are_refused() -> None:
         ({"bytes": b""}, "a dict is no image"),
     ]:
         with pytest.raises(DataError, match=rf"x: (image of )?{what}") as caught:
-            foreign.pixels(image, "x")
+            foreign.pixels(image, "x", "white")[0]
         assert caught.value.mend
 
 

@@ -79,6 +79,16 @@ def test_a_folder_of_files(folder: Path) -> None:
     assert found["digest"] == dataset.digest
 
 
+def test_orientations_that_are_not_followed_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for orientation in range(1, 5):
+        turned = Image.Exif()
+        turned[0x0112] = orientation
+        Image.new("RGB", (8, 4), (40 * orientation, 0, 0)).save(tmp_path / "a" / f"{orientation}.jpg", exif=turned)
+    found = look.inspect(look.load(tmp_path))
+    assert found["noted"] == {"images with an EXIF orientation, shown as stored": [3, "a/2.jpg"]}
+
+
 def test_arrays_with_units(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (9, 5, 7, 3), np.uint8)
     images[4] = images[1]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import stub_tars as tars
+from PIL import Image
 from typer.testing import CliRunner
 
 from pydt import packtar
@@ -30,6 +31,17 @@ def folder(tmp_path: Path) -> Path:
                 data[:-2] + b"\xff\xfe\xff\xf0" + noise.bytes(90_000) + data[-2:]
             )
     return tmp_path / "in"
+
+
+def test_names_without_a_suffix_of_images_get_one(tmp_path: Path) -> None:
+    (tmp_path / "in" / "a").mkdir(parents=True)
+    forms = {"photo.jpg_large": "JPEG", "no suffix": "PNG", "x.gif.1": "GIF", "w": "WEBP", "plain.JPG": "JPEG"}
+    for i, (name, form) in enumerate(forms.items()):
+        Image.new("RGB", (5, 5), (40 * i, 0, 0)).save(tmp_path / "in" / "a" / name, form)
+    folder, shards = Dataset.from_folder(tmp_path / "in"), pack_tar(tmp_path / "in", tmp_path / "out")
+    expected = ["a/no suffix.png", "a/photo_jpg_large.jpg", "a/plain.JPG", "a/w.webp", "a/x_gif_1.gif"]
+    assert list(shards.all_keys()) == expected
+    assert [bytes(b) for b in shards.bytes_of(range(5))] == [bytes(b) for b in folder.bytes_of(range(5))]
 
 
 def contents(place: Path) -> dict[str, bytes]:

@@ -100,6 +100,65 @@ def test_networks_see_these_pixels(folder: Path, ground: str) -> None:
         assert batch.images.shape[1:] == (3, 8, 8)
 
 
+class Items:
+    """Images of Pillow as they come from a file, every other one loaded."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, i: int) -> tuple[Image.Image, int]:
+        image = Image.open(io.BytesIO(ODD[self.names[i]][0]))
+        if i % 2:
+            image.load()
+        return image, i % 2
+
+
+def test_data_sets_of_other_libraries_show_the_same_pixels(folder: Path) -> None:
+    from torchvision.datasets import ImageFolder
+
+    # What Pillow spreads of these it no longer tells once they are loaded.
+    lost = {f"png {channels} of {bits}, a colour is clear.png" for channels, bits in ((1, 2), (1, 4), (3, 16))}
+    coloured = [name for name, (_, samples, _) in ODD.items() if samples.shape[2] > 1 and name not in lost]
+    for ground in ("white", "#1E90ff"):
+        dataset = Dataset.from_torchvision(Items(coloured), background=ground)
+        assert dataset.images is not None
+        for name, image in zip(coloured, dataset.images, strict=True):
+            assert off(image, *ODD[name][1:], ground) <= 1, name
+        clear = [i for i, name in enumerate(coloured) if pixels.traits(ODD[name][0]) & pixels.CLEAR]
+        first = dataset.notes()[0]
+        assert first == f"images with transparent pixels, shown on {ground.lower()}: {len(clear)} ({clear[0]}, ...)"
+    grey = [name for name, (_, samples, _) in ODD.items() if samples.shape[2] == 1 and name != "png 1 of 1.png"]
+    dataset = Dataset.from_torchvision(Items(grey))
+    assert dataset.images is not None
+    assert dataset.images.shape[1:] == (40, 40, 1)
+    for name, image in zip(grey, dataset.images, strict=True):
+        assert off(image, *ODD[name][1:]) <= 1, name
+    deep = [name for name in grey if pixels.traits(ODD[name][0])]
+    said = f"images of more than 8 bits a pixel, scaled to 8: {len(deep)} ({grey.index(deep[0])}, ...)"
+    assert dataset.notes() == [said]
+    files = Dataset.from_torchvision(ImageFolder(folder), background="black")
+    assert files.background == "#000000"
+    shown = dict(zip(files.all_keys(), pictures(files, np.arange(len(files)), 40), strict=True))
+    key = next(key for key in shown if key.endswith("rgba.webp"))
+    assert off(shown[key], *ODD["rgba.webp"][1:], "black") <= 1
+    with pytest.raises(DataError, match=r"\[0\]: its pixels are floats, whose range is not known. scale them"):
+        Dataset.from_torchvision([(Image.new("F", (4, 4)), 0)])
+
+
+def test_hugging_faces_images_show_the_same_pixels() -> None:
+    datasets = pytest.importorskip("datasets")
+    names = [name for name, (_, samples, _) in ODD.items() if samples.shape[2] == 4 and "clear" not in name]
+    rows = {"image": [{"bytes": ODD[name][0], "path": None} for name in names], "label": list(range(len(names)))}
+    features = datasets.Features(image=datasets.Image(), label=datasets.Value("int64"))
+    dataset = Dataset.from_huggingface(datasets.Dataset.from_dict(rows, features=features), background="black")
+    assert dataset.images is not None
+    for name, image in zip(names, dataset.images, strict=True):
+        assert off(image, *ODD[name][1:], "black") <= 1, name
+
+
 def test_numbers_without_a_range_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     Image.new("RGB", (4, 4), "red").save(tmp_path / "a" / "good.png")

@@ -483,7 +483,7 @@ def test_csv_where_nothing_can_be_written(tmp_path: Any) -> None:
         write_csv(results(["a", "b"]), tmp_path / "file")
 
 
-@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 3), (5, 7, 4)])
+@pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 2), (5, 7, 3), (5, 7, 4)])
 def test_png_is_read_back_by_another_reader(shape: tuple[int, ...]) -> None:
     image = pytest.importorskip("PIL.Image")
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)

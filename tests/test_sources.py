@@ -263,7 +263,8 @@ def test_palette_images_become_colours() -> None:
     palette = Image.new("P", (3, 2), 1)
     palette.putpalette([0, 0, 0, 200, 100, 50])
     clear, opaque = (Image.new("RGBA", (3, 2), (1, 2, 3, alpha)) for alpha in (4, 255))
-    images, _ = foreign.stack([(palette, 0), (clear, 0), (opaque, 0)], "x")
+    images, _, traits = foreign.stack([(palette, 0), (clear, 0), (opaque, 0)], "x", "white")
+    assert traits.tolist() == [0, 1, 0]
     assert images[:, 0, 0].tolist() == [[200, 100, 50], [251, 251, 251], [1, 2, 3]], "transparent ones on white"
 
 

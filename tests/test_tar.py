@@ -273,6 +273,20 @@ def test_what_is_passed_over_is_counted(tmp_path: Path) -> None:
     assert "Thumbs.db" in " ".join(Dataset.open(dataset.save(tmp_path / "saved").folder or "").notes())
 
 
+def test_what_lies_beside_shards_is_counted(tmp_path: Path) -> None:
+    tars.write(tmp_path / "a.tar", tars.examples(range(3), cls="1"))
+    for name in ("b.tar.gz", "c.tar.gz", "README.md", "._a.tar"):
+        (tmp_path / name).write_bytes(b"")
+    for _ in range(2):
+        dataset = Dataset.from_tar(tmp_path)
+        assert dataset.noted == {
+            sources.HIDDEN: (1, "._a.tar"),
+            sources.OTHER: (1, "README.md"),
+            ".gz files, which are not read, left out": (2, "b.tar.gz"),
+        }
+    assert Dataset.from_tar(tmp_path / "a.tar").noted == {}
+
+
 def test_names_that_are_there_twice(tmp_path: Path) -> None:
     one = tars.examples(range(2), cls="1")
     path = tars.write(tmp_path / "a.tar", [*one, *one[:1]])
