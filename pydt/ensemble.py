@@ -189,13 +189,14 @@ def _run(
         store.put_plan(record)
         store = Store(dir, record.digest)
         told = [] if design is None else remarks(context)
-        put(store, record, told)
+        copied = [] if design is None else _copied(context)
+        put(store, record, told + copied)
         missing, stored = _missing(store, record, same_code)
         run = _Driver(store, record, SoFar(store, record, design, stored), rule, missing, view, limit, same_code)
         if run.settled():
             return store
         if design is not None:  # once a plan, and not again for what is retrained because of it
-            run.notes = [("data", text) for text in told] + [("shared images", text) for text in _copied(context)]
+            run.notes = [("data", text) for text in told] + [("shared images", text) for text in copied]
         shared = runner, _spooled(context, store.folder / "data")
         try:
             parcel = pickle.dumps(shared) if executor is not None else pack(shared)

@@ -1,5 +1,6 @@
-"""What was left out of a plan's data, and what is not shown as it is stored: told when a run starts, kept in its store
-as DIR/notes/<digest of the plan>.json, and told again by the report, which has no images any more.
+"""What was left out of a plan's data, what is not shown as it is stored, and which images source and target share: told
+when a run starts, kept in its store as DIR/notes/<digest of the plan>.json, and told again by the report, which has no
+images any more.
 """
 
 from __future__ import annotations

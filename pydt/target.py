@@ -168,7 +168,8 @@ class Target:
         by_bytes = np.any([one.by_bytes for one in found], axis=0)[held]
         first = source.all_keys()[int(held.argmax())]
         told = shared_images(images, f"the target {self.name!r}", by_bytes)
-        return f"{told}: {shared_units(units[held], names)} (the first: {first!r}); influences will show it"
+        less = "" if compared else "; the pixels of files were not compared"
+        return f"{told}: {shared_units(units[held], names)} (the first: {first!r}){less}; influences show it"
 
     def spool(self, folder: str | os.PathLike[str]) -> Target:
         """The same target over data sets saved below `folder`, so that it travels to other processes as paths."""

@@ -21,9 +21,11 @@ from pydt.duplicates import CHANGES, Null, Seeker, changed
 from pydt.ensemble import run
 from pydt.errors import ConfigError, DataError, StoreError
 from pydt.leakage import Leaks, leaks
-from pydt.nearest import KEPT, Matches, greys, resized
+from pydt.nearest import KEPT, Matches, greys, pictures, resized
+from pydt.packtar import pack_tar
 from pydt.pages import Table, write_pages
 from pydt.plan import Context, Plan
+from pydt.report import results
 from pydt.store import Store
 from pydt.target import Target
 from pydt.train import Recipe
@@ -428,7 +430,55 @@ def test_target_images_copied_byte_for_byte_are_the_headline(
     html = (tmp_path / "leaks.html").read_text()
     assert "No copy" not in html
     log = (store.folder / "log.jsonl").read_text()
-    assert "30 images of the target 'target' are in the source, byte for byte: in 'group 2' (30)" in log
+    told = "30 images of the target 'target' are in the source, byte for byte: in 'group 2' (30)"
+    assert told in log
+    assert any(note.startswith(told) for note in results(store, plan)["notes"])
+
+
+@pytest.mark.parametrize("kinds", [("folder", "array"), ("array", "folder"), ("shards", "folder")])
+def test_copies_are_found_across_kinds_and_in_every_part(kinds: tuple[str, str], tmp_path: Path) -> None:
+    """A target with a test set of its own; 3 images of its training set and 4 of the test set are in the source."""
+    random = np.random.default_rng(1)
+    every = [np.asarray(photograph(32, 32, random)) for _ in range(130)]
+    train, test, own = every[:40], every[40:100], every[100:]
+    mixed = [*own, *train[:3], *test[-4:]]
+
+    def made(kind: str, name: str, images: list[np.ndarray], labels: list[str], level: int) -> Dataset:
+        if kind == "array":
+            return Dataset.from_arrays(np.stack(images), labels, name=name)
+        for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+            (tmp_path / name / label).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(tmp_path / name / label / f"{i:03d}.png", compress_level=level)
+        if kind == "shards":
+            return pack_tar(tmp_path / name, tmp_path / f"{name} shards")
+        return Dataset.from_folder(tmp_path / name)
+
+    source = made(kinds[0], "source", mixed, [*"pqrstu"] * 5 + ["p"] * 3 + ["q"] * 4, 1)
+    target = Target(
+        made(kinds[1], "train", train, ["a", "b"] * 20, 9), made(kinds[1], "test", test, ["a", "b"] * 30, 9)
+    )
+    recipe = Recipe(augment=Augment(size=32)) if kinds[0] != "array" else Recipe()
+    plan = Plan(source, design=design.bernoulli(6, 60, seed=1), recipe=recipe, tasks=[Task(target, draws=2)])
+    with ThreadPoolExecutor(1) as executor:
+        store = run(plan, tmp_path / "store", executor, runner=Leaky(np.arange(3), 0.0), progress=False)
+    found = leaks(store, plan)
+    assert (
+        found.page()
+        .answer[0]
+        .startswith(
+            "7 images of the target are in the source, pixel for pixel: in \u201cq\u201d (4), \u201cp\u201d (3)."
+        )
+    )
+    assert (found.same["pool"] + found.same["validation"], found.same["score"] + found.same["report"]) == (3, 4)
+    assert {group.name: (group.same, group.originals) for group in found.groups if group.leak} == {
+        "p": (3, 0),
+        "q": (4, 4),
+    }
+    data = {"pool": target.train, "validation": target.train, "score": target.judged, "report": target.judged}
+    for pair in found.pairs[:7]:
+        shown = [pictures(of, [i], 32)[0] for of, i in ((source, pair.source), (data[pair.half], pair.target))]
+        assert np.array_equal(*shown)
+    assert "pixel for pixel: in 'q' (4), 'p' (3)" in (store.folder / "log.jsonl").read_text()
 
 
 def test_near_duplicates_in_the_target_take_no_power_away(folders: tuple[Store, Plan, dict[str, str]]) -> None:
