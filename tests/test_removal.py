@@ -12,12 +12,14 @@ import pytest
 import stub_truth
 from stub_truth import CALLS, EFFECTS, GROUPS
 
+from pydt.cells import Outcome
 from pydt.counterfactual import Arm, contrast, counterfactual
 from pydt.errors import ConfigError
 from pydt.pages import write_pages
-from pydt.plan import Plan
+from pydt.plan import Context, Plan
 from pydt.removal import Removal, _halves, _list_rows, _lists, _weights, best_size, removal_curve
 from pydt.store import Row, Store
+from pydt.transfer import Task
 
 
 def curve(store: Store | Path, job: Plan, runner: Any = stub_truth.additive, **more: Any) -> Removal:
@@ -113,6 +115,29 @@ def test_rows_of_the_counterfactual_are_shared(study: tuple[Plan, Store]) -> Non
         )
     assert not CALLS
     assert len(judged.arms) == 4
+
+
+def none_of_the_full_source(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
+    found = stub_truth.additive(context, row, tasks)
+    bad = row.kind == "full"
+    return {task: Outcome(status="failed", reason="bad luck") for task in found} if bad else found
+
+
+def test_there_is_a_best_number_only_where_something_can_be_compared(tmp_path: Path) -> None:
+    job = stub_truth.plan(40)
+    store = stub_truth.trained(job, tmp_path)
+    more: dict[str, Any] = {"sizes": [2], "repeats": 4, "steps": "same"}
+    found = curve(store, job, none_of_the_full_source, **more)
+    assert [point.arm.kind for point in found.points] == ["drop bottom", "drop random", "drop top"]
+    assert not found.best
+    assert all(point.gain is None for point in found.points)
+    assert [point.which is None for point in found.points] == [False, True, False]
+    store = stub_truth.trained(job, tmp_path / "again")
+    found = curve(store, job, kinds=("top",), **more)
+    assert [point.arm.kind for point in found.points] == ["full", "drop top"]
+    assert not found.best
+    assert [point.gain is None for point in found.points] == [True, False]
+    assert all(point.which is None for point in found.points)
 
 
 def test_failed_runs_are_counted_and_left_out(tmp_path: Path) -> None:
