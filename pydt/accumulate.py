@@ -25,7 +25,7 @@ from pydt.blocks import Leaf, Node, frame_of, merge_halves
 from pydt.cells import encode, load
 from pydt.design import Design
 from pydt.errors import DesignError, EstimateError, StoreError
-from pydt.files import digest, write_atomic
+from pydt.files import as_path, digest, write_atomic
 from pydt.inputs import Rows
 from pydt.view import Form, View, row_numbers, row_values
 
@@ -221,7 +221,7 @@ class Accumulator:
                 arrays |= {f"node {level} {index} {name}": getattr(node, name) for name in Node.ARRAYS}
         for block, buffer in self._buffers.items():
             arrays[f"rows {block}"] = buffer[self._place(block)]
-        write_atomic(path, encode(arrays, self._facts()))
+        write_atomic(as_path(path, "Accumulator.save", made=True), encode(arrays, self._facts()))
 
     @staticmethod
     def load(path: str | os.PathLike[str], *, memory: int | None = None) -> Accumulator:
@@ -231,7 +231,7 @@ class Accumulator:
             StoreError: the file is not there, damaged, of another version, or of a design that is now drawn otherwise.
             EstimateError: it takes more than `memory` bytes, or that is no number of bytes.
         """
-        return _load(Path(path), memory)
+        return _load(as_path(path, "Accumulator.load"), memory)
 
     def _check(self, index: Any, outputs: Any) -> tuple[Rows, npt.NDArray[Any], Form]:
         """Rows, all their outputs (rows, width), and the form that these have."""

@@ -37,10 +37,13 @@ def main() -> None:
     """Run the command line; a `PydtError` is printed without a traceback, with exit code 1."""
     import sys
 
+    from pydt.files import open_streams, tell
+
+    open_streams()
     try:
         app()
     except PydtError as error:
-        print(f"pydt: {error}", file=sys.stderr)
+        tell(f"pydt: {error}")
         sys.exit(1)
 
 

@@ -28,7 +28,7 @@ from typing import Any
 
 from pydt import copies
 from pydt.errors import ConfigError, PydtError
-from pydt.files import write_atomic
+from pydt.files import as_path, write_atomic
 from pydt.jobs import (
     BEAT,
     Call,
@@ -332,7 +332,7 @@ class Slurm(Executor):
             if parameters.get(name, 1) != 1:
                 wrong, mend = f"{name}={parameters[name]}", "a job is one process on one node: raise workers="
                 raise ConfigError(wrong, "Slurm", mend)
-        root = Path(folder).expanduser().resolve()
+        root = as_path(folder, "Slurm", made=True).expanduser().resolve()
         _private(root)
         try:
             self._executor = submitit.AutoExecutor(root / "logs", cluster=cluster)

@@ -39,7 +39,7 @@ Need = tuple[str, str]
 def cache() -> Path:
     """Where this node's copies are."""
     user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pydt"
-    return Path(os.environ.get("PYDT_CACHE") or user)
+    return Path(os.environ.get("PYDT_CACHE") or user).absolute()
 
 
 def copy_of(digest: str) -> Path:

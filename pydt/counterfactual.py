@@ -33,7 +33,7 @@ import numpy as np
 from pydt.cells import Unreadable, read_json
 from pydt.ensemble import Runner, run_row, run_rows
 from pydt.errors import ConfigError, StoreError
-from pydt.files import canonical_json, write_atomic
+from pydt.files import canonical_json
 from pydt.overall import overall
 from pydt.plan import Plan
 from pydt.seeds import generator, seed31
@@ -171,7 +171,7 @@ def counterfactual(
     # The link from a plan to what was retrained because of it, so that a report needs nothing but the folder. The last
     # counterfactual of a plan is the one it shows; the rows of earlier ones stay in the store.
     link = {"plan": plan.digest, "rows": done.plan().digest, "task": fresh.digest, "ranked_task": task.digest}
-    write_atomic(_link(store, plan.digest), canonical_json(link).encode())
+    store.write(_link(store, plan.digest).relative_to(store.folder), canonical_json(link).encode())
     return judge(done, done.plan(), fresh.digest)
 
 

@@ -400,7 +400,7 @@ class Dataset:
         Raises:
             StoreError: the folder cannot be written.
         """
-        root = as_path(folder, "save")
+        root = as_path(folder, "save", made=True)
         stored = self
         if self.images is not None and npy_path(self.images) is None:
             # The new places of the examples are not what they were known by.
@@ -575,7 +575,7 @@ def spool(dataset: Dataset, folder: str | os.PathLike[str]) -> Dataset:
     """The same data set backed by files: itself if it already is, else saved (once) as `folder`/<digest>."""
     if dataset._filed:
         return dataset
-    place = as_path(folder, "spool") / dataset.full_digest
+    place = as_path(folder, "spool", made=True) / dataset.full_digest
     return Dataset.open(place) if index_of(place) else dataset.save(place)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pydt import files
 from pydt.errors import DataError, PydtError
 from pydt.files import digest
 from pydt.index import open_regular
@@ -41,14 +42,9 @@ def whole(
     return number
 
 
-def as_path(value: Any, where: str) -> Path:
-    """`value` as a path; a DataError where it is none."""
-    try:
-        return Path(os.fsdecode(value))
-    except TypeError as error:
-        raise DataError(
-            f"{value!r} is no path", where, "give the folder or file as a string or pathlib.Path"
-        ) from error
+def as_path(value: Any, where: str, *, made: bool = False) -> Path:
+    """`pydt.files.as_path` for a data set."""
+    return files.as_path(value, where, DataError, made=made)
 
 
 def as_images(images: Any) -> np.ndarray:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydt.cells import FACTS, Outcome, Row, checked
 from pydt.errors import ConfigError, PydtError, StoreError, TrainError
+from pydt.files import open_streams
 from pydt.learnt import MEND, weak
 from pydt.live import View
 from pydt.overall import SoFar
@@ -178,6 +179,7 @@ def _run(
         raise ConfigError(
             f"no row can be done in {limit!r} seconds", "limit", "leave it out to let rows take their time"
         )
+    open_streams()
     view = View.of(progress)
     if rule.kind != "none":
         rule.look(design, [])  # refuses what no plan like this can satisfy, before anything is trained
@@ -187,12 +189,13 @@ def _run(
         if len(record.names) <= _MOST_PICTURED and not store.has_thumbnails(record):
             store.put_thumbnails(record, context.source.thumbnails(context.by, 3))
         store.put_plan(record)
-        store = Store(dir, record.digest)
+        store.default(record)
         told = [] if design is None else remarks(context)
         copied = [] if design is None else _copied(context)
         put(store, record, told + copied)
         missing, stored = _missing(store, record, same_code)
-        run = _Driver(store, record, SoFar(store, record, design, stored), rule, missing, view, limit, same_code)
+        sofar = SoFar(store, record, design, stored)
+        run = _Driver(store, record, sofar, rule, missing, stored, view, limit, same_code)
         if run.settled():
             return store
         if design is not None:  # once a plan, and not again for what is retrained because of it
@@ -274,6 +277,7 @@ class _Driver:
         sofar: SoFar,
         rule: StoppingRule,
         missing: deque[tuple[int, tuple[int, ...]]],
+        stored: list[int],
         view: View,
         limit: float | None,
         same_code: bool,
@@ -286,7 +290,8 @@ class _Driver:
         self.again: deque[_Job] = deque()  # rows to be tried once more
         self.running: dict[Future[Any], _Job] = {}
         self.total = record.distinct
-        self.stored = self.total - len(missing)
+        self.whole = set(stored)  # rows of which every cell is there
+        self.shown = False
         self.done = False  # the rule is satisfied
         self.trained: list[tuple[int, dict[str, Any]]] = []  # in this run: row and its scalars
 
@@ -310,7 +315,9 @@ class _Driver:
         for row in reversed(self.sofar.damaged):  # first of all: a rule waits for it
             lacks = [i for i, key in enumerate(self.record.keys[row]) if not self.store.done(key)]
             self.missing.appendleft((row, tuple(lacks)))
-            self.stored -= 1
+            self.whole.discard(row)
+        if self.sofar.damaged and self.shown:
+            self.view.damaged(len(self.sofar.damaged))
         self.sofar.damaged.clear()
         return bool(self.missing or self.again or self.running)
 
@@ -319,7 +326,8 @@ class _Driver:
         others = self._other_code()
         alive = getattr(executor, "alive", None)
         alive = alive if callable(alive) else None
-        with _signals() as signals, self.view.shown(self.total, self.stored, self.sofar, self.rule, workers, alive):
+        with _signals() as signals, self.view.shown(self.total, len(self.whole), self.sofar, self.rule, workers, alive):
+            self.shown = True
             for event, text in self.notes:
                 self.view.say(text)
                 self.store.log(event=event, text=text)
@@ -335,6 +343,10 @@ class _Driver:
                     done = wait(self.running, timeout=0.2, return_when=FIRST_COMPLETED).done
                     for future in [own for own in self.running if own in done]:  # the first row's error is told
                         self._collect(future)
+                    if self.store.renamed is not None:
+                        wrong = f"was renamed to {self.store.folder} during the run, whose rows are all stored there"
+                        mend = "give it this name again, or run the same plan with its new one"
+                        raise StoreError(wrong, str(self.store.renamed), mend)
                     if signal.SIGINT in signals:
                         raise KeyboardInterrupt
                     if signals and end == math.inf:  # what is under way may finish, if it is quick
@@ -357,7 +369,7 @@ class _Driver:
                     self.view.say(unmet(note))
             except BaseException as error:
                 self._rescue()
-                stored = f"{self.stored} of {self.total} rows are stored in {self.store.folder}"
+                stored = f"{len(self.whole)} of {self.total} rows are stored in {self.store.folder}"
                 text = f"stopped: {stored}; the same command continues"
                 if isinstance(error, KeyboardInterrupt):
                     raise KeyboardInterrupt(text) from None
@@ -428,7 +440,7 @@ class _Driver:
         keys = [self.record.keys[job.number][position] for position in job.tasks]
         for (position, outcome), key in zip(outcomes.items(), keys, strict=True):
             self.store.put(key, outcome, self._metadata(job, position, result["versions"]))
-        self.stored += 1
+        self.whole.add(job.number)
         self.sofar.add(job.number, outcomes)
         bad = [outcome.reason for outcome in outcomes.values() if outcome.status != "ok"]
         details = {name: result[name] for name in ("seconds", "host", "pid", "versions", "warnings")}

@@ -9,7 +9,6 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ import numpy.typing as npt
 
 from pydt.cells import OUTPUTS, averaged, primitives_of
 from pydt.errors import StoreError
-from pydt.files import Folder, building
+from pydt.files import Folder, as_path, building
 from pydt.packed import npy_header
 from pydt.record import FORMAT, Record
 from pydt.store import HALVES, Store
@@ -44,7 +43,7 @@ def export(dir: PathLike, out: PathLike, plan: Any = None) -> dict[str, Any]:
     Raises:
         StoreError: there is something at `out`, no row is finished, or a file cannot be read or written.
     """
-    store, out = Store(dir), Path(out)
+    store, out = Store(dir), as_path(out, "export", made=True)
     record = store.plan(plan)
     finished, failed, missing = store.split(record)
     if out.exists():

@@ -15,6 +15,7 @@ import os
 import platform
 import secrets
 import shutil
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from pydt.errors import ConfigError, StoreError
+from pydt.errors import ConfigError, PydtError, StoreError
 from pydt.schema import check, parse
 
 _OLD = 24 * 3600.0  # seconds after which a temporary file is nobody's, wherever its writer was
@@ -75,12 +76,65 @@ def digest_part(part: Any) -> bytes:
     return b"%s %d\n%s" % (kind, len(data), data)
 
 
-def write_atomic(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
+def as_path(value: Any, where: str, kind: type[PydtError] = ConfigError, *, made: bool = False) -> Path:
+    """A path as it is from now on, wherever the process goes afterwards.
+
+    Args:
+        where: names the argument.
+        made: something will be written there, so `Path("")` is refused like "". (Python takes it for the working
+            folder.)
+
+    Raises:
+        PydtError: of the given kind: it is no path, or an empty one.
+    """
+    mend = "give a file or folder as a string or pathlib.Path"
+    try:
+        text = os.fsdecode(value)
+    except TypeError as error:
+        raise kind(f"{value!r} is no path", where, mend) from error
+    if not text or (made and text == "." and not isinstance(value, (str, bytes))):
+        raise kind("is an empty path", where, 'name a file or folder; "." is the working folder')
+    if "\0" in text:
+        raise kind(f"{text!r} is no path", where, mend)
+    return Path(text).absolute()
+
+
+def terminal() -> bool:
+    """Whether there is a terminal to tell something: a service may have no stderr, or a closed one."""
+    try:
+        return sys.stderr is not None and sys.stderr.isatty()
+    except ValueError:
+        return False
+
+
+def tell(text: str) -> None:
+    """Print a line on stderr, if it is there; nobody who cannot hear it is a reason to end a run of days."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):
+            print(text, file=sys.stderr, flush=True)
+
+
+def open_streams() -> None:
+    """Open what is closed of stdin, stdout and stderr on the null device.
+
+    Else the next file that is opened gets that number, and what some library prints would go into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest number that is free
+
+
+def write_atomic(path: str | os.PathLike[str], data: bytes | memoryview, *, within: Path | None = None) -> None:
     """Write a file so that a reader sees all of it or none of it, whatever dies in between.
 
     The bytes go to a temporary name of their own in the same folder, are synced, renamed over `path`, and the folder is
     synced, as is the parent of every folder made on the way. Any number of threads, processes and hosts may write one
     path at once: the last one wins.
+
+    Args:
+        within: a folder above `path` that is not made, if it is not there (any more).
 
     Raises:
         StoreError: the folder cannot be written, or the disk is full. `path` then holds the old bytes, or the new ones
@@ -89,7 +143,7 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | memoryview) -> None
     path = Path(path)
     temporary = _temporary(path)
     try:
-        _make(path.parent)
+        _make(path.parent, within)
         with _created(temporary) as write:
             write(data)
         _again(os.replace, temporary, path)
@@ -141,9 +195,18 @@ class Folder:
         return final
 
 
+def gone(folder: Path) -> StoreError:
+    """The error of a folder that was there when writing to it began."""
+    wrong = "is not there any more: it was renamed, moved or deleted while it was written to"
+    return StoreError(wrong, str(folder), "give it this name again, or use its new one; what was stored is in it")
+
+
 @contextlib.contextmanager
-def building(parent: Path) -> Iterator[Folder]:
+def building(parent: Path, *, within: Path | None = None) -> Iterator[Folder]:
     """Build a folder inside `parent` so that a reader sees all of it, once it is committed, or none of it.
+
+    Args:
+        within: as in `write_atomic`.
 
     Raises:
         StoreError: it cannot be written; what there was of it is removed.
@@ -153,7 +216,7 @@ def building(parent: Path) -> Iterator[Folder]:
         if abandoned(leftover):
             shutil.rmtree(leftover, ignore_errors=True)
     try:
-        _make(temporary)
+        _make(temporary, within)
         yield Folder(temporary)
     except OSError as error:
         raise _unwritable(parent, error) from error
@@ -176,9 +239,9 @@ def clear(folder: Path) -> None:
             remove(leftover, sync=False)
 
 
-def move(path: Path, target: Path) -> None:
-    """Rename a file or a folder, into a folder that is made if needed; raises `OSError`."""
-    _make(target.parent)
+def move(path: Path, target: Path, *, within: Path | None = None) -> None:
+    """Rename a file or a folder, into one that is made if needed (`within` as in `write_atomic`); raises `OSError`."""
+    _make(target.parent, within)
     _again(os.replace, path, target)
 
 
@@ -224,8 +287,12 @@ def exclusive(path: Path) -> Iterator[None]:
     finally:
         if descriptor in _locks:  # else this is a fork of the process that holds it
             _locks.discard(descriptor)
+            place: Any = path  # it may have been renamed, and what has its name now is somebody else's
             with contextlib.suppress(OSError):
-                os.unlink(path)
+                place = os.readlink(f"/proc/self/fd/{descriptor}")
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.stat(place), os.fstat(descriptor)):
+                    os.unlink(place)
             os.close(descriptor)
 
 
@@ -311,10 +378,12 @@ def abandoned(temporary: Path) -> bool:
     return False
 
 
-def _make(folder: Path) -> None:
+def _make(folder: Path, within: Path | None = None) -> None:
     """Make a folder and its parents, each of them there after a power failure."""
     missing = []
     while folder != folder.parent and not folder.is_dir():
+        if folder == within:
+            raise gone(folder)
         missing.append(folder)
         folder = folder.parent
     for new in reversed(missing):

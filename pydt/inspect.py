@@ -185,7 +185,7 @@ def contact_sheet(dataset: Dataset, path: str | os.PathLike[str]) -> None:
         draw.text((gap, page.height - 22), f"and {left_out:,} more classes", "gray", font)
     buffer = io.BytesIO()
     page.save(buffer, "PNG")
-    write_atomic(as_path(path, "sheet").absolute(), buffer.getbuffer())
+    write_atomic(as_path(path, "sheet", made=True), buffer.getbuffer())
 
 
 def _spread(count: int, most: int) -> list[int]:

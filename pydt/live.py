@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ import numpy as np
 
 from pydt.cells import Outcome, suggest
 from pydt.errors import ConfigError, PydtError
+from pydt.files import tell, terminal
 from pydt.overall import UNITS, SoFar
 from pydt.stopping import StoppingRule
 
@@ -53,7 +53,7 @@ class View:
         if progress is False:
             return View()
         if progress is True:
-            return Screen() if sys.stderr.isatty() else Lines()
+            return Screen() if terminal() else Lines()
         if progress == "json":
             return Json()
         mend = suggest(progress, ["json"]) if isinstance(progress, str) else 'use True, False or "json"'
@@ -114,6 +114,11 @@ class View:
             self.failed += 1
             self.failures.append((number, reasons[0] or "no reason given"))
             self.tell_failure(number, reasons[0] or "no reason given")
+
+    def damaged(self, rows: int) -> None:
+        """Stored rows turned out to be damaged, and are trained again: they count once, when they are there."""
+        self.before, self.done = self.before - rows, self.done - rows
+        self.say(f"{rows} stored row{'s are' if rows > 1 else ' is'} damaged and trained again")
 
     def death(self, number: int, reason: str) -> None:
         """A worker died in a row that will be tried again."""
@@ -214,7 +219,7 @@ class Json(View):
         self.write("failed", {"row": number, "reason": reason})
 
     def write(self, event: str, facts: dict[str, Any]) -> None:
-        _print(json.dumps({"time": round(time.time(), 3), "event": event, **facts}))
+        tell(json.dumps({"time": round(time.time(), 3), "event": event, **facts}))
 
 
 class Lines(View):
@@ -237,7 +242,7 @@ class Lines(View):
             self.draw()
 
     def say(self, text: str) -> None:
-        _print(text)
+        tell(text)
 
     def tell_failure(self, number: int, reason: str) -> None:
         if self.failed <= _TOLD:
@@ -277,11 +282,6 @@ class Screen(View):
 
 
 _UNHEARD = OSError, ValueError  # a terminal that is gone, a full disk, a closed file: no reason to end a run of days
-
-
-def _print(text: str) -> None:
-    with contextlib.suppress(*_UNHEARD):
-        print(text, file=sys.stderr, flush=True)
 
 
 def _printable(text: str, most: int) -> str:

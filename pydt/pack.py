@@ -77,7 +77,7 @@ def pack(
     """
     size = whole(size, "size", "pack", 1, 1 << 14)
     workers = available() if workers is None else whole(workers, "workers", "pack", 1)
-    place = as_path(out, "pack").absolute()
+    place = as_path(out, "pack", made=True)
     sources.refuse({}, "", bad)  # a misspelt choice is told before anything is read
     source = images_at(as_path(folder, "pack"), background)
     left_out = dict(source.left_out)

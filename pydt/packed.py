@@ -201,7 +201,7 @@ def layout(arrays: dict[str, npt.NDArray[Any]], metadata: dict[str, Any]) -> tup
     return *(metadata.get(name) for name in names), keep is None, *(shape for *_, shape in given)
 
 
-def write_block(parent: Path, keys: Sequence[str], load: Callable[[str], Cell]) -> Path:
+def write_block(store: Path, keys: Sequence[str], load: Callable[[str], Cell]) -> Path:
     """Write cells of one `layout` as a block, all of it or nothing; each is loaded once.
 
     Args:
@@ -214,7 +214,7 @@ def write_block(parent: Path, keys: Sequence[str], load: Callable[[str], Cell]) 
     offsets: dict[str, int] = {}
     shape: tuple[int, ...] = ()
     own: list[dict[str, Any]] = []
-    with building(parent) as folder, contextlib.ExitStack() as files:
+    with building(store / "packed", within=store) as folder, contextlib.ExitStack() as files:
         for key in keys:
             arrays, metadata = load(key)
             own.append({name: value for name, value in metadata.items() if name != "keep"})

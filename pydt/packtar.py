@@ -67,7 +67,7 @@ def pack_tar(
     """
     limit = whole(limit, "limit", "pack", _SMALLEST)
     workers = available() if workers is None else whole(workers, "workers", "pack", 1)
-    place = as_path(out, "pack").absolute()
+    place = as_path(out, "pack", made=True)
     sources.refuse({}, "", bad)  # a misspelt choice is told before anything is read
     source = images_at(as_path(folder, "pack"))
     sources.refuse(dict(source.left_out), str(as_path(folder, "pack")), bad)

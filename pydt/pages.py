@@ -22,7 +22,7 @@ import numpy as np
 from pydt.cells import read_json
 from pydt.errors import ConfigError, StoreError
 from pydt.figures import DASH, MINUS, Axis, Series, axis_row, data_uri, digits_for, interval_row, number, plot, symbol
-from pydt.files import write_atomic
+from pydt.files import as_path, write_atomic
 from pydt.render import csv_file, template
 from pydt.words import finite, legible, tied
 
@@ -206,7 +206,7 @@ def write_pages(
     Raises:
         StoreError: the folder cannot be written.
     """
-    folder = Path(folder)
+    folder = as_path(folder, "pages", made=True)
     common = {"heading": legible(title), "facts": [(legible(k, 40), legible(str(v), 400)) for k, v in facts]}
     for page in pages:
         for file, (columns, rows) in page.csv.items():

@@ -121,8 +121,8 @@ def read_plan(path: str | os.PathLike[str]) -> PlanFile:
     with _placed(run.where("stop")):
         StoppingRule.parse(stop)
     folder = run.take("dir", str, place.stem)
-    if "\0" in folder:
-        raise ConfigError(f"is {folder!r}", run.where("dir"), "name a folder")
+    if "\0" in folder or not folder:
+        raise ConfigError(f"is {folder!r}", run.where("dir"), 'name a folder; "." is that of this file')
     workers, limit = run.take("workers", int, None), run.take("limit", float, None)
     if workers is not None and not 1 <= workers <= _MOST_WORKERS:
         raise ConfigError(f"is {workers}", run.where("workers"), "give the number of processes, or leave it out")
@@ -160,7 +160,7 @@ def write_plan(
         ConfigError: the network is a function, which no file can hold.
         StoreError: the file or the data cannot be written.
     """
-    place = as_path(path, "write_plan")
+    place = as_path(path, "write_plan", made=True)
     folder = place.parent / f"{place.stem}.data"
     if not isinstance(plan.recipe.network, str):
         raise ConfigError("the network is a function", "Recipe.network", "name a network, or keep the plan in a script")

@@ -5,14 +5,14 @@ images any more.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from pydt.cells import read
+from pydt.cells import read_json
 from pydt.errors import StoreError
-from pydt.files import canonical_json, digest, remove, write_atomic
+from pydt.files import canonical_json, digest, remove
 from pydt.plan import Context
 from pydt.record import Record
+from pydt.schema import HEX32
 from pydt.store import Store
 
 
@@ -39,20 +39,21 @@ def put(store: Store, record: Record, texts: list[str]) -> None:
         remove(path)
         return
     body = {"plan": record.digest, "texts": texts}
-    write_atomic(path, canonical_json({**body, "sha256": digest("notes", body)}).encode())
+    text = canonical_json({**body, "sha256": digest("notes", body)})
+    store.write(path.relative_to(store.folder), text.encode())
 
 
 def kept(store: Store, record: Record) -> list[str]:
     """What `put` wrote; where that is damaged, a sentence that says so."""
     path = _path(store.folder, record)
     try:
-        body = json.loads(read(path))
-        if body.pop("sha256") != digest("notes", body) or body["plan"] != record.digest:
-            raise ValueError
-        return [str(text) for text in body["texts"]]
+        body = read_json(path, {"sha256": HEX32, "plan": {record.digest}, "texts": [str]})
+        if body.pop("sha256") != digest("notes", body):
+            raise StoreError("is damaged (its checksum does not match)")
+        return list(body["texts"])
     except FileNotFoundError:
         return []
-    except (StoreError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except StoreError:
         return [f"What was left out of the data is not known: {path.name} in notes/ is damaged; run the plan again."]
 
 

@@ -32,7 +32,7 @@ from pydt.figures import (
     removal,
     t975,
 )
-from pydt.files import write_atomic
+from pydt.files import as_path, write_atomic
 from pydt.words import (
     LEVEL,
     METRICS,
@@ -160,7 +160,7 @@ def write_csv(results: Mapping, folder: str | os.PathLike[str]) -> list[Path]:
 
     written = []
     for name, table in tables.items():
-        path = Path(folder) / name
+        path = as_path(folder, "write_csv", made=True) / name
         write_atomic(path, csv_file(COLUMNS[name], [[line.get(column) for column in COLUMNS[name]] for line in table]))
         written.append(path)
     return written

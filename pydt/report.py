@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from pydt.counterfactual import Counterfactual, stored
 from pydt.design import Design
 from pydt.errors import StoreError
 from pydt.estimate import influences
-from pydt.files import write_atomic
+from pydt.files import as_path, write_atomic
 from pydt.learnt import MEND, Weak, weak_rows
 from pydt.overall import UNITS, mean_output, overall
 from pydt.plan import Plan
@@ -63,7 +62,7 @@ def report(
         StoreError: there are too few finished rows, or the files cannot be written.
     """
     store = store if isinstance(store, Store) else Store(store)
-    page = Path(path)
+    page = as_path(path, "report", made=True)
     page = page if page.suffix == ".html" else page / "report.html"
     record = store.plan(plan)
     found = results(store, record, output=output, seconds=seconds, command=command, allow_failed=allow_failed)

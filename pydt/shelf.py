@@ -13,6 +13,7 @@ import json
 import os
 import re
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import numpy as np
 
 from pydt.cells import CELL, FACTS, Outcome, Unreadable, checksum, encode, load, opened, peek, says_ok
 from pydt.errors import StoreError
-from pydt.files import append_line, move, write_atomic
+from pydt.files import append_line, as_path, gone, move, write_atomic
 from pydt.packed import STATUS, Block, Finder
 from pydt.record import FORMAT
 from pydt.schema import Form, check, parse
@@ -34,12 +35,47 @@ _LONGEST = 1 << 20  # bytes of a line of the log
 class Shelf:
     """The part of `pydt.Store` that reads and writes cells by their keys."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = as_path(folder, "store")
+        self.renamed: Path | None = None  # where it was before somebody renamed it
+        self._held: int | None = None
         self.reads_only = False  # what is damaged is left where it is
         self.damaged: dict[Path, str] = {}  # files and folders that were found damaged, or whose cells were; and why
         self.facts: dict[str, set[str]] = {name: set() for name in FACTS}  # what computed the cells seen so far
         self._blocks: dict[str, Block] = {}
+
+    def hold(self) -> None:
+        """Notice from now on, before every write, if the folder is not where it was; `renamed` says where it was."""
+        try:
+            self._held = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            wrong = f"cannot be read ({error.strerror or error})"
+            raise StoreError(wrong, str(self.folder), "make the folder readable") from error
+        weakref.finalize(self, os.close, self._held)
+
+    def write(self, name: str | Path, data: bytes) -> None:
+        """Write a file of the store; `name` is relative to its folder.
+
+        Raises:
+            StoreError: it cannot be written, or the folder is gone.
+        """
+        self._follow()
+        write_atomic(self.folder / name, data, within=self.folder)
+
+    def _follow(self) -> None:
+        """A folder that was renamed while a process writes to it is the store still, under its new name."""
+        if self._held is None:
+            return
+        ours = os.fstat(self._held)
+        with contextlib.suppress(OSError):
+            if os.path.samestat(ours, os.stat(self.folder)):
+                return
+        with contextlib.suppress(OSError):  # no /proc, or deleted
+            now = Path(os.readlink(f"/proc/self/fd/{self._held}"))
+            if os.path.samestat(ours, os.stat(now)):
+                self.renamed, self.folder = self.renamed or self.folder, now
+                return
+        raise gone(self.folder)
 
     def path(self, key: str) -> Path:
         """The file of a cell."""
@@ -67,6 +103,7 @@ class Shelf:
         Raises:
             StoreError: another result is stored under this key, or the folder cannot be written.
         """
+        self._follow()
         stored = self._sound(key)
         if stored is not None:
             if not same(stored, outcome):
@@ -77,7 +114,7 @@ class Shelf:
                 )
             return False
         body = {**metadata, **_facts(outcome), "key": key, "format": FORMAT}
-        write_atomic(self.path(key), encode(outcome.arrays, body))
+        self.write(self.path(key).relative_to(self.folder), encode(outcome.arrays, body))
         return True
 
     def there(self, cells: np.ndarray) -> np.ndarray:
@@ -94,7 +131,7 @@ class Shelf:
         """Keys of the cells that are there as files, as many at a time as one folder holds; `starts`: first bytes."""
         rows = f"{self.folder}/rows"
         with contextlib.suppress(FileNotFoundError):
-            present = set(os.listdir(rows))
+            present = set(os.listdir(rows)) if os.path.isdir(rows) else set()
             for start in map("{:02x}".format, starts):
                 if start in present:
                     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -103,6 +140,7 @@ class Shelf:
     def log(self, **entry: Any) -> None:
         """Append one line to log.jsonl: what happened, with its time. The log is never read back as data."""
         line = json.dumps({"time": round(time.time(), 3), **entry}, ensure_ascii=False, default=str)
+        self._follow()
         append_line(self.folder / "log.jsonl", line.encode("utf-8", "backslashreplace"))  # JSON writes it that way, too
 
     def logged(self, event: str, form: Form) -> Iterator[dict[str, Any]]:
@@ -215,7 +253,7 @@ class Shelf:
             self.quarantine(self.path(key), error)
             return self.path(key)
         block, position = found
-        write_atomic(block.dropped(position), b"")
+        self.write(block.dropped(position).relative_to(self.folder), b"")
         del self._blocks[block.folder.name]  # to be read anew
         self.blocks()
         self.log(event="quarantine", file=str(block.dropped(position).relative_to(self.folder)), reason=error.what)
@@ -227,7 +265,7 @@ class Shelf:
             return
         target = self.folder / "quarantine" / f"{time.time_ns()}-{path.name}"
         try:
-            move(path, target)
+            move(path, target, within=self.folder)
         except FileNotFoundError:
             return  # another process was quicker
         except OSError as problem:
@@ -243,7 +281,7 @@ class Shelf:
             try:
                 entries = list(os.scandir(self.folder / "packed"))
                 names = {entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")}
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 names = set()
             for name in self._blocks.keys() - names:
                 del self._blocks[name]

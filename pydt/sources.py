@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import os
 import stat
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ import numpy as np
 from pydt import _core
 from pydt.cores import available
 from pydt.errors import DataError
+from pydt.files import terminal
 from pydt.index import FILE, OLD_FILE, Records, Texts, open_regular
 from pydt.pixels import traits_of
 
@@ -372,7 +372,7 @@ def refuse(bad: Bad, root: str, choice: str) -> None:
 @contextlib.contextmanager
 def progress(total: int, what: str, unit: str) -> Iterator[Callable[[int], None]]:
     """A bar on the terminal, if there is one and enough to do; call what it gives with the number done since."""
-    if total < _BAR_FROM or not sys.stderr.isatty():
+    if total < _BAR_FROM or not terminal():
         yield lambda done: None
         return
     from rich.console import Console

@@ -44,7 +44,7 @@ from pydt.cells import (
 )  # fmt: skip
 from pydt.design import Design
 from pydt.errors import ConfigError, StoreError
-from pydt.files import canonical_json, clear, digest, exclusive, remove, write_atomic
+from pydt.files import as_path, canonical_json, clear, digest, exclusive, remove, write_atomic
 from pydt.packed import STATUS
 from pydt.record import FORMAT, Drawn, Record, asked, read_plan
 from pydt.schema import HEX32, SEED, Form
@@ -81,7 +81,7 @@ class Store(Shelf):
     """
 
     def __init__(self, folder: str | os.PathLike[str], plan: Any = None) -> None:
-        super().__init__(Path(folder))
+        super().__init__(folder)
         self._default = plan
         self._records: dict[str, Record] = {}
         self._damaged: set[str] = set()  # plan files that were found damaged, and logged
@@ -90,17 +90,19 @@ class Store(Shelf):
         marker = self.folder / "store.json"
         if self.folder.is_file():
             mend = "give the folder: of a plan file, `dir` of its table run, by default its name without .toml"
-            raise StoreError("is a file, not the folder of a store", str(folder), mend)
+            raise StoreError("is a file, not the folder of a store", str(self.folder), mend)
         try:
             found = read_json(marker, {"format": int}, 4096)["format"]
         except FileNotFoundError:
-            raise StoreError("holds no store", str(folder), "run a plan into it first") from None
+            raise StoreError("holds no store", str(self.folder), "run a plan into it first") from None
         except Unreadable:
             raise
         except StoreError as error:
             raise StoreError(error.what, str(marker), "delete this one file and run again") from error
         if found != FORMAT:
-            raise StoreError(f"has format {found}, this is format {FORMAT}", str(folder), "use the pydt that wrote it")
+            raise StoreError(
+                f"has format {found}, this is format {FORMAT}", str(self.folder), "use the pydt that wrote it"
+            )
 
     @classmethod
     def create(cls, folder: str | os.PathLike[str]) -> Store:
@@ -109,17 +111,21 @@ class Store(Shelf):
         Raises:
             StoreError: the folder cannot be written.
         """
-        folder = Path(folder)
+        folder = as_path(folder, "store", made=True)
         marker = folder / "store.json"
         if not marker.exists():
             write_atomic(marker, canonical_json({"format": FORMAT}).encode())
         store = cls(folder)
+        store.hold()
         # A folder that was written once may be read-only by now: better to know before the first training.
-        probe = folder / "rows" / ".probe"
-        write_atomic(probe, b"")
-        remove(probe)
+        store.write("rows/.probe", b"")
+        remove(folder / "rows" / ".probe")
         clear(folder)
         return store
+
+    def default(self, record: Record) -> None:
+        """Let methods that take `plan` mean this one where none is given."""
+        self._default = record.digest
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Store]:
@@ -187,7 +193,7 @@ class Store(Shelf):
             if old.shape != new.shape or not np.allclose(old, new, slack, 0.0):
                 raise StoreError(f"other {name} of the target examples are stored", str(path), "use a new folder")
         if not arrays.keys() <= stored.keys():
-            write_atomic(path, encode({**arrays, **stored}, {"task": task, "format": FORMAT}))
+            self.write(f"tasks/{task}.safetensors", encode({**arrays, **stored}, {"task": task, "format": FORMAT}))
 
     def put_thumbnails(self, record: Record, thumbnails: Mapping[str, np.ndarray]) -> None:
         """Write the first images of each unit, uint8 (n, height, width, channels) by unit name; some may be missing."""
@@ -195,7 +201,8 @@ class Store(Shelf):
         path, metadata = self._thumbnails(record), {"units": record.units, "format": FORMAT}
         stored = self._stored(path, pictures)
         if not path.exists() or checksum(stored, metadata) != checksum(numbered, metadata):
-            write_atomic(path, encode(numbered, metadata))  # only for the eye: the latest way to draw them is the best
+            # only for the eye: the latest way to draw them is the best
+            self.write(path.relative_to(self.folder), encode(numbered, metadata))
 
     def has_thumbnails(self, record: Record) -> bool:
         """Whether sound ones are there, so that none need be drawn: of encoded images that takes a while."""
@@ -220,7 +227,7 @@ class Store(Shelf):
             if len(text) > LARGEST_TEXT:
                 wrong = f"plan {record.digest} takes {len(text) >> 20} MiB to write down"
                 raise StoreError(wrong, str(path), "draw its design by a rule, or take fewer rows")
-            write_atomic(path, text)
+            self.write(f"plans/{record.digest}.json", text)
         self._records[record.digest] = record
 
     def _same_rule(self, record: Record) -> None:
@@ -244,7 +251,8 @@ class Store(Shelf):
             remove(path)
         else:
             body = {**note, "rows": whole(note["rows"], "note_stop"), "plan": record.digest}
-            write_atomic(path, canonical_json({**body, "sha256": digest("stop", body)}).encode())
+            text = canonical_json({**body, "sha256": digest("stop", body)})
+            self.write(path.relative_to(self.folder), text.encode())
 
     def stopped(self, plan: Any = None) -> dict[str, Any] | None:
         """What `note_stop` wrote about a plan; None if it did not stop early.

@@ -29,7 +29,7 @@ import numpy.typing as npt
 from pydt.cells import Row, Unreadable, read, result_key, source_key
 from pydt.errors import PydtError, StoreError
 from pydt.export import export
-from pydt.files import digest, holder, remove, write_atomic
+from pydt.files import digest, holder, remove
 from pydt.packed import Block, Finder, layout, write_block
 from pydt.record import Drawn, Record
 from pydt.shelf import same
@@ -363,7 +363,7 @@ def compact(dir: PathLike) -> dict[str, int]:
             if len(keys) < FEWEST and not any((block.finder(_names(keys)) >= 0).any() for block in worn):
                 done["left"] += len(keys)
                 return
-            block = Block(write_block(store.folder / "packed", keys, lambda key: _cell(store, key)))
+            block = Block(write_block(store.folder, keys, lambda key: _cell(store, key)))
             try:
                 for i, key in enumerate(keys):
                     if block.read(i)[1]["key"] != key:
@@ -555,7 +555,7 @@ def _copy_small(store: Store, other: Store, here: set[str]) -> None:
         for folder in ("counterfactual", "notes"):
             link = Path(folder) / f"{name}.json"
             if (other.folder / link).exists() and not (store.folder / link).exists():
-                write_atomic(store.folder / link, read(other.folder / link))
+                store.write(link, read(other.folder / link))
 
 
 def _copy_log(store: Store, other: Store, copied: set[str]) -> None:

@@ -380,8 +380,9 @@ def _worker() -> None:
                 connection.send(("result", {"error": None, "traceback": traceback.format_exc()}))
     except (EOFError, OSError):
         pass
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
     os._exit(0)  # nothing to tidy up, and tearing torch down takes longer than starting Python
 
 

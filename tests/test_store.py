@@ -343,10 +343,10 @@ def test_folder_that_cannot_be_written_is_named_before_anything_is_done(tmp_path
 def test_existing_store_that_became_unwritable_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Store.create(tmp_path)
 
-    def refuse(path: Path, data: bytes) -> None:
+    def refuse(path: Path, data: bytes, **more: Path) -> None:
         raise StoreError("cannot be written", str(path))
 
-    monkeypatch.setattr("pydt.store.write_atomic", refuse)
+    monkeypatch.setattr("pydt.shelf.write_atomic", refuse)
     with pytest.raises(StoreError, match="cannot be written"):
         Store.create(tmp_path)
 
