@@ -148,30 +148,31 @@ def torchvision(dataset: Any, title: str, background: str, chosen: np.ndarray | 
     Raises:
         DataError: see `Dataset.from_torchvision`.
     """
-    if isinstance(dataset, type) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+    items = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__") and getattr(dataset, "shape", None) != ()
+    if isinstance(dataset, type) or not items:
         what = "the class and no data set" if isinstance(dataset, type) else "no data set"
         name = dataset.__name__ if isinstance(dataset, type) else title
         raise DataError(f"a {name} is {what}", "from_torchvision", "give one with a length and items")
-    module, items = _method(dataset, "__getitem__")
+    module, method = _method(dataset, "__getitem__")
     own = module == _method(dataset, "__len__")[0]  # who has changed the one may have changed the other
-    if module == "torch.utils.data.dataset" and items == "Subset.__getitem__" and own:
+    if module == "torch.utils.data.dataset" and method == "Subset.__getitem__" and own:
         numbers = _numbers(dataset.indices, len(dataset.dataset), title)
         return torchvision(dataset.dataset, title, background, numbers if chosen is None else numbers[chosen])
-    if module == "torch.utils.data.dataset" and items == "ConcatDataset.__getitem__" and own and dataset.datasets:
+    if module == "torch.utils.data.dataset" and method == "ConcatDataset.__getitem__" and own and dataset.datasets:
         parts = [torchvision(part, f"{title}, part {i}", background) for i, part in enumerate(dataset.datasets)]
         return _joined(parts, title).take(chosen)
     names = _names(dataset, title)
-    known = items if own and module.startswith("torchvision.datasets.") else ""
+    known = method if own and module.startswith("torchvision.datasets.") else ""
     change = getattr(dataset, "target_transform", None)
-    if known == "DatasetFolder.__getitem__" and _are_files(dataset):
-        files = [os.fspath(file) for file, _ in dataset.samples]
-        labels, names = _changed(change, _samples(dataset, title), names, title)
-        return Found(None, os.fspath(dataset.root), files, labels, names).take(chosen)
+    joint = getattr(dataset, "transforms", None)
+    joint = joint if _is_vision(dataset) and type(joint).__name__ != "StandardTransform" else None
+    listing = _listing(dataset, known.removesuffix(".__getitem__"), title) if joint is None else None
+    if listing is not None and _are_files(dataset, listing[0]):
+        labels, names = _changed(change, listing[1], names, title)
+        return Found(None, os.fspath(dataset.root), listing[0], labels, names).take(chosen)
     if known in ("CIFAR10.__getitem__", "MNIST.__getitem__", "USPS.__getitem__"):
         labels, names = _changed(change, _listed(dataset.targets), names, title)
         return Found(np.asarray(dataset.data), "", [], labels, names).take(chosen)
-    joint = getattr(dataset, "transforms", None)
-    joint = joint if _is_vision(dataset) and type(joint).__name__ != "StandardTransform" else None
     if names is not None and (change is not None or joint is not None):
         which = "target_transform" if change is not None else "transforms"
         what = f"its {which} may give labels that its class names do not fit"
@@ -199,11 +200,32 @@ def _is_vision(dataset: Any) -> bool:
     return any(base.__module__ == "torchvision.datasets.vision" for base in type(dataset).__mro__)
 
 
-def _are_files(dataset: Any) -> bool:
-    """Whether the files of a DatasetFolder are images for any decoder, and not just for a loader of its own."""
-    loader = getattr(dataset.loader, "__module__", "")
-    named = all(os.fspath(file).lower().endswith(IMAGE_SUFFIXES) for file, _ in dataset.samples)
-    return loader == "torchvision.datasets.folder" or named
+def _listing(dataset: Any, kind: str, title: str) -> tuple[list[str], list[Any]] | None:
+    """Files and labels of a class of torchvision's whose items are read from just these; None for others."""
+    kinds = getattr(dataset, "_target_types", [])
+    if kind == "DatasetFolder":
+        pairs, labels = dataset.samples, _samples(dataset, title)
+    elif kind in ("StanfordCars", "Imagenette", "RenderedSST2", "GTSRB"):
+        pairs = getattr(dataset, "_samples", None)
+        labels = [label for _, label in pairs or ()]
+    elif kind in ("Flowers102", "Food101", "DTD", "FGVCAircraft", "SUN397"):
+        pairs, labels = (
+            [(file, None) for file in getattr(dataset, "_image_files", ())],
+            getattr(dataset, "_labels", []),
+        )
+    elif kind == "OxfordIIITPet" and kinds in (["category"], ["binary-category"]):
+        pairs = [(file, None) for file in getattr(dataset, "_images", ())]
+        labels = getattr(dataset, "_labels" if kinds == ["category"] else "_bin_labels", [])
+    else:
+        return None
+    files = [os.fspath(file) for file, _ in pairs or ()]
+    return (files, list(labels)) if files and len(files) == len(labels) == len(dataset) else None
+
+
+def _are_files(dataset: Any, files: list[str]) -> bool:
+    """Whether files are images for any decoder, and not just for a loader of the data set's own."""
+    loader = getattr(getattr(dataset, "loader", None), "__module__", "torchvision.datasets.folder")
+    return loader == "torchvision.datasets.folder" or all(file.lower().endswith(IMAGE_SUFFIXES) for file in files)
 
 
 def _samples(dataset: Any, title: str) -> list[Any]:
@@ -278,6 +300,10 @@ def _names(dataset: Any, title: str) -> dict[int, str] | None:
     said = [(str(plain(name, f"{title}.class_to_idx", i)), number) for i, (name, number) in enumerate(index.items())]
     merged: dict[Any, tuple[str, ...]] = {}
     for name, number in said:
+        if not isinstance(number, (int, np.integer)) or isinstance(number, bool):
+            raise DataError(
+                f"{number!r:.80} for {name!r}", f"{title}.class_to_idx", "give a whole number for every name"
+            )
         merged[number] = (*merged.get(number, ()), name)
     by_index = class_table(merged, f"{title}.class_to_idx")
     if table is None:

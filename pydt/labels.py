@@ -77,7 +77,7 @@ def entries(values: Any, what: str, length: int) -> Sequence[Any] | np.ndarray:
     if isinstance(values, (Mapping, Set)) or table_names(values) is not None:
         mend = f"give one column of it, one entry per image: {what.split()[0]}=[...]"
         raise DataError(f"a {type(values).__name__} is no list", what, mend)
-    if isinstance(values, (str, bytes)) or not (isinstance(values, Iterable) or hasattr(values, "__array__")):
+    if not _several(values):
         raise DataError(f"{values!r} for {length} images", what, "give exactly one per image")
     try:
         found: Any = _listed(values)
@@ -90,6 +90,13 @@ def entries(values: Any, what: str, length: int) -> Sequence[Any] | np.ndarray:
     if isinstance(found, list) or found.dtype.kind in "biuf":
         return found
     return list(found) if found.dtype.kind in "mM" else found.tolist()  # numpy makes numbers of some dates
+
+
+def _several(values: Any) -> bool:
+    """Whether something holds several values: one text, or an array of no dimension, does not."""
+    if isinstance(values, (str, bytes)) or getattr(values, "shape", None) == ():
+        return False
+    return isinstance(values, Iterable) or hasattr(values, "__array__")
 
 
 def _listed(values: Any) -> Any:
@@ -204,10 +211,8 @@ def _coded(values: Any, what: str, length: int) -> _Coded:
     number: dict[str, int] = {}
     kept: list[bool | int | str] = []
     for position, value in enumerate(found):
-        try:
-            code = known.get((value.__class__, value))
-        except TypeError:  # cannot be looked up
-            code = None
+        simple = isinstance(value, (str, bytes, int, float))  # others may be of no hash, or change
+        code = known.get((value.__class__, value)) if simple else None
         if code is None:
             one = plain(value, what, position)
             code = -1
@@ -220,7 +225,7 @@ def _coded(values: Any, what: str, length: int) -> _Coded:
                 elif type(given) is not type(raw[name]) or given != raw[name]:
                     _refuse_collision(raw[name], given, what)
                 code = number[name]
-            if isinstance(value, (str, bytes, bool, int, float)):
+            if simple:
                 known[value.__class__, value] = code
         codes[position] = code
     return _sorted(codes, kept, what)
@@ -289,7 +294,7 @@ def class_table(classes: Any, what: str = "classes", twins: bool = False) -> dic
         if isinstance(classes, Set) or type(classes).__name__ in ("dict_keys", "dict_values"):
             mend = f"give a list in the order of the numbers, or {{number: name}}: sorted({what}), if that is the order"
             raise DataError(f"a {type(classes).__name__} has no order", what, mend)
-        if isinstance(classes, (str, bytes)) or not (isinstance(classes, Iterable) or hasattr(classes, "__array__")):
+        if not _several(classes):
             raise DataError(f"{classes!r} is no list of texts", what, mend)
         names = _listed(classes)
         pairs = list(enumerate(names.tolist() if isinstance(names, np.ndarray) else names))
@@ -426,7 +431,7 @@ def encode_captions(captions: Any, length: int) -> tuple[tuple[str, ...] | None,
     Raises:
         DataError: they are no list, not as many as images, or one is no text.
     """
-    if isinstance(captions, (str, bytes)) or not (isinstance(captions, Iterable) or hasattr(captions, "__array__")):
+    if not _several(captions):
         raise DataError(f"{captions!r} is no list of texts", "captions", "give captions=[...], one text each")
     captions = captions if hasattr(captions, "__len__") else list(captions)
     if len(captions) != length:

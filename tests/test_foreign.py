@@ -397,6 +397,35 @@ def test_arrays_of_torchvision_are_not_decoded(
     assert np.array_equal(data.images[..., 0], pixels)
 
 
+def textures(tmp_path: Path, **how: Any) -> Any:
+    """torchvision's DTD of four images, of several sizes."""
+    base = tmp_path / "dtd" / "dtd"
+    (base / "labels").mkdir(parents=True, exist_ok=True)
+    names = ["woven/a.jpg", "dotted/b.jpg", "woven/c.jpg", "lined/d.jpg"]
+    for i, name in enumerate(names):
+        (base / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (6 + i, 5), (20 * i, 0, 0)).save(base / "images" / name)
+    (base / "labels" / "train1.txt").write_text("\n".join(names))
+    return vision.DTD(str(tmp_path), **how)
+
+
+def test_files_of_torchvision_stay_files(tmp_path: Path) -> None:
+    data = Dataset.from_torchvision(textures(tmp_path))
+    assert data.encoded
+    assert names_of(data) == ["woven", "dotted", "woven", "lined"] == [key.split("/")[-2] for key in data.all_keys()]
+    data = Dataset.from_torchvision(Subset(textures(tmp_path, target_transform=lambda label: 2 - label), [3, 1, 2]))
+    assert names_of(data) == ["lined", "dotted", "woven"] == [key.split("/")[-2] for key in data.all_keys()]
+
+    class Other(vision.DTD):
+        def __getitem__(self, i: int) -> Any:
+            return super().__getitem__(i)
+
+    changed = textures(tmp_path)
+    changed.__class__ = Other
+    with pytest.raises(DataError, match=r"Other\[1\]: image of shape \(5, 7, 3\) after \(5, 6, 3\)"):
+        Dataset.from_torchvision(changed)
+
+
 def test_the_items_of_a_subset_alone_are_read() -> None:
     read: list[int] = []
 
@@ -413,6 +442,7 @@ def test_the_items_of_a_subset_alone_are_read() -> None:
 
 def test_names_of_another_kind_of_target(tmp_path: Path) -> None:
     data = Dataset.from_torchvision(pets(tmp_path, target_types="binary-category"))
+    assert data.encoded
     assert names_of(data) == ["Cat", "Dog", "Dog", "Cat"]
     data = Dataset.from_torchvision(vision.OxfordIIITPet(str(tmp_path)))
     assert names_of(data) == ["Abyssinian", "Beagle", "Boxer", "Bengal"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
+import warnings
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -462,6 +463,49 @@ def check_table(table: Any) -> None:
         Dataset.from_arrays(images(3), table)
     with pytest.raises(DataError, match=f"captions: a {type(table).__name__} is no list|captions for 3 images"):
         Dataset.from_arrays(images(3), [0, 1, 0], captions=table)
+
+
+ODD = [*MISSING.values(), 1, -1, 2**70, 1.5, True, "a", "a ", "01", "\udcff", b"\xff", np.int8(1), np.timedelta64(1)]
+ODD += [np.bool_(True), np.array([1, 2]), torch.tensor([1]), [1], {"a": 1}, {1}, range(2), object, Path("a"), 1j]
+
+
+def given_as(name: str, values: Any) -> Dataset | DataError:
+    """A data set of four images with something in one of the places where a column is taken, or why it is refused."""
+    how: dict[str, Any] = {"labels": range(4) if name == "classes" else [0, 1] * 2, name: values}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return Dataset.from_arrays(images(4), **how)
+    except DataError as error:
+        return error
+
+
+PLACES = ["labels", "classes", "columns", "captions"]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.integers(0, len(ODD) - 1), min_size=4, max_size=4), st.sampled_from([list, tuple, iter, Series]))
+def test_whatever_is_given_is_taken_or_refused(chosen: list[int], kind: Callable[..., Any]) -> None:
+    values = [ODD[i] for i in chosen]  # some have no hash, which hypothesis asks for
+    for place in PLACES:
+        found = given_as(place, {"site": kind(values)} if place == "columns" else kind(values))
+        if isinstance(found, DataError):
+            assert found.mend
+            assert found.where
+        else:
+            assert len(found) == 4
+            assert all(as_text(text) == text for text in found.classes)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    "odd", [2**70, 1.5, "text", b"text", {1}, object, 1j, torch.tensor(1), np.array(1), np.ma.masked]
+)
+def test_what_is_no_column_is_refused(place: str, odd: Any) -> None:
+    for values in [odd, {"site": odd}] if place == "columns" else [odd]:
+        found = given_as(place, values)
+        assert isinstance(found, DataError)
+        assert found.mend
 
 
 TABLE: dict[str, list[Any]] = {"kind": ["dog", "cat", "dog"], "size": [3, None, 4], "text": ["one", "two", None]}
