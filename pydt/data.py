@@ -224,7 +224,7 @@ class Dataset:
         Raises:
             DataError: no such folder, no classes, a class without images, or bad files (named).
         """
-        root = as_path(path, "from_folder")
+        root, ground = as_path(path, "from_folder"), colour(background)
         listing = sources.list_folder(root)
         made = _from_files(
             str(root.resolve()),
@@ -233,7 +233,7 @@ class Dataset:
             tuple(class_table(listing.classes, str(root)).values()),
             root.resolve().name,
             (listing.lengths, listing.times, listing.bad, bad),
-            background=background,
+            background=ground,
             noted=listing.noted,
         )
         return made._finish(columns, captions)

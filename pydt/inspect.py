@@ -165,7 +165,7 @@ def contact_sheet(dataset: Dataset, path: str | os.PathLike[str]) -> None:
     page = Image.new("RGB", (blocks * block, high * step + 2 * gap + 16 * bool(left_out)), "white")
     draw = ImageDraw.Draw(page)
     fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    font = ImageFont.truetype(fonts / "DejaVuSans.ttf", 12)  # Pillow's own lacks all but ASCII
+    font = ImageFont.truetype(str(fonts / "DejaVuSans.ttf"), 12)  # Pillow's own lacks all but ASCII
     for row, label in enumerate(classes):
         left, top = row // _ROWS_BELOW * block, gap + row % _ROWS_BELOW * step
         name = dataset.classes[label]

@@ -77,7 +77,7 @@ def flat(image: Image, background: str, exif: bool = False) -> Image:
     from PIL import Image, ImageOps
 
     shades = _shades(image)
-    _spread(image)
+    image = _spread(image)
     image = ImageOps.exif_transpose(image) if exif else image
     clear = _clear(image)
     if shades is not None:
@@ -135,8 +135,7 @@ def traits_in(image: Image) -> int:
     found = DEEP if _shades(image) is not None else 0
     if getattr(image, "fp", None) is not None:  # else its file is closed, and nobody can say
         found |= FRAMES if getattr(image, "is_animated", False) else 0
-    _spread(image)
-    return found if _clear(image) is None else found | CLEAR
+    return found if _clear(_spread(image)) is None else found | CLEAR
 
 
 def counted(traits: npt.NDArray[np.uint8], background: str, keys: Sequence[str]) -> dict[str, tuple[int, str]]:
@@ -181,16 +180,25 @@ def _shades(image: Image) -> tuple[int, bool] | None:
     return (1 << min(bits, 16)) - 1, tags.get(262) == 0
 
 
-def _spread(image: Image) -> None:
-    """Grey of less than 8 bits is spread over 0..255 by Pillow, and 16 bits of colour are cut to 8; the colour that a
+def _spread(image: Image) -> Image:
+    """The image, its transparent colour in the terms of its pixels.
+
+    Grey of less than 8 bits is spread over 0..255 by Pillow, and 16 bits of colour are cut to 8; the colour that a
     PNG calls transparent is not.
     """
     tile = getattr(image, "tile", None)
     raw, clear = (tile[0][3] if tile else None), image.info.get("transparency")
+    if image.mode == "1" and isinstance(clear, int):  # what Pillow compares here has changed with its versions
+        grey = image.copy()
+        del grey.info["transparency"]
+        grey = grey.convert("L")
+        grey.info["transparency"] = 255 if clear else 0
+        return grey
     if raw in ("L;2", "L;4") and isinstance(clear, int):
         image.info["transparency"] = clear * {"L;2": 85, "L;4": 17}[raw]
     elif raw == "RGB;16B" and isinstance(clear, tuple):
         image.info["transparency"] = tuple(value >> 8 for value in clear)
+    return image
 
 
 def _clear(image: Image) -> npt.NDArray[np.uint8] | None:

@@ -90,6 +90,11 @@ def known(seed: int = 0, height: int = 40, width: int = 40) -> Iterator[tuple[st
     yield "deep.pgm", b"P5 %d %d 65535\n" % (width, height) + deep.astype(">u2").tobytes(), deep, 16
     twelve = drawn(1, 10)
     yield "ten bits.pgm", b"P5 %d %d 1023\n" % (width, height) + twelve.astype(">u2").tobytes(), twelve, 10
+    opaque = drawn(3, 8)
+    still = [Image.fromarray(part.astype(np.uint8)) for part in (opaque, 255 - opaque)]
+    yield "two frames.png", encoded(still[0], "PNG", save_all=True, append_images=still[1:]), opaque, 8
+    yield "two pages.tif", encoded(still[0], "TIFF", save_all=True, append_images=still[1:]), opaque, 8
+    yield "two frames.webp", encoded(still[0], "WEBP", save_all=True, append_images=still[1:], lossless=True), opaque, 8
     spots = drawn(1, 8)
     gif = Image.fromarray(spots[..., 0].astype(np.uint8)).quantize(200)
     colours = np.asarray(gif.convert("RGB")).astype(np.uint16)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import oracle_augment as oracle
@@ -44,6 +46,34 @@ def test_what_has_no_end_or_no_sense_has_no_size() -> None:
     assert sides(huge) == (0, 0)
     assert sides(jpeg[: frame + 5] + b"\x27\x10\x27\x10" + jpeg[frame + 9 :]) == (10000, 10000)
     assert sides(jpeg[: frame + 5] + b"\x00\x00" + jpeg[frame + 7 :]) == (0, 0)  # the height follows the image
+
+
+CHUNKS = [b"tEXt", b"gAMA", b"PLTE", b"tRNS", b"acTL"]
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([b"tEXt", b"gAMA", b"PLTE", b"tRNS", b"acTL"]), st.binary(max_size=30)), max_size=5
+    ),
+    st.sampled_from([0, 2, 3, 4, 6]),
+    st.integers(0, 3),
+)
+def test_a_png_that_may_be_transparent_or_moves_has_none(chunks: list, colour: int, behind: int) -> None:
+    """Of chunks before the pixels; what stands behind them counts for nothing."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 7, 5, 8, colour, 0, 0, 0))
+    pixels = chunk(b"IDAT", b"")
+    parts = [chunk(kind, data) for kind, data in chunks]
+    place = max(len(parts) - behind, 0)
+    data = b"\x89PNG\r\n\x1a\n" + head + b"".join([*parts[:place], pixels, *parts[place:], chunk(b"IEND", b"")])
+    odd = colour in (4, 6) or any(kind in (b"tRNS", b"acTL") for kind, _ in chunks[:place])
+    assert sides(data) == ((0, 0) if odd else (5, 7))
+    for end in range(len(data)):
+        assert sides(data[:end]) in ((0, 0), (5, 7))
 
 
 @settings(deadline=None, max_examples=300)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pydt import design, glyphs
 from pydt.data import Dataset
@@ -71,6 +72,11 @@ CASES: dict[str, tuple[Callable[[], object], str, str]] = {
     "flat images": (lambda: Dataset.from_arrays(IMAGES.reshape(6, 16), LABELS), r"images.*\(6, 16\)", "height, width"),
     "no images": (lambda: Dataset.from_arrays(IMAGES[:0], []), "no pixels", "at least one"),
     "captions for other images": (lambda: Dataset.from_arrays(IMAGES, LABELS, captions=["x"]), "1 captions for 6", "one per image"),
+    "background of no colour": (lambda: Dataset.from_folder("/nowhere", background="red"), "background='red'", '"white".*#rrggbb'),
+    "background of opaque images": (
+        lambda: Dataset.from_arrays(IMAGES, LABELS, background="white"), "1 channels, none of which is alpha", "leave it out",
+    ),
+    "image of floats": (lambda: Dataset.from_torchvision([(Image.new("F", (2, 2)), 0)]), r"\[0\].*range is not known", "scale them"),
     "unknown unit column": (lambda: dataset().units("sight"), "no unit column 'sight'", "choose one of: class, example"),
     "sample larger than the data": (lambda: dataset().sample(7), "7 of 6", "1 to 6"),
     "no such folder": (lambda: Dataset.from_folder("/nowhere/at/all"), "/nowhere/at/all", "sub-folder"),

@@ -51,7 +51,7 @@ def test_pixels_are_those_of_the_samples(name: str) -> None:
     found = pixels.traits(data)
     assert bool(found & pixels.CLEAR) == clear
     assert bool(found & pixels.DEEP) == deep
-    assert bool(found & pixels.FRAMES) == (name == "two frames.gif")
+    assert bool(found & pixels.FRAMES) == name.startswith("two ")
     if found:
         assert _core.image_sides([np.frombuffer(data, np.uint8)]).tolist() == [[0, 0]], "DALI would not see it"
 
@@ -121,7 +121,7 @@ def test_data_sets_of_other_libraries_show_the_same_pixels(folder: Path) -> None
 
     # What Pillow spreads of these it no longer tells once they are loaded.
     lost = {f"png {channels} of {bits}, a colour is clear.png" for channels, bits in ((1, 2), (1, 4), (3, 16))}
-    coloured = [name for name, (_, samples, _) in ODD.items() if samples.shape[2] > 1 and name not in lost]
+    coloured = [name for name, (_, samples, _) in ODD.items() if samples.shape[2] in (2, 4) and name not in lost]
     for ground in ("white", "#1E90ff"):
         dataset = Dataset.from_torchvision(Items(coloured), background=ground)
         assert dataset.images is not None
