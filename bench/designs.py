@@ -286,9 +286,9 @@ def scale_table(rows: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def write(path: Path, name: str, lines: list[str]) -> None:
+def write(path: Path, name: str, lines: list[str], by: str = "bench/designs.py") -> None:
     """Put the lines between the two markers of that name."""
-    begin, end = f"<!-- {name}: written by bench/designs.py -->", f"<!-- end of {name} -->"
+    begin, end = f"<!-- {name}: written by {by} -->", f"<!-- end of {name} -->"
     head, rest = path.read_text(encoding="utf-8").split(begin)
     tail = rest.split(end)[1]
     path.write_text("\n".join([head + begin, "", *lines, end]) + tail, encoding="utf-8")

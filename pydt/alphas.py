@@ -121,7 +121,7 @@ def _pilot(store: Store, record: Record, task: Any, output: str, level: float) -
     weak = learners_only(store, record, task).at
     try:
         outputs = np.delete(mean_output(store, record, task, output, "score"), weak)
-        fit = influences(design.take(np.delete(finished, weak)), outputs, "ols")
+        fit = influences(design.take(np.delete(finished, weak)), outputs, "ols", errors="classical")  # df: those of R2
     except EstimateError as error:
         mend = f"train more than {design.groups} models in each pilot, better twice as many"
         raise EstimateError(error.what, f"pilot with alpha {design.alpha:g}", mend) from error

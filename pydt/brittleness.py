@@ -293,7 +293,8 @@ def _way(
     sets = _members(order, size, masks.groups)
     drawn = np.argsort(random.random(sets.shape), axis=0).argsort(axis=0) < size
     half = masks.take(judging)
-    fit = influences(half, margin[judging], best_method(half))
+    # One variance for all models: each image weighs the groups in a way of its own (see `_wrong`).
+    fit = influences(half, margin[judging], best_method(half), errors="classical")
     kept, wrong = np.asarray(half), margin[judging] < 0
     mean = margin[judging].mean(0, dtype=np.float64)
     flipped, by_chance, already = (_wrong(fit, kept, mean, removed) for removed in (sets, drawn, sets & False))
@@ -349,7 +350,7 @@ def _wrong(
     shifted = mean + (fit.unbiased * moved).sum(0)
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(variance > 0, -shifted / np.sqrt(np.maximum(variance, 0)), np.inf * -np.sign(shifted))
-    return np.asarray(special.stdtr(fit.df, t))
+    return np.asarray(special.stdtr(fit.least_df, t))
 
 
 def _lacking(ways: Sequence[_Way]) -> dict[str, tuple[float, float, float]] | None:

@@ -24,6 +24,8 @@ one stratum against another. Pass the Design: masks alone do not tell their stra
 
 Standard errors. s^2 is the residual variance of OLS on all groups, R - p degrees of freedom.
 
+These are the classical errors, of one variance for all models; the robust ones are in `pydt.robust`.
+
     ols          V = s^2 G^-1 (pseudo-inverse).
     difference   conditional on the masks its noise is c s^2, but the other groups are not balanced between the two
                  means, and over fresh designs that is a second error. Let T be the variance of y within "with" and
@@ -47,8 +49,10 @@ Standard errors. s^2 is the residual variance of OLS on all groups, R - p degree
                  from y to the fit: the sampling error only. It is biased, so `unbiased` and `q` are NaN.
 
 Clusters of the caller's own (neither repeats nor complements) get a sandwich over clusters, t with clusters - 1
-degrees. Placebo columns never change the values of real groups: each gets what it would get if it alone joined the
-regression.
+degrees. As many parameters as distinct masks (or clusters) leave no freedom: what a mask does by itself is seen
+nowhere, and the spread of its repeats, however small, is no error of the groups. Then values stand without errors
+(NaN). Of one group there is nothing else that a mask could do: its repeats are the noise. Placebo columns never change
+the values of real groups: each gets what it would get if it alone joined the regression.
 
 Cost: one pass over the outputs, m K targets; OLS adds K^3 / 3, and K^2 targets for its values, half of that for s^2
 alone. LASSO: one path, one fit of all rows and four of four fifths. Memory: the results (4 bytes each), K x K matrices
@@ -56,8 +60,7 @@ alone. LASSO: one path, one fit of all rows and four of four fifths. Memory: the
 in float32 where outputs are float16 or float32, K >= 256 and more than 1 % of the variance is left: within 1e-4, where
 its own sampling error is sqrt(2 / (R - p)). What lost: de-biasing in-sample residuals with
 a degrees-of-freedom factor (4-13 % smaller errors, but 94 % coverage or less on dense truths with few models, and
-wrong on orthogonal masks); Welch's two variances (needs M'Y^2, differs by 1 %); noise from in-sample LASSO residuals
-(too small).
+wrong on orthogonal masks); noise from in-sample LASSO residuals (too small).
 """
 
 from __future__ import annotations
@@ -78,8 +81,10 @@ from pydt.inputs import Array, read, read_masks
 from pydt.linear import Found, Plan, difference, ols
 from pydt.moments import Arrays, Geometry, Statistics, Tile
 from pydt.penalised import lasso, ridge
+from pydt.robust import balanced
 
 METHODS = ("difference", "ols", "ridge", "lasso")
+ERRORS = ("auto", "classical", "robust")
 MANY = 5000
 """Groups from which on matrices of groups x groups are avoided: the 14 of the LASSO would take 2.8 GB."""
 
@@ -93,6 +98,7 @@ def influences(
     clusters: npt.ArrayLike | None = None,
     cv: int | None = None,
     l1_ratio: float = 1.0,
+    errors: str = "auto",
     precision: str = "float",
     nan: str = "raise",
     out: npt.NDArray[np.float32] | None = None,
@@ -116,6 +122,11 @@ def influences(
         clusters: (models,) labels of rows that belong together; by default repeated and complementary masks.
         cv: folds on which ridge and lasso choose their penalty, instead of their defaults.
         l1_ratio: share of |b|_1 in the penalty of lasso, above 0; below 1 it is the elastic net.
+        errors: "classical" has one variance of the noise for all models. "robust" holds where groups change it: HC2
+            with Bell and McCaffrey's degrees of freedom for ols (see `pydt.robust`), each arm's own spread for
+            difference and lasso. "auto" is classical where that is as right (masks that keep about half of the groups,
+            foldover pairs), of ridge, and where no rows are at hand (an Accumulator), and robust elsewhere. Clusters of
+            your own have errors of their own. `fit.errors` says which were used.
         precision: "float" sums float16 and float32 outputs in float32 and float64, float64 in float64; "int16" (of the
             difference) rounds each output to 1023 steps over its target's range and sums those exactly, in half of the
             time: `fit.quantisation` says what that costs, as a rule less than 0.01 standard errors.
@@ -127,11 +138,15 @@ def influences(
     Raises:
         EstimateError: inputs that do not fit together; groups in no or in every model, or that masks cannot tell apart.
     """
-    for name, word in (("method", method), ("precision", precision), ("nan", nan)):
+    for name, word in (("method", method), ("errors", errors), ("precision", precision), ("nan", nan)):
         if not isinstance(word, str):
             raise EstimateError(f"a {type(word).__name__} is no word", name, f"give {name} as a string")
     if method not in METHODS:
         raise EstimateError(f"unknown method {method!r}", "method", f"use one of {', '.join(METHODS)}")
+    if errors not in ERRORS:
+        raise EstimateError(f"unknown errors {errors!r}", "errors", f"use one of {', '.join(ERRORS)}")
+    if errors == "robust" and method == "ridge":
+        raise EstimateError("ridge has none", "errors", 'use errors="auto", or method="ols" or "lasso"')
     if cv is not None and method not in ("ridge", "lasso"):
         raise EstimateError(f"{method} has no penalty to choose", "cv", "leave it out, or use ridge or lasso")
     if not isinstance(l1_ratio, numbers.Real) or not 0 < l1_ratio <= 1:
@@ -148,6 +163,9 @@ def influences(
         if outputs is not None or groups is not None or clusters is not None or (nan, precision) != ("raise", "float"):
             where = "outputs, groups, clusters, nan, precision"
             raise EstimateError("statistics bring their own", where, "leave them out")
+        if errors == "robust":
+            mend = 'keep the outputs and give them to pydt.influences, or use errors="auto", which is classical here'
+            raise EstimateError("sums do not tell the residual of each row", "errors", mend)
         statistics = masks
     else:
         if outputs is None:
@@ -165,6 +183,9 @@ def influences(
             "cv",
             f"{fewer}train models on more different masks",
         )
+    if errors == "classical" and geometry.masks.units.kind == "given":
+        raise EstimateError("clusters of your own have errors of their own", "errors", "leave it out, or the clusters")
+    robust = errors == "robust" or (errors == "auto" and isinstance(statistics, Arrays) and not balanced(geometry))
     shape = (geometry.groups,) if statistics.flat else (geometry.groups, statistics.targets)
     if out is not None:
         if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != np.float32:
@@ -172,13 +193,13 @@ def influences(
         if not out.flags.writeable:
             raise EstimateError("is read-only", "out", 'pass an array that may be written; a memory map opened "r+"')
     if method == "difference":
-        plan = difference(geometry, statistics.exact)
+        plan = difference(geometry, statistics.exact, robust)
     elif method == "ols":
-        plan = ols(geometry)
+        plan = ols(geometry, robust)
     elif method == "ridge":
         plan = ridge(geometry, cv)
     else:
-        plan = lasso(geometry, cv, float(l1_ratio))
+        plan = lasso(geometry, cv, float(l1_ratio), statistics.exact, robust)
     return _collect(statistics, method, plan, out)
 
 
@@ -196,9 +217,9 @@ def best_method(masks: Any, *, groups: int | None = None, clusters: npt.ArrayLik
     "difference" where the LASSO's matrices of groups x groups would not fit into memory (from 5,000 groups on).
 
     Enough: the masks tell all groups apart, and the degrees of freedom of the residual, as OLS counts them (models
-    with one mask count once, unless all masks are needed for the groups and only repeats show the noise), are at least
-    2 and at least half of the groups. Below that its errors are several times those of the LASSO. Where the LASSO has
-    no folds, because all masks repeat or complement each other, any degree of freedom will do.
+    with one mask count once), are at least 2 and at least half of the groups. Below that its errors are several times
+    those of the LASSO. Where the LASSO has no folds, because all masks repeat or complement each other, any degree of
+    freedom will do. Where all masks are needed for the groups, no method has errors, and OLS the plainest values.
 
     Args:
         masks, groups, clusters: as for `influences`.
@@ -211,6 +232,8 @@ def best_method(masks: Any, *, groups: int | None = None, clusters: npt.ArrayLik
     regression, units = geometry.regression_or_none, geometry.masks.units
     if regression is None:
         return "lasso" if geometry.groups < MANY else "difference"
+    if not regression.sure:
+        return "ols"
     free = regression.df if units.kind != "given" else units.cluster_count - regression.parameters
     return "ols" if free >= max(2, geometry.groups / 2) or units.cluster_count < 2 else "lasso"
 
@@ -219,6 +242,7 @@ def _collect(statistics: Statistics, method: str, plan: Plan, out: npt.NDArray[n
     """Run a method over all tiles; the results are the only arrays of (groups, targets)."""
     geometry, targets = statistics.geometry, statistics.targets
     results: dict[str, npt.NDArray[Any]] = {}
+    broken = np.zeros(targets, bool)
     putting = threading.Lock()
     if out is not None:
         results["values"] = out[:, None] if statistics.flat else out
@@ -238,9 +262,14 @@ def _collect(statistics: Statistics, method: str, plan: Plan, out: npt.NDArray[n
             put_all(tile, found, training, between)
 
     def put_all(tile: Tile, found: Found, training: Array | None, between: Array | None) -> None:
+        broken[tile.part] = tile.broken
+        still = geometry.used.energy(tile.units) == 0  # nothing varies, which does not say that nothing ever would
+        found.stderr[:, still] = np.nan
+        if found.placebos is not None:
+            found.placebos[1][:, still] = np.nan
         for name in ("values", "unbiased", "stderr"):
             put(name, tile, getattr(found, name), np.float32)
-        for name in ("df", "noise", "explained"):
+        for name in ("noise", "explained") if plan.df is not None else ("df", "noise", "explained"):
             put(name, tile, np.broadcast_to(getattr(found, name), tile.broken.shape))
         for name in ("penalty", "gap", "quantisation"):
             put(name, tile, getattr(found, name))
@@ -252,6 +281,11 @@ def _collect(statistics: Statistics, method: str, plan: Plan, out: npt.NDArray[n
         put("mask_noise", tile, between)
 
     share_out(statistics.tiles(*plan.folds), treat)
+    if plan.df is not None:
+        for name, of in zip(("df", "placebo_df"), plan.df, strict=True):
+            results[name] = np.broadcast_to(of[:, None], (len(of), targets))
+            if broken.any():
+                results[name] = np.where(broken, np.nan, results[name])
     if statistics.flat:
         results = {name: array[0] if array.ndim == 1 else array[:, 0] for name, array in results.items()}
     if out is not None:
@@ -262,17 +296,33 @@ def _collect(statistics: Statistics, method: str, plan: Plan, out: npt.NDArray[n
         **dict.fromkeys(("placebo_values", "placebo_stderr", "quantisation")),
         **results,
     }
+    fields.setdefault("placebo_df", None if fields["placebo_values"] is None else fields["df"])
+    if plan.df is not None and fields["placebo_values"] is None:
+        fields["placebo_df"] = None
     return Fit(
         method=method,
         estimand=geometry.masks.estimand,
         models=geometry.masks.models,
         counts=geometry.plain.count[: geometry.groups].astype(np.int64),
         parameters=plan.parameters,
+        errors=plan.errors,
         _covariance=plan.covariance,
         _imbalance=plan.imbalance,
-        _clustered=geometry.masks.units.kind == "given",
+        _contrast=None if plan.contrast is None else lambda weights: _contrasts(statistics, plan, weights),
         **fields,
     )
+
+
+def _contrasts(statistics: Statistics, plan: Plan, weights: Array) -> tuple[Array, Array]:
+    """Contrasts with weights (contrasts, groups) and their variances, (contrasts, targets): rows are read again."""
+    assert plan.contrast is not None
+    contrast, found = plan.contrast, np.empty((2, len(weights), statistics.targets))
+
+    def treat(tile: Tile) -> None:
+        found[..., tile.part] = np.where(tile.broken, np.nan, contrast(tile, weights))
+
+    share_out(statistics.tiles(*plan.folds), treat)
+    return found[0], found[1]
 
 
 def _split(geometry: Geometry, tile: Tile) -> tuple[Array | None, Array | None]:
@@ -281,7 +331,7 @@ def _split(geometry: Geometry, tile: Tile) -> tuple[Array | None, Array | None]:
         return None, None
     training = tile.within / geometry.spare
     regression = geometry.regression_or_none
-    if regression is None or geometry.units - regression.parameters < 1:
+    if regression is None or geometry.units - regression.parameters < 1:  # no freedom between masks
         return training, None
     sums = tile.units.first(geometry.groups)
     left = regression.left(geometry.real.centre(sums), geometry.real.energy(sums))

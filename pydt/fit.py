@@ -30,12 +30,19 @@ class Fit:
         stderr: float32 (groups, targets); unbiased +- t(df) x stderr covers. For ridge: sampling error of `values`.
         q: float32 (groups, targets): Benjamini-Hochberg over the groups of one target; two-sided t test. NaN for ridge.
             Computed when first asked for.
+        errors: what `stderr` and `df` rest on: "classical", "robust" (formulas in `pydt.robust`), "clusters" (the
+            sandwich over clusters of the caller's own), or "none": the masks leave no freedom to judge by (as many
+            parameters as distinct masks or clusters; columns so alike that the LASSO cannot be de-biased), so `stderr`,
+            `df` and `q` are NaN. Rows of one mask may be called independent by clusters=numpy.arange(models), if a mask
+            does nothing but what its groups do. A target that is the same in all models has NaN errors, too: that
+            nothing varied is no proof that nothing ever would; its q is 1.
         penalty: (targets,) or None; of ridge and lasso.
         gap: (targets,) duality gap / half the centred sum of squares; iterations: int64 (targets,) sweeps of the solver
             over all fits of a target, its path excepted; converged: bool (targets,), whether all of them reached their
             tolerance (a target that did not has values that are not the optimum: its `gap` says by how much; False for
             one that is NaN). lasso only, else None.
-        df: (targets,) degrees of freedom of the t distribution.
+        df: degrees of freedom of the t distribution: (targets,), or with robust errors (groups, targets), from the
+            masks alone; `least_df` is the least of each target.
         noise: (targets,) variance of one model's output that the errors rest on.
         training_noise, mask_noise: (targets,) or None: where masks repeat, what the variance that the groups do not
             explain linearly is made of: between trainings of one mask, and between masks; the latter is unbiased, so it
@@ -45,8 +52,9 @@ class Fit:
         models: rows. counts: int64 (groups,) models that kept each group. parameters: rows that the fit uses up.
         quantisation: (targets,) with precision="int16": by how much, at most, rounding the outputs moves a value: root
             mean square in units of its standard error (infinite where that is 0); else None.
-        placebo_values, placebo_stderr, placebo_q: (placebos, targets), or None without a Design.
-        correlation: (groups, groups) of the errors of one target, from the masks alone; computed when first asked for.
+        placebo_values, placebo_stderr, placebo_q: (placebos, targets), or None without a Design; placebo_df: as `df`.
+        correlation: (groups, groups) of the errors of one target, from the masks alone, with one variance for all
+            models; computed when first asked for.
     """
 
     method: str
@@ -68,10 +76,17 @@ class Fit:
     parameters: float
     placebo_values: Single | None
     placebo_stderr: Single | None
+    placebo_df: Array | None
     quantisation: Array | None
+    errors: str
     _covariance: Callable[[], Array] = field(repr=False)
     _imbalance: float = field(default=0.0, repr=False)
-    _clustered: bool = field(default=False, repr=False)
+    _contrast: Callable[[Array], tuple[Array, Array]] | None = field(default=None, repr=False)
+
+    @property
+    def least_df(self) -> Array:
+        """The least degrees of freedom of any group, (targets,)."""
+        return self.df.min(0) if np.ndim(self.df) == np.ndim(self.stderr) else self.df
 
     @cached_property
     def q(self) -> Single:
@@ -83,7 +98,8 @@ class Fit:
             return None
         if self.method == "ridge":
             return np.full_like(self.placebo_values, np.nan)
-        return _q_values(self.placebo_values, self.placebo_stderr, self.df)
+        assert self.placebo_df is not None
+        return _q_values(self.placebo_values, self.placebo_stderr, self.placebo_df)
 
     @cached_property
     def correlation(self) -> Array:
@@ -92,7 +108,12 @@ class Fit:
         return covariance * np.outer(scale, scale)
 
     def contrast(self, weights: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Weighted sums of influences: c'b and its standard error sqrt(c'Vc), V from the design's known correlations.
+        """Weighted sums of influences: c'b and its standard error.
+
+        With robust errors of OLS the variance is the sum over units of (c'P)_u^2 e_u^2 / (1 - h_u), which reads the
+        outputs that were given once more. Else it is c'Vc, V from the standard errors and the masks' known correlations
+        (of the difference and the LASSO with robust errors, too: what groups do to the variance enters by `stderr`).
+        For an interval take the least `df` of the groups that have a weight.
 
         Of the difference, the errors of v_k and v_l share what groups k and l do to each other's means, b_k b_l times
         the variance of the correlation of their columns, rho / R: V counts it where it widens a contrast.
@@ -107,9 +128,9 @@ class Fit:
 
         Raises:
             EstimateError: weights of another shape, or not finite; a fit with clusters of the caller's own, between
-                whose errors there are correlations that the masks do not tell.
+                whose errors there are correlations that the masks do not tell; outputs that were changed since the fit.
         """
-        if self._clustered:
+        if self.errors == "clusters":
             mend = "leave the clusters out, or make one group of the groups and fit again"
             raise EstimateError("errors over clusters of your own have unknown correlations", "contrast", mend)
         c = to_array(weights, "weights", EstimateError)
@@ -126,10 +147,18 @@ class Fit:
         source, stderr = (array.reshape(len(self.counts), -1) for array in (source, self.stderr))
         several = np.atleast_2d(c)
         value, error = (np.empty((len(several), source.shape[1])) for _ in range(2))
+        exact = None if self._contrast is None else self._contrast(several)
         for start in range(0, source.shape[1], _TILE):
             part = slice(start, start + _TILE)
             found, wide = (array[:, part].astype(np.float64) for array in (source, stderr))
             value[:, part] = several @ found
+            if exact is not None:
+                slack = np.abs(several) @ (np.abs(found) + wide) * 1e-5
+                if (np.abs(exact[0][:, part] - value[:, part]) > slack).any():
+                    mend = "fit again, or ask for contrasts before they are changed"
+                    raise EstimateError("they were changed since the fit", "outputs", mend)
+                error[:, part] = np.sqrt(np.maximum(exact[1][:, part], 0))
+                continue
             for one, weight in enumerate(several):
                 scaled = weight[:, None] * wide
                 variance = np.maximum((scaled * (self.correlation @ scaled)).sum(0), 0)
@@ -143,22 +172,23 @@ class Fit:
 
 def _q_values(values: Single, stderr: Single, df: Array) -> Single:
     shape, size = values.shape, len(values)
-    values, stderr, df = values.reshape(size, -1), stderr.reshape(size, -1), np.reshape(df, -1)
+    df = np.broadcast_to(df, shape).reshape(size, -1)
+    values, stderr = values.reshape(size, -1), stderr.reshape(size, -1)
     q = np.empty(values.shape, np.float32)
     for start in range(0, q.shape[1], _TILE):
         part = slice(start, start + _TILE)
-        q[:, part] = benjamini_hochberg(p_values(values[:, part], stderr[:, part], df[part]))
+        q[:, part] = benjamini_hochberg(p_values(values[:, part], stderr[:, part], df[:, part]))
     return q.reshape(shape)
 
 
 def p_values(values: npt.NDArray[Any], stderr: npt.NDArray[Any], df: Array) -> Array:
-    """Two-sided t test; a value and an error of zero (a constant target) give 1."""
+    """Two-sided t test; a value of zero gives 1, whatever its error (of a constant target none is known)."""
     from scipy import special
 
     values, stderr = values.astype(np.float64), stderr.astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         t = np.abs(values / stderr)
-    t = np.where((values == 0) & (stderr == 0), 0, t)
+    t, df = np.where(values == 0, 0, t), np.where(values == 0, 1, df)
     return 2 * special.stdtr(np.broadcast_to(df, t.shape), -t)
 
 

@@ -13,7 +13,7 @@ only that the noise of a unit falls with its rows, and are exact when units are 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,7 @@ class Masks:
         units: how rows enter the errors.
         strata: int64 (groups,), None for "add": stratum of each group, of which every mask keeps as many; all groups
             are one where the design has none.
+        alpha: share of the groups that the design's rule keeps; None of masks of one's own.
     """
 
     packed: npt.NDArray[np.uint8]
@@ -76,6 +77,7 @@ class Masks:
     estimand: str
     units: Units
     strata: Rows | None
+    alpha: float | None = field(default=None, kw_only=True)
 
     @property
     def models(self) -> int:
@@ -156,7 +158,8 @@ def read_masks(masks: Any, groups: int | None = None, clusters: npt.ArrayLike | 
     if placebos is not None and extra:
         packed = _core.pack(np.concatenate([_core.unpack(packed, groups), placebos], axis=1))
     strata = strata_of(estimand, groups, None if design is None else design.strata)
-    return Masks(packed, groups, extra, estimand, units, strata)
+    alpha = None if design is None or design.kind == "explicit" else design.alpha
+    return Masks(packed, groups, extra, estimand, units, strata, alpha=alpha)
 
 
 def strata_of(estimand: str, groups: int, strata: Rows | None) -> Rows | None:

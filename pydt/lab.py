@@ -231,7 +231,7 @@ def _ranked(store: Store, made: Planted, plan: Plan) -> Iterator[Finding]:
     harm = made.of("harm")
     weights = np.eye(len(names))[harm] - 1 / len(names)
     lower, error = fit.contrast(weights)
-    p = stats.t.cdf(lower / error, float(fit.df))
+    p = stats.t.cdf(lower / error, float(fit.least_df))
     yield Finding(
         "harm",
         bool(len(harm) * p.max() < LEVEL),
@@ -243,7 +243,7 @@ def _ranked(store: Store, made: Planted, plan: Plan) -> Iterator[Finding]:
     assert fit.placebo_values is not None
     assert fit.placebo_stderr is not None
     t = fit.placebo_values / fit.placebo_stderr
-    p = 2 * stats.t.sf(np.abs(t), float(fit.df))
+    p = 2 * stats.t.sf(np.abs(t), fit.placebo_df)
     yield Finding(
         "placebos",
         bool(len(p) * p.min() >= LEVEL / 5),  # rightly estimated, they fail by chance: not in one run of twenty

@@ -16,6 +16,7 @@ from pydt import _core
 from pydt.errors import EstimateError
 from pydt.inputs import Array, Rows
 from pydt.moments import Columns, Geometry, Regression, Sums, Tile
+from pydt.robust import Arms, Sandwich
 
 _SINGLE_GROUPS = 256  # below this many groups float32 saves nothing
 _SINGLE_RANGE = 1e24  # sums of squares whose squares float32 can hold
@@ -42,13 +43,23 @@ class Found:
 
 @dataclass
 class Plan:
-    """A method on given masks: how it treats a tile, which folds it needs of it, and what holds for all targets."""
+    """A method on given masks: how it treats a tile, which folds it needs of it, and what holds for all targets.
+
+    Attributes:
+        errors: "classical", "robust", "clusters" or "none", as in `Fit`.
+        df: of the groups and of the placebos, (columns,) each, where masks alone decide; else `Found.df` counts.
+        contrast: tile, weights (contrasts, groups) -> contrasts and their variances (contrasts, targets), where the
+            correlations of the errors are not those that `covariance` tells.
+    """
 
     solve: Callable[[Tile], Found]
     covariance: Callable[[], Array]
     folds: tuple[int, ...] = ()
     parameters: float = 0.0
     imbalance: float = 0.0  # variance of the correlation of two columns, as far as errors count it
+    errors: str = "classical"
+    df: tuple[Array, Array] | None = None
+    contrast: Callable[[Tile, Array], tuple[Array, Array]] | None = None
 
 
 Residual = Callable[[Rows, Array, Array], Array]
@@ -66,6 +77,8 @@ def sandwich(
     clusters, models, groups = geometry.masks.units.cluster_count, geometry.masks.models, geometry.groups
     if clusters < 2:
         raise EstimateError("all models are in one cluster", "clusters", "there must be at least two")
+    if clusters <= parameters:  # what clusters do by themselves is seen nowhere
+        return np.full((len(project), len(tile.broken)), np.nan), np.nan
     assert tile.outputs is not None
     mean = geometry.plain.count[:groups] / models
     variance: Any = 0.0
@@ -82,7 +95,7 @@ def adjusted(geometry: Geometry, noise: Array, energy: Array) -> Array:
         return 1 - noise * (geometry.units - geometry.intercept) / energy
 
 
-def difference(geometry: Geometry, exact: bool) -> Plan:
+def difference(geometry: Geometry, exact: bool, robust: bool) -> Plan:
     groups, models, plain = geometry.groups, geometry.masks.models, geometry.plain
     # A placebo column that few models all drew alike says nothing: NaN.
     with_it = np.where((plain.count > 0) & (plain.count < models), plain.count, np.nan)
@@ -91,9 +104,11 @@ def difference(geometry: Geometry, exact: bool) -> Plan:
     free = geometry.units - 1 - geometry.intercept
     if free < 1 and geometry.spare < 1:
         raise EstimateError(f"{models} models have no spread to judge by", "masks", "train at least 3 models")
+    regression = geometry.regression_or_none
+    if regression is not None and not regression.sure:
+        regression = None
     if free < 1:  # two masks: only their repeats show the noise
         weight = np.zeros_like(weight)
-    regression = geometry.regression_or_none
     spare = float(free if free >= 1 else geometry.spare)
     df = spare
     if regression is not None:
@@ -102,6 +117,11 @@ def difference(geometry: Geometry, exact: bool) -> Plan:
         df = 1 / ((1 - share) ** 2 / regression.df + share**2 / spare)
     else:
         rho = np.ones(len(scale))
+    word = error_word(geometry, robust, regression is not None or free >= 1, regression)
+    if word == "none":
+        df = np.nan
+    # Both arms of a column hold one half of each pair, so their spreads are one.
+    arms = Arms(geometry) if word == "robust" and kind != "pair" else None
 
     def errors(plain_sums: Sums, unit_sums: Sums, within: Array | None, single: bool) -> tuple[Any, Any, Array, Array]:
         """Values, their errors, the noise, and the residual sum of squares."""
@@ -134,6 +154,15 @@ def difference(geometry: Geometry, exact: bool) -> Plan:
                 values[:, unsure], stderr[:, unsure], noise[unsure], _ = errors(
                     tile.plain.of(unsure), tile.units.of(unsure), within, False
                 )
+        if word == "none":
+            stderr, noise = np.full_like(stderr, np.nan), np.full_like(noise, np.nan)
+        if arms is not None:
+            variance, pooled = arms.variance(tile, plain.centre(tile.plain), exact=exact)
+            if regression is not None:
+                # Columns more alike than independent draws: what the other groups do weighs more than one spread says.
+                more = (scale * np.maximum(rho - 1, 0))[: arms.columns]
+                variance += more[:, None] * np.maximum(pooled - noise, 0)
+            stderr[: arms.columns] = np.sqrt(variance)
         if kind == "given":
             real, sums = geometry.real, tile.units.first(groups)
             base, known = np.zeros((groups, len(energy))), 1
@@ -154,48 +183,89 @@ def difference(geometry: Geometry, exact: bool) -> Plan:
             values[:groups], stderr[:groups], found_df, noise, explained, placebos=placebos, quantisation=coarse
         )
 
+    alone = None if arms is None else arms.split_df(geometry, df)
     if regression is None:  # where single examples are the groups, only who asks for it has a matrix of them made
-        return Plan(solve, lambda: geometry.real.centred, imbalance=1 / geometry.units)
+        return Plan(solve, lambda: geometry.real.centred, imbalance=1 / geometry.units, errors=word, df=alone)
     covariance = geometry.real.centred  # by itself: a fit must not keep what else the masks gave
-    return Plan(solve, lambda: covariance, imbalance=float(rho[0]) / geometry.units)
+    return Plan(solve, lambda: covariance, imbalance=float(rho[0]) / geometry.units, errors=word, df=alone)
 
 
-def ols(geometry: Geometry) -> Plan:
-    regression = geometry.regression
-    inverse = regression.inverse  # now, by all threads of BLAS
+def ols(geometry: Geometry, robust: bool) -> Plan:
+    fitted = Fitted(geometry, geometry.regression, robust)
 
     def solve(tile: Tile) -> Found:
-        cross, energy = geometry.used.centre(tile.units), geometry.used.energy(tile.units)
-        values = inverse @ cross[: geometry.groups]
-        left = np.maximum(energy - np.einsum("kn,kn->n", values, cross[: geometry.groups]), 0)
-        noise = regression.noise(left, tile.within)
-        variance, df = ols_variance(geometry, tile, regression, values, noise)
-        placebos = placebos_of(geometry, inverse, cross, values, noise)
-        explained = adjusted(geometry, noise, energy)
+        values, variance, df, noise, placebos = fitted.find(tile)
+        explained = adjusted(geometry, noise, geometry.used.energy(tile.units))
         return Found(values, np.sqrt(np.maximum(variance, 0)), df, noise, explained, placebos=placebos)
 
-    parameters = regression.parameters * geometry.masks.models / geometry.units
-    return Plan(solve, lambda: inverse, parameters=parameters)
+    parameters = geometry.regression.parameters * geometry.masks.models / geometry.units
+    return fitted.plan(solve, parameters=parameters)
 
 
-def ols_variance(
-    geometry: Geometry, tile: Tile, regression: Regression, values: Array, noise: Array
-) -> tuple[Array, float]:
-    if geometry.masks.units.kind == "given":
-        residual = linear(geometry.real, tile.units.first(geometry.groups), values)
-        return sandwich(geometry, tile, regression.inverse, residual, regression.parameters)
-    return np.outer(np.diag(regression.inverse), noise), regression.df
+def error_word(geometry: Geometry, robust: bool, sure: bool, regression: Regression | None) -> str:
+    """What the errors rest on, as `Fit.errors` has it."""
+    units = geometry.masks.units
+    if units.kind == "given":
+        few = regression is not None and units.cluster_count <= regression.parameters
+        return "none" if few else "clusters"
+    return "none" if not sure else "robust" if robust else "classical"
 
 
-def placebos_of(
-    geometry: Geometry, inverse: Array, cross: Array, values: Array, noise: Array
-) -> tuple[Array, Array] | None:
-    """What each placebo column would get if it, alone, joined the groups in the regression (block elimination)."""
-    k = geometry.groups
-    if not geometry.placebos:
-        return None
-    gram = geometry.used.centred
-    own = np.diag(gram)[k:] - ((gram[k:, :k] @ inverse) * gram[k:, :k]).sum(1)
-    if own.min() <= 1e-9 * np.diag(gram).max():
-        return None
-    return (cross[k:] - gram[k:, :k] @ values) / own[:, None], np.sqrt(np.outer(1 / own, noise))
+class Fitted:
+    """OLS with its errors, as far as masks alone decide."""
+
+    def __init__(self, geometry: Geometry, regression: Regression, robust: bool):
+        self._geometry, self._regression = geometry, regression
+        self.errors = error_word(geometry, robust, regression.sure, regression)
+        self.inverse = regression.inverse  # now, by all threads of BLAS
+        k, gram = geometry.groups, geometry.used.centred
+        self._shadow = gram[k:, :k] @ self.inverse
+        self._own = np.diag(gram)[k:] - (self._shadow * gram[k:, :k]).sum(1)
+        self._shown = geometry.placebos and self._own.min() > 1e-9 * np.diag(gram).max()
+        self._sandwich, self.df = None, None
+        if self.errors == "robust":
+            joined = np.c_[-self._shadow, np.eye(geometry.placebos)] / self._own[:, None] if self._shown else None
+            self._sandwich = Sandwich(geometry, self.inverse, joined)
+            df = np.full(geometry.masks.columns, regression.df)
+            known = np.where(self._sandwich.hangs, regression.df, self._sandwich.df)
+            df[: len(known)] = known
+            self.df = df[:k], df[k:]
+
+    def _values(self, tile: Tile) -> tuple[Array, Array, Array]:
+        """Influences, cross products of all columns, and the noise."""
+        cross, energy = self._geometry.used.centre(tile.units), self._geometry.used.energy(tile.units)
+        values = self.inverse @ cross[: len(self.inverse)]
+        left = np.maximum(energy - np.einsum("kn,kn->n", values, cross[: len(self.inverse)]), 0)
+        return values, cross, self._regression.noise(left, tile.within)
+
+    def find(self, tile: Tile) -> tuple[Array, Array, float, Array, tuple[Array, Array] | None]:
+        """Influences, their variances, degrees of freedom, the noise, and placebos with their errors: each as what it
+        would get if it, alone, joined the groups (block elimination)."""
+        geometry, k = self._geometry, self._geometry.groups
+        values, cross, noise = self._values(tile)
+        df, spread = self._regression.df, np.r_[np.diag(self.inverse), 1 / self._own if self._shown else []]
+        variance = np.outer(spread, noise)
+        if self._sandwich is not None:
+            known = slice(len(self._sandwich.df))
+            variance[known] = self._sandwich.variance(tile, values, variance[known])
+        placebos = None
+        if self._shown:
+            extra = cross[k:] - geometry.used.centred[k:, :k] @ values
+            placebos = extra / self._own[:, None], np.sqrt(variance[k:])
+        variance = variance[:k]
+        if geometry.masks.units.kind == "given":
+            residual = linear(geometry.real, tile.units.first(k), values)
+            variance, df = sandwich(geometry, tile, self.inverse, residual, self._regression.parameters)
+        return values, variance, df, noise, placebos
+
+    def _contrast(self, tile: Tile, weights: Array) -> tuple[Array, Array]:
+        assert self._sandwich is not None
+        values, _, noise = self._values(tile)
+        classical = np.outer(np.einsum("ck,kl,cl->c", weights, self.inverse, weights, optimize=True), noise)
+        return weights @ values, self._sandwich.variance(tile, values, classical, weights)
+
+    def plan(self, solve: Callable[[Tile], Found], folds: tuple[int, ...] = (), parameters: float = 0.0) -> Plan:
+        """The plan of a method whose errors are these."""
+        contrast = None if self._sandwich is None else self._contrast
+        inverse = self.inverse  # by itself: a fit must not keep what else the masks gave
+        return Plan(solve, lambda: inverse, folds, parameters, errors=self.errors, df=self.df, contrast=contrast)

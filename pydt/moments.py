@@ -471,8 +471,8 @@ class _Selection:
 
 
 def tile_slices(targets: int, columns: int) -> Iterator[slice]:
-    """The targets, as many at a time as are worked on at once."""
-    width = max(64, _TILE // columns // 64 * 64)
+    """The targets, as many at a time as are worked on at once; 8,192 at most, as rows of outputs are, too."""
+    width = max(64, _TILE // max(columns, 64) // 64 * 64)
     return (slice(start, min(start + width, targets)) for start in range(0, targets, width))
 
 
@@ -534,12 +534,18 @@ class Regression:
             explained += square.sum(0, dtype=np.float64)
         return np.maximum(energy - explained, 0)
 
+    @property
+    def sure(self) -> bool:
+        """Whether the noise can be told: not where there are as many parameters as masks, as what a mask does by
+        itself is then seen nowhere. Of one group a mask does nothing by itself: with it, or without."""
+        return bool(self.df >= 1)
+
     def noise(self, left: Array, within: Array | None) -> Array:
-        """s^2 (targets,): of the residual; where as many parameters as masks leave none, of repeats."""
+        """s^2 (targets,): of the residual; of repeats, where one group was kept or not; NaN where it cannot be told."""
         if not self._spare:
             return left / self.df
         assert within is not None
-        return within / self._spare
+        return within / self.df
 
 
 _BLOCK = 128
@@ -576,9 +582,10 @@ def regress(geometry: Geometry) -> Regression:
         pivots = np.zeros(1)
     if pivots.min() < 1e-9:  # a pivot is what the earlier groups do not explain of a group
         _raise_rank(geometry, gram)
-    df, spare = geometry.units - parameters, 0
-    if df < 1:  # as many parameters as masks: only repeats show the noise
-        df = spare = geometry.spare
+    df, spare = float(geometry.units - parameters), 0
+    if df < 1 <= geometry.spare:  # as many parameters as masks: repeats show the noise, but nothing else
+        spare = geometry.spare
+        df = float(spare) if size == 1 else np.nan
     if df < 1:
         models = geometry.masks.models
         raise EstimateError(

@@ -11,8 +11,9 @@ from pydt import _core
 from pydt.cores import threads
 from pydt.errors import EstimateError
 from pydt.inputs import Array, Rows
-from pydt.linear import Found, Plan, linear, ols_variance, placebos_of, sandwich
+from pydt.linear import Fitted, Found, Plan, error_word, linear, sandwich
 from pydt.moments import Columns, Counts, Geometry, Sums, Tile
+from pydt.robust import Arms
 
 _FOLDS = 5
 _STEP = 0.01 ** (1 / 99)  # from one penalty of the path to the next: 100 steps to 1/100 of the largest
@@ -89,7 +90,8 @@ def ridge(geometry: Geometry, cv: int | None) -> Plan:
         typical = 1 / (eigenvalues + np.median(np.concatenate(penalties)))
         return (vectors * eigenvalues * typical**2) @ vectors.T
 
-    return Plan(solve, covariance, () if cv is None else (cv,))
+    word = error_word(geometry, False, True, None)
+    return Plan(solve, covariance, () if cv is None else (cv,), errors=word)
 
 
 class _Problem(Counts):
@@ -121,7 +123,7 @@ class _Held:
         return self.gram, cross, sums.squares - level * (2 * sums.total - self.fold.rows * level)
 
 
-def lasso(geometry: Geometry, cv: int | None, l1_ratio: float) -> Plan:
+def lasso(geometry: Geometry, cv: int | None, l1_ratio: float, exact: bool, robust: bool) -> Plan:
     groups, units = geometry.groups, geometry.units
     number = min(_FOLDS, geometry.masks.units.cluster_count)
     if number < 2:
@@ -153,6 +155,9 @@ def lasso(geometry: Geometry, cv: int | None, l1_ratio: float) -> Plan:
         raise EstimateError(
             f"{units} independent models have no spread to judge by", "masks", "train at least 3 models"
         )
+    fitted = None if regression is None else Fitted(geometry, regression, robust)
+    word = error_word(geometry, robust, not tied, None)
+    arms = Arms(geometry) if fitted is None and word == "robust" and geometry.masks.units.kind != "pair" else None
 
     def choose(tile: Tile, units: Sums) -> tuple[Array, npt.NDArray[np.float32], Array]:
         """Penalty, coefficients on the first training part, and their gap."""
@@ -208,27 +213,31 @@ def lasso(geometry: Geometry, cv: int | None, l1_ratio: float) -> Plan:
         with np.errstate(invalid="ignore", divide="ignore"):
             explained = 1 - tau * free / energy
         df: Array | float = float(free - 1)
-        if regression is not None:
-            cross = both.centre(tile.units)
-            unbiased = regression.inverse @ cross[:groups]
-            noise = regression.noise(
-                np.maximum(energy - np.einsum("kn,kn->n", unbiased, cross[:groups]), 0), tile.within
-            )
-            variance, df = ols_variance(geometry, tile, regression, unbiased, noise)
-            placebos = placebos_of(geometry, regression.inverse, cross, unbiased, noise)
+        if fitted is not None:
+            unbiased, variance, df, _, placebos = fitted.find(tile)
         else:
+
+            def residual(rows: Rows, masks: Array, y: Array) -> Array:
+                fold = label[rows[0]]
+                return y - intercepts[fold] - masks @ slopes[fold]
+
+            def residuals(rows: Rows, y: Array) -> Array:
+                for fold in range(number):
+                    own = np.flatnonzero(label[rows] == fold)
+                    y[own] -= intercepts[fold] + geometry.masks.masks(rows[own])[:, :groups] @ slopes[fold]
+                return y - shift / both.rows
+
+            own = None if arms is None else arms.variance(tile, moved, residuals, exact)[0]
             moved *= scale
-            variance = one_size**2 / (free - 1) * scale * np.maximum(left - moved**2 / scale, 0)
+            variance = np.maximum(left - moved**2 / scale, 0) * scale / (free - 1)
+            if own is not None:
+                variance[: len(own)] = own
+            variance *= one_size**2
             moved *= one_size
             placebos = (moved[groups:], np.sqrt(variance[groups:])) if geometry.placebos else None
             unbiased, variance = mean + moved[:groups], variance[:groups]
             unbiased = geometry.centre(unbiased)
             if geometry.masks.units.kind == "given":
-
-                def residual(rows: Rows, masks: Array, y: Array) -> Array:
-                    fold = label[rows[0]]
-                    return y - intercepts[fold] - masks @ slopes[fold]
-
                 project = np.diag(one_size[:groups, 0] / np.diag(total.centred))
                 variance, df = sandwich(geometry, tile, project, residual, 1)
             if tied:
@@ -236,7 +245,8 @@ def lasso(geometry: Geometry, cv: int | None, l1_ratio: float) -> Plan:
         stderr = np.sqrt(np.maximum(variance, 0))
         return Found(values, stderr, df, tau, explained, unbiased, penalty, gap, sweeps, converged, placebos)
 
-    def covariance() -> Array:
-        return total.centred if regression is None else regression.inverse
-
-    return Plan(solve, covariance, (number,) if choice == number else (number, choice))
+    folds = (number,) if choice == number else (number, choice)
+    if fitted is not None:
+        return fitted.plan(solve, folds)
+    alone = None if arms is None else arms.split_df(geometry, float(free - 1))
+    return Plan(solve, lambda: total.centred, folds, errors=word, df=alone)

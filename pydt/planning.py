@@ -7,7 +7,8 @@ stderr     of an influence by OLS is s sqrt([G^-1]_kk), with G the centred Gram 
            law s^2 / (models - parameters) serves masks of one's own, or very large designs: right for independent
            masks, up to twofold off inside a block of foldover masks.) Of the LASSO, and of the difference of means
            of single examples, it falls with 1 / models.
-power      P(|T| > t) with T noncentral t: centre effect / stderr, the degrees of freedom of that many models.
+power      P(|T| > t) with T noncentral t: centre effect / stderr, the degrees of freedom of that many models, of
+           robust errors where the fit has them.
 """
 
 from __future__ import annotations
@@ -27,8 +28,12 @@ from pydt.cells import suggest
 from pydt.design import Design, find_repeats
 from pydt.errors import ConfigError, DesignError, EstimateError
 from pydt.estimate import Fit, influences
+from pydt.inputs import read_masks
 from pydt.learnt import MEND, Weak, weak_rows
+from pydt.linear import Fitted
+from pydt.moments import Geometry
 from pydt.overall import UNITS, mean_output, overall
+from pydt.robust import Arms
 from pydt.store import Record, Store
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
@@ -120,7 +125,8 @@ class ModelPlan:
     Attributes:
         wish: in full. unit: of its size and of the standard errors.
         models: in all. now: finished so far. more: still to be trained.
-        stderr: standard error of the median group now. method: of the estimate at `models`.
+        stderr: standard error of the median group now; of robust errors the root mean square over the groups.
+        method: of the estimate at `models`.
         assumption: in words: what the number rests on.
         seconds: of one worker for the models still to be trained, by the mean of the plan's rows so far; None if no
             times are known.
@@ -181,7 +187,7 @@ def plan_models(
     if fit.method == "lasso":
         try:
             outputs = np.delete(mean_output(store, record, task, output, "score"), weak.at)
-            ols = influences(design.take(rows), outputs, "ols")
+            ols = influences(design.take(rows), outputs, "ols", errors="classical")
             noise = float(ols.noise) if ols.df >= _FEWEST else None
         except EstimateError:
             pass  # too few models for OLS: what the LASSO leaves is taken for noise
@@ -261,13 +267,15 @@ class _Law:
         if fit.stderr.ndim != 1 or not known.size or np.median(known) <= 0:
             raise EstimateError("no spread between models is seen", "fit", "choose an output that is not saturated")
         self.fit, self.design, self.groups = fit, design, design.groups
-        self.now = float(np.median(known))
+        # The median of robust errors, each on a few degrees of freedom of its own, is too small.
+        self.now = float((known.astype(np.float64) ** 2).mean() ** 0.5 if fit.errors == "robust" else np.median(known))
         self.noise, self.borrowed = (float(fit.noise), True) if noise is None else (noise, False)
         self.pair = design.kind == "foldover"
         self.parameters = design.groups - design.constants + (not self.pair)
         self.exact = design.groups <= _LARGEST and design.constants < 2 and _grows(design)
         self._masks = design
         self._seen: dict[int, float] = {}
+        self._free: dict[int, float] = {}
         here = design.take(rows).packed()
         self.spread = self._variance(here) if fit.method == "ols" and self.exact else math.nan
 
@@ -306,6 +314,11 @@ class _Law:
         return math.sqrt(self.noise * self._seen[models])
 
     def df(self, models: int) -> float:
+        """Of the median group; with robust errors those of the masks that so many models have."""
+        if self.fit.errors == "robust" and self.exact and self.groups * models <= min(_CELLS, _LARGEST**2):
+            if models not in self._free:
+                self._free[models] = self._robust_df(models)
+            return self._free[models]
         units = models / (1 + self.pair)
         if self.exact and self.groups < 24 and models * self.groups <= _CELLS:  # few masks come again and again
             self.stderr(models)
@@ -313,6 +326,14 @@ class _Law:
             if packed is not None:
                 units = len(np.unique(find_repeats(packed))) / (1 + self.pair)
         return max(1.0, units - (self.parameters if self.method(models) == "ols" else 2))
+
+    def _robust_df(self, models: int) -> float:
+        made = self._masks if len(self._masks) >= models else self._masks.extend(models)
+        geometry = Geometry(read_masks(made.take(np.arange(models))))
+        if self.method(models) != "ols":
+            return float(np.median(Arms(geometry).df[: self.groups]))
+        df = Fitted(geometry, geometry.regression, True).df
+        return 1.0 if df is None else max(1.0, float(np.median(df[0])))
 
     def smallest(self, enough: Callable[[int], bool]) -> int:
         """The smallest number of models that is enough, the LASSO's before that of OLS."""

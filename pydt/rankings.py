@@ -457,7 +457,7 @@ def _worth(found: Ranking, column: int | None, which: str) -> list[str]:
 
 def _interval(found: Ranking, rows: np.ndarray, columns: np.ndarray) -> tuple[Array, Array, Array]:
     values, stderr = found.values[rows, columns], found.stderr[rows, columns]
-    df = np.broadcast_to(np.asarray(found._fit.df, np.float64), (len(found.columns),))[columns]
+    df = np.broadcast_to(found._fit.df, found.values.shape)[rows, columns]
     reach = np.array([t975(one) for one in df]) * stderr
     return values, values - reach, values + reach
 

@@ -117,11 +117,17 @@ def _wilson(rate: float, variance: float, df: float, images: int, runs: int) -> 
     """Wilson's interval for as many independent trials as give the variance; where all are alike, for the images."""
     from scipy import stats
 
-    trials = rate * (1 - rate) / variance if variance > 0 else float(images)
-    t = float(stats.t.ppf(0.975, df) if variance > 0 else stats.norm.ppf(0.975))
+    if variance > 0:
+        return Rate(rate, *wilson(rate, rate * (1 - rate) / variance, float(stats.t.ppf(0.975, df))), images, runs)
+    return Rate(rate, *wilson(rate, float(images)), images, runs)
+
+
+def wilson(rate: float, trials: float, quantile: float = 1.959964) -> tuple[float, float]:
+    """Wilson's interval of a rate that so many independent trials had."""
+    t = quantile
     centre = (rate + t**2 / (2 * trials)) / (1 + t**2 / trials)
     reach = t / (1 + t**2 / trials) * (rate * (1 - rate) / trials + t**2 / (4 * trials**2)) ** 0.5
-    return Rate(rate, max(centre - reach, 0.0), min(centre + reach, 1.0), images, runs)
+    return max(centre - reach, 0.0), min(centre + reach, 1.0)
 
 
 def fieller(

@@ -404,7 +404,7 @@ on the other images by the others, both ways round:
     gain = mean of both directions of: mean(without the K lowest) - mean(nothing left out)
 
 At equal epochs a smaller source is trained for fewer steps, at equal steps its images are seen more often."""
-_PARTS = {"difference": "", "stderr": ", stderr", "low": ", low", "high": ", high", "p": ", p over retrainings alone"}
+_PARTS = {"difference": "", "stderr": ", stderr", "low": ", low", "high": ", high", "p": ", p"}
 
 
 def _page(found: Removal) -> Page:

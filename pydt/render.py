@@ -61,8 +61,8 @@ CLASSES_SHOWN = 12
 """Target classes in the table of influence by class; the others are in target_classes.csv."""
 
 COLUMNS: dict[str, tuple[str, ...]] = {
-    "groups.csv": ("rank", "name", "value", "stderr", "q", "models"),
-    "placebos.csv": ("name", "value", "stderr", "q"),
+    "groups.csv": ("rank", "name", "value", "stderr", "df", "q", "models"),
+    "placebos.csv": ("name", "value", "stderr", "df", "q"),
     "counterfactual.csv": ("kind", "dropped", "seed", "accuracy", "names"),
     "arms.csv": ("kind", "dropped", "n", "mean", "sd", "stderr", "failed"),
     "contrasts.csv": (
@@ -70,7 +70,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         *("stderr", "low", "high", "p"),
     ),
     "rows.csv": ("row", "accuracy", "output"),
-    "target_classes.csv": ("group", "target_class", "influence"),
+    "target_classes.csv": ("group", "target_class", "influence", "stderr", "q"),
 }
 """The files of `write_csv` and the order of their columns."""
 
@@ -152,9 +152,9 @@ def write_csv(results: Mapping, folder: str | os.PathLike[str]) -> list[Path]:
         "contrasts.csv": results.get("contrasts") or [],
         "rows.csv": [{"row": i, "accuracy": a, "output": o} for i, (a, o) in enumerate(zip(*columns, strict=True))],
         "target_classes.csv": [
-            {"group": group["name"], "target_class": name, "influence": value}
-            for group, values in zip(results["groups"], classes["influence"], strict=False)
-            for name, value in zip(classes["names"], values, strict=True)
+            {"group": group["name"], "target_class": name, "influence": value, "stderr": error, "q": q}
+            for group, *lines in zip(results["groups"], *_class_tables(classes), strict=False)
+            for name, value, error, q in zip(classes["names"], *lines, strict=True)
         ],
     }
 
@@ -166,6 +166,12 @@ def write_csv(results: Mapping, folder: str | os.PathLike[str]) -> list[Path]:
     return written
 
 
+def _class_tables(classes: Mapping) -> list[list[list[float | None]]]:
+    """Influences, errors and q, each by group and class; None where results have none."""
+    nothing = [[None] * len(line) for line in classes["influence"]]
+    return [classes["influence"], classes.get("stderr") or nothing, classes.get("q") or nothing]
+
+
 def _examples(images: np.ndarray | None, side: int, most: int = 3) -> list[str]:
     if images is None or len(images) == 0:
         return []
@@ -174,7 +180,10 @@ def _examples(images: np.ndarray | None, side: int, most: int = 3) -> list[str]:
 
 def _ranking(results: Mapping, thumbnails: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """What the template needs for the ranked influences: rows of both ends, placebos, axis and counts."""
-    factor = t975(results.get("df"))
+
+    def factor(item: Mapping) -> float:
+        return t975(item.get("df") or results.get("df"))
+
     ranked = _ranked(results["groups"])
     shown = ranked if len(ranked) <= 2 * SHOWN else ranked[:SHOWN] + ranked[-SHOWN:]
     placebos = results.get("placebos") or []
@@ -182,12 +191,12 @@ def _ranking(results: Mapping, thumbnails: Mapping[str, np.ndarray]) -> dict[str
     def bounds(item: Mapping) -> tuple[float | None, float | None]:
         if item["value"] is None or item["stderr"] is None:
             return None, None
-        return item["value"] - factor * item["stderr"], item["value"] + factor * item["stderr"]
+        return item["value"] - factor(item) * item["stderr"], item["value"] + factor(item) * item["stderr"]
 
     everything = [group for _, group in shown] + list(placebos)
     axis = Axis.around([0.0] + [b for item in everything for b in (*bounds(item), item["value"])])
-    errors = [p["stderr"] for p in placebos if p["stderr"] is not None]
-    noise = factor * float(np.median(errors)) if errors else None
+    errors = [factor(p) * p["stderr"] for p in placebos if p["stderr"] is not None]
+    noise = float(np.median(errors)) if errors else None
     stderrs = [g["stderr"] for g in results["groups"] if g["stderr"] is not None]
     digits = digits_for(float(np.median(stderrs)) if stderrs else None)
     verdict = results["verdict"]
@@ -415,6 +424,7 @@ def render(results: Mapping, thumbnails: Mapping[str, np.ndarray] | None = None)
         metric=metric,
         swap=results["estimand"] == "swap",
         estimator=results.get("estimator") or DASH,
+        errors=results.get("errors"),
         output=results["output"],
         unit=results["unit"],
         models=results["models"],

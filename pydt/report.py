@@ -100,7 +100,7 @@ def results(
     method, test = global_test(masks, score, judged, fit.method)
     weak = weak_rows(store, record)
     effect = float((score if weak.many else np.delete(score, weak.at)).std(ddof=1)) / 4
-    df = float(np.min(fit.df))
+    df = float(np.median(fit.df))  # of a typical group; each has its own where errors are robust
     plannable = effect > 0 and df >= FEW_DF and not weak.many
     advised = overall(store, record, None, output, weak.at) if weak.at and plannable else fit
     blocked = None
@@ -146,7 +146,8 @@ def results(
             "unit": unit,
             "estimand": fit.estimand,
             "estimator": fit.method,
-            "df": fit.df,
+            "errors": fit.errors,
+            "df": df,
             "explained": _explained(fit),
             "verdict": {
                 "correlation": test.correlation,
@@ -164,7 +165,7 @@ def results(
                 else f"an 80 % chance to see a group that moves the target by {effect:.2g} {unit}, "
                 "a quarter of the spread between rows",
             },
-            "groups": _groups(record.names, values, stderr, q, np.asarray(masks).sum(0)),
+            "groups": _groups(record.names, values, stderr, fit.df, q, np.asarray(masks).sum(0)),
             "placebos": _placebos(fit),
             "target_classes": _by_class(store, record, output, masks, fit.method, target["classes"]),
             "rows": {"accuracy": accuracy, "output": score},
@@ -172,7 +173,7 @@ def results(
             "notes": [
                 *kept(store, record),
                 *_notes(store, record, judgement, len(finished), effect, float(np.median(stderr)), unit),
-                *_few(design, masks, df),
+                *_few(design, masks, fit.errors, df),
             ],
             "command": command,
             "provenance": {
@@ -264,12 +265,18 @@ def _notes(
     return notes
 
 
-def _few(design: Design, masks: Design, df: float) -> list[str]:
+def _few(design: Design, masks: Design, errors: str, df: float) -> list[str]:
     """What to do where the models compare too little for their errors to be known."""
-    if not df < FEW_DF:
+    if not df < FEW_DF and errors != "none":
         return []
     distinct = len(np.unique(masks.packed(), axis=0))
     mend = few_masks(design) or 'train more models on other masks, of the design "bernoulli" or "foldover"'
+    if errors == "none":
+        return [
+            f"{count(len(masks), 'model')} on {count(distinct, 'distinct mask')} are as many masks as {masks.groups} "
+            "groups need: nothing shows what a mask does by itself, so there are no standard errors, intervals and q. "
+            f"{mend[0].upper()}{mend[1:]}."
+        ]
     return [
         f"{count(len(masks), 'model')} on {count(distinct, 'distinct mask')} leave {count(round(df), 'degree')} of "
         f"freedom: the standard errors are hardly known themselves, intervals are wide. {mend[0].upper()}{mend[1:]}."
@@ -277,11 +284,12 @@ def _few(design: Design, masks: Design, df: float) -> list[str]:
 
 
 def _groups(
-    names: tuple[str, ...], values: np.ndarray, stderr: np.ndarray, q: np.ndarray | None, models: np.ndarray
+    names: tuple[str, ...], values: np.ndarray, stderr: np.ndarray, df: Any, q: np.ndarray | None, models: np.ndarray
 ) -> list[dict[str, Any]]:
+    columns = values, stderr, np.broadcast_to(df, values.shape), models
     return [
-        {"name": name, "value": values[i], "stderr": stderr[i], "q": None if q is None else q[i], "models": models[i]}
-        for i, name in enumerate(names)
+        {"name": name, "value": value, "stderr": error, "df": free, "q": None if q is None else q[i], "models": kept}
+        for i, (name, value, error, free, kept) in enumerate(zip(names, *columns, strict=True))
     ]
 
 
@@ -289,17 +297,18 @@ def _placebos(fit: Any) -> list[dict[str, Any]]:
     if fit.placebo_values is None:
         return []
     q = [None] * len(fit.placebo_values) if fit.placebo_q is None else fit.placebo_q
+    columns = fit.placebo_values, fit.placebo_stderr, np.broadcast_to(fit.placebo_df, fit.placebo_values.shape), q
     return [
-        {"name": f"placebo {i + 1}", "value": value, "stderr": error, "q": one}
-        for i, (value, error, one) in enumerate(zip(fit.placebo_values, fit.placebo_stderr, q, strict=True))
+        {"name": f"placebo {i + 1}", "value": value, "stderr": error, "df": free, "q": one}
+        for i, (value, error, free, one) in enumerate(zip(*columns, strict=True))
     ]
 
 
 def _by_class(
     store: Store, record: Record, output: str, masks: Design, method: str, classes: list[str]
 ) -> dict[str, Any] | None:
-    """The influence of each group on each target class, from the score half; None where a class has no example
-    there.
+    """The influence of each group on each target class, from the score half, with errors and q (over the groups of one
+    class); None where a class has no example there.
     """
     task = record.tasks[0]["digest"]
     labels = store.examples(task, "score", record)["labels"]
@@ -309,7 +318,9 @@ def _by_class(
     means = np.stack([outputs[:, labels == c].mean(1, dtype=np.float64) for c in range(len(classes))], axis=1)
     if not (means.std(0) > 0).all():
         return None
-    return {"names": classes, "influence": influences(masks, means, method).unbiased}
+    fit = influences(masks, means, method)
+    q = None if record.by == "example" else fit.q
+    return {"names": classes, "influence": fit.unbiased, "stderr": fit.stderr, "q": q}
 
 
 def _counterfactual(judgement: Counterfactual | None) -> dict[str, Any]:

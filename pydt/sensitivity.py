@@ -470,7 +470,8 @@ def _parts(
             part = masks.take(rows)
             fit = influences(part, outputs[rows], best_method(part))
             into.append(fit.unbiased)
-            squares.append((fit.stderr.astype(np.float64) ** 2).mean())
+            known = np.isfinite(fit.stderr)  # not of an output that is the same in all of these models
+            squares.append((fit.stderr[known].astype(np.float64) ** 2).mean() if known.any() else np.nan)
     return np.stack(found[0]), np.stack(found[1]), float(np.sqrt(np.mean(squares)))
 
 

@@ -248,7 +248,9 @@ class StoppingRule:
         if np.ptp(y[kept]) == 0:  # an error of 0 would end the plan; a model that is never wrong, as a rule a mistake
             return replace(seen, reason=f"the output is the same in all {len(y)} rows: nothing shows its noise")
         stderr = np.asarray(fit.stderr, np.float64)
-        if not float(fit.df) >= _free(made.groups):
+        # Robust errors count in their degrees of freedom what the other groups take.
+        least = _LEAST if fit.errors == "robust" else _free(made.groups)
+        if not float(np.median(fit.df)) >= least:
             return replace(seen, reason=f"{len(y)} rows are too few to judge the noise by")
         largest = float(stderr.max())  # NaN if one is
         return replace(

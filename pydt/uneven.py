@@ -200,5 +200,9 @@ def own_influences(
         part = slice(start, start + width)
         fit = influences(design, outputs[:, part], method)
         own = groups[part], np.arange(len(groups[part]))
-        value[part], stderr[part], df[part] = fit.unbiased[own], fit.stderr[own], fit.df
+        value[part], stderr[part], df[part] = (
+            fit.unbiased[own],
+            fit.stderr[own],
+            np.broadcast_to(fit.df, fit.stderr.shape)[own],
+        )
     return value, stderr, df

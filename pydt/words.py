@@ -106,7 +106,7 @@ def significant(results: Mapping) -> tuple[list[dict], list[dict]]:
 def errors_known(results: Mapping) -> bool:
     """Whether standard errors stand on enough degrees of freedom to be shown, or to plan models with."""
     df = results.get("df")
-    return df is None or df >= FEW_DF
+    return results.get("errors") != "none" and (df is None or df >= FEW_DF)
 
 
 def headline_size(contrasts: Sequence[dict]) -> int | None:
@@ -126,13 +126,13 @@ def _against_random(contrast: Mapping, expected: int, than: str) -> str:
     """How one arm differs from its random control, with its uncertainty; expected: the sign the ranking predicts."""
     points = 100 * contrast["difference"]
     size = f"{number(abs(points), 1 if abs(points) >= 0.05 else 2)} points {'more' if points >= 0 else 'less'}{than}"
-    welch = f"Welch {p_text(contrast['p'])}"
+    test = p_text(contrast["p"])
     if contrast["low"] is None or contrast["high"] is None:
         return f"{size} (no interval: too few repeats)"
     if contrast["low"] <= 0 <= contrast["high"]:
-        return f"{size}, which cannot be told from no difference ({_interval(contrast)} includes 0, {welch})"
+        return f"{size}, which cannot be told from no difference ({_interval(contrast)} includes 0, {test})"
     opposite = ", the opposite of what the ranking predicts" if points * expected < 0 else ""
-    return f"{size} ({_interval(contrast)}, {welch}){opposite}"
+    return f"{size} ({_interval(contrast)}, {test}){opposite}"
 
 
 def _counterfactual_sentence(results: Mapping) -> str:
@@ -192,7 +192,7 @@ def _groups_sentence(results: Mapping) -> str:
     if errors_known(results):
         clearest = f"{number(first['value'], digits, True)} \u00b1 {number(first['stderr'], digits)} {unit}"
     else:
-        reach = t975(results["df"]) * first["stderr"]
+        reach = t975(first.get("df") or results["df"]) * first["stderr"]
         digits = digits_for(reach / 2)
         low, value, high = (number(first["value"] + way * reach, digits, True) for way in (-1, 0, 1))
         clearest = f"{value} {unit}, 95 % interval {low} to {high},"
@@ -306,6 +306,8 @@ def sentences(results: Mapping) -> list[str]:
             f"How many models would be needed cannot be said: {len(weak['rows']):,} of {weak['judged']:,} hardly "
             "learnt their own source, so what they do to the target says little about the data."
         )
+    elif results.get("errors") == "none":
+        second = "How many models would be needed cannot be said: the masks leave nothing to judge the errors by."
     elif not errors_known(results):
         second = (
             f"How many models would be needed cannot be said: with {count(round(results['df']), 'degree')} of freedom "

@@ -123,12 +123,26 @@ def debiased_lasso(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cross-fitted: mean of the coefficients of the other folds plus the difference of means of what they leave on the
     fold, and its standard error, for masks drawn independently (or of one size: then centred, shrunk by 1 - 1/K)."""
+    m, k = masks.shape
+    constant = np.all(masks.sum(1) == masks[0].sum())
+    shrink = (k - 1) / k if constant else 1.0
+    mean, rest = crossfit(masks, outputs, penalty, fold, l1_ratio)
+    values, errors = mean + shrink * difference(masks, rest), []
+    for column in masks.T.astype(bool):
+        ins, outs = rest[column], rest[~column]
+        within = ((ins - ins.mean(0)) ** 2).sum(0) + ((outs - outs.mean(0)) ** 2).sum(0)
+        errors.append(shrink * np.sqrt((1 / len(ins) + 1 / len(outs)) * within / (m - 2)))
+    return values - values.mean(0) if constant else values, np.stack(errors)
+
+
+def crossfit(
+    masks: np.ndarray, outputs: np.ndarray, penalty: np.ndarray, fold: np.ndarray, l1_ratio: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over the folds of the coefficients from the other folds, and what those leave on the fold."""
     from sklearn.linear_model import ElasticNet
 
-    m, k = masks.shape
-    y, constant = outputs.astype(np.float64), np.all(masks.sum(1) == masks[0].sum())
-    shrink = (k - 1) / k if constant else 1.0
-    mean, rest = np.zeros((k, y.shape[1])), np.zeros_like(y)
+    y = outputs.astype(np.float64)
+    mean, rest = np.zeros((masks.shape[1], y.shape[1])), np.zeros_like(y)
     for i in np.unique(fold):
         train, test = fold != i, fold == i
         for j, one in enumerate(penalty):
@@ -136,12 +150,7 @@ def debiased_lasso(
             model.fit(masks[train].astype(float), y[train, j])
             mean[:, j] += model.coef_ * test.mean()
             rest[test, j] = y[test, j] - model.predict(masks[test].astype(float))
-    values, errors = mean + shrink * difference(masks, rest), []
-    for column in masks.T.astype(bool):
-        ins, outs = rest[column], rest[~column]
-        within = ((ins - ins.mean(0)) ** 2).sum(0) + ((outs - outs.mean(0)) ** 2).sum(0)
-        errors.append(shrink * np.sqrt((1 / len(ins) + 1 / len(outs)) * within / (m - 2)))
-    return values - values.mean(0) if constant else values, np.stack(errors)
+    return mean, rest
 
 
 def variance_parts(masks: np.ndarray, outputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -158,3 +167,80 @@ def variance_parts(masks: np.ndarray, outputs: np.ndarray) -> tuple[np.ndarray, 
     left = ((root * means - hat @ (root * means)) ** 2).sum(0)
     df = len(different) - np.linalg.matrix_rank(x)
     return training, (left - df * training) / (size * (1 - np.diag(hat))).sum()
+
+
+def as_units(
+    masks: np.ndarray, outputs: np.ndarray, pairs: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Regressors and outputs of independent units, the intercept as the first column, each times the root of its rows;
+    those roots; and the masks of the units. Units are means of repeated masks, or half-differences of complements."""
+    y = outputs.astype(np.float64)
+    x, z, root, kept = [], [], [], []
+    seen: set[bytes] = set()
+    for mask in masks:
+        if mask.tobytes() in seen:
+            continue
+        same, other = (masks == mask).all(1), (masks != mask).all(1)
+        seen |= {mask.tobytes(), (~mask.astype(bool)).astype(masks.dtype).tobytes()} if pairs else {mask.tobytes()}
+        rows = np.sqrt(same.sum() + (other.sum() if pairs else 0))
+        root.append(rows)
+        kept.append(mask.astype(bool))
+        if pairs:
+            x.append(rows * (mask.astype(float) - 0.5))
+            z.append((y[same].sum(0) - y[other].sum(0)) / rows)
+        else:
+            x.append(rows * np.r_[1.0, mask.astype(float)])
+            z.append(rows * y[same].mean(0))
+    return np.stack(x), np.stack(z), np.array(root), np.stack(kept)
+
+
+def hc2(x: np.ndarray, z: np.ndarray, first: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Errors of least squares (minimum norm in all but the first columns) by HC2, and Bell and McCaffrey's degrees.
+
+    Var = sum_u P_ku^2 e_u^2 / (1 - h_u) with P = (X'X)^+ X', H = XP, e = (I - H) z. With equal variances it is a
+    quadratic form B in Gaussian noise, whose degrees of freedom are those of Satterthwaite: (tr B)^2 / tr(B B).
+
+    Args:
+        x: (units, columns), z: (units, targets). first: columns of the intercept.
+    """
+    if first:  # least squares with the intercept: minimum norm concerns the groups alone
+        centre = x[:, 0] / (x[:, 0] ** 2).sum()
+        inner = x[:, 1:] - np.outer(x[:, 0], centre @ x[:, 1:])
+        p = np.linalg.pinv(inner)
+        hat = inner @ p + np.outer(x[:, 0], centre)
+    else:
+        p = np.linalg.pinv(x)
+        hat = x @ p
+    rest = np.eye(len(x)) - hat
+    e = rest @ z
+    variance, df = [], []
+    for row in p:
+        weight = row**2 / np.diag(rest)
+        form = rest @ np.diag(weight) @ rest
+        variance.append(weight @ e**2)
+        df.append(np.trace(form) ** 2 / np.trace(form @ form))
+    return np.sqrt(variance), np.array(df)
+
+
+def welch(kept: np.ndarray, z: np.ndarray, root: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Errors of each column's difference of means by the spread of its two arms, and Bell and McCaffrey's degrees.
+
+    Units weigh as their rows, whose noise they average: an arm's mean has the variance (sum of rows (mean - arm)^2 /
+    (units - 1)) / rows of the arm. Of units of one size it is Welch's, and HC2 of the regression on that column alone.
+
+    Args:
+        kept: bool (units, columns). z: (units, targets) means times root, root: (units,) of the rows.
+    """
+    errors, df = [], []
+    for column in kept.T:
+        total, above, below = 0.0, 0.0, 0.0
+        for arm in (column, ~column):
+            rows = (root[arm] ** 2).sum()
+            mean = (root[arm, None] * z[arm]).sum(0) / rows
+            spread = ((z[arm] - root[arm, None] * mean) ** 2).sum(0) / (arm.sum() - 1)
+            total = total + spread / rows
+            above += 1 / rows
+            below += 1 / rows**2 / (arm.sum() - 1)
+        errors.append(np.sqrt(total))
+        df.append(above**2 / below)
+    return np.stack(errors), np.array(df)

@@ -55,7 +55,7 @@ def test_every_method_agrees(name: str) -> None:
     outputs = outputs_of(plan, 5, "float64")
     accumulator = filled(plan, outputs)
     for method, how in METHODS:
-        direct = pydt.influences(plan, outputs, method, **how)
+        direct = pydt.influences(plan, outputs, method, **how, errors="classical")
         assert_same(pydt.influences(accumulator, method=method, **how), direct, 1e-6)
 
 
@@ -68,7 +68,9 @@ def test_small_floats_agree_to_rounding(name: str, dtype: str) -> None:
     accumulator = filled(plan, outputs.astype(dtype))
     for method in ("difference", "ols"):
         assert_same(
-            pydt.influences(accumulator, method=method), pydt.influences(plan, outputs.astype(dtype), method), 1e-5
+            pydt.influences(accumulator, method=method),
+            pydt.influences(plan, outputs.astype(dtype), method, errors="classical"),
+            1e-5,
         )
 
 
@@ -86,7 +88,7 @@ def test_rows_that_are_missing_or_failed(name: str, monkeypatch: pytest.MonkeyPa
     # the folds of the whole plan, which the rows alone do not know
     monkeypatch.setattr("pydt.inputs.assign_folds", lambda *_: masks.folds(5)[masks.units.used])
     for method, how in METHODS:
-        direct = pydt.influences(plan.take(arrived), outputs[arrived], method, **how)
+        direct = pydt.influences(plan.take(arrived), outputs[arrived], method, **how, errors="classical")
         assert_same(pydt.influences(accumulator, method=method, **how), direct, 1e-6)
 
 
@@ -94,7 +96,7 @@ def test_the_first_rows_of_a_plan_have_the_folds_they_would_have_alone() -> None
     for plan in (DESIGNS["bernoulli"], DESIGNS["foldover"]):
         outputs = outputs_of(plan, 3, "float64")
         accumulator = filled(plan, outputs, np.arange(520))
-        direct = pydt.influences(plan.take(np.arange(520)), outputs[:520], "lasso")
+        direct = pydt.influences(plan.take(np.arange(520)), outputs[:520], "lasso", errors="classical")
         assert_same(pydt.influences(accumulator, method="lasso"), direct, 1e-6)
 
 
@@ -102,7 +104,7 @@ def test_tiles_of_targets_and_one_target() -> None:
     plan = design.bernoulli(60, 1100, seed=0)
     outputs = outputs_of(plan, 9000, "float32")  # more than one tile
     fit = pydt.influences(filled(plan, outputs), method="ols")
-    assert_same(fit, pydt.influences(plan, outputs, "ols"), 1e-4)
+    assert_same(fit, pydt.influences(plan, outputs, "ols", errors="classical"), 1e-4)
     tile = Accumulator(plan, slice(8990, None))
     tile.add(np.arange(len(plan)), outputs)
     part = pydt.influences(tile, method="ols")
@@ -123,7 +125,7 @@ def test_a_view_without_rows_gives_what_the_rest_gives() -> None:
     rest = np.setdiff1d(np.arange(len(plan)), gone)
     view = filled(plan, outputs).statistics().remove(gone, outputs[gone])
     for method in ("difference", "ols"):
-        direct = pydt.influences(plan.take(rest), outputs[rest], method)
+        direct = pydt.influences(plan.take(rest), outputs[rest], method, errors="classical")
         assert_same(pydt.influences(view, method=method), direct, 1e-6)
 
 
@@ -135,7 +137,7 @@ def test_flagged_targets_are_nan_and_spoil_no_other() -> None:
     accumulator.add(np.arange(len(plan)), outputs)
     for method in ("difference", "ols", "lasso"):
         fit = pydt.influences(accumulator, method=method)
-        direct = pydt.influences(plan, outputs, method, nan="flag")
+        direct = pydt.influences(plan, outputs, method, nan="flag", errors="classical")
         assert np.isnan(fit.values[:, 1:3]).all()
         # a gap of 1e-6 with 700 models leaves a solution within about sqrt(700e-6) errors of the optimum
         assert_same(fit, direct, 0.04 if method == "lasso" else 1e-4)

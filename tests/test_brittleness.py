@@ -91,7 +91,7 @@ def test_probabilities_are_those_of_least_squares(masks: Design) -> None:
     if len(np.unique(unlike.clusters)) < len(unlike):
         first = np.sort(np.unique(unlike.clusters, return_index=True)[1])
         unlike, kept, margin = unlike.take(first), kept[first], margin[first]
-    fit = influences(unlike, margin, "ols")
+    fit = influences(unlike, margin, "ols", errors="classical")
     found = _wrong(fit, np.asarray(unlike), margin.mean(0), removed)
     values, _, df = oracle.least_squares(kept, margin)
     x = kept - kept.mean(0)

@@ -74,7 +74,6 @@ def test_welch_part_is_scipys() -> None:
     a, b = arm("drop bottom", random.random((9, 40))), arm("drop random", random.random((14, 40)) - 0.02)
     found = contrast(a, b, np.full(40, 1 / 40), np.zeros(40, int))
     expected = stats.ttest_ind(a.accuracy, b.accuracy, equal_var=False)
-    assert found.p == pytest.approx(expected.pvalue)
     assert found.difference == pytest.approx(a.mean - b.mean)
     assert found.difference / found.stderr_retraining == pytest.approx(expected.statistic)
     assert found.n == 9
@@ -188,6 +187,56 @@ def test_groups_are_counted_with_those_that_have_no_image() -> None:
     units = np.array([0, 1, -1, 1]), ("a", "b", "c")
     plan: Any = SimpleNamespace(context=SimpleNamespace(units=units))
     assert group_images(plan).tolist() == [1, 2, 0]
+
+
+def test_interval_and_p_are_of_one_test() -> None:
+    """Whatever varies: p < 0.05 exactly where the interval excludes 0."""
+    random = np.random.default_rng(1)
+    labels = np.repeat([0, 1], 30)
+    seen = set()
+    for trial in range(200):
+        shift, runs = random.normal(0, 0.03), random.choice([0.0, 0.03])
+        image = random.normal(0, random.choice([0.0, 0.1]), 60)
+        one, other = (
+            arm(kind, 0.5 + at + random.normal(0, runs, (3, 1)) + np.zeros((3, 60)))
+            for kind, at in (("drop top", shift + image), ("drop random", 0.0))
+        )
+        found = contrast(one, other, np.full(60, 1 / 60), labels)
+        assert (found.p < 0.05) == (not found.low <= 0 <= found.high), trial
+        assert found.low <= found.difference <= found.high
+        assert 0 < found.p <= 1
+        seen.add(found.p < 0.05)
+    assert seen == {True, False}
+
+
+def test_arms_that_never_vary_are_no_certainty() -> None:
+    """Every run right on the same images: once p was 0 beside an interval of 25 points."""
+    weights, labels = np.full(40, 1 / 40), np.zeros(40, int)
+    right = np.zeros((4, 40))
+    right[:, :20] = 1
+    other = right.copy()
+    other[:, 20:23] = 1  # three images more, in every run
+    found = contrast(arm("drop top", other), arm("drop random", right), weights, labels)
+    assert found.stderr_retraining == 0
+    expected = stats.ttest_1samp(other[0] - right[0], 0)
+    assert found.p == pytest.approx(expected.pvalue)
+    assert (found.low, found.high) == pytest.approx(tuple(expected.confidence_interval()))
+    alike = contrast(arm("drop top", right), arm("drop random", right), weights, labels)  # nothing varies at all
+    assert alike.p == 1
+    low, high = proportion_interval(20, 40)
+    assert alike.low == pytest.approx(-np.hypot(0.5 - low, high - 0.5))
+    assert alike.high == pytest.approx(np.hypot(high - 0.5, 0.5 - low))
+    opposite = contrast(arm("drop top", np.ones((4, 40))), arm("drop random", np.zeros((4, 40))), weights, labels)
+    assert opposite.difference == 1
+    assert 0 < opposite.p < 1e-6
+    assert opposite.low == pytest.approx(
+        1 - np.hypot(1 - proportion_interval(40, 40)[0], proportion_interval(0, 40)[1])
+    )
+
+
+def proportion_interval(right: int, of: int) -> tuple[float, float]:
+    found = stats.binomtest(right, of).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
 
 
 def test_a_class_that_never_varies_adds_no_uncertainty() -> None:

@@ -20,7 +20,7 @@ from pydt.inputs import read_masks
 BOUND = 15 * 2.0**-24  # of the core's float32 sums, times the sum of |output - shift|
 NAMES = (
     *("values", "unbiased", "stderr", "q", "df", "noise", "explained", "penalty", "gap", "iterations", "converged"),
-    *("placebo_values", "placebo_stderr", "placebo_q", "training_noise", "mask_noise"),
+    *("placebo_values", "placebo_stderr", "placebo_df", "placebo_q", "training_noise", "mask_noise"),
 )
 
 
@@ -86,10 +86,10 @@ def test_single_precision_is_enough_or_not_used() -> None:
         scale = (1 / masks.sum(0) + 1 / (~masks).sum(0)).max()
         values, errors = oracle.difference(masks, y), oracle.difference_errors(masks, y)
         assert np.all(np.abs(fit.values - values) <= close * np.abs(values).max(0) + scale * slack)
-        sure = r2 < 0.99 if dtype == np.float32 else r2 < 1
+        sure = (r2 < 0.99 if dtype == np.float32 else r2 < 1) & (np.arange(18) != 7)
         np.testing.assert_allclose(fit.stderr[:, sure], errors[:, sure], rtol=of_noise, atol=0)
         np.testing.assert_allclose(fit.stderr[:, r2 == 0.9999], errors[:, r2 == 0.9999], rtol=10 * of_noise)
-        assert np.all(fit.stderr[:, 7] == 0)
+        assert np.isnan(fit.stderr[:, 7]).all()
         assert np.isfinite(fit.q).all()
 
 
@@ -125,7 +125,7 @@ def test_lasso_and_elastic_net_are_optimal_and_unbiased_as_defined(made: Design,
     masks = np.asarray(made)
     outputs = outputs_of(made, 4, 0.7)
     for cv in (None, 5, 3):
-        fit = influences(masks, outputs, "lasso", cv=cv, l1_ratio=l1_ratio)
+        fit = influences(masks, outputs, "lasso", cv=cv, l1_ratio=l1_ratio, errors="classical")
         assert fit.penalty is not None
         assert fit.gap is not None
         assert fit.converged is not None
@@ -316,9 +316,9 @@ def test_outputs_of_any_scale_are_estimated_or_refused(method: str, dtype: type)
 
 
 def test_rounding_costs_infinitely_much_where_nothing_is_left_to_err_by() -> None:
-    masks = np.array([[1, 0], [0, 1], [1, 1], [0, 0]] * 3)
+    masks = np.array([[1], [0]] * 6)
     fit = influences(masks, masks[:, 0].astype(float), precision="int16")
-    np.testing.assert_array_equal(fit.values, [1, 0])
+    np.testing.assert_array_equal(fit.values, [1])
     assert fit.quantisation == np.inf
 
 

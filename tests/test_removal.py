@@ -385,7 +385,7 @@ def test_the_page_says_what_was_found(found: Removal, tmp_path: Path) -> None:
     assert set(page.csv) == {"arms.csv", "best.csv", "keep-epochs.csv", "keep-steps.csv"}
     header, lines = page.csv["arms.csv"]
     assert len(list(lines)) == len(found.points)
-    at = header.index("against random, p over retrainings alone")  # narrower than the interval beside it
+    at = header.index("against random, p")
     assert [line[at] for line in lines] == [None if point.which is None else point.which.p for point in found.points]
     write_pages([page], tmp_path, "a study")
     assert "keep by hand" in (tmp_path / "removal.html").read_text()

@@ -92,16 +92,19 @@ def results(
             **{"models_needed": 2400, "models_needed_for": "a standard error of half the spread", "blocked": None},
         },
         "groups": [
-            {"name": n, "value": float(v), "stderr": float(s), "q": x, "models": 75}
+            {"name": n, "value": float(v), "stderr": float(s), "df": 200.5, "q": x, "models": 75}
             for n, v, s, x in zip(names, values, stderr, q, strict=True)
         ],
         "placebos": [
-            {"name": f"placebo {i + 1}", "value": float(v), "stderr": 0.06, "q": 0.9}
+            {"name": f"placebo {i + 1}", "value": float(v), "stderr": 0.06, "df": 190.0, "q": 0.9}
             for i, v in enumerate(rng.normal(0, 0.06, 8))
         ],
         **{"counterfactual": runs, "arms": arms, "contrasts": contrasts, "explained": 0.31},
         "rows": {"accuracy": rng.normal(0.7, 0.03, 300).tolist(), "output": rng.normal(0.9, 0.2, 300).tolist()},
-        "target_classes": {"names": list("0123456789"), "influence": rng.normal(0, 0.1, (groups, 10)).tolist()},
+        "target_classes": {
+            "names": list("0123456789"),
+            **{name: rng.normal(0.5, 0.1, (groups, 10)).tolist() for name in ("influence", "stderr", "q")},
+        },
         "provenance": {"plan": "9f86d081884c7d65", "seed": 0, "code": "0.1.0"},
         "versions": {"pydt": "0.1.0", "python": "3.12", "core": "avx2"},
     }
@@ -246,7 +249,7 @@ def test_three_sentences_when_found() -> None:
     plainly = plain(third)
     assert f"without the 31 lowest-ranked groups gave {100 * given['arms'][1]['mean']:.1f} % accuracy" in plainly
     assert f"{100 * bottom['difference']:.1f} points more than leaving out as many at random" in plainly
-    assert f"95 % interval {100 * bottom['low']:+.1f} to {100 * bottom['high']:+.1f}, Welch p" in plainly
+    assert f"95 % interval {100 * bottom['low']:+.1f} to {100 * bottom['high']:+.1f}, p" in plainly
     assert f"{-100 * top['difference']:.1f} points less (95 % interval {100 * top['low']:+.1f}" in plainly
     assert "includes 0" not in third
     assert "opposite" not in third
@@ -279,7 +282,7 @@ def test_three_sentences_when_nothing_is_found() -> None:
     assert "permutation p = 0.41" in first
     assert second == "About 2,400 models would be needed for a standard error of half the spread."
     wanted = "0.3 points more than leaving out as many at random, which cannot be told from no difference "
-    assert wanted + "(95 % interval -0.7 to +1.3 includes 0, Welch p = 0.44)" in plain(third)
+    assert wanted + "(95 % interval -0.7 to +1.3 includes 0, p = 0.44)" in plain(third)
     assert "not findings" in plain(Page(render(given)).section("ranking"))
     given["contrasts"][0] |= {"difference": 0.02, "low": 0.007, "high": 0.033, "p": 0.001}
     assert sentences(given)[0].startswith("Two tests disagree: influences estimated on some of the 300 models do not")
