@@ -49,10 +49,10 @@ These are the classical errors, of one variance for all models; the robust ones 
                  from y to the fit: the sampling error only. It is biased, so `unbiased` and `q` are NaN.
 
 Clusters of the caller's own (neither repeats nor complements) get a sandwich over clusters, t with clusters - 1
-degrees. As many parameters as distinct masks (or clusters) leave no freedom: what a mask does by itself is seen
-nowhere, and the spread of its repeats, however small, is no error of the groups. Then values stand without errors
-(NaN). Of one group there is nothing else that a mask could do: its repeats are the noise. Placebo columns never change
-the values of real groups: each gets what it would get if it alone joined the regression.
+degrees. As many parameters as distinct masks leave no freedom: what a mask does by itself is seen nowhere, and the
+spread of its repeats, however small, is no error of the groups. Then values stand without errors (NaN). Of one group
+there is nothing else that a mask could do: its repeats are the noise. Placebo columns never change the values of real
+groups: each gets what it would get if it alone joined the regression.
 
 Cost: one pass over the outputs, m K targets; OLS adds K^3 / 3, and K^2 targets for its values, half of that for s^2
 alone. LASSO: one path, one fit of all rows and four of four fifths. Memory: the results (4 bytes each), K x K matrices

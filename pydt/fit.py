@@ -32,7 +32,7 @@ class Fit:
             Computed when first asked for.
         errors: what `stderr` and `df` rest on: "classical", "robust" (formulas in `pydt.robust`), "clusters" (the
             sandwich over clusters of the caller's own), or "none": the masks leave no freedom to judge by (as many
-            parameters as distinct masks or clusters; columns so alike that the LASSO cannot be de-biased), so `stderr`,
+            parameters as distinct masks; columns so alike that the LASSO cannot be de-biased), so `stderr`,
             `df` and `q` are NaN. Rows of one mask may be called independent by clusters=numpy.arange(models), if a mask
             does nothing but what its groups do. A target that is the same in all models has NaN errors, too: that
             nothing varied is no proof that nothing ever would; its q is 1.

@@ -77,8 +77,6 @@ def sandwich(
     clusters, models, groups = geometry.masks.units.cluster_count, geometry.masks.models, geometry.groups
     if clusters < 2:
         raise EstimateError("all models are in one cluster", "clusters", "there must be at least two")
-    if clusters <= parameters:  # what clusters do by themselves is seen nowhere
-        return np.full((len(project), len(tile.broken)), np.nan), np.nan
     assert tile.outputs is not None
     mean = geometry.plain.count[:groups] / models
     variance: Any = 0.0
@@ -118,8 +116,6 @@ def difference(geometry: Geometry, exact: bool, robust: bool) -> Plan:
     else:
         rho = np.ones(len(scale))
     word = error_word(geometry, robust, regression is not None or free >= 1, regression)
-    if word == "none":
-        df = np.nan
     # Both arms of a column hold one half of each pair, so their spreads are one.
     arms = Arms(geometry) if word == "robust" and kind != "pair" else None
 
@@ -154,8 +150,6 @@ def difference(geometry: Geometry, exact: bool, robust: bool) -> Plan:
                 values[:, unsure], stderr[:, unsure], noise[unsure], _ = errors(
                     tile.plain.of(unsure), tile.units.of(unsure), within, False
                 )
-        if word == "none":
-            stderr, noise = np.full_like(stderr, np.nan), np.full_like(noise, np.nan)
         if arms is not None:
             variance, pooled = arms.variance(tile, plain.centre(tile.plain), exact=exact)
             if regression is not None:
@@ -173,6 +167,8 @@ def difference(geometry: Geometry, exact: bool, robust: bool) -> Plan:
             project = np.diag(1 / np.diag(real.centred))
             variance, found_df = sandwich(geometry, tile, project, linear(real, sums, base), known)
             stderr[:groups] = np.sqrt(variance + others)
+        if word == "none":
+            stderr, noise, found_df = np.full_like(stderr, np.nan), np.full_like(noise, np.nan), np.nan
         explained = np.nan if regression is None else adjusted(geometry, noise, energy)
         placebos = (values[groups:], stderr[groups:]) if geometry.placebos else None
         coarse = None
@@ -204,10 +200,8 @@ def ols(geometry: Geometry, robust: bool) -> Plan:
 
 def error_word(geometry: Geometry, robust: bool, sure: bool, regression: Regression | None) -> str:
     """What the errors rest on, as `Fit.errors` has it."""
-    units = geometry.masks.units
-    if units.kind == "given":
-        few = regression is not None and units.cluster_count <= regression.parameters
-        return "none" if few else "clusters"
+    if geometry.masks.units.kind == "given":
+        return "none" if regression is not None and geometry.saturated(regression.parameters) else "clusters"
     return "none" if not sure else "robust" if robust else "classical"
 
 
@@ -256,6 +250,8 @@ class Fitted:
         if geometry.masks.units.kind == "given":
             residual = linear(geometry.real, tile.units.first(k), values)
             variance, df = sandwich(geometry, tile, self.inverse, residual, self._regression.parameters)
+            if self.errors == "none":
+                variance, df = np.full_like(variance, np.nan), np.nan
         return values, variance, df, noise, placebos
 
     def _contrast(self, tile: Tile, weights: Array) -> tuple[Array, Array]:

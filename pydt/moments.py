@@ -231,6 +231,17 @@ class Geometry:
         label = (2 * units.label + (units.sign > 0))[units.used]
         return len(label) - len(np.unique(label))
 
+    def saturated(self, parameters: int) -> bool:
+        """Whether clusters of the caller's own hold whole masks, of which there are no more than parameters: then
+        residuals add up to nothing in each."""
+        units = self.masks.units
+        if units.cluster_count > parameters:
+            return False
+        kept = self.masks.masks(np.arange(self.masks.models))[:, : self.groups]
+        label = np.unique(kept, axis=0, return_inverse=True)[1].reshape(-1)
+        pairs = np.unique(np.stack([label, units.clusters]), axis=1)
+        return bool(label.max() < parameters and pairs.shape[1] == label.max() + 1)
+
     @cached_property
     def plain(self) -> Columns:
         """All rows as they are."""
