@@ -175,7 +175,8 @@ def test_ranking_shows_every_group_in_order_with_its_numbers() -> None:
 
 def test_intervals_are_drawn_where_the_numbers_say() -> None:
     given = results(LETTERS, seed=3)
-    given["df"] = 6
+    for group in given["groups"]:
+        group["df"] = 6  # with robust errors each group has its own
     page = render(given)
     groups = {f"group-{i}": g for i, g in enumerate(given["groups"])}
     found = re.findall(r'<tr id="(group-\d+)".*?</tr>', page, re.S)
@@ -301,7 +302,7 @@ def test_with_few_degrees_of_freedom_nothing_contradicts_the_interval() -> None:
     """A standard error on one degree of freedom reads like knowledge beside an interval twelve times as wide."""
     given = results(LETTERS)
     given["df"] = 1.0
-    given["groups"][3] |= {"value": 1.8, "stderr": 0.14, "q": 0.0}
+    given["groups"][3] |= {"value": 1.8, "stderr": 0.14, "df": 1.0, "q": 0.0}
     page = plain(render(given))
     assert "\u00b1 s.e." not in page
     assert "is hardly known" in page
