@@ -94,7 +94,8 @@ def influences(
     outputs: Any = None,
     method: str = "difference",
     *,
-    groups: int | None = None,
+    groups: int | Design | None = None,
+    bitorder: str = "little",
     clusters: npt.ArrayLike | None = None,
     cv: int | None = None,
     l1_ratio: float = 1.0,
@@ -118,7 +119,11 @@ def influences(
             or a pydt.Accumulator, or a view of one, which bring their outputs.
         outputs: (models, targets) of any float dtype and strides: arrays, memory maps, tensors; or (models,).
         method: "difference", "ols", "ridge" or "lasso"; formulas at the top of this file.
-        groups: number of groups, for packed masks.
+        groups: number of groups, for packed masks; or the Design that masks are rows of: they are compared with it,
+            and errors use what it knows (strata, pairs).
+        bitorder: of packed masks: "little" as pydt packs, or "big", numpy.packbits' own default. With a multiple of 8
+            groups the wrong one cannot be seen in the masks and gives every value to another group: pass the Design as
+            `groups` where there is one. Else it shows in the padding.
         clusters: (models,) labels of rows that belong together; by default repeated and complementary masks.
         cv: folds on which ridge and lasso choose their penalty, instead of their defaults.
         l1_ratio: share of |b|_1 in the penalty of lasso, above 0; below 1 it is the elastic net.
@@ -160,8 +165,13 @@ def influences(
     if isinstance(masks, Accumulator):
         masks = masks.statistics()
     if isinstance(masks, Statistics):
-        if outputs is not None or groups is not None or clusters is not None or (nan, precision) != ("raise", "float"):
-            where = "outputs, groups, clusters, nan, precision"
+        if (
+            outputs is not None
+            or groups is not None
+            or clusters is not None
+            or (nan, precision, bitorder) != ("raise", "float", "little")
+        ):
+            where = "outputs, groups, clusters, nan, precision, bitorder"
             raise EstimateError("statistics bring their own", where, "leave them out")
         if errors == "robust":
             mend = 'keep the outputs and give them to pydt.influences, or use errors="auto", which is classical here'
@@ -170,7 +180,7 @@ def influences(
     else:
         if outputs is None:
             raise EstimateError("are missing", "outputs", "pass (models, targets)")
-        given = read(masks, outputs, groups, clusters, nan)
+        given = read(masks, outputs, groups, clusters, nan, bitorder)
         if isinstance(out, np.ndarray) and _overlap(out, given.outputs):  # written before all is read
             raise EstimateError("lies in the memory of the outputs", "out", "pass memory of its own")
         statistics = Arrays(given, precision == "int16")
@@ -212,7 +222,13 @@ def _overlap(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
         return True
 
 
-def best_method(masks: Any, *, groups: int | None = None, clusters: npt.ArrayLike | None = None) -> str:
+def best_method(
+    masks: Any,
+    *,
+    groups: int | Design | None = None,
+    bitorder: str = "little",
+    clusters: npt.ArrayLike | None = None,
+) -> str:
     """The method whose `unbiased` and `stderr` these masks support: "ols" where OLS has models enough, else "lasso";
     "difference" where the LASSO's matrices of groups x groups would not fit into memory (from 5,000 groups on).
 
@@ -222,13 +238,13 @@ def best_method(masks: Any, *, groups: int | None = None, clusters: npt.ArrayLik
     freedom will do. Where all masks are needed for the groups, no method has errors, and OLS the plainest values.
 
     Args:
-        masks, groups, clusters: as for `influences`.
+        masks, groups, bitorder, clusters: as for `influences`.
 
     Raises:
         EstimateError: masks that do not fit together; groups in no or in every model.
     """
     array = masks if isinstance(masks, Design) else np.atleast_1d(to_array(masks, "masks", EstimateError))
-    geometry = Geometry(read_masks(array, groups, clusters))
+    geometry = Geometry(read_masks(array, groups, clusters, bitorder))
     regression, units = geometry.regression_or_none, geometry.masks.units
     if regression is None:
         return "lasso" if geometry.groups < MANY else "difference"

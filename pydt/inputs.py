@@ -25,6 +25,10 @@ from pydt.errors import EstimateError
 
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
+_BITORDERS = ("little", "big")
+_REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1), axis=1, bitorder="little")[:, 0]
+_LOOKED = 64  # targets by which rows that were never written are told
+_FEWEST = 8  # zeros in a row that are no accident where no other row has one
 _FOLD_STREAM = 0x0F00_0000  # of the counter-based generator that draws folds
 
 
@@ -120,7 +124,12 @@ class Inputs(Masks):
 
 
 def read(
-    masks: Any, outputs: Any, groups: int | None = None, clusters: npt.ArrayLike | None = None, nan: str = "raise"
+    masks: Any,
+    outputs: Any,
+    groups: int | Design | None = None,
+    clusters: npt.ArrayLike | None = None,
+    nan: str = "raise",
+    bitorder: str = "little",
 ) -> Inputs:
     """Check masks and the shape of the outputs, and bring them into one form without copying the outputs.
 
@@ -128,20 +137,24 @@ def read(
         EstimateError: whatever does not fit together, with its place and how to mend it. NaN and infinite outputs are
             found later, when they are summed.
     """
-    given = read_masks(masks, groups, clusters)
+    given = read_masks(masks, groups, clusters, bitorder)
     values, flat = as_outputs(outputs)
     if len(values) != given.models:
         raise EstimateError(
             f"{len(values)} rows of outputs for {given.models} masks", "outputs", "pass one row per mask"
         )
+    _refuse_empty(given, values)
+    refuse_unwritten(values)
     if nan not in ("raise", "flag"):
         raise EstimateError(f"{nan!r} is not a way to treat NaN", "nan", 'use "raise" or "flag"')
     return Inputs(**vars(given), outputs=values, flat=flat, flag=nan == "flag")
 
 
-def read_masks(masks: Any, groups: int | None = None, clusters: npt.ArrayLike | None = None) -> Masks:
+def read_masks(
+    masks: Any, groups: int | Design | None = None, clusters: npt.ArrayLike | None = None, bitorder: str = "little"
+) -> Masks:
     """The part of `read` that needs no outputs; raises as it does."""
-    packed, groups, placebos, design = _unpack_masks(masks, groups)
+    packed, groups, placebos, design = _unpack_masks(masks, groups, bitorder)
     for of_all, name in (
         (np.bitwise_or.reduce(packed, axis=0), "in no model"),
         (np.bitwise_and.reduce(packed, axis=0), "in every model"),
@@ -211,9 +224,44 @@ def assign_folds(clusters: Rows, number: int, seed: int) -> Rows:
     return fold_of[clusters]
 
 
+def _refuse_empty(masks: Masks, outputs: npt.NDArray[Any]) -> None:
+    """Refuse rows that keep no group and have no output: they were allocated, and never written."""
+    empty = np.flatnonzero(~masks.packed.any(1))  # a design, which alone brings placebos, has no such mask
+    rows = [row for row in empty if not np.nan_to_num(outputs[row]).any()]
+    if rows:
+        others = f", nor do {len(rows) - 1} others" if len(rows) > 1 else ""
+        mend = "leave out rows that were never written, in masks and outputs"
+        raise EstimateError(f"row {rows[0]} keeps no group and has no output{others}", "masks", mend)
+
+
+def refuse_unwritten(outputs: npt.NDArray[Any], name: str = "outputs") -> None:
+    """Refuse rows of nothing but zeros where no other row has a zero: they were allocated, and never written.
+
+    Where zeros are among the values (shares of right answers, counts), a row of zeros may be what was measured.
+
+    Args:
+        outputs: (models, targets); the first 64 targets are looked at.
+    """
+    first = outputs[:, :_LOOKED]
+    zero = first == 0
+    rows = np.flatnonzero(zero.all(1))
+    if first.shape[1] < _FEWEST or not rows.size or rows.size == len(first) or zero.sum() > rows.size * first.shape[1]:
+        return
+    rows = np.array([row for row in rows if not np.any(outputs[row])], np.int64)
+    if rows.size:
+        others = f", and so are {rows.size - 1} others" if rows.size > 1 else ""
+        mend = "leave out rows that were never written, in masks and outputs; NaN says that a row failed"
+        raise EstimateError(f"all outputs of row {rows[0]} are exactly 0{others}; no other row has a zero", name, mend)
+
+
 def _unpack_masks(
-    masks: Any, groups: int | None
+    masks: Any, groups: int | Design | None, bitorder: str
 ) -> tuple[npt.NDArray[np.uint8], int, npt.NDArray[np.bool_] | None, Design | None]:
+    if bitorder not in _BITORDERS:
+        raise EstimateError(f"{bitorder!r} is no order of bits", "bitorder", 'use "little" or "big", as numpy.packbits')
+    known = groups if isinstance(groups, Design) else None
+    if isinstance(groups, Design):
+        groups = groups.groups
     groups = None if groups is None else whole_number(groups, "groups", 1, EstimateError)
     if isinstance(masks, Design):
         if groups not in (None, masks.groups):
@@ -226,11 +274,20 @@ def _unpack_masks(
         and array.dtype == np.uint8
         and array.shape[1] == -(-groups // 8) != groups
     ):
-        packed = np.ascontiguousarray(array)
+        packed = np.ascontiguousarray(array if bitorder == "little" else _REVERSED[array])
+        other = f'bitorder="{_BITORDERS[bitorder == "little"]}"'
         try:
-            return _core.pack(_core.unpack(packed, groups)), groups, None, None
+            packed = _core.pack(_core.unpack(packed, groups))
         except ValueError as error:
-            raise EstimateError(str(error), "masks", "pack with the little bit first and zero padding") from None
+            spare = 8 * packed.shape[1] - groups
+            fits = not (_REVERSED[packed[:, -1]] >> np.uint8(8 - spare)).any()
+            mend = f"they fit {other}: pass it" if fits else "pack with the little bit first and zero padding"
+            raise EstimateError(str(error), f'masks, read with bitorder="{bitorder}"', mend) from None
+        if known is not None:
+            _compare(packed, known, other)
+        return packed, groups, None, known
+    if bitorder != "little":
+        raise EstimateError("masks are not packed, so bits have no order", "bitorder", "leave it out")
     kept = as_masks(array, EstimateError)
     if groups not in (None, kept.shape[1]):
         raise EstimateError(
@@ -238,7 +295,20 @@ def _unpack_masks(
             "groups",
             f"pass packed uint8 (models, {-(-int(groups or 0) // 8)}), or leave groups out for 0/1 masks",
         )
-    return _core.pack(kept), kept.shape[1], None, None
+    packed = _core.pack(kept)
+    if known is not None:
+        _compare(packed, known, "the columns in the order of the design's groups")
+    return packed, kept.shape[1], None, known
+
+
+def _compare(packed: npt.NDArray[np.uint8], design: Design, other: str) -> None:
+    """Refuse masks that are not among those of the design; other: how they may be meant."""
+    own = {row.tobytes() for row in design.packed()}
+    wrong = [i for i, row in enumerate(packed) if row.tobytes() not in own]
+    if wrong:
+        reversed_fits = all(row.tobytes() in own for row in _REVERSED[packed])
+        mend = f"they are with {other}: pass it" if reversed_fits else f"pass rows of this design, with {other}"
+        raise EstimateError(f"row {wrong[0]} is not among the masks of the design", "masks", mend)
 
 
 def as_outputs(outputs: Any, name: str = "outputs") -> tuple[npt.NDArray[Any], bool]:

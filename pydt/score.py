@@ -43,6 +43,7 @@ import numpy.typing as npt
 from pydt.design import Design, find_repeats, to_array, whole_number
 from pydt.errors import EstimateError
 from pydt.estimate import Fit, influences
+from pydt.inputs import refuse_unwritten
 
 Array = npt.NDArray[np.float64]
 _BLOCKS = 20
@@ -207,6 +208,7 @@ def _outputs(outputs: Any, models: int) -> npt.NDArray[Any]:
             row, target = broken[0]
             where = f"outputs, row {row}, target {tile.start + target}"
             raise EstimateError(f"the output is {array[row, tile.start + target]}", where, "drop the row or the target")
+    refuse_unwritten(array)
     return array
 
 

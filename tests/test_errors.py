@@ -181,6 +181,8 @@ CASES: dict[str, tuple[Callable[[], object], str, str]] = {
     "fewer rows than groups": (
         lambda: influences(design.bernoulli(30, 12), OUTPUTS[:12], "ols"), "12|group", "ridge|lasso",
     ),
+    "rows that were never written": (lambda: influences(np.vstack([MASKS, np.zeros((3, 4), bool)]), np.vstack([OUTPUTS, np.zeros((3, 3))])), "row 40 keeps no group and has no output, nor do 2 others", "leave out"),
+    "bits in the other order": (lambda: influences(np.packbits(MASKS, axis=1), OUTPUTS, groups=4), 'bitorder="little"', 'bitorder="big": pass it'),
     "rows that do not match": (lambda: influences(MASKS, OUTPUTS[:39]), "39", "row|model"),
     "masks that are not 0/1": (lambda: influences(MASKS * 2.0, OUTPUTS), "masks", "0|1"),
     "unknown estimator": (lambda: influences(MASKS, OUTPUTS, "laso"), "laso", "lasso"),
