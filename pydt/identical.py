@@ -2,10 +2,9 @@
 
 bytes     Of files: half of the SHA-256 of each, which the index has, so that nothing is read. Of raw arrays of one
           shape: CRC32C proposes, a longer sum of the pixels decides.
-pixels    Files are decoded (Pillow, the first frame, as stored: the rotation of EXIF is not applied). Channels that
-          carry nothing do not count: a grey image is the same as RGB or a palette with those colours, full alpha is
-          the same as none, and so are colours where alpha is 0. Only images of a height and width that both data sets
-          have are decoded.
+pixels    Of files those that a network is shown, before any is resized (`pydt.pixels`): transparent ones on the data
+          set's background, 16 bits scaled to 8, EXIF's orientation not applied. Grey is the same as three equal
+          channels. Only images of a height and width that both data sets have are decoded.
 
 What this costs: docs/analyses.md, "Copies of target images".
 """
@@ -25,11 +24,12 @@ import numpy.typing as npt
 
 from pydt import _core
 from pydt.errors import PydtError
+from pydt.pixels import flat
 from pydt.saved import threads
 from pydt.sources import batches, progress
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL.Image import Image
 
     from pydt.data import Dataset
 
@@ -86,27 +86,14 @@ def same(ours: Dataset, theirs: Dataset, pixels: bool | None = True) -> Same:
     return Same(coded[0], coded[1], np.array([sha in of_files for sha in _shas(ours)], bool), bool(pixels))
 
 
-def pixel_sum(image: npt.NDArray[Any] | Image.Image) -> bytes:
-    """16 bytes that tell the pixels of an image, (H, W[, C]) or Pillow's, from all others; see the top of the file."""
-    if not isinstance(image, np.ndarray):
-        image = _plain(image)
+def pixel_sum(image: npt.NDArray[np.uint8]) -> bytes:
+    """16 bytes that tell the pixels of an image, (H, W[, C]), from all others."""
     pixels = image.reshape(*image.shape[:2], -1)
-    if pixels.shape[2] in (2, 4) and pixels.dtype == np.uint8:
-        alpha = pixels[..., -1:]
-        pixels = pixels[..., :-1] if (alpha == 255).all() else np.where(alpha > 0, pixels, 0)
-    if pixels.shape[2] >= 3 and (pixels[..., :1] == pixels[..., 1:3]).all():
-        pixels = np.concatenate([pixels[..., :1], pixels[..., 3:]], axis=2)
-    told = hashlib.blake2b(f"{pixels.dtype.str} {pixels.shape}".encode(), digest_size=16)
+    if pixels.shape[2] == 3 and (pixels[..., :1] == pixels[..., 1:]).all():
+        pixels = pixels[..., :1]
+    told = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
     told.update(np.ascontiguousarray(pixels).data)
     return told.digest()
-
-
-def _plain(image: Image.Image) -> npt.NDArray[Any]:
-    """The pixels of an image of Pillow: of 16 bits or more as they are, else grey, RGB or RGBA."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        return np.asarray(image)
-    clear = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
-    return np.asarray(image if image.mode == "L" and not clear else image.convert("RGBA" if clear else "RGB"))
 
 
 def shared_images(count: int, of: str, by_bytes: npt.NDArray[np.bool_]) -> str:
@@ -160,42 +147,43 @@ def _raw(ours: Dataset, theirs: Dataset) -> tuple[Sums, Sums]:
 
 def _decoded(*datasets: Dataset) -> tuple[Sums, Sums]:
     """Sums of the pixels of the images whose height and width the other data set has, too."""
-    sizes = [_read(data, range(len(data)), _size, "looking at sizes") for data in datasets]
+    sizes = [_sizes(data) for data in datasets]
     found = []
     for data, own, others in zip(datasets, sizes, sizes[::-1], strict=True):
         wanted = set(others)
         chosen = [i for i, size in enumerate(own) if size is not None and size in wanted]
         sums: Sums = [None] * len(data)
-        for i, one in zip(chosen, _read(data, chosen, _loaded_sum, "comparing pixels"), strict=True):
+        for i, one in zip(chosen, _sums(data, chosen), strict=True):
             sums[i] = one
         found.append(sums)
     return found[0], found[1]
 
 
-def _size(image: Any) -> tuple[int, int]:
-    return image.shape[:2] if isinstance(image, np.ndarray) else image.size[::-1]
+def _sizes(data: Dataset) -> list[tuple[int, int] | None]:
+    """Width and height of all images."""
+    if data.images is not None:
+        return [data.images.shape[2:0:-1]] * len(data)
+    return _read(data, range(len(data)), lambda image: image.size, "looking at sizes")
 
 
-def _loaded_sum(image: Any) -> bytes:
-    return pixel_sum(image)
+def _sums(data: Dataset, ids: list[int]) -> Sums:
+    if data.images is not None:
+        return [pixel_sum(data.images[position]) for position in data.positions[ids]]
+    return _read(data, ids, lambda image: pixel_sum(np.asarray(flat(image, data.background))), "comparing pixels")
 
 
-def _read(dataset: Dataset, ids: Iterable[int], look: Any, what: str) -> list[Any]:
-    """What `look` says of some images, arrays or Pillow's, not yet decoded; None where an image cannot be read."""
-    from PIL import Image
+def _read(dataset: Dataset, ids: Iterable[int], look: Callable[[Image], Any], what: str) -> list[Any]:
+    """What `look` says of some images, Pillow's and not yet decoded; None where a file cannot be read."""
+    from PIL import Image as pillow
 
     chosen = list(ids)
-    if dataset.images is not None:
-        if look is _size:
-            return [dataset.images.shape[1:3]] * len(chosen)
-        return [look(dataset.images[position]) for position in dataset.positions[chosen]]
     assert dataset.records is not None
     lengths = dataset.records.length.tolist()
     runs = batches(chosen, lengths)
 
     def one(data: npt.NDArray[np.uint8]) -> Any:
         try:
-            with Image.open(io.BytesIO(data.data)) as image:
+            with pillow.open(io.BytesIO(data.data)) as image:
                 return look(image)
         except Exception:  # a decoder meets arbitrary bytes; what cannot be decoded equals nothing
             return None

@@ -114,30 +114,35 @@ def test_equal_checksums_are_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pairs(one, two) == {(2, 0), (3, 1)}
 
 
-def test_channels_that_carry_nothing_do_not_count() -> None:
+def test_pixels_are_those_that_a_network_is_shown(tmp_path: Path) -> None:
+    """Grey, as three channels, in a palette; with alpha on the background; of 16 bits, scaled to 8."""
     random = np.random.default_rng(0)
-    grey = random.integers(0, 256, (9, 7), np.uint8)
-    colour = random.integers(0, 256, (9, 7, 3), np.uint8)
+    grey, colour = random.integers(0, 256, (9, 7), np.uint8), random.integers(0, 256, (9, 7, 3), np.uint8)
     alpha = random.integers(0, 2, (9, 7, 1), np.uint8) * 255
-    whole = np.full((9, 7, 1), 255, np.uint8)
     rgb = np.repeat(grey[..., None], 3, 2)
-    for same_image in (grey[..., None], rgb, np.dstack([grey, whole]), np.dstack([rgb, whole]), Image.fromarray(grey),
-                       Image.fromarray(rgb), Image.fromarray(grey).convert("P")):  # fmt: skip
-        assert pixel_sum(same_image) == pixel_sum(grey)
-    clear, other = np.dstack([colour, alpha]), np.dstack([np.where(alpha > 0, colour, 99), alpha])
-    assert pixel_sum(clear) == pixel_sum(other) == pixel_sum(Image.fromarray(clear))
-    assert pixel_sum(clear) != pixel_sum(colour)
-    assert pixel_sum(colour) == pixel_sum(Image.fromarray(colour))
-    deep = Image.fromarray((grey.astype(np.uint16) + 1) * 200)
-    brighter = Image.fromarray((grey.astype(np.uint16) + 2) * 200)
-    assert pixel_sum(deep) != pixel_sum(brighter)  # both are white in 8 bits
+    assert pixel_sum(grey) == pixel_sum(grey[..., None]) == pixel_sum(rgb)
+    assert pixel_sum(np.dstack([rgb, alpha])) != pixel_sum(rgb)
+    files = {
+        "grey": Image.fromarray(grey),
+        "rgb": Image.fromarray(rgb),
+        "palette": Image.fromarray(grey).convert("P"),
+        "clear": Image.fromarray(np.dstack([colour, alpha])),
+        "hidden": Image.fromarray(np.dstack([np.where(alpha > 0, colour, 99), alpha]).astype(np.uint8)),
+        "deep": Image.fromarray(grey.astype(np.uint16) * 257),
+    }
+    written = folder(tmp_path, {f"a/{name}.png": encoded(image, "PNG") for name, image in files.items()})
+    shown = np.where(alpha > 0, colour, 255).astype(np.uint8)
+    raw = Dataset.from_arrays(np.stack([rgb, shown, colour]), [0, 0, 0])
+    places = {"clear": 1, "hidden": 1, "deep": 0, "grey": 0, "palette": 0, "rgb": 0}
+    assert pairs(written, raw) == {(i, places[Path(key).stem]) for i, key in enumerate(written.all_keys())}
+    black = Dataset.from_folder(tmp_path, background="black")
+    assert {pair for pair in pairs(black, raw) if pair[1] == 1} == set()
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 4), st.data())
 def test_one_pixel_makes_another_image(height: int, width: int, channels: int, data: st.DataObject) -> None:
     image = np.random.default_rng(data.draw(st.integers(0, 99))).integers(0, 256, (height, width, channels), np.uint8)
-    image[..., -1] |= 1  # never fully transparent, where colours do not count
     other = image.copy()
     place = tuple(data.draw(st.integers(0, side - 1)) for side in image.shape)
     other[place] ^= 2
