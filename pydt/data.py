@@ -35,6 +35,7 @@ from pydt.files import digest, write_atomic
 from pydt.index import FILE, Records, Texts, pack_index, read_index, records_of, repeated
 from pydt.joined import joined
 from pydt.labels import (
+    UNUSED,
     Classes,
     as_names,
     class_table,
@@ -604,7 +605,7 @@ def _from_found(found: foreign.Found, title: str, mend: str, background: str) ->
     what = "have no image and are" if len(unused) > 1 else "has no image and is"
     text = f"{title}: {len(unused):,} of {len(names):,} class names {what} left out: {listed(map(repr, unused))}"
     warnings.warn(text, UserWarning, stacklevel=3)
-    return replace(made, noted={**made.noted, "class names without images, left out": (len(unused), unused[0])})
+    return replace(made, noted={**made.noted, UNUSED: (len(unused), unused[0])})
 
 
 def _from_files(

@@ -178,8 +178,11 @@ def torchvision(dataset: Any, title: str, background: str, chosen: np.ndarray | 
         what = f"its {which} may give labels that its class names do not fit"
         raise DataError(what, title, f"set {which} to None, or give labels and names to Dataset.from_arrays")
     if not known and hasattr(dataset, "samples") and getattr(dataset, "root", None) is not None:
-        files = [os.fspath(item[0]) for item in dataset.samples]
-        labels = [item[1] for item in dataset.samples]
+        try:
+            files = [os.fspath(item[0]) for item in dataset.samples]
+            labels = [item[1] for item in dataset.samples]
+        except (TypeError, LookupError):  # something else of that name
+            files, labels = [], []
         if files and len(files) == len(dataset) and _say(dataset, title, labels, chosen):
             return Found(None, os.fspath(dataset.root), files, labels, names).take(chosen)
     images, labels, traits = stack(pairs(dataset, title, chosen), title, background)
@@ -501,7 +504,10 @@ def hugging_face_found(dataset: Any, image: str, label: str, title: str, backgro
     if getattr(feature, "dtype", None) in ("string", "large_string"):
         cast = f"if they are files: dataset.cast_column({image!r}, datasets.Image())"
         raise DataError(f"column {image!r} holds texts and no images", title, cast)
-    values = ((value, None) for value in _values(dataset[image], title))
+    # A column of Array2D or Array3D comes as lists, whose numbers have forgotten their type.
+    bytes_ = getattr(feature, "dtype", None) == "uint8" and hasattr(feature, "shape")
+    found = _values(dataset[image], title)
+    values = ((np.asarray(value, np.uint8) if bytes_ and value is not None else value, None) for value in found)
     images, _, traits = stack(values, title, background, mend)
     return Found(images, "", [], labels, names, traits)
 

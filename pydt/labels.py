@@ -30,6 +30,8 @@ from pydt.errors import DataError
 Columns = dict[str, tuple[np.ndarray, tuple[str, ...]]]
 Classes = Mapping[Any, Any] | Sequence[str]
 
+UNUSED = "class names without images, left out"
+"""How it is called that a data set names classes of which it has no example."""
 _NUMBER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _EDGES = re.compile(r"\A[\s\0\ufeff]+|[\s\0\ufeff]+\Z")
 _SHOWN = 5  # positions and names in a message
@@ -48,10 +50,15 @@ def as_text(value: str | bytes) -> str:
 
 
 def as_names(values: Any, what: str) -> tuple[str, ...]:
-    """A list of texts as a tuple; one text alone is refused, since its letters are hardly meant."""
+    """A list of texts as a tuple, as they are; one text alone is refused, since its letters are hardly meant."""
+    mend = f"give {what}=[...], one text each"
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
-        raise DataError(f"{values!r} is no list of texts", what, f"give {what}=[...], one text each")
-    return tuple(str(value) for value in values)
+        raise DataError(f"{values!r} is no list of texts", what, mend)
+    found = tuple(values)
+    for position, value in enumerate(found):
+        if not isinstance(value, str):
+            raise DataError(f"{_shown(value)} at position {position} is no text", what, mend)
+    return tuple(map(str.__str__, found))
 
 
 def renumber(codes: np.ndarray, names: tuple[str, ...]) -> tuple[np.ndarray, tuple[str, ...]]:

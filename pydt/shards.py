@@ -34,6 +34,7 @@ from pydt.errors import DataError, StoreError
 from pydt.files import write_atomic
 from pydt.index import Records, Texts, pack_index, read_index, records_of, repeated
 from pydt.labels import (
+    UNUSED,
     Classes,
     as_names,
     as_text,
@@ -221,6 +222,10 @@ def fields(
     if not good:
         raise DataError("no images", _places(found), f"name them KEY.jpg, or another of {', '.join(IMAGE_SUFFIXES)}")
     codes, names = _labels([labels[i] for i in good] if labels else [0] * len(good), label, classes, shards)
+    present = set(codes.tolist())
+    for unused in [name for i, name in enumerate(names) if i not in present] if classes is None else []:
+        note(noted, UNUSED, unused)
+    codes, names = renumber(codes, names) if classes is None else (codes, names)
     texts = [text for shard in shards for text in shard.captions] if captioned.any() else None
     return {
         "images": None,
@@ -263,7 +268,7 @@ def _labels(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Class numbers (int64) and names."""
     if label is None:
-        return encode_labels(labels, classes or ["all"], len(labels))
+        return encode_labels(labels, ["all"] if classes is None else classes, len(labels))
     numbers = whole_numbers(labels, "labels") if label == "cls" else None
     if numbers is not None:
         labels = numbers
@@ -271,8 +276,7 @@ def _labels(
         if classes is None and len(known) > 1:
             raise DataError(f"the shards differ in {CLASSES}", _places([s.path for s in shards]), "give classes=[...]")
         if classes is None and any(known):
-            # A part of the shards need not have all classes.
-            return renumber(*encode_labels(labels, known.pop(), len(labels)))
+            return encode_labels(labels, known.pop(), len(labels))  # a part of the shards need not have all of them
     return encode_labels(labels, classes, len(labels))
 
 

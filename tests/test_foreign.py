@@ -269,6 +269,13 @@ def test_a_class_that_changes_its_items_is_asked_for_them(numbered: Path) -> Non
         assert len(Dataset.from_torchvision(Half(str(numbered)))) == 4
 
 
+@pytest.mark.parametrize("samples", [7, ["a.png", "b.png"], [("a.png",)] * 2, {"a.png": 0}])
+def test_samples_that_are_no_list_of_files_are_passed_over(samples: Any) -> None:
+    data = Dataset.from_torchvision(Pairs([1, 0], samples=samples, root="."))
+    assert data.images is not None
+    assert data.labels.tolist() == [1, 0]
+
+
 def test_arrays_of_a_class_that_changes_its_items(letters: Callable[..., Any]) -> None:
     dataset = letters()
 
@@ -694,6 +701,13 @@ def test_what_the_package_itself_does(tmp_path: Path) -> None:
     assert Dataset.from_huggingface(files.cast_column("image", package.Image())).encoded
     with pytest.raises(DataError, match=r"hf: column 'image' holds texts .*cast_column\('image'"):
         Dataset.from_huggingface(files)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3), np.uint8)
+    for dtype, values in (("uint8", pixels), ("float32", (pixels / 255).astype(np.float32))):
+        cubes = package.Features(image=package.Array3D((5, 4, 3), dtype), label=package.Value("string"))
+        data = Dataset.from_huggingface(
+            package.Dataset.from_dict({"image": list(values), "label": ["x", "y"]}, features=cubes)
+        )
+        assert np.array_equal(data.images if data.images is not None else 0, pixels)
     broken = [{"bytes": b"no image", "path": None}, {"bytes": b"nor this", "path": None}]
     hollow = package.Dataset.from_dict({"image": broken, "label": [0, 1]}).cast_column("image", package.Image())
     with pytest.raises(DataError, match=r"hf\[0\]: the image raised UnidentifiedImageError"):

@@ -397,6 +397,13 @@ def test_what_to_do_about_images_that_are_tensors_of_floats() -> None:
     assert np.array_equal(data.images, (floats * 255).round().permute(0, 2, 3, 1).to(torch.uint8))
 
 
+def test_names_of_columns_and_of_parts_are_texts() -> None:
+    part = Dataset.from_arrays(images(2), ["a", "b"])
+    for wrong in (None, float("nan"), b"x", 5):
+        with pytest.raises(DataError, match=r"names: .* at position 1 is no text"):
+            Dataset.concat([part, part], names=["one", wrong])  # type: ignore[list-item]
+
+
 def test_captions_are_texts_and_nothing_else() -> None:
     assert encode_captions([b"a", " b\n", np.str_("\ufeffc")], 3)[0] == ("a", " b\n", "c")
     texts, missing = encode_captions(["", "a", None], 3)
@@ -529,11 +536,14 @@ def test_tables_of_pandas() -> None:
             Dataset.from_arrays(images(3), ["a", missing, "b"])
 
 
-def test_tables_of_arrow_and_polars() -> None:
-    arrow = pytest.importorskip("pyarrow")
-    check_table(arrow.table(TABLE))
+def test_tables_of_polars() -> None:
     polars = pytest.importorskip("polars")
     check_table(polars.DataFrame(TABLE))
+
+
+def test_tables_of_arrow() -> None:
+    arrow = pytest.importorskip("pyarrow")
+    check_table(arrow.table(TABLE))
     with pytest.raises(DataError, match="no label at position 1"):
         Dataset.from_arrays(images(3), [arrow.scalar("a"), arrow.scalar(None), arrow.scalar("b")])
 

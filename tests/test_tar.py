@@ -531,3 +531,15 @@ def test_a_length_in_an_index_of_files_is_compared(
     monkeypatch.setattr(saved, "_verified", set())
     with pytest.raises(DataError, match="has changed"):
         Dataset.open(tmp_path / "saved")
+
+
+def test_some_of_the_shards_have_some_of_the_classes(tmp_path: Path) -> None:
+    names = tars.member("__pydt__/classes.txt", b"10\n2\nant\n")
+    one = tars.write(tmp_path / "a.tar", [names, *tars.examples(range(2), cls="1")])
+    two = tars.write(tmp_path / "b.tar", [names, *tars.examples(range(2, 4), cls="2")])
+    data = Dataset.from_tar([one, two])
+    assert [data.classes[label] for label in data.labels] == ["2", "2", "ant", "ant"], "numbers are those of the list"
+    assert data.notes() == ["class names without images, left out: 1 (10)"]
+    assert Dataset.from_tar(one).notes() == ["class names without images, left out: 2 (10, ...)"]
+    with pytest.raises(DataError, match="classes without images: 10"):
+        Dataset.from_tar([one, two], ["10", "2", "ant"])
