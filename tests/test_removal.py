@@ -17,7 +17,7 @@ from pydt.counterfactual import Arm, contrast, counterfactual
 from pydt.errors import ConfigError
 from pydt.pages import write_pages
 from pydt.plan import Context, Plan
-from pydt.removal import Removal, _halves, _list_rows, _lists, _weights, best_size, removal_curve
+from pydt.removal import Removal, _halves, _list_rows, _lists, _weights, best_size, removal_curve, retrained
 from pydt.store import Row, Store
 from pydt.transfer import Task
 
@@ -115,6 +115,14 @@ def test_rows_of_the_counterfactual_are_shared(study: tuple[Plan, Store]) -> Non
         )
     assert not CALLS
     assert len(judged.arms) == 4
+
+
+def test_retrainings_that_failed_are_told_first_where_they_are_many() -> None:
+    assert retrained(["said"], 0, 100) == ["said"]
+    assert retrained(["said"], 2, 100) == ["said", "2 of 100 retrainings failed and are left out."]
+    first, *rest = retrained(["said"], 3, 100)
+    assert first.startswith("No verdict: 3 of 100 retrainings failed, more than 2%")
+    assert rest == ["said"]
 
 
 def none_of_the_full_source(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
@@ -382,6 +390,7 @@ def test_the_page_says_what_was_found(found: Removal, tmp_path: Path) -> None:
     )
     assert "), a gain." in text
     assert "To keep only by hand (5 groups left out, equal steps, n = 6)" in text
+    assert text.count("To keep only ") == 2  # at equal epochs and at equal steps
     assert set(page.csv) == {"arms.csv", "best.csv", "keep-epochs.csv", "keep-steps.csv"}
     header, lines = page.csv["arms.csv"]
     assert len(list(lines)) == len(found.points)
