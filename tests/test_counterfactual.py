@@ -109,7 +109,13 @@ def test_errors_are_those_of_the_formulas_written_out(noise: float) -> None:
     assert found.stderr_retraining == pytest.approx(np.sqrt(sum(parts)))
     assert found.stderr_images == pytest.approx(np.sqrt(by_images))
     assert found.stderr**2 == pytest.approx(max(sum(parts) + by_images - cells, sum(parts), by_images))
-    assert found.difference == pytest.approx(arms[0].accuracy.mean() - arms[1].accuracy.mean())
+    difference = arms[0].accuracy.mean() - arms[1].accuracy.mean()
+    df = found.stderr**4 / (parts[0] ** 2 / 4 + parts[1] ** 2 / 7 + by_images**2 / (40 - 4))
+    reach = stats.t.ppf(0.975, df) * found.stderr
+    assert (found.difference, found.low, found.high) == pytest.approx(
+        (difference, difference - reach, difference + reach)
+    )
+    assert found.p == pytest.approx(2 * stats.t.sf(abs(difference) / found.stderr, df))
     assert (found.kind, found.dropped, found.n, found.control_n) == ("drop top", 3, 5, 8)
     assert arms[0].sd == pytest.approx(np.sqrt(parts[0] * 5))
     assert runs(1, 0.0).sd is None
