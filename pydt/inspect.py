@@ -254,9 +254,8 @@ def _look(dataset: Dataset, i: int) -> tuple[int, int, str, bytes, bool] | str:
 
     try:
         with Image.open(io.BytesIO(dataset.bytes_of([i])[0].data)) as image:
-            image.load()
-            turned = image.getexif().get(0x0112, 1) in range(2, 9)
             shown = np.asarray(flat(image, dataset.background))
+            turned = image.getexif().get(0x0112, 1) in range(2, 9)
             return image.height, image.width, image.mode, pixel_sum(shown), turned
     except Exception as error:  # a decoder meets arbitrary bytes, and raises whatever it stumbles on
         return sources.undecodable(error)

@@ -96,12 +96,18 @@ def _decoded(dataset: Dataset, i: int, data: npt.NDArray[np.uint8], side: int) -
 
 
 def grey(images: npt.NDArray[Any]) -> Single:
-    """float32 (n, H, W) of (n, H, W) or (n, H, W, C); with C = 2 or 4 the last channel, alpha, is left out."""
+    """float32 (n, H, W) of (n, H, W) or (n, H, W, C); with C = 2 or 4 the last channel is alpha: what is clear shows
+    white.
+    """
     images = np.asarray(images)
     if images.ndim == 3:
         return images.astype(np.float32)
     colours = images.shape[3] - (images.shape[3] in (2, 4))
-    return images[..., 0].astype(np.float32) if colours == 1 else images[..., :3].astype(np.float32) @ _FACTORS
+    found = images[..., 0].astype(np.float32) if colours == 1 else images[..., :3].astype(np.float32) @ _FACTORS
+    if colours < images.shape[3]:
+        share = images[..., -1].astype(np.float32) / 255
+        found = share * found + 255 * (1 - share)
+    return found
 
 
 def resized(images: npt.NDArray[Any], height: int, width: int) -> Single:

@@ -15,8 +15,9 @@ from PIL import Image
 from pydt import _core, pixels
 from pydt.data import Dataset
 from pydt.errors import DataError
+from pydt.identical import same
 from pydt.inspect import contact_sheet
-from pydt.nearest import pictures
+from pydt.nearest import grey, greys, pictures
 from pydt.pack import decode, pack
 from pydt.packtar import pack_tar
 
@@ -248,3 +249,32 @@ def test_images_are_looked_at_without_being_changed() -> None:
     before = image.tobytes(), image.mode
     pixels.flat(image, "black")
     assert (image.tobytes(), image.mode) == before
+
+
+def test_a_copy_on_the_background_is_a_copy(tmp_path: Path) -> None:
+    """A transparent file among the source's, and what it looks like, without alpha, among the target's."""
+    random = np.random.default_rng(0)
+    for number in range(4):
+        rgba = random.integers(0, 256, (12, 12, 4), np.uint8)
+        for ground, folder in (("white", "on white"), ("black", "on black"), ("", "clear")):
+            place = tmp_path / folder / f"class {number % 2}"
+            place.mkdir(parents=True, exist_ok=True)
+            pixels_of = pixels.over(rgba[..., :3], rgba[..., 3], ground) if ground else rgba
+            Image.fromarray(pixels_of).save(place / f"{number}.png")
+    for ground in ("white", "black"):
+        source = Dataset.from_folder(tmp_path / "clear", background=ground)
+        found = {other: same(source, Dataset.from_folder(tmp_path / f"on {other}")) for other in ("white", "black")}
+        shared = {other: sum(number >= 0 for number in one.ours) for other, one in found.items()}
+        assert shared == {"white": 4 * (ground == "white"), "black": 4 * (ground == "black")}
+        near = greys(source), greys(Dataset.from_folder(tmp_path / f"on {ground}"))
+        assert np.allclose(*near)
+
+
+def test_raw_images_with_alpha_are_compared_as_they_look() -> None:
+    random = np.random.default_rng(0)
+    for channels in (2, 4):
+        images = random.integers(0, 256, (3, 8, 8, channels), np.uint8)
+        share = images[..., -1:] / 255
+        colours = images[..., :-1].repeat(3 if channels == 2 else 1, axis=3)
+        expected = (share * colours + 255 * (1 - share)) @ [0.299, 0.587, 0.114]
+        assert np.allclose(grey(images), expected, atol=1e-3)
