@@ -22,15 +22,18 @@ from pydt.record import FORMAT, Record
 from pydt.store import HALVES, Store
 
 PathLike = str | os.PathLike[str]
+_PLAIN = 1 << 30  # entries of the masks up to which each is a byte
 _CHUNK = 1 << 24  # entries of the masks that are drawn at once
 
 
 def export(dir: PathLike, out: PathLike, plan: Any = None) -> dict[str, Any]:
     """Write the results of a plan as a folder to publish: what every model saw and gave, and no weights.
 
+        README.md               how to read it, with numpy alone
         manifest.json           the plan, what computed it, and of every file what it is, its shape and its SHA-256
         units.csv, rows.csv     names of the units; seed and scalars of every model; failed.csv: rows that failed
-        masks.npy               uint8 (models, ceil(units / 8)), bit-packed, little bit first
+        masks.npy               bool (models, units): the units each model was trained on
+        masks.packed.npy        in its place above 1 GiB: uint8 (models, ceil(units / 8)), bit-packed, little bit first
         task0.examples.csv      id, label, half and weight of every target example of the first task, and so on
         task0.margin.npy ...    float32 (models, examples): the six outputs of `pydt.cells.derive`, averaged over draws
 
@@ -60,10 +63,7 @@ def export(dir: PathLike, out: PathLike, plan: Any = None) -> dict[str, Any]:
         book.table("rows.csv", "the models: row of the plan and seed of the training", ["model", "row", "seed"], rows)
         lost = ([i, seeds[i], reason] for i, reason in failed)
         book.table("failed.csv", "rows of the plan that failed", ["row", "seed", "reason"], lost)
-        step = max(1, _CHUNK // len(record.names))
-        masks = (record.packed(finished[i : i + step]).tobytes() for i in range(0, len(finished), step))
-        shape = len(finished), (len(record.names) + 7) // 8
-        book.array("masks.npy", "the units each model was trained on, bit-packed", "|u1", shape, masks)
+        how = _masks(book, record, finished)
         for column in range(len(record.tasks)):
             _task(book, store, record, column, finished)
         manifest = {
@@ -83,14 +83,59 @@ def export(dir: PathLike, out: PathLike, plan: Any = None) -> dict[str, Any]:
             "recipe": {"digest": record.recipe, **record.settings},
             "tasks": list(record.tasks),
             "computed_by": {name: sorted(seen) for name, seen in store.facts.items()},
-            "masks": f"numpy.unpackbits(masks, axis=1, count={len(record.names)}, bitorder='little')",
+            "masks": how,
             "files": files,
         }
+        book.text("README.md", "how to read this folder", _readme(manifest))
         with folder.file("manifest.json") as write:
             write((json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode())
         if (made := folder.commit(out.name)) != out:
             raise StoreError(f"was made by somebody else meanwhile; this export is {made}", str(out), "look at both")
     return manifest
+
+
+def _masks(book: _Book, record: Record, finished: npt.NDArray[np.int64]) -> str:
+    """Write the masks; how they are read, as a line of Python."""
+    models, units = len(finished), len(record.names)
+    step, what = max(1, _CHUNK // units), "the units each model was trained on, in the order of units.csv"
+    packed = (record.packed(finished[i : i + step]) for i in range(0, models, step))
+    if models * units > _PLAIN:
+        shape = models, (units + 7) // 8
+        book.array("masks.packed.npy", f"{what}, little bit first", "|u1", shape, (part.tobytes() for part in packed))
+        load = "numpy.load('masks.packed.npy')"
+        return f"numpy.unpackbits({load}, axis=1, count={units}, bitorder='little').astype(bool)"
+    plain = (np.unpackbits(part, axis=1, count=units, bitorder="little").tobytes() for part in packed)
+    book.array("masks.npy", what, "|b1", (models, units), plain)
+    return "numpy.load('masks.npy')"
+
+
+def _readme(manifest: dict[str, Any]) -> str:
+    """What to tell somebody who has the folder and numpy."""
+    tasks = "\n".join(f"- `task{i}.*`: {task['name']!r}" for i, task in enumerate(manifest["tasks"]))
+    files = "\n".join(f"| `{name}` | {about['what']} |" for name, about in manifest["files"].items())
+    packed = ""
+    if "masks.npy" not in manifest["files"]:
+        packed = "\nWithout `bitorder='little'` numpy unpacks the right values under the wrong names.\n"
+    return f"""# An ensemble of {manifest["models"]:,} models
+
+Each model was trained on some of {manifest["units"]:,} units of a source and seen through target tasks. Row i of the
+masks, of every `task*.npy` and of `rows.csv` is the same model.
+
+```python
+import csv, numpy
+
+masks = {manifest["masks"]}  # bool (models, units)
+units = [row["name"] for row in csv.DictReader(open("units.csv", encoding="utf-8"))]
+margin = numpy.load("task0.margin.npy")  # float32 (models, examples)
+```
+{packed}
+{tasks}
+
+| file | what it is |
+|---|---|
+{files}
+| `manifest.json` | the plan, what computed it, and of every file its shape and its SHA-256 |
+"""
 
 
 def _task(book: _Book, store: Store, record: Record, column: int, finished: npt.NDArray[np.int64]) -> None:
@@ -137,6 +182,10 @@ class _Book:
         writer.writerows(rows)
         with self._file(name, what) as write:
             write(text.getvalue().encode())
+
+    def text(self, name: str, what: str, text: str) -> None:
+        with self._file(name, what) as write:
+            write(text.encode())
 
     def array(self, name: str, what: str, dtype: str, shape: tuple[int, ...], parts: Iterable[bytes]) -> None:
         with self.open(name, what, dtype, shape) as write:

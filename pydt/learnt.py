@@ -5,10 +5,11 @@ right as often as that class is frequent, p, and the best constant probabilities
 their loss (with label smoothing, of the smoothed classes). `pydt.train.train` stores both beside the accuracy a and the
 loss of the last epoch, and the number n of images behind them. A row hardly learnt its source if
 
-    a <= p + max(2 sqrt(p (1 - p) / n), min(p, (1 - p) / 20))    or    loss >= entropy
+    a <= p + max(2 sqrt(p (1 - p) / n), min(p, (1 - p) / s)),    s = 20, or 10 where loss >= entropy
 
 that is, within two standard errors of the guess, or closer to it than twice p (of rare classes) or a twentieth of what
-was left to gain (of frequent ones).
+was left to gain (of frequent ones); a tenth where the loss is no better than that of the guess either. (The loss alone
+tells nothing: that of a network which is right three times as often as a guess, but too sure, may be above it.)
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ def hardly_learnt(scalars: Mapping[str, Any], classes: int | None = None) -> boo
         return None
     accuracy, trivial, loss, entropy, images = facts
     error = math.sqrt(trivial * (1 - trivial) / images)
-    return accuracy <= trivial + max(2 * error, min(trivial, (1 - trivial) / 20)) or loss >= entropy
+    near = 10 if loss >= entropy else 20
+    return accuracy <= trivial + max(2 * error, min(trivial, (1 - trivial) / near))
 
 
 def weak(scalars: Sequence[Mapping[str, Any]], classes: Sequence[int] | None = None) -> Weak:

@@ -36,7 +36,7 @@ for name, about in manifest["files"].items():
         array = np.load(folder / name, allow_pickle=False)
         assert (list(array.shape), str(array.dtype)) == (about["shape"], about["dtype"])
 masks = np.load(folder / "masks.npy", allow_pickle=False)
-masks = np.unpackbits(masks, axis=1, count=manifest["units"], bitorder="little")
+assert (masks.dtype, masks.shape) == (bool, (manifest["models"], manifest["units"]))
 examples = list(csv.DictReader(open(folder / "task0.examples.csv")))
 score = [i for i, example in enumerate(examples) if example["half"] == "score"]
 margin = np.load(folder / "task0.margin.npy", allow_pickle=False)[:, score]
@@ -73,6 +73,47 @@ def test_export_is_read_without_this_package(tmp_path: Path) -> None:
     assert len((tmp_path / "out" / "rows.csv").read_text().splitlines()) == 1 + 6
     heads = (tmp_path / "out" / "task1.scalars.csv").read_text().splitlines()[0]
     assert heads == "model,report_accuracy,score_accuracy"
+
+
+def read_as_told(folder: Path) -> dict[str, Any]:
+    """What the Python of README.md leaves behind, run in the folder by somebody who has numpy."""
+    code = (folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    shown = "import json, sys; assert 'pydt' not in sys.modules\n"
+    shown += "print(json.dumps([str(masks.dtype), masks.tolist(), units, margin.shape]))"
+    done = subprocess.run([sys.executable, "-c", code + shown], cwd=folder, capture_output=True, text=True, check=True)
+    return dict(zip(("dtype", "masks", "units", "shape"), json.loads(done.stdout), strict=True))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_masks_are_read_as_the_folder_says(tmp_path: Path, packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 16 units, where a wrong order of bits would show in nothing."""
+    if packed:
+        monkeypatch.setattr("pydt.export._PLAIN", 8 * 16 - 1)
+    monkeypatch.setattr("pydt.export._CHUNK", 40)  # some rows at a time
+    made = Plan(Wide(), design=design.random(16, 8, alpha=0.3, seed=2), recipe=StubRecipe(), tasks=(StubTask(),))
+    store = computed(tmp_path / "store", made)
+    export(tmp_path / "store", tmp_path / "out")
+    found = read_as_told(tmp_path / "out")
+    assert found["dtype"] == "bool"
+    np.testing.assert_array_equal(found["masks"], store.masks())
+    assert found["units"] == list(store.names())
+    assert found["shape"] == [8, 40]
+    files = {path.name for path in (tmp_path / "out").glob("masks*")}
+    assert files == {"masks.packed.npy" if packed else "masks.npy"}
+    assert ("bitorder='little'" in (tmp_path / "out" / "README.md").read_text()) == packed
+
+
+class Wide(StubSource):
+    """A stub of 16 units."""
+
+    def units(self, by: str) -> tuple[np.ndarray, tuple[str, ...]]:
+        return np.arange(len(self)) % 16, tuple(f"{by} {i}" for i in range(16))
+
+    def __len__(self) -> int:
+        return 32
+
+    def thumbnails(self, by: str, each: int) -> dict[str, np.ndarray]:
+        return {}
 
 
 def test_export_is_the_same_from_blocks_and_only_of_rows_that_count(tmp_path: Path) -> None:

@@ -99,6 +99,11 @@ def test_training_says_what_a_guess_gives(source: Dataset) -> None:
         (0.10, 2.80, 0.07, 2.7, 1000, True),  # above chance, but worse than a guess of equal chances
         (0.10, 2.60, 0.07, 2.7, 1000, True),  # hardly more
         (0.30, 2.10, 0.07, 2.7, 1000, False),
+        (0.13, 2.60, 0.07, 2.7, 1000, False),
+        (0.13, 2.80, 0.07, 2.7, 1000, True),
+        (0.371, 2.18, 0.125, 2.08, 768, False),  # measured: far above a guess, but too sure of itself
+        (0.54, 0.69, 0.50, 0.70, 5000, False),
+        (0.54, 0.71, 0.50, 0.70, 5000, True),
         (0.30, 2.10, 0.07, 2.7, 3, True),  # of three images that is one
         (0.004, 6.5, 0.001, 6.9, 100_000, False),  # of a thousand classes, four times as often as chance
         (0.60, 0.60, 0.60, 0.673, 1000, True),  # always the commonest class
