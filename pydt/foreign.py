@@ -410,6 +410,7 @@ def pairs(dataset: Any, title: str, chosen: np.ndarray | None = None) -> Iterato
                 kind = type(item).__name__
                 what = f"{kind} of {len(item)}" if isinstance(item, (tuple, list, Mapping)) else kind
                 mend = "wrap the data set in one that gives such pairs"
+                mend = "use Dataset.from_huggingface" if hasattr(dataset, "features") else mend
                 raise DataError(f"item is not an (image, label) pair but a {what}", f"{title}[{position}]", mend)
             yield item[0], item[1]
             advance(1)
@@ -504,8 +505,10 @@ def hugging_face_found(dataset: Any, image: str, label: str, title: str, backgro
     if getattr(feature, "dtype", None) in ("string", "large_string"):
         cast = f"if they are files: dataset.cast_column({image!r}, datasets.Image())"
         raise DataError(f"column {image!r} holds texts and no images", title, cast)
-    # A column of Array2D or Array3D comes as lists, whose numbers have forgotten their type.
-    bytes_ = getattr(feature, "dtype", None) == "uint8" and hasattr(feature, "shape")
+    while (inner := getattr(feature, "feature", None)) is not None:  # of lists of lists
+        feature = inner
+    # Lists of numbers have forgotten their type.
+    bytes_ = getattr(feature, "dtype", None) == "uint8"
     found = _values(dataset[image], title)
     values = ((np.asarray(value, np.uint8) if bytes_ and value is not None else value, None) for value in found)
     images, _, traits = stack(values, title, background, mend)

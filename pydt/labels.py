@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, KeysView, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -81,7 +81,8 @@ def entries(values: Any, what: str, length: int) -> Sequence[Any] | np.ndarray:
     Raises:
         DataError: it is none of these, a whole table, without order, or of another length.
     """
-    if isinstance(values, (Mapping, Set)) or table_names(values) is not None:
+    unordered = isinstance(values, (Mapping, Set)) and not isinstance(values, KeysView)
+    if unordered or table_names(values) is not None:
         mend = f"give one column of it, one entry per image: {what.split()[0]}=[...]"
         raise DataError(f"a {type(values).__name__} is no list", what, mend)
     if not _several(values):
@@ -202,10 +203,14 @@ class _Coded:
 
     @property
     def numbers(self) -> list[int] | None:
-        """The whole numbers that the values are or spell; None if any is none."""
-        if any(isinstance(value, str) and not _NUMBER.fullmatch(value) for value in self.values):
-            return None
-        return [int(value) for value in self.values]
+        return _numbers(self.values)
+
+
+def _numbers(values: list[bool | int | str]) -> list[int] | None:
+    """The whole numbers that values are or spell; None if any is none."""
+    if any(isinstance(value, str) and not _NUMBER.fullmatch(value) for value in values):
+        return None
+    return [int(value) for value in values]
 
 
 def _coded(values: Any, what: str, length: int) -> _Coded:
@@ -258,7 +263,7 @@ def _sorted(codes: np.ndarray, values: list[bool | int | str], what: str) -> _Co
     truths, numerals = ([v for v in values if type(v) is kind] for kind in (bool, int))
     if truths and numerals:
         raise DataError(f"{truths[0]!r} and {numerals[0]!r} in one list", what, "give either numbers or true and false")
-    numbers = _Coded(codes, values, ()).numbers
+    numbers = _numbers(values)
     order = sorted(range(len(values)), key=(lambda i: str(values[i])) if numbers is None else numbers.__getitem__)
     if numbers is not None:
         for i, j in pairwise(order):
@@ -298,7 +303,7 @@ def class_table(classes: Any, what: str = "classes", twins: bool = False) -> dic
         pairs = _pairs(classes, what)
     else:
         mend = f"give {what}=[...], one text each"
-        if isinstance(classes, Set) or type(classes).__name__ in ("dict_keys", "dict_values"):
+        if isinstance(classes, Set) and not isinstance(classes, KeysView):
             mend = f"give a list in the order of the numbers, or {{number: name}}: sorted({what}), if that is the order"
             raise DataError(f"a {type(classes).__name__} has no order", what, mend)
         if not _several(classes):
@@ -329,7 +334,6 @@ def class_table(classes: Any, what: str = "classes", twins: bool = False) -> dic
 
 def _pairs(classes: Mapping[Any, Any], what: str) -> list[tuple[int, Any]]:
     """(number, name) of a mapping of either direction."""
-
     keys, values = list(classes), list(classes.values())
 
     def all_numbers(given: list[Any]) -> bool:

@@ -708,6 +708,12 @@ def test_what_the_package_itself_does(tmp_path: Path) -> None:
             package.Dataset.from_dict({"image": list(values), "label": ["x", "y"]}, features=cubes)
         )
         assert np.array_equal(data.images if data.images is not None else 0, pixels)
+    lists = rows.select([3]).map(lambda row: {"pixels": np.asarray(row["image"])}, remove_columns="image")
+    with pytest.warns(UserWarning, match="2 of 3 class names"):
+        (listed,) = np.asarray(Dataset.from_huggingface(lists, image="pixels").images)
+    assert np.array_equal(listed, np.asarray(PICTURES[3]))
+    with pytest.raises(DataError, match=r"item is not .* but a dict of 3.*Dataset\.from_huggingface"):
+        Dataset.from_torchvision(rows)
     broken = [{"bytes": b"no image", "path": None}, {"bytes": b"nor this", "path": None}]
     hollow = package.Dataset.from_dict({"image": broken, "label": [0, 1]}).cast_column("image", package.Image())
     with pytest.raises(DataError, match=r"hf\[0\]: the image raised UnidentifiedImageError"):

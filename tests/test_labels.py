@@ -230,6 +230,8 @@ def test_numbers_texts_and_arrays_of_them_are_the_same_labels(numbers: list[int]
         ["cat", "dog", "owl"],
         np.array(["cat", "dog", "owl"]),
         (name for name in ("cat", "dog", "owl")),
+        {"cat": 7, "dog": 8, "owl": 9}.keys(),
+        {7: "cat", 8: "dog", 9: "owl"}.values(),
     ],
 )
 def test_classes_say_which_number_has_which_name(classes: Any) -> None:
