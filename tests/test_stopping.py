@@ -41,10 +41,12 @@ def test_rules_are_read_strictly() -> None:
 
 
 @settings(deadline=None)  # a loaded machine
-@given(st.floats(0.01, 1e5), st.integers(1, 500), st.floats(1e-6, 0.5))
-def test_the_radius_is_where_the_likelihood_ratio_reaches_its_bound(ratio: float, df: int, level: float) -> None:
+@given(st.floats(0.01, 1e5), st.integers(1, 500), st.floats(1e-6, 0.5), st.sampled_from([0.25, 1.0, 8.0]))
+def test_the_radius_is_where_the_likelihood_ratio_reaches_its_bound(
+    ratio: float, df: int, level: float, phi: float
+) -> None:
     """E written out from the densities of t: scaled by sqrt(c) under effects, unscaled without."""
-    t = float(t_radius(np.array([ratio]), 1.0, df, level)[0])
+    t = float(t_radius(np.array([ratio * phi]), phi, df, level)[0])
     if np.isfinite(t) and t < 1e6:
         root = np.sqrt(1 + ratio)
         log_ratio = stats.t.logpdf(t / root, df) - np.log(root) - stats.t.logpdf(t, df)
@@ -82,6 +84,22 @@ def test_values_and_errors_are_those_of_ols(kind: str) -> None:
         fit = influences(made, y, "ols", errors="classical")
         np.testing.assert_allclose(fit.unbiased, values, atol=1e-5)
         np.testing.assert_allclose(fit.stderr, stderr, rtol=1e-4)
+
+
+def test_masks_that_repeat_by_chance_are_rows_of_their_own() -> None:
+    """A design knows that its rows were drawn independently; only masks of one's own are averaged where they repeat."""
+    made = design.bernoulli(3, 90, seed=1)
+    y = np.random.default_rng(0).standard_normal((90, 2)) + np.asarray(made)[:, :2]
+    found = always_valid(made, np.arange(90), y, 0.05)
+    assert found is not None
+    values, stderr, df = oracle.ols(np.asarray(made).astype(float), y)
+    assert df == 86
+    np.testing.assert_allclose(found[0], values, atol=1e-10)
+    share, noise = 0.05 / 3, found_noise("bernoulli", made, y, df)
+    wide = -2 * np.log(share) + np.log(1 - 2 * np.log(share))
+    information = noise[0] / stderr[:, 0] ** 2
+    radius = t_radius(information, 5 * 3 * 0.25 / wide, df, share)[:, None] * stderr
+    np.testing.assert_allclose(found[1], radius, rtol=1e-8)
 
 
 def found_noise(kind: str, made: Design, y: np.ndarray, df: int) -> np.ndarray:
