@@ -493,13 +493,14 @@ def _answer(found: Failures) -> list[str]:
         b, r, f = (_rate_text(rate) for rate in (flips.blamed, flips.random, flips.full))
         c = flips.compared
         above = "no bound above" if not np.isfinite(c.ratio_high) else f"{c.ratio_high:.1f}"
-        times = "" if not np.isfinite(c.ratio) else f"{c.ratio:.1f} times "
+        often = "more often than" if c.difference > 0 else "as often as"  # where the ratio is not known
+        often = f"{c.ratio:.1f} times as often as" if np.isfinite(c.ratio) else often
         sentences += [
             f"Without the group they blame, {b} of fresh models get {flips.blamed.images} such images{what} right, "
             f"without a random one {r}, with the whole source {f}; {flips.blamed.runs} models each.",
-            f"That is {times}as often as without a random one (95 %: {c.ratio_low:.1f} to {above}), "
+            f"That is {often} without a random one (95 %: {c.ratio_low:.1f} to {above}), "
             f"{100 * c.difference:+.1f} points ({100 * c.low:+.1f} to {100 * c.high:+.1f})"
-            + ("." if c.low > 0 else ", which may be nothing."),
+            + (", which may be nothing." if c.low <= 0 <= c.high else "."),
         ]
     if left := sum(n for _, n, flips in found.groups if flips is None):
         sentences.append(f"{left} of the images blame groups that were not retrained, to save trainings.")

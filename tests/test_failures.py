@@ -19,6 +19,7 @@ from pydt.estimate import influences
 from pydt.failures import Failures, _Failing, _fellows, _random_groups, failures
 from pydt.pages import write_pages
 from pydt.plan import Context, Plan
+from pydt.rates import Compared
 from pydt.seeds import seed31
 from pydt.store import Store
 from pydt.transfer import Task
@@ -244,6 +245,9 @@ def test_models_that_fail_nowhere_need_no_debugging(tmp_path: Path) -> None:
     found = debug(store, job, perfect)
     assert (found.images, found.flips, found.unseen, found.groups) == ((), None, None, ())
     assert found.retrained == 10
+    assert {record.kind: record.tasks[0]["name"] for record in store.plans().values()} == dict.fromkeys(
+        ("design", "rows"), job.tasks[0].name
+    )  # and nothing with other draws
     page = found.page()
     assert "there is nothing to debug" in page.answer[0]
     write_pages([page], tmp_path / "pages", "a study")
@@ -311,6 +315,27 @@ def test_the_page_says_what_was_found(found: Failures, tmp_path: Path) -> None:
     write_pages([page], tmp_path, "a study")
     assert f"by g{BAD}" in (tmp_path / "failures.html").read_text()
     assert (tmp_path / "failures" / "images.csv").read_text().count("\n") == len(found.images) + 1
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ratio", "often", "ends"),
+    [
+        (0.2, 0.4, 3.0, "3.0 times as often as", "+30.0 points (+20.0 to +40.0)."),
+        (0.2, 0.4, np.inf, "more often than", "+30.0 points (+20.0 to +40.0)."),
+        (0.0, 0.0, np.inf, "as often as", "+0.0 points (+0.0 to +0.0), which may be nothing."),
+        (-0.1, 0.4, 3.0, "3.0 times as often as", "+15.0 points (-10.0 to +40.0), which may be nothing."),
+        (-0.4, -0.1, 0.2, "0.2 times as often as", "-25.0 points (-40.0 to -10.0)."),
+    ],
+)
+def test_what_an_interval_does_not_exclude_may_be_nothing(
+    found: Failures, low: float, high: float, ratio: float, often: str, ends: str
+) -> None:
+    assert found.flips is not None
+    above = ("4.1", 4.1) if np.isfinite(ratio) else ("no bound above", np.inf)
+    compared = Compared((low + high) / 2, 0.1, low, high, ratio, 0.1, above[1])
+    page = replace(found, flips=replace(found.flips, compared=compared), unseen=None).page()
+    (said,) = [sentence for sentence in page.answer if sentence.startswith("That is ")]
+    assert said == f"That is {often} without a random one (95 %: 0.1 to {above[0]}), {ends}"
 
 
 def test_groups_are_as_many_as_the_stub_has(found: Failures) -> None:
