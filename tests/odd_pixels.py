@@ -9,15 +9,22 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 from odd_images import encoded
-from PIL import Image
+from PIL import Image, ImageCms
 
 Samples = NDArray[np.uint16]
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 
 
-def png(samples: Samples, bits: int, clear: tuple[int, ...] = (), palette: bytes = b"", alphas: bytes = b"") -> bytes:
+def png(
+    samples: Samples,
+    bits: int,
+    clear: tuple[int, ...] = (),
+    palette: bytes = b"",
+    alphas: bytes = b"",
+    more: dict[bytes, bytes] | None = None,
+) -> bytes:
     """A PNG of (height, width, channels), written from its definition; `clear`: the colour called transparent;
-    `palette`: the samples are its indexes; `alphas`: of its colours.
+    `palette`: the samples are its indexes; `alphas`: of its colours; `more`: further chunks.
     """
     height, width, channels = samples.shape
     if bits == 16:
@@ -30,10 +37,22 @@ def png(samples: Samples, bits: int, clear: tuple[int, ...] = (), palette: bytes
         rows = b"".join(b"\0" + np.packbits(row.reshape(-1)).tobytes() for row in places)
     colour = 3 if palette else _COLOUR_TYPES[channels]
     parts = [_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))]
+    parts += [_chunk(kind, data) for kind, data in (more or {}).items() if kind != b"bKGD"]
     parts += [_chunk(b"PLTE", palette)] if palette else []
+    parts += [_chunk(b"bKGD", more[b"bKGD"])] if more and b"bKGD" in more else []
     parts += [_chunk(b"tRNS", alphas or struct.pack(f">{len(clear)}H", *clear))] if clear or alphas else []
     parts += [_chunk(b"tEXt", b"Comment\0of no importance"), _chunk(b"IDAT", zlib.compress(rows)), _chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def interlaced(samples: Samples) -> bytes:
+    """A PNG of 8 bits in the seven passes of Adam7."""
+    height, width, channels = samples.shape
+    passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    parts = [samples[top::down, left::right].astype(np.uint8) for left, top, right, down in passes]
+    rows = b"".join(b"\0" + row.tobytes() for part in parts for row in part)
+    head = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, _COLOUR_TYPES[channels], 0, 0, 1))
+    return b"\x89PNG\r\n\x1a\n" + head + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
 
 
 def bmp(samples: Samples) -> bytes:
@@ -70,6 +89,24 @@ def known(seed: int = 0, height: int = 40, width: int = 40) -> Iterator[tuple[st
                 clear = tuple(int(v) for v in samples[0, 0])
                 apart = with_alpha(samples, (samples == samples[0, 0]).all(axis=2), bits)
                 yield f"png {channels} of {bits}, a colour is clear.png", png(samples, bits, clear), apart, bits
+    for bits in (1, 2, 4, 8):
+        index = drawn(1, bits)
+        colours = random.integers(0, 256, (1 << bits, 3)).astype(np.uint16)
+        data = png(index, bits, palette=colours.astype(np.uint8).tobytes())
+        yield f"opaque palette of {bits}.png", data, colours[index[..., 0]], 8
+    more = {
+        b"gAMA": struct.pack(">I", 220000),
+        b"cHRM": struct.pack(">8I", 31270, 32900, 64000, 33000, 21000, 71000, 15000, 6000),
+        b"sBIT": bytes([5, 6, 5]),
+        b"bKGD": struct.pack(">3H", 9, 8, 7),
+    }
+    plain = drawn(3, 8)
+    yield "colours of a monitor.png", png(plain, 8, more=more), plain, 8
+    yield "interlaced.png", interlaced(plain), plain, 8
+    rgba = drawn(4, 8)
+    yield "interlaced, clear.png", interlaced(rgba), rgba, 8
+    profile = b"P3\0\0" + zlib.compress(ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes())
+    yield "a profile.png", png(plain, 8, more={b"iCCP": profile}), plain, 8
     for bits in (2, 4, 8):
         index = drawn(1, bits)
         colours = random.integers(0, 256, (1 << bits, 4)).astype(np.uint16)
