@@ -471,10 +471,16 @@ def models_for_effect(fit: Fit, effect: float, power: float = 0.8, level: float 
 
 
 def few_masks(design: Design) -> str | None:
-    """What to do about masks of a fixed size of which there are fewer than three a group; None if there are enough.
+    """What to do about masks of a fixed size of which there are fewer than three a group, or of three groups in pairs;
+    None if there are enough.
 
     Models on one mask tell of noise, not of groups: what compares the groups is how many masks differ.
     """
+    if design.kind == "foldover" and design.groups == 3:
+        return (
+            "3 groups have only 3 pairs of masks, as many as groups, so nothing is left to judge errors by: "
+            'use the design "bernoulli"'
+        )
     if design.kind != "random":
         return None
     size = int(np.bitwise_count(design.packed([0])).sum())

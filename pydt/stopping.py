@@ -5,12 +5,12 @@ cluster cut in two. Which prefixes it looks at is a function of the plan alone (
 each 5 % longer than the last), and it stops at the first that satisfies it, so the decision is the same whatever order
 rows arrive in, however many workers there are and however often it is asked.
 
-    stderr < x    every group's standard error, as `influences` reports it by `best_method`, is below x: a rule about
-                  precision. The choice of moment looks at the residual variance alone; for OLS with Gaussian noise that
-                  is independent of the estimate (Brown, Durbin and Evans, J. R. Stat. Soc. B 37, 1975: recursive
-                  residuals), so estimates stay unbiased. Intervals of the usual width keep their coverage as x falls
-                  (Chow and Robbins, Ann. Math. Stat. 36, 1965); at a given x they lose a little, because one stops
-                  where the variance looks small.
+    stderr < x    every group's standard error, as `influences` reports it by `best_method` (robust or not), is below x:
+                  a rule about precision. The choice of moment looks at the residual variance alone; for OLS with
+                  Gaussian noise that is independent of the estimate (Brown, Durbin and Evans, J. R. Stat. Soc. B 37,
+                  1975: recursive residuals), so estimates stay unbiased. Intervals of the usual width keep their
+                  coverage as x falls (Chow and Robbins, Ann. Math. Stat. 36, 1965); at a given x they lose a little,
+                  because one stops where the variance looks small.
     sign k        at least k groups have an interval that excludes 0, with intervals that hold at all looks together.
 
 Intervals of "sign". Regress the outputs of u units (rows; half-differences of foldover pairs; means of repeated masks
@@ -39,7 +39,8 @@ E >= K / a, K the number of groups; the interval is the estimate +- stderr r, wi
     tuning        phi makes the interval narrowest at 5 models a group, at c - 1 = -2 log(a / K) + log(1 - 2 log(a /
                   K)) (their equation for rho). It may not depend on outputs, nor on the length of the plan, which
                   may grow. From a fifth to ten times as many models it costs at most 7 % of the width.
-    first look    with max(20, K / 2) degrees of freedom: fewer teach little, and central limits need some.
+    first look    with max(20, K / 2) degrees of freedom (of "stderr" with robust errors: 20 of the median group):
+                  fewer teach little, and central limits need some.
 
 Measured (`bench/stopping.py`, docs/how-many-models.md): with nothing to find, 0.9 to 2.2 % of 2,000 experiments decided
 any group at a = 5 %, for three designs and three kinds of noise. Four effects as large as the noise among 62 groups end

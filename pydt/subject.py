@@ -161,7 +161,8 @@ def halves(masks: Design, splits: int, *key: Any, size: int | None = None) -> It
 def average(fit: Fit, chosen: npt.NDArray[np.intp]) -> tuple[Array, Array]:
     """Mean influence on each column of the groups chosen for it, int (n, columns), and its standard error.
 
-    The contrast c'b of `Fit.contrast` with another c for each column: sqrt(c'Vc), V from the masks' correlations.
+    The contrast c'b of `Fit.contrast` with another c for each column: sqrt(c'Vc), V of the fit's standard errors,
+    robust or not, and the masks' correlations.
     """
     values, stderr = np.asarray(fit.unbiased, np.float64), np.asarray(fit.stderr, np.float64)
     weights = np.zeros_like(values)

@@ -53,6 +53,8 @@ def test_masks_of_one_size_may_be_few() -> None:
     for enough in (design.random(6, 20, alpha=0.5), design.bernoulli(4, 20), design.random(62, 20, alpha=0.25)):
         assert few_masks(enough) is None
     assert few_masks(design.random(30, 20, alpha=1 / 30)) is not None, "one kept"
+    assert "only 3 pairs" in (few_masks(design.foldover(3, 20)) or "")
+    assert few_masks(design.foldover(4, 20)) is None
 
 
 def test_wishes_are_read_strictly() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +18,11 @@ from pydt.cells import Outcome, Row
 from pydt.cli import app
 from pydt.data import Dataset
 from pydt.ensemble import run
-from pydt.errors import ConfigError, StoreError
+from pydt.errors import ConfigError, EstimateError, StoreError
 from pydt.estimate import influences
 from pydt.overall import UNITS, mean_output, overall
 from pydt.plan import Context, Plan
+from pydt.planning import plan_models
 from pydt.render import render, sentences
 from pydt.report import report, results
 from pydt.store import Store
@@ -58,6 +61,11 @@ class Stub:
 
     def _scalars(self, row: Row) -> dict[str, float | int | str]:
         return {"skipped": 2} if row.seed in self.broken else {}
+
+
+def _twice(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
+    """A runner of a source of four groups."""
+    return Stub(0.6, 0.15, 1, frozenset())(context, Row(np.tile(row.mask, 2), row.seed, "design"), tasks)
 
 
 def study(
@@ -248,6 +256,57 @@ def test_errors_on_few_distinct_masks_promise_nothing(tmp_path: Path, source: Da
     assert f"12 models on {distinct} distinct masks leave {round(found['df'])} degree" in " ".join(found["notes"])
     assert "bernoulli" in found["notes"][-1]
     assert "80 %" not in " ".join(sentences(found))
+
+
+@pytest.mark.parametrize(("alpha", "errors"), [(0.5, "classical"), (0.3, "robust")])
+def test_errors_are_named_and_every_number_has_its_own(
+    tmp_path: Path, source: Dataset, target: Target, alpha: float, errors: str
+) -> None:
+    """Groups and classes have the errors, degrees of freedom and q of the fit, in results.json and the CSV files."""
+    plan = Plan(
+        source, design=design.bernoulli(GROUPS, 60, alpha, seed=3), recipe=Recipe(), tasks=(Task(target, draws=4),)
+    )
+    with ThreadPoolExecutor(1) as executor:
+        store = run(plan, tmp_path / "store", executor, runner=Stub(0.6, 0.15, 1, frozenset()), progress=False)
+    found = report(store, tmp_path / "out")
+    assert found["errors"] == errors
+    fit = overall(store)
+    assert [g["df"] for g in found["groups"]] == pytest.approx(np.broadcast_to(fit.df, (GROUPS,)).tolist())
+    assert found["df"] == pytest.approx(float(np.median(fit.df)))
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert ("The errors are robust" in page) == (errors == "robust")
+    assert ("One variance of the noise is taken" in page) == (errors == "classical")
+    task = store.plan().tasks[0]["digest"]
+    outputs, labels = 100 * store.outputs(task, "correct", "score"), store.examples(task, "score")["labels"]
+    means = np.stack([outputs[:, labels == c].mean(1, dtype=np.float64) for c in range(4)], axis=1)
+    by_class = influences(store.design(), means, "ols")
+    assert found["target_classes"]["q"] == pytest.approx(by_class.q)
+    with open(tmp_path / "out" / "target_classes.csv", newline="") as file:
+        lines = list(csv.DictReader(file))
+    for name, expected in (("influence", by_class.values), ("stderr", by_class.stderr), ("q", by_class.q)):
+        assert [float(line[name]) for line in lines] == pytest.approx(expected.ravel().tolist())
+
+
+def test_masks_without_freedom_are_told_and_give_no_errors(tmp_path: Path, source: Dataset, target: Target) -> None:
+    """Four groups, one kept in each model: values stand, nothing is sure, and every page says why."""
+    four = Dataset.from_arrays(source.images[:80], source.labels[:80], source.classes[:4], name="four")
+    plan = Plan(four, design=design.random(4, 40, 0.25, seed=0), recipe=Recipe(), tasks=(Task(target, draws=4),))
+
+    with ThreadPoolExecutor(1) as executor:
+        store = run(plan, tmp_path / "store", executor, runner=_twice, progress=False)
+    found = report(store, tmp_path / "out")
+    assert found["errors"] == "none"
+    assert found["df"] is None
+    assert all(g["value"] is not None and g["stderr"] is None and g["q"] is None for g in found["groups"])
+    assert any("nothing shows what a mask does by itself" in note and "bernoulli" in note for note in found["notes"])
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert not re.search(r">[^<]*\bnan\b", page)
+    assert "the masks leave nothing to judge them by" in page
+    found["verdict"] |= {"found": False}
+    assert "the masks leave nothing to judge the errors by" in sentences(found)[1]
+    assert store.plan()
+    with pytest.raises(EstimateError):
+        plan_models(store, "stderr < 1")
 
 
 def test_every_output_has_a_unit_or_is_refused(tmp_path: Path, source: Dataset, target: Target) -> None:
