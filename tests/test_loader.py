@@ -122,6 +122,18 @@ def test_evaluation_keeps_the_order_given_and_does_not_augment(colour: Dataset) 
     assert np.abs(batches[0].images[0].numpy() - plain.transpose(2, 0, 1)).max() < 1e-5
 
 
+def test_what_raw_images_cannot_have_is_refused_where_it_would_be_used(colour: Dataset) -> None:
+    for augment, what in (
+        (Augment(grey=0.5, erase=0.1), "grey, erase for raw images"),
+        (Augment(ramp=((0, 4),)), "a ramp for raw images"),
+    ):
+        with pytest.raises(ConfigError, match=what):
+            Loader(colour, augment=augment)
+        (batch,) = Loader(colour, batch_size=53, train=False, augment=augment)
+        (plain,) = Loader(colour, batch_size=53, train=False)
+        assert torch.equal(batch.images, plain.images)
+
+
 def test_settings_that_mean_the_same_are_equal() -> None:
     for same in (Augment(mean=0.5, std=1), Augment(mean=np.array([0.5]), std=[1]), Augment(mean=(0.5,), std=(1.0,))):
         assert same == Augment(mean=[0.5], std=np.float64(1))
