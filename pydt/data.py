@@ -599,13 +599,15 @@ def _from_found(found: foreign.Found, title: str, mend: str, background: str) ->
     else:
         keys = [Path(os.path.relpath(file, found.root)).as_posix() for file in found.files]
         made = _from_files(os.path.realpath(found.root), keys, codes, classes, title, background=background)
-    unused = [name for name in names if name not in set(classes)]
-    if not unused:
-        return made
-    what = "have no image and are" if len(unused) > 1 else "has no image and is"
-    text = f"{title}: {len(unused):,} of {len(names):,} class names {what} left out: {listed(map(repr, unused))}"
-    warnings.warn(text, UserWarning, stacklevel=3)
-    return replace(made, noted={**made.noted, UNUSED: (len(unused), unused[0])})
+    noted = dict(made.noted)
+    if found.bare:
+        noted["images without the transform that the data set has"] = len(made), made.all_keys()[0]
+    if unused := [name for name in names if name not in set(classes)]:
+        what = "have no image and are" if len(unused) > 1 else "has no image and is"
+        text = f"{title}: {len(unused):,} of {len(names):,} class names {what} left out: {listed(map(repr, unused))}"
+        warnings.warn(text, UserWarning, stacklevel=3)
+        noted[UNUSED] = len(unused), unused[0]
+    return replace(made, noted=noted)
 
 
 def _from_files(

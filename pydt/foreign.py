@@ -34,6 +34,7 @@ class Found:
         labels: one per image, as the data set gives it.
         names: class names by number, None where it has none.
         traits: of decoded images, as in `pydt.pixels`: uint8 (n,); None where there are none.
+        bare: whether it has a `transform` of its images that files or arrays are without.
     """
 
     images: np.ndarray | None
@@ -42,6 +43,7 @@ class Found:
     labels: list[Any]
     names: dict[int, str] | None
     traits: np.ndarray | None = None
+    bare: bool = False
 
     def take(self, chosen: np.ndarray | None) -> Found:
         """Some of its images, in the given order; all if None."""
@@ -164,15 +166,16 @@ def torchvision(dataset: Any, title: str, background: str, chosen: np.ndarray | 
     names = _names(dataset, title)
     known = method if own and module.startswith("torchvision.datasets.") else ""
     change = getattr(dataset, "target_transform", None)
+    bare = getattr(dataset, "transform", None) is not None
     joint = getattr(dataset, "transforms", None)
     joint = joint if _is_vision(dataset) and type(joint).__name__ != "StandardTransform" else None
     listing = _listing(dataset, known.removesuffix(".__getitem__"), title) if joint is None else None
     if listing is not None and _are_files(dataset, listing[0]):
         labels, names = _changed(change, listing[1], names, title)
-        return Found(None, os.fspath(dataset.root), listing[0], labels, names).take(chosen)
+        return Found(None, os.fspath(dataset.root), listing[0], labels, names, bare=bare).take(chosen)
     if known in ("CIFAR10.__getitem__", "MNIST.__getitem__", "USPS.__getitem__"):
         labels, names = _changed(change, _listed(dataset.targets), names, title)
-        return Found(np.asarray(dataset.data), "", [], labels, names).take(chosen)
+        return Found(np.asarray(dataset.data), "", [], labels, names, bare=bare).take(chosen)
     if names is not None and (change is not None or joint is not None):
         which = "target_transform" if change is not None else "transforms"
         what = f"its {which} may give labels that its class names do not fit"
@@ -184,7 +187,7 @@ def torchvision(dataset: Any, title: str, background: str, chosen: np.ndarray | 
         except (TypeError, LookupError):  # something else of that name
             files, labels = [], []
         if files and len(files) == len(dataset) and _say(dataset, title, labels, chosen):
-            return Found(None, os.fspath(dataset.root), files, labels, names).take(chosen)
+            return Found(None, os.fspath(dataset.root), files, labels, names, bare=bare).take(chosen)
     images, labels, traits = stack(pairs(dataset, title, chosen), title, background)
     return Found(images, "", [], labels, names, traits)
 
@@ -265,11 +268,12 @@ def _joined(parts: list[Found], title: str) -> Found:
     if other is not None:
         shown = (list((part.names or {}).values())[:3] or "none" for part in (parts[0], other))
         raise DataError("its parts name their classes differently ({} and {})".format(*shown), title, mend)
-    labels = [label for part in parts for label in part.labels]
+    labels, bare = [label for part in parts for label in part.labels], any(part.bare for part in parts)
     if all(part.images is None for part in parts):
         roots = {os.path.realpath(part.root) for part in parts}
         root = parts[0].root if len(roots) == 1 else os.path.commonpath(roots)
-        return Found(None, root, [file for part in parts for file in part.files], labels, parts[0].names)
+        files = [file for part in parts for file in part.files]
+        return Found(None, root, files, labels, parts[0].names, bare=bare)
     arrays = [part.images for part in parts if part.images is not None]
     shapes = {array.shape[1:] for array in arrays}
     if len(arrays) < len(parts) or len(shapes) > 1:
@@ -280,7 +284,7 @@ def _joined(parts: list[Found], title: str) -> Found:
         )
         raise DataError(what, title, "bring all parts to one shape, or save them as files and use Dataset.from_folder")
     traits = [np.zeros(len(part.labels), np.uint8) if part.traits is None else part.traits for part in parts]
-    return Found(np.concatenate(arrays), "", [], labels, parts[0].names, np.concatenate(traits))
+    return Found(np.concatenate(arrays), "", [], labels, parts[0].names, np.concatenate(traits), bare)
 
 
 def _names(dataset: Any, title: str) -> dict[int, str] | None:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch.utils.data import ConcatDataset, Subset, TensorDataset, random_split
 from torchvision import datasets as vision
-from torchvision.transforms import PILToTensor, ToTensor
+from torchvision.transforms import PILToTensor, Resize, ToTensor
 
 from pydt import foreign
 from pydt.data import Dataset
@@ -181,6 +181,9 @@ def test_emnist_letters(letters: Callable[..., Any]) -> None:
 def test_a_target_transform_is_applied_and_names_follow(letters: Callable[..., Any]) -> None:
     data = Dataset.from_torchvision(letters(target_transform=lambda label: label - 1))
     assert names_of(data) == list("abcdefghijklmnopqrstuvwxyz") * 2
+    with pytest.warns(UserWarning, match="N/A"):
+        data = Dataset.from_torchvision(letters(transform=Resize((3, 3))))
+    assert data.noted["images without the transform that the data set has"] == (52, "0")
     data = Dataset.from_torchvision(letters(target_transform=lambda label: label > 13))
     assert data.classes == ("a, b, c, d, e, f, g, h, i, j, k, l, m", "n, o, p, q, r, s, t, u, v, w, x, y, z")
     data = Dataset.from_torchvision(letters(target_transform=lambda label: f"letter {label % 2}"))
@@ -290,6 +293,22 @@ def test_arrays_of_a_class_that_changes_its_items(letters: Callable[..., Any]) -
 
 
 # ---- parts and joins of data sets ----------------------------------------------------------------------------------
+
+
+def test_a_transform_that_is_not_applied_is_told_of(numbered: Path) -> None:
+    told = "images without the transform that the data set has"
+    plain = vision.ImageFolder(str(numbered))
+    resized = vision.ImageFolder(str(numbered), Resize((3, 3)))
+    assert told not in Dataset.from_torchvision(plain).noted
+    data = Dataset.from_torchvision(resized)
+    assert data.digest == Dataset.from_torchvision(plain).digest
+    assert data.noted[told] == (9, "1/0.png")
+    both: Any = ConcatDataset([Subset(plain, [0, 5]), Subset(resized, [8])])
+    assert Dataset.from_torchvision(both).noted[told] == (3, "1/0.png")
+    taken = Dataset.from_torchvision(vision.FakeData(4, (3, 7, 6), 2, Resize((3, 3))))
+    assert taken.images is not None
+    assert taken.images.shape == (4, 3, 3, 3), "items as they are come with it"
+    assert not taken.noted
 
 
 @pytest.mark.parametrize("kind", [list, np.array, torch.tensor, tuple])
