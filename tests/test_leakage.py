@@ -381,13 +381,13 @@ def files_of(root: Path, images: list[np.ndarray], names: list[str]) -> Dataset:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Plan, dict[str, str]]:
-    """Image files; 30 of a target of 240, of which a tenth are near-duplicates of each other, lie in a source class."""
+    """Image files; 30 of a target of 240, a quarter of it near-duplicates of each other, lie in a source class."""
     random, root = np.random.default_rng(0), tmp_path_factory.mktemp("folders")
-    every = [np.asarray(photograph(40, 36, random)) for _ in range(228 + 20 * GROUPS)]
-    images = [*every[:228], *(near(image, random) for image in every[:12])]
+    every = [np.asarray(photograph(40, 36, random)) for _ in range(210 + 20 * GROUPS)]
+    images = [*every[:210], *(near(image, random) for image in every[:30])]
     target = files_of(root / "target", images, [f"{'ab'[i % 2]}/{i:03d}.jpg" for i in range(240)])
     source_names = [f"group {k}/{i:02d}.jpg" for k in range(GROUPS) for i in range(20)]
-    files_of(root / "source", every[228:], source_names)
+    files_of(root / "source", every[210:], source_names)
     keys = target.all_keys()
     copied = {}
     for n, i in enumerate(random.choice(240, 30, replace=False)):
