@@ -349,6 +349,8 @@ def status(
     if found["replaced"][0]:
         rows, images = found["replaced"]
         typer.echo(f"  {rows:,} finished with broken images replaced by others, {images:,} in all; see log.jsonl")
+    if found["hardly_learnt"][0]:
+        typer.echo("  {:,} of {:,} rows looked at hardly learnt their own source".format(*found["hardly_learnt"]))
     if found["stop"] is not None:
         typer.echo(f"stopped early by {found['stop']['rule']}: the first {found['stop']['rows']:,} rows count")
     if found["unmet"] is not None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -46,7 +46,7 @@ class Cost:
         timed: rows behind `seconds`.
         row_bytes: of one row in the store.
         price: of an hour of the whole machine, or None.
-        weak: what is to be said of rows that hardly learnt their source; empty if none did.
+        warning: what is to be said of rows that failed, or hardly learnt their source; empty if none did.
     """
 
     rows: int
@@ -56,7 +56,7 @@ class Cost:
     timed: int
     row_bytes: float
     price: float | None = None
-    weak: str = ""
+    warning: str = ""
 
     @property
     def hours(self) -> float:
@@ -82,8 +82,8 @@ class Cost:
             f"{missing:,} rows with {at_once}: {_duration(3600 * self.hours)}, {_size(self.bytes)} of disk"
             + ("" if self.money is None else f", {self.money:,.2f} at {self.price:,.2f} an hour"),
         ]
-        if self.weak:
-            lines.append(f"Note: {self.weak}; {MEND}.")
+        if self.warning:
+            lines.append(f"Note: {self.warning}.")
         return "\n".join(lines)
 
 
@@ -109,7 +109,7 @@ def cost(
             counted, though the rule may end the run before. price: of an hour of the whole machine, in any currency.
 
     Raises:
-        ConfigError: workers or price below zero. PydtError: what the pilot row raises; a row that fails to train.
+        ConfigError: workers or price below zero. PydtError: what a pilot row raises.
         StoreError: the store in `dir` cannot be read.
     """
     rule = stop if isinstance(stop, StoppingRule) else StoppingRule.parse(stop)
@@ -128,8 +128,7 @@ def cost(
     count = max(1, min(workers or usual, rows))
     seconds = None if store is None else row_seconds(store, record)
     if store is not None and seconds is not None:
-        found = weak(store.glimpse(record))
-        told = found.text("rows looked at") if found.at else ""
+        told = _warning(store.glimpse(record), [], "rows looked at")
         return Cost(rows, rows - missing, count, seconds, rows - missing, _row_bytes(store, record), price, told)
     with tempfile.TemporaryDirectory(prefix="pydt-pilot-") as folder:
         seconds, timed, size, told = _pilot(plan, Path(folder), count, runner)
@@ -200,20 +199,30 @@ def _pilot(plan: Plan, folder: Path, workers: int, runner: Runner) -> tuple[floa
     # the same workers for both: all of them load their libraries while the first row is trained
     pool = Processes(workers, int(plan.recipe.threads), pack((runner, plan.recipe)), places(plan.recipe)[1])
     try:
-        store, learnt = train([int(middling[0])], 1), []
+        store = train([int(middling[0])], 1)
+        scalars, reasons = store.glimpse(), [reason for _, _, reason in store.failed()]
         times = [entry["seconds"] for entry in store.logged("row", _TIMED)]
         if times[0] < _SHORT and len(middling) > 1:
-            learnt = store.glimpse()
             store = train([int(i) for i in middling[1 : 1 + 2 * workers]], workers)
+            scalars, reasons = scalars + store.glimpse(), reasons + [reason for _, _, reason in store.failed()]
             by_worker: dict[int, list[float]] = {}
             for entry in list(store.logged("row", _TIMED))[1:]:
                 by_worker.setdefault(entry["pid"], []).append(entry["seconds"])
             times = [seconds for own in by_worker.values() for seconds in own[1:]] or times
     finally:
         pool.kill()
-    found = weak([*learnt, *store.glimpse()])
-    told = found.text("pilot rows") if found.at else ""
+    told = _warning(scalars, reasons, "pilot rows")
     return statistics.fmean(times), len(times), _row_bytes(store, store.plan()), told
+
+
+def _warning(scalars: list[dict[str, Any]], reasons: list[str], what: str) -> str:
+    """What is to be said of rows that failed for these reasons, and of others by their scalars."""
+    total, found, told = len(scalars) + len(reasons), weak(scalars), []
+    if reasons:
+        told.append(f"{len(reasons)} of {total} {what} failed ({reasons[0]})")
+    if found.at:
+        told.append(f"{found.text(what)}; {MEND}")
+    return "; ".join(told)
 
 
 def _row_bytes(store: Store, record: Record) -> float:

@@ -90,7 +90,10 @@ def _step(body: nn.Module, shape: tuple[int, int, int], batch: int, device: torc
     try:
         body = body.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         with torch.no_grad():
-            wrong = _no_features(body.eval()(images), batch)
+            features = body.eval()(images)
+            wrong = _no_features(features, batch)
+            if wrong is None and device.type != "meta" and not torch.isfinite(features).all():
+                wrong = "returns numbers that are not finite, before any training"
         if wrong is None and learns:
             with torch.autocast("cuda") if device.type == "cuda" else nullcontext():
                 features = body.train()(images)

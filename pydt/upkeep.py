@@ -30,6 +30,7 @@ from pydt.cells import Row, Unreadable, read, result_key, source_key
 from pydt.errors import PydtError, StoreError
 from pydt.export import export
 from pydt.files import digest, holder, remove
+from pydt.learnt import weak
 from pydt.packed import Block, Finder, layout, write_block
 from pydt.record import Drawn, Record
 from pydt.shelf import same
@@ -61,10 +62,12 @@ def status(dir: PathLike, plan: Any = None) -> dict[str, Any]:
     Returns:
         plan: its digest (None: there is none), plans: how many there are. rows: how many it has, and of those (of the
         first ones, if it stopped early) finished, failed, missing; reasons: how many rows failed for each; replaced:
-        rows that met broken images, and such images, see `Store.replaced`. stop: see `Store.stopped`; unmet: a stopping
-        rule that did not end the plan, see `Store.rule`. rows_per_hour: of the last hour, from the log. bytes, files:
-        of the whole folder. packed: cells in blocks. quarantined: files there. writer: pid and host of the driver that
-        is at work, as far as is known. damaged: a list of {"file", "reason"} of what was met on the way; see `verify`.
+        rows that met broken images, and such images, see `Store.replaced`; hardly_learnt: of some finished rows how
+        many hardly learnt their source, and how many were looked at, see `pydt.learnt`. stop: see `Store.stopped`;
+        unmet: a stopping rule that did not end the plan, see `Store.rule`. rows_per_hour: of the last hour, from the
+        log. bytes, files: of the whole folder. packed: cells in blocks. quarantined: files there. writer: pid and host
+        of the driver that is at work, as far as is known. damaged: a list of {"file", "reason"} of what was met on the
+        way; see `verify`.
 
     Raises:
         StoreError: there is no store, or no such plan.
@@ -73,6 +76,7 @@ def status(dir: PathLike, plan: Any = None) -> dict[str, Any]:
     record = _chosen(store, plan)
     found: dict[str, Any] = {"folder": str(store.folder), "plan": None, "plans": len(_stems(store, "plans", ".json"))}
     found |= {"rows": 0, "finished": 0, "failed": 0, "missing": 0, "reasons": {}, "replaced": [0, 0]}
+    found["hardly_learnt"] = [0, 0]
     found["stop"] = found["unmet"] = None
     damaged: dict[str, str] = {}
     if record is not None:
@@ -92,6 +96,8 @@ def status(dir: PathLike, plan: Any = None) -> dict[str, Any]:
             found |= {"finished": len(good), "failed": len(bad), "missing": len(missing)}
             found |= {"reasons": dict(Counter(reason for _, reason in bad).most_common())}
             found["replaced"] = list(store.replaced(record))
+            seen = weak(store.glimpse(record))
+            found["hardly_learnt"] = [len(seen.at), seen.judged]
         except PydtError as error:  # its rows cannot be named, or one cannot be read
             damaged[error.where or f"plans/{record.digest}.json"] = error.what
     files, size = _size(store.folder)

@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
+from typer.testing import CliRunner
 
 from pydt import design
 from pydt.alphas import compare_alphas
 from pydt.cells import Outcome, Row
+from pydt.cli import app
 from pydt.cost import cost
 from pydt.data import Dataset
 from pydt.ensemble import run
-from pydt.errors import EstimateError
+from pydt.errors import EstimateError, TrainError
 from pydt.learnt import hardly_learnt, weak
 from pydt.plan import Context, Plan
 from pydt.planning import plan_models
@@ -28,6 +30,7 @@ from pydt.store import Store
 from pydt.target import Target
 from pydt.train import Recipe, _trivial, train
 from pydt.transfer import Task
+from pydt.upkeep import status
 from pydt.words import sentences
 
 FAIR = {"source_accuracy": 0.9, "source_loss": 0.4}
@@ -176,6 +179,9 @@ def test_no_advice_is_derived_from_them(tmp_path: Path, source: Dataset, target:
         assert "cannot be said: 40 of 60 hardly learnt their own source" in text
     assert any(note.startswith("40 of 60 models hardly learnt their own source (rows 0, 1,") for note in found["notes"])
     assert "hardly learnt" in str(cost(plan, tmp_path))
+    assert status(tmp_path)["hardly_learnt"] == [40, 60]
+    told = CliRunner().invoke(app, ["status", str(tmp_path)]).output
+    assert "40 of 60 rows looked at hardly learnt their own source" in told
 
 
 def test_a_few_of_them_are_left_out_of_the_advice(tmp_path: Path, source: Dataset, target: Target) -> None:
@@ -193,6 +199,17 @@ def test_a_few_of_them_are_left_out_of_the_advice(tmp_path: Path, source: Datase
 def flat_row(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
     """A runner whose networks learn nothing."""
     return Learning(0.0, frozenset([row.seed]))(context, row, tasks)
+
+
+def diverging_row(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
+    """A runner of which every row fails."""
+    raise TrainError("the loss became nan", "epoch 1 of 6", "lower the learning rate")
+
+
+def test_a_pilot_of_which_every_row_fails_says_so(source: Dataset, target: Target) -> None:
+    plan = Plan(source, design=design.random(8, 60, alpha=0.5), recipe=Recipe(), tasks=(Task(target),))
+    told = str(cost(plan, workers=1, runner=diverging_row))
+    assert "3 of 3 pilot rows failed (epoch 1 of 6: the loss became nan. lower the learning rate)" in told
 
 
 def test_a_pilot_says_so_too(source: Dataset, target: Target) -> None:

@@ -304,6 +304,17 @@ def one_vector() -> nn.Module:
     return nn.Sequential(nn.Flatten(0), nn.Linear(288, 5))
 
 
+class Endless(nn.Module):
+    """Gives numbers that are not finite from the start."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = own_network()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.layers(images) / 0
+
+
 def lazy() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.LazyLinear(5))
 
@@ -329,6 +340,7 @@ def for_twenty() -> nn.Module:
             r"takes images with 3 channels",
         ),
         (no_features, r"no_features: returns shape \(2, 3, 12, 12\)", r"return features \(batch, dim\)"),
+        (Endless, r"Endless: returns numbers that are not finite", r"another network"),
         (lazy, r"lazy: .*uninitialized", r"return features"),
         (one_vector, r"one_vector: returns shape \(5,\)", r"return features \(batch, dim\)"),
         (not_a_module, r"not_a_module: returned a Tensor", r"fresh torch.nn.Module"),
