@@ -390,7 +390,7 @@ py::tuple lasso(const py::object& gram, const py::object& cross, const py::objec
 py::tuple lasso_path(const py::object& gram, const py::object& cross, const py::object& energy,
                      const py::object& held_gram, const py::object& held_cross, const py::object& held_energy,
                      const py::object& steps, double l1_ratio, double tolerance, int64_t limit, int64_t patience,
-                     int threads) {
+                     int64_t held_rows, int threads) {
     const py::array c = dense<double>(cross, "cross", 2), shares = dense<double>(steps, "steps", 1);
     const int64_t groups = c.shape(0), targets = c.shape(1), count = shares.shape(0);
     const pydt::Quadratic train = quadratic_of(gram, cross, energy, "", groups, targets);
@@ -401,7 +401,8 @@ py::tuple lasso_path(const py::object& gram, const py::object& cross, const py::
         if (!(step > 0 && step < before)) throw ArgumentError("steps", "must be positive, finite and falling");
     }
     const pydt::LassoOptions options = lasso_options(l1_ratio, tolerance, limit, threads);
-    not_negative(patience, "patience");
+    const pydt::Stopping stopping{not_negative(patience, "patience"), held_rows};
+    if (held_rows < 1) throw ArgumentError("held_rows", "must be at least 1");
     auto error = make<double>("steps", count, targets);
     auto values = make<float>("cross", groups, targets);
     auto nonzeros = make<std::int32_t>("steps", count, targets);
@@ -411,7 +412,7 @@ py::tuple lasso_path(const py::object& gram, const py::object& cross, const py::
     std::int32_t* to_nonzeros = nonzeros.mutable_data();
     {
         const Unlocked unlocked;
-        pydt::lasso_path(train, held, data<double>(shares), count, patience, options, to_error, to_values, to_gap,
+        pydt::lasso_path(train, held, data<double>(shares), count, stopping, options, to_error, to_values, to_gap,
                          to_nonzeros);
     }
     return py::make_tuple(error, values, gap, nonzeros);
@@ -553,7 +554,7 @@ PYBIND11_MODULE(_core, module) {
                "The path of penalties, judged on held-out rows: (error, values, gap, nonzeros).", arg("gram"),
                arg("cross"), arg("energy"), arg("held_gram"), arg("held_cross"), arg("held_energy"), arg("steps"),
                py::kw_only(), arg("l1_ratio") = 1.0, arg("tolerance") = 1e-6, arg("limit") = 1000, arg("patience") = 0,
-               arg("threads") = 1);
+               arg("held_rows") = 1, arg("threads") = 1);
     module.def("sparse_product", &sparse_product, "gram @ values in float64, passing over the zeros of values.",
                arg("gram"), arg("values"), arg("threads") = 1);
 

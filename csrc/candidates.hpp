@@ -22,6 +22,13 @@ constexpr int64_t symmetric_from = 256;  // candidates whose part of G is larger
 constexpr double look = 0.95;  // a slope of this share of the edge makes a candidate
 constexpr double look_once = 0.9;  // where nobody looks again before the slopes have been computed in float64
 
+// Relative gaps: `share` times the share of the energy that is left, but no less than `least`.
+struct Tolerance {
+    double share, least;
+    Tolerance half() const { return {share / 2, least / 2}; }
+    double of(double left) const { return std::max(share * std::min(left, 1.0), least); }
+};
+
 inline int64_t round_up(int64_t size, int64_t to) { return (size + to - 1) / to * to; }
 
 // Zeros, aligned to whole vectors.
@@ -165,8 +172,8 @@ public:
         count_active();
     }
 
-    // Iterations; the candidates' gap is at most `tolerance` afterwards, if that can be had.
-    int64_t solve(double tolerance, int64_t limit) {
+    // Iterations; the candidates' gap is small enough afterwards, if that can be had.
+    int64_t solve(Tolerance tolerance, int64_t limit) {
         const LassoKernels& run = kernels().lasso;
         if (slow_) {
             const int64_t sweeps = descend(tolerance, limit);
@@ -183,9 +190,9 @@ public:
         for (;; ++iteration) {
             const LassoPass seen = run.pass(set(), static_cast<float>(edge_), ridge_, static_cast<float>(momentum),
                                             rows_.data(), steps_.get());
-            const double gap = gap_of(seen);
+            const auto [gap, left] = gap_of(seen);
             if (iteration == 0) first = gap;
-            const bool done = gap <= tolerance || iteration >= limit || seen.moved == 0;
+            const bool done = gap <= tolerance.of(left) || iteration >= limit || seen.moved == 0;
             slow_ = !done && iteration % 4 == 3 && !(gap < 0.5 * mark);
             if (done || slow_) std::swap(values_, before_);  // the slope is that of the values that the pass found
             if (slow_) {
@@ -204,13 +211,15 @@ public:
             }
             for (int64_t p = 0; p < width_; ++p) product_[p] = values_[p] - before_[p];
             run.subtract_symmetric(sub_.get(), ld_, product_.get(), slope_.get(), width_);
+            // rows of the padding hold what the target before left there
+            std::fill(slope_.get() + count_, slope_.get() + width_, 0.0F);
         }
         count_active();
         return iteration;
     }
 
     // The same with candidates added until none is missing, as far as the reference can tell.
-    int64_t solve_safely(double tolerance, int64_t limit) {
+    int64_t solve_safely(Tolerance tolerance, int64_t limit) {
         double rest = add_candidates();
         int64_t iterations = solve(tolerance, limit);
         while (iterations < limit && count_ < gram_.groups) {
@@ -242,30 +251,20 @@ public:
         }
     }
 
-    // b'Hb and b'h of the held-out rows, in the scaled units of the values.
-    double held_error(const double* cross, double energy) {
-        int64_t count = 0;
-        for (int64_t p = 0; p < count_; ++p) {  // without branches: which ones are 0 cannot be guessed
-            rows_[at(count)] = static_cast<int32_t>(p);
-            steps_[count] = values_[p];
-            count += values_[p] != 0;
-        }
-        std::fill_n(product_.get(), width_, 0.0F);
-        for (int64_t i = 0, first = 0; i < width_; i += 64) {
-            while (first < count && rows_[at(first)] <= i) ++first;
-            kernels().lasso.subtract_rows(held_sub_.get() + i, ld_, rows_.data() + first, steps_.get() + first,
-                                          count - first, product_.get() + i, product_.get() + i,
-                                          std::min<int64_t>(64, width_ - i));
-        }
-        double square = 0, shared = 0;
-        for (int64_t t = 0; t < count; ++t) {
-            const int64_t p = rows_[at(t)];
-            const double value = static_cast<double>(steps_[t]);
-            const double own = static_cast<double>(held_diagonal_[p]);
-            square += value * (value * own - 2 * static_cast<double>(product_[p]));
-            shared += value * cross[index_[at(p)]];
-        }
-        return energy - 2 * shared / scale_ + square / held_->scale / scale_ / scale_;
+    struct Judged {
+        double error, square;  // |y - Xb|^2 and |Xb|^2
+    };
+    // On the held-out rows.
+    Judged held_error(const double* cross, double energy) {
+        const double square = held_square(nullptr, 0);
+        double shared = 0;
+        for (int64_t p = 0; p < count_; ++p) shared += static_cast<double>(values_[p]) * cross[index_[at(p)]];
+        return {energy - 2 * shared / scale_ + square, square};
+    }
+
+    // |X (b - best)|^2 of the held-out rows, for values that were kept.
+    double held_apart(const std::vector<float>& best) {
+        return held_square(best.data(), static_cast<int64_t>(best.size()));
     }
 
     int64_t active() const { return active_; }
@@ -290,6 +289,31 @@ public:
 private:
     static std::size_t at(int64_t i) { return static_cast<std::size_t>(i); }
 
+    // |X (b - other)|^2 of the held-out rows; `other` ends with zeros.
+    double held_square(const float* other, int64_t others) {
+        int64_t count = 0;
+        for (int64_t p = 0; p < count_; ++p) {  // without branches: which ones are 0 cannot be guessed
+            const float value = p < others ? values_[p] - other[p] : values_[p];
+            rows_[at(count)] = static_cast<int32_t>(p);
+            steps_[count] = value;
+            count += value != 0;
+        }
+        std::fill_n(product_.get(), width_, 0.0F);
+        for (int64_t i = 0, first = 0; i < width_; i += 64) {
+            while (first < count && rows_[at(first)] <= i) ++first;
+            kernels().lasso.subtract_rows(held_sub_.get() + i, ld_, rows_.data() + first, steps_.get() + first,
+                                          count - first, product_.get() + i, product_.get() + i,
+                                          std::min<int64_t>(64, width_ - i));
+        }
+        double square = 0;
+        for (int64_t t = 0; t < count; ++t) {
+            const int64_t p = rows_[at(t)];
+            const double value = static_cast<double>(steps_[t]);
+            square += value * (value * static_cast<double>(held_diagonal_[p]) - 2 * static_cast<double>(product_[p]));
+        }
+        return square / held_->scale / scale_ / scale_;
+    }
+
     LassoSet set() const {
         return {values_.get(), before_.get(), slope_.get(), cross_.get(), own_.get(), inverse_.get(), width_};
     }
@@ -304,21 +328,22 @@ private:
         inverse_[p] = diagonal_[p] > 0 ? 1 / own_[p] : 0;
     }
 
-    double gap_of(const LassoPass& seen) const {
+    std::pair<double, double> gap_of(const LassoPass& seen) const {  // with the share of the energy that is left
         const double most = static_cast<double>(seen.most), along = static_cast<double>(seen.along);
         const double square = std::max(energy_ - static_cast<double>(seen.fit) - along, 0.0);
         const double rest = most > edge_ ? 1 - edge_ / most : 0;
-        return (rest * rest * square / 2 + static_cast<double>(seen.excess) + rest * along) / (energy_ / 2);
+        const double gap = rest * rest * square / 2 + static_cast<double>(seen.excess) + rest * along;
+        return {gap / (energy_ / 2), square / energy_};
     }
 
-    int64_t descend(double tolerance, int64_t limit) {
+    int64_t descend(Tolerance tolerance, int64_t limit) {
         const LassoKernels& run = kernels().lasso;
         double mark = infinity;
         for (int64_t sweep = 0;; ++sweep) {
             const auto edge = static_cast<float>(edge_);
-            const double gap = gap_of(run.pass(set(), edge, ridge_, 0, rows_.data(), steps_.get()));
+            const auto [gap, left] = gap_of(run.pass(set(), edge, ridge_, 0, rows_.data(), steps_.get()));
             std::swap(values_, before_);  // only the gap was wanted
-            if (gap <= tolerance || sweep >= limit) return sweep;
+            if (gap <= tolerance.of(left) || sweep >= limit) return sweep;
             if (sweep % 16 == 15) {
                 if (!(gap < 0.97 * mark)) return sweep;  // as far as float32 goes
                 mark = gap;

@@ -184,18 +184,22 @@ struct Quadratic {
     std::int64_t groups, targets;
 };
 struct LassoOptions {
-    double l1_ratio, tolerance;  // tolerance: relative duality gap at which a target is done
+    double l1_ratio, tolerance;  // a target is done at a gap of tolerance x half the residual sum of squares (or 2e-7 x
+                                 // energy / 2, which is the accuracy of values in float32)
     std::int64_t limit;          // sweeps after which it is left as it is, at each penalty
     int threads;
 };
 // penalty: (targets,); start: (groups, targets) or null; gap = duality gap at the values / (energy / 2).
 void lasso(const Quadratic& problem, const double* penalty, const float* start, const LassoOptions& options,
            float* values, double* gap, std::int64_t* iterations);
+struct Stopping {
+    std::int64_t patience;   // worse steps that end a path whose least error is clearly below that of b = 0 (0: no end)
+    std::int64_t held_rows;  // independent rows behind the held-out statistics
+};
 // Penalties steps[i] * max |c| / l1_ratio, steps falling. error, nonzeros: (count, targets), inf and 0 behind the stop;
-// values and gap are those of the least error. patience: steps without a lesser error after which a target stops (0:
-// never).
+// values and gap are those of the least error.
 void lasso_path(const Quadratic& train, const Quadratic& held, const double* steps, std::int64_t count,
-                std::int64_t patience, const LassoOptions& options, double* error, float* values, double* gap,
+                const Stopping& stopping, const LassoOptions& options, double* error, float* values, double* gap,
                 std::int32_t* nonzeros);
 // out = gram values: (rows, cols) times (cols, targets), passing over the zeros of values.
 void sparse_product(const double* gram, std::int64_t rows, std::int64_t cols, const float* values, std::int64_t targets,

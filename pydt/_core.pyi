@@ -175,9 +175,9 @@ def lasso(
     start (K, n): values to set out from. With G = X'X / m, c = X'y / m, energy = y'y / m these are scikit-learn's
     Lasso and ElasticNet. Returns values (K, n), gap (n,) and iterations (n,), passes over the coordinates that may
     move. gap = duality gap / (energy / 2), in float64 at the values that are returned; a target is done at gap <=
-    tolerance, or after `limit` passes, and its gap says which. Columns of G that are 0, and targets of energy 0, get
-    0; NaN or infinity in a target's cross, energy, penalty or start makes its values and gap NaN and touches no other
-    target."""
+    tolerance x (residual sum of squares / energy), or 2e-7 if that is more (float32 values), or after `limit` passes.
+    Columns of G that are 0, and targets of energy 0, get 0; NaN or infinity in a target's cross, energy, penalty or
+    start makes its values and gap NaN and touches no other target."""
 
 def lasso_path(
     gram: NDArray[np.float64],
@@ -192,14 +192,18 @@ def lasso_path(
     tolerance: float = 1e-6,
     limit: int = 1000,
     patience: int = 0,
+    held_rows: int = 1,
     threads: int = 1,
 ) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float64], NDArray[np.int32]]:
-    """`lasso` at falling penalties, judged on other rows: penalty i of target j = steps[i] max_k |cross_kj| / l1_ratio.
+    """`lasso` at falling penalties, judged on other rows: penalty i of target j = steps[i] max_k |cross_kj| /
+    l1_ratio.
 
     held_*: the same statistics of the held-out rows; steps (s,), positive and falling. Returns error (s, n) =
-    held_energy - 2 b'held_cross + b'held_gram b, inf behind the place where a target stopped: `patience` steps after
-    its least error (0: never); values (K, n) at the least error and their gap (n,), as in `lasso`; nonzeros (s, n), 0
-    behind the stop. NaN or infinity in a target's statistics makes all of its results NaN (nonzeros 0)."""
+    held_energy - 2 b'held_cross + b'held_gram b, inf behind the place where a target stopped: where the error is above
+    the least by three standard errors, or `patience` worse steps after it, once the least is below the error of b = 0
+    by four (0: never); held_rows: independent rows behind held_*, which these standard errors are for; values (K, n)
+    at the least error and their gap (n,), as in `lasso`; nonzeros (s, n), 0 behind the stop. NaN or infinity in a
+    target's statistics makes all of its results NaN (nonzeros 0)."""
 
 def sparse_product(gram: NDArray[np.float64], values: NDArray[np.float32], threads: int = 1) -> NDArray[np.float64]:
     """gram (R, K) @ values (K, n) -> float64 (R, n), summed over k in ascending order in float64, passing over the

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pydt import _core
 from pydt.errors import EstimateError
 from pydt.inputs import Array, Rows
-from pydt.moments import Columns, Geometry, Regression, Sums, Tile
+from pydt.moments import Columns, Geometry, Regression, Sums, Tile, dots
 from pydt.robust import Arms, Sandwich
 
 _SINGLE_GROUPS = 256  # below this many groups float32 saves nothing
@@ -229,7 +229,7 @@ class Fitted:
         """Influences, cross products of all columns, and the noise."""
         cross, energy = self._geometry.used.centre(tile.units), self._geometry.used.energy(tile.units)
         values = self.inverse @ cross[: len(self.inverse)]
-        left = np.maximum(energy - np.einsum("kn,kn->n", values, cross[: len(self.inverse)]), 0)
+        left = np.maximum(energy - dots(values, cross[: len(self.inverse)]), 0)
         return values, cross, self._regression.noise(left, tile.within)
 
     def find(self, tile: Tile) -> tuple[Array, Array, float, Array, tuple[Array, Array] | None]:

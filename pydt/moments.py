@@ -42,6 +42,20 @@ def unfit(squares: Array) -> npt.NDArray[np.bool_]:
     return ~(squares <= LARGEST) | ((squares > 0) & (squares < SMALLEST))
 
 
+def weigh(weights: Array, values: npt.NDArray[Any]) -> Array:
+    """weights @ values (targets,); of float32 values the same bits whatever targets stand beside one."""
+    if values.dtype != np.float32:
+        return weights @ values
+    return _core.sparse_product(np.ascontiguousarray(weights[None]), values, threads())[0]
+
+
+def dots(a: npt.NDArray[Any], b: Array) -> Array:
+    """Sums of the columns of a * b, the same bits whatever stands beside one: numpy adds a lone one otherwise."""
+    if a.shape[1] == 1:
+        return dots(np.repeat(a, 2, 1), np.repeat(b, 2, 1))[:1]
+    return np.einsum("kn,kn->n", a, b)
+
+
 @dataclass(frozen=True, eq=False)
 class Counts:
     """How many rows there are, and how many of them keep each column."""
@@ -58,7 +72,7 @@ class Counts:
         return np.maximum(sums.squares - sums.total**2 / self.rows, 0)
 
     def intercept(self, sums: Sums, values: npt.NDArray[Any]) -> Array:
-        return (sums.total - self.count[: len(values)] @ values) / self.rows
+        return (sums.total - weigh(self.count[: len(values)], values)) / self.rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,9 +113,9 @@ class Columns(Counts):
         cross = _core.sparse_product(np.ascontiguousarray(self.gram[:, :k]), values, threads())
         np.subtract(sums.cross, cross, out=cross)
         cross -= np.outer(self.count, intercept)
-        total = sums.total - self.rows * intercept - self.count[:k] @ values
+        total = sums.total - self.rows * intercept - weigh(self.count[:k], values)
         squares = sums.squares - intercept * (sums.total + total)
-        squares -= np.einsum("kn,kn->n", values, sums.cross[:k] + cross[:k])
+        squares -= dots(values, sums.cross[:k] + cross[:k])
         return Sums(total, np.maximum(squares, 0), cross)
 
 

@@ -18,8 +18,14 @@ from pydt.robust import Arms
 _FOLDS = 5
 _STEP = 0.01 ** (1 / 99)  # from one penalty of the path to the next: 100 steps to 1/100 of the largest
 _STEPS, _STEPS_FEW = 150, 66  # to 1/1000; to 1/20 with fewer models than groups, where less is no choice any more
-_PATIENCE = 5  # steps without improvement on the held-out rows that end a path
-_ROUGH, _GAP, _FINE = 1e-4, 1e-5, 1e-6  # relative duality gaps: on the path; of the cross-fit; of the values
+_FEW = 500  # independent models up to which every fold judges the penalty: a fifth of them is a noisy judge
+_PATIENCE = 4  # worse steps that end a path which has found something: csrc/lasso.cpp
+_ROUGH, _FOLD, _FINE = (
+    1e-4,
+    5e-6,
+    1e-6,
+)  # duality gaps over half of what is left: on the path; of the folds; of the values
+_GAP, _LEAST = 1e-5, 0.02  # what counts as converged; of that share of the sum of squares at least (float32 values)
 
 
 def ridge(geometry: Geometry, cv: int | None) -> Plan:
@@ -136,12 +142,16 @@ def lasso(geometry: Geometry, cv: int | None, l1_ratio: float, exact: bool, robu
     trains = [_Problem(total - part.first(groups)) for part in parts]
     whole = _Problem(total)
     choice = number if cv is None else cv
+    # the first fold judges alone, and its path has solved the first training part
+    one_judge = cv is None and geometry.masks.units.cluster_count > _FEW
     if choice == number:
-        candidates = list(zip(parts[: 1 if cv is None else number], trains, strict=False))
+        candidates = list(zip(parts[: 1 if one_judge else number], trains, strict=False))
     else:
         candidates = [(part, _Problem(total - part.first(groups))) for part in geometry.folds(choice).parts]
     held = [_Held(part.first(groups), train) for part, train in candidates]
-    steps: Array = _STEP ** np.arange(_STEPS if total.rows > groups else _STEPS_FEW, dtype=np.float64)
+    clusters = geometry.masks.units.clusters
+    judges = [len(np.unique(clusters[rows])) for rows in geometry.folds(choice).rows]
+    steps: Array = _STEP ** np.arange(_STEPS if units > groups else _STEPS_FEW, dtype=np.float64)
 
     free = units - geometry.intercept
     scale = 1 / geometry.spread[:, None]
@@ -167,8 +177,8 @@ def lasso(geometry: Geometry, cv: int | None, l1_ratio: float, exact: bool, robu
             rest = units - here
             problem = train.of(rest)
             path = _core.lasso_path(
-                *problem, *test.of(here, rest), steps, l1_ratio=l1_ratio, tolerance=_ROUGH, patience=_PATIENCE,
-                threads=threads(),
+                *problem, *test.of(here, rest), steps, l1_ratio=l1_ratio, tolerance=_ROUGH,
+                patience=_PATIENCE if one_judge else len(steps), held_rows=judges[i], threads=threads(),
             )  # fmt: skip
             error += path[0]
             top += np.abs(problem[1]).max(0) / l1_ratio
@@ -178,12 +188,12 @@ def lasso(geometry: Geometry, cv: int | None, l1_ratio: float, exact: bool, robu
 
     def solve(tile: Tile) -> Found:
         sums = tile.units.first(groups)
-        penalty, start, gap_of_path = choose(tile, sums)
+        penalty, start, accuracy = choose(tile, sums)
         problem = whole.of(sums)
         values, gap, sweeps = _core.lasso(
             *problem, penalty, start, l1_ratio=l1_ratio, tolerance=_FINE, threads=threads()
         )
-        converged = gap <= _GAP
+        worst = np.maximum(gap, accuracy * (_GAP / (2 * _ROUGH)) if one_judge else 0)
         energy = problem[2] * total.rows
         if geometry.masks.units.kind == "pair":  # the gap is quoted against the rows, not the half-differences
             spread = geometry.plain.energy(tile.plain)
@@ -194,13 +204,13 @@ def lasso(geometry: Geometry, cv: int | None, l1_ratio: float, exact: bool, robu
         for i, (part, train) in enumerate(zip(parts, trains, strict=True)):
             here = tile.folds[number][i]
             rest = sums - here.first(groups)
-            if i == 0 and cv is None:  # the path has been there
-                slope, converged = start, converged & (gap_of_path <= _ROUGH)
+            if i == 0 and one_judge:
+                slope = start
             else:
                 slope, accuracy, more = _core.lasso(
-                    *train.of(rest), penalty, values, l1_ratio=l1_ratio, tolerance=_GAP, threads=threads()
+                    *train.of(rest), penalty, values, l1_ratio=l1_ratio, tolerance=_FOLD, threads=threads()
                 )
-                converged, sweeps = converged & (accuracy <= _GAP), sweeps + more
+                worst, sweeps = np.maximum(worst, accuracy), sweeps + more
             intercept = train.intercept(rest, slope)
             found = part.residuals(here, slope, intercept)
             mean += slope * (part.rows / total.rows)
@@ -212,6 +222,8 @@ def lasso(geometry: Geometry, cv: int | None, l1_ratio: float, exact: bool, robu
         tau = left / free
         with np.errstate(invalid="ignore", divide="ignore"):
             explained = 1 - tau * free / energy
+        share = np.divide(left, energy, out=np.ones_like(left), where=energy > 0)
+        converged = worst <= _GAP * np.clip(share, _LEAST, 1)
         df: Array | float = float(free - 1)
         if fitted is not None:
             unbiased, variance, df, _, placebos = fitted.find(tile)

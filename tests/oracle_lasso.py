@@ -74,13 +74,44 @@ def path(
     return np.array(errors), np.array(found)
 
 
+def end(errors: Array, found: Array, held: tuple[Array, Array, Array], patience: int, rows: int) -> int:
+    """How many steps of one target's path, errors (steps,) and solutions (steps, groups), are taken: to where the error
+    is three standard errors above the least so far; or `patience` steps behind the least, if that is four of them below
+    the error of zeros."""
+    gram, _, null = held
+
+    def apart(a: Array, b: Array) -> float:
+        return float((a - b) @ gram @ (a - b))
+
+    least = 0
+    for i in range(len(errors)):
+        if errors[i] < errors[least]:
+            least = i
+        if i == least:
+            continue
+        row = max(errors[least], 0) / rows
+        clear = float(null) - errors[least] > 4 * 2 * np.sqrt(row * apart(found[least], np.zeros(len(gram))))
+        if (clear and i - least >= patience) or errors[i] - errors[least] > 3 * 2 * np.sqrt(
+            row * apart(found[i], found[least])
+        ):
+            return i + 1
+    return len(errors)
+
+
 def problem(
-    groups: int, rows: int, targets: int, seed: int, held: int = 0, r2: float = 0.5, active: int = 5
+    groups: int,
+    rows: int,
+    targets: int,
+    seed: int,
+    held: int = 0,
+    r2: float = 0.5,
+    active: int = 5,
+    alpha: float = 0.5,
 ) -> tuple[Array, ...]:
-    """Centred Gram matrix, cross products and energy, each over the rows, of random half masks and sparse linear
-    outputs; then the same of `held` more rows."""
+    """Centred Gram matrix, cross products and energy, each over the rows, of random masks that keep alpha and sparse
+    linear outputs; then the same of `held` more rows."""
     rng = np.random.default_rng(seed)
-    masks = (rng.random((rows + held, groups)) < 0.5).astype(np.float64)
+    masks = (rng.random((rows + held, groups)) < alpha).astype(np.float64)
     truth = np.zeros((groups, targets))
     for j in range(targets):
         where = rng.permutation(groups)[:active]

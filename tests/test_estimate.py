@@ -125,8 +125,8 @@ def test_lasso_reaches_the_optimum_of_scikit_learn(made: Design) -> None:
 
 
 def test_lasso_chooses_the_penalty_that_predicts_held_out_models() -> None:
-    made = design.bernoulli(25, 200, 0.5, seed=5)
-    outputs = np.random.default_rng(0).standard_normal((200, 3)) + np.asarray(made)[:, :3].sum(1, keepdims=True)
+    made = design.bernoulli(25, 600, 0.5, seed=5)
+    outputs = np.random.default_rng(0).standard_normal((600, 3)) + np.asarray(made)[:, :3].sum(1, keepdims=True)
     fit = influences(made, outputs, "lasso")
     given_ = read(made, outputs)
     held = assign_folds(given_.units.clusters, 5, 0) == 0

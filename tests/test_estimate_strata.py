@@ -76,8 +76,10 @@ def test_an_accumulator_knows_the_strata() -> None:
     gathered.add(np.arange(300), outputs)
     for method in ("ols", "lasso"):
         streamed, whole = influences(gathered, method=method), influences(made, outputs, method, errors="classical")
-        # Not the LASSO's values: at a small penalty a stratum's common shift hardly changes the objective.
-        np.testing.assert_allclose(streamed.unbiased, whole.unbiased, atol=1e-5)
+        # Not the LASSO's values: at a small penalty a stratum's common shift hardly changes the objective. And sums
+        # that differ in their last digit choose another of two penalties that are equally good.
+        apart = 1e-5 if method == "ols" else 0.02 * float(whole.stderr.min())
+        np.testing.assert_allclose(streamed.unbiased, whole.unbiased, rtol=0, atol=apart)
         np.testing.assert_allclose(streamed.stderr, whole.stderr, rtol=1e-3)
 
 
