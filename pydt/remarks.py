@@ -6,18 +6,20 @@ images any more.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pydt.cells import read_json
 from pydt.errors import StoreError
 from pydt.files import canonical_json, digest, remove
-from pydt.plan import Context
 from pydt.record import Record
 from pydt.schema import HEX32
 from pydt.store import Store
 
 
-def remarks(context: Context) -> list[str]:
-    """What is to be said of the images of the source and the targets, a sentence each; see `Dataset.notes`."""
+def remarks(context: Any) -> list[str]:
+    """What is to be said of the images of the source and the targets of a `pydt.plan.Context`, a sentence each; see
+    `Dataset.notes`.
+    """
     from pydt.data import Dataset
     from pydt.target import Target
 
@@ -43,18 +45,29 @@ def put(store: Store, record: Record, texts: list[str]) -> None:
     store.write(path.relative_to(store.folder), text.encode())
 
 
-def kept(store: Store, record: Record) -> list[str]:
-    """What `put` wrote; where that is damaged, a sentence that says so."""
-    path = _path(store.folder, record)
+def get(store: Store, record: Record) -> list[str]:
+    """What `put` wrote.
+
+    Raises:
+        StoreError: it is damaged.
+    """
     try:
+        path = _path(store.folder, record)
         body = read_json(path, {"sha256": HEX32, "plan": {record.digest}, "texts": [str]})
-        if body.pop("sha256") != digest("notes", body):
-            raise StoreError("is damaged (its checksum does not match)")
-        return list(body["texts"])
     except FileNotFoundError:
         return []
+    if body.pop("sha256") != digest("notes", body):
+        raise StoreError("is damaged (its checksum does not match)", str(path), "delete it and run the plan again")
+    return list(body["texts"])
+
+
+def kept(store: Store, record: Record) -> list[str]:
+    """What `put` wrote; where that is damaged, a sentence that says so."""
+    try:
+        return get(store, record)
     except StoreError:
-        return [f"What was left out of the data is not known: {path.name} in notes/ is damaged; run the plan again."]
+        file = _path(store.folder, record).name
+        return [f"What was left out of the data is not known: {file} in notes/ is damaged; run the plan again."]
 
 
 def _path(folder: Path, record: Record) -> Path:

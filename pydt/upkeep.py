@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pydt import remarks
 from pydt.cells import Row, Unreadable, read, result_key, source_key
 from pydt.errors import PydtError, StoreError
 from pydt.export import export
@@ -244,6 +245,10 @@ def verify(dir: PathLike) -> dict[str, Any]:
             store.rule(record)
         except StoreError as error:
             damaged.append({"file": f"rules/{name}.json", "reason": error.what, "moved": False})
+        try:
+            remarks.get(store, record)
+        except StoreError as error:
+            damaged.append({"file": f"notes/{name}.json", "reason": error.what, "moved": False})
     verified = not damaged and not any(missing.values())
     return {"verified": verified, "cells": whole, "damaged": damaged, "missing": missing, "unclaimed": unclaimed}
 

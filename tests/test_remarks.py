@@ -25,7 +25,7 @@ from pydt.store import Store
 from pydt.target import Target
 from pydt.train import Recipe
 from pydt.transfer import Task
-from pydt.upkeep import merge
+from pydt.upkeep import merge, verify
 
 
 @pytest.fixture
@@ -84,6 +84,8 @@ def test_what_is_left_out_is_told_from_inspect_to_the_report(
     assert kept(Store(tmp_path / "other"), store.plan()) == told
     (file,) = (tmp_path / "run" / "notes").iterdir()
     file.write_text(file.read_text().replace("white", "black"))
+    (entry,) = verify(tmp_path / "run")["damaged"]
+    assert (entry["file"], entry["moved"]) == (f"notes/{store.plan().digest}.json", False)
     (damaged,) = kept(store, store.plan())
     assert "is damaged" in damaged
     assert report(tmp_path / "run", tmp_path / "run")["notes"][0] == damaged
