@@ -30,7 +30,6 @@ _RECENT = 200  # rows whose rate is the present rate
 _KEPT = 3  # failures that stay in sight
 _ENDS = 4  # groups shown from each end of the ranking
 _WIDTH = 33  # characters of an interval
-_QUANTILE = 1.96
 _TOLD = 5  # failures that get a line of their own
 
 
@@ -194,9 +193,11 @@ def _leading(sofar: SoFar) -> dict[str, Any] | None:
         return None
     order = np.argsort(-np.asarray(fit.unbiased), kind="stable").tolist()
     ends = order if len(order) <= 2 * _ENDS else order[:_ENDS] + order[-_ENDS:]
-    groups = [
-        {"name": sofar.record.names[i], "value": float(fit.unbiased[i]), "stderr": float(fit.stderr[i])} for i in ends
-    ]
+    from scipy import special
+
+    reach = special.stdtrit(fit.df, 0.975) * fit.stderr.astype(np.float64)
+    columns = ("name", sofar.record.names), ("value", fit.unbiased), ("stderr", fit.stderr), ("reach", reach)
+    groups = [{key: of[i] if key == "name" else float(of[i]) for key, of in columns} for i in ends]
     return {"unit": UNITS["correct"][0], "models": int(fit.models), "groups": groups}
 
 
@@ -375,7 +376,7 @@ def _table(leading: dict[str, Any], ascii_only: bool) -> RenderableType:
     from rich.text import Text
 
     groups = leading["groups"]
-    half = [_QUANTILE * group["stderr"] for group in groups]
+    half = [group["reach"] for group in groups]
     reach = max([abs(g["value"]) + h for g, h in zip(groups, half, strict=True)] + [1e-9])
     power = 10.0 ** np.floor(np.log10(reach))
     scale = float(power * next(step for step in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if step * power >= reach * (1 - 1e-9)))

@@ -320,7 +320,16 @@ def _page(found: Misleading) -> Page:
                 marked=[claim.q < LEVEL for claim in found.claims],
             )
         )
-    columns = (found.per, "its class", "group", "by those that found it", "by the others", "stderr", "p", "q")
+    columns = (
+        found.per,
+        "its class",
+        "group",
+        "by those that found it",
+        "by the others",
+        "stderr",
+        "p, one-sided",
+        "q",
+    )
     rows = [
         (c.of, c.label, c.group, c.found, c.effect, c.stderr, c.p, None if np.isnan(c.q) else c.q) for c in found.claims
     ]

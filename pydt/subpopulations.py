@@ -291,11 +291,20 @@ def _blocks(found: SubPopulations, order: npt.NDArray[np.intp]) -> list[Block]:
         thumbnails or None,
     )
     columns, rows = _table(found, order)
-    return [*blocks, intervals, Table(columns, rows, "Every group in numbers", digits={"p": 3, "q": 3})]
+    return [*blocks, intervals, Table(columns, rows, "Every group in numbers", digits={"p, one-sided": 3, "q": 3})]
 
 
 def _table(found: SubPopulations, order: npt.NDArray[np.intp]) -> tuple[Sequence[str], list[tuple[Any, ...]]]:
-    columns = ("group", "classes of its images", "as shown", "judged", "stderr", "p", "q", "found by both halves")
+    columns = (
+        "group",
+        "classes of its images",
+        "as shown",
+        "judged",
+        "stderr",
+        "p, one-sided",
+        "q",
+        "found by both halves",
+    )
     rows = []
     for k in order:
         labels, counts = np.unique(found.labels[found.found[k]], return_counts=True)

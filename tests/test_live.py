@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 from stub_rows import StubTask, effect_row, go, plan, stub_row, studied
 
 from pydt import influences, live
@@ -67,9 +68,9 @@ FACTS: dict[str, Any] = {
     "leading": {
         **{"unit": "points of accuracy", "models": 1198},
         "groups": [
-            {"name": "a\x1b[31mb", "value": 4.0, "stderr": 1.0},
-            {"name": "[red]", "value": 0.5, "stderr": 1.0},
-            {"name": "\u6f22" * 40, "value": -8.0, "stderr": 1.0},
+            {"name": "a\x1b[31mb", "value": 4.0, "stderr": 1.0, "reach": 1.96 * 1.0},
+            {"name": "[red]", "value": 0.5, "stderr": 1.0, "reach": 1.96 * 1.0},
+            {"name": "\u6f22" * 40, "value": -8.0, "stderr": 1.0, "reach": 1.96 * 1.0},
         ],
     },
 }
@@ -156,6 +157,10 @@ def test_json_lines_say_what_happened(tmp_path: Path, capsys: pytest.CaptureFixt
     assert groups["class 1"]["value"] == pytest.approx(float(fit.unbiased[1]), rel=1e-5)
     assert groups["class 4"]["stderr"] == pytest.approx(float(fit.stderr[4]), rel=1e-5)
     assert [group["value"] for group in end["leading"]["groups"]] == sorted(fit.unbiased.tolist(), reverse=True)
+    for group in end["leading"]["groups"]:  # the interval is that of the fit, not a normal one
+        i = store.plan().names.index(group["name"])
+        free = float(np.broadcast_to(fit.df, fit.stderr.shape)[i])
+        assert group["reach"] == pytest.approx(stats.t.ppf(0.975, free) * float(fit.stderr[i]))
     first = next(line["leading"]["groups"][0]["stderr"] for line in progress if "leading" in line)
     assert first > end["leading"]["groups"][0]["stderr"]  # error bars shrink
 
