@@ -174,6 +174,9 @@ def torchvision(dataset: Any, title: str, background: str, chosen: np.ndarray | 
         labels, names = _changed(change, listing[1], names, title)
         return Found(None, os.fspath(dataset.root), listing[0], labels, names, bare=bare).take(chosen)
     if known in ("CIFAR10.__getitem__", "MNIST.__getitem__", "USPS.__getitem__"):
+        if len(dataset.targets) != len(dataset.data):
+            what = f"its data and targets disagree ({len(dataset.data)} and {len(dataset.targets)} entries)"
+            raise DataError(what, title, "give both as many")
         labels, names = _changed(change, _listed(dataset.targets), names, title)
         return Found(np.asarray(dataset.data), "", [], labels, names, bare=bare).take(chosen)
     if names is not None and (change is not None or joint is not None):
@@ -367,7 +370,7 @@ def _changed(
     if all(old == new for old, new in became.items()):
         return after, names
     parts: dict[Any, list[str]] = {}
-    for old in sorted(old for old in became if old in names):
+    for old in sorted(old for old, new in became.items() if old in names and new is not None):
         parts.setdefault(int(became[old]), []).append(names[old])
     return after, {new: ", ".join(olds) for new, olds in parts.items()}
 

@@ -188,6 +188,8 @@ def test_a_target_transform_is_applied_and_names_follow(letters: Callable[..., A
     assert data.classes == ("a, b, c, d, e, f, g, h, i, j, k, l, m", "n, o, p, q, r, s, t, u, v, w, x, y, z")
     data = Dataset.from_torchvision(letters(target_transform=lambda label: f"letter {label % 2}"))
     assert names_of(data)[:3] == ["letter 1", "letter 0", "letter 1"]
+    with pytest.raises(DataError, match=r"no label at positions 0, 26 \(2 of 52 images\)"):
+        Dataset.from_torchvision(letters(target_transform=lambda label: label if label > 1 else None))
     count = iter(range(52))
     with pytest.raises(DataError, match="its target_transform makes 0 and 26 of label 1, so no name is right"):
         Dataset.from_torchvision(letters(target_transform=lambda label: next(count)))
@@ -421,6 +423,9 @@ def test_arrays_of_torchvision_are_not_decoded(
     assert names_of(data) == ["y", "z", "x", "y"]
     assert data.images is not None
     assert np.array_equal(data.images[..., 0], pixels)
+    fields["targets"] = listed([1, 2, 0])
+    with pytest.raises(DataError, match=r"its data and targets disagree \(4 and 3 entries\)"):
+        Dataset.from_torchvision(Subset(bare(kind, **fields), [3, 1]))
 
 
 def textures(tmp_path: Path, **how: Any) -> Any:
