@@ -181,7 +181,7 @@ def _own(network: Callable[[], nn.Module]) -> nn.Module:
 
 
 def usual_rate(network: Network) -> float:
-    """Peak learning rate of SGD at which networks of a family learn, where none is given (docs/your-data.md has the
+    """Peak learning rate of SGD at which networks of a family learn, where none is given (docs/plans.md has the
     trainings): 0.2 for "convnet-W", 0.01 without batch-norm (vgg, alexnet, transformers, ConvNeXt), 0.05 for all others
     and for functions.
     """
