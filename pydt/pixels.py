@@ -26,11 +26,14 @@ if TYPE_CHECKING:
 
 BACKGROUND = "white"
 """What shows through transparent pixels, where nothing else is asked for."""
-CLEAR, DEEP, FRAMES = 1, 2, 4
-"""Traits of an image: some of its pixels are transparent; it has more than 8 bits; it has further frames or pages."""
+CLEAR, DEEP, FRAMES, DIM = 1, 2, 4, 8
+"""Traits of an image: some of its pixels are transparent; it has more than 8 bits; it has further frames or pages; of
+its more than 8 bits it uses less than a sixteenth of the range, as 12 bits in a file of 16 do.
+"""
 TRAITS = {
     CLEAR: "images with transparent pixels, shown on {background}",
     DEEP: "images of more than 8 bits a pixel, scaled to 8",
+    DIM: "images of more than 8 bits that use less than a sixteenth of their range, and so are nearly of one shade",
     FRAMES: "images of several frames or pages, of which the first is taken",
 }
 _COLOURS = {"white": "#ffffff", "black": "#000000", "grey": "#808080", "gray": "#808080"}
@@ -120,7 +123,7 @@ def on_background(
 
 
 def traits(data: bytes | memoryview) -> int:
-    """`CLEAR`, `DEEP` and `FRAMES` of an encoded image. Only one that may be transparent is decoded.
+    """Traits of an encoded image. Only one that may be transparent, or has more than 8 bits, is decoded.
 
     Raises what Pillow raises, and `Unscaled`.
     """
@@ -132,7 +135,9 @@ def traits(data: bytes | memoryview) -> int:
 
 def traits_in(image: Image) -> int:
     """`traits` of an image of Pillow's."""
-    found = DEEP if _shades(image) is not None else 0
+    found, shades = 0, _shades(image)
+    if shades is not None:
+        found = DEEP | (DIM if 0 < 16 * int(np.asarray(image).max()) < shades[0] else 0)
     if getattr(image, "fp", None) is not None:  # else its file is closed, and nobody can say
         found |= FRAMES if getattr(image, "is_animated", False) else 0
     return found if _clear(_spread(image)) is None else found | CLEAR

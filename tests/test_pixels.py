@@ -184,6 +184,15 @@ def test_shades_of_16_bits_stay_apart(tmp_path: Path) -> None:
     assert packed.images[:, 0, 0, 0].tolist() == [round((4096 * i + 300) / 257) for i in range(8)]
 
 
+def test_twelve_bits_in_a_file_of_sixteen_are_told_of(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for name, most in {"12 bits": 4095, "13 bits": 8191, "16 bits": 65535, "black": 0}.items():
+        values = np.linspace(0, most, 36).round().astype(np.uint16).reshape(6, 6)
+        Image.fromarray(values).save(tmp_path / "a" / f"{name}.png")
+    dim = "images of more than 8 bits that use less than a sixteenth of their range, and so are nearly of one shade"
+    assert Dataset.from_folder(tmp_path).odd()[dim] == (1, "a/12 bits.png")
+
+
 def test_digests_name_what_is_seen(tmp_path: Path) -> None:
     """Only where something shows that the bytes do not say."""
     for name, image in {"clear": (255, 0, 0, 9), "opaque": (255, 0, 0, 255)}.items():
