@@ -14,7 +14,8 @@ one stratum against another. Pass the Design: masks alone do not tell their stra
     difference   v = mean of y with the group - mean without
     ols          v = G^-1 X'y; for masks of one size the pseudo-inverse, whose values sum to zero
     ridge        v = (G + penalty I)^-1 X'y: minimises |y - Xb|^2 + penalty |b|^2 (scikit-learn's Ridge). The penalty
-                 minimises generalised cross-validation, or the error on `cv` folds
+                 minimises generalised cross-validation, or the error on `cv` folds. Where there are no more masks than
+                 parameters (R <= p), rows that repeat them count as rows there, and s^2 is the variance between them
     lasso        v minimises |y - Xb|^2 / (2m) + penalty (l1_ratio |b|_1 + (1 - l1_ratio) |b|^2 / 2) (scikit-learn's
                  Lasso and ElasticNet). The penalty is the one of a path that errs least on a held-out fifth, or on
                  five such folds in all where there are at most 500 independent masks, or on `cv` folds: 100 steps from
@@ -22,7 +23,8 @@ one stratum against another. Pass the Design: masks alone do not tell their stra
                  the held-out error has risen by more than chance would let it (three standard errors; over a fifth
                  alone four worse steps do, once the least is four standard errors below that of v = 0). The penalty is
                  that of the training rows (mean over the folds), as it is: not scaled to more rows. Then all rows are
-                 used. With fewer than five independent masks there are as many folds as those
+                 used. With fewer than five independent masks there are as many folds as those; where every training
+                 part lacks some group, nothing can be judged, and the penalty is 1/1000 of the largest
 
 Standard errors. s^2 is the residual variance of OLS on all groups, R - p degrees of freedom.
 

@@ -20,17 +20,16 @@ _STEP = 0.01 ** (1 / 99)  # from one penalty of the path to the next: 100 steps 
 _STEPS, _STEPS_FEW = 150, 66  # to 1/1000; to 1/20 with fewer models than groups, where less is no choice any more
 _FEW = 500  # independent models up to which every fold judges the penalty: a fifth of them is a noisy judge
 _PATIENCE = 4  # worse steps that end a path which has found something: csrc/lasso.cpp
-_ROUGH, _FOLD, _FINE = (
-    1e-4,
-    5e-6,
-    1e-6,
-)  # duality gaps over half of what is left: on the path; of the folds; of the values
+_ROUGH, _FOLD, _FINE = 1e-4, 5e-6, 1e-6  # duality gaps over half of what is left: on the path; of folds; of the values
 _GAP, _LEAST = 1e-5, 0.02  # what counts as converged; of that share of the sum of squares at least (float32 values)
 
 
 def ridge(geometry: Geometry, cv: int | None) -> Plan:
     groups, real = geometry.groups, geometry.real
-    rows, intercept = geometry.units, geometry.intercept
+    intercept = geometry.intercept
+    # Where masks are no more than parameters, what they leave says nothing; rows that repeat them do.
+    spare = geometry.spare if geometry.units <= groups - geometry.masks.constants + intercept else 0
+    rows = geometry.units + spare
     eigenvalues, vectors = np.linalg.eigh(real.centred)
     eigenvalues = np.maximum(eigenvalues, 0)
     grid = eigenvalues.mean() * np.geomspace(1e-3, 1e4, 71)
@@ -42,6 +41,8 @@ def ridge(geometry: Geometry, cv: int | None) -> Plan:
             fold = part.first(groups)
             train = real - fold
             held.append((fold, train, *np.linalg.eigh(train.centred)))
+        if blind([train.centred for _, train, _, _ in held]):
+            raise no_judge(cv)
     gram = geometry.used.centred
     shadow = gram[groups:, :groups] @ vectors
     own = np.diag(gram)[groups:, None] + grid - shadow**2 @ (1 / (eigenvalues[:, None] + grid))  # (placebos, penalties)
@@ -53,6 +54,8 @@ def ridge(geometry: Geometry, cv: int | None) -> Plan:
         # the direction in which no mask varies holds rounding, which the penalty alone would divide
         turned = vectors.T @ geometry.centre(cross[:groups])
         left = np.maximum(energy - ((2 - shrunk) / (eigenvalues + grid[:, None])) @ turned**2, 0)
+        if tile.within is not None and spare:
+            left, energy = left + tile.within, energy + tile.within
         gcv = left * rows / np.maximum(rows - trace, 1e-9)[:, None] ** 2
         error = np.zeros_like(left)
         for i, (fold, train, e, v) in enumerate(held):
@@ -73,6 +76,8 @@ def ridge(geometry: Geometry, cv: int | None) -> Plan:
         values = vectors @ (turned * shrink)
         free = rows - intercept - (2 * shrunk - shrunk**2).sum(1)[chosen]  # far below 1 where a fit nearly interpolates
         df, noise = np.maximum(free, 1.0), left[chosen, targets] / np.maximum(free, 1e-9)
+        if tile.within is not None and spare:
+            df, noise = np.full_like(free, spare), tile.within / spare
         if geometry.masks.units.kind == "given":
             variance = np.empty_like(values)
             fitted = linear(real, tile.units.first(groups), values)
@@ -98,6 +103,16 @@ def ridge(geometry: Geometry, cv: int | None) -> Plan:
 
     word = error_word(geometry, False, True, None)
     return Plan(solve, covariance, () if cv is None else (cv,), errors=word)
+
+
+def blind(trains: list[Array]) -> bool:
+    """Whether every training part, of these centred Gram matrices, lacks a group (or has it in all of its models)."""
+    return all((np.diag(gram) < 1e-9).any() for gram in trains)
+
+
+def no_judge(folds: int) -> EstimateError:
+    what = f"whichever of {folds} folds is held out, some group never varies in the rest: no fold can judge a penalty"
+    return EstimateError(what, "cv", "leave it out, or train models on more different masks")
 
 
 class _Problem(Counts):
@@ -148,6 +163,10 @@ def lasso(geometry: Geometry, cv: int | None, l1_ratio: float, exact: bool, robu
         candidates = list(zip(parts[: 1 if one_judge else number], trains, strict=False))
     else:
         candidates = [(part, _Problem(total - part.first(groups))) for part in geometry.folds(choice).parts]
+    # Of as many masks as groups, with one group each, say: then nothing is held against little shrinkage.
+    unjudged = blind([train.gram for train in trains] if cv is None else [train.gram for _, train in candidates])
+    if unjudged and cv is not None:
+        raise no_judge(cv)
     held = [_Held(part.first(groups), train) for part, train in candidates]
     clusters = geometry.masks.units.clusters
     judges = [len(np.unique(clusters[rows])) for rows in geometry.folds(choice).rows]
@@ -169,8 +188,14 @@ def lasso(geometry: Geometry, cv: int | None, l1_ratio: float, exact: bool, robu
     word = error_word(geometry, robust, not tied, None)
     arms = Arms(geometry) if fitted is None and word == "robust" and geometry.masks.units.kind != "pair" else None
 
-    def choose(tile: Tile, units: Sums) -> tuple[Array, npt.NDArray[np.float32], Array]:
+    def choose(tile: Tile, units: Sums) -> tuple[Array, npt.NDArray[np.float32] | None, Array]:
         """Penalty, coefficients on the first training part, and their gap."""
+        if unjudged:
+            return (
+                np.abs(whole.of(units)[1]).max(0) / l1_ratio * _STEP ** (_STEPS - 1),
+                None,
+                np.zeros(len(units.total)),
+            )
         error, top = np.zeros((len(steps), len(units.total))), np.zeros(len(units.total))
         for i, ((_, train), test) in enumerate(zip(candidates, held, strict=True)):
             here = tile.folds[choice][i].first(groups)
@@ -204,7 +229,7 @@ def lasso(geometry: Geometry, cv: int | None, l1_ratio: float, exact: bool, robu
         for i, (part, train) in enumerate(zip(parts, trains, strict=True)):
             here = tile.folds[number][i]
             rest = sums - here.first(groups)
-            if i == 0 and one_judge:
+            if i == 0 and one_judge and start is not None:
                 slope = start
             else:
                 slope, accuracy, more = _core.lasso(
@@ -222,6 +247,8 @@ def lasso(geometry: Geometry, cv: int | None, l1_ratio: float, exact: bool, robu
         tau = left / free
         with np.errstate(invalid="ignore", divide="ignore"):
             explained = 1 - tau * free / energy
+        if unjudged:  # the cross-fit guesses at masks unlike all that it has seen
+            tau, explained = np.full_like(tau, np.nan), np.full_like(tau, np.nan)
         share = np.divide(left, energy, out=np.ones_like(left), where=energy > 0)
         converged = worst <= _GAP * np.clip(share, _LEAST, 1)
         df: Array | float = float(free - 1)

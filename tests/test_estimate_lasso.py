@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pydt import cores, design, influences, moments
+from pydt import Accumulator, Design, cores, design, influences, moments
+from pydt.errors import EstimateError
 from pydt.inputs import assign_folds
 
 NAMES = ("values", "unbiased", "stderr", "df", "noise", "explained", "penalty", "gap", "iterations", "converged")
@@ -117,3 +118,55 @@ def test_a_target_is_the_same_in_any_company(
         expected = getattr(whole, name)[..., order]
         np.testing.assert_array_equal(getattr(alone, name), expected, err_msg=name)
         np.testing.assert_array_equal(getattr(crowd, name)[..., :count], expected, err_msg=name)
+
+
+def one_each(groups: int, repeats: int) -> np.ndarray:
+    return np.repeat(np.eye(groups, dtype=bool), repeats, axis=0)
+
+
+FEW = {
+    "one group each": one_each(4, 20),
+    "all groups but one": ~one_each(4, 20),
+    "fewer masks than groups": np.repeat(np.random.default_rng(1).random((15, 20)) < 0.5, 4, axis=0),
+    "pairs": np.repeat(np.r_[one_each(6, 1), ~one_each(6, 1)], 5, axis=0),
+    "one size": np.repeat(np.asarray(design.random(10, 10, 0.5, seed=1, placebos=0)), 4, axis=0),
+}
+
+
+@pytest.mark.parametrize("kind", FEW)
+@pytest.mark.parametrize("noise", [0.05, 0.5])
+def test_ridge_where_masks_are_no_more_than_parameters(kind: str, noise: float) -> None:
+    """Only the rows that repeat a mask tell what a fit leaves: penalty and noise come from them."""
+    masks, rng = FEW[kind], np.random.default_rng(0)
+    truth = np.linspace(-1, 1, masks.shape[1])
+    outputs = (masks @ truth)[:, None] + noise * rng.standard_normal((len(masks), 400))
+    fit = influences(masks, outputs, "ridge")
+    spread, error = fit.values.std(1), np.sqrt((fit.stderr.astype(float) ** 2).mean(1))
+    assert 0.8 <= np.median(error / spread) <= 1.25
+    np.testing.assert_allclose(fit.noise.mean(), noise**2, rtol=0.05)
+    if kind in ("one group each", "all groups but one"):
+        np.testing.assert_allclose(fit.values.mean(1), truth, atol=4 * spread.max() / 20 + noise / 5)
+        rows = influences(masks, outputs, "ridge", clusters=np.arange(len(masks)))
+        np.testing.assert_allclose(fit.values, rows.values, atol=1e-3)
+        np.testing.assert_allclose(fit.stderr, rows.stderr, rtol=0.05)
+        np.testing.assert_allclose(fit.explained, rows.explained, atol=0.02)
+        for method in ("ridge", "lasso"):
+            with pytest.raises(EstimateError, match=r"cv: whichever of 4 folds.*never varies.*leave it out"):
+                influences(masks, outputs, method, cv=4)
+    gathered = Accumulator(Design.explicit(masks))
+    gathered.add(np.arange(len(masks)), outputs)
+    np.testing.assert_allclose(influences(gathered, method="ridge").stderr, fit.stderr, rtol=1e-4)
+
+
+def test_lasso_where_no_fold_can_judge() -> None:
+    """It shrinks next to nothing then; a guess from folds left all at 0."""
+    masks, truth = FEW["one group each"], np.linspace(-1, 1, 4)
+    outputs = (masks @ truth)[:, None] + 0.1 * np.random.default_rng(0).standard_normal((80, 5))
+    fit = influences(masks, outputs, "lasso")
+    np.testing.assert_allclose(
+        fit.unbiased - fit.unbiased.mean(0), (truth - truth.mean())[:, None] + 0 * outputs[:4], atol=0.1
+    )
+    assert (correlation(fit.values.astype(float), np.tile(truth[:, None], 5)) > 0.99).all()
+    assert np.isnan(fit.explained).all()
+    assert fit.converged is not None
+    assert fit.converged.all()
