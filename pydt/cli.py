@@ -359,6 +359,8 @@ def status(
     typer.echo(
         f"{found['files']:,} files, {found['bytes'] / 1e6:,.1f} MB{packed}; {found['quarantined']} in quarantine"
     )
+    for item in found["damaged"]:
+        typer.echo(f"damaged: {item['file']}: {item['reason']}; `pydt verify` looks at everything")
     if at_work:
         typer.echo(f"a driver is at work: process {found['writer']['pid']} on {found['writer']['host']}")
 

@@ -34,6 +34,7 @@ import contextlib
 import io
 import math
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -58,6 +59,7 @@ from pydt.train import Recipe
 from pydt.transfer import FineTune, Task
 
 _HEADER = "# A plan of pydt: `pydt plan FILE` says what it costs, `pydt run FILE` runs and continues it.\n\n"
+_DOTTED = re.compile(r"""(?<![\w"'-])(?>[\w"'-]++[ \t]*+\.[ \t]*+){100}""")  # takes tomllib quadratic time
 _LARGEST = 1 << 26
 _MOST_WORKERS = 1 << 16
 _KINDS = {
@@ -195,14 +197,17 @@ def _parsed(place: Path) -> dict[str, Any]:
     try:
         if place.stat().st_size > _LARGEST:
             raise ConfigError(f"is larger than {_LARGEST >> 20} MiB", str(place), "this is no plan file")
-        return tomllib.loads(read(place).decode("utf-8-sig"))
+        text = read(place).decode("utf-8-sig")
+        if _DOTTED.search(text):
+            raise ConfigError("has a key of more than a hundred parts", str(place), "this is no plan file")
+        return tomllib.loads(text)
     except FileNotFoundError:
         raise ConfigError("no such file", str(place), "pydt.write_plan(plan, path) writes one") from None
     except OSError as error:
         raise ConfigError(f"cannot be read ({error.strerror})", str(place), "name a plan file") from error
     except StoreError as error:
         raise ConfigError("is no regular file", str(place), "name a plan file") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"is no TOML: {error}", str(place), "mend the file there") from error
 
 

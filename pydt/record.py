@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from pydt.cells import Row, read_json
 from pydt.design import KINDS, Design
-from pydt.errors import PydtError, StoreError
+from pydt.errors import DesignError, PydtError, StoreError
 from pydt.files import digest, digest_part
 from pydt.schema import SEED, Form, check
 
@@ -93,6 +93,7 @@ class Drawn(Sequence[Row]):
     ) -> None:
         self.description, self.given, self._seed, self._masks = dict(description), seeds, seed, masks
         self._known = design
+        self.place = f"a {self.description.get('kind')} design"  # for errors
         self.groups = int(description["groups"])
         self._length = int(description["models"])
         if seeds is not None and len(seeds) != self._length:
@@ -118,7 +119,12 @@ class Drawn(Sequence[Row]):
 
     @cached_property
     def design(self) -> Design:
-        return self._known if self._known is not None else Design.from_dict(self.description)
+        if self._known is not None:
+            return self._known
+        try:
+            return Design.from_dict(self.description)
+        except DesignError as error:
+            raise DesignError(error.what, self.place, error.mend) from error
 
     @cached_property
     def seeds(self) -> npt.NDArray[np.int64]:
@@ -140,7 +146,7 @@ class Drawn(Sequence[Row]):
         if self._masks is not None and self._known is None:
             if self._digest() != self._masks:
                 wrong, mend = "its design now gives other masks than the rows have", "use the pydt that wrote it"
-                raise StoreError(wrong, f"a {self.description['kind']} design", mend)
+                raise StoreError(wrong, self.place, mend)
             self._known = self.design
 
     @cached_property
@@ -372,4 +378,6 @@ def read_plan(path: Path) -> Record:
     record = Record.from_json(read_json(path, dict))
     if record.digest != path.stem:
         raise StoreError("is damaged (it describes another plan than its name says)", str(path))
+    if isinstance(record.rows, Drawn):
+        record.rows.place = str(path)
     return record

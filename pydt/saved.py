@@ -34,6 +34,14 @@ _verified: set[tuple[str, int, int, str]] = set()
 # No byte of a file lies behind this one.
 _FARTHEST = 1 << 60
 _LONGEST = 2 << 30  # bytes of an image
+_INT, _TEXTS = "<i8", "texts"
+_KINDS = {
+    **dict.fromkeys(("labels", "positions", "stamp", "length", "time", "offset", "noted counts"), _INT),
+    **dict.fromkeys(("name", "digests", "classes", "images", "paths", "keys", "captions", "columns"), _TEXTS),
+    **dict.fromkeys(("left out", "reasons", "background", "noted"), _TEXTS),
+    **{"crc": "<u4", "sha": "|u1", "traits": "|u1"},
+}
+_LENGTHS = {"name": 1, "digests": 2, "images": 1, "stamp": 2, "background": 1}
 # Stamp of image files, which have one each.
 _MANY = (0, 0)
 
@@ -108,9 +116,14 @@ def fields_of(folder: str, seen: tuple[int, int] | None) -> tuple[dict[str, Any]
     mend = f"delete {root} and write it again with Dataset.save; a run or the sample does so by itself"
     sections = read_old(index) if index.name == OLD_FILE else read_index(index)
     try:
+        _check_kinds(sections)
         fields = _fields(sections, root)
         (short, full), (name,) = sections["digests"], sections["name"]
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        if index.name == FILE and fields["images"] is None and fields["records"] is None:
+            raise ValueError("it has no records of its files, or not one a file")
+        if fields["images"] is not None:
+            _ = sections["stamp"], index.name == OLD_FILE or sections["crc"]
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
         raise DataError(f"damaged index ({error!r})", str(index), MEND) from error
     faults = _faults(fields, sections, unique=seen is None)
     if faults:
@@ -152,6 +165,16 @@ def _with_traits(fields: dict[str, Any]) -> Records:
         for run in sources.batches(list(range(len(traits))), records.length.tolist()):
             traits[run] = traits_of(contents.read(np.array(run), False))[0]
     return replace(records, traits=traits)
+
+
+def _check_kinds(sections: Sections) -> None:
+    """Refuse sections of another kind, or of another length, than any writer gives them."""
+    for name, found in sections.items():
+        kind = _INT if name.startswith("column ") else _TEXTS if name.startswith("names ") else _KINDS.get(name)
+        if kind is not None and (found.dtype.str if isinstance(found, np.ndarray) else _TEXTS) != kind:
+            raise ValueError(f"{name} is of another kind")
+        if len(found) != _LENGTHS.get(name, len(found)):
+            raise ValueError(f"{len(found)} of {name}")
 
 
 def _fields(sections: Sections, root: Path) -> dict[str, Any]:
