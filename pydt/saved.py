@@ -172,7 +172,9 @@ def _check_kinds(sections: Sections) -> None:
     for name, found in sections.items():
         kind = _INT if name.startswith("column ") else _TEXTS if name.startswith("names ") else _KINDS.get(name)
         if kind is not None and (found.dtype.str if isinstance(found, np.ndarray) else _TEXTS) != kind:
-            raise ValueError(f"{name} is of another kind")
+            raise ValueError(
+                f"{name} are no {'whole numbers' if kind == _INT else 'sums' if kind != _TEXTS else _TEXTS}"
+            )
         if len(found) != _LENGTHS.get(name, len(found)):
             raise ValueError(f"{len(found)} of {name}")
 
