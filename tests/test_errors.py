@@ -198,6 +198,8 @@ CASES: dict[str, tuple[Callable[[], object], str, str]] = {
     "fewer rows than groups": (
         lambda: influences(design.bernoulli(30, 12), OUTPUTS[:12], "ols"), "12|group", "ridge|lasso",
     ),
+    "errors of no kind": (lambda: influences(MASKS, OUTPUTS, errors="white"), "errors 'white'", "auto, classical, robust"),
+    "robust errors of ridge": (lambda: influences(MASKS, OUTPUTS, "ridge", errors="robust"), "errors: ridge has none", '"ols" or "lasso"'),
     "rows that were never written": (lambda: influences(np.vstack([MASKS, np.zeros((3, 4), bool)]), np.vstack([OUTPUTS, np.zeros((3, 3))])), "row 40 keeps no group and has no output, nor do 2 others", "leave out"),
     "bits in the other order": (lambda: influences(np.packbits(MASKS, axis=1), OUTPUTS, groups=4), 'bitorder="little"', 'bitorder="big": pass it'),
     "rows that do not match": (lambda: influences(MASKS, OUTPUTS[:39]), "39", "row|model"),
