@@ -122,7 +122,8 @@ def stderr_cases(runs: int) -> Iterator[dict[str, Any]]:
                 for rows in rule.prefixes(made):
                     part = made.take(np.arange(rows))
                     fit = influences(part, y[:rows][:, open_runs], best_method(part))
-                    stop = (fit.stderr.max(0) < rule.size) & (fit.least_df >= least)
+                    free = np.median(np.broadcast_to(fit.df, fit.stderr.shape), axis=0)
+                    stop = (fit.stderr.max(0) < rule.size) & (free >= least)
                     quantile = special.stdtrit(fit.df, 0.975)
                     held += (np.abs(fit.unbiased - effects[:, None]) <= quantile * fit.stderr)[:, stop].mean(0).tolist()
                     rows_at += [rows] * int(stop.sum())

@@ -20,7 +20,8 @@ _TILE = 256  # targets whose q values are computed at once
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """Influences and how sure they are. For one-dimensional outputs the axis of targets is missing everywhere.
+    """Influences and how sure they are. For one-dimensional outputs the axis of targets is missing everywhere. With
+    robust errors of OLS a fit holds on to the outputs that it was given, for `contrast`; they are not copied.
 
     Attributes:
         method, estimand: "swap" (compared with the average other group, of its stratum where the design has strata) or
