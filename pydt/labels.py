@@ -425,7 +425,7 @@ def encode_columns(columns: Any, length: int) -> Columns:
             raise DataError(f"column name {name!r}", "columns", "give it as a string")
         if name in ("class", "example"):
             raise DataError(f"column name {name!r} is taken", "columns", "choose another")
-        if name in encoded:
+        if (names or ()).count(name) > 1:
             raise DataError(f"column {name!r} is there twice", "columns", "give every column a name of its own")
         coded = _coded(columns[name], f"column {name!r}", length)
         codes = coded.codes

@@ -289,6 +289,13 @@ def test_arrays_of_a_class_that_changes_its_items(letters: Callable[..., Any]) -
             image, label = super().__getitem__(i)
             return image, label % 2 + 1
 
+    class Short(type(dataset)):  # type: ignore[misc]
+        def __len__(self) -> int:
+            return 4
+
+    dataset.__class__ = Short
+    with pytest.warns(UserWarning, match="23 of 27 class names"):
+        assert names_of(Dataset.from_torchvision(dataset)) == ["a", "b", "c", "d"]
     dataset.__class__ = Changed
     with pytest.warns(UserWarning, match="25 of 27 class names"):
         assert names_of(Dataset.from_torchvision(dataset))[:2] == ["b", "a"]

@@ -230,12 +230,14 @@ def test_numbers_texts_and_arrays_of_them_are_the_same_labels(numbers: list[int]
         ["cat", "dog", "owl"],
         np.array(["cat", "dog", "owl"]),
         (name for name in ("cat", "dog", "owl")),
-        {"cat": 7, "dog": 8, "owl": 9}.keys(),
+        {"cat": 7, "dog": 5, "owl": 9}.keys(),
         {7: "cat", 8: "dog", 9: "owl"}.values(),
     ],
 )
 def test_classes_say_which_number_has_which_name(classes: Any) -> None:
-    assert one_names([2, 0, 1], classes) == ["owl", "cat", "dog"]
+    codes, names = encode_labels([2, 0, 1], classes, 3)
+    assert codes.tolist() == [2, 0, 1]
+    assert names == ("cat", "dog", "owl")
 
 
 def test_numbers_in_the_lines_of_a_plan_are_numbers_of_its_classes(tmp_path: Path) -> None:
@@ -285,6 +287,15 @@ def test_a_mapping_may_have_gaps_and_two_names_for_one_number() -> None:
 def test_classes_that_do_not_say_it_are_refused(classes: Any, what: str) -> None:
     with pytest.raises(DataError, match=what):
         Dataset.from_arrays(images(3), [0, 1, 2], classes)
+
+
+def test_equal_names_are_refused_and_a_number_may_stand_for_no_label() -> None:
+    with pytest.raises(DataError, match="the same name twice: 'cat' and 'cat'"):
+        one_names([0, 1, 0], ["cat", "cat"])
+    with pytest.raises(DataError, match=r"no label at position 1 \(None, NaN, empty or -1\)"):
+        encode_labels([0, -1, 0], ["cat"], 3, absent=-1)
+    assert encode_labels([0, -1, 0], {0: "cat", -1: "dog"}, 3, absent=-1)[1] == ("dog", "cat")
+    assert encode_labels([0, -1, 0], None, 3, absent=-1)[1] == ("-1", "0")
 
 
 def test_a_test_set_is_numbered_by_the_names_of_its_classes() -> None:
@@ -531,7 +542,7 @@ def test_tables_of_pandas() -> None:
     check_table(pandas.DataFrame(TABLE).convert_dtypes())
     check_table(pandas.DataFrame(TABLE).astype({"kind": "category", "text": "category"}))
     twice = pandas.DataFrame([[1, 2], [3, 4]], columns=["a", "a"])
-    with pytest.raises(DataError, match="column 'a'"):
+    with pytest.raises(DataError, match="columns: column 'a' is there twice"):
         Dataset.from_arrays(images(2), [0, 1], columns=twice)
     for missing in (pandas.NA, pandas.NaT):
         with pytest.raises(DataError, match="no label at position 1"):
@@ -545,6 +556,8 @@ def test_tables_of_polars() -> None:
 
 def test_tables_of_arrow() -> None:
     arrow = pytest.importorskip("pyarrow")
+    with pytest.raises(DataError, match="columns: column 'a' is there twice"):
+        Dataset.from_arrays(images(2), [0, 1], columns=arrow.table([[1, 2], [3, 4]], names=["a", "a"]))
     check_table(arrow.table(TABLE))
     with pytest.raises(DataError, match="no label at position 1"):
         Dataset.from_arrays(images(3), [arrow.scalar("a"), arrow.scalar(None), arrow.scalar("b")])
