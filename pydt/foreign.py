@@ -324,13 +324,11 @@ def _names(dataset: Any, title: str) -> dict[int, str] | None:
         number: {str(plain(part, place, number)) for part in (name if isinstance(name, (tuple, list)) else (name,))}
         for number, name in enumerate(classes or ())
     }
-    numbers = dict(said)
     if all(name in parts.get(number, ()) for name, number in said):
         return table
-    if all(numbers.get(name) == number for number, names in parts.items() for name in names):
-        return table
     flat = set().union(*parts.values())
-    if flat <= numbers.keys() or numbers.keys() <= flat:
+    known = {name for name, _ in said}
+    if flat <= known or known <= flat:
         return by_index
     return _agreed(table, by_index, title)
 

@@ -70,6 +70,11 @@ def test_indices_with_gaps_and_two_folders_of_one_index(numbered: Path) -> None:
     assert names_of(data) == ["1, 10" if key != "2" else "2" for key in folders(data)]
 
 
+def test_a_class_of_two_names_has_both() -> None:
+    said: Any = {"classes": ["cat", "dog"], "class_to_idx": {"cat": 0, "kitten": 0, "dog": 1}}
+    assert Dataset.from_torchvision(Pairs([1, 0], **said)).classes == ("cat, kitten", "dog")
+
+
 def test_classes_and_class_to_idx_that_disagree_are_refused(numbered: Path) -> None:
     dataset = vision.ImageFolder(str(numbered))
     dataset.classes = ["ant", "bee", "cat"]
@@ -190,6 +195,8 @@ def test_a_target_transform_is_applied_and_names_follow(letters: Callable[..., A
     assert names_of(data)[:3] == ["letter 1", "letter 0", "letter 1"]
     with pytest.raises(DataError, match=r"no label at positions 0, 26 \(2 of 52 images\)"):
         Dataset.from_torchvision(letters(target_transform=lambda label: label if label > 1 else None))
+    with pytest.warns(UserWarning, match="1 of 27 class names has no image and is left out: 'N/A'"):
+        assert names_of(Dataset.from_torchvision(letters(target_transform=int)))[:2] == ["a", "b"]
     count = iter(range(52))
     with pytest.raises(DataError, match="its target_transform makes 0 and 26 of label 1, so no name is right"):
         Dataset.from_torchvision(letters(target_transform=lambda label: next(count)))
