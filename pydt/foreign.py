@@ -261,7 +261,7 @@ def _numbers(indices: Any, count: int, title: str) -> np.ndarray:
     if found.dtype.kind not in "iu" or found.ndim != 1 or found.min() < -count or found.max() >= count:
         what = f"its indices are not numbers of the {count} examples (dtype {found.dtype}, shape {found.shape})"
         raise DataError(what, title, "give numbers from 0: numpy.flatnonzero(mask) of a mask")
-    return found.astype(np.int64) % count
+    return found.astype(np.int64)
 
 
 def _joined(parts: list[Found], title: str) -> Found:

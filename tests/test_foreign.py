@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -329,7 +331,7 @@ def test_a_transform_that_is_not_applied_is_told_of(numbered: Path) -> None:
 
 @pytest.mark.parametrize("kind", [list, np.array, torch.tensor, tuple])
 def test_a_subset_keeps_files_and_names(numbered: Path, kind: Callable[..., Any]) -> None:
-    data = Dataset.from_torchvision(Subset(ByNumber(str(numbered)), kind([8, 0, 3, -1 + 5])))
+    data = Dataset.from_torchvision(Subset(ByNumber(str(numbered)), kind([8, 0, 3, -5])))
     assert data.encoded
     assert names_of(data) == folders(data) == ["2", "1", "10", "10"]
     inner = Subset(Subset(ByNumber(str(numbered)), [8, 0, 3, 4]), [3, 1])
@@ -454,6 +456,16 @@ def textures(tmp_path: Path, **how: Any) -> Any:
     return vision.DTD(str(tmp_path), **how)
 
 
+def test_what_a_loader_of_its_own_reads_is_read_by_it(tmp_path: Path) -> None:
+    arrays = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 3), np.uint8)
+    for i, name in enumerate(("cat", "dog")):
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "a.npy", arrays[i])
+    data = Dataset.from_torchvision(vision.DatasetFolder(str(tmp_path), np.load, (".npy",)))
+    assert names_of(data) == ["cat", "dog"]
+    assert np.array_equal(data.images if data.images is not None else 0, arrays)
+
+
 def test_files_of_torchvision_stay_files(tmp_path: Path) -> None:
     data = Dataset.from_torchvision(textures(tmp_path))
     assert data.encoded
@@ -540,6 +552,7 @@ def test_tensors_that_are_no_images_of_eight_bits_are_refused() -> None:
     for image, what in [
         (torch.rand(3, 5, 6, generator=generator), r"dtype float32 from 0\.\d+ to 0\.\d+, not of 8 bits"),
         (torch.randn(3, 5, 6, generator=generator), "dtype float32 from -"),
+        (torch.full((3, 5, 6), 100.01 / 255), "dtype float32"),
         (torch.full((3, 5, 6), 255.0), "dtype float32 from 255 to 255"),
         (torch.full((3, 5, 6), float("nan")), "dtype float32"),
         (torch.zeros(3, 5, 6, dtype=torch.int64), "dtype int64"),
@@ -702,6 +715,20 @@ def test_splits_and_streams(make: Callable[..., Any]) -> None:
     assert len(Dataset.from_huggingface(splits, split="test")) == 6
     with pytest.raises(DataError, match=r"no split 'validation'.*split='train' or 'test'"):
         Dataset.from_huggingface(splits, split="validation")
+
+
+def test_images_of_an_archive_are_decoded(tmp_path: Path) -> None:
+    package = pytest.importorskip("datasets")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for i in range(2):
+            buffer = io.BytesIO()
+            PICTURES[i].save(buffer, "PNG")
+            archive.writestr(f"{i}.png", buffer.getvalue())
+    paths = [f"zip://{i}.png::{tmp_path / 'a.zip'}" for i in range(2)]
+    rows = package.Dataset.from_dict({"image": paths, "label": ["x", "y"]}).cast_column("image", package.Image())
+    data = Dataset.from_huggingface(rows)
+    assert data.images is not None
+    assert data.images[:, 0, 0, 0].tolist() == [0, 10]
 
 
 def test_what_the_package_itself_does(tmp_path: Path) -> None:
