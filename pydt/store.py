@@ -273,7 +273,7 @@ class Store(Shelf):
         except StoreError as error:
             mend = "delete this one file and run the same plan again"
             raise StoreError(f"{error.what}: how many rows count is not known", str(path), mend) from error
-        return note
+        return {"rule": "a rule that is not named", "looks": 1, "reason": "no reason given", **note}
 
     def note_rule(self, plan: Any, note: Mapping[str, Any] | None) -> None:
         """Write what a stopping rule had reached that has not ended a plan; None: there is none. See `rule`."""
@@ -283,7 +283,8 @@ class Store(Shelf):
             remove(path)
         else:
             body = {**note, "plan": record.digest}
-            write_atomic(path, canonical_json({**body, "sha256": digest("rule", body)}).encode())
+            text = canonical_json({**body, "sha256": digest("rule", body)})
+            self.write(path.relative_to(self.folder), text.encode())
 
     def rule(self, plan: Any = None) -> dict[str, Any] | None:
         """The stopping rule of a plan's last run and what it had reached; None: there was no rule.

@@ -96,9 +96,10 @@ def status(dir: PathLike, plan: Any = None) -> dict[str, Any]:
             good, bad, missing = store.split(record, all=unknown)
             found |= {"finished": len(good), "failed": len(bad), "missing": len(missing)}
             found |= {"reasons": dict(Counter(reason for _, reason in bad).most_common())}
-            found["replaced"] = list(store.replaced(record))
-            seen = weak(store.glimpse(record))
-            found["hardly_learnt"] = [len(seen.at), seen.judged]
+            if not unknown:
+                found["replaced"] = list(store.replaced(record))
+                seen = weak(store.glimpse(record))
+                found["hardly_learnt"] = [len(seen.at), seen.judged]
         except PydtError as error:  # its rows cannot be named, or one cannot be read
             damaged[error.where or f"plans/{record.digest}.json"] = error.what
     files, size = _size(store.folder)

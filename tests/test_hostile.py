@@ -419,3 +419,11 @@ def test_no_line_of_the_log_is_believed(copied: Callable[[], Path], tmp_path: Pa
     assert {name: found[name] for name in told} == {name: expected[name] for name in told}
     assert found["seconds"] > 0
     assert merge(tmp_path / "merged", folder)["damaged"] == []
+
+
+def test_a_stop_note_without_words_is_shown(copied: Callable[[], Path], store: Path) -> None:
+    folder = copied()
+    made = Store(folder)
+    made.note_stop(None, {"rows": 4})
+    assert made.stopped() == {"rows": 4, "rule": "a rule that is not named", "looks": 1, "reason": "no reason given"}
+    assert status(folder)["stop"]["rule"] == "a rule that is not named"

@@ -428,7 +428,7 @@ def test_stops_and_counterfactuals_come_along(tmp_path: Path) -> None:
     (tmp_path / "b" / "counterfactual").mkdir()
     (tmp_path / "b" / "counterfactual" / f"{job.digest}.json").write_text("{}")
     merge(tmp_path / "a", tmp_path / "b")
-    assert Store(tmp_path / "a").stopped() == {"rows": 3}
+    assert Store(tmp_path / "a").stopped()["rows"] == 3
     assert (tmp_path / "a" / "counterfactual" / f"{job.digest}.json").read_text() == "{}"
 
 
@@ -440,7 +440,7 @@ def test_another_stores_stop_takes_no_row_from_a_plan_that_goes_on(tmp_path: Pat
     assert whole.stopped() is None
     assert Store(tmp_path / "whole").finished().tolist() == [0, 1, 2, 3]
     merge(tmp_path / "stopped", tmp_path / "whole")
-    assert Store(tmp_path / "stopped").stopped() == {"rows": 3}
+    assert Store(tmp_path / "stopped").stopped()["rows"] == 3
 
 
 # ---- how far it is
