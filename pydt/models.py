@@ -52,7 +52,9 @@ def build(network: Network, channels: int) -> nn.Module:
     import torchvision
 
     try:
-        model = cast(nn.Module, torchvision.models.get_model(network, weights=None))
+        # Heads beside the last one would make training return more than features.
+        plain = {"aux_logits": False, "init_weights": True} if network in ("googlenet", "inception_v3") else {}
+        model = cast(nn.Module, torchvision.models.get_model(network, weights=None, **plain))
     except ValueError as error:
         raise ConfigError("no such network", network, "see torchvision.models.list_models()") from error
     _drop_classifier(model, network)

@@ -15,7 +15,7 @@ from torch.nn.functional import avg_pool2d
 from pydt.data import Dataset
 from pydt.errors import ConfigError, TrainError
 from pydt.loader import Augment
-from pydt.models import build
+from pydt.models import build, try_out
 from pydt.target import Target
 from pydt.train import Recipe, make_optimizer, shapes, train
 from pydt.transfer import FineTune, Task, trial
@@ -356,6 +356,13 @@ def test_what_does_not_fit_is_told_before_training(
         trial(source, None, Recipe(network=network), [Task(target, shots=2)])
     assert re.search(mend, str(caught.value)), str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_networks_with_further_heads_train_without_them() -> None:
+    assert build("googlenet", 3).train()(torch.rand(2, 3, 32, 32)).shape == (2, 1024)
+    try_out("googlenet", (1, 32, 32), 2, "cpu")
+    with pytest.raises(ConfigError, match=r"inception_v3: .*sides that work: 80"):
+        try_out("inception_v3", (3, 32, 32), 2, "cpu")
 
 
 @pytest.mark.parametrize("network", ["vgg11", for_colours, nothing])
