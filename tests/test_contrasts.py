@@ -45,3 +45,15 @@ def test_the_sum_of_two_strong_groups_is_as_unsure_as_it_is() -> None:
         value, stderr = fit.contrast(weights)
         inside.append(abs(value - 2) <= 1.96 * stderr)
     assert 0.92 < np.mean(inside) < 0.98  # 0.96; 0.88 without what they share
+
+
+def test_orthogonal_masks_unbalance_nothing() -> None:
+    """Whole foldover blocks: the contrast of differences is that of OLS, and strong other groups do not widen it."""
+    made = design.foldover(15, 64, 1, placebos=0)
+    signs = 2.0 * np.asarray(made) - 1
+    np.testing.assert_array_equal(signs.T @ signs, 64 * np.eye(15))
+    y = np.asarray(made)[:, :4] @ [3.0, -3.0, 3.0, 3.0] + 0.1 * np.random.default_rng(0).standard_normal(64)
+    weights = np.zeros((2, 15))
+    weights[0, :2], weights[1, 4:6] = 1, (1, -1)
+    both = [influences(made, y, method).contrast(weights) for method in ("difference", "ols")]
+    np.testing.assert_allclose(both[0], both[1], rtol=1e-4, atol=1e-6)
