@@ -54,6 +54,6 @@ def test_orthogonal_masks_unbalance_nothing() -> None:
     np.testing.assert_array_equal(signs.T @ signs, 64 * np.eye(15))
     y = np.asarray(made)[:, :4] @ [3.0, -3.0, 3.0, 3.0] + 0.1 * np.random.default_rng(0).standard_normal(64)
     weights = np.zeros((2, 15))
-    weights[0, :2], weights[1, 4:6] = 1, (1, -1)
+    weights[0, 2:4], weights[1, 4:6] = 1, (1, -1)
     both = [influences(made, y, method).contrast(weights) for method in ("difference", "ols")]
     np.testing.assert_allclose(both[0], both[1], rtol=1e-4, atol=1e-6)
