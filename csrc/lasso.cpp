@@ -20,10 +20,10 @@
 // The end of a path. The error on the held-out rows is a sum over few of them and rises by chance, most of all at the
 // start, where a step explains little. Two points of the path err differently only where they predict differently: the
 // difference of their errors has a standard error of 2 sqrt(error a row |X (b - b')|^2). A path ends once the error has
-// risen above the least by three of these; or, where the least is below the error of b = 0 by four, after `patience`
-// worse steps. A step that changes nothing is not one. What lost: patience alone (up to one dense truth in five ended at
-// b = 0); the first rule alone (with two in place of three it still takes two thirds of a full path at K = 200 where 30
-// groups matter).
+// risen above the least by three of these, at the second worse step or later; or, where the least is below the error of
+// b = 0 by four, after `patience` worse steps. A step that changes nothing is not one. What lost: patience alone (up to
+// one dense truth in five ended at b = 0); the first rule alone (with two in place of three it still takes two thirds of
+// a full path at K = 200 where 30 groups matter).
 //
 // Large sets. Above 256 candidates (their part of G no longer fits a second-level cache) the product reads only what is
 // below the diagonal. A path's steps are solved to ten times the tolerance, and the chosen one again, from an exact
@@ -355,7 +355,7 @@ public:
         const bool left = null_ - least_.error > departed * error_of(least_.square);
         if (left && worse_ >= stopping_.patience) return true;
         const double rise = last_ - least_.error;
-        return rise > 1e-6 * null_ && rise > risen * error_of(apart());
+        return worse_ > 1 && rise > 1e-6 * null_ && rise > risen * error_of(apart());
     }
 
 private:

@@ -21,7 +21,7 @@ one stratum against another. Pass the Design: masks alone do not tell their stra
                  five such folds in all where there are at most 500 independent masks, or on `cv` folds: 100 steps from
                  the least that leaves nothing to 1/100 of it and on to 1/1000 (to 1/20 with R <= K). A path ends where
                  the held-out error has risen by more than chance would let it (three standard errors; over a fifth
-                 alone four worse steps do, once the least is four standard errors below that of v = 0). The penalty is
+                 alone three worse steps do, once the least is four standard errors below that of v = 0). The penalty is
                  that of the training rows (mean over the folds), as it is: not scaled to more rows. Then all rows are
                  used. With fewer than five independent masks there are as many folds as those; where every training
                  part lacks some group, nothing can be judged, and the penalty is 1/1000 of the largest

@@ -40,7 +40,7 @@ class Fit:
         penalty: (targets,) or None; of ridge and lasso.
         gap: (targets,) duality gap / half the centred sum of squares; iterations: int64 (targets,) sweeps of the solver
             over all fits of a target, its path excepted; converged: bool (targets,), whether all of them have a gap of
-            at most 1e-5 of what the cross-fit leaves unexplained (of 2 % of the sum of squares, where less is left;
+            at most 1e-5 of what the cross-fit leaves unexplained (of a tenth of the sum of squares, where less is left;
             the fold that chose the penalty alone: 2e-4). A target that did not has values that are not the optimum:
             its `gap` says by how much; False for one that is NaN. lasso only, else None.
         df: degrees of freedom of the t distribution: (targets,), or with robust errors (groups, targets), from the

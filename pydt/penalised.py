@@ -19,9 +19,9 @@ _FOLDS = 5
 _STEP = 0.01 ** (1 / 99)  # from one penalty of the path to the next: 100 steps to 1/100 of the largest
 _STEPS, _STEPS_FEW = 150, 66  # to 1/1000; to 1/20 with fewer models than groups, where less is no choice any more
 _FEW = 500  # independent models up to which every fold judges the penalty: a fifth of them is a noisy judge
-_PATIENCE = 4  # worse steps that end a path which has found something: csrc/lasso.cpp
+_PATIENCE = 3  # worse steps that end a path which has found something: csrc/lasso.cpp
 _ROUGH, _FOLD, _FINE = 1e-4, 5e-6, 1e-6  # duality gaps over half of what is left: on the path; of folds; of the values
-_GAP, _LEAST = 1e-5, 0.02  # what counts as converged; of that share of the sum of squares at least (float32 values)
+_GAP, _LEAST = 1e-5, 0.1  # what counts as converged; of that share of the sum of squares at least (float32 values)
 
 
 def ridge(geometry: Geometry, cv: int | None) -> Plan:

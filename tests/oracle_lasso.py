@@ -76,8 +76,8 @@ def path(
 
 def end(errors: Array, found: Array, held: tuple[Array, Array, Array], patience: int, rows: int) -> int:
     """How many steps of one target's path, errors (steps,) and solutions (steps, groups), are taken: to where the error
-    is three standard errors above the least so far; or `patience` steps behind the least, if that is four of them below
-    the error of zeros."""
+    is three standard errors above the least so far, two steps behind it or more; or `patience` steps behind the least,
+    if that is four of them below the error of zeros."""
     gram, _, null = held
 
     def apart(a: Array, b: Array) -> float:
@@ -91,9 +91,8 @@ def end(errors: Array, found: Array, held: tuple[Array, Array, Array], patience:
             continue
         row = max(errors[least], 0) / rows
         clear = float(null) - errors[least] > 4 * 2 * np.sqrt(row * apart(found[least], np.zeros(len(gram))))
-        if (clear and i - least >= patience) or errors[i] - errors[least] > 3 * 2 * np.sqrt(
-            row * apart(found[i], found[least])
-        ):
+        risen = errors[i] - errors[least] > 3 * 2 * np.sqrt(row * apart(found[i], found[least]))
+        if (clear and i - least >= patience) or (risen and i - least > 1):
             return i + 1
     return len(errors)
 
