@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.linalg import hadamard
 from sklearn.linear_model import Lasso
 
 from pydt import Design, _core, design, influences
@@ -387,6 +388,39 @@ def test_clusters_of_ones_own_widen_the_errors() -> None:
             assert 0.85 < np.sqrt((t[1:] ** 2).mean()) < 1.2
         naive = influences(masks, outputs, method, clusters=np.arange(400))
         assert np.all(fit.stderr[0] > 1.4 * naive.stderr[0])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_difference_over_clusters_adds_the_imbalance_of_the_other_groups(seed: int) -> None:
+    """The sandwich of what OLS leaves, plus c rho (T - s^2), which the clusters do not show."""
+    rng = np.random.default_rng(seed)
+    clusters = np.repeat(np.arange(30), 4)
+    masks = rng.random((120, 10)) < 0.5
+    outputs = 3 * masks @ rng.standard_normal((10, 6)) + rng.standard_normal((30, 6))[clusters]
+    outputs += rng.standard_normal((120, 6))
+    x, y = masks - masks.mean(0), outputs - outputs.mean(0)
+    inverse = np.linalg.pinv(x)
+    noise = oracle.ols(masks, outputs)[1] ** 2 / (inverse**2).sum(1)[:, None]
+    scale = 1 / masks.sum(0) + 1 / (~masks).sum(0)
+    imbalance = oracle.difference_errors(masks, outputs) ** 2 - scale[:, None] * noise
+    within = oracle.sandwich(x.T / (x**2).sum(0)[:, None], y - x @ inverse @ y, clusters, 11)
+    assert np.median(imbalance) > np.median(within**2)
+    close(influences(masks, outputs, clusters=clusters).stderr, np.sqrt(within**2 + imbalance))
+
+
+def test_difference_of_nearly_orthogonal_masks_weighs_both_degrees_of_freedom() -> None:
+    """1 / df = (1 - rho)^2 / (m - K - 1) + rho^2 / (m - 2): of the residual, and of the spread within both arms."""
+    rng = np.random.default_rng(0)
+    seen = []
+    for flipped in (1, 2, 3, 4):
+        masks = hadamard(16)[:, [1, 2, 4, 8, 3]] > 0  # the third product of columns: no mask has its complement
+        masks[rng.choice(16, flipped, replace=False), 4] ^= True
+        correlation = np.corrcoef(masks.T.astype(float))[~np.eye(5, dtype=bool)]
+        rho = min(1.0, 15 * (correlation**2).mean())
+        fit = influences(masks, rng.standard_normal(16), errors="classical")
+        np.testing.assert_allclose(fit.df, 1 / ((1 - rho) ** 2 / 10 + rho**2 / 14), rtol=1e-9)
+        seen.append(rho)
+    assert 0.05 < min(seen) < 0.2 < max(seen) < 0.9
 
 
 @pytest.mark.parametrize(
