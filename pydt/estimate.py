@@ -71,6 +71,7 @@ from __future__ import annotations
 
 import numbers
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,7 @@ from pydt.cores import share_out
 from pydt.design import Design, to_array
 from pydt.errors import EstimateError
 from pydt.fit import Fit
-from pydt.inputs import Array, read, read_masks
+from pydt.inputs import Array, Inputs, read, read_masks
 from pydt.linear import Found, Plan, difference, ols
 from pydt.moments import Arrays, Geometry, Statistics, Tile
 from pydt.penalised import lasso, ridge
@@ -328,21 +329,32 @@ def _collect(statistics: Statistics, method: str, plan: Plan, out: npt.NDArray[n
         errors=plan.errors,
         _covariance=plan.covariance,
         _imbalance=plan.imbalance,
-        _contrast=None if plan.contrast is None else lambda weights: _contrasts(statistics, plan, weights),
+        _contrast=_contrasts(statistics.given) if plan.contrast and isinstance(statistics, Arrays) else None,
         **fields,
     )
 
 
-def _contrasts(statistics: Statistics, plan: Plan, weights: Array) -> tuple[Array, Array]:
-    """Contrasts with weights (contrasts, groups) and their variances, (contrasts, targets): rows are read again."""
-    assert plan.contrast is not None
-    contrast, found = plan.contrast, np.empty((2, len(weights), statistics.targets))
+def _contrasts(given: Inputs) -> Callable[[Array], tuple[Array, Array]]:
+    """Weights (contrasts, groups) -> contrasts and their variances, (contrasts, targets), by robust errors of OLS.
 
-    def treat(tile: Tile) -> None:
-        found[..., tile.part] = np.where(tile.broken, np.nan, contrast(tile, weights))
+    Rows are read again, and what masks alone decide is made again: a fit must not keep it.
+    """
 
-    share_out(statistics.tiles(*plan.folds), treat)
-    return found[0], found[1]
+    def contrasts(weights: Array) -> tuple[Array, Array]:
+        statistics = Arrays(given)
+        geometry, contrast = statistics.geometry, ols(statistics.geometry, True).contrast
+        assert contrast is not None
+        found = np.empty((2, len(weights), statistics.targets))
+
+        def treat(tile: Tile) -> None:
+            values, variance = contrast(tile, weights)
+            still = geometry.used.energy(tile.units) == 0
+            found[..., tile.part] = np.where(tile.broken, np.nan, (values, np.where(still, np.nan, variance)))
+
+        share_out(statistics.tiles(), treat)
+        return found[0], found[1]
+
+    return contrasts
 
 
 def _split(geometry: Geometry, tile: Tile) -> tuple[Array | None, Array | None]:

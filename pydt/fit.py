@@ -112,9 +112,10 @@ class Fit:
     def contrast(self, weights: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Weighted sums of influences: c'b and its standard error.
 
-        With robust errors of OLS the variance is the sum over units of (c'P)_u^2 e_u^2 / (1 - h_u), which reads the
-        outputs that were given once more. Else it is c'Vc, V from the standard errors and the masks' known correlations
-        (of the difference and the LASSO with robust errors, too: what groups do to the variance enters by `stderr`).
+        With robust errors of OLS the variance is the sum over units of (c'P)_u^2 e_u^2 / (1 - h_u): every call reads
+        the outputs that were given once more, and inverts the groups' Gram matrix again. Else it is c'Vc, V from the
+        standard errors and the masks' known correlations (of the difference and the LASSO with robust errors, too: what
+        groups do to the variance enters by `stderr`). NaN where `stderr` is.
         For an interval take the least `df` of the groups that have a weight.
 
         Of the difference, the errors of v_k and v_l share what groups k and l do to each other's means, b_k b_l times

@@ -202,7 +202,10 @@ def error_word(geometry: Geometry, robust: bool, sure: bool, regression: Regress
     """What the errors rest on, as `Fit.errors` has it."""
     if geometry.masks.units.kind == "given":
         return "none" if regression is not None and geometry.saturated(regression.parameters) else "clusters"
-    return "none" if not sure else "robust" if robust else "classical"
+    if not sure:
+        return "none"
+    # Of two masks, only what their repeats show in common is an error.
+    return "robust" if robust and geometry.units - geometry.intercept > 1 else "classical"
 
 
 class Fitted:

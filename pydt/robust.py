@@ -49,16 +49,19 @@ def balanced(geometry: Geometry) -> bool:
     """Whether every group is in about half of the models (or units are half-differences): then both of its arms weigh
     alike, and one pooled variance errs as two do, whatever the groups do to it.
 
-    About half: alpha within 0.05 of it. Of masks of one's own, the groups' shares of the models: their root mean square
-    distance from one half, less what fair coins would have (with three standard deviations of that), and each share
-    alone less four standard deviations of a coin.
+    About half: alpha within 0.05 of it, or of masks of one size the share that they keep of every stratum. Of masks of
+    one's own, the groups' shares of the models: their root mean square distance from one half, less what fair coins
+    would have (with three standard deviations of that), and each share alone less four standard deviations of a coin.
     """
     masks = geometry.masks
     if masks.units.kind == "pair":
         return True
-    if masks.alpha is not None:
-        return abs(masks.alpha - 0.5) < 0.05 + 1e-9
     share = geometry.plain.count[: geometry.groups] / geometry.plain.rows
+    if masks.alpha is not None:
+        known: Any = masks.alpha
+        if masks.strata is not None:  # of a stratum of 3 groups, half is 1 or 2
+            known = np.bincount(masks.strata, share) / np.bincount(masks.strata)
+        return bool(np.all(np.abs(known - 0.5) < 0.05 + 1e-9))
     away, coin = np.abs(share - 0.5), 0.25 / geometry.units
     systematic = float((away**2).mean()) - coin * (1 + 3 * (2 / geometry.groups) ** 0.5)
     return systematic <= 0.05**2 and float(away.max()) <= 0.05 + 4 * coin**0.5
@@ -269,8 +272,13 @@ class Arms:
         inside = np.zeros(sums.shape)
         shift = np.zeros(sums.shape[1])
         total, squares, fourths = np.zeros((3, len(shift)))
+        # Powers of two, so that squares of a tile's outputs neither vanish in float32 nor overflow it.
+        with np.errstate(divide="ignore"):
+            scale = np.exp2(-np.nan_to_num(np.floor(np.log2(tile.plain.squares) / 2), posinf=0, neginf=0))
+        sums = sums * scale
         for part, codes in zip(self.units.blocks(), self._codes, strict=True):
             y = self.units.outputs(tile, part, of)
+            y *= scale
             total = total + np.sqrt(self.units.weight[part]) @ y
             np.square(y, out=y)
             squares, fourths = squares + y.sum(0), fourths + (y**2).sum(0)
@@ -284,4 +292,4 @@ class Arms:
         found = one / (with_it * free_with)[:, None] + other / (without * free_without)[:, None]
         few = rare(self.units, self._share, squares, fourths)
         found = np.where(self._alone[:, None], classical, np.where(few, np.maximum(found, classical), found))
-        return found, pooled
+        return found / scale**2, pooled / scale**2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,9 @@ def test_ols_of_pairs_and_of_half_masks_is_classical_unless_asked() -> None:
         (design.random(41, 300, 0.5, seed=0), "classical"),
         (design.bernoulli(40, 3000, 0.47, seed=0), "classical"),
         (design.bernoulli(40, 60, 0.3, seed=0), "robust"),
+        (design.random(9, 100, 0.5, seed=0), "robust"),  # 4 of 9
+        (design.random(60, 240, 0.5, seed=0, strata=np.arange(60) // 3), "robust"),  # 1 or 2 of each 3
+        (design.random(60, 240, 0.5, seed=0, strata=np.arange(60) // 10), "classical"),
         (design.bernoulli(40, 3000, 0.4, seed=0), "robust"),
         (design.random(60, 60, 0.1, seed=0), "robust"),
         # one group in nearly every model, all others in half of them
@@ -219,6 +223,31 @@ def test_tiles_and_neighbours_do_not_matter(method: str, monkeypatch: pytest.Mon
         assert np.isnan(getattr(fit, name)[:, 7]).all(), name
 
 
+@pytest.mark.parametrize("method", ["difference", "ols", "lasso"])
+@pytest.mark.parametrize("power", [-110, -70, 70, 110])
+def test_the_unit_of_the_outputs_does_not_matter(method: str, power: int) -> None:
+    """Squares of float32 outputs vanish or overflow long before the outputs do."""
+    made = design.bernoulli(12, 80, 0.25, seed=2)
+    y = outputs_of(made, 3).astype(np.float32)
+    plain = influences(made, y, method)
+    assert plain.errors == "robust"
+    other = influences(made, y * np.float32(2.0**power), method)
+    np.testing.assert_array_equal(other.stderr, plain.stderr * np.float32(2.0**power))
+    np.testing.assert_array_equal(other.q, plain.q)
+
+
+def test_a_fit_keeps_nothing_that_the_masks_decide() -> None:
+    def held() -> int:
+        gc.collect()
+        return sum(type(one) in (robust.Sandwich, moments.Geometry) for one in gc.get_objects())
+
+    made, before = design.bernoulli(30, 400, 0.25, seed=2), held()
+    fit = influences(made, outputs_of(made), "ols")
+    assert fit._contrast is not None
+    assert held() == before
+    assert np.isfinite(fit.contrast(np.eye(30)[0] - np.eye(30)[1])[1]).all()
+
+
 def test_contrasts_read_the_residuals() -> None:
     """Of one group its own error; of several the sandwich of their sum; and never of other outputs."""
     made = design.bernoulli(20, 70, 0.25, seed=3)
@@ -291,6 +320,12 @@ def test_two_masks_of_one_group_are_compared_and_of_two_groups_not() -> None:
     expected = np.sqrt((y[kept].var(ddof=1) + y[~kept].var(ddof=1)) / 2 * (1 / 20 + 1 / 20))
     np.testing.assert_allclose(alone.stderr, expected, rtol=1e-5)
     assert alone.df == 38
+    some = np.arange(40) < 12
+    for method in ("difference", "ols"):  # robust errors read the spread between masks: here there is none
+        fit, classical = (influences(some[:, None], y, method, errors=errors) for errors in ("robust", "classical"))
+        assert fit.errors == "classical"
+        np.testing.assert_array_equal(fit.stderr, classical.stderr)
+        assert fit.stderr[0] > 0.1
     for method in ("difference", "ols"):
         fit = influences(np.c_[kept, ~kept], y, method)
         assert fit.errors == "none"
@@ -321,6 +356,9 @@ def test_what_never_varied_is_no_certainty(alpha: float, method: str) -> None:
     assert np.isnan(fit.placebo_stderr[:, 2]).all()
     assert np.all(fit.q[:, 2] == 1)
     assert np.isfinite(np.delete(fit.stderr, 2, axis=1)).all()
+    contrast = fit.contrast(np.eye(8)[:2])[1]
+    assert np.isnan(contrast[:, 2]).all()
+    assert np.isfinite(np.delete(contrast, 2, axis=1)).all()
 
 
 @pytest.mark.parametrize("method", ["difference", "ols"])
