@@ -16,7 +16,7 @@ import numpy as np
 
 from pydt.ensemble import Runner, run_row, run_rows
 from pydt.errors import ConfigError
-from pydt.learnt import MEND, weak
+from pydt.learnt import weak
 from pydt.live import View
 from pydt.overall import SoFar
 from pydt.plan import Context, Plan, make_record
@@ -221,7 +221,7 @@ def _warning(scalars: list[dict[str, Any]], reasons: list[str], what: str) -> st
     if reasons:
         told.append(f"{len(reasons)} of {total} {what} failed ({reasons[0]})")
     if found.at:
-        told.append(f"{found.text(what)}; {MEND}")
+        told.append(f"{found.text(what)}; {found.mend}")
     return "; ".join(told)
 
 

@@ -312,7 +312,7 @@ class Dataset:
         ground = colour(background)
         found = foreign.torchvision(dataset, title, ground)
         mend = "leave out the images without a label: torch.utils.data.Subset(dataset, ...)"
-        return _from_found(found, title, mend, ground)._finish(columns, captions)
+        return _from_found(found, title, mend, foreign.SUBSET, ground)._finish(columns, captions)
 
     @staticmethod
     def from_huggingface(
@@ -350,7 +350,7 @@ class Dataset:
         ground = colour(background)
         found = foreign.hugging_face_found(loaded, image, label, title, ground)
         mend = f"leave out the images without a label: dataset.filter(lambda row: row[{label!r}] not in (None, -1))"
-        return _from_found(found, title, mend, ground)._finish(units, captions)
+        return _from_found(found, title, mend, foreign.SELECT, ground)._finish(units, captions)
 
     @staticmethod
     def concat(datasets: Iterable[Dataset], names: Iterable[str] | None = None) -> Dataset:
@@ -583,12 +583,13 @@ def spool(dataset: Dataset, folder: str | os.PathLike[str]) -> Dataset:
 # ---- helpers -------------------------------------------------------------------------------------------------------
 
 
-def _from_found(found: foreign.Found, title: str, mend: str, background: str) -> Dataset:
+def _from_found(found: foreign.Found, title: str, mend: str, others: str, background: str) -> Dataset:
     """A data set over what one of another library holds, without the classes that have no image, which are counted:
     what it names cannot be changed by an argument.
 
     Args:
         mend: what to do about images without a label.
+        others: how bad images are left out.
     """
     codes, names = encode_labels(found.labels, found.names, len(found.labels), mend, foreign.ABSENT)
     codes, classes = renumber(codes, names)
@@ -598,7 +599,9 @@ def _from_found(found: foreign.Found, title: str, mend: str, background: str) ->
             made = replace(made, noted=counted(found.traits, background, made.all_keys()))
     else:
         keys = [Path(os.path.relpath(file, found.root)).as_posix() for file in found.files]
-        made = _from_files(os.path.realpath(found.root), keys, codes, classes, title, background=background)
+        made = _from_files(
+            os.path.realpath(found.root), keys, codes, classes, title, background=background, others=others
+        )
     noted = dict(made.noted)
     if found.bare:
         noted["images without the transform that the data set has"] = len(made), made.all_keys()[0]
@@ -620,11 +623,13 @@ def _from_files(
     *,
     background: str = BACKGROUND,
     noted: Mapping[str, tuple[int, str]] | None = None,
+    others: str = "",
 ) -> Dataset:
     """A data set over files below `root`, indexed there: what an earlier index knows is not read again.
 
     Args:
-        listed: size and time of each file, files that are bad already, and what to do about bad ones.
+        listed: size and time of each file, files that are bad already, and what to do about bad ones. Without it, bad
+            files are refused, and `others` says how the data set is given without them.
     """
     ground = colour(background)
     lengths, times, bad, choice = listed or (*sources.stamps(root, keys), {}, "raise")
@@ -635,7 +640,7 @@ def _from_files(
         if before is not None and isinstance(names, Texts) and len(names) == len(before.crc):
             known = names, before
     records = sources.read_records(root, keys, lengths, times, known, bad)
-    sources.refuse(bad, root, choice)
+    sources.refuse(bad, root, choice, *([f"restore them, or leave them out: {others}"] if listed is None else []))
     good = np.array([i for i, key in enumerate(keys) if key not in bad], np.int64)
     if not len(good):
         raise DataError("has no images", root, "give at least one")

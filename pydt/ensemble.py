@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from pydt.cells import FACTS, Outcome, Row, checked
 from pydt.errors import ConfigError, PydtError, StoreError, TrainError
 from pydt.files import open_streams
-from pydt.learnt import MEND, weak
+from pydt.learnt import weak
 from pydt.live import View
 from pydt.overall import SoFar
 from pydt.plan import Context, Plan, check, make_record
@@ -403,7 +403,7 @@ class _Driver:
         """Tell of networks that hardly learnt their source."""
         found = weak([scalars for _, scalars in self.trained])
         if found.at:
-            text = f"{found.text('rows', [row for row, _ in self.trained])}; {MEND}"
+            text = f"{found.text('rows', [row for row, _ in self.trained])}; {found.mend}"
             self.view.say(text)
             self.store.log(event="hardly learnt", rows=len(found.at), of=found.judged, text=text)
 

@@ -21,7 +21,9 @@ from pydt.sources import IMAGE_SUFFIXES, progress
 
 ABSENT = -1
 """What stands for no label where labels have names: in test sets of Hugging Face, in STL10."""
-_SUBSET = "torch.utils.data.Subset(dataset, numbers of the others)"
+SUBSET = "torch.utils.data.Subset(dataset, numbers of the others)"
+SELECT = "dataset.select(numbers of the others)"
+"""How items are left out of a data set of torchvision's kind, and of Hugging Face's."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Found:
 
 
 def stack(
-    items: Iterable[tuple[Any, Any]], title: str, background: str, mend: str = _SUBSET
+    items: Iterable[tuple[Any, Any]], title: str, background: str, mend: str = SUBSET
 ) -> tuple[np.ndarray, list[Any], np.ndarray]:
     """(image, label) pairs as one uint8 array (n, height, width[, channels]), the labels, and the images' traits.
 
@@ -389,7 +391,7 @@ def _say(dataset: Any, title: str, labels: Sequence[Any], chosen: np.ndarray | N
     return True
 
 
-def _told(error: Exception, what: str, where: str, others: str = _SUBSET) -> DataError:
+def _told(error: Exception, what: str, where: str, others: str = SUBSET) -> DataError:
     text = " ".join(str(error).split())
     return DataError(f"{what} raised {type(error).__name__}: {text}", where, f"mend it, or leave it out: {others}")
 
@@ -529,7 +531,6 @@ def _values(column: Iterable[Any], where: str) -> Iterator[Any]:
         except StopIteration:
             return
         except Exception as error:  # what a decoder raises
-            others = "dataset.select(numbers of the others)"
-            raise _told(error, "the image", f"{where}[{position}]", others) from error
+            raise _told(error, "the image", f"{where}[{position}]", SELECT) from error
         yield value
         position += 1

@@ -13,6 +13,7 @@ only that the noise of a unit falls with its rows, and are exact when units are 
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -303,10 +304,15 @@ def _unpack_masks(
 
 def _compare(packed: npt.NDArray[np.uint8], design: Design, other: str) -> None:
     """Refuse masks that are not among those of the design; other: how they may be meant."""
-    own = {row.tobytes() for row in design.packed()}
-    wrong = [i for i, row in enumerate(packed) if row.tobytes() not in own]
+    own = Counter(row.tobytes() for row in design.packed())
+    given, turned = ([row.tobytes() for row in rows] for rows in (packed, _REVERSED[packed]))
+    wrong = [i for i, row in enumerate(given) if row not in own]
+    # Of few groups every mask may be there in either order, but not as often.
+    if not wrong and Counter(turned) <= own and not Counter(given) <= own:
+        what = "each is among the masks of the design, but not as often"
+        raise EstimateError(what, "masks", f"they are as often with {other}: pass it")
     if wrong:
-        reversed_fits = all(row.tobytes() in own for row in _REVERSED[packed])
+        reversed_fits = all(row in own for row in turned)
         mend = f"they are with {other}: pass it" if reversed_fits else f"pass rows of this design, with {other}"
         raise EstimateError(f"row {wrong[0]} is not among the masks of the design", "masks", mend)
 

@@ -176,6 +176,7 @@ def _bare(value: str | bytes) -> str | bytes:
 
 def _shown(value: Any) -> str:
     text = " ".join(repr(value).split())
+    text = text if unicodedata.is_normalized("NFC", text) else ascii(value)  # or "é" and "é" would look alike
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
@@ -290,8 +291,9 @@ def class_table(classes: Any, what: str = "classes", twins: bool = False) -> dic
     """Class names by their numbers, in the order of the numbers.
 
     Args:
-        classes: a list of names, in the order of the numbers; a mapping number -> name or name -> number. Several names
-            of one class (a tuple in the list, as ImageNet's; several keys of one number) are joined by commas.
+        classes: a list of names, in the order of the numbers; a mapping number -> name or name -> number; a Series of
+            pandas, which is a mapping by its index. Several names of one class (a tuple in the list, as ImageNet's;
+            several keys of one number) are joined by commas.
         what: how an error calls it.
         twins: whether equal names of different numbers are told apart by the number; else they are refused.
 
@@ -299,6 +301,13 @@ def class_table(classes: Any, what: str = "classes", twins: bool = False) -> dic
         DataError: it has no order (a set), does not say what is number and what is name, or a name is missing or there
             twice.
     """
+    if table_names(classes) is not None:
+        raise DataError(f"a {type(classes).__name__} is no list of texts", what, "give one column of it")
+    index = getattr(classes, "index", None)
+    if isinstance(index, Iterable) and list(index) != list(range(len(classes))):  # a Series of pandas
+        if len(set(index)) < len(classes):
+            raise DataError("its index has an entry twice", what, "give every number one name, or a list")
+        classes = classes.to_dict()
     if isinstance(classes, Mapping):
         pairs = _pairs(classes, what)
     else:

@@ -25,7 +25,7 @@ from pydt.store import Record, Store
 MOST_WEAK = 0.1
 """Where a larger share of the models hardly learnt their source, no advice is taken from them."""
 _NAMED = 5
-MEND = "try a lower learning rate, more epochs, or another network"
+_MEND = "try a lower learning rate, more epochs, or another network"
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,22 @@ class Weak:
 
     Attributes:
         at: their places among the rows asked about. judged: rows that say how well they learnt. accuracy, trivial: mean
-            over those at `at`, as fractions.
+            over those at `at`, as fractions. alone: how many of them kept one class only.
     """
 
     at: tuple[int, ...]
     judged: int
     accuracy: float = math.nan
     trivial: float = math.nan
+    alone: int = 0
+
+    @property
+    def mend(self) -> str:
+        """What to do about them."""
+        if not self.alone:
+            return _MEND
+        rest = f"; for the others, {_MEND}" if self.alone < len(self.at) else ""
+        return f"{self.alone:,} kept one class only, of which nothing can be learnt: let rows keep more (alpha){rest}"
 
     @property
     def many(self) -> bool:
@@ -84,7 +93,8 @@ def weak(scalars: Sequence[Mapping[str, Any]], classes: Sequence[int] | None = N
     if not at:
         return Weak((), judged)
     facts = [found for i in at if (found := _facts(scalars[i], kept[i])) is not None]
-    return Weak(at, judged, fmean(one[0] for one in facts), fmean(one[1] for one in facts))
+    accuracy, trivial = (fmean(one[i] for one in facts) for i in (0, 1))
+    return Weak(at, judged, accuracy, trivial, sum(one[1] == 1 for one in facts))
 
 
 def weak_rows(store: Store, record: Record, task: Any = None) -> Weak:

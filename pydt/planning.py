@@ -29,7 +29,7 @@ from pydt.design import Design, find_repeats
 from pydt.errors import ConfigError, DesignError, EstimateError
 from pydt.estimate import Fit, influences
 from pydt.inputs import read_masks
-from pydt.learnt import MEND, Weak, weak_rows
+from pydt.learnt import Weak, weak_rows
 from pydt.linear import Fitted
 from pydt.moments import Geometry
 from pydt.overall import UNITS, mean_output, overall
@@ -202,7 +202,7 @@ def learners_only(store: Store, record: Record, task: Any = None) -> Weak:
     """
     found = weak_rows(store, record, task)
     if found.many:
-        mend = f"{MEND}: by such models nothing can be planned"
+        mend = f"{found.mend}: by such models nothing can be planned"
         raise EstimateError(found.text(), f"plan {record.digest}", mend)
     return found
 

@@ -20,7 +20,7 @@ from pydt.design import Design
 from pydt.errors import StoreError
 from pydt.estimate import influences
 from pydt.files import as_path, write_atomic
-from pydt.learnt import MEND, Weak, weak_rows
+from pydt.learnt import Weak, weak_rows
 from pydt.overall import UNITS, mean_output, overall
 from pydt.plan import Plan
 from pydt.planning import few_masks, models_for_effect
@@ -248,7 +248,7 @@ def _notes(
         if (weak := weak_rows(store, of, task)).at:
             notes.append(
                 f"{weak.text(what, store.finished(of).tolist())}. Their effect on the target may be the training's, "
-                f"not the data's: {MEND}."
+                f"not the data's: {weak.mend}."
             )
     if effect == 0:
         notes.append("All models give the same output on the target, which is saturated: no influence can be measured.")

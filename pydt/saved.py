@@ -151,7 +151,7 @@ def _read_all(paths: Sequence[str], positions: np.ndarray) -> Records:
     bad: sources.Bad = {}
     chosen = [paths[p] for p in positions.tolist()]
     records = sources.read_records("", chosen, *sources.stamps("", chosen), None, bad)
-    sources.refuse(bad, "", "raise")
+    sources.refuse(bad, "", "raise", "restore them, or index the data set again")
     return records
 
 

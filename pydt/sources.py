@@ -51,6 +51,7 @@ BESIDE = "images beside the folders of the classes and in no class, left out"
 UNFINISHED = "backup or unfinished files, left out"
 OTHER = "files that are no images, left out"
 _LARGEST = 2 << 30
+_SKIP = 'delete them, or leave them out: bad="skip" (on the command line --bad skip); `pydt inspect` lists all'
 # Fewer files than this are read before a progress bar could be looked at.
 _BAR_FROM = 5_000
 # What the core says of a file that it could open.
@@ -351,7 +352,7 @@ def stamps(root: str, keys: Sequence[str]) -> tuple[list[int], list[int]]:
     return [size for size, _ in found], [time for _, time in found]
 
 
-def refuse(bad: Bad, root: str, choice: str) -> None:
+def refuse(bad: Bad, root: str, choice: str, mend: str = _SKIP) -> None:
     """Raise for bad files if that is the choice; the first ten are named.
 
     Raises:
@@ -362,11 +363,7 @@ def refuse(bad: Bad, root: str, choice: str) -> None:
     if bad and choice == "raise":
         named = "; ".join(f"{os.path.join(root, key)}: {reason}" for key, reason in sorted(bad.items())[:10])
         more = f"; and {len(bad) - 10} more" if len(bad) > 10 else ""
-        raise DataError(
-            f"{named}{more}",
-            f"{len(bad)} bad file{'s' if len(bad) > 1 else ''}",
-            'delete them, or leave them out: bad="skip" (on the command line --bad skip); `pydt inspect` lists all',
-        )
+        raise DataError(f"{named}{more}", f"{len(bad)} bad file{'s' if len(bad) > 1 else ''}", mend)
 
 
 @contextlib.contextmanager

@@ -731,6 +731,25 @@ def test_images_of_an_archive_are_decoded(tmp_path: Path) -> None:
     assert data.images[:, 0, 0, 0].tolist() == [0, 10]
 
 
+def test_files_that_are_gone_are_refused_with_a_mend_that_is_there(tmp_path: Path) -> None:
+    package = pytest.importorskip("datasets")
+    folder = pytest.importorskip("torchvision").datasets.ImageFolder
+    for name in "xy":
+        (tmp_path / name).mkdir()
+        PICTURES[0].save(tmp_path / name / "0.png", "PNG")
+    listed = folder(str(tmp_path))
+    paths = [path for path, _ in listed.samples]
+    rows = package.Dataset.from_dict({"image": paths, "label": ["x", "y"]}).cast_column("image", package.Image())
+    (tmp_path / "x" / "0.png").unlink()
+    for told, make in (
+        ("torch.utils.data.Subset", lambda: Dataset.from_torchvision(listed)),
+        ("dataset.select", lambda: Dataset.from_huggingface(rows)),
+    ):
+        with pytest.raises(DataError, match=f"x/0.png: cannot be read.*leave them out: {told}") as caught:
+            make()
+        assert "skip" not in str(caught.value)
+
+
 def test_what_the_package_itself_does(tmp_path: Path) -> None:
     package = pytest.importorskip("datasets")
     rows = itself(COLUMNS)

@@ -143,6 +143,21 @@ def test_a_wrong_order_shows_where_the_design_is_known() -> None:
         influences(MASKS[:, ::-1], OUTPUTS, "ols", groups=made)
 
 
+def test_a_wrong_order_shows_where_every_mask_is_in_the_design() -> None:
+    made = design.random(8, 200, alpha=0.25, seed=1)
+    masks = np.unpackbits(made.packed(), axis=1, count=8, bitorder="little")
+    outputs = masks @ np.arange(8.0)
+    big, little = np.packbits(masks, axis=1), made.packed()
+    assert set(big[:, 0]) == set(little[:, 0])
+    for packed, order, other in ((big, "little", "big"), (little, "big", "little")):
+        with pytest.raises(EstimateError, match=f'but not as often.*bitorder="{other}": pass it'):
+            influences(packed, outputs, "ols", groups=made, bitorder=order)
+    expected = influences(masks, outputs, "ols").values
+    for packed, order in ((big, "big"), (little, "little")):
+        found = influences(np.tile(packed, (2, 1)), np.tile(outputs, 2), "ols", groups=made, bitorder=order)
+        np.testing.assert_allclose(found.values, expected, atol=1e-9)
+
+
 def test_a_known_design_brings_its_strata() -> None:
     made = design.random(16, 120, alpha=0.5, seed=3, strata=[0] * 8 + [1] * 8)
     outputs = RANDOM.normal(size=(120, 2))

@@ -132,7 +132,7 @@ def test_a_text_is_one_name_wherever_it_comes_from(source: Callable[..., Any], s
     [
         (["cat", "cat ", "dog"], r"'cat' and 'cat ' are one name"),
         (["cat", b"cat", "dog"], r"'cat' and b'cat'"),
-        (["caf\u00e9", "cafe\u0301", "dog"], "'café' and "),
+        (["caf\u00e9", "cafe\u0301", "dog"], r"'café' and 'cafe\\u0301' are"),
         (["\ufeffcat", "cat", "dog"], r"'\\ufeffcat' and 'cat'"),
         ([1, "1", 2], r"1 and '1'"),
         (["1", "01", "2"], r"'1' and '01'|'01' and '1'"),
@@ -159,8 +159,30 @@ def test_two_folders_of_one_name_are_refused_and_shown(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.jpg").write_bytes(tars.jpeg(0))
     assert len(list(tmp_path.iterdir())) == 3
-    with pytest.raises(DataError, match="the same name twice: 'cafe\u0301' and 'caf\u00e9'"):
+    with pytest.raises(DataError, match=r"the same name twice: 'cafe\\u0301' and 'caf\u00e9'"):
         Dataset.from_folder(tmp_path)
+
+
+def test_the_index_of_a_series_of_class_names_says_their_numbers() -> None:
+    pandas = pytest.importorskip("pandas")
+    table = pandas.DataFrame({"number": [2, 0, 1], "name": ["c", "a", "b"]})
+    for classes in (
+        table.set_index("number")["name"],
+        table.set_index("name")["number"],
+        pandas.Series(["a", "b", "c"]),
+        table.sort_values("name", ignore_index=True)["name"],
+    ):
+        data = Dataset.from_arrays(images(3), [0, 1, 2], classes)
+        assert [data.classes[label] for label in data.labels] == ["a", "b", "c"]
+    by_row = table["name"].sort_values()  # its index still says 0: c, 1: a, 2: b
+    assert Dataset.from_arrays(images(3), [0, 1, 2], by_row).classes == ("c", "a", "b")
+    for wrong, told in (
+        (pandas.Series(["a", "b", "c"], index=[0, 1, 1]), "its index has an entry twice"),
+        (pandas.Series(["a", "b", "c"], index=["x", "y", "z"]), "what is a number and what a name"),
+        (table, "a DataFrame is no list of texts.*one column"),
+    ):
+        with pytest.raises(DataError, match=told):
+            Dataset.from_arrays(images(3), [0, 1, 2], wrong)
 
 
 @pytest.mark.parametrize("wrong", [b"caf\xe9", "caf\udce9"])

@@ -121,6 +121,17 @@ def test_the_rule(accuracy: float, loss: float, trivial: float, entropy: float, 
     assert hardly_learnt(found) is expected
 
 
+def test_rows_of_one_class_are_told_to_keep_more() -> None:
+    one = {"source_accuracy": 1.0, "source_loss": 0.0, "source_images": 8}
+    one |= {"source_trivial_accuracy": 1.0, "source_trivial_loss": 0.0}
+    assert weak([one, one]).mend == "2 kept one class only, of which nothing can be learnt: let rows keep more (alpha)"
+    both = weak([one, {**BAD, **GUESS}, {**FAIR, **GUESS}])
+    assert both.at == (0, 1)
+    assert both.mend.startswith("1 kept one class only")
+    assert both.mend.endswith("for the others, try a lower learning rate, more epochs, or another network")
+    assert weak([{**BAD, **GUESS}]).mend == "try a lower learning rate, more epochs, or another network"
+
+
 def test_guesses_are_hardly_ever_taken_for_learning_and_rows_that_say_nothing_are_not_judged() -> None:
     random = np.random.default_rng(0)
     told = 0
