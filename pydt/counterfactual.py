@@ -14,6 +14,8 @@ y = mean + run + image + cell:
 
     stderr_images^2 = sum over classes of n_c var(w_i d_i within class c)
 
+Classes of one image are taken as one class: alone they would say nothing, together they say too much rather than too
+little (collapsed strata; Cochran, Sampling Techniques 1977, section 5A.12).
 The noise of the cells is in both parts, so it is taken off once:
 
     stderr^2 = stderr_retraining^2 + stderr_images^2 - sum over both arms of (sum over images of weight^2 cell^2 / runs)
@@ -251,6 +253,8 @@ def contrast(arm: Arm, control: Arm, weights: np.ndarray, labels: np.ndarray) ->
     difference = arm.mean - control.mean
     parts = [a.accuracy.var(ddof=1) / len(a.accuracy) for a in (arm, control)]
     retraining = float(np.sqrt(sum(parts)))
+    values, inverse, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    labels = np.where(sizes[inverse] > 1, inverse, len(values))
     by_images = _between_images((arm.correct.mean(0) - control.correct.mean(0)) * weights, labels)
     cells = 0.0
     for a in (arm, control):

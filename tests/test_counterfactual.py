@@ -240,6 +240,19 @@ def test_arms_that_never_vary_are_no_certainty() -> None:
     )
 
 
+def test_classes_of_one_image_have_an_error_of_images() -> None:
+    """Two judged images a class, one in each half: what a third of the classes say is no certainty of all."""
+    weights = np.full(60, 1 / 60)
+    labels = np.r_[np.arange(30), np.repeat(30, 30)]  # 30 classes of one image, one of 30
+    right, worse = np.ones((5, 60)), np.ones((5, 60))
+    worse[:, :30:3] = 0
+    worse[0, 0] = 1  # a run differs, so that there is some error
+    found = contrast(arm("drop top", right), arm("drop random", worse), weights, labels)
+    each = (right.mean(0) - worse.mean(0)) / 60
+    assert found.stderr_images == pytest.approx(np.sqrt(30 * np.var(each[:30], ddof=1)))
+    assert found.high - found.low > 0.1
+
+
 def proportion_interval(right: int, of: int) -> tuple[float, float]:
     found = stats.binomtest(right, of).proportion_ci(method="wilson")
     return float(found.low), float(found.high)
