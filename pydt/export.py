@@ -57,7 +57,7 @@ def export(dir: PathLike, out: PathLike, plan: Any = None) -> dict[str, Any]:
     with building(out.parent) as folder:
         book = _Book(folder, files)
         units = ([i, name] for i, name in enumerate(record.names))
-        book.table("units.csv", "the units, in the order of the bits of masks.npy", ["unit", "name"], units)
+        book.table("units.csv", "the units, in the order of the masks' columns", ["unit", "name"], units)
         seeds = record.seeds
         rows = ([model, i, seeds[i]] for model, i in enumerate(finished.tolist()))
         book.table("rows.csv", "the models: row of the plan and seed of the training", ["model", "row", "seed"], rows)

@@ -460,7 +460,8 @@ def merge(into: PathLike, *others: PathLike) -> dict[str, Any]:
     Two stores are of one design if they have source, units and recipe in common, and their designs the rule by which
     masks are drawn, or all the rows of one: an ensemble that several machines trained in parts, a plan and a longer
     one, the same rows seen through other tasks. Tasks, plans, thumbnails and counterfactuals come along, of the log the
-    lines of the copied rows, and stops of plans that the store did not have: of one that it has, its own word counts.
+    lines of the copied rows, and what stopping rules had reached of plans that the store did not have: of one that it
+    has, its own word counts.
 
     Args:
         into: a store, or a folder that becomes one.
@@ -557,13 +558,14 @@ def _copy_cells(store: Store, other: Store, report: dict[str, Any]) -> set[str]:
 
 
 def _copy_small(store: Store, other: Store, here: set[str]) -> None:
-    """Stops of plans that were not `here`, and counterfactuals and notes that the store has none of.
+    """What stopping rules had reached of plans that were not `here`; counterfactuals and notes that the store lacks.
 
     Where a plan goes on to its end, another store's stop takes no row from it.
     """
     for name, record in other.plans().items():
-        if name not in here and (note := other.stopped(record)) is not None:
-            store.note_stop(record, note)
+        if name not in here and (note := other.rule(record)) is not None:
+            write = store.note_stop if note.pop("met") else store.note_rule
+            write(record, note)
         for folder in ("counterfactual", "notes"):
             link = Path(folder) / f"{name}.json"
             if (other.folder / link).exists() and not (store.folder / link).exists():

@@ -432,6 +432,15 @@ def test_stops_and_counterfactuals_come_along(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "counterfactual" / f"{job.digest}.json").read_text() == "{}"
 
 
+def test_what_an_unmet_rule_had_reached_comes_along(tmp_path: Path) -> None:
+    b = computed(tmp_path / "b", plan(4))
+    b.note_rule(None, {"rule": "stderr < 1", "reason": "widest 2", "looks": 1, "looked": 4, "decided": []})
+    merge(tmp_path / "a", tmp_path / "b")
+    assert b.rule() is not None
+    assert Store(tmp_path / "a").rule() == b.rule()
+    assert status(tmp_path / "a")["unmet"] == b.rule()
+
+
 def test_another_stores_stop_takes_no_row_from_a_plan_that_goes_on(tmp_path: Path) -> None:
     job = plan(4)
     whole, stopped = computed(tmp_path / "whole", job), computed(tmp_path / "stopped", job)
@@ -475,7 +484,8 @@ def test_status_says_how_far_a_plan_is(tmp_path: Path) -> None:
         found = status(tmp_path)
     assert found["writer"]["pid"]
     assert (found["finished"], found["failed"], found["missing"]) == (3, 3, 0)
-    assert found["stop"] == {"rows": 6}
+    assert found["stop"] == store.stopped()
+    assert found["stop"]["rows"] == 6
     assert found["packed"] == 14
 
     ended = subprocess.Popen([sys.executable, "-c", ""])
