@@ -273,9 +273,10 @@ def _collect(statistics: Statistics, method: str, plan: Plan, out: npt.NDArray[n
             return
         if name not in results:
             results[name] = np.empty((*np.shape(found)[:-1], targets), dtype)
-        results[name][..., tile.part] = found
+        results[name][..., tile.part] = found[..., : tile.width]
         if tile.broken.any() and results[name].dtype.kind in "fb":
-            results[name][..., tile.part][..., tile.broken] = np.nan if results[name].dtype.kind == "f" else False
+            missing = np.nan if results[name].dtype.kind == "f" else False
+            results[name][..., tile.part][..., tile.broken[: tile.width]] = missing
 
     def treat(tile: Tile) -> None:
         found, (training, between) = plan.solve(tile), _split(geometry, tile)
@@ -283,7 +284,7 @@ def _collect(statistics: Statistics, method: str, plan: Plan, out: npt.NDArray[n
             put_all(tile, found, training, between)
 
     def put_all(tile: Tile, found: Found, training: Array | None, between: Array | None) -> None:
-        broken[tile.part] = tile.broken
+        broken[tile.part] = tile.broken[: tile.width]
         still = geometry.used.energy(tile.units) == 0  # nothing varies, which does not say that nothing ever would
         found.stderr[:, still] = np.nan
         if found.placebos is not None:
@@ -349,7 +350,8 @@ def _contrasts(given: Inputs) -> Callable[[Array], tuple[Array, Array]]:
         def treat(tile: Tile) -> None:
             values, variance = contrast(tile, weights)
             still = geometry.used.energy(tile.units) == 0
-            found[..., tile.part] = np.where(tile.broken, np.nan, (values, np.where(still, np.nan, variance)))
+            of_tile = np.where(tile.broken, np.nan, (values, np.where(still, np.nan, variance)))
+            found[..., tile.part] = of_tile[..., : tile.width]
 
         share_out(statistics.tiles(), treat)
         return found[0], found[1]

@@ -32,6 +32,7 @@ from pydt.cores import threads
 from pydt.errors import EstimateError
 from pydt.inputs import Array, Inputs, Masks, Rows, name_groups
 
+_WIDTH = 64  # targets that a tile is a multiple of
 _TILE = 1 << 19  # entries of a (groups, targets) matrix in float64 that are worked on at once: 4 MB
 LARGEST = 1e73  # sum of squares up to which neither sums of 384 outputs in float32 nor influences overflow
 SMALLEST = 1e-64  # and from which on, unless it is 0, standard errors are far from float32's least number
@@ -147,7 +148,7 @@ class Sums:
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """Statistics of some targets.
+    """Statistics of some targets, and of targets that are all zeros after them (see `tile_slices`).
 
     Attributes:
         part: which targets.
@@ -168,6 +169,11 @@ class Tile:
     broken: npt.NDArray[np.bool_]
     outputs: Callable[[Rows], Array] | None
     step: Array | None = None
+
+    @property
+    def width(self) -> int:
+        """How many targets there are without the zeros."""
+        return self.part.stop - self.part.start
 
 
 @dataclass(frozen=True, eq=False)
@@ -407,6 +413,8 @@ class Arrays(Statistics):
             masks = _Between(np.flatnonzero(units.used), label, np.ones(self.given.models))
         for part in tile_slices(self.targets, self.given.columns * (2 if folds else 1)):  # folds hold many of them
             y, shift = self.given.outputs[:, part], self._shift[part]
+            if (more := -y.shape[1] % _WIDTH) > 0:
+                y, shift = np.pad(y, ((0, 0), (0, more))), np.pad(shift, (0, more))
             with np.errstate(all="ignore"):
                 rows_of = [one.sums(y, shift) for one in whole]
                 units_of = [one.units(sums, y, shift) for one, sums in zip(whole, rows_of, strict=True)]
@@ -425,13 +433,7 @@ class Arrays(Statistics):
                 for sums in (plain, unit, *(one for some in parts.values() for one in some)):
                     sums.clear(broken)
                 within = None if within is None else np.where(broken, 0, within)
-            yield Tile(part, plain, unit, parts, within, broken, self._outputs(part, broken), whole[0].step)
-
-    def _outputs(self, part: slice, broken: npt.NDArray[np.bool_]) -> Callable[[Rows], Array]:
-        def outputs(rows: Rows) -> Array:
-            return np.where(broken, 0, self.given.outputs[rows, part].astype(np.float64) - self._shift[part])
-
-        return outputs
+            yield Tile(part, plain, unit, parts, within, broken, _outputs(y, shift, broken), whole[0].step)
 
     def _raise_broken(self, target: int) -> None:
         outputs = self.given.outputs
@@ -495,10 +497,21 @@ class _Selection:
         return Sums(np.zeros_like(plain.total), squares, plain.cross - plain.total / 2)
 
 
+def _outputs(y: npt.NDArray[Any], shift: Array, broken: npt.NDArray[np.bool_]) -> Callable[[Rows], Array]:
+    return lambda rows: np.where(broken, 0, y[rows].astype(np.float64) - shift)
+
+
 def tile_slices(targets: int, columns: int) -> Iterator[slice]:
-    """The targets, as many at a time as are worked on at once; 8,192 at most, as rows of outputs are, too."""
-    width = max(64, _TILE // max(columns, 64) // 64 * 64)
-    return (slice(start, min(start + width, targets)) for start in range(0, targets, width))
+    """The targets, as many at a time as are worked on at once; 8,192 at most, as rows of outputs are, too.
+
+    Those that make no whole 64 come last, by themselves, to be filled up with zeros: BLAS adds what is narrower in
+    another order, and a target would have other bits alone than among others.
+    """
+    width = max(_WIDTH, _TILE // max(columns, 64) // _WIDTH * _WIDTH)
+    whole = targets // _WIDTH * _WIDTH
+    yield from (slice(start, min(start + width, whole)) for start in range(0, whole, width))
+    if whole < targets:
+        yield slice(whole, targets)
 
 
 def _add(parts: list[Sums]) -> Sums:

@@ -71,7 +71,7 @@ def ridge(geometry: Geometry, cv: int | None) -> Plan:
                 error[j] += here.squares - mean * (here.total + total) - (values * (here.cross + inner)).sum(0)
         chosen = (error if held else gcv).argmin(0)
         penalty, targets = grid[chosen], np.arange(len(energy))
-        penalties.append(penalty)
+        penalties.append(penalty[: tile.width])
         shrink = 1 / (eigenvalues[:, None] + penalty)
         values = vectors @ (turned * shrink)
         free = rows - intercept - (2 * shrunk - shrunk**2).sum(1)[chosen]  # far below 1 where a fit nearly interpolates
