@@ -267,8 +267,7 @@ class _Law:
         if fit.stderr.ndim != 1 or not known.size or np.median(known) <= 0:
             raise EstimateError("no spread between models is seen", "fit", "choose an output that is not saturated")
         self.fit, self.design, self.groups = fit, design, design.groups
-        # The median of robust errors, each on a few degrees of freedom of its own, is too small.
-        self.now = float((known.astype(np.float64) ** 2).mean() ** 0.5 if fit.errors == "robust" else np.median(known))
+        self.now = typical_stderr(fit)
         self.noise, self.borrowed = (float(fit.noise), True) if noise is None else (noise, False)
         self.pair = design.kind == "foldover"
         self.parameters = design.groups - design.constants + (not self.pair)
@@ -426,8 +425,21 @@ def parameters_used(fit: Fit) -> float:
     return min(max(used, 0.0), fit.parameters)
 
 
+def typical_stderr(fit: Fit) -> float:
+    """Standard error of the median group (and target).
+
+    Of robust errors the root mean square over the groups: the median of errors that rest on a few degrees of freedom
+    each is too small.
+    """
+    if fit.errors != "robust":
+        return float(np.median(fit.stderr[np.isfinite(fit.stderr)]))
+    every = fit.stderr.reshape(len(fit.stderr), -1).astype(np.float64)
+    return float(np.median([np.sqrt((one[np.isfinite(one)] ** 2).mean()) for one in every.T if np.isfinite(one).any()]))
+
+
 def models_for_stderr(fit: Fit, stderr: float) -> int:
-    """Models needed for a standard error of `stderr` for the median group (and target), by the same design and method.
+    """Models needed for a standard error of `stderr` for the median group (and target), by the same design and method;
+    of robust errors for their root mean square.
 
     The squared error falls with 1 / models; for ols with 1 / (models - `parameters_used`). `plan_models` knows the
     design and is exact inside a block of foldover masks, too.
@@ -443,7 +455,7 @@ def models_for_stderr(fit: Fit, stderr: float) -> int:
     known = fit.stderr[np.isfinite(fit.stderr)]
     if not known.size:
         raise EstimateError("no standard error is known", "fit", "fit with finite outputs")
-    ratio = float(np.median(known)) / float(stderr)
+    ratio = typical_stderr(fit) / float(stderr)
     used = parameters_used(fit)
     if not ratio < math.sqrt(_MOST / fit.models):
         raise EstimateError(f"more than {_MOST} models would be needed", "stderr", "wish for less")

@@ -344,3 +344,15 @@ def test_equal_alphas_are_seldom_told_apart_and_unequal_ones_often() -> None:
     assert sure(0.0, 0.0) < 0.07
     assert sure(0.4, 0.4) < 0.11  # 0.05 + 3 SE of 120
     assert sure(0.7, 0.3) > 0.8
+
+
+def test_robust_errors_are_planned_by_their_mean_square() -> None:
+    """Each is a few squares' worth: their median is too small, by 7 % of the models here."""
+    made = design.bernoulli(20, 60, 0.2, seed=0, placebos=0)
+    outputs = np.random.default_rng(0).standard_normal((60, 1000))
+    fit = influences(made, outputs, "ols")
+    assert fit.errors == "robust"
+    scatter = float(np.sqrt((fit.values.astype(np.float64) ** 2).mean()))  # the truth is 0
+    typical = [models_for_stderr(influences(made, outputs[:, j], "ols"), scatter) for j in range(0, 1000, 5)]
+    assert np.mean(typical) > 59
+    assert models_for_stderr(fit, scatter) == pytest.approx(60, abs=1.5)
