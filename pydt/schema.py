@@ -118,7 +118,8 @@ def _short(value: Any) -> str:
     return shown if len(shown) <= 40 else shown[:37] + "..."
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; ValueError if a key is there twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
         raise ValueError("a key twice")
@@ -141,4 +142,4 @@ def _constant(text: str) -> Any:
     raise ValueError(f"{text} is no number")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_int=_whole, parse_float=_finite, parse_constant=_constant)
+_DECODER = json.JSONDecoder(object_pairs_hook=once, parse_int=_whole, parse_float=_finite, parse_constant=_constant)

@@ -46,6 +46,7 @@ from pydt.labels import (
     whole_numbers,
 )
 from pydt.pixels import traits_of
+from pydt.schema import once
 from pydt.sources import (
     FAULTS,
     HIDDEN,
@@ -319,7 +320,7 @@ def _json(data: np.ndarray, start: int, length: int) -> dict[str, Any]:
     if length > _LARGEST["json"] or start + length > len(data):
         raise ValueError(f"{length} bytes")
     try:
-        said = json.loads(data[start : start + length].tobytes())
+        said = json.loads(data[start : start + length].tobytes(), object_pairs_hook=once)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if not isinstance(said, dict):

@@ -246,13 +246,8 @@ class Store(Shelf):
             StoreError: it cannot be written.
         """
         record = self.plan(plan)
-        path = self._stop(record)
-        if note is None:
-            remove(path)
-        else:
-            body = {**note, "rows": whole(note["rows"], "note_stop"), "plan": record.digest}
-            text = canonical_json({**body, "sha256": digest("stop", body)})
-            self.write(path.relative_to(self.folder), text.encode())
+        body = None if note is None else {**note, "rows": whole(note["rows"], "note_stop")}
+        self._put_note("stop", record, body)
 
     def stopped(self, plan: Any = None) -> dict[str, Any] | None:
         """What `note_stop` wrote about a plan; None if it did not stop early.
@@ -261,30 +256,14 @@ class Store(Shelf):
             StoreError: the note is damaged.
         """
         record = self.plan(plan)
-        path = self._stop(record)
-        try:
-            note: dict[str, Any] = read_json(path, {**_STOP, "rows": range(len(record.rows) + 1)})
-            if note.pop("sha256") != digest("stop", note) or note.pop("plan") != record.digest:
-                raise StoreError("is damaged (its checksum does not match)")
-        except FileNotFoundError:
+        form = {**_STOP, "rows": range(len(record.rows) + 1)}
+        if (note := self._read_note("stop", record, form, ": how many rows count is not known")) is None:
             return None
-        except Unreadable:
-            raise
-        except StoreError as error:
-            mend = "delete this one file and run the same plan again"
-            raise StoreError(f"{error.what}: how many rows count is not known", str(path), mend) from error
         return {"rule": "a rule that is not named", "looks": 1, "reason": "no reason given", **note}
 
     def note_rule(self, plan: Any, note: Mapping[str, Any] | None) -> None:
         """Write what a stopping rule had reached that has not ended a plan; None: there is none. See `rule`."""
-        record = self.plan(plan)
-        path = self._rule(record)
-        if note is None:
-            remove(path)
-        else:
-            body = {**note, "plan": record.digest}
-            text = canonical_json({**body, "sha256": digest("rule", body)})
-            self.write(path.relative_to(self.folder), text.encode())
+        self._put_note("rule", self.plan(plan), note)
 
     def rule(self, plan: Any = None) -> dict[str, Any] | None:
         """The stopping rule of a plan's last run and what it had reached; None: there was no rule.
@@ -299,24 +278,37 @@ class Store(Shelf):
         record = self.plan(plan)
         if (stop := self.stopped(record)) is not None:
             return {"met": True, **stop}
-        path = self._rule(record)
+        note = self._read_note("rule", record, _RULE)
+        return None if note is None else {"met": False, **note}
+
+    def _put_note(self, kind: str, record: Record, note: Mapping[str, Any] | None) -> None:
+        """Write what is noted about a plan under its checksum; None: remove it."""
+        path = self._noted(kind, record)
+        if note is None:
+            remove(path)
+        else:
+            body = {**note, "plan": record.digest}
+            text = canonical_json({**body, "sha256": digest(kind, body)})
+            self.write(path.relative_to(self.folder), text.encode())
+
+    def _read_note(self, kind: str, record: Record, form: Form, lost: str = "") -> dict[str, Any] | None:
+        """What `_put_note` wrote, without the plan; None: nothing. lost: what is not known where it is damaged."""
+        path = self._noted(kind, record)
         try:
-            note: dict[str, Any] = read_json(path, _RULE)
-            if note.pop("sha256") != digest("rule", note) or note.pop("plan") != record.digest:
+            note: dict[str, Any] = read_json(path, form)
+            if note.pop("sha256") != digest(kind, note) or note.pop("plan") != record.digest:
                 raise StoreError("is damaged (its checksum does not match)")
+            return note
         except FileNotFoundError:
             return None
         except Unreadable:
             raise
         except StoreError as error:
-            raise StoreError(error.what, str(path), "delete this one file and run the same plan again") from error
-        return {"met": False, **note}
+            mend = "delete this one file and run the same plan again"
+            raise StoreError(f"{error.what}{lost}", str(path), mend) from error
 
-    def _rule(self, record: Record) -> Path:
-        return self.folder / "rules" / f"{record.digest}.json"
-
-    def _stop(self, record: Record) -> Path:
-        return self.folder / "stops" / f"{record.digest}.json"
+    def _noted(self, kind: str, record: Record) -> Path:
+        return self.folder / f"{kind}s" / f"{record.digest}.json"
 
     def plans(self) -> dict[str, Record]:
         """Every plan of this store, by digest. Damaged descriptions are logged and left out."""

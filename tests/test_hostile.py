@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from odd_json import paths, replaced
 from safetensors.numpy import save
 from stub_rows import GROUPS, StubRecipe, StubSource, StubTask
 from stub_store import computed
@@ -164,25 +165,9 @@ def damaged(data: bytes, count: int) -> Iterator[tuple[str, bytes]]:
         yield f"first {place} bytes", data[:place]
 
 
-def paths(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Every place in a JSON value, of long lists the first two."""
-    yield at
-    items = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
-    for key, inner in items:
-        yield from paths(inner, (*at, key))
-
-
-def replaced(value: Any, at: tuple[Any, ...], by: Any) -> Any:
-    if not at:
-        return by
-    changed = dict(value) if isinstance(value, dict) else list(value)
-    changed[at[0]] = replaced(value[at[0]], at[1:], by)
-    return changed
-
-
 def made_up(value: Any) -> Iterator[tuple[str, str]]:
     """Texts of JSON in which one value is another one, is not there, or is there twice."""
-    for at in paths(value):
+    for at in paths(value, 2):
         text = canonical_json(replaced(value, at, "@@"))
         for bad in (*BAD, DEEP):
             yield f"{at} is {bad[:20]}", text.replace('"@@"', bad)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tomli_w
+from odd_json import paths, replaced
 from PIL import Image
 
 import pydt
@@ -114,19 +115,6 @@ PLAN: dict[str, Any] = {
 }
 
 
-def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [at, *(place for key, inner in items for place in places(inner, (*at, key)))]
-
-
-def replaced(value: Any, at: tuple[Any, ...], by: Any) -> Any:
-    if not at:
-        return by
-    changed = dict(value) if isinstance(value, dict) else list(value)
-    changed[at[0]] = replaced(value[at[0]], at[1:], by)
-    return changed
-
-
 def read(path: Path) -> pydt.planfile.PlanFile | None:  # type: ignore[name-defined]
     try:
         return pydt.read_plan(path)
@@ -143,7 +131,7 @@ def test_a_plan_file_with_a_value_of_another_kind(saved: Path, tmp_path: Path) -
     path.write_text(tomli_w.dumps(PLAN))
     whole = read(path)
     assert whole is not None
-    for at in places(PLAN)[1:]:
+    for at in list(paths(PLAN))[1:]:
         for bad in BAD:
             path.write_text(tomli_w.dumps(replaced(PLAN, at, bad)))
             read(path)

@@ -184,7 +184,16 @@ def test_labels_captions_and_columns(tmp_path: Path) -> None:
     ]:
         with pytest.raises(DataError, match=what):
             Dataset.from_tar(bare, **ask)  # type: ignore[arg-type]
-    for text in ("[1]", "{", '{"a": Infinity}', '{"a": 0.5}', "[" * 100_000, '{"a": 1}\xff', '{"a": "\\ud800"}'):
+    for text in (
+        "[1]",
+        "{",
+        '{"a": 1, "a": 2}',
+        '{"a": Infinity}',
+        '{"a": 0.5}',
+        "[" * 100_000,
+        '{"a": 1}\xff',
+        '{"a": "\\ud800"}',
+    ):
         members = [*tars.examples([0], cls="0", json='{"a": 1}'), *tars.examples([1], cls="0")]
         members.append(tars.member("001.json", text.encode("latin-1")))
         path = tars.write(tmp_path / "json.tar", members)
