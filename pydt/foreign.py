@@ -173,13 +173,13 @@ def torchvision(dataset: Any, title: str, background: str, chosen: np.ndarray | 
     joint = joint if _is_vision(dataset) and type(joint).__name__ != "StandardTransform" else None
     listing = _listing(dataset, known.removesuffix(".__getitem__"), title) if joint is None else None
     if listing is not None and _are_files(dataset, listing[0]):
-        labels, names = _changed(change, listing[1], names, title)
+        labels, names = _changed(change, listing[1], names, title, chosen)
         return Found(None, os.fspath(dataset.root), listing[0], labels, names, bare=bare).take(chosen)
     if known in ("CIFAR10.__getitem__", "MNIST.__getitem__", "USPS.__getitem__"):
         if len(dataset.targets) != len(dataset.data):
             what = f"its data and targets disagree ({len(dataset.data)} and {len(dataset.targets)} entries)"
             raise DataError(what, title, "give both as many")
-        labels, names = _changed(change, _listed(dataset.targets), names, title)
+        labels, names = _changed(change, _listed(dataset.targets), names, title, chosen)
         return Found(np.asarray(dataset.data), "", [], labels, names, bare=bare).take(chosen)
     if names is not None and (change is not None or joint is not None):
         which = "target_transform" if change is not None else "transforms"
@@ -344,20 +344,28 @@ def _agreed(one: dict[int, str], other: dict[int, str], title: str) -> dict[int,
 
 
 def _changed(
-    change: Callable[[Any], Any] | None, labels: list[Any], names: dict[int, str] | None, title: str
+    change: Callable[[Any], Any] | None,
+    labels: list[Any],
+    names: dict[int, str] | None,
+    title: str,
+    chosen: np.ndarray | None,
 ) -> tuple[list[Any], dict[int, str] | None]:
     """Labels after a `target_transform`, and the names of the images that have them now: of several classes that became
-    one, joined by commas.
+    one, joined by commas. Items that are not `chosen` may be such as the transform cannot take.
     """
     if change is None:
         return labels, names
-    after = []
+    after: list[bool | int | str | None] = []
+    wanted = set(range(len(labels)) if chosen is None else (chosen % len(labels)).tolist())
     for position, label in enumerate(labels):
         try:
             after.append(plain(change(label), f"{title}, target_transform", position))
-        except DataError:
-            raise
         except Exception as error:  # whatever a function of the user's raises
+            if position not in wanted:
+                after.append(None)
+                continue
+            if isinstance(error, DataError):
+                raise
             raise _told(error, "target_transform", f"{title}[{position}]") from error
     if names is None or any(isinstance(label, str) for label in after):
         return after, None

@@ -109,13 +109,7 @@ class Block:
                 arrays["primitives"] = np.frombuffer(data, "<f4").reshape(self._shape)
             if checksum(arrays, metadata) != expected:
                 raise StoreError("is damaged (its checksum does not match)", str(self.folder))
-        except (
-            ValueError,
-            KeyError,
-            TypeError,
-            OverflowError,
-            ConfigError,
-        ) as error:  # JSON still
+        except (ValueError, KeyError, TypeError, OverflowError, ConfigError) as error:  # JSON still
             raise StoreError(f"is damaged ({type(error).__name__})", str(self.folder)) from error
         return arrays, metadata
 

@@ -209,6 +209,16 @@ def test_a_target_transform_is_applied_and_names_follow(letters: Callable[..., A
     assert isinstance(caught.value.__cause__, KeyError)
 
 
+def test_a_target_transform_need_not_take_the_images_that_a_subset_leaves_out(letters: Callable[..., Any]) -> None:
+    dataset = letters(target_transform={1: 0, 3: 1}.__getitem__)
+    wanted = [i for i, label in enumerate(dataset.targets.tolist()) if label in (1, 3)]
+    data = Dataset.from_torchvision(Subset(dataset, [*wanted, wanted[0] - len(dataset)]))
+    assert names_of(data) == [*("ac"[label == 3] for label in dataset.targets[wanted].tolist()), "a"]
+    other = next(i for i, label in enumerate(dataset.targets.tolist()) if label not in (1, 3))
+    with pytest.raises(DataError, match=rf"\[{other}\]: target_transform raised KeyError"):
+        Dataset.from_torchvision(Subset(dataset, [*wanted, other]))
+
+
 def test_a_target_transform_of_a_folder(numbered: Path) -> None:
     dataset = vision.ImageFolder(str(numbered), target_transform={0: 1, 1: 0, 2: 0}.__getitem__)
     data = Dataset.from_torchvision(dataset)
