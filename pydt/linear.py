@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pydt import _core
 from pydt.errors import EstimateError
 from pydt.inputs import Array, Rows
-from pydt.moments import Columns, Geometry, Regression, Sums, Tile, dots
+from pydt.moments import WIDTH, Columns, Geometry, Regression, Sums, Tile, dots
 from pydt.robust import Arms, Sandwich
 
 _SINGLE_GROUPS = 256  # below this many groups float32 saves nothing
@@ -146,6 +146,9 @@ def difference(geometry: Geometry, exact: bool, robust: bool) -> Plan:
             outside = (energy < 1 / _SINGLE_RANGE) | (energy > _SINGLE_RANGE)
             unsure = np.flatnonzero(outside | (left < _SINGLE_LEFT * energy))
             if unsure.size:
+                unsure = np.pad(
+                    unsure, (0, -unsure.size % WIDTH), mode="edge"
+                )  # as tiles are: same bits among any others
                 within = None if tile.within is None else tile.within[unsure]
                 values[:, unsure], stderr[:, unsure], noise[unsure], _ = errors(
                     tile.plain.of(unsure), tile.units.of(unsure), within, False

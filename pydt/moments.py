@@ -32,7 +32,7 @@ from pydt.cores import threads
 from pydt.errors import EstimateError
 from pydt.inputs import Array, Inputs, Masks, Rows, name_groups
 
-_WIDTH = 64  # targets that a tile is a multiple of
+WIDTH = 64  # targets that a tile is a multiple of
 _TILE = 1 << 19  # entries of a (groups, targets) matrix in float64 that are worked on at once: 4 MB
 LARGEST = 1e73  # sum of squares up to which neither sums of 384 outputs in float32 nor influences overflow
 SMALLEST = 1e-64  # and from which on, unless it is 0, standard errors are far from float32's least number
@@ -413,7 +413,7 @@ class Arrays(Statistics):
             masks = _Between(np.flatnonzero(units.used), label, np.ones(self.given.models))
         for part in tile_slices(self.targets, self.given.columns * (2 if folds else 1)):  # folds hold many of them
             y, shift = self.given.outputs[:, part], self._shift[part]
-            if (more := -y.shape[1] % _WIDTH) > 0:
+            if (more := -y.shape[1] % WIDTH) > 0:
                 y, shift = np.pad(y, ((0, 0), (0, more))), np.pad(shift, (0, more))
             with np.errstate(all="ignore"):
                 rows_of = [one.sums(y, shift) for one in whole]
@@ -507,8 +507,8 @@ def tile_slices(targets: int, columns: int) -> Iterator[slice]:
     Those that make no whole 64 come last, by themselves, to be filled up with zeros: BLAS adds what is narrower in
     another order, and a target would have other bits alone than among others.
     """
-    width = max(_WIDTH, _TILE // max(columns, 64) // _WIDTH * _WIDTH)
-    whole = targets // _WIDTH * _WIDTH
+    width = max(WIDTH, _TILE // max(columns, 64) // WIDTH * WIDTH)
+    whole = targets // WIDTH * WIDTH
     yield from (slice(start, min(start + width, whole)) for start in range(0, whole, width))
     if whole < targets:
         yield slice(whole, targets)
