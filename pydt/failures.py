@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -60,12 +60,13 @@ _NEAREST = 8  # groups of about as many images, among which the random one is dr
 @dataclass(frozen=True)
 class Flips:
     """Flip rates of one set of images without the blamed group, without a random one, and with the whole source;
-    compared: the first against the second."""
+    compared, kept: the first against the second and against the third."""
 
     blamed: Rate
     random: Rate
     full: Rate
     compared: Compared
+    kept: Compared
 
 
 @dataclass(frozen=True)
@@ -360,7 +361,8 @@ def _flips(runs: _Runs, columns: np.ndarray, groups: np.ndarray) -> Flips | None
         return None
     blocks = {arm: runs.blocks(arm, columns, groups) for arm in ARMS}
     rates = [rate_of(own, len(columns)) for own in blocks.values()]
-    return Flips(rates[0], rates[1], rates[2], compare(blocks["blamed"], blocks["random"], len(columns)))
+    compared, kept = (compare(blocks["blamed"], blocks[other], len(columns)) for other in ("random", "full"))
+    return Flips(rates[0], rates[1], rates[2], compared, kept)
 
 
 def _failure(
@@ -441,7 +443,7 @@ def _page(found: Failures) -> Page:
         note = f"{min(line[6] for line in table)} models for each image or more; 95 % over images and models."
         title, unit = "How often fresh models get the images right", "% of fresh models"
         blocks.append(Intervals([f"{name}, {words}" for name, words, _ in rates], value, low, high, unit, title, note))
-    blocks.append(Table(columns, lines, "Blamed groups", "A dash: not retrained, since fewer images blame it."))
+    blocks.append(Table(columns, lines, "Blamed groups", " ".join(_dashes(found))))
     if found.pictures:
         captions = [
             f"{i.label} as {i.predicted}, by {i.group}"
@@ -468,6 +470,14 @@ def _page(found: Failures) -> Page:
     return Page("failures", "Failures", question, answer, blocks, csv, _METHOD)
 
 
+def _dashes(found: Failures) -> Iterator[str]:
+    """What the dashes in the table of groups mean, of those that it has."""
+    if any(flips is None for _, _, flips in found.groups):
+        yield "A row of dashes: not retrained, since fewer images blame it."
+    if any(flips is not None and flips.blamed.images < 3 for _, _, flips in found.groups):
+        yield "A dash after a difference: fewer than three images, too few for an interval."
+
+
 def _numbers(flips: Flips | None) -> list[float | None]:
     """The rates as fractions, and how the first compares with the second."""
     if flips is None:
@@ -484,14 +494,17 @@ def _answer(found: Failures) -> list[str]:
     if found.flips is not None:
         first += (
             f"; {_percent(found.flips.blamed.rate)} of fresh models without the group they blame get them right, "
-            f"{_percent(found.flips.random.rate)} without a random one"
+            f"{_percent(found.flips.random.rate)} without a random one, {_percent(found.flips.full.rate)} with nothing "
+            "left out"
         )
+        if found.flips.compared.low <= 0 or found.flips.kept.low <= 0:
+            first += ", so leaving it out is no proven cure"
     sentences = [f"{first}.", how]
     for what, flips in (("", found.flips), (" (unseen)", found.unseen)):
         if flips is None:
             continue
         b, r, f = (_rate_text(rate) for rate in (flips.blamed, flips.random, flips.full))
-        c = flips.compared
+        c, k = flips.compared, flips.kept
         above = "no bound above" if not np.isfinite(c.ratio_high) else f"{c.ratio_high:.1f}"
         often = "more often than" if c.difference > 0 else "as often as"  # where the ratio is not known
         often = f"{c.ratio:.1f} times as often as" if np.isfinite(c.ratio) else often
@@ -501,6 +514,8 @@ def _answer(found: Failures) -> list[str]:
             f"That is {often} without a random one (95 %: {c.ratio_low:.1f} to {above}), "
             f"{100 * c.difference:+.1f} points ({100 * c.low:+.1f} to {100 * c.high:+.1f})"
             + (", which may be nothing." if c.low <= 0 <= c.high else "."),
+            f"Against the whole source: {100 * k.difference:+.1f} points ({100 * k.low:+.1f} to {100 * k.high:+.1f})"
+            + (", which may be nothing." if k.low <= 0 <= k.high else "."),
         ]
     if left := sum(n for _, n, flips in found.groups if flips is None):
         sentences.append(f"{left} of the images blame groups that were not retrained, to save trainings.")

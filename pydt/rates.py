@@ -79,6 +79,7 @@ def compare(blocks: Sequence[Block], others: Sequence[Block], images: int) -> Co
         a, b = rate_of(blocks, images), rate_of(others, images)
         below = ((a.rate - a.low) ** 2 + (b.high - b.rate) ** 2) ** 0.5
         above = ((a.high - a.rate) ** 2 + (b.rate - b.low) ** 2) ** 0.5
+    value = round(value, 12)  # equal rates differ by rounding alone
     return Compared(value, variance**0.5, value - below, value + above, ratio, bounds[0], bounds[1])
 
 

@@ -17,7 +17,7 @@ from pydt.cells import Outcome, Row
 from pydt.errors import ConfigError, StoreError
 from pydt.estimate import influences
 from pydt.failures import Failures, _Failing, _fellows, _random_groups, failures
-from pydt.pages import write_pages
+from pydt.pages import Table, write_pages
 from pydt.plan import Context, Plan
 from pydt.rates import Compared
 from pydt.seeds import seed31
@@ -336,6 +336,40 @@ def test_what_an_interval_does_not_exclude_may_be_nothing(
     page = replace(found, flips=replace(found.flips, compared=compared), unseen=None).page()
     (said,) = [sentence for sentence in page.answer if sentence.startswith("That is ")]
     assert said == f"That is {often} without a random one (95 %: 0.1 to {above[0]}), {ends}"
+
+
+@pytest.mark.parametrize(
+    ("over_random", "over_full", "cure"), [(0.1, 0.1, True), (0.1, -0.1, False), (-0.1, 0.1, False)]
+)
+def test_the_headline_suggests_a_cure_only_where_it_beats_both(
+    found: Failures, over_random: float, over_full: float, cure: bool
+) -> None:
+    assert found.flips is not None
+    two = [replace(found.flips.compared, low=low, high=0.3) for low in (over_random, over_full)]
+    answer = replace(found, flips=replace(found.flips, compared=two[0], kept=two[1])).page().answer
+    full = f"{100 * found.flips.full.rate:.0f} % with nothing left out"
+    assert answer[0].endswith(f"{full}." if cure else f"{full}, so leaving it out is no proven cure.")
+
+
+def test_the_comparison_with_the_whole_source_is_that_of_its_own_rates(found: Failures) -> None:
+    assert found.flips is not None
+    kept = found.flips.kept
+    assert kept.difference == pytest.approx(found.flips.blamed.rate - found.flips.full.rate)
+    assert 0.3 < kept.low < kept.difference
+
+
+def test_a_dash_is_explained_where_there_is_one_and_as_what_it_is(found: Failures) -> None:
+    def note(groups: tuple[tuple[str, int, Any], ...]) -> str:
+        (table,) = (b for b in replace(found, groups=groups).page().blocks if isinstance(b, Table))
+        return table.note
+
+    assert found.flips is not None
+    single = replace(found.flips, blamed=replace(found.flips.blamed, images=1))
+    assert note((("a", 9, found.flips),)) == ""
+    assert note((("a", 9, found.flips), ("b", 1, single))).startswith("A dash after a difference: fewer than three")
+    assert (
+        note((("a", 9, found.flips), ("b", 1, None))) == "A row of dashes: not retrained, since fewer images blame it."
+    )
 
 
 def test_groups_are_as_many_as_the_stub_has(found: Failures) -> None:

@@ -143,3 +143,14 @@ def test_fieller_holds_the_ratios_that_it_should() -> None:
             assert high == pytest.approx(grid[inside].max(), abs=1e-3)
         else:
             assert inside[-1]
+
+
+def test_equal_rates_differ_by_nothing() -> None:
+    """0.1 + 0.2 + 0.3 in another order: no dust is left."""
+    one = np.zeros((10, 8))
+    for image, times in enumerate([4, 0, 1, 2, 7, 8, 7, 1]):
+        one[:times, image] = 1
+    other = np.zeros((10, 8))
+    for image, times in enumerate([4, 0, 2, 0, 6, 7, 7, 4]):
+        other[:times, image] = 1
+    assert compare([crossed(one)], [crossed(other, 50)], 8).difference == 0
