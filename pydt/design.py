@@ -442,7 +442,9 @@ def estimand_of(packed: npt.NDArray[np.uint8], groups: int) -> str:
     return "swap" if groups > 1 and np.all(sizes == sizes[0]) else "add"
 
 
-def as_masks(masks: npt.ArrayLike, kind: type[PydtError] = DesignError) -> npt.NDArray[np.bool_]:
+def as_masks(
+    masks: npt.ArrayLike, kind: type[PydtError] = DesignError, mend: str = "pass 0/1 masks"
+) -> npt.NDArray[np.bool_]:
     """Any 0/1 array-like (models, groups) as C-contiguous bool; raises `kind`, naming the entry that is neither."""
     array = to_array(masks, "masks", kind)
     if array.ndim != 2 or 0 in array.shape:
@@ -453,7 +455,7 @@ def as_masks(masks: npt.ArrayLike, kind: type[PydtError] = DesignError) -> npt.N
         wrong = np.argwhere((array != 0) & (array != 1))
         if wrong.size:
             row, group = wrong[0]
-            raise kind(f"{array[row, group]} is neither 0 nor 1", f"masks, row {row}, group {group}", "pass 0/1 masks")
+            raise kind(f"{array[row, group]} is neither 0 nor 1", f"masks, row {row}, group {group}", mend)
         array = array != 0
     return np.ascontiguousarray(array)
 

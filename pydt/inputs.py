@@ -289,7 +289,14 @@ def _unpack_masks(
         return packed, groups, None, known
     if bitorder != "little":
         raise EstimateError("masks are not packed, so bits have no order", "bitorder", "leave it out")
-    kept = as_masks(array, EstimateError)
+    mend = "pass 0/1 masks"
+    if array.dtype == np.uint8 and array.ndim == 2:
+        columns, but = array.shape[1], "" if groups is None else f", not {groups}"
+        need = (
+            f"groups= from {8 * columns - 7} to {8 * columns}{but}: ceil(groups / 8) must give {columns}, their columns"
+        )
+        mend += f"; uint8 masks with other values look packed, which need {need}"
+    kept = as_masks(array, EstimateError, mend)
     if groups not in (None, kept.shape[1]):
         raise EstimateError(
             f"masks of shape {array.shape} are not of {groups} groups",
