@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pydt.errors import ConfigError, PydtError
+from pydt.errors import ConfigError, DataWarning, PydtError
 
 if TYPE_CHECKING:
     from pydt.plan import Plan
@@ -23,7 +23,7 @@ SAMPLE_SETTINGS: dict[str, dict[str, Any]] = {
 """What `pydt analyse sample` asks for, so that all of it takes less than 20 minutes on two cores."""
 _PLAN = typer.Argument(metavar="FILE", help="A plan: TOML, see docs/plans.md.")
 _STORE = typer.Argument(metavar="DIR", help="A store that pydt filled.")
-_DIGEST = typer.Option(help="Digest of the plan, where the store holds several.")
+_DIGEST = typer.Option(help="Digest of the plan, or its first digits (4 or more), where the store holds several.")
 _WORKERS = typer.Option(min=1, help="Processes; default what FILE says, else one per core.")
 app = typer.Typer(
     help="Which parts of a source data set help a transfer task, which hurt, and how sure one can be.",
@@ -36,10 +36,12 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line; a `PydtError` is printed without a traceback, with exit code 1."""
     import sys
+    import warnings
 
     from pydt.files import open_streams, tell
 
     open_streams()
+    warnings.simplefilter("ignore", DataWarning)  # the notes tell it, without a line of the source
     try:
         app()
     except PydtError as error:
@@ -194,7 +196,8 @@ def run_plan(
         typer.echo(f"stopped early: {note['reason']}")
     elif (reached := store.rule()) is not None:
         typer.echo(unmet(reached))
-    typer.echo(f"next: pydt prove {file}, pydt report {read.dir}")
+    named = f" --plan {store.plan().digest[:8]}" if len(store.designs()) > 1 else ""
+    typer.echo(f"next: pydt prove {file}, pydt report {read.dir}{named}")
 
 
 @app.command()
@@ -372,7 +375,7 @@ def verify(
 ) -> None:
     """Read every byte of a store and check it; damaged rows go to quarantine, and the next run trains them again.
 
-    Exit code 0 only if nothing is damaged and no row of a plan is missing.
+    Exit code 0 only if nothing is damaged. Missing rows are told, but are no damage: a plan may be given up.
     """
     import json
 
@@ -390,7 +393,7 @@ def verify(
                 typer.echo(f"missing: {rows:,} rows of plan {digest}: the same plan, run again, trains them")
         unclaimed = f", {found['unclaimed']:,} of them of no plan" if found["unclaimed"] else ""
         typer.echo(f"{found['cells']:,} cells are whole{unclaimed}, {len(found['damaged'])} files are damaged")
-    if not found["verified"]:
+    if found["damaged"]:
         raise typer.Exit(1)
 
 
@@ -453,6 +456,8 @@ def pack(
 
     Stopped at any moment, the same command continues.
     """
+    import warnings
+
     from pydt.pack import pack as pack_folder
     from pydt.packtar import pack_tar
     from pydt.words import count
@@ -461,7 +466,11 @@ def pack(
         raise ConfigError("choose one of --size and --tar", "pack", "--size 64 decodes to one array, --tar does not")
     try:
         if size is None:
-            packed = pack_tar(folder, out, limit=limit * 1_000_000, bad=bad, workers=workers)
+            with warnings.catch_warnings(record=True) as told:  # shards have no notes of the folder
+                warnings.simplefilter("always", DataWarning)
+                packed = pack_tar(folder, out, limit=limit * 1_000_000, bad=bad, workers=workers)
+            for warning in told:
+                typer.echo(str(warning.message), err=True)
         else:
             packed = pack_folder(folder, out, size, exif=exif, background=background, bad=bad, workers=workers)
     except KeyboardInterrupt:

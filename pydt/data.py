@@ -30,7 +30,7 @@ from pydt.encode import (
     npy_path,
     whole,
 )
-from pydt.errors import DataError, StoreError
+from pydt.errors import DataError, DataWarning, StoreError
 from pydt.files import digest, write_atomic
 from pydt.index import FILE, Records, Texts, pack_index, read_index, records_of, repeated
 from pydt.joined import joined
@@ -560,7 +560,7 @@ class Dataset:
             made = replace(made, captions=texts)
             if missing.any():
                 what = "captions are missing and are empty" if missing.sum() > 1 else "caption is missing and is empty"
-                warnings.warn(f"{missing.sum():,} {what}: {positions(missing)}", UserWarning, stacklevel=3)
+                warnings.warn(f"{missing.sum():,} {what}: {positions(missing)}", DataWarning, stacklevel=3)
                 first = self.all_keys()[int(missing.argmax())]
                 made = replace(made, noted={**made.noted, "images without a caption": (int(missing.sum()), first)})
         present = np.bincount(self.labels, minlength=len(self.classes))
@@ -608,7 +608,7 @@ def _from_found(found: foreign.Found, title: str, mend: str, others: str, backgr
     if unused := [name for name in names if name not in set(classes)]:
         what = "have no image and are" if len(unused) > 1 else "has no image and is"
         text = f"{title}: {len(unused):,} of {len(names):,} class names {what} left out: {listed(map(repr, unused))}"
-        warnings.warn(text, UserWarning, stacklevel=3)
+        warnings.warn(text, DataWarning, stacklevel=3)
         noted[UNUSED] = len(unused), unused[0]
     return replace(made, noted=noted)
 

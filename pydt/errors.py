@@ -23,6 +23,10 @@ class PydtError(Exception):
         return type(self), (self.what, self.where, self.mend)
 
 
+class DataWarning(UserWarning):
+    """Something was left out or changed; the notes of the data set tell it, too."""
+
+
 class ConfigError(PydtError):
     """An option, recipe or plan that cannot mean anything."""
 

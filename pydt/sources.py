@@ -22,7 +22,7 @@ import numpy as np
 
 from pydt import _core
 from pydt.cores import available
-from pydt.errors import DataError
+from pydt.errors import DataError, DataWarning
 from pydt.files import terminal
 from pydt.index import FILE, OLD_FILE, Records, Texts, open_regular
 from pydt.pixels import traits_of
@@ -51,7 +51,10 @@ BESIDE = "images beside the folders of the classes and in no class, left out"
 UNFINISHED = "backup or unfinished files, left out"
 OTHER = "files that are no images, left out"
 _LARGEST = 2 << 30
-_SKIP = 'delete them, or leave them out: bad="skip" (on the command line --bad skip); `pydt inspect` lists all'
+_SKIP = (
+    'delete them, or leave them out: bad="skip" (in a plan file bad = "skip" beside folder or tar, with `pydt pack` '
+    "--bad skip); `pydt inspect` lists all"
+)
 # Fewer files than this are read before a progress bar could be looked at.
 _BAR_FROM = 5_000
 # What the core says of a file that it could open.
@@ -147,7 +150,7 @@ def list_folder(root: Path) -> Listing:
         count, first = listing.noted[BESIDE]
         images = f"{count:,} images lie" if count > 1 else "an image lies"
         text = f"{root}: {images} beside the folders of the classes and in no class, and left out: {first}"
-        warnings.warn(text + (", ..." if count > 1 else ""), UserWarning, stacklevel=3)
+        warnings.warn(text + (", ..." if count > 1 else ""), DataWarning, stacklevel=3)
     kept: list[str] = []
     state = os.stat(root)
     for name in classes:

@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,7 @@ _STOP: Form = {
     "decided?": [(str, range(-1, 2))],
 }
 _RULE: Form = {**_STOP, "rule": str, "reason": str, "looks": SEED, "looked": SEED}
+_PREFIX = re.compile("[0-9a-f]{4,}")  # of a digest: as git abbreviates its own
 _REWRITTEN = "run the same plan again: it writes this file anew"
 
 
@@ -330,7 +332,7 @@ class Store(Shelf):
         return dict(self._records)
 
     def plan(self, plan: Any = None) -> Record:
-        """One plan: the one given (a `Plan` or a digest), this store's own, or the only one with a design.
+        """One plan: the one given (a `Plan`, a digest or its first digits), this store's own, or the only design's.
 
         Raises:
             StoreError: no such plan, or several and none was named, or its description is damaged.
@@ -340,22 +342,35 @@ class Store(Shelf):
             return wanted
         if wanted is not None:
             name = wanted if isinstance(wanted, str) else wanted.digest
-            try:
+            with contextlib.suppress(FileNotFoundError):
                 return self._plan(name)
-            except FileNotFoundError:
-                mend = suggest(name, sorted(self.plans()))
-                raise StoreError(f"no plan {name!r}", str(self.folder), mend) from None
-        designs = [record for record in self.plans().values() if record.kind == "design"]
+            return self._abbreviated(name)
+        designs = self.designs()
         if not designs and self._damaged:
             self._plan(min(self._damaged))
-        if len(designs) > 1:  # one plan, as an earlier version wrote it and as this one does, is one
-            designs = list(
-                {asked(record): record for record in sorted(designs, key=lambda r: isinstance(r.rows, Drawn))}.values()
-            )
         if len(designs) != 1:
-            known = ", ".join(f"{record.digest} ({len(record.rows)} rows)" for record in designs) or "none"
-            raise StoreError(f"{len(designs)} plans", str(self.folder), f"name one with plan=; there are: {known}")
+            raise StoreError(f"{len(designs)} plans", str(self.folder), _choose(designs))
         return designs[0]
+
+    def designs(self) -> list[Record]:
+        """The plans with a design; one that an earlier version wrote and this one does, too, is one."""
+        found = [record for record in self.plans().values() if record.kind == "design"]
+        found.sort(key=lambda record: isinstance(record.rows, Drawn))
+        return list({asked(record): record for record in found}.values()) if len(found) > 1 else found
+
+    def _abbreviated(self, name: str) -> Record:
+        """The only plan whose digest, or the name of whose damaged file, starts with four hex digits or more."""
+        plans = self.plans()
+        found = [
+            known for known in sorted({*plans, *self._damaged}) if _PREFIX.fullmatch(name) and known.startswith(name)
+        ]
+        if len(found) > 1:
+            what = f"{len(found)} plans start with {name!r}"
+            whole, damaged = ([known for known in found if (known in plans) == there] for there in (True, False))
+            raise StoreError(what, str(self.folder), _choose([plans[known] for known in whole], damaged))
+        if not found:
+            raise StoreError(f"no plan {name!r}", str(self.folder), suggest(name, sorted(plans)))
+        return self._plan(found[0])
 
     def _plan(self, name: str) -> Record:
         if name not in self._records:
@@ -621,6 +636,16 @@ class Store(Shelf):
         if half not in HALVES:
             raise ConfigError(f"unknown half {half!r}", "half", suggest(half, [*HALVES, "all"]))
         return np.flatnonzero(members == HALVES[half])
+
+
+def _choose(plans: Sequence[Record], damaged: Sequence[str] = ()) -> str:
+    """How to name one of several plans, and by what to tell them apart."""
+    known = [
+        *(f"{p.digest} ({len(p.rows):,} rows; {', '.join(task['name'] for task in p.tasks)})" for p in plans),
+        *(f"{name} (damaged)" for name in damaged),
+    ]
+    how = "name one with plan= (on the command line --plan), by its digest or the first digits"
+    return f"{how}; there are: {'; '.join(known) or 'none'}"
 
 
 def described(path: Path) -> dict[str, np.ndarray]:

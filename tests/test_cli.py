@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from pydt import __version__, _core, cli, design
@@ -97,7 +98,7 @@ def test_the_main_job(tmp_path: Path, source: Dataset, target: Target, monkeypat
     assert found["models"] == 30
     assert found["estimand"] == "swap"
     assert set(found["verdict"]) >= {"correlation", "p"}
-    assert [set(group) for group in found["groups"]] == [{"name", "value", "stderr", "q", "models"}] * 8
+    assert [set(group) for group in found["groups"]] == [{"name", "value", "stderr", "df", "q", "models"}] * 8
     assert abs(sum(group["value"] for group in found["groups"])) < 1e-3, "swap values sum to zero"
     kinds = [run["kind"] for run in found["counterfactual"]]
     assert {kind: kinds.count(kind) for kind in set(kinds)} == {
@@ -135,3 +136,17 @@ def test_the_quickstarts_plan() -> None:
     assert plan.tasks[0].seed == plan.seed == plan.design.seed == 5
     assert cli.quickstart_plan(20, 5).digest == plan.digest != cli.quickstart_plan(20, 6).digest
     assert cli.MODELS == 300
+
+
+@pytest.mark.parametrize("command", [["inspect"], ["pack", "--tar"], ["pack", "--size", "8"]])
+def test_what_the_notes_tell_is_told_once_and_without_a_line_of_the_source(tmp_path: Path, command: list[str]) -> None:
+    for name in ("a/1.png", "b/2.png", "stray.png"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((9, 9, 3), len(name) * 9 + ord(name[0]), np.uint8)).save(tmp_path / "photos" / name)
+    out = [str(tmp_path / "out")] if command[0] == "pack" else []
+    done = pydt(command[0], str(tmp_path / "photos"), *out, *command[1:])
+    assert done.returncode == 0, done.stderr
+    said = done.stdout + done.stderr
+    assert said.count("beside the folders of the classes") == said.count("stray.png") == 1
+    assert "Warning" not in said
+    assert ".py:" not in said

@@ -166,7 +166,9 @@ def test_f12_bad_files_are_listed_or_left_out(folder_of_images: Path) -> None:
         Dataset.from_folder(folder_of_images)
     assert str(caught.value).startswith(f"{len(expected)} bad files: ")
     assert "and 2 more" in str(caught.value)
-    assert 'bad="skip"' in str(caught.value)
+    assert 'bad="skip" (in a plan file bad = "skip" beside folder or tar, with `pydt pack` --bad skip)' in str(
+        caught.value
+    )
     assert not (folder_of_images / FILE).exists(), "what was refused is not indexed"
     dataset = Dataset.from_folder(folder_of_images, bad="skip")
     said = dict(dataset.left_out)

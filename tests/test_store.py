@@ -7,6 +7,7 @@ import errno
 import itertools
 import json
 import os
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -461,6 +462,36 @@ def test_one_store_holds_many_plans(tmp_path: Path) -> None:
         store.plan()
     assert sorted(len(plan.rows) for plan in store.plans().values()) == [1, 2, 3]
     assert len(Store(tmp_path, first.digest).masks()) == 2
+
+
+def test_a_plan_may_be_named_by_the_first_digits_of_its_digest(tmp_path: Path) -> None:
+    store = filled(tmp_path, 2)
+    digest = store.plan().digest
+    assert store.plan(digest[:4]).digest == Store(tmp_path, digest[:9]).plan().digest == digest
+    for wrong in (digest[:3], digest[1:], digest[:4] + "*", digest + "0", ""):
+        with pytest.raises(StoreError, match=rf"no plan '{re.escape(wrong)}'"):
+            store.plan(wrong)
+    (tmp_path / "plans" / f"{digest[:6]}{'0' * 26}.json").write_text("{")
+    with pytest.raises(StoreError, match=r"2 plans start with '.{4}'.*; [0-9a-f]{32} \(damaged\)"):
+        Store(tmp_path).plan(digest[:4])
+    assert Store(tmp_path).plan(digest[:7]).digest == digest
+
+
+def test_ambiguous_first_digits_are_refused_with_the_plans_to_choose_from(tmp_path: Path) -> None:
+    """The first 300 lists of rows of which two share four digits, as half of all 65,536 names of 300 would."""
+    store, seen = filled(tmp_path, 2), {}
+    for seed in range(3000):
+        arm = record([Row(np.ones(11, bool), seed, "full")])
+        other = seen.setdefault(arm.digest[:4], arm)
+        if other is not arm:
+            break
+    store.put_plan(arm)
+    store.put_plan(other)
+    with pytest.raises(StoreError) as caught:
+        Store(tmp_path).plan(arm.digest[:4])
+    for one in (arm, other):
+        assert f"{one.digest} (1 rows; t" in str(caught.value)
+    assert "on the command line --plan" in str(caught.value)
 
 
 def test_damaged_descriptions_are_refused_and_written_anew(tmp_path: Path) -> None:
