@@ -142,13 +142,14 @@ class Brittleness:
         heads = ("groups at most", "claimed", "judged", "stderr", "random sets", "stderr of random", "without removal")
         parts = (self.claimed, self.flipped, self.flipped_stderr, self.random, self.random_stderr, self.already)
         shares = [(int(k), *(float(part[i]) for part in parts)) for i, k in enumerate(self.limits)]
+        blocks = _blocks(self, heads, shares)
         answer, v = self._subject.told(_answer(self)), self.verified
         return Page(
             name="brittleness",
             title="Brittleness",
             question=f"How few groups decide whether an image of {self._subject.target} is read right, and which?",
             answer=answer if v is None else retrained(answer, v.failed, v.retrained),
-            blocks=_blocks(self, heads, shares),
+            blocks=blocks,
             csv={"images.csv": (names, rows), "shares.csv": (heads, shares)},
             method=_METHOD.format(splits=self.splits, most=count(self.most, "group")),
         )

@@ -139,11 +139,18 @@ def _gaps(found: Matches, families: Rows) -> Array:
 
 
 class Seeker:
-    """Seeks copies of a target's images."""
+    """Seeks copies of a target's images; `passed` as in `pydt.nearest.pictures`."""
 
-    def __init__(self, target: Dataset, ids: Rows, side: int, embedding: Trained | None = None) -> None:
-        self.target, self.ids, self.side, self.embedding = target, ids, side, embedding
-        self.images = greys(target, ids, side)
+    def __init__(
+        self,
+        target: Dataset,
+        ids: Rows,
+        side: int,
+        embedding: Trained | None = None,
+        passed: set[str] | None = None,
+    ) -> None:
+        self.target, self.ids, self.side, self.embedding, self.passed = target, ids, side, embedding, passed
+        self.images = greys(target, ids, side, passed)
         if len(ids) < _FEWEST:
             raise DataError(f"{len(ids)} judged images", target.name, f"give {_FEWEST} at least to compare with")
         # Among candidates the next best may be missing: what is sought so is judged by gaps that were found so.
@@ -181,7 +188,7 @@ class Seeker:
         cosines = None if self.features is None else np.zeros(len(ids), np.float32)
         for start in range(0, len(ids), _AT_ONCE):
             part = ids[start : start + _AT_ONCE]
-            images, both = greys(source, part, self.side), None
+            images, both = greys(source, part, self.side, self.passed), None
             if self.embedding is not None and self.features is not None:
                 both = unit(self.embedding.features(source, part).numpy()), self.features
             candidates = None if whole else propose(images, self.images, CANDIDATES, both)
@@ -194,7 +201,7 @@ class Seeker:
         passed = np.flatnonzero(ranked <= false * np.arange(1, len(p) + 1) / len(p))
         limit = false * (passed[-1] + 1 if len(passed) else 1) / len(p)
         named = np.flatnonzero(p <= limit)
-        ours = greys(source, ids[named], self.side)
+        ours = greys(source, ids[named], self.side, self.passed)
         ours[mirrored[named]] = ours[mirrored[named], :, ::-1]
         theirs = self.images[index[named]]
         bits = hamming(phash(ours), phash(theirs)), hamming(dhash(ours), dhash(theirs))
@@ -229,7 +236,7 @@ class Seeker:
         chosen = random.permutation(len(self.ids))[:PLANTED]
         originals = [
             np.clip(np.rint(grey(picture[None])[0]), 0, 255).astype(np.uint8)
-            for picture in pictures(self.target, self.ids[chosen])
+            for picture in pictures(self.target, self.ids[chosen], passed=self.passed)
         ]
         found = {}
         for change in CHANGES:

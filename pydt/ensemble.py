@@ -192,14 +192,14 @@ def _run(
         store.default(record)
         told = [] if design is None else remarks(context)
         copied = [] if design is None else _copied(context)
-        put(store, record, told + copied)
+        put(store, record, copied + told)  # copies change how the verdict is read
         missing, stored = _missing(store, record, same_code)
         sofar = SoFar(store, record, design, stored)
         run = _Driver(store, record, sofar, rule, missing, stored, view, limit, same_code)
         if run.settled():
             return store
         if design is not None:  # once a plan, and not again for what is retrained because of it
-            run.notes = [("data", text) for text in told] + [("shared images", text) for text in copied]
+            run.notes = [("shared images", text) for text in copied] + [("data", text) for text in told]
         shared = runner, _spooled(context, store.folder / "data")
         try:
             parcel = pickle.dumps(shared) if executor is not None else pack(shared)
@@ -244,8 +244,7 @@ def _copied(context: Context) -> list[str]:
     if not isinstance(context.source, Dataset):
         return []
     targets = {task.target.digest: task.target for task in context.tasks if isinstance(task.target, Target)}
-    found = [target.copied(context.source, *context.units) for target in targets.values()]
-    return [text for text in found if text is not None]
+    return [text for target in targets.values() for text in target.copied(context.source, *context.units)]
 
 
 def _missing(store: Store, record: Record, same_code: bool) -> tuple[deque[tuple[int, tuple[int, ...]]], list[int]]:

@@ -214,7 +214,9 @@ def _page(found: Examples) -> Page:
     for end, chosen in (("highest", order[:_SHOWN]), ("lowest", order[::-1][:_SHOWN])):
         captions = [f"{classes[i]} {number(found.values[i], digits, True)}" for i in chosen.tolist()]
         note = f"Class and influence in {found.unit}. Chosen by their own noise too: to look at, not to believe."
-        blocks.append(Images(pictures(source, chosen), captions, f"The {end} images", note))
+        blocks.append(
+            Images(pictures(source, chosen, passed=found._subject.passed), captions, f"The {end} images", note)
+        )
     rank = np.arange(1, len(order) + 1)
     noise = -np.sort(-_quantiles(len(order)) * float(np.sqrt((found.stderr**2).mean())))
     curve = {"as estimated": (rank, found.values[order], None, None), "noise alone": (rank, noise, None, None)}

@@ -223,7 +223,7 @@ def failures(
         (record.names[g], n, _flips(runs, failing.columns, np.where(blamed == g, g, -1)) if g in chosen else None)
         for g, n in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     ]
-    shown = pictures(task.target.judged, [image.position for image in images[:PICTURES]])
+    shown = pictures(task.target.judged, [image.position for image in images[:PICTURES]], passed=subject.passed)
     return Failures(
         tuple(images),
         failing.judged,

@@ -5,6 +5,8 @@ bytes     Of files: half of the SHA-256 of each, which the index has, so that no
 pixels    Of files those that a network is shown, before any is resized (`pydt.pixels`): transparent ones on the data
           set's background, 16 bits scaled to 8, EXIF's orientation not applied. Grey is the same as three equal
           channels. Only images of a height and width that both data sets have are decoded.
+one       Equal pixels of an image of one colour are no evidence of a copy: any two blank images have them. Such images
+colour    are the same only as files of the same bytes, and the others are counted apart (`Same.blank`).
 
 What this costs: docs/analyses.md, "Copies of target images".
 """
@@ -24,7 +26,7 @@ import numpy.typing as npt
 
 from pydt import _core
 from pydt.errors import PydtError
-from pydt.pixels import flat
+from pydt.pixels import flat, one_colour
 from pydt.saved import threads
 from pydt.sources import batches, progress
 
@@ -39,6 +41,8 @@ Sums = list[bytes | None]
 MOST_FILES, MOST_BYTES = 20_000, 64 << 20
 """Files, and bytes of them, up to which the start of a run compares their pixels."""
 _SHA = b"file"  # no sum of pixels is of this length with this beginning
+_BLANK = b"blank"
+_MARKED = len(_BLANK) + 16  # nor of this length, but of an image of one colour
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,14 +52,19 @@ class Same:
     Attributes:
         ours, theirs: int64, one number an image: the same number, the same image; -1 for one that is in one data set
             only.
-        by_bytes: bool, of each of ours whether a file of theirs has the same bytes.
+        by_bytes, theirs_by_bytes: bool, of each of ours (theirs) whether a file of theirs (ours) has the same bytes.
         pixels: whether pixels were compared.
+        blank, theirs_blank: bool, of each whether it is of one colour and has the pixels, not the bytes, of an image
+            of the other data set: it is not compared, and is the same as none.
     """
 
     ours: Rows
     theirs: Rows
     by_bytes: npt.NDArray[np.bool_]
+    theirs_by_bytes: npt.NDArray[np.bool_]
     pixels: bool
+    blank: npt.NDArray[np.bool_]
+    theirs_blank: npt.NDArray[np.bool_]
 
 
 def same(ours: Dataset, theirs: Dataset, pixels: bool | None = True) -> Same:
@@ -78,12 +87,22 @@ def same(ours: Dataset, theirs: Dataset, pixels: bool | None = True) -> Same:
             mine, other = (
                 [p or f for p, f in zip(*both, strict=True)] for both in zip(decoded, (mine, other), strict=True)
             )
+    shas, marked = (_shas(ours), _shas(theirs)), (mine, other)
+    blanks = {one for one in {*mine} & {*other} if one is not None and len(one) == _MARKED}
+    mine, other = (
+        [f if p is not None and len(p) == _MARKED else p for p, f in zip(part, files, strict=True)]
+        for part, files in zip(marked, shas, strict=True)
+    )
     numbers = {one: number for number, one in enumerate(({*mine} & {*other}) - {None})}
     coded = [
         np.array([-1 if one is None else numbers.get(one, -1) for one in part], np.int64) for part in (mine, other)
     ]
-    of_files = {sha for sha in _shas(theirs) if sha is not None}
-    return Same(coded[0], coded[1], np.array([sha in of_files for sha in _shas(ours)], bool), bool(pixels))
+    common = ({*shas[0]} & {*shas[1]}) - {None}
+    by_bytes = [np.array([sha in common for sha in part], bool) for part in shas]
+    apart = [
+        np.array([one in blanks for one in part], bool) & (code < 0) for part, code in zip(marked, coded, strict=True)
+    ]
+    return Same(coded[0], coded[1], by_bytes[0], by_bytes[1], bool(pixels), apart[0], apart[1])
 
 
 def pixel_sum(image: npt.NDArray[np.uint8]) -> bytes:
@@ -96,16 +115,26 @@ def pixel_sum(image: npt.NDArray[np.uint8]) -> bytes:
     return told.digest()
 
 
-def shared_images(count: int, of: str, by_bytes: npt.NDArray[np.bool_]) -> str:
-    """That so many images of a target are in a source, and in which way they are the same."""
-    how = "byte for byte" if by_bytes.all() else "pixel for pixel"
-    if by_bytes.any() and not by_bytes.all():
-        how = f"byte for byte ({int(by_bytes.sum()):,}) or pixel for pixel"
+def shared_images(count: int, of: str, by_bytes: int) -> str:
+    """That so many images of a target are in a source, and how many of them in all bytes."""
+    how = "byte for byte" if by_bytes == count else "pixel for pixel"
+    if 0 < by_bytes < count:
+        how = f"byte for byte ({by_bytes:,}) or pixel for pixel ({count - by_bytes:,})"
     return f"{count:,} image{'s' if count != 1 else ''} of {of} {'are' if count != 1 else 'is'} in the source, {how}"
 
 
+def not_compared(source: int, target: int, of: str) -> str:
+    """That so many images of one colour were not compared; see `Same.blank`."""
+    return (
+        f"{source + target:,} images of one colour ({source:,} of the source, {target:,} of {of}) are not "
+        "compared: equal pixels are no evidence of a copy there"
+    )
+
+
 def shared_units(units: Rows, names: Sequence[str], quote: Callable[[str], str] = repr, most: int = 3) -> str:
-    """How many of the source's images of this kind each unit holds, the fullest first: "in 'cats' (30)"."""
+    """How many of the source's images of this kind there are, and in each unit, the fullest first: "as 30 source
+    images: in 'cats' (30)".
+    """
     counts = np.bincount(units[units >= 0], minlength=len(names))
     fullest = [k for k in np.argsort(-counts, kind="stable").tolist() if counts[k]]
     told = [f"{quote(names[k])} ({counts[k]:,})" for k in fullest[:most]]
@@ -113,7 +142,7 @@ def shared_units(units: Rows, names: Sequence[str], quote: Callable[[str], str] 
         told.append(f"{len(fullest) - most} more groups")
     if (outside := int((units < 0).sum())) > 0:
         told.append(f"no group ({outside:,})")
-    return f"in {', '.join(told)}"
+    return f"as {len(units):,} source image{'s' if len(units) != 1 else ''}: in {', '.join(told)}"
 
 
 def groups_of(sums: Iterable[bytes | None]) -> list[list[int]]:
@@ -140,7 +169,8 @@ def _raw(ours: Dataset, theirs: Dataset) -> tuple[Sums, Sums]:
     for data, own, others in zip((ours, theirs), crcs, crcs[::-1], strict=True):
         sums: Sums = [None] * len(data)
         for i in np.flatnonzero(np.isin(own, others)).tolist():
-            sums[i] = hashlib.blake2b(data.images[data.positions[i]].tobytes(), digest_size=16).digest()  # type: ignore[index]
+            image = np.asarray(data.images[data.positions[i]])  # type: ignore[index]
+            sums[i] = _marked(image, hashlib.blake2b(image.tobytes(), digest_size=16).digest())
         found.append(sums)
     return found[0], found[1]
 
@@ -168,8 +198,17 @@ def _sizes(data: Dataset) -> list[tuple[int, int] | None]:
 
 def _sums(data: Dataset, ids: list[int]) -> Sums:
     if data.images is not None:
-        return [pixel_sum(data.images[position]) for position in data.positions[ids]]
-    return _read(data, ids, lambda image: pixel_sum(np.asarray(flat(image, data.background))), "comparing pixels")
+        return [_summed(np.asarray(data.images[position])) for position in data.positions[ids]]
+    return _read(data, ids, lambda image: _summed(np.asarray(flat(image, data.background))), "comparing pixels")
+
+
+def _summed(image: npt.NDArray[np.uint8]) -> bytes:
+    return _marked(image, pixel_sum(image))
+
+
+def _marked(image: npt.NDArray[np.uint8], told: bytes) -> bytes:
+    """A sum of an image's pixels, which says whether they are of one colour."""
+    return _BLANK + told if one_colour(image) else told
 
 
 def _read(dataset: Dataset, ids: Iterable[int], look: Callable[[Image], Any], what: str) -> list[Any]:

@@ -26,13 +26,14 @@ from pydt.files import write_atomic
 from pydt.identical import groups_of, pixel_sum
 from pydt.index import read_index
 from pydt.pack import decode, images_at
-from pydt.pixels import BACKGROUND, flat
+from pydt.pixels import BACKGROUND, flat, one_colour
 from pydt.saved import index_of, threads
 
 if TYPE_CHECKING:
     from PIL import Image
 
 _CHUNK = 32
+_ONE_COLOUR = "images of one colour, compared by bytes only"
 # The contact sheet: side of an image, images in a row, rows at most, width of the names' column, all but the counts in
 # pixels.
 _SIDE, _PER_ROW, _ROWS, _NAMES = 64, 10, 80, 180
@@ -69,20 +70,21 @@ def inspect(dataset: Dataset) -> dict[str, Any]:
         "name", "kind" ("files" or "array"), "images" (how many), "bytes" (of the files, or of the pixels), "digest";
         "height", "width": [least, median, most] in pixels; "modes": Pillow's name of each pixel layout -> images;
         "classes": name -> images; "units": column -> the same for its units; "in no unit": column -> images;
-        "duplicates": lists of keys whose images are the same, byte for byte; "duplicates across classes": how many of
+        "duplicates": lists of keys whose images are the same, in bytes or pixels (those of one colour: in the bytes of
+        their files alone, since any two blank images have equal pixels); "duplicates across classes": how many of
         these lists hold more than one class; "broken": key -> reason; "noted": what else was left out or is not shown
         as it is stored, in words -> [how many, the first of them].
     """
     broken = dict(dataset.left_out)
-    turned: sources.Noted = {}
+    seen: sources.Noted = {}
     if dataset.images is None:
-        sizes, modes, same = _decoded(dataset, broken, turned)
+        sizes, modes, same = _decoded(dataset, broken, seen)
         total = 0 if dataset.records is None else int(dataset.records.length.sum())
     else:
         height, width, channels = dataset.images.shape[1:]
         sizes = np.array([[height, width]])
         modes = {{1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[channels]: len(dataset)}
-        same = _equal_pixels(dataset)
+        same = _equal_pixels(dataset, seen)
         total = len(dataset) * height * width * channels
     keys = dataset.all_keys()
     spread = [[int(np.min(s)), float(np.median(s)), int(np.max(s))] for s in sizes.T] if len(sizes) else [None, None]
@@ -101,7 +103,7 @@ def inspect(dataset: Dataset) -> dict[str, Any]:
         "duplicates": [[keys[i] for i in group] for group in same],
         "duplicates across classes": sum(len(set(dataset.labels[group].tolist())) > 1 for group in same),
         "broken": dict(sorted(broken.items())),
-        "noted": {what: [count, first] for what, (count, first) in (dataset.odd() | turned).items()},
+        "noted": {what: [count, first] for what, (count, first) in (dataset.odd() | seen).items()},
     }
 
 
@@ -215,10 +217,10 @@ def _thumbnail(dataset: Dataset, i: int) -> Image.Image | None:
 
 
 def _decoded(
-    dataset: Dataset, broken: dict[str, str], turned: sources.Noted
+    dataset: Dataset, broken: dict[str, str], noted: sources.Noted
 ) -> tuple[np.ndarray, dict[str, int], list[list[int]]]:
     """Height and width of every image that can be decoded (n, 2), how many have which mode, and which are the same;
-    `turned` gets those that are not shown as their EXIF orientation says.
+    `noted` gets those that are not shown as their EXIF orientation says, and those of one colour.
     """
     keys = dataset.all_keys()
     chunks = [range(i, min(i + _CHUNK, len(dataset))) for i in range(0, len(dataset), _CHUNK)]
@@ -226,7 +228,7 @@ def _decoded(
     modes: dict[str, int] = {}
     sums = [] if dataset.records is None else [sha.tobytes() for sha in dataset.records.sha]
 
-    def look(chunk: range) -> list[tuple[int, int, str, bytes, bool] | str]:
+    def look(chunk: range) -> list[tuple[int, int, str, bytes | None, bool] | str]:
         return [_look(dataset, i) for i in chunk]
 
     with warnings.catch_warnings(), sources.progress(len(dataset), "decoding", "images") as advance:
@@ -239,16 +241,19 @@ def _decoded(
                     else:
                         sizes.append(one[:2])
                         modes[one[2]] = modes.get(one[2], 0) + 1
-                        sums[i] = one[3]  # same bytes have same pixels
+                        if one[3] is None:
+                            sources.note(noted, _ONE_COLOUR, keys[i])
+                        else:
+                            sums[i] = one[3]  # same bytes have same pixels
                         if one[4]:
-                            sources.note(turned, "images with an EXIF orientation, shown as stored", keys[i])
+                            sources.note(noted, "images with an EXIF orientation, shown as stored", keys[i])
                 advance(len(chunk))
     return np.array(sizes).reshape(-1, 2), dict(sorted(modes.items())), groups_of(sums)
 
 
-def _look(dataset: Dataset, i: int) -> tuple[int, int, str, bytes, bool] | str:
-    """Height, width, mode and sum of the pixels of an encoded example, and whether it has an EXIF orientation; or why
-    it cannot be decoded.
+def _look(dataset: Dataset, i: int) -> tuple[int, int, str, bytes | None, bool] | str:
+    """Height, width, mode and sum of the pixels (None: all of one colour) of an encoded example, and whether it has an
+    EXIF orientation; or why it cannot be decoded.
     """
     from PIL import Image
 
@@ -256,19 +261,26 @@ def _look(dataset: Dataset, i: int) -> tuple[int, int, str, bytes, bool] | str:
         with Image.open(io.BytesIO(dataset.bytes_of([i])[0].data)) as image:
             shown = np.asarray(flat(image, dataset.background))
             turned = image.getexif().get(0x0112, 1) in range(2, 9)
-            return image.height, image.width, image.mode, pixel_sum(shown), turned
+            return image.height, image.width, image.mode, None if one_colour(shown) else pixel_sum(shown), turned
     except Exception as error:  # a decoder meets arbitrary bytes, and raises whatever it stumbles on
         return sources.undecodable(error)
 
 
-def _equal_pixels(dataset: Dataset) -> list[list[int]]:
-    """Examples of equal pixels: those of equal CRC32C, told apart by a longer sum."""
+def _equal_pixels(dataset: Dataset, noted: sources.Noted) -> list[list[int]]:
+    """Examples of equal pixels: those of equal CRC32C, told apart by a longer sum. Of one colour they are no
+    duplicates, and `noted`.
+    """
     assert dataset.images is not None
     crc = _core.crc_records(dataset.images, np.ascontiguousarray(dataset.positions), threads())
-    groups = []
+    groups, keys = [], dataset.all_keys()
     for group in groups_of([one.tobytes() for one in crc]):
-        sums = [pixel_sum(np.asarray(dataset.images[p])) for p in dataset.positions[group]]
-        groups += [[group[i] for i in part] for part in groups_of(sums)]
+        images = [np.asarray(dataset.images[p]) for p in dataset.positions[group]]
+        for part in groups_of([pixel_sum(image) for image in images]):
+            if not one_colour(images[part[0]]):
+                groups.append([group[i] for i in part])
+                continue
+            for i in part:
+                sources.note(noted, "images of one colour that equal others, no duplicates", keys[group[i]])
     return sorted(groups)
 
 

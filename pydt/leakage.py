@@ -32,7 +32,7 @@ import numpy.typing as npt
 from pydt.duplicates import CANDIDATES, PLANTED, Seeker
 from pydt.errors import ConfigError
 from pydt.figures import t975
-from pydt.identical import shared_images, shared_units
+from pydt.identical import not_compared, shared_images, shared_units
 from pydt.nearest import Rows, common_side, pictures
 from pydt.overall import method_for
 from pydt.pages import Images, Intervals, Page, Table
@@ -123,6 +123,8 @@ class Leaks:
         found: by change, the share of copies made that way which would be named in flagged groups, and in the rest;
             of one copy among all.
         alike: quantiles 0.5, 0.9, 0.99, 1 of the best correlations of target images with other target images.
+        same_bytes: how many of these are so in all bytes of a file.
+        blank: source and target images of one colour that equal each other in pixels alone, and so are not compared.
         compared: source examples sought, beside those that are the same; exhaustive: whether with every target image.
         cosine_cut: the 99 % quantile of the best cosines among target images; None without an embedding.
         models: in each half of the influence test. df: of its t test. top: examples found for a group. judged: target
@@ -133,6 +135,8 @@ class Leaks:
     groups: tuple[Suspect, ...]
     pairs: tuple[Pair, ...]
     same: dict[str, int]
+    same_bytes: int
+    blank: tuple[int, int]
     cuts: tuple[float, float]
     found: dict[str, tuple[float, float]]
     alike: tuple[float, float, float, float]
@@ -203,7 +207,7 @@ def leaks(
     unit_of, names = plan.context.units
     equal = _Equal.of(asked, source)
     pairs = [_pair(names, unit_of, *one) for one in equal.pairs]
-    seeker = Seeker(target, asked.ids, common_side(source, target), embedding)
+    seeker = Seeker(target, asked.ids, common_side(source, target), embedding, asked.seen.passed)
     first = np.append(flagged, False)[unit_of]
     limits, exhaustive = [math.nan, math.nan], [True, True]
     for stage, chosen in enumerate((first & ~equal.held, ~first & ~equal.held)):
@@ -249,6 +253,8 @@ def leaks(
         groups=tuple(groups),
         pairs=tuple(pairs),
         same=equal.parts,
+        same_bytes=equal.by_bytes,
+        blank=equal.blank,
         cuts=(seeker.null(exhaustive[0]).factor(limits[0]), seeker.null(exhaustive[1]).factor(limits[1])),
         found=recall,
         alike=seeker.null(all(exhaustive)).quantiles,
@@ -303,13 +309,15 @@ class _Equal:
     """The images that the source shares with the target.
 
     Attributes:
-        held: bool (source examples,). parts: as `Leaks.same`.
+        held: bool (source examples,). parts, by_bytes, blank: as `Leaks.same`, `same_bytes` and `blank`.
         pairs: (source example, target example, part, facts of a pair ...): one for each example held.
         numbers: of each source example and of each judged one, in order of `Asked.ids`; see `pydt.identical.Same`.
     """
 
     held: npt.NDArray[np.bool_]
     parts: dict[str, int]
+    by_bytes: int
+    blank: tuple[int, int]
     pairs: list[tuple[Any, ...]]
     numbers: tuple[Rows, Rows]
     ids: Rows
@@ -320,11 +328,13 @@ class _Equal:
         found = target.shared(source)
         judged = "train" if target.test is None else "test"
         own = {"pool": "train", "validation": "train", "score": judged, "report": judged}
-        parts, best = {}, {}
+        parts, best, by_bytes, blank = {}, {}, 0, 0
         for part, name in own.items():  # the judged ones last, so that pairs name them where they can
             ids, theirs = target.split[part], found[name].theirs
             shared = ids[theirs[ids] >= 0]
             parts[part] = len(shared)
+            by_bytes += int(found[name].theirs_by_bytes[shared].sum())
+            blank += int(found[name].theirs_blank[ids].sum())
             places = {int(theirs[i]): int(i) for i in shared[::-1]}
             for i, number in enumerate(found[name].ours.tolist()):
                 if number in places:
@@ -332,7 +342,8 @@ class _Equal:
                     best[i] = (i, places[number], part, 1.0, False, 0.0, 0, 0, None, how)
         held = np.isin(np.arange(len(source)), list(best))
         numbers = found[judged].ours, found[judged].theirs[asked.ids]
-        return _Equal(held, parts, [best[i] for i in sorted(best)], numbers, asked.ids)
+        ours = int((np.any([one.blank for one in found.values()], axis=0) & ~held).sum())
+        return _Equal(held, parts, by_bytes, (ours, blank), [best[i] for i in sorted(best)], numbers, asked.ids)
 
     def judged(self, examples: Rows) -> Rows:
         """The judged images that some source examples are the same as."""
@@ -414,7 +425,8 @@ def _page(found: Leaks) -> Page:
     images = [
         picture
         for pair in shown
-        for picture in (pictures(source, [pair.source])[0], pictures(of[pair.half], [pair.target])[0])
+        for of_pair, i in ((source, pair.source), (of[pair.half], pair.target))
+        for picture in pictures(of_pair, [i], passed=found._seen.passed)
     ]
     captions = [
         f"{pair.group}: {keys[pair.source]} = {theirs[pair.half][pair.target]} ({pair.half}), "
@@ -532,16 +544,17 @@ def _sentences(found: Leaks, leaking: Sequence[Suspect], uneven: Sequence[Suspec
 
 
 def _same(found: Leaks) -> list[str]:
-    """Of target images that are in the source as they are."""
+    """Of target images that are in the source as they are, and of those that were not compared."""
+    apart = [f"{not_compared(*found.blank, 'the target')}."] if found.blank[1] else []
     exact = [pair for pair in found.pairs if pair.how != "alike"]
     if not exact:
-        return []
+        return apart
     units, names = found._plan.context.units
     images = sum(found.same.values())
-    by_bytes = np.array([pair.how == "same bytes" for pair in exact])
     where = shared_units(units[[pair.source for pair in exact]], names, quoted)
     parts = ", ".join(f"{count:,} {part}" for part, count in found.same.items() if count)
-    return [f"{shared_images(images, 'the target', by_bytes)}: {where}. By part of the target: {parts}."]
+    told = shared_images(images, "the target", found.same_bytes)
+    return [f"{told}, {where}. By part of the target: {parts}.", *apart]
 
 
 def _changed(found: Leaks, leaking: Sequence[Suspect]) -> list[str]:

@@ -247,21 +247,21 @@ def _alike(asked: Asked, targets: Rows, groups: Rows, most: int = 2) -> tuple[li
     """For each target image the members of its group most like it, and the source image most like it."""
     source, judged = asked.plan.source, asked.target.judged
     side = common_side(source, judged)
-    wanted = coarse(greys(judged, targets, side))
+    wanted = coarse(greys(judged, targets, side, asked.seen.passed))
     unit_of = asked.plan.context.units[0]
     most = min(most, int(np.bincount(unit_of[unit_of >= 0]).min()))
     neighbours, best = np.zeros(len(targets), np.int64), np.full(len(targets), -2.0, np.float32)
     kept: list[list[tuple[float, int]]] = [[] for _ in targets]
     for start in range(0, len(source), _AT_ONCE):
         part = np.arange(start, min(start + _AT_ONCE, len(source)))
-        known = coarse(greys(source, part, side))
+        known = coarse(greys(source, part, side, asked.seen.passed))
         index, found = nearest(wanted, known, 1)
         if len(targets):
             better = found[:, 0] > best
             neighbours[better], best[better] = part[index[better, 0]], found[better, 0]
         for i, group in enumerate(groups):
             own = np.flatnonzero(unit_of[part] == group)
-            alike = known[own] @ wanted[i]
+            alike = np.where(known[own].any(1), known[own] @ wanted[i], -1)  # of one shade, or not decoded
             kept[i] += [(-float(value), int(part[own[n]])) for n, value in enumerate(alike)]
             kept[i] = sorted(kept[i])[:most]
     return [tuple(position for _, position in one) for one in kept], neighbours
@@ -292,8 +292,8 @@ def _page(found: Misleading) -> Page:
             picture
             for claim in shown
             for picture in (
-                *pictures(target, [claim.target]),
-                *pictures(source, [*claim.members, claim.neighbour]),
+                *pictures(target, [claim.target], passed=found._seen.passed),
+                *pictures(source, [*claim.members, claim.neighbour], passed=found._seen.passed),
             )
         ]
         captions = [

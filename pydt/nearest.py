@@ -51,24 +51,34 @@ _FACTORS = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 
-def pictures(dataset: Dataset, ids: npt.ArrayLike, side: int = 96) -> list[npt.NDArray[np.uint8]]:
+def pictures(
+    dataset: Dataset, ids: npt.ArrayLike, side: int = 96, passed: set[str] | None = None
+) -> list[npt.NDArray[np.uint8]]:
     """Examples as they are shown: uint8 (H, W, C) as stored; files decoded, their short side `side`, cut to a square.
 
+    Args:
+        passed: gets the places of files that cannot be decoded, for which a grey square is shown.
+
     Raises:
-        DataError: a file that cannot be decoded.
+        DataError: a file that cannot be decoded, without `passed`.
     """
     ids = np.asarray(ids, np.int64)
     if dataset.images is not None:
         return [np.asarray(dataset.images[position]) for position in dataset.positions[ids]]
-    return [_decoded(dataset, i, data, side) for i, data in zip(ids.tolist(), dataset.bytes_of(ids), strict=True)]
+    return [
+        _decoded(dataset, i, data, side, passed) for i, data in zip(ids.tolist(), dataset.bytes_of(ids), strict=True)
+    ]
 
 
-def greys(dataset: Dataset, ids: npt.ArrayLike | None = None, side: int | None = None) -> Single:
+def greys(
+    dataset: Dataset, ids: npt.ArrayLike | None = None, side: int | None = None, passed: set[str] | None = None
+) -> Single:
     """Examples in grey, float32 (n, side, side), resized to the mean of the area under each pixel.
 
     Args:
         ids: int64 positions in the data set; all by default.
         side: by default the smaller of `SIDE` and the images' shorter side.
+        passed: as in `pictures`; a square of one shade looks like no image (`unit`, `match`).
     """
     ids = np.arange(len(dataset)) if ids is None else np.asarray(ids, np.int64)
     side = common_side(dataset) if side is None else side
@@ -78,7 +88,7 @@ def greys(dataset: Dataset, ids: npt.ArrayLike | None = None, side: int | None =
         if dataset.images is not None:
             images = np.asarray(dataset.images[dataset.positions[part]])
         else:
-            images = np.stack(pictures(dataset, part, 2 * SIDE)) if len(part) else np.empty((0, side, side), np.uint8)
+            images = np.stack(pictures(dataset, part, 2 * SIDE, passed)) if len(part) else np.empty((0, 8, 8))
         found[start : start + len(part)] = resized(grey(images), side, side)
     return found
 
@@ -88,10 +98,17 @@ def common_side(*datasets: Dataset) -> int:
     return min([SIDE, *(side for data in datasets if data.images is not None for side in data.images.shape[1:3])])
 
 
-def _decoded(dataset: Dataset, i: int, data: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
+def _decoded(
+    dataset: Dataset, i: int, data: npt.NDArray[np.uint8], side: int, passed: set[str] | None
+) -> npt.NDArray[np.uint8]:
     try:
         return decode(data.tobytes(), side, False, dataset.background)
+    except MemoryError:
+        raise
     except Exception as error:  # Pillow raises whatever a damaged file leads it to
+        if passed is not None:
+            passed.add(dataset.place_of(i))
+            return np.full((side, side, 3), 128, np.uint8)
         raise DataError(undecodable(error), dataset.place_of(i), "restore or remove the file") from error
 
 
@@ -158,12 +175,15 @@ def nearest_hashes(queries: Hashes, references: Hashes, k: int) -> tuple[Rows, n
 
 
 def unit(vectors: npt.ArrayLike) -> Single:
-    """Rows less their mean, of length 1, so that their products are correlations; constant rows become zeros."""
+    """Rows less their mean, of length 1, so that their products are correlations; rows that are constant but for
+    rounding become zeros.
+    """
     rows = np.array(vectors, np.float32)
     rows = rows.reshape(len(rows), int(np.prod(rows.shape[1:])))
+    least = np.maximum(1e-4, 4e-6 * np.sqrt(np.einsum("nd,nd->n", rows, rows)))[:, None]
     rows -= rows.mean(axis=1, keepdims=True)
     length = np.sqrt(np.einsum("nd,nd->n", rows, rows))[:, None]
-    return np.divide(rows, length, out=np.zeros_like(rows), where=length > 1e-4)
+    return np.divide(rows, length, out=np.zeros_like(rows), where=length > least)
 
 
 def nearest(queries: Single, references: Single, k: int, *, skip_self: bool = False) -> tuple[Rows, Single]:

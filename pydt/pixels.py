@@ -30,6 +30,10 @@ CLEAR, DEEP, FRAMES, DIM = 1, 2, 4, 8
 """Traits of an image: some of its pixels are transparent; it has more than 8 bits; it has further frames or pages; of
 its more than 8 bits it uses less than a sixteenth of the range, as 12 bits in a file of 16 do.
 """
+BLANK = {"#ffffff": 16, "#000000": 32, "#808080": 64}
+"""Background -> trait: some pixels are transparent, and on this background all become one colour, as a white drawing
+does on white. Indexes keep traits for all backgrounds; of a background without a name this is not known.
+"""
 TRAITS = {
     CLEAR: "images with transparent pixels, shown on {background}",
     DEEP: "images of more than 8 bits a pixel, scaled to 8",
@@ -83,10 +87,7 @@ def flat(image: Image, background: str, exif: bool = False) -> Image:
     image = _spread(image)
     image = ImageOps.exif_transpose(image) if exif else image
     clear = _clear(image)
-    if shades is not None:
-        values = np.asarray(image).astype(np.uint32)
-        values = (np.minimum(values, shades[0]) * 255 + shades[0] // 2) // shades[0]
-        image = Image.fromarray((255 - values if shades[1] else values).astype(np.uint8))
+    image = _eight(image, shades)
     if clear is not None:
         return Image.fromarray(over(np.asarray(image.convert("RGBA"))[..., :3], clear, background))
     if image.mode == "L":
@@ -118,7 +119,8 @@ def on_background(
     made, found = np.empty((*images.shape[:3], 3), np.uint8), np.zeros(len(images), np.uint8)
     for i, image in enumerate(images):  # one by one: a map of any size passes through little memory
         made[i] = over(image[..., :-1], image[..., -1], background)
-        found[i] = CLEAR if image[..., -1].min() < 255 else 0
+        if image[..., -1].min() < 255:
+            found[i] = CLEAR | _blank(image[..., :-1], image[..., -1])
     return made, found
 
 
@@ -140,13 +142,30 @@ def traits_in(image: Image) -> int:
         found = DEEP | (DIM if 0 < 16 * int(np.asarray(image).max()) < shades[0] else 0)
     if getattr(image, "fp", None) is not None:  # else its file is closed, and nobody can say
         found |= FRAMES if getattr(image, "is_animated", False) else 0
-    return found if _clear(_spread(image)) is None else found | CLEAR
+    image = _spread(image)
+    if (clear := _clear(image)) is None:
+        return found
+    return found | CLEAR | _blank(np.asarray(_eight(image, shades).convert("RGBA"))[..., :3], clear)
+
+
+def one_colour(image: npt.NDArray[np.uint8]) -> bool:
+    """Whether all pixels of an image (H, W[, C]) are the same."""
+    return bool((image == image[:1, :1]).all())
+
+
+def _blank(colours: npt.NDArray[np.uint8], alpha: npt.NDArray[np.uint8]) -> int:
+    """The traits `BLANK` of colours uint8 (H, W, C), C = 1 or 3, with alpha uint8 (H, W)."""
+    opaque = colours[alpha == 255]
+    if not (opaque == opaque[:1]).all():  # nearly every drawing ends here
+        return 0
+    return sum(trait for ground, trait in BLANK.items() if one_colour(over(colours, alpha, ground)))
 
 
 def counted(traits: npt.NDArray[np.uint8], background: str, keys: Sequence[str]) -> dict[str, tuple[int, str]]:
     """Images by trait, in words -> (how many, key of the first)."""
     found = {}
-    for trait, words in TRAITS.items():
+    blank = "images of one colour (all the same shade) on {background}; another background= may show them"
+    for trait, words in (TRAITS | ({BLANK[background]: blank} if background in BLANK else {})).items():
         if len(ids := np.flatnonzero(traits & trait)):
             found[words.format(background=called(background))] = len(ids), keys[int(ids[0])]
     return found
@@ -183,6 +202,17 @@ def _shades(image: Image) -> tuple[int, bool] | None:
         raise Unscaled("its pixels are integers of 32 bits or signed, whose range is not known")
     bits = tags.get(258, (16,))[0]
     return (1 << min(bits, 16)) - 1, tags.get(262) == 0
+
+
+def _eight(image: Image, shades: tuple[int, bool] | None) -> Image:
+    """The image in 8 bits; `shades` as `_shades` says."""
+    from PIL import Image
+
+    if shades is None:
+        return image
+    values = np.asarray(image).astype(np.uint32)
+    values = (np.minimum(values, shades[0]) * 255 + shades[0] // 2) // shades[0]
+    return Image.fromarray((255 - values if shades[1] else values).astype(np.uint8))
 
 
 def _spread(image: Image) -> Image:

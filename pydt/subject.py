@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ class Subject:
     Attributes:
         masks: of the finished rows. task: its digest; described: what the store says of it.
         dataset: the judged examples themselves, where a Plan was given, else None: then pages show no target images.
+        passed: places of the images that were asked for and cannot be decoded; `told` says how many.
     """
 
     store: Store
@@ -47,6 +48,7 @@ class Subject:
     task: str
     described: dict[str, Any]
     dataset: Any
+    passed: set[str] = field(default_factory=set)
 
     @classmethod
     def of(cls, store: Store | str | os.PathLike[str], plan: Plan | Record | str | None, task: Any) -> Subject:
@@ -113,7 +115,7 @@ class Subject:
         if self.dataset is None:
             return None
         ids = self.store.examples(self.task, half, self.record)["ids"][np.asarray(where, np.int64)]
-        return pictures(self.dataset, ids)
+        return pictures(self.dataset, ids, passed=self.passed)
 
     def images(self, block: Sequence[int] | np.ndarray, half: str, captions: Sequence[str], title: str) -> list[Block]:
         """A grid of some examples of a half; none where the plan's data are not at hand."""
@@ -121,7 +123,16 @@ class Subject:
         return [] if not found else [Images(found, captions, title)]
 
     def told(self, sentences: Sequence[str]) -> list[str]:
-        """The sentences of an answer, and what must be said of rows that failed: first of all where they were many."""
+        """The sentences of an answer, and what must be said of images that cannot be decoded and of rows that failed:
+        first of all where these were many. To be asked when all pictures of a page have been.
+        """
+        if self.passed:
+            many, first = len(self.passed), min(self.passed)
+            what = f"{many:,} image{'s' if many > 1 else ''} that cannot be decoded {'are' if many > 1 else 'is'}"
+            sentences = [
+                *sentences,
+                f"{what} passed over, and grey where shown ({first}{', ...' if many > 1 else ''}).",
+            ]
         failed, total, p = self.store.failure_test(self.record)
         if not failed:
             return list(sentences)

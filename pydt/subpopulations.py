@@ -113,12 +113,13 @@ class SubPopulations:
             for rank, x in enumerate(self.found[k])
         )
         columns = ("group", "rank", "image", "class", f"effect ({self.unit})", "stderr")
+        blocks = _blocks(self, order)
         return Page(
             name="subpopulations",
             title="Sub-populations",
             question=f"Which images of {self._subject.target} does a group move most, against the mean of their class?",
             answer=self._subject.told(_answer(self, order)),
-            blocks=_blocks(self, order),
+            blocks=blocks,
             csv={"images.csv": (columns, shown), "groups.csv": _table(self, order)},
             method=_METHOD.format(output=self.output, splits=self.splits),
         )

@@ -18,7 +18,7 @@ from pydt.data import Dataset, spool
 from pydt.encode import hash_order, whole
 from pydt.errors import DataError
 from pydt.files import digest
-from pydt.identical import Same, same, shared_images, shared_units
+from pydt.identical import Same, not_compared, same, shared_images, shared_units
 
 HALVES = ("score", "report")
 # Pairs of digests that this process has found to share nothing: a target is built again for each store it enters.
@@ -146,10 +146,10 @@ class Target:
         sets = {"train": self.train} | ({} if self.test is None else {"test": self.test})
         return {name: same(source, data, pixels) for name, data in sets.items()}
 
-    def copied(self, source: Dataset, units: np.ndarray, names: Sequence[str]) -> str | None:
-        """A sentence about images of this target that a source holds, too, and in which of its units (int64, one an
-        example, -1 for none; and their names); None if there is none. Pixels of files are compared where that is quick,
-        else the sentence says that they were not.
+    def copied(self, source: Dataset, units: np.ndarray, names: Sequence[str]) -> list[str]:
+        """What is to be said of images of this target that a source holds, too, and in which of its units (int64, one
+        an example, -1 for none; and their names); empty if there is none. Pixels of files are compared where that is
+        quick, else a sentence says that they were not.
         """
         key = (source.digest, self.digest)
         if key not in _shared:
@@ -157,19 +157,23 @@ class Target:
         found = _shared[key].values()
         images = sum(int((one.theirs >= 0).sum()) for one in found)
         compared = all(one.pixels for one in found)
+        held = np.any([one.ours >= 0 for one in found], axis=0)
+        ours = int((np.any([one.blank for one in found], axis=0) & ~held).sum())
+        blank = sum(int(one.theirs_blank.sum()) for one in found)
+        apart = [not_compared(ours, blank, f"the target {self.name!r}")] if blank else []
         if not images and compared:
-            return None
+            return apart
         if not images:
-            return (
+            return [
                 f"no image of the target {self.name!r} is in the source byte for byte; one of the same pixels could "
                 "not have been detected: there are too many files to compare them now, pydt.leaks does"
-            )
-        held = np.any([one.ours >= 0 for one in found], axis=0)
-        by_bytes = np.any([one.by_bytes for one in found], axis=0)[held]
+            ]
+        by_bytes = sum(int((one.theirs_by_bytes & (one.theirs >= 0)).sum()) for one in found)
         first = source.all_keys()[int(held.argmax())]
         told = shared_images(images, f"the target {self.name!r}", by_bytes)
         less = "" if compared else "; the pixels of files were not compared"
-        return f"{told}: {shared_units(units[held], names)} (the first: {first!r}){less}; influences show it"
+        where = f"{shared_units(units[held], names)} (the first: {first!r})"
+        return [f"{told}, {where}{less}; influences of these groups include the copies", *apart]
 
     def spool(self, folder: str | os.PathLike[str]) -> Target:
         """The same target over data sets saved below `folder`, so that it travels to other processes as paths."""

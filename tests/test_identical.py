@@ -186,19 +186,64 @@ def test_a_target_tells_which_units_hold_its_images(tmp_path: Path, monkeypatch:
     copies = {f"y/copy {i}.jpg": encoded(images[i], "JPEG", quality=90) for i in range(5)}
     again = {"z/once more.jpg": copies["y/copy 0.jpg"]}
     source = folder(tmp_path / "source", files | copies | again)
-    said = target.copied(source, *source.units())
-    assert said is not None
-    told = "5 images of the target 'target' are in the source, byte for byte: in 'y' (5), 'z' (1) (the first: "
-    assert said.startswith(told)
+    (said,) = target.copied(source, *source.units())
+    told = "5 images of the target 'target' are in the source, byte for byte, as 6 source images: in 'y' (5), 'z' (1)"
+    assert said.startswith(f"{told} (the first: ")
+    assert said.endswith("; influences of these groups include the copies")
     apart = folder(tmp_path / "apart", files)
-    assert target.copied(apart, *apart.units()) is None
+    assert target.copied(apart, *apart.units()) == []
     monkeypatch.setattr(pydt.identical, "MOST_FILES", 3)
     monkeypatch.setattr(pydt.target, "_shared", {})
-    said = target.copied(apart, *apart.units())
-    assert said is not None
+    (said,) = target.copied(apart, *apart.units())
     assert "could not have been detected" in said
-    mixed = shared_images(2, "it", np.array([True, False]))
-    assert mixed == "2 images of it are in the source, byte for byte (1) or pixel for pixel"
-    assert shared_images(1, "it", np.array([False])) == "1 image of it is in the source, pixel for pixel"
+    mixed = shared_images(3, "it", 1)
+    assert mixed == "3 images of it are in the source, byte for byte (1) or pixel for pixel (2)"
+    assert shared_images(1, "it", 0) == "1 image of it is in the source, pixel for pixel"
     units, names = np.array([4, 4, 3, 2, 1, 0, -1]), list("abcde")
-    assert shared_units(units, names) == "in 'e' (2), 'a' (1), 'b' (1), 2 more groups, no group (1)"
+    assert shared_units(units, names) == "as 7 source images: in 'e' (2), 'a' (1), 'b' (1), 2 more groups, no group (1)"
+
+
+def blank(shade: int, **how: object) -> bytes:
+    return encoded(Image.new("RGB", (24, 24), (shade,) * 3), "PNG", **how)
+
+
+@pytest.mark.parametrize("kind", ["folder", "array"])
+def test_images_of_one_colour_are_the_same_by_their_bytes_only(kind: str, tmp_path: Path) -> None:
+    """Source: a copy, three blank images of other bytes and one of the same; the target has two such blank ones."""
+    real = pictures(6, 0)
+    copy = encoded(real[0], "PNG", compress_level=1)
+    ours = {"a/0.png": copy, "a/1.png": blank(255, compress_level=0), "a/2.png": blank(255, compress_level=1)}
+    ours |= {"b/3.png": blank(7, compress_level=0), "b/4.png": blank(9)}
+    theirs = {f"{'xy'[i % 2]}/{i:02d}.png": encoded(image, "PNG") for i, image in enumerate(real)}
+    theirs |= {"x/20.png": blank(255, compress_level=9), "y/21.png": blank(7, compress_level=9), "y/22.png": blank(9)}
+    one, two = folder(tmp_path / "one", ours), folder(tmp_path / "two", theirs)
+    same_bytes = [4]
+    if kind == "array":  # no files, and so no bytes to compare
+        raw = np.stack([np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in theirs.values()])
+        two, same_bytes = Dataset.from_arrays(raw, [key[0] for key in theirs]), []
+    found = same(one, two)
+    assert np.flatnonzero(found.ours >= 0).tolist() == [0, *same_bytes]
+    assert np.flatnonzero(found.by_bytes).tolist() == same_bytes
+    assert np.flatnonzero(found.blank).tolist() == [i for i in (1, 2, 3, 4) if i not in same_bytes]
+    keys = two.all_keys()
+    held = [keys[i] for i in np.flatnonzero(found.theirs_blank)]
+    assert len(held) == (2 if kind == "folder" else 3)
+    if kind == "folder":
+        assert held == ["x/20.png", "y/21.png"]
+        assert [keys[i] for i in np.flatnonzero(found.theirs_by_bytes)] == ["y/22.png"]
+        said = Target(two).copied(one, *one.units())
+        assert said[0].startswith(
+            "2 images of the target 'two' are in the source, byte for byte (1) or pixel for pixel (1)"
+        )
+        told = "5 images of one colour (3 of the source, 2 of the target 'two') are not compared"
+        assert [text.startswith(told) for text in said] == [False, True]
+
+
+def test_raw_images_of_one_colour_are_the_same_as_none() -> None:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (6, 8, 8, 3), np.uint8)
+    images[2:4] = 255
+    one, two = (Dataset.from_arrays(part, [0] * len(part)) for part in (images[:4], images[1:]))
+    assert pairs(one, two) == {(1, 0)}
+    assert same(one, two).blank.tolist() == [False, False, True, True]
+    assert same(one, two).theirs_blank.sum() == 2

@@ -62,6 +62,28 @@ def test_files_of_other_bytes_with_the_same_pixels_are_duplicates(tmp_path: Path
     assert "exact duplicates, of bytes or decoded pixels: 3 images too many" in "\n".join(look.lines(found))
 
 
+def test_images_of_one_colour_are_duplicates_by_their_bytes_only(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    white = Image.new("RGB", (20, 30), "white")
+    white.save(tmp_path / "a" / "0.png", compress_level=0)
+    white.save(tmp_path / "a" / "1.png", compress_level=9)
+    white.save(tmp_path / "b" / "2.png", compress_level=9)
+    drawing = np.full((30, 20, 4), 255, np.uint8)
+    drawing[..., 3] = np.random.default_rng(0).integers(0, 256, (30, 20))
+    Image.fromarray(drawing).save(tmp_path / "b" / "3.png")
+    found = look.inspect(look.load(tmp_path))
+    assert found["duplicates"] == [["a/1.png", "b/2.png"]]
+    assert found["noted"]["images of one colour, compared by bytes only"] == [4, "a/0.png"]
+    what = "images of one colour (all the same shade) on white; another background= may show them"
+    assert found["noted"][what] == [1, "b/3.png"]
+    raw = np.zeros((4, 5, 5, 1), np.uint8)
+    raw[2:, 0, 0] = 9
+    arrays = look.inspect(Dataset.from_arrays(raw, [0, 0, 0, 0]))
+    assert arrays["duplicates"] == [["2", "3"]]
+    assert arrays["noted"] == {"images of one colour that equal others, no duplicates": [2, "0"]}
+
+
 def test_a_folder_of_files(folder: Path) -> None:
     dataset = look.load(folder)
     found = look.inspect(dataset)
@@ -86,7 +108,7 @@ def test_orientations_that_are_not_followed_are_counted(tmp_path: Path) -> None:
         turned[0x0112] = orientation
         Image.new("RGB", (8, 4), (40 * orientation, 0, 0)).save(tmp_path / "a" / f"{orientation}.jpg", exif=turned)
     found = look.inspect(look.load(tmp_path))
-    assert found["noted"] == {"images with an EXIF orientation, shown as stored": [3, "a/2.jpg"]}
+    assert found["noted"]["images with an EXIF orientation, shown as stored"] == [3, "a/2.jpg"]
 
 
 def test_arrays_with_units(tmp_path: Path) -> None:
@@ -123,7 +145,7 @@ def test_equal_checksums_are_not_taken_for_equal_images(monkeypatch: pytest.Monk
     from pydt import _core
 
     monkeypatch.setattr(_core, "crc_records", lambda images, positions, threads: np.zeros(len(positions), np.uint32))
-    images = np.arange(5, dtype=np.uint8).reshape(5, 1, 1)
+    images = np.arange(10, dtype=np.uint8).reshape(5, 1, 2)
     images[3] = images[1]
     assert look.inspect(Dataset.from_arrays(images, [0] * 5))["duplicates"] == [["1", "3"]]
 
@@ -184,7 +206,7 @@ def test_the_commands(folder: Path, tmp_path: Path) -> None:
 
 
 def test_long_lists_are_cut() -> None:
-    images = np.zeros((40, 1, 1), np.uint8)
+    images = np.tile(np.uint8([[0, 1]]), (40, 1, 1))
     text = look.lines(look.inspect(Dataset.from_arrays(images, np.arange(40) % 20)))
     assert any("20 classes" in line and "..." in line for line in text)
     assert any(line.endswith(" = ...") for line in text)

@@ -21,6 +21,7 @@ from pydt.duplicates import CHANGES, Null, Seeker, changed
 from pydt.ensemble import run
 from pydt.errors import ConfigError, DataError, StoreError
 from pydt.leakage import Leaks, leaks
+from pydt.misleading import misleading
 from pydt.nearest import KEPT, Matches, greys, pictures, resized
 from pydt.packtar import pack_tar
 from pydt.pages import Table, write_pages
@@ -408,7 +409,7 @@ def test_target_images_copied_byte_for_byte_are_the_headline(
     found = leaks(store, plan)
     page = found.page()
     assert page.answer[0].startswith(
-        "30 images of the target are in the source, byte for byte: in \u201cgroup 2\u201d (30)."
+        "30 images of the target are in the source, byte for byte, as 30 source images: in \u201cgroup 2\u201d (30)."
     )
     split = plan.tasks[0].target.split
     assert sum(found.same.values()) == 30
@@ -430,9 +431,39 @@ def test_target_images_copied_byte_for_byte_are_the_headline(
     html = (tmp_path / "leaks.html").read_text()
     assert "No copy" not in html
     log = (store.folder / "log.jsonl").read_text()
-    told = "30 images of the target 'target' are in the source, byte for byte: in 'group 2' (30)"
+    told = "30 images of the target 'target' are in the source, byte for byte, as 30 source images: in 'group 2' (30)"
     assert told in log
-    assert any(note.startswith(told) for note in results(store, plan)["notes"])
+    assert results(store, plan)["notes"][0].startswith(told)
+
+
+def test_images_that_cannot_be_decoded_are_passed_over_and_counted(tmp_path: Path) -> None:
+    """A source image and a target image have a good head and a bad rest: pages compare and show the others."""
+    random = np.random.default_rng(0)
+    every = [np.asarray(photograph(40, 36, random)) for _ in range(90 + 10 * GROUPS)]
+    files_of(tmp_path / "target", every[:90], [f"{'ab'[i % 2]}/{i:03d}.jpg" for i in range(90)])
+    names = [f"group {k}/{i:02d}.jpg" for k in range(GROUPS) for i in range(10)]
+    files_of(tmp_path / "source", every[90:], names)
+    copy = (tmp_path / "target" / "a" / "000.jpg").read_bytes()
+    (tmp_path / "source" / "group 1" / "copy.jpg").write_bytes(copy)
+    target = Target(Dataset.from_folder(tmp_path / "target"))
+    judged = target.train.all_keys()[int(target.described()["ids"][1])]
+    for place in (tmp_path / "target" / judged, tmp_path / "source" / "group 0" / "03.jpg"):
+        data = place.read_bytes()
+        place.write_bytes(data[:4] + bytes(len(data) - 8) + data[-4:])
+    source, target = Dataset.from_folder(tmp_path / "source"), Target(Dataset.from_folder(tmp_path / "target"))
+    recipe = Recipe(augment=Augment(size=32), on_error="skip")
+    plan = Plan(source, design=design.bernoulli(GROUPS, 40, seed=1), recipe=recipe, tasks=[Task(target, draws=2)])
+    with ThreadPoolExecutor(1) as executor:
+        store = run(plan, tmp_path / "store", executor, runner=Leaky(np.arange(3)), progress=False)
+    found = leaks(store, plan)
+    assert [pair.how for pair in found.pairs] == ["same bytes"]
+    pages = [found.page(), misleading(store, plan).page(), misleading(store, plan, "example").page()]
+    for page in pages:
+        (said,) = [text for text in page.answer if "cannot be decoded" in text]
+        assert "cannot be decoded" in said
+        assert "passed over, and grey where shown (" in said
+    assert any(text.startswith("2 images that cannot be decoded are passed over") for text in pages[0].answer)
+    write_pages(pages, tmp_path / "pages", "Passed over")
 
 
 @pytest.mark.parametrize("kinds", [("folder", "array"), ("array", "folder"), ("shards", "folder")])
@@ -466,7 +497,8 @@ def test_copies_are_found_across_kinds_and_in_every_part(kinds: tuple[str, str],
         found.page()
         .answer[0]
         .startswith(
-            "7 images of the target are in the source, pixel for pixel: in \u201cq\u201d (4), \u201cp\u201d (3)."
+            "7 images of the target are in the source, pixel for pixel, as 7 source images: "
+            "in \u201cq\u201d (4), \u201cp\u201d (3)."
         )
     )
     assert (found.same["pool"] + found.same["validation"], found.same["score"] + found.same["report"]) == (3, 4)
@@ -478,7 +510,7 @@ def test_copies_are_found_across_kinds_and_in_every_part(kinds: tuple[str, str],
     for pair in found.pairs[:7]:
         shown = [pictures(of, [i], 32)[0] for of, i in ((source, pair.source), (data[pair.half], pair.target))]
         assert np.array_equal(*shown)
-    assert "pixel for pixel: in 'q' (4), 'p' (3)" in (store.folder / "log.jsonl").read_text()
+    assert "pixel for pixel, as 7 source images: in 'q' (4), 'p' (3)" in (store.folder / "log.jsonl").read_text()
 
 
 def test_near_duplicates_in_the_target_take_no_power_away(folders: tuple[Store, Plan, dict[str, str]]) -> None:

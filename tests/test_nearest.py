@@ -166,3 +166,8 @@ def test_images_are_read_from_arrays_colours_and_files(folder_of_images: Path) -
     broken.write_bytes(data[:4] + bytes(len(data) - 8) + data[-4:])
     with pytest.raises(DataError, match="cannot be decoded"):
         greys(files, [3])
+    for shade in (255, 128, 7):  # rounding leaves no pattern in what has none
+        assert not unit(resized(np.full((2, 96, 80), shade, np.uint8), 29, 31)).any()
+    passed: set[str] = set()
+    assert np.ptp(greys(files, [3, 20], passed=passed)[0]) == 0
+    assert passed == {str(broken)}

@@ -287,3 +287,36 @@ def test_raw_images_with_alpha_are_compared_as_they_look() -> None:
         colours = images[..., :-1].repeat(3 if channels == 2 else 1, axis=3)
         expected = (share * colours + 255 * (1 - share)) @ [0.299, 0.587, 0.114]
         assert np.allclose(grey(images), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("shade", [255, 0, 128, 40])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "16 bits"])
+def test_drawings_that_vanish_on_a_background_are_told(shade: int, mode: str, tmp_path: Path) -> None:
+    """A drawing of one shade on clear ground; against what is seen on each background."""
+    alpha = np.zeros((12, 10), np.uint8)
+    alpha[3:8, 2:7] = 255
+    grey = np.where(alpha > 0, shade, 77).astype(np.uint8)
+    how: dict[str, object] = {}
+    if mode == "RGBA":
+        alpha[3, 2:7] = 100
+        image = Image.fromarray(np.dstack([grey, grey, grey, alpha]))
+    elif mode == "LA":
+        image = Image.merge("LA", [Image.fromarray(grey), Image.fromarray(alpha)])
+    elif mode == "P":
+        image = Image.fromarray((alpha > 0).astype(np.uint8)).convert("P")
+        image.putpalette([77, 77, 77, shade, shade, shade])
+        how["transparency"] = 0
+    else:
+        image, how["transparency"] = Image.fromarray(np.where(alpha > 0, shade * 257, 777).astype(np.uint16)), 777
+    (tmp_path / "a").mkdir()
+    image.save(tmp_path / "a" / "0.png", **how)
+    data = (tmp_path / "a" / "0.png").read_bytes()
+    for ground in ("white", "black", "grey"):
+        seen = np.asarray(pixels.rgb(data, ground))
+        told = Dataset.from_folder(tmp_path, background=ground).odd()
+        blank = f"images of one colour (all the same shade) on {ground}; another background= may show them"
+        assert (blank in told) == (len(np.unique(seen.reshape(-1, 3), axis=0)) == 1)
+        assert (blank in told) == (shade == {"white": 255, "black": 0, "grey": 128}[ground])
+    drawn = np.dstack([grey, alpha])[None]
+    told = dict(Dataset.from_arrays(drawn, [0], background="white").odd())
+    assert any(what.startswith("images of one colour") for what in told) == (shade == 255)
