@@ -394,6 +394,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Plan, dict
     for n, i in enumerate(random.choice(240, 30, replace=False)):
         copied[f"group {LEAKED}/copy {n:02d}.jpg"] = keys[i]
         (root / "source" / f"group {LEAKED}" / f"copy {n:02d}.jpg").write_bytes(target.bytes_of([i])[0].tobytes())
+    (root / "source" / "group 0" / "notes.txt").write_text("left out, and told")
     source = Dataset.from_folder(root / "source")
     masks = design.bernoulli(GROUPS, 40, seed=1)
     plan = Plan(source, design=masks, recipe=Recipe(augment=Augment(size=32)), tasks=[Task(Target(target), draws=2)])
@@ -433,7 +434,10 @@ def test_target_images_copied_byte_for_byte_are_the_headline(
     log = (store.folder / "log.jsonl").read_text()
     told = "30 images of the target 'target' are in the source, byte for byte, as 30 source images: in 'group 2' (30)"
     assert told in log
-    assert results(store, plan)["notes"][0].startswith(told)
+    first, second = results(store, plan)["notes"][:2]
+    assert first.startswith(told)
+    assert "notes.txt" in second
+    assert log.index(told) < log.index("notes.txt")
 
 
 def test_images_that_cannot_be_decoded_are_passed_over_and_counted(tmp_path: Path) -> None:
