@@ -29,6 +29,7 @@ Rows = npt.NDArray[np.int64]
 _BITORDERS = ("little", "big")
 _REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1), axis=1, bitorder="little")[:, 0]
 _LOOKED = 64  # targets by which rows that were never written are told
+_COUNTS = 20  # different values up to which outputs are taken for counts or shares of few images
 _FEWEST = 8  # zeros in a row that are no accident where no other row has one
 _FOLD_STREAM = 0x0F00_0000  # of the counter-based generator that draws folds
 
@@ -238,7 +239,8 @@ def _refuse_empty(masks: Masks, outputs: npt.NDArray[Any]) -> None:
 def refuse_unwritten(outputs: npt.NDArray[Any], name: str = "outputs") -> None:
     """Refuse rows of nothing but zeros where no other row has a zero: they were allocated, and never written.
 
-    Where zeros are among the values (shares of right answers, counts), a row of zeros may be what was measured.
+    Where zeros are among the values, or there are few values (right or wrong: a model may have nothing right), a row
+    of zeros may be what was measured.
 
     Args:
         outputs: (models, targets); the first 64 targets are looked at.
@@ -247,6 +249,8 @@ def refuse_unwritten(outputs: npt.NDArray[Any], name: str = "outputs") -> None:
     zero = first == 0
     rows = np.flatnonzero(zero.all(1))
     if first.shape[1] < _FEWEST or not rows.size or rows.size == len(first) or zero.sum() > rows.size * first.shape[1]:
+        return
+    if len(np.unique(first)) <= _COUNTS:
         return
     rows = np.array([row for row in rows if not np.any(outputs[row])], np.int64)
     if rows.size:

@@ -18,6 +18,7 @@ from pydt.inputs import Array, Rows
 from pydt.moments import WIDTH, Columns, Geometry, Regression, Sums, Tile, dots
 from pydt.robust import Arms, Sandwich
 
+_ALIKE = 0.9  # rho from which on both arms' spreads stand for all: what that overstates is at most a tenth of V
 _SINGLE_GROUPS = 256  # below this many groups float32 saves nothing
 _SINGLE_RANGE = 1e24  # sums of squares whose squares float32 can hold
 _SINGLE_LEFT = 1e-2  # share of the variance that must be left for a residual to be computed in float32: 1e-5 accurate
@@ -138,6 +139,17 @@ def difference(geometry: Geometry, exact: bool, robust: bool) -> Plan:
             values = (scale[:, None] * cross).astype(np.float32)
         return values, found, noise if regression is not None else energy / spare, left
 
+    def left_by_ols(arms: Arms, tile: Tile, regression: Regression) -> Array:
+        """V of what OLS leaves, in place of the noise: what the other groups do is out of it."""
+        sums = tile.units.first(groups)
+        base = regression.inverse @ geometry.real.centre(sums)
+        cross = geometry.used.centre(tile.units) - geometry.used.centred[:, :groups] @ base
+        rest = linear(geometry.real, sums, base)
+        found, _ = arms.variance(
+            tile, cross, lambda rows, y: rest(rows, geometry.masks.masks(rows)[:, :groups], y), exact
+        )
+        return found * ((geometry.units - 1) / regression.df)
+
     def solve(tile: Tile) -> Found:
         energy, found_df = geometry.used.energy(tile.units), df
         single = not exact and groups >= _SINGLE_GROUPS
@@ -159,6 +171,9 @@ def difference(geometry: Geometry, exact: bool, robust: bool) -> Plan:
                 # Columns more alike than independent draws: what the other groups do weighs more than one spread says.
                 more = (scale * np.maximum(rho - 1, 0))[: arms.columns]
                 variance += more[:, None] * np.maximum(pooled - noise, 0)
+                if rho[0] < _ALIKE:
+                    own = np.minimum(rho[: arms.columns, None], 1)
+                    variance = own * variance + (1 - own) * left_by_ols(arms, tile, regression)
             stderr[: arms.columns] = np.sqrt(variance)
         if kind == "given":
             real, sums = geometry.real, tile.units.first(groups)

@@ -15,6 +15,9 @@ included), and row k of P = G^-1 X' is what influence k makes of the outputs.
                   freedom are Bell and McCaffrey's, from the masks alone (Imbens and Kolesar, Rev. Econ. Stat. 2016):
                       (1/n1 + 1/n0)^2 / (1 / (n1^2 (u1 - 1)) + 1 / (n0^2 (u0 - 1))).
                   An arm of one unit has no spread: then both arms share theirs.
+                  The difference over nearly orthogonal masks, or few that repeat by chance (rho < 0.9, see
+                  `pydt.estimate`):
+                      rho V + (1 - rho) V', V' that of what OLS leaves, times (R - 1) / (R - p).
 
 Rare events. An arm of 60 models with an event in 1 of 50 has no spread at all in three of ten experiments, which proves
 nothing. Where an output has a kurtosis above 8 and an arm holds fewer than 5 units' worth of its spread (units /

@@ -97,11 +97,14 @@ def test_errors_are_classical_where_both_arms_weigh_alike(masks: Any, expected: 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("kind", ["bernoulli", "one size", "repeats"])
 def test_difference_has_the_errors_of_its_two_arms(kind: str, dtype: type) -> None:
-    """Of columns more alike than independent draws (rho > 1), a part of what the others explain comes on top."""
+    """Of columns more alike than independent draws (rho > 1), a part of what the others explain comes on top; of those
+    less alike (rho < 0.9) only a part of it counts, and the rest of the error is that of what OLS leaves."""
     masks = DESIGNS[kind]
     y = outputs_of(masks).astype(dtype)
-    _, z, root, kept = oracle.as_units(np.asarray(masks), y)
+    x, z, root, kept = oracle.as_units(np.asarray(masks), y)
     stderr, df = oracle.welch(kept, z, root)
+    rest = z - x @ np.linalg.pinv(x) @ z
+    left = oracle.welch(kept, rest, root)[0] * np.sqrt((len(x) - 1) / (len(x) - np.linalg.matrix_rank(x)))
     geometry = moments.Geometry(pydt.inputs.read_masks(masks))
     rho = float(geometry.rho[0])
     fit = influences(masks, y)
@@ -114,6 +117,9 @@ def test_difference_has_the_errors_of_its_two_arms(kind: str, dtype: type) -> No
             mean = (root[arm, None] * z[arm]).sum(0) / (root[arm] ** 2).sum()
             inside = inside + ((z[arm] - root[arm, None] * mean) ** 2).sum(0)
         stderr[k] = np.sqrt(stderr[k] ** 2 + more[k] * np.maximum(inside / (units - 2) - fit.noise, 0))
+    if rho < 0.9:
+        stderr = np.sqrt(rho * stderr**2 + (1 - rho) * left**2)
+    assert (rho < 0.9) == (kind != "bernoulli")
     np.testing.assert_allclose(fit.stderr, stderr, rtol=2e-5 if dtype == np.float32 else 2e-6)
     np.testing.assert_allclose(fit.df[:, 0], df, rtol=1e-9)
 

@@ -41,7 +41,8 @@ def values(folder: Path) -> dict[str, object]:
     found["margin"] = np.float64(store.outputs("digits", "margin", "score")).round(4).sum(1).round(4).tolist()
     found["correct"] = np.float64(store.outputs("digits", "correct", "report")).round(6).tolist()
     found["scalars"] = [round(scalars["report_accuracy"], 6) for scalars in store.scalars("digits")]
-    found["names"], found["stop"] = list(store.names()), store.stopped()
+    found["names"] = list(store.names())
+    found["stop"] = {name: value for name, value in (store.stopped() or {}).items() if name != "reason"}
     return found
 
 
