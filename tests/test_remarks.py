@@ -53,6 +53,7 @@ def in_colours(target: Target) -> Target:
 SAID = [
     "images with transparent pixels, shown on white: 2 (c0/clear.png, ...)",
     "images of more than 8 bits a pixel, scaled to 8: 1 (c5/deep.png)",
+    "images of one colour (all the same shade) on white; another background= may show them: 2 (c0/clear.png, ...)",
     f"{sources.INSIDE}: 1 (c6/.ipynb_checkpoints/0-checkpoint.jpg)",
     f"{sources.OTHER}: 1 (c7/about.txt)",
 ]
