@@ -146,11 +146,12 @@ def plan(
     from pydt.planfile import read_plan
     from pydt.planning import few_masks
     from pydt.remarks import remarks
+    from pydt.words import count
 
     read = read_plan(file)
     made = read.plan
-    groups = f"{len(made.context.units[1]):,} groups (by {made.by})"
-    typer.echo(f"plan {made.digest}: {made.source!r}, {groups}, {len(made.tasks)} tasks, into {read.dir}")
+    groups = f"{count(len(made.context.units[1]), 'group')} (by {made.by})"
+    typer.echo(f"plan {made.digest}: {made.source!r}, {groups}, {count(len(made.tasks), 'task')}, into {read.dir}")
     if (few := few_masks(made.design)) is not None:
         typer.echo(f"Note: {few}.")
     for text in remarks(made.context):
@@ -175,6 +176,7 @@ def run_plan(
     from pydt.planfile import read_plan
     from pydt.planning import few_masks
     from pydt.stopping import unmet
+    from pydt.words import count
 
     read = read_plan(file)
     progress = "json" if as_json else True
@@ -191,7 +193,11 @@ def run_plan(
             same_code=same_code or read.same_code,
         )
     failed, note = len(store.failed()), store.stopped()
-    typer.echo(f"{len(store.finished()):,} rows are in {read.dir}" + (f", {failed:,} failed" if failed else ""))
+    finished = len(store.finished())
+    typer.echo(
+        f"{count(finished, 'row')} {'is' if finished == 1 else 'are'} in {read.dir}"
+        + (f", {failed:,} failed" if failed else "")
+    )
     if note is not None:
         typer.echo(f"stopped early: {note['reason']}")
     elif (reached := store.rule()) is not None:
@@ -258,6 +264,7 @@ def analyse(
     from pydt.ensemble import run
     from pydt.planfile import PlanFile, read_plan
     from pydt.store import Store
+    from pydt.words import count
 
     embedded = file in ("sample", "lab")
     if models is not None and not embedded:
@@ -301,7 +308,7 @@ def analyse(
     if done.skipped:
         typer.echo(f"these train models, with --train: {', '.join(done.skipped)}")
     if done.index is not None:
-        typer.echo(f"{len(done.pages)} pages: {done.index}")
+        typer.echo(f"{count(len(done.pages), 'page')}: {done.index}")
     if done.failed or not done.pages:
         raise typer.Exit(1)
 
@@ -336,6 +343,7 @@ def status(
 
     from pydt.stopping import unmet
     from pydt.upkeep import status as status_of
+    from pydt.words import count
 
     found = status_of(folder, plan)
     if as_json:
@@ -346,9 +354,9 @@ def status(
     counts = ", ".join(f"{found[what]:,} {what}" for what in ("finished", "failed", "missing"))
     at_work = found["writer"] is not None
     pace = f"; {found['rows_per_hour']:,.0f} rows an hour" if at_work and found["rows_per_hour"] else ""
-    typer.echo(f"{found['rows']:,} rows: {counts}{pace}")
-    for reason, count in list(found["reasons"].items())[:5]:
-        typer.echo(f"  {count:,} failed: {reason}")
+    typer.echo(f"{count(found['rows'], 'row')}: {counts}{pace}")
+    for reason, times in list(found["reasons"].items())[:5]:
+        typer.echo(f"  {times:,} failed: {reason}")
     if found["replaced"][0]:
         rows, images = found["replaced"]
         typer.echo(f"  {rows:,} finished with broken images replaced by others, {images:,} in all; see log.jsonl")
@@ -358,9 +366,9 @@ def status(
         typer.echo(f"stopped early by {found['stop']['rule']}: the first {found['stop']['rows']:,} rows count")
     if found["unmet"] is not None:
         typer.echo(unmet(found["unmet"]))
-    packed = f", {found['packed']:,} cells in blocks" if found["packed"] else ""
+    packed = f", {count(found['packed'], 'cell')} in blocks" if found["packed"] else ""
     typer.echo(
-        f"{found['files']:,} files, {found['bytes'] / 1e6:,.1f} MB{packed}; {found['quarantined']} in quarantine"
+        f"{count(found['files'], 'file')}, {found['bytes'] / 1e6:,.1f} MB{packed}; {found['quarantined']} in quarantine"
     )
     for item in found["damaged"]:
         typer.echo(f"damaged: {item['file']}: {item['reason']}; `pydt verify` looks at everything")
@@ -380,6 +388,7 @@ def verify(
     import json
 
     from pydt.upkeep import verify as verify_store
+    from pydt.words import count
 
     found = verify_store(folder)
     if as_json:
@@ -390,9 +399,11 @@ def verify(
             typer.echo(f"damaged: {item['file']}: {item['reason']}{moved}")
         for digest, rows in found["missing"].items():
             if rows:
-                typer.echo(f"missing: {rows:,} rows of plan {digest}: the same plan, run again, trains them")
+                typer.echo(f"missing: {count(rows, 'row')} of plan {digest}: the same plan, run again, trains them")
         unclaimed = f", {found['unclaimed']:,} of them of no plan" if found["unclaimed"] else ""
-        typer.echo(f"{found['cells']:,} cells are whole{unclaimed}, {len(found['damaged'])} files are damaged")
+        whole = f"{count(found['cells'], 'cell')} {'is' if found['cells'] == 1 else 'are'} whole{unclaimed}"
+        damaged = len(found["damaged"])
+        typer.echo(f"{whole}, {count(damaged, 'file')} {'is' if damaged == 1 else 'are'} damaged")
     if found["damaged"]:
         raise typer.Exit(1)
 
@@ -401,9 +412,12 @@ def verify(
 def compact(folder: Annotated[Path, _STORE]) -> None:
     """Turn thousands of row files into a few plain arrays; stopped at any moment, nothing is lost."""
     from pydt.upkeep import compact as compact_store
+    from pydt.words import count
 
     done = compact_store(folder)
-    typer.echo(f"{done['cells']:,} cells went into {done['blocks']} blocks; {done['left']:,} stay files")
+    typer.echo(
+        f"{count(done['cells'], 'cell')} went into {count(done['blocks'], 'block')}; {done['left']:,} stay files"
+    )
 
 
 @app.command()
@@ -413,11 +427,12 @@ def merge(
 ) -> None:
     """Copy the rows of other stores of the same design into one; again is harmless."""
     from pydt.upkeep import merge as merge_stores
+    from pydt.words import count
 
     report = merge_stores(into, *others)
     for item in report["damaged"]:
         typer.echo(f"left out, since it is damaged: {item['file']}: {item['reason']}", err=True)
-    typer.echo(f"{report['copied']:,} cells copied, {report['same']:,} were there already")
+    typer.echo(f"{count(report['copied'], 'cell')} copied, {report['same']:,} were there already")
     if report["damaged"]:
         raise typer.Exit(1)
 

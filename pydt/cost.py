@@ -220,9 +220,7 @@ def _warning(scalars: list[dict[str, Any]], reasons: list[str], what: str) -> st
     total, found, told = len(scalars) + len(reasons), weak(scalars), []
     if reasons:
         told.append(f"{len(reasons)} of {total} {what} failed ({reasons[0]})")
-    if found.at:
-        told.append(f"{found.text(what)}; {found.mend}")
-    return "; ".join(told)
+    return ". ".join(told + found.notes(what))
 
 
 def _row_bytes(store: Store, record: Record) -> float:

@@ -94,7 +94,9 @@ class Dataset:
 
     def __repr__(self) -> str:
         shape = "encoded files" if self.images is None else "x".join(map(str, self.images.shape[1:]))
-        return f"Dataset({self.name!r}, {len(self):,} examples of {shape}, {len(self.classes)} classes)"
+        classes = f"{len(self.classes)} class{'' if len(self.classes) == 1 else 'es'}"
+        examples = f"{len(self):,} example{'' if len(self) == 1 else 's'}"
+        return f"Dataset({self.name!r}, {examples} of {shape}, {classes})"
 
     @property
     def encoded(self) -> bool:

@@ -399,10 +399,9 @@ class _Driver:
             self.view.say(wrong)
 
     def _look_at_learning(self) -> None:
-        """Tell of networks that hardly learnt their source."""
+        """Tell of networks that hardly learnt their source, or diverged."""
         found = weak([scalars for _, scalars in self.trained])
-        if found.at:
-            text = f"{found.text('rows', [row for row, _ in self.trained])}; {found.mend}"
+        for text in found.notes("rows", [row for row, _ in self.trained]):
             self.view.say(text)
             self.store.log(event="hardly learnt", rows=len(found.at), of=found.judged, text=text)
 

@@ -139,7 +139,7 @@ def shared_units(units: Rows, names: Sequence[str], quote: Callable[[str], str] 
     fullest = [k for k in np.argsort(-counts, kind="stable").tolist() if counts[k]]
     told = [f"{quote(names[k])} ({counts[k]:,})" for k in fullest[:most]]
     if len(fullest) > most:
-        told.append(f"{len(fullest) - most} more groups")
+        told.append(f"{len(fullest) - most} more group{'' if len(fullest) == most + 1 else 's'}")
     if (outside := int((units < 0).sum())) > 0:
         told.append(f"no group ({outside:,})")
     return f"as {len(units):,} source image{'s' if len(units) != 1 else ''}: in {', '.join(told)}"

@@ -8,14 +8,16 @@ loss of the last epoch, and the number n of images behind them. A row hardly lea
     a <= p + max(2 sqrt(p (1 - p) / n), min(p, (1 - p) / s)),    s = 20, or 10 where loss >= entropy
 
 that is, within two standard errors of the guess, or closer to it than twice p (of rare classes) or a twentieth of what
-was left to gain (of frequent ones); a tenth where the loss is no better than that of the guess either. (The loss alone
-tells nothing: that of a network which is right three times as often as a guess, but too sure, may be above it.)
+was left to gain (of frequent ones); a tenth where the loss is no better than that of the guess either. (A loss a little
+above it tells nothing alone: a network that is right three times as often as a guess, but too sure, may have one.) A
+row that learnt by this rule is named by itself if its loss is more than 1.25 times the entropy: its training diverges.
+Of images of one class (p = 1) nothing can be learnt, so such rows are not judged.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -24,8 +26,10 @@ from pydt.store import Record, Store
 
 MOST_WEAK = 0.1
 """Where a larger share of the models hardly learnt their source, no advice is taken from them."""
+_FAR = (
+    1.25  # times the loss of a guess: measured, 1.05 where a network learnt well and was too sure, 1.5 to 5 at lr 0.2
+)
 _NAMED = 5
-_MEND = "try a lower learning rate, more epochs, or another network"
 
 
 @dataclass(frozen=True)
@@ -34,22 +38,21 @@ class Weak:
 
     Attributes:
         at: their places among the rows asked about. judged: rows that say how well they learnt. accuracy, trivial: mean
-            over those at `at`, as fractions. alone: how many of them kept one class only.
+            over those at `at`, as fractions.
+        above: places of others that learnt, but ended with a loss far above that of a guess. loss, trivial_loss: means
+            over those. alone: places of rows that kept images of one class only, which are not judged. rows: all.
     """
 
     at: tuple[int, ...]
     judged: int
     accuracy: float = math.nan
     trivial: float = math.nan
-    alone: int = 0
-
-    @property
-    def mend(self) -> str:
-        """What to do about them."""
-        if not self.alone:
-            return _MEND
-        rest = f"; for the others, {_MEND}" if self.alone < len(self.at) else ""
-        return f"{self.alone:,} kept one class only, of which nothing can be learnt: let rows keep more (alpha){rest}"
+    above: tuple[int, ...] = ()
+    loss: float = math.nan
+    trivial_loss: float = math.nan
+    alone: tuple[int, ...] = ()
+    rows: int = 0
+    mend: str = "try a lower learning rate, more epochs, or another network"
 
     @property
     def many(self) -> bool:
@@ -58,19 +61,39 @@ class Weak:
 
     def text(self, what: str = "models", numbers: Sequence[int] | None = None) -> str:
         """What is to be said of them, without what to do about it; numbers: of the rows asked about, in the plan."""
-        named = ""
-        if numbers is not None:
-            first = [str(numbers[i]) for i in self.at[:_NAMED]]
-            more = f" and {len(self.at) - _NAMED:,} more" if len(self.at) > _NAMED else ""
-            named = f" ({'row' if len(self.at) == 1 else 'rows'} {', '.join(first)}{more})"
         return (
-            f"{len(self.at):,} of {self.judged:,} {what} hardly learnt their own source{named}: accuracy "
-            f"{100 * self.accuracy:.1f} %, where always naming the commonest class gives {100 * self.trivial:.1f} %"
+            f"{len(self.at):,} of {self.judged:,} {what} hardly learnt their own source{_named(self.at, numbers)}: "
+            f"accuracy {100 * self.accuracy:.1f} %, where always naming the commonest class gives "
+            f"{100 * self.trivial:.1f} %"
         )
+
+    def notes(self, what: str = "models", numbers: Sequence[int] | None = None, effect: str = "") -> list[str]:
+        """All that is to be said of the rows, as sentences without a full stop; effect: put before the first mend."""
+        told = [f"{self.text(what, numbers)}{effect or '; '}{self.mend}"] if self.at else []
+        if self.above:
+            told.append(
+                f"{len(self.above):,} of {self.judged:,} {what} ended with a loss above that of a guess"
+                f"{_named(self.above, numbers)}: {self.loss:.2f}, where one that never looks at an image has "
+                f"{self.trivial_loss:.2f}; the learning rate is too high: try a lower one"
+            )
+        if self.alone:
+            told.append(
+                f"{len(self.alone):,} of {self.rows:,} {what} kept images of one class only"
+                f"{_named(self.alone, numbers)}, of which nothing can be learnt: they are not judged"
+            )
+        return told
+
+
+def _named(at: tuple[int, ...], numbers: Sequence[int] | None) -> str:
+    """The first of some rows by their numbers in the plan, if these are given."""
+    if numbers is None:
+        return ""
+    more = f" and {len(at) - _NAMED:,} more" if len(at) > _NAMED else ""
+    return f" ({'row' if len(at) == 1 else 'rows'} {', '.join(str(numbers[i]) for i in at[:_NAMED])}{more})"
 
 
 def hardly_learnt(scalars: Mapping[str, Any], classes: int | None = None) -> bool | None:
-    """Whether a row hardly learnt its source; None if it does not say how well it learnt.
+    """Whether a row hardly learnt its source; None if it does not say how well, or kept images of one class only.
 
     Args:
         scalars: of a finished row, as `Store.scalars` gives them.
@@ -79,22 +102,31 @@ def hardly_learnt(scalars: Mapping[str, Any], classes: int | None = None) -> boo
     if (facts := _facts(scalars, classes)) is None:
         return None
     accuracy, trivial, loss, entropy, images = facts
+    if trivial == 1:
+        return None
     error = math.sqrt(trivial * (1 - trivial) / images)
     near = 10 if loss >= entropy else 20
     return accuracy <= trivial + max(2 * error, min(trivial, (1 - trivial) / near))
 
 
 def weak(scalars: Sequence[Mapping[str, Any]], classes: Sequence[int] | None = None) -> Weak:
-    """Which of some rows hardly learnt their source, by their scalars; those that do not say are not judged."""
+    """Which of some rows hardly learnt their source, or diverged; those whose scalars do not say are not judged."""
     kept = [None] * len(scalars) if classes is None else classes
     states = [hardly_learnt(one, of) for one, of in zip(scalars, kept, strict=True)]
     at = tuple(i for i, state in enumerate(states) if state)
     judged = sum(state is not None for state in states)
-    if not at:
-        return Weak((), judged)
-    facts = [found for i in at if (found := _facts(scalars[i], kept[i])) is not None]
-    accuracy, trivial = (fmean(one[i] for one in facts) for i in (0, 1))
-    return Weak(at, judged, accuracy, trivial, sum(one[1] == 1 for one in facts))
+    facts = [_facts(one, of) or (math.nan,) * 5 for one, of in zip(scalars, kept, strict=True)]
+    above = tuple(i for i, state in enumerate(states) if state is False and facts[i][2] > _FAR * facts[i][3])
+    alone = tuple(i for i, one in enumerate(facts) if one[1] == 1)
+    accuracy, trivial = (_mean(facts[i][k] for i in at) for k in (0, 1))
+    loss, entropy = (_mean(facts[i][k] for i in above) for k in (2, 3))
+    return Weak(at, judged, accuracy, trivial, above, loss, entropy, alone, len(facts))
+
+
+def _mean(values: Iterable[float]) -> float:
+    """NaN of none."""
+    given = list(values)
+    return fmean(given) if given else math.nan
 
 
 def weak_rows(store: Store, record: Record, task: Any = None) -> Weak:

@@ -1,8 +1,8 @@
 """What a run shows while it is under way: a live panel on a terminal, plain lines elsewhere, or JSON lines for logs.
 
 All three show the same facts. The influences among them are OLS on the rows so far, in whatever order they came; they
-are drawn anew at most every five seconds and for at most a hundredth of the time. They are for the eye: stopping and
-reporting have their own.
+are drawn anew at most every five seconds and for at most a hundredth of the time, and at the end, of all rows. They are
+for the eye: stopping and reporting have their own.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pydt.cells import Outcome, suggest
+from pydt.cores import one_blas_thread
 from pydt.errors import ConfigError, PydtError
 from pydt.files import tell, terminal
 from pydt.overall import UNITS, SoFar
@@ -83,6 +84,9 @@ class View:
         self.leading: dict[str, Any] | None = None
         self.begun = self._last = _now()
         self._spent = self._cost = 0.0
+        if type(self) is not View:
+            with one_blas_thread():  # looks for the libraries once: not in the time that estimates may take
+                pass
         self._estimated = (-np.inf, -1)  # when, and on how many rows
         return self
 
@@ -173,14 +177,15 @@ class View:
         return found
 
     def _estimate(self, now: float, last: bool = False) -> None:
-        """Look at the influences, if there is time for it."""
+        """Look at the influences, if there is time for it; the last time, whatever it takes."""
         allowed = _SHARE * (now - self.begun) - self._spent
-        if type(self) is View or allowed <= self._cost or not self.sofar.estimable:
+        if type(self) is View or not self.sofar.estimable:
             return
-        if not last and now - self._estimated[0] < self.every:
+        if not last and (allowed <= self._cost or now - self._estimated[0] < self.every):
             return
         with contextlib.suppress(PydtError):  # a stored row that was damaged a moment ago: nothing that stops a run
-            if not self.sofar.read(allowed) and self._estimated[1] != self.done:
+            unread = self.sofar.read(np.inf if last else allowed)
+            if not unread and (last or self._estimated[1] != self.done):
                 self._estimated = now, self.done
                 self.leading = _leading(self.sofar)
                 self._cost = _now() - now
@@ -227,15 +232,17 @@ class Lines(View):
     """Plain lines on stderr: one at the start, one now and then, one for each of the first failures, one at the end."""
 
     def open(self) -> None:
-        more = f", {self.before} are stored already" if self.before else ""
-        self.say(f"{self.total} rows{more}: {self.sofar.store.folder}")
+        more = f", {self.before} {'is' if self.before == 1 else 'are'} stored already" if self.before else ""
+        self.say(f"{self.total} row{'' if self.total == 1 else 's'}{more}: {self.sofar.store.folder}")
 
     def draw(self) -> None:
         facts = self.facts()
         parts = [_line(facts)]
         if "leading" in facts:
             first, last = (_group(facts["leading"]["groups"][i]) for i in (0, -1))
-            parts.append(f"most {first}, least {last} ({facts['leading']['unit']})")
+            parts.append(
+                f"most {first}, least {last} ({facts['leading']['unit']}, {facts['leading']['models']:,} models)"
+            )
         self.say("; ".join(parts))
 
     def close(self, well: bool) -> None:

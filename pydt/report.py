@@ -245,11 +245,9 @@ def _notes(
                 f"{rows:,} of {len(store.finished(of)):,} {what} met broken images, {images:,} in all (each counted in "
                 "every model that met it), replaced by others; see log.jsonl."
             )
-        if (weak := weak_rows(store, of, task)).at:
-            notes.append(
-                f"{weak.text(what, store.finished(of).tolist())}. Their effect on the target may be the training's, "
-                f"not the data's: {weak.mend}."
-            )
+        harm = ". Their effect on the target may be the training's, not the data's: "
+        told = weak_rows(store, of, task).notes(what, store.finished(of).tolist(), harm)
+        notes += [f"{note}." for note in told]
     if effect == 0:
         notes.append("All models give the same output on the target, which is saturated: no influence can be measured.")
     elif record.by == "example":
@@ -270,7 +268,13 @@ def _few(design: Design, masks: Design, errors: str, df: float) -> list[str]:
     if not df < FEW_DF and errors != "none":
         return []
     distinct = len(np.unique(masks.packed(), axis=0))
-    mend = few_masks(design) or 'train more models on other masks, of the design "bernoulli" or "foldover"'
+    every = 2**masks.groups - 2  # masks that keep some groups and leave some out
+    if design.kind == "explicit":
+        mend = 'train more models on other masks, of the design "bernoulli" or "foldover"'
+    elif (few := few_masks(design)) is not None:
+        mend = few
+    else:
+        mend = "train more models" if distinct < every else "use more groups: there are no other masks"
     if errors == "none":
         return [
             f"{count(len(masks), 'model')} on {count(distinct, 'distinct mask')} are as many masks as {masks.groups} "

@@ -183,7 +183,7 @@ class StoppingRule:
             return Look(False, len(y), len(made), 0, "no rule: all rows of the plan are trained")
         if not isinstance(since, (Look, type(None))):
             raise ConfigError(f"a {type(since).__name__}", "since", "pass what look() returned, or leave it out")
-        last = since or Look(False, 0, 0, 0, "no look: the masks allow none before the plan's end")
+        last = since or Look(False, 0, 0, 0, "no look yet")
         if last.stopped:
             return last
         for rows in self.prefixes(made):
@@ -193,14 +193,23 @@ class StoppingRule:
                 last = self._judge(made, y[:rows], last)
                 if last.stopped:
                     return replace(last, next=rows)
+        if not last.looks and (first := self._first(made)) > len(made):
+            short = f"the plan of {len(made)} row{'' if len(made) == 1 else 's'} is too short for a look, which takes"
+            last = replace(last, reason=f"{short} {first} rows or more")
+        elif not last.looks:
+            last = replace(last, reason="no look: the masks allow none before the plan's end")
         return replace(last, next=len(made) + 1)
+
+    def _first(self, made: Design) -> int:
+        """Rows that the first look takes."""
+        least = _free(made.groups) + (made.groups + 1 if self.kind == "sign" else 2)
+        return math.ceil(least) * (2 if made.kind == "foldover" else 1)
 
     def prefixes(self, made: Design) -> Iterator[int]:
         """Numbers of rows to look at: of the plan alone."""
         pair = made.kind == "foldover"
-        least = _free(made.groups) + (made.groups + 1 if self.kind == "sign" else 2)
         whole = _whole_prefixes(made) if made.kind == "explicit" else None
-        rows = math.ceil(least) * (1 + pair)
+        rows = self._first(made)
         while rows <= len(made):
             if whole is not None:
                 later = whole[whole >= rows]

@@ -201,6 +201,7 @@ def test_a_target_tells_which_units_hold_its_images(tmp_path: Path, monkeypatch:
     assert shared_images(1, "it", 0) == "1 image of it is in the source, pixel for pixel"
     units, names = np.array([4, 4, 3, 2, 1, 0, -1]), list("abcde")
     assert shared_units(units, names) == "as 7 source images: in 'e' (2), 'a' (1), 'b' (1), 2 more groups, no group (1)"
+    assert shared_units(units[1:-2], names) == "as 4 source images: in 'b' (1), 'c' (1), 'd' (1), 1 more group"
 
 
 def blank(shade: int, **how: object) -> bytes:

@@ -206,8 +206,38 @@ def test_estimates_take_a_hundredth_of_the_time_at_most(
     monkeypatch.setattr(live, "_leading", leading)
     monkeypatch.setattr(View, "row", row)
     shown(studied(), tmp_path, effect_row, progress="json")
-    assert 5 <= len(estimates) <= 8  # of 2,000 s
-    assert min(np.diff(estimates)) >= 290
+    assert 5 <= len(estimates) <= 9  # of 2,000 s
+    assert min(np.diff(estimates[:-1])) >= 290, "all but the last one, which is of all rows"
+
+
+def test_the_last_ranking_is_of_all_rows_whatever_time_there_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By a clock on which no time passes after the first ranking, so that there is none for a second."""
+    clock = Clock()
+    monkeypatch.setattr(live, "_now", lambda: clock.now)
+    rows, real = [], live._leading
+
+    def row(self: View, *given: Any) -> None:
+        clock.now += 10.0 if not rows else 0.0
+        done(self, *given)
+
+    def leading(sofar: Any) -> Any:
+        found = real(sofar)
+        if found is not None:
+            rows.append(found["models"])
+        return found
+
+    done = View.row
+    monkeypatch.setattr(live, "_leading", leading)
+    monkeypatch.setattr(View, "row", row)
+    store = shown(studied(), tmp_path, effect_row)
+    last = capsys.readouterr().err.splitlines()[-1]
+    fit = influences(*everything(store), "ols")
+    value, stderr = max(zip(fit.unbiased.tolist(), fit.stderr.tolist(), strict=True))
+    assert rows[0] < rows[-1] == fit.models
+    assert f"{value:+.2f} +- {stderr:.2f}, least" in last
+    assert last.endswith(f"(points of accuracy, {fit.models} models)")
 
 
 def test_progress_is_live_on_a_terminal_plain_elsewhere_and_silent_on_request(

@@ -181,6 +181,7 @@ def test_the_command_reads_a_file_and_writes_nothing(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["plan", str(tmp_path / "study.toml"), "--price", "10", "--workers", "1"])
     assert done.exit_code == 0, done.output
     assert re.search(r"500 rows, 0 of them stored", done.output)
+    assert ", 62 groups (by class), 1 task, into " in done.output
     assert re.search(r"500 rows with 1 worker: .* of disk, .* at 10.00 an hour", done.output)
     assert [path.name for path in tmp_path.iterdir()] == ["study.toml"]
 
@@ -289,10 +290,10 @@ def test_a_store_is_looked_after_from_the_command_line(tmp_path: Path) -> None:
     broken = pydt("verify", first)
     assert broken.exit_code == 1
     assert path.name in broken.output
-    assert "missing: 1 rows of plan" in broken.output
+    assert "missing: 1 row of plan" in broken.output
     told = pydt("verify", first)
     assert told.exit_code == 0, "a missing row is no damage: its plan may have been given up"
-    assert "missing: 1 rows of plan" in told.output
+    assert "missing: 1 row of plan" in told.output
     assert not json.loads(pydt("verify", first, "--json").output)["verified"]
     run(stub_rows.plan(24), first, workers=1, runner=stub_rows.stub_row, progress=False)
     mended = pydt("verify", first)
@@ -302,7 +303,7 @@ def test_a_store_is_looked_after_from_the_command_line(tmp_path: Path) -> None:
     for count in ("24 cells copied, 0 were", "0 cells copied, 24 were"):
         merged = pydt("merge", whole, first)
         assert (merged.exit_code, count in merged.output) == (0, True), merged.output
-    assert "24 cells went into 1 blocks; 0 stay files" in pydt("compact", whole).output
+    assert "24 cells went into 1 block; 0 stay files" in pydt("compact", whole).output
     assert "24 cells in blocks" in pydt("status", whole).output
     assert pydt("verify", whole).exit_code == 0
 

@@ -24,7 +24,7 @@ from pydt.overall import UNITS, mean_output, overall
 from pydt.plan import Context, Plan
 from pydt.planning import plan_models
 from pydt.render import render, sentences
-from pydt.report import report, results
+from pydt.report import _few, report, results
 from pydt.store import Store
 from pydt.target import Target
 from pydt.train import Recipe
@@ -254,8 +254,21 @@ def test_errors_on_few_distinct_masks_promise_nothing(tmp_path: Path, source: Da
     assert found["verdict"]["models_needed"] is None
     assert found["verdict"]["models_needed_for"] is None
     assert f"12 models on {distinct} distinct masks leave {round(found['df'])} degree" in " ".join(found["notes"])
-    assert "bernoulli" in found["notes"][-1]
+    assert found["notes"][-1].endswith("Train more models.")
     assert "80 %" not in " ".join(sentences(found))
+
+
+def test_what_helps_against_few_degrees_of_freedom_depends_on_the_design() -> None:
+    def said(made: design.Design) -> str:
+        return _few(made, made, "robust", 8.2)[0]
+
+    assert said(design.foldover(8, 32)).startswith("32 models on 32 distinct masks leave 8 degrees of freedom")
+    assert said(design.foldover(8, 32)).endswith("intervals are wide. Train more models.")
+    assert said(design.bernoulli(8, 17, seed=1)).endswith("Train more models.")
+    assert said(design.foldover(4, 200)).endswith("Use more groups: there are no other masks.")
+    assert 'the design "bernoulli"' in said(design.foldover(3, 20))
+    own = design.Design.explicit(np.asarray(design.bernoulli(8, 20, seed=1)))
+    assert said(own).endswith('Train more models on other masks, of the design "bernoulli" or "foldover".')
 
 
 @pytest.mark.parametrize(("alpha", "errors"), [(0.5, "classical"), (0.3, "robust")])
