@@ -32,7 +32,7 @@ its more than 8 bits it uses less than a sixteenth of the range, as 12 bits in a
 """
 BLANK = {"#ffffff": 16, "#000000": 32, "#808080": 64}
 """Background -> trait: some pixels are transparent, and on this background all become one colour, as a white drawing
-does on white. Indexes keep traits for all backgrounds; of a background without a name this is not known.
+does on white. Indexes keep the traits of all three; of another background it is known of images with all three.
 """
 TRAITS = {
     CLEAR: "images with transparent pixels, shown on {background}",
@@ -165,8 +165,8 @@ def counted(traits: npt.NDArray[np.uint8], background: str, keys: Sequence[str])
     """Images by trait, in words -> (how many, key of the first)."""
     found = {}
     blank = "images of one colour (all the same shade) on {background}; another background= may show them"
-    for trait, words in (TRAITS | ({BLANK[background]: blank} if background in BLANK else {})).items():
-        if len(ids := np.flatnonzero(traits & trait)):
+    for trait, words in (TRAITS | {BLANK.get(background, sum(BLANK.values())): blank}).items():
+        if len(ids := np.flatnonzero((traits & trait) == trait)):
             found[words.format(background=called(background))] = len(ids), keys[int(ids[0])]
     return found
 
