@@ -276,13 +276,20 @@ while rest[0].startswith("--"):
     rest = rest[1:] if "=" in rest[0] or rest[0] == "--unbuffered" else rest[2:]
 os.execvp(rest[0], rest)
 """,
-    # as some sites do: every job that has ended was COMPLETED
+    # As some sites do: every job that has ended was COMPLETED. The signal of a preemption ends the script at once, but
+    # what it runs first puts the job into the queue again: a job lives as long as anything of it.
     "sacct": """
+groups = set()
+for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
+    try:
+        state, _, group = path.read_text().rpartition(")")[2].split()[:3]
+    except OSError:
+        continue
+    if state != "Z":
+        groups.add(group)
 print("JobID|State|NodeList")
 for path in jobs.iterdir():
-    pid = int(path.read_text().split()[0])
-    state = pathlib.Path(f"/proc/{pid}/stat")
-    runs = state.exists() and state.read_text().rpartition(")")[2].split()[0] != "Z"
+    runs = path.read_text().split()[0] in groups
     print(path.name, "RUNNING" if runs else "COMPLETED", "here", sep="|")
 """,
     "scancel": """
