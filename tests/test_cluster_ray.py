@@ -144,7 +144,7 @@ def test_real_rows_are_equal_bytes_also_where_the_data_are_not(
 
 
 def test_a_cluster_without_room_or_out_of_reach_is_named(cluster: Any) -> None:
-    with pytest.raises(ConfigError, match="1 CPUs and 1 GPUs; there are 1 and 0"):
+    with pytest.raises(ConfigError, match=r"1 CPUs and 1 GPUs; there are [12] and 0"):  # a lost node counts for a while
         Ray(cluster.address, gpus=1)
     assert not ray.is_initialized()
     with pytest.raises(ConfigError, match="give positive numbers"):
