@@ -11,7 +11,6 @@ __version__ = "0.1.0"
 
 # The complete public list: name -> module. Nothing is imported until it is used, so `import pydt` is instant.
 _PUBLIC = {
-    "Accumulator": "accumulate",
     "Augment": "augment",
     "Counterfactual": "counterfactual",
     "Dataset": "data",

@@ -77,14 +77,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.accumulate import Accumulator
 from pydt.cores import share_out
 from pydt.design import Design, to_array
 from pydt.errors import EstimateError
 from pydt.fit import Fit
 from pydt.inputs import Array, Inputs, read, read_masks
 from pydt.linear import Found, Plan, difference, ols
-from pydt.moments import Arrays, Geometry, Statistics, Tile
+from pydt.moments import Geometry, Statistics, Tile
 from pydt.penalised import lasso, ridge
 from pydt.robust import balanced
 
@@ -96,7 +95,7 @@ MANY = 5000
 
 def influences(
     masks: Any,
-    outputs: Any = None,
+    outputs: Any,
     method: str = "difference",
     *,
     groups: int | Design | None = None,
@@ -120,8 +119,7 @@ def influences(
     for OLS.
 
     Args:
-        masks: a Design, any 0/1 array-like (models, groups), or packed uint8 (models, ceil(groups / 8)) with `groups`;
-            or a pydt.Accumulator, or a view of one, which bring their outputs.
+        masks: a Design, any 0/1 array-like (models, groups), or packed uint8 (models, ceil(groups / 8)) with `groups`.
         outputs: (models, targets) of any float dtype and strides: arrays, memory maps, tensors; or (models,).
         method: "difference", "ols", "ridge" or "lasso"; formulas at the top of this file.
         groups: number of groups, for packed masks; or the Design that masks are rows of: they are compared with it,
@@ -135,8 +133,8 @@ def influences(
         errors: "classical" has one variance of the noise for all models. "robust" holds where groups change it: HC2
             with Bell and McCaffrey's degrees of freedom for ols (see `pydt.robust`), each arm's own spread for
             difference and lasso. "auto" is classical where that is as right (masks that keep about half of the groups,
-            foldover pairs), of ridge, and where no rows are at hand (an Accumulator), and robust elsewhere. Clusters of
-            your own have errors of their own. `fit.errors` says which were used.
+            foldover pairs) and of ridge, and robust elsewhere. Clusters of your own have errors of their own.
+            `fit.errors` says which were used.
         precision: "float" sums float16 and float32 outputs in float32 and float64, float64 in float64; "int16" (of the
             difference) rounds each output to 1023 steps over its target's range and sums those exactly, in half of the
             time: `fit.quantisation` says what that costs, as a rule less than 0.01 standard errors.
@@ -167,28 +165,10 @@ def influences(
         raise EstimateError(f"{method} has no |b|_1", "l1_ratio", 'leave it out, or use method="lasso"')
     if precision not in ("float", "int16") or (precision == "int16" and method != "difference"):
         raise EstimateError(f"{precision!r} of {method}", "precision", 'use "float", or "int16" for the difference')
-    if isinstance(masks, Accumulator):
-        masks = masks.statistics()
-    if isinstance(masks, Statistics):
-        if (
-            outputs is not None
-            or groups is not None
-            or clusters is not None
-            or (nan, precision, bitorder) != ("raise", "float", "little")
-        ):
-            where = "outputs, groups, clusters, nan, precision, bitorder"
-            raise EstimateError("statistics bring their own", where, "leave them out")
-        if errors == "robust":
-            mend = 'keep the outputs and give them to pydt.influences, or use errors="auto", which is classical here'
-            raise EstimateError("sums do not tell the residual of each row", "errors", mend)
-        statistics = masks
-    else:
-        if outputs is None:
-            raise EstimateError("are missing", "outputs", "pass (models, targets)")
-        given = read(masks, outputs, groups, clusters, nan, bitorder)
-        if isinstance(out, np.ndarray) and _overlap(out, given.outputs):  # written before all is read
-            raise EstimateError("lies in the memory of the outputs", "out", "pass memory of its own")
-        statistics = Arrays(given, precision == "int16")
+    given = read(masks, outputs, groups, clusters, nan, bitorder)
+    if isinstance(out, np.ndarray) and _overlap(out, given.outputs):  # written before all is read
+        raise EstimateError("lies in the memory of the outputs", "out", "pass memory of its own")
+    statistics = Statistics(given, precision == "int16")
     geometry = statistics.geometry
     clusters_there = geometry.masks.units.cluster_count
     if cv is not None and cv > clusters_there:
@@ -200,7 +180,7 @@ def influences(
         )
     if errors == "classical" and geometry.masks.units.kind == "given":
         raise EstimateError("clusters of your own have errors of their own", "errors", "leave it out, or the clusters")
-    robust = errors == "robust" or (errors == "auto" and isinstance(statistics, Arrays) and not balanced(geometry))
+    robust = errors == "robust" or (errors == "auto" and not balanced(geometry))
     shape = (geometry.groups,) if statistics.flat else (geometry.groups, statistics.targets)
     if out is not None:
         if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != np.float32:
@@ -330,7 +310,7 @@ def _collect(statistics: Statistics, method: str, plan: Plan, out: npt.NDArray[n
         errors=plan.errors,
         _covariance=plan.covariance,
         _imbalance=plan.imbalance,
-        _contrast=_contrasts(statistics.given) if plan.contrast and isinstance(statistics, Arrays) else None,
+        _contrast=_contrasts(statistics.given) if plan.contrast else None,
         **fields,
     )
 
@@ -342,7 +322,7 @@ def _contrasts(given: Inputs) -> Callable[[Array], tuple[Array, Array]]:
     """
 
     def contrasts(weights: Array) -> tuple[Array, Array]:
-        statistics = Arrays(given)
+        statistics = Statistics(given)
         geometry, contrast = statistics.geometry, ols(statistics.geometry, True).contrast
         assert contrast is not None
         found = np.empty((2, len(weights), statistics.targets))

@@ -172,16 +172,11 @@ def read_masks(
     extra = 0 if placebos is None else placebos.shape[1]
     if placebos is not None and extra:
         packed = _core.pack(np.concatenate([_core.unpack(packed, groups), placebos], axis=1))
-    strata = strata_of(estimand, groups, None if design is None else design.strata)
+    strata = None
+    if estimand == "swap":
+        strata = np.zeros(groups, np.int64) if design is None or design.strata is None else design.strata
     alpha = None if design is None or design.kind == "explicit" else design.alpha
     return Masks(packed, groups, extra, estimand, units, strata, alpha=alpha)
-
-
-def strata_of(estimand: str, groups: int, strata: Rows | None) -> Rows | None:
-    """`Masks.strata` of a design with these strata, or with none."""
-    if estimand == "add":
-        return None
-    return np.zeros(groups, np.int64) if strata is None else strata
 
 
 def name_groups(groups: npt.NDArray[np.intp]) -> str:

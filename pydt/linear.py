@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pydt import _core
 from pydt.errors import EstimateError
 from pydt.inputs import Array, Rows
-from pydt.moments import WIDTH, Columns, Geometry, Regression, Sums, Tile, dots
+from pydt.moments import WIDTH, Columns, Geometry, Regression, Sums, Tile
 from pydt.robust import Arms, Sandwich
 
 _ALIKE = 0.9  # rho from which on both arms' spreads stand for all: what that overstates is at most a tenth of V
@@ -78,7 +78,6 @@ def sandwich(
     clusters, models, groups = geometry.masks.units.cluster_count, geometry.masks.models, geometry.groups
     if clusters < 2:
         raise EstimateError("all models are in one cluster", "clusters", "there must be at least two")
-    assert tile.outputs is not None
     mean = geometry.plain.count[:groups] / models
     variance: Any = 0.0
     order = np.argsort(geometry.masks.units.clusters, kind="stable")
@@ -250,7 +249,7 @@ class Fitted:
         """Influences, cross products of all columns, and the noise."""
         cross, energy = self._geometry.used.centre(tile.units), self._geometry.used.energy(tile.units)
         values = self.inverse @ cross[: len(self.inverse)]
-        left = np.maximum(energy - dots(values, cross[: len(self.inverse)]), 0)
+        left = np.maximum(energy - np.einsum("kn,kn->n", values, cross[: len(self.inverse)]), 0)
         return values, cross, self._regression.noise(left, tile.within)
 
     def find(self, tile: Tile) -> tuple[Array, Array, float, Array, tuple[Array, Array] | None]:

@@ -18,7 +18,6 @@ memory is that of the result. Cost: one pass over the outputs however many folds
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -50,13 +49,6 @@ def weigh(weights: Array, values: npt.NDArray[Any]) -> Array:
     return _core.sparse_product(np.ascontiguousarray(weights[None]), values, threads())[0]
 
 
-def dots(a: npt.NDArray[Any], b: Array) -> Array:
-    """Sums of the columns of a * b, the same bits whatever stands beside one: numpy adds a lone one otherwise."""
-    if a.shape[1] == 1:
-        return dots(np.repeat(a, 2, 1), np.repeat(b, 2, 1))[:1]
-    return np.einsum("kn,kn->n", a, b)
-
-
 @dataclass(frozen=True, eq=False)
 class Counts:
     """How many rows there are, and how many of them keep each column."""
@@ -78,18 +70,14 @@ class Counts:
 
 @dataclass(frozen=True, eq=False)
 class Columns(Counts):
-    """What masks alone decide about some rows; `a + b` and `a - b` are those of the union and of the rest. The Gram
-    matrix is made when it is asked for: where single examples are the groups nobody does, and it would not fit."""
+    """What masks alone decide about some rows; `a - b` is that of the rest. The Gram matrix is made when it is asked
+    for: where single examples are the groups nobody does, and it would not fit."""
 
     _gram: Callable[[], Array]
 
     @cached_property
     def gram(self) -> Array:
         return self._gram()
-
-    def __add__(self, other: Columns) -> Columns:
-        gram = self.gram + other.gram
-        return Columns(self.rows + other.rows, self.count + other.count, lambda: gram)
 
     def __sub__(self, other: Columns) -> Columns:
         gram = self.gram - other.gram
@@ -116,13 +104,13 @@ class Columns(Counts):
         cross -= np.outer(self.count, intercept)
         total = sums.total - self.rows * intercept - weigh(self.count[:k], values)
         squares = sums.squares - intercept * (sums.total + total)
-        squares -= dots(values, sums.cross[:k] + cross[:k])
+        squares -= np.einsum("kn,kn->n", values, sums.cross[:k] + cross[:k])
         return Sums(total, np.maximum(squares, 0), cross)
 
 
 @dataclass(frozen=True, eq=False)
 class Sums:
-    """What the outputs add, for some targets; `a + b` and `a - b` as for `Columns`."""
+    """What the outputs add, for some targets; `a + b` and `a - b`: of all rows of both, and of the rest."""
 
     total: Array
     squares: Array
@@ -157,7 +145,7 @@ class Tile:
         folds: by number of folds, of each fold as units; they add up to `units`.
         within: (targets,) sum of squares of the used rows about the mean of their mask; None where no mask repeats.
         broken: bool (targets,): a NaN or infinite output; their sums are zeros.
-        outputs: rows -> their outputs less the shift, float64 (rows, targets); None where only sums are left.
+        outputs: rows -> their outputs less the shift, float64 (rows, targets).
         step: (targets,) what outputs were rounded to before they were summed; None where they were not.
     """
 
@@ -167,7 +155,7 @@ class Tile:
     folds: dict[int, list[Sums]]
     within: Array | None
     broken: npt.NDArray[np.bool_]
-    outputs: Callable[[Rows], Array] | None
+    outputs: Callable[[Rows], Array]
     step: Array | None = None
 
     @property
@@ -363,30 +351,15 @@ class Geometry:
         return total
 
 
-class Statistics(ABC):
-    """What every estimator reads.
+class Statistics:
+    """What every estimator reads. Outputs are read in place, once for each number of folds.
+
+    With `coarse`, sums of all rows are those of outputs rounded to 1023 steps.
 
     Attributes:
         geometry: what masks alone decide.
         targets, flat: number of targets; whether the outputs were one-dimensional.
         exact: the outputs were float64, so nothing may be computed in less.
-    """
-
-    geometry: Geometry
-    targets: int
-    flat: bool
-    exact: bool
-
-    @abstractmethod
-    def tiles(self, *folds: int) -> Iterator[Tile]:
-        """All targets, in order, each with the folds asked for. Raises where an output is NaN, unless it is to be
-        flagged, and where there are fewer clusters than folds."""
-
-
-class Arrays(Statistics):
-    """Statistics of outputs that lie in an array or a memory map: read in place, once for each number of folds.
-
-    With `coarse`, sums of all rows are those of outputs rounded to 1023 steps.
     """
 
     def __init__(self, given: Inputs, coarse: bool = False):
@@ -399,6 +372,8 @@ class Arrays(Statistics):
         self._shift = np.where(np.isfinite(first), first, 0)
 
     def tiles(self, *folds: int) -> Iterator[Tile]:
+        """All targets, in order, each with the folds asked for. Raises where an output is NaN, unless it is to be
+        flagged, and where there are fewer clusters than folds."""
         geometry, units = self.geometry, self.given.units
         by_unit = units.kind in ("repeat", "pair")
         rows = {number: geometry.folds(number).rows for number in folds}

@@ -112,7 +112,6 @@ class UnitRows:
     def outputs(self, tile: Tile, part: slice, of: Callable[[Rows, Array], Array] | None = None) -> Array:
         """y of some units (units, targets): of the outputs less their means, or of what `of` makes of rows and
         outputs."""
-        assert tile.outputs is not None
         rows = slice(self._starts[part.start], self._ends[part.stop - 1])
         y = tile.outputs(self._order[rows])
         if of is not None:

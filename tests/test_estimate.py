@@ -19,7 +19,7 @@ from pydt.errors import EstimateError
 from pydt.estimate import METHODS, best_method
 from pydt.fit import benjamini_hochberg
 from pydt.inputs import assign_folds, read, read_masks
-from pydt.moments import Arrays, Geometry
+from pydt.moments import Geometry, Statistics
 from pydt.planning import models_for_effect, models_for_stderr
 from pydt.verdict import prediction_test
 
@@ -501,14 +501,14 @@ def test_a_placebo_is_what_one_more_group_would_be() -> None:
 def test_statistics_merge_and_folds_are_totals_less_the_held_out() -> None:
     made = design.foldover(9, 70, seed=2)
     given_ = read(made, planted(made)[0])
-    (tile,) = Arrays(given_).tiles(4)
-    (alone,) = Arrays(given_).tiles()
+    (tile,) = Statistics(given_).tiles(4)
+    (alone,) = Statistics(given_).tiles()
     folds, geometry = Geometry(given_).folds(4), Geometry(given_)
     for cluster in np.unique(made.clusters):
         assert len(np.unique(folds.label[made.clusters == cluster])) == 1
     parts, rest = tile.folds[4], np.flatnonzero(folds.label != 2)
     merged = parts[0] + parts[1] + parts[2] + parts[3]
-    (other,) = Arrays(read(made.take(rest), given_.outputs[rest])).tiles()
+    (other,) = Statistics(read(made.take(rest), given_.outputs[rest])).tiles()
     for name in ("total", "squares", "cross"):
         np.testing.assert_allclose(getattr(merged, name), getattr(alone.units, name), rtol=1e-12, atol=1e-10)
         np.testing.assert_allclose(getattr(tile.plain, name), getattr(alone.plain, name), rtol=1e-12, atol=1e-10)

@@ -279,14 +279,10 @@ def test_contrasts_read_the_residuals() -> None:
 def test_what_robust_errors_cannot_be_had_for_is_named() -> None:
     made = design.bernoulli(6, 60, 0.3, seed=1)
     y = outputs_of(made)
-    accumulator = pydt.Accumulator(made)
-    accumulator.add(np.arange(60), y)
-    assert influences(accumulator, method="ols").errors == "classical"
     blocks = np.arange(60) // 3
     assert influences(made, y, "ols", clusters=blocks).errors == "clusters"
     assert influences(made, y, "ridge").errors == "classical"
     for call, names in (
-        (lambda: influences(accumulator, method="ols", errors="robust"), r"errors: sums do not tell.*keep the outputs"),
         (lambda: influences(made, y, "ridge", errors="robust"), r'errors: ridge has none.*"ols"'),
         (lambda: influences(made, y, errors="white"), r"errors: unknown errors 'white'.*auto, classical, robust"),
         (lambda: influences(made, y, errors=2), r"errors: a int is no word"),

@@ -253,19 +253,6 @@ def test_nothing_repeats_nothing_is_split() -> None:
     assert fit.mask_noise is None  # 20 masks cannot say what is linear in 30 groups
 
 
-def test_statistics_and_outputs_are_not_both_given() -> None:
-    made = design.bernoulli(6, 40, 0.5, seed=1)
-    y = outputs_of(made, 2)
-    from pydt.inputs import read
-
-    statistics = moments.Arrays(read(made, y))
-    np.testing.assert_array_equal(influences(statistics, method="ols").values, influences(made, y, "ols").values)
-    with pytest.raises(EstimateError, match="statistics bring their own"):
-        influences(statistics, y)
-    with pytest.raises(EstimateError, match="outputs: are missing"):
-        influences(made)
-
-
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_sixteen_bits_cost_what_is_said(dtype: type) -> None:
     made = design.bernoulli(50, 600, 0.4, seed=1)
