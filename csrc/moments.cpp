@@ -1,5 +1,5 @@
 // Sufficient statistics: how the work is cut into tiles of the result, each computed by one thread in one order (so the
-// bits do not depend on the number of threads). The kernels are in kernels/moments.inl.
+// bits do not depend on the number of threads). The kernels: kernels/subset_sums.inl, gram.inl, column_moments.inl.
 //
 // Column moments: blocks of 256 rows are added in the tree of a binary counter: two sums of 1 block make one of 2, two of
 // those one of 4, ...; what is left at the end is added from the smallest to the largest.

@@ -1,12 +1,12 @@
-// Gram matrix and subset sums of masks that lie on the GPU.
+// Gram matrix of the masks and subset sums of the outputs, for data on the GPU.
 //
-//   The formulas and the order of additions are those of kernels/moments.inl and moments.cpp (4 rows, blocks of 256,
-//   binary tree); with -fmad=false the sums have the same bits as on the CPU.
+//   The formulas are those of kernels/gram.inl and kernels/subset_sums.inl. Counts are exact. Sums are taken in float64
+//   whatever the type of the outputs, in an order of their own (4 rows, blocks of 256 rows, a binary tree of blocks): they
+//   agree with the CPU's within the rounding of those, not to the bit.
 //
 // Both first transpose the masks into columns of 64-bit words: a warp then reads one word of a column and every lane
-// holds the same bits, so the branch on a bit never diverges. Cost: Gram, groups^2 / 2 * models / 64 popcounts; sums,
-// models * groups * outputs additions in float64 (half of them masked out). A first cut: no tables of 4 rows, no tensor
-// cores.
+// holds the same bits, so the branch on a bit never diverges. Cost: Gram, groups^2 / 2 * rows / 64 popcounts; sums,
+// rows * groups * outputs additions in float64 (half of them masked out). Not done: tables of 4 rows, tensor cores.
 #include "../kernels/kernels.hpp"
 #include "device.cuh"
 

@@ -1,4 +1,4 @@
-// The kernels as the compiler makes them for this instruction set (flags: CMakeLists.txt).
+// The kernels compiled for this instruction set (flags: CMakeLists.txt).
 #define PYDT_KERNELS kernels_avx2
 #define PYDT_ISA_NAME "avx2"
-#include "table.inl"
+#include "kernels.inl"

@@ -25,7 +25,12 @@ namespace images {
 }  // namespace images
 #include "crc.inl"
 #include "lasso.inl"
-#include "moments.inl"
+#include "loading.inl"
+#include "subset_sums.inl"
+
+#include "gram.inl"
+
+#include "column_moments.inl"
 }  // namespace
 
 extern const Kernels PYDT_KERNELS;
@@ -39,10 +44,10 @@ const Kernels PYDT_KERNELS = {PYDT_ISA_NAME,
                               load_bits,
                               largest,
                               quantise,
-                              sum_vector<float, double>,
-                              sum_vector<double, double>,
-                              sum_vector<int16_t, double>,
-                              sum_vector<uint8_t, int64_t>,
+                              sum_f32,
+                              sum_f64,
+                              sum_i16,
+                              sum_bits,
                               moment_block,
                               unit_block,
                               add,
