@@ -1,6 +1,4 @@
-// pydt._core, continued: the index file of a data set, and CRC32C. Why the GIL may be released: see bindings.cpp.
-#include <pybind11/stl.h>
-
+// pydt._core: the index file of a data set, image files, tar archives, CRC32C.
 #include <cerrno>
 #include <memory>
 #include <system_error>
@@ -18,8 +16,8 @@ std::uint32_t crc32c(const py::object& bytes) {
 
 py::array_t<std::uint32_t> crc_records(const py::object& images, const py::object& positions, int threads) {
     const py::array from = dense<std::uint8_t>(images, "images", 4), index = dense<int64_t>(positions, "positions", 1);
-    const auto record = static_cast<int64_t>(
-        pydt::checked_size("images", {from.shape(1), from.shape(2), from.shape(3)}));
+    const auto record =
+        static_cast<int64_t>(pydt::checked_size("images", {from.shape(1), from.shape(2), from.shape(3)}));
     py::array_t<std::uint32_t> out(index.shape(0));
     std::uint32_t* to = out.mutable_data();
     const int64_t stored = from.shape(0), count = index.shape(0);
@@ -44,8 +42,8 @@ py::list read_index(const py::object& bytes) {
     }
     py::list found;
     for (const auto& section : sections)
-        found.append(py::make_tuple(section.name, static_cast<int>(section.kind), section.count, section.offset,
-                                    section.bytes));
+        found.append(
+            py::make_tuple(section.name, static_cast<int>(section.kind), section.count, section.offset, section.bytes));
     return found;
 }
 
@@ -81,18 +79,6 @@ std::pair<py::array_t<std::int32_t>, py::array_t<std::uint32_t>> read_files(cons
         pydt::read_files(paths, data<int64_t>(sizes), to, size, to_status, to_crc);
     }
     return {status, crc};
-}
-
-py::array_t<std::int32_t> image_sides(const py::list& records) {
-    auto out = make<std::int32_t>("records", static_cast<int64_t>(records.size()), 2);
-    std::int32_t* to = out.mutable_data();
-    for (const py::handle record : records) {
-        const py::array bytes = dense<std::uint8_t>(py::reinterpret_borrow<py::object>(record), "records", 1);
-        const pydt::Sides sides = pydt::image_sides(data<std::uint8_t>(bytes), bytes.shape(0));
-        *to++ = sides.height;
-        *to++ = sides.width;
-    }
-    return out;
 }
 
 template <class T>
@@ -153,31 +139,15 @@ py::tuple map_file(const py::bytes& path) {
 
 }  // namespace
 
-void bind_records(py::module_& module) {
+void register_records(py::module_& module) {
     using py::arg;
-    module.def("crc32c", &crc32c, "CRC32C of uint8 (n,).", arg("bytes"));
-    module.def("crc_records", &crc_records, "CRC32C of the image at each position: uint32 (positions,).", arg("images"),
-               arg("positions"), arg("threads"));
-    module.def("check_index_head", &check_index_head,
-               "Refuses the first bytes of a file of `file_size` bytes that is no index.", arg("bytes"),
-               arg("file_size"));
-    module.def("read_index", &read_index,
-               "Checks an index file (uint8) and lists its sections: (name, kind, count, offset, bytes).",
-               arg("bytes"));
-    module.def("read_files", &read_files,
-               "Reads files of known lengths one after another into `out`: (status, CRC32C if `sums`) of each.",
-               arg("ends"), arg("bytes"), arg("lengths"), arg("out"), arg("sums") = true);
-    module.def("image_sides", &image_sides,
-               "Height and width of each encoded image that all decoders read alike, else 0: int32 (n, 2).",
-               arg("records"));
-    module.def("read_tar", &read_tar,
-               "The regular files of a tar archive (uint8): ends and bytes of their names, headers, offsets, sizes.",
-               arg("bytes"));
-    module.def("check_parts", &check_parts, "(status, CRC32C) of bytes[offset : offset + length].", arg("bytes"),
-               arg("offsets"), arg("lengths"), arg("threads"));
-    module.def("map_file", &map_file,
-               "A regular file as read-only uint8, mapped; its time of change in ns, device and inode.", arg("path"));
-    module.def("repeated_text", &repeated_text,
-               "The first of the texts bytes[ends[i]:ends[i + 1]] that an earlier one equals, or -1.", arg("ends"),
-               arg("bytes"));
+    module.def("crc32c", &crc32c, arg("bytes"));
+    module.def("crc_records", &crc_records, arg("images"), arg("positions"), arg("threads"));
+    module.def("check_index_head", &check_index_head, arg("bytes"), arg("file_size"));
+    module.def("read_index", &read_index, arg("bytes"));
+    module.def("repeated_text", &repeated_text, arg("ends"), arg("bytes"));
+    module.def("read_files", &read_files, arg("ends"), arg("bytes"), arg("lengths"), arg("out"), arg("sums") = true);
+    module.def("read_tar", &read_tar, arg("bytes"));
+    module.def("check_parts", &check_parts, arg("bytes"), arg("offsets"), arg("lengths"), arg("threads"));
+    module.def("map_file", &map_file, arg("path"));
 }

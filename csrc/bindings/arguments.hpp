@@ -1,10 +1,21 @@
-// What the bindings share: arguments of Python as checked views. TypeError for the wrong kind of thing, ValueError for a
-// wrong value, both beginning with the argument's name.
+// What all bindings share: Python's arguments as checked views, and arrays for results.
+//
+// Arguments are checked, never converted: TypeError for the wrong kind of thing, ValueError for a wrong value; both
+// messages begin with the argument's name. Functions are documented in pydt/_core.pyi, and only there.
+//
+// Why every call may release the GIL: the core touches no Python object. The arrays that it reads and writes are held by
+// the arguments of the call, and numpy refuses to resize an array that something else refers to. Sizes and strides are
+// copied before. Another thread that writes into an array meanwhile can spoil values, not memory.
 #pragma once
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
-#include "pydt.hpp"
+#include <array>
+#include <cmath>
+#include <optional>
+
+#include "../pydt.hpp"
 
 namespace py = pybind11;
 using pydt::ArgumentError;
@@ -87,4 +98,29 @@ py::array_t<T> make(const char* name, int64_t rows, int64_t cols) {
     return py::array_t<T>({rows, cols});
 }
 
-void bind_records(py::module_& module);  // bindings_records.cpp
+// Bit-packed masks.
+inline pydt::Masks masks_of(const py::array& packed, int64_t groups) {
+    not_negative(groups, "groups");
+    const int64_t bytes = pydt::packed_bytes(groups);
+    if (packed.shape(1) != bytes)
+        throw ArgumentError("packed", "has " + std::to_string(packed.shape(1)) + " bytes a row; " +
+                                          std::to_string(groups) + " groups take " + std::to_string(bytes));
+    return {data<std::uint8_t>(packed), packed.shape(0), groups, bytes};
+}
+
+// The least and the largest share of the area, or ratio of width to height, of a random crop.
+using Range = std::optional<std::array<double, 2>>;
+
+inline pydt::Augmentation augmentation_of(const py::array& mean, const py::array& std, int64_t crop_pad, bool flip,
+                                          const py::object& seed, const py::object& epoch, int64_t view,
+                                          const Range& scale, const Range& ratio) {
+    if (scale.has_value() != ratio.has_value()) throw ArgumentError("ratio", "goes with scale: give both or neither");
+    pydt::Augmentation how{
+        data<float>(mean), data<float>(std), crop_pad, flip, unsigned64(seed, "seed"), unsigned64(epoch, "epoch"), view,
+        scale.has_value(), {1, 1},           {0, 0}};
+    for (std::size_t i = 0; scale && i < 2; ++i) {
+        how.scale[i] = (*scale)[i];
+        how.log_ratio[i] = std::log((*ratio)[i]);
+    }
+    return how;
+}
