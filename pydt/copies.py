@@ -28,7 +28,7 @@ from pydt.data import Dataset, _open
 from pydt.errors import ConfigError, DataError
 from pydt.files import machine
 from pydt.index import FILE, LARGEST, Sections, pack_index, read_index
-from pydt.saved import index_of
+from pydt.saved import has_index
 
 _BLOCK = 64 << 20  # bytes of a piece of a stream
 
@@ -103,7 +103,7 @@ def _find(folder: str, seen: Any, expected: str) -> Dataset:
     try:
         return _open(folder, seen, expected)
     except DataError:
-        if index_of(copy := copy_of(expected)) is None:
+        if not has_index(copy := copy_of(expected)):
             raise
         return _open(str(copy), None, expected)
 

@@ -47,7 +47,7 @@ from pydt.labels import (
     renumber,
 )
 from pydt.pixels import BACKGROUND, CLEAR, DEEP, colour, counted, on_background
-from pydt.saved import check_bytes, fields_of, index_of, sections_of
+from pydt.saved import check_bytes, fields_of, has_index, sections_of
 
 UNNAMED = "arrays"
 """What a data set of arrays is called that was given no name."""
@@ -132,8 +132,7 @@ class Dataset:
 
     def traits(self) -> np.ndarray:
         """What is odd about the pixels of each example, as in `pydt.pixels`: uint8 (examples,)."""
-        known = None if self.records is None else self.records.traits
-        return np.zeros(len(self), np.uint8) if known is None else known
+        return np.zeros(len(self), np.uint8) if self.records is None else self.records.traits
 
     def odd(self) -> dict[str, tuple[int, str]]:
         """Images that are not shown as they are stored, and `noted`: in words -> (how many, the first of them)."""
@@ -579,7 +578,7 @@ def spool(dataset: Dataset, folder: str | os.PathLike[str]) -> Dataset:
     if dataset._filed:
         return dataset
     place = as_path(folder, "spool", made=True) / dataset.full_digest
-    return Dataset.open(place) if index_of(place) else dataset.save(place)
+    return Dataset.open(place) if has_index(place) else dataset.save(place)
 
 
 # ---- helpers -------------------------------------------------------------------------------------------------------
@@ -674,14 +673,8 @@ def _open(folder: str, seen: tuple[int, int] | None, expected: str | None = None
     """`Dataset.open`; `seen` is the stamp of images that another process has compared already, `expected` the
     `full_digest` that it saw.
     """
-    fields, known, full = fields_of(folder, seen)
+    fields, known = fields_of(folder, seen)
     opened = Dataset(**fields)
-    if full is not None and opened.full_digest != full:
-        raise DataError(
-            "its pixels are not those that were indexed (damaged or changed)",
-            folder,
-            f"restore the files, or delete {folder} and write it again with Dataset.save",
-        )
     # Where nothing was compared, what the writer hashed is taken as said: re-reading every byte at each open would cost
     # more than a short training.
     opened.__dict__.update(known)

@@ -13,19 +13,14 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 
 from pydt import _core
-from pydt.errors import DataError, PydtError
-from pydt.files import digest
-from pydt.schema import parse
+from pydt.errors import DataError
 
 FILE = "index.pydt"
-# What version 2 was called; it is still read.
-OLD_FILE = "index.safetensors"
 _VERSION = 3
 _MAGIC = b"\x89PYDT\r\n\x1a"
 _KINDS: dict[int, tuple[str, int]] = {1: ("|u1", 1), 2: ("<u4", 4), 3: ("<i8", 8)}
@@ -102,15 +97,15 @@ Sections = dict[str, "np.ndarray | Texts"]
 class Records:
     """What is known of each encoded image: its length and the time of change of its file (ns) int64, CRC32C uint32, all
     (n,); SHA-256 uint8 (n, 16), its first half; int64 (n,) where in its file it begins, -1 for a file of its own
-    (None: all are); and uint8 (n,) its traits as in `pydt.pixels` (None: not known, an index of pydt 0.1.0).
+    (None: all are); and uint8 (n,) its traits as in `pydt.pixels`.
     """
 
     length: np.ndarray
     time: np.ndarray
     crc: np.ndarray
     sha: np.ndarray
-    offset: np.ndarray | None = None
-    traits: np.ndarray | None = None
+    offset: np.ndarray | None
+    traits: np.ndarray
 
     def take(self, chosen: np.ndarray) -> Records:
         taken: dict[str, Any] = {name: None if part is None else part[chosen] for name, part in self.parts().items()}
@@ -132,15 +127,16 @@ class Records:
 
 def records_of(sections: Sections) -> Records | None:
     """The records in an index of encoded images; None where it has none of them, or not as many of each."""
-    types = {"length": np.int64, "time": np.int64, "crc": np.uint32, "sha": np.uint8, "offset": np.int64}
-    types["traits"] = np.uint8
+    types = {"length": np.int64, "time": np.int64, "crc": np.uint32, "sha": np.uint8, "traits": np.uint8}
+    types["offset"] = np.int64
     found = {name: sections[name] for name in types if name in sections}
     arrays = {name: a for name, a in found.items() if isinstance(a, np.ndarray) and a.dtype == types[name]}
-    if len(arrays) < len(found) or len(arrays.keys() - {"offset", "traits"}) < 4:
+    if len(arrays) < len(found) or len(arrays.keys() - {"offset"}) < 5:
         return None
     if {len(a) for name, a in arrays.items() if name != "sha"} != {len(arrays["sha"]) / 16}:
         return None
-    return Records(**{**arrays, "sha": arrays["sha"].reshape(-1, 16)})
+    shas = arrays["sha"].reshape(-1, 16)
+    return Records(arrays["length"], arrays["time"], arrays["crc"], shas, arrays.get("offset"), arrays["traits"])
 
 
 def repeated(texts: Sequence[str]) -> str | None:
@@ -246,51 +242,3 @@ def _read_checked(path: str | os.PathLike[str]) -> np.ndarray:
         raise DataError("damaged index (it became shorter while it was read)", str(path), MEND)
     data.flags.writeable = False
     return data
-
-
-def read_old(path: Path) -> Sections:
-    """Version 2: a safetensors file whose header holds JSON. As sections of the present version.
-
-    Raises:
-        DataError: it is damaged, or of yet another version.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    os.close(open_regular(path))
-    try:
-        with safe_open(str(path), "numpy") as file:
-            meta = parse((file.metadata() or {})["pydt"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-        if meta["version"] != 2:
-            raise DataError(f"index of version {meta['version']}", str(path), MEND)
-        said = {key: value for key, value in meta.items() if key != "checksum"}
-        if meta["checksum"] != digest(said, *(part for name in sorted(tensors) for part in (name, tensors[name]))):
-            raise ValueError("its bytes are not those that were written")
-        sections: Sections = {name: tensors[name] for name in ("labels", "positions")}
-        for name in ("classes", "keys", "captions"):
-            if meta[name] is not None:
-                sections[name] = Texts.of(meta[name])
-        sections["name"] = Texts.of([meta["name"]])
-        sections["digests"] = Texts.of(["", meta["digest"]])
-        if "images" in meta:
-            sections["images"] = Texts.of([meta["images"]])
-            sections["stamp"] = np.array(meta["stamp"], np.int64)
-        else:
-            sections["paths"] = Texts.of(meta["paths"])
-        sections["columns"] = Texts.of(list(meta["columns"]))
-        for i, (name, names) in enumerate(meta["columns"].items()):
-            sections[f"column {i}"], sections[f"names {i}"] = tensors[f"column {name}"], Texts.of(names)
-    except DataError:
-        raise
-    except (
-        SafetensorError,
-        PydtError,
-        ArithmeticError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        ValueError,
-        OSError,
-    ) as error:
-        raise DataError(f"damaged index ({error})", str(path), MEND) from error
-    return sections

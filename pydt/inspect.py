@@ -24,10 +24,10 @@ from pydt.encode import as_images, as_path
 from pydt.errors import DataError
 from pydt.files import write_atomic
 from pydt.identical import groups_of, pixel_sum
-from pydt.index import read_index
+from pydt.index import FILE, read_index
 from pydt.pack import decode, images_at
 from pydt.pixels import BACKGROUND, flat, one_colour
-from pydt.saved import index_of, threads
+from pydt.saved import has_index, threads
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -57,8 +57,7 @@ def load(path: str | os.PathLike[str]) -> Dataset:
                 raise DataError("is compressed by gzip", str(place), "unpack it: gunzip leaves the .tar file")
         mend = "give a folder, a tar shard (.tar), or an array of images (.npy)"
         raise DataError("is a file that is no data set", str(place), mend)
-    index = index_of(place)
-    if index is not None and (index.suffix != ".pydt" or {"images", "paths"} & read_index(index).keys()):
+    if has_index(place) and {"images", "paths"} & read_index(place / FILE).keys():
         return Dataset.open(place)
     return images_at(place)
 

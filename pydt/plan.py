@@ -16,7 +16,7 @@ from pydt.cells import Row, suggest, whole
 from pydt.design import Design
 from pydt.errors import ConfigError, DataError, DesignError, PydtError
 from pydt.files import digest
-from pydt.record import MOST_ROWS, Drawn, Record, row_seeds
+from pydt.record import MOST_ROWS, Drawn, Record
 
 if TYPE_CHECKING:
     from pydt.data import Dataset
@@ -56,7 +56,7 @@ class Plan:
         _expect(self.source, "units", "Plan.source", "give a pydt.Dataset")
         _expect(self.recipe, "described", "Plan.recipe", "give a pydt.Recipe: recipe=pydt.Recipe()")
         object.__setattr__(self, "tasks", _several(self.tasks, "Plan.tasks", "put it into a list: tasks=[task]"))
-        _expect(self.design, "to_dict", "Plan.design", "make one: pydt.Design.explicit(masks)", DesignError)
+        _expect(self.design, "packed", "Plan.design", "make one: pydt.Design.explicit(masks)", DesignError)
         object.__setattr__(self, "seed", whole(self.seed, "Plan.seed"))
         if self.seeds is not None:
             seeds = _several(self.seeds, "Plan.seeds", "give a list of whole numbers")
@@ -95,10 +95,7 @@ class Plan:
 
     def rows(self) -> Sequence[Row]:
         """The rows in design order, drawn when they are asked for."""
-        if isinstance(self.design, Design):
-            return Drawn(self.design.to_dict(), self.seeds, self.seed, design=self.design)
-        seeds = self.seeds if self.seeds is not None else row_seeds(self.seed, len(self.design))
-        return [Row(mask, seed, "design") for mask, seed in zip(np.asarray(self.design), seeds, strict=True)]
+        return Drawn(self.design.to_dict(), self.seeds, self.seed, design=self.design)
 
     def record(self) -> Record:
         """The plan as the store remembers it."""

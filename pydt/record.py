@@ -189,8 +189,8 @@ def row_seeds(seed: int, rows: int) -> tuple[int, ...]:
 class Record:
     """What a file in plans/ says: everything about a plan that can be known without its source.
 
-    A field that is added later needs a default, and is left out of the file while it has it: so older files are read,
-    and the plans in them keep their names.
+    A field that is added later needs a default, and is left out of the file while it has it: so files without it are
+    read, and the plans in them keep their names.
 
     Attributes:
         kind: "design" or "rows" (an explicit list of rows, as a counterfactual makes).
@@ -199,7 +199,7 @@ class Record:
         tasks: "digest", "name", "target" (digest), "examples" (how many) and "settings" of each.
         design: `Design.to_dict()` or None.
         rows: every row in order; of a design they are drawn when asked for (`Drawn`), and the file does not
-            list them. (Files of earlier versions do.)
+            list them.
     """
 
     kind: str
@@ -325,9 +325,11 @@ class Record:
         groups, tasks, rows = len(plain["names"]), len(plain["tasks"]), plain["rows"]
         if not groups or not tasks:
             raise StoreError("is damaged (no units or no tasks)")
-        if isinstance(rows, list):
+        if plain["kind"] == "rows":
             check(rows, [(str, SEED, str)], "rows")
             fields["rows"] = tuple(_row(keep, seed, kind, groups) for keep, seed, kind in rows)
+        elif isinstance(rows, list):
+            raise StoreError("is of a version before 0.1.0 (it lists the rows of its design)")
         else:
             check(rows, {"count": _COUNT, "seeds": list | None, "masks": str | None}, "rows")
             check(plain["design"], _DESIGN, "design")
@@ -361,12 +363,6 @@ def _drawn(plain: Mapping[str, Any], groups: int) -> Drawn:
     if len(set(sizes)) > 1:
         raise StoreError("is damaged (a design of other rows or groups)")
     return drawn
-
-
-def asked(record: Record) -> str:
-    """Digest of a plan that does not depend on how its rows are written down."""
-    plain = {name: getattr(record, name) for name in record.__dataclass_fields__ if name != "rows"}
-    return digest({**plain, "names": list(record.names), "tasks": list(record.tasks)}, np.array(record.seeds, np.int64))
 
 
 def read_plan(path: Path) -> Record:

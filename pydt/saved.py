@@ -7,21 +7,19 @@ where there is reason to: see `Dataset.open`.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pydt import _core, sources
-from pydt.contents import Contents, map_shard
+from pydt.contents import map_shard
 from pydt.cores import available
 from pydt.encode import file_stamp, npy_path, open_npy, whole
 from pydt.errors import DataError
-from pydt.index import FILE, MEND, OLD_FILE, Records, Sections, Texts, read_index, read_old, records_of, repeated
-from pydt.pixels import BACKGROUND, colour, traits_of
+from pydt.index import FILE, MEND, Records, Sections, Texts, read_index, records_of, repeated
+from pydt.pixels import BACKGROUND, colour
 from pydt.shards import read_parts
 
 if TYPE_CHECKING:
@@ -51,9 +49,9 @@ def threads() -> int:
     return min(8, available())
 
 
-def index_of(root: Path) -> Path | None:
-    """The index in a folder: of the present version, else of the one before."""
-    return next((root / name for name in (FILE, OLD_FILE) if os.path.lexists(root / name)), None)
+def has_index(root: Path) -> bool:
+    """Whether a folder has an index."""
+    return os.path.lexists(root / FILE)
 
 
 def sections_of(dataset: Dataset, root: Path) -> dict[str, np.ndarray | Sequence[str]]:
@@ -96,75 +94,46 @@ def sections_of(dataset: Dataset, root: Path) -> dict[str, np.ndarray | Sequence
     return sections
 
 
-def fields_of(folder: str, seen: tuple[int, int] | None) -> tuple[dict[str, Any], dict[str, Any], str | None]:
+def fields_of(folder: str, seen: tuple[int, int] | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a folder with an index holds.
 
     Args:
         seen: the stamp of images that another process has compared already.
 
     Returns:
-        the fields of the `Dataset`; what is known of it besides ("stamp", "digest", "full_digest"); and, for an index
-        of version 2, the `full_digest` that it must turn out to have.
+        the fields of the `Dataset`; and what is known of it besides: "stamp", "digest", "full_digest".
 
     Raises:
         DataError: see `Dataset.open`.
     """
     root = Path(folder)
-    index = index_of(root)
-    if index is None:
-        raise DataError(f"no data set here ({FILE} is missing)", str(root), "write one with Dataset.save(folder)")
+    index = root / FILE
+    if not has_index(root):
+        old = ", index.safetensors is of a version before 0.1.0" * (root / "index.safetensors").exists()
+        raise DataError(f"no data set here ({FILE} is missing{old})", str(root), "write one with Dataset.save(folder)")
     mend = f"delete {root} and write it again with Dataset.save; a run or the sample does so by itself"
-    sections = read_old(index) if index.name == OLD_FILE else read_index(index)
+    sections = read_index(index)
     try:
         _check_kinds(sections)
         fields = _fields(sections, root)
         (short, full), (name,) = sections["digests"], sections["name"]
-        if index.name == FILE and fields["images"] is None and fields["records"] is None:
-            raise ValueError("it has no records of its files, or not one a file")
+        if fields["images"] is None and fields["records"] is None:
+            raise ValueError("it has no records of its files, not one a file, or those of a version before 0.1.0")
         if fields["images"] is not None:
-            _ = sections["stamp"], index.name == OLD_FILE or sections["crc"]
+            _ = sections["stamp"], sections["crc"]
     except (LookupError, ValueError, TypeError, AttributeError) as error:
         raise DataError(f"damaged index ({error!r})", str(index), MEND) from error
     faults = _faults(fields, sections, unique=seen is None)
     if faults:
         raise DataError(f"its parts do not fit together: {faults}", str(index), mend)
-    known: dict[str, Any] = {"stamp": _MANY}
-    if index.name == FILE:
-        known |= {"digest": short, "full_digest": full}
+    known: dict[str, Any] = {"stamp": _MANY, "digest": short, "full_digest": full}
     if fields["images"] is not None:
         file = root / sections["images"][0]
         known["stamp"] = file_stamp(file)
         _compare_images(fields, sections, root.resolve() / file, known["stamp"], seen, mend)
-    elif index.name == OLD_FILE:
-        fields["records"] = _read_all(fields["paths"], fields["positions"])
     elif seen is None:
         _compare_files(fields, str(index), full)
-    if index.name == FILE and fields["records"] is not None and fields["records"].traits is None:
-        fields["records"] = _with_traits(fields)
-        known = {"stamp": _MANY}  # the digests that it names are of other pixels
-    old = index.name == OLD_FILE and fields["images"] is not None and seen is None
-    return {**fields, "name": name, "folder": str(root.resolve())}, known, full if old else None
-
-
-def _read_all(paths: Sequence[str], positions: np.ndarray) -> Records:
-    """Records of files of which nothing is known yet."""
-    bad: sources.Bad = {}
-    chosen = [paths[p] for p in positions.tolist()]
-    records = sources.read_records("", chosen, *sources.stamps("", chosen), None, bad)
-    sources.refuse(bad, "", "raise", "restore them, or index the data set again")
-    return records
-
-
-def _with_traits(fields: dict[str, Any]) -> Records:
-    """Records of which an index of pydt 0.1.0 does not say what is odd about their pixels: all images are read."""
-    records: Records = fields["records"]
-    contents = Contents(fields["paths"], fields["positions"], records, fields["keys"] or [])
-    traits = np.zeros(len(records.length), np.uint8)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's remarks on single images
-        for run in sources.batches(list(range(len(traits))), records.length.tolist()):
-            traits[run] = traits_of(contents.read(np.array(run), False))[0]
-    return replace(records, traits=traits)
+    return {**fields, "name": name, "folder": str(root.resolve())}, known
 
 
 def _check_kinds(sections: Sections) -> None:
@@ -234,7 +203,7 @@ def _faults(fields: dict[str, Any], sections: Sections, unique: bool) -> str | N
     lengths |= {f"column {name!r}": len(codes) for name, (codes, _) in fields["columns"].items()}
     if records is not None:
         lengths |= {name: len(part) for name, part in records.parts().items() if part is not None}
-    if fields["images"] is not None and "crc" in sections:
+    if fields["images"] is not None:
         lengths["crc"] = len(sections["crc"])
     wrong = next((name for name, length in lengths.items() if length != n), None)
     if not n:
@@ -281,7 +250,7 @@ def _compare_images(
     trusted = seen is not None and stamp == tuple(seen)
     if seen is None and stamp == tuple(np.asarray(sections["stamp"]).tolist()):
         trusted = not (own and stamp[0] <= _VERIFY_LIMIT)
-    if not trusted and compared not in _verified and "crc" in sections:
+    if not trusted and compared not in _verified:
         found = _core.crc_records(fields["images"], np.ascontiguousarray(fields["positions"]), threads())
         wrong = np.flatnonzero(found != sections["crc"])
         if len(wrong):

@@ -24,7 +24,7 @@ from pydt import _core
 from pydt.cores import available
 from pydt.errors import DataError, DataWarning
 from pydt.files import terminal
-from pydt.index import FILE, OLD_FILE, Records, Texts, open_regular
+from pydt.index import FILE, Records, Texts, open_regular
 from pydt.pixels import traits_of
 
 IMAGE_SUFFIXES = (
@@ -141,7 +141,7 @@ def list_folder(root: Path) -> Listing:
             _walk(str(entry), entry.name, (), None, {}, listing.noted)
         elif entry.is_dir():
             classes.append(entry.name)
-        elif entry.name not in (FILE, OLD_FILE):
+        elif entry.name != FILE:
             reason = _reason(str(entry), entry.name)
             note(listing.noted, BESIDE if reason is None else reason, written(entry.name))
     if not classes:
@@ -227,7 +227,7 @@ def _walk(
                     if entry.is_dir():
                         inside = None if system(entry.name) else found
                         _walk(entry.path, name, (*above, here), inside, {} if inside is None else bad, noted)
-                    elif entry.name in (FILE, OLD_FILE):
+                    elif entry.name == FILE:
                         continue
                     elif found is None:
                         note(noted, INSIDE, written(name))
@@ -325,7 +325,7 @@ def undecodable(error: Exception) -> str:
 
 def _unknown(keys: Sequence[str], records: Records, known: tuple[Sequence[str], Records] | None) -> list[int]:
     """Fill in what an earlier index knows; the numbers of the files that it does not."""
-    if known is None or known[1].traits is None:
+    if known is None:
         return list(range(len(keys)))
     before, now, then = known[1], Texts.of(keys), Texts.of(known[0])
     if np.array_equal(now.ends, then.ends) and np.array_equal(now.data, then.data):
@@ -337,8 +337,6 @@ def _unknown(keys: Sequence[str], records: Records, known: tuple[Sequence[str], 
     same[same] &= (before.length[old[same]] == records.length[same]) & (before.time[old[same]] == records.time[same])
     records.crc[same] = before.crc[old[same]]
     records.sha[same] = before.sha[old[same]]
-    assert records.traits is not None
-    assert before.traits is not None
     records.traits[same] = before.traits[old[same]]
     return np.flatnonzero(~same).tolist()
 

@@ -47,7 +47,7 @@ from pydt.design import Design
 from pydt.errors import ConfigError, StoreError
 from pydt.files import as_path, canonical_json, clear, digest, exclusive, remove, write_atomic
 from pydt.packed import STATUS
-from pydt.record import FORMAT, Drawn, Record, asked, read_plan
+from pydt.record import FORMAT, Drawn, Record, read_plan
 from pydt.schema import HEX32, SEED, Form
 from pydt.shelf import Shelf
 
@@ -353,10 +353,8 @@ class Store(Shelf):
         return designs[0]
 
     def designs(self) -> list[Record]:
-        """The plans with a design; one that an earlier version wrote and this one does, too, is one."""
-        found = [record for record in self.plans().values() if record.kind == "design"]
-        found.sort(key=lambda record: isinstance(record.rows, Drawn))
-        return list({asked(record): record for record in found}.values()) if len(found) > 1 else found
+        """The plans with a design."""
+        return [record for record in self.plans().values() if record.kind == "design"]
 
     def _abbreviated(self, name: str) -> Record:
         """The only plan whose digest, or the name of whose damaged file, starts with four hex digits or more."""
@@ -395,16 +393,10 @@ class Store(Shelf):
                 the rows were trained on.
         """
         record = self.plan(plan)
-        if record.design is None:
+        if not isinstance(record.rows, Drawn):
             raise StoreError("has no design, only rows", f"plan {record.digest}", "use rows() and masks()")
-        if isinstance(record.rows, Drawn):
-            record.rows.check()
-            return record.rows.design
-        design = Design.from_dict(record.design)
-        if [mask.tobytes() for mask in design.packed()] != [row.keep for row in record.rows]:
-            mend = "use the pydt that wrote it, or pydt.Design.explicit(store.masks())"
-            raise StoreError("its design now gives other masks than the rows have", f"plan {record.digest}", mend)
-        return design
+        record.rows.check()
+        return record.rows.design
 
     def thumbnails(self, plan: Any = None) -> dict[str, np.ndarray]:
         """The first images of each unit, uint8 (n, height, width, channels) by unit name; empty if none were kept.

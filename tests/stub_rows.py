@@ -20,6 +20,7 @@ import numpy as np
 
 from pydt import design
 from pydt.cells import Outcome, Row
+from pydt.design import Design
 from pydt.ensemble import run
 from pydt.errors import DataError, TrainError
 from pydt.files import digest
@@ -92,26 +93,12 @@ class StubSource:
         return {f"{by} {i}": np.full((min(each, 2), 3, 3, 1), i, np.uint8) for i in range(GROUPS - 1)}
 
 
-class StubDesign:
-    """The part of a design that the ensemble uses."""
-
-    def __init__(self, models: int, groups: int = GROUPS, seed: int = 0) -> None:
-        random = np.random.default_rng(seed)
-        self.masks = np.array([random.random(groups) < 0.5 for _ in range(models)], bool).reshape(models, groups)
-        self.groups = groups
-
-    @property
-    def digest(self) -> str:
-        return digest("design", self.masks)
-
-    def __len__(self) -> int:
-        return len(self.masks)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return self.masks.astype(dtype or bool)
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"models": len(self), "groups": self.groups}
+def stub_design(models: int, groups: int = GROUPS, seed: int = 0) -> Design:
+    """Masks of which each keeps half of the groups or so, and none keeps nothing."""
+    random = np.random.default_rng(seed)
+    masks = np.array([random.random(groups) < 0.5 for _ in range(models)], bool).reshape(models, groups)
+    masks[:, 0] |= ~masks.any(1)
+    return Design.explicit(masks)
 
 
 def outcome(context: Context, row: Row, task: StubTask) -> Outcome:
@@ -180,7 +167,11 @@ def held_row(context: Context, row: Row, tasks: tuple[StubTask, ...]) -> dict[st
 
 def plan(rows: int, **recipe: Any) -> Plan:
     return Plan(
-        StubSource(), design=StubDesign(rows), recipe=StubRecipe(**recipe), tasks=[StubTask()], seeds=range(1, rows + 1)
+        StubSource(),
+        design=stub_design(rows),
+        recipe=StubRecipe(**recipe),
+        tasks=[StubTask()],
+        seeds=range(1, rows + 1),
     )
 
 

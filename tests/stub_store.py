@@ -9,8 +9,9 @@ import numpy as np
 from stub_rows import outcome
 
 from pydt.cells import Outcome, Row
+from pydt.design import Design
 from pydt.plan import Plan
-from pydt.record import Record
+from pydt.record import Drawn, Record
 from pydt.store import Store
 
 KEY = "ab" + 30 * "0"
@@ -33,12 +34,13 @@ def primitives(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return out
 
 
-def record(rows: list[Row], tasks: tuple[str, ...] = ("t",), design: dict[str, Any] | None = None) -> Record:
+def record(rows: list[Row], tasks: tuple[str, ...] = ("t",), design: bool = False) -> Record:
+    """A plan of some rows: a list of them, or those of a design that has their masks."""
     plain = tuple({"digest": name, "name": f"task {name}", "target": "g", "settings": {}} for name in tasks)
     names = tuple(f"unit {i}" for i in range(rows[0].groups))
-    kind = "rows" if design is None else "design"
+    drawn = Design.explicit([row.mask for row in rows]).to_dict() if design else None
     return Record(
-        kind,
+        "design" if design else "rows",
         "source",
         {"name": "s", "examples": 9},
         "units",
@@ -47,16 +49,16 @@ def record(rows: list[Row], tasks: tuple[str, ...] = ("t",), design: dict[str, A
         "recipe",
         {"lr": 0.1},
         plain,
-        design,
+        drawn,
         0,
-        tuple(rows),
+        tuple(rows) if drawn is None else Drawn(drawn, [row.seed for row in rows], 0),
     )
 
 
 def filled(folder: Path, models: int, failures: tuple[int, ...] = (), tasks: tuple[str, ...] = ("t",)) -> Store:
     """A store with a plan of random rows; model i's logits come from seed i (task t) or 1000 + i (others)."""
     random = np.random.default_rng(5)
-    plan = record([Row(random.random(11) < 0.5, i, "design") for i in range(models)], tasks, {"kind": "stub"})
+    plan = record([Row(random.random(11) < 0.5, i, "design") for i in range(models)], tasks, design=True)
     store = Store.create(folder)
     store.put_plan(plan)
     labels = np.arange(10) % 4

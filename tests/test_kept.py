@@ -21,7 +21,6 @@ from pydt.cells import derive
 from pydt.data import Dataset
 from pydt.design import Design
 from pydt.plan import Plan
-from pydt.record import Record
 from pydt.store import Store
 
 KEPT = Path(__file__).parent / "data"
@@ -46,7 +45,7 @@ def values(folder: Path) -> dict[str, object]:
     return found
 
 
-@pytest.fixture(params=["store-1", "store-1-listed", "store-1-packed"])
+@pytest.fixture(params=["store-1", "store-1-packed"])
 def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A copy, since a store that is read may be written to."""
     shutil.copytree(KEPT / request.param, tmp_path / "store")
@@ -96,15 +95,9 @@ def test_what_is_derived_from_the_four_primitives_is_kept_too() -> None:
 
 def main() -> None:
     pydt.upkeep.FEWEST = 2
-    for name in ("store-1", "store-1-listed", "store-1-packed"):
+    for name in ("store-1", "store-1-packed"):
         shutil.rmtree(KEPT / name, ignore_errors=True)
         store = computed(KEPT / name, plan(), range(6), failures=(3,))
-        if name.endswith("listed"):  # plans as they were first written: with every row
-            record = plan().record()
-            fields = {field: getattr(record, field) for field in Record.__dataclass_fields__}
-            (KEPT / name / "plans" / f"{record.digest}.json").unlink()
-            store = Store(KEPT / name)
-            store.put_plan(Record(**{**fields, "rows": tuple(record.rows)}))
         store.note_stop(None, {"rows": 5, "rule": "sign 3", "looks": 2})
         if name.endswith("packed"):
             pydt.upkeep.compact(KEPT / name)

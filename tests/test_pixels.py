@@ -222,22 +222,6 @@ def test_digests_name_what_is_seen(tmp_path: Path) -> None:
         Dataset.from_folder(tmp_path / "clear", background="red")
 
 
-def test_an_index_of_old_is_read_as_its_images_are_shown_now(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One that says nothing of traits, with the digest of pixels that nobody sees any more."""
-    from dataclasses import replace
-
-    dataset = Dataset.from_folder(folder)
-    assert dataset.records is not None
-    old = replace(dataset, records=replace(dataset.records, traits=None))
-    assert old.digest != dataset.digest
-    old.save(tmp_path / "old")
-    opened = Dataset.open(tmp_path / "old")
-    assert (opened.digest, opened.full_digest) == (dataset.digest, dataset.full_digest)
-    assert opened.traits().tolist() == dataset.traits().tolist()
-
-
 def test_orientation_is_kept_beside_alpha_and_depth() -> None:
     turned = Image.Exif()
     turned[0x0112] = 6

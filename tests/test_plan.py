@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stub_rows import GROUPS, StubDesign, StubRecipe, StubSource, StubTask, plan
+from stub_rows import GROUPS, StubRecipe, StubSource, StubTask, plan, stub_design
 
 import pydt.design
 from pydt.cells import Row
 from pydt.data import Dataset
 from pydt.ensemble import run_rows
 from pydt.errors import ConfigError, DataError, DesignError, PydtError
-from pydt.plan import Plan, row_seeds
+from pydt.plan import Plan, check
+from pydt.record import row_seeds
 from pydt.target import Target
 
 
@@ -22,7 +23,7 @@ def test_seeds_come_from_the_plan_and_never_change_with_its_length() -> None:
     assert len(set(row_seeds(5, 100)) | set(row_seeds(6, 100))) == 200
     assert all(0 <= seed < 2**31 for seed in row_seeds(5, 100))
     assert max(row_seeds(5, 100)) > 2**29
-    job = Plan(StubSource(), design=StubDesign(4), recipe=StubRecipe(), tasks=[StubTask()], seed=5)
+    job = Plan(StubSource(), design=stub_design(4), recipe=StubRecipe(), tasks=[StubTask()], seed=5)
     assert tuple(row.seed for row in job.rows()) == row_seeds(5, 4)
 
 
@@ -33,7 +34,7 @@ def test_examples_in_no_unit_are_always_kept() -> None:
 
 def _with(**changes: Any) -> Any:
     def make() -> Plan:
-        given = {"source": StubSource(), "design": StubDesign(3), "recipe": StubRecipe(), "tasks": [StubTask()]}
+        given = {"source": StubSource(), "design": stub_design(3), "recipe": StubRecipe(), "tasks": [StubTask()]}
         return Plan(**{**given, **changes})
 
     return make
@@ -47,12 +48,6 @@ class EverythingInUnits(StubSource):
 class EmptyUnit(StubSource):
     def units(self, by: str) -> tuple[np.ndarray, tuple[str, ...]]:
         return np.arange(14) % (GROUPS - 1), tuple("abcdef")
-
-
-class Nothing(StubDesign):
-    def __init__(self) -> None:
-        super().__init__(3)
-        self.masks[1] = False
 
 
 @pytest.mark.parametrize(
@@ -71,8 +66,7 @@ class Nothing(StubDesign):
         (_with(seeds=[1.5, 2, 3]), ConfigError, r"Plan\.seeds\[0\]: 1\.5 is not a seed"),
         (_with(seeds=3), ConfigError, r"Plan\.seeds: is one int"),
         (_with(seeds=[1, 2]), ConfigError, "2 seeds for 3 rows"),
-        (_with(design=StubDesign(3, groups=5)), DesignError, r"5 groups for the 6 units.*groups=6"),
-        (_with(design=Nothing(), source=EverythingInUnits()), DesignError, "row 1: keeps nothing"),
+        (_with(design=stub_design(3, groups=5)), DesignError, r"5 groups for the 6 units.*groups=6"),
         (_with(source=EmptyUnit()), DataError, "no examples in f"),
     ],
 )
@@ -99,7 +93,10 @@ def test_target_images_must_have_the_channels_of_the_source(source: Dataset, tar
 
 
 def test_a_row_without_units_may_train_on_what_is_always_kept() -> None:
-    assert len(_with(design=Nothing())().rows()) == 3
+    rows = [Row([1] * GROUPS, 0), Row([0] * GROUPS, 0)]
+    check(_with()().context, rows)
+    with pytest.raises(DesignError, match="row 1: keeps nothing"):
+        check(_with(source=EverythingInUnits())().context, rows)
 
 
 def test_a_task_by_name_or_digest() -> None:
@@ -116,7 +113,7 @@ def test_plan_has_a_digest_of_everything() -> None:
         _with(),
         _with(source=StubSource("other")),
         _with(by="font"),
-        _with(design=StubDesign(3, seed=1)),
+        _with(design=stub_design(3, seed=1)),
         _with(tasks=[StubTask("letters")]),
         _with(seeds=[1, 2, 3]),
         _with(seed=1),
