@@ -92,14 +92,13 @@ def _named(at: tuple[int, ...], numbers: Sequence[int] | None) -> str:
     return f" ({'row' if len(at) == 1 else 'rows'} {', '.join(str(numbers[i]) for i in at[:_NAMED])}{more})"
 
 
-def hardly_learnt(scalars: Mapping[str, Any], classes: int | None = None) -> bool | None:
+def hardly_learnt(scalars: Mapping[str, Any]) -> bool | None:
     """Whether a row hardly learnt its source; None if it does not say how well, or kept images of one class only.
 
     Args:
         scalars: of a finished row, as `Store.scalars` gives them.
-        classes: that it kept, if known: rows of earlier versions do not say what a guess gives. It is 1 / classes then.
     """
-    if (facts := _facts(scalars, classes)) is None:
+    if (facts := _facts(scalars)) is None:
         return None
     accuracy, trivial, loss, entropy, images = facts
     if trivial == 1:
@@ -109,13 +108,12 @@ def hardly_learnt(scalars: Mapping[str, Any], classes: int | None = None) -> boo
     return accuracy <= trivial + max(2 * error, min(trivial, (1 - trivial) / near))
 
 
-def weak(scalars: Sequence[Mapping[str, Any]], classes: Sequence[int] | None = None) -> Weak:
+def weak(scalars: Sequence[Mapping[str, Any]]) -> Weak:
     """Which of some rows hardly learnt their source, or diverged; those whose scalars do not say are not judged."""
-    kept = [None] * len(scalars) if classes is None else classes
-    states = [hardly_learnt(one, of) for one, of in zip(scalars, kept, strict=True)]
+    states = [hardly_learnt(one) for one in scalars]
     at = tuple(i for i, state in enumerate(states) if state)
     judged = sum(state is not None for state in states)
-    facts = [_facts(one, of) or (math.nan,) * 5 for one, of in zip(scalars, kept, strict=True)]
+    facts = [_facts(one) or (math.nan,) * 5 for one in scalars]
     above = tuple(i for i, state in enumerate(states) if state is False and facts[i][2] > _FAR * facts[i][3])
     alone = tuple(i for i, one in enumerate(facts) if one[1] == 1)
     accuracy, trivial = (_mean(facts[i][k] for i in at) for k in (0, 1))
@@ -131,16 +129,13 @@ def _mean(values: Iterable[float]) -> float:
 
 def weak_rows(store: Store, record: Record, task: Any = None) -> Weak:
     """Which of a plan's finished rows hardly learnt their source; `at` are positions in `store.finished(record)`."""
-    scalars = store.scalars(record.tasks[0]["digest"] if task is None else task, record)
-    return weak(scalars, store.masks(record).sum(1).tolist() if record.by == "class" else None)
+    return weak(store.scalars(record.tasks[0]["digest"] if task is None else task, record))
 
 
-def _facts(scalars: Mapping[str, Any], classes: int | None) -> tuple[float, float, float, float, float] | None:
+def _facts(scalars: Mapping[str, Any]) -> tuple[float, float, float, float, float] | None:
     """Accuracy and that of a guess, loss and that of a guess, images."""
     names = "accuracy", "trivial_accuracy", "loss", "trivial_loss", "images"
     found = [scalars.get(f"source_{name}") for name in names]
     if all(isinstance(value, (int, float)) for value in found):
         return tuple(map(float, found))  # type: ignore[return-value, arg-type]
-    if isinstance(found[0], float) and classes is not None and classes > 2:
-        return found[0], 1 / classes, 0.0, math.inf, math.inf
     return None

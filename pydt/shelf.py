@@ -27,7 +27,6 @@ from pydt.packed import STATUS, Block, Finder
 from pydt.record import FORMAT
 from pydt.schema import Form, check, parse
 
-_YOUNGER = ("source_images", "source_trivial_accuracy", "source_trivial_loss")
 _CELL = re.compile(r"[0-9a-f]{32}\.safetensors")
 _LONGEST = 1 << 20  # bytes of a line of the log
 
@@ -300,15 +299,8 @@ class Shelf:
 
 
 def same(a: Outcome, b: Outcome) -> bool:
-    """Whether two outcomes are equal, bit by bit; scalars that rows of earlier versions lack count where both have
-    them.
-    """
-    lacking = {name for name in _YOUNGER if name not in a.scalars or name not in b.scalars}
-    one, other = (
-        {**_facts(of), "scalars": {name: value for name, value in of.scalars.items() if name not in lacking}}
-        for of in (a, b)
-    )
-    return checksum(a.arrays, one) == checksum(b.arrays, other)
+    """Whether two outcomes are equal, bit by bit."""
+    return checksum(a.arrays, _facts(a)) == checksum(b.arrays, _facts(b))
 
 
 def _facts(outcome: Outcome) -> dict[str, Any]:

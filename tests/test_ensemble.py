@@ -114,7 +114,7 @@ def test_only_missing_cells_are_computed_and_one_training_serves_all_its_tasks(t
 def test_any_list_of_rows_shares_the_store(tmp_path: Path) -> None:
     job = plan(4, folder=str(tmp_path))
     go(job, tmp_path / "s")
-    rows = [Row(job.design.masks[2], 3, "drop top"), Row(np.ones(GROUPS), 77, "full"), Row(np.ones(GROUPS), 77, "full")]
+    rows = [Row(job.design[2], 3, "drop top"), Row(np.ones(GROUPS), 77, "full"), Row(np.ones(GROUPS), 77, "full")]
     with ThreadPoolExecutor(1) as threads:
         arms = run_rows(
             job.source, "class", job.recipe, job.tasks, rows, tmp_path / "s", threads, runner=stub_row, progress=False

@@ -159,7 +159,6 @@ def test_a_loss_far_above_that_of_a_guess_is_named_though_the_network_learnt() -
     )
     few = [ended(0.371, 2.18, 0.125, 2.08), ended(0.76, 0.86), ended(0.99, 0.08, 0.9, 0.13), ended(0.5, 1.5)]
     assert not weak(few).notes("models")
-    assert not weak([{"source_accuracy": 0.6}], [4]).notes("models")
 
 
 def test_guesses_are_hardly_ever_taken_for_learning_and_rows_that_say_nothing_are_not_judged() -> None:
@@ -171,8 +170,6 @@ def test_guesses_are_hardly_ever_taken_for_learning_and_rows_that_say_nothing_ar
     assert told > 0.97 * 500
     assert hardly_learnt({}) is None
     assert hardly_learnt({"source_accuracy": 0.3}) is None
-    assert hardly_learnt({"source_accuracy": 0.28}, 4) is True
-    assert hardly_learnt({"source_accuracy": 0.6}, 4) is False
     found = weak([{}, {**BAD, **GUESS}, {**FAIR, **GUESS}])
     assert (found.at, found.judged, found.accuracy, found.trivial) == ((1,), 2, 0.1, 0.07)
 

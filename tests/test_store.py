@@ -248,19 +248,6 @@ def test_file_under_another_name_is_refused(tmp_path: Path) -> None:
     assert not store.done(OTHER)
 
 
-def test_a_row_of_an_earlier_version_is_the_same_row(tmp_path: Path) -> None:
-    """Version 0.1 did not say what a guess gives (`pydt.learnt`)."""
-    store = Store.create(tmp_path)
-    store.put(KEY, GOOD, METADATA)
-    newer = {**GOOD.scalars, "source_images": 40, "source_trivial_accuracy": 0.1, "source_trivial_loss": 2.3}
-    assert not store.put(KEY, Outcome(GOOD.arrays, newer), METADATA)
-    other = f"{int(KEY[0] != '0')}{KEY[1:]}"
-    store.put(other, Outcome(GOOD.arrays, newer), {**METADATA})
-    assert not store.put(other, GOOD, METADATA)
-    with pytest.raises(StoreError, match="different result"):
-        store.put(other, Outcome(GOOD.arrays, {**newer, "source_images": 41}), METADATA)
-
-
 def test_same_result_twice_is_harmless_another_one_is_refused(tmp_path: Path) -> None:
     store = Store.create(tmp_path)
     assert store.put(KEY, GOOD, METADATA)
