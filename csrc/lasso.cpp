@@ -54,8 +54,8 @@
 #include <utility>
 #include <vector>
 
-#include "candidates.hpp"
 #include "kernels/kernels.hpp"
+#include "lasso_target.hpp"
 #include "pydt.hpp"
 #include "threads.hpp"
 
@@ -164,7 +164,7 @@ public:
     }
 
     // Rounds in float32 while each makes the gap four times less; what is still open is finished in float64.
-    void finish(Compact& compact, Tolerance tolerance, int64_t limit) {
+    void finish(Target& target, Tolerance tolerance, int64_t limit) {
         std::vector<int64_t> open;
         for (int64_t j = 0; j < targets_; ++j)
             if (!std::isfinite(gap[at(j)]) || constant(j))
@@ -174,9 +174,8 @@ public:
         certify(open);
         std::vector<bool> exact(at(targets_));
         while (true) {
-            std::erase_if(open, [&](int64_t j) {
-                return gap[at(j)] <= tolerance.of(left[at(j)]) || iterations[at(j)] >= limit;
-            });
+            std::erase_if(
+                open, [&](int64_t j) { return gap[at(j)] <= tolerance.of(left[at(j)]) || iterations[at(j)] >= limit; });
             if (open.empty()) return;
             std::vector<float> kept;
             std::vector<double> before;
@@ -185,7 +184,7 @@ public:
                 kept.insert(kept.end(), values(j), values(j) + K_);
                 before.push_back(gap[at(j)]);
                 iterations[at(j)] +=
-                    exact[at(j)] ? polish(j, tolerance.half(), rest) : improve(compact, j, tolerance.half(), rest);
+                    exact[at(j)] ? polish(j, tolerance.half(), rest) : improve(target, j, tolerance.half(), rest);
             }
             certify(open);
             std::vector<int64_t> worse, rest;
@@ -207,12 +206,12 @@ private:
     static std::size_t at(int64_t i) { return static_cast<std::size_t>(i); }
     double* slope(int64_t j) { return slope_.data() + j * K_; }
 
-    int64_t improve(Compact& compact, int64_t j, Tolerance tolerance, int64_t limit) {
-        compact.load(cross(j), energy(j));
-        compact.set_penalty(edge(j), ridge(j));
-        compact.start(values(j), slope(j));
-        const int64_t done = compact.solve(tolerance, std::min(limit, most_passes));
-        compact.write(values(j));
+    int64_t improve(Target& target, int64_t j, Tolerance tolerance, int64_t limit) {
+        target.load(cross(j), energy(j));
+        target.set_penalty(edge(j), ridge(j));
+        target.start(values(j), slope(j));
+        const int64_t done = target.solve(tolerance, std::min(limit, most_passes));
+        target.write(values(j));
         return done;
     }
 
@@ -324,9 +323,7 @@ private:
 };
 
 // Float32 values carry a relative gap of 1e-7 or so of their own.
-Tolerance tolerance_of(const LassoOptions& options) {
-    return {options.tolerance, std::min(options.tolerance, 2e-7)};
-}
+Tolerance tolerance_of(const LassoOptions& options) { return {options.tolerance, std::min(options.tolerance, 2e-7)}; }
 
 // Whether a path may end: lasso.cpp's head says when.
 class Watch {
@@ -334,7 +331,7 @@ public:
     // null: the error of values 0
     Watch(const Stopping& stopping, double null) : stopping_(stopping), null_(null) {}
 
-    bool better(const Compact::Judged& now) {
+    bool better(const Target::Judged& now) {
         moved_ = now.error != last_;
         last_ = now.error;
         if (!(now.error < least_.error)) return false;
@@ -362,7 +359,7 @@ private:
     static constexpr double departed = 4, risen = 3;  // standard errors
     const Stopping& stopping_;
     double null_, last_ = infinity;
-    Compact::Judged least_{infinity, 0};
+    Target::Judged least_{infinity, 0};
     int64_t worse_ = 0;
     bool moved_ = false;
 };
@@ -390,7 +387,7 @@ void lasso(const Quadratic& problem, const double* penalty, const float* start, 
     const Padded gram(problem.gram, K, "gram", options.threads);
     const Tolerance tolerance = tolerance_of(options);
     by_blocks(n, options.threads, [&](int64_t size) {
-        return [&, size, compact = Compact(gram, nullptr)](int64_t item) mutable {
+        return [&, size, target = Target(gram, nullptr)](int64_t item) mutable {
             const int64_t first = item * size, count = std::min(size, n - first);
             Block block(problem, options.l1_ratio, first, count);
             for (int64_t j = 0; j < count; ++j) {
@@ -405,13 +402,12 @@ void lasso(const Quadratic& problem, const double* penalty, const float* start, 
                 }
                 block.gap[i] = good ? 0 : nan;
                 if (!good || warm || block.constant(j) || options.limit == 0) continue;
-                compact.load(block.cross(j), block.energy(j));
-                compact.set_penalty(block.edge(j), block.ridge(j));
-                block.iterations[i] = 
-                    compact.solve_safely(tolerance.half(), std::min(options.limit, most_passes));
-                compact.write(block.values(j));
+                target.load(block.cross(j), block.energy(j));
+                target.set_penalty(block.edge(j), block.ridge(j));
+                block.iterations[i] = target.solve_safely(tolerance.half(), std::min(options.limit, most_passes));
+                target.write(block.values(j));
             }
-            block.finish(compact, tolerance, options.limit);
+            block.finish(target, tolerance, options.limit);
             write_out(block, problem, first, count, values, gap);
             std::copy_n(block.iterations.data(), count, iterations + first);
         };
@@ -426,7 +422,7 @@ void lasso_path(const Quadratic& train, const Quadratic& held, const double* ste
     const double ratio = (1 - options.l1_ratio) / options.l1_ratio;
     const Tolerance last = tolerance_of(options), rough{10 * options.tolerance, 1e-3 * options.tolerance};
     by_blocks(n, options.threads, [&](int64_t size) {
-        return [&, size, compact = Compact(gram, &judge), best = std::vector<float>()](int64_t item) mutable {
+        return [&, size, target = Target(gram, &judge), best = std::vector<float>()](int64_t item) mutable {
             const int64_t first = item * size, targets = std::min(size, n - first);
             Block block(train, options.l1_ratio, first, targets), other(held, options.l1_ratio, first, targets);
             std::vector<int64_t> place(static_cast<std::size_t>(targets));
@@ -439,42 +435,42 @@ void lasso_path(const Quadratic& train, const Quadratic& held, const double* ste
                 }
                 block.gap[index] = good ? 0 : nan;
                 if (!good) continue;
-                if (!constant) compact.load(block.cross(j), block.energy(j));
+                if (!constant) target.load(block.cross(j), block.energy(j));
                 int64_t& least_at = place[index];
                 Watch watch(stopping, other.energy(j));
                 best.clear();
                 for (int64_t i = 0; i < count; ++i) {
-                    Compact::Judged now{other.energy(j), 0};
+                    Target::Judged now{other.energy(j), 0};
                     if (!constant) {
-                        const double edge = steps[i] * compact.top();
-                        compact.set_penalty(edge, edge * ratio);
+                        const double edge = steps[i] * target.top();
+                        target.set_penalty(edge, edge * ratio);
                         const double ahead = i > 1 ? (steps[i - 1] - steps[i]) / (steps[i - 2] - steps[i - 1]) : 0;
-                        if (i > 0) compact.extrapolate(static_cast<float>(std::min(2.0, ahead)));
+                        if (i > 0) target.extrapolate(static_cast<float>(std::min(2.0, ahead)));
                         // to judge by the held-out rows takes no more than they tell: what is left of the training
                         // rows comes to nothing where there are fewer of them than groups
                         const double told = rough.share * watch.least() / other.energy(j);
-                        compact.solve_safely({rough.share, std::max(rough.least, told)}, options.limit);
-                        now = compact.held_error(other.cross(j), now.error);
-                        nonzeros[i * n + first + j] = static_cast<int32_t>(compact.active());
+                        target.solve_safely({rough.share, std::max(rough.least, told)}, options.limit);
+                        now = target.held_error(other.cross(j), now.error);
+                        nonzeros[i * n + first + j] = static_cast<int32_t>(target.active());
                     }
                     error[i * n + first + j] = now.error;
                     if (watch.better(now)) {
                         least_at = i;
-                        if (!constant) compact.keep(best);
+                        if (!constant) target.keep(best);
                         continue;
                     }
-                    const auto apart = [&] { return compact.held_apart(best); };
+                    const auto apart = [&] { return target.held_apart(best); };
                     if (!constant && watch.enough(apart)) break;
                 }
                 if (constant) continue;
-                const double edge = steps[least_at] * compact.top();
-                compact.set_penalty(edge, edge * ratio);
+                const double edge = steps[least_at] * target.top();
+                target.set_penalty(edge, edge * ratio);
                 block.penalty[index] = edge / options.l1_ratio;
-                compact.restore(best);
-                compact.solve_safely(last.half(), options.limit);
-                compact.write(block.values(j));
+                target.restore(best);
+                target.solve_safely(last.half(), options.limit);
+                target.write(block.values(j));
             }
-            block.finish(compact, last, options.limit);
+            block.finish(target, last, options.limit);
             write_out(block, train, first, targets, values, gap);
             for (int64_t j = 0; j < targets; ++j) {
                 int32_t& active = nonzeros[place[static_cast<std::size_t>(j)] * n + first + j];

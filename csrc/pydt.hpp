@@ -9,7 +9,7 @@
 //   records.cpp    the index file of a data set: checks and views; CRC32C
 //   moments.cpp    Gram matrix, subset sums, column sums and squares
 //   epilogue.cpp   sums of a tile -> differences of means and standard errors
-//   lasso.cpp      LASSO and elastic net on a Gram matrix (candidates.hpp: one target in float32)
+//   lasso.cpp      LASSO and elastic net on a Gram matrix (lasso_target.hpp: one target in float32)
 //   dispatch.cpp   which instruction set runs (kernels/: the code that is compiled once for each)
 //   cuda/          gather, Gram matrix and subset sums for data that lie on the GPU
 //

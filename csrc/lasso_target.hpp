@@ -19,8 +19,8 @@ using std::int64_t;
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
 constexpr int64_t symmetric_from = 256;  // candidates whose part of G is larger than a second-level cache
-constexpr double look = 0.95;  // a slope of this share of the edge makes a candidate
-constexpr double look_once = 0.9;  // where nobody looks again before the slopes have been computed in float64
+constexpr double look = 0.95;            // a slope of this share of the edge makes a candidate
+constexpr double look_once = 0.9;        // where nobody looks again before the slopes have been computed in float64
 
 // Relative gaps: `share` times the share of the energy that is left, but no less than `least`.
 struct Tolerance {
@@ -101,9 +101,9 @@ struct Padded {
 };
 
 // One target in float32: cross times `cross_scale`, values times `scale`.
-class Compact {
+class Target {
 public:
-    Compact(const Padded& gram, const Padded* held)
+    Target(const Padded& gram, const Padded* held)
         : gram_(gram),
           held_(held),
           full_(gram.width),
