@@ -1,5 +1,5 @@
-// Batches of raw images: checks, random places (windows.hpp) and threads; the pixels themselves are in kernels/augment.inl
-// and kernels/resize.inl.
+// Batches of raw images: checks, tables for the kernels, threads. Random shifts and windows: windows.hpp. The pixels:
+// kernels/augment.inl and kernels/resize.inl.
 #include <algorithm>
 #include <cmath>
 
@@ -12,13 +12,14 @@ namespace pydt {
 
 namespace {
 
-// The images of a batch lie anywhere in memory, so the processor cannot guess the next one.
-constexpr std::int64_t most_ahead = 4096;  // bytes of an image; from there on it guesses
+// The images of a batch lie anywhere in memory, so the hardware prefetcher cannot find the next one. This many bytes of
+// it are prefetched; from there on the hardware does it.
+constexpr std::int64_t most_ahead = 4096;
 
-// Batches larger than this are written past the cache, image by image by way of a copy in the nearest cache: where other
-// jobs want the memory, they would be gone from it before they are read, and a store that misses first reads what it
-// overwrites (6 MB: 1.25 times faster beside a job that copies memory, 1.2 times slower on an idle machine; 3 MB: not
-// faster beside it, 1.25 times slower on an idle one).
+// Larger batches are written past the cache: each image is made in L1 and streamed to memory from there. Beside other
+// jobs, such a batch leaves the cache before it is read, and an ordinary store that misses the cache first reads the
+// line that it overwrites. Measured: 6 MB, 1.25 times faster beside a job that copies memory, 1.2 times slower on an
+// idle machine; 3 MB, no faster beside it, 1.25 times slower on an idle one.
 constexpr std::int64_t cached_batch = 4 << 20, nearest_cache = 16 << 10;
 
 struct alignas(stream_bytes) Line {
@@ -29,8 +30,8 @@ std::int64_t bytes_of(Pixel type) { return type == Pixel::f32 ? 4 : 2; }
 
 // A plan and the tables that it points to.
 struct Tables {
-    std::vector<float> factors;          // (2, planes, part)
-    std::vector<std::int32_t> offsets;   // (2, part)
+    std::vector<float> factors;         // (2, planes, part)
+    std::vector<std::int32_t> offsets;  // (2, part)
     GatherPlan plan{};
 
     Tables(const Images& images, const Batch& out, const Augmentation& how) {
@@ -119,7 +120,7 @@ void check_augmentation(const Images& images, const Batch& out, const Augmentati
     if (resizes && how.crop_pad > 0) throw ArgumentError("crop_pad", "must be 0 where images are resized");
     if (resizes && out.height * out.width > 0 && images.height * images.width == 0)
         throw ArgumentError("images", "of no pixels cannot be resized");
-    constexpr std::int64_t most = 1 << 30;  // bytes of a row: they are numbered in 32 bits
+    constexpr std::int64_t most = 1 << 30;  // bytes of a row: kernels number them in 32 bits
     checked_size("images", {images.height, images.width, images.channels});
     if (images.width * images.channels >= most || images.height >= most)
         throw ArgumentError("images", "have rows or columns of 2**30 bytes or more");
@@ -183,7 +184,7 @@ void gather(const Images& images, const std::int64_t* index, const std::int64_t*
                 Placement p = place(how, ids[i]);
                 p.dx = std::clamp(p.dx, -images.width, images.width);
                 const std::uint8_t* image = images.data + index[i] * image_bytes;
-                // Kernels read a little beyond an image; where memory ends, they get a copy with room around it.
+                // Kernels read a little beyond an image. At the ends of the memory they get a copy with room around it.
                 const std::int64_t before = p.dx < 0 ? -p.dx * images.channels : 0,
                                    behind = (p.dx > 0 ? p.dx * images.channels : 0) + read_ahead;
                 if (image - images.data < before || end - image < image_bytes + behind) {

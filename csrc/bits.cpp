@@ -1,8 +1,9 @@
-// Bit-packed masks: (rows, ceil(groups / 8)) bytes, little bit first, so that group k of a row is bit k % 8 of byte k
-// / 8.
+// Bit-packed masks, (rows, ceil(groups / 8)) bytes: group k of a row is bit k % 8 of byte k / 8. And their codes for
+// subset sums: the same bits regrouped by 6 rows of a group.
 //
-// Transpositions swap fields between 8 words, so that one step moves 64 blocks of 8 x 8 bits or bytes (Warren, "Hacker's
-// Delight", 7-3, side by side). What lost: one block at a time in one word, 3 times slower; single bits, 12 times.
+// The codes are made by transpositions that swap fields between 8 words, so that one step moves 64 blocks of 8 x 8 bits
+// or bytes (Warren, "Hacker's Delight", 7-3, side by side). What lost: one block at a time in one word, 3 times slower;
+// single bits, 12 times.
 #include <algorithm>
 #include <cstring>
 
@@ -29,7 +30,7 @@ void pack(const std::uint8_t* masks, std::int64_t rows, std::int64_t groups, std
         for (; k + 8 <= groups; k += 8) {
             std::uint64_t eight;
             std::memcpy(&eight, in + k, 8);
-            if ((eight & 0xFEFEFEFEFEFEFEFE) != 0) break;  // said below
+            if ((eight & 0xFEFEFEFEFEFEFEFE) != 0) break;  // not 0 or 1: the loop below names the entry
             packed[k / 8] = static_cast<std::uint8_t>(eight * 0x0102040810204080 >> 56);
         }
         for (; k < groups; ++k) {
@@ -104,7 +105,7 @@ void codes(const Masks& masks, const Rows& rows, std::uint64_t* out) {
                          : masks.data + (rows.index == nullptr ? first + i : rows.index[first + i]) * masks.row_bytes;
         for (std::int64_t byte = 0; byte < masks.row_bytes; byte += 8) {  // 64 groups
             const auto have = static_cast<std::size_t>(std::min<std::int64_t>(8, masks.row_bytes - byte));
-            std::uint64_t word[8][8] = {};  // [table][row], then [table][group % 8]: byte b is that of group 8 b + ...
+            std::uint64_t word[8][8] = {};  // [table][row], after transpose_bits [table][group % 8]: byte b, group / 8
             for (int t = 0; t < 8; ++t) {
                 for (int i = 0; i < 6; ++i) std::memcpy(&word[t][i + 2], row[6 * t + i] + byte, have);
                 transpose_bits(word[t]);

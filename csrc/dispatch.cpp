@@ -1,9 +1,9 @@
 // Picks the instruction set, once, at first use.
 //
-// The same kernel source (kernels/*.inl) is compiled three times with flags of its own, never with -march=native, so
-// one build runs everywhere. "avx512" here means F, BW, DQ, VL, VBMI and VPOPCNTDQ; a CPU with less runs "avx2".
-// PYDT_ISA names one to use instead; a name that is unknown, or that this machine cannot run, is an error and never a
-// silent fallback.
+// The kernels (kernels/*.inl) are compiled three times, each time with flags of its own and never with -march=native,
+// so one build runs everywhere. "avx512" means F, BW, DQ, VL, VBMI and VPOPCNTDQ; a CPU with less runs "avx2". The
+// environment variable PYDT_ISA names another one; a name that is unknown, or that this machine cannot run, is an
+// error.
 #include <cstdlib>
 
 #include "kernels/kernels.hpp"
@@ -21,8 +21,7 @@ std::vector<Choice> choices() {
     std::vector<Choice> all{{&kernels_scalar, true}};
 #ifdef PYDT_X86
     __builtin_cpu_init();
-    const bool avx2 =
-        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
     all.push_back({&kernels_avx2, avx2});
     all.push_back({&kernels_avx512, avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
@@ -53,7 +52,7 @@ const Kernels& choose() {
 }  // namespace
 
 const Kernels& kernels() {
-    static const Kernels& chosen = choose();  // a throw leaves it unset: the next use tries again
+    static const Kernels& chosen = choose();  // after a throw, the next use tries again
     return chosen;
 }
 

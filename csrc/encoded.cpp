@@ -1,7 +1,7 @@
-// Encoded images: how large they are, and where they are cropped, without decoding any of them.
+// Height, width and crop windows of encoded images, without decoding them.
 //
-// Of a JPEG the segments before the first scan are walked, of a PNG the chunks before its pixels: some ten loads an image.
-// Everything is bounded by the bytes given, which may be anything.
+// Reads the segments of a JPEG before its first scan and the chunks of a PNG before its pixels: some ten loads an
+// image. The bytes may be anything; nothing is read beyond them.
 #include <cstring>
 #include <string_view>
 
@@ -13,7 +13,7 @@ namespace {
 
 using namespace std::string_view_literals;
 
-// Twice PIL's MAX_IMAGE_PIXELS: from there on it refuses an image as a decompression bomb.
+// Twice PIL's MAX_IMAGE_PIXELS: above that, PIL refuses an image as a decompression bomb.
 constexpr std::int64_t most_pixels = 178'956'970;
 
 std::int32_t big16(const std::uint8_t* at) { return at[0] << 8 | at[1]; }
@@ -30,7 +30,7 @@ Sides allowed(std::int64_t height, std::int64_t width) {
 
 bool holds(const std::uint8_t* from, const std::uint8_t* to, std::string_view part) {
     const std::string_view all(reinterpret_cast<const char*>(from), static_cast<std::size_t>(to - from));
-    return all.rfind(part) != std::string_view::npos;  // from the end, where it is
+    return all.rfind(part) != std::string_view::npos;  // the end mark is at the end
 }
 
 // SOI, then segments: FF, a marker, two bytes of length that count themselves, the rest.
@@ -46,11 +46,11 @@ Sides jpeg_sides(const std::uint8_t* at, const std::uint8_t* end) {
         }
         const std::int32_t length = big16(at + 2);
         if (marker < 0xC0 || (marker >= 0xD0 && marker <= 0xD9) || length < 2 || end - at < 2 + length) return {0, 0};
-        if (marker == 0xDA)  // the first scan; an image that was cut off lacks its end behind it
+        if (marker == 0xDA)  // the first scan; an image that was cut off has no end mark after it
             return holds(at, end, "\xFF\xD9"sv) ? sides : Sides{0, 0};
         const bool frame = marker <= 0xCF && marker != 0xC4 && marker != 0xC8 && marker != 0xCC;
         if (frame) {
-            // 8 bits, grey or three colours; two frames (hierarchical) are nothing that decoders agree on.
+            // 8 bits, grey or three colours. Decoders disagree on images of two frames (hierarchical).
             if (length < 8 || at[4] != 8 || (at[9] != 1 && at[9] != 3) || sides.height != 0) return {0, 0};
             sides = allowed(big16(at + 5), big16(at + 7));
             if (sides.height == 0) return sides;
@@ -64,9 +64,9 @@ Sides png_sides(const std::uint8_t* data, const std::uint8_t* end) {
     const bool header = end - data >= 33 && std::memcmp(data + 12, "IHDR", 4) == 0;
     if (!header || data[24] > 8 || !holds(data + 33, end, "IEND"sv)) return {0, 0};
     if (data[16] >= 0x80 || data[20] >= 0x80) return {0, 0};
-    if ((data[25] & 4) != 0) return {0, 0};  // a channel of alpha
-    // Chunks: four bytes of length, a type, the rest, a checksum. Colours that are transparent and animations are told
-    // of before the pixels.
+    if ((data[25] & 4) != 0) return {0, 0};  // an alpha channel
+    // Chunks: four bytes of length, a type, the payload, a checksum. Transparent colours (tRNS) and animations (acTL)
+    // are declared before the pixels.
     for (const std::uint8_t* at = data + 8; end - at >= 12;) {
         const std::string_view type(reinterpret_cast<const char*>(at + 4), 4);
         if (type == "IDAT"sv) return allowed(big32(data + 20), big32(data + 16));

@@ -1,12 +1,14 @@
 // From the sums of a tile of targets to differences of means and their standard errors.
 //
-//   centred  c = cross - share x total'                        (groups, targets) from (groups,) and (targets,)
+//   centred  c = cross - share total'                          (groups, targets) from (groups,) and (targets,)
 //   values   scale c
-//   errors   sqrt(scale (s^2 + rho max(t - s^2, 0))),  t = max(energy - weight c^2, 0) / df: the variance within "with"
-//            and "without"; s^2 = noise: what all groups leave
+//   errors   sqrt(scale (s^2 + rho max(t - s^2, 0))),  t = max(energy - weight c^2, 0) / df
 //
-// Row by row over a tile that lies in the cache: one pass each, where array expressions took eight. In float32 where
-// the caller asks for it (c as float32), which costs 1e-7 of t; the caller redoes targets that cannot bear that.
+// t is the variance of outputs among rows with the group and among rows without it; s^2 = noise is the variance that
+// remains after all groups.
+//
+// One pass each over a tile that fits the cache; array expressions took eight. In float32 if c is float32, at an error
+// of 1e-7 of t; the caller repeats targets that need more in float64.
 #include <algorithm>
 #include <cmath>
 #include <vector>

@@ -9,8 +9,8 @@
 //   sum_k reach_k |b - b1 - along (b1 - b0)|_k,   reach_k = largest entry of column k off the diagonal,
 //
 // so nothing is recomputed while the largest slope outside plus this stays below the edge (random masks are nearly
-// orthogonal, and paths are piecewise linear). New candidates are those that come within 5 % of the edge; from values that
-// are given, within 10 % (with 5 % three in ten of the cross-fit's solves lacked one, and started again).
+// orthogonal, and paths are piecewise linear). New candidates are those that come within 5 % of the edge; from values
+// that are given, within 10 % (with 5 % three in ten of the cross-fit's solves lacked one, and started again).
 //
 // Steps. Proximal gradient with the diagonal of G as its metric and momentum m: with `a` nonzeros and squared
 // correlations of mean s between groups, the spectrum of their Gram lies in (1 +- sqrt(a s))^2, and m = a s contracts
@@ -22,8 +22,8 @@
 // difference of their errors has a standard error of 2 sqrt(error a row |X (b - b')|^2). A path ends once the error has
 // risen above the least by three of these, at the second worse step or later; or, where the least is below the error of
 // b = 0 by four, after `patience` worse steps. A step that changes nothing is not one. What lost: patience alone (up to
-// one dense truth in five ended at b = 0); the first rule alone (with two in place of three it still takes two thirds of
-// a full path at K = 200 where 30 groups matter).
+// one dense truth in five ended at b = 0); the first rule alone (with two in place of three it still takes two thirds
+// of a full path at K = 200 where 30 groups matter).
 //
 // Large sets. Above 256 candidates (their part of G no longer fits a second-level cache) the product reads only what is
 // below the diagonal. A path's steps are solved to ten times the tolerance, and the chosen one again, from an exact
@@ -43,9 +43,9 @@
 // references without the line between them (1.1, 1.2); fetching the rows of likely candidates a step ahead (1.0: it is
 // bandwidth that lacks); all rows of the compact G for large sets (1.35 on a full path). For cross-fitted folds: one
 // compact G, of all rows, for every fold, with exact slopes of the fold between rounds: a round makes the gap only 8 to
-// 12 times less, so it takes 4, each with a float64 product, where a copy of the fold's own G takes 1. Folds to a gap of
-// 1e-4 in place of 1e-5: 4 % of the time. There a solve from known values is 40 % copying the candidates' G (at 175 of
-// 1000 groups: 15,000 numbers from nearly all lines of their rows), 40 % two float64 products, 15 % iterations. Not
+// 12 times less, so it takes 4, each with a float64 product, where a copy of the fold's own G takes 1. Folds to a gap
+// of 1e-4 in place of 1e-5: 4 % of the time. There a solve from known values is 40 % copying the candidates' G (at 175
+// of 1000 groups: 15,000 numbers from nearly all lines of their rows), 40 % two float64 products, 15 % iterations. Not
 // tried: several targets in the lanes of a vector.
 #include <algorithm>
 #include <cmath>

@@ -1,8 +1,9 @@
-// Sufficient statistics: how the work is cut into tiles of the result, each computed by one thread in one order (so the
-// bits do not depend on the number of threads). The kernels: kernels/subset_sums.inl, gram.inl, column_moments.inl.
+// Gram matrix, subset sums, column moments: the work is cut into tiles of the result. One thread computes a tile,
+// always in the same order, so the bits do not depend on the number of threads. The inner loops: kernels/gram.inl,
+// subset_sums.inl, column_moments.inl.
 //
-// Column moments: blocks of 256 rows are added in the tree of a binary counter: two sums of 1 block make one of 2, two of
-// those one of 4, ...; what is left at the end is added from the smallest to the largest.
+// Column moments add blocks of 256 rows in the tree of a binary counter: two sums of 1 block make one of 2 blocks, two
+// of those one of 4, ...; at the end the partial sums are added from the smallest to the largest.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -16,8 +17,7 @@ namespace {
 
 std::int64_t tiles(std::int64_t size, std::int64_t tile) { return size / tile + (size % tile != 0); }
 
-// Adds equally long vectors in that tree. `next()` is where the sum of the next block goes, `push()` says that it is
-// there.
+// Adds vectors of one length in that tree. The caller writes the sum of a block to `next()`, then calls `push()`.
 class Tree {
 public:
     explicit Tree(std::int64_t length) : length_(length) {}
@@ -57,19 +57,19 @@ std::vector<Line> scratch_of(std::int64_t bytes) {
     return std::vector<Line>(static_cast<std::size_t>(tiles(bytes, 64)));
 }
 
-constexpr std::int64_t strip_rows = 7680;      // rows of a strip: whole runs of 8 and of 5 blocks
-constexpr std::int64_t strip_bytes = 2 << 20;  // of it: wide enough that a visit to a row is worth its page
-constexpr std::int64_t piece_rows = 96;        // rows of floats on their way to 16 bits
-constexpr std::int64_t group_tile = 4096;      // groups whose sums stand in the second-level cache at once
+constexpr std::int64_t strip_rows = 7680;      // rows of a strip: whole runs of 8 and of 5 blocks of 48 rows
+constexpr std::int64_t strip_bytes = 2 << 20;  // most bytes of it: enough columns for one visit to each row's page
+constexpr std::int64_t piece_rows = 96;        // rows converted to 16 bits at a time
+constexpr std::int64_t group_tile = 4096;      // groups whose sums fit the L2 cache
 
-// A strip's rows first .. first + count and columns col .. col + cols.
+// The rows first .. first + count - 1 and columns col .. col + cols - 1 of a strip.
 struct Part {
     std::int64_t first, count, padded, col, cols;
 };
 
-// Cuts (rows, cols) into strips and these into vectors: load(part, memory) fills a strip, sum(vector, blocks, first word of
-// codes, groups, scratch, first group, column, columns) adds one vector of it to some groups. from: the first group of a
-// vector's column that is wanted.
+// Cuts (rows, cols) into strips and strips into vectors. load(part, memory) fills a strip; sum(vector, blocks, first
+// word of codes, groups, scratch, first group, column, columns) adds a vector of it to the sums of some groups.
+// from(column): the first group whose sum is wanted.
 template <class Load, class Sum, class From>
 void sum_strips(std::int64_t rows, std::int64_t cols, std::int64_t K, std::int64_t value_bytes,
                 const std::uint64_t* codes, int threads, Load load, Sum sum, From from) {
@@ -78,7 +78,7 @@ void sum_strips(std::int64_t rows, std::int64_t cols, std::int64_t K, std::int64
     if (padded == 0 || vectors == 0 || K == 0) return;
     const std::int64_t fit = std::max(strip_bytes / (padded * lane_bytes), std::int64_t{1}),
                        wide = std::min(fit, tiles(vectors, threads)), strips = tiles(vectors, wide);
-    // too few strips for the threads: they share out the groups of a strip
+    // fewer strips than threads: the groups of a strip are split, too
     const std::int64_t shares = std::min(strips < threads ? tiles(threads, strips) : 1, tiles(K, 64)),
                        share = tiles(tiles(K, shares), 64) * 64;
     parallel(strips * shares, threads, [&] {
@@ -120,7 +120,7 @@ void gram(const Masks& masks, std::int64_t* counts, int threads) {
             std::int64_t k, std::int64_t col, std::int64_t have) {
             run.sum_bits(strip, blocks, from, K, groups, scratch, counts + k * K + col, K, have);
         },
-        [](std::int64_t col) { return col; });  // the lower triangle, and some of the upper where a vector crosses it
+        [](std::int64_t col) { return col; });  // the lower triangle, and of the upper what its vectors cover
     constexpr std::int64_t tile = 32;
     for (std::int64_t i = 0; i < K; i += tile)
         for (std::int64_t j = 0; j <= i; j += tile)
@@ -154,7 +154,7 @@ void subset_sums_int16(const std::uint64_t* codes, std::int64_t groups, const Ma
     std::fill_n(sums, checked_size("outputs", {groups, n}), 0.0);
     const Kernels& run = kernels();
     const std::int64_t narrow = run.lane_bytes / 4, m = rows.count;
-    // floats in pieces that stay in the second-level cache
+    // floats in pieces that fit the L2 cache
     const auto pieces = [&](std::int64_t first, std::int64_t count, std::int64_t col, std::int64_t cols,
                             std::vector<Line>& memory, auto use) {
         auto* floats = reinterpret_cast<float*>(memory.data());
@@ -173,7 +173,7 @@ void subset_sums_int16(const std::uint64_t* codes, std::int64_t groups, const Ma
                 run.largest(floats, some, cols, largest);
             });
             for (std::int64_t c = 0; c < cols; ++c) {
-                // not less than what float32 has an inverse of: a coarser step that is said, never a target taken for 0
+                // at least 2^-127, whose inverse is a float32; smaller steps would make the target 0
                 const double unit = std::max(static_cast<double>(largest[c]) / 511, 0x1p-127);
                 const bool none = largest[c] == 0, finite = std::isfinite(largest[c]);
                 step[j + c] = none ? 0 : finite ? unit : std::numeric_limits<double>::quiet_NaN();

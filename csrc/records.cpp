@@ -1,19 +1,20 @@
-// The index file: a header, a table of sections, and the sections' bytes. Little-endian throughout.
+// The index file of a data set (a header, a table of sections, the payloads of the sections; little-endian), image
+// files and CRC32C.
 //
 //   0   8  magic "\x89PYDT\r\n\x1a"
 //   8   4  version (3)                       12  4  number of sections, n
 //   16  8  size of the file                  24  4  CRC32C of the table
 //   28  4  CRC32C of the 28 bytes before     32  32 zeros
 //   64  64 n  the table: name (40 bytes, zero-padded), kind (4), CRC32C of the payload (4), count (8), bytes (8)
-//   then the payloads in the table's order, each at the next multiple of 64, zeros between
+//   then the payloads in the order of the table, each at the next multiple of 64, with zeros between
 //
 // Kinds: 1 uint8, 2 uint32, 3 int64, 4 texts: count + 1 ends (int64, the first is 0), then UTF-8 bytes.
 //
-// A payload's place follows from the sizes before it and the last one ends with the file, so overlapping, unordered
-// or missing ranges cannot be said. Every byte is either fixed, or under a checksum. Sizes are checked in 64 bits
-// against the true size of the file before anything is read through them; nothing is allocated but the table, which
-// is no larger than the file's own. Cost: one pass over the bytes at the speed of CRC32C (8 GB/s with SSE4.2). What
-// lost: JSON in a safetensors header, which stops at 100 MB (about a million file names) and is decoded name by name.
+// The place of a payload follows from the sizes before it, and the last payload ends with the file, so ranges cannot
+// overlap or be missing. Every byte is either fixed or under a checksum. Sizes are checked in 64 bits against the size
+// of the file before anything is read through them. Only the list of sections is allocated, no larger than the table in
+// the file. Cost: one pass over the bytes at the speed of CRC32C (8 GB/s with SSE4.2). What lost: JSON in a safetensors
+// header, which is limited to 100 MB (about a million file names) and decoded name by name.
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -31,7 +32,7 @@
 namespace pydt {
 namespace {
 
-static_assert(std::endian::native == std::endian::little, "the index is mapped as it lies");
+static_assert(std::endian::native == std::endian::little, "the index is mapped without conversion");
 
 constexpr std::uint8_t magic[8] = {0x89, 'P', 'Y', 'D', 'T', '\r', '\n', 0x1A};
 constexpr std::int64_t head = 64, entry = 64, name_bytes = 40, most_sections = 1024;
@@ -46,7 +47,7 @@ T load(const std::uint8_t* from) {
     return value;
 }
 
-// A fuzzer cannot guess checksums; the name of the macro is the fuzzers' convention.
+// A fuzzer cannot guess checksums, so its build (the macro is libFuzzer's convention) accepts all.
 bool matches([[maybe_unused]] std::uint32_t said, [[maybe_unused]] const std::uint8_t* data,
              [[maybe_unused]] std::int64_t size) {
 #ifdef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION
@@ -66,13 +67,14 @@ std::int64_t item_bytes(Kind kind) { return kind == Kind::u8 ? 1 : kind == Kind:
 
 void check_texts(const Section& section, const std::uint8_t* payload) {
     const std::string where = "the texts of section '" + section.name + "'";
-    // The table has been checked: there is room for count + 1 ends.
+    // read_index has checked that there is room for count + 1 ends.
     const std::int64_t table = 8 * (section.count + 1), size = section.bytes - table;
     std::int64_t begin = load<std::int64_t>(payload);
     if (begin != 0) refuse(where + " do not start at 0");
     for (std::int64_t i = 0; i < section.count; ++i) {
         const auto end = load<std::int64_t>(payload + 8 * (i + 1));
-        if (end < begin || end > size) refuse(where + " lie out of order or out of the section, at " + std::to_string(i));
+        if (end < begin || end > size)
+            refuse(where + " lie out of order or out of the section, at " + std::to_string(i));
         if (!is_utf8(payload + table + begin, end - begin)) refuse(where + " are not UTF-8, at " + std::to_string(i));
         begin = end;
     }
@@ -89,8 +91,12 @@ bool is_utf8(const std::uint8_t* text, std::int64_t size) {
         if (first < 0x80) continue;
         if (first < 0xC2 || first > 0xF4) return false;
         const int more = first < 0xE0 ? 1 : first < 0xF0 ? 2 : 3;
-        const std::uint8_t least = first == 0xE0 ? 0xA0 : first == 0xF0 ? 0x90 : 0x80,
-                           most = first == 0xED ? 0x9F : first == 0xF4 ? 0x8F : 0xBF;
+        const std::uint8_t least = first == 0xE0   ? 0xA0
+                                   : first == 0xF0 ? 0x90
+                                                   : 0x80,
+                           most = first == 0xED   ? 0x9F
+                                  : first == 0xF4 ? 0x8F
+                                                  : 0xBF;
         if (size - i < more || text[i] < least || text[i] > most) return false;
         for (int k = 1; k < more; ++k)
             if ((text[i + k] & 0xC0) != 0x80) return false;
@@ -99,9 +105,7 @@ bool is_utf8(const std::uint8_t* text, std::int64_t size) {
     return true;
 }
 
-std::uint32_t crc32c(const std::uint8_t* data, std::int64_t size) {
-    return ~kernels().crc32c(0xFFFFFFFF, data, size);
-}
+std::uint32_t crc32c(const std::uint8_t* data, std::int64_t size) { return ~kernels().crc32c(0xFFFFFFFF, data, size); }
 
 void crc_records(const std::uint8_t* data, std::int64_t stored, std::int64_t record, const std::int64_t* positions,
                  std::int64_t count, std::uint32_t* out, int threads) {
@@ -186,7 +190,7 @@ bool starts_with(const std::uint8_t* data, std::int64_t size, std::string_view s
 
 bool holds(const std::uint8_t* data, std::int64_t size, std::string_view part) {
     const std::string_view all(reinterpret_cast<const char*>(data), static_cast<std::size_t>(size));
-    return all.rfind(part) != std::string_view::npos;  // from the end, where it is
+    return all.rfind(part) != std::string_view::npos;  // the end mark is at the end
 }
 
 struct Descriptor {
@@ -196,11 +200,11 @@ struct Descriptor {
     }
 };
 
-// A FIFO or a device is refused and not waited for.
+// Refuses a FIFO or a device without waiting for it.
 std::int32_t read_file(const char* path, std::uint8_t* out, std::int64_t length) {
     const Descriptor file{open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)};
     if (file.number < 0) return errno;
-    struct stat state {};
+    struct stat state{};
     if (fstat(file.number, &state) != 0) return errno;
     if (!S_ISREG(state.st_mode)) return static_cast<std::int32_t>(Fault::not_regular);
     if (state.st_size != length) return static_cast<std::int32_t>(Fault::changed);
@@ -221,8 +225,9 @@ Fault image_fault(const std::uint8_t* data, std::int64_t size) {
     if (size < 1) return Fault::empty;
     if (starts_with(data, size, "\xFF\xD8\xFF"sv)) return holds(data, size, "\xFF\xD9"sv) ? Fault::none : Fault::cut;
     if (starts_with(data, size, "\x89PNG\r\n\x1A\n"sv)) return holds(data, size, "IEND"sv) ? Fault::none : Fault::cut;
-    if (starts_with(data, size, "RIFF"sv) && size >= 12 && starts_with(data + 8, size - 8, "WEBP"sv)) return Fault::none;
-    if (size >= 12 && starts_with(data + 4, size - 4, "ftyp"sv)) {  // which formats a file is of stands in its first box
+    if (starts_with(data, size, "RIFF"sv) && size >= 12 && starts_with(data + 8, size - 8, "WEBP"sv))
+        return Fault::none;
+    if (size >= 12 && starts_with(data + 4, size - 4, "ftyp"sv)) {  // the first box lists the formats of the file
         const std::int64_t head = std::min<std::int64_t>(size, 64);
         return holds(data, head, "avif"sv) || holds(data, head, "avis"sv) ? Fault::none : Fault::unknown;
     }

@@ -1,9 +1,9 @@
 // Random bits of ids, and the order of an epoch.
 //
-// epoch_order sorts by 64 random bits. They are uniform, so leading bits spread the ids evenly: a first counting pass
-// makes buckets of about 1,000 that stay in the nearest cache, a second one puts each into places of about one, and
-// insertion does the rest. What lost: one counting pass into as many buckets as ids (every write misses the cache: 4 times
-// slower for a million), std::sort of the whole.
+// epoch_order sorts by 64 random bits. They are uniform, so the leading bits spread the ids evenly. A first counting
+// pass makes buckets of about 1,000 ids, which fit the L1 cache; a second pass splits each bucket into places of about
+// one; insertion sort does the rest. What lost: one counting pass into as many buckets as ids (every write misses the
+// cache: 4 times slower for a million ids), std::sort of all.
 #include "rng.hpp"
 
 #include <algorithm>
@@ -30,9 +30,9 @@ void epoch_order(std::uint64_t seed, std::uint64_t epoch, const std::int64_t* id
     const auto bits_for = [](std::size_t buckets) { return static_cast<int>(std::bit_width(buckets)); };
     const int bits = std::min(bits_for(n / 1024), 12);
     const auto bucket = [&](std::uint64_t key) { return bits == 0 ? 0 : static_cast<std::size_t>(key >> (64 - bits)); };
-    auto* keys = reinterpret_cast<std::uint64_t*>(out);  // until the order is written there
+    auto* keys = reinterpret_cast<std::uint64_t*>(out);  // holds the keys until the order overwrites them
     random_bits(seed, stream_of(order_stream, epoch), ids, count, keys);
-    std::vector<std::size_t> ends((std::size_t{1} << bits) + 1);  // first: the start of bucket b; grows to its end
+    std::vector<std::size_t> ends((std::size_t{1} << bits) + 1);  // the start of bucket b; grows to its end
     for (std::size_t i = 0; i < n; ++i) ++ends[bucket(keys[i]) + 1];
     std::size_t largest = 0;
     for (std::size_t b = 1; b < ends.size(); ++b) {
@@ -44,7 +44,7 @@ void epoch_order(std::uint64_t seed, std::uint64_t epoch, const std::int64_t* id
 
     const auto before = [&](const Entry& a, const Entry& b) {
         if (a.key != b.key) return a.key < b.key;
-        return ids[a.position] < ids[b.position];  // entries of one id stand by position: both passes keep their order
+        return ids[a.position] < ids[b.position];  // both passes are stable: equal ids stay in order of position
     };
     std::vector<std::uint32_t> starts;
     std::size_t from = 0;

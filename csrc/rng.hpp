@@ -1,9 +1,9 @@
 // Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
 //
-// Counter-based: the bits are a function of (key, counter) and there is no state, so order and augmentation of an
-// example depend on (seed, epoch, example id) alone, never on workers, batches or resuming. Ten rounds of two 32 x 32
-// -> 64 bit multiplications, 8 ns a call. What lost: splitmix64 of the sum of the inputs (faster,
-// but related keys give related streams), std::mt19937 (state of 2.5 KB, order-dependent).
+// Counter-based: the bits are a function of (key, counter); there is no state. So the order and the augmentation of
+// examples depend on (seed, epoch, example id) alone, not on workers, batches or resuming. Ten rounds of two
+// multiplications of 32 x 32 -> 64 bits, 8 ns a call. What lost: splitmix64 of the sum of the inputs (faster, but
+// related keys give related streams); std::mt19937 (2.5 KB of state, bits depend on the order of calls).
 #pragma once
 #include <cstdint>
 
@@ -31,7 +31,7 @@ PYDT_HOST_DEVICE inline Words4 philox4x32_10(Words4 counter, std::uint32_t key0,
     return counter;
 }
 
-// The package's only use of it: key = seed, counter = (id, stream).
+// The only use in pydt: key = seed, counter = (id, stream).
 PYDT_HOST_DEVICE inline Words4 random_words(std::uint64_t seed, std::uint64_t stream, std::int64_t id) {
     const auto low = static_cast<std::uint64_t>(id);
     return philox4x32_10({static_cast<std::uint32_t>(low), static_cast<std::uint32_t>(low >> 32),
@@ -45,7 +45,7 @@ PYDT_HOST_DEVICE inline std::uint64_t random_bits(std::uint64_t seed, std::uint6
     return words.w0 | std::uint64_t{words.w1} << 32;
 }
 
-// Streams: the lowest byte says what the bits are for (windows.hpp lists them), the rest is the epoch.
+// Streams with an epoch: the lowest byte says what the bits are for (windows.hpp has the table).
 constexpr std::uint64_t order_stream = 1;
 constexpr std::uint64_t epoch_limit = std::uint64_t{1} << 56;
 

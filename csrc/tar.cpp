@@ -1,17 +1,16 @@
-// Tar archives, read where they lie: the place of every regular file in a mapped archive.
+// Tar archives: the place of every regular file in a mapped archive, without copies. Mapped files.
 //
-// An archive is a run of 512-byte blocks: a header, the file's bytes padded to whole blocks, the next header, ..., two
-// blocks of zeros, and nothing but zeros behind them. Read are ustar (POSIX.1-1988), GNU's long names (types L and K),
-// base-256 numbers, and pax headers (POSIX.1-2001, types x and g) as far as they name a file or its size.
+// An archive is a sequence of 512-byte blocks: a header, the bytes of a file padded to whole blocks, the next header,
+// ..., an end mark of two blocks of zeros, and only zeros after it. Read are ustar (POSIX.1-1988), GNU's long names
+// (types L and K), base-256 numbers, and the names and sizes of pax headers (POSIX.1-2001, types x and g).
 //
-// What a data set has no use for is refused with the byte it lies at, and not skipped: links, devices, sparse and
-// split files, names that are absolute or hold "..", names that are not UTF-8, numbers that do not fit, headers whose
-// checksum does not hold, bytes behind the end mark, and an archive without its end mark, which was cut off. So
-// whatever is accepted tiles the file, and a cut at any byte before the end of the end mark is noticed.
+// Refused, with the byte it lies at, and not skipped, is what a data set cannot use: links, devices, sparse and split
+// files, absolute names, names with "..", names that are not UTF-8, numbers that do not fit, damaged headers, bytes
+// after the end mark, and an archive without its end mark, which was cut off. So the members of an accepted archive
+// cover the whole file, and a cut at any byte before the end of the end mark is found.
 //
 // Cost: a header and a page fault per file. What lost: Python's tarfile, which builds an object of 20 fields per
-// member, reads on behind damaged headers by default, and takes a missing end mark for the end (bench/records.py has
-// both rates).
+// member, continues after damaged headers by default, and accepts a missing end mark (both rates: bench/records.py).
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -30,8 +29,8 @@ namespace pydt {
 namespace {
 
 constexpr std::int64_t block = 512, most_extension = 1 << 20;
-// Archives are padded to whole records, by default of 20 blocks, of 2048 at most in practice. A sparse file may claim
-// terabytes of zeros, which are not to be read.
+// Archives are padded to whole records: 20 blocks by default, 2048 at most in practice. Longer padding is refused
+// unread: a sparse file can hold terabytes of zeros.
 constexpr std::int64_t most_padding = 1 << 21;
 
 [[noreturn]] void refuse(std::int64_t at, const std::string& what) {
@@ -39,7 +38,7 @@ constexpr std::int64_t most_padding = 1 << 21;
 }
 
 bool all_zero(const std::uint8_t* data, std::int64_t size) {
-    // A block compared with itself, one byte on.
+    // The bytes equal themselves shifted by one.
     return size == 0 || (data[0] == 0 && std::memcmp(data, data + 1, static_cast<std::size_t>(size - 1)) == 0);
 }
 
@@ -48,7 +47,7 @@ std::string_view text(const std::uint8_t* data, std::int64_t size) {
     return all.substr(0, all.find('\0'));
 }
 
-// Octal digits between spaces and NULs, or (GNU) a first byte of 0x80 and big-endian bytes behind it.
+// Octal digits between spaces and NULs, or (GNU) a first byte of 0x80 and then a big-endian number.
 std::int64_t number(const std::uint8_t* field, int width, std::int64_t at, const char* what) {
     const auto wrong = [&]() { refuse(at, std::string("a header whose ") + what + " is no number"); };
     std::int64_t value = 0;
@@ -70,7 +69,6 @@ std::int64_t number(const std::uint8_t* field, int width, std::int64_t at, const
     return value;
 }
 
-// A fuzzer cannot guess checksums; the name of the macro is the fuzzers' convention.
 [[maybe_unused]] std::int64_t checksum(const std::uint8_t* header) {
     std::int64_t sum = 8 * ' ';
     for (int i = 0; i < block; ++i)
@@ -78,7 +76,7 @@ std::int64_t number(const std::uint8_t* field, int width, std::int64_t at, const
     return sum;
 }
 
-// What extended headers say of the next member.
+// What extended headers say about the next member.
 struct Extended {
     std::string name;
     std::int64_t size = -1;
@@ -122,7 +120,7 @@ void read_pax(std::string_view records, std::int64_t at, bool global, Extended& 
 
 std::string header_name(const std::uint8_t* header) {
     const std::string_view name = text(header, 100);
-    // GNU's own format keeps times where ustar has the front part of a name.
+    // ustar keeps the first part of a long name here, GNU's own format times.
     const std::string_view front = header[262] == 0 ? text(header + 345, 155) : std::string_view();
     return front.empty() ? std::string(name) : std::string(front) + "/" + std::string(name);
 }
@@ -148,7 +146,7 @@ const char* compression(const std::uint8_t* data, std::int64_t size) {
     const std::string_view start(reinterpret_cast<const char*>(data), static_cast<std::size_t>(std::min(size, block)));
     if (start.starts_with("\x1F\x8B"sv)) return "gzip";
     if (start.starts_with("BZh"sv)) return "bzip2";
-    if (start.starts_with("\xFD" "7zXZ"sv)) return "xz";
+    if (start.starts_with("\3757zXZ"sv)) return "xz";  // in octal: \xFD7 would be one escape
     if (start.starts_with("\x28\xB5\x2F\xFD"sv)) return "zstd";
     return nullptr;
 }
@@ -156,20 +154,15 @@ const char* compression(const std::uint8_t* data, std::int64_t size) {
 std::string kind(char type) {
     switch (type) {
         case '1':
-        case '2':
-            return "a link";
+        case '2': return "a link";
         case '3':
         case '4':
-        case '6':
-            return "a device or FIFO";
-        case 'S':
-            return "a sparse file";
+        case '6': return "a device or FIFO";
+        case 'S': return "a sparse file";
         case 'M':
         case 'V':
-        case 'D':
-            return "a part of a split or incremental archive";
-        default:
-            return "a member of unknown type";
+        case 'D': return "a part of a split or incremental archive";
+        default: return "a member of unknown type";
     }
 }
 
@@ -188,7 +181,7 @@ TarMembers read_tar(const std::uint8_t* data, std::int64_t size) {
         if (header[0] == 0 && all_zero(header, block)) break;
         if (std::memcmp(header + 257, "ustar", 5) != 0 || (header[262] != 0 && header[262] != ' '))
             refuse(at, "no header of a ustar, GNU or pax archive");
-#ifndef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION
+#ifndef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION  // a fuzzer cannot guess checksums
         if (number(header + 148, 8, at, "checksum") != checksum(header)) refuse(at, "a damaged header");
 #endif
         const char type = static_cast<char>(header[156]);
@@ -256,7 +249,7 @@ Mapped map_file(const char* path) {
     const auto fail = [] { throw std::system_error(errno, std::generic_category()); };
     const int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (file < 0) fail();
-    struct stat state {};
+    struct stat state{};
     void* at = nullptr;
     const bool known = fstat(file, &state) == 0;
     const bool regular = known && S_ISREG(state.st_mode);

@@ -1,8 +1,8 @@
-// Splits work that is numbered 0..items-1 over threads that live for one call.
+// Splits items 0 .. items - 1 of work over threads that live for one call.
 //
-// Every item writes its own part of the result and is computed the same way whoever takes it, so the bits do not depend
-// on the number of threads. Threads are started per call (about 30 us each) and not kept in a pool: a pool does not
-// survive fork(), needs tearing down at exit, and the default is one thread, which starts none.
+// Every item writes its own part of the result and is computed the same way by any thread, so the bits do not depend on
+// the number of threads. Threads are started for each call (about 30 us each) and not kept in a pool: a pool does not
+// survive fork() and must be torn down at exit, and the default is one thread, which starts none.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -14,8 +14,8 @@
 
 namespace pydt {
 
-// make() -> work(item): made once in each thread, so that it can own scratch memory. The first exception is rethrown
-// here.
+// make() returns work(item). It is called once in each thread, so that `work` can own scratch memory. The first
+// exception of any thread is rethrown.
 template <class Make>
 void parallel(std::int64_t items, int threads, Make make) {
     std::atomic<std::int64_t> next{0};
@@ -26,7 +26,7 @@ void parallel(std::int64_t items, int threads, Make make) {
             auto work = make();
             for (std::int64_t item = next++; item < items; item = next++) work(item);
         } catch (...) {
-            next = items;  // the others stop after the item they are at
+            next = items;  // the other threads stop after their present item
             const std::lock_guard<std::mutex> lock(guard);
             if (!failure) failure = std::current_exception();
         }
@@ -37,7 +37,7 @@ void parallel(std::int64_t items, int threads, Make make) {
     try {
         while (static_cast<std::int64_t>(helpers.size()) + 1 < wanted) helpers.emplace_back(body);
     } catch (const std::system_error&) {
-        // no more threads to be had: those that run do all the work
+        // the system starts no more threads: the others do all the work
     }
     body();
     for (auto& helper : helpers) helper.join();

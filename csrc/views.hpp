@@ -1,5 +1,5 @@
-// Plain views of memory that somebody else owns. No code and no STL in here: the kernels, compiled once per instruction
-// set, include this file, and anything inline that they shared with the rest could be linked in its AVX-512 form.
+// Plain views of memory owned by the caller. No code and no STL in here: the kernels, compiled once per instruction
+// set, include this file, and the linker could pick the AVX-512 version of an inline function for everybody.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -16,7 +16,7 @@ struct Matrix {
     Float type;
 };
 
-// Which rows are read, in which order: index[0 .. count), or 0 .. count - 1 where index is null.
+// Which rows are read, in which order: index[0 .. count - 1], or all of 0 .. count - 1 if index is null.
 struct Rows {
     const std::int64_t* index;
     std::int64_t count;
@@ -35,18 +35,19 @@ struct Images {
     std::int64_t count, height, width, channels;
 };
 
-// What happens to an image on its way into a batch; mean and std are (channels,), on the scale 0..1. Images whose size
-// is the batch's are shifted by up to crop_pad; otherwise, or with `resized`, a window of the image is resized.
+// What happens to an image on its way into a batch; mean and std are (channels,), on the scale 0..1. An image of the
+// batch's size is shifted by up to crop_pad pixels. An image of another size, or any with `resized`, has a window
+// resized.
 struct Augmentation {
     const float* mean;
     const float* std;
     std::int64_t crop_pad;
     bool flip;
     std::uint64_t seed, epoch;
-    std::int64_t view;     // 0 or 1
-    bool resized;          // a random window; without, the central one
-    double scale[2];       // its area, in shares of the image
-    double log_ratio[2];   // logarithm of its width / height
+    std::int64_t view;    // 0 or 1
+    bool resized;         // a random window; otherwise the central one
+    double scale[2];      // bounds of its area, as shares of the image
+    double log_ratio[2];  // bounds of log(width / height)
 };
 
 // A part of an image.

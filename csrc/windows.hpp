@@ -1,5 +1,5 @@
-// Where the image of one example comes from in one epoch: drawn from counter-based bits (rng.hpp), the same on CPU and
-// GPU. A view is one of several independent looks at an example; every view has streams of its own.
+// The random shift or crop window of an example in an epoch: drawn from counter-based bits (rng.hpp), the same on CPU
+// and GPU. An example has up to two views, augmented independently; each has its own streams.
 #pragma once
 #include <cmath>
 
@@ -8,13 +8,19 @@
 
 namespace pydt {
 
-// The lowest byte of a stream: 1 order; 2 and 31 place of the first and the second view; 16 to 25 and 32 to 41 tries at a
-// resized crop of either view; 6 which example stands in for a broken one (pydt/loader.py); 64 and up, 96 and up what
-// else happens to encoded images of either view (pydt/jitter.py).
+// Streams of the loader: the lowest byte says what the bits are for, the others are the epoch.
+//
+//   1                    order of the examples
+//   2, 31                shift and mirroring, of view 0 and of view 1
+//   6                    the example that replaces an unreadable one
+//   16 .. 25, 32 .. 41   the ten tries at a resized crop, of view 0 and of view 1
+//   64 .., 96 ..         colour, blur, inversion and erasing of encoded images, of view 0 and of view 1
+//
+// Other streams, without an epoch: 7 the seeds of rows; 0x0D000000 .. masks of designs; 0x0F000000 folds.
 PYDT_HOST_DEVICE inline std::uint64_t place_stream(std::int64_t view) { return view == 0 ? 2 : 31; }
 PYDT_HOST_DEVICE inline std::uint64_t try_stream(std::int64_t view) { return view == 0 ? 16 : 32; }
 
-// The crop window's offset against the image and whether it is mirrored.
+// The offset of the crop window from the image, and whether it is mirrored.
 struct Placement {
     std::int64_t dy, dx;  // -crop_pad .. crop_pad
     bool flip;
@@ -29,8 +35,8 @@ PYDT_HOST_DEVICE inline Placement place(const Augmentation& how, std::int64_t id
             static_cast<std::int64_t>((high >> 1) * places >> 31) - how.crop_pad, how.flip && (high & 1) != 0};
 }
 
-// exp(x) for |x| < 700 within 4e-16 of its value, from additions and multiplications alone: libraries differ in the
-// last bit, and a crop window must not. Taylor's series of the remainder to 2^k.
+// exp(x) for |x| < 700 to a relative 4e-16, from additions and multiplications alone: libraries differ in the last bit,
+// and a crop window must not. 2^k times the Taylor series of the remainder.
 PYDT_HOST_DEVICE inline double exp_of(double x) {
     const double k = floor(x * 1.4426950408889634 + 0.5);
     const double r = (x - k * 0.693147180369123816490) - k * 1.90821492927058770002e-10;
@@ -41,7 +47,7 @@ PYDT_HOST_DEVICE inline double exp_of(double x) {
     return sum;
 }
 
-// The centre of the image in the given ratio of width to height, as large as it gets.
+// The largest central window whose ratio of width to height is between least and most.
 PYDT_HOST_DEVICE inline Window central_window(std::int64_t height, std::int64_t width, double least, double most) {
     const auto wide = static_cast<double>(width), tall = static_cast<double>(height);
     std::int64_t w = width, h = height;
@@ -73,8 +79,8 @@ PYDT_HOST_DEVICE inline Window resized_window(const Augmentation& how, std::int6
     return central_window(height, width, exp_of(how.log_ratio[0]), exp_of(how.log_ratio[1]));
 }
 
-// Output pixel `at` lies between pixels low and high of a window of `size` pixels, `step` of which make one of the
-// output: bilinear with centres at half pixels, as torch's interpolate does with align_corners=False.
+// Output pixel `at` lies between pixels low and high of a window of `size` pixels, where one output pixel is `step`
+// pixels wide. Bilinear with centres at half pixels, like torch's interpolate with align_corners=False.
 struct Between {
     std::int64_t low, high;
     float weight;  // of the higher one

@@ -3,9 +3,9 @@
 // Arguments are checked, never converted: TypeError for the wrong kind of thing, ValueError for a wrong value; both
 // messages begin with the argument's name. Functions are documented in pydt/_core.pyi, and only there.
 //
-// Why every call may release the GIL: the core touches no Python object. The arrays that it reads and writes are held by
-// the arguments of the call, and numpy refuses to resize an array that something else refers to. Sizes and strides are
-// copied before. Another thread that writes into an array meanwhile can spoil values, not memory.
+// Why every call may release the GIL: the core touches no Python object. The arrays that it reads and writes are held
+// by the arguments of the call, and numpy refuses to resize an array that something else refers to. Sizes and strides
+// are copied before. Another thread that writes into an array meanwhile can spoil values, not memory.
 #pragma once
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>

@@ -3,9 +3,9 @@
 
 namespace {
 
-// Whether walking the dimensions in this order, the last one fastest, visits the array's memory densely.
+// Whether the array is dense in this order of dimensions, the last one fastest.
 bool dense_as(const py::array& array, std::initializer_list<py::ssize_t> order) {
-    if (array.size() == 0) return true;  // strides of an empty array, and of a dimension of one entry, mean nothing
+    if (array.size() == 0) return true;  // strides of an empty array and of dimensions of one entry do not matter
     py::ssize_t stride = array.itemsize();
     for (auto dimension = std::rbegin(order); dimension != std::rend(order); ++dimension) {
         if (array.shape(*dimension) > 1 && array.strides(*dimension) != stride) return false;

@@ -12,7 +12,7 @@ py::array matrix(const py::object& value, const char* name, int64_t rows, int64_
     return array;
 }
 
-// The arrays are held by the caller's frame.
+// Pointers into arrays that the caller holds.
 pydt::Quadratic quadratic_of(const py::object& gram, const py::object& cross, const py::object& energy,
                              const std::string& prefix, int64_t groups, int64_t targets) {
     const py::array g = matrix<double>(gram, (prefix + "gram").c_str(), groups, groups);

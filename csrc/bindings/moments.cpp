@@ -29,7 +29,7 @@ py::array_t<int64_t> gram(const py::object& packed, int64_t groups, int threads)
     return out;
 }
 
-// A copy: nobody can change it between the check and the use.
+// A copy, so that no other thread changes it between the check and the use.
 std::optional<std::vector<int64_t>> rows_of(const py::object& rows) {
     if (rows.is_none()) return std::nullopt;
     const py::array index = dense<int64_t>(rows, "rows", 1);
@@ -38,7 +38,7 @@ std::optional<std::vector<int64_t>> rows_of(const py::object& rows) {
 
 pydt::Rows view(const std::optional<std::vector<int64_t>>& rows, int64_t available) {
     if (!rows) return {nullptr, available};
-    static const int64_t none = 0;  // the data of an empty vector may be null, which would mean all rows
+    static const int64_t none = 0;  // an empty vector's data may be null, which would mean all rows
     return {rows->empty() ? &none : rows->data(), static_cast<int64_t>(rows->size())};
 }
 
@@ -54,7 +54,7 @@ py::array_t<std::uint64_t> codes(const py::object& packed, int64_t groups, const
     return out;
 }
 
-// What subset_sums and subset_sums_int16 share: the arguments, checked, and the result's memory.
+// The checked arguments of subset_sums and subset_sums_int16, and the array of the result.
 struct SumArguments {
     SumArguments(const py::object& codes, const py::object& outputs, const py::object& shift, int thread_number,
                  const py::object& which)

@@ -1,12 +1,12 @@
 // gather + crop or resize + flip + normalise with the data set resident on the GPU.
 //
-//   Formulas, layouts and, with -fmad=false, bits are those of kernels/augment.inl and kernels/resize.inl: places and
-//   windows come from the same windows.hpp, and every value goes through the same operations in the same order.
+//   Formulas, layouts and, with -fmad=false, bits are those of kernels/augment.inl and kernels/resize.inl: shifts and
+//   windows come from windows.hpp, and every value goes through the same operations in the same order.
 //
-// One block writes one image; its first thread draws the place or the window, its threads then make the tables of a
+// One block writes one image. Its first thread draws the shift or the window; all threads then make the tables of a
 // resized image in shared memory. Threads walk over the output in memory order, so stores coalesce for both layouts and
-// loads are at most `channels` apart. Cost: 1 byte (resized: 4, from the cache) read and 2 or 4 written a value, bound
-// by memory. What lost: drawing places in a kernel of its own (one more launch, longer than the draws).
+// loads are at most `channels` apart. Cost: per value 1 byte read (resized: 4, from the cache) and 2 or 4 written;
+// bound by memory. What lost: drawing in a kernel of its own (one more launch, which takes longer than the draws).
 #include <cuda_fp16.h>
 
 #include <algorithm>
@@ -35,7 +35,7 @@ __device__ inline void put(BFloat16* to, float value) {
     to->bits = static_cast<std::uint16_t>((bits + 0x7FFF + (bits >> 16 & 1)) >> 16);
 }
 
-// Calls write(value's place, channel, row, column) for every value of an image that this thread makes.
+// Calls write(place, channel, row, column) for every value of an image that this thread computes.
 template <class Write>
 __device__ void each_value(const Shape& shape, Write write) {
     const std::int64_t area = shape.rows * shape.columns, values = area * shape.channels;
@@ -113,8 +113,8 @@ void cuda_gather(const Images& images, const std::int64_t* index, const std::int
     if (tables > 48000) throw ArgumentError("out", "is more than 2000 pixels high and wide together");
     const cudaStream_t stream = stream_at(stream_address);
 
-    // One copy carries all that is small: indices, ids, scales and biases. Copies from pageable memory have left it
-    // when the call returns.
+    // One copy for all that is small: indices, ids, scales, biases. A copy from pageable memory has read it when the
+    // call returns.
     const std::vector<float> normalise = normalisation(images, how);
     const std::size_t numbers = static_cast<std::size_t>(out.count) * sizeof(std::int64_t),
                       floats = normalise.size() * sizeof(float);

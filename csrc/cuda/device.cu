@@ -1,5 +1,5 @@
-// Is there a GPU to run on? Asked at run time only: the CUDA runtime is linked statically and loads the driver itself,
-// so the module imports on machines without one.
+// Whether a GPU is usable, found out at run time: the CUDA runtime is linked statically and loads the driver itself, so
+// the module can be imported on machines without one.
 #include "device.cuh"
 
 namespace pydt {
@@ -9,7 +9,7 @@ bool cuda_built() { return true; }
 bool cuda_usable() {
     int devices = 0;
     if (cudaGetDeviceCount(&devices) != cudaSuccess) {
-        cudaGetLastError();  // forget it: the next call must not report this one
+        cudaGetLastError();  // clears the error, which the next call would report
         return false;
     }
     for (int device = 0; device < devices; ++device) {

@@ -1,4 +1,4 @@
-// What the .cu files share: errors, and memory that is freed in stream order.
+// For all .cu files: errors as exceptions, and memory that is freed in stream order.
 #pragma once
 #include <cuda_runtime.h>
 
@@ -8,14 +8,14 @@ namespace pydt {
 
 inline void check(cudaError_t status, const char* what) {
     if (status != cudaSuccess) {
-        cudaGetLastError();  // forget it: the next call must not report this one
+        cudaGetLastError();  // clears the error, which the next call would report
         throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
     }
 }
 
 inline cudaStream_t stream_at(std::uintptr_t address) { return reinterpret_cast<cudaStream_t>(address); }
 
-// Scratch memory on the device, given back when the work queued so far has used it.
+// Scratch memory on the device, freed after the work that is queued on the stream.
 template <class T>
 class Scratch {
 public:

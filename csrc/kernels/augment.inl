@@ -3,24 +3,24 @@
 //   out[c, y, x] = in[y + dy, x' + dx, c] * scale[c] + bias[c],   x' = flip ? width - 1 - x : x
 //   pixels outside of the image are 0 (black) before they are normalised
 //
-// Layout: in is (height, width, channels) bytes; out is (channels, height, width) or (height, width, channels) numbers of
-// any type in pixels.inl. The table of a vector of values (which bytes of a row, which of them black) is the same for
-// every row, so it stays in registers while the rows below each other are written: a byte permutation, a conversion, a
-// multiplication, an addition and a store a vector. A shifted row is read from where it lies; what stands beside it in
-// memory is the row before or behind, and the table turns that into black.
+// Layout: in is (height, width, channels) bytes; out is (channels, height, width) or (height, width, channels) values
+// of a type in pixels.inl. The table of a vector of values (which bytes of a row, which values are black) is the same
+// for every row, so it stays in registers while the vector's column of rows is written: a byte permutation, a
+// conversion, a multiplication, an addition and a store per row. A shifted row is read in place; beside it in memory
+// lie the rows before and after, which the table makes black.
 //
-// Cost: 1.5 instructions a value with AVX2, half of that with AVX-512; bound by stores where the batch leaves the
-// cache. Tall and wide images go in blocks of rows that fit into the first cache. What lost: a row at a time with
-// copies between black ends, or blackened afterwards (3 times slower: short loops of unknown length); a 256-entry table
-// per channel in place of the arithmetic; stores past the cache from here (half lines; whole images are copied so where
-// it pays, augment.cpp); fetching the output's lines ahead; fetching the next image at once and not in parts between the
-// columns (1.35 times slower: the wait for memory then adds to the arithmetic).
+// Cost: 1.5 instructions a value with AVX2, half of that with AVX-512; bound by stores where the batch does not fit the
+// cache. Large images go in blocks of rows that fit L1. What lost: a row at a time, copied between black ends or
+// blackened afterwards (3 times slower: short loops of unknown length); a table of 256 entries per channel in place of
+// the arithmetic; stores past the cache from here (half cache lines; augment.cpp streams whole images where it pays);
+// prefetching the output; prefetching the next image all at once and not in parts between the columns (1.35 times
+// slower: the wait for memory then adds to the arithmetic).
 
 void fetch(Ahead& ahead, int64_t lines) {
     for (; lines > 0 && ahead.next < ahead.end; --lines, ahead.next += 64) __builtin_prefetch(ahead.next);
 }
 
-// (from, to) of a part is inside of the image, the rest is black.
+// Values from .. to - 1 of a part lie inside the image, the others are black.
 struct Inside {
     int64_t from, to;
 };
@@ -41,7 +41,7 @@ void fill(const GatherPlan& plan, int64_t row, int64_t rows, T* out) {
     }
 }
 
-// `rows` rows of every plane; image: the first of them, shifted; out: the first of them.
+// `rows` rows of every plane. image, out: the first of them, in the shifted image and in the output.
 template <class T>
 void shift_any(const GatherPlan& plan, const uint8_t* image, int64_t rows, const int32_t* offsets, Inside inside,
                T* out) {
@@ -63,8 +63,9 @@ template <size_t planes, class T>
 void shift_vectors(const GatherPlan& plan, const uint8_t* image, int64_t rows, const int32_t* offsets, Inside inside,
                    T* out, Ahead& ahead, int64_t lines) {
     const Ints from = ints(static_cast<int32_t>(inside.from)), last = ints(static_cast<int32_t>(inside.to - 1));
-    // Copies: a store might change the plan, as far as the compiler knows.
-    const int64_t row_bytes = plan.width * plan.channels, row_stride = plan.row_stride, plane_stride = plan.plane_stride;
+    // Copies, since the compiler must assume that a store changes the plan.
+    const int64_t row_bytes = plan.width * plan.channels, row_stride = plan.row_stride,
+                  plane_stride = plan.plane_stride;
     for (int64_t i = 0;; i = i + 2 * lanes <= plan.part ? i + lanes : plan.part - lanes) {
         const Ints value = plus(count_up(), ints(static_cast<int32_t>(i))), offset = ints(offsets + i);
         const Ints black = either(greater(from, value), greater(value, last)), start = group_min(offset);
@@ -93,7 +94,7 @@ void shift_vectors(const GatherPlan& plan, const uint8_t* image, int64_t rows, c
 template <class T>
 void shift_to(const GatherPlan& plan, const uint8_t* image, int64_t dy, int64_t dx, bool flip, T* out, Ahead ahead) {
     const int64_t height = plan.height, width = plan.width, row_bytes = width * plan.channels;
-    const int64_t left = dx < 0 ? -dx : 0, right = dx > 0 ? dx : 0;  // black pixels, as the image lies
+    const int64_t left = dx < 0 ? -dx : 0, right = dx > 0 ? dx : 0;  // black pixels, before mirroring
     const int64_t first = dy < 0 ? -dy : 0, end = dy > 0 ? height - dy : height;
     if (first >= end || left >= width || right >= width) {
         fetch(ahead, height);

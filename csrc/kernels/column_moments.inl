@@ -1,16 +1,15 @@
 // Sums and sums of squares down the columns of the outputs, in float64.
 //
-//   sums[j]    = sum over rows i of (outputs[row i, j] - shift[j])
-//   squares[j] = sum over rows i of (outputs[row i, j] - shift[j])^2
-//   of units   : sum over units of (sum over its rows of sign[i] (outputs[row i, j] - shift[j]))^2 / its rows
+//   moment_block  sums[j] = sum over rows i of (outputs[i, j] - shift[j]);  squares[j] = sum of the same squared
+//   unit_block    squares[j] = sum over units of (sum over its rows of sign[i] (outputs[i, j] - shift[j]))^2 / its rows
 //
-// Order: one row after another within a block; the tree over blocks is in moments.cpp.
+// Order of additions: row after row in a block; moments.cpp adds the blocks.
 
 void add(double* into, const double* from, int64_t count) {
     for (int64_t i = 0; i < count; ++i) into[i] += from[i];
 }
 
-// y[j] = output j of the i-th row less its shift
+// y[j] = output j of row i less its shift.
 template <class Type>
 void load_row(const Matrix& m, const Rows& rows, int64_t i, const double* shift, int64_t col0, int64_t cols,
               double* y) {

@@ -2,16 +2,15 @@
 //
 //   counts[k, j] = rows that keep both groups k and j
 //
-// These are the sums of subset_sums.inl with the masks' own bits as outputs: bytes of 0 or 1 in a strip of `lanes` groups,
-// the same tables, codes and loop. Sums are exact: uint8 over runs of 5 blocks of 48 rows, uint16 over a strip, then
-// int64.
+// These are subset sums with the masks as outputs: bytes of 0 or 1, and the tables, codes and loop of subset_sums.inl.
+// Sums are exact: uint8 over a run of 5 blocks of 48 rows, uint16 over a strip, then int64.
 //
-// Cost for m rows and K groups: m/6 * K/lanes * K/2 loads of an entry (the lower triangle only: moments.cpp). Zen 3, AVX2,
-// one thread on a shared core, paired with numpy's float32 product (OpenBLAS): 7.9 times faster at K = 1000, m = 7540;
-// 5.6 at K = 20,000. What lost: popcount of 64 rows at a time, 4 times slower than tables of bytes without a vector
-// instruction for it.
+// Cost for m rows and K groups: m/6 * K/lanes * K/2 loads of an entry, as only the lower triangle is summed
+// (moments.cpp). Against numpy's float32 product (OpenBLAS; Zen 3, AVX2, one thread on a shared core): 7.9 times faster
+// at K = 1000, m = 7540; 5.6 at K = 20,000. What lost: popcount of 64 rows at a time, 4 times slower where no vector
+// instruction counts bits.
 
-// The masks of a vector of groups as bytes 0 and 1, in the same layout.
+// A strip of one vector: the masks of `lanes` groups from group0 on, as bytes of 0 or 1.
 void load_bits(const Masks& masks, int64_t first, int64_t count, int64_t padded, int64_t group0, uint8_t* out) {
     constexpr int64_t bytes = PYDT_LANE_BYTES / 8;
     memset(out + count * PYDT_LANE_BYTES, 0, static_cast<size_t>((padded - count) * PYDT_LANE_BYTES));
@@ -27,7 +26,7 @@ void load_bits(const Masks& masks, int64_t first, int64_t count, int64_t padded,
     }
 }
 
-// Even lanes, then odd ones. 5 blocks of 48 rows fit 8 bits, 1365 blocks 16.
+// Totals: even lanes, then odd ones. 5 blocks of 48 rows fit 8 bits, 1365 blocks 16.
 template <>
 struct Wide<uint8_t> {
     static constexpr int64_t run = 5;

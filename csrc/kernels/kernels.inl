@@ -1,5 +1,5 @@
-// One instruction set's kernels. Everything is in an unnamed namespace: no symbol but the table leaves the object file.
-#include <string.h>  // NOLINT: <cstring> would do as well; only memcpy and memset are used, and both are library calls
+// The kernels of one instruction set. All is in an unnamed namespace: the table is the only symbol of the object file.
+#include <string.h>  // NOLINT: memcpy and memset, without the inline code of a C++ header
 #if defined(__AVX2__)
 #include <immintrin.h>
 #endif
@@ -34,26 +34,26 @@ namespace images {
 }  // namespace
 
 extern const Kernels PYDT_KERNELS;
-const Kernels PYDT_KERNELS = {PYDT_ISA_NAME,
-                              images::shift_image,
-                              images::resize_image,
-                              images::stream,
-                              PYDT_LANE_BYTES,
-                              load_f32,
-                              load_f64,
-                              load_bits,
-                              largest,
-                              quantise,
-                              sum_f32,
-                              sum_f64,
-                              sum_i16,
-                              sum_bits,
-                              moment_block,
-                              unit_block,
-                              add,
-                              crc32c,
-                              {penalised::subtract_rows, penalised::subtract_symmetric, penalised::pass,
-                               penalised::sweep, penalised::scan, penalised::dot, penalised::drift,
-                               penalised::sparse_tile}};
+const Kernels PYDT_KERNELS = {
+    PYDT_ISA_NAME,
+    images::shift_image,
+    images::resize_image,
+    images::stream,
+    PYDT_LANE_BYTES,
+    load_f32,
+    load_f64,
+    load_bits,
+    largest,
+    quantise,
+    sum_f32,
+    sum_f64,
+    sum_i16,
+    sum_bits,
+    moment_block,
+    unit_block,
+    add,
+    crc32c,
+    {penalised::subtract_rows, penalised::subtract_symmetric, penalised::pass, penalised::sweep, penalised::scan,
+     penalised::dot, penalised::drift, penalised::sparse_tile}};
 
 }  // namespace pydt

@@ -1,9 +1,8 @@
-// Penalised regression: the inner loops of lasso.cpp.
+// LASSO: the inner loops of lasso_target.hpp and lasso.cpp. kernels.hpp says what each computes.
 //
-// Everything is elementwise in an order that does not depend on the width of a vector, or a sum in 16 lanes that are
-// added in a fixed tree, so the bits are the same for every instruction set. Arrays are padded with zeros to 16 floats.
-// The product with the columns that moved is the form with the running sums in registers: rows of the (symmetric)
-// matrix times one number each.
+// The bits are the same for every instruction set: operations are elementwise, or sums in 16 lanes that are added in a
+// fixed tree. Arrays are padded with zeros to a multiple of 16 floats. The product with the coordinates that moved
+// keeps its sums in registers and adds rows of the (symmetric) matrix times one number each.
 
 namespace penalised {
 
@@ -13,7 +12,7 @@ typedef int32_t Bits __attribute__((vector_size(PYDT_LANE_BYTES)));
 typedef double Long __attribute__((vector_size(PYDT_LANE_BYTES)));
 typedef double LooseLong __attribute__((vector_size(PYDT_LANE_BYTES), aligned(8)));
 constexpr int64_t wide = PYDT_LANE_BYTES / 4;
-constexpr int64_t parts = 16 / wide;  // vectors in 16 lanes
+constexpr int64_t parts = 16 / wide;  // vectors that make 16 lanes
 
 Wide load(const float* from) { return *reinterpret_cast<const LooseWide*>(from); }
 void store(float* to, Wide value) { *reinterpret_cast<LooseWide*>(to) = value; }
@@ -21,7 +20,7 @@ Wide absolute(Wide value) { return reinterpret_cast<Wide>(reinterpret_cast<Bits>
 Wide larger(Wide a, Wide b) { return a > b ? a : b; }
 Wide smaller(Wide a, Wide b) { return a < b ? a : b; }
 
-// Lanes 8 apart first, then 4, 2, 1.
+// Adds lanes 8 apart, then 4, 2, 1.
 float sum_of(const Wide* lanes) {
     Wide pair[parts];
     int64_t left = parts;
@@ -65,8 +64,8 @@ void subtract_rows(const float* gram, int64_t ld, const int32_t* rows, const flo
     for (; i < width; i += wide) subtract_block<1>(gram + i, ld, rows, steps, count, from + i, to + i);
 }
 
-// Each number below the diagonal serves twice: half the memory to read, which is what large sets wait for. By panels of
-// 16 rows, whose diagonal block is taken as it is.
+// Each number below the diagonal is used twice, which halves the memory to read; memory bounds large sets. In panels of
+// 16 rows; their diagonal block is read as it is.
 void subtract_symmetric(const float* gram, int64_t ld, const float* steps, float* slope, int64_t width) {
     for (int64_t panel = 0; panel < width; panel += 16) {
         for (int64_t k = panel; k < panel + 16; k += 4) {
@@ -135,7 +134,7 @@ void sweep(const LassoSet& set, const float* gram, int64_t ld, float edge, float
     }
 }
 
-// Bit i: lane i of 16 is at least the threshold.
+// Bit i says whether lane i of 16 is at least the threshold.
 uint32_t at_least(const Wide* sizes, float threshold) {
     uint32_t bits = 0;
 #if defined(__AVX2__)
@@ -146,8 +145,7 @@ uint32_t at_least(const Wide* sizes, float threshold) {
         bits |= static_cast<uint32_t>(_mm256_movemask_ps(hit)) << p;
     }
 #else
-    for (int64_t i = 0; i < 16; ++i)
-        bits |= static_cast<uint32_t>(sizes[i / wide][i % wide] >= threshold) << i;
+    for (int64_t i = 0; i < 16; ++i) bits |= static_cast<uint32_t>(sizes[i / wide][i % wide] >= threshold) << i;
 #endif
     return bits;
 }

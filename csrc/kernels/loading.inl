@@ -1,10 +1,10 @@
-// Outputs as the sums read them: any float type and strides, less a shift, in whole vectors.
+// Reading outputs: any float type and strides, less a shift, into whole vectors.
 //
-// Strip: a part of the outputs less their shifts, as (vectors, rows, lanes); 0 beyond the last row and column. The pages
-// of row-major outputs are then visited once for many columns. What lost: reading outputs in place, 32 columns at a
-// time: a page walk for each row and tile, 1.3 times slower at n = 10,000.
+// Layout. A strip is a part of the outputs less their shifts, as (vectors, rows, lanes), 0 beyond the last row and
+// column. So each page of row-major outputs is visited once for many columns. What lost: reading outputs in place, 32
+// columns at a time: a page walk for each row and tile, 1.3 times slower at n = 10,000 outputs.
 
-// One vector of Value, and as many halves of it as make a vector of the wider type.
+// A vector of Value, and the half of it that converts to a vector of the type twice as wide.
 template <class Value>
 struct Vector;
 template <>
@@ -37,8 +37,8 @@ template <class Value>
 constexpr int64_t lanes_of = PYDT_LANE_BYTES / static_cast<int64_t>(sizeof(Value));
 
 // ---- outputs, read in place ---------------------------------------------------------------------------------------
-// Half to float, exact, by moving bits; subnormal halves by arithmetic on values that are not subnormal as floats, so
-// that a thread that flushes those to zero gets the same.
+// Half to float, exact, by moving bits. Subnormal halves by arithmetic on normal floats: the same in a thread that
+// flushes subnormal floats to zero.
 float half_to_float(uint16_t half) {
     const uint32_t magnitude = static_cast<uint32_t>(half & 0x7FFF) << 13;
     const uint32_t exponent = magnitude & 0x0F800000;
@@ -79,7 +79,7 @@ double element(const uint8_t* at) {
     return Type::value(raw);
 }
 
-// out[j] = value j - origin[j], rounded once to To; the values stand side by side.
+// out[j] = value j - origin[j], rounded once to To; the values are contiguous.
 template <class Type, class Origin, class To>
 void load_dense(const uint8_t* in, const Origin* origin, int64_t count, To* out) {
     for (int64_t j = 0; j < count; ++j) {
@@ -88,7 +88,7 @@ void load_dense(const uint8_t* in, const Origin* origin, int64_t count, To* out)
     }
 }
 
-// A whole vector of values that stand side by side, written out because GCC 12 would take them one by one.
+// A vector of contiguous values, written out because GCC 12 would load them one by one.
 template <class Type, class To>
 typename Vector<To>::Lanes read_vector(const uint8_t* in) {
     typedef typename Vector<To>::Lanes Lanes;
@@ -117,7 +117,7 @@ typename Vector<To>::Lanes read_vector(const uint8_t* in) {
     return values;
 }
 
-// One vector of them, or less.
+// load_dense of at most one vector.
 template <class Type, class Origin, class To>
 void load_vector(const uint8_t* in, const Origin* origin, int64_t count, To* out) {
     if constexpr (sizeof(Origin) == sizeof(To)) {
@@ -132,15 +132,15 @@ void load_vector(const uint8_t* in, const Origin* origin, int64_t count, To* out
     load_dense<Type>(in, origin, count, out);
 }
 
-// A later row of a tile whose columns stand side by side. Rows lie in pages of their own: no hardware looks there.
+// Prefetches a later row of contiguous outputs. Rows lie in different pages, where no hardware prefetcher looks.
 void look_ahead(const Matrix& m, const Rows& rows, int64_t row, int64_t end, int64_t col0, int64_t cols) {
     if (row + 6 >= end) return;
     const uint8_t* in = row_at(m, rows, row + 6) + col0 * m.col_stride;
     for (int64_t byte = 0; byte < cols * m.col_stride; byte += 64) __builtin_prefetch(in + byte);
 }
 
-// A strip of outputs as it is summed: out[(v * padded + i) * lanes + l] = outputs[row first + i, col0 + v * lanes + l] -
-// shift; 0 beyond the last row and column.
+// out[(v * padded + i) * lanes + l] = outputs[row first + i, col0 + v * lanes + l] - its origin; 0 beyond the last row
+// and column.
 template <class Type, class Origin, class To>
 void fill_strip(const Matrix& m, const Rows& rows, const Origin* origin, int64_t first, int64_t count, int64_t padded,
                 int64_t col0, int64_t cols, To* out) {
@@ -170,13 +170,13 @@ void fill_strip(const Matrix& m, const Rows& rows, const Origin* origin, int64_t
     if (down >= across)
         for (int64_t i = 0; i < count; ++i)
             for (int64_t j = 0; j < cols; ++j) one(i, j);
-    else  // along what stands together
+    else  // columns are closer together in memory
         for (int64_t j = 0; j < cols; ++j)
             for (int64_t i = 0; i < count; ++i) one(i, j);
 }
 
-// Shifts of which a float is the exact value are taken off in float: rounding the exact difference to double and then to
-// float gives the same bits (Figueroa, "When is double rounding innocuous?", 1995).
+// Shifts that are exact as floats are subtracted in float. The bits are the same: rounding the exact difference to
+// double and then to float is innocuous (Figueroa, "When is double rounding innocuous?", 1995).
 template <class Type>
 void load_narrow(const Matrix& m, const Rows& rows, const double* shift, int64_t first, int64_t count, int64_t padded,
                  int64_t col0, int64_t cols, float* out) {

@@ -1,8 +1,8 @@
-// What the kernels on images are made of: vectors of values picked out of bytes, and numbers of three types.
+// The parts of the image kernels: vectors of values picked from bytes, and stores to three types of output.
 //
-// A vector of `lanes` values comes in groups of `group`; a group lies in `window` bytes of memory from some base on,
-// and one byte permutation picks its values out of them, widened to 32 bits: value i is byte index[i] behind its
-// group's base, or 0 where index[i] is negative. So any layout, mirrored or not, is a table of small numbers.
+// A vector of `lanes` values has groups of `group` values. The bytes of a group lie in a window of `window` bytes, and
+// one byte permutation picks its values from it, widened to 32 bits: value i is the byte at index[i] in its group's
+// window, or 0 if index[i] is negative. So any layout, mirrored or not, is a table of small numbers.
 
 #if defined(__AVX512VBMI__)
 #define PYDT_LANES 16
@@ -27,11 +27,11 @@ inline Ints group_min(Ints a) { return _mm512_set1_epi32(_mm512_reduce_min_epi32
 inline Table table(Ints index) {
     return {index, static_cast<__mmask64>(0x1111111111111111) & ~_mm512_movepi8_mask(index)};
 }
-struct Place {  // of a vector's bytes in a row
+struct Place {  // the place of a vector's bytes in a row
     int64_t first;
 };
 inline Place place_of(Ints base) { return {_mm512_cvtsi512_si32(base)}; }
-// For values none of which is black, an index made once serves all planes: add the plane to it.
+// An index for values none of which is black. Adding a plane's number gives the index of that plane.
 inline Ints kept(Ints index) { return index; }
 inline Floats pick_kept(__m512i bytes, Ints index) {
     return _mm512_cvtepi32_ps(_mm512_maskz_permutexvar_epi8(0x1111111111111111, index, bytes));
@@ -66,7 +66,7 @@ inline Ints group_min(Ints a) {
     return _mm256_min_epi32(pairs, _mm256_shuffle_epi32(pairs, 0x4E));
 }
 inline Table table(Ints index) { return either(index, ints(static_cast<int32_t>(0x80808000))); }
-struct Place {  // of a vector's bytes in a row: where the first group's are, and how much further the second one's
+struct Place {  // the place of a vector's bytes in a row: of the first group, and the distance to the second
     int64_t first, further;
 };
 inline Place place_of(Ints base) {
@@ -89,7 +89,7 @@ inline Floats minus(Floats a, Floats b) { return _mm256_sub_ps(a, b); }
 inline Floats times(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
 #endif
 
-// ---- the types of the output: rounded to nearest, ties to even ----------------------------------------------------
+// ---- the types of the output: rounded to nearest, ties to even ------------------------------------------------------
 struct F16 {
     uint16_t bits;
 };
@@ -115,7 +115,7 @@ inline void put(F16* to, float value) {
     uint32_t half;
     if (size >= 0x47800000) {  // 65536 or more
         half = 0x7C00;
-    } else if (size < 0x38800000) {  // below 2^-14: adding 1/2 rounds to multiples of 2^-24, the step there
+    } else if (size < 0x38800000) {  // below 2^-14 halves are multiples of 2^-24, and adding 1/2 rounds to those
         float value_there;
         memcpy(&value_there, &size, sizeof size);
         half = bits_of(value_there + 0.5f) - 0x3F000000;
@@ -158,8 +158,7 @@ inline void put(BF16* to, Floats values) {
 }
 #endif
 
-// Copies past the cache: for what is larger than the cache and is read again much later. Multiples of 64 bytes, both
-// aligned so.
+// Copies past the cache, for data larger than it that is read much later. Size and addresses: multiples of 64 bytes.
 void stream(const uint8_t* from, int64_t bytes, uint8_t* to) {
 #if defined(PYDT_LANES)
     for (int64_t i = 0; i < bytes; i += 4 * lanes) {
@@ -170,7 +169,7 @@ void stream(const uint8_t* from, int64_t bytes, uint8_t* to) {
                             _mm256_load_si256(reinterpret_cast<const __m256i*>(from + i)));
 #endif
     }
-    _mm_sfence();  // these stores are not ordered with what tells another thread that they are done
+    _mm_sfence();  // streaming stores are not ordered with a later store that tells another thread they are done
 #else
     memcpy(to, from, static_cast<size_t>(bytes));
 #endif

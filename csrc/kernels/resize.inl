@@ -1,20 +1,19 @@
 // Gather + bilinear resize of a window + flip + normalise, one image.
 //
-//   across(r)[v] = in[r, low[v]] + (in[r, high[v]] - in[r, low[v]]) * weight[v]          for the rows r that are needed
+//   across(r)[v] = in[r, low[v]] + (in[r, high[v]] - in[r, low[v]]) * weight[v]          for the rows r in use
 //   out[y, v]    = (across(l)[v] + (across(h)[v] - across(l)[v]) * row_weight[y]) * scale[v] + bias[v],
 //                  l = row_low[y], h = row_high[y]
 //
-// Every operation is rounded once, to float32, in this order. Layout: as in augment.inl; the window, its mirror image
-// and its size are in the tables low and high (Grid). Rows are resized across first, into `scratch`, the last two are
-// kept: a row that several output rows lie between is resized once.
+// Every operation is rounded once, to float32, in this order. Layout: as in augment.inl; the tables low and high (Grid)
+// hold the window and its mirror image. Rows are resized across first, into `scratch`. The last two are kept, so a row
+// that several output rows use is resized once.
 //
-// Cost, enlarging 32 x 32 x 3: 3 instructions a value with AVX2, 2 us an image. Where a group of values lies in more bytes
-// than a permutation takes (shrinking by more than a third), the byte tables give way to single loads. What lost: rows
-// first and columns second (the gathers are then of floats, four times the bytes, and cannot be permutations); fixed
-// point of 7 and 14 bits (no faster where the output is float, and up to one grey level off).
+// Cost, enlarging 32 x 32 x 3: 3 instructions a value with AVX2, 2 us an image. Where the bytes of a group do not fit
+// the window of one permutation (shrinking by more than a third), bytes are loaded one by one. What lost: down the
+// columns first (the permutations are then gathers of floats, four times the bytes); fixed point of 7 and 14 bits (no
+// faster for float outputs, and up to one grey level off).
 
-// Numbers for the vector path, in scratch: where the bytes of each vector are, and which of them its values'
-// neighbours.
+// Tables for the vector path, in scratch: the place of each vector's bytes, and the neighbours of its values in them.
 struct Neighbours {
     uint8_t* places;      // a Place a vector
     int32_t *low, *high;  // (part,)
@@ -37,8 +36,8 @@ void across_any(const GatherPlan& plan, const uint8_t* row, const Grid& grid, fl
 }
 
 #if defined(PYDT_LANES)
-// Calls with the first value of every vector of a part, and the vector's number. The last vector overlaps the one before:
-// what both write is then written by the last one as it should be.
+// Calls call(first value, number) for every vector of a part, the last one last. It may overlap the one before, which
+// may then compute wrong values where they overlap: the last one writes over them.
 template <class Call>
 inline void each_vector(int64_t part, Call call) {
     int64_t i = 0, number = 0;
@@ -46,7 +45,7 @@ inline void each_vector(int64_t part, Call call) {
     if (i < part) call(part - lanes, number);
 }
 
-// False if a group needs more bytes than one permutation takes.
+// False if a group needs more bytes than the window of one permutation.
 bool find_neighbours(const GatherPlan& plan, const Grid& grid, Neighbours to) {
     const Ints limit = ints(static_cast<int32_t>(window - plan.planes));
     bool fits = true;

@@ -1,30 +1,32 @@
-// Sums of the outputs of the rows that keep a group.
+// Subset sums: for every group, the sum of the outputs of the rows that keep it.
 //
-//   sums[k, j] = sum over rows i with group k of (outputs[row i, j] - shift[j])
+//   sums[k, j] = sum over rows i that keep group k of (outputs[i, j] - shift[j])
 //
 // Method of four Russians: the 64 possible sums of 6 rows are tabulated for one vector of outputs; each group adds the
-// entry that its 6 bits select. The order of additions is part of the contract, the same for every instruction set. In
-// the precision of the outputs, at least float32: 3 rows from the first to the last, starting at 0; two of these make 6
-// rows; four of those, one after another, 24; two of those a block of 48; the blocks of a run of 8 one after another.
-// Then, in float64, run after run. So a float32 sum sees at most 15 roundings, that of the difference included, and its
-// error is at most 15 * 2^-24 * sum |outputs - shift|, however many rows there are.
+// entry that its 6 bits select.
 //
-// Layout. codes: one 64-bit word holds the eight codes of 48 rows for a group. Outputs: strips (loading.inl). For one
-// vector and 48 rows there are 8 tables of 64 vectors (AVX2: 16 KB, half of L1); each group then costs 8 loads of an
-// entry, 7 additions and one more to its sum of the run (L2). Sums: float -> double, int16 -> int32; the Gram matrix
-// (gram.inl) runs the same loop on bytes.
+// Order of additions, part of the contract and the same for every instruction set. In the precision of the outputs, at
+// least float32: 3 rows from the first to the last, starting at 0; two of these sums make 6 rows; four of those, one
+// after another, 24; two of those a block of 48; the 8 blocks of a run, one after another. Then the runs, one after
+// another, in float64. So a float32 sum has at most 15 roundings, that of the difference included, and an error of at
+// most 15 * 2^-24 * sum |outputs - shift| for any number of rows.
 //
-// Cost for m rows, K groups, n outputs: m/6 * n/lanes * K loads of an entry, and 11 * m * n/lanes stores of tables, i.e.
-// 10 % at K = 1000 and 50 % at K = 200. Zen 3, AVX2, one thread on a shared core, paired with numpy's float32 product
-// (OpenBLAS; K = 1000, m = 7540): float 3.1 to 3.5 times faster (n = 10,000 to 200), float16 3.1, int16 3.8 to 4.6;
-// K = 20,000, n = 64: 3.6. The largest error of a float32 sum is 4e-8 of the largest sum.
+// Layout. codes: one 64-bit word holds the eight codes of 48 rows for a group. Outputs: strips (loading.inl). One
+// vector of 48 rows has 8 tables of 64 vectors (AVX2: 16 KB, half of L1); each group then costs 8 loads of an entry, 7
+// additions and one addition to its sum of the run (in L2). The sums of runs add up in a wider type: double for float,
+// int32 for int16. The Gram matrix runs the same loop on bytes (gram.inl).
 //
-// What lost (cycles for 48 rows of 8 outputs in L1; this 6.0): two vectors of 4 tables 7.1, as the sums of a run move
-// twice as often; two vectors of 8 tables 7.3 (32 KB: all of L1) or of 5 bits 8.0; codes loaded byte by byte 8.2; shift
-// and mask for each code 7.1 to 7.9, bextr 6.8.
+// Cost for m rows, K groups, n outputs: m/6 * n/lanes * K loads of an entry, and 11 * m * n/lanes stores of tables (10
+// % of the time at K = 1000, 50 % at K = 200). Against numpy's float32 product (OpenBLAS; Zen 3, AVX2, one thread on a
+// shared core; K = 1000, m = 7540): float 3.1 to 3.5 times faster (n = 10,000 to 200), float16 3.1, int16 3.8 to 4.6;
+// at K = 20,000, n = 64: 3.6. The largest error of a float32 sum is 4e-8 of the largest sum.
+//
+// What lost (cycles for 48 rows of 8 outputs in L1; this one takes 6.0): two vectors of 4 tables 7.1, as the sums of a
+// run move twice as often; two vectors of 8 tables 7.3 (32 KB: all of L1) or of 5 bits 8.0; codes loaded byte by byte
+// 8.2; shift and mask for each code 7.1 to 7.9, bextr 6.8.
 
-// The lowest byte of a word and the next. As instructions, because GCC 12 otherwise takes each byte with a shift and a
-// mask of its own, and the loop over the groups is as fast as it has few instructions.
+// The lowest byte of a word, the next byte, and the word without both. As instructions, because GCC 12 otherwise uses a
+// shift and a mask for each byte, and the number of instructions limits the loop over the groups.
 #if defined(__x86_64__)
 uint64_t low_byte(uint64_t word) {
     uint64_t byte;
@@ -46,8 +48,8 @@ uint64_t next_byte(uint64_t word) { return word >> 8 & 0xFF; }
 uint64_t later_bytes(uint64_t word) { return word >> 16; }
 #endif
 
-// 8 tables of the sums of 6 rows: 8 * 64 vectors, half of the first-level cache. A code in bits 2..7 of its byte, times a
-// quarter of a vector, is where its entry stands. With whatever is in bits 0 and 1, the read ends within one more vector.
+// 8 tables of the sums of 6 rows: 8 * 64 vectors. A code is in bits 2..7 of its byte, so the byte times a quarter of a
+// vector is the place of its entry. The extra vector keeps reads inside even if bits 0 and 1 are set.
 template <class Value>
 struct Tables {
     typedef typename Vector<Value>::Lanes Lanes;
@@ -90,7 +92,8 @@ struct Tables {
     }
 };
 
-// What the sums of a run are added to, two vectors of it for a vector of sums.
+// The type that sums of a run are added in: `run` blocks in a run; totals of `Total`; place(lane): where a lane's total
+// is.
 template <class Value>
 struct Wide;
 
@@ -115,7 +118,7 @@ struct Wide<double> {
     static int64_t place(int64_t lane) { return lane; }
 };
 
-// Even lanes, then odd ones. 48 rows of at most 511 fit 16 bits.
+// Totals: even lanes, then odd ones. 48 rows of at most 511 fit 16 bits.
 template <>
 struct Wide<int16_t> {
     static constexpr int64_t run = 1;
@@ -129,7 +132,7 @@ struct Wide<int16_t> {
     static int64_t place(int64_t lane) { return lane % 2 * lanes_of<int32_t> + lane / 2; }
 };
 
-// Adds the block of 48 rows that stands in the tables to every group. first, last: of a run.
+// Adds the block of 48 rows in the tables to the sum of every group. first, last: the block's place in its run.
 template <class Value, bool first, bool last>
 void add_block(const Tables<Value>& tables, const uint64_t* codes, int64_t groups, typename Vector<Value>::Lanes* part,
                typename Wide<Value>::Total* totals) {
@@ -146,8 +149,8 @@ void add_block(const Tables<Value>& tables, const uint64_t* codes, int64_t group
     }
 }
 
-// out[k * ld + l] += sums of the groups over the blocks of one vector of a strip, l < have; codes of consecutive blocks
-// are stride apart. scratch: 3 vectors for each group. Floats go on adding where they were, so that it does not matter
+// out[k * ld + l] += the sum of group k over the blocks of one vector of a strip, lanes l < have; the codes of two
+// blocks are stride words apart. scratch: 3 vectors per group. Float totals start at out, so the bits do not depend on
 // how rows are cut into strips of whole runs.
 template <class Value, class Out>
 void sum_vector(const void* strip, int64_t blocks, const uint64_t* codes, int64_t stride, int64_t groups, void* scratch,
@@ -183,8 +186,8 @@ constexpr auto sum_f64 = &sum_vector<double, double>;
 constexpr auto sum_i16 = &sum_vector<int16_t, double>;
 
 // ---- 16-bit sums ----------------------------------------------------------------------------------------------------
-// The strip of load_f32, rounded to whole steps: scale[j] steps to a unit, at most 511 in all. rows: of that strip; out:
-// where it goes in a strip of padded rows.
+// Rounds a strip of load_f32 to whole steps, value * scale[j], at most 511 either way. rows: of that strip; out: its
+// place in a strip of padded rows.
 void quantise(const float* strip, const float* scale, int64_t rows, int64_t cols, int64_t padded, int16_t* out) {
     constexpr int64_t narrow = lanes_of<float>, lanes = lanes_of<int16_t>;
     typedef Vector<float>::Lanes Floats;
@@ -198,7 +201,7 @@ void quantise(const float* strip, const float* scale, int64_t rows, int64_t cols
         for (int64_t i = 0; i < rows; ++i, to += lanes) {
             Floats value;
             memcpy(&value, strip + (v * rows + i) * narrow, sizeof value);
-            // adding 1.5 * 2^23 rounds to the nearest integer, and leaves it in the lowest bits
+            // adding 1.5 * 2^23 rounds to the nearest integer and leaves it in the lowest bits
             const auto bits = reinterpret_cast<Bits>(value * factor + 12582912.0f);
             const auto steps = __builtin_convertvector(bits, Vector<int16_t>::Half);
             memcpy(to, &steps, sizeof steps);
@@ -206,7 +209,7 @@ void quantise(const float* strip, const float* scale, int64_t rows, int64_t cols
     }
 }
 
-// largest[j] = max(largest[j], |value|) over a strip of load_f32; NaN once one is NaN. largest: whole vectors.
+// out[j] = max(out[j], |value|) over a strip of load_f32; NaN if a value is NaN. out: whole vectors.
 void largest(const float* strip, int64_t rows, int64_t cols, float* out) {
     constexpr int64_t lanes = lanes_of<float>;
     typedef Vector<float>::Lanes Floats;
