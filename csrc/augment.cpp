@@ -67,8 +67,7 @@ struct Tables {
 class Resized {
 public:
     explicit Resized(const GatherPlan& plan)
-        : plan_(plan),
-          offsets_(static_cast<std::size_t>(2 * (plan.part + plan.rows))),
+        : plan_(plan), offsets_(static_cast<std::size_t>(2 * (plan.part + plan.rows))),
           weights_(static_cast<std::size_t>(plan.part + plan.rows)) {}
 
     Grid place(const Window& window, bool flip) {

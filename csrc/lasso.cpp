@@ -1,52 +1,15 @@
-// Penalised regression on a Gram matrix, one target after another.
+// LASSO and elastic net on a Gram matrix, one target after another.
 //
 //   minimise  b'Gb / 2 - b'c + edge |b|_1 + ridge |b|^2 / 2,   edge = penalty l1_ratio, ridge = penalty (1 - l1_ratio)
 //
-// Candidates. What may be nonzero soon stands in a compact set: values, slope = c - Gb, and a copy of its part of G,
-// with rows padded to whole vectors. The rest keeps its last exact slope ("reference", at b1), the one before (at b0),
-// and the line through both; where b is now, a slope is off that line by at most
+// lasso_target.hpp solves one target in float32 on a compact set of candidates. Here: slopes and duality gaps in
+// float64, further float32 rounds from those slopes, float64 for what does not converge; paths of penalties and where
+// they end; blocks of targets, which share the readings of the Gram matrix.
 //
-//   sum_k reach_k |b - b1 - along (b1 - b0)|_k,   reach_k = largest entry of column k off the diagonal,
+//   gap = (1 - s)^2 |r|^2 / 2 + sum_j (edge |b_j| - s b_j pull_j),   pull = c - Gb - ridge b,  |s pull_j| <= edge
 //
-// so nothing is recomputed while the largest slope outside plus this stays below the edge (random masks are nearly
-// orthogonal, and paths are piecewise linear). New candidates are those that come within 5 % of the edge; from values
-// that are given, within 10 % (with 5 % three in ten of the cross-fit's solves lacked one, and started again).
-//
-// Steps. Proximal gradient with the diagonal of G as its metric and momentum m: with `a` nonzeros and squared
-// correlations of mean s between groups, the spectrum of their Gram lies in (1 +- sqrt(a s))^2, and m = a s contracts
-// by sqrt(a s) an iteration. Along a path, both values and slopes are extrapolated first. Where this does not contract
-// (duplicate or collinear groups, fewer models than groups), coordinate descent takes over, which always does.
-//
-// The end of a path. The error on the held-out rows is a sum over few of them and rises by chance, most of all at the
-// start, where a step explains little. Two points of the path err differently only where they predict differently: the
-// difference of their errors has a standard error of 2 sqrt(error a row |X (b - b')|^2). A path ends once the error has
-// risen above the least by three of these, at the second worse step or later; or, where the least is below the error of
-// b = 0 by four, after `patience` worse steps. A step that changes nothing is not one. What lost: patience alone (up to
-// one dense truth in five ended at b = 0); the first rule alone (with two in place of three it still takes two thirds
-// of a full path at K = 200 where 30 groups matter).
-//
-// Large sets. Above 256 candidates (their part of G no longer fits a second-level cache) the product reads only what is
-// below the diagonal. A path's steps are solved to ten times the tolerance, and the chosen one again, from an exact
-// slope; held-out errors come from a compact copy of the held-out Gram matrix in the same order.
-//
-// Precision. float32 on numbers scaled to about 1 by powers of two; then the slope at the float32 values in float64,
-// the gap from it, and if it is too large another round from that slope; what does not get there is finished in float64
-// (coordinate descent, and the equations of the signs it has found). The dual point is the residual times the best
-// feasible number s:
-//
-//   gap = (1 - s)^2 |r|^2 / 2 + sum_j (edge |b_j| - s b_j pull_j),   pull = slope - ridge b,  |s pull_j| <= edge
-//
-// Cost for K groups, a nonzeros, on a path of near-orthogonal masks: about 4 passes of a^2 a step; one reading of a row
-// of G and of one of H per candidate, which at K = 1000 is a third of the time; now and then part of a product with G.
-// What lost (time relative to this, early-stopped paths, K = 200 and 1000): coordinate descent in place of proximal
-// gradient (1.75, 1.2: each step waits for the one before); no momentum (1.13, 1.03); no extrapolation (1.1, 1.05);
-// references without the line between them (1.1, 1.2); fetching the rows of likely candidates a step ahead (1.0: it is
-// bandwidth that lacks); all rows of the compact G for large sets (1.35 on a full path). For cross-fitted folds: one
-// compact G, of all rows, for every fold, with exact slopes of the fold between rounds: a round makes the gap only 8 to
-// 12 times less, so it takes 4, each with a float64 product, where a copy of the fold's own G takes 1. Folds to a gap
-// of 1e-4 in place of 1e-5: 4 % of the time. There a solve from known values is 40 % copying the candidates' G (at 175
-// of 1000 groups: 15,000 numbers from nearly all lines of their rows), 40 % two float64 products, 15 % iterations. Not
-// tried: several targets in the lanes of a vector.
+// Cost for a nonzeros, on a path of nearly orthogonal masks: about 4 passes of a^2 a step, one reading of a row of G
+// and of one of the held-out G per candidate. Derivations and what lost: docs/lasso-solver.md.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -65,11 +28,11 @@ using namespace penalised;
 
 namespace {
 
-// Passes in float32 before float64 has its turn: what takes more is better off with the equations of the signs.
+// Passes in float32 before float64 takes over: what needs more converges faster by solve_signs.
 constexpr int64_t most_passes = 100;
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 
-// The values of some targets that are not 0, target by target.
+// The nonzero values of some targets, target by target.
 struct Sparse {
     std::vector<std::size_t> first;
     std::vector<int32_t> rows;
@@ -83,12 +46,12 @@ struct Sparse {
             for (const float *value = of(j), *end = value + groups; value != end; ++value) count += *value != 0;
             first[j + 1] = first[j] + static_cast<std::size_t>(count);
         }
-        rows.resize(first[targets] + 1);  // one more is written, and written over
+        rows.resize(first[targets] + 1);  // the loop below writes one entry too many
         values.resize(first[targets] + 1);
         for (std::size_t j = 0; j < targets; ++j) {
             const float* value = of(j);
             std::size_t next = first[j];
-            for (int64_t k = 0; k < groups; ++k) {  // without branches: which ones are 0 cannot be guessed
+            for (int64_t k = 0; k < groups; ++k) {  // without a branch, which the processor could not predict
                 rows[next] = static_cast<int32_t>(k);
                 values[next] = static_cast<double>(value[k]);
                 next += value[k] != 0;
@@ -97,9 +60,9 @@ struct Sparse {
     }
 };
 
-// gram times those values, lasso_tile rows at a time: emit(first row, rows, target, sums). A tile, turned so that the
-// numbers of one column stand together, serves all targets from the second-level cache. A symmetric matrix is read
-// along its rows in place of its columns.
+// gram times those values, lasso_tile rows at a time: emit(first row, rows, target, sums). A tile is transposed, so
+// that the numbers of a column are contiguous, and serves all targets from the L2 cache. Of a symmetric matrix, rows
+// are read in place of columns.
 template <class Emit>
 void multiply(const double* gram, int64_t rows, int64_t cols, bool symmetric, const Sparse& values,
               std::vector<double>& tile, Emit emit) {
@@ -124,8 +87,8 @@ void multiply(const double* gram, int64_t rows, int64_t cols, bool symmetric, co
     }
 }
 
-// Some neighbouring targets with everything that is done for several at once: statistics turned so that those of one
-// target stand together, slopes and gaps in float64, and the way from values to values with a small gap.
+// Some neighbouring targets, and what is done for several at once: their statistics, transposed so that those of a
+// target are contiguous; their slopes and gaps in float64; the improvement of values until their gap is small.
 class Block {
 public:
     Block(const Quadratic& problem, double l1_ratio, int64_t first, int64_t targets)
@@ -143,7 +106,7 @@ public:
     }
 
     std::vector<double> penalty, gap;  // gap: NaN where the target is not finite
-    std::vector<double> left;          // share of the energy that the values leave
+    std::vector<double> left;          // residual sum of squares / energy
     std::vector<int64_t> iterations;
 
     const double* cross(int64_t j) const { return cross_.data() + j * K_; }
@@ -158,12 +121,12 @@ public:
         return good;
     }
 
-    // Nothing to explain: the answer is 0.
+    // Nothing to explain: all values are 0.
     bool constant(int64_t j) const {
         return !(energy(j) > 0) || std::all_of(cross(j), cross(j) + K_, [](double c) { return c == 0; });
     }
 
-    // Rounds in float32 while each makes the gap four times less; what is still open is finished in float64.
+    // Rounds in float32 as long as each makes the gap four times smaller; the rest is finished in float64.
     void finish(Target& target, Tolerance tolerance, int64_t limit) {
         std::vector<int64_t> open;
         for (int64_t j = 0; j < targets_; ++j)
@@ -194,7 +157,7 @@ public:
                     std::copy_n(kept.data() + i * at(K_), K_, values(j));
                     worse.push_back(j);
                 }
-                if (!exact[at(j)]) rest.push_back(j);  // nothing comes after the last stage
+                if (!exact[at(j)]) rest.push_back(j);  // float64 is the last stage
                 if (!(gap[at(j)] < before[i] / 4)) exact[at(j)] = true;
             }
             if (!worse.empty()) certify(worse);
@@ -215,8 +178,8 @@ private:
         return done;
     }
 
-    // Coordinate descent in float64 over all groups. After 10, 20, 40, ... sweeps the equations of the signs found so
-    // far are solved: right signs end the search.
+    // Coordinate descent in float64 over all groups. After 10, 20, 40, ... sweeps, solve_signs is tried: it finds the
+    // minimum if the signs are right.
     int64_t polish(int64_t j, Tolerance tolerance, int64_t limit) {
         const double edge = this->edge(j), ridge = this->ridge(j);
         std::vector<double> b(values(j), values(j) + K_), pull(slope(j), slope(j) + K_);
@@ -255,7 +218,7 @@ private:
         return pull;
     }
 
-    // The minimum if its signs are those of b, by Cholesky's method; worthless otherwise (its gap tells).
+    // The minimum, if its signs are those of b, by Cholesky's method. If not, the gap of the result is large.
     std::vector<double> solve_signs(const std::vector<double>& b, int64_t j) const {
         std::vector<int64_t> index;
         for (int64_t k = 0; k < K_; ++k)
@@ -268,7 +231,7 @@ private:
             for (std::size_t q = 0; q <= p; ++q) {
                 double sum = problem_.gram[index[p] * K_ + index[q]] + (p == q ? ridge(j) + 1e-12 * own : 0);
                 for (std::size_t t = 0; t < q; ++t) sum -= lower[p * count + t] * lower[q * count + t];
-                // a pivot that rounding took away belongs to a group that others make up
+                // a pivot that rounding made 0 or negative belongs to a group that is a combination of others
                 lower[p * count + q] = p == q ? std::sqrt(std::max(sum, 1e-12 * own)) : sum / lower[q * count + q];
             }
             for (std::size_t t = 0; t < p; ++t) x[p] -= lower[p * count + t] * x[t];
@@ -282,7 +245,7 @@ private:
         return all;
     }
 
-    // With the share of the energy that is left.
+    // Relative duality gap, and residual sum of squares / energy.
     std::pair<double, double> gap_of(const double* b, const double* pull, int64_t j) const {
         double most = 0, fit = energy(j), shared = 0;
         for (int64_t k = 0; k < K_; ++k) {
@@ -298,7 +261,7 @@ private:
         return {std::max(sum, 0.0) / (energy(j) / 2), square / energy(j)};
     }
 
-    // Slope and gap, in float64, at the values of these targets.
+    // Slopes and gaps of these targets at their values, in float64.
     void certify(const std::vector<int64_t>& which) {
         const Sparse sparse(K_, which.size(), [&](std::size_t j) { return values(which[j]); });
         multiply(problem_.gram, K_, K_, true, sparse, tile_, [&](int64_t i, int64_t rows, std::size_t j, double* sums) {
@@ -322,10 +285,10 @@ private:
     std::vector<float> values_;
 };
 
-// Float32 values carry a relative gap of 1e-7 or so of their own.
+// Rounding values to float32 costs a relative gap of about 1e-7.
 Tolerance tolerance_of(const LassoOptions& options) { return {options.tolerance, std::min(options.tolerance, 2e-7)}; }
 
-// Whether a path may end: lasso.cpp's head says when.
+// Whether a path may end; docs/lasso-solver.md has the rule.
 class Watch {
 public:
     // null: the error of values 0
@@ -342,7 +305,7 @@ public:
 
     double least() const { return std::min(least_.error, null_); }
 
-    // Asked where the error is no better; apart(): |X (b - best)|^2 on the held-out rows.
+    // Called where the error is not the least. apart(): |X (b - best)|^2 on the held-out rows.
     template <class Apart>
     bool enough(Apart apart) {
         if (stopping_.patience == 0) return false;
@@ -364,7 +327,7 @@ private:
     bool moved_ = false;
 };
 
-constexpr int64_t most_targets = 256;  // that share one reading of the Gram matrix
+constexpr int64_t most_targets = 256;  // targets that share one reading of the Gram matrix
 
 template <class Work>
 void by_blocks(int64_t targets, int threads, Work work) {
@@ -446,8 +409,8 @@ void lasso_path(const Quadratic& train, const Quadratic& held, const double* ste
                         target.set_penalty(edge, edge * ratio);
                         const double ahead = i > 1 ? (steps[i - 1] - steps[i]) / (steps[i - 2] - steps[i - 1]) : 0;
                         if (i > 0) target.extrapolate(static_cast<float>(std::min(2.0, ahead)));
-                        // to judge by the held-out rows takes no more than they tell: what is left of the training
-                        // rows comes to nothing where there are fewer of them than groups
+                        // No more accuracy than the held-out rows can show: with fewer training rows than groups,
+                        // their own residual, which the tolerance goes by, comes near 0.
                         const double told = rough.share * watch.least() / other.energy(j);
                         target.solve_safely({rough.share, std::max(rough.least, told)}, options.limit);
                         now = target.held_error(other.cross(j), now.error);

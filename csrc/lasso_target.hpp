@@ -1,4 +1,15 @@
-// One target of a penalised regression in float32: candidates, screening, solving (lasso.cpp says how and why).
+// One target of the LASSO in float32: candidates, screening, iterations (derivations: docs/lasso-solver.md).
+//
+// Candidates, the coordinates that may move, stand in a compact set: values, slope = c - Gb, and their part of G, in
+// the order in which they were added, padded to 16. For all others there is a reference: the slope at b1, the one
+// before at b0, and the line through both. At b a slope differs from that line by at most the drift
+//
+//   sum_k reach_k |b - b1 - along (b1 - b0)|_k,   reach_k = largest entry of column k off the diagonal,
+//
+// so no candidate is missing while the largest slope outside plus the drift is below the edge. Iterations: proximal
+// gradient with momentum, or coordinate descent where that does not contract.
+//
+// Over 500 lines, because all of it works on the state of one class.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -18,11 +29,11 @@ using std::int32_t;
 using std::int64_t;
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
-constexpr int64_t symmetric_from = 256;  // candidates whose part of G is larger than a second-level cache
-constexpr double look = 0.95;            // a slope of this share of the edge makes a candidate
-constexpr double look_once = 0.9;        // where nobody looks again before the slopes have been computed in float64
+constexpr int64_t symmetric_from = 256;  // candidates from which on their part of G is larger than the L2 cache
+constexpr double look = 0.95;            // a slope above this share of the edge makes a candidate
+constexpr double look_once = 0.9;        // the same from given values, where candidates are chosen only once a round
 
-// Relative gaps: `share` times the share of the energy that is left, but no less than `least`.
+// A relative gap: `share` times (residual sum of squares / energy), but no less than `least`.
 struct Tolerance {
     double share, least;
     Tolerance half() const { return {share / 2, least / 2}; }
@@ -48,20 +59,18 @@ private:
     std::unique_ptr<float, Free> data_;
 };
 
-// 2^-k with value 2^k in [1, 2); 1 where there is no such number.
+// The power of two that brings value into [1, 2); 1 where there is none.
 inline double scale_of(double value) {
     if (!(value > 0) || !std::isfinite(value)) return 1;
     return std::ldexp(1.0, -std::clamp(std::ilogb(value), -1000, 1000));
 }
 
-// A symmetric matrix in float32, times a power of two that brings its diagonal to about 1.
+// A Gram matrix in float32, times a power of two that brings its diagonal to about 1.
 struct Padded {
     Padded(const double* gram, int64_t count, const char* name, int threads)
-        : groups(count),
-          width(round_up(count, 16)),
-          ld(width % 512 == 0 ? width + 16 : width),  // rows a multiple of 2 KB apart would share few lines of a cache
-          entries((checked_size(name, {count, ld, 4}), count * ld)),
-          reach(static_cast<std::size_t>(count)) {
+        : groups(count), width(round_up(count, 16)),
+          ld(width % 512 == 0 ? width + 16 : width),  // rows a multiple of 2 KB apart would map to few sets of a cache
+          entries((checked_size(name, {count, ld, 4}), count * ld)), reach(static_cast<std::size_t>(count)) {
         double most = 0, trace = 0, squares = 0;
         for (int64_t k = 0; k < groups; ++k) most = std::max(most, gram[k * groups + k]);
         scale = scale_of(most);
@@ -100,35 +109,16 @@ struct Padded {
     double scale = 1, spread;  // spread: mean squared correlation of two groups
 };
 
-// One target in float32: cross times `cross_scale`, values times `scale`.
+// One target in float32, with cross times `cross_scale` and values times `scale`.
 class Target {
 public:
     Target(const Padded& gram, const Padded* held)
-        : gram_(gram),
-          held_(held),
-          full_(gram.width),
-          now_(gram.width),
-          old_(gram.width),
-          values_(gram.width),
-          before_(gram.width),
-          slope_(gram.width),
-          cross_(gram.width),
-          own_(gram.width),
-          inverse_(gram.width),
-          reach_(gram.width),
-          diagonal_(gram.width),
-          held_diagonal_(gram.width),
-          b1_(gram.width),
-          b0_(gram.width),
-          last_values_(gram.width),
-          last_slope_(gram.width),
-          first_values_(gram.width),
-          first_slope_(gram.width),
-          steps_(gram.width),
-          product_(gram.width),
-          index_(static_cast<std::size_t>(gram.width)),
-          rows_(static_cast<std::size_t>(gram.width)),
-          found_(static_cast<std::size_t>(gram.width)) {}
+        : gram_(gram), held_(held), full_(gram.width), now_(gram.width), old_(gram.width), values_(gram.width),
+          before_(gram.width), slope_(gram.width), cross_(gram.width), own_(gram.width), inverse_(gram.width),
+          reach_(gram.width), diagonal_(gram.width), held_diagonal_(gram.width), b1_(gram.width), b0_(gram.width),
+          last_values_(gram.width), last_slope_(gram.width), first_values_(gram.width), first_slope_(gram.width),
+          steps_(gram.width), product_(gram.width), index_(static_cast<std::size_t>(gram.width)),
+          rows_(static_cast<std::size_t>(gram.width)), found_(static_cast<std::size_t>(gram.width)) {}
 
     // Values 0, no candidates.
     void load(const double* cross, double energy) {
@@ -154,7 +144,7 @@ public:
         for (int64_t p = 0; p < count_; ++p) set_own(p);
     }
 
-    // Candidates and slopes from values and slopes of the caller.
+    // Candidates and slopes from the caller's values and slopes.
     void start(const float* values, const double* slope) {
         int64_t count = 0;
         for (int64_t k = 0; k < gram_.groups; ++k) {
@@ -172,7 +162,7 @@ public:
         count_active();
     }
 
-    // Iterations; the candidates' gap is small enough afterwards, if that can be had.
+    // Iterates over the candidates until their gap is within tolerance, or no longer falls. Returns the iterations.
     int64_t solve(Tolerance tolerance, int64_t limit) {
         const LassoKernels& run = kernels().lasso;
         if (slow_) {
@@ -194,7 +184,7 @@ public:
             if (iteration == 0) first = gap;
             const bool done = gap <= tolerance.of(left) || iteration >= limit || seen.moved == 0;
             slow_ = !done && iteration % 4 == 3 && !(gap < 0.5 * mark);
-            if (done || slow_) std::swap(values_, before_);  // the slope is that of the values that the pass found
+            if (done || slow_) std::swap(values_, before_);  // back to the values that the slope belongs to
             if (slow_) {
                 if (!(gap < first)) {
                     std::copy_n(first_values_.get(), width_, values_.get());
@@ -211,14 +201,14 @@ public:
             }
             for (int64_t p = 0; p < width_; ++p) product_[p] = values_[p] - before_[p];
             run.subtract_symmetric(sub_.get(), ld_, product_.get(), slope_.get(), width_);
-            // rows of the padding hold what the target before left there
+            // rows of the padding hold values of the last target
             std::fill(slope_.get() + count_, slope_.get() + width_, 0.0F);
         }
         count_active();
         return iteration;
     }
 
-    // The same with candidates added until none is missing, as far as the reference can tell.
+    // The same, adding candidates until none is missing by the bound of the reference.
     int64_t solve_safely(Tolerance tolerance, int64_t limit) {
         double rest = add_candidates();
         int64_t iterations = solve(tolerance, limit);
@@ -239,7 +229,7 @@ public:
         return iterations;
     }
 
-    // Values and slopes go on by `along` times what they did since the last call.
+    // Moves values and slopes on by `along` times their change since the last call.
     void extrapolate(float along) {
         if (slow_) along = 0;
         for (int64_t p = 0; p < width_; ++p) {
@@ -254,7 +244,7 @@ public:
     struct Judged {
         double error, square;  // |y - Xb|^2 and |Xb|^2
     };
-    // On the held-out rows.
+    // The error on the held-out rows.
     Judged held_error(const double* cross, double energy) {
         const double square = held_square(nullptr, 0);
         double shared = 0;
@@ -262,7 +252,7 @@ public:
         return {energy - 2 * shared / scale_ + square, square};
     }
 
-    // |X (b - best)|^2 of the held-out rows, for values that were kept.
+    // |X (b - best)|^2 of the held-out rows, for values from keep().
     double held_apart(const std::vector<float>& best) {
         return held_square(best.data(), static_cast<int64_t>(best.size()));
     }
@@ -272,7 +262,7 @@ public:
 
     void keep(std::vector<float>& best) const { best.assign(values_.get(), values_.get() + count_); }
 
-    // Back to values that were kept, with an exact slope.
+    // Back to values from keep(), with exact slopes.
     void restore(const std::vector<float>& best) {
         std::fill_n(values_.get(), width_, 0.0F);
         std::copy(best.begin(), best.end(), values_.get());
@@ -292,7 +282,7 @@ private:
     // |X (b - other)|^2 of the held-out rows; `other` ends with zeros.
     double held_square(const float* other, int64_t others) {
         int64_t count = 0;
-        for (int64_t p = 0; p < count_; ++p) {  // without branches: which ones are 0 cannot be guessed
+        for (int64_t p = 0; p < count_; ++p) {  // without a branch, which the processor could not predict
             const float value = p < others ? values_[p] - other[p] : values_[p];
             rows_[at(count)] = static_cast<int32_t>(p);
             steps_[count] = value;
@@ -328,7 +318,8 @@ private:
         inverse_[p] = diagonal_[p] > 0 ? 1 / own_[p] : 0;
     }
 
-    std::pair<double, double> gap_of(const LassoPass& seen) const {  // with the share of the energy that is left
+    // Relative duality gap, and residual sum of squares / energy.
+    std::pair<double, double> gap_of(const LassoPass& seen) const {
         const double most = static_cast<double>(seen.most), along = static_cast<double>(seen.along);
         const double square = std::max(energy_ - static_cast<double>(seen.fit) - along, 0.0);
         const double rest = most > edge_ ? 1 - edge_ / most : 0;
@@ -342,23 +333,23 @@ private:
         for (int64_t sweep = 0;; ++sweep) {
             const auto edge = static_cast<float>(edge_);
             const auto [gap, left] = gap_of(run.pass(set(), edge, ridge_, 0, rows_.data(), steps_.get()));
-            std::swap(values_, before_);  // only the gap was wanted
+            std::swap(values_, before_);  // undoes the step: the pass is for the gap only
             if (gap <= tolerance.of(left) || sweep >= limit) return sweep;
             if (sweep % 16 == 15) {
-                if (!(gap < 0.97 * mark)) return sweep;  // as far as float32 goes
+                if (!(gap < 0.97 * mark)) return sweep;  // the limit of float32
                 mark = gap;
             }
             run.sweep(set(), sub_.get(), ld_, edge, ridge_);
         }
     }
 
-    // Where between and behind the references the edge is now.
+    // The place of the present edge on the line of the references: 0 at edge1, -1 at edge0.
     double line() const { return edge0_ > edge1_ && edge0_ < infinity ? (edge1_ - edge_) / (edge0_ - edge1_) : 0; }
 
-    // The largest slope, as the references have it, of what stays outside.
+    // Adds candidates by the slopes on the line. Returns the largest slope of the others.
     double add_candidates() {
         int64_t hits = 0;
-        // not 0 even where nothing is penalised: a slope of exactly 0 needs no candidate, and candidates have one here
+        // above 0 even without a penalty: a slope of 0 needs no candidate, and those of candidates are stored as 0
         const float least = std::max(static_cast<float>(look * edge_), std::numeric_limits<float>::min());
         const float rest = kernels().lasso.scan(now_.get(), old_.get(), static_cast<float>(line()), least, gram_.width,
                                                 found_.data(), &hits);
@@ -366,8 +357,8 @@ private:
         return static_cast<double>(rest);
     }
 
-    // The reference goes along its line to the edge of now, and from there towards the values in those coordinates that
-    // matter; what is left out makes a drift of at most a quarter of what the look ahead leaves room for.
+    // Moves the reference along its line to the present edge, and from there to the values in the coordinates that
+    // matter. Those left out cause a drift of at most a quarter of the margin of `look`.
     void move_reference(double line) {
         const auto along = static_cast<float>(line);
         const double room = (1 - look) / 4 * edge_ / static_cast<double>(std::max<int64_t>(active_, 1));
@@ -394,7 +385,7 @@ private:
         for (int64_t p = 0; p < count_; ++p) now_[index_[at(p)]] = 0;
     }
 
-    // Slopes of everything, exact at the values.
+    // Computes all slopes at the values.
     void refresh() {
         edge1_ = edge0_ = edge_;
         int64_t count = 0;
@@ -412,10 +403,10 @@ private:
         std::copy_n(values_.get(), width_, b1_.get());
     }
 
-    // moved: some values are not 0.
+    // Adds the candidates of found_. moved: some values are not 0.
     void add_found(int64_t count, bool moved = true) {
         constexpr int64_t ahead = 3;
-        // gathers in the order of arrival are beyond the hardware's guessing: whole rows are fetched before their turn
+        // rows of G in no regular order, which no hardware prefetcher finds: they are prefetched three ahead
         const int64_t known = count_;
         for (int64_t t = 0; t < std::min(ahead, count); ++t) fetch(found_[at(t)]);
         for (int64_t t = 0; t < count; ++t) {
@@ -425,7 +416,7 @@ private:
         mirror(known);
     }
 
-    // As far as the candidates before it go: they are found in ascending order.
+    // Up to the largest index among the candidates: only those columns are read.
     void fetch(int32_t k) const {
         for (int64_t i = 0; i <= std::max(last_, k); i += 16) {
             __builtin_prefetch(gram_.entries.get() + k * gram_.ld + i);
@@ -462,7 +453,7 @@ private:
         set_own(p);
     }
 
-    // The columns of the candidates from `known` on, from their rows: few one by one, many by blocks of 16 x 16.
+    // Copies the rows of the candidates from `known` on to their columns: few one by one, many in blocks of 16 x 16.
     void mirror(int64_t known) {
         if (count_ - known < 8) {
             for (int64_t p = known; p < count_; ++p) {
@@ -479,7 +470,7 @@ private:
                         sub_[q * ld_ + p] = sub_[p * ld_ + q];
     }
 
-    // Room for 16 more candidates.
+    // Makes room for 16 more candidates.
     void open() {
         const int64_t first = width_;
         width_ += 16;
@@ -505,7 +496,7 @@ private:
     const Padded* held_;
     double cross_scale_ = 1, scale_ = 1, energy_ = 0, top_ = 0, edge_ = 0, edge1_ = 0, edge0_ = 0;
     float ridge_ = 0;
-    int32_t last_ = 0;   // the candidate furthest down
+    int32_t last_ = 0;   // the largest index of a candidate
     bool slow_ = false;  // proximal gradient does not contract here
     int64_t count_ = 0, width_ = 0, active_ = 0, ld_ = 0, sub_rows_ = 0;
     Floats full_, now_, old_;  // all groups: cross, slope at b1, slope at b0; 0 in the last two for candidates

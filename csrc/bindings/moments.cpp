@@ -58,13 +58,9 @@ py::array_t<std::uint64_t> codes(const py::object& packed, int64_t groups, const
 struct SumArguments {
     SumArguments(const py::object& codes, const py::object& outputs, const py::object& shift, int thread_number,
                  const py::object& which)
-        : words(dense<std::uint64_t>(codes, "codes", 2)),
-          values(array_of(outputs, "outputs", 2)),
-          matrix(matrix_of(values)),
-          index(rows_of(which)),
-          rows(view(index, matrix.rows)),
-          origin(vector<double>(shift, "shift", matrix.cols)),
-          groups(words.shape(1)),
+        : words(dense<std::uint64_t>(codes, "codes", 2)), values(array_of(outputs, "outputs", 2)),
+          matrix(matrix_of(values)), index(rows_of(which)), rows(view(index, matrix.rows)),
+          origin(vector<double>(shift, "shift", matrix.cols)), groups(words.shape(1)),
           threads(thread_count(thread_number)) {
         const int64_t blocks = pydt::code_blocks(rows.count);
         if (words.shape(0) != blocks)

@@ -1,8 +1,8 @@
 // Gram matrix of the masks and subset sums of the outputs, for data on the GPU.
 //
-//   Formulas: kernels/gram.inl and kernels/subset_sums.inl. Counts are exact. Sums are in float64 for any type of outputs
-//   and in an order of their own (4 rows, blocks of 256 rows, a binary tree of blocks): they agree with the CPU's within
-//   rounding, not to the bit.
+//   Formulas: kernels/gram.inl and kernels/subset_sums.inl. Counts are exact. Sums are in float64 for any type of
+//   outputs and in an order of their own (4 rows, blocks of 256 rows, a binary tree of blocks): they agree with the
+//   CPU's within rounding, not to the bit.
 //
 // Both first transpose the masks into columns of 64-bit words: a warp then reads one word of a column and every lane
 // holds the same bits, so the branch on a bit never diverges. Cost: Gram, groups^2 / 2 * rows / 64 popcounts; sums,
