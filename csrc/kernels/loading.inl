@@ -6,32 +6,9 @@
 
 // A vector of Value, and the half of it that converts to a vector of the type twice as wide.
 template <class Value>
-struct Vector;
-template <>
-struct Vector<float> {
-    typedef float Lanes __attribute__((vector_size(PYDT_LANE_BYTES)));
-    typedef float Half __attribute__((vector_size(PYDT_LANE_BYTES / 2)));
-};
-template <>
-struct Vector<double> {
-    typedef double Lanes __attribute__((vector_size(PYDT_LANE_BYTES)));
-};
-template <>
-struct Vector<int16_t> {
-    typedef int16_t Lanes __attribute__((vector_size(PYDT_LANE_BYTES)));
-    typedef int16_t Half __attribute__((vector_size(PYDT_LANE_BYTES / 2)));
-};
-template <>
-struct Vector<int32_t> {
-    typedef int32_t Lanes __attribute__((vector_size(PYDT_LANE_BYTES)));
-};
-template <>
-struct Vector<uint8_t> {
-    typedef uint8_t Lanes __attribute__((vector_size(PYDT_LANE_BYTES)));
-};
-template <>
-struct Vector<uint16_t> {
-    typedef uint16_t Lanes __attribute__((vector_size(PYDT_LANE_BYTES)));
+struct Vector {
+    typedef Value Lanes __attribute__((vector_size(PYDT_LANE_BYTES)));
+    typedef Value Half __attribute__((vector_size(PYDT_LANE_BYTES / 2)));
 };
 template <class Value>
 constexpr int64_t lanes_of = PYDT_LANE_BYTES / static_cast<int64_t>(sizeof(Value));

@@ -1,12 +1,12 @@
 // The parts of the image kernels: vectors of values picked from bytes, and stores to three types of output.
 //
-// A vector of `lanes` values has groups of `group` values. The bytes of a group lie in a window of `window` bytes, and
-// one byte permutation picks its values from it, widened to 32 bits: value i is the byte at index[i] in its group's
-// window, or 0 if index[i] is negative. So any layout, mirrored or not, is a table of small numbers.
+// A vector of `lanes` values is one group (AVX-512) or two (AVX2). The bytes of a group lie in a window of `window`
+// bytes, and one byte permutation picks its values from it, widened to 32 bits: value i is the byte at index[i] in its
+// group's window, or 0 if index[i] is negative. So any layout, mirrored or not, is a table of small numbers.
 
 #if defined(__AVX512VBMI__)
 #define PYDT_LANES 16
-constexpr int64_t lanes = 16, group = 16, window = 64;
+constexpr int64_t lanes = 16, window = 64;
 using Ints = __m512i;
 using Floats = __m512;
 struct Table {
@@ -47,7 +47,7 @@ inline Floats minus(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
 inline Floats times(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
 #elif defined(__AVX2__)
 #define PYDT_LANES 8
-constexpr int64_t lanes = 8, group = 4, window = 16;
+constexpr int64_t lanes = 8, window = 16;
 using Ints = __m256i;
 using Floats = __m256;
 using Table = __m256i;
