@@ -74,7 +74,7 @@ void check_texts(const Section& section, const std::uint8_t* payload) {
     for (std::int64_t i = 0; i < section.count; ++i) {
         const auto end = load<std::int64_t>(payload + 8 * (i + 1));
         if (end < begin || end > size)
-            refuse(where + " lie out of order or out of the section, at " + std::to_string(i));
+            refuse(where + " are out of order or beyond the section, at " + std::to_string(i));
         if (!is_utf8(payload + table + begin, end - begin)) refuse(where + " are not UTF-8, at " + std::to_string(i));
         begin = end;
     }
@@ -177,11 +177,11 @@ std::vector<Section> read_index(const std::uint8_t* data, std::int64_t size) {
 
 namespace {
 
-void check_ends(const Texts& texts, const char* name) {
+void check_ends(const Texts& texts) {
     if (texts.count < 0 || texts.ends[0] != 0 || texts.ends[texts.count] != texts.size)
-        throw ArgumentError(name, "do not fit their bytes");
+        throw ArgumentError("ends", "do not match the bytes");
     for (std::int64_t i = 0; i < texts.count; ++i)
-        if (texts.ends[i + 1] < texts.ends[i]) throw ArgumentError(name, "are out of order");
+        if (texts.ends[i + 1] < texts.ends[i]) throw ArgumentError("ends", "are out of order");
 }
 
 bool starts_with(const std::uint8_t* data, std::int64_t size, std::string_view start) {
@@ -241,11 +241,11 @@ Fault image_fault(const std::uint8_t* data, std::int64_t size) {
 
 void read_files(const Texts& paths, const std::int64_t* lengths, std::uint8_t* out, std::int64_t room,
                 std::int32_t* status, std::uint32_t* crc) {
-    check_ends(paths, "paths");
+    check_ends(paths);
     std::int64_t total = 0;
     for (std::int64_t i = 0; i < paths.count; ++i)
         if (lengths[i] < 0 || __builtin_add_overflow(total, lengths[i], &total) || total > room)
-            throw ArgumentError("lengths", "do not fit the room of " + std::to_string(room) + " bytes");
+            throw ArgumentError("lengths", "are negative, or more than the room of " + std::to_string(room) + " bytes");
     std::string path;
     for (std::int64_t i = 0; i < paths.count; out += lengths[i++]) {
         path.assign(reinterpret_cast<const char*>(paths.bytes) + paths.ends[i],
@@ -256,7 +256,7 @@ void read_files(const Texts& paths, const std::int64_t* lengths, std::uint8_t* o
 }
 
 std::int64_t repeated_text(const Texts& texts) {
-    check_ends(texts, "ends");
+    check_ends(texts);
     // Open addressing, at most half full; a slot holds 1 + the number of a text.
     const auto slots = std::bit_ceil(checked_size("ends", {texts.count, 2}) | 1);
     std::vector<std::int64_t> table(slots);

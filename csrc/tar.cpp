@@ -227,7 +227,7 @@ TarMembers read_tar(const std::uint8_t* data, std::int64_t size) {
     if (size - at < 2 * block) refuse(at, "cut off: half an end mark");
     if (size - at > most_padding) refuse(at, std::to_string(size - at) + " bytes from the end mark on");
     if (!all_zero(data + at, size - at)) refuse(at, "bytes behind the end mark");
-    if (size % block != 0) refuse(size, "cut off: no whole number of blocks");
+    if (size % block != 0) refuse(size, "cut off: not a whole number of blocks");
     return found;
 }
 
@@ -259,7 +259,7 @@ Mapped map_file(const char* path) {
     close(file);
     errno = error;
     if (!known || at == MAP_FAILED) fail();
-    if (!regular) throw ArgumentError("path", "is no regular file");
+    if (!regular) throw ArgumentError("path", "is not a regular file");
     return {static_cast<const std::uint8_t*>(at), state.st_size,
             static_cast<std::int64_t>(state.st_mtim.tv_sec) * 1'000'000'000 + state.st_mtim.tv_nsec, state.st_dev,
             state.st_ino};

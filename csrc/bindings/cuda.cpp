@@ -57,10 +57,10 @@ void cuda_subset_sums(std::uintptr_t packed, int64_t rows, int64_t groups, std::
     else
         throw ArgumentError("dtype", "must be float16, float32 or float64, not " + dtype);
     const int64_t size = type == pydt::Float::f16 ? 2 : type == pydt::Float::f32 ? 4 : 8;
-    // the GPU reads whole elements: an address or stride between two of them would be a fault in the kernel
+    // a misaligned address would be a fault in the kernel
     if (outputs % static_cast<std::uintptr_t>(size) != 0) throw ArgumentError("outputs", "is not aligned");
-    if (row_stride % size != 0) throw ArgumentError("row_stride", "must be in bytes, and whole elements");
-    if (col_stride % size != 0) throw ArgumentError("col_stride", "must be in bytes, and whole elements");
+    if (row_stride % size != 0) throw ArgumentError("row_stride", "must be a multiple of the element size, in bytes");
+    if (col_stride % size != 0) throw ArgumentError("col_stride", "must be a multiple of the element size, in bytes");
     const pydt::Matrix matrix{address<const std::uint8_t>(outputs, "outputs"),
                               rows,
                               not_negative(cols, "cols"),

@@ -47,14 +47,14 @@ py::list read_index(const py::object& bytes) {
     return found;
 }
 
-pydt::Texts texts_of(const py::array& ends, const py::array& bytes, const char* name) {
-    if (ends.shape(0) < 1) throw ArgumentError(name, "have no ends");
+pydt::Texts texts_of(const py::array& ends, const py::array& bytes) {
+    if (ends.shape(0) < 1) throw ArgumentError("ends", "are empty: the first must be 0");
     return {data<int64_t>(ends), ends.shape(0) - 1, data<std::uint8_t>(bytes), bytes.shape(0)};
 }
 
 int64_t repeated_text(const py::object& ends, const py::object& bytes) {
     const py::array places = dense<int64_t>(ends, "ends", 1), text = dense<std::uint8_t>(bytes, "bytes", 1);
-    const pydt::Texts texts = texts_of(places, text, "ends");
+    const pydt::Texts texts = texts_of(places, text);
     const Unlocked unlocked;
     return pydt::repeated_text(texts);
 }
@@ -64,7 +64,7 @@ std::pair<py::array_t<std::int32_t>, py::array_t<std::uint32_t>> read_files(cons
                                                                             const py::object& lengths,
                                                                             const py::object& out, bool sums) {
     const py::array places = dense<int64_t>(ends, "ends", 1), text = dense<std::uint8_t>(bytes, "bytes", 1);
-    const pydt::Texts paths = texts_of(places, text, "ends");
+    const pydt::Texts paths = texts_of(places, text);
     const py::array sizes = vector<int64_t>(lengths, "lengths", paths.count);
     py::array room = dense<std::uint8_t>(out, "out", 1);
     if (!room.writeable()) throw ArgumentError("out", "is read-only");

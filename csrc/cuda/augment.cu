@@ -110,7 +110,7 @@ void cuda_gather(const Images& images, const std::int64_t* index, const std::int
     if (out.count == 0 || out.height * out.width * images.channels == 0) return;
     const bool resizes = how.resized || out.height != images.height || out.width != images.width;
     const std::size_t tables = resizes ? static_cast<std::size_t>(out.height + out.width) * sizeof(Between) : 0;
-    if (tables > 48000) throw ArgumentError("out", "is more than 2000 pixels high and wide together");
+    if (tables > 48000) throw ArgumentError("out", "has a height and width of more than 2000 pixels together");
     const cudaStream_t stream = stream_at(stream_address);
 
     // One copy for all that is small: indices, ids, scales, biases. A copy from pageable memory has read it when the

@@ -1,7 +1,7 @@
-// Feeds any bytes to what parses the index file, and to what looks at image files (tests/fuzz/run builds and runs it).
+// Fuzzes the readers of index files and of image headers (tests/fuzz/run builds and runs it).
 //
-// Built with FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION, so that checksums do not stop the fuzzer at the door. What must
-// hold: no sanitizer complains, nothing but an ArgumentError is thrown, and what is accepted tiles the file.
+// Built with FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION, which accepts any checksum. Must hold: no sanitizer finds a
+// fault, nothing but an ArgumentError is thrown, and the sections of an accepted file cover it without overlap.
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -43,7 +43,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t leng
         }
         must(end == size || end == 0);
     } catch (const pydt::ArgumentError&) {
-        // refused, as most bytes are
+        // most inputs are refused
     }
     return 0;
 }

@@ -1,4 +1,4 @@
-// Without a fuzzer: every file named, and 20,000 copies of each with a few bytes changed or the end cut off.
+// In place of a fuzzer: each file named, and 20,000 copies of it with a few bytes changed or the end cut off.
 #include <fstream>
 #include <iterator>
 

@@ -2,7 +2,7 @@
 
     python tests/fuzz/seeds.py FOLDER
 
-Only the standard library: checksums are left 0, which the fuzzer's build does not look at.
+Uses the standard library only: checksums are 0, and the fuzzer's build ignores them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-// Feeds any bytes to what reads tar archives (tests/fuzz/run builds and runs it).
+// Fuzzes the reader of tar archives (tests/fuzz/run builds and runs it).
 //
-// Built with FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION, so that checksums do not stop the fuzzer at the door. What must
-// hold: no sanitizer complains, nothing but an ArgumentError is thrown, members lie one behind another inside of the
-// archive, and no name leaves the folder that it would be unpacked to.
+// Built with FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION, which accepts any checksum. Must hold: no sanitizer finds a
+// fault, nothing but an ArgumentError is thrown, members lie one behind another inside the archive, and no name leads
+// out of a folder.
 #include <cstdlib>
 #include <string_view>
 
@@ -36,12 +36,13 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t leng
             must(found.sizes[i] >= 0 && found.sizes[i] <= size - found.offsets[i]);
             end = found.offsets[i] + found.sizes[i];
             must(found.ends[i] < found.ends[i + 1]);
-            check_name(std::string_view(found.names).substr(static_cast<std::size_t>(found.ends[i]),
-                                                            static_cast<std::size_t>(found.ends[i + 1] - found.ends[i])));
+            check_name(std::string_view(found.names)
+                           .substr(static_cast<std::size_t>(found.ends[i]),
+                                   static_cast<std::size_t>(found.ends[i + 1] - found.ends[i])));
         }
         must(end + 1024 <= size);
     } catch (const pydt::ArgumentError&) {
-        // refused, as most bytes are
+        // most inputs are refused
     }
     return 0;
 }
