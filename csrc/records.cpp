@@ -74,7 +74,7 @@ void check_texts(const Section& section, const std::uint8_t* payload) {
     for (std::int64_t i = 0; i < section.count; ++i) {
         const auto end = load<std::int64_t>(payload + 8 * (i + 1));
         if (end < begin || end > size)
-            refuse(where + " are out of order or beyond the section, at " + std::to_string(i));
+            refuse(where + " are out of order or out of the section, at " + std::to_string(i));
         if (!is_utf8(payload + table + begin, end - begin)) refuse(where + " are not UTF-8, at " + std::to_string(i));
         begin = end;
     }
