@@ -331,7 +331,7 @@ def text_of(descriptor: int, size: int, most: int = LARGEST_TEXT) -> bytes:
 def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """`decode` of a file whose size fits its header: a sparse file of terabytes would fill the memory."""
     with opened(path) as (descriptor, size):
-        text = _header(descriptor, size)
+        text = header_of(descriptor, size)
         return _decode(exactly(descriptor, size, 0), text)
 
 
@@ -342,7 +342,7 @@ def peek(path: str | os.PathLike[str]) -> dict[str, Any]:
         StoreError: it is damaged, as far as that can be seen. FileNotFoundError: it is not there.
     """
     with opened(path) as (descriptor, size):
-        metadata: dict[str, Any] = parse(_header(descriptor, size))
+        metadata: dict[str, Any] = parse(header_of(descriptor, size))
         check(metadata, {**CELL, "sha256": HEX64})
         del metadata["sha256"]
         return metadata
@@ -388,7 +388,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[tuple[int, int]]:
         raise error if error.where is not None else StoreError(error.what, os.fspath(path), error.mend) from error
 
 
-def _header(descriptor: int, size: int) -> str:
+def header_of(descriptor: int, size: int) -> str:
     """The metadata entry "pydt" of a safetensors file whose size is what its header says."""
     start = os.pread(descriptor, 4096, 0)  # more than most headers
     length = int.from_bytes(start[:8], "little")

@@ -26,7 +26,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydt import copies
+from pydt.copies import Blocks, joined, missing, receive, send
 from pydt.errors import ConfigError, PydtError
 from pydt.files import as_path, write_atomic
 from pydt.jobs import (
@@ -204,8 +204,8 @@ class Ray(Executor):
             with self._lock:  # each data set enters the object store once
                 for name in lacking:
                     if name not in self._refs:
-                        blocks = copies.Blocks(self._ray.put)
-                        copies.send(folders[name], blocks)
+                        blocks = Blocks(self._ray.put)
+                        send(folders[name], blocks)
                         self._refs[name] = blocks.done()
             self._send(future, parcel, call, {name: self._refs[name] for name in lacking})
         except Exception as error:
@@ -226,11 +226,11 @@ def _in_ray(order: Order, parcel: list[Any], paths: list[str], sent: dict[str, l
 
     try:
         for name, blocks in sent.items():
-            copies.receive(name, partial(copies.joined, ray.get, blocks))
+            receive(name, partial(joined, ray.get, blocks))
         # Ray says by this variable which GPUs the task may use; the next task may have others
         wanted = order.key, order.threads, os.environ.get("CUDA_VISIBLE_DEVICES")
         if _pool is None or _pool[0] != wanted:
-            if lacking := copies.missing(order.needs):
+            if lacking := missing(order.needs):
                 return "missing", lacking
             if _pool is not None:
                 _pool[1].kill()
@@ -491,7 +491,7 @@ class Slurm(Executor):
                     if name not in self._kept:
                         path = self._folder / "data" / name
                         with open(path.with_suffix(".tmp"), "wb") as file:
-                            copies.send(folders[name], file)
+                            send(folders[name], file)
                             os.fsync(file.fileno())
                         os.replace(path.with_suffix(".tmp"), path)
                         self._kept.add(name)

@@ -24,7 +24,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from pydt.data import Dataset, _open
+from pydt.data import Dataset, open_folder
 from pydt.errors import ConfigError, DataError
 from pydt.files import machine
 from pydt.index import FILE, LARGEST, Sections, pack_index, read_index
@@ -65,7 +65,7 @@ class _Reader(pickle.Unpickler):
         self._opener, self._main = opener, main
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("pydt.data", "_open"):
+        if (module, name) == (open_folder.__module__, open_folder.__qualname__):
             return self._opener
         if module == "__main__" and not self._main:
             wrong = f"{name!r} is defined in the script itself, which workers do not run"
@@ -93,7 +93,7 @@ def needs(data: bytes) -> tuple[Any, list[Need]]:
     def note(folder: str, seen: Any, expected: str) -> Dataset:
         copy_of(expected)
         found[expected] = folder
-        return _open(folder, seen, expected)
+        return open_folder(folder, seen, expected)
 
     value = _Reader(data, note, False).load()
     return value, [(folder, digest) for digest, folder in found.items()]
@@ -101,11 +101,11 @@ def needs(data: bytes) -> tuple[Any, list[Need]]:
 
 def _find(folder: str, seen: Any, expected: str) -> Dataset:
     try:
-        return _open(folder, seen, expected)
+        return open_folder(folder, seen, expected)
     except DataError:
         if not has_index(copy := copy_of(expected)):
             raise
-        return _open(str(copy), None, expected)
+        return open_folder(str(copy), None, expected)
 
 
 def missing(wanted: list[Need]) -> list[str]:

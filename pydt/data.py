@@ -428,12 +428,12 @@ class Dataset:
         Raises:
             DataError: the index or the images are missing, damaged or changed, or the index is of another version.
         """
-        return _open(str(as_path(path, "Dataset.open")), None)
+        return open_folder(str(as_path(path, "Dataset.open")), None)
 
     def __reduce__(self) -> Any:
         if self._filed:
             # What this process has compared need not be read again by every worker.
-            return _open, (self.folder, self.__dict__["stamp"], self.full_digest)
+            return open_folder, (self.folder, self.__dict__["stamp"], self.full_digest)
         return super().__reduce__()
 
     def check(self, n: int | None = None, seed: int = 0) -> None:
@@ -533,7 +533,7 @@ class Dataset:
 
     @property
     def _filed(self) -> bool:
-        """Whether its folder holds just this: dataclasses.replace keeps the folder, but not what `_open` noted."""
+        """Whether its folder holds just this: dataclasses.replace keeps the folder, not what `open_folder` noted."""
         return self.folder is not None and "stamp" in self.__dict__
 
     def _take(self, chosen: np.ndarray) -> Dataset:
@@ -669,7 +669,7 @@ def _from_files(
     return made
 
 
-def _open(folder: str, seen: tuple[int, int] | None, expected: str | None = None) -> Dataset:
+def open_folder(folder: str, seen: tuple[int, int] | None, expected: str | None = None) -> Dataset:
     """`Dataset.open`; `seen` is the stamp of images that another process has compared already, `expected` the
     `full_digest` that it saw.
     """

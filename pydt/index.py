@@ -210,14 +210,16 @@ def open_regular(path: str | os.PathLike[str]) -> int:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except (OSError, ValueError) as error:
-        raise DataError(f"cannot be read ({getattr(error, 'strerror', None) or error})", _shown(path), mend) from error
+        raise DataError(
+            f"cannot be read ({getattr(error, 'strerror', None) or error})", path_text(path), mend
+        ) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise DataError("is no regular file", _shown(path), mend)
+        raise DataError("is no regular file", path_text(path), mend)
     return descriptor
 
 
-def _shown(path: str | os.PathLike[str]) -> str:
+def path_text(path: str | os.PathLike[str]) -> str:
     text = os.fsdecode(path)
     return repr(text[:100] + "..." if len(text) > 200 else text) if len(text) > 200 or not text.isprintable() else text
 
@@ -237,7 +239,7 @@ def _read_checked(path: str | os.PathLike[str]) -> np.ndarray:
             while have < size and (got := file.readinto(data[have:].data)):
                 have += got
         except (ValueError, MemoryError, OSError) as error:
-            raise DataError(f"damaged index ({str(error).removeprefix('index: ')})", _shown(path), MEND) from error
+            raise DataError(f"damaged index ({str(error).removeprefix('index: ')})", path_text(path), MEND) from error
     if have < size:
         raise DataError("damaged index (it became shorter while it was read)", str(path), MEND)
     data.flags.writeable = False

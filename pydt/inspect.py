@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pydt import _core, sources
+from pydt import _core
 from pydt.data import Dataset
 from pydt.encode import as_images, as_path
 from pydt.errors import DataError
@@ -28,6 +28,7 @@ from pydt.index import FILE, read_index
 from pydt.pack import decode, images_at
 from pydt.pixels import BACKGROUND, flat, one_colour
 from pydt.saved import has_index, threads
+from pydt.sources import Noted, note, progress, undecodable
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -75,7 +76,7 @@ def inspect(dataset: Dataset) -> dict[str, Any]:
         as it is stored, in words -> [how many, the first of them].
     """
     broken = dict(dataset.left_out)
-    seen: sources.Noted = {}
+    seen: Noted = {}
     if dataset.images is None:
         sizes, modes, same = _decoded(dataset, broken, seen)
         total = 0 if dataset.records is None else int(dataset.records.length.sum())
@@ -216,7 +217,7 @@ def _thumbnail(dataset: Dataset, i: int) -> Image.Image | None:
 
 
 def _decoded(
-    dataset: Dataset, broken: dict[str, str], noted: sources.Noted
+    dataset: Dataset, broken: dict[str, str], noted: Noted
 ) -> tuple[np.ndarray, dict[str, int], list[list[int]]]:
     """Height and width of every image that can be decoded (n, 2), how many have which mode, and which are the same;
     `noted` gets those that are not shown as their EXIF orientation says, and those of one colour.
@@ -230,7 +231,7 @@ def _decoded(
     def look(chunk: range) -> list[tuple[int, int, str, bytes | None, bool] | str]:
         return [_look(dataset, i) for i in chunk]
 
-    with warnings.catch_warnings(), sources.progress(len(dataset), "decoding", "images") as advance:
+    with warnings.catch_warnings(), progress(len(dataset), "decoding", "images") as advance:
         warnings.simplefilter("ignore")  # Pillow's remarks on single files
         with ThreadPoolExecutor(threads()) as pool:
             for chunk, seen in zip(chunks, pool.map(look, chunks), strict=True):
@@ -241,11 +242,11 @@ def _decoded(
                         sizes.append(one[:2])
                         modes[one[2]] = modes.get(one[2], 0) + 1
                         if one[3] is None:
-                            sources.note(noted, _ONE_COLOUR, keys[i])
+                            note(noted, _ONE_COLOUR, keys[i])
                         else:
                             sums[i] = one[3]  # same bytes have same pixels
                         if one[4]:
-                            sources.note(noted, "images with an EXIF orientation, shown as stored", keys[i])
+                            note(noted, "images with an EXIF orientation, shown as stored", keys[i])
                 advance(len(chunk))
     return np.array(sizes).reshape(-1, 2), dict(sorted(modes.items())), groups_of(sums)
 
@@ -262,10 +263,10 @@ def _look(dataset: Dataset, i: int) -> tuple[int, int, str, bytes | None, bool] 
             turned = image.getexif().get(0x0112, 1) in range(2, 9)
             return image.height, image.width, image.mode, None if one_colour(shown) else pixel_sum(shown), turned
     except Exception as error:  # a decoder meets arbitrary bytes, and raises whatever it stumbles on
-        return sources.undecodable(error)
+        return undecodable(error)
 
 
-def _equal_pixels(dataset: Dataset, noted: sources.Noted) -> list[list[int]]:
+def _equal_pixels(dataset: Dataset, noted: Noted) -> list[list[int]]:
     """Examples of equal pixels: those of equal CRC32C, told apart by a longer sum. Of one colour they are no
     duplicates, and `noted`.
     """
@@ -279,7 +280,7 @@ def _equal_pixels(dataset: Dataset, noted: sources.Noted) -> list[list[int]]:
                 groups.append([group[i] for i in part])
                 continue
             for i in part:
-                sources.note(noted, "images of one colour that equal others, no duplicates", keys[group[i]])
+                note(noted, "images of one colour that equal others, no duplicates", keys[group[i]])
     return sorted(groups)
 
 

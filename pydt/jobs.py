@@ -41,8 +41,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from pydt import copies
 from pydt.cells import read
+from pydt.copies import Need, load, missing, needs, receive
 from pydt.errors import PydtError, StoreError
 from pydt.files import digest, machine, write_atomic
 from pydt.schema import check, parse
@@ -75,7 +75,7 @@ class Order:
     """
 
     key: str
-    needs: list[copies.Need]
+    needs: list[Need]
     places: int
     threads: int
     call: Call
@@ -87,7 +87,7 @@ class Parcel:
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.key = digest(data)
-        value, self.needs = copies.needs(data)
+        value, self.needs = needs(data)
         recipe = getattr(value[1], "recipe", None) if isinstance(value, tuple) else None
         self.threads = int(getattr(recipe, "threads", 1))
         self.cuda = str(getattr(recipe, "device", "cpu")).startswith("cuda")
@@ -173,7 +173,7 @@ class Mail:
             data = self.get(place)
         finally:
             (self.folder / place).unlink()
-        return copies.load(data)
+        return load(data)
 
     def _signed(self, place: str, data: bytes) -> bytes:
         # with its place, so that no message can be moved to another one, and none of one life of a job to the next
@@ -365,10 +365,10 @@ class _Server:
 
     def _prepare(self, order: Order) -> Processes | list[str]:
         """Processes that have what a parcel needs, or what is missing."""
-        for name in copies.missing(order.needs):
+        for name in missing(order.needs):
             if (self.folder / "data" / name).exists():
-                copies.receive(name, partial(self._sent, name))
-        if lacking := copies.missing(order.needs):
+                receive(name, partial(self._sent, name))
+        if lacking := missing(order.needs):
             return lacking
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
         gpus = visible.split(",") if "," in visible else []

@@ -57,7 +57,7 @@ def as_names(values: Any, what: str) -> tuple[str, ...]:
     found = tuple(values)
     for position, value in enumerate(found):
         if not isinstance(value, str):
-            raise DataError(f"{_shown(value)} at position {position} is no text", what, mend)
+            raise DataError(f"{shown(value)} at position {position} is no text", what, mend)
     return tuple(map(str.__str__, found))
 
 
@@ -142,11 +142,11 @@ def plain(value: Any, what: str, position: int) -> bool | int | str | None:
         try:
             return as_text(value) or None
         except ValueError as error:
-            raise DataError(f"{_shown(value)} at position {position} is not UTF-8", what, "decode it first") from error
+            raise DataError(f"{shown(value)} at position {position} is not UTF-8", what, "decode it first") from error
     if isinstance(value, (np.datetime64, np.timedelta64)):
         if np.isnat(value):
             return None
-        raise DataError(f"{_shown(value)} at position {position}", what, _MEND)
+        raise DataError(f"{shown(value)} at position {position}", what, _MEND)
     if hasattr(value, "as_py"):
         return plain(value.as_py(), what, position)
     if hasattr(value, "item") and math.prod(getattr(value, "shape", (0,))) == 1:
@@ -158,7 +158,7 @@ def plain(value: Any, what: str, position: int) -> bool | int | str | None:
             return value if isinstance(value, bool) else int(value)
     except (TypeError, ValueError, ArithmeticError, RuntimeError):
         pass  # an array, or something of its own
-    raise DataError(f"{_shown(value)} at position {position}", what, _MEND)
+    raise DataError(f"{shown(value)} at position {position}", what, _MEND)
 
 
 def is_missing(value: Any) -> bool:
@@ -174,7 +174,7 @@ def _bare(value: str | bytes) -> str | bytes:
     return str.__str__(value) if isinstance(value, str) else bytes(value)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     text = " ".join(repr(value).split())
     text = text if unicodedata.is_normalized("NFC", text) else ascii(value)  # or "é" and "é" would look alike
     return text if len(text) <= 80 else f"{text[:77]}..."
@@ -278,7 +278,7 @@ def _sorted(codes: np.ndarray, values: list[bool | int | str], what: str) -> _Co
 
 def _refuse_collision(one: Any, other: Any, what: str) -> None:
     raise DataError(
-        f"{_shown(one)} and {_shown(other)} are one name by the rules for text",
+        f"{shown(one)} and {shown(other)} are one name by the rules for text",
         what,
         "spell what is one label alike everywhere, and give different labels names that differ in letters",
     )
@@ -325,7 +325,7 @@ def class_table(classes: Any, what: str = "classes", twins: bool = False) -> dic
         parts = given if isinstance(given, (tuple, list)) else (given,)
         found = [plain(part, what, number) for part in parts]
         if None in found or not found:
-            raise DataError(f"no name of class {number} ({_shown(given)})", what, "name every class")
+            raise DataError(f"no name of class {number} ({shown(given)})", what, "name every class")
         name = ", ".join(str(part) for part in found)
         table[number], raw[number] = (f"{table[number]}, {name}", raw[number]) if number in table else (name, given)
     by_name: dict[str, list[int]] = {}
@@ -334,8 +334,8 @@ def class_table(classes: Any, what: str = "classes", twins: bool = False) -> dic
     for name, same in by_name.items():
         one, *others = (raw[number] for number in same)
         if others and not (twins and all(other == one for other in others)):
-            shown = f"the same name twice: {_shown(one)} and {_shown(others[0])}"
-            raise DataError(shown, what, "give every class a name of its own")
+            twice = f"the same name twice: {shown(one)} and {shown(others[0])}"
+            raise DataError(twice, what, "give every class a name of its own")
         if others:
             table |= {number: f"{name} ({number})" for number in same}
     return dict(sorted(table.items()))
@@ -356,8 +356,8 @@ def _pairs(classes: Mapping[Any, Any], what: str) -> list[tuple[int, Any]]:
         return [(int(key), value) for key, value in classes.items()]
     if all_numbers(values) and all(isinstance(key, (str, bytes, tuple)) for key in keys):
         return [(int(value), key) for key, value in classes.items()]
-    shown = _shown(dict(list(classes.items())[:3]))
-    raise DataError(f"{shown} does not say what is a number and what a name", what, "give {number: name}, or a list")
+    given = shown(dict(list(classes.items())[:3]))
+    raise DataError(f"{given} does not say what is a number and what a name", what, "give {number: name}, or a list")
 
 
 def encode_labels(
@@ -465,11 +465,11 @@ def encode_captions(captions: Any, length: int) -> tuple[tuple[str, ...] | None,
                 text = value.decode() if isinstance(value, bytes) else str.__str__(value)
                 text.encode()
             except ValueError as error:
-                what = f"{_shown(value)} at position {position} is not UTF-8"
+                what = f"{shown(value)} at position {position} is not UTF-8"
                 raise DataError(what, "captions", "decode it first") from error
         else:
             if not is_missing(value):
-                raise DataError(f"{_shown(value)} at position {position} is no text", "captions", "give one text each")
+                raise DataError(f"{shown(value)} at position {position} is no text", "captions", "give one text each")
             text, missing[position] = "", True
         texts.append(text.removeprefix("\ufeff"))
     return None if missing.all() else tuple(texts), missing

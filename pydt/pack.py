@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 
-from pydt import sources
 from pydt.cells import read_json
 from pydt.cores import available
 from pydt.data import Dataset
@@ -36,6 +35,7 @@ from pydt.pixels import BACKGROUND, rgb
 from pydt.saved import sections_of
 from pydt.schema import Form, check, parse
 from pydt.shards import labelled, tars_in
+from pydt.sources import progress, refuse, undecodable
 
 _VERSION = 1
 _RUN = 64  # files in a run: a second of work, more or less
@@ -78,7 +78,7 @@ def pack(
     size = whole(size, "size", "pack", 1, 1 << 14)
     workers = available() if workers is None else whole(workers, "workers", "pack", 1)
     place = as_path(out, "pack", made=True)
-    sources.refuse({}, "", bad)  # a misspelt choice is told before anything is read
+    refuse({}, "", bad)  # a misspelt choice is told before anything is read
     source = images_at(as_path(folder, "pack"), background)
     left_out = dict(source.left_out)
     settings = {"version": _VERSION, "size": size, "exif": bool(exif), "pillow": _pillow(), **source.shown()}
@@ -92,7 +92,7 @@ def pack(
         part.mkdir(parents=True, exist_ok=True)
         with locked(part, place) as log:
             left_out |= _decode_all(source, part, log, settings, workers)
-            sources.refuse(left_out, str(as_path(folder, "pack")), bad)
+            refuse(left_out, str(as_path(folder, "pack")), bad)
             _finish(source, part, size, left_out)
             write_atomic(part / "pack.json", canonical_json(made_of).encode())
             os.rename(part, place)
@@ -209,7 +209,7 @@ def _decode_all(source: Dataset, part: Path, log: int, settings: dict[str, Any],
         for found in done.values():
             bad |= found
         todo = [i for i in range(len(runs)) if i not in done]
-        with warnings.catch_warnings(), sources.progress(sum(len(runs[i]) for i in todo), "packing", "images") as bar:
+        with warnings.catch_warnings(), progress(sum(len(runs[i]) for i in todo), "packing", "images") as bar:
             warnings.simplefilter("ignore")  # Pillow's remarks on single files
             with ThreadPoolExecutor(workers) as pool:
                 waiting: list[Future[tuple[int, int, dict[str, str]]]] = [pool.submit(work, i) for i in todo]
@@ -238,7 +238,7 @@ def _run(source: Dataset, run: np.ndarray, size: int, exif: bool) -> tuple[np.nd
             (data,) = source.bytes_of([i], check=True)
             rows[at] = decode(data.data, size, exif, source.background)
         except Exception as error:  # a decoder meets arbitrary bytes, and raises whatever it stumbles on
-            bad[keys[i]] = sources.undecodable(error)
+            bad[keys[i]] = undecodable(error)
     return rows, bad
 
 

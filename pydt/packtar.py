@@ -22,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 
-from pydt import sources
 from pydt.cores import available
 from pydt.data import Dataset
 from pydt.encode import as_path, whole
@@ -30,6 +29,7 @@ from pydt.errors import DataError, StoreError
 from pydt.files import canonical_json, digest, write_atomic
 from pydt.pack import check_finished, images_at, locked, logged
 from pydt.shards import CLASSES, REMARK
+from pydt.sources import IMAGE_SUFFIXES, batches, progress, refuse
 
 _VERSION = 1
 _SMALLEST = 1 << 20
@@ -68,9 +68,9 @@ def pack_tar(
     limit = whole(limit, "limit", "pack", _SMALLEST)
     workers = available() if workers is None else whole(workers, "workers", "pack", 1)
     place = as_path(out, "pack", made=True)
-    sources.refuse({}, "", bad)  # a misspelt choice is told before anything is read
+    refuse({}, "", bad)  # a misspelt choice is told before anything is read
     source = images_at(as_path(folder, "pack"))
-    sources.refuse(dict(source.left_out), str(as_path(folder, "pack")), bad)
+    refuse(dict(source.left_out), str(as_path(folder, "pack")), bad)
     made_of = {"version": _VERSION, "tar": limit, "source": source.full_digest, "left out": dict(source.left_out)}
     if place.exists() and not (place.is_dir() and not any(place.iterdir())):
         check_finished(place, made_of)
@@ -96,7 +96,7 @@ def _suffixed(source: Dataset) -> list[str]:
     """Keys, with a suffix of images each."""
     keys = list(source.all_keys())
     for i, key in enumerate(keys):
-        if not key.lower().endswith(sources.IMAGE_SUFFIXES):
+        if not key.lower().endswith(IMAGE_SUFFIXES):
             start = source.bytes_of([i])[0][:4].tobytes()
             known = {b"\xff\xd8": "jpg", b"\x89P": "png", b"GI": "gif", b"RI": "webp"}  # what `list_folder` takes so
             keys[i] = f"{key}.{known.get(start[:2], 'jpg')}"
@@ -198,7 +198,7 @@ def _write_all(source: Dataset, names: list[str], part: Path, log: int, limit: i
     def work(number: int) -> tuple[int, str]:
         return number, _write(source, names, shards[number], files[number])
 
-    with sources.progress(total, "packing", "MB") as advance, ThreadPoolExecutor(workers) as pool:
+    with progress(total, "packing", "MB") as advance, ThreadPoolExecutor(workers) as pool:
         waiting = [pool.submit(work, number) for number in todo]
         try:
             for future in waiting:
@@ -241,7 +241,7 @@ def _write(source: Dataset, names: list[str], ids: np.ndarray, file: Path) -> st
                 found.update(piece)
 
         put(CLASSES, _classes(source))
-        for run in sources.batches(list(range(len(ids))), source.records.length[ids].tolist()):
+        for run in batches(list(range(len(ids))), source.records.length[ids].tolist()):
             for i, view in zip(ids[run].tolist(), source.bytes_of(ids[run], check=True), strict=True):
                 put(names[i], view.data)
                 for name, data in _members(source, names[i], i):

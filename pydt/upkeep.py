@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt import remarks
 from pydt.cells import Row, Unreadable, read, result_key, source_key
 from pydt.errors import PydtError, StoreError
 from pydt.export import export
@@ -34,6 +33,7 @@ from pydt.files import digest, holder, remove
 from pydt.learnt import weak
 from pydt.packed import Block, Finder, layout, write_block
 from pydt.record import Drawn, Record
+from pydt.remarks import get as get_notes
 from pydt.shelf import same
 from pydt.store import Store, described, pictures
 
@@ -247,7 +247,7 @@ def verify(dir: PathLike) -> dict[str, Any]:
         except StoreError as error:
             damaged.append({"file": f"rules/{name}.json", "reason": error.what, "moved": False})
         try:
-            remarks.get(store, record)
+            get_notes(store, record)
         except StoreError as error:
             damaged.append({"file": f"notes/{name}.json", "reason": error.what, "moved": False})
     verified = not damaged and not any(missing.values())

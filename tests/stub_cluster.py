@@ -48,14 +48,14 @@ def equal_though_hidden(
     job, cache = real(*saved), folder / "cache"
     for data in (saved[0], saved[1].train):
         object.__setattr__(data, "folder", f"/elsewhere{data.folder}")  # as only the driver sees it
-    send, opened = copies.send, copies._open
+    send, opened = copies.send, copies.open_folder
 
     def sending(place: str, stream: Any) -> None:
         sent.append(place.removeprefix("/elsewhere"))
         send(sent[-1], stream)
 
     monkeypatch.setattr(copies, "send", sending)
-    monkeypatch.setattr(copies, "_open", lambda place, *more: opened(place.removeprefix("/elsewhere"), *more))
+    monkeypatch.setattr(copies, "open_folder", lambda place, *more: opened(place.removeprefix("/elsewhere"), *more))
     there(job, cache)
     assert results(folder / "there") == results(folder / "here")
     assert sorted(sent) == [str(folder / "source"), str(next((folder / "target").iterdir()))]
