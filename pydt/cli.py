@@ -444,7 +444,7 @@ def export(
     plan: Annotated[str | None, _DIGEST] = None,
 ) -> None:
     """Write masks, outputs and what they mean as .npy, CSV and JSON, to publish; no weights."""
-    from pydt.upkeep import export as export_store
+    from pydt.export import export as export_store
 
     manifest = export_store(folder, out, plan)
     typer.echo(f"{manifest['models']:,} models x {manifest['units']:,} units: {out / 'manifest.json'}")

@@ -146,10 +146,10 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | memoryview, *, with
         _make(path.parent, within)
         with _created(temporary) as write:
             write(data)
-        _again(os.replace, temporary, path)
+        again(os.replace, temporary, path)
         _sync(path.parent)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     finally:
         with contextlib.suppress(OSError):  # gone already, if all went well
             os.unlink(temporary)
@@ -162,15 +162,15 @@ def append_line(path: Path, line: bytes) -> None:
         StoreError: it cannot be written; the line may be there in part.
     """
     try:
-        descriptor = _again(os.open, path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        descriptor = again(os.open, path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
         try:
             size = os.fstat(descriptor).st_size
             torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-            _write(descriptor, b"\n" * torn + line + b"\n")
+            write_all(descriptor, b"\n" * torn + line + b"\n")
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
 
 
 class Folder:
@@ -190,7 +190,7 @@ class Folder:
         while final.exists():
             number += 1
             final = self.path.with_name(f"{name}-{number}")
-        _again(os.replace, self.path, final)
+        again(os.replace, self.path, final)
         _sync(final.parent)
         return final
 
@@ -219,7 +219,7 @@ def building(parent: Path, *, within: Path | None = None) -> Iterator[Folder]:
         _make(temporary, within)
         yield Folder(temporary)
     except OSError as error:
-        raise _unwritable(parent, error) from error
+        raise unwritable(parent, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -242,7 +242,7 @@ def clear(folder: Path) -> None:
 def move(path: Path, target: Path, *, within: Path | None = None) -> None:
     """Rename a file or a folder, into one that is made if needed (`within` as in `write_atomic`); raises `OSError`."""
     _make(target.parent, within)
-    _again(os.replace, path, target)
+    again(os.replace, path, target)
 
 
 def remove(path: Path, *, sync: bool = True) -> None:
@@ -255,13 +255,13 @@ def remove(path: Path, *, sync: bool = True) -> None:
         StoreError: the folder cannot be written.
     """
     try:
-        _again(os.unlink, path)
+        again(os.unlink, path)
         if sync:
             _sync(path.parent)
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
 
 
 @contextlib.contextmanager
@@ -277,7 +277,7 @@ def exclusive(path: Path) -> Iterator[None]:
     try:
         descriptor = _lock(path)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
     if descriptor is None:
         yield
         return
@@ -311,15 +311,15 @@ os.register_at_fork(after_in_child=_forget_locks)
 def _lock(path: Path) -> int | None:
     """The descriptor that holds the lock; None if there are no locks here."""
     while True:
-        descriptor = _again(os.open, path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = again(os.open, path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         taken = False
         try:
-            _again(fcntl.flock, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            again(fcntl.flock, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Between the two calls its last holder may have removed the file: a lock on that would keep nobody out.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                     os.ftruncate(descriptor, 0)
-                    _write(descriptor, canonical_json({"pid": os.getpid(), "host": platform.node()}).encode())
+                    write_all(descriptor, canonical_json({"pid": os.getpid(), "host": platform.node()}).encode())
                     taken = True
                     return descriptor
         except BlockingIOError:
@@ -388,14 +388,14 @@ def _make(folder: Path, within: Path | None = None) -> None:
         folder = folder.parent
     for new in reversed(missing):
         with contextlib.suppress(FileExistsError):
-            _again(os.mkdir, new)
+            again(os.mkdir, new)
         _sync(new.parent)
 
 
 def _sync(folder: Path) -> None:
-    descriptor = _again(os.open, folder, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = again(os.open, folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        _again(os.fsync, descriptor)
+        again(os.fsync, descriptor)
     finally:
         os.close(descriptor)
 
@@ -407,22 +407,22 @@ def _temporary(path: Path) -> Path:
 @contextlib.contextmanager
 def _created(path: Path) -> Iterator[Callable[[bytes | memoryview], None]]:
     """A new file that is on the disk when the context ends; gives what appends bytes to it."""
-    descriptor = _again(os.open, path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    descriptor = again(os.open, path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        yield lambda data: _write(descriptor, data)
-        _again(os.fsync, descriptor)
+        yield lambda data: write_all(descriptor, data)
+        again(os.fsync, descriptor)
     finally:
         os.close(descriptor)
 
 
-def _write(descriptor: int, data: bytes | memoryview) -> None:
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
     """All of it: the system may take less at a time."""
     left = memoryview(data).cast("B")
     while left:
-        left = left[_again(os.write, descriptor, left) :]
+        left = left[again(os.write, descriptor, left) :]
 
 
-def _again(call: Callable[..., Any], *arguments: Any) -> Any:
+def again(call: Callable[..., Any], *arguments: Any) -> Any:
     while True:
         try:
             return call(*arguments)
@@ -430,7 +430,7 @@ def _again(call: Callable[..., Any], *arguments: Any) -> Any:
             continue
 
 
-def _unwritable(path: Path, error: OSError) -> StoreError:
+def unwritable(path: Path, error: OSError) -> StoreError:
     mend = "free space, or choose a folder you may write to"
     return StoreError(f"cannot be written ({error.strerror or error})", str(path), mend)
 

@@ -24,8 +24,6 @@ from pydt.encode import whole
 from pydt.encoded import Settings, engine, known, read
 from pydt.errors import ConfigError, DataError
 
-__all__ = ["Augment", "Batch", "Loader", "kept_ids"]
-
 _MOST_SEED, _MOST_EPOCH = 2**64 - 1, 2**55 - 1
 _STAND_IN = 6  # lowest byte of the stream of random bits (csrc/windows.hpp has the list)
 _TYPES = (torch.float32, torch.float16, torch.bfloat16)

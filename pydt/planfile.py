@@ -39,7 +39,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tomli_w
@@ -51,12 +51,13 @@ from pydt.data import Dataset, spool
 from pydt.encode import as_path, open_npy
 from pydt.errors import ConfigError, DataError, PydtError, StoreError
 from pydt.files import write_atomic
-from pydt.loader import Augment
 from pydt.plan import Plan
 from pydt.stopping import StoppingRule
 from pydt.target import Target
-from pydt.train import Recipe
-from pydt.transfer import FineTune, Task
+
+if TYPE_CHECKING:
+    from pydt.train import Recipe
+    from pydt.transfer import Task
 
 _HEADER = "# A plan of pydt: `pydt plan FILE` says what it costs, `pydt run FILE` runs and continues it.\n\n"
 _DOTTED = re.compile(r"""(?<![\w"'-])(?>[\w"'-]++[ \t]*+\.[ \t]*+){100}""")  # takes tomllib quadratic time
@@ -361,12 +362,17 @@ def _design(table: _Table, source: Dataset, by: str, folder: Path) -> designs.De
 
 
 def _recipe(table: _Table) -> Recipe:
+    from pydt.loader import Augment
+    from pydt.train import Recipe
+
     inner = table.table("augment", required=False)
     augment = _built(inner, Augment, **inner.rest(_names(Augment)))
     return _built(table, Recipe, augment=augment, **table.rest(_names(Recipe, "augment")))
 
 
 def _task(table: _Table, folder: Path) -> Task:
+    from pydt.transfer import FineTune, Task
+
     inner = table.table("target")
     table.take("name", str, "")
     train = _dataset(inner.table("train"), folder)

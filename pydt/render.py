@@ -52,8 +52,6 @@ from pydt.words import (
 if TYPE_CHECKING:
     from jinja2 import Template
 
-__all__ = ["COLUMNS", "csv_file", "csv_text", "render", "sentences", "template", "write_csv"]
-
 SHOWN = 40
 """Groups shown from each end of the ranking; the others are in groups.csv."""
 

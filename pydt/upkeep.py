@@ -28,7 +28,6 @@ import numpy.typing as npt
 
 from pydt.cells import Row, Unreadable, read, result_key, source_key
 from pydt.errors import PydtError, StoreError
-from pydt.export import export
 from pydt.files import digest, holder, remove
 from pydt.learnt import weak
 from pydt.packed import Block, Finder, layout, write_block
@@ -36,8 +35,6 @@ from pydt.record import Drawn, Record
 from pydt.remarks import get as get_notes
 from pydt.shelf import same
 from pydt.store import Store, described, pictures
-
-__all__ = ["compact", "export", "merge", "status", "verify"]
 
 FEWEST = 16
 """Fewer cells than that stay files."""
