@@ -32,7 +32,7 @@ from designs import write
 from scipy import special
 
 from pydt import Design, design, influences
-from pydt.fit import Fit
+from pydt.estimation import Fit
 
 KINDS = ("equal", "variance", "interaction", "rare events")
 SIZES = ((60, 240, 0.25), (60, 240, 0.1), (62, 85, 0.25), (60, 240, 0.5), (60, 240, None))  # None: foldover

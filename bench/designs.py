@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt import Design, Store, design, influences
-from pydt.errors import EstimateError
+from pydt.base import EstimateError
 
 Array = npt.NDArray[np.float64]
 GROUPS, TARGETS, REPEATS, PAIRS, SPARSE = 200, 20, 4, 1000, 20

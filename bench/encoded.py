@@ -37,8 +37,8 @@ from PIL import Image
 
 from pydt import _core
 from pydt.data import Dataset
-from pydt.loader import Augment, Loader
-from pydt.packtar import pack_tar
+from pydt.data.loading import Augment, Loader
+from pydt.data.packing import pack_tar
 
 COUNT, CLASSES, BATCH, SIDE = 800, 20, 64, 224
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -241,7 +241,7 @@ def feed(folder: Dataset, tar: Dataset, repeats: int) -> list[Case]:
     """Everything but decoding of 50 batches: bytes, headers looked at by us, crops, handed to DALI; its own reader, and
     headers looked at by it.
     """
-    from pydt.encoded import feeds
+    from pydt.data.loading.dali import feeds
 
     state: dict[str, Any] = {}
     batches = [np.random.default_rng(i).choice(COUNT, BATCH, replace=False) for i in range(50)]
@@ -286,7 +286,7 @@ def starts(tar: Dataset, repeats: int) -> list[Case]:
     """A pipeline built (seconds of processor time: there is no peer in the same turn); and what a new mask costs before
     the first batch beyond that batch itself (elapsed).
     """
-    from pydt.encoded import Engine, feeds
+    from pydt.data.loading.dali import Engine, feeds
 
     held = Loader(tar, None, BATCH, augment=AUGMENT)
     next(iter(held))

@@ -35,10 +35,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import pydt
-from pydt.cells import Outcome
-from pydt.cli import quickstart_plan
-from pydt.ensemble import run_row
-from pydt.workers import _MALLOC
+from pydt.ensemble import quickstart_plan, run_row
+from pydt.ensemble.executors.local import _MALLOC
+from pydt.store import Outcome
 
 Case = dict[str, Any]
 MEAN, STD, BATCH, EPOCHS, LR = 0.2, 0.35, 128, 6, 1.0

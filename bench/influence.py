@@ -76,7 +76,7 @@ def torch_difference(wide: Any, outputs: Any) -> Any:
     return sums / count - (outputs.float().sum(0) - sums) / (len(wide) - count)
 
 
-def check_difference(masks: npt.NDArray[Any], outputs: npt.NDArray[Any], fit: pydt.estimate.Fit) -> None:
+def check_difference(masks: npt.NDArray[Any], outputs: npt.NDArray[Any], fit: pydt.estimation.influence.Fit) -> None:
     """Values against float64 means; errors against the residual variance of least squares on all groups."""
     some = np.linspace(0, outputs.shape[1] - 1, 5).astype(int)
     y = outputs[:, some].astype(np.float64)

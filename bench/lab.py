@@ -1,6 +1,7 @@
 """Does pydt find what was planted? `python bench/lab.py --dir FOLDER --json FILE`.
 
-For each seed a source and a target are planted (`pydt.lab`), the rows of the plan trained, and every plant looked for
+For each seed a source and a target are planted (`pydt.analyses.laboratory`), the rows of the plan trained, and every
+plant looked for
 with the analyses that everybody uses, among them retrainings without the group that failing images blame. Rows are kept
 in FOLDER/SEED; stopped at any moment, the same command continues. A criterion that is missed is printed as missed.
 
@@ -22,7 +23,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy starts its pool
 import numpy as np
 from scipy import stats
 
-from pydt import lab, run
+from pydt import run
+from pydt.analyses import laboratory as lab
 
 
 def one(seed: int, models: int, retrain: int, folder: Path, workers: int | None) -> list[dict[str, Any]]:

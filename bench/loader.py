@@ -35,7 +35,7 @@ import torch
 
 from pydt import _core
 from pydt.data import Dataset
-from pydt.loader import Augment, Loader
+from pydt.data.loading import Augment, Loader
 
 COUNT, SIDE, PAD, BATCH = 50_000, 32, 4, 512
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)

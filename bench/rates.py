@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from pydt import design, glyphs
+from pydt import design
+from pydt.base import TrainError
 from pydt.data import Dataset
-from pydt.errors import TrainError
-from pydt.train import Recipe, train
+from pydt.data.samples import glyphs
+from pydt.training import Recipe, train
 
 SIDE = 32
 

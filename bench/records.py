@@ -28,7 +28,7 @@ import numpy as np
 
 from pydt import _core
 from pydt.data import Dataset
-from pydt.packtar import pack_tar
+from pydt.data.packing import pack_tar
 
 COUNT, CLASSES, BATCH, LIMIT = 10_000, 100, 128, 62_000_000
 Case = dict[str, Any]

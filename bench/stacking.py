@@ -37,13 +37,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pydt.cli import quickstart_plan
-from pydt.loader import Loader
-from pydt.models import build
-from pydt.plan import Plan
-from pydt.train import Trained, make_optimizer, train
-from pydt.transfer import _probe, transfer
-from pydt.workers import _MALLOC
+from pydt.data.loading import Loader
+from pydt.ensemble import Plan, quickstart_plan
+from pydt.ensemble.executors.local import _MALLOC
+from pydt.training import Trained, train, transfer
+from pydt.training.networks import build
+from pydt.training.source import make_optimizer
+from pydt.training.transfer.run import _probe
 
 Case = dict[str, Any]
 BATCH, CLASSES, SIDE = 128, 16, 28
@@ -203,7 +203,7 @@ def _step(count: int, repeats: int) -> list[Case]:
 
 
 def trained_as_one(plan: Plan, numbers: Sequence[int]) -> list[Trained]:
-    """Rows of a plan trained together, as `pydt.train.train` trains each."""
+    """Rows of a plan trained together, as `pydt.training.train` trains each."""
     recipe, rows = plan.recipe, [plan.rows()[i] for i in numbers]
     loaders, bodies, heads, news = [], [], [], []
     for row in rows:
@@ -330,7 +330,7 @@ def share(repeats: int) -> list[Case]:
 
 
 def start(repeats: int) -> list[Case]:
-    worker = "import pydt.workers, pydt.ensemble, pydt.train, pydt.transfer, pydt.data"
+    worker = "import pydt.workers, pydt.ensemble, pydt.training.source, pydt.training.transfer.run, pydt.data"
     sides = {"a worker's modules": worker, "torch": "import torch", "numpy": "import numpy", "Python": "pass"}
 
     def run(code: str) -> Callable[[], float]:

@@ -27,8 +27,8 @@ import numpy as np
 from scipy import special
 
 from pydt import Design, StoppingRule, design, influences
-from pydt.estimate import best_method
-from pydt.stopping import always_valid
+from pydt.estimation import best_method
+from pydt.estimation.stopping import always_valid
 
 KINDS = ("random", "bernoulli", "foldover")
 EACH = 50  # experiments that share their masks

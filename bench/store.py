@@ -31,12 +31,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from pydt import design
-from pydt.cells import Outcome, Row
-from pydt.ensemble import run
-from pydt.files import digest
-from pydt.plan import Plan
-from pydt.store import Store
-from pydt.upkeep import compact, status, verify
+from pydt.base import digest
+from pydt.ensemble import Plan, run
+from pydt.store import Outcome, Row, Store, compact, status, verify
 
 ROWS, GROUPS = 10_000, 62
 SIZES = {"small": (3, 40), "large": (8, 1197)}  # draws, examples

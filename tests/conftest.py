@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pydt.data import Dataset
-from pydt.target import Target
+from pydt.data import Dataset, Target
 
 # Hundreds of tiny operations: more threads than one only wait for each other, and two test runs would fight.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

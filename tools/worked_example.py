@@ -75,7 +75,7 @@ def table(masks: np.ndarray, outputs: np.ndarray) -> list[str]:
 
 def repeated() -> list[str]:
     """A fold-over design, and masks that repeat, on outputs with an interaction of two groups."""
-    half = pydt.design.foldover(20, MODELS, seed=3)
+    half = pydt.design.design.foldover(20, MODELS, seed=3)
     masks = np.asarray(half)
     both = 3.0 * np.where(masks[:, 5] == masks[:, 6], 1, -1)
     pairs = pydt.influences(half, outputs_of(masks, 4) + both, "ols")
@@ -88,7 +88,7 @@ def repeated() -> list[str]:
 
 
 def text() -> str:
-    masks = np.asarray(pydt.design.bernoulli(20, MODELS, 0.5, seed=1))
+    masks = np.asarray(pydt.design.design.bernoulli(20, MODELS, 0.5, seed=1))
     outputs = outputs_of(masks, 2)
     lines = [*one_group(masks, outputs, 0), *repeated(), "", *table(masks, outputs)]
     return "\n".join(lines) + "\n"

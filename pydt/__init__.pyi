@@ -1,0 +1,45 @@
+"""The public names: each is imported from its room when it is first used."""
+
+from . import data as data
+from . import design as design
+from . import store as store
+from .analyses import Counterfactual as Counterfactual
+from .analyses import analyse as analyse
+from .analyses import brittleness as brittleness
+from .analyses import compare_outputs as compare_outputs
+from .analyses import counterfactual as counterfactual
+from .analyses import failures as failures
+from .analyses import leaks as leaks
+from .analyses import misleading as misleading
+from .analyses import ranking as ranking
+from .analyses import removal_curve as removal_curve
+from .analyses import report as report
+from .analyses import stability as stability
+from .analyses import subpopulations as subpopulations
+from .base import PydtError as PydtError
+from .data import Dataset as Dataset
+from .data import Target as Target
+from .data.loading import Augment as Augment
+from .data.loading import Loader as Loader
+from .design import Design as Design
+from .ensemble import Plan as Plan
+from .ensemble import cost as cost
+from .ensemble import read_plan as read_plan
+from .ensemble import run as run
+from .ensemble import write_plan as write_plan
+from .ensemble.executors import Ray as Ray
+from .ensemble.executors import Slurm as Slurm
+from .estimation import StoppingRule as StoppingRule
+from .estimation import compare_alphas as compare_alphas
+from .estimation import influences as influences
+from .estimation import lds as lds
+from .estimation import models_for_effect as models_for_effect
+from .estimation import models_for_stderr as models_for_stderr
+from .estimation import plan_models as plan_models
+from .estimation import prediction_test as prediction_test
+from .estimation import repeat_rows as repeat_rows
+from .store import Store as Store
+from .training import Recipe as Recipe
+from .training import Task as Task
+
+__version__: str

@@ -1,0 +1,15 @@
+"""Questions asked of a finished ensemble, one module each, each giving a Page; those that retrain keep their rows
+in the same store. Imports every room but `cli` and `studies`.
+"""
+
+from pydt.analyses.brittleness import brittleness
+from pydt.analyses.catalogue import analyse, chosen, read_list
+from pydt.analyses.counterfactual import Counterfactual, counterfactual
+from pydt.analyses.failures import failures
+from pydt.analyses.leakage.leaks import leaks
+from pydt.analyses.misleading import misleading
+from pydt.analyses.ranking import ranking
+from pydt.analyses.removal import removal_curve
+from pydt.analyses.report import report
+from pydt.analyses.stability import compare_outputs, stability
+from pydt.analyses.subpopulations import subpopulations

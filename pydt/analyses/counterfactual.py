@@ -1,0 +1,363 @@
+"""Remove and retrain: what really happens without the groups that the influences blame.
+
+Influences rank the groups on the score half of the target. Then fresh models are trained without the lowest, without
+the highest and without randomly chosen groups, transferred with few-shot draws that the ensemble never saw, and
+judged on the report half. A random set is drawn anew for every repeat and matched to the other arms in groups and
+images, so the control says what losing that much data costs.
+
+(With `shots="full"` there is only one draw, the whole pool: then the retrained models see the same labels.)
+
+Uncertainty has two parts, and every interval carries both: retraining (Welch's standard error over runs) and the
+choice of target images, which the halves of the target draw class by class. With d_i the difference between the arms'
+mean outputs on image i, w_i the weight of the image in the metric, and runs and images as crossed random effects,
+y = mean + run + image + cell:
+
+    stderr_images^2 = sum over classes of n_c var(w_i d_i within class c)
+
+Classes of one image are taken as one class: alone they would say nothing, together they say too much rather than too
+little (collapsed strata; Cochran, Sampling Techniques 1977, section 5A.12).
+The noise of the cells is in both parts, so it is taken off once:
+
+    stderr^2 = stderr_retraining^2 + stderr_images^2 - sum over both arms of (sum over images of weight^2 cell^2 / runs)
+
+Interval and p are those of one t test with this error; its degrees of freedom are Satterthwaite's, of each arm's runs
+and of the images. Where no error is seen, as every run did the same on every image, that is no certainty: the interval
+is made of both arms' Wilson intervals over the images (Newcombe, Statistics in Medicine 1998, method 10).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pydt.analyses.rates import wilson
+from pydt.base import ConfigError, StoreError, Unreadable, canonical_json, generator, read_json, seed31
+from pydt.ensemble import Plan, Runner, run_row, run_rows
+from pydt.estimation import overall
+from pydt.store import Record, Row, Store
+
+if TYPE_CHECKING:
+    from pydt.training import Task
+
+
+KINDS = ("full", "drop bottom", "drop random", "drop top")
+CONTROL = "drop random"
+_ROUNDING = 1e-9  # an error below it is that of float32 outputs
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """All runs of one kind that dropped the same number of groups.
+
+    Attributes:
+        kind: one of KINDS; dropped: groups left out.
+        rows: the runs; names: per run, the names of what it left out.
+        accuracy: float64 (runs,) the target's metric on the report half, as a fraction, mean over draws.
+        correct: float32 (runs, images) share of draws that were right.
+        failed: further runs of this arm that gave no outputs.
+    """
+
+    kind: str
+    dropped: int
+    rows: tuple[Row, ...]
+    names: tuple[tuple[str, ...], ...]
+    accuracy: np.ndarray
+    correct: np.ndarray
+    failed: int = 0
+
+    @property
+    def mean(self) -> float:
+        return float(self.accuracy.mean())
+
+    @property
+    def sd(self) -> float | None:
+        """Spread between retrainings; None for a single run."""
+        return float(self.accuracy.std(ddof=1)) if len(self.accuracy) > 1 else None
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """How much better an arm is than the random control of the same size, as fractions of the metric.
+
+    `stderr_retraining` is Welch's, `stderr_images` that of images drawn class by class, `stderr` both without the noise
+    of the cells twice; `low` and `high` bound 95 % and `p` is two-sided, of one test with `stderr`: p < 0.05 where the
+    interval excludes 0.
+    """
+
+    kind: str
+    dropped: int
+    n: int
+    control_n: int
+    difference: float
+    stderr_retraining: float
+    stderr_images: float
+    stderr: float
+    low: float
+    high: float
+    p: float
+
+
+@dataclass(frozen=True, eq=False)
+class Counterfactual:
+    """The judged arms and their contrasts with the random control; `failed` counts runs that gave no outputs.
+
+    `task` is the digest of the task they were judged on, `record` the rows as the store describes them.
+    """
+
+    arms: tuple[Arm, ...]
+    contrasts: tuple[Contrast, ...]
+    failed: int
+    task: str
+    record: Record
+
+    def arm(self, kind: str, dropped: int) -> Arm:
+        """The arm of a kind and size; raises ConfigError if there is none."""
+        for arm in self.arms:
+            if (arm.kind, arm.dropped) == (kind, dropped):
+                return arm
+        known = ", ".join(f"{arm.kind} {arm.dropped}" for arm in self.arms)
+        raise ConfigError(f"no arm {kind!r} of {dropped}", "Counterfactual", f"there are: {known}")
+
+
+def counterfactual(
+    store: Store | str | os.PathLike[str],
+    plan: Plan,
+    *,
+    task: Task | str | None = None,
+    output: str = "correct",
+    drop: Sequence[int] | None = None,
+    repeats: int = 14,
+    other_repeats: int = 4,
+    seed: int = 0,
+    runner: Runner = run_row,
+    executor: Executor | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Counterfactual:
+    """Retrain without the worst, the best and random groups, and judge on the report half.
+
+    Args:
+        store: where the plan's rows are (or its folder); the new rows go there too, and what is there is not trained
+            again.
+        plan: the plan whose influences rank the groups.
+        task: which of its tasks, or its name; the first by default. Retrained models are transferred with other
+            few-shot draws.
+        output: of which the ranking influences are (see `pydt.store.derive`).
+        drop: how many groups to leave out; half of them comes first and gets `repeats` runs an arm (as does "full"),
+            every other number `other_repeats`. By default a half, a quarter and three quarters.
+        seed: of the retrainings and the random sets.
+        runner, executor, workers, progress: see `pydt.run`.
+
+    Raises:
+        ConfigError: a number of groups that leaves nothing, or fewer than two repeats.
+        StoreError: the plan has too few finished rows to rank by.
+    """
+    store = store if isinstance(store, Store) else Store(store)
+    task = plan.task(task)
+    groups = len(plan.context.units[1])
+    sizes = _sizes(groups, drop)
+    if repeats < 2 or other_repeats < 2:
+        raise ConfigError(
+            f"{repeats} and {other_repeats} repeats", "counterfactual", "use at least 2: one run has no spread"
+        )
+    values = np.asarray(overall(store, plan, task, output).unbiased)
+    rows = arm_rows(values, group_images(plan), sizes, [repeats] + [other_repeats] * (len(sizes) - 1), seed)
+    fresh = other_draws(task)
+    done = run_rows(
+        plan.source, plan.by, plan.recipe, (fresh,), rows, store.folder, executor,
+        workers=workers, runner=runner, progress=progress,
+    )  # fmt: skip
+    # The link from a plan to what was retrained because of it, so that a report needs nothing but the folder. The last
+    # counterfactual of a plan is the one it shows; the rows of earlier ones stay in the store.
+    link = {"plan": plan.digest, "rows": done.plan().digest, "task": fresh.digest, "ranked_task": task.digest}
+    store.write(_link(store, plan.digest).relative_to(store.folder), canonical_json(link).encode())
+    return judge(done, done.plan(), fresh.digest)
+
+
+def stored(store: Store, record: Record) -> Counterfactual | None:
+    """The counterfactual that was run for a plan, judged again from its rows; None if there was none."""
+    path = _link(store, record.digest)
+    try:
+        link = read_json(path, {"rows": str, "task": str})
+    except FileNotFoundError:
+        return None
+    except Unreadable:
+        raise
+    except StoreError as error:
+        raise StoreError(error.what, str(path), "delete it and run the counterfactual again") from error
+    if link["rows"] not in store.plans():
+        wrong = f"is about a plan {link['rows']!r} that is not there"
+        raise StoreError(wrong, str(path), "run it, or delete this file and run the counterfactual again")
+    return judge(store, store.plan(link["rows"]), link["task"])
+
+
+def other_draws(task: Task) -> Task:
+    """The same task with few-shot draws that no plan with `task` has seen: what retrained models are judged with."""
+    # From the task's seed and not from its digest, which changes with the version of what it describes.
+    return replace(task, seed=seed31("counterfactual draws", task.seed), name=f"{task.name}, other draws")
+
+
+def judge(store: Store, record: Record, task: str) -> Counterfactual:
+    """Arms and contrasts from finished counterfactual rows, on the report half."""
+    arms = arms_of(store, record, task)
+    examples = store.examples(task, "report", record)
+    weights, labels = examples["weights"], examples["labels"]
+    control = {arm.dropped: arm for arm in arms if arm.kind == CONTROL}
+    contrasts = tuple(
+        contrast(arm, control[arm.dropped], weights, labels)
+        for arm in arms
+        if arm.kind not in (CONTROL, "full")
+        and arm.dropped in control
+        and len(arm.rows) > 1
+        and len(control[arm.dropped].rows) > 1
+    )
+    return Counterfactual(tuple(arms), contrasts, len(store.failed(record)), task, record)
+
+
+def arms_of(store: Store, record: Record, task: str) -> list[Arm]:
+    """The finished rows of a list by kind and number of groups left out, judged on the report half of a task."""
+    rows = store.rows(record)
+    correct = np.asarray(store.outputs(task, "correct", "report", record))
+    weights = store.examples(task, "report", record)["weights"]
+    lost = Counter((row.kind, int((~row.mask).sum())) for _, row, _ in store.failed(record))
+    members: dict[tuple[str, int], list[int]] = {}
+    for i, row in enumerate(rows):
+        members.setdefault((row.kind, int((~row.mask).sum())), []).append(i)
+    order = [*KINDS, *dict.fromkeys(kind for kind, _ in members if kind not in KINDS)]
+    arms = []
+    for (kind, dropped), where in sorted(members.items(), key=lambda item: (order.index(item[0][0]), item[0][1])):
+        chosen = tuple(rows[i] for i in where)
+        names = tuple(tuple(record.names[j] for j in np.flatnonzero(~row.mask)) for row in chosen)
+        accuracy = correct[where].astype(np.float64) @ weights
+        arms.append(Arm(kind, dropped, chosen, names, accuracy, correct[where], lost[kind, dropped]))
+    return arms
+
+
+def contrast(arm: Arm, control: Arm, weights: np.ndarray, labels: np.ndarray) -> Contrast:
+    """Compare two arms on the same images; the formulas are at the top of this file.
+
+    Args:
+        weights, labels: (images,) of the metric and the classes; see `Target.described`.
+    """
+    from scipy import stats
+
+    difference = arm.mean - control.mean
+    parts = [a.accuracy.var(ddof=1) / len(a.accuracy) for a in (arm, control)]
+    retraining = float(np.sqrt(sum(parts)))
+    values, inverse, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    labels = np.where(sizes[inverse] > 1, inverse, len(values))
+    by_images = _between_images((arm.correct.mean(0) - control.correct.mean(0)) * weights, labels)
+    cells = 0.0
+    for a in (arm, control):
+        n, count = a.correct.shape
+        residual = a.correct - a.correct.mean(0) - a.correct.mean(1, keepdims=True) + a.correct.mean()
+        cells += float(weights**2 @ (residual**2).sum(0)) / (n - 1) * count / max(count - 1, 1) / n
+    # Estimates of variances may cross by chance: the whole is never less than one of its parts.
+    stderr = float(np.sqrt(max(retraining**2 + by_images - cells, retraining**2, by_images)))
+    if stderr > _ROUNDING:
+        within = sum(part**2 / (len(a.accuracy) - 1) for part, a in zip(parts, (arm, control), strict=True))
+        df = stderr**4 / (within + by_images**2 / max(len(labels) - len(np.unique(labels)), 1))
+        below = above = float(stats.t.ppf(0.975, df)) * stderr
+        p = float(2 * stats.t.sf(abs(difference) / stderr, df))
+    else:
+        images = float(weights.sum() ** 2 / (weights**2).sum())
+        one, other = (wilson(float(np.clip(a.mean, 0, 1)), images) for a in (arm, control))
+        below = float(np.hypot(arm.mean - one[0], other[1] - control.mean))
+        above = float(np.hypot(one[1] - arm.mean, control.mean - other[0]))
+        p = float(2 * stats.norm.sf(stats.norm.ppf(0.975) * abs(difference) / (below if difference > 0 else above)))
+    return Contrast(
+        arm.kind,
+        arm.dropped,
+        len(arm.accuracy),
+        len(control.accuracy),
+        difference,
+        retraining,
+        by_images**0.5,
+        stderr,
+        difference - below,
+        difference + above,
+        p,
+    )
+
+
+def _between_images(parts: np.ndarray, labels: np.ndarray) -> float:
+    """Variance of the sum of `parts` (images,) over drawing the images of each class anew."""
+    members = [parts[labels == label].astype(np.float64) for label in np.unique(labels)]
+    return float(sum(len(own) * own.var(ddof=1) for own in members if len(own) > 1))
+
+
+def _sizes(groups: int, drop: Sequence[int] | None) -> list[int]:
+    half = groups // 2
+    wanted = [half, groups // 4, (3 * groups) // 4] if drop is None else list(drop)
+    sizes = list(dict.fromkeys(int(size) for size in wanted if drop is not None or 0 < size < groups - 1))
+    if not sizes or any(not 0 < size < groups for size in sizes):
+        raise ConfigError(f"drop {wanted} of {groups} groups", "counterfactual", f"use numbers from 1 to {groups - 1}")
+    # The main comparison gets the most runs wherever it stands in the list.
+    return sorted(sizes, key=lambda size: size != half)
+
+
+def group_images(plan: Plan) -> np.ndarray:
+    """Images of each group of a plan, int64 (groups,)."""
+    units, names = plan.context.units
+    return np.bincount(units[units >= 0], minlength=len(names))
+
+
+def arm_rows(
+    values: np.ndarray,
+    images: np.ndarray,
+    sizes: Sequence[int],
+    repeats: Sequence[int],
+    seed: int,
+    kinds: Sequence[str] = KINDS[1:],
+) -> list[Row]:
+    """The rows of "full" (as many as the first of `repeats`) and, for each size, of the other kinds.
+
+    Seed and random set of a run depend on what it is, not on its place: more repeats or sizes keep the old runs.
+
+    Args:
+        values: (groups,) by which they are ranked. images: (groups,) how many each has.
+        sizes, repeats: groups left out, and runs for each.
+        kinds: of KINDS, without "full". A random set has as many images as the others of its size have on average.
+    """
+    groups = len(values)
+    order = np.argsort(values, kind="stable")
+    runs = [("full", 0, repeat) for repeat in range(repeats[0])]
+    for size, count in zip(sizes, repeats, strict=True):
+        runs += [(kind, size, repeat) for repeat in range(count) for kind in kinds]
+    rows = []
+    for kind, size, repeat in runs:
+        arms = {"full": order[:0], "drop bottom": order[:size], "drop top": order[groups - size :]}
+        if kind == CONTROL:
+            wanted = [images[arms[other]].sum() for other in kinds if other != CONTROL]
+            mean = float(np.mean(wanted)) if wanted else size * float(images.mean())
+            dropped = matched(generator("random groups", seed, size, repeat), images, size, mean)
+        else:
+            dropped = arms[kind]
+        rows.append(Row(without(groups, dropped), seed31("counterfactual", seed, kind, size, repeat), kind))
+    return rows
+
+
+def without(groups: int, dropped: np.ndarray) -> Any:
+    """The mask that keeps all groups but those, bool (groups,)."""
+    mask = np.ones(groups, bool)
+    mask[dropped] = False
+    return mask
+
+
+def matched(random: np.random.Generator, images: np.ndarray, size: int, wanted: float) -> np.ndarray:
+    """A random set of groups with about as many images as the arms it is compared with: the closest of 64 draws.
+
+    With groups of one size every draw matches and the first is taken, so the set is uniformly random.
+    """
+    draws = [random.permutation(len(images))[:size] for _ in range(64)]
+    return min(draws, key=lambda dropped: abs(float(images[dropped].sum()) - wanted))
+
+
+def _link(store: Store, plan: str) -> Any:
+    return store.folder / "counterfactual" / f"{os.path.basename(plan)}.json"

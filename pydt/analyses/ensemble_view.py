@@ -1,0 +1,153 @@
+"""What an analysis looks at: the finished rows of a plan seen through one task, and parts of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pydt.base import ConfigError, StoreError
+from pydt.data import pictures
+from pydt.design import Design
+from pydt.ensemble import Plan
+from pydt.estimation import mean_output
+from pydt.reporting import Block, Images, called
+from pydt.store import UNITS, Record, Store
+
+Array = npt.NDArray[np.float64]
+MOST_FAILED = 0.02
+"""Above this share of failed rows there is no verdict: the models that survive may be a biased choice."""
+ERROR_OF_WAYS = 0.5**0.5
+"""Standard error of a cross-fit (one half of the models chooses, the other values, and back; several random splits) in
+units of that of one way: that of two independent ways. The ways share their models, and what is chosen varies, so it is
+not exact: in simulations (20 and 62 groups, with and without influence, images that share none to 60 % of their
+variance, 5 and 10 splits) the cross-fit's spread was 0.39 to 0.71 of one way's error."""
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What an analysis looks at: the finished rows of a plan, seen through one task.
+
+    Attributes:
+        masks: of the finished rows. task: its digest; described: what the store says of it.
+        dataset: the judged examples themselves, where a Plan was given, else None: then pages show no target images.
+        passed: places of the images that were asked for and cannot be decoded; `told` says how many.
+    """
+
+    store: Store
+    record: Record
+    masks: Design
+    task: str
+    described: dict[str, Any]
+    dataset: Any
+    passed: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, store: Store | str | os.PathLike[str], plan: Plan | Record | str | None, task: Any) -> Subject:
+        """Open what the arguments of every analysis name.
+
+        Raises:
+            StoreError: no such plan or task, or fewer than ten rows are finished.
+        """
+        store = store if isinstance(store, Store) else Store(store)
+        record = store.plan(plan)
+        wanted = record.tasks[0]["digest"] if task is None else getattr(task, "digest", task)
+        store.examples(wanted, "score", record)
+        described = next(known for known in record.tasks if wanted in (known["digest"], known["name"]))
+        finished = store.finished(record)
+        if len(finished) < 10:
+            mend = "train at least 10 first, better 3 to 5 a group"
+            raise StoreError(f"{len(finished)} finished rows", str(store.folder), mend)
+        dataset = None
+        if isinstance(plan, Plan):
+            dataset = next(one.target.judged for one in plan.tasks if one.digest == described["digest"])
+        masks = store.design(record).take(finished)
+        return cls(store, record, masks, described["digest"], described, dataset)
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the target's classes."""
+        return list(self.described["settings"]["target"]["classes"])
+
+    @property
+    def target(self) -> str:
+        """What the target is called in a sentence."""
+        return called(self.described["settings"]["target"]["name"], "target")
+
+    def outputs(self, output: str, half: str) -> npt.NDArray[np.float32]:
+        """An output of each model on each example of a half, in its unit, float32 (models, examples)."""
+        if output not in UNITS:
+            raise ConfigError(f"no influences on output {output!r}", "output", f"choose one of: {', '.join(UNITS)}")
+        return self.store.outputs(self.task, output, half, self.record) * np.float32(UNITS[output][1])
+
+    def labels(self, half: str) -> npt.NDArray[np.int64]:
+        """The class of each example of a half."""
+        return np.asarray(self.store.examples(self.task, half, self.record)["labels"], np.int64)
+
+    def columns(self, per: str, output: str, half: str) -> Array:
+        """The mean output of each model over the examples of each column, float64 (models, columns).
+
+        The columns of "class" are the classes of `present`.
+        """
+        if per == "target":
+            return mean_output(self.store, self.record, self.task, output, half)[:, None]
+        values = self.outputs(output, half)
+        if per == "example":
+            return values.astype(np.float64)
+        labels = self.labels(half)
+        return np.stack([values[:, labels == c].mean(1, dtype=np.float64) for c in self.present], axis=1)
+
+    @property
+    def present(self) -> npt.NDArray[np.int64]:
+        """The classes that have examples in both halves."""
+        return np.intersect1d(self.labels("score"), self.labels("report"))
+
+    def pictures(self, where: Sequence[int] | np.ndarray, half: str) -> list[np.ndarray] | None:
+        """Images of some examples, by their position in a half; None where the plan's data are not at hand."""
+        if self.dataset is None:
+            return None
+        ids = self.store.examples(self.task, half, self.record)["ids"][np.asarray(where, np.int64)]
+        return pictures(self.dataset, ids, passed=self.passed)
+
+    def images(self, block: Sequence[int] | np.ndarray, half: str, captions: Sequence[str], title: str) -> list[Block]:
+        """A grid of some examples of a half; none where the plan's data are not at hand."""
+        found = self.pictures(block, half)
+        return [] if not found else [Images(found, captions, title)]
+
+    def told(self, sentences: Sequence[str]) -> list[str]:
+        """The sentences of an answer, and what must be said of images that cannot be decoded and of rows that failed:
+        first of all where these were many. To be asked when all pictures of a page have been.
+        """
+        if self.passed:
+            many, first = len(self.passed), min(self.passed)
+            what = f"{many:,} image{'s' if many > 1 else ''} that cannot be decoded {'are' if many > 1 else 'is'}"
+            sentences = [
+                *sentences,
+                f"{what} passed over, and grey where shown ({first}{', ...' if many > 1 else ''}).",
+            ]
+        failed, total, p = self.store.failure_test(self.record)
+        if not failed:
+            return list(sentences)
+        what = f"{failed} of {total} rows failed"
+        test = f"(do failures go with some groups? p = {p:.2g})"
+        if failed > MOST_FAILED * total:
+            warning = f"No verdict: {what}, more than {MOST_FAILED:.0%}, and the rest may be a biased choice {test}."
+            return [warning, *sentences]
+        return [*sentences, f"{what} and are left out {test}."]
+
+
+def detectable(stderr: float, df: float, tests: int, level: float, power: float = 0.8) -> float:
+    """The effect that a one-sided t test finds with this probability, beside so many tests of which it is the only one
+    with an effect (where Benjamini-Hochberg asks for level / tests)."""
+    from scipy import special
+
+    return float(stderr * (special.stdtrit(df, 1 - level / tests) + special.stdtrit(df, power)))
+
+
+def sure_to(estimand: str) -> str:
+    """What a group does whose influence is surely not zero, in words."""
+    return "surely differ from an average group" if estimand == "swap" else "surely help or hurt"

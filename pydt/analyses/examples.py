@@ -1,0 +1,253 @@
+"""Single source images as the groups: the paper's example-level influence (Jain et al. 2023, section 4.3), and what can
+be said of it.
+
+The influence of an image is the difference of means of the target's output between models with and without it:
+
+    v_k = mean of y over models with k - mean of y over models without k = sum over models of A_ki y_i
+
+Thousands of images on some hundred models: no image is tested, and the list is for looking at. What can be tested is
+the ranking as a whole (`pydt.estimation.prediction_test`: do influences of some models predict others?), and what can
+be valued is a rule:
+"the s highest images", chosen by one half of the models on the score half of the target, are worth a'y to the other
+half on its report half, with a the mean of their A_k and standard error sd(y) |a|. Averaged over random splits and both
+ways, with the error of two independent ways (`pydt.analyses.ensemble_view.ERROR_OF_WAYS`).
+
+Memory: the masks of half of the models as float32, (models / 2, images), and nothing of images x images.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pydt import design
+from pydt.analyses.ensemble_view import ERROR_OF_WAYS, Array, Subject
+from pydt.analyses.sample_splitting import halves
+from pydt.base import ConfigError, whole_number
+from pydt.data import pictures
+from pydt.design import Design
+from pydt.ensemble import Plan
+from pydt.estimation import ModelPlan, PredictionTest, global_test, mean_output, overall, plan_models
+from pydt.reporting import Block, Curve, Images, Page, called, count, digits_for, number, p_text, plus_minus
+from pydt.store import UNITS, Store, Weak, weak_rows
+
+_SPLITS = 10
+_SHOWN = 20
+_LEVEL = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Influences of single source images on the whole target; see the top of this file.
+
+    Attributes:
+        values, stderr: float64 (images,), in `unit`. kept: int64 (images,), models with each image.
+        models, output, unit: what was estimated.
+        test: of the ranking as a whole.
+        size: images in a rule. claimed, judged, judged_stderr: (2,) mean influence of the highest and of the lowest as
+            the ranking shows them, and as other models on other target images value them.
+        spread: standard deviation of the true influences, estimated; 0 where no more than noise is seen.
+        needed: how many models would find an image of that influence (of one standard error, where it is 0); None where
+            too many models hardly learnt their source. weak: these.
+    """
+
+    values: Array
+    stderr: Array
+    kept: npt.NDArray[np.int64]
+    models: int
+    output: str
+    unit: str
+    test: PredictionTest
+    size: int
+    claimed: Array
+    judged: Array
+    judged_stderr: Array
+    spread: float
+    needed: ModelPlan | None
+    weak: Weak
+    _plan: Plan = field(repr=False)
+    _subject: Subject = field(repr=False)
+
+    def page(self) -> Page:
+        """What a reader sees: the images of both ends, the ranking against noise, and all as CSV."""
+        return _page(self)
+
+
+def by_example(plan: Plan, models: int = 100, seed: int = 0) -> Plan:
+    """The same experiment with single images as groups: random halves of them, the paper's design."""
+    masks = design.random(len(plan.source), models, alpha=0.5, seed=seed)
+    return Plan(plan.source, by="example", design=masks, recipe=plan.recipe, tasks=plan.tasks, seed=seed)
+
+
+def examples(
+    store: Store | str | os.PathLike[str],
+    plan: Plan,
+    *,
+    task: Any = None,
+    output: str = "correct",
+    size: int | None = None,
+    seed: int = 0,
+) -> Examples:
+    """Rank the single images of a source, and say what the ranking is worth (F10).
+
+    Args:
+        store: where the plan's rows are, or its folder.
+        plan: a plan by example, with its source, whose images are shown; see `by_example`.
+        task: one of its tasks, the first by default. output: see `pydt.store.UNITS`.
+        size: images of the rule that is judged; by default a hundredth of all, ten at least.
+        seed: of the halves.
+
+    Raises:
+        ConfigError: a plan whose groups are not single images.
+        StoreError: no such task, or fewer than ten finished rows.
+    """
+    if plan.by != "example":
+        raise ConfigError(
+            f"groups by {plan.by!r}", "examples", 'give a plan by="example": pydt.analyses.examples.by_example(plan)'
+        )
+    subject = Subject.of(store, plan, task)
+    masks, images = subject.masks, subject.masks.groups
+    size = min(max(10, images // 100), images // 4) if size is None else size
+    size = whole_number(size, "size", 1, ConfigError)
+    fit = overall(subject.store, subject.record, subject.task, output)
+    values, stderr = np.asarray(fit.values, np.float64), np.asarray(fit.stderr, np.float64)
+    score, report = (mean_output(subject.store, subject.record, subject.task, output, h) for h in ("score", "report"))
+    spread = float(np.sqrt(max(0.0, values.var() - (stderr**2).mean())))
+    effect = spread or float(np.median(stderr))
+    order = np.argsort(-values, kind="stable")
+    judged, judged_stderr = _judged(masks, score, report, size, seed)
+    weak = weak_rows(subject.store, subject.record, subject.task)
+    wish = f"effect {effect:.12g}"
+    return Examples(
+        values,
+        stderr,
+        fit.counts,
+        fit.models,
+        output,
+        UNITS[output][0],
+        global_test(masks, score, report, fit.method)[1],
+        size,
+        np.array([values[order[:size]].mean(), values[order[-size:]].mean()]),
+        judged,
+        judged_stderr,
+        spread,
+        None if weak.many else plan_models(subject.store, wish, subject.record, task=subject.task, output=output),
+        weak,
+        plan,
+        subject,
+    )
+
+
+def _contrasts(masks: Design) -> npt.NDArray[np.float32]:
+    """A of the top of this file, float32 (images, models); 0 for an image that all models have, or none."""
+    kept = np.asarray(masks).T.astype(np.float32)
+    models = kept.sum(1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = np.where(kept > 0, 1 / models, -1 / (len(masks) - models))
+    return np.where((models > 0) & (models < len(masks)), found, 0).astype(np.float32)
+
+
+def _judged(masks: Design, score: Array, report: Array, size: int, seed: int) -> tuple[Array, Array]:
+    total, square = np.zeros(2), np.zeros(2)
+    for pair in halves(masks, _SPLITS, "examples", seed):
+        for finding, judging in (pair, pair[::-1]):
+            found = _contrasts(masks.take(finding)) @ (score[finding] - score[finding].mean()).astype(np.float32)
+            order = np.argsort(-found, kind="stable")
+            other = _contrasts(masks.take(judging))
+            for end, chosen in enumerate((order[:size], order[-size:])):
+                weights = other[chosen].mean(0, dtype=np.float64)
+                total[end] += weights @ report[judging]
+                square[end] += report[judging].var(ddof=1) * (weights @ weights)
+    ways = 2 * _SPLITS
+    return total / ways, ERROR_OF_WAYS * np.sqrt(square / ways)
+
+
+def _answer(found: Examples) -> list[str]:
+    models, images = count(found.models, "model"), len(found.values)
+    test = f"held-out correlation {number(found.test.correlation, 2)}, permutation {p_text(found.test.p)}"
+    stderr = float(np.median(found.stderr))
+    error = f"{number(stderr, digits_for(stderr))} {found.unit}"
+    if found.test.p < _LEVEL:
+        first = f"Which single images the source keeps matters: some of the {models} predict the others ({test})."
+    else:
+        first = f"Nothing can be told from noise with {models} on {images:,} single images ({test})."
+    ends = [
+        f"the {end} {number(claimed, digits_for(error_of), True)} as shown, {plus_minus(judged, error_of)} judged"
+        for end, claimed, judged, error_of in zip(
+            ("highest", "lowest"), found.claimed, found.judged, found.judged_stderr, strict=True
+        )
+    ]
+    worth = (
+        f"The {found.size:,} extreme images together, on average an image, in {found.unit}: {'; '.join(ends)}. Judged: "
+        f"chosen by one half of the models, valued by the other on the report half, {_SPLITS} random splits."
+    )
+    if found.spread:
+        wish = f"one as large as their estimated true spread, {number(found.spread, digits_for(stderr))} {found.unit},"
+    else:
+        wish = f"no spread is seen above the noise; one of a standard error, {error},"
+    if found.needed is None:
+        found_by = f"would be found by nobody knows how many models: {found.weak.text()}"
+    else:
+        models = f"about {found.needed.models:,} models"
+        found_by = f"would be found with a chance of 80 % by {models} (5 % level, one image alone)"
+    power = (
+        f"No significance is asked of any single image: the standard error of one influence is {error} (median); "
+        f"{wish} {found_by}."
+    )
+    return found._subject.told([first, worth, power])
+
+
+def _page(found: Examples) -> Page:
+    plan, order = found._plan, np.argsort(-found.values, kind="stable")
+    source, keys = plan.source, found._subject.record.names
+    classes = [source.classes[label] for label in source.labels.tolist()]
+    target, name = found._subject.target, called(source.name, "source")
+    blocks: list[Block] = []
+    digits = digits_for(float(np.median(found.stderr)))
+    for end, chosen in (("highest", order[:_SHOWN]), ("lowest", order[::-1][:_SHOWN])):
+        captions = [f"{classes[i]} {number(found.values[i], digits, True)}" for i in chosen.tolist()]
+        note = f"Class and influence in {found.unit}. Chosen by their own noise too: to look at, not to believe."
+        blocks.append(
+            Images(pictures(source, chosen, passed=found._subject.passed), captions, f"The {end} images", note)
+        )
+    rank = np.arange(1, len(order) + 1)
+    noise = -np.sort(-_quantiles(len(order)) * float(np.sqrt((found.stderr**2).mean())))
+    curve = {"as estimated": (rank, found.values[order], None, None), "noise alone": (rank, noise, None, None)}
+    title = "All images in order, and what noise alone would look like"
+    blocks.append(Curve(curve, "rank", f"influence in {found.unit}", title, control="noise alone"))
+    rows = [
+        (keys[i], classes[i], float(found.values[i]), float(found.stderr[i]), int(found.kept[i]))
+        for i in order.tolist()
+    ]
+    ends = zip(
+        ("highest", "lowest"), *(v.tolist() for v in (found.claimed, found.judged, found.judged_stderr)), strict=True
+    )
+    return Page(
+        name="examples",
+        title="Single source images",
+        question=f"Which single images of {name} help {target}, and can that be told at all?",
+        answer=_answer(found),
+        blocks=blocks,
+        csv={
+            "influences.csv": (("image", "class", "influence", "stderr", "models"), rows),
+            "leaders.csv": (("end", "shown", "judged", "stderr"), list(ends)),
+        },
+        method=(
+            f"The influence of an image is the difference of means of the target's output over {found.models} models "
+            "(Jain et al. 2023, section 4.3):\n\n"
+            "    influence = mean output with the image - mean output without it\n\n"
+            "The paper shows the extreme images. Here the ranking is tested as a whole, and the extreme ones are "
+            "valued by models and target images that did not choose them."
+        ),
+    )
+
+
+def _quantiles(n: int) -> Array:
+    from scipy import special
+
+    found: Array = special.ndtri((np.arange(n) + 0.5) / n)
+    return found

@@ -1,0 +1,390 @@
+"""Misleading source groups and examples: those that harm a target class or a single target example (Jain et al. 2023,
+section 4.3: misleading source examples).
+
+Of hundreds of groups some look harmful by chance, and the most harmful looking ones above all. So one half of the
+models finds, for each class or example, the groups with the most negative influence / stderr, and only the other half
+says how large their influence is. Classes are judged on other images, too: found on the score half of the target,
+judged on its report half. The two numbers side by side show what selection alone would have claimed. Benjamini-Hochberg
+over all claims gives q. Of single source images (`by="example"`) no significance is asked: thousands are ranked on as
+few models as a study of groups has, and the list is for looking at. `pydt.plan_models` says how many would find one.
+
+What is shown beside a target image: the images of the group that look most like it (8 x 8 grey means, correlation), and
+the source image of all that does. A group that misleads often shows the same shape under another label.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pydt.analyses.ensemble_view import Subject, detectable
+from pydt.analyses.leakage.influence_test import Array, Asked, own_influences, upper_tail
+from pydt.analyses.leakage.similarity import Rows, coarse, common_side, greys, nearest
+from pydt.base import ConfigError, t975
+from pydt.data import pictures
+from pydt.ensemble import Plan
+from pydt.estimation import benjamini_hochberg, influences, method_for
+from pydt.reporting import Images, Intervals, Page, Table, digits_for, number, plus_minus, quoted, signs
+from pydt.store import HALVES, Store
+
+if TYPE_CHECKING:
+    from pydt.data import Dataset
+
+
+LEVEL = 0.05
+_EXAMPLES = 12  # target examples that are looked at where none is named
+_SHOWN = 16  # claims with pictures
+_AT_ONCE = 4096  # source images
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A group that looks harmful for a class or an example.
+
+    Attributes:
+        of: the class, or the key of the example. label: the example's class.
+        group: its name.
+        found, found_stderr: influence by the models that found it. effect, stderr: by the others.
+        df: degrees of freedom of the others' estimate.
+        p: one-sided, of an influence that is not negative. q: over all claims; NaN where no significance is asked.
+        target: position (judged data set) of the target image shown: the example, or the class's most harmed one.
+        members: positions of the group's images most like it. neighbour: of the source image most like it.
+    """
+
+    of: str
+    label: str
+    group: str
+    found: float
+    found_stderr: float
+    effect: float
+    stderr: float
+    df: float
+    p: float
+    q: float
+    target: int
+    members: tuple[int, ...]
+    neighbour: int
+
+
+@dataclass(frozen=True, eq=False)
+class Misleading:
+    """Claims: those with q < 0.05 first, and the clearest to the models that found them first.
+
+    Attributes:
+        per: "class" or "example". models: that found, that judged. groups: how many were ranked.
+        images: that found, that judged (per "class"). asked: whether significance is asked.
+    """
+
+    claims: tuple[Claim, ...]
+    per: str
+    models: tuple[int, int]
+    groups: int
+    images: tuple[int, int]
+    asked: bool
+    estimand: str
+    output: str
+    unit: str
+    _plan: Plan
+    _target: Dataset
+    _seen: Subject
+
+    @property
+    def sure(self) -> tuple[Claim, ...]:
+        """The claims with q below 0.05."""
+        return tuple(claim for claim in self.claims if claim.q < LEVEL)
+
+    def page(self) -> Page:
+        """The page of this analysis."""
+        return _page(self)
+
+
+def misleading(
+    store: Store | str | os.PathLike[str],
+    plan: Plan,
+    per: str = "class",
+    *,
+    of: Sequence[str] | Sequence[int] | None = None,
+    task: Any = None,
+    output: str = "margin",
+    top: int = 2,
+    seed: int = 0,
+) -> Misleading:
+    """The source groups (or images, of a plan by example) that harm single target classes or examples most.
+
+    Args:
+        store: where the plan's rows are, or its folder.
+        plan: with its source, whose images are shown.
+        per: "class" or "example".
+        of: names of target classes, or positions of examples in the judged data set; by default all classes, or the
+            examples that the half which finds gets wrong most often.
+        task: one of the plan's tasks, the first by default. output: see `pydt.store.derive`.
+        top: groups named for each class or example.
+        seed: of the halves.
+
+    Raises:
+        ConfigError: no pydt.Plan; unknown classes, examples, outputs or `per`.
+        StoreError: no such task, or fewer than 20 finished rows.
+    """
+    if per not in ("class", "example"):
+        raise ConfigError(f"is {per!r}", "per", 'use "class" or "example"')
+    if isinstance(top, bool) or not isinstance(top, int) or top < 1:
+        raise ConfigError(f"is {top!r}", "top", "give a number of groups, 1 at least")
+    asked = Asked.of(store, plan, task, output)
+    first, second = asked.split(seed)
+    names, classes = plan.context.units[1], asked.target.classes
+    of_column, finds, judges = _columns(asked, per, of, first)
+    seeking, judging = asked.design.take(first), asked.design.take(second)
+    fit = influences(seeking, _means(asked, finds, first), method_for(asked.record, seeking))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        t = fit.unbiased / fit.stderr
+    t = np.where(t < 0, t, np.inf)
+    order = np.argsort(t, axis=0, kind="stable")[:top].T  # (columns, top)
+    column, rank = np.nonzero(np.take_along_axis(t.T, order, 1) < np.inf)
+    group = order[column, rank]
+    method = method_for(asked.record, judging)
+    outputs = _means(asked, judges, second)[:, column]
+    effect, stderr, df = own_influences(judging, outputs, method, group)
+    p = upper_tail(-effect, stderr, df)
+    significance = asked.record.by != "example"
+    q = benjamini_hochberg(p) if significance else np.full(len(p), np.nan)
+    shown = [_most_harmed(asked, finds[c], first, int(k)) for c, k in zip(column, group, strict=True)]
+    members, neighbours = _alike(asked, np.array(shown, np.int64), group)
+    keys = asked.target.judged.all_keys()
+    claims = [
+        Claim(
+            of=classes[of_column[c]] if per == "class" else keys[of_column[c]],
+            label=classes[asked.labels[finds[c][0]]],
+            group=names[k],
+            found=float(fit.unbiased[k, c]),
+            found_stderr=float(fit.stderr[k, c]),
+            effect=float(effect[i]),
+            stderr=float(stderr[i]),
+            df=float(df[i]),
+            p=float(p[i]),
+            q=float(q[i]),
+            target=shown[i],
+            members=members[i],
+            neighbour=int(neighbours[i]),
+        )
+        for i, (c, k) in enumerate(zip(column.tolist(), group.tolist(), strict=True))
+    ]
+    # Not by the effect: the first would then be chosen by the models that judge it.
+    claims.sort(key=lambda claim: (not claim.q < LEVEL, claim.found / claim.found_stderr))
+    return Misleading(
+        claims=tuple(claims),
+        per=per,
+        models=(len(first), len(second)),
+        groups=len(names),
+        images=(sum(map(len, finds)), sum(map(len, judges))),
+        asked=significance,
+        estimand=fit.estimand,
+        output=output,
+        unit=asked.unit,
+        _plan=plan,
+        _target=asked.target.judged,
+        _seen=asked.seen,
+    )
+
+
+def _columns(asked: Asked, per: str, of: Any, rows: Rows) -> tuple[list[int], list[Rows], list[Rows]]:
+    """What is asked about (classes, or examples in the judged data set), by which columns it is found, and judged."""
+    if per == "class":
+        classes = list(asked.target.classes)
+        wanted = classes if of is None else list(of)
+        if unknown := [name for name in wanted if name not in classes]:
+            raise ConfigError(f"no class {unknown[0]!r}", "of", f"choose from: {', '.join(classes[:20])}")
+        parts = [
+            [np.flatnonzero((asked.labels == classes.index(name)) & (asked.half == HALVES[half])) for half in HALVES]
+            for name in wanted
+        ]
+        there = [i for i, part in enumerate(parts) if len(part[0]) and len(part[1])]
+        if not there:
+            mend = "name others; a class is found on one half of the target and judged on the other"
+            raise ConfigError(
+                f"no class with images in both halves among {', '.join(wanted[:20]) or 'none'}", "of", mend
+            )
+        return (
+            [classes.index(wanted[i]) for i in there],
+            [parts[i][HALVES["score"]] for i in there],
+            [parts[i][HALVES["report"]] for i in there],
+        )
+    if of is None:
+        right = asked.right[rows].mean(axis=0)
+        chosen = np.sort(np.argsort(right, kind="stable")[:_EXAMPLES])
+    else:
+        place = {int(i): column for column, i in enumerate(asked.ids)}
+        if unknown := [i for i in of if i not in place]:
+            mend = "give positions in target.judged, of its score or report half"
+            raise ConfigError(f"no judged example {unknown[0]!r}", "of", mend)
+        chosen = np.array([place[int(i)] for i in of], np.int64)
+        if not len(chosen):
+            raise ConfigError("names no example", "of", "name some, or leave it out")
+    columns = [np.array([i]) for i in chosen]
+    return asked.ids[chosen].tolist(), columns, columns
+
+
+def _means(asked: Asked, columns: Sequence[Rows], rows: Rows) -> Array:
+    return np.stack([asked.outputs[rows][:, one].mean(axis=1, dtype=np.float64) for one in columns], axis=1)
+
+
+def _most_harmed(asked: Asked, columns: Rows, rows: Rows, group: int) -> int:
+    """Of some target examples the one that the group harms most, by the models that find: position in the data set."""
+    if len(columns) == 1:
+        return int(asked.ids[columns[0]])
+    design = asked.design.take(rows)
+    outputs = asked.outputs[rows][:, columns].astype(np.float64)
+    value = own_influences(design, outputs, method_for(asked.record, design), np.full(len(columns), group))[0]
+    return int(asked.ids[columns[int(np.argmin(value))]])
+
+
+def _alike(asked: Asked, targets: Rows, groups: Rows, most: int = 2) -> tuple[list[tuple[int, ...]], Rows]:
+    """For each target image the members of its group most like it, and the source image most like it."""
+    source, judged = asked.plan.source, asked.target.judged
+    side = common_side(source, judged)
+    wanted = coarse(greys(judged, targets, side, asked.seen.passed))
+    unit_of = asked.plan.context.units[0]
+    most = min(most, int(np.bincount(unit_of[unit_of >= 0]).min()))
+    neighbours, best = np.zeros(len(targets), np.int64), np.full(len(targets), -2.0, np.float32)
+    kept: list[list[tuple[float, int]]] = [[] for _ in targets]
+    for start in range(0, len(source), _AT_ONCE):
+        part = np.arange(start, min(start + _AT_ONCE, len(source)))
+        known = coarse(greys(source, part, side, asked.seen.passed))
+        index, found = nearest(wanted, known, 1)
+        if len(targets):
+            better = found[:, 0] > best
+            neighbours[better], best[better] = part[index[better, 0]], found[better, 0]
+        for i, group in enumerate(groups):
+            own = np.flatnonzero(unit_of[part] == group)
+            alike = np.where(known[own].any(1), known[own] @ wanted[i], -1)  # of one shade, or not decoded
+            kept[i] += [(-float(value), int(part[own[n]])) for n, value in enumerate(alike)]
+            kept[i] = sorted(kept[i])[:most]
+    return [tuple(position for _, position in one) for one in kept], neighbours
+
+
+# ---- page ------------------------------------------------------------------------------------------------------------
+
+_METHOD = """
+Jain et al. 2023, section 4.3, show the source images of most negative influence on a target example. Here one half of
+the models finds the groups (the most negative influence / standard error), the other half estimates their influence, of
+classes on target images that did not find them; p is one-sided, q Benjamini-Hochberg over all claims.
+
+    influence = that of `overall`, on the mean output over the class's images, or on one image's output
+
+Pictures: the target image (of a class the most harmed one), the group's images most like it, and the source image of
+all most like it (correlation of 8 x 8 grey means).
+"""
+
+
+def _page(found: Misleading) -> Page:
+    source, target = found._plan.source, found._target
+    labels, classes = source.labels, source.classes
+    keys, theirs = source.all_keys(), target.all_keys()
+    blocks: list[Any] = []
+    shown = found.claims[:_SHOWN]
+    if shown:
+        images = [
+            picture
+            for claim in shown
+            for picture in (
+                *pictures(target, [claim.target], passed=found._seen.passed),
+                *pictures(source, [*claim.members, claim.neighbour], passed=found._seen.passed),
+            )
+        ]
+        captions = [
+            f"{claim.label} | {claim.group} ({plus_minus(claim.effect, claim.stderr)}) | "
+            f"nearest: {classes[labels[claim.neighbour]]}"
+            for claim in shown
+        ]
+        note = (
+            "Of each tile: the target image, images of the group most like it, and last the source image most like it."
+        )
+        title = "What is said to harm which images"
+        blocks.append(Images(images, captions, title, note, together=2 + len(shown[0].members)))
+        names = [f"{claim.of}: {claim.group}" for claim in found.claims]
+        reach = [t975(claim.df) * claim.stderr for claim in found.claims]
+        blocks.append(
+            Intervals(
+                names,
+                [claim.effect for claim in found.claims],
+                [claim.effect - width for claim, width in zip(found.claims, reach, strict=True)],
+                [claim.effect + width for claim, width in zip(found.claims, reach, strict=True)],
+                found.unit,
+                "Influence by the models that did not find it",
+                f"Filled: q < {LEVEL:g}. {signs(found.estimand).capitalize()}.",
+                marked=[claim.q < LEVEL for claim in found.claims],
+            )
+        )
+    columns = (
+        found.per,
+        "its class",
+        "group",
+        "by those that found it",
+        "by the others",
+        "stderr",
+        "p, one-sided",
+        "q",
+    )
+    rows = [
+        (c.of, c.label, c.group, c.found, c.effect, c.stderr, c.p, None if np.isnan(c.q) else c.q) for c in found.claims
+    ]
+    blocks.append(Table(columns, rows, "Claims"))
+    details = [
+        (*row, theirs[c.target], " ".join(keys[i] for i in c.members), keys[c.neighbour])
+        for row, c in zip(rows, found.claims, strict=True)
+    ]
+    return Page(
+        name="misleading" if found.per == "class" else "misleading-examples",
+        title=f"Misleading for a target {found.per}",
+        question=f"Which parts of the source harm which target {'classes' if found.per == 'class' else 'images'}?",
+        answer=found._seen.told(_sentences(found)),
+        blocks=blocks,
+        csv={"claims.csv": ((*columns, "target_key", "members", "neighbour"), details)},
+        method=_METHOD,
+    )
+
+
+def _sentences(found: Misleading) -> list[str]:
+    things = "source images" if not found.asked else "groups"
+    if not found.claims:
+        return [
+            f"None of {found.groups:,} {things} has a negative influence by the {found.models[0]} models that look for "
+            "one, so none was judged by the others: harm that these do not see would have been missed."
+        ]
+    first, sure, many = found.claims[0], found.sure, len(found.claims)
+    of = (
+        f"class {quoted(first.of)}"
+        if found.per == "class"
+        else f"target image {first.of} of class {quoted(first.label)}"
+    )
+    judged = f"{plus_minus(first.effect, first.stderr)} {found.unit}"
+    told = f"{quoted(first.group)} on {of}: {judged} by models that did not find it"
+    if not found.asked:
+        said = [f"The source image that looked worst is {told}."]
+        said.append(
+            f"No significance is asked of single images: {found.groups:,} were ranked with {found.models[0]} models. "
+            "The list is for looking at; pydt.plan_models says how many models would find an effect of a given size."
+        )
+    elif sure:
+        said = [f"{len(sure)} of {many} claims of harm hold with other models (q < {LEVEL:g}); the clearest: {told}."]
+    else:
+        errors, df = zip(*((claim.stderr, claim.df) for claim in found.claims), strict=True)
+        least = detectable(float(np.median(errors)), float(np.median(df)), many, LEVEL)
+        said = [
+            f"None of {many} claims of harm holds with other models (q < {LEVEL:g}); what looked worst: {told}.",
+            f"A single true harm among them would have been confirmed with a chance of 80 % from "
+            f"{number(least, digits_for(least))} {found.unit} on; a smaller one could have been missed.",
+        ]
+    judges = f"{found.models[1]} others" + (f" and {found.images[1]} other images" if found.per == "class" else "")
+    mean = [float(np.mean([getattr(claim, name) for claim in found.claims])) for name in ("found", "effect")]
+    digits = digits_for(float(np.median([claim.stderr for claim in found.claims])))
+    by_both = [number(value, digits, True) for value in mean]
+    said.append(
+        f"{found.models[0]} models found the claims, {judges} judged them: on average {by_both[0]} {found.unit} by "
+        f"those that found them and {by_both[1]} by the others; the difference is what selection alone would have "
+        "claimed."
+    )
+    return said

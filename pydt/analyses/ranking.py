@@ -1,0 +1,608 @@
+"""Rankings: which groups help and which do not, for the whole target, each of its classes, or each of its examples.
+
+The influence of group k on a column j is a regression coefficient of the models' outputs on their masks (`influences`);
+the output of a column is the mean over its examples: of the whole target (weighted as its metric says), of a class, or
+of one example (Jain et al. 2023, sections 2 and 3: class-to-target, class-to-class, class-to-example influence). Three
+things are said of it, and they are not the same:
+
+    how sure is one influence     standard error and t test; q over the groups of one column (Benjamini-Hochberg), and q
+                                  over all groups and columns as one family (Benjamini-Yekutieli, as columns share their
+                                  models and so depend on each other)
+    is there anything at all      do influences from some models predict other models? For the target and its classes
+                                  `prediction_test`, learnt on the score half, judged on the report half; of several
+                                  classes p becomes q (Benjamini-Yekutieli). For single examples the linear
+                                  datamodelling score `lds`: there is no report half of one image
+    what are the leaders worth    the largest of many noisy numbers is too large. The same rule, "the k largest", is
+                                  applied to a random half of the models and valued by the other half (of the target and
+                                  its classes: on the report half), over several random splits and both ways
+
+The paper's own estimator (`estimator="paper"`; section 2, and the authors' code) is the difference of means on masks
+that keep a random half of the groups, of the softmax probability of the correct class:
+
+    influence of k on t = mean of p(t) over models with k - mean of p(t) over models without k
+
+Where pydt departs, unless asked for it: OLS on all groups at once (less noise for the same models), accuracy as output
+of a whole target (it is what one wants to raise), any design; and the examples that rank are never those that judge.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pydt.analyses.ensemble_view import ERROR_OF_WAYS, Subject, sure_to
+from pydt.analyses.sample_splitting import average, halves
+from pydt.base import ConfigError, EstimateError, t975, write_atomic
+from pydt.design import Design
+from pydt.ensemble import Plan
+from pydt.estimation import (
+    MANY,
+    METHODS,
+    Fit,
+    PredictionTest,
+    Score,
+    benjamini_yekutieli,
+    best_method,
+    global_test,
+    influences,
+    lds,
+    method_for,
+    p_values,
+)
+from pydt.reporting import (
+    Block,
+    Intervals,
+    Page,
+    Table,
+    count,
+    digits_for,
+    listed,
+    number,
+    p_text,
+    plus_minus,
+    quoted,
+    signs,
+)
+from pydt.store import UNITS, Record, Store
+
+Array = npt.NDArray[np.float64]
+PER = ("target", "class", "example")
+LEVEL = 0.05
+_LEADERS = 10
+_SPLITS = 10
+_PAIRS = 1_000_000  # above so many pairs of group and column, a file lists the extreme ones of each column
+_SHOWN = 12  # classes, images or pairs of which a page shows the leaders
+_PERMUTATIONS = 49  # of the score of single examples, each of which makes a cross-fit
+
+
+@dataclass(frozen=True, eq=False)
+class Leaders:
+    """What the `size` largest (row 0) and smallest (row 1) influences of each column are worth, on average.
+
+    Attributes:
+        claimed: float64 (2, columns): as the ranking shows them, which is too far out, as they were chosen by it.
+        judged, stderr: the same rule applied to one half of the models and valued by the other (target and classes: on
+            the report half too), mean over `splits` random splits and both ways; the standard error is that of one way
+            over sqrt(2), see `pydt.analyses.ensemble_view.ERROR_OF_WAYS`.
+    """
+
+    size: int
+    splits: int
+    claimed: Array
+    judged: Array
+    stderr: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """Influences of all groups on all columns; see the top of this file.
+
+    Attributes:
+        per, output, unit, estimator, estimand: what was estimated; `estimand` as in `pydt.estimation.Fit`.
+        groups, columns: names. images: int64 (columns,), score examples behind each column.
+        values, stderr: float64 (groups, columns). q: within each column; family_q: over all of them.
+        kept: int64 (groups,), models with each group; models: all.
+        tests: of the target and of each class, else empty; tests_q over the classes. score: of examples, else None.
+        leaders: None where half of the models cannot tell the groups apart, and from `pydt.estimation.MANY` groups on.
+    """
+
+    per: str
+    output: str
+    unit: str
+    estimator: str
+    estimand: str
+    groups: tuple[str, ...]
+    columns: tuple[str, ...]
+    images: npt.NDArray[np.int64]
+    values: Array
+    stderr: Array
+    q: Array
+    family_q: Array
+    kept: npt.NDArray[np.int64]
+    models: int
+    tests: tuple[PredictionTest, ...]
+    tests_q: Array
+    score: Score | None
+    leaders: Leaders | None
+    _fit: Fit = field(repr=False)
+    _subject: Subject = field(repr=False)
+
+    def column(self, name: str | int = 0) -> int:
+        """Position of a column, by position or name.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if isinstance(name, str) and name in self.columns:
+            return self.columns.index(name)
+        if isinstance(name, str) or not 0 <= name < len(self.columns):
+            some = ", ".join(self.columns[:8])
+            raise ConfigError(f"no column {name!r} among {len(self.columns)}", "Ranking", f"there are: {some}")
+        return int(name)
+
+    def order(self, column: str | int = 0) -> npt.NDArray[np.intp]:
+        """The groups of a column from the most to the least helpful, as positions."""
+        return np.argsort(-self.values[:, self.column(column)], kind="stable")
+
+    def top(self, number: int = _LEADERS, column: str | int = 0) -> list[str]:
+        """The names of the most helpful groups, the best first."""
+        return [self.groups[i] for i in self.order(column)[:number]]
+
+    def bottom(self, number: int = _LEADERS, column: str | int = 0) -> list[str]:
+        """The names of the least helpful groups, the worst first."""
+        return [self.groups[i] for i in self.order(column)[::-1][:number]]
+
+    def keep_list(self, drop: int, column: str | int = 0, end: str = "bottom") -> list[str]:
+        """The names of the groups that stay, in mask order, when the `drop` lowest ("bottom") or highest ("top") go.
+
+        What `removal_curve(keep_lists=...)` takes, and any other trainer.
+
+        Raises:
+            ConfigError: nothing would stay, or another end.
+        """
+        if end not in ("bottom", "top") or not 0 <= drop < len(self.groups):
+            mend = f'drop 0 to {len(self.groups) - 1} from the "bottom" or the "top"'
+            raise ConfigError(f"{drop} from the {end!r}", "keep_list", mend)
+        order = self.order(column)
+        gone = set((order[::-1] if end == "bottom" else order)[:drop].tolist())
+        return [name for i, name in enumerate(self.groups) if i not in gone]
+
+    def write_keep_list(
+        self, path: str | os.PathLike[str], drop: int, column: str | int = 0, end: str = "bottom"
+    ) -> None:
+        """Write `keep_list` to a text file, one name a line: what `pydt analyse --keep` reads.
+
+        Raises:
+            ConfigError: as `keep_list`, or a name that is not one line. StoreError: the file cannot be written.
+        """
+        names = self.keep_list(drop, column, end)
+        for name in names:
+            if [name] != name.strip().splitlines():
+                raise ConfigError(f"the name {name!r} is not one line", "write_keep_list", "use keep_list()")
+        write_atomic(Path(path), "".join(f"{name}\n" for name in names).encode())
+
+    def page(self) -> Page:
+        """What a reader sees: the answer, the extremes with pictures, and every number as CSV."""
+        blocks = {"target": _target_blocks, "class": _class_blocks, "example": _example_blocks}[self.per](self)
+        answer = {"target": _target_answer, "class": _class_answer, "example": _example_answer}[self.per](self)
+        ends = len(self.groups) if self.values.size <= _PAIRS else max(1, _PAIRS // (2 * len(self.columns)))
+        rows = (
+            (self.columns[j], name, self.values[i, j], self.stderr[i, j], self.q[i, j], self.family_q[i, j], rank + 1)
+            for j in range(len(self.columns))
+            for rank, i in enumerate(self.order(j))
+            for name in [self.groups[i]]
+            if min(rank, len(self.groups) - 1 - rank) < ends
+        )
+        names = (self.per, "group", f"influence ({self.unit})", "stderr", "q within column", "q over all", "rank")
+        return Page(
+            name=f"ranking-{self.per}",
+            title={"target": "Ranking", "class": "Ranking per class", "example": "Ranking per image"}[self.per],
+            question=_QUESTIONS[self.per].format(target=self._subject.target),
+            answer=self._subject.told(answer),
+            blocks=blocks,
+            csv={"influences.csv": (names, rows), "held-out.csv": _held_out(self)},
+            method=_method(self),
+        )
+
+
+def ranking(
+    store: Store | str | os.PathLike[str],
+    plan: Plan | Record | str | None = None,
+    per: str = "target",
+    *,
+    task: Any = None,
+    output: str | None = None,
+    estimator: str | None = None,
+    leaders: int | None = None,
+    seed: int = 0,
+) -> Ranking:
+    """Rank the groups for the whole target, for each of its classes or for each of its score examples (F3, F4).
+
+    Args:
+        store: a store, or its folder.
+        plan: a plan of the store, or its digest; by default the store's own. With a Plan the page shows target images.
+        per: "target", "class" (those with examples in both halves) or "example".
+        task: which of the plan's tasks; the first by default.
+        output: of which the influences are (see `pydt.store.UNITS`); by default "correct", of single examples
+            "probability": on the embedded sample (300 models) influences on it predict held-out models best, with a
+            rank correlation of 0.27 against 0.24 (margin) and 0.12 (correct).
+        estimator: "difference", "ols" or "lasso", see `pydt.influences`; by default that of
+            `pydt.estimation.from_store`. "paper" is
+            the paper's own, see the top of this file.
+        leaders: how many of each end are valued together; ten, or a quarter of the groups if that is less.
+        seed: of the random halves and permutations.
+
+    Raises:
+        ConfigError: an unknown `per`, output or estimator.
+        EstimateError: "paper" on a design whose masks do not keep a random half of the groups.
+        StoreError: no such plan or task, or fewer than ten finished rows.
+    """
+    if per not in PER:
+        raise ConfigError(f"per={per!r}", "ranking", f"choose one of: {', '.join(PER)}")
+    subject = Subject.of(store, plan, task)
+    if estimator == "paper":
+        check_paper(subject.masks, output)
+        output = "probability"
+    elif estimator not in (None, *METHODS) or estimator == "ridge":
+        mend = 'use "difference", "ols", "lasso" or "paper": ridge has no standard errors'
+        raise ConfigError(f"estimator {estimator!r}", "ranking", mend)
+    output = ("probability" if per == "example" else "correct") if output is None else output
+    method = method_for(subject.record, subject.masks) if estimator is None else estimator
+    method = "difference" if method == "paper" else method
+    found, judged = (subject.columns(per, output, half) for half in ("score", "report"))
+    fit = influences(subject.masks, found, method)
+    values, stderr = np.asarray(fit.unbiased, np.float64), np.asarray(fit.stderr, np.float64)
+    tests: tuple[PredictionTest, ...] = ()
+    score = None
+    if per == "example":
+        columns = tuple(map(str, subject.store.examples(subject.task, "score", subject.record)["ids"].tolist()))
+        images = np.ones(len(columns), np.int64)
+        score = _score(subject.masks, found, method, seed)
+        judged = found
+    else:
+        labels = subject.labels("score")
+        columns = (subject.target,)
+        images = np.array([len(labels)])
+        if per == "class":
+            columns = tuple(subject.classes[c] for c in subject.present)
+            images = np.bincount(labels)[subject.present]
+        both = zip(found.T, judged.T, strict=True)
+        tests = tuple(global_test(subject.masks, one, other, method)[1] for one, other in both)
+    size = max(1, min(_LEADERS, len(values) // 4)) if leaders is None else leaders
+    if not 1 <= size <= len(values):
+        raise ConfigError(f"{size} leaders of {len(values)} groups", "leaders", "choose fewer")
+    return Ranking(
+        per=per,
+        output=output,
+        unit=UNITS[output][0],
+        estimator="paper" if estimator == "paper" else fit.method,
+        estimand=fit.estimand,
+        groups=subject.record.names,
+        columns=columns,
+        images=images,
+        values=values,
+        stderr=stderr,
+        q=np.asarray(fit.q, np.float64),
+        family_q=benjamini_yekutieli(p_values(fit.unbiased, fit.stderr, fit.df)),
+        kept=fit.counts,
+        models=fit.models,
+        tests=tests,
+        tests_q=benjamini_yekutieli([test.p for test in tests]),
+        score=score,
+        leaders=_leaders(subject.masks, found, judged, method, values, size, seed),
+        _fit=fit,
+        _subject=subject,
+    )
+
+
+def check_paper(masks: Design, output: str | None) -> None:
+    """Refuse what the paper's estimator is not made for.
+
+    Raises:
+        EstimateError: masks that do not keep a random half of the groups.
+        ConfigError: another output than the probability.
+    """
+    if output not in (None, "probability"):
+        mend = 'leave output out, or choose another estimator: "difference" takes any output'
+        raise ConfigError(f"the paper's estimator is of the probability, not of {output!r}", "output", mend)
+    sizes = np.unique(np.bitwise_count(masks.packed()).sum(1, dtype=np.int64))
+    half = {masks.groups // 2, -(-masks.groups // 2)}
+    drawn = masks.kind == "random" or (masks.kind == "explicit" and masks.estimand == "swap")
+    if not drawn or len(sizes) != 1 or int(sizes[0]) not in half:
+        kept = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+        raise EstimateError(
+            f"its masks are {masks.kind} and keep {kept} of {masks.groups} groups; the paper's keep a random half",
+            'estimator="paper"',
+            'draw the design with pydt.design.design.random(groups, models, alpha=0.5), or use estimator="difference"',
+        )
+
+
+def _score(masks: Design, outputs: Array, method: str, seed: int) -> Score | None:
+    """How well influences on single examples predict held-out models; None where no example's output differs."""
+    if not (outputs.std(0) > 0).any():
+        return None
+    try:
+        return lds(masks, outputs, method=method, permutations=_PERMUTATIONS, seed=seed)
+    except EstimateError:  # four fifths of the models cannot tell the groups apart
+        return lds(masks, outputs, method="ridge", permutations=_PERMUTATIONS, seed=seed)
+
+
+def _leaders(
+    masks: Design, found: Array, judged: Array, method: str, values: Array, size: int, seed: int
+) -> Leaders | None:
+    if masks.groups >= MANY:  # the error of a mean over groups takes the correlations of all
+        return None
+    ends = (np.argsort(-values, 0, kind="stable")[:size], np.argsort(values, 0, kind="stable")[:size])
+    claimed = np.stack([np.take_along_axis(values, end, 0).mean(0) for end in ends])
+    total, square = np.zeros_like(claimed), np.zeros_like(claimed)
+    try:
+        for pair in halves(masks, _SPLITS, "leaders", seed):
+            for one, other in (pair, pair[::-1]):
+                finding, judging = masks.take(one), masks.take(other)
+                rule = best_method(finding) if method == "ols" else method
+                first = influences(finding, found[one], rule).unbiased
+                second = influences(judging, judged[other], best_method(judging))
+                for row, sign in enumerate((-1, 1)):
+                    chosen = np.argsort(sign * first, 0, kind="stable")[:size]
+                    value, error = average(second, chosen)
+                    total[row] += value
+                    square[row] += error**2
+    except EstimateError:  # a group that one half of the models never keeps
+        return None
+    ways = 2 * _SPLITS
+    return Leaders(size, _SPLITS, claimed, total / ways, ERROR_OF_WAYS * np.sqrt(square / ways))
+
+
+_QUESTIONS = {
+    "target": "Which groups help {target} as a whole, and which do not?",
+    "class": "Which groups help which class of {target}?",
+    "example": "Which groups help which single image of {target}?",
+}
+_ESTIMATORS = {
+    "ols": "least squares on all groups at once",
+    "lasso": "the de-biased LASSO",
+    "difference": "difference of means",
+    "paper": "the paper's difference of means on random half masks",
+}
+
+
+def _target_answer(found: Ranking) -> list[str]:
+    test, sure = found.tests[0], int((found.q < LEVEL).sum())
+    groups, models = count(len(found.groups), "group"), count(found.models, "model")
+    if test.p < LEVEL:
+        top, bottom = found.top(_named(found)), found.bottom(_named(found))
+        rank = "ranks" if len(top) == 1 else "rank"
+        first = f"{listed(top, 3)} {rank} highest of {groups}, {listed(bottom, 3)} lowest ({models})."
+    else:
+        first = f"The order of {groups} cannot be told from noise with {models}."
+    sentences = [
+        first,
+        f"Influences learnt from some models on the score half predict other models on the report half with "
+        f"correlation {number(test.correlation, 2)} ({p_text(test.p)}, {count(test.permutations, 'permutation')} of "
+        f"{count(test.n, 'model')}; without any influence 0 \u00b1 {number(test.null_sd, 2)}).",
+        f"{sure} of {groups} {sure_to(found.estimand)} (q < {LEVEL}, "
+        f"false discovery rate over the groups).{_placebos(found)}",
+    ]
+    return sentences + _worth(found, 0, "")
+
+
+def _named(found: Ranking) -> int:
+    """How many groups are named from each end: three, and never one from both."""
+    return max(1, min(3, len(found.groups) // 2))
+
+
+def _class_answer(found: Ranking) -> list[str]:
+    pairs = np.argwhere(found.family_q < LEVEL)
+    able = int((found.tests_q < LEVEL).sum())
+    total, models = found.values.size, count(found.models, "model")
+    strongest = ""
+    if len(pairs):
+        i, j = _clearest(found)[0][0], _clearest(found)[1][0]
+        value = plus_minus(found.values[i, j], found.stderr[i, j])
+        strongest = f" The clearest: {quoted(found.groups[i])} on {quoted(found.columns[j])}, {value} {found.unit}."
+    sentences = [
+        f"{len(pairs)} of {total:,} pairs of group and class {sure_to(found.estimand)} ({models})." + strongest,
+        f"They pass q < {LEVEL} over all pairs as one family (Benjamini-Yekutieli: classes share their models); within "
+        f"each class alone {int((found.q < LEVEL).sum())} do (Benjamini-Hochberg).{_placebos(found)}",
+        f"In {able} of {len(found.columns)} classes influences from some models on the score half predict other models "
+        f"on the report half (q < {LEVEL}, Benjamini-Yekutieli over the classes; median correlation "
+        f"{number(float(np.median([test.correlation for test in found.tests])), 2)}).",
+    ]
+    return sentences + _worth(found, None, " of a class")
+
+
+def _example_answer(found: Ranking) -> list[str]:
+    sure, models = int((found.family_q < LEVEL).sum()), count(found.models, "model")
+    images = count(len(found.columns), "image")
+    told = "all models agree on every image: nothing can be told."
+    if found.score is not None:
+        told = (
+            f"influences on single images predict held-out models with a rank correlation of "
+            f"{number(found.score.lds, 2)} \u00b1 {number(found.score.stderr, 2)} on average (control "
+            f"{number(found.score.control, 2)} \u00b1 {number(found.score.control_sd, 2)}, {p_text(found.score.p)})."
+        )
+    within = np.isfinite(found.q) & (found.q < LEVEL)
+    sentences = [
+        f"With {models} on {images}, {told}",
+        f"{sure:,} of {found.values.size:,} pairs of group and image {sure_to(found.estimand)}, over all pairs as "
+        f"one family (q < {LEVEL}, Benjamini-Yekutieli); {int(within.any(0).sum()):,} images have a group that passes "
+        f"within the image alone (Benjamini-Hochberg).{_placebos(found)}",
+    ]
+    return sentences + _worth(found, None, " of an image")
+
+
+def _placebos(found: Ranking) -> str:
+    q = found._fit.placebo_q
+    if q is None or not q.size:
+        return ""
+    passes, number_of = q < LEVEL, count(len(q), "placebo")
+    if found.per == "target":
+        return f" Of {number_of} (columns of the design bound to no image) {int(passes.sum())} would pass."
+    least, many = int(passes.any(0).sum()), len(found.columns)
+    what = {"class": "classes", "example": "images"}[found.per]
+    return (
+        f" Of {number_of} (columns of the design bound to no image) one or more would pass within {least:,} of "
+        f"{many:,} {what}; by chance alone {number(LEVEL * many, 1)} are expected."
+    )
+
+
+def _worth(found: Ranking, column: int | None, which: str) -> list[str]:
+    leaders = found.leaders
+    if leaders is None:
+        why = "half of the models do not tell the groups apart"
+        if len(found.groups) >= MANY:
+            why = f"that is not done for {len(found.groups):,} groups (of single images, the examples page does it)"
+        return [f"What the leaders are worth is not judged: {why}."]
+    chosen = slice(None) if column is None else slice(column, column + 1)
+    parts = []
+    for row, end in enumerate(("highest", "lowest")):
+        claimed, judged = leaders.claimed[row, chosen].mean(), leaders.judged[row, chosen].mean()
+        error = float(np.sqrt((leaders.stderr[row, chosen] ** 2).mean()))
+        digits = digits_for(error)
+        one = f"a single column's error {number(error, digits)}" if column is None and len(found.columns) > 1 else ""
+        judgement = number(judged, digits, True) if one else plus_minus(judged, error)
+        parts.append(f"the {end} {number(claimed, digits, True)} as shown, {judgement} judged{one and f' ({one})'}")
+    where = "other models" + ("" if found.per == "example" else " on the report half")
+    return [
+        f"The leaders are chosen by their own noise too. The {leaders.size} extreme groups{which} together, on average "
+        f"a group, in {found.unit}: {'; '.join(parts)}. Judged: chosen by one half of the models, valued by {where}, "
+        f"{leaders.splits} random splits."
+    ]
+
+
+def _interval(found: Ranking, rows: np.ndarray, columns: np.ndarray) -> tuple[Array, Array, Array]:
+    values, stderr = found.values[rows, columns], found.stderr[rows, columns]
+    df = np.broadcast_to(found._fit.df, found.values.shape)[rows, columns]
+    reach = np.array([t975(one) for one in df]) * stderr
+    return values, values - reach, values + reach
+
+
+def _target_blocks(found: Ranking) -> list[Block]:
+    order, column = found.order(), np.zeros(len(found.groups), np.intp)
+    thumbnails = found._subject.store.thumbnails(found._subject.record)
+    values, low, high = _interval(found, order, column)
+    names = [found.groups[i] for i in order]
+    noise = None
+    if found._fit.placebo_stderr is not None and found._fit.placebo_stderr.size:
+        noise = float(1.96 * np.sqrt((found._fit.placebo_stderr.astype(np.float64) ** 2).mean()))
+    marked = found.q[order, 0] < LEVEL
+    note = f"Influence with 95 % interval; {signs(found.estimand)}. Filled: q < {LEVEL}."
+    return [
+        Intervals(names, values, low, high, found.unit, "All groups", note, marked.tolist(), thumbnails or None, noise)
+    ]
+
+
+def _class_blocks(found: Ranking) -> list[Block]:
+    rows = []
+    for j, name in enumerate(found.columns):
+        order, test = found.order(j), found.tests[j]
+        ends = [
+            ", ".join(f"{found.groups[i]} ({number(found.values[i, j], 1, True)})" for i in end)
+            for end in (order[: _named(found)], order[::-1][: _named(found)])
+        ]
+        sure = int((found.family_q[:, j] < LEVEL).sum())
+        rows.append((name, int(found.images[j]), *ends, sure, test.correlation, test.p, float(found.tests_q[j])))
+    heads = ("class", "score images", "highest", "lowest", "sure groups", "held-out correlation", "p", "q over classes")
+    return [
+        Table(
+            heads,
+            rows,
+            "Every class",
+            f"Influence on the class in {found.unit}; {signs(found.estimand)}.",
+            {"p": 3, "q over classes": 3},
+        ),
+        _strongest(found, "class"),
+    ]
+
+
+def _strongest(found: Ranking, what: str) -> Intervals:
+    """The clearest pairs of a group and a column, by t."""
+    rows, columns = (part[: 2 * _SHOWN] for part in _clearest(found))
+    values, low, high = _interval(found, rows, columns)
+    labels = found._subject.labels("score")
+    of = found.columns
+    if found.per == "example":
+        of = tuple(f"a {found._subject.classes[c]} (image {name})" for c, name in zip(labels, of, strict=True))
+    names = [f"{found.groups[i]} on {of[j]}" for i, j in zip(rows, columns, strict=True)]
+    thumbnails = found._subject.store.thumbnails(found._subject.record)
+    shown = {
+        name: thumbnails[found.groups[i]] for name, i in zip(names, rows, strict=True) if found.groups[i] in thumbnails
+    }
+    note = (
+        f"The pairs of group and {what} with the largest influence for its error, of {found.values.size:,}; filled: "
+        f"q < {LEVEL} over all pairs. They are the clearest of many, so their values are too far from zero."
+    )
+    marked = (found.family_q[rows, columns] < LEVEL).tolist()
+    return Intervals(names, values, low, high, found.unit, "The clearest pairs", note, marked, shown or None)
+
+
+def _clearest(found: Ranking) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Groups and columns of all pairs, from the largest influence for its error on."""
+    order = np.argsort(-_size(found), axis=None, kind="stable")
+    rows, columns = np.unravel_index(order, found.values.shape)
+    return rows, columns
+
+
+def _size(found: Ranking) -> Array:
+    """|t| of every pair; 0 where all models agree."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.nan_to_num(np.abs(found.values / found.stderr), posinf=0.0)
+
+
+def _example_blocks(found: Ranking) -> list[Block]:
+    subject, blocks = found._subject, [_strongest(found, "image")]
+    images = np.argsort(-_size(found).max(0), kind="stable")[: 2 * _SHOWN]
+    labels, few = subject.labels("score"), _named(found)
+    captions = [
+        f"{subject.classes[labels[j]]}: + {', '.join(found.top(few, j))}; \u2212 {', '.join(found.bottom(few, j))}"
+        for j in images.tolist()
+    ]
+    title = "Images with the clearest influence: the groups that help most, and least"
+    return [*subject.images(images, "score", captions, title), *blocks]
+
+
+def _held_out(found: Ranking) -> tuple[Sequence[str], list[tuple[Any, ...]]]:
+    heads = [found.per, "images", "correlation with held-out models", "p", "q over columns", "permutations"]
+    ends = ("highest", "lowest")
+    heads += (
+        [f"{found.leaders.size} {end}, {how}" for end in ends for how in ("shown", "judged", "stderr")]
+        if found.leaders
+        else []
+    )
+    rows = []
+    for j, name in enumerate(found.columns):
+        row: list[Any] = [name, int(found.images[j])]
+        if found.tests:
+            row += [found.tests[j].correlation, found.tests[j].p, found.tests_q[j], found.tests[j].permutations]
+        else:
+            row += [None if found.score is None else found.score.per_target[j], None, None, None]
+        if found.leaders is not None:
+            row += [
+                part[end, j]
+                for end in (0, 1)
+                for part in (found.leaders.claimed, found.leaders.judged, found.leaders.stderr)
+            ]
+        rows.append(tuple(row))
+    return heads, rows
+
+
+def _method(found: Ranking) -> str:
+    how = _ESTIMATORS[found.estimator]
+    output = "accuracy" if found.output == "correct" else found.output
+    column = {"target": "the target", "class": "a class", "example": "an image"}[found.per]
+    meaning = "minus the average group's (masks of one size tell no more)" if found.estimand == "swap" else ""
+    return (
+        f"Influence on {column}: the coefficient of a group in the regression of the models' {output} (mean over the "
+        f"score images of {column}) on which groups each model kept, by {how}; {found.models} models.\n\n"
+        f"    {output} of a model = constant + sum over kept groups of influence + noise\n\n"
+        f"{'An influence is given ' + meaning + '. ' if meaning else ''}"
+        "Jain et al. 2023, sections 2 and 3 (class-to-target, class-to-class, class-to-example influence); theirs "
+        'is the difference of mean probabilities on random half masks: ranking(..., estimator="paper"). Here the '
+        "images that rank (score half) do not judge (report half), and every influence has a standard error."
+    )

@@ -1,0 +1,380 @@
+"""The answer: everything a store knows about a plan as one dict of numbers, one HTML page and CSV files.
+
+Influences come from the score half of the target; the verdict (do influences of some rows predict other rows?) and the
+counterfactual are judged on the report half. Nothing is estimated in the page itself: `pydt.reporting.report_html`
+only shows
+`results`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from typing import Any
+
+import numpy as np
+
+from pydt import __version__, _core
+from pydt.analyses.counterfactual import Counterfactual, stored
+from pydt.analyses.ensemble_view import MOST_FAILED
+from pydt.base import StoreError, as_path, write_atomic
+from pydt.design import Design
+from pydt.ensemble import Plan
+from pydt.estimation import few_masks, global_test, influences, mean_output, models_for_effect, overall
+from pydt.reporting import FEW_DF, called, count, render, write_csv
+from pydt.store import UNITS, Record, Store, Weak, kept, weak_rows
+
+LEVEL = 0.05
+
+
+def report(
+    store: Store | str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    plan: Plan | str | None = None,
+    *,
+    output: str = "correct",
+    seconds: float | None = None,
+    command: str | None = None,
+    allow_failed: bool = False,
+) -> dict[str, Any]:
+    """Write the report of a plan: `path` (HTML), and beside it results.json and the CSV files of
+    `pydt.reporting.report_html.COLUMNS`.
+
+    Args:
+        store: a store, or its folder.
+        path: of the HTML file; without the suffix .html, a folder in which it is called report.html.
+        plan: a plan of the store, or its digest; by default the store's own.
+        output: of which the influences are; see `pydt.store.derive`.
+        seconds: how long the whole experiment took, if known.
+        command: that makes it again.
+        allow_failed: give a verdict although more than 2 % of the rows failed.
+
+    Returns:
+        the content of results.json.
+
+    Raises:
+        StoreError: there are too few finished rows, or the files cannot be written.
+    """
+    store = store if isinstance(store, Store) else Store(store)
+    page = as_path(path, "report", made=True)
+    page = page if page.suffix == ".html" else page / "report.html"
+    record = store.plan(plan)
+    found = results(store, record, output=output, seconds=seconds, command=command, allow_failed=allow_failed)
+    write_atomic(page.parent / "results.json", (json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
+    write_csv(found, page.parent)
+    write_atomic(page, render(found, store.thumbnails(record)).encode())
+    return found
+
+
+def results(
+    store: Store,
+    plan: Plan | Record | str | None = None,
+    *,
+    output: str = "correct",
+    seconds: float | None = None,
+    command: str | None = None,
+    allow_failed: bool = False,
+) -> dict[str, Any]:
+    """Every number of the report as JSON types; see `report` for the arguments. None stands for what could not be
+    computed.
+    """
+    record = store.plan(plan)
+    design, task = store.design(record), record.tasks[0]
+    finished = store.finished(record)
+    fit = overall(store, record, None, output)
+    masks = design.take(finished)
+    score = mean_output(store, record, None, output, "score")
+    judged = mean_output(store, record, None, output, "report")
+    accuracy = mean_output(store, record, None, "correct", "report") / UNITS["correct"][1]
+    unit = UNITS[output][0]
+    failed, total, failure_p = store.failure_test(record)
+    judgement = stored(store, record)
+
+    values, stderr = np.asarray(fit.unbiased, np.float64), np.asarray(fit.stderr, np.float64)
+    method, test = global_test(masks, score, judged, fit.method)
+    weak = weak_rows(store, record)
+    effect = float((score if weak.many else np.delete(score, weak.at)).std(ddof=1)) / 4
+    df = float(np.median(fit.df))  # of a typical group; each has its own where errors are robust
+    plannable = effect > 0 and df >= FEW_DF and not weak.many
+    advised = overall(store, record, None, output, weak.at) if weak.at and plannable else fit
+    blocked = None
+    lost = 0 if judgement is None else sum(arm.failed for arm in judgement.arms)
+    retrained = 0 if judgement is None else lost + sum(len(arm.rows) for arm in judgement.arms)
+    if not allow_failed:
+        for bad, of, what in ((failed, total, "rows"), (lost, retrained, "retrainings")):
+            if bad > MOST_FAILED * of:
+                blocked = f"{bad} of {of} {what} failed, more than {MOST_FAILED:.0%}; see `pydt report --allow-failed`"
+    # Thousands of single images on some hundred models: the ranking is tested as a whole, no image on its own.
+    q = None if record.by == "example" else np.asarray(fit.q, np.float64)
+    about, target = task["settings"], task["settings"]["target"]
+    names = called(record.source_facts["name"], "source"), called(target["name"], "target")
+    return _plain(
+        {
+            "title": " \u2192 ".join(names),
+            "question": {
+                "source": names[0],
+                "source_images": record.source_facts["examples"],
+                "groups": len(record.names),
+                "by": record.by,
+                "target": names[1],
+                "target_classes": len(target["classes"]),
+                "score_images": target["score"],
+                "report_images": target["report"],
+                "metric": target["metric"],
+                "mode": about["mode"],
+                "shots": about["shots"],
+                "draws": about["draws"],
+                "design": design.kind,
+                "alpha": design.alpha,
+                "planned_models": len(record.rows),
+                "method": record.settings["method"],
+            },
+            "models": len(finished),
+            "failed": failed,
+            "failure_p": failure_p if failed else None,
+            "hardly_learnt": _weak(weak, finished),
+            "stop": _stop(store, record),
+            "unmet": _unmet(store, record),
+            "seconds": seconds,
+            "output": "accuracy" if output == "correct" else output,
+            "unit": unit,
+            "estimand": fit.estimand,
+            "estimator": fit.method,
+            "errors": fit.errors,
+            "df": df,
+            "explained": _explained(fit),
+            "verdict": {
+                "correlation": test.correlation,
+                "estimator": method,
+                "p": test.p,
+                "permutations": test.permutations,
+                "found": bool(test.p < LEVEL and blocked is None),
+                "blocked": blocked,
+                "significant_groups": 0 if q is None else int((q < LEVEL).sum()),
+                "median_stderr": float(np.median(stderr)),
+                "spread": float(values.std(ddof=1)) if len(values) > 1 else None,
+                "models_needed": models_for_effect(advised, effect, level=LEVEL / len(values)) if plannable else None,
+                "models_needed_for": None
+                if not plannable
+                else f"an 80 % chance to see a group that moves the target by {effect:.2g} {unit}, "
+                "a quarter of the spread between rows",
+            },
+            "groups": _groups(record.names, values, stderr, fit.df, q, np.asarray(masks).sum(0)),
+            "placebos": _placebos(fit),
+            "target_classes": _by_class(store, record, output, masks, fit.method, target["classes"]),
+            "rows": {"accuracy": accuracy, "output": score},
+            **_counterfactual(judgement),
+            "notes": [
+                *kept(store, record),
+                *_notes(store, record, judgement, len(finished), effect, float(np.median(stderr)), unit),
+                *_few(design, masks, fit.errors, df),
+            ],
+            "command": command,
+            "provenance": {
+                "plan": record.digest,
+                "design": design.digest,
+                "source": record.source,
+                "recipe": record.recipe,
+                "task": task["digest"],
+                "target": target["digest"],
+                "seed": record.seed,
+                "design seed": design.seed,
+            },
+            "versions": _versions(),
+        }
+    )
+
+
+def _stop(store: Store, record: Record) -> dict[str, Any] | None:
+    """When and why the plan stopped before its end."""
+    note = store.stopped(record)
+    if note is None:
+        return None
+    decided = [{"name": name, "sign": sign} for name, sign in note.get("decided", [])]
+    found = {name: note[name] for name in ("rule", "rows", "looks", "reason")}
+    return {**found, "planned": len(record.rows), "decided": decided}
+
+
+def _unmet(store: Store, record: Record) -> dict[str, Any] | None:
+    """The stopping rule that did not end the plan, and what it had reached."""
+    note = store.rule(record)
+    if note is None or note["met"]:
+        return None
+    decided = [{"name": name, "sign": sign} for name, sign in note.get("decided", [])]
+    return {
+        "rule": note["rule"],
+        "rows": note["looked"],
+        **{k: note[k] for k in ("looks", "reason")},
+        "decided": decided,
+    }
+
+
+def _weak(weak: Weak, finished: np.ndarray) -> dict[str, Any] | None:
+    """The rows of the plan that hardly learnt their source; None if none did."""
+    if not weak.at:
+        return None
+    facts = {"judged": weak.judged, "accuracy": weak.accuracy, "trivial_accuracy": weak.trivial}
+    return {"rows": finished[list(weak.at)], **facts, "many": weak.many}
+
+
+def _notes(
+    store: Store,
+    record: Record,
+    judgement: Counterfactual | None,
+    models: int,
+    effect: float,
+    stderr: float,
+    unit: str,
+) -> list[str]:
+    """What a reader must know before believing the numbers."""
+    notes = []
+    learnt = [(record, record.tasks[0]["digest"])]
+    if judgement is not None:
+        learnt.append((judgement.record, judgement.task))
+    for of, task in learnt:
+        what = "models" if of is record else "retrained models"
+        rows, images = store.replaced(of)
+        if rows:
+            notes.append(
+                f"{rows:,} of {len(store.finished(of)):,} {what} met broken images, {images:,} in all (each counted in "
+                "every model that met it), replaced by others; see log.jsonl."
+            )
+        harm = ". Their effect on the target may be the training's, not the data's: "
+        told = weak_rows(store, of, task).notes(what, store.finished(of).tolist(), harm)
+        notes += [f"{note}." for note in told]
+    if effect == 0:
+        notes.append("All models give the same output on the target, which is saturated: no influence can be measured.")
+    elif record.by == "example":
+        notes.append(
+            f"The groups are {len(record.names):,} single images. Their influences are differences of means over "
+            f"{models} models, with a standard error of {stderr:.2g} {unit} (median); no significance is asked of any "
+            "one of them."
+        )
+    elif models < 2 * len(record.names):
+        notes.append(
+            f"{models} models for {len(record.names)} groups are few: errors are wide; 3 to 5 a group are usual."
+        )
+    return notes
+
+
+def _few(design: Design, masks: Design, errors: str, df: float) -> list[str]:
+    """What to do where the models compare too little for their errors to be known."""
+    if not df < FEW_DF and errors != "none":
+        return []
+    distinct = len(np.unique(masks.packed(), axis=0))
+    every = 2**masks.groups - 2  # masks that keep some groups and leave some out
+    if design.kind == "explicit":
+        mend = 'train more models on other masks, of the design "bernoulli" or "foldover"'
+    elif (few := few_masks(design)) is not None:
+        mend = few
+    else:
+        mend = "train more models" if distinct < every else "use more groups: there are no other masks"
+    if errors == "none":
+        return [
+            f"{count(len(masks), 'model')} on {count(distinct, 'distinct mask')} are as many masks as {masks.groups} "
+            "groups need: nothing shows what a mask does by itself, so there are no standard errors, intervals and q. "
+            f"{mend[0].upper()}{mend[1:]}."
+        ]
+    return [
+        f"{count(len(masks), 'model')} on {count(distinct, 'distinct mask')} leave {count(round(df), 'degree')} of "
+        f"freedom: the standard errors are hardly known themselves, intervals are wide. {mend[0].upper()}{mend[1:]}."
+    ]
+
+
+def _groups(
+    names: tuple[str, ...], values: np.ndarray, stderr: np.ndarray, df: Any, q: np.ndarray | None, models: np.ndarray
+) -> list[dict[str, Any]]:
+    columns = values, stderr, np.broadcast_to(df, values.shape), models
+    return [
+        {"name": name, "value": value, "stderr": error, "df": free, "q": None if q is None else q[i], "models": kept}
+        for i, (name, value, error, free, kept) in enumerate(zip(names, *columns, strict=True))
+    ]
+
+
+def _placebos(fit: Any) -> list[dict[str, Any]]:
+    if fit.placebo_values is None:
+        return []
+    q = [None] * len(fit.placebo_values) if fit.placebo_q is None else fit.placebo_q
+    columns = fit.placebo_values, fit.placebo_stderr, np.broadcast_to(fit.placebo_df, fit.placebo_values.shape), q
+    return [
+        {"name": f"placebo {i + 1}", "value": value, "stderr": error, "df": free, "q": one}
+        for i, (value, error, free, one) in enumerate(zip(*columns, strict=True))
+    ]
+
+
+def _by_class(
+    store: Store, record: Record, output: str, masks: Design, method: str, classes: list[str]
+) -> dict[str, Any] | None:
+    """The influence of each group on each target class, from the score half, with errors and q (over the groups of one
+    class); None where a class has no example there.
+    """
+    task = record.tasks[0]["digest"]
+    labels = store.examples(task, "score", record)["labels"]
+    if len(np.unique(labels)) < len(classes):
+        return None
+    outputs = store.outputs(task, output, "score", record) * UNITS[output][1]
+    means = np.stack([outputs[:, labels == c].mean(1, dtype=np.float64) for c in range(len(classes))], axis=1)
+    if not (means.std(0) > 0).all():
+        return None
+    fit = influences(masks, means, method)
+    q = None if record.by == "example" else fit.q
+    return {"names": classes, "influence": fit.unbiased, "stderr": fit.stderr, "q": q}
+
+
+def _counterfactual(judgement: Counterfactual | None) -> dict[str, Any]:
+    if judgement is None:
+        return {"counterfactual": [], "arms": [], "contrasts": []}
+    runs = [
+        {"kind": arm.kind, "dropped": arm.dropped, "names": list(names), "seed": row.seed, "accuracy": accuracy}
+        for arm in judgement.arms
+        for row, names, accuracy in zip(arm.rows, arm.names, arm.accuracy, strict=True)
+    ]
+    arms = [
+        {
+            "kind": arm.kind,
+            "dropped": arm.dropped,
+            "n": len(arm.rows),
+            "mean": arm.mean,
+            "sd": arm.sd,
+            "stderr": None if arm.sd is None else arm.sd / len(arm.rows) ** 0.5,
+            "failed": arm.failed,
+        }
+        for arm in judgement.arms
+    ]
+    contrasts = [{"control": "drop random", **vars(contrast)} for contrast in judgement.contrasts]
+    return {"counterfactual": runs, "arms": arms, "contrasts": contrasts}
+
+
+def _explained(fit: Any) -> float | None:
+    value = getattr(fit, "explained", None)
+    return None if value is None else float(np.asarray(value))
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {
+        "pydt": __version__,
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "numpy": np.__version__,
+        "core": _core.isa(),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """The same tree in JSON types; a number that is not finite becomes None."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_plain(v) for v in (value.tolist() if isinstance(value, np.ndarray) else value)]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    raise StoreError(
+        f"a {type(value).__name__} among the results", "report", "this is a defect of pydt: please report it"
+    )

@@ -1,0 +1,36 @@
+"""What every room stands on: errors that say the mend, checked arguments, digests, files that are whole or not
+there, counter-based random numbers, threads. Imports nothing of pydt but the compiled core; every room may import it.
+"""
+
+from pydt.base.checks import UNNAMED, as_names, shown, suggest, to_array, whole, whole_number
+from pydt.base.console import open_streams, progress, tell, terminal
+from pydt.base.digests import array_digest, canonical_json, digest, digest_part, escaped, hash_order
+from pydt.base.errors import (
+    ConfigError,
+    DataError,
+    DataWarning,
+    DesignError,
+    EstimateError,
+    PydtError,
+    StoreError,
+    TrainError,
+)
+from pydt.base.files import Folder, append_line, as_path, building, clear, gone, machine, move, remove, write_atomic
+from pydt.base.locks import exclusive, holder
+from pydt.base.npy import check_length, file_stamp, npy_header, npy_path, open_npy
+from pydt.base.parallel import available, one_blas_thread, share_out, threads
+from pydt.base.quantiles import t975
+from pydt.base.regular_files import (
+    LARGEST_TEXT,
+    Unreadable,
+    exactly,
+    open_regular,
+    opened,
+    path_text,
+    read,
+    read_json,
+    text_of,
+)
+from pydt.base.rng import generator, seed31
+from pydt.base.strict_json import HEX32, HEX64, SEED, Form, check, once, parse
+from pydt.base.tensorfile import checksum, encode, header_of, load

@@ -1,0 +1,80 @@
+"""Several data sets as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pydt.base import DataError, as_names
+from pydt.data.formats.folder import Noted, note
+from pydt.data.index_file import Records
+from pydt.data.labels import Columns
+
+if TYPE_CHECKING:
+    from pydt.data.dataset import Dataset
+
+
+def joined(parts: list[Dataset], names: Iterable[str] | None) -> dict[str, Any]:
+    """The fields of `Dataset.concat`.
+
+    Raises:
+        DataError: see there.
+    """
+    titles = tuple(d.name for d in parts) if names is None else as_names(names, "names")
+    if len(titles) != len(parts) or len(set(titles)) != len(titles):
+        raise DataError(f"names {list(titles)}", "concat", "give one distinct name per data set: names=[...]")
+    shapes = {None if d.images is None else d.images.shape[1:] for d in parts}
+    if len(shapes) > 1:
+        raise DataError(
+            f"image shapes differ: {sorted(map(str, shapes))}", "concat", "bring all sources to one shape first"
+        )
+    grounds = {d.background for d in parts if "background" in d.shown()}
+    if len(grounds) > 1:
+        what = f"transparent images are shown on {' and on '.join(sorted(grounds))}"
+        raise DataError(what, "concat", "give all sources one background=")
+    labels, classes = _join([(d.labels, d.classes) for d in parts])
+    shared = [name for name in parts[0].columns if all(name in d.columns for d in parts)]
+    columns: Columns = {name: _join([d.columns[name] for d in parts]) for name in shared}
+    columns["source"] = (np.repeat(np.arange(len(parts)), [len(d) for d in parts]), titles)
+    captions = None
+    if all(d.captions is not None for d in parts):
+        captions = tuple(text for d in parts for text in d.captions or ())
+    images, paths, records, positions = None, None, None, np.arange(len(labels))
+    if parts[0].images is not None:
+        images = np.concatenate([d.images[d.positions] for d in parts if d.images is not None])
+    else:
+        used = [np.unique(d.positions, return_inverse=True) for d in parts]
+        paths = tuple(d.paths[p] for d, (kept, _) in zip(parts, used, strict=True) if d.paths for p in kept)
+        starts = np.cumsum([0, *(len(kept) for kept, _ in used)])
+        positions = np.concatenate([at + start for (_, at), start in zip(used, starts[:-1], strict=True)])
+        records = Records.join([d.records for d in parts if d.records is not None])
+    named = list(zip(titles, parts, strict=True))
+    noted: Noted = {}
+    for title, d in named:
+        for reason, (count, first) in d.noted.items():
+            note(noted, reason, f"{title}/{first}", count)
+    return {
+        "images": images,
+        "paths": paths,
+        "positions": positions,
+        "labels": labels,
+        "classes": classes,
+        "columns": columns,
+        "captions": captions,
+        "keys": tuple(f"{title}/{key}" for title, d in named for key in d.all_keys()),
+        "name": " + ".join(titles),
+        "records": records,
+        "background": next(iter(grounds), parts[0].background),
+        "noted": noted,
+        "left_out": {f"{title}/{key}": why for title, d in named for key, why in d.left_out.items()},
+    }
+
+
+def _join(parts: list[tuple[np.ndarray, tuple[str, ...]]]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Partitions one after the other as one, in which equal names are one unit; -1 stays -1."""
+    names = tuple(dict.fromkeys(name for _, own in parts for name in own))
+    number = {name: i for i, name in enumerate(names)}
+    # The last place of each table serves the code -1.
+    return np.concatenate([np.array([*(number[n] for n in own), -1], np.int64)[codes] for codes, own in parts]), names

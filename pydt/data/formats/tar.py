@@ -1,0 +1,556 @@
+"""Tar shards, read where they lie: which images they hold, with their labels, captions and further values.
+
+Naming as in WebDataset: the members `cat/7.jpg`, `cat/7.cls`, `cat/7.txt` and `cat/7.json` are one example; what stands
+before the first dot of the last part is its name, what stands behind is the field. Other fields are passed over, and so
+are hidden and system names and members whose name begins with `__NAME__`, which WebDataset keeps for remarks; all of
+them are counted.
+
+Each shard is read once, and what was read stays beside it as `SHARD.pydt` (in the format of index.pydt), so that any
+choice of shards can be opened, and only changed ones are read again. The archive itself is read by the core
+(csrc/tar.cpp), which refuses what is damaged or cut off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pydt import _core
+from pydt.base import DataError, StoreError, as_names, available, once, progress, write_atomic
+from pydt.data.formats.folder import (
+    FAULTS,
+    HIDDEN,
+    IMAGE_SUFFIXES,
+    INSIDE,
+    Bad,
+    Noted,
+    batches,
+    not_read,
+    note,
+    packed_notes,
+    refuse,
+    system,
+    unpacked_notes,
+    written,
+)
+from pydt.data.image_bytes import Shard, map_shard
+from pydt.data.index_file import Records, Texts, pack_index, read_index, records_of, repeated
+from pydt.data.labels import (
+    UNUSED,
+    Classes,
+    as_text,
+    encode_captions,
+    encode_columns,
+    encode_labels,
+    plain,
+    renumber,
+    whole_numbers,
+)
+from pydt.data.pixels import traits_of
+
+SUFFIX = ".pydt"
+# Class names in the order of their numbers, one a line; `pydt pack --tar` writes it.
+CLASSES = "__pydt__/classes.txt"
+_VERSION = 2
+_IMAGES = frozenset(suffix[1:] for suffix in IMAGE_SUFFIXES)
+_BESIDE = ("cls", "txt", "json")
+REMARK = re.compile(r"__[^/]*__($|/)")
+# An image, a label, a caption, a json may have so many bytes.
+_LARGEST = {"image": 2 << 30, "cls": 1 << 10, "txt": 1 << 20, "json": 16 << 20}
+_MEND = "write the shard again, or leave it out"
+
+
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """What a shard holds, in the order of its images.
+
+    Attributes:
+        path: of the shard.
+        keys: names of the images in it.
+        records: of their bytes.
+        labels: contents of `.cls` without the line's end, "" where there is none.
+        captions: contents of `.txt`, "" where there is none; captioned: bool (n,), where there is one.
+        json: int64 (n, 2), place and length of the `.json`; -1 where there is none.
+        classes: names of the classes, if the shard gives them.
+        bad: images that cannot be used: name -> reason.
+        noted: what else was left out.
+    """
+
+    path: str
+    keys: Sequence[str]
+    records: Records
+    labels: Sequence[str]
+    captions: Sequence[str]
+    captioned: np.ndarray
+    json: np.ndarray
+    classes: tuple[str, ...]
+    bad: Bad
+    noted: Noted
+
+
+def shard_paths(paths: Any) -> list[str]:
+    """The shards that are meant, as absolute paths: a file, a folder that holds `.tar` files, or a list of files.
+
+    Raises:
+        DataError: there is none, or one is given twice.
+    """
+    given = [paths] if isinstance(paths, (str, bytes, os.PathLike)) else paths
+    if not isinstance(given, Iterable):
+        raise DataError(f"{paths!r} is no path", "from_tar", "give a shard, a list of shards, or their folder")
+    try:
+        found = [Path(os.fsdecode(path)) for path in given]
+    except TypeError as error:
+        raise DataError(f"{paths!r} are no paths", "from_tar", "give shards as strings or pathlib.Path") from error
+    if len(found) == 1 and os.path.isdir(found[0]):
+        found = tars_in(found[0])
+        if not found:
+            raise DataError("has no .tar files", str(given), "give the folder of the shards, or a list of them")
+    try:
+        absolute = [os.path.realpath(path) for path in found]
+    except ValueError as error:
+        raise DataError(f"no path ({error})", "from_tar", "give shards as strings or pathlib.Path") from error
+    if not absolute:
+        raise DataError("no shard", "from_tar", "give at least one")
+    for path in absolute:
+        try:
+            path.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"name {path!r} is not UTF-8", "from_tar", "rename it") from error
+    if (twice := repeated(absolute)) is not None:
+        raise DataError("is given twice", twice, "give every shard once")
+    for path, text in zip(absolute, found, strict=True):
+        if not os.path.exists(path) and re.search(r"[*?{]", str(text)):
+            mend = "patterns are not expanded here: give a list, such as sorted(glob.glob(pattern))"
+            raise DataError("no such file", str(text), mend)
+    return absolute
+
+
+def tars_in(folder: Path) -> list[Path]:
+    """The `.tar` files that lie in a folder, sorted; none if it cannot be listed."""
+    try:
+        return sorted(p for p in folder.iterdir() if p.suffix == ".tar" and p.is_file() and p.name[0] != ".")
+    except OSError:
+        return []
+
+
+def labelled(paths: Any) -> bool:
+    """Whether any image of some shards has a `.cls`.
+
+    Raises:
+        DataError: as `Dataset.from_tar`.
+    """
+    return any(label for path in shard_paths(paths) for label in (_known(path) or _index(path)).labels)
+
+
+def fields(
+    paths: Any,
+    classes: Classes | None,
+    columns: Iterable[str],
+    label: str | None,
+    caption: str | None,
+    bad: str,
+    name: str | None,
+) -> dict[str, Any]:
+    """The fields of `Dataset.from_tar`.
+
+    Raises:
+        DataError: see there.
+    """
+    refuse({}, "", bad)  # a misspelt choice is told before anything is read
+    found = shard_paths(paths)
+    given_one = len(found) == 1 and not (isinstance(paths, (str, bytes, os.PathLike)) and os.path.isdir(paths))
+    wanted = as_names(columns, "columns")
+    sizes = [os.path.getsize(path) if os.path.exists(path) else 0 for path in found]
+    with progress(sum(sizes) >> 20, "reading shards", "MB") as advance:
+        shards = []
+        for path, size in zip(found, sizes, strict=True):
+            shards.append(_known(path) or _index(path))
+            advance(size >> 20)
+    keys = [key for shard in shards for key in shard.keys]
+    if (twice := repeated(keys)) is not None:
+        where = [shard.path for shard in shards if twice in set(shard.keys)]
+        mend = "give the shards of one collection to one from_tar, and join several by Dataset.concat"
+        raise DataError(f"image {twice!r} is in both", " and ".join(where[:2]), mend)
+    position = np.repeat(np.arange(len(shards)), [len(shard.keys) for shard in shards])
+    records = Records.join([shard.records for shard in shards])
+    asked = [*wanted] if label in (None, "cls") else [*wanted, label]
+    values, faults = _values(shards, list(dict.fromkeys(asked)))
+    labels: list[Any] = [text for shard in shards for text in shard.labels]
+    if label != "cls":
+        labels = values[label] if label is not None else []
+    unlabelled = [
+        i for i, value in enumerate(labels) if value is None or (isinstance(value, str) and not as_text(value))
+    ]
+    if labels and len(unlabelled) == len(labels) > len(faults):
+        what = "no image has a .cls" if label == "cls" else f"no .json has {label!r}"
+        mend = 'label="NAME" takes NAME of each .json, label=None puts all images into one class'
+        raise DataError(what, _places(found), mend)
+    why = "has no label" if label == "cls" else f"has no label ({label!r} of its .json is missing)"
+    faults = dict.fromkeys(unlabelled, why) | faults
+    captioned = np.concatenate([shard.captioned for shard in shards]) & (caption is not None)
+    if captioned.any():
+        faults |= dict.fromkeys(np.flatnonzero(~captioned).tolist(), "has no caption (.txt), though others have")
+    titles = [os.path.basename(path) for path in found]
+    titles = titles if repeated(titles) is None else found
+    wrong = {f"{title}, {k}": why for title, shard in zip(titles, shards, strict=True) for k, why in shard.bad.items()}
+    for i, why in faults.items():
+        wrong[f"{titles[position[i]]}, {keys[i]}"] = f"{why}; at byte {_start(records, i)}"
+    refuse(wrong, "", bad)
+    noted: Noted = {}
+    if not given_one:
+        _note_beside(paths, noted)
+    for title, shard in zip(titles, shards, strict=True):
+        for reason, (count, first) in shard.noted.items():
+            note(noted, reason, f"{title}, {first}", count)
+    good = [i for i in range(len(keys)) if i not in faults]
+    if not good:
+        raise DataError("no images", _places(found), f"name them KEY.jpg, or another of {', '.join(IMAGE_SUFFIXES)}")
+    codes, names = _labels([labels[i] for i in good] if labels else [0] * len(good), label, classes, shards)
+    present = set(codes.tolist())
+    for unused in [name for i, name in enumerate(names) if i not in present] if classes is None else []:
+        note(noted, UNUSED, unused)
+    codes, names = renumber(codes, names) if classes is None else (codes, names)
+    texts = [text for shard in shards for text in shard.captions] if captioned.any() else None
+    return {
+        "images": None,
+        "paths": tuple(found),
+        "positions": position[good],
+        "labels": codes,
+        "classes": names,
+        "columns": encode_columns({column: [values[column][i] for i in good] for column in wanted}, len(good)),
+        "captions": None if texts is None else encode_captions([texts[i] for i in good], len(good))[0],
+        "keys": tuple(keys[i] for i in good),
+        "name": name or (Path(found[0]).stem if given_one else Path(found[0]).parent.name) or "shards",
+        "records": records.take(np.array(good)),
+        "left_out": dict(sorted(wrong.items())),
+        "noted": noted,
+    }
+
+
+def _note_beside(paths: Any, noted: Noted) -> None:
+    """Count the files of a folder of shards that are neither shards nor pydt's own: compressed shards, most likely."""
+    if not (isinstance(paths, (str, bytes, os.PathLike)) and os.path.isdir(paths)):
+        return
+    for name in sorted(os.listdir(os.fsdecode(paths))):
+        if system(name):
+            note(noted, HIDDEN, written(name))
+        elif not name.endswith((".tar", SUFFIX)) and name not in ("pack.json", "done.jsonl"):
+            note(noted, not_read(name), written(name))
+
+
+def _start(records: Records, i: int) -> int:
+    assert records.offset is not None
+    return int(records.offset[i])
+
+
+def _places(found: list[str]) -> str:
+    return found[0] if len(found) == 1 else f"{found[0]} and {len(found) - 1} more"
+
+
+def _labels(
+    labels: list[Any], label: str | None, classes: Classes | None, shards: list[Listing]
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Class numbers (int64) and names."""
+    if label is None:
+        return encode_labels(labels, ["all"] if classes is None else classes, len(labels))
+    numbers = whole_numbers(labels, "labels") if label == "cls" else None
+    if numbers is not None:
+        labels = numbers
+        known = {shard.classes for shard in shards}
+        if classes is None and len(known) > 1:
+            raise DataError(f"the shards differ in {CLASSES}", _places([s.path for s in shards]), "give classes=[...]")
+        if classes is None and any(known):
+            return encode_labels(labels, known.pop(), len(labels))  # a part of the shards need not have all of them
+    return encode_labels(labels, classes, len(labels))
+
+
+def _values(shards: list[Listing], names: list[str]) -> tuple[dict[str, list[Any]], dict[int, str]]:
+    """What the `.json` of each image says under some names, None where it says nothing; and why some cannot be used:
+    number of the image -> reason.
+    """
+    values: dict[str, list[Any]] = {name: [] for name in names}
+    faults: dict[int, str] = {}
+    for shard in shards if names else []:
+        mapped = map_shard(shard.path)
+        if (shard.records.time != mapped.time).any():
+            raise DataError("was replaced while it was read", shard.path, "call again when it is finished")
+        for start, length in shard.json.tolist():
+            said: Any = {}
+            i = len(values[names[0]])
+            try:
+                if start >= 0:
+                    said = _json(mapped.data, start, length)
+            except ValueError as error:
+                faults[i] = f"its .json cannot be used ({error})"
+            for name in names:
+                value = said.get(name)
+                if isinstance(value, (list, dict)):
+                    faults[i] = f"{name!r} of its .json is a {type(value).__name__}, no simple value"
+                try:
+                    value = None if plain(value, "", i) is None else value
+                except DataError:
+                    faults.setdefault(
+                        i, f"its .json cannot be used ({name!r} is {value!r:.80}, no text or whole number)"
+                    )
+                values[name].append(value)
+    for name in names:
+        if not any(value is not None for value in values[name]) and len(faults) < len(values[name]):
+            raise DataError(f"no .json has {name!r}", _places([s.path for s in shards]), "name a key that they have")
+    return values, faults
+
+
+def _json(data: np.ndarray, start: int, length: int) -> dict[str, Any]:
+    if length > _LARGEST["json"] or start + length > len(data):
+        raise ValueError(f"{length} bytes")
+    try:
+        said = json.loads(data[start : start + length].tobytes(), object_pairs_hook=once)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if not isinstance(said, dict):
+        raise ValueError("it is no object")
+    return said
+
+
+# ---- one shard -----------------------------------------------------------------------------------------------------
+
+
+def _known(path: str) -> Listing | None:
+    """What the index beside a shard says, if it is of just this shard."""
+    try:
+        state = os.stat(path)
+        sections = read_index(path + SUFFIX)
+        if sections["shard"].tolist() != [_VERSION, state.st_size, state.st_mtime_ns]:  # type: ignore[union-attr]
+            return None
+        records = records_of(sections)
+        texts = {name: sections[name] for name in ("keys", "labels", "captions", "classes", "left out", "reasons")}
+        captioned, places = sections["captioned"], sections["json"]
+        if records is None or records.offset is None:
+            return None
+        n = len(records.length)
+        if n and min(records.offset.min(), records.length.min()) < 0:
+            return None
+        if n and (records.offset > state.st_size - records.length).any():
+            return None
+        sizes = {len(texts["keys"]), len(texts["labels"]), len(texts["captions"]), len(captioned), len(places) / 2}
+        if sizes != {n} or not (isinstance(captioned, np.ndarray) and isinstance(places, np.ndarray)):
+            return None
+        return Listing(
+            path,
+            *(_texts(texts["keys"]), records, _texts(texts["labels"]), _texts(texts["captions"])),
+            captioned != 0,
+            places.reshape(n, 2),
+            tuple(_texts(texts["classes"])),
+            dict(zip(_texts(texts["left out"]), _texts(texts["reasons"]), strict=True)),
+            unpacked_notes(sections),
+        )
+    except (DataError, OSError, KeyError, ValueError, AttributeError):
+        return None
+
+
+def _texts(section: Any) -> Texts:
+    if not isinstance(section, Texts):
+        raise ValueError("no texts")
+    return section
+
+
+def _index(path: str) -> Listing:
+    """Read a shard, and leave what was read beside it, if its folder may be written.
+
+    Raises:
+        DataError: it is no archive, or holds what is refused.
+    """
+    shard = map_shard(path)
+    listing = _listing(shard, _members(shard))
+    shard.unchanged()
+    sections: dict[str, Any] = {
+        "shard": np.array([_VERSION, shard.size, shard.time], np.int64),
+        "keys": listing.keys,
+        "labels": listing.labels,
+        "captions": listing.captions,
+        "captioned": listing.captioned.astype(np.uint8),
+        "json": listing.json,
+        "classes": listing.classes,
+        "left out": list(listing.bad),
+        "reasons": list(listing.bad.values()),
+        **packed_notes(listing.noted),
+        **listing.records.parts(),
+    }
+    with contextlib.suppress(StoreError):  # the next time, the shard is read again
+        write_atomic(Path(path + SUFFIX), pack_index(sections))
+    return listing
+
+
+@lru_cache(1 << 10)
+def _inside(folder: str) -> bool:
+    """Whether a path leads through a hidden or system folder."""
+    return any(map(system, folder.removesuffix("/").split("/")))
+
+
+class _Members:
+    """The members of a shard: their names, places of header and bytes, sizes; for each field, key of the example ->
+    number of the member, "image" being the field of all suffixes of images.
+    """
+
+    def __init__(self, names: list[str], headers: np.ndarray, offsets: np.ndarray, sizes: np.ndarray) -> None:
+        self.names, self.headers, self.offsets, self.sizes = names, headers, offsets, sizes
+        self.fields: dict[str, dict[str, int]] = {field: {} for field in _LARGEST}
+        self.classes: int | None = None
+        self.bad: Bad = {}
+        self.noted: Noted = {}
+
+    def text(self, data: np.ndarray, field: str, key: str) -> str | None:
+        """The content of a field of an example, None where it has none, or where that is not to be used."""
+        i = self.fields[field].get(key)
+        if i is None:
+            return None
+        start, size = self.offsets[i], self.sizes[i]
+        try:
+            if size > _LARGEST[field]:
+                raise ValueError(f"{size} bytes")
+            return str(data[start : start + size].data, "utf-8")
+        except ValueError as error:
+            image = self.names[self.fields["image"][key]]
+            self.bad[image] = f"its .{field} cannot be used ({error}); at byte {self.headers[i]}"
+            return None
+
+
+def _members(shard: Shard) -> _Members:
+    try:
+        ends, data, headers, offsets, sizes = _core.read_tar(shard.data)
+    except ValueError as error:
+        what = str(error).removeprefix("tar: ")
+        mend = "unpack it: images are read where they lie" if "compressed" in what else _MEND
+        raise DataError(f"refused: {what}", shard.path, mend) from error
+    found = _Members(list(Texts(ends, data)), headers, offsets, sizes)
+    places = {**{field: found.fields[field] for field in _BESIDE}, **dict.fromkeys(_IMAGES, found.fields["image"])}
+    odd = []
+    for i, name in enumerate(found.names):
+        base = name.rfind("/") + 1
+        dot = name.find(".", base)
+        if name == CLASSES:
+            found.classes = i
+            continue
+        if system(name[base:]) or (name.startswith("__") and REMARK.match(name)):
+            note(found.noted, HIDDEN, name)
+            continue
+        if base and _inside(name[:base]):
+            note(found.noted, INSIDE, name)
+            continue
+        if dot <= base:
+            note(found.noted, not_read(name), name)
+            continue
+        field = name[dot + 1 :].lower()
+        place = places.get(field)
+        if place is None:
+            if field.rpartition(".")[2] in _IMAGES:
+                odd.append((i, name[:dot]))
+            else:
+                note(found.noted, not_read(name), name)
+        elif (first := place.setdefault(name[:dot], i)) != i:
+            twins = f"{found.names[first]!r} (byte {headers[first]}) and {name!r} (byte {headers[i]})"
+            raise DataError(f"refused: {twins} are of one example", shard.path, "name every example differently")
+    for i, key in odd:
+        if key not in found.fields["image"]:
+            name = found.names[i]
+            what = f"its name has several dots, so it is a further field of {key!r}"
+            found.bad[name] = f"{what}; at byte {headers[i]}"
+        else:
+            note(found.noted, "further images of an example (KEY.FIELD.png), left out", found.names[i])
+    for field in ("cls", "txt"):
+        for key in found.fields[field].keys() - found.fields["image"].keys():
+            i = found.fields[field][key]
+            found.bad[found.names[i]] = f"its example has no image; at byte {headers[i]}"
+    return found
+
+
+def _listing(shard: Shard, members: _Members) -> Listing:
+    data = shard.data
+    keys = list(members.fields["image"])
+    numbers = np.fromiter(members.fields["image"].values(), np.int64, len(keys))
+    records = _records(shard, members, numbers)
+    labels = [(members.text(data, "cls", key) or "").rstrip("\r\n") for key in keys]
+    captions = [members.text(data, "txt", key) for key in keys]
+    places = np.full((len(keys), 2), -1, np.int64)
+    for i, key in enumerate(keys):
+        if (at := members.fields["json"].get(key)) is not None:
+            places[i] = members.offsets[at], members.sizes[at]
+    classes: tuple[str, ...] = ()
+    if members.classes is not None:
+        start, size = members.offsets[members.classes], members.sizes[members.classes]
+        try:
+            lines = str(data[start : start + min(size, 16 << 20)].data, "utf-8")
+            classes = tuple(lines.removesuffix("\n").split("\n")) if lines else ()
+        except ValueError as error:
+            raise DataError(f"refused: {CLASSES} is not UTF-8, at byte {start}", shard.path, _MEND) from error
+    good = [i for i, number in enumerate(numbers.tolist()) if members.names[number] not in members.bad]
+    return Listing(
+        shard.path,
+        [members.names[i] for i in numbers[good].tolist()],
+        records.take(np.array(good, np.int64)),
+        [labels[i] for i in good],
+        [captions[i] or "" for i in good],
+        np.array([captions[i] is not None for i in good], bool),
+        places[good],
+        classes,
+        dict(sorted(members.bad.items())),
+        dict(sorted(members.noted.items())),
+    )
+
+
+def _records(shard: Shard, members: _Members, numbers: np.ndarray) -> Records:
+    """What is known of the bytes of some members; images that are none get their reason."""
+    offsets, sizes = members.offsets[numbers], members.sizes[numbers]
+    large = sizes > _LARGEST["image"]  # a sparse file may claim terabytes of zeros, which are not to be read
+    status, crc, sha, traits, refused = read_parts(shard.data, offsets, np.where(large, 0, sizes))
+    for i in np.flatnonzero(status).tolist():
+        number = numbers[i]
+        why = f"of {sizes[i]} bytes is too large for an image" if large[i] else FAULTS[int(status[i])]
+        members.bad[members.names[number]] = f"{why}; at byte {members.headers[number]}"
+    for i, why in refused.items():
+        number = numbers[i]
+        members.bad[members.names[number]] = f"{why}; at byte {members.headers[number]}"
+    return Records(sizes, np.full(len(numbers), shard.time, np.int64), crc, sha, offsets, traits)
+
+
+def read_parts(
+    data: np.ndarray, offsets: np.ndarray, lengths: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[int, str]]:
+    """Status (see `FAULTS`), CRC32C, half the SHA-256 and traits of parts of a mapping, in parallel; and which are
+    `pydt.data.pixels.Unscaled`, and why.
+    """
+    status, crc = np.zeros(len(offsets), np.int32), np.zeros(len(offsets), np.uint32)
+    sha, traits = np.zeros((len(offsets), 16), np.uint8), np.zeros(len(offsets), np.uint8)
+    refused: dict[int, str] = {}
+    runs = batches(list(range(len(offsets))), lengths.tolist())
+
+    def read(run: list[int]) -> None:
+        status[run], crc[run] = _core.check_parts(data, offsets[run], lengths[run], 1)
+        ends = (offsets[run] + lengths[run]).tolist()
+        parts = [data[start:end] for start, end in zip(offsets[run].tolist(), ends, strict=True)]
+        for i, part in zip(run, parts, strict=True):
+            sha[i] = np.frombuffer(hashlib.sha256(part.data).digest()[:16], np.uint8)
+        good = np.flatnonzero(status[run] == 0)
+        traits[np.array(run)[good]], wrong = traits_of([parts[at] for at in good])
+        refused.update({run[good[at]]: why for at, why in wrong.items()})
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's remarks on single images
+        if (threads := min(len(runs), 8, available())) < 2:
+            for run in runs:
+                read(run)
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(read, runs))
+    return status, crc, sha, traits, refused

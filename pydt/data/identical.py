@@ -1,0 +1,245 @@
+"""Which images of two data sets are the same: byte for byte, or pixel for pixel after decoding.
+
+bytes     Of files: half of the SHA-256 of each, which the index has, so that nothing is read. Of raw arrays of one
+          shape: CRC32C proposes, a longer sum of the pixels decides.
+pixels    Of files those that a network is shown, before any is resized (`pydt.data.pixels`): transparent ones on the
+          data
+          set's background, 16 bits scaled to 8, EXIF's orientation not applied. Grey is the same as three equal
+          channels. Only images of a height and width that both data sets have are decoded.
+one       Equal pixels of an image of one colour are no evidence of a copy: any two blank images have them. Such images
+colour    are the same only as files of the same bytes, and the others are counted apart (`Same.blank`).
+
+What this costs: docs/analyses.md, "Copies of target images".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pydt import _core
+from pydt.base import PydtError, progress
+from pydt.data.formats.folder import batches
+from pydt.data.persistence import threads
+from pydt.data.pixels import flat, one_colour
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from pydt.data.dataset import Dataset
+
+
+Rows = npt.NDArray[np.int64]
+Sums = list[bytes | None]
+
+MOST_FILES, MOST_BYTES = 20_000, 64 << 20
+"""Files, and bytes of them, up to which the start of a run compares their pixels."""
+_SHA = b"file"  # no sum of pixels is of this length with this beginning
+_BLANK = b"blank"
+_MARKED = len(_BLANK) + 16  # nor of this length, but of an image of one colour
+
+
+@dataclass(frozen=True, eq=False)
+class Same:
+    """Which images two data sets, ours and theirs, share.
+
+    Attributes:
+        ours, theirs: int64, one number an image: the same number, the same image; -1 for one that is in one data set
+            only.
+        by_bytes, theirs_by_bytes: bool, of each of ours (theirs) whether a file of theirs (ours) has the same bytes.
+        pixels: whether pixels were compared.
+        blank, theirs_blank: bool, of each whether it is of one colour and has the pixels, not the bytes, of an image
+            of the other data set: it is not compared, and is the same as none.
+    """
+
+    ours: Rows
+    theirs: Rows
+    by_bytes: npt.NDArray[np.bool_]
+    theirs_by_bytes: npt.NDArray[np.bool_]
+    pixels: bool
+    blank: npt.NDArray[np.bool_]
+    theirs_blank: npt.NDArray[np.bool_]
+
+
+def same(ours: Dataset, theirs: Dataset, pixels: bool | None = True) -> Same:
+    """Which images of two data sets are the same.
+
+    Args:
+        pixels: whether files are decoded and compared by pixels, too; None: where that is quick (`MOST_FILES` and
+            `MOST_BYTES`, both data sets together).
+    """
+    if ours.images is not None and theirs.images is not None and ours.images.shape[1:] == theirs.images.shape[1:]:
+        pixels = True
+        mine, other = _raw(ours, theirs)
+    else:
+        files = [data.records.length for data in (ours, theirs) if data.records is not None]
+        if pixels is None:
+            pixels = sum(map(len, files)) <= MOST_FILES and sum(int(f.sum()) for f in files) <= MOST_BYTES
+        mine, other = _shas(ours), _shas(theirs)
+        if pixels:  # same bytes have same pixels, so that the sum of those decides wherever there is one
+            decoded = _decoded(ours, theirs)
+            mine, other = (
+                [p or f for p, f in zip(*both, strict=True)] for both in zip(decoded, (mine, other), strict=True)
+            )
+    shas, marked = (_shas(ours), _shas(theirs)), (mine, other)
+    blanks = {one for one in {*mine} & {*other} if one is not None and len(one) == _MARKED}
+    mine, other = (
+        [f if p is not None and len(p) == _MARKED else p for p, f in zip(part, files, strict=True)]
+        for part, files in zip(marked, shas, strict=True)
+    )
+    numbers = {one: number for number, one in enumerate(({*mine} & {*other}) - {None})}
+    coded = [
+        np.array([-1 if one is None else numbers.get(one, -1) for one in part], np.int64) for part in (mine, other)
+    ]
+    common = ({*shas[0]} & {*shas[1]}) - {None}
+    by_bytes = [np.array([sha in common for sha in part], bool) for part in shas]
+    apart = [
+        np.array([one in blanks for one in part], bool) & (code < 0) for part, code in zip(marked, coded, strict=True)
+    ]
+    return Same(coded[0], coded[1], by_bytes[0], by_bytes[1], bool(pixels), apart[0], apart[1])
+
+
+def pixel_sum(image: npt.NDArray[np.uint8]) -> bytes:
+    """16 bytes that tell the pixels of an image, (H, W[, C]), from all others."""
+    pixels = image.reshape(*image.shape[:2], -1)
+    if pixels.shape[2] == 3 and (pixels[..., :1] == pixels[..., 1:]).all():
+        pixels = pixels[..., :1]
+    told = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
+    told.update(np.ascontiguousarray(pixels).data)
+    return told.digest()
+
+
+def shared_images(count: int, of: str, by_bytes: int) -> str:
+    """That so many images of a target are in a source, and how many of them in all bytes."""
+    how = "byte for byte" if by_bytes == count else "pixel for pixel"
+    if 0 < by_bytes < count:
+        how = f"byte for byte ({by_bytes:,}) or pixel for pixel ({count - by_bytes:,})"
+    return f"{count:,} image{'s' if count != 1 else ''} of {of} {'are' if count != 1 else 'is'} in the source, {how}"
+
+
+def not_compared(source: int, target: int, of: str) -> str:
+    """That so many images of one colour were not compared; see `Same.blank`."""
+    return (
+        f"{source + target:,} images of one colour ({source:,} of the source, {target:,} of {of}) are not "
+        "compared: equal pixels are no evidence of a copy there"
+    )
+
+
+def shared_units(units: Rows, names: Sequence[str], quote: Callable[[str], str] = repr, most: int = 3) -> str:
+    """How many of the source's images of this kind there are, and in each unit, the fullest first: "as 30 source
+    images: in 'cats' (30)".
+    """
+    counts = np.bincount(units[units >= 0], minlength=len(names))
+    fullest = [k for k in np.argsort(-counts, kind="stable").tolist() if counts[k]]
+    told = [f"{quote(names[k])} ({counts[k]:,})" for k in fullest[:most]]
+    if len(fullest) > most:
+        told.append(f"{len(fullest) - most} more group{'' if len(fullest) == most + 1 else 's'}")
+    if (outside := int((units < 0).sum())) > 0:
+        told.append(f"no group ({outside:,})")
+    return f"as {len(units):,} source image{'s' if len(units) != 1 else ''}: in {', '.join(told)}"
+
+
+def groups_of(sums: Iterable[bytes | None]) -> list[list[int]]:
+    """Positions of equal sums, as lists of two or more, in order of their first; None equals nothing."""
+    places: dict[bytes, list[int]] = {}
+    for i, one in enumerate(sums):
+        if one is not None:
+            places.setdefault(one, []).append(i)
+    return [group for group in places.values() if len(group) > 1]
+
+
+def _shas(dataset: Dataset) -> Sums:
+    if dataset.records is None:
+        return [None] * len(dataset)
+    return [_SHA + sha.tobytes() for sha in dataset.records.sha]
+
+
+def _raw(ours: Dataset, theirs: Dataset) -> tuple[Sums, Sums]:
+    """Sums of the pixels of those raw images whose CRC32C the other data set has, too."""
+    crcs, found = [], []
+    for data in (ours, theirs):
+        data.unchanged()
+        crcs.append(_core.crc_records(data.images, np.ascontiguousarray(data.positions), threads()))  # type: ignore[arg-type]
+    for data, own, others in zip((ours, theirs), crcs, crcs[::-1], strict=True):
+        sums: Sums = [None] * len(data)
+        for i in np.flatnonzero(np.isin(own, others)).tolist():
+            image = np.asarray(data.images[data.positions[i]])  # type: ignore[index]
+            sums[i] = _marked(image, hashlib.blake2b(image.tobytes(), digest_size=16).digest())
+        found.append(sums)
+    return found[0], found[1]
+
+
+def _decoded(*datasets: Dataset) -> tuple[Sums, Sums]:
+    """Sums of the pixels of the images whose height and width the other data set has, too."""
+    sizes = [_sizes(data) for data in datasets]
+    found = []
+    for data, own, others in zip(datasets, sizes, sizes[::-1], strict=True):
+        wanted = set(others)
+        chosen = [i for i, size in enumerate(own) if size is not None and size in wanted]
+        sums: Sums = [None] * len(data)
+        for i, one in zip(chosen, _sums(data, chosen), strict=True):
+            sums[i] = one
+        found.append(sums)
+    return found[0], found[1]
+
+
+def _sizes(data: Dataset) -> list[tuple[int, int] | None]:
+    """Width and height of all images."""
+    if data.images is not None:
+        return [data.images.shape[2:0:-1]] * len(data)
+    return _read(data, range(len(data)), lambda image: image.size, "looking at sizes")
+
+
+def _sums(data: Dataset, ids: list[int]) -> Sums:
+    if data.images is not None:
+        return [_summed(np.asarray(data.images[position])) for position in data.positions[ids]]
+    return _read(data, ids, lambda image: _summed(np.asarray(flat(image, data.background))), "comparing pixels")
+
+
+def _summed(image: npt.NDArray[np.uint8]) -> bytes:
+    return _marked(image, pixel_sum(image))
+
+
+def _marked(image: npt.NDArray[np.uint8], told: bytes) -> bytes:
+    """A sum of an image's pixels, which says whether they are of one colour."""
+    return _BLANK + told if one_colour(image) else told
+
+
+def _read(dataset: Dataset, ids: Iterable[int], look: Callable[[Image], Any], what: str) -> list[Any]:
+    """What `look` says of some images, Pillow's and not yet decoded; None where a file cannot be read."""
+    from PIL import Image as pillow
+
+    chosen = list(ids)
+    assert dataset.records is not None
+    lengths = dataset.records.length.tolist()
+    runs = batches(chosen, lengths)
+
+    def one(data: npt.NDArray[np.uint8]) -> Any:
+        try:
+            with pillow.open(io.BytesIO(data.data)) as image:
+                return look(image)
+        except Exception:  # a decoder meets arbitrary bytes; what cannot be decoded equals nothing
+            return None
+
+    def run(part: list[int]) -> list[Any]:
+        try:
+            return [one(data) for data in dataset.bytes_of(part)]
+        except PydtError:  # a file is gone or cut: whoever trains on it says so
+            return [None] * len(part)
+
+    found = []
+    with warnings.catch_warnings(), progress(len(chosen), what, "images") as advance:
+        warnings.simplefilter("ignore")  # Pillow's remarks on single files
+        with ThreadPoolExecutor(threads()) as pool:
+            for part in pool.map(run, runs):
+                found += part
+                advance(len(part))
+    return found

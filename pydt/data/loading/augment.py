@@ -1,0 +1,210 @@
+"""What happens to images on their way into a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from pydt.base import ConfigError, whole
+
+ENCODED_SIZE = 224
+ENCODED_CROP = ((0.08, 1.0), (3 / 4, 4 / 3))
+# Settings younger than stored results: a recipe that leaves them alone keeps its digest.
+_YOUNGER = ("ramp", "jitter", "jitter_chance", "grey", "blur", "blur_chance", "solarize", "erase")
+
+
+@dataclass(frozen=True)
+class Augment:
+    """What happens to an image on its way into a batch.
+
+    Attributes:
+        crop_pad: raw images, training: pad by this many black pixels and crop back at a random place.
+        flip: training: mirror left-right with probability 1/2.
+        mean, std: per channel, of pixels scaled to 0..1; one value, or a number alone, serves all channels.
+        size: side in pixels of what the network sees. Encoded images: 224 by default. Raw images keep their own size,
+            unless `resized_crop` is given, and by default then, too.
+        resized_crop: (scale, ratio) of a random resized crop in training, each (least, most): a window whose share of
+            the image's area is uniform in `scale` and whose width / height is log-uniform in `ratio`, resized to
+            `size`; the distribution is torchvision's. Raw images: bilinear; evaluation takes the largest window in the
+            middle. Encoded images, always cropped so: ((0.08, 1), (3/4, 4/3)) by default; evaluation resizes the short
+            side to size * 256 / 224 and crops the centre.
+        ramp: ((epoch, size), ...): from that epoch on, counted from 0, training images have this size; evaluation goes
+            by `size`. Jain et al. (2023) train 16 epochs with ((0, 160), (12, 192)) and evaluate at 224. Raw images:
+            with `resized_crop` only.
+
+    What follows happens to encoded images in training, in this order, after crop and flip; raw images are refused:
+        jitter: (brightness, contrast, saturation, hue), each 0 or more, hue at most 1/2: factors uniform in 1 +- the
+            first three (but not below 0), hue turned by up to +- the last, in turns. In DALI's `color_twist`: contrast
+            is about mid-grey, and the order is fixed.
+        jitter_chance: that an image is jittered.
+        grey: chance that it loses its colours.
+        blur: (least, most) sigma of a Gaussian blur in pixels, uniform.
+        blur_chance: that an image is blurred.
+        solarize: chance that pixels of 128 and above are inverted.
+        erase: chance that a rectangle becomes the mean colour: its share of the area is uniform in 0.02..0.33, its
+            height / width log-uniform in 0.3..3.3, cut to the image.
+    """
+
+    crop_pad: int = 0
+    flip: bool = False
+    mean: tuple[float, ...] = (0.5,)
+    std: tuple[float, ...] = (0.25,)
+    size: int | None = None
+    resized_crop: tuple[tuple[float, float], tuple[float, float]] | None = None
+    ramp: tuple[tuple[int, int], ...] = ()
+    jitter: tuple[float, ...] | None = None
+    jitter_chance: float = 1.0
+    grey: float = 0.0
+    blur: tuple[float, ...] | None = None
+    blur_chance: float = 1.0
+    solarize: float = 0.0
+    erase: float = 0.0
+
+    def __post_init__(self) -> None:
+        # Brought to one form, so that settings which mean the same are equal and have one digest.
+        fixed: dict[str, Any] = {
+            "crop_pad": whole(self.crop_pad, "crop_pad", "Augment", 0, 1 << 16, ConfigError),
+            "size": None if self.size is None else whole(self.size, "size", "Augment", 1, 1 << 16, ConfigError),
+            "resized_crop": _crop(self.resized_crop),
+            "mean": _numbers(self.mean, "mean"),
+            "std": _numbers(self.std, "std"),
+            "flip": bool(self.flip),
+            "ramp": _ramp(self.ramp),
+            "jitter": _jitter(self.jitter),
+            "blur": _blur(self.blur),
+        }
+        for name in ("jitter_chance", "grey", "blur_chance", "solarize", "erase"):
+            fixed[name] = _chance(getattr(self, name), name)
+        for name in ("jitter", "blur"):
+            if fixed[name] is None:
+                fixed[f"{name}_chance"] = 1.0
+        if not isinstance(self.flip, (bool, np.bool_)):
+            raise ConfigError(f"flip {self.flip!r}", "Augment", "use True or False")
+        for name, value in fixed.items():
+            object.__setattr__(self, name, value)
+        if not all(np.isfinite(self.mean)) or not all(s > 0 and np.isfinite(s) for s in self.std):
+            raise ConfigError(
+                f"mean {self.mean}, std {self.std}", "Augment", "give finite means and positive deviations"
+            )
+        if self.crop_pad and self.resized_crop:
+            raise ConfigError("crop_pad and resized_crop", "Augment", "choose one of the two crops")
+
+    def channels(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """mean and std as float32 (count,)."""
+        if len(self.mean) not in (1, count) or len(self.std) not in (1, count):
+            raise ConfigError(
+                f"{len(self.mean)} means and {len(self.std)} deviations for {count} channels",
+                "Augment",
+                "give one, or one each",
+            )
+        mean, std = np.empty((2, count), np.float32)
+        mean[:], std[:] = self.mean, self.std
+        return mean, std
+
+    def sides(self, height: int, width: int, epoch: int | None = None) -> tuple[int, int]:
+        """(height, width) of what the network sees of raw images of this height and width, in training in `epoch`."""
+        size = self.size if epoch is None else self._ramped(epoch, self.size)
+        if self.resized_crop is None or size is None:
+            return height, width
+        return size, size
+
+    def side(self, epoch: int | None = None) -> int:
+        """Height and width of what the network sees of encoded images, in training in `epoch`."""
+        size = self.size or ENCODED_SIZE
+        return size if epoch is None else self._ramped(epoch, size) or size
+
+    def _ramped(self, epoch: int, size: int | None) -> int | None:
+        return next((to for start, to in reversed(self.ramp) if epoch >= start), size)
+
+    @property
+    def encoded_only(self) -> tuple[str, ...]:
+        """The settings in use that raw images do not have."""
+        names = ("jitter", "grey", "blur", "solarize", "erase")
+        return tuple(name for name in names if getattr(self, name))
+
+    def described(self) -> dict[str, Any]:
+        """As JSON types, for digests. What is left at the default of a setting younger than stored results is not
+        named, so that their recipes keep their digests.
+        """
+        old = {"crop_pad": self.crop_pad, "flip": self.flip, "mean": self.mean, "std": self.std}
+        young = (field for field in fields(self) if field.name in _YOUNGER)
+        new = {f.name: value for f in young if (value := getattr(self, f.name)) != f.default}
+        if self.resized_crop is None:
+            return old | {"size": self.size or ENCODED_SIZE} | new
+        return old | {"size": self.size, "resized_crop": self.resized_crop} | new
+
+
+def _crop(given: Any) -> tuple[tuple[float, float], tuple[float, float]] | None:
+    if given is None:
+        return None
+    try:
+        scale, ratio = (tuple(np.asarray(pair, float).tolist()) for pair in given)
+        good = 0 < scale[0] <= scale[1] <= 1 and 1e-4 <= ratio[0] <= ratio[1] <= 1e4
+        if good and len(scale) == len(ratio) == 2:
+            return scale, ratio
+    except (TypeError, ValueError, IndexError):
+        pass
+    raise ConfigError(
+        f"resized_crop {given!r}",
+        "Augment",
+        "give the least and the most share of the area, and of width / height: ((0.08, 1), (3 / 4, 4 / 3))",
+    )
+
+
+def _ramp(given: Any) -> tuple[tuple[int, int], ...]:
+    mend = "give (epoch, size) pairs, epochs rising from 0: ((0, 160), (12, 192))"
+    try:
+        pairs = tuple((epoch, size) for epoch, size in given)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"ramp {given!r}", "Augment", mend) from error
+    found = tuple(
+        (
+            whole(epoch, "ramp's epoch", "Augment", 0, None, ConfigError),
+            whole(size, "ramp's size", "Augment", 1, 1 << 16, ConfigError),
+        )
+        for epoch, size in pairs
+    )
+    epochs = [epoch for epoch, _ in found]
+    if epochs and (epochs[0] != 0 or sorted(set(epochs)) != epochs):
+        raise ConfigError(f"ramp {given!r}", "Augment", mend)
+    return found
+
+
+def _jitter(given: Any) -> tuple[float, ...] | None:
+    if given is None:
+        return None
+    values = _numbers(given, "jitter")
+    if len(values) != 4 or not all(0 <= v < 100 for v in values) or values[3] > 0.5:
+        raise ConfigError(
+            f"jitter {given!r}",
+            "Augment",
+            "give (brightness, contrast, saturation, hue), none negative, hue at most 0.5: (0.4, 0.4, 0.4, 0.1)",
+        )
+    return values if any(values) else None
+
+
+def _blur(given: Any) -> tuple[float, ...] | None:
+    if given is None:
+        return None
+    values = _numbers(given, "blur")
+    if len(values) != 2 or not 0 < values[0] <= values[1] <= 20:
+        raise ConfigError(f"blur {given!r}", "Augment", "give the least and the most sigma in pixels, to 20: (0.1, 2)")
+    return values
+
+
+def _chance(value: Any, name: str) -> float:
+    if not isinstance(value, (bool, str)) and hasattr(value, "__float__") and 0 <= float(value) <= 1:
+        return float(value)
+    raise ConfigError(f"{name} {value!r}", "Augment", f"give a chance in 0..1: {name}=0.5")
+
+
+def _numbers(values: Any, name: str) -> tuple[float, ...]:
+    try:
+        given = np.asarray(values)
+        if given.ndim < 2 and given.size and given.dtype.kind in "iuf":
+            return tuple(given.astype(float).reshape(-1).tolist())
+    except (TypeError, ValueError):
+        pass
+    raise ConfigError(f"{name} {values!r}", "Augment", f"give one number, or one a channel: {name}=(0.5, 0.5, 0.5)")

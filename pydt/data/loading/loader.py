@@ -1,0 +1,350 @@
+"""Batches of a masked subset: raw images through the core, encoded images through DALI.
+
+Order and augmentation are functions of (seed, epoch, example id) alone: they do not depend on the mask, the batch
+size, the number of ranks or where a run was resumed. A mask selects ids; skipped records are never touched. A
+loader's state is three integers. For raw images it owns no thread: the core starts helpers for the length of a batch
+where torch is set to more than one thread. (Encoded ones are decoded by DALI's threads.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from pydt import _core
+from pydt.base import ConfigError, DataError, whole
+from pydt.data.dataset import Dataset
+from pydt.data.loading.augment import Augment
+from pydt.data.loading.buffers import HOST, Staging, resident
+from pydt.data.loading.dali import Settings, engine, known, read
+
+_MOST_SEED, _MOST_EPOCH = 2**64 - 1, 2**55 - 1
+_STAND_IN = 6  # lowest byte of the stream of random bits (csrc/windows.hpp has the list)
+_TYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some examples.
+
+    Attributes:
+        images: (views * B, C, H, W) of the loader's dtype, on its device: the first view of every example, then the
+            second one. Valid as long as it or anything made of it is referenced.
+        labels: int64 (B,), on the device.
+        index: int64 (B,) on the CPU: example ids.
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    index: torch.Tensor
+    _texts: Sequence[str] | None = field(default=None, repr=False)
+
+    @cached_property
+    def captions(self) -> tuple[str, ...] | None:
+        """One text per example, or None where the data set has none. Made when asked for: it takes longer than the
+        images of a small batch.
+        """
+        return None if self._texts is None else tuple(self._texts[i] for i in self.index.tolist())
+
+
+class Loader:
+    """Iterates over one epoch of the kept examples; the last batch may be smaller.
+
+    Args:
+        dataset: what to read.
+        keep: bool (examples,) mask, or distinct int64 ids; all examples by default.
+        batch_size: over all ranks together; rank r takes every world-th example of each batch, from the r-th on.
+        train: shuffle and augment; otherwise ids in ascending order (or as given), centre crop, no flip.
+        augment: see `Augment`.
+        seed, epoch: of order and augmentation.
+        rank, world: this process among those that share the batches.
+        device: where batches go; encoded images are then decoded there ("mixed" in DALI's terms).
+        channels_last: the memory format of the images.
+        dtype: of the images: torch.float32, float16 or bfloat16, rounded to nearest even.
+        views: 2 for two independently augmented views of every example.
+        on_error: what to do about an encoded image that cannot be read or decoded: "raise" an error that names it, or
+            "skip": another kept example takes its place in the batch, with its own label and id, chosen by (seed,
+            epoch, id); batches keep their sizes.
+        check: compare the bytes of every encoded image with the CRC32C in the index: what differs is broken.
+
+    Attributes:
+        skipped: with on_error="skip", id -> why, of the examples replaced in this epoch so far.
+
+    A mask costs nothing: loaders of encoded images that differ in nothing but mask, seed and epoch share one pipeline
+    as long as one of them lives, and the images of a batch are DALI's own memory.
+
+    Memory of raw images: up to three batches of this process wait for their next use. On a GPU the data set is copied
+    there, once for all loaders, and batches are made there, unless it takes more than half of the free memory.
+
+    Raises:
+        DataError: nothing is kept, an id is out of range or given twice, or (while iterating) an image cannot be
+            decoded: it is named.
+        ConfigError: batch size, rank, world, seed, epoch, device, dtype, views or on_error cannot be meant, or raw
+            images cannot be augmented so.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        keep: Any = None,
+        batch_size: int = 128,
+        train: bool = True,
+        augment: Augment | None = None,
+        seed: int = 0,
+        epoch: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        device: str | torch.device = "cpu",
+        channels_last: bool = False,
+        dtype: torch.dtype = torch.float32,
+        views: int = 1,
+        on_error: str = "raise",
+        check: bool = False,
+    ) -> None:
+        if not isinstance(dataset, Dataset):
+            raise DataError(f"a {type(dataset).__name__} is no data set", "Loader", "give a pydt.Dataset")
+        if not isinstance(augment, (Augment, type(None))):
+            raise ConfigError(f"augment is a {type(augment).__name__}", "Loader", "give augment=Augment(...)")
+        self.dataset, self.train, self.channels_last = dataset, train, channels_last
+        self.augment = augment or Augment()
+        self.batch_size = whole(batch_size, "batch_size", "Loader", 1, None, ConfigError)
+        self.seed = whole(seed, "seed", "Loader", 0, _MOST_SEED, ConfigError)
+        self.world = whole(world, "world", "Loader", 1, None, ConfigError)
+        self.rank = whole(rank, "rank", "Loader", 0, self.world - 1, ConfigError)
+        self.views = whole(views, "views", "Loader", 1, 2, ConfigError)
+        if self.views == 2 and not train:
+            raise ConfigError("two views without augmentation", "Loader", "use views=1 or train=True")
+        if dtype not in _TYPES:
+            raise ConfigError(f"dtype {dtype}", "Loader", "use torch.float32, torch.float16 or torch.bfloat16")
+        if on_error not in ("raise", "skip"):
+            raise ConfigError(f"on_error={on_error!r}", "Loader", 'choose on_error="raise" or on_error="skip"')
+        self.dtype, self.on_error, self.check = dtype, on_error, bool(check)
+        self.device = _device(device)
+        self.ids = kept_ids(dataset, keep)
+        self.skipped: dict[int, str] = {}
+        if dataset.encoded:
+            share, threads = -(-self.batch_size // self.world), max(1, torch.get_num_threads())
+            self._engine = engine(
+                Settings(self.augment, train, share * self.views, self.device, dtype, channels_last, threads)
+            )
+        else:
+            self._memory = Staging(self.device) if self.device.type == "cuda" else HOST
+            if train:
+                _check_raw(self.augment)
+        self._turn = 0  # which iteration is the present one
+        self.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch."""
+        return -(-len(self.ids) // self.batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Start the given epoch at its first batch.
+
+        Raises:
+            ConfigError: it is negative or no whole number.
+        """
+        self._epoch = whole(epoch, "epoch", "Loader", 0, _MOST_EPOCH, ConfigError)
+        self._position = self._start = 0
+        self._turn += 1
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the loader stands: seed, epoch, and batches already delivered of that epoch."""
+        return {"seed": self.seed, "epoch": self._epoch, "position": self._position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue at a saved place: the next iteration delivers exactly the batches that were still to come.
+
+        Raises:
+            ConfigError: it is not what `state_dict` returns.
+        """
+        limits = {"seed": _MOST_SEED, "epoch": _MOST_EPOCH, "position": len(self)}
+        if not isinstance(state, Mapping) or set(state) != set(limits):
+            raise ConfigError(f"state {state!r}", "load_state_dict", "give what Loader.state_dict() returned")
+        self.seed, self._epoch, self._start = (
+            whole(state[name], name, "load_state_dict", 0, most, ConfigError) for name, most in limits.items()
+        )
+        self._position = self._start
+        self._turn += 1
+
+    def __iter__(self) -> Iterator[Batch]:
+        order = self.ids
+        if self.train:
+            order = order[_core.epoch_order(self.seed, self._epoch, order)]
+        # A saved place serves one iteration: a loop that was broken off starts its epoch again.
+        self._position, self._start = self._start, 0
+        self.skipped = {}
+        self._turn += 1
+        turn = self._turn
+        while self._position < len(self):
+            start = self._position * self.batch_size
+            ids = np.ascontiguousarray(order[start : start + self.batch_size][self.rank :: self.world])
+            self._position += 1
+            self.dataset.unchanged()
+            yield self.read(ids)
+            if turn != self._turn:
+                raise ConfigError(
+                    "an iteration goes on after another was begun, or an epoch or a state was set",
+                    "Loader",
+                    "break it off first, or make a loader for each: they share what is large",
+                )
+
+    def read(self, ids: np.ndarray) -> Batch:
+        """One batch of the given examples (int64 ids), prepared for this epoch."""
+        if self.dataset.encoded:
+            images, ids = self._read_encoded(ids)
+        else:
+            images = self._read_raw(ids)
+        labels = torch.from_numpy(self.dataset.labels[ids]).to(self.device, non_blocking=True)
+        return Batch(images, labels, torch.from_numpy(ids), self.dataset.captions)
+
+    def _read_raw(self, ids: np.ndarray) -> torch.Tensor:
+        stored = self.dataset.images
+        assert stored is not None
+        index, channels = self.dataset.positions[ids], stored.shape[3]
+        height, width = self.augment.sides(stored.shape[1], stored.shape[2], self._epoch if self.train else None)
+        how: dict[str, Any] = {"crop_pad": 0, "flip": False, "seed": self.seed, "epoch": self._epoch}
+        how["mean"], how["std"] = self.augment.channels(channels)
+        if self.train:
+            how |= {"crop_pad": self.augment.crop_pad, "flip": self.augment.flip}
+            if self.augment.resized_crop is not None:
+                how["scale"], how["ratio"] = self.augment.resized_crop
+        shape = (self.views * len(ids), channels, height, width)
+        there = resident(stored, self.device) if self.device.type == "cuda" else None
+        if there is not None:
+            layout = torch.channels_last if self.channels_last else torch.contiguous_format
+            out = torch.empty(shape, dtype=self.dtype, device=self.device, memory_format=layout)
+            with torch.cuda.device(self.device):
+                stream = torch.cuda.current_stream(self.device).cuda_stream
+                for view, part in enumerate(out.split(len(ids))):
+                    _core.cuda_gather(
+                        images=there.data_ptr(),
+                        shape=stored.shape,
+                        index=index,
+                        ids=ids,
+                        out=part.data_ptr(),
+                        size=(height, width),
+                        dtype=str(self.dtype).removeprefix("torch."),
+                        channels_last=self.channels_last,
+                        stream=stream,
+                        view=view,
+                        **how,
+                    )
+            return out
+        out = self._memory.take(*shape, self.dtype, self.channels_last)
+        # numpy has no bfloat16: its bits
+        bits = (out.view(torch.uint16) if self.dtype == torch.bfloat16 else out).numpy()
+        threads = torch.get_num_threads()
+        for view in range(self.views):
+            part = bits[view * len(ids) : (view + 1) * len(ids)]
+            _core.gather(images=stored, index=index, ids=ids, out=part, threads=threads, view=view, **how)
+        return self._memory.send(out) if isinstance(self._memory, Staging) else out
+
+    def _read_encoded(self, ids: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
+        """The images, and the examples that they are of."""
+        if not len(ids):  # a rank that has no share of the last batch
+            side = self.augment.side(self._epoch if self.train else None)
+            return torch.empty((0, 3, side, side), dtype=self.dtype, device=self.device), ids
+        runner = self._engine
+        if len(ids) * self.views > runner.settings.most:
+            runner = engine(replace(runner.settings, most=len(ids) * self.views))
+        while True:
+            sound = self._sound(ids)
+            images = read(self.dataset, sound, runner, self.seed, self._epoch, self.views, self.check)
+            if images is not None:
+                return images, sound
+
+    def _sound(self, ids: np.ndarray) -> np.ndarray:
+        """The examples, those known to be broken replaced, or refused."""
+        broken = known(self.dataset).broken
+        bad = [i for i in ids.tolist() if i in broken] if broken else []
+        if not bad:
+            return ids
+        if self.on_error == "raise":
+            why = broken.pop(bad[0])  # the file may be mended, and read again
+            raise DataError(
+                why,
+                self.dataset.place_of(bad[0]),
+                'replace or delete it and index the source again, or leave such images out with on_error="skip"',
+            )
+        self.skipped |= {i: broken[i] for i in bad}
+        return np.array([self._stand_in(i, broken) if i in broken else i for i in ids.tolist()], np.int64)
+
+    def _stand_in(self, number: int, broken: Mapping[int, str]) -> int:
+        """The first kept example that is not broken, from a random place on: the same whenever the others are found."""
+        bits = _core.random_bits(self.seed, self._epoch << 8 | _STAND_IN, np.array([number]))
+        place, count = int(bits[0] % np.uint64(len(self.ids))), len(self.ids)
+        for step in range(count):
+            other = int(self.ids[(place + step) % count])
+            if other not in broken:
+                return other
+        raise DataError("none of the images can be read", self.dataset.name, "restore them, or index the source again")
+
+
+def kept_ids(dataset: Dataset, keep: Any) -> np.ndarray:
+    """The example ids (int64) that a bool mask or a list of ids keeps; refuses what selects nothing or does not fit."""
+    if keep is None:
+        return np.arange(len(dataset))
+    try:
+        array = np.asarray(keep.detach().cpu() if hasattr(keep, "detach") else keep)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"no array ({error})", "keep", "give a bool mask or a list of example ids") from error
+    if array.dtype == bool:
+        if array.shape != (len(dataset),):
+            raise DataError(
+                f"mask of shape {array.shape} over {len(dataset)} examples", "keep", "give one bool per example"
+            )
+        kept = np.flatnonzero(array)
+        if not len(kept):
+            raise _nothing(dataset)
+        return kept
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise DataError(
+            f"dtype {array.dtype}, shape {array.shape}", "keep", "give a bool mask or a list of example ids"
+        )
+    array = array.astype(np.int64)
+    if not len(array):
+        raise _nothing(dataset)
+    wrong = array[(array < 0) | (array >= len(dataset))]
+    if len(wrong):
+        raise DataError(f"example id {wrong[0]} of {len(dataset)} examples", "keep", f"use ids 0..{len(dataset) - 1}")
+    times = np.bincount(array)
+    if times.max() > 1:
+        mask = len(array) == len(dataset) and len(times) <= 2
+        raise DataError(
+            f"example id {times.argmax()} is given {times.max()} times",
+            "keep",
+            "it looks like a 0/1 mask: pass bool, keep.astype(bool)" if mask else "give every id once",
+        )
+    return array
+
+
+def _check_raw(augment: Augment) -> None:
+    if unknown := augment.encoded_only:
+        raise ConfigError(
+            f"{', '.join(unknown)} for raw images",
+            "Augment",
+            "leave it out, or give the images as files: from_folder, from_tar",
+        )
+    if augment.ramp and augment.resized_crop is None:
+        raise ConfigError("a ramp for raw images that keep their size", "Augment", "add resized_crop=")
+
+
+def _nothing(dataset: Dataset) -> DataError:
+    return DataError("the mask keeps no example", dataset.name, "keep at least one group that has images")
+
+
+def _device(device: str | torch.device) -> torch.device:
+    mend = 'use "cpu", "cuda" or "cuda:1"'
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(f"device {device!r}", "Loader", mend) from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("no CUDA device is usable here", f"Loader, device {device!r}", 'use device="cpu"')
+    return found

@@ -1,0 +1,306 @@
+"""A folder of image files as one array: decoded once, at one size, so that thousands of trainings need no decoder.
+
+OUT.packing/   while it is being made: images.npy, whose rows are filled in any order, and done.jsonl, a line a
+               finished run of rows with its CRC32C. A run whose rows do not have that CRC32C (the process was killed,
+               the machine lost power) or whose files have changed is made again; all others are kept.
+OUT/           the finished thing, renamed at once: images.npy, index.pydt, and pack.json, which says what it was made
+               of
+
+Every row is a function of its file and the settings alone, so the bytes do not depend on the number of workers, nor on
+how often the work was broken off.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pydt.base import (
+    DataError,
+    Form,
+    StoreError,
+    available,
+    canonical_json,
+    check,
+    digest,
+    parse,
+    progress,
+    read_json,
+    whole,
+    write_atomic,
+)
+from pydt.data.dataset import Dataset
+from pydt.data.formats.arrays import as_path
+from pydt.data.formats.folder import refuse, undecodable
+from pydt.data.formats.tar import labelled, tars_in
+from pydt.data.index_file import FILE, crc32c, pack_index
+from pydt.data.persistence import sections_of
+from pydt.data.pixels import BACKGROUND, rgb
+
+_VERSION = 1
+_RUN = 64  # files in a run: a second of work, more or less
+_LONGEST = 1 << 20  # bytes of a line of the log
+_HEADER = 128  # bytes before the pixels of a .npy
+# A resized image may have so many pixels before it is cropped; 300 times as long as high at 512.
+_MOST_PIXELS = 1 << 27
+
+
+def pack(
+    folder: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    size: int,
+    *,
+    exif: bool = False,
+    background: str = BACKGROUND,
+    bad: str = "raise",
+    workers: int | None = None,
+) -> Dataset:
+    """Decode a folder of images into uint8 (images, size, size, 3) in `out`; `Dataset.open(out)` opens it again.
+
+    Every image is read as `pydt.data.pixels` says (the first frame, converted to RGB: grey becomes three equal
+    channels,
+    palettes and CMYK become colours, more than 8 bits are scaled to 8, transparent pixels show the background), its
+    shorter side is resized to `size` (bilinear, antialiased) and the centre is cut out.
+
+    Args:
+        folder: as in `Dataset.from_folder`; or a tar shard, or a folder of them.
+        out: a folder that does not exist yet, or is empty. Broken off, the same call continues.
+        size: side of the images in pixels.
+        exif: turn images as their EXIF orientation says; torchvision's loader does not.
+        background: what shows through transparent pixels: "white", "black", "grey" or "#rrggbb".
+        bad: files that are no image or cannot be decoded: "raise" (once all others are done), or "skip" them.
+        workers: threads; as many as this process has cores by default.
+
+    Raises:
+        DataError: no such folder, bad files (named), or `out` holds something else or is being packed by another
+            process.
+        StoreError: `out` cannot be written, or the disk is full.
+    """
+    size = whole(size, "size", "pack", 1, 1 << 14)
+    workers = available() if workers is None else whole(workers, "workers", "pack", 1)
+    place = as_path(out, "pack", made=True)
+    refuse({}, "", bad)  # a misspelt choice is told before anything is read
+    source = images_at(as_path(folder, "pack"), background)
+    left_out = dict(source.left_out)
+    settings = {"version": _VERSION, "size": size, "exif": bool(exif), "pillow": _pillow(), **source.shown()}
+    made_of = {**settings, "source": source.digest, "bad": bad, "left out": left_out}
+    if place.exists() and not (place.is_dir() and not any(place.iterdir())):
+        check_finished(place, made_of)
+        (place / "done.jsonl").unlink(missing_ok=True)
+        return Dataset.open(place)
+    part = place.with_name(place.name + ".packing")
+    try:
+        part.mkdir(parents=True, exist_ok=True)
+        with locked(part, place) as log:
+            left_out |= _decode_all(source, part, log, settings, workers)
+            refuse(left_out, str(as_path(folder, "pack")), bad)
+            _finish(source, part, size, left_out)
+            write_atomic(part / "pack.json", canonical_json(made_of).encode())
+            os.rename(part, place)
+            (place / "done.jsonl").unlink()
+    except OSError as error:
+        what = f"cannot be written ({error.strerror or error})"
+        raise StoreError(what, str(part), "free space, or choose another folder; the same call continues") from error
+    return Dataset.open(place)
+
+
+def images_at(place: Path, background: str = BACKGROUND) -> Dataset:
+    """The folder of images, or the tar shards, at a place; bad ones are left out.
+
+    Raises:
+        DataError: as `Dataset.from_folder` and `Dataset.from_tar`.
+    """
+    whole = place.suffix == ".tar" and not place.is_dir()
+    if whole or (tars_in(place) and not any(entry.is_dir() for entry in place.iterdir())):
+        label = "cls" if labelled(place) else None
+        return Dataset.from_tar(place, bad="skip", label=label, background=background)
+    return Dataset.from_folder(place, bad="skip", background=background)
+
+
+def decode(data: bytes | memoryview, size: int, exif: bool, background: str = BACKGROUND) -> np.ndarray:
+    """One encoded image as uint8 (size, size, 3); see `pack`. Raises what Pillow raises."""
+    from PIL import Image
+
+    image = rgb(data, background, exif)
+    width, height = image.size
+    # torchvision's Resize and CenterCrop, to the last rounding.
+    if width <= height:
+        resized = size, int(size * height / width)
+    else:
+        resized = int(size * width / height), size
+    if resized[0] * resized[1] > _MOST_PIXELS:
+        raise ValueError(f"{width} x {height} pixels is too long and narrow")
+    if resized != image.size:
+        image = image.resize(resized, Image.Resampling.BILINEAR)
+    left, top = (round((side - size) / 2.0) for side in resized)
+    return np.asarray(image.crop((left, top, left + size, top + size)))
+
+
+def _pillow() -> str:
+    """What decodes: rows of another version are made again."""
+    import PIL
+    from PIL import features
+
+    return f"{PIL.__version__}, JPEG {features.version('jpg')}"
+
+
+def check_finished(place: Path, made_of: dict[str, Any]) -> None:
+    """Refuse a folder that was not made of just this.
+
+    Raises:
+        DataError: it was made by something else, or of other images or settings.
+    """
+    mend = "choose a folder that does not exist, or delete it"
+    try:
+        known = read_json(place / "pack.json", dict)
+    except (FileNotFoundError, StoreError) as error:
+        raise DataError("is there already, and was not made by pack", str(place), mend) from error
+    if known != parse(canonical_json(made_of)):
+        raise DataError("is there already, and was made of other images or with other settings", str(place), mend)
+
+
+def logged(log: int, form: Form) -> Iterator[Any]:
+    """The whole lines of the log of finished runs that have a form; see `pydt.base.strict_json`."""
+    with open(os.dup(log), "rb") as lines:
+        lines.seek(0)
+        while line := lines.readline(_LONGEST):
+            with suppress(StoreError):  # a torn line
+                said = parse(line)
+                check(said, form)
+                yield said
+
+
+@contextmanager
+def locked(part: Path, place: Path) -> Iterator[int]:
+    """The log of finished runs, open for appending by this process alone."""
+    log = os.open(part / "done.jsonl", os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise DataError("is being packed by another process", str(place), "wait for it, or stop it") from error
+        yield log
+    finally:
+        os.close(log)
+
+
+def _decode_all(source: Dataset, part: Path, log: int, settings: dict[str, Any], workers: int) -> dict[str, str]:
+    """Fill every row that is not there yet; the reasons of files that cannot be decoded."""
+    assert source.records is not None
+    size = settings["size"]
+    row = size * size * 3
+    runs = [np.arange(i, min(i + _RUN, len(source))) for i in range(0, len(source), _RUN)]
+    names = [digest(settings, source.records.sha[run]) for run in runs]
+    file = os.open(part / "images.npy", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    bad: dict[str, str] = {}
+
+    def work(number: int) -> tuple[int, int, dict[str, str]]:
+        rows, wrong = _run(source, runs[number], size, settings["exif"])
+        _write_all(file, rows, _HEADER + int(runs[number][0]) * row)
+        return number, crc32c(rows), wrong
+
+    try:
+        header = _npy_header(len(source), size)
+        whole_size = len(header) + len(source) * row
+        if os.fstat(file).st_size < whole_size:
+            os.posix_fallocate(file, 0, whole_size)  # a full disk is noticed now, and not hours later
+        os.ftruncate(file, whole_size)
+        _write_all(file, header, 0)
+        done = _believed(file, log, names, runs, row)
+        for found in done.values():
+            bad |= found
+        todo = [i for i in range(len(runs)) if i not in done]
+        with warnings.catch_warnings(), progress(sum(len(runs[i]) for i in todo), "packing", "images") as bar:
+            warnings.simplefilter("ignore")  # Pillow's remarks on single files
+            with ThreadPoolExecutor(workers) as pool:
+                waiting: list[Future[tuple[int, int, dict[str, str]]]] = [pool.submit(work, i) for i in todo]
+                try:
+                    for future in waiting:
+                        number, crc, wrong = future.result()
+                        line = {"run": names[number], "at": number, "crc": crc, "bad": wrong}
+                        os.write(log, canonical_json(line).encode() + b"\n")
+                        bad |= wrong
+                        bar(len(runs[number]))
+                finally:
+                    pool.shutdown(cancel_futures=True)
+        os.fsync(file)
+    finally:
+        os.close(file)
+    return bad
+
+
+def _run(source: Dataset, run: np.ndarray, size: int, exif: bool) -> tuple[np.ndarray, dict[str, str]]:
+    """The rows of a run of files, zero where a file cannot be decoded, and why."""
+    rows = np.zeros((len(run), size, size, 3), np.uint8)
+    bad = {}
+    keys = source.all_keys()
+    for at, i in enumerate(run.tolist()):
+        try:
+            (data,) = source.bytes_of([i], check=True)
+            rows[at] = decode(data.data, size, exif, source.background)
+        except Exception as error:  # a decoder meets arbitrary bytes, and raises whatever it stumbles on
+            bad[keys[i]] = undecodable(error)
+    return rows, bad
+
+
+def _believed(file: int, log: int, names: list[str], runs: list[np.ndarray], row: int) -> dict[int, dict[str, str]]:
+    """Runs that the log calls finished and whose rows have the CRC32C that it names: number -> bad files."""
+    done: dict[int, dict[str, str]] = {}
+    form = {"at": range(len(names)), "run": str, "crc": int, "bad": {str: str}}
+    for said in logged(log, form):
+        number = said["at"]
+        if said["run"] == names[number]:
+            rows = os.pread(file, len(runs[number]) * row, _HEADER + int(runs[number][0]) * row)
+            if crc32c(rows) == said["crc"]:
+                done[number] = said["bad"]
+    return done
+
+
+def _finish(source: Dataset, part: Path, size: int, left_out: dict[str, str]) -> None:
+    """Close the gaps that bad files left, and write the index."""
+    keys = source.all_keys()
+    good = np.array([i for i, key in enumerate(keys) if key not in left_out], np.int64)
+    if not len(good):
+        raise DataError("has no image that can be decoded", str(part), "see `pydt inspect`")
+    path = part / "images.npy"
+    if len(good) < len(source):
+        # Killed in here, the rows no longer have the CRC32C that the log names, and are made again.
+        rows = np.memmap(path, np.uint8, "r+", _HEADER, (len(source), size * size * 3))
+        for i in range(0, len(good), _RUN):
+            rows[i : i + _RUN][: len(good) - i] = rows[good[i : i + _RUN]]
+        rows.flush()
+        del rows
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            _write_all(file, _npy_header(len(good), size), 0)
+            os.ftruncate(file, _HEADER + len(good) * size * size * 3)
+            os.fsync(file)
+        finally:
+            os.close(file)
+    packed = Dataset.from_arrays(path, source.labels[good], source.classes, name=f"{source.name} at {size}")
+    packed = replace(packed, keys=tuple(keys[i] for i in good.tolist()), left_out=left_out, noted=source.odd())
+    sections = sections_of(packed, part)
+    sections["images"] = [path.name]  # moves with the index
+    write_atomic(part / FILE, pack_index(sections))
+
+
+def _npy_header(count: int, size: int) -> bytes:
+    """The header of a .npy of uint8 (count, size, size, 3), always of one length."""
+    text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({count}, {size}, {size}, 3), }}"
+    return b"\x93NUMPY\x01\x00" + (_HEADER - 10).to_bytes(2, "little") + text.ljust(_HEADER - 11).encode() + b"\n"
+
+
+def _write_all(file: int, data: bytes | np.ndarray, at: int) -> None:
+    view = memoryview(data if isinstance(data, bytes) else data.data).cast("B")
+    while len(view):
+        written = os.pwrite(file, view, at)
+        view, at = view[written:], at + written

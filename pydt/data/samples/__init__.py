@@ -1,0 +1,3 @@
+"""Data that ship with pydt."""
+
+from pydt.data.samples import glyphs

@@ -1,0 +1,221 @@
+"""Targets: labelled tasks whose examples are split once and for all into parts that never meet.
+
+A few-shot pool, a validation part, a *score* half from which influences are computed and a *report* half on which every
+verdict is judged. The parts are stratified by label and ordered by a hash of the example's key, so no seed can change
+them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from pydt.base import DataError, digest, hash_order, whole
+from pydt.data.dataset import Dataset, spool
+from pydt.data.identical import Same, not_compared, same, shared_images, shared_units
+
+HALVES = ("score", "report")
+# Pairs of digests that this process has found to share nothing: a target is built again for each store it enters.
+_apart: set[tuple[str, str]] = set()
+# What a source shares with a target, by their digests: every run of a store asks.
+_shared: dict[tuple[str, str], dict[str, Same]] = {}
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A labelled target task, split once and for all.
+
+    Args:
+        train: the labelled examples from which few-shot draws and validation come.
+        test: a test set of its own, split into the score and the report half; without one, `train` is split four ways.
+            Its classes are known by their names: each must be one of `train`, but it need not have all of them.
+            It must share no example with `train`: raw images are compared by their pixels, encoded ones by the bytes
+            of their files.
+        metric: "top-1" (every example counts the same) or "mean per class" (every class does).
+        pool, validation: how many examples of `train` go there; by default 2/9 and 1/9 of it, or with a test set all
+            but 1/9, and 1/9.
+
+    Raises:
+        DataError: train and test differ in classes or shape or share examples, there is one class only, pool or
+            validation is no whole number, or a part would be empty.
+    """
+
+    train: Dataset
+    test: Dataset | None = None
+    metric: str = "top-1"
+    pool: int | None = None
+    validation: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.metric == "auroc":
+            raise DataError("metric 'auroc' is not built yet", "Target", 'use "top-1" or "mean per class"')
+        if self.metric not in ("top-1", "mean per class"):
+            raise DataError(f"metric {self.metric!r}", "Target", 'choose "top-1" or "mean per class"')
+        for name, data in (("train", self.train), ("test", self.test)):
+            if not (isinstance(data, Dataset) or (name == "test" and data is None)):
+                raise DataError(f"{name} is a {type(data).__name__}", "Target", f"give {name}=Dataset.from_arrays(...)")
+        for name in ("pool", "validation"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, whole(getattr(self, name), name, "Target"))
+        classes = self.train.classes
+        if len(classes) < 2:
+            raise DataError(
+                f"{len(classes)} class", self.train.name, "a target needs at least two classes to tell apart"
+            )
+        if self.test is not None:
+            object.__setattr__(self, "test", _numbered_as(self.test, classes))
+            if (self.test.images is None) != (self.train.images is None) or (
+                self.test.images is not None and self.test.images.shape[1:] != self.train.images.shape[1:]  # type: ignore[union-attr]
+            ):
+                raise DataError("train and test images have different shapes", "Target", "bring both to one shape")
+            _refuse_shared(self.train, self.test)
+        for part in ("pool", *HALVES):
+            if not len(self.split[part]):
+                raise DataError(f"the {part} part has no example", self.train.name, "give more target examples")
+
+    @property
+    def name(self) -> str:
+        return self.train.name
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.train.classes
+
+    @property
+    def judged(self) -> Dataset:
+        """The data set whose examples are split into the score and the report half."""
+        return self.train if self.test is None else self.test
+
+    @cached_property
+    def split(self) -> dict[str, np.ndarray]:
+        """Sorted int64 positions: "pool" and "validation" in `train`, "score" and "report" in `judged`."""
+        order = _stratified_order(self.train)
+        n = len(order)
+        validation = max(n // 9, 1) if self.validation is None else self.validation
+        if self.pool is not None:
+            pool = self.pool
+        else:
+            pool = round(2 * n / 9) if self.test is None else n - validation
+        if pool < 0 or validation < 0 or pool + validation > n:
+            raise DataError(
+                f"pool {pool} and validation {validation} of {n} examples", self.train.name, "make them smaller"
+            )
+        judged = order[pool + validation :] if self.test is None else _stratified_order(self.test)
+        half = len(judged) // 2
+        parts = {
+            "pool": order[:pool],
+            "validation": order[pool : pool + validation],
+            "score": judged[:half],
+            "report": judged[half:],
+        }
+        return {name: np.sort(part) for name, part in parts.items()}
+
+    @cached_property
+    def digest(self) -> str:
+        test = None if self.test is None else self.test.digest
+        parts = [digest(self.split[name]) for name in ("pool", "validation", *HALVES)]
+        return digest("target", self.train.digest, test, self.metric, parts)
+
+    def described(self) -> dict[str, np.ndarray]:
+        """The judged examples in the order of every stored output.
+
+        Returns:
+            "ids": int64 positions in `judged`; "labels": int64; "half": uint8, 0 score and 1 report; "weights":
+            float64, such that within each half the weighted sum of what is right is the metric.
+        """
+        ids = np.concatenate([self.split[half] for half in HALVES])
+        half = np.repeat(np.arange(2, dtype=np.uint8), [len(self.split[h]) for h in HALVES])
+        labels = self.judged.labels[ids]
+        weights = np.empty(len(ids))
+        for i in range(2):
+            counts = np.bincount(labels[half == i], minlength=len(self.classes))
+            per_class = 1 / np.maximum(counts, 1) / (counts > 0).sum()
+            weights[half == i] = per_class[labels[half == i]] if self.metric == "mean per class" else 1 / counts.sum()
+        return {"ids": ids, "labels": labels, "half": half, "weights": weights}
+
+    def shared(self, source: Dataset, pixels: bool | None = True) -> dict[str, Same]:
+        """Which images of a source are images of this target, too: of each of its data sets, "train" and "test" (where
+        there is one), what `same` finds. Changed copies are found by `pydt.leaks`.
+        """
+        sets = {"train": self.train} | ({} if self.test is None else {"test": self.test})
+        return {name: same(source, data, pixels) for name, data in sets.items()}
+
+    def copied(self, source: Dataset, units: np.ndarray, names: Sequence[str]) -> list[str]:
+        """What is to be said of images of this target that a source holds, too, and in which of its units (int64, one
+        an example, -1 for none; and their names); empty if there is none. Pixels of files are compared where that is
+        quick, else a sentence says that they were not.
+        """
+        key = (source.digest, self.digest)
+        if key not in _shared:
+            _shared[key] = self.shared(source, None)
+        found = _shared[key].values()
+        images = sum(int((one.theirs >= 0).sum()) for one in found)
+        compared = all(one.pixels for one in found)
+        held = np.any([one.ours >= 0 for one in found], axis=0)
+        ours = int((np.any([one.blank for one in found], axis=0) & ~held).sum())
+        blank = sum(int(one.theirs_blank.sum()) for one in found)
+        apart = [not_compared(ours, blank, f"the target {self.name!r}")] if blank else []
+        if not images and compared:
+            return apart
+        if not images:
+            return [
+                f"no image of the target {self.name!r} is in the source byte for byte; one of the same pixels could "
+                "not have been detected: there are too many files to compare them now, pydt.leaks does"
+            ]
+        by_bytes = sum(int((one.theirs_by_bytes & (one.theirs >= 0)).sum()) for one in found)
+        first = source.all_keys()[int(held.argmax())]
+        told = shared_images(images, f"the target {self.name!r}", by_bytes)
+        less = "" if compared else "; the pixels of files were not compared"
+        where = f"{shared_units(units[held], names)} (the first: {first!r})"
+        return [f"{told}, {where}{less}; influences of these groups include the copies", *apart]
+
+    def spool(self, folder: str | os.PathLike[str]) -> Target:
+        """The same target over data sets saved below `folder`, so that it travels to other processes as paths."""
+        train = spool(self.train, folder)
+        return replace(self, train=train, test=None if self.test is None else spool(self.test, folder))
+
+
+def _numbered_as(test: Dataset, classes: tuple[str, ...]) -> Dataset:
+    """A test set with the class numbers of the training set: a part of a data set may lack classes."""
+    if test.classes == classes:
+        return test
+    strange = next((name for name in test.classes if name not in classes), None)
+    if strange is not None:
+        what = f"train and test have different class names: {strange!r} is in test alone"
+        raise DataError(what, "Target", "give both the same classes=[...], or leave its images out of test")
+    number = np.array([classes.index(name) for name in test.classes], np.int64)
+    return replace(test, labels=number[test.labels], classes=classes)
+
+
+def _stratified_order(dataset: Dataset) -> np.ndarray:
+    """Positions such that every contiguous run holds the classes in proportion; within a class, ordered by key hash."""
+    hashed = hash_order(dataset.all_keys(), "target split")
+    by_class = np.lexsort((hashed, dataset.labels))
+    counts = np.bincount(dataset.labels, minlength=len(dataset.classes))
+    rank = np.arange(len(dataset)) - np.repeat(np.cumsum(counts) - counts, counts)
+    quantile = np.empty(len(dataset))
+    quantile[by_class] = (rank + 0.5) / np.repeat(counts, counts)
+    return np.lexsort((hashed, quantile))
+
+
+def _refuse_shared(train: Dataset, test: Dataset) -> None:
+    """Raise where an image that few-shot draws may learn from would also be judged."""
+    pair = (train.digest, test.digest)
+    if pair in _apart:
+        return
+    mend = "leave them out of the test set, or give the images once and let Target(train=...) split them"
+    if pair[0] == pair[1]:
+        raise DataError("train and test are the same examples", "Target", mend)
+    shared = np.flatnonzero(same(test, train, pixels=False).ours >= 0).tolist()
+    if shared:
+        raise DataError(
+            f"{len(shared)} of {len(test)} test examples are in train too, the first is {test.all_keys()[shared[0]]!r} "
+            f"at position {shared[0]}",
+            "Target",
+            mend,
+        )
+    _apart.add(pair)

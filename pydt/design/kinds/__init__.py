@@ -1,0 +1,1 @@
+"""One module per kind of design: how its masks are drawn."""

@@ -1,0 +1,530 @@
+"""From a plan to a full store: any executor trains the rows that are missing, only the driver writes.
+
+A row can be computed from the plan alone, by anybody; a duplicate is harmless, and the same command continues a killed
+run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import pickle
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydt.base import ConfigError, PydtError, StoreError, open_streams
+from pydt.ensemble.data_remarks import remarks
+from pydt.ensemble.executors.local import Processes, WorkerDied, places, versions, work
+from pydt.ensemble.executors.pickling import pack
+from pydt.ensemble.interim import SoFar
+from pydt.ensemble.plan import Context, Plan, check, make_record
+from pydt.ensemble.progress import View
+from pydt.ensemble.row import Runner, run_row
+from pydt.estimation import StoppingRule, unmet
+from pydt.store import FACTS, Outcome, Record, Row, Store, checked, put, weak
+
+if TYPE_CHECKING:
+    from pydt.data import Dataset
+    from pydt.training import Recipe, Task
+
+
+_JUDGED = 3  # rows after which one tells that networks learn nothing, and not after the last one only
+_MOST_PICTURED = 2000  # units; beyond that, example images would weigh more than the rows
+_TRIES = 2  # an exception may be bad luck once
+_LIVES = 3  # a process may be killed by something else twice
+_GRACE = 10.0  # seconds for rows under way after SIGTERM; who sends it waits 10 (containers) to 30 (Slurm)
+
+
+def run(
+    plan: Plan,
+    dir: str | os.PathLike[str],
+    executor: Executor | None = None,
+    *,
+    workers: int | None = None,
+    runner: Runner = run_row,
+    progress: bool | str = True,
+    stop: str | StoppingRule | None = None,
+    limit: float | None = None,
+    same_code: bool = False,
+) -> Store:
+    """Compute what a plan still lacks in a store, and return the store with this plan as its default.
+
+    Args:
+        plan: what to compute.
+        dir: folder of the store, made if needed.
+        executor: anything with the `concurrent.futures` protocol; None: processes on this machine.
+        workers: processes; None: one for every `recipe.threads` cores, or with a recipe for "cuda" one for every GPU.
+            With an executor: how many rows it runs at once.
+        runner: called as `runner(context, row, tasks)` in a worker; must be importable there.
+        progress: show rows done, rate, time left, workers, failures and the leading influences on stderr: True for a
+            live panel on a terminal and plain lines elsewhere, "json" for JSON lines.
+        stop: when to stop before the end of the plan, as `StoppingRule.parse` reads it. The rule looks at the plan's
+            first task, output "correct", score half, as the report does, and at the plan's first rows only, so the stop
+            is the same for any number of workers and after any kill. Rows that were under way are stored, but no longer
+            count (`Store.stopped`). Running the plan again with another rule judges anew from the first row; without a
+            rule all rows are trained, and count.
+        limit: seconds that a row may take; one that takes longer ends its worker and is tried again, twice.
+        same_code: refuse a store, and a worker, whose rows were computed by another version of pydt, torch or
+            torchvision or for another instruction set, instead of saying so and going on.
+
+    Raises:
+        ConfigError: an argument that makes no sense, or a rule that no such plan can satisfy.
+        StoreError: the folder cannot be written, a row gave other numbers than the ones stored, or, with `same_code`,
+            stored rows were computed by other code.
+        PydtError: a row raised twice, or killed its worker three times; all finished rows are stored.
+        KeyboardInterrupt: Ctrl-C; all finished rows are stored, its text says how many and how to continue.
+        SystemExit: SIGTERM, unless the caller handles it; rows under way got ten seconds to finish.
+    """
+    rule = stop if isinstance(stop, StoppingRule) else StoppingRule.parse(stop)
+    about = plan.context, plan.record(), plan.design
+    return _run(*about, dir, executor, workers, runner, progress, rule, limit, same_code)
+
+
+def run_rows(
+    source: Dataset,
+    by: str,
+    recipe: Recipe,
+    tasks: Sequence[Task],
+    rows: Sequence[Row],
+    dir: str | os.PathLike[str],
+    executor: Executor | None = None,
+    *,
+    workers: int | None = None,
+    runner: Runner = run_row,
+    progress: bool | str = True,
+    limit: float | None = None,
+) -> Store:
+    """`run` without a design: any list of rows, which the store remembers as a plan of its own, without a design.
+
+    The returned store has this list as its default plan: `store.finished()` are positions in `rows`. Raises what `Plan`
+    and `run` raise.
+    """
+    context = Context(source, by, recipe, tuple(tasks))
+    check(context, rows)
+    record, rule = make_record(context, rows), StoppingRule("none")
+    return _run(context, record, None, dir, executor, workers, runner, progress, rule, limit)
+
+
+# ---- the driver ----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Job:
+    """One row and the positions of the tasks it still lacks."""
+
+    number: int
+    row: Row
+    tasks: tuple[int, ...]
+    errors: int = 0
+    deaths: int = 0
+
+    def __str__(self) -> str:
+        return f"row {self.number} ({self.row})"
+
+
+def _run(
+    context: Context,
+    record: Record,
+    design: Any,
+    dir: str | os.PathLike[str],
+    executor: Executor | None,
+    workers: int | None,
+    runner: Runner,
+    progress: bool | str,
+    rule: StoppingRule,
+    limit: float | None,
+    same_code: bool = False,
+) -> Store:
+    if workers is not None and workers < 1:
+        raise ConfigError(f"must be at least 1, is {workers}", "workers", "leave it out to use every core")
+    if limit is not None and not 0 < limit < math.inf:
+        raise ConfigError(
+            f"no row can be done in {limit!r} seconds", "limit", "leave it out to let rows take their time"
+        )
+    open_streams()
+    view = View.of(progress)
+    if rule.kind != "none":
+        rule.look(design, [])  # refuses what no plan like this can satisfy, before anything is trained
+    with Store.create(dir).writing() as store:
+        for task in context.tasks:
+            store.put_task(task.digest, task.target.described())
+        if len(record.names) <= _MOST_PICTURED and not store.has_thumbnails(record):
+            store.put_thumbnails(record, context.source.thumbnails(context.by, 3))
+        store.put_plan(record)
+        store.default(record)
+        told = [] if design is None else remarks(context)
+        copied = [] if design is None else _copied(context)
+        put(store, record, copied + told)  # copies change how the verdict is read
+        missing, stored = _missing(store, record, same_code)
+        sofar = SoFar(store, record, design, stored)
+        run = _Driver(store, record, sofar, rule, missing, stored, view, limit, same_code)
+        if run.settled():
+            return store
+        if design is not None:  # once a plan, and not again for what is retrained because of it
+            run.notes = [("shared images", text) for text in copied] + [("data", text) for text in told]
+        shared = runner, _spooled(context, store.folder / "data")
+        try:
+            parcel = pickle.dumps(shared) if executor is not None else pack(shared)
+        except PydtError:
+            raise
+        except Exception as error:
+            wrong = f"runner, source, recipe or task cannot be sent to a worker ({error})"
+            raise ConfigError(wrong, "run", "use functions and classes that a module defines at its top") from error
+        usual, gpus = places(context.recipe)
+        if executor is not None:
+            count = workers or getattr(executor, "_max_workers", None) or usual
+            run.drive(executor, parcel, int(count))
+            return store
+        count = min(workers or usual, len(missing))
+        pool = Processes(count, int(context.recipe.threads), parcel, gpus)
+        try:
+            run.drive(pool, None, count)
+            pool.shutdown()
+        finally:
+            pool.kill()
+        return store
+
+
+def _spooled(context: Context, folder: Path) -> Context:
+    """The same context over files: what is only in memory is written once, so that it travels to workers as a path."""
+    from pydt.data import Dataset, Target, spool
+
+    source = spool(context.source, folder) if isinstance(context.source, Dataset) else context.source
+    tasks = [
+        replace(task, target=task.target.spool(folder)) if isinstance(task.target, Target) else task
+        for task in context.tasks
+    ]
+    return Context(source, context.by, context.recipe, tuple(tasks))
+
+
+def _copied(context: Context) -> list[str]:
+    """What is to be said of images that the source shares with a target."""
+    from pydt.data import Dataset, Target
+
+    if not isinstance(context.source, Dataset):
+        return []
+    targets = {task.target.digest: task.target for task in context.tasks if isinstance(task.target, Target)}
+    return [text for target in targets.values() for text in target.copied(context.source, *context.units)]
+
+
+def _missing(store: Store, record: Record, same_code: bool) -> tuple[deque[tuple[int, tuple[int, ...]]], list[int]]:
+    """`Store.left`; with `same_code`, other code is refused."""
+    missing, stored = store.left(record, every=same_code)
+    if same_code and (others := _others(store, versions())):
+        mend = "use those versions, a new folder, or go on without same_code"
+        raise StoreError(f"holds rows computed by other code: {_in_words(others, versions())}", str(store.folder), mend)
+    return deque(missing), stored
+
+
+def _others(store: Store, now: dict[str, str]) -> dict[str, list[str]]:
+    """What computed stored rows and is not what computes now."""
+    others = {name: sorted(seen - {str(now.get(name))}) for name, seen in store.facts.items()}
+    return {name: seen for name, seen in others.items() if seen}
+
+
+def _in_words(others: dict[str, list[str]], now: dict[str, str]) -> str:
+    return "; ".join(f"{name} {', '.join(seen)} (now {now.get(name)})" for name, seen in others.items())
+
+
+class _Driver:
+    """Hands out the rows that are missing, stores what comes back, and knows when to end."""
+
+    def __init__(
+        self,
+        store: Store,
+        record: Record,
+        sofar: SoFar,
+        rule: StoppingRule,
+        missing: deque[tuple[int, tuple[int, ...]]],
+        stored: list[int],
+        view: View,
+        limit: float | None,
+        same_code: bool,
+    ) -> None:
+        self.same_code = same_code
+        self.notes: list[tuple[str, str]] = []  # what to tell at the start: event of the log, text
+        self.told: set[str] = set()  # which workers compute by other code
+        self.store, self.record, self.sofar, self.rule = store, record, sofar, rule
+        self.missing, self.view, self.limit = missing, view, limit
+        self.again: deque[_Job] = deque()  # rows to be tried once more
+        self.running: dict[Future[Any], _Job] = {}
+        self.total = record.distinct
+        self.whole = set(stored)  # rows of which every cell is there
+        self.shown = False
+        self.done = False  # the rule is satisfied
+        self.trained: list[tuple[int, dict[str, Any]]] = []  # in this run: row and its scalars
+
+    def settled(self) -> bool:
+        """Whether there is nothing to train: all rows are there, or those there are satisfy the rule."""
+        if self.rule.kind != "none" and self.sofar.settled(self.rule):
+            self._note()
+            return True
+        self._note()
+        return not self._left()
+
+    def _left(self, signals: Sequence[int] = ()) -> bool:
+        """Whether there is something to train.
+
+        What was in the store is known from its headers at first, so that work starts at once. It is read to the last
+        bit by the view, while rows train, or else here, before the end: what is damaged is trained again.
+        """
+        if not (self.missing or self.again or self.running or self.done):
+            while not signals and self.sofar.read(0.2):
+                pass
+        for row in reversed(self.sofar.damaged):  # first of all: a rule waits for it
+            lacks = [i for i, key in enumerate(self.record.keys[row]) if not self.store.done(key)]
+            self.missing.appendleft((row, tuple(lacks)))
+            self.whole.discard(row)
+        if self.sofar.damaged and self.shown:
+            self.view.damaged(len(self.sofar.damaged))
+        self.sofar.damaged.clear()
+        return bool(self.missing or self.again or self.running)
+
+    def drive(self, executor: Executor, parcel: bytes | None, workers: int) -> None:
+        """Train what is missing, until nothing is, or the rule is satisfied, or somebody wishes for an end."""
+        others = self._other_code()
+        alive = getattr(executor, "alive", None)
+        alive = alive if callable(alive) else None
+        with _signals() as signals, self.view.shown(self.total, len(self.whole), self.sofar, self.rule, workers, alive):
+            self.shown = True
+            for event, text in self.notes:
+                self.view.say(text)
+                self.store.log(event=event, text=text)
+            if others:
+                self.view.say(f"some stored rows were computed by other code: {others}")
+            if self.rule.kind != "none" and self.sofar.last.next > len(self.record.rows):
+                self.view.say(f"the plan is too short for a look by {self.rule}: all of it is trained")
+            end = math.inf
+            try:
+                while self._left(signals):
+                    while (self.missing or self.again) and len(self.running) < 2 * workers and not signals:
+                        self._submit(executor, parcel)
+                    done = wait(self.running, timeout=0.2, return_when=FIRST_COMPLETED).done
+                    for future in [own for own in self.running if own in done]:  # the first row's error is told
+                        self._collect(future)
+                    if self.store.renamed is not None:
+                        wrong = f"was renamed to {self.store.folder} during the run, whose rows are all stored there"
+                        mend = "give it this name again, or run the same plan with its new one"
+                        raise StoreError(wrong, str(self.store.renamed), mend)
+                    if signal.SIGINT in signals:
+                        raise KeyboardInterrupt
+                    if signals and end == math.inf:  # what is under way may finish, if it is quick
+                        self._hand_out_no_more()
+                        end = time.monotonic() + _GRACE
+                    if time.monotonic() > end:
+                        raise SystemExit
+                    if not self.done and self.rule.kind != "none":
+                        looks = self.sofar.last.looks
+                        if self.sofar.look(self.rule).stopped:
+                            self._stop()
+                        elif self.sofar.last.looks > looks:
+                            self._note()
+                    self.view.tick()
+                if signals:
+                    raise KeyboardInterrupt if signal.SIGINT in signals else SystemExit
+                if len(self.trained) != _JUDGED:
+                    self._look_at_learning()
+                if not self.done and (note := self.store.rule(self.record)) is not None:
+                    self.view.say(unmet(note))
+            except BaseException as error:
+                self._rescue()
+                stored = f"{len(self.whole)} of {self.total} rows are stored in {self.store.folder}"
+                text = f"stopped: {stored}; the same command continues"
+                if isinstance(error, KeyboardInterrupt):
+                    raise KeyboardInterrupt(text) from None
+                if isinstance(error, SystemExit):
+                    self.view.say(text)
+                    raise SystemExit(128 + signal.SIGTERM) from None
+                raise
+
+    def _other_code(self) -> str:
+        """By what other code stored rows were computed, logged and in words."""
+        now = versions()
+        others = _others(self.store, now)
+        if others:
+            self.store.log(event="code changed", stored=others, now={name: now.get(name) for name in others})
+        return _in_words(others, now)
+
+    def _look_at_code(self, job: _Job, result: dict[str, Any]) -> None:
+        """Tell of a worker that computes by other code than this process, once, or refuse it."""
+        now = versions()
+        others = {name: [has] for name in FACTS if (has := str(result["versions"].get(name))) != str(now.get(name))}
+        if not others:
+            return
+        wrong = f"{result['host']} computes by other code than this process: {_in_words(others, now)}"
+        if self.same_code:
+            raise PydtError(wrong, str(job), "install the same everywhere, or go on without same_code")
+        if wrong not in self.told:
+            self.told.add(wrong)
+            self.view.say(wrong)
+
+    def _look_at_learning(self) -> None:
+        """Tell of networks that hardly learnt their source, or diverged."""
+        found = weak([scalars for _, scalars in self.trained])
+        for text in found.notes("rows", [row for row, _ in self.trained]):
+            self.view.say(text)
+            self.store.log(event="hardly learnt", rows=len(found.at), of=found.judged, text=text)
+
+    def _submit(self, executor: Executor, parcel: bytes | None) -> None:
+        if self.again:
+            job = self.again.popleft()
+        else:
+            number, lacks = self.missing.popleft()
+            job = _Job(number, self.record.rows[number], lacks)
+        try:
+            more = {} if self.limit is None else {"limit": self.limit}
+            future = executor.submit(work, parcel, job.row, job.tasks, **more)
+        except RuntimeError as error:  # broken, or shut down
+            wrong = f"the executor takes no more rows ({error})"
+            raise PydtError(wrong, "executor", "run again with a fresh one") from error
+        self.running[future] = job
+
+    def _collect(self, future: Future[Any]) -> None:
+        job = self.running.pop(future)
+        try:
+            result = self._result(future, job)
+            if result is not None:
+                self._put(job, result)
+            elif not self.done:
+                self.again.append(job)
+        except PydtError as error:
+            if not self.done:
+                raise
+            self.store.log(event="not used", row=job.number, reason=str(error))  # a row after the stop is nobody's loss
+
+    def _put(self, job: _Job, result: dict[str, Any]) -> None:
+        self._look_at_code(job, result)
+        outcomes = self._checked(job, result["outcomes"])
+        keys = [self.record.keys[job.number][position] for position in job.tasks]
+        for (position, outcome), key in zip(outcomes.items(), keys, strict=True):
+            self.store.put(key, outcome, self._metadata(job, position, result["versions"]))
+        self.whole.add(job.number)
+        self.sofar.add(job.number, outcomes)
+        bad = [outcome.reason for outcome in outcomes.values() if outcome.status != "ok"]
+        details = {name: result[name] for name in ("seconds", "host", "pid", "versions", "warnings")}
+        source = self.record.sources[job.number]
+        self.store.log(event="row", row=job.number, source=source, keys=keys, failed=bad, **details)
+        self.view.row(job.number, outcomes.get(0), bad)
+        self.trained += [(job.number, dict(one.scalars)) for one in list(outcomes.values())[:1] if one.status == "ok"]
+        if len(self.trained) == _JUDGED:
+            self._look_at_learning()
+
+    def _result(self, future: Future[Any], job: _Job) -> dict[str, Any] | None:
+        """What a worker gave back; None if the row is to be tried again."""
+        kept = "all finished rows are stored"
+        try:
+            result: dict[str, Any] = future.result()
+        except WorkerDied as error:
+            job.deaths += 1
+            self.store.log(event="worker died", row=job.number, reason=str(error), deaths=job.deaths)
+            if job.deaths < _LIVES:
+                self.view.death(job.number, str(error))
+                return None
+            if str(error).startswith("ran longer"):
+                mend = f"allow more than limit={self.limit:g}, or find out on what it hangs; {kept}"
+                raise PydtError(f"{error}, {_LIVES} times", str(job), mend) from error
+            mend = f"give the workers more memory, or use fewer; {kept}"
+            raise PydtError(f"killed its worker {_LIVES} times ({error})", str(job), mend) from error
+        except (BrokenExecutor, CancelledError) as error:
+            wrong = f"the executor gave up ({type(error).__name__}: {error})"
+            raise PydtError(wrong, str(job), f"run again with a fresh executor; {kept}") from error
+        except Exception as error:
+            raise PydtError(f"the executor raised {type(error).__name__}: {error}", str(job), kept) from error
+        if "error" not in result:
+            return result
+        problem, text = result["error"], result["traceback"]
+        if isinstance(problem, PydtError):
+            # on purpose, so trying again would not help; it keeps its kind and its mend
+            where = str(job) if problem.where is None else f"{job}: {problem.where}"
+            raise type(problem)(problem.what, where, problem.mend)
+        job.errors += 1
+        self.store.log(event="error", row=job.number, tries=job.errors, traceback=text)
+        if job.errors < _TRIES:
+            return None
+        raise PydtError(f"raised twice; {kept}. The second time:\n{text}", str(job))
+
+    def _checked(self, job: _Job, given: Any) -> dict[int, Outcome]:
+        """Outcomes by task position."""
+        given = given if isinstance(given, dict) else {}
+        tasks = {position: self.record.tasks[position] for position in job.tasks}
+        return {position: checked(given.get(task["digest"]), task, str(job)) for position, task in tasks.items()}
+
+    def _metadata(self, job: _Job, position: int, facts: dict[str, str]) -> dict[str, Any]:
+        record = self.record
+        return {
+            "source": record.source,
+            "units": record.units,
+            **record.named(job.number),
+            "groups": job.row.groups,
+            "seed": job.row.seed,
+            "recipe": record.recipe,
+            "task": record.tasks[position]["digest"],
+            "training": record.sources[job.number],
+            **{name: facts[name] for name in FACTS if name in facts},
+        }
+
+    def _stop(self) -> None:
+        """The rule is satisfied: rows under way are stored, but not used."""
+        self.done = True
+        self._note()
+        self._hand_out_no_more()
+        self.view.say(f"stopped by {self.rule}: {self.sofar.last.reason}")
+
+    def _note(self) -> None:
+        """Write what the rule says, or that there is none: an earlier run may have had another."""
+        look, names = self.sofar.last, self.record.names
+        note: dict[str, Any] = {"rule": str(self.rule), "looks": look.looks, "reason": look.reason}
+        if self.rule.kind == "sign":
+            note["decided"] = [[names[i], sign] for i, sign in zip(look.decided, look.signs, strict=True)]
+        unmet = self.rule.kind != "none" and not look.stopped
+        self.store.note_stop(self.record, {**note, "rows": look.rows} if look.stopped else None)
+        self.store.note_rule(self.record, {**note, "looked": look.rows} if unmet else None)
+
+    def _hand_out_no_more(self) -> None:
+        self.missing.clear()
+        self.again.clear()
+        for future in list(self.running):
+            if future.cancel():
+                del self.running[future]
+
+    def _rescue(self) -> None:
+        """Store what has come back, before the end."""
+        self._hand_out_no_more()
+        for future in list(self.running):
+            if future.done():
+                with contextlib.suppress(PydtError):  # the first error is the one to tell
+                    self._collect(future)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """A list that the first Ctrl-C or SIGTERM fills; a second one raises at once. Only the main thread can listen."""
+    seen: list[int] = []
+
+    def handle(number: int, frame: object) -> None:
+        if seen:
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit
+        seen.append(number)
+
+    ours: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        ours = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        if ours[signal.SIGINT] in (signal.SIG_IGN, None):
+            del ours[signal.SIGINT]
+        if ours[signal.SIGTERM] != signal.SIG_DFL:
+            del ours[signal.SIGTERM]  # somebody else has plans for it
+    for number in ours:
+        signal.signal(number, handle)
+    try:
+        yield seen
+    finally:
+        for number, previous in ours.items():
+            signal.signal(number, previous)

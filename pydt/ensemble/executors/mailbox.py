@@ -1,0 +1,403 @@
+"""Jobs of a batch system that compute rows, and the shared folder through which a driver and its jobs speak.
+
+A job serves many rows: waiting in the queue, starting Python and opening the data cost more than a short row. Both
+sides speak through files because a shared folder is what every cluster has: compute nodes often may not open a
+connection to the login node, a port would need keys of its own, and a file that was renamed into place is whole or not
+there. The price is latency, which is hidden by sending rows ahead. Below the folder of one executor,
+which only its owner may enter:
+
+    driver          changes as long as the driver lives
+    stop            the driver needs no job any more
+    parcels/KEY     runner and context, once
+    data/DIGEST     data sets that a node asked for, as `pydt.data.send` writes them
+    beats/SLOT      changes as long as the slot's job lives; its LIFE is new with each start of the job
+    in/LIFE/NUMBER  a call for a job, which takes it when it has room; until then the driver may take it back
+    out/NUMBER      what it gave
+
+Parcels, calls and answers are pickles, because a runner or a network may be any object of the user's. Each carries a
+keyed checksum (HMAC-SHA256) over its place in the folder and its bytes, and is not looked at before that is right. The
+key is drawn for each executor and known to it and to its jobs alone: it travels inside of the job that submitit sends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import json
+import os
+import pickle
+import platform
+import re
+import secrets
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+from pydt.base import PydtError, StoreError, check, digest, machine, parse, read, write_atomic
+from pydt.data import Need, missing, receive
+from pydt.ensemble.executors.local import Processes, WorkerDied, work
+from pydt.ensemble.executors.pickling import load, needs, pack
+
+SILENT = 60.0  # seconds without a change after which the other side is taken to be gone
+BEAT = 2.0
+_LARGEST = 1 << 16  # bytes of what a pulse says
+_SAID = {
+    "count": int,
+    "host": str,
+    "node": str,
+    "pid": range(1, 1 << 31),
+    "life?": re.compile("[0-9a-f]{16}"),
+    "left?": bool,
+}
+_SHORT, _LONG = 0.05, 1.0  # seconds between two looks into the folder: when there is much to do, and when there is not
+
+Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Order:
+    """A call on its way to a job.
+
+    Args:
+        key, needs: name of the parcel, and the data sets in it.
+        places, threads: how many calls the job runs at once, and threads of each.
+        call: function, arguments and named arguments.
+    """
+
+    key: str
+    needs: list[Need]
+    places: int
+    threads: int
+    call: Call
+
+
+class Parcel:
+    """Runner and context of a run, as they travel: once, however many rows go with them."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.key = digest(data)
+        value, self.needs = needs(data)
+        recipe = getattr(value[1], "recipe", None) if isinstance(value, tuple) else None
+        self.threads = int(getattr(recipe, "threads", 1))
+        self.cuda = str(getattr(recipe, "device", "cpu")).startswith("cuda")
+
+
+class Parcels:
+    """The parcels an executor has met, and its calls without them."""
+
+    def __init__(self) -> None:
+        self.known: dict[bytes, Parcel] = {}
+        self.empty = Parcel(pack(None))
+
+    def split(
+        self, function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[Parcel, Call]:
+        if function is not work:
+            return self.empty, (function, arguments, named)
+        data, *rest = arguments
+        if data not in self.known:
+            self.known[data] = Parcel(data)
+        return self.known[data], (function, (None, *rest), named)
+
+
+def failure(error: Exception) -> dict[str, Any]:
+    """What `work` gives for a row that could not be computed."""
+    return {"error": error if isinstance(error, PydtError) else None, "traceback": f"{type(error).__name__}: {error}"}
+
+
+def settle(future: Future[Any], kind: str, value: Any) -> None:
+    """What came back from a node: "result", "died" (why its worker ended) or "error" (an exception)."""
+    if not future.set_running_or_notify_cancel():
+        return
+    if kind == "result":
+        future.set_result(value)
+    else:
+        future.set_exception(WorkerDied(value) if kind == "died" else value)
+
+
+def module_paths() -> list[str]:
+    """Where this process finds modules, for `extend` elsewhere."""
+    return [os.path.abspath(path) for path in sys.path]
+
+
+def extend(paths: list[str]) -> None:
+    """Look for modules also where another process finds them; what is found here comes first."""
+    sys.path.extend(path for path in paths if path not in sys.path)
+
+
+class Mail:
+    """Messages in the folder of an executor, which only those who have its key can write.
+
+    Args:
+        folder: of the executor.
+        key: 32 random bytes.
+    """
+
+    def __init__(self, folder: Path, key: bytes) -> None:
+        self.folder, self._key = folder, key
+
+    def put(self, place: str, data: bytes) -> None:
+        """Write a message: its keyed checksum, then its bytes."""
+        write_atomic(self.folder / place, self._signed(place, data) + data)
+
+    def get(self, place: str) -> bytes:
+        """The bytes of a message.
+
+        Raises:
+            OSError: it is not there.
+            ValueError: it is not what somebody who has the key wrote into this place.
+        """
+        data = (self.folder / place).read_bytes()
+        if not hmac.compare_digest(self._signed(place, data[32:]), data[:32]):
+            raise ValueError("damaged message, or somebody else's")
+        return data[32:]
+
+    def post(self, place: str, value: Any) -> None:
+        """Write a message that is any value."""
+        self.put(place, pickle.dumps(value, pickle.HIGHEST_PROTOCOL))
+
+    def fetch(self, place: str) -> Any:
+        """Read a message and remove it; raises as `get` does."""
+        try:
+            data = self.get(place)
+        finally:
+            (self.folder / place).unlink()
+        return load(data)
+
+    def _signed(self, place: str, data: bytes) -> bytes:
+        # with its place, so that no message can be moved to another one, and none of one life of a job to the next
+        return hmac.digest(self._key, b"%s\0%s" % (place.encode(), data), hashlib.sha256)
+
+
+def listed(folder: Path) -> list[str]:
+    """Names of the messages in a folder, oldest numbers first; files that are being written are left out."""
+    try:
+        names = [name for name in os.listdir(folder) if name.isdecimal()]
+    except OSError:
+        return []
+    return sorted(names, key=int)
+
+
+class Pace:
+    """How long to wait before the next look: less after something has happened, ever more while nothing does."""
+
+    def __init__(self) -> None:
+        self._delay = _SHORT
+        self._event = threading.Event()
+
+    def wake(self, *_: Any) -> None:
+        self._event.set()
+
+    def wait(self, busy: bool) -> None:
+        self._delay = _SHORT if busy else min(1.3 * self._delay, _LONG)
+        if self._event.wait(self._delay):
+            self._delay = _SHORT
+        self._event.clear()
+
+
+class Pulse:
+    """A file that changes as long as its writer lives; its reader needs no clock in common with it."""
+
+    def __init__(self, path: Path, **said: Any) -> None:
+        self._path, self._said, self._count, self._last = path, said, 0, -BEAT
+
+    def beat(self, **said: Any) -> None:
+        """Write it, if it is time or if there is news."""
+        if said or time.monotonic() - self._last >= BEAT:
+            self._last, self._count = time.monotonic(), self._count + 1
+            told = {**self._said, **said, "count": self._count, "host": machine(), "node": platform.node()}
+            with contextlib.suppress(StoreError):  # a full disk may pass; if it does not, silence says the same
+                write_atomic(self._path, json.dumps({**told, "pid": os.getpid()}).encode())
+
+
+class Listener:
+    """Reads a pulse."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._text, self.changed = path, b"", time.monotonic()
+        self.said: dict[str, Any] = {}
+
+    def listen(self) -> dict[str, Any]:
+        """What was said last; empty if nothing was said yet."""
+        with contextlib.suppress(OSError, StoreError):
+            text = read(self._path, _LARGEST)
+            if text != self._text:
+                said = parse(text)
+                check(said, _SAID)
+                self._text, self.changed, self.said = text, time.monotonic(), said
+        return self.said
+
+    def gone(self) -> bool:
+        """Whether its writer is: silent for long, or a process of this machine that has ended."""
+        if self.said.get("host") == machine() and _ended(self.said.get("pid")):
+            return True
+        return time.monotonic() - self.changed > SILENT
+
+
+def _ended(pid: Any) -> bool:
+    """Whether a process of this machine is no more, or only waits for its parent to notice; False if nobody can say."""
+    try:
+        state = Path(f"/proc/{int(pid)}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return os.path.exists("/proc/self/stat")
+    except (OSError, TypeError, ValueError):
+        return False
+    return state[0] in "ZX"
+
+
+@dataclass
+class Job:
+    """What runs on a compute node, as a callable that a batch system may end and start again at any time."""
+
+    folder: str
+    slot: int
+    paths: list[str]  # where the driver finds modules
+    key: bytes = field(repr=False)
+
+    def __call__(self) -> str:
+        extend(self.paths)
+        return _Server(Mail(Path(self.folder), self.key), self.slot).serve()
+
+    def checkpoint(self) -> Any:
+        """What submitit runs in this job's place after a preemption or a timeout: the same again."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+class _Server:
+    """One life of a job: calls from the folder to processes of this node, and answers back."""
+
+    def __init__(self, mail: Mail, slot: int) -> None:
+        life = secrets.token_hex(8)
+        self.mail, self.folder, self.place = mail, mail.folder, f"in/{life}"
+        folder, self.inbox = mail.folder, mail.folder / "in" / life
+        self.pace, self.driver = Pace(), Listener(folder / "driver")
+        self.pulse = Pulse(folder / "beats" / str(slot), life=life)
+        self.waiting: dict[str, Order] = {}
+        self.running: dict[str, Future[Any]] = {}
+        self.pools: dict[str, Future[Processes | list[str]]] = {}  # by parcel
+        self.places = 1
+        self.preparing = ThreadPoolExecutor(1)  # copying data takes longer than a beat
+
+    def serve(self) -> str:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's; the driver says when to stop
+        try:
+            self.inbox.mkdir()
+        except FileNotFoundError:
+            return "the run is over"
+        try:
+            while not (self.folder / "stop").exists():
+                self.pulse.beat()
+                self.driver.listen()
+                if self.driver.gone():
+                    return "the driver is gone"
+                done = [name for name, future in self.running.items() if future.done()]
+                answers = {name: self.running.pop(name) for name in done}
+                busy = self._take() | self._start()
+                self._answer(answers)  # writing takes milliseconds: the next row has begun
+                self.pace.wait(busy or bool(done))
+            return "no rows left"
+        finally:
+            self.preparing.shutdown(wait=False, cancel_futures=True)
+            for pool in self.pools.values():
+                _end(pool)
+            self.pulse.beat(left=True)
+
+    def _take(self) -> bool:
+        """New calls, as many as there is room for: the driver may give the others to another job."""
+        names = listed(self.inbox)
+        taken = False
+        for name in names:
+            if len(self.waiting) + len(self.running) >= self.places:
+                break
+            try:
+                order: Order = self.mail.fetch(f"{self.place}/{name}")
+            except OSError:
+                continue
+            except Exception as error:  # damaged, or of a module that is not installed here
+                self._post(name, "error", RuntimeError(f"{type(error).__name__}: {error}"))
+            else:
+                self.waiting[name], self.places = order, order.places
+            taken = True
+        return taken
+
+    def _start(self) -> bool:
+        """Calls whose processes are ready."""
+        started = False
+        for name, order in list(self.waiting.items()):
+            if order.key not in self.pools:
+                self._drop(order.key)
+                self.pools[order.key] = self.preparing.submit(self._prepare, order)
+                self.pools[order.key].add_done_callback(self.pace.wake)
+            ready = self.pools[order.key]
+            if not ready.done():
+                continue
+            started = True
+            del self.waiting[name]
+            error = ready.exception()
+            if error is not None:
+                del self.pools[order.key]
+                failed = {"error": error if isinstance(error, PydtError) else None, "traceback": repr(error)}
+                self._post(name, "result", failed)
+                continue
+            pool = ready.result()
+            if isinstance(pool, list):
+                del self.pools[order.key]  # asked again, it looks again
+                self._post(name, "missing", pool)
+                continue
+            function, arguments, named = order.call
+            self.running[name] = pool.submit(function, *arguments, **named)
+            self.running[name].add_done_callback(self.pace.wake)
+        return started
+
+    def _prepare(self, order: Order) -> Processes | list[str]:
+        """Processes that have what a parcel needs, or what is missing."""
+        for name in missing(order.needs):
+            if (self.folder / "data" / name).exists():
+                receive(name, partial(self._sent, name))
+        if lacking := missing(order.needs):
+            return lacking
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        gpus = visible.split(",") if "," in visible else []
+        return Processes(order.places, order.threads, self.mail.get(f"parcels/{order.key}"), gpus)
+
+    def _sent(self, digest: str) -> IO[bytes]:
+        return open(self.folder / "data" / digest, "rb")
+
+    def _drop(self, key: str) -> None:
+        """End the processes of earlier parcels that have nothing to do."""
+        if not self.running:
+            for old in [old for old, pool in self.pools.items() if pool.done() and old != key]:
+                _end(self.pools.pop(old))
+
+    def _answer(self, answers: dict[str, Future[Any]]) -> None:
+        """Calls that are done."""
+        for name, future in answers.items():
+            error = future.exception()
+            if error is None:
+                self._post(name, "result", future.result())
+            elif isinstance(error, WorkerDied):
+                self._post(name, "died", str(error))
+            else:
+                self._post(name, "error", RuntimeError(f"{type(error).__name__}: {error}"))
+
+    def _post(self, name: str, kind: str, value: Any) -> None:
+        self.mail.post(f"out/{name}", (kind, value))
+
+
+def _end(ready: Future[Processes | list[str]]) -> None:
+    if ready.done() and not ready.cancelled() and ready.exception() is None:
+        pool = ready.result()
+        if isinstance(pool, Processes):
+            pool.kill()

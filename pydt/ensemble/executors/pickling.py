@@ -1,0 +1,85 @@
+"""Pickles between a driver and its workers: a data set travels as the name of its folder."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+from pydt.base import ConfigError, DataError
+from pydt.data import Dataset, Need, copy_of, has_index, open_folder
+
+
+class _Reader(pickle.Unpickler):
+    """What unpickles contexts and messages, the one place of the package: data sets are opened by `opener`.
+
+    Pickles can run any code. What comes here is from a worker's own driver over a socket that only the two have, or
+    from a message whose keyed checksum was right (`pydt.ensemble.executors.mailbox`); no file of data ever is.
+    """
+
+    def __init__(self, data: bytes, opener: Callable[..., Dataset], main: bool) -> None:
+        super().__init__(io.BytesIO(data))
+        self._opener, self._main = opener, main
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == (open_folder.__module__, open_folder.__qualname__):
+            return self._opener
+        if module == "__main__" and not self._main:
+            wrong = f"{name!r} is defined in the script itself, which workers do not run"
+            raise ConfigError(wrong, "run", "put it in a module of its own and import it, or pass a ThreadPoolExecutor")
+        return super().find_class(module, name)
+
+
+def load(data: bytes) -> Any:
+    """Unpickle in a worker: a data set comes from its folder, else from this node's copy.
+
+    Raises:
+        DataError: a data set is in neither place, or is damaged.
+    """
+    return _Reader(data, _find, True).load()
+
+
+def needs(data: bytes) -> tuple[Any, list[Need]]:
+    """Unpickle where it was pickled: the value, and the data sets that a worker will look for.
+
+    Raises:
+        ConfigError: it needs a function or class of the main script.
+    """
+    found: dict[str, str] = {}
+
+    def note(folder: str, seen: Any, expected: str) -> Dataset:
+        copy_of(expected)
+        found[expected] = folder
+        return open_folder(folder, seen, expected)
+
+    value = _Reader(data, note, False).load()
+    return value, [(folder, digest) for digest, folder in found.items()]
+
+
+def _find(folder: str, seen: Any, expected: str) -> Dataset:
+    try:
+        return open_folder(folder, seen, expected)
+    except DataError:
+        if not has_index(copy := copy_of(expected)):
+            raise
+        return open_folder(str(copy), None, expected)
+
+
+class _Pickler(pickle.Pickler):
+    def reducer_override(self, value: Any) -> Any:
+        if getattr(value, "__module__", None) == "__main__" and hasattr(value, "__qualname__"):
+            wrong = f"{value.__qualname__!r} is defined in the script itself, which workers do not run"
+            raise ConfigError(wrong, "run", "put it in a module of its own and import it, or pass a ThreadPoolExecutor")
+        return NotImplemented
+
+
+def pack(value: Any) -> bytes:
+    """Pickle something for `Processes`.
+
+    Raises:
+        ConfigError: it needs a function or class of the main script.
+    """
+    buffer = io.BytesIO()
+    _Pickler(buffer, pickle.HIGHEST_PROTOCOL).dump(value)
+    return buffer.getvalue()

@@ -1,0 +1,236 @@
+"""What is asked: a plan, the rows it consists of, and what every row of a run shares.
+
+A row can be computed from the plan alone, by anybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pydt.base import ConfigError, DataError, DesignError, PydtError, digest, suggest
+from pydt.design import Design
+from pydt.store import MOST_ROWS, Drawn, Record, Row, whole
+
+if TYPE_CHECKING:
+    from pydt.data import Dataset
+    from pydt.training import Recipe, Task
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What to train and what to look at: one row per row of the design.
+
+    Args:
+        source: the source data set.
+        by: the column that partitions it into units.
+        design: which units each row keeps (a `pydt.Design`).
+        recipe: how a row is trained.
+        tasks: the targets every row is transferred to.
+        seeds: one training seed a row; None: row i gets 31 random bits keyed by (`seed`, i).
+        seed: key of the rows' seeds.
+
+    Raises:
+        ConfigError: no task, two tasks of one name, not one seed a row, an argument that is something else, or a
+            source of one class, of which supervised training learns nothing.
+        DesignError: no design, one with other groups than the source has units, or a row keeps nothing.
+        DataError: a unit without examples, or target images with other channels than the source's.
+    """
+
+    source: Dataset
+    by: str = "class"
+    design: Design = field(kw_only=True)
+    recipe: Recipe = field(kw_only=True)
+    tasks: tuple[Task, ...] = field(kw_only=True)
+    seeds: tuple[int, ...] | None = field(default=None, kw_only=True)
+    seed: int = field(default=0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        _expect(self.source, "units", "Plan.source", "give a pydt.Dataset")
+        _expect(self.recipe, "described", "Plan.recipe", "give a pydt.Recipe: recipe=pydt.Recipe()")
+        object.__setattr__(self, "tasks", _several(self.tasks, "Plan.tasks", "put it into a list: tasks=[task]"))
+        _expect(self.design, "packed", "Plan.design", "make one: pydt.Design.explicit(masks)", DesignError)
+        object.__setattr__(self, "seed", whole(self.seed, "Plan.seed"))
+        if self.seeds is not None:
+            seeds = _several(self.seeds, "Plan.seeds", "give a list of whole numbers")
+            object.__setattr__(self, "seeds", tuple(whole(seed, f"Plan.seeds[{i}]") for i, seed in enumerate(seeds)))
+            if len(self.seeds) != len(self.design):
+                wrong = f"{len(self.seeds)} seeds for {len(self.design)} rows"
+                raise ConfigError(wrong, "Plan.seeds", "give one seed a row")
+        check(self.context, self.rows())
+
+    @cached_property
+    def context(self) -> Context:
+        """What a worker needs to know besides the row."""
+        return Context(self.source, self.by, self.recipe, self.tasks)
+
+    @cached_property
+    def digest(self) -> str:
+        """Name of the plan."""
+        return self.record().digest
+
+    def task(self, wanted: Task | str | None = None) -> Task:
+        """One of the tasks, by itself, its name or its digest; by default the first.
+
+        A task that is not the plan's is given back as it is: its rows may be in a store all the same.
+
+        Raises:
+            ConfigError: no task is called so.
+        """
+        if wanted is None:
+            return self.tasks[0]
+        if not isinstance(wanted, str):
+            return wanted
+        for known in self.tasks:
+            if wanted in (known.name, known.digest):
+                return known
+        raise ConfigError(f"no task {wanted!r}", "Plan.tasks", suggest(wanted, [known.name for known in self.tasks]))
+
+    def rows(self) -> Sequence[Row]:
+        """The rows in design order, drawn when they are asked for."""
+        return Drawn(self.design.to_dict(), self.seeds, self.seed, design=self.design)
+
+    def record(self) -> Record:
+        """The plan as the store remembers it."""
+        return self._record
+
+    @cached_property
+    def _record(self) -> Record:
+        return make_record(self.context, self.rows(), self.design, self.seed)
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What all rows of a run share; a runner gets it with each row."""
+
+    source: Any
+    by: str
+    recipe: Any
+    tasks: tuple[Any, ...]
+
+    @cached_property
+    def units(self) -> tuple[np.ndarray, tuple[str, ...]]:
+        """Unit of each example, int64 (examples,), -1 in none; and the units' names."""
+        unit, names = self.source.units(self.by)
+        return np.asarray(unit, np.int64), tuple(names)
+
+    @cached_property
+    def units_digest(self) -> str:
+        """Digest of the partition."""
+        return digest("units", self.units[0], list(self.units[1]))
+
+    def keep_examples(self, row: Row) -> np.ndarray:
+        """The examples a row trains on, bool (examples,): those of the kept units and those in no unit."""
+        unit = self.units[0]
+        return np.append(row.mask, True)[unit]  # unit -1 reads the appended entry
+
+
+def _expect(value: Any, method: str, where: str, mend: str, kind: type[PydtError] = ConfigError) -> None:
+    """Refuse what is not the kind of thing an argument is for, before it trips something deep inside."""
+    if isinstance(value, type) or not hasattr(value, method):
+        raise kind(f"is {value!r}" if value is None else f"is of type {type(value).__name__}", where, mend)
+
+
+def _several(values: Any, where: str, mend: str) -> tuple[Any, ...]:
+    try:
+        return tuple(values)
+    except TypeError:
+        raise ConfigError(f"is one {type(values).__name__}, not a list", where, mend) from None
+
+
+def _channels(data: Any) -> int:
+    return 3 if data.images is None else int(data.images.shape[3])  # encoded files are decoded to RGB
+
+
+def check(context: Context, rows: Sequence[Row]) -> None:
+    """Refuse what cannot be trained, before anything is.
+
+    Raises:
+        ConfigError, DataError, DesignError: as `Plan` does.
+    """
+    from pydt.data import Dataset
+
+    for i, task in enumerate(context.tasks):
+        _expect(task, "target", f"tasks[{i}]", "give pydt.Task objects: pydt.Task(target)")
+    names = [task.name for task in context.tasks]
+    if not names:
+        raise ConfigError("is empty", "tasks", "give at least one pydt.Task")
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"two tasks are called {name!r}", "tasks", "give each its own name")
+    unit, units = context.units
+    if unit.shape != (len(context.source),):
+        wrong = f"{unit.shape} units for {len(context.source)} examples"
+        raise DataError(wrong, f"by={context.by!r}", "give one unit an example")
+    sizes = np.bincount(unit[unit >= 0], minlength=len(units))
+    if (sizes == 0).any():
+        empty = ", ".join(units[i] for i in np.flatnonzero(sizes == 0)[:5])
+        raise DataError(f"no examples in {empty}", f"by={context.by!r}", "drop units without examples")
+    for task in context.tasks:
+        data = getattr(task.target, "train", None)
+        if not isinstance(data, Dataset) or not isinstance(context.source, Dataset):
+            continue
+        theirs, ours = _channels(data), _channels(context.source)
+        if theirs != ours:
+            wrong = f"{data.name} has images of {theirs} channels, the source {context.source.name} of {ours}"
+            mend = "bring both to one number: grey[..., None].repeat(3, axis=3) makes RGB of grey"
+            raise DataError(wrong, f"task {task.name!r}", mend)
+    if isinstance(context.source, Dataset) and getattr(context.recipe, "method", None) == "supervised":
+        _several_classes(context.source)
+    if isinstance(rows, Drawn):  # a design's masks are never empty
+        if rows.groups != len(units):
+            wrong = f"{rows.groups} groups for the {len(units)} units of the source"
+            raise DesignError(wrong, "Plan.design", f"draw the design with groups={len(units)}")
+        if len(rows) * len(names) > MOST_ROWS:
+            wrong = f"has {len(rows):,} rows" + f" of {len(names):,} tasks" * (len(names) > 1)
+            mend = "split it: stores of one design can be merged"
+            raise DesignError(f"{wrong}, more than {MOST_ROWS:,}", "Plan.design", mend)
+        return
+    always = bool((unit < 0).any())
+    for i, row in enumerate(rows):
+        if row.groups != len(units):
+            wrong = f"{row.groups} groups for the {len(units)} units of the source"
+            raise DesignError(wrong, f"row {i}", f"draw the design with groups={len(units)}")
+        if not always and not any(row.keep):
+            raise DesignError("keeps nothing to train on", f"row {i}", "keep at least one unit in every row")
+
+
+def _several_classes(source: Dataset) -> None:
+    """Refuse a source in which there is no class to tell from another."""
+    if source.labels.min() == source.labels.max():
+        wrong = f"all images are of the class {source.classes[int(source.labels[0])]!r}: there is nothing to learn"
+        mend = 'give labels of two classes or more, or use Recipe(method="none"): an untrained network'
+        raise ConfigError(wrong, f"source {source.name}", mend)
+
+
+def make_record(context: Context, rows: Sequence[Row], design: Design | None = None, seed: int = 0) -> Record:
+    """A list of rows, or a plan, as the store remembers it."""
+    recipe = context.recipe
+    tasks = tuple(
+        {
+            "digest": task.digest,
+            "name": task.name,
+            "target": task.target.digest,
+            "examples": len(task.target.described()["labels"]),
+            "settings": task.described(),
+        }
+        for task in context.tasks
+    )
+    return Record(
+        kind="rows" if design is None else "design",
+        source=context.source.digest,
+        source_facts={"name": context.source.name, "examples": len(context.source)},
+        units=context.units_digest,
+        by=str(context.by),
+        names=context.units[1],
+        recipe=recipe.digest,
+        settings=recipe.described(),
+        tasks=tasks,
+        design=None if design is None else design.to_dict(),
+        seed=seed,
+        rows=rows if isinstance(rows, Drawn) else tuple(rows),
+    )

@@ -1,0 +1,245 @@
+"""What a plan will cost: rows, hours, disk and money, from rows that were timed and not from a guess."""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pydt.base import ConfigError
+from pydt.ensemble.driver import run_rows
+from pydt.ensemble.executors.local import Processes, places
+from pydt.ensemble.executors.pickling import pack
+from pydt.ensemble.interim import SoFar
+from pydt.ensemble.plan import Context, Plan, make_record
+from pydt.ensemble.progress import View
+from pydt.ensemble.row import Runner, run_row
+from pydt.estimation import StoppingRule
+from pydt.store import Record, Row, Store, row_seconds, weak
+
+if TYPE_CHECKING:
+    from pydt.training import Recipe, Task
+
+
+_TIMED = {"seconds": float, "pid": int}
+_SHORT = 30.0  # seconds; shorter rows are timed twice a worker: the first one includes what is loaded once
+_SEEN = 200  # rows among which the pilot looks for ones of middling size
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a plan will cost.
+
+    Attributes:
+        rows, stored: of the plan, and how many of them are in the store already.
+        workers: rows that are trained at once.
+        seconds: of one row on one worker.
+        timed: rows behind `seconds`.
+        row_bytes: of one row in the store.
+        price: of an hour of the whole machine, or None.
+        warning: what is to be said of rows that failed, or hardly learnt their source; empty if none did.
+    """
+
+    rows: int
+    stored: int
+    workers: int
+    seconds: float
+    timed: int
+    row_bytes: float
+    price: float | None = None
+    warning: str = ""
+
+    @property
+    def hours(self) -> float:
+        """Time that is left until all rows are there."""
+        return math.ceil((self.rows - self.stored) / self.workers) * self.seconds / 3600
+
+    @property
+    def bytes(self) -> float:
+        """What the rows still missing will add to the store."""
+        return (self.rows - self.stored) * self.row_bytes
+
+    @property
+    def money(self) -> float | None:
+        """What those hours cost."""
+        return None if self.price is None else self.hours * self.price
+
+    def __str__(self) -> str:
+        missing = self.rows - self.stored
+        at_once = "1 worker" if self.workers == 1 else f"{self.workers} workers"
+        lines = [
+            f"{self.rows:,} rows, {self.stored:,} of them stored",
+            f"one row: {_duration(self.seconds)} (mean of {self.timed} timed), {_size(self.row_bytes)}",
+            f"{missing:,} rows with {at_once}: {_duration(3600 * self.hours)}, {_size(self.bytes)} of disk"
+            + ("" if self.money is None else f", {self.money:,.2f} at {self.price:,.2f} an hour"),
+        ]
+        if self.warning:
+            lines.append(f"Note: {self.warning}.")
+        return "\n".join(lines)
+
+
+def cost(
+    plan: Plan,
+    dir: str | os.PathLike[str] | None = None,
+    *,
+    workers: int | None = None,
+    price: float | None = None,
+    stop: str | StoppingRule | None = None,
+    runner: Runner = run_row,
+) -> Cost:
+    """Time a row of a plan, and say what all that are missing will cost.
+
+    Rows count as stored where `run` would not train them: those of a shorter plan, and of one that called its tasks
+    otherwise, are the same rows. If `dir` holds rows of this plan, their times from its log are taken. Else pilot
+    rows are trained in a temporary folder: one; and where that took less than half a minute, two more on each worker,
+    all workers at once, of which the second ones count.
+
+    Args:
+        plan: the plan. dir: the store that it runs into, if there is one already.
+        workers, stop: as in `pydt.run`. Where stored rows satisfy the rule, nothing is missing; else all rows are
+            counted, though the rule may end the run before. price: of an hour of the whole machine, in any currency.
+
+    Raises:
+        ConfigError: workers or price below zero. PydtError: what a pilot row raises.
+        StoreError: the store in `dir` cannot be read.
+    """
+    rule = stop if isinstance(stop, StoppingRule) else StoppingRule.parse(stop)
+    usual = places(plan.recipe)[0]
+    if workers is not None and workers < 1:
+        raise ConfigError(f"must be at least 1, is {workers}", "workers", "leave it out to use every core")
+    if price is not None and not (math.isfinite(price) and price >= 0):
+        raise ConfigError(f"must be zero or more, is {price}", "price", "give the price of an hour")
+    record = plan.record()
+    rows = missing = record.distinct
+    store = None
+    if dir is not None and (Path(dir) / "store.json").exists():
+        store = Store(dir)
+        store.reads_only = True
+        rows, missing = _left(store, plan, rule)
+    count = max(1, min(workers or usual, rows))
+    seconds = None if store is None else row_seconds(store, record)
+    if store is not None and seconds is not None:
+        told = _warning(store.glimpse(record), [], "rows looked at")
+        return Cost(rows, rows - missing, count, seconds, rows - missing, _row_bytes(store, record), price, told)
+    with tempfile.TemporaryDirectory(prefix="pydt-pilot-") as folder:
+        seconds, timed, size, told = _pilot(plan, Path(folder), count, runner)
+    return Cost(rows, rows - missing, count, seconds, timed, size, price, told)
+
+
+def _left(store: Store, plan: Plan, rule: StoppingRule) -> tuple[int, int]:
+    """Trainings of a plan (of the first rows that count, where stored rows satisfy the rule), and how many lack."""
+    record = plan.record()
+    missing, stored = store.left(record)
+    if rule.kind != "none" and stored:
+        sofar = SoFar(store, record, plan.design, stored)
+        if sofar.settled(rule):
+            return sofar.last.rows, 0
+        missing += [(row, ()) for row in sofar.damaged]
+    return record.distinct, len(missing)
+
+
+def announce(
+    store: Store,
+    plan: Plan,
+    jobs: Sequence[tuple[Recipe, tuple[Task, ...], Sequence[Row]]],
+    executor: Executor | None,
+    workers: int | None,
+    progress: bool | str,
+) -> int:
+    """Say how many retrainings are about to begin, and how long they will take; the number that is not stored yet.
+
+    The time is that of the plan's own rows, for as many optimiser steps as a retraining has.
+
+    Args:
+        jobs: recipe, tasks and rows of each list that will be run. Others: as in `pydt.run`.
+    """
+    from pydt.training import steps_of
+
+    total, left, steps = 0, 0, 0.0
+    for recipe, tasks, rows in jobs:
+        context = Context(plan.source, plan.by, recipe, tasks)
+        missing = store.left(make_record(context, rows))[0]
+        total, left = total + len(rows), left + len(missing)
+        images = [int(context.keep_examples(rows[i]).sum()) for i, _ in missing]
+        steps += sum(steps_of(recipe, kept) for kept in images)
+    text = f"{total} retrainings" + (f", {total - left} of them stored" if left < total else "")
+    seconds = row_seconds(store, store.plan(plan)) if left else None
+    if seconds is not None:
+        usual = places(plan.recipe)[0] if executor is None else getattr(executor, "_max_workers", None) or 1
+        count = max(1, min(workers or usual, left))
+        few = [plan.rows()[i] for i in range(min(len(plan.design), _SEEN))]
+        images = [int(plan.context.keep_examples(row).sum()) for row in few]
+        a_step = seconds / float(np.mean([steps_of(plan.recipe, kept) for kept in images]))
+        text += f"; the others take about {_duration(steps * a_step / count)}"
+    View.of(progress).say(text)
+    return left
+
+
+def _pilot(plan: Plan, folder: Path, workers: int, runner: Runner) -> tuple[float, int, float, str]:
+    """Seconds of a row, how many were timed, bytes of one in the store, and what is to be said of their learning."""
+    rows = plan.rows()
+    sizes = [int(plan.context.keep_examples(rows[i]).sum()) for i in range(min(len(rows), _SEEN))]
+    middling = np.argsort(np.abs(np.array(sizes) - np.mean(sizes)), kind="stable")
+
+    def train(chosen: list[int], at_once: int) -> Store:
+        return run_rows(
+            plan.source, plan.by, plan.recipe, plan.tasks, [rows[i] for i in chosen], folder, pool,
+            workers=at_once, runner=runner, progress=False,
+        )  # fmt: skip
+
+    # the same workers for both: all of them load their libraries while the first row is trained
+    pool = Processes(workers, int(plan.recipe.threads), pack((runner, plan.recipe)), places(plan.recipe)[1])
+    try:
+        store = train([int(middling[0])], 1)
+        scalars, reasons = store.glimpse(), [reason for _, _, reason in store.failed()]
+        times = [entry["seconds"] for entry in store.logged("row", _TIMED)]
+        if times[0] < _SHORT and len(middling) > 1:
+            store = train([int(i) for i in middling[1 : 1 + 2 * workers]], workers)
+            scalars, reasons = scalars + store.glimpse(), reasons + [reason for _, _, reason in store.failed()]
+            by_worker: dict[int, list[float]] = {}
+            for entry in list(store.logged("row", _TIMED))[1:]:
+                by_worker.setdefault(entry["pid"], []).append(entry["seconds"])
+            times = [seconds for own in by_worker.values() for seconds in own[1:]] or times
+    finally:
+        pool.kill()
+    told = _warning(scalars, reasons, "pilot rows")
+    return statistics.fmean(times), len(times), _row_bytes(store, store.plan()), told
+
+
+def _warning(scalars: list[dict[str, Any]], reasons: list[str], what: str) -> str:
+    """What is to be said of rows that failed for these reasons, and of others by their scalars."""
+    total, found, told = len(scalars) + len(reasons), weak(scalars), []
+    if reasons:
+        told.append(f"{len(reasons)} of {total} {what} failed ({reasons[0]})")
+    return ". ".join(told + found.notes(what))
+
+
+def _row_bytes(store: Store, record: Record) -> float:
+    """Mean bytes of a stored row."""
+    there = np.flatnonzero(store.there(record.cells).all(1))[:_SEEN].tolist()
+    sizes = [sum(store.size(key) or 0 for key in record.keys[i]) for i in there]
+    return statistics.fmean(sizes) if sizes else 0.0
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    if seconds < 2 * 3600:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"

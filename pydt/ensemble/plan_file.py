@@ -1,0 +1,435 @@
+"""Plans as files that people write, read and keep under version control: TOML.
+
+    by = "class"                    # the partition of the source whose groups are asked for
+    seed = 0                        # key of the rows' training seeds
+
+    [run]                           # how, not what: changing it retrains nothing
+    dir = "my-study"                # of the store, beside the file; the file's own name by default
+    workers = 2
+    stop = "sign 10"
+
+    [source]                        # one of folder, saved, images, sample
+    folder = "photos"
+
+    [design]
+    kind = "random"
+    models = 300
+    alpha = 0.25
+
+    [recipe]                        # what is left out has the default of pydt.Recipe
+    epochs = 6
+    augment.size = 64
+
+    [[tasks]]
+    shots = 5
+    target.train.folder = "target photos"
+
+Paths are relative to the file. Every table takes the arguments of the function that it stands for, by the same names,
+and no other; a name that is misspelt is refused with the nearest one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tomli_w
+
+from pydt import design as designs
+from pydt.base import ConfigError, DataError, PydtError, StoreError, open_npy, read, suggest, write_atomic
+from pydt.data import Dataset, Target, as_path, spool
+from pydt.data.samples import glyphs
+from pydt.ensemble.plan import Plan
+from pydt.estimation import StoppingRule
+
+if TYPE_CHECKING:
+    from pydt.training import Recipe, Task
+
+
+_HEADER = "# A plan of pydt: `pydt plan FILE` says what it costs, `pydt run FILE` runs and continues it.\n\n"
+_DOTTED = re.compile(r"""(?<![\w"'-])(?>[\w"'-]++[ \t]*+\.[ \t]*+){100}""")  # takes tomllib quadratic time
+_LARGEST = 1 << 26
+_MOST_WORKERS = 1 << 16
+_KINDS = {
+    "random": designs.random,
+    "stratified": designs.random,
+    "bernoulli": designs.bernoulli,
+    "foldover": designs.foldover,
+}
+_DRAWN = {
+    "random": ("models", "alpha", "seed", "placebos"),
+    "stratified": ("models", "alpha", "seed", "placebos", "strata"),
+    "bernoulli": ("models", "alpha", "seed", "placebos"),
+    "foldover": ("models", "seed", "placebos"),
+    "explicit": ("masks",),
+}
+_SOURCES = {
+    "folder": ("bad", "background"),
+    "tar": ("classes", "columns", "label", "caption", "bad", "background", "name"),
+    "saved": (),
+    "images": ("labels", "classes", "columns", "captions", "background", "name"),
+    "sample": ("each", "seed"),
+}
+_DIGITS = "digits"  # the sample that is a target; the others are scripts of pydt.data.samples.glyphs
+
+
+@dataclass(frozen=True)
+class PlanFile:
+    """What a plan file says.
+
+    Attributes:
+        plan: what to compute.
+        dir: folder of the store.
+        workers, stop, limit, same_code: as `pydt.run` takes them; None (False) where the file does not say.
+    """
+
+    plan: Plan
+    dir: Path
+    workers: int | None = None
+    stop: str | None = None
+    limit: float | None = None
+    same_code: bool = False
+
+
+def read_plan(path: str | os.PathLike[str]) -> PlanFile:
+    """The plan that a TOML file describes; see `pydt.ensemble.plan_file` for the format.
+
+    Raises:
+        ConfigError: no such file, no TOML, an unknown or missing key, or a value of another type.
+        PydtError: whatever `Plan`, `Dataset`, `Target`, `Recipe`, `Task` or a design refuse; file and table are named.
+    """
+    place = as_path(path, "read_plan")
+    top = _Table(_parsed(place), str(place), "")
+    run = top.table("run", required=False)
+    source = _dataset(top.table("source"), place.parent)
+    by = top.take("by", str, "class")
+    design = _design(top.table("design"), source, by, place.parent)
+    recipe = _recipe(top.table("recipe", required=False))
+    tasks = [_task(table, place.parent) for table in top.tables("tasks")]
+    seeds, seed = top.take("seeds", list, None), top.take("seed", int, 0)
+    stop = run.take("stop", str, None)
+    with _placed(run.where("stop")):
+        StoppingRule.parse(stop)
+    folder = run.take("dir", str, place.stem)
+    if "\0" in folder or not folder:
+        raise ConfigError(f"is {folder!r}", run.where("dir"), 'name a folder; "." is that of this file')
+    workers, limit = run.take("workers", int, None), run.take("limit", float, None)
+    if workers is not None and not 1 <= workers <= _MOST_WORKERS:
+        raise ConfigError(f"is {workers}", run.where("workers"), "give the number of processes, or leave it out")
+    if limit is not None and not 0 < limit < math.inf:
+        raise ConfigError(f"is {limit}", run.where("limit"), "give the seconds that a row may take, or leave it out")
+    made = PlanFile(
+        _built(top, Plan, source=source, by=by, design=design, recipe=recipe, tasks=tasks, seeds=seeds, seed=seed),
+        place.parent / folder,
+        workers,
+        stop,
+        limit,
+        run.take("same_code", bool, False),
+    )
+    run.finish()
+    top.finish()
+    return made
+
+
+def write_plan(
+    plan: Plan,
+    path: str | os.PathLike[str],
+    *,
+    dir: str | None = None,
+    workers: int | None = None,
+    stop: str | None = None,
+    limit: float | None = None,
+    same_code: bool = False,
+) -> None:
+    """Write a plan to a TOML file from which `read_plan` makes the same plan, with the same digest.
+
+    Data that is only in memory, or has columns or captions of its own, is saved below "NAME.data" beside the file; of
+    what is saved already, the file names the folder. Masks of an explicit design go there, too.
+
+    Raises:
+        ConfigError: the network is a function, which no file can hold.
+        StoreError: the file or the data cannot be written.
+    """
+    place = as_path(path, "write_plan", made=True)
+    folder = place.parent / f"{place.stem}.data"
+    if not isinstance(plan.recipe.network, str):
+        raise ConfigError("the network is a function", "Recipe.network", "name a network, or keep the plan in a script")
+    run = {"dir": dir, "workers": workers, "stop": stop, "limit": limit, "same_code": same_code or None}
+    described: dict[str, Any] = {"by": plan.by, "seed": plan.seed}
+    if plan.seeds is not None:
+        described["seeds"] = list(plan.seeds)
+    if run := _present(run):
+        described["run"] = run
+    described["source"] = _saved(plan.source, folder, place.parent)
+    described["design"] = _drawn(plan.design, folder, place.parent)
+    described["recipe"] = _changed(plan.recipe, augment=_changed(plan.recipe.augment))
+    described["tasks"] = [
+        _changed(
+            task,
+            finetune=_changed(task.finetune),
+            target=_changed(
+                task.target,
+                train=_saved(task.target.train, folder, place.parent),
+                test=None if task.target.test is None else _saved(task.target.test, folder, place.parent),
+            ),
+        )
+        for task in plan.tasks
+    ]
+    write_atomic(place, (_HEADER + tomli_w.dumps(described)).encode())
+
+
+# ---- reading -------------------------------------------------------------------------------------------------------
+
+
+def _parsed(place: Path) -> dict[str, Any]:
+    try:
+        if place.stat().st_size > _LARGEST:
+            raise ConfigError(f"is larger than {_LARGEST >> 20} MiB", str(place), "this is no plan file")
+        text = read(place).decode("utf-8-sig")
+        if _DOTTED.search(text):
+            raise ConfigError("has a key of more than a hundred parts", str(place), "this is no plan file")
+        return tomllib.loads(text)
+    except FileNotFoundError:
+        raise ConfigError("no such file", str(place), "pydt.write_plan(plan, path) writes one") from None
+    except OSError as error:
+        raise ConfigError(f"cannot be read ({error.strerror})", str(place), "name a plan file") from error
+    except StoreError as error:
+        raise ConfigError("is no regular file", str(place), "name a plan file") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"is no TOML: {error}", str(place), "mend the file there") from error
+
+
+class _Table:
+    """One table of the file: gives what it holds by name and type, and refuses what nobody asked for."""
+
+    def __init__(self, values: Mapping[str, Any], file: str, name: str) -> None:
+        self._values, self._file, self.name = dict(values), file, name
+        self._asked: dict[str, None] = {}
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._values
+
+    def where(self, key: str = "") -> str:
+        """The file, the table, and a key of it."""
+        inside = ".".join(part for part in (self.name, key) if part)
+        return f"{self._file}: {inside}" if inside else self._file
+
+    def take(self, key: str, kind: type, default: Any = MISSING) -> Any:
+        """The value of a key; whole numbers serve as float."""
+        self._asked[key] = None
+        if key not in self._values:
+            if default is MISSING:
+                misspelt = [other for other in self._values if suggest(other, [key]).startswith("did you")]
+                mend = f"is {misspelt[0]!r} meant to be it?" if misspelt else f"add {key} = ..."
+                raise ConfigError("is missing", self.where(key), mend)
+            return default
+        value = self._values[key]
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind:
+            names = {str: "text", int: "a whole number", float: "a number", list: "a list", dict: "a table"}
+            names[bool] = "true or false"
+            raise ConfigError(f"is {value!r}, not {names[kind]}", self.where(key), f"give {names[kind]}")
+        return value
+
+    def table(self, key: str, required: bool = True) -> _Table:
+        inside = f"{self.name}.{key}" if self.name else key
+        return _Table(self.take(key, dict, MISSING if required else {}), self._file, inside)
+
+    def tables(self, key: str) -> list[_Table]:
+        found = self.take(key, list)
+        for i, values in enumerate(found):
+            if not isinstance(values, dict):
+                raise ConfigError(f"is {values!r}, not a table", self.where(f"{key}[{i}]"), f"write [[{key}]]")
+        return [_Table(values, self._file, f"{key}[{i}]") for i, values in enumerate(found)]
+
+    def rest(self, known: tuple[str, ...]) -> dict[str, Any]:
+        """Everything not taken yet, which must be among `known`."""
+        self._asked.update(dict.fromkeys(known))
+        self.finish()
+        return {key: self._values[key] for key in known if key in self._values}
+
+    def finish(self) -> None:
+        for key in self._values:
+            if key not in self._asked:
+                raise ConfigError("is no key of this table", self.where(key), suggest(key, list(self._asked)))
+
+
+@contextlib.contextmanager
+def _placed(where: str) -> Iterator[None]:
+    """Errors from inside name the place in the file, too."""
+    try:
+        yield
+    except PydtError as error:
+        raise type(error)(
+            error.what, where if error.where is None else f"{where}: {error.where}", error.mend
+        ) from error
+
+
+def _built(table: _Table, make: Any, **arguments: Any) -> Any:
+    with _placed(table.where()):
+        return make(**arguments)
+
+
+def _dataset(table: _Table, folder: Path) -> Dataset:
+    kinds = [kind for kind in _SOURCES if kind in table]
+    if len(kinds) != 1:
+        table.rest((*_SOURCES, "digest")) if not kinds else None
+        found = " and ".join(kinds) or "none"
+        raise ConfigError(f"{found} given", table.where(), f"give one of: {', '.join(_SOURCES)}")
+    kind, expected = kinds[0], table.take("digest", str, None)
+    value = table.take(kind, str)
+    given = table.rest(_SOURCES[kind])
+    with _placed(table.where("" if kind == "images" else kind)):  # labels and columns are files, too
+        made = _opened(kind, value, given, folder)
+    if expected is not None and made.digest != expected:
+        wrong = f"holds the data {made.digest}, the plan is about {expected}"
+        raise DataError(wrong, table.where(kind), "restore the data, or remove the digest to plan anew")
+    return made
+
+
+def _opened(kind: str, value: str, given: dict[str, Any], folder: Path) -> Dataset:
+    if kind == "folder":
+        return Dataset.from_folder(folder / value, **given)
+    if kind == "tar":
+        # TOML has no word for nothing.
+        given |= {name: None for name in ("label", "caption") if given.get(name) is False}
+        return Dataset.from_tar(folder / value, **given)
+    if kind == "saved":
+        return Dataset.open(folder / value)
+    if kind == "sample":
+        if value != _DIGITS:
+            return glyphs.source(value, **given)
+        if given:
+            raise ConfigError(f"{next(iter(given))} does not apply to {_DIGITS!r}", None, "remove it")
+        return glyphs.digits().train
+    for name in ("labels", "captions"):
+        if isinstance(given.get(name), str):
+            given[name] = _column(folder / given[name])
+    columns = given.get("columns", {})
+    if not isinstance(columns, dict):
+        raise ConfigError(f"is {columns!r}, not a table", "columns", 'name files: columns.style = "styles.npy"')
+    given["columns"] = {
+        name: _column(folder / path) if isinstance(path, str) else path for name, path in columns.items()
+    }
+    if "labels" not in given:
+        raise ConfigError("is missing", "labels", 'name a file beside it: labels = "labels.npy"')
+    return Dataset.from_arrays(folder / value, **given)
+
+
+def _column(path: Path) -> Any:
+    """One entry an example: a .npy file of numbers or strings, or a text file with a line for each."""
+    if path.suffix == ".npy":
+        return open_npy(path)
+    try:
+        text = read(path).decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n")
+        return text.split("\n") if text else []  # a caption may hold what else ends a line for Python
+    except (OSError, StoreError, UnicodeDecodeError) as error:
+        raise DataError(f"cannot be read ({error})", str(path), "name a .npy file, or a UTF-8 text file") from error
+
+
+def _design(table: _Table, source: Dataset, by: str, folder: Path) -> designs.Design:
+    kind = table.take("kind", str)
+    if kind not in _DRAWN:
+        raise ConfigError(f"no kind {kind!r}", table.where("kind"), suggest(kind, list(_DRAWN)))
+    with _placed(table.where()):
+        groups = len(source.units(by)[1])
+    if kind == "explicit":
+        file = table.take("masks", str)
+        table.finish()
+        with _placed(table.where("masks")):
+            return designs.Design.explicit(open_npy(folder / file))
+    models, chosen = table.take("models", int), table.take("rows", list, None)
+    given = table.rest(_DRAWN[kind])
+    if kind == "stratified" and "strata" not in given:
+        raise ConfigError("is missing", table.where("strata"), "give the stratum of each group: strata = [0, 0, 1, 1]")
+    with _placed(table.where()):
+        made = _KINDS[kind](groups, **{**given, "models": models})
+        return made if chosen is None else made.take(chosen)
+
+
+def _recipe(table: _Table) -> Recipe:
+    from pydt.data.loading import Augment
+    from pydt.training import Recipe
+
+    inner = table.table("augment", required=False)
+    augment = _built(inner, Augment, **inner.rest(_names(Augment)))
+    return _built(table, Recipe, augment=augment, **table.rest(_names(Recipe, "augment")))
+
+
+def _task(table: _Table, folder: Path) -> Task:
+    from pydt.training import FineTune, Task
+
+    inner = table.table("target")
+    table.take("name", str, "")
+    train = _dataset(inner.table("train"), folder)
+    test = _dataset(inner.table("test"), folder) if "test" in inner else None
+    target = _built(inner, Target, train=train, test=test, **inner.rest(_names(Target, "train", "test")))
+    tuning = table.table("finetune", required=False)
+    for field in fields(FineTune):
+        tuning.take(field.name, type(field.default), None)
+    finetune = _built(tuning, FineTune, **tuning.rest(_names(FineTune)))
+    return _built(table, Task, target=target, finetune=finetune, **table.rest(_names(Task, "target", "finetune")))
+
+
+def _names(kind: Any, *without: str) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind) if field.name not in without)
+
+
+# ---- writing -------------------------------------------------------------------------------------------------------
+
+
+def _present(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None and value != {}}
+
+
+def _changed(made: Any, **instead: Any) -> dict[str, Any]:
+    """The fields of a dataclass that are not at their default, as TOML types."""
+    found: dict[str, Any] = {}
+    for field in fields(made):
+        if field.name in instead:
+            continue
+        value = getattr(made, field.name)
+        if value != field.default and value is not None:
+            found[field.name] = _listed(value)
+    return found | _present(instead)
+
+
+def _listed(value: Any) -> Any:
+    """Tuples as lists, all the way down; 1 stays 1 beside 0.5."""
+    return [_listed(item) for item in value] if isinstance(value, (tuple, list)) else value
+
+
+def _saved(dataset: Dataset, folder: Path, base: Path) -> dict[str, str]:
+    stored = spool(dataset, folder)
+    assert stored.folder is not None
+    return {"saved": _relative(Path(stored.folder), base), "digest": dataset.digest}
+
+
+def _relative(path: Path, base: Path) -> str:
+    """Below the file's folder as a relative path, so that both can be moved together; elsewhere as an absolute one."""
+    path, base = path.resolve(), base.resolve()
+    return str(path.relative_to(base)) if path.is_relative_to(base) else str(path)
+
+
+def _drawn(design: Any, folder: Path, base: Path) -> dict[str, Any]:
+    described = {key: value for key, value in design.to_dict().items() if key != "groups"}
+    if design.kind == "foldover":
+        described.pop("alpha")  # always a half
+    if "rows" in described:
+        described["models"] = max(described["rows"]) + 1  # of the design that they are rows of
+    if design.kind != "explicit":
+        return described
+    path, buffer = folder / f"masks-{design.digest}.npy", io.BytesIO()
+    np.save(buffer, np.asarray(design), allow_pickle=False)
+    write_atomic(path, buffer.getbuffer())
+    return {"kind": "explicit", "masks": _relative(path, base)}

@@ -1,0 +1,410 @@
+"""What a run shows while it is under way: a live panel on a terminal, plain lines elsewhere, or JSON lines for logs.
+
+All three show the same facts. The influences among them are OLS on the rows so far, in whatever order they came; they
+are drawn anew at most every five seconds and for at most a hundredth of the time, and at the end, of all rows. They are
+for the eye: stopping and reporting have their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pydt.base import ConfigError, PydtError, one_blas_thread, suggest, tell, terminal
+from pydt.ensemble.interim import SoFar
+from pydt.estimation import StoppingRule
+from pydt.store import UNITS, Outcome
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+
+_SHARE = 0.01  # of the time that estimates may take
+_RECENT = 200  # rows whose rate is the present rate
+_KEPT = 3  # failures that stay in sight
+_ENDS = 4  # groups shown from each end of the ranking
+_WIDTH = 33  # characters of an interval
+_TOLD = 5  # failures that get a line of their own
+
+
+def _now() -> float:
+    return time.monotonic()
+
+
+class View:
+    """Collects what there is to tell. This one shows nothing; see `View.of`."""
+
+    every = 5.0  # seconds between lines (they become rarer in long runs), and at least between estimates
+
+    @staticmethod
+    def of(progress: bool | str) -> View:
+        """The view for `progress=` of `pydt.run`.
+
+        Raises:
+            ConfigError: it is not True, False or "json".
+        """
+        if progress is False:
+            return View()
+        if progress is True:
+            return Screen() if terminal() else Lines()
+        if progress == "json":
+            return Json()
+        mend = suggest(progress, ["json"]) if isinstance(progress, str) else 'use True, False or "json"'
+        raise ConfigError(f"{progress!r} is no way to show progress", "progress", mend)
+
+    def shown(
+        self,
+        total: int,
+        before: int,
+        sofar: SoFar,
+        rule: StoppingRule,
+        workers: int,
+        alive: Callable[[], int] | None,
+    ) -> View:
+        """The same view, to be entered.
+
+        Args:
+            total, before: trainings of the plan, and those that are stored already.
+            sofar: the rows' numbers. rule: that may stop the run.
+            workers: how many rows are trained at once; alive: how many workers there are at this moment, if known.
+        """
+        self.total, self.before, self.done = total, before, before
+        self.sofar, self.rule, self.workers, self.alive = sofar, rule, workers, alive
+        self.failed, self.died = 0, 0
+        self.accuracy: float | None = None
+        self.failures: deque[tuple[int, str]] = deque(maxlen=_KEPT)
+        self.recent: deque[float] = deque(maxlen=max(_RECENT, 4 * workers))
+        self.leading: dict[str, Any] | None = None
+        self.begun = self._last = _now()
+        self._spent = self._cost = 0.0
+        if type(self) is not View:
+            with one_blas_thread():  # looks for the libraries once: not in the time that estimates may take
+                pass
+        self._estimated = (-np.inf, -1)  # when, and on how many rows
+        return self
+
+    def __enter__(self) -> View:
+        self.open()
+        return self
+
+    def __exit__(self, kind: object, *rest: object) -> None:
+        if kind is None:
+            self._estimate(_now(), last=True)
+        self.close(kind is None)
+
+    # ---- what happens
+
+    def row(self, number: int, outcome: Outcome | None, reasons: Sequence[str | None]) -> None:
+        """One more row is done.
+
+        Args:
+            outcome: of the plan's first task, if the row lacked it.
+            reasons: of its cells that failed.
+        """
+        self.done += 1
+        self.recent.append(_now())
+        accuracy = None if outcome is None else outcome.scalars.get("report_accuracy")
+        if isinstance(accuracy, float):
+            self.accuracy = accuracy
+        if reasons:
+            self.failed += 1
+            self.failures.append((number, reasons[0] or "no reason given"))
+            self.tell_failure(number, reasons[0] or "no reason given")
+
+    def damaged(self, rows: int) -> None:
+        """Stored rows turned out to be damaged, and are trained again: they count once, when they are there."""
+        self.before, self.done = self.before - rows, self.done - rows
+        self.say(f"{rows} stored row{'s are' if rows > 1 else ' is'} damaged and trained again")
+
+    def death(self, number: int, reason: str) -> None:
+        """A worker died in a row that will be tried again."""
+        self.died += 1
+        self.say(f"a worker died in row {number} ({reason}); the row is tried again")
+
+    def tick(self) -> None:
+        """Called a few times a second and after every row."""
+        now = _now()
+        self._estimate(now)
+        if now - self._last >= self.pause(now) and self.done > self.before:
+            self._last = now
+            self.draw()
+
+    # ---- how it is shown
+
+    def pause(self, now: float) -> float:
+        """Seconds between two drawings."""
+        return max(self.every, min(60.0, (now - self.begun) / 20))
+
+    def open(self) -> None: ...
+    def draw(self) -> None: ...
+    def close(self, well: bool) -> None: ...
+    def say(self, text: str) -> None: ...
+    def tell_failure(self, number: int, reason: str) -> None: ...
+
+    # ---- what is known
+
+    def facts(self) -> dict[str, Any]:
+        """All there is to show, in JSON types; what is not known is left out."""
+        found: dict[str, Any] = {"rows": self.done, "of": self.total, "stored_before": self.before}
+        found["seconds"] = round(_now() - self.begun, 1)
+        left = self.total - self.done
+        # From the first row on: before it, the workers were starting.
+        seconds = _now() - self.recent[0] if self.recent else 0.0
+        if len(self.recent) > 1 and seconds > 0:
+            rate = (len(self.recent) - 1) / seconds
+            found["rows_per_hour"] = round(3600 * rate, 1)
+            if left and not self.sofar.last.stopped:
+                found["seconds_left"] = round(left / rate)
+        found["workers"] = self.workers if self.alive is None else self.alive()
+        if self.accuracy is not None:
+            found["latest_accuracy"] = self.accuracy
+        found |= {"failed": self.failed, "workers_died": self.died}
+        if self.failures:
+            found["failures"] = [{"row": row, "reason": reason} for row, reason in self.failures]
+        if self.rule.kind != "none":
+            look = self.sofar.last
+            found["stop"] = {"rule": str(self.rule), "rows": look.rows, "looks": look.looks, "reason": look.reason}
+            found["stop"] |= {"stopped": True} if look.stopped else {"next": look.next}
+        if self.leading is not None:
+            found["leading"] = self.leading
+        return found
+
+    def _estimate(self, now: float, last: bool = False) -> None:
+        """Look at the influences, if there is time for it; the last time, whatever it takes."""
+        allowed = _SHARE * (now - self.begun) - self._spent
+        if type(self) is View or not self.sofar.estimable:
+            return
+        if not last and (allowed <= self._cost or now - self._estimated[0] < self.every):
+            return
+        with contextlib.suppress(PydtError):  # a stored row that was damaged a moment ago: nothing that stops a run
+            unread = self.sofar.read(np.inf if last else allowed)
+            if not unread and (last or self._estimated[1] != self.done):
+                self._estimated = now, self.done
+                self.leading = _leading(self.sofar)
+                self._cost = _now() - now
+        self._spent += _now() - now
+
+
+def _leading(sofar: SoFar) -> dict[str, Any] | None:
+    fit = sofar.fit()
+    if fit is None or not np.isfinite(fit.stderr).all():
+        return None
+    order = np.argsort(-np.asarray(fit.unbiased), kind="stable").tolist()
+    ends = order if len(order) <= 2 * _ENDS else order[:_ENDS] + order[-_ENDS:]
+    from scipy import special
+
+    reach = special.stdtrit(fit.df, 0.975) * fit.stderr.astype(np.float64)
+    columns = ("name", sofar.record.names), ("value", fit.unbiased), ("stderr", fit.stderr), ("reach", reach)
+    groups = [{key: of[i] if key == "name" else float(of[i]) for key, of in columns} for i in ends]
+    return {"unit": UNITS["correct"][0], "models": int(fit.models), "groups": groups}
+
+
+class Json(View):
+    """One JSON object a line on stderr: "time", "event" (start, progress, failed, message, end), facts."""
+
+    def open(self) -> None:
+        self.write("start", {**self.facts(), "folder": str(self.sofar.store.folder)})
+
+    def draw(self) -> None:
+        self.write("progress", self.facts())
+
+    def close(self, well: bool) -> None:
+        self.write("end", {**self.facts(), "complete": well})
+
+    def say(self, text: str) -> None:
+        self.write("message", {"text": text})
+
+    def tell_failure(self, number: int, reason: str) -> None:
+        self.write("failed", {"row": number, "reason": reason})
+
+    def write(self, event: str, facts: dict[str, Any]) -> None:
+        tell(json.dumps({"time": round(time.time(), 3), "event": event, **facts}))
+
+
+class Lines(View):
+    """Plain lines on stderr: one at the start, one now and then, one for each of the first failures, one at the end."""
+
+    def open(self) -> None:
+        more = f", {self.before} {'is' if self.before == 1 else 'are'} stored already" if self.before else ""
+        self.say(f"{self.total} row{'' if self.total == 1 else 's'}{more}: {self.sofar.store.folder}")
+
+    def draw(self) -> None:
+        facts = self.facts()
+        parts = [_line(facts)]
+        if "leading" in facts:
+            first, last = (_group(facts["leading"]["groups"][i]) for i in (0, -1))
+            parts.append(
+                f"most {first}, least {last} ({facts['leading']['unit']}, {facts['leading']['models']:,} models)"
+            )
+        self.say("; ".join(parts))
+
+    def close(self, well: bool) -> None:
+        if well:
+            self.draw()
+
+    def say(self, text: str) -> None:
+        tell(text)
+
+    def tell_failure(self, number: int, reason: str) -> None:
+        if self.failed <= _TOLD:
+            more = "; further ones are only counted" if self.failed == _TOLD else ""
+            self.say(f"row {number} failed: {_printable(reason, 500)}{more}")
+
+
+class Screen(View):
+    """A panel at the bottom of a terminal, drawn anew every other second."""
+
+    def open(self) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self.console: Console = Console(stderr=True)
+        self.live = Live(console=self.console, auto_refresh=False)
+        with contextlib.suppress(*_UNHEARD):
+            self.live.start()
+        self.draw()
+
+    def pause(self, now: float) -> float:
+        return min(2.0, self.every)
+
+    def draw(self) -> None:
+        ascii_only = self.console.options.ascii_only
+        with contextlib.suppress(*_UNHEARD):
+            self.live.update(panel(self.facts(), str(self.sofar.store.folder), ascii_only), refresh=True)
+
+    def close(self, well: bool) -> None:
+        self.draw()
+        with contextlib.suppress(*_UNHEARD):
+            self.live.stop()
+
+    def say(self, text: str) -> None:
+        with contextlib.suppress(*_UNHEARD):
+            self.console.print(text, markup=False, highlight=False)
+
+
+_UNHEARD = OSError, ValueError  # a terminal that is gone, a full disk, a closed file: no reason to end a run of days
+
+
+def _printable(text: str, most: int) -> str:
+    """A name or a reason on one line, without what would move a terminal's cursor."""
+    shown = "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
+    return shown if len(shown) <= most else shown[: most - 3] + "..."
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def _rate(facts: dict[str, Any]) -> list[str]:
+    if "rows_per_hour" not in facts:
+        return []
+    if "seconds_left" not in facts:
+        time = f"{_duration(facts['seconds'])} in all"
+    else:
+        time = f"{'at most ' if 'stop' in facts else ''}{_duration(facts['seconds_left'])} left"
+    return [f"{facts['rows_per_hour']:,.0f} an hour", time]
+
+
+def _line(facts: dict[str, Any]) -> str:
+    """Rows done, rate, time left, latest accuracy, failures, what the rule says."""
+    parts = [f"{facts['rows']}/{facts['of']} rows", *_rate(facts)]
+    if "latest_accuracy" in facts:
+        parts.append(f"latest accuracy {100 * facts['latest_accuracy']:.1f} %")
+    if facts["failed"]:
+        parts.append(f"{facts['failed']} failed")
+    if facts.get("stop", {}).get("looks"):
+        parts.append(facts["stop"]["reason"])
+    return ", ".join(parts)
+
+
+def _group(group: dict[str, Any]) -> str:
+    return f"{_printable(group['name'], 24)} {group['value']:+.2f} +- {group['stderr']:.2f}"
+
+
+def interval(value: float, half: float, scale: float, ascii_only: bool = False) -> str:
+    """A value and its interval on an axis from -scale to scale, `_WIDTH` characters, a bar at 0."""
+    dash, dot, zero = ("-", "o", "|") if ascii_only else ("\u2500", "\u25cf", "\u2502")
+
+    def at(x: float) -> int:
+        return round((min(max(x / scale, -1.0), 1.0) + 1) / 2 * (_WIDTH - 1))
+
+    line = [" "] * _WIDTH
+    line[at(0.0)] = zero
+    line[at(value - half) : at(value + half) + 1] = dash * (at(value + half) - at(value - half) + 1)
+    if value - half < 0 < value + half:
+        line[at(0.0)] = "+" if ascii_only else "\u253c"
+    line[at(value)] = dot
+    return "".join(line)
+
+
+def panel(facts: dict[str, Any], folder: str, ascii_only: bool = False) -> RenderableType:
+    """The facts for a terminal."""
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    head = Table.grid(padding=(0, 2))
+    head.add_row(
+        Text(f"{facts['rows']:,} of {facts['of']:,} rows", style="bold"),
+        ProgressBar(total=max(1, facts["of"]), completed=facts["rows"], width=30),
+        Text(", ".join(_rate(facts)) or "starting"),
+    )
+    state = [f"{facts['workers']} worker{'' if facts['workers'] == 1 else 's'}"]
+    if facts["workers_died"]:
+        state.append(f"{facts['workers_died']} died and replaced")
+    if "latest_accuracy" in facts:
+        state.append(f"latest accuracy {100 * facts['latest_accuracy']:.1f} %")
+    state.append(f"{facts['failed']} failed" if facts["failed"] else "none failed")
+    parts: list[RenderableType] = [head, Text(", ".join(state)), Text(_printable(folder, 200), style="dim")]
+    if stop := facts.get("stop"):
+        after = "" if "next" not in stop else f"; next look at row {stop['next']:,}"
+        parts.append(Text(f"rule {stop['rule']}: {stop['reason']}{after}"))
+    if leading := facts.get("leading"):
+        parts.append(_table(leading, ascii_only))
+        text = f"{leading['unit']}, {leading['models']:,} models, 95 % intervals; for the eye, not for stopping"
+        parts.append(Text(text, style="dim"))
+    for failure in facts.get("failures", ()):
+        parts.append(Text(f"row {failure['row']} failed: {_printable(failure['reason'], 160)}", style="red"))
+    return Group(*parts)
+
+
+def _table(leading: dict[str, Any], ascii_only: bool) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
+    groups = leading["groups"]
+    half = [group["reach"] for group in groups]
+    reach = max([abs(g["value"]) + h for g, h in zip(groups, half, strict=True)] + [1e-9])
+    power = 10.0 ** np.floor(np.log10(reach))
+    scale = float(power * next(step for step in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if step * power >= reach * (1 - 1e-9)))
+    table = Table.grid(padding=(0, 2))
+    table.add_column(max_width=24, no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(no_wrap=True)
+    title = f"-{scale:g}".ljust(_WIDTH // 2) + "0" + f"{scale:g}".rjust(_WIDTH - _WIDTH // 2 - 1)
+    table.add_row(
+        Text("leading influences", style="bold"),
+        Text(""),
+        Text(title, style="dim"),
+    )
+    for i, (group, reaches) in enumerate(zip(groups, half, strict=True)):
+        if i == _ENDS and len(groups) == 2 * _ENDS:
+            table.add_row(Text("..." if ascii_only else "\u22ef", style="dim"), Text(""), Text(""))
+        clear = abs(group["value"]) > reaches
+        style = ("green" if group["value"] > 0 else "red") if clear else ""
+        sign = "+-" if ascii_only else "\u00b1"
+        table.add_row(
+            Text(_printable(group["name"], 24)),
+            Text(f"{group['value']:+.2f} {sign} {group['stderr']:.2f}"),
+            Text(interval(group["value"], reaches, scale, ascii_only), style=style),
+        )
+    return table

@@ -1,0 +1,13 @@
+"""Influences with standard errors, from masks and outputs; tests of a whole ranking; how many models are needed.
+numpy and the compiled core, no torch, no data sets. Imports `base`, `design` and `store`.
+"""
+
+from pydt.estimation.alpha_pilots import compare_alphas
+from pydt.estimation.datamodelling_score import Score, lds, repeat_rows
+from pydt.estimation.fit import Fit
+from pydt.estimation.from_store import mean_output, method_for, overall
+from pydt.estimation.influence import MANY, METHODS, best_method, influences
+from pydt.estimation.multiple_testing import benjamini_hochberg, benjamini_yekutieli, p_values
+from pydt.estimation.power import ModelPlan, few_masks, models_for_effect, models_for_stderr, plan_models
+from pydt.estimation.prediction_test import PredictionTest, global_test, prediction_test
+from pydt.estimation.stopping import Look, StoppingRule, unmet

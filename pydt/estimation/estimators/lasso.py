@@ -1,0 +1,290 @@
+"""Ridge and LASSO on sums; formulas at the top of estimate.py."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from pydt import _core
+from pydt.base import EstimateError, threads
+from pydt.estimation.estimators.common import Fitted, Found, Plan, error_word, linear, sandwich
+from pydt.estimation.inputs import Array, Rows
+from pydt.estimation.robust import Arms
+from pydt.estimation.sufficient_statistics import Columns, Counts, Geometry, Sums, Tile
+
+_FOLDS = 5
+_STEP = 0.01 ** (1 / 99)  # from one penalty of the path to the next: 100 steps to 1/100 of the largest
+_STEPS, _STEPS_FEW = 150, 66  # to 1/1000; to 1/20 with fewer models than groups, where less is no choice any more
+_FEW = 500  # independent models up to which every fold judges the penalty: a fifth of them is a noisy judge
+_PATIENCE = 3  # worse steps that end a path which has found something: csrc/lasso.cpp
+_ROUGH, _FOLD, _FINE = 1e-4, 5e-6, 1e-6  # duality gaps over half of what is left: on the path; of folds; of the values
+_GAP, _LEAST = 1e-5, 0.1  # what counts as converged; of that share of the sum of squares at least (float32 values)
+
+
+def ridge(geometry: Geometry, cv: int | None) -> Plan:
+    groups, real = geometry.groups, geometry.real
+    intercept = geometry.intercept
+    # Where masks are no more than parameters, what they leave says nothing; rows that repeat them do.
+    spare = geometry.spare if geometry.units <= groups - geometry.masks.constants + intercept else 0
+    rows = geometry.units + spare
+    eigenvalues, vectors = np.linalg.eigh(real.centred)
+    eigenvalues = np.maximum(eigenvalues, 0)
+    grid = eigenvalues.mean() * np.geomspace(1e-3, 1e4, 71)
+    shrunk = eigenvalues / (eigenvalues + grid[:, None])  # (penalties, groups)
+    trace = intercept + shrunk.sum(1)
+    held = []
+    if cv is not None:
+        for part in geometry.folds(cv).parts:
+            fold = part.first(groups)
+            train = real - fold
+            held.append((fold, train, *np.linalg.eigh(train.centred)))
+        if blind([train.centred for _, train, _, _ in held]):
+            raise no_judge(cv)
+    gram = geometry.used.centred
+    shadow = gram[groups:, :groups] @ vectors
+    own = np.diag(gram)[groups:, None] + grid - shadow**2 @ (1 / (eigenvalues[:, None] + grid))  # (placebos, penalties)
+    shown = geometry.placebos and np.all(own > 1e-9 * np.diag(gram).max())
+    penalties = []
+
+    def solve(tile: Tile) -> Found:
+        cross, energy = geometry.used.centre(tile.units), geometry.used.energy(tile.units)
+        # the direction in which no mask varies holds rounding, which the penalty alone would divide
+        turned = vectors.T @ geometry.centre(cross[:groups])
+        left = np.maximum(energy - ((2 - shrunk) / (eigenvalues + grid[:, None])) @ turned**2, 0)
+        if tile.within is not None and spare:
+            left, energy = left + tile.within, energy + tile.within
+        gcv = left * rows / np.maximum(rows - trace, 1e-9)[:, None] ** 2
+        error = np.zeros_like(left)
+        for i, (fold, train, e, v) in enumerate(held):
+            assert cv is not None
+            here = tile.folds[cv][i].first(groups)
+            rest = tile.units.first(groups) - here
+            t = v.T @ geometry.centre(train.centre(rest))
+            for j, one in enumerate(grid):
+                values = v @ (t / (np.maximum(e, 0) + one)[:, None])
+                mean = train.intercept(rest, values)
+                total = here.total - fold.rows * mean - fold.count @ values
+                inner = here.cross - np.outer(fold.count, mean) - fold.gram @ values
+                error[j] += here.squares - mean * (here.total + total) - (values * (here.cross + inner)).sum(0)
+        chosen = (error if held else gcv).argmin(0)
+        penalty, targets = grid[chosen], np.arange(len(energy))
+        penalties.append(penalty[: tile.width])
+        shrink = 1 / (eigenvalues[:, None] + penalty)
+        values = vectors @ (turned * shrink)
+        free = rows - intercept - (2 * shrunk - shrunk**2).sum(1)[chosen]  # far below 1 where a fit nearly interpolates
+        df, noise = np.maximum(free, 1.0), left[chosen, targets] / np.maximum(free, 1e-9)
+        if tile.within is not None and spare:
+            df, noise = np.full_like(free, spare), tile.within / spare
+        if geometry.masks.units.kind == "given":
+            variance = np.empty_like(values)
+            fitted = linear(real, tile.units.first(groups), values)
+            for one in np.unique(chosen):
+                same = np.flatnonzero(chosen == one)
+                inverse = vectors / (eigenvalues + grid[one]) @ vectors.T
+                all_targets, df[same] = sandwich(geometry, tile, inverse, fitted, trace[one])
+                variance[:, same] = all_targets[:, same]
+        else:
+            variance = vectors**2 @ (eigenvalues[:, None] * shrink**2) * noise
+        placebos = None
+        if geometry.placebos:
+            level = own[:, chosen] if shown else np.full((geometry.placebos, 1), np.nan)
+            placebos = (cross[groups:] - gram[groups:, :groups] @ values) / level, np.sqrt(noise / level)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            explained = 1 - gcv[chosen, targets] * (rows - intercept) / energy
+        stderr, unknown = np.sqrt(np.maximum(variance, 0)), np.full_like(values, np.nan)
+        return Found(values, stderr, df, noise, explained, unknown, penalty, placebos=placebos)
+
+    def covariance() -> Array:
+        typical = 1 / (eigenvalues + np.median(np.concatenate(penalties)))
+        return (vectors * eigenvalues * typical**2) @ vectors.T
+
+    word = error_word(geometry, False, True, None)
+    return Plan(solve, covariance, () if cv is None else (cv,), errors=word)
+
+
+def blind(trains: list[Array]) -> bool:
+    """Whether every training part, of these centred Gram matrices, lacks a group (or has it in all of its models)."""
+    return all((np.diag(gram) < 1e-9).any() for gram in trains)
+
+
+def no_judge(folds: int) -> EstimateError:
+    what = f"whichever of {folds} folds is held out, some group never varies in the rest: no fold can judge a penalty"
+    return EstimateError(what, "cv", "leave it out, or train models on more different masks")
+
+
+class _Problem(Counts):
+    """Least squares on some rows, scaled as the solver takes it: by rows, so penalties are those of scikit-learn."""
+
+    def __init__(self, columns: Columns):
+        super().__init__(columns.rows, columns.count)
+        self.gram = np.outer(columns.count / -columns.rows, columns.count)
+        self.gram += columns.gram
+        self.gram /= columns.rows
+
+    def of(self, sums: Sums) -> tuple[Array, Array, Array]:
+        cross = self.centre(sums)
+        cross /= self.rows
+        return self.gram, cross, self.energy(sums) / self.rows
+
+
+class _Held:
+    """Held-out rows as the training rows see them: less the training means."""
+
+    def __init__(self, fold: Columns, train: Counts):
+        self.fold, self.train, self.mean = fold, train, train.count / train.rows
+        self.lean = fold.count - fold.rows * self.mean
+        self.gram = fold.gram - np.outer(self.mean, fold.count) - np.outer(self.lean, self.mean)
+
+    def of(self, sums: Sums, train: Sums) -> tuple[Array, Array, Array]:
+        level = train.total / self.train.rows
+        cross = sums.cross - np.outer(self.lean, level) - np.outer(self.mean, sums.total)
+        return self.gram, cross, sums.squares - level * (2 * sums.total - self.fold.rows * level)
+
+
+def lasso(geometry: Geometry, cv: int | None, l1_ratio: float, exact: bool, robust: bool) -> Plan:
+    groups, units = geometry.groups, geometry.units
+    number = min(_FOLDS, geometry.masks.units.cluster_count)
+    if number < 2:
+        other = "train models on more different masks"
+        if geometry.regression_or_none is not None:
+            other = 'use method="ols", which these masks allow'
+        raise EstimateError("all masks repeat or complement each other: the LASSO has no folds", "masks", other)
+    parts, both, total = geometry.folds(number).parts, geometry.used, geometry.real
+    label = geometry.folds(number).label
+    trains = [_Problem(total - part.first(groups)) for part in parts]
+    whole = _Problem(total)
+    choice = number if cv is None else cv
+    # the first fold judges alone, and its path has solved the first training part
+    one_judge = cv is None and geometry.masks.units.cluster_count > _FEW
+    if choice == number:
+        candidates = list(zip(parts[: 1 if one_judge else number], trains, strict=False))
+    else:
+        candidates = [(part, _Problem(total - part.first(groups))) for part in geometry.folds(choice).parts]
+    # Of as many masks as groups, with one group each, say: then nothing is held against little shrinkage.
+    unjudged = blind([train.gram for train in trains] if cv is None else [train.gram for _, train in candidates])
+    if unjudged and cv is not None:
+        raise no_judge(cv)
+    held = [_Held(part.first(groups), train) for part, train in candidates]
+    clusters = geometry.masks.units.clusters
+    judges = [len(np.unique(clusters[rows])) for rows in geometry.folds(choice).rows]
+    steps: Array = _STEP ** np.arange(_STEPS if units > groups else _STEPS_FEW, dtype=np.float64)
+
+    free = units - geometry.intercept
+    scale = 1 / geometry.spread[:, None]
+    one_size = geometry.one_size[:, None]
+    # Nearly orthogonal masks, and those far more correlated than independent draws, have another covariance; a few
+    # different masks are no draws of it at all.
+    rho, pairs = float(geometry.rho[0]), groups * (groups - 1) / 2
+    tied = bool(pairs) and rho > 1.5 + 6 * math.sqrt(2 / pairs)
+    regression = geometry.regression_or_none if tied or rho < 0.5 or number < _FOLDS else None
+    if regression is None and free < 2:
+        raise EstimateError(
+            f"{units} independent models have no spread to judge by", "masks", "train at least 3 models"
+        )
+    fitted = None if regression is None else Fitted(geometry, regression, robust)
+    word = error_word(geometry, robust, not tied, None)
+    arms = Arms(geometry) if fitted is None and word == "robust" and geometry.masks.units.kind != "pair" else None
+
+    def choose(tile: Tile, units: Sums) -> tuple[Array, npt.NDArray[np.float32] | None, Array]:
+        """Penalty, coefficients on the first training part, and their gap."""
+        if unjudged:
+            return (
+                np.abs(whole.of(units)[1]).max(0) / l1_ratio * _STEP ** (_STEPS - 1),
+                None,
+                np.zeros(len(units.total)),
+            )
+        error, top = np.zeros((len(steps), len(units.total))), np.zeros(len(units.total))
+        for i, ((_, train), test) in enumerate(zip(candidates, held, strict=True)):
+            here = tile.folds[choice][i].first(groups)
+            rest = units - here
+            problem = train.of(rest)
+            path = _core.lasso_path(
+                *problem, *test.of(here, rest), steps, l1_ratio=l1_ratio, tolerance=_ROUGH,
+                patience=_PATIENCE if one_judge else len(steps), held_rows=judges[i], threads=threads(),
+            )  # fmt: skip
+            error += path[0]
+            top += np.abs(problem[1]).max(0) / l1_ratio
+            if i == 0:
+                start, gap = path[1:3]
+        return top / len(held) * steps[error.argmin(0)], start, gap
+
+    def solve(tile: Tile) -> Found:
+        sums = tile.units.first(groups)
+        penalty, start, accuracy = choose(tile, sums)
+        problem = whole.of(sums)
+        values, gap, sweeps = _core.lasso(
+            *problem, penalty, start, l1_ratio=l1_ratio, tolerance=_FINE, threads=threads()
+        )
+        worst = np.maximum(gap, accuracy * (_GAP / (2 * _ROUGH)) if one_judge else 0)
+        energy = problem[2] * total.rows
+        if geometry.masks.units.kind == "pair":  # the gap is quoted against the rows, not the half-differences
+            spread = geometry.plain.energy(tile.plain)
+            gap = gap * np.divide(energy, spread, out=np.zeros_like(energy), where=spread > 0)
+
+        mean, slopes, intercepts = np.zeros_like(sums.cross), [], []
+        moved, left, shift = np.zeros_like(tile.units.cross), np.zeros_like(energy), np.zeros_like(energy)
+        for i, (part, train) in enumerate(zip(parts, trains, strict=True)):
+            here = tile.folds[number][i]
+            rest = sums - here.first(groups)
+            if i == 0 and one_judge and start is not None:
+                slope = start
+            else:
+                slope, accuracy, more = _core.lasso(
+                    *train.of(rest), penalty, values, l1_ratio=l1_ratio, tolerance=_FOLD, threads=threads()
+                )
+                worst, sweeps = np.maximum(worst, accuracy), sweeps + more
+            intercept = train.intercept(rest, slope)
+            found = part.residuals(here, slope, intercept)
+            mean += slope * (part.rows / total.rows)
+            shift, left, moved = shift + found.total, left + found.squares, moved + found.cross
+            slopes.append(slope)
+            intercepts.append(intercept)
+        moved -= np.outer(both.count / both.rows, shift)
+        left = np.maximum(left - geometry.intercept * shift**2 / both.rows, 0)
+        tau = left / free
+        with np.errstate(invalid="ignore", divide="ignore"):
+            explained = 1 - tau * free / energy
+        if unjudged:  # the cross-fit guesses at masks unlike all that it has seen
+            tau, explained = np.full_like(tau, np.nan), np.full_like(tau, np.nan)
+        share = np.divide(left, energy, out=np.ones_like(left), where=energy > 0)
+        converged = worst <= _GAP * np.clip(share, _LEAST, 1)
+        df: Array | float = float(free - 1)
+        if fitted is not None:
+            unbiased, variance, df, _, placebos = fitted.find(tile)
+        else:
+
+            def residual(rows: Rows, masks: Array, y: Array) -> Array:
+                fold = label[rows[0]]
+                return y - intercepts[fold] - masks @ slopes[fold]
+
+            def residuals(rows: Rows, y: Array) -> Array:
+                for fold in range(number):
+                    own = np.flatnonzero(label[rows] == fold)
+                    y[own] -= intercepts[fold] + geometry.masks.masks(rows[own])[:, :groups] @ slopes[fold]
+                return y - shift / both.rows
+
+            own = None if arms is None else arms.variance(tile, moved, residuals, exact)[0]
+            moved *= scale
+            variance = np.maximum(left - moved**2 / scale, 0) * scale / (free - 1)
+            if own is not None:
+                variance[: len(own)] = own
+            variance *= one_size**2
+            moved *= one_size
+            placebos = (moved[groups:], np.sqrt(variance[groups:])) if geometry.placebos else None
+            unbiased, variance = mean + moved[:groups], variance[:groups]
+            unbiased = geometry.centre(unbiased)
+            if geometry.masks.units.kind == "given":
+                project = np.diag(one_size[:groups, 0] / np.diag(total.centred))
+                variance, df = sandwich(geometry, tile, project, residual, 1)
+            if tied:
+                unbiased, variance = np.full_like(unbiased, np.nan), np.full_like(variance, np.nan)
+        stderr = np.sqrt(np.maximum(variance, 0))
+        return Found(values, stderr, df, tau, explained, unbiased, penalty, gap, sweeps, converged, placebos)
+
+    folds = (number,) if choice == number else (number, choice)
+    if fitted is not None:
+        return fitted.plan(solve, folds)
+    alone = None if arms is None else arms.split_df(geometry, float(free - 1))
+    return Plan(solve, lambda: total.centred, folds, errors=word, df=alone)

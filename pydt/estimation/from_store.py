@@ -1,0 +1,71 @@
+"""The target as a whole: one number a row, and what the groups do to it.
+
+That number is the report's: the weighted mean of an output over the score half of a task, the plan's first unless said
+otherwise. The report's ranking, a stopping rule and the live view all look at it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pydt.base import ConfigError, StoreError
+from pydt.design import Design
+from pydt.estimation.influence import best_method, influences
+from pydt.store import UNITS, Record, Store
+
+if TYPE_CHECKING:
+    from pydt.estimation.fit import Fit
+
+
+def overall(
+    store: Store,
+    plan: Any = None,
+    task: Any = None,
+    output: str = "correct",
+    without: Sequence[int] = (),
+) -> Fit:
+    """The influence of each group on the whole target: on the weighted mean of an output over the score half.
+
+    OLS where there are models enough (see `best_method`), else the LASSO, whose de-biased estimates hold for fewer
+    models than groups. Of single examples (`by="example"`) the difference of means, as Jain et al. 2023 have it: their
+    number is in the thousands, and no matrix of examples x examples is ever made.
+
+    Args:
+        without: positions among the finished rows that are left out.
+
+    Returns:
+        a fit with `unbiased`, `stderr`, `q` of shape (groups,), in the unit that UNITS names.
+
+    Raises:
+        StoreError: fewer than ten rows are finished.
+        ConfigError: an output without a unit.
+    """
+    record = store.plan(plan)
+    design = store.design(record)
+    finished = np.delete(store.finished(record), without)
+    if len(finished) < 10:
+        raise StoreError(
+            f"{len(finished)} finished rows",
+            str(store.folder),
+            "train at least 10 first, better 3 to 5 a group",
+        )
+    masks = design.take(finished)
+    outputs = np.delete(mean_output(store, record, task, output, "score"), without)
+    return influences(masks, outputs, method_for(record, masks))
+
+
+def method_for(record: Record, masks: Design) -> str:
+    """The method of a plan's influences on these masks: see `overall`."""
+    return "difference" if record.by == "example" else best_method(masks)
+
+
+def mean_output(store: Store, record: Record, task: Any, output: str, half: str) -> np.ndarray:
+    """The weighted mean of an output over the examples of a half, per finished row: float64 (models,), in its unit."""
+    if output not in UNITS:
+        raise ConfigError(f"no influences on output {output!r}", "output", f"choose one of: {', '.join(UNITS)}")
+    task = record.tasks[0]["digest"] if task is None else task
+    weights = store.examples(task, half, record)["weights"] * UNITS[output][1]
+    return np.asarray(store.outputs(task, output, half, record), np.float64) @ weights

@@ -1,0 +1,352 @@
+"""Influences of groups on outputs, with standard errors that hold over fresh designs.
+
+Model, one target at a time: y = mu + M b + noise, M 0/1 (models m x groups K). Arrays are (groups, targets), float64
+inside and float32 outside. Everything is computed from the statistics of `moments.py`; X is M less its column means,
+G = X'X, n1 and n0 the models with and without a group, c = 1/n1 + 1/n0 = 1/G_kk, R the independent units (rows,
+unless masks repeat or complement each other) and p the parameters.
+
+Estimands. Masks of one size ("swap") say how a group compares with the average group: OLS and the de-biased LASSO
+estimate b - mean(b). The plain difference of means estimates b_k - mean of the *other* b = K/(K-1) (b_k - mean(b))
+there. All other masks ("add") estimate b. A stratified design ("swap" too) has one size in every stratum: what is
+said of K groups holds of the groups of each stratum, whose values OLS and ridge make sum to zero; nothing is said of
+one stratum against another. Pass the Design: masks alone do not tell their strata.
+
+    difference   v = mean of y with the group - mean without
+    ols          v = G^-1 X'y; for masks of one size the pseudo-inverse, whose values sum to zero
+    ridge        v = (G + penalty I)^-1 X'y: minimises |y - Xb|^2 + penalty |b|^2 (scikit-learn's Ridge). The penalty
+                 minimises generalised cross-validation, or the error on `cv` folds. Where there are no more masks than
+                 parameters (R <= p), rows that repeat them count as rows there, and s^2 is the variance between them
+    lasso        v minimises |y - Xb|^2 / (2m) + penalty (l1_ratio |b|_1 + (1 - l1_ratio) |b|^2 / 2) (scikit-learn's
+                 Lasso and ElasticNet). The penalty is the one of a path that errs least on a held-out fifth, or on
+                 five such folds in all where there are at most 500 independent masks, or on `cv` folds: 100 steps from
+                 the least that leaves nothing to 1/100 of it and on to 1/1000 (to 1/20 with R <= K). A path ends where
+                 the held-out error has risen by more than chance would let it (three standard errors; over a fifth
+                 alone three worse steps do, once the least is four standard errors below that of v = 0). The penalty is
+                 that of the training rows (mean over the folds), as it is: not scaled to more rows. Then all rows are
+                 used. With fewer than five independent masks there are as many folds as those; where every training
+                 part lacks some group, nothing can be judged, and the penalty is 1/1000 of the largest
+
+Standard errors. s^2 is the residual variance of OLS on all groups, R - p degrees of freedom.
+
+These are the classical errors, of one variance for all models; the robust ones are in `pydt.estimation.robust`.
+
+    ols          V = s^2 G^-1 (pseudo-inverse).
+    difference   conditional on the masks its noise is c s^2, but the other groups are not balanced between the two
+                 means, and over fresh designs that is a second error. Let T be the variance of y within "with" and
+                 "without" (noise plus all that the other groups do) and rho = (R - 1) x mean squared correlation
+                 between mask columns: 1 for masks drawn independently, 0 for orthogonal ones. Then V = c ((1 - rho)
+                 s^2 + rho T). The residual alone covers 46 % instead of 95 % on random masks at R2 = 0.9; the raw
+                 spread alone is far too wide on whole foldover blocks. With too few models for OLS, V = c T.
+    lasso        `unbiased` is cross-fitted: mean over five folds of the coefficients from the other four, plus the
+                 difference of means of the residuals on the fold itself. The difference of means is the inverse of the
+                 design's *known* mask covariance applied to X'r / m: alpha (1 - alpha) I for Bernoulli masks and
+                 foldover, alpha (1 - alpha) K/(K-1) (I - 11'/K) for masks of one size (a factor (K-1)/K, then
+                 centring); alpha is each column's own. Given the penalty, coefficients and fold are independent, so it
+                 is unbiased for every group and any m. The penalty itself is one number per target chosen on all rows:
+                 that dependence is not corrected (a choice inside every training part costs several paths more), and
+                 coverage with it is tested. The variance is c tau^2 with tau^2 the variance of those residuals within
+                 "with" and "without": noise plus what the LASSO missed. Masks that are far more correlated than
+                 independent draws, or nearly orthogonal by design (rho < 1/2: foldover), or fewer than five, get OLS
+                 inference where there are models enough; without them foldover keeps c tau^2 (a little wide), and
+                 masks of one's own get NaN.
+    ridge        s^2 (G + penalty)^-1 G (G + penalty)^-1 with s^2 = |r|^2 / tr (I - S)^2, r the residual and S the map
+                 from y to the fit: the sampling error only. It is biased, so `unbiased` and `q` are NaN.
+
+Clusters of the caller's own (neither repeats nor complements) get a sandwich over clusters, t with clusters - 1
+degrees. As many parameters as distinct masks leave no freedom: what a mask does by itself is seen nowhere, and the
+spread of its repeats, however small, is no error of the groups. Then values stand without errors (NaN). Of one group
+there is nothing else that a mask could do: its repeats are the noise. Placebo columns never change the values of real
+groups: each gets what it would get if it alone joined the regression.
+
+Cost: one pass over the outputs, m K targets; OLS adds K^3 / 3, and K^2 targets for its values, half of that for s^2
+alone. LASSO: one path, one fit of all rows and four of four fifths. Memory: the results (4 bytes each), K x K matrices
+(some 5 with OLS, 14 with the LASSO, 8 bytes each) and a tile of a few hundred targets. s^2 of the difference is found
+in float32 where outputs are float16 or float32, K >= 256 and more than 1 % of the variance is left: within 1e-4, where
+its own sampling error is sqrt(2 / (R - p)). What lost: de-biasing in-sample residuals with
+a degrees-of-freedom factor (4-13 % smaller errors, but 94 % coverage or less on dense truths with few models, and
+wrong on orthogonal masks); noise from in-sample LASSO residuals (too small).
+"""
+
+from __future__ import annotations
+
+import numbers
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pydt.base import EstimateError, share_out, to_array
+from pydt.design import Design
+from pydt.estimation.estimators.common import Found, Plan, difference, ols
+from pydt.estimation.estimators.lasso import lasso, ridge
+from pydt.estimation.fit import Fit
+from pydt.estimation.inputs import Array, Inputs, read, read_masks
+from pydt.estimation.robust import balanced
+from pydt.estimation.sufficient_statistics import Geometry, Statistics, Tile
+
+METHODS = ("difference", "ols", "ridge", "lasso")
+ERRORS = ("auto", "classical", "robust")
+MANY = 5000
+"""Groups from which on matrices of groups x groups are avoided: the 14 of the LASSO would take 2.8 GB."""
+
+
+def influences(
+    masks: Any,
+    outputs: Any,
+    method: str = "difference",
+    *,
+    groups: int | Design | None = None,
+    bitorder: str = "little",
+    clusters: npt.ArrayLike | None = None,
+    cv: int | None = None,
+    l1_ratio: float = 1.0,
+    errors: str = "auto",
+    precision: str = "float",
+    nan: str = "raise",
+    out: npt.NDArray[np.float32] | None = None,
+) -> Fit:
+    """Regress outputs on masks: the influence of every group on every target, with standard errors.
+
+    Where masks repeat, two parts of what the groups do not explain linearly are told apart. `training_noise` is the
+    variance between models of one mask: sum of squares about the means of masks / (rows - masks). `mask_noise` is the
+    variance over masks of what the linear model leaves out of their means: (RSS - training_noise (R - p)) / sum of
+    rows_u (1 - h_u), with RSS = (R - p) s^2 the residual sum of squares of OLS on the R units and h_u the leverage of
+    unit u. Both are unbiased, so `mask_noise` may come out below zero; where complements are paired it counts only what
+    a mask and its complement do not share. None where no mask repeats; `mask_noise` also where models do not suffice
+    for OLS.
+
+    Args:
+        masks: a Design, any 0/1 array-like (models, groups), or packed uint8 (models, ceil(groups / 8)) with `groups`.
+        outputs: (models, targets) of any float dtype and strides: arrays, memory maps, tensors; or (models,).
+        method: "difference", "ols", "ridge" or "lasso"; formulas at the top of this file.
+        groups: number of groups, for packed masks; or the Design that masks are rows of: they are compared with it,
+            and errors use what it knows (strata, pairs).
+        bitorder: of packed masks: "little" as pydt packs, or "big", numpy.packbits' own default. With a multiple of 8
+            groups the wrong one cannot be seen in the masks and gives every value to another group: pass the Design as
+            `groups` where there is one. Else it shows in the padding.
+        clusters: (models,) labels of rows that belong together; by default repeated and complementary masks.
+        cv: folds on which ridge and lasso choose their penalty, instead of their defaults.
+        l1_ratio: share of |b|_1 in the penalty of lasso, above 0; below 1 it is the elastic net.
+        errors: "classical" has one variance of the noise for all models. "robust" holds where groups change it: HC2
+            with Bell and McCaffrey's degrees of freedom for ols (see `pydt.estimation.robust`), each arm's own spread
+            for
+            difference and lasso. "auto" is classical where that is as right (masks that keep about half of the groups,
+            foldover pairs) and of ridge, and robust elsewhere. Clusters of your own have errors of their own.
+            `fit.errors` says which were used.
+        precision: "float" sums float16 and float32 outputs in float32 and float64, float64 in float64; "int16" (of the
+            difference) rounds each output to 1023 steps over its target's range and sums those exactly, in half of the
+            time: `fit.quantisation` says what that costs, as a rule less than 0.01 standard errors.
+        nan: "raise" names the first output that is NaN, infinite or too large or small (a sum of squares above 1e73 may
+            overflow float32, one below 1e-64 vanish there); "flag" gives NaN for its target alone.
+        out: float32 array of the shape of `values` to write them into (in parts, as they are found), with
+            no memory in common with `outputs`.
+
+    Raises:
+        EstimateError: inputs that do not fit together; groups in no or in every model, or that masks cannot tell apart.
+    """
+    for name, word in (("method", method), ("errors", errors), ("precision", precision), ("nan", nan)):
+        if not isinstance(word, str):
+            raise EstimateError(f"a {type(word).__name__} is no word", name, f"give {name} as a string")
+    if method not in METHODS:
+        raise EstimateError(f"unknown method {method!r}", "method", f"use one of {', '.join(METHODS)}")
+    if errors not in ERRORS:
+        raise EstimateError(f"unknown errors {errors!r}", "errors", f"use one of {', '.join(ERRORS)}")
+    if errors == "robust" and method == "ridge":
+        raise EstimateError("ridge has none", "errors", 'use errors="auto", or method="ols" or "lasso"')
+    if cv is not None and method not in ("ridge", "lasso"):
+        raise EstimateError(f"{method} has no penalty to choose", "cv", "leave it out, or use ridge or lasso")
+    if not isinstance(l1_ratio, numbers.Real) or not 0 < l1_ratio <= 1:
+        raise EstimateError(f"{l1_ratio!r} is no share", "l1_ratio", "pass a number above 0 and up to 1")
+    if cv is not None and (isinstance(cv, bool) or not isinstance(cv, (int, np.integer)) or cv < 2):
+        raise EstimateError(f"{cv!r} folds", "cv", "pass an integer of at least 2")
+    if l1_ratio < 1 and method != "lasso":
+        raise EstimateError(f"{method} has no |b|_1", "l1_ratio", 'leave it out, or use method="lasso"')
+    if precision not in ("float", "int16") or (precision == "int16" and method != "difference"):
+        raise EstimateError(f"{precision!r} of {method}", "precision", 'use "float", or "int16" for the difference')
+    given = read(masks, outputs, groups, clusters, nan, bitorder)
+    if isinstance(out, np.ndarray) and _overlap(out, given.outputs):  # written before all is read
+        raise EstimateError("lies in the memory of the outputs", "out", "pass memory of its own")
+    statistics = Statistics(given, precision == "int16")
+    geometry = statistics.geometry
+    clusters_there = geometry.masks.units.cluster_count
+    if cv is not None and cv > clusters_there:
+        fewer = f"ask for {clusters_there} folds, or " if clusters_there > 1 else ""
+        raise EstimateError(
+            f"{clusters_there} independent models cannot be split into {cv} folds",
+            "cv",
+            f"{fewer}train models on more different masks",
+        )
+    if errors == "classical" and geometry.masks.units.kind == "given":
+        raise EstimateError("clusters of your own have errors of their own", "errors", "leave it out, or the clusters")
+    robust = errors == "robust" or (errors == "auto" and not balanced(geometry))
+    shape = (geometry.groups,) if statistics.flat else (geometry.groups, statistics.targets)
+    if out is not None:
+        if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != np.float32:
+            raise EstimateError(f"is not a float32 array of shape {shape}", "out", "make it with numpy.empty")
+        if not out.flags.writeable:
+            raise EstimateError("is read-only", "out", 'pass an array that may be written; a memory map opened "r+"')
+    if method == "difference":
+        plan = difference(geometry, statistics.exact, robust)
+    elif method == "ols":
+        plan = ols(geometry, robust)
+    elif method == "ridge":
+        plan = ridge(geometry, cv)
+    else:
+        plan = lasso(geometry, cv, float(l1_ratio), statistics.exact, robust)
+    return _collect(statistics, method, plan, out)
+
+
+def _overlap(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
+    """Whether they have an element in common: columns that take turns have none. Where that is hard to tell, yes."""
+    enough: Any = 100_000
+    try:
+        return np.shares_memory(one, other, max_work=enough)
+    except np.exceptions.TooHardError:
+        return True
+
+
+def best_method(
+    masks: Any,
+    *,
+    groups: int | Design | None = None,
+    bitorder: str = "little",
+    clusters: npt.ArrayLike | None = None,
+) -> str:
+    """The method whose `unbiased` and `stderr` these masks support: "ols" where OLS has models enough, else "lasso";
+    "difference" where the LASSO's matrices of groups x groups would not fit into memory (from 5,000 groups on).
+
+    Enough: the masks tell all groups apart, and the degrees of freedom of the residual, as OLS counts them (models
+    with one mask count once), are at least 2 and at least half of the groups. Below that its errors are several times
+    those of the LASSO. Where the LASSO has no folds, because all masks repeat or complement each other, any degree of
+    freedom will do. Where all masks are needed for the groups, no method has errors, and OLS the plainest values.
+
+    Args:
+        masks, groups, bitorder, clusters: as for `influences`.
+
+    Raises:
+        EstimateError: masks that do not fit together; groups in no or in every model.
+    """
+    array = masks if isinstance(masks, Design) else np.atleast_1d(to_array(masks, "masks", EstimateError))
+    geometry = Geometry(read_masks(array, groups, clusters, bitorder))
+    regression, units = geometry.regression_or_none, geometry.masks.units
+    if regression is None:
+        return "lasso" if geometry.groups < MANY else "difference"
+    if not regression.sure:
+        return "ols"
+    free = regression.df if units.kind != "given" else units.cluster_count - regression.parameters
+    return "ols" if free >= max(2, geometry.groups / 2) or units.cluster_count < 2 else "lasso"
+
+
+def _collect(statistics: Statistics, method: str, plan: Plan, out: npt.NDArray[np.float32] | None) -> Fit:
+    """Run a method over all tiles; the results are the only arrays of (groups, targets)."""
+    geometry, targets = statistics.geometry, statistics.targets
+    results: dict[str, npt.NDArray[Any]] = {}
+    broken = np.zeros(targets, bool)
+    putting = threading.Lock()
+    if out is not None:
+        results["values"] = out[:, None] if statistics.flat else out
+
+    def put(name: str, tile: Tile, found: Any, dtype: Any = np.float64) -> None:
+        if found is None:
+            return
+        if name not in results:
+            results[name] = np.empty((*np.shape(found)[:-1], targets), dtype)
+        results[name][..., tile.part] = found[..., : tile.width]
+        if tile.broken.any() and results[name].dtype.kind in "fb":
+            missing = np.nan if results[name].dtype.kind == "f" else False
+            results[name][..., tile.part][..., tile.broken[: tile.width]] = missing
+
+    def treat(tile: Tile) -> None:
+        found, (training, between) = plan.solve(tile), _split(geometry, tile)
+        with putting:
+            put_all(tile, found, training, between)
+
+    def put_all(tile: Tile, found: Found, training: Array | None, between: Array | None) -> None:
+        broken[tile.part] = tile.broken[: tile.width]
+        still = geometry.used.energy(tile.units) == 0  # nothing varies, which does not say that nothing ever would
+        found.stderr[:, still] = np.nan
+        if found.placebos is not None:
+            found.placebos[1][:, still] = np.nan
+        for name in ("values", "unbiased", "stderr"):
+            put(name, tile, getattr(found, name), np.float32)
+        for name in ("noise", "explained") if plan.df is not None else ("df", "noise", "explained"):
+            put(name, tile, np.broadcast_to(getattr(found, name), tile.broken.shape))
+        for name in ("penalty", "gap", "quantisation"):
+            put(name, tile, getattr(found, name))
+        put("iterations", tile, found.iterations, np.int64)
+        put("converged", tile, found.converged, np.bool_)
+        for name, one in zip(("placebo_values", "placebo_stderr"), found.placebos or (None, None), strict=True):
+            put(name, tile, one, np.float32)
+        put("training_noise", tile, training)
+        put("mask_noise", tile, between)
+
+    share_out(statistics.tiles(*plan.folds), treat)
+    if plan.df is not None:
+        for name, of in zip(("df", "placebo_df"), plan.df, strict=True):
+            results[name] = np.broadcast_to(of[:, None], (len(of), targets))
+            if broken.any():
+                results[name] = np.where(broken, np.nan, results[name])
+    if statistics.flat:
+        results = {name: array[0] if array.ndim == 1 else array[:, 0] for name, array in results.items()}
+    if out is not None:
+        results["values"] = out
+    results.setdefault("unbiased", results["values"])
+    fields: dict[str, Any] = {
+        **dict.fromkeys(("penalty", "gap", "iterations", "converged", "training_noise", "mask_noise")),
+        **dict.fromkeys(("placebo_values", "placebo_stderr", "quantisation")),
+        **results,
+    }
+    fields.setdefault("placebo_df", None if fields["placebo_values"] is None else fields["df"])
+    if plan.df is not None and fields["placebo_values"] is None:
+        fields["placebo_df"] = None
+    return Fit(
+        method=method,
+        estimand=geometry.masks.estimand,
+        models=geometry.masks.models,
+        counts=geometry.plain.count[: geometry.groups].astype(np.int64),
+        parameters=plan.parameters,
+        errors=plan.errors,
+        _covariance=plan.covariance,
+        _imbalance=plan.imbalance,
+        _contrast=_contrasts(statistics.given) if plan.contrast else None,
+        **fields,
+    )
+
+
+def _contrasts(given: Inputs) -> Callable[[Array], tuple[Array, Array]]:
+    """Weights (contrasts, groups) -> contrasts and their variances, (contrasts, targets), by robust errors of OLS.
+
+    Rows are read again, and what masks alone decide is made again: a fit must not keep it.
+    """
+
+    def contrasts(weights: Array) -> tuple[Array, Array]:
+        statistics = Statistics(given)
+        geometry, contrast = statistics.geometry, ols(statistics.geometry, True).contrast
+        assert contrast is not None
+        found = np.empty((2, len(weights), statistics.targets))
+
+        def treat(tile: Tile) -> None:
+            values, variance = contrast(tile, weights)
+            still = geometry.used.energy(tile.units) == 0
+            of_tile = np.where(tile.broken, np.nan, (values, np.where(still, np.nan, variance)))
+            found[..., tile.part] = of_tile[..., : tile.width]
+
+        share_out(statistics.tiles(), treat)
+        return found[0], found[1]
+
+    return contrasts
+
+
+def _split(geometry: Geometry, tile: Tile) -> tuple[Array | None, Array | None]:
+    """Variance between models of one mask, and over masks of what is not linear; formulas in `influences`."""
+    if tile.within is None:
+        return None, None
+    training = tile.within / geometry.spare
+    regression = geometry.regression_or_none
+    if regression is None or geometry.units - regression.parameters < 1:  # no freedom between masks
+        return training, None
+    sums = tile.units.first(geometry.groups)
+    left = regression.left(geometry.real.centre(sums), geometry.real.energy(sums))
+    return training, (left - training * regression.df) / geometry.uncovered

@@ -1,0 +1,504 @@
+"""How many models: what an answer will cost before it is bought.
+
+stderr     of an influence by OLS is s sqrt([G^-1]_kk), with G the centred Gram matrix of the masks. The masks of
+           models not yet trained are known, since a design grows by rule, so G is computed for every number of
+           models; only s, the noise of one model, is taken over from the models there are. Rows are nested, so
+           the error falls with every model, and the smallest number that is enough is found by bisection. (The
+           law s^2 / (models - parameters) serves masks of one's own, or very large designs: right for independent
+           masks, up to twofold off inside a block of foldover masks.) Of the LASSO, and of the difference of means
+           of single examples, it falls with 1 / models.
+power      P(|T| > t) with T noncentral t: centre effect / stderr, the degrees of freedom of that many models, of
+           robust errors where the fit has them.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from pydt import _core
+from pydt.base import ConfigError, DesignError, EstimateError, suggest
+from pydt.design import Design, find_repeats
+from pydt.estimation.estimators.common import Fitted
+from pydt.estimation.fit import Fit
+from pydt.estimation.from_store import mean_output, overall
+from pydt.estimation.influence import influences
+from pydt.estimation.inputs import read_masks
+from pydt.estimation.robust import Arms
+from pydt.estimation.sufficient_statistics import Geometry
+from pydt.store import UNITS, Record, Store, Weak, row_seconds, weak_rows
+
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
+_CELLS = 1 << 26  # masks are drawn for up to so many models x groups; beyond, the error follows a law
+_LARGEST = 1500  # groups whose Gram matrix is inverted a dozen times
+_MOST = 1 << 40
+_FEWEST = 8  # degrees of freedom that a variance needs to be taken over
+_FORMS = 'write "stderr < 0.5", or "effect 1.0", with "power 0.9" and "level 0.01" or "q 0.05" after it as wished'
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the models are for. Make one with `Wish.parse`.
+
+    Attributes:
+        kind: "stderr" or "effect".
+        size: the standard error, or the effect's absolute size, in the unit of the influences.
+        power: chance to find the effect. level: of its two-sided test, of one group; or, with `family`, the false
+            discovery rate among all groups.
+    """
+
+    kind: str
+    size: float
+    power: float = 0.8
+    level: float = 0.05
+    family: bool = False
+
+    @staticmethod
+    def parse(text: str) -> Wish:
+        """Read "stderr < 0.5" or "effect 1.0 [power 0.9] [level 0.01 | q 0.05]".
+
+        Power is 0.8 and level 0.05 unless said. `level` is that of one group's test, without allowance for the number
+        of groups. With `q` the group is to be found by Benjamini-Hochberg at that rate among all groups: that procedure
+        rejects every p <= q / groups whatever the other groups do, so the test is planned at q / groups, and the power
+        is at least the one wished for (more where other groups have effects, too).
+
+        Raises:
+            ConfigError: anything else.
+        """
+        if not isinstance(text, str):
+            raise ConfigError(f"a {type(text).__name__} is not a wish", "wish", _FORMS)
+        words = re.findall(rf"{_NUMBER}(?![\w.])|<|[a-z]+|\S+", text.lower())
+        if words[:2] == ["stderr", "<"] and len(words) == 3:
+            return Wish("stderr", _positive(words[2], "stderr"))
+        if words[:1] != ["effect"] or len(words) % 2:
+            hint = f". {suggest(words[0], ('stderr', 'effect'))}" if words and words[0] not in _KEYS else ""
+            raise ConfigError(f"{text!r} is not a wish{hint}", "wish", _FORMS)
+        given: dict[str, float] = {}
+        for name, value in zip(words[2::2], words[3::2], strict=True):
+            if name not in ("power", "level", "q"):
+                raise ConfigError(f"unknown word {name!r} in {text!r}", "wish", suggest(name, ("power", "level", "q")))
+            if name in given or (name != "power" and given.keys() & {"level", "q"}):
+                both = f"{name!r} is there twice" if name in given else '"level" and "q" exclude each other'
+                raise ConfigError(f"{both} in {text!r}", "wish", "say it once")
+            given[name] = _positive(value, name)
+            if given[name] >= 1:
+                raise ConfigError(f"{name} {value} is not between 0 and 1", "wish", "0.05 is 5 %")
+        level = given.get("level", given.get("q", 0.05))
+        wish = Wish("effect", _positive(words[1], "effect", signed=True), given.get("power", 0.8), level, "q" in given)
+        if wish.power <= wish.level:
+            raise ConfigError(f"a power of {wish.power:g} is no more than the level", "wish", "wish for more power")
+        return wish
+
+    def per_group(self, groups: int) -> float:
+        """Level of the test of one group."""
+        return self.level / groups if self.family else self.level
+
+    def __str__(self) -> str:
+        if self.kind == "stderr":
+            return f"stderr < {self.size:g}"
+        return f"effect {self.size:g} power {self.power:g} {'q' if self.family else 'level'} {self.level:g}"
+
+
+_KEYS = ("stderr", "effect")
+
+
+def _positive(text: str, name: str, signed: bool = False) -> float:
+    value = float(text) if re.fullmatch(_NUMBER, text) else math.nan
+    value = abs(value) if signed else value
+    if not (math.isfinite(value) and value > 0):
+        raise ConfigError(f"{name} {text!r} is not a {'' if signed else 'positive '}number", "wish", _FORMS)
+    return value
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """How many models a wish needs.
+
+    Attributes:
+        wish: in full. unit: of its size and of the standard errors.
+        models: in all. now: finished so far. more: still to be trained.
+        stderr: standard error of the median group now; of robust errors the root mean square over the groups.
+        method: of the estimate at `models`.
+        assumption: in words: what the number rests on.
+        seconds: of one worker for the models still to be trained, by the mean of the plan's rows so far; None if no
+            times are known.
+        curve: (models, stderr of the median group, power or None) at some numbers of models.
+    """
+
+    wish: str
+    unit: str
+    models: int
+    now: int
+    more: int
+    stderr: float
+    method: str
+    assumption: str
+    seconds: float | None
+    curve: tuple[tuple[int, float, float | None], ...]
+
+    def __str__(self) -> str:
+        time = "" if self.seconds is None else f", about {self.seconds:.0f} s of one worker"
+        todo = f"{self.more} more{time}" if self.more else "enough"
+        return f"{self.wish} ({self.unit}): {self.models} models; {self.now} are there: {todo}. {self.assumption}"
+
+
+def plan_models(
+    store: Store | str | os.PathLike[str],
+    wish: str,
+    plan: Any = None,
+    *,
+    task: Any = None,
+    output: str = "correct",
+) -> ModelPlan:
+    """The number of models at which a standard error, or the power to find an effect, reaches a wish.
+
+    The influences are those of `report`: of the mean output over the score half, by `best_method`. The noise of one
+    model is taken over from the finished rows; the error at other numbers of models follows from the masks that the
+    plan's design has for them (see the top of this file). "The" error is that of the median group.
+
+    Args:
+        store: a store, or its folder.
+        wish: see `Wish.parse`; sizes are in the unit of the influences (points of accuracy by default).
+        plan, task, output: as `report` chooses them: the store's own plan, its first task, "correct".
+
+    Raises:
+        ConfigError: a wish or an output that cannot be read.
+        StoreError: fewer than ten rows are finished, or the plan has no design.
+        EstimateError: the outputs have no spread, more models than can be counted would be needed, or more than a tenth
+            of the models hardly learnt their source (fewer such models are left out).
+    """
+    parsed = Wish.parse(wish)
+    if not isinstance(store, (Store, str, os.PathLike)):
+        mend = "run a pilot with pydt.run; for masks and outputs of your own, pydt.models_for_stderr(fit, x) tells"
+        raise ConfigError(f"a {type(store).__name__} is no store", "store", mend)
+    store = store if isinstance(store, Store) else Store(store)
+    record = store.plan(plan)
+    weak = learners_only(store, record, task)
+    fit = overall(store, record, task, output, weak.at)
+    design, rows, noise = store.design(record), np.delete(store.finished(record), weak.at), None
+    if fit.method == "lasso":
+        try:
+            outputs = np.delete(mean_output(store, record, task, output, "score"), weak.at)
+            ols = influences(design.take(rows), outputs, "ols", errors="classical")
+            noise = float(ols.noise) if ols.df >= _FEWEST else None
+        except EstimateError:
+            pass  # too few models for OLS: what the LASSO leaves is taken for noise
+    return plan_fit(fit, design, rows, parsed, row_seconds(store, record), UNITS[output][0], noise)
+
+
+def learners_only(store: Store, record: Record, task: Any = None) -> Weak:
+    """The models that hardly learnt their source, to be left out of what is planned by.
+
+    Raises:
+        EstimateError: there are too many of them to plan by the others.
+    """
+    found = weak_rows(store, record, task)
+    if found.many:
+        mend = f"{found.mend}: by such models nothing can be planned"
+        raise EstimateError(found.text(), f"plan {record.digest}", mend)
+    return found
+
+
+def plan_fit(
+    fit: Fit,
+    design: Design,
+    rows: np.ndarray,
+    wish: Wish,
+    seconds: float | None = None,
+    unit: str = "",
+    noise: float | None = None,
+) -> ModelPlan:
+    """`plan_models` for a fit of one target on some rows of a design.
+
+    Args:
+        seconds: of one row. noise: variance of one model's output by OLS, where the fit is the LASSO's.
+    """
+    law = _Law(fit, design, rows, noise)
+    groups = len(fit.counts)
+    level = wish.per_group(groups)
+
+    def chance(models: int) -> float:
+        return _power(wish.size, law.stderr(models), law.df(models), level)
+
+    def enough(models: int) -> bool:
+        return law.stderr(models) < wish.size if wish.kind == "stderr" else chance(models) >= wish.power
+
+    models = law.smallest(enough)
+    span = sorted({fit.models, models, *(law.whole(models * part) for part in (0.25, 0.5, 0.75, 1.5, 2.0, 4.0))})
+    curve = tuple(
+        (m, law.stderr(m), None if wish.kind == "stderr" else chance(m)) for m in span if m >= law.least(law.method(m))
+    )
+    test = ""
+    if wish.kind == "effect":
+        test = f" The level {wish.level:g} is that of one group's test: no allowance is made for {groups} groups."
+        if wish.family:
+            test = (
+                f" Found means q < {wish.level:g} among {groups} groups (Benjamini-Hochberg), planned at p < q / "
+                f"{groups}, which is enough whatever the other groups do."
+            )
+    more = max(0, models - fit.models)
+    return ModelPlan(
+        wish=str(wish),
+        unit=unit,
+        models=models,
+        now=fit.models,
+        more=more,
+        stderr=law.now,
+        method=law.method(models),
+        assumption=law.assumption(models) + test,
+        seconds=None if seconds is None else more * seconds,
+        curve=curve,
+    )
+
+
+class _Law:
+    """Squared standard error of the median group, and degrees of freedom, by the number of models."""
+
+    def __init__(self, fit: Fit, design: Design, rows: np.ndarray, noise: float | None) -> None:
+        known = fit.stderr[np.isfinite(fit.stderr)]
+        if fit.stderr.ndim != 1 or not known.size or np.median(known) <= 0:
+            raise EstimateError("no spread between models is seen", "fit", "choose an output that is not saturated")
+        self.fit, self.design, self.groups = fit, design, design.groups
+        self.now = typical_stderr(fit)
+        self.noise, self.borrowed = (float(fit.noise), True) if noise is None else (noise, False)
+        self.pair = design.kind == "foldover"
+        self.parameters = design.groups - design.constants + (not self.pair)
+        self.exact = design.groups <= _LARGEST and design.constants < 2 and _grows(design)
+        self._masks = design
+        self._seen: dict[int, float] = {}
+        self._free: dict[int, float] = {}
+        here = design.take(rows).packed()
+        self.spread = self._variance(here) if fit.method == "ols" and self.exact else math.nan
+
+    def least(self, method: str) -> int:
+        """The smallest number of models that `method` works with: as `best_method` has it."""
+        if method == "difference":
+            return self.whole(3 * (1 + self.pair))
+        units = 10 if method == "lasso" else self.parameters + max(2, math.ceil(self.groups / 2))
+        return self.whole(units * (1 + self.pair))
+
+    def whole(self, models: float) -> int:
+        count = max(2, math.ceil(models))
+        return count + (count % 2 if self.pair else 0)
+
+    def method(self, models: int) -> str:
+        if self.fit.method == "difference":
+            return "difference"
+        return "lasso" if self.fit.method == "lasso" and models < self.least("ols") else "ols"
+
+    def stderr(self, models: int) -> float:
+        fit = self.fit
+        if self.method(models) in ("lasso", "difference"):
+            return self.now * math.sqrt(fit.models / models)
+        if not self.exact or models * self.groups > _CELLS:
+            if fit.method == "ols":
+                used = parameters_used(fit)
+                return self.now * math.sqrt((fit.models - used) / max(models - used, 1e-9))
+            used = self.parameters * (1 + self.pair)
+            return self.now * math.sqrt(self.noise / float(fit.noise) * fit.models / max(models - used, 1e-9))
+        if models not in self._seen:
+            if len(self._masks) < models:
+                self._masks = self._masks.extend(max(models, min(2 * models, _CELLS // self.groups)))
+            self._seen[models] = self._variance(self._masks.packed()[:models])
+        if fit.method == "ols":
+            return self.now * math.sqrt(self._seen[models] / self.spread)
+        return math.sqrt(self.noise * self._seen[models])
+
+    def df(self, models: int) -> float:
+        """Of the median group; with robust errors those of the masks that so many models have."""
+        if self.fit.errors == "robust" and self.exact and self.groups * models <= min(_CELLS, _LARGEST**2):
+            if models not in self._free:
+                self._free[models] = self._robust_df(models)
+            return self._free[models]
+        units = models / (1 + self.pair)
+        if self.exact and self.groups < 24 and models * self.groups <= _CELLS:  # few masks come again and again
+            self.stderr(models)
+            packed = self._masks.packed()[:models] if len(self._masks) >= models else None
+            if packed is not None:
+                units = len(np.unique(find_repeats(packed))) / (1 + self.pair)
+        return max(1.0, units - (self.parameters if self.method(models) == "ols" else 2))
+
+    def _robust_df(self, models: int) -> float:
+        made = self._masks if len(self._masks) >= models else self._masks.extend(models)
+        geometry = Geometry(read_masks(made.take(np.arange(models))))
+        if self.method(models) != "ols":
+            return float(np.median(Arms(geometry).df[: self.groups]))
+        df = Fitted(geometry, geometry.regression, True).df
+        return 1.0 if df is None else max(1.0, float(np.median(df[0])))
+
+    def smallest(self, enough: Callable[[int], bool]) -> int:
+        """The smallest number of models that is enough, the LASSO's before that of OLS."""
+        step = 1 + self.pair
+        if self.fit.method == "lasso":
+            last = self.least("ols") - step
+            if last >= self.least("lasso") and enough(last):
+                return self._bisect(self.least("lasso"), last, enough)
+        low = high = self.least("difference" if self.fit.method == "difference" else "ols")
+        while not enough(high):
+            low, high = high, self.whole(2 * high)
+            if high > _MOST:
+                raise EstimateError(f"more than {_MOST} models would be needed", "wish", "wish for less")
+        return self._bisect(low, high, enough)
+
+    def _bisect(self, low: int, high: int, enough: Callable[[int], bool]) -> int:
+        if enough(low):
+            return low
+        while high - low > 1 + self.pair:
+            middle = self.whole((low + high) // 2)
+            low, high = (low, middle) if enough(middle) else (middle, high)
+        return high
+
+    def assumption(self, models: int) -> str:
+        noise = "Assumed: the noise of one model and what the masks explain stay as seen so far"
+        masks = "the masks are those the design has for further models"
+        if self.method(models) != "ols":
+            what = "LASSO's" if self.method(models) == "lasso" else "difference of means'"
+            return f"{noise}; the {what} squared error falls with 1 / models."
+        if not self.exact or models * self.groups > _CELLS:
+            masks = "further masks are drawn like those so far"
+        if self.fit.method == "lasso":
+            left = " (what the LASSO leaves: OLS may leave less)" if self.borrowed else ""
+            return f"{noise}{left}; {masks}; OLS from {self.least('ols')} models on."
+        return f"{noise}; {masks}."
+
+    def _variance(self, packed: np.ndarray) -> float:
+        """Median over the groups of [G^-1]_kk."""
+        models, groups = len(packed), self.groups
+        gram = np.asarray(_core.gram(np.ascontiguousarray(packed), groups, 1), np.float64)
+        count = np.diag(gram).copy()
+        gram -= np.outer(count, count) / models
+        level = np.trace(gram) / groups
+        constant = self.fit.estimand == "swap"  # the direction of ones is left out: see `moments.regress`
+        try:
+            factor = np.linalg.cholesky(gram + constant * level / groups)
+        except np.linalg.LinAlgError:
+            return math.inf
+        if (np.diag(factor) ** 2).min() < 1e-9 * level:
+            return math.inf
+        half = np.linalg.inv(factor)
+        return float(np.median((half**2).sum(0))) - constant / (groups * level)
+
+
+def _grows(design: Design) -> bool:
+    try:
+        return bool(design.extend(len(design)))
+    except DesignError:
+        return False
+
+
+def _power(effect: float, stderr: float, df: float, level: float) -> float:
+    """P(|T| > t), T = (Z + effect / stderr) / sqrt(W / df) noncentral t, t the two-sided quantile of the central one.
+
+    Integrated over the quantiles of W: scipy's noncentral t is NaN from a centre of about 8 on.
+    """
+    from scipy import special
+
+    if not math.isfinite(stderr):
+        return 0.0
+    w = special.chdtri(df, (np.arange(1024) + 0.5) / 1024)
+    bound, centre = special.stdtrit(df, 1 - level / 2) * np.sqrt(w / df), effect / stderr
+    return float((special.ndtr(centre - bound) + special.ndtr(-bound - centre)).mean())
+
+
+def parameters_used(fit: Fit) -> float:
+    """Rows that OLS spends on its groups: models x (1 - 1 / inflation of the variance by the other groups).
+
+    Close to the number of parameters for independent masks, 0 for orthogonal ones; 0 for the other methods.
+    """
+    if fit.method != "ols":
+        return 0.0
+    with np.errstate(all="ignore"):
+        groups, scale = len(fit.counts), 1 / fit.counts + 1 / (fit.models - fit.counts)
+        alone = np.multiply.outer(scale, np.asarray(fit.noise, np.float64))
+        alone = alone * ((groups - 1) / groups) ** 2 if fit.estimand == "swap" else alone
+        share = alone / fit.stderr.astype(np.float64) ** 2
+    share = share[np.isfinite(share)]
+    used = fit.models * (1 - float(np.median(share))) if share.size else fit.parameters
+    return min(max(used, 0.0), fit.parameters)
+
+
+def typical_stderr(fit: Fit) -> float:
+    """Standard error of the median group (and target).
+
+    Of robust errors the root mean square over the groups: the median of errors that rest on a few degrees of freedom
+    each is too small.
+    """
+    if fit.errors != "robust":
+        return float(np.median(fit.stderr[np.isfinite(fit.stderr)]))
+    every = fit.stderr.reshape(len(fit.stderr), -1).astype(np.float64)
+    return float(np.median([np.sqrt((one[np.isfinite(one)] ** 2).mean()) for one in every.T if np.isfinite(one).any()]))
+
+
+def models_for_stderr(fit: Fit, stderr: float) -> int:
+    """Models needed for a standard error of `stderr` for the median group (and target), by the same design and method;
+    of robust errors for their root mean square.
+
+    The squared error falls with 1 / models; for ols with 1 / (models - `parameters_used`). `plan_models` knows the
+    design and is exact inside a block of foldover masks, too.
+
+    Raises:
+        EstimateError: `stderr` is not a positive number, the fit has no finite errors, or more models than can be
+            counted would be needed.
+    """
+    if not (isinstance(stderr, (int, float, np.number)) and math.isfinite(stderr) and stderr > 0):
+        raise EstimateError(
+            f"{stderr!r} is not a positive number", "stderr", "pass the standard error that is wished for"
+        )
+    known = fit.stderr[np.isfinite(fit.stderr)]
+    if not known.size:
+        raise EstimateError("no standard error is known", "fit", "fit with finite outputs")
+    ratio = typical_stderr(fit) / float(stderr)
+    used = parameters_used(fit)
+    if not ratio < math.sqrt(_MOST / fit.models):
+        raise EstimateError(f"more than {_MOST} models would be needed", "stderr", "wish for less")
+    return max(2, math.ceil(used + (fit.models - used) * ratio**2))
+
+
+def models_for_effect(fit: Fit, effect: float, power: float = 0.8, level: float = 0.05) -> int:
+    """Models needed so that a two-sided test at `level` finds one group of influence `effect` with probability `power`.
+
+    Normal quantiles: the standard error must be |effect| / (z(1 - level / 2) + z(power)); median group and target.
+
+    Raises:
+        EstimateError: an effect of zero, or `power` or `level` not between 0 and 1.
+    """
+    if not all(isinstance(value, (int, float, np.number)) for value in (effect, power, level)):
+        raise EstimateError(f"effect {effect!r}, power {power!r}, level {level!r}", "effect", "pass numbers")
+    if not (0 < power < 1 and 0 < level < 1):
+        raise EstimateError(f"power {power!r}, level {level!r}", "power", "pass probabilities between 0 and 1")
+    if not math.isfinite(effect) or effect == 0:
+        raise EstimateError(f"{effect!r} is not an effect that can be found", "effect", "pass a number other than zero")
+    quantiles = NormalDist().inv_cdf(1 - level / 2) + NormalDist().inv_cdf(power)
+    if quantiles <= 0:
+        return 2
+    return models_for_stderr(fit, abs(effect) / quantiles)
+
+
+def few_masks(design: Design) -> str | None:
+    """What to do about masks of a fixed size of which there are fewer than three a group, or of three groups in pairs;
+    None if there are enough.
+
+    Models on one mask tell of noise, not of groups: what compares the groups is how many masks differ.
+    """
+    if design.kind == "foldover" and design.groups == 3:
+        return (
+            "3 groups have only 3 pairs of masks, as many as groups, so nothing is left to judge errors by: "
+            'use the design "bernoulli"'
+        )
+    if design.kind != "random":
+        return None
+    size = int(np.bitwise_count(design.packed([0])).sum())
+    masks = math.comb(design.groups, min(size, design.groups - size))
+    if masks >= 3 * design.groups:
+        return None
+    return (
+        f"{design.groups} groups have only {masks} masks of this size ({size} kept), however many models are trained: "
+        'use the design "bernoulli", which draws masks of every size, or more groups'
+    )

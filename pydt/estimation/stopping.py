@@ -1,0 +1,362 @@
+"""When to stop training models: rules that may look at the results as often as they like.
+
+A rule looks only at complete prefixes of the plan: its first rows, all of them finished or failed, with no pair or
+cluster cut in two. Which prefixes it looks at is a function of the plan alone (from the first that can be judged on,
+each 5 % longer than the last), and it stops at the first that satisfies it, so the decision is the same whatever order
+rows arrive in, however many workers there are and however often it is asked.
+
+    stderr < x    every group's standard error, as `influences` reports it by `best_method` (robust or not), is below x:
+                  a rule about precision. The choice of moment looks at the residual variance alone; for OLS with
+                  Gaussian noise that is independent of the estimate (Brown, Durbin and Evans, J. R. Stat. Soc. B 37,
+                  1975: recursive residuals), so estimates stay unbiased. Intervals of the usual width keep their
+                  coverage as x falls (Chow and Robbins, Ann. Math. Stat. 36, 1965); at a given x they lose a little,
+                  because one stops where the variance looks small.
+    sign k        at least k groups have an interval that excludes 0, with intervals that hold at all looks together.
+
+Intervals of "sign". Regress the outputs of u units (rows; half-differences of foldover pairs; means of repeated masks
+of one's own) on p parameters, all groups at once, nu = u - p. Let t be the usual t statistic of a group, z =
+1 / [G^-1]_kk its information (stderr^2 = s^2 / z), and c = 1 + z / phi. Then
+
+    E = c^(-1/2) [(1 + t^2 / (nu c)) / (1 + t^2 / nu)]^(-(nu + 1) / 2)
+
+is the likelihood ratio of t under N(0, s^2 / phi) effects against none. A group counts as decided, for good, once
+E >= K / a, K the number of groups; the interval is the estimate +- stderr r, with r the |t| at which that happens.
+
+    proved        If units have independent Gaussian noise of one variance around a linear function of the groups,
+                  whatever the masks, E is a test martingale in the filtration of scale-invariant statistics, and by
+                  Ville's inequality P(any interval of any group ever excludes its truth) <= a at every number of
+                  models, the variance being unknown (Lindon, Ham, Tingley and Bojinov, "Anytime-valid linear models and
+                  regression adjusted causal inference in randomized experiments", arXiv 2210.08589, 2022).
+    asymptotic    For other noise r^2 -> c / (c - 1) log(c K^2 / a^2): the normal-mixture boundary of the asymptotic
+                  confidence sequence of Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, "Time-uniform central limit
+                  theory and asymptotic confidence sequences", Ann. Stat. 52, 2024, in which c - 1 = rows x rho^2. It
+                  needs independent units and a little more than two moments. What is not linear in the groups is noise
+                  here as everywhere, and noise whose variance depends on a group is treated as of one variance.
+    blocks        Foldover rows are not independent draws, but nothing above needs the masks to be: pairs are the units,
+                  and interactions of even order cancel within them. No spending of the error over planned looks (Lan
+                  and DeMets, Biometrika 70, 1983) is needed. But an interaction of three groups is, within a block of
+                  Hadamard masks, some fourth column exactly: if that is a group, it looks like its effect.
+    tuning        phi makes the interval narrowest at 5 models a group, at c - 1 = -2 log(a / K) + log(1 - 2 log(a /
+                  K)) (their equation for rho). It may not depend on outputs, nor on the length of the plan, which
+                  may grow. From a fifth to ten times as many models it costs at most 7 % of the width.
+    first look    with max(20, K / 2) degrees of freedom (of "stderr" with robust errors: 20 of the median group):
+                  fewer teach little, and central limits need some.
+
+Measured (`bench/stopping.py`, docs/how-many-models.md): with nothing to find, 0.9 to 2.2 % of 2,000 experiments decided
+any group at a = 5 %, for three designs and three kinds of noise. Four effects as large as the noise among 62 groups end
+"sign 4" after 216 models (median; random masks, alpha 1/4), where a number fixed in advance needs 198 for 80 % power.
+What lost: alpha spending, which needs the length of the plan in advance; means of scores (mask - alpha) / (alpha (1 -
+alpha)) x (output - prediction from earlier rows), which ask for no linear truth and work with fewer models than groups,
+but have the information of t - K - K log(t / K) rows where OLS has that of t - K.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pydt.base import ConfigError, EstimateError, to_array
+from pydt.design import Design, find_clusters, find_repeats
+from pydt.estimation.influence import best_method, influences
+
+Array = npt.NDArray[np.float64]
+_FORMS = 'write "stderr < 0.5", "sign 10", "sign 10 level 0.01" or "none"'
+_NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
+_LEAST = 20  # degrees of freedom at the first look
+_NO_LOOK = "no look yet: the first one comes with"
+_GROWTH = 1.05  # of the prefix from look to look
+_ROUNDING = 2.0**-20
+_TUNED = 5  # models a group at which intervals are narrowest
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a rule saw.
+
+    Attributes:
+        stopped: the rule is satisfied. rows: of the plan, in the prefix of the last look (0 before the first); a
+            stopped rule uses these and no later ones. next: rows at which it looks again.
+        looks: how many so far. reason: in words.
+        decided: groups whose interval excluded 0 at any look, in order; signs: 1 or -1 of each ("sign" only).
+        values, radius: float64 (groups,) at the last look; values +- radius hold at all looks together ("sign"), or
+            `radius` is the standard error ("stderr"). None before the first.
+    """
+
+    stopped: bool
+    rows: int
+    next: int
+    looks: int
+    reason: str
+    decided: tuple[int, ...] = ()
+    signs: tuple[int, ...] = ()
+    values: Array | None = None
+    radius: Array | None = None
+
+
+@dataclass(frozen=True)
+class StoppingRule:
+    """A rule of when to stop. Make one with `StoppingRule.parse`; formulas and guarantees at the top of this file.
+
+    Attributes:
+        kind: "stderr", "sign" or "none". size: the standard error. count: of groups. level: a.
+    """
+
+    kind: str
+    size: float = 0.0
+    count: int = 0
+    level: float = 0.05
+
+    def __post_init__(self) -> None:
+        fits = {
+            "none": True,
+            "stderr": 0 < self.size < math.inf,
+            "sign": self.count >= 1 and 0 < self.level < 1,
+        }
+        if not fits.get(self.kind, False):
+            raise ConfigError(f"{self!r} is no rule", "StoppingRule", "make one with StoppingRule.parse")
+
+    @staticmethod
+    def parse(text: str | None) -> StoppingRule:
+        """Read "stderr < 0.5", "sign 10", "sign 10 level 0.01", "none" (or None).
+
+        Raises:
+            ConfigError: anything else.
+        """
+        if text is None or text == "none":
+            return StoppingRule("none")
+        words = text.lower().strip() if isinstance(text, str) else ""
+        if found := re.fullmatch(rf"stderr\s*<\s*({_NUMBER})", words):
+            size = float(found[1])
+            if 0 < size < math.inf:
+                return StoppingRule("stderr", size=size)
+            raise ConfigError(f"no standard error is below {found[1]}", "stop", _FORMS)
+        if found := re.fullmatch(rf"sign\s+(\d{{1,9}})(?:\s+level\s+({_NUMBER}))?", words):
+            count, level = int(found[1]), float(found[2] or 0.05)
+            if count < 1 or not 0 < level < 1:
+                raise ConfigError(f"{text!r}: at least one group, at a level between 0 and 1", "stop", _FORMS)
+            return StoppingRule("sign", count=count, level=level)
+        raise ConfigError(f"{text!r} is not a stopping rule", "stop", _FORMS)
+
+    def __str__(self) -> str:
+        if self.kind == "stderr":
+            return f"stderr < {self.size:g}"
+        return f"sign {self.count} level {self.level:g}" if self.kind == "sign" else "none"
+
+    def look(self, masks: Any, outputs: Any, since: Look | None = None) -> Look:
+        """Judge a prefix of a plan.
+
+        Args:
+            masks: the plan's Design, or 0/1 masks; at least as many rows as outputs. Masks of one's own must be those
+                of the whole plan: later rows may complete a cluster. Where a few masks repeat by chance over the whole
+                plan, that leaves no look before its end: pass the Design, which knows that they are independent.
+            outputs: (rows,) one number per row of the plan's first rows; NaN: the row failed. It is left out, in a
+                foldover design with its partner.
+            since: what this rule said of a shorter prefix of the same plan; earlier looks are not taken again.
+
+        Returns:
+            the first look that satisfies the rule, or the last one at hand.
+
+        Raises:
+            EstimateError: outputs that are not one number per row, or infinite; more outputs than masks.
+            DesignError: masks of one's own that are no masks, or keep nothing in a row.
+            ConfigError: more groups wished for than there are, or `since` is no look.
+        """
+        made = masks if isinstance(masks, Design) else Design.explicit(masks)
+        y = to_array(outputs, "outputs", EstimateError)
+        if y.ndim != 1 or y.dtype.kind not in "biuf" or len(y) > len(made):
+            what = f"shape {y.shape} and dtype {y.dtype} for {len(made)} masks"
+            raise EstimateError(what, "outputs", "pass one number per row of the plan's first rows")
+        y = y.astype(np.float64)
+        if np.isinf(y).any():
+            raise EstimateError(
+                "the output is infinite", f"outputs, row {np.isinf(y).argmax()}", "pass NaN if it failed"
+            )
+        if self.kind == "sign" and self.count > made.groups:
+            raise ConfigError(f"{self.count} of {made.groups} groups", "stop", "wish for fewer")
+        if self.kind == "none":
+            return Look(False, len(y), len(made), 0, "no rule: all rows of the plan are trained")
+        if not isinstance(since, (Look, type(None))):
+            raise ConfigError(f"a {type(since).__name__}", "since", "pass what look() returned, or leave it out")
+        last = since or Look(False, 0, 0, 0, "no look yet")
+        if last.stopped:
+            return last
+        for rows in self.prefixes(made):
+            if rows > len(y):
+                return replace(last, next=rows, reason=last.reason if last.looks else f"{_NO_LOOK} row {rows}")
+            if rows > last.rows:
+                last = self._judge(made, y[:rows], last)
+                if last.stopped:
+                    return replace(last, next=rows)
+        if not last.looks and (first := self._first(made)) > len(made):
+            short = f"the plan of {len(made)} row{'' if len(made) == 1 else 's'} is too short for a look, which takes"
+            last = replace(last, reason=f"{short} {first} rows or more")
+        elif not last.looks:
+            last = replace(last, reason="no look: the masks allow none before the plan's end")
+        return replace(last, next=len(made) + 1)
+
+    def _first(self, made: Design) -> int:
+        """Rows that the first look takes."""
+        least = _free(made.groups) + (made.groups + 1 if self.kind == "sign" else 2)
+        return math.ceil(least) * (2 if made.kind == "foldover" else 1)
+
+    def prefixes(self, made: Design) -> Iterator[int]:
+        """Numbers of rows to look at: of the plan alone."""
+        pair = made.kind == "foldover"
+        whole = _whole_prefixes(made) if made.kind == "explicit" else None
+        rows = self._first(made)
+        while rows <= len(made):
+            if whole is not None:
+                later = whole[whole >= rows]
+                if not later.size:
+                    return
+                rows = int(later[0])
+            yield rows
+            rows = max(rows + 1, math.ceil(rows * _GROWTH))
+            rows += rows % 2 if pair else 0
+
+    def _judge(self, made: Design, y: Array, last: Look) -> Look:
+        kept = np.flatnonzero(np.isfinite(y))
+        seen = replace(last, rows=len(y), looks=last.looks + 1)
+        if len(kept) < 2:
+            return replace(seen, reason=f"{len(kept)} of {len(y)} rows have an output")
+        if self.kind == "stderr":
+            return self._judge_precision(made, y, kept, seen)
+        found = always_valid(made, kept, y[kept, None], self.level)
+        if found is None:
+            return replace(seen, reason=f"{len(y)} rows cannot tell the groups apart yet")
+        values, radius = (part[:, 0] for part in found)
+        signs = dict(zip(last.decided, last.signs, strict=True))
+        for group in np.flatnonzero(np.abs(values) > radius):
+            signs.setdefault(int(group), 1 if values[group] > 0 else -1)
+        decided = tuple(sorted(signs))
+        reason = (
+            f"{len(decided)} of {made.groups} groups have a sign after {len(y)} rows (intervals at level "
+            f"{self.level:g} / {made.groups} that hold at all looks); {self.count} were asked for"
+        )
+        return replace(
+            seen,
+            stopped=len(decided) >= self.count,
+            reason=reason,
+            decided=decided,
+            signs=tuple(signs[group] for group in decided),
+            values=values,
+            radius=radius,
+        )
+
+    def _judge_precision(self, made: Design, y: Array, kept: npt.NDArray[np.intp], seen: Look) -> Look:
+        try:
+            part = made.take(kept)
+            fit = influences(part, y[kept], best_method(part))
+        except EstimateError as error:
+            return replace(seen, reason=f"after {len(y)} rows nothing is known yet: {error.what}")
+        if np.ptp(y[kept]) == 0:  # an error of 0 would end the plan; a model that is never wrong, as a rule a mistake
+            return replace(seen, reason=f"the output is the same in all {len(y)} rows: nothing shows its noise")
+        stderr = np.asarray(fit.stderr, np.float64)
+        # Robust errors count in their degrees of freedom what the other groups take.
+        least = _LEAST if fit.errors == "robust" else _free(made.groups)
+        if not float(np.median(fit.df)) >= least:
+            return replace(seen, reason=f"{len(y)} rows are too few to judge the noise by")
+        largest = float(stderr.max())  # NaN if one is
+        return replace(
+            seen,
+            stopped=largest < self.size,
+            reason=f"the largest standard error is {largest:.3g} after {len(y)} rows; below {self.size:g} was asked",
+            values=np.asarray(fit.unbiased, np.float64),
+            radius=stderr,
+        )
+
+
+def unmet(note: Mapping[str, Any]) -> str:
+    """What is to be said of a rule that did not end its plan, by what `Store.rule` says."""
+    return f"stop rule {note['rule']!r} not met: {note['reason']}"
+
+
+def _free(groups: int) -> float:
+    """Degrees of freedom from which on a look may end the plan."""
+    return max(_LEAST, groups / 2)
+
+
+def always_valid(made: Design, rows: npt.NDArray[np.intp], outputs: Array, level: float) -> tuple[Array, Array] | None:
+    """OLS and the radius of intervals that hold at all looks and for all groups together.
+
+    Args:
+        rows: int (rows,) of the design, in order. outputs: (rows, targets). level: a, for each target.
+
+    Returns:
+        values and radius, each (groups, targets); a radius is infinite where nothing could exclude 0 yet. None where
+        these rows cannot tell the groups apart.
+    """
+    x, y = _units(made, rows, outputs)
+    groups, null = made.groups, np.zeros((made.groups, made.groups))
+    if made.estimand == "swap":  # the projection on what masks of one size (in each stratum) leave open
+        strata = np.zeros(groups, np.int64) if made.strata is None else made.strata
+        null = (strata[:, None] == strata) / np.bincount(strata)[strata]
+    df = len(x) - (groups - round(np.trace(null))) - (made.kind != "foldover")
+    if df < 1:
+        return None
+    gram = x.T @ x
+    scale = np.trace(gram) / groups
+    whole = gram + scale * null
+    try:
+        if (np.diag(np.linalg.cholesky(whole)) ** 2 / np.diag(whole)).min() < 1e-9:
+            return None
+    except np.linalg.LinAlgError:
+        return None
+    inverse = np.linalg.inv(whole) - null / scale
+    cross = x.T @ y
+    values: Array = inverse @ cross
+    noise = np.maximum((y**2).sum(0) - (values * cross).sum(0), 0) / df
+    # Outputs that the groups fit without remainder (all models right on every example) leave the rounding of float32.
+    noise = np.maximum(noise, (_ROUNDING * np.abs(outputs).max(0)) ** 2)
+    share = level / groups
+    spread = np.diag(inverse)
+    wide = -2 * math.log(share) + math.log(1 - 2 * math.log(share))
+    phi = _TUNED * groups * made.alpha * (1 - made.alpha) / wide
+    stderr: Array = np.sqrt(np.outer(spread, noise))
+    return values, t_radius(1 / spread, phi, df, share)[:, None] * stderr
+
+
+def t_radius(information: Array, phi: float, df: float, level: float) -> Array:
+    """The |t| from which on E >= 1 / level; infinite where no t is large enough."""
+    c = 1 + information / phi
+    h = np.exp((np.log(c) - 2 * math.log(level)) / (df + 1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(h < c, np.sqrt(df * (h - 1) / (1 - h / c)), np.inf)
+
+
+def _units(made: Design, rows: npt.NDArray[np.intp], outputs: Array) -> tuple[Array, Array]:
+    """Regressors and outputs of the independent units, less what the intercept takes: (units, groups), (units,
+    targets)."""
+    if made.kind == "foldover":
+        first = rows[:-1][(rows[:-1] % 2 == 0) & (np.diff(rows) == 1)]
+        masks = made[first].astype(np.float64)
+        if not np.array_equal(masks, 1 - made[first + 1]):
+            raise EstimateError("rows of a foldover design are not in pairs", "masks", "pass the plan's whole design")
+        at = np.searchsorted(rows, first)
+        return math.sqrt(2) * (masks - 0.5), (outputs[at] - outputs[at + 1]) / math.sqrt(2)
+    masks = made[rows].astype(np.float64)
+    x, y = masks - masks.mean(0), outputs - outputs.mean(0)
+    if made.kind == "explicit":
+        label = find_repeats(made.packed()[rows])
+        size = np.bincount(label)
+        if len(size) < len(rows):
+            order = np.argsort(label, kind="stable")
+            starts = np.cumsum(size) - size
+            root = np.sqrt(size)[:, None]
+            x, y = (np.add.reduceat(part[order], starts, axis=0) / root for part in (x, y))
+    return x, y
+
+
+def _whole_prefixes(made: Design) -> npt.NDArray[np.intp]:
+    """Numbers of rows after which no repeated or complementary mask follows one that was there."""
+    label = find_clusters(made.packed(), made.groups)
+    last = np.empty(label.max() + 1, np.intp)
+    last[label] = np.arange(len(label))
+    reach = np.maximum.accumulate(last[label])
+    return np.flatnonzero(reach == np.arange(len(label))) + 1

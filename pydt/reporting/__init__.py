@@ -1,0 +1,9 @@
+"""How numbers look: text, CSV, SVG, HTML. Takes plain values and gives files; decides and computes nothing. Imports
+`base`.
+"""
+
+from pydt.reporting.page import PICTURES, Block, Curve, Images, Intervals, Page, Table
+from pydt.reporting.page_html import write_pages
+from pydt.reporting.report_html import render, write_csv
+from pydt.reporting.sentences import FEW_DF, sentences, stopped
+from pydt.reporting.text import called, count, digits_for, listed, number, p_text, plus_minus, quoted, signs

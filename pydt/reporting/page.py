@@ -1,0 +1,156 @@
+"""A page, as an analysis hands it over."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pydt.base import ConfigError
+
+PICTURES = 96
+"""Pictures of a grid that are shown."""
+LINES, MARKS, POINTS = 8, 60, 300
+"""Series of a curve that are shown; points up to which each has its mark, beyond which the line alone is drawn; and up
+to which all are drawn, beyond which evenly spaced ones are."""
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,60}")
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """A grid of pictures.
+
+    Attributes:
+        images: uint8 (n, H, W), (n, H, W, C) with C = 1, 3 or 4, or a sequence of such pictures of different sizes.
+        captions: one for each picture, or for each `together` consecutive pictures that belong together (a pair).
+        title, note: what stands above the grid.
+    """
+
+    images: np.ndarray | Sequence[np.ndarray]
+    captions: Sequence[str]
+    title: str
+    note: str = ""
+    together: int = 1
+
+    def __post_init__(self) -> None:
+        if self.together < 1 or len(self.images) != self.together * len(self.captions):
+            wrong = f"{len(self.images)} pictures, {len(self.captions)} captions, {self.together} together"
+            raise ConfigError(wrong, f"Images {self.title!r}", "give one caption for each picture, or for each tile")
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Rows of texts, numbers and None. Floats are shown with `digits` decimals, by default as each column needs."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    title: str
+    note: str = ""
+    digits: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if any(len(row) != len(self.columns) for row in self.rows):
+            raise ConfigError("rows of another length", f"Table {self.title!r}", "give one value for each column")
+
+
+@dataclass(frozen=True, eq=False)
+class Intervals:
+    """Values with 95 % intervals, one below the other in the order given.
+
+    Attributes:
+        names, values, low, high: one for each line; NaN or None where there is none.
+        unit: of the values.
+        title, note: what stands above.
+        marked: which lines are findings, such as q < 0.05: filled and coloured by their sign; all others are hollow.
+        images: by name, uint8 (n, H, W[, C]) pictures of the line, of which the first three are shown.
+        noise: half the width of the band around zero in which lines without any effect fall, in 95 of 100 cases.
+    """
+
+    names: Sequence[str]
+    values: Any
+    low: Any
+    high: Any
+    unit: str
+    title: str
+    note: str = ""
+    marked: Sequence[bool] | np.ndarray = ()
+    images: Mapping[str, np.ndarray] | None = None
+    noise: float | None = None
+
+    def __post_init__(self) -> None:
+        lengths = {
+            len(self.names),
+            len(self.values),
+            len(self.low),
+            len(self.high),
+            len(self.marked) or len(self.names),
+        }
+        if len(lengths) > 1:
+            raise ConfigError("lists of different lengths", f"Intervals {self.title!r}", "give one value for each name")
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Lines with 95 % bars.
+
+    Attributes:
+        series: by name, (x, y, low, high), each (n,), low and high None where there is no interval; up to eight are
+            shown. The first is drawn in the colour of good, the second of bad, the third as control, the fourth black.
+        control: name of the series that is drawn as control, if it is not the third.
+        x_label, y_label: what the scales mean, with the unit.
+        title, note: what stands above.
+    """
+
+    series: Mapping[str, tuple[Any, Any, Any, Any]]
+    x_label: str
+    y_label: str
+    title: str
+    note: str = ""
+    control: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, line in self.series.items():
+            if len({len(part) for part in line if part is not None}) > 1 or len(line) != 4:
+                raise ConfigError(
+                    f"series {name!r} has lists of different lengths",
+                    f"Curve {self.title!r}",
+                    "give one value for each x",
+                )
+
+
+Block = Images | Table | Intervals | Curve
+
+
+@dataclass(frozen=True, eq=False)
+class Page:
+    """What an analysis has to say.
+
+    Attributes:
+        name: stem of the file: small letters, digits, - and _.
+        title: of the page, a few words.
+        question: that it answers, one sentence.
+        answer: plain sentences with n, errors and control; the first one is short and stands alone in the index.
+        blocks: figures, tables and pictures, in order.
+        csv: by file name ("values.csv"), (columns, rows): every number of the page.
+        method: formula and the paper's section, one paragraph; lines that begin with four spaces are shown as formula.
+    """
+
+    name: str
+    title: str
+    question: str
+    answer: Sequence[str]
+    blocks: Sequence[Block]
+    csv: Mapping[str, tuple[Sequence[str], Iterable[Sequence[Any]]]]
+    method: str
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name) or self.name == "index":
+            raise ConfigError(f"is {self.name!r}", "Page.name", "use small letters, digits, - and _")
+        if not self.answer or isinstance(self.answer, str):
+            raise ConfigError("is no list of sentences", f"Page {self.name!r}, answer", "give at least one sentence")
+        for file in self.csv:
+            if not file.endswith(".csv") or not _NAME.fullmatch(file[:-4]):
+                raise ConfigError(f"{file!r}", f"Page {self.name!r}, csv", "call the files like values.csv")

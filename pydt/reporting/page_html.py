@@ -1,0 +1,258 @@
+"""Pages of analyses: a question, its answer in sentences, figures and pictures, and every number as CSV.
+
+An analysis hands over data (`Page` and its blocks); this module only shows it, in the style of the report. A page is
+one file that needs no network. What is long is cut, and says so; the CSV files are whole.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from pydt.base import ConfigError, StoreError, as_path, read_json, write_atomic
+from pydt.reporting.csv_files import csv_file
+from pydt.reporting.html_templates import template
+from pydt.reporting.page import _NAME, LINES, MARKS, PICTURES, POINTS, Block, Curve, Images, Intervals, Page, Table
+from pydt.reporting.pictures import data_uri
+from pydt.reporting.svg import Axis, Series, axis_row, interval_row, plot, symbol
+from pydt.reporting.text import DASH, MINUS, digits_for, finite, legible, number, tied
+
+ROWS = 40
+"""Rows of a table that are shown; names of an interval plot shown from each end."""
+SIDE = 96
+"""Longest side of a picture as it is embedded, in pixels."""
+
+_LONG = 20  # characters of a cell that may be broken into lines
+_STYLES = (("better", "drop bottom"), ("worse", "drop top"), ("plain", "drop random"), ("ink", "full"))
+_INDEX, _ENTRY = "index.json", ("title", "question", "answer")
+_LARGEST_INDEX = 1 << 22  # bytes; a thousand pages have a tenth of that
+
+
+def write_pages(
+    pages: Sequence[Page],
+    folder: str | os.PathLike[str],
+    title: str,
+    facts: Sequence[tuple[str, str]] = (),
+    order: Sequence[str] = (),
+    absent: Mapping[str, tuple[str, str]] = MappingProxyType({}),
+) -> Path:
+    """Write `folder`/NAME.html for each page, its CSV files as `folder`/NAME/FILE, and index.html that lists them.
+
+    Pages that an earlier call wrote there stay listed.
+
+    Args:
+        pages: in the order of the index, those of earlier calls behind them.
+        folder: made if it is missing.
+        title: of the whole, above every page.
+        facts: (name, value): provenance, at the foot of every page.
+        order: names of pages that come first in the index, in this order.
+        absent: by name, (question, why): pages that could not be made. The index tells why, until they are.
+
+    Returns:
+        the path of index.html.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    folder = as_path(folder, "pages", made=True)
+    common = {"heading": legible(title), "facts": [(legible(k, 40), legible(str(v), 400)) for k, v in facts]}
+    for page in pages:
+        for file, (columns, rows) in page.csv.items():
+            write_atomic(folder / page.name / file, csv_file(columns, rows))
+        write_atomic(folder / f"{page.name}.html", template("page.html.j2").render(**_page(page), **common).encode())
+    listed = {page.name: dict(zip(_ENTRY, (page.title, page.question, page.answer[0]), strict=True)) for page in pages}
+    listed |= {name: entry for name, entry in _listed(folder).items() if name not in listed}
+    for name, (question, why) in absent.items():
+        listed[name] = {"question": question, **listed.get(name, {}), "why": why}
+    listed = {name: listed[name] for name in dict.fromkeys([*order, *listed]) if name in listed}
+    write_atomic(folder / _INDEX, json.dumps(list(listed.items()), indent=1).encode())
+    shown = [{"name": name, **{key: _said(text) for key, text in entry.items()}} for name, entry in listed.items()]
+    report = "../report.html" if (folder.parent / "report.html").is_file() else None
+    text = template("index.html.j2").render(pages=shown, report=report, **common)
+    write_atomic(folder / "index.html", text.encode())
+    return folder / "index.html"
+
+
+def _listed(folder: Path) -> dict[str, dict[str, str]]:
+    """What index.json of an earlier call lists, as far as it is whole and the pages are still there, or were absent."""
+    entries: dict[str, dict[str, str]] = {}
+    try:
+        found = read_json(folder / _INDEX, [(str, {str: str})], _LARGEST_INDEX)
+        for name, entry in found:
+            made = (folder / f"{name}.html").is_file() if _NAME.fullmatch(name) else None
+            keys = _ENTRY if made and "title" in entry else ("question",)
+            if made or (made is False and "why" in entry):
+                entries[name] = {key: entry[key] for key in (*keys, "why") if key in entry}
+    except (FileNotFoundError, StoreError):
+        return {}
+    return entries
+
+
+def _said(text: str, most: int = 1200) -> str:
+    """A sentence as it is shown: legible, quantities kept together, with true minus signs."""
+    return tied(re.sub(r"(?<![\w.])-(?=\d)", MINUS, legible(text, most)))
+
+
+def _page(page: Page) -> dict[str, Any]:
+    """What the template needs."""
+    method = [
+        {"formula": line.startswith("    "), "text": legible(line.strip(), 4000)} for line in _paragraphs(page.method)
+    ]
+    return {
+        "title": legible(page.title),
+        "question": _said(page.question),
+        "sentences": [_said(sentence) for sentence in page.answer],
+        "blocks": [_block(block) for block in page.blocks],
+        "files": [(f"{page.name}/{file}", file) for file in page.csv],
+        "method": method,
+    }
+
+
+def _paragraphs(text: str) -> list[str]:
+    """Lines joined to paragraphs; a line that begins with four spaces stands alone."""
+    found: list[str] = []
+    fresh = True
+    for line in text.strip("\n").splitlines():
+        if not line.strip():
+            fresh = True
+        elif line.startswith("    "):
+            found.append(line)
+            fresh = True
+        elif fresh:
+            found.append(line)
+            fresh = False
+        else:
+            found[-1] += " " + line.strip()
+    return found
+
+
+def _block(block: Block) -> dict[str, Any]:
+    show = {Images: _images, Table: _table, Intervals: _intervals, Curve: _curve}.get(type(block))
+    if show is None:
+        raise ConfigError(f"is of type {type(block).__name__}", "Page.blocks", "give Images, Table, Intervals or Curve")
+    common = {"kind": type(block).__name__.lower(), "title": _said(block.title, 200)}
+    return {**common, "note": _said(block.note) if block.note else "", **show(block)}  # type: ignore[operator]
+
+
+def _images(block: Images) -> dict[str, Any]:
+    tiles = []
+    for i, caption in enumerate(block.captions[: max(1, PICTURES // block.together)]):
+        own = [np.asarray(block.images[i * block.together + j]) for j in range(block.together)]
+        pictures = [(data_uri(image, SIDE), max(image.shape[:2]) < SIDE // 2) for image in own]
+        tiles.append({"pictures": pictures, "caption": _said(caption, 80)})
+    return {"tiles": tiles, "left_out": len(block.captions) - len(tiles), "together": block.together}
+
+
+def _table(block: Table) -> dict[str, Any]:
+    rows = [[finite(value) for value in row] for row in block.rows[:ROWS]]
+    texts = [any(isinstance(row[i], str) for row in rows) for i in range(len(block.columns))]
+    digits = [block.digits.get(name, _digits([row[i] for row in rows])) for i, name in enumerate(block.columns)]
+
+    def cell(value: Any, digits: int) -> str:
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        if isinstance(value, int):
+            return f"{value:,}".replace("-", "\u2212")
+        if isinstance(value, float):
+            least = 10.0**-digits
+            return f"< {number(least, digits)}" if 0 < value < least / 2 else number(value, digits)
+        return DASH if value is None else legible(str(value), 80)
+
+    shown = [[cell(value, digits[i]) for i, value in enumerate(row)] for row in rows]
+    long = [any(len(row[i]) > _LONG for row in shown) for i in range(len(block.columns))]
+    kinds = ["" if not text else "left long" if wide else "left" for text, wide in zip(texts, long, strict=True)]
+    columns = [(legible(name, 40), kind) for name, kind in zip(block.columns, kinds, strict=True)]
+    return {"columns": columns, "rows": shown, "left_out": len(block.rows) - len(rows), "total": len(block.rows)}
+
+
+def _digits(values: Sequence[Any]) -> int:
+    """Decimals with which the typical number of a column keeps three significant digits, at most five."""
+    sizes = [abs(v) for v in values if isinstance(v, float) and v]
+    return min(5, max(0, 2 - math.floor(math.log10(float(np.median(sizes)))))) if sizes else 2
+
+
+def _floats(values: Any, n: int) -> list[float | None]:
+    """The numbers as floats, None for what is not finite or not there."""
+    return [None] * n if values is None else [finite(None if v is None else float(v)) for v in values]
+
+
+def _intervals(block: Intervals) -> dict[str, Any]:
+    total = len(block.names)
+    values, low, high = (_floats(part, total) for part in (block.values, block.low, block.high))
+    shown = list(range(total)) if total <= 2 * ROWS else [*range(ROWS), *range(total - ROWS, total)]
+    known = [v for i in shown for v in (values[i], low[i], high[i]) if v is not None] or [0.0]
+    near = min(known) < max(known) - min(known) and max(known) > min(known) - max(known)
+    axis = Axis.around([*known, 0.0] if near else known)
+    sign = min(known) < 0
+    widths = [(h - b) / 4 for b, h in zip(low, high, strict=True) if b is not None and h is not None]
+    digits = digits_for(float(np.median(widths)) if widths else None)
+    rows = []
+    for i in shown:
+        value, sure = values[i], len(block.marked) > 0 and bool(block.marked[i])
+        kind = "plain" if not sure or not value else "better" if value > 0 else "worse"
+        pictures = (block.images or {}).get(block.names[i])
+        rows.append(
+            {
+                "name": legible(block.names[i], 60),
+                "svg": interval_row(axis, value, low[i], high[i], kind, block.noise),
+                "value": number(value, digits, sign),
+                "interval": DASH
+                if low[i] is None or high[i] is None
+                else f"{number(low[i], digits, sign)} to {number(high[i], digits, sign)}",
+                "images": [] if pictures is None else [data_uri(np.asarray(p), 48) for p in pictures[:3]],
+            }
+        )
+    return {
+        "rows": rows,
+        "axis": axis_row(axis, sign),
+        "cut": ROWS if len(shown) < total else None,
+        "left_out": total - len(shown),
+        "unit": block.unit,
+        "pictures": any(row["images"] for row in rows),
+        "name_width": min(24, max([8] + [len(row["name"]) for row in rows])),
+    }
+
+
+def _curve(block: Curve) -> dict[str, Any]:
+    names = list(block.series)[:LINES]
+    lines = [_points(block.series[name]) for name in names]
+    xs = sorted({point[0] for line in lines for point in line})
+    heights = [v for line in lines for point in line for v in point[1:]]
+    series = []
+    for i, (line, name) in enumerate(zip(lines, names, strict=True)):
+        style, shape = _STYLES[2 if name == block.control else i % len(_STYLES)]
+        apart = 5 * (i - (len(lines) - 1) / 2) if len(xs) <= 12 else 0.0
+        series.append(
+            Series(
+                style + (" second" if i >= len(_STYLES) else ""), shape, line, shift=apart, marked=len(line) <= MARKS
+            )
+        )
+    x_axis, y_axis = Axis.around(xs, 0.07), Axis.around(heights, 0.08)
+    label = html.escape(legible(f"{block.title}: {block.y_label} against {block.x_label}", 300), quote=True)
+    words = (html.escape(legible(block.x_label)), "", label)
+    return {
+        "svg": plot(series, x_axis, y_axis, xs if len(xs) <= 12 else x_axis.ticks(6), words),
+        "legend": [(symbol(one.style, one.shape), legible(name, 60)) for one, name in zip(series, names, strict=True)],
+        "y_label": legible(block.y_label),
+        "bars": any(None not in point for one in series if one.marked for point in one.points),
+        "left_out": len(block.series) - len(names),
+    }
+
+
+def _points(line: tuple[Any, Any, Any, Any]) -> list[tuple[float, float, float | None, float | None]]:
+    """The points that have both coordinates, by x; of very many, evenly spaced ones."""
+    columns = [_floats(part, len(line[0])) for part in line]
+    found = [(x, y, low, high) for x, y, low, high in zip(*columns, strict=True) if x is not None and y is not None]
+    found.sort(key=lambda point: point[0])
+    if len(found) <= POINTS:
+        return found
+    return [found[i] for i in np.linspace(0, len(found) - 1, POINTS).round().astype(int).tolist()]

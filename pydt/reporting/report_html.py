@@ -1,0 +1,400 @@
+"""Results as a reader meets them: one self-contained HTML page, and CSV files with every number.
+
+The input is the `results` dict that `pydt.analyses.report` assembles (and writes as results.json). Nothing is
+computed here that
+could change a claim. None, or a key that is missing, is shown as a dash or left out.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pydt.base import ConfigError, as_path, t975, write_atomic
+from pydt.reporting.csv_files import csv_file
+from pydt.reporting.html_templates import template
+from pydt.reporting.pictures import data_uri
+from pydt.reporting.sentences import (
+    LEVEL,
+    METRICS,
+    errors_known,
+    headline_size,
+    proven,
+    sentences,
+    significant,
+    stopped,
+)
+from pydt.reporting.svg import Axis, arm_symbol, axis_row, histogram, interval_row, removal
+from pydt.reporting.text import DASH, count, digits_for, finite, legible, number, p_text, tied
+
+if TYPE_CHECKING:
+    pass
+
+
+SHOWN = 40
+"""Groups shown from each end of the ranking; the others are in groups.csv."""
+
+CLASSES_SHOWN = 12
+"""Target classes in the table of influence by class; the others are in target_classes.csv."""
+
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "groups.csv": ("rank", "name", "value", "stderr", "df", "q", "models"),
+    "placebos.csv": ("name", "value", "stderr", "df", "q"),
+    "counterfactual.csv": ("kind", "dropped", "seed", "accuracy", "names"),
+    "arms.csv": ("kind", "dropped", "n", "mean", "sd", "stderr", "failed"),
+    "contrasts.csv": (
+        *("kind", "dropped", "n", "control", "control_n", "difference", "stderr_retraining", "stderr_images"),
+        *("stderr", "low", "high", "p"),
+    ),
+    "rows.csv": ("row", "accuracy", "output"),
+    "target_classes.csv": ("group", "target_class", "influence", "stderr", "q"),
+}
+"""The files of `write_csv` and the order of their columns."""
+
+_MODES = {"probe": "a linear probe on the frozen network", "finetune": "full fine-tuning", "full": "full fine-tuning"}
+_DESIGNS = {
+    "random": "random subsets of fixed size",
+    "stratified": "random subsets with a fixed share of each stratum",
+    "bernoulli": "independent coin flips for each group",
+    "foldover": "Hadamard subsets with their complements",
+}
+_KINDS = {
+    "full": "nothing left out",
+    "drop bottom": "without the lowest-ranked",
+    "drop random": "without random ones",
+    "drop top": "without the highest-ranked",
+}
+
+
+def _ranked(groups: Sequence[dict]) -> list[tuple[int, dict]]:
+    """(position in the source, group), highest value first, groups without a value last; ties in source order."""
+    return sorted(enumerate(groups), key=lambda item: (item[1]["value"] is None, -(item[1]["value"] or 0.0)))
+
+
+def write_csv(results: Mapping, folder: str | os.PathLike[str]) -> list[Path]:
+    """Write every number as CSV: UTF-8, a header line, an empty cell for None, numbers in full precision.
+
+    The files and their columns are `COLUMNS`; groups stand in ranked order, lists of names are JSON in one cell, and
+    accuracies and differences are fractions. Files for which `results` holds nothing have their header alone.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    results = finite(results)
+    rows = results.get("rows") or {}
+    accuracy, output = rows.get("accuracy") or [], rows.get("output") or []
+    count = max(len(accuracy), len(output))
+    columns = [list(c) + [None] * (count - len(c)) for c in (accuracy, output)]
+    classes = results.get("target_classes") or {"names": [], "influence": []}
+    ranked = [{"rank": i + 1, **g} for i, (_, g) in enumerate(_ranked(results["groups"]))]
+    tables: dict[str, list[dict]] = {
+        "groups.csv": ranked,
+        "placebos.csv": results.get("placebos") or [],
+        "counterfactual.csv": results.get("counterfactual") or [],
+        "arms.csv": results.get("arms") or [],
+        "contrasts.csv": results.get("contrasts") or [],
+        "rows.csv": [{"row": i, "accuracy": a, "output": o} for i, (a, o) in enumerate(zip(*columns, strict=True))],
+        "target_classes.csv": [
+            {"group": group["name"], "target_class": name, "influence": value, "stderr": error, "q": q}
+            for group, *lines in zip(results["groups"], *_class_tables(classes), strict=False)
+            for name, value, error, q in zip(classes["names"], *lines, strict=True)
+        ],
+    }
+
+    written = []
+    for name, table in tables.items():
+        path = as_path(folder, "write_csv", made=True) / name
+        write_atomic(path, csv_file(COLUMNS[name], [[line.get(column) for column in COLUMNS[name]] for line in table]))
+        written.append(path)
+    return written
+
+
+def _class_tables(classes: Mapping) -> list[list[list[float | None]]]:
+    """Influences, errors and q, each by group and class; None where results have none."""
+    nothing = [[None] * len(line) for line in classes["influence"]]
+    return [classes["influence"], classes.get("stderr") or nothing, classes.get("q") or nothing]
+
+
+def _examples(images: np.ndarray | None, side: int, most: int = 3) -> list[str]:
+    if images is None or len(images) == 0:
+        return []
+    return [data_uri(np.asarray(image), side) for image in images[:most]]
+
+
+def _ranking(results: Mapping, thumbnails: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """What the template needs for the ranked influences: rows of both ends, placebos, axis and counts."""
+
+    def factor(item: Mapping) -> float:
+        return t975(item.get("df") or results.get("df"))
+
+    ranked = _ranked(results["groups"])
+    shown = ranked if len(ranked) <= 2 * SHOWN else ranked[:SHOWN] + ranked[-SHOWN:]
+    placebos = results.get("placebos") or []
+
+    def bounds(item: Mapping) -> tuple[float | None, float | None]:
+        if item["value"] is None or item["stderr"] is None:
+            return None, None
+        return item["value"] - factor(item) * item["stderr"], item["value"] + factor(item) * item["stderr"]
+
+    everything = [group for _, group in shown] + list(placebos)
+    axis = Axis.around([0.0] + [b for item in everything for b in (*bounds(item), item["value"])])
+    errors = [factor(p) * p["stderr"] for p in placebos if p["stderr"] is not None]
+    noise = float(np.median(errors)) if errors else None
+    stderrs = [g["stderr"] for g in results["groups"] if g["stderr"] is not None]
+    digits = digits_for(float(np.median(stderrs)) if stderrs else None)
+    verdict = results["verdict"]
+    claims = bool(verdict.get("found")) and not verdict.get("blocked")
+    rank = {position: i + 1 for i, (position, _) in enumerate(ranked)}
+    side = 48 if len(shown) <= 24 else 32
+
+    def line(item: Mapping, kind: str) -> dict[str, Any]:
+        low, high = bounds(item)
+        marked = item["q"] is not None and item["q"] < LEVEL and item["value"]
+        return {
+            "name": legible(item["name"], 60),
+            "svg": interval_row(axis, item["value"], low, high, kind, noise),
+            "value": number(item["value"], digits, True),
+            "stderr": number(item["stderr"], digits),
+            "q": DASH if item["q"] is None else "<.001" if item["q"] < 0.001 else f"{item['q']:.3f}",
+            "mark": "" if not marked else "\u25b2" if item["value"] > 0 else "\u25bc",
+            "kind": kind,
+        }
+
+    rows = []
+    for position, group in shown:
+        sure = claims and group["q"] is not None and group["q"] < LEVEL and group["value"]
+        kind = "plain" if not sure else "better" if group["value"] > 0 else "worse"
+        extra = {"id": f"group-{position}", "rank": rank[position], "models": group.get("models")}
+        rows.append({**line(group, kind), **extra, "images": _examples(thumbnails.get(group["name"]), side)})
+
+    def beyond(items: Sequence[Mapping]) -> int:
+        return sum(low is not None and high is not None and (low > 0 or high < 0) for low, high in map(bounds, items))
+
+    return {
+        "rows": rows,
+        "cut": SHOWN if len(ranked) > len(shown) else None,
+        "left_out": len(ranked) - len(shown),
+        "placebos": [line(p, "plain") for p in placebos],
+        "axis": axis_row(axis),
+        "beyond": beyond(results["groups"]),
+        "chance": f"{LEVEL * len(ranked):.0f}" if len(ranked) >= 20 else f"{LEVEL * len(ranked):.1f}",
+        "placebos_beyond": beyond(placebos) or "none",
+        "significant": sum(len(s) for s in significant(results)),
+        "claims": claims,
+        "errors": errors_known(results),
+        "pictures": any(row["images"] for row in rows),
+        "name_width": min(16, max([8] + [len(row["name"]) for row in rows])),
+    }
+
+
+def _removal(results: Mapping) -> dict[str, Any] | None:
+    """The removal curve and its table; None when nothing was retrained."""
+    arms, runs = results.get("arms") or [], results.get("counterfactual") or []
+    if not arms:
+        return None
+    order = list(_KINDS)
+    arms = sorted((a for a in arms if a["kind"] in _KINDS), key=lambda a: (a["dropped"], order.index(a["kind"])))
+    contrasts = {(c["kind"], c["dropped"]): c for c in results.get("contrasts") or []}
+    rows = []
+    for arm in arms:
+        contrast = contrasts.get((arm["kind"], arm["dropped"]))
+        row = {
+            "what": _KINDS[arm["kind"]],
+            "symbol": arm_symbol(arm["kind"]),
+            "dropped": arm["dropped"],
+            "n": arm["n"],
+            "mean": number(None if arm["mean"] is None else 100 * arm["mean"], 2),
+            "sd": number(None if arm["sd"] is None else 100 * arm["sd"], 2),
+            "difference": "",
+            "interval": "",
+            "p": "",
+        }
+        if contrast is not None:
+            size, low, high = (
+                number(None if contrast[k] is None else 100 * contrast[k], 2, True)
+                for k in ("difference", "low", "high")
+            )
+            row["difference"] = size
+            row["interval"] = DASH if DASH in (low, high) else f"{low} to {high}"
+            row["p"] = p_text(contrast["p"]).removeprefix("p ").removeprefix("= ")
+        rows.append(row)
+    present = [k for k in order if any(a["kind"] == k for a in arms)]
+    known = [(f"{_KINDS[a['kind']]} ({a['dropped']})", a["mean"]) for a in arms if a["mean"] is not None]
+    means = [f"{name}: {number(100 * mean, 1)} %" for name, mean in known]
+    label = html.escape("Accuracy after retraining. " + "; ".join(means), quote=True)
+    return {
+        "svg": removal(arms, runs, label),
+        "legend": [(arm_symbol(k), _KINDS[k]) for k in present],
+        "rows": rows,
+        "runs": len(runs),
+    }
+
+
+def _spread(results: Mapping) -> dict[str, Any] | None:
+    rows = results.get("rows") or {}
+    metric = METRICS.get(results["question"].get("metric") or "", "accuracy")
+    names = {"accuracy": (metric, 100.0, " %"), "output": (f"{results['output']} ({results['unit']})", 1.0, "")}
+    charts = []
+    for key, (name, scale, unit) in names.items():
+        values = [scale * v for v in rows.get(key) or [] if v is not None]
+        if values:
+            mean = float(np.mean(values))
+            sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+            digits = digits_for(sd)
+            text = f"mean {number(mean, digits)}{unit}, standard deviation {number(sd, digits)}"
+            text += " points" if unit else ""
+            label = html.escape(f"Histogram of {name} over {len(values)} models: {text}", quote=True)
+            charts.append({"svg": histogram(values, label, unit), "name": name, "text": text})
+    return {"charts": charts} if charts else None
+
+
+def _heat(results: Mapping) -> dict[str, Any] | None:
+    """Influence by target class for the groups shown in the ranking, for the classes with the largest influences."""
+    classes = results.get("target_classes")
+    if not classes or not classes["names"]:
+        return None
+    table = np.array([[np.nan if v is None else v for v in line] for line in classes["influence"]], np.float64)
+    size = np.where(np.isfinite(table), np.abs(table), 0.0)
+    keep = np.sort(np.argsort(-size.max(axis=0), kind="stable")[:CLASSES_SHOWN])
+    ranked = _ranked(results["groups"])
+    shown = ranked if len(ranked) <= 2 * SHOWN else ranked[:SHOWN] + ranked[-SHOWN:]
+    scale = float(np.quantile(size, 0.98)) or float(size.max()) or 1.0
+    digits = digits_for(scale / 4)
+    rows = []
+    for position, group in shown:
+        cells = []
+        for value in table[position, keep].tolist():
+            known = math.isfinite(value)
+            tint = round(min(1.0, abs(value) / scale) * 42) if known else 0
+            text = number(value if known else None, digits, True)
+            cells.append((text, "better" if known and value > 0 else "worse", tint))
+        rows.append((legible(group["name"], 40), cells))
+    names = [legible(classes["names"][i], 24) for i in keep.tolist()]
+    return {"names": names, "rows": rows, "left_out": len(classes["names"]) - len(keep)}
+
+
+def _facts(results: Mapping) -> list[tuple[str, str]]:
+    """The strip of key numbers under the answer."""
+    verdict = results["verdict"]
+    facts = [("models", f"{results['models']:,}"), ("groups", f"{len(results['groups']):,}")]
+    if verdict.get("blocked"):
+        return facts
+    facts.append(("held-out correlation", number(verdict.get("correlation"), 2)))
+    facts.append(("permutation p", p_text(verdict.get("p")).removeprefix("p ").removeprefix("= ")))
+    contrasts = results.get("contrasts") or []
+    size = headline_size(contrasts)
+    for kind, name in (("drop bottom", "lowest"), ("drop top", "highest")):
+        contrast = next((c for c in contrasts if c["kind"] == kind and c["dropped"] == size), None)
+        if contrast is not None and contrast["difference"] is not None:
+            text = number(100 * contrast["difference"], 1, True)
+            if contrast["stderr"] is not None:
+                text += f" \u00b1 {number(100 * contrast['stderr'], 1)}"
+            facts.append((f"points without the {size:,} {name}, against random", text))
+    return facts
+
+
+def _question(results: Mapping) -> dict[str, Any]:
+    asked = results["question"]
+    mode = asked.get("mode") or ""
+    transfer = _MODES.get(mode, mode)
+    shots, draws = asked.get("shots"), asked.get("draws")
+    if isinstance(shots, int):
+        transfer += f", {count(shots, 'labelled image')} per class"
+    elif shots:
+        transfer += ", all labelled images" if shots == "full" else f", {shots}"
+    if draws and draws > 1:
+        transfer += f", mean over {draws} draws"
+    design = asked.get("design") or ""
+    alpha = asked.get("alpha")
+    kept = _DESIGNS.get(design, design)
+    if alpha is not None:
+        kept += f", {number(100 * alpha, 1).removesuffix('.0')} % of the groups kept"
+    groups = count(asked["groups"], "group") + (f" (by {legible(asked['by'], 40)})" if asked.get("by") else "")
+    images = asked.get("source_images")
+    halves = [("score_images", "images to estimate with"), ("report_images", "others to judge with")]
+    classes = asked.get("target_classes")
+    target = [count(classes, "class", "classes")] if classes is not None else []
+    target += [f"{asked[key]:,} {what}" for key, what in halves if asked.get(key) is not None]
+    source = [count(images, "image"), groups] if images is not None else [groups]
+    facts = [
+        ("Source", legible(asked["source"]), ", ".join(source)),
+        ("Target", legible(asked["target"]), ", ".join(target)),
+        ("Training", "", ", on ".join(t for t in (asked.get("method"), kept) if t)),
+        ("Transfer", "", transfer),
+    ]
+    planned = asked.get("planned_models")
+    counting = planned if results.get("stop") is None else results["stop"]["rows"]
+    interim = planned is not None and results["models"] + (results.get("failed") or 0) < counting
+    return {
+        "source": legible(asked["source"]),
+        "target": legible(asked["target"]),
+        "facts": [f for f in facts if f[1] or f[2]],
+        "interim": f"Interim: {results['models']:,} of {planned:,} planned models have finished." if interim else "",
+        "stopped": tied(stopped(results)),
+    }
+
+
+def render(results: Mapping, thumbnails: Mapping[str, np.ndarray] | None = None) -> str:
+    """One self-contained HTML page that answers the question: no network, no scripts, light and dark, phone to paper.
+
+    Args:
+        results: as `pydt.analyses.report` assembles it; missing optional parts are left out or named as not run. Two
+            further
+            keys are used when given: "df", the residual degrees of freedom of the regression (else the intervals are
+            normal ones), and "command", how to make the report again.
+        thumbnails: by group name, uint8 images (n, H, W) or (n, H, W, C), C = 1, 3 or 4; the first three are shown.
+
+    Raises:
+        ConfigError: a required part of `results` is missing.
+    """
+    results = finite(results)
+    missing = [k for k in ("question", "models", "output", "unit", "estimand", "verdict", "groups") if k not in results]
+    if missing:
+        raise ConfigError(
+            f"{', '.join(missing)} missing", "results", "give the dict that pydt.analyses.report assembles"
+        )
+    thumbnails = thumbnails or {}
+    metric = METRICS.get(results["question"].get("metric") or "", "accuracy")
+    verdict = results["verdict"]
+    tone = "blocked" if verdict.get("blocked") else "found" if verdict.get("found") else "nothing"
+    provenance = [(k, v) for k, v in (results.get("provenance") or {}).items() if v is not None]
+    spread = verdict.get("spread")
+    return template("report.html.j2").render(
+        title=legible(results.get("title") or "pydt report"),
+        question=_question(results),
+        sentences=[tied(s) for s in sentences(results)],
+        disagree=tone == "nothing" and proven(results),
+        notes=[legible(note, 400) for note in results.get("notes") or []],
+        tone=tone,
+        facts=_facts(results),
+        metric=metric,
+        swap=results["estimand"] == "swap",
+        estimator=results.get("estimator") or DASH,
+        errors=results.get("errors"),
+        output=results["output"],
+        unit=results["unit"],
+        models=results["models"],
+        failed=results.get("failed") or 0,
+        failure=None if results.get("failure_p") is None else p_text(results["failure_p"]),
+        seconds=results.get("seconds"),
+        verdict=verdict,
+        permutations=verdict.get("permutations"),
+        explained=None if results.get("explained") is None else number(results["explained"], 2),
+        median_stderr=number(verdict.get("median_stderr"), digits_for(verdict.get("median_stderr"))),
+        between=None if spread is None else number(spread, digits_for(verdict.get("median_stderr"))),
+        level=LEVEL,
+        total=len(results["groups"]),
+        ranking=_ranking(results, thumbnails),
+        removal=_removal(results),
+        spread=_spread(results),
+        heat=_heat(results),
+        provenance=[(k, legible(str(v), 80)) for k, v in provenance],
+        versions=[(k, legible(str(v), 80)) for k, v in (results.get("versions") or {}).items()],
+        command=None if results.get("command") is None else legible(str(results["command"]), 400),
+    )

@@ -1,0 +1,231 @@
+"""The report's figures as inline SVG and its example images as PNG, small, sharp, in the page's own colours.
+
+Horizontal positions are percentages and vertical ones pixels, so a figure fills any width while its text keeps its
+size. Colours are CSS classes of the page (`better`, `worse`, `plain`): the same figure is light, dark or printed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from pydt.base import t975
+from pydt.reporting.text import number
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A linear scale from values to 0..100 %."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def around(cls, values: Sequence[float | None], margin: float = 0.04) -> Axis:
+        """The scale that holds all the values, with a margin on either side; never empty."""
+        known = [v for v in values if v is not None]
+        low, high = (min(known), max(known)) if known else (0.0, 1.0)
+        pad = (high - low) * margin or max(abs(low) * 0.05, 1e-9)
+        return cls(low - pad, high + pad)
+
+    def at(self, value: float) -> float:
+        return round(100 * (value - self.low) / (self.high - self.low), 3)
+
+    def percent(self, value: float) -> str:
+        return f"{min(100.0, max(0.0, self.at(value))):g}%"
+
+    def ticks(self, about: int = 5) -> list[float]:
+        """Round values inside the scale, a step of 1, 2 or 5 times a power of ten apart."""
+        raw = (self.high - self.low) / max(about, 1)
+        power = 10.0 ** math.floor(math.log10(raw))
+        step = next(s * power for s in (1, 2, 5, 10) if s * power >= raw * 0.999)
+        return [i * step for i in range(math.ceil(self.low / step), math.floor(self.high / step) + 1)]
+
+    def tick_digits(self, about: int = 5) -> int:
+        ticks = self.ticks(about)
+        return max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9)) if len(ticks) > 1 else 2
+
+
+def interval_row(
+    axis: Axis, value: float | None, low: float | None, high: float | None, kind: str, noise: float | None
+) -> str:
+    """One row of the ranking: zero, the band of the placebos (+- noise), the 95 % bar, the dot. kind: a CSS class."""
+    parts = ['<svg class="ci" width="100%" height="100%" aria-hidden="true" focusable="false">']
+    if noise is not None:
+        left, right = axis.at(max(-noise, axis.low)), axis.at(min(noise, axis.high))
+        parts.append(f'<rect class="noise" x="{left:g}%" y="0" width="{right - left:g}%" height="100%"/>')
+    if axis.low < 0 < axis.high:
+        parts.append(f'<line class="zero" x1="{axis.percent(0)}" x2="{axis.percent(0)}" y1="0" y2="100%"/>')
+    if value is not None:
+        if low is not None and high is not None:
+            ends = f'x1="{axis.percent(low)}" x2="{axis.percent(high)}"'
+            parts.append(f'<line class="bar {kind}" {ends} y1="50%" y2="50%"/>')
+        parts.append(f'<circle class="dot {kind}" cx="{axis.percent(value)}" cy="50%" r="4"/>')
+    return "".join(parts) + "</svg>"
+
+
+def axis_row(axis: Axis, sign: bool = True) -> str:
+    """The scale that stands over the rows of `interval_row`; sign: whether its numbers carry a plus."""
+    parts = ['<svg class="ci" width="100%" height="24" aria-hidden="true" focusable="false">']
+    digits = axis.tick_digits(6)
+    shown = [tick for tick in axis.ticks(6) if 8 < axis.at(tick) < 92]
+    for i, tick in enumerate(shown):
+        x = axis.percent(tick)
+        zero = min(range(len(shown)), key=lambda j: abs(shown[j]))
+        minor = ' class="minor"' if len(shown) > 3 and (i - zero) % 2 else ""  # without room, every other number
+        parts.append(f'<line class="tick" x1="{x}" x2="{x}" y1="19" y2="24"/>')
+        text = number(tick, digits, sign)
+        parts.append(f'<text{minor} x="{x}" y="14" text-anchor="middle">{text}</text>')
+    return "".join(parts) + "</svg>"
+
+
+_SHAPES = {
+    "full": "M0 -5.5L5.5 0L0 5.5L-5.5 0Z",
+    "drop bottom": "M0 -5.5L5.4 4.2L-5.4 4.2Z",
+    "drop random": "M-4.2 -4.2H4.2V4.2H-4.2Z",
+    "drop top": "M0 5.5L5.4 -4.2L-5.4 -4.2Z",
+}
+ARM_CLASSES = {"full": "ink", "drop bottom": "better", "drop random": "plain", "drop top": "worse"}
+
+
+def symbol(style: str, shape: str) -> str:
+    """A mark by itself, for legends and tables. style: CSS class; shape: the arm whose shape it has."""
+    path = f'<path class="mark {style}" transform="translate(8 8)" d="{_SHAPES[shape]}"/>'
+    return f'<svg class="symbol" width="16" height="16" aria-hidden="true" focusable="false">{path}</svg>'
+
+
+def arm_symbol(kind: str) -> str:
+    """The mark of one arm."""
+    return symbol(ARM_CLASSES[kind], kind)
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of `plot`: marks with bars, joined by a trend.
+
+    Attributes:
+        style, shape: a CSS class of the page, and one of the arms, whose mark it borrows.
+        points: (x, y, low, high), sorted by x; low and high None where there is no interval.
+        start: further (x, y) at which the trend begins, without a mark.
+        dots: (x, y) of single runs; shift: pixels to the right, so that the bars of several series stand apart.
+        marked: whether each point has its mark; without, the trend alone is drawn.
+    """
+
+    style: str
+    shape: str
+    points: Sequence[tuple[float, float, float | None, float | None]]
+    start: Sequence[tuple[float, float]] = ()
+    dots: Sequence[tuple[float, float]] = ()
+    shift: float = 0
+    marked: bool = True
+
+
+def plot(series: Sequence[Series], x_axis: Axis, y_axis: Axis, xs: Sequence[float], words: tuple[str, str, str]) -> str:
+    """Lines over a scale: means with their bars, trends between them, and single runs as dots.
+
+    Args:
+        series: in the order in which they are drawn.
+        x_axis, y_axis: the scales; xs: where numbers may stand below, those without room are left out.
+        words: what is written below the numbers, what follows a number of the vertical scale, and what a screen
+            reader says of the figure, the last of them escaped.
+    """
+    top, bottom = 8, 268
+    x_label, suffix, label = words
+
+    def y(value: float) -> float:
+        return round(bottom - (bottom - top) * y_axis.at(value) / 100, 1)
+
+    digits = y_axis.tick_digits(5)
+    texts = [f"{number(tick, digits)}{suffix}" for tick in y_axis.ticks(5)]
+    wide = max(46, 12 + 7 * max(map(len, texts), default=0))
+    scale = [f'<svg class="scale" width="{wide}" height="310" aria-hidden="true" focusable="false">']
+    drawn = [f'<svg class="plot" width="100%" height="310" role="img" aria-label="{label}">']
+    for tick, text in zip(y_axis.ticks(5), texts, strict=True):
+        scale.append(f'<text x="{wide - 6}" y="{y(tick) + 4:g}" text-anchor="end">{text}</text>')
+        drawn.append(f'<line class="grid" x1="0" x2="100%" y1="{y(tick):g}" y2="{y(tick):g}"/>')
+    shown = -math.inf
+    for size in xs:
+        if x_axis.at(size) - shown < 6:
+            continue
+        shown = x_axis.at(size)
+        x = x_axis.percent(size)
+        drawn.append(f'<line class="tick" x1="{x}" x2="{x}" y1="{bottom}" y2="{bottom + 5}"/>')
+        drawn.append(f'<text x="{x}" y="{bottom + 19}" text-anchor="middle">{size:g}</text>')
+    drawn.append(f'<line class="base" x1="0" x2="100%" y1="{bottom}" y2="{bottom}"/>')
+    drawn.append(f'<text x="50%" y="{bottom + 37}" text-anchor="middle">{x_label}</text>')
+    for one in series:
+        drawn.append(f'<g transform="translate({one.shift:g} 0)">')
+        for (x1, y1), (x2, y2) in pairwise([*one.start, *((px, py) for px, py, _, _ in one.points)]):
+            ends = f'x1="{x_axis.percent(x1)}" y1="{y(y1):g}" x2="{x_axis.percent(x2)}" y2="{y(y2):g}"'
+            drawn.append(f'<line class="trend {one.style}" {ends}/>')
+        for i, (px, py) in enumerate(one.dots):
+            jitter, place = (i * 7 % 5 - 2) * 1.6, f'cx="{x_axis.percent(px)}" cy="{y(py):g}"'
+            drawn.append(f'<circle class="run {one.style}" transform="translate({jitter:g} 0)" {place} r="2.2"/>')
+        for px, py, low, high in one.points if one.marked else ():
+            x = x_axis.percent(px)
+            if low is not None and high is not None:
+                drawn.append(f'<line class="bar {one.style}" x1="{x}" x2="{x}" y1="{y(low):g}" y2="{y(high):g}"/>')
+            mark = f'<path class="mark {one.style}" d="{_SHAPES[one.shape]}"/>'
+            drawn.append(f'<svg x="{x}" y="{y(py):g}" width="1" height="1" overflow="visible">{mark}</svg>')
+        drawn.append("</g>")
+    return "".join(scale) + "</svg>" + "".join(drawn) + "</svg>"
+
+
+def removal(arms: Sequence[dict], runs: Sequence[dict], label: str) -> str:
+    """Accuracy against groups left out: means, 95 % bars of retraining alone (t), and every run as a dot.
+
+    Args:
+        arms: dicts with kind, dropped, n, mean, stderr (fractions).
+        runs: dicts with kind, dropped, accuracy (fractions).
+        label: what a screen reader says of the figure.
+    """
+    series = []
+    full = next((a["mean"] for a in arms if a["kind"] == "full"), None)
+    for kind, shift in (("full", 0), ("drop random", 0), ("drop bottom", -9), ("drop top", 9)):
+        points = []
+        for arm in sorted((a for a in arms if a["kind"] == kind), key=lambda a: a["dropped"]):
+            if arm["mean"] is not None:
+                known = arm.get("stderr") is not None and arm["n"] > 1
+                half = t975(arm["n"] - 1) * arm["stderr"] if known else None
+                low, high = (None, None) if half is None else (100 * (arm["mean"] - half), 100 * (arm["mean"] + half))
+                points.append((arm["dropped"], 100 * arm["mean"], low, high))
+        start = [(0, 100 * full)] if full is not None and kind != "full" else []
+        own = [r for r in runs if r["kind"] == kind and r["accuracy"] is not None]
+        dots = [(r["dropped"], 100 * r["accuracy"]) for r in own]
+        series.append(Series(ARM_CLASSES[kind], kind, points, start, dots, shift))
+    heights = [v for one in series for p in one.points for v in p[1:]] + [d[1] for one in series for d in one.dots]
+    widest = max([a["dropped"] for a in arms] + [1])
+    words = ("groups left out of the source", " %", label)
+    xs = sorted({a["dropped"] for a in arms} | {0})
+    return plot(series, Axis(-0.07 * widest, 1.08 * widest), Axis.around(heights, 0.08), xs, words)
+
+
+def histogram(values: Sequence[float], label: str, unit: str = "") -> str:
+    """Counts of the values in equal bins, with their mean as a line. unit: text behind the numbers of the scale."""
+    data = np.asarray(values, np.float64)
+    axis = Axis.around(data.tolist(), 0.03)
+    counts, edges = np.histogram(data, bins=int(np.clip(2 * math.sqrt(len(data)), 5, 30)), range=(axis.low, axis.high))
+    top, base = 22, 132
+    parts = [f'<svg class="plot" width="100%" height="160" role="img" aria-label="{label}">']
+    digits = axis.tick_digits(4)
+    for count, left, right in zip(counts.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        if count:
+            tall = (base - top) * count / counts.max()
+            place = f'x="{axis.at(left):g}%" width="{axis.at(right) - axis.at(left):.3f}%"'
+            place += f' y="{base - tall:.1f}" height="{tall:.1f}"'
+            title = f"{count} from {number(left, digits + 1)} to {number(right, digits + 1)}{unit}"
+            parts.append(f'<rect class="column" {place}><title>{title}</title></rect>')
+    mean, text = axis.percent(float(data.mean())), number(float(data.mean()), digits + 1)
+    parts.append(f'<line class="mean" x1="{mean}" x2="{mean}" y1="{top - 4}" y2="{base}"/>')
+    parts.append(f'<text x="{mean}" y="{top - 9}" text-anchor="middle">mean {text}{unit}</text>')
+    parts.append(f'<line class="base" x1="0" x2="100%" y1="{base}" y2="{base}"/>')
+    for tick in axis.ticks(4):
+        if 4 < axis.at(tick) < 96:
+            x = axis.percent(tick)
+            parts.append(f'<line class="tick" x1="{x}" x2="{x}" y1="{base}" y2="{base + 5}"/>')
+            parts.append(f'<text x="{x}" y="{base + 20}" text-anchor="middle">{number(tick, digits)}{unit}</text>')
+    return "".join(parts) + "</svg>"

@@ -1,0 +1,117 @@
+"""Numbers, counts, lists and p values as text."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pydt.base import UNNAMED
+
+MINUS = "\u2212"
+DASH = "\u2013"
+
+
+def number(value: float | None, digits: int, sign: bool = False) -> str:
+    """A number with `digits` decimals and a true minus; a dash for None. Zero after rounding never carries a minus."""
+    if value is None:
+        return DASH
+    text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+    if not any(c in "123456789" for c in text):
+        text = text.lstrip("+-")
+    return text.replace("-", MINUS)
+
+
+def digits_for(stderr: float | None) -> int:
+    """Decimals that show two significant digits of a standard error (0 to 6); 3 when there is none."""
+    if stderr is None or not stderr > 0:
+        return 3
+    return min(6, max(0, 1 - math.floor(math.log10(stderr))))
+
+
+def plus_minus(value: float, stderr: float, sign: bool = True) -> str:
+    """A number and its standard error, with as many decimals as that deserves."""
+    digits = digits_for(stderr)
+    return f"{number(value, digits, sign)} \u00b1 {number(stderr, digits)}"
+
+
+def signs(estimand: str) -> str:
+    """What the sign of an influence means, in words."""
+    if estimand == "swap":
+        return "+ is better, \u2212 is worse than an average group"
+    return "+ helps, \u2212 hurts"
+
+
+def finite(value: Any) -> Any:
+    """The same tree with every number that is not finite as None: a NaN is never shown."""
+    if isinstance(value, Mapping):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def legible(name: str, most: int = 120) -> str:
+    """A name fit to be shown: controls made visible, direction marks dropped, never empty, at most `most` long."""
+    out = []
+    for char in str(name):
+        kind = unicodedata.category(char)
+        if char in "\n\r\t":
+            out.append(" ")
+        elif kind == "Cc":
+            out.append(chr(0x2400 + ord(char)) if ord(char) < 0x20 else "\ufffd")
+        elif kind == "Cs":
+            out.append("\ufffd")
+        elif unicodedata.bidirectional(char) not in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"):
+            out.append(char)
+    text = "".join(out).strip()
+    if not any(unicodedata.category(c)[0] in "LNPS" for c in text):
+        return "(no name)" if not text else f"(no visible name, U+{ord(text[0]):04X})"
+    return text if len(text) <= most else text[: most - 1] + "\u2026"
+
+
+def quoted(name: str) -> str:
+    """A name inside a sentence; one that runs right to left is isolated, so that it turns no neighbour around."""
+    text = legible(name, 40)
+    if any(unicodedata.bidirectional(c) in ("R", "AL", "AN") for c in text):
+        text = f"\u2068{text}\u2069"
+    return f"\u201c{text}\u201d"
+
+
+def called(name: str, what: str) -> str:
+    """The name of a data set in a sentence; one that was given none is "the source", "the target"."""
+    return f"the {what}" if name == UNNAMED else name
+
+
+def tied(text: str) -> str:
+    """The same text with the spaces inside quantities (81.0 %, p = 0.41, 0.2 +- 0.1) made unbreakable."""
+    inside = r"(?<=\d) (?=%)|(?<=\bp) (?=[=<])|(?<=\bp [=<]) (?=\d)|(?<=\d) (?=\u00b1)|(?<=\u00b1) (?=\d)"
+    return re.sub(inside, "\u00a0", text)
+
+
+def listed(names: Sequence[str], most: int = 4) -> str:
+    """Names as prose, the first `most` of them."""
+    shown = [quoted(n) for n in names[:most]]
+    if len(names) > most:
+        shown.append(f"{len(names) - most:,} more")
+    return shown[0] if len(shown) == 1 else ", ".join(shown[:-1]) + " and " + shown[-1]
+
+
+def p_text(p: float | None) -> str:
+    """A p-value with its sign of relation: p = 0.012, p < 0.0001."""
+    if p is None:
+        return f"p {DASH}"
+    if p < 0.0001:
+        return "p < 0.0001"
+    return f"p = {p:.{4 if p < 0.001 else 3 if p < 0.1 else 2}f}"
+
+
+def count(n: int | None, one: str, many: str | None = None) -> str:
+    """3 models, 1 model."""
+    return f"{DASH if n is None else f'{n:,}'} {one if n == 1 else many or one + 's'}"

@@ -1,0 +1,13 @@
+"""Finished rows as files: each whole or absent, whoever dies when. Knows rows and plans as records, not data sets or
+networks. Imports `base` and `design`.
+"""
+
+from pydt.store.export import export
+from pydt.store.learnt import Weak, weak, weak_rows
+from pydt.store.log import row_seconds
+from pydt.store.notes import kept, put
+from pydt.store.outputs import UNITS, derive, primitives_of
+from pydt.store.plan_record import MOST_ROWS, Drawn, Record
+from pydt.store.rows import FACTS, Outcome, Row, checked, whole
+from pydt.store.store import HALVES, Store
+from pydt.store.upkeep import compact, merge, status, verify

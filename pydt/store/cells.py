@@ -1,0 +1,322 @@
+"""The cells of a store, each a file of its own or a row of a block, whichever it is at the moment.
+
+What is there is known from listing folders, and what became of it from headers: ten thousand cells in less than a
+second. Arrays are checked bit by bit whenever they are read, so damage is found before it is used; then the cell is put
+aside and counts as not there. A file that the system does not give (no permission, an I/O error) is not damaged: it is
+an error, and stays where it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pydt.base import (
+    Form,
+    StoreError,
+    Unreadable,
+    append_line,
+    as_path,
+    check,
+    checksum,
+    encode,
+    gone,
+    load,
+    move,
+    opened,
+    parse,
+    write_atomic,
+)
+from pydt.store.cell_file import CELL, peek, says_ok
+from pydt.store.packed import STATUS, Block, Finder
+from pydt.store.plan_record import FORMAT
+from pydt.store.rows import FACTS, Outcome
+
+_CELL = re.compile(r"[0-9a-f]{32}\.safetensors")
+_LONGEST = 1 << 20  # bytes of a line of the log
+
+
+class Shelf:
+    """The part of `pydt.Store` that reads and writes cells by their keys."""
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = as_path(folder, "store")
+        self.renamed: Path | None = None  # where it was before somebody renamed it
+        self._held: int | None = None
+        self.reads_only = False  # what is damaged is left where it is
+        self.damaged: dict[Path, str] = {}  # files and folders that were found damaged, or whose cells were; and why
+        self.facts: dict[str, set[str]] = {name: set() for name in FACTS}  # what computed the cells seen so far
+        self._blocks: dict[str, Block] = {}
+
+    def hold(self) -> None:
+        """Notice from now on, before every write, if the folder is not where it was; `renamed` says where it was."""
+        try:
+            self._held = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            wrong = f"cannot be read ({error.strerror or error})"
+            raise StoreError(wrong, str(self.folder), "make the folder readable") from error
+        weakref.finalize(self, os.close, self._held)
+
+    def write(self, name: str | Path, data: bytes) -> None:
+        """Write a file of the store; `name` is relative to its folder.
+
+        Raises:
+            StoreError: it cannot be written, or the folder is gone.
+        """
+        self._follow()
+        write_atomic(self.folder / name, data, within=self.folder)
+
+    def _follow(self) -> None:
+        """A folder that was renamed while a process writes to it is the store still, under its new name."""
+        if self._held is None:
+            return
+        ours = os.fstat(self._held)
+        with contextlib.suppress(OSError):
+            if os.path.samestat(ours, os.stat(self.folder)):
+                return
+        with contextlib.suppress(OSError):  # no /proc, or deleted
+            now = Path(os.readlink(f"/proc/self/fd/{self._held}"))
+            if os.path.samestat(ours, os.stat(now)):
+                self.renamed, self.folder = self.renamed or self.folder, now
+                return
+        raise gone(self.folder)
+
+    def path(self, key: str) -> Path:
+        """The file of a cell."""
+        return Path(f"{self.folder}/rows/{key[:2]}/{key}.safetensors")
+
+    def done(self, key: str) -> bool:
+        """Whether a cell is there and whole; a damaged one is put into quarantine, so that it is computed again."""
+        return self._sound(key) is not None
+
+    def get(self, key: str) -> Outcome:
+        """One cell.
+
+        Raises:
+            StoreError: it is not there, or damaged (then it is in quarantine now).
+        """
+        return self._get(key)[0]
+
+    def metadata(self, key: str) -> dict[str, Any]:
+        """Digests of source, units, recipe and task, what computed it, kept units (hex), seed, status, scalars."""
+        return self._get(key)[1]
+
+    def put(self, key: str, outcome: Outcome, metadata: Mapping[str, Any]) -> bool:
+        """Write a cell; False if the same one is there already.
+
+        Raises:
+            StoreError: another result is stored under this key, or the folder cannot be written.
+        """
+        self._follow()
+        stored = self._sound(key)
+        if stored is not None:
+            if not same(stored, outcome):
+                raise StoreError(
+                    "a different result is stored under this key: the same row gave other numbers this time",
+                    str(self.path(key)),
+                    "make the rows deterministic, or use a new folder",
+                )
+            return False
+        body = {**metadata, **_facts(outcome), "key": key, "format": FORMAT}
+        self.write(self.path(key).relative_to(self.folder), encode(outcome.arrays, body))
+        return True
+
+    def there(self, cells: np.ndarray) -> np.ndarray:
+        """Which cells, uint8 (..., 16), are there in either form, bool (...): nothing is read but folders."""
+        files = "".join("".join(keys) for keys in self.listed(np.unique(cells[..., 0]).tolist()))
+        # In this order: a cell leaves its file only when it is in a block.
+        self.blocks()
+        found: np.ndarray = Finder(np.frombuffer(bytes.fromhex(files), np.uint8).reshape(-1, 16))(cells) >= 0
+        for block in self._blocks.values():
+            found |= block.finder(cells) >= 0
+        return found
+
+    def listed(self, starts: Iterable[int] = range(256)) -> Iterator[list[str]]:
+        """Keys of the cells that are there as files, as many at a time as one folder holds; `starts`: first bytes."""
+        rows = f"{self.folder}/rows"
+        with contextlib.suppress(FileNotFoundError):
+            present = set(os.listdir(rows)) if os.path.isdir(rows) else set()
+            for start in map("{:02x}".format, starts):
+                if start in present:
+                    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                        yield [name[:32] for name in os.listdir(f"{rows}/{start}") if _CELL.fullmatch(name)]
+
+    def log(self, **entry: Any) -> None:
+        """Append one line to log.jsonl: what happened, with its time. The log is never read back as data."""
+        line = json.dumps({"time": round(time.time(), 3), **entry}, ensure_ascii=False, default=str)
+        self._follow()
+        append_line(self.folder / "log.jsonl", line.encode("utf-8", "backslashreplace"))  # JSON writes it that way, too
+
+    def logged(self, event: str, form: Form) -> Iterator[dict[str, Any]]:
+        """The entries of log.jsonl about an event that have a form (`pydt.base.strict_json`); "row": a driver stored
+        one."""
+        try:
+            with opened(self.folder / "log.jsonl") as (descriptor, _), open(descriptor, "rb", closefd=False) as lines:
+                while line := lines.readline(_LONGEST):
+                    with contextlib.suppress(StoreError):
+                        entry = parse(line)
+                        check(entry, {**form, "event": {event}})
+                        yield entry
+        except (FileNotFoundError, Unreadable):
+            return
+
+    def size(self, key: str) -> int | None:
+        """Bytes that a cell takes; None if it is not there."""
+        with contextlib.suppress(FileNotFoundError):
+            return self.path(key).stat().st_size
+        self.blocks()
+        return None if (found := self.packed(key)) is None else found[0].size(found[1])
+
+    def _sound(self, key: str) -> Outcome | None:
+        """A cell, if it is there and whole; a damaged one is in quarantine now."""
+        try:
+            return self.read(key)[0]
+        except FileNotFoundError:
+            return None
+        except Unreadable:
+            raise
+        except StoreError as error:
+            self.discard(key, error)
+            return self._sound(key)  # it may be there in the other form
+
+    def _get(self, key: str) -> tuple[Outcome, dict[str, Any]]:
+        again = "run the same plan again: only what is missing is computed"
+        try:
+            return self.read(key)
+        except FileNotFoundError:
+            raise StoreError("is not there", str(self.path(key)), again) from None
+        except Unreadable:
+            raise
+        except StoreError as error:
+            where = self.discard(key, error)
+            raise StoreError(f"{error.what}; it was moved to quarantine", str(where), again) from error
+
+    def read(self, key: str) -> tuple[Outcome, dict[str, Any]]:
+        """A cell, every bit checked, from its block or its file; nothing is moved.
+
+        Raises:
+            StoreError: it is damaged. FileNotFoundError: it is not there.
+        """
+        arrays, metadata = self._either(key, Block.read, load)
+        check(metadata, CELL)
+        if metadata["key"] != key:
+            raise StoreError("holds another cell than its name says")
+        self._note(metadata)
+        return Outcome(arrays, metadata["scalars"], metadata["status"], metadata["reason"]), metadata
+
+    def _peek(self, key: str) -> dict[str, Any]:
+        """The metadata of a cell, from its header; raises as `read` does."""
+        metadata: dict[str, Any] = self._either(key, Block.peek, peek)
+        if metadata["key"] != key:
+            raise StoreError("holds another cell than its name says")
+        self._note(metadata)
+        return metadata
+
+    def state(self, key: str) -> tuple[int, str]:
+        """What became of a cell, of `STATUS`, and why it failed; raises as `read` does.
+
+        A header that says of a cell that it is fine is believed; one that says anything else is read with its checksum.
+        """
+        if self.packed(key) is None:
+            with contextlib.suppress(OSError):
+                if says_ok(f"{self.folder}/rows/{key[:2]}/{key}.safetensors", key):
+                    return STATUS["ok"], ""
+        outcome = self.read(key)[0]
+        return STATUS[outcome.status], outcome.reason or "no reason given"
+
+    def _either(self, key: str, packed: Callable[[Block, int], Any], single: Callable[[str], Any]) -> Any:
+        """A cell in whichever form it is there; it may change its form at any moment."""
+        if (found := self.packed(key)) is not None:
+            with contextlib.suppress(FileNotFoundError):
+                return packed(*found)
+        try:
+            return single(f"{self.folder}/rows/{key[:2]}/{key}.safetensors")
+        except FileNotFoundError:
+            self.blocks()
+            if (found := self.packed(key)) is None:
+                raise
+            return packed(*found)
+
+    def packed(self, key: str) -> tuple[Block, int] | None:
+        """The block that a cell is in, among those known, and its position there."""
+        if not self._blocks:
+            return None
+        name = bytes.fromhex(key)
+        for block in self._blocks.values():
+            if (position := block.finder.one(name)) >= 0:
+                return block, position
+        return None
+
+    def _note(self, metadata: Mapping[str, Any]) -> None:
+        for name, seen in self.facts.items():
+            if name in metadata:
+                seen.add(str(metadata[name]))
+
+    def discard(self, key: str, error: StoreError) -> Path:
+        """Put a damaged cell where it is not read any more."""
+        if (found := self.packed(key)) is None:
+            self.quarantine(self.path(key), error)
+            return self.path(key)
+        block, position = found
+        self.write(block.dropped(position).relative_to(self.folder), b"")
+        del self._blocks[block.folder.name]  # to be read anew
+        self.blocks()
+        self.log(event="quarantine", file=str(block.dropped(position).relative_to(self.folder)), reason=error.what)
+        return block.folder
+
+    def quarantine(self, path: Path, error: StoreError) -> None:
+        self.damaged[path] = error.what
+        if self.reads_only:
+            return
+        target = self.folder / "quarantine" / f"{time.time_ns()}-{path.name}"
+        try:
+            move(path, target, within=self.folder)
+        except FileNotFoundError:
+            return  # another process was quicker
+        except OSError as problem:
+            wrong = f"{error.what} and cannot be moved to {target.parent} ({problem.strerror})"
+            raise StoreError(wrong, str(path), "remove it by hand") from problem
+        self.log(event="quarantine", file=str(path.relative_to(self.folder)), moved=target.name, reason=error.what)
+
+    def blocks(self) -> list[Block]:
+        """The blocks as they are now; one that cannot be read goes to quarantine."""
+        again = True
+        while again:
+            again = False
+            try:
+                entries = list(os.scandir(self.folder / "packed"))
+                names = {entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")}
+            except (FileNotFoundError, NotADirectoryError):
+                names = set()
+            for name in self._blocks.keys() - names:
+                del self._blocks[name]
+            for name in sorted(names - self._blocks.keys()):
+                folder = self.folder / "packed" / name
+                try:
+                    self._blocks[name] = Block(folder)
+                except FileNotFoundError:
+                    again = again or not folder.exists()  # replaced since it was listed, by one that was not
+                except Unreadable:
+                    raise
+                except StoreError as error:
+                    self.quarantine(folder, error)
+        self._blocks = dict(sorted(self._blocks.items(), key=lambda item: (item[1].worn, item[0])))  # the best first
+        return list(self._blocks.values())
+
+
+def same(a: Outcome, b: Outcome) -> bool:
+    """Whether two outcomes are equal, bit by bit."""
+    return checksum(a.arrays, _facts(a)) == checksum(b.arrays, _facts(b))
+
+
+def _facts(outcome: Outcome) -> dict[str, Any]:
+    return {"status": outcome.status, "reason": outcome.reason, "scalars": dict(outcome.scalars)}

@@ -1,0 +1,143 @@
+"""Whether models learnt their source at all: what a network that learnt nothing does to the target is no influence.
+
+A training that learnt nothing does no better than a guess that never looks at an image: always the commonest class is
+right as often as that class is frequent, p, and the best constant probabilities have the entropy of the classes as
+their loss (with label smoothing, of the smoothed classes). `pydt.training.train` stores both beside the accuracy a
+and the
+loss of the last epoch, and the number n of images behind them. A row hardly learnt its source if
+
+    a <= p + max(2 sqrt(p (1 - p) / n), min(p, (1 - p) / s)),    s = 20, or 10 where loss >= entropy
+
+that is, within two standard errors of the guess, or closer to it than twice p (of rare classes) or a twentieth of what
+was left to gain (of frequent ones); a tenth where the loss is no better than that of the guess either. (A loss a little
+above it tells nothing alone: a network that is right three times as often as a guess, but too sure, may have one.) A
+row that learnt by this rule is named by itself if its loss is more than 1.25 times the entropy: its training diverges.
+Of images of one class (p = 1) nothing can be learnt, so such rows are not judged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from pydt.store.plan_record import Record
+from pydt.store.store import Store
+
+MOST_WEAK = 0.1
+"""Where a larger share of the models hardly learnt their source, no advice is taken from them."""
+_FAR = (
+    1.25  # times the loss of a guess: measured, 1.05 where a network learnt well and was too sure, 1.5 to 5 at lr 0.2
+)
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Weak:
+    """Which of some rows hardly learnt their source.
+
+    Attributes:
+        at: their places among the rows asked about. judged: rows that say how well they learnt. accuracy, trivial: mean
+            over those at `at`, as fractions.
+        above: places of others that learnt, but ended with a loss far above that of a guess. loss, trivial_loss: means
+            over those. alone: places of rows that kept images of one class only, which are not judged. rows: all.
+    """
+
+    at: tuple[int, ...]
+    judged: int
+    accuracy: float = math.nan
+    trivial: float = math.nan
+    above: tuple[int, ...] = ()
+    loss: float = math.nan
+    trivial_loss: float = math.nan
+    alone: tuple[int, ...] = ()
+    rows: int = 0
+    mend: str = "try a lower learning rate, more epochs, or another network"
+
+    @property
+    def many(self) -> bool:
+        """Whether so many did that nothing should be planned by these rows."""
+        return len(self.at) > MOST_WEAK * self.judged
+
+    def text(self, what: str = "models", numbers: Sequence[int] | None = None) -> str:
+        """What is to be said of them, without what to do about it; numbers: of the rows asked about, in the plan."""
+        return (
+            f"{len(self.at):,} of {self.judged:,} {what} hardly learnt their own source{_named(self.at, numbers)}: "
+            f"accuracy {100 * self.accuracy:.1f} %, where always naming the commonest class gives "
+            f"{100 * self.trivial:.1f} %"
+        )
+
+    def notes(self, what: str = "models", numbers: Sequence[int] | None = None, effect: str = "") -> list[str]:
+        """All that is to be said of the rows, as sentences without a full stop; effect: put before the first mend."""
+        told = [f"{self.text(what, numbers)}{effect or '; '}{self.mend}"] if self.at else []
+        if self.above:
+            told.append(
+                f"{len(self.above):,} of {self.judged:,} {what} ended with a loss above that of a guess"
+                f"{_named(self.above, numbers)}: {self.loss:.2f}, where one that never looks at an image has "
+                f"{self.trivial_loss:.2f}; the learning rate is too high: try a lower one"
+            )
+        if self.alone:
+            told.append(
+                f"{len(self.alone):,} of {self.rows:,} {what} kept images of one class only"
+                f"{_named(self.alone, numbers)}, of which nothing can be learnt: they are not judged"
+            )
+        return told
+
+
+def _named(at: tuple[int, ...], numbers: Sequence[int] | None) -> str:
+    """The first of some rows by their numbers in the plan, if these are given."""
+    if numbers is None:
+        return ""
+    more = f" and {len(at) - _NAMED:,} more" if len(at) > _NAMED else ""
+    return f" ({'row' if len(at) == 1 else 'rows'} {', '.join(str(numbers[i]) for i in at[:_NAMED])}{more})"
+
+
+def hardly_learnt(scalars: Mapping[str, Any]) -> bool | None:
+    """Whether a row hardly learnt its source; None if it does not say how well, or kept images of one class only.
+
+    Args:
+        scalars: of a finished row, as `Store.scalars` gives them.
+    """
+    if (facts := _facts(scalars)) is None:
+        return None
+    accuracy, trivial, loss, entropy, images = facts
+    if trivial == 1:
+        return None
+    error = math.sqrt(trivial * (1 - trivial) / images)
+    near = 10 if loss >= entropy else 20
+    return accuracy <= trivial + max(2 * error, min(trivial, (1 - trivial) / near))
+
+
+def weak(scalars: Sequence[Mapping[str, Any]]) -> Weak:
+    """Which of some rows hardly learnt their source, or diverged; those whose scalars do not say are not judged."""
+    states = [hardly_learnt(one) for one in scalars]
+    at = tuple(i for i, state in enumerate(states) if state)
+    judged = sum(state is not None for state in states)
+    facts = [_facts(one) or (math.nan,) * 5 for one in scalars]
+    above = tuple(i for i, state in enumerate(states) if state is False and facts[i][2] > _FAR * facts[i][3])
+    alone = tuple(i for i, one in enumerate(facts) if one[1] == 1)
+    accuracy, trivial = (_mean(facts[i][k] for i in at) for k in (0, 1))
+    loss, entropy = (_mean(facts[i][k] for i in above) for k in (2, 3))
+    return Weak(at, judged, accuracy, trivial, above, loss, entropy, alone, len(facts))
+
+
+def _mean(values: Iterable[float]) -> float:
+    """NaN of none."""
+    given = list(values)
+    return fmean(given) if given else math.nan
+
+
+def weak_rows(store: Store, record: Record, task: Any = None) -> Weak:
+    """Which of a plan's finished rows hardly learnt their source; `at` are positions in `store.finished(record)`."""
+    return weak(store.scalars(record.tasks[0]["digest"] if task is None else task, record))
+
+
+def _facts(scalars: Mapping[str, Any]) -> tuple[float, float, float, float, float] | None:
+    """Accuracy and that of a guess, loss and that of a guess, images."""
+    names = "accuracy", "trivial_accuracy", "loss", "trivial_loss", "images"
+    found = [scalars.get(f"source_{name}") for name in names]
+    if all(isinstance(value, (int, float)) for value in found):
+        return tuple(map(float, found))  # type: ignore[return-value, arg-type]
+    return None

@@ -1,0 +1,145 @@
+"""Cells: one training seen through one task, as an object and as a file that is either whole or refused."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pydt.base import ConfigError, DesignError, PydtError, digest, escaped
+
+FACTS = ("code", "torch", "torchvision", "isa")
+"""What `pydt.ensemble.executors.local.versions` says that may change a row's numbers; stored with each cell."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One source training: the units it keeps and its seed.
+
+    Args:
+        keep: 0/1 array-like (groups,), or its packed form (little bit first) together with `groups`.
+        seed: seed of everything random in the training.
+        kind: what the row is for ("design", "keep", "drop top", ...); it names, it does not change the training.
+        groups: number of units; only needed with packed `keep`.
+
+    Raises:
+        DesignError: `keep` is not a vector of zeros and ones.
+        ConfigError: `seed` is not a whole number, or negative.
+    """
+
+    keep: bytes
+    seed: int
+    kind: str = "keep"
+    groups: int = -1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.keep, bytes):
+            mask = np.asarray(self.keep)
+            if mask.ndim != 1 or not np.isin(mask, (0, 1)).all():
+                raise DesignError("must be one vector of zeros and ones", "Row.keep", "give one entry per unit")
+            object.__setattr__(self, "groups", len(mask))
+            object.__setattr__(self, "keep", np.packbits(mask.astype(bool), bitorder="little").tobytes())
+        elif self.groups < 0 or len(self.keep) != (self.groups + 7) // 8:
+            wrong = f"{len(self.keep)} bytes for {self.groups} units"
+            raise DesignError(wrong, "Row.keep", "give `groups` with packed bits")
+        object.__setattr__(self, "seed", whole(self.seed, "Row.seed"))
+
+    @property
+    def mask(self) -> np.ndarray:
+        """The kept units, bool (groups,)."""
+        packed = np.frombuffer(self.keep, np.uint8)
+        return np.unpackbits(packed, count=self.groups, bitorder="little").astype(bool)
+
+    def __str__(self) -> str:
+        return f"{self.kind} row with seed {self.seed}, {int(self.mask.sum())} of {self.groups} units kept"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one row gave for one task.
+
+    Args:
+        arrays: "primitives" float32 (4, draws, examples): correct logit, best other logit, logsumexp of the others,
+            prediction. Empty when the row failed.
+        scalars: finite numbers or short texts. No times and no host names: equal rows must be equal bytes.
+        status: "ok" or "failed".
+        reason: why it failed.
+    """
+
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    scalars: dict[str, float | int | str] = field(default_factory=dict)
+    status: str = "ok"
+    reason: str | None = None
+
+
+def whole(value: Any, where: str) -> int:
+    """A seed as an int.
+
+    Raises:
+        ConfigError: it is not a whole number from 0 to 2^63 - 1.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = -1
+    if not 0 <= number < 1 << 63:
+        raise ConfigError(f"{value!r} is not a seed", where, "use whole numbers from 0 on")
+    return number
+
+
+def checked(given: Any, task: Mapping[str, Any], where: str) -> Outcome:
+    """What a runner gave for a task, fit to be stored; numbers that are not finite make a failed cell, never data.
+
+    Args:
+        given: an `Outcome`, if the runner does what it should.
+        task: "name" and "examples" (how many) of the task.
+        where: names the row.
+
+    Raises:
+        PydtError: it is no outcome, or its arrays are not numbers, or not (4, draws, examples).
+    """
+    mend = "a runner returns one pydt.store.Outcome of arrays per task digest"
+    if not isinstance(given, Outcome) or given.status not in ("ok", "failed"):
+        raise PydtError(f"its runner gave no outcome for task {task['name']!r}", where, mend)
+    if not isinstance(given.arrays, Mapping) or not isinstance(given.scalars, Mapping):
+        raise PydtError(f"its runner gave arrays or scalars for task {task['name']!r} without names", where, mend)
+    lost: str | None = None
+    for name, array in given.arrays.items():
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+            raise PydtError(f"its runner gave {name!r} as {type(array).__name__}, not a numeric array", where, mend)
+        if not isinstance(name, str) or not name.isidentifier() or name.startswith("__"):
+            raise PydtError(f"its runner gave an array the name {name!r}", where, "use a plain word")
+        if given.status == "ok" and not np.isfinite(array).all():
+            lost = lost or f"{name} are not all finite"
+    shape: tuple[int, ...] = getattr(given.arrays.get("primitives"), "shape", ())
+    examples = task["examples"]
+    if given.status == "ok" and lost is None and (len(shape) != 3 or shape[::2] != (4, examples) or not shape[1]):
+        raise PydtError(f"its runner gave primitives of shape {shape}, not (4, draws, {examples})", where, mend)
+    reason = None if given.reason is None else escaped(str(given.reason))
+    scalars: dict[str, float | int | str] = {}
+    for name, value in given.scalars.items():
+        plain: Any = value
+        if getattr(value, "shape", None) == ():  # of numpy, of torch
+            plain = plain.item()
+        if not isinstance(name, str) or not isinstance(plain, float | int | str):
+            wrong = f"its runner gave the scalar {name!r} as {type(plain).__name__}"
+            raise PydtError(wrong, where, "scalars are numbers or short texts")
+        if isinstance(plain, float) and not np.isfinite(plain):
+            lost = lost or f"{name} is not finite"
+        scalars[escaped(name)] = escaped(plain) if isinstance(plain, str) else plain
+    if lost is not None:
+        return Outcome(status="failed", reason=reason or lost)
+    return Outcome(dict(given.arrays), scalars, given.status, reason)
+
+
+def source_key(source: str, units: str, row: Row, recipe: str) -> str:
+    """Name of a training: digests of the source, of its partition into units and of the recipe, kept units, seed."""
+    return digest("training", source, units, row.groups, row.keep, row.seed, recipe)
+
+
+def result_key(source_key: str, task: str) -> str:
+    """Name of a cell: a training seen through a task."""
+    return digest("cell", source_key, task)

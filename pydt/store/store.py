@@ -1,0 +1,677 @@
+"""The store: a folder of finished cells that survives whatever happens to those who write it.
+
+DIR/store.json                       format of the store
+DIR/rows/ab/<key>.safetensors        one cell; `ab` are the first two hex digits of its key
+DIR/packed/<digest>/                 many cells in three files, after `pydt.store.compact`; see `pydt.store.packed`
+DIR/tasks/<digest>.safetensors       half, label and id of each target example of a task
+DIR/thumbnails/<digest>.safetensors  the first images of each unit of a source
+DIR/plans/<digest>.json              what was asked: unit names, design, recipe, tasks, rows
+DIR/stops/<digest>.json              of a plan that stopped early: how many of its first rows count, and why
+DIR/notes/<digest>.json              what was left out of a plan's data; see `pydt.ensemble.data_remarks`
+DIR/rules/<digest>.json              what a stopping rule had reached that did not end its plan
+DIR/log.jsonl                        times, hosts, versions, warnings: all that differs between equal runs
+DIR/quarantine/                      files that failed their checks
+DIR/.lock                            names the process that writes; there as long as it does
+
+What is there is known from listing folders and from the headers of files: a store of 10,000 rows opens within a second.
+Arrays are checked bit by bit whenever they are read: damage is found before it is used, then put into quarantine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pydt.base import (
+    HEX32,
+    LARGEST_TEXT,
+    SEED,
+    ConfigError,
+    Form,
+    StoreError,
+    Unreadable,
+    as_path,
+    canonical_json,
+    checksum,
+    clear,
+    digest,
+    encode,
+    exclusive,
+    load,
+    read_json,
+    remove,
+    suggest,
+    write_atomic,
+)
+from pydt.design import Design
+from pydt.store.cell_file import file_name
+from pydt.store.cells import Shelf
+from pydt.store.outputs import OUTPUTS, averaged, primitives_of
+from pydt.store.packed import STATUS
+from pydt.store.plan_record import FORMAT, Drawn, Record, read_plan
+from pydt.store.rows import Row, whole
+
+HALVES = {"score": 0, "report": 1}
+_KEPT = 1 << 30  # bytes of outputs that are kept for the next question
+_SAMPLE = 250  # cells whose headers tell what computed all of them
+_TILE = 1 << 27  # entries of the masks that are widened at once
+_STOP: Form = {
+    "sha256": HEX32,
+    "plan": str,
+    "rule?": str,
+    "reason?": str,
+    "looks?": SEED,
+    "decided?": [(str, range(-1, 2))],
+}
+_RULE: Form = {**_STOP, "rule": str, "reason": str, "looks": SEED, "looked": SEED}
+_PREFIX = re.compile("[0-9a-f]{4,}")  # of a digest: as git abbreviates its own
+_REWRITTEN = "run the same plan again: it writes this file anew"
+
+
+class Store(Shelf):
+    """A folder of finished cells; `pydt.run` fills it, any number of plans may share it.
+
+    `Store(folder)` opens one that exists, `Store.create(folder)` makes or opens it for writing. Methods that take
+    `plan` accept a `Plan`, a digest, or None: then the plan whose `run` returned this store, or the only plan with a
+    design.
+    Where a plan stopped early (`stopped`), only the rows up to there are used; later ones are stored all the same.
+    A row counts as finished when its cells of all the plan's tasks are there, and as failed when one of them failed, so
+    `masks()` and `outputs()` of one plan always have the same models, in plan order.
+
+    Raises:
+        StoreError: there is no store in `folder`, or it was written by a newer format.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], plan: Any = None) -> None:
+        super().__init__(folder)
+        self._default = plan
+        self._records: dict[str, Record] = {}
+        self._damaged: set[str] = set()  # plan files that were found damaged, and logged
+        self._seen: dict[str, tuple[np.ndarray, dict[tuple[int, int], str]]] = {}  # of a plan: states, reasons
+        self._outputs: dict[tuple[str, ...], tuple[bytes, np.ndarray]] = {}  # with the rows of each
+        marker = self.folder / "store.json"
+        if self.folder.is_file():
+            mend = "give the folder: of a plan file, `dir` of its table run, by default its name without .toml"
+            raise StoreError("is a file, not the folder of a store", str(self.folder), mend)
+        try:
+            found = read_json(marker, {"format": int}, 4096)["format"]
+        except FileNotFoundError:
+            raise StoreError("holds no store", str(self.folder), "run a plan into it first") from None
+        except Unreadable:
+            raise
+        except StoreError as error:
+            raise StoreError(error.what, str(marker), "delete this one file and run again") from error
+        if found != FORMAT:
+            raise StoreError(
+                f"has format {found}, this is format {FORMAT}", str(self.folder), "use the pydt that wrote it"
+            )
+
+    @classmethod
+    def create(cls, folder: str | os.PathLike[str]) -> Store:
+        """Open a store for writing, making it if needed; temporary files that dead writers left are removed.
+
+        Raises:
+            StoreError: the folder cannot be written.
+        """
+        folder = as_path(folder, "store", made=True)
+        marker = folder / "store.json"
+        if not marker.exists():
+            write_atomic(marker, canonical_json({"format": FORMAT}).encode())
+        store = cls(folder)
+        store.hold()
+        # A folder that was written once may be read-only by now: better to know before the first training.
+        store.write("rows/.probe", b"")
+        remove(folder / "rows" / ".probe")
+        clear(folder)
+        return store
+
+    def default(self, record: Record) -> None:
+        """Let methods that take `plan` mean this one where none is given."""
+        self._default = record.digest
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Store]:
+        """Be the only one who computes rows into this store, as long as the context lasts; readers need no lock.
+
+        Raises:
+            StoreError: another driver is at it: which process, on which host. Or the folder cannot be written.
+        """
+        with exclusive(self.folder / ".lock"):
+            yield self
+
+    def lacking(self, plan: Any = None, every: bool = False) -> np.ndarray:
+        """Which cells of a plan have no file and are in no block, bool (rows, tasks), all its rows.
+
+        Only folders are listed, and some headers read (or `every` one), so that `facts` says what computed the cells:
+        `check` finds what is damaged.
+        """
+        cells = self.plan(plan).cells
+        lacks: np.ndarray = ~self.there(cells)
+        known = cells[~lacks]
+        for key in known[:: 1 if every else max(1, len(known) // _SAMPLE)]:
+            with contextlib.suppress(StoreError, FileNotFoundError):
+                self._peek(key.tobytes().hex())
+        return lacks
+
+    def left(self, plan: Any = None, every: bool = False) -> tuple[list[tuple[int, tuple[int, ...]]], list[int]]:
+        """What `pydt.run` has to train of a plan, and what it has not; each training once, by its first row.
+
+        Rows are the same whatever a plan calls its tasks and however many rows it has: a plan that was never run into
+        this store may have some here. Args as `lacking`.
+
+        Returns:
+            rows that lack a cell, with the positions of the tasks that they lack; rows that lack none.
+        """
+        record = self.plan(plan)
+        lacks, once = self.lacking(record, every), record.first == np.arange(len(record.rows))
+        missing, stored = (np.flatnonzero(once & part).tolist() for part in (lacks.any(1), ~lacks.any(1)))
+        return [(i, tuple(np.flatnonzero(lacks[i]).tolist())) for i in missing], stored
+
+    def check(self, plan: Any = None, rows: np.ndarray | None = None) -> int:
+        """Read all that is there of some rows of a plan (None: of all), every bit; damaged cells go to quarantine.
+
+        Returns:
+            how many did.
+        """
+        record, damaged = self.plan(plan), 0
+        there = self.there(record.cells)
+        for i in np.arange(len(there)) if rows is None else rows:
+            for column in np.flatnonzero(there[i]):
+                damaged += not self.done(record.cells[i, column].tobytes().hex())
+        return damaged
+
+    def put_task(self, task: str, description: Mapping[str, np.ndarray]) -> None:
+        """Write what `Target.described()` says of the target examples, once per task digest.
+
+        Raises:
+            StoreError: other labels, ids or halves are stored, or weights that differ by more than rounding.
+        """
+        path = self.folder / "tasks" / f"{task}.safetensors"
+        stored = self._stored(path, described)
+        arrays = {name: np.asarray(values) for name, values in description.items()}
+        for name in stored.keys() & arrays.keys():
+            old, new = stored[name], arrays[name]
+            slack = 1e-12 if name == "weights" else 0.0
+            if old.shape != new.shape or not np.allclose(old, new, slack, 0.0):
+                raise StoreError(f"other {name} of the target examples are stored", str(path), "use a new folder")
+        if not arrays.keys() <= stored.keys():
+            self.write(f"tasks/{task}.safetensors", encode({**arrays, **stored}, {"task": task, "format": FORMAT}))
+
+    def put_thumbnails(self, record: Record, thumbnails: Mapping[str, np.ndarray]) -> None:
+        """Write the first images of each unit, uint8 (n, height, width, channels) by unit name; some may be missing."""
+        numbered = {str(i): thumbnails[name] for i, name in enumerate(record.names) if name in thumbnails}
+        path, metadata = self._thumbnails(record), {"units": record.units, "format": FORMAT}
+        stored = self._stored(path, pictures)
+        if not path.exists() or checksum(stored, metadata) != checksum(numbered, metadata):
+            # only for the eye: the latest way to draw them is the best
+            self.write(path.relative_to(self.folder), encode(numbered, metadata))
+
+    def has_thumbnails(self, record: Record) -> bool:
+        """Whether sound ones are there, so that none need be drawn: of encoded images that takes a while."""
+        path = self._thumbnails(record)
+        return bool(self._stored(path, pictures)) or path.exists()
+
+    def put_plan(self, record: Record) -> None:
+        """Write a plan's description, unless it is there."""
+        path = self.folder / "plans" / f"{record.digest}.json"
+        stored = None
+        try:
+            stored = read_plan(path)
+        except FileNotFoundError:
+            pass
+        except Unreadable:
+            raise
+        except StoreError as error:
+            self.quarantine(path, error)
+        if stored is None:
+            self._same_rule(record)
+            text = canonical_json(record.to_json()).encode()
+            if len(text) > LARGEST_TEXT:
+                wrong = f"plan {record.digest} takes {len(text) >> 20} MiB to write down"
+                raise StoreError(wrong, str(path), "draw its design by a rule, or take fewer rows")
+            self.write(f"plans/{record.digest}.json", text)
+        self._records[record.digest] = record
+
+    def _same_rule(self, record: Record) -> None:
+        """Refuse rows named by a rule that drew other masks when another plan's rows got the same names."""
+        if isinstance(record.rows, Drawn) and record.rows.rule is not None:
+            for other in self.plans().values():
+                if isinstance(other.rows, Drawn) and other.rows.rule == record.rows.rule:
+                    other.rows.check()
+
+    def note_stop(self, plan: Any, note: Mapping[str, Any] | None) -> None:
+        """Write that a plan stopped early: from now on only its first `note["rows"]` rows count. None: all count again.
+
+        Equal stops are equal bytes, so a note holds no times and no hosts.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        record = self.plan(plan)
+        body = None if note is None else {**note, "rows": whole(note["rows"], "note_stop")}
+        self._put_note("stop", record, body)
+
+    def stopped(self, plan: Any = None) -> dict[str, Any] | None:
+        """What `note_stop` wrote about a plan; None if it did not stop early.
+
+        Raises:
+            StoreError: the note is damaged.
+        """
+        record = self.plan(plan)
+        form = {**_STOP, "rows": range(len(record.rows) + 1)}
+        if (note := self._read_note("stop", record, form, ": how many rows count is not known")) is None:
+            return None
+        return {"rule": "a rule that is not named", "looks": 1, "reason": "no reason given", **note}
+
+    def note_rule(self, plan: Any, note: Mapping[str, Any] | None) -> None:
+        """Write what a stopping rule had reached that has not ended a plan; None: there is none. See `rule`."""
+        self._put_note("rule", self.plan(plan), note)
+
+    def rule(self, plan: Any = None) -> dict[str, Any] | None:
+        """The stopping rule of a plan's last run and what it had reached; None: there was no rule.
+
+        Returns:
+            "met": whether it ended the plan: then the rest is as in `stopped`. Else "rule", "reason" (what it had
+            reached), "looks", "looked" (rows of the plan at the last look), and of "sign" "decided": name and sign.
+
+        Raises:
+            StoreError: the note is damaged.
+        """
+        record = self.plan(plan)
+        if (stop := self.stopped(record)) is not None:
+            return {"met": True, **stop}
+        note = self._read_note("rule", record, _RULE)
+        return None if note is None else {"met": False, **note}
+
+    def _put_note(self, kind: str, record: Record, note: Mapping[str, Any] | None) -> None:
+        """Write what is noted about a plan under its checksum; None: remove it."""
+        path = self._noted(kind, record)
+        if note is None:
+            remove(path)
+        else:
+            body = {**note, "plan": record.digest}
+            text = canonical_json({**body, "sha256": digest(kind, body)})
+            self.write(path.relative_to(self.folder), text.encode())
+
+    def _read_note(self, kind: str, record: Record, form: Form, lost: str = "") -> dict[str, Any] | None:
+        """What `_put_note` wrote, without the plan; None: nothing. lost: what is not known where it is damaged."""
+        path = self._noted(kind, record)
+        try:
+            note: dict[str, Any] = read_json(path, form)
+            if note.pop("sha256") != digest(kind, note) or note.pop("plan") != record.digest:
+                raise StoreError("is damaged (its checksum does not match)")
+            return note
+        except FileNotFoundError:
+            return None
+        except Unreadable:
+            raise
+        except StoreError as error:
+            mend = "delete this one file and run the same plan again"
+            raise StoreError(f"{error.what}{lost}", str(path), mend) from error
+
+    def _noted(self, kind: str, record: Record) -> Path:
+        return self.folder / f"{kind}s" / f"{record.digest}.json"
+
+    def plans(self) -> dict[str, Record]:
+        """Every plan of this store, by digest. Damaged descriptions are logged and left out."""
+        for path in sorted((self.folder / "plans").glob("*.json")):
+            try:
+                self._plan(path.stem)
+            except FileNotFoundError:
+                continue  # another process has just moved it
+            except Unreadable:
+                raise
+            except StoreError as error:
+                self.damaged[path] = error.what
+                if path.stem not in self._damaged:
+                    self._damaged.add(path.stem)
+                    if self.reads_only:
+                        continue
+                    with contextlib.suppress(StoreError):  # who only reads may not be allowed to write
+                        self.log(event="damaged plan", file=str(path.relative_to(self.folder)), reason=error.what)
+        return dict(self._records)
+
+    def plan(self, plan: Any = None) -> Record:
+        """One plan: the one given (a `Plan`, a digest or its first digits), this store's own, or the only design's.
+
+        Raises:
+            StoreError: no such plan, or several and none was named, or its description is damaged.
+        """
+        wanted = plan if plan is not None else self._default
+        if isinstance(wanted, Record):
+            return wanted
+        if wanted is not None:
+            name = wanted if isinstance(wanted, str) else wanted.digest
+            with contextlib.suppress(FileNotFoundError):
+                return self._plan(name)
+            return self._abbreviated(name)
+        designs = self.designs()
+        if not designs and self._damaged:
+            self._plan(min(self._damaged))
+        if len(designs) != 1:
+            raise StoreError(f"{len(designs)} plans", str(self.folder), _choose(designs))
+        return designs[0]
+
+    def designs(self) -> list[Record]:
+        """The plans with a design."""
+        return [record for record in self.plans().values() if record.kind == "design"]
+
+    def _abbreviated(self, name: str) -> Record:
+        """The only plan whose digest, or the name of whose damaged file, starts with four hex digits or more."""
+        plans = self.plans()
+        found = [
+            known for known in sorted({*plans, *self._damaged}) if _PREFIX.fullmatch(name) and known.startswith(name)
+        ]
+        if len(found) > 1:
+            what = f"{len(found)} plans start with {name!r}"
+            whole, damaged = ([known for known in found if (known in plans) == there] for there in (True, False))
+            raise StoreError(what, str(self.folder), _choose([plans[known] for known in whole], damaged))
+        if not found:
+            raise StoreError(f"no plan {name!r}", str(self.folder), suggest(name, sorted(plans)))
+        return self._plan(found[0])
+
+    def _plan(self, name: str) -> Record:
+        if name not in self._records:
+            path = self.folder / "plans" / f"{file_name(name)}.json"
+            try:
+                self._records[name] = read_plan(path)
+            except Unreadable:
+                raise
+            except StoreError as error:
+                raise StoreError(error.what, str(path), _REWRITTEN) from error
+        return self._records[name]
+
+    def names(self, plan: Any = None) -> tuple[str, ...]:
+        """The names of the units, in mask order."""
+        return self.plan(plan).names
+
+    def design(self, plan: Any = None) -> Design:
+        """The plan's design: all its rows, finished or not; `finished()` gives the positions that are.
+
+        Raises:
+            StoreError: the plan is a list of rows without a design, or this pydt draws other masks from it than those
+                the rows were trained on.
+        """
+        record = self.plan(plan)
+        if not isinstance(record.rows, Drawn):
+            raise StoreError("has no design, only rows", f"plan {record.digest}", "use rows() and masks()")
+        record.rows.check()
+        return record.rows.design
+
+    def thumbnails(self, plan: Any = None) -> dict[str, np.ndarray]:
+        """The first images of each unit, uint8 (n, height, width, channels) by unit name; empty if none were kept.
+
+        Raises:
+            StoreError: the file is damaged.
+        """
+        record = self.plan(plan)
+        path = self._thumbnails(record)
+        try:
+            arrays = pictures(path)
+        except FileNotFoundError:
+            return {}
+        except Unreadable:
+            raise
+        except StoreError as error:
+            raise StoreError(error.what, str(path), _REWRITTEN) from error
+        return {name: arrays[str(i)] for i, name in enumerate(record.names) if str(i) in arrays}
+
+    def finished(self, plan: Any = None) -> np.ndarray:
+        """Positions in the plan of the rows that are there and did not fail, int64 (models,)."""
+        return self.split(self.plan(plan))[0]
+
+    def missing(self, plan: Any = None) -> np.ndarray:
+        """Positions in the plan of the rows that still have to be computed, int64."""
+        return self.split(self.plan(plan))[2]
+
+    def failed(self, plan: Any = None) -> list[tuple[int, Row, str]]:
+        """Position, row and reason of each row that failed, in plan order."""
+        record = self.plan(plan)
+        return [(i, record.rows[i], reason) for i, reason in self.split(record)[1]]
+
+    def rows(self, plan: Any = None) -> list[Row]:
+        """The finished rows that did not fail, in plan order: row i belongs to `masks()[i]` and `outputs(...)[i]`."""
+        record = self.plan(plan)
+        return [record.rows[i] for i in self.split(record)[0].tolist()]
+
+    def masks(self, plan: Any = None) -> np.ndarray:
+        """The kept units of the finished rows, bool (models, groups)."""
+        record = self.plan(plan)
+        packed, groups = record.packed(self.split(record)[0]), len(record.names)
+        return np.unpackbits(packed, axis=1, count=groups, bitorder="little").view(bool)
+
+    def outputs(self, task: Any, output: str = "margin", half: str = "score", plan: Any = None) -> np.ndarray:
+        """One output of every finished row on every target example, averaged over the few-shot draws.
+
+        Args:
+            task: a `Task`, its name in the plan, or its digest.
+            output: one of `OUTPUTS` (see `pydt.store.derive`). "correct" becomes the share of draws that were right,
+                "prediction" the most frequent prediction (the smallest on a tie).
+            half: "score" (influences), "report" (verdicts) or "all".
+
+        Returns:
+            float32 (models, examples), read-only, rows as in `masks()`, examples as in `examples(task, half)`.
+
+        Raises:
+            ConfigError: unknown output or half. StoreError: unknown task, or a damaged file.
+        """
+        record = self.plan(plan)
+        column, name = self._task(record, task)
+        if output not in OUTPUTS:
+            raise ConfigError(f"unknown output {output!r}", "output", suggest(output, OUTPUTS))
+        finished = self.split(record)[0]
+        wanted, rows = (record.digest, name, output, half), finished.tobytes()
+        known, values = self._outputs.pop(wanted, (None, np.empty((0, 0), np.float32)))
+        if known != rows:
+            chosen, labels = self._half(name, half), self.task(name)["labels"]
+            values = np.empty((len(finished), len(chosen)), np.float32)
+            for i, position in enumerate(finished):
+                key = record.cells[position, column].tobytes().hex()
+                primitives = primitives_of(self.get(key), len(labels), str(self.path(key)))
+                values[i] = averaged(primitives[..., chosen], labels[chosen], output)
+            values.flags.writeable = False
+        while self._outputs and values.nbytes + sum(kept.nbytes for _, kept in self._outputs.values()) > _KEPT:
+            del self._outputs[next(iter(self._outputs))]  # the one that was asked for longest ago
+        self._outputs[wanted] = rows, values
+        return values
+
+    def scalars(self, task: Any, plan: Any = None) -> list[dict[str, Any]]:
+        """The scalars (source accuracy and the like) of every finished row, as in `masks()`."""
+        record = self.plan(plan)
+        column, _ = self._task(record, task)
+        finished = self.split(record)[0]
+        return [dict(self.get(key.tobytes().hex()).scalars) for key in record.cells[finished, column]]
+
+    def glimpse(self, plan: Any = None, most: int = 200) -> list[dict[str, Any]]:
+        """The scalars of finished rows, at most so many, evenly spaced, as headers say them: not checksummed."""
+        record = self.plan(plan)
+        cells = record.cells[self.split(record)[0], 0]
+        chosen = np.linspace(0, len(cells) - 1, min(most, len(cells))).astype(int)
+        return [dict(self._peek(cells[i].tobytes().hex())["scalars"]) for i in chosen]
+
+    def replaced(self, plan: Any = None) -> tuple[int, int]:
+        """How many finished rows met broken images in the source and learnt from others instead, and how many such
+        images these rows met, each counted in every row that met it. Headers are read, of recipes that allow it.
+        """
+        record = self.plan(plan)
+        if record.settings.get("on_error") != "skip":
+            return 0, 0
+        cells = record.cells[self.split(record)[0], 0]
+        met = [self._peek(key.tobytes().hex())["scalars"].get("skipped", 0) for key in cells]
+        met = [images for images in met if isinstance(images, int) and images > 0]
+        return len(met), sum(met)
+
+    def task(self, task: Any) -> dict[str, np.ndarray]:
+        """A task's target examples: "half" uint8 (0 score, 1 report), "labels" and "ids", all (examples,).
+
+        Raises:
+            StoreError: no such task, or its file is damaged.
+        """
+        name = file_name(getattr(task, "digest", task))
+        path = self.folder / "tasks" / f"{name}.safetensors"
+        try:
+            return described(path)
+        except FileNotFoundError:
+            raise StoreError("is not there", str(path), "run a plan with this task") from None
+        except Unreadable:
+            raise
+        except StoreError as error:
+            raise StoreError(error.what, str(path), _REWRITTEN) from error
+
+    def examples(self, task: Any, half: str = "score", plan: Any = None) -> dict[str, np.ndarray]:
+        """Labels, ids and half of the target examples of one half, in the order of the columns of `outputs`."""
+        name = self._task(self.plan(plan), task)[1]
+        chosen = self._half(name, half)
+        return {column: values[chosen] for column, values in self.task(name).items()}
+
+    def failure_test(self, plan: Any = None, permutations: int = 999) -> tuple[int, int, float]:
+        """Whether failures go with some units: failed rows, finished rows (failed ones included), p.
+
+        The statistic is the largest |z|, over the units, of the hypergeometric count "failed rows that kept the unit".
+        Its distribution comes from permuting which rows failed: p = (1 + number at least as big) / (1 + permutations).
+        """
+        record = self.plan(plan)
+        good, bad, _ = self.split(record)
+        total, failed = len(good) + len(bad), len(bad)
+        if failed in (0, total):
+            return failed, total, 1.0
+        packed = record.packed(np.append(np.array([i for i, _ in bad], np.int64), good))
+        largest = np.zeros(1 + permutations)
+        step = max(1, _TILE // total // 8)
+        for start in range(0, packed.shape[1], step):  # bytes of the masks, so that few of them are ever widened
+            units = min(8 * step, len(record.names) - 8 * start)
+            masks = np.unpackbits(packed[:, start : start + step], axis=1, count=units, bitorder="little")
+            share = masks.mean(axis=0, dtype=np.float64)
+            spread = np.sqrt(failed * share * (1 - share) * (total - failed) / (total - 1))
+            varies = spread > 0
+            if not varies.any():
+                continue
+            random = np.random.default_rng(0)  # the same permutations for all of them
+            for i in range(1 + permutations):
+                chosen = np.arange(failed) if i == 0 else random.permutation(total)[:failed]
+                count = masks[chosen].sum(axis=0, dtype=np.float64)
+                z = np.abs((count - failed * share)[varies] / spread[varies]).max()
+                largest[i] = max(largest[i], z)
+        # the counts are whole numbers: equal ones may differ in the last bit after the division
+        above = int((largest[1:] >= largest[0] - 1e-9).sum())
+        return failed, total, (1 + above) / (1 + permutations)
+
+    def _stored(self, path: Path, reader: Callable[[Path], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """The arrays of a file; none if it is not there, or was damaged and is in quarantine now."""
+        try:
+            return reader(path)
+        except FileNotFoundError:
+            pass
+        except Unreadable:
+            raise
+        except StoreError as error:
+            self.quarantine(path, error)
+        return {}
+
+    def _thumbnails(self, record: Record) -> Path:
+        return self.folder / "thumbnails" / f"{digest('thumbnails', record.source, record.units)}.safetensors"
+
+    def _look(self, record: Record) -> tuple[np.ndarray, dict[tuple[int, int], str]]:
+        """State of each cell of a plan, uint8 (rows, tasks), 0 if not there, else from STATUS; and why some failed."""
+        cells = record.cells
+        states, reasons = self._seen.setdefault(record.digest, (np.zeros(cells.shape[:2], np.uint8), {}))
+        there = self.there(cells)
+        states[~there] = 0
+        for block in self.blocks():
+            position = block.finder(cells)
+            fine = (position >= 0) & (states == 0)
+            fine[fine] = block.status[position[fine]] == STATUS["ok"]
+            states[fine] = STATUS["ok"]
+        for i, column in np.argwhere(there & (states == 0)).tolist():
+            key = cells[i, column].tobytes().hex()
+            try:
+                states[i, column], reason = self.state(key)
+                if states[i, column] == STATUS["failed"]:
+                    reasons[i, column] = reason
+            except FileNotFoundError:
+                continue
+            except Unreadable:
+                raise
+            except StoreError as error:
+                self.discard(key, error)
+        return states, reasons
+
+    def split(self, record: Record, all: bool = False) -> tuple[np.ndarray, list[tuple[int, str]], np.ndarray]:
+        """Positions of a plan's rows: finished and ok; failed, with the reason; missing. Only of those that count, or
+        of `all`.
+        """
+        states, reasons = self._look(record)
+        if not all and (note := self.stopped(record)) is not None:
+            states = states[: note["rows"]]
+        lost, whole = (states == STATUS["failed"]).any(1), (states != 0).all(1)
+        bad = np.flatnonzero(whole & lost).tolist()
+        first = (states == STATUS["failed"]).argmax(1)
+        return (
+            np.flatnonzero(whole & ~lost),
+            [(i, reasons[i, int(first[i])]) for i in bad],
+            np.flatnonzero(~whole),
+        )
+
+    def _task(self, record: Record, task: Any) -> tuple[int, str]:
+        """Column and digest of a task in a plan."""
+        wanted = getattr(task, "digest", task)
+        for i, known in enumerate(record.tasks):
+            if wanted in (known["digest"], known["name"]):
+                return i, known["digest"]
+        names = [known["name"] for known in record.tasks]
+        raise StoreError(f"no task {wanted!r}", f"plan {record.digest}", suggest(wanted, names))
+
+    def _half(self, task: str, half: str) -> np.ndarray:
+        members = self.task(task)["half"]
+        if half == "all":
+            return np.arange(len(members))
+        if half not in HALVES:
+            raise ConfigError(f"unknown half {half!r}", "half", suggest(half, [*HALVES, "all"]))
+        return np.flatnonzero(members == HALVES[half])
+
+
+def _choose(plans: Sequence[Record], damaged: Sequence[str] = ()) -> str:
+    """How to name one of several plans, and by what to tell them apart."""
+    known = [
+        *(f"{p.digest} ({len(p.rows):,} rows; {', '.join(task['name'] for task in p.tasks)})" for p in plans),
+        *(f"{name} (damaged)" for name in damaged),
+    ]
+    how = "name one with plan= (on the command line --plan), by its digest or the first digits"
+    return f"{how}; there are: {'; '.join(known) or 'none'}"
+
+
+def described(path: Path) -> dict[str, np.ndarray]:
+    """The target examples that a file of tasks/ describes, all (examples,): "half" uint8, "labels", "ids", numbers.
+
+    Raises:
+        StoreError: it is damaged. FileNotFoundError: it is not there.
+    """
+    arrays, metadata = load(path)
+    wrong = next((name for name in ("half", "labels", "ids") if name not in arrays), None)
+    if wrong is not None or metadata.get("task") != path.stem or any(a.ndim != 1 for a in arrays.values()):
+        raise StoreError("is damaged (not the examples of one task)", str(path))
+    half, labels, weights = arrays["half"], arrays["labels"], arrays.get("weights", np.ones(1))
+    whole = {half.dtype.kind, labels.dtype.kind, arrays["ids"].dtype.kind} <= set("iu")
+    numbers = whole and labels.min(initial=0) >= 0 and weights.dtype.kind == "f" and np.isfinite(weights).all()
+    if len({len(a) for a in arrays.values()}) > 1 or not len(half) or not numbers or half.max() > max(HALVES.values()):
+        raise StoreError("is damaged (not the examples of one task)", str(path))
+    return arrays
+
+
+def pictures(path: Path) -> dict[str, np.ndarray]:
+    """The images that a file of thumbnails/ holds, uint8 (n, height, width, channels) by number of their unit.
+
+    Raises:
+        StoreError: it is damaged. FileNotFoundError: it is not there.
+    """
+    arrays = load(path)[0]
+    for name, images in arrays.items():
+        if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape or images.shape[3] not in (1, 3):
+            raise StoreError(f"is damaged (images of {name!r}: {images.dtype}, shape {images.shape})", str(path))
+    return arrays

@@ -1,0 +1,309 @@
+"""What a plan will cost, from rows that were timed; and plan files from the command line."""
+
+from __future__ import annotations
+
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import stub_rows
+from typer.testing import CliRunner
+
+from pydt import design
+from pydt.base import ConfigError, StoreError
+from pydt.cli.app import app
+from pydt.data import Dataset, Target
+from pydt.ensemble import Plan, cost, read_plan, run
+from pydt.ensemble.plan import Context
+from pydt.ensemble.plan_cost import Cost
+from pydt.store import Outcome, Row, Store, compact, status
+from pydt.training import Recipe, Task
+
+CALLS: list[int] = []
+
+
+def _relog(folder: Path, seconds: list[float]) -> None:
+    """Give the rows in a log other times."""
+    entries = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    rows = [entry for entry in entries if entry["event"] == "row"]
+    for entry, time in zip(rows, seconds, strict=True):
+        entry["seconds"] = time
+    (folder / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in rows))
+
+
+def test_rows_that_are_stored_are_not_paid_again(tmp_path: Path) -> None:
+    run(stub_rows.plan(4), tmp_path, workers=1, runner=stub_rows.stub_row, progress=False)
+    _relog(tmp_path, [10.0, 20.0, 30.0, 40.0])
+    whole = stub_rows.plan(4)
+    found = cost(whole, tmp_path, workers=2, price=3.0, runner=stub_rows.stub_row)
+    assert (found.rows, found.stored, found.seconds, found.timed) == (4, 4, 25.0, 4)
+    assert (found.hours, found.bytes, found.money) == (0.0, 0.0, 0.0)
+
+
+def counted_row(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
+    """A runner that counts the trainings of this process."""
+    CALLS.append(row.seed)
+    random = np.random.default_rng(row.seed)
+    found = {}
+    for task in tasks:
+        primitives = random.normal(size=(4, task.draws, len(task.target.described()["labels"])))
+        primitives[3] = random.integers(0, 4, primitives.shape[1:])
+        found[task.digest] = Outcome({"primitives": primitives.astype(np.float32)})
+    return found
+
+
+def trained(plan: Plan, folder: Path, stop: str | None = None) -> int:
+    """How many rows a run trains."""
+    CALLS.clear()
+    with ThreadPoolExecutor(1) as executor:
+        run(plan, folder, executor, runner=counted_row, progress=False, stop=stop)
+    return len(CALLS)
+
+
+def test_the_plan_command_counts_what_a_run_will_train(tmp_path: Path, source: Dataset, target: Target) -> None:
+    def made(rows: int = 30, *tasks: Task, seeds: list[int] | None = None) -> Plan:
+        tasks = tasks or (Task(target, draws=1),)
+        return Plan(source, design=design.random(8, rows, seed=2), recipe=Recipe(), tasks=tasks, seeds=seeds)
+
+    pixels, labels, classes = np.asarray(target.train.images), target.train.labels, target.classes
+    called_otherwise = Target(Dataset.from_arrays(pixels, labels, classes, name="the same, renamed"))
+    steps: dict[str, tuple[Plan, int]] = {
+        "as it is": (made(), 30),
+        "again": (made(), 0),
+        "its task renamed": (made(30, Task(target, draws=1, name="new name")), 0),
+        "its target renamed": (made(30, Task(called_otherwise, draws=1)), 0),
+        "longer": (made(44), 14),
+        "longer, and its task renamed": (made(50, Task(target, draws=1, name="another")), 6),
+        "shorter": (made(20), 0),
+        "a task more": (made(30, Task(target, draws=1), Task(target, draws=2, name="second")), 30),
+        "tasks in another order": (made(30, Task(target, draws=2, name="second"), Task(target, draws=1)), 0),
+        "the second task alone": (made(34, Task(target, draws=2, name="second")), 4),
+    }
+    for what, (plan, expected) in steps.items():
+        found = cost(plan, tmp_path, workers=1, runner=counted_row)
+        assert found.rows - found.stored == expected, what
+        assert f"{found.stored} of them stored" in str(found)
+        assert trained(plan, tmp_path) == expected, what
+        assert status(tmp_path, plan)["missing"] == 0
+    masks = np.asarray(design.random(8, 6, seed=9))
+    twice = Plan(
+        source, design=design.Design.explicit(np.concatenate([masks, masks])), recipe=Recipe(),
+        tasks=(Task(target, draws=1),), seeds=[*range(6), *range(6)],
+    )  # fmt: skip
+    found = cost(twice, tmp_path, workers=1, runner=counted_row)
+    assert (found.rows, found.rows - found.stored) == (6, 6), "each training is counted once, as a run shows it"
+    assert trained(twice, tmp_path) == 6
+
+
+def test_rows_that_a_satisfied_rule_makes_needless_are_not_counted(
+    tmp_path: Path, source: Dataset, target: Target
+) -> None:
+    plan = Plan(source, design=design.random(8, 60, seed=2), recipe=Recipe(), tasks=(Task(target, draws=1),))
+    count = trained(plan, tmp_path, "stderr < 30")
+    assert 0 < count < 60
+    found = cost(plan, tmp_path, workers=1, runner=counted_row, stop="stderr < 30")
+    assert found.rows == found.stored == Store(tmp_path, plan).stopped()["rows"]  # type: ignore[index]
+    assert trained(plan, tmp_path, "stderr < 30") == 0
+    without = cost(plan, tmp_path, workers=1, runner=counted_row)
+    assert (without.rows, without.rows - without.stored) == (60, 60 - count)
+    assert trained(plan, tmp_path) == 60 - count
+
+
+def test_a_damaged_store_is_told_of_as_a_run_would(tmp_path: Path) -> None:
+    (tmp_path / "store.json").write_text("{")
+    with pytest.raises(StoreError, match="damaged"):
+        cost(stub_rows.plan(2), tmp_path, runner=stub_rows.stub_row)
+
+
+def test_disk_is_known_of_a_compacted_store_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pydt.store.upkeep.FEWEST", 2)
+    run(stub_rows.plan(8), tmp_path, workers=1, runner=stub_rows.stub_row, progress=False)
+    files = cost(stub_rows.plan(8), tmp_path, workers=1).row_bytes
+    compact(tmp_path)
+    packed = sum(path.stat().st_size for path in tmp_path.glob("packed/*/*")) / 8
+    assert 0.7 * packed < cost(stub_rows.plan(8), tmp_path, workers=1).row_bytes <= packed < files
+
+
+def test_hours_disk_and_money_follow_from_one_row() -> None:
+    found = Cost(rows=101, stored=1, workers=3, seconds=36.0, timed=1, row_bytes=2e6, price=2.0)
+    assert found.hours == pytest.approx(34 * 0.01)  # 100 rows, three at once
+    assert found.bytes == 200e6
+    assert found.money == pytest.approx(0.68)
+    assert "34 rounds" not in str(found)
+    assert re.search(r"100 rows with 3 workers: 20 min, 200 MB of disk, 0.68 at 2.00 an hour", str(found))
+
+
+def test_a_pilot_is_timed_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    plan = stub_rows.plan(9, seconds=0.05)
+    found = cost(plan, tmp_path / "not there yet", workers=2, runner=stub_rows.stub_row)
+    assert (found.rows, found.stored, found.workers) == (9, 0, 2)
+    assert found.timed >= 1
+    assert found.seconds >= 0.05  # each row sleeps as long
+    run(plan, tmp_path / "run", workers=1, runner=stub_rows.stub_row, progress=False)
+    sizes = [path.stat().st_size for path in (tmp_path / "run" / "rows").glob("*/*.safetensors")]
+    assert min(sizes) <= found.row_bytes <= max(sizes)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize(("given", "pattern"), [({"workers": 0}, "at least 1"), ({"price": -1.0}, "zero or more")])
+def test_what_means_nothing_is_refused(given: dict[str, float], pattern: str) -> None:
+    with pytest.raises(ConfigError, match=pattern):
+        cost(stub_rows.plan(2), runner=stub_rows.stub_row, **given)  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_the_command_reads_a_file_and_writes_nothing(tmp_path: Path) -> None:
+    text = """
+        [source]
+        sample = "alphanumerics"
+        each = 2
+        [design]
+        kind = "random"
+        models = 500
+        alpha = 0.1
+        [recipe]
+        epochs = 1
+        [[tasks]]
+        draws = 1
+        target.train.sample = "digits"
+    """
+    (tmp_path / "study.toml").write_text(text)
+    done = CliRunner().invoke(app, ["plan", str(tmp_path / "study.toml"), "--price", "10", "--workers", "1"])
+    assert done.exit_code == 0, done.output
+    assert re.search(r"500 rows, 0 of them stored", done.output)
+    assert ", 62 groups (by class), 1 task, into " in done.output
+    assert re.search(r"500 rows with 1 worker: .* of disk, .* at 10.00 an hour", done.output)
+    assert [path.name for path in tmp_path.iterdir()] == ["study.toml"]
+
+
+@pytest.mark.slow
+def test_a_network_that_does_not_fit_is_one_error_before_the_first_row(tmp_path: Path) -> None:
+    text = """
+        [run]
+        dir = "out"
+        workers = 1
+        [source]
+        sample = "alphanumerics"
+        each = 2
+        [design]
+        kind = "random"
+        models = 24
+        [recipe]
+        network = "vgg11"
+        [[tasks]]
+        target.train.sample = "digits"
+    """
+    (tmp_path / "study.toml").write_text(text)
+    for command in ("plan", "run"):
+        done = CliRunner().invoke(app, [command, str(tmp_path / "study.toml")])
+        assert isinstance(done.exception, ConfigError), done.output
+        told = str(done.exception)
+        assert re.search(r"row \d+ \(.*\): network vgg11: cannot be trained on images of 28 x 28 pixels", told)
+        assert re.search("sides that work: 32, 40", told)
+        assert "\n" not in told
+    assert len(Store(tmp_path / "out").missing()) == 24
+    assert not (tmp_path / "out" / "log.jsonl").exists(), "it would tell of a first try"
+
+
+@pytest.mark.slow
+def test_a_plan_file_is_run_continued_proved_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = """
+        [run]
+        dir = "out"
+        workers = 1
+        [source]
+        sample = "alphanumerics"
+        each = 2
+        [design]
+        kind = "random"
+        models = 24
+        alpha = 0.2
+        [recipe]
+        epochs = 1
+        network = "convnet-4"
+        batch_size = 16
+        [[tasks]]
+        draws = 1
+        target.train.sample = "digits"
+    """
+    file = tmp_path / "study.toml"
+    file.write_text(text)
+    first = CliRunner().invoke(app, ["run", str(file), "--json"])
+    assert first.exit_code == 0, first.output
+    assert "24 rows are in" in first.output
+    assert all(json.loads(line) for line in first.stderr.splitlines())
+    assert first.output.splitlines()[-1] == f"next: pydt prove {file}, pydt report {tmp_path / 'out'}"
+    assert Store(tmp_path / "out").masks().shape == (24, 62)
+    again = CliRunner().invoke(app, ["run", str(file), "--same-code"])
+    assert again.exit_code == 0, again.output
+    assert "24 rows are in" in again.output
+    with monkeypatch.context() as patch:
+        patch.setattr("pydt.ensemble.versions", lambda: {"torch": "9.9"})
+        refused = CliRunner().invoke(app, ["run", str(file), "--same-code"])
+    assert isinstance(refused.exception, StoreError)
+    assert "now 9.9" in str(refused.exception)
+    other = tmp_path / "other.toml"
+    other.write_text(text.replace("models = 24", "models = 25"))
+    short = Store(tmp_path / "out").plan().digest[:8]
+    both = CliRunner().invoke(app, ["run", str(other)])
+    assert both.exit_code == 0, both.output
+    longer = read_plan(other).plan.digest[:8]
+    assert both.output.splitlines()[-1] == f"next: pydt prove {other}, pydt report {tmp_path / 'out'} --plan {longer}"
+    unnamed = CliRunner().invoke(app, ["report", str(tmp_path / "out")])
+    assert "on the command line --plan" in str(unnamed.exception)
+    named = CliRunner().invoke(app, ["report", str(tmp_path / "out"), "--plan", short])
+    assert named.exit_code == 0, named.output
+    assert "24 models" in named.output
+    proved = CliRunner().invoke(app, ["prove", str(file)])
+    assert proved.exit_code == 0, proved.output
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert {"full", "drop top", "drop bottom", "drop random"} == {row["kind"] for row in found["counterfactual"]}
+
+
+def test_a_store_is_looked_after_from_the_command_line(tmp_path: Path) -> None:
+    def pydt(*arguments: object) -> Any:
+        return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+    first, second, whole = tmp_path / "first", tmp_path / "second", tmp_path / "whole"
+    run(stub_rows.plan(24), first, workers=2, runner=stub_rows.stub_row, progress=False)
+    run(stub_rows.plan(30, what="fail"), second, workers=2, runner=stub_rows.stub_row, progress=False)
+
+    told = pydt("status", second)
+    assert told.exit_code == 0
+    assert "30 rows: 27 finished, 3 failed, 0 missing" in told.output
+    assert "3 failed: diverged" in told.output
+    assert json.loads(pydt("status", second, "--json").output)["failed"] == 3
+
+    assert pydt("verify", first).exit_code == 0
+    path = next((first / "rows").glob("*/*.safetensors"))
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    broken = pydt("verify", first)
+    assert broken.exit_code == 1
+    assert path.name in broken.output
+    assert "missing: 1 row of plan" in broken.output
+    told = pydt("verify", first)
+    assert told.exit_code == 0, "a missing row is no damage: its plan may have been given up"
+    assert "missing: 1 row of plan" in told.output
+    assert not json.loads(pydt("verify", first, "--json").output)["verified"]
+    run(stub_rows.plan(24), first, workers=1, runner=stub_rows.stub_row, progress=False)
+    mended = pydt("verify", first)
+    assert mended.exit_code == 0
+    assert "24 cells are whole, 0 files are damaged" in mended.output
+
+    for count in ("24 cells copied, 0 were", "0 cells copied, 24 were"):
+        merged = pydt("merge", whole, first)
+        assert (merged.exit_code, count in merged.output) == (0, True), merged.output
+    assert "24 cells went into 1 block; 0 stay files" in pydt("compact", whole).output
+    assert "24 cells in blocks" in pydt("status", whole).output
+    assert pydt("verify", whole).exit_code == 0
+
+    exported = pydt("export", whole, tmp_path / "bundle")
+    assert exported.exit_code == 0, exported.output
+    assert np.array_equal(np.load(tmp_path / "bundle" / "masks.npy"), Store(whole).masks())
+    again = pydt("export", whole, tmp_path / "bundle")
+    assert isinstance(again.exception, StoreError)

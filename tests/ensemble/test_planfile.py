@@ -1,0 +1,322 @@
+"""Plans as TOML: what is written is read back as the same plan, and what means nothing is refused with its place."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import pydt.design
+from pydt.base import ConfigError, DataError, PydtError
+from pydt.data import Dataset, Target
+from pydt.data.loading import Augment
+from pydt.data.packing import pack_tar
+from pydt.data.samples import glyphs
+from pydt.ensemble import Plan, quickstart_plan, read_plan, write_plan
+from pydt.training import FineTune, Recipe, Task
+
+QUICKSTART = """
+seed = 3
+[source]
+sample = "alphanumerics"
+[design]
+kind = "random"
+models = 40
+alpha = 0.25
+seed = 3
+[recipe]
+lr = 1
+augment.mean = [0.2]
+augment.std = 0.35
+[[tasks]]
+seed = 3
+target.train.sample = "digits"
+target.pool = 400
+target.validation = 200
+"""
+
+
+def _written(folder: Path, text: str) -> Path:
+    path = folder / "study.toml"
+    path.write_text(text)
+    return path
+
+
+def test_the_page_shows_the_quickstart_as_a_file(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "plans.md").read_text()
+    read = read_plan(_written(tmp_path, page.split("```toml\n")[1].split("```")[0]))
+    assert read.plan.digest == quickstart_plan().digest
+    assert (read.dir, read.stop) == (tmp_path / "characters", None)  # all 300 are trained
+
+
+def test_a_file_written_by_hand_is_the_plan_that_it_says(tmp_path: Path) -> None:
+    read = read_plan(_written(tmp_path, QUICKSTART))
+    assert read.plan.digest == quickstart_plan(40, 3).digest
+    assert read.dir == tmp_path / "study"
+    assert (read.workers, read.stop, read.limit) == (None, None, None)
+
+
+def _strata(groups: int) -> list[int]:
+    return [i % 2 for i in range(groups)]
+
+
+DESIGNS: list[Any] = [
+    pydt.design.design.random(8, 12, 0.5, 3),
+    pydt.design.design.random(8, 12, 0.25, placebos=0),
+    pydt.design.design.random(8, 12, 0.5, 5, strata=_strata(8)),
+    pydt.design.design.bernoulli(8, 9, 0.3, 2),
+    pydt.design.design.foldover(8, 10, 4),
+    pydt.design.design.random(8, 12, 0.5, 3).take([7, 2, 3]),
+    pydt.design.Design.explicit(np.eye(8, dtype=bool)),
+]
+
+
+@pytest.mark.parametrize("design", DESIGNS, ids=lambda design: design.kind)
+def test_every_kind_of_design_comes_back(tmp_path: Path, source: Dataset, target: Target, design: Any) -> None:
+    plan = Plan(source, design=design, recipe=Recipe(), tasks=[Task(target)], seed=11)
+    write_plan(plan, tmp_path / "a.toml")
+    assert read_plan(tmp_path / "a.toml").plan.digest == plan.digest
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    recipe=st.builds(
+        Recipe,
+        network=st.sampled_from(["convnet-8", "resnet18"]),
+        epochs=st.integers(1, 99),
+        steps=st.none() | st.integers(1, 99),
+        lr=st.floats(1e-6, 10),
+        schedule=st.sampled_from(["one-cycle", "triangular"]),
+        nesterov=st.booleans(),
+        threads=st.integers(1, 4),
+        augment=st.builds(
+            Augment,
+            crop_pad=st.just(0),
+            flip=st.booleans(),
+            mean=st.tuples(st.floats(0, 1)),
+            size=st.none() | st.integers(1, 64),
+            resized_crop=st.none() | st.just(((0.1, 0.9), (0.5, 2.0))),
+        ),
+    ),
+    tasks=st.lists(
+        st.fixed_dictionaries(
+            {
+                "mode": st.sampled_from(["probe", "finetune"]),
+                "shots": st.integers(1, 5) | st.just("full"),
+                "draws": st.integers(1, 9),
+                "penalty": st.floats(1e-3, 1e3),
+                "finetune": st.builds(FineTune, epochs=st.integers(1, 9), lr=st.floats(1e-4, 1)),
+                "name": st.text(st.characters(codec="utf-8"), min_size=1, max_size=9),
+            }
+        ),
+        min_size=1,
+        max_size=3,
+        unique_by=lambda task: task["name"],
+    ),
+    seeds=st.none() | st.lists(st.integers(0, 2**63 - 1), min_size=4, max_size=4),
+    seed=st.integers(0, 2**63 - 1),
+)
+def test_whatever_a_plan_says_comes_back(
+    tmp_path: Path, source: Dataset, target: Target, recipe: Recipe, tasks: Any, seeds: Any, seed: int
+) -> None:
+    made = [Task(target, **task) for task in tasks]
+    plan = Plan(source, design=pydt.design.design.random(8, 4), recipe=recipe, tasks=made, seeds=seeds, seed=seed)
+    write_plan(plan, tmp_path / "any.toml")
+    read = read_plan(tmp_path / "any.toml").plan
+    assert read.digest == plan.digest
+    assert read.recipe == plan.recipe
+    assert read.seeds == plan.seeds
+
+
+def test_how_to_run_it_comes_back_too(tmp_path: Path, source: Dataset, target: Target) -> None:
+    plan = Plan(source, design=pydt.design.design.random(8, 4), recipe=Recipe(), tasks=[Task(target)])
+    write_plan(plan, tmp_path / "a.toml", dir="elsewhere", workers=3, stop="sign 2", limit=1.5, same_code=True)
+    read = read_plan(tmp_path / "a.toml")
+    assert (read.dir, read.workers, read.stop, read.limit) == (tmp_path / "elsewhere", 3, "sign 2", 1.5)
+    assert read.same_code
+    write_plan(plan, tmp_path / "a.toml")
+    assert not read_plan(tmp_path / "a.toml").same_code
+
+
+def test_file_and_data_can_be_moved_together(tmp_path: Path, source: Dataset, target: Target) -> None:
+    test = Dataset.from_arrays(target.train.images[::-1] // 2, target.train.labels[::-1], target.classes, name="darker")
+    judged = Target(target.train, test, metric="mean per class", validation=7)
+    plan = Plan(source, design=pydt.design.design.random(8, 4), recipe=Recipe(), tasks=[Task(judged)])
+    (tmp_path / "here").mkdir()
+    write_plan(plan, tmp_path / "here" / "a.toml")
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert read_plan(tmp_path / "there" / "a.toml").plan.digest == plan.digest
+
+
+def test_folders_and_arrays_are_named_from_where_the_file_lies(tmp_path: Path, source: Dataset, target: Target) -> None:
+    np.save(tmp_path / "images.npy", source.images)
+    np.save(tmp_path / "labels.npy", np.array(source.classes)[source.labels])
+    (tmp_path / "styles.txt").write_text("\n".join("ab"[i % 2] for i in range(len(source))) + "\n")
+    target.train.save(tmp_path / "target")
+    text = """
+        by = "style"
+        [source]
+        images = "images.npy"
+        labels = "labels.npy"
+        columns.style = "styles.txt"
+        [design]
+        kind = "bernoulli"
+        models = 4
+        [[tasks]]
+        name = "blobs"
+        target.train.saved = "target"
+    """
+    plan = read_plan(_written(tmp_path, text)).plan
+    assert plan.context.units[1] == ("a", "b")
+    assert np.array_equal(plan.context.units[0], np.arange(len(source)) % 2)
+    assert plan.source.digest == source.digest
+    assert plan.tasks[0].target.digest == target.digest
+
+
+def test_a_folder_of_images_is_a_source(folder_of_images: Path, target: Target) -> None:
+    target.train.save(folder_of_images.parent / "target")
+    colour = Dataset.from_arrays(np.repeat(target.train.images, 3, axis=3), target.train.labels)
+    colour.save(folder_of_images.parent / "colour")
+    text = f"""
+        [source]
+        folder = "{folder_of_images.name}"
+        [design]
+        kind = "bernoulli"
+        models = 4
+        [recipe]
+        augment.size = 32
+        [[tasks]]
+        target.train.saved = "colour"
+    """
+    plan = read_plan(_written(folder_of_images.parent, text)).plan
+    assert plan.source.digest == Dataset.from_folder(folder_of_images).digest
+    assert plan.recipe.augment.size == 32
+    # The same images as shards: the same rows.
+    pack_tar(folder_of_images, folder_of_images.parent / "shards")
+    tars = text.replace(f'folder = "{folder_of_images.name}"', 'tar = "shards"\ncaption = false')
+    assert read_plan(_written(folder_of_images.parent, tars)).plan.source.digest == plan.source.digest
+    with pytest.raises(DataError, match=r"study\.toml: source\.tar: .*no image has a \.json|no \.json has 'kind'"):
+        read_plan(_written(folder_of_images.parent, tars.replace("caption = false", 'label = "kind"')))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "pattern"),
+    [
+        ("seed = 3\n[source]", "sed = 3\n[source]", r"study.toml: sed: is no key.*mean 'seed'"),
+        ("[recipe]", "[recipes]", r"recipes.*did you mean 'recipe'"),
+        ("lr = 1", "learning_rate = 1", r"recipe\.learning_rate: is no key.*known"),
+        ("lr = 1", "epochs = 0", r"study.toml: recipe"),
+        ("lr = 1", 'lr = "1"', r"study.toml: recipe: Recipe.lr"),
+        ("augment.mean", "augment.maen", r"recipe\.augment\.maen.*did you mean 'mean'"),
+        ("alpha =", "alhpa =", r"design\.alhpa.*did you mean 'alpha'"),
+        ('kind = "random"', 'kind = "randon"', r"design\.kind: no kind 'randon'.*mean 'random'"),
+        ('kind = "random"', 'kind = "foldover"', r"design\.alpha: is no key"),
+        ('kind = "random"', 'kind = "stratified"', r"design\.strata: is missing"),
+        ("models = 40", "modles = 40", r"design\.models: is missing.*'modles' meant"),
+        ("models = 40", "models = 40.5", r"design\.models: is 40.5, not a whole number"),
+        ("models = 40", "models = true", r"design\.models: is True, not a whole number"),
+        ("alpha = 0.25", "alpha = 0.001", r"study.toml: design: alpha"),
+        ("[[tasks]]", "[tasks]", r"tasks: is .*not a list"),
+        ("target.pool", "target.pol", r"tasks\[0\]\.target\.pol.*did you mean 'pool'"),
+        ('sample = "digits"', 'sample = "digit"', r"tasks\[0\]\.target\.train\.sample: .*no script"),
+        ('sample = "digits"', 'smaple = "digits"', r"target\.train\.smaple.*did you mean 'sample'"),
+        ('sample = "alphanumerics"', 'sample = "greek"\nfolder = "x"', r"source: folder and sample given"),
+        ('sample = "alphanumerics"', 'folder = "nowhere"', r"study.toml: source.folder: .*nowhere"),
+        ('sample = "alphanumerics"', 'images = "nowhere.npy"', r"source: labels: is missing"),
+        ('sample = "alphanumerics"', 'sample = "alphanumerics"\ndigest = "00"', r"source.sample: holds the data"),
+        ('sample = "alphanumerics"', "", r"source: none given. give one of: folder"),
+        ("[design]", "[design", r"study.toml: is no TOML: .*line 5"),
+        ("[design]", "[design]\nkind = 'random'\n", r"is no TOML"),
+        ("seed = 3\n[source]", 'seed = 3\nby = "colour"\n[source]', r"study.toml: design: .*no unit column 'colour'"),
+        ("seed = 3\n[source]", "seeds = [1]\n[source]", r"study.toml: Plan.seeds: 1 seeds for 40 rows"),
+        ("[source]", "[run]\nworker = 3\n[source]", r"run\.worker.*did you mean 'workers'"),
+        ("[source]", '[run]\nlimit = "1h"\n[source]', r"run\.limit: is '1h', not a number"),
+        ("[source]", '[run]\nstop = "stder < 2"\n[source]', r"study.toml: run\.stop: stop: 'stder < 2' is not"),
+    ],
+)  # fmt: skip
+def test_what_means_nothing_is_refused_with_its_place(tmp_path: Path, old: str, new: str, pattern: str) -> None:
+    assert QUICKSTART.count(old) == 1
+    with pytest.raises(PydtError, match=pattern):
+        read_plan(_written(tmp_path, QUICKSTART.replace(old, new)))
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nothing.toml: no such file"):
+        read_plan(tmp_path / "nothing.toml")
+    with pytest.raises(ConfigError, match="name a plan file"):
+        read_plan(tmp_path)
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="is no TOML"):
+        read_plan(tmp_path / "binary.toml")
+    with open(tmp_path / "sparse.toml", "wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ConfigError, match="is larger than"):
+        read_plan(tmp_path / "sparse.toml")
+
+
+def test_other_data_than_the_plan_was_written_for_is_noticed(tmp_path: Path, source: Dataset, target: Target) -> None:
+    plan = Plan(source, design=pydt.design.design.random(8, 4), recipe=Recipe(), tasks=[Task(target)])
+    write_plan(plan, tmp_path / "a.toml")
+    text = (tmp_path / "a.toml").read_text()
+    assert source.digest in text
+    (tmp_path / "a.toml").write_text(text.replace(f'digest = "{source.digest}"', f'digest = "{target.train.digest}"'))
+    with pytest.raises(DataError, match=r"a.toml: source.saved: holds the data .*restore"):
+        read_plan(tmp_path / "a.toml")
+
+
+def test_a_network_that_no_file_can_hold_is_refused(tmp_path: Path, source: Dataset, target: Target) -> None:
+    plan = Plan(source, design=pydt.design.design.random(8, 4), recipe=Recipe(), tasks=[Task(target)])
+    odd = replace(plan, recipe=Recipe(network=glyphs.source))
+    with pytest.raises(ConfigError, match="network is a function"):
+        write_plan(odd, tmp_path / "a.toml")
+    assert not (tmp_path / "a.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "pattern"),
+    [
+        ("workers = 0", r"study.toml: run\.workers: is 0"),
+        ("workers = 99999999999", r"run\.workers"),
+        ("limit = -1", r"study.toml: run\.limit: is -1"),
+        ("limit = nan", r"run\.limit"),
+        ('dir = "a\\u0000"', r"study.toml: run\.dir"),
+        ("same_code = 1", r"run\.same_code: is 1, not true or false"),
+    ],
+)
+def test_ways_to_run_that_make_no_sense_are_refused_with_their_place(tmp_path: Path, line: str, pattern: str) -> None:
+    with pytest.raises(ConfigError, match=pattern):
+        read_plan(_written(tmp_path, f"[run]\n{line}\n{QUICKSTART[QUICKSTART.index('[source]') :]}"))
+
+
+@pytest.mark.parametrize(
+    ("line", "pattern"),
+    [
+        ("name = 3", r"tasks\[0\]\.name: is 3, not text"),
+        ('finetune.epochs = "a"', r"tasks\[0\]\.finetune\.epochs: is 'a', not a whole number"),
+        ("finetune.nesterov = 1", r"finetune\.nesterov: is 1, not true or false"),
+    ],
+)
+def test_values_of_another_type_in_tasks_are_refused(tmp_path: Path, line: str, pattern: str) -> None:
+    with pytest.raises(ConfigError, match=pattern):
+        read_plan(_written(tmp_path, QUICKSTART.replace("[[tasks]]", f"[[tasks]]\n{line}")))
+
+
+def test_lines_of_a_text_file_end_where_an_editor_says(tmp_path: Path, source: Dataset) -> None:
+    np.save(tmp_path / "images.npy", source.images[:4])
+    (tmp_path / "labels.txt").write_bytes("\ufeffcat\r\ndog\u2028s\r\ncat\r\ndog\u2028s\r\n".encode())
+    text = """
+        [source]
+        images = "images.npy"
+        labels = "labels.txt"
+        [design]
+        kind = "bernoulli"
+        models = 4
+        [[tasks]]
+        target.train.sample = "digits"
+    """
+    assert read_plan(_written(tmp_path, "\ufeff" + text)).plan.source.classes == ("cat", "dog\u2028s")

@@ -1,0 +1,130 @@
+"""Worker processes: what ends them, what replaces them, what they see."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import signal
+import socket
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pydt.base import ConfigError
+from pydt.ensemble.executors import local as workers
+from pydt.ensemble.executors.local import Processes, WorkerDied, work
+from pydt.ensemble.executors.pickling import pack
+from pydt.store import Row
+
+CONTEXT = SimpleNamespace(tasks=())  # of rows that are looked at through no task
+
+
+def sleeping(context: Any, row: Row, tasks: Any) -> dict[str, Any]:
+    """Seconds to sleep are the row's seed."""
+    time.sleep(row.seed)
+    return {}
+
+
+def stuck(context: Any, row: Row, tasks: Any) -> dict[str, Any]:
+    """Native code that keeps the interpreter to itself: no thread of Python runs any more."""
+    workers._GRACE = 0.2
+    return {"slept": ctypes.PyDLL(None).sleep(60)} if row.seed else {}
+
+
+def test_an_overlong_row_ends_its_worker_and_says_where_it_was(capfd: pytest.CaptureFixture[str]) -> None:
+    start = time.monotonic()
+    with Processes(1, 1, pack((sleeping, CONTEXT))) as pool:
+        first = pool.submit(work, None, Row([1], 60), (), limit=0.3)
+        second = pool.submit(work, None, Row([1], 0), (), limit=30.0)
+        assert second.result()["outcomes"] == {}
+        with pytest.raises(WorkerDied, match=r"^ran longer than 0\.3 s$"):
+            first.result()
+    assert time.monotonic() - start < 30
+    assert "in sleeping" in capfd.readouterr().err
+
+
+def test_also_when_native_code_has_the_interpreter() -> None:
+    start = time.monotonic()
+    with Processes(1, 1, pack((stuck, CONTEXT))) as pool:
+        pool.submit(work, None, Row([1], 0), (), limit=30.0).result()  # sets the grace
+        with pytest.raises(WorkerDied, match=r"^ran longer than 0\.3 s$"):
+            pool.submit(work, None, Row([1], 1), (), limit=0.3).result()
+    assert time.monotonic() - start < 30
+
+
+def test_a_row_within_its_limit_leaves_no_watchdog_behind() -> None:
+    with Processes(1, 1, pack((sleeping, CONTEXT))) as pool:
+        one = pool.submit(work, None, Row([1], 0), (), limit=0.4).result()
+        two = pool.submit(work, None, Row([1], 1), ()).result()
+        assert one["pid"] == two["pid"] != os.getpid()
+        assert pool.submit(signal.getitimer, signal.ITIMER_REAL).result() == (0.0, 0.0)
+
+
+def test_other_deaths_are_not_taken_for_it() -> None:
+    with Processes(1, 1, pack((sleeping, CONTEXT))) as pool:
+        with pytest.raises(WorkerDied, match="exit status 124"):
+            pool.submit(os._exit, 124).result()
+        with pytest.raises(WorkerDied, match="exit status -9"):
+            pool.submit(signal.raise_signal, signal.SIGKILL).result()
+        assert pool.submit(os.getpid).result() != os.getpid()
+
+
+def test_a_limit_is_refused_where_it_would_end_the_users_own_process() -> None:
+    with ThreadPoolExecutor(1) as threads:
+        given = threads.submit(work, pack((sleeping, CONTEXT)), Row([1], 0), (), limit=5.0).result()
+    assert isinstance(given["error"], ConfigError)
+    assert "leave the executor out" in str(given["error"])
+
+
+def test_more_workers_than_gpus_share_them_in_turn() -> None:
+    with Processes(5, 1, pack((sleeping, CONTEXT)), ("3", "7")) as pool:
+        seen = sorted(server_sees(pool, slot) for slot in range(5))
+    assert seen == ["3", "3", "3", "7", "7"]
+
+
+def server_sees(pool: Processes, slot: int) -> str:
+    """CUDA_VISIBLE_DEVICES of a worker, from outside: whichever worker is free would answer a call."""
+    while slot not in pool._workers:
+        time.sleep(0.01)
+    pid, name = pool._workers[slot].pid, b"CUDA_VISIBLE_DEVICES="
+    while True:  # between fork and exec it still has the environment of the tests
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            found = [entry for entry in file.read().split(b"\0") if entry.startswith(name)]
+        if found:
+            return found[0].removeprefix(name).decode()
+        time.sleep(0.01)
+
+
+def test_what_python_passes_over_in_its_path_is_no_obstacle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path, tmp_path])  # no string
+    with Processes(1, 1, pack((sleeping, CONTEXT))) as pool:
+        assert pool.submit(os.getpid).result(60) != os.getpid()
+
+
+def test_a_worker_that_cannot_be_started_is_an_error_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> Any:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "socketpair", full)
+        pool = Processes(1, 1, pack((sleeping, CONTEXT)))
+        with pytest.raises(WorkerDied, match="Too many open files"):
+            pool.submit(os.getpid).result(60)
+    with pool:
+        assert pool.submit(os.getpid).result(60) != os.getpid()
+
+
+def test_a_module_of_the_users_folder_is_not_taken_for_pythons(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("json", "signal", "ctypes"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(9)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)  # which the tests set for themselves
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])  # as of the command `pydt`
+    with Processes(1, 1, pack((sleeping, CONTEXT))) as pool:
+        assert pool.submit(os.getpid).result(60) != os.getpid()
