@@ -16,7 +16,9 @@ _public, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 _MODULES = {
     "errors": "base.errors",
     "estimate": "estimation",
+    "examples": "analyses.examples",
     "glyphs": "data.samples.glyphs",
+    "lab": "analyses.laboratory",
     "models": "training.networks",
     "train": "training",
     "transfer": "training.transfer",

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pydt.data import Dataset, Target
+# `python -m pytest` puts the checkout on the path: the installed package is tested, not the source folder beside it.
+sys.path[:] = [path for path in sys.path if Path(path or os.curdir).resolve() != Path(__file__).resolve().parents[1]]
+
+from pydt.data import Dataset, Target  # noqa: E402
 
 # Hundreds of tiny operations: more threads than one only wait for each other, and two test runs would fight.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
