@@ -1,4 +1,4 @@
-"""The operations on the GPU give the bits of those on the CPU; sums, float64 there, nearly. Arrays are tensors."""
+"""Batches and the Gram matrix from the GPU have the bits of the CPU's; its float64 sums agree within rounding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which instruction set runs, that all of them give the same bits, and how the core behaves among threads."""
+"""The choice of the instruction set, equal bits from all of them, and calls from many threads."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def everything() -> str:
                     bits.update(part)
                 starts = np.unique(np.r_[0, rng.integers(0, rows, rows // 2), rows])
                 bits.update(_core.unit_squares(view, shift, starts, rng.choice([-1.0, 1.0], rows), 1))
-    for groups, rows, targets in [(1, 3, 1), (17, 40, 5), (50, 30, 3), (300, 700, 2)]:  # the last: large sets, too
+    for groups, rows, targets in [(1, 3, 1), (17, 40, 5), (50, 30, 3), (300, 700, 2)]:  # the last: many candidates
         x, y = rng.random((rows, groups)) - 0.5, rng.normal(size=(rows, targets))
         moments = x.T @ x / rows, x.T @ y / rows, (y**2).sum(0) / rows
-        moments = tuple(np.round(part, 6) for part in moments)  # the same whatever the matrix product is made of
+        moments = tuple(np.round(part, 6) for part in moments)  # the same for any implementation of the product
         values, gap, _ = _core.lasso(*moments, 0.02 * np.abs(moments[1]).max(0), l1_ratio=0.9)
         for part in (values, gap, *_core.lasso_path(*moments, *moments, np.geomspace(1, 0.02, 20))):
             bits.update(part)

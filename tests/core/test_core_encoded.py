@@ -1,4 +1,4 @@
-"""Sizes and crops of encoded images: nothing is decoded."""
+"""Sizes and crops of encoded images, which are not decoded."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ CHUNKS = [b"tEXt", b"gAMA", b"PLTE", b"tRNS", b"acTL"]
     st.integers(0, 3),
 )
 def test_a_png_that_may_be_transparent_or_moves_has_none(chunks: list, colour: int, behind: int) -> None:
-    """Of chunks before the pixels; what stands behind them counts for nothing."""
+    """Chunks before the pixels decide; those after the pixels do not."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

@@ -101,7 +101,7 @@ def test_a_path_goes_on_where_nothing_is_found_yet() -> None:
     assert (error.min(0) <= full.min(0) * 1.02).mean() >= 0.95
     assert (values != 0).any(0).mean() >= 0.95
     first = np.array([np.flatnonzero(column < column[0])[0] for column in full.T if column.min() < column[0]])
-    assert (first > 5).sum() >= 3  # so that this test can fail
+    assert (first > 5).sum() >= 3  # otherwise the test could not fail
 
 
 @pytest.mark.parametrize(
@@ -351,8 +351,8 @@ def test_bits_do_not_depend_on_threads_or_neighbours() -> None:
 )
 @settings(max_examples=12, deadline=None)
 def test_bits_of_large_sets(groups: int, r2: float, seed: int, data: st.DataObject) -> None:
-    """A target's bits are its own: whatever was solved before it in its thread, in whatever order. From 256
-    candidates on, the padding of their matrix once kept what the target before had left."""
+    """The bits of a target do not depend on the targets solved before it in its thread. From 256 candidates on, the
+    padding of their matrix once kept values of the last target."""
     problem = oracle.problem(groups, groups + 200, 5, seed, held=100, r2=r2, active=groups)
     steps = np.geomspace(1, 0.01, 14)
     threads, patience = data.draw(st.sampled_from([1, 2, 3])), data.draw(st.sampled_from([0, 4]))

@@ -102,7 +102,7 @@ def test_sums(rows: int, groups: int, cols: int, dtype: type[np.floating], layou
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("rows", [1, 5, 48, 256, 384, 385, 1000, 256 * 7 + 3])
 def test_subset_sums_are_added_in_the_promised_order(rows: int, dtype: type[np.floating]) -> None:
-    """Bit for bit: what is written today must come out the same tomorrow and on other machines."""
+    """The order of additions is fixed, so that results are the same bits in every version and on every machine."""
     rng = np.random.default_rng(rows)
     masks, shift = random_masks(rows, 11, rows), rng.normal(size=19)
     outputs = rng.normal(size=(rows, 19)).astype(dtype)
@@ -242,7 +242,7 @@ def test_nan_and_infinity_reach_only_the_groups_that_kept_the_row() -> None:
 
 
 def test_reads_a_memory_map_in_place(tmp_path: Path) -> None:
-    """Sixteen columns, far apart, of half a gigabyte of which the file system stores almost nothing."""
+    """Sixteen columns, far apart, of a sparse file of half a gigabyte."""
     path = tmp_path / "outputs.npy"
     written = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(16, 2**23))
     written[5, :: 2**19] = 3

@@ -1,4 +1,4 @@
-"""The core's reader of tar archives against Python's tarfile; what is odd is refused with its place."""
+"""The core's reader of tar archives against Python's tarfile; refusals name the place."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_long_ustar_names_are_put_together(text: str) -> None:
     try:
         data = archive([member(text, b"1")])
     except ValueError:
-        return  # it does not fit into a ustar header
+        return  # too long for a ustar header
     assert listed(data) == oracle_tar.listed(data)
 
 
@@ -61,13 +61,13 @@ def test_sizes_beyond_octal_and_folders() -> None:
         listed(header + bytes(2048))
     members = [member("cat", type=tarfile.DIRTYPE), member("./cat/1.jpg", b"x")]
     assert listed(archive(members)) == [("cat/1.jpg", 1024, 1)], "a leading ./ is no part of a name"
-    # The size in a pax header overrules the other.
+    # The size in a pax header overrides the other.
     pax = archive([member("a.jpg", b"12345", pax_headers={"size": "5", "comment": "é=\n"})], "pax")
     assert listed(pax) == oracle_tar.listed(pax)
 
 
 def broken_header(data: bytes, at: int, field: slice, value: bytes) -> bytes:
-    """An archive with some bytes of a header changed and its checksum mended."""
+    """An archive with some bytes of a header changed and its checksum corrected."""
     header = bytearray(data[at : at + 512])
     header[field] = value.ljust(field.stop - field.start, b"\0")
     header[148:156] = b" " * 8
