@@ -40,7 +40,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt.analyses.counterfactual import group_images, matched, other_draws, without
-from pydt.analyses.ensemble_view import ERROR_OF_WAYS, Array, Subject
+from pydt.analyses.ensemble_view import ERROR_OF_WAYS, Array, EnsembleView
 from pydt.analyses.rates import Block as Runs
 from pydt.analyses.rates import Compared, Rate, compare, rate_of
 from pydt.analyses.removal import retrained
@@ -127,7 +127,7 @@ class Brittleness:
     more: tuple[float, float]
     lacking: dict[str, tuple[float, float, float]] | None
     verified: Verified | None
-    _subject: Subject = field(repr=False)
+    _view: EnsembleView = field(repr=False)
     _where: npt.NDArray[np.int64] = field(repr=False)
 
     def page(self) -> Page:
@@ -138,11 +138,11 @@ class Brittleness:
         parts = (self.claimed, self.flipped, self.flipped_stderr, self.random, self.random_stderr, self.already)
         shares = [(int(k), *(float(part[i]) for part in parts)) for i, k in enumerate(self.limits)]
         blocks = _blocks(self, heads, shares)
-        answer, v = self._subject.told(_answer(self)), self.verified
+        answer, v = self._view.told(_answer(self)), self.verified
         return Page(
             name="brittleness",
             title="Brittleness",
-            question=f"How few groups decide whether an image of {self._subject.target} is read right, and which?",
+            question=f"How few groups decide whether an image of {self._view.target_name} is read right, and which?",
             answer=answer if v is None else retrained(answer, v.failed, v.retrained),
             blocks=blocks,
             csv={"images.csv": (names, rows), "shares.csv": (heads, shares)},
@@ -181,12 +181,12 @@ def brittleness(
         EstimateError: a stratified design; half of the models do not tell the groups apart.
         StoreError: no such plan or task, or fewer than ten finished rows.
     """
-    subject = Subject.of(store, plan, task)
+    view = EnsembleView.of(store, plan, task)
     if verify and not isinstance(plan, Plan):
         raise ConfigError("is needed to retrain", "plan", "pass the pydt.Plan itself, or verify=0")
     if verify < 0 or repeats < 2:
         raise ConfigError(f"verify={verify}, repeats={repeats}", "brittleness", "use at least 0 and 2")
-    masks = subject.masks
+    masks = view.masks
     if masks.constants > 1:
         mend = "use a design without strata"
         raise EstimateError("a stratified design replaces groups stratum by stratum", "brittleness", mend)
@@ -194,7 +194,7 @@ def brittleness(
     most = max(1, min(masks.groups // 4, spare)) if most is None else whole_number(most, "most", 1, ConfigError)
     if most > spare:
         raise ConfigError(f"{most} of {masks.groups} groups", "most", f"at most {spare} leave masks to draw")
-    margin = subject.outputs("margin", "report")
+    margin = view.outputs("margin", "report")
     ways = [
         _way(masks, margin, finding, judging, most, generator("brittleness", seed, split, way))
         for split, pair in enumerate(halves(masks, _SPLITS, "brittleness", seed))
@@ -206,13 +206,13 @@ def brittleness(
     found = np.mean([way.size > 0 for way in ways], axis=0)
     right = np.flatnonzero(mean > 0)
     sorted_ = right[np.lexsort((-probability[right], np.where(size[right] > 0, size[right], most + 1)))]
-    ids, labels = subject.store.examples(subject.task, "report", subject.record)["ids"], subject.labels("report")
+    ids, labels = view.store.examples(view.task, "report", view.record)["ids"], view.labels("report")
     images = tuple(
         Brittle(
             int(ids[x]),
-            subject.classes[labels[x]],
+            view.classes[labels[x]],
             float(mean[x]),
-            tuple(subject.record.names[k] for k in order[: size[x], x]),
+            tuple(view.record.names[k] for k in order[: size[x], x]),
             float(probability[x]),
             float(found[x]),
         )
@@ -228,7 +228,7 @@ def brittleness(
         chosen = sorted((x for x in right if size[x]), key=lambda x: -probability[x])[:verify]
         how = {"runner": runner, "executor": executor, "workers": workers, "progress": progress}
         sets = _members(order, size, masks.groups)
-        verified = _verify(subject, plan, np.array(chosen, np.int64), sets, repeats, seed, how) if chosen else None
+        verified = _verify(view, plan, np.array(chosen, np.int64), sets, repeats, seed, how) if chosen else None
     return Brittleness(
         images=images,
         judged=len(mean),
@@ -245,7 +245,7 @@ def brittleness(
         more=_mean_of_ways(shares[1][:, -1] - shares[2][:, -1]),
         lacking=_lacking(ways),
         verified=verified,
-        _subject=subject,
+        _view=view,
         _where=sorted_,
     )
 
@@ -367,7 +367,7 @@ def _lacking(ways: Sequence[_Way]) -> dict[str, tuple[float, float, float]] | No
 
 
 def _verify(
-    subject: Subject,
+    view: EnsembleView,
     plan: Plan,
     chosen: npt.NDArray[np.int64],
     sets: npt.NDArray[np.bool_],
@@ -376,7 +376,7 @@ def _verify(
     how: dict[str, Any],
 ) -> Verified | None:
     """Train the whole source, without each chosen image's set and without random ones; how often it is wrong then."""
-    task = other_draws(next(one for one in plan.tasks if one.digest == subject.task))
+    task = other_draws(next(one for one in plan.tasks if one.digest == view.task))
     groups, images = len(sets), group_images(plan)
     rows = [Row(without(groups, np.arange(0)), seed31("brittleness, full", seed, i), "full") for i in range(repeats)]
     of: list[tuple[str, int]] = [("full", -1)] * repeats
@@ -389,8 +389,8 @@ def _verify(
                 rows.append(Row(without(groups, gone), seed31(f"brittleness, {kind}", *key), f"drop {kind}"))
                 of.append((kind, at))
     progress = how["progress"]
-    announce(subject.store, plan, [(plan.recipe, (task,), rows)], how["executor"], how["workers"], progress)
-    done = run_rows(plan.source, plan.by, plan.recipe, (task,), rows, subject.store.folder, **how)
+    announce(view.store, plan, [(plan.recipe, (task,), rows)], how["executor"], how["workers"], progress)
+    done = run_rows(plan.source, plan.by, plan.recipe, (task,), rows, view.store.folder, **how)
     finished = done.finished().tolist()
     ran = {arm: [i for i in finished if of[i] == arm] for arm in dict.fromkeys(of)}
     left = [at for at in range(len(chosen)) if min(len(ran["set", at]), len(ran["random", at])) > 1]
@@ -404,7 +404,7 @@ def _verify(
 
     arms = {kind: [block(kind, at, np.array([place])) for place, at in enumerate(left)] for kind in ("set", "random")}
     arms["full"] = [block("full", -1, np.arange(len(left)))]
-    ids = subject.store.examples(subject.task, "report", subject.record)["ids"]
+    ids = view.store.examples(view.task, "report", view.record)["ids"]
     rates = {kind: rate_of(blocks, len(chosen)) for kind, blocks in arms.items()}
     return Verified(
         images=tuple(int(ids[x]) for x in chosen),
@@ -491,7 +491,7 @@ def _blocks(found: Brittleness, heads: Sequence[str], shares: list[tuple[Any, ..
         ),
     ]
     shown = [i for i, b in enumerate(found.images) if b.groups][:_SHOWN]
-    images = found._subject.pictures(found._where[shown], "report")
+    images = found._view.pictures(found._where[shown], "report")
     if images:
         captions = [
             f"{b.label} without {', '.join(b.groups)}: {_percent(b.probability)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -29,13 +30,14 @@ variance, 5 and 10 splits) the cross-fit's spread was 0.39 to 0.71 of one way's 
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
-    """What an analysis looks at: the finished rows of a plan, seen through one task.
+class EnsembleView:
+    """The finished rows of a plan, seen through one task.
 
     Attributes:
-        masks: of the finished rows. task: its digest; described: what the store says of it.
-        dataset: the judged examples themselves, where a Plan was given, else None: then pages show no target images.
-        passed: places of the images that were asked for and cannot be decoded; `told` says how many.
+        masks: of the finished rows.
+        task: digest of the task; described: its entry in the record.
+        target: the task's Target; None where no Plan was given: then pages show no target images.
+        passed: paths of images that were needed and cannot be decoded; `told` says how many.
     """
 
     store: Store
@@ -43,30 +45,44 @@ class Subject:
     masks: Design
     task: str
     described: dict[str, Any]
-    dataset: Any
+    target: Any
     passed: set[str] = field(default_factory=set)
 
     @classmethod
-    def of(cls, store: Store | str | os.PathLike[str], plan: Plan | Record | str | None, task: Any) -> Subject:
+    def of(
+        cls,
+        store: Store | str | os.PathLike[str],
+        plan: Plan | Record | str | None,
+        task: Any,
+        fewest: int = 10,
+        images: bool = False,
+    ) -> EnsembleView:
         """Open what the arguments of every analysis name.
 
+        Args:
+            fewest: finished rows that the analysis needs.
+            images: whether it reads the images of the source, so that `plan` must be a Plan.
+
         Raises:
-            StoreError: no such plan or task, or fewer than ten rows are finished.
+            ConfigError: no Plan where one is needed.
+            StoreError: no such plan or task, or fewer rows are finished.
         """
+        if images and not isinstance(plan, Plan):
+            mend = "give the pydt.Plan itself (pydt.read_plan reads one from its file)"
+            raise ConfigError(f"is a {type(plan).__name__}; the images of its source are needed", "plan", mend)
         store = store if isinstance(store, Store) else Store(store)
         record = store.plan(plan)
         wanted = record.tasks[0]["digest"] if task is None else getattr(task, "digest", task)
-        store.examples(wanted, "score", record)
+        store.examples(wanted, "score", record)  # raises where there is no such task
         described = next(known for known in record.tasks if wanted in (known["digest"], known["name"]))
         finished = store.finished(record)
-        if len(finished) < 10:
-            mend = "train at least 10 first, better 3 to 5 a group"
+        if len(finished) < fewest:
+            mend = f"train at least {fewest} first, better 3 to 5 a group"
             raise StoreError(f"{len(finished)} finished rows", str(store.folder), mend)
-        dataset = None
+        target = None
         if isinstance(plan, Plan):
-            dataset = next(one.target.judged for one in plan.tasks if one.digest == described["digest"])
-        masks = store.design(record).take(finished)
-        return cls(store, record, masks, described["digest"], described, dataset)
+            target = next(one.target for one in plan.tasks if one.digest == described["digest"])
+        return cls(store, record, store.design(record).take(finished), described["digest"], described, target)
 
     @property
     def classes(self) -> list[str]:
@@ -74,9 +90,14 @@ class Subject:
         return list(self.described["settings"]["target"]["classes"])
 
     @property
-    def target(self) -> str:
+    def target_name(self) -> str:
         """What the target is called in a sentence."""
         return called(self.described["settings"]["target"]["name"], "target")
+
+    @cached_property
+    def examples(self) -> dict[str, np.ndarray]:
+        """`labels`, `ids` (positions in the judged data set), `half` and `weights` of all judged examples."""
+        return self.store.examples(self.task, "all", self.record)
 
     def outputs(self, output: str, half: str) -> npt.NDArray[np.float32]:
         """An output of each model on each example of a half, in its unit, float32 (models, examples)."""
@@ -108,10 +129,10 @@ class Subject:
 
     def pictures(self, where: Sequence[int] | np.ndarray, half: str) -> list[np.ndarray] | None:
         """Images of some examples, by their position in a half; None where the plan's data are not at hand."""
-        if self.dataset is None:
+        if self.target is None:
             return None
         ids = self.store.examples(self.task, half, self.record)["ids"][np.asarray(where, np.int64)]
-        return pictures(self.dataset, ids, passed=self.passed)
+        return pictures(self.target.judged, ids, passed=self.passed)
 
     def images(self, block: Sequence[int] | np.ndarray, half: str, captions: Sequence[str], title: str) -> list[Block]:
         """A grid of some examples of a half; none where the plan's data are not at hand."""

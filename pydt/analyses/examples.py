@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt import design
-from pydt.analyses.ensemble_view import ERROR_OF_WAYS, Array, Subject
+from pydt.analyses.ensemble_view import ERROR_OF_WAYS, Array, EnsembleView
 from pydt.analyses.sample_splitting import halves
 from pydt.base import ConfigError, whole_number
 from pydt.data import pictures
@@ -70,7 +70,7 @@ class Examples:
     needed: ModelPlan | None
     weak: Weak
     _plan: Plan = field(repr=False)
-    _subject: Subject = field(repr=False)
+    _view: EnsembleView = field(repr=False)
 
     def page(self) -> Page:
         """What a reader sees: the images of both ends, the ranking against noise, and all as CSV."""
@@ -109,18 +109,18 @@ def examples(
         raise ConfigError(
             f"groups by {plan.by!r}", "examples", 'give a plan by="example": pydt.analyses.examples.by_example(plan)'
         )
-    subject = Subject.of(store, plan, task)
-    masks, images = subject.masks, subject.masks.groups
+    view = EnsembleView.of(store, plan, task)
+    masks, images = view.masks, view.masks.groups
     size = min(max(10, images // 100), images // 4) if size is None else size
     size = whole_number(size, "size", 1, ConfigError)
-    fit = overall(subject.store, subject.record, subject.task, output)
+    fit = overall(view.store, view.record, view.task, output)
     values, stderr = np.asarray(fit.values, np.float64), np.asarray(fit.stderr, np.float64)
-    score, report = (mean_output(subject.store, subject.record, subject.task, output, h) for h in ("score", "report"))
+    score, report = (mean_output(view.store, view.record, view.task, output, h) for h in ("score", "report"))
     spread = float(np.sqrt(max(0.0, values.var() - (stderr**2).mean())))
     effect = spread or float(np.median(stderr))
     order = np.argsort(-values, kind="stable")
     judged, judged_stderr = _judged(masks, score, report, size, seed)
-    weak = weak_rows(subject.store, subject.record, subject.task)
+    weak = weak_rows(view.store, view.record, view.task)
     wish = f"effect {effect:.12g}"
     return Examples(
         values,
@@ -135,10 +135,10 @@ def examples(
         judged,
         judged_stderr,
         spread,
-        None if weak.many else plan_models(subject.store, wish, subject.record, task=subject.task, output=output),
+        None if weak.many else plan_models(view.store, wish, view.record, task=view.task, output=output),
         weak,
         plan,
-        subject,
+        view,
     )
 
 
@@ -198,22 +198,20 @@ def _answer(found: Examples) -> list[str]:
         f"No significance is asked of any single image: the standard error of one influence is {error} (median); "
         f"{wish} {found_by}."
     )
-    return found._subject.told([first, worth, power])
+    return found._view.told([first, worth, power])
 
 
 def _page(found: Examples) -> Page:
     plan, order = found._plan, np.argsort(-found.values, kind="stable")
-    source, keys = plan.source, found._subject.record.names
+    source, keys = plan.source, found._view.record.names
     classes = [source.classes[label] for label in source.labels.tolist()]
-    target, name = found._subject.target, called(source.name, "source")
+    target, name = found._view.target_name, called(source.name, "source")
     blocks: list[Block] = []
     digits = digits_for(float(np.median(found.stderr)))
     for end, chosen in (("highest", order[:_SHOWN]), ("lowest", order[::-1][:_SHOWN])):
         captions = [f"{classes[i]} {number(found.values[i], digits, True)}" for i in chosen.tolist()]
         note = f"Class and influence in {found.unit}. Chosen by their own noise too: to look at, not to believe."
-        blocks.append(
-            Images(pictures(source, chosen, passed=found._subject.passed), captions, f"The {end} images", note)
-        )
+        blocks.append(Images(pictures(source, chosen, passed=found._view.passed), captions, f"The {end} images", note))
     rank = np.arange(1, len(order) + 1)
     noise = -np.sort(-_quantiles(len(order)) * float(np.sqrt((found.stderr**2).mean())))
     curve = {"as estimated": (rank, found.values[order], None, None), "noise alone": (rank, noise, None, None)}

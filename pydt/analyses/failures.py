@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pydt.analyses.counterfactual import group_images, other_draws, without
-from pydt.analyses.ensemble_view import Subject
+from pydt.analyses.ensemble_view import EnsembleView
 from pydt.analyses.rates import Block, Compared, Rate, compare, rate_of
 from pydt.analyses.removal import retrained
 from pydt.base import ConfigError, StoreError, generator, seed31
@@ -116,7 +116,7 @@ class Failures:
     share: float
     models: int
     pictures: tuple[np.ndarray, ...]
-    _subject: Subject = field(repr=False)
+    _view: EnsembleView = field(repr=False)
 
     def page(self) -> Page:
         """Rates, groups and pictures, for `pydt.reporting.write_pages`."""
@@ -161,8 +161,8 @@ def failures(
         ConfigError: an argument that makes no sense; `most` does not even suffice for one group.
         StoreError: the plan has too few finished rows.
     """
-    subject = Subject.of(store, plan, task)
-    store, record, task = subject.store, subject.record, plan.task(task)
+    view = EnsembleView.of(store, plan, task)
+    store, record, task = view.store, view.record, plan.task(task)
     repeats = models if repeats is None else repeats
     if not 0 < share <= 1:
         raise ConfigError(f"share {share}", "failures", "use a share of the models above 0, up to 1")
@@ -219,7 +219,7 @@ def failures(
         (record.names[g], n, _flips(runs, failing.columns, np.where(blamed == g, g, -1)) if g in chosen else None)
         for g, n in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     ]
-    shown = pictures(task.target.judged, [image.position for image in images[:PICTURES]], passed=subject.passed)
+    shown = pictures(task.target.judged, [image.position for image in images[:PICTURES]], passed=view.passed)
     return Failures(
         tuple(images),
         failing.judged,
@@ -231,7 +231,7 @@ def failures(
         share,
         models,
         tuple(shown),
-        subject,
+        view,
     )
 
 
@@ -460,9 +460,9 @@ def _page(found: Failures) -> Page:
         ),
         "rates.csv": (("images", "arm", *measures), table),
     }
-    source, target = called(found._subject.record.source_facts["name"], "source"), found._subject.target
+    source, target = called(found._view.record.source_facts["name"], "source"), found._view.target_name
     question = f"Which part of {source} makes models fail on images of {target}, and what if it is left out?"
-    answer = retrained(found._subject.told(_answer(found)), found.failed, found.retrained)
+    answer = retrained(found._view.told(_answer(found)), found.failed, found.retrained)
     return Page("failures", "Failures", question, answer, blocks, csv, _METHOD)
 
 

@@ -20,16 +20,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
-from pydt.analyses.ensemble_view import Subject, detectable
-from pydt.analyses.leakage.influence_test import Array, Asked, own_influences, upper_tail
+from pydt.analyses.ensemble_view import EnsembleView, detectable
+from pydt.analyses.leakage.influence_test import FEWEST, Array, own_influences, two_halves, upper_tail
 from pydt.analyses.leakage.similarity import Rows, coarse, common_side, greys, nearest
 from pydt.base import ConfigError, t975
 from pydt.data import pictures
 from pydt.ensemble import Plan
 from pydt.estimation import benjamini_hochberg, influences, method_for
 from pydt.reporting import Images, Intervals, Page, Table, digits_for, number, plus_minus, quoted, signs
-from pydt.store import HALVES, Store
+from pydt.store import HALVES, UNITS, Store
 
 if TYPE_CHECKING:
     from pydt.data import Dataset
@@ -90,7 +91,7 @@ class Misleading:
     unit: str
     _plan: Plan
     _target: Dataset
-    _seen: Subject
+    _view: EnsembleView
 
     @property
     def sure(self) -> tuple[Claim, ...]:
@@ -133,31 +134,32 @@ def misleading(
         raise ConfigError(f"is {per!r}", "per", 'use "class" or "example"')
     if isinstance(top, bool) or not isinstance(top, int) or top < 1:
         raise ConfigError(f"is {top!r}", "top", "give a number of groups, 1 at least")
-    asked = Asked.of(store, plan, task, output)
-    first, second = asked.split(seed)
-    names, classes = plan.context.units[1], asked.target.classes
-    of_column, finds, judges = _columns(asked, per, of, first)
-    seeking, judging = asked.design.take(first), asked.design.take(second)
-    fit = influences(seeking, _means(asked, finds, first), method_for(asked.record, seeking))
+    view = EnsembleView.of(store, plan, task, FEWEST, images=True)
+    values = view.outputs(output, "all")
+    first, second = two_halves(view.masks, seed)
+    names, classes = plan.context.units[1], view.target.classes
+    of_column, finds, judges = _columns(view, per, of, first)
+    seeking, judging = view.masks.take(first), view.masks.take(second)
+    fit = influences(seeking, _means(values[first], finds), method_for(view.record, seeking))
     with np.errstate(invalid="ignore", divide="ignore"):
         t = fit.unbiased / fit.stderr
     t = np.where(t < 0, t, np.inf)
     order = np.argsort(t, axis=0, kind="stable")[:top].T  # (columns, top)
     column, rank = np.nonzero(np.take_along_axis(t.T, order, 1) < np.inf)
     group = order[column, rank]
-    method = method_for(asked.record, judging)
-    outputs = _means(asked, judges, second)[:, column]
+    method = method_for(view.record, judging)
+    outputs = _means(values[second], judges)[:, column]
     effect, stderr, df = own_influences(judging, outputs, method, group)
     p = upper_tail(-effect, stderr, df)
-    significance = asked.record.by != "example"
+    significance = view.record.by != "example"
     q = benjamini_hochberg(p) if significance else np.full(len(p), np.nan)
-    shown = [_most_harmed(asked, finds[c], first, int(k)) for c, k in zip(column, group, strict=True)]
-    members, neighbours = _alike(asked, np.array(shown, np.int64), group)
-    keys = asked.target.judged.all_keys()
+    shown = [_most_harmed(view, values, finds[c], first, int(k)) for c, k in zip(column, group, strict=True)]
+    members, neighbours = _alike(view, plan, np.array(shown, np.int64), group)
+    keys = view.target.judged.all_keys()
     claims = [
         Claim(
             of=classes[of_column[c]] if per == "class" else keys[of_column[c]],
-            label=classes[asked.labels[finds[c][0]]],
+            label=classes[view.examples["labels"][finds[c][0]]],
             group=names[k],
             found=float(fit.unbiased[k, c]),
             found_stderr=float(fit.stderr[k, c]),
@@ -183,22 +185,23 @@ def misleading(
         asked=significance,
         estimand=fit.estimand,
         output=output,
-        unit=asked.unit,
+        unit=UNITS[output][0],
         _plan=plan,
-        _target=asked.target.judged,
-        _seen=asked.seen,
+        _target=view.target.judged,
+        _view=view,
     )
 
 
-def _columns(asked: Asked, per: str, of: Any, rows: Rows) -> tuple[list[int], list[Rows], list[Rows]]:
+def _columns(view: EnsembleView, per: str, of: Any, rows: Rows) -> tuple[list[int], list[Rows], list[Rows]]:
     """What is asked about (classes, or examples in the judged data set), by which columns it is found, and judged."""
+    labels, half, ids = (view.examples[name] for name in ("labels", "half", "ids"))
     if per == "class":
-        classes = list(asked.target.classes)
+        classes = list(view.target.classes)
         wanted = classes if of is None else list(of)
         if unknown := [name for name in wanted if name not in classes]:
             raise ConfigError(f"no class {unknown[0]!r}", "of", f"choose from: {', '.join(classes[:20])}")
         parts = [
-            [np.flatnonzero((asked.labels == classes.index(name)) & (asked.half == HALVES[half])) for half in HALVES]
+            [np.flatnonzero((labels == classes.index(name)) & (half == HALVES[one])) for one in HALVES]
             for name in wanted
         ]
         there = [i for i, part in enumerate(parts) if len(part[0]) and len(part[1])]
@@ -213,10 +216,10 @@ def _columns(asked: Asked, per: str, of: Any, rows: Rows) -> tuple[list[int], li
             [parts[i][HALVES["report"]] for i in there],
         )
     if of is None:
-        right = asked.right[rows].mean(axis=0)
+        right = (view.outputs("correct", "all")[rows] / np.float32(UNITS["correct"][1])).mean(axis=0)
         chosen = np.sort(np.argsort(right, kind="stable")[:_EXAMPLES])
     else:
-        place = {int(i): column for column, i in enumerate(asked.ids)}
+        place = {int(i): column for column, i in enumerate(ids)}
         if unknown := [i for i in of if i not in place]:
             mend = "give positions in target.judged, of its score or report half"
             raise ConfigError(f"no judged example {unknown[0]!r}", "of", mend)
@@ -224,35 +227,37 @@ def _columns(asked: Asked, per: str, of: Any, rows: Rows) -> tuple[list[int], li
         if not len(chosen):
             raise ConfigError("names no example", "of", "name some, or leave it out")
     columns = [np.array([i]) for i in chosen]
-    return asked.ids[chosen].tolist(), columns, columns
+    return ids[chosen].tolist(), columns, columns
 
 
-def _means(asked: Asked, columns: Sequence[Rows], rows: Rows) -> Array:
-    return np.stack([asked.outputs[rows][:, one].mean(axis=1, dtype=np.float64) for one in columns], axis=1)
+def _means(outputs: npt.NDArray[np.float32], columns: Sequence[Rows]) -> Array:
+    return np.stack([outputs[:, one].mean(axis=1, dtype=np.float64) for one in columns], axis=1)
 
 
-def _most_harmed(asked: Asked, columns: Rows, rows: Rows, group: int) -> int:
+def _most_harmed(view: EnsembleView, outputs: npt.NDArray[np.float32], columns: Rows, rows: Rows, group: int) -> int:
     """Of some target examples the one that the group harms most, by the models that find: position in the data set."""
+    ids = view.examples["ids"]
     if len(columns) == 1:
-        return int(asked.ids[columns[0]])
-    design = asked.design.take(rows)
-    outputs = asked.outputs[rows][:, columns].astype(np.float64)
-    value = own_influences(design, outputs, method_for(asked.record, design), np.full(len(columns), group))[0]
-    return int(asked.ids[columns[int(np.argmin(value))]])
+        return int(ids[columns[0]])
+    masks, own = view.masks.take(rows), outputs[rows][:, columns].astype(np.float64)
+    value = own_influences(masks, own, method_for(view.record, masks), np.full(len(columns), group))[0]
+    return int(ids[columns[int(np.argmin(value))]])
 
 
-def _alike(asked: Asked, targets: Rows, groups: Rows, most: int = 2) -> tuple[list[tuple[int, ...]], Rows]:
+def _alike(
+    view: EnsembleView, plan: Plan, targets: Rows, groups: Rows, most: int = 2
+) -> tuple[list[tuple[int, ...]], Rows]:
     """For each target image the members of its group most like it, and the source image most like it."""
-    source, judged = asked.plan.source, asked.target.judged
+    source, judged = plan.source, view.target.judged
     side = common_side(source, judged)
-    wanted = coarse(greys(judged, targets, side, asked.seen.passed))
-    unit_of = asked.plan.context.units[0]
+    wanted = coarse(greys(judged, targets, side, view.passed))
+    unit_of = plan.context.units[0]
     most = min(most, int(np.bincount(unit_of[unit_of >= 0]).min()))
     neighbours, best = np.zeros(len(targets), np.int64), np.full(len(targets), -2.0, np.float32)
     kept: list[list[tuple[float, int]]] = [[] for _ in targets]
     for start in range(0, len(source), _AT_ONCE):
         part = np.arange(start, min(start + _AT_ONCE, len(source)))
-        known = coarse(greys(source, part, side, asked.seen.passed))
+        known = coarse(greys(source, part, side, view.passed))
         index, found = nearest(wanted, known, 1)
         if len(targets):
             better = found[:, 0] > best
@@ -290,8 +295,8 @@ def _page(found: Misleading) -> Page:
             picture
             for claim in shown
             for picture in (
-                *pictures(target, [claim.target], passed=found._seen.passed),
-                *pictures(source, [*claim.members, claim.neighbour], passed=found._seen.passed),
+                *pictures(target, [claim.target], passed=found._view.passed),
+                *pictures(source, [*claim.members, claim.neighbour], passed=found._view.passed),
             )
         ]
         captions = [
@@ -340,7 +345,7 @@ def _page(found: Misleading) -> Page:
         name="misleading" if found.per == "class" else "misleading-examples",
         title=f"Misleading for a target {found.per}",
         question=f"Which parts of the source harm which target {'classes' if found.per == 'class' else 'images'}?",
-        answer=found._seen.told(_sentences(found)),
+        answer=found._view.told(_sentences(found)),
         blocks=blocks,
         csv={"claims.csv": ((*columns, "target_key", "members", "neighbour"), details)},
         method=_METHOD,

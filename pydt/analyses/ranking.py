@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.analyses.ensemble_view import ERROR_OF_WAYS, Subject, sure_to
+from pydt.analyses.ensemble_view import ERROR_OF_WAYS, EnsembleView, sure_to
 from pydt.analyses.sample_splitting import average, halves
 from pydt.base import ConfigError, EstimateError, t975, write_atomic
 from pydt.design import Design
@@ -131,7 +131,7 @@ class Ranking:
     score: Score | None
     leaders: Leaders | None
     _fit: Fit = field(repr=False)
-    _subject: Subject = field(repr=False)
+    _view: EnsembleView = field(repr=False)
 
     def column(self, name: str | int = 0) -> int:
         """Position of a column, by position or name.
@@ -203,8 +203,8 @@ class Ranking:
         return Page(
             name=f"ranking-{self.per}",
             title={"target": "Ranking", "class": "Ranking per class", "example": "Ranking per image"}[self.per],
-            question=_QUESTIONS[self.per].format(target=self._subject.target),
-            answer=self._subject.told(answer),
+            question=_QUESTIONS[self.per].format(target=self._view.target_name),
+            answer=self._view.told(answer),
             blocks=blocks,
             csv={"influences.csv": (names, rows), "held-out.csv": _held_out(self)},
             method=_method(self),
@@ -245,35 +245,35 @@ def ranking(
     """
     if per not in PER:
         raise ConfigError(f"per={per!r}", "ranking", f"choose one of: {', '.join(PER)}")
-    subject = Subject.of(store, plan, task)
+    view = EnsembleView.of(store, plan, task)
     if estimator == "paper":
-        check_paper(subject.masks, output)
+        check_paper(view.masks, output)
         output = "probability"
     elif estimator not in (None, *METHODS) or estimator == "ridge":
         mend = 'use "difference", "ols", "lasso" or "paper": ridge has no standard errors'
         raise ConfigError(f"estimator {estimator!r}", "ranking", mend)
     output = ("probability" if per == "example" else "correct") if output is None else output
-    method = method_for(subject.record, subject.masks) if estimator is None else estimator
+    method = method_for(view.record, view.masks) if estimator is None else estimator
     method = "difference" if method == "paper" else method
-    found, judged = (subject.columns(per, output, half) for half in ("score", "report"))
-    fit = influences(subject.masks, found, method)
+    found, judged = (view.columns(per, output, half) for half in ("score", "report"))
+    fit = influences(view.masks, found, method)
     values, stderr = np.asarray(fit.unbiased, np.float64), np.asarray(fit.stderr, np.float64)
     tests: tuple[PredictionTest, ...] = ()
     score = None
     if per == "example":
-        columns = tuple(map(str, subject.store.examples(subject.task, "score", subject.record)["ids"].tolist()))
+        columns = tuple(map(str, view.store.examples(view.task, "score", view.record)["ids"].tolist()))
         images = np.ones(len(columns), np.int64)
-        score = _score(subject.masks, found, method, seed)
+        score = _score(view.masks, found, method, seed)
         judged = found
     else:
-        labels = subject.labels("score")
-        columns = (subject.target,)
+        labels = view.labels("score")
+        columns = (view.target_name,)
         images = np.array([len(labels)])
         if per == "class":
-            columns = tuple(subject.classes[c] for c in subject.present)
-            images = np.bincount(labels)[subject.present]
+            columns = tuple(view.classes[c] for c in view.present)
+            images = np.bincount(labels)[view.present]
         both = zip(found.T, judged.T, strict=True)
-        tests = tuple(global_test(subject.masks, one, other, method)[1] for one, other in both)
+        tests = tuple(global_test(view.masks, one, other, method)[1] for one, other in both)
     size = max(1, min(_LEADERS, len(values) // 4)) if leaders is None else leaders
     if not 1 <= size <= len(values):
         raise ConfigError(f"{size} leaders of {len(values)} groups", "leaders", "choose fewer")
@@ -283,7 +283,7 @@ def ranking(
         unit=UNITS[output][0],
         estimator="paper" if estimator == "paper" else fit.method,
         estimand=fit.estimand,
-        groups=subject.record.names,
+        groups=view.record.names,
         columns=columns,
         images=images,
         values=values,
@@ -295,9 +295,9 @@ def ranking(
         tests=tests,
         tests_q=benjamini_yekutieli([test.p for test in tests]),
         score=score,
-        leaders=_leaders(subject.masks, found, judged, method, values, size, seed),
+        leaders=_leaders(view.masks, found, judged, method, values, size, seed),
         _fit=fit,
-        _subject=subject,
+        _view=view,
     )
 
 
@@ -485,7 +485,7 @@ def _interval(found: Ranking, rows: np.ndarray, columns: np.ndarray) -> tuple[Ar
 
 def _target_blocks(found: Ranking) -> list[Block]:
     order, column = found.order(), np.zeros(len(found.groups), np.intp)
-    thumbnails = found._subject.store.thumbnails(found._subject.record)
+    thumbnails = found._view.store.thumbnails(found._view.record)
     values, low, high = _interval(found, order, column)
     names = [found.groups[i] for i in order]
     noise = None
@@ -525,12 +525,12 @@ def _strongest(found: Ranking, what: str) -> Intervals:
     """The clearest pairs of a group and a column, by t."""
     rows, columns = (part[: 2 * _SHOWN] for part in _clearest(found))
     values, low, high = _interval(found, rows, columns)
-    labels = found._subject.labels("score")
+    labels = found._view.labels("score")
     of = found.columns
     if found.per == "example":
-        of = tuple(f"a {found._subject.classes[c]} (image {name})" for c, name in zip(labels, of, strict=True))
+        of = tuple(f"a {found._view.classes[c]} (image {name})" for c, name in zip(labels, of, strict=True))
     names = [f"{found.groups[i]} on {of[j]}" for i, j in zip(rows, columns, strict=True)]
-    thumbnails = found._subject.store.thumbnails(found._subject.record)
+    thumbnails = found._view.store.thumbnails(found._view.record)
     shown = {
         name: thumbnails[found.groups[i]] for name, i in zip(names, rows, strict=True) if found.groups[i] in thumbnails
     }
@@ -556,15 +556,15 @@ def _size(found: Ranking) -> Array:
 
 
 def _example_blocks(found: Ranking) -> list[Block]:
-    subject, blocks = found._subject, [_strongest(found, "image")]
+    view, blocks = found._view, [_strongest(found, "image")]
     images = np.argsort(-_size(found).max(0), kind="stable")[: 2 * _SHOWN]
-    labels, few = subject.labels("score"), _named(found)
+    labels, few = view.labels("score"), _named(found)
     captions = [
-        f"{subject.classes[labels[j]]}: + {', '.join(found.top(few, j))}; \u2212 {', '.join(found.bottom(few, j))}"
+        f"{view.classes[labels[j]]}: + {', '.join(found.top(few, j))}; \u2212 {', '.join(found.bottom(few, j))}"
         for j in images.tolist()
     ]
     title = "Images with the clearest influence: the groups that help most, and least"
-    return [*subject.images(images, "score", captions, title), *blocks]
+    return [*view.images(images, "score", captions, title), *blocks]
 
 
 def _held_out(found: Ranking) -> tuple[Sequence[str], list[tuple[Any, ...]]]:

@@ -50,7 +50,7 @@ from pydt.analyses.counterfactual import (
     other_draws,
     without,
 )
-from pydt.analyses.ensemble_view import MOST_FAILED, Subject
+from pydt.analyses.ensemble_view import MOST_FAILED, EnsembleView
 from pydt.base import ConfigError, generator, seed31, suggest
 from pydt.ensemble import Plan, Runner, announce, run_row, run_rows
 from pydt.estimation import overall
@@ -122,7 +122,7 @@ class Removal:
     retrained: int
     failed: int
     metric: str
-    _subject: Subject = field(repr=False)
+    _view: EnsembleView = field(repr=False)
 
     def point(self, kind: str, dropped: int, length: str = "epochs") -> Point:
         """The point of a kind, a number of groups and a length; raises ConfigError if there is none."""
@@ -191,8 +191,8 @@ def removal_curve(
         ConfigError: an argument that makes no sense, or a keep list with an unknown group, all groups or none.
         StoreError: the plan has too few finished rows to rank by.
     """
-    subject = Subject.of(store, plan, task)
-    store, task = subject.store, plan.task(task)
+    view = EnsembleView.of(store, plan, task)
+    store, task = view.store, plan.task(task)
     names, images = plan.context.units[1], group_images(plan)
     sizes = _sizes(len(names), sizes)
     lists = _lists(names, keep_lists)
@@ -240,7 +240,7 @@ def removal_curve(
         sum(len(own) for _, own in jobs),
         failed,
         task.target.metric,
-        subject,
+        view,
     )
 
 
@@ -435,12 +435,12 @@ def _page(found: Removal) -> Page:
     csv: dict[str, Any] = {"arms.csv": (header, arms), "best.csv": (best, bests)}
     for b in found.best:
         csv[f"keep-{b.length}.csv"] = (("group",), [(name,) for name in found.keep(b.length)])
-    source = called(found._subject.record.source_facts["name"], "source")
+    source = called(found._view.record.source_facts["name"], "source")
     question = (
-        f"What does the accuracy on {found._subject.target} gain or lose when the worst, the best or random groups of "
-        f"{source} are left out?"
+        f"What does the accuracy on {found._view.target_name} gain or lose when the worst, the best or random groups "
+        f"of {source} are left out?"
     )
-    answer = retrained(found._subject.told(_answer(found)), found.failed, found.retrained)
+    answer = retrained(found._view.told(_answer(found)), found.failed, found.retrained)
     return Page("removal", "Removal curves", question, answer, blocks, csv, _METHOD)
 
 

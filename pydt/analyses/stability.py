@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.analyses.ensemble_view import ERROR_OF_WAYS, Array, Subject
+from pydt.analyses.ensemble_view import ERROR_OF_WAYS, Array, EnsembleView
 from pydt.analyses.sample_splitting import halves
 from pydt.base import ConfigError, EstimateError, whole_number
 from pydt.design import Design
@@ -80,7 +80,7 @@ class OutputComparison:
     own: tuple[PredictionTest, ...]
     accuracy: tuple[PredictionTest, ...]
     images: tuple[Score | None, ...]
-    _subject: Subject = field(repr=False)
+    _view: EnsembleView = field(repr=False)
 
     def page(self) -> Page:
         """What a reader sees."""
@@ -142,7 +142,7 @@ class OutputComparison:
             name="outputs",
             title="Outputs compared",
             question="Does the ranking depend on which output of the models is looked at, and which output tells most?",
-            answer=self._subject.told(_outputs_answer(self, pairs)),
+            answer=self._view.told(_outputs_answer(self, pairs)),
             blocks=[
                 Table(columns, each, "Each output", note, digits),
                 Table(heads, rows, "Each pair", "Rank correlation of the influences of all groups.", digits),
@@ -174,15 +174,15 @@ def compare_outputs(
         EstimateError: half of the models do not tell the groups apart.
         StoreError: no such plan or task, or fewer than ten finished rows.
     """
-    subject = Subject.of(store, plan, task)
+    view = EnsembleView.of(store, plan, task)
     outputs = tuple(outputs)
     if len(set(outputs)) != len(outputs) or len(outputs) < 2:
         raise ConfigError(f"{outputs}", "outputs", f"name two or more of: {', '.join(OUTPUTS)}")
     score, report = (
-        np.concatenate([subject.columns("target", one, half) for one in outputs], 1) for half in ("score", "report")
+        np.concatenate([view.columns("target", one, half) for one in outputs], 1) for half in ("score", "report")
     )
-    accuracy = subject.columns("target", "correct", "report")[:, 0]
-    masks = subject.masks
+    accuracy = view.columns("target", "correct", "report")[:, 0]
+    masks = view.masks
     method = best_method(masks)
     fit = influences(masks, score, method)
     parts = _parts(masks, score, _SPLITS, None, "outputs", seed)
@@ -192,7 +192,7 @@ def compare_outputs(
     true = 6 / np.pi * np.arcsin(np.clip(_without_noise(apart), -1, 1) / 2)
     return OutputComparison(
         outputs=outputs,
-        groups=subject.record.names,
+        groups=view.record.names,
         models=fit.models,
         splits=len(parts[0]),
         values=np.asarray(fit.unbiased, np.float64),
@@ -205,8 +205,8 @@ def compare_outputs(
         agreement_stderr=np.where(told, _spread(_without_noise(draws)), np.nan),
         own=tuple(global_test(masks, score[:, i], report[:, i], method)[1] for i in range(len(outputs))),
         accuracy=tuple(global_test(masks, score[:, i], accuracy, method)[1] for i in range(len(outputs))),
-        images=tuple(_on_images(masks, subject.outputs(one, "score"), seed) for one in outputs),
-        _subject=subject,
+        images=tuple(_on_images(masks, view.outputs(one, "score"), seed) for one in outputs),
+        _view=view,
     )
 
 
@@ -250,7 +250,7 @@ class Stability:
     stderr: Array
     unit: str
     by_errors: float
-    _subject: Subject = field(repr=False)
+    _view: EnsembleView = field(repr=False)
 
     def page(self) -> Page:
         """What a reader sees."""
@@ -279,7 +279,7 @@ class Stability:
             name="stability" if self.per == "target" else f"stability-{self.per}",
             title="Stability" if self.per == "target" else f"Stability per {self.per}",
             question=f"How far would another set of as many models rank the groups for {what} alike?",
-            answer=self._subject.told(_stability_answer(self)),
+            answer=self._view.told(_stability_answer(self)),
             blocks=[
                 Curve(
                     {"measured on disjoint sets": measured, "extrapolated (Spearman-Brown)": ahead},
@@ -343,13 +343,13 @@ def stability(
     """
     if per not in ("target", "class", "example"):
         raise ConfigError(f"per={per!r}", "stability", "choose one of: target, class, example")
-    subject = Subject.of(store, plan, task)
-    masks, groups = subject.masks, len(subject.record.names)
+    view = EnsembleView.of(store, plan, task)
+    masks, groups = view.masks, len(view.record.names)
     half = len(masks) // 2
     top = max(1, min(10, groups // 4)) if top is None else whole_number(top, "top", 1, ConfigError)
     if top > groups:
         raise ConfigError(f"{top} of {groups} groups", "top", "choose fewer")
-    found = subject.columns(per, output, "score")
+    found = view.columns(per, output, "score")
     found = found[:, found.std(0) > 0]
     if not found.shape[1]:
         raise EstimateError("all models give the same output", "stability", "there is nothing to rank by")
@@ -405,7 +405,7 @@ def stability(
         stderr=np.array(told),
         unit=UNITS[output][0],
         by_errors=float(np.mean(1 - np.mean(fit.stderr.astype(np.float64) ** 2, 0) / variance)),
-        _subject=subject,
+        _view=view,
     )
 
 

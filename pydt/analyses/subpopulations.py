@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.analyses.ensemble_view import ERROR_OF_WAYS, Array, Subject, detectable
+from pydt.analyses.ensemble_view import ERROR_OF_WAYS, Array, EnsembleView, detectable
 from pydt.analyses.sample_splitting import halves
 from pydt.base import ConfigError, t975, whole_number
 from pydt.ensemble import Plan
@@ -81,7 +81,7 @@ class SubPopulations:
     overlap: Array
     by_chance: float
     splits: int
-    _subject: Subject = field(repr=False)
+    _view: EnsembleView = field(repr=False)
 
     def ranked(self, group: str) -> npt.NDArray[np.int64]:
         """All images, as positions in `ids`, from the one that the group moves up most, against its class, on.
@@ -113,8 +113,10 @@ class SubPopulations:
         return Page(
             name="subpopulations",
             title="Sub-populations",
-            question=f"Which images of {self._subject.target} does a group move most, against the mean of their class?",
-            answer=self._subject.told(_answer(self, order)),
+            question=(
+                f"Which images of {self._view.target_name} does a group move most, against the mean of their class?"
+            ),
+            answer=self._view.told(_answer(self, order)),
             blocks=blocks,
             csv={"images.csv": (columns, shown), "groups.csv": _table(self, order)},
             method=_METHOD.format(output=self.output, splits=self.splits),
@@ -149,16 +151,16 @@ def subpopulations(
     """
     from scipy import special
 
-    subject = Subject.of(store, plan, task)
-    names = subject.record.names
+    view = EnsembleView.of(store, plan, task)
+    names = view.record.names
     if group is not None and group not in names:
         raise ConfigError(f"no group {group!r}", "group", f"there are: {', '.join(names[:8])}")
-    labels = subject.labels("all")
+    labels = view.labels("all")
     size = max(1, min(8, len(labels) // 10)) if size is None else whole_number(size, "size", 1, ConfigError)
     if 10 * size > len(labels):
         raise ConfigError(f"{size} of {len(labels)} images", "size", "ask for at most a tenth of them")
-    moved = _against_class(subject.outputs(output, "all"), labels)
-    masks = subject.masks
+    moved = _against_class(view.outputs(output, "all"), labels)
+    masks = view.masks
     fit = influences(masks, moved, best_method(masks))
     found = _largest(fit.unbiased, size)
     judged, square, common = np.zeros(len(names)), np.zeros(len(names)), np.zeros(len(names))
@@ -187,9 +189,9 @@ def subpopulations(
         output=output,
         unit=UNITS[output][0],
         models=fit.models,
-        ids=np.asarray(subject.store.examples(subject.task, "all", subject.record)["ids"], np.int64),
+        ids=np.asarray(view.store.examples(view.task, "all", view.record)["ids"], np.int64),
         labels=labels,
-        classes=tuple(subject.classes),
+        classes=tuple(view.classes),
         effect=fit.unbiased[which],
         stderr=fit.stderr[which],
         found=found[which],
@@ -202,7 +204,7 @@ def subpopulations(
         overlap=(common / _SPLITS)[which],
         by_chance=size / len(labels),
         splits=_SPLITS,
-        _subject=subject,
+        _view=view,
     )
 
 
@@ -257,8 +259,8 @@ def _answer(found: SubPopulations, order: npt.NDArray[np.intp]) -> list[str]:
 
 
 def _blocks(found: SubPopulations, order: npt.NDArray[np.intp]) -> list[Block]:
-    subject, blocks = found._subject, []
-    thumbnails = subject.store.thumbnails(subject.record)
+    view, blocks = found._view, []
+    thumbnails = view.store.thumbnails(view.record)
     for k in order[:_SHOWN]:
         captions = [
             f"{found.classes[found.labels[x]]} {number(float(found.effect[k, x]), 1, True)}" for x in found.found[k]
@@ -266,7 +268,7 @@ def _blocks(found: SubPopulations, order: npt.NDArray[np.intp]) -> list[Block]:
         value = plus_minus(float(found.judged[k]), float(found.judged_stderr[k]))
         title = f"{quoted(found.groups[k])}: {value} {found.unit}" + ("" if found.q[k] < LEVEL else " (not sure)")
         own = list(thumbnails.get(found.groups[k], ())[:2])
-        images = subject.pictures(found.found[k], "all")
+        images = view.pictures(found.found[k], "all")
         if images:
             named = [*["the group"] * len(own), *captions]
             blocks.append(Images([*own, *images], named, title))

@@ -6,6 +6,7 @@ import csv
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from PIL import Image
 from pydt import design
 from pydt.analyses import leaks, misleading
 from pydt.analyses.leakage.copies import CHANGES, Null, Seeker, changed
-from pydt.analyses.leakage.influence_test import Asked, holm, uneven
+from pydt.analyses.leakage.influence_test import Uneven, holm, two_halves, uneven
 from pydt.analyses.leakage.leaks import Leaks
 from pydt.analyses.leakage.similarity import KEPT, Matches, greys, resized
 from pydt.analyses.report import results
@@ -147,21 +148,9 @@ def test_changes_and_their_errors() -> None:
 # ---- influence -------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class _Plain:
-    by: str = "class"
-
-
-def asked(outputs: np.ndarray, labels: np.ndarray, masks: Any) -> Asked:
-    """What `uneven` reads, without a store."""
-    plain: Any = _Plain()
-    none: Any = None
-    ids = np.arange(len(labels))
-    return Asked(none, plain, none, none, masks, outputs.astype(np.float32), labels, ids.astype(np.uint8), ids, "u")
-
-
-def moved(seed: int, effect: float, models: int = 60, examples: int = 90) -> Asked:
+def of_moved(seed: int, effect: float, split: int) -> Uneven:
     """Groups move whole classes, each example by its own slope; group 2 moves examples 0 to 4 by `effect` besides."""
+    models, examples = 60, 90
     random = np.random.default_rng(seed)
     masks = design.bernoulli(GROUPS, models, seed=seed)
     labels = np.arange(examples) % 3
@@ -171,18 +160,19 @@ def moved(seed: int, effect: float, models: int = 60, examples: int = 90) -> Ask
     shared = random.normal(0, 0.3, (models, 1)) * random.normal(0, 1, (1, examples))
     y = common[:, labels] * slopes + shared + random.normal(0, 0.5, (models, examples))
     y[:, :5] += effect * np.asarray(masks)[:, LEAKED, None]
-    return asked(y, labels, masks)
+    record: Any = SimpleNamespace(by="class")
+    return uneven(record, masks, y.astype(np.float32), labels, 0.01, split)
 
 
 def test_groups_that_move_a_class_alike_are_flagged_at_the_stated_rate() -> None:
     """60 studies of six groups: at a level of 10 %, six of them may have a false flag; 14 are beyond chance."""
-    false = sum(holm(uneven(moved(seed, 0.0), 0.01, seed).p, 0.1).any() for seed in range(60))
+    false = sum(holm(of_moved(seed, 0.0, seed).p, 0.1).any() for seed in range(60))
     assert false < 14
 
 
 def test_a_group_that_moves_five_examples_is_flagged_with_them() -> None:
     for seed in range(5):
-        found = uneven(moved(seed, 2.0), 0.01, 0)
+        found = of_moved(seed, 2.0, 0)
         assert holm(found.p, 0.05).tolist() == [k == LEAKED for k in range(GROUPS)]
         assert len(set(found.examples[LEAKED]) & set(range(5))) >= 4
         assert 1 < found.effect[LEAKED] < 2 + 4 * found.stderr[LEAKED]
@@ -190,9 +180,8 @@ def test_a_group_that_moves_five_examples_is_flagged_with_them() -> None:
 
 
 def test_the_halves_do_not_share_repeated_masks() -> None:
-    case = moved(0, 1.0, 40)
-    twice = np.repeat(np.asarray(case.design), 2, axis=0)
-    first, second = replace(case, design=design.Design.explicit(twice)).split(0)
+    twice = np.repeat(np.asarray(design.bernoulli(GROUPS, 40, seed=0)), 2, axis=0)
+    first, second = two_halves(design.Design.explicit(twice), 0)
     assert len({*first, *second}) == len(first) + len(second) > 60
     assert not {row.tobytes() for row in twice[first]} & {row.tobytes() for row in twice[second]}
 

@@ -207,19 +207,20 @@ def test_what_is_asked_about_where_nothing_is_named() -> None:
     right[:2, 10:13], right[:2, 20:29] = 0.1, 0.0  # these by the models that find
     right[2:, 3] = 0.0
     target: Any = SimpleNamespace(classes=("a", "b", "c"))
-    asked: Any = SimpleNamespace(target=target, labels=labels, half=half, ids=np.arange(100, 130), right=right)
-    classes, finds, judges = _columns(asked, "class", None, np.arange(4))
+    examples = {"labels": labels, "half": half, "ids": np.arange(100, 130)}
+    view: Any = SimpleNamespace(target=target, examples=examples, outputs=lambda output, half: 100 * right)
+    classes, finds, judges = _columns(view, "class", None, np.arange(4))
     assert classes == [0, 2]  # the second has none in the report half
     for label, find, judge in zip(classes, finds, judges, strict=True):
         assert find.tolist() == [i for i in range(30) if labels[i] == label and half[i] == 0]
         assert judge.tolist() == [i for i in range(30) if labels[i] == label and half[i] == 1]
     with pytest.raises(ConfigError, match="no class with images in both halves among b"):
-        _columns(asked, "class", ["b"], np.arange(4))
-    examples, finds, judges = _columns(asked, "example", None, np.arange(2))  # of the models that find
-    assert examples == [110, 111, 112, *range(120, 129)]
-    assert [one.tolist() for one in finds] == [[i - 100] for i in examples]
+        _columns(view, "class", ["b"], np.arange(4))
+    found, finds, judges = _columns(view, "example", None, np.arange(2))  # of the models that find
+    assert found == [110, 111, 112, *range(120, 129)]
+    assert [one.tolist() for one in finds] == [[i - 100] for i in found]
     assert finds == judges
-    assert _columns(asked, "example", [125, 103], np.arange(2))[0] == [125, 103]
+    assert _columns(view, "example", [125, 103], np.arange(2))[0] == [125, 103]
 
 
 def test_what_cannot_be_asked(tmp_path: Path, source: Dataset, target: Target) -> None:

@@ -17,69 +17,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.analyses.ensemble_view import Subject
 from pydt.analyses.sample_splitting import halves
-from pydt.base import ConfigError, StoreError
 from pydt.design import Design
-from pydt.ensemble import Plan
 from pydt.estimation import influences, method_for
-from pydt.store import UNITS, Record
+from pydt.store import Record
 
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 
-_FEWEST = 20  # finished rows
+FEWEST = 20  # finished rows
 _CELLS = 1 << 25  # influences held at once
 
 
-@dataclass(frozen=True, eq=False)
-class Asked:
-    """The rows, outputs and examples that an analysis of a plan with its images looks at.
-
-    Attributes:
-        target: of the task. design: masks of the finished rows.
-        outputs: float32 (models, examples), in the unit, score half first. labels, half, ids: of the examples; ids are
-            positions in the judged data set.
-    """
-
-    seen: Subject
-    record: Record
-    plan: Plan
-    target: Any
-    design: Design
-    outputs: npt.NDArray[np.float32]
-    labels: Rows
-    half: npt.NDArray[np.uint8]
-    ids: Rows
-    unit: str
-
-    @staticmethod
-    def of(store: Any, plan: Any, task: Any, output: str) -> Asked:
-        """Raises ConfigError and StoreError, as `leaks` says."""
-        if not isinstance(plan, Plan):
-            mend = "give the pydt.Plan itself (pydt.read_plan reads one from its file)"
-            raise ConfigError(f"is a {type(plan).__name__}; the images of its source are needed", "plan", mend)
-        if output not in UNITS:
-            raise ConfigError(f"no influences on output {output!r}", "output", f"choose one of: {', '.join(UNITS)}")
-        seen = Subject.of(store, plan, task)
-        if len(seen.masks) < _FEWEST:
-            mend = f"train at least {_FEWEST} first"
-            raise StoreError(f"{len(seen.masks)} finished rows", str(seen.store.folder), mend)
-        examples = seen.store.examples(seen.task, "all", seen.record)
-        asked = next(one for one in plan.tasks if one.digest == seen.task)
-        outputs = seen.outputs(output, "all")
-        labels, half, ids = (examples[name] for name in ("labels", "half", "ids"))
-        unit = UNITS[output][0]
-        return Asked(seen, seen.record, plan, asked.target, seen.masks, outputs, labels, half, ids, unit)
-
-    @property
-    def right(self) -> npt.NDArray[np.float32]:
-        """The share of draws in which each example was right, float32 (models, examples)."""
-        return self.seen.outputs("correct", "all") / np.float32(UNITS["correct"][1])
-
-    def split(self, seed: int) -> tuple[Rows, Rows]:
-        """Two halves of the models, repeated and complementary masks in one of them."""
-        return next(iter(halves(self.design, 1, "uneven", seed)))
+def two_halves(masks: Design, seed: int) -> tuple[Rows, Rows]:
+    """Two halves of the models; repeated and complementary masks stay together."""
+    return next(iter(halves(masks, 1, "uneven", seed)))
 
 
 def holm(p: Array, level: float) -> npt.NDArray[np.bool_]:
@@ -119,15 +71,26 @@ class Uneven:
     models: tuple[int, int]
 
 
-def uneven(asked: Asked, share: float, seed: int) -> Uneven:
-    """Whether each group moves single examples beyond the rest of their class; see the top of this file."""
-    parts = asked.split(seed)
-    top = min(max(5, round(share * len(asked.ids))), len(asked.ids))
+def uneven(
+    record: Record, masks: Design, outputs: npt.NDArray[np.float32], labels: Rows, share: float, seed: int
+) -> Uneven:
+    """Whether each group moves single examples beyond the rest of their class; see the top of this file.
+
+    Args:
+        record: of the plan. masks: of the finished rows.
+        outputs: (rows, examples). labels: (examples,) their classes.
+        share: of the examples that are found for each group. seed: of the halves.
+    """
+    parts = two_halves(masks, seed)
+    top = min(max(5, round(share * len(labels))), len(labels))
     p, effects, errors, examples, free = [], [], [], [], np.inf
     for first, second in (parts, parts[::-1]):
-        slopes = _slopes(asked.outputs[first], asked.labels)
-        chosen = _largest(asked, first, slopes, top)
-        value, stderr, df = _judge(asked, second, slopes, chosen)
+        slopes = _slopes(outputs[first], labels)
+        finding, judging = (masks.take(rows) for rows in (first, second))
+        left, right = (outputs[rows] - slopes * _rest(outputs[rows], labels) for rows in (first, second))
+        chosen = _largest(finding, left, method_for(record, finding), top)
+        means = np.stack([right[:, one].mean(1) for one in chosen], axis=1)
+        value, stderr, df = own_influences(judging, means, method_for(record, judging))
         p.append(upper_tail(value, stderr, df))
         effects.append(value)
         errors.append(stderr)
@@ -163,11 +126,9 @@ def _slopes(outputs: npt.NDArray[Any], labels: Rows) -> Array:
     return np.clip(np.divide((y * rest).sum(0), energy, out=np.zeros_like(energy), where=energy > 0), 0, 3)
 
 
-def _largest(asked: Asked, rows: Rows, slopes: Array, top: int) -> Rows:
+def _largest(design: Design, residual: Array, method: str, top: int) -> Rows:
     """For each group the examples with the largest influence / stderr on r, (groups, top)."""
-    design = asked.design.take(rows)
-    method, groups = method_for(asked.record, design), design.groups
-    residual = asked.outputs[rows] - slopes * _rest(asked.outputs[rows], asked.labels)
+    groups = design.groups
     best, at = np.full((groups, 0), -np.inf, np.float32), np.zeros((groups, 0), np.int64)
     width = max(256, _CELLS // groups)
     for start in range(0, residual.shape[1], width):
@@ -179,14 +140,6 @@ def _largest(asked: Asked, rows: Rows, slopes: Array, top: int) -> Rows:
         order = np.argsort(-best, axis=1, kind="stable")[:, :top]
         best, at = np.take_along_axis(best, order, 1), np.take_along_axis(at, order, 1)
     return at
-
-
-def _judge(asked: Asked, rows: Rows, slopes: Array, chosen: Rows) -> tuple[Array, Array, Array]:
-    """Of each group its influence on the mean of r over its examples, with stderr and degrees of freedom."""
-    design = asked.design.take(rows)
-    method = method_for(asked.record, design)
-    residual = asked.outputs[rows] - slopes * _rest(asked.outputs[rows], asked.labels)
-    return own_influences(design, np.stack([residual[:, one].mean(1) for one in chosen], axis=1), method)
 
 
 def own_influences(

@@ -32,16 +32,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.analyses.ensemble_view import Subject
+from pydt.analyses.ensemble_view import EnsembleView
 from pydt.analyses.leakage.copies import CANDIDATES, PLANTED, Seeker
-from pydt.analyses.leakage.influence_test import Array, Asked, holm, own_influences, uneven
+from pydt.analyses.leakage.influence_test import FEWEST, Array, holm, own_influences, uneven
 from pydt.analyses.leakage.similarity import Rows, common_side
 from pydt.base import ConfigError, t975
 from pydt.data import not_compared, pictures, shared_images, shared_units
 from pydt.ensemble import Plan
 from pydt.estimation import method_for
 from pydt.reporting import Images, Intervals, Page, Table, listed, plus_minus, quoted
-from pydt.store import HALVES, Store
+from pydt.store import HALVES, UNITS, Store
 
 if TYPE_CHECKING:
     from pydt.data import Dataset, Target
@@ -155,7 +155,7 @@ class Leaks:
     unit: str
     _plan: Plan
     _target: Target
-    _seen: Subject
+    _view: EnsembleView
 
     @property
     def flagged(self) -> tuple[Suspect, ...]:
@@ -202,21 +202,22 @@ def leaks(
     for name, value in (("level", level), ("false", false), ("share", share)):
         if not isinstance(value, (int, float)) or not 0 < value < 1:
             raise ConfigError(f"{value!r} is no share", name, "give a number between 0 and 1")
-    asked = Asked.of(store, plan, task, output)
-    tested = uneven(asked, share, seed)
+    view = EnsembleView.of(store, plan, task, FEWEST, images=True)
+    outputs, ids = view.outputs(output, "all"), view.examples["ids"]
+    tested = uneven(view.record, view.masks, outputs, view.examples["labels"], share, seed)
     flagged = holm(tested.p, level)
-    source, target = plan.source, asked.target.judged
+    source, target = plan.source, view.target.judged
     unit_of, names = plan.context.units
-    equal = _Equal.of(asked, source)
+    equal = _Equal.of(view.target, ids, source)
     pairs = [_pair(names, unit_of, *one) for one in equal.pairs]
-    seeker = Seeker(target, asked.ids, common_side(source, target), embedding, asked.seen.passed)
+    seeker = Seeker(target, ids, common_side(source, target), embedding, view.passed)
     first = np.append(flagged, False)[unit_of]
     limits, exhaustive = [math.nan, math.nan], [True, True]
     for stage, chosen in enumerate((first & ~equal.held, ~first & ~equal.held)):
         if chosen.any():
             found, limits[stage], exhaustive[stage] = seeker.seek(source, np.flatnonzero(chosen), false)
             pairs += [
-                _pair(names, unit_of, one, int(asked.ids[other]), HALF_NAMES[asked.half[other]], *facts)
+                _pair(names, unit_of, one, int(ids[other]), HALF_NAMES[view.examples["half"][other]], *facts)
                 for one, other, *facts in found
             ]
     pairs.sort(key=lambda pair: (pair.how == "alike", pair.p, pair.source))
@@ -230,7 +231,7 @@ def leaks(
         np.union1d(equal.judged(np.flatnonzero(unit_of == k)), [pair.target for pair in own if pair.how == "alike"])
         for k, own in enumerate(held)
     ]
-    gain, gain_stderr = _gains(asked, originals)
+    gain, gain_stderr = _gains(view, outputs, originals)
     groups = [
         Suspect(
             name,
@@ -239,7 +240,7 @@ def leaks(
             bool(flagged[k]),
             float(tested.effect[k]),
             float(tested.stderr[k]),
-            tuple(asked.ids[tested.examples[k]].tolist()),
+            tuple(ids[tested.examples[k]].tolist()),
             len(held[k]),
             int(same[k]),
             bool(leak[k]),
@@ -266,39 +267,38 @@ def leaks(
         models=tested.models,
         df=tested.df,
         top=tested.examples.shape[1],
-        judged=len(asked.ids),
+        judged=len(ids),
         level=float(level),
         false=float(false),
         output=output,
-        unit=asked.unit,
+        unit=UNITS[output][0],
         _plan=plan,
-        _target=asked.target,
-        _seen=asked.seen,
+        _target=view.target,
+        _view=view,
     )
 
 
 # ---- what a leak does ------------------------------------------------------------------------------------------------
 
 
-def _gains(asked: Asked, originals: Sequence[Rows]) -> tuple[Array, Array]:
+def _gains(view: EnsembleView, outputs: npt.NDArray[np.float32], originals: Sequence[Rows]) -> tuple[Array, Array]:
     """Influence of each group on the originals of its copies, less that on the rest of their classes."""
     gain, stderr = (np.full(len(originals), np.nan) for _ in range(2))
+    ids, labels = view.examples["ids"], view.examples["labels"]
     columns, of = [], []
     for k, targets in enumerate(originals):
-        copied = np.isin(asked.ids, targets)
+        copied = np.isin(ids, targets)
         parts = []
-        for label in np.unique(asked.labels[copied]):
-            same = asked.labels == label
+        for label in np.unique(labels[copied]):
+            same = labels == label
             if (same & ~copied).any():
-                inside, outside = (asked.outputs[:, same & one].astype(np.float64) for one in (copied, ~copied))
+                inside, outside = (outputs[:, same & one].astype(np.float64) for one in (copied, ~copied))
                 parts.append((inside.shape[1], inside.mean(1) - outside.mean(1)))
         if parts:
             columns.append(sum(n * column for n, column in parts) / sum(n for n, _ in parts))
             of.append(k)
     if of:
-        found = own_influences(
-            asked.design, np.stack(columns, axis=1), method_for(asked.record, asked.design), np.array(of)
-        )
+        found = own_influences(view.masks, np.stack(columns, axis=1), method_for(view.record, view.masks), np.array(of))
         gain[of], stderr[of] = found[0], found[1]
     return gain, stderr
 
@@ -313,7 +313,7 @@ class _Equal:
     Attributes:
         held: bool (source examples,). parts, by_bytes, blank: as `Leaks.same`, `same_bytes` and `blank`.
         pairs: (source example, target example, part, facts of a pair ...): one for each example held.
-        numbers: of each source example and of each judged one, in order of `Asked.ids`; see `pydt.data.identical.Same`.
+        numbers: of each source example and of each judged one, in order of `ids`; see `pydt.data.identical.Same`.
     """
 
     held: npt.NDArray[np.bool_]
@@ -325,8 +325,7 @@ class _Equal:
     ids: Rows
 
     @staticmethod
-    def of(asked: Asked, source: Dataset) -> _Equal:
-        target = asked.target
+    def of(target: Target, judged_ids: Rows, source: Dataset) -> _Equal:
         found = target.shared(source)
         judged = "train" if target.test is None else "test"
         own = {"pool": "train", "validation": "train", "score": judged, "report": judged}
@@ -343,9 +342,9 @@ class _Equal:
                     how = "same bytes" if found[name].by_bytes[i] else "same pixels"
                     best[i] = (i, places[number], part, 1.0, False, 0.0, 0, 0, None, how)
         held = np.isin(np.arange(len(source)), list(best))
-        numbers = found[judged].ours, found[judged].theirs[asked.ids]
+        numbers = found[judged].ours, found[judged].theirs[judged_ids]
         ours = int((np.any([one.blank for one in found.values()], axis=0) & ~held).sum())
-        return _Equal(held, parts, by_bytes, (ours, blank), [best[i] for i in sorted(best)], numbers, asked.ids)
+        return _Equal(held, parts, by_bytes, (ours, blank), [best[i] for i in sorted(best)], numbers, judged_ids)
 
     def judged(self, examples: Rows) -> Rows:
         """The judged images that some source examples are the same as."""
@@ -428,7 +427,7 @@ def _page(found: Leaks) -> Page:
         picture
         for pair in shown
         for of_pair, i in ((source, pair.source), (of[pair.half], pair.target))
-        for picture in pictures(of_pair, [i], passed=found._seen.passed)
+        for picture in pictures(of_pair, [i], passed=found._view.passed)
     ]
     captions = [
         f"{pair.group}: {keys[pair.source]} = {theirs[pair.half][pair.target]} ({pair.half}), "
@@ -508,7 +507,7 @@ def _page(found: Leaks) -> Page:
         name="leaks",
         title="Leaks",
         question="Does the source hold copies of the target's images, and what do they do?",
-        answer=found._seen.told(_sentences(found, leaking, uneven)),
+        answer=found._view.told(_sentences(found, leaking, uneven)),
         blocks=blocks,
         csv={
             "groups.csv": (columns, lines),
