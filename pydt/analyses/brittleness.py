@@ -45,7 +45,7 @@ from pydt.analyses.rates import Block as Runs
 from pydt.analyses.rates import Compared, Rate, compare, rate_of
 from pydt.analyses.removal import retrained
 from pydt.analyses.sample_splitting import halves
-from pydt.base import ConfigError, EstimateError, generator, seed31, whole_number
+from pydt.base import ConfigError, EstimateError, generator, seed31, whole
 from pydt.design import Design
 from pydt.ensemble import Plan, Runner, announce, run_row, run_rows
 from pydt.estimation import Fit, best_method, influences
@@ -191,7 +191,8 @@ def brittleness(
         mend = "use a design without strata"
         raise EstimateError("a stratified design replaces groups stratum by stratum", "brittleness", mend)
     spare = masks.groups - 1 - (int(masks[0].sum()) if masks.estimand == "swap" else 0)
-    most = max(1, min(masks.groups // 4, spare)) if most is None else whole_number(most, "most", 1, ConfigError)
+    usual = max(1, min(masks.groups // 4, spare))
+    most = usual if most is None else whole(most, "most", "brittleness", 1, error=ConfigError)
     if most > spare:
         raise ConfigError(f"{most} of {masks.groups} groups", "most", f"at most {spare} leave masks to draw")
     margin = view.outputs("margin", "report")

@@ -27,7 +27,7 @@ import numpy.typing as npt
 from pydt import design
 from pydt.analyses.ensemble_view import ERROR_OF_WAYS, Array, EnsembleView
 from pydt.analyses.sample_splitting import halves
-from pydt.base import ConfigError, whole_number
+from pydt.base import ConfigError, whole
 from pydt.data import pictures
 from pydt.design import Design
 from pydt.ensemble import Plan
@@ -112,7 +112,7 @@ def examples(
     view = EnsembleView.of(store, plan, task)
     masks, images = view.masks, view.masks.groups
     size = min(max(10, images // 100), images // 4) if size is None else size
-    size = whole_number(size, "size", 1, ConfigError)
+    size = whole(size, "size", "examples", 1, error=ConfigError)
     fit = overall(view.store, view.record, view.task, output)
     values, stderr = np.asarray(fit.values, np.float64), np.asarray(fit.stderr, np.float64)
     score, report = (mean_output(view.store, view.record, view.task, output, h) for h in ("score", "report"))

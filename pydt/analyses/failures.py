@@ -38,7 +38,7 @@ from pydt.analyses.counterfactual import group_images, other_draws, without
 from pydt.analyses.ensemble_view import EnsembleView
 from pydt.analyses.rates import Block, Compared, Rate, compare, rate_of
 from pydt.analyses.removal import retrained
-from pydt.base import ConfigError, StoreError, generator, seed31
+from pydt.base import ConfigError, StoreError, generator, real, seed31
 from pydt.data import pictures
 from pydt.ensemble import Plan, Runner, announce, run_row, run_rows
 from pydt.estimation import influences, method_for
@@ -164,8 +164,7 @@ def failures(
     view = EnsembleView.of(store, plan, task)
     store, record, task = view.store, view.record, plan.task(task)
     repeats = models if repeats is None else repeats
-    if not 0 < share <= 1:
-        raise ConfigError(f"share {share}", "failures", "use a share of the models above 0, up to 1")
+    share = real(share, "share", "failures", above=0, most=1)
     if models < 1 or repeats < 2:
         raise ConfigError(f"{models} models, {repeats} repeats", "failures", "use at least 1 and 2")
     if most < models + 3 * repeats:

@@ -86,7 +86,7 @@ def planted(seed: int = 0) -> Planted:
     Raises:
         DataError: the seed is no whole number.
     """
-    seed = whole(seed, "seed", "planted")
+    seed = whole(seed, "seed", "planted", most=None)
     random = generator("laboratory", seed)
     scans, printed = glyphs.digits().train, glyphs.source()
     order = random.permutation(len(scans))

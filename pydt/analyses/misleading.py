@@ -25,7 +25,7 @@ import numpy.typing as npt
 from pydt.analyses.ensemble_view import EnsembleView, detectable
 from pydt.analyses.leakage.influence_test import FEWEST, Array, own_influences, two_halves, upper_tail
 from pydt.analyses.leakage.similarity import Rows, coarse, common_side, greys, nearest
-from pydt.base import ConfigError, t975
+from pydt.base import ConfigError, one_of, t975, whole
 from pydt.data import pictures
 from pydt.ensemble import Plan
 from pydt.estimation import benjamini_hochberg, influences, method_for
@@ -130,10 +130,8 @@ def misleading(
         ConfigError: no pydt.Plan; unknown classes, examples, outputs or `per`.
         StoreError: no such task, or fewer than 20 finished rows.
     """
-    if per not in ("class", "example"):
-        raise ConfigError(f"is {per!r}", "per", 'use "class" or "example"')
-    if isinstance(top, bool) or not isinstance(top, int) or top < 1:
-        raise ConfigError(f"is {top!r}", "top", "give a number of groups, 1 at least")
+    one_of(per, ("class", "example"), "per", "misleading")
+    top = whole(top, "top", "misleading", 1, error=ConfigError)
     view = EnsembleView.of(store, plan, task, FEWEST, images=True)
     values = view.outputs(output, "all")
     first, second = two_halves(view.masks, seed)

@@ -38,7 +38,7 @@ import numpy.typing as npt
 
 from pydt.analyses.ensemble_view import ERROR_OF_WAYS, EnsembleView, sure_to
 from pydt.analyses.sample_splitting import average, halves
-from pydt.base import ConfigError, EstimateError, t975, write_atomic
+from pydt.base import ConfigError, EstimateError, one_of, t975, write_atomic
 from pydt.design import Design
 from pydt.ensemble import Plan
 from pydt.estimation import (
@@ -243,8 +243,7 @@ def ranking(
         EstimateError: "paper" on a design whose masks do not keep a random half of the groups.
         StoreError: no such plan or task, or fewer than ten finished rows.
     """
-    if per not in PER:
-        raise ConfigError(f"per={per!r}", "ranking", f"choose one of: {', '.join(PER)}")
+    one_of(per, PER, "per", "ranking")
     view = EnsembleView.of(store, plan, task)
     if estimator == "paper":
         check_paper(view.masks, output)

@@ -51,7 +51,7 @@ from pydt.analyses.counterfactual import (
     without,
 )
 from pydt.analyses.ensemble_view import MOST_FAILED, EnsembleView
-from pydt.base import ConfigError, generator, seed31, suggest
+from pydt.base import ConfigError, generator, one_of, seed31, suggest
 from pydt.ensemble import Plan, Runner, announce, run_row, run_rows
 from pydt.estimation import overall
 from pydt.reporting import Curve, Intervals, Page, Table, called, listed
@@ -197,8 +197,7 @@ def removal_curve(
     sizes = _sizes(len(names), sizes)
     lists = _lists(names, keep_lists)
     for kind in kinds:
-        if kind not in KINDS:
-            raise ConfigError(f"unknown kind {kind!r}", "kinds", suggest(kind, KINDS))
+        one_of(kind, KINDS, "kind", "removal_curve")
     if repeats < 2:
         raise ConfigError(f"{repeats} repeats", "removal_curve", "use at least 2: one run has no spread")
     recipes = _recipes(plan, steps)

@@ -34,7 +34,7 @@ import numpy.typing as npt
 
 from pydt.analyses.ensemble_view import ERROR_OF_WAYS, Array, EnsembleView
 from pydt.analyses.sample_splitting import halves
-from pydt.base import ConfigError, EstimateError, whole_number
+from pydt.base import ConfigError, EstimateError, one_of, whole
 from pydt.design import Design
 from pydt.ensemble import Plan
 from pydt.estimation import PredictionTest, Score, best_method, global_test, influences, lds
@@ -341,12 +341,11 @@ def stability(
         EstimateError: half of the models do not tell the groups apart.
         StoreError: no such plan or task, or fewer than ten finished rows.
     """
-    if per not in ("target", "class", "example"):
-        raise ConfigError(f"per={per!r}", "stability", "choose one of: target, class, example")
+    one_of(per, ("target", "class", "example"), "per", "stability")
     view = EnsembleView.of(store, plan, task)
     masks, groups = view.masks, len(view.record.names)
     half = len(masks) // 2
-    top = max(1, min(10, groups // 4)) if top is None else whole_number(top, "top", 1, ConfigError)
+    top = max(1, min(10, groups // 4)) if top is None else whole(top, "top", "stability", 1, error=ConfigError)
     if top > groups:
         raise ConfigError(f"{top} of {groups} groups", "top", "choose fewer")
     found = view.columns(per, output, "score")

@@ -36,7 +36,7 @@ import numpy.typing as npt
 
 from pydt.analyses.ensemble_view import ERROR_OF_WAYS, Array, EnsembleView, detectable
 from pydt.analyses.sample_splitting import halves
-from pydt.base import ConfigError, t975, whole_number
+from pydt.base import ConfigError, t975, whole
 from pydt.ensemble import Plan
 from pydt.estimation import benjamini_hochberg, best_method, influences
 from pydt.reporting import Block, Images, Intervals, Page, Table, count, digits_for, listed, number, plus_minus, quoted
@@ -156,7 +156,8 @@ def subpopulations(
     if group is not None and group not in names:
         raise ConfigError(f"no group {group!r}", "group", f"there are: {', '.join(names[:8])}")
     labels = view.labels("all")
-    size = max(1, min(8, len(labels) // 10)) if size is None else whole_number(size, "size", 1, ConfigError)
+    usual = max(1, min(8, len(labels) // 10))
+    size = usual if size is None else whole(size, "size", "subpopulations", 1, error=ConfigError)
     if 10 * size > len(labels):
         raise ConfigError(f"{size} of {len(labels)} images", "size", "ask for at most a tenth of them")
     moved = _against_class(view.outputs(output, "all"), labels)

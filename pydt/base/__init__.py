@@ -2,7 +2,7 @@
 there, counter-based random numbers, threads. Imports nothing of pydt but the compiled core; every room may import it.
 """
 
-from pydt.base.checks import UNNAMED, as_names, shown, suggest, to_array, whole, whole_number
+from pydt.base.checks import INT64, UNNAMED, as_names, as_path, one_of, real, share, shown, suggest, to_array, whole
 from pydt.base.console import open_streams, progress, tell, terminal
 from pydt.base.digests import array_digest, canonical_json, digest, digest_part, escaped, hash_order
 from pydt.base.errors import (
@@ -15,7 +15,7 @@ from pydt.base.errors import (
     StoreError,
     TrainError,
 )
-from pydt.base.files import Folder, append_line, as_path, building, clear, gone, machine, move, remove, write_atomic
+from pydt.base.files import Folder, append_line, building, clear, gone, machine, move, remove, write_atomic
 from pydt.base.locks import exclusive, holder
 from pydt.base.npy import check_length, file_stamp, npy_header, npy_path, open_npy
 from pydt.base.parallel import available, one_blas_thread, share_out, threads

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import difflib
+import math
 import operator
+import os
 import unicodedata
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pydt.base.errors import DataError, DesignError, PydtError
+from pydt.base.errors import ConfigError, DataError, PydtError
 
 
 def suggest(name: object, known: Sequence[str]) -> str:
+    """The known name next to `name` as a question; all of them if none is near."""
     close = difflib.get_close_matches(str(name), known, 1)
     return f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(map(repr, known))
 
 
 UNNAMED = "arrays"
-"""What a data set of arrays is called that was given no name."""
+"""The name of a data set of arrays that was given none."""
+INT64 = 2**63 - 1
+"""The largest int64."""
 
 
 def to_array(values: Any, name: str, kind: type[PydtError]) -> npt.NDArray[Any]:
@@ -34,40 +40,111 @@ def to_array(values: Any, name: str, kind: type[PydtError]) -> npt.NDArray[Any]:
         raise kind(f"is not an array ({error})", name, "pass rows of numbers, all of one length") from None
 
 
-def whole_number(value: Any, name: str, least: int, kind: type[PydtError] = DesignError) -> int:
-    """`value` as an int of at least `least`; raises `kind`, naming the argument, for anything else."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, (bool, np.bool_)):
-        raise kind(f"{value!r} is not a whole number", name, f"pass an integer of at least {least}")
-    if not least <= number < 2**63:
-        raise kind(f"{number} is out of range", name, f"pass an integer of at least {least}")
-    return number
-
-
 def whole(
     value: Any,
     name: str,
-    where: str,
+    where: str | None,
     least: int = 0,
-    most: int | None = None,
+    most: int | None = INT64,
     error: type[PydtError] = DataError,
 ) -> int:
-    """`value` as an int within least..most, whatever integer type it came as.
+    """`value` as an int, whatever integer type it came as.
+
+    Args:
+        name: of the argument.
+        where: the place: a function, a class.
+        least, most: both allowed; `most` None is no limit.
 
     Raises:
-        error: it is not a whole number (bool and float are none), or it lies outside.
+        PydtError: of the given kind: it is not a whole number (bool and float are none), or it lies outside.
     """
-    span = f">= {least}" if most is None else f"from {least} to {most}"
+    span = f">= {least}" if most is None or most == INT64 else f"from {least} to {most}"
     try:
-        number = operator.index(value)
+        number = None if isinstance(value, (bool, np.bool_)) else operator.index(value)
     except TypeError:
-        number = least - 1
-    if isinstance(value, (bool, np.bool_)) or number < least or (most is not None and number > most):
-        raise error(f"{name} {value!r}", where, f"use a whole number {span}")
+        number = None
+    if number is None or number < least or (most is not None and number > most):
+        wrong = "not a whole number" if number is None else "out of range"
+        raise error(f"{name} {value!r} is {wrong}", where, f"use a whole number {span}")
     return number
+
+
+def real(
+    value: Any,
+    name: str,
+    where: str | None,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    error: type[PydtError] = ConfigError,
+) -> float:
+    """`value` as a finite float.
+
+    Args:
+        name, where: as in `whole`.
+        least, most: the least and the largest value that is allowed.
+        above, below: limits that are not allowed themselves.
+
+    Raises:
+        PydtError: of the given kind: it is no number (bool and text are none), not finite, or it lies outside.
+    """
+    try:
+        number = math.nan if isinstance(value, (bool, np.bool_, str, bytes)) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    limits = {">=": least, "above": above, "<=": most, "below": below}
+    span = " and ".join(f"{word} {limit:g}" for word, limit in limits.items() if limit is not None)
+    mend = f"use a number {span}".rstrip()
+    if not math.isfinite(number):
+        raise error(f"{name} {value!r} is not a finite number", where, mend)
+    fits = (
+        (least is None or number >= least)
+        and (above is None or number > above)
+        and (most is None or number <= most)
+        and (below is None or number < below)
+    )
+    if not fits:
+        raise error(f"{name} {value!r} is out of range", where, mend)
+    return number
+
+
+def share(value: Any, name: str, where: str | None, error: type[PydtError] = ConfigError) -> float:
+    """`value` as a float above 0 and below 1; arguments and errors as in `real`."""
+    return real(value, name, where, above=0, below=1, error=error)
+
+
+def one_of(value: Any, known: Sequence[str], name: str, where: str | None, error: type[PydtError] = ConfigError) -> str:
+    """`value`, one of the `known` texts; raises `error` with all of them and the nearest."""
+    if isinstance(value, str) and value in known:
+        return value
+    near = difflib.get_close_matches(str(value), known, 1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    raise error(f"unknown {name} {value!r}", where, f"choose one of: {', '.join(known)}{hint}")
+
+
+def as_path(value: Any, where: str, kind: type[PydtError] = ConfigError, *, made: bool = False) -> Path:
+    """A path made absolute, so that it stays the same wherever the process goes.
+
+    Args:
+        where: names the argument.
+        made: something will be written there, so `Path("")` is refused like "". (Python takes it for the working
+            folder.)
+
+    Raises:
+        PydtError: of the given kind: it is no path, or an empty one.
+    """
+    mend = "give a file or folder as a string or pathlib.Path"
+    try:
+        text = os.fsdecode(value)
+    except TypeError as error:
+        raise kind(f"{value!r} is no path", where, mend) from error
+    if not text or (made and text == "." and not isinstance(value, (str, bytes))):
+        raise kind("is an empty path", where, 'name a file or folder; "." is the working folder')
+    if "\0" in text:
+        raise kind(f"{text!r} is no path", where, mend)
+    return Path(text).absolute()
 
 
 def as_names(values: Any, what: str) -> tuple[str, ...]:

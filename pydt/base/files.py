@@ -18,32 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from pydt.base.digests import digest
-from pydt.base.errors import ConfigError, PydtError, StoreError
+from pydt.base.errors import StoreError
 
 _OLD = 24 * 3600.0  # seconds after which a temporary file is nobody's, wherever its writer was
-
-
-def as_path(value: Any, where: str, kind: type[PydtError] = ConfigError, *, made: bool = False) -> Path:
-    """A path as it is from now on, wherever the process goes afterwards.
-
-    Args:
-        where: names the argument.
-        made: something will be written there, so `Path("")` is refused like "". (Python takes it for the working
-            folder.)
-
-    Raises:
-        PydtError: of the given kind: it is no path, or an empty one.
-    """
-    mend = "give a file or folder as a string or pathlib.Path"
-    try:
-        text = os.fsdecode(value)
-    except TypeError as error:
-        raise kind(f"{value!r} is no path", where, mend) from error
-    if not text or (made and text == "." and not isinstance(value, (str, bytes))):
-        raise kind("is an empty path", where, 'name a file or folder; "." is the working folder')
-    if "\0" in text:
-        raise kind(f"{text!r} is no path", where, mend)
-    return Path(text).absolute()
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes | memoryview, *, within: Path | None = None) -> None:

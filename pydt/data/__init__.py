@@ -3,7 +3,6 @@
 """
 
 from pydt.data.dataset import Dataset, open_folder, spool
-from pydt.data.formats.arrays import as_path
 from pydt.data.identical import not_compared, shared_images, shared_units
 from pydt.data.persistence import has_index
 from pydt.data.replica import Need, copy_of, missing, receive, send

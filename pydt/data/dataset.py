@@ -26,6 +26,7 @@ from pydt.base import (
     StoreError,
     array_digest,
     as_names,
+    as_path,
     check_length,
     digest,
     hash_order,
@@ -37,7 +38,7 @@ from pydt.data.concat import joined
 from pydt.data.formats import folder as sources
 from pydt.data.formats import foreign
 from pydt.data.formats import tar as shards
-from pydt.data.formats.arrays import as_images, as_path
+from pydt.data.formats.arrays import as_images
 from pydt.data.image_bytes import Contents
 from pydt.data.index_file import FILE, Records, Texts, pack_index, read_index, records_of, repeated
 from pydt.data.labels import (
@@ -228,7 +229,7 @@ class Dataset:
         Raises:
             DataError: no such folder, no classes, a class without images, or bad files (named).
         """
-        root, ground = as_path(path, "from_folder"), colour(background)
+        root, ground = as_path(path, "from_folder", DataError), colour(background)
         listing = sources.list_folder(root)
         made = _from_files(
             str(root.resolve()),
@@ -387,7 +388,7 @@ class Dataset:
         Raises:
             DataError: n is not a whole number within 1..len(self), or the seed is not a whole number.
         """
-        seed = whole(seed, "seed", "sample")
+        seed = whole(seed, "seed", "sample", most=None)
         n = whole(n, "n", "sample")
         if not 1 <= n <= len(self):
             raise DataError(f"a sample of {n} of {len(self)} examples", "sample", f"ask for 1 to {len(self)}")
@@ -404,7 +405,7 @@ class Dataset:
         Raises:
             StoreError: the folder cannot be written.
         """
-        root = as_path(folder, "save", made=True)
+        root = as_path(folder, "save", DataError, made=True)
         stored = self
         if self.images is not None and npy_path(self.images) is None:
             # The new places of the examples are not what they were known by.
@@ -430,7 +431,7 @@ class Dataset:
         Raises:
             DataError: the index or the images are missing, damaged or changed, or the index is of another version.
         """
-        return open_folder(str(as_path(path, "Dataset.open")), None)
+        return open_folder(str(as_path(path, "Dataset.open", DataError)), None)
 
     def __reduce__(self) -> Any:
         if self._filed:
@@ -579,7 +580,7 @@ def spool(dataset: Dataset, folder: str | os.PathLike[str]) -> Dataset:
     """The same data set backed by files: itself if it already is, else saved (once) as `folder`/<digest>."""
     if dataset._filed:
         return dataset
-    place = as_path(folder, "spool", made=True) / dataset.full_digest
+    place = as_path(folder, "spool", DataError, made=True) / dataset.full_digest
     return Dataset.open(place) if has_index(place) else dataset.save(place)
 
 

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pydt import _core
-from pydt.base import DataError, progress, write_atomic
+from pydt.base import DataError, as_path, progress, write_atomic
 from pydt.data.dataset import Dataset
-from pydt.data.formats.arrays import as_images, as_path
+from pydt.data.formats.arrays import as_images
 from pydt.data.formats.folder import Noted, note, undecodable
 from pydt.data.identical import groups_of, pixel_sum
 from pydt.data.index_file import FILE, read_index
@@ -48,7 +48,7 @@ def load(path: str | os.PathLike[str]) -> Dataset:
     Raises:
         DataError: there is none.
     """
-    place = as_path(path, "inspect")
+    place = as_path(path, "inspect", DataError)
     if place.suffix == ".npy":
         images = as_images(place)
         return Dataset.from_arrays(images, np.zeros(len(images), np.int64), ["all"], name=place.name)
@@ -187,7 +187,7 @@ def contact_sheet(dataset: Dataset, path: str | os.PathLike[str]) -> None:
         draw.text((gap, page.height - 22), f"and {left_out:,} more classes", "gray", font)
     buffer = io.BytesIO()
     page.save(buffer, "PNG")
-    write_atomic(as_path(path, "sheet", made=True), buffer.getbuffer())
+    write_atomic(as_path(path, "sheet", DataError, made=True), buffer.getbuffer())
 
 
 def _spread(count: int, most: int) -> list[int]:

@@ -314,7 +314,7 @@ def check_bytes(dataset: Dataset, n: int | None, seed: int) -> None:
     count = len(dataset) if n is None else whole(n, "n", "check", 1, len(dataset))
     chosen = np.arange(len(dataset))
     if n is not None:
-        random = np.random.default_rng(whole(seed, "seed", "check"))
+        random = np.random.default_rng(whole(seed, "seed", "check", most=None))
         chosen = np.sort(random.choice(len(dataset), count, replace=False))
     wrong = dataset._contents.wrong(chosen) if dataset.images is None else _wrong_pixels(dataset, chosen)
     if wrong:

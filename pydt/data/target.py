@@ -60,7 +60,7 @@ class Target:
                 raise DataError(f"{name} is a {type(data).__name__}", "Target", f"give {name}=Dataset.from_arrays(...)")
         for name in ("pool", "validation"):
             if getattr(self, name) is not None:
-                object.__setattr__(self, name, whole(getattr(self, name), name, "Target"))
+                object.__setattr__(self, name, whole(getattr(self, name), name, "Target", most=None))
         classes = self.train.classes
         if len(classes) < 2:
             raise DataError(

@@ -31,7 +31,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-import numbers
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -41,7 +40,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt import _core
-from pydt.base import DesignError, PydtError, digest, to_array, whole_number
+from pydt.base import DesignError, PydtError, digest, share, to_array, whole
 from pydt.design.kinds import rule as drawing
 
 KINDS = ("random", "stratified", "bernoulli", "foldover", "explicit")
@@ -288,7 +287,7 @@ class Design:
         Raises:
             DesignError: fewer rows than it has, or masks of one's own.
         """
-        models = whole_number(models, "models", 1)
+        models = whole(models, "models", "extend", 1, error=DesignError)
         if models < self.models:
             raise DesignError(f"{models} models are fewer than the {self.models} it has", "models", "ask for more")
         if self._rows is not None:
@@ -488,12 +487,12 @@ def _unpack(packed: npt.NDArray[np.uint8], groups: int) -> npt.NDArray[np.bool_]
 
 
 def _checked(groups: Any, models: Any, alpha: Any, seed: Any, placebos: Any) -> tuple[int, int, float, int, int]:
-    groups = whole_number(groups, "groups", 1)
-    models = whole_number(models, "models", 1)
-    if isinstance(alpha, bool) or not isinstance(alpha, numbers.Real) or not 0 < float(alpha) < 1:
-        raise DesignError(f"{alpha!r} is not a share between 0 and 1", "alpha", "0.25 keeps a quarter of the groups")
-    seed, placebos = whole_number(seed, "seed", 0), whole_number(placebos, "placebos", 0)
+    groups = whole(groups, "groups", "design", 1, error=DesignError)
+    models = whole(models, "models", "design", 1, error=DesignError)
+    alpha = share(alpha, "alpha", "design", DesignError)
+    seed = whole(seed, "seed", "design", error=DesignError)
+    placebos = whole(placebos, "placebos", "design", error=DesignError)
     if placebos > _MOST_PLACEBOS:
         wrong = f"{placebos:,} columns, more than {_MOST_PLACEBOS:,}"
         raise DesignError(wrong, "placebos", f"{PLACEBOS} show what noise looks like")
-    return groups, models, float(alpha), seed, placebos
+    return groups, models, alpha, seed, placebos

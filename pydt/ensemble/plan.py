@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pydt.base import ConfigError, DataError, DesignError, PydtError, digest, suggest
+from pydt.base import ConfigError, DataError, DesignError, PydtError, digest, suggest, whole
 from pydt.design import Design
-from pydt.store import MOST_ROWS, Drawn, Record, Row, whole
+from pydt.store import MOST_ROWS, Drawn, Record, Row
 
 if TYPE_CHECKING:
     from pydt.data import Dataset
@@ -54,10 +54,11 @@ class Plan:
         _expect(self.recipe, "described", "Plan.recipe", "give a pydt.Recipe: recipe=pydt.Recipe()")
         object.__setattr__(self, "tasks", _several(self.tasks, "Plan.tasks", "put it into a list: tasks=[task]"))
         _expect(self.design, "packed", "Plan.design", "make one: pydt.Design.explicit(masks)", DesignError)
-        object.__setattr__(self, "seed", whole(self.seed, "Plan.seed"))
+        object.__setattr__(self, "seed", whole(self.seed, "seed", "Plan", error=ConfigError))
         if self.seeds is not None:
             seeds = _several(self.seeds, "Plan.seeds", "give a list of whole numbers")
-            object.__setattr__(self, "seeds", tuple(whole(seed, f"Plan.seeds[{i}]") for i, seed in enumerate(seeds)))
+            checked = tuple(whole(seed, f"seeds[{i}]", "Plan", error=ConfigError) for i, seed in enumerate(seeds))
+            object.__setattr__(self, "seeds", checked)
             if len(self.seeds) != len(self.design):
                 wrong = f"{len(self.seeds)} seeds for {len(self.design)} rows"
                 raise ConfigError(wrong, "Plan.seeds", "give one seed a row")

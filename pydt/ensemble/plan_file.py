@@ -45,8 +45,8 @@ import numpy as np
 import tomli_w
 
 from pydt import design as designs
-from pydt.base import ConfigError, DataError, PydtError, StoreError, open_npy, read, suggest, write_atomic
-from pydt.data import Dataset, Target, as_path, spool
+from pydt.base import ConfigError, DataError, PydtError, StoreError, as_path, open_npy, read, suggest, write_atomic
+from pydt.data import Dataset, Target, spool
 from pydt.data.samples import glyphs
 from pydt.ensemble.plan import Plan
 from pydt.estimation import StoppingRule
@@ -107,7 +107,7 @@ def read_plan(path: str | os.PathLike[str]) -> PlanFile:
         ConfigError: no such file, no TOML, an unknown or missing key, or a value of another type.
         PydtError: whatever `Plan`, `Dataset`, `Target`, `Recipe`, `Task` or a design refuse; file and table are named.
     """
-    place = as_path(path, "read_plan")
+    place = as_path(path, "read_plan", DataError)
     top = _Table(_parsed(place), str(place), "")
     run = top.table("run", required=False)
     source = _dataset(top.table("source"), place.parent)
@@ -159,7 +159,7 @@ def write_plan(
         ConfigError: the network is a function, which no file can hold.
         StoreError: the file or the data cannot be written.
     """
-    place = as_path(path, "write_plan", made=True)
+    place = as_path(path, "write_plan", DataError, made=True)
     folder = place.parent / f"{place.stem}.data"
     if not isinstance(plan.recipe.network, str):
         raise ConfigError("the network is a function", "Recipe.network", "name a network, or keep the plan in a script")

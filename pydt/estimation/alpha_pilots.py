@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from pydt.base import ConfigError, EstimateError, StoreError
+from pydt.base import ConfigError, EstimateError, StoreError, share
 from pydt.estimation.fit import Fit
 from pydt.estimation.from_store import mean_output
 from pydt.estimation.influence import influences
@@ -88,8 +88,7 @@ def compare_alphas(
         StoreError: pilots of another source, recipe or task than the first one's, whose outputs cannot be compared.
         EstimateError: a pilot with too few models for OLS, or whose models hardly learnt their source.
     """
-    if not (isinstance(level, float) and 0 < level < 1):
-        raise ConfigError(f"{level!r} is not a level", "level", "0.05 is 5 %")
+    level = share(level, "level", "compare_alphas")
     if isinstance(pilots, (Store, str, os.PathLike)):
         store = pilots if isinstance(pilots, Store) else Store(pilots)
         found = [(store, record) for record in store.plans().values() if record.kind == "design"]
@@ -110,8 +109,8 @@ def compare_alphas(
                 mend = "compare pilots that differ in their design alone"
                 mend = "name the task that all have with task=" if name == "task" else mend
                 raise StoreError(f"has another {name} than plan {first.digest}", f"plan {record.digest}", mend)
-    share = level / (len(found) * (len(found) - 1) / 2)
-    seen = [_pilot(store, record, task, output, share) for store, record in found]
+    each = level / (len(found) * (len(found) - 1) / 2)
+    seen = [_pilot(store, record, task, output, each) for store, record in found]
     return _compare(tuple(sorted(seen, key=lambda pilot: (pilot.alpha, pilot.kind))), level)
 
 

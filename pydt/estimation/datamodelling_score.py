@@ -40,7 +40,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.base import EstimateError, to_array, whole_number
+from pydt.base import EstimateError, to_array, whole
 from pydt.design import Design, find_repeats
 from pydt.estimation.fit import Fit
 from pydt.estimation.influence import influences
@@ -114,14 +114,14 @@ def lds(
     made = masks if isinstance(masks, Design) else Design.explicit(masks)
     y = _outputs(outputs, len(made))
     label = _labels(made, clusters)
-    permutations = whole_number(permutations, "permutations", 1, EstimateError)
-    rng = np.random.default_rng(np.random.Philox(whole_number(seed, "seed", 0, EstimateError)))
+    permutations = whole(permutations, "permutations", "lds", 1, error=EstimateError)
+    rng = np.random.default_rng(np.random.Philox(whole(seed, "seed", "lds", error=EstimateError)))
     number = int(label.max()) + 1
     if fit is not None:
         fold, count = np.zeros(len(made), np.int64), None
         values = [_values(fit, made.groups, y.shape[1])]
     else:
-        count = min(whole_number(folds, "folds", 2, EstimateError), number)
+        count = min(whole(folds, "folds", "lds", 2, error=EstimateError), number)
         fold = (rng.permutation(number) % max(count, 1))[label]
         values = _cross_fit(made, y, fold, count, method, clusters) if count > 1 else []
     for i in range(len(values) or 1):
@@ -186,10 +186,11 @@ def repeat_rows(masks: Any, number: int = 50, seed: int = 0) -> npt.NDArray[np.i
         EstimateError: fewer such rows than asked for, or fewer than 10 asked for.
     """
     made = masks if isinstance(masks, Design) else Design.explicit(masks)
-    number = whole_number(number, "number", _FEWEST, EstimateError)
+    number = whole(number, "number", "repeat_rows", _FEWEST, error=EstimateError)
     same = find_repeats(made.packed())
     single = np.flatnonzero(np.bincount(same)[same] == 1)
-    order = np.random.default_rng(np.random.Philox(whole_number(seed, "seed", 0, EstimateError))).permutation(single)
+    seed = whole(seed, "seed", "repeat_rows", error=EstimateError)
+    order = np.random.default_rng(np.random.Philox(seed)).permutation(single)
     first = np.sort(np.unique(made.clusters[order], return_index=True)[1])
     if len(first) < number:
         raise EstimateError(f"{len(first)} masks are there once", "number", "ask for fewer, or extend the design first")

@@ -69,7 +69,6 @@ wrong on orthogonal masks); noise from in-sample LASSO residuals (too small).
 
 from __future__ import annotations
 
-import numbers
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -77,7 +76,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.base import EstimateError, share_out, to_array
+from pydt.base import EstimateError, one_of, real, share_out, to_array, whole
 from pydt.design import Design
 from pydt.estimation.estimators.common import Found, Plan, difference, ols
 from pydt.estimation.estimators.lasso import lasso, ridge
@@ -149,18 +148,14 @@ def influences(
     for name, word in (("method", method), ("errors", errors), ("precision", precision), ("nan", nan)):
         if not isinstance(word, str):
             raise EstimateError(f"a {type(word).__name__} is no word", name, f"give {name} as a string")
-    if method not in METHODS:
-        raise EstimateError(f"unknown method {method!r}", "method", f"use one of {', '.join(METHODS)}")
-    if errors not in ERRORS:
-        raise EstimateError(f"unknown errors {errors!r}", "errors", f"use one of {', '.join(ERRORS)}")
+    one_of(method, METHODS, "method", "influences", EstimateError)
+    one_of(errors, ERRORS, "errors", "influences", EstimateError)
     if errors == "robust" and method == "ridge":
         raise EstimateError("ridge has none", "errors", 'use errors="auto", or method="ols" or "lasso"')
     if cv is not None and method not in ("ridge", "lasso"):
         raise EstimateError(f"{method} has no penalty to choose", "cv", "leave it out, or use ridge or lasso")
-    if not isinstance(l1_ratio, numbers.Real) or not 0 < l1_ratio <= 1:
-        raise EstimateError(f"{l1_ratio!r} is no share", "l1_ratio", "pass a number above 0 and up to 1")
-    if cv is not None and (isinstance(cv, bool) or not isinstance(cv, (int, np.integer)) or cv < 2):
-        raise EstimateError(f"{cv!r} folds", "cv", "pass an integer of at least 2")
+    l1_ratio = real(l1_ratio, "l1_ratio", "influences", above=0, most=1, error=EstimateError)
+    cv = None if cv is None else whole(cv, "cv", "influences", 2, error=EstimateError)
     if l1_ratio < 1 and method != "lasso":
         raise EstimateError(f"{method} has no |b|_1", "l1_ratio", 'leave it out, or use method="lasso"')
     if precision not in ("float", "int16") or (precision == "int16" and method != "difference"):

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt import _core
-from pydt.base import EstimateError, to_array, whole_number
+from pydt.base import EstimateError, to_array, whole
 from pydt.design import Design, as_masks, estimand_of, find_clusters, find_repeats
 
 Array = npt.NDArray[np.float64]
@@ -198,8 +198,7 @@ def assign_folds(clusters: Rows, number: int, seed: int) -> Rows:
     Raises:
         EstimateError: fewer clusters than folds.
     """
-    if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 2:
-        raise EstimateError(f"{number!r} folds", "folds", "pass an integer of at least 2")
+    number = whole(number, "folds", "folds", 2, error=EstimateError)
     sizes = np.bincount(clusters)
     if len(sizes) < number:
         fewer = f"ask for {len(sizes)} folds, or " if len(sizes) > 1 else ""
@@ -262,7 +261,7 @@ def _unpack_masks(
     known = groups if isinstance(groups, Design) else None
     if isinstance(groups, Design):
         groups = groups.groups
-    groups = None if groups is None else whole_number(groups, "groups", 1, EstimateError)
+    groups = None if groups is None else whole(groups, "groups", "influences", 1, error=EstimateError)
     if isinstance(masks, Design):
         if groups not in (None, masks.groups):
             raise EstimateError(f"{groups} groups, but the design has {masks.groups}", "groups", "leave it out")

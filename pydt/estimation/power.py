@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from pydt import _core
-from pydt.base import ConfigError, DesignError, EstimateError, suggest
+from pydt.base import ConfigError, DesignError, EstimateError, real, share, suggest
 from pydt.design import Design, find_repeats
 from pydt.estimation.estimators.common import Fitted
 from pydt.estimation.fit import Fit
@@ -447,14 +447,11 @@ def models_for_stderr(fit: Fit, stderr: float) -> int:
         EstimateError: `stderr` is not a positive number, the fit has no finite errors, or more models than can be
             counted would be needed.
     """
-    if not (isinstance(stderr, (int, float, np.number)) and math.isfinite(stderr) and stderr > 0):
-        raise EstimateError(
-            f"{stderr!r} is not a positive number", "stderr", "pass the standard error that is wished for"
-        )
+    stderr = real(stderr, "stderr", "models_for_stderr", above=0, error=EstimateError)
     known = fit.stderr[np.isfinite(fit.stderr)]
     if not known.size:
         raise EstimateError("no standard error is known", "fit", "fit with finite outputs")
-    ratio = typical_stderr(fit) / float(stderr)
+    ratio = typical_stderr(fit) / stderr
     used = parameters_used(fit)
     if not ratio < math.sqrt(_MOST / fit.models):
         raise EstimateError(f"more than {_MOST} models would be needed", "stderr", "wish for less")
@@ -469,11 +466,10 @@ def models_for_effect(fit: Fit, effect: float, power: float = 0.8, level: float 
     Raises:
         EstimateError: an effect of zero, or `power` or `level` not between 0 and 1.
     """
-    if not all(isinstance(value, (int, float, np.number)) for value in (effect, power, level)):
-        raise EstimateError(f"effect {effect!r}, power {power!r}, level {level!r}", "effect", "pass numbers")
-    if not (0 < power < 1 and 0 < level < 1):
-        raise EstimateError(f"power {power!r}, level {level!r}", "power", "pass probabilities between 0 and 1")
-    if not math.isfinite(effect) or effect == 0:
+    effect = real(effect, "effect", "models_for_effect", error=EstimateError)
+    power = share(power, "power", "models_for_effect", EstimateError)
+    level = share(level, "level", "models_for_effect", EstimateError)
+    if effect == 0:
         raise EstimateError(f"{effect!r} is not an effect that can be found", "effect", "pass a number other than zero")
     quantiles = NormalDist().inv_cdf(1 - level / 2) + NormalDist().inv_cdf(power)
     if quantiles <= 0:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt import _core
-from pydt.base import EstimateError, whole_number
+from pydt.base import EstimateError, one_of, whole
 from pydt.design import find_repeats
 from pydt.estimation.inputs import Array, Inputs, Units, as_outputs, assign_folds, rank_within, read
 
@@ -75,18 +75,17 @@ def prediction_test(
         EstimateError: inputs that do not fit together; masks of some training folds that cannot tell the groups apart;
             so few rows or clusters that fewer than 20 different copies exist.
     """
-    if method not in ("ols", "ridge", "difference"):
-        raise EstimateError(f"unknown method {method!r}", "method", "use ols, ridge or difference")
-    folds = whole_number(folds, "folds", 2, EstimateError)
-    permutations = whole_number(permutations, "permutations", 1, EstimateError)
-    seed = whole_number(seed, "seed", 0, EstimateError)
+    one_of(method, ("ols", "ridge", "difference"), "method", "prediction_test", EstimateError)
+    folds = whole(folds, "folds", "prediction_test", 2, error=EstimateError)
+    permutations = whole(permutations, "permutations", "prediction_test", 1, error=EstimateError)
+    seed = whole(seed, "seed", "prediction_test", 0, error=EstimateError)
     columns = [_half(half, name) for name, half in (("score", score), ("report", report))]
     if len(columns[0]) != len(columns[1]):
         raise EstimateError(f"{len(columns[1])} models, but score has {len(columns[0])}", "report", "pass both halves")
     given = read(masks, np.stack(columns, axis=1), clusters=clusters)
     rows = np.flatnonzero(given.units.used)
-    whole = given.units.clusters if clusters is not None else _wholes(given.units)
-    part_of = np.unique(whole[rows], return_inverse=True)[1].reshape(-1).astype(np.int64)
+    kept_whole = given.units.clusters if clusters is not None else _wholes(given.units)
+    part_of = np.unique(kept_whole[rows], return_inverse=True)[1].reshape(-1).astype(np.int64)
     turn = clusters is None and given.units.kind == "pair"
     x = given.masks(rows)[:, : given.groups]
     _check_copies(x, part_of, turn, clusters is not None)

@@ -8,6 +8,6 @@ from pydt.store.log import row_seconds
 from pydt.store.notes import kept, put
 from pydt.store.outputs import UNITS, derive, primitives_of
 from pydt.store.plan_record import MOST_ROWS, Drawn, Record
-from pydt.store.rows import FACTS, Outcome, Row, checked, whole
+from pydt.store.rows import FACTS, Outcome, Row, checked
 from pydt.store.store import HALVES, Store
 from pydt.store.upkeep import compact, merge, status, verify

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pydt.base import ConfigError, StoreError, suggest
+from pydt.base import StoreError, one_of
 from pydt.store.rows import Outcome
 
 OUTPUTS = ("logit", "margin", "softmax margin", "probability", "correct", "prediction")
@@ -56,7 +56,7 @@ def derive(primitives: np.ndarray, labels: np.ndarray, name: str) -> np.ndarray:
     elif name == "prediction":
         value = prediction
     else:
-        raise ConfigError(f"unknown output {name!r}", "output", suggest(name, OUTPUTS))
+        one_of(name, OUTPUTS, "output", "derive")
     return value.astype(np.float32)
 
 

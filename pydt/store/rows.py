@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from pydt.base import ConfigError, DesignError, PydtError, digest, escaped
+from pydt.base import ConfigError, DesignError, PydtError, digest, escaped, whole
 
 FACTS = ("code", "torch", "torchvision", "isa")
 """What `pydt.ensemble.executors.local.versions` says that may change a row's numbers; stored with each cell."""
@@ -45,7 +44,7 @@ class Row:
         elif self.groups < 0 or len(self.keep) != (self.groups + 7) // 8:
             wrong = f"{len(self.keep)} bytes for {self.groups} units"
             raise DesignError(wrong, "Row.keep", "give `groups` with packed bits")
-        object.__setattr__(self, "seed", whole(self.seed, "Row.seed"))
+        object.__setattr__(self, "seed", whole(self.seed, "seed", "Row", error=ConfigError))
 
     @property
     def mask(self) -> np.ndarray:
@@ -73,21 +72,6 @@ class Outcome:
     scalars: dict[str, float | int | str] = field(default_factory=dict)
     status: str = "ok"
     reason: str | None = None
-
-
-def whole(value: Any, where: str) -> int:
-    """A seed as an int.
-
-    Raises:
-        ConfigError: it is not a whole number from 0 to 2^63 - 1.
-    """
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = -1
-    if not 0 <= number < 1 << 63:
-        raise ConfigError(f"{value!r} is not a seed", where, "use whole numbers from 0 on")
-    return number
 
 
 def checked(given: Any, task: Mapping[str, Any], where: str) -> Outcome:

@@ -44,9 +44,11 @@ from pydt.base import (
     encode,
     exclusive,
     load,
+    one_of,
     read_json,
     remove,
     suggest,
+    whole,
     write_atomic,
 )
 from pydt.design import Design
@@ -55,7 +57,7 @@ from pydt.store.cells import Shelf
 from pydt.store.outputs import OUTPUTS, averaged, primitives_of
 from pydt.store.packed import STATUS
 from pydt.store.plan_record import FORMAT, Drawn, Record, read_plan
-from pydt.store.rows import Row, whole
+from pydt.store.rows import Row
 
 HALVES = {"score": 0, "report": 1}
 _KEPT = 1 << 30  # bytes of outputs that are kept for the next question
@@ -254,7 +256,7 @@ class Store(Shelf):
             StoreError: it cannot be written.
         """
         record = self.plan(plan)
-        body = None if note is None else {**note, "rows": whole(note["rows"], "note_stop")}
+        body = None if note is None else {**note, "rows": whole(note["rows"], "rows", "note_stop", error=ConfigError)}
         self._put_note("stop", record, body)
 
     def stopped(self, plan: Any = None) -> dict[str, Any] | None:
@@ -463,8 +465,7 @@ class Store(Shelf):
         """
         record = self.plan(plan)
         column, name = self._task(record, task)
-        if output not in OUTPUTS:
-            raise ConfigError(f"unknown output {output!r}", "output", suggest(output, OUTPUTS))
+        one_of(output, OUTPUTS, "output", "Store.outputs")
         finished = self.split(record)[0]
         wanted, rows = (record.digest, name, output, half), finished.tobytes()
         known, values = self._outputs.pop(wanted, (None, np.empty((0, 0), np.float32)))
@@ -629,10 +630,8 @@ class Store(Shelf):
 
     def _half(self, task: str, half: str) -> np.ndarray:
         members = self.task(task)["half"]
-        if half == "all":
+        if one_of(half, [*HALVES, "all"], "half", "Store") == "all":
             return np.arange(len(members))
-        if half not in HALVES:
-            raise ConfigError(f"unknown half {half!r}", "half", suggest(half, [*HALVES, "all"]))
         return np.flatnonzero(members == HALVES[half])
 
 

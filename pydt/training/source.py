@@ -14,13 +14,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pydt.base import ConfigError, PydtError, TrainError, digest, whole
+from pydt.base import ConfigError, PydtError, TrainError, digest, one_of, real, whole
 from pydt.data import Dataset
 from pydt.data.loading import Augment, Loader, kept_ids
 from pydt.training.networks import Network, build, network_digest, network_name, out_of_memory, try_out, usual_rate
 
 _MOST_KNOWN = 256_000_000  # bytes of features kept for further tasks
 METHODS = ("supervised", "simclr", "clip", "checkpoint", "none")
+SCHEDULES = ("one-cycle", "triangular")
 
 
 @dataclass(frozen=True)
@@ -75,29 +76,21 @@ class Recipe:
         network_name(self.network)
         if self.lr is None:
             object.__setattr__(self, "lr", usual_rate(self.network))
-        for name in ("lr", "momentum", "weight_decay", "label_smoothing"):
-            object.__setattr__(self, name, real(getattr(self, name), f"Recipe.{name}"))
+        object.__setattr__(self, "lr", real(self.lr, "lr", "Recipe", above=0))
+        for name in ("momentum", "label_smoothing"):
+            object.__setattr__(self, name, real(getattr(self, name), name, "Recipe", least=0, below=1))
+        object.__setattr__(self, "weight_decay", real(self.weight_decay, "weight_decay", "Recipe", least=0))
         if not isinstance(self.augment, Augment):
             raise ConfigError(f"a {type(self.augment).__name__}", "Recipe.augment", "give pydt.Augment(...)")
         try:
             torch.device(self.device)
         except (RuntimeError, TypeError) as error:
             raise ConfigError(f"no device {self.device!r}", "Recipe.device", 'use "cpu", "cuda" or "cuda:N"') from error
-        if self.method not in METHODS:
-            raise ConfigError(f"method {self.method!r}", "Recipe", f"choose one of: {', '.join(METHODS)}")
+        one_of(self.method, METHODS, "method", "Recipe")
         if self.method in ("simclr", "clip", "checkpoint"):
             raise ConfigError(f"method {self.method!r} is not built yet", "Recipe", 'use "supervised" or "none"')
-        if self.schedule not in ("one-cycle", "triangular"):
-            raise ConfigError(f"schedule {self.schedule!r}", "Recipe", 'choose "one-cycle" or "triangular"')
-        if self.on_error not in ("raise", "skip"):
-            raise ConfigError(f"on_error={self.on_error!r}", "Recipe", 'choose on_error="raise" or on_error="skip"')
-        if not real(self.lr, "Recipe.lr") > 0:
-            raise ConfigError(f"lr {self.lr}", "Recipe", "give a positive lr")
-        for name in ("momentum", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(f"{name} {getattr(self, name)}", "Recipe", "give a value in 0..1")
-        if not self.weight_decay >= 0:
-            raise ConfigError(f"weight_decay {self.weight_decay}", "Recipe", "give zero or more")
+        one_of(self.schedule, SCHEDULES, "schedule", "Recipe")
+        one_of(self.on_error, ("raise", "skip"), "on_error", "Recipe")
 
     def described(self) -> dict[str, Any]:
         """The recipe as JSON types; a network given as a function appears by its name.
@@ -242,13 +235,6 @@ def threads(recipe: Recipe) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def real(value: Any, where: str) -> float:
-    """A finite real setting as float."""
-    if isinstance(value, (bool, str)) or not hasattr(value, "__float__") or not np.isfinite(float(value)):
-        raise ConfigError(f"{value!r} is not a finite number", where, "give a number")
-    return float(value)
 
 
 def device_of(name: str) -> torch.device:

@@ -226,12 +226,12 @@ def test_what_is_asked_about_where_nothing_is_named() -> None:
 def test_what_cannot_be_asked(tmp_path: Path, source: Dataset, target: Target) -> None:
     store, plan = study(tmp_path, source, target, Harm(0.0, 0.0))
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"per": "target"}, 'use "class" or "example"'),
+        ({"per": "target"}, "per 'target'.*class, example"),
         ({"of": ["ostrich"]}, "no class 'ostrich'"),
         ({"of": []}, "no class with images in both halves"),
         ({"per": "example", "of": [10**6]}, "no judged example 1000000"),
         ({"per": "example", "of": []}, "names no example"),
-        ({"top": 0}, "1 at least"),
+        ({"top": 0}, "whole number >= 1"),
     ]
     for arguments, message in cases:
         with pytest.raises(ConfigError, match=message):

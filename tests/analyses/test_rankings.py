@@ -263,7 +263,7 @@ def test_failed_rows_are_left_out_and_told_first_where_they_are_many(
 
 def test_bad_questions_are_refused(study: tuple, tmp_path: Path, target: Target) -> None:
     store, plan, runner = study
-    with pytest.raises(ConfigError, match=r"per='pixel'.*target, class, example"):
+    with pytest.raises(ConfigError, match=r"per 'pixel'.*target, class, example"):
         ranking(store, plan, "pixel")
     with pytest.raises(ConfigError, match="ridge has no standard errors"):
         ranking(store, plan, estimator="ridge")

@@ -200,7 +200,7 @@ def test_pages_and_refusals(study: tuple[Store, Plan], tmp_path: Path) -> None:
         compare_outputs(store, outputs=("margin", "loss"))
     with pytest.raises(ConfigError, match="two disjoint sets have at most 60 each"):
         stability(store, sizes=(61,))
-    with pytest.raises(ConfigError, match="per='pixel'"):
+    with pytest.raises(ConfigError, match="per 'pixel'"):
         stability(store, per="pixel")
     with pytest.raises(ConfigError, match="21 of 20 groups"):
         stability(store, top=21)

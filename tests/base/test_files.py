@@ -30,7 +30,7 @@ def test_only_abandoned_temporary_files_are_removed(tmp_path: Path) -> None:
     Store.create(tmp_path)
     (tmp_path / "rows" / "ab").mkdir()
     (tmp_path / "data" / "digest").mkdir(parents=True)
-    code = "import os; from pydt.files import machine; print(f'{machine()}-{os.getpid()}')"
+    code = "import os; from pydt.base import machine; print(f'{machine()}-{os.getpid()}')"
     dead = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     here, pid = dead.split("-")
     gone = [

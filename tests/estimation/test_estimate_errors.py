@@ -285,7 +285,7 @@ def test_what_robust_errors_cannot_be_had_for_is_named() -> None:
     assert influences(made, y, "ridge").errors == "classical"
     for call, names in (
         (lambda: influences(made, y, "ridge", errors="robust"), r'errors: ridge has none.*"ols"'),
-        (lambda: influences(made, y, errors="white"), r"errors: unknown errors 'white'.*auto, classical, robust"),
+        (lambda: influences(made, y, errors="white"), r"unknown errors 'white'.*auto, classical, robust"),
         (lambda: influences(made, y, errors=2), r"errors: a int is no word"),
         (lambda: influences(made, y, clusters=blocks, errors="classical"), r"errors: clusters of your own"),
     ):

@@ -46,7 +46,7 @@ from pydt.analyses.leakage.similarity import (
     resized,
     unit,
 )
-from pydt.base import ConfigError, DataError
+from pydt.base import DataError, one_of
 from pydt.data import pictures
 
 if TYPE_CHECKING:
@@ -293,6 +293,4 @@ def changed(image: npt.NDArray[np.uint8], change: str, random: np.random.Generat
         "darker": lambda: image * random.uniform(0.7, 1),
         "noisy": lambda: image + random.normal(0, 6, image.shape),
     }
-    if change not in how:
-        raise ConfigError(f"no change {change!r}", "change", f"choose one of: {', '.join(CHANGES)}")
-    return np.clip(np.rint(how[change]()), 0, 255).astype(np.uint8)
+    return np.clip(np.rint(how[one_of(change, list(how), "change", "changed")]()), 0, 255).astype(np.uint8)

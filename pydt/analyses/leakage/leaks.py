@@ -36,7 +36,8 @@ from pydt.analyses.ensemble_view import EnsembleView
 from pydt.analyses.leakage.copies import CANDIDATES, PLANTED, Seeker
 from pydt.analyses.leakage.influence_test import FEWEST, Array, holm, own_influences, uneven
 from pydt.analyses.leakage.similarity import Rows, common_side
-from pydt.base import ConfigError, t975
+from pydt.base import share as a_share
+from pydt.base import t975
 from pydt.data import not_compared, pictures, shared_images, shared_units
 from pydt.ensemble import Plan
 from pydt.estimation import method_for
@@ -200,8 +201,7 @@ def leaks(
         StoreError: no such task, or fewer than 20 finished rows. DataError: fewer than 20 judged images.
     """
     for name, value in (("level", level), ("false", false), ("share", share)):
-        if not isinstance(value, (int, float)) or not 0 < value < 1:
-            raise ConfigError(f"{value!r} is no share", name, "give a number between 0 and 1")
+        a_share(value, name, "leaks")
     view = EnsembleView.of(store, plan, task, FEWEST, images=True)
     outputs, ids = view.outputs(output, "all"), view.examples["ids"]
     tested = uneven(view.record, view.masks, outputs, view.examples["labels"], share, seed)

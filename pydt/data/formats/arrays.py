@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pydt.base import DataError, open_npy
-from pydt.base import as_path as checked_path
-
-
-def as_path(value: Any, where: str, *, made: bool = False) -> Path:
-    """`pydt.base.as_path` for a data set."""
-    return checked_path(value, where, DataError, made=made)
 
 
 def as_images(images: Any) -> np.ndarray:

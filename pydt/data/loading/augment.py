@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pydt.base import ConfigError, whole
+from pydt.base import ConfigError, real, whole
 
 ENCODED_SIZE = 224
 ENCODED_CROP = ((0.08, 1.0), (3 / 4, 4 / 3))
@@ -76,7 +76,7 @@ class Augment:
             "blur": _blur(self.blur),
         }
         for name in ("jitter_chance", "grey", "blur_chance", "solarize", "erase"):
-            fixed[name] = _chance(getattr(self, name), name)
+            fixed[name] = real(getattr(self, name), name, "Augment", least=0, most=1)
         for name in ("jitter", "blur"):
             if fixed[name] is None:
                 fixed[f"{name}_chance"] = 1.0
@@ -192,12 +192,6 @@ def _blur(given: Any) -> tuple[float, ...] | None:
     if len(values) != 2 or not 0 < values[0] <= values[1] <= 20:
         raise ConfigError(f"blur {given!r}", "Augment", "give the least and the most sigma in pixels, to 20: (0.1, 2)")
     return values
-
-
-def _chance(value: Any, name: str) -> float:
-    if not isinstance(value, (bool, str)) and hasattr(value, "__float__") and 0 <= float(value) <= 1:
-        return float(value)
-    raise ConfigError(f"{name} {value!r}", "Augment", f"give a chance in 0..1: {name}=0.5")
 
 
 def _numbers(values: Any, name: str) -> tuple[float, ...]:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from pydt import _core
-from pydt.base import ConfigError, DataError, whole
+from pydt.base import ConfigError, DataError, one_of, whole
 from pydt.data.dataset import Dataset
 from pydt.data.loading.augment import Augment
 from pydt.data.loading.buffers import HOST, Staging, resident
@@ -121,8 +121,7 @@ class Loader:
             raise ConfigError("two views without augmentation", "Loader", "use views=1 or train=True")
         if dtype not in _TYPES:
             raise ConfigError(f"dtype {dtype}", "Loader", "use torch.float32, torch.float16 or torch.bfloat16")
-        if on_error not in ("raise", "skip"):
-            raise ConfigError(f"on_error={on_error!r}", "Loader", 'choose on_error="raise" or on_error="skip"')
+        one_of(on_error, ("raise", "skip"), "on_error", "Loader")
         self.dtype, self.on_error, self.check = dtype, on_error, bool(check)
         self.device = _device(device)
         self.ids = kept_ids(dataset, keep)

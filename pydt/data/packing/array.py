@@ -28,6 +28,7 @@ from pydt.base import (
     DataError,
     Form,
     StoreError,
+    as_path,
     available,
     canonical_json,
     check,
@@ -39,7 +40,6 @@ from pydt.base import (
     write_atomic,
 )
 from pydt.data.dataset import Dataset
-from pydt.data.formats.arrays import as_path
 from pydt.data.formats.folder import refuse, undecodable
 from pydt.data.formats.tar import labelled, tars_in
 from pydt.data.index_file import FILE, crc32c, pack_index
@@ -87,9 +87,9 @@ def pack(
     """
     size = whole(size, "size", "pack", 1, 1 << 14)
     workers = available() if workers is None else whole(workers, "workers", "pack", 1)
-    place = as_path(out, "pack", made=True)
+    place = as_path(out, "pack", DataError, made=True)
     refuse({}, "", bad)  # a misspelt choice is told before anything is read
-    source = images_at(as_path(folder, "pack"), background)
+    source = images_at(as_path(folder, "pack", DataError), background)
     left_out = dict(source.left_out)
     settings = {"version": _VERSION, "size": size, "exif": bool(exif), "pillow": _pillow(), **source.shown()}
     made_of = {**settings, "source": source.digest, "bad": bad, "left out": left_out}
@@ -102,7 +102,7 @@ def pack(
         part.mkdir(parents=True, exist_ok=True)
         with locked(part, place) as log:
             left_out |= _decode_all(source, part, log, settings, workers)
-            refuse(left_out, str(as_path(folder, "pack")), bad)
+            refuse(left_out, str(as_path(folder, "pack", DataError)), bad)
             _finish(source, part, size, left_out)
             write_atomic(part / "pack.json", canonical_json(made_of).encode())
             os.rename(part, place)

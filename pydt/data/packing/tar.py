@@ -22,9 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pydt.base import DataError, StoreError, available, canonical_json, digest, progress, whole, write_atomic
+from pydt.base import DataError, StoreError, as_path, available, canonical_json, digest, progress, whole, write_atomic
 from pydt.data.dataset import Dataset
-from pydt.data.formats.arrays import as_path
 from pydt.data.formats.folder import IMAGE_SUFFIXES, batches, refuse
 from pydt.data.formats.tar import CLASSES, REMARK
 from pydt.data.packing.array import check_finished, images_at, locked, logged
@@ -65,10 +64,10 @@ def pack_tar(
     """
     limit = whole(limit, "limit", "pack", _SMALLEST)
     workers = available() if workers is None else whole(workers, "workers", "pack", 1)
-    place = as_path(out, "pack", made=True)
+    place = as_path(out, "pack", DataError, made=True)
     refuse({}, "", bad)  # a misspelt choice is told before anything is read
-    source = images_at(as_path(folder, "pack"))
-    refuse(dict(source.left_out), str(as_path(folder, "pack")), bad)
+    source = images_at(as_path(folder, "pack", DataError))
+    refuse(dict(source.left_out), str(as_path(folder, "pack", DataError)), bad)
     made_of = {"version": _VERSION, "tar": limit, "source": source.full_digest, "left out": dict(source.left_out)}
     if place.exists() and not (place.is_dir() and not any(place.iterdir())):
         check_finished(place, made_of)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from pydt.base import DataError, PydtError, digest, whole
+from pydt.base import DataError, PydtError, digest, one_of, whole
 from pydt.data.dataset import Dataset
 from pydt.data.target import Target
 
@@ -66,8 +66,7 @@ def source(script: str = "alphanumerics", each: int = 96, seed: int = 0) -> Data
     Raises:
         DataError: no such script, or each or seed is no whole number.
     """
-    if not isinstance(script, str) or script not in SCRIPTS:
-        raise DataError(f"no script {script!r}", "glyphs.source", f"choose one of: {', '.join(SCRIPTS)}")
+    one_of(script, list(SCRIPTS), "script", "glyphs.source", DataError)
     each = whole(each, "each", "glyphs.source", 1)
     seed = whole(seed, "seed", "glyphs.source", 0, 2**64 - 1)
     import matplotlib

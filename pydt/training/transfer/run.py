@@ -24,11 +24,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pydt.base import ConfigError, DataError, TrainError, digest, generator, seed31, whole
+from pydt.base import ConfigError, DataError, TrainError, digest, generator, one_of, real, seed31, whole
 from pydt.data import HALVES, Dataset, Target
 from pydt.data.loading import Loader, kept_ids
 from pydt.training.networks import try_out
-from pydt.training.source import Recipe, Trained, device_of, make_optimizer, real, shapes, threads, try_source
+from pydt.training.source import SCHEDULES, Recipe, Trained, device_of, make_optimizer, shapes, threads, try_source
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,12 @@ class FineTune:
     weight_decay: float = 5e-4
 
     def __post_init__(self) -> None:
-        if self.schedule not in ("one-cycle", "triangular"):
-            raise ConfigError(f"schedule {self.schedule!r}", "FineTune", 'choose "one-cycle" or "triangular"')
+        one_of(self.schedule, SCHEDULES, "schedule", "FineTune")
         for name in ("epochs", "batch_size"):
             whole(getattr(self, name), name, "FineTune", 1, error=ConfigError)
-        for name in ("lr", "momentum", "weight_decay"):
-            real(getattr(self, name), f"FineTune.{name}")
-        if not self.lr > 0:
-            raise ConfigError(f"lr {self.lr}", "FineTune", "give a positive lr")
+        real(self.lr, "lr", "FineTune", above=0)
+        for name in ("momentum", "weight_decay"):
+            real(getattr(self, name), name, "FineTune")
 
 
 @dataclass(frozen=True)
@@ -90,15 +88,12 @@ class Task:
         least = {"draws": 1, "seed": 0} | ({} if self.shots == "full" else {"shots": 1})
         for name, smallest in least.items():
             object.__setattr__(self, name, whole(getattr(self, name), name, "Task", smallest, error=ConfigError))
-        object.__setattr__(self, "penalty", real(self.penalty, "Task.penalty"))
+        object.__setattr__(self, "penalty", real(self.penalty, "penalty", "Task", above=0))
         if self.mode == "zero-shot":
             raise ConfigError(
                 "mode 'zero-shot' needs a text tower, which is not built yet", "Task", 'use "probe" or "finetune"'
             )
-        if self.mode not in ("probe", "finetune"):
-            raise ConfigError(f"mode {self.mode!r}", "Task", 'choose "probe" or "finetune"')
-        if not self.penalty > 0:
-            raise ConfigError(f"penalty {self.penalty}", "Task", "give a positive penalty")
+        one_of(self.mode, ("probe", "finetune"), "mode", "Task")
         if self.shots == "full":
             object.__setattr__(self, "draws", 1)
         else:
