@@ -37,7 +37,7 @@ from pydt.base import (
     write_atomic,
 )
 from pydt.store.cell_file import CELL, peek, says_ok
-from pydt.store.packed import STATUS, Block, Finder
+from pydt.store.packed import STATUS, Block, Finder, as_keys
 from pydt.store.plan_record import FORMAT
 from pydt.store.rows import FACTS, Outcome
 
@@ -45,7 +45,7 @@ _CELL = re.compile(r"[0-9a-f]{32}\.safetensors")
 _LONGEST = 1 << 20  # bytes of a line of the log
 
 
-class Shelf:
+class Cells:
     """The part of `pydt.Store` that reads and writes cells by their keys."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -132,10 +132,10 @@ class Shelf:
 
     def there(self, cells: np.ndarray) -> np.ndarray:
         """Which cells, uint8 (..., 16), are there in either form, bool (...): nothing is read but folders."""
-        files = "".join("".join(keys) for keys in self.listed(np.unique(cells[..., 0]).tolist()))
+        files = [key for keys in self.listed(np.unique(cells[..., 0]).tolist()) for key in keys]
         # In this order: a cell leaves its file only when it is in a block.
         self.blocks()
-        found: np.ndarray = Finder(np.frombuffer(bytes.fromhex(files), np.uint8).reshape(-1, 16))(cells) >= 0
+        found: np.ndarray = Finder(as_keys(files))(cells) >= 0
         for block in self._blocks.values():
             found |= block.finder(cells) >= 0
         return found
@@ -149,6 +149,33 @@ class Shelf:
                 if start in present:
                     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                         yield [name[:32] for name in os.listdir(f"{rows}/{start}") if _CELL.fullmatch(name)]
+
+    def every(self) -> Iterator[str]:
+        """Keys of all cells: of files first, then of blocks, each once."""
+        # In this order: a cell leaves its file only when it is in a block.
+        files = list(self.listed())
+        seen = [Finder(as_keys([key for keys in files for key in keys]))]
+        blocks = self.blocks()
+        for keys in files:
+            yield from keys
+        for block in blocks:
+            for key in block.keys:
+                if not any(finder.one(key.tobytes()) >= 0 for finder in seen):
+                    yield key.tobytes().hex()
+            seen.append(block.finder)
+
+    def torn(self) -> dict[str, str]:
+        """Indexes of blocks with unreadable lines, and how many rows that costs."""
+        torn = [block for block in self.blocks() if block.torn]
+        return {self.relative(b.folder / "index.jsonl"): f"{b.torn} of its rows are damaged" for b in torn}
+
+    def relative(self, path: Path) -> str:
+        """A path below the store's folder, as reports name it."""
+        return str(path.relative_to(self.folder))
+
+    def stems(self, kind: str, suffix: str) -> list[str]:
+        """Names, without suffix, of the files in one of the store's folders."""
+        return [name.removesuffix(suffix) for name in entries(self.folder / kind) if name.endswith(suffix)]
 
     def log(self, **entry: Any) -> None:
         """Append one line to log.jsonl: what happened, with its time. The log is never read back as data."""
@@ -311,6 +338,14 @@ class Shelf:
                     self.quarantine(folder, error)
         self._blocks = dict(sorted(self._blocks.items(), key=lambda item: (item[1].worn, item[0])))  # the best first
         return list(self._blocks.values())
+
+
+def entries(folder: Path) -> list[str]:
+    """Names of a folder's visible files and folders, sorted; none if it is not there."""
+    try:
+        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    except FileNotFoundError:
+        return []
 
 
 def same(a: Outcome, b: Outcome) -> bool:

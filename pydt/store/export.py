@@ -20,11 +20,10 @@ from pydt.store.plan_record import FORMAT, Record
 from pydt.store.store import HALVES, Store
 
 PathLike = str | os.PathLike[str]
-_PLAIN = 1 << 30  # entries of the masks up to which each is a byte
 _CHUNK = 1 << 24  # entries of the masks that are drawn at once
 
 
-def export(dir: PathLike, out: PathLike, plan: Any = None) -> dict[str, Any]:
+def export(dir: PathLike, out: PathLike, plan: Any = None, *, plain: int = 1 << 30) -> dict[str, Any]:
     """Write the results of a plan as a folder to publish: what every model saw and gave, and no weights.
 
         README.md               how to read it, with numpy alone
@@ -37,6 +36,7 @@ def export(dir: PathLike, out: PathLike, plan: Any = None) -> dict[str, Any]:
 
     Args:
         dir: a store. out: a folder that does not exist yet. plan: as in `Store.plan`.
+        plain: entries of the masks up to which each takes a byte.
 
     Returns:
         the content of manifest.json.
@@ -61,7 +61,7 @@ def export(dir: PathLike, out: PathLike, plan: Any = None) -> dict[str, Any]:
         book.table("rows.csv", "the models: row of the plan and seed of the training", ["model", "row", "seed"], rows)
         lost = ([i, seeds[i], reason] for i, reason in failed)
         book.table("failed.csv", "rows of the plan that failed", ["row", "seed", "reason"], lost)
-        how = _masks(book, record, finished)
+        how = _masks(book, record, finished, plain)
         for column in range(len(record.tasks)):
             _task(book, store, record, column, finished)
         manifest = {
@@ -92,18 +92,18 @@ def export(dir: PathLike, out: PathLike, plan: Any = None) -> dict[str, Any]:
     return manifest
 
 
-def _masks(book: _Book, record: Record, finished: npt.NDArray[np.int64]) -> str:
+def _masks(book: _Book, record: Record, finished: npt.NDArray[np.int64], plain: int) -> str:
     """Write the masks; how they are read, as a line of Python."""
     models, units = len(finished), len(record.names)
-    step, what = max(1, _CHUNK // units), "the units each model was trained on, in the order of units.csv"
+    step, what = max(1, min(plain, _CHUNK) // units), "the units each model was trained on, in the order of units.csv"
     packed = (record.packed(finished[i : i + step]) for i in range(0, models, step))
-    if models * units > _PLAIN:
+    if models * units > plain:
         shape = models, (units + 7) // 8
         book.array("masks.packed.npy", f"{what}, little bit first", "|u1", shape, (part.tobytes() for part in packed))
         load = "numpy.load('masks.packed.npy')"
         return f"numpy.unpackbits({load}, axis=1, count={units}, bitorder='little').astype(bool)"
-    plain = (np.unpackbits(part, axis=1, count=units, bitorder="little").tobytes() for part in packed)
-    book.array("masks.npy", what, "|b1", (models, units), plain)
+    masks = (np.unpackbits(part, axis=1, count=units, bitorder="little").tobytes() for part in packed)
+    book.array("masks.npy", what, "|b1", (models, units), masks)
     return "numpy.load('masks.npy')"
 
 

@@ -180,6 +180,11 @@ class Finder:
         return np.where((self._keys[position] == wanted).all(-1), position, -1)
 
 
+def as_keys(names: Sequence[str]) -> Keys:
+    """Keys in hex as uint8 (n, 16)."""
+    return np.frombuffer(bytes.fromhex("".join(names)), np.uint8).reshape(-1, 16)
+
+
 def _starts(keys: Keys) -> npt.NDArray[np.uint64]:
     return keys.view(np.uint64)[..., 0]
 

@@ -53,7 +53,7 @@ from pydt.base import (
 )
 from pydt.design import Design
 from pydt.store.cell_file import file_name
-from pydt.store.cells import Shelf
+from pydt.store.cells import Cells
 from pydt.store.outputs import OUTPUTS, averaged, primitives_of
 from pydt.store.packed import STATUS
 from pydt.store.plan_record import FORMAT, Drawn, Record, read_plan
@@ -76,7 +76,7 @@ _PREFIX = re.compile("[0-9a-f]{4,}")  # of a digest: as git abbreviates its own
 _REWRITTEN = "run the same plan again: it writes this file anew"
 
 
-class Store(Shelf):
+class Store(Cells):
     """A folder of finished cells; `pydt.run` fills it, any number of plans may share it.
 
     `Store(folder)` opens one that exists, `Store.create(folder)` makes or opens it for writing. Methods that take

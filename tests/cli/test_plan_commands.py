@@ -119,11 +119,10 @@ def test_a_damaged_store_is_told_of_as_a_run_would(tmp_path: Path) -> None:
         cost(stub_rows.plan(2), tmp_path, runner=stub_rows.stub_row)
 
 
-def test_disk_is_known_of_a_compacted_store_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pydt.store.upkeep.FEWEST", 2)
+def test_disk_is_known_of_a_compacted_store_too(tmp_path: Path) -> None:
     run(stub_rows.plan(8), tmp_path, workers=1, runner=stub_rows.stub_row, progress=False)
     files = cost(stub_rows.plan(8), tmp_path, workers=1).row_bytes
-    compact(tmp_path)
+    compact(tmp_path, fewest=2)
     packed = sum(path.stat().st_size for path in tmp_path.glob("packed/*/*")) / 8
     assert 0.7 * packed < cost(stub_rows.plan(8), tmp_path, workers=1).row_bytes <= packed < files
 

@@ -13,9 +13,8 @@ import pytest
 from stub_rows import GROUPS, StubRecipe, StubSource, StubTask
 from stub_store import computed, contents
 
-import pydt.store.export
 from pydt import design
-from pydt.base import StoreError
+from pydt.base import Folder, StoreError
 from pydt.ensemble import Plan
 from pydt.store import Store, compact, export
 from pydt.store.outputs import OUTPUTS
@@ -84,14 +83,11 @@ def read_as_told(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_the_masks_are_read_as_the_folder_says(tmp_path: Path, packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_masks_are_read_as_the_folder_says(tmp_path: Path, packed: bool) -> None:
     """Of 16 units, where a wrong order of bits would show in nothing."""
-    if packed:
-        monkeypatch.setattr("pydt.store.export._PLAIN", 8 * 16 - 1)
-    monkeypatch.setattr("pydt.store.export._CHUNK", 40)  # some rows at a time
     made = Plan(Wide(), design=design.random(16, 8, alpha=0.3, seed=2), recipe=StubRecipe(), tasks=(StubTask(),))
     store = computed(tmp_path / "store", made)
-    export(tmp_path / "store", tmp_path / "out")
+    export(tmp_path / "store", tmp_path / "out", plain=8 * 16 - packed)  # packed: 7 rows at a time
     found = read_as_told(tmp_path / "out")
     assert found["dtype"] == "bool"
     np.testing.assert_array_equal(found["masks"], store.masks())
@@ -118,7 +114,7 @@ class Wide(StubSource):
 def test_export_is_the_same_from_blocks_and_only_of_rows_that_count(tmp_path: Path) -> None:
     computed(tmp_path / "store", plan())
     export(tmp_path / "store", tmp_path / "a")
-    compact(tmp_path / "store")
+    compact(tmp_path / "store", fewest=2)
     export(tmp_path / "store", tmp_path / "b")
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     Store(tmp_path / "store").note_stop(None, {"rows": 5, "rule": "sign 3"})
@@ -143,13 +139,13 @@ def test_export_writes_over_nothing_and_leaves_nothing_half_done(tmp_path: Path)
 
 def test_a_name_that_is_taken_meanwhile_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     computed(tmp_path / "store", plan())
-    task = pydt.store.export._task
+    commit = Folder.commit
 
-    def slow(*given: Any) -> None:
-        task(*given)
-        (tmp_path / "out").mkdir(exist_ok=True)
+    def slow(self: Folder, name: str) -> Path:
+        (tmp_path / "out").mkdir()
+        return commit(self, name)
 
-    monkeypatch.setattr(pydt.store.export, "_task", slow)
+    monkeypatch.setattr(Folder, "commit", slow)
     with pytest.raises(StoreError, match=r"out: was made by somebody else meanwhile; this export is .*out-1"):
         export(tmp_path / "store", tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())

@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,15 @@ import pytest
 from stub_rows import GROUPS, StubRecipe, StubSource, StubTask
 from stub_store import GOOD, KEY, METADATA, computed, contents
 
-import pydt.store.upkeep
 from pydt import design
 from pydt.base import StoreError, encode
 from pydt.design import Design
 from pydt.ensemble import Plan
-from pydt.store import Outcome, Store, compact, merge, status, verify
+from pydt.store import Outcome, Store, merge, status, verify
+from pydt.store import compact as compact_store
 
+compact = partial(compact_store, fewest=2)
 TASKS = (StubTask(), StubTask("letters"))
-
-
-@pytest.fixture(autouse=True)
-def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pydt.store.upkeep, "FEWEST", 2)
 
 
 def plan(rows: int = 12, seed: int = 0, tasks: Any = TASKS, **more: Any) -> Plan:
@@ -125,14 +122,14 @@ def test_a_block_is_on_the_disk_before_a_file_is_removed(tmp_path: Path, monkeyp
 
 def test_a_block_that_is_not_what_was_written_removes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     computed(tmp_path, plan(8, tasks=TASKS[:1]))
-    before, real = contents(tmp_path / "rows"), pydt.store.upkeep.write_block
+    before, real = contents(tmp_path / "rows"), os.replace
 
-    def written(*given: Any) -> Path:
-        block = real(*given)
-        flip(block / "primitives.npy", -1)
-        return block
+    def renamed(old: Any, new: Any) -> None:
+        real(old, new)
+        if Path(new).parent.name == "packed":
+            flip(Path(new) / "primitives.npy", -1)
 
-    monkeypatch.setattr(pydt.store.upkeep, "write_block", written)
+    monkeypatch.setattr(os, "replace", renamed)
     with pytest.raises(
         StoreError, match=r"packed/.*was not read back as it was written: .*checksum.*no row was removed"
     ):
@@ -160,13 +157,11 @@ def test_what_a_block_cannot_hold_stays_a_file(tmp_path: Path) -> None:
     assert {key: store.path(key).read_bytes() for key in keys} == expected
 
 
-def test_few_cells_stay_files_and_many_become_several_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_cells_stay_files_and_many_become_several_blocks(tmp_path: Path) -> None:
     job = plan(10, tasks=TASKS[:1])
     computed(tmp_path, job)
     before = np.array(Store(tmp_path).outputs("digits"))
-    monkeypatch.setattr(pydt.store.upkeep, "FEWEST", 3)
-    monkeypatch.setattr(pydt.store.upkeep, "MOST", 4)
-    assert compact(tmp_path) == {"cells": 8, "blocks": 2, "left": 2}
+    assert compact_store(tmp_path, fewest=3, most=4) == {"cells": 8, "blocks": 2, "left": 2}
     np.testing.assert_array_equal(Store(tmp_path).outputs("digits"), before)
 
 

@@ -19,14 +19,12 @@ import numpy as np
 from stub_rows import GROUPS, StubRecipe, StubSource, StubTask, stub_row
 from stub_store import computed, contents
 
-import pydt.store.upkeep
 from pydt import design
 from pydt.ensemble import Plan, run
-from pydt.store import Store
+from pydt.store import Store, compact, merge
 
 CALLS = ("open", "write", "fsync", "replace", "mkdir", "unlink", "rmdir")
 ROWS = 3
-pydt.store.upkeep.FEWEST = 2
 
 
 def plan(rows: int = ROWS) -> Plan:
@@ -47,23 +45,15 @@ def train(folder: Path) -> None:
         run(plan(), folder / "store", threads, runner=stub_row, progress=False)
 
 
-def compact(folder: Path) -> None:
-    pydt.store.upkeep.compact(folder / "store")
-
-
-def merge(folder: Path) -> None:
-    pydt.store.upkeep.merge(folder / "store", folder / "other", folder / "third")
-
-
 def stop(folder: Path) -> None:
     Store.create(folder / "store").note_stop(None, {"rows": 2, "rule": "sign 1"})
 
 
-JOBS: dict[str, Callable[[Path], None]] = {
+JOBS: dict[str, Callable[[Path], Any]] = {
     "rows": rows,
     "train": train,
-    "compact": compact,
-    "merge": merge,
+    "compact": lambda folder: compact(folder / "store", fewest=2),
+    "merge": lambda folder: merge(folder / "store", folder / "other", folder / "third"),
     "stop": stop,
 }
 
@@ -83,7 +73,7 @@ def _prepare(folder: Path, job: str) -> None:
     if job in ("compact", "stop"):
         computed(folder / "store", plan())
     if job == "compact":  # a block with a damaged row, and rows that came later
-        pydt.store.upkeep.compact(folder / "store")
+        compact(folder / "store", fewest=2)
         (block,) = (folder / "store" / "packed").iterdir()
         with open(block / "primitives.npy", "r+b") as file:
             file.seek(-1, os.SEEK_END)

@@ -15,18 +15,12 @@ from stub_store import GOOD, KEY, METADATA, computed, contents
 import pydt.store.cells
 import pydt.store.plan_record
 import pydt.store.store
-import pydt.store.upkeep
 from pydt import design
 from pydt.base import DesignError, PydtError, StoreError, canonical_json, digest, encode, exclusive, load
 from pydt.design import Design
 from pydt.ensemble import Plan
 from pydt.store import Outcome, Store, compact, export, merge, verify
 from pydt.store.packed import STATUS
-
-
-@pytest.fixture(autouse=True)
-def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pydt.store.upkeep, "FEWEST", 2)
 
 
 def plan(rows: int = 6) -> Plan:
@@ -37,7 +31,7 @@ def plan(rows: int = 6) -> Plan:
 def packed(folder: Path) -> Path:
     """The block of a store that is compacted now."""
     computed(folder, plan())
-    compact(folder)
+    compact(folder, fewest=2)
     (block,) = (folder / "packed").iterdir()
     return block
 
@@ -243,7 +237,7 @@ def test_a_block_that_is_replaced_while_a_reader_lists_is_found_in_its_new_form(
 
     def opened(folder: Path) -> Any:
         monkeypatch.setattr(pydt.store.cells, "Block", real)
-        compact(tmp_path)  # the worn block goes, after it was listed
+        compact(tmp_path, fewest=2)  # the worn block goes, after it was listed
         return real(folder)
 
     monkeypatch.setattr(pydt.store.cells, "Block", opened)
@@ -257,12 +251,12 @@ def test_a_store_that_is_compacted_meanwhile_is_seen_whole(tmp_path: Path, monke
     def blocks(self: Store) -> Any:
         monkeypatch.setattr(Store, "blocks", real)
         found = real(self)
-        compact(tmp_path)  # after it was asked for blocks
+        compact(tmp_path, fewest=2)  # after it was asked for blocks
         return found
 
     monkeypatch.setattr(Store, "blocks", blocks)
-    assert len(list(pydt.store.upkeep._every_key(store))) == 6
-    assert len(list(pydt.store.upkeep._every_key(store))) == 6
+    assert len(list(store.every())) == 6
+    assert len(list(store.every())) == 6
 
 
 # ---- what merging and verifying say

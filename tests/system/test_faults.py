@@ -82,7 +82,7 @@ def test_short_writes_and_interrupted_calls_change_nothing(job: str, tmp_path: P
 @pytest.mark.parametrize("job", [*QUICK[2:], *(pytest.param(job, marks=pytest.mark.slow) for job in ("rows", "train"))])
 def test_kills_at_every_call(job: str, tmp_path: Path) -> None:
     command = [sys.executable, "-c", "import stub_faults; stub_faults.main()", str(tmp_path), job]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "stubs")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert int(done.stdout) > 5

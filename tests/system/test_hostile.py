@@ -23,7 +23,6 @@ from safetensors.numpy import save
 from stub_rows import GROUPS, StubRecipe, StubSource, StubTask
 from stub_store import computed
 
-import pydt.store.upkeep
 from pydt import design
 from pydt.analyses.counterfactual import stored as counterfactual
 from pydt.base import PydtError, canonical_json, digest, encode, load, parse
@@ -38,8 +37,7 @@ SEEDS = np.random.default_rng(13)
 
 
 @pytest.fixture(autouse=True)
-def _limits(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(pydt.store.upkeep, "FEWEST", 2)
+def _limits() -> Iterator[None]:
     before = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + ROOM, before[1]))
@@ -56,8 +54,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small store that has every kind of file: rows of both kinds in files and in a block, descriptions, notes."""
     folder = tmp_path_factory.mktemp("hostile") / "store"
     made = computed(folder, plan(), [0, 1, 2], failures=(1,))
-    pydt.store.upkeep.FEWEST = 2
-    compact(folder)
+    compact(folder, fewest=2)
     computed(folder, plan(), [3, 4], failures=(3,))
     record = made.plan()
     made.put_thumbnails(record, plan().context.source.thumbnails("class", 2))
@@ -271,7 +268,7 @@ def work(folder: Path) -> None:
     """What writes: to the end, or to an error of pydt's own."""
     for job in (
         lambda: merge(folder.parent / "merged", folder),
-        lambda: compact(folder),
+        lambda: compact(folder, fewest=2),
         lambda: export(folder, folder.parent / "out"),
         lambda: computed(folder, plan()).outputs(StubTask().name),
     ):

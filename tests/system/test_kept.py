@@ -17,12 +17,11 @@ import pytest
 from stub_rows import GROUPS, StubRecipe, StubSource, StubTask
 from stub_store import computed
 
-import pydt.store.upkeep
 from pydt import design
 from pydt.data import Dataset
 from pydt.design import Design
 from pydt.ensemble import Plan
-from pydt.store import Store, derive
+from pydt.store import Store, compact, derive, verify
 
 KEPT = Path(__file__).parents[1] / "kept"
 SUMS = KEPT / "values.json"
@@ -55,7 +54,7 @@ def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def test_a_kept_store_gives_the_numbers_it_gave(kept: Path) -> None:
     assert values(kept) == json.loads(SUMS.read_text())["store"]
-    assert pydt.store.upkeep.verify(kept)["damaged"] == []
+    assert verify(kept)["damaged"] == []
 
 
 def test_a_kept_store_is_continued(kept: Path) -> None:
@@ -95,13 +94,12 @@ def test_what_is_derived_from_the_four_primitives_is_kept_too() -> None:
 
 
 def main() -> None:
-    pydt.store.upkeep.FEWEST = 2
     for name in ("store-1", "store-1-packed"):
         shutil.rmtree(KEPT / name, ignore_errors=True)
         store = computed(KEPT / name, plan(), range(6), failures=(3,))
         store.note_stop(None, {"rows": 5, "rule": "sign 3", "looks": 2})
         if name.endswith("packed"):
-            pydt.store.upkeep.compact(KEPT / name)
+            compact(KEPT / name, fewest=2)
     images = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), np.uint8)
     data = Dataset.from_arrays(images, [0, 1, 2, 0, 1, 2], ["a", "b", "\u00e9"], name="kept")
     shutil.rmtree(KEPT / "index-3", ignore_errors=True)

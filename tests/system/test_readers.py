@@ -11,7 +11,6 @@ import pytest
 from stub_rows import GROUPS, StubRecipe, StubSource, StubTask
 from stub_store import computed
 
-import pydt.store.upkeep
 from pydt import design
 from pydt.ensemble import Plan
 from pydt.store import Store, compact, merge, status
@@ -23,7 +22,6 @@ def plan(rows: int) -> Plan:
 
 
 def test_many_readers_while_rows_are_written_and_compacted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pydt.store.upkeep, "FEWEST", 2)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     rows, job = 60, plan(60)
     whole = np.array(computed(tmp_path / "whole", job).outputs("digits"))
@@ -53,7 +51,7 @@ def test_many_readers_while_rows_are_written_and_compacted(tmp_path: Path, monke
         reader.start()
     for start in range(0, rows, 10):
         computed(folder, job, range(start, start + 10))
-        compact(folder)
+        compact(folder, fewest=2)
     done.set()
     for reader in readers:
         reader.join()

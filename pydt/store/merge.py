@@ -1,0 +1,137 @@
+"""`merge`: the rows of other stores of the same design, each at most once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydt.base import StoreError, read
+from pydt.store.cells import same
+from pydt.store.packed import Finder
+from pydt.store.plan_record import Record
+from pydt.store.store import Store
+
+
+def merge(into: str | os.PathLike[str], *others: str | os.PathLike[str]) -> dict[str, Any]:
+    """Copy the rows of other stores of the same design into one; again is harmless, and changes nothing.
+
+    Two stores are of one design if they have source, units and recipe in common, and their designs the rule by which
+    masks are drawn, or all the rows of one: an ensemble that several machines trained in parts, a plan and a longer
+    one, the same rows seen through other tasks. Tasks, plans, thumbnails and counterfactuals come along, of the log the
+    lines of the copied rows, and what stopping rules had reached of plans that the store did not have: of one that it
+    has, its own word counts.
+
+    Args:
+        into: a store, or a folder that becomes one.
+
+    Returns:
+        copied, same (there already): cells. damaged: a list of {"file", "reason"} of cells of the others that were left
+        out; they are not touched.
+
+    Raises:
+        StoreError: a store is of another design; a row has other results in two stores; a driver is at work. Of these
+            nothing is copied.
+    """
+    sources = [Store(other) for other in others]
+    for other in sources:
+        other.reads_only = True
+    report: dict[str, Any] = {"copied": 0, "same": 0, "damaged": []}
+    with Store.create(into).writing() as store:
+        known = list(store.plans().values())
+        for other in sources:
+            _one_design(known, other)
+        for i, other in enumerate(sources):
+            for before in (store, *sources[:i]):
+                _no_conflict(before, other)
+        for other in sources:
+            for name in other.stems("tasks", ".safetensors"):
+                store.put_task(name, other.task(name))
+            here = set(store.plans())
+            for record in other.plans().values():
+                store.put_plan(record)
+                if pictures := other.thumbnails(record):
+                    store.put_thumbnails(record, pictures)
+            copied = _copy_cells(store, other, report)
+            report["damaged"] += [{"file": str(path), "reason": reason} for path, reason in other.damaged.items()]
+            _copy_small(store, other, here)
+            _copy_log(store, other, copied)
+    return report
+
+
+def _one_design(known: list[Record], other: Store) -> None:
+    """Refuse a store of another design than the plans that are known; then they are known, too."""
+    mend = "merge only stores of one design; another one stays a store of its own"
+    plans = sorted(other.plans().values(), key=lambda record: record.kind != "design")
+    for record in plans:
+        base = [k for k in known if (k.source, k.units, k.recipe) == (record.source, record.units, record.recipe)]
+        if known and not base:
+            wrong = f"plan {record.digest} has another source, other units or another recipe"
+            raise StoreError(wrong, str(other.folder), mend)
+        designs = [k for k in known if k.kind == "design"]
+        if record.kind == "design" and designs and not any(_alike(record, k) for k in designs if k in base):
+            raise StoreError(f"plan {record.digest} has another design", str(other.folder), mend)
+        known.append(record)
+
+
+def _alike(a: Record, b: Record) -> bool:
+    first, second = a.design or {}, b.design or {}
+    if first.get("kind") != "explicit":
+        counted = ("models", "rows", "placebos")
+        rules = [{name: value for name, value in d.items() if name not in counted} for d in (first, second)]
+        if rules[0] == rules[1]:
+            return True
+    small, large = sorted((a.trainings, b.trainings), key=len)
+    return bool((Finder(large)(small) >= 0).all())
+
+
+def _no_conflict(store: Store, other: Store) -> None:
+    for key in other.every():
+        try:
+            ours, theirs = store.read(key)[0], other.read(key)[0]
+        except (StoreError, FileNotFoundError):
+            continue  # a damaged one has no say
+        if not same(ours, theirs):
+            wrong = f"another result is stored for the same row than in {store.folder}"
+            mend = "the rows were not computed alike: merge without one of the two, or remove that row's file"
+            raise StoreError(wrong, str(other.path(key)), mend)
+
+
+def _copy_cells(store: Store, other: Store, report: dict[str, Any]) -> set[str]:
+    copied, same_already = set(), 0
+    for key in other.every():
+        try:
+            outcome, metadata = other.read(key)
+        except FileNotFoundError:
+            continue
+        except StoreError as error:
+            report["damaged"].append({"file": str(other.path(key)), "reason": error.what})
+            continue
+        if store.put(key, outcome, metadata):
+            copied.add(key)
+        else:
+            same_already += 1
+    report["copied"] += len(copied)
+    report["same"] += same_already
+    return copied
+
+
+def _copy_small(store: Store, other: Store, here: set[str]) -> None:
+    """What stopping rules had reached of plans that were not `here`; counterfactuals and notes that the store lacks.
+
+    Where a plan goes on to its end, another store's stop takes no row from it.
+    """
+    for name, record in other.plans().items():
+        if name not in here and (note := other.rule(record)) is not None:
+            write = store.note_stop if note.pop("met") else store.note_rule
+            write(record, note)
+        for folder in ("counterfactual", "notes"):
+            link = Path(folder) / f"{name}.json"
+            if (other.folder / link).exists() and not (store.folder / link).exists():
+                store.write(link, read(other.folder / link))
+
+
+def _copy_log(store: Store, other: Store, copied: set[str]) -> None:
+    for entry in other.logged("row", {"keys": [str]}):
+        if copied.intersection(entry["keys"]):
+            store.log(**entry)  # with its own time

@@ -1,0 +1,146 @@
+"""`status`: how far a plan is, from headers and the log: within a second for 10,000 rows."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from pydt.base import PydtError, StoreError, holder
+from pydt.store.cells import entries
+from pydt.store.learnt import weak
+from pydt.store.plan_record import Record
+from pydt.store.store import Store
+
+_TAIL = 1 << 22  # bytes of the log's end that are looked at
+_HOUR = 3600.0
+_LINE = re.compile(rb'\{"time": (\d+(?:\.\d+)?), "event": "([^"\\]*)"')  # of the log, as `Store.log` writes it
+
+
+def status(dir: str | os.PathLike[str], plan: Any = None) -> dict[str, Any]:
+    """How far a plan is. Nothing is changed, unless a damaged header is met: that goes to quarantine.
+
+    Args:
+        dir: folder of a store.
+        plan: a plan or its digest; None: the store's only one with a design, or of several the one written last.
+
+    Returns:
+        plan: its digest (None: there is none), plans: how many there are. rows: how many it has, and of those (of the
+        first ones, if it stopped early) finished, failed, missing; reasons: how many rows failed for each; replaced:
+        rows that met broken images, and such images, see `Store.replaced`; hardly_learnt: of some finished rows how
+        many hardly learnt their source, and how many were looked at, see `pydt.store.learnt`. stop: see
+        `Store.stopped`;
+        unmet: a stopping rule that did not end the plan, see `Store.rule`. rows_per_hour: of the last hour, from the
+        log. bytes, files: of the whole folder. packed: cells in blocks. quarantined: files there. writer: pid and host
+        of the driver that is at work, as far as is known. damaged: a list of {"file", "reason"} of what was met on the
+        way; see `verify`.
+
+    Raises:
+        StoreError: there is no store, or no such plan.
+    """
+    store = Store(dir)
+    record = _chosen(store, plan)
+    found: dict[str, Any] = {"folder": str(store.folder), "plan": None, "plans": len(store.stems("plans", ".json"))}
+    found |= {"rows": 0, "finished": 0, "failed": 0, "missing": 0, "reasons": {}, "replaced": [0, 0]}
+    found["hardly_learnt"] = [0, 0]
+    found["stop"] = found["unmet"] = None
+    damaged: dict[str, str] = {}
+    if record is not None:
+        found |= {"plan": record.digest, "rows": len(record.rows)}
+        try:
+            found["stop"] = store.stopped(record)
+        except StoreError as error:
+            damaged[f"stops/{record.digest}.json"] = error.what
+        unknown = bool(damaged)
+        if not unknown:
+            try:
+                found["unmet"] = note if (note := store.rule(record)) is not None and not note["met"] else None
+            except StoreError as error:
+                damaged[f"rules/{record.digest}.json"] = error.what
+        try:
+            good, bad, missing = store.split(record, all=unknown)
+            found |= {"finished": len(good), "failed": len(bad), "missing": len(missing)}
+            found |= {"reasons": dict(Counter(reason for _, reason in bad).most_common())}
+            if not unknown:
+                found["replaced"] = list(store.replaced(record))
+                seen = weak(store.glimpse(record))
+                found["hardly_learnt"] = [len(seen.at), seen.judged]
+        except PydtError as error:  # its rows cannot be named, or one cannot be read
+            damaged[error.where or f"plans/{record.digest}.json"] = error.what
+    files, size = _size(store.folder)
+    found |= {"rows_per_hour": _pace(store.folder / "log.jsonl"), "bytes": size, "files": files}
+    found["packed"] = sum(len(block.keys) for block in store.blocks())
+    found["quarantined"] = len(entries(store.folder / "quarantine"))
+    found["writer"] = _writer(store.folder / ".lock")
+    damaged |= store.torn()
+    damaged |= {store.relative(path): reason for path, reason in store.damaged.items()}
+    found["damaged"] = [{"file": file, "reason": reason} for file, reason in damaged.items()]
+    return found
+
+
+def _chosen(store: Store, plan: Any) -> Record | None:
+    if plan is not None:
+        return store.plan(plan)
+    plans = store.plans()
+    kind = "design" if any(record.kind == "design" for record in plans.values()) else "rows"
+    found = [name for name, record in plans.items() if record.kind == kind]
+    written = {name: (store.folder / "plans" / f"{name}.json").stat().st_mtime_ns for name in found}
+    return plans[max(found, key=lambda name: (written[name], name))] if found else None
+
+
+def _pace(log: Path) -> float:
+    """Rows per hour, over the time since the first of the rows that the last hour saw."""
+    times = []
+    try:
+        with open(log, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+            lines = file.read(_TAIL).splitlines()
+    except OSError:
+        return 0.0
+    now = time.time()
+    for line in reversed(lines):
+        if (found := _LINE.match(line)) is None:
+            continue
+        if now - float(found[1]) > _HOUR:
+            break
+        if found[2] == b"row":
+            times.append(float(found[1]))
+    if not times:
+        return 0.0
+    return round(_HOUR * max(1, len(times) - 1) / max(now - min(times), 1.0), 1)
+
+
+def _size(folder: Path) -> tuple[int, int]:
+    """Files below a folder, and their bytes."""
+    files = size = 0
+    waiting = [os.fspath(folder)]
+    while waiting:
+        try:
+            with os.scandir(waiting.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    else:
+                        files, size = files + 1, size + entry.stat(follow_symlinks=False).st_size
+        except FileNotFoundError:
+            continue  # somebody is at work
+    return files, size
+
+
+def _writer(lock: Path) -> dict[str, Any] | None:
+    """Who says in the lock file to be at work. A killed driver leaves the file behind: on its host, one looks."""
+    if (found := holder(lock)) is None:
+        return None
+    pid, host = found
+    if host == platform.node():
+        try:
+            os.kill(pid, 0)  # asks, and does nothing
+        except ProcessLookupError:
+            return None
+        except PermissionError:  # somebody else's process
+            pass
+    return {"pid": pid, "host": host}

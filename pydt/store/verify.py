@@ -1,0 +1,145 @@
+"""`verify`: read every file of a store; what is damaged goes to quarantine, and the next run computes it again."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from pydt.base import PydtError, StoreError, Unreadable, digest
+from pydt.store.notes import get as get_notes
+from pydt.store.packed import Finder
+from pydt.store.plan_record import Drawn, Record
+from pydt.store.rows import Row, result_key, source_key
+from pydt.store.store import Store, described, pictures
+
+
+def verify(dir: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read every file of a store and check all that can be checked; what is damaged is put into quarantine.
+
+    Of cells: the checksum over metadata and arrays, the key against the digests it is made of, arrays of the right
+    shape, finite numbers. Of plans: the digest, and that designs draw the masks that the rows had. Of tasks: checksum
+    and lengths.
+
+    Returns:
+        verified: whether nothing is damaged and no row of any plan is missing (of one that stopped early: of the rows
+        that count). cells: how many are whole. damaged: a list of {"file", "reason", "moved" (to quarantine)}. missing:
+        rows that no longer or not yet are there, by plan. unclaimed: cells that no plan names.
+
+    Raises:
+        StoreError: there is no store.
+    """
+    store = Store(dir)
+    damaged: list[dict[str, Any]] = []
+    examples = _verify_described(store, damaged)
+    plans = store.plans()
+    for record in plans.values():
+        examples |= {task["digest"]: task["examples"] for task in record.tasks if "examples" in task}
+    whole = 0
+    plans = {name: record for name, record in plans.items() if _draws_as_before(record, damaged)}
+    claimed = [record.cells.reshape(-1, 16) for record in plans.values()]
+    finder = Finder(np.concatenate([np.empty((0, 16), np.uint8), *claimed]))
+    unclaimed = 0
+    for key in store.every():
+        try:
+            outcome, metadata = store.read(key)
+            check_cell(key, outcome.arrays, metadata, examples)
+        except FileNotFoundError:
+            continue  # moved by somebody else meanwhile
+        except Unreadable as error:
+            damaged.append({"file": error.where, "reason": error.what, "moved": False})
+        except StoreError as error:
+            damaged.append({"file": store.relative(store.discard(key, error)), "reason": error.what, "moved": True})
+        else:
+            whole += 1
+            unclaimed += finder.one(bytes.fromhex(key)) < 0
+    seen = {entry["file"] for entry in damaged}
+    for path, reason in store.damaged.items():  # blocks of which nothing could be read
+        if (where := store.relative(path)) not in seen:
+            damaged.append({"file": where, "reason": reason, "moved": True})
+    damaged += [{"file": file, "reason": reason, "moved": False} for file, reason in store.torn().items()]
+    missing = {}
+    for name, record in plans.items():
+        try:
+            missing[name] = len(store.missing(record))
+        except PydtError as error:
+            damaged.append({"file": f"stops/{name}.json", "reason": error.what, "moved": False})
+            continue
+        try:
+            store.rule(record)
+        except StoreError as error:
+            damaged.append({"file": f"rules/{name}.json", "reason": error.what, "moved": False})
+        try:
+            get_notes(store, record)
+        except StoreError as error:
+            damaged.append({"file": f"notes/{name}.json", "reason": error.what, "moved": False})
+    verified = not damaged and not any(missing.values())
+    return {"verified": verified, "cells": whole, "damaged": damaged, "missing": missing, "unclaimed": unclaimed}
+
+
+def check_cell(key: str, arrays: dict[str, Any], metadata: dict[str, Any], examples: dict[str, int]) -> None:
+    """Whether a cell whose checksum holds can be what its key says.
+
+    Args:
+        examples: how many a task has, by its digest; of tasks that are not named nothing is known.
+
+    Raises:
+        StoreError: it cannot.
+    """
+    try:
+        if "training" in metadata:
+            if "keep" in metadata:
+                row = Row(bytes.fromhex(metadata["keep"]), metadata["seed"], groups=metadata["groups"])
+                training = source_key(metadata["source"], metadata["units"], row, metadata["recipe"])
+            else:
+                mask = {"rule": metadata["rule"], "row": metadata["row"]}
+                about = metadata["source"], metadata["units"], mask, metadata["seed"], metadata["recipe"]
+                training = digest("training", *about)
+            if training != metadata["training"] or result_key(training, metadata["task"]) != key:
+                raise StoreError("is damaged (its key is not that of its row)")
+        if metadata["status"] == "ok":
+            primitives = arrays["primitives"]
+            expected = examples.get(metadata.get("task", ""), primitives.shape[-1])
+            if primitives.ndim != 3 or primitives.shape[::2] != (4, expected) or not primitives.shape[1]:
+                raise StoreError(f"is damaged (shape {primitives.shape}, not (4, draws, {expected}))")
+            if not all(np.isfinite(array).all() for array in arrays.values()):
+                raise StoreError("is damaged (numbers that are not finite)")
+    except PydtError:
+        raise
+    except Exception as error:  # whatever it lacks
+        raise StoreError(f"is damaged ({type(error).__name__})") from error
+
+
+def _verify_described(store: Store, damaged: list[dict[str, Any]]) -> dict[str, int]:
+    """Plans, tasks, thumbnails; how many examples the tasks have."""
+    examples = {}
+    for kind, suffix in (("plans", ".json"), ("tasks", ".safetensors"), ("thumbnails", ".safetensors")):
+        for name in store.stems(kind, suffix):
+            path = store.folder / kind / f"{name}{suffix}"
+            try:
+                if kind == "plans":
+                    store.plan(name)
+                    continue
+                if kind == "tasks":
+                    examples[name] = len(described(path)["half"])
+                else:
+                    pictures(path)
+            except FileNotFoundError:
+                continue
+            except StoreError as error:
+                moved = not isinstance(error, Unreadable)
+                if moved:
+                    store.quarantine(path, error)
+                damaged.append({"file": store.relative(path), "reason": error.what, "moved": moved})
+    return examples
+
+
+def _draws_as_before(record: Record, damaged: list[dict[str, Any]]) -> bool:
+    try:
+        if isinstance(record.rows, Drawn):
+            record.rows.check()
+        return True
+    except PydtError as error:
+        damaged.append({"file": f"plans/{record.digest}.json", "reason": error.what, "moved": False})
+        return False
