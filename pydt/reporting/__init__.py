@@ -2,7 +2,7 @@
 `base`.
 """
 
-from pydt.reporting.page import PICTURES, Block, Curve, Images, Intervals, Page, Table
+from pydt.reporting.page import PICTURES, Block, Column, Curve, Images, Intervals, Page, Table, csv_of
 from pydt.reporting.page_html import write_pages
 from pydt.reporting.report_html import render, write_csv
 from pydt.reporting.sentences import FEW_DF, sentences, stopped

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +41,37 @@ class Images:
             raise ConfigError(wrong, f"Images {self.title!r}", "give one caption for each picture, or for each tile")
 
 
+@dataclass(frozen=True)
+class Column:
+    """One column of a table and of the CSV file beside it.
+
+    Attributes:
+        name: its head in both.
+        value: record -> the CSV file's value, or an attribute's name; by default the attribute called `name`.
+        shown: record -> what the table shows, if that is another value (percent, a text).
+        digits: decimals of the table's floats, by default as the column needs.
+        only: "table" or "csv" for a column that the other lacks.
+    """
+
+    name: str
+    value: Callable[[Any], Any] | str | None = None
+    shown: Callable[[Any], Any] | None = None
+    digits: int | None = None
+    only: str = ""
+
+    def of(self, record: Any) -> Any:
+        """The value of a record."""
+        if callable(self.value):
+            return self.value(record)
+        return getattr(record, self.value or self.name)
+
+
+def csv_of(records: Iterable[Any], columns: Sequence[Column]) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Heads and rows of a CSV file, as `Page.csv` takes them: one row a record."""
+    own = [column for column in columns if column.only != "table"]
+    return [column.name for column in own], [tuple(column.of(record) for column in own) for record in records]
+
+
 @dataclass(frozen=True, eq=False)
 class Table:
     """Rows of texts, numbers and None. Floats are shown with `digits` decimals, by default as each column needs."""
@@ -54,6 +85,14 @@ class Table:
     def __post_init__(self) -> None:
         if any(len(row) != len(self.columns) for row in self.rows):
             raise ConfigError("rows of another length", f"Table {self.title!r}", "give one value for each column")
+
+    @staticmethod
+    def of(records: Iterable[Any], columns: Sequence[Column], title: str, note: str = "") -> Table:
+        """The table of `records`, one row each; `csv_of` makes the CSV file of the same columns."""
+        own = [column for column in columns if column.only != "csv"]
+        rows = [tuple((column.shown or column.of)(record) for column in own) for record in records]
+        digits = {column.name: column.digits for column in own if column.digits is not None}
+        return Table([column.name for column in own], rows, title, note, digits)
 
 
 @dataclass(frozen=True, eq=False)

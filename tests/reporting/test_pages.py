@@ -8,6 +8,7 @@ import io
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from test_render import EVIL
 from test_render import Page as Html
 
 from pydt.base import ConfigError
-from pydt.reporting import Curve, Images, Intervals, Page, Table, write_pages
+from pydt.reporting import Column, Curve, Images, Intervals, Page, Table, csv_of, write_pages
 from pydt.reporting.page_html import ROWS
 
 X = np.array([50, 100, 200])
@@ -168,6 +169,23 @@ def test_tables_show_numbers_as_a_reader_wants_them(tmp_path: Path) -> None:
         "b -1 \u2013 no 3",
         "c 0 < 0.0001 yes d",
     ]
+
+
+def test_one_list_of_columns_gives_the_table_and_the_csv_file() -> None:
+    records = [SimpleNamespace(group="a", gain=0.125, low=-0.5), SimpleNamespace(group="=b", gain=None, low=0.25)]
+    columns = [
+        Column("group"),
+        Column("percent", "gain", lambda r: None if r.gain is None else 100 * r.gain, digits=1),
+        Column("worst", lambda r: r.low, only="csv"),
+        Column("sign", lambda r: "+" if r.low > 0 else "-", only="table"),
+    ]
+    table = Table.of(records, columns, "Gains", "Of two groups.")
+    assert table.columns == ["group", "percent", "sign"]
+    assert table.rows == [("a", 12.5, "-"), ("=b", None, "+")]
+    assert (table.title, table.note, table.digits) == ("Gains", "Of two groups.", {"percent": 1})
+    heads, rows = csv_of(records, columns)
+    assert heads == ["group", "percent", "worst"]
+    assert rows == [("a", 0.125, -0.5), ("=b", None, 0.25)]
 
 
 def test_the_index_keeps_the_pages_of_earlier_calls(tmp_path: Path) -> None:
