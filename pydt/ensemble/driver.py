@@ -21,12 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydt.base import ConfigError, PydtError, StoreError, open_streams
+from pydt.ensemble.code_version import versions
 from pydt.ensemble.data_remarks import remarks
-from pydt.ensemble.executors.local import Processes, WorkerDied, places, versions, work
+from pydt.ensemble.executors.call import WorkerDied, work
+from pydt.ensemble.executors.local import Processes, places
 from pydt.ensemble.executors.pickling import pack
-from pydt.ensemble.interim import SoFar
+from pydt.ensemble.interim import Interim
 from pydt.ensemble.plan import Context, Plan, check, make_record
-from pydt.ensemble.progress import View
+from pydt.ensemble.progress import Progress
 from pydt.ensemble.row import Runner, run_row
 from pydt.estimation import StoppingRule, unmet
 from pydt.store import FACTS, Outcome, Record, Row, Store, checked, put, weak
@@ -150,7 +152,7 @@ def _run(
             f"no row can be done in {limit!r} seconds", "limit", "leave it out to let rows take their time"
         )
     open_streams()
-    view = View.of(progress)
+    view = Progress.of(progress)
     if rule.kind != "none":
         rule.look(design, [])  # refuses what no plan like this can satisfy, before anything is trained
     with Store.create(dir).writing() as store:
@@ -164,8 +166,8 @@ def _run(
         copied = [] if design is None else _copied(context)
         put(store, record, copied + told)  # copies change how the verdict is read
         missing, stored = _missing(store, record, same_code)
-        sofar = SoFar(store, record, design, stored)
-        run = _Driver(store, record, sofar, rule, missing, stored, view, limit, same_code)
+        interim = Interim(store, record, design, stored)
+        run = _Driver(store, record, interim, rule, missing, stored, view, limit, same_code)
         if run.settled():
             return store
         if design is not None:  # once a plan, and not again for what is retrained because of it
@@ -241,18 +243,18 @@ class _Driver:
         self,
         store: Store,
         record: Record,
-        sofar: SoFar,
+        interim: Interim,
         rule: StoppingRule,
         missing: deque[tuple[int, tuple[int, ...]]],
         stored: list[int],
-        view: View,
+        view: Progress,
         limit: float | None,
         same_code: bool,
     ) -> None:
         self.same_code = same_code
         self.notes: list[tuple[str, str]] = []  # what to tell at the start: event of the log, text
         self.told: set[str] = set()  # which workers compute by other code
-        self.store, self.record, self.sofar, self.rule = store, record, sofar, rule
+        self.store, self.record, self.interim, self.rule = store, record, interim, rule
         self.missing, self.view, self.limit = missing, view, limit
         self.again: deque[_Job] = deque()  # rows to be tried once more
         self.running: dict[Future[Any], _Job] = {}
@@ -264,7 +266,7 @@ class _Driver:
 
     def settled(self) -> bool:
         """Whether there is nothing to train: all rows are there, or those there are satisfy the rule."""
-        if self.rule.kind != "none" and self.sofar.settled(self.rule):
+        if self.rule.kind != "none" and self.interim.settled(self.rule):
             self._note()
             return True
         self._note()
@@ -277,15 +279,15 @@ class _Driver:
         bit by the view, while rows train, or else here, before the end: what is damaged is trained again.
         """
         if not (self.missing or self.again or self.running or self.done):
-            while not signals and self.sofar.read(0.2):
+            while not signals and self.interim.read(0.2):
                 pass
-        for row in reversed(self.sofar.damaged):  # first of all: a rule waits for it
+        for row in reversed(self.interim.damaged):  # first of all: a rule waits for it
             lacks = [i for i, key in enumerate(self.record.keys[row]) if not self.store.done(key)]
             self.missing.appendleft((row, tuple(lacks)))
             self.whole.discard(row)
-        if self.sofar.damaged and self.shown:
-            self.view.damaged(len(self.sofar.damaged))
-        self.sofar.damaged.clear()
+        if self.interim.damaged and self.shown:
+            self.view.damaged(len(self.interim.damaged))
+        self.interim.damaged.clear()
         return bool(self.missing or self.again or self.running)
 
     def drive(self, executor: Executor, parcel: bytes | None, workers: int) -> None:
@@ -293,14 +295,17 @@ class _Driver:
         others = self._other_code()
         alive = getattr(executor, "alive", None)
         alive = alive if callable(alive) else None
-        with _signals() as signals, self.view.shown(self.total, len(self.whole), self.sofar, self.rule, workers, alive):
+        with (
+            _signals() as signals,
+            self.view.shown(self.total, len(self.whole), self.interim, self.rule, workers, alive),
+        ):
             self.shown = True
             for event, text in self.notes:
                 self.view.say(text)
                 self.store.log(event=event, text=text)
             if others:
                 self.view.say(f"some stored rows were computed by other code: {others}")
-            if self.rule.kind != "none" and self.sofar.last.next > len(self.record.rows):
+            if self.rule.kind != "none" and self.interim.last.next > len(self.record.rows):
                 self.view.say(f"the plan is too short for a look by {self.rule}: all of it is trained")
             end = math.inf
             try:
@@ -322,10 +327,10 @@ class _Driver:
                     if time.monotonic() > end:
                         raise SystemExit
                     if not self.done and self.rule.kind != "none":
-                        looks = self.sofar.last.looks
-                        if self.sofar.look(self.rule).stopped:
+                        looks = self.interim.last.looks
+                        if self.interim.look(self.rule).stopped:
                             self._stop()
-                        elif self.sofar.last.looks > looks:
+                        elif self.interim.last.looks > looks:
                             self._note()
                     self.view.tick()
                 if signals:
@@ -407,7 +412,7 @@ class _Driver:
         for (position, outcome), key in zip(outcomes.items(), keys, strict=True):
             self.store.put(key, outcome, self._metadata(job, position, result["versions"]))
         self.whole.add(job.number)
-        self.sofar.add(job.number, outcomes)
+        self.interim.add(job.number, outcomes)
         bad = [outcome.reason for outcome in outcomes.values() if outcome.status != "ok"]
         details = {name: result[name] for name in ("seconds", "host", "pid", "versions", "warnings")}
         source = self.record.sources[job.number]
@@ -476,11 +481,11 @@ class _Driver:
         self.done = True
         self._note()
         self._hand_out_no_more()
-        self.view.say(f"stopped by {self.rule}: {self.sofar.last.reason}")
+        self.view.say(f"stopped by {self.rule}: {self.interim.last.reason}")
 
     def _note(self) -> None:
         """Write what the rule says, or that there is none: an earlier run may have had another."""
-        look, names = self.sofar.last, self.record.names
+        look, names = self.interim.last, self.record.names
         note: dict[str, Any] = {"rule": str(self.rule), "looks": look.looks, "reason": look.reason}
         if self.rule.kind == "sign":
             note["decided"] = [[names[i], sign] for i, sign in zip(look.decided, look.signs, strict=True)]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pydt.estimation import Fit
 
 
-class SoFar:
+class Interim:
     """The number of each row of a plan as rows come in, in any order: of output "correct", in points of accuracy.
 
     A row's number is computed from its own cells, always in the same way, whether it was trained a moment ago or found

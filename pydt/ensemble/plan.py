@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pydt.base import ConfigError, DataError, DesignError, PydtError, digest, suggest, whole
+from pydt.base import ConfigError, DataError, DesignError, PydtError, suggest, whole
 from pydt.design import Design
+from pydt.ensemble.row import Context
 from pydt.store import MOST_ROWS, Drawn, Record, Row
 
 if TYPE_CHECKING:
@@ -102,32 +103,6 @@ class Plan:
     @cached_property
     def _record(self) -> Record:
         return make_record(self.context, self.rows(), self.design, self.seed)
-
-
-@dataclass(frozen=True, eq=False)
-class Context:
-    """What all rows of a run share; a runner gets it with each row."""
-
-    source: Any
-    by: str
-    recipe: Any
-    tasks: tuple[Any, ...]
-
-    @cached_property
-    def units(self) -> tuple[np.ndarray, tuple[str, ...]]:
-        """Unit of each example, int64 (examples,), -1 in none; and the units' names."""
-        unit, names = self.source.units(self.by)
-        return np.asarray(unit, np.int64), tuple(names)
-
-    @cached_property
-    def units_digest(self) -> str:
-        """Digest of the partition."""
-        return digest("units", self.units[0], list(self.units[1]))
-
-    def keep_examples(self, row: Row) -> np.ndarray:
-        """The examples a row trains on, bool (examples,): those of the kept units and those in no unit."""
-        unit = self.units[0]
-        return np.append(row.mask, True)[unit]  # unit -1 reads the appended entry
 
 
 def _expect(value: Any, method: str, where: str, mend: str, kind: type[PydtError] = ConfigError) -> None:

@@ -18,9 +18,9 @@ from pydt.base import ConfigError
 from pydt.ensemble.driver import run_rows
 from pydt.ensemble.executors.local import Processes, places
 from pydt.ensemble.executors.pickling import pack
-from pydt.ensemble.interim import SoFar
+from pydt.ensemble.interim import Interim
 from pydt.ensemble.plan import Context, Plan, make_record
-from pydt.ensemble.progress import View
+from pydt.ensemble.progress import Progress
 from pydt.ensemble.row import Runner, run_row
 from pydt.estimation import StoppingRule
 from pydt.store import Record, Row, Store, row_seconds, weak
@@ -139,10 +139,10 @@ def _left(store: Store, plan: Plan, rule: StoppingRule) -> tuple[int, int]:
     record = plan.record()
     missing, stored = store.left(record)
     if rule.kind != "none" and stored:
-        sofar = SoFar(store, record, plan.design, stored)
-        if sofar.settled(rule):
-            return sofar.last.rows, 0
-        missing += [(row, ()) for row in sofar.damaged]
+        interim = Interim(store, record, plan.design, stored)
+        if interim.settled(rule):
+            return interim.last.rows, 0
+        missing += [(row, ()) for row in interim.damaged]
     return record.distinct, len(missing)
 
 
@@ -179,7 +179,7 @@ def announce(
         images = [int(plan.context.keep_examples(row).sum()) for row in few]
         a_step = seconds / float(np.mean([steps_of(plan.recipe, kept) for kept in images]))
         text += f"; the others take about {_duration(steps * a_step / count)}"
-    View.of(progress).say(text)
+    Progress.of(progress).say(text)
     return left
 
 

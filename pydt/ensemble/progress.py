@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pydt.base import ConfigError, PydtError, one_blas_thread, suggest, tell, terminal
-from pydt.ensemble.interim import SoFar
+from pydt.ensemble.interim import Interim
 from pydt.estimation import StoppingRule
 from pydt.store import UNITS, Outcome
 
@@ -37,20 +37,20 @@ def _now() -> float:
     return time.monotonic()
 
 
-class View:
-    """Collects what there is to tell. This one shows nothing; see `View.of`."""
+class Progress:
+    """Collects what there is to tell. This one shows nothing; see `Progress.of`."""
 
     every = 5.0  # seconds between lines (they become rarer in long runs), and at least between estimates
 
     @staticmethod
-    def of(progress: bool | str) -> View:
+    def of(progress: bool | str) -> Progress:
         """The view for `progress=` of `pydt.run`.
 
         Raises:
             ConfigError: it is not True, False or "json".
         """
         if progress is False:
-            return View()
+            return Progress()
         if progress is True:
             return Screen() if terminal() else Lines()
         if progress == "json":
@@ -62,20 +62,20 @@ class View:
         self,
         total: int,
         before: int,
-        sofar: SoFar,
+        interim: Interim,
         rule: StoppingRule,
         workers: int,
         alive: Callable[[], int] | None,
-    ) -> View:
+    ) -> Progress:
         """The same view, to be entered.
 
         Args:
             total, before: trainings of the plan, and those that are stored already.
-            sofar: the rows' numbers. rule: that may stop the run.
+            interim: the rows' numbers. rule: that may stop the run.
             workers: how many rows are trained at once; alive: how many workers there are at this moment, if known.
         """
         self.total, self.before, self.done = total, before, before
-        self.sofar, self.rule, self.workers, self.alive = sofar, rule, workers, alive
+        self.interim, self.rule, self.workers, self.alive = interim, rule, workers, alive
         self.failed, self.died = 0, 0
         self.accuracy: float | None = None
         self.failures: deque[tuple[int, str]] = deque(maxlen=_KEPT)
@@ -83,13 +83,13 @@ class View:
         self.leading: dict[str, Any] | None = None
         self.begun = self._last = _now()
         self._spent = self._cost = 0.0
-        if type(self) is not View:
+        if type(self) is not Progress:
             with one_blas_thread():  # looks for the libraries once: not in the time that estimates may take
                 pass
         self._estimated = (-np.inf, -1)  # when, and on how many rows
         return self
 
-    def __enter__(self) -> View:
+    def __enter__(self) -> Progress:
         self.open()
         return self
 
@@ -159,7 +159,7 @@ class View:
         if len(self.recent) > 1 and seconds > 0:
             rate = (len(self.recent) - 1) / seconds
             found["rows_per_hour"] = round(3600 * rate, 1)
-            if left and not self.sofar.last.stopped:
+            if left and not self.interim.last.stopped:
                 found["seconds_left"] = round(left / rate)
         found["workers"] = self.workers if self.alive is None else self.alive()
         if self.accuracy is not None:
@@ -168,7 +168,7 @@ class View:
         if self.failures:
             found["failures"] = [{"row": row, "reason": reason} for row, reason in self.failures]
         if self.rule.kind != "none":
-            look = self.sofar.last
+            look = self.interim.last
             found["stop"] = {"rule": str(self.rule), "rows": look.rows, "looks": look.looks, "reason": look.reason}
             found["stop"] |= {"stopped": True} if look.stopped else {"next": look.next}
         if self.leading is not None:
@@ -178,21 +178,21 @@ class View:
     def _estimate(self, now: float, last: bool = False) -> None:
         """Look at the influences, if there is time for it; the last time, whatever it takes."""
         allowed = _SHARE * (now - self.begun) - self._spent
-        if type(self) is View or not self.sofar.estimable:
+        if type(self) is Progress or not self.interim.estimable:
             return
         if not last and (allowed <= self._cost or now - self._estimated[0] < self.every):
             return
         with contextlib.suppress(PydtError):  # a stored row that was damaged a moment ago: nothing that stops a run
-            unread = self.sofar.read(np.inf if last else allowed)
+            unread = self.interim.read(np.inf if last else allowed)
             if not unread and (last or self._estimated[1] != self.done):
                 self._estimated = now, self.done
-                self.leading = _leading(self.sofar)
+                self.leading = _leading(self.interim)
                 self._cost = _now() - now
         self._spent += _now() - now
 
 
-def _leading(sofar: SoFar) -> dict[str, Any] | None:
-    fit = sofar.fit()
+def _leading(interim: Interim) -> dict[str, Any] | None:
+    fit = interim.fit()
     if fit is None or not np.isfinite(fit.stderr).all():
         return None
     order = np.argsort(-np.asarray(fit.unbiased), kind="stable").tolist()
@@ -200,16 +200,16 @@ def _leading(sofar: SoFar) -> dict[str, Any] | None:
     from scipy import special
 
     reach = special.stdtrit(fit.df, 0.975) * fit.stderr.astype(np.float64)
-    columns = ("name", sofar.record.names), ("value", fit.unbiased), ("stderr", fit.stderr), ("reach", reach)
+    columns = ("name", interim.record.names), ("value", fit.unbiased), ("stderr", fit.stderr), ("reach", reach)
     groups = [{key: of[i] if key == "name" else float(of[i]) for key, of in columns} for i in ends]
     return {"unit": UNITS["correct"][0], "models": int(fit.models), "groups": groups}
 
 
-class Json(View):
+class Json(Progress):
     """One JSON object a line on stderr: "time", "event" (start, progress, failed, message, end), facts."""
 
     def open(self) -> None:
-        self.write("start", {**self.facts(), "folder": str(self.sofar.store.folder)})
+        self.write("start", {**self.facts(), "folder": str(self.interim.store.folder)})
 
     def draw(self) -> None:
         self.write("progress", self.facts())
@@ -227,12 +227,12 @@ class Json(View):
         tell(json.dumps({"time": round(time.time(), 3), "event": event, **facts}))
 
 
-class Lines(View):
+class Lines(Progress):
     """Plain lines on stderr: one at the start, one now and then, one for each of the first failures, one at the end."""
 
     def open(self) -> None:
         more = f", {self.before} {'is' if self.before == 1 else 'are'} stored already" if self.before else ""
-        self.say(f"{self.total} row{'' if self.total == 1 else 's'}{more}: {self.sofar.store.folder}")
+        self.say(f"{self.total} row{'' if self.total == 1 else 's'}{more}: {self.interim.store.folder}")
 
     def draw(self) -> None:
         facts = self.facts()
@@ -257,7 +257,7 @@ class Lines(View):
             self.say(f"row {number} failed: {_printable(reason, 500)}{more}")
 
 
-class Screen(View):
+class Screen(Progress):
     """A panel at the bottom of a terminal, drawn anew every other second."""
 
     def open(self) -> None:
@@ -276,7 +276,7 @@ class Screen(View):
     def draw(self) -> None:
         ascii_only = self.console.options.ascii_only
         with contextlib.suppress(*_UNHEARD):
-            self.live.update(panel(self.facts(), str(self.sofar.store.folder), ascii_only), refresh=True)
+            self.live.update(panel(self.facts(), str(self.interim.store.folder), ascii_only), refresh=True)
 
     def close(self, well: bool) -> None:
         self.draw()

@@ -3,13 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from pydt.base import TrainError
-from pydt.ensemble.plan import Context
+import numpy as np
+
+from pydt.base import TrainError, digest
 from pydt.store import Outcome, Row
 
-Runner = Callable[["Context", Row, tuple[Any, ...]], dict[str, Outcome]]
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What all rows of a run share; a runner gets it with each row."""
+
+    source: Any
+    by: str
+    recipe: Any
+    tasks: tuple[Any, ...]
+
+    @cached_property
+    def units(self) -> tuple[np.ndarray, tuple[str, ...]]:
+        """Unit of each example, int64 (examples,), -1 in none; and the units' names."""
+        unit, names = self.source.units(self.by)
+        return np.asarray(unit, np.int64), tuple(names)
+
+    @cached_property
+    def units_digest(self) -> str:
+        """Digest of the partition."""
+        return digest("units", self.units[0], list(self.units[1]))
+
+    def keep_examples(self, row: Row) -> np.ndarray:
+        """The examples a row trains on, bool (examples,): those of the kept units and those in no unit."""
+        unit = self.units[0]
+        return np.append(row.mask, True)[unit]  # unit -1 reads the appended entry
+
+
+Runner = Callable[[Context, Row, tuple[Any, ...]], dict[str, Outcome]]
 
 
 def run_row(context: Context, row: Row, tasks: tuple[Any, ...]) -> dict[str, Outcome]:

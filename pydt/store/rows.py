@@ -11,7 +11,7 @@ import numpy as np
 from pydt.base import ConfigError, DesignError, PydtError, digest, escaped, whole
 
 FACTS = ("code", "torch", "torchvision", "isa")
-"""What `pydt.ensemble.executors.local.versions` says that may change a row's numbers; stored with each cell."""
+"""What `pydt.ensemble.code_version.versions` says that may change a row's numbers; stored with each cell."""
 
 
 @dataclass(frozen=True)

@@ -190,7 +190,6 @@ def test_a_plan_by_example_trains_on_the_kept_images_and_resumes(
         seen.append(np.asarray(keep).copy())
         return train(source, keep, recipe, seed)
 
-    monkeypatch.setattr("pydt.ensemble.train", noted, raising=False)
     monkeypatch.setattr("pydt.training.train", noted)
     with ThreadPoolExecutor(1) as executor:
         store = run(plan, tmp_path, executor, progress=False)

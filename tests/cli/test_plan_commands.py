@@ -242,7 +242,7 @@ def test_a_plan_file_is_run_continued_proved_and_reported(tmp_path: Path, monkey
     assert again.exit_code == 0, again.output
     assert "24 rows are in" in again.output
     with monkeypatch.context() as patch:
-        patch.setattr("pydt.ensemble.versions", lambda: {"torch": "9.9"})
+        patch.setattr("pydt.ensemble.driver.versions", lambda: {"torch": "9.9"})
         refused = CliRunner().invoke(app, ["run", str(file), "--same-code"])
     assert isinstance(refused.exception, StoreError)
     assert "now 9.9" in str(refused.exception)

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from pydt.base import ConfigError
-from pydt.ensemble.executors.mailbox import Job, Listener, Mail, Order, Parcel, Pulse, _Server, listed
+from pydt.ensemble.executors.mailbox import Job, Listener, Mail, Pulse, listed
+from pydt.ensemble.executors.parcel import Order, Parcel
 from pydt.ensemble.executors.pickling import pack
-from pydt.ensemble.executors.slurm import Slurm, _private
+from pydt.ensemble.executors.slurm import Slurm
 
 KEY = bytes(range(32))
 
@@ -87,7 +88,7 @@ def test_a_job_reads_nothing_that_is_crafted(what: str, tmp_path: Path) -> None:
         (folder / "parcels" / parcel.key).write_bytes(forged(mark)["an unkeyed checksum"])
     pulse = Pulse(folder / "driver")
     pulse.beat()
-    job = threading.Thread(target=lambda: _Server(Mail(folder, KEY), 0).serve(), daemon=True)
+    job = threading.Thread(target=Job(str(folder), 0, [], KEY), daemon=True)
     job.start()
     end = time.monotonic() + 60
     listener = Listener(folder / "beats" / "0")
@@ -129,18 +130,22 @@ def test_submitit_s_files_are_closed_to_others(tmp_path: Path) -> None:
 
 
 def test_a_folder_where_others_could_put_a_job_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("submitit")
+
+    def made(name: str) -> Slurm:
+        return Slurm(tmp_path / name, cluster="local", workers=1)
+
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
     with pytest.raises(ConfigError, match="open to everybody"):
-        _private(tmp_path / "open")
+        made("open")
     (tmp_path / "open").chmod(0o1777)
-    _private(tmp_path / "open")
+    made("open").shutdown()
+    (tmp_path / "link").mkdir()
+    (tmp_path / "link" / "logs").symlink_to(tmp_path / "open")
+    with pytest.raises(ConfigError, match="is not yours"):
+        made("link")
     real = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: real + 1)
     with pytest.raises(ConfigError, match="is not yours"):
-        _private(tmp_path / "open")
-    (tmp_path / "link").mkdir()
-    (tmp_path / "link" / "logs").symlink_to(tmp_path / "open")
-    monkeypatch.setattr(os, "geteuid", lambda: real)
-    with pytest.raises(ConfigError, match="is not yours"):
-        _private(tmp_path / "link")
+        made("open")

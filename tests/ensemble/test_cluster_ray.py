@@ -18,7 +18,7 @@ from stub_rows import contents, held_row, log, plan, stub_row
 from pydt.base import ConfigError
 from pydt.data import Dataset, Target
 from pydt.ensemble import Plan, run
-from pydt.ensemble.executors.local import WorkerDied, work
+from pydt.ensemble.executors.call import WorkerDied, work
 from pydt.ensemble.executors.ray import Ray
 from pydt.store import Row
 

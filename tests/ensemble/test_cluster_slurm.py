@@ -24,7 +24,7 @@ from pydt.base import ConfigError, PydtError
 from pydt.data import Dataset, Target
 from pydt.ensemble import Plan, run
 from pydt.ensemble.executors import slurm as cluster
-from pydt.ensemble.executors.local import WorkerDied, work
+from pydt.ensemble.executors.call import WorkerDied, work
 from pydt.ensemble.executors.slurm import Slurm
 from pydt.store import Row
 

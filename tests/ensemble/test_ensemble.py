@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import multiprocessing
 import os
 import re
@@ -22,13 +21,14 @@ import stub_rows
 from stub_rows import GROUPS, StubRecipe, StubSource, StubTask, contents, environment, go, log, plan, stub_row
 
 import pydt.design
-import pydt.ensemble.executors.local
 from pydt.base import ConfigError, DataError, PydtError, StoreError, TrainError
 from pydt.data import Dataset, Target
 from pydt.ensemble import Plan, run, run_rows
-from pydt.ensemble.executors.local import Processes, WorkerDied, places
+from pydt.ensemble.code_version import versions
+from pydt.ensemble.executors.call import WorkerDied
+from pydt.ensemble.executors.local import Processes, places
 from pydt.ensemble.executors.pickling import pack
-from pydt.ensemble.interim import SoFar
+from pydt.ensemble.interim import Interim
 from pydt.store import Outcome, Row, Store
 
 
@@ -343,10 +343,10 @@ def test_changed_code_is_recorded_and_not_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     go(plan(2), tmp_path)
-    real = pydt.ensemble.executors.local.versions()
+    real = versions()
     changed = {**real, "code": "99.0+new", "torch": "9.9"}
-    for module in ("workers", "ensemble"):
-        monkeypatch.setattr(f"pydt.{module}.versions", lambda: changed)
+    for module in ("driver", "executors.call"):
+        monkeypatch.setattr(f"pydt.ensemble.{module}.versions", lambda: changed)
     with ThreadPoolExecutor(1) as threads:
         store = run(plan(3), tmp_path, threads, runner=stub_row)
     assert len(store.masks()) == 3
@@ -359,41 +359,6 @@ def test_changed_code_is_recorded_and_not_refused(
     assert "some stored rows were computed by other code" in said
     assert f"torch {real['torch']} (now 9.9)" in said
     assert "isa" not in said
-
-
-def test_code_version_covers_what_decides_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sources = Path(pydt.ensemble.executors.local.__file__).parent
-    for path in sources.glob("*.py"):
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    monkeypatch.setattr(pydt.ensemble.executors.local, "__file__", str(tmp_path / "workers.py"))
-    before = pydt.ensemble.executors.local.code_version()
-    decisive = set()
-    for path in sorted(tmp_path.glob("*.py")):
-        whole = path.read_bytes()
-        path.write_bytes(whole + b"#")
-        if pydt.ensemble.executors.local.code_version() != before:
-            decisive.add(path.stem)
-        path.write_bytes(whole)
-    wanted = {"cells", "data", "design", "ensemble", "files", "glyphs", "loader", "models", "target"}
-    assert wanted | {"train", "transfer"} <= decisive
-    assert not decisive & {"report", "cli", "figures", "words", "store"}
-
-
-def test_the_code_version_leaves_out_nothing_that_a_row_is_made_of() -> None:
-    sources = Path(pydt.ensemble.executors.local.__file__).parent
-    known, waiting = set(), ["train", "transfer", "plan"]
-    while waiting:
-        name = waiting.pop()
-        if name in known or not (sources / f"{name}.py").exists():
-            continue
-        known.add(name)
-        for node in ast.walk(ast.parse((sources / f"{name}.py").read_text())):
-            if isinstance(node, ast.ImportFrom) and node.module == "pydt":
-                waiting += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pydt."):
-                waiting.append(str(node.module).removeprefix("pydt."))
-    assert len(known) > 15
-    assert pydt.ensemble.executors.local.decisive() == (known | {"ensemble", "glyphs"}) - {"cores", "errors"}
 
 
 def test_interrupt_carries_its_message(tmp_path: Path) -> None:
@@ -411,11 +376,11 @@ def test_an_interrupt_while_stored_rows_are_read_is_heard(
     """All rows are there, and the old ones are read to the last bit before the end."""
     go(plan(10), tmp_path)
 
-    def read(self: SoFar, seconds: float = 0.0) -> bool:
+    def read(self: Interim, seconds: float = 0.0) -> bool:
         os.kill(os.getpid(), number)
         return True
 
-    monkeypatch.setattr(SoFar, "read", read)
+    monkeypatch.setattr(Interim, "read", read)
     with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit) as caught:
         go(plan(12), tmp_path)
     if number == signal.SIGINT:
@@ -473,15 +438,15 @@ def test_the_drivers_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
     script = """
 import sys, stub_rows
 from pathlib import Path
-from pydt.live import View
+from pydt.ensemble.progress import Progress
 from pydt.ensemble import run
-sizes, row = {}, View.row
+sizes, row = {}, Progress.row
 def watched(self, *given):
     row(self, *given)
     if self.done % 500 == 0:
         lines = Path("/proc/self/status").read_text().splitlines()
         sizes[self.done] = next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
-View.row = watched
+Progress.row = watched
 run(stub_rows.plan(10000), sys.argv[1], workers=2, runner=stub_rows.stub_row, progress=False)
 print(sizes[1000], sizes[10000])
 """
@@ -535,8 +500,8 @@ def test_other_code_is_refused_where_that_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     go(plan(3), tmp_path, same_code=True)
-    real = pydt.ensemble.executors.local.versions()
-    monkeypatch.setattr("pydt.ensemble.versions", lambda: {**real, "torch": "9.9"})
+    real = versions()
+    monkeypatch.setattr("pydt.ensemble.driver.versions", lambda: {**real, "torch": "9.9"})
     with pytest.raises(StoreError, match=rf"other code: torch {re.escape(real['torch'])} \(now 9\.9\)"):
         go(plan(4), tmp_path, same_code=True)
     with pytest.raises(PydtError, match=r"row 0 .*computes by other code .*torch .*now 9\.9"):  # a worker's

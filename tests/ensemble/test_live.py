@@ -19,7 +19,7 @@ from pydt import influences
 from pydt.base import ConfigError, TrainError
 from pydt.ensemble import progress as live
 from pydt.ensemble import run
-from pydt.ensemble.progress import View, interval, panel
+from pydt.ensemble.progress import Progress, interval, panel
 from pydt.estimation import mean_output
 from pydt.store import Store
 
@@ -40,7 +40,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs that seem to take long, so that everything is drawn."""
     monkeypatch.setattr(live, "_now", Clock())
     monkeypatch.setattr(live, "_SHARE", 100.0)
-    monkeypatch.setattr(View, "every", 0.5)
+    monkeypatch.setattr(Progress, "every", 0.5)
 
 
 class Screen(io.StringIO):
@@ -194,18 +194,18 @@ def test_estimates_take_a_hundredth_of_the_time_at_most(
     monkeypatch.setattr(live, "_now", lambda: clock.now)
     estimates, real = [], live._leading
 
-    def leading(sofar: Any) -> Any:
+    def leading(interim: Any) -> Any:
         estimates.append(clock.now)
         clock.now += 3.0
-        return real(sofar)
+        return real(interim)
 
-    def row(self: View, *given: Any) -> None:
+    def row(self: Progress, *given: Any) -> None:
         clock.now += 10.0
         done(self, *given)
 
-    done = View.row
+    done = Progress.row
     monkeypatch.setattr(live, "_leading", leading)
-    monkeypatch.setattr(View, "row", row)
+    monkeypatch.setattr(Progress, "row", row)
     shown(studied(), tmp_path, effect_row, progress="json")
     assert 5 <= len(estimates) <= 9  # of 2,000 s
     assert min(np.diff(estimates[:-1])) >= 290, "all but the last one, which is of all rows"
@@ -219,19 +219,19 @@ def test_the_last_ranking_is_of_all_rows_whatever_time_there_was(
     monkeypatch.setattr(live, "_now", lambda: clock.now)
     rows, real = [], live._leading
 
-    def row(self: View, *given: Any) -> None:
+    def row(self: Progress, *given: Any) -> None:
         clock.now += 10.0 if not rows else 0.0
         done(self, *given)
 
-    def leading(sofar: Any) -> Any:
-        found = real(sofar)
+    def leading(interim: Any) -> Any:
+        found = real(interim)
         if found is not None:
             rows.append(found["models"])
         return found
 
-    done = View.row
+    done = Progress.row
     monkeypatch.setattr(live, "_leading", leading)
-    monkeypatch.setattr(View, "row", row)
+    monkeypatch.setattr(Progress, "row", row)
     store = shown(studied(), tmp_path, effect_row)
     last = capsys.readouterr().err.splitlines()[-1]
     fit = influences(*everything(store), "ols")
@@ -256,7 +256,7 @@ def test_progress_is_live_on_a_terminal_plain_elsewhere_and_silent_on_request(
     assert lines[2].startswith("11/11 rows")
     assert "1 failed" in lines[2]
 
-    monkeypatch.setattr(View, "every", 0.0)
+    monkeypatch.setattr(Progress, "every", 0.0)
     shown(plan(13), tmp_path / "plain")
     text = capsys.readouterr().err
     assert "13 rows, 11 are stored already" in text

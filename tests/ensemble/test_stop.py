@@ -21,8 +21,8 @@ from pydt import StoppingRule, design
 from pydt.base import ConfigError, DataError, PydtError, StoreError, Unreadable, digest
 from pydt.cli.app import app
 from pydt.ensemble import Plan, run
-from pydt.ensemble.executors.local import work
-from pydt.ensemble.interim import SoFar
+from pydt.ensemble.executors.call import work
+from pydt.ensemble.interim import Interim
 from pydt.estimation import Look, mean_output, unmet
 from pydt.store import Outcome, Row, Store, export, status, verify
 
@@ -114,12 +114,12 @@ def test_same_stop_in_any_order_and_for_any_number_of_workers(tmp_path: Path, wh
 
 def test_what_the_rule_sees_of_a_row_is_what_the_report_uses(tmp_path: Path, whole: Store) -> None:
     record = whole.plan()
-    sofar = SoFar(whole, record, studied().design, range(len(record.rows)))
-    while sofar.read(1.0):
+    interim = Interim(whole, record, studied().design, range(len(record.rows)))
+    while interim.read(1.0):
         pass
-    seen = sofar._values[whole.finished()]
+    seen = interim._values[whole.finished()]
     np.testing.assert_allclose(seen, mean_output(whole, record, None, "correct", "score"), rtol=1e-12)
-    assert np.isnan(sofar._values[[i for i, _, _ in whole.failed()]]).all()
+    assert np.isnan(interim._values[[i for i, _, _ in whole.failed()]]).all()
     assert len(whole.failed()) > 0
 
 
@@ -179,14 +179,14 @@ def test_any_order_and_any_restart_is_the_same_stop(whole: Store) -> None:
         # rows arrive roughly in order, as from a few workers, or wildly
         order = order if seed % 2 else sorted(range(len(outcomes)), key=lambda i, order=order: i + order[i] % 12)
         half = order[: 10 * seed]
-        sofar = SoFar(whole, record, studied().design, sorted(half))
-        while sofar.read(1.0):
+        interim = Interim(whole, record, studied().design, sorted(half))
+        while interim.read(1.0):
             pass
         for row in order[10 * seed :]:
-            if sofar.look(rule).stopped:
+            if interim.look(rule).stopped:
                 break
-            sofar.add(row, {0: outcomes[row]})
-        found = sofar.look(rule)
+            interim.add(row, {0: outcomes[row]})
+        found = interim.look(rule)
         assert (found.rows, found.looks, found.reason) == (wanted.rows, wanted.looks, wanted.reason)
 
 
@@ -302,14 +302,14 @@ def test_a_row_that_cannot_be_read_is_told_and_not_passed_over(tmp_path: Path, m
         return real(self, wanted)
 
     monkeypatch.setattr(Store, "get", get)
-    sofar = SoFar(store, store.plan(), studied().design, range(20))
+    interim = Interim(store, store.plan(), studied().design, range(20))
     for _ in range(2):  # the view may be the first to meet it, and says nothing
         with pytest.raises(StoreError, match="Input/output error"):
-            sofar.read(60.0)
+            interim.read(60.0)
     monkeypatch.undo()
-    while sofar.read(1.0):
+    while interim.read(1.0):
         pass
-    assert sofar._known[:20].all()
+    assert interim._known[:20].all()
 
 
 # ---- a rule that does not end its plan ----------------------------------------------------------------------------

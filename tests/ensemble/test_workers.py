@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from pydt.base import ConfigError
-from pydt.ensemble.executors import local as workers
-from pydt.ensemble.executors.local import Processes, WorkerDied, work
+from pydt.ensemble.executors import call
+from pydt.ensemble.executors.call import WorkerDied, work
+from pydt.ensemble.executors.local import Processes
 from pydt.ensemble.executors.pickling import pack
 from pydt.store import Row
 
@@ -33,7 +34,7 @@ def sleeping(context: Any, row: Row, tasks: Any) -> dict[str, Any]:
 
 def stuck(context: Any, row: Row, tasks: Any) -> dict[str, Any]:
     """Native code that keeps the interpreter to itself: no thread of Python runs any more."""
-    workers._GRACE = 0.2
+    call.GRACE = 0.2
     return {"slept": ctypes.PyDLL(None).sleep(60)} if row.seed else {}
 
 

@@ -201,7 +201,7 @@ def test_a_run_needs_no_stderr(
     stream: Any, progress: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "stderr", stream)
-    assert isinstance(live.View.of(True), live.Lines)
+    assert isinstance(live.Progress.of(True), live.Lines)
     store = run(plan(4), tmp_path, Wanders(lambda number: None), runner=stub_row, progress=progress)
     assert len(store.masks()) == 4
     assert capsys.readouterr().out == ""

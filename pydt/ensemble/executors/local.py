@@ -7,47 +7,30 @@ They are plain Python processes that do not import the caller's script again (so
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import json
 import os
 import pickle
-import platform
 import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
 import traceback
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import Connection
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-import numpy as np
-
-import pydt
-from pydt import __version__
-from pydt.base import ConfigError, PydtError, TrainError, available, digest
-from pydt.ensemble.executors.pickling import load
-from pydt.store import Outcome
+from pydt.base import available
+from pydt.ensemble.executors.call import LATE, WorkerDied, claim, set_parcel
 
 _THREADS = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB_MAXIMUM")  # NAME_NUM_THREADS, read once when a library loads
 
 # The allocator of glibc gives memory of the size of a batch back to the system when it is freed, and asks for it again
 # at the next step, page fault by page fault: a quarter of the time of a small row. 32 MB is the most it allows.
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "2147483648"}
-
-_LATE = 124  # exit status of a worker whose watchdog ended it, as of timeout(1)
-_GRACE = 5.0  # seconds after which the kernel ends a process whose watchdog cannot run: native code has the interpreter
-
-_DECISIVE = ("base", "data", "design", "training")  # rooms
 
 # The first thing a worker does is to tie its life to the driver's; importing numpy may take a second on a busy machine.
 _BOOT = """
@@ -62,124 +45,6 @@ sys.path[:] = json.loads(sys.argv[1])
 from pydt.ensemble.executors.local import _worker
 _worker()
 """
-
-
-class WorkerDied(Exception):
-    """A worker process ended in the middle of a row."""
-
-
-_ours = False  # whether this process was started to compute rows and does nothing else
-
-
-def claim() -> None:
-    """Say that this process was started to compute rows and does nothing else, so that an overlong row may end it."""
-    global _ours
-    _ours = True
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-
-
-@contextlib.contextmanager
-def _watchdog(limit: float | None) -> Iterator[None]:
-    """End this process if what is done inside takes longer than `limit` seconds, and show on stderr where it was.
-
-    Raises:
-        ConfigError: there is a limit, and this process is not a worker: its end would be the end of more than a row.
-    """
-    if limit is None:
-        yield
-        return
-    if not _ours:
-        mend = "leave the executor out, use one of pydt.ensemble.executors.slurm, or run without a limit"
-        raise ConfigError("only a process of its own can be ended in the middle of a row", "limit", mend)
-
-    def end() -> None:
-        faulthandler.dump_traceback(2)
-        os._exit(_LATE)
-
-    timer = threading.Timer(limit, end)
-    timer.daemon = True
-    timer.start()
-    signal.setitimer(signal.ITIMER_REAL, limit + _GRACE)
-    try:
-        yield
-    finally:
-        timer.cancel()
-        signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-_parcels: dict[bytes | None, tuple[Callable[..., Any], Any]] = {}
-_parcels_lock = threading.Lock()
-
-
-def _unpack(parcel: bytes | None) -> tuple[Callable[..., Any], Any]:
-    """Runner and context of a parcel, unpickled once per process; None is the one the process was started with."""
-    with _parcels_lock:
-        if parcel not in _parcels:
-            assert parcel is not None
-            while len(_parcels) > 3:
-                _parcels.pop(next(iter(_parcels)))
-            _parcels[parcel] = load(parcel)
-        return _parcels[parcel]
-
-
-def work(parcel: bytes | None, row: Any, tasks: tuple[int, ...], *, limit: float | None = None) -> dict[str, Any]:
-    """Compute one row in whatever process this is: `runner(context, row, tasks)`, from a parcel of runner and context.
-
-    After `limit` seconds, the context's unpickling included, the process ends itself; its executor says so with
-    `WorkerDied`. In a process that is not only a worker a limit is refused.
-
-    A `TrainError` fails the row's cells. Other exceptions come back as values: not every exception survives a pickle.
-    """
-    start, caught = time.perf_counter(), []
-    try:
-        with _watchdog(limit):
-            runner, context = _unpack(parcel)
-            chosen = tuple(context.tasks[position] for position in tasks)
-            if threading.current_thread() is threading.main_thread():
-                with warnings.catch_warnings(record=True) as caught:
-                    outcomes = runner(context, row, chosen)
-            else:  # warnings filters belong to the process, not to a thread
-                outcomes = runner(context, row, chosen)
-    except TrainError as error:
-        outcomes = {task.digest: Outcome(status="failed", reason=str(error)) for task in chosen}
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        return {"error": error if isinstance(error, PydtError) else None, "traceback": traceback.format_exc()}
-    texts = dict.fromkeys(f"{warning.category.__name__}: {warning.message}" for warning in caught)
-    return {
-        "outcomes": outcomes,
-        "seconds": round(time.perf_counter() - start, 4),
-        "host": platform.node(),
-        "pid": os.getpid(),
-        "versions": versions(),
-        "warnings": list(texts)[:20],
-    }
-
-
-def decisive() -> list[Path]:
-    """The files that decide a row's numbers: data, masks, training, transfer, and what calls them."""
-    root = Path(pydt.__file__).parent
-    rooms = [path for room in _DECISIVE for path in root.joinpath(room).rglob("*.py")]
-    return sorted([*rooms, root / "ensemble" / "row.py"])
-
-
-def code_version() -> str:
-    """Version of pydt (which stands for the core's) and a digest of the files that decide a row's numbers."""
-    return f"{__version__}+{digest(*(path.read_bytes() for path in decisive()))[:12]}"
-
-
-@cache
-def versions() -> dict[str, str]:
-    """What computes rows in this process: the code, the libraries and the instruction set of the core."""
-    from pydt import _core
-
-    found = {"code": code_version(), "python": platform.python_version(), "numpy": np.__version__, "isa": _core.isa()}
-    # As installed: whether they are loaded yet must make no difference. Cells record `FACTS` of these, the log all.
-    for name in ("torch", "torchvision", "pillow", "nvidia-dali-cuda130"):
-        with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
 
 
 def places(recipe: Any) -> tuple[int, tuple[str, ...]]:
@@ -198,7 +63,7 @@ def places(recipe: Any) -> tuple[int, tuple[str, ...]]:
 
 def _last_words(status: int | None, limit: float | None) -> str | None:
     """Why a worker ended, from its exit status and the seconds its row might take."""
-    if limit is not None and status in (_LATE, -signal.SIGALRM):
+    if limit is not None and status in (LATE, -signal.SIGALRM):
         return f"ran longer than {limit:g} s"
     return None if status is None else f"exit status {status}"
 
@@ -331,7 +196,7 @@ def _worker() -> None:
     connection = Connection(number)
     try:
         try:
-            _parcels[None] = load(connection.recv_bytes())
+            set_parcel(connection.recv_bytes())
         except EOFError:
             raise
         except BaseException:

@@ -31,20 +31,20 @@ import platform
 import re
 import secrets
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from pydt.base import PydtError, StoreError, check, digest, machine, parse, read, write_atomic
-from pydt.data import Need, missing, receive
-from pydt.ensemble.executors.local import Processes, WorkerDied, work
-from pydt.ensemble.executors.pickling import load, needs, pack
+from pydt.base import PydtError, StoreError, check, machine, parse, read, write_atomic
+from pydt.data import missing, receive
+from pydt.ensemble.executors.call import WorkerDied
+from pydt.ensemble.executors.local import Processes
+from pydt.ensemble.executors.parcel import Order, extend
+from pydt.ensemble.executors.pickling import load
 
 SILENT = 60.0  # seconds without a change after which the other side is taken to be gone
 BEAT = 2.0
@@ -58,80 +58,6 @@ _SAID = {
     "left?": bool,
 }
 _SHORT, _LONG = 0.05, 1.0  # seconds between two looks into the folder: when there is much to do, and when there is not
-
-Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Order:
-    """A call on its way to a job.
-
-    Args:
-        key, needs: name of the parcel, and the data sets in it.
-        places, threads: how many calls the job runs at once, and threads of each.
-        call: function, arguments and named arguments.
-    """
-
-    key: str
-    needs: list[Need]
-    places: int
-    threads: int
-    call: Call
-
-
-class Parcel:
-    """Runner and context of a run, as they travel: once, however many rows go with them."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.key = digest(data)
-        value, self.needs = needs(data)
-        recipe = getattr(value[1], "recipe", None) if isinstance(value, tuple) else None
-        self.threads = int(getattr(recipe, "threads", 1))
-        self.cuda = str(getattr(recipe, "device", "cpu")).startswith("cuda")
-
-
-class Parcels:
-    """The parcels an executor has met, and its calls without them."""
-
-    def __init__(self) -> None:
-        self.known: dict[bytes, Parcel] = {}
-        self.empty = Parcel(pack(None))
-
-    def split(
-        self, function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]
-    ) -> tuple[Parcel, Call]:
-        if function is not work:
-            return self.empty, (function, arguments, named)
-        data, *rest = arguments
-        if data not in self.known:
-            self.known[data] = Parcel(data)
-        return self.known[data], (function, (None, *rest), named)
-
-
-def failure(error: Exception) -> dict[str, Any]:
-    """What `work` gives for a row that could not be computed."""
-    return {"error": error if isinstance(error, PydtError) else None, "traceback": f"{type(error).__name__}: {error}"}
-
-
-def settle(future: Future[Any], kind: str, value: Any) -> None:
-    """What came back from a node: "result", "died" (why its worker ended) or "error" (an exception)."""
-    if not future.set_running_or_notify_cancel():
-        return
-    if kind == "result":
-        future.set_result(value)
-    else:
-        future.set_exception(WorkerDied(value) if kind == "died" else value)
-
-
-def module_paths() -> list[str]:
-    """Where this process finds modules, for `extend` elsewhere."""
-    return [os.path.abspath(path) for path in sys.path]
-
-
-def extend(paths: list[str]) -> None:
-    """Look for modules also where another process finds them; what is found here comes first."""
-    sys.path.extend(path for path in paths if path not in sys.path)
 
 
 class Mail:

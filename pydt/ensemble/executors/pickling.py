@@ -11,6 +11,11 @@ from pydt.base import ConfigError, DataError
 from pydt.data import Dataset, Need, copy_of, has_index, open_folder
 
 
+def _of_the_script(name: str) -> ConfigError:
+    wrong = f"{name!r} is defined in the script itself, which workers do not run"
+    return ConfigError(wrong, "run", "put it in a module of its own and import it, or pass a ThreadPoolExecutor")
+
+
 class _Reader(pickle.Unpickler):
     """What unpickles contexts and messages, the one place of the package: data sets are opened by `opener`.
 
@@ -23,12 +28,10 @@ class _Reader(pickle.Unpickler):
         self._opener, self._main = opener, main
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == (open_folder.__module__, open_folder.__qualname__):
-            return self._opener
         if module == "__main__" and not self._main:
-            wrong = f"{name!r} is defined in the script itself, which workers do not run"
-            raise ConfigError(wrong, "run", "put it in a module of its own and import it, or pass a ThreadPoolExecutor")
-        return super().find_class(module, name)
+            raise _of_the_script(name)
+        found = super().find_class(module, name)
+        return self._opener if found is open_folder else found
 
 
 def load(data: bytes) -> Any:
@@ -69,8 +72,7 @@ def _find(folder: str, seen: Any, expected: str) -> Dataset:
 class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         if getattr(value, "__module__", None) == "__main__" and hasattr(value, "__qualname__"):
-            wrong = f"{value.__qualname__!r} is defined in the script itself, which workers do not run"
-            raise ConfigError(wrong, "run", "put it in a module of its own and import it, or pass a ThreadPoolExecutor")
+            raise _of_the_script(value.__qualname__)
         return NotImplemented
 
 

@@ -13,11 +13,19 @@ from typing import IO, Any
 
 from pydt.base import ConfigError, PydtError
 from pydt.data import missing, receive, send
-from pydt.ensemble.executors.local import Processes, WorkerDied
-from pydt.ensemble.executors.mailbox import Call, Order, Parcel, Parcels, extend, failure, module_paths, settle
-from pydt.ensemble.executors.slurm import _imported
-
-# ---- Ray -----------------------------------------------------------------------------------------------------------
+from pydt.ensemble.executors.call import WorkerDied
+from pydt.ensemble.executors.local import Processes
+from pydt.ensemble.executors.parcel import (
+    Call,
+    Order,
+    Parcel,
+    Parcels,
+    extend,
+    failure,
+    imported,
+    module_paths,
+    settle,
+)
 
 
 class _RayFuture(Future[Any]):
@@ -61,7 +69,7 @@ class Ray(Executor):
         workers: int | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        self._ray = ray = _imported("ray", "ray")
+        self._ray = ray = imported("ray", "ray")
         if min(cpus, gpus) < 0 or (workers is not None and workers < 1):
             raise ConfigError(f"cpus={cpus}, gpus={gpus}, workers={workers}", "Ray", "give positive numbers")
         self._ours = not ray.is_initialized()

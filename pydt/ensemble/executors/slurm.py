@@ -1,17 +1,9 @@
-"""Executors for clusters: the rows of a run on Ray or on Slurm.
-
-Both bring to each node what a run uses on one machine, a process that computes rows and nothing else
-(`pydt.ensemble.executors.local.Processes`). So a row's watchdog, its death and its bytes are the same everywhere, and
-what Ray or Slurm
-loses comes back as `WorkerDied`, which the driver answers by trying the row again. Runner and context travel once; data
-sets travel as paths and digests, and as copies only to nodes that do not see the files (`pydt.data.replica`).
-"""
+"""Rows in jobs of Slurm, or of another batch system that submitit knows."""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
-import importlib
 import os
 import secrets
 import shutil
@@ -27,34 +19,17 @@ from typing import Any
 
 from pydt.base import ConfigError, PydtError, as_path, write_atomic
 from pydt.data import send
-from pydt.ensemble.executors.mailbox import (
-    BEAT,
+from pydt.ensemble.executors.mailbox import BEAT, Job, Listener, Mail, Pace, Pulse, listed
+from pydt.ensemble.executors.parcel import (
     Call,
-    Job,
-    Listener,
-    Mail,
     Order,
-    Pace,
     Parcel,
     Parcels,
-    Pulse,
     failure,
-    listed,
+    imported,
     module_paths,
     settle,
 )
-
-
-def _imported(name: str, extra: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        wrong = f"the package {name!r} is not installed ({error})"
-        where, mend = f"pydt.ensemble.executors.slurm.{extra.capitalize()}", f"pip install 'pydt-transfer[{extra}]'"
-        raise ConfigError(wrong, where, mend) from error
-
-
-# ---- Slurm ---------------------------------------------------------------------------------------------------------
 
 _SHORT = 120.0  # seconds from order to answer below which rows are sent ahead: a job shall not wait for a message
 _LOOK = 5.0  # seconds between two looks at the states of the jobs
@@ -134,7 +109,7 @@ class Slurm(Executor):
     def __init__(
         self, folder: str | os.PathLike[str], *, cluster: str | None = None, workers: int, **parameters: Any
     ) -> None:
-        submitit = _imported("submitit", "slurm")
+        submitit = imported("submitit", "slurm")
         if workers < 1:
             raise ConfigError(f"workers={workers}", "Slurm", "give the number of jobs")
         for name in ("nodes", "tasks_per_node", "slurm_nodes", "slurm_ntasks_per_node"):

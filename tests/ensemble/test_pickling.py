@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import stub_tars as tars
 
-from pydt.base import ConfigError, DataError
+from pydt.base import ConfigError, DataError, machine
 from pydt.data import Dataset
 from pydt.data import replica as copies
 from pydt.data.index_file import FILE, pack_index, read_index
+from pydt.ensemble.executors.pickling import load, needs
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +81,7 @@ def shards(folder: Path) -> Dataset:
 def test_a_copy_is_the_same_data_set_elsewhere(make: Any, tmp_path: Path, cache: Path) -> None:
     made = make(tmp_path / "here")
     packed = pickle.dumps(made)
-    value, wanted = copies.needs(packed)
+    value, wanted = needs(packed)
     assert wanted == [(made.folder, made.full_digest)]
     assert value.digest == made.digest
     assert copies.missing(wanted) == []
@@ -91,11 +92,11 @@ def test_a_copy_is_the_same_data_set_elsewhere(make: Any, tmp_path: Path, cache:
     shutil.rmtree(tmp_path / "here")
     assert copies.missing(wanted) == [made.full_digest]
     with pytest.raises(DataError):
-        copies.load(packed)
+        load(packed)
 
     copies.receive(made.full_digest, lambda: sent)
     assert copies.missing(wanted) == []
-    found = copies.load(packed)
+    found = load(packed)
     assert (found.digest, found.full_digest, found.name) == (made.digest, made.full_digest, made.name)
     assert Path(found.folder) == cache / made.full_digest
     for theirs, ours in zip(found.columns.values(), made.columns.values(), strict=True):
@@ -116,7 +117,7 @@ def test_another_data_set_in_the_same_place_is_not_taken_for_it(tmp_path: Path) 
     assert other.full_digest != made.full_digest
     assert copies.missing([(str(made.folder), made.full_digest)]) == [made.full_digest]
     copies.receive(made.full_digest, lambda: sent)
-    assert copies.load(packed).digest == made.digest
+    assert load(packed).digest == made.digest
 
 
 @pytest.mark.parametrize("make", [arrays, files, shards])
@@ -162,7 +163,7 @@ def test_a_digest_in_an_index_is_never_a_path(name: str, tmp_path: Path) -> None
     (tmp_path / "here" / FILE).write_bytes(pack_index(sections))
     packed = pickle.dumps(Dataset.open(tmp_path / "here"))
     before = sorted(tmp_path.rglob("*"))
-    for look in (copies.needs, lambda data: copies.missing([("nowhere", name)])):
+    for look in (needs, lambda data: copies.missing([("nowhere", name)])):
         with pytest.raises(DataError, match="no digest"):
             look(packed)
     with pytest.raises(DataError, match="no digest"):
@@ -189,7 +190,7 @@ def test_one_process_copies_and_the_others_wait_for_it(tmp_path: Path) -> None:
 def test_what_a_killed_copy_left_is_removed(tmp_path: Path, cache: Path) -> None:
     made = arrays(tmp_path / "here")
     sent = stream(str(made.folder))
-    left = cache / f".{made.full_digest}.{copies.machine()}.old"
+    left = cache / f".{made.full_digest}.{machine()}.old"
     left.mkdir(parents=True)
     (left / "images.npy").write_bytes(b"half")
     copies.receive(made.full_digest, lambda: sent)
@@ -206,4 +207,4 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
 
 def test_what_only_the_script_defines_is_refused_before_it_travels() -> None:
     with pytest.raises(ConfigError, match="'mine' is defined in the script itself"):
-        copies.needs(b"c__main__\nmine\n.")
+        needs(b"c__main__\nmine\n.")

@@ -1,0 +1,46 @@
+"""Which code computes rows: the version of pydt, a digest of the files that decide a row's numbers, the libraries."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+import pydt
+from pydt import __version__
+from pydt.base import digest
+
+PACKAGE = Path(pydt.__file__).parent
+DECISIVE = ("base", "data", "design", "training", "ensemble/row.py")
+"""What decides a row's numbers: data, masks, training, transfer, and what calls them. The compiled core has the version
+of pydt."""
+
+
+def decisive(package: Path = PACKAGE) -> list[Path]:
+    """The files behind `DECISIVE`."""
+    return sorted(file for name in DECISIVE for file in (package / name, *(package / name).rglob("*")) if _code(file))
+
+
+def _code(file: Path) -> bool:
+    return file.suffix == ".py" and file.is_file()
+
+
+def code_version(package: Path = PACKAGE) -> str:
+    """Version of pydt and a digest of the files that decide a row's numbers."""
+    return f"{__version__}+{digest(*(file.read_bytes() for file in decisive(package)))[:12]}"
+
+
+@cache
+def versions() -> dict[str, str]:
+    """What computes rows in this process: the code, the libraries and the instruction set of the core."""
+    from pydt import _core
+
+    found = {"code": code_version(), "python": platform.python_version(), "numpy": np.__version__, "isa": _core.isa()}
+    for name in ("torch", "torchvision", "pillow", "nvidia-dali-cuda130"):  # as installed, whether loaded yet or not
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

@@ -1,0 +1,100 @@
+"""What travels to the workers of a cluster: runner and context once for a run, and a call for each row."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from pydt.base import ConfigError, PydtError, digest
+from pydt.data import Need
+from pydt.ensemble.executors.call import WorkerDied, work
+from pydt.ensemble.executors.pickling import needs, pack
+
+Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Order:
+    """A call on its way to a job.
+
+    Args:
+        key, needs: name of the parcel, and the data sets in it.
+        places, threads: how many calls the job runs at once, and threads of each.
+        call: function, arguments and named arguments.
+    """
+
+    key: str
+    needs: list[Need]
+    places: int
+    threads: int
+    call: Call
+
+
+class Parcel:
+    """Runner and context of a run, as they travel: once, however many rows go with them."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.key = digest(data)
+        value, self.needs = needs(data)
+        recipe = getattr(value[1], "recipe", None) if isinstance(value, tuple) else None
+        self.threads = int(getattr(recipe, "threads", 1))
+        self.cuda = str(getattr(recipe, "device", "cpu")).startswith("cuda")
+
+
+class Parcels:
+    """The parcels an executor has met, and its calls without them."""
+
+    def __init__(self) -> None:
+        self.known: dict[bytes, Parcel] = {}
+        self.empty = Parcel(pack(None))
+
+    def split(
+        self, function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[Parcel, Call]:
+        if function is not work:
+            return self.empty, (function, arguments, named)
+        data, *rest = arguments
+        if data not in self.known:
+            self.known[data] = Parcel(data)
+        return self.known[data], (function, (None, *rest), named)
+
+
+def failure(error: Exception) -> dict[str, Any]:
+    """What `work` gives for a row that could not be computed."""
+    return {"error": error if isinstance(error, PydtError) else None, "traceback": f"{type(error).__name__}: {error}"}
+
+
+def settle(future: Future[Any], kind: str, value: Any) -> None:
+    """What came back from a node: "result", "died" (why its worker ended) or "error" (an exception)."""
+    if not future.set_running_or_notify_cancel():
+        return
+    if kind == "result":
+        future.set_result(value)
+    else:
+        future.set_exception(WorkerDied(value) if kind == "died" else value)
+
+
+def module_paths() -> list[str]:
+    """Where this process finds modules, for `extend` elsewhere."""
+    return [os.path.abspath(path) for path in sys.path]
+
+
+def extend(paths: list[str]) -> None:
+    """Look for modules also where another process finds them; what is found here comes first."""
+    sys.path.extend(path for path in paths if path not in sys.path)
+
+
+def imported(name: str, extra: str) -> Any:
+    """An optional package, or an error that says which extra of pydt installs it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        wrong = f"the package {name!r} is not installed ({error})"
+        where, mend = f"pydt.cluster.{extra.capitalize()}", f"pip install 'pydt-transfer[{extra}]'"
+        raise ConfigError(wrong, where, mend) from error
