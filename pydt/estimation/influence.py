@@ -78,12 +78,17 @@ import numpy.typing as npt
 
 from pydt.base import EstimateError, one_of, real, share_out, to_array, whole
 from pydt.design import Design
-from pydt.estimation.estimators.common import Found, Plan, difference, ols
-from pydt.estimation.estimators.lasso import lasso, ridge
+from pydt.estimation.estimators.common import Found, Plan
+from pydt.estimation.estimators.difference import difference
+from pydt.estimation.estimators.lasso import lasso
+from pydt.estimation.estimators.ols import ols
+from pydt.estimation.estimators.ridge import ridge
 from pydt.estimation.fit import Fit
 from pydt.estimation.inputs import Array, Inputs, read, read_masks
+from pydt.estimation.mask_geometry import Geometry
 from pydt.estimation.robust import balanced
-from pydt.estimation.sufficient_statistics import Geometry, Statistics, Tile
+from pydt.estimation.sufficient_statistics import Statistics
+from pydt.estimation.sums import Tile
 
 METHODS = ("difference", "ols", "ridge", "lasso")
 ERRORS = ("auto", "classical", "robust")

@@ -26,13 +26,13 @@ import numpy as np
 from pydt import _core
 from pydt.base import ConfigError, DesignError, EstimateError, real, share, suggest
 from pydt.design import Design, find_repeats
-from pydt.estimation.estimators.common import Fitted
+from pydt.estimation.estimators.ols import Fitted
 from pydt.estimation.fit import Fit
 from pydt.estimation.from_store import mean_output, overall
 from pydt.estimation.influence import influences
 from pydt.estimation.inputs import read_masks
+from pydt.estimation.mask_geometry import Geometry
 from pydt.estimation.robust import Arms
-from pydt.estimation.sufficient_statistics import Geometry
 from pydt.store import UNITS, Record, Store, Weak, row_seconds, weak_rows
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"

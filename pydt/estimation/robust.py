@@ -39,7 +39,8 @@ import numpy.typing as npt
 from pydt import _core
 from pydt.base import threads
 from pydt.estimation.inputs import Array, Rows
-from pydt.estimation.sufficient_statistics import Geometry, Tile
+from pydt.estimation.mask_geometry import Geometry
+from pydt.estimation.sums import Tile
 
 _BLOCKS = (240, 1920)  # units at a time, at least and at most: 16 MB with a tile's targets (see moments.tile_slices)
 _EXACT = 2048  # units up to which degrees of freedom are exact

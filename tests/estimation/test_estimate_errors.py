@@ -17,6 +17,8 @@ from pydt import Design, design, influences
 from pydt.base import EstimateError
 from pydt.estimation import best_method, robust
 from pydt.estimation import sufficient_statistics as moments
+from pydt.estimation.inputs import read_masks
+from pydt.estimation.mask_geometry import Geometry
 
 REPEATED = np.repeat(np.asarray(design.bernoulli(7, 40, 0.3, seed=2)), 1 + np.arange(40) % 3, axis=0)
 DESIGNS: dict[str, Any] = {
@@ -106,7 +108,7 @@ def test_difference_has_the_errors_of_its_two_arms(kind: str, dtype: type) -> No
     stderr, df = oracle.welch(kept, z, root)
     rest = z - x @ np.linalg.pinv(x) @ z
     left = oracle.welch(kept, rest, root)[0] * np.sqrt((len(x) - 1) / (len(x) - np.linalg.matrix_rank(x)))
-    geometry = moments.Geometry(pydt.estimation.inputs.read_masks(masks))
+    geometry = Geometry(read_masks(masks))
     rho = float(geometry.rho[0])
     fit = influences(masks, y)
     assert fit.errors == "robust"
@@ -217,7 +219,7 @@ def test_tiles_and_neighbours_do_not_matter(method: str, monkeypatch: pytest.Mon
     y = outputs_of(made, 200).astype(np.float32)
     whole = influences(made, y, method)
     some = influences(made, y[:, 40:110], method)
-    monkeypatch.setattr(moments, "_TILE", 1)
+    monkeypatch.setattr(moments, "TILE_ENTRIES", 1)
     tiled = influences(made, y, method)
     np.testing.assert_allclose(some.stderr, whole.stderr[:, 40:110], rtol=1e-6)
     np.testing.assert_allclose(tiled.stderr, whole.stderr, rtol=1e-6)
@@ -246,7 +248,7 @@ def test_the_unit_of_the_outputs_does_not_matter(method: str, power: int) -> Non
 def test_a_fit_keeps_nothing_that_the_masks_decide() -> None:
     def held() -> int:
         gc.collect()
-        return sum(type(one) in (robust.Sandwich, moments.Geometry) for one in gc.get_objects())
+        return sum(type(one) in (robust.Sandwich, Geometry) for one in gc.get_objects())
 
     made, before = design.bernoulli(30, 400, 0.25, seed=2), held()
     fit = influences(made, outputs_of(made), "ols")

@@ -114,7 +114,7 @@ def test_a_target_is_the_same_in_any_company(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cores, "available", lambda: threads)
         alone = influences(drawn, np.ascontiguousarray(outputs[:, order]), "lasso")
-        patch.setattr(moments, "_TILE", 1)
+        patch.setattr(moments, "TILE_ENTRIES", 1)
         crowd = influences(drawn, among, "lasso") if size[0] < 100 else alone
     for name in NAMES:
         expected = getattr(whole, name)[..., order]

@@ -55,7 +55,7 @@ def test_any_tiling_gives_the_same(kind: str, method: str, monkeypatch: pytest.M
     whole = influences(masks, clean, method)
     if whole.converged is not None:
         assert whole.converged.all()
-    monkeypatch.setattr(moments, "_TILE", 1)
+    monkeypatch.setattr(moments, "TILE_ENTRIES", 1)
     fit = influences(masks, outputs, method, nan="flag")
     for name in NAMES:
         found, expected = getattr(fit, name), getattr(whole, name)
@@ -362,7 +362,7 @@ def blas_threads() -> list[int]:
 def four_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Four cores, tiles of 64 targets, BLAS on two threads."""
     monkeypatch.setattr(cores, "available", lambda: 4)
-    monkeypatch.setattr(moments, "_TILE", 1)
+    monkeypatch.setattr(moments, "TILE_ENTRIES", 1)
     with threadpool_limits(2, user_api="blas"):
         yield
 

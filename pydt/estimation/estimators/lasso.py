@@ -1,4 +1,4 @@
-"""Ridge and LASSO on sums; formulas at the top of estimate.py."""
+"""The LASSO and the elastic net, de-biased."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import numpy.typing as npt
 
 from pydt import _core
 from pydt.base import EstimateError, threads
-from pydt.estimation.estimators.common import Fitted, Found, Plan, error_word, linear, sandwich
+from pydt.estimation.estimators.common import Found, Plan, blind, error_word, no_judge, sandwich
+from pydt.estimation.estimators.ols import Fitted
 from pydt.estimation.inputs import Array, Rows
+from pydt.estimation.mask_geometry import Geometry
 from pydt.estimation.robust import Arms
-from pydt.estimation.sufficient_statistics import Columns, Counts, Geometry, Sums, Tile
+from pydt.estimation.sums import Columns, Counts, Sums, Tile
 
 _FOLDS = 5
 _STEP = 0.01 ** (1 / 99)  # from one penalty of the path to the next: 100 steps to 1/100 of the largest
@@ -21,97 +23,6 @@ _FEW = 500  # independent models up to which every fold judges the penalty: a fi
 _PATIENCE = 3  # worse steps that end a path which has found something: csrc/lasso.cpp
 _ROUGH, _FOLD, _FINE = 1e-4, 5e-6, 1e-6  # duality gaps over half of what is left: on the path; of folds; of the values
 _GAP, _LEAST = 1e-5, 0.1  # what counts as converged; of that share of the sum of squares at least (float32 values)
-
-
-def ridge(geometry: Geometry, cv: int | None) -> Plan:
-    groups, real = geometry.groups, geometry.real
-    intercept = geometry.intercept
-    # Where masks are no more than parameters, what they leave says nothing; rows that repeat them do.
-    spare = geometry.spare if geometry.units <= groups - geometry.masks.constants + intercept else 0
-    rows = geometry.units + spare
-    eigenvalues, vectors = np.linalg.eigh(real.centred)
-    eigenvalues = np.maximum(eigenvalues, 0)
-    grid = eigenvalues.mean() * np.geomspace(1e-3, 1e4, 71)
-    shrunk = eigenvalues / (eigenvalues + grid[:, None])  # (penalties, groups)
-    trace = intercept + shrunk.sum(1)
-    held = []
-    if cv is not None:
-        for part in geometry.folds(cv).parts:
-            fold = part.first(groups)
-            train = real - fold
-            held.append((fold, train, *np.linalg.eigh(train.centred)))
-        if blind([train.centred for _, train, _, _ in held]):
-            raise no_judge(cv)
-    gram = geometry.used.centred
-    shadow = gram[groups:, :groups] @ vectors
-    own = np.diag(gram)[groups:, None] + grid - shadow**2 @ (1 / (eigenvalues[:, None] + grid))  # (placebos, penalties)
-    shown = geometry.placebos and np.all(own > 1e-9 * np.diag(gram).max())
-    penalties = []
-
-    def solve(tile: Tile) -> Found:
-        cross, energy = geometry.used.centre(tile.units), geometry.used.energy(tile.units)
-        # the direction in which no mask varies holds rounding, which the penalty alone would divide
-        turned = vectors.T @ geometry.centre(cross[:groups])
-        left = np.maximum(energy - ((2 - shrunk) / (eigenvalues + grid[:, None])) @ turned**2, 0)
-        if tile.within is not None and spare:
-            left, energy = left + tile.within, energy + tile.within
-        gcv = left * rows / np.maximum(rows - trace, 1e-9)[:, None] ** 2
-        error = np.zeros_like(left)
-        for i, (fold, train, e, v) in enumerate(held):
-            assert cv is not None
-            here = tile.folds[cv][i].first(groups)
-            rest = tile.units.first(groups) - here
-            t = v.T @ geometry.centre(train.centre(rest))
-            for j, one in enumerate(grid):
-                values = v @ (t / (np.maximum(e, 0) + one)[:, None])
-                mean = train.intercept(rest, values)
-                total = here.total - fold.rows * mean - fold.count @ values
-                inner = here.cross - np.outer(fold.count, mean) - fold.gram @ values
-                error[j] += here.squares - mean * (here.total + total) - (values * (here.cross + inner)).sum(0)
-        chosen = (error if held else gcv).argmin(0)
-        penalty, targets = grid[chosen], np.arange(len(energy))
-        penalties.append(penalty[: tile.width])
-        shrink = 1 / (eigenvalues[:, None] + penalty)
-        values = vectors @ (turned * shrink)
-        free = rows - intercept - (2 * shrunk - shrunk**2).sum(1)[chosen]  # far below 1 where a fit nearly interpolates
-        df, noise = np.maximum(free, 1.0), left[chosen, targets] / np.maximum(free, 1e-9)
-        if tile.within is not None and spare:
-            df, noise = np.full_like(free, spare), tile.within / spare
-        if geometry.masks.units.kind == "given":
-            variance = np.empty_like(values)
-            fitted = linear(real, tile.units.first(groups), values)
-            for one in np.unique(chosen):
-                same = np.flatnonzero(chosen == one)
-                inverse = vectors / (eigenvalues + grid[one]) @ vectors.T
-                all_targets, df[same] = sandwich(geometry, tile, inverse, fitted, trace[one])
-                variance[:, same] = all_targets[:, same]
-        else:
-            variance = vectors**2 @ (eigenvalues[:, None] * shrink**2) * noise
-        placebos = None
-        if geometry.placebos:
-            level = own[:, chosen] if shown else np.full((geometry.placebos, 1), np.nan)
-            placebos = (cross[groups:] - gram[groups:, :groups] @ values) / level, np.sqrt(noise / level)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            explained = 1 - gcv[chosen, targets] * (rows - intercept) / energy
-        stderr, unknown = np.sqrt(np.maximum(variance, 0)), np.full_like(values, np.nan)
-        return Found(values, stderr, df, noise, explained, unknown, penalty, placebos=placebos)
-
-    def covariance() -> Array:
-        typical = 1 / (eigenvalues + np.median(np.concatenate(penalties)))
-        return (vectors * eigenvalues * typical**2) @ vectors.T
-
-    word = error_word(geometry, False, True, None)
-    return Plan(solve, covariance, () if cv is None else (cv,), errors=word)
-
-
-def blind(trains: list[Array]) -> bool:
-    """Whether every training part, of these centred Gram matrices, lacks a group (or has it in all of its models)."""
-    return all((np.diag(gram) < 1e-9).any() for gram in trains)
-
-
-def no_judge(folds: int) -> EstimateError:
-    what = f"whichever of {folds} folds is held out, some group never varies in the rest: no fold can judge a penalty"
-    return EstimateError(what, "cv", "leave it out, or train models on more different masks")
 
 
 class _Problem(Counts):

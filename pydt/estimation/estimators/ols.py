@@ -1,0 +1,87 @@
+"""Least squares on all groups at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from pydt.estimation.estimators.common import Found, Plan, adjusted, error_word, linear, sandwich
+from pydt.estimation.inputs import Array
+from pydt.estimation.mask_geometry import Geometry, Regression
+from pydt.estimation.robust import Sandwich
+from pydt.estimation.sums import Tile
+
+
+def ols(geometry: Geometry, robust: bool) -> Plan:
+    fitted = Fitted(geometry, geometry.regression, robust)
+
+    def solve(tile: Tile) -> Found:
+        values, variance, df, noise, placebos = fitted.find(tile)
+        explained = adjusted(geometry, noise, geometry.used.energy(tile.units))
+        return Found(values, np.sqrt(np.maximum(variance, 0)), df, noise, explained, placebos=placebos)
+
+    parameters = geometry.regression.parameters * geometry.masks.models / geometry.units
+    return fitted.plan(solve, parameters=parameters)
+
+
+class Fitted:
+    """OLS with its errors, as far as masks alone decide."""
+
+    def __init__(self, geometry: Geometry, regression: Regression, robust: bool):
+        self._geometry, self._regression = geometry, regression
+        self.errors = error_word(geometry, robust, regression.sure, regression)
+        self.inverse = regression.inverse  # now, by all threads of BLAS
+        k, gram = geometry.groups, geometry.used.centred
+        self._shadow = gram[k:, :k] @ self.inverse
+        self._own = np.diag(gram)[k:] - (self._shadow * gram[k:, :k]).sum(1)
+        self._shown = geometry.placebos and self._own.min() > 1e-9 * np.diag(gram).max()
+        self._sandwich, self.df = None, None
+        if self.errors == "robust":
+            joined = np.c_[-self._shadow, np.eye(geometry.placebos)] / self._own[:, None] if self._shown else None
+            self._sandwich = Sandwich(geometry, self.inverse, joined)
+            df = np.full(geometry.masks.columns, regression.df)
+            known = np.where(self._sandwich.hangs, regression.df, self._sandwich.df)
+            df[: len(known)] = known
+            self.df = df[:k], df[k:]
+
+    def _values(self, tile: Tile) -> tuple[Array, Array, Array]:
+        """Influences, cross products of all columns, and the noise."""
+        cross, energy = self._geometry.used.centre(tile.units), self._geometry.used.energy(tile.units)
+        values = self.inverse @ cross[: len(self.inverse)]
+        left = np.maximum(energy - np.einsum("kn,kn->n", values, cross[: len(self.inverse)]), 0)
+        return values, cross, self._regression.noise(left, tile.within)
+
+    def find(self, tile: Tile) -> tuple[Array, Array, float, Array, tuple[Array, Array] | None]:
+        """Influences, their variances, degrees of freedom, the noise, and placebos with their errors: each as what it
+        would get if it, alone, joined the groups (block elimination)."""
+        geometry, k = self._geometry, self._geometry.groups
+        values, cross, noise = self._values(tile)
+        df, spread = self._regression.df, np.r_[np.diag(self.inverse), 1 / self._own if self._shown else []]
+        variance = np.outer(spread, noise)
+        if self._sandwich is not None:
+            known = slice(len(self._sandwich.df))
+            variance[known] = self._sandwich.variance(tile, values, variance[known])
+        placebos = None
+        if self._shown:
+            extra = cross[k:] - geometry.used.centred[k:, :k] @ values
+            placebos = extra / self._own[:, None], np.sqrt(variance[k:])
+        variance = variance[:k]
+        if geometry.masks.units.kind == "given":
+            residual = linear(geometry.real, tile.units.first(k), values)
+            variance, df = sandwich(geometry, tile, self.inverse, residual, self._regression.parameters)
+            if self.errors == "none":
+                variance, df = np.full_like(variance, np.nan), np.nan
+        return values, variance, df, noise, placebos
+
+    def _contrast(self, tile: Tile, weights: Array) -> tuple[Array, Array]:
+        assert self._sandwich is not None
+        values, _, noise = self._values(tile)
+        classical = np.outer(np.einsum("ck,kl,cl->c", weights, self.inverse, weights, optimize=True), noise)
+        return weights @ values, self._sandwich.variance(tile, values, classical, weights)
+
+    def plan(self, solve: Callable[[Tile], Found], folds: tuple[int, ...] = (), parameters: float = 0.0) -> Plan:
+        """The plan of a method whose errors are these."""
+        contrast = None if self._sandwich is None else self._contrast
+        inverse = self.inverse  # by itself: a fit must not keep what else the masks gave
+        return Plan(solve, lambda: inverse, folds, parameters, errors=self.errors, df=self.df, contrast=contrast)
