@@ -39,15 +39,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.analyses.counterfactual import group_images, matched, other_draws, without
 from pydt.analyses.ensemble_view import ERROR_OF_WAYS, Array, EnsembleView
 from pydt.analyses.rates import Block as Runs
 from pydt.analyses.rates import Compared, Rate, compare, rate_of
-from pydt.analyses.removal import retrained
+from pydt.analyses.retraining import Retraining, group_images, matched, other_draws, without
 from pydt.analyses.sample_splitting import halves
 from pydt.base import ConfigError, EstimateError, generator, seed31, whole
 from pydt.design import Design
-from pydt.ensemble import Plan, Runner, announce, run_row, run_rows
+from pydt.ensemble import Plan, Runner, run_row
 from pydt.estimation import Fit, best_method, influences
 from pydt.reporting import Block, Curve, Images, Intervals, Page, Table, count, listed, number
 from pydt.store import Record, Row, Store
@@ -138,12 +137,13 @@ class Brittleness:
         parts = (self.claimed, self.flipped, self.flipped_stderr, self.random, self.random_stderr, self.already)
         shares = [(int(k), *(float(part[i]) for part in parts)) for i, k in enumerate(self.limits)]
         blocks = _blocks(self, heads, shares)
-        answer, v = self._view.told(_answer(self)), self.verified
+        v = self.verified
+        failed, total = (0, 0) if v is None else (v.failed, v.retrained)
         return Page(
             name="brittleness",
             title="Brittleness",
             question=f"How few groups decide whether an image of {self._view.target_name} is read right, and which?",
-            answer=answer if v is None else retrained(answer, v.failed, v.retrained),
+            answer=self._view.told(_answer(self), failed, total),
             blocks=blocks,
             csv={"images.csv": (names, rows), "shares.csv": (heads, shares)},
             method=_METHOD.format(splits=self.splits, most=count(self.most, "group")),
@@ -227,9 +227,9 @@ def brittleness(
     if verify:
         assert isinstance(plan, Plan)
         chosen = sorted((x for x in right if size[x]), key=lambda x: -probability[x])[:verify]
-        how = {"runner": runner, "executor": executor, "workers": workers, "progress": progress}
+        retraining = Retraining(view.store, plan, runner, executor, workers, progress)
         sets = _members(order, size, masks.groups)
-        verified = _verify(view, plan, np.array(chosen, np.int64), sets, repeats, seed, how) if chosen else None
+        verified = _verify(view, retraining, np.array(chosen, np.int64), sets, repeats, seed) if chosen else None
     return Brittleness(
         images=images,
         judged=len(mean),
@@ -369,17 +369,17 @@ def _lacking(ways: Sequence[_Way]) -> dict[str, tuple[float, float, float]] | No
 
 def _verify(
     view: EnsembleView,
-    plan: Plan,
+    retraining: Retraining,
     chosen: npt.NDArray[np.int64],
     sets: npt.NDArray[np.bool_],
     repeats: int,
     seed: int,
-    how: dict[str, Any],
 ) -> Verified | None:
     """Train the whole source, without each chosen image's set and without random ones; how often it is wrong then."""
+    plan = retraining.plan
     task = other_draws(next(one for one in plan.tasks if one.digest == view.task))
     groups, images = len(sets), group_images(plan)
-    rows = [Row(without(groups, np.arange(0)), seed31("brittleness, full", seed, i), "full") for i in range(repeats)]
+    rows = [Row(without(groups), seed31("brittleness, full", seed, i), "full") for i in range(repeats)]
     of: list[tuple[str, int]] = [("full", -1)] * repeats
     for at, x in enumerate(chosen.tolist()):
         own = np.flatnonzero(sets[:, x])
@@ -389,9 +389,8 @@ def _verify(
             for kind, gone in (("set", own), ("random", drawn)):
                 rows.append(Row(without(groups, gone), seed31(f"brittleness, {kind}", *key), f"drop {kind}"))
                 of.append((kind, at))
-    progress = how["progress"]
-    announce(view.store, plan, [(plan.recipe, (task,), rows)], how["executor"], how["workers"], progress)
-    done = run_rows(plan.source, plan.by, plan.recipe, (task,), rows, view.store.folder, **how)
+    retraining.announce(task, [(plan.recipe, rows)])
+    done = retraining.run(task, rows)
     finished = done.finished().tolist()
     ran = {arm: [i for i in finished if of[i] == arm] for arm in dict.fromkeys(of)}
     left = [at for at in range(len(chosen)) if min(len(ran["set", at]), len(ran["random", at])) > 1]

@@ -28,57 +28,25 @@ is made of both arms' Wilson intervals over the images (Newcombe, Statistics in 
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pydt.analyses.rates import wilson
-from pydt.base import ConfigError, StoreError, Unreadable, canonical_json, generator, read_json, seed31
-from pydt.ensemble import Plan, Runner, run_row, run_rows
+from pydt.analyses.retraining import CONTROL, Arm, Retraining, arm_rows, arms_of, group_images, other_draws
+from pydt.base import ConfigError, StoreError, Unreadable, canonical_json, read_json
+from pydt.ensemble import Plan, Runner, run_row
 from pydt.estimation import overall
-from pydt.store import Record, Row, Store
+from pydt.store import Record, Store
 
 if TYPE_CHECKING:
     from pydt.training import Task
 
 
-KINDS = ("full", "drop bottom", "drop random", "drop top")
-CONTROL = "drop random"
 _ROUNDING = 1e-9  # an error below it is that of float32 outputs
-
-
-@dataclass(frozen=True, eq=False)
-class Arm:
-    """All runs of one kind that dropped the same number of groups.
-
-    Attributes:
-        kind: one of KINDS; dropped: groups left out.
-        rows: the runs; names: per run, the names of what it left out.
-        accuracy: float64 (runs,) the target's metric on the report half, as a fraction, mean over draws.
-        correct: float32 (runs, images) share of draws that were right.
-        failed: further runs of this arm that gave no outputs.
-    """
-
-    kind: str
-    dropped: int
-    rows: tuple[Row, ...]
-    names: tuple[tuple[str, ...], ...]
-    accuracy: np.ndarray
-    correct: np.ndarray
-    failed: int = 0
-
-    @property
-    def mean(self) -> float:
-        return float(self.accuracy.mean())
-
-    @property
-    def sd(self) -> float | None:
-        """Spread between retrainings; None for a single run."""
-        return float(self.accuracy.std(ddof=1)) if len(self.accuracy) > 1 else None
 
 
 @dataclass(frozen=True)
@@ -169,10 +137,7 @@ def counterfactual(
     values = np.asarray(overall(store, plan, task, output).unbiased)
     rows = arm_rows(values, group_images(plan), sizes, [repeats] + [other_repeats] * (len(sizes) - 1), seed)
     fresh = other_draws(task)
-    done = run_rows(
-        plan.source, plan.by, plan.recipe, (fresh,), rows, store.folder, executor,
-        workers=workers, runner=runner, progress=progress,
-    )  # fmt: skip
+    done = Retraining(store, plan, runner, executor, workers, progress).run(fresh, rows)
     # The link from a plan to what was retrained because of it, so that a report needs nothing but the folder. The last
     # counterfactual of a plan is the one it shows; the rows of earlier ones stay in the store.
     link = {"plan": plan.digest, "rows": done.plan().digest, "task": fresh.digest, "ranked_task": task.digest}
@@ -197,12 +162,6 @@ def stored(store: Store, record: Record) -> Counterfactual | None:
     return judge(store, store.plan(link["rows"]), link["task"])
 
 
-def other_draws(task: Task) -> Task:
-    """The same task with few-shot draws that no plan with `task` has seen: what retrained models are judged with."""
-    # From the task's seed and not from its digest, which changes with the version of what it describes.
-    return replace(task, seed=seed31("counterfactual draws", task.seed), name=f"{task.name}, other draws")
-
-
 def judge(store: Store, record: Record, task: str) -> Counterfactual:
     """Arms and contrasts from finished counterfactual rows, on the report half."""
     arms = arms_of(store, record, task)
@@ -218,25 +177,6 @@ def judge(store: Store, record: Record, task: str) -> Counterfactual:
         and len(control[arm.dropped].rows) > 1
     )
     return Counterfactual(tuple(arms), contrasts, len(store.failed(record)), task, record)
-
-
-def arms_of(store: Store, record: Record, task: str) -> list[Arm]:
-    """The finished rows of a list by kind and number of groups left out, judged on the report half of a task."""
-    rows = store.rows(record)
-    correct = np.asarray(store.outputs(task, "correct", "report", record))
-    weights = store.examples(task, "report", record)["weights"]
-    lost = Counter((row.kind, int((~row.mask).sum())) for _, row, _ in store.failed(record))
-    members: dict[tuple[str, int], list[int]] = {}
-    for i, row in enumerate(rows):
-        members.setdefault((row.kind, int((~row.mask).sum())), []).append(i)
-    order = [*KINDS, *dict.fromkeys(kind for kind, _ in members if kind not in KINDS)]
-    arms = []
-    for (kind, dropped), where in sorted(members.items(), key=lambda item: (order.index(item[0][0]), item[0][1])):
-        chosen = tuple(rows[i] for i in where)
-        names = tuple(tuple(record.names[j] for j in np.flatnonzero(~row.mask)) for row in chosen)
-        accuracy = correct[where].astype(np.float64) @ weights
-        arms.append(Arm(kind, dropped, chosen, names, accuracy, correct[where], lost[kind, dropped]))
-    return arms
 
 
 def contrast(arm: Arm, control: Arm, weights: np.ndarray, labels: np.ndarray) -> Contrast:
@@ -300,63 +240,6 @@ def _sizes(groups: int, drop: Sequence[int] | None) -> list[int]:
         raise ConfigError(f"drop {wanted} of {groups} groups", "counterfactual", f"use numbers from 1 to {groups - 1}")
     # The main comparison gets the most runs wherever it stands in the list.
     return sorted(sizes, key=lambda size: size != half)
-
-
-def group_images(plan: Plan) -> np.ndarray:
-    """Images of each group of a plan, int64 (groups,)."""
-    units, names = plan.context.units
-    return np.bincount(units[units >= 0], minlength=len(names))
-
-
-def arm_rows(
-    values: np.ndarray,
-    images: np.ndarray,
-    sizes: Sequence[int],
-    repeats: Sequence[int],
-    seed: int,
-    kinds: Sequence[str] = KINDS[1:],
-) -> list[Row]:
-    """The rows of "full" (as many as the first of `repeats`) and, for each size, of the other kinds.
-
-    Seed and random set of a run depend on what it is, not on its place: more repeats or sizes keep the old runs.
-
-    Args:
-        values: (groups,) by which they are ranked. images: (groups,) how many each has.
-        sizes, repeats: groups left out, and runs for each.
-        kinds: of KINDS, without "full". A random set has as many images as the others of its size have on average.
-    """
-    groups = len(values)
-    order = np.argsort(values, kind="stable")
-    runs = [("full", 0, repeat) for repeat in range(repeats[0])]
-    for size, count in zip(sizes, repeats, strict=True):
-        runs += [(kind, size, repeat) for repeat in range(count) for kind in kinds]
-    rows = []
-    for kind, size, repeat in runs:
-        arms = {"full": order[:0], "drop bottom": order[:size], "drop top": order[groups - size :]}
-        if kind == CONTROL:
-            wanted = [images[arms[other]].sum() for other in kinds if other != CONTROL]
-            mean = float(np.mean(wanted)) if wanted else size * float(images.mean())
-            dropped = matched(generator("random groups", seed, size, repeat), images, size, mean)
-        else:
-            dropped = arms[kind]
-        rows.append(Row(without(groups, dropped), seed31("counterfactual", seed, kind, size, repeat), kind))
-    return rows
-
-
-def without(groups: int, dropped: np.ndarray) -> Any:
-    """The mask that keeps all groups but those, bool (groups,)."""
-    mask = np.ones(groups, bool)
-    mask[dropped] = False
-    return mask
-
-
-def matched(random: np.random.Generator, images: np.ndarray, size: int, wanted: float) -> np.ndarray:
-    """A random set of groups with about as many images as the arms it is compared with: the closest of 64 draws.
-
-    With groups of one size every draw matches and the first is taken, so the set is uniformly random.
-    """
-    draws = [random.permutation(len(images))[:size] for _ in range(64)]
-    return min(draws, key=lambda dropped: abs(float(images[dropped].sum()) - wanted))
 
 
 def _link(store: Store, plan: str) -> Any:

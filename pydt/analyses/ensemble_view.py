@@ -139,9 +139,12 @@ class EnsembleView:
         found = self.pictures(block, half)
         return [] if not found else [Images(found, captions, title)]
 
-    def told(self, sentences: Sequence[str]) -> list[str]:
+    def told(self, sentences: Sequence[str], failed: int = 0, retrained: int = 0) -> list[str]:
         """The sentences of an answer, and what must be said of images that cannot be decoded and of rows that failed:
-        first of all where these were many. To be asked when all pictures of a page have been.
+        first of all where these were many. Called after all pictures of a page were read.
+
+        Args:
+            failed, retrained: rows that the analysis trained itself, and how many of them failed.
         """
         if self.passed:
             many, first = len(self.passed), min(self.passed)
@@ -150,15 +153,20 @@ class EnsembleView:
                 *sentences,
                 f"{what} passed over, and grey where shown ({first}{', ...' if many > 1 else ''}).",
             ]
-        failed, total, p = self.store.failure_test(self.record)
-        if not failed:
-            return list(sentences)
-        what = f"{failed} of {total} rows failed"
-        test = f"(do failures go with some groups? p = {p:.2g})"
-        if failed > MOST_FAILED * total:
-            warning = f"No verdict: {what}, more than {MOST_FAILED:.0%}, and the rest may be a biased choice {test}."
-            return [warning, *sentences]
-        return [*sentences, f"{what} and are left out {test}."]
+        lost, total, p = self.store.failure_test(self.record)
+        told = with_failed(sentences, lost, total, "rows", f" (do failures go with some groups? p = {p:.2g})")
+        return with_failed(told, failed, retrained, "retrainings")
+
+
+def with_failed(sentences: Sequence[str], failed: int, total: int, what: str, test: str = "") -> list[str]:
+    """The sentences, and one about failed rows: before all others where they are too many for a verdict."""
+    if not failed:
+        return list(sentences)
+    text = f"{failed} of {total} {what} failed"
+    if failed > MOST_FAILED * total:
+        warning = f"No verdict: {text}, more than {MOST_FAILED:.0%}, and the rest may be a biased choice{test}."
+        return [warning, *sentences]
+    return [*sentences, f"{text} and are left out{test}."]
 
 
 def detectable(stderr: float, df: float, tests: int, level: float, power: float = 0.8) -> float:

@@ -34,13 +34,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pydt.analyses.counterfactual import group_images, other_draws, without
 from pydt.analyses.ensemble_view import EnsembleView
 from pydt.analyses.rates import Block, Compared, Rate, compare, rate_of
-from pydt.analyses.removal import retrained
+from pydt.analyses.retraining import Retraining, group_images, other_draws, without
 from pydt.base import ConfigError, StoreError, generator, real, seed31
 from pydt.data import pictures
-from pydt.ensemble import Plan, Runner, announce, run_row, run_rows
+from pydt.ensemble import Plan, Runner, run_row
 from pydt.estimation import influences, method_for
 from pydt.reporting import PICTURES, Images, Intervals, Page, Table, called
 from pydt.store import HALVES, Record, Row, Store
@@ -170,15 +169,14 @@ def failures(
     if most < models + 3 * repeats:
         raise ConfigError(f"most {most}", "failures", f"one group takes {models + 3 * repeats} trainings")
 
+    retraining = Retraining(store, plan, runner, executor, workers, progress)
+
     def train(rows: list[Row], judge: Task) -> Store:
-        announce(store, plan, [(plan.recipe, (judge,), rows)], executor, workers, progress)
-        return run_rows(
-            plan.source, plan.by, plan.recipe, (judge,), rows, store.folder, executor,
-            workers=workers, runner=runner, progress=progress,
-        )  # fmt: skip
+        retraining.announce(judge, [(plan.recipe, rows)])
+        return retraining.run(judge, rows)
 
     groups = len(record.names)
-    whole = without(groups, np.arange(0))
+    whole = without(groups)
     finding = train([Row(whole, seed31("failures, finding", seed, i), "find") for i in range(models)], task)
     lost = len(finding.failed())
     if lost == models:
@@ -198,7 +196,7 @@ def failures(
         pairs |= more
         chosen.append(group)
     rows = [Row(whole, seed31("counterfactual", seed, "full", 0, i), "full") for i in range(repeats)]
-    rows += [Row(without(groups, np.array([g])), seed31("failures", seed, g, i), "without") for g, i in pairs]
+    rows += [Row(without(groups, [g]), seed31("failures", seed, g, i), "without") for g, i in pairs]
     runs = _Runs({}, {}, [], random)
     if chosen:
         judge = other_draws(task)
@@ -461,7 +459,7 @@ def _page(found: Failures) -> Page:
     }
     source, target = called(found._view.record.source_facts["name"], "source"), found._view.target_name
     question = f"Which part of {source} makes models fail on images of {target}, and what if it is left out?"
-    answer = retrained(found._view.told(_answer(found)), found.failed, found.retrained)
+    answer = found._view.told(_answer(found), found.failed, found.retrained)
     return Page("failures", "Failures", question, answer, blocks, csv, _METHOD)
 
 

@@ -38,21 +38,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pydt.analyses.counterfactual import (
+from pydt.analyses.counterfactual import Contrast, contrast
+from pydt.analyses.ensemble_view import EnsembleView
+from pydt.analyses.retraining import (
     CONTROL,
     Arm,
-    Contrast,
+    Retraining,
     arm_rows,
     arms_of,
-    contrast,
     group_images,
     matched,
     other_draws,
     without,
 )
-from pydt.analyses.ensemble_view import MOST_FAILED, EnsembleView
 from pydt.base import ConfigError, generator, one_of, seed31, suggest
-from pydt.ensemble import Plan, Runner, announce, run_row, run_rows
+from pydt.ensemble import Plan, Runner, run_row
 from pydt.estimation import overall
 from pydt.reporting import Curve, Intervals, Page, Table, called, listed
 from pydt.store import Row, Store
@@ -209,13 +209,11 @@ def removal_curve(
     full = [row for row in rows if row.kind == "full"]
     rest = [row for row in rows if row.kind != "full"]
     jobs = [(plan.recipe, full)] + [(recipe, rest) for recipe in recipes.values() if rest]
-    announce(store, plan, [(recipe, (fresh,), own) for recipe, own in jobs], executor, workers, progress)
+    retraining = Retraining(store, plan, runner, executor, workers, progress)
+    retraining.announce(fresh, jobs)
     found, failed = {}, 0
     for recipe, own in jobs:
-        done = run_rows(
-            plan.source, plan.by, recipe, (fresh,), own, store.folder, executor,
-            workers=workers, runner=runner, progress=progress,
-        )  # fmt: skip
+        done = retraining.run(fresh, own, recipe)
         found[recipe.digest, own[0].kind == "full"] = arms_of(done, done.plan(), fresh.digest)
         failed += len(done.failed())
     examples = store.task(fresh)
@@ -439,19 +437,8 @@ def _page(found: Removal) -> Page:
         f"What does the accuracy on {found._view.target_name} gain or lose when the worst, the best or random groups "
         f"of {source} are left out?"
     )
-    answer = retrained(found._view.told(_answer(found)), found.failed, found.retrained)
+    answer = found._view.told(_answer(found), found.failed, found.retrained)
     return Page("removal", "Removal curves", question, answer, blocks, csv, _METHOD)
-
-
-def retrained(sentences: list[str], failed: int, total: int) -> list[str]:
-    """The sentences of an answer, and what must be said of failed retrainings: first of all where they were many."""
-    if not failed:
-        return sentences
-    what = f"{failed} of {total} retrainings failed"
-    if failed > MOST_FAILED * total:
-        warning = f"No verdict: {what}, more than {MOST_FAILED:.0%}, and the rest may be a biased choice."
-        return [warning, *sentences]
-    return [*sentences, f"{what} and are left out."]
 
 
 def _curve(points: Sequence[Point], length: str, unit: str) -> list[Curve]:

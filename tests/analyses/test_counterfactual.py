@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +12,8 @@ from scipy import stats
 
 from pydt import design
 from pydt.analyses import counterfactual
-from pydt.analyses.counterfactual import KINDS, Arm, _sizes, arm_rows, contrast, group_images, stored
+from pydt.analyses.counterfactual import _sizes, contrast, stored
+from pydt.analyses.retraining import Arm, arm_rows, group_images
 from pydt.base import ConfigError, StoreError
 from pydt.data import Dataset, Target
 from pydt.data.loading import Augment
@@ -30,41 +29,6 @@ ROW = Row(np.ones(3, bool), 0, "full")
 def arm(kind: str, correct: np.ndarray) -> Arm:
     n = len(correct)
     return Arm(kind, 1, (ROW,) * n, ((),) * n, correct.mean(1), correct)
-
-
-def testarm_rows_drop_what_they_say() -> None:
-    values = np.array([3.0, -1.0, 2.0, 0.0, 5.0, 1.0, -2.0, 4.0])
-    rows = arm_rows(values, np.full(8, 10), [4, 2], [5, 3], seed=1)
-    by_kind = {kind: [row for row in rows if row.kind == kind] for kind in KINDS}
-    assert {kind: len(members) for kind, members in by_kind.items()} == {
-        "full": 5,
-        "drop bottom": 8,
-        "drop random": 8,
-        "drop top": 8,
-    }
-    assert all(row.mask.all() for row in by_kind["full"])
-    assert {tuple(np.flatnonzero(~row.mask)) for row in by_kind["drop bottom"]} == {(1, 3, 5, 6), (1, 6)}
-    assert {tuple(np.flatnonzero(~row.mask)) for row in by_kind["drop top"]} == {(0, 2, 4, 7), (4, 7)}
-    assert len({row.keep for row in by_kind["drop random"]}) > 5, "every random repeat draws a set of its own"
-    assert len({row.seed for row in rows}) == len(rows)
-
-
-def test_random_sets_are_matched_in_images() -> None:
-    # The lowest groups are huge: a random set of as many groups would usually hold far fewer images.
-    images = np.array([500] * 5 + [20] * 35)
-    values = np.arange(40.0)
-    rows = [row for row in arm_rows(values, images, [20], [30], 0) if row.kind == "drop random"]
-    wanted = (images[:20].sum() + images[20:].sum()) / 2
-    dropped = [images[~row.mask].sum() for row in rows]
-    # 400 + 480 k images with k huge groups among 20: two or three of them come closest to 1,600.
-    assert wanted == 1600
-    assert set(dropped) <= {1360, 1840}
-    assert all((~row.mask).sum() == 20 for row in rows)
-
-
-def test_equal_groups_make_random_sets_uniform() -> None:
-    rows = [row for row in arm_rows(np.arange(6.0), np.full(6, 7), [3], [600], 0) if row.kind == "drop random"]
-    assert stats.chisquare(sum(~row.mask for row in rows)).pvalue > 1e-4
 
 
 def test_welch_part_is_scipys() -> None:
@@ -187,12 +151,6 @@ def test_an_arm_of_one_run_is_shown_and_compared_with_nothing(tmp_path: Path) ->
     assert found.arms[-1].sd is None
 
 
-def test_groups_are_counted_with_those_that_have_no_image() -> None:
-    units = np.array([0, 1, -1, 1]), ("a", "b", "c")
-    plan: Any = SimpleNamespace(context=SimpleNamespace(units=units))
-    assert group_images(plan).tolist() == [1, 2, 0]
-
-
 def test_interval_and_p_are_of_one_test() -> None:
     """Whatever varies: p < 0.05 exactly where the interval excludes 0."""
     random = np.random.default_rng(1)
@@ -264,14 +222,6 @@ def test_a_class_that_never_varies_adds_no_uncertainty() -> None:
     wrong = np.zeros((5, 300))
     found = contrast(arm("drop top", right), arm("drop random", wrong), weights, labels)
     assert found.stderr_images == pytest.approx(0, abs=1e-12)
-
-
-def test_more_repeats_and_other_sizes_keep_the_runs_that_are_there() -> None:
-    values, images = np.arange(12.0), np.full(12, 10)
-    few = {(row.kind, row.keep, row.seed) for row in arm_rows(values, images, [6, 3], [4, 2], 0)}
-    more = {(row.kind, row.keep, row.seed) for row in arm_rows(values, images, [6, 9, 3], [7, 2, 3], 0)}
-    assert few < more
-    assert not few & {(row.kind, row.keep, row.seed) for row in arm_rows(values, images, [6, 3], [4, 2], 1)}
 
 
 def test_from_plan_to_verdict_and_back(source: Dataset, target: Target, tmp_path: Path) -> None:

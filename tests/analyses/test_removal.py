@@ -13,8 +13,9 @@ import stub_truth
 from stub_truth import CALLS, EFFECTS, GROUPS
 
 from pydt.analyses import counterfactual, removal_curve
-from pydt.analyses.counterfactual import Arm, contrast
-from pydt.analyses.removal import Removal, _halves, _list_rows, _lists, _weights, best_size, retrained
+from pydt.analyses.counterfactual import contrast
+from pydt.analyses.removal import Removal, _halves, _list_rows, _lists, _weights, best_size
+from pydt.analyses.retraining import Arm
 from pydt.base import ConfigError
 from pydt.ensemble import Plan
 from pydt.ensemble.plan import Context
@@ -116,14 +117,6 @@ def test_rows_of_the_counterfactual_are_shared(study: tuple[Plan, Store]) -> Non
         )
     assert not CALLS
     assert len(judged.arms) == 4
-
-
-def test_retrainings_that_failed_are_told_first_where_they_are_many() -> None:
-    assert retrained(["said"], 0, 100) == ["said"]
-    assert retrained(["said"], 2, 100) == ["said", "2 of 100 retrainings failed and are left out."]
-    first, *rest = retrained(["said"], 3, 100)
-    assert first.startswith("No verdict: 3 of 100 retrainings failed, more than 2%")
-    assert rest == ["said"]
 
 
 def none_of_the_full_source(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:

@@ -1,0 +1,170 @@
+"""Retraining: rows without some groups, trained beside the rows of a plan in the same store and judged on the report
+half with few-shot draws that the plan never saw.
+
+A row's seed and random set follow from what it is, not from its place in a list: more repeats or sizes keep the rows
+that are there, and analyses share them. A random set of groups is drawn anew for every repeat and matched in images to
+what it is compared with.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pydt.base import generator, seed31
+from pydt.ensemble import Plan, Runner, announce, run_rows
+from pydt.store import Record, Row, Store
+
+if TYPE_CHECKING:
+    from pydt.training import Recipe, Task
+
+
+KINDS = ("full", "drop bottom", "drop random", "drop top")
+CONTROL = "drop random"
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """All retrained rows of one kind without the same number of groups.
+
+    Attributes:
+        kind: one of KINDS, or what an analysis calls it; dropped: groups left out.
+        names: of the groups that each row left out.
+        accuracy: float64 (rows,) the target's metric on the report half, as a fraction, mean over draws.
+        correct: float32 (rows, images) share of draws that were right.
+        failed: further rows of this arm that gave no outputs.
+    """
+
+    kind: str
+    dropped: int
+    rows: tuple[Row, ...]
+    names: tuple[tuple[str, ...], ...]
+    accuracy: np.ndarray
+    correct: np.ndarray
+    failed: int = 0
+
+    @property
+    def mean(self) -> float:
+        return float(self.accuracy.mean())
+
+    @property
+    def sd(self) -> float | None:
+        """Spread between retrainings; None for a single run."""
+        return float(self.accuracy.std(ddof=1)) if len(self.accuracy) > 1 else None
+
+
+@dataclass(frozen=True, eq=False)
+class Retraining:
+    """Where an analysis retrains (beside the rows of a plan, in its store) and how: see `pydt.run`."""
+
+    store: Store
+    plan: Plan
+    runner: Runner
+    executor: Executor | None
+    workers: int | None
+    progress: bool | str
+
+    def announce(self, task: Task, jobs: Sequence[tuple[Recipe, Sequence[Row]]]) -> None:
+        """Say how many retrainings are about to begin, and how long they will take."""
+        listed = [(recipe, (task,), rows) for recipe, rows in jobs]
+        announce(self.store, self.plan, listed, self.executor, self.workers, self.progress)
+
+    def run(self, task: Task, rows: Sequence[Row], recipe: Recipe | None = None) -> Store:
+        """Train rows that are not stored yet, by default with the plan's recipe.
+
+        Returns:
+            The store with these rows as its plan: `finished()` are positions in `rows`.
+        """
+        plan = self.plan
+        return run_rows(
+            plan.source, plan.by, recipe or plan.recipe, (task,), rows, self.store.folder, self.executor,
+            workers=self.workers, runner=self.runner, progress=self.progress,
+        )  # fmt: skip
+
+
+def other_draws(task: Task) -> Task:
+    """The same task with few-shot draws that no plan with `task` has seen: what retrained models are judged with."""
+    # From the task's seed and not from its digest, which changes with the version of what it describes.
+    return replace(task, seed=seed31("counterfactual draws", task.seed), name=f"{task.name}, other draws")
+
+
+def group_images(plan: Plan) -> np.ndarray:
+    """Images of each group of a plan, int64 (groups,)."""
+    units, names = plan.context.units
+    return np.bincount(units[units >= 0], minlength=len(names))
+
+
+def arm_rows(
+    values: np.ndarray,
+    images: np.ndarray,
+    sizes: Sequence[int],
+    repeats: Sequence[int],
+    seed: int,
+    kinds: Sequence[str] = KINDS[1:],
+) -> list[Row]:
+    """The rows of "full" (as many as the first of `repeats`) and, for each size, of the other kinds.
+
+    Seed and random set of a run depend on what it is, not on its place: more repeats or sizes keep the old runs.
+
+    Args:
+        values: (groups,) by which they are ranked. images: (groups,) how many each has.
+        sizes, repeats: groups left out, and runs for each.
+        kinds: of KINDS, without "full". A random set has as many images as the others of its size have on average.
+    """
+    groups = len(values)
+    order = np.argsort(values, kind="stable")
+    runs = [("full", 0, repeat) for repeat in range(repeats[0])]
+    for size, count in zip(sizes, repeats, strict=True):
+        runs += [(kind, size, repeat) for repeat in range(count) for kind in kinds]
+    rows = []
+    for kind, size, repeat in runs:
+        arms = {"full": order[:0], "drop bottom": order[:size], "drop top": order[groups - size :]}
+        if kind == CONTROL:
+            wanted = [images[arms[other]].sum() for other in kinds if other != CONTROL]
+            mean = float(np.mean(wanted)) if wanted else size * float(images.mean())
+            dropped = matched(generator("random groups", seed, size, repeat), images, size, mean)
+        else:
+            dropped = arms[kind]
+        rows.append(Row(without(groups, dropped), seed31("counterfactual", seed, kind, size, repeat), kind))
+    return rows
+
+
+def without(groups: int, dropped: npt.ArrayLike = ()) -> Any:
+    """The mask that keeps all groups but those, bool (groups,)."""
+    mask = np.ones(groups, bool)
+    mask[np.asarray(dropped, np.int64)] = False
+    return mask
+
+
+def matched(random: np.random.Generator, images: np.ndarray, size: int, wanted: float) -> np.ndarray:
+    """A random set of groups with about as many images as the arms it is compared with: the closest of 64 draws.
+
+    With groups of one size every draw matches and the first is taken, so the set is uniformly random.
+    """
+    draws = [random.permutation(len(images))[:size] for _ in range(64)]
+    return min(draws, key=lambda dropped: abs(float(images[dropped].sum()) - wanted))
+
+
+def arms_of(store: Store, record: Record, task: str) -> list[Arm]:
+    """The finished rows of a list by kind and number of groups left out, judged on the report half of a task."""
+    rows = store.rows(record)
+    correct = np.asarray(store.outputs(task, "correct", "report", record))
+    weights = store.examples(task, "report", record)["weights"]
+    lost = Counter((row.kind, int((~row.mask).sum())) for _, row, _ in store.failed(record))
+    members: dict[tuple[str, int], list[int]] = {}
+    for i, row in enumerate(rows):
+        members.setdefault((row.kind, int((~row.mask).sum())), []).append(i)
+    order = [*KINDS, *dict.fromkeys(kind for kind, _ in members if kind not in KINDS)]
+    arms = []
+    for (kind, dropped), where in sorted(members.items(), key=lambda item: (order.index(item[0][0]), item[0][1])):
+        chosen = tuple(rows[i] for i in where)
+        names = tuple(tuple(record.names[j] for j in np.flatnonzero(~row.mask)) for row in chosen)
+        accuracy = correct[where].astype(np.float64) @ weights
+        arms.append(Arm(kind, dropped, chosen, names, accuracy, correct[where], lost[kind, dropped]))
+    return arms
