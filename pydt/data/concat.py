@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from pydt.base import DataError, as_names
-from pydt.data.formats.folder import Noted, note
-from pydt.data.index_file import Records
+from pydt.data.index_file import Noted, Records, note
 from pydt.data.labels import Columns
-
-if TYPE_CHECKING:
-    from pydt.data.dataset import Dataset
+from pydt.data.table import ExampleTable
 
 
-def joined(parts: list[Dataset], names: Iterable[str] | None) -> dict[str, Any]:
-    """The fields of `Dataset.concat`.
-
-    Raises:
-        DataError: see there.
-    """
+def concat(parts: Sequence[ExampleTable], names: Iterable[str] | None) -> ExampleTable:
+    """See `Dataset.concat`."""
     titles = tuple(d.name for d in parts) if names is None else as_names(names, "names")
     if len(titles) != len(parts) or len(set(titles)) != len(titles):
         raise DataError(f"names {list(titles)}", "concat", "give one distinct name per data set: names=[...]")
@@ -55,21 +47,21 @@ def joined(parts: list[Dataset], names: Iterable[str] | None) -> dict[str, Any]:
     for title, d in named:
         for reason, (count, first) in d.noted.items():
             note(noted, reason, f"{title}/{first}", count)
-    return {
-        "images": images,
-        "paths": paths,
-        "positions": positions,
-        "labels": labels,
-        "classes": classes,
-        "columns": columns,
-        "captions": captions,
-        "keys": tuple(f"{title}/{key}" for title, d in named for key in d.all_keys()),
-        "name": " + ".join(titles),
-        "records": records,
-        "background": next(iter(grounds), parts[0].background),
-        "noted": noted,
-        "left_out": {f"{title}/{key}": why for title, d in named for key, why in d.left_out.items()},
-    }
+    return ExampleTable(
+        images,
+        paths,
+        positions,
+        labels,
+        classes,
+        columns=columns,
+        captions=captions,
+        keys=tuple(f"{title}/{key}" for title, d in named for key in d.all_keys()),
+        name=" + ".join(titles),
+        records=records,
+        left_out={f"{title}/{key}": why for title, d in named for key, why in d.left_out.items()},
+        noted=noted,
+        background=next(iter(grounds), parts[0].background),
+    )
 
 
 def _join(parts: list[tuple[np.ndarray, tuple[str, ...]]]) -> tuple[np.ndarray, tuple[str, ...]]:

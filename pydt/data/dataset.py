@@ -1,163 +1,33 @@
-"""Data sets as an index over bytes that already exist.
-
-A `Dataset` holds no copy of the images: it holds where they are (a uint8 array in memory or in a `.npy` file, or a
-list of encoded files), one label per example, names, unit columns and captions. A mask is applied to this index,
-never to the bytes.
-"""
+"""Data sets as users make, save and open them; what they hold is an `ExampleTable`."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from pydt.base import (
-    UNNAMED,
-    DataError,
-    DataWarning,
-    StoreError,
-    array_digest,
-    as_names,
-    as_path,
-    check_length,
-    digest,
-    hash_order,
-    npy_path,
-    whole,
-    write_atomic,
-)
-from pydt.data.concat import joined
-from pydt.data.formats import folder as sources
-from pydt.data.formats import foreign
-from pydt.data.formats import tar as shards
-from pydt.data.formats.arrays import as_images
-from pydt.data.image_bytes import Contents
-from pydt.data.index_file import FILE, Records, Texts, pack_index, read_index, records_of, repeated
-from pydt.data.labels import (
-    UNUSED,
-    Classes,
-    class_table,
-    encode_captions,
-    encode_columns,
-    encode_labels,
-    listed,
-    positions,
-    renumber,
-)
-from pydt.data.persistence import check_bytes, fields_of, has_index, sections_of
-from pydt.data.pixels import BACKGROUND, CLEAR, DEEP, colour, counted, on_background
+from pydt.base import UNNAMED, DataError, as_path, hash_order, whole
+from pydt.data.concat import concat
+from pydt.data.formats import READERS, arrays, folder, huggingface, tar, torchvision
+from pydt.data.labels import Classes
+from pydt.data.persistence import check_bytes, has_index, opened, save
+from pydt.data.pixels import BACKGROUND
+from pydt.data.table import ExampleTable
 
 
-@dataclass(frozen=True, eq=False)
-class Dataset:
+class Dataset(ExampleTable):
     """An index over labelled images. Make one with `from_arrays`, `from_folder`, `from_tar`, `from_torchvision`,
-    `from_huggingface` or `open`.
-
-    Attributes:
-        images: uint8 (stored, height, width, channels), in memory or memory-mapped; None for encoded files.
-        paths: absolute paths of encoded files, or of the shards that hold them (stored,); None for arrays.
-        positions: int64 (examples,), where in `images` or `paths` each example lies (in a shard: `records.offset`).
-        labels: int64 (examples,), each in 0..len(classes)-1.
-        classes: one name per label.
-        columns: further unit columns: name -> (int64 codes (examples,), -1 meaning in no unit; names of the units).
-        captions: one text per example, or None.
-        keys: what identifies an example wherever it is stored; None for arrays, whose positions then do.
-        name: how reports call this data set.
-        records: what is known of the bytes of each example; None for arrays.
-        left_out: bad files that were skipped when a folder was indexed: key -> reason.
-        noted: what else was left out or changed when it was made, in words: reason -> (how many, the first of them).
-        background: "#rrggbb", what shows through transparent pixels of encoded images.
+    `from_huggingface` or `open`; its attributes are those of `pydt.data.table.ExampleTable`.
     """
 
-    images: np.ndarray | None
-    paths: Sequence[str] | None
-    positions: np.ndarray
-    labels: np.ndarray
-    classes: tuple[str, ...]
-    columns: Mapping[str, tuple[np.ndarray, tuple[str, ...]]] = field(default_factory=dict)
-    captions: Sequence[str] | None = None
-    keys: Sequence[str] | None = None
-    name: str = "data"
-    folder: str | None = None
-    records: Records | None = None
-    left_out: Mapping[str, str] = field(default_factory=dict)
-    noted: Mapping[str, tuple[int, str]] = field(default_factory=dict)
-    background: str = colour(BACKGROUND)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __repr__(self) -> str:
-        shape = "encoded files" if self.images is None else "x".join(map(str, self.images.shape[1:]))
-        classes = f"{len(self.classes)} class{'' if len(self.classes) == 1 else 'es'}"
-        examples = f"{len(self):,} example{'' if len(self) == 1 else 's'}"
-        return f"Dataset({self.name!r}, {examples} of {shape}, {classes})"
-
-    @property
-    def encoded(self) -> bool:
-        """Whether the images are files that still have to be decoded."""
-        return self.images is None
-
-    @cached_property
-    def digest(self) -> str:
-        """What a network sees of this data set: its images, labels, class names and the examples' keys, in order.
-
-        It names the rows of a store. Unit columns are not part of it: what a row kept of which partition is named
-        beside it, so a further column retrains nothing. Captions are not either: what trains on them names
-        `full_digest`.
-        """
-        return self._digest({}, None)
-
-    @cached_property
-    def full_digest(self) -> str:
-        """Digest of all that the index says: what `digest` covers, and the unit columns and captions."""
-        columns = {name: [digest(codes), list(names)] for name, (codes, names) in self.columns.items()}
-        return self._digest(columns, None if self.captions is None else list(self.captions))
-
-    def _digest(self, columns: Mapping[str, Any], captions: list[str] | None) -> str:
-        return digest(self._content, self.labels, list(self.classes), columns, captions, digest(list(self.all_keys())))
-
-    @cached_property
-    def _content(self) -> str:
-        if self.images is not None:
-            return array_digest(self.images, self.positions)
-        assert self.records is not None
-        shown = self.shown()
-        return digest("files", self.records.length, self.records.sha, *([shown] if shown else []))
-
-    def traits(self) -> np.ndarray:
-        """What is odd about the pixels of each example, as in `pydt.data.pixels`: uint8 (examples,)."""
-        return np.zeros(len(self), np.uint8) if self.records is None else self.records.traits
-
-    def odd(self) -> dict[str, tuple[int, str]]:
-        """Images that are not shown as they are stored, and `noted`: in words -> (how many, the first of them)."""
-        found = counted(self.traits(), self.background, self.all_keys())
-        if self.images is not None and self.images.shape[3] in (2, 4):
-            what = f"images of {self.images.shape[3]} channels, each of which networks see"
-            found[f"{what} (is the last one alpha? from_arrays has background=)"] = len(self), self.all_keys()[0]
-        return found | dict(self.noted)
-
-    def notes(self) -> list[str]:
-        """What `odd` and `left_out` hold as sentences, for whoever looks at results."""
-        found = list(self.odd().items())
-        if self.left_out:
-            key, why = next(iter(self.left_out.items()))
-            found.append(("bad files, left out", (len(self.left_out), f"{key}: {why}")))
-        return [f"{what}: {n:,} ({first}{', ...' if n > 1 else ''})" for what, (n, first) in found]
-
-    def shown(self) -> dict[str, str]:
-        """What beside the bytes of its files decides the pixels: for digests, and empty for most data sets."""
-        traits = self.traits()
-        found = {"background": self.background} if (traits & CLEAR).any() else {}
-        return found | ({"depth": "scaled"} if (traits & DEEP).any() else {})
+    @classmethod
+    def of(cls, table: ExampleTable) -> Dataset:
+        """A table as a data set."""
+        made = object.__new__(cls)
+        made.__dict__.update(table.__dict__)
+        return made
 
     # ---- making one ------------------------------------------------------------------------------------------------
 
@@ -193,14 +63,9 @@ class Dataset:
         Raises:
             DataError: shapes, types, labels and images do not fit together; the text names the place.
         """
-        array = as_images(images)
-        codes, names = encode_labels(labels, classes, len(array))
-        noted: sources.Noted = {}
-        if background is not None:
-            array, traits = on_background(array, background)
-            noted = counted(traits, colour(background), [str(i) for i in range(len(array))])
-        made = Dataset(array, None, np.arange(len(array)), codes, names, name=name, noted=noted)
-        return made._finish(columns, captions)
+        return Dataset.of(
+            arrays.read(images, labels, classes, columns=columns, captions=captions, background=background, name=name)
+        )
 
     @staticmethod
     def from_folder(
@@ -229,19 +94,7 @@ class Dataset:
         Raises:
             DataError: no such folder, no classes, a class without images, or bad files (named).
         """
-        root, ground = as_path(path, "from_folder", DataError), colour(background)
-        listing = sources.list_folder(root)
-        made = _from_files(
-            str(root.resolve()),
-            listing.keys,
-            np.asarray(listing.labels, np.int64),
-            tuple(class_table(listing.classes, str(root)).values()),
-            root.resolve().name,
-            (listing.lengths, listing.times, listing.bad, bad),
-            background=ground,
-            noted=listing.noted,
-        )
-        return made._finish(columns, captions)
+        return Dataset.of(folder.read(path, columns=columns, captions=captions, bad=bad, background=background))
 
     @staticmethod
     def from_tar(
@@ -278,11 +131,18 @@ class Dataset:
             DataError: a shard is compressed, damaged or cut off, or holds a link, a device, a sparse file or a name
                 that leaves its folder; two images have one name; or as in `from_folder`. Shard and byte are named.
         """
-        if caption not in ("txt", None):
-            raise DataError(f"caption={caption!r}", "from_tar", 'choose caption="txt" or caption=None')
-        ground = colour(background)
-        made = shards.fields(paths, classes, columns, label, caption, bad, name)
-        return Dataset(**made, background=ground)._finish(None, None)
+        return Dataset.of(
+            tar.read(
+                paths,
+                classes,
+                columns=columns,
+                label=label,
+                caption=caption,
+                bad=bad,
+                background=background,
+                name=name,
+            )
+        )
 
     @staticmethod
     def from_torchvision(
@@ -312,11 +172,9 @@ class Dataset:
                 (image, label) pairs or cannot be read, a label is missing or no class, or what the data set says about
                 its labels contradicts itself; or as in `from_folder`.
         """
-        title = name or type(dataset).__name__
-        ground = colour(background)
-        found = foreign.torchvision(dataset, title, ground)
-        mend = "leave out the images without a label: torch.utils.data.Subset(dataset, ...)"
-        return _from_found(found, title, mend, foreign.SUBSET, ground)._finish(columns, captions)
+        return Dataset.of(
+            torchvision.read(dataset, columns=columns, captions=captions, background=background, name=name)
+        )
 
     @staticmethod
     def from_huggingface(
@@ -347,14 +205,18 @@ class Dataset:
             DataError: the package is missing, the data set cannot be loaded, lacks a column or split, is a stream or
                 changed by a function when it is read, has images of several sizes, or images or labels are missing.
         """
-        loaded = foreign.hugging_face(dataset, split)
-        title = name or (os.path.basename(os.fspath(dataset)) if isinstance(dataset, (str, os.PathLike)) else "hf")
-        units = {column: foreign.hugging_face_units(loaded, column) for column in as_names(columns, "columns")}
-        captions = None if caption is None else foreign.hugging_face_column(loaded, caption)[0]
-        ground = colour(background)
-        found = foreign.hugging_face_found(loaded, image, label, title, ground)
-        mend = f"leave out the images without a label: dataset.filter(lambda row: row[{label!r}] not in (None, -1))"
-        return _from_found(found, title, mend, foreign.SELECT, ground)._finish(units, captions)
+        return Dataset.of(
+            huggingface.read(
+                dataset,
+                split=split,
+                image=image,
+                label=label,
+                columns=columns,
+                caption=caption,
+                background=background,
+                name=name,
+            )
+        )
 
     @staticmethod
     def concat(datasets: Iterable[Dataset], names: Iterable[str] | None = None) -> Dataset:
@@ -378,7 +240,7 @@ class Dataset:
         if not parts or stranger is not None:
             what = "nothing to join" if not parts else f"a {type(stranger).__name__} among the data sets"
             raise DataError(what, "concat", "give at least one data set, and data sets only")
-        return Dataset(**joined(parts, names))
+        return Dataset.of(concat(parts, names))
 
     def sample(self, n: int, seed: int = 0) -> Dataset:
         """A random subset of n examples, in the original order; the subset of n lies inside that of any larger n.
@@ -392,7 +254,7 @@ class Dataset:
         n = whole(n, "n", "sample")
         if not 1 <= n <= len(self):
             raise DataError(f"a sample of {n} of {len(self)} examples", "sample", f"ask for 1 to {len(self)}")
-        return self._take(np.sort(np.argsort(hash_order(self.all_keys(), f"sample {seed}"), kind="stable")[:n]))
+        return self.take(np.sort(np.argsort(hash_order(self.all_keys(), f"sample {seed}"), kind="stable")[:n]))
 
     # ---- saving and opening ----------------------------------------------------------------------------------------
 
@@ -406,18 +268,7 @@ class Dataset:
             StoreError: the folder cannot be written.
         """
         root = as_path(folder, "save", DataError, made=True)
-        stored = self
-        if self.images is not None and npy_path(self.images) is None:
-            # The new places of the examples are not what they were known by.
-            first = np.arange(len(self))
-            keys = self.keys if self.keys is not None or np.array_equal(self.positions, first) else self.all_keys()
-            pixels = np.ascontiguousarray(self.images[self.positions])
-            buffer = io.BytesIO()
-            np.save(buffer, pixels, allow_pickle=False)
-            write_atomic(root / "images.npy", buffer.getbuffer())
-            stored = replace(self, images=pixels, positions=first, keys=keys)
-            stored.__dict__.update(digest=self.digest, full_digest=self.full_digest)
-        write_atomic(root / FILE, pack_index(sections_of(stored, root)))
+        save(self, root)
         return Dataset.open(root)
 
     @staticmethod
@@ -434,9 +285,9 @@ class Dataset:
         return open_folder(str(as_path(path, "Dataset.open", DataError)), None)
 
     def __reduce__(self) -> Any:
-        if self._filed:
+        if self.saved is not None:
             # What this process has compared need not be read again by every worker.
-            return open_folder, (self.folder, self.__dict__["stamp"], self.full_digest)
+            return open_folder, (self.folder, self.saved.stamp, self.full_digest)
         return super().__reduce__()
 
     def check(self, n: int | None = None, seed: int = 0) -> None:
@@ -447,72 +298,6 @@ class Dataset:
             DataError: some differ, are gone or cut off: the first five are named; or n is not within 1..len(self).
         """
         check_bytes(self, n, seed)
-
-    def unchanged(self) -> None:
-        """Look whether the file behind mapped images is still as large as what was mapped: reading beyond its end
-        would end the process. One call of the system; a loader makes it at every batch. (`bytes_of` does the like for
-        encoded images.)
-
-        Raises:
-            DataError: it is shorter or gone.
-        """
-        if self.images is not None:
-            check_length(self.images)
-
-    def bytes_of(self, ids: Any, check: bool = False) -> list[np.ndarray]:
-        """The encoded images of some examples as they lie in their files: read-only uint8 (length,) each, in the order
-        of `ids`. Those in shards are views of a mapping, to be used before the shard may be cut; loose files are read
-        into one buffer, which lives as long as any of the arrays.
-
-        Args:
-            ids: example ids, integers (n,).
-            check: compare every image with its CRC32C; without it, only lengths are compared.
-
-        Raises:
-            DataError: the images are no files, an id is out of range, or a file is gone, has another length than when
-                it was indexed, or (if checked) other bytes: it is named.
-            StoreError: this process has too many files or too little memory.
-        """
-        contents = self._contents
-        return contents.read(contents.chosen(ids, self.name), check)
-
-    def place_of(self, i: int) -> str:
-        """Where the encoded image of an example lies, for people: its file, and in a shard its name and first byte.
-
-        Raises:
-            DataError: as `bytes_of`.
-        """
-        contents = self._contents
-        return contents.place(int(contents.chosen([i], self.name)[0]))
-
-    @cached_property
-    def _contents(self) -> Contents:
-        if self.paths is None or self.records is None:
-            raise DataError("its images are pixels, not files", self.name, "use Dataset.images, or a Loader")
-        return Contents(self.paths, self.positions, self.records, self.all_keys())
-
-    # ---- asking it -------------------------------------------------------------------------------------------------
-
-    def units(self, by: str = "class") -> tuple[np.ndarray, tuple[str, ...]]:
-        """The partition of the examples into units, whose influence can be asked for.
-
-        Args:
-            by: "class", "example", or the name of a column.
-
-        Returns:
-            int64 (examples,) unit of each example, -1 for "in no unit, always kept"; and the names of the units.
-
-        Raises:
-            DataError: no such column.
-        """
-        if by == "class":
-            return self.labels, self.classes
-        if by == "example":
-            return np.arange(len(self)), tuple(self.all_keys())
-        if not isinstance(by, str) or by not in self.columns:
-            known = ", ".join(["class", "example", *self.columns])
-            raise DataError(f"no unit column {by!r}", self.name, f"choose one of: {known}")
-        return self.columns[by]
 
     def thumbnails(self, by: str = "class", each: int = 6) -> dict[str, np.ndarray]:
         """The first few raw images of each unit: name -> uint8 (n, height, width, channels). Empty for encoded
@@ -530,157 +315,25 @@ class Dataset:
             for i, name in enumerate(names)
         }
 
-    def all_keys(self) -> Sequence[str]:
-        """What identifies each example, in order."""
-        return self.keys if self.keys is not None else tuple(map(str, self.positions.tolist()))
-
-    @property
-    def _filed(self) -> bool:
-        """Whether its folder holds just this: dataclasses.replace keeps the folder, not what `open_folder` noted."""
-        return self.folder is not None and "stamp" in self.__dict__
-
-    def _take(self, chosen: np.ndarray) -> Dataset:
-        keys = self.all_keys()
-        labels, classes = renumber(self.labels[chosen], self.classes)
-        return replace(
-            self,
-            positions=self.positions[chosen],
-            labels=labels,
-            classes=classes,
-            folder=None,
-            columns={name: renumber(codes[chosen], names) for name, (codes, names) in self.columns.items()},
-            captions=None if self.captions is None else tuple(self.captions[i] for i in chosen),
-            keys=tuple(keys[i] for i in chosen),
-            records=None if self.records is None else self.records.take(chosen),
-        )
-
-    def _finish(self, columns: Any, captions: Any) -> Dataset:
-        """With columns and captions, and checked: no class is without images, no key is there twice."""
-        made = self
-        if columns is not None:
-            made = replace(made, columns=encode_columns(columns, len(self)))
-        if captions is not None:
-            texts, missing = encode_captions(captions, len(self))
-            made = replace(made, captions=texts)
-            if missing.any():
-                what = "captions are missing and are empty" if missing.sum() > 1 else "caption is missing and is empty"
-                warnings.warn(f"{missing.sum():,} {what}: {positions(missing)}", DataWarning, stacklevel=3)
-                first = self.all_keys()[int(missing.argmax())]
-                made = replace(made, noted={**made.noted, "images without a caption": (int(missing.sum()), first)})
-        present = np.bincount(self.labels, minlength=len(self.classes))
-        if (present == 0).any():
-            empty = [self.classes[i] for i in np.flatnonzero(present == 0)[:5]]
-            raise DataError(
-                f"classes without images: {', '.join(empty)}", self.name, "remove them from classes, or add images"
-            )
-        return made
-
 
 def spool(dataset: Dataset, folder: str | os.PathLike[str]) -> Dataset:
     """The same data set backed by files: itself if it already is, else saved (once) as `folder`/<digest>."""
-    if dataset._filed:
+    if dataset.saved is not None:
         return dataset
     place = as_path(folder, "spool", DataError, made=True) / dataset.full_digest
     return Dataset.open(place) if has_index(place) else dataset.save(place)
 
 
-# ---- helpers -------------------------------------------------------------------------------------------------------
-
-
-def _from_found(found: foreign.Found, title: str, mend: str, others: str, background: str) -> Dataset:
-    """A data set over what one of another library holds, without the classes that have no image, which are counted:
-    what it names cannot be changed by an argument.
-
-    Args:
-        mend: what to do about images without a label.
-        others: how bad images are left out.
-    """
-    codes, names = encode_labels(found.labels, found.names, len(found.labels), mend, foreign.ABSENT)
-    codes, classes = renumber(codes, names)
-    if found.images is not None:
-        made = Dataset.from_arrays(found.images, codes, classes, name=title)
-        if found.traits is not None:
-            made = replace(made, noted=counted(found.traits, background, made.all_keys()))
-    else:
-        keys = [Path(os.path.relpath(file, found.root)).as_posix() for file in found.files]
-        made = _from_files(
-            os.path.realpath(found.root), keys, codes, classes, title, background=background, others=others
-        )
-    noted = dict(made.noted)
-    if found.bare:
-        noted["images without the transform that the data set has"] = len(made), made.all_keys()[0]
-    if unused := [name for name in names if name not in set(classes)]:
-        what = "have no image and are" if len(unused) > 1 else "has no image and is"
-        text = f"{title}: {len(unused):,} of {len(names):,} class names {what} left out: {listed(map(repr, unused))}"
-        warnings.warn(text, DataWarning, stacklevel=3)
-        noted[UNUSED] = len(unused), unused[0]
-    return replace(made, noted=noted)
-
-
-def _from_files(
-    root: str,
-    keys: Sequence[str],
-    labels: np.ndarray,
-    classes: tuple[str, ...],
-    name: str,
-    listed: tuple[list[int], list[int], sources.Bad, str] | None = None,
-    *,
-    background: str = BACKGROUND,
-    noted: Mapping[str, tuple[int, str]] | None = None,
-    others: str = "",
-) -> Dataset:
-    """A data set over files below `root`, indexed there: what an earlier index knows is not read again.
-
-    Args:
-        listed: size and time of each file, files that are bad already, and what to do about bad ones. Without it, bad
-            files are refused, and `others` says how the data set is given without them.
-    """
-    ground = colour(background)
-    lengths, times, bad, choice = listed or (*sources.stamps(root, keys), {}, "raise")
-    index, known = Path(root) / FILE, None
-    with contextlib.suppress(DataError, KeyError):  # none, or damaged: everything is read
-        sections = read_index(index)
-        before, names = records_of(sections), sections.get("keys")
-        if before is not None and isinstance(names, Texts) and len(names) == len(before.crc):
-            known = names, before
-    records = sources.read_records(root, keys, lengths, times, known, bad)
-    sources.refuse(bad, root, choice, *([f"restore them, or leave them out: {others}"] if listed is None else []))
-    good = np.array([i for i, key in enumerate(keys) if key not in bad], np.int64)
-    if not len(good):
-        raise DataError("has no images", root, "give at least one")
-    kept = tuple(keys[i] for i in good.tolist())
-    if (twice := repeated(kept)) is not None:
-        raise DataError(f"file {twice!r} is listed twice", root, "give every example once")
-    made = Dataset(
-        None,
-        tuple(os.path.normpath(f"{root}/{key}") if ".." in key else f"{root}/{key}" for key in kept),
-        np.arange(len(good)),
-        labels[good],
-        classes,
-        keys=kept,
-        name=name,
-        records=records.take(good),
-        left_out=dict(sorted(bad.items())),
-        noted=noted or {},
-        background=ground,
-    )
-    made._finish(None, None)
-    data = pack_index(sections_of(made, Path(root)))
-    with contextlib.suppress(StoreError):  # the folder may not be written: the next time, everything is read again
-        if known is None or data != index.read_bytes():
-            write_atomic(index, data)
-    return made
+def read(kind: str, place: Any, **options: Any) -> Dataset:
+    """The data set in a container of `pydt.data.formats.READERS`."""
+    return Dataset.of(READERS[kind].read(place, **options))
 
 
 def open_folder(folder: str, seen: tuple[int, int] | None, expected: str | None = None) -> Dataset:
     """`Dataset.open`; `seen` is the stamp of images that another process has compared already, `expected` the
     `full_digest` that it saw.
     """
-    fields, known = fields_of(folder, seen)
-    opened = Dataset(**fields)
-    # Where nothing was compared, what the writer hashed is taken as said: re-reading every byte at each open would cost
-    # more than a short training.
-    opened.__dict__.update(known)
-    if expected is not None and opened.full_digest != expected:
+    found = Dataset.of(opened(folder, seen))
+    if expected is not None and found.full_digest != expected:
         raise DataError("holds another data set than a moment ago", folder, "write each data set to its own folder")
-    return opened
+    return found

@@ -27,8 +27,7 @@ import numpy.typing as npt
 
 from pydt import _core
 from pydt.base import PydtError, progress
-from pydt.data.formats.folder import batches
-from pydt.data.persistence import threads
+from pydt.data.image_files import batches, reading_threads
 from pydt.data.pixels import flat, one_colour
 
 if TYPE_CHECKING:
@@ -167,7 +166,7 @@ def _raw(ours: Dataset, theirs: Dataset) -> tuple[Sums, Sums]:
     crcs, found = [], []
     for data in (ours, theirs):
         data.unchanged()
-        crcs.append(_core.crc_records(data.images, np.ascontiguousarray(data.positions), threads()))  # type: ignore[arg-type]
+        crcs.append(_core.crc_records(data.images, np.ascontiguousarray(data.positions), reading_threads()))  # type: ignore[arg-type]
     for data, own, others in zip((ours, theirs), crcs, crcs[::-1], strict=True):
         sums: Sums = [None] * len(data)
         for i in np.flatnonzero(np.isin(own, others)).tolist():
@@ -238,7 +237,7 @@ def _read(dataset: Dataset, ids: Iterable[int], look: Callable[[Image], Any], wh
     found = []
     with warnings.catch_warnings(), progress(len(chosen), what, "images") as advance:
         warnings.simplefilter("ignore")  # Pillow's remarks on single files
-        with ThreadPoolExecutor(threads()) as pool:
+        with ThreadPoolExecutor(reading_threads()) as pool:
             for part in pool.map(run, runs):
                 found += part
                 advance(len(part))

@@ -20,7 +20,7 @@ import numpy as np
 
 from pydt import _core
 from pydt.base import DataError, PydtError, StoreError, progress
-from pydt.data.formats.folder import FAULTS, batches
+from pydt.data.image_files import FAULTS, batches
 from pydt.data.index_file import Records, Texts
 
 _MEND = "restore it, or index the data set again"

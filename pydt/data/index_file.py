@@ -90,6 +90,8 @@ class Texts(Sequence[str]):
 
 
 Sections = dict[str, "np.ndarray | Texts"]
+Noted = dict[str, tuple[int, str]]
+"""What was left out or changed, in words -> how many, and the first of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +138,42 @@ def records_of(sections: Sections) -> Records | None:
         return None
     shas = arrays["sha"].reshape(-1, 16)
     return Records(arrays["length"], arrays["time"], arrays["crc"], shas, arrays.get("offset"), arrays["traits"])
+
+
+def texts_in(sections: Sections, name: str) -> Texts:
+    """A section of texts; raises KeyError or ValueError where there is none."""
+    found = sections[name]
+    if not isinstance(found, Texts):
+        raise ValueError(f"{name} are no texts")
+    return found
+
+
+def integers_in(sections: Sections, name: str) -> np.ndarray:
+    """A section of whole numbers, int64; raises KeyError or ValueError where there is none."""
+    found = sections[name]
+    if not isinstance(found, np.ndarray) or found.dtype != np.int64:
+        raise ValueError(f"{name} are no whole numbers")
+    return found
+
+
+def note(noted: Noted, reason: str, place: str, count: int = 1) -> None:
+    """Count what was left out; the first place by name is kept."""
+    before, first = noted.get(reason, (0, place))
+    noted[reason] = before + count, min(first, place)
+
+
+def packed_notes(noted: Mapping[str, tuple[int, str]]) -> dict[str, Any]:
+    """As sections of an index: nothing where there is nothing."""
+    if not noted:
+        return {}
+    texts = [text for reason, (_, first) in noted.items() for text in (reason, first)]
+    return {"noted": texts, "noted counts": np.array([count for count, _ in noted.values()], np.int64)}
+
+
+def unpacked_notes(sections: Mapping[str, Any]) -> Noted:
+    """What `packed_notes` made sections of."""
+    texts, counts = list(sections.get("noted", ())), sections.get("noted counts", np.zeros(0, np.int64)).tolist()
+    return {reason: (n, first) for reason, first, n in zip(texts[::2], texts[1::2], counts, strict=True)}
 
 
 def repeated(texts: Sequence[str]) -> str | None:

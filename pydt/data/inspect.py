@@ -21,12 +21,12 @@ import numpy as np
 from pydt import _core
 from pydt.base import DataError, as_path, progress, write_atomic
 from pydt.data.dataset import Dataset
-from pydt.data.formats.arrays import as_images
-from pydt.data.formats.folder import Noted, note, undecodable
+from pydt.data.formats import look
 from pydt.data.identical import groups_of, pixel_sum
-from pydt.data.index_file import FILE, read_index
-from pydt.data.packing.array import decode, images_at
-from pydt.data.persistence import has_index, threads
+from pydt.data.image_files import reading_threads, undecodable
+from pydt.data.index_file import FILE, Noted, note, read_index
+from pydt.data.packing.array import decode
+from pydt.data.persistence import has_index
 from pydt.data.pixels import BACKGROUND, flat, one_colour
 
 if TYPE_CHECKING:
@@ -49,10 +49,7 @@ def load(path: str | os.PathLike[str]) -> Dataset:
         DataError: there is none.
     """
     place = as_path(path, "inspect", DataError)
-    if place.suffix == ".npy":
-        images = as_images(place)
-        return Dataset.from_arrays(images, np.zeros(len(images), np.int64), ["all"], name=place.name)
-    if place.is_file() and place.suffix != ".tar":
+    if place.is_file() and place.suffix not in (".npy", ".tar"):
         with contextlib.suppress(OSError), open(place, "rb") as file:
             if file.read(2) == b"\x1f\x8b":
                 raise DataError("is compressed by gzip", str(place), "unpack it: gunzip leaves the .tar file")
@@ -60,7 +57,7 @@ def load(path: str | os.PathLike[str]) -> Dataset:
         raise DataError("is a file that is no data set", str(place), mend)
     if has_index(place) and {"images", "paths"} & read_index(place / FILE).keys():
         return Dataset.open(place)
-    return images_at(place)
+    return Dataset.of(look(place))
 
 
 def inspect(dataset: Dataset) -> dict[str, Any]:
@@ -187,7 +184,7 @@ def contact_sheet(dataset: Dataset, path: str | os.PathLike[str]) -> None:
         draw.text((gap, page.height - 22), f"and {left_out:,} more classes", "gray", font)
     buffer = io.BytesIO()
     page.save(buffer, "PNG")
-    write_atomic(as_path(path, "sheet", DataError, made=True), buffer.getbuffer())
+    write_atomic(as_path(path, "sheet", made=True), buffer.getbuffer())
 
 
 def _spread(count: int, most: int) -> list[int]:
@@ -233,7 +230,7 @@ def _decoded(
 
     with warnings.catch_warnings(), progress(len(dataset), "decoding", "images") as advance:
         warnings.simplefilter("ignore")  # Pillow's remarks on single files
-        with ThreadPoolExecutor(threads()) as pool:
+        with ThreadPoolExecutor(reading_threads()) as pool:
             for chunk, seen in zip(chunks, pool.map(look, chunks), strict=True):
                 for i, one in zip(chunk, seen, strict=True):
                     if isinstance(one, str):
@@ -271,7 +268,7 @@ def _equal_pixels(dataset: Dataset, noted: Noted) -> list[list[int]]:
     duplicates, and `noted`.
     """
     assert dataset.images is not None
-    crc = _core.crc_records(dataset.images, np.ascontiguousarray(dataset.positions), threads())
+    crc = _core.crc_records(dataset.images, np.ascontiguousarray(dataset.positions), reading_threads())
     groups, keys = [], dataset.all_keys()
     for group in groups_of([one.tobytes() for one in crc]):
         images = [np.asarray(dataset.images[p]) for p in dataset.positions[group]]

@@ -1,34 +1,45 @@
-"""What a folder with an index holds: from a data set to the index's sections, and back with every doubt raised.
+"""A data set as a folder with an index file, and back: the table is written to, and made of, the sections of the index.
 
-The index says what the bytes were. When a folder is opened, the bytes are compared with that where it is cheap or
-where there is reason to: see `Dataset.open`.
+The index says what the bytes were. When a folder is opened, the bytes are compared with that where it is cheap or where
+there is reason to: see `Dataset.open`.
 """
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pydt import _core
-from pydt.base import DataError, available, file_stamp, npy_path, open_npy, whole
-from pydt.data.formats import folder as sources
-from pydt.data.formats.tar import read_parts
+from pydt.base import DataError, file_stamp, npy_path, open_npy, whole, write_atomic
 from pydt.data.image_bytes import map_shard
-from pydt.data.index_file import FILE, MEND, Records, Sections, Texts, read_index, records_of, repeated
+from pydt.data.image_files import Bad, read_parts, read_records, reading_threads, stamps
+from pydt.data.index_file import (
+    FILE,
+    MEND,
+    Records,
+    Sections,
+    Texts,
+    integers_in,
+    pack_index,
+    packed_notes,
+    read_index,
+    records_of,
+    repeated,
+    texts_in,
+    unpacked_notes,
+)
 from pydt.data.pixels import BACKGROUND, colour
-
-if TYPE_CHECKING:
-    from pydt.data.dataset import Dataset
-
+from pydt.data.table import ExampleTable, Saved
 
 # Images that pydt wrote itself are read and compared with their checksums at the first open, up to this many bytes.
 _VERIFY_LIMIT = 1 << 30
 # What this process has compared already: (place, its size, its time of change, digest of all that the index says).
-_verified: set[tuple[str, int, int, str]] = set()
+verified: set[tuple[str, int, int, str]] = set()
 # No byte of a file lies behind this one.
 _FARTHEST = 1 << 60
 _LONGEST = 2 << 30  # bytes of an image
@@ -44,67 +55,70 @@ _LENGTHS = {"name": 1, "digests": 2, "images": 1, "stamp": 2, "background": 1}
 _MANY = (0, 0)
 
 
-def threads() -> int:
-    """Threads for reading and checking: those this process may use, at most 8."""
-    return min(8, available())
-
-
 def has_index(root: Path) -> bool:
     """Whether a folder has an index."""
     return os.path.lexists(root / FILE)
 
 
-def sections_of(dataset: Dataset, root: Path) -> dict[str, np.ndarray | Sequence[str]]:
+def sections_of(table: ExampleTable, root: Path) -> dict[str, np.ndarray | Sequence[str]]:
     """What the index of a data set says, for a folder `root`."""
     sections: dict[str, np.ndarray | Sequence[str]] = {
-        "name": [dataset.name],
-        "digests": [dataset.digest, dataset.full_digest],
-        "classes": dataset.classes,
-        "labels": dataset.labels,
+        "name": [table.name],
+        "digests": [table.digest, table.full_digest],
+        "classes": table.classes,
+        "labels": table.labels,
     }
-    if dataset.images is not None:
-        mapped = npy_path(dataset.images) or "images.npy"
+    if table.images is not None:
+        mapped = npy_path(table.images) or "images.npy"
         sections["images"] = [mapped]
         sections["stamp"] = np.array(file_stamp(root / mapped), np.int64)
-        sections["positions"] = dataset.positions
-        sections["crc"] = _core.crc_records(dataset.images, dataset.positions, threads())
+        sections["positions"] = table.positions
+        sections["crc"] = _core.crc_records(table.images, table.positions, reading_threads())
     else:
-        assert dataset.paths is not None
-        assert dataset.records is not None
-        sections |= {name: part for name, part in dataset.records.parts().items() if part is not None}
-        if dataset.records.offset is None:
-            paths = [dataset.paths[p] for p in dataset.positions.tolist()]
+        assert table.paths is not None
+        assert table.records is not None
+        sections |= {name: part for name, part in table.records.parts().items() if part is not None}
+        if table.records.offset is None:
+            paths = [table.paths[p] for p in table.positions.tolist()]
             here = f"{root.resolve()}/"
-            if not all(path == here + key for path, key in zip(paths, dataset.all_keys(), strict=True)):
+            if not all(path == here + key for path, key in zip(paths, table.all_keys(), strict=True)):
                 sections["paths"] = paths  # else they are the keys below the index's folder, and move with it
         else:
-            used, sections["positions"] = np.unique(dataset.positions, return_inverse=True)
-            sections["paths"] = [dataset.paths[p] for p in used.tolist()]
-    if dataset.keys is not None:
-        sections["keys"] = dataset.keys
-    if dataset.captions is not None:
-        sections["captions"] = dataset.captions
-    sections["columns"] = list(dataset.columns)
-    for i, (codes, names) in enumerate(dataset.columns.values()):
+            used, sections["positions"] = np.unique(table.positions, return_inverse=True)
+            sections["paths"] = [table.paths[p] for p in used.tolist()]
+    if table.keys is not None:
+        sections["keys"] = table.keys
+    if table.captions is not None:
+        sections["captions"] = table.captions
+    sections["columns"] = list(table.columns)
+    for i, (codes, names) in enumerate(table.columns.values()):
         sections[f"column {i}"], sections[f"names {i}"] = codes, names
-    sections |= sources.packed_notes(dataset.noted)
-    if dataset.shown():
-        sections["background"] = [dataset.background]
-    sections["left out"], sections["reasons"] = list(dataset.left_out), list(dataset.left_out.values())
+    sections |= packed_notes(table.noted)
+    if table.shown():
+        sections["background"] = [table.background]
+    sections["left out"], sections["reasons"] = list(table.left_out), list(table.left_out.values())
     return sections
 
 
-def fields_of(folder: str, seen: tuple[int, int] | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What a folder with an index holds.
+def save(table: ExampleTable, root: Path) -> None:
+    """Write the index, and raw images that are only in memory; see `Dataset.save`."""
+    stored = table
+    if table.images is not None and npy_path(table.images) is None:
+        # The new places of the examples are not what they were known by.
+        first = np.arange(len(table))
+        keys = table.keys if table.keys is not None or np.array_equal(table.positions, first) else table.all_keys()
+        pixels = np.ascontiguousarray(table.images[table.positions])
+        buffer = io.BytesIO()
+        np.save(buffer, pixels, allow_pickle=False)
+        write_atomic(root / "images.npy", buffer.getbuffer())
+        stored = replace(table, images=pixels, positions=first, keys=keys)
+        stored.__dict__.update(digest=table.digest, full_digest=table.full_digest)  # they are the same
+    write_atomic(root / FILE, pack_index(sections_of(stored, root)))
 
-    Args:
-        seen: the stamp of images that another process has compared already.
 
-    Returns:
-        the fields of the `Dataset`; and what is known of it besides: "stamp", "digest", "full_digest".
-
-    Raises:
-        DataError: see `Dataset.open`.
+def opened(folder: str, seen: tuple[int, int] | None) -> ExampleTable:
+    """What a folder with an index holds; see `Dataset.open`. `seen`: the stamp of images that another process has
+    compared already.
     """
     root = Path(folder)
     index = root / FILE
@@ -115,25 +129,27 @@ def fields_of(folder: str, seen: tuple[int, int] | None) -> tuple[dict[str, Any]
     sections = read_index(index)
     try:
         _check_kinds(sections)
-        fields = _fields(sections, root)
-        (short, full), (name,) = sections["digests"], sections["name"]
-        if fields["images"] is None and fields["records"] is None:
+        table = _table(sections, root)
+        short, full = texts_in(sections, "digests")
+        if table.images is None and table.records is None:
             raise ValueError("it has no records of its files, not one a file, or those of a version before 0.1.0")
-        if fields["images"] is not None:
+        if table.images is not None:
             _ = sections["stamp"], sections["crc"]
     except (LookupError, ValueError, TypeError, AttributeError) as error:
         raise DataError(f"damaged index ({error!r})", str(index), MEND) from error
-    faults = _faults(fields, sections, unique=seen is None)
+    faults = _faults(table, sections, unique=seen is None)
     if faults:
         raise DataError(f"its parts do not fit together: {faults}", str(index), mend)
-    known: dict[str, Any] = {"stamp": _MANY, "digest": short, "full_digest": full}
-    if fields["images"] is not None:
-        file = root / sections["images"][0]
-        known["stamp"] = file_stamp(file)
-        _compare_images(fields, sections, root.resolve() / file, known["stamp"], seen, mend)
+    saved = Saved(_MANY, short, full)
+    if table.images is not None:
+        file = root / texts_in(sections, "images")[0]
+        saved = replace(saved, stamp=file_stamp(file))
+        _compare_images(table, sections, root.resolve() / file, saved.stamp, seen, mend)
     elif seen is None:
-        _compare_files(fields, str(index), full)
-    return {**fields, "name": name, "folder": str(root.resolve())}, known
+        _compare_files(table, str(index), full)
+    # Where nothing was compared, the digests that the writer computed are taken as they are: reading every byte at each
+    # open would cost more than a short training.
+    return table.saved_in(str(root.resolve()), saved)
 
 
 def _check_kinds(sections: Sections) -> None:
@@ -148,73 +164,71 @@ def _check_kinds(sections: Sections) -> None:
             raise ValueError(f"{len(found)} of {name}")
 
 
-def _fields(sections: Sections, root: Path) -> dict[str, Any]:
-    """The sections as fields, their types and lengths unchecked but for what the index's own checks guarantee."""
-    images, paths, records, keys = None, None, None, sections.get("keys")
-    labels = _integers(sections, "labels")
+def _table(sections: Sections, root: Path) -> ExampleTable:
+    """The sections as a table; only what the index's own checks guarantee is checked of types and lengths."""
+    images, paths, records = None, None, None
+    labels = integers_in(sections, "labels")
+    keys = texts_in(sections, "keys") if "keys" in sections else None
     if "images" in sections:
-        images = open_npy(root / sections["images"][0])
+        images = open_npy(root / texts_in(sections, "images")[0])
         images = images[..., np.newaxis] if images.ndim == 3 else images
         if images.dtype != np.uint8 or images.ndim != 4:
             raise DataError(
                 f"images of dtype {images.dtype}, shape {images.shape}, not uint8 of 3 or 4 dimensions",
-                str(root / sections["images"][0]),
+                str(root / texts_in(sections, "images")[0]),
                 "restore the file, or index it again",
             )
     else:
-        paths = sections.get("paths")
-        if paths is None and isinstance(keys, Texts):
+        if "paths" in sections:
+            paths = texts_in(sections, "paths")
+        elif keys is not None:
             paths = Texts(keys.ends, keys.data, f"{root.resolve()}/")
-        if not isinstance(paths, Texts):
+        else:
             raise ValueError("it knows no images and no files")
         records = records_of(sections)
-    names = tuple(sections["columns"])
-    return {
-        "images": images,
-        "paths": paths,
-        "positions": _integers(sections, "positions") if "positions" in sections else np.arange(len(labels)),
-        "labels": labels,
-        "classes": tuple(sections["classes"]),
-        "columns": {
-            name: (_integers(sections, f"column {i}"), tuple(sections[f"names {i}"])) for i, name in enumerate(names)
+    names = enumerate(texts_in(sections, "columns"))
+    (name,) = texts_in(sections, "name")
+    return ExampleTable(
+        images,
+        paths,
+        integers_in(sections, "positions") if "positions" in sections else np.arange(len(labels)),
+        labels,
+        tuple(texts_in(sections, "classes")),
+        columns={
+            column: (integers_in(sections, f"column {i}"), tuple(texts_in(sections, f"names {i}")))
+            for i, column in names
         },
-        "captions": sections.get("captions"),
-        "keys": keys,
-        "records": records,
-        "noted": sources.unpacked_notes(sections),
-        "background": colour(sections["background"][0] if "background" in sections else BACKGROUND),
-        "left_out": dict(zip(sections.get("left out", ()), sections.get("reasons", ()), strict=True)),
-    }
+        captions=texts_in(sections, "captions") if "captions" in sections else None,
+        keys=keys,
+        name=name,
+        records=records,
+        noted=unpacked_notes(sections),
+        background=colour(texts_in(sections, "background")[0] if "background" in sections else BACKGROUND),
+        left_out=dict(zip(sections.get("left out", ()), sections.get("reasons", ()), strict=True)),
+    )
 
 
-def _integers(sections: Sections, name: str) -> np.ndarray:
-    found = sections[name]
-    if not isinstance(found, np.ndarray) or found.dtype != np.int64:
-        raise ValueError(f"{name} are no whole numbers")
-    return found
-
-
-def _faults(fields: dict[str, Any], sections: Sections, unique: bool) -> str | None:
-    """What of the fields does not fit together; `unique`: look for names that are there twice."""
-    n, positions, labels, records = len(fields["labels"]), fields["positions"], fields["labels"], fields["records"]
-    stored = len(fields["paths"] if fields["images"] is None else fields["images"])
+def _faults(table: ExampleTable, sections: Sections, unique: bool) -> str | None:
+    """What of the table does not fit together; `unique`: look for names that are there twice."""
+    n, positions, labels, records = len(table), table.positions, table.labels, table.records
+    stored = len(table.images if table.images is not None else table.paths or ())
     lengths = {"positions": len(positions)}
-    lengths |= {name: len(fields[name]) for name in ("captions", "keys") if fields[name] is not None}
-    lengths |= {f"column {name!r}": len(codes) for name, (codes, _) in fields["columns"].items()}
+    lengths |= {name: len(part) for name in ("captions", "keys") if (part := getattr(table, name)) is not None}
+    lengths |= {f"column {name!r}": len(codes) for name, (codes, _) in table.columns.items()}
     if records is not None:
         lengths |= {name: len(part) for name, part in records.parts().items() if part is not None}
-    if fields["images"] is not None:
+    if table.images is not None:
         lengths["crc"] = len(sections["crc"])
     wrong = next((name for name, length in lengths.items() if length != n), None)
     if not n:
         return "there is no example"
     if wrong is not None:
         return f"{lengths[wrong]} of {wrong} for {n} labels"
-    if not 0 <= labels.min() <= labels.max() < len(fields["classes"]):
-        return f"labels from {labels.min()} to {labels.max()} for {len(fields['classes'])} classes"
+    if not 0 <= labels.min() <= labels.max() < len(table.classes):
+        return f"labels from {labels.min()} to {labels.max()} for {len(table.classes)} classes"
     if not 0 <= positions.min() <= positions.max() < stored:
         return f"positions from {positions.min()} to {positions.max()} for {stored} images"
-    for name, (codes, names) in fields["columns"].items():
+    for name, (codes, names) in table.columns.items():
         if not -1 <= codes.min() <= codes.max() < len(names):
             return f"column {name!r} from {codes.min()} to {codes.max()} for {len(names)} units"
     if not unique:
@@ -230,14 +244,14 @@ def _faults(fields: dict[str, Any], sections: Sections, unique: bool) -> str | N
             return f"image {order[same.argmax()]} is there twice"
     elif (np.diff(positions) <= 0).any() and np.bincount(positions).max() > 1:
         return f"image {np.bincount(positions).argmax()} is there twice"
-    for name in ("keys", "classes"):
-        if fields[name] is not None and (twice := repeated(fields[name])) is not None:
+    for name, texts in (("keys", table.keys), ("classes", table.classes)):
+        if texts is not None and (twice := repeated(texts)) is not None:
             return f"{twice!r} is twice among the {name}"
     return None
 
 
 def _compare_images(
-    fields: dict[str, Any],
+    table: ExampleTable,
     sections: Sections,
     file: Path,
     stamp: tuple[int, int],
@@ -245,40 +259,41 @@ def _compare_images(
     mend: str,
 ) -> None:
     """Compare mapped images with the checksum of each, where there is reason to."""
-    own = sections["images"][0] == "images.npy"
-    compared = (str(file), *stamp, sections["digests"][1])
+    assert table.images is not None
+    own = texts_in(sections, "images")[0] == "images.npy"
+    compared = (str(file), *stamp, texts_in(sections, "digests")[1])
     trusted = seen is not None and stamp == tuple(seen)
     if seen is None and stamp == tuple(np.asarray(sections["stamp"]).tolist()):
         trusted = not (own and stamp[0] <= _VERIFY_LIMIT)
-    if not trusted and compared not in _verified:
-        found = _core.crc_records(fields["images"], np.ascontiguousarray(fields["positions"]), threads())
+    if not trusted and compared not in verified:
+        found = _core.crc_records(table.images, np.ascontiguousarray(table.positions), reading_threads())
         wrong = np.flatnonzero(found != sections["crc"])
         if len(wrong):
-            position = fields["positions"][wrong[0]]
+            position = table.positions[wrong[0]]
             raise DataError(
                 "its pixels are not those that were indexed (damaged or changed): "
                 f"{len(wrong)} of {len(found)} images, the first is number {position}",
                 str(file),
                 mend if own else "restore the file, or index it again: Dataset.from_arrays(path, labels).save(folder)",
             )
-    _verified.add(compared)
+    verified.add(compared)
 
 
-def _compare_files(fields: dict[str, Any], index: str, full: str) -> None:
+def _compare_files(table: ExampleTable, index: str, full: str) -> None:
     """Look at size and time of every file once a process, and read the images of those that have changed since."""
-    if (index, *_MANY, full) in _verified:
+    if (index, *_MANY, full) in verified:
         return
-    records: Records = fields["records"]
-    paths, positions = fields["paths"], fields["positions"]
-    stamps = sources.stamps("", paths)
-    lengths, times = (np.array(values, np.int64)[positions] for values in stamps)
+    records, paths, positions = table.records, table.paths, table.positions
+    assert records is not None
+    assert paths is not None
+    lengths, times = (np.array(values, np.int64)[positions] for values in stamps("", paths))
     alone = np.ones(len(positions), bool) if records.offset is None else records.offset < 0
     # Of a shard, the index knows the time and no more than where its last image ends.
     moved = (records.time != times) | (alone & (records.length != lengths))
-    bad: sources.Bad = {}
+    bad: Bad = {}
     some = np.flatnonzero(moved & alone)
     names = [paths[p] for p in positions[some].tolist()]
-    now = sources.read_records("", names, lengths[some].tolist(), times[some].tolist(), None, bad)
+    now = read_records("", names, lengths[some].tolist(), times[some].tolist(), None, bad)
     changed = (now.sha != records.sha[some]).any(axis=1) | (lengths[some] != records.length[some])
     wrong = [f"{name}: {bad.get(name, 'has changed')}" for name, is_new in zip(names, changed, strict=True) if is_new]
     for p in np.unique(positions[moved & ~alone]).tolist():
@@ -291,7 +306,7 @@ def _compare_files(fields: dict[str, Any], index: str, full: str) -> None:
             index,
             "restore them, or index the folder again: Dataset.from_folder(path) reads only what has changed",
         )
-    _verified.add((index, *_MANY, full))
+    verified.add((index, *_MANY, full))
 
 
 def _changed_parts(path: str, records: Records) -> list[str]:
@@ -308,7 +323,7 @@ def _changed_parts(path: str, records: Records) -> list[str]:
     return [f"{path}, byte {records.offset[i]}: {'has changed' if inside[i] else 'is cut off'}" for i in wrong]
 
 
-def check_bytes(dataset: Dataset, n: int | None, seed: int) -> None:
+def check_bytes(dataset: ExampleTable, n: int | None, seed: int) -> None:
     """See `Dataset.check`."""
     dataset.unchanged()
     count = len(dataset) if n is None else whole(n, "n", "check", 1, len(dataset))
@@ -316,7 +331,7 @@ def check_bytes(dataset: Dataset, n: int | None, seed: int) -> None:
     if n is not None:
         random = np.random.default_rng(whole(seed, "seed", "check", most=None))
         chosen = np.sort(random.choice(len(dataset), count, replace=False))
-    wrong = dataset._contents.wrong(chosen) if dataset.images is None else _wrong_pixels(dataset, chosen)
+    wrong = dataset.contents.wrong(chosen) if dataset.images is None else _wrong_pixels(dataset, chosen)
     if wrong:
         more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise DataError(
@@ -326,12 +341,12 @@ def check_bytes(dataset: Dataset, n: int | None, seed: int) -> None:
         )
 
 
-def _wrong_pixels(dataset: Dataset, chosen: np.ndarray) -> list[str]:
+def _wrong_pixels(dataset: ExampleTable, chosen: np.ndarray) -> list[str]:
     """Which raw images are not what was saved; none where nothing was, or where another data set lies by now."""
     assert dataset.images is not None
-    sections = read_index(Path(str(dataset.folder)) / FILE) if dataset._filed else {}
-    if not sections or sections["digests"][1] != dataset.full_digest:
+    sections = read_index(Path(str(dataset.folder)) / FILE) if dataset.saved is not None else {}
+    if not sections or texts_in(sections, "digests")[1] != dataset.full_digest:
         return []
     said = sections["crc"]
-    now = _core.crc_records(dataset.images, np.ascontiguousarray(dataset.positions[chosen]), threads())
+    now = _core.crc_records(dataset.images, np.ascontiguousarray(dataset.positions[chosen]), reading_threads())
     return [f"image {i}" for i in chosen[now != np.asarray(said)[chosen]].tolist()]

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from pydt.base import DataError
 from pydt.data.dataset import Dataset
-from pydt.data.formats.folder import undecodable
+from pydt.data.image_files import undecodable
 from pydt.data.packing.array import decode
 
 # ---- reading ---------------------------------------------------------------------------------------------------------

@@ -92,7 +92,7 @@ def test_changed_copies_of_digits_are_named_and_other_digits_are_not(seed: int) 
     scans = glyphs.digits().train
     random = np.random.default_rng(seed)
     order = random.permutation(len(scans))
-    target, others = scans._take(np.sort(order[:900])), order[900:1400]
+    target, others = scans.take(np.sort(order[:900])), order[900:1400]
     assert scans.images is not None
     images = [scans.images[i, ..., 0] for i in others]
     truth = {}
@@ -222,10 +222,10 @@ class Leaky:
 def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Plan, dict[int, int]]:
     """Six groups of 20 other scans; in the third, 12 copies of target digits take their places."""
     random = np.random.default_rng(3)
-    scans = glyphs.digits().train._take(np.arange(450))
+    scans = glyphs.digits().train.take(np.arange(450))
     target = Target(scans)
     assert scans.images is not None
-    others = glyphs.digits().train._take(np.arange(500, 500 + 20 * GROUPS))
+    others = glyphs.digits().train.take(np.arange(500, 500 + 20 * GROUPS))
     assert others.images is not None
     images = others.images[others.positions].copy()
     judged = target.described()["ids"]
@@ -342,7 +342,7 @@ def test_a_large_source_is_sought_by_candidates_and_features(
 
 def test_what_is_sought_by_candidates_says_what_candidates_find(monkeypatch: pytest.MonkeyPatch) -> None:
     """Copies that are never proposed are not found, however alike they are."""
-    scans = glyphs.digits().train._take(np.arange(100))
+    scans = glyphs.digits().train.take(np.arange(100))
     seeker = Seeker(scans, np.arange(100), 28)
     both = seeker.recall([1e-3, 1e-3], 0, [True, False])["JPEG"]
     assert both[0] == both[1] > 0.9

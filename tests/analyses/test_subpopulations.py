@@ -143,7 +143,7 @@ def test_pages_and_refusals(study: tuple[Store, Plan], tmp_path: Path) -> None:
 def test_few_judged_images_have_fewer_a_group(tmp_path: Path, target: Target) -> None:
     """By default; a size that is asked for is refused."""
     judged = target.judged
-    few = Target(judged._take(np.arange(0, len(judged), 2)))
+    few = Target(judged.take(np.arange(0, len(judged), 2)))
     number = len(few.described()["labels"])
     plan = plan_of(many_classes(), few, design.random(GROUPS, 100, alpha=0.5, seed=3))
     store = filled(tmp_path, plan, Additive(np.zeros(number), np.zeros((GROUPS, number))))

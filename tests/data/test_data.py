@@ -204,11 +204,11 @@ def test_images_are_compared_once_per_process_and_not_by_workers(
     monkeypatch.setattr(_core, "crc_records", counting)
     Dataset.open(tmp_path)
     assert not read, "saving has compared it already"
-    saved._verified.clear()  # another process
+    saved.verified.clear()  # another process
     again = pickle.loads(pickle.dumps(first))
     assert not read, "a worker looks at size and time only"
     assert again.digest == source.digest
-    saved._verified.clear()
+    saved.verified.clear()
     Dataset.open(tmp_path)
     assert read == [len(source)], "another driver reads it once"
 

@@ -18,7 +18,8 @@ from torchvision.transforms import PILToTensor, Resize, ToTensor
 
 from pydt.base import DataError
 from pydt.data import Dataset
-from pydt.data.formats import foreign
+from pydt.data.formats import torchvision
+from pydt.data.formats.items import pixels
 
 
 def names_of(data: Dataset) -> list[str]:
@@ -437,7 +438,7 @@ def test_arrays_of_torchvision_are_not_decoded(
     kind: Any, listed: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (4, 5, 6), np.uint8)
-    monkeypatch.setattr(foreign, "pairs", None)
+    monkeypatch.setattr(torchvision, "pairs", None)
     fields: dict[str, Any] = {"data": torch.from_numpy(pixels), "targets": listed([1, 2, 0, 1])}
     if kind in (vision.CIFAR10, vision.CIFAR100):
         fields |= {"data": pixels, "classes": ["x", "y", "z"], "class_to_idx": {"x": 0, "y": 1, "z": 2}}
@@ -538,7 +539,7 @@ def test_tensors_of_eight_bits_are_images() -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 def test_every_value_of_a_float_image_comes_back(dtype: torch.dtype) -> None:
     values = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16)
-    assert foreign.pixels(values.float().div(255).to(dtype), "x", "white")[0].ravel().tolist() == list(range(256))
+    assert pixels(values.float().div(255).to(dtype), "x", "white")[0].ravel().tolist() == list(range(256))
 
 
 @pytest.mark.parametrize(
@@ -554,7 +555,7 @@ def test_every_value_of_a_float_image_comes_back(dtype: torch.dtype) -> None:
     ],
 )
 def test_where_the_channels_are(image: Any, shape: tuple[int, ...]) -> None:
-    assert foreign.pixels(image, "x", "white")[0].shape == shape
+    assert pixels(image, "x", "white")[0].shape == shape
 
 
 def test_tensors_that_are_no_images_of_eight_bits_are_refused() -> None:
@@ -573,7 +574,7 @@ def test_tensors_that_are_no_images_of_eight_bits_are_refused() -> None:
         ({"bytes": b""}, "a dict is no image"),
     ]:
         with pytest.raises(DataError, match=rf"x: (image of )?{what}") as caught:
-            foreign.pixels(image, "x", "white")[0]
+            pixels(image, "x", "white")[0]
         assert caught.value.mend
 
 

@@ -110,7 +110,7 @@ def test_exif_orientation_only_where_it_is_asked_for(tmp_path: Path) -> None:
 @pytest.fixture
 def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two classes of eleven files; runs of four, so that there are several."""
-    monkeypatch.setattr(packing, "_RUN", 4)
+    monkeypatch.setattr(packing, "RUN", 4)
     root = tmp_path / "in"
     for label in ("a", "b"):
         (root / label).mkdir(parents=True)
@@ -185,9 +185,9 @@ def test_broken_off_at_any_call_it_continues(
 
 KILLED = """
 import os, signal, sys, time
-from pydt import pack as packing
+from pydt.data.packing import array as packing
 log = sys.argv[2] + ".packing/done.jsonl"
-packing._RUN = 4
+packing.RUN = 4
 honest, count = packing.decode, 0
 def dying(*arguments):
     global count
@@ -242,7 +242,7 @@ def spoil(pictures: Path) -> None:
 def test_bad_images_are_named_or_left_out(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pack(pictures, tmp_path / "before", 12)
     spoil(pictures)
-    monkeypatch.setattr(packing, "_MOST_PIXELS", 12 * 12 * 8000)
+    monkeypatch.setattr(packing, "MOST_PIXELS", 12 * 12 * 8000)
     with pytest.raises(DataError, match=r"(?s)3 bad files: .*3\.png: cannot be decoded.*7\.png: is no.*8\.png.*narrow"):
         pack(pictures, tmp_path / "out", 12)
     assert not (tmp_path / "out").exists()

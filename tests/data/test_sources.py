@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -20,7 +21,7 @@ from pydt import _core
 from pydt.base import DataError
 from pydt.data import Dataset, Target, pixels, spool
 from pydt.data.formats import folder as sources
-from pydt.data.formats import foreign
+from pydt.data.formats.items import stack
 from pydt.data.index_file import FILE, pack_index, read_index
 
 
@@ -88,7 +89,7 @@ def test_data_changed_since_indexing_is_noticed_at_open(folder_of_images: Path, 
     gone.unlink()
     from pydt.data import persistence as saved
 
-    saved._verified.clear()
+    saved.verified.clear()
     with pytest.raises(DataError, match=r"2 of 21 image files are not those.*1\.jpg: has changed; .*2\.jpg") as caught:
         Dataset.open(moved)
     assert str(same) not in str(caught.value), "a file that was only touched is as it was"
@@ -110,13 +111,10 @@ def test_a_damaged_index_in_a_folder_is_made_anew(folder_of_images: Path, reads:
 
 
 def test_a_folder_that_may_not_be_written(folder_of_images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pydt import data
-    from pydt.base import StoreError
+    def refuse(path: Path, new: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
 
-    def refuse(path: Path, content: bytes) -> None:
-        raise StoreError("cannot be written", str(path))
-
-    monkeypatch.setattr(data, "write_atomic", refuse)
+    monkeypatch.setattr(os, "replace", refuse)
     dataset = Dataset.from_folder(folder_of_images)
     assert len(dataset) == 21
     assert not (folder_of_images / FILE).exists()
@@ -266,7 +264,7 @@ def test_palette_images_become_colours() -> None:
     palette = Image.new("P", (3, 2), 1)
     palette.putpalette([0, 0, 0, 200, 100, 50])
     clear, opaque = (Image.new("RGBA", (3, 2), (1, 2, 3, alpha)) for alpha in (4, 255))
-    images, _, traits = foreign.stack([(palette, 0), (clear, 0), (opaque, 0)], "x", "white")
+    images, _, traits = stack([(palette, 0), (clear, 0), (opaque, 0)], "x", "white")
     assert (traits & pixels.CLEAR).tolist() == [0, 1, 0]
     assert images[:, 0, 0].tolist() == [[200, 100, 50], [251, 251, 251], [1, 2, 3]], "transparent ones on white"
 

@@ -320,7 +320,7 @@ def test_names_that_are_there_twice(tmp_path: Path) -> None:
         (tmp_path / "none.tar", "No such file"),
         ("a\0b.tar", r"no path \(embedded null byte\)|No such file"),
         ("x" * 300, "File name too long"),
-        ([tmp_path, first], "no regular file"),
+        ([tmp_path, first], "not a regular file"),
         (tmp_path / "sub", r"has no \.tar files"),
     ]:
         (tmp_path / "sub").mkdir(exist_ok=True)
@@ -412,7 +412,7 @@ def test_opening_compares_shards_that_have_other_times(tmp_path: Path, monkeypat
         Dataset.from_tar(paths).save(tmp_path / f"saved {i}")
         paths[0].write_bytes(change)
         os.utime(paths[0], ns=(i, i))
-        monkeypatch.setattr(saved, "_verified", set())  # as in another process
+        monkeypatch.setattr(saved, "verified", set())  # as in another process
         with pytest.raises(DataError, match=r"of 12 image files are not those that were indexed: .*part-0\.tar, byte"):
             Dataset.open(tmp_path / f"saved {i}")
     paths[0].unlink()
@@ -500,14 +500,13 @@ def test_a_shard_is_not_replaced_between_its_images_and_their_values(
 ) -> None:
     path, other = shards(tmp_path)
     Dataset.from_tar(path, columns=["site"])
-    honest = module._known
+    honest = module.map_shard
 
     def replaced(name: str) -> object:
-        found = honest(name)
         os.replace(other, path)
-        return found
+        return honest(name)
 
-    monkeypatch.setattr(module, "_known", replaced)
+    monkeypatch.setattr(module, "map_shard", replaced)
     with pytest.raises(DataError, match=r"part-0\.tar: was replaced while it was read"):
         Dataset.from_tar(path, columns=["site"])
 
@@ -539,7 +538,7 @@ def test_a_length_in_an_index_of_files_is_compared(
     Dataset.from_folder(folder_of_images).save(tmp_path / "saved")
     sections = dict(read_index(tmp_path / "saved" / FILE))
     (tmp_path / "saved" / FILE).write_bytes(pack_index(sections | {"length": np.asarray(sections["length"]) + 1}))
-    monkeypatch.setattr(saved, "_verified", set())
+    monkeypatch.setattr(saved, "verified", set())
     with pytest.raises(DataError, match="has changed"):
         Dataset.open(tmp_path / "saved")
 

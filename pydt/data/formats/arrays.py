@@ -1,21 +1,54 @@
-"""From what a user hands over to what a data set holds: whole numbers, images, mapped files, digests."""
+"""Raw images in one array."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pydt.base import DataError, open_npy
+from pydt.base import UNNAMED, DataError, open_npy
+from pydt.data.index_file import Noted
+from pydt.data.labels import Classes, encode_labels
+from pydt.data.pixels import colour, counted, on_background
+from pydt.data.table import ExampleTable, finished
+
+
+def read(
+    images: np.ndarray | str | os.PathLike[str],
+    labels: Any,
+    classes: Classes | None = None,
+    *,
+    columns: Any = None,
+    captions: Any = None,
+    background: str | None = None,
+    name: str = UNNAMED,
+) -> ExampleTable:
+    """See `Dataset.from_arrays`."""
+    array = as_images(images)
+    codes, names = encode_labels(labels, classes, len(array))
+    noted: Noted = {}
+    if background is not None:
+        array, traits = on_background(array, background)
+        noted = counted(traits, colour(background), [str(i) for i in range(len(array))])
+    table = ExampleTable(array, None, np.arange(len(array)), codes, names, name=name, noted=noted)
+    return finished(table, columns, captions)
+
+
+def is_here(place: Path) -> bool:
+    """Whether a path is a `.npy` file, by its name."""
+    return place.suffix == ".npy"
+
+
+def look(place: Path, background: str) -> ExampleTable:
+    """The images of a `.npy` file, all of one class."""
+    images = as_images(place)
+    return read(images, np.zeros(len(images), np.int64), ["all"], name=place.name)
 
 
 def as_images(images: Any) -> np.ndarray:
-    """uint8 (examples, height, width, channels) in C order over what was given: an array, a memory map, a `.npy` path.
-
-    Raises:
-        DataError: it is ragged, not uint8, not of 3 or 4 dimensions, or empty.
-    """
+    """uint8 (examples, height, width, channels) in C order over an array, a memory map, or the path of a `.npy`."""
     if isinstance(images, (str, os.PathLike)):
         images = open_npy(images)
     try:

@@ -1,34 +1,30 @@
-"""Where data sets come from: folders of image files.
+"""Folders of image files, one sub-folder per class.
 
-A folder is listed, every file is read once, and what was read stays known (size, time of change, CRC32C, SHA-256), so
-that the next listing reads only what has changed. Nothing is decoded here; a file is bad if it is empty, cannot be
-read, does not start as an image or lacks its end.
+A folder is listed, every file is read once, and what was read is kept as `index.pydt` in it, so that the next time only
+what has changed is read.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import stat
 import warnings
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pydt import _core
-from pydt.base import DataError, DataWarning, available, open_regular, progress
-from pydt.data.index_file import FILE, Records, Texts
-from pydt.data.pixels import traits_of
+from pydt.base import DataError, DataWarning, StoreError, as_path, open_regular, write_atomic
+from pydt.data.image_files import IMAGE_SUFFIXES, Bad, read_records, refuse, stamps
+from pydt.data.index_file import FILE, Noted, Texts, note, pack_index, read_index, records_of, repeated
+from pydt.data.labels import class_table
+from pydt.data.persistence import sections_of
+from pydt.data.pixels import BACKGROUND, colour
+from pydt.data.table import ExampleTable, finished, with_images
 
-IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp", ".png", ".apng", ".gif", ".webp", ".tif", ".tiff"),
-    *(".bmp", ".dib", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpf", ".jpx", ".jpc", ".j2c", ".avif"),
-)
 # Pictures that are not read: worth a word of their own among what is left out.
 _OTHER_SUFFIXES = (
     *(".heic", ".heif", ".jxl", ".svg", ".ico", ".psd", ".tga", ".pcx", ".eps", ".pdf", ".exr", ".hdr", ".pfm"),
@@ -48,23 +44,6 @@ INSIDE = "files in hidden or system folders, left out"
 BESIDE = "images beside the folders of the classes and in no class, left out"
 UNFINISHED = "backup or unfinished files, left out"
 OTHER = "files that are no images, left out"
-_LARGEST = 2 << 30
-_SKIP = (
-    'delete them, or leave them out: bad="skip" (in a plan file bad = "skip" beside folder or tar, with `pydt pack` '
-    "--bad skip); `pydt inspect` lists all"
-)
-# What the core says of a file that it could open.
-FAULTS = {
-    -1: "is no regular file",
-    -2: "changed while it was read",
-    -3: "empty image file",
-    -4: "is no JPEG, PNG, GIF, WebP, TIFF, BMP, PNM, JPEG 2000 or AVIF file",
-    -5: "truncated: the image has no end",
-}
-
-Bad = dict[str, str]
-Noted = dict[str, tuple[int, str]]
-"""What was left out or changed, in words -> how many, and the first of them."""
 
 
 @dataclass(frozen=True)
@@ -83,24 +62,82 @@ class Listing:
     noted: Noted
 
 
-def note(noted: Noted, reason: str, place: str, count: int = 1) -> None:
-    """Count what was left out; the first place by name is kept."""
-    before, first = noted.get(reason, (0, place))
-    noted[reason] = before + count, min(first, place)
+def read(
+    path: str | os.PathLike[str],
+    *,
+    columns: Any = None,
+    captions: Any = None,
+    bad: str = "raise",
+    background: str = BACKGROUND,
+) -> ExampleTable:
+    """See `Dataset.from_folder`."""
+    root, ground = as_path(path, "from_folder", DataError), colour(background)
+    listing = list_folder(root)
+    classes = tuple(class_table(listing.classes, str(root)).values())
+    table = from_files(str(root.resolve()), listing, classes, root.resolve().name, ground, bad)
+    return finished(table, columns, captions)
 
 
-def packed_notes(noted: Mapping[str, tuple[int, str]]) -> dict[str, Any]:
-    """As sections of an index: nothing where there is nothing."""
-    if not noted:
-        return {}
-    texts = [text for reason, (_, first) in noted.items() for text in (reason, first)]
-    return {"noted": texts, "noted counts": np.array([count for count, _ in noted.values()], np.int64)}
+def is_here(place: Path) -> bool:
+    """Whether a path is a folder."""
+    return place.is_dir()
 
 
-def unpacked_notes(sections: Mapping[str, Any]) -> Noted:
-    """What `packed_notes` made sections of."""
-    texts, counts = list(sections.get("noted", ())), sections.get("noted counts", np.zeros(0, np.int64)).tolist()
-    return {reason: (n, first) for reason, first, n in zip(texts[::2], texts[1::2], counts, strict=True)}
+def look(place: Path, background: str) -> ExampleTable:
+    """The images of a folder, without bad ones."""
+    return read(place, bad="skip", background=background)
+
+
+def from_files(
+    root: str,
+    listing: Listing,
+    classes: tuple[str, ...],
+    name: str,
+    background: str,
+    choice: str = "raise",
+    mend: str | None = None,
+) -> ExampleTable:
+    """A table over files below `root`, indexed there: what an earlier index knows is not read again. `choice`, `mend`:
+    see `refuse`.
+    """
+    index, known = Path(root) / FILE, None
+    with contextlib.suppress(DataError, KeyError):  # none, or damaged: everything is read
+        sections = read_index(index)
+        before, names = records_of(sections), sections.get("keys")
+        if before is not None and isinstance(names, Texts) and len(names) == len(before.crc):
+            known = names, before
+    bad, keys = listing.bad, listing.keys
+    records = read_records(root, keys, listing.lengths, listing.times, known, bad)
+    refuse(bad, root, choice, mend)
+    good = np.array([i for i, key in enumerate(keys) if key not in bad], np.int64)
+    if not len(good):
+        raise DataError("has no images", root, "give at least one")
+    kept = tuple(keys[i] for i in good.tolist())
+    if (twice := repeated(kept)) is not None:
+        raise DataError(f"file {twice!r} is listed twice", root, "give every example once")
+    table = ExampleTable(
+        None,
+        tuple(os.path.normpath(f"{root}/{key}") if ".." in key else f"{root}/{key}" for key in kept),
+        np.arange(len(good)),
+        np.asarray(listing.labels, np.int64)[good],
+        classes,
+        keys=kept,
+        name=name,
+        records=records.take(good),
+        left_out=dict(sorted(bad.items())),
+        noted=listing.noted,
+        background=background,
+    )
+    data = pack_index(sections_of(with_images(table), Path(root)))
+    with contextlib.suppress(StoreError):  # the folder may not be written: the next time, everything is read again
+        if known is None or data != index.read_bytes():
+            write_atomic(index, data)
+    return table
+
+
+def unlisted(root: str, keys: Sequence[str], labels: Sequence[int]) -> Listing:
+    """Files that somebody else has listed."""
+    return Listing((), list(keys), list(labels), *stamps(root, keys), {}, {})
 
 
 def system(name: str) -> bool:
@@ -146,7 +183,7 @@ def list_folder(root: Path) -> Listing:
         count, first = listing.noted[BESIDE]
         images = f"{count:,} images lie" if count > 1 else "an image lies"
         text = f"{root}: {images} beside the folders of the classes and in no class, and left out: {first}"
-        warnings.warn(text + (", ..." if count > 1 else ""), DataWarning, stacklevel=3)
+        warnings.warn(text + (", ..." if count > 1 else ""), DataWarning, stacklevel=4)
     kept: list[str] = []
     state = os.stat(root)
     for name in classes:
@@ -242,122 +279,3 @@ def _walk(
                     bad[name] = f"cannot be read ({error.strerror})"
     except OSError as error:
         bad[key] = f"cannot be listed ({error.strerror})"
-
-
-def read_records(
-    root: str,
-    keys: Sequence[str],
-    lengths: Sequence[int],
-    times: Sequence[int],
-    known: tuple[Sequence[str], Records] | None,
-    bad: Bad,
-) -> Records:
-    """Size, time, CRC32C, SHA-256 and traits of every file, read once, in parallel.
-
-    Args:
-        root, keys: the files, as paths from the folder on.
-        lengths, times: size and time of change of each, as listed.
-        known: keys and records of an earlier index: a file whose size and time it knows is not read again.
-        bad: gets the reason of every file that cannot be used; its record is zero.
-    """
-    length, time = np.asarray(lengths, np.int64), np.asarray(times, np.int64)
-    sums, traits = np.zeros((len(keys), 16), np.uint8), np.zeros(len(keys), np.uint8)
-    records = Records(length, time, np.zeros(len(keys), np.uint32), sums, None, traits)
-    todo = _unknown(keys, records, known)
-    for i in [i for i in todo if length[i] > _LARGEST]:
-        bad[keys[i]] = f"of {length[i]} bytes is too large for an image"
-    runs = batches([i for i in todo if length[i] <= _LARGEST], lengths)
-
-    def read(batch: list[int]) -> int:
-        paths = Texts.of([os.path.join(root, keys[i]) for i in batch])
-        buffer = np.empty(int(length[batch].sum()), np.uint8)
-        status, crc = _core.read_files(paths.ends, paths.data, length[batch], buffer)
-        end = 0
-        good, files = [], []
-        for i, fault in zip(batch, status.tolist(), strict=True):
-            start, end = end, end + lengths[i]
-            if fault == 0:
-                good.append(i)
-                files.append(buffer[start:end])
-                sums[i] = np.frombuffer(hashlib.sha256(files[-1].data).digest()[:16], np.uint8)
-            else:
-                bad[keys[i]] = f"cannot be read ({os.strerror(fault)})" if fault > 0 else FAULTS[fault]
-        records.crc[batch] = crc
-        traits[good], refused = traits_of(files)
-        bad.update({keys[good[at]]: why for at, why in refused.items()})
-        return len(batch)
-
-    with warnings.catch_warnings(), progress(len(todo), "reading files", "files") as advance:
-        warnings.simplefilter("ignore")  # Pillow's remarks on single files
-        threads = min(len(runs), 8, available())
-        if threads < 2:
-            for batch in runs:
-                advance(read(batch))
-        else:
-            with ThreadPoolExecutor(threads) as pool:
-                for done in pool.map(read, runs):
-                    advance(done)
-    return records
-
-
-def batches(todo: list[int], lengths: Sequence[int]) -> list[list[int]]:
-    """Runs of files that are read by one call: at most 512, and 16 MB unless a single file is larger."""
-    runs: list[list[int]] = []
-    room = 0
-    for i in todo:
-        if not runs or len(runs[-1]) == 512 or lengths[i] > room:
-            runs.append([])
-            room = 16 << 20
-        runs[-1].append(i)
-        room -= lengths[i]
-    return runs
-
-
-def undecodable(error: Exception) -> str:
-    """Why a decoder refused an image: as it says, but for the object that Pillow names in place of a file."""
-    unknown = str(error).startswith("cannot identify image file")
-    return f"cannot be decoded ({'no image format that is known' if unknown else error})"
-
-
-def _unknown(keys: Sequence[str], records: Records, known: tuple[Sequence[str], Records] | None) -> list[int]:
-    """Fill in what an earlier index knows; the numbers of the files that it does not."""
-    if known is None:
-        return list(range(len(keys)))
-    before, now, then = known[1], Texts.of(keys), Texts.of(known[0])
-    if np.array_equal(now.ends, then.ends) and np.array_equal(now.data, then.data):
-        old = np.arange(len(keys))
-    else:
-        place = {key: i for i, key in enumerate(then)}
-        old = np.array([place.get(key, -1) for key in keys], np.int64)
-    same = old >= 0
-    same[same] &= (before.length[old[same]] == records.length[same]) & (before.time[old[same]] == records.time[same])
-    records.crc[same] = before.crc[old[same]]
-    records.sha[same] = before.sha[old[same]]
-    records.traits[same] = before.traits[old[same]]
-    return np.flatnonzero(~same).tolist()
-
-
-def stamps(root: str, keys: Sequence[str]) -> tuple[list[int], list[int]]:
-    """Size and time of change (ns) of each file; 0 where it is missing, which reading it will tell."""
-    found = []
-    for key in keys:
-        try:
-            state = os.stat(os.path.join(root, key))
-            found.append((state.st_size, state.st_mtime_ns))
-        except (OSError, ValueError):
-            found.append((0, 0))
-    return [size for size, _ in found], [time for _, time in found]
-
-
-def refuse(bad: Bad, root: str, choice: str, mend: str = _SKIP) -> None:
-    """Raise for bad files if that is the choice; the first ten are named.
-
-    Raises:
-        DataError: `choice` is unknown, or there are bad files and it is "raise".
-    """
-    if choice not in ("raise", "skip"):
-        raise DataError(f"bad={choice!r}", "from_folder", 'choose "raise" or "skip"')
-    if bad and choice == "raise":
-        named = "; ".join(f"{os.path.join(root, key)}: {reason}" for key, reason in sorted(bad.items())[:10])
-        more = f"; and {len(bad) - 10} more" if len(bad) > 10 else ""
-        raise DataError(f"{named}{more}", f"{len(bad)} bad file{'s' if len(bad) > 1 else ''}", mend)

@@ -13,13 +13,10 @@ choice of shards can be opened, and only changed ones are read again. The archiv
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
-import warnings
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -28,25 +25,24 @@ from typing import Any
 import numpy as np
 
 from pydt import _core
-from pydt.base import DataError, StoreError, as_names, available, once, progress, write_atomic
-from pydt.data.formats.folder import (
-    FAULTS,
-    HIDDEN,
-    IMAGE_SUFFIXES,
-    INSIDE,
-    Bad,
-    Noted,
-    batches,
-    not_read,
-    note,
-    packed_notes,
-    refuse,
-    system,
-    unpacked_notes,
-    written,
-)
+from pydt.base import DataError, StoreError, as_names, once, progress, write_atomic
+from pydt.data.formats.folder import HIDDEN, INSIDE, not_read, system, written
 from pydt.data.image_bytes import Shard, map_shard
-from pydt.data.index_file import Records, Texts, pack_index, read_index, records_of, repeated
+from pydt.data.image_files import FAULTS, IMAGE_SUFFIXES, Bad, read_parts, refuse
+from pydt.data.index_file import (
+    Noted,
+    Records,
+    Texts,
+    integers_in,
+    note,
+    pack_index,
+    packed_notes,
+    read_index,
+    records_of,
+    repeated,
+    texts_in,
+    unpacked_notes,
+)
 from pydt.data.labels import (
     UNUSED,
     Classes,
@@ -58,7 +54,8 @@ from pydt.data.labels import (
     renumber,
     whole_numbers,
 )
-from pydt.data.pixels import traits_of
+from pydt.data.pixels import BACKGROUND, colour
+from pydt.data.table import ExampleTable, with_images
 
 SUFFIX = ".pydt"
 # Class names in the order of their numbers, one a line; `pydt pack --tar` writes it.
@@ -145,29 +142,21 @@ def tars_in(folder: Path) -> list[Path]:
         return []
 
 
-def labelled(paths: Any) -> bool:
-    """Whether any image of some shards has a `.cls`.
-
-    Raises:
-        DataError: as `Dataset.from_tar`.
-    """
-    return any(label for path in shard_paths(paths) for label in (_known(path) or _index(path)).labels)
-
-
-def fields(
+def read(
     paths: Any,
-    classes: Classes | None,
-    columns: Iterable[str],
-    label: str | None,
-    caption: str | None,
-    bad: str,
-    name: str | None,
-) -> dict[str, Any]:
-    """The fields of `Dataset.from_tar`.
-
-    Raises:
-        DataError: see there.
-    """
+    classes: Classes | None = None,
+    *,
+    columns: Iterable[str] = (),
+    label: str | None = "cls",
+    caption: str | None = "txt",
+    bad: str = "raise",
+    background: str = BACKGROUND,
+    name: str | None = None,
+) -> ExampleTable:
+    """See `Dataset.from_tar`."""
+    if caption not in ("txt", None):
+        raise DataError(f"caption={caption!r}", "from_tar", 'choose caption="txt" or caption=None')
+    ground = colour(background)
     refuse({}, "", bad)  # a misspelt choice is told before anything is read
     found = shard_paths(paths)
     given_one = len(found) == 1 and not (isinstance(paths, (str, bytes, os.PathLike)) and os.path.isdir(paths))
@@ -223,20 +212,35 @@ def fields(
         note(noted, UNUSED, unused)
     codes, names = renumber(codes, names) if classes is None else (codes, names)
     texts = [text for shard in shards for text in shard.captions] if captioned.any() else None
-    return {
-        "images": None,
-        "paths": tuple(found),
-        "positions": position[good],
-        "labels": codes,
-        "classes": names,
-        "columns": encode_columns({column: [values[column][i] for i in good] for column in wanted}, len(good)),
-        "captions": None if texts is None else encode_captions([texts[i] for i in good], len(good))[0],
-        "keys": tuple(keys[i] for i in good),
-        "name": name or (Path(found[0]).stem if given_one else Path(found[0]).parent.name) or "shards",
-        "records": records.take(np.array(good)),
-        "left_out": dict(sorted(wrong.items())),
-        "noted": noted,
-    }
+    table = ExampleTable(
+        None,
+        tuple(found),
+        position[good],
+        codes,
+        names,
+        columns=encode_columns({column: [values[column][i] for i in good] for column in wanted}, len(good)),
+        captions=None if texts is None else encode_captions([texts[i] for i in good], len(good))[0],
+        keys=tuple(keys[i] for i in good),
+        name=name or (Path(found[0]).stem if given_one else Path(found[0]).parent.name) or "shards",
+        records=records.take(np.array(good)),
+        left_out=dict(sorted(wrong.items())),
+        noted=noted,
+        background=ground,
+    )
+    return with_images(table)
+
+
+def is_here(place: Path) -> bool:
+    """Whether a path is a shard, by its name, or a folder of shards and of no other folder."""
+    if place.suffix == ".tar" and not place.is_dir():
+        return True
+    return bool(tars_in(place)) and not any(entry.is_dir() for entry in place.iterdir())
+
+
+def look(place: Path, background: str) -> ExampleTable:
+    """The images of a shard or a folder of shards, without bad ones; all in one class where they have no labels."""
+    labelled = any(label for path in shard_paths(place) for label in (_known(path) or _index(path)).labels)
+    return read(place, label="cls" if labelled else None, bad="skip", background=background)
 
 
 def _note_beside(paths: Any, noted: Noted) -> None:
@@ -331,11 +335,12 @@ def _known(path: str) -> Listing | None:
     try:
         state = os.stat(path)
         sections = read_index(path + SUFFIX)
-        if sections["shard"].tolist() != [_VERSION, state.st_size, state.st_mtime_ns]:  # type: ignore[union-attr]
+        if integers_in(sections, "shard").tolist() != [_VERSION, state.st_size, state.st_mtime_ns]:
             return None
         records = records_of(sections)
-        texts = {name: sections[name] for name in ("keys", "labels", "captions", "classes", "left out", "reasons")}
-        captioned, places = sections["captioned"], sections["json"]
+        names = ("keys", "labels", "captions", "classes", "left out", "reasons")
+        keys, labels, captions, classes, bad, reasons = (texts_in(sections, name) for name in names)
+        captioned, places = sections["captioned"], integers_in(sections, "json")
         if records is None or records.offset is None:
             return None
         n = len(records.length)
@@ -343,26 +348,23 @@ def _known(path: str) -> Listing | None:
             return None
         if n and (records.offset > state.st_size - records.length).any():
             return None
-        sizes = {len(texts["keys"]), len(texts["labels"]), len(texts["captions"]), len(captioned), len(places) / 2}
-        if sizes != {n} or not (isinstance(captioned, np.ndarray) and isinstance(places, np.ndarray)):
+        sizes = {len(keys), len(labels), len(captions), len(captioned), len(places) / 2}
+        if sizes != {n} or not isinstance(captioned, np.ndarray):
             return None
         return Listing(
             path,
-            *(_texts(texts["keys"]), records, _texts(texts["labels"]), _texts(texts["captions"])),
+            keys,
+            records,
+            labels,
+            captions,
             captioned != 0,
             places.reshape(n, 2),
-            tuple(_texts(texts["classes"])),
-            dict(zip(_texts(texts["left out"]), _texts(texts["reasons"]), strict=True)),
+            tuple(classes),
+            dict(zip(bad, reasons, strict=True)),
             unpacked_notes(sections),
         )
     except (DataError, OSError, KeyError, ValueError, AttributeError):
         return None
-
-
-def _texts(section: Any) -> Texts:
-    if not isinstance(section, Texts):
-        raise ValueError("no texts")
-    return section
 
 
 def _index(path: str) -> Listing:
@@ -522,35 +524,3 @@ def _records(shard: Shard, members: _Members, numbers: np.ndarray) -> Records:
         number = numbers[i]
         members.bad[members.names[number]] = f"{why}; at byte {members.headers[number]}"
     return Records(sizes, np.full(len(numbers), shard.time, np.int64), crc, sha, offsets, traits)
-
-
-def read_parts(
-    data: np.ndarray, offsets: np.ndarray, lengths: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[int, str]]:
-    """Status (see `FAULTS`), CRC32C, half the SHA-256 and traits of parts of a mapping, in parallel; and which are
-    `pydt.data.pixels.Unscaled`, and why.
-    """
-    status, crc = np.zeros(len(offsets), np.int32), np.zeros(len(offsets), np.uint32)
-    sha, traits = np.zeros((len(offsets), 16), np.uint8), np.zeros(len(offsets), np.uint8)
-    refused: dict[int, str] = {}
-    runs = batches(list(range(len(offsets))), lengths.tolist())
-
-    def read(run: list[int]) -> None:
-        status[run], crc[run] = _core.check_parts(data, offsets[run], lengths[run], 1)
-        ends = (offsets[run] + lengths[run]).tolist()
-        parts = [data[start:end] for start, end in zip(offsets[run].tolist(), ends, strict=True)]
-        for i, part in zip(run, parts, strict=True):
-            sha[i] = np.frombuffer(hashlib.sha256(part.data).digest()[:16], np.uint8)
-        good = np.flatnonzero(status[run] == 0)
-        traits[np.array(run)[good]], wrong = traits_of([parts[at] for at in good])
-        refused.update({run[good[at]]: why for at, why in wrong.items()})
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's remarks on single images
-        if (threads := min(len(runs), 8, available())) < 2:
-            for run in runs:
-                read(run)
-        else:
-            with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(read, runs))
-    return status, crc, sha, traits, refused

@@ -24,7 +24,7 @@ import torch
 from pydt import _core
 from pydt.base import DataError
 from pydt.data.dataset import Dataset
-from pydt.data.formats.folder import undecodable
+from pydt.data.image_files import undecodable
 from pydt.data.loading.augment import ENCODED_CROP, Augment
 from pydt.data.loading.jitter import drawn
 from pydt.data.pixels import rgb

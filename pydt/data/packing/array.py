@@ -40,18 +40,19 @@ from pydt.base import (
     write_atomic,
 )
 from pydt.data.dataset import Dataset
-from pydt.data.formats.folder import refuse, undecodable
-from pydt.data.formats.tar import labelled, tars_in
+from pydt.data.formats import look
+from pydt.data.image_files import refuse, undecodable
 from pydt.data.index_file import FILE, crc32c, pack_index
 from pydt.data.persistence import sections_of
 from pydt.data.pixels import BACKGROUND, rgb
+from pydt.data.table import ExampleTable
 
 _VERSION = 1
-_RUN = 64  # files in a run: a second of work, more or less
+RUN = 64  # files in a run: a second of work, more or less
 _LONGEST = 1 << 20  # bytes of a line of the log
 _HEADER = 128  # bytes before the pixels of a .npy
 # A resized image may have so many pixels before it is cropped; 300 times as long as high at 512.
-_MOST_PIXELS = 1 << 27
+MOST_PIXELS = 1 << 27
 
 
 def pack(
@@ -113,17 +114,12 @@ def pack(
     return Dataset.open(place)
 
 
-def images_at(place: Path, background: str = BACKGROUND) -> Dataset:
-    """The folder of images, or the tar shards, at a place; bad ones are left out.
-
-    Raises:
-        DataError: as `Dataset.from_folder` and `Dataset.from_tar`.
-    """
-    whole = place.suffix == ".tar" and not place.is_dir()
-    if whole or (tars_in(place) and not any(entry.is_dir() for entry in place.iterdir())):
-        label = "cls" if labelled(place) else None
-        return Dataset.from_tar(place, bad="skip", label=label, background=background)
-    return Dataset.from_folder(place, bad="skip", background=background)
+def images_at(place: Path, background: str = BACKGROUND) -> ExampleTable:
+    """The image files in a folder or in tar shards at a place; bad ones are left out."""
+    found = None if place.suffix == ".npy" else look(place, background)
+    if found is None or found.images is not None:
+        raise DataError("no such folder", str(place), "give a folder with one sub-folder of images per class")
+    return found
 
 
 def decode(data: bytes | memoryview, size: int, exif: bool, background: str = BACKGROUND) -> np.ndarray:
@@ -137,7 +133,7 @@ def decode(data: bytes | memoryview, size: int, exif: bool, background: str = BA
         resized = size, int(size * height / width)
     else:
         resized = int(size * width / height), size
-    if resized[0] * resized[1] > _MOST_PIXELS:
+    if resized[0] * resized[1] > MOST_PIXELS:
         raise ValueError(f"{width} x {height} pixels is too long and narrow")
     if resized != image.size:
         image = image.resize(resized, Image.Resampling.BILINEAR)
@@ -193,12 +189,12 @@ def locked(part: Path, place: Path) -> Iterator[int]:
         os.close(log)
 
 
-def _decode_all(source: Dataset, part: Path, log: int, settings: dict[str, Any], workers: int) -> dict[str, str]:
+def _decode_all(source: ExampleTable, part: Path, log: int, settings: dict[str, Any], workers: int) -> dict[str, str]:
     """Fill every row that is not there yet; the reasons of files that cannot be decoded."""
     assert source.records is not None
     size = settings["size"]
     row = size * size * 3
-    runs = [np.arange(i, min(i + _RUN, len(source))) for i in range(0, len(source), _RUN)]
+    runs = [np.arange(i, min(i + RUN, len(source))) for i in range(0, len(source), RUN)]
     names = [digest(settings, source.records.sha[run]) for run in runs]
     file = os.open(part / "images.npy", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     bad: dict[str, str] = {}
@@ -238,7 +234,7 @@ def _decode_all(source: Dataset, part: Path, log: int, settings: dict[str, Any],
     return bad
 
 
-def _run(source: Dataset, run: np.ndarray, size: int, exif: bool) -> tuple[np.ndarray, dict[str, str]]:
+def _run(source: ExampleTable, run: np.ndarray, size: int, exif: bool) -> tuple[np.ndarray, dict[str, str]]:
     """The rows of a run of files, zero where a file cannot be decoded, and why."""
     rows = np.zeros((len(run), size, size, 3), np.uint8)
     bad = {}
@@ -265,7 +261,7 @@ def _believed(file: int, log: int, names: list[str], runs: list[np.ndarray], row
     return done
 
 
-def _finish(source: Dataset, part: Path, size: int, left_out: dict[str, str]) -> None:
+def _finish(source: ExampleTable, part: Path, size: int, left_out: dict[str, str]) -> None:
     """Close the gaps that bad files left, and write the index."""
     keys = source.all_keys()
     good = np.array([i for i, key in enumerate(keys) if key not in left_out], np.int64)
@@ -275,8 +271,8 @@ def _finish(source: Dataset, part: Path, size: int, left_out: dict[str, str]) ->
     if len(good) < len(source):
         # Killed in here, the rows no longer have the CRC32C that the log names, and are made again.
         rows = np.memmap(path, np.uint8, "r+", _HEADER, (len(source), size * size * 3))
-        for i in range(0, len(good), _RUN):
-            rows[i : i + _RUN][: len(good) - i] = rows[good[i : i + _RUN]]
+        for i in range(0, len(good), RUN):
+            rows[i : i + RUN][: len(good) - i] = rows[good[i : i + RUN]]
         rows.flush()
         del rows
         file = os.open(path, os.O_RDWR | os.O_CLOEXEC)

@@ -24,9 +24,10 @@ import numpy as np
 
 from pydt.base import DataError, StoreError, as_path, available, canonical_json, digest, progress, whole, write_atomic
 from pydt.data.dataset import Dataset
-from pydt.data.formats.folder import IMAGE_SUFFIXES, batches, refuse
 from pydt.data.formats.tar import CLASSES, REMARK
+from pydt.data.image_files import IMAGE_SUFFIXES, batches, refuse
 from pydt.data.packing.array import check_finished, images_at, locked, logged
+from pydt.data.table import ExampleTable
 
 _VERSION = 1
 _SMALLEST = 1 << 20
@@ -89,7 +90,7 @@ def pack_tar(
     return Dataset.from_tar(place)
 
 
-def _suffixed(source: Dataset) -> list[str]:
+def _suffixed(source: ExampleTable) -> list[str]:
     """Keys, with a suffix of images each."""
     keys = list(source.all_keys())
     for i, key in enumerate(keys):
@@ -123,7 +124,7 @@ def member_names(keys: Sequence[str]) -> list[str]:
     return [f"{stem}.{suffix}" for stem, suffix in parts]
 
 
-def _members(source: Dataset, name: str, i: int) -> list[tuple[str, bytes]]:
+def _members(source: ExampleTable, name: str, i: int) -> list[tuple[str, bytes]]:
     """What goes with an image: names and contents."""
     stem = name[: name.rindex(".")]
     beside = [(f"{stem}.cls", str(source.labels[i]).encode())]
@@ -135,7 +136,7 @@ def _members(source: Dataset, name: str, i: int) -> list[tuple[str, bytes]]:
     return beside
 
 
-def _classes(source: Dataset) -> bytes:
+def _classes(source: ExampleTable) -> bytes:
     """The first member of every shard.
 
     Raises:
@@ -158,7 +159,7 @@ def _padded(length: int) -> int:
     return -(-length // _BLOCK) * _BLOCK
 
 
-def _shards(source: Dataset, names: list[str], limit: int) -> list[np.ndarray]:
+def _shards(source: ExampleTable, names: list[str], limit: int) -> list[np.ndarray]:
     """The examples of each shard."""
     assert source.records is not None
     shards: list[list[int]] = []
@@ -175,7 +176,7 @@ def _shards(source: Dataset, names: list[str], limit: int) -> list[np.ndarray]:
     return [np.array(shard, np.int64) for shard in shards]
 
 
-def _write_all(source: Dataset, names: list[str], part: Path, log: int, limit: int, workers: int) -> None:
+def _write_all(source: ExampleTable, names: list[str], part: Path, log: int, limit: int, workers: int) -> None:
     """Write every shard that is not there yet."""
     assert source.records is not None
     shards = _shards(source, names, limit)
@@ -224,7 +225,7 @@ def _sum_of(file: Path) -> str:
         return hashlib.file_digest(data, "sha256").hexdigest()
 
 
-def _write(source: Dataset, names: list[str], ids: np.ndarray, file: Path) -> str:
+def _write(source: ExampleTable, names: list[str], ids: np.ndarray, file: Path) -> str:
     """Write a shard under another name, sync it, rename it; its SHA-256."""
     assert source.records is not None
     found = hashlib.sha256()
@@ -258,8 +259,8 @@ def _header(name: str, length: int) -> bytes:
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
 
 
-def _compare(source: Dataset, made: Dataset, part: Path) -> None:
+def _compare(source: ExampleTable, made: ExampleTable, part: Path) -> None:
     """Whether the shards hold what was to be written."""
-    same = made._content == source._content and made.classes == source.classes
+    same = made.content_digest == source.content_digest and made.classes == source.classes
     if not (same and np.array_equal(made.labels, source.labels)):
         raise DataError("what was written is not what was read", str(part), "delete it, and look after the disk")

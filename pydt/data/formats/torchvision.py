@@ -1,4 +1,4 @@
-"""Data sets of other libraries: torchvision's and Hugging Face's.
+"""Data sets of torchvision's kind.
 
 What such a data set says about its labels is taken or refused, never guessed. What counts is what its items are; its
 attributes are a short way to them (no image need be decoded) where its class is one whose items are known to be just
@@ -8,141 +8,30 @@ that. The items of any other class are asked, one by one.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from pydt.base import DataError, progress
-from pydt.data.formats.folder import IMAGE_SUFFIXES
-from pydt.data.labels import class_table, plain, positions
-from pydt.data.pixels import Unscaled, flat, traits_in
-
-ABSENT = -1
-"""What stands for no label where labels have names: in test sets of Hugging Face, in STL10."""
-SUBSET = "torch.utils.data.Subset(dataset, numbers of the others)"
-SELECT = "dataset.select(numbers of the others)"
-"""How items are left out of a data set of torchvision's kind, and of Hugging Face's."""
+from pydt.data.formats.items import SUBSET, Found, stack, table_of, told
+from pydt.data.image_files import IMAGE_SUFFIXES
+from pydt.data.labels import class_table, plain
+from pydt.data.pixels import BACKGROUND, colour
+from pydt.data.table import ExampleTable, finished
 
 
-@dataclass(frozen=True)
-class Found:
-    """What a data set of another library holds.
-
-    Attributes:
-        images: uint8 (n, height, width[, channels]); None where they are files.
-        root, files: the folder that keys are counted from, and the paths of the files.
-        labels: one per image, as the data set gives it.
-        names: class names by number, None where it has none.
-        traits: of decoded images, as in `pydt.data.pixels`: uint8 (n,); None where there are none.
-        bare: whether it has a `transform` of its images that files or arrays are without.
-    """
-
-    images: np.ndarray | None
-    root: str
-    files: list[str]
-    labels: list[Any]
-    names: dict[int, str] | None
-    traits: np.ndarray | None = None
-    bare: bool = False
-
-    def take(self, chosen: np.ndarray | None) -> Found:
-        """Some of its images, in the given order; all if None."""
-        if chosen is None:
-            return self
-        images, traits = (None if part is None else part[chosen] for part in (self.images, self.traits))
-        files, labels = ([column[i] for i in chosen.tolist()] if column else [] for column in (self.files, self.labels))
-        return replace(self, images=images, traits=traits, files=files, labels=labels)
+def read(
+    dataset: Any, *, columns: Any = None, captions: Any = None, background: str = BACKGROUND, name: str | None = None
+) -> ExampleTable:
+    """See `Dataset.from_torchvision`."""
+    title, ground = name or type(dataset).__name__, colour(background)
+    mend = "leave out the images without a label: torch.utils.data.Subset(dataset, ...)"
+    table = table_of(found_in(dataset, title, ground), title, ground, mend, SUBSET)
+    return finished(table, columns, captions)
 
 
-# ---- images --------------------------------------------------------------------------------------------------------
-
-
-def stack(
-    items: Iterable[tuple[Any, Any]], title: str, background: str, mend: str = SUBSET
-) -> tuple[np.ndarray, list[Any], np.ndarray]:
-    """(image, label) pairs as one uint8 array (n, height, width[, channels]), the labels, and the images' traits.
-
-    Raises:
-        DataError: there is none, or an image is missing, no image of 8 bits (see `pixels`), or of another shape than
-            the first.
-    """
-    images: list[np.ndarray] = []
-    labels = []
-    missing = []
-    traits = []
-    for position, (image, label) in enumerate(items):
-        missing.append(image is None)
-        if image is None:
-            continue
-        where = f"{title}[{position}]"
-        one, trait = pixels(image, where, background)
-        if images and one.shape != images[0].shape:
-            raise DataError(
-                f"image of shape {one.shape} after {images[0].shape}",
-                where,
-                "resize all images to one shape, or save them as files and use Dataset.from_folder",
-            )
-        images.append(one)
-        traits.append(trait)
-        labels.append(label)
-    if any(missing):
-        raise DataError(f"no image at {positions(np.array(missing))}", title, f"leave them out: {mend}")
-    if not images:
-        raise DataError("has no images", title, "give at least one")
-    return np.stack(images), labels, np.array(traits, np.uint8)
-
-
-def pixels(image: Any, where: str, background: str) -> tuple[np.ndarray, int]:
-    """An image as uint8 (height, width[, channels]), and its traits: of Pillow (see `pydt.data.pixels`), an array, or a
-    tensor.
-
-    Tensors have their channels first, as torchvision's have, unless only the last axis can be that of 1 to 4 channels;
-    arrays the other way round. Floats are taken if every value is a whole number of 255ths between 0 and 1, as ToTensor
-    makes them of 8 bits: then nothing is lost.
-
-    Raises:
-        DataError: it is no image, or not one of 8 bits.
-    """
-    if hasattr(image, "convert") and isinstance(getattr(image, "mode", None), str):
-        try:
-            return np.asarray(flat(image, background)), traits_in(image)
-        except Unscaled as error:
-            raise DataError(str(error), where, Unscaled.MEND) from error
-    tensor = hasattr(image, "detach")
-    try:
-        array = image.detach().cpu().numpy() if tensor else np.asarray(image)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"is no array ({error})", where, "give images as uint8 arrays, tensors or Pillow's") from error
-    if array.dtype.kind not in "biuf" or array.ndim not in (2, 3):
-        shape = f" of shape {array.shape}" if array.ndim else ""
-        what = f"a {type(image).__name__}{shape} is no image"
-        raise DataError(what, where, "give images of Pillow, arrays (height, width, channels), or tensors")
-    if array.ndim == 3:
-        first, last = (1 <= side <= 4 for side in (array.shape[0], array.shape[2]))
-        if first and (tensor or not last):
-            array = array.transpose(1, 2, 0)
-        elif not last:
-            raise DataError(f"image of shape {array.shape}", where, "give 1 to 4 channels on the first or last axis")
-    if array.dtype == np.uint8:
-        return array, 0
-    if array.dtype.kind == "f" and array.size:
-        scaled = array.astype(np.float64) * 255
-        whole = np.round(scaled)
-        # What the type can tell apart; float64 may have been float32 before.
-        near = 255 * max(np.finfo(array.dtype).eps, np.finfo(np.float32).eps)
-        if (np.abs(scaled - whole) <= near).all() and whole.min() >= 0 and whole.max() <= 255:
-            return whole.astype(np.uint8), 0
-    span = f" from {array.min():.4g} to {array.max():.4g}" if array.size else ""
-    what = f"image of dtype {array.dtype}{span}, not of 8 bits"
-    raise DataError(what, where, "remove the transform, so that images stay uint8, or round them to 0..255 as uint8")
-
-
-# ---- torchvision ---------------------------------------------------------------------------------------------------
-
-
-def torchvision(dataset: Any, title: str, background: str, chosen: np.ndarray | None = None) -> Found:
+def found_in(dataset: Any, title: str, background: str, chosen: np.ndarray | None = None) -> Found:
     """What a data set of torchvision's kind holds: its files or arrays where its class is known to give just these,
     else its decoded images.
 
@@ -161,9 +50,9 @@ def torchvision(dataset: Any, title: str, background: str, chosen: np.ndarray | 
     own = module == _method(dataset, "__len__")[0]  # who has changed the one may have changed the other
     if module == "torch.utils.data.dataset" and method == "Subset.__getitem__" and own:
         numbers = _numbers(dataset.indices, len(dataset.dataset), title)
-        return torchvision(dataset.dataset, title, background, numbers if chosen is None else numbers[chosen])
+        return found_in(dataset.dataset, title, background, numbers if chosen is None else numbers[chosen])
     if module == "torch.utils.data.dataset" and method == "ConcatDataset.__getitem__" and own and dataset.datasets:
-        parts = [torchvision(part, f"{title}, part {i}", background) for i, part in enumerate(dataset.datasets)]
+        parts = [found_in(part, f"{title}, part {i}", background) for i, part in enumerate(dataset.datasets)]
         return _joined(parts, title).take(chosen)
     names = _names(dataset, title)
     known = method if own and module.startswith("torchvision.datasets.") else ""
@@ -366,7 +255,7 @@ def _changed(
                 continue
             if isinstance(error, DataError):
                 raise
-            raise _told(error, "target_transform", f"{title}[{position}]") from error
+            raise told(error, "target_transform", f"{title}[{position}]") from error
     if names is None or any(isinstance(label, str) for label in after):
         return after, None
     before = [plain(label, title, position) for position, label in enumerate(labels)]
@@ -399,16 +288,11 @@ def _say(dataset: Any, title: str, labels: Sequence[Any], chosen: np.ndarray | N
     return True
 
 
-def _told(error: Exception, what: str, where: str, others: str = SUBSET) -> DataError:
-    text = " ".join(str(error).split())
-    return DataError(f"{what} raised {type(error).__name__}: {text}", where, f"mend it, or leave it out: {others}")
-
-
 def _item(dataset: Any, position: int, title: str) -> Any:
     try:
         return dataset[position]
     except Exception as error:  # whatever a class of the user's raises
-        raise _told(error, "the item", f"{title}[{position}]") from error
+        raise told(error, "the item", f"{title}[{position}]") from error
 
 
 def pairs(dataset: Any, title: str, chosen: np.ndarray | None = None) -> Iterator[tuple[Any, Any]]:
@@ -429,116 +313,3 @@ def pairs(dataset: Any, title: str, chosen: np.ndarray | None = None) -> Iterato
                 raise DataError(f"item is not an (image, label) pair but a {what}", f"{title}[{position}]", mend)
             yield item[0], item[1]
             advance(1)
-
-
-# ---- Hugging Face --------------------------------------------------------------------------------------------------
-
-
-def hugging_face(dataset: Any, split: str) -> Any:
-    """The data set itself, or the one of that name (or in that folder) as the `datasets` package loads it, in the
-    package's own format: what `with_format` makes of it says the same.
-
-    Raises:
-        DataError: the package is missing, cannot load the data set, or what was given is none, a stream, has no such
-            split, or is changed by a function whenever it is read.
-    """
-    if isinstance(dataset, (str, os.PathLike)):
-        dataset = _loaded(os.fspath(dataset), split)
-    if isinstance(dataset, Mapping):
-        if split not in dataset:
-            raise DataError(
-                f"no split {split!r}", "from_huggingface", f"choose one: split={' or '.join(map(repr, dataset))}"
-            )
-        dataset = dataset[split]
-    if not (hasattr(dataset, "features") and hasattr(dataset, "__len__")):
-        mend = f"give one split, loaded and not streamed: load_dataset(name, split={split!r})"
-        raise DataError(f"a {type(dataset).__name__} is no data set of `datasets`", "from_huggingface", mend)
-    style = getattr(dataset, "format", None)
-    if isinstance(style, Mapping) and style.get("type") == "custom":
-        mend = "give it before with_transform: dataset.with_format(None); or change it for good: dataset.map(...)"
-        raise DataError("a function of with_transform changes its rows", "from_huggingface", mend)
-    return dataset.with_format(None) if style is not None else dataset
-
-
-def _loaded(name: str, split: str) -> Any:
-    try:
-        import datasets
-    except ImportError as error:
-        raise DataError(
-            "the package `datasets` is not installed", f"from_huggingface({name!r})", "pip install 'pydt-transfer[hf]'"
-        ) from error
-    try:
-        return datasets.load_from_disk(name) if os.path.isdir(name) else datasets.load_dataset(name, split=split)
-    except Exception as error:  # the package raises what its many back ends raise
-        raise DataError(f"cannot be loaded ({error})", f"{name!r}, split {split!r}", "check name and split") from error
-
-
-def hugging_face_column(dataset: Any, column: str) -> tuple[list[Any], dict[int, str] | None]:
-    """The values of a column, and the names that its numbers stand for, if they do."""
-    feature = _feature(dataset, column)
-    values = dataset[column]
-    values = list(values[:] if hasattr(values, "features") else values)
-    names = getattr(feature, "names", None)
-    return values, None if names is None else class_table(names, f"names of {column!r}")
-
-
-def hugging_face_units(dataset: Any, column: str) -> list[Any]:
-    """The values of a column, by their names where they have some."""
-    values, names = hugging_face_column(dataset, column)
-    if names is None:
-        return values
-    values = [None if value == ABSENT else value for value in values]
-    wrong = next((v for v in values if v is not None and v not in names), None)
-    if wrong is not None:
-        raise DataError(f"{wrong!r} with {len(names)} names", f"column {column!r}", "correct the names of its feature")
-    return [None if value is None else names[value] for value in values]
-
-
-def _feature(dataset: Any, column: str) -> Any:
-    if column not in dataset.features:
-        known = ", ".join(dataset.features)
-        raise DataError(f"no column {column!r}", "from_huggingface", f"choose one of: {known}")
-    return dataset.features[column]
-
-
-def hugging_face_found(dataset: Any, image: str, label: str, title: str, background: str) -> Found:
-    """Its images, as files where they are files of this machine, and their labels."""
-    labels, names = hugging_face_column(dataset, label)
-    feature = _feature(dataset, image)
-    if hasattr(feature, "decode"):
-        rows = list(dataset.cast_column(image, type(feature)(decode=False))[image])
-        missing = np.array([row is None or (row["bytes"] is None and row["path"] is None) for row in rows], bool)
-        if missing.any():
-            mend = f"leave them out: dataset.filter(lambda row: row[{image!r}] is not None)"
-            raise DataError(f"no image at {positions(missing)}", title, mend)
-        # A path may also be of an archive (zip://a.jpg::b.zip) or of another machine.
-        if rows and all(row["bytes"] is None and "://" not in row["path"] for row in rows):
-            files = [os.path.abspath(row["path"]) for row in rows]
-            return Found(None, os.path.commonpath([os.path.dirname(file) for file in files]), files, labels, names)
-        dataset = dataset if feature.decode else dataset.cast_column(image, type(feature)(decode=True))
-    mend = f"dataset.filter(lambda row: row[{image!r}] is not None)"
-    if getattr(feature, "dtype", None) in ("string", "large_string"):
-        cast = f"if they are files: dataset.cast_column({image!r}, datasets.Image())"
-        raise DataError(f"column {image!r} holds texts and no images", title, cast)
-    while (inner := getattr(feature, "feature", None)) is not None:  # of lists of lists
-        feature = inner
-    # Lists of numbers have forgotten their type.
-    bytes_ = getattr(feature, "dtype", None) == "uint8"
-    found = _values(dataset[image], title)
-    values = ((np.asarray(value, np.uint8) if bytes_ and value is not None else value, None) for value in found)
-    images, _, traits = stack(values, title, background, mend)
-    return Found(images, "", [], labels, names, traits)
-
-
-def _values(column: Iterable[Any], where: str) -> Iterator[Any]:
-    """The values of a column, told which one cannot be read."""
-    values, position = iter(column), 0
-    while True:
-        try:
-            value = next(values)
-        except StopIteration:
-            return
-        except Exception as error:  # what a decoder raises
-            raise _told(error, "the image", f"{where}[{position}]", SELECT) from error
-        yield value
-        position += 1
