@@ -10,7 +10,7 @@ import lazy_loader
 __version__ = "0.1.0"
 
 # The public names stand in __init__.pyi; each is imported when it is first used, so `import pydt` is instant.
-_public, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_public, _, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 # Modules that are public by a shorter name than their place in the tree.
 _MODULES = {
@@ -24,6 +24,10 @@ _MODULES = {
     "transfer": "training.transfer",
 }
 __all__ += ["__version__", *_MODULES]
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def __getattr__(name: str) -> Any:
