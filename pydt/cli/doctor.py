@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 
 from pydt.base import available
+from pydt.cli.arguments import interruptible
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ def checks() -> Iterator[Check]:
         yield Check(name, ok, detail)
 
 
-def deep(models: int = 192, retrain: int = 5, seed: int = 0, workers: int | None = None) -> Iterator[Check]:
+def deep_checks(models: int = 192, retrain: int = 5, seed: int = 0, workers: int | None = None) -> Iterator[Check]:
     """Run a small laboratory (`pydt.analyses.laboratory`) in a temporary folder: a check for every plant, ok if it
     was found.
 
@@ -145,3 +149,24 @@ _CHECKS: dict[str, Callable[[], tuple[bool, str]]] = {
     "DALI": _dali,
     "disk": _disk,
 }
+
+
+def doctor(
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also plant groups of known effect and look for them: some minutes.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of what is planted, with --deep; all is found with seed 0.")] = 0,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default one per core.")] = None,
+) -> None:
+    """Check this installation: the core against an oracle, instruction set, threads, CUDA, DALI and the disk's sync.
+
+    With --deep a laboratory is run, too: what help, harm, leaks and the like were planted, and were they found?
+    """
+    failed = 0
+    with interruptible():
+        laboratory = deep_checks(seed=seed, workers=workers) if deep else ()
+        for check in itertools.chain(checks(), laboratory):
+            failed += not check.ok
+            typer.echo(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.detail}")
+    if failed:
+        raise typer.Exit(1)

@@ -19,6 +19,7 @@ from pydt.analyses import analyse
 from pydt.analyses.catalogue import ANALYSES, Analysis, Job
 from pydt.base import ConfigError, EstimateError
 from pydt.cli import app as cli
+from pydt.cli import experiments
 from pydt.data import Dataset, Target
 from pydt.data.loading import Augment
 from pydt.ensemble import Plan, run, write_plan
@@ -158,7 +159,7 @@ def test_rows_that_are_missing_are_trained_where_that_is_asked(
 def test_what_is_embedded_trains_by_itself(
     what: str, plan: Plan, calls: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "quickstart_plan", lambda models, seed: plan)
+    monkeypatch.setattr(experiments, "quickstart_plan", lambda models, seed: plan)
     monkeypatch.setattr("pydt.analyses.laboratory.planted", lambda seed: None)
     monkeypatch.setattr("pydt.analyses.laboratory.plan", lambda made, models, seed: plan)
     done = pydt("analyse", what, "--out", str(tmp_path / "study"), "--only", "beta", "--workers", "1")

@@ -166,7 +166,7 @@ def test_doctor_fails_where_a_plant_is_not_found(tmp_path, monkeypatch):
         asked.update(how)
         yield doctor.Check("harm", False, "shuffled labels look harmless")
 
-    monkeypatch.setattr(doctor, "deep", deep)
+    monkeypatch.setattr(doctor, "deep_checks", deep)
     done = CliRunner().invoke(app, ["doctor", "--deep", "--seed", "7"])
     assert done.exit_code == 1
     assert "FAIL  harm: shuffled labels look harmless" in done.stdout
@@ -176,6 +176,6 @@ def test_doctor_fails_where_a_plant_is_not_found(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_small_laboratory_finds_its_plants():
-    checks = list(doctor.deep(models=96, retrain=0, seed=0, workers=2))
+    checks = list(doctor.deep_checks(models=96, retrain=0, seed=0, workers=2))
     assert [check.detail for check in checks if not check.ok] == []
     assert len(checks) == 8

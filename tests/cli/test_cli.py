@@ -15,9 +15,10 @@ from typer.testing import CliRunner
 
 from pydt import __version__, _core, design
 from pydt.cli import app as cli
+from pydt.cli import experiments
 from pydt.data import Dataset, Target
 from pydt.data.loading import Augment
-from pydt.ensemble import Plan
+from pydt.ensemble import MODELS, Plan, quickstart_plan
 from pydt.training import Recipe, Task
 
 
@@ -82,7 +83,7 @@ def small_plan(source: Dataset, target: Target) -> Plan:
 
 
 def test_the_main_job(tmp_path: Path, source: Dataset, target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "quickstart_plan", lambda models, seed: small_plan(source, target))
+    monkeypatch.setattr(experiments, "quickstart_plan", lambda models, seed: small_plan(source, target))
     out = tmp_path / "out"
     runs = []
     for _ in range(2):
@@ -129,12 +130,12 @@ def test_ctrl_c_says_what_is_stored_and_how_to_go_on(tmp_path: Path) -> None:
 
 
 def test_the_quickstarts_plan() -> None:
-    plan = cli.quickstart_plan(20, 5)
+    plan = quickstart_plan(20, 5)
     assert len(plan.design) == 20
     assert np.asarray(plan.design).sum(1).tolist() == [16] * 20
     assert plan.tasks[0].seed == plan.seed == plan.design.seed == 5
-    assert cli.quickstart_plan(20, 5).digest == plan.digest != cli.quickstart_plan(20, 6).digest
-    assert cli.MODELS == 300
+    assert quickstart_plan(20, 5).digest == plan.digest != quickstart_plan(20, 6).digest
+    assert MODELS == 300
 
 
 @pytest.mark.parametrize("command", [["inspect"], ["pack", "--tar"], ["pack", "--size", "8"]])

@@ -1,0 +1,235 @@
+"""Commands that plan, train, prove and report."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pydt.cli.arguments import DIGEST, PLAN, STORE, WORKERS, interruptible
+from pydt.ensemble import MODELS, SAMPLE_SETTINGS, quickstart_plan
+
+
+def quickstart(
+    out: Annotated[Path | None, typer.Option(help="Folder for everything; default pydt-quickstart-seed<SEED>.")] = None,
+    models: Annotated[int, typer.Option(min=20, help="Models trained on masked subsets.")] = MODELS,
+    seed: Annotated[int, typer.Option(min=0, help="Of masks, trainings, few-shot draws and controls.")] = 0,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default one per core.")] = None,
+) -> None:
+    """Which printed characters teach a network to read handwritten digits? Train, estimate, prove, report.
+
+    Stopped at any moment, the same command continues.
+    """
+    from pydt.analyses import counterfactual
+    from pydt.analyses import report as write_report
+    from pydt.ensemble import run
+    from pydt.reporting import sentences
+    from pydt.store import Store
+
+    folder = Path(f"pydt-quickstart-seed{seed}") if out is None else out
+    start = time.monotonic()
+    Store.create(folder)
+    plan = quickstart_plan(models, seed)
+    typer.echo(
+        f"1/3  {models} models on random quarters of 62 printed characters, transferred to handwritten digits", err=True
+    )
+    with interruptible():
+        store = run(plan, folder, workers=workers)
+        typer.echo("2/3  the proof: retraining without the lowest, the highest and random characters", err=True)
+        counterfactual(store, plan, seed=seed, workers=workers)
+    typer.echo("3/3  estimating and writing the report", err=True)
+    command = f"pydt quickstart --models {models} --seed {seed}"
+    found = write_report(store, folder, plan, seconds=time.monotonic() - start, command=command)
+    typer.echo()
+    for text in [*sentences(found), *(f"Note: {note}" for note in found["notes"])]:
+        typer.echo(text)
+    typer.echo(f"\nReport: {folder / 'report.html'}\nNumbers: {folder / 'results.json'} and the CSV files beside it")
+
+
+def plan(
+    file: Annotated[Path, PLAN],
+    price: Annotated[float | None, typer.Option(min=0, help="Of an hour of this machine, in any currency.")] = None,
+    workers: Annotated[int | None, WORKERS] = None,
+) -> None:
+    """Say what a plan costs - rows, hours, disk, money - after timing a row; nothing is written."""
+    from pydt.ensemble import cost, read_plan, remarks
+    from pydt.estimation import few_masks
+    from pydt.reporting import count
+
+    read = read_plan(file)
+    made = read.plan
+    groups = f"{count(len(made.context.units[1]), 'group')} (by {made.by})"
+    typer.echo(f"plan {made.digest}: {made.source!r}, {groups}, {count(len(made.tasks), 'task')}, into {read.dir}")
+    if (few := few_masks(made.design)) is not None:
+        typer.echo(f"Note: {few}.")
+    for text in remarks(made.context):
+        typer.echo(f"Note: {text}")
+    typer.echo(cost(made, read.dir, workers=workers or read.workers, price=price, stop=read.stop))
+
+
+def run(
+    file: Annotated[Path, PLAN],
+    workers: Annotated[int | None, WORKERS] = None,
+    same_code: Annotated[
+        bool, typer.Option("--same-code", help="Refuse stored rows of other versions of pydt, torch or torchvision.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Progress as JSON lines on stderr.")] = False,
+) -> None:
+    """Train the rows of a plan that its store still lacks.
+
+    Stopped at any moment, the same command continues.
+    """
+    from pydt.ensemble import read_plan
+    from pydt.ensemble import run as train
+    from pydt.estimation import few_masks, unmet
+    from pydt.reporting import count
+
+    read = read_plan(file)
+    progress = "json" if as_json else True
+    if not as_json and (few := few_masks(read.plan.design)) is not None:
+        typer.echo(f"Note: {few}.", err=True)
+    with interruptible():
+        store = train(
+            read.plan,
+            read.dir,
+            workers=workers or read.workers,
+            progress=progress,
+            stop=read.stop,
+            limit=read.limit,
+            same_code=same_code or read.same_code,
+        )
+    failed, note = len(store.failed()), store.stopped()
+    finished = len(store.finished())
+    typer.echo(
+        f"{count(finished, 'row')} {'is' if finished == 1 else 'are'} in {read.dir}"
+        + (f", {failed:,} failed" if failed else "")
+    )
+    if note is not None:
+        typer.echo(f"stopped early: {note['reason']}")
+    elif (reached := store.rule()) is not None:
+        typer.echo(unmet(reached))
+    named = f" --plan {store.plan().digest[:8]}" if len(store.designs()) > 1 else ""
+    typer.echo(f"next: pydt prove {file}, pydt report {read.dir}{named}")
+
+
+def prove(
+    file: Annotated[Path, PLAN],
+    workers: Annotated[int | None, WORKERS] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of trainings, few-shot draws and random controls.")] = 0,
+) -> None:
+    """Retrain without the lowest, the highest and random groups, as the rows of a plan rank them; then report.
+
+    Stopped at any moment, the same command continues.
+    """
+    from pydt.analyses import counterfactual
+    from pydt.ensemble import read_plan
+    from pydt.store import Store
+
+    read = read_plan(file)
+    with interruptible():
+        counterfactual(Store(read.dir, read.plan), read.plan, seed=seed, workers=workers or read.workers)
+    report(read.dir, read.plan.digest)
+
+
+def analyse(
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE", help='A plan; or "sample", that of the quickstart; or "lab", where the truth is planted.'
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the store; default what FILE says, pydt-quickstart-seed0, pydt-lab-seed0."),
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Name of an analysis; may be repeated. Default all.")] = None,
+    train: Annotated[
+        bool | None,
+        typer.Option("--train/--no-train", help="Train what is missing; default for sample and lab."),
+    ] = None,
+    keep: Annotated[
+        list[Path] | None, typer.Option(help="Groups picked by hand, a name a line, for the removal curve.")
+    ] = None,
+    models: Annotated[
+        int | None,
+        typer.Option(
+            min=20, help=f"Rows of sample or lab; default {MODELS}, 256. What the analyses retrain stays as many."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of sample or lab, retrainings and random splits.")] = 0,
+    workers: Annotated[int | None, WORKERS] = None,
+) -> None:
+    """Make a page for each analysis: rankings, removal, failures, leaks and more; see docs/analyses.md.
+
+    Stopped at any moment, the same command continues.
+    """
+    from pydt.analyses import analyse as make_pages
+    from pydt.analyses import chosen, read_list
+    from pydt.ensemble import PlanFile, read_plan, run
+    from pydt.reporting import count
+    from pydt.store import Store
+
+    embedded = file in ("sample", "lab")
+    if models is not None and not embedded:
+        raise typer.BadParameter("a plan file says itself how many", param_hint="--models")
+    chosen(only, True)  # a misspelt name is told before anything is trained
+    lists = {path.stem: read_list(path) for path in keep or []}
+    if len(lists) < len(keep or []):
+        raise typer.BadParameter("lists are called by the names of their files, and two are alike", param_hint="--keep")
+    settings: dict[str, dict[str, Any]] = dict(SAMPLE_SETTINGS) if file == "sample" else {}
+    train = embedded if train is None else train
+    if lists and "removal" not in [analysis.name for analysis in chosen(only, train)[0]]:
+        raise typer.BadParameter("lists belong to removal, which trains models: add --train", param_hint="--keep")
+    if lists:
+        settings["removal"] = {**settings.get("removal", {}), "keep_lists": lists}
+    if file == "sample":
+        read = PlanFile(quickstart_plan(models or MODELS, seed), Path(f"pydt-quickstart-seed{seed}"))
+    elif file == "lab":
+        from pydt.analyses import laboratory as lab
+
+        read = PlanFile(lab.plan(lab.planted(seed), models or 256, seed), Path(f"pydt-lab-seed{seed}"))
+    else:
+        read = read_plan(file)
+    folder, workers = read.dir if out is None else out, workers or read.workers
+    if train:
+        with interruptible():
+            Store.create(folder)
+            run(read.plan, folder, workers=workers, stop=read.stop, limit=read.limit)
+    with interruptible():
+        done = make_pages(
+            read.plan,
+            folder,
+            only=only,
+            train=train,
+            workers=workers,
+            seed=seed,
+            settings=settings,
+            tell=lambda text: typer.echo(text, err=True),
+        )
+    if done.failed:
+        typer.echo(f"could not be made, the list of pages says why: {', '.join(done.failed)}")
+    if done.skipped:
+        typer.echo(f"these train models, with --train: {', '.join(done.skipped)}")
+    if done.index is not None:
+        typer.echo(f"{count(len(done.pages), 'page')}: {done.index}")
+    if done.failed or not done.pages:
+        raise typer.Exit(1)
+
+
+def report(
+    folder: Annotated[Path, STORE],
+    plan: Annotated[str | None, DIGEST] = None,
+    allow_failed: Annotated[
+        bool, typer.Option(help="Give a verdict although more than 2 % of the rows failed.")
+    ] = False,
+) -> None:
+    """Write DIR/report.html, DIR/results.json and the CSV files again from what the store holds."""
+    from pydt.analyses import report as write_report
+    from pydt.reporting import sentences, stopped
+
+    found = write_report(folder, folder, plan, allow_failed=allow_failed)
+    for text in [*sentences(found), *filter(None, [stopped(found)]), *(f"Note: {note}" for note in found["notes"])]:
+        typer.echo(text)
+    typer.echo(f"\nReport: {folder / 'report.html'}")

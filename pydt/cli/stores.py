@@ -1,0 +1,123 @@
+"""Commands that look at stores and tend them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pydt.cli.arguments import DIGEST, STORE
+
+
+def status(
+    folder: Annotated[Path, STORE],
+    plan: Annotated[str | None, DIGEST] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="All of it as JSON.")] = False,
+) -> None:
+    """Say how far a plan is, whether it runs, and what failed; also while it runs."""
+    import json
+
+    from pydt.estimation import unmet
+    from pydt.reporting import count
+    from pydt.store import status as status_of
+
+    found = status_of(folder, plan)
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+        return
+    name = "no plan" if found["plan"] is None else f"plan {found['plan']}"
+    typer.echo(f"{folder}: {name}" + (f" ({found['plans']} plans here)" if found["plans"] > 1 else ""))
+    counts = ", ".join(f"{found[what]:,} {what}" for what in ("finished", "failed", "missing"))
+    at_work = found["writer"] is not None
+    pace = f"; {found['rows_per_hour']:,.0f} rows an hour" if at_work and found["rows_per_hour"] else ""
+    typer.echo(f"{count(found['rows'], 'row')}: {counts}{pace}")
+    for reason, times in list(found["reasons"].items())[:5]:
+        typer.echo(f"  {times:,} failed: {reason}")
+    if found["replaced"][0]:
+        rows, images = found["replaced"]
+        typer.echo(f"  {rows:,} finished with broken images replaced by others, {images:,} in all; see log.jsonl")
+    if found["hardly_learnt"][0]:
+        typer.echo("  {:,} of {:,} rows looked at hardly learnt their own source".format(*found["hardly_learnt"]))
+    if found["stop"] is not None:
+        typer.echo(f"stopped early by {found['stop']['rule']}: the first {found['stop']['rows']:,} rows count")
+    if found["unmet"] is not None:
+        typer.echo(unmet(found["unmet"]))
+    packed = f", {count(found['packed'], 'cell')} in blocks" if found["packed"] else ""
+    typer.echo(
+        f"{count(found['files'], 'file')}, {found['bytes'] / 1e6:,.1f} MB{packed}; {found['quarantined']} in quarantine"
+    )
+    for item in found["damaged"]:
+        typer.echo(f"damaged: {item['file']}: {item['reason']}; `pydt verify` looks at everything")
+    if at_work:
+        typer.echo(f"a driver is at work: process {found['writer']['pid']} on {found['writer']['host']}")
+
+
+def verify(
+    folder: Annotated[Path, STORE],
+    as_json: Annotated[bool, typer.Option("--json", help="All of it as JSON.")] = False,
+) -> None:
+    """Read every byte of a store and check it; damaged rows go to quarantine, and the next run trains them again.
+
+    Exit code 0 only if nothing is damaged. Missing rows are told, but are no damage: a plan may be given up.
+    """
+    import json
+
+    from pydt.reporting import count
+    from pydt.store import verify as verify_store
+
+    found = verify_store(folder)
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+    else:
+        for item in found["damaged"]:
+            moved = "; moved to quarantine" if item["moved"] else ""
+            typer.echo(f"damaged: {item['file']}: {item['reason']}{moved}")
+        for digest, rows in found["missing"].items():
+            if rows:
+                typer.echo(f"missing: {count(rows, 'row')} of plan {digest}: the same plan, run again, trains them")
+        unclaimed = f", {found['unclaimed']:,} of them of no plan" if found["unclaimed"] else ""
+        whole = f"{count(found['cells'], 'cell')} {'is' if found['cells'] == 1 else 'are'} whole{unclaimed}"
+        damaged = len(found["damaged"])
+        typer.echo(f"{whole}, {count(damaged, 'file')} {'is' if damaged == 1 else 'are'} damaged")
+    if found["damaged"]:
+        raise typer.Exit(1)
+
+
+def compact(folder: Annotated[Path, STORE]) -> None:
+    """Turn thousands of row files into a few plain arrays; stopped at any moment, nothing is lost."""
+    from pydt.reporting import count
+    from pydt.store import compact as compact_store
+
+    done = compact_store(folder)
+    typer.echo(
+        f"{count(done['cells'], 'cell')} went into {count(done['blocks'], 'block')}; {done['left']:,} stay files"
+    )
+
+
+def merge(
+    into: Annotated[Path, typer.Argument(metavar="INTO", help="A store, or a folder that becomes one.")],
+    others: Annotated[list[Path], typer.Argument(metavar="OTHER...", help="Stores of the same design.")],
+) -> None:
+    """Copy the rows of other stores of the same design into one; again is harmless."""
+    from pydt.reporting import count
+    from pydt.store import merge as merge_stores
+
+    report = merge_stores(into, *others)
+    for item in report["damaged"]:
+        typer.echo(f"left out, since it is damaged: {item['file']}: {item['reason']}", err=True)
+    typer.echo(f"{count(report['copied'], 'cell')} copied, {report['same']:,} were there already")
+    if report["damaged"]:
+        raise typer.Exit(1)
+
+
+def export(
+    folder: Annotated[Path, STORE],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that does not exist yet.")],
+    plan: Annotated[str | None, DIGEST] = None,
+) -> None:
+    """Write masks, outputs and what they mean as .npy, CSV and JSON, to publish; no weights."""
+    from pydt.store import export as export_store
+
+    manifest = export_store(folder, out, plan)
+    typer.echo(f"{manifest['models']:,} models x {manifest['units']:,} units: {out / 'manifest.json'}")
