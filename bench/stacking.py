@@ -42,8 +42,9 @@ from pydt.ensemble import Plan, quickstart_plan
 from pydt.ensemble.executors.local import _MALLOC
 from pydt.training import Trained, train, transfer
 from pydt.training.networks import build
-from pydt.training.source import make_optimizer
-from pydt.training.transfer.run import _probe
+from pydt.training.optimizer import make_optimizer
+from pydt.training.transfer import probe
+from pydt.training.transfer.draws import Draws
 
 Case = dict[str, Any]
 BATCH, CLASSES, SIDE = 128, 16, 28
@@ -307,20 +308,21 @@ def bf16(repeats: int) -> list[Case]:
 def share(repeats: int) -> list[Case]:
     plan = quickstart_plan(max(20, repeats))
     (task,) = plan.tasks
-    ids, draws = task.target.described()["ids"], task.few_shot()
+    ids, train_ids = task.target.described()["ids"], task.few_shot()
+    draws = Draws(task.target, train_ids, ids, task.seed, 0)
     parts: dict[str, list[float]] = {"whole row": [], "training": [], "features": [], "probe": []}
     for number in range(repeats + 1):
         row = plan.rows()[max(0, number - 1)]
         marks = [time.process_time()]
         made = train(plan.source, plan.context.keep_examples(row), plan.recipe, row.seed)
         marks.append(time.process_time())
-        made.features(task.target.train, np.unique(draws))
+        made.features(task.target.train, np.unique(train_ids))
         made.features(task.target.judged, ids)
         marks.append(time.process_time())
-        _probe(made, task, draws, ids)  # its features are known by now
+        probe.logits(made, draws, task.penalty)  # its features are known by now
         transfer(made, task, 0)
         marks.append(time.process_time())
-        _probe(made, task, draws, ids)
+        probe.logits(made, draws, task.penalty)
         twice = time.process_time() - marks[-1]
         if number:
             values = marks[1] - marks[0], marks[2] - marks[1], marks[3] - marks[2] - twice
@@ -330,7 +332,7 @@ def share(repeats: int) -> list[Case]:
 
 
 def start(repeats: int) -> list[Case]:
-    worker = "import pydt.workers, pydt.ensemble, pydt.training.source, pydt.training.transfer.run, pydt.data"
+    worker = "import pydt.ensemble, pydt.training, pydt.data"
     sides = {"a worker's modules": worker, "torch": "import torch", "numpy": "import numpy", "Python": "pass"}
 
     def run(code: str) -> Callable[[], float]:

@@ -40,7 +40,7 @@ from pydt.estimation import influences, method_for, overall
 from pydt.store import Store
 
 if TYPE_CHECKING:
-    from torch import nn
+    pass
 
 
 COLUMN = "plant"
@@ -147,7 +147,7 @@ def plan(made: Planted, models: int = 256, seed: int = 0) -> Plan:
     from pydt.training import Recipe, Task
 
     recipe = Recipe(
-        network=bottleneck,
+        network="bottleneck-16",
         epochs=20,
         batch_size=48,
         lr=0.1,
@@ -157,19 +157,6 @@ def plan(made: Planted, models: int = 256, seed: int = 0) -> Plan:
     task = Task(made.target, shots=2, draws=16, penalty=3.0, seed=seed, name="planted digits")
     masks = design.foldover(len(made.kinds), models, seed=seed)
     return Plan(made.source, by=COLUMN, design=masks, recipe=recipe, tasks=(task,), seed=seed)
-
-
-def bottleneck() -> nn.Module:
-    """The network of the laboratory: means of 2 x 2 pixels, 64 hidden units, 16 features without a nonlinearity.
-
-    A step takes a millisecond. After a ReLU some features would hardly vary within a draw, and standardised they would
-    drown the others.
-    """
-    from torch import nn
-
-    from pydt.training import Halved
-
-    return nn.Sequential(Halved(), nn.Flatten(), nn.Linear((glyphs.SIZE // 2) ** 2, 64), nn.ReLU(), nn.Linear(64, 16))
 
 
 @dataclass(frozen=True)

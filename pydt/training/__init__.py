@@ -2,6 +2,10 @@
 of torch. Imports `base` and `data`.
 """
 
-from pydt.training.networks import Halved
-from pydt.training.source import Recipe, Trained, steps_of, train
-from pydt.training.transfer.run import FineTune, Task, transfer, trial
+from pydt.training.recipe import Recipe, steps_of
+from pydt.training.source import train
+from pydt.training.trained import Trained
+from pydt.training.transfer.finetune import FineTune
+from pydt.training.transfer.run import transfer
+from pydt.training.transfer.task import Task
+from pydt.training.trial import trial

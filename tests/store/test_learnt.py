@@ -26,7 +26,7 @@ from pydt.reporting import sentences
 from pydt.store import Outcome, Row, Store, status, weak
 from pydt.store.learnt import hardly_learnt
 from pydt.training import Recipe, Task, train
-from pydt.training.source import _trivial
+from pydt.training.methods.supervised import trivial_guess
 
 FAIR = {"source_accuracy": 0.9, "source_loss": 0.4}
 BAD = {"source_accuracy": 0.1, "source_loss": 2.8}
@@ -77,7 +77,7 @@ def test_what_a_guess_gives_is_the_best_constant_prediction() -> None:
         return value
 
     best.step(loss)  # type: ignore[arg-type]
-    entropy, accuracy = _trivial(np.bincount(labels), smoothing)
+    entropy, accuracy = trivial_guess(np.bincount(labels), smoothing)
     assert entropy == pytest.approx(float(loss().detach()), rel=1e-6)
     assert accuracy == 0.6
 

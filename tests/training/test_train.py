@@ -16,8 +16,9 @@ from pydt.base import ConfigError, TrainError
 from pydt.data import Dataset, Target
 from pydt.data.loading import Augment
 from pydt.training import FineTune, Recipe, Task, train, trial
-from pydt.training.networks import build, try_out
-from pydt.training.source import make_optimizer, shapes
+from pydt.training.networks import build
+from pydt.training.optimizer import make_optimizer
+from pydt.training.trial import shapes, try_out
 
 RECIPE = Recipe(
     network="convnet-8", epochs=4, lr=1.0, batch_size=32, augment=Augment(crop_pad=1, mean=(0.3,), std=(0.2,))

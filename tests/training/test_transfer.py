@@ -14,7 +14,8 @@ from pydt.data import Dataset, Target
 from pydt.data.loading import Augment
 from pydt.store import derive
 from pydt.training import FineTune, Recipe, Task, Trained, train, transfer
-from pydt.training.transfer.run import _primitives, ridge_probe
+from pydt.training.transfer.probe import ridge_probe
+from pydt.training.transfer.run import primitives_of
 
 AUGMENT = Augment(mean=(0.3,), std=(0.2,))
 
@@ -43,7 +44,7 @@ def test_primitives_and_the_six_outputs() -> None:
     random = np.random.default_rng(1)
     logits = random.normal(0, 3, (3, 11, 5))
     labels = random.integers(0, 5, 11)
-    primitives = _primitives(torch.from_numpy(logits), torch.from_numpy(labels))
+    primitives = primitives_of(torch.from_numpy(logits), torch.from_numpy(labels))
     assert primitives.dtype == np.float32
     assert primitives.shape == (4, 3, 11)
     softmax = np.exp(logits) / np.exp(logits).sum(2, keepdims=True)

@@ -1,3 +1,5 @@
-"""One module per way to transfer a source model to a target."""
+"""One file per way to transfer a source model to a target; `modes.py` names them."""
 
-from pydt.training.transfer.run import FineTune, Task, transfer
+from pydt.training.transfer.finetune import FineTune
+from pydt.training.transfer.run import transfer
+from pydt.training.transfer.task import Task

@@ -1,0 +1,37 @@
+"""SGD and its schedules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+SCHEDULES = ("one-cycle", "triangular")
+
+
+def make_optimizer(
+    parameters: list[nn.Parameter], recipe: Any, steps: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """SGD with the schedule of `recipe` (a `Recipe` or `FineTune`) over `steps` steps."""
+    optimizer = torch.optim.SGD(
+        parameters,
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov and recipe.momentum > 0,
+        weight_decay=recipe.weight_decay,
+        fused=True,  # one call for all parameters
+    )
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    if recipe.schedule == "one-cycle":
+        # OneCycleLR divides by zero where its rising part has no step
+        scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, recipe.lr, total_steps=max(steps, 4), cycle_momentum=False
+        )
+    else:
+        peak = max(steps / 8, 1)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: float(np.interp(step, [0, peak, max(steps, peak + 1)], [0, 1, 0]))
+        )
+    return optimizer, scheduler

@@ -1,0 +1,109 @@
+"""How a source model is trained, as a value with a digest."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from pydt.base import ConfigError, digest, one_of, real, whole
+from pydt.data.loading import Augment
+from pydt.training.methods import METHODS, PLANNED
+from pydt.training.networks import Network, network_digest, network_name, usual_rate
+from pydt.training.optimizer import SCHEDULES
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a source model is trained. Equal recipes have equal digests.
+
+    Attributes:
+        network: see `pydt.training.networks.build`.
+        method: "supervised", or "none" for an untrained network (the scratch floor).
+        epochs, batch_size: passes over the kept examples; a last batch that is not full is left out unless it is the
+            only one.
+        steps: optimiser steps in all, whatever the mask keeps; `epochs` is then not used. None: `epochs` decides.
+            A mask that keeps less means fewer steps at equal epochs, and each image seen more often at equal steps.
+        lr: peak learning rate of SGD; None: the usual one of the network's family
+            (`pydt.training.networks.usual_rate`). `pydt plan` and the first rows of a run warn where it is wrong.
+            `dataclasses.replace` with another network keeps the rate, unless lr=None is given with it.
+        schedule: "one-cycle" (cosine up over 30 % of the steps and down), or "triangular" (from 0 up over the first
+            eighth of the steps and down to 0: the 2 of 16 epochs of Jain et al. 2023).
+        momentum, nesterov, weight_decay, label_smoothing: of SGD and the cross-entropy.
+        augment: of the source images; its mean, std and size also prepare the target images.
+        device: "cpu", "cuda" or "cuda:N". On a GPU, training runs under autocast (mixed precision).
+        threads: of the arithmetic on the CPU; part of the digest, since sums depend on it.
+        on_error: source images that cannot be decoded: "raise" ends the row, "skip" replaces them by others, counts
+            them in the row's metrics ("skipped") and names them in a warning.
+
+    Raises:
+        ConfigError: a setting is unknown or out of range, or there is no such network.
+    """
+
+    network: Network = "convnet-24"
+    method: str = "supervised"
+    epochs: int = 6
+    batch_size: int = 128
+    lr: float | None = None
+    schedule: str = "one-cycle"
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    label_smoothing: float = 0.1
+    augment: Augment = field(default_factory=Augment)
+    device: str = "cpu"
+    threads: int = 1
+    steps: int | None = None
+    on_error: str = "raise"
+
+    def __post_init__(self) -> None:
+        # One value has one form, so that equal recipes have equal digests (1 and 1.0, numpy's numbers and Python's).
+        for name in ("epochs", "batch_size", "threads"):
+            object.__setattr__(self, name, whole(getattr(self, name), name, "Recipe", 1, error=ConfigError))
+        if self.steps is not None:
+            object.__setattr__(self, "steps", whole(self.steps, "steps", "Recipe", 1, error=ConfigError))
+        network_name(self.network)
+        if self.lr is None:
+            object.__setattr__(self, "lr", usual_rate(self.network))
+        object.__setattr__(self, "lr", real(self.lr, "lr", "Recipe", above=0))
+        for name in ("momentum", "label_smoothing"):
+            object.__setattr__(self, name, real(getattr(self, name), name, "Recipe", least=0, below=1))
+        object.__setattr__(self, "weight_decay", real(self.weight_decay, "weight_decay", "Recipe", least=0))
+        if not isinstance(self.augment, Augment):
+            raise ConfigError(f"a {type(self.augment).__name__}", "Recipe.augment", "give pydt.Augment(...)")
+        try:
+            torch.device(self.device)
+        except (RuntimeError, TypeError) as error:
+            raise ConfigError(f"no device {self.device!r}", "Recipe.device", 'use "cpu", "cuda" or "cuda:N"') from error
+        if self.method in PLANNED:
+            mend = f"use {' or '.join(json.dumps(name) for name in METHODS)}"
+            raise ConfigError(f"method {self.method!r} is not built yet", "Recipe", mend)
+        one_of(self.method, tuple(METHODS), "method", "Recipe")
+        one_of(self.schedule, SCHEDULES, "schedule", "Recipe")
+        one_of(self.on_error, ("raise", "skip"), "on_error", "Recipe")
+
+    def described(self) -> dict[str, Any]:
+        """The recipe as JSON types: of `epochs` and `steps` the one that is used, of a function its name."""
+        found = asdict(self) | {"network": network_name(self.network), "augment": self.augment.described()}
+        del found["steps" if self.steps is None else "epochs"]
+        if self.on_error == "raise":  # as recipes were before there was a choice
+            del found["on_error"]
+        return found
+
+    @cached_property
+    def digest(self) -> str:
+        """Name of the recipe: of all that is used, and of the source of a network that is a function."""
+        return digest("recipe", self.described(), network_digest(self.network))
+
+
+def steps_of(recipe: Recipe, examples: int) -> int:
+    """Optimiser steps of a training on so many examples."""
+    return recipe.epochs * steps_a_pass(recipe, examples) if recipe.steps is None else recipe.steps
+
+
+def steps_a_pass(recipe: Recipe, examples: int) -> int:
+    """Optimiser steps of one pass over so many examples."""
+    return max(1, examples // recipe.batch_size)

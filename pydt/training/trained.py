@@ -1,0 +1,61 @@
+"""What training hands to transfer: a network that gives features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from pydt.base import digest
+from pydt.data import Dataset
+from pydt.data.loading import Augment, Loader, kept_ids
+from pydt.training.device import threads
+from pydt.training.recipe import Recipe
+
+_MOST_KNOWN = 256_000_000  # bytes of features kept for further tasks
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What training hands to transfer.
+
+    Attributes:
+        body: the network without a head: images (B, C, H, W) -> features (B, dim).
+        dim: features per image.
+        preprocess: how images of any data set are prepared for this network.
+        recipe: the recipe that made it.
+        metrics: of the source: "source_loss" and "source_accuracy" (fraction) over the last epoch, or the part of it
+            that ran, "source_images" (how many images that is), and "source_trivial_loss" and
+            "source_trivial_accuracy": those of the best guess that looks at no image (`pydt.store.learnt`); empty if
+            untrained. "micro_batches" where a batch did not fit into memory, "skipped" where images were replaced.
+        text_features: strings -> (n, dim), for methods that have a text tower; else None.
+    """
+
+    body: nn.Module
+    dim: int
+    preprocess: Augment
+    recipe: Recipe
+    metrics: dict[str, float]
+    text_features: Callable[[Sequence[str]], torch.Tensor] | None = None
+    _known: dict[tuple[str, str], torch.Tensor] = field(default_factory=dict, repr=False)
+
+    def features(self, dataset: Dataset, keep: Any = None) -> torch.Tensor:
+        """Features of the kept examples in their order, float32 (n, dim) on the CPU, by the frozen network.
+
+        Up to 256 MB of them are kept, so that tasks of one target compute them once; only for the same examples, since
+        an image may get other last bits in another batch.
+        """
+        ids = kept_ids(dataset, keep)
+        name = dataset.digest, digest(ids)
+        if name in self._known:
+            return self._known[name]
+        self.body.eval()
+        with threads(self.recipe.threads), torch.inference_mode():
+            loader = Loader(dataset, ids, 512, False, self.preprocess, device=self.recipe.device, channels_last=True)
+            found = torch.cat([self.body(batch.images).float().cpu() for batch in loader])
+        if sum(known.nbytes for known in self._known.values()) + found.nbytes <= _MOST_KNOWN:
+            self._known[name] = found
+        return found
