@@ -8,4 +8,4 @@ from pydt.training.trained import Trained
 from pydt.training.transfer.finetune import FineTune
 from pydt.training.transfer.run import transfer
 from pydt.training.transfer.task import Task
-from pydt.training.trial import trial
+from pydt.training.trial_step import trial

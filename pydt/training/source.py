@@ -17,7 +17,7 @@ from pydt.training.methods.job import Job
 from pydt.training.networks import build
 from pydt.training.recipe import Recipe, steps_a_pass, steps_of
 from pydt.training.trained import Trained
-from pydt.training.trial import try_source
+from pydt.training.trial_step import try_source
 
 
 def train(source: Dataset, keep: Any, recipe: Recipe, seed: int) -> Trained:

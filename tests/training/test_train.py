@@ -18,7 +18,7 @@ from pydt.data.loading import Augment
 from pydt.training import FineTune, Recipe, Task, train, trial
 from pydt.training.networks import build
 from pydt.training.optimizer import make_optimizer
-from pydt.training.trial import shapes, try_out
+from pydt.training.trial_step import shapes, try_out
 
 RECIPE = Recipe(
     network="convnet-8", epochs=4, lr=1.0, batch_size=32, augment=Augment(crop_pad=1, mean=(0.3,), std=(0.2,))
