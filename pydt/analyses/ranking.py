@@ -42,8 +42,8 @@ from pydt.base import ConfigError, EstimateError, one_of, t975, write_atomic
 from pydt.design import Design
 from pydt.ensemble import Plan
 from pydt.estimation import (
+    ESTIMATORS,
     MANY,
-    METHODS,
     Fit,
     PredictionTest,
     Score,
@@ -248,8 +248,9 @@ def ranking(
     if estimator == "paper":
         check_paper(view.masks, output)
         output = "probability"
-    elif estimator not in (None, *METHODS) or estimator == "ridge":
-        mend = 'use "difference", "ols", "lasso" or "paper": ridge has no standard errors'
+    elif estimator not in (None, *(tested := [name for name, one in ESTIMATORS.items() if not one.biased])):
+        names = ", ".join(f'"{name}"' for name in tested)
+        mend = f'use {names} or "paper": ridge has no standard errors'
         raise ConfigError(f"estimator {estimator!r}", "ranking", mend)
     output = ("probability" if per == "example" else "correct") if output is None else output
     method = method_for(view.record, view.masks) if estimator is None else estimator
@@ -344,7 +345,7 @@ def _leaders(
         for pair in halves(masks, _SPLITS, "leaders", seed):
             for one, other in (pair, pair[::-1]):
                 finding, judging = masks.take(one), masks.take(other)
-                rule = best_method(finding) if method == "ols" else method
+                rule = best_method(finding) if ESTIMATORS[method].needs_regression else method
                 first = influences(finding, found[one], rule).unbiased
                 second = influences(judging, judged[other], best_method(judging))
                 for row, sign in enumerate((-1, 1)):
@@ -363,12 +364,7 @@ _QUESTIONS = {
     "class": "Which groups help which class of {target}?",
     "example": "Which groups help which single image of {target}?",
 }
-_ESTIMATORS = {
-    "ols": "least squares on all groups at once",
-    "lasso": "the de-biased LASSO",
-    "difference": "difference of means",
-    "paper": "the paper's difference of means on random half masks",
-}
+_PAPER = "the paper's difference of means on random half masks"
 
 
 def _target_answer(found: Ranking) -> list[str]:
@@ -592,7 +588,7 @@ def _held_out(found: Ranking) -> tuple[Sequence[str], list[tuple[Any, ...]]]:
 
 
 def _method(found: Ranking) -> str:
-    how = _ESTIMATORS[found.estimator]
+    how = _PAPER if found.estimator == "paper" else ESTIMATORS[found.estimator].phrase
     output = "accuracy" if found.output == "correct" else found.output
     column = {"target": "the target", "class": "a class", "example": "an image"}[found.per]
     meaning = "minus the average group's (masks of one size tell no more)" if found.estimand == "swap" else ""

@@ -4,9 +4,10 @@ numpy and the compiled core, no torch, no data sets. Imports `base`, `design` an
 
 from pydt.estimation.alpha_pilots import compare_alphas
 from pydt.estimation.datamodelling_score import Score, lds, repeat_rows
+from pydt.estimation.estimators import ESTIMATORS
 from pydt.estimation.fit import Fit
 from pydt.estimation.from_store import mean_output, method_for, overall
-from pydt.estimation.influence import MANY, METHODS, best_method, influences
+from pydt.estimation.influence import MANY, best_method, influences
 from pydt.estimation.multiple_testing import benjamini_hochberg, benjamini_yekutieli, p_values
 from pydt.estimation.power import ModelPlan, few_masks, models_for_effect, models_for_stderr, plan_models
 from pydt.estimation.prediction_test import PredictionTest, global_test, prediction_test

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt.base import EstimateError, to_array
+from pydt.estimation.estimators import ESTIMATORS
 from pydt.estimation.inputs import Array
 from pydt.estimation.multiple_testing import _TILE, Single, _q_values
 
@@ -95,7 +96,7 @@ class Fit:
     def placebo_q(self) -> Single | None:
         if self.placebo_values is None or self.placebo_stderr is None:
             return None
-        if self.method == "ridge":
+        if ESTIMATORS[self.method].biased:
             return np.full_like(self.placebo_values, np.nan)
         assert self.placebo_df is not None
         return _q_values(self.placebo_values, self.placebo_stderr, self.placebo_df)
@@ -143,7 +144,7 @@ class Fit:
                 "weights",
                 "pass one finite weight per group",
             )
-        source = self.values if self.method == "ridge" else self.unbiased
+        source = self.values if ESTIMATORS[self.method].biased else self.unbiased
         source, stderr = (array.reshape(len(self.counts), -1) for array in (source, self.stderr))
         several = np.atleast_2d(c)
         value, error = (np.empty((len(several), source.shape[1])) for _ in range(2))

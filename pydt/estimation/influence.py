@@ -78,11 +78,9 @@ import numpy.typing as npt
 
 from pydt.base import EstimateError, one_of, real, share_out, to_array, whole
 from pydt.design import Design
-from pydt.estimation.estimators.common import Found, Plan
-from pydt.estimation.estimators.difference import difference
-from pydt.estimation.estimators.lasso import lasso
-from pydt.estimation.estimators.ols import ols
-from pydt.estimation.estimators.ridge import ridge
+from pydt.estimation.estimators import ESTIMATORS
+from pydt.estimation.estimators.common import Found, MethodPlan, Options
+from pydt.estimation.estimators.ols import OLS
 from pydt.estimation.fit import Fit
 from pydt.estimation.inputs import Array, Inputs, read, read_masks
 from pydt.estimation.mask_geometry import Geometry
@@ -90,7 +88,6 @@ from pydt.estimation.robust import balanced
 from pydt.estimation.sufficient_statistics import Statistics
 from pydt.estimation.sums import Tile
 
-METHODS = ("difference", "ols", "ridge", "lasso")
 ERRORS = ("auto", "classical", "robust")
 MANY = 5000
 """Groups from which on matrices of groups x groups are avoided: the 14 of the LASSO would take 2.8 GB."""
@@ -153,17 +150,17 @@ def influences(
     for name, word in (("method", method), ("errors", errors), ("precision", precision), ("nan", nan)):
         if not isinstance(word, str):
             raise EstimateError(f"a {type(word).__name__} is no word", name, f"give {name} as a string")
-    one_of(method, METHODS, "method", "influences", EstimateError)
+    estimator = ESTIMATORS[one_of(method, tuple(ESTIMATORS), "method", "influences", EstimateError)]
     one_of(errors, ERRORS, "errors", "influences", EstimateError)
-    if errors == "robust" and method == "ridge":
-        raise EstimateError("ridge has none", "errors", 'use errors="auto", or method="ols" or "lasso"')
-    if cv is not None and method not in ("ridge", "lasso"):
+    if errors == "robust" and estimator.biased:
+        raise EstimateError(f"{method} has none", "errors", 'use errors="auto", or method="ols" or "lasso"')
+    if cv is not None and "cv" not in estimator.options:
         raise EstimateError(f"{method} has no penalty to choose", "cv", "leave it out, or use ridge or lasso")
     l1_ratio = real(l1_ratio, "l1_ratio", "influences", above=0, most=1, error=EstimateError)
     cv = None if cv is None else whole(cv, "cv", "influences", 2, error=EstimateError)
-    if l1_ratio < 1 and method != "lasso":
+    if l1_ratio < 1 and "l1_ratio" not in estimator.options:
         raise EstimateError(f"{method} has no |b|_1", "l1_ratio", 'leave it out, or use method="lasso"')
-    if precision not in ("float", "int16") or (precision == "int16" and method != "difference"):
+    if precision not in ("float", "int16") or (precision == "int16" and "precision" not in estimator.options):
         raise EstimateError(f"{precision!r} of {method}", "precision", 'use "float", or "int16" for the difference')
     given = read(masks, outputs, groups, clusters, nan, bitorder)
     if isinstance(out, np.ndarray) and _overlap(out, given.outputs):  # written before all is read
@@ -187,14 +184,7 @@ def influences(
             raise EstimateError(f"is not a float32 array of shape {shape}", "out", "make it with numpy.empty")
         if not out.flags.writeable:
             raise EstimateError("is read-only", "out", 'pass an array that may be written; a memory map opened "r+"')
-    if method == "difference":
-        plan = difference(geometry, statistics.exact, robust)
-    elif method == "ols":
-        plan = ols(geometry, robust)
-    elif method == "ridge":
-        plan = ridge(geometry, cv)
-    else:
-        plan = lasso(geometry, cv, float(l1_ratio), statistics.exact, robust)
+    plan = estimator.plan(geometry, Options(statistics.exact, robust, cv, l1_ratio))
     return _collect(statistics, method, plan, out)
 
 
@@ -239,7 +229,7 @@ def best_method(
     return "ols" if free >= max(2, geometry.groups / 2) or units.cluster_count < 2 else "lasso"
 
 
-def _collect(statistics: Statistics, method: str, plan: Plan, out: npt.NDArray[np.float32] | None) -> Fit:
+def _collect(statistics: Statistics, method: str, plan: MethodPlan, out: npt.NDArray[np.float32] | None) -> Fit:
     """Run a method over all tiles; the results are the only arrays of (groups, targets)."""
     geometry, targets = statistics.geometry, statistics.targets
     results: dict[str, npt.NDArray[Any]] = {}
@@ -323,7 +313,10 @@ def _contrasts(given: Inputs) -> Callable[[Array], tuple[Array, Array]]:
 
     def contrasts(weights: Array) -> tuple[Array, Array]:
         statistics = Statistics(given)
-        geometry, contrast = statistics.geometry, ols(statistics.geometry, True).contrast
+        geometry, contrast = (
+            statistics.geometry,
+            OLS.plan(statistics.geometry, Options(statistics.exact, robust=True)).contrast,
+        )
         assert contrast is not None
         found = np.empty((2, len(weights), statistics.targets))
 

@@ -26,6 +26,7 @@ import numpy as np
 from pydt import _core
 from pydt.base import ConfigError, DesignError, EstimateError, real, share, suggest
 from pydt.design import Design, find_repeats
+from pydt.estimation.estimators import ESTIMATORS
 from pydt.estimation.estimators.ols import Fitted
 from pydt.estimation.fit import Fit
 from pydt.estimation.from_store import mean_output, overall
@@ -183,13 +184,13 @@ def plan_models(
     weak = learners_only(store, record, task)
     fit = overall(store, record, task, output, weak.at)
     design, rows, noise = store.design(record), np.delete(store.finished(record), weak.at), None
-    if fit.method == "lasso":
+    if later := ESTIMATORS[fit.method].successor:
         try:
             outputs = np.delete(mean_output(store, record, task, output, "score"), weak.at)
-            ols = influences(design.take(rows), outputs, "ols", errors="classical")
-            noise = float(ols.noise) if ols.df >= _FEWEST else None
+            after = influences(design.take(rows), outputs, later, errors="classical")
+            noise = float(after.noise) if after.df >= _FEWEST else None
         except EstimateError:
-            pass  # too few models for OLS: what the LASSO leaves is taken for noise
+            pass  # too few models: what the present method leaves is taken for noise
     return plan_fit(fit, design, rows, parsed, row_seconds(store, record), UNITS[output][0], noise)
 
 
@@ -266,6 +267,7 @@ class _Law:
         if fit.stderr.ndim != 1 or not known.size or np.median(known) <= 0:
             raise EstimateError("no spread between models is seen", "fit", "choose an output that is not saturated")
         self.fit, self.design, self.groups = fit, design, design.groups
+        self.own = ESTIMATORS[fit.method]
         self.now = typical_stderr(fit)
         self.noise, self.borrowed = (float(fit.noise), True) if noise is None else (noise, False)
         self.pair = design.kind == "foldover"
@@ -275,30 +277,29 @@ class _Law:
         self._seen: dict[int, float] = {}
         self._free: dict[int, float] = {}
         here = design.take(rows).packed()
-        self.spread = self._variance(here) if fit.method == "ols" and self.exact else math.nan
+        self.spread = self._variance(here) if self.own.needs_regression and self.exact else math.nan
 
     def least(self, method: str) -> int:
         """The smallest number of models that `method` works with: as `best_method` has it."""
-        if method == "difference":
-            return self.whole(3 * (1 + self.pair))
-        units = 10 if method == "lasso" else self.parameters + max(2, math.ceil(self.groups / 2))
-        return self.whole(units * (1 + self.pair))
+        return self.whole(ESTIMATORS[method].least(self.groups, self.parameters) * (1 + self.pair))
 
     def whole(self, models: float) -> int:
         count = max(2, math.ceil(models))
         return count + (count % 2 if self.pair else 0)
 
     def method(self, models: int) -> str:
-        if self.fit.method == "difference":
-            return "difference"
-        return "lasso" if self.fit.method == "lasso" and models < self.least("ols") else "ols"
+        later = self.own.successor
+        return later if later and models >= self.least(later) else self.own.name
+
+    def law(self, models: int) -> str | None:
+        return ESTIMATORS[self.method(models)].law
 
     def stderr(self, models: int) -> float:
         fit = self.fit
-        if self.method(models) in ("lasso", "difference"):
+        if self.law(models) is not None:
             return self.now * math.sqrt(fit.models / models)
         if not self.exact or models * self.groups > _CELLS:
-            if fit.method == "ols":
+            if self.own.needs_regression:
                 used = parameters_used(fit)
                 return self.now * math.sqrt((fit.models - used) / max(models - used, 1e-9))
             used = self.parameters * (1 + self.pair)
@@ -307,7 +308,7 @@ class _Law:
             if len(self._masks) < models:
                 self._masks = self._masks.extend(max(models, min(2 * models, _CELLS // self.groups)))
             self._seen[models] = self._variance(self._masks.packed()[:models])
-        if fit.method == "ols":
+        if self.own.needs_regression:
             return self.now * math.sqrt(self._seen[models] / self.spread)
         return math.sqrt(self.noise * self._seen[models])
 
@@ -323,24 +324,24 @@ class _Law:
             packed = self._masks.packed()[:models] if len(self._masks) >= models else None
             if packed is not None:
                 units = len(np.unique(find_repeats(packed))) / (1 + self.pair)
-        return max(1.0, units - (self.parameters if self.method(models) == "ols" else 2))
+        return max(1.0, units - (self.parameters if self.law(models) is None else 2))
 
     def _robust_df(self, models: int) -> float:
         made = self._masks if len(self._masks) >= models else self._masks.extend(models)
         geometry = Geometry(read_masks(made.take(np.arange(models))))
-        if self.method(models) != "ols":
+        if self.law(models) is not None:
             return float(np.median(Arms(geometry).df[: self.groups]))
         df = Fitted(geometry, geometry.regression, True).df
         return 1.0 if df is None else max(1.0, float(np.median(df[0])))
 
     def smallest(self, enough: Callable[[int], bool]) -> int:
-        """The smallest number of models that is enough, the LASSO's before that of OLS."""
-        step = 1 + self.pair
-        if self.fit.method == "lasso":
-            last = self.least("ols") - step
-            if last >= self.least("lasso") and enough(last):
-                return self._bisect(self.least("lasso"), last, enough)
-        low = high = self.least("difference" if self.fit.method == "difference" else "ols")
+        """The smallest number of models that is enough, that of the fit's own method before its successor's."""
+        own, later = self.own.name, self.own.successor
+        if later:
+            last = self.least(later) - (1 + self.pair)
+            if last >= self.least(own) and enough(last):
+                return self._bisect(self.least(own), last, enough)
+        low = high = self.least(later or own)
         while not enough(high):
             low, high = high, self.whole(2 * high)
             if high > _MOST:
@@ -358,12 +359,11 @@ class _Law:
     def assumption(self, models: int) -> str:
         noise = "Assumed: the noise of one model and what the masks explain stay as seen so far"
         masks = "the masks are those the design has for further models"
-        if self.method(models) != "ols":
-            what = "LASSO's" if self.method(models) == "lasso" else "difference of means'"
-            return f"{noise}; the {what} squared error falls with 1 / models."
+        if law := self.law(models):
+            return f"{noise}; {law}."
         if not self.exact or models * self.groups > _CELLS:
             masks = "further masks are drawn like those so far"
-        if self.fit.method == "lasso":
+        if self.own.successor:
             left = " (what the LASSO leaves: OLS may leave less)" if self.borrowed else ""
             return f"{noise}{left}; {masks}; OLS from {self.least('ols')} models on."
         return f"{noise}; {masks}."
@@ -412,7 +412,7 @@ def parameters_used(fit: Fit) -> float:
 
     Close to the number of parameters for independent masks, 0 for orthogonal ones; 0 for the other methods.
     """
-    if fit.method != "ols":
+    if not ESTIMATORS[fit.method].needs_regression:
         return 0.0
     with np.errstate(all="ignore"):
         groups, scale = len(fit.counts), 1 / fit.counts + 1 / (fit.models - fit.counts)

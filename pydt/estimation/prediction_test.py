@@ -17,7 +17,8 @@ import numpy.typing as npt
 from pydt import _core
 from pydt.base import EstimateError, one_of, whole
 from pydt.design import find_repeats
-from pydt.estimation.inputs import Array, Inputs, Units, as_outputs, assign_folds, rank_within, read
+from pydt.estimation.estimators import ESTIMATORS
+from pydt.estimation.inputs import Array, Units, as_outputs, assign_folds, rank_within, read
 
 _COPIES = 20  # with fewer different copies no p falls below 0.05
 
@@ -75,7 +76,8 @@ def prediction_test(
         EstimateError: inputs that do not fit together; masks of some training folds that cannot tell the groups apart;
             so few rows or clusters that fewer than 20 different copies exist.
     """
-    one_of(method, ("ols", "ridge", "difference"), "method", "prediction_test", EstimateError)
+    known = {name: one.predictor for name, one in ESTIMATORS.items() if one.predictor is not None}
+    predictor = known[one_of(method, tuple(known), "method", "prediction_test", EstimateError)]
     folds = whole(folds, "folds", "prediction_test", 2, error=EstimateError)
     permutations = whole(permutations, "permutations", "prediction_test", 1, error=EstimateError)
     seed = whole(seed, "seed", "prediction_test", 0, error=EstimateError)
@@ -94,7 +96,7 @@ def prediction_test(
     predict = np.zeros((len(rows), len(rows)))
     for i in range(folds):
         test, train = fold == i, fold != i
-        fitted = _predictor(given, x[train], method)
+        fitted = predictor(x[train] - x[train].mean(0), given.constants)
         inner = x[test] - x[test].mean(0)
         predict[np.ix_(test, train)] = inner @ fitted
     y = given.outputs[rows].astype(np.float64)
@@ -117,36 +119,13 @@ def global_test(masks: Any, score: Any, report: Any, method: str) -> tuple[str, 
     """`prediction_test` with the ranking's own estimator where four fifths of the rows can fit it, else with ridge; and
     which of them it was.
     """
-    if method == "ols":
+    if ESTIMATORS[method].needs_regression:
         try:
             return method, prediction_test(masks, score, report, method=method)
         except EstimateError:
             # A fold that holds all rows of a rare group leaves the others without it.
             pass
     return "ridge", prediction_test(masks, score, report, method="ridge")
-
-
-def _predictor(given: Inputs, x: Array, method: str) -> Array:
-    """The matrix (groups, rows) that turns outputs of the training rows into influences."""
-    centred = x - x.mean(0)
-    level = (centred**2).sum(0)[:, None]
-    if method == "difference":
-        return np.divide(centred.T, level, out=np.zeros_like(centred.T), where=level > 0)
-    penalty = level.sum() / len(x)
-    if method == "ridge" and x.shape[1] > len(x):  # the same, by a matrix of rows: (X'X + p)^-1 X' = X' (XX' + p)^-1
-        return np.linalg.solve(centred @ centred.T + penalty * np.eye(len(x)), centred).T
-    gram = centred.T @ centred
-    if method == "ridge":
-        return np.linalg.solve(gram + penalty * np.eye(len(gram)), centred.T)
-    eigenvalues, vectors = np.linalg.eigh(gram)
-    good = eigenvalues > 1e-9 * eigenvalues[-1]
-    if good.sum() < len(gram) - given.constants:
-        raise EstimateError(
-            f"{len(x)} models of the other folds cannot tell {len(gram)} groups apart",
-            "masks",
-            'train more models, or use method="ridge"',
-        )
-    return (vectors[:, good] / eigenvalues[good]) @ (vectors[:, good].T @ centred.T)
 
 
 def _half(output: Any, name: str) -> Array:

@@ -17,7 +17,7 @@ from sklearn.linear_model import Lasso
 from pydt import Design, _core, design, influences
 from pydt.base import EstimateError
 from pydt.estimation import (
-    METHODS,
+    ESTIMATORS,
     benjamini_hochberg,
     best_method,
     models_for_effect,
@@ -182,7 +182,7 @@ def test_every_way_to_hand_over_the_same_numbers(tmp_path: Path) -> None:
     mapped[:] = outputs
     wide = np.zeros((50, 15), np.float32)
     wide[:, ::3] = outputs
-    for method in METHODS:
+    for method in ESTIMATORS:
         fit = influences(made, outputs, method)
         for other in (masks, masks.astype(int), masks.astype(float).tolist(), torch.from_numpy(masks)):
             np.testing.assert_array_equal(influences(other, outputs, method).values, fit.values)
@@ -225,7 +225,7 @@ def test_nan_is_named_or_flagged() -> None:
             outputs[row, 3] = bad
             with pytest.raises(EstimateError, match=f"row {row}, target 3"):
                 influences(made, outputs)
-            for method in METHODS:
+            for method in ESTIMATORS:
                 fit, whole = (influences(made, o, method, nan="flag") for o in (outputs, clean))
                 for name in ("values", "unbiased", "stderr", "q"):
                     found, expected = getattr(fit, name), getattr(whole, name).copy()
@@ -233,7 +233,7 @@ def test_nan_is_named_or_flagged() -> None:
                     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ESTIMATORS)
 def test_a_constant_target_has_no_influences(method: str) -> None:
     outputs = planted(design.bernoulli(6, 40, 0.5, seed=1))[0]
     outputs[:, 2] = 1234.5
@@ -286,7 +286,7 @@ def test_a_lost_row_costs_nothing_but_its_row(kind: str) -> None:
     outputs = planted(made)[0]
     left = np.delete(np.arange(90), [7, 40])
     used = np.setdiff1d(left, [6, 41]) if kind == "foldover" else left
-    for method in METHODS:
+    for method in ESTIMATORS:
         fit = influences(made.take(left), outputs[left], method)
         bare = influences(np.asarray(made)[left], outputs[left], method)
         np.testing.assert_allclose(fit.values, bare.values, rtol=1e-5, atol=1e-6)
@@ -572,10 +572,10 @@ def test_models_needed_are_enough() -> None:
 def test_explained_variance_is_that_of_new_models() -> None:
     made = design.bernoulli(20, 300, 0.5, seed=1)
     outputs, _ = planted(made, targets=50, r2=0.5)
-    for method in METHODS:
+    for method in ESTIMATORS:
         assert abs(influences(made, outputs, method).explained.mean() - 0.5) < 0.06
     noise = np.random.default_rng(0).standard_normal((300, 50))
-    assert all(abs(influences(made, noise, method).explained.mean()) < 0.03 for method in METHODS)
+    assert all(abs(influences(made, noise, method).explained.mean()) < 0.03 for method in ESTIMATORS)
 
 
 M = np.asarray(design.bernoulli(6, 40, 0.5, seed=1))

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 from pydt import Design, design, influences
 from pydt.base import EstimateError
 from pydt.base import parallel as cores
-from pydt.estimation import METHODS
+from pydt.estimation import ESTIMATORS
 from pydt.estimation import influence as estimate
 from pydt.estimation import sufficient_statistics as moments
 from pydt.estimation.inputs import read_masks
@@ -43,7 +43,7 @@ MASKS = {
 }
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ESTIMATORS)
 @pytest.mark.parametrize("kind", MASKS)
 def test_any_tiling_gives_the_same(kind: str, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles of 64 targets; a NaN or infinity in any of them spoils its own target alone, or is named."""
@@ -201,7 +201,7 @@ def test_variance_between_retrainings_and_between_masks(kind: str) -> None:
     sizes = np.random.default_rng(3).integers(1, 6, 40)
     masks = np.repeat(np.asarray(getattr(design, kind)(8, 40, 0.4, seed=2)), sizes, axis=0)
     outputs = outputs_of(masks, 4)
-    for method in METHODS:
+    for method in ESTIMATORS:
         fit = influences(masks, outputs, method)
         training, between = oracle.variance_parts(masks, outputs)
         assert fit.training_noise is not None
@@ -246,7 +246,7 @@ def test_variance_parts_of_pairs_hold_what_complements_do_not_share() -> None:
 
 def test_nothing_repeats_nothing_is_split() -> None:
     made = design.bernoulli(12, 60, 0.5, seed=1)
-    for method in METHODS:
+    for method in ESTIMATORS:
         fit = influences(made, outputs_of(made, 2), method)
         assert fit.training_noise is None
         assert fit.mask_noise is None
@@ -286,7 +286,7 @@ def test_sixteen_bits_cost_what_is_said(dtype: type) -> None:
             wrong()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ESTIMATORS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_outputs_of_any_scale_are_estimated_or_refused(method: str, dtype: type) -> None:
     made = design.random(6, 40, seed=1)
@@ -367,7 +367,7 @@ def four_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ESTIMATORS)
 def test_tiles_side_by_side(method: str, four_cores: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same bits from four threads as from one. BLAS has one thread meanwhile, and then its own again."""
     masks, outputs = MASKS["bernoulli"], outputs_of(MASKS["bernoulli"], 700).astype(np.float32)

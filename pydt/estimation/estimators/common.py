@@ -34,7 +34,7 @@ class Found:
 
 
 @dataclass
-class Plan:
+class MethodPlan:
     """A method on given masks: how it treats a tile, which folds it needs of it, and what holds for all targets.
 
     Attributes:
@@ -52,6 +52,51 @@ class Plan:
     errors: str = "classical"
     df: tuple[Array, Array] | None = None
     contrast: Callable[[Tile, Array], tuple[Array, Array]] | None = None
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the caller chose.
+
+    Attributes:
+        exact: the outputs are float64, so nothing is computed in float32.
+        robust: errors that hold where groups change the variance.
+        cv: folds that choose the penalty, None for the method's own way. l1_ratio: share of |b|_1 in the penalty.
+    """
+
+    exact: bool
+    robust: bool
+    cv: int | None = None
+    l1_ratio: float = 1.0
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """A method of `influences`.
+
+    Attributes:
+        name: of the method. phrase: what pages call it.
+        plan: the method on given masks.
+        options: arguments of `influences` that it takes, of "cv", "l1_ratio" and "precision".
+        needs_regression: it needs models enough for OLS.
+        biased: no standard error or test speaks of `values`, and there is no `unbiased`.
+        predictor: masks of training rows less their means (rows, groups), directions in which masks never vary -> the
+            matrix (groups, rows) that turns outputs into influences. None: influences are not linear in the outputs.
+        law: how the squared error falls with the number of models; None: with [G^-1]_kk of the design's masks.
+        least: groups, parameters of OLS -> independent models from which on `best_method` takes it.
+        successor: the method that `best_method` takes instead once there are models enough for that one.
+    """
+
+    name: str
+    phrase: str
+    plan: Callable[[Geometry, Options], MethodPlan]
+    law: str | None
+    least: Callable[[int, int], int]
+    options: tuple[str, ...] = ()
+    needs_regression: bool = False
+    biased: bool = False
+    predictor: Callable[[Array, int], Array] | None = None
+    successor: str | None = None
 
 
 Residual = Callable[[Rows, Array, Array], Array]

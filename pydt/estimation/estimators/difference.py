@@ -8,7 +8,16 @@ import numpy as np
 
 from pydt import _core
 from pydt.base import EstimateError
-from pydt.estimation.estimators.common import Found, Plan, adjusted, error_word, linear, sandwich
+from pydt.estimation.estimators.common import (
+    Estimator,
+    Found,
+    MethodPlan,
+    Options,
+    adjusted,
+    error_word,
+    linear,
+    sandwich,
+)
 from pydt.estimation.inputs import Array
 from pydt.estimation.mask_geometry import Geometry, Regression
 from pydt.estimation.robust import Arms
@@ -20,8 +29,9 @@ _SINGLE_RANGE = 1e24  # sums of squares whose squares float32 can hold
 _SINGLE_LEFT = 1e-2  # share of the variance that must be left for a residual to be computed in float32: 1e-5 accurate
 
 
-def difference(geometry: Geometry, exact: bool, robust: bool) -> Plan:
+def plan(geometry: Geometry, options: Options) -> MethodPlan:
     groups, models, plain = geometry.groups, geometry.masks.models, geometry.plain
+    exact = options.exact
     # A placebo column that few models all drew alike says nothing: NaN.
     with_it = np.where((plain.count > 0) & (plain.count < models), plain.count, np.nan)
     scale, weight = 1 / with_it + 1 / (models - with_it), 1 / geometry.spread
@@ -42,7 +52,7 @@ def difference(geometry: Geometry, exact: bool, robust: bool) -> Plan:
         df = 1 / ((1 - share) ** 2 / regression.df + share**2 / spare)
     else:
         rho = np.ones(len(scale))
-    word = error_word(geometry, robust, regression is not None or free >= 1, regression)
+    word = error_word(geometry, options.robust, regression is not None or free >= 1, regression)
     # Both arms of a column hold one half of each pair, so their spreads are one.
     arms = Arms(geometry) if word == "robust" and kind != "pair" else None
 
@@ -125,6 +135,22 @@ def difference(geometry: Geometry, exact: bool, robust: bool) -> Plan:
 
     alone = None if arms is None else arms.split_df(geometry, df)
     if regression is None:  # where single examples are the groups, only who asks for it has a matrix of them made
-        return Plan(solve, lambda: geometry.real.centred, imbalance=1 / geometry.units, errors=word, df=alone)
+        return MethodPlan(solve, lambda: geometry.real.centred, imbalance=1 / geometry.units, errors=word, df=alone)
     covariance = geometry.real.centred  # by itself: a fit must not keep what else the masks gave
-    return Plan(solve, lambda: covariance, imbalance=float(rho[0]) / geometry.units, errors=word, df=alone)
+    return MethodPlan(solve, lambda: covariance, imbalance=float(rho[0]) / geometry.units, errors=word, df=alone)
+
+
+def predictor(centred: Array, constants: int) -> Array:
+    level = (centred**2).sum(0)[:, None]
+    return np.divide(centred.T, level, out=np.zeros_like(centred.T), where=level > 0)
+
+
+DIFFERENCE = Estimator(
+    "difference",
+    "difference of means",
+    plan,
+    law="the difference of means' squared error falls with 1 / models",
+    least=lambda groups, parameters: 3,
+    options=("precision",),
+    predictor=predictor,
+)

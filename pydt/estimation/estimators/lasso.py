@@ -9,7 +9,16 @@ import numpy.typing as npt
 
 from pydt import _core
 from pydt.base import EstimateError, threads
-from pydt.estimation.estimators.common import Found, Plan, blind, error_word, no_judge, sandwich
+from pydt.estimation.estimators.common import (
+    Estimator,
+    Found,
+    MethodPlan,
+    Options,
+    blind,
+    error_word,
+    no_judge,
+    sandwich,
+)
 from pydt.estimation.estimators.ols import Fitted
 from pydt.estimation.inputs import Array, Rows
 from pydt.estimation.mask_geometry import Geometry
@@ -54,8 +63,9 @@ class _Held:
         return self.gram, cross, sums.squares - level * (2 * sums.total - self.fold.rows * level)
 
 
-def lasso(geometry: Geometry, cv: int | None, l1_ratio: float, exact: bool, robust: bool) -> Plan:
+def plan(geometry: Geometry, options: Options) -> MethodPlan:
     groups, units = geometry.groups, geometry.units
+    cv, l1_ratio, robust = options.cv, options.l1_ratio, options.robust
     number = min(_FOLDS, geometry.masks.units.cluster_count)
     if number < 2:
         other = "train models on more different masks"
@@ -176,7 +186,7 @@ def lasso(geometry: Geometry, cv: int | None, l1_ratio: float, exact: bool, robu
                     y[own] -= intercepts[fold] + geometry.masks.masks(rows[own])[:, :groups] @ slopes[fold]
                 return y - shift / both.rows
 
-            own = None if arms is None else arms.variance(tile, moved, residuals, exact)[0]
+            own = None if arms is None else arms.variance(tile, moved, residuals, options.exact)[0]
             moved *= scale
             variance = np.maximum(left - moved**2 / scale, 0) * scale / (free - 1)
             if own is not None:
@@ -198,4 +208,15 @@ def lasso(geometry: Geometry, cv: int | None, l1_ratio: float, exact: bool, robu
     if fitted is not None:
         return fitted.plan(solve, folds)
     alone = None if arms is None else arms.split_df(geometry, float(free - 1))
-    return Plan(solve, lambda: total.centred, folds, errors=word, df=alone)
+    return MethodPlan(solve, lambda: total.centred, folds, errors=word, df=alone)
+
+
+LASSO = Estimator(
+    "lasso",
+    "the de-biased LASSO",
+    plan,
+    law="the LASSO's squared error falls with 1 / models",
+    least=lambda groups, parameters: 10,
+    options=("cv", "l1_ratio"),
+    successor="ols",
+)

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 
-from pydt.estimation.estimators.common import Found, Plan, adjusted, error_word, linear, sandwich
+from pydt.base import EstimateError
+from pydt.estimation.estimators.common import (
+    Estimator,
+    Found,
+    MethodPlan,
+    Options,
+    adjusted,
+    error_word,
+    linear,
+    sandwich,
+)
 from pydt.estimation.inputs import Array
 from pydt.estimation.mask_geometry import Geometry, Regression
 from pydt.estimation.robust import Sandwich
 from pydt.estimation.sums import Tile
 
 
-def ols(geometry: Geometry, robust: bool) -> Plan:
-    fitted = Fitted(geometry, geometry.regression, robust)
+def plan(geometry: Geometry, options: Options) -> MethodPlan:
+    fitted = Fitted(geometry, geometry.regression, options.robust)
 
     def solve(tile: Tile) -> Found:
         values, variance, df, noise, placebos = fitted.find(tile)
@@ -80,8 +91,32 @@ class Fitted:
         classical = np.outer(np.einsum("ck,kl,cl->c", weights, self.inverse, weights, optimize=True), noise)
         return weights @ values, self._sandwich.variance(tile, values, classical, weights)
 
-    def plan(self, solve: Callable[[Tile], Found], folds: tuple[int, ...] = (), parameters: float = 0.0) -> Plan:
+    def plan(self, solve: Callable[[Tile], Found], folds: tuple[int, ...] = (), parameters: float = 0.0) -> MethodPlan:
         """The plan of a method whose errors are these."""
         contrast = None if self._sandwich is None else self._contrast
         inverse = self.inverse  # by itself: a fit must not keep what else the masks gave
-        return Plan(solve, lambda: inverse, folds, parameters, errors=self.errors, df=self.df, contrast=contrast)
+        return MethodPlan(solve, lambda: inverse, folds, parameters, errors=self.errors, df=self.df, contrast=contrast)
+
+
+def predictor(centred: Array, constants: int) -> Array:
+    gram = centred.T @ centred
+    eigenvalues, vectors = np.linalg.eigh(gram)
+    good = eigenvalues > 1e-9 * eigenvalues[-1]
+    if good.sum() < len(gram) - constants:
+        raise EstimateError(
+            f"{len(centred)} models of the other folds cannot tell {len(gram)} groups apart",
+            "masks",
+            'train more models, or use method="ridge"',
+        )
+    return (vectors[:, good] / eigenvalues[good]) @ (vectors[:, good].T @ centred.T)
+
+
+OLS = Estimator(
+    "ols",
+    "least squares on all groups at once",
+    plan,
+    law=None,
+    least=lambda groups, parameters: parameters + max(2, math.ceil(groups / 2)),
+    needs_regression=True,
+    predictor=predictor,
+)

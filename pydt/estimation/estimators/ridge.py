@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from pydt.estimation.estimators.common import Found, Plan, blind, error_word, linear, no_judge, sandwich
+from pydt.estimation.estimators.common import (
+    Estimator,
+    Found,
+    MethodPlan,
+    Options,
+    blind,
+    error_word,
+    linear,
+    no_judge,
+    sandwich,
+)
 from pydt.estimation.inputs import Array
 from pydt.estimation.mask_geometry import Geometry
 from pydt.estimation.sums import Tile
 
 
-def ridge(geometry: Geometry, cv: int | None) -> Plan:
-    groups, real = geometry.groups, geometry.real
+def plan(geometry: Geometry, options: Options) -> MethodPlan:
+    groups, real, cv = geometry.groups, geometry.real, options.cv
     intercept = geometry.intercept
     # Where masks are no more than parameters, what they leave says nothing; rows that repeat them do.
     spare = geometry.spare if geometry.units <= groups - geometry.masks.constants + intercept else 0
@@ -88,4 +98,25 @@ def ridge(geometry: Geometry, cv: int | None) -> Plan:
         return (vectors * eigenvalues * typical**2) @ vectors.T
 
     word = error_word(geometry, False, True, None)
-    return Plan(solve, covariance, () if cv is None else (cv,), errors=word)
+    return MethodPlan(solve, covariance, () if cv is None else (cv,), errors=word)
+
+
+def predictor(centred: Array, constants: int) -> Array:
+    """With the penalty groups x mean variance of a mask column: the best when half of the variance is linear."""
+    penalty = (centred**2).sum(0).sum() / len(centred)
+    if centred.shape[1] > len(centred):  # (X'X + p)^-1 X' = X' (XX' + p)^-1: a matrix of rows
+        return np.linalg.solve(centred @ centred.T + penalty * np.eye(len(centred)), centred).T
+    gram = centred.T @ centred
+    return np.linalg.solve(gram + penalty * np.eye(len(gram)), centred.T)
+
+
+RIDGE = Estimator(
+    "ridge",
+    "ridge regression",
+    plan,
+    law="ridge regression's squared error falls with 1 / models",
+    least=lambda groups, parameters: 10,
+    options=("cv",),
+    biased=True,
+    predictor=predictor,
+)
