@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import stub_rows
 from stub_cluster import equal_though_hidden
 from stub_processes import alive, wait_for
 from stub_rows import contents, held_row, log, plan, stub_row
@@ -18,6 +19,7 @@ from stub_rows import contents, held_row, log, plan, stub_row
 from pydt.base import ConfigError
 from pydt.data import Dataset, Target
 from pydt.ensemble import Plan, run
+from pydt.ensemble.executors import ray as executor
 from pydt.ensemble.executors.call import WorkerDied, work
 from pydt.ensemble.executors.ray import Ray
 from pydt.store import Row
@@ -28,16 +30,17 @@ pytestmark = [
     # Ray's own, about the future of one of its settings
     pytest.mark.filterwarnings("ignore:Tip. In future versions of Ray:FutureWarning"),
 ]
+STUBS = str(Path(stub_rows.__file__).parent)
 MEMORY = 100 << 20  # of an object store; more would be taken from /dev/shm at once
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A cluster of one node with one CPU, to which tests add another; its workers find this folder's modules."""
+    """A cluster of one node with one CPU, to which tests add another; its workers find the runners of the tests."""
     from ray.cluster_utils import Cluster
 
     before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = str(Path(__file__).parent)
+    os.environ["PYTHONPATH"] = STUBS
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
     head = {"num_cpus": 1, "object_store_memory": MEMORY, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=head)
@@ -114,9 +117,8 @@ def packed(job: Plan) -> bytes:
 
 def test_the_parcel_travels_once(pool: Ray, monkeypatch: pytest.MonkeyPatch) -> None:
     put: list[int] = []
-    monkeypatch.setattr(pool, "_ray", type("", (), {"put": lambda data: put.append(len(data)) or ray.put(data)}))
-    monkeypatch.setattr(pool._ray, "cancel", ray.cancel, raising=False)
-    monkeypatch.setattr(pool._ray, "shutdown", ray.shutdown, raising=False)
+    real = ray.put
+    monkeypatch.setattr(ray, "put", lambda data: put.append(len(data)) or real(data))
     parcel = packed(plan(1))
     for future in [pool.submit(work, parcel, Row([1] * 6, seed), (0,)) for seed in range(1, 9)]:
         assert "outcomes" in future.result(60)
@@ -138,7 +140,7 @@ def test_real_rows_are_equal_bytes_also_where_the_data_are_not(
         with Ray(cluster.address, options={"runtime_env": {"env_vars": {"PYDT_CACHE": str(cache)}}}) as pool:
             assert len(run(job, tmp_path / "there", pool, progress=False).masks()) == 4
 
-    equal_though_hidden(source, target, tmp_path, monkeypatch, there)
+    equal_though_hidden(source, target, tmp_path, monkeypatch, executor, there)
 
 
 def test_a_cluster_without_room_or_out_of_reach_is_named(cluster: Any) -> None:
@@ -159,7 +161,7 @@ def test_ctrl_c_leaves_no_process(tmp_path: Path) -> None:
         "with Ray(workers=2) as pool:\n"
         "    run(stub_rows.plan(400, seconds=0.05), sys.argv[1], pool, runner=stub_rows.stub_row, progress=False)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "PYDT_TEST_MARKER": marker}
+    environment = {**os.environ, "PYTHONPATH": STUBS, "PYDT_TEST_MARKER": marker}
     environment.pop("RAY_ADDRESS", None)
     driver = subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path / "s")],

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from stub_rows import contents
 
 import pydt.design
-from pydt.data import Dataset, Target
-from pydt.data import replica as copies
+from pydt.data import Dataset, Target, send
 from pydt.ensemble import Plan, run
 
 
@@ -28,35 +30,43 @@ def real(source: Dataset, target: Target) -> Plan:
     return Plan(source, design=pydt.design.design.random(8, 4, seed=1), recipe=recipe, tasks=[task])
 
 
+def hide(data: Dataset) -> str:
+    """Give a data set a path that only this process can follow, and return it."""
+    opened = os.open(str(data.folder), os.O_RDONLY)
+    place = f"/proc/self/fd/{fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, 500)}"
+    os.close(opened)
+    object.__setattr__(data, "folder", place)
+    return place
+
+
 def equal_though_hidden(
     source: Dataset,
     target: Target,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
+    executor: ModuleType,
     there: Callable[[Plan, Path], None],
 ) -> None:
     """Real rows from nodes that do not see the data are those of this machine, and each data set comes once.
 
     Args:
+        executor: the module that sends data sets.
         there: runs a plan on such nodes into `folder` / "there"; the path is that of their copies.
     """
     sent: list[str] = []
     run(real(source, target), folder / "here", workers=1, progress=False)
     saved = source.save(folder / "source"), target.spool(folder / "target")
     job, cache = real(*saved), folder / "cache"
-    for data in (saved[0], saved[1].train):
-        object.__setattr__(data, "folder", f"/elsewhere{data.folder}")  # as only the driver sees it
-    send, opened = copies.send, copies.open_folder
+    hidden = [hide(data) for data in (saved[0], saved[1].train)]
 
     def sending(place: str, stream: Any) -> None:
-        sent.append(place.removeprefix("/elsewhere"))
-        send(sent[-1], stream)
+        sent.append(place)
+        send(place, stream)
 
-    monkeypatch.setattr(copies, "send", sending)
-    monkeypatch.setattr(copies, "open_folder", lambda place, *more: opened(place.removeprefix("/elsewhere"), *more))
+    monkeypatch.setattr(executor, "send", sending)
     there(job, cache)
     assert results(folder / "there") == results(folder / "here")
-    assert sorted(sent) == [str(folder / "source"), str(next((folder / "target").iterdir()))]
+    assert sorted(sent) == sorted(hidden)
     assert sorted(path.name for path in cache.iterdir() if path.is_dir()) == sorted(
         data.full_digest for data in (saved[0], saved[1].train)
     )

@@ -32,7 +32,6 @@ from pydt.ensemble.executors.parcel import (
 )
 
 _SHORT = 120.0  # seconds from order to answer below which rows are sent ahead: a job shall not wait for a message
-_LOOK = 5.0  # seconds between two looks at the states of the jobs
 _LEAVE = 10.0  # seconds that jobs have to end by themselves
 _FAILURES = 2  # lives in which a job does nothing, after which its slot is given up
 _REFUSALS = 12  # submissions in a row that may fail, a look each: a busy Slurm sometimes answers nobody for a minute
@@ -98,6 +97,7 @@ class Slurm(Executor):
             None: Slurm if there is one, else local.
         workers: jobs. One runs a row for every `recipe.threads` of its CPUs (`cpus_per_task`), or with a recipe for
             "cuda" one for every GPU (`gpus_per_node`).
+        poll: seconds between two looks at the states of the jobs.
         parameters: of the jobs, as submitit's AutoExecutor takes them: `timeout_min` (here 60 by default), `mem_gb`,
             `cpus_per_task`, `gpus_per_node`, `slurm_partition`, `slurm_account`, `slurm_setup`, ...
 
@@ -107,7 +107,13 @@ class Slurm(Executor):
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], *, cluster: str | None = None, workers: int, **parameters: Any
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        cluster: str | None = None,
+        workers: int,
+        poll: float = 5.0,
+        **parameters: Any,
     ) -> None:
         submitit = imported("submitit", "slurm")
         if workers < 1:
@@ -126,9 +132,9 @@ class Slurm(Executor):
         except (AssertionError, NameError, OSError, RuntimeError, TypeError, ValueError) as error:
             mend = "see submitit's AutoExecutor and SlurmExecutor for what it takes"
             raise ConfigError(f"submitit refuses this: {error}", "Slurm", mend) from error
-        self._folder, self._key = root / secrets.token_hex(6), secrets.token_bytes(32)
-        self._mail = Mail(self._folder, self._key)
-        self._count = workers
+        self.folder, self._key = root / secrets.token_hex(6), secrets.token_bytes(32)
+        self._mail = Mail(self.folder, self._key)
+        self._count, self._poll = workers, poll
         self._cpus, self._gpus = (
             int(next((parameters[p + name] for p in ("slurm_", "") if parameters.get(p + name)), 1))
             for name in ("cpus_per_task", "gpus_per_node")
@@ -142,7 +148,7 @@ class Slurm(Executor):
         self._number = self._refused = 0  # messages, submissions in a row that failed
         self._brought = 0  # calls for which a data set is being written
         self._ahead = False
-        self._pace, self._pulse = Pace(), Pulse(self._folder / "driver")
+        self._pace, self._pulse = Pace(), Pulse(self.folder / "driver")
         self._lock = threading.Lock()
         self._failed: Exception | None = None  # what ended the manager
         self._orders = threading.Lock()  # of the queue: nobody may add to it once the manager has given up
@@ -188,14 +194,14 @@ class Slurm(Executor):
     # ---- the jobs' side
 
     def _begin(self) -> None:
-        self._folder.mkdir(parents=True, mode=0o700)
+        self.folder.mkdir(parents=True, mode=0o700)
         for name in ("parcels", "data", "beats", "in", "out"):
-            (self._folder / name).mkdir()
+            (self.folder / name).mkdir()
         self._pulse.beat()
         try:
             jobs = self._executor.submit_array([self._job(slot) for slot in range(self._count)])
         except Exception as error:  # whatever sbatch and submitit may say
-            shutil.rmtree(self._folder, ignore_errors=True)
+            shutil.rmtree(self.folder, ignore_errors=True)
             mend = "try the same with `sbatch`, and see the logs below the executor's folder"
             raise PydtError(f"no job could be submitted ({error})", "Slurm", mend) from error
         for number, job in enumerate(jobs):
@@ -205,10 +211,10 @@ class Slurm(Executor):
         self._manager.start()
 
     def _job(self, number: int) -> Job:
-        return Job(str(self._folder), number, module_paths(), self._key)
+        return Job(str(self.folder), number, module_paths(), self._key)
 
     def _slot(self, number: int, job: Any) -> _Slot:
-        made = _Slot(job, Listener(self._folder / "beats" / str(number)))
+        made = _Slot(job, Listener(self.folder / "beats" / str(number)))
         if self._executor.cluster == "debug":  # it computes when it is asked for results, and only then
             made.thread = threading.Thread(target=job.results, daemon=True)
             made.thread.start()
@@ -221,12 +227,12 @@ class Slurm(Executor):
 
     def _manage(self) -> None:
         """Body of the thread that speaks with the jobs."""
-        looked = -_LOOK
+        looked = -self._poll
         try:
             while not self._over():
                 busy = self._collect()
                 self._listen()
-                if time.monotonic() - looked > _LOOK:
+                if time.monotonic() - looked > self._poll:
                     looked = time.monotonic()
                     self._replace()
                 self._pace.wait(self._assign() or busy)
@@ -244,7 +250,7 @@ class Slurm(Executor):
 
     def _collect(self) -> bool:
         """Answers."""
-        names = listed(self._folder / "out")
+        names = listed(self.folder / "out")
         for name in names:
             try:
                 kind, value = self._mail.fetch(f"out/{name}")
@@ -273,7 +279,7 @@ class Slurm(Executor):
             with self._lock:
                 for name in lacking:
                     if name not in self._kept:
-                        path = self._folder / "data" / name
+                        path = self.folder / "data" / name
                         with open(path.with_suffix(".tmp"), "wb") as file:
                             send(folders[name], file)
                             os.fsync(file.fileno())
@@ -306,7 +312,7 @@ class Slurm(Executor):
             failures = 0 if slot.answered else slot.failures + 1
             if failures < _FAILURES:
                 with contextlib.suppress(OSError):  # what the last job said
-                    os.unlink(self._folder / "beats" / str(number))
+                    os.unlink(self.folder / "beats" / str(number))
                 try:
                     job = self._executor.submit(self._job(number))
                 except Exception as error:  # whatever sbatch and submitit may say
@@ -314,7 +320,7 @@ class Slurm(Executor):
                     if self._refused >= _REFUSALS:
                         mend = "try the same with `sbatch`"
                         raise PydtError(f"no job could be submitted any more ({error})", "Slurm", mend) from error
-                    slot.listener, slot.life = Listener(self._folder / "beats" / str(number)), ""
+                    slot.listener, slot.life = Listener(self.folder / "beats" / str(number)), ""
                     return  # the slot waits, without a job, for the next look
                 self._refused = 0
                 self._slots[number] = self._slot(number, job)
@@ -378,14 +384,14 @@ class Slurm(Executor):
             if order is None or len(slot.orders) <= self._places(order.parcel):
                 continue
             with contextlib.suppress(OSError):  # the job has it
-                os.unlink(self._folder / "in" / slot.life / name)
+                os.unlink(self.folder / "in" / slot.life / name)
                 del slot.orders[name], self._open[name]
                 self._queue.append(order)
 
     def _end(self) -> None:
         """End all jobs and remove the messages."""
         with contextlib.suppress(PydtError):
-            write_atomic(self._folder / "stop", b"")
+            write_atomic(self.folder / "stop", b"")
         end = time.monotonic() + _LEAVE
         for slot in self._slots.values():
             while slot.alive and not slot.ended() and time.monotonic() < end:
@@ -397,4 +403,4 @@ class Slurm(Executor):
             time.sleep(0.05)
         self._ended.set()
         self._heart.join()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
