@@ -8,8 +8,9 @@ from pydt.analyses.counterfactual import Counterfactual, counterfactual
 from pydt.analyses.failures import failures
 from pydt.analyses.leakage.leaks import leaks
 from pydt.analyses.misleading import misleading
+from pydt.analyses.output_comparison import compare_outputs
 from pydt.analyses.ranking import ranking
 from pydt.analyses.removal import removal_curve
 from pydt.analyses.report import report
-from pydt.analyses.stability import compare_outputs, stability
+from pydt.analyses.stability import stability
 from pydt.analyses.subpopulations import subpopulations

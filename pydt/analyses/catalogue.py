@@ -1,12 +1,11 @@
 """All analyses of a plan, one page each: what `pydt analyse` runs.
 
-An analysis that only estimates is computed anew from the rows that the store holds. One that retrains keeps its rows in
-the store, so the same command continues wherever it was stopped. Pages are written as they are finished.
+An analysis that only estimates is computed anew from the stored rows. One that retrains keeps its rows in the store, so
+the same command continues wherever it was stopped. Each page is written as soon as it is finished.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -15,8 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from pydt import __version__
+from pydt.analyses.brittleness import brittleness
+from pydt.analyses.examples import by_example, examples
+from pydt.analyses.failures import failures
+from pydt.analyses.leakage.leaks import leaks
+from pydt.analyses.misleading import misleading
+from pydt.analyses.output_comparison import compare_outputs
+from pydt.analyses.ranking import ranking
+from pydt.analyses.removal import removal_curve
+from pydt.analyses.stability import stability
+from pydt.analyses.subpopulations import subpopulations
 from pydt.base import ConfigError, EstimateError, PydtError, StoreError, read, suggest
-from pydt.ensemble import Plan
+from pydt.ensemble import Plan, run
 from pydt.estimation import few_masks
 from pydt.reporting import Page, called, write_pages
 from pydt.store import Store
@@ -24,9 +33,9 @@ from pydt.store import Store
 IMAGES_MODELS = 100
 """Models on random halves of the source's images, where a plan has other groups."""
 VERIFIED = {"verify": 3}
-"""Images whose flip is tried by retraining, where that is asked for."""
+"""Images whose flip is verified by retraining, where models may be trained."""
 FOLDER = "analyses"
-"""Where the pages lie, in the folder of the store."""
+"""Folder of the pages, inside the store's."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +61,9 @@ class Analysis:
     """One analysis.
 
     Attributes:
-        name, asks: what it is called and what it asks.
-        trains: whether it trains models. make: what makes its page.
-        images: whether it is asked of a plan whose groups are single images, too; of such a one it trains nothing.
+        name: on the command line and of its page. asks: its question.
+        trains: whether it trains models. make: makes its page.
+        images: whether it also serves a plan whose groups are single images; for such a plan it trains nothing.
     """
 
     name: str
@@ -71,7 +80,7 @@ class Analysed:
     Attributes:
         index: path of the page that lists all, and what could not be made.
         pages: names of the pages it wrote. failed: name of an analysis that gave no page -> why.
-        skipped: names of those that would train, where that was not asked for.
+        skipped: names of the analyses that train, where training was not asked for.
     """
 
     index: Path | None
@@ -80,38 +89,19 @@ class Analysed:
     skipped: tuple[str, ...] = ()
 
 
-def _calls(function: str, trained: Mapping[str, Any] | None = None, **fixed: Any) -> Callable[[Job], Page]:
-    """What makes a page with a function of the package.
-
-    Args:
-        function: module and function.
-        trained: arguments where models may be trained; None if it never trains any.
-        fixed: further arguments.
-    """
+def _page_of(function: Callable[..., Any], trained: Mapping[str, Any] | None = None, **fixed: Any) -> Any:
+    """A maker of the page of `function`; where models may be trained it gets the workers and `trained`, unless None."""
 
     def make(job: Job) -> Page:
-        module, name = function.split(".")
-        call = getattr(importlib.import_module(f"pydt.{module}"), name)
-        more = {} if trained is None or not job.train else {"workers": job.workers, **trained}
-        page: Page = call(job.store, job.plan, **{"seed": job.seed, **fixed, **more, **job.settings}).page()
+        more = {"workers": job.workers, **trained} if job.train and trained is not None else {}
+        page: Page = function(job.store, job.plan, **{"seed": job.seed, **fixed, **more, **job.settings}).page()
         return page
 
     return make
 
 
-def _estimates(name: str, asks: str, function: str, images: bool = False, **fixed: Any) -> Analysis:
-    return Analysis(name, asks, False, _calls(function, **fixed), images)
-
-
-def _trains(name: str, asks: str, function: str) -> Analysis:
-    return Analysis(name, asks, True, _calls(function, {}))
-
-
 def _examples(job: Job) -> Page:
-    """Of a plan of other groups, an ensemble of its own is trained, in a folder of the store."""
-    from pydt.analyses.examples import by_example, examples
-    from pydt.ensemble import run
-
+    """The page of single images; a plan of other groups first gets an ensemble by image in a folder of the store."""
     store, plan, settings = job.store, job.plan, dict(job.settings)
     if plan.by != "example":
         plan = by_example(plan, settings.pop("models", IMAGES_MODELS), job.seed)
@@ -119,20 +109,21 @@ def _examples(job: Job) -> Page:
     return examples(store, plan, seed=job.seed, **settings).page()
 
 
+_MISLEADING = _page_of(misleading, per="example")
 ANALYSES: tuple[Analysis, ...] = (
-    _estimates("ranking-target", "which groups help the target?", "rankings.ranking", per="target"),
-    _estimates("ranking-class", "which groups help which class?", "rankings.ranking", per="class"),
-    _estimates("ranking-example", "which groups help which image?", "rankings.ranking", per="example"),
-    _trains("removal", "what does leaving groups out do?", "removal.removal_curve"),
-    _estimates("subpopulations", "which images does a group move most?", "subpopulations.subpopulations"),
-    _trains("failures", "which group is to blame for images that go wrong?", "failures.failures"),
+    Analysis("ranking-target", "which groups help the target?", False, _page_of(ranking, per="target")),
+    Analysis("ranking-class", "which groups help which class?", False, _page_of(ranking, per="class")),
+    Analysis("ranking-example", "which groups help which image?", False, _page_of(ranking, per="example")),
+    Analysis("removal", "what does leaving groups out do?", True, _page_of(removal_curve, {})),
+    Analysis("subpopulations", "which images does a group move most?", False, _page_of(subpopulations)),
+    Analysis("failures", "which group is to blame for images that go wrong?", True, _page_of(failures, {})),
     Analysis("examples", "which single source images help?", True, _examples, images=True),
-    _estimates("misleading", "which groups mislead a class?", "misleading.misleading", images=True),
-    _estimates("misleading-examples", "which mislead an image?", "misleading.misleading", images=True, per="example"),
-    _estimates("leaks", "which groups hold copies of target images?", "leakage.leaks", images=True),
-    _estimates("outputs", "does another output tell another story?", "sensitivity.compare_outputs"),
-    _estimates("brittleness", "how few groups hold up a prediction?", "brittleness.brittleness", trained=VERIFIED),
-    _estimates("stability", "would other models rank the groups alike?", "sensitivity.stability"),
+    Analysis("misleading", "which groups mislead a class?", False, _page_of(misleading), images=True),
+    Analysis("misleading-examples", "which mislead an image?", False, _MISLEADING, images=True),
+    Analysis("leaks", "which groups hold copies of target images?", False, _page_of(leaks), images=True),
+    Analysis("outputs", "does another output tell another story?", False, _page_of(compare_outputs)),
+    Analysis("brittleness", "how few groups hold up a prediction?", False, _page_of(brittleness, VERIFIED)),
+    Analysis("stability", "would other models rank the groups alike?", False, _page_of(stability)),
 )
 """All there are, in the order of the index."""
 

@@ -76,7 +76,8 @@ PER = ("target", "class", "example")
 LEVEL = 0.05
 _LEADERS = 10
 _SPLITS = 10
-_PAIRS = 1_000_000  # above so many pairs of group and column, a file lists the extreme ones of each column
+MOST_PAIRS = 1_000_000
+"""Pairs of group and column up to which a page's file lists all; beyond, it lists the extreme groups of each column."""
 _SHOWN = 12  # classes, images or pairs of which a page shows the leaders
 _PERMUTATIONS = 49  # of the score of single examples, each of which makes a cross-fit
 
@@ -187,11 +188,11 @@ class Ranking:
                 raise ConfigError(f"the name {name!r} is not one line", "write_keep_list", "use keep_list()")
         write_atomic(Path(path), "".join(f"{name}\n" for name in names).encode())
 
-    def page(self) -> Page:
-        """What a reader sees: the answer, the extremes with pictures, and every number as CSV."""
+    def page(self, most: int = MOST_PAIRS) -> Page:
+        """What a reader sees: the answer, the extremes with pictures, and as CSV `most` pairs of group and column."""
         blocks = {"target": _target_blocks, "class": _class_blocks, "example": _example_blocks}[self.per](self)
         answer = {"target": _target_answer, "class": _class_answer, "example": _example_answer}[self.per](self)
-        ends = len(self.groups) if self.values.size <= _PAIRS else max(1, _PAIRS // (2 * len(self.columns)))
+        ends = len(self.groups) if self.values.size <= most else max(1, most // (2 * len(self.columns)))
         rows = (
             (self.columns[j], name, self.values[i, j], self.stderr[i, j], self.q[i, j], self.family_q[i, j], rank + 1)
             for j in range(len(self.columns))

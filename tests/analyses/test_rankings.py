@@ -208,14 +208,13 @@ def test_halves_are_disjoint_and_keep_pairs_together() -> None:
         list(halves(design.Design.explicit(np.ones((5, 3), bool)), 1))
 
 
-def test_pages_hold_every_number_and_show_images(study: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_hold_every_number_and_show_images(study: tuple, tmp_path: Path) -> None:
     store, plan, _ = study
     found = [ranking(store, plan, per) for per in ("target", "class", "example")]
     write_pages([one.page() for one in found], tmp_path, "blobs")
     text = (tmp_path / "ranking-example" / "influences.csv").read_text().splitlines()
     assert len(text) == 1 + GROUPS * 60
-    monkeypatch.setattr("pydt.analyses.ranking._PAIRS", 4 * 60)
-    extremes = list(found[2].page().csv["influences.csv"][1])
+    extremes = list(found[2].page(most=4 * 60).csv["influences.csv"][1])
     assert [row[-1] for row in extremes[:4]] == [1, 2, GROUPS - 1, GROUPS], "of very many pairs, each image's extremes"
     assert len(extremes) == 4 * 60
     page = (tmp_path / "ranking-example.html").read_text()

@@ -13,8 +13,8 @@ from stub_influence import Additive, filled, many_classes, plan_of
 
 from pydt import design
 from pydt.analyses import compare_outputs, stability
+from pydt.analyses.agreement import agreement, spearman_brown
 from pydt.analyses.sample_splitting import halves
-from pydt.analyses.stability import agreement, spearman_brown
 from pydt.base import ConfigError, EstimateError
 from pydt.data import Target
 from pydt.ensemble import Plan
