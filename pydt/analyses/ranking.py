@@ -314,8 +314,7 @@ def check_paper(masks: Design, output: str | None) -> None:
         raise ConfigError(f"the paper's estimator is of the probability, not of {output!r}", "output", mend)
     sizes = np.unique(np.bitwise_count(masks.packed()).sum(1, dtype=np.int64))
     half = {masks.groups // 2, -(-masks.groups // 2)}
-    drawn = masks.kind == "random" or (masks.kind == "explicit" and masks.estimand == "swap")
-    if not drawn or len(sizes) != 1 or int(sizes[0]) not in half:
+    if masks.estimand != "swap" or masks.strata is not None or len(sizes) != 1 or int(sizes[0]) not in half:
         kept = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
         raise EstimateError(
             f"its masks are {masks.kind} and keep {kept} of {masks.groups} groups; the paper's keep a random half",

@@ -19,7 +19,7 @@ from pydt import __version__, _core
 from pydt.analyses.counterfactual import Counterfactual, stored
 from pydt.analyses.ensemble_view import MOST_FAILED
 from pydt.base import StoreError, as_path, write_atomic
-from pydt.design import Design
+from pydt.design import KINDS, Design
 from pydt.ensemble import Plan
 from pydt.estimation import few_masks, global_test, influences, mean_output, models_for_effect, overall
 from pydt.reporting import FEW_DF, called, count, render, write_csv
@@ -63,7 +63,7 @@ def report(
     found = results(store, record, output=output, seconds=seconds, command=command, allow_failed=allow_failed)
     write_atomic(page.parent / "results.json", (json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
     write_csv(found, page.parent)
-    write_atomic(page, render(found, store.thumbnails(record)).encode())
+    write_atomic(page, render(found, store.thumbnails(record), KINDS[found["question"]["design"]].phrase).encode())
     return found
 
 
@@ -264,7 +264,7 @@ def _few(design: Design, masks: Design, errors: str, df: float) -> list[str]:
         return []
     distinct = len(np.unique(masks.packed(), axis=0))
     every = 2**masks.groups - 2  # masks that keep some groups and leave some out
-    if design.kind == "explicit":
+    if not design.drawn:
         mend = 'train more models on other masks, of the design "bernoulli" or "foldover"'
     elif (few := few_masks(design)) is not None:
         mend = few

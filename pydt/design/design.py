@@ -1,35 +1,17 @@
-"""Designs: which groups each model of an ensemble is trained on.
+"""Designs: which groups each model of an ensemble is trained on, bool (models, groups).
 
-A design is a 0/1 matrix, models x groups, drawn from counter-based random numbers keyed by (seed, row): row i is the
-same whatever the number of models, so a design grows by `extend` without changing what is already trained. Three
-kinds are drawn:
-
-    random      every model keeps round(alpha * groups) groups. Such masks only say how a group compares with the
-                average other group (estimand "swap"): adding one group always takes another away.
-    bernoulli   every group is kept with probability alpha, on its own. Masks say what adding a group does ("add").
-    foldover    rows of a randomly signed Hadamard matrix, each followed by its complement (alpha = 1/2, "add"). In a
-                whole block of 2N rows (N the power of two above `groups`) all groups are orthogonal and even-order
-                interactions cancel within pairs; blocks are drawn afresh with random columns, signs and row order, so
-                any prefix is usable. Up to 5 groups: every mask but the empty and the full one, in pairs.
-    stratified  what `random(..., strata=labels)` makes: every model keeps the same number of groups of each stratum, so
-                masks say how a group compares with the average other group of its stratum ("swap"), and nothing about
-                one stratum against another. There is no stratified form of the other two: coins that are thrown for
-                each group on its own have no size to hold, and a foldover block is balanced in every group already.
-
-Masks are never empty: an empty row is drawn again, a foldover block with an empty row gets new signs and columns.
-
-A design is its arguments: rows are drawn when they are asked for (`pydt.design.kinds.rule`), so a design of 100,000
-models on
-1.3 million units takes no memory to plan. Only what asks for all masks (`packed()`, `numpy.asarray`) holds them.
+Masks are drawn from counter-based random numbers keyed by (seed, row): row i is the same whatever the number of models,
+so a design grows by `extend`, and rows are drawn when they are asked for. A design of 100,000 models on 1.3 million
+groups takes no memory to plan; only `packed()` and `numpy.asarray` hold all masks. docs/designs.md compares the kinds.
 
 How masks are drawn is frozen: stored rows are named by their masks, and a design is stored as its arguments alone. The
-same arguments give the same bits in every version; another way to draw is another kind.
+same arguments give the same bits in every version; another way to draw is another kind (`pydt.design.kinds`).
 """
 
 from __future__ import annotations
 
 import base64
-import hashlib
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -40,10 +22,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt import _core
-from pydt.base import DesignError, PydtError, digest, share, to_array, whole
+from pydt.base import DesignError, digest, share, to_array, whole
+from pydt.design.kinds import KINDS
 from pydt.design.kinds import rule as drawing
+from pydt.design.kinds.fixed_size import numbered, shuffled
+from pydt.design.masks import as_masks, estimand_of, fold, number, shorten, unpack
 
-KINDS = ("random", "stratified", "bernoulli", "foldover", "explicit")
 PLACEBOS = 8
 _MOST_PLACEBOS = 4096
 _CERTAIN = 64  # two masks that coincide by chance with a probability below 2^-64 never do
@@ -62,9 +46,8 @@ class Design:
         strata: stratum of each group, int64 (groups,), numbered in order of appearance; None unless "stratified".
 
     `len(d)` is `models`; `d[i]` is bool (groups,), a slice or index array gives (rows, groups), and iterating gives row
-    after row; `np.asarray(d)` is bool (models, groups), without placebos; `d.take(rows)` is the design of some of its
-    rows. Only the rows asked for are drawn, about 30 bytes a group at a time, plus 16 to 32 bytes a group that a
-    foldover design keeps of its last block. Equal designs have equal digests.
+    after row; `np.asarray(d)` is bool (models, groups), without placebos. Only the rows asked for are drawn, with 30
+    bytes a group, plus 16 to 32 that a foldover design keeps of its last block. Equal designs have equal digests.
     """
 
     kind: str
@@ -82,7 +65,7 @@ class Design:
 
     def __getitem__(self, index: Any) -> npt.NDArray[np.bool_]:
         rows = np.arange(self.models)[index]
-        masks = _unpack(self.packed(rows.reshape(-1)), self.groups)
+        masks = unpack(self.packed(rows.reshape(-1)), self.groups)
         return masks.reshape(*rows.shape, self.groups)
 
     def __iter__(self) -> Iterator[npt.NDArray[np.bool_]]:
@@ -92,7 +75,7 @@ class Design:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
         if copy is False:
             raise ValueError("a design is drawn, or held packed: its mask array is always a new one")
-        masks = _unpack(self.packed(), self.groups)
+        masks = unpack(self.packed(), self.groups)
         return masks if dtype is None else masks.astype(dtype)
 
     def __eq__(self, other: object) -> bool:
@@ -121,11 +104,9 @@ class Design:
     def _numbers(self, rows: npt.ArrayLike) -> npt.NDArray[np.int64]:
         chosen = to_array(rows, "rows", DesignError)
         if chosen.ndim != 1 or (chosen.size and chosen.dtype.kind not in "iu"):
-            raise DesignError(
-                f"shape {chosen.shape} and dtype {chosen.dtype} are not row numbers",
-                "rows",
-                "pass whole numbers (n,), as numpy.flatnonzero gives them for a mask of rows",
-            )
+            wrong = f"shape {chosen.shape} and dtype {chosen.dtype} are not row numbers"
+            mend = "pass whole numbers (n,), as numpy.flatnonzero gives them for a mask of rows"
+            raise DesignError(wrong, "rows", mend)
         outside = chosen[(chosen < 0) | (chosen >= self.models)]
         if outside.size:
             raise DesignError(f"row {outside[0]} of {self.models}", "rows", f"pass numbers from 0 to {self.models - 1}")
@@ -148,15 +129,10 @@ class Design:
         return self._rule_of(self.groups, 0, self.strata)
 
     def _rule_of(self, groups: int, stream: int, strata: npt.NDArray[np.int64] | None) -> drawing.Rule:
-        bits = drawing.Bits(self.seed, stream)
-        if self.kind == "foldover":
-            return drawing.Foldover(groups, bits)
-        if self.kind == "bernoulli":
-            return drawing.Independent(groups, self.alpha, bits)
-        if self.strata is None or strata is None:
-            return drawing.FixedSize(groups, np.array([round(self.alpha * groups)]), bits)
-        sizes = drawing.stratum_sizes(self.alpha, np.bincount(self.strata), drawing.Bits(self.seed))
-        return drawing.FixedSize(groups, np.resize(sizes, int(strata.max()) + 1), bits, strata)
+        make = KINDS[self.kind].rule
+        assert make is not None
+        counts = None if self.strata is None else np.bincount(self.strata)
+        return make(groups, self.alpha, drawing.Bits(self.seed, stream), strata, counts)
 
     def _draw(self, rule: drawing.Rule, rows: npt.NDArray[np.int64], columns: int) -> npt.NDArray[np.uint8]:
         """The first columns of some rows of a rule, packed."""
@@ -170,23 +146,22 @@ class Design:
 
     @cached_property
     def placebos(self) -> npt.NDArray[np.bool_]:
-        """Columns bound to no image, bool (models, placebo_count): drawn by the same rule, on their own.
+        """Columns bound to no image, bool (models, placebo_count): what estimators find for them is noise.
 
-        They are the first columns of an independent design of max(groups, placebo_count) groups, so their number never
-        changes a real mask; of a stratified one, strata as large as those of the groups, in random order. What the
-        estimators find for them is what noise looks like. They cost as much to draw as the masks (foldover: nearly
-        nothing); for some rows, take those first.
+        They are the first columns of an independent design of max(groups, placebo_count) groups by the same rule, so
+        their number never changes a real mask; a stratified one has strata of the same sizes, in random order. They
+        cost as much to draw as the masks (foldover: nearly nothing); for some rows, take those first.
         """
         if not self.placebo_count:
             return np.zeros((self.models, 0), bool)
         groups, strata = max(self.groups, self.placebo_count), self.strata
-        if strata is not None:  # as often as there are placebos enough, each time as strata of their own
+        if strata is not None:  # repeated until there are enough placebos, as strata of their own
             times = -(-self.placebo_count // self.groups)
             strata = np.concatenate([strata + i * (int(strata.max()) + 1) for i in range(times)])
-            strata = strata[drawing.shuffled(len(strata), drawing.Bits(self.seed, drawing.PLACEBO))]
+            strata = strata[shuffled(len(strata), drawing.Bits(self.seed, drawing.PLACEBO))]
             groups = len(strata)
         bits = self._draw(self._rule_of(groups, drawing.PLACEBO, strata), np.arange(self.models), self.placebo_count)
-        columns = _unpack(bits, self.placebo_count)
+        columns = unpack(bits, self.placebo_count)
         columns.flags.writeable = False
         return columns
 
@@ -194,23 +169,32 @@ class Design:
     def clusters(self) -> npt.NDArray[np.int64]:
         """int64 (models,): rows that repeat or complement each other share a number, from 0 in order of appearance.
 
-        Known without drawing a mask where chance repeats none: no two rows of a random or Bernoulli design, and the
-        pairs of a foldover design. Elsewhere (few groups, or few kept) masks are compared, by 128-bit digests where
-        they are longer.
+        Where chance repeats no mask, none is drawn: only the pairs of a foldover design share a number. Elsewhere (few
+        groups, or few kept) masks are compared, longer ones by 128-bit digests.
         """
-        if self.kind != "explicit" and 2 * math.log2(self.models) - self._rule.surprise < -_CERTAIN:
+        if self.drawn and 2 * math.log2(self.models) - self._rule.surprise < -_CERTAIN:
             rows = np.arange(self.models) if self._rows is None else self._rows
-            rows = rows // 2 if self.kind == "foldover" else rows
-            return _number(rows.astype(np.int64)[:, None].view(np.uint8))
-        folded = [_shorten(_fold(self.packed(rows), self.groups)) for rows in self._chunks()]
-        return _number(np.concatenate(folded))
+            rows = rows // 2 if self.pairs else rows
+            return number(rows.astype(np.int64)[:, None].view(np.uint8))
+        folded = [shorten(fold(self.packed(rows), self.groups)) for rows in self._chunks()]
+        return number(np.concatenate(folded))
+
+    @property
+    def drawn(self) -> bool:
+        """Whether a rule draws the masks; False: they were given."""
+        return KINDS[self.kind].rule is not None
+
+    @property
+    def pairs(self) -> bool:
+        """Whether row 2i + 1 is the complement of row 2i."""
+        return KINDS[self.kind].pairs
 
     @property
     def estimand(self) -> str:
         """What the masks can say: "swap" (a group against the average other group) or "add" (what adding it does)."""
-        if self.kind == "explicit":
+        if not self.drawn:
             return estimand_of(self._bits, self.groups)
-        return "swap" if self.kind in ("random", "stratified") else "add"
+        return "swap" if KINDS[self.kind].one_size else "add"
 
     @property
     def constants(self) -> int:
@@ -240,30 +224,22 @@ class Design:
         """
         try:
             kind, groups, models = description["kind"], description["groups"], description["models"]
+            if kind not in KINDS:
+                known = ", ".join(json.dumps(name) for name in KINDS)
+                raise DesignError(f"unknown kind of design {kind!r}", "from_dict", f"use one of {known}")
             if kind == "explicit":
                 raw = np.frombuffer(base64.b64decode(description["masks"]), np.uint8)
-                return Design.explicit(_unpack(raw.reshape(models, -1).copy(), groups))
+                return Design.explicit(unpack(raw.reshape(models, -1).copy(), groups))
             alpha, seed, count = description["alpha"], description["seed"], description["placebos"]
             if "rows" in description:
                 rows = np.asarray(description["rows"], np.int64)
                 plain = {name: value for name, value in description.items() if name != "rows"}
                 return Design.from_dict({**plain, "models": int(rows.max()) + 1}).take(rows)
-            strata = description["strata"] if kind == "stratified" else None
+            strata = description["strata"] if "strata" in KINDS[kind].arguments else None
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise DesignError(
-                f"not a description of a design ({error})", "from_dict", "use what to_dict returned"
-            ) from error
-        if kind in ("random", "stratified"):
-            return random(groups, models, alpha, seed, placebos=count, strata=strata)
-        if kind == "bernoulli":
-            return bernoulli(groups, models, alpha, seed, placebos=count)
-        if kind == "foldover":
-            return foldover(groups, models, seed, alpha=alpha, placebos=count)
-        raise DesignError(
-            f"unknown kind of design {kind!r}",
-            "from_dict",
-            'use "random", "stratified", "bernoulli", "foldover" or "explicit"',
-        )
+            wrong = f"not a description of a design ({error})"
+            raise DesignError(wrong, "from_dict", "use what to_dict returned") from error
+        return draw(kind, groups, models, alpha, seed, count, strata)
 
     @staticmethod
     def explicit(masks: npt.ArrayLike) -> Design:
@@ -275,9 +251,8 @@ class Design:
         kept = as_masks(masks, DesignError)
         empty = np.flatnonzero(~kept.any(1))
         if empty.size:
-            raise DesignError(
-                f"row {empty[0]} keeps no group", "masks", "a model needs at least one group to be trained on"
-            )
+            wrong = f"row {empty[0]} keeps no group"
+            raise DesignError(wrong, "masks", "a model needs at least one group to be trained on")
         models, groups = kept.shape
         return Design("explicit", groups, models, float(kept.mean()), 0, 0, _given=_core.pack(kept))
 
@@ -291,18 +266,17 @@ class Design:
         if models < self.models:
             raise DesignError(f"{models} models are fewer than the {self.models} it has", "models", "ask for more")
         if self._rows is not None:
-            raise DesignError(
-                "a selection of rows has no next row", "extend", "extend the design, then take rows of it"
-            )
-        if self.kind == "explicit":
+            wrong = "a selection of rows has no next row"
+            raise DesignError(wrong, "extend", "extend the design, then take rows of it")
+        if not self.drawn:
             raise DesignError("masks of one's own have no rule to draw more by", "extend", "make a new explicit design")
         return Design(self.kind, self.groups, models, self.alpha, self.seed, self.placebo_count, self.strata)
 
     def take(self, rows: npt.ArrayLike) -> Design:
-        """The design of some of its rows (those that finished): masks, placebos and clusters are those of the rows.
+        """The design of some of its rows, such as those that finished, with their masks, placebos and clusters.
 
-        It keeps kind, alpha and seed, so pairs stay known as pairs where a partner is missing. The first rows in order
-        are the same design with fewer models; any other selection has a digest of its own.
+        It keeps kind, alpha and seed, so pairs stay known where a partner is missing. The first rows in order are the
+        same design with fewer models; any other selection has its own digest.
 
         Args:
             rows: int (n,), each at most once, in any order.
@@ -323,6 +297,31 @@ class Design:
         return replace(self, models=len(chosen), _rows=selection)
 
 
+def draw(
+    kind: str,
+    groups: int,
+    models: int,
+    alpha: float = 0.5,
+    seed: int = 0,
+    placebos: int = PLACEBOS,
+    strata: npt.ArrayLike | None = None,
+) -> Design:
+    """A design of a kind that has a rule; arguments and errors are those of `random`, `bernoulli` and `foldover`."""
+    groups, models = (
+        whole(value, name, "design", 1, error=DesignError) for value, name in ((groups, "groups"), (models, "models"))
+    )
+    alpha = share(alpha, "alpha", "design", DesignError)
+    seed = whole(seed, "seed", "design", error=DesignError)
+    placebos = whole(placebos, "placebos", "design", error=DesignError)
+    if placebos > _MOST_PLACEBOS:
+        wrong = f"{placebos:,} columns, more than {_MOST_PLACEBOS:,}"
+        raise DesignError(wrong, "placebos", f"{PLACEBOS} show what noise looks like")
+    KINDS[kind].check(groups, alpha)
+    stratified = "strata" in KINDS[kind].arguments
+    code = numbered(strata, groups, alpha, seed) if stratified else None
+    return Design(kind, groups, models, alpha, seed, placebos, code)
+
+
 def random(
     groups: int,
     models: int,
@@ -332,167 +331,38 @@ def random(
     placebos: int = PLACEBOS,
     strata: npt.ArrayLike | None = None,
 ) -> Design:
-    """Masks that each keep exactly round(alpha * groups) groups, any of them equally likely.
+    """Masks that each keep exactly round(alpha * groups) groups, any of them equally likely ("swap").
 
-    With `strata`, every mask keeps the same number of groups of each stratum, any of them equally likely: alpha times
-    the stratum's groups, rounded up or down (at least 1) so that they are round(alpha * groups) in all; where strata
-    have equal claims on a group more, the seed decides, once for the whole design. Sizes of strata then vary no output:
-    a group is only compared with the others of its stratum (`estimand` "swap"), and of differences between strata
-    nothing is learnt.
+    With `strata`, every mask keeps the same number of groups of each stratum: alpha times its groups, rounded up or
+    down (at least 1) so that they are round(alpha * groups) in all; the seed settles ties, once for the whole design. A
+    group is then only compared with the others of its stratum; nothing is learnt about differences between strata.
 
     Args:
         strata: stratum of each group, (groups,) whole numbers or strings; at least two groups in each.
 
     Raises:
-        DesignError: `alpha` keeps no group or all of them, of the whole or of a stratum; or an argument is out of
-            range.
+        DesignError: `alpha` keeps no group or all of them (of a stratum), or an argument is out of range.
     """
-    groups, models, alpha, seed, placebos = _checked(groups, models, alpha, seed, placebos)
-    size = round(alpha * groups)
-    if size in (0, groups):
-        kept = "no group" if size == 0 else "all groups"
-        raise DesignError(
-            f"alpha = {alpha:g} of {groups} groups keeps {kept}", "alpha", "nothing would vary: choose another"
-        )
-    if strata is None:
-        return Design("random", groups, models, alpha, seed, placebos)
-    return Design("stratified", groups, models, alpha, seed, placebos, _strata(strata, groups, alpha, seed))
-
-
-def _strata(strata: npt.ArrayLike, groups: int, alpha: float, seed: int) -> npt.NDArray[np.int64]:
-    """The strata numbered in order of appearance, each large enough to vary."""
-    labels = to_array(strata, "strata", DesignError)
-    if labels.dtype == object and all(isinstance(label, str) for label in labels.flat):
-        labels = labels.astype(str)
-    if labels.shape != (groups,) or labels.dtype.kind not in "biuU":
-        raise DesignError(
-            f"strata of shape {labels.shape} and dtype {labels.dtype} for {groups} groups",
-            "strata",
-            "pass one whole number or string per group",
-        )
-    names, first, code = np.unique(labels, return_index=True, return_inverse=True)
-    code = np.argsort(np.argsort(first))[code.reshape(-1)].astype(np.int64)
-    counts = np.bincount(code)
-    sizes = drawing.stratum_sizes(alpha, counts, drawing.Bits(seed))
-    if sizes.min() < 0:
-        wrong = int(sizes.argmin())
-        name, number = names[np.argsort(first)][wrong].item(), int(counts[wrong])
-        raise DesignError(
-            f"stratum {name!r} has {number} group{'s' * (number > 1)}: alpha = {alpha:g} must keep some, not all",
-            "strata",
-            "merge it with another stratum, or choose an alpha that keeps at least one and leaves one out of each",
-        )
-    return code
+    return draw("random" if strata is None else "stratified", groups, models, alpha, seed, placebos, strata)
 
 
 def bernoulli(groups: int, models: int, alpha: float = 0.5, seed: int = 0, *, placebos: int = PLACEBOS) -> Design:
-    """Masks in which every group is kept with probability `alpha`, on its own; empty masks are drawn again.
+    """Masks that keep each group with probability `alpha`, independently ("add"); empty masks are drawn again.
 
     Raises:
         DesignError: most masks would be empty, or a number is out of range.
     """
-    groups, models, alpha, seed, placebos = _checked(groups, models, alpha, seed, placebos)
-    if (1 - alpha) ** groups > 0.5:
-        raise DesignError(
-            f"alpha = {alpha:g} of {groups} groups leaves most masks empty", "alpha", "choose a larger one"
-        )
-    return Design("bernoulli", groups, models, alpha, seed, placebos)
+    return draw("bernoulli", groups, models, alpha, seed, placebos)
 
 
 def foldover(groups: int, models: int, seed: int = 0, *, alpha: float = 0.5, placebos: int = PLACEBOS) -> Design:
-    """Randomised Hadamard masks, each followed by its complement; an odd number of models ends with half a pair.
+    """Rows of randomly signed Hadamard matrices, each followed by its complement ("add").
+
+    In a whole block of 2N rows (N the power of two above `groups`) all groups are orthogonal, and even-order
+    interactions cancel within pairs; any prefix is usable. Up to 5 groups: every mask but the empty and the full one.
+    An odd number of models ends with half a pair.
 
     Raises:
         DesignError: `alpha` is not 1/2, there are fewer than 3 groups, or a number is out of range.
     """
-    groups, models, alpha, seed, placebos = _checked(groups, models, alpha, seed, placebos)
-    if alpha != 0.5:
-        raise DesignError(
-            f"foldover masks keep half of the groups, not alpha = {alpha:g}",
-            "alpha",
-            "use random or bernoulli for that share",
-        )
-    if groups < 3:
-        raise DesignError(
-            f"foldover cannot tell {groups} groups apart without empty masks",
-            "groups",
-            "use bernoulli, or finer groups",
-        )
-    return Design("foldover", groups, models, alpha, seed, placebos)
-
-
-def find_clusters(packed: npt.NDArray[np.uint8], groups: int) -> npt.NDArray[np.int64]:
-    """Number the rows so that equal and complementary masks share a number, int64 (models,), in order of appearance.
-
-    Args:
-        packed: uint8 (models, ceil(groups / 8)), little bit first.
-    """
-    return _number(_fold(packed, groups))
-
-
-def find_repeats(packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """Number the rows so that equal masks share a number, int64 (models,), in order of appearance."""
-    return _number(packed)
-
-
-def estimand_of(packed: npt.NDArray[np.uint8], groups: int) -> str:
-    """ "swap" if all masks keep the same number of groups, else "add"."""
-    sizes = np.bitwise_count(packed).sum(1, dtype=np.int64)
-    return "swap" if groups > 1 and np.all(sizes == sizes[0]) else "add"
-
-
-def as_masks(
-    masks: npt.ArrayLike, kind: type[PydtError] = DesignError, mend: str = "pass 0/1 masks"
-) -> npt.NDArray[np.bool_]:
-    """Any 0/1 array-like (models, groups) as C-contiguous bool; raises `kind`, naming the entry that is neither."""
-    array = to_array(masks, "masks", kind)
-    if array.ndim != 2 or 0 in array.shape:
-        raise kind(f"shape {array.shape} is not (models, groups)", "masks", "pass one row of 0 and 1 per model")
-    if array.dtype != bool:
-        if array.dtype.kind not in "iuf":
-            raise kind(f"dtype {array.dtype} is not one of masks", "masks", "pass bool, or numbers 0 and 1")
-        wrong = np.argwhere((array != 0) & (array != 1))
-        if wrong.size:
-            row, group = wrong[0]
-            raise kind(f"{array[row, group]} is neither 0 nor 1", f"masks, row {row}, group {group}", mend)
-        array = array != 0
-    return np.ascontiguousarray(array)
-
-
-def _fold(packed: npt.NDArray[np.uint8], groups: int) -> npt.NDArray[np.uint8]:
-    """Each mask or its complement, whichever leaves group 0 out: one form for both halves of a pair."""
-    ones = _core.pack(np.ones((1, groups), bool))
-    return np.where(packed[:, :1] & 1, packed ^ ones, packed)
-
-
-def _shorten(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Rows of at most 16 bytes: longer ones become digests of that length."""
-    if rows.shape[1] <= 16:
-        return rows
-    names = b"".join(hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows)
-    return np.frombuffer(names, np.uint8).reshape(-1, 16)
-
-
-def _number(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    rows = np.ascontiguousarray(rows)
-    keys = rows.view(np.dtype((np.void, rows.shape[1]))).reshape(-1)
-    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    order = np.empty(len(first), np.int64)
-    order[np.argsort(first, kind="stable")] = np.arange(len(first))
-    return order[inverse.reshape(-1)]
-
-
-def _unpack(packed: npt.NDArray[np.uint8], groups: int) -> npt.NDArray[np.bool_]:
-    return _core.unpack(np.ascontiguousarray(packed), groups)
-
-
-def _checked(groups: Any, models: Any, alpha: Any, seed: Any, placebos: Any) -> tuple[int, int, float, int, int]:
-    groups = whole(groups, "groups", "design", 1, error=DesignError)
-    models = whole(models, "models", "design", 1, error=DesignError)
-    alpha = share(alpha, "alpha", "design", DesignError)
-    seed = whole(seed, "seed", "design", error=DesignError)
-    placebos = whole(placebos, "placebos", "design", error=DesignError)
-    if placebos > _MOST_PLACEBOS:
-        wrong = f"{placebos:,} columns, more than {_MOST_PLACEBOS:,}"
-        raise DesignError(wrong, "placebos", f"{PLACEBOS} show what noise looks like")
-    return groups, models, alpha, seed, placebos
+    return draw("foldover", groups, models, alpha, seed, placebos)

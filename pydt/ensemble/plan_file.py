@@ -59,19 +59,6 @@ _HEADER = "# A plan of pydt: `pydt plan FILE` says what it costs, `pydt run FILE
 _DOTTED = re.compile(r"""(?<![\w"'-])(?>[\w"'-]++[ \t]*+\.[ \t]*+){100}""")  # takes tomllib quadratic time
 _LARGEST = 1 << 26
 _MOST_WORKERS = 1 << 16
-_KINDS = {
-    "random": designs.random,
-    "stratified": designs.random,
-    "bernoulli": designs.bernoulli,
-    "foldover": designs.foldover,
-}
-_DRAWN = {
-    "random": ("models", "alpha", "seed", "placebos"),
-    "stratified": ("models", "alpha", "seed", "placebos", "strata"),
-    "bernoulli": ("models", "alpha", "seed", "placebos"),
-    "foldover": ("models", "seed", "placebos"),
-    "explicit": ("masks",),
-}
 _SOURCES = {
     "folder": ("bad", "background"),
     "tar": ("classes", "columns", "label", "caption", "bad", "background", "name"),
@@ -339,21 +326,22 @@ def _column(path: Path) -> Any:
 
 def _design(table: _Table, source: Dataset, by: str, folder: Path) -> designs.Design:
     kind = table.take("kind", str)
-    if kind not in _DRAWN:
-        raise ConfigError(f"no kind {kind!r}", table.where("kind"), suggest(kind, list(_DRAWN)))
+    if kind not in designs.KINDS:
+        raise ConfigError(f"no kind {kind!r}", table.where("kind"), suggest(kind, list(designs.KINDS)))
+    arguments = designs.KINDS[kind].arguments
     with _placed(table.where()):
         groups = len(source.units(by)[1])
-    if kind == "explicit":
+    if "masks" in arguments:
         file = table.take("masks", str)
         table.finish()
         with _placed(table.where("masks")):
             return designs.Design.explicit(open_npy(folder / file))
     models, chosen = table.take("models", int), table.take("rows", list, None)
-    given = table.rest(_DRAWN[kind])
-    if kind == "stratified" and "strata" not in given:
+    given = table.rest(arguments)
+    if "strata" in arguments and "strata" not in given:
         raise ConfigError("is missing", table.where("strata"), "give the stratum of each group: strata = [0, 0, 1, 1]")
     with _placed(table.where()):
-        made = _KINDS[kind](groups, **{**given, "models": models})
+        made = designs.draw(kind, groups, **{**given, "models": models})
         return made if chosen is None else made.take(chosen)
 
 
@@ -423,13 +411,14 @@ def _relative(path: Path, base: Path) -> str:
 
 def _drawn(design: Any, folder: Path, base: Path) -> dict[str, Any]:
     described = {key: value for key, value in design.to_dict().items() if key != "groups"}
-    if design.kind == "foldover":
-        described.pop("alpha")  # always a half
+    arguments = designs.KINDS[design.kind].arguments
+    if "alpha" not in arguments:
+        described.pop("alpha", None)
     if "rows" in described:
         described["models"] = max(described["rows"]) + 1  # of the design that they are rows of
-    if design.kind != "explicit":
+    if "masks" not in arguments:
         return described
     path, buffer = folder / f"masks-{design.digest}.npy", io.BytesIO()
     np.save(buffer, np.asarray(design), allow_pickle=False)
     write_atomic(path, buffer.getbuffer())
-    return {"kind": "explicit", "masks": _relative(path, base)}
+    return {"kind": design.kind, "masks": _relative(path, base)}

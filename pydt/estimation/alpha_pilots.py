@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from pydt.base import ConfigError, EstimateError, StoreError, share
+from pydt.design import KINDS
 from pydt.estimation.fit import Fit
 from pydt.estimation.from_store import mean_output
 from pydt.estimation.influence import influences
@@ -134,10 +135,10 @@ def pilot_of(fit: Fit, alpha: float, kind: str, seconds: float | None, level: fl
     r2, df = float(fit.explained), float(fit.df)
     if not math.isfinite(r2):
         raise EstimateError("no spread between models is seen", f"pilot with alpha {alpha:g}", "choose another output")
-    low, high = r2_interval(r2, predictors, df, level, fixed=kind == "foldover")
+    low, high = r2_interval(r2, predictors, df, level, fixed=KINDS[kind].pairs)
     gains: list[float | None] = [None, None, None]
     if seconds is not None:
-        each = (0.5 if kind == "foldover" else 1.0) / seconds
+        each = (0.5 if KINDS[kind].pairs else 1.0) / seconds
         gains = [math.inf if part >= 1 else each * part / (1 - part) for part in (r2, low, high)]
     return AlphaPilot(alpha, kind, fit.models, r2, low, high, seconds, *gains)
 

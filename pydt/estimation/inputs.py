@@ -168,14 +168,14 @@ def read_masks(
                 f"{name_groups(wrong)} {name}", "masks", "drop these columns: nothing can be said about them"
             )
     estimand = estimand_of(packed, groups)
-    units = _arrange(packed, groups, None if design is None else design.kind, clusters)
+    units = _arrange(packed, groups, None if design is None or not design.drawn else design.pairs, clusters)
     extra = 0 if placebos is None else placebos.shape[1]
     if placebos is not None and extra:
         packed = _core.pack(np.concatenate([_core.unpack(packed, groups), placebos], axis=1))
     strata = None
     if estimand == "swap":
         strata = np.zeros(groups, np.int64) if design is None or design.strata is None else design.strata
-    alpha = None if design is None or design.kind == "explicit" else design.alpha
+    alpha = None if design is None or not design.drawn else design.alpha
     return Masks(packed, groups, extra, estimand, units, strata, alpha=alpha)
 
 
@@ -337,7 +337,7 @@ def as_outputs(outputs: Any, name: str = "outputs") -> tuple[npt.NDArray[Any], b
     return (array[:, None], True) if array.ndim == 1 else (array, False)
 
 
-def _arrange(packed: npt.NDArray[np.uint8], groups: int, kind: str | None, given: npt.ArrayLike | None) -> Units:
+def _arrange(packed: npt.NDArray[np.uint8], groups: int, by_design: bool | None, given: npt.ArrayLike | None) -> Units:
     models = len(packed)
     ones = np.ones(models)
     everything = np.ones(models, bool)
@@ -358,7 +358,7 @@ def _arrange(packed: npt.NDArray[np.uint8], groups: int, kind: str | None, given
             return Units("repeat", repeats, everything, repeats, ones, len(first))
         if not np.array_equal(clusters, pairs):
             return Units("given", clusters, everything, np.arange(models), ones, models)
-    paired = _match(packed, groups, pairs, kind)
+    paired = _match(packed, groups, pairs, by_design)
     if paired is not None:
         sign = np.where(packed[:, 0] & 1, 1.0, -1.0)
         return Units("pair", pairs, paired, pairs, sign, len(np.unique(pairs[paired])))
@@ -367,7 +367,7 @@ def _arrange(packed: npt.NDArray[np.uint8], groups: int, kind: str | None, given
 
 
 def _match(
-    packed: npt.NDArray[np.uint8], groups: int, pairs: npt.NDArray[np.int64], kind: str | None
+    packed: npt.NDArray[np.uint8], groups: int, pairs: npt.NDArray[np.int64], by_design: bool | None
 ) -> npt.NDArray[np.bool_] | None:
     """Rows that have a partner, if these masks are pairs by design (and not by the chance of a few groups), else None.
 
@@ -382,9 +382,9 @@ def _match(
     if not matched:
         return None
     balanced = np.all((both == 0) | (tally[:, 0] == tally[:, 1]))
-    rare = kind in (None, "explicit") and len(pairs) < 2.0 ** min(groups - 2, 1000)
+    rare = by_design is None and len(pairs) < 2.0 ** min(groups - 2, 1000)
     whole = matched == len(pairs) or (rare and matched >= 0.75 * len(pairs))
-    if kind != "foldover" and not (balanced and whole):
+    if not by_design and not (balanced and whole):
         return None
     return rank_within(2 * pairs + side) < both[pairs]
 

@@ -270,7 +270,7 @@ class _Law:
         self.own = ESTIMATORS[fit.method]
         self.now = typical_stderr(fit)
         self.noise, self.borrowed = (float(fit.noise), True) if noise is None else (noise, False)
-        self.pair = design.kind == "foldover"
+        self.pair = design.pairs
         self.parameters = design.groups - design.constants + (not self.pair)
         self.exact = design.groups <= _LARGEST and design.constants < 2 and _grows(design)
         self._masks = design
@@ -483,12 +483,12 @@ def few_masks(design: Design) -> str | None:
 
     Models on one mask tell of noise, not of groups: what compares the groups is how many masks differ.
     """
-    if design.kind == "foldover" and design.groups == 3:
+    if design.pairs and design.groups == 3:
         return (
             "3 groups have only 3 pairs of masks, as many as groups, so nothing is left to judge errors by: "
             'use the design "bernoulli"'
         )
-    if design.kind != "random":
+    if not design.drawn or design.estimand == "add" or design.strata is not None:
         return None
     size = int(np.bitwise_count(design.packed([0])).sum())
     masks = math.comb(design.groups, min(size, design.groups - size))

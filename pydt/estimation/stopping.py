@@ -203,12 +203,12 @@ class StoppingRule:
     def _first(self, made: Design) -> int:
         """Rows that the first look takes."""
         least = _free(made.groups) + (made.groups + 1 if self.kind == "sign" else 2)
-        return math.ceil(least) * (2 if made.kind == "foldover" else 1)
+        return math.ceil(least) * (1 + made.pairs)
 
     def prefixes(self, made: Design) -> Iterator[int]:
         """Numbers of rows to look at: of the plan alone."""
-        pair = made.kind == "foldover"
-        whole = _whole_prefixes(made) if made.kind == "explicit" else None
+        pair = made.pairs
+        whole = _whole_prefixes(made) if not made.drawn else None
         rows = self._first(made)
         while rows <= len(made):
             if whole is not None:
@@ -297,7 +297,7 @@ def always_valid(made: Design, rows: npt.NDArray[np.intp], outputs: Array, level
     if made.estimand == "swap":  # the projection on what masks of one size (in each stratum) leave open
         strata = np.zeros(groups, np.int64) if made.strata is None else made.strata
         null = (strata[:, None] == strata) / np.bincount(strata)[strata]
-    df = len(x) - (groups - round(np.trace(null))) - (made.kind != "foldover")
+    df = len(x) - (groups - round(np.trace(null))) - (not made.pairs)
     if df < 1:
         return None
     gram = x.T @ x
@@ -333,7 +333,7 @@ def t_radius(information: Array, phi: float, df: float, level: float) -> Array:
 def _units(made: Design, rows: npt.NDArray[np.intp], outputs: Array) -> tuple[Array, Array]:
     """Regressors and outputs of the independent units, less what the intercept takes: (units, groups), (units,
     targets)."""
-    if made.kind == "foldover":
+    if made.pairs:
         first = rows[:-1][(rows[:-1] % 2 == 0) & (np.diff(rows) == 1)]
         masks = made[first].astype(np.float64)
         if not np.array_equal(masks, 1 - made[first + 1]):
@@ -342,7 +342,7 @@ def _units(made: Design, rows: npt.NDArray[np.intp], outputs: Array) -> tuple[Ar
         return math.sqrt(2) * (masks - 0.5), (outputs[at] - outputs[at + 1]) / math.sqrt(2)
     masks = made[rows].astype(np.float64)
     x, y = masks - masks.mean(0), outputs - outputs.mean(0)
-    if made.kind == "explicit":
+    if not made.drawn:
         label = find_repeats(made.packed()[rows])
         size = np.bincount(label)
         if len(size) < len(rows):

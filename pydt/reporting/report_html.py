@@ -58,12 +58,6 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 """The files of `write_csv` and the order of their columns."""
 
 _MODES = {"probe": "a linear probe on the frozen network", "finetune": "full fine-tuning", "full": "full fine-tuning"}
-_DESIGNS = {
-    "random": "random subsets of fixed size",
-    "stratified": "random subsets with a fixed share of each stratum",
-    "bernoulli": "independent coin flips for each group",
-    "foldover": "Hadamard subsets with their complements",
-}
 _KINDS = {
     "full": "nothing left out",
     "drop bottom": "without the lowest-ranked",
@@ -299,7 +293,7 @@ def _facts(results: Mapping) -> list[tuple[str, str]]:
     return facts
 
 
-def _question(results: Mapping) -> dict[str, Any]:
+def _question(results: Mapping, phrase: str | None) -> dict[str, Any]:
     asked = results["question"]
     mode = asked.get("mode") or ""
     transfer = _MODES.get(mode, mode)
@@ -310,9 +304,8 @@ def _question(results: Mapping) -> dict[str, Any]:
         transfer += ", all labelled images" if shots == "full" else f", {shots}"
     if draws and draws > 1:
         transfer += f", mean over {draws} draws"
-    design = asked.get("design") or ""
     alpha = asked.get("alpha")
-    kept = _DESIGNS.get(design, design)
+    kept = phrase or asked.get("design") or ""
     if alpha is not None:
         kept += f", {number(100 * alpha, 1).removesuffix('.0')} % of the groups kept"
     groups = count(asked["groups"], "group") + (f" (by {legible(asked['by'], 40)})" if asked.get("by") else "")
@@ -340,7 +333,7 @@ def _question(results: Mapping) -> dict[str, Any]:
     }
 
 
-def render(results: Mapping, thumbnails: Mapping[str, np.ndarray] | None = None) -> str:
+def render(results: Mapping, thumbnails: Mapping[str, np.ndarray] | None = None, design: str | None = None) -> str:
     """One self-contained HTML page that answers the question: no network, no scripts, light and dark, phone to paper.
 
     Args:
@@ -348,6 +341,7 @@ def render(results: Mapping, thumbnails: Mapping[str, np.ndarray] | None = None)
             further
             keys are used when given: "df", the residual degrees of freedom of the regression (else the intervals are
             normal ones), and "command", how to make the report again.
+        design: how the masks were drawn, in words.
         thumbnails: by group name, uint8 images (n, H, W) or (n, H, W, C), C = 1, 3 or 4; the first three are shown.
 
     Raises:
@@ -367,7 +361,7 @@ def render(results: Mapping, thumbnails: Mapping[str, np.ndarray] | None = None)
     spread = verdict.get("spread")
     return template("report.html.j2").render(
         title=legible(results.get("title") or "pydt report"),
-        question=_question(results),
+        question=_question(results, design),
         sentences=[tied(s) for s in sentences(results)],
         disagree=tone == "nothing" and proven(results),
         notes=[legible(note, 400) for note in results.get("notes") or []],

@@ -76,7 +76,7 @@ def _one_design(known: list[Record], other: Store) -> None:
 
 def _alike(a: Record, b: Record) -> bool:
     first, second = a.design or {}, b.design or {}
-    if first.get("kind") != "explicit":
+    if "masks" not in first:
         counted = ("models", "rows", "placebos")
         rules = [{name: value for name, value in d.items() if name not in counted} for d in (first, second)]
         if rules[0] == rules[1]:

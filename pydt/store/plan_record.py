@@ -150,7 +150,7 @@ class Drawn(Sequence[Row]):
     @cached_property
     def rule(self) -> str | None:
         """Digest of what draws a row besides its number; None where rows are named by their masks."""
-        if self.groups <= NUMBERED or self.description["kind"] == "explicit":
+        if self.groups <= NUMBERED or "masks" in self.description:
             return None
         of_all = ("models", "placebos", "rows")
         return digest("rule", {name: value for name, value in self.description.items() if name not in of_all})

@@ -17,6 +17,8 @@ from pydt import Design, _core, design, influences
 from pydt.base import DesignError
 from pydt.design import find_clusters
 from pydt.design.kinds import rule as drawing
+from pydt.design.kinds.fixed_size import FixedSize
+from pydt.design.kinds.foldover import constant_row
 
 seeds = st.integers(0, 2**62)
 KINDS = ("random", "bernoulli", "foldover")
@@ -167,8 +169,8 @@ def test_of_equal_keys_the_earlier_groups_are_kept(groups: int, strata: int, see
     bits, rows = Coarse(seed), np.arange(3)
     if sizes.min() < 1:
         return
-    keys = bits(drawing._STRATA if strata > 1 else 0, np.arange(3 * groups)).reshape(3, groups)
-    drawn = drawing.FixedSize(groups, sizes, bits, label if strata > 1 else None)(rows, groups)
+    keys = bits(drawing.STRATA if strata > 1 else 0, np.arange(3 * groups)).reshape(3, groups)
+    drawn = FixedSize(groups, sizes, bits, label if strata > 1 else None)(rows, groups)
     for row, key in zip(drawn, keys, strict=True):
         for stratum, size in enumerate(sizes):
             inside = np.flatnonzero(label == stratum)
@@ -185,7 +187,7 @@ def test_a_constant_row_is_found_by_algebra(digits: int, data: st.DataObject) ->
         signs = np.bitwise_count(columns & data.draw(st.integers(0, 2**digits - 1))).astype(np.int64) & 1
     rows = (np.bitwise_count(np.arange(2**digits)[:, None] & columns) & 1) ^ signs
     expected = bool(np.any(rows.all(1) | ~rows.any(1)))
-    assert drawing.constant_row(columns, signs, digits) == expected
+    assert constant_row(columns, signs, digits) == expected
 
 
 @given(groups=st.integers(3, 40), seed=seeds)
