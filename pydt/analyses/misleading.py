@@ -23,12 +23,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt.analyses.ensemble_view import EnsembleView, detectable
-from pydt.analyses.leakage.influence_test import FEWEST, Array, own_influences, two_halves, upper_tail
+from pydt.analyses.leakage.influence_test import FEWEST, Array, own_influences, two_halves
 from pydt.analyses.leakage.similarity import Rows, coarse, common_side, greys, nearest
 from pydt.base import ConfigError, one_of, t975, whole
 from pydt.data import pictures
 from pydt.ensemble import Plan
-from pydt.estimation import benjamini_hochberg, influences, method_for
+from pydt.estimation import benjamini_hochberg, influences, method_for, upper_tail
 from pydt.reporting import Images, Intervals, Page, Table, digits_for, number, plus_minus, quoted, signs
 from pydt.store import HALVES, UNITS, Store
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pydt.base import EstimateError, to_array
 from pydt.estimation.estimators import ESTIMATORS
 from pydt.estimation.inputs import Array
-from pydt.estimation.multiple_testing import _TILE, Single, _q_values
+from pydt.estimation.multiple_testing import TARGETS_AT_ONCE, Single, q_values
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,7 @@ class Fit:
 
     @cached_property
     def q(self) -> Single:
-        return _q_values(self.unbiased, self.stderr, self.df)
+        return q_values(self.unbiased, self.stderr, self.df)
 
     @cached_property
     def placebo_q(self) -> Single | None:
@@ -99,7 +99,7 @@ class Fit:
         if ESTIMATORS[self.method].biased:
             return np.full_like(self.placebo_values, np.nan)
         assert self.placebo_df is not None
-        return _q_values(self.placebo_values, self.placebo_stderr, self.placebo_df)
+        return q_values(self.placebo_values, self.placebo_stderr, self.placebo_df)
 
     @cached_property
     def correlation(self) -> Array:
@@ -149,8 +149,8 @@ class Fit:
         several = np.atleast_2d(c)
         value, error = (np.empty((len(several), source.shape[1])) for _ in range(2))
         exact = None if self._contrast is None else self._contrast(several)
-        for start in range(0, source.shape[1], _TILE):
-            part = slice(start, start + _TILE)
+        for start in range(0, source.shape[1], TARGETS_AT_ONCE):
+            part = slice(start, start + TARGETS_AT_ONCE)
             found, wide = (array[:, part].astype(np.float64) for array in (source, stderr))
             value[:, part] = several @ found
             if exact is not None:

@@ -313,10 +313,8 @@ def _contrasts(given: Inputs) -> Callable[[Array], tuple[Array, Array]]:
 
     def contrasts(weights: Array) -> tuple[Array, Array]:
         statistics = Statistics(given)
-        geometry, contrast = (
-            statistics.geometry,
-            OLS.plan(statistics.geometry, Options(statistics.exact, robust=True)).contrast,
-        )
+        geometry = statistics.geometry
+        contrast = OLS.plan(geometry, Options(statistics.exact, robust=True)).contrast
         assert contrast is not None
         found = np.empty((2, len(weights), statistics.targets))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,16 +11,17 @@ import numpy.typing as npt
 from pydt.estimation.inputs import Array
 
 Single = npt.NDArray[np.float32]
-_TILE = 256  # targets whose q values are computed at once
+TARGETS_AT_ONCE = 256  # targets whose q values are computed at once
 
 
-def _q_values(values: Single, stderr: Single, df: Array) -> Single:
+def q_values(values: Single, stderr: Single, df: Array) -> Single:
+    """Benjamini and Hochberg's q of two-sided t tests over the groups of each target."""
     shape, size = values.shape, len(values)
     df = np.broadcast_to(df, shape).reshape(size, -1)
     values, stderr = values.reshape(size, -1), stderr.reshape(size, -1)
     q = np.empty(values.shape, np.float32)
-    for start in range(0, q.shape[1], _TILE):
-        part = slice(start, start + _TILE)
+    for start in range(0, q.shape[1], TARGETS_AT_ONCE):
+        part = slice(start, start + TARGETS_AT_ONCE)
         q[:, part] = benjamini_hochberg(p_values(values[:, part], stderr[:, part], df[:, part]))
     return q.reshape(shape)
 
@@ -35,29 +37,53 @@ def p_values(values: npt.NDArray[Any], stderr: npt.NDArray[Any], df: Array) -> A
     return 2 * special.stdtr(np.broadcast_to(df, t.shape), -t)
 
 
-def benjamini_hochberg(p: npt.ArrayLike) -> npt.NDArray[np.float64]:
+def upper_tail(values: Array, stderr: Array, df: Any) -> Array:
+    """One-sided p values of t statistics; without an error, 1 unless the value is above 0."""
+    from scipy import special
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        t = values / stderr
+    p = special.stdtr(np.broadcast_to(df, t.shape), -t)
+    return np.where(np.isnan(t), 1.0, p)
+
+
+def benjamini_hochberg(p: npt.ArrayLike) -> Array:
     """q values of p values (tests,) or (tests, families), family by family: min over j >= i of p_(j) tests / j.
 
     A p value that is NaN is no test: its q is NaN, and the others are a family without it.
     """
-    p = np.asarray(p, np.float64)
-    if not len(p):
-        return p.copy()
-    order = np.argsort(p, axis=0)  # NaN last
-    ranks = np.arange(1, len(p) + 1).reshape((-1,) + (1,) * (p.ndim - 1))
-    steps = np.take_along_axis(p, order, 0) * np.isfinite(p).sum(axis=0) / ranks
-    least = np.fmin.accumulate(steps[::-1], axis=0)[::-1]
-    q = np.empty_like(p)
-    np.put_along_axis(q, order, np.minimum(least, 1), 0)
-    return np.where(np.isnan(p), np.nan, q)
+    return _false_discovery(p, "bh")
 
 
-def benjamini_yekutieli(p: npt.ArrayLike) -> npt.NDArray[np.float64]:
+def benjamini_yekutieli(p: npt.ArrayLike) -> Array:
     """q values of p values of any shape as one family whose tests may depend on each other in any way.
 
     Those of Benjamini and Hochberg times 1 + 1/2 + ... + 1/tests (Benjamini and Yekutieli, Annals of Statistics 2001).
     """
     p = np.asarray(p, np.float64)
-    tests = int(np.isfinite(p).sum())
-    penalty = (1 / np.arange(1, tests + 1)).sum()
-    return np.minimum(benjamini_hochberg(p.reshape(-1)) * penalty, 1).reshape(p.shape)
+    return _false_discovery(p.reshape(-1), "by").reshape(p.shape)
+
+
+def _false_discovery(p: npt.ArrayLike, method: str) -> Array:
+    from scipy.stats import false_discovery_control
+
+    p = np.asarray(p, np.float64)
+    families = p.reshape(len(p), math.prod(p.shape[1:]))
+    tested = ~np.isnan(families)
+    q = np.full(families.shape, np.nan)
+    whole = tested.all(0) & tested.any(0)
+    if whole.any():
+        q[:, whole] = false_discovery_control(families[:, whole], axis=0, method=method)
+    for one in np.flatnonzero(tested.any(0) & ~whole):
+        at = tested[:, one]
+        q[at, one] = false_discovery_control(families[at, one], method=method)
+    return q.reshape(p.shape)
+
+
+def holm(p: Array, level: float) -> npt.NDArray[np.bool_]:
+    """Which hypotheses Holm's procedure rejects: the chance of any false rejection is at most `level`."""
+    order = np.argsort(p, kind="stable")
+    passed = p[order] <= level / np.arange(len(p), 0, -1)
+    rejected = np.zeros(len(p), bool)
+    rejected[order] = np.logical_and.accumulate(passed)
+    return rejected

@@ -17,7 +17,7 @@ from PIL import Image
 from pydt import design
 from pydt.analyses import leaks, misleading
 from pydt.analyses.leakage.copies import CHANGES, Null, Seeker, changed
-from pydt.analyses.leakage.influence_test import Uneven, holm, two_halves, uneven
+from pydt.analyses.leakage.influence_test import Uneven, two_halves, uneven
 from pydt.analyses.leakage.leaks import Leaks
 from pydt.analyses.leakage.similarity import KEPT, Matches, greys, resized
 from pydt.analyses.report import results
@@ -28,6 +28,7 @@ from pydt.data.packing import pack_tar
 from pydt.data.samples import glyphs
 from pydt.ensemble import Plan, run
 from pydt.ensemble.plan import Context
+from pydt.estimation import holm
 from pydt.reporting import Table, write_pages
 from pydt.store import Outcome, Row, Store
 from pydt.training import Recipe, Task
@@ -184,18 +185,6 @@ def test_the_halves_do_not_share_repeated_masks() -> None:
     first, second = two_halves(design.Design.explicit(twice), 0)
     assert len({*first, *second}) == len(first) + len(second) > 60
     assert not {row.tobytes() for row in twice[first]} & {row.tobytes() for row in twice[second]}
-
-
-def test_holm_is_that_of_a_loop() -> None:
-    random = np.random.default_rng(0)
-    for _ in range(50):
-        p = random.random(7) ** 4
-        rejected = np.zeros(7, bool)
-        for step, k in enumerate(np.argsort(p)):
-            if p[k] > 0.05 / (7 - step):
-                break
-            rejected[k] = True
-        assert np.array_equal(holm(p, 0.05), rejected)
 
 
 # ---- end to end ------------------------------------------------------------------------------------------------------

@@ -18,7 +18,6 @@ from pydt import Design, _core, design, influences
 from pydt.base import EstimateError
 from pydt.estimation import (
     ESTIMATORS,
-    benjamini_hochberg,
     best_method,
     models_for_effect,
     models_for_stderr,
@@ -536,16 +535,6 @@ def test_folds_never_split_a_cluster(sizes: list[int], number: int, seed: int) -
     load = np.bincount(fold, minlength=number)
     assert load.max() - load.min() <= max(sizes)
     assert all(len(np.unique(fold[clusters == c])) == 1 for c in range(len(sizes)))
-
-
-@given(p=st.lists(st.floats(0, 1), min_size=1, max_size=30))
-def test_benjamini_hochberg(p: list[float]) -> None:
-    q = benjamini_hochberg(p)
-    np.testing.assert_allclose(q, oracle.benjamini_hochberg(np.array(p)), rtol=1e-12)
-    np.testing.assert_array_equal(benjamini_hochberg(np.stack([p, p], axis=1)), np.stack([q, q], axis=1))
-    for place in (0, len(p) // 2, len(p)):  # what is no test changes no other
-        with_nan = np.insert(np.array(p), place, np.nan)
-        np.testing.assert_array_equal(benjamini_hochberg(with_nan), np.insert(q, place, np.nan))
 
 
 def test_models_needed_are_enough() -> None:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from pydt.analyses.sample_splitting import halves
 from pydt.design import Design
-from pydt.estimation import influences, method_for
+from pydt.estimation import influences, method_for, upper_tail
 from pydt.store import Record
 
 Array = npt.NDArray[np.float64]
@@ -32,25 +32,6 @@ _CELLS = 1 << 25  # influences held at once
 def two_halves(masks: Design, seed: int) -> tuple[Rows, Rows]:
     """Two halves of the models; repeated and complementary masks stay together."""
     return next(iter(halves(masks, 1, "uneven", seed)))
-
-
-def holm(p: Array, level: float) -> npt.NDArray[np.bool_]:
-    """Which hypotheses Holm's procedure rejects: the chance of any false rejection is at most `level`."""
-    order = np.argsort(p, kind="stable")
-    passed = p[order] <= level / np.arange(len(p), 0, -1)
-    rejected = np.zeros(len(p), bool)
-    rejected[order] = np.logical_and.accumulate(passed)
-    return rejected
-
-
-def upper_tail(values: Array, stderr: Array, df: Any) -> Array:
-    """One-sided p values of t statistics; without an error, 1 unless the value is above 0."""
-    from scipy import special
-
-    with np.errstate(invalid="ignore", divide="ignore"):
-        t = values / stderr
-    p = special.stdtr(np.broadcast_to(df, t.shape), -t)
-    return np.where(np.isnan(t), 1.0, p)
 
 
 @dataclass(frozen=True, eq=False)

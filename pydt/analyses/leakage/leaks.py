@@ -34,13 +34,13 @@ import numpy.typing as npt
 
 from pydt.analyses.ensemble_view import EnsembleView
 from pydt.analyses.leakage.copies import CANDIDATES, PLANTED, Seeker
-from pydt.analyses.leakage.influence_test import FEWEST, Array, holm, own_influences, uneven
+from pydt.analyses.leakage.influence_test import FEWEST, Array, own_influences, uneven
 from pydt.analyses.leakage.similarity import Rows, common_side
 from pydt.base import share as a_share
 from pydt.base import t975
 from pydt.data import not_compared, pictures, shared_images, shared_units
 from pydt.ensemble import Plan
-from pydt.estimation import method_for
+from pydt.estimation import holm, method_for
 from pydt.reporting import Images, Intervals, Page, Table, listed, plus_minus, quoted
 from pydt.store import HALVES, UNITS, Store
 
