@@ -15,7 +15,7 @@ from pydt.base.errors import (
     StoreError,
     TrainError,
 )
-from pydt.base.files import Folder, append_line, building, clear, gone, machine, move, remove, write_atomic
+from pydt.base.files import Folder, append_line, building, clear, gone, machine, move, remove, write_atomic, writing
 from pydt.base.locks import exclusive, holder
 from pydt.base.npy import check_length, file_stamp, npy_header, npy_path, open_npy
 from pydt.base.parallel import available, one_blas_thread, share_out, threads

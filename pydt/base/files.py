@@ -37,12 +37,21 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | memoryview, *, with
         StoreError: the folder cannot be written, or the disk is full. `path` then holds the old bytes, or the new ones
             if only the last sync failed; no temporary file stays.
     """
+    with writing(path, within=within) as write:
+        write(data)
+
+
+@contextlib.contextmanager
+def writing(
+    path: str | os.PathLike[str], *, within: Path | None = None
+) -> Iterator[Callable[[bytes | memoryview], None]]:
+    """`write_atomic` in pieces: gives what appends bytes to the file."""
     path = Path(path)
     temporary = _temporary(path)
     try:
         _make(path.parent, within)
         with _created(temporary) as write:
-            write(data)
+            yield write
         again(os.replace, temporary, path)
         _sync(path.parent)
     except OSError as error:

@@ -20,17 +20,21 @@ from pydt.base.strict_json import check, parse
 
 
 @contextlib.contextmanager
-def exclusive(path: Path) -> Iterator[None]:
+def exclusive(path: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold the lock file `path`, which says who does (JSON: pid, host) and is gone afterwards.
 
     The kernel releases the lock when the process ends, however it does. Where the file system has no locks, a
     `RuntimeWarning` says so, and nothing is held.
 
+    Args:
+        wait: until another process lets it go, instead of raising. Then a file system without locks is no reason to
+            warn: what may be waited for may also be done twice.
+
     Raises:
         StoreError: another process (or thread) holds it, or the folder cannot be written.
     """
     try:
-        descriptor = _lock(path)
+        descriptor = _lock(path, wait)
     except OSError as error:
         raise unwritable(path, error) from error
     if descriptor is None:
@@ -63,13 +67,13 @@ def _forget_locks() -> None:
 os.register_at_fork(after_in_child=_forget_locks)
 
 
-def _lock(path: Path) -> int | None:
+def _lock(path: Path, wait: bool) -> int | None:
     """The descriptor that holds the lock; None if there are no locks here."""
     while True:
         descriptor = again(os.open, path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         taken = False
         try:
-            again(fcntl.flock, descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            again(fcntl.flock, descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             # Between the two calls its last holder may have removed the file: a lock on that would keep nobody out.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), os.stat(path)):
@@ -83,8 +87,9 @@ def _lock(path: Path) -> int | None:
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
                 raise
-            text = f"{path.parent} is on a file system without locks: start no second driver on it"
-            warnings.warn(text, RuntimeWarning, stacklevel=2)
+            if not wait:
+                text = f"{path.parent} is on a file system without locks: start no second driver on it"
+                warnings.warn(text, RuntimeWarning, stacklevel=2)
             return None
         finally:
             if not taken:

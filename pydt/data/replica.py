@@ -9,21 +9,18 @@ it.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import io
 import os
 import re
 import shutil
 import tarfile
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from pydt.base import DataError, machine
+from pydt.base import DataError, StoreError, building, exclusive
 from pydt.data.dataset import Dataset
 from pydt.data.index_file import FILE, LARGEST, Sections, pack_index, read_index
 
@@ -98,16 +95,6 @@ def send(folder: str, stream: Any) -> None:
         ) from error
 
 
-@contextlib.contextmanager
-def _locked(digest: str) -> Iterator[None]:
-    """One process of a node at a time. A file system without locks costs a second copy, nothing else."""
-    cache().mkdir(parents=True, exist_ok=True)
-    with open(cache() / f"{digest}.lock", "w") as file:
-        with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def receive(digest: str, stream: Callable[[], IO[bytes]]) -> None:
     """Make this node's copy of a data set from what `send` wrote, unless another process has made it meanwhile.
 
@@ -120,21 +107,17 @@ def receive(digest: str, stream: Callable[[], IO[bytes]]) -> None:
     """
     place = copy_of(digest)
     try:
-        with _locked(digest):
+        cache().mkdir(parents=True, exist_ok=True)
+        with exclusive(cache() / f"{digest}.lock", wait=True):
             if _holds(place, digest):
                 return
-            for left in cache().glob(f".{digest}.{machine()}.*"):  # by a process that was killed
-                shutil.rmtree(left, ignore_errors=True)
-            temporary = Path(tempfile.mkdtemp(prefix=f".{digest}.{machine()}.", dir=cache()))
-            try:
+            with building(cache()) as folder:
                 with stream() as source, tarfile.open(fileobj=source, mode="r|") as tar:
-                    _unpack(tar, temporary, place)
+                    _unpack(tar, folder.path, place)
                 shutil.rmtree(place, ignore_errors=True)
-                os.replace(temporary, place)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+                folder.commit(digest)
             _verify(place, digest)
-    except (OSError, tarfile.TarError) as error:
+    except (OSError, StoreError, tarfile.TarError) as error:
         mend = "free space, or set PYDT_CACHE to a folder on a larger local disk"
         raise DataError(f"cannot be copied to this node ({error})", str(place), mend) from error
 

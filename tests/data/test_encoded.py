@@ -17,8 +17,7 @@ from pydt.base import ConfigError, DataError
 from pydt.data import Dataset
 from pydt.data.loading import Augment, Loader
 from pydt.data.loading.augment import ENCODED_CROP
-from pydt.data.loading.dali import central
-from pydt.data.loading.jitter import drawn
+from pydt.data.loading.dali import central, drawn
 from pydt.data.packing import pack_tar
 
 pytest.importorskip("nvidia.dali")

@@ -87,23 +87,23 @@ def test_shards_of_a_folder(folder: Path, tmp_path: Path) -> None:
 def test_broken_off_it_continues(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pack_tar(folder, tmp_path / "whole", limit=1 << 20)
     out, part = tmp_path / "out", tmp_path / "out.packing"
-    honest = packtar._write
+    honest = packtar.write_shard
     written: list[str] = []
 
     def dying(*arguments: object) -> str:
         file = arguments[-1]
         assert isinstance(file, Path)
         if len(written) == 3:
-            file.with_suffix(".part").write_bytes(b"half")
+            file.with_name(f".{file.name}.elsewhere-1-ab.tmp").write_bytes(b"half")
             raise KeyboardInterrupt
         written.append(file.name)
         return honest(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(packtar, "_write", dying)
+    monkeypatch.setattr(packtar, "write_shard", dying)
     with pytest.raises(KeyboardInterrupt):
         pack_tar(folder, out, limit=1 << 20, workers=1)
     assert not out.exists()
-    monkeypatch.setattr(packtar, "_write", lambda *given: (written.append(given[-1].name), honest(*given))[1])
+    monkeypatch.setattr(packtar, "write_shard", lambda *given: (written.append(given[-1].name), honest(*given))[1])
     # One of the three is damaged, one gone; a line of the log is torn; a shard of another attempt lies about.
     shard = part / "shard-000001.tar"
     shard.write_bytes(shard.read_bytes()[:-1] + b"1")
@@ -118,7 +118,7 @@ def test_broken_off_it_continues(folder: Path, tmp_path: Path, monkeypatch: pyte
 
 
 def test_files_that_change_meanwhile(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = packtar._shards
+    honest = packtar.shards_of
 
     def meddling(source: Dataset, *others: object) -> object:
         path = folder / "b" / "3.jpg"
@@ -128,7 +128,7 @@ def test_files_that_change_meanwhile(folder: Path, tmp_path: Path, monkeypatch: 
         return honest(source, *others)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(packtar, "_shards", meddling)
+        patch.setattr(packtar, "shards_of", meddling)
         with pytest.raises(DataError, match="its bytes are not those that were indexed") as caught:
             pack_tar(folder, tmp_path / "out", limit=1 << 20)
     assert str(caught.value.where).endswith("b/3.jpg")

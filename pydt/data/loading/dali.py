@@ -26,7 +26,6 @@ from pydt.base import DataError
 from pydt.data.dataset import Dataset
 from pydt.data.image_files import undecodable
 from pydt.data.loading.augment import ENCODED_CROP, Augment
-from pydt.data.loading.jitter import drawn
 from pydt.data.pixels import rgb
 
 if TYPE_CHECKING:
@@ -34,6 +33,10 @@ if TYPE_CHECKING:
 
 
 Feeds = dict[str, np.ndarray]
+
+# Lowest byte of the first stream of random bits of either view (csrc/windows.hpp has the list).
+_FIRST = (64, 96)
+_BLUR_REACH = 3  # sigmas on either side
 
 # Pipelines whose threads stayed behind in the parent of a fork: ending them would wait for those for ever.
 _orphans: list[Any] = []
@@ -316,3 +319,60 @@ def central(sizes: np.ndarray, side: int) -> Feeds:
     start = np.rint((resized - side) / 2)
     scale = own / resized
     return {"start": (start * scale).astype(np.float32), "stop": ((start + side) * scale).astype(np.float32)}
+
+
+def _halves(seed: int, epoch: int, stream: int, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two numbers for each id, uniform in [0, 1): float64 (n,)."""
+    bits = _core.random_bits(seed, epoch << 8 | stream, ids)
+    return (bits & np.uint64(0xFFFFFFFF)) / 2.0**32, (bits >> np.uint64(32)) / 2.0**32
+
+
+def drawn(augment: Augment, side: int, seed: int, epoch: int, view: int, ids: np.ndarray) -> dict[str, np.ndarray]:
+    """Arguments of DALI's operators for these examples, of those operations that `augment` has.
+
+    Args:
+        augment: the settings.
+        side: of the image, in pixels.
+        seed, epoch, view, ids: what they depend on; ids int64 (n,).
+
+    Returns:
+        "brightness", "contrast", "saturation", "hue" (degrees): float32 (n,);
+        "sigma": float32 (n,), "window": int32 (n,), 1 where nothing is blurred;
+        "threshold": int32 (n,), from where on pixels are inverted, 256 where none is;
+        "anchor", "shape": float32 (n, 2) of what is erased (y, x), the shape 0 where nothing is.
+    """
+    first = _FIRST[view]
+
+    def draw(stream: int) -> tuple[np.ndarray, np.ndarray]:
+        return _halves(seed, epoch, first + stream, ids)
+
+    found: dict[str, np.ndarray] = {}
+    if augment.jitter or augment.grey:
+        jittered, greyed = draw(0)
+        chosen = jittered < augment.jitter_chance
+        widths = augment.jitter or (0.0, 0.0, 0.0, 0.0)
+        places = (*draw(1), *draw(2))
+        for name, width, place in zip(("brightness", "contrast", "saturation"), widths, places, strict=False):
+            least = max(0.0, 1 - width)
+            found[name] = np.where(chosen, least + (1 + width - least) * place, 1.0)
+        found["saturation"] = np.where(greyed < augment.grey, 0.0, found["saturation"])
+        found["hue"] = np.where(chosen, 360 * widths[3] * (2 * places[3] - 1), 0.0)
+    if augment.blur:
+        blurred, place = draw(3)
+        chosen = blurred < augment.blur_chance
+        sigma = augment.blur[0] + (augment.blur[1] - augment.blur[0]) * place
+        found["sigma"] = np.where(chosen, sigma, 1.0)
+        found["window"] = np.where(chosen, 2 * np.ceil(_BLUR_REACH * sigma) + 1, 1).astype(np.int32)
+    if augment.solarize or augment.erase:
+        inverted, erased = draw(4)
+    if augment.solarize:
+        found["threshold"] = np.where(inverted < augment.solarize, 128, 256).astype(np.int32)
+    if augment.erase:
+        area, ratio = draw(5)
+        y, x = draw(6)
+        area = (0.02 + (0.33 - 0.02) * area) * side * side
+        ratio = 0.3 * (3.3 / 0.3) ** ratio
+        shape = np.minimum(np.rint(np.stack([np.sqrt(area * ratio), np.sqrt(area / ratio)], axis=1)), side)
+        found["anchor"] = np.floor(np.stack([y, x], axis=1) * (side - shape + 1))
+        found["shape"] = np.where((erased < augment.erase)[:, None], shape, 0.0)
+    return {name: value if value.dtype == np.int32 else value.astype(np.float32) for name, value in found.items()}

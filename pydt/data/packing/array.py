@@ -1,55 +1,33 @@
 """A folder of image files as one array: decoded once, at one size, so that thousands of trainings need no decoder.
 
-OUT.packing/   while it is being made: images.npy, whose rows are filled in any order, and done.jsonl, a line a
-               finished run of rows with its CRC32C. A run whose rows do not have that CRC32C (the process was killed,
-               the machine lost power) or whose files have changed is made again; all others are kept.
-OUT/           the finished thing, renamed at once: images.npy, index.pydt, and pack.json, which says what it was made
-               of
-
-Every row is a function of its file and the settings alone, so the bytes do not depend on the number of workers, nor on
-how often the work was broken off.
+Rows of images.npy are filled in any order, a run of files at a time; every row is a function of its file and the
+settings alone, so the bytes do not depend on the number of workers, nor on how often the work was broken off
+(`pydt.data.packing.resume`).
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import warnings
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pydt.base import (
-    DataError,
-    Form,
-    StoreError,
-    as_path,
-    available,
-    canonical_json,
-    check,
-    digest,
-    parse,
-    progress,
-    read_json,
-    whole,
-    write_atomic,
-)
+from pydt.base import DataError, as_path, available, digest, npy_header, progress, whole, write_atomic
 from pydt.data.dataset import Dataset
 from pydt.data.formats import look
 from pydt.data.image_files import refuse, undecodable
 from pydt.data.index_file import FILE, crc32c, pack_index
+from pydt.data.packing import resume
 from pydt.data.persistence import sections_of
 from pydt.data.pixels import BACKGROUND, rgb
 from pydt.data.table import ExampleTable
 
 _VERSION = 1
 RUN = 64  # files in a run: a second of work, more or less
-_LONGEST = 1 << 20  # bytes of a line of the log
 _HEADER = 128  # bytes before the pixels of a .npy
 # A resized image may have so many pixels before it is cropped; 300 times as long as high at 512.
 MOST_PIXELS = 1 << 27
@@ -82,9 +60,8 @@ def pack(
         workers: threads; as many as this process has cores by default.
 
     Raises:
-        DataError: no such folder, bad files (named), or `out` holds something else or is being packed by another
-            process.
-        StoreError: `out` cannot be written, or the disk is full.
+        DataError: no such folder, bad files (named), or `out` holds something else.
+        StoreError: `out` cannot be written, another process writes it, or the disk is full.
     """
     size = whole(size, "size", "pack", 1, 1 << 14)
     workers = available() if workers is None else whole(workers, "workers", "pack", 1)
@@ -94,23 +71,13 @@ def pack(
     left_out = dict(source.left_out)
     settings = {"version": _VERSION, "size": size, "exif": bool(exif), "pillow": _pillow(), **source.shown()}
     made_of = {**settings, "source": source.digest, "bad": bad, "left out": left_out}
-    if place.exists() and not (place.is_dir() and not any(place.iterdir())):
-        check_finished(place, made_of)
-        (place / "done.jsonl").unlink(missing_ok=True)
-        return Dataset.open(place)
-    part = place.with_name(place.name + ".packing")
-    try:
-        part.mkdir(parents=True, exist_ok=True)
-        with locked(part, place) as log:
-            left_out |= _decode_all(source, part, log, settings, workers)
-            refuse(left_out, str(as_path(folder, "pack", DataError)), bad)
-            _finish(source, part, size, left_out)
-            write_atomic(part / "pack.json", canonical_json(made_of).encode())
-            os.rename(part, place)
-            (place / "done.jsonl").unlink()
-    except OSError as error:
-        what = f"cannot be written ({error.strerror or error})"
-        raise StoreError(what, str(part), "free space, or choose another folder; the same call continues") from error
+
+    def fill(part: Path) -> None:
+        left_out.update(_decode_all(source, part, settings, workers))
+        refuse(left_out, str(as_path(folder, "pack", DataError)), bad)
+        _finish(source, part, size, left_out)
+
+    resume.make(place, made_of, fill)
     return Dataset.open(place)
 
 
@@ -149,47 +116,7 @@ def _pillow() -> str:
     return f"{PIL.__version__}, JPEG {features.version('jpg')}"
 
 
-def check_finished(place: Path, made_of: dict[str, Any]) -> None:
-    """Refuse a folder that was not made of just this.
-
-    Raises:
-        DataError: it was made by something else, or of other images or settings.
-    """
-    mend = "choose a folder that does not exist, or delete it"
-    try:
-        known = read_json(place / "pack.json", dict)
-    except (FileNotFoundError, StoreError) as error:
-        raise DataError("is there already, and was not made by pack", str(place), mend) from error
-    if known != parse(canonical_json(made_of)):
-        raise DataError("is there already, and was made of other images or with other settings", str(place), mend)
-
-
-def logged(log: int, form: Form) -> Iterator[Any]:
-    """The whole lines of the log of finished runs that have a form; see `pydt.base.strict_json`."""
-    with open(os.dup(log), "rb") as lines:
-        lines.seek(0)
-        while line := lines.readline(_LONGEST):
-            with suppress(StoreError):  # a torn line
-                said = parse(line)
-                check(said, form)
-                yield said
-
-
-@contextmanager
-def locked(part: Path, place: Path) -> Iterator[int]:
-    """The log of finished runs, open for appending by this process alone."""
-    log = os.open(part / "done.jsonl", os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        try:
-            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise DataError("is being packed by another process", str(place), "wait for it, or stop it") from error
-        yield log
-    finally:
-        os.close(log)
-
-
-def _decode_all(source: ExampleTable, part: Path, log: int, settings: dict[str, Any], workers: int) -> dict[str, str]:
+def _decode_all(source: ExampleTable, part: Path, settings: dict[str, Any], workers: int) -> dict[str, str]:
     """Fill every row that is not there yet; the reasons of files that cannot be decoded."""
     assert source.records is not None
     size = settings["size"]
@@ -205,13 +132,13 @@ def _decode_all(source: ExampleTable, part: Path, log: int, settings: dict[str, 
         return number, crc32c(rows), wrong
 
     try:
-        header = _npy_header(len(source), size)
+        header = npy_header("|u1", (len(source), size, size, 3))
         whole_size = len(header) + len(source) * row
         if os.fstat(file).st_size < whole_size:
             os.posix_fallocate(file, 0, whole_size)  # a full disk is noticed now, and not hours later
         os.ftruncate(file, whole_size)
         _write_all(file, header, 0)
-        done = _believed(file, log, names, runs, row)
+        done = _believed(file, part, names, runs, row)
         for found in done.values():
             bad |= found
         todo = [i for i in range(len(runs)) if i not in done]
@@ -222,8 +149,7 @@ def _decode_all(source: ExampleTable, part: Path, log: int, settings: dict[str, 
                 try:
                     for future in waiting:
                         number, crc, wrong = future.result()
-                        line = {"run": names[number], "at": number, "crc": crc, "bad": wrong}
-                        os.write(log, canonical_json(line).encode() + b"\n")
+                        resume.done(part, {"run": names[number], "at": number, "crc": crc, "bad": wrong})
                         bad |= wrong
                         bar(len(runs[number]))
                 finally:
@@ -248,11 +174,11 @@ def _run(source: ExampleTable, run: np.ndarray, size: int, exif: bool) -> tuple[
     return rows, bad
 
 
-def _believed(file: int, log: int, names: list[str], runs: list[np.ndarray], row: int) -> dict[int, dict[str, str]]:
+def _believed(file: int, part: Path, names: list[str], runs: list[np.ndarray], row: int) -> dict[int, dict[str, str]]:
     """Runs that the log calls finished and whose rows have the CRC32C that it names: number -> bad files."""
     done: dict[int, dict[str, str]] = {}
     form = {"at": range(len(names)), "run": str, "crc": int, "bad": {str: str}}
-    for said in logged(log, form):
+    for said in resume.finished(part, form):
         number = said["at"]
         if said["run"] == names[number]:
             rows = os.pread(file, len(runs[number]) * row, _HEADER + int(runs[number][0]) * row)
@@ -277,7 +203,7 @@ def _finish(source: ExampleTable, part: Path, size: int, left_out: dict[str, str
         del rows
         file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
-            _write_all(file, _npy_header(len(good), size), 0)
+            _write_all(file, npy_header("|u1", (len(good), size, size, 3)), 0)
             os.ftruncate(file, _HEADER + len(good) * size * size * 3)
             os.fsync(file)
         finally:
@@ -287,12 +213,6 @@ def _finish(source: ExampleTable, part: Path, size: int, left_out: dict[str, str
     sections = sections_of(packed, part)
     sections["images"] = [path.name]  # moves with the index
     write_atomic(part / FILE, pack_index(sections))
-
-
-def _npy_header(count: int, size: int) -> bytes:
-    """The header of a .npy of uint8 (count, size, size, 3), always of one length."""
-    text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({count}, {size}, {size}, 3), }}"
-    return b"\x93NUMPY\x01\x00" + (_HEADER - 10).to_bytes(2, "little") + text.ljust(_HEADER - 11).encode() + b"\n"
 
 
 def _write_all(file: int, data: bytes | np.ndarray, at: int) -> None:

@@ -1,12 +1,8 @@
 """A folder of image files as tar shards, which `Dataset.from_tar`, WebDataset and DALI read: nothing is decoded.
 
-OUT.packing/   while it is being made: finished shards, and done.jsonl, a line for each with its SHA-256. A finished
-               shard that does not have that sum, or whose images have changed, is written again; the others are kept.
-OUT/           the finished thing, renamed at once: shard-000000.tar, ..., the index of each, and pack.json, which says
-               what it was made of
-
 Shards are filled in the order of the examples up to a limit of bytes; times, owners and permissions are fixed. So the
-bytes are a function of the images, their names and the settings alone.
+bytes are a function of the images, their names and the settings alone. A finished shard is known by its SHA-256
+(`pydt.data.packing.resume`).
 """
 
 from __future__ import annotations
@@ -22,11 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pydt.base import DataError, StoreError, as_path, available, canonical_json, digest, progress, whole, write_atomic
+from pydt.base import DataError, as_path, available, canonical_json, digest, progress, whole, writing
 from pydt.data.dataset import Dataset
 from pydt.data.formats.tar import CLASSES, REMARK
 from pydt.data.image_files import IMAGE_SUFFIXES, batches, refuse
-from pydt.data.packing.array import check_finished, images_at, locked, logged
+from pydt.data.packing import resume
+from pydt.data.packing.array import images_at
 from pydt.data.table import ExampleTable
 
 _VERSION = 1
@@ -60,8 +57,8 @@ def pack_tar(
 
     Raises:
         DataError: no such folder, bad files, names that cannot be told apart (named), a file that changed meanwhile, or
-            `out` holds something else or is being packed by another process.
-        StoreError: `out` cannot be written, or the disk is full.
+            `out` holds something else.
+        StoreError: `out` cannot be written, another process writes it, or the disk is full.
     """
     limit = whole(limit, "limit", "pack", _SMALLEST)
     workers = available() if workers is None else whole(workers, "workers", "pack", 1)
@@ -70,23 +67,12 @@ def pack_tar(
     source = images_at(as_path(folder, "pack", DataError))
     refuse(dict(source.left_out), str(as_path(folder, "pack", DataError)), bad)
     made_of = {"version": _VERSION, "tar": limit, "source": source.full_digest, "left out": dict(source.left_out)}
-    if place.exists() and not (place.is_dir() and not any(place.iterdir())):
-        check_finished(place, made_of)
-        return Dataset.from_tar(place)
-    names = member_names(_suffixed(source))
-    part = place.with_name(place.name + ".packing")
-    try:
-        part.mkdir(parents=True, exist_ok=True)
-        with locked(part, place) as log:
-            _write_all(source, names, part, log, limit, workers)
-            made = Dataset.from_tar(part)
-            _compare(source, made, part)
-            write_atomic(part / "pack.json", canonical_json(made_of).encode())
-            os.rename(part, place)
-            (place / "done.jsonl").unlink()
-    except OSError as error:
-        what = f"cannot be written ({error.strerror or error})"
-        raise StoreError(what, str(part), "free space, or choose another folder; the same call continues") from error
+
+    def fill(part: Path) -> None:
+        _write_all(source, member_names(_suffixed(source)), part, limit, workers)
+        _compare(source, Dataset.from_tar(part), part)
+
+    resume.make(place, made_of, fill)
     return Dataset.from_tar(place)
 
 
@@ -159,7 +145,7 @@ def _padded(length: int) -> int:
     return -(-length // _BLOCK) * _BLOCK
 
 
-def _shards(source: ExampleTable, names: list[str], limit: int) -> list[np.ndarray]:
+def shards_of(source: ExampleTable, names: list[str], limit: int) -> list[np.ndarray]:
     """The examples of each shard."""
     assert source.records is not None
     shards: list[list[int]] = []
@@ -176,32 +162,32 @@ def _shards(source: ExampleTable, names: list[str], limit: int) -> list[np.ndarr
     return [np.array(shard, np.int64) for shard in shards]
 
 
-def _write_all(source: ExampleTable, names: list[str], part: Path, log: int, limit: int, workers: int) -> None:
+def _write_all(source: ExampleTable, names: list[str], part: Path, limit: int, workers: int) -> None:
     """Write every shard that is not there yet."""
     assert source.records is not None
-    shards = _shards(source, names, limit)
+    shards = shards_of(source, names, limit)
     files = [part / f"shard-{number:06d}.tar" for number in range(len(shards))]
     made_of = [
         digest(_VERSION, list(source.classes), [names[i] for i in ids], source.records.sha[ids])
         + digest(*(data for i in ids for _, data in _members(source, names[i], i)))
         for ids in shards
     ]
-    for file in part.glob("shard-*"):
-        if file.with_suffix(".tar") not in files or file.suffix == ".part":
+    for file in part.glob("*shard-*"):
+        if file not in files:
             file.unlink()
-    done = _believed(log, files, made_of)
+    done = _believed(part, files, made_of)
     todo = [number for number in range(len(shards)) if number not in done]
     total = sum(int(source.records.length[shards[number]].sum()) for number in todo) >> 20
 
     def work(number: int) -> tuple[int, str]:
-        return number, _write(source, names, shards[number], files[number])
+        return number, write_shard(source, names, shards[number], files[number])
 
     with progress(total, "packing", "MB") as advance, ThreadPoolExecutor(workers) as pool:
         waiting = [pool.submit(work, number) for number in todo]
         try:
             for future in waiting:
                 number, found = future.result()
-                os.write(log, canonical_json({"at": number, "of": made_of[number], "sha": found}).encode() + b"\n")
+                resume.done(part, {"at": number, "of": made_of[number], "sha": found})
                 advance(int(source.records.length[shards[number]].sum()) >> 20)
         except BaseException:
             for future in waiting:
@@ -209,10 +195,10 @@ def _write_all(source: ExampleTable, names: list[str], part: Path, log: int, lim
             raise
 
 
-def _believed(log: int, files: list[Path], made_of: list[str]) -> set[int]:
+def _believed(part: Path, files: list[Path], made_of: list[str]) -> set[int]:
     """Shards that the log calls finished, and which have the sum that it names."""
     done = set()
-    for said in logged(log, {"at": range(len(files)), "of": str, "sha": str}):
+    for said in resume.finished(part, {"at": range(len(files)), "of": str, "sha": str}):
         number = said["at"]
         with suppress(FileNotFoundError):  # a shard that is gone
             if said["of"] == made_of[number] and said["sha"] == _sum_of(files[number]):
@@ -225,17 +211,16 @@ def _sum_of(file: Path) -> str:
         return hashlib.file_digest(data, "sha256").hexdigest()
 
 
-def _write(source: ExampleTable, names: list[str], ids: np.ndarray, file: Path) -> str:
-    """Write a shard under another name, sync it, rename it; its SHA-256."""
+def write_shard(source: ExampleTable, names: list[str], ids: np.ndarray, file: Path) -> str:
+    """Write a shard; its SHA-256."""
     assert source.records is not None
     found = hashlib.sha256()
-    temporary = file.with_suffix(".part")
-    with open(temporary, "wb") as out:
+    with writing(file) as write:
 
         def put(name: str, data: bytes | memoryview) -> None:
             length = len(data)
             for piece in (_header(name, length), data, bytes(_padded(length) - length)):
-                out.write(piece)
+                write(piece)
                 found.update(piece)
 
         put(CLASSES, _classes(source))
@@ -245,11 +230,8 @@ def _write(source: ExampleTable, names: list[str], ids: np.ndarray, file: Path) 
                 for name, data in _members(source, names[i], i):
                     put(name, data)
         end = bytes(2 * _BLOCK)
-        out.write(end)
+        write(end)
         found.update(end)
-        out.flush()
-        os.fsync(out.fileno())
-    os.replace(temporary, file)
     return found.hexdigest()
 
 
