@@ -15,7 +15,7 @@ from pydt.base import ConfigError, StoreError
 from pydt.data import pictures
 from pydt.design import Design
 from pydt.ensemble import Plan
-from pydt.estimation import mean_output
+from pydt.estimation import failure_test, mean_output
 from pydt.reporting import Block, Images, called
 from pydt.store import UNITS, Record, Store
 
@@ -153,7 +153,7 @@ class EnsembleView:
                 *sentences,
                 f"{what} passed over, and grey where shown ({first}{', ...' if many > 1 else ''}).",
             ]
-        lost, total, p = self.store.failure_test(self.record)
+        lost, total, p = failure_test(self.store, self.record)
         told = with_failed(sentences, lost, total, "rows", f" (do failures go with some groups? p = {p:.2g})")
         return with_failed(told, failed, retrained, "retrainings")
 

@@ -21,7 +21,7 @@ from pydt.analyses.ensemble_view import MOST_FAILED
 from pydt.base import StoreError, as_path, write_atomic
 from pydt.design import KINDS, Design
 from pydt.ensemble import Plan
-from pydt.estimation import few_masks, global_test, influences, mean_output, models_for_effect, overall
+from pydt.estimation import failure_test, few_masks, global_test, influences, mean_output, models_for_effect, overall
 from pydt.reporting import FEW_DF, called, count, render, write_csv
 from pydt.store import UNITS, Record, Store, Weak, kept, weak_rows
 
@@ -88,7 +88,7 @@ def results(
     judged = mean_output(store, record, None, output, "report")
     accuracy = mean_output(store, record, None, "correct", "report") / UNITS["correct"][1]
     unit = UNITS[output][0]
-    failed, total, failure_p = store.failure_test(record)
+    failed, total, failure_p = failure_test(store, record)
     judgement = stored(store, record)
 
     values, stderr = np.asarray(fit.unbiased, np.float64), np.asarray(fit.stderr, np.float64)

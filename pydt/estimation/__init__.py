@@ -11,4 +11,5 @@ from pydt.estimation.influence import MANY, best_method, influences
 from pydt.estimation.multiple_testing import benjamini_hochberg, benjamini_yekutieli, holm, p_values, upper_tail
 from pydt.estimation.power import ModelPlan, few_masks, models_for_effect, models_for_stderr, plan_models
 from pydt.estimation.prediction_test import PredictionTest, global_test, prediction_test
+from pydt.estimation.row_failures import failure_test
 from pydt.estimation.stopping import Look, StoppingRule, unmet

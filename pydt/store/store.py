@@ -62,7 +62,6 @@ from pydt.store.rows import Row
 HALVES = {"score": 0, "report": 1}
 _KEPT = 1 << 30  # bytes of outputs that are kept for the next question
 _SAMPLE = 250  # cells whose headers tell what computed all of them
-_TILE = 1 << 27  # entries of the masks that are widened at once
 _STOP: Form = {
     "sha256": HEX32,
     "plan": str,
@@ -530,38 +529,6 @@ class Store(Cells):
         name = self._task(self.plan(plan), task)[1]
         chosen = self._half(name, half)
         return {column: values[chosen] for column, values in self.task(name).items()}
-
-    def failure_test(self, plan: Any = None, permutations: int = 999) -> tuple[int, int, float]:
-        """Whether failures go with some units: failed rows, finished rows (failed ones included), p.
-
-        The statistic is the largest |z|, over the units, of the hypergeometric count "failed rows that kept the unit".
-        Its distribution comes from permuting which rows failed: p = (1 + number at least as big) / (1 + permutations).
-        """
-        record = self.plan(plan)
-        good, bad, _ = self.split(record)
-        total, failed = len(good) + len(bad), len(bad)
-        if failed in (0, total):
-            return failed, total, 1.0
-        packed = record.packed(np.append(np.array([i for i, _ in bad], np.int64), good))
-        largest = np.zeros(1 + permutations)
-        step = max(1, _TILE // total // 8)
-        for start in range(0, packed.shape[1], step):  # bytes of the masks, so that few of them are ever widened
-            units = min(8 * step, len(record.names) - 8 * start)
-            masks = np.unpackbits(packed[:, start : start + step], axis=1, count=units, bitorder="little")
-            share = masks.mean(axis=0, dtype=np.float64)
-            spread = np.sqrt(failed * share * (1 - share) * (total - failed) / (total - 1))
-            varies = spread > 0
-            if not varies.any():
-                continue
-            random = np.random.default_rng(0)  # the same permutations for all of them
-            for i in range(1 + permutations):
-                chosen = np.arange(failed) if i == 0 else random.permutation(total)[:failed]
-                count = masks[chosen].sum(axis=0, dtype=np.float64)
-                z = np.abs((count - failed * share)[varies] / spread[varies]).max()
-                largest[i] = max(largest[i], z)
-        # the counts are whole numbers: equal ones may differ in the last bit after the division
-        above = int((largest[1:] >= largest[0] - 1e-9).sum())
-        return failed, total, (1 + above) / (1 + permutations)
 
     def _stored(self, path: Path, reader: Callable[[Path], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
         """The arrays of a file; none if it is not there, or was damaged and is in quarantine now."""

@@ -29,6 +29,7 @@ from pydt.ensemble.executors.call import WorkerDied
 from pydt.ensemble.executors.local import Processes, places
 from pydt.ensemble.executors.pickling import pack
 from pydt.ensemble.interim import Interim
+from pydt.estimation import failure_test
 from pydt.store import Outcome, Row, Store
 
 
@@ -171,7 +172,7 @@ def test_failed_rows_are_results(what: str, reason: str, tmp_path: Path) -> None
     assert [i for i, _, _ in store.failed()] == [9, 19]
     assert all(reason in text for _, _, text in store.failed())
     assert len(store.masks()) == len(store.outputs("digits")) == 19
-    assert store.failure_test()[:2] == (2, 21)
+    assert failure_test(store)[:2] == (2, 21)
     go(job, tmp_path / "s")
     assert calls(tmp_path).total() == 21
 

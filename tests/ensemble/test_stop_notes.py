@@ -9,6 +9,7 @@ import pytest
 from stub_store import filled
 
 from pydt.base import ConfigError, StoreError
+from pydt.estimation import failure_test
 from pydt.store import Store
 
 NOTE = {"rule": "stderr < 0.01", "rows": 5, "looks": 3, "estimate": {"stderr": 0.0097}, "reason": "sure"}
@@ -32,7 +33,7 @@ def test_only_the_prefix_is_used(tmp_path: Path) -> None:
         assert [scalars["n"] for scalars in reader.scalars("t")] == [0, 2, 4]
         np.testing.assert_array_equal(reader.masks(), masks[[0, 1, 3]])
         np.testing.assert_array_equal(reader.outputs("t"), outputs[[0, 1, 3]])
-        assert reader.failure_test()[:2] == (1, 4)
+        assert failure_test(reader)[:2] == (1, 4)
     assert all(store.done(keys[0]) for i, keys in enumerate(store.plan().keys) if i not in (3, 8))
 
     store.note_stop(None, None)  # the same plan without a rule: every row counts again

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import json
 import os
 import re
@@ -19,7 +18,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from safetensors import safe_open
-from scipy.stats import fisher_exact
 from stub_store import GOOD, KEY, METADATA, OTHER, filled, logits, record
 
 import pydt.base.files
@@ -592,50 +590,3 @@ def test_log_survives_a_torn_line(tmp_path: Path) -> None:
     store.log(event="b", odd=Path("x"))
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
     assert [json.loads(lines[i])["event"] for i in (0, 2)] == ["a", "b"]
-
-
-def test_failure_test_agrees_with_fisher_on_one_unit(tmp_path: Path) -> None:
-    kept = np.arange(30) % 2 == 0
-    bad = (0, 2, 4, 6, 8, 10, 3)  # six of the seven failures kept the unit
-    store = Store.create(tmp_path)
-    plan = record([Row([1, kept[i]], i, "design") for i in range(30)], design=True)
-    store.put_plan(plan)
-    for i, keys in enumerate(plan.keys):
-        store.put(keys[0], Outcome(status="failed", reason="x") if i in bad else GOOD, METADATA)
-    failed, total, p = store.failure_test(permutations=4999)
-    table = [[6, 1], [15 - 6, 15 - 1]]
-    assert (failed, total) == (7, 30)
-    assert p == pytest.approx(fisher_exact(table).pvalue, abs=0.02)
-
-
-def test_failure_test_weighs_rare_and_common_units_alike(tmp_path: Path) -> None:
-    """All 495 sets of four failures among twelve rows, by the |z| of each unit written out."""
-    kept = np.zeros((12, 10), bool)
-    for unit, rows in enumerate((2, 6, 10, 5, 3, 7, 12, 4, 9, 1)):
-        kept[np.random.default_rng(unit).permutation(12)[:rows], unit] = True
-    bad = tuple(np.flatnonzero(kept[:, 0])) + tuple(np.flatnonzero(~kept[:, 0])[:2])  # both rows of a rare unit
-    plan = record([Row(kept[i], i, "design") for i in range(12)], design=True)
-    store = Store.create(tmp_path)
-    store.put_plan(plan)
-    for i, keys in enumerate(plan.keys):
-        store.put(keys[0], Outcome(status="failed", reason="x") if i in bad else GOOD, METADATA)
-
-    def largest(failed: tuple[int, ...]) -> float:
-        found = []
-        for column in kept.T:
-            share = column.mean()
-            if 0 < share < 1:
-                variance = 4 * share * (1 - share) * (12 - 4) / (12 - 1)
-                found.append(abs(column[list(failed)].sum() - 4 * share) / np.sqrt(variance))
-        return max(found)
-
-    every = [largest(failed) >= largest(bad) - 1e-9 for failed in itertools.combinations(range(12), 4)]
-    assert store.failure_test(permutations=3999) == (4, 12, pytest.approx(np.mean(every), abs=0.03))
-
-
-def test_failure_test_without_failures_and_with_a_culprit(tmp_path: Path) -> None:
-    store = filled(tmp_path / "a", 40)
-    assert store.failure_test() == (0, 40, 1.0)
-    culprit = tuple(np.flatnonzero(store.masks()[:, 3])[:8])
-    assert filled(tmp_path / "b", 40, culprit).failure_test()[2] < 0.05
-    assert filled(tmp_path / "c", 40, tuple(range(40))).failure_test() == (40, 40, 1.0)

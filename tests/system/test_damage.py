@@ -155,26 +155,6 @@ def test_outputs_are_kept_for_the_latest_rows_and_not_for_all_there_ever_were(
     np.testing.assert_array_equal(store.outputs("digits", "logit", "report"), first)
 
 
-def test_the_test_of_failures_is_the_same_in_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drawn = design.random(30, 40, 0.5)
-
-    class Wide(StubSource):
-        def __len__(self) -> int:
-            return 30
-
-        def units(self, by: str) -> tuple[np.ndarray, tuple[str, ...]]:
-            return np.arange(30), tuple(f"{by} {i}" for i in range(30))
-
-    job = Plan(Wide(), design=drawn, recipe=StubRecipe(), tasks=(StubTask(),))
-    bad = tuple(np.flatnonzero(np.asarray(drawn)[:, 21])[:9].tolist())
-    store = computed(tmp_path, job, failures=bad)
-    whole = store.failure_test()
-    assert whole[:2] == (9, 40)
-    assert whole[2] < 0.1
-    monkeypatch.setattr(pydt.store.store, "_TILE", 1)
-    assert store.failure_test() == whole
-
-
 @pytest.mark.parametrize("without", ["scalars", "reason", "status"])
 def test_a_cell_that_says_less_than_a_cell_does_is_damaged(without: str, tmp_path: Path) -> None:
     store = Store.create(tmp_path)

@@ -27,6 +27,7 @@ from pydt import design
 from pydt.analyses.counterfactual import stored as counterfactual
 from pydt.base import PydtError, canonical_json, digest, encode, load, parse
 from pydt.ensemble import Plan
+from pydt.estimation import failure_test
 from pydt.store import Store, compact, export, merge, row_seconds, status, verify
 from pydt.store.outputs import OUTPUTS
 
@@ -115,7 +116,7 @@ def asked(folder: Path) -> dict[str, Callable[[], Any]]:
         "examples": rows(lambda s: s.examples(name)),
         "thumbnails": rows(lambda s: s.thumbnails()),
         "stopped": rows(lambda s: s.stopped()),
-        "facts": rows(lambda s: (s.names(), s.design().digest, s.failure_test())),
+        "facts": rows(lambda s: (s.names(), s.design().digest, failure_test(s))),
         "seconds": rows(lambda s: row_seconds(s, s.plan())),
         "counterfactual": rows(lambda s: [arm.correct for arm in getattr(counterfactual(s, s.plan()), "arms", ())]),
         "verify": lambda: {key: value for key, value in verify(folder).items() if key in ("missing", "damaged")},
