@@ -36,17 +36,18 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import tomli_w
 
 from pydt import design as designs
 from pydt.base import ConfigError, DataError, PydtError, StoreError, as_path, open_npy, read, suggest, write_atomic
-from pydt.data import Dataset, Target, spool
+from pydt.data import READERS, Dataset, Target, spool
+from pydt.data import read as read_container
 from pydt.data.samples import glyphs
 from pydt.ensemble.plan import Plan
 from pydt.estimation import StoppingRule
@@ -55,16 +56,19 @@ if TYPE_CHECKING:
     from pydt.training import Recipe, Task
 
 
+_T = TypeVar("_T")
 _HEADER = "# A plan of pydt: `pydt plan FILE` says what it costs, `pydt run FILE` runs and continues it.\n\n"
 _DOTTED = re.compile(r"""(?<![\w"'-])(?>[\w"'-]++[ \t]*+\.[ \t]*+){100}""")  # takes tomllib quadratic time
 _LARGEST = 1 << 26
 _MOST_WORKERS = 1 << 16
-_SOURCES = {
-    "folder": ("bad", "background"),
-    "tar": ("classes", "columns", "label", "caption", "bad", "background", "name"),
-    "saved": (),
-    "images": ("labels", "classes", "columns", "captions", "background", "name"),
-    "sample": ("each", "seed"),
+_SOURCES = {kind: reader.options for kind, reader in READERS.items()} | {"saved": (), "sample": ("each", "seed")}
+_TYPES = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "a table",
 }
 _DIGITS = "digits"  # the sample that is a target; the others are scripts of pydt.data.samples.glyphs
 
@@ -101,7 +105,7 @@ def read_plan(path: str | os.PathLike[str]) -> PlanFile:
     by = top.take("by", str, "class")
     design = _design(top.table("design"), source, by, place.parent)
     recipe = _recipe(top.table("recipe", required=False))
-    tasks = [_task(table, place.parent) for table in top.tables("tasks")]
+    tasks = tuple(_task(table, place.parent) for table in top.tables("tasks"))
     seeds, seed = top.take("seeds", list, None), top.take("seed", int, 0)
     stop = run.take("stop", str, None)
     with _placed(run.where("stop")):
@@ -114,17 +118,12 @@ def read_plan(path: str | os.PathLike[str]) -> PlanFile:
         raise ConfigError(f"is {workers}", run.where("workers"), "give the number of processes, or leave it out")
     if limit is not None and not 0 < limit < math.inf:
         raise ConfigError(f"is {limit}", run.where("limit"), "give the seconds that a row may take, or leave it out")
-    made = PlanFile(
-        _built(top, Plan, source=source, by=by, design=design, recipe=recipe, tasks=tasks, seeds=seeds, seed=seed),
-        place.parent / folder,
-        workers,
-        stop,
-        limit,
-        run.take("same_code", bool, False),
-    )
+    same_code = run.take("same_code", bool, False)
     run.finish()
     top.finish()
-    return made
+    with _placed(top.where()):
+        plan = Plan(source, by, design=design, recipe=recipe, tasks=tasks, seeds=seeds, seed=seed)
+    return PlanFile(plan, place.parent / folder, workers, stop, limit, same_code)
 
 
 def write_plan(
@@ -158,17 +157,13 @@ def write_plan(
         described["run"] = run
     described["source"] = _saved(plan.source, folder, place.parent)
     described["design"] = _drawn(plan.design, folder, place.parent)
-    described["recipe"] = _changed(plan.recipe, augment=_changed(plan.recipe.augment))
+    described["recipe"] = _changed(plan.recipe)
+
+    def saved(data: Dataset | None) -> dict[str, str] | None:
+        return None if data is None else _saved(data, folder, place.parent)
+
     described["tasks"] = [
-        _changed(
-            task,
-            finetune=_changed(task.finetune),
-            target=_changed(
-                task.target,
-                train=_saved(task.target.train, folder, place.parent),
-                test=None if task.target.test is None else _saved(task.target.test, folder, place.parent),
-            ),
-        )
+        _changed(task, target=_changed(task.target, train=saved(task.target.train), test=saved(task.target.test)))
         for task in plan.tasks
     ]
     write_atomic(place, (_HEADER + tomli_w.dumps(described)).encode())
@@ -223,9 +218,7 @@ class _Table:
         if kind is float and type(value) is int:
             value = float(value)
         if type(value) is not kind:
-            names = {str: "text", int: "a whole number", float: "a number", list: "a list", dict: "a table"}
-            names[bool] = "true or false"
-            raise ConfigError(f"is {value!r}, not {names[kind]}", self.where(key), f"give {names[kind]}")
+            raise ConfigError(f"is {value!r}, not {_TYPES[kind]}", self.where(key), f"give {_TYPES[kind]}")
         return value
 
     def table(self, key: str, required: bool = True) -> _Table:
@@ -262,55 +255,51 @@ def _placed(where: str) -> Iterator[None]:
         ) from error
 
 
-def _built(table: _Table, make: Any, **arguments: Any) -> Any:
-    with _placed(table.where()):
-        return make(**arguments)
-
-
 def _dataset(table: _Table, folder: Path) -> Dataset:
-    kinds = [kind for kind in _SOURCES if kind in table]
+    kinds = [kind for kind in sorted(_SOURCES) if kind in table]
     if len(kinds) != 1:
         table.rest((*_SOURCES, "digest")) if not kinds else None
         found = " and ".join(kinds) or "none"
-        raise ConfigError(f"{found} given", table.where(), f"give one of: {', '.join(_SOURCES)}")
+        raise ConfigError(f"{found} given", table.where(), f"give one of: {', '.join(sorted(_SOURCES))}")
     kind, expected = kinds[0], table.take("digest", str, None)
     value = table.take(kind, str)
     given = table.rest(_SOURCES[kind])
     with _placed(table.where("" if kind == "images" else kind)):  # labels and columns are files, too
-        made = _opened(kind, value, given, folder)
+        if kind == "saved":
+            made = Dataset.open(folder / value)
+        elif kind == "sample":
+            made = _sample(value, given)
+        else:
+            # TOML has no word for nothing
+            given = {name: None if option is False else option for name, option in given.items()}
+            made = read_container(kind, folder / value, **(_columns(given, folder) if kind == "images" else given))
     if expected is not None and made.digest != expected:
         wrong = f"holds the data {made.digest}, the plan is about {expected}"
         raise DataError(wrong, table.where(kind), "restore the data, or remove the digest to plan anew")
     return made
 
 
-def _opened(kind: str, value: str, given: dict[str, Any], folder: Path) -> Dataset:
-    if kind == "folder":
-        return Dataset.from_folder(folder / value, **given)
-    if kind == "tar":
-        # TOML has no word for nothing.
-        given |= {name: None for name in ("label", "caption") if given.get(name) is False}
-        return Dataset.from_tar(folder / value, **given)
-    if kind == "saved":
-        return Dataset.open(folder / value)
-    if kind == "sample":
-        if value != _DIGITS:
-            return glyphs.source(value, **given)
-        if given:
-            raise ConfigError(f"{next(iter(given))} does not apply to {_DIGITS!r}", None, "remove it")
-        return glyphs.digits().train
-    for name in ("labels", "captions"):
-        if isinstance(given.get(name), str):
-            given[name] = _column(folder / given[name])
+def _sample(name: str, given: dict[str, Any]) -> Dataset:
+    if name != _DIGITS:
+        return glyphs.source(name, **given)
+    if given:
+        raise ConfigError(f"{next(iter(given))} does not apply to {_DIGITS!r}", None, "remove it")
+    return glyphs.digits().train
+
+
+def _columns(given: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Options for arrays, of which those that name files are read."""
+    if given.get("labels") is None:
+        raise ConfigError("is missing", "labels", 'name a file beside it: labels = "labels.npy"')
     columns = given.get("columns", {})
     if not isinstance(columns, dict):
         raise ConfigError(f"is {columns!r}, not a table", "columns", 'name files: columns.style = "styles.npy"')
-    given["columns"] = {
-        name: _column(folder / path) if isinstance(path, str) else path for name, path in columns.items()
-    }
-    if "labels" not in given:
-        raise ConfigError("is missing", "labels", 'name a file beside it: labels = "labels.npy"')
-    return Dataset.from_arrays(folder / value, **given)
+
+    def entries(value: Any) -> Any:
+        return _column(folder / value) if isinstance(value, str) else value
+
+    files = {name: entries(given[name]) for name in ("labels", "captions") if name in given}
+    return given | files | {"columns": {name: entries(value) for name, value in columns.items()}}
 
 
 def _column(path: Path) -> Any:
@@ -346,31 +335,33 @@ def _design(table: _Table, source: Dataset, by: str, folder: Path) -> designs.De
 
 
 def _recipe(table: _Table) -> Recipe:
-    from pydt.data.loading import Augment
     from pydt.training import Recipe
 
-    inner = table.table("augment", required=False)
-    augment = _built(inner, Augment, **inner.rest(_names(Augment)))
-    return _built(table, Recipe, augment=augment, **table.rest(_names(Recipe, "augment")))
+    return _settings(table, Recipe)
 
 
 def _task(table: _Table, folder: Path) -> Task:
-    from pydt.training import FineTune, Task
+    from pydt.training import Task
 
     inner = table.table("target")
     table.take("name", str, "")
     train = _dataset(inner.table("train"), folder)
     test = _dataset(inner.table("test"), folder) if "test" in inner else None
-    target = _built(inner, Target, train=train, test=test, **inner.rest(_names(Target, "train", "test")))
-    tuning = table.table("finetune", required=False)
-    for field in fields(FineTune):
-        tuning.take(field.name, type(field.default), None)
-    finetune = _built(tuning, FineTune, **tuning.rest(_names(FineTune)))
-    return _built(table, Task, target=target, finetune=finetune, **table.rest(_names(Task, "target", "finetune")))
+    return _settings(table, Task, target=_settings(inner, Target, train=train, test=test))
 
 
-def _names(kind: Any, *without: str) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind) if field.name not in without)
+def _settings(table: _Table, make: Callable[..., _T], **given: Any) -> _T:
+    """A dataclass whose fields, but those given, are keys of a table; a field that is a dataclass is a table in it."""
+    for field in fields(make):  # type: ignore[arg-type]
+        if is_dataclass(field.default_factory):
+            inner = table.table(field.name, required=False)
+            for one in fields(field.default_factory):
+                if type(one.default) in _TYPES:
+                    inner.take(one.name, type(one.default), None)
+            given[field.name] = _settings(inner, field.default_factory)
+    names = tuple(field.name for field in fields(make) if field.name not in given)  # type: ignore[arg-type]
+    with _placed(table.where()):
+        return make(**given, **table.rest(names))
 
 
 # ---- writing -------------------------------------------------------------------------------------------------------
@@ -384,12 +375,10 @@ def _changed(made: Any, **instead: Any) -> dict[str, Any]:
     """The fields of a dataclass that are not at their default, as TOML types."""
     found: dict[str, Any] = {}
     for field in fields(made):
-        if field.name in instead:
-            continue
         value = getattr(made, field.name)
-        if value != field.default and value is not None:
-            found[field.name] = _listed(value)
-    return found | _present(instead)
+        if field.name not in instead and value != field.default:
+            found[field.name] = _changed(value) if is_dataclass(value) else _listed(value)
+    return _present(found | instead)
 
 
 def _listed(value: Any) -> Any:
