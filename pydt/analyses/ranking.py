@@ -38,7 +38,7 @@ import numpy.typing as npt
 
 from pydt.analyses.ensemble_view import ERROR_OF_WAYS, EnsembleView, sure_to
 from pydt.analyses.sample_splitting import average, halves
-from pydt.base import ConfigError, EstimateError, one_of, t975, write_atomic
+from pydt.base import Z975, ConfigError, EstimateError, one_of, t975, write_atomic
 from pydt.design import Design
 from pydt.ensemble import Plan
 from pydt.estimation import (
@@ -485,7 +485,7 @@ def _target_blocks(found: Ranking) -> list[Block]:
     names = [found.groups[i] for i in order]
     noise = None
     if found._fit.placebo_stderr is not None and found._fit.placebo_stderr.size:
-        noise = float(1.96 * np.sqrt((found._fit.placebo_stderr.astype(np.float64) ** 2).mean()))
+        noise = float(Z975 * np.sqrt((found._fit.placebo_stderr.astype(np.float64) ** 2).mean()))
     marked = found.q[order, 0] < LEVEL
     note = f"Influence with 95 % interval; {signs(found.estimand)}. Filled: q < {LEVEL}."
     return [

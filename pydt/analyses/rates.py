@@ -24,6 +24,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pydt.base import Z975, t975
+
 Block = tuple[list[int], np.ndarray, np.ndarray]
 """Numbers of runs, positions of the images that they all serve, and right (runs, images) as 0 or 1. A number stands for
 the same run wherever it occurs."""
@@ -62,11 +64,9 @@ def rate_of(blocks: Sequence[Block], images: int) -> Rate:
 
 def compare(blocks: Sequence[Block], others: Sequence[Block], images: int) -> Compared:
     """One arm against another on the same images."""
-    from scipy import stats
-
     both = [blocks, others]
     value, variance, df = spread(both, (1, -1), images)
-    t = float(stats.t.ppf(0.975, df))
+    t = t975(df)
     (first, one, _), (second, other, _), (_, total, _) = (spread(both, c, images) for c in ((1, 0), (0, 1), (1, 1)))
     covariance = (total - one - other) / 2
     if not second:  # no flip at all is no proof of a rate of zero
@@ -116,14 +116,12 @@ def spread(arms: Sequence[Sequence[Block]], weights: Sequence[float], images: in
 
 def _wilson(rate: float, variance: float, df: float, images: int, runs: int) -> Rate:
     """Wilson's interval for as many independent trials as give the variance; where all are alike, for the images."""
-    from scipy import stats
-
     if variance > 0:
-        return Rate(rate, *wilson(rate, rate * (1 - rate) / variance, float(stats.t.ppf(0.975, df))), images, runs)
+        return Rate(rate, *wilson(rate, rate * (1 - rate) / variance, t975(df)), images, runs)
     return Rate(rate, *wilson(rate, float(images)), images, runs)
 
 
-def wilson(rate: float, trials: float, quantile: float = 1.959964) -> tuple[float, float]:
+def wilson(rate: float, trials: float, quantile: float = Z975) -> tuple[float, float]:
     """Wilson's interval of a rate that so many independent trials had."""
     t = quantile
     centre = (rate + t**2 / (2 * trials)) / (1 + t**2 / trials)
@@ -135,9 +133,7 @@ def fieller(
     one: float, other: float, variance: float, other_variance: float, covariance: float, df: float
 ) -> tuple[float, float]:
     """95 % interval of one / other, both at least 0: all r with (one - r other)^2 <= t^2 var(one - r other), r >= 0."""
-    from scipy import stats
-
-    t2 = float(stats.t.ppf(0.975, df)) ** 2
+    t2 = t975(df) ** 2
     a = other**2 - t2 * other_variance
     b = one * other - t2 * covariance
     c = one**2 - t2 * variance

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from pydt.analyses.agreement import SPLITS, agreement, disjoint_influences, spearman_brown
 from pydt.analyses.ensemble_view import ERROR_OF_WAYS, Array, EnsembleView
 from pydt.analyses.sample_splitting import halves
-from pydt.base import ConfigError, EstimateError, one_of, whole
+from pydt.base import Z975, ConfigError, EstimateError, one_of, whole
 from pydt.ensemble import Plan
 from pydt.estimation import best_method, influences
 from pydt.reporting import Curve, Page, Table, number, plus_minus
@@ -76,7 +76,7 @@ class Stability:
         """What a reader sees."""
         measured = (self.sizes, self.rank, self.low, self.high)
         ahead = (self.further, self.expected, self.expected_low, self.expected_high)
-        reach = 1.96 * self.overlap_stderr
+        reach = Z975 * self.overlap_stderr
         ends = {
             f"{self.top} {end}": (self.sizes, self.overlap[i], self.overlap[i] - reach[i], self.overlap[i] + reach[i])
             for i, end in enumerate(("highest", "lowest"))

@@ -19,7 +19,7 @@ from pydt.base.files import Folder, append_line, building, clear, gone, machine,
 from pydt.base.locks import exclusive, holder
 from pydt.base.npy import check_length, file_stamp, npy_header, npy_path, open_npy
 from pydt.base.parallel import available, one_blas_thread, share_out, threads
-from pydt.base.quantiles import t975
+from pydt.base.quantiles import Z975, t975
 from pydt.base.regular_files import (
     LARGEST_TEXT,
     Unreadable,

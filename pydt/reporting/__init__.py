@@ -2,8 +2,9 @@
 `base`.
 """
 
+from pydt.reporting.csv_files import write_csv
 from pydt.reporting.page import PICTURES, Block, Column, Curve, Images, Intervals, Page, Table, csv_of
 from pydt.reporting.page_html import write_pages
-from pydt.reporting.report_html import render, write_csv
+from pydt.reporting.report_html import render
 from pydt.reporting.sentences import FEW_DF, sentences, stopped
 from pydt.reporting.text import called, count, digits_for, listed, number, p_text, plus_minus, quoted, signs

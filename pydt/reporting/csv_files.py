@@ -5,13 +5,28 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
 
+from pydt.base import as_path, write_atomic
 from pydt.reporting.text import finite
 
-if TYPE_CHECKING:
-    pass
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "groups.csv": ("rank", "name", "value", "stderr", "df", "q", "models"),
+    "placebos.csv": ("name", "value", "stderr", "df", "q"),
+    "counterfactual.csv": ("kind", "dropped", "seed", "accuracy", "names"),
+    "arms.csv": ("kind", "dropped", "n", "mean", "sd", "stderr", "failed"),
+    "contrasts.csv": (
+        *("kind", "dropped", "n", "control", "control_n", "difference", "stderr_retraining", "stderr_images"),
+        *("stderr", "low", "high", "p"),
+    ),
+    "rows.csv": ("row", "accuracy", "output"),
+    "target_classes.csv": ("group", "target_class", "influence", "stderr", "q"),
+}
+"""The files of `write_csv` and the order of their columns."""
 
 
 def csv_text(name: str) -> str:
@@ -32,3 +47,47 @@ def csv_file(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
     writer.writerow([csv_text(column) for column in columns])
     writer.writerows([cell(value) for value in row] for row in rows)
     return stream.getvalue().encode("utf-8", "backslashreplace")
+
+
+def ranked(groups: Sequence[dict]) -> list[tuple[int, dict]]:
+    """(position in the source, group), highest value first, groups without a value last; ties in source order."""
+    return sorted(enumerate(groups), key=lambda item: (item[1]["value"] is None, -(item[1]["value"] or 0.0)))
+
+
+def write_csv(results: Mapping, folder: str | os.PathLike[str]) -> list[Path]:
+    """Write every number as CSV: UTF-8, a header line, an empty cell for None, numbers in full precision.
+
+    The files and their columns are `COLUMNS`; groups stand in ranked order, lists of names are JSON in one cell, and
+    accuracies and differences are fractions. Files for which `results` holds nothing have their header alone.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    results = finite(results)
+    rows, classes = results.get("rows") or {}, results.get("target_classes") or {"names": [], "influence": []}
+    nothing = [[None] * len(line) for line in classes["influence"]]
+    tables: dict[str, list[dict]] = {
+        "groups.csv": [{"rank": i + 1, **group} for i, (_, group) in enumerate(ranked(results["groups"]))],
+        **{f"{key}.csv": results.get(key) or [] for key in ("placebos", "counterfactual", "arms", "contrasts")},
+        "rows.csv": [
+            {"row": i, "accuracy": accuracy, "output": output}
+            for i, (accuracy, output) in enumerate(zip_longest(rows.get("accuracy") or [], rows.get("output") or []))
+        ],
+        "target_classes.csv": [
+            {"group": group["name"], "target_class": name, "influence": value, "stderr": error, "q": q}
+            for group, *lines in zip(
+                results["groups"],
+                classes["influence"],
+                classes.get("stderr") or nothing,
+                classes.get("q") or nothing,
+                strict=False,
+            )
+            for name, value, error, q in zip(classes["names"], *lines, strict=True)
+        ],
+    }
+    place, written = as_path(folder, "write_csv", made=True), []
+    for name, columns in COLUMNS.items():
+        lines = [[line.get(column) for column in columns] for line in tables[name]]
+        write_atomic(place / name, csv_file(columns, lines))
+        written.append(place / name)
+    return written

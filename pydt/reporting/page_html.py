@@ -24,7 +24,7 @@ from pydt.reporting.html_templates import template
 from pydt.reporting.page import _NAME, LINES, MARKS, PICTURES, POINTS, Block, Curve, Images, Intervals, Page, Table
 from pydt.reporting.pictures import data_uri
 from pydt.reporting.svg import Axis, Series, axis_row, interval_row, plot, symbol
-from pydt.reporting.text import DASH, MINUS, digits_for, finite, legible, number, tied
+from pydt.reporting.text import DASH, MINUS, digits_for, ends, finite, legible, number, tied
 
 ROWS = 40
 """Rows of a table that are shown; names of an interval plot shown from each end."""
@@ -188,7 +188,7 @@ def _floats(values: Any, n: int) -> list[float | None]:
 def _intervals(block: Intervals) -> dict[str, Any]:
     total = len(block.names)
     values, low, high = (_floats(part, total) for part in (block.values, block.low, block.high))
-    shown = list(range(total)) if total <= 2 * ROWS else [*range(ROWS), *range(total - ROWS, total)]
+    shown = ends(range(total), ROWS)
     known = [v for i in shown for v in (values[i], low[i], high[i]) if v is not None] or [0.0]
     near = min(known) < max(known) - min(known) and max(known) > min(known) - max(known)
     axis = Axis.around([*known, 0.0] if near else known)

@@ -1,23 +1,19 @@
-"""Results as a reader meets them: one self-contained HTML page, and CSV files with every number.
+"""The report: one self-contained HTML page of the `results` that `pydt.analyses.report` makes (results.json).
 
-The input is the `results` dict that `pydt.analyses.report` assembles (and writes as results.json). Nothing is
-computed here that
-could change a claim. None, or a key that is missing, is shown as a dash or left out.
+Nothing is computed here that could change a claim. What is None or missing is shown as a dash, or left out.
 """
 
 from __future__ import annotations
 
 import html
 import math
-import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from pydt.base import ConfigError, as_path, t975, write_atomic
-from pydt.reporting.csv_files import csv_file
+from pydt.base import ConfigError, t975
+from pydt.reporting.csv_files import ranked
 from pydt.reporting.html_templates import template
 from pydt.reporting.pictures import data_uri
 from pydt.reporting.sentences import (
@@ -31,31 +27,13 @@ from pydt.reporting.sentences import (
     stopped,
 )
 from pydt.reporting.svg import Axis, arm_symbol, axis_row, histogram, interval_row, removal
-from pydt.reporting.text import DASH, count, digits_for, finite, legible, number, p_text, tied
-
-if TYPE_CHECKING:
-    pass
-
+from pydt.reporting.text import DASH, count, digits_for, ends, finite, legible, number, p_text, percent, tied
 
 SHOWN = 40
 """Groups shown from each end of the ranking; the others are in groups.csv."""
 
 CLASSES_SHOWN = 12
 """Target classes in the table of influence by class; the others are in target_classes.csv."""
-
-COLUMNS: dict[str, tuple[str, ...]] = {
-    "groups.csv": ("rank", "name", "value", "stderr", "df", "q", "models"),
-    "placebos.csv": ("name", "value", "stderr", "df", "q"),
-    "counterfactual.csv": ("kind", "dropped", "seed", "accuracy", "names"),
-    "arms.csv": ("kind", "dropped", "n", "mean", "sd", "stderr", "failed"),
-    "contrasts.csv": (
-        *("kind", "dropped", "n", "control", "control_n", "difference", "stderr_retraining", "stderr_images"),
-        *("stderr", "low", "high", "p"),
-    ),
-    "rows.csv": ("row", "accuracy", "output"),
-    "target_classes.csv": ("group", "target_class", "influence", "stderr", "q"),
-}
-"""The files of `write_csv` and the order of their columns."""
 
 _MODES = {"probe": "a linear probe on the frozen network", "finetune": "full fine-tuning", "full": "full fine-tuning"}
 _KINDS = {
@@ -66,85 +44,25 @@ _KINDS = {
 }
 
 
-def _ranked(groups: Sequence[dict]) -> list[tuple[int, dict]]:
-    """(position in the source, group), highest value first, groups without a value last; ties in source order."""
-    return sorted(enumerate(groups), key=lambda item: (item[1]["value"] is None, -(item[1]["value"] or 0.0)))
-
-
-def write_csv(results: Mapping, folder: str | os.PathLike[str]) -> list[Path]:
-    """Write every number as CSV: UTF-8, a header line, an empty cell for None, numbers in full precision.
-
-    The files and their columns are `COLUMNS`; groups stand in ranked order, lists of names are JSON in one cell, and
-    accuracies and differences are fractions. Files for which `results` holds nothing have their header alone.
-
-    Raises:
-        StoreError: the folder cannot be written.
-    """
-    results = finite(results)
-    rows = results.get("rows") or {}
-    accuracy, output = rows.get("accuracy") or [], rows.get("output") or []
-    count = max(len(accuracy), len(output))
-    columns = [list(c) + [None] * (count - len(c)) for c in (accuracy, output)]
-    classes = results.get("target_classes") or {"names": [], "influence": []}
-    ranked = [{"rank": i + 1, **g} for i, (_, g) in enumerate(_ranked(results["groups"]))]
-    tables: dict[str, list[dict]] = {
-        "groups.csv": ranked,
-        "placebos.csv": results.get("placebos") or [],
-        "counterfactual.csv": results.get("counterfactual") or [],
-        "arms.csv": results.get("arms") or [],
-        "contrasts.csv": results.get("contrasts") or [],
-        "rows.csv": [{"row": i, "accuracy": a, "output": o} for i, (a, o) in enumerate(zip(*columns, strict=True))],
-        "target_classes.csv": [
-            {"group": group["name"], "target_class": name, "influence": value, "stderr": error, "q": q}
-            for group, *lines in zip(results["groups"], *_class_tables(classes), strict=False)
-            for name, value, error, q in zip(classes["names"], *lines, strict=True)
-        ],
-    }
-
-    written = []
-    for name, table in tables.items():
-        path = as_path(folder, "write_csv", made=True) / name
-        write_atomic(path, csv_file(COLUMNS[name], [[line.get(column) for column in COLUMNS[name]] for line in table]))
-        written.append(path)
-    return written
-
-
-def _class_tables(classes: Mapping) -> list[list[list[float | None]]]:
-    """Influences, errors and q, each by group and class; None where results have none."""
-    nothing = [[None] * len(line) for line in classes["influence"]]
-    return [classes["influence"], classes.get("stderr") or nothing, classes.get("q") or nothing]
-
-
-def _examples(images: np.ndarray | None, side: int, most: int = 3) -> list[str]:
-    if images is None or len(images) == 0:
-        return []
-    return [data_uri(np.asarray(image), side) for image in images[:most]]
-
-
 def _ranking(results: Mapping, thumbnails: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """What the template needs for the ranked influences: rows of both ends, placebos, axis and counts."""
+    groups, placebos, verdict = results["groups"], results.get("placebos") or [], results["verdict"]
+    order = [(rank, position, group) for rank, (position, group) in enumerate(ranked(groups), 1)]
+    shown = ends(order, SHOWN)
 
-    def factor(item: Mapping) -> float:
-        return t975(item.get("df") or results.get("df"))
-
-    ranked = _ranked(results["groups"])
-    shown = ranked if len(ranked) <= 2 * SHOWN else ranked[:SHOWN] + ranked[-SHOWN:]
-    placebos = results.get("placebos") or []
+    def reach(item: Mapping) -> float | None:
+        """Half the width of the 95 % interval."""
+        return None if item["stderr"] is None else t975(item.get("df") or results.get("df")) * item["stderr"]
 
     def bounds(item: Mapping) -> tuple[float | None, float | None]:
-        if item["value"] is None or item["stderr"] is None:
-            return None, None
-        return item["value"] - factor(item) * item["stderr"], item["value"] + factor(item) * item["stderr"]
+        value, half = item["value"], reach(item)
+        return (None, None) if value is None or half is None else (value - half, value + half)
 
-    everything = [group for _, group in shown] + list(placebos)
+    everything = [group for _, _, group in shown] + list(placebos)
     axis = Axis.around([0.0] + [b for item in everything for b in (*bounds(item), item["value"])])
-    errors = [factor(p) * p["stderr"] for p in placebos if p["stderr"] is not None]
-    noise = float(np.median(errors)) if errors else None
-    stderrs = [g["stderr"] for g in results["groups"] if g["stderr"] is not None]
-    digits = digits_for(float(np.median(stderrs)) if stderrs else None)
-    verdict = results["verdict"]
+    noise = _median(reach(placebo) for placebo in placebos)
+    digits = digits_for(_median(group["stderr"] for group in groups))
     claims = bool(verdict.get("found")) and not verdict.get("blocked")
-    rank = {position: i + 1 for i, (position, _) in enumerate(ranked)}
     side = 48 if len(shown) <= 24 else 32
 
     def line(item: Mapping, kind: str) -> dict[str, Any]:
@@ -161,23 +79,25 @@ def _ranking(results: Mapping, thumbnails: Mapping[str, np.ndarray]) -> dict[str
         }
 
     rows = []
-    for position, group in shown:
+    for rank, position, group in shown:
         sure = claims and group["q"] is not None and group["q"] < LEVEL and group["value"]
         kind = "plain" if not sure else "better" if group["value"] > 0 else "worse"
-        extra = {"id": f"group-{position}", "rank": rank[position], "models": group.get("models")}
-        rows.append({**line(group, kind), **extra, "images": _examples(thumbnails.get(group["name"]), side)})
+        images = thumbnails.get(group["name"], ())
+        extra = {"id": f"group-{position}", "rank": rank, "models": group.get("models")}
+        extra["images"] = [data_uri(np.asarray(image), side) for image in images[:3]]
+        rows.append({**line(group, kind), **extra})
 
     def beyond(items: Sequence[Mapping]) -> int:
         return sum(low is not None and high is not None and (low > 0 or high < 0) for low, high in map(bounds, items))
 
     return {
         "rows": rows,
-        "cut": SHOWN if len(ranked) > len(shown) else None,
-        "left_out": len(ranked) - len(shown),
+        "cut": SHOWN if len(groups) > len(shown) else None,
+        "left_out": len(groups) - len(shown),
         "placebos": [line(p, "plain") for p in placebos],
         "axis": axis_row(axis),
-        "beyond": beyond(results["groups"]),
-        "chance": f"{LEVEL * len(ranked):.0f}" if len(ranked) >= 20 else f"{LEVEL * len(ranked):.1f}",
+        "beyond": beyond(groups),
+        "chance": f"{LEVEL * len(groups):.{0 if len(groups) >= 20 else 1}f}",
         "placebos_beyond": beyond(placebos) or "none",
         "significant": sum(len(s) for s in significant(results)),
         "claims": claims,
@@ -185,6 +105,11 @@ def _ranking(results: Mapping, thumbnails: Mapping[str, np.ndarray]) -> dict[str
         "pictures": any(row["images"] for row in rows),
         "name_width": min(16, max([8] + [len(row["name"]) for row in rows])),
     }
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.median(known)) if known else None
 
 
 def _removal(results: Mapping) -> dict[str, Any] | None:
@@ -203,24 +128,16 @@ def _removal(results: Mapping) -> dict[str, Any] | None:
             "symbol": arm_symbol(arm["kind"]),
             "dropped": arm["dropped"],
             "n": arm["n"],
-            "mean": number(None if arm["mean"] is None else 100 * arm["mean"], 2),
-            "sd": number(None if arm["sd"] is None else 100 * arm["sd"], 2),
-            "difference": "",
-            "interval": "",
-            "p": "",
+            "mean": percent(arm["mean"], 2),
+            "sd": percent(arm["sd"], 2),
         }
         if contrast is not None:
-            size, low, high = (
-                number(None if contrast[k] is None else 100 * contrast[k], 2, True)
-                for k in ("difference", "low", "high")
-            )
-            row["difference"] = size
+            row["difference"], low, high = (percent(contrast[k], 2, True) for k in ("difference", "low", "high"))
             row["interval"] = DASH if DASH in (low, high) else f"{low} to {high}"
             row["p"] = p_text(contrast["p"]).removeprefix("p ").removeprefix("= ")
         rows.append(row)
     present = [k for k in order if any(a["kind"] == k for a in arms)]
-    known = [(f"{_KINDS[a['kind']]} ({a['dropped']})", a["mean"]) for a in arms if a["mean"] is not None]
-    means = [f"{name}: {number(100 * mean, 1)} %" for name, mean in known]
+    means = [f"{_KINDS[a['kind']]} ({a['dropped']}): {percent(a['mean'], 1)} %" for a in arms if a["mean"] is not None]
     label = html.escape("Accuracy after retraining. " + "; ".join(means), quote=True)
     return {
         "svg": removal(arms, runs, label),
@@ -256,12 +173,10 @@ def _heat(results: Mapping) -> dict[str, Any] | None:
     table = np.array([[np.nan if v is None else v for v in line] for line in classes["influence"]], np.float64)
     size = np.where(np.isfinite(table), np.abs(table), 0.0)
     keep = np.sort(np.argsort(-size.max(axis=0), kind="stable")[:CLASSES_SHOWN])
-    ranked = _ranked(results["groups"])
-    shown = ranked if len(ranked) <= 2 * SHOWN else ranked[:SHOWN] + ranked[-SHOWN:]
     scale = float(np.quantile(size, 0.98)) or float(size.max()) or 1.0
     digits = digits_for(scale / 4)
     rows = []
-    for position, group in shown:
+    for position, group in ends(ranked(results["groups"]), SHOWN):
         cells = []
         for value in table[position, keep].tolist():
             known = math.isfinite(value)
@@ -286,9 +201,9 @@ def _facts(results: Mapping) -> list[tuple[str, str]]:
     for kind, name in (("drop bottom", "lowest"), ("drop top", "highest")):
         contrast = next((c for c in contrasts if c["kind"] == kind and c["dropped"] == size), None)
         if contrast is not None and contrast["difference"] is not None:
-            text = number(100 * contrast["difference"], 1, True)
+            text = percent(contrast["difference"], 1, True)
             if contrast["stderr"] is not None:
-                text += f" \u00b1 {number(100 * contrast['stderr'], 1)}"
+                text += f" \u00b1 {percent(contrast['stderr'], 1)}"
             facts.append((f"points without the {size:,} {name}, against random", text))
     return facts
 
@@ -307,7 +222,7 @@ def _question(results: Mapping, phrase: str | None) -> dict[str, Any]:
     alpha = asked.get("alpha")
     kept = phrase or asked.get("design") or ""
     if alpha is not None:
-        kept += f", {number(100 * alpha, 1).removesuffix('.0')} % of the groups kept"
+        kept += f", {percent(alpha, 1).removesuffix('.0')} % of the groups kept"
     groups = count(asked["groups"], "group") + (f" (by {legible(asked['by'], 40)})" if asked.get("by") else "")
     images = asked.get("source_images")
     halves = [("score_images", "images to estimate with"), ("report_images", "others to judge with")]
@@ -337,12 +252,11 @@ def render(results: Mapping, thumbnails: Mapping[str, np.ndarray] | None = None,
     """One self-contained HTML page that answers the question: no network, no scripts, light and dark, phone to paper.
 
     Args:
-        results: as `pydt.analyses.report` assembles it; missing optional parts are left out or named as not run. Two
-            further
-            keys are used when given: "df", the residual degrees of freedom of the regression (else the intervals are
-            normal ones), and "command", how to make the report again.
-        design: how the masks were drawn, in words.
+        results: as `pydt.analyses.report` makes it; missing optional parts are left out or named as not run. Two
+            further keys are used when given: "df", the residual degrees of freedom of the regression (without it,
+            intervals are normal ones), and "command", how to make the report again.
         thumbnails: by group name, uint8 images (n, H, W) or (n, H, W, C), C = 1, 3 or 4; the first three are shown.
+        design: how the masks were drawn, in words; the name of the kind by default.
 
     Raises:
         ConfigError: a required part of `results` is missing.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pydt.base import t975
-from pydt.reporting.text import count, digits_for, finite, listed, number, p_text, quoted
+from pydt.reporting.text import count, digits_for, finite, listed, number, p_text, percent, quoted
 
 LEVEL = 0.05
 """Groups with q below this are marked; intervals are 1 - LEVEL."""
@@ -73,14 +73,14 @@ def _counterfactual_sentence(results: Mapping) -> str:
         if contrast is None or contrast["difference"] is None:
             continue
         mean = means.get((kind, size))
-        gave = "" if mean is None else f" gave {number(100 * mean, 1)} % {metric if not parts else ''}".rstrip() + ","
+        gave = "" if mean is None else f" gave {percent(mean, 1)} % {metric if not parts else ''}".rstrip() + ","
         blamed = f"the {rank}-ranked group" if size == 1 else f"the {size:,} {rank}-ranked groups"
         start = "Retraining without" if not parts else "retraining without"
         than = " than leaving out as many at random" if not parts else ""
         parts.append(f"{start} {blamed}{gave} {_against_random(contrast, expected, than)}")
     full = next((a["mean"] for a in results.get("arms") or [] if a["kind"] == "full"), None)
     if full is not None:
-        parts.append(f"the full source gave {number(100 * full, 1)} %")
+        parts.append(f"the full source gave {percent(full, 1)} %")
     return "; ".join(parts) + "."
 
 

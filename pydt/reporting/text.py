@@ -6,12 +6,13 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from pydt.base import UNNAMED
 
+Item = TypeVar("Item")
 MINUS = "\u2212"
 DASH = "\u2013"
 
@@ -24,6 +25,16 @@ def number(value: float | None, digits: int, sign: bool = False) -> str:
     if not any(c in "123456789" for c in text):
         text = text.lstrip("+-")
     return text.replace("-", MINUS)
+
+
+def percent(share: float | None, digits: int, sign: bool = False) -> str:
+    """A fraction in percent, as `number`."""
+    return number(None if share is None else 100 * share, digits, sign)
+
+
+def ends(items: Sequence[Item], most: int) -> Sequence[Item]:
+    """The first and the last `most` items."""
+    return items if len(items) <= 2 * most else [*items[:most], *items[-most:]]
 
 
 def digits_for(stderr: float | None) -> int:

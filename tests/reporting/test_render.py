@@ -19,9 +19,8 @@ import pytest
 
 from pydt.base import ConfigError, StoreError, t975
 from pydt.reporting import number, render, sentences, write_csv
-from pydt.reporting.csv_files import csv_text
+from pydt.reporting.csv_files import COLUMNS, csv_text
 from pydt.reporting.pictures import png, shrink
-from pydt.reporting.report_html import COLUMNS
 from pydt.reporting.svg import Axis
 
 EVIL = [
