@@ -1,34 +1,18 @@
 """Rankings: which groups help and which do not, for the whole target, each of its classes, or each of its examples.
 
-The influence of group k on a column j is a regression coefficient of the models' outputs on their masks (`influences`);
-the output of a column is the mean over its examples: of the whole target (weighted as its metric says), of a class, or
-of one example (Jain et al. 2023, sections 2 and 3: class-to-target, class-to-class, class-to-example influence). Three
-things are said of it, and they are not the same:
+    influence of k on column j = coefficient of group k in the regression of the models' outputs on their masks; the
+                                 output of a column is the mean over its examples (the target, a class, one example)
+    how sure is one influence  t test; q over the groups of a column, and over all groups and columns as one family
+    is there anything at all   influences from some models predict others: `prediction_test`, `lds` of single examples
+    what are the leaders worth "the k largest" by a random half of the models, valued by the other half
 
-    how sure is one influence     standard error and t test; q over the groups of one column (Benjamini-Hochberg), and q
-                                  over all groups and columns as one family (Benjamini-Yekutieli, as columns share their
-                                  models and so depend on each other)
-    is there anything at all      do influences from some models predict other models? For the target and its classes
-                                  `prediction_test`, learnt on the score half, judged on the report half; of several
-                                  classes p becomes q (Benjamini-Yekutieli). For single examples the linear
-                                  datamodelling score `lds`: there is no report half of one image
-    what are the leaders worth    the largest of many noisy numbers is too large. The same rule, "the k largest", is
-                                  applied to a random half of the models and valued by the other half (of the target and
-                                  its classes: on the report half), over several random splits and both ways
-
-The paper's own estimator (`estimator="paper"`; section 2, and the authors' code) is the difference of means on masks
-that keep a random half of the groups, of the softmax probability of the correct class:
-
-    influence of k on t = mean of p(t) over models with k - mean of p(t) over models without k
-
-Where pydt departs, unless asked for it: OLS on all groups at once (less noise for the same models), accuracy as output
-of a whole target (it is what one wants to raise), any design; and the examples that rank are never those that judge.
+Jain et al. 2023, sections 2 and 3; their own estimator is `estimator="paper"`. What is learnt from these three, and
+where pydt departs from the paper: docs/analyses.md, "Rankings".
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,10 +41,12 @@ from pydt.estimation import (
 )
 from pydt.reporting import (
     Block,
+    Column,
     Intervals,
     Page,
     Table,
     count,
+    csv_of,
     digits_for,
     listed,
     number,
@@ -102,7 +88,7 @@ class Leaders:
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """Influences of all groups on all columns; see the top of this file.
+    """Influences of all groups on all columns; see docs/analyses.md.
 
     Attributes:
         per, output, unit, estimator, estimand: what was estimated; `estimand` as in `pydt.estimation.Fit`.
@@ -192,6 +178,11 @@ class Ranking:
         """What a reader sees: the answer, the extremes with pictures, and as CSV `most` pairs of group and column."""
         blocks = {"target": _target_blocks, "class": _class_blocks, "example": _example_blocks}[self.per](self)
         answer = {"target": _target_answer, "class": _class_answer, "example": _example_answer}[self.per](self)
+        whom = {
+            "target": f"{self._view.target_name} as a whole, and which do not",
+            "class": f"which class of {self._view.target_name}",
+            "example": f"which single image of {self._view.target_name}",
+        }[self.per]
         ends = len(self.groups) if self.values.size <= most else max(1, most // (2 * len(self.columns)))
         rows = (
             (self.columns[j], name, self.values[i, j], self.stderr[i, j], self.q[i, j], self.family_q[i, j], rank + 1)
@@ -204,10 +195,10 @@ class Ranking:
         return Page(
             name=f"ranking-{self.per}",
             title={"target": "Ranking", "class": "Ranking per class", "example": "Ranking per image"}[self.per],
-            question=_QUESTIONS[self.per].format(target=self._view.target_name),
+            question=f"Which groups help {whom}?",
             answer=self._view.told(answer),
             blocks=blocks,
-            csv={"influences.csv": (names, rows), "held-out.csv": _held_out(self)},
+            csv={"influences.csv": (names, rows), "held-out.csv": csv_of(range(len(self.columns)), _held_out(self))},
             method=_method(self),
         )
 
@@ -233,9 +224,8 @@ def ranking(
         output: of which the influences are (see `pydt.store.UNITS`); by default "correct", of single examples
             "probability": on the embedded sample (300 models) influences on it predict held-out models best, with a
             rank correlation of 0.27 against 0.24 (margin) and 0.12 (correct).
-        estimator: "difference", "ols" or "lasso", see `pydt.influences`; by default that of
-            `pydt.estimation.from_store`. "paper" is
-            the paper's own, see the top of this file.
+        estimator: "difference", "ols" or "lasso", see `pydt.influences`; by default the one for the plan's
+            design. "paper" is the paper's own, see docs/analyses.md.
         leaders: how many of each end are valued together; ten, or a quarter of the groups if that is less.
         seed: of the random halves and permutations.
 
@@ -303,12 +293,7 @@ def ranking(
 
 
 def check_paper(masks: Design, output: str | None) -> None:
-    """Refuse what the paper's estimator is not made for.
-
-    Raises:
-        EstimateError: masks that do not keep a random half of the groups.
-        ConfigError: another output than the probability.
-    """
+    """Refuse masks that do not keep a random half of the groups, and other outputs than the probability."""
     if output not in (None, "probability"):
         mend = 'leave output out, or choose another estimator: "difference" takes any output'
         raise ConfigError(f"the paper's estimator is of the probability, not of {output!r}", "output", mend)
@@ -319,7 +304,7 @@ def check_paper(masks: Design, output: str | None) -> None:
         raise EstimateError(
             f"its masks are {masks.kind} and keep {kept} of {masks.groups} groups; the paper's keep a random half",
             'estimator="paper"',
-            'draw the design with pydt.design.design.random(groups, models, alpha=0.5), or use estimator="difference"',
+            'draw the design with pydt.design.random(groups, models, alpha=0.5), or use estimator="difference"',
         )
 
 
@@ -359,11 +344,6 @@ def _leaders(
     return Leaders(size, _SPLITS, claimed, total / ways, ERROR_OF_WAYS * np.sqrt(square / ways))
 
 
-_QUESTIONS = {
-    "target": "Which groups help {target} as a whole, and which do not?",
-    "class": "Which groups help which class of {target}?",
-    "example": "Which groups help which single image of {target}?",
-}
 _PAPER = "the paper's difference of means on random half masks"
 
 
@@ -494,26 +474,22 @@ def _target_blocks(found: Ranking) -> list[Block]:
 
 
 def _class_blocks(found: Ranking) -> list[Block]:
-    rows = []
-    for j, name in enumerate(found.columns):
-        order, test = found.order(j), found.tests[j]
-        ends = [
-            ", ".join(f"{found.groups[i]} ({number(found.values[i, j], 1, True)})" for i in end)
-            for end in (order[: _named(found)], order[::-1][: _named(found)])
-        ]
-        sure = int((found.family_q[:, j] < LEVEL).sum())
-        rows.append((name, int(found.images[j]), *ends, sure, test.correlation, test.p, float(found.tests_q[j])))
-    heads = ("class", "score images", "highest", "lowest", "sure groups", "held-out correlation", "p", "q over classes")
-    return [
-        Table(
-            heads,
-            rows,
-            "Every class",
-            f"Influence on the class in {found.unit}; {signs(found.estimand)}.",
-            {"p": 3, "q over classes": 3},
-        ),
-        _strongest(found, "class"),
-    ]
+    def ends(j: int, step: int) -> str:
+        named = found.order(j)[::step][: _named(found)]
+        return ", ".join(f"{found.groups[i]} ({number(found.values[i, j], 1, True)})" for i in named)
+
+    columns = (
+        Column("class", lambda j: found.columns[j]),
+        Column("score images", lambda j: found.images[j]),
+        Column("highest", lambda j: ends(j, 1)),
+        Column("lowest", lambda j: ends(j, -1)),
+        Column("sure groups", lambda j: int((found.family_q[:, j] < LEVEL).sum())),
+        Column("held-out correlation", lambda j: found.tests[j].correlation),
+        Column("p", lambda j: found.tests[j].p, digits=3),
+        Column("q over classes", lambda j: found.tests_q[j], digits=3),
+    )
+    note = f"Influence on the class in {found.unit}; {signs(found.estimand)}."
+    return [Table.of(range(len(found.columns)), columns, "Every class", note), _strongest(found, "class")]
 
 
 def _strongest(found: Ranking, what: str) -> Intervals:
@@ -562,41 +538,42 @@ def _example_blocks(found: Ranking) -> list[Block]:
     return [*view.images(images, "score", captions, title), *blocks]
 
 
-def _held_out(found: Ranking) -> tuple[Sequence[str], list[tuple[Any, ...]]]:
-    heads = [found.per, "images", "correlation with held-out models", "p", "q over columns", "permutations"]
-    ends = ("highest", "lowest")
-    heads += (
-        [f"{found.leaders.size} {end}, {how}" for end in ends for how in ("shown", "judged", "stderr")]
-        if found.leaders
-        else []
-    )
-    rows = []
-    for j, name in enumerate(found.columns):
-        row: list[Any] = [name, int(found.images[j])]
-        if found.tests:
-            row += [found.tests[j].correlation, found.tests[j].p, found.tests_q[j], found.tests[j].permutations]
-        else:
-            row += [None if found.score is None else found.score.per_target[j], None, None, None]
-        if found.leaders is not None:
-            row += [
-                part[end, j]
-                for end in (0, 1)
-                for part in (found.leaders.claimed, found.leaders.judged, found.leaders.stderr)
-            ]
-        rows.append(tuple(row))
-    return heads, rows
+def _held_out(found: Ranking) -> list[Column]:
+    """What a page tells of each column beside its influences; the records are the columns' positions."""
+    columns = [Column(found.per, lambda j: found.columns[j]), Column("images", lambda j: found.images[j])]
+    correlation = "correlation with held-out models"
+    if found.tests:
+        columns += [
+            Column(correlation, lambda j: found.tests[j].correlation),
+            Column("p", lambda j: found.tests[j].p),
+            Column("q over columns", lambda j: found.tests_q[j]),
+            Column("permutations", lambda j: found.tests[j].permutations),
+        ]
+    else:
+        score = found.score
+        columns.append(Column(correlation, lambda j: None if score is None else score.per_target[j]))
+        columns += [Column(name, lambda j: None) for name in ("p", "q over columns", "permutations")]
+    if found.leaders is not None:
+        own = found.leaders
+        parts = {"shown": own.claimed, "judged": own.judged, "stderr": own.stderr}
+        columns += [
+            Column(f"{own.size} {end}, {how}", part[row].__getitem__)
+            for row, end in enumerate(("highest", "lowest"))
+            for how, part in parts.items()
+        ]
+    return columns
 
 
 def _method(found: Ranking) -> str:
     how = _PAPER if found.estimator == "paper" else ESTIMATORS[found.estimator].phrase
     output = "accuracy" if found.output == "correct" else found.output
     column = {"target": "the target", "class": "a class", "example": "an image"}[found.per]
-    meaning = "minus the average group's (masks of one size tell no more)" if found.estimand == "swap" else ""
+    meaning = "An influence is given minus the average group's (masks of one size tell no more). "
     return (
         f"Influence on {column}: the coefficient of a group in the regression of the models' {output} (mean over the "
         f"score images of {column}) on which groups each model kept, by {how}; {found.models} models.\n\n"
         f"    {output} of a model = constant + sum over kept groups of influence + noise\n\n"
-        f"{'An influence is given ' + meaning + '. ' if meaning else ''}"
+        f"{meaning if found.estimand == 'swap' else ''}"
         "Jain et al. 2023, sections 2 and 3 (class-to-target, class-to-class, class-to-example influence); theirs "
         'is the difference of mean probabilities on random half masks: ranking(..., estimator="paper"). Here the '
         "images that rank (score half) do not judge (report half), and every influence has a standard error."
