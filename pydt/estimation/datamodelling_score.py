@@ -44,9 +44,8 @@ from pydt.base import EstimateError, to_array, whole
 from pydt.design import Design, find_repeats
 from pydt.estimation.fit import Fit
 from pydt.estimation.influence import influences
-from pydt.estimation.inputs import refuse_unwritten
+from pydt.estimation.inputs import Array, refuse_unwritten
 
-Array = npt.NDArray[np.float64]
 _BLOCKS = 20
 _TILE = 4096  # targets ranked at once
 _FEWEST = 10  # repeated masks that a ceiling needs

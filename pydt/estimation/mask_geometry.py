@@ -30,6 +30,21 @@ class Folds:
     parts: list[Columns]
 
 
+def count_columns(packed: npt.NDArray[np.uint8], columns: int) -> Columns:
+    """Packed masks as they are, uint8 (rows, ceil(columns / 8))."""
+    packed = np.ascontiguousarray(packed)
+    parts = [_core.unpack(packed[i : i + 256], columns).sum(0) for i in range(0, len(packed), 256)]
+
+    def gram() -> Array:
+        counts = _core.gram(packed, columns, threads())
+        found: Array = counts.view(np.float64)
+        for row, integers in zip(found, counts, strict=True):  # in place
+            row[:] = integers
+        return found
+
+    return Columns(float(len(packed)), np.sum(parts, 0, np.float64), gram)
+
+
 class Geometry:
     """All that estimators take from the masks alone, each computed when it is first asked for."""
 
@@ -57,13 +72,6 @@ class Geometry:
         for stratum in self.strata:
             values[stratum] -= values[stratum].mean(0)
         return values
-
-    def lift(self, gram: Array, level: float) -> Array:
-        """gram + level x the projection on the directions in which no mask varies (groups, groups)."""
-        gram = gram.copy() if self.strata else gram
-        for stratum in self.strata:
-            gram[np.ix_(stratum, stratum)] += level / len(stratum)
-        return gram
 
     @cached_property
     def one_size(self) -> Array:
@@ -135,16 +143,7 @@ class Geometry:
         return self._folds[number]
 
     def _count(self, rows: Rows | None) -> Columns:
-        packed = self.masks.packed if rows is None else np.ascontiguousarray(self.masks.packed[rows])
-        parts = [_core.unpack(packed[i : i + 256], self.masks.columns).sum(0) for i in range(0, len(packed), 256)]
-        return Columns(float(len(packed)), np.sum(parts, 0, np.float64), lambda: self._gram(packed))
-
-    def _gram(self, packed: npt.NDArray[np.uint8]) -> Array:
-        counts = _core.gram(packed, self.masks.columns, threads())
-        gram: Array = counts.view(np.float64)
-        for row, integers in zip(gram, counts, strict=True):  # in place
-            row[:] = integers
-        return gram
+        return count_columns(self.masks.packed if rows is None else self.masks.packed[rows], self.masks.columns)
 
     def _as_units(self, plain: Columns) -> Columns:
         if self.masks.units.kind != "pair":
@@ -281,6 +280,26 @@ def invert_lower(lower: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return found
 
 
+def lift(gram: Array, strata: list[Rows], level: float) -> Array:
+    """gram + level x the projection on the directions in which no mask varies (groups, groups)."""
+    gram = gram.copy() if strata else gram
+    for stratum in strata:
+        gram[np.ix_(stratum, stratum)] += level / len(stratum)
+    return gram
+
+
+def factor(gram: Array, strata: list[Rows]) -> tuple[Array, float] | None:
+    """L and `level` of LL' = gram + level x that projection; None where masks cannot tell the groups apart."""
+    level = np.trace(gram) / len(gram)
+    whole = lift(gram, strata, level)
+    try:
+        lower: Any = np.linalg.cholesky(whole)
+    except np.linalg.LinAlgError:
+        return None
+    # A pivot is what the earlier groups do not explain of a group.
+    return None if (np.diag(lower) ** 2 / np.diag(whole)).min() < 1e-9 else (lower, level)
+
+
 def regress(geometry: Geometry) -> Regression:
     """The factor of the groups' Gram matrix; raises where they cannot be told apart, or no noise can be told."""
     size = geometry.groups
@@ -290,15 +309,10 @@ def regress(geometry: Geometry) -> Regression:
         mend = f'this concerns {name_groups(np.arange(size))}: train more models, or use method="ridge" or "lasso"'
         raise EstimateError(what, "masks", mend)
     gram = geometry.real.centred
-    level = np.trace(gram) / size
-    whole = geometry.lift(gram, level)
-    try:
-        lower: Any = np.linalg.cholesky(whole)
-        pivots = np.diag(lower) ** 2 / np.diag(whole)
-    except np.linalg.LinAlgError:
-        pivots = np.zeros(1)
-    if pivots.min() < 1e-9:  # a pivot is what the earlier groups do not explain of a group
-        _raise_rank(geometry, gram)
+    found = factor(gram, geometry.strata)
+    if found is None:
+        raise _unidentified(geometry, gram)
+    lower, level = found
     df, spare = float(geometry.units - parameters), 0
     if df < 1 <= geometry.spare:  # as many parameters as masks: repeats show the noise, but nothing else
         spare = geometry.spare
@@ -310,10 +324,10 @@ def regress(geometry: Geometry) -> Regression:
             "masks",
             f'train more than {parameters * models // geometry.units} models, or use method="ridge" or "lasso"',
         )
-    return Regression(lower, lambda inverse: geometry.lift(inverse, -1 / level), df, parameters, spare)
+    return Regression(lower, lambda inverse: lift(inverse, geometry.strata, -1 / level), df, parameters, spare)
 
 
-def _raise_rank(geometry: Geometry, gram: Array) -> None:
+def _unidentified(geometry: Geometry, gram: Array) -> EstimateError:
     mend = 'use method="ridge" or "lasso", or merge these groups (of a stratified design, pass the Design)'
     scale = 1 / np.sqrt(np.diag(gram))
     eigenvalues, vectors = np.linalg.eigh(gram * np.outer(scale, scale))
@@ -321,4 +335,4 @@ def _raise_rank(geometry: Geometry, gram: Array) -> None:
     null = geometry.centre(null)
     null = null / np.maximum(np.abs(null).max(), 1e-300)
     mixed = np.flatnonzero(np.abs(null).max(1) > 1e-6) if null.size else np.arange(len(gram))
-    raise EstimateError(f"{name_groups(mixed)} cannot be told apart by these masks", "masks", mend)
+    return EstimateError(f"{name_groups(mixed)} cannot be told apart by these masks", "masks", mend)

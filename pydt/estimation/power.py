@@ -22,8 +22,8 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from pydt import _core
 from pydt.base import ConfigError, DesignError, EstimateError, real, share, suggest
 from pydt.design import Design, find_repeats
 from pydt.estimation.estimators import ESTIMATORS
@@ -32,7 +32,7 @@ from pydt.estimation.fit import Fit
 from pydt.estimation.from_store import mean_output, overall
 from pydt.estimation.influence import influences
 from pydt.estimation.inputs import read_masks
-from pydt.estimation.mask_geometry import Geometry
+from pydt.estimation.mask_geometry import Geometry, count_columns, factor, invert_lower
 from pydt.estimation.robust import Arms
 from pydt.store import UNITS, Record, Store, Weak, row_seconds, weak_rows
 
@@ -368,22 +368,14 @@ class _Law:
             return f"{noise}{left}; {masks}; OLS from {self.least('ols')} models on."
         return f"{noise}; {masks}."
 
-    def _variance(self, packed: np.ndarray) -> float:
+    def _variance(self, packed: npt.NDArray[np.uint8]) -> float:
         """Median over the groups of [G^-1]_kk."""
-        models, groups = len(packed), self.groups
-        gram = np.asarray(_core.gram(np.ascontiguousarray(packed), groups, 1), np.float64)
-        count = np.diag(gram).copy()
-        gram -= np.outer(count, count) / models
-        level = np.trace(gram) / groups
-        constant = self.fit.estimand == "swap"  # the direction of ones is left out: see `moments.regress`
-        try:
-            factor = np.linalg.cholesky(gram + constant * level / groups)
-        except np.linalg.LinAlgError:
+        strata = [np.arange(self.groups)] if self.design.constants else []
+        found = factor(count_columns(packed, self.groups).centred, strata)
+        if found is None:
             return math.inf
-        if (np.diag(factor) ** 2).min() < 1e-9 * level:
-            return math.inf
-        half = np.linalg.inv(factor)
-        return float(np.median((half**2).sum(0))) - constant / (groups * level)
+        lower, level = found
+        return float(np.median((invert_lower(lower) ** 2).sum(0))) - self.design.constants / (self.groups * level)
 
 
 def _grows(design: Design) -> bool:

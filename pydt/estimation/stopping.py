@@ -64,8 +64,9 @@ import numpy.typing as npt
 from pydt.base import ConfigError, EstimateError, to_array
 from pydt.design import Design, find_clusters, find_repeats
 from pydt.estimation.influence import best_method, influences
+from pydt.estimation.inputs import Array, Inputs, Units
+from pydt.estimation.sufficient_statistics import Statistics
 
-Array = npt.NDArray[np.float64]
 _FORMS = 'write "stderr < 0.5", "sign 10", "sign 10 level 0.01" or "none"'
 _NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
 _LEAST = 20  # degrees of freedom at the first look
@@ -292,30 +293,30 @@ def always_valid(made: Design, rows: npt.NDArray[np.intp], outputs: Array, level
         values and radius, each (groups, targets); a radius is infinite where nothing could exclude 0 yet. None where
         these rows cannot tell the groups apart.
     """
-    x, y = _units(made, rows, outputs)
-    groups, null = made.groups, np.zeros((made.groups, made.groups))
-    if made.estimand == "swap":  # the projection on what masks of one size (in each stratum) leave open
-        strata = np.zeros(groups, np.int64) if made.strata is None else made.strata
-        null = (strata[:, None] == strata) / np.bincount(strata)[strata]
-    df = len(x) - (groups - round(np.trace(null))) - (not made.pairs)
+    units = _units(made, rows)
+    strata = None
+    if made.estimand == "swap":
+        strata = np.zeros(made.groups, np.int64) if made.strata is None else made.strata
+    statistics = Statistics(
+        Inputs(
+            made.packed()[rows], made.groups, 0, made.estimand, units, strata, outputs=outputs, flat=False, flag=True
+        )
+    )
+    geometry = statistics.geometry
+    if np.isnan(geometry.spread).any() or (regression := geometry.regression_or_none) is None:
+        return None
+    groups, df = made.groups, geometry.units - regression.parameters
     if df < 1:
         return None
-    gram = x.T @ x
-    scale = np.trace(gram) / groups
-    whole = gram + scale * null
-    try:
-        if (np.diag(np.linalg.cholesky(whole)) ** 2 / np.diag(whole)).min() < 1e-9:
-            return None
-    except np.linalg.LinAlgError:
-        return None
-    inverse = np.linalg.inv(whole) - null / scale
-    cross = x.T @ y
-    values: Array = inverse @ cross
-    noise = np.maximum((y**2).sum(0) - (values * cross).sum(0), 0) / df
+    values, noise = np.empty((groups, outputs.shape[1])), np.empty(outputs.shape[1])
+    for tile in statistics.tiles():
+        cross = geometry.real.centre(tile.units)
+        values[:, tile.part] = (regression.inverse @ cross)[:, : tile.width]
+        noise[tile.part] = (regression.left(cross, geometry.real.energy(tile.units)) / df)[: tile.width]
     # Outputs that the groups fit without remainder (all models right on every example) leave the rounding of float32.
     noise = np.maximum(noise, (_ROUNDING * np.abs(outputs).max(0)) ** 2)
     share = level / groups
-    spread = np.diag(inverse)
+    spread = np.diag(regression.inverse)
     wide = -2 * math.log(share) + math.log(1 - 2 * math.log(share))
     phi = _TUNED * groups * made.alpha * (1 - made.alpha) / wide
     stderr: Array = np.sqrt(np.outer(spread, noise))
@@ -330,27 +331,20 @@ def t_radius(information: Array, phi: float, df: float, level: float) -> Array:
         return np.where(h < c, np.sqrt(df * (h - 1) / (1 - h / c)), np.inf)
 
 
-def _units(made: Design, rows: npt.NDArray[np.intp], outputs: Array) -> tuple[Array, Array]:
-    """Regressors and outputs of the independent units, less what the intercept takes: (units, groups), (units,
-    targets)."""
-    if made.pairs:
-        first = rows[:-1][(rows[:-1] % 2 == 0) & (np.diff(rows) == 1)]
-        masks = made[first].astype(np.float64)
-        if not np.array_equal(masks, 1 - made[first + 1]):
+def _units(made: Design, rows: npt.NDArray[np.intp]) -> Units:
+    """How rows of a design are independent: pairs by their place in a foldover design, masks of one's own by what they
+    keep; masks that a rule draws are independent even where they repeat."""
+    everything, ones = np.ones(len(rows), bool), np.ones(len(rows))
+    if made.kind == "foldover":
+        second = np.flatnonzero((rows % 2 == 1) & (np.diff(rows, prepend=-2) == 1))
+        if not np.array_equal(made[rows[second]], ~made[rows[second] - 1]):
             raise EstimateError("rows of a foldover design are not in pairs", "masks", "pass the plan's whole design")
-        at = np.searchsorted(rows, first)
-        return math.sqrt(2) * (masks - 0.5), (outputs[at] - outputs[at + 1]) / math.sqrt(2)
-    masks = made[rows].astype(np.float64)
-    x, y = masks - masks.mean(0), outputs - outputs.mean(0)
-    if not made.drawn:
-        label = find_repeats(made.packed()[rows])
-        size = np.bincount(label)
-        if len(size) < len(rows):
-            order = np.argsort(label, kind="stable")
-            starts = np.cumsum(size) - size
-            root = np.sqrt(size)[:, None]
-            x, y = (np.add.reduceat(part[order], starts, axis=0) / root for part in (x, y))
-    return x, y
+        used = ~everything
+        used[second] = used[second - 1] = True
+        return Units("pair", rows // 2, used, rows // 2, np.where(rows % 2, -ones, ones), len(second))
+    label = find_repeats(made.packed()[rows]) if made.kind == "explicit" else np.arange(len(rows))
+    count = int(label.max()) + 1
+    return Units("repeat" if count < len(rows) else "single", label, everything, label, ones, count)
 
 
 def _whole_prefixes(made: Design) -> npt.NDArray[np.intp]:
