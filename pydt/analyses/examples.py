@@ -1,16 +1,12 @@
 """Single source images as the groups: the paper's example-level influence (Jain et al. 2023, section 4.3), and what can
 be said of it.
 
-The influence of an image is the difference of means of the target's output between models with and without it:
+    v_k = mean of y over models with image k - mean of y over models without = sum over models of A_ki y_i
 
-    v_k = mean of y over models with k - mean of y over models without k = sum over models of A_ki y_i
-
-Thousands of images on some hundred models: no image is tested, and the list is for looking at. What can be tested is
-the ranking as a whole (`pydt.estimation.prediction_test`: do influences of some models predict others?), and what can
-be valued is a rule:
-"the s highest images", chosen by one half of the models on the score half of the target, are worth a'y to the other
-half on its report half, with a the mean of their A_k and standard error sd(y) |a|. Averaged over random splits and both
-ways, with the error of two independent ways (`pydt.analyses.ensemble_view.ERROR_OF_WAYS`).
+Thousands of images on some hundred models: no image is tested. The ranking is tested as a whole (`global_test`), and a
+rule is valued: "the s highest images", chosen by one half of the models on the score half of the target, are worth a'y
+to the other half on its report half, with a the mean of their A_k and standard error sd(y) |a|; averaged over random
+splits and both ways (`pydt.analyses.ensemble_view.ERROR_OF_WAYS`).
 
 Memory: the masks of half of the models as float32, (models / 2, images), and nothing of images x images.
 """
@@ -32,7 +28,20 @@ from pydt.data import pictures
 from pydt.design import Design
 from pydt.ensemble import Plan
 from pydt.estimation import ModelPlan, PredictionTest, global_test, mean_output, overall, plan_models
-from pydt.reporting import Block, Curve, Images, Page, called, count, digits_for, number, p_text, plus_minus
+from pydt.reporting import (
+    Block,
+    Column,
+    Curve,
+    Images,
+    Page,
+    called,
+    count,
+    csv_of,
+    digits_for,
+    number,
+    p_text,
+    plus_minus,
+)
 from pydt.store import UNITS, Store, Weak, weak_rows
 
 _SPLITS = 10
@@ -42,7 +51,7 @@ _LEVEL = 0.05
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Influences of single source images on the whole target; see the top of this file.
+    """Influences of single source images on the whole target; see the module's head.
 
     Attributes:
         values, stderr: float64 (images,), in `unit`. kept: int64 (images,), models with each image.
@@ -107,7 +116,7 @@ def examples(
     """
     if plan.by != "example":
         raise ConfigError(
-            f"groups by {plan.by!r}", "examples", 'give a plan by="example": pydt.analyses.examples.by_example(plan)'
+            f"groups by {plan.by!r}", "examples", 'give a plan by="example": pydt.examples.by_example(plan)'
         )
     view = EnsembleView.of(store, plan, task)
     masks, images = view.masks, view.masks.groups
@@ -143,7 +152,7 @@ def examples(
 
 
 def _contrasts(masks: Design) -> npt.NDArray[np.float32]:
-    """A of the top of this file, float32 (images, models); 0 for an image that all models have, or none."""
+    """A of the module's head, float32 (images, models); 0 for an image that all models keep, or none."""
     kept = np.asarray(masks).T.astype(np.float32)
     models = kept.sum(1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -217,13 +226,14 @@ def _page(found: Examples) -> Page:
     curve = {"as estimated": (rank, found.values[order], None, None), "noise alone": (rank, noise, None, None)}
     title = "All images in order, and what noise alone would look like"
     blocks.append(Curve(curve, "rank", f"influence in {found.unit}", title, control="noise alone"))
-    rows = [
-        (keys[i], classes[i], float(found.values[i]), float(found.stderr[i]), int(found.kept[i]))
-        for i in order.tolist()
-    ]
-    ends = zip(
-        ("highest", "lowest"), *(v.tolist() for v in (found.claimed, found.judged, found.judged_stderr)), strict=True
+    columns = (
+        Column("image", lambda i: keys[i]),
+        Column("class", lambda i: classes[i]),
+        Column("influence", found.values.__getitem__),
+        Column("stderr", found.stderr.__getitem__),
+        Column("models", found.kept.__getitem__),
     )
+    ends = zip(("highest", "lowest"), found.claimed, found.judged, found.judged_stderr, strict=True)
     return Page(
         name="examples",
         title="Single source images",
@@ -231,7 +241,7 @@ def _page(found: Examples) -> Page:
         answer=_answer(found),
         blocks=blocks,
         csv={
-            "influences.csv": (("image", "class", "influence", "stderr", "models"), rows),
+            "influences.csv": csv_of(order, columns),
             "leaders.csv": (("end", "shown", "judged", "stderr"), list(ends)),
         },
         method=(

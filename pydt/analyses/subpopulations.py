@@ -1,33 +1,19 @@
 """Sub-populations: the target images that a source group moves most, against the mean of their class.
 
-A source class without a counterpart among the target's labels often teaches a part of one: ostriches a kind of "bird",
-a seven with a bar a kind of "7" (Jain et al. 2023, section 4.1, "granular sub-populations"). For group k and image x of
-class c let
+    e_k(x) = influence of group k on image x - mean influence of k on the images of x's class
 
-    e_k(x) = influence of k on x  -  mean over the images x' of class c of the influence of k on x'
+is the influence on the difference of the image's output from the mean of its class, one regression for every image
+(Jain et al. 2023, section 4.1). A group's images are those of largest e_k. They are found by a random half of the
+models and valued by the other, both ways, over several random splits; one-sided t, q over the groups
+(Benjamini-Hochberg).
 
-the influence on the difference of the image's output from the mean of its class, which is one regression for every
-image: what k does to the whole class is taken off. The images of a group are those with the largest e_k.
-
-Of hundreds of images the largest e_k are large by chance. So the effect that is claimed is that of the rule and not of
-the list: the images are found by a random half of the models, and their mean e_k is estimated by the other half, as the
-regression of one number a model, with its standard error; both ways, over several random splits. A group's images are a
-finding where that effect is surely above zero (one-sided t; q over the groups, Benjamini-Hochberg). The list that is
-shown is found by all models. How often two halves of the models find the same images says how far the list itself can
-be trusted.
-
-Judged images of both halves of the target take part: no group is selected here that is judged on them later, and what
-is found in some models is judged by others.
-
-Cost: two fits of (models / 2, images) and two of (models / 2, groups) for every split. What lost: ranking images by e_k
-over its standard error. On the embedded sample (300 models, 1,197 images, mean over 62 groups) two halves of the models
-find 14 % of a group's eight images in common by e_k on the probability, 10 % by the ratio, 5 % by e_k on margins.
+Cost: two fits of (models / 2, images) and two of (models / 2, groups) for every split. Why the rule is judged and not
+the list, and what lost: docs/analyses.md, "Sub-populations".
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,7 +25,21 @@ from pydt.analyses.sample_splitting import halves
 from pydt.base import ConfigError, t975, whole
 from pydt.ensemble import Plan
 from pydt.estimation import benjamini_hochberg, best_method, influences
-from pydt.reporting import Block, Images, Intervals, Page, Table, count, digits_for, listed, number, plus_minus, quoted
+from pydt.reporting import (
+    Block,
+    Column,
+    Images,
+    Intervals,
+    Page,
+    Table,
+    count,
+    csv_of,
+    digits_for,
+    listed,
+    number,
+    plus_minus,
+    quoted,
+)
 from pydt.store import UNITS, Record, Store
 
 LEVEL = 0.05
@@ -49,7 +49,7 @@ _SHOWN = 12  # groups of which a page shows images
 
 @dataclass(frozen=True, eq=False)
 class SubPopulations:
-    """The images that each group moves most; see the top of this file.
+    """The images that each group moves most; see the module's head.
 
     Attributes:
         groups: names, all of the plan's or the one asked for. output, unit, models: what was estimated from.
@@ -96,19 +96,15 @@ class SubPopulations:
     def page(self) -> Page:
         """What a reader sees: the images of the surest groups, every group's effect, and all as CSV."""
         order = np.lexsort((-self.judged / np.maximum(self.judged_stderr, 1e-30), self.q))
-        shown = (
-            (
-                self.groups[k],
-                rank + 1,
-                int(self.ids[x]),
-                self.classes[self.labels[x]],
-                self.effect[k, x],
-                self.stderr[k, x],
-            )
-            for k in range(len(self.groups))
-            for rank, x in enumerate(self.found[k])
+        shown = [(k, x, rank) for k in range(len(self.groups)) for rank, x in enumerate(self.found[k], 1)]
+        columns = (
+            Column("group", lambda one: self.groups[one[0]]),
+            Column("rank", lambda one: one[2]),
+            Column("image", lambda one: self.ids[one[1]]),
+            Column("class", lambda one: self.classes[self.labels[one[1]]]),
+            Column(f"effect ({self.unit})", lambda one: self.effect[one[:2]]),
+            Column("stderr", lambda one: self.stderr[one[:2]]),
         )
-        columns = ("group", "rank", "image", "class", f"effect ({self.unit})", "stderr")
         blocks = _blocks(self, order)
         return Page(
             name="subpopulations",
@@ -118,7 +114,7 @@ class SubPopulations:
             ),
             answer=self._view.told(_answer(self, order)),
             blocks=blocks,
-            csv={"images.csv": (columns, shown), "groups.csv": _table(self, order)},
+            csv={"images.csv": csv_of(shown, columns), "groups.csv": csv_of(order, _columns(self))},
             method=_METHOD.format(output=self.output, splits=self.splits),
         )
 
@@ -290,29 +286,27 @@ def _blocks(found: SubPopulations, order: npt.NDArray[np.intp]) -> list[Block]:
         (found.q[order] < LEVEL).tolist(),
         thumbnails or None,
     )
-    columns, rows = _table(found, order)
-    return [*blocks, intervals, Table(columns, rows, "Every group in numbers", digits={"p, one-sided": 3, "q": 3})]
+    return [*blocks, intervals, Table.of(order, _columns(found), "Every group in numbers")]
 
 
-def _table(found: SubPopulations, order: npt.NDArray[np.intp]) -> tuple[Sequence[str], list[tuple[Any, ...]]]:
-    columns = (
-        "group",
-        "classes of its images",
-        "as shown",
-        "judged",
-        "stderr",
-        "p, one-sided",
-        "q",
-        "found by both halves",
-    )
-    rows = []
-    for k in order:
+def _columns(found: SubPopulations) -> tuple[Column, ...]:
+    """What a page tells of a group; the records are positions of groups."""
+
+    def classes(k: int) -> str:
         labels, counts = np.unique(found.labels[found.found[k]], return_counts=True)
         most = np.argsort(-counts, kind="stable")[:3]
-        classes = ", ".join(f"{found.classes[labels[i]]} x{counts[i]}" for i in most)
-        numbers = (found.claimed[k], found.judged[k], found.judged_stderr[k], found.p[k], found.q[k], found.overlap[k])
-        rows.append((found.groups[k], classes, *map(float, numbers)))
-    return columns, rows
+        return ", ".join(f"{found.classes[labels[i]]} x{counts[i]}" for i in most)
+
+    return (
+        Column("group", lambda k: found.groups[k]),
+        Column("classes of its images", classes),
+        Column("as shown", found.claimed.__getitem__),
+        Column("judged", found.judged.__getitem__),
+        Column("stderr", found.judged_stderr.__getitem__),
+        Column("p, one-sided", found.p.__getitem__, digits=3),
+        Column("q", found.q.__getitem__, digits=3),
+        Column("found by both halves", found.overlap.__getitem__),
+    )
 
 
 _METHOD = """For group k and image x of class c, on the {output} of the correct class:
