@@ -1,4 +1,4 @@
-"""Checks of arguments that every room needs."""
+"""Checks of arguments: one of each kind, for all rooms."""
 
 from __future__ import annotations
 

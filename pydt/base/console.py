@@ -1,4 +1,4 @@
-"""What is said on the terminal: lines, and a bar while files are read."""
+"""Lines and progress bars on the terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 
 def terminal() -> bool:
-    """Whether there is a terminal to tell something: a service may have no stderr, or a closed one."""
+    """Whether stderr is a terminal; a service may have none, or a closed one."""
     try:
         return sys.stderr is not None and sys.stderr.isatty()
     except ValueError:
@@ -17,16 +17,16 @@ def terminal() -> bool:
 
 
 def tell(text: str) -> None:
-    """Print a line on stderr, if it is there; nobody who cannot hear it is a reason to end a run of days."""
+    """Print a line on stderr. If that fails nothing happens: it must not end a run of days."""
     if sys.stderr is not None:
         with contextlib.suppress(OSError, ValueError):
             print(text, file=sys.stderr, flush=True)
 
 
 def open_streams() -> None:
-    """Open what is closed of stdin, stdout and stderr on the null device.
+    """Open stdin, stdout and stderr on the null device where they are closed.
 
-    Else the next file that is opened gets that number, and what some library prints would go into it.
+    Otherwise the next file that is opened gets their number, and whatever a library prints goes into it.
     """
     for number in range(3):
         try:
@@ -35,13 +35,12 @@ def open_streams() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest number that is free
 
 
-# Fewer files than this are read before a progress bar could be looked at.
-_BAR_FROM = 5_000
+_BAR_FROM = 5_000  # fewer items are done before a bar is of use
 
 
 @contextlib.contextmanager
 def progress(total: int, what: str, unit: str) -> Iterator[Callable[[int], None]]:
-    """A bar on the terminal, if there is one and enough to do; call what it gives with the number done since."""
+    """A progress bar, if there is a terminal and enough to do. Gives a function: call it with the number newly done."""
     if total < _BAR_FROM or not terminal():
         yield lambda done: None
         return

@@ -13,17 +13,14 @@ from pydt.base.errors import ConfigError
 
 
 def array_digest(images: np.ndarray, positions: np.ndarray) -> str:
-    """Digest of the images at the given positions, in order."""
-    # Hashed in slices, so that a memory map of any size passes through a few megabytes of memory.
+    """Digest of the images at the given positions, in order; a memory map of any size takes a few megabytes."""
     step = max(1, (8 << 20) // max(1, int(np.prod(images.shape[1:]))))
     slices: Iterable[np.ndarray] = (images[positions[i : i + step]] for i in range(0, len(positions), step))
     return digest(list(images.shape[1:]), *(digest(piece) for piece in slices))
 
 
 def hash_order(keys: Sequence[str], salt: str) -> np.ndarray:
-    """64 bits per key, the same on every machine: uint64 (keys,). Sorting by them is a shuffle that no seed can
-    change.
-    """
+    """64 bits per key, equal on every machine: uint64 (keys,). Sorting by them is a shuffle without a seed."""
     return np.array(
         [int.from_bytes(hashlib.blake2b(f"{salt}\0{key}".encode(), digest_size=8).digest(), "little") for key in keys],
         np.uint64,
@@ -37,7 +34,7 @@ def canonical_json(value: Any) -> str:
     """JSON with sorted keys, no spaces and no NaN: equal values give equal text.
 
     Raises:
-        ConfigError: a value has no canonical form (NaN, infinity, half a character, or a type JSON does not know).
+        ConfigError: NaN, infinity, half a character, or a type that JSON does not have.
     """
     try:
         text = _CANONICAL.encode(value)
@@ -50,14 +47,14 @@ def canonical_json(value: Any) -> str:
 
 
 def escaped(text: str) -> str:
-    """The text with half characters, such as a file name of other bytes than UTF-8 has, written as \\udc80."""
+    """The text with half characters (of file names that are not UTF-8) written as \\udc80."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def digest(*parts: Any) -> str:
     """The first 32 hex digits of a SHA-256 over the parts, each preceded by its kind and length.
 
-    Arrays enter as dtype, shape and bytes in C order; bytes as they are; all else as canonical JSON.
+    Arrays are hashed as dtype, shape and bytes in C order, bytes as they are, everything else as canonical JSON.
     """
     state = hashlib.sha256()
     for part in parts:
@@ -71,6 +68,6 @@ def digest(*parts: Any) -> str:
 
 
 def digest_part(part: Any) -> bytes:
-    """What `digest` is taken over, for one part that is no array."""
+    """The bytes that `digest` hashes for a part that is no array."""
     kind, data = (b"bytes", part) if isinstance(part, bytes) else (b"json", canonical_json(part).encode())
     return b"%s %d\n%s" % (kind, len(data), data)

@@ -18,21 +18,20 @@ class PydtError(Exception):
         super().__init__(text if mend is None else f"{text}. {mend}")
 
     def __reduce__(self) -> tuple[type[PydtError], tuple[str, str | None, str | None]]:
-        # The default rebuilds from args, which hold the joined text: an error that crosses a process would lose its
-        # parts.
+        # The default would rebuild from args, the joined text: an error from another process would lose its parts.
         return type(self), (self.what, self.where, self.mend)
 
 
 class DataWarning(UserWarning):
-    """Something was left out or changed; the notes of the data set tell it, too."""
+    """Something was left out or changed; the notes of the data set say it, too."""
 
 
 class ConfigError(PydtError):
-    """An option, recipe or plan that cannot mean anything."""
+    """An option, recipe or plan that makes no sense."""
 
 
 class DataError(PydtError):
-    """A source or target that cannot be read or does not fit together."""
+    """A source or target that cannot be read or is inconsistent."""
 
 
 class DesignError(PydtError):

@@ -1,7 +1,7 @@
-"""Digests and crash-safe files: the two habits that every other module leans on.
+"""Files and folders that are written whole or not at all, whatever fails.
 
-Every call by which pydt changes a store goes through `os.open`, `os.write`, `os.fsync`, `os.replace`, `os.mkdir` and
-`os.unlink` in this file, so that a test can make any one of them fail. Calls that a signal interrupted are made again.
+Every change of a store goes through `os.open`, `os.write`, `os.fsync`, `os.replace`, `os.mkdir` and `os.unlink` here,
+so that a test can make any one of them fail. A call that a signal interrupts is repeated.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from typing import Any
 from pydt.base.digests import digest
 from pydt.base.errors import StoreError
 
-_OLD = 24 * 3600.0  # seconds after which a temporary file is nobody's, wherever its writer was
+_OLD = 24 * 3600.0  # seconds without a write after which a temporary file is abandoned, on whatever host
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes | memoryview, *, within: Path | None = None) -> None:
-    """Write a file so that a reader sees all of it or none of it, whatever dies in between.
+    """Write a file so that a reader sees all of it or none of it.
 
-    The bytes go to a temporary name of their own in the same folder, are synced, renamed over `path`, and the folder is
-    synced, as is the parent of every folder made on the way. Any number of threads, processes and hosts may write one
-    path at once: the last one wins.
+    The bytes go to a temporary file in the same folder, which is synced and renamed over `path`; the folder is synced,
+    as is the parent of every folder made on the way. Threads, processes and hosts may write one path at the same time:
+    the last one wins.
 
     Args:
-        within: a folder above `path` that is not made, if it is not there (any more).
+        within: a folder above `path` that must exist: it is not made.
 
     Raises:
         StoreError: the folder cannot be written, or the disk is full. `path` then holds the old bytes, or the new ones
@@ -45,7 +45,7 @@ def write_atomic(path: str | os.PathLike[str], data: bytes | memoryview, *, with
 def writing(
     path: str | os.PathLike[str], *, within: Path | None = None
 ) -> Iterator[Callable[[bytes | memoryview], None]]:
-    """`write_atomic` in pieces: gives what appends bytes to the file."""
+    """`write_atomic` in pieces: gives a function that appends bytes to the file."""
     path = Path(path)
     temporary = _temporary(path)
     try:
@@ -62,7 +62,7 @@ def writing(
 
 
 def append_line(path: Path, line: bytes) -> None:
-    """Append a line to a file that is only ever appended to. One that its writer left unfinished stays as it is.
+    """Append a line to a log. If the last writer left an unfinished line, that line stays, and a new one begins.
 
     Raises:
         StoreError: it cannot be written; the line may be there in part.
@@ -80,17 +80,17 @@ def append_line(path: Path, line: bytes) -> None:
 
 
 class Folder:
-    """A folder that is being built under a temporary name; see `building`."""
+    """A folder under construction; see `building`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def file(self, name: str) -> contextlib.AbstractContextManager[Callable[[bytes], None]]:
-        """A new file in it: gives what appends bytes to it."""
+        """Context manager that creates a file and gives a function that appends bytes to it."""
         return _created(self.path / name)
 
     def commit(self, name: str) -> Path:
-        """Sync it and give it its name, or the next that is free: `name`-1, `name`-2, ..."""
+        """Sync the folder and rename it to `name`, or to the next free of `name`-1, `name`-2, ..."""
         _sync(self.path)
         final, number = self.path.with_name(name), 0
         while final.exists():
@@ -102,20 +102,20 @@ class Folder:
 
 
 def gone(folder: Path) -> StoreError:
-    """The error of a folder that was there when writing to it began."""
+    """The error for a folder that disappeared while it was written to."""
     wrong = "is not there any more: it was renamed, moved or deleted while it was written to"
     return StoreError(wrong, str(folder), "give it this name again, or use its new one; what was stored is in it")
 
 
 @contextlib.contextmanager
 def building(parent: Path, *, within: Path | None = None) -> Iterator[Folder]:
-    """Build a folder inside `parent` so that a reader sees all of it, once it is committed, or none of it.
+    """Build a folder inside `parent` that a reader sees whole, once it is committed, or not at all.
 
     Args:
         within: as in `write_atomic`.
 
     Raises:
-        StoreError: it cannot be written; what there was of it is removed.
+        StoreError: it cannot be written; the unfinished folder is removed.
     """
     temporary = _temporary(parent / "folder")
     for leftover in parent.glob(".folder.*.tmp"):
@@ -131,11 +131,7 @@ def building(parent: Path, *, within: Path | None = None) -> Iterator[Folder]:
 
 
 def clear(folder: Path) -> None:
-    """Remove what writers that died left under temporary names in a folder, and in folders up to two levels down.
-
-    Raises:
-        StoreError: the folder cannot be written.
-    """
+    """Remove temporary files and folders of dead writers, in a folder and up to two levels down; raises StoreError."""
     for leftover in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp"), *folder.glob("*/*/.*.tmp")]:
         if not abandoned(leftover):
             continue
@@ -152,10 +148,10 @@ def move(path: Path, target: Path, *, within: Path | None = None) -> None:
 
 
 def remove(path: Path, *, sync: bool = True) -> None:
-    """Remove a file, for good; none is no error.
+    """Remove a file if it exists.
 
     Args:
-        sync: wait until it is known to be gone after a power failure, too.
+        sync: wait until the removal would survive a power failure.
 
     Raises:
         StoreError: the folder cannot be written.
@@ -171,10 +167,7 @@ def remove(path: Path, *, sync: bool = True) -> None:
 
 
 def abandoned(temporary: Path) -> bool:
-    """Whether a temporary file of `write_atomic` has no writer any more.
-
-    Its process on this host has ended, or (whoever wrote it) nothing was written to it for a day.
-    """
+    """Whether a temporary file has no writer: its process on this host has ended, or it was not written for a day."""
     try:
         if time.time() - temporary.stat().st_mtime > _OLD:
             return True
@@ -194,7 +187,7 @@ def abandoned(temporary: Path) -> bool:
 
 
 def _make(folder: Path, within: Path | None = None) -> None:
-    """Make a folder and its parents, each of them there after a power failure."""
+    """Make a folder and its parents, and sync each."""
     missing = []
     while folder != folder.parent and not folder.is_dir():
         if folder == within:
@@ -221,7 +214,7 @@ def _temporary(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _created(path: Path) -> Iterator[Callable[[bytes | memoryview], None]]:
-    """A new file that is on the disk when the context ends; gives what appends bytes to it."""
+    """A new file, synced at the end; gives a function that appends bytes to it."""
     descriptor = again(os.open, path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
         yield lambda data: write_all(descriptor, data)
@@ -231,7 +224,7 @@ def _created(path: Path) -> Iterator[Callable[[bytes | memoryview], None]]:
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:
-    """All of it: the system may take less at a time."""
+    """Write all the data: one `os.write` may take a part only."""
     left = memoryview(data).cast("B")
     while left:
         left = left[again(os.write, descriptor, left) :]
@@ -252,7 +245,7 @@ def unwritable(path: Path, error: OSError) -> StoreError:
 
 @cache
 def machine() -> str:
-    """Eight hex digits for where a process id means something: this machine since its start, this container."""
+    """Eight hex digits that name the scope of process ids: this boot of this machine, this container."""
     parts = [platform.node()]
     with contextlib.suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())

@@ -21,14 +21,13 @@ from pydt.base.strict_json import check, parse
 
 @contextlib.contextmanager
 def exclusive(path: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold the lock file `path`, which says who does (JSON: pid, host) and is gone afterwards.
+    """Hold the lock file `path`. It names the holder (JSON: pid, host) and is removed at the end.
 
-    The kernel releases the lock when the process ends, however it does. Where the file system has no locks, a
-    `RuntimeWarning` says so, and nothing is held.
+    The kernel releases the lock when the process ends, killed or not. On a file system without locks nothing is held,
+    and a `RuntimeWarning` says so.
 
     Args:
-        wait: until another process lets it go, instead of raising. Then a file system without locks is no reason to
-            warn: what may be waited for may also be done twice.
+        wait: for the other holder, instead of raising. No warning then: work that may wait may also be done twice.
 
     Raises:
         StoreError: another process (or thread) holds it, or the folder cannot be written.
@@ -44,9 +43,9 @@ def exclusive(path: Path, *, wait: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
-        if descriptor in _locks:  # else this is a fork of the process that holds it
+        if descriptor in _locks:  # not in a fork of the holder
             _locks.discard(descriptor)
-            place: Any = path  # it may have been renamed, and what has its name now is somebody else's
+            place: Any = path  # the folder may have been renamed, and another lock file may have this path now
             with contextlib.suppress(OSError):
                 place = os.readlink(f"/proc/self/fd/{descriptor}")
             with contextlib.suppress(OSError):
@@ -59,7 +58,7 @@ _locks: set[int] = set()
 
 
 def _forget_locks() -> None:
-    """In a forked process: it must not keep the locks of the one it came from when that ends."""
+    """In a forked child: drop the parent's locks, so that they end with the parent."""
     while _locks:
         os.close(_locks.pop())
 
@@ -68,13 +67,13 @@ os.register_at_fork(after_in_child=_forget_locks)
 
 
 def _lock(path: Path, wait: bool) -> int | None:
-    """The descriptor that holds the lock; None if there are no locks here."""
+    """The descriptor that holds the lock; None on a file system without locks."""
     while True:
         descriptor = again(os.open, path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         taken = False
         try:
             again(fcntl.flock, descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            # Between the two calls its last holder may have removed the file: a lock on that would keep nobody out.
+            # The last holder may have removed the file between the two calls; a lock on that file excludes nobody.
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                     os.ftruncate(descriptor, 0)
@@ -97,7 +96,7 @@ def _lock(path: Path, wait: bool) -> int | None:
 
 
 def holder(path: Path) -> tuple[int, str] | None:
-    """Process and host that a lock file names; None if it names nobody."""
+    """Process id and host in a lock file; None if there is no such file or it is not readable."""
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             found = parse(file.read(4096))
@@ -111,5 +110,5 @@ def _holder(path: Path) -> str:
     for _ in range(10):
         if (found := holder(path)) is not None:
             return f"process {found[0]} on {found[1]}"
-        time.sleep(0.01)  # it holds the lock already and is about to write its name
+        time.sleep(0.01)  # it has the lock and is about to write its name
     return "another process"

@@ -13,14 +13,12 @@ import numpy as np
 from pydt.base.errors import DataError
 from pydt.base.regular_files import open_regular
 
-# ---- files and digests ---------------------------------------------------------------------------------------------
-
 
 def open_npy(path: str | os.PathLike[str]) -> np.ndarray:
     """The `.npy` file as a read-only memory map.
 
     Raises:
-        DataError: it is no regular file or no `.npy`, or its header promises more than the file holds.
+        DataError: it is no regular file or no `.npy` of numbers, or is shorter than its header says.
     """
     mend = "write it with numpy.save"
     try:
@@ -31,7 +29,7 @@ def open_npy(path: str | os.PathLike[str]) -> np.ndarray:
                 raise ValueError(f"version {version}")
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, fortran, dtype = read(file, max_header_size=10_000)
-            # In Python's whole numbers: numpy's own product of the sides may wrap around to a small one.
+            # Python's integers: numpy's product of the sides may overflow to a small number.
             size = os.fstat(file.fileno()).st_size - file.tell()
             if dtype.hasobject or any(side < 0 for side in shape) or math.prod(shape) * dtype.itemsize > size:
                 raise ValueError(f"shape {shape}, dtype {dtype} in {size} bytes")
@@ -45,9 +43,9 @@ def open_npy(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def npy_path(images: np.ndarray) -> str | None:
-    """The `.npy` file whose pixels `images` shows as they lie there, possibly with a channel axis added; else None.
+    """The `.npy` file that `images` maps as it is, possibly with a channel axis added; else None.
 
-    A private map (mode "c"), a reshaped one, a part, or one of another dtype shows other pixels than the file holds.
+    A private map (mode "c"), a part, or a map of another shape or dtype shows other pixels than the file holds.
     """
     base: Any = images
     while isinstance(base, np.ndarray) and not (isinstance(base, np.memmap) and not isinstance(base.base, np.memmap)):
@@ -56,7 +54,7 @@ def npy_path(images: np.ndarray) -> str | None:
         return None
     path = os.path.abspath(str(base.filename))
     try:
-        # A map made by hand may start anywhere in the file: what counts is what another process would open.
+        # A map made by hand may start anywhere in the file: compare with what another process would open.
         file: Any = open_npy(path)
     except DataError:
         return None
@@ -73,7 +71,7 @@ def npy_path(images: np.ndarray) -> str | None:
 
 
 def check_length(images: np.ndarray) -> None:
-    """Refuse mapped images whose file is shorter than what was mapped, or gone; see `Dataset.unchanged`."""
+    """Raise a DataError if the file of mapped images is gone, or shorter than what was mapped."""
     base: Any = images
     while isinstance(base, np.ndarray) and isinstance(base.base, np.ndarray):
         base = base.base
@@ -92,7 +90,7 @@ def check_length(images: np.ndarray) -> None:
 
 
 def file_stamp(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Size and time of the last change in nanoseconds: while they stay, the bytes are taken to be the same."""
+    """Size and time of the last change in nanoseconds; while both stay, the bytes are taken as unchanged."""
     state = os.stat(path)
     return state.st_size, state.st_mtime_ns
 

@@ -1,8 +1,8 @@
-"""The cores of this machine, shared out between our threads and those of BLAS.
+"""The cores of this machine, divided between our threads and those of BLAS.
 
-The threads of OpenBLAS wait for their next product in a loop of some 20 ms, on cores that ours then lack: with two of
-them on two cores the difference of means gained 1.01x by the second core, with one 1.46x. So while several of our
-threads work, BLAS has one for each.
+Threads of OpenBLAS wait for the next product in a busy loop of some 20 ms, on cores that our threads need: on two
+cores, a second thread of ours gave 1.01x with two BLAS threads and 1.46x with one. So while several of our threads
+work, BLAS has one thread.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def threads() -> int:
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """BLAS runs on one thread. A setting of the whole process: made by the first who asks, taken back by the last."""
+    """BLAS runs on one thread: a setting of the whole process, from the first user to the last."""
     global _users, _limits
     with _lock:
         if not _users:
@@ -53,15 +53,17 @@ def one_blas_thread() -> Iterator[None]:
 
 @cache
 def _blas() -> Any:
-    """The libraries that are loaded by now, numpy's among them: looking for them takes a millisecond."""
+    """The BLAS libraries that are loaded, numpy's among them; finding them takes a millisecond."""
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController().select(user_api="blas")
 
 
 def share_out(items: Iterable[Item], work: Callable[[Item], None]) -> None:
-    """work(item) for each: the first alone, so that what it computes once for all is there for the others; these side
-    by side. BLAS has one thread. Items are made one at a time. The first error ends it, and is raised."""
+    """Call work(item) for each: the first alone, so that it can fill caches for the others; the others in parallel.
+
+    BLAS has one thread meanwhile. Items are made one at a time. The first error ends it and is raised.
+    """
     with one_blas_thread():
         rest = iter(items)
         for first in rest:

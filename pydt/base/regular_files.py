@@ -1,4 +1,4 @@
-"""Guarded reading: regular files only, no more bytes than are asked for."""
+"""Guarded reading: only regular files (a pipe or a device would block or never end), only as many bytes as allowed."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pydt.base.errors import DataError, StoreError
 from pydt.base.strict_json import Form, check, parse
 
 LARGEST_TEXT = 1 << 30
-"""Bytes of a file of JSON; a sparse file of terabytes would fill the memory."""
+"""Most bytes of a JSON file: a sparse file of terabytes would fill the memory."""
 
 
 class Unreadable(StoreError):
-    """A file that the system does not give: nobody knows whether it is damaged."""
+    """A file that cannot be read (permission or I/O error): whether it is damaged is unknown."""
 
     @classmethod
     def of(cls, error: OSError, path: str | os.PathLike[str]) -> Unreadable:
@@ -25,19 +25,16 @@ class Unreadable(StoreError):
 
 
 def read(path: str | os.PathLike[str], most: int = LARGEST_TEXT) -> bytes:
-    """The bytes of a regular file of text, `most` at most.
-
-    A pipe or a device under its name would block or never end.
-    """
+    """The bytes of a regular file of text, `most` at most."""
     with opened(path) as (descriptor, size):
         return text_of(descriptor, size, most)
 
 
 def read_json(path: str | os.PathLike[str], form: Form, most: int = LARGEST_TEXT) -> Any:
-    """What a JSON file says, of the given form; see `pydt.base.strict_json`.
+    """The value of a JSON file, checked against a form (see `pydt.base.strict_json`).
 
     Raises:
-        StoreError: it has another form, or is larger than `most` bytes. FileNotFoundError: it is not there.
+        StoreError: it has another form, or is larger than `most` bytes. FileNotFoundError: there is no such file.
     """
     with opened(path) as (descriptor, size):
         value = parse(text_of(descriptor, size, most))
@@ -46,7 +43,7 @@ def read_json(path: str | os.PathLike[str], form: Form, most: int = LARGEST_TEXT
 
 
 def text_of(descriptor: int, size: int, most: int = LARGEST_TEXT) -> bytes:
-    """All of an open file of text."""
+    """All bytes of an open file of text."""
     if size > most:
         raise StoreError(f"is damaged (larger than {most:,} bytes)")
     return exactly(descriptor, size, 0)
@@ -54,7 +51,7 @@ def text_of(descriptor: int, size: int, most: int = LARGEST_TEXT) -> bytes:
 
 @contextlib.contextmanager
 def opened(path: str | os.PathLike[str]) -> Iterator[tuple[int, int]]:
-    """Descriptor and size of a regular file; errors from inside name it."""
+    """Descriptor and size of a regular file; a StoreError raised inside the context gets the file's name."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait for its writer
         try:
@@ -73,7 +70,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[tuple[int, int]]:
 
 
 def exactly(descriptor: int, length: int, offset: int) -> bytes:
-    """So many bytes of a file; a file that shrinks meanwhile, and a system that gives less at a time, included."""
+    """`length` bytes from `offset`; a StoreError if the file ends before, also while it is read."""
     parts = []
     while length:
         part = os.pread(descriptor, length, offset)
@@ -85,7 +82,7 @@ def exactly(descriptor: int, length: int, offset: int) -> bytes:
 
 
 def open_regular(path: str | os.PathLike[str]) -> int:
-    """A descriptor of a regular file, open for reading; a FIFO or a device is refused and not waited for.
+    """A descriptor of a regular file, open for reading; a pipe or a device is refused without waiting.
 
     Raises:
         DataError: it cannot be opened, or is no regular file.
@@ -104,5 +101,8 @@ def open_regular(path: str | os.PathLike[str]) -> int:
 
 
 def path_text(path: str | os.PathLike[str]) -> str:
+    """A path as errors show it: cut if it is long, quoted if it is long or not printable."""
     text = os.fsdecode(path)
-    return repr(text[:100] + "..." if len(text) > 200 else text) if len(text) > 200 or not text.isprintable() else text
+    if len(text) > 200:
+        return repr(text[:100] + "...")
+    return text if text.isprintable() else repr(text)

@@ -1,4 +1,4 @@
-"""Random numbers by purpose: two uses of one seed never share their bits."""
+"""Random numbers by purpose: two uses of one seed get independent bits."""
 
 from __future__ import annotations
 

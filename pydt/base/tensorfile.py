@@ -19,22 +19,18 @@ _HEADER: Form = {"__metadata__": {"pydt": str}}  # of a safetensors file
 
 
 def encode(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> bytes:
-    """A safetensors file with one metadata entry, "pydt": JSON with a SHA-256 over the rest of it and the arrays."""
+    """The bytes of a safetensors file with one metadata entry, "pydt": JSON, with a SHA-256 of it and the arrays."""
     from safetensors.numpy import save
 
-    # C order, and one byte order: the checksum is of what a reader will see
+    # C order and little-endian: the checksum is of what a reader will see
     tensors = {name: np.asarray(a, a.dtype.newbyteorder("<"), order="C") for name, a in sorted(arrays.items())}
     signed = {**metadata, "sha256": checksum(tensors, metadata)}
-    # Several metadata entries would be written in the order of a hash map: two equal rows would not be equal bytes.
+    # safetensors writes metadata entries in the order of a hash map: with several, equal rows were not equal bytes.
     return bytes(save(tensors, metadata={"pydt": canonical_json(signed)}))
 
 
 def decode(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Arrays and metadata of `encode`, every bit of both checked.
-
-    Raises:
-        StoreError: the bytes are not what was written.
-    """
+    """Arrays and metadata of what `encode` gave; raises StoreError if any bit of them changed."""
     header = parse(data[8 : 8 + int.from_bytes(data[:8], "little")])
     check(header, _HEADER)
     return _decode(data, header["__metadata__"]["pydt"])
@@ -50,7 +46,7 @@ def _decode(data: bytes, text: str) -> tuple[dict[str, np.ndarray], dict[str, An
     try:
         arrays = load(data)  # checks the header's length, the offsets and the shapes against the size of the data
         found = checksum(arrays, metadata)
-    except Exception as error:  # whatever that parser trips over means the same here
+    except Exception as error:  # any error of that parser means a damaged file
         raise StoreError(f"is damaged ({type(error).__name__})") from error
     if found != expected:
         raise StoreError("is damaged (its checksum does not match)")
@@ -66,7 +62,7 @@ def checksum(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> s
 
 
 def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """`decode` of a file whose size fits its header: a sparse file of terabytes would fill the memory."""
+    """`decode` of a file; its size is compared with its header first, so that a sparse file cannot fill the memory."""
     with opened(path) as (descriptor, size):
         text = header_of(descriptor, size)
         return _decode(exactly(descriptor, size, 0), text)
@@ -74,7 +70,7 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str,
 
 def header_of(descriptor: int, size: int) -> str:
     """The metadata entry "pydt" of a safetensors file whose size is what its header says."""
-    start = os.pread(descriptor, 4096, 0)  # more than most headers
+    start = os.pread(descriptor, 4096, 0)  # holds most headers
     length = int.from_bytes(start[:8], "little")
     if length > min(size - 8, _LARGEST_HEADER):
         raise StoreError("is damaged (its header does not fit)")
