@@ -1,7 +1,7 @@
-"""From a plan to a full store: any executor trains the rows that are missing, only the driver writes.
+"""The driver: an executor trains the rows that are missing, and only the driver writes the store.
 
-A row can be computed from the plan alone, by anybody; a duplicate is harmless, and the same command continues a killed
-run.
+A row follows from the plan alone, so any worker may compute it, a duplicate is harmless, and the same command continues
+a killed run. More than 500 lines: `_Driver` is one state machine with one owner of its queues.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     from pydt.training import Recipe, Task
 
 
-_JUDGED = 3  # rows after which one tells that networks learn nothing, and not after the last one only
-_MOST_PICTURED = 2000  # units; beyond that, example images would weigh more than the rows
-_TRIES = 2  # an exception may be bad luck once
-_LIVES = 3  # a process may be killed by something else twice
-_GRACE = 10.0  # seconds for rows under way after SIGTERM; who sends it waits 10 (containers) to 30 (Slurm)
+_JUDGED = 3  # rows after which a warning says that networks hardly learn; it is not left to the end of the run
+_MOST_PICTURED = 2000  # groups; above that, example images would be larger than the rows
+_TRIES = 2  # an exception may be chance once
+_LIVES = 3  # another process may kill a worker twice
+_GRACE = 10.0  # seconds that running rows get after SIGTERM; the sender waits 10 (containers) to 30 (Slurm)
 
 
 def run(
@@ -57,7 +57,7 @@ def run(
     limit: float | None = None,
     same_code: bool = False,
 ) -> Store:
-    """Compute what a plan still lacks in a store, and return the store with this plan as its default.
+    """Compute the rows of a plan that a store lacks.
 
     Args:
         plan: what to compute.
@@ -68,22 +68,25 @@ def run(
         runner: called as `runner(context, row, tasks)` in a worker; must be importable there.
         progress: show rows done, rate, time left, workers, failures and the leading influences on stderr: True for a
             live panel on a terminal and plain lines elsewhere, "json" for JSON lines.
-        stop: when to stop before the end of the plan, as `StoppingRule.parse` reads it. The rule looks at the plan's
-            first task, output "correct", score half, as the report does, and at the plan's first rows only, so the stop
-            is the same for any number of workers and after any kill. Rows that were under way are stored, but no longer
-            count (`Store.stopped`). Running the plan again with another rule judges anew from the first row; without a
-            rule all rows are trained, and count.
-        limit: seconds that a row may take; one that takes longer ends its worker and is tried again, twice.
-        same_code: refuse a store, and a worker, whose rows were computed by another version of pydt, torch or
-            torchvision or for another instruction set, instead of saying so and going on.
+        stop: when to stop before the end of the plan, as `StoppingRule.parse` reads it. The rule sees the plan's first
+            task, output "correct", score half, as the report does, and complete prefixes of the plan only: the stop is
+            the same for any number of workers and after any kill. Rows that were running are stored, but do not count
+            (`Store.stopped`). Another rule starts again at the first row; without a rule all rows are trained and
+            count.
+        limit: seconds that a row may take; a longer one ends its worker and is tried again, twice.
+        same_code: refuse a store or a worker whose rows were computed by another version of pydt, torch or torchvision
+            or for another instruction set; otherwise this is only reported.
+
+    Returns:
+        The store, whose default plan is this one.
 
     Raises:
-        ConfigError: an argument that makes no sense, or a rule that no such plan can satisfy.
-        StoreError: the folder cannot be written, a row gave other numbers than the ones stored, or, with `same_code`,
+        ConfigError: an argument out of range, or a rule that no such plan can satisfy.
+        StoreError: the folder cannot be written, a row gave other numbers than those stored, or, with `same_code`,
             stored rows were computed by other code.
         PydtError: a row raised twice, or killed its worker three times; all finished rows are stored.
-        KeyboardInterrupt: Ctrl-C; all finished rows are stored, its text says how many and how to continue.
-        SystemExit: SIGTERM, unless the caller handles it; rows under way got ten seconds to finish.
+        KeyboardInterrupt: Ctrl-C; all finished rows are stored, the text says how many and how to continue.
+        SystemExit: SIGTERM, unless the caller handles it; running rows got ten seconds to finish.
     """
     rule = stop if isinstance(stop, StoppingRule) else StoppingRule.parse(stop)
     about = plan.context, plan.record(), plan.design
@@ -104,10 +107,13 @@ def run_rows(
     progress: bool | str = True,
     limit: float | None = None,
 ) -> Store:
-    """`run` without a design: any list of rows, which the store remembers as a plan of its own, without a design.
+    """`run` for any list of rows, which the store records as a plan without a design.
 
-    The returned store has this list as its default plan: `store.finished()` are positions in `rows`. Raises what `Plan`
-    and `run` raise.
+    Returns:
+        The store, whose default plan is this list: `store.finished()` are positions in `rows`.
+
+    Raises:
+        PydtError: as `Plan` and `run` do.
     """
     context = Context(source, by, recipe, tuple(tasks))
     check(context, rows)
@@ -154,7 +160,7 @@ def _run(
     open_streams()
     view = Progress.of(progress)
     if rule.kind != "none":
-        rule.look(design, [])  # refuses what no plan like this can satisfy, before anything is trained
+        rule.look(design, [])  # refuses a rule that this plan cannot satisfy, before anything is trained
     with Store.create(dir).writing() as store:
         for task in context.tasks:
             store.put_task(task.digest, task.target.described())
@@ -164,14 +170,13 @@ def _run(
         store.default(record)
         told = [] if design is None else remarks(context)
         copied = [] if design is None else _copied(context)
-        put(store, record, copied + told)  # copies change how the verdict is read
+        put(store, record, copied + told)
         missing, stored = _missing(store, record, same_code)
         interim = Interim(store, record, design, stored)
         run = _Driver(store, record, interim, rule, missing, stored, view, limit, same_code)
         if run.settled():
             return store
-        if design is not None:  # once a plan, and not again for what is retrained because of it
-            run.notes = [("shared images", text) for text in copied] + [("data", text) for text in told]
+        run.notes = [("shared images", text) for text in copied] + [("data", text) for text in told]
         shared = runner, _spooled(context, store.folder / "data")
         try:
             parcel = pickle.dumps(shared) if executor is not None else pack(shared)
@@ -196,7 +201,7 @@ def _run(
 
 
 def _spooled(context: Context, folder: Path) -> Context:
-    """The same context over files: what is only in memory is written once, so that it travels to workers as a path."""
+    """The same context with all data in files: what is in memory is written once and travels to workers as a path."""
     from pydt.data import Dataset, Target, spool
 
     source = spool(context.source, folder) if isinstance(context.source, Dataset) else context.source
@@ -208,7 +213,7 @@ def _spooled(context: Context, folder: Path) -> Context:
 
 
 def _copied(context: Context) -> list[str]:
-    """What is to be said of images that the source shares with a target."""
+    """A sentence for each target that shares images with the source."""
     from pydt.data import Dataset, Target
 
     if not isinstance(context.source, Dataset):
@@ -218,7 +223,7 @@ def _copied(context: Context) -> list[str]:
 
 
 def _missing(store: Store, record: Record, same_code: bool) -> tuple[deque[tuple[int, tuple[int, ...]]], list[int]]:
-    """`Store.left`; with `same_code`, other code is refused."""
+    """`Store.left`; raises StoreError for other code where `same_code` is asked for."""
     missing, stored = store.left(record, every=same_code)
     if same_code and (others := _others(store, versions())):
         mend = "use those versions, a new folder, or go on without same_code"
@@ -227,7 +232,7 @@ def _missing(store: Store, record: Record, same_code: bool) -> tuple[deque[tuple
 
 
 def _others(store: Store, now: dict[str, str]) -> dict[str, list[str]]:
-    """What computed stored rows and is not what computes now."""
+    """Facts of the code behind stored rows that are not those of this process, by name."""
     others = {name: sorted(seen - {str(now.get(name))}) for name, seen in store.facts.items()}
     return {name: seen for name, seen in others.items() if seen}
 
@@ -237,7 +242,7 @@ def _in_words(others: dict[str, list[str]], now: dict[str, str]) -> str:
 
 
 class _Driver:
-    """Hands out the rows that are missing, stores what comes back, and knows when to end."""
+    """Hands out the missing rows, stores the results and decides when to end."""
 
     def __init__(
         self,
@@ -252,36 +257,34 @@ class _Driver:
         same_code: bool,
     ) -> None:
         self.same_code = same_code
-        self.notes: list[tuple[str, str]] = []  # what to tell at the start: event of the log, text
-        self.told: set[str] = set()  # which workers compute by other code
+        self.notes: list[tuple[str, str]] = []  # shown and logged at the start: event, text
+        self.told: set[str] = set()  # messages about workers with other code
         self.store, self.record, self.interim, self.rule = store, record, interim, rule
         self.missing, self.view, self.limit = missing, view, limit
-        self.again: deque[_Job] = deque()  # rows to be tried once more
+        self.again: deque[_Job] = deque()  # rows to try again
         self.running: dict[Future[Any], _Job] = {}
         self.total = record.distinct
-        self.whole = set(stored)  # rows of which every cell is there
+        self.whole = set(stored)  # rows stored for every task
         self.shown = False
         self.done = False  # the rule is satisfied
-        self.trained: list[tuple[int, dict[str, Any]]] = []  # in this run: row and its scalars
+        self.trained: list[tuple[int, dict[str, Any]]] = []  # rows of this run with their scalars
 
     def settled(self) -> bool:
-        """Whether there is nothing to train: all rows are there, or those there are satisfy the rule."""
-        if self.rule.kind != "none" and self.interim.settled(self.rule):
-            self._note()
-            return True
+        """Whether there is nothing to train: all rows are stored, or the stored ones satisfy the rule."""
+        satisfied = self.rule.kind != "none" and self.interim.settled(self.rule)
         self._note()
-        return not self._left()
+        return satisfied or not self._left()
 
     def _left(self, signals: Sequence[int] = ()) -> bool:
         """Whether there is something to train.
 
-        What was in the store is known from its headers at first, so that work starts at once. It is read to the last
-        bit by the view, while rows train, or else here, before the end: what is damaged is trained again.
+        Stored rows are counted by their headers first, so that training starts at once. The progress display reads them
+        in full while rows train, and this method before the end: damaged ones are trained again.
         """
         if not (self.missing or self.again or self.running or self.done):
             while not signals and self.interim.read(0.2):
                 pass
-        for row in reversed(self.interim.damaged):  # first of all: a rule waits for it
+        for row in reversed(self.interim.damaged):  # to the front: a rule waits for them
             lacks = [i for i, key in enumerate(self.record.keys[row]) if not self.store.done(key)]
             self.missing.appendleft((row, tuple(lacks)))
             self.whole.discard(row)
@@ -291,7 +294,7 @@ class _Driver:
         return bool(self.missing or self.again or self.running)
 
     def drive(self, executor: Executor, parcel: bytes | None, workers: int) -> None:
-        """Train what is missing, until nothing is, or the rule is satisfied, or somebody wishes for an end."""
+        """Train until nothing is missing, the rule is satisfied or a signal asks for a stop."""
         others = self._other_code()
         alive = getattr(executor, "alive", None)
         alive = alive if callable(alive) else None
@@ -313,7 +316,7 @@ class _Driver:
                     while (self.missing or self.again) and len(self.running) < 2 * workers and not signals:
                         self._submit(executor, parcel)
                     done = wait(self.running, timeout=0.2, return_when=FIRST_COMPLETED).done
-                    for future in [own for own in self.running if own in done]:  # the first row's error is told
+                    for future in [own for own in self.running if own in done]:  # in order: the first error is raised
                         self._collect(future)
                     if self.store.renamed is not None:
                         wrong = f"was renamed to {self.store.folder} during the run, whose rows are all stored there"
@@ -321,7 +324,7 @@ class _Driver:
                         raise StoreError(wrong, str(self.store.renamed), mend)
                     if signal.SIGINT in signals:
                         raise KeyboardInterrupt
-                    if signals and end == math.inf:  # what is under way may finish, if it is quick
+                    if signals and end == math.inf:  # SIGTERM: running rows may finish within the grace period
                         self._hand_out_no_more()
                         end = time.monotonic() + _GRACE
                     if time.monotonic() > end:
@@ -351,7 +354,7 @@ class _Driver:
                 raise
 
     def _other_code(self) -> str:
-        """By what other code stored rows were computed, logged and in words."""
+        """Log and describe other code that computed stored rows."""
         now = versions()
         others = _others(self.store, now)
         if others:
@@ -359,7 +362,7 @@ class _Driver:
         return _in_words(others, now)
 
     def _look_at_code(self, job: _Job, result: dict[str, Any]) -> None:
-        """Tell of a worker that computes by other code than this process, once, or refuse it."""
+        """Report a worker whose code differs from this process's, once, or refuse it."""
         now = versions()
         others = {name: [has] for name in FACTS if (has := str(result["versions"].get(name))) != str(now.get(name))}
         if not others:
@@ -372,7 +375,7 @@ class _Driver:
             self.view.say(wrong)
 
     def _look_at_learning(self) -> None:
-        """Tell of networks that hardly learnt their source, or diverged."""
+        """Report networks that hardly learnt their source, or diverged."""
         found = weak([scalars for _, scalars in self.trained])
         for text in found.notes("rows", [row for row, _ in self.trained]):
             self.view.say(text)
@@ -403,7 +406,7 @@ class _Driver:
         except PydtError as error:
             if not self.done:
                 raise
-            self.store.log(event="not used", row=job.number, reason=str(error))  # a row after the stop is nobody's loss
+            self.store.log(event="not used", row=job.number, reason=str(error))  # rows after the stop do not count
 
     def _put(self, job: _Job, result: dict[str, Any]) -> None:
         self._look_at_code(job, result)
@@ -423,7 +426,7 @@ class _Driver:
             self._look_at_learning()
 
     def _result(self, future: Future[Any], job: _Job) -> dict[str, Any] | None:
-        """What a worker gave back; None if the row is to be tried again."""
+        """The result of a row, or None: try it again."""
         kept = "all finished rows are stored"
         try:
             result: dict[str, Any] = future.result()
@@ -447,7 +450,7 @@ class _Driver:
             return result
         problem, text = result["error"], result["traceback"]
         if isinstance(problem, PydtError):
-            # on purpose, so trying again would not help; it keeps its kind and its mend
+            # raised by our own checks: another try gives the same
             where = str(job) if problem.where is None else f"{job}: {problem.where}"
             raise type(problem)(problem.what, where, problem.mend)
         job.errors += 1
@@ -477,14 +480,14 @@ class _Driver:
         }
 
     def _stop(self) -> None:
-        """The rule is satisfied: rows under way are stored, but not used."""
+        """The rule is satisfied: running rows are stored, but do not count."""
         self.done = True
         self._note()
         self._hand_out_no_more()
         self.view.say(f"stopped by {self.rule}: {self.interim.last.reason}")
 
     def _note(self) -> None:
-        """Write what the rule says, or that there is none: an earlier run may have had another."""
+        """Store what the rule said last, also that there is none: an earlier run may have had one."""
         look, names = self.interim.last, self.record.names
         note: dict[str, Any] = {"rule": str(self.rule), "looks": look.looks, "reason": look.reason}
         if self.rule.kind == "sign":
@@ -501,17 +504,17 @@ class _Driver:
                 del self.running[future]
 
     def _rescue(self) -> None:
-        """Store what has come back, before the end."""
+        """Store the results that have arrived, before an error ends the run."""
         self._hand_out_no_more()
         for future in list(self.running):
             if future.done():
-                with contextlib.suppress(PydtError):  # the first error is the one to tell
+                with contextlib.suppress(PydtError):  # the first error is raised
                     self._collect(future)
 
 
 @contextlib.contextmanager
 def _signals() -> Iterator[list[int]]:
-    """A list that the first Ctrl-C or SIGTERM fills; a second one raises at once. Only the main thread can listen."""
+    """A list to which the first Ctrl-C or SIGTERM is added; a second raises at once. Works in the main thread only."""
     seen: list[int] = []
 
     def handle(number: int, frame: object) -> None:
@@ -525,7 +528,7 @@ def _signals() -> Iterator[list[int]]:
         if ours[signal.SIGINT] in (signal.SIG_IGN, None):
             del ours[signal.SIGINT]
         if ours[signal.SIGTERM] != signal.SIG_DFL:
-            del ours[signal.SIGTERM]  # somebody else has plans for it
+            del ours[signal.SIGTERM]  # the caller handles it
     for number in ours:
         signal.signal(number, handle)
     try:

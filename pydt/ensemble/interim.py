@@ -1,4 +1,4 @@
-"""The rows of a plan as they come in: what a stopping rule and the live view look at."""
+"""The rows of a plan so far: what a stopping rule and the progress display see."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 
 class Interim:
-    """The number of each row of a plan as rows come in, in any order: of output "correct", in points of accuracy.
+    """One number for each row of a plan: its mean output "correct", in points of accuracy. Rows come in any order.
 
-    A row's number is computed from its own cells, always in the same way, whether it was trained a moment ago or found
-    in the store. So what a stopping rule makes of the plan's first rows does not depend on who computed them and when.
-    A row of which any cell failed has none (NaN), as in `Store.outputs`.
+    The number follows from the row's stored outputs alone, so a stopping rule decides the same whoever trained a row
+    and when. A row that failed for any task has none (NaN), as in `Store.outputs`.
 
     Args:
-        design: of the plan, or None for a list of rows: then there is nothing to estimate.
-        stored: positions of the rows that are in the store already, in plan order; `read` takes them in.
+        design: of the plan; None for a list of rows, where there is nothing to estimate.
+        stored: positions of stored rows in plan order, which `read` reads.
 
     Attributes:
-        last: what the rule said last.
-        damaged: stored rows of which `read` found a cell damaged; it is in quarantine now.
+        values, known: float64 and bool, one entry a row: the numbers, and which rows have come in.
+        last: the rule's last look.
+        damaged: stored rows that `read` found damaged, now in quarantine.
     """
 
     def __init__(self, store: Store, record: Record, design: Any, stored: Iterable[int]) -> None:
@@ -40,8 +40,8 @@ class Interim:
         self.damaged: list[int] = []
         self._same = record.first
         self._unread = deque(stored)
-        self._values = np.full(len(self._same), np.nan)
-        self._known = np.zeros(len(self._same), bool)
+        self.values = np.full(len(self._same), np.nan)
+        self.known = np.zeros(len(self._same), bool)
         self._prefix = 0
         described = store.task(record.tasks[0]["digest"])
         self._examples = len(described["labels"])
@@ -51,28 +51,28 @@ class Interim:
 
     @property
     def estimable(self) -> bool:
-        """Whether influences can be estimated at all: there is a design, and more rows planned than it has groups."""
+        """Whether influences can be estimated: there is a design with more rows than groups."""
         return isinstance(self.design, Design) and len(self.design) > self.design.groups + 1
 
     def add(self, row: int, outcomes: Mapping[int, Outcome]) -> None:
-        """Take a row in; outcomes by position of the task, those that are not given are read from the store."""
+        """Add a row: outcomes by position of the task; the others are read from the store."""
         found = [outcomes.get(i) or self.store.get(key) for i, key in enumerate(self.record.keys[row])]
         if all(outcome.status == "ok" for outcome in found):
             where = str(self.store.path(self.record.keys[row][0]))
             primitives = primitives_of(found[0], self._examples, where)[..., self._chosen]
             draws = derive(primitives, self._labels, "correct")
-            self._values[row] = draws.mean(axis=0).astype(np.float64) @ self._weights
-        self._known[row] = True
+            self.values[row] = draws.mean(axis=0).astype(np.float64) @ self._weights
+        self.known[row] = True
 
     def read(self, seconds: float = 0.0) -> bool:
-        """Take in stored rows for so long, one at least; whether there may be more."""
+        """Read stored rows for so long, one at least; returns whether more are left."""
         end = time.monotonic() + seconds
         while self._unread:
             row = self._unread.popleft()
             try:
                 self.add(row, {})
             except Unreadable:
-                self._unread.appendleft(row)  # whoever asks next is told, too
+                self._unread.appendleft(row)  # the next call raises, too
                 raise
             except StoreError:
                 self.damaged.append(row)
@@ -81,28 +81,28 @@ class Interim:
         return bool(self._unread)
 
     def look(self, rule: StoppingRule) -> Look:
-        """What the rule makes of the rows from the plan's first on that are all there."""
-        while self._prefix < len(self._same) and self._known[self._same[self._prefix]]:
+        """Apply the rule to the longest complete prefix of the plan."""
+        while self._prefix < len(self._same) and self.known[self._same[self._prefix]]:
             self._prefix += 1
         if self._prefix >= self.last.next and not self.last.stopped:
-            self.last = rule.look(self.design, self._values[self._same[: self._prefix]], self.last)
+            self.last = rule.look(self.design, self.values[self._same[: self._prefix]], self.last)
         return self.last
 
     def settled(self, rule: StoppingRule) -> bool:
-        """Whether the rows that are stored satisfy a rule."""
+        """Whether the stored rows satisfy a rule."""
         while not self.look(rule).stopped and self.read():
             pass
         return self.look(rule).stopped
 
     def fit(self) -> Fit | None:
-        """The influences by OLS on the rows there are; None where they are too few for it, or still to be read."""
-        rows = np.flatnonzero(np.isfinite(self._values[self._same]))
+        """Influences by OLS on the rows so far; None where they are too few, or stored ones are not read yet."""
+        rows = np.flatnonzero(np.isfinite(self.values[self._same]))
         if not self.estimable or self._unread or len(rows) < self.design.groups + 2:
             return None
         try:
             masks = self.design.take(rows)
             if best_method(masks) == "ols":
-                return influences(masks, self._values[self._same[rows]], "ols")
+                return influences(masks, self.values[self._same[rows]], "ols")
         except EstimateError:
-            pass  # a group that no model has kept so far, or the like
+            pass  # for instance a group that no row has kept so far
         return None

@@ -1,8 +1,8 @@
-"""What a run shows while it is under way: a live panel on a terminal, plain lines elsewhere, or JSON lines for logs.
+"""What a run shows: a live panel on a terminal, plain lines elsewhere, or JSON lines for logs.
 
-All three show the same facts. The influences among them are OLS on the rows so far, in whatever order they came; they
-are drawn anew at most every five seconds and for at most a hundredth of the time, and at the end, of all rows. They are
-for the eye: stopping and reporting have their own.
+All three show the same facts. The influences among them are OLS on the rows so far, in the order in which they came.
+They are estimated at most every five seconds and in at most a hundredth of the time, and once more at the end. They are
+for the eye only: stopping and reporting estimate their own.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 
-_SHARE = 0.01  # of the time that estimates may take
-_RECENT = 200  # rows whose rate is the present rate
-_KEPT = 3  # failures that stay in sight
+_RECENT = 200  # rows from which the rate is computed
+_KEPT = 3  # failures that a panel shows
 _ENDS = 4  # groups shown from each end of the ranking
 _WIDTH = 33  # characters of an interval
 _TOLD = 5  # failures that get a line of their own
-
-
-def _now() -> float:
-    return time.monotonic()
+_UNHEARD = OSError, ValueError  # a terminal that is gone, a full disk, a closed file: the run goes on
 
 
 class Progress:
-    """Collects what there is to tell. This one shows nothing; see `Progress.of`."""
+    """Collects the facts and shows nothing; its children show them. See `Progress.of`.
 
-    every = 5.0  # seconds between lines (they become rarer in long runs), and at least between estimates
+    Attributes:
+        clock: gives the seconds.
+        every: seconds between lines (more in long runs), and at least between estimates.
+        share: of the time that estimates may take.
+    """
+
+    clock = staticmethod(time.monotonic)
+    every = 5.0
+    share = 0.01
 
     @staticmethod
     def of(progress: bool | str) -> Progress:
-        """The view for `progress=` of `pydt.run`.
-
-        Raises:
-            ConfigError: it is not True, False or "json".
-        """
+        """What `progress=` of `pydt.run` asks for; raises ConfigError where it is not True, False or "json"."""
         if progress is False:
             return Progress()
         if progress is True:
@@ -67,12 +67,11 @@ class Progress:
         workers: int,
         alive: Callable[[], int] | None,
     ) -> Progress:
-        """The same view, to be entered.
+        """This display as a context manager around a run.
 
         Args:
-            total, before: trainings of the plan, and those that are stored already.
-            interim: the rows' numbers. rule: that may stop the run.
-            workers: how many rows are trained at once; alive: how many workers there are at this moment, if known.
+            total, before: rows of the plan, and those stored already.
+            workers: how many rows are trained at once; alive: gives the workers that live now, if known.
         """
         self.total, self.before, self.done = total, before, before
         self.interim, self.rule, self.workers, self.alive = interim, rule, workers, alive
@@ -81,10 +80,10 @@ class Progress:
         self.failures: deque[tuple[int, str]] = deque(maxlen=_KEPT)
         self.recent: deque[float] = deque(maxlen=max(_RECENT, 4 * workers))
         self.leading: dict[str, Any] | None = None
-        self.begun = self._last = _now()
+        self.begun = self._last = self.clock()
         self._spent = self._cost = 0.0
         if type(self) is not Progress:
-            with one_blas_thread():  # looks for the libraries once: not in the time that estimates may take
+            with one_blas_thread():  # finds the BLAS libraries, outside of the time that estimates may take
                 pass
         self._estimated = (-np.inf, -1)  # when, and on how many rows
         return self
@@ -95,20 +94,15 @@ class Progress:
 
     def __exit__(self, kind: object, *rest: object) -> None:
         if kind is None:
-            self._estimate(_now(), last=True)
+            self._estimate(self.clock(), last=True)
         self.close(kind is None)
 
     # ---- what happens
 
     def row(self, number: int, outcome: Outcome | None, reasons: Sequence[str | None]) -> None:
-        """One more row is done.
-
-        Args:
-            outcome: of the plan's first task, if the row lacked it.
-            reasons: of its cells that failed.
-        """
+        """One more row is done: its outcome for the plan's first task, and why its tasks failed, if any did."""
         self.done += 1
-        self.recent.append(_now())
+        self.recent.append(self.clock())
         accuracy = None if outcome is None else outcome.scalars.get("report_accuracy")
         if isinstance(accuracy, float):
             self.accuracy = accuracy
@@ -118,7 +112,7 @@ class Progress:
             self.tell_failure(number, reasons[0] or "no reason given")
 
     def damaged(self, rows: int) -> None:
-        """Stored rows turned out to be damaged, and are trained again: they count once, when they are there."""
+        """Stored rows are damaged and will be trained again, so they no longer count as done."""
         self.before, self.done = self.before - rows, self.done - rows
         self.say(f"{rows} stored row{'s are' if rows > 1 else ' is'} damaged and trained again")
 
@@ -129,7 +123,7 @@ class Progress:
 
     def tick(self) -> None:
         """Called a few times a second and after every row."""
-        now = _now()
+        now = self.clock()
         self._estimate(now)
         if now - self._last >= self.pause(now) and self.done > self.before:
             self._last = now
@@ -150,12 +144,12 @@ class Progress:
     # ---- what is known
 
     def facts(self) -> dict[str, Any]:
-        """All there is to show, in JSON types; what is not known is left out."""
+        """Everything to show, in JSON types; unknown facts are left out."""
         found: dict[str, Any] = {"rows": self.done, "of": self.total, "stored_before": self.before}
-        found["seconds"] = round(_now() - self.begun, 1)
+        found["seconds"] = round(self.clock() - self.begun, 1)
         left = self.total - self.done
-        # From the first row on: before it, the workers were starting.
-        seconds = _now() - self.recent[0] if self.recent else 0.0
+        # from the first row on: before it, the workers were starting
+        seconds = self.clock() - self.recent[0] if self.recent else 0.0
         if len(self.recent) > 1 and seconds > 0:
             rate = (len(self.recent) - 1) / seconds
             found["rows_per_hour"] = round(3600 * rate, 1)
@@ -176,22 +170,23 @@ class Progress:
         return found
 
     def _estimate(self, now: float, last: bool = False) -> None:
-        """Look at the influences, if there is time for it; the last time, whatever it takes."""
-        allowed = _SHARE * (now - self.begun) - self._spent
+        """Estimate the influences if their share of the time allows it; the last time always."""
+        allowed = self.share * (now - self.begun) - self._spent
         if type(self) is Progress or not self.interim.estimable:
             return
         if not last and (allowed <= self._cost or now - self._estimated[0] < self.every):
             return
-        with contextlib.suppress(PydtError):  # a stored row that was damaged a moment ago: nothing that stops a run
+        with contextlib.suppress(PydtError):  # a damaged stored row does not end the run here
             unread = self.interim.read(np.inf if last else allowed)
             if not unread and (last or self._estimated[1] != self.done):
                 self._estimated = now, self.done
-                self.leading = _leading(self.interim)
-                self._cost = _now() - now
-        self._spent += _now() - now
+                self.leading = leading(self.interim)
+                self._cost = self.clock() - now
+        self._spent += self.clock() - now
 
 
-def _leading(interim: Interim) -> dict[str, Any] | None:
+def leading(interim: Interim) -> dict[str, Any] | None:
+    """The groups at both ends of the ranking so far, in JSON types; None where there is no estimate."""
     fit = interim.fit()
     if fit is None or not np.isfinite(fit.stderr).all():
         return None
@@ -258,7 +253,7 @@ class Lines(Progress):
 
 
 class Screen(Progress):
-    """A panel at the bottom of a terminal, drawn anew every other second."""
+    """A panel at the bottom of a terminal, drawn every two seconds."""
 
     def open(self) -> None:
         from rich.console import Console
@@ -288,11 +283,8 @@ class Screen(Progress):
             self.console.print(text, markup=False, highlight=False)
 
 
-_UNHEARD = OSError, ValueError  # a terminal that is gone, a full disk, a closed file: no reason to end a run of days
-
-
 def _printable(text: str, most: int) -> str:
-    """A name or a reason on one line, without what would move a terminal's cursor."""
+    """A name or a reason on one line, without characters that move a terminal's cursor."""
     shown = "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
     return shown if len(shown) <= most else shown[: most - 3] + "..."
 
@@ -330,7 +322,7 @@ def _group(group: dict[str, Any]) -> str:
 
 
 def interval(value: float, half: float, scale: float, ascii_only: bool = False) -> str:
-    """A value and its interval on an axis from -scale to scale, `_WIDTH` characters, a bar at 0."""
+    """A value and its interval on an axis from -scale to scale, 33 characters, with a bar at 0."""
     dash, dot, zero = ("-", "o", "|") if ascii_only else ("\u2500", "\u25cf", "\u2502")
 
     def at(x: float) -> int:

@@ -38,8 +38,8 @@ class Clock:
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs that seem to take long, so that everything is drawn."""
-    monkeypatch.setattr(live, "_now", Clock())
-    monkeypatch.setattr(live, "_SHARE", 100.0)
+    monkeypatch.setattr(Progress, "clock", Clock())
+    monkeypatch.setattr(Progress, "share", 100.0)
     monkeypatch.setattr(Progress, "every", 0.5)
 
 
@@ -191,8 +191,8 @@ def test_estimates_take_a_hundredth_of_the_time_at_most(
 ) -> None:
     """By a clock on which rows take 0.1 s and an estimate 3 s."""
     clock = Clock()
-    monkeypatch.setattr(live, "_now", lambda: clock.now)
-    estimates, real = [], live._leading
+    monkeypatch.setattr(Progress, "clock", staticmethod(lambda: clock.now))
+    estimates, real = [], live.leading
 
     def leading(interim: Any) -> Any:
         estimates.append(clock.now)
@@ -204,7 +204,7 @@ def test_estimates_take_a_hundredth_of_the_time_at_most(
         done(self, *given)
 
     done = Progress.row
-    monkeypatch.setattr(live, "_leading", leading)
+    monkeypatch.setattr(live, "leading", leading)
     monkeypatch.setattr(Progress, "row", row)
     shown(studied(), tmp_path, effect_row, progress="json")
     assert 5 <= len(estimates) <= 9  # of 2,000 s
@@ -216,8 +216,8 @@ def test_the_last_ranking_is_of_all_rows_whatever_time_there_was(
 ) -> None:
     """By a clock on which no time passes after the first ranking, so that there is none for a second."""
     clock = Clock()
-    monkeypatch.setattr(live, "_now", lambda: clock.now)
-    rows, real = [], live._leading
+    monkeypatch.setattr(Progress, "clock", staticmethod(lambda: clock.now))
+    rows, real = [], live.leading
 
     def row(self: Progress, *given: Any) -> None:
         clock.now += 10.0 if not rows else 0.0
@@ -230,7 +230,7 @@ def test_the_last_ranking_is_of_all_rows_whatever_time_there_was(
         return found
 
     done = Progress.row
-    monkeypatch.setattr(live, "_leading", leading)
+    monkeypatch.setattr(live, "leading", leading)
     monkeypatch.setattr(Progress, "row", row)
     store = shown(studied(), tmp_path, effect_row)
     last = capsys.readouterr().err.splitlines()[-1]

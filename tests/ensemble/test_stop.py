@@ -117,9 +117,9 @@ def test_what_the_rule_sees_of_a_row_is_what_the_report_uses(tmp_path: Path, who
     interim = Interim(whole, record, studied().design, range(len(record.rows)))
     while interim.read(1.0):
         pass
-    seen = interim._values[whole.finished()]
+    seen = interim.values[whole.finished()]
     np.testing.assert_allclose(seen, mean_output(whole, record, None, "correct", "score"), rtol=1e-12)
-    assert np.isnan(interim._values[[i for i, _, _ in whole.failed()]]).all()
+    assert np.isnan(interim.values[[i for i, _, _ in whole.failed()]]).all()
     assert len(whole.failed()) > 0
 
 
@@ -309,7 +309,7 @@ def test_a_row_that_cannot_be_read_is_told_and_not_passed_over(tmp_path: Path, m
     monkeypatch.undo()
     while interim.read(1.0):
         pass
-    assert interim._known[:20].all()
+    assert interim.known[:20].all()
 
 
 # ---- a rule that does not end its plan ----------------------------------------------------------------------------
