@@ -1,14 +1,8 @@
 """Which share of groups each model should keep: pilots of several alphas compared.
 
 The squared ratio of influence to error after a second of training is proportional to f2 / seconds a row, with
-f2 = R2 / (1 - R2) = variance that the masks explain / variance they do not.
-
-F = (explained sum of squares / p) / s^2 is noncentral F with centre rows x f2; as masks are drawn at random, the centre
-is chi2 x f2 (exact for normal regressors: Lee, "Some results on the sampling distribution of the multiple correlation
-coefficient", J. R. Stat. Soc. B 33, 1971; foldover keeps it fixed). Inverting its distribution gives the interval of f2
-(Steiger and Fouladi, 1992). Differences of two pilots get theirs from their intervals (MOVER: Zou and Donner, Stat.
-Med. 27, 2008). What lost: a bootstrap over clusters, whose copies of rows leave OLS no degrees of freedom where models
-are few; the delta method, whose intervals reach below 0.
+f2 = R2 / (1 - R2) = variance that the masks explain / variance they do not. Its interval comes from the noncentral F of
+the regression. Sources and what lost: docs/how-many-models.md.
 """
 
 from __future__ import annotations

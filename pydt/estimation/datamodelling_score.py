@@ -1,33 +1,17 @@
-"""How well do influences predict models they never saw: the linear datamodelling score, its noise ceiling, its control.
+"""How well influences predict models they never saw: the linear datamodelling score, its noise ceiling, its control.
 
-    score      For one target: Spearman's correlation, over held-out models, of the predicted output M v with the real
-               one. The score is the mean over targets (Ilyas, Park, Engstrom, Leclerc and Madry, "Datamodels", ICML
-               2022; Park, Georgiev, Ilyas, Leclerc and Madry, "TRAK", ICML 2023, who name it LDS). Ties get mean ranks.
-               Predictions that are all equal score 0: they say nothing. Outputs that are all equal have no score, and
-               their target is left out and counted.
-    stderr     Targets share their held-out models, so the error is of the sample of models: a jackknife over up to 20
-               blocks of whole clusters, the whole score computed again without each, fits taken as they are. Of a
-               cross-fit that is only half of the variance where masks do nothing, as every two rows judge each other
-               both ways, so it is taken twice: of the right size then (5 to 9 % too large), and 10 to 30 % too large
-               where masks explain a third of the variance.
-    folds      Without a fit each fold is predicted from the others. Correlations are within folds, whose intercepts
-               differ, weighted by their models; folds never split a cluster.
-    ceiling    Even the true mean output of a mask predicts one training of it only as far as trainings repeat. Let r be
-               the correlation of two trainings of one mask (the reliability): the true mean correlates sqrt(r) with
-               each. r comes from masks trained more than once, as Spearman's correlation of halves, turned into
-               Pearson's by 2 sin(pi r / 6), and the ceiling back by (6 / pi) asin(sqrt(r) / 2): both exact for normal
-               outputs. r is averaged over the targets before its root is taken, as that of one target is mostly noise,
-               so where targets differ in reliability the mean of their ceilings is somewhat lower.
-    control    What the score would be if masks did not matter: whole clusters of outputs change places. A fit that is
-               given stays as it is. A cross-fit is made again of every copy: two folds that teach each other agree or
-               disagree twice, so predictions exchanged after the fit spread too little, and gave p <= 0.05 to 10 to
-               14 % of outputs that no mask moves. p = (1 + #{control >= score}) / (1 + copies).
+    score      mean over targets of Spearman's correlation, over held-out models, of predicted outputs M v with real
+               ones (LDS: Ilyas et al., "Datamodels", ICML 2022; Park et al., "TRAK", ICML 2023). Ties get mean ranks;
+               equal predictions score 0; targets whose outputs are all equal are left out and counted.
+    stderr     jackknife over up to 20 blocks of whole clusters, fits taken as they are; of a cross-fit twice that
+               variance.
+    folds      without a fit each fold is predicted from the others; correlations are within folds.
+    ceiling    (6 / pi) asin(sqrt(r) / 2), r the correlation of two trainings of one mask.
+    control    the score with whole clusters of outputs exchanged; a cross-fit is made again of every copy.
+               p = (1 + #{control >= score}) / (1 + copies).
 
-Cost: ranking, (20 + 1) x rows x targets x log rows, and with a fit one product rows x rows x targets for all controls
-together; a cross-fit makes (copies + 1) x folds fits, those of the copies side by side as further targets. What lost: a
-standard error over targets, which is several times too small; the influence function of Spearman's correlation, which
-needs care with ties that accuracies are full of; of cross-fits, a jackknife that fits again without each block, which
-costs 20 x folds fits and is 50 % too large where masks do nothing.
+Cost: ranking, 21 x rows x targets x log rows, and with a fit one product rows x rows x targets for all controls; a
+cross-fit makes (copies + 1) x folds fits. Derivations and what lost: docs/how-many-models.md.
 """
 
 from __future__ import annotations

@@ -1,70 +1,16 @@
 """Influences of groups on outputs, with standard errors that hold over fresh designs.
 
 Model, one target at a time: y = mu + M b + noise, M 0/1 (models m x groups K). Arrays are (groups, targets), float64
-inside and float32 outside. Everything is computed from the statistics of `moments.py`; X is M less its column means,
-G = X'X, n1 and n0 the models with and without a group, c = 1/n1 + 1/n0 = 1/G_kk, R the independent units (rows,
-unless masks repeat or complement each other) and p the parameters.
+inside and float32 outside. In this room X is M less its column means, G = X'X, n1 and n0 the models with and without a
+group, c = 1/n1 + 1/n0, R the independent units (rows, unless masks repeat or complement each other), p the parameters,
+and s^2 the residual variance of OLS on all groups, R - p degrees of freedom.
 
-Estimands. Masks of one size ("swap") say how a group compares with the average group: OLS and the de-biased LASSO
-estimate b - mean(b). The plain difference of means estimates b_k - mean of the *other* b = K/(K-1) (b_k - mean(b))
-there. All other masks ("add") estimate b. A stratified design ("swap" too) has one size in every stratum: what is
-said of K groups holds of the groups of each stratum, whose values OLS and ridge make sum to zero; nothing is said of
-one stratum against another. Pass the Design: masks alone do not tell their strata.
+Estimand. Masks of one size ("swap") compare a group with the average group: OLS and the de-biased LASSO estimate
+b - mean(b), the difference of means K/(K-1) times that. All other masks ("add") estimate b. In a stratified design
+("swap") this holds within each stratum. Pass the Design: masks alone do not tell their strata.
 
-    difference   v = mean of y with the group - mean without
-    ols          v = G^-1 X'y; for masks of one size the pseudo-inverse, whose values sum to zero
-    ridge        v = (G + penalty I)^-1 X'y: minimises |y - Xb|^2 + penalty |b|^2 (scikit-learn's Ridge). The penalty
-                 minimises generalised cross-validation, or the error on `cv` folds. Where there are no more masks than
-                 parameters (R <= p), rows that repeat them count as rows there, and s^2 is the variance between them
-    lasso        v minimises |y - Xb|^2 / (2m) + penalty (l1_ratio |b|_1 + (1 - l1_ratio) |b|^2 / 2) (scikit-learn's
-                 Lasso and ElasticNet). The penalty is the one of a path that errs least on a held-out fifth, or on
-                 five such folds in all where there are at most 500 independent masks, or on `cv` folds: 100 steps from
-                 the least that leaves nothing to 1/100 of it and on to 1/1000 (to 1/20 with R <= K). A path ends where
-                 the held-out error has risen by more than chance would let it (three standard errors; over a fifth
-                 alone three worse steps do, once the least is four standard errors below that of v = 0). The penalty is
-                 that of the training rows (mean over the folds), as it is: not scaled to more rows. Then all rows are
-                 used. With fewer than five independent masks there are as many folds as those; where every training
-                 part lacks some group, nothing can be judged, and the penalty is 1/1000 of the largest
-
-Standard errors. s^2 is the residual variance of OLS on all groups, R - p degrees of freedom.
-
-These are the classical errors, of one variance for all models; the robust ones are in `pydt.estimation.robust`.
-
-    ols          V = s^2 G^-1 (pseudo-inverse).
-    difference   conditional on the masks its noise is c s^2, but the other groups are not balanced between the two
-                 means, and over fresh designs that is a second error. Let T be the variance of y within "with" and
-                 "without" (noise plus all that the other groups do) and rho = (R - 1) x mean squared correlation
-                 between mask columns: 1 for masks drawn independently, 0 for orthogonal ones. Then V = c ((1 - rho)
-                 s^2 + rho T). The residual alone covers 46 % instead of 95 % on random masks at R2 = 0.9; the raw
-                 spread alone is far too wide on whole foldover blocks. With too few models for OLS, V = c T.
-    lasso        `unbiased` is cross-fitted: mean over five folds of the coefficients from the other four, plus the
-                 difference of means of the residuals on the fold itself. The difference of means is the inverse of the
-                 design's *known* mask covariance applied to X'r / m: alpha (1 - alpha) I for Bernoulli masks and
-                 foldover, alpha (1 - alpha) K/(K-1) (I - 11'/K) for masks of one size (a factor (K-1)/K, then
-                 centring); alpha is each column's own. Given the penalty, coefficients and fold are independent, so it
-                 is unbiased for every group and any m. The penalty itself is one number per target chosen on all rows:
-                 that dependence is not corrected (a choice inside every training part costs several paths more), and
-                 coverage with it is tested. The variance is c tau^2 with tau^2 the variance of those residuals within
-                 "with" and "without": noise plus what the LASSO missed. Masks that are far more correlated than
-                 independent draws, or nearly orthogonal by design (rho < 1/2: foldover), or fewer than five, get OLS
-                 inference where there are models enough; without them foldover keeps c tau^2 (a little wide), and
-                 masks of one's own get NaN.
-    ridge        s^2 (G + penalty)^-1 G (G + penalty)^-1 with s^2 = |r|^2 / tr (I - S)^2, r the residual and S the map
-                 from y to the fit: the sampling error only. It is biased, so `unbiased` and `q` are NaN.
-
-Clusters of the caller's own (neither repeats nor complements) get a sandwich over clusters, t with clusters - 1
-degrees. As many parameters as distinct masks leave no freedom: what a mask does by itself is seen nowhere, and the
-spread of its repeats, however small, is no error of the groups. Then values stand without errors (NaN). Of one group
-there is nothing else that a mask could do: its repeats are the noise. Placebo columns never change the values of real
-groups: each gets what it would get if it alone joined the regression.
-
-Cost: one pass over the outputs, m K targets; OLS adds K^3 / 3, and K^2 targets for its values, half of that for s^2
-alone. LASSO: one path, one fit of all rows and four of four fifths. Memory: the results (4 bytes each), K x K matrices
-(some 5 with OLS, 14 with the LASSO, 8 bytes each) and a tile of a few hundred targets. s^2 of the difference is found
-in float32 where outputs are float16 or float32, K >= 256 and more than 1 % of the variance is left: within 1e-4, where
-its own sampling error is sqrt(2 / (R - p)). What lost: de-biasing in-sample residuals with
-a degrees-of-freedom factor (4-13 % smaller errors, but 94 % coverage or less on dense truths with few models, and
-wrong on orthogonal masks); noise from in-sample LASSO residuals (too small).
+Formulas stand at the top of each module of `estimators`, robust errors in `robust.py`. Assumptions, derivations, costs
+and what lost: docs/how-pydt-estimates.md.
 """
 
 from __future__ import annotations
@@ -121,7 +67,7 @@ def influences(
     Args:
         masks: a Design, any 0/1 array-like (models, groups), or packed uint8 (models, ceil(groups / 8)) with `groups`.
         outputs: (models, targets) of any float dtype and strides: arrays, memory maps, tensors; or (models,).
-        method: "difference", "ols", "ridge" or "lasso"; formulas at the top of this file.
+        method: "difference", "ols", "ridge" or "lasso"; formulas in docs/how-pydt-estimates.md.
         groups: number of groups, for packed masks; or the Design that masks are rows of: they are compared with it,
             and errors use what it knows (strata, pairs).
         bitorder: of packed masks: "little" as pydt packs, or "big", numpy.packbits' own default. With a multiple of 8

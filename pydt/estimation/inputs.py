@@ -1,14 +1,12 @@
 """What estimators are given, checked once: masks, outputs, and how rows enter the errors.
 
-Clusters. Rows whose masks repeat or complement each other are not independent draws of what a linear model leaves
-out, so errors are counted in units, not in rows (R units, weight = rows in the unit; values stay those of all rows):
+Rows whose masks repeat or complement each other are not independent draws of what a linear model leaves out, so errors
+count units, not rows (R units, weight = rows in the unit; values stay those of all rows):
 
-    repeat   a unit is the mean of the rows with one mask
-    pair     a unit is the half-difference of a mask's rows and its complement's, regressed without intercept on mask
-             - 1/2
+    repeat   the mean of the rows with one mask
+    pair     the half-difference of a mask's rows and its complement's, regressed without intercept on mask - 1/2
 
-What lost: a cluster-robust sandwich for these two, which needs many more clusters than groups; reduced units need
-only that the noise of a unit falls with its rows, and are exact when units are of one size.
+What lost: a cluster-robust sandwich for these two, which needs many more clusters than groups.
 """
 
 from __future__ import annotations

@@ -1,14 +1,10 @@
 """How many models: what an answer will cost before it is bought.
 
-stderr     of an influence by OLS is s sqrt([G^-1]_kk), with G the centred Gram matrix of the masks. The masks of
-           models not yet trained are known, since a design grows by rule, so G is computed for every number of
-           models; only s, the noise of one model, is taken over from the models there are. Rows are nested, so
-           the error falls with every model, and the smallest number that is enough is found by bisection. (The
-           law s^2 / (models - parameters) serves masks of one's own, or very large designs: right for independent
-           masks, up to twofold off inside a block of foldover masks.) Of the LASSO, and of the difference of means
-           of single examples, it falls with 1 / models.
-power      P(|T| > t) with T noncentral t: centre effect / stderr, the degrees of freedom of that many models, of
-           robust errors where the fit has them.
+stderr     of an influence by OLS is s sqrt([G^-1]_kk). The masks of models not yet trained are known, so G is computed
+           for every number of models; only s, the noise of one model, is taken over from the models there are. Rows
+           are nested, so the smallest number that is enough is found by bisection. Masks of one's own, and very large
+           designs: s^2 / (models - parameters), right for independent masks. Other estimators: their `law`.
+power      P(|T| > t), T noncentral t with the centre effect / stderr and the degrees of freedom of that many models.
 """
 
 from __future__ import annotations

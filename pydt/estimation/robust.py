@@ -2,30 +2,19 @@
 
 A unit u (a row; the mean of the rows with one mask; the half-difference of a pair) of w_u rows enters as x_u =
 sqrt(w_u) (mask_u - mean mask) and y_u likewise. e are the residuals of OLS, h the leverages (1/m of the intercept
-included), and row k of P = G^-1 X' is what influence k makes of the outputs.
+included), P = G^-1 X', D_u = P_ku^2 / (1 - h_u) and H the hat matrix.
 
-    ols           HC2 (MacKinnon and White, J. Econometrics 1985): V_kk = sum over u of P_ku^2 e_u^2 / (1 - h_u).
-                  Degrees of freedom after Bell and McCaffrey (Survey Methodology 2002): with equal variances V_kk is a
-                  quadratic form in the noise; Satterthwaite's approximation gives, with D_u = P_ku^2 / (1 - h_u) and H
-                  the hat matrix,
-                      df_k = (sum_u P_ku^2)^2 / (sum_u D_u^2 (1 - 2 h_u) + D'(H o H) D),   o elementwise.
-                  A group whose influence hangs on a model that OLS fits whatever it says (h = 1) keeps s^2 G^-1_kk.
-    two arms      V_k = S1 / ((u1 - 1) n1) + S0 / ((u0 - 1) n0), S the sum of squares about the arm's mean, u and n its
-                  units and rows: Welch's (Biometrika 1947), and HC2 of the regression on one column. Its degrees of
-                  freedom are Bell and McCaffrey's, from the masks alone (Imbens and Kolesar, Rev. Econ. Stat. 2016):
-                      (1/n1 + 1/n0)^2 / (1 / (n1^2 (u1 - 1)) + 1 / (n0^2 (u0 - 1))).
-                  An arm of one unit has no spread: then both arms share theirs.
-                  The difference over nearly orthogonal masks, or few that repeat by chance (rho < 0.9, see
-                  `pydt.estimation.influence`):
-                      rho V + (1 - rho) V', V' that of what OLS leaves, times (R - 1) / (R - p).
+    ols        V_kk = sum over u of P_ku^2 e_u^2 / (1 - h_u)                                              (HC2)
+               df_k = (sum_u P_ku^2)^2 / (sum_u D_u^2 (1 - 2 h_u) + D'(H o H) D), o elementwise (Bell and McCaffrey)
+    two arms   V_k = S1 / ((u1 - 1) n1) + S0 / ((u0 - 1) n0), S the sum of squares about the arm's mean, u and n its
+               units and rows                                                                             (Welch)
+               df_k = (1/n1 + 1/n0)^2 / (1 / (n1^2 (u1 - 1)) + 1 / (n0^2 (u0 - 1)))
 
-Rare events. An arm of 60 models with an event in 1 of 50 has no spread at all in three of ten experiments, which proves
-nothing. Where an output has a kurtosis above 8 and an arm holds fewer than 5 units' worth of its spread (units /
-kurtosis in all), V is not less than the classical one.
+Special cases (arms of one unit, rare events, leverage 1), sources: docs/how-pydt-estimates.md.
 
-Cost, m units and K groups: m K^2 for P and h, once; m K n for n targets, twice. df: m^2 K, up to 2,048 units; beyond,
-D'(H o H) D is replaced by max(h) |D|^2, which its eigenvalues cannot exceed, so df is a little too small. Memory: P^2 /
-(1 - h), up to 1 GB of it; what is beyond is made anew for each tile.
+Cost, m units, K groups and n targets: m K^2 for P and h, once; 2 m K n. df: m^2 K, up to 2,048 units; beyond, D'(H o H)
+D is replaced by its bound max(h) |D|^2, so df is a little too small. Memory: P^2 / (1 - h), up to 1 GB of it; what is
+beyond is made anew for each tile.
 """
 
 from __future__ import annotations
@@ -42,11 +31,11 @@ from pydt.estimation.inputs import Array, Rows
 from pydt.estimation.mask_geometry import Geometry
 from pydt.estimation.sums import Tile
 
-_BLOCKS = (240, 1920)  # units at a time, at least and at most: 16 MB with a tile's targets (see moments.tile_slices)
+_BLOCKS = (240, 1920)  # units at a time, at least and at most: 16 MB with a tile's targets (see tile_slices)
 _EXACT = 2048  # units up to which degrees of freedom are exact
 _KEPT = 1 << 27  # entries of P^2 / (1 - h) that are kept, 8 bytes each
 _FITTED = 1e-9  # 1 - h of a model that OLS fits whatever it says
-_KURTOSIS, _EVENTS = 8.0, 5.0  # see "Rare events"
+_KURTOSIS, _EVENTS = 8.0, 5.0  # of an output, and fewest units' worth of its spread in an arm
 
 
 def balanced(geometry: Geometry) -> bool:
@@ -126,7 +115,7 @@ class UnitRows:
 
 
 def rare(units: UnitRows, share: Array, squares: Array, fourths: Array) -> npt.NDArray[np.bool_]:
-    """Where an arm holds too few events for its own spread, (columns, targets); see the top of this file.
+    """Where an arm, (columns, targets), holds too few events for its own spread: V is the classical one at least.
 
     Args:
         share: (columns,) of the rows in the smaller arm. squares, fourths: (targets,) sums of y^2 and y^4 over units.

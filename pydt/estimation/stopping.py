@@ -1,53 +1,22 @@
 """When to stop training models: rules that may look at the results as often as they like.
 
-A rule looks only at complete prefixes of the plan: its first rows, all of them finished or failed, with no pair or
-cluster cut in two. Which prefixes it looks at is a function of the plan alone (from the first that can be judged on,
-each 5 % longer than the last), and it stops at the first that satisfies it, so the decision is the same whatever order
-rows arrive in, however many workers there are and however often it is asked.
+A rule looks only at complete prefixes of the plan: its first rows, all finished or failed, with no pair or cluster cut
+in two. The plan alone decides at which prefixes (each 5 % longer than the last), and a rule stops at the first that
+satisfies it: the decision is the same for any order of arrival and any number of workers.
 
-    stderr < x    every group's standard error, as `influences` reports it by `best_method` (robust or not), is below x:
-                  a rule about precision. The choice of moment looks at the residual variance alone; for OLS with
-                  Gaussian noise that is independent of the estimate (Brown, Durbin and Evans, J. R. Stat. Soc. B 37,
-                  1975: recursive residuals), so estimates stay unbiased. Intervals of the usual width keep their
-                  coverage as x falls (Chow and Robbins, Ann. Math. Stat. 36, 1965); at a given x they lose a little,
-                  because one stops where the variance looks small.
+    stderr < x    every group's standard error, as `influences` reports it by `best_method`, is below x. A rule about
+                  precision: intervals of the usual width keep their coverage as x falls.
     sign k        at least k groups have an interval that excludes 0, with intervals that hold at all looks together.
 
-Intervals of "sign". Regress the outputs of u units (rows; half-differences of foldover pairs; means of repeated masks
-of one's own) on p parameters, all groups at once, nu = u - p. Let t be the usual t statistic of a group, z =
-1 / [G^-1]_kk its information (stderr^2 = s^2 / z), and c = 1 + z / phi. Then
+"sign": OLS of u units on p parameters, nu = u - p, t the usual statistic of a group, z = 1 / [G^-1]_kk and
+c = 1 + z / phi:
 
     E = c^(-1/2) [(1 + t^2 / (nu c)) / (1 + t^2 / nu)]^(-(nu + 1) / 2)
 
-is the likelihood ratio of t under N(0, s^2 / phi) effects against none. A group counts as decided, for good, once
-E >= K / a, K the number of groups; the interval is the estimate +- stderr r, with r the |t| at which that happens.
-
-    proved        If units have independent Gaussian noise of one variance around a linear function of the groups,
-                  whatever the masks, E is a test martingale in the filtration of scale-invariant statistics, and by
-                  Ville's inequality P(any interval of any group ever excludes its truth) <= a at every number of
-                  models, the variance being unknown (Lindon, Ham, Tingley and Bojinov, "Anytime-valid linear models and
-                  regression adjusted causal inference in randomized experiments", arXiv 2210.08589, 2022).
-    asymptotic    For other noise r^2 -> c / (c - 1) log(c K^2 / a^2): the normal-mixture boundary of the asymptotic
-                  confidence sequence of Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, "Time-uniform central limit
-                  theory and asymptotic confidence sequences", Ann. Stat. 52, 2024, in which c - 1 = rows x rho^2. It
-                  needs independent units and a little more than two moments. What is not linear in the groups is noise
-                  here as everywhere, and noise whose variance depends on a group is treated as of one variance.
-    blocks        Foldover rows are not independent draws, but nothing above needs the masks to be: pairs are the units,
-                  and interactions of even order cancel within them. No spending of the error over planned looks (Lan
-                  and DeMets, Biometrika 70, 1983) is needed. But an interaction of three groups is, within a block of
-                  Hadamard masks, some fourth column exactly: if that is a group, it looks like its effect.
-    tuning        phi makes the interval narrowest at 5 models a group, at c - 1 = -2 log(a / K) + log(1 - 2 log(a /
-                  K)) (their equation for rho). It may not depend on outputs, nor on the length of the plan, which
-                  may grow. From a fifth to ten times as many models it costs at most 7 % of the width.
-    first look    with max(20, K / 2) degrees of freedom (of "stderr" with robust errors: 20 of the median group):
-                  fewer teach little, and central limits need some.
-
-Measured (`bench/stopping.py`, docs/how-many-models.md): with nothing to find, 0.9 to 2.2 % of 2,000 experiments decided
-any group at a = 5 %, for three designs and three kinds of noise. Four effects as large as the noise among 62 groups end
-"sign 4" after 216 models (median; random masks, alpha 1/4), where a number fixed in advance needs 198 for 80 % power.
-What lost: alpha spending, which needs the length of the plan in advance; means of scores (mask - alpha) / (alpha (1 -
-alpha)) x (output - prediction from earlier rows), which ask for no linear truth and work with fewer models than groups,
-but have the information of t - K - K log(t / K) rows where OLS has that of t - K.
+is the likelihood ratio of t under N(0, s^2 / phi) effects against none. A group is decided once E >= K / a; the radius
+of its interval is stderr x the |t| at which that happens. P(any interval of any group ever excludes its truth) <= a:
+proved for independent Gaussian noise of one variance, asymptotic for other noise. Sources, the choice of phi, what was
+measured and what lost: docs/how-many-models.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,13 @@
-"""The difference of means: with a group, less without it."""
+"""The difference of means: v = mean of y with the group - mean without.
+
+    V = c ((1 - rho) s^2 + rho T)
+
+T is the variance of y within "with" and "without", rho = (R - 1) x the mean squared correlation between mask columns:
+1 for independent masks, 0 for orthogonal ones. With too few models for OLS, V = c T.
+
+s^2 is computed in float32 where outputs are float16 or float32, K >= 256 and more than 1 % of the variance is left:
+within 1e-4, where its own sampling error is sqrt(2 / (R - p)).
+"""
 
 from __future__ import annotations
 

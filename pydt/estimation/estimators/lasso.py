@@ -1,4 +1,16 @@
-"""The LASSO and the elastic net, de-biased."""
+"""The LASSO and the elastic net, de-biased.
+
+`values` minimise |y - Xb|^2 / (2m) + penalty (l1_ratio |b|_1 + (1 - l1_ratio) |b|^2 / 2) (scikit-learn's Lasso and
+ElasticNet). The penalty is the one of a path that errs least on a held-out fifth, on five such folds where there are at
+most 500 independent masks, or on `cv` folds.
+
+`unbiased` is cross-fitted: the mean over five folds of the coefficients from the other four, plus the difference of
+means of the residuals on the fold itself. V = c tau^2, tau^2 the variance of those residuals within "with" and
+"without". Masks far from independent draws (rho > 1.5, or < 1/2) and fewer than five masks get OLS inference instead,
+where there are models enough.
+
+Why that is unbiased, and the path: docs/how-pydt-estimates.md; the solver: docs/lasso-solver.md.
+"""
 
 from __future__ import annotations
 

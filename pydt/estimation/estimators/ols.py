@@ -1,4 +1,8 @@
-"""Least squares on all groups at once."""
+"""Least squares on all groups at once: v = G^-1 X'y, V = s^2 G^-1.
+
+For masks of one size the pseudo-inverse, whose values sum to zero (in every stratum). A placebo column gets what it
+would get if it alone joined the regression; it never changes the values of real groups.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,12 @@
-"""Ridge regression."""
+"""Ridge regression: v = (G + penalty I)^-1 X'y, which minimises |y - Xb|^2 + penalty |b|^2 (scikit-learn's Ridge).
+
+The penalty minimises generalised cross-validation, or the error on `cv` folds. Where there are no more masks than
+parameters (R <= p), rows that repeat them count as rows, and s^2 is the variance between them.
+
+    V = s^2 (G + penalty)^-1 G (G + penalty)^-1,   s^2 = |r|^2 / tr (I - S)^2
+
+r is the residual, S the map from y to the fit. V is the sampling error only: the estimate is biased.
+"""
 
 from __future__ import annotations
 
