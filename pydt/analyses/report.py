@@ -23,7 +23,7 @@ from pydt.design import KINDS, Design
 from pydt.ensemble import Plan
 from pydt.estimation import failure_test, few_masks, global_test, influences, mean_output, models_for_effect, overall
 from pydt.reporting import FEW_DF, called, count, render, write_csv
-from pydt.store import UNITS, Record, Store, Weak, kept, weak_rows
+from pydt.store import UNITS, Record, Store, Weak, stored_remarks, weak_rows
 
 LEVEL = 0.05
 
@@ -166,7 +166,7 @@ def results(
             "rows": {"accuracy": accuracy, "output": score},
             **_counterfactual(judgement),
             "notes": [
-                *kept(store, record),
+                *stored_remarks(store, record),
                 *_notes(store, record, judgement, len(finished), effect, float(np.median(stderr)), unit),
                 *_few(design, masks, fit.errors, df),
             ],

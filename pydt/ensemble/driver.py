@@ -31,7 +31,7 @@ from pydt.ensemble.plan import Context, Plan, check, make_record
 from pydt.ensemble.progress import Progress
 from pydt.ensemble.row import Runner, run_row
 from pydt.estimation import StoppingRule, unmet
-from pydt.store import FACTS, Outcome, Record, Row, Store, checked, put, weak
+from pydt.store import FACTS, Outcome, Record, Row, Store, checked, weak, write_remarks
 
 if TYPE_CHECKING:
     from pydt.data import Dataset
@@ -170,7 +170,7 @@ def _run(
         store.default(record)
         told = [] if design is None else remarks(context)
         copied = [] if design is None else _copied(context)
-        put(store, record, copied + told)
+        write_remarks(store, record, copied + told)
         missing, stored = _missing(store, record, same_code)
         interim = Interim(store, record, design, stored)
         run = _Driver(store, record, interim, rule, missing, stored, view, limit, same_code)

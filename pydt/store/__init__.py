@@ -3,14 +3,15 @@ networks. Imports `base` and `design`.
 """
 
 from pydt.store.compact import compact
+from pydt.store.descriptions import HALVES
 from pydt.store.export import export
 from pydt.store.learnt import Weak, weak, weak_rows
 from pydt.store.log import row_seconds
 from pydt.store.merge import merge
-from pydt.store.notes import kept, put
+from pydt.store.notes import stored_remarks, write_remarks
 from pydt.store.outputs import UNITS, derive, primitives_of
 from pydt.store.plan_record import MOST_ROWS, Drawn, Record
 from pydt.store.rows import FACTS, Outcome, Row, checked
 from pydt.store.status import status
-from pydt.store.store import HALVES, Store
+from pydt.store.store import Store
 from pydt.store.verify import verify

@@ -340,6 +340,17 @@ class Cells:
         return list(self._blocks.values())
 
 
+@contextlib.contextmanager
+def placed(path: Path, mend: str, lost: str = "") -> Iterator[None]:
+    """Give the error of a damaged file its place and mend, and say what is `lost`."""
+    try:
+        yield
+    except Unreadable:  # says both already
+        raise
+    except StoreError as error:
+        raise StoreError(f"{error.what}{lost}", str(path), mend) from error
+
+
 def entries(folder: Path) -> list[str]:
     """Names of a folder's visible files and folders, sorted; none if it is not there."""
     try:

@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt.base import Folder, StoreError, as_path, building, npy_header
+from pydt.store.descriptions import HALVES
 from pydt.store.outputs import OUTPUTS, averaged, primitives_of
 from pydt.store.plan_record import FORMAT, Record
-from pydt.store.store import HALVES, Store
+from pydt.store.store import Store
 
 PathLike = str | os.PathLike[str]
 _CHUNK = 1 << 24  # entries of the masks that are drawn at once

@@ -1,53 +1,80 @@
-"""Sentences kept beside a plan in its store: DIR/notes/<digest of the plan>.json."""
+"""What is noted about a plan, each in a file with a checksum: DIR/stops, rules and notes, named by its digest."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from pydt.base import HEX32, StoreError, canonical_json, digest, read_json, remove
+from pydt.base import HEX32, Form, StoreError, canonical_json, digest, read_json, remove
+from pydt.store.cells import Cells, placed
 from pydt.store.plan_record import Record
-from pydt.store.store import Store
+
+_DIGEST = {"stops": "stop", "rules": "rule", "notes": "notes"}  # what each folder's checksums start with
 
 
-def put(store: Store, record: Record, texts: list[str]) -> None:
-    """Keep what was said of a plan's data. Equal sentences are equal bytes.
+def write_note(cells: Cells, kind: str, record: Record, note: Mapping[str, Any] | None) -> None:
+    """Write a note about a plan; None: remove it.
 
     Raises:
         StoreError: it cannot be written.
     """
-    path = _path(store.folder, record)
-    if not texts:
+    path = _path(cells, kind, record)
+    if note is None:
         remove(path)
-        return
-    body = {"plan": record.digest, "texts": texts}
-    text = canonical_json({**body, "sha256": digest("notes", body)})
-    store.write(path.relative_to(store.folder), text.encode())
+    else:
+        body = {**note, "plan": record.digest}
+        text = canonical_json({**body, "sha256": digest(_DIGEST[kind], body)})
+        cells.write(path.relative_to(cells.folder), text.encode())
 
 
-def get(store: Store, record: Record) -> list[str]:
-    """What `put` wrote.
+def read_note(cells: Cells, kind: str, record: Record, form: Form, lost: str = "") -> dict[str, Any] | None:
+    """What `write_note` wrote, of this form; None: nothing.
+
+    Args:
+        lost: what is not known if the file is damaged.
 
     Raises:
         StoreError: it is damaged.
     """
+    path = _path(cells, kind, record)
     try:
-        path = _path(store.folder, record)
-        body = read_json(path, {"sha256": HEX32, "plan": {record.digest}, "texts": [str]})
+        with placed(path, "delete this one file and run the same plan again", lost):
+            note: dict[str, Any] = read_json(path, {**form, "sha256": HEX32, "plan": str})
+            if note.pop("sha256") != digest(_DIGEST[kind], note) or note.pop("plan") != record.digest:
+                raise StoreError("is damaged (its checksum does not match)")
+            return note
     except FileNotFoundError:
-        return []
-    if body.pop("sha256") != digest("notes", body):
-        raise StoreError("is damaged (its checksum does not match)", str(path), "delete it and run the plan again")
-    return list(body["texts"])
+        return None
 
 
-def kept(store: Store, record: Record) -> list[str]:
-    """What `put` wrote; where that is damaged, a sentence that says so."""
+def _path(cells: Cells, kind: str, record: Record) -> Path:
+    return cells.folder / kind / f"{record.digest}.json"
+
+
+def write_remarks(cells: Cells, record: Record, texts: list[str]) -> None:
+    """Keep what was said of a plan's data; equal sentences are equal bytes.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    write_note(cells, "notes", record, {"texts": texts} if texts else None)
+
+
+def read_remarks(cells: Cells, record: Record) -> list[str]:
+    """What `write_remarks` kept.
+
+    Raises:
+        StoreError: it is damaged.
+    """
+    note = read_note(cells, "notes", record, {"texts": [str]})
+    return [] if note is None else list(note["texts"])
+
+
+def stored_remarks(cells: Cells, record: Record) -> list[str]:
+    """What `write_remarks` kept; where that is damaged, a sentence that says so."""
     try:
-        return get(store, record)
+        return read_remarks(cells, record)
     except StoreError:
-        file = _path(store.folder, record).name
+        file = _path(cells, "notes", record).name
         return [f"What was left out of the data is not known: {file} in notes/ is damaged; run the plan again."]
-
-
-def _path(folder: Path, record: Record) -> Path:
-    return folder / "notes" / f"{record.digest}.json"

@@ -1,20 +1,22 @@
-"""The store: a folder of finished cells that survives whatever happens to those who write it.
+"""The store: a folder of finished rows, safe against the death of its writers at any moment.
 
 DIR/store.json                       format of the store
-DIR/rows/ab/<key>.safetensors        one cell; `ab` are the first two hex digits of its key
+DIR/rows/ab/<key>.safetensors        one cell, the outputs of one row on one task; `ab` are its key's first two digits
 DIR/packed/<digest>/                 many cells in three files, after `pydt.store.compact`; see `pydt.store.packed`
 DIR/tasks/<digest>.safetensors       half, label and id of each target example of a task
-DIR/thumbnails/<digest>.safetensors  the first images of each unit of a source
-DIR/plans/<digest>.json              what was asked: unit names, design, recipe, tasks, rows
+DIR/thumbnails/<digest>.safetensors  the first images of each group of a source
+DIR/plans/<digest>.json              what was asked: names of the groups, design, recipe, tasks, rows
 DIR/stops/<digest>.json              of a plan that stopped early: how many of its first rows count, and why
-DIR/notes/<digest>.json              what was left out of a plan's data; see `pydt.ensemble.data_remarks`
 DIR/rules/<digest>.json              what a stopping rule had reached that did not end its plan
+DIR/notes/<digest>.json              what was left out of a plan's data; see `pydt.ensemble.data_remarks`
 DIR/log.jsonl                        times, hosts, versions, warnings: all that differs between equal runs
 DIR/quarantine/                      files that failed their checks
-DIR/.lock                            names the process that writes; there as long as it does
+DIR/.lock                            names the process that writes, while it does
 
-What is there is known from listing folders and from the headers of files: a store of 10,000 rows opens within a second.
-Arrays are checked bit by bit whenever they are read: damage is found before it is used, then put into quarantine.
+Folders are listed and headers read: a store of 10,000 rows opens within a second. Every bit of an array is checked when
+it is read, so damage is found before it is used; the file then goes to quarantine.
+
+More than 500 lines: one class answers all questions about the rows of a plan.
 """
 
 from __future__ import annotations
@@ -24,12 +26,11 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from pydt.base import (
-    HEX32,
     LARGEST_TEXT,
     SEED,
     ConfigError,
@@ -43,7 +44,6 @@ from pydt.base import (
     digest,
     encode,
     exclusive,
-    load,
     one_of,
     read_json,
     remove,
@@ -53,37 +53,30 @@ from pydt.base import (
 )
 from pydt.design import Design
 from pydt.store.cell_file import file_name
-from pydt.store.cells import Cells
+from pydt.store.cells import Cells, placed
+from pydt.store.descriptions import HALVES, described, pictures
+from pydt.store.notes import read_note, write_note
 from pydt.store.outputs import OUTPUTS, averaged, primitives_of
 from pydt.store.packed import STATUS
 from pydt.store.plan_record import FORMAT, Drawn, Record, read_plan
 from pydt.store.rows import Row
 
-HALVES = {"score": 0, "report": 1}
-_KEPT = 1 << 30  # bytes of outputs that are kept for the next question
 _SAMPLE = 250  # cells whose headers tell what computed all of them
-_STOP: Form = {
-    "sha256": HEX32,
-    "plan": str,
-    "rule?": str,
-    "reason?": str,
-    "looks?": SEED,
-    "decided?": [(str, range(-1, 2))],
-}
+_STOP: Form = {"rule?": str, "reason?": str, "looks?": SEED, "decided?": [(str, range(-1, 2))]}
 _RULE: Form = {**_STOP, "rule": str, "reason": str, "looks": SEED, "looked": SEED}
+T = TypeVar("T")
 _PREFIX = re.compile("[0-9a-f]{4,}")  # of a digest: as git abbreviates its own
 _REWRITTEN = "run the same plan again: it writes this file anew"
 
 
 class Store(Cells):
-    """A folder of finished cells; `pydt.run` fills it, any number of plans may share it.
+    """A folder of finished rows; `pydt.run` fills it, any number of plans may share it.
 
     `Store(folder)` opens one that exists, `Store.create(folder)` makes or opens it for writing. Methods that take
-    `plan` accept a `Plan`, a digest, or None: then the plan whose `run` returned this store, or the only plan with a
-    design.
-    Where a plan stopped early (`stopped`), only the rows up to there are used; later ones are stored all the same.
-    A row counts as finished when its cells of all the plan's tasks are there, and as failed when one of them failed, so
-    `masks()` and `outputs()` of one plan always have the same models, in plan order.
+    `plan` accept a `Plan`, a digest or its first digits, or None: the plan whose `run` returned this store, or the only
+    plan with a design. A row is finished when it has cells for all the plan's tasks, and failed when one of these
+    failed; `masks()` and `outputs()` have the rows that finished and did not fail, in plan order. Where a plan stopped
+    early (`stopped`), later rows do not count.
 
     Raises:
         StoreError: there is no store in `folder`, or it was written by a newer format.
@@ -95,27 +88,24 @@ class Store(Cells):
         self._records: dict[str, Record] = {}
         self._damaged: set[str] = set()  # plan files that were found damaged, and logged
         self._seen: dict[str, tuple[np.ndarray, dict[tuple[int, int], str]]] = {}  # of a plan: states, reasons
+        self.kept = 1 << 30  # bytes of outputs that are kept for the next question
         self._outputs: dict[tuple[str, ...], tuple[bytes, np.ndarray]] = {}  # with the rows of each
         marker = self.folder / "store.json"
         if self.folder.is_file():
             mend = "give the folder: of a plan file, `dir` of its table run, by default its name without .toml"
             raise StoreError("is a file, not the folder of a store", str(self.folder), mend)
         try:
-            found = read_json(marker, {"format": int}, 4096)["format"]
+            with placed(marker, "delete this one file and run again"):
+                found = read_json(marker, {"format": int}, 4096)["format"]
         except FileNotFoundError:
             raise StoreError("holds no store", str(self.folder), "run a plan into it first") from None
-        except Unreadable:
-            raise
-        except StoreError as error:
-            raise StoreError(error.what, str(marker), "delete this one file and run again") from error
         if found != FORMAT:
-            raise StoreError(
-                f"has format {found}, this is format {FORMAT}", str(self.folder), "use the pydt that wrote it"
-            )
+            wrong = f"has format {found}, this is format {FORMAT}"
+            raise StoreError(wrong, str(self.folder), "use the pydt that wrote it")
 
     @classmethod
     def create(cls, folder: str | os.PathLike[str]) -> Store:
-        """Open a store for writing, making it if needed; temporary files that dead writers left are removed.
+        """Open a store for writing, making it if needed; temporary files of dead writers are removed.
 
         Raises:
             StoreError: the folder cannot be written.
@@ -126,7 +116,7 @@ class Store(Cells):
             write_atomic(marker, canonical_json({"format": FORMAT}).encode())
         store = cls(folder)
         store.hold()
-        # A folder that was written once may be read-only by now: better to know before the first training.
+        # the folder may be read-only by now: better to know before the first training
         store.write("rows/.probe", b"")
         remove(folder / "rows" / ".probe")
         clear(folder)
@@ -138,19 +128,19 @@ class Store(Cells):
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Store]:
-        """Be the only one who computes rows into this store, as long as the context lasts; readers need no lock.
+        """Be the only process that computes rows into this store; readers need no lock.
 
         Raises:
-            StoreError: another driver is at it: which process, on which host. Or the folder cannot be written.
+            StoreError: another driver is at work (which process, on which host), or the folder cannot be written.
         """
         with exclusive(self.folder / ".lock"):
             yield self
 
     def lacking(self, plan: Any = None, every: bool = False) -> np.ndarray:
-        """Which cells of a plan have no file and are in no block, bool (rows, tasks), all its rows.
+        """Which cells of a plan are missing, bool (rows, tasks), of all its rows.
 
-        Only folders are listed, and some headers read (or `every` one), so that `facts` says what computed the cells:
-        `check` finds what is damaged.
+        Folders are listed and some headers read (or `every` one), so that `facts` says what computed the cells; damage
+        is found by `check`.
         """
         cells = self.plan(plan).cells
         lacks: np.ndarray = ~self.there(cells)
@@ -161,10 +151,10 @@ class Store(Cells):
         return lacks
 
     def left(self, plan: Any = None, every: bool = False) -> tuple[list[tuple[int, tuple[int, ...]]], list[int]]:
-        """What `pydt.run` has to train of a plan, and what it has not; each training once, by its first row.
+        """What `pydt.run` has to train of a plan, and what is stored; each training once, by its first row.
 
-        Rows are the same whatever a plan calls its tasks and however many rows it has: a plan that was never run into
-        this store may have some here. Args as `lacking`.
+        A plan that was never run into this store may have rows here: of a longer plan, or one with other names. Args
+        as `lacking`.
 
         Returns:
             rows that lack a cell, with the positions of the tasks that they lack; rows that lack none.
@@ -175,11 +165,7 @@ class Store(Cells):
         return [(i, tuple(np.flatnonzero(lacks[i]).tolist())) for i in missing], stored
 
     def check(self, plan: Any = None, rows: np.ndarray | None = None) -> int:
-        """Read all that is there of some rows of a plan (None: of all), every bit; damaged cells go to quarantine.
-
-        Returns:
-            how many did.
-        """
+        """Read every bit of some rows of a plan (None: of all); how many damaged cells went to quarantine."""
         record, damaged = self.plan(plan), 0
         there = self.there(record.cells)
         for i in np.arange(len(there)) if rows is None else rows:
@@ -194,7 +180,7 @@ class Store(Cells):
             StoreError: other labels, ids or halves are stored, or weights that differ by more than rounding.
         """
         path = self.folder / "tasks" / f"{task}.safetensors"
-        stored = self._stored(path, described)
+        stored = self._stored(path, described) or {}
         arrays = {name: np.asarray(values) for name, values in description.items()}
         for name in stored.keys() & arrays.keys():
             old, new = stored[name], arrays[name]
@@ -205,32 +191,22 @@ class Store(Cells):
             self.write(f"tasks/{task}.safetensors", encode({**arrays, **stored}, {"task": task, "format": FORMAT}))
 
     def put_thumbnails(self, record: Record, thumbnails: Mapping[str, np.ndarray]) -> None:
-        """Write the first images of each unit, uint8 (n, height, width, channels) by unit name; some may be missing."""
+        """Write the first images of each group, uint8 (n, height, width, channels) by its name; some may be missing."""
         numbered = {str(i): thumbnails[name] for i, name in enumerate(record.names) if name in thumbnails}
         path, metadata = self._thumbnails(record), {"units": record.units, "format": FORMAT}
         stored = self._stored(path, pictures)
-        if not path.exists() or checksum(stored, metadata) != checksum(numbered, metadata):
+        if stored is None or checksum(stored, metadata) != checksum(numbered, metadata):
             # only for the eye: the latest way to draw them is the best
             self.write(path.relative_to(self.folder), encode(numbered, metadata))
 
     def has_thumbnails(self, record: Record) -> bool:
-        """Whether sound ones are there, so that none need be drawn: of encoded images that takes a while."""
-        path = self._thumbnails(record)
-        return bool(self._stored(path, pictures)) or path.exists()
+        """Whether sound thumbnails are stored, so that none need be drawn."""
+        return self._stored(self._thumbnails(record), pictures) is not None
 
     def put_plan(self, record: Record) -> None:
         """Write a plan's description, unless it is there."""
         path = self.folder / "plans" / f"{record.digest}.json"
-        stored = None
-        try:
-            stored = read_plan(path)
-        except FileNotFoundError:
-            pass
-        except Unreadable:
-            raise
-        except StoreError as error:
-            self.quarantine(path, error)
-        if stored is None:
+        if self._stored(path, read_plan) is None:
             self._same_rule(record)
             text = canonical_json(record.to_json()).encode()
             if len(text) > LARGEST_TEXT:
@@ -240,23 +216,23 @@ class Store(Cells):
         self._records[record.digest] = record
 
     def _same_rule(self, record: Record) -> None:
-        """Refuse rows named by a rule that drew other masks when another plan's rows got the same names."""
+        """Refuse rows named by a rule that now draws other masks than for a stored plan: they get the same names."""
         if isinstance(record.rows, Drawn) and record.rows.rule is not None:
             for other in self.plans().values():
                 if isinstance(other.rows, Drawn) and other.rows.rule == record.rows.rule:
                     other.rows.check()
 
     def note_stop(self, plan: Any, note: Mapping[str, Any] | None) -> None:
-        """Write that a plan stopped early: from now on only its first `note["rows"]` rows count. None: all count again.
+        """Write that a plan stopped early: only its first `note["rows"]` rows count. None: all count again.
 
-        Equal stops are equal bytes, so a note holds no times and no hosts.
+        Equal stops are equal bytes: a note holds no times and no hosts.
 
         Raises:
             StoreError: it cannot be written.
         """
         record = self.plan(plan)
         body = None if note is None else {**note, "rows": whole(note["rows"], "rows", "note_stop", error=ConfigError)}
-        self._put_note("stop", record, body)
+        write_note(self, "stops", record, body)
 
     def stopped(self, plan: Any = None) -> dict[str, Any] | None:
         """What `note_stop` wrote about a plan; None if it did not stop early.
@@ -266,20 +242,20 @@ class Store(Cells):
         """
         record = self.plan(plan)
         form = {**_STOP, "rows": range(len(record.rows) + 1)}
-        if (note := self._read_note("stop", record, form, ": how many rows count is not known")) is None:
+        if (note := read_note(self, "stops", record, form, ": how many rows count is not known")) is None:
             return None
         return {"rule": "a rule that is not named", "looks": 1, "reason": "no reason given", **note}
 
     def note_rule(self, plan: Any, note: Mapping[str, Any] | None) -> None:
-        """Write what a stopping rule had reached that has not ended a plan; None: there is none. See `rule`."""
-        self._put_note("rule", self.plan(plan), note)
+        """Write what a stopping rule that did not end a plan had reached, see `rule`; None: there is none."""
+        write_note(self, "rules", self.plan(plan), note)
 
     def rule(self, plan: Any = None) -> dict[str, Any] | None:
         """The stopping rule of a plan's last run and what it had reached; None: there was no rule.
 
         Returns:
-            "met": whether it ended the plan: then the rest is as in `stopped`. Else "rule", "reason" (what it had
-            reached), "looks", "looked" (rows of the plan at the last look), and of "sign" "decided": name and sign.
+            "met": whether it ended the plan. If so, the rest is as in `stopped`; else "rule", "reason" (what it had
+            reached), "looks", "looked" (rows at the last look), and of "sign" "decided": name and sign.
 
         Raises:
             StoreError: the note is damaged.
@@ -287,45 +263,16 @@ class Store(Cells):
         record = self.plan(plan)
         if (stop := self.stopped(record)) is not None:
             return {"met": True, **stop}
-        note = self._read_note("rule", record, _RULE)
+        note = read_note(self, "rules", record, _RULE)
         return None if note is None else {"met": False, **note}
 
-    def _put_note(self, kind: str, record: Record, note: Mapping[str, Any] | None) -> None:
-        """Write what is noted about a plan under its checksum; None: remove it."""
-        path = self._noted(kind, record)
-        if note is None:
-            remove(path)
-        else:
-            body = {**note, "plan": record.digest}
-            text = canonical_json({**body, "sha256": digest(kind, body)})
-            self.write(path.relative_to(self.folder), text.encode())
-
-    def _read_note(self, kind: str, record: Record, form: Form, lost: str = "") -> dict[str, Any] | None:
-        """What `_put_note` wrote, without the plan; None: nothing. lost: what is not known where it is damaged."""
-        path = self._noted(kind, record)
-        try:
-            note: dict[str, Any] = read_json(path, form)
-            if note.pop("sha256") != digest(kind, note) or note.pop("plan") != record.digest:
-                raise StoreError("is damaged (its checksum does not match)")
-            return note
-        except FileNotFoundError:
-            return None
-        except Unreadable:
-            raise
-        except StoreError as error:
-            mend = "delete this one file and run the same plan again"
-            raise StoreError(f"{error.what}{lost}", str(path), mend) from error
-
-    def _noted(self, kind: str, record: Record) -> Path:
-        return self.folder / f"{kind}s" / f"{record.digest}.json"
-
     def plans(self) -> dict[str, Record]:
-        """Every plan of this store, by digest. Damaged descriptions are logged and left out."""
+        """Every plan of this store, by digest; damaged ones are logged and left out."""
         for path in sorted((self.folder / "plans").glob("*.json")):
             try:
                 self._plan(path.stem)
             except FileNotFoundError:
-                continue  # another process has just moved it
+                continue  # another process moved it
             except Unreadable:
                 raise
             except StoreError as error:
@@ -334,7 +281,7 @@ class Store(Cells):
                     self._damaged.add(path.stem)
                     if self.reads_only:
                         continue
-                    with contextlib.suppress(StoreError):  # who only reads may not be allowed to write
+                    with contextlib.suppress(StoreError):  # a reader may have no right to write
                         self.log(event="damaged plan", file=str(path.relative_to(self.folder)), reason=error.what)
         return dict(self._records)
 
@@ -364,7 +311,7 @@ class Store(Cells):
         return [record for record in self.plans().values() if record.kind == "design"]
 
     def _abbreviated(self, name: str) -> Record:
-        """The only plan whose digest, or the name of whose damaged file, starts with four hex digits or more."""
+        """The only plan, or damaged file of one, whose digest starts with these four hex digits or more."""
         plans = self.plans()
         found = [
             known for known in sorted({*plans, *self._damaged}) if _PREFIX.fullmatch(name) and known.startswith(name)
@@ -380,20 +327,16 @@ class Store(Cells):
     def _plan(self, name: str) -> Record:
         if name not in self._records:
             path = self.folder / "plans" / f"{file_name(name)}.json"
-            try:
+            with placed(path, _REWRITTEN):
                 self._records[name] = read_plan(path)
-            except Unreadable:
-                raise
-            except StoreError as error:
-                raise StoreError(error.what, str(path), _REWRITTEN) from error
         return self._records[name]
 
     def names(self, plan: Any = None) -> tuple[str, ...]:
-        """The names of the units, in mask order."""
+        """The names of the groups, in mask order."""
         return self.plan(plan).names
 
     def design(self, plan: Any = None) -> Design:
-        """The plan's design: all its rows, finished or not; `finished()` gives the positions that are.
+        """The plan's design, of all its rows; `finished()` gives the positions of those that finished.
 
         Raises:
             StoreError: the plan is a list of rows without a design, or this pydt draws other masks from it than those
@@ -406,7 +349,7 @@ class Store(Cells):
         return record.rows.design
 
     def thumbnails(self, plan: Any = None) -> dict[str, np.ndarray]:
-        """The first images of each unit, uint8 (n, height, width, channels) by unit name; empty if none were kept.
+        """The first images of each group, uint8 (n, height, width, channels) by its name; empty if none were kept.
 
         Raises:
             StoreError: the file is damaged.
@@ -414,17 +357,14 @@ class Store(Cells):
         record = self.plan(plan)
         path = self._thumbnails(record)
         try:
-            arrays = pictures(path)
+            with placed(path, _REWRITTEN):
+                arrays = pictures(path)
         except FileNotFoundError:
             return {}
-        except Unreadable:
-            raise
-        except StoreError as error:
-            raise StoreError(error.what, str(path), _REWRITTEN) from error
         return {name: arrays[str(i)] for i, name in enumerate(record.names) if str(i) in arrays}
 
     def finished(self, plan: Any = None) -> np.ndarray:
-        """Positions in the plan of the rows that are there and did not fail, int64 (models,)."""
+        """Positions in the plan of the rows that finished and did not fail, int64 (models,)."""
         return self.split(self.plan(plan))[0]
 
     def missing(self, plan: Any = None) -> np.ndarray:
@@ -442,7 +382,7 @@ class Store(Cells):
         return [record.rows[i] for i in self.split(record)[0].tolist()]
 
     def masks(self, plan: Any = None) -> np.ndarray:
-        """The kept units of the finished rows, bool (models, groups)."""
+        """The kept groups of the finished rows, bool (models, groups)."""
         record = self.plan(plan)
         packed, groups = record.packed(self.split(record)[0]), len(record.names)
         return np.unpackbits(packed, axis=1, count=groups, bitorder="little").view(bool)
@@ -476,8 +416,8 @@ class Store(Cells):
                 primitives = primitives_of(self.get(key), len(labels), str(self.path(key)))
                 values[i] = averaged(primitives[..., chosen], labels[chosen], output)
             values.flags.writeable = False
-        while self._outputs and values.nbytes + sum(kept.nbytes for _, kept in self._outputs.values()) > _KEPT:
-            del self._outputs[next(iter(self._outputs))]  # the one that was asked for longest ago
+        while self._outputs and values.nbytes + sum(kept.nbytes for _, kept in self._outputs.values()) > self.kept:
+            del self._outputs[next(iter(self._outputs))]  # asked for longest ago
         self._outputs[wanted] = rows, values
         return values
 
@@ -489,15 +429,16 @@ class Store(Cells):
         return [dict(self.get(key.tobytes().hex()).scalars) for key in record.cells[finished, column]]
 
     def glimpse(self, plan: Any = None, most: int = 200) -> list[dict[str, Any]]:
-        """The scalars of finished rows, at most so many, evenly spaced, as headers say them: not checksummed."""
+        """The scalars of at most so many finished rows, evenly spaced, from headers: not checksummed."""
         record = self.plan(plan)
         cells = record.cells[self.split(record)[0], 0]
         chosen = np.linspace(0, len(cells) - 1, min(most, len(cells))).astype(int)
         return [dict(self._peek(cells[i].tobytes().hex())["scalars"]) for i in chosen]
 
     def replaced(self, plan: Any = None) -> tuple[int, int]:
-        """How many finished rows met broken images in the source and learnt from others instead, and how many such
-        images these rows met, each counted in every row that met it. Headers are read, of recipes that allow it.
+        """Finished rows in which broken source images were replaced by others, and how many images, summed over rows.
+
+        Known from headers; (0, 0) where the recipe does not allow it.
         """
         record = self.plan(plan)
         if record.settings.get("on_error") != "skip":
@@ -516,13 +457,10 @@ class Store(Cells):
         name = file_name(getattr(task, "digest", task))
         path = self.folder / "tasks" / f"{name}.safetensors"
         try:
-            return described(path)
+            with placed(path, _REWRITTEN):
+                return described(path)
         except FileNotFoundError:
             raise StoreError("is not there", str(path), "run a plan with this task") from None
-        except Unreadable:
-            raise
-        except StoreError as error:
-            raise StoreError(error.what, str(path), _REWRITTEN) from error
 
     def examples(self, task: Any, half: str = "score", plan: Any = None) -> dict[str, np.ndarray]:
         """Labels, ids and half of the target examples of one half, in the order of the columns of `outputs`."""
@@ -530,8 +468,8 @@ class Store(Cells):
         chosen = self._half(name, half)
         return {column: values[chosen] for column, values in self.task(name).items()}
 
-    def _stored(self, path: Path, reader: Callable[[Path], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-        """The arrays of a file; none if it is not there, or was damaged and is in quarantine now."""
+    def _stored(self, path: Path, reader: Callable[[Path], T]) -> T | None:
+        """What a file holds; None if it is not there, or was damaged and is in quarantine now."""
         try:
             return reader(path)
         except FileNotFoundError:
@@ -540,13 +478,13 @@ class Store(Cells):
             raise
         except StoreError as error:
             self.quarantine(path, error)
-        return {}
+        return None
 
     def _thumbnails(self, record: Record) -> Path:
         return self.folder / "thumbnails" / f"{digest('thumbnails', record.source, record.units)}.safetensors"
 
     def _look(self, record: Record) -> tuple[np.ndarray, dict[tuple[int, int], str]]:
-        """State of each cell of a plan, uint8 (rows, tasks), 0 if not there, else from STATUS; and why some failed."""
+        """State of each cell of a plan, uint8 (rows, tasks), 0 if missing, else of STATUS; and why some failed."""
         cells = record.cells
         states, reasons = self._seen.setdefault(record.digest, (np.zeros(cells.shape[:2], np.uint8), {}))
         there = self.there(cells)
@@ -571,9 +509,7 @@ class Store(Cells):
         return states, reasons
 
     def split(self, record: Record, all: bool = False) -> tuple[np.ndarray, list[tuple[int, str]], np.ndarray]:
-        """Positions of a plan's rows: finished and ok; failed, with the reason; missing. Only of those that count, or
-        of `all`.
-        """
+        """Positions of a plan's rows that count (or of `all`): finished; failed, with the reason; missing."""
         states, reasons = self._look(record)
         if not all and (note := self.stopped(record)) is not None:
             states = states[: note["rows"]]
@@ -603,41 +539,10 @@ class Store(Cells):
 
 
 def _choose(plans: Sequence[Record], damaged: Sequence[str] = ()) -> str:
-    """How to name one of several plans, and by what to tell them apart."""
+    """How to name one of several plans, with what tells them apart."""
     known = [
         *(f"{p.digest} ({len(p.rows):,} rows; {', '.join(task['name'] for task in p.tasks)})" for p in plans),
         *(f"{name} (damaged)" for name in damaged),
     ]
     how = "name one with plan= (on the command line --plan), by its digest or the first digits"
     return f"{how}; there are: {'; '.join(known) or 'none'}"
-
-
-def described(path: Path) -> dict[str, np.ndarray]:
-    """The target examples that a file of tasks/ describes, all (examples,): "half" uint8, "labels", "ids", numbers.
-
-    Raises:
-        StoreError: it is damaged. FileNotFoundError: it is not there.
-    """
-    arrays, metadata = load(path)
-    wrong = next((name for name in ("half", "labels", "ids") if name not in arrays), None)
-    if wrong is not None or metadata.get("task") != path.stem or any(a.ndim != 1 for a in arrays.values()):
-        raise StoreError("is damaged (not the examples of one task)", str(path))
-    half, labels, weights = arrays["half"], arrays["labels"], arrays.get("weights", np.ones(1))
-    whole = {half.dtype.kind, labels.dtype.kind, arrays["ids"].dtype.kind} <= set("iu")
-    numbers = whole and labels.min(initial=0) >= 0 and weights.dtype.kind == "f" and np.isfinite(weights).all()
-    if len({len(a) for a in arrays.values()}) > 1 or not len(half) or not numbers or half.max() > max(HALVES.values()):
-        raise StoreError("is damaged (not the examples of one task)", str(path))
-    return arrays
-
-
-def pictures(path: Path) -> dict[str, np.ndarray]:
-    """The images that a file of thumbnails/ holds, uint8 (n, height, width, channels) by number of their unit.
-
-    Raises:
-        StoreError: it is damaged. FileNotFoundError: it is not there.
-    """
-    arrays = load(path)[0]
-    for name, images in arrays.items():
-        if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape or images.shape[3] not in (1, 3):
-            raise StoreError(f"is damaged (images of {name!r}: {images.dtype}, shape {images.shape})", str(path))
-    return arrays

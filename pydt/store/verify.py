@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from pydt.base import PydtError, StoreError, Unreadable, digest
-from pydt.store.notes import get as get_notes
+from pydt.store.descriptions import described, pictures
+from pydt.store.notes import read_remarks
 from pydt.store.packed import Finder
 from pydt.store.plan_record import Drawn, Record
 from pydt.store.rows import Row, result_key, source_key
-from pydt.store.store import Store, described, pictures
+from pydt.store.store import Store
 
 
 def verify(dir: str | os.PathLike[str]) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def verify(dir: str | os.PathLike[str]) -> dict[str, Any]:
         except StoreError as error:
             damaged.append({"file": f"rules/{name}.json", "reason": error.what, "moved": False})
         try:
-            get_notes(store, record)
+            read_remarks(store, record)
         except StoreError as error:
             damaged.append({"file": f"notes/{name}.json", "reason": error.what, "moved": False})
     verified = not damaged and not any(missing.values())

@@ -20,7 +20,7 @@ from pydt.data import Dataset, Target
 from pydt.data.formats import folder as sources
 from pydt.data.inspect import inspect, lines
 from pydt.ensemble import Plan, read_plan, remarks, run
-from pydt.store import Store, kept, merge, verify
+from pydt.store import Store, merge, stored_remarks, verify
 from pydt.training import Recipe, Task
 
 
@@ -69,7 +69,7 @@ def test_what_is_left_out_is_told_from_inspect_to_the_report(
     for _ in range(2):  # trained, and with nothing left to do
         with ThreadPoolExecutor(1) as threads:
             store = run(plan, tmp_path / "run", threads, progress="json", runner=Stub(0.6, 0.1, 0, frozenset()))
-        assert kept(store, store.plan()) == told
+        assert stored_remarks(store, store.plan()) == told
         seen.append(capsys.readouterr().err)
     assert all(text in seen[0] for text in told)
     events = [
@@ -80,12 +80,12 @@ def test_what_is_left_out_is_told_from_inspect_to_the_report(
     page = (tmp_path / "run" / "report.html").read_text()
     assert all(text in page for text in ("shown on white: 2", ".ipynb_checkpoints"))
     merge(tmp_path / "other", tmp_path / "run")
-    assert kept(Store(tmp_path / "other"), store.plan()) == told
+    assert stored_remarks(Store(tmp_path / "other"), store.plan()) == told
     (file,) = (tmp_path / "run" / "notes").iterdir()
     file.write_text(file.read_text().replace("white", "black"))
     (entry,) = verify(tmp_path / "run")["damaged"]
     assert (entry["file"], entry["moved"]) == (f"notes/{store.plan().digest}.json", False)
-    (damaged,) = kept(store, store.plan())
+    (damaged,) = stored_remarks(store, store.plan())
     assert "is damaged" in damaged
     assert report(tmp_path / "run", tmp_path / "run")["notes"][0] == damaged
 

@@ -138,21 +138,19 @@ def test_rows_named_by_a_rule_are_not_taken_for_those_of_another_drawing(
         computed(tmp_path, plan())
 
 
-def test_outputs_are_kept_for_the_latest_rows_and_not_for_all_there_ever_were(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_outputs_are_kept_for_the_latest_rows_and_not_for_all_there_ever_were(tmp_path: Path) -> None:
     store = computed(tmp_path, plan(), [0])
     for row in range(1, 6):
         computed(tmp_path, plan(), [row])
         assert len(store.outputs("digits")) == row + 1
-    assert len(store._outputs) == 1
     first = store.outputs("digits", "logit", "report")
     assert store.outputs("digits", "logit", "report") is first
-    monkeypatch.setattr(pydt.store.store, "_KEPT", 3 * first.nbytes)
+    store.kept = 3 * first.nbytes
     for half in ("score", "report", "all"):
         store.outputs("digits", "correct", half)
-    assert sum(values.nbytes for _, values in store._outputs.values()) <= 3 * first.nbytes
-    np.testing.assert_array_equal(store.outputs("digits", "logit", "report"), first)
+    again = store.outputs("digits", "logit", "report")
+    assert again is not first  # which had to go
+    np.testing.assert_array_equal(again, first)
 
 
 @pytest.mark.parametrize("without", ["scalars", "reason", "status"])
