@@ -1,24 +1,21 @@
-"""Which images of two data sets are the same: byte for byte, or pixel for pixel after decoding.
+"""Which images two data sets share: byte for byte, or pixel for pixel after decoding.
 
-bytes     Of files: half of the SHA-256 of each, which the index has, so that nothing is read. Of raw arrays of one
-          shape: CRC32C proposes, a longer sum of the pixels decides.
-pixels    Of files those that a network is shown, before any is resized (`pydt.data.pixels`): transparent ones on the
-          data
-          set's background, 16 bits scaled to 8, EXIF's orientation not applied. Grey is the same as three equal
-          channels. Only images of a height and width that both data sets have are decoded.
-one       Equal pixels of an image of one colour are no evidence of a copy: any two blank images have them. Such images
-colour    are the same only as files of the same bytes, and the others are counted apart (`Same.blank`).
+bytes    Of files: half of the SHA-256 of each, which the index has, so nothing is read. Of raw arrays of one shape:
+         equal CRC32C, then equal digests of the pixels.
+pixels   Of files: as a network is shown them, before resizing (`pydt.data.pixels`): transparent ones on the data set's
+         background, 16 bits scaled to 8, EXIF orientation not applied; grey equals three equal channels. Only images
+         whose height and width occur in both data sets are decoded.
+blank    Images of one colour with equal pixels are no evidence of a copy: any two blank images have them. They count as
+         shared only where their files have the same bytes; the others are counted apart (`Same.blank`).
 
-What this costs: docs/analyses.md, "Copies of target images".
+Cost: docs/analyses.md, "Copies of target images".
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import warnings
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +24,7 @@ import numpy.typing as npt
 
 from pydt import _core
 from pydt.base import PydtError, progress
-from pydt.data.image_files import batches, reading_threads
+from pydt.data.image_files import batches, in_parallel, reading_threads
 from pydt.data.pixels import flat, one_colour
 
 if TYPE_CHECKING:
@@ -41,9 +38,9 @@ Sums = list[bytes | None]
 
 MOST_FILES, MOST_BYTES = 20_000, 64 << 20
 """Files, and bytes of them, up to which the start of a run compares their pixels."""
-_SHA = b"file"  # no sum of pixels is of this length with this beginning
-_BLANK = b"blank"
-_MARKED = len(_BLANK) + 16  # nor of this length, but of an image of one colour
+_SHA = b"file"  # starts the sum of a file: 20 bytes, where those of pixels have 16
+_BLANK = b"blank"  # starts that of the pixels of an image of one colour: 21 bytes
+_MARKED = len(_BLANK) + 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,12 +48,11 @@ class Same:
     """Which images two data sets, ours and theirs, share.
 
     Attributes:
-        ours, theirs: int64, one number an image: the same number, the same image; -1 for one that is in one data set
-            only.
-        by_bytes, theirs_by_bytes: bool, of each of ours (theirs) whether a file of theirs (ours) has the same bytes.
+        ours, theirs: int64, a number for each image: equal numbers, equal images; -1 for one that is not shared.
+        by_bytes, theirs_by_bytes: bool, whether a file of the other data set has the same bytes.
         pixels: whether pixels were compared.
-        blank, theirs_blank: bool, of each whether it is of one colour and has the pixels, not the bytes, of an image
-            of the other data set: it is not compared, and is the same as none.
+        blank, theirs_blank: bool, whether it is of one colour and has the pixels, but not the bytes, of an image of the
+            other data set.
     """
 
     ours: Rows
@@ -69,11 +65,8 @@ class Same:
 
 
 def same(ours: Dataset, theirs: Dataset, pixels: bool | None = True) -> Same:
-    """Which images of two data sets are the same.
-
-    Args:
-        pixels: whether files are decoded and compared by pixels, too; None: where that is quick (`MOST_FILES` and
-            `MOST_BYTES`, both data sets together).
+    """Which images two data sets share. `pixels`: decode files and compare their pixels, too; None: where that is quick
+    (`MOST_FILES` and `MOST_BYTES`, both data sets together).
     """
     if ours.images is not None and theirs.images is not None and ours.images.shape[1:] == theirs.images.shape[1:]:
         pixels = True
@@ -107,7 +100,7 @@ def same(ours: Dataset, theirs: Dataset, pixels: bool | None = True) -> Same:
 
 
 def pixel_sum(image: npt.NDArray[np.uint8]) -> bytes:
-    """16 bytes that tell the pixels of an image, (H, W[, C]), from all others."""
+    """Digest of the pixels of an image (H, W[, C]), 16 bytes."""
     pixels = image.reshape(*image.shape[:2], -1)
     if pixels.shape[2] == 3 and (pixels[..., :1] == pixels[..., 1:]).all():
         pixels = pixels[..., :1]
@@ -117,7 +110,7 @@ def pixel_sum(image: npt.NDArray[np.uint8]) -> bytes:
 
 
 def shared_images(count: int, of: str, by_bytes: int) -> str:
-    """That so many images of a target are in a source, and how many of them in all bytes."""
+    """That `count` images of a target are in the source, `by_bytes` of them byte for byte."""
     how = "byte for byte" if by_bytes == count else "pixel for pixel"
     if 0 < by_bytes < count:
         how = f"byte for byte ({by_bytes:,}) or pixel for pixel ({count - by_bytes:,})"
@@ -125,7 +118,7 @@ def shared_images(count: int, of: str, by_bytes: int) -> str:
 
 
 def not_compared(source: int, target: int, of: str) -> str:
-    """That so many images of one colour were not compared; see `Same.blank`."""
+    """That images of one colour were not compared; see `Same.blank`."""
     return (
         f"{source + target:,} images of one colour ({source:,} of the source, {target:,} of {of}) are not "
         "compared: equal pixels are no evidence of a copy there"
@@ -133,9 +126,7 @@ def not_compared(source: int, target: int, of: str) -> str:
 
 
 def shared_units(units: Rows, names: Sequence[str], quote: Callable[[str], str] = repr, most: int = 3) -> str:
-    """How many of the source's images of this kind there are, and in each unit, the fullest first: "as 30 source
-    images: in 'cats' (30)".
-    """
+    """Images of the source by unit, most first: "as 30 source images: in 'cats' (30)"."""
     counts = np.bincount(units[units >= 0], minlength=len(names))
     fullest = [k for k in np.argsort(-counts, kind="stable").tolist() if counts[k]]
     told = [f"{quote(names[k])} ({counts[k]:,})" for k in fullest[:most]]
@@ -147,7 +138,7 @@ def shared_units(units: Rows, names: Sequence[str], quote: Callable[[str], str] 
 
 
 def groups_of(sums: Iterable[bytes | None]) -> list[list[int]]:
-    """Positions of equal sums, as lists of two or more, in order of their first; None equals nothing."""
+    """Positions of equal sums, in lists of two or more, ordered by the first; None equals nothing."""
     places: dict[bytes, list[int]] = {}
     for i, one in enumerate(sums):
         if one is not None:
@@ -225,7 +216,7 @@ def _read(dataset: Dataset, ids: Iterable[int], look: Callable[[Image], Any], wh
         try:
             with pillow.open(io.BytesIO(data.data)) as image:
                 return look(image)
-        except Exception:  # a decoder meets arbitrary bytes; what cannot be decoded equals nothing
+        except Exception:  # decoders raise anything on damaged bytes; what cannot be decoded equals nothing
             return None
 
     def run(part: list[int]) -> list[Any]:
@@ -235,10 +226,8 @@ def _read(dataset: Dataset, ids: Iterable[int], look: Callable[[Image], Any], wh
             return [None] * len(part)
 
     found = []
-    with warnings.catch_warnings(), progress(len(chosen), what, "images") as advance:
-        warnings.simplefilter("ignore")  # Pillow's remarks on single files
-        with ThreadPoolExecutor(reading_threads()) as pool:
-            for part in pool.map(run, runs):
-                found += part
-                advance(len(part))
+    with progress(len(chosen), what, "images") as advance:
+        for part in in_parallel(run, runs):
+            found += part
+            advance(len(part))
     return found

@@ -1,11 +1,11 @@
-"""The bytes of encoded examples, a batch at a time and without decoding.
+"""The bytes of encoded examples, a batch at a time, without decoding.
 
-Members of tar shards are views of a mapping of the shard: nothing is copied, and no descriptor stays open. A shard that
-was cut or written to since it was mapped is noticed before each batch; while a batch is being used it must not be cut.
+Members of tar shards are views of a mapped shard: nothing is copied, no descriptor stays open. Before each batch, a
+shard that was cut or written to is noticed; while a batch is in use it must not be cut.
 
-Loose files are read by one call of the core into one buffer: a folder of a million files holds no descriptor and no
-mapping open, and a file that is cut while it is read is an error and not the end of the process. What lost: a mapping
-for each, which takes longer than reading 27 kB.
+Loose files are read by one call of the core into one buffer: a million files need no descriptors or mappings, and a
+file that is cut while it is read is an error, not the end of the process. What lost: a mapping each, slower than
+reading 27 kB.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from pydt.data.index_file import Records, Texts
 
 _MEND = "restore it, or index the data set again"
 _LENGTH = "has another length than when it was indexed"
-# What the system says of this process, and not of the file.
+# Errors of the system that concern this process, not the file.
 _OURS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 def _exhausted(fault: int, place: str) -> PydtError:
-    """No fault of the image, which must not be skipped for it."""
+    """The error of a process without descriptors or memory: no fault of the image, which must not be skipped."""
     mend = "close files, give fewer shards or more memory, or raise the limit: ulimit -n, vm.max_map_count"
     return StoreError(f"cannot be read ({os.strerror(fault)})", place, mend)
 
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """A mapped file: its bytes, read-only uint8 (size,), and what the system said of it then."""
+    """A mapped file: its bytes, read-only uint8 (size,), and its size, time and inode when it was mapped."""
 
     data: np.ndarray
     path: str
@@ -48,9 +48,6 @@ class Shard:
     def unchanged(self) -> None:
         """Refuse a file that was written to since it was mapped. One that was deleted, or replaced by renaming another
         over it, is as it was for whoever has mapped it.
-
-        Raises:
-            DataError: its size or time is not what it was.
         """
         try:
             state = os.stat(self.path)
@@ -63,12 +60,7 @@ class Shard:
 
 
 def map_shard(path: str) -> Shard:
-    """Map a file.
-
-    Raises:
-        DataError: it cannot be opened, or is no regular file.
-        StoreError: this process has too many files or too little memory.
-    """
+    """Map a file."""
     try:
         data, time, device, inode = _core.map_file(os.fsencode(path))
     except (OSError, ValueError) as error:
@@ -94,11 +86,7 @@ class Contents:
         return Contents, (self._paths, self._positions, self._records, self._keys)
 
     def chosen(self, ids: Any, where: str) -> np.ndarray:
-        """Example ids as int64 (n,).
-
-        Raises:
-            DataError: they are none, or out of range.
-        """
+        """Example ids as int64 (n,)."""
         array, count = np.asarray(ids), len(self._positions)
         if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
             raise DataError(f"ids of dtype {array.dtype}, shape {array.shape}", where, "give integers (n,)")

@@ -78,7 +78,7 @@ def read_records(
         return len(run)
 
     with progress(len(todo), "reading files", "files") as advance:
-        for done in _in_parallel(read, batches([i for i in todo if length[i] <= _LARGEST], lengths)):
+        for done in in_parallel(read, batches([i for i in todo if length[i] <= _LARGEST], lengths)):
             advance(done)
     return records
 
@@ -102,7 +102,7 @@ def read_parts(
         traits[np.array(run)[good]], wrong = traits_of([parts[at] for at in good])
         refused.update({run[good[at]]: why for at, why in wrong.items()})
 
-    for _ in _in_parallel(read, batches(list(range(len(offsets))), lengths.tolist())):
+    for _ in in_parallel(read, batches(list(range(len(offsets))), lengths.tolist())):
         pass
     return status, crc, sums, traits, refused
 
@@ -112,10 +112,10 @@ def reading_threads() -> int:
     return min(8, available())
 
 
-def _in_parallel(work: Callable[[list[int]], Any], runs: list[list[int]]) -> Iterator[Any]:
-    """What `work` gives for each run, in order."""
+def in_parallel(work: Callable[[list[int]], Any], runs: list[list[int]]) -> Iterator[Any]:
+    """What `work` gives for each run, in order; Pillow's warnings about single files are ignored."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's remarks on single files
+        warnings.simplefilter("ignore")
         if (threads := min(len(runs), reading_threads())) < 2:
             yield from map(work, runs)
         else:

@@ -46,11 +46,7 @@ class Texts(Sequence[str]):
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Texts:
-        """The same texts, encoded.
-
-        Raises:
-            UnicodeEncodeError: one of them holds a lone surrogate.
-        """
+        """The same texts, encoded."""
         if isinstance(texts, Texts) and not texts.prefix:
             return texts
         encoded = [text.encode() for text in texts]
@@ -190,11 +186,7 @@ def crc32c(data: bytes | np.ndarray) -> int:
 
 
 def pack_index(sections: Mapping[str, np.ndarray | Sequence[str]]) -> bytes:
-    """The bytes of an index file: arrays of uint8, uint32 or int64, and lists of texts. Equal sections, equal bytes.
-
-    Raises:
-        DataError: there are more sections than an index may have.
-    """
+    """The bytes of an index file: arrays of uint8, uint32 or int64, and lists of texts. Equal sections, equal bytes."""
     if len(sections) > _MOST_SECTIONS:
         raise DataError(f"{len(sections)} sections", "index", "keep fewer unit columns: an index holds about 500")
     kinds = {np.dtype(code): kind for kind, (code, _) in _KINDS.items()}
@@ -217,11 +209,7 @@ def pack_index(sections: Mapping[str, np.ndarray | Sequence[str]]) -> bytes:
 
 
 def read_index(path: str | os.PathLike[str]) -> Sections:
-    """The sections of an index file; arrays are read-only views of one buffer, which is as large as the file.
-
-    Raises:
-        DataError: there is no such file, it is no regular file, or any of its bytes is not what was written.
-    """
+    """The sections of an index file; arrays are read-only views of one buffer, which is as large as the file."""
     data = _read_checked(path)
     try:
         listed = _core.read_index(data)

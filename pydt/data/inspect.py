@@ -1,8 +1,5 @@
-"""Looking at a data set before anything is trained on it: classes, sizes, units, exact duplicates, broken images, and a
-contact sheet.
-
-Every image file is decoded once, so a file that only a decoder can find fault with is found here and not in the middle
-of a run.
+"""What is in a data set: classes, sizes, units, exact duplicates, broken images, a contact sheet. Every image file is
+decoded once, so that one which only a decoder refuses is found here and not during a run.
 """
 
 from __future__ import annotations
@@ -12,7 +9,6 @@ import io
 import os
 import warnings
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +19,7 @@ from pydt.base import DataError, as_path, progress, write_atomic
 from pydt.data.dataset import Dataset
 from pydt.data.formats import look
 from pydt.data.identical import groups_of, pixel_sum
-from pydt.data.image_files import reading_threads, undecodable
+from pydt.data.image_files import in_parallel, reading_threads, undecodable
 from pydt.data.index_file import FILE, Noted, note, read_index
 from pydt.data.packing.array import decode
 from pydt.data.persistence import has_index
@@ -33,10 +29,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-_CHUNK = 32
+_RUN = 32
 _ONE_COLOUR = "images of one colour, compared by bytes only"
-# The contact sheet: side of an image, images in a row, rows at most, width of the names' column, all but the counts in
-# pixels.
+# The contact sheet: side of an image (pixels), images in a row, rows at most, width of the names' column (pixels).
 _SIDE, _PER_ROW, _ROWS, _NAMES = 64, 10, 80, 180
 _ROWS_BELOW = 20  # then a further column of rows begins
 
@@ -216,35 +211,30 @@ def _thumbnail(dataset: Dataset, i: int) -> Image.Image | None:
 def _decoded(
     dataset: Dataset, broken: dict[str, str], noted: Noted
 ) -> tuple[np.ndarray, dict[str, int], list[list[int]]]:
-    """Height and width of every image that can be decoded (n, 2), how many have which mode, and which are the same;
-    `noted` gets those that are not shown as their EXIF orientation says, and those of one colour.
+    """Height and width of every image that can be decoded (n, 2), images by mode, and groups of equal ones. `noted`
+    gets those with an EXIF orientation and those of one colour.
     """
     keys = dataset.all_keys()
-    chunks = [range(i, min(i + _CHUNK, len(dataset))) for i in range(0, len(dataset), _CHUNK)]
+    runs = [list(range(i, min(i + _RUN, len(dataset)))) for i in range(0, len(dataset), _RUN)]
     sizes: list[tuple[int, int]] = []
     modes: dict[str, int] = {}
     sums = [] if dataset.records is None else [sha.tobytes() for sha in dataset.records.sha]
-
-    def look(chunk: range) -> list[tuple[int, int, str, bytes | None, bool] | str]:
-        return [_look(dataset, i) for i in chunk]
-
-    with warnings.catch_warnings(), progress(len(dataset), "decoding", "images") as advance:
-        warnings.simplefilter("ignore")  # Pillow's remarks on single files
-        with ThreadPoolExecutor(reading_threads()) as pool:
-            for chunk, seen in zip(chunks, pool.map(look, chunks), strict=True):
-                for i, one in zip(chunk, seen, strict=True):
-                    if isinstance(one, str):
-                        broken[keys[i]] = one
-                    else:
-                        sizes.append(one[:2])
-                        modes[one[2]] = modes.get(one[2], 0) + 1
-                        if one[3] is None:
-                            note(noted, _ONE_COLOUR, keys[i])
-                        else:
-                            sums[i] = one[3]  # same bytes have same pixels
-                        if one[4]:
-                            note(noted, "images with an EXIF orientation, shown as stored", keys[i])
-                advance(len(chunk))
+    with progress(len(dataset), "decoding", "images") as advance:
+        for run in in_parallel(lambda run: [(i, _look(dataset, i)) for i in run], runs):
+            for i, one in run:
+                if isinstance(one, str):
+                    broken[keys[i]] = one
+                    continue
+                height, width, mode, told, turned = one
+                sizes.append((height, width))
+                modes[mode] = modes.get(mode, 0) + 1
+                if told is None:
+                    note(noted, _ONE_COLOUR, keys[i])
+                else:
+                    sums[i] = told  # same bytes have same pixels
+                if turned:
+                    note(noted, "images with an EXIF orientation, shown as stored", keys[i])
+            advance(len(run))
     return np.array(sizes).reshape(-1, 2), dict(sorted(modes.items())), groups_of(sums)
 
 
@@ -259,14 +249,12 @@ def _look(dataset: Dataset, i: int) -> tuple[int, int, str, bytes | None, bool] 
             shown = np.asarray(flat(image, dataset.background))
             turned = image.getexif().get(0x0112, 1) in range(2, 9)
             return image.height, image.width, image.mode, None if one_colour(shown) else pixel_sum(shown), turned
-    except Exception as error:  # a decoder meets arbitrary bytes, and raises whatever it stumbles on
+    except Exception as error:  # decoders raise anything on damaged bytes
         return undecodable(error)
 
 
 def _equal_pixels(dataset: Dataset, noted: Noted) -> list[list[int]]:
-    """Examples of equal pixels: those of equal CRC32C, told apart by a longer sum. Of one colour they are no
-    duplicates, and `noted`.
-    """
+    """Groups of equal pixels: of equal CRC32C, then of equal digests. Images of one colour are `noted` instead."""
     assert dataset.images is not None
     crc = _core.crc_records(dataset.images, np.ascontiguousarray(dataset.positions), reading_threads())
     groups, keys = [], dataset.all_keys()

@@ -1,16 +1,13 @@
-"""What labels, unit columns and captions say, wherever they come from: one rule for text, for numbers, for what is
-missing.
+"""Labels, unit columns and captions: from what a user gives to codes and names, by one rule.
 
-Text: bytes are UTF-8, or refused. White space, NUL bytes and byte order marks at both ends are no part of a name, and
-letters are composed (Unicode's NFC), so "é" is one text however it was typed.
+text      Bytes are UTF-8, or refused. White space, NUL bytes and byte order marks at both ends are cut, and letters are
+          composed (Unicode NFC), so "é" is one text however it was typed.
+numbers   1, 1.0 and numpy's or torch's 1 are one number. Labels that are all texts of whole numbers ("0", "10", "9")
+          are sorted as numbers, and count as numbers where `classes` names no such text.
+missing   None, NaN, NaT, pandas' and Arrow's NA, what numpy masks, and the empty text.
 
-Numbers: 1, 1.0 and numpy's or torch's 1 are one number. Labels that are all texts of whole numbers ("0", "10", "9") are
-in the order of the numbers, and count as numbers where `classes` names no such text.
-
-Missing: None, NaN, NaT, pandas' and Arrow's NA, what numpy masks, and the empty text.
-
-Two values that one list spells differently and that are one label by these rules ("cat" and "cat ", 1 and "1", b"a" and
-"a", "7" and "007") are refused, both shown: whether they are one class is not to be guessed.
+Two values of one list that are spelled differently but are one label by these rules ("cat" and "cat ", 1 and "1", "7"
+and "007") are refused: whether they mean one class is not guessed.
 """
 
 from __future__ import annotations
@@ -31,7 +28,7 @@ Columns = dict[str, tuple[np.ndarray, tuple[str, ...]]]
 Classes = Mapping[Any, Any] | Sequence[str]
 
 UNUSED = "class names without images, left out"
-"""How it is called that a data set names classes of which it has no example."""
+"""Remark about classes that a data set names, but has no example of."""
 _NUMBER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _EDGES = re.compile(r"\A[\s\0\ufeff]+|[\s\0\ufeff]+\Z")
 _SHOWN = 5  # positions and names in a message
@@ -39,11 +36,7 @@ _MEND = "give integers or strings"
 
 
 def as_text(value: str | bytes) -> str:
-    """A text by the rule above.
-
-    Raises:
-        ValueError: bytes that are no UTF-8, or a lone surrogate.
-    """
+    """A text by the rule above; raises ValueError for bytes that are not UTF-8, or a lone surrogate."""
     text = value.decode() if isinstance(value, bytes) else str.__str__(value)
     text.encode()
     return unicodedata.normalize("NFC", _EDGES.sub("", text))
@@ -61,13 +54,8 @@ def renumber(codes: np.ndarray, names: tuple[str, ...]) -> tuple[np.ndarray, tup
 
 
 def entries(values: Any, what: str, length: int) -> Sequence[Any] | np.ndarray:
-    """The entries of a column, in order: a list, array, tensor, or a column of pandas, polars, Arrow or `datasets`.
-
-    Returns:
-        an array (length,) of integers, floats or bools as it is; anything else as a list, None where it is masked.
-
-    Raises:
-        DataError: it is none of these, a whole table, without order, or of another length.
+    """The entries of a column, in order: of a list, array, tensor, or a column of pandas, polars, Arrow or `datasets`.
+    An array (length,) of integers, floats or bools as it is; anything else as a list, None where it is masked.
     """
     unordered = isinstance(values, (Mapping, Set)) and not isinstance(values, KeysView)
     if unordered or table_names(values) is not None:
@@ -89,7 +77,7 @@ def entries(values: Any, what: str, length: int) -> Sequence[Any] | np.ndarray:
 
 
 def _several(values: Any) -> bool:
-    """Whether something holds several values: one text, or an array of no dimension, does not."""
+    """Whether something holds several values: a text or an array of no dimension does not."""
     if isinstance(values, (str, bytes)) or getattr(values, "shape", None) == ():
         return False
     return isinstance(values, Iterable) or hasattr(values, "__array__")
@@ -119,11 +107,7 @@ def table_names(values: Any) -> list[Any] | None:
 
 
 def plain(value: Any, what: str, position: int) -> bool | int | str | None:
-    """One entry as a plain value; None where it is missing.
-
-    Raises:
-        DataError: it is no bool, whole number or text; it and its position are shown.
-    """
+    """One entry as a bool, int or text; None where it is missing; anything else is refused, with its position."""
     if value is None or value is np.ma.masked or type(value).__name__ in ("NAType", "NaTType"):
         return None
     if isinstance(value, (str, bytes)):
@@ -150,7 +134,7 @@ def plain(value: Any, what: str, position: int) -> bool | int | str | None:
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a value is None, NaN or another library's word for nothing."""
+    """Whether `plain` takes a value for missing."""
     try:
         return plain(value, "", 0) is None
     except DataError:
@@ -158,7 +142,7 @@ def is_missing(value: Any) -> bool:
 
 
 def _bare(value: str | bytes) -> str | bytes:
-    """The text or the bytes themselves, of whatever class of text they are."""
+    """The text or bytes of an instance of any subclass of str or bytes."""
     return str.__str__(value) if isinstance(value, str) else bytes(value)
 
 
@@ -169,7 +153,7 @@ def listed(values: Iterable[Any], total: int | None = None) -> str:
 
 
 def positions(missing: np.ndarray, of: str = "images") -> str:
-    """Where something is missing: "position 3", or the first few positions and how many of how many."""
+    """Where something is missing: "position 3", or the first few positions and the count."""
     places = np.flatnonzero(missing)
     if len(places) == 1:
         return f"position {places[0]}"
@@ -202,7 +186,7 @@ def _coded(values: Any, what: str, length: int) -> _Coded:
         return _coded_numbers(found, what)
     codes = np.empty(length, np.int64)
     known: dict[tuple[type, Any], int] = {}
-    raw: dict[str, Any] = {}  # name -> as what it was first given
+    raw: dict[str, Any] = {}  # name -> its first spelling
     number: dict[str, int] = {}
     kept: list[bool | int | str] = []
     for position, value in enumerate(found):
@@ -270,18 +254,14 @@ def _refuse_collision(one: Any, other: Any, what: str) -> None:
 
 
 def class_table(classes: Any, what: str = "classes", twins: bool = False) -> dict[int, str]:
-    """Class names by their numbers, in the order of the numbers.
+    """Class names by number, sorted by number.
 
     Args:
-        classes: a list of names, in the order of the numbers; a mapping number -> name or name -> number; a Series of
-            pandas, which is a mapping by its index. Several names of one class (a tuple in the list, as ImageNet's;
-            several keys of one number) are joined by commas.
+        classes: a list of names in the order of the numbers; {number: name} or {name: number}; a Series of pandas,
+            which is a mapping by its index. Several names of one class (a tuple, as ImageNet's; several keys of one
+            number) are joined by commas.
         what: how an error calls it.
-        twins: whether equal names of different numbers are told apart by the number; else they are refused.
-
-    Raises:
-        DataError: it has no order (a set), does not say what is number and what is name, or a name is missing or there
-            twice.
+        twins: tell equal names of different numbers apart by the number, instead of refusing them.
     """
     if table_names(classes) is not None:
         raise DataError(f"a {type(classes).__name__} is no list of texts", what, "give one column of it")
@@ -349,12 +329,8 @@ def encode_labels(
     mend: str = "label every image with integers or strings, or leave the image out",
     absent: int | None = None,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """int64 (length,) class numbers and the class names; see `Dataset.from_arrays`.
-
-    Args:
-        classes: as `class_table` takes it; None makes classes of what is there.
-        mend: what to do about images without a label.
-        absent: a number that stands for no label, if it names no class.
+    """Class numbers, int64 (length,), and class names; see `Dataset.from_arrays`. `mend`: what to do about images
+    without a label; `absent`: a number that stands for no label, if it names no class.
     """
     coded = _coded(labels, "labels", length)
     table = None if classes is None else class_table(classes)
@@ -391,21 +367,13 @@ def encode_labels(
 
 
 def whole_numbers(texts: Sequence[str], what: str) -> list[int] | None:
-    """The whole numbers that texts spell; None if any spells none.
-
-    Raises:
-        DataError: a number is spelled in two ways.
-    """
+    """The whole numbers that texts spell; None if any does not."""
     coded = _coded(texts, what, len(texts))
     return None if coded.numbers is None else np.array(coded.numbers, np.int64)[coded.codes].tolist()
 
 
 def encode_columns(columns: Any, length: int) -> Columns:
-    """Unit columns as codes and names; what is missing or -1 is in no unit (code -1).
-
-    Args:
-        columns: a mapping name -> entries, or a table of pandas, polars, Arrow or `datasets`.
-    """
+    """Unit columns, of a mapping name -> entries or a table, as codes and names; missing or -1: in no unit."""
     names = list(columns) if isinstance(columns, Mapping) else table_names(columns)
     if columns is not None and names is None:
         mend = 'give a dict or a table: columns={"site": [...]}'
@@ -427,12 +395,7 @@ def encode_columns(columns: Any, length: int) -> Columns:
 
 
 def encode_captions(captions: Any, length: int) -> tuple[tuple[str, ...] | None, np.ndarray]:
-    """One text per image, as it is but for a byte order mark, "" where it is missing; and where it is: bool (length,).
-    None if all are missing.
-
-    Raises:
-        DataError: they are no list, not as many as images, or one is no text.
-    """
+    """One text per image, "" where it is missing (None if all are); and bool (length,), where it is missing."""
     if not _several(captions):
         raise DataError(f"{captions!r} is no list of texts", "captions", "give captions=[...], one text each")
     captions = captions if hasattr(captions, "__len__") else list(captions)

@@ -251,12 +251,7 @@ def _faults(table: ExampleTable, sections: Sections, unique: bool) -> str | None
 
 
 def _compare_images(
-    table: ExampleTable,
-    sections: Sections,
-    file: Path,
-    stamp: tuple[int, int],
-    seen: tuple[int, int] | None,
-    mend: str,
+    table: ExampleTable, sections: Sections, file: Path, stamp: tuple[int, int], seen: tuple[int, int] | None, mend: str
 ) -> None:
     """Compare mapped images with the checksum of each, where there is reason to."""
     assert table.images is not None

@@ -51,11 +51,7 @@ class Unscaled(ValueError):
 
 
 def colour(given: Any) -> str:
-    """A background as "#rrggbb".
-
-    Raises:
-        DataError: it is not "white", "black", "grey" or "#rrggbb".
-    """
+    """A background as "#rrggbb"."""
     found = _COLOURS.get(given, given) if isinstance(given, str) else ""
     if re.fullmatch("#[0-9a-fA-F]{6}", found) is None:
         raise DataError(f"background={given!r}", "data set", 'choose "white", "black", "grey" or a colour "#rrggbb"')
@@ -110,9 +106,6 @@ def on_background(
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Images uint8 (n, height, width, 2 or 4), the last channel being alpha, on a background, uint8 (n, height, width,
     3); and their traits, uint8 (n,).
-
-    Raises:
-        DataError: they have no alpha, or the background is no colour.
     """
     if images.shape[3] not in (2, 4):
         what = f"background={background!r} for images of {images.shape[3]} channels, none of which is alpha"
@@ -188,11 +181,7 @@ def traits_of(files: Sequence[npt.NDArray[np.uint8]]) -> tuple[npt.NDArray[np.ui
 
 
 def _shades(image: Image) -> tuple[int, bool] | None:
-    """The largest value of grey of more than 8 bits, and whether 0 is white; None for 8 bits.
-
-    Raises:
-        Unscaled: it is not known.
-    """
+    """The largest value of grey of more than 8 bits, and whether 0 is white; None for 8 bits."""
     mode, form = image.mode, image.format
     if not (mode in ("I", "F") or mode.startswith("I;16")):
         return None

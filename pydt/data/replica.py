@@ -35,11 +35,7 @@ def cache() -> Path:
 
 
 def copy_of(digest: str) -> Path:
-    """Where this node's copy of a data set is, or would be.
-
-    Raises:
-        DataError: no data set has such a digest; it comes from the data set's index, and becomes part of paths.
-    """
+    """Where this node's copy of a data set is, or would be."""
     if re.fullmatch("[0-9a-f]{32}", digest) is None:
         raise DataError(f"an index names {digest!r}, which is no digest", None, "write it again with Dataset.save")
     return cache() / digest
@@ -71,11 +67,7 @@ def _files(sections: Sections, folder: Path) -> list[str]:
 
 
 def send(folder: str, stream: Any) -> None:
-    """Write a data set to a stream: its index, which says nothing of where it was, and its files in order.
-
-    Raises:
-        DataError: the folder's index or a file is missing, damaged, or changed while it was read.
-    """
+    """Write a data set to a stream: its index, which says nothing of where it was, and its files in order."""
     sections = read_index(Path(folder) / FILE)
     files = _files(sections, Path(folder))
     packed = pack_index({name: value for name, value in sections.items() if name not in ("images", "paths")})
@@ -101,9 +93,6 @@ def receive(digest: str, stream: Callable[[], IO[bytes]]) -> None:
     Args:
         digest: its `full_digest`.
         stream: opens what `send` wrote; called only if there is no copy yet.
-
-    Raises:
-        DataError: what came is damaged or another data set, or the cache cannot be written.
     """
     place = copy_of(digest)
     try:

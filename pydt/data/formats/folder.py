@@ -1,7 +1,5 @@
-"""Folders of image files, one sub-folder per class.
-
-A folder is listed, every file is read once, and what was read is kept as `index.pydt` in it, so that the next time only
-what has changed is read.
+"""Folders of image files, one sub-folder per class. Every file is read once; the index that is left in the folder
+spares the next time all files that have not changed.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ from pydt.data.persistence import sections_of
 from pydt.data.pixels import BACKGROUND, colour
 from pydt.data.table import ExampleTable, finished, with_images
 
-# Pictures that are not read: worth a word of their own among what is left out.
+# Pictures and archives that are not read: what is left out names their suffix.
 _OTHER_SUFFIXES = (
     *(".heic", ".heif", ".jxl", ".svg", ".ico", ".psd", ".tga", ".pcx", ".eps", ".pdf", ".exr", ".hdr", ".pfm"),
     *(".dcm", ".nii", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".npy", ".npz", ".mp4", ".mov"),
@@ -48,9 +46,8 @@ OTHER = "files that are no images, left out"
 
 @dataclass(frozen=True)
 class Listing:
-    """The image files below a folder: class names; keys (paths from the folder on) in the order of the classes and
-    then by name; the class, size and time of change (ns) of each; what is no readable file: key -> reason; and what
-    else was left out.
+    """The image files below a folder: class names; keys (relative paths), sorted by class and name; the class, size and
+    time of change (ns) of each; key -> reason of bad files; what else was left out.
     """
 
     classes: tuple[str, ...]
@@ -70,7 +67,24 @@ def read(
     bad: str = "raise",
     background: str = BACKGROUND,
 ) -> ExampleTable:
-    """See `Dataset.from_folder`."""
+    """A data set over a folder of image files with one sub-folder per class, in sorted order. Nothing is decoded
+    here.
+
+    Every file is read once; what was read is kept as `index.pydt` in the folder, if it may be written, and only
+    files that are new or changed are read again.
+
+    Args:
+        path: the folder; each sub-folder is a class, and its image files (at any depth) are the examples.
+        columns: further unit columns in the order of the sorted file keys.
+        captions: one text per file, in the same order.
+        bad: what to do about files that are empty, cannot be read, or are no whole image: "raise", or "skip" them
+            and list them in `left_out`.
+        background: what shows through transparent pixels: "white", "black", "grey" or "#rrggbb". Part of `digest`
+            where an image has such pixels.
+
+    Raises:
+        DataError: no such folder, no classes, a class without images, or bad files (named).
+    """
     root, ground = as_path(path, "from_folder", DataError), colour(background)
     listing = list_folder(root)
     classes = tuple(class_table(listing.classes, str(root)).values())
@@ -136,30 +150,25 @@ def from_files(
 
 
 def unlisted(root: str, keys: Sequence[str], labels: Sequence[int]) -> Listing:
-    """Files that somebody else has listed."""
+    """Files listed by another library."""
     return Listing((), list(keys), list(labels), *stamps(root, keys), {}, {})
 
 
 def system(name: str) -> bool:
-    """Whether a file or folder is hidden, or one that an operating system or a tool leaves behind."""
+    """Whether a file or folder is hidden, or left behind by an operating system or a tool."""
     return name.startswith(".") or name.lower() in _SYSTEM
 
 
 def not_read(name: str) -> str:
-    """In which words a file that is taken for no image is left out, by its name."""
+    """The remark about a file that is taken for no image, by its name."""
     suffix = os.path.splitext(name)[1].lower()
     return f"{suffix} files, which are not read, left out" if suffix in _OTHER_SUFFIXES else OTHER
 
 
 def list_folder(root: Path) -> Listing:
-    """Every image file below the sub-folders of `root`: those whose suffix is one of images, in any case, and those of
-    another name that start as JPEG, PNG, GIF or WebP. Hidden and system names, and backups, are left out. Links are
-    followed, but not in circles.
-
-    Raises:
-        DataError: no such folder, or no sub-folder.
-
-    Warns of images that lie beside the sub-folders: they are in no class.
+    """Every image file below the sub-folders of `root`: by suffix, in any case, or by the first bytes of JPEG, PNG, GIF
+    or WebP. Hidden and system names and backups are left out; links are followed, but not in circles. Warns of images
+    beside the sub-folders, which are in no class.
     """
     if not root.is_dir():
         raise DataError("no such folder", str(root), "give a folder with one sub-folder of images per class")
@@ -205,7 +214,7 @@ def list_folder(root: Path) -> Listing:
 
 
 def written(name: str) -> str:
-    """A name that can be written down: as it is if it is UTF-8, else its `repr`."""
+    """The name if it is UTF-8, else its `repr`."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -244,8 +253,8 @@ def _walk(
     bad: Bad,
     noted: Noted,
 ) -> None:
-    """Collect (key, size, time) of the image files below a folder; `above`: the folders that lead here. Without
-    `found`, all files are only counted, as what lies in a hidden folder.
+    """Collect (key, size, time) of the image files below a folder; `above`: the folders that lead here. Without `found`
+    (in a hidden folder), files are only counted.
     """
     try:
         state = os.stat(folder)

@@ -26,7 +26,23 @@ def read(
     background: str = BACKGROUND,
     name: str | None = None,
 ) -> ExampleTable:
-    """See `Dataset.from_huggingface`."""
+    """A data set over one of the `datasets` package (extra `hf`): over its files where its images are files on this
+    machine, else over its decoded images, which must then have one size.
+
+    Args:
+        dataset: a `datasets.Dataset`, one for each split (a `DatasetDict`), the folder of a saved one, or a name
+            for `datasets.load_dataset`. How it was formatted (`with_format`) makes no difference.
+        split: the split to take, where a name, a folder or several splits were given.
+        image, label, caption: names of columns; class names come from the label's feature. Names without images are
+            left out, with a warning.
+        columns: names of columns that shall be unit columns.
+        background: as in `from_torchvision`.
+        name: how reports call this data set.
+
+    Raises:
+        DataError: the package is missing, the data set cannot be loaded, lacks a column or split, is a stream or
+            changed by a function when it is read, has images of several sizes, or images or labels are missing.
+    """
     loaded = _opened(dataset, split)
     title = name or (os.path.basename(os.fspath(dataset)) if isinstance(dataset, (str, os.PathLike)) else "hf")
     units = {column: _units(loaded, column) for column in as_names(columns, "columns")}
@@ -38,12 +54,8 @@ def read(
 
 
 def _opened(dataset: Any, split: str) -> Any:
-    """The data set itself, or the one of that name (or in that folder) as the `datasets` package loads it, in the
-    package's own format: what `with_format` makes of it says the same.
-
-    Raises:
-        DataError: the package is missing, cannot load the data set, or what was given is none, a stream, has no such
-            split, or is changed by a function whenever it is read.
+    """One split, loaded by the `datasets` package where a name or folder was given, without the format that
+    `with_format` set.
     """
     if isinstance(dataset, (str, os.PathLike)):
         dataset = _loaded(os.fspath(dataset), split)
@@ -77,7 +89,7 @@ def _loaded(name: str, split: str) -> Any:
 
 
 def _column(dataset: Any, column: str) -> tuple[list[Any], dict[int, str] | None]:
-    """The values of a column, and the names that its numbers stand for, if they do."""
+    """The values of a column, and the names of its numbers, if they have any."""
     feature = _feature(dataset, column)
     values = dataset[column]
     values = list(values[:] if hasattr(values, "features") else values)
@@ -134,7 +146,7 @@ def _found(dataset: Any, image: str, label: str, title: str, background: str) ->
 
 
 def _values(column: Iterable[Any], where: str) -> Iterator[Any]:
-    """The values of a column, told which one cannot be read."""
+    """The values of a column; an error names the position of one that cannot be read."""
     values, position = iter(column), 0
     while True:
         try:

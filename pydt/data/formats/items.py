@@ -31,11 +31,11 @@ class Found:
 
     Attributes:
         images: uint8 (n, height, width[, channels]); None where they are files.
-        root, files: the folder that keys are counted from, and the paths of the files.
+        root, files: the folder that keys are relative to, and the paths of the files.
         labels: one per image, as the data set gives it.
         names: class names by number, None where it has none.
-        traits: of decoded images, as in `pydt.data.pixels`: uint8 (n,); None where there are none.
-        bare: whether it has a `transform` of its images that files or arrays are without.
+        traits: of decoded images (`pydt.data.pixels`), uint8 (n,); None where there are none.
+        bare: whether its `transform` of images was not applied.
     """
 
     images: np.ndarray | None
@@ -85,12 +85,7 @@ def table_of(found: Found, title: str, background: str, mend: str, others: str) 
 def stack(
     items: Iterable[tuple[Any, Any]], title: str, background: str, mend: str = SUBSET
 ) -> tuple[np.ndarray, list[Any], np.ndarray]:
-    """(image, label) pairs as one uint8 array (n, height, width[, channels]), the labels, and the images' traits.
-
-    Raises:
-        DataError: there is none, or an image is missing, no image of 8 bits (see `pixels`), or of another shape than
-            the first.
-    """
+    """(image, label) pairs as one uint8 array (n, height, width[, channels]), the labels, and the traits."""
     images: list[np.ndarray] = []
     labels = []
     missing = []
@@ -118,15 +113,11 @@ def stack(
 
 
 def pixels(image: Any, where: str, background: str) -> tuple[np.ndarray, int]:
-    """An image as uint8 (height, width[, channels]), and its traits: of Pillow (see `pydt.data.pixels`), an array, or a
-    tensor.
+    """An image of Pillow, an array or a tensor as uint8 (height, width[, channels]), and its traits.
 
-    Tensors have their channels first, as torchvision's have, unless only the last axis can be that of 1 to 4 channels;
-    arrays the other way round. Floats are taken if every value is a whole number of 255ths between 0 and 1, as ToTensor
-    makes them of 8 bits: then nothing is lost.
-
-    Raises:
-        DataError: it is no image, or not one of 8 bits.
+    Tensors have their channels first, as torchvision's, unless only the last axis can be that of 1 to 4 channels;
+    arrays the other way round. Floats are taken where all are multiples of 1/255 in 0..1, as ToTensor makes them of 8
+    bits: nothing is lost.
     """
     if hasattr(image, "convert") and isinstance(getattr(image, "mode", None), str):
         try:

@@ -1,13 +1,12 @@
-"""Tar shards, read where they lie: which images they hold, with their labels, captions and further values.
+"""Tar shards, read where they lie: images with labels, captions and further values. (More than 500 lines: the naming,
+the faults and the index of a shard are one concern.)
 
-Naming as in WebDataset: the members `cat/7.jpg`, `cat/7.cls`, `cat/7.txt` and `cat/7.json` are one example; what stands
-before the first dot of the last part is its name, what stands behind is the field. Other fields are passed over, and so
-are hidden and system names and members whose name begins with `__NAME__`, which WebDataset keeps for remarks; all of
-them are counted.
+Naming as in WebDataset: `cat/7.jpg`, `cat/7.cls`, `cat/7.txt` and `cat/7.json` are one example; what stands before the
+first dot of the base name is its key, what stands behind is the field. Other fields, hidden and system names, and names
+that begin with `__NAME__` (WebDataset's remarks) are passed over and counted.
 
-Each shard is read once, and what was read stays beside it as `SHARD.pydt` (in the format of index.pydt), so that any
-choice of shards can be opened, and only changed ones are read again. The archive itself is read by the core
-(csrc/tar.cpp), which refuses what is damaged or cut off.
+Each shard is read once, and what was read stays beside it as `SHARD.pydt`, in the format of index.pydt. The core parses
+the archive and refuses what is damaged or cut off (csrc/tar.cpp says why Python's tarfile does not serve).
 """
 
 from __future__ import annotations
@@ -58,13 +57,13 @@ from pydt.data.pixels import BACKGROUND, colour
 from pydt.data.table import ExampleTable, with_images
 
 SUFFIX = ".pydt"
-# Class names in the order of their numbers, one a line; `pydt pack --tar` writes it.
+# Class names in the order of their numbers, one a line, as `pydt pack --tar` writes them.
 CLASSES = "__pydt__/classes.txt"
 _VERSION = 2
 _IMAGES = frozenset(suffix[1:] for suffix in IMAGE_SUFFIXES)
 _BESIDE = ("cls", "txt", "json")
 REMARK = re.compile(r"__[^/]*__($|/)")
-# An image, a label, a caption, a json may have so many bytes.
+# Limits of bytes.
 _LARGEST = {"image": 2 << 30, "cls": 1 << 10, "txt": 1 << 20, "json": 16 << 20}
 _MEND = "write the shard again, or leave it out"
 
@@ -74,11 +73,9 @@ class Listing:
     """What a shard holds, in the order of its images.
 
     Attributes:
-        path: of the shard.
-        keys: names of the images in it.
-        records: of their bytes.
-        labels: contents of `.cls` without the line's end, "" where there is none.
-        captions: contents of `.txt`, "" where there is none; captioned: bool (n,), where there is one.
+        keys, records: names of the images, and what is known of their bytes.
+        labels, captions: contents of `.cls` (without the line's end) and `.txt`, "" where there is none.
+        captioned: bool (n,), where there is a `.txt`.
         json: int64 (n, 2), place and length of the `.json`; -1 where there is none.
         classes: names of the classes, if the shard gives them.
         bad: images that cannot be used: name -> reason.
@@ -98,11 +95,7 @@ class Listing:
 
 
 def shard_paths(paths: Any) -> list[str]:
-    """The shards that are meant, as absolute paths: a file, a folder that holds `.tar` files, or a list of files.
-
-    Raises:
-        DataError: there is none, or one is given twice.
-    """
+    """Absolute paths of the shards: of a file, a folder of `.tar` files, or a list of files."""
     given = [paths] if isinstance(paths, (str, bytes, os.PathLike)) else paths
     if not isinstance(given, Iterable):
         raise DataError(f"{paths!r} is no path", "from_tar", "give a shard, a list of shards, or their folder")
@@ -153,11 +146,33 @@ def read(
     background: str = BACKGROUND,
     name: str | None = None,
 ) -> ExampleTable:
-    """See `Dataset.from_tar`."""
+    """A data set over uncompressed tar shards named as WebDataset does: `cat/7.jpg` (or another suffix of images)
+    with `cat/7.cls`, `cat/7.txt` and `cat/7.json`. Nothing is unpacked or decoded; examples are in the order of
+    the shards and then of their bytes, and are known by the names of their images.
+
+    Every shard is read once; what was read is kept beside it as `SHARD.pydt`, if that may be written.
+
+    Args:
+        paths: a shard, a list of shards, or the folder of the shards.
+        classes: names of the classes, where `.cls` holds their numbers, or those that it may name. By default those
+            that the shards give (`pydt pack --tar` writes them), else what is there, sorted.
+        columns: names whose values in `.json` shall be unit columns; they must be texts, whole numbers or missing.
+        label: "cls" takes labels (numbers or names) from `.cls`, another name takes that of `.json`, None puts all
+            images into one class.
+        caption: "txt", or None for no captions. Without a single `.txt` there are none either.
+        bad: what to do about images that are empty, cut off or none, or lack what others have: "raise", or "skip"
+            them and list them in `left_out`. Damaged archives are always refused.
+        background: as in `from_folder`.
+        name: how reports call this data set; by default what the shard or its folder is called.
+
+    Raises:
+        DataError: a shard is compressed, damaged or cut off, or holds a link, a device, a sparse file or a name
+            that leaves its folder; two images have one name; or as in `from_folder`. Shard and byte are named.
+    """
     if caption not in ("txt", None):
         raise DataError(f"caption={caption!r}", "from_tar", 'choose caption="txt" or caption=None')
     ground = colour(background)
-    refuse({}, "", bad)  # a misspelt choice is told before anything is read
+    refuse({}, "", bad)  # refuse a misspelt choice before reading anything
     found = shard_paths(paths)
     given_one = len(found) == 1 and not (isinstance(paths, (str, bytes, os.PathLike)) and os.path.isdir(paths))
     wanted = as_names(columns, "columns")
@@ -244,7 +259,7 @@ def look(place: Path, background: str) -> ExampleTable:
 
 
 def _note_beside(paths: Any, noted: Noted) -> None:
-    """Count the files of a folder of shards that are neither shards nor pydt's own: compressed shards, most likely."""
+    """Count the files of a folder of shards that are neither shards nor pydt's own, such as compressed shards."""
     if not (isinstance(paths, (str, bytes, os.PathLike)) and os.path.isdir(paths)):
         return
     for name in sorted(os.listdir(os.fsdecode(paths))):
@@ -281,9 +296,7 @@ def _labels(
 
 
 def _values(shards: list[Listing], names: list[str]) -> tuple[dict[str, list[Any]], dict[int, str]]:
-    """What the `.json` of each image says under some names, None where it says nothing; and why some cannot be used:
-    number of the image -> reason.
-    """
+    """The values of some names in the `.json` of each image, None where missing; and number of the image -> fault."""
     values: dict[str, list[Any]] = {name: [] for name in names}
     faults: dict[int, str] = {}
     for shard in shards if names else []:
@@ -331,7 +344,7 @@ def _json(data: np.ndarray, start: int, length: int) -> dict[str, Any]:
 
 
 def _known(path: str) -> Listing | None:
-    """What the index beside a shard says, if it is of just this shard."""
+    """The listing in the index beside a shard; None where there is none of just this shard."""
     try:
         state = os.stat(path)
         sections = read_index(path + SUFFIX)
@@ -368,11 +381,7 @@ def _known(path: str) -> Listing | None:
 
 
 def _index(path: str) -> Listing:
-    """Read a shard, and leave what was read beside it, if its folder may be written.
-
-    Raises:
-        DataError: it is no archive, or holds what is refused.
-    """
+    """Read a shard, and write its index beside it, if its folder may be written."""
     shard = map_shard(path)
     listing = _listing(shard, _members(shard))
     shard.unchanged()
@@ -401,8 +410,8 @@ def _inside(folder: str) -> bool:
 
 
 class _Members:
-    """The members of a shard: their names, places of header and bytes, sizes; for each field, key of the example ->
-    number of the member, "image" being the field of all suffixes of images.
+    """The members of a shard: names, places of headers and bytes, sizes; and for each field ("image" stands for all
+    suffixes of images), key of the example -> number of the member.
     """
 
     def __init__(self, names: list[str], headers: np.ndarray, offsets: np.ndarray, sizes: np.ndarray) -> None:
@@ -413,7 +422,7 @@ class _Members:
         self.noted: Noted = {}
 
     def text(self, data: np.ndarray, field: str, key: str) -> str | None:
-        """The content of a field of an example, None where it has none, or where that is not to be used."""
+        """The text of a field of an example; None where there is none, or where it is bad, which is then noted."""
         i = self.fields[field].get(key)
         if i is None:
             return None
@@ -512,7 +521,7 @@ def _listing(shard: Shard, members: _Members) -> Listing:
 
 
 def _records(shard: Shard, members: _Members, numbers: np.ndarray) -> Records:
-    """What is known of the bytes of some members; images that are none get their reason."""
+    """The records of some members; those that are no images get their reason."""
     offsets, sizes = members.offsets[numbers], members.sizes[numbers]
     large = sizes > _LARGEST["image"]  # a sparse file may claim terabytes of zeros, which are not to be read
     status, crc, sha, traits, refused = read_parts(shard.data, offsets, np.where(large, 0, sizes))

@@ -1,8 +1,7 @@
-"""Data sets of torchvision's kind.
+"""Data sets of torchvision's kind. Labels and names are taken as they are or refused, never guessed.
 
-What such a data set says about its labels is taken or refused, never guessed. What counts is what its items are; its
-attributes are a short way to them (no image need be decoded) where its class is one whose items are known to be just
-that. The items of any other class are asked, one by one.
+Their items decide. The attributes of a data set are used instead (no image need be decoded) where its class is known to
+make its items of just these; items of any other class are read one by one.
 """
 
 from __future__ import annotations
@@ -24,7 +23,25 @@ from pydt.data.table import ExampleTable, finished
 def read(
     dataset: Any, *, columns: Any = None, captions: Any = None, background: str = BACKGROUND, name: str | None = None
 ) -> ExampleTable:
-    """See `Dataset.from_torchvision`."""
+    """A data set over a torchvision one: over its files or its arrays where it has them, else over its decoded
+    images.
+
+    Args:
+        dataset: torchvision's ImageFolder and its kin, CIFAR, MNIST and their kin; a Subset or ConcatDataset; or
+            anything of (image, label) pairs with images of one size: Pillow's, uint8 arrays, tensors of uint8 or of
+            255ths. A class that changes what ImageFolder gives is asked for every item.
+        columns, captions: as in `from_arrays`, in the data set's order.
+        background: what shows through transparent pixels of files and of Pillow's images; see `from_folder`.
+        name: how reports call this data set; by default what its type is called.
+
+    Class names are those of `class_to_idx` and `classes`; a `target_transform` is applied, and names follow their
+    images. Names without images are left out, with a warning.
+
+    Raises:
+        DataError: it is no data set, the images have several sizes, are missing or not of 8 bits, the items are not
+            (image, label) pairs or cannot be read, a label is missing or no class, or what the data set says about
+            its labels contradicts itself; or as in `from_folder`.
+    """
     title, ground = name or type(dataset).__name__, colour(background)
     mend = "leave out the images without a label: torch.utils.data.Subset(dataset, ...)"
     table = table_of(found_in(dataset, title, ground), title, ground, mend, SUBSET)
@@ -32,14 +49,8 @@ def read(
 
 
 def found_in(dataset: Any, title: str, background: str, chosen: np.ndarray | None = None) -> Found:
-    """What a data set of torchvision's kind holds: its files or arrays where its class is known to give just these,
-    else its decoded images.
-
-    Args:
-        chosen: numbers of the items that are wanted, int64 (n,); all if None.
-
-    Raises:
-        DataError: see `Dataset.from_torchvision`.
+    """Its files or arrays where its class is known to give just these, else its decoded images. `chosen`: numbers of
+    the items that are wanted, int64 (n,); all if None.
     """
     items = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__") and getattr(dataset, "shape", None) != ()
     if isinstance(dataset, type) or not items:
@@ -101,7 +112,7 @@ def _is_vision(dataset: Any) -> bool:
 
 
 def _listing(dataset: Any, kind: str, title: str) -> tuple[list[str], list[Any]] | None:
-    """Files and labels of a class of torchvision's whose items are read from just these; None for others."""
+    """Files and labels of a class of torchvision that makes its items of just these; None for others."""
     kinds = getattr(dataset, "_target_types", [])
     if kind == "DatasetFolder":
         pairs, labels = dataset.samples, _samples(dataset, title)
@@ -123,13 +134,13 @@ def _listing(dataset: Any, kind: str, title: str) -> tuple[list[str], list[Any]]
 
 
 def _are_files(dataset: Any, files: list[str]) -> bool:
-    """Whether files are images for any decoder, and not just for a loader of the data set's own."""
+    """Whether any decoder reads the files, not just the data set's own loader."""
     loader = getattr(getattr(dataset, "loader", None), "__module__", "torchvision.datasets.folder")
     return loader == "torchvision.datasets.folder" or all(file.lower().endswith(IMAGE_SUFFIXES) for file in files)
 
 
 def _samples(dataset: Any, title: str) -> list[Any]:
-    """The labels of a DatasetFolder, refused where two of its lists disagree on them."""
+    """The labels of a DatasetFolder, whose lists must agree on them."""
     labels = [label for _, label in dataset.samples]
     for name, other in (("targets", dataset.targets), ("imgs", getattr(dataset, "imgs", dataset.samples))):
         theirs = [label for _, label in other] if name == "imgs" else _listed(other)
@@ -182,9 +193,7 @@ def _joined(parts: list[Found], title: str) -> Found:
 
 
 def _names(dataset: Any, title: str) -> dict[int, str] | None:
-    """Class names by number, as `class_to_idx` and `classes` say; the order of `classes` counts where nothing else says
-    which number a name has.
-    """
+    """Class names by number, from `class_to_idx` and `classes`; without the former, a name's number is its place."""
     classes, index = getattr(dataset, "classes", None), getattr(dataset, "class_to_idx", None)
     if getattr(dataset, "_target_types", None) == ["binary-category"]:  # OxfordIIITPet: cats and dogs, not breeds
         classes, index = getattr(dataset, "bin_classes", None), None
@@ -239,8 +248,8 @@ def _changed(
     title: str,
     chosen: np.ndarray | None,
 ) -> tuple[list[Any], dict[int, str] | None]:
-    """Labels after a `target_transform`, and the names of the images that have them now: of several classes that became
-    one, joined by commas. Items that are not `chosen` may be such as the transform cannot take.
+    """Labels after a `target_transform`, and the class names that follow them: joined by commas where several classes
+    became one. The transform may fail on items that are not `chosen`.
     """
     if change is None:
         return labels, names
@@ -249,7 +258,7 @@ def _changed(
     for position, label in enumerate(labels):
         try:
             after.append(plain(change(label), f"{title}, target_transform", position))
-        except Exception as error:  # whatever a function of the user's raises
+        except Exception as error:  # a user's function may raise anything
             if position not in wanted:
                 after.append(None)
                 continue
@@ -273,13 +282,13 @@ def _changed(
 
 
 def _say(dataset: Any, title: str, labels: Sequence[Any], chosen: np.ndarray | None) -> bool:
-    """Whether every item of a data set has the label that its list of samples gives it: every item is read."""
+    """Whether every item has the label of the list of samples: every item is read."""
     numbers = range(len(dataset)) if chosen is None else chosen.tolist()
     with progress(len(numbers), "reading labels", "items") as advance:
         for position in numbers:
             item = _item(dataset, position, title)
             advance(1)
-            if item is None:  # what some classes give for an image that cannot be read: it contradicts nothing
+            if item is None:  # some classes give this for an image that cannot be read
                 continue
             if not (isinstance(item, (tuple, list)) and len(item) > 1):
                 return False
@@ -291,16 +300,12 @@ def _say(dataset: Any, title: str, labels: Sequence[Any], chosen: np.ndarray | N
 def _item(dataset: Any, position: int, title: str) -> Any:
     try:
         return dataset[position]
-    except Exception as error:  # whatever a class of the user's raises
+    except Exception as error:  # a user's class may raise anything
         raise told(error, "the item", f"{title}[{position}]") from error
 
 
 def pairs(dataset: Any, title: str, chosen: np.ndarray | None = None) -> Iterator[tuple[Any, Any]]:
-    """The (image, label) items of anything with a length, or those of the chosen numbers.
-
-    Raises:
-        DataError: an item cannot be read (the error itself is the cause), or is no pair.
-    """
+    """The (image, label) items, or those of the chosen numbers."""
     numbers = range(len(dataset)) if chosen is None else chosen.tolist()
     with progress(len(numbers), "reading items", "items") as advance:
         for position in numbers:

@@ -1,9 +1,9 @@
-"""Batches of encoded images through DALI, fed by us.
+"""Batches of encoded images through DALI.
 
-Why DALI does not read by itself: its readers take no list of examples and shuffle within a window only. We hand it the
-bytes of the examples of a batch and, in training, what was drawn for them, so everything is a function of (seed, epoch,
-id). DALI gets JPEG and PNG files, which it decodes to the very pixels that PIL does; PIL decodes everything else (among
-it all that may be transparent, since DALI drops alpha), and what DALI refuses, and hands the pixels on as a bitmap.
+DALI's own readers take no list of examples and shuffle within a window only. So it gets the bytes of the examples of a
+batch and, in training, what was drawn for them: everything is a function of (seed, epoch, view, id), and DALI's random
+numbers, which go by the place in the batch, are not used. It decodes JPEG and PNG files to the pixels that PIL gives;
+PIL decodes all others (those that may be transparent among them, since DALI drops alpha), and what DALI refuses.
 
 A pipeline knows nothing of masks and data sets: loaders of equal settings share one as long as any of them lives, so a
 new mask builds nothing. Batches are not copied: each is DALI's memory, which lives as long as the tensor over it.
@@ -38,7 +38,7 @@ Feeds = dict[str, np.ndarray]
 _FIRST = (64, 96)
 _BLUR_REACH = 3  # sigmas on either side
 
-# Pipelines whose threads stayed behind in the parent of a fork: ending them would wait for those for ever.
+# Pipelines of the parent of a fork, where their threads are: ending them here would wait for ever.
 _orphans: list[Any] = []
 
 
@@ -61,7 +61,7 @@ class Settings:
 
 @dataclass
 class Batch:
-    """What a pipeline reads next. It knows this and not its engine, so that it ends with the engine's last user."""
+    """What a pipeline reads next. It holds this and not its engine, so that it ends with the engine's last user."""
 
     records: list[np.ndarray] = field(default_factory=list)
     feeds: Feeds = field(default_factory=dict)
@@ -78,11 +78,7 @@ class Engine:
         self._next = Batch()
 
     def run(self, records: list[np.ndarray], feeds: Feeds) -> torch.Tensor:
-        """Decode, crop, augment and normalise: (n, 3, size, size), n <= `most`.
-
-        Raises:
-            Refused: DALI's message.
-        """
+        """Decode, crop, augment and normalise: (n, 3, size, size), n <= `most`."""
         with self._lock:
             if self._owner != os.getpid():
                 _orphans.append(self._pipeline)
@@ -93,7 +89,7 @@ class Engine:
             try:
                 (out,) = self._pipeline.run(self._stream())
             except BaseException as error:
-                # One that has failed runs no more; one that was interrupted would hand out this batch as the next one.
+                # A pipeline that failed runs no more; one that was interrupted would give this batch next time.
                 self._pipeline = None
                 if isinstance(error, RuntimeError):
                     raise Refused(str(error)) from error
@@ -132,7 +128,7 @@ def _graph(how: Settings, batch: Batch) -> Any:
 
     augment, gpu = how.augment, how.device.type == "cuda"
     files = fn.external_source(
-        lambda: [TensorCPU(record) for record in batch.records],  # arrays are looked at for longer
+        lambda: [TensorCPU(record) for record in batch.records],  # cheaper than arrays
         batch=True,
         no_copy=True,
         dtype=types.UINT8,
@@ -152,7 +148,7 @@ def _graph(how: Settings, batch: Batch) -> Any:
     decode = {"device": "mixed" if gpu else "cpu", "output_type": types.RGB, "adjust_orientation": False}
     if gpu:
         decode["jpeg_fancy_upsampling"] = True  # as on the CPU
-    # The triangle that PIL filters with, as wide as an output pixel where the image becomes smaller.
+    # PIL's triangle filter, as wide as an output pixel where the image becomes smaller.
     resize = {"interp_type": types.INTERP_LINEAR, "antialias": True}
     if how.train:
         images = fn.decoders.image_slice(files, start=given["start"], shape=given["extent"], axis_names="HW", **decode)
@@ -188,11 +184,7 @@ _engines: weakref.WeakValueDictionary[Settings, Engine] = weakref.WeakValueDicti
 
 
 def engine(settings: Settings) -> Engine:
-    """The engine of these settings that some loader holds, or a new one.
-
-    Raises:
-        DataError: DALI is not installed.
-    """
+    """The engine of these settings that some loader holds, or a new one."""
     found = _engines.get(settings)
     if found is None:
         try:
@@ -227,10 +219,7 @@ def read(
     dataset: Dataset, ids: np.ndarray, runner: Engine, seed: int, epoch: int, views: int, check: bool
 ) -> torch.Tensor | None:
     """The examples, prepared for this epoch: (views * n, 3, size, size); None when some turned out to be broken, which
-    `known(dataset)` then names. `check`: as in `Dataset.bytes_of`.
-
-    Raises:
-        DataError: DALI fails for another reason.
+    are then in `known(dataset)`.
     """
     found = known(dataset)
     before = len(found.broken)
@@ -258,7 +247,7 @@ def read(
         return runner.run(ready * views, fed)
     except Refused as error:
         message = str(error)
-    # Who was it? What PIL does not read either is broken; else each is tried alone.
+    # Find it: what PIL does not read either is broken; else each is tried alone.
     for place, number in enumerate(ids.tolist()):
         if ready[place] is files[place]:
             _guarded(found, number, bitmap, files[place], dataset.background)
@@ -277,7 +266,7 @@ def read(
 
 
 def _guarded(found: Known, number: int, call: Callable[..., Any], *arguments: Any) -> Any:
-    """What the call returns; None, and the example noted as broken, where it fails."""
+    """The result of a call; where it fails None, and the example is noted as broken."""
     try:
         return call(*arguments)
     except MemoryError:
@@ -297,7 +286,7 @@ def bitmap(record: np.ndarray, background: str) -> tuple[np.ndarray, tuple[int, 
 
 
 def feeds(augment: Augment, train: bool, seed: int, epoch: int, view: int, ids: np.ndarray, sizes: np.ndarray) -> Feeds:
-    """What a pipeline is fed beside the bytes, of images of these sizes: int32 (n, 2), height and width."""
+    """What a pipeline gets beside the bytes, for images of these sizes: int32 (n, 2), height and width."""
     if not train:
         return central(sizes, augment.side())
     scale, ratio = augment.resized_crop or ENCODED_CROP
@@ -310,8 +299,8 @@ def feeds(augment: Augment, train: bool, seed: int, epoch: int, view: int, ids: 
 
 
 def central(sizes: np.ndarray, side: int) -> Feeds:
-    """The part of each image that Resize(round(side * 256 / 224)) and CenterCrop(side) of torchvision show, in the
-    image's own pixels: "start" and "stop", float32 (n, 2) (y, x). Sizes and offsets are rounded as torchvision does.
+    """The part of each image that torchvision's Resize(round(side * 256 / 224)) and CenterCrop(side) show, in its own
+    pixels: "start" and "stop", float32 (n, 2) (y, x), rounded as torchvision rounds.
     """
     own = sizes.astype(np.float64)
     short = round(side * 256 / 224)
@@ -328,12 +317,8 @@ def _halves(seed: int, epoch: int, stream: int, ids: np.ndarray) -> tuple[np.nda
 
 
 def drawn(augment: Augment, side: int, seed: int, epoch: int, view: int, ids: np.ndarray) -> dict[str, np.ndarray]:
-    """Arguments of DALI's operators for these examples, of those operations that `augment` has.
-
-    Args:
-        augment: the settings.
-        side: of the image, in pixels.
-        seed, epoch, view, ids: what they depend on; ids int64 (n,).
+    """Arguments of DALI's operators for these examples (ids int64 (n,)), of the operations that `augment` has; `side`
+    is that of the image in pixels.
 
     Returns:
         "brightness", "contrast", "saturation", "hue" (degrees): float32 (n,);
