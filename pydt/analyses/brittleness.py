@@ -1,31 +1,11 @@
 """Brittleness: the smallest set of source groups without which models would get a target image wrong.
 
-Margins add up over groups, approximately: margin = constant + sum over kept groups of b_k + noise. Models of the plan's
-kind that keep no group of a set R keep every other group k with the chance p_k(R), so their mean margin is
-
     mu(R) = mean margin of the models + sum over all groups of b_k (p_k(R) - share of the models that keep k)
 
-    masks of n of the K groups   p_k = n / (K - |R|) outside R: as many groups as before, drawn from the rest
-    all other masks              p_k as before outside R
-
-and 0 within R. That is a statement about models like those that were measured, of the plan's size, not about the whole
-source without R: no mask shows how a group acts in company it never had. "The majority is right" means here that the
-mean margin is above zero (on the embedded sample the two agree on 99.8 % of the images); a set flips an image where
-mu(R) < 0. The smallest set is exact: for each size the groups with the largest b_k (times their share, of other masks)
-lower mu most, so they are taken one after the other (as Ilyas et al. 2022, "Datamodels", do with training
-examples; Jain et al. 2023, section 4.2, take one group).
-
-Sums of the largest of many noisy numbers are too large, so sets are searched with ridge influences, which are shrunk
-as far as predicts best, and nothing is believed of them: they are found by a random half of the models and judged by
-the other half, both ways over several random splits. There mu(R) and its variance d'Vd + s^2 / m (d: by how much the
-chances to be kept change) come from unbiased influences, and the probability of a flip is that of Student's t below
-zero. The same is done for random sets of the same sizes. And it is looked up, without any training, what models of the
-judging half that happen to lack the whole set do with the image, against those that lack the random one.
-
-`verify` trains anew: the whole source, without an image's set, and without random sets of as many groups and images.
-
-What lost: sets from least squares. On the embedded sample (300 models, 599 images) they call 10 % of the images flipped
-by up to 8 groups; 10 % of these flip when judged. Ridge calls 1.5 %; 70 % of these do, against 35 % for random sets.
+is the mean margin of models of the plan's kind that keep no group of R, with p_k(R) the chance that they keep group k;
+R flips an image where mu(R) < 0 < mean margin. Sets are found with ridge influences by a random half of the models and
+judged with unbiased influences by the other half, both ways over several splits; `verify` trains anew. Derivation and
+what lost: docs/analyses.md, "How retraining is judged".
 """
 
 from __future__ import annotations
@@ -39,21 +19,37 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.analyses.ensemble_view import ERROR_OF_WAYS, Array, EnsembleView
-from pydt.analyses.rates import Block as Runs
-from pydt.analyses.rates import Compared, Rate, compare, rate_of
+from pydt.analyses.ensemble_view import Array, EnsembleView
+from pydt.analyses.rates import Compared, Rate, blocks_of, compare, rate_of
 from pydt.analyses.retraining import Retraining, group_images, matched, other_draws, without
-from pydt.analyses.sample_splitting import halves
+from pydt.analyses.sample_splitting import error_of_ways, halves
 from pydt.base import ConfigError, EstimateError, generator, seed31, whole
 from pydt.design import Design
 from pydt.ensemble import Plan, Runner, run_row
 from pydt.estimation import Fit, best_method, influences
-from pydt.reporting import Block, Curve, Images, Intervals, Page, Table, count, listed, number
+from pydt.reporting import (
+    Block,
+    Column,
+    Curve,
+    Images,
+    Intervals,
+    Page,
+    Table,
+    count,
+    csv_of,
+    listed,
+    number,
+    percent_range,
+    percent_text,
+)
 from pydt.store import Record, Row, Store
 
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
 _SPLITS = 10
-_SHOWN = 24
-_LEAST_LACKING = 5  # models without a set, of which it is told what they do
+_SHOWN = 24  # images with pictures
+_LEAST_LACKING = 5  # models that lack a set, where their share of wrong predictions is told
 
 
 @dataclass(frozen=True)
@@ -61,11 +57,11 @@ class Brittle:
     """An image that is right in the majority, and the smallest set that would flip it.
 
     Attributes:
-        position: in the target's judged data; label: its class; margin: mean over all models.
-        groups: the set that all models name, most important first; empty where up to `most` groups do not suffice.
-        probability: that the set which one half of the models names flips it, as the other half judges; where it names
-            none, that counts as 0. Mean over splits, both ways.
-        found: share of the halves that name a set.
+        position: in the target's judged data. label: its class. margin: mean over all models.
+        groups: the set found by all models, most important first; empty where up to `most` groups do not suffice.
+        probability: that the set found by one half of the models flips it, as the other half judges; 0 where none is
+            found. Mean over splits, both ways.
+        found: share of the halves that find a set.
     """
 
     position: int
@@ -78,12 +74,12 @@ class Brittle:
 
 @dataclass(frozen=True)
 class Verified:
-    """What retraining did to the most probably brittle images: shares of fresh trainings that get them wrong.
+    """How often fresh trainings get the most probably brittle images wrong.
 
     Attributes:
-        images: positions in the target's judged data. set, random, full: without the image's set, without a random one,
-            with the whole source; compared: the first against the second. retrained, failed: models. Images with fewer
-        than two trainings that gave outputs, without the set or without a random one, are left out.
+        images: positions in the target's judged data, of those with two trainings or more in each arm.
+        set, random, full: without the image's set, without a random one, with the whole source.
+        compared: the first against the second. retrained, failed: trainings.
     """
 
     images: tuple[int, ...]
@@ -97,18 +93,18 @@ class Verified:
 
 @dataclass(frozen=True, eq=False)
 class Brittleness:
-    """How few groups flip images; see the top of this file.
+    """How few groups flip images.
 
     Attributes:
-        images: those right in the majority, the smallest and most probable sets first; judged: all of the report half.
-        models, most, splits: as used; `most` groups in a set at most.
-        limits: int64 (most,), 1 .. most. Shares of the right images, float64 (most,), of sets up to each limit:
-            claimed by the half that finds them; flipped, flipped_stderr: expected as the other half judges; random,
-            random_stderr: by random sets of the same sizes; already: without any removal.
-        more: flipped less random of sets up to `most`, and the error of that.
-        lacking: rates in models of the judging half that lack the whole set, by "set", "random" (those that lack the
-            random set) and "all" (all of that half): (share wrong, its error, models an image); None where sets are so
-            large that no image has five such models.
+        images: those right in the majority, the smallest and most probable sets first.
+        judged: images of the report half. models, splits: used. most: groups in a set at most.
+        limits: int64 (most,), 1 .. most. What follows: shares of the right images, float64 (most,), by sets up to them.
+        claimed: flipped, by the half that finds the sets. flipped, flipped_stderr: as the other half judges.
+        random, random_stderr: by random sets of the same sizes. already: without any removal.
+        more: flipped less random of sets up to `most`, and its error.
+        lacking: (share wrong, its error, models an image) of models of the judging half that lack the whole set
+            ("set"), the random one ("random"), or anything ("all"); None where no image has five such models.
+        verified: what retraining gave, if asked for.
     """
 
     images: tuple[Brittle, ...]
@@ -130,22 +126,19 @@ class Brittleness:
     _where: npt.NDArray[np.int64] = field(repr=False)
 
     def page(self) -> Page:
-        """What a reader sees."""
-        names = ("position", "label", "margin", "groups", "probability", "found")
-        rows = [(b.position, b.label, b.margin, ", ".join(b.groups), b.probability, b.found) for b in self.images]
-        heads = ("groups at most", "claimed", "judged", "stderr", "random sets", "stderr of random", "without removal")
-        parts = (self.claimed, self.flipped, self.flipped_stderr, self.random, self.random_stderr, self.already)
-        shares = [(int(k), *(float(part[i]) for part in parts)) for i, k in enumerate(self.limits)]
-        blocks = _blocks(self, heads, shares)
-        v = self.verified
-        failed, total = (0, 0) if v is None else (v.failed, v.retrained)
+        """The page of this analysis."""
+        retrained = (0, 0) if self.verified is None else (self.verified.failed, self.verified.retrained)
+        blocks = _blocks(self)  # before the answer, which tells of images that cannot be decoded
         return Page(
             name="brittleness",
             title="Brittleness",
             question=f"How few groups decide whether an image of {self._view.target_name} is read right, and which?",
-            answer=self._view.told(_answer(self), failed, total),
+            answer=self._view.told(_answer(self), *retrained),
             blocks=blocks,
-            csv={"images.csv": (names, rows), "shares.csv": (heads, shares)},
+            csv={
+                "images.csv": csv_of(self.images, _IMAGES),
+                "shares.csv": csv_of(range(self.most), _share_columns(self)),
+            },
             method=_METHOD.format(splits=self.splits, most=count(self.most, "group")),
         )
 
@@ -168,7 +161,7 @@ def brittleness(
 
     Args:
         store: a store, or its folder.
-        plan: a plan of the store, or its digest; by default the store's own. A Plan where `verify` retrains.
+        plan: a plan of the store, or its digest; by default the store's own. `verify` needs the Plan itself.
         task: which of the plan's tasks; the first by default.
         most: groups in a set at most; by default a quarter of them.
         verify: how many images to retrain for, those whose sets flip them most probably: `repeats` trainings without
@@ -178,7 +171,7 @@ def brittleness(
 
     Raises:
         ConfigError: more groups than can be removed, `verify` without a Plan, or fewer than two repeats.
-        EstimateError: a stratified design; half of the models do not tell the groups apart.
+        EstimateError: a stratified design, or half of the models do not tell the groups apart.
         StoreError: no such plan or task, or fewer than ten finished rows.
     """
     view = EnsembleView.of(store, plan, task)
@@ -197,11 +190,11 @@ def brittleness(
         raise ConfigError(f"{most} of {masks.groups} groups", "most", f"at most {spare} leave masks to draw")
     margin = view.outputs("margin", "report")
     ways = [
-        _way(masks, margin, finding, judging, most, generator("brittleness", seed, split, way))
+        one_way(masks, margin, finding, judging, most, generator("brittleness", seed, split, way))
         for split, pair in enumerate(halves(masks, _SPLITS, "brittleness", seed))
         for way, (finding, judging) in enumerate((pair, pair[::-1]))
     ]
-    order, size = _sets(masks, margin, most)
+    order, size = smallest_sets(masks, margin, most)
     mean = margin.mean(0, dtype=np.float64)
     probability = np.mean([np.where(way.size > 0, way.flipped, 0.0) for way in ways], axis=0)
     found = np.mean([way.size > 0 for way in ways], axis=0)
@@ -219,16 +212,15 @@ def brittleness(
         )
         for x in sorted_
     )
-    shares = np.array(
-        [[way.shares(part, most) for way in ways] for part in ("claimed", "flipped", "random", "already")]
+    claimed, flipped, random, already = (
+        np.array([way.shares(part, most) for way in ways]) for part in ("claimed", "flipped", "random", "already")
     )
-    errors = ERROR_OF_WAYS * shares.std(1, ddof=1)
     verified = None
     if verify:
         assert isinstance(plan, Plan)
         chosen = sorted((x for x in right if size[x]), key=lambda x: -probability[x])[:verify]
         retraining = Retraining(view.store, plan, runner, executor, workers, progress)
-        sets = _members(order, size, masks.groups)
+        sets = members(order, size, masks.groups)
         verified = _verify(view, retraining, np.array(chosen, np.int64), sets, repeats, seed) if chosen else None
     return Brittleness(
         images=images,
@@ -237,13 +229,13 @@ def brittleness(
         most=most,
         splits=_SPLITS,
         limits=np.arange(1, most + 1),
-        claimed=shares[0].mean(0),
-        flipped=shares[1].mean(0),
-        flipped_stderr=errors[1],
-        random=shares[2].mean(0),
-        random_stderr=errors[2],
-        already=shares[3].mean(0),
-        more=_mean_of_ways(shares[1][:, -1] - shares[2][:, -1]),
+        claimed=claimed.mean(0),
+        flipped=flipped.mean(0),
+        flipped_stderr=error_of_ways(flipped),
+        random=random.mean(0),
+        random_stderr=error_of_ways(random),
+        already=already.mean(0),
+        more=_mean_of_ways(flipped[:, -1] - random[:, -1]),
         lacking=_lacking(ways),
         verified=verified,
         _view=view,
@@ -252,24 +244,24 @@ def brittleness(
 
 
 @dataclass(frozen=True, eq=False)
-class _Way:
+class Way:
     """One half finds sets, the other judges them.
 
     Attributes:
-        size: int64 (images,), groups of the set that flips an image, 0 for none; right: how many images are right in
-            the finding half.
-        flipped, random, already: float64 (images,), probability of a wrong majority without the set, without a random
-            one of that size, without removal.
-        seen: "set", "random", "all" -> (share wrong, number) of the judging models that lack the set (the random one;
-            or nothing), (images,) each.
+        size: (images,) groups of the set that flips an image, 0 for none. right: images that the finding half gets
+            right.
+        flipped, random, already: (images,) probability of a wrong majority without the set, without a random one of
+            that size, without removal.
+        seen: "set", "random", "all" -> (share wrong, number), (images,) each, of the judging models that lack the set,
+            the random one, or anything.
     """
 
-    size: npt.NDArray[np.int64]
+    size: Ints
     right: int
     flipped: Array
     random: Array
     already: Array
-    seen: dict[str, tuple[Array, npt.NDArray[np.int64]]]
+    seen: dict[str, tuple[Array, Ints]]
 
     def shares(self, part: str, most: int) -> list[float]:
         """Share of the right images that flip by sets up to each size."""
@@ -278,35 +270,29 @@ class _Way:
         return list((named * value).sum(1) / max(self.right, 1))
 
 
-def _way(
-    masks: Design,
-    margin: npt.NDArray[np.float32],
-    finding: npt.NDArray[np.intp],
-    judging: npt.NDArray[np.intp],
-    most: int,
-    random: np.random.Generator,
-) -> _Way:
-    order, size = _sets(masks.take(finding), margin[finding], most)
-    sets = _members(order, size, masks.groups)
+def one_way(
+    masks: Design, margin: npt.NDArray[np.float32], finding: Ints, judging: Ints, most: int, random: np.random.Generator
+) -> Way:
+    """Sets found by the models `finding`, judged by the models `judging`."""
+    order, size = smallest_sets(masks.take(finding), margin[finding], most)
+    sets = members(order, size, masks.groups)
     drawn = np.argsort(random.random(sets.shape), axis=0).argsort(axis=0) < size
     half = masks.take(judging)
-    # One variance for all models: each image weighs the groups in a way of its own (see `_wrong`).
+    # One variance for all models: each image weighs the groups in a way of its own (see `chance_wrong`).
     fit = influences(half, margin[judging], best_method(half), errors="classical")
     kept, wrong = np.asarray(half), margin[judging] < 0
     mean = margin[judging].mean(0, dtype=np.float64)
-    flipped, by_chance, already = (_wrong(fit, kept, mean, removed) for removed in (sets, drawn, sets & False))
+    flipped, by_chance, already = (chance_wrong(fit, kept, mean, removed) for removed in (sets, drawn, sets & False))
     seen = {"all": (wrong.mean(0), np.full(len(size), len(judging)))}
     for name, removed in (("set", sets), ("random", drawn)):
         lacks = kept.astype(np.float32) @ removed.astype(np.float32) == 0
         seen[name] = ((lacks & wrong).sum(0) / np.maximum(lacks.sum(0), 1), lacks.sum(0))
-    return _Way(size, int((margin[finding].mean(0) > 0).sum()), flipped, by_chance, already, seen)
+    return Way(size, int((margin[finding].mean(0) > 0).sum()), flipped, by_chance, already, seen)
 
 
-def _sets(
-    masks: Design, margin: npt.NDArray[np.float32], most: int
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int64]]:
-    """The groups whose removal lowers each image's mean margin most, (most, images), and how many flip it (0: not so
-    many, or wrong already).
+def smallest_sets(masks: Design, margin: npt.NDArray[np.float32], most: int) -> tuple[Ints, Ints]:
+    """The groups whose removal lowers each image's mean margin most, (most, images), and how many of them flip it, 0
+    where `most` do not, or it is wrong already.
     """
     values = influences(masks, margin, "ridge").values.astype(np.float64)
     kept = np.asarray(masks)
@@ -324,16 +310,14 @@ def _sets(
     return order, np.where(flips.any(0), flips.argmax(0) + 1, 0)
 
 
-def _members(order: npt.NDArray[np.intp], size: npt.NDArray[np.int64], groups: int) -> npt.NDArray[np.bool_]:
+def members(order: Ints, size: Ints, groups: int) -> Bools:
     """The first `size` groups of each column as a mask, bool (groups, images)."""
     found = np.zeros((groups, order.shape[1]), bool)
     np.put_along_axis(found, order, np.arange(len(order))[:, None] < size, 0)
     return found
 
 
-def _wrong(
-    fit: Fit, kept: npt.NDArray[np.bool_], mean: Array, removed: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.float64]:
+def chance_wrong(fit: Fit, kept: Bools, mean: Array, removed: Bools) -> Array:
     """Probability that the mean margin without the removed groups, bool (groups, images), is below zero."""
     from scipy import special
 
@@ -350,7 +334,7 @@ def _wrong(
     return np.asarray(special.stdtr(fit.least_df, t))
 
 
-def _lacking(ways: Sequence[_Way]) -> dict[str, tuple[float, float, float]] | None:
+def _lacking(ways: Sequence[Way]) -> dict[str, tuple[float, float, float]] | None:
     """What judging models that lack a set do with its image, pooled over images that have enough such models."""
     found: dict[str, list[tuple[float, float]]] = {"set": [], "random": [], "all": []}
     for way in ways:
@@ -361,17 +345,14 @@ def _lacking(ways: Sequence[_Way]) -> dict[str, tuple[float, float, float]] | No
     if len(found["set"]) < 2:
         return None
     parts = {name: np.array(pairs) for name, pairs in found.items()}
-    return {
-        name: (float(p[:, 0].mean()), float(ERROR_OF_WAYS * p[:, 0].std(ddof=1)), float(p[:, 1].mean()))
-        for name, p in parts.items()
-    }
+    return {name: (*_mean_of_ways(p[:, 0]), float(p[:, 1].mean())) for name, p in parts.items()}
 
 
 def _verify(
     view: EnsembleView,
     retraining: Retraining,
-    chosen: npt.NDArray[np.int64],
-    sets: npt.NDArray[np.bool_],
+    chosen: Ints,
+    sets: Bools,
     repeats: int,
     seed: int,
 ) -> Verified | None:
@@ -398,12 +379,8 @@ def _verify(
         return None
     chosen = chosen[left]
     wrong = dict(zip(finished, done.outputs(task, "margin", "report")[:, chosen] < 0, strict=True))
-
-    def block(kind: str, at: int, served: npt.NDArray[np.intp]) -> Runs:
-        return ran[kind, at], served, np.array([wrong[i][served] for i in ran[kind, at]], np.float64)
-
-    arms = {kind: [block(kind, at, np.array([place])) for place, at in enumerate(left)] for kind in ("set", "random")}
-    arms["full"] = [block("full", -1, np.arange(len(left)))]
+    arms = {kind: blocks_of([ran[kind, at] for at in left], wrong) for kind in ("set", "random")}
+    arms["full"] = blocks_of([ran["full", -1]] * len(left), wrong)
     ids = view.store.examples(view.task, "report", view.record)["ids"]
     rates = {kind: rate_of(blocks, len(chosen)) for kind, blocks in arms.items()}
     return Verified(
@@ -416,48 +393,42 @@ def _verify(
 
 
 def _mean_of_ways(values: Array) -> tuple[float, float]:
-    return float(values.mean()), float(ERROR_OF_WAYS * values.std(ddof=1))
-
-
-def _percent(share: float, error: float | None = None) -> str:
-    text = number(100 * share, 1)
-    return f"{text} %" if error is None else f"{text} \u00b1 {number(100 * error, 1)} %"
+    return float(values.mean()), float(error_of_ways(values))
 
 
 def _answer(found: Brittleness) -> list[str]:
     right, models = len(found.images), count(found.models, "model")
     named = [b for b in found.images if b.groups]
-    first = (
-        f"Of {right:,} images that {models} mostly read right, {_percent(found.flipped[-1], found.flipped_stderr[-1])} "
-        f"are expected to flip without up to {count(found.most, 'group')} of their own, and "
-        f"{_percent(found.random[-1], found.random_stderr[-1])} without as many random ones (difference "
-        f"{_percent(*found.more)}{'' if found.more[0] > 2 * found.more[1] else ', not surely above zero'})."
-    )
+    sure = "" if found.more[0] > 2 * found.more[1] else ", not surely above zero"
+    expected = percent_text(found.flipped[-1], 1, found.flipped_stderr[-1])
+    by_random = percent_text(found.random[-1], 1, found.random_stderr[-1])
     sentences = [
-        first,
-        f"The half of the models that finds the sets claims {_percent(found.claimed[-1])}; expected is what the "
-        f"other half says of the same sets, and of random ones of the same sizes. Without any removal it finds "
-        f"{_percent(found.already[-1])} of these images as good as wrong already ({found.splits} random splits, both "
-        "ways).",
+        f"Of {right:,} images that {models} mostly read right, {expected} are expected to flip without up to "
+        f"{count(found.most, 'group')} of their own, and {by_random} without as many random ones (difference "
+        f"{percent_text(found.more[0], 1, found.more[1])}{sure}).",
+        f"The half of the models that finds the sets claims {percent_text(found.claimed[-1], 1)}; expected is what the "
+        "other half says of the same sets, and of random ones of the same sizes. Without any removal it finds "
+        f"{percent_text(found.already[-1], 1)} of these images as good as wrong already ({found.splits} random splits, "
+        "both ways).",
     ]
     if found.lacking is not None:
-        own, random, everyone = (found.lacking[name] for name in ("set", "random", "all"))
+        own, random, everyone = (percent_text(share, 1, error) for share, error, _ in found.lacking.values())
+        models_of = [number(many, 0) for _, _, many in found.lacking.values()]
         sentences.append(
-            f"Models of the judging half that happen to lack a whole set are wrong on its image in "
-            f"{_percent(own[0], own[1])} of cases, those that lack the random set in {_percent(random[0], random[1])}, "
-            f"all in {_percent(everyone[0], everyone[1])} ({number(own[2], 0)}, {number(random[2], 0)} and "
-            f"{number(everyone[2], 0)} models an image on average; no training needed)."
+            f"Models of the judging half that happen to lack a whole set are wrong on its image in {own} of cases, "
+            f"those that lack the random set in {random}, all in {everyone} ({models_of[0]}, {models_of[1]} and "
+            f"{models_of[2]} models an image on average; no training needed)."
         )
     best = max(named, key=lambda b: b.probability, default=None)
     if best is not None:
         sentences.append(
             f"All models name a set for {count(len(named), 'image')}; most probably it flips one of class {best.label} "
-            f"(image {best.position}) without {listed(best.groups)}: {_percent(best.probability)}, counting halves "
-            "that name no set as 0."
+            f"(image {best.position}) without {listed(best.groups)}: {percent_text(best.probability, 1)}, counting "
+            "halves that name no set as 0."
         )
     if found.verified is not None:
         v = found.verified
-        rates = [f"{_percent(r.rate)} ({_percent(r.low)} to {_percent(r.high)})" for r in (v.set, v.random, v.full)]
+        rates = [percent_range(r.rate, r.low, r.high, 1) for r in (v.set, v.random, v.full)]
         sentences.append(
             f"Retrained on the whole source ({count(v.retrained, 'training')}, {v.set.runs} for each of "
             f"{count(len(v.images), 'image')}): wrong without the set in {rates[0]}, without a random set in "
@@ -468,9 +439,32 @@ def _answer(found: Brittleness) -> list[str]:
     return sentences
 
 
-def _blocks(found: Brittleness, heads: Sequence[str], shares: list[tuple[Any, ...]]) -> list[Block]:
-    k = found.limits
-    series = {}
+_IMAGES = [
+    *(Column(name) for name in ("position", "label", "margin")),
+    Column("groups", lambda image: ", ".join(image.groups)),
+    *(Column(name) for name in ("probability", "found")),
+]
+
+
+def _share_columns(found: Brittleness) -> list[Column]:
+    """Of the limits, by their position."""
+
+    def column(name: str, values: Array) -> Column:
+        return Column(name, lambda i: float(values[i]), digits=4)
+
+    return [
+        Column("groups at most", lambda i: int(found.limits[i])),
+        column("claimed", found.claimed),
+        column("judged", found.flipped),
+        column("stderr", found.flipped_stderr),
+        column("random sets", found.random),
+        column("stderr of random", found.random_stderr),
+        column("without removal", found.already),
+    ]
+
+
+def _blocks(found: Brittleness) -> list[Block]:
+    series: dict[str, Any] = {}
     for line, share, error in (
         ("expected by other models", found.flipped, found.flipped_stderr),
         ("claimed by those that found the sets", found.claimed, None),
@@ -479,22 +473,17 @@ def _blocks(found: Brittleness, heads: Sequence[str], shares: list[tuple[Any, ..
     ):
         reach = 0 if error is None else 196 * error
         bounds = (None, None) if error is None else (np.maximum(100 * share - reach, 0), 100 * share + reach)
-        series[line] = (k, 100 * share, *bounds)
+        series[line] = (found.limits, 100 * share, *bounds)
+    note = "Shares of the images that are right in the finding half."
     blocks: list[Block] = [
         Curve(series, "groups removed at most", "% of the images that are right", "Images that flip"),
-        Table(
-            heads,
-            shares,
-            "In numbers",
-            "Shares of the images that are right in the finding half.",
-            dict.fromkeys(heads[1:], 4),
-        ),
+        Table.of(range(found.most), _share_columns(found), "In numbers", note),
     ]
     shown = [i for i, b in enumerate(found.images) if b.groups][:_SHOWN]
     images = found._view.pictures(found._where[shown], "report")
     if images:
         captions = [
-            f"{b.label} without {', '.join(b.groups)}: {_percent(b.probability)}"
+            f"{b.label} without {', '.join(b.groups)}: {percent_text(b.probability, 1)}"
             for b in (found.images[i] for i in shown)
         ]
         blocks.insert(0, Images(images, captions, "The smallest sets, and how probably they flip their image"))
@@ -516,5 +505,5 @@ _METHOD = """Mean margin of models of the plan's kind that keep no group of a se
 
 An image flips where that falls below zero. The smallest set of up to {most} is found with ridge influences of
 one random half of the models and judged with unbiased influences of the other half, whose error makes it a probability
-({splits} splits, both ways). Ilyas et al. 2022 ("Datamodels") ask so for training examples; Jain et al. 2023, section
-4.2, remove the one most harmful class. It is said of models of the plan's size, not of the whole source."""
+({splits} splits, both ways). Ilyas et al. 2022 ("Datamodels") do so with training examples; Jain et al. 2023, section
+4.2, remove the one most harmful class. This holds for models of the plan's size, not for the whole source."""

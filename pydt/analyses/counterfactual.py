@@ -1,28 +1,12 @@
 """Remove and retrain: what really happens without the groups that the influences blame.
 
-Influences rank the groups on the score half of the target. Then fresh models are trained without the lowest, without
-the highest and without randomly chosen groups, transferred with few-shot draws that the ensemble never saw, and
-judged on the report half. A random set is drawn anew for every repeat and matched to the other arms in groups and
-images, so the control says what losing that much data costs.
-
-(With `shots="full"` there is only one draw, the whole pool: then the retrained models see the same labels.)
-
-Uncertainty has two parts, and every interval carries both: retraining (Welch's standard error over runs) and the
-choice of target images, which the halves of the target draw class by class. With d_i the difference between the arms'
-mean outputs on image i, w_i the weight of the image in the metric, and runs and images as crossed random effects,
-y = mean + run + image + cell:
+Influences rank the groups on the score half of the target; rows without the lowest, the highest and random groups are
+judged on the report half. With d_i the difference between two arms' mean outputs on image i, of weight w_i:
 
     stderr_images^2 = sum over classes of n_c var(w_i d_i within class c)
+    stderr^2 = stderr_retraining^2 (Welch's) + stderr_images^2 - sum over arms, images of weight^2 cell^2 / rows
 
-Classes of one image are taken as one class: alone they would say nothing, together they say too much rather than too
-little (collapsed strata; Cochran, Sampling Techniques 1977, section 5A.12).
-The noise of the cells is in both parts, so it is taken off once:
-
-    stderr^2 = stderr_retraining^2 + stderr_images^2 - sum over both arms of (sum over images of weight^2 cell^2 / runs)
-
-Interval and p are those of one t test with this error; its degrees of freedom are Satterthwaite's, of each arm's runs
-and of the images. Where no error is seen, as every run did the same on every image, that is no certainty: the interval
-is made of both arms' Wilson intervals over the images (Newcombe, Statistics in Medicine 1998, method 10).
+Model, degrees of freedom and the case without any spread: docs/analyses.md, "How retraining is judged".
 """
 
 from __future__ import annotations
@@ -37,7 +21,7 @@ import numpy as np
 
 from pydt.analyses.rates import wilson
 from pydt.analyses.retraining import CONTROL, Arm, Retraining, arm_rows, arms_of, group_images, other_draws
-from pydt.base import ConfigError, StoreError, Unreadable, canonical_json, read_json
+from pydt.base import Z975, ConfigError, StoreError, Unreadable, canonical_json, read_json, t975
 from pydt.ensemble import Plan, Runner, run_row
 from pydt.estimation import overall
 from pydt.store import Record, Store
@@ -203,14 +187,14 @@ def contrast(arm: Arm, control: Arm, weights: np.ndarray, labels: np.ndarray) ->
     if stderr > _ROUNDING:
         within = sum(part**2 / (len(a.accuracy) - 1) for part, a in zip(parts, (arm, control), strict=True))
         df = stderr**4 / (within + by_images**2 / max(len(labels) - len(np.unique(labels)), 1))
-        below = above = float(stats.t.ppf(0.975, df)) * stderr
+        below = above = t975(df) * stderr
         p = float(2 * stats.t.sf(abs(difference) / stderr, df))
     else:
         images = float(weights.sum() ** 2 / (weights**2).sum())
         one, other = (wilson(float(np.clip(a.mean, 0, 1)), images) for a in (arm, control))
         below = float(np.hypot(arm.mean - one[0], other[1] - control.mean))
         above = float(np.hypot(one[1] - arm.mean, control.mean - other[0]))
-        p = float(2 * stats.norm.sf(stats.norm.ppf(0.975) * abs(difference) / (below if difference > 0 else above)))
+        p = float(2 * stats.norm.sf(Z975 * abs(difference) / (below if difference > 0 else above)))
     return Contrast(
         arm.kind,
         arm.dropped,

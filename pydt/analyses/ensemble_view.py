@@ -22,11 +22,6 @@ from pydt.store import UNITS, Record, Store
 Array = npt.NDArray[np.float64]
 MOST_FAILED = 0.02
 """Above this share of failed rows there is no verdict: the models that survive may be a biased choice."""
-ERROR_OF_WAYS = 0.5**0.5
-"""Standard error of a cross-fit (one half of the models chooses, the other values, and back; several random splits) in
-units of that of one way: that of two independent ways. The ways share their models, and what is chosen varies, so it is
-not exact: in simulations (20 and 62 groups, with and without influence, images that share none to 60 % of their
-variance, 5 and 10 splits) the cross-fit's spread was 0.39 to 0.71 of one way's error."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ be said of it.
 Thousands of images on some hundred models: no image is tested. The ranking is tested as a whole (`global_test`), and a
 rule is valued: "the s highest images", chosen by one half of the models on the score half of the target, are worth a'y
 to the other half on its report half, with a the mean of their A_k and standard error sd(y) |a|; averaged over random
-splits and both ways (`pydt.analyses.ensemble_view.ERROR_OF_WAYS`).
+splits and both ways (`pydt.analyses.sample_splitting.ERROR_OF_WAYS`).
 
 Memory: the masks of half of the models as float32, (models / 2, images), and nothing of images x images.
 """
@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt import design
-from pydt.analyses.ensemble_view import ERROR_OF_WAYS, Array, EnsembleView
-from pydt.analyses.sample_splitting import halves
+from pydt.analyses.ensemble_view import Array, EnsembleView
+from pydt.analyses.sample_splitting import ERROR_OF_WAYS, halves
 from pydt.base import ConfigError, whole
 from pydt.data import pictures
 from pydt.design import Design

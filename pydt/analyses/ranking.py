@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.analyses.ensemble_view import ERROR_OF_WAYS, EnsembleView, sure_to
-from pydt.analyses.sample_splitting import average, halves
+from pydt.analyses.ensemble_view import EnsembleView, sure_to
+from pydt.analyses.sample_splitting import ERROR_OF_WAYS, average, halves
 from pydt.base import Z975, ConfigError, EstimateError, one_of, t975, write_atomic
 from pydt.design import Design
 from pydt.ensemble import Plan
@@ -76,7 +76,7 @@ class Leaders:
         claimed: float64 (2, columns): as the ranking shows them, which is too far out, as they were chosen by it.
         judged, stderr: the same rule applied to one half of the models and valued by the other (target and classes: on
             the report half too), mean over `splits` random splits and both ways; the standard error is that of one way
-            over sqrt(2), see `pydt.analyses.ensemble_view.ERROR_OF_WAYS`.
+            over sqrt(2), see `pydt.analyses.sample_splitting.ERROR_OF_WAYS`.
     """
 
     size: int

@@ -1,32 +1,25 @@
 """Rates over images and trainings: how often trainings get images right, with both in the error.
 
-Runs serve images: y = mean + run + image + cell. A rate is the mean over all M images of their means over their n runs.
-With d_j an image's mean (or a weighted sum of its means in several arms) and e_rj the part of run r in its error,
+Runs serve images: y = mean + run + image + cell. With d_j the mean of image j of M (or a weighted sum of its means in
+several arms) and e_rj the part of run r, of n, in its error,
 
     e_rj = sum over arms of weight (y_rj - mean_j) / sqrt(n (n - 1)),
     variance = var(d) / M + sum over runs of ((sum_j e_rj)^2 - sum_j e_rj^2) / (M (M - 1))
 
-The first part is that of images drawn anew, with all the noise of their own cells. What it misses is what two images
-share because the same run served both: the second part, pair by pair. It holds for any pattern of runs and images,
-also where arms share runs.
-
-Intervals have t quantiles with Satterthwaite's degrees of freedom. That of a rate is Wilson's (1927), for as many
-independent trials as give the variance; that of the ratio of two rates is Fieller's (1954), which may be open above.
-Where no variance is seen, that of a difference is made of both Wilson intervals (Newcombe 1998, method 10).
-Simulated with 10 runs, 95 % intervals held 94 to 97 % of rates and differences, and 94 to 95 % of ratios; of 24 images
-with a rate near 0.1, 91 % of ratios (1,000 trials each).
+Intervals: Wilson's of a rate, Fieller's of a ratio. Why, and how well they hold: docs/analyses.md, "How retraining is
+judged".
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from pydt.base import Z975, t975
 
-Block = tuple[list[int], np.ndarray, np.ndarray]
+Block = tuple[Sequence[int], np.ndarray, np.ndarray]
 """Numbers of runs, positions of the images that they all serve, and right (runs, images) as 0 or 1. A number stands for
 the same run wherever it occurs."""
 
@@ -54,6 +47,16 @@ class Compared:
     ratio: float
     ratio_low: float
     ratio_high: float
+
+
+def blocks_of(runs: Sequence[Sequence[int]], right: Mapping[int, np.ndarray]) -> list[Block]:
+    """The blocks of images of which number j is served by `runs[j]`; right[i] is bool (images,), of run i."""
+    served: dict[tuple[int, ...], list[int]] = {}
+    for j, own in enumerate(runs):
+        served.setdefault(tuple(own), []).append(j)
+    return [
+        (own, np.array(images), np.array([right[i][images] for i in own], np.float64)) for own, images in served.items()
+    ]
 
 
 def rate_of(blocks: Sequence[Block], images: int) -> Rate:

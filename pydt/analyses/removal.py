@@ -1,39 +1,24 @@
 """Removal curves: what leaving out the worst, the best, random or all but hand-picked groups does, and how many to
 leave out (Jain et al. 2023, section 3 and its table of best removals).
 
-Groups are ranked by their influence on the score half of the target, from the plan's rows. All that is judged here are
-fresh trainings, transferred with few-shot draws that the ranking never saw, on the report half. Two things are compared
-for every size: against "full", what leaving the groups out gains; against random sets of as many groups and images,
-what it matters *which* groups they are. The intervals are those of `pydt.analyses.counterfactual.contrast`:
-retraining and
-images.
+Groups are ranked on the score half by the plan's rows; fresh rows without some of them are judged on the report half,
+against "full" (what leaving the groups out gains) and against random sets of as many groups and images (what it matters
+which groups they are), at equal epochs and at equal steps. The best number K is chosen by one half of images and rows
+and judged by the other, both ways round:
 
-Fewer groups also mean fewer images. At equal epochs a smaller source is trained for fewer steps, at equal steps its
-images are seen more often; no third way keeps both, so the curve is drawn for both. The full source has the same steps
-either way, and is trained once.
-
-The best number K is found by trying, and the best of several tries looks better than it is. So K is chosen on one half
-of the report images by one half of the retrainings of each size, and its gain over "full" is judged on the other images
-by the other retrainings; then the halves change places, and the two gains are averaged:
-
-    K_1 = argmax mean(images A, runs A),   gain_1 = mean(K_1; images B, runs B) - mean(full; images B, runs B)
+    K_1 = argmax mean(images A, rows A),   gain_1 = mean(K_1; images B, rows B) - mean(full; images B, rows B)
     gain = (gain_1 + gain_2) / 2,          stderr^2 = (s_1^2 + s_2^2 + 2 rho s_1 s_2) / 4,    rho = 0.36
 
-"full" is one of the candidates, with a gain of 0. Given its K each gain is unbiased with the error s of its contrast.
-The two errors are correlated all the same, since each half both chooses for the other and is judged: by
-m^2 / (J - 1) for J candidates of equal truth and independent errors, with m the mean of the largest of J standard
-normal numbers; that is 0.36 at its largest, for J = 3. Beside it stands what choosing and judging on everything would
-have claimed. Simulated (120 images, 8 retrainings an arm, 2 to 8 sizes, with and without true gains, 1,000 trials
-each): no bias beyond 0.1 points, against up to 1.5 points of the naive claim; errors 1.0 to 1.2 times the true spread;
-95 % intervals held 99 %, being wide for few retrainings.
+Errors, rho and what was simulated: docs/analyses.md, "How retraining is judged".
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,7 +39,7 @@ from pydt.analyses.retraining import (
 from pydt.base import ConfigError, generator, one_of, seed31, suggest
 from pydt.ensemble import Plan, Runner, run_row
 from pydt.estimation import overall
-from pydt.reporting import Curve, Intervals, Page, Table, called, listed
+from pydt.reporting import Column, Curve, Intervals, Page, Table, called, csv_of, listed, points
 from pydt.store import Row, Store
 
 if TYPE_CHECKING:
@@ -63,9 +48,9 @@ if TYPE_CHECKING:
 
 KINDS = ("bottom", "top", "random")
 LENGTHS = ("epochs", "steps")
-_BOTH = 0.36  # correlation of the two directions' errors at its largest
+_RHO = 0.36  # correlation of the two directions' errors at its largest
 _NAMED = 12  # of the lowest groups
-_FEWEST = 4  # runs of an arm that can be halved with a spread in each half
+_FEWEST = 4  # rows of an arm: two in each half, so that each has a spread
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,10 +59,10 @@ class Point:
 
     Attributes:
         length: "epochs" or "steps": what is equal to the full source's training.
-        arm: its runs; `arm.kind` is "full", "drop bottom", "drop top", "drop random", "keep NAME" or "random as NAME".
-        images: images left out, mean over runs.
+        arm: its kind is "full", "drop bottom", "drop top", "drop random", "keep NAME" or "random as NAME".
+        images: left out, mean over rows.
         gain: against "full"; which: against random sets of as many groups and images. None where there is nothing to
-            compare with, or fewer than two runs.
+            compare with, or fewer than two rows.
     """
 
     length: str
@@ -93,11 +78,11 @@ class Best:
 
     Attributes:
         length: "epochs" or "steps".
-        size: the best number by all images and runs; 0: leave nothing out.
-        chosen: what either half chose for the other.
-        gain, stderr, low, high: over the full source, judged where nothing was chosen; 95 %.
-        claimed: what the best number's gain looks like where it was chosen: too good on average.
-        runs: retrainings of each candidate that a half of the judgement rests on; images: in a half.
+        size: the best number by all images and rows; 0: leave nothing out.
+        chosen: what each half chose for the other.
+        gain, stderr, low, high: over the full source, judged by the half that did not choose; 95 %.
+        claimed: the best number's gain by all images and rows: too good on average.
+        runs: rows of each candidate in a half; images: in a half.
     """
 
     length: str
@@ -114,7 +99,12 @@ class Best:
 
 @dataclass(frozen=True, eq=False)
 class Removal:
-    """The curve. ranked: all groups, the lowest influence first. retrained: runs, of which `failed` gave no outputs."""
+    """The curve.
+
+    Attributes:
+        ranked: all groups, the lowest influence first.
+        retrained: rows that were trained for it, of which `failed` gave no outputs.
+    """
 
     points: tuple[Point, ...]
     best: tuple[Best, ...]
@@ -141,7 +131,7 @@ class Removal:
         raise ConfigError(f"no best number at equal {length}", "Removal.keep", mend)
 
     def page(self) -> Page:
-        """The curve, the best numbers, all arms and the keep lists, for `pydt.reporting.write_pages`."""
+        """The page of this analysis."""
         return _page(self)
 
 
@@ -164,38 +154,39 @@ def removal_curve(
 ) -> Removal:
     """Retrain without the worst, the best and random groups at several sizes, and judge on the report half.
 
-    What is selected on what: the ranking on the score half by the plan's rows; the best number on one half of the
-    report images by half of the retrainings of each size, judged on the other images by the others. No keep list, no
-    random set and no size depends on any output.
+    Groups are ranked on the score half by the plan's rows. The best number is chosen on one half of the report images
+    by half of the retrainings of each size, and judged on the other images by the others. No keep list, random set or
+    size depends on any output.
 
-    How many retrainings there are, and how long they will take, is said before they begin. Rows that this or
-    `pydt.analyses.counterfactual` has trained before are not trained again.
+    The number of retrainings, and how long they will take, is printed before they begin. Rows that this or
+    `counterfactual` has trained before are not trained again.
 
     Args:
-        store: where the plan's rows are (or its folder); the new rows go there, too.
+        store: where the plan's rows are, or its folder; the new rows go there, too.
         plan: whose influences rank the groups.
         task: which of its tasks, or its name; the first by default. Retrained models are transferred with other
             few-shot draws.
-        output: of which the ranking influences are (see `pydt.store.derive`).
+        output: whose influences rank the groups (see `pydt.store.derive`).
         sizes: numbers of groups to leave out; by default 1, 2, 3, 4, 5 and 6 eighths of them.
-        kinds: of "bottom", "top" and "random". Without "random" nothing tells which groups from how many.
+        kinds: of "bottom", "top" and "random". Without "random" the effect of which groups are left out cannot be told
+            from the effect of how many.
         keep_lists: by name, the groups that stay, such as those picked by hand. Each is compared with as many
             retrainings on random sets of as many groups and about as many images.
         repeats: retrainings of each arm; the best number needs at least four.
         steps: "epochs" trains all for the plan's epochs, "same" for the steps that the full source takes, "both" both.
-            With a recipe that has `steps` there is only "same".
+            A recipe with `steps` allows only "same".
         seed: of the retrainings and the random sets.
         runner, executor, workers, progress: see `pydt.run`.
 
     Raises:
-        ConfigError: an argument that makes no sense, or a keep list with an unknown group, all groups or none.
+        ConfigError: an argument out of range, or a keep list with an unknown group, all groups or none.
         StoreError: the plan has too few finished rows to rank by.
     """
     view = EnsembleView.of(store, plan, task)
     store, task = view.store, plan.task(task)
     names, images = plan.context.units[1], group_images(plan)
     sizes = _sizes(len(names), sizes)
-    lists = _lists(names, keep_lists)
+    lists = left_out(names, keep_lists)
     for kind in kinds:
         one_of(kind, KINDS, "kind", "removal_curve")
     if repeats < 2:
@@ -204,7 +195,7 @@ def removal_curve(
     values = np.asarray(overall(store, plan, task, output).unbiased)
     wanted = [f"drop {kind}" for kind in KINDS if kind in kinds]
     rows = arm_rows(values, images, sizes, [repeats] * len(sizes), seed, wanted)
-    rows += _list_rows(lists, images, repeats, seed)
+    rows += list_rows(lists, images, repeats, seed)
     fresh = other_draws(task)
     full = [row for row in rows if row.kind == "full"]
     rest = [row for row in rows if row.kind != "full"]
@@ -242,16 +233,12 @@ def removal_curve(
 
 
 def best_size(length: str, arms: Sequence[Arm], weights: np.ndarray, labels: np.ndarray) -> Best | None:
-    """The nested choice among arms, the first of which is "full"; formulas at the top of this file.
+    """The best number by cross-fitting, the first arm being "full"; None with fewer than four rows in an arm.
 
     Args:
         length: put into the result. weights, labels: (images,) of the metric and the classes.
-
-    Returns:
-        None where an arm has fewer than four runs, or there is nothing to halve.
     """
-    # Runs take turns, images change sides within their class: halves that no output had a part in.
-    sides = _halves(labels)
+    sides = halves_of(labels)
     if min(len(arm.rows) for arm in arms) < _FEWEST or sides.all() or not sides.any():
         return None
     halves = [[_part(arm, i, sides == bool(i), weights, labels) for arm in arms] for i in range(2)]
@@ -260,7 +247,7 @@ def best_size(length: str, arms: Sequence[Arm], weights: np.ndarray, labels: np.
         k = int(np.argmax([arm.mean for arm in halves[i]]))
         if k:
             own = sides != bool(i)
-            found = contrast(halves[1 - i][k], halves[1 - i][0], _weights(weights, labels, own), labels[own])
+            found = contrast(halves[1 - i][k], halves[1 - i][0], weights_of(weights, labels, own), labels[own])
             chosen[i], gains[i], errors[i] = arms[k].dropped, found.difference, found.stderr
             reaches[i] = (found.high - found.low) / 2
     everywhere = max(arms, key=lambda arm: arm.mean)
@@ -280,10 +267,10 @@ def best_size(length: str, arms: Sequence[Arm], weights: np.ndarray, labels: np.
 
 
 def _joined(one: float, other: float) -> float:
-    return float(np.sqrt(one**2 + other**2 + 2 * _BOTH * one * other)) / 2
+    return float(np.sqrt(one**2 + other**2 + 2 * _RHO * one * other)) / 2
 
 
-def _halves(labels: np.ndarray) -> np.ndarray:
+def halves_of(labels: np.ndarray) -> np.ndarray:
     """Which images are in the second half, bool (images,): of each class every other one, in a random order."""
     random = generator("halves of the report images", len(labels))
     second = np.zeros(len(labels), bool)
@@ -293,7 +280,7 @@ def _halves(labels: np.ndarray) -> np.ndarray:
     return second
 
 
-def _weights(weights: np.ndarray, labels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+def weights_of(weights: np.ndarray, labels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """The weights of some of the images, each class keeping its share of the metric."""
     found = weights[chosen].astype(np.float64)
     for label in np.unique(labels[chosen]):
@@ -302,9 +289,9 @@ def _weights(weights: np.ndarray, labels: np.ndarray, chosen: np.ndarray) -> np.
 
 
 def _part(arm: Arm, which: int, images: np.ndarray, weights: np.ndarray, labels: np.ndarray) -> Arm:
-    """Every other run of an arm, the first or the second, on some of the images."""
+    """Every other row of an arm, from the first or the second on, on some of the images."""
     correct = arm.correct[which::2][:, images]
-    accuracy = correct.astype(np.float64) @ _weights(weights, labels, images)
+    accuracy = correct.astype(np.float64) @ weights_of(weights, labels, images)
     return replace(arm, rows=arm.rows[which::2], names=arm.names[which::2], accuracy=accuracy, correct=correct)
 
 
@@ -328,14 +315,12 @@ def _points(
 
 def _recipes(plan: Plan, steps: str) -> dict[str, Any]:
     """The recipe for each length asked for."""
-    if steps not in ("epochs", "same", "both"):
-        raise ConfigError(f"{steps!r}", "steps", 'use "epochs", "same" or "both"')
+    one_of(steps, ("epochs", "same", "both"), "steps", "removal_curve")
     recipe = plan.recipe
     if recipe.steps is not None:
         if steps == "epochs":
-            raise ConfigError(
-                "the recipe says steps, not epochs", "steps", 'use "same", or a plan whose recipe has none'
-            )
+            mend = 'use "same", or a plan whose recipe has none'
+            raise ConfigError("the recipe says steps, not epochs", "steps", mend)
         return {"steps": recipe}
     from pydt.training import steps_of
 
@@ -351,7 +336,7 @@ def _sizes(groups: int, sizes: Sequence[int] | None) -> list[int]:
     return kept
 
 
-def _lists(names: Sequence[str], lists: Mapping[str, Sequence[str]] | None) -> dict[str, np.ndarray]:
+def left_out(names: Sequence[str], lists: Mapping[str, Sequence[str]] | None) -> dict[str, np.ndarray]:
     """By name of the list, the positions of the groups that it leaves out."""
     found = {}
     for name, kept in (lists or {}).items():
@@ -367,12 +352,12 @@ def _lists(names: Sequence[str], lists: Mapping[str, Sequence[str]] | None) -> d
     return found
 
 
-def _list_rows(lists: Mapping[str, np.ndarray], images: np.ndarray, repeats: int, seed: int) -> list[Row]:
+def list_rows(lists: Mapping[str, np.ndarray], images: np.ndarray, repeats: int, seed: int) -> list[Row]:
     rows = []
     for name, dropped in lists.items():
         own = Row(without(len(images), dropped), 0)
         for repeat in range(repeats):
-            # By what is kept and not by its name: a list that is renamed trains nothing.
+            # By what is kept and not by the name: a renamed list trains nothing anew.
             key = seed, own.keep.hex(), repeat
             rows.append(replace(own, seed=seed31("keep list", *key), kind=f"keep {name}"))
             random = matched(generator("random as list", *key), images, len(dropped), float(images[dropped].sum()))
@@ -390,15 +375,49 @@ _NAMES = {
     "full": "nothing left out",
 }
 _METHOD = """Groups are ranked by their influence on the score half. Retrainings without some of them are transferred
-with other few-shot draws and judged on the report half (Jain et al. 2023, section 3). Differences carry 95 %
-intervals over retrainings and target images. Random sets are drawn anew for every retraining and match in groups and
-images. The best number K is chosen on one half of the report images by half of the retrainings of each size, and judged
-on the other images by the others, both ways round:
+with other few-shot draws and judged on the report half (Jain et al. 2023, section 3). Random sets are drawn anew for
+every retraining and match in groups and images. The best number K is chosen on one half of the report images by half of
+the retrainings of each size, and judged on the other images by the others, both ways round:
 
     gain = mean of both directions of: mean(without the K lowest) - mean(nothing left out)
 
 At equal epochs a smaller source is trained for fewer steps, at equal steps its images are seen more often."""
-_PARTS = {"difference": "", "stderr": ", stderr", "low": ", low", "high": ", high", "p": ", p"}
+_BESTS = [
+    Column("equal", "length"),
+    Column("best K", "size"),
+    Column("chosen by halves", lambda best: f"{best.chosen[0]}, {best.chosen[1]}"),
+    Column("gain", scale=100),
+    Column("low", scale=100),
+    Column("high", scale=100),
+    Column("claimed where chosen", "claimed", scale=100),
+    Column("n", "runs"),
+    Column("images"),
+]
+
+
+def _arm_columns() -> list[Column]:
+    """Of a point: points of the metric in the table, fractions in the CSV file."""
+
+    def part(contrast: str, name: str) -> Callable[[Point], float | None]:
+        return lambda point: getattr(getattr(point, contrast), name, None)
+
+    columns = [
+        Column("equal", "length"),
+        Column("kind", attrgetter("arm.kind"), lambda point: _NAMES.get(point.arm.kind, point.arm.kind)),
+        Column("left out", attrgetter("arm.dropped")),
+        Column("images left out", "images"),
+        Column("n", lambda point: len(point.arm.rows)),
+        Column("failed", attrgetter("arm.failed")),
+        Column("accuracy", attrgetter("arm.mean"), scale=100),
+        Column("sd", attrgetter("arm.sd"), scale=100),
+    ]
+    for of, what, error in (("gain", "gain", "stderr"), ("which", "against random", "stderr of that")):
+        columns += [
+            Column(what, part(of, "difference"), scale=100),
+            Column(error, part(of, "stderr"), only="table", scale=100),
+            *(Column(f"{what}, {name}", part(of, name), only="csv") for name in ("stderr", "low", "high", "p")),
+        ]
+    return columns
 
 
 def _page(found: Removal) -> Page:
@@ -407,31 +426,13 @@ def _page(found: Removal) -> Page:
     for length in dict.fromkeys(point.length for point in found.points):
         own = [point for point in found.points if point.length == length]
         blocks += [*_curve(own, _WORDS[length], unit), *_against_random(own, _WORDS[length], unit)]
-    best = ("equal", "best K", "chosen by halves", "gain", "low", "high", "claimed where chosen", "n", "images")
-    bests = [
-        (b.length, b.size, f"{b.chosen[0]}, {b.chosen[1]}", b.gain, b.low, b.high, b.claimed, b.runs, b.images)
-        for b in found.best
-    ]
-    if bests:
-        title = "The best number of lowest groups to leave out"
-        blocks.append(Table(best, [(*b[:3], *_hundredfold(b[3:7]), *b[7:]) for b in bests], title, f"In {unit}."))
-    columns = ("equal", "kind", "left out", "images left out", "n", "failed", "accuracy", "sd")
-    arms = []
-    for p in found.points:
-        a = p.arm
-        line: list[Any] = [p.length, a.kind, a.dropped, p.images, len(a.rows), a.failed, a.mean, a.sd]
-        for one in (p.gain, p.which):
-            line += [None] * len(_PARTS) if one is None else [getattr(one, part) for part in _PARTS]
-        arms.append(tuple(line))
-    shown = [
-        (a[0], _NAMES.get(a[1], a[1]), *a[2:6], *_hundredfold((a[6], a[7], a[8], a[9], a[13], a[14]))) for a in arms
-    ]
-    names = (*columns, "gain", "stderr", "against random", "stderr of that")
-    blocks.append(Table(names, shown, "All retrainings", f"In {unit}; sd between retrainings, errors of both parts."))
-    header = (*columns, *(f"{what}{part}" for what in ("gain", "against random") for part in _PARTS.values()))
-    csv: dict[str, Any] = {"arms.csv": (header, arms), "best.csv": (best, bests)}
-    for b in found.best:
-        csv[f"keep-{b.length}.csv"] = (("group",), [(name,) for name in found.keep(b.length)])
+    if found.best:
+        blocks.append(Table.of(found.best, _BESTS, "The best number of lowest groups to leave out", f"In {unit}."))
+    note = f"In {unit}; sd between retrainings, errors of both parts."
+    blocks.append(Table.of(found.points, _arm_columns(), "All retrainings", note))
+    csv = {"arms.csv": csv_of(found.points, _arm_columns()), "best.csv": csv_of(found.best, _BESTS)}
+    for best in found.best:
+        csv[f"keep-{best.length}.csv"] = csv_of(found.keep(best.length), [Column("group", str)])
     source = called(found._view.record.source_facts["name"], "source")
     question = (
         f"What does the accuracy on {found._view.target_name} gain or lose when the worst, the best or random groups "
@@ -469,21 +470,14 @@ def _against_random(points: Sequence[Point], length: str, unit: str) -> list[Int
     return [Intervals(names, values, low, high, unit, title, marked=marked)]
 
 
-def _hundredfold(fractions: Sequence[float | None]) -> tuple[float | None, ...]:
-    return tuple(None if value is None else 100 * value for value in fractions)
-
-
 def _answer(found: Removal) -> list[str]:
     sentences = []
     for b in found.best:
-        nothing = b.chosen == (0, 0)
         sure = "a gain" if b.low > 0 else "a loss" if b.high < 0 else "which may be nothing"
-        gains = f"changes accuracy by {_text(b.gain, b.low, b.high)}, {sure}"
+        gains = f"{_lowest(b)} changes accuracy by {points(b.gain, b.low, b.high, 2)}, {sure}."
+        nothing = "the best number of lowest groups to leave out is none at all."
         sentences += [
-            f"At {_WORDS[b.length]}, "
-            + (
-                "the best number of lowest groups to leave out is none at all." if nothing else f"{_lowest(b)} {gains}."
-            ),
+            f"At {_WORDS[b.length]}, {nothing if b.chosen == (0, 0) else gains}",
             f"It was chosen by one half of the report images ({b.images}) and of the retrainings ({b.runs} each) and "
             f"judged by the other half; choosing and judging on everything would have claimed {100 * b.claimed:+.2f} "
             f"points without {b.size} groups.",
@@ -500,11 +494,12 @@ def _answer(found: Removal) -> list[str]:
             )
     for p in found.points:
         if p.arm.kind.startswith("keep ") and p.gain is not None:
-            against = "" if p.which is None else f"; against random groups {_text(*_bounds(p.which))}"
+            gain, random = (one and points(one.difference, one.low, one.high, 2) for one in (p.gain, p.which))
+            against = f"; against random groups {random}" if random else ""
             sentences.append(
                 f"To keep only {p.arm.kind.removeprefix('keep ')} ({p.arm.dropped} groups left out, "
-                f"{_WORDS[p.length]}, n = {len(p.arm.rows)}) changes accuracy by {_text(*_bounds(p.gain))} against the "
-                f"full source{against}."
+                f"{_WORDS[p.length]}, n = {len(p.arm.rows)}) changes accuracy by {gain} against the full "
+                f"source{against}."
             )
     size = max([max(b.size, *b.chosen) for b in found.best], default=0)
     size = size or max([p.arm.dropped for p in found.points if p.arm.kind == "drop bottom"], default=0)
@@ -521,11 +516,3 @@ def _lowest(best: Best) -> str:
     if few == many:
         return f"leaving out {lowest}"
     return f"leaving out {f'the {few:,}' if few else 'none'} or {lowest} (each chosen by one half)"
-
-
-def _bounds(one: Contrast) -> tuple[float, float, float]:
-    return one.difference, one.low, one.high
-
-
-def _text(value: float, low: float, high: float) -> str:
-    return f"{100 * value:+.2f} points ({100 * low:+.2f} to {100 * high:+.2f})"

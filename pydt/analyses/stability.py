@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt.analyses.agreement import SPLITS, agreement, disjoint_influences, spearman_brown
-from pydt.analyses.ensemble_view import ERROR_OF_WAYS, Array, EnsembleView
-from pydt.analyses.sample_splitting import halves
+from pydt.analyses.ensemble_view import Array, EnsembleView
+from pydt.analyses.sample_splitting import ERROR_OF_WAYS, halves
 from pydt.base import Z975, ConfigError, EstimateError, one_of, whole
 from pydt.ensemble import Plan
 from pydt.estimation import best_method, influences

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.analyses.ensemble_view import ERROR_OF_WAYS, Array, EnsembleView, detectable
-from pydt.analyses.sample_splitting import halves
+from pydt.analyses.ensemble_view import Array, EnsembleView, detectable
+from pydt.analyses.sample_splitting import ERROR_OF_WAYS, halves
 from pydt.base import ConfigError, t975, whole
 from pydt.ensemble import Plan
 from pydt.estimation import benjamini_hochberg, best_method, influences

@@ -7,4 +7,17 @@ from pydt.reporting.page import PICTURES, Block, Column, Curve, Images, Interval
 from pydt.reporting.page_html import write_pages
 from pydt.reporting.report_html import render
 from pydt.reporting.sentences import FEW_DF, sentences, stopped
-from pydt.reporting.text import called, count, digits_for, listed, number, p_text, plus_minus, quoted, signs
+from pydt.reporting.text import (
+    called,
+    count,
+    digits_for,
+    listed,
+    number,
+    p_text,
+    percent_range,
+    percent_text,
+    plus_minus,
+    points,
+    quoted,
+    signs,
+)

@@ -48,7 +48,8 @@ class Column:
     Attributes:
         name: its head in both.
         value: record -> the CSV file's value, or an attribute's name; by default the attribute called `name`.
-        shown: record -> what the table shows, if that is another value (percent, a text).
+        shown: record -> what the table shows, if that is another value.
+        scale: the table shows the value times this: 100 for fractions in percent.
         digits: decimals of the table's floats, by default as the column needs.
         only: "table" or "csv" for a column that the other lacks.
     """
@@ -58,12 +59,20 @@ class Column:
     shown: Callable[[Any], Any] | None = None
     digits: int | None = None
     only: str = ""
+    scale: float = 1
 
     def of(self, record: Any) -> Any:
         """The value of a record."""
         if callable(self.value):
             return self.value(record)
         return getattr(record, self.value or self.name)
+
+    def in_table(self, record: Any) -> Any:
+        """What the table shows of a record."""
+        if self.shown is not None:
+            return self.shown(record)
+        value = self.of(record)
+        return value if value is None or self.scale == 1 else self.scale * value
 
 
 def csv_of(records: Iterable[Any], columns: Sequence[Column]) -> tuple[list[str], list[tuple[Any, ...]]]:
@@ -90,7 +99,7 @@ class Table:
     def of(records: Iterable[Any], columns: Sequence[Column], title: str, note: str = "") -> Table:
         """The table of `records`, one row each; `csv_of` makes the CSV file of the same columns."""
         own = [column for column in columns if column.only != "csv"]
-        rows = [tuple((column.shown or column.of)(record) for column in own) for record in records]
+        rows = [tuple(column.in_table(record) for column in own) for record in records]
         digits = {column.name: column.digits for column in own if column.digits is not None}
         return Table([column.name for column in own], rows, title, note, digits)
 

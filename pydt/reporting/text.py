@@ -50,6 +50,21 @@ def plus_minus(value: float, stderr: float, sign: bool = True) -> str:
     return f"{number(value, digits, sign)} \u00b1 {number(stderr, digits)}"
 
 
+def percent_text(share: float, digits: int = 0, error: float | None = None) -> str:
+    """A share with its unit, and its standard error if one is given: 12 %, 12.1 \u00b1 0.4 %."""
+    return percent(share, digits) + ("" if error is None else f" \u00b1 {percent(error, digits)}") + " %"
+
+
+def percent_range(share: float, low: float, high: float, digits: int = 0) -> str:
+    """A share with its interval: 12 % (8 % to 17 %)."""
+    return "{} ({} to {})".format(*(percent_text(value, digits) for value in (share, low, high)))
+
+
+def points(value: float, low: float, high: float, digits: int = 1) -> str:
+    """A difference of shares in percentage points, with its interval: +1.2 points (-0.3 to +2.7)."""
+    return f"{100 * value:+.{digits}f} points ({100 * low:+.{digits}f} to {100 * high:+.{digits}f})"
+
+
 def signs(estimand: str) -> str:
     """What the sign of an influence means, in words."""
     if estimand == "swap":

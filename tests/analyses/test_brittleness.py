@@ -15,7 +15,7 @@ from stub_influence import Additive, filled, many_classes, plan_of
 
 from pydt import design
 from pydt.analyses import brittleness
-from pydt.analyses.brittleness import _members, _sets, _way, _wrong
+from pydt.analyses.brittleness import chance_wrong, members, one_way, smallest_sets
 from pydt.base import ConfigError, EstimateError
 from pydt.data import Target
 from pydt.design import Design
@@ -61,7 +61,7 @@ def test_sets_are_the_smallest_of_all(masks: Design) -> None:
     random = np.random.default_rng(2)
     kept = np.asarray(masks).astype(float)
     margin = (kept @ random.normal(size=(9, 12)) + 0.4 + 0.2 * random.normal(size=(60, 12))).astype(np.float32)
-    order, size = _sets(masks, margin, 4)
+    order, size = smallest_sets(masks, margin, 4)
     values = influences(masks, margin, "ridge").values.astype(float)
     mean = margin.mean(0, dtype=float)
     assert (size > 0).sum() >= 3
@@ -77,8 +77,7 @@ def test_sets_are_the_smallest_of_all(masks: Design) -> None:
                 found = number
                 break
         assert size[x] == found
-    members = _members(order, size, 9)
-    assert members.sum(0).tolist() == size.tolist()
+    assert members(order, size, 9).sum(0).tolist() == size.tolist()
 
 
 @pytest.mark.parametrize("masks", [design.random(9, 60, alpha=0.5), design.bernoulli(9, 60, alpha=0.6)])
@@ -93,7 +92,7 @@ def test_probabilities_are_those_of_least_squares(masks: Design) -> None:
         first = np.sort(np.unique(unlike.clusters, return_index=True)[1])
         unlike, kept, margin = unlike.take(first), kept[first], margin[first]
     fit = influences(unlike, margin, "ols", errors="classical")
-    found = _wrong(fit, np.asarray(unlike), margin.mean(0), removed)
+    found = chance_wrong(fit, np.asarray(unlike), margin.mean(0), removed)
     values, _, df = oracle.least_squares(kept, margin)
     x = kept - kept.mean(0)
     inverse = np.linalg.pinv(x.T @ x, rcond=1e-9, hermitian=True)
@@ -138,8 +137,8 @@ def test_models_without_a_set_are_counted(study: tuple) -> None:
     store, plan, _, _ = study
     margin = np.asarray(store.outputs(plan.tasks[0], "margin", "report"))
     finding, judging = np.arange(0, 80), np.arange(80, 160)
-    way = _way(plan.design, margin, finding, judging, 5, np.random.default_rng(0))
-    order, size = _sets(plan.design.take(finding), margin[finding], 5)
+    way = one_way(plan.design, margin, finding, judging, 5, np.random.default_rng(0))
+    order, size = smallest_sets(plan.design.take(finding), margin[finding], 5)
     masks = store.masks()[judging]
     for x in np.flatnonzero(size)[:5]:
         lacks = [i for i in range(80) if not any(masks[i, k] for k in order[: size[x], x])]
@@ -148,7 +147,9 @@ def test_models_without_a_set_are_counted(study: tuple) -> None:
     assert way.right == (margin[finding].mean(0) > 0).sum()
 
 
-def test_of_noise_little_is_claimed_and_nothing_more_than_of_random_sets(tmp_path: Path, target: Target) -> None:
+def test_of_noise_little_is_claimed_and_nothing_more_than_of_randomsmallest_sets(
+    tmp_path: Path, target: Target
+) -> None:
     count = len(target.described()["ids"])
     plan = plan_of(many_classes(), target, design.random(GROUPS, 100, alpha=0.5, seed=1))
     store = filled(tmp_path, plan, Additive(np.full(count, 0.3), np.zeros((GROUPS, count)), noise=1.0))

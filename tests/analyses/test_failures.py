@@ -14,7 +14,7 @@ import stub_truth
 from stub_truth import BAD, CALLS, GROUPS, kinds_of_images
 
 from pydt.analyses import failures
-from pydt.analyses.failures import Failures, _Failing, _fellows, _random_groups
+from pydt.analyses.failures import Failing, Failures, blamed_by_fellows, random_groups
 from pydt.analyses.rates import Compared
 from pydt.base import ConfigError, StoreError, seed31
 from pydt.ensemble import Plan
@@ -121,7 +121,7 @@ def test_the_random_rate_is_that_of_one_run_without_another_group_a_repeat(
     examples = store.task(job.tasks[0])
     column, labels = {i: j for j, i in enumerate(examples["ids"].tolist())}, examples["labels"]
     blamed = {int(image.group[1:]) for image in found.images}
-    others = _random_groups(np.full(GROUPS, stub_truth.EACH), blamed, 10, 0)
+    others = random_groups(np.full(GROUPS, stub_truth.EACH), blamed, 10, 0)
     rates = []
     for image in found.images:
         j, group = column[image.position], int(image.group[1:])
@@ -194,7 +194,7 @@ def test_the_cap_keeps_the_most_blamed_groups_and_says_what_is_left(
 
 def test_the_random_group_of_a_repeat_is_shared_matched_and_never_the_blamed_one() -> None:
     def drawn(sizes: np.ndarray, repeats: int, seed: int) -> np.ndarray:
-        found = _random_groups(sizes, range(len(sizes)), repeats, seed)
+        found = random_groups(sizes, range(len(sizes)), repeats, seed)
         return np.stack([found[g] for g in range(len(sizes))], axis=1)
 
     equal = drawn(np.full(12, 30), 200, 0)
@@ -212,9 +212,9 @@ def test_the_random_group_of_a_repeat_is_shared_matched_and_never_the_blamed_one
 def test_fellows_are_score_half_images_of_the_same_confusion() -> None:
     values = np.array([[0.0, -2.0, 5.0, -9.0, 1.0], [-1.0, 0.5, -8.0, 0.0, -5.0]])
     half, labels, said = (np.array(v) for v in ([0, 0, 1, 1, 0], [3, 3, 3, 2, 2], [1, 1, 1, 1, 0]))
-    failing = _Failing(np.arange(5), np.arange(5), half, labels, said, np.ones(5), 100)
+    failing = Failing(np.arange(5), np.arange(5), half, labels, said, np.ones(5), 100)
     # image 2 has fellows 0 and 1, means -1.0 and -0.25; image 3 has none of its confusion; the others pick
-    assert _fellows(values, failing).tolist() == [-1, -1, 0, -1, -1]
+    assert blamed_by_fellows(values, failing).tolist() == [-1, -1, 0, -1, -1]
 
 
 def perfect(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:

@@ -14,7 +14,7 @@ from stub_truth import CALLS, EFFECTS, GROUPS
 
 from pydt.analyses import counterfactual, removal_curve
 from pydt.analyses.counterfactual import contrast
-from pydt.analyses.removal import Removal, _halves, _list_rows, _lists, _weights, best_size
+from pydt.analyses.removal import Removal, best_size, halves_of, left_out, list_rows, weights_of
 from pydt.analyses.retraining import Arm
 from pydt.base import ConfigError
 from pydt.ensemble import Plan
@@ -183,7 +183,7 @@ def arm(dropped: int, correct: np.ndarray, weights: np.ndarray) -> Arm:
 
 def brute_force(arms: list[Arm], weights: np.ndarray, labels: np.ndarray) -> tuple[list[int], list[float]]:
     """Chosen numbers and gains of both directions, by loops over images and runs."""
-    second = _halves(labels)
+    second = halves_of(labels)
     chosen, gains = [], []
     for side in (False, True):
         means: dict[bool, list[float]] = {}
@@ -224,7 +224,7 @@ def test_the_error_of_the_nested_choice_is_that_of_both_directions() -> None:
     random = np.random.default_rng(4)
     labels = np.repeat([0, 1, 2], [8, 20, 30])
     weights = np.repeat([1 / 24, 1 / 60, 1 / 90], [8, 20, 30])
-    second, both = _halves(labels), set()
+    second, both = halves_of(labels), set()
     for _ in range(10):
         arms = [arm(k, random.random((6, 58)) + random.normal(0, 0.03), weights) for k in (0, 3, 5)]
         best = best_size("steps", arms, weights, labels)
@@ -265,10 +265,10 @@ def test_the_nested_choice_needs_four_runs_and_images_to_halve() -> None:
 def test_halves_split_every_class_and_keep_its_share() -> None:
     labels = np.repeat([0, 1, 2, 3], [1, 2, 9, 30])
     weights = np.repeat([0.25, 0.125, 0.25 / 9, 0.25 / 30], [1, 2, 9, 30])
-    second = _halves(labels)
+    second = halves_of(labels)
     for label in (1, 2, 3):
         assert abs(int(second[labels == label].sum()) - int((~second[labels == label]).sum())) <= 1
-    own = _weights(weights, labels, second)
+    own = weights_of(weights, labels, second)
     assert own.sum() == pytest.approx(1)
     for label in (1, 2, 3):
         assert own[labels[second] == label].sum() == pytest.approx(own[labels[second] == 3].sum())
@@ -322,8 +322,8 @@ def test_image_errors_are_those_of_drawing_images_anew() -> None:
 
 def test_a_keep_list_keeps_what_it_says() -> None:
     names = tuple(f"g{i}" for i in range(6))
-    lists = _lists(names, {"two": ["g1", "g4"]})
-    rows = _list_rows(lists, np.full(6, 10), 3, 0)
+    lists = left_out(names, {"two": ["g1", "g4"]})
+    rows = list_rows(lists, np.full(6, 10), 3, 0)
     kept = [row for row in rows if row.kind == "keep two"]
     assert {tuple(np.flatnonzero(row.mask)) for row in kept} == {(1, 4)}
     assert len({row.seed for row in rows}) == len(rows) == 6
@@ -336,7 +336,7 @@ def test_a_keep_list_keeps_what_it_says() -> None:
         ({"sizes": [8]}, "use numbers from 1 to 7"),
         ({"sizes": []}, "use numbers from 1 to 7"),
         ({"kinds": ["lowest"]}, "unknown kind"),
-        ({"steps": "equal"}, '"epochs", "same" or "both"'),
+        ({"steps": "equal"}, "epochs, same, both"),
         ({"repeats": 1}, "at least 2"),
         ({"keep_lists": {"a": ["g0", "gO"]}}, "no group 'gO'"),
         ({"keep_lists": {"a": "g0"}}, "is one text"),

@@ -13,8 +13,8 @@ from stub_influence import Additive, filled, many_classes, plan_of
 
 from pydt import design
 from pydt.analyses import subpopulations
-from pydt.analyses.ensemble_view import ERROR_OF_WAYS, detectable
-from pydt.analyses.sample_splitting import halves
+from pydt.analyses.ensemble_view import detectable
+from pydt.analyses.sample_splitting import ERROR_OF_WAYS, halves
 from pydt.analyses.subpopulations import SubPopulations
 from pydt.base import ConfigError
 from pydt.data import Target
