@@ -30,7 +30,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 
 
 def csv_text(name: str) -> str:
-    """A text no spreadsheet runs as a formula: an apostrophe goes before = + - @ tab, carriage return, apostrophe."""
+    """A text that no spreadsheet runs as a formula: with an apostrophe before = + - @ tab, return and apostrophe."""
     return "'" + name if name[:1] in ("=", "+", "-", "@", "\t", "\r", "'") else name
 
 

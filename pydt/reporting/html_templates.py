@@ -1,4 +1,4 @@
-"""The templates of pages and report, in which every value is escaped."""
+"""The Jinja templates of pages and report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def template(name: str) -> Template:
-    """A page's template, in which every value is escaped."""
+    """A template by its file name; it escapes every value."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(

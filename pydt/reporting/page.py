@@ -1,4 +1,4 @@
-"""A page, as an analysis hands it over."""
+"""A page as an analysis hands it over: `Page`, and the blocks `Images`, `Table`, `Intervals`, `Curve` that it shows."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ import numpy as np
 from pydt.base import ConfigError
 
 PICTURES = 96
-"""Pictures of a grid that are shown."""
-LINES, MARKS, POINTS = 8, 60, 300
-"""Series of a curve that are shown; points up to which each has its mark, beyond which the line alone is drawn; and up
-to which all are drawn, beyond which evenly spaced ones are."""
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,60}")
+"""Pictures shown of a grid."""
+LINES = 8
+"""Series shown of a curve."""
+MARKS = 60
+"""A curve of more points is drawn without marks."""
+POINTS = 300
+"""Of a curve of more points, so many evenly spaced ones are drawn."""
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,60}")
+"""Of a page and, before ".csv", of its files."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +29,9 @@ class Images:
 
     Attributes:
         images: uint8 (n, H, W), (n, H, W, C) with C = 1, 3 or 4, or a sequence of such pictures of different sizes.
-        captions: one for each picture, or for each `together` consecutive pictures that belong together (a pair).
+        captions: one for each tile.
         title, note: what stands above the grid.
+        together: consecutive pictures of one tile: 2 for pairs.
     """
 
     images: np.ndarray | Sequence[np.ndarray]
@@ -109,12 +114,12 @@ class Intervals:
     """Values with 95 % intervals, one below the other in the order given.
 
     Attributes:
-        names, values, low, high: one for each line; NaN or None where there is none.
+        names, values, low, high: one for each line; NaN or None where a number is missing.
         unit: of the values.
         title, note: what stands above.
-        marked: which lines are findings, such as q < 0.05: filled and coloured by their sign; all others are hollow.
-        images: by name, uint8 (n, H, W[, C]) pictures of the line, of which the first three are shown.
-        noise: half the width of the band around zero in which lines without any effect fall, in 95 of 100 cases.
+        marked: which lines are findings (q < 0.05, say): filled and coloured by their sign; the others are hollow.
+        images: by name, uint8 (n, H, W[, C]) pictures of the line; the first three are shown.
+        noise: half the width of the band around zero in which 95 of 100 lines without any effect fall.
     """
 
     names: Sequence[str]
@@ -129,14 +134,8 @@ class Intervals:
     noise: float | None = None
 
     def __post_init__(self) -> None:
-        lengths = {
-            len(self.names),
-            len(self.values),
-            len(self.low),
-            len(self.high),
-            len(self.marked) or len(self.names),
-        }
-        if len(lengths) > 1:
+        columns = (self.names, self.values, self.low, self.high, *([self.marked] if len(self.marked) else []))
+        if len({len(column) for column in columns}) > 1:
             raise ConfigError("lists of different lengths", f"Intervals {self.title!r}", "give one value for each name")
 
 
@@ -145,10 +144,10 @@ class Curve:
     """Lines with 95 % bars.
 
     Attributes:
-        series: by name, (x, y, low, high), each (n,), low and high None where there is no interval; up to eight are
-            shown. The first is drawn in the colour of good, the second of bad, the third as control, the fourth black.
-        control: name of the series that is drawn as control, if it is not the third.
-        x_label, y_label: what the scales mean, with the unit.
+        series: by name, (x, y, low, high), each (n,), low and high None where there is no interval; up to `LINES` are
+            shown. The first has the colour of better, the second of worse, the third of a control, the fourth is black.
+        control: name of the series drawn as a control, if it is not the third.
+        x_label, y_label: of the scales, with the unit.
         title, note: what stands above.
     """
 
@@ -162,11 +161,8 @@ class Curve:
     def __post_init__(self) -> None:
         for name, line in self.series.items():
             if len({len(part) for part in line if part is not None}) > 1 or len(line) != 4:
-                raise ConfigError(
-                    f"series {name!r} has lists of different lengths",
-                    f"Curve {self.title!r}",
-                    "give one value for each x",
-                )
+                wrong = f"series {name!r} has lists of different lengths"
+                raise ConfigError(wrong, f"Curve {self.title!r}", "give one value for each x")
 
 
 Block = Images | Table | Intervals | Curve
@@ -174,16 +170,16 @@ Block = Images | Table | Intervals | Curve
 
 @dataclass(frozen=True, eq=False)
 class Page:
-    """What an analysis has to say.
+    """The result of an analysis for a reader.
 
     Attributes:
         name: stem of the file: small letters, digits, - and _.
-        title: of the page, a few words.
-        question: that it answers, one sentence.
-        answer: plain sentences with n, errors and control; the first one is short and stands alone in the index.
+        title: a few words.
+        question: what the analysis answers, one sentence.
+        answer: plain sentences with n, errors and control; the first is short and stands alone in the index.
         blocks: figures, tables and pictures, in order.
         csv: by file name ("values.csv"), (columns, rows): every number of the page.
-        method: formula and the paper's section, one paragraph; lines that begin with four spaces are shown as formula.
+        method: formula and the paper's section; lines that begin with four spaces are shown as formulas.
     """
 
     name: str
@@ -195,10 +191,10 @@ class Page:
     method: str
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name) or self.name == "index":
+        if not NAME.fullmatch(self.name) or self.name == "index":
             raise ConfigError(f"is {self.name!r}", "Page.name", "use small letters, digits, - and _")
         if not self.answer or isinstance(self.answer, str):
             raise ConfigError("is no list of sentences", f"Page {self.name!r}, answer", "give at least one sentence")
         for file in self.csv:
-            if not file.endswith(".csv") or not _NAME.fullmatch(file[:-4]):
+            if not file.endswith(".csv") or not NAME.fullmatch(file[:-4]):
                 raise ConfigError(f"{file!r}", f"Page {self.name!r}, csv", "call the files like values.csv")

@@ -1,7 +1,6 @@
-"""Pages of analyses: a question, its answer in sentences, figures and pictures, and every number as CSV.
+"""The HTML of an analysis's `Page` and of the index of all pages, in the style of the report.
 
-An analysis hands over data (`Page` and its blocks); this module only shows it, in the style of the report. A page is
-one file that needs no network. What is long is cut, and says so; the CSV files are whole.
+A page is one file that needs no network. What is long is cut, and says so; the CSV files beside it are complete.
 """
 
 from __future__ import annotations
@@ -11,7 +10,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -21,15 +21,15 @@ import numpy as np
 from pydt.base import ConfigError, StoreError, as_path, read_json, write_atomic
 from pydt.reporting.csv_files import csv_file
 from pydt.reporting.html_templates import template
-from pydt.reporting.page import _NAME, LINES, MARKS, PICTURES, POINTS, Block, Curve, Images, Intervals, Page, Table
+from pydt.reporting.page import LINES, MARKS, NAME, PICTURES, POINTS, Block, Curve, Images, Intervals, Page, Table
 from pydt.reporting.pictures import data_uri
 from pydt.reporting.svg import Axis, Series, axis_row, interval_row, plot, symbol
 from pydt.reporting.text import DASH, MINUS, digits_for, ends, finite, legible, number, tied
 
 ROWS = 40
-"""Rows of a table that are shown; names of an interval plot shown from each end."""
+"""Rows shown of a table; names shown from each end of an interval plot."""
 SIDE = 96
-"""Longest side of a picture as it is embedded, in pixels."""
+"""Longest side of an embedded picture, in pixels."""
 
 _LONG = 20  # characters of a cell that may be broken into lines
 _STYLES = (("better", "drop bottom"), ("worse", "drop top"), ("plain", "drop random"), ("ink", "full"))
@@ -50,12 +50,12 @@ def write_pages(
     Pages that an earlier call wrote there stay listed.
 
     Args:
-        pages: in the order of the index, those of earlier calls behind them.
+        pages: in the order of the index; pages of earlier calls follow.
         folder: made if it is missing.
-        title: of the whole, above every page.
+        title: heading of every page.
         facts: (name, value): provenance, at the foot of every page.
         order: names of pages that come first in the index, in this order.
-        absent: by name, (question, why): pages that could not be made. The index tells why, until they are.
+        absent: by name, (question, why): pages that could not be made; the index says why until they are.
 
     Returns:
         the path of index.html.
@@ -83,12 +83,12 @@ def write_pages(
 
 
 def _listed(folder: Path) -> dict[str, dict[str, str]]:
-    """What index.json of an earlier call lists, as far as it is whole and the pages are still there, or were absent."""
+    """The entries of an earlier call's index.json whose pages still exist, or were absent; none if it is damaged."""
     entries: dict[str, dict[str, str]] = {}
     try:
         found = read_json(folder / _INDEX, [(str, {str: str})], _LARGEST_INDEX)
         for name, entry in found:
-            made = (folder / f"{name}.html").is_file() if _NAME.fullmatch(name) else None
+            made = (folder / f"{name}.html").is_file() if NAME.fullmatch(name) else None
             keys = _ENTRY if made and "title" in entry else ("question",)
             if made or (made is False and "why" in entry):
                 entries[name] = {key: entry[key] for key in (*keys, "why") if key in entry}
@@ -98,41 +98,32 @@ def _listed(folder: Path) -> dict[str, dict[str, str]]:
 
 
 def _said(text: str, most: int = 1200) -> str:
-    """A sentence as it is shown: legible, quantities kept together, with true minus signs."""
+    """A sentence as it is shown: legible, quantities not broken, true minus signs."""
     return tied(re.sub(r"(?<![\w.])-(?=\d)", MINUS, legible(text, most)))
 
 
 def _page(page: Page) -> dict[str, Any]:
-    """What the template needs."""
-    method = [
-        {"formula": line.startswith("    "), "text": legible(line.strip(), 4000)} for line in _paragraphs(page.method)
-    ]
+    """What the template needs of a page."""
     return {
         "title": legible(page.title),
         "question": _said(page.question),
         "sentences": [_said(sentence) for sentence in page.answer],
         "blocks": [_block(block) for block in page.blocks],
         "files": [(f"{page.name}/{file}", file) for file in page.csv],
-        "method": method,
+        "method": list(_paragraphs(page.method)),
     }
 
 
-def _paragraphs(text: str) -> list[str]:
-    """Lines joined to paragraphs; a line that begins with four spaces stands alone."""
-    found: list[str] = []
-    fresh = True
-    for line in text.strip("\n").splitlines():
-        if not line.strip():
-            fresh = True
-        elif line.startswith("    "):
-            found.append(line)
-            fresh = True
-        elif fresh:
-            found.append(line)
-            fresh = False
-        else:
-            found[-1] += " " + line.strip()
-    return found
+def _paragraphs(text: str) -> Iterator[dict[str, Any]]:
+    """Paragraphs of a method: consecutive lines joined; a line that begins with four spaces is a formula of its own."""
+
+    def kind(line: str) -> str:
+        return "formula" if line.startswith("    ") else "text" if line.strip() else ""
+
+    for what, lines in groupby(text.splitlines(), kind):
+        parts = [line.strip() for line in lines]
+        for part in {"formula": parts, "text": [" ".join(parts)]}.get(what, []):
+            yield {"formula": what == "formula", "text": legible(part, 4000)}
 
 
 def _block(block: Block) -> dict[str, Any]:
@@ -175,13 +166,13 @@ def _table(block: Table) -> dict[str, Any]:
 
 
 def _digits(values: Sequence[Any]) -> int:
-    """Decimals with which the typical number of a column keeps three significant digits, at most five."""
+    """Decimals that show three significant digits of a column's median number; at most five."""
     sizes = [abs(v) for v in values if isinstance(v, float) and v]
     return min(5, max(0, 2 - math.floor(math.log10(float(np.median(sizes)))))) if sizes else 2
 
 
 def _floats(values: Any, n: int) -> list[float | None]:
-    """The numbers as floats, None for what is not finite or not there."""
+    """The numbers as floats; None where they are missing or not finite."""
     return [None] * n if values is None else [finite(None if v is None else float(v)) for v in values]
 
 
@@ -249,7 +240,7 @@ def _curve(block: Curve) -> dict[str, Any]:
 
 
 def _points(line: tuple[Any, Any, Any, Any]) -> list[tuple[float, float, float | None, float | None]]:
-    """The points that have both coordinates, by x; of very many, evenly spaced ones."""
+    """The points with both coordinates, sorted by x; evenly spaced ones if there are more than POINTS."""
     columns = [_floats(part, len(line[0])) for part in line]
     found = [(x, y, low, high) for x, y, low, high in zip(*columns, strict=True) if x is not None and y is not None]
     found.sort(key=lambda point: point[0])

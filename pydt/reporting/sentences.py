@@ -1,6 +1,6 @@
-"""The words of the report: names made legible, quantities, and the answer in three plain sentences.
+"""The report's claims in words: the verdict in three sentences, and when and why a plan stopped.
 
-A verdict is worded here, never made: every claim, test and interval comes with the results.
+Every claim, test and interval comes with the results; nothing is decided here.
 """
 
 from __future__ import annotations
@@ -11,42 +11,42 @@ from pydt.base import t975
 from pydt.reporting.text import count, digits_for, finite, listed, number, p_text, percent, quoted
 
 LEVEL = 0.05
-"""Groups with q below this are marked; intervals are 1 - LEVEL."""
+"""Groups with q below this are marked; intervals have coverage 1 - LEVEL."""
 
 FEW_DF = 10
-"""Below so many degrees of freedom a standard error is hardly known itself: intervals are shown, no plus or minus."""
+"""With fewer degrees of freedom a standard error is hardly known: intervals are shown instead of plus or minus."""
 
 METRICS = {"top-1": "accuracy", "mean per class": "mean accuracy per class", "auroc": "AUROC"}
 
 
 def significant(results: Mapping) -> tuple[list[dict], list[dict]]:
-    """The groups with q < LEVEL, positive and negative, each from the clearest on."""
+    """The groups with q < LEVEL, positive and negative ones, the clearest first."""
     sure = [g for g in results["groups"] if g["q"] is not None and g["q"] < LEVEL and g["value"] is not None]
     sure.sort(key=lambda g: (g["q"], -abs(g["value"])))
     return [g for g in sure if g["value"] > 0], [g for g in sure if g["value"] < 0]
 
 
 def errors_known(results: Mapping) -> bool:
-    """Whether standard errors stand on enough degrees of freedom to be shown, or to plan models with."""
+    """Whether standard errors have enough degrees of freedom to be shown, or to plan models with."""
     df = results.get("df")
     return results.get("errors") != "none" and (df is None or df >= FEW_DF)
 
 
 def headline_size(contrasts: Sequence[dict]) -> int | None:
-    """The number of groups left out that was repeated most often (the larger one of equals)."""
+    """The number of groups left out with the most repeats (the larger of equals)."""
     judged = [c for c in contrasts if c["kind"] in ("drop bottom", "drop top") and c["difference"] is not None]
     return max(((c["n"], c["dropped"]) for c in judged), default=(0, None))[1]
 
 
 def _interval(contrast: Mapping) -> str:
-    """A contrast's 95 % interval in points; one more decimal where rounding would put a bound on 0."""
+    """A contrast's 95 % interval in points; with one more decimal if a bound would round to 0."""
     low, high = 100 * contrast["low"], 100 * contrast["high"]
     digits = 1 if min(abs(low), abs(high)) >= 0.05 else 2
     return f"95 % interval {number(low, digits, True)} to {number(high, digits, True)}"
 
 
 def _against_random(contrast: Mapping, expected: int, than: str) -> str:
-    """How one arm differs from its random control, with its uncertainty; expected: the sign the ranking predicts."""
+    """How an arm differs from its random control, with its uncertainty; `expected` is the sign the ranking predicts."""
     points = 100 * contrast["difference"]
     size = f"{number(abs(points), 1 if abs(points) >= 0.05 else 2)} points {'more' if points >= 0 else 'less'}{than}"
     test = p_text(contrast["p"])
@@ -128,7 +128,7 @@ def _groups_sentence(results: Mapping) -> str:
 
 
 def proven(results: Mapping) -> bool:
-    """Whether retraining bears the ranking out: an arm on the side it predicts, at half the level, as there are two."""
+    """Whether retraining confirms the ranking: an arm differs as predicted, at LEVEL / 2 since there are two arms."""
     contrasts = results.get("contrasts") or []
     size = headline_size(contrasts)
     signs = {"drop bottom": 1, "drop top": -1}
@@ -144,8 +144,8 @@ def proven(results: Mapping) -> bool:
 
 
 def stopped(results: Mapping) -> str:
-    """When and why a plan stopped before its end, and what that does to the numbers; or what a rule that did not stop
-    it had reached. Empty if there was no rule.
+    """When and why a plan stopped early and what that means for the numbers, or what a rule that did not stop it had
+    reached; empty without a rule.
     """
     stop = results.get("stop")
     if not stop:
@@ -155,31 +155,34 @@ def stopped(results: Mapping) -> str:
         f"Stopped early: {stop['rows']:,} of {count(stop['planned'], 'planned row')} are used, because the rule "
         f"\u201c{stop['rule']}\u201d was satisfied at {looks} ({str(stop['reason']).strip().rstrip('.')})."
     )
-    decided = stop.get("decided") or []
-    for sign, what in ((1, "Up"), (-1, "Down")):
-        if names := [one["name"] for one in decided if one["sign"] == sign]:
-            text += f" {what}: {listed(names, 12)}."
+    text += _decided(stop)
     fixed = "q and p on this page are computed as if the number of models had been fixed in advance"
-    if decided:
+    if stop.get("decided"):
         return f"{text} These signs allow for all looks; {fixed}."
     return f"{text} A stop by precision costs the intervals little of their coverage; {fixed}."
 
 
 def _unmet(results: Mapping) -> str:
-    """That a stopping rule was not met, and why that is no contradiction to the numbers of the page."""
+    """That a stopping rule was not met, and why this does not contradict the numbers of the page."""
     rule = results.get("unmet")
     if not rule:
         return ""
     reached = str(rule["reason"]).strip().rstrip(".")
-    text = f"The stop rule \u201c{rule['rule']}\u201d was not met, so no row is left out: {reached}."
-    for sign, what in ((1, "Up"), (-1, "Down")):
-        if names := [one["name"] for one in rule.get("decided") or [] if one["sign"] == sign]:
-            text += f" {what}: {listed(names, 12)}."
+    text = f"The stop rule \u201c{rule['rule']}\u201d was not met, so no row is left out: {reached}.{_decided(rule)}"
     if str(rule["rule"]).startswith("sign"):
         text += (
             " Its intervals hold at all looks and for all groups together, so they are wider than those on this page: "
             "a group may have a small q here and no sign by the rule."
         )
+    return text
+
+
+def _decided(stop: Mapping) -> str:
+    """The groups whose sign a stopping rule has decided."""
+    text = ""
+    for sign, what in ((1, "Up"), (-1, "Down")):
+        if names := [one["name"] for one in stop.get("decided") or [] if one["sign"] == sign]:
+            text += f" {what}: {listed(names, 12)}."
     return text
 
 
@@ -190,9 +193,9 @@ def _ordinal(n: int) -> str:
 def sentences(results: Mapping) -> list[str]:
     """The answer in exactly three plain sentences, with its uncertainty.
 
-    Found: that the ranking is more than noise, which groups stand out, what retraining without them did. Not found:
-    that nothing can be told, how many models would be needed, what retraining did. Blocked: why there is no verdict.
-    With estimand "swap" groups do better or worse than an average group; only with "add" do they help or hurt.
+    Found: the ranking is more than noise; which groups stand out; what retraining without them did. Not found: nothing
+    can be told; how many models would be needed; what retraining did. Blocked: why there is no verdict. With estimand
+    "swap" groups are better or worse than an average group; only with "add" do they help or hurt.
     """
     results = finite(results)
     verdict = results["verdict"]

@@ -1,7 +1,7 @@
-"""The report's figures as inline SVG and its example images as PNG, small, sharp, in the page's own colours.
+"""Figures as inline SVG: intervals, curves, histograms; own code, so that they follow the page's colours and width.
 
 Horizontal positions are percentages and vertical ones pixels, so a figure fills any width while its text keeps its
-size. Colours are CSS classes of the page (`better`, `worse`, `plain`): the same figure is light, dark or printed.
+size. Colours are CSS classes of the page (`better`, `worse`, `plain`), for light and dark screens and for print.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Axis:
 
     @classmethod
     def around(cls, values: Sequence[float | None], margin: float = 0.04) -> Axis:
-        """The scale that holds all the values, with a margin on either side; never empty."""
+        """The scale that holds all the values, with a margin on both sides; never empty."""
         known = [v for v in values if v is not None]
         low, high = (min(known), max(known)) if known else (0.0, 1.0)
         pad = (high - low) * margin or max(abs(low) * 0.05, 1e-9)
@@ -69,14 +69,14 @@ def interval_row(
 
 
 def axis_row(axis: Axis, sign: bool = True) -> str:
-    """The scale that stands over the rows of `interval_row`; sign: whether its numbers carry a plus."""
+    """The scale above the rows of `interval_row`; sign: whether its numbers carry a plus."""
     parts = ['<svg class="ci" width="100%" height="24" aria-hidden="true" focusable="false">']
     digits = axis.tick_digits(6)
     shown = [tick for tick in axis.ticks(6) if 8 < axis.at(tick) < 92]
     for i, tick in enumerate(shown):
         x = axis.percent(tick)
         zero = min(range(len(shown)), key=lambda j: abs(shown[j]))
-        minor = ' class="minor"' if len(shown) > 3 and (i - zero) % 2 else ""  # without room, every other number
+        minor = ' class="minor"' if len(shown) > 3 and (i - zero) % 2 else ""  # every other number, on narrow screens
         parts.append(f'<line class="tick" x1="{x}" x2="{x}" y1="19" y2="24"/>')
         text = number(tick, digits, sign)
         parts.append(f'<text{minor} x="{x}" y="14" text-anchor="middle">{text}</text>')
@@ -93,7 +93,7 @@ ARM_CLASSES = {"full": "ink", "drop bottom": "better", "drop random": "plain", "
 
 
 def symbol(style: str, shape: str) -> str:
-    """A mark by itself, for legends and tables. style: CSS class; shape: the arm whose shape it has."""
+    """A mark alone, for legends and tables. style: a CSS class; shape: the arm whose shape it has."""
     path = f'<path class="mark {style}" transform="translate(8 8)" d="{_SHAPES[shape]}"/>'
     return f'<svg class="symbol" width="16" height="16" aria-hidden="true" focusable="false">{path}</svg>'
 
@@ -108,11 +108,12 @@ class Series:
     """One line of `plot`: marks with bars, joined by a trend.
 
     Attributes:
-        style, shape: a CSS class of the page, and one of the arms, whose mark it borrows.
+        style, shape: a CSS class of the page; the arm whose mark it has.
         points: (x, y, low, high), sorted by x; low and high None where there is no interval.
-        start: further (x, y) at which the trend begins, without a mark.
-        dots: (x, y) of single runs; shift: pixels to the right, so that the bars of several series stand apart.
-        marked: whether each point has its mark; without, the trend alone is drawn.
+        start: further (x, y) where the trend begins, without a mark.
+        dots: (x, y) of single runs.
+        shift: pixels to the right, so that bars of several series do not overlap.
+        marked: whether points have marks; else only the trend is drawn.
     """
 
     style: str
@@ -128,10 +129,11 @@ def plot(series: Sequence[Series], x_axis: Axis, y_axis: Axis, xs: Sequence[floa
     """Lines over a scale: means with their bars, trends between them, and single runs as dots.
 
     Args:
-        series: in the order in which they are drawn.
-        x_axis, y_axis: the scales; xs: where numbers may stand below, those without room are left out.
-        words: what is written below the numbers, what follows a number of the vertical scale, and what a screen
-            reader says of the figure, the last of them escaped.
+        series: in the order of drawing.
+        x_axis, y_axis: the scales.
+        xs: positions of numbers below; numbers without room are left out.
+        words: label of the horizontal scale, suffix of the numbers of the vertical scale, and the text for screen
+            readers, escaped.
     """
     top, bottom = 8, 268
     x_label, suffix, label = words
@@ -181,7 +183,7 @@ def removal(arms: Sequence[dict], runs: Sequence[dict], label: str) -> str:
     Args:
         arms: dicts with kind, dropped, n, mean, stderr (fractions).
         runs: dicts with kind, dropped, accuracy (fractions).
-        label: what a screen reader says of the figure.
+        label: text for screen readers, escaped.
     """
     series = []
     full = next((a["mean"] for a in arms if a["kind"] == "full"), None)
@@ -205,7 +207,7 @@ def removal(arms: Sequence[dict], runs: Sequence[dict], label: str) -> str:
 
 
 def histogram(values: Sequence[float], label: str, unit: str = "") -> str:
-    """Counts of the values in equal bins, with their mean as a line. unit: text behind the numbers of the scale."""
+    """Counts of the values in equal bins, and their mean as a line. unit: suffix of the numbers of the scale."""
     data = np.asarray(values, np.float64)
     axis = Axis.around(data.tolist(), 0.03)
     counts, edges = np.histogram(data, bins=int(np.clip(2 * math.sqrt(len(data)), 5, 30)), range=(axis.low, axis.high))

@@ -38,14 +38,14 @@ def ends(items: Sequence[Item], most: int) -> Sequence[Item]:
 
 
 def digits_for(stderr: float | None) -> int:
-    """Decimals that show two significant digits of a standard error (0 to 6); 3 when there is none."""
+    """Decimals (0 to 6) that show two significant digits of a standard error; 3 without one."""
     if stderr is None or not stderr > 0:
         return 3
     return min(6, max(0, 1 - math.floor(math.log10(stderr))))
 
 
 def plus_minus(value: float, stderr: float, sign: bool = True) -> str:
-    """A number and its standard error, with as many decimals as that deserves."""
+    """A number and its standard error, with the decimals of `digits_for`."""
     digits = digits_for(stderr)
     return f"{number(value, digits, sign)} \u00b1 {number(stderr, digits)}"
 
@@ -73,7 +73,7 @@ def signs(estimand: str) -> str:
 
 
 def finite(value: Any) -> Any:
-    """The same tree with every number that is not finite as None: a NaN is never shown."""
+    """The same tree with None for every number that is not finite."""
     if isinstance(value, Mapping):
         return {k: finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -84,7 +84,7 @@ def finite(value: Any) -> Any:
 
 
 def legible(name: str, most: int = 120) -> str:
-    """A name fit to be shown: controls made visible, direction marks dropped, never empty, at most `most` long."""
+    """A name to show: control characters made visible, direction marks dropped, never empty, at most `most` long."""
     out = []
     for char in str(name):
         kind = unicodedata.category(char)
@@ -103,7 +103,7 @@ def legible(name: str, most: int = 120) -> str:
 
 
 def quoted(name: str) -> str:
-    """A name inside a sentence; one that runs right to left is isolated, so that it turns no neighbour around."""
+    """A name in a sentence, in quotes; right-to-left text is isolated, so that it does not reorder its neighbours."""
     text = legible(name, 40)
     if any(unicodedata.bidirectional(c) in ("R", "AL", "AN") for c in text):
         text = f"\u2068{text}\u2069"
@@ -111,18 +111,18 @@ def quoted(name: str) -> str:
 
 
 def called(name: str, what: str) -> str:
-    """The name of a data set in a sentence; one that was given none is "the source", "the target"."""
+    """The name of a data set in a sentence; "the source" or "the target" if it has none."""
     return f"the {what}" if name == UNNAMED else name
 
 
 def tied(text: str) -> str:
-    """The same text with the spaces inside quantities (81.0 %, p = 0.41, 0.2 +- 0.1) made unbreakable."""
+    """The text with no-break spaces inside quantities (81.0 %, p = 0.41, 0.2 +- 0.1)."""
     inside = r"(?<=\d) (?=%)|(?<=\bp) (?=[=<])|(?<=\bp [=<]) (?=\d)|(?<=\d) (?=\u00b1)|(?<=\u00b1) (?=\d)"
     return re.sub(inside, "\u00a0", text)
 
 
 def listed(names: Sequence[str], most: int = 4) -> str:
-    """Names as prose, the first `most` of them."""
+    """The first `most` names as prose: a, b and 3 more."""
     shown = [quoted(n) for n in names[:most]]
     if len(names) > most:
         shown.append(f"{len(names) - most:,} more")
@@ -130,7 +130,7 @@ def listed(names: Sequence[str], most: int = 4) -> str:
 
 
 def p_text(p: float | None) -> str:
-    """A p-value with its sign of relation: p = 0.012, p < 0.0001."""
+    """A p-value: p = 0.012, p < 0.0001."""
     if p is None:
         return f"p {DASH}"
     if p < 0.0001:
