@@ -71,7 +71,7 @@ def compare_alphas(
     """Which share of groups teaches most in a second of training: R2 / (1 - R2) per second, pilot by pilot.
 
     Intervals hold jointly for all pairs of pilots (level / pairs each): of 3,000 simulated pairs without a difference
-    3.9 % were called sure at level 0.05 (1 to 8 % by R2). Formulas at the top of this file.
+    3.9 % were called sure at level 0.05 (1 to 8 % by R2). Formulas in docs/how-many-models.md.
 
     Args:
         pilots: a store, whose plans with a design are the pilots; or several stores, whose own plans are.
@@ -106,7 +106,7 @@ def compare_alphas(
                 raise StoreError(f"has another {name} than plan {first.digest}", f"plan {record.digest}", mend)
     each = level / (len(found) * (len(found) - 1) / 2)
     seen = [_pilot(store, record, task, output, each) for store, record in found]
-    return _compare(tuple(sorted(seen, key=lambda pilot: (pilot.alpha, pilot.kind))), level)
+    return compare_pilots(tuple(sorted(seen, key=lambda pilot: (pilot.alpha, pilot.kind))), level)
 
 
 def _pilot(store: Store, record: Record, task: Any, output: str, level: float) -> AlphaPilot:
@@ -137,7 +137,7 @@ def pilot_of(fit: Fit, alpha: float, kind: str, seconds: float | None, level: fl
     return AlphaPilot(alpha, kind, fit.models, r2, low, high, seconds, *gains)
 
 
-def _compare(pilots: tuple[AlphaPilot, ...], level: float) -> AlphaComparison:
+def compare_pilots(pilots: tuple[AlphaPilot, ...], level: float) -> AlphaComparison:
     if any(pilot.gain is None for pilot in pilots):
         reason = "no alpha is proposed: the logs of some pilots hold no times"
         return AlphaComparison(pilots, None, False, level, reason)

@@ -37,7 +37,7 @@ _FEWEST = 10  # repeated masks that a ceiling needs
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """Linear datamodelling score of some influences; see the top of this file.
+    """Linear datamodelling score of some influences; definitions in docs/how-many-models.md.
 
     Attributes:
         lds, stderr: mean over targets, and its standard error over held-out models.

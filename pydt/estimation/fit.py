@@ -18,7 +18,7 @@ from pydt.estimation.multiple_testing import TARGETS_AT_ONCE, Single, q_values
 @dataclass(frozen=True, eq=False)
 class Fit:
     """Influences and how sure they are. For one-dimensional outputs the axis of targets is missing everywhere. With
-    robust errors of OLS a fit holds on to the outputs that it was given, for `contrast`; they are not copied.
+    robust errors of OLS a fit keeps a reference to the outputs, for `contrast`; they are not copied.
 
     Attributes:
         method, estimand: "swap" (compared with the average other group, of its stratum where the design has strata) or
@@ -28,30 +28,28 @@ class Fit:
         stderr: float32 (groups, targets); unbiased +- t(df) x stderr covers. For ridge: sampling error of `values`.
         q: float32 (groups, targets): Benjamini-Hochberg over the groups of one target; two-sided t test. NaN for ridge.
             Computed when first asked for.
-        errors: what `stderr` and `df` rest on: "classical", "robust" (formulas in `pydt.estimation.robust`),
-            "clusters" (the
-            sandwich over clusters of the caller's own), or "none": the masks leave no freedom to judge by (as many
-            parameters as distinct masks; columns so alike that the LASSO cannot be de-biased), so `stderr`,
-            `df` and `q` are NaN. Rows of one mask may be called independent by clusters=numpy.arange(models), if a mask
-            does nothing but what its groups do. A target that is the same in all models has NaN errors, too: that
-            nothing varied is no proof that nothing ever would; its q is 1.
+        errors: what `stderr` and `df` rest on: "classical", "robust", "clusters" (the sandwich over clusters of the
+            caller's own), or "none": the masks leave no freedom to judge by (as many parameters as distinct masks;
+            columns so alike that the LASSO cannot be de-biased), so `stderr`, `df` and `q` are NaN. Pass
+            clusters=numpy.arange(models) to call rows of one mask independent, if a mask does nothing but what its
+            groups do. A target that is the same in all models has NaN errors, too; its q is 1.
         penalty: (targets,) or None; of ridge and lasso.
-        gap: (targets,) duality gap / half the centred sum of squares; iterations: int64 (targets,) sweeps of the solver
-            over all fits of a target, its path excepted; converged: bool (targets,), whether all of them have a gap of
-            at most 1e-5 of what the cross-fit leaves unexplained (of a tenth of the sum of squares, where less is left;
-            the fold that chose the penalty alone: 2e-4). A target that did not has values that are not the optimum:
-            its `gap` says by how much; False for one that is NaN. lasso only, else None.
+        gap, iterations, converged: (targets,) of lasso, else None. gap: duality gap / half the centred sum of squares.
+            iterations: int64, sweeps of the solver over all fits of a target but its path. converged: all of them have
+            a gap of at most 1e-5 of what the cross-fit leaves unexplained (of a tenth of the sum of squares, where less
+            is left; the fold that chose the penalty alone: 2e-4); False for a target that is NaN.
         df: degrees of freedom of the t distribution: (targets,), or with robust errors (groups, targets), from the
             masks alone; `least_df` is the least of each target.
         noise: (targets,) variance of one model's output that the errors rest on.
-        training_noise, mask_noise: (targets,) or None: where masks repeat, what the variance that the groups do not
-            explain linearly is made of: between trainings of one mask, and between masks; the latter is unbiased, so it
-            falls below zero about as often as not where there is none. See `influences`.
+        training_noise, mask_noise: (targets,); None where no mask repeats. The variance that the groups do not explain
+            linearly, in two parts: between trainings of one mask, and between masks (None without models enough for
+            OLS). The latter is unbiased, so it may fall below zero; of pairs it counts only what a mask and its
+            complement do not share.
         explained: (targets,) share of the variance between units that all groups explain: adjusted R2 (difference,
             ols; NaN without models enough), by generalised cross-validation (ridge), cross-fitted (lasso).
         models: rows. counts: int64 (groups,) models that kept each group. parameters: rows that the fit uses up.
-        quantisation: (targets,) with precision="int16": by how much, at most, rounding the outputs moves a value: root
-            mean square in units of its standard error (infinite where that is 0); else None.
+        quantisation: (targets,) with precision="int16", else None: by how much, at most, rounding the outputs moves a
+            value: root mean square in units of its standard error (infinite where that is 0).
         placebo_values, placebo_stderr, placebo_q: (placebos, targets), or None without a Design; placebo_df: as `df`.
         correlation: (groups, groups) of the errors of one target, from the masks alone, with one variance for all
             models; computed when first asked for.
@@ -111,13 +109,11 @@ class Fit:
         """Weighted sums of influences: c'b and its standard error.
 
         With robust errors of OLS the variance is the sum over units of (c'P)_u^2 e_u^2 / (1 - h_u): every call reads
-        the outputs that were given once more, and inverts the groups' Gram matrix again. Else it is c'Vc, V from the
-        standard errors and the masks' known correlations (of the difference and the LASSO with robust errors, too: what
-        groups do to the variance enters by `stderr`). NaN where `stderr` is.
-        For an interval take the least `df` of the groups that have a weight.
+        the outputs once more. Else it is c'Vc, V from `stderr` and the masks' known correlations. NaN where `stderr`
+        is. For an interval take the least `df` of the groups that have a weight.
 
-        Of the difference, the errors of v_k and v_l share what groups k and l do to each other's means, b_k b_l times
-        the variance of the correlation of their columns, rho / R: V counts it where it widens a contrast.
+        Of the difference, errors of v_k and v_l share what groups k and l do to each other's means, b_k b_l rho / R:
+        V counts it where it widens a contrast.
 
         Args:
             weights: (groups,) or (contrasts, groups). With estimand "swap" only weights that sum to zero (in every
@@ -128,8 +124,8 @@ class Fit:
             `unbiased`.
 
         Raises:
-            EstimateError: weights of another shape, or not finite; a fit with clusters of the caller's own, between
-                whose errors there are correlations that the masks do not tell; outputs that were changed since the fit.
+            EstimateError: weights of another shape, or not finite; a fit with clusters of the caller's own, whose
+                errors have unknown correlations; outputs that were changed since the fit.
         """
         if self.errors == "clusters":
             mend = "leave the clusters out, or make one group of the groups and fit again"

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from pydt.base import EstimateError, one_of, real, share_out, to_array, whole
 from pydt.design import Design
 from pydt.estimation.estimators import ESTIMATORS
-from pydt.estimation.estimators.common import Found, MethodPlan, Options
+from pydt.estimation.estimators.common import MethodPlan, Options
 from pydt.estimation.estimators.ols import OLS
 from pydt.estimation.fit import Fit
 from pydt.estimation.inputs import Array, Inputs, read, read_masks
@@ -35,6 +35,15 @@ from pydt.estimation.sufficient_statistics import Statistics
 from pydt.estimation.sums import Tile
 
 ERRORS = ("auto", "classical", "robust")
+_OF_A_TILE = (
+    "values", "unbiased", "stderr", "noise", "explained", "penalty", "gap", "iterations", "converged", "quantisation"
+)  # fmt: skip
+_MAY_BE_MISSING = (
+    "penalty", "gap", "iterations", "converged", "training_noise", "mask_noise", "placebo_values", "placebo_stderr",
+    "quantisation",
+)  # fmt: skip
+_TYPES: dict[str, Any] = {"iterations": np.int64, "converged": np.bool_}
+_TYPES.update(dict.fromkeys(("values", "unbiased", "stderr", "placebo_values", "placebo_stderr"), np.float32))
 MANY = 5000
 """Groups from which on matrices of groups x groups are avoided: the 14 of the LASSO would take 2.8 GB."""
 
@@ -56,14 +65,6 @@ def influences(
 ) -> Fit:
     """Regress outputs on masks: the influence of every group on every target, with standard errors.
 
-    Where masks repeat, two parts of what the groups do not explain linearly are told apart. `training_noise` is the
-    variance between models of one mask: sum of squares about the means of masks / (rows - masks). `mask_noise` is the
-    variance over masks of what the linear model leaves out of their means: (RSS - training_noise (R - p)) / sum of
-    rows_u (1 - h_u), with RSS = (R - p) s^2 the residual sum of squares of OLS on the R units and h_u the leverage of
-    unit u. Both are unbiased, so `mask_noise` may come out below zero; where complements are paired it counts only what
-    a mask and its complement do not share. None where no mask repeats; `mask_noise` also where models do not suffice
-    for OLS.
-
     Args:
         masks: a Design, any 0/1 array-like (models, groups), or packed uint8 (models, ceil(groups / 8)) with `groups`.
         outputs: (models, targets) of any float dtype and strides: arrays, memory maps, tensors; or (models,).
@@ -72,30 +73,24 @@ def influences(
             and errors use what it knows (strata, pairs).
         bitorder: of packed masks: "little" as pydt packs, or "big", numpy.packbits' own default. With a multiple of 8
             groups the wrong one cannot be seen in the masks and gives every value to another group: pass the Design as
-            `groups` where there is one. Else it shows in the padding.
+            `groups` where there is one.
         clusters: (models,) labels of rows that belong together; by default repeated and complementary masks.
         cv: folds on which ridge and lasso choose their penalty, instead of their defaults.
         l1_ratio: share of |b|_1 in the penalty of lasso, above 0; below 1 it is the elastic net.
         errors: "classical" has one variance of the noise for all models. "robust" holds where groups change it: HC2
-            with Bell and McCaffrey's degrees of freedom for ols (see `pydt.estimation.robust`), each arm's own spread
-            for
-            difference and lasso. "auto" is classical where that is as right (masks that keep about half of the groups,
-            foldover pairs) and of ridge, and robust elsewhere. Clusters of your own have errors of their own.
-            `fit.errors` says which were used.
+            for ols, each arm's own spread for difference and lasso. "auto" is classical where that is as right (masks
+            that keep about half of the groups, foldover pairs) and of ridge, and robust elsewhere. Clusters of your
+            own have errors of their own. `fit.errors` says which were used.
         precision: "float" sums float16 and float32 outputs in float32 and float64, float64 in float64; "int16" (of the
-            difference) rounds each output to 1023 steps over its target's range and sums those exactly, in half of the
-            time: `fit.quantisation` says what that costs, as a rule less than 0.01 standard errors.
+            difference) rounds each output to 1023 steps over its target's range, in half of the time:
+            `fit.quantisation` says what that costs, as a rule less than 0.01 standard errors.
         nan: "raise" names the first output that is NaN, infinite or too large or small (a sum of squares above 1e73 may
             overflow float32, one below 1e-64 vanish there); "flag" gives NaN for its target alone.
-        out: float32 array of the shape of `values` to write them into (in parts, as they are found), with
-            no memory in common with `outputs`.
+        out: float32 array of the shape of `values` to write them into, with no memory in common with `outputs`.
 
     Raises:
         EstimateError: inputs that do not fit together; groups in no or in every model, or that masks cannot tell apart.
     """
-    for name, word in (("method", method), ("errors", errors), ("precision", precision), ("nan", nan)):
-        if not isinstance(word, str):
-            raise EstimateError(f"a {type(word).__name__} is no word", name, f"give {name} as a string")
     estimator = ESTIMATORS[one_of(method, tuple(ESTIMATORS), "method", "influences", EstimateError)]
     one_of(errors, ERRORS, "errors", "influences", EstimateError)
     if errors == "robust" and estimator.biased:
@@ -106,7 +101,8 @@ def influences(
     cv = None if cv is None else whole(cv, "cv", "influences", 2, error=EstimateError)
     if l1_ratio < 1 and "l1_ratio" not in estimator.options:
         raise EstimateError(f"{method} has no |b|_1", "l1_ratio", 'leave it out, or use method="lasso"')
-    if precision not in ("float", "int16") or (precision == "int16" and "precision" not in estimator.options):
+    one_of(precision, ("float", "int16"), "precision", "influences", EstimateError)
+    if precision == "int16" and "precision" not in estimator.options:
         raise EstimateError(f"{precision!r} of {method}", "precision", 'use "float", or "int16" for the difference')
     given = read(masks, outputs, groups, clusters, nan, bitorder)
     if isinstance(out, np.ndarray) and _overlap(out, given.outputs):  # written before all is read
@@ -135,7 +131,7 @@ def influences(
 
 
 def _overlap(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
-    """Whether they have an element in common: columns that take turns have none. Where that is hard to tell, yes."""
+    """Whether they share an element (interleaved columns do not); True where that is hard to tell."""
     enough: Any = 100_000
     try:
         return np.shares_memory(one, other, max_work=enough)
@@ -153,10 +149,10 @@ def best_method(
     """The method whose `unbiased` and `stderr` these masks support: "ols" where OLS has models enough, else "lasso";
     "difference" where the LASSO's matrices of groups x groups would not fit into memory (from 5,000 groups on).
 
-    Enough: the masks tell all groups apart, and the degrees of freedom of the residual, as OLS counts them (models
-    with one mask count once), are at least 2 and at least half of the groups. Below that its errors are several times
-    those of the LASSO. Where the LASSO has no folds, because all masks repeat or complement each other, any degree of
-    freedom will do. Where all masks are needed for the groups, no method has errors, and OLS the plainest values.
+    Enough: the masks tell all groups apart, and the residual's degrees of freedom (models with one mask count once) are
+    at least 2 and at least half of the groups. Below that, errors of OLS are several times those of the LASSO. Where
+    the LASSO has no folds (all masks repeat or complement each other), one degree of freedom is enough. Where no method
+    has errors (as many parameters as masks), it is "ols".
 
     Args:
         masks, groups, bitorder, clusters: as for `influences`.
@@ -176,68 +172,53 @@ def best_method(
 
 
 def _collect(statistics: Statistics, method: str, plan: MethodPlan, out: npt.NDArray[np.float32] | None) -> Fit:
-    """Run a method over all tiles; the results are the only arrays of (groups, targets)."""
+    """Run a method over all tiles; the results are the only arrays (groups, targets)."""
     geometry, targets = statistics.geometry, statistics.targets
-    results: dict[str, npt.NDArray[Any]] = {}
+    results: dict[str, Any] = {}
     broken = np.zeros(targets, bool)
     putting = threading.Lock()
     if out is not None:
         results["values"] = out[:, None] if statistics.flat else out
 
-    def put(name: str, tile: Tile, found: Any, dtype: Any = np.float64) -> None:
-        if found is None:
-            return
+    def put(name: str, tile: Tile, part: Any) -> None:
+        part = np.asarray(part)
+        shape = part.shape[:-1]
         if name not in results:
-            results[name] = np.empty((*np.shape(found)[:-1], targets), dtype)
-        results[name][..., tile.part] = found[..., : tile.width]
-        if tile.broken.any() and results[name].dtype.kind in "fb":
-            missing = np.nan if results[name].dtype.kind == "f" else False
-            results[name][..., tile.part][..., tile.broken[: tile.width]] = missing
+            results[name] = np.empty((*shape, targets), _TYPES.get(name, np.float64))
+        into = results[name][..., tile.part]
+        into[:] = np.broadcast_to(part, (*shape, len(tile.broken)))[..., : tile.width]
+        if into.dtype.kind in "fb":
+            into[..., tile.broken[: tile.width]] = np.nan if into.dtype.kind == "f" else False
 
     def treat(tile: Tile) -> None:
-        found, (training, between) = plan.solve(tile), _split(geometry, tile)
-        with putting:
-            put_all(tile, found, training, between)
-
-    def put_all(tile: Tile, found: Found, training: Array | None, between: Array | None) -> None:
-        broken[tile.part] = tile.broken[: tile.width]
+        found = plan.solve(tile)
+        parts = {name: getattr(found, name) for name in _OF_A_TILE}
+        parts["training_noise"], parts["mask_noise"] = noise_parts(geometry, tile)
+        parts["placebo_values"], parts["placebo_stderr"] = found.placebos or (None, None)
+        if plan.df is None:
+            parts["df"] = found.df
         still = geometry.used.energy(tile.units) == 0  # nothing varies, which does not say that nothing ever would
-        found.stderr[:, still] = np.nan
-        if found.placebos is not None:
-            found.placebos[1][:, still] = np.nan
-        for name in ("values", "unbiased", "stderr"):
-            put(name, tile, getattr(found, name), np.float32)
-        for name in ("noise", "explained") if plan.df is not None else ("df", "noise", "explained"):
-            put(name, tile, np.broadcast_to(getattr(found, name), tile.broken.shape))
-        for name in ("penalty", "gap", "quantisation"):
-            put(name, tile, getattr(found, name))
-        put("iterations", tile, found.iterations, np.int64)
-        put("converged", tile, found.converged, np.bool_)
-        for name, one in zip(("placebo_values", "placebo_stderr"), found.placebos or (None, None), strict=True):
-            put(name, tile, one, np.float32)
-        put("training_noise", tile, training)
-        put("mask_noise", tile, between)
+        for name in ("stderr", "placebo_stderr"):
+            if parts[name] is not None:
+                parts[name][:, still] = np.nan
+        with putting:
+            broken[tile.part] = tile.broken[: tile.width]
+            for name, part in parts.items():
+                if part is not None:
+                    put(name, tile, part)
 
     share_out(statistics.tiles(*plan.folds), treat)
     if plan.df is not None:
         for name, of in zip(("df", "placebo_df"), plan.df, strict=True):
-            results[name] = np.broadcast_to(of[:, None], (len(of), targets))
-            if broken.any():
-                results[name] = np.where(broken, np.nan, results[name])
+            every = np.broadcast_to(of[:, None], (len(of), targets))
+            results[name] = np.where(broken, np.nan, every) if broken.any() else every
     if statistics.flat:
         results = {name: array[0] if array.ndim == 1 else array[:, 0] for name, array in results.items()}
     if out is not None:
         results["values"] = out
     results.setdefault("unbiased", results["values"])
-    fields: dict[str, Any] = {
-        **dict.fromkeys(("penalty", "gap", "iterations", "converged", "training_noise", "mask_noise")),
-        **dict.fromkeys(("placebo_values", "placebo_stderr", "quantisation")),
-        **results,
-    }
-    fields.setdefault("placebo_df", None if fields["placebo_values"] is None else fields["df"])
-    if plan.df is not None and fields["placebo_values"] is None:
-        fields["placebo_df"] = None
-    return Fit(
+    results["placebo_df"] = results.get("placebo_df", results["df"]) if "placebo_values" in results else None
+    results.update(
         method=method,
         estimand=geometry.masks.estimand,
         models=geometry.masks.models,
@@ -247,14 +228,14 @@ def _collect(statistics: Statistics, method: str, plan: MethodPlan, out: npt.NDA
         _covariance=plan.covariance,
         _imbalance=plan.imbalance,
         _contrast=_contrasts(statistics.given) if plan.contrast else None,
-        **fields,
     )
+    return Fit(**{**dict.fromkeys(_MAY_BE_MISSING), **results})
 
 
 def _contrasts(given: Inputs) -> Callable[[Array], tuple[Array, Array]]:
     """Weights (contrasts, groups) -> contrasts and their variances, (contrasts, targets), by robust errors of OLS.
 
-    Rows are read again, and what masks alone decide is made again: a fit must not keep it.
+    Outputs are read again, and the geometry is made again: a fit must not keep it.
     """
 
     def contrasts(weights: Array) -> tuple[Array, Array]:
@@ -276,8 +257,12 @@ def _contrasts(given: Inputs) -> Callable[[Array], tuple[Array, Array]]:
     return contrasts
 
 
-def _split(geometry: Geometry, tile: Tile) -> tuple[Array | None, Array | None]:
-    """Variance between models of one mask, and over masks of what is not linear; formulas in `influences`."""
+def noise_parts(geometry: Geometry, tile: Tile) -> tuple[Array | None, Array | None]:
+    """Variance between models of one mask, and over masks of what is not linear.
+
+    training = sum of squares about the means of masks / (rows - masks)
+    between = (RSS - training (R - p)) / sum of rows_u (1 - h_u), RSS of OLS on the R units u, h their leverages
+    """
     if tile.within is None:
         return None, None
     training = tile.within / geometry.spare

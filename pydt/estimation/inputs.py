@@ -19,16 +19,16 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt import _core
-from pydt.base import EstimateError, to_array, whole
+from pydt.base import EstimateError, one_of, to_array, whole
 from pydt.design import Design, as_masks, estimand_of, find_clusters, find_repeats
 
 Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 _BITORDERS = ("little", "big")
 _REVERSED = np.packbits(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1), axis=1, bitorder="little")[:, 0]
-_LOOKED = 64  # targets by which rows that were never written are told
+_LOOKED = 64  # targets that `refuse_unwritten` looks at
 _COUNTS = 20  # different values up to which outputs are taken for counts or shares of few images
-_FEWEST = 8  # zeros in a row that are no accident where no other row has one
+_FEWEST = 8  # targets from which on a row of zeros is no accident where no other row has one
 _FOLD_STREAM = 0x0F00_0000  # of the counter-based generator that draws folds
 
 
@@ -37,8 +37,7 @@ class Units:
     """How rows enter the errors.
 
     Attributes:
-        kind: "single" (every row), "repeat", "pair" (see the top of this file) or "given" (clusters of the caller's
-            own).
+        kind: "single" (every row), "repeat", "pair" or "given" (clusters of the caller's own).
         clusters: int64 (models,): rows that folds and permutations keep together.
         used: bool (models,): rows that the regression uses; only halves of broken pairs are left out.
         label, sign: unit of each row, and the sign with which it enters the unit.
@@ -131,12 +130,8 @@ def read(
     nan: str = "raise",
     bitorder: str = "little",
 ) -> Inputs:
-    """Check masks and the shape of the outputs, and bring them into one form without copying the outputs.
-
-    Raises:
-        EstimateError: whatever does not fit together, with its place and how to mend it. NaN and infinite outputs are
-            found later, when they are summed.
-    """
+    """Check masks and the shape of the outputs; outputs are not copied. NaN and infinite outputs are found later, when
+    they are summed."""
     given = read_masks(masks, groups, clusters, bitorder)
     values, flat = as_outputs(outputs)
     if len(values) != given.models:
@@ -145,15 +140,14 @@ def read(
         )
     _refuse_empty(given, values)
     refuse_unwritten(values)
-    if nan not in ("raise", "flag"):
-        raise EstimateError(f"{nan!r} is not a way to treat NaN", "nan", 'use "raise" or "flag"')
+    one_of(nan, ("raise", "flag"), "nan", "influences", EstimateError)
     return Inputs(**vars(given), outputs=values, flat=flat, flag=nan == "flag")
 
 
 def read_masks(
     masks: Any, groups: int | Design | None = None, clusters: npt.ArrayLike | None = None, bitorder: str = "little"
 ) -> Masks:
-    """The part of `read` that needs no outputs; raises as it does."""
+    """The part of `read` that needs no outputs."""
     packed, groups, placebos, design = _unpack_masks(masks, groups, bitorder)
     for of_all, name in (
         (np.bitwise_or.reduce(packed, axis=0), "in no model"),
@@ -191,10 +185,7 @@ def assign_folds(clusters: Rows, number: int, seed: int) -> Rows:
     (seed, run): the folds of the first rows are those that a longer ensemble gives them.
 
     Args:
-        clusters: int64 (models,), numbered from 0 in order of first appearance.
-
-    Raises:
-        EstimateError: fewer clusters than folds.
+        clusters: int64 (models,), numbered from 0 in order of first appearance; at least as many as folds.
     """
     number = whole(number, "folds", "folds", 2, error=EstimateError)
     sizes = np.bincount(clusters)
@@ -231,11 +222,7 @@ def _refuse_empty(masks: Masks, outputs: npt.NDArray[Any]) -> None:
 def refuse_unwritten(outputs: npt.NDArray[Any], name: str = "outputs") -> None:
     """Refuse rows of nothing but zeros where no other row has a zero: they were allocated, and never written.
 
-    Where zeros are among the values, or there are few values (right or wrong: a model may have nothing right), a row
-    of zeros may be what was measured.
-
-    Args:
-        outputs: (models, targets); the first 64 targets are looked at.
+    Where there are other zeros, or few different values (right or wrong), such a row may be what was measured.
     """
     first = outputs[:, :_LOOKED]
     zero = first == 0
@@ -306,7 +293,7 @@ def _unpack_masks(
 
 
 def _compare(packed: npt.NDArray[np.uint8], design: Design, other: str) -> None:
-    """Refuse masks that are not among those of the design; other: how they may be meant."""
+    """Refuse masks that are not among those of the design; other: how they may be meant instead."""
     own = Counter(row.tobytes() for row in design.packed())
     given, turned = ([row.tobytes() for row in rows] for rows in (packed, _REVERSED[packed]))
     wrong = [i for i, row in enumerate(given) if row not in own]
@@ -321,7 +308,7 @@ def _compare(packed: npt.NDArray[np.uint8], design: Design, other: str) -> None:
 
 
 def as_outputs(outputs: Any, name: str = "outputs") -> tuple[npt.NDArray[Any], bool]:
-    """Outputs as floats (models, targets) without a copy where they are floats; True if they had one dimension."""
+    """Outputs as floats (models, targets), floats without a copy; True if they had one dimension."""
     if hasattr(outputs, "detach"):  # a torch tensor; numpy has no bfloat16
         outputs = outputs.detach().cpu()
         outputs = outputs.float() if str(outputs.dtype) == "torch.bfloat16" else outputs
@@ -369,9 +356,9 @@ def _match(
 ) -> npt.NDArray[np.bool_] | None:
     """Rows that have a partner, if these masks are pairs by design (and not by the chance of a few groups), else None.
 
-    A foldover design may end with half a pair or have lost rows. Masks of unknown origin are pairs if every mask whose
-    complement occurs has as many rows as it, and all rows have a partner; or three quarters of them, where there are so
-    many possible masks that chance does not pair them.
+    A foldover design may end with half a pair or have lost rows. Masks of unknown origin are pairs if every mask has as
+    many rows as its complement, if that occurs, and all rows have a partner; or three quarters of them, where there are
+    so many possible masks that chance does not pair them.
     """
     side = (packed[:, 0] & 1).astype(np.int64)
     tally = np.bincount(2 * pairs + side, minlength=2 * (int(pairs.max()) + 1)).reshape(-1, 2)

@@ -62,9 +62,8 @@ class Wish:
         """Read "stderr < 0.5" or "effect 1.0 [power 0.9] [level 0.01 | q 0.05]".
 
         Power is 0.8 and level 0.05 unless said. `level` is that of one group's test, without allowance for the number
-        of groups. With `q` the group is to be found by Benjamini-Hochberg at that rate among all groups: that procedure
-        rejects every p <= q / groups whatever the other groups do, so the test is planned at q / groups, and the power
-        is at least the one wished for (more where other groups have effects, too).
+        of groups. With `q` the group is to be found by Benjamini-Hochberg among all groups. That procedure rejects
+        every p <= q / groups, so the test is planned at q / groups, and the power is at least the one wished for.
 
         Raises:
             ConfigError: anything else.
@@ -158,7 +157,7 @@ def plan_models(
 
     The influences are those of `report`: of the mean output over the score half, by `best_method`. The noise of one
     model is taken over from the finished rows; the error at other numbers of models follows from the masks that the
-    plan's design has for them (see the top of this file). "The" error is that of the median group.
+    plan's design has for them. "The" error is that of the median group.
 
     Args:
         store: a store, or its folder.
@@ -217,12 +216,12 @@ def plan_fit(
     Args:
         seconds: of one row. noise: variance of one model's output by OLS, where the fit is the LASSO's.
     """
-    law = _Law(fit, design, rows, noise)
+    law = Law(fit, design, rows, noise)
     groups = len(fit.counts)
     level = wish.per_group(groups)
 
     def chance(models: int) -> float:
-        return _power(wish.size, law.stderr(models), law.df(models), level)
+        return power_of(wish.size, law.stderr(models), law.df(models), level)
 
     def enough(models: int) -> bool:
         return law.stderr(models) < wish.size if wish.kind == "stderr" else chance(models) >= wish.power
@@ -255,7 +254,7 @@ def plan_fit(
     )
 
 
-class _Law:
+class Law:
     """Squared standard error of the median group, and degrees of freedom, by the number of models."""
 
     def __init__(self, fit: Fit, design: Design, rows: np.ndarray, noise: float | None) -> None:
@@ -381,7 +380,7 @@ def _grows(design: Design) -> bool:
         return False
 
 
-def _power(effect: float, stderr: float, df: float, level: float) -> float:
+def power_of(effect: float, stderr: float, df: float, level: float) -> float:
     """P(|T| > t), T = (Z + effect / stderr) / sqrt(W / df) noncentral t, t the two-sided quantile of the central one.
 
     Integrated over the quantiles of W: scipy's noncentral t is NaN from a centre of about 8 on.

@@ -32,8 +32,8 @@ from pydt.estimation.mask_geometry import Geometry
 from pydt.estimation.sums import Tile
 
 _BLOCKS = (240, 1920)  # units at a time, at least and at most: 16 MB with a tile's targets (see tile_slices)
-_EXACT = 2048  # units up to which degrees of freedom are exact
-_KEPT = 1 << 27  # entries of P^2 / (1 - h) that are kept, 8 bytes each
+EXACT_UNITS = 2048  # units up to which degrees of freedom are exact
+KEPT_ENTRIES = 1 << 27  # entries of P^2 / (1 - h) that are kept, 8 bytes each
 _FITTED = 1e-9  # 1 - h of a model that OLS fits whatever it says
 _KURTOSIS, _EVENTS = 8.0, 5.0  # of an output, and fewest units' worth of its spread in an arm
 
@@ -159,7 +159,7 @@ class Sandwich:
         self._left = 1 - leverage
         self._fitted = self._left < _FITTED
         self._left[self._fitted] = np.inf  # its residual is rounding
-        self._kept = [self._make(part) for part in self.units.blocks()] if size * len(project) <= _KEPT else None
+        self._kept = [self._make(part) for part in self.units.blocks()] if size * len(project) <= KEPT_ENTRIES else None
         self._describe()
 
     def _make(self, part: slice) -> Array:
@@ -173,7 +173,7 @@ class Sandwich:
     def _describe(self) -> None:
         """df, and which influences hang on a unit that OLS fits whatever it says."""
         units, k = self.units, self._geometry.groups
-        exact = len(units) <= _EXACT
+        exact = len(units) <= EXACT_UNITS
         h = np.where(self._fitted, 1.0, 1 - self._left)
         own, most, lost = np.zeros(len(self._project)), np.zeros(len(self._project)), np.zeros(len(self._project))
         together = np.zeros(len(self._project))

@@ -71,7 +71,7 @@ class Look:
 
 @dataclass(frozen=True)
 class StoppingRule:
-    """A rule of when to stop. Make one with `StoppingRule.parse`; formulas and guarantees at the top of this file.
+    """A rule of when to stop. Make one with `StoppingRule.parse`; formulas and guarantees in docs/how-many-models.md.
 
     Attributes:
         kind: "stderr", "sign" or "none". size: the standard error. count: of groups. level: a.
@@ -83,11 +83,8 @@ class StoppingRule:
     level: float = 0.05
 
     def __post_init__(self) -> None:
-        fits = {
-            "none": True,
-            "stderr": 0 < self.size < math.inf,
-            "sign": self.count >= 1 and 0 < self.level < 1,
-        }
+        sign = self.count >= 1 and 0 < self.level < 1
+        fits = {"none": True, "stderr": 0 < self.size < math.inf, "sign": sign}
         if not fits.get(self.kind, False):
             raise ConfigError(f"{self!r} is no rule", "StoppingRule", "make one with StoppingRule.parse")
 
@@ -122,9 +119,9 @@ class StoppingRule:
         """Judge a prefix of a plan.
 
         Args:
-            masks: the plan's Design, or 0/1 masks; at least as many rows as outputs. Masks of one's own must be those
-                of the whole plan: later rows may complete a cluster. Where a few masks repeat by chance over the whole
-                plan, that leaves no look before its end: pass the Design, which knows that they are independent.
+            masks: the plan's Design, or 0/1 masks of the whole plan: later rows may complete a cluster. Where masks
+                repeat by chance, masks alone allow no look before the plan's end: pass the Design, which knows that
+                they are independent.
             outputs: (rows,) one number per row of the plan's first rows; NaN: the row failed. It is left out, in a
                 foldover design with its partner.
             since: what this rule said of a shorter prefix of the same plan; earlier looks are not taken again.
@@ -243,7 +240,7 @@ class StoppingRule:
 
 
 def unmet(note: Mapping[str, Any]) -> str:
-    """What is to be said of a rule that did not end its plan, by what `Store.rule` says."""
+    """The sentence on a rule that did not end its plan, from what `Store.rule` gives."""
     return f"stop rule {note['rule']!r} not met: {note['reason']}"
 
 
@@ -259,8 +256,8 @@ def always_valid(made: Design, rows: npt.NDArray[np.intp], outputs: Array, level
         rows: int (rows,) of the design, in order. outputs: (rows, targets). level: a, for each target.
 
     Returns:
-        values and radius, each (groups, targets); a radius is infinite where nothing could exclude 0 yet. None where
-        these rows cannot tell the groups apart.
+        values and radius, each (groups, targets); a radius is infinite where nothing could exclude 0 yet. None: these
+        rows cannot tell the groups apart.
     """
     units = _units(made, rows)
     strata = None

@@ -42,8 +42,8 @@ _STEP = 0.01 ** (1 / 99)  # from one penalty of the path to the next: 100 steps 
 _STEPS, _STEPS_FEW = 150, 66  # to 1/1000; to 1/20 with fewer models than groups, where less is no choice any more
 _FEW = 500  # independent models up to which every fold judges the penalty: a fifth of them is a noisy judge
 _PATIENCE = 3  # worse steps that end a path which has found something: csrc/lasso.cpp
-_ROUGH, _FOLD, _FINE = 1e-4, 5e-6, 1e-6  # duality gaps over half of what is left: on the path; of folds; of the values
-_GAP, _LEAST = 1e-5, 0.1  # what counts as converged; of that share of the sum of squares at least (float32 values)
+_ROUGH, _FOLD, FINE = 1e-4, 5e-6, 1e-6  # duality gaps over half of what is left: on the path; of folds; of the values
+CONVERGED, _LEAST = 1e-5, 0.1  # what counts as converged; of that share of the sum of squares at least (float32 values)
 
 
 class _Problem(Counts):
@@ -148,9 +148,9 @@ def plan(geometry: Geometry, options: Options) -> MethodPlan:
         penalty, start, accuracy = choose(tile, sums)
         problem = whole.of(sums)
         values, gap, sweeps = _core.lasso(
-            *problem, penalty, start, l1_ratio=l1_ratio, tolerance=_FINE, threads=threads()
+            *problem, penalty, start, l1_ratio=l1_ratio, tolerance=FINE, threads=threads()
         )
-        worst = np.maximum(gap, accuracy * (_GAP / (2 * _ROUGH)) if one_judge else 0)
+        worst = np.maximum(gap, accuracy * (CONVERGED / (2 * _ROUGH)) if one_judge else 0)
         energy = problem[2] * total.rows
         if geometry.masks.units.kind == "pair":  # the gap is quoted against the rows, not the half-differences
             spread = geometry.plain.energy(tile.plain)
@@ -182,7 +182,7 @@ def plan(geometry: Geometry, options: Options) -> MethodPlan:
         if unjudged:  # the cross-fit guesses at masks unlike all that it has seen
             tau, explained = np.full_like(tau, np.nan), np.full_like(tau, np.nan)
         share = np.divide(left, energy, out=np.ones_like(left), where=energy > 0)
-        converged = worst <= _GAP * np.clip(share, _LEAST, 1)
+        converged = worst <= CONVERGED * np.clip(share, _LEAST, 1)
         df: Array | float = float(free - 1)
         if fitted is not None:
             unbiased, variance, df, _, placebos = fitted.find(tile)

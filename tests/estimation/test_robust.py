@@ -204,12 +204,12 @@ def test_degrees_of_freedom_of_many_models_are_a_bound(monkeypatch: pytest.Monke
     made = design.random(20, 200, 0.25, seed=1)
     y = outputs_of(made)
     exact = influences(made, y, "ols")
-    monkeypatch.setattr(robust, "_EXACT", 100)
+    monkeypatch.setattr(robust, "EXACT_UNITS", 100)
     bound = influences(made, y, "ols")
     assert np.all(bound.df <= exact.df)
     assert np.all(bound.df > 0.8 * exact.df)
     np.testing.assert_array_equal(bound.stderr, exact.stderr)
-    monkeypatch.setattr(robust, "_KEPT", 100)  # weights made anew for each tile
+    monkeypatch.setattr(robust, "KEPT_ENTRIES", 100)  # weights made anew for each tile
     np.testing.assert_array_equal(influences(made, y, "ols").stderr, exact.stderr)
 
 
@@ -252,7 +252,6 @@ def test_a_fit_keeps_nothing_that_the_masks_decide() -> None:
 
     made, before = design.bernoulli(30, 400, 0.25, seed=2), held()
     fit = influences(made, outputs_of(made), "ols")
-    assert fit._contrast is not None
     assert held() == before
     assert np.isfinite(fit.contrast(np.eye(30)[0] - np.eye(30)[1])[1]).all()
 
@@ -288,7 +287,7 @@ def test_what_robust_errors_cannot_be_had_for_is_named() -> None:
     for call, names in (
         (lambda: influences(made, y, "ridge", errors="robust"), r'errors: ridge has none.*"ols"'),
         (lambda: influences(made, y, errors="white"), r"unknown errors 'white'.*auto, classical, robust"),
-        (lambda: influences(made, y, errors=2), r"errors: a int is no word"),
+        (lambda: influences(made, y, errors=2), r"unknown errors 2"),
         (lambda: influences(made, y, clusters=blocks, errors="classical"), r"errors: clusters of your own"),
     ):
         with pytest.raises(EstimateError, match=names):

@@ -20,8 +20,8 @@ from pydt.base import ConfigError, EstimateError, StoreError
 from pydt.data import Dataset, Target
 from pydt.ensemble import Plan, run
 from pydt.estimation import ModelPlan, best_method, few_masks, mean_output, overall
-from pydt.estimation.alpha_pilots import _compare, pilot_of, r2_interval
-from pydt.estimation.power import Wish, _Law, _power, plan_fit
+from pydt.estimation.alpha_pilots import compare_pilots, pilot_of, r2_interval
+from pydt.estimation.power import Law, Wish, plan_fit, power_of
 from pydt.training import Recipe, Task
 
 
@@ -108,8 +108,8 @@ def test_power_is_that_of_the_noncentral_t(df: float, centre: float, level: floa
     bound = stats.t.isf(level / 2, df)
     expected = stats.nct.sf(bound, df, centre) + stats.nct.cdf(-bound, df, centre)
     if np.isfinite(expected):  # scipy's gives up far out in the tails
-        assert _power(centre, 1.0, df, level) == pytest.approx(expected, abs=1e-3)
-    assert _power(centre + 1, 1.0, df, level) >= _power(centre, 1.0, df, level) >= level - 1e-3
+        assert power_of(centre, 1.0, df, level) == pytest.approx(expected, abs=1e-3)
+    assert power_of(centre + 1, 1.0, df, level) >= power_of(centre, 1.0, df, level) >= level - 1e-3
 
 
 def plans(made: Design, outputs: np.ndarray, now: int, wish: Wish) -> list[ModelPlan]:
@@ -137,7 +137,7 @@ def test_doubling_as_planned_gives_the_wished_stderr(kind: str, groups: int, now
     rows = np.arange(now)
     then, before = influences(made, outputs, "ols"), influences(made.take(rows), outputs[:now], "ols")
     fit = influences(made.take(rows), outputs[:now, 0], "ols")
-    wish = _Law(fit, made, rows, None).stderr(2 * now)
+    wish = Law(fit, made, rows, None).stderr(2 * now)
     plan = plan_fit(fit, made, rows, Wish("stderr", wish * (1 + 1e-9)))
     assert (plan.models, plan.now, plan.more, plan.method) == (2 * now, now, now, "ols")
     ratio = wish / plan.stderr * np.sqrt((np.median(before.stderr, 0) ** 2).mean())
@@ -334,7 +334,7 @@ def test_equal_alphas_are_seldom_told_apart_and_unequal_ones_often() -> None:
                 [pilot_of(x, alpha, "bernoulli", 1.0, 0.05, rank) for x in c]
                 for c, alpha, rank in ((a, 0.25, 29), (b, 0.5, 30))
             ]
-            found += [_compare((x, y), 0.05).sure for x, y in zip(*pair, strict=True)]
+            found += [compare_pilots((x, y), 0.05).sure for x, y in zip(*pair, strict=True)]
         return float(np.mean(found))
 
     assert sure(0.0, 0.0) < 0.07
