@@ -1,8 +1,7 @@
-"""The index file: typed sections in one checked file, and texts that are decoded when they are asked for.
+"""The index file `index.pydt`: what a data set is besides its images, as arrays and lists of texts, nothing nested.
 
-`index.pydt` holds what a data set is besides its images. Its bytes are parsed by the core (the layout is described at
-the top of csrc/records.cpp), so a damaged or hostile file is refused before any of it is believed. There is no text
-format and nothing nested in it: a section is an array, or a list of texts.
+Every byte is under a checksum. The core parses it (layout: csrc/records.cpp), so a damaged or hostile file is refused
+before any of it is used.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ _VERSION = 3
 _MAGIC = b"\x89PYDT\r\n\x1a"
 _KINDS: dict[int, tuple[str, int]] = {1: ("|u1", 1), 2: ("<u4", 4), 3: ("<i8", 8)}
 _TEXTS = 4
-# 200 million examples; a file that claims more is refused before it is read.
+# For 200 million examples; a larger file is refused before it is read.
 LARGEST = 16 << 30
 _MOST_SECTIONS = 1024
 MEND = "delete it and index again; a run or the sample does so by itself"
 
 
 class Texts(Sequence[str]):
-    """A list of texts kept as UTF-8 bytes: a million file names open in no time and weigh what they do on disk.
+    """A list of texts kept as UTF-8 bytes: a million file names open at once and take as much memory as on disk.
 
     Args:
         ends: int64 (n + 1,): text i is bytes[ends[i]:ends[i + 1]].
@@ -87,14 +86,14 @@ class Texts(Sequence[str]):
 
 Sections = dict[str, "np.ndarray | Texts"]
 Noted = dict[str, tuple[int, str]]
-"""What was left out or changed, in words -> how many, and the first of them."""
+"""Remark about what was left out or changed -> how many, and the first of them."""
 
 
 @dataclass(frozen=True, eq=False)
 class Records:
-    """What is known of each encoded image: its length and the time of change of its file (ns) int64, CRC32C uint32, all
-    (n,); SHA-256 uint8 (n, 16), its first half; int64 (n,) where in its file it begins, -1 for a file of its own
-    (None: all are); and uint8 (n,) its traits as in `pydt.data.pixels`.
+    """What is known of each encoded image: its length and the time of change of its file (ns), int64 (n,); CRC32C,
+    uint32 (n,); the first half of the SHA-256, uint8 (n, 16); its first byte in its file, int64 (n,), -1 for a file of
+    its own (None: all are); its traits (`pydt.data.pixels`), uint8 (n,).
     """
 
     length: np.ndarray
@@ -123,7 +122,7 @@ class Records:
 
 
 def records_of(sections: Sections) -> Records | None:
-    """The records in an index of encoded images; None where it has none of them, or not as many of each."""
+    """The records in an index of encoded images; None where parts are missing or differ in length."""
     types = {"length": np.int64, "time": np.int64, "crc": np.uint32, "sha": np.uint8, "traits": np.uint8}
     types["offset"] = np.int64
     found = {name: sections[name] for name in types if name in sections}
@@ -153,13 +152,13 @@ def integers_in(sections: Sections, name: str) -> np.ndarray:
 
 
 def note(noted: Noted, reason: str, place: str, count: int = 1) -> None:
-    """Count what was left out; the first place by name is kept."""
+    """Count a remark; of the places, the first by name is kept."""
     before, first = noted.get(reason, (0, place))
     noted[reason] = before + count, min(first, place)
 
 
 def packed_notes(noted: Mapping[str, tuple[int, str]]) -> dict[str, Any]:
-    """As sections of an index: nothing where there is nothing."""
+    """Remarks as sections of an index; none where there are none."""
     if not noted:
         return {}
     texts = [text for reason, (_, first) in noted.items() for text in (reason, first)]
@@ -167,7 +166,7 @@ def packed_notes(noted: Mapping[str, tuple[int, str]]) -> dict[str, Any]:
 
 
 def unpacked_notes(sections: Mapping[str, Any]) -> Noted:
-    """What `packed_notes` made sections of."""
+    """The inverse of `packed_notes`."""
     texts, counts = list(sections.get("noted", ())), sections.get("noted counts", np.zeros(0, np.int64)).tolist()
     return {reason: (n, first) for reason, first, n in zip(texts[::2], texts[1::2], counts, strict=True)}
 

@@ -1,7 +1,5 @@
-"""A data set as a folder with an index file, and back: the table is written to, and made of, the sections of the index.
-
-The index says what the bytes were. When a folder is opened, the bytes are compared with that where it is cheap or where
-there is reason to: see `Dataset.open`.
+"""A table as a folder with an index file, and back. When a folder is opened, its bytes are compared with the checksums
+of the index where that is cheap or there is reason to: see `Dataset.open`.
 """
 
 from __future__ import annotations
@@ -36,12 +34,11 @@ from pydt.data.index_file import (
 from pydt.data.pixels import BACKGROUND, colour
 from pydt.data.table import ExampleTable, Saved
 
-# Images that pydt wrote itself are read and compared with their checksums at the first open, up to this many bytes.
+# Bytes of images, written by pydt itself, that are compared with their checksums at the first open of a process.
 _VERIFY_LIMIT = 1 << 30
-# What this process has compared already: (place, its size, its time of change, digest of all that the index says).
+# What this process has compared: (place, size, time of change, full digest).
 verified: set[tuple[str, int, int, str]] = set()
-# No byte of a file lies behind this one.
-_FARTHEST = 1 << 60
+_FARTHEST = 1 << 60  # place of a byte in a file
 _LONGEST = 2 << 30  # bytes of an image
 _INT, _TEXTS = "<i8", "texts"
 _KINDS = {
@@ -51,8 +48,7 @@ _KINDS = {
     **{"crc": "<u4", "sha": "|u1", "traits": "|u1"},
 }
 _LENGTHS = {"name": 1, "digests": 2, "images": 1, "stamp": 2, "background": 1}
-# Stamp of image files, which have one each.
-_MANY = (0, 0)
+_MANY = (0, 0)  # instead of a stamp: image files have one each
 
 
 def has_index(root: Path) -> bool:
@@ -153,7 +149,7 @@ def opened(folder: str, seen: tuple[int, int] | None) -> ExampleTable:
 
 
 def _check_kinds(sections: Sections) -> None:
-    """Refuse sections of another kind, or of another length, than any writer gives them."""
+    """Refuse sections of a kind or a length that no writer gives them."""
     for name, found in sections.items():
         kind = _INT if name.startswith("column ") else _TEXTS if name.startswith("names ") else _KINDS.get(name)
         if kind is not None and (found.dtype.str if isinstance(found, np.ndarray) else _TEXTS) != kind:
@@ -209,7 +205,7 @@ def _table(sections: Sections, root: Path) -> ExampleTable:
 
 
 def _faults(table: ExampleTable, sections: Sections, unique: bool) -> str | None:
-    """What of the table does not fit together; `unique`: look for names that are there twice."""
+    """What does not fit together; `unique`: look for duplicates, too."""
     n, positions, labels, records = len(table), table.positions, table.labels, table.records
     stored = len(table.images if table.images is not None else table.paths or ())
     lengths = {"positions": len(positions)}
@@ -232,7 +228,7 @@ def _faults(table: ExampleTable, sections: Sections, unique: bool) -> str | None
         if not -1 <= codes.min() <= codes.max() < len(names):
             return f"column {name!r} from {codes.min()} to {codes.max()} for {len(names)} units"
     if not unique:
-        return None  # another process has looked, and what it saw is named by `full_digest`
+        return None  # another process has looked: `full_digest` is the same
     if records is not None and not 0 <= records.length.min() <= records.length.max() <= _LONGEST:
         return "lengths that no image has"
     if records is not None and records.offset is not None:
@@ -253,7 +249,7 @@ def _faults(table: ExampleTable, sections: Sections, unique: bool) -> str | None
 def _compare_images(
     table: ExampleTable, sections: Sections, file: Path, stamp: tuple[int, int], seen: tuple[int, int] | None, mend: str
 ) -> None:
-    """Compare mapped images with the checksum of each, where there is reason to."""
+    """Compare mapped images with their checksums, where there is reason to."""
     assert table.images is not None
     own = texts_in(sections, "images")[0] == "images.npy"
     compared = (str(file), *stamp, texts_in(sections, "digests")[1])
@@ -275,7 +271,7 @@ def _compare_images(
 
 
 def _compare_files(table: ExampleTable, index: str, full: str) -> None:
-    """Look at size and time of every file once a process, and read the images of those that have changed since."""
+    """Compare size and time of every file, once in a process, and read those that differ."""
     if (index, *_MANY, full) in verified:
         return
     records, paths, positions = table.records, table.paths, table.positions
@@ -283,7 +279,7 @@ def _compare_files(table: ExampleTable, index: str, full: str) -> None:
     assert paths is not None
     lengths, times = (np.array(values, np.int64)[positions] for values in stamps("", paths))
     alone = np.ones(len(positions), bool) if records.offset is None else records.offset < 0
-    # Of a shard, the index knows the time and no more than where its last image ends.
+    # Of a shard, the index has the time, but not the size.
     moved = (records.time != times) | (alone & (records.length != lengths))
     bad: Bad = {}
     some = np.flatnonzero(moved & alone)
@@ -305,7 +301,7 @@ def _compare_files(table: ExampleTable, index: str, full: str) -> None:
 
 
 def _changed_parts(path: str, records: Records) -> list[str]:
-    """The parts of a shard that are not what they were: their places, and why."""
+    """The parts of a shard that have changed: place and reason."""
     assert records.offset is not None
     try:
         data = map_shard(path).data
@@ -337,7 +333,7 @@ def check_bytes(dataset: ExampleTable, n: int | None, seed: int) -> None:
 
 
 def _wrong_pixels(dataset: ExampleTable, chosen: np.ndarray) -> list[str]:
-    """Which raw images are not what was saved; none where nothing was, or where another data set lies by now."""
+    """Raw images that differ from what was saved; none where the folder does not hold this data set."""
     assert dataset.images is not None
     sections = read_index(Path(str(dataset.folder)) / FILE) if dataset.saved is not None else {}
     if not sections or texts_in(sections, "digests")[1] != dataset.full_digest:

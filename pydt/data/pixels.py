@@ -1,11 +1,10 @@
-"""From the bytes of an image file to the pixels that everything in pydt sees: networks, packed arrays, thumbnails,
-comparisons of images.
+"""From the bytes of an image file to pixels, for networks, packed arrays, pages and comparisons alike.
 
-    frames   the first one; EXIF orientation is not looked at unless asked for
-    colours  as Pillow converts to RGB: grey becomes three equal channels, palettes and CMYK become colours
-    depth    grey of `bits` > 8 bits: round(255 value / (2^bits - 1)). Numbers of unknown range are refused: floats,
-             integers of 32 bits, signed ones. (Pillow itself cuts at 255, which makes nearly all of them white.)
-    alpha    round(alpha colour + (1 - alpha) background), the "over" of Porter and Duff (1984) on the values as stored
+frames   the first one; EXIF orientation is ignored unless asked for
+colours  Pillow's conversion to RGB: grey becomes three equal channels, palettes and CMYK become colours
+depth    grey of `bits` > 8 bits: round(255 value / (2^bits - 1)). Numbers of unknown range are refused: floats,
+         integers of 32 bits, signed ones. (Pillow itself cuts at 255, which makes nearly all of them white.)
+alpha    round(alpha colour + (1 - alpha) background), the "over" of Porter and Duff (1984) on the values as stored
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ if TYPE_CHECKING:
 
 
 BACKGROUND = "white"
-"""What shows through transparent pixels, where nothing else is asked for."""
+"""The default of what shows through transparent pixels."""
 CLEAR, DEEP, FRAMES, DIM = 1, 2, 4, 8
-"""Traits of an image: some of its pixels are transparent; it has more than 8 bits; it has further frames or pages; of
-its more than 8 bits it uses less than a sixteenth of the range, as 12 bits in a file of 16 do.
+"""Traits of an image: transparent pixels; more than 8 bits; several frames or pages; more than 8 bits, of whose range
+it uses less than a sixteenth (as 12 bits in a file of 16 do).
 """
 BLANK = {"#ffffff": 16, "#000000": 32, "#808080": 64}
-"""Background -> trait: some pixels are transparent, and on this background all become one colour, as a white drawing
-does on white. Indexes keep the traits of all three; of another background it is known of images with all three.
+"""Background -> trait: with its transparent pixels on this background, the image is of one colour, as a white drawing
+on white. Indexes keep all three; an image that has all three is taken to be of one colour on any background.
 """
 TRAITS = {
     CLEAR: "images with transparent pixels, shown on {background}",
@@ -45,7 +44,7 @@ _COLOURS = {"white": "#ffffff", "black": "#000000", "grey": "#808080", "gray": "
 
 
 class Unscaled(ValueError):
-    """Numbers whose range is unknown, so that they are no shades."""
+    """Pixels whose range is unknown."""
 
     MEND = "scale them to 0..255 and save them as PNG"
 
@@ -64,11 +63,8 @@ def called(background: str) -> str:
 
 
 def rgb(data: bytes | memoryview, background: str, exif: bool = False) -> Image:
-    """One encoded image, mode "RGB". Raises what Pillow raises, and `Unscaled`.
-
-    Args:
-        background: of transparent pixels; see `colour`.
-        exif: turn it as its EXIF orientation says.
+    """One encoded image, mode "RGB", on a `colour`, turned by its EXIF orientation if asked. Raises what Pillow raises,
+    and `Unscaled`.
     """
     from PIL import Image
 
@@ -134,7 +130,7 @@ def traits_in(image: Image) -> int:
     found, shades = 0, _shades(image)
     if shades is not None:
         found = DEEP | (DIM if 0 < 16 * int(np.asarray(image).max()) < shades[0] else 0)
-    if getattr(image, "fp", None) is not None:  # else its file is closed, and nobody can say
+    if getattr(image, "fp", None) is not None:  # else its file is closed, and the frames are unknown
         found |= FRAMES if getattr(image, "is_animated", False) else 0
     image = _spread(image)
     if (clear := _clear(image)) is None:
@@ -175,7 +171,7 @@ def traits_of(files: Sequence[npt.NDArray[np.uint8]]) -> tuple[npt.NDArray[np.ui
             refused[i] = f"{error}: {Unscaled.MEND}"
         except MemoryError:
             raise
-        except Exception:  # told by whoever decodes it
+        except Exception:  # reported when it is decoded
             continue
     return found, refused
 
@@ -206,14 +202,12 @@ def _eight(image: Image, shades: tuple[int, bool] | None) -> Image:
 
 
 def _spread(image: Image) -> Image:
-    """The image, its transparent colour in the terms of its pixels.
-
-    Grey of less than 8 bits is spread over 0..255 by Pillow, and 16 bits of colour are cut to 8; the colour that a
-    PNG calls transparent is not.
+    """The image, with its transparent colour scaled as its pixels are: Pillow spreads grey of less than 8 bits over
+    0..255 and cuts colours of 16 bits to 8, but not the transparent colour of a PNG.
     """
     tile = getattr(image, "tile", None)
     raw, clear = (tile[0][3] if tile else None), image.info.get("transparency")
-    if image.mode == "1" and isinstance(clear, int):  # what Pillow compares here has changed with its versions
+    if image.mode == "1" and isinstance(clear, int):  # versions of Pillow differ in what they compare here
         grey = image.copy()
         del grey.info["transparency"]
         grey = grey.convert("L")

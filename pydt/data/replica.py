@@ -1,10 +1,9 @@
-"""Copies of data sets on nodes that do not see the files a plan names.
+"""Copies of data sets on nodes that do not see the folders that a plan names.
 
-A data set travels to a worker as the path of its folder and its digest. Where that path is missing or holds something
-else, the worker takes this node's copy: `$PYDT_CACHE/<digest>` (by default `~/.cache/pydt/<digest>`), which one process
-of the node makes and all share. A copy comes as one stream, an uncompressed tar of the index and the files it names,
-and every byte of it is compared with the index's checksums before it is used. Any copy may be deleted when no run uses
-it.
+A data set travels to a worker as its folder and digest. Where that folder is missing or holds something else, the
+worker takes this node's copy, `$PYDT_CACHE/<digest>` (by default `~/.cache/pydt/<digest>`), which one process of the
+node makes and all share. It comes as one uncompressed tar stream of the index and the files it names, and every byte is
+compared with the index's checksums before use. A copy may be deleted when no run uses it.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ def missing(wanted: list[Need]) -> list[str]:
 
 
 def _holds(folder: Path, digest: str) -> bool:
-    """Whether a folder's index is that of a data set and the files it names seem to be there: a look, not a check."""
+    """Whether a folder has the index of a data set and seems to have its files (the first and the last)."""
     try:
         sections = read_index(folder / FILE)
         files = _files(sections, folder)
@@ -112,7 +111,7 @@ def receive(digest: str, stream: Callable[[], IO[bytes]]) -> None:
 
 
 def _unpack(tar: tarfile.TarFile, temporary: Path, place: Path) -> None:
-    """Files get names of our own: what the stream calls them is never a path."""
+    """Unpack the stream under names of our own: a name in it is never used as a path."""
     index, names, array = b"", [], False
     for i, member in enumerate(tar):
         content = tar.extractfile(member) if member.isreg() else None
@@ -136,8 +135,8 @@ def _unpack(tar: tarfile.TarFile, temporary: Path, place: Path) -> None:
 
 
 def _verify(place: Path, digest: str) -> None:
-    """Compare a new copy with its index: every file is newer than the index says, so opening reads them all. Then give
-    the files the times that it says, which spares later processes the same.
+    """Compare a new copy with its index: every file is newer than the index says, so opening reads them all. Then the
+    files get the times of the index, so that later processes need not read them.
     """
     try:
         opened = Dataset.open(place)

@@ -1,7 +1,7 @@
-"""The examples of a data set as one typed, frozen value: what every reader returns, and what an index file holds.
+"""The examples of a data set as one typed, frozen value: what every reader returns and an index file holds.
 
-No image is copied: a table says where the images lie (a uint8 array in memory or in a `.npy` file, encoded files, parts
-of tar shards). A mask is applied to this index, never to the bytes.
+A table copies no image; it says where they lie: in a uint8 array, in memory or in a `.npy` file, in encoded files, in
+tar shards. A mask is applied to this index, never to the bytes.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from pydt.data.pixels import BACKGROUND, CLEAR, DEEP, colour, counted
 
 @dataclass(frozen=True)
 class Saved:
-    """What the index of a data set's folder says, so that nothing has to be read for it again: size and time of change
-    of mapped images, `digest` and `full_digest`.
+    """What the index in a folder says of a table: size and time of change of mapped images, and the digests, which are
+    then not computed again.
     """
 
     stamp: tuple[int, int]
@@ -49,7 +49,7 @@ class ExampleTable:
         folder: where it was saved or opened.
         records: what is known of the bytes of each example; None for arrays.
         left_out: bad files that were skipped when a folder was indexed: key -> reason.
-        noted: what else was left out or changed when it was made, in words: reason -> (how many, the first of them).
+        noted: what else was left out or changed when it was made: remark -> (how many, the first of them).
         background: "#rrggbb", what shows through transparent pixels of encoded images.
     """
 
@@ -88,17 +88,14 @@ class ExampleTable:
 
     @cached_property
     def digest(self) -> str:
-        """What a network sees of this data set: its images, labels, class names and the examples' keys, in order.
-
-        It names the rows of a store. Unit columns are not part of it: what a row kept of which partition is named
-        beside it, so a further column retrains nothing. Captions are not either: what trains on them names
-        `full_digest`.
+        """Digest of what a network sees: images, labels, class names and keys, in order. It names the rows of a store.
+        Unit columns are not part of it, so a further one retrains nothing; nor are captions.
         """
         return self._digest({}, None) if self.saved is None else self.saved.digest
 
     @cached_property
     def full_digest(self) -> str:
-        """Digest of all that the index says: what `digest` covers, and the unit columns and captions."""
+        """Digest of what `digest` covers, and of the unit columns and captions."""
         if self.saved is not None:
             return self.saved.full_digest
         columns = {name: [digest(codes), list(names)] for name, (codes, names) in self.columns.items()}
@@ -175,7 +172,7 @@ class ExampleTable:
         return np.zeros(len(self), np.uint8) if self.records is None else self.records.traits
 
     def odd(self) -> dict[str, tuple[int, str]]:
-        """Images that are not shown as they are stored, and `noted`: in words -> (how many, the first of them)."""
+        """Images that are not shown as they are stored, and `noted`: remark -> (how many, the first of them)."""
         found = counted(self.traits(), self.background, self.all_keys())
         if self.images is not None and self.images.shape[3] in (2, 4):
             what = f"images of {self.images.shape[3]} channels, each of which networks see"
@@ -183,7 +180,7 @@ class ExampleTable:
         return found | dict(self.noted)
 
     def notes(self) -> list[str]:
-        """What `odd` and `left_out` hold as sentences, for whoever looks at results."""
+        """`odd` and `left_out` as sentences."""
         found = list(self.odd().items())
         if self.left_out:
             key, why = next(iter(self.left_out.items()))
@@ -191,7 +188,7 @@ class ExampleTable:
         return [f"{what}: {n:,} ({first}{', ...' if n > 1 else ''})" for what, (n, first) in found]
 
     def shown(self) -> dict[str, str]:
-        """What decides the pixels beside the bytes of the files: for digests, and empty for most data sets."""
+        """What decides the pixels beside the bytes of the files; part of digests, and empty for most data sets."""
         traits = self.traits()
         found = {"background": self.background} if (traits & CLEAR).any() else {}
         return found | ({"depth": "scaled"} if (traits & DEEP).any() else {})
@@ -206,12 +203,8 @@ class ExampleTable:
         return Contents(self.paths, self.positions, self.records, self.all_keys())
 
     def unchanged(self) -> None:
-        """Refuse mapped images whose file is shorter than what was mapped: reading beyond its end would end the
-        process. One call of the system; a loader makes it at every batch. (`bytes_of` does the like for encoded
-        images.)
-
-        Raises:
-            DataError: it is shorter or gone.
+        """Raise DataError where the file of mapped images is gone or shorter than what was mapped: reading beyond its
+        end would end the process. One system call, at every batch; `bytes_of` does the same for encoded images.
         """
         if self.images is not None:
             check_length(self.images)

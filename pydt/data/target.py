@@ -1,7 +1,7 @@
 """Targets: labelled tasks whose examples are split once and for all into parts that never meet.
 
-A few-shot pool, a validation part, a *score* half from which influences are computed and a *report* half on which every
-verdict is judged. The parts are stratified by label and ordered by a hash of the example's key, so no seed can change
+The parts: a few-shot pool, validation, a *score* half from which influences are computed, a *report* half on which
+every verdict is judged. They are stratified by label and ordered by a hash of the example's key, so no seed changes
 them.
 """
 
@@ -19,10 +19,10 @@ from pydt.data.dataset import Dataset, spool
 from pydt.data.identical import Same, not_compared, same, shared_images, shared_units
 
 HALVES = ("score", "report")
-# Pairs of digests that this process has found to share nothing: a target is built again for each store it enters.
+# Pairs of digests that are known to share nothing: a target is built again for each store that it enters.
 _apart: set[tuple[str, str]] = set()
-# What a source shares with a target, by their digests: every run of a store asks.
-_shared: dict[tuple[str, str], dict[str, Same]] = {}
+# What a source shares with a target, by their digests.
+shared_by_digest: dict[tuple[str, str], dict[str, Same]] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +125,7 @@ class Target:
 
         Returns:
             "ids": int64 positions in `judged`; "labels": int64; "half": uint8, 0 score and 1 report; "weights":
-            float64, such that within each half the weighted sum of what is right is the metric.
+            float64, by which the sum over the right examples of a half is the metric.
         """
         ids = np.concatenate([self.split[half] for half in HALVES])
         half = np.repeat(np.arange(2, dtype=np.uint8), [len(self.split[h]) for h in HALVES])
@@ -138,21 +138,19 @@ class Target:
         return {"ids": ids, "labels": labels, "half": half, "weights": weights}
 
     def shared(self, source: Dataset, pixels: bool | None = True) -> dict[str, Same]:
-        """Which images of a source are images of this target, too: of each of its data sets, "train" and "test" (where
-        there is one), what `same` finds. Changed copies are found by `pydt.leaks`.
-        """
+        """The images that a source shares with "train" and "test" (if any). `pydt.leaks` finds changed copies."""
         sets = {"train": self.train} | ({} if self.test is None else {"test": self.test})
         return {name: same(source, data, pixels) for name, data in sets.items()}
 
     def copied(self, source: Dataset, units: np.ndarray, names: Sequence[str]) -> list[str]:
-        """What is to be said of images of this target that a source holds, too, and in which of its units (int64, one
-        an example, -1 for none; and their names); empty if there is none. Pixels of files are compared where that is
-        quick, else a sentence says that they were not.
+        """Sentences about images of this target that a source holds, and in which of its units (int64 (examples,), -1
+        for none; and their names). Pixels of files are compared where that is quick; else a sentence says that they
+        were not.
         """
         key = (source.digest, self.digest)
-        if key not in _shared:
-            _shared[key] = self.shared(source, None)
-        found = _shared[key].values()
+        if key not in shared_by_digest:
+            shared_by_digest[key] = self.shared(source, None)
+        found = shared_by_digest[key].values()
         images = sum(int((one.theirs >= 0).sum()) for one in found)
         compared = all(one.pixels for one in found)
         held = np.any([one.ours >= 0 for one in found], axis=0)

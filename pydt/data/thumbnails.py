@@ -1,4 +1,4 @@
-"""Some examples of a data set as pictures to be shown."""
+"""Examples of a data set as pictures for pages."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from pydt.base import DataError
 from pydt.data.dataset import Dataset
 from pydt.data.image_files import undecodable
 from pydt.data.packing.array import decode
-
-# ---- reading ---------------------------------------------------------------------------------------------------------
 
 
 def pictures(
@@ -39,7 +37,7 @@ def _decoded(
         return decode(data.tobytes(), side, False, dataset.background)
     except MemoryError:
         raise
-    except Exception as error:  # Pillow raises whatever a damaged file leads it to
+    except Exception as error:  # Pillow raises anything on damaged files
         if passed is not None:
             passed.add(dataset.place_of(i))
             return np.full((side, side, 3), 128, np.uint8)

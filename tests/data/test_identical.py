@@ -192,7 +192,7 @@ def test_a_target_tells_which_units_hold_its_images(tmp_path: Path, monkeypatch:
     apart = folder(tmp_path / "apart", files)
     assert target.copied(apart, *apart.units()) == []
     monkeypatch.setattr(pydt.data.identical, "MOST_FILES", 3)
-    monkeypatch.setattr(pydt.data.target, "_shared", {})
+    monkeypatch.setattr(pydt.data.target, "shared_by_digest", {})
     (said,) = target.copied(apart, *apart.units())
     assert "could not have been detected" in said
     mixed = shared_images(3, "it", 1)

@@ -11,7 +11,7 @@ from pydt.base import ConfigError, real, whole
 
 ENCODED_SIZE = 224
 ENCODED_CROP = ((0.08, 1.0), (3 / 4, 4 / 3))
-# Settings younger than stored results: a recipe that leaves them alone keeps its digest.
+# Settings that are younger than stored results: at their defaults they are not named in a digest, which so stays equal.
 _YOUNGER = ("ramp", "jitter", "jitter_chance", "grey", "blur", "blur_chance", "solarize", "erase")
 
 
@@ -30,11 +30,11 @@ class Augment:
             `size`; the distribution is torchvision's. Raw images: bilinear; evaluation takes the largest window in the
             middle. Encoded images, always cropped so: ((0.08, 1), (3/4, 4/3)) by default; evaluation resizes the short
             side to size * 256 / 224 and crops the centre.
-        ramp: ((epoch, size), ...): from that epoch on, counted from 0, training images have this size; evaluation goes
+        ramp: ((epoch, size), ...): training images have this size from that epoch (counted from 0) on; evaluation goes
             by `size`. Jain et al. (2023) train 16 epochs with ((0, 160), (12, 192)) and evaluate at 224. Raw images:
             with `resized_crop` only.
 
-    What follows happens to encoded images in training, in this order, after crop and flip; raw images are refused:
+    For encoded images in training only, in this order, after crop and flip:
         jitter: (brightness, contrast, saturation, hue), each 0 or more, hue at most 1/2: factors uniform in 1 +- the
             first three (but not below 0), hue turned by up to +- the last, in turns. In DALI's `color_twist`: contrast
             is about mid-grey, and the order is fixed.
@@ -125,9 +125,7 @@ class Augment:
         return tuple(name for name in names if getattr(self, name))
 
     def described(self) -> dict[str, Any]:
-        """As JSON types, for digests. What is left at the default of a setting younger than stored results is not
-        named, so that their recipes keep their digests.
-        """
+        """As JSON types, for digests; see `_YOUNGER`."""
         old = {"crop_pad": self.crop_pad, "flip": self.flip, "mean": self.mean, "std": self.std}
         young = (field for field in fields(self) if field.name in _YOUNGER)
         new = {f.name: value for f in young if (value := getattr(self, f.name)) != f.default}

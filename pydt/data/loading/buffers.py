@@ -1,4 +1,4 @@
-"""Memory that batches are written into, used again as soon as nobody looks at it any more."""
+"""Memory of batches, used again when its last reference dies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from pydt import _core
 
-_KEPT = 3  # buffers that wait for their next use; more were lent only while somebody kept many batches
+_KEPT = 3  # buffers that wait for their next use
 _UPLOAD = 1 << 26  # bytes copied to the GPU at a time
 
 # (id of the array, device) -> its copy there, as long as the array lives.
@@ -21,10 +21,9 @@ _resident: dict[tuple[int, torch.device], torch.Tensor] = {}
 class Ring:
     """Tensors over memory that is used again when the last reference to it dies.
 
-    A tensor is made over an array object of its own, which its storage holds: whatever shares the storage (slices,
-    views, `.numpy()`, what autograd saved) keeps that object alive, and when it dies the memory behind it comes back.
-    What this saves is the page faults of fresh memory, which cost more than writing a batch does. All loaders of a
-    process share `HOST`, so that a short one does not start with fresh memory.
+    A tensor is made over an array object of its own. Whatever shares its storage (slices, views, `.numpy()`, what
+    autograd saved) keeps that object alive; when it dies, the memory comes back. This saves the page faults of fresh
+    memory, which cost more than writing a batch. All loaders of a process share `HOST`.
     """
 
     def __init__(self, pin: bool = False) -> None:
@@ -71,7 +70,7 @@ class Staging:
     def take(
         self, count: int, channels: int, height: int, width: int, dtype: torch.dtype, channels_last: bool
     ) -> torch.Tensor:
-        """As `Ring.take`; waits for the oldest copy when all buffers travel."""
+        """As `Ring.take`; waits for the oldest copy when all buffers are being sent."""
         while self._travelling and (len(self._travelling) >= _KEPT or self._travelling[0][0].query()):
             event, sent = self._travelling.popleft()
             event.synchronize()

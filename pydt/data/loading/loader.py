@@ -1,9 +1,8 @@
 """Batches of a masked subset: raw images through the core, encoded images through DALI.
 
-Order and augmentation are functions of (seed, epoch, example id) alone: they do not depend on the mask, the batch
-size, the number of ranks or where a run was resumed. A mask selects ids; skipped records are never touched. A
-loader's state is three integers. For raw images it owns no thread: the core starts helpers for the length of a batch
-where torch is set to more than one thread. (Encoded ones are decoded by DALI's threads.)
+Order and augmentation are functions of (seed, epoch, example id) alone, whatever the mask, the batch size, the number
+of ranks, or where a run was resumed. A mask selects ids; other records are never touched. A loader's state is three
+integers. For raw images it owns no thread: the core starts helpers for a batch where torch has several threads.
 """
 
 from __future__ import annotations
@@ -46,9 +45,7 @@ class Batch:
 
     @cached_property
     def captions(self) -> tuple[str, ...] | None:
-        """One text per example, or None where the data set has none. Made when asked for: it takes longer than the
-        images of a small batch.
-        """
+        """One text per example, or None where the data set has none. Made when asked for: slower than a small batch."""
         return None if self._texts is None else tuple(self._texts[i] for i in self.index.tolist())
 
 
@@ -75,11 +72,9 @@ class Loader:
     Attributes:
         skipped: with on_error="skip", id -> why, of the examples replaced in this epoch so far.
 
-    A mask costs nothing: loaders of encoded images that differ in nothing but mask, seed and epoch share one pipeline
-    as long as one of them lives, and the images of a batch are DALI's own memory.
-
-    Memory of raw images: up to three batches of this process wait for their next use. On a GPU the data set is copied
-    there, once for all loaders, and batches are made there, unless it takes more than half of the free memory.
+    Loaders of encoded images that differ in nothing but mask, seed and epoch share one pipeline as long as one of them
+    lives. Memory of raw images: up to three batches of this process wait for their next use; on a GPU the data set is
+    copied there, once for all loaders, unless it takes more than half of the free memory.
 
     Raises:
         DataError: nothing is kept, an id is out of range or given twice, or (while iterating) an image cannot be
@@ -143,17 +138,13 @@ class Loader:
         return -(-len(self.ids) // self.batch_size)
 
     def set_epoch(self, epoch: int) -> None:
-        """Start the given epoch at its first batch.
-
-        Raises:
-            ConfigError: it is negative or no whole number.
-        """
+        """Start the given epoch, a whole number from 0, at its first batch."""
         self._epoch = whole(epoch, "epoch", "Loader", 0, _MOST_EPOCH, ConfigError)
         self._position = self._start = 0
         self._turn += 1
 
     def state_dict(self) -> dict[str, int]:
-        """Where the loader stands: seed, epoch, and batches already delivered of that epoch."""
+        """Seed, epoch, and batches already delivered of that epoch."""
         return {"seed": self.seed, "epoch": self._epoch, "position": self._position}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
@@ -175,7 +166,7 @@ class Loader:
         order = self.ids
         if self.train:
             order = order[_core.epoch_order(self.seed, self._epoch, order)]
-        # A saved place serves one iteration: a loop that was broken off starts its epoch again.
+        # A saved position serves one iteration: a loop that was broken off starts its epoch again.
         self._position, self._start = self._start, 0
         self.skipped = {}
         self._turn += 1
@@ -187,11 +178,9 @@ class Loader:
             self.dataset.unchanged()
             yield self.read(ids)
             if turn != self._turn:
-                raise ConfigError(
-                    "an iteration goes on after another was begun, or an epoch or a state was set",
-                    "Loader",
-                    "break it off first, or make a loader for each: they share what is large",
-                )
+                what = "an iteration goes on after another was begun, or an epoch or a state was set"
+                mend = "break it off first, or make a loader for each: they share what is large"
+                raise ConfigError(what, "Loader", mend)
 
     def read(self, ids: np.ndarray) -> Batch:
         """One batch of the given examples (int64 ids), prepared for this epoch."""
@@ -246,7 +235,7 @@ class Loader:
 
     def _read_encoded(self, ids: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
         """The images, and the examples that they are of."""
-        if not len(ids):  # a rank that has no share of the last batch
+        if not len(ids):  # this rank has no share of the last batch
             side = self.augment.side(self._epoch if self.train else None)
             return torch.empty((0, 3, side, side), dtype=self.dtype, device=self.device), ids
         runner = self._engine
@@ -259,23 +248,20 @@ class Loader:
                 return images, sound
 
     def _sound(self, ids: np.ndarray) -> np.ndarray:
-        """The examples, those known to be broken replaced, or refused."""
+        """The examples; those known to be broken are replaced or refused."""
         broken = known(self.dataset).broken
         bad = [i for i in ids.tolist() if i in broken] if broken else []
         if not bad:
             return ids
         if self.on_error == "raise":
             why = broken.pop(bad[0])  # the file may be mended, and read again
-            raise DataError(
-                why,
-                self.dataset.place_of(bad[0]),
-                'replace or delete it and index the source again, or leave such images out with on_error="skip"',
-            )
+            mend = 'replace or delete it and index the source again, or leave such images out with on_error="skip"'
+            raise DataError(why, self.dataset.place_of(bad[0]), mend)
         self.skipped |= {i: broken[i] for i in bad}
         return np.array([self._stand_in(i, broken) if i in broken else i for i in ids.tolist()], np.int64)
 
     def _stand_in(self, number: int, broken: Mapping[int, str]) -> int:
-        """The first kept example that is not broken, from a random place on: the same whenever the others are found."""
+        """The first kept example that is not broken, from a random place on: independent of the order of failures."""
         bits = _core.random_bits(self.seed, self._epoch << 8 | _STAND_IN, np.array([number]))
         place, count = int(bits[0] % np.uint64(len(self.ids))), len(self.ids)
         for step in range(count):
@@ -287,55 +273,39 @@ class Loader:
 
 def kept_ids(dataset: Dataset, keep: Any) -> np.ndarray:
     """The example ids (int64) that a bool mask or a list of ids keeps; refuses what selects nothing or does not fit."""
+    count, mend = len(dataset), "give a bool mask or a list of example ids"
     if keep is None:
-        return np.arange(len(dataset))
+        return np.arange(count)
     try:
         array = np.asarray(keep.detach().cpu() if hasattr(keep, "detach") else keep)
     except (TypeError, ValueError) as error:
-        raise DataError(f"no array ({error})", "keep", "give a bool mask or a list of example ids") from error
+        raise DataError(f"no array ({error})", "keep", mend) from error
     if array.dtype == bool:
-        if array.shape != (len(dataset),):
-            raise DataError(
-                f"mask of shape {array.shape} over {len(dataset)} examples", "keep", "give one bool per example"
-            )
-        kept = np.flatnonzero(array)
-        if not len(kept):
-            raise _nothing(dataset)
-        return kept
-    if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise DataError(
-            f"dtype {array.dtype}, shape {array.shape}", "keep", "give a bool mask or a list of example ids"
-        )
-    array = array.astype(np.int64)
-    if not len(array):
-        raise _nothing(dataset)
-    wrong = array[(array < 0) | (array >= len(dataset))]
+        if array.shape != (count,):
+            raise DataError(f"mask of shape {array.shape} over {count} examples", "keep", "give one bool per example")
+        array = np.flatnonzero(array)
+    elif array.ndim != 1 or array.dtype.kind not in "iu":
+        raise DataError(f"dtype {array.dtype}, shape {array.shape}", "keep", mend)
+    ids = array.astype(np.int64)
+    if not len(ids):
+        raise DataError("the mask keeps no example", dataset.name, "keep at least one group that has images")
+    wrong = ids[(ids < 0) | (ids >= count)]
     if len(wrong):
-        raise DataError(f"example id {wrong[0]} of {len(dataset)} examples", "keep", f"use ids 0..{len(dataset) - 1}")
-    times = np.bincount(array)
+        raise DataError(f"example id {wrong[0]} of {count} examples", "keep", f"use ids 0..{count - 1}")
+    times = np.bincount(ids)
     if times.max() > 1:
-        mask = len(array) == len(dataset) and len(times) <= 2
-        raise DataError(
-            f"example id {times.argmax()} is given {times.max()} times",
-            "keep",
-            "it looks like a 0/1 mask: pass bool, keep.astype(bool)" if mask else "give every id once",
-        )
-    return array
+        mask = len(ids) == count and len(times) <= 2
+        mend = "it looks like a 0/1 mask: pass bool, keep.astype(bool)" if mask else "give every id once"
+        raise DataError(f"example id {times.argmax()} is given {times.max()} times", "keep", mend)
+    return ids
 
 
 def _check_raw(augment: Augment) -> None:
     if unknown := augment.encoded_only:
-        raise ConfigError(
-            f"{', '.join(unknown)} for raw images",
-            "Augment",
-            "leave it out, or give the images as files: from_folder, from_tar",
-        )
+        mend = "leave it out, or give the images as files: from_folder, from_tar"
+        raise ConfigError(f"{', '.join(unknown)} for raw images", "Augment", mend)
     if augment.ramp and augment.resized_crop is None:
         raise ConfigError("a ramp for raw images that keep their size", "Augment", "add resized_crop=")
-
-
-def _nothing(dataset: Dataset) -> DataError:
-    return DataError("the mask keeps no example", dataset.name, "keep at least one group that has images")
 
 
 def _device(device: str | torch.device) -> torch.device:

@@ -45,10 +45,8 @@ def pack(
 ) -> Dataset:
     """Decode a folder of images into uint8 (images, size, size, 3) in `out`; `Dataset.open(out)` opens it again.
 
-    Every image is read as `pydt.data.pixels` says (the first frame, converted to RGB: grey becomes three equal
-    channels,
-    palettes and CMYK become colours, more than 8 bits are scaled to 8, transparent pixels show the background), its
-    shorter side is resized to `size` (bilinear, antialiased) and the centre is cut out.
+    Every image is converted to 8 bits RGB (`pydt.data.pixels`), its shorter side is resized to `size` (bilinear,
+    antialiased), and the centre is cut out.
 
     Args:
         folder: as in `Dataset.from_folder`; or a tar shard, or a folder of them.
@@ -66,7 +64,7 @@ def pack(
     size = whole(size, "size", "pack", 1, 1 << 14)
     workers = available() if workers is None else whole(workers, "workers", "pack", 1)
     place = as_path(out, "pack", DataError, made=True)
-    refuse({}, "", bad)  # a misspelt choice is told before anything is read
+    refuse({}, "", bad)  # refuse a misspelt choice before reading anything
     source = images_at(as_path(folder, "pack", DataError), background)
     left_out = dict(source.left_out)
     settings = {"version": _VERSION, "size": size, "exif": bool(exif), "pillow": _pillow(), **source.shown()}
@@ -109,7 +107,7 @@ def decode(data: bytes | memoryview, size: int, exif: bool, background: str = BA
 
 
 def _pillow() -> str:
-    """What decodes: rows of another version are made again."""
+    """The decoder: rows of another version are made again."""
     import PIL
     from PIL import features
 
@@ -117,7 +115,7 @@ def _pillow() -> str:
 
 
 def _decode_all(source: ExampleTable, part: Path, settings: dict[str, Any], workers: int) -> dict[str, str]:
-    """Fill every row that is not there yet; the reasons of files that cannot be decoded."""
+    """Fill the rows that are missing; gives the reasons of files that cannot be decoded."""
     assert source.records is not None
     size = settings["size"]
     row = size * size * 3
@@ -161,7 +159,7 @@ def _decode_all(source: ExampleTable, part: Path, settings: dict[str, Any], work
 
 
 def _run(source: ExampleTable, run: np.ndarray, size: int, exif: bool) -> tuple[np.ndarray, dict[str, str]]:
-    """The rows of a run of files, zero where a file cannot be decoded, and why."""
+    """The rows of a run of files, zero where one cannot be decoded, and the reasons."""
     rows = np.zeros((len(run), size, size, 3), np.uint8)
     bad = {}
     keys = source.all_keys()
@@ -169,13 +167,13 @@ def _run(source: ExampleTable, run: np.ndarray, size: int, exif: bool) -> tuple[
         try:
             (data,) = source.bytes_of([i], check=True)
             rows[at] = decode(data.data, size, exif, source.background)
-        except Exception as error:  # a decoder meets arbitrary bytes, and raises whatever it stumbles on
+        except Exception as error:  # decoders raise anything on damaged bytes
             bad[keys[i]] = undecodable(error)
     return rows, bad
 
 
 def _believed(file: int, part: Path, names: list[str], runs: list[np.ndarray], row: int) -> dict[int, dict[str, str]]:
-    """Runs that the log calls finished and whose rows have the CRC32C that it names: number -> bad files."""
+    """Runs that are logged as finished and whose rows still have their CRC32C: number -> bad files."""
     done: dict[int, dict[str, str]] = {}
     form = {"at": range(len(names)), "run": str, "crc": int, "bad": {str: str}}
     for said in resume.finished(part, form):
@@ -188,14 +186,14 @@ def _believed(file: int, part: Path, names: list[str], runs: list[np.ndarray], r
 
 
 def _finish(source: ExampleTable, part: Path, size: int, left_out: dict[str, str]) -> None:
-    """Close the gaps that bad files left, and write the index."""
+    """Close the gaps of bad files, and write the index."""
     keys = source.all_keys()
     good = np.array([i for i, key in enumerate(keys) if key not in left_out], np.int64)
     if not len(good):
         raise DataError("has no image that can be decoded", str(part), "see `pydt inspect`")
     path = part / "images.npy"
     if len(good) < len(source):
-        # Killed in here, the rows no longer have the CRC32C that the log names, and are made again.
+        # After a kill in here, rows do not have their logged CRC32C and are made again.
         rows = np.memmap(path, np.uint8, "r+", _HEADER, (len(source), size * size * 3))
         for i in range(0, len(good), RUN):
             rows[i : i + RUN][: len(good) - i] = rows[good[i : i + RUN]]

@@ -63,7 +63,7 @@ def pack_tar(
     limit = whole(limit, "limit", "pack", _SMALLEST)
     workers = available() if workers is None else whole(workers, "workers", "pack", 1)
     place = as_path(out, "pack", DataError, made=True)
-    refuse({}, "", bad)  # a misspelt choice is told before anything is read
+    refuse({}, "", bad)  # refuse a misspelt choice before reading anything
     source = images_at(as_path(folder, "pack", DataError))
     refuse(dict(source.left_out), str(as_path(folder, "pack", DataError)), bad)
     made_of = {"version": _VERSION, "tar": limit, "source": source.full_digest, "left out": dict(source.left_out)}
@@ -88,11 +88,7 @@ def _suffixed(source: ExampleTable) -> list[str]:
 
 
 def member_names(keys: Sequence[str]) -> list[str]:
-    """Names of the images in a shard; see `pack_tar`.
-
-    Raises:
-        DataError: two files cannot be told apart.
-    """
+    """Names of the images in a shard; see `pack_tar`. Two that would be equal are refused."""
     parts = []
     for key in keys:
         folder, slash, base = key.rpartition("/")
@@ -123,11 +119,7 @@ def _members(source: ExampleTable, name: str, i: int) -> list[tuple[str, bytes]]
 
 
 def _classes(source: ExampleTable) -> bytes:
-    """The first member of every shard.
-
-    Raises:
-        DataError: a name cannot be written on a line.
-    """
+    """The first member of every shard: class names, one a line."""
     for name in source.classes:
         if "\n" in name:
             raise DataError(f"class {name!r} holds a line break", source.name, "rename it")
@@ -135,7 +127,7 @@ def _classes(source: ExampleTable) -> bytes:
 
 
 def _most_bytes(name: str, length: int) -> int:
-    """What a member takes at most: long names, and those beyond ASCII, have a pax header before their own."""
+    """The most bytes that a member takes: long and non-ASCII names have a pax header before their own."""
     encoded = len(name.encode())
     extra = 0 if encoded == len(name) <= 100 else 2 * _BLOCK + _padded(encoded + 20)
     return _BLOCK + extra + _padded(length)
@@ -196,7 +188,7 @@ def _write_all(source: ExampleTable, names: list[str], part: Path, limit: int, w
 
 
 def _believed(part: Path, files: list[Path], made_of: list[str]) -> set[int]:
-    """Shards that the log calls finished, and which have the sum that it names."""
+    """The shards that are logged as finished and still have their SHA-256."""
     done = set()
     for said in resume.finished(part, {"at": range(len(files)), "of": str, "sha": str}):
         number = said["at"]
@@ -242,7 +234,7 @@ def _header(name: str, length: int) -> bytes:
 
 
 def _compare(source: ExampleTable, made: ExampleTable, part: Path) -> None:
-    """Whether the shards hold what was to be written."""
+    """Raise where the shards do not hold what was read."""
     same = made.content_digest == source.content_digest and made.classes == source.classes
     if not (same and np.array_equal(made.labels, source.labels)):
         raise DataError("what was written is not what was read", str(part), "delete it, and look after the disk")

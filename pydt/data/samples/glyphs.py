@@ -1,8 +1,7 @@
-"""The embedded sample: printed characters as the source, real handwritten digits as the target.
+"""The embedded sample: printed characters as the source, real handwritten digits as the target, without a download.
 
 The characters are rendered from fonts that matplotlib ships; the digits are scikit-learn's 1,797 scans (UCI optical
-recognition of handwritten digits). No download is needed, so every example and test of pydt runs on a machine without
-a network.
+recognition of handwritten digits).
 """
 
 from __future__ import annotations
@@ -28,23 +27,10 @@ SCRIPTS: dict[str, str] = {
     "signs": "!#$%&()*+/<=>?@[]{}~£€¥§¶±×÷≠≤≥√∞∫∂∑",
 }
 _FACES = (
-    "DejaVuSans",
-    "DejaVuSans-Bold",
-    "DejaVuSans-BoldOblique",
-    "DejaVuSans-Oblique",
-    "DejaVuSansMono",
-    "DejaVuSansMono-Bold",
-    "DejaVuSansMono-BoldOblique",
-    "DejaVuSansMono-Oblique",
-    "DejaVuSerif",
-    "DejaVuSerif-Bold",
-    "DejaVuSerif-BoldItalic",
-    "DejaVuSerif-Italic",
-    "STIXGeneral",
-    "STIXGeneralBol",
-    "STIXGeneralBolIta",
-    "STIXGeneralItalic",
-    "DejaVuSerifDisplay",
+    *("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-BoldOblique", "DejaVuSans-Oblique"),
+    *("DejaVuSansMono", "DejaVuSansMono-Bold", "DejaVuSansMono-BoldOblique", "DejaVuSansMono-Oblique"),
+    *("DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-BoldItalic", "DejaVuSerif-Italic"),
+    *("STIXGeneral", "STIXGeneralBol", "STIXGeneralBolIta", "STIXGeneralItalic", "DejaVuSerifDisplay"),
 )
 _VERSION = 1
 

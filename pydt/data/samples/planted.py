@@ -1,7 +1,5 @@
-"""A source and a target in which the truth is known, since it was planted.
-
-Real data never says which groups help. Here 17 groups of 48 grey images were each made to do one thing to the target,
-real handwritten digits read by 2-shot probes:
+"""A source and a target with known truth: 17 groups of 48 grey images, each made to do one thing to the target, real
+handwritten digits read by 2-shot probes.
 
 kind         groups  images of a group                                            labels
 help         5       two digits each, 11 handwritten and 13 printed of both        right
