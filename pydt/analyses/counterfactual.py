@@ -35,11 +35,13 @@ _ROUNDING = 1e-9  # an error below it is that of float32 outputs
 
 @dataclass(frozen=True)
 class Contrast:
-    """How much better an arm is than the random control of the same size, as fractions of the metric.
+    """How much better an arm is than another one, such as the random control of the same size.
 
-    `stderr_retraining` is Welch's, `stderr_images` that of images drawn class by class, `stderr` both without the noise
-    of the cells twice; `low` and `high` bound 95 % and `p` is two-sided, of one test with `stderr`: p < 0.05 where the
-    interval excludes 0.
+    Attributes:
+        kind, dropped: of the arm. n, control_n: rows of both.
+        difference: and what follows: fractions of the metric.
+        stderr_retraining: Welch's. stderr_images: of images drawn class by class. stderr: of both.
+        low, high: 95 %. p: two-sided, of the same test, so below 0.05 where the interval excludes 0.
     """
 
     kind: str
@@ -57,9 +59,11 @@ class Contrast:
 
 @dataclass(frozen=True, eq=False)
 class Counterfactual:
-    """The judged arms and their contrasts with the random control; `failed` counts runs that gave no outputs.
+    """The judged arms and their contrasts with the random control.
 
-    `task` is the digest of the task they were judged on, `record` the rows as the store describes them.
+    Attributes:
+        failed: rows that gave no outputs.
+        task: digest of the task they were judged on. record: the rows as the store describes them.
     """
 
     arms: tuple[Arm, ...]
@@ -95,14 +99,13 @@ def counterfactual(
     """Retrain without the worst, the best and random groups, and judge on the report half.
 
     Args:
-        store: where the plan's rows are (or its folder); the new rows go there too, and what is there is not trained
-            again.
-        plan: the plan whose influences rank the groups.
+        store: where the plan's rows are, or its folder; the new rows go there, too, and are not trained twice.
+        plan: whose influences rank the groups.
         task: which of its tasks, or its name; the first by default. Retrained models are transferred with other
             few-shot draws.
-        output: of which the ranking influences are (see `pydt.store.derive`).
-        drop: how many groups to leave out; half of them comes first and gets `repeats` runs an arm (as does "full"),
-            every other number `other_repeats`. By default a half, a quarter and three quarters.
+        output: whose influences rank the groups (see `pydt.store.derive`).
+        drop: numbers of groups to leave out, by default a half, a quarter and three quarters.
+        repeats: rows of each arm without a half of the groups, and of the full source. other_repeats: of other arms.
         seed: of the retrainings and the random sets.
         runner, executor, workers, progress: see `pydt.run`.
 
@@ -113,17 +116,15 @@ def counterfactual(
     store = store if isinstance(store, Store) else Store(store)
     task = plan.task(task)
     groups = len(plan.context.units[1])
-    sizes = _sizes(groups, drop)
+    sizes = numbers_to_drop(groups, drop)
     if repeats < 2 or other_repeats < 2:
-        raise ConfigError(
-            f"{repeats} and {other_repeats} repeats", "counterfactual", "use at least 2: one run has no spread"
-        )
+        mend = "use at least 2: one row has no spread"
+        raise ConfigError(f"{repeats} and {other_repeats} repeats", "counterfactual", mend)
     values = np.asarray(overall(store, plan, task, output).unbiased)
     rows = arm_rows(values, group_images(plan), sizes, [repeats] + [other_repeats] * (len(sizes) - 1), seed)
     fresh = other_draws(task)
     done = Retraining(store, plan, runner, executor, workers, progress).run(fresh, rows)
-    # The link from a plan to what was retrained because of it, so that a report needs nothing but the folder. The last
-    # counterfactual of a plan is the one it shows; the rows of earlier ones stay in the store.
+    # So that a report needs nothing but the folder: it shows the last counterfactual of a plan.
     link = {"plan": plan.digest, "rows": done.plan().digest, "task": fresh.digest, "ranked_task": task.digest}
     store.write(_link(store, plan.digest).relative_to(store.folder), canonical_json(link).encode())
     return judge(done, done.plan(), fresh.digest)
@@ -152,23 +153,19 @@ def judge(store: Store, record: Record, task: str) -> Counterfactual:
     examples = store.examples(task, "report", record)
     weights, labels = examples["weights"], examples["labels"]
     control = {arm.dropped: arm for arm in arms if arm.kind == CONTROL}
-    contrasts = tuple(
-        contrast(arm, control[arm.dropped], weights, labels)
-        for arm in arms
-        if arm.kind not in (CONTROL, "full")
-        and arm.dropped in control
-        and len(arm.rows) > 1
-        and len(control[arm.dropped].rows) > 1
-    )
-    return Counterfactual(tuple(arms), contrasts, len(store.failed(record)), task, record)
+    contrasts = [compared(arm, control.get(arm.dropped), weights, labels) for arm in arms if arm.kind != "full"]
+    return Counterfactual(tuple(arms), tuple(filter(None, contrasts)), len(store.failed(record)), task, record)
+
+
+def compared(arm: Arm, control: Arm | None, weights: np.ndarray, labels: np.ndarray) -> Contrast | None:
+    """The contrast of two arms with two rows or more each; None without another arm, or with fewer rows."""
+    if control is None or control is arm or min(len(arm.rows), len(control.rows)) < 2:
+        return None
+    return contrast(arm, control, weights, labels)
 
 
 def contrast(arm: Arm, control: Arm, weights: np.ndarray, labels: np.ndarray) -> Contrast:
-    """Compare two arms on the same images; the formulas are at the top of this file.
-
-    Args:
-        weights, labels: (images,) of the metric and the classes; see `Target.described`.
-    """
+    """Compare two arms on the same images, with `weights` of the metric and `labels`, (images,)."""
     from scipy import stats
 
     difference = arm.mean - control.mean
@@ -216,13 +213,13 @@ def _between_images(parts: np.ndarray, labels: np.ndarray) -> float:
     return float(sum(len(own) * own.var(ddof=1) for own in members if len(own) > 1))
 
 
-def _sizes(groups: int, drop: Sequence[int] | None) -> list[int]:
+def numbers_to_drop(groups: int, drop: Sequence[int] | None) -> list[int]:
+    """The numbers of groups to leave out; half of the groups, the main comparison, first."""
     half = groups // 2
     wanted = [half, groups // 4, (3 * groups) // 4] if drop is None else list(drop)
     sizes = list(dict.fromkeys(int(size) for size in wanted if drop is not None or 0 < size < groups - 1))
     if not sizes or any(not 0 < size < groups for size in sizes):
         raise ConfigError(f"drop {wanted} of {groups} groups", "counterfactual", f"use numbers from 1 to {groups - 1}")
-    # The main comparison gets the most runs wherever it stands in the list.
     return sorted(sizes, key=lambda size: size != half)
 
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pydt.analyses.counterfactual import Contrast, contrast
+from pydt.analyses.counterfactual import Contrast, compared, contrast
 from pydt.analyses.ensemble_view import EnsembleView
 from pydt.analyses.retraining import (
     CONTROL,
@@ -190,7 +190,7 @@ def removal_curve(
     for kind in kinds:
         one_of(kind, KINDS, "kind", "removal_curve")
     if repeats < 2:
-        raise ConfigError(f"{repeats} repeats", "removal_curve", "use at least 2: one run has no spread")
+        raise ConfigError(f"{repeats} repeats", "removal_curve", "use at least 2: one row has no spread")
     recipes = _recipes(plan, steps)
     values = np.asarray(overall(store, plan, task, output).unbiased)
     wanted = [f"drop {kind}" for kind in KINDS if kind in kinds]
@@ -298,18 +298,14 @@ def _part(arm: Arm, which: int, images: np.ndarray, weights: np.ndarray, labels:
 def _points(
     length: str, arms: Sequence[Arm], images: np.ndarray, weights: np.ndarray, labels: np.ndarray
 ) -> list[Point]:
-    def compared(arm: Arm, control: Arm | None) -> Contrast | None:
-        if control is None or control is arm or min(len(arm.rows), len(control.rows)) < 2:
-            return None
-        return contrast(arm, control, weights, labels)
-
     known = {(arm.kind, arm.dropped): arm for arm in arms}
     full = known.get(("full", 0))
     points = []
     for arm in arms:
         control = f"random as {arm.kind.removeprefix('keep ')}" if arm.kind.startswith("keep ") else CONTROL
         lost = float(np.mean([images[~row.mask].sum() for row in arm.rows]))
-        points.append(Point(length, arm, lost, compared(arm, full), compared(arm, known.get((control, arm.dropped)))))
+        gain, which = (compared(arm, other, weights, labels) for other in (full, known.get((control, arm.dropped))))
+        points.append(Point(length, arm, lost, gain, which))
     return points
 
 

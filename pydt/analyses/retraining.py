@@ -89,8 +89,8 @@ class Retraining:
 
 
 def other_draws(task: Task) -> Task:
-    """The same task with few-shot draws that no plan with `task` has seen: what retrained models are judged with."""
-    # From the task's seed and not from its digest, which changes with the version of what it describes.
+    """The same task with few-shot draws that no plan with `task` has seen."""
+    # By the task's seed, since its digest changes with the version of what it describes.
     return replace(task, seed=seed31("counterfactual draws", task.seed), name=f"{task.name}, other draws")
 
 
@@ -110,24 +110,22 @@ def arm_rows(
 ) -> list[Row]:
     """The rows of "full" (as many as the first of `repeats`) and, for each size, of the other kinds.
 
-    Seed and random set of a run depend on what it is, not on its place: more repeats or sizes keep the old runs.
-
     Args:
-        values: (groups,) by which they are ranked. images: (groups,) how many each has.
-        sizes, repeats: groups left out, and runs for each.
+        values: (groups,) by which they are ranked. images: (groups,) of each.
+        sizes, repeats: groups left out, and rows for each.
         kinds: of KINDS, without "full". A random set has as many images as the others of its size have on average.
     """
     groups = len(values)
     order = np.argsort(values, kind="stable")
-    runs = [("full", 0, repeat) for repeat in range(repeats[0])]
+    wanted = [("full", 0, repeat) for repeat in range(repeats[0])]
     for size, count in zip(sizes, repeats, strict=True):
-        runs += [(kind, size, repeat) for repeat in range(count) for kind in kinds]
+        wanted += [(kind, size, repeat) for repeat in range(count) for kind in kinds]
     rows = []
-    for kind, size, repeat in runs:
+    for kind, size, repeat in wanted:
         arms = {"full": order[:0], "drop bottom": order[:size], "drop top": order[groups - size :]}
         if kind == CONTROL:
-            wanted = [images[arms[other]].sum() for other in kinds if other != CONTROL]
-            mean = float(np.mean(wanted)) if wanted else size * float(images.mean())
+            alike = [images[arms[other]].sum() for other in kinds if other != CONTROL]
+            mean = float(np.mean(alike)) if alike else size * float(images.mean())
             dropped = matched(generator("random groups", seed, size, repeat), images, size, mean)
         else:
             dropped = arms[kind]
@@ -143,7 +141,7 @@ def without(groups: int, dropped: npt.ArrayLike = ()) -> Any:
 
 
 def matched(random: np.random.Generator, images: np.ndarray, size: int, wanted: float) -> np.ndarray:
-    """A random set of groups with about as many images as the arms it is compared with: the closest of 64 draws.
+    """A random set of groups with about as many images as `wanted`, the closest of 64 draws.
 
     With groups of one size every draw matches and the first is taken, so the set is uniformly random.
     """
@@ -152,7 +150,7 @@ def matched(random: np.random.Generator, images: np.ndarray, size: int, wanted: 
 
 
 def arms_of(store: Store, record: Record, task: str) -> list[Arm]:
-    """The finished rows of a list by kind and number of groups left out, judged on the report half of a task."""
+    """The finished rows by kind and number of groups left out, judged on the report half of a task."""
     rows = store.rows(record)
     correct = np.asarray(store.outputs(task, "correct", "report", record))
     weights = store.examples(task, "report", record)["weights"]

@@ -12,7 +12,7 @@ from scipy import stats
 
 from pydt import design
 from pydt.analyses import counterfactual
-from pydt.analyses.counterfactual import _sizes, contrast, stored
+from pydt.analyses.counterfactual import contrast, numbers_to_drop, stored
 from pydt.analyses.retraining import Arm, arm_rows, group_images
 from pydt.base import ConfigError, StoreError
 from pydt.data import Dataset, Target
@@ -85,15 +85,15 @@ def test_errors_are_those_of_the_formulas_written_out(noise: float) -> None:
 
 def test_how_many_groups_are_left_out() -> None:
     """A half, a quarter and three quarters, the half first; never nothing, and a single group only where asked for."""
-    assert _sizes(62, None) == [31, 15, 46]
-    assert _sizes(7, None) == [3, 1, 5]
-    assert _sizes(4, None) == [2, 1]
-    assert _sizes(3, None) == [1]
-    assert _sizes(8, [1, 4, 7, 4]) == [4, 1, 7]
-    assert _sizes(8, [1, 7]) == [1, 7]
+    assert numbers_to_drop(62, None) == [31, 15, 46]
+    assert numbers_to_drop(7, None) == [3, 1, 5]
+    assert numbers_to_drop(4, None) == [2, 1]
+    assert numbers_to_drop(3, None) == [1]
+    assert numbers_to_drop(8, [1, 4, 7, 4]) == [4, 1, 7]
+    assert numbers_to_drop(8, [1, 7]) == [1, 7]
     for groups, drop in ((8, [0]), (8, [8]), (8, [4, -1]), (8, []), (2, [2])):
         with pytest.raises(ConfigError, match=f"use numbers from 1 to {groups - 1}"):
-            _sizes(groups, drop)
+            numbers_to_drop(groups, drop)
 
 
 @pytest.mark.parametrize("n", [4, 14])

@@ -143,22 +143,6 @@ def test_leaders_are_chosen_by_one_half_of_the_models_and_valued_by_the_other(st
     assert np.allclose(found.leaders.claimed[:, 0], [order[-2:].mean(), order[:2].mean()])
 
 
-def test_the_error_of_an_average_of_leaders_is_that_of_the_contrast(study: tuple) -> None:
-    from pydt.analyses.sample_splitting import average
-    from pydt.estimation import influences
-
-    store, _, _ = study
-    fit = influences(store.masks(), outputs_of(store, "score", "margin"), "ols")
-    chosen = np.argsort(-fit.values, 0)[:3]
-    value, error = average(fit, chosen)
-    for j in (0, 17):
-        weights = np.zeros(GROUPS)
-        weights[chosen[:, j]] = 1 / 3
-        expected = fit.contrast(weights)
-        assert value[j] == pytest.approx(expected[0][j], rel=1e-5)
-        assert error[j] == pytest.approx(expected[1][j], rel=1e-5)
-
-
 def test_noise_is_called_noise(tmp_path: Path, target: Target) -> None:
     """Leaders of pure noise look like something, and are judged to be nothing."""
     count = len(target.described()["labels"])
@@ -190,22 +174,6 @@ def test_keep_lists(study: tuple, tmp_path: Path) -> None:
     for drop, end in ((20, "bottom"), (-1, "bottom"), (2, "left")):
         with pytest.raises(ConfigError, match=r"keep_list.*bottom"):
             found.keep_list(drop, end=end)
-
-
-def test_halves_are_disjoint_and_keep_pairs_together() -> None:
-    for masks in (design.foldover(20, 41), design.random(20, 41, alpha=0.5), design.bernoulli(3, 60)):
-        for size in (None, 10) if masks.groups > 3 else (None,):
-            for one, other in halves(masks, 4, "test", size=size):
-                assert not set(one) & set(other)
-                assert not set(masks.clusters[one]) & set(masks.clusters[other])
-                assert abs(len(one) - len(other)) <= np.bincount(masks.clusters).max()
-                if masks.groups > 3:
-                    assert len(one) >= (20 if size is None else 10) - 1
-    again = [one.tolist() for one, _ in halves(design.random(20, 41), 3, "test")]
-    assert again == [one.tolist() for one, _ in halves(design.random(20, 41), 3, "test")]
-    assert len({tuple(one) for one in again}) == 3
-    with pytest.raises(EstimateError, match="disjoint parts"):
-        list(halves(design.Design.explicit(np.ones((5, 3), bool)), 1))
 
 
 def test_pages_hold_every_number_and_show_images(study: tuple, tmp_path: Path) -> None:
