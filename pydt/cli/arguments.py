@@ -15,7 +15,7 @@ WORKERS = typer.Option(min=1, help="Processes; default what FILE says, else one 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """The command line would swallow the text of Ctrl-C, which says what is stored and how to go on."""
+    """On Ctrl-C, print what is stored and how to continue (typer would drop that text), and exit with 130."""
     try:
         yield
     except KeyboardInterrupt as stopped:

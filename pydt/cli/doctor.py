@@ -1,4 +1,4 @@
-"""Self-checks of an installation: wrong numbers must not pass silently, and a missing part must be named."""
+"""Self-checks of an installation: the core's numbers, and which parts are there."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pydt.cli.arguments import interruptible
 
 @dataclass(frozen=True)
 class Check:
-    """One line of `pydt doctor`: ok is False only for what pydt cannot work without."""
+    """One line of `pydt doctor`; `ok` is False only for what pydt needs."""
 
     name: str
     ok: bool
@@ -27,7 +27,7 @@ class Check:
 
 
 def checks() -> Iterator[Check]:
-    """Run every check; one that raises is a failed one."""
+    """Run every check; an exception is a failure."""
     for name, check in _CHECKS.items():
         try:
             ok, detail = check()
@@ -37,11 +37,10 @@ def checks() -> Iterator[Check]:
 
 
 def deep_checks(models: int = 192, retrain: int = 5, seed: int = 0, workers: int | None = None) -> Iterator[Check]:
-    """Run a small laboratory (`pydt.analyses.laboratory`) in a temporary folder: a check for every plant, ok if it
-    was found.
+    """Run a small laboratory (`pydt.analyses.laboratory`) in a temporary folder: one check for each plant.
 
     Args:
-        models, seed: of the plan; on seed 0, 192 models find all plants, on other seeds they may miss one.
+        models, seed: of the plan; with seed 0, 192 models find all plants, with others they may miss one.
         retrain: trainings of each arm of failure debugging; 0 leaves it out.
         workers: processes; None: one per core.
     """
@@ -89,7 +88,7 @@ def _statistics() -> tuple[bool, str]:
 
 
 def _images() -> tuple[bool, str]:
-    """Gather and normalise against numpy; crops and flips are covered by the test suite."""
+    """Gather and normalise against numpy; the tests cover crops and flips."""
     from pydt import _core
 
     random = np.random.default_rng(1)
@@ -128,7 +127,7 @@ def _dali() -> tuple[bool, str]:
 
 
 def _disk() -> tuple[bool, str]:
-    """Whether an atomic write here is possible, and what it costs."""
+    """Whether an atomic write works here, and how long it takes."""
     from pydt.base import write_atomic
 
     with tempfile.TemporaryDirectory(dir=".") as folder:

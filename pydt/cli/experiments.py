@@ -174,7 +174,7 @@ def analyse(
     embedded = file in ("sample", "lab")
     if models is not None and not embedded:
         raise typer.BadParameter("a plan file says itself how many", param_hint="--models")
-    chosen(only, True)  # a misspelt name is told before anything is trained
+    chosen(only, True)  # refuses a misspelt name before anything is trained
     lists = {path.stem: read_list(path) for path in keep or []}
     if len(lists) < len(keep or []):
         raise typer.BadParameter("lists are called by the names of their files, and two are alike", param_hint="--keep")

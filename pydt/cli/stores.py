@@ -120,4 +120,4 @@ def export(
     from pydt.store import export as export_store
 
     manifest = export_store(folder, out, plan)
-    typer.echo(f"{manifest['models']:,} models x {manifest['units']:,} units: {out / 'manifest.json'}")
+    typer.echo(f"{manifest['models']:,} models x {manifest['units']:,} groups: {out / 'manifest.json'}")

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_render import EVIL
-from test_render import Page as Html
+from stub_results import EVIL
+from stub_results import Page as Html
 
 from pydt.base import ConfigError
 from pydt.reporting import Column, Curve, Images, Intervals, Page, Table, csv_of, write_pages

@@ -1,0 +1,230 @@
+"""The report's page, checked against the results that it shows."""
+
+from __future__ import annotations
+
+import copy
+import re
+import shutil
+import subprocess
+from typing import Any
+
+import numpy as np
+import pytest
+from stub_results import EVIL, LETTERS, Page, plain, results
+
+from pydt.base import ConfigError
+from pydt.reporting import render, sentences
+
+
+def test_ranking_shows_every_group_in_order_with_its_numbers() -> None:
+    given = results(LETTERS)
+    page = Page(render(given))
+    rows = page.find("tr", class_="group")
+    order = sorted(range(62), key=lambda i: -given["groups"][i]["value"])
+    assert [r["attrs"]["id"] for r in rows] == [f"group-{i}" for i in order]
+    for rank, (row, i) in enumerate(zip(rows, order, strict=True), 1):
+        group = given["groups"][i]
+        sign = {True: "\u25b2 ", False: "\u25bc "}[group["value"] > 0] if group["q"] < 0.05 else ""
+        q = "<.001" if group["q"] < 0.001 else f"{group['q']:.3f}"
+        numbers = f"{group['value']:+.3f} \u00b1 {group['stderr']:.3f} {sign}{q} 75"
+        assert plain(row["text"]) == f"{rank} {group['name']} {numbers}"
+    placebos = page.find("tr", class_="placebo")
+    shown = [plain(r["text"]) for r in placebos]
+    assert shown == [f"{p['name']} {p['value']:+.3f} \u00b1 0.060 0.900" for p in given["placebos"]]
+
+
+def test_intervals_are_drawn_where_the_numbers_say() -> None:
+    given = results(LETTERS, seed=3)
+    for group in given["groups"]:
+        group["df"] = 6  # with robust errors each group has its own
+    page = render(given)
+    groups = {f"group-{i}": g for i, g in enumerate(given["groups"])}
+    found = re.findall(r'<tr id="(group-\d+)".*?</tr>', page, re.S)
+    drawn = re.findall(
+        r'<tr id="group-\d+".*?class="bar \w+" x1="([\d.]+)%" x2="([\d.]+)%".*?cx="([\d.]+)%"', page, re.S
+    )
+    left, right, dot = np.array(drawn, float).T
+    values = np.array([groups[name]["value"] for name in found])
+    stderr = np.array([groups[name]["stderr"] for name in found])
+    slope, offset = np.polyfit(values, dot, 1)
+    np.testing.assert_allclose(dot, slope * values + offset, atol=2e-3)
+    np.testing.assert_allclose(left, slope * (values - 2.44691 * stderr) + offset, atol=2e-2)  # t, 6 df, 97.5 %
+    np.testing.assert_allclose(right, slope * (values + 2.44691 * stderr) + offset, atol=2e-2)
+
+
+def test_colour_marks_only_groups_below_the_level_and_only_when_something_was_found() -> None:
+    given = results(LETTERS)
+    sure = {f"group-{i}" for i, g in enumerate(given["groups"]) if g["q"] < 0.05}
+    assert 0 < len(sure) < 62
+
+    def coloured(page: str) -> set[str]:
+        rows = re.findall(r'<tr id="(group-\d+)".*?class="dot (\w+)"', page, re.S)
+        return {name for name, kind in rows if kind != "plain"}
+
+    assert coloured(render(given)) == sure
+    given["verdict"]["found"] = False
+    page = render(given)
+    assert coloured(page) == set()
+    assert "hints at most" in plain(Page(page).section("ranking"))
+    given["verdict"] |= {"found": True, "blocked": "6 % of the models failed"}
+    assert coloured(render(given)) == set()
+
+
+def test_removal_table_holds_arms_and_contrasts() -> None:
+    given = results(LETTERS)
+    page = Page(render(given))
+    rows = [plain(e["text"]) for e in page.find("tr") if "removal" in e["inside"]][1:]
+    arms = {a["kind"]: a for a in given["arms"]}
+    contrasts = {c["kind"]: c for c in given["contrasts"]}
+    names = {"full": "nothing left out", "drop bottom": "without the lowest-ranked"}
+    names |= {"drop random": "without random ones", "drop top": "without the highest-ranked"}
+    wanted = []
+    for kind in ("full", "drop bottom", "drop random", "drop top"):
+        arm = arms[kind]
+        row = f"{names[kind]} {arm['dropped']} 14 {100 * arm['mean']:.2f} {100 * arm['sd']:.2f}"
+        if kind in contrasts:
+            c = contrasts[kind]
+            low, high = 100 * c["low"], 100 * c["high"]
+            row += f" {100 * c['difference']:+.2f} {low:+.2f} to {high:+.2f} "
+            row += "< 0.0001" if c["p"] < 0.0001 else f"{c['p']:.4f}"
+        wanted.append(row)
+    assert rows == wanted
+    assert len([e for e in page.elements if e["tag"] == "circle" and "run" in e["attrs"]["class"]]) == 4 * 14
+    label = next(e for e in page.find("svg", role="img") if "removal" in e["inside"])["attrs"]["aria-label"]
+    assert f"without the lowest-ranked (31): {100 * arms['drop bottom']['mean']:.1f} %" in label
+
+
+def test_sections_without_results_are_left_out_or_named() -> None:
+    given = results(["only"], counterfactual=False)
+    for key in ("placebos", "rows", "target_classes", "provenance", "versions", "explained", "seconds"):
+        del given[key]
+    del given["counterfactual"], given["arms"], given["contrasts"]
+    assert "No model was retrained" in sentences(given)[2]
+    text = render(given)
+    page = Page(text)
+    assert "Not run" in page.section("removal")
+    assert not any(e["attrs"].get("id") in ("classes", "placebos") for e in page.elements)
+    assert "Not recorded" in page.section("provenance")
+    del given["verdict"], given["unit"]
+    with pytest.raises(ConfigError, match="unit, verdict missing"):
+        render(given)
+
+
+def test_nothing_that_is_not_a_number_is_shown() -> None:
+    given = results(list("abcd"))
+    given["groups"][0] |= {"value": None, "stderr": None, "q": None}
+    given["groups"][1] |= {"stderr": float("nan"), "q": float("nan")}
+    given["verdict"] |= {"correlation": float("nan"), "p": None, "median_stderr": None, "spread": None}
+    given["contrasts"][0] |= {"low": None, "high": None, "p": float("nan")}
+    given["arms"][0] |= {"n": 1, "sd": None, "stderr": None}
+    given["rows"]["accuracy"][3] = None
+    given["explained"] = float("inf")
+    given["target_classes"]["influence"][0][0] = None
+    text = render(given)
+    assert not re.search(r"\b(nan|NaN|inf|None)\b", text)
+    rows = Page(text).find("tr", class_="group")
+    assert rows[-1]["attrs"]["id"] == "group-0"
+    assert "– ± –" in plain(rows[-1]["text"])
+
+
+def test_evil_names_are_text_and_stay_legible() -> None:
+    given = results(EVIL)
+    given["title"] = given["question"]["source"] = EVIL[0]
+    given["target_classes"]["names"] = EVIL[:10]
+    given["provenance"]["plan"] = EVIL[1]
+    given["verdict"]["models_needed_for"] = EVIL[1]
+    text = render(given, {n: np.zeros((1, 4, 4), np.uint8) for n in EVIL})
+    text.encode("utf-8")
+    page = Page(text)
+    assert not page.find("script")
+    assert all(e["attrs"]["src"].startswith("data:image/png;base64,") for e in page.find("img"))
+    assert len(page.find("img")) == len(EVIL)
+    assert not any(name.startswith("on") for e in page.elements for name in e["attrs"])
+    rows = {r["attrs"]["id"]: plain(r["text"]) for r in page.find("tr", class_="group")}
+    for i in (0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 14):
+        assert EVIL[i] in rows[f"group-{i}"]
+    assert "(no name)" in rows["group-11"]
+    assert "\u202e" not in text
+    assert "gnp.exe" in rows["group-12"]
+    assert "a b c\u2400" in rows["group-13"]
+    assert len(rows["group-16"]) < 120
+    for group in given["groups"]:
+        group["q"] = 0.001 if group["name"] in EVIL[3:5] else 0.9
+    assert "“\u2068שלום\u2069”" in sentences(given)[1]
+
+
+def test_a_thousand_groups_stay_small() -> None:
+    names = [f"group {i}" for i in range(1000)]
+    given = results(names)
+    given["target_classes"] = {"names": [f"class {i}" for i in range(500)], "influence": np.ones((1000, 500)).tolist()}
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (3, 224, 224, 3), dtype=np.uint8)
+    text = render(given, dict.fromkeys(names, images))
+    assert len(text) < 2_000_000
+    page = Page(text)
+    rows = page.find("tr", class_="group")
+    order = sorted(range(1000), key=lambda i: -given["groups"][i]["value"])
+    assert [r["attrs"]["id"] for r in rows] == [f"group-{i}" for i in order[:40] + order[-40:]]
+    assert "920 groups of the middle are left out" in plain(page.section("ranking"))
+
+
+def test_page_is_self_contained() -> None:
+    text = render(results(LETTERS), {"A": np.zeros((2, 28, 28), np.uint8)})
+    page = Page(text)
+    policy = page.find("meta", **{"http-equiv": "Content-Security-Policy"})[0]["attrs"]["content"]
+    assert "default-src 'none'" in policy
+    assert "script" not in policy
+    assert not re.search(r"https?:|//[a-z]|url\(|@import", text)
+    links = [e["attrs"].get(k) for e in page.elements for k in ("src", "href") if k in e["attrs"]]
+    assert all(link.startswith("data:") for link in links)
+    ids = [e["attrs"]["id"] for e in page.elements if "id" in e["attrs"]]
+    assert len(ids) == len(set(ids))
+    assert next(e["tag"] for e in page.elements if re.fullmatch("h[1-6]", e["tag"])) == "h1"
+    for section in page.find("section"):
+        assert section["attrs"]["aria-labelledby"] in ids
+    assert all(
+        e["attrs"].get("aria-label") or e["attrs"].get("aria-hidden") for e in page.find("svg") if "role" in e["attrs"]
+    )
+
+
+def test_results_are_not_changed_and_the_page_is_the_same_twice() -> None:
+    given = results(LETTERS)
+    before = copy.deepcopy(given)
+    assert render(given) == render(given)
+    assert given == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [360, 1280])
+def test_in_a_browser(width: int, tmp_path: Any) -> None:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no chromium")
+    given = results(LETTERS + EVIL[:10])
+    text = render(given, {n: np.zeros((3, 28, 28), np.uint8) for n in LETTERS})
+    (tmp_path / "page.html").write_text(text, encoding="utf-8")
+    # A frame of the width asked for, as windows have a smallest one; the copy measures itself, so it has no policy.
+    measure = "<script>parent.postMessage(document.documentElement.scrollWidth, '*')</script>"
+    freed = re.sub(r"<meta http-equiv[^>]*>", "", text).replace("</body>", measure + "</body>")
+    (tmp_path / "freed.html").write_text(freed, encoding="utf-8")
+    tell = "onmessage = e => document.title = 'wide ' + e.data"
+    frame = f"<iframe src='freed.html' style='width:{width}px;height:900px;border:0'></iframe>"
+    (tmp_path / "outer.html").write_text(f"<title>none</title><script>{tell}</script>{frame}", encoding="utf-8")
+
+    def load(name: str) -> tuple[str, str]:
+        command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+        command += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+        command += [f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--v=0", "--dump-dom"]
+        command += ["--virtual-time-budget=3000", f"--window-size={width},900", (tmp_path / name).as_uri()]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        return done.stdout, done.stderr
+
+    dom, log = load("page.html")
+    assert "CONSOLE" not in log
+    assert "Influence of each group" in dom
+    wide = re.search(r"<title>wide (\d+)</title>", load("outer.html")[0])
+    assert wide is not None
+    assert int(wide.group(1)) <= width
+    # The same run does report what a page does wrong: the check above can fail.
+    (tmp_path / "page.html").write_text(text.replace("</body>", "<script>1</script></body>"), encoding="utf-8")
+    assert "CONSOLE" in load("page.html")[1]

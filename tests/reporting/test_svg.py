@@ -1,0 +1,14 @@
+"""Figures: where the numbers of a scale stand."""
+
+from __future__ import annotations
+
+import pytest
+
+from pydt.reporting.svg import Axis
+
+
+def test_ticks_are_round_numbers_inside_the_scale() -> None:
+    assert Axis.around([0.0, 1.0]).ticks(5) == [0.0, 0.5, 1.0]
+    assert Axis(-0.34, 0.5).ticks(5) == pytest.approx([-0.2, 0, 0.2, 0.4])
+    assert Axis.around([None]).ticks(5)
+    assert Axis.around([3.0, 3.0]).ticks(5)
