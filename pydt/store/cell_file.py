@@ -1,4 +1,4 @@
-"""One cell as a file, and what its header says without reading the rest."""
+"""The file of one cell: its metadata, and what its header tells without reading the rest."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ CELL: Form = {
 
 
 def file_name(name: Any) -> str:
-    """A name that may become one of a file, or the name of none: from a plan of somebody else's it might be a path."""
+    """A name as part of a file's name; "-" if it might be a path, as in a plan of somebody else's."""
     text = str(name)
     return text if text.isprintable() and not set(text) & set("/\\") and len(text) <= 100 else "-"
 
 
 def peek(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The metadata of a cell's file, without the arrays: well formed, the size fits; not checksummed.
+    """The metadata of a cell's file, from its header: well formed and of the right size, but not checksummed.
 
     Raises:
-        StoreError: it is damaged, as far as that can be seen. FileNotFoundError: it is not there.
+        StoreError: it is visibly damaged. FileNotFoundError: it is missing.
     """
     with opened(path) as (descriptor, size):
         metadata: dict[str, Any] = parse(header_of(descriptor, size))
@@ -49,10 +49,10 @@ def peek(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def says_ok(path: str, key: str) -> bool:
-    """Whether the header of a cell's file says that it is whole and did not fail; False: `peek` will tell.
+    """Whether the header of a cell's file says that it is whole and did not fail; False: ask `peek`.
 
-    The text is searched, not parsed, which takes a third of the time: the writer's JSON has one form. A quote inside of
-    a text has more backslashes there, so no scalar can be taken for the status.
+    The text is searched, not parsed, in a third of the time: the writer's JSON has one form. Quotes inside a text have
+    more backslashes, so no scalar is taken for the status.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:

@@ -1,9 +1,8 @@
-"""The cells of a store, each a file of its own or a row of a block, whichever it is at the moment.
+"""The cells of a store (one row seen through one task each), as files or in blocks.
 
-What is there is known from listing folders, and what became of it from headers: ten thousand cells in less than a
-second. Arrays are checked bit by bit whenever they are read, so damage is found before it is used; then the cell is put
-aside and counts as not there. A file that the system does not give (no permission, an I/O error) is not damaged: it is
-an error, and stays where it is.
+Folders are listed and headers read: ten thousand cells take less than a second. Every bit of an array is checked when
+read; a damaged cell goes to quarantine and counts as missing. An unreadable file (permission, I/O error) is an error
+and stays where it is: its state is unknown.
 """
 
 from __future__ import annotations
@@ -50,15 +49,15 @@ class Cells:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = as_path(folder, "store")
-        self.renamed: Path | None = None  # where it was before somebody renamed it
+        self.renamed: Path | None = None  # where it was before it was renamed
         self._held: int | None = None
         self.reads_only = False  # what is damaged is left where it is
-        self.damaged: dict[Path, str] = {}  # files and folders that were found damaged, or whose cells were; and why
+        self.damaged: dict[Path, str] = {}  # files and blocks that were found damaged, and why
         self.facts: dict[str, set[str]] = {name: set() for name in FACTS}  # what computed the cells seen so far
         self._blocks: dict[str, Block] = {}
 
     def hold(self) -> None:
-        """Notice from now on, before every write, if the folder is not where it was; `renamed` says where it was."""
+        """From now on, follow the folder if it is renamed; `renamed` then says where it was."""
         try:
             self._held = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
@@ -76,7 +75,7 @@ class Cells:
         write_atomic(self.folder / name, data, within=self.folder)
 
     def _follow(self) -> None:
-        """A folder that was renamed while a process writes to it is the store still, under its new name."""
+        """Before a write, find the new name of a folder that was renamed."""
         if self._held is None:
             return
         ours = os.fstat(self._held)
@@ -95,23 +94,23 @@ class Cells:
         return Path(f"{self.folder}/rows/{key[:2]}/{key}.safetensors")
 
     def done(self, key: str) -> bool:
-        """Whether a cell is there and whole; a damaged one is put into quarantine, so that it is computed again."""
+        """Whether a cell is there and whole; a damaged one goes to quarantine."""
         return self._sound(key) is not None
 
     def get(self, key: str) -> Outcome:
         """One cell.
 
         Raises:
-            StoreError: it is not there, or damaged (then it is in quarantine now).
+            StoreError: it is missing, or damaged (then it is in quarantine now).
         """
         return self._get(key)[0]
 
     def metadata(self, key: str) -> dict[str, Any]:
-        """Digests of source, units, recipe and task, what computed it, kept units (hex), seed, status, scalars."""
+        """Digests of source, groups, recipe and task, what computed it, kept groups (hex), seed, status, scalars."""
         return self._get(key)[1]
 
     def put(self, key: str, outcome: Outcome, metadata: Mapping[str, Any]) -> bool:
-        """Write a cell; False if the same one is there already.
+        """Write a cell; False if an equal one is there.
 
         Raises:
             StoreError: another result is stored under this key, or the folder cannot be written.
@@ -120,28 +119,24 @@ class Cells:
         stored = self._sound(key)
         if stored is not None:
             if not same(stored, outcome):
-                raise StoreError(
-                    "a different result is stored under this key: the same row gave other numbers this time",
-                    str(self.path(key)),
-                    "make the rows deterministic, or use a new folder",
-                )
+                wrong = "a different result is stored under this key: the same row gave other numbers this time"
+                raise StoreError(wrong, str(self.path(key)), "make the rows deterministic, or use a new folder")
             return False
         body = {**metadata, **_facts(outcome), "key": key, "format": FORMAT}
         self.write(self.path(key).relative_to(self.folder), encode(outcome.arrays, body))
         return True
 
     def there(self, cells: np.ndarray) -> np.ndarray:
-        """Which cells, uint8 (..., 16), are there in either form, bool (...): nothing is read but folders."""
+        """Which cells, uint8 (..., 16), are there in either form, bool (...); only folders are read."""
         files = [key for keys in self.listed(np.unique(cells[..., 0]).tolist()) for key in keys]
-        # In this order: a cell leaves its file only when it is in a block.
-        self.blocks()
+        self.blocks()  # after the files: a cell leaves its file only when it is in a block
         found: np.ndarray = Finder(as_keys(files))(cells) >= 0
         for block in self._blocks.values():
             found |= block.finder(cells) >= 0
         return found
 
     def listed(self, starts: Iterable[int] = range(256)) -> Iterator[list[str]]:
-        """Keys of the cells that are there as files, as many at a time as one folder holds; `starts`: first bytes."""
+        """Keys of the cells that are files, folder by folder; `starts`: first bytes."""
         rows = f"{self.folder}/rows"
         with contextlib.suppress(FileNotFoundError):
             present = set(os.listdir(rows)) if os.path.isdir(rows) else set()
@@ -178,14 +173,13 @@ class Cells:
         return [name.removesuffix(suffix) for name in entries(self.folder / kind) if name.endswith(suffix)]
 
     def log(self, **entry: Any) -> None:
-        """Append one line to log.jsonl: what happened, with its time. The log is never read back as data."""
+        """Append one line to log.jsonl, with its time. The log is never read as data."""
         line = json.dumps({"time": round(time.time(), 3), **entry}, ensure_ascii=False, default=str)
         self._follow()
-        append_line(self.folder / "log.jsonl", line.encode("utf-8", "backslashreplace"))  # JSON writes it that way, too
+        append_line(self.folder / "log.jsonl", line.encode("utf-8", "backslashreplace"))  # as JSON does
 
     def logged(self, event: str, form: Form) -> Iterator[dict[str, Any]]:
-        """The entries of log.jsonl about an event that have a form (`pydt.base.strict_json`); "row": a driver stored
-        one."""
+        """The entries of log.jsonl about an event ("row": a driver stored one) that have a form."""
         try:
             with opened(self.folder / "log.jsonl") as (descriptor, _), open(descriptor, "rb", closefd=False) as lines:
                 while line := lines.readline(_LONGEST):
@@ -197,14 +191,14 @@ class Cells:
             return
 
     def size(self, key: str) -> int | None:
-        """Bytes that a cell takes; None if it is not there."""
+        """Bytes that a cell takes; None if it is missing."""
         with contextlib.suppress(FileNotFoundError):
             return self.path(key).stat().st_size
         self.blocks()
         return None if (found := self.packed(key)) is None else found[0].size(found[1])
 
     def _sound(self, key: str) -> Outcome | None:
-        """A cell, if it is there and whole; a damaged one is in quarantine now."""
+        """A cell, or None; a damaged one is in quarantine now."""
         try:
             return self.read(key)[0]
         except FileNotFoundError:
@@ -228,10 +222,10 @@ class Cells:
             raise StoreError(f"{error.what}; it was moved to quarantine", str(where), again) from error
 
     def read(self, key: str) -> tuple[Outcome, dict[str, Any]]:
-        """A cell, every bit checked, from its block or its file; nothing is moved.
+        """A cell, every bit checked; nothing is moved.
 
         Raises:
-            StoreError: it is damaged. FileNotFoundError: it is not there.
+            StoreError: it is damaged. FileNotFoundError: it is missing.
         """
         arrays, metadata = self._either(key, Block.read, load)
         check(metadata, CELL)
@@ -249,9 +243,9 @@ class Cells:
         return metadata
 
     def state(self, key: str) -> tuple[int, str]:
-        """What became of a cell, of `STATUS`, and why it failed; raises as `read` does.
+        """Status of a cell, of `STATUS`, and why it failed; raises as `read` does.
 
-        A header that says of a cell that it is fine is believed; one that says anything else is read with its checksum.
+        A header that says "ok" is believed; any other cell is read with its checksum.
         """
         if self.packed(key) is None:
             with contextlib.suppress(OSError):
@@ -261,7 +255,7 @@ class Cells:
         return STATUS[outcome.status], outcome.reason or "no reason given"
 
     def _either(self, key: str, packed: Callable[[Block, int], Any], single: Callable[[str], Any]) -> Any:
-        """A cell in whichever form it is there; it may change its form at any moment."""
+        """A cell in either form, which may change at any moment."""
         if (found := self.packed(key)) is not None:
             with contextlib.suppress(FileNotFoundError):
                 return packed(*found)
@@ -274,7 +268,7 @@ class Cells:
             return packed(*found)
 
     def packed(self, key: str) -> tuple[Block, int] | None:
-        """The block that a cell is in, among those known, and its position there."""
+        """The known block that a cell is in, and its position there."""
         if not self._blocks:
             return None
         name = bytes.fromhex(key)
@@ -289,13 +283,13 @@ class Cells:
                 seen.add(str(metadata[name]))
 
     def discard(self, key: str, error: StoreError) -> Path:
-        """Put a damaged cell where it is not read any more."""
+        """Put a damaged cell aside, so that it counts as missing; the file or block that it was in."""
         if (found := self.packed(key)) is None:
             self.quarantine(self.path(key), error)
             return self.path(key)
         block, position = found
         self.write(block.dropped(position).relative_to(self.folder), b"")
-        del self._blocks[block.folder.name]  # to be read anew
+        del self._blocks[block.folder.name]  # it is read again
         self.blocks()
         self.log(event="quarantine", file=str(block.dropped(position).relative_to(self.folder)), reason=error.what)
         return block.folder
@@ -308,14 +302,14 @@ class Cells:
         try:
             move(path, target, within=self.folder)
         except FileNotFoundError:
-            return  # another process was quicker
+            return  # another process moved it
         except OSError as problem:
             wrong = f"{error.what} and cannot be moved to {target.parent} ({problem.strerror})"
             raise StoreError(wrong, str(path), "remove it by hand") from problem
         self.log(event="quarantine", file=str(path.relative_to(self.folder)), moved=target.name, reason=error.what)
 
     def blocks(self) -> list[Block]:
-        """The blocks as they are now; one that cannot be read goes to quarantine."""
+        """The blocks as they are now; damaged ones go to quarantine."""
         again = True
         while again:
             again = False
@@ -331,7 +325,7 @@ class Cells:
                 try:
                     self._blocks[name] = Block(folder)
                 except FileNotFoundError:
-                    again = again or not folder.exists()  # replaced since it was listed, by one that was not
+                    again = again or not folder.exists()  # replaced by another since it was listed
                 except Unreadable:
                     raise
                 except StoreError as error:

@@ -20,20 +20,20 @@ from pydt.store.cells import entries
 from pydt.store.packed import Block, Finder, as_keys, layout, write_block
 from pydt.store.store import Store
 
-FEWEST = 16
-"""Fewer cells than that stay files."""
-MOST = 16384
-"""More cells than that, or `LARGEST` bytes of them, become several blocks: so much free space compaction needs."""
 LARGEST = 1 << 30
+"""Bytes of a block: so much free space compaction needs."""
 
 
-def compact(dir: str | os.PathLike[str], *, fewest: int = FEWEST, most: int = MOST) -> dict[str, int]:
+def compact(dir: str | os.PathLike[str], *, fewest: int = 16, most: int = 16384) -> dict[str, int]:
     """Turn row files into blocks: plain .npy files, rows in the order of the plans (`pydt.store.packed`).
 
-    A block is synced and named before a file that it stands for is removed, and each row is read back from it in
-    between: whatever dies when, every row is there in one form at least, and readers see it in either. The same command
-    continues. Rows that come later are files, until the next time. Blocks with damaged rows are written anew without
-    them; the old ones go to quarantine.
+    A block is synced, named and read back before a file is removed: whatever dies when, every row is there in one form
+    at least, and readers see it in either. The same command continues. Later rows are files until the next time. Blocks
+    with damaged rows are written anew without them; the old ones go to quarantine.
+
+    Args:
+        fewest: fewer cells of one shape stay files.
+        most: more cells, or more than `LARGEST` bytes, become several blocks.
 
     Returns:
         cells: how many went into blocks, blocks: how many were written, left: cells that stay files.
@@ -88,7 +88,7 @@ def compact(dir: str | os.PathLike[str], *, fewest: int = FEWEST, most: int = MO
 
 
 def _kind(store: Store, key: str, worn: Sequence[Block]) -> Any:
-    """The layout of a cell that is to be packed; None if it stays as it is, or is in a sound block already."""
+    """The layout of a cell to be packed; None if it stays as it is, or is in a sound block."""
     try:
         outcome, metadata = store.read(key)
     except Unreadable:
@@ -99,7 +99,7 @@ def _kind(store: Store, key: str, worn: Sequence[Block]) -> Any:
             return _kind(store, key, worn)  # it may be there in the other form
         return None
     if (found := store.packed(key)) is not None and found[0].folder not in [block.folder for block in worn]:
-        remove(store.path(key), sync=False)  # what was read came from there: a compaction died before this
+        remove(store.path(key), sync=False)  # it was read from the block: a compaction died before this
         return None
     return layout(outcome.arrays, metadata)
 
@@ -110,7 +110,7 @@ def _cell(store: Store, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _in_order(store: Store, worn: Sequence[Block]) -> list[str]:
-    """Cells in files and in some blocks: in the order of the plans that name them, designs first, then all others."""
+    """Cells in files and in some blocks, in the order of the plans that name them, designs first, then all others."""
     keys = sorted({key for keys in store.listed() for key in keys} | {k.tobytes().hex() for b in worn for k in b.keys})
     finder, place = Finder(as_keys(keys)), np.full(len(keys), len(keys) + 1, np.int64)
     records = sorted(store.plans().values(), key=lambda r: (r.kind != "design", -len(r.rows), r.digest))

@@ -25,13 +25,13 @@ _CHUNK = 1 << 24  # entries of the masks that are drawn at once
 
 
 def export(dir: PathLike, out: PathLike, plan: Any = None, *, plain: int = 1 << 30) -> dict[str, Any]:
-    """Write the results of a plan as a folder to publish: what every model saw and gave, and no weights.
+    """Write what every row of a plan saw and gave as a folder to publish, without weights.
 
         README.md               how to read it, with numpy alone
         manifest.json           the plan, what computed it, and of every file what it is, its shape and its SHA-256
-        units.csv, rows.csv     names of the units; seed and scalars of every model; failed.csv: rows that failed
-        masks.npy               bool (models, units): the units each model was trained on
-        masks.packed.npy        in its place above 1 GiB: uint8 (models, ceil(units / 8)), bit-packed, little bit first
+        units.csv, rows.csv     names of the groups; seed and scalars of every row; failed.csv: rows that failed
+        masks.npy               bool (models, groups): the groups that each row kept
+        masks.packed.npy        in its place above 1 GiB: uint8 (models, ceil(groups / 8)), bit-packed, little bit first
         task0.examples.csv      id, label, half and weight of every target example of the first task, and so on
         task0.margin.npy ...    float32 (models, examples): the six outputs of `pydt.store.derive`, averaged over draws
 
@@ -169,7 +169,7 @@ def _task(book: _Book, store: Store, record: Record, column: int, finished: npt.
 
 
 class _Book:
-    """Files of a folder that is being built, each with an entry in the manifest."""
+    """Files of the folder, each with an entry in the manifest."""
 
     def __init__(self, folder: Folder, files: dict[str, dict[str, Any]]) -> None:
         self.folder, self.files = folder, files

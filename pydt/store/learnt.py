@@ -1,18 +1,13 @@
-"""Whether models learnt their source at all: what a network that learnt nothing does to the target is no influence.
+"""Whether rows learnt their source at all: what a network that learnt nothing does to the target is no influence.
 
-A training that learnt nothing does no better than a guess that never looks at an image: always the commonest class is
-right as often as that class is frequent, p, and the best constant probabilities have the entropy of the classes as
-their loss (with label smoothing, of the smoothed classes). `pydt.training.train` stores both beside the accuracy a
-and the
-loss of the last epoch, and the number n of images behind them. A row hardly learnt its source if
+The best guess that looks at no image has accuracy p (the share of the commonest class) and, as loss, the entropy of the
+(smoothed) classes. A row of accuracy a over n images hardly learnt its source if
 
     a <= p + max(2 sqrt(p (1 - p) / n), min(p, (1 - p) / s)),    s = 20, or 10 where loss >= entropy
 
-that is, within two standard errors of the guess, or closer to it than twice p (of rare classes) or a twentieth of what
-was left to gain (of frequent ones); a tenth where the loss is no better than that of the guess either. (A loss a little
-above it tells nothing alone: a network that is right three times as often as a guess, but too sure, may have one.) A
-row that learnt by this rule is named by itself if its loss is more than 1.25 times the entropy: its training diverges.
-Of images of one class (p = 1) nothing can be learnt, so such rows are not judged.
+that is, within two standard errors of the guess, or closer to it than twice p (rare classes) or 1/s of what was left
+to gain (frequent ones). A row that learnt by this rule diverged if its loss is above 1.25 times the entropy (a good
+but too sure network may lie a little above it). Rows of one class (p = 1) are not judged.
 """
 
 from __future__ import annotations
@@ -27,10 +22,8 @@ from pydt.store.plan_record import Record
 from pydt.store.store import Store
 
 MOST_WEAK = 0.1
-"""Where a larger share of the models hardly learnt their source, no advice is taken from them."""
-_FAR = (
-    1.25  # times the loss of a guess: measured, 1.05 where a network learnt well and was too sure, 1.5 to 5 at lr 0.2
-)
+"""Where a larger share of the models hardly learnt their source, nothing is planned by them."""
+_FAR = 1.25  # times the loss of a guess; measured: 1.05 if well learnt and too sure, 1.5 to 5 at a rate of 0.2
 _NAMED = 5
 
 
@@ -39,10 +32,10 @@ class Weak:
     """Which of some rows hardly learnt their source.
 
     Attributes:
-        at: their places among the rows asked about. judged: rows that say how well they learnt. accuracy, trivial: mean
-            over those at `at`, as fractions.
-        above: places of others that learnt, but ended with a loss far above that of a guess. loss, trivial_loss: means
-            over those. alone: places of rows that kept images of one class only, which are not judged. rows: all.
+        at: their positions among the rows asked about. judged: rows that say how well they learnt. accuracy, trivial:
+            means over those at `at`, as fractions.
+        above: positions of rows that learnt, but ended with a loss far above that of a guess. loss, trivial_loss: means
+            over these. alone: positions of rows of one class, which are not judged. rows: all.
     """
 
     at: tuple[int, ...]
@@ -58,11 +51,11 @@ class Weak:
 
     @property
     def many(self) -> bool:
-        """Whether so many did that nothing should be planned by these rows."""
+        """Whether too many did to plan by these rows."""
         return len(self.at) > MOST_WEAK * self.judged
 
     def text(self, what: str = "models", numbers: Sequence[int] | None = None) -> str:
-        """What is to be said of them, without what to do about it; numbers: of the rows asked about, in the plan."""
+        """The finding without its mend; numbers: of the rows asked about, in the plan."""
         return (
             f"{len(self.at):,} of {self.judged:,} {what} hardly learnt their own source{_named(self.at, numbers)}: "
             f"accuracy {100 * self.accuracy:.1f} %, where always naming the commonest class gives "
@@ -70,7 +63,7 @@ class Weak:
         )
 
     def notes(self, what: str = "models", numbers: Sequence[int] | None = None, effect: str = "") -> list[str]:
-        """All that is to be said of the rows, as sentences without a full stop; effect: put before the first mend."""
+        """All findings as sentences without a full stop; effect: put before the first mend."""
         told = [f"{self.text(what, numbers)}{effect or '; '}{self.mend}"] if self.at else []
         if self.above:
             told.append(

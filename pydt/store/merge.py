@@ -14,23 +14,22 @@ from pydt.store.store import Store
 
 
 def merge(into: str | os.PathLike[str], *others: str | os.PathLike[str]) -> dict[str, Any]:
-    """Copy the rows of other stores of the same design into one; again is harmless, and changes nothing.
+    """Copy the rows of other stores of the same design into one; doing it again changes nothing.
 
-    Two stores are of one design if they have source, units and recipe in common, and their designs the rule by which
-    masks are drawn, or all the rows of one: an ensemble that several machines trained in parts, a plan and a longer
-    one, the same rows seen through other tasks. Tasks, plans, thumbnails and counterfactuals come along, of the log the
-    lines of the copied rows, and what stopping rules had reached of plans that the store did not have: of one that it
-    has, its own word counts.
+    Stores are of one design if they share source, groups and recipe, and their designs share the rule that draws masks,
+    or all rows of one: parts of an ensemble, a plan and a longer one, the same rows on other tasks. Tasks, plans,
+    thumbnails, counterfactuals and the log lines of the copied rows come along, and what stopping rules had reached of
+    plans that are new to the store.
 
     Args:
         into: a store, or a folder that becomes one.
 
     Returns:
-        copied, same (there already): cells. damaged: a list of {"file", "reason"} of cells of the others that were left
-        out; they are not touched.
+        copied, same (were there): cells. damaged: a list of {"file", "reason"} of cells that were left out; they stay
+        where they are.
 
     Raises:
-        StoreError: a store is of another design; a row has other results in two stores; a driver is at work. Of these
+        StoreError: a store is of another design, a row has other results in two stores, or a driver is at work; then
             nothing is copied.
     """
     sources = [Store(other) for other in others]
@@ -60,7 +59,7 @@ def merge(into: str | os.PathLike[str], *others: str | os.PathLike[str]) -> dict
 
 
 def _one_design(known: list[Record], other: Store) -> None:
-    """Refuse a store of another design than the plans that are known; then they are known, too."""
+    """Refuse a store of another design than the known plans; else its plans become known."""
     mend = "merge only stores of one design; another one stays a store of its own"
     plans = sorted(other.plans().values(), key=lambda record: record.kind != "design")
     for record in plans:
@@ -90,7 +89,7 @@ def _no_conflict(store: Store, other: Store) -> None:
         try:
             ours, theirs = store.read(key)[0], other.read(key)[0]
         except (StoreError, FileNotFoundError):
-            continue  # a damaged one has no say
+            continue  # damaged
         if not same(ours, theirs):
             wrong = f"another result is stored for the same row than in {store.folder}"
             mend = "the rows were not computed alike: merge without one of the two, or remove that row's file"
@@ -117,10 +116,7 @@ def _copy_cells(store: Store, other: Store, report: dict[str, Any]) -> set[str]:
 
 
 def _copy_small(store: Store, other: Store, here: set[str]) -> None:
-    """What stopping rules had reached of plans that were not `here`; counterfactuals and notes that the store lacks.
-
-    Where a plan goes on to its end, another store's stop takes no row from it.
-    """
+    """What stopping rules had reached of plans that were not `here`; counterfactuals and notes that the store lacks."""
     for name, record in other.plans().items():
         if name not in here and (note := other.rule(record)) is not None:
             write = store.note_stop if note.pop("met") else store.note_rule

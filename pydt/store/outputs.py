@@ -1,4 +1,4 @@
-"""From the four numbers that a row stores per example to the six outputs that are asked for, and their units."""
+"""From the four primitives that a row stores per example to the six outputs, and their units."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
 """Blocks: thousands of finished cells in three plain files, in place of a file each.
 
     DIR/packed/<digest>/primitives.npy   float32 (rows, 4, draws, examples); not there if the rows failed
-    DIR/packed/<digest>/masks.npy        uint8 (rows, ceil(units / 8)): the units that each row kept, little bit first
+    DIR/packed/<digest>/masks.npy        uint8 (rows, ceil(groups / 8)): the groups that each row kept, little bit first
     DIR/packed/<digest>/index.jsonl      a header with what all rows share; a line a row: its key, the SHA-256 of its
                                          cell, the rest of its metadata; the header once more
-    DIR/packed/<digest>/<key>.dropped    this row was found damaged: it is not there any more
+    DIR/packed/<digest>/<key>.dropped    this row was found damaged and counts as missing
 
-The SHA-256 of a row is that of its former file, over metadata and arrays together: damage costs the rows that it is in
-and no others, and is found when they are read. `numpy.load` reads the arrays without this package.
+The SHA-256 of a row is that of its former file, over metadata and arrays, so damage costs only the rows that it is in.
+`numpy.load` reads the arrays without this package.
 """
 
 from __future__ import annotations
@@ -45,19 +45,22 @@ from pydt.base import (
 from pydt.store.cell_file import CELL
 
 STATUS = {"ok": 1, "failed": 2}
-"""How arrays of states stand for what became of a cell; 0: it is not there."""
-_LINE = {"key", "sha256", "status"}  # what every line says, also where all rows agree
+"""Numbers for the status of a cell; 0: it is missing."""
+_LINE = {"key", "sha256", "status"}  # in every line, also where all rows agree
 _HEADER: Form = {"sha256": str, "rows": range(1 << 24), "shape": [SEED], "offsets": {str: SEED}, "common": dict}
 Keys = npt.NDArray[np.uint8]
 Cell = tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]
 
 
 class Block:
-    """One block, open for reading. `keys` uint8 (rows, 16) and `status` uint8 (rows,) are those of its sound lines;
-    `torn` is how many lines are not; `worn`: some row is torn, or was found damaged.
+    """One block, open for reading.
+
+    Attributes:
+        keys, status: uint8 (rows, 16) and (rows,), of its sound lines.
+        torn: how many lines are unreadable. worn: whether a row is torn or was found damaged.
 
     Raises:
-        StoreError: it cannot be read, or both its headers are damaged. FileNotFoundError: it is not there.
+        StoreError: it cannot be read, or both its headers are damaged. FileNotFoundError: it is missing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -97,7 +100,7 @@ class Block:
         return Finder(self.keys)
 
     def peek(self, position: int) -> dict[str, Any]:
-        """The metadata of a row, but for its mask: well formed, not checksummed."""
+        """The metadata of a row, without its mask: well formed, not checksummed."""
         metadata = self._said(int(self._line[position]))
         check(metadata, CELL)
         del metadata["sha256"]
@@ -134,7 +137,7 @@ class Block:
         return mask + arrays + len(self._lines[1 + self._line[position]]) + 1
 
     def dropped(self, position: int) -> Path:
-        """The file that says of a row that it is not there any more."""
+        """The file that marks a row as missing."""
         return self.folder / f"{self.keys[position].tobytes().hex()}.dropped"
 
     def _bytes(self, name: str, row: int, size: int) -> bytes:
@@ -144,7 +147,7 @@ class Block:
                 weakref.finalize(self, os.close, descriptor)
                 self._open[name] = descriptor
             start = self._offsets[name] + row * size
-            if not 0 <= size <= os.fstat(self._open[name]).st_size - start:  # before so much memory is taken
+            if not 0 <= size <= os.fstat(self._open[name]).st_size - start:  # before the memory is taken
                 raise StoreError("is damaged (it ends too early)", str(self.folder / name))
             return exactly(self._open[name], size, start)
         except FileNotFoundError:
@@ -163,20 +166,20 @@ class Finder:
         self._sorted = starts[self._order]
 
     def one(self, key: bytes) -> int:
-        """Position of one key, -1 if it is not there."""
+        """Position of one key, -1 if it is missing."""
         place = int(np.searchsorted(self._sorted, np.frombuffer(key, np.uint64, 1)[0]))
         if place < len(self._order) and self._keys[position := int(self._order[place])].tobytes() == key:
             return position
         return -1
 
     def __call__(self, keys: Keys) -> npt.NDArray[np.int64]:
-        """Position of each key of uint8 (..., 16), -1 where it is not there."""
+        """Position of each key of uint8 (..., 16), -1 where it is missing."""
         wanted = np.ascontiguousarray(keys)
         if not len(self._keys):
             return np.full(wanted.shape[:-1], -1, np.int64)
         place = np.searchsorted(self._sorted, _starts(wanted))
         position = self._order[np.minimum(place, len(self._order) - 1)]
-        # two of a million digests that agree in 64 bits: once in ten million stores; that cell would be computed twice
+        # two of a million keys agree in 64 bits once in ten million stores: that cell would be computed twice
         return np.where((self._keys[position] == wanted).all(-1), position, -1)
 
 
@@ -199,7 +202,7 @@ def _header(line: bytes) -> dict[str, Any] | None:
 
 
 def layout(arrays: dict[str, npt.NDArray[Any]], metadata: dict[str, Any]) -> tuple[Any, ...] | None:
-    """What cells of one block have in common; None if a cell must stay a file: a block cannot hold it."""
+    """What cells of one block have in common; None: a block cannot hold the cell."""
     given = [(name, array.dtype.str, array.shape) for name, array in arrays.items()]
     if any((name, kind, len(shape)) != ("primitives", "<f4", 3) for name, kind, shape in given):
         return None

@@ -1,7 +1,7 @@
-"""What a store knows of a plan without its source: who its rows are, and under which names their cells are stored.
+"""A plan as a store knows it, without its source: its rows, and the keys of their cells.
 
-Nothing here grows with rows times units: the rows of a design are drawn when they are asked for, and not kept. What
-stays in memory is 16 bytes for every cell's name and 8 for every seed, once they were needed.
+Nothing grows with rows times groups: the rows of a design are drawn when they are asked for. A cell takes 16 bytes of
+memory, a seed 8.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from pydt.store.rows import Row
 
 FORMAT = 1
 NUMBERED = 4096
-"""Above so many groups a drawn row is named by its design's rule and its number; up to there, by its mask.
+"""Above so many groups, keys name a drawn row by its design's rule and its number; up to there, by its mask.
 
-A mask of a million groups takes 20 ms to draw: half an hour for the names of 70,000 rows, at every start.
+A mask of a million groups takes 20 ms to draw: half an hour for the keys of 70,000 rows, at every start.
 """
 MOST_ROWS = 1 << 24
-"""Names of so many rows and of as many cells take half a gigabyte; a file that says more is not believed."""
+"""Keys of so many rows and cells take half a gigabyte; a file that says more counts as damaged."""
 _COUNT = range(1, MOST_ROWS + 1)
 _TASK: Form = {"digest": str, "name": str, "target": str, "examples?": range(1, 1 << 31), "settings": dict}
 _PLAN: Form = {
@@ -46,14 +46,15 @@ _PLAN: Form = {
     "format": range(FORMAT, FORMAT + 1),
 }
 _DESIGN: Form = {"kind": str, "groups": range(1, 1 << 31), "models": _COUNT, "rows?": [SEED]}
-_CHECKED = 1 << 24  # entries of the masks whose digest is written into a plan: 0.3 s to draw
+CHECKED = 1 << 24
+"""Entries of the masks whose digest is written into a plan: 0.3 s to draw."""
 _SEED_STREAM = 7  # stream of the counter-based generator that gives row i its seed
 _CHUNK = 1 << 20  # entries of the masks that are drawn at once
 T = TypeVar("T")
 
 
 class Lazy(Sequence[T]):
-    """A sequence whose items are made when they are asked for, and not kept."""
+    """A sequence whose items are made when they are asked for."""
 
     def __init__(self, length: int, item: Callable[[int], T]) -> None:
         self._length, self._item = length, item
@@ -73,12 +74,12 @@ class Drawn(Sequence[Row]):
     Args:
         description: `Design.to_dict()`.
         seeds: one a row; None: row i gets 31 random bits keyed by (`seed`, i).
-        masks: digest of the first masks as they were when the plan was written; None: they are what is drawn now.
+        masks: digest of the first masks when the plan was written; None: of those that are drawn now.
         design: the design itself, where it is at hand.
 
     Raises, when a row is drawn:
         StoreError: this pydt draws other masks than those.
-        DesignError: the description is of a kind of design that this pydt does not know.
+        DesignError: this pydt does not know the kind of design.
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class Drawn(Sequence[Row]):
 
     @cached_property
     def masks(self) -> str:
-        """Digest of the first masks, as many as have `_CHECKED` entries: each row is drawn by the same rule."""
+        """Digest of the first masks, as many as have `CHECKED` entries: each row is drawn by the same rule."""
         return self._masks if self._masks is not None else self._digest()
 
     def packed(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
@@ -140,7 +141,7 @@ class Drawn(Sequence[Row]):
         return self.design.packed(rows)
 
     def check(self) -> None:
-        """Refuse a design that now draws other masks than the rows were trained on, once."""
+        """Refuse, once, a design that now draws other masks than the rows were trained on."""
         if self._masks is not None and self._known is None:
             if self._digest() != self._masks:
                 wrong, mend = "its design now gives other masks than the rows have", "use the pydt that wrote it"
@@ -166,7 +167,7 @@ class Drawn(Sequence[Row]):
 
     def _digest(self) -> str:
         state = hashlib.sha256()
-        first = min(self._length, max(1, _CHECKED // self.groups))
+        first = min(self._length, max(1, CHECKED // self.groups))
         for start in range(0, first, self.step):
             state.update(self.design.packed(np.arange(start, min(start + self.step, first))).tobytes())
         return state.hexdigest()[:32]
@@ -271,13 +272,13 @@ class Record:
         return names
 
     def named(self, row: int) -> dict[str, Any]:
-        """How a cell's metadata name the mask of a row: "keep" (hex), or "rule" and "row" of its design."""
+        """How metadata name the mask of a row: "keep" (hex), or "rule" and "row" of its design."""
         if isinstance(self.rows, Drawn) and self.rows.rule is not None:
             return {"rule": self.rows.rule, "row": self.rows.numbers[row]}
         return {"keep": self.rows[row].keep.hex()}
 
     def packed(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-        """Masks of some rows, uint8 (rows, ceil(units / 8)), little bit first."""
+        """Masks of some rows, uint8 (rows, ceil(groups / 8)), little bit first."""
         if isinstance(self.rows, Drawn):
             return self.rows.packed(rows)
         masks = b"".join(self.rows[i].keep for i in rows.tolist())
@@ -337,7 +338,7 @@ class Record:
         if len(fields["rows"]) * tasks > MOST_ROWS:
             raise StoreError(f"is damaged ({len(fields['rows'])} rows of {tasks} tasks)")
         record = cls(**{**fields, "names": tuple(plain["names"]), "tasks": tuple(plain["tasks"])})
-        vars(record)["digest"] = digest("plan", plain)  # of all that is written, also what only a newer pydt reads
+        vars(record)["digest"] = digest("plan", plain)  # of all that is written, also by a newer pydt
         return record
 
 
@@ -349,7 +350,7 @@ def _row(keep: str, seed: int, kind: str, groups: int) -> Row:
 
 
 def _drawn(plain: Mapping[str, Any], groups: int) -> Drawn:
-    """The rows of a design, which is compared with what the plan says of it; of a kind to come only later, if ever."""
+    """The rows of a design, if it has the rows and groups that the plan says; of an unknown kind, unchecked."""
     rows, said = plain["rows"], plain["design"]
     try:
         drawn = Drawn(said, rows["seeds"], plain["seed"], rows["masks"])

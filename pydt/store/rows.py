@@ -1,4 +1,4 @@
-"""Cells: one training seen through one task, as an object and as a file that is either whole or refused."""
+"""A row (one trained model), its outcome for one task, and their keys."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ FACTS = ("code", "torch", "torchvision", "isa")
 
 @dataclass(frozen=True)
 class Row:
-    """One source training: the units it keeps and its seed.
+    """One source training: the groups that it keeps, and its seed.
 
     Args:
         keep: 0/1 array-like (groups,), or its packed form (little bit first) together with `groups`.
         seed: seed of everything random in the training.
-        kind: what the row is for ("design", "keep", "drop top", ...); it names, it does not change the training.
-        groups: number of units; only needed with packed `keep`.
+        kind: what the row is for ("design", "keep", "drop top", ...); it does not change the training.
+        groups: number of groups; only needed with packed `keep`.
 
     Raises:
         DesignError: `keep` is not a vector of zeros and ones.
@@ -75,10 +75,10 @@ class Outcome:
 
 
 def checked(given: Any, task: Mapping[str, Any], where: str) -> Outcome:
-    """What a runner gave for a task, fit to be stored; numbers that are not finite make a failed cell, never data.
+    """What a runner gave for a task, fit to be stored; numbers that are not finite make a failed cell.
 
     Args:
-        given: an `Outcome`, if the runner does what it should.
+        given: an `Outcome`, if the runner is right.
         task: "name" and "examples" (how many) of the task.
         where: names the row.
 
@@ -106,7 +106,7 @@ def checked(given: Any, task: Mapping[str, Any], where: str) -> Outcome:
     scalars: dict[str, float | int | str] = {}
     for name, value in given.scalars.items():
         plain: Any = value
-        if getattr(value, "shape", None) == ():  # of numpy, of torch
+        if getattr(value, "shape", None) == ():  # numpy, torch
             plain = plain.item()
         if not isinstance(name, str) or not isinstance(plain, float | int | str):
             wrong = f"its runner gave the scalar {name!r} as {type(plain).__name__}"
@@ -120,7 +120,7 @@ def checked(given: Any, task: Mapping[str, Any], where: str) -> Outcome:
 
 
 def source_key(source: str, units: str, row: Row, recipe: str) -> str:
-    """Name of a training: digests of the source, of its partition into units and of the recipe, kept units, seed."""
+    """Name of a training: digests of source, groups and recipe; kept groups, seed."""
     return digest("training", source, units, row.groups, row.keep, row.seed, recipe)
 
 

@@ -22,22 +22,20 @@ _LINE = re.compile(rb'\{"time": (\d+(?:\.\d+)?), "event": "([^"\\]*)"')  # of th
 
 
 def status(dir: str | os.PathLike[str], plan: Any = None) -> dict[str, Any]:
-    """How far a plan is. Nothing is changed, unless a damaged header is met: that goes to quarantine.
+    """How far a plan is. Only a damaged header that is met goes to quarantine.
 
     Args:
         dir: folder of a store.
-        plan: a plan or its digest; None: the store's only one with a design, or of several the one written last.
+        plan: a plan or its digest; None: the one written last, of those with a design if there are any.
 
     Returns:
-        plan: its digest (None: there is none), plans: how many there are. rows: how many it has, and of those (of the
-        first ones, if it stopped early) finished, failed, missing; reasons: how many rows failed for each; replaced:
-        rows that met broken images, and such images, see `Store.replaced`; hardly_learnt: of some finished rows how
-        many hardly learnt their source, and how many were looked at, see `pydt.store.learnt`. stop: see
-        `Store.stopped`;
-        unmet: a stopping rule that did not end the plan, see `Store.rule`. rows_per_hour: of the last hour, from the
-        log. bytes, files: of the whole folder. packed: cells in blocks. quarantined: files there. writer: pid and host
-        of the driver that is at work, as far as is known. damaged: a list of {"file", "reason"} of what was met on the
-        way; see `verify`.
+        plan: its digest or None, plans: how many there are. rows: how many the plan has, and of those that count
+        finished, failed, missing; reasons: how many rows failed for each; replaced: as `Store.replaced`; hardly_learnt:
+        of some finished rows, how many hardly learnt their source and how many were looked at (`pydt.store.learnt`).
+        stop: as `Store.stopped`; unmet: a stopping rule that did not end the plan, as `Store.rule`. rows_per_hour: of
+        the last hour, from the log. bytes, files: of the folder. packed: cells in blocks. quarantined: files there.
+        writer: pid and host of the driver at work, if known. damaged: a list of {"file", "reason"} of what was met;
+        `verify` looks at everything.
 
     Raises:
         StoreError: there is no store, or no such plan.
@@ -93,7 +91,7 @@ def _chosen(store: Store, plan: Any) -> Record | None:
 
 
 def _pace(log: Path) -> float:
-    """Rows per hour, over the time since the first of the rows that the last hour saw."""
+    """Rows an hour, since the first row of the last hour."""
     times = []
     try:
         with open(log, "rb") as file:
@@ -127,20 +125,20 @@ def _size(folder: Path) -> tuple[int, int]:
                     else:
                         files, size = files + 1, size + entry.stat(follow_symlinks=False).st_size
         except FileNotFoundError:
-            continue  # somebody is at work
+            continue  # a driver is at work
     return files, size
 
 
 def _writer(lock: Path) -> dict[str, Any] | None:
-    """Who says in the lock file to be at work. A killed driver leaves the file behind: on its host, one looks."""
+    """The driver that the lock file names, unless it is dead (which only its own host can tell)."""
     if (found := holder(lock)) is None:
         return None
     pid, host = found
     if host == platform.node():
         try:
-            os.kill(pid, 0)  # asks, and does nothing
+            os.kill(pid, 0)  # does nothing
         except ProcessLookupError:
             return None
-        except PermissionError:  # somebody else's process
+        except PermissionError:  # another user's process
             pass
     return {"pid": pid, "host": host}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,16 +19,15 @@ from pydt.store.store import Store
 
 
 def verify(dir: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read every file of a store and check all that can be checked; what is damaged is put into quarantine.
+    """Read every file of a store and check all that can be checked; damaged ones go to quarantine.
 
-    Of cells: the checksum over metadata and arrays, the key against the digests it is made of, arrays of the right
-    shape, finite numbers. Of plans: the digest, and that designs draw the masks that the rows had. Of tasks: checksum
-    and lengths.
+    Of cells: the checksum over metadata and arrays, the key against the digests it is made of, shapes, finite numbers.
+    Of plans: the digest, and that designs draw the masks that the rows had. Of tasks: checksum and lengths.
 
     Returns:
-        verified: whether nothing is damaged and no row of any plan is missing (of one that stopped early: of the rows
-        that count). cells: how many are whole. damaged: a list of {"file", "reason", "moved" (to quarantine)}. missing:
-        rows that no longer or not yet are there, by plan. unclaimed: cells that no plan names.
+        verified: whether nothing is damaged and no row that counts is missing from any plan. cells: how many are whole.
+        damaged: a list of {"file", "reason", "moved" (to quarantine)}. missing: rows, by plan. unclaimed: cells that
+        no plan names.
 
     Raises:
         StoreError: there is no store.
@@ -34,11 +35,14 @@ def verify(dir: str | os.PathLike[str]) -> dict[str, Any]:
     store = Store(dir)
     damaged: list[dict[str, Any]] = []
     examples = _verify_described(store, damaged)
-    plans = store.plans()
-    for record in plans.values():
+    plans: dict[str, Record] = {}
+    for name, record in store.plans().items():
         examples |= {task["digest"]: task["examples"] for task in record.tasks if "examples" in task}
+        with _left(damaged, f"plans/{name}.json"):
+            if isinstance(record.rows, Drawn):
+                record.rows.check()
+            plans[name] = record
     whole = 0
-    plans = {name: record for name, record in plans.items() if _draws_as_before(record, damaged)}
     claimed = [record.cells.reshape(-1, 16) for record in plans.values()]
     finder = Finder(np.concatenate([np.empty((0, 16), np.uint8), *claimed]))
     unclaimed = 0
@@ -47,7 +51,7 @@ def verify(dir: str | os.PathLike[str]) -> dict[str, Any]:
             outcome, metadata = store.read(key)
             check_cell(key, outcome.arrays, metadata, examples)
         except FileNotFoundError:
-            continue  # moved by somebody else meanwhile
+            continue  # another process moved it
         except Unreadable as error:
             damaged.append({"file": error.where, "reason": error.what, "moved": False})
         except StoreError as error:
@@ -62,31 +66,22 @@ def verify(dir: str | os.PathLike[str]) -> dict[str, Any]:
     damaged += [{"file": file, "reason": reason, "moved": False} for file, reason in store.torn().items()]
     missing = {}
     for name, record in plans.items():
-        try:
+        with _left(damaged, f"stops/{name}.json"):
             missing[name] = len(store.missing(record))
-        except PydtError as error:
-            damaged.append({"file": f"stops/{name}.json", "reason": error.what, "moved": False})
-            continue
-        try:
-            store.rule(record)
-        except StoreError as error:
-            damaged.append({"file": f"rules/{name}.json", "reason": error.what, "moved": False})
-        try:
-            read_remarks(store, record)
-        except StoreError as error:
-            damaged.append({"file": f"notes/{name}.json", "reason": error.what, "moved": False})
+        if name in missing:
+            with _left(damaged, f"rules/{name}.json"):
+                store.rule(record)
+            with _left(damaged, f"notes/{name}.json"):
+                read_remarks(store, record)
     verified = not damaged and not any(missing.values())
     return {"verified": verified, "cells": whole, "damaged": damaged, "missing": missing, "unclaimed": unclaimed}
 
 
 def check_cell(key: str, arrays: dict[str, Any], metadata: dict[str, Any], examples: dict[str, int]) -> None:
-    """Whether a cell whose checksum holds can be what its key says.
+    """Refuse a cell that cannot be what its key says, although its checksum holds.
 
     Args:
-        examples: how many a task has, by its digest; of tasks that are not named nothing is known.
-
-    Raises:
-        StoreError: it cannot.
+        examples: how many a task has, by its digest, where that is known.
     """
     try:
         if "training" in metadata:
@@ -108,7 +103,7 @@ def check_cell(key: str, arrays: dict[str, Any], metadata: dict[str, Any], examp
                 raise StoreError("is damaged (numbers that are not finite)")
     except PydtError:
         raise
-    except Exception as error:  # whatever it lacks
+    except Exception as error:  # any entry may be missing or of another type
         raise StoreError(f"is damaged ({type(error).__name__})") from error
 
 
@@ -136,11 +131,10 @@ def _verify_described(store: Store, damaged: list[dict[str, Any]]) -> dict[str, 
     return examples
 
 
-def _draws_as_before(record: Record, damaged: list[dict[str, Any]]) -> bool:
+@contextlib.contextmanager
+def _left(damaged: list[dict[str, Any]], file: str) -> Iterator[None]:
+    """Report what is wrong with a file, and leave it where it is."""
     try:
-        if isinstance(record.rows, Drawn):
-            record.rows.check()
-        return True
+        yield
     except PydtError as error:
-        damaged.append({"file": f"plans/{record.digest}.json", "reason": error.what, "moved": False})
-        return False
+        damaged.append({"file": file, "reason": error.what, "moved": False})
