@@ -11,14 +11,15 @@ import pytest
 from stub_rows import GROUPS, StubRecipe, StubSource, StubTask
 from stub_store import GOOD, METADATA
 
-import pydt.store.plan_record
 from pydt import design
 from pydt.base import DesignError, StoreError, canonical_json, digest
 from pydt.design import Design
+from pydt.design.kinds.bernoulli import Independent
+from pydt.design.kinds.fixed_size import FixedSize
 from pydt.ensemble import Plan
 from pydt.ensemble.plan import check
 from pydt.store import Drawn, Record, Row, Store
-from pydt.store.plan_record import row_seeds
+from pydt.store.plan_record import CHECKED, row_seeds
 from pydt.store.rows import result_key, source_key
 
 DESIGNS = {
@@ -84,14 +85,15 @@ def test_a_plan_that_lists_the_rows_of_its_design_is_told_to_be_old(tmp_path: Pa
 
 
 def _draws_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Design._draw
+    """One row gets other masks."""
+    real = Independent.__call__
 
-    def other(self: Any, *arguments: Any) -> np.ndarray:
-        masks = real(self, *arguments).copy()
-        masks[len(masks) // 2] ^= 1
+    def other(self: Any, rows: np.ndarray, columns: int) -> np.ndarray:
+        masks = real(self, rows, columns)
+        masks[len(masks) // 2] ^= np.arange(columns) < 2
         return masks
 
-    monkeypatch.setattr(Design, "_draw", other)
+    monkeypatch.setattr(Independent, "__call__", other)
 
 
 def test_a_design_that_now_draws_other_masks_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,59 +142,66 @@ def test_design_of_other_groups_is_refused_without_drawing_it() -> None:
 # ---- many groups: rows are named by the rule and their number
 
 
-@pytest.fixture
-def many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pydt.store.plan_record, "NUMBERED", GROUPS - 1)
+MANY = 4104  # groups: more than are named by their masks
 
 
-@pytest.mark.usefixtures("many")
-@pytest.mark.parametrize("name", ["random", "stratified", "bernoulli", "foldover"])
+def wide(drawn: Any, **more: Any) -> Plan:
+    return Plan(StubSource(groups=MANY), design=drawn, recipe=StubRecipe(), tasks=[StubTask()], seed=5, **more)
+
+
+WIDE = {
+    "random": design.random(MANY, 9, seed=3),
+    "stratified": design.random(MANY, 9, seed=3, strata=np.arange(MANY) % 3),
+    "bernoulli": design.bernoulli(MANY, 9, 0.4, seed=3),
+    "foldover": design.foldover(MANY, 9, seed=3),
+}
+
+
+@pytest.mark.parametrize("name", WIDE)
 def test_names_by_number_hold_for_every_selection_and_extension(name: str) -> None:
-    drawn = DESIGNS[name]
-    sources = plan(drawn).record().sources
-    assert list(plan(drawn.extend(20)).record().sources)[:9] == list(sources)
+    drawn = WIDE[name]
+    sources = wide(drawn).record().sources
+    assert list(wide(drawn.extend(20)).record().sources)[:9] == list(sources)
     taken = drawn.take([7, 2, 8])
     seeds = row_seeds(5, 9)
-    chosen = plan(taken, seeds=[seeds[i] for i in (7, 2, 8)]).record()
+    chosen = wide(taken, seeds=[seeds[i] for i in (7, 2, 8)]).record()
     assert list(chosen.sources) == [sources[i] for i in (7, 2, 8)]
-    assert chosen.named(0) == {"rule": plan(drawn).record().named(0)["rule"], "row": 7}
+    assert chosen.named(0) == {"rule": wide(drawn).record().named(0)["rule"], "row": 7}
     everything = set(sources)
-    for other in [design.random(GROUPS, 9, seed=4), design.random(GROUPS, 9, 0.7, seed=3)]:
-        everything |= set(plan(other).record().sources)
+    for other in [design.random(MANY, 9, seed=4), design.random(MANY, 9, 0.7, seed=3)]:
+        everything |= set(wide(other).record().sources)
     assert len(everything) == 27
 
 
-@pytest.mark.usefixtures("many")
 def test_rows_of_a_rule_that_now_draws_other_masks_get_no_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A longer plan of that rule would take their results for its own; another rule has names of its own."""
-    store, drawn = Store.create(tmp_path), DESIGNS["bernoulli"]
-    store.put_plan(plan(drawn).record())
+    store, drawn = Store.create(tmp_path), WIDE["bernoulli"]
+    store.put_plan(wide(drawn).record())
     _draws_otherwise(monkeypatch)
     with pytest.raises(StoreError, match="other masks than the rows have"):
-        Store(tmp_path).put_plan(plan(Design.from_dict({**drawn.to_dict(), "models": 20})).record())
-    Store(tmp_path).put_plan(plan(design.bernoulli(GROUPS, 9, 0.6, seed=3)).record())
+        Store(tmp_path).put_plan(wide(Design.from_dict({**drawn.to_dict(), "models": 20})).record())
+    Store(tmp_path).put_plan(wide(design.bernoulli(MANY, 9, 0.6, seed=3)).record())
     assert len(Store(tmp_path).plans()) == 2
 
 
-@pytest.mark.usefixtures("many")
 def test_masks_of_ones_own_are_named_by_themselves() -> None:
-    record = plan(DESIGNS["explicit"]).record()
+    record = wide(Design.explicit(np.asarray(WIDE["random"]))).record()
     assert list(record.sources) == list(listed(record).sources)
     assert record.named(3) == {"keep": record.rows[3].keep.hex()}
 
 
 def test_nothing_is_drawn_to_plan_seventy_thousand_rows_over_a_million_units(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = 0
-    real = Design._draw
+    real = FixedSize.__call__
 
-    def count(self: Any, rule: Any, rows: np.ndarray, columns: int) -> np.ndarray:
+    def count(self: Any, rows: np.ndarray, columns: int) -> np.ndarray:
         nonlocal drawn
         drawn += len(rows) * columns
-        return real(self, rule, rows, columns)
+        return real(self, rows, columns)
 
-    monkeypatch.setattr(Design, "_draw", count)
+    monkeypatch.setattr(FixedSize, "__call__", count)
     units = 1_280_000
     rows = Drawn(design.random(units, 70_000).to_dict(), None, 0)
     names = Lazy(units)
@@ -200,7 +209,7 @@ def test_nothing_is_drawn_to_plan_seventy_thousand_rows_over_a_million_units(mon
     assert len(record.cells) == 70_000
     assert drawn == 0
     assert rows.masks
-    assert drawn <= 2 * pydt.store.plan_record._CHECKED
+    assert drawn <= 2 * CHECKED
     assert rows[69_999].mask.sum() == units // 2
 
 

@@ -20,6 +20,7 @@ from stub_store import GOOD, KEY, METADATA, computed, contents
 from pydt import design
 from pydt.base import StoreError, encode
 from pydt.design import Design
+from pydt.design.kinds.bernoulli import Independent
 from pydt.ensemble import Plan
 from pydt.store import Outcome, Store, merge, status, verify
 from pydt.store import compact as compact_store
@@ -324,7 +325,7 @@ def test_a_damaged_stop_is_named_and_left(tmp_path: Path) -> None:
 def test_a_design_that_draws_otherwise_is_not_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = plan(3)
     computed(tmp_path, job)
-    monkeypatch.setattr(Design, "_draw", lambda self, rule, rows, columns: np.full((len(rows), 1), 3, np.uint8))
+    monkeypatch.setattr(Independent, "__call__", lambda self, rows, columns: np.ones((len(rows), columns), bool))
     found = verify(tmp_path)
     assert "other masks than the rows have" in found["damaged"][0]["reason"]
     assert not found["verified"]

@@ -73,20 +73,21 @@ class StubRecipe:
 
 @dataclass(frozen=True)
 class StubSource:
-    """Twelve examples in six units, the last two in none."""
+    """Two examples in each of six groups or more, and two in none."""
 
     name: str = "stub"
+    groups: int = GROUPS
 
     @property
     def digest(self) -> str:
         return digest("source", self.name)
 
     def __len__(self) -> int:
-        return 2 * GROUPS + 2
+        return 2 * self.groups + 2
 
     def units(self, by: str) -> tuple[np.ndarray, tuple[str, ...]]:
-        unit = np.append(np.repeat(np.arange(GROUPS), 2), [-1, -1]).astype(np.int64)
-        return unit, tuple(f"{by} {i}" for i in range(GROUPS))
+        unit = np.append(np.repeat(np.arange(self.groups), 2), [-1, -1]).astype(np.int64)
+        return unit, tuple(f"{by} {i}" for i in range(self.groups))
 
     def thumbnails(self, by: str, each: int) -> dict[str, np.ndarray]:
         return {f"{by} {i}": np.full((min(each, 2), 3, 3, 1), i, np.uint8) for i in range(GROUPS - 1)}

@@ -13,11 +13,9 @@ from stub_rows import GROUPS, StubRecipe, StubSource, StubTask, go
 from stub_store import GOOD, KEY, METADATA, computed, contents
 
 import pydt.store.cells
-import pydt.store.plan_record
-import pydt.store.store
 from pydt import design
 from pydt.base import DesignError, PydtError, StoreError, canonical_json, digest, encode, exclusive, load
-from pydt.design import Design
+from pydt.design.kinds.bernoulli import Independent
 from pydt.ensemble import Plan
 from pydt.store import Outcome, Store, compact, export, merge, verify
 from pydt.store.packed import STATUS
@@ -130,12 +128,13 @@ def test_scalars_are_checked_like_arrays(tmp_path: Path) -> None:
 def test_rows_named_by_a_rule_are_not_taken_for_those_of_another_drawing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pydt.store.plan_record, "NUMBERED", 3)
-    computed(tmp_path, plan())
-    real = Design._draw
-    monkeypatch.setattr(Design, "_draw", lambda self, *given: real(self, *given) ^ 1)
+    drawn = design.bernoulli(4104, 6)  # more groups than are named by their masks
+    job = Plan(StubSource(groups=4104), design=drawn, recipe=StubRecipe(), tasks=(StubTask(),))
+    computed(tmp_path, job)
+    real = Independent.__call__
+    monkeypatch.setattr(Independent, "__call__", lambda self, *given: ~real(self, *given))
     with pytest.raises(StoreError, match="other masks than the rows have"):
-        computed(tmp_path, plan())
+        computed(tmp_path, Plan(job.source, design=drawn.extend(7), recipe=StubRecipe(), tasks=(StubTask(),)))
 
 
 def test_outputs_are_kept_for_the_latest_rows_and_not_for_all_there_ever_were(tmp_path: Path) -> None:
