@@ -1,20 +1,17 @@
-"""What was left out of a plan's data, what is not shown as it is stored, and which images source and target share: told
-when a run starts, kept in its store as DIR/notes/<digest of the plan>.json, and told again by the report, which has no
-images any more.
+"""Remarks on a plan's data: what was left out, and what is not shown as it is stored.
+
+A run prints them at its start and keeps them in DIR/notes/<digest of the plan>.json: the report has no images.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from pydt.data import Dataset, Target
+
 
 def remarks(context: Any) -> list[str]:
-    """What is to be said of the images of the source and the targets of a `pydt.ensemble.plan.Context`, a sentence
-    each; see
-    `Dataset.notes`.
-    """
-    from pydt.data import Dataset, Target
-
+    """A sentence for each remark (`Dataset.notes`) on source and targets of a `pydt.ensemble.row.Context`."""
     parts = [context.source]
     for task in context.tasks:
         parts += [task.target.train, task.target.test] if isinstance(task.target, Target) else []

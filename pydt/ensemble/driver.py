@@ -16,11 +16,12 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydt.base import ConfigError, PydtError, StoreError, open_streams
+from pydt.data import Dataset, Target, spool
 from pydt.ensemble.code_version import versions
 from pydt.ensemble.data_remarks import remarks
 from pydt.ensemble.executors.call import WorkerDied, work
@@ -34,7 +35,6 @@ from pydt.estimation import StoppingRule, unmet
 from pydt.store import FACTS, Outcome, Record, Row, Store, checked, weak, write_remarks
 
 if TYPE_CHECKING:
-    from pydt.data import Dataset
     from pydt.training import Recipe, Task
 
 
@@ -173,7 +173,7 @@ def _run(
         write_remarks(store, record, copied + told)
         missing, stored = _missing(store, record, same_code)
         interim = Interim(store, record, design, stored)
-        run = _Driver(store, record, interim, rule, missing, stored, view, limit, same_code)
+        run = _Driver(store, record, interim, rule, missing, set(stored), view, limit, same_code)
         if run.settled():
             return store
         run.notes = [("shared images", text) for text in copied] + [("data", text) for text in told]
@@ -202,8 +202,6 @@ def _run(
 
 def _spooled(context: Context, folder: Path) -> Context:
     """The same context with all data in files: what is in memory is written once and travels to workers as a path."""
-    from pydt.data import Dataset, Target, spool
-
     source = spool(context.source, folder) if isinstance(context.source, Dataset) else context.source
     tasks = [
         replace(task, target=task.target.spool(folder)) if isinstance(task.target, Target) else task
@@ -214,8 +212,6 @@ def _spooled(context: Context, folder: Path) -> Context:
 
 def _copied(context: Context) -> list[str]:
     """A sentence for each target that shares images with the source."""
-    from pydt.data import Dataset, Target
-
     if not isinstance(context.source, Dataset):
         return []
     targets = {task.target.digest: task.target for task in context.tasks if isinstance(task.target, Target)}
@@ -241,33 +237,26 @@ def _in_words(others: dict[str, list[str]], now: dict[str, str]) -> str:
     return "; ".join(f"{name} {', '.join(seen)} (now {now.get(name)})" for name, seen in others.items())
 
 
+@dataclass(eq=False)
 class _Driver:
     """Hands out the missing rows, stores the results and decides when to end."""
 
-    def __init__(
-        self,
-        store: Store,
-        record: Record,
-        interim: Interim,
-        rule: StoppingRule,
-        missing: deque[tuple[int, tuple[int, ...]]],
-        stored: list[int],
-        view: Progress,
-        limit: float | None,
-        same_code: bool,
-    ) -> None:
-        self.same_code = same_code
-        self.notes: list[tuple[str, str]] = []  # shown and logged at the start: event, text
-        self.told: set[str] = set()  # messages about workers with other code
-        self.store, self.record, self.interim, self.rule = store, record, interim, rule
-        self.missing, self.view, self.limit = missing, view, limit
-        self.again: deque[_Job] = deque()  # rows to try again
-        self.running: dict[Future[Any], _Job] = {}
-        self.total = record.distinct
-        self.whole = set(stored)  # rows stored for every task
-        self.shown = False
-        self.done = False  # the rule is satisfied
-        self.trained: list[tuple[int, dict[str, Any]]] = []  # rows of this run with their scalars
+    store: Store
+    record: Record
+    interim: Interim
+    rule: StoppingRule
+    missing: deque[tuple[int, tuple[int, ...]]]
+    whole: set[int]  # rows stored for every task
+    view: Progress
+    limit: float | None
+    same_code: bool
+    notes: list[tuple[str, str]] = field(default_factory=list)  # shown and logged at the start: event, text
+    told: set[str] = field(default_factory=set)  # messages about workers with other code
+    again: deque[_Job] = field(default_factory=deque)  # rows to try again
+    running: dict[Future[Any], _Job] = field(default_factory=dict)
+    trained: list[tuple[int, dict[str, Any]]] = field(default_factory=list)  # rows of this run with their scalars
+    shown: bool = False
+    done: bool = False  # the rule is satisfied
 
     def settled(self) -> bool:
         """Whether there is nothing to train: all rows are stored, or the stored ones satisfy the rule."""
@@ -300,7 +289,7 @@ class _Driver:
         alive = alive if callable(alive) else None
         with (
             _signals() as signals,
-            self.view.shown(self.total, len(self.whole), self.interim, self.rule, workers, alive),
+            self.view.shown(self.record.distinct, len(self.whole), self.interim, self.rule, workers, alive),
         ):
             self.shown = True
             for event, text in self.notes:
@@ -344,7 +333,7 @@ class _Driver:
                     self.view.say(unmet(note))
             except BaseException as error:
                 self._rescue()
-                stored = f"{len(self.whole)} of {self.total} rows are stored in {self.store.folder}"
+                stored = f"{len(self.whole)} of {self.record.distinct} rows are stored in {self.store.folder}"
                 text = f"stopped: {stored}; the same command continues"
                 if isinstance(error, KeyboardInterrupt):
                     raise KeyboardInterrupt(text) from None

@@ -1,7 +1,4 @@
-"""What is asked: a plan, the rows it consists of, and what every row of a run shares.
-
-A row can be computed from the plan alone, by anybody.
-"""
+"""What to train: a plan and its rows. Each row follows from the plan alone."""
 
 from __future__ import annotations
 
@@ -24,22 +21,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What to train and what to look at: one row per row of the design.
+    """What to train: one row for each row of the design, transferred to every task.
 
     Args:
         source: the source data set.
-        by: the column that partitions it into units.
-        design: which units each row keeps (a `pydt.Design`).
+        by: the column that partitions it into groups.
+        design: which groups each row keeps (a `pydt.Design`).
         recipe: how a row is trained.
-        tasks: the targets every row is transferred to.
+        tasks: the targets to which every row is transferred.
         seeds: one training seed a row; None: row i gets 31 random bits keyed by (`seed`, i).
         seed: key of the rows' seeds.
 
     Raises:
-        ConfigError: no task, two tasks of one name, not one seed a row, an argument that is something else, or a
-            source of one class, of which supervised training learns nothing.
-        DesignError: no design, one with other groups than the source has units, or a row keeps nothing.
-        DataError: a unit without examples, or target images with other channels than the source's.
+        ConfigError: no task, two tasks of one name, a wrong number of seeds, an argument of another type, or a source
+            of one class, from which supervised training learns nothing.
+        DesignError: no design, one with other groups than the source, or a row that keeps nothing.
+        DataError: a group without examples, or target images with other channels than the source's.
     """
 
     source: Dataset
@@ -67,21 +64,21 @@ class Plan:
 
     @cached_property
     def context(self) -> Context:
-        """What a worker needs to know besides the row."""
+        """What all rows share."""
         return Context(self.source, self.by, self.recipe, self.tasks)
 
     @cached_property
     def digest(self) -> str:
-        """Name of the plan."""
+        """Digest of the plan: its name in stores."""
         return self.record().digest
 
     def task(self, wanted: Task | str | None = None) -> Task:
-        """One of the tasks, by itself, its name or its digest; by default the first.
+        """One of the tasks, by name or digest; by default the first.
 
-        A task that is not the plan's is given back as it is: its rows may be in a store all the same.
+        A `Task` is returned as it is, also one of another plan: its rows may be in the same store.
 
         Raises:
-            ConfigError: no task is called so.
+            ConfigError: no task has this name or digest.
         """
         if wanted is None:
             return self.tasks[0]
@@ -93,11 +90,11 @@ class Plan:
         raise ConfigError(f"no task {wanted!r}", "Plan.tasks", suggest(wanted, [known.name for known in self.tasks]))
 
     def rows(self) -> Sequence[Row]:
-        """The rows in design order, drawn when they are asked for."""
+        """The rows in design order, drawn on access."""
         return Drawn(self.design.to_dict(), self.seeds, self.seed, design=self.design)
 
     def record(self) -> Record:
-        """The plan as the store remembers it."""
+        """The plan as a store records it."""
         return self._record
 
     @cached_property
@@ -106,7 +103,7 @@ class Plan:
 
 
 def _expect(value: Any, method: str, where: str, mend: str, kind: type[PydtError] = ConfigError) -> None:
-    """Refuse what is not the kind of thing an argument is for, before it trips something deep inside."""
+    """Refuse an argument without the method that its type has."""
     if isinstance(value, type) or not hasattr(value, method):
         raise kind(f"is {value!r}" if value is None else f"is of type {type(value).__name__}", where, mend)
 
@@ -123,11 +120,7 @@ def _channels(data: Any) -> int:
 
 
 def check(context: Context, rows: Sequence[Row]) -> None:
-    """Refuse what cannot be trained, before anything is.
-
-    Raises:
-        ConfigError, DataError, DesignError: as `Plan` does.
-    """
+    """Refuse rows that cannot be trained; raises what `Plan` raises."""
     from pydt.data import Dataset
 
     for i, task in enumerate(context.tasks):
@@ -176,7 +169,7 @@ def check(context: Context, rows: Sequence[Row]) -> None:
 
 
 def _several_classes(source: Dataset) -> None:
-    """Refuse a source in which there is no class to tell from another."""
+    """Refuse a source of a single class."""
     if source.labels.min() == source.labels.max():
         wrong = f"all images are of the class {source.classes[int(source.labels[0])]!r}: there is nothing to learn"
         mend = 'give labels of two classes or more, or use Recipe(method="none"): an untrained network'
@@ -184,7 +177,7 @@ def _several_classes(source: Dataset) -> None:
 
 
 def make_record(context: Context, rows: Sequence[Row], design: Design | None = None, seed: int = 0) -> Record:
-    """A list of rows, or a plan, as the store remembers it."""
+    """A list of rows, or a plan, as a store records it."""
     recipe = context.recipe
     tasks = tuple(
         {

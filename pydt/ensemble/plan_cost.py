@@ -1,4 +1,4 @@
-"""What a plan will cost: rows, hours, disk and money, from rows that were timed and not from a guess."""
+"""What a plan will cost in hours, disk space and money, from rows that were timed."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 
 _TIMED = {"seconds": float, "pid": int}
-_SHORT = 30.0  # seconds; shorter rows are timed twice a worker: the first one includes what is loaded once
-_SEEN = 200  # rows among which the pilot looks for ones of middling size
+_SHORT = 30.0  # seconds; shorter rows are timed twice in each worker: the first includes loading the libraries
+_SEEN = 200  # rows from which the pilot takes those of average size
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Cost:
     """What a plan will cost.
 
     Attributes:
-        rows, stored: of the plan, and how many of them are in the store already.
-        workers: rows that are trained at once.
+        rows, stored: of the plan, and those in the store already.
+        workers: rows trained at once.
         seconds: of one row on one worker.
-        timed: rows behind `seconds`.
+        timed: rows of which `seconds` is the mean.
         row_bytes: of one row in the store.
         price: of an hour of the whole machine, or None.
-        warning: what is to be said of rows that failed, or hardly learnt their source; empty if none did.
+        warning: says which rows failed or hardly learnt their source; empty if none did.
     """
 
     rows: int
@@ -59,17 +59,17 @@ class Cost:
 
     @property
     def hours(self) -> float:
-        """Time that is left until all rows are there."""
+        """Until all rows are stored."""
         return math.ceil((self.rows - self.stored) / self.workers) * self.seconds / 3600
 
     @property
     def bytes(self) -> float:
-        """What the rows still missing will add to the store."""
+        """That the missing rows will add to the store."""
         return (self.rows - self.stored) * self.row_bytes
 
     @property
     def money(self) -> float | None:
-        """What those hours cost."""
+        """The price of these hours."""
         return None if self.price is None else self.hours * self.price
 
     def __str__(self) -> str:
@@ -95,20 +95,23 @@ def cost(
     stop: str | StoppingRule | None = None,
     runner: Runner = run_row,
 ) -> Cost:
-    """Time a row of a plan, and say what all that are missing will cost.
+    """Time a row of a plan, and estimate the cost of all that are missing.
 
-    Rows count as stored where `run` would not train them: those of a shorter plan, and of one that called its tasks
-    otherwise, are the same rows. If `dir` holds rows of this plan, their times from its log are taken. Else pilot
-    rows are trained in a temporary folder: one; and where that took less than half a minute, two more on each worker,
-    all workers at once, of which the second ones count.
+    If `dir` holds rows of this plan, their times come from its log. Otherwise pilot rows are trained in a temporary
+    folder: one and, where that took less than half a minute, two more on each worker, all workers at once, of which the
+    second ones count. Rows are stored if `run` would not train them: a shorter plan, or one with other names of tasks,
+    has the same rows.
 
     Args:
-        plan: the plan. dir: the store that it runs into, if there is one already.
-        workers, stop: as in `pydt.run`. Where stored rows satisfy the rule, nothing is missing; else all rows are
-            counted, though the rule may end the run before. price: of an hour of the whole machine, in any currency.
+        plan: the plan.
+        dir: its store, if there is one already.
+        workers, stop: as in `pydt.run`. If stored rows satisfy the rule, nothing is missing; otherwise all rows count,
+            though the rule may end the run earlier.
+        price: of an hour of the whole machine, in any currency.
 
     Raises:
-        ConfigError: workers or price below zero. PydtError: what a pilot row raises.
+        ConfigError: workers below 1 or price below 0.
+        PydtError: what a pilot row raises.
         StoreError: the store in `dir` cannot be read.
     """
     rule = stop if isinstance(stop, StoppingRule) else StoppingRule.parse(stop)
@@ -135,7 +138,7 @@ def cost(
 
 
 def _left(store: Store, plan: Plan, rule: StoppingRule) -> tuple[int, int]:
-    """Trainings of a plan (of the first rows that count, where stored rows satisfy the rule), and how many lack."""
+    """Rows of a plan (those that count, where stored rows satisfy the rule), and how many are missing."""
     record = plan.record()
     missing, stored = store.left(record)
     if rule.kind != "none" and stored:
@@ -184,7 +187,7 @@ def announce(
 
 
 def _pilot(plan: Plan, folder: Path, workers: int, runner: Runner) -> tuple[float, int, float, str]:
-    """Seconds of a row, how many were timed, bytes of one in the store, and what is to be said of their learning."""
+    """Seconds of a row, rows timed, bytes of a stored row, and a warning about their learning."""
     rows = plan.rows()
     sizes = [int(plan.context.keep_examples(rows[i]).sum()) for i in range(min(len(rows), _SEEN))]
     middling = np.argsort(np.abs(np.array(sizes) - np.mean(sizes)), kind="stable")
@@ -195,7 +198,7 @@ def _pilot(plan: Plan, folder: Path, workers: int, runner: Runner) -> tuple[floa
             workers=at_once, runner=runner, progress=False,
         )  # fmt: skip
 
-    # the same workers for both: all of them load their libraries while the first row is trained
+    # the same workers for both steps: all load their libraries while the first row is trained
     pool = Processes(workers, int(plan.recipe.threads), pack((runner, plan.recipe)), places(plan.recipe)[1])
     try:
         store = train([int(middling[0])], 1)
@@ -215,7 +218,7 @@ def _pilot(plan: Plan, folder: Path, workers: int, runner: Runner) -> tuple[floa
 
 
 def _warning(scalars: list[dict[str, Any]], reasons: list[str], what: str) -> str:
-    """What is to be said of rows that failed for these reasons, and of others by their scalars."""
+    """A warning about rows that failed for these reasons, and about others by their scalars; may be empty."""
     total, found, told = len(scalars) + len(reasons), weak(scalars), []
     if reasons:
         told.append(f"{len(reasons)} of {total} {what} failed ({reasons[0]})")

@@ -1,14 +1,14 @@
-"""Plans as files that people write, read and keep under version control: TOML.
+"""Plans as TOML files, to be written by hand and kept under version control.
 
-    by = "class"                    # the partition of the source whose groups are asked for
+    by = "class"                    # the partition of the source into groups
     seed = 0                        # key of the rows' training seeds
 
-    [run]                           # how, not what: changing it retrains nothing
-    dir = "my-study"                # of the store, beside the file; the file's own name by default
+    [run]                           # changes here retrain nothing
+    dir = "my-study"                # of the store, beside the file; default: the file's name
     workers = 2
     stop = "sign 10"
 
-    [source]                        # one of folder, saved, images, sample
+    [source]                        # one of folder, tar, images, saved, sample
     folder = "photos"
 
     [design]
@@ -16,7 +16,7 @@
     models = 300
     alpha = 0.25
 
-    [recipe]                        # what is left out has the default of pydt.Recipe
+    [recipe]                        # defaults are those of pydt.Recipe
     epochs = 6
     augment.size = 64
 
@@ -24,8 +24,10 @@
     shots = 5
     target.train.folder = "target photos"
 
-Paths are relative to the file. Every table takes the arguments of the function that it stands for, by the same names,
-and no other; a name that is misspelt is refused with the nearest one.
+Paths are relative to the file. Each table takes the arguments of its function or class under the same names; an unknown
+key is refused with the nearest known one. The keys come from the registries of designs and containers and from the
+fields of the settings classes: a new kind, container or setting needs no line here. Not cattrs: its hooks for places,
+nearest names and missing keys would be as long as `_Table` and `_settings`.
 """
 
 from __future__ import annotations
@@ -75,12 +77,12 @@ _DIGITS = "digits"  # the sample that is a target; the others are scripts of pyd
 
 @dataclass(frozen=True)
 class PlanFile:
-    """What a plan file says.
+    """The content of a plan file.
 
     Attributes:
         plan: what to compute.
         dir: folder of the store.
-        workers, stop, limit, same_code: as `pydt.run` takes them; None (False) where the file does not say.
+        workers, stop, limit, same_code: as `pydt.run` takes them; None (False) if the file does not say.
     """
 
     plan: Plan
@@ -96,7 +98,7 @@ def read_plan(path: str | os.PathLike[str]) -> PlanFile:
 
     Raises:
         ConfigError: no such file, no TOML, an unknown or missing key, or a value of another type.
-        PydtError: whatever `Plan`, `Dataset`, `Target`, `Recipe`, `Task` or a design refuse; file and table are named.
+        PydtError: raised by `Plan`, `Dataset`, `Target`, `Recipe`, `Task` or a design, with file and table.
     """
     place = as_path(path, "read_plan", DataError)
     top = _Table(_parsed(place), str(place), "")
@@ -138,8 +140,13 @@ def write_plan(
 ) -> None:
     """Write a plan to a TOML file from which `read_plan` makes the same plan, with the same digest.
 
-    Data that is only in memory, or has columns or captions of its own, is saved below "NAME.data" beside the file; of
-    what is saved already, the file names the folder. Masks of an explicit design go there, too.
+    Data sets that are saved already are named by their folder; others are saved below "NAME.data" beside the file, as
+    are the masks of an explicit design.
+
+    Args:
+        plan: the plan.
+        path: of the file.
+        dir, workers, stop, limit, same_code: of its table [run].
 
     Raises:
         ConfigError: the network is a function, which no file can hold.
@@ -191,7 +198,7 @@ def _parsed(place: Path) -> dict[str, Any]:
 
 
 class _Table:
-    """One table of the file: gives what it holds by name and type, and refuses what nobody asked for."""
+    """One table of the file. Its values are taken by name and type; keys that nobody took are refused."""
 
     def __init__(self, values: Mapping[str, Any], file: str, name: str) -> None:
         self._values, self._file, self.name = dict(values), file, name
@@ -201,7 +208,7 @@ class _Table:
         return key in self._values
 
     def where(self, key: str = "") -> str:
-        """The file, the table, and a key of it."""
+        """File, table and key as the place of an error."""
         inside = ".".join(part for part in (self.name, key) if part)
         return f"{self._file}: {inside}" if inside else self._file
 
@@ -233,7 +240,7 @@ class _Table:
         return [_Table(values, self._file, f"{key}[{i}]") for i, values in enumerate(found)]
 
     def rest(self, known: tuple[str, ...]) -> dict[str, Any]:
-        """Everything not taken yet, which must be among `known`."""
+        """Everything not taken yet; only `known` keys are allowed."""
         self._asked.update(dict.fromkeys(known))
         self.finish()
         return {key: self._values[key] for key in known if key in self._values}
@@ -246,7 +253,7 @@ class _Table:
 
 @contextlib.contextmanager
 def _placed(where: str) -> Iterator[None]:
-    """Errors from inside name the place in the file, too."""
+    """Add the place in the file to errors from inside."""
     try:
         yield
     except PydtError as error:
@@ -288,7 +295,7 @@ def _sample(name: str, given: dict[str, Any]) -> Dataset:
 
 
 def _columns(given: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Options for arrays, of which those that name files are read."""
+    """Options for arrays; those that name files are read."""
     if given.get("labels") is None:
         raise ConfigError("is missing", "labels", 'name a file beside it: labels = "labels.npy"')
     columns = given.get("columns", {})
@@ -303,12 +310,12 @@ def _columns(given: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _column(path: Path) -> Any:
-    """One entry an example: a .npy file of numbers or strings, or a text file with a line for each."""
+    """A file with an entry for each example: .npy, or text with one a line."""
     if path.suffix == ".npy":
         return open_npy(path)
     try:
         text = read(path).decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n")
-        return text.split("\n") if text else []  # a caption may hold what else ends a line for Python
+        return text.split("\n") if text else []  # splitlines would also split at characters that a caption may have
     except (OSError, StoreError, UnicodeDecodeError) as error:
         raise DataError(f"cannot be read ({error})", str(path), "name a .npy file, or a UTF-8 text file") from error
 
@@ -351,7 +358,7 @@ def _task(table: _Table, folder: Path) -> Task:
 
 
 def _settings(table: _Table, make: Callable[..., _T], **given: Any) -> _T:
-    """A dataclass whose fields, but those given, are keys of a table; a field that is a dataclass is a table in it."""
+    """A dataclass from a table: its fields are the keys, fields that are dataclasses are tables in it."""
     for field in fields(make):  # type: ignore[arg-type]
         if is_dataclass(field.default_factory):
             inner = table.table(field.name, required=False)
@@ -393,7 +400,7 @@ def _saved(dataset: Dataset, folder: Path, base: Path) -> dict[str, str]:
 
 
 def _relative(path: Path, base: Path) -> str:
-    """Below the file's folder as a relative path, so that both can be moved together; elsewhere as an absolute one."""
+    """Relative below the file's folder, so that both can be moved together; otherwise absolute."""
     path, base = path.resolve(), base.resolve()
     return str(path.relative_to(base)) if path.is_relative_to(base) else str(path)
 
@@ -404,7 +411,7 @@ def _drawn(design: Any, folder: Path, base: Path) -> dict[str, Any]:
     if "alpha" not in arguments:
         described.pop("alpha", None)
     if "rows" in described:
-        described["models"] = max(described["rows"]) + 1  # of the design that they are rows of
+        described["models"] = max(described["rows"]) + 1  # of the design from which the rows are taken
     if "masks" not in arguments:
         return described
     path, buffer = folder / f"masks-{design.digest}.npy", io.BytesIO()

@@ -15,7 +15,7 @@ from pydt.store import Outcome, Row
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """What all rows of a run share; a runner gets it with each row."""
+    """What all rows of a run share: the first argument of a runner."""
 
     source: Any
     by: str
@@ -24,19 +24,18 @@ class Context:
 
     @cached_property
     def units(self) -> tuple[np.ndarray, tuple[str, ...]]:
-        """Unit of each example, int64 (examples,), -1 in none; and the units' names."""
+        """Group of each example, int64 (examples,), -1 for none; and the groups' names."""
         unit, names = self.source.units(self.by)
         return np.asarray(unit, np.int64), tuple(names)
 
     @cached_property
     def units_digest(self) -> str:
-        """Digest of the partition."""
+        """Digest of the partition into groups."""
         return digest("units", self.units[0], list(self.units[1]))
 
     def keep_examples(self, row: Row) -> np.ndarray:
-        """The examples a row trains on, bool (examples,): those of the kept units and those in no unit."""
-        unit = self.units[0]
-        return np.append(row.mask, True)[unit]  # unit -1 reads the appended entry
+        """The examples a row trains on, bool (examples,): those of kept groups and those of no group."""
+        return np.append(row.mask, True)[self.units[0]]  # -1 reads the appended entry
 
 
 Runner = Callable[[Context, Row, tuple[Any, ...]], dict[str, Outcome]]
@@ -46,12 +45,11 @@ def run_row(context: Context, row: Row, tasks: tuple[Any, ...]) -> dict[str, Out
     """Train one row and transfer it to tasks: the default runner.
 
     Returns:
-        One outcome per task digest.
+        One outcome for each digest of a task. A transfer that fails is the outcome of its task alone.
 
     Raises:
-        TrainError: the training gave nothing usable; that is a result, and all cells of the row are stored as failed.
-            One in a transfer only spoils the cell of its task.
-        ConfigError: the network does not fit the images of source or target; told before anything is trained.
+        TrainError: training diverged or the like: the row is stored as failed for all tasks.
+        ConfigError: the network does not fit the images of source or target; raised before training.
     """
     from pydt.training import train, transfer, trial
 

@@ -13,14 +13,14 @@ SAMPLE_SETTINGS: dict[str, dict[str, Any]] = {
     "removal": {"sizes": (16, 31, 46), "repeats": 6, "keep_lists": {"the ten digits": tuple("0123456789")}},
     "failures": {"repeats": 10, "most": 60},
 }
-"""What `pydt analyse sample` asks for, so that all of it takes less than 20 minutes on two cores."""
+"""Settings of `pydt analyse sample`: all of it takes less than 20 minutes on two cores."""
 
 
 def quickstart_plan(models: int = MODELS, seed: int = 0) -> Plan:
-    """The plan of the main job: which printed characters teach a network to read handwritten digits?
+    """The plan of the quickstart: which printed characters teach a network to read handwritten digits?
 
-    62 characters as groups; each row keeps 25 % of them, the share at which rows of the sample tell most per second of
-    training; the target is probed with 5 shots, averaged over 8 draws.
+    62 characters are groups; each row keeps 25 % of them, the share that gives most information per second of training;
+    the target is probed with 5 shots, averaged over 8 draws.
     """
     from pydt import design
     from pydt.data.loading import Augment

@@ -89,7 +89,7 @@ MADE: dict[str, Callable[[Any], Any]] = {
     "compact": compact,
     "export": lambda path: export("store", path),
     "save": lambda path: Dataset.from_arrays(np.zeros((2, 4, 4, 1), np.uint8), [0, 1]).save(path),
-    "report": lambda path: pydt.analyses.report("store", path),
+    "report": lambda path: pydt.report("store", path),
     "write_plan": lambda path: pydt.write_plan(plan(3), path),
     "pages": lambda path: write_pages([], path, "x", []),
 }

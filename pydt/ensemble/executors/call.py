@@ -1,4 +1,4 @@
-"""One call in the process that computes it: a row, under a watchdog, its exceptions as values."""
+"""One call in the process that computes it: a row under a watchdog, exceptions as values."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from typing import Any
 
 from pydt.base import ConfigError, PydtError, TrainError
@@ -20,34 +21,34 @@ from pydt.ensemble.executors.pickling import load
 from pydt.store import Outcome
 
 LATE = 124  # exit status of a worker whose watchdog ended it, as of timeout(1)
-GRACE = 5.0  # seconds after which the kernel ends a process whose watchdog cannot run: native code has the interpreter
+GRACE = 5.0  # more seconds until the kernel ends a process whose watchdog cannot run: native code holds the interpreter
 
 
 class WorkerDied(Exception):
-    """A worker process ended in the middle of a row."""
+    """A worker process, or the node below it, was lost in the middle of a row."""
 
 
-_ours = False  # whether this process was started to compute rows and does nothing else
+_worker = False  # whether this process only computes rows
 
 
 def claim() -> None:
-    """Say that this process was started to compute rows and does nothing else, so that an overlong row may end it."""
-    global _ours
-    _ours = True
+    """Declare that this process only computes rows, so that an overlong row may end it."""
+    global _worker
+    _worker = True
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
 @contextlib.contextmanager
 def watchdog(limit: float | None) -> Iterator[None]:
-    """End this process if what is done inside takes longer than `limit` seconds, and show on stderr where it was.
+    """End this process if the block takes longer than `limit` seconds, and write to stderr where it was.
 
     Raises:
-        ConfigError: there is a limit, and this process is not a worker: its end would be the end of more than a row.
+        ConfigError: there is a limit, and this process does not only compute rows.
     """
     if limit is None:
         yield
         return
-    if not _ours:
+    if not _worker:
         mend = "leave the executor out, use one of pydt.cluster, or run without a limit"
         raise ConfigError("only a process of its own can be ended in the middle of a row", "limit", mend)
 
@@ -71,12 +72,12 @@ _parcels_lock = threading.Lock()
 
 
 def set_parcel(data: bytes) -> None:
-    """Unpickle the parcel that `work` takes for None in this process."""
+    """Unpickle the parcel that `work` uses for None in this process."""
     _parcels[None] = load(data)
 
 
 def _unpack(parcel: bytes | None) -> tuple[Callable[..., Any], Any]:
-    """Runner and context of a parcel, unpickled once per process; None is the one the process was started with."""
+    """Runner and context of a parcel, unpickled once per process; None: the one given to `set_parcel`."""
     with _parcels_lock:
         if parcel not in _parcels:
             assert parcel is not None
@@ -87,12 +88,17 @@ def _unpack(parcel: bytes | None) -> tuple[Callable[..., Any], Any]:
 
 
 def work(parcel: bytes | None, row: Any, tasks: tuple[int, ...], *, limit: float | None = None) -> dict[str, Any]:
-    """Compute one row in whatever process this is: `runner(context, row, tasks)`, from a parcel of runner and context.
+    """Compute one row in this process: `runner(context, row, tasks)` of a parcel of runner and context.
 
-    After `limit` seconds, the context's unpickling included, the process ends itself; its executor says so with
-    `WorkerDied`. In a process that is not only a worker a limit is refused.
+    After `limit` seconds, unpickling of the context included, the process ends itself, and its executor raises
+    `WorkerDied`. A limit is refused in a process that does more than compute rows.
 
-    A `TrainError` fails the row's cells. Other exceptions come back as values: not every exception survives a pickle.
+    A `TrainError` is a result: the row has failed for these tasks. Other exceptions come back as values, since not all
+    of them survive a pickle.
+
+    Returns:
+        "outcomes" by digest of the task, "seconds", "host", "pid", "versions", "warnings"; or "error" (a PydtError or
+        None) and "traceback".
     """
     start, caught = time.perf_counter(), []
     try:
@@ -119,3 +125,16 @@ def work(parcel: bytes | None, row: Any, tasks: tuple[int, ...], *, limit: float
         "versions": versions(),
         "warnings": list(texts)[:20],
     }
+
+
+def returned(future: Future[Any]) -> tuple[str, Any]:
+    """A call that is done in a worker process, as values that travel: "result", "died" (why) or "error"."""
+    error = future.exception()
+    if error is None:
+        return "result", future.result()
+    return ("died", str(error)) if isinstance(error, WorkerDied) else ("error", portable(error))
+
+
+def portable(error: BaseException) -> RuntimeError:
+    """An exception as one that survives a pickle."""
+    return RuntimeError(f"{type(error).__name__}: {error}")

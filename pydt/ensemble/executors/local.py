@@ -1,7 +1,9 @@
-"""Worker processes on this machine: they start fast, keep nothing to themselves and never outlive their driver.
+"""Worker processes on this machine, which never outlive their driver.
 
 They are plain Python processes that do not import the caller's script again (so a script needs no
-`if __name__ == "__main__"`), ignore Ctrl-C and SIGTERM, and end when the driver ends, even by kill -9.
+`if __name__ == "__main__"`), ignore Ctrl-C and SIGTERM, and end when the driver ends, even by kill -9. Why no library:
+in loky's and concurrent.futures' pools one dead process breaks the pool, Pebble imports the script; here it costs one
+row.
 """
 
 from __future__ import annotations
@@ -24,15 +26,15 @@ from queue import SimpleQueue
 from typing import Any
 
 from pydt.base import available
-from pydt.ensemble.executors.call import LATE, WorkerDied, claim, set_parcel
+from pydt.ensemble.executors.call import LATE, WorkerDied, claim, portable, set_parcel
 
 _THREADS = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB_MAXIMUM")  # NAME_NUM_THREADS, read once when a library loads
 
-# The allocator of glibc gives memory of the size of a batch back to the system when it is freed, and asks for it again
-# at the next step, page fault by page fault: a quarter of the time of a small row. 32 MB is the most it allows.
+# glibc returns memory of a batch's size to the system when it is freed and asks for it again at the next step, page
+# fault by page fault: a quarter of the time of a small row. 32 MB is the largest threshold it allows.
 _MALLOC = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "2147483648"}
 
-# The first thing a worker does is to tie its life to the driver's; importing numpy may take a second on a busy machine.
+# A worker ties its life to the driver's first: importing numpy may take a second on a busy machine.
 _BOOT = """
 import os, signal, sys
 if sys.platform == "linux":
@@ -48,13 +50,13 @@ _worker()
 
 
 def places(recipe: Any) -> tuple[int, tuple[str, ...]]:
-    """How many rows this machine trains at once, and the GPUs to share out among the workers, one each."""
+    """How many rows this machine trains at once, and the GPUs to give to the workers, one each."""
     device = str(getattr(recipe, "device", "cpu"))
     if device.startswith("cuda"):
         import torch
 
         count = torch.cuda.device_count()
-        if device != "cuda" or count < 2:  # rows on one GPU only wait for each other
+        if device != "cuda" or count < 2:  # rows on one GPU would only wait for each other
             return 1, ()
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         return count, tuple(visible[:count] if len(visible) >= count else map(str, range(count)))
@@ -62,7 +64,7 @@ def places(recipe: Any) -> tuple[int, tuple[str, ...]]:
 
 
 def _last_words(status: int | None, limit: float | None) -> str | None:
-    """Why a worker ended, from its exit status and the seconds its row might take."""
+    """Why a worker ended, from its exit status and the limit of its row."""
     if limit is not None and status in (LATE, -signal.SIGALRM):
         return f"ran longer than {limit:g} s"
     return None if status is None else f"exit status {status}"
@@ -71,14 +73,13 @@ def _last_words(status: int | None, limit: float | None) -> str | None:
 class Processes(Executor):
     """Worker processes on this machine, each served by a thread of the driver over a socket of its own.
 
-    A worker that dies fails the one row it was on (`WorkerDied`) and is replaced. No queue, lock or semaphore is
-    shared, so nothing can be left behind or left locked, whoever is killed and when.
+    A worker that dies fails its one row (`WorkerDied`) and is replaced. Workers share no queue, lock or semaphore, so a
+    kill leaves nothing locked or behind.
 
     Args:
         workers, threads: processes, and threads of the arithmetic in each.
-        parcel: from `pack`: runner and context.
-        gpus: names of GPUs as CUDA_VISIBLE_DEVICES takes them; each worker sees one, in turn, so more workers than GPUs
-            share them evenly. None given: all workers see all GPUs.
+        parcel: of `pack`: runner and context.
+        gpus: GPUs as CUDA_VISIBLE_DEVICES names them; the workers see one each, in turn. Empty: all see all GPUs.
     """
 
     def __init__(self, workers: int, threads: int, parcel: bytes, gpus: Sequence[str] = ()) -> None:
@@ -89,7 +90,7 @@ class Processes(Executor):
         self._workers: dict[int, subprocess.Popen[bytes]] = {}
         self._lock = threading.Lock()
         self._killed = False
-        # all of them start now, at once: importing torch takes longer than a small row
+        # all start at once now: importing torch takes longer than a small row
         self._servers = [threading.Thread(target=self._serve, args=(i,), daemon=True) for i in range(workers)]
         for server in self._servers:
             server.start()
@@ -100,7 +101,7 @@ class Processes(Executor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Let the workers finish what was submitted, then end them."""
+        """Finish what was submitted, then end the workers."""
         for _ in self._servers:
             self._jobs.put(None)
         if wait:
@@ -108,12 +109,12 @@ class Processes(Executor):
                 server.join()
 
     def alive(self) -> int:
-        """How many workers there are at this moment."""
+        """How many workers live now."""
         with self._lock:
             return sum(process.poll() is None for process in self._workers.values())
 
     def kill(self) -> None:
-        """End all workers now; their rows are lost, the files of the store are not: no worker ever writes one."""
+        """End all workers now. Their rows are lost; no worker ever writes a file of the store."""
         with self._lock:
             self._killed = True
             for process in self._workers.values():
@@ -121,12 +122,12 @@ class Processes(Executor):
         self.shutdown()
 
     def _serve(self, slot: int) -> None:
-        # Ctrl-C on a terminal reaches the whole process group, SIGTERM often all of a job, and SIGUSR2 is how Slurm
-        # announces its end: the driver decides. A signal blocked here stays blocked in the children, from their first
-        # instruction on. The thread lives as long as its worker: its end would kill it (PDEATHSIG).
+        # Ctrl-C reaches the whole process group, SIGTERM often all of a job, and SIGUSR2 is Slurm's warning before the
+        # end: the driver decides what they mean. Blocked here, they are blocked in the children from their first
+        # instruction on. This thread lives as long as its worker: its end would kill the worker (PDEATHSIG).
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGUSR2})
         connection: Connection | None = None
-        with contextlib.suppress(Exception):  # tried again with the first job, which is told
+        with contextlib.suppress(Exception):  # tried again with the first job, which reports the error
             connection = self._start(slot)
         while (item := self._jobs.get()) is not None:
             future, call = item
@@ -145,12 +146,12 @@ class Processes(Executor):
                 status = self._end(slot, connection)
                 connection = None
                 future.set_exception(WorkerDied(_last_words(status, call[2].get("limit")) or str(error)))
-            except BaseException as error:  # a call that cannot be pickled, an answer that cannot be read
+            except BaseException as error:  # a call that cannot be pickled or an answer that cannot be unpickled
                 future.set_exception(error)
         self._end(slot, connection)
 
     def _start(self, slot: int) -> Connection | None:
-        paths = json.dumps([path for path in sys.path if isinstance(path, str)])  # Python, too, passes over the others
+        paths = json.dumps([path for path in sys.path if isinstance(path, str)])  # Python ignores the others, too
         ours, theirs = socket.socketpair()
         number = theirs.fileno()
         command = [sys.executable, "-P", "-c", _BOOT, paths, str(number), str(os.getpid())]
@@ -167,7 +168,7 @@ class Processes(Executor):
                 ours.close()
                 raise
         connection = Connection(ours.detach())
-        with contextlib.suppress(OSError):  # a worker that died already is noticed at its first job
+        with contextlib.suppress(OSError):  # its first job reports a worker that has died already
             connection.send_bytes(self._parcel)
         return connection
 
@@ -179,14 +180,14 @@ class Processes(Executor):
         if process is None:
             return None
         try:
-            return process.wait(2.0)  # it sees its socket closed
+            return process.wait(2.0)  # it sees that its socket is closed
         except subprocess.TimeoutExpired:
             process.kill()
             return process.wait()
 
 
 def _worker() -> None:
-    """Body of a worker process: calls in, answers out, until the socket closes or the driver is gone."""
+    """Body of a worker process: answers calls until the socket closes or the driver is gone."""
     number, driver = int(sys.argv[2]), int(sys.argv[3])
     sys.argv[1:] = []
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -209,7 +210,7 @@ def _worker() -> None:
             try:
                 answer = "result", function(*arguments, **named)
             except Exception as error:
-                answer = "error", RuntimeError(f"{type(error).__name__}: {error}")
+                answer = "error", portable(error)
             try:
                 connection.send(answer)
             except (pickle.PicklingError, TypeError, AttributeError):
@@ -219,15 +220,15 @@ def _worker() -> None:
     for stream in filter(None, (sys.stdout, sys.stderr)):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
-    os._exit(0)  # nothing to tidy up, and tearing torch down takes longer than starting Python
+    os._exit(0)  # unloading torch takes longer than starting Python
 
 
 def _watch(driver: int, number: int) -> None:
-    """End this process when the driver ends, however it does, also in the middle of a row."""
+    """End this process when the driver ends in any way, also in the middle of a row."""
 
     def watch() -> None:
         hangup = select.poll()
-        hangup.register(number, 0)  # asks for nothing but the end of the line
+        hangup.register(number, 0)  # only reports that the other end is closed
         while not hangup.poll(500) and os.getppid() == driver:
             pass
         os._exit(1)

@@ -1,22 +1,21 @@
-"""Jobs of a batch system that compute rows, and the shared folder through which a driver and its jobs speak.
+"""Jobs of a batch system, which compute rows and exchange messages with their driver through a shared folder.
 
-A job serves many rows: waiting in the queue, starting Python and opening the data cost more than a short row. Both
-sides speak through files because a shared folder is what every cluster has: compute nodes often may not open a
-connection to the login node, a port would need keys of its own, and a file that was renamed into place is whole or not
-there. The price is latency, which is hidden by sending rows ahead. Below the folder of one executor,
-which only its owner may enter:
+A job serves many rows: waiting in the queue, starting Python and opening the data cost more than a short row. Messages
+are files because every cluster has a shared folder: compute nodes often may not open connections to the login node, a
+port would need keys of its own, and a renamed file is whole or not there. Rows are sent ahead to hide the latency.
+The folder of one executor, which only its owner may enter:
 
     driver          changes as long as the driver lives
-    stop            the driver needs no job any more
+    stop            the driver needs no more jobs
     parcels/KEY     runner and context, once
     data/DIGEST     data sets that a node asked for, as `pydt.data.send` writes them
     beats/SLOT      changes as long as the slot's job lives; its LIFE is new with each start of the job
-    in/LIFE/NUMBER  a call for a job, which takes it when it has room; until then the driver may take it back
-    out/NUMBER      what it gave
+    in/LIFE/NUMBER  a call for a job; the driver may take it back until the job takes it
+    out/NUMBER      the answer
 
-Parcels, calls and answers are pickles, because a runner or a network may be any object of the user's. Each carries a
-keyed checksum (HMAC-SHA256) over its place in the folder and its bytes, and is not looked at before that is right. The
-key is drawn for each executor and known to it and to its jobs alone: it travels inside of the job that submitit sends.
+Parcels, calls and answers are pickles, because a runner or a network may be any object. Each carries a keyed checksum
+(HMAC-SHA256) over its place in the folder and its bytes, which is compared before the pickle is read. Each executor
+draws a key that only its jobs get, inside the job that submitit sends.
 """
 
 from __future__ import annotations
@@ -39,16 +38,16 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from pydt.base import PydtError, StoreError, check, machine, parse, read, write_atomic
+from pydt.base import StoreError, check, machine, parse, read, write_atomic
 from pydt.data import missing, receive
-from pydt.ensemble.executors.call import WorkerDied
+from pydt.ensemble.executors.call import portable, returned
 from pydt.ensemble.executors.local import Processes
-from pydt.ensemble.executors.parcel import Order, extend
+from pydt.ensemble.executors.parcel import Order, extend, failure
 from pydt.ensemble.executors.pickling import load
 
-SILENT = 60.0  # seconds without a change after which the other side is taken to be gone
-BEAT = 2.0
-_LARGEST = 1 << 16  # bytes of what a pulse says
+SILENT = 60.0  # seconds without a change after which the other side counts as gone
+BEAT = 2.0  # seconds between two changes
+_LARGEST = 1 << 16  # bytes of a pulse
 _SAID = {
     "count": int,
     "host": str,
@@ -57,16 +56,11 @@ _SAID = {
     "life?": re.compile("[0-9a-f]{16}"),
     "left?": bool,
 }
-_SHORT, _LONG = 0.05, 1.0  # seconds between two looks into the folder: when there is much to do, and when there is not
+_SHORT, _LONG = 0.05, 1.0  # seconds between two looks into the folder, busy and idle
 
 
 class Mail:
-    """Messages in the folder of an executor, which only those who have its key can write.
-
-    Args:
-        folder: of the executor.
-        key: 32 random bytes.
-    """
+    """Messages in the folder of an executor; only who has its key (32 random bytes) can write them."""
 
     def __init__(self, folder: Path, key: bytes) -> None:
         self.folder, self._key = folder, key
@@ -76,19 +70,14 @@ class Mail:
         write_atomic(self.folder / place, self._signed(place, data) + data)
 
     def get(self, place: str) -> bytes:
-        """The bytes of a message.
-
-        Raises:
-            OSError: it is not there.
-            ValueError: it is not what somebody who has the key wrote into this place.
-        """
+        """The bytes of a message; OSError: it is not there. ValueError: nobody with the key wrote it to this place."""
         data = (self.folder / place).read_bytes()
         if not hmac.compare_digest(self._signed(place, data[32:]), data[:32]):
             raise ValueError("damaged message, or somebody else's")
         return data[32:]
 
     def post(self, place: str, value: Any) -> None:
-        """Write a message that is any value."""
+        """Write a value as a message."""
         self.put(place, pickle.dumps(value, pickle.HIGHEST_PROTOCOL))
 
     def fetch(self, place: str) -> Any:
@@ -100,12 +89,12 @@ class Mail:
         return load(data)
 
     def _signed(self, place: str, data: bytes) -> bytes:
-        # with its place, so that no message can be moved to another one, and none of one life of a job to the next
+        # over the place, too: no message can be moved, also not from one life of a job to the next
         return hmac.digest(self._key, b"%s\0%s" % (place.encode(), data), hashlib.sha256)
 
 
 def listed(folder: Path) -> list[str]:
-    """Names of the messages in a folder, oldest numbers first; files that are being written are left out."""
+    """Names of the messages in a folder by number, without files that are still written."""
     try:
         names = [name for name in os.listdir(folder) if name.isdecimal()]
     except OSError:
@@ -114,7 +103,7 @@ def listed(folder: Path) -> list[str]:
 
 
 class Pace:
-    """How long to wait before the next look: less after something has happened, ever more while nothing does."""
+    """Waits between looks: short after an event, longer and longer without one."""
 
     def __init__(self) -> None:
         self._delay = _SHORT
@@ -131,29 +120,29 @@ class Pace:
 
 
 class Pulse:
-    """A file that changes as long as its writer lives; its reader needs no clock in common with it."""
+    """A file that changes as long as its writer lives; the reader needs no common clock."""
 
     def __init__(self, path: Path, **said: Any) -> None:
         self._path, self._said, self._count, self._last = path, said, 0, -BEAT
 
     def beat(self, **said: Any) -> None:
-        """Write it, if it is time or if there is news."""
+        """Write it if it is time, or if there is news."""
         if said or time.monotonic() - self._last >= BEAT:
             self._last, self._count = time.monotonic(), self._count + 1
             told = {**self._said, **said, "count": self._count, "host": machine(), "node": platform.node()}
-            with contextlib.suppress(StoreError):  # a full disk may pass; if it does not, silence says the same
+            with contextlib.suppress(StoreError):  # a full disk may be temporary; if not, silence ends the job
                 write_atomic(self._path, json.dumps({**told, "pid": os.getpid()}).encode())
 
 
 class Listener:
-    """Reads a pulse."""
+    """The reader of a pulse."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._text, self.changed = path, b"", time.monotonic()
         self.said: dict[str, Any] = {}
 
     def listen(self) -> dict[str, Any]:
-        """What was said last; empty if nothing was said yet."""
+        """The last content, empty before the first."""
         with contextlib.suppress(OSError, StoreError):
             text = read(self._path, _LARGEST)
             if text != self._text:
@@ -163,14 +152,14 @@ class Listener:
         return self.said
 
     def gone(self) -> bool:
-        """Whether its writer is: silent for long, or a process of this machine that has ended."""
+        """Whether the writer is gone: silent for `SILENT` seconds, or a process of this machine that has ended."""
         if self.said.get("host") == machine() and _ended(self.said.get("pid")):
             return True
         return time.monotonic() - self.changed > SILENT
 
 
 def _ended(pid: Any) -> bool:
-    """Whether a process of this machine is no more, or only waits for its parent to notice; False if nobody can say."""
+    """Whether a process of this machine has ended (or is a zombie); False where that cannot be known."""
     try:
         state = Path(f"/proc/{int(pid)}/stat").read_text().rpartition(")")[2].split()
     except FileNotFoundError:
@@ -182,7 +171,7 @@ def _ended(pid: Any) -> bool:
 
 @dataclass
 class Job:
-    """What runs on a compute node, as a callable that a batch system may end and start again at any time."""
+    """What runs on a compute node: a callable that the batch system may end and start again at any time."""
 
     folder: str
     slot: int
@@ -194,14 +183,14 @@ class Job:
         return _Server(Mail(Path(self.folder), self.key), self.slot).serve()
 
     def checkpoint(self) -> Any:
-        """What submitit runs in this job's place after a preemption or a timeout: the same again."""
+        """What submitit runs after a preemption or a timeout: the same again."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 class _Server:
-    """One life of a job: calls from the folder to processes of this node, and answers back."""
+    """One life of a job: takes calls from the folder, runs them in processes of this node, writes the answers."""
 
     def __init__(self, mail: Mail, slot: int) -> None:
         life = secrets.token_hex(8)
@@ -213,11 +202,11 @@ class _Server:
         self.running: dict[str, Future[Any]] = {}
         self.pools: dict[str, Future[Processes | list[str]]] = {}  # by parcel
         self.places = 1
-        self.preparing = ThreadPoolExecutor(1)  # copying data takes longer than a beat
+        self.preparing = ThreadPoolExecutor(1)  # copying data takes longer than `BEAT`
 
     def serve(self) -> str:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's; the driver says when to stop
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal; the driver says when to stop
         try:
             self.inbox.mkdir()
         except FileNotFoundError:
@@ -231,7 +220,8 @@ class _Server:
                 done = [name for name, future in self.running.items() if future.done()]
                 answers = {name: self.running.pop(name) for name in done}
                 busy = self._take() | self._start()
-                self._answer(answers)  # writing takes milliseconds: the next row has begun
+                for name, future in answers.items():  # written while the next rows run already
+                    self._post(name, *returned(future))
                 self.pace.wait(busy or bool(done))
             return "no rows left"
         finally:
@@ -241,10 +231,9 @@ class _Server:
             self.pulse.beat(left=True)
 
     def _take(self) -> bool:
-        """New calls, as many as there is room for: the driver may give the others to another job."""
-        names = listed(self.inbox)
+        """Take as many new calls as there is room for; the driver may give the others to another job."""
         taken = False
-        for name in names:
+        for name in listed(self.inbox):
             if len(self.waiting) + len(self.running) >= self.places:
                 break
             try:
@@ -252,14 +241,14 @@ class _Server:
             except OSError:
                 continue
             except Exception as error:  # damaged, or of a module that is not installed here
-                self._post(name, "error", RuntimeError(f"{type(error).__name__}: {error}"))
+                self._post(name, "error", portable(error))
             else:
                 self.waiting[name], self.places = order, order.places
             taken = True
         return taken
 
     def _start(self) -> bool:
-        """Calls whose processes are ready."""
+        """Start the calls whose processes are ready."""
         started = False
         for name, order in list(self.waiting.items()):
             if order.key not in self.pools:
@@ -274,12 +263,11 @@ class _Server:
             error = ready.exception()
             if error is not None:
                 del self.pools[order.key]
-                failed = {"error": error if isinstance(error, PydtError) else None, "traceback": repr(error)}
-                self._post(name, "result", failed)
+                self._post(name, "result", failure(error))
                 continue
             pool = ready.result()
             if isinstance(pool, list):
-                del self.pools[order.key]  # asked again, it looks again
+                del self.pools[order.key]  # looked for again with the next call
                 self._post(name, "missing", pool)
                 continue
             function, arguments, named = order.call
@@ -288,7 +276,7 @@ class _Server:
         return started
 
     def _prepare(self, order: Order) -> Processes | list[str]:
-        """Processes that have what a parcel needs, or what is missing."""
+        """Processes for a parcel, or the digests of the data sets that are missing here."""
         for name in missing(order.needs):
             if (self.folder / "data" / name).exists():
                 receive(name, partial(self._sent, name))
@@ -302,21 +290,10 @@ class _Server:
         return open(self.folder / "data" / digest, "rb")
 
     def _drop(self, key: str) -> None:
-        """End the processes of earlier parcels that have nothing to do."""
+        """End the idle processes of earlier parcels."""
         if not self.running:
             for old in [old for old, pool in self.pools.items() if pool.done() and old != key]:
                 _end(self.pools.pop(old))
-
-    def _answer(self, answers: dict[str, Future[Any]]) -> None:
-        """Calls that are done."""
-        for name, future in answers.items():
-            error = future.exception()
-            if error is None:
-                self._post(name, "result", future.result())
-            elif isinstance(error, WorkerDied):
-                self._post(name, "died", str(error))
-            else:
-                self._post(name, "error", RuntimeError(f"{type(error).__name__}: {error}"))
 
     def _post(self, name: str, kind: str, value: Any) -> None:
         self.mail.post(f"out/{name}", (kind, value))

@@ -20,11 +20,11 @@ Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Order:
-    """A call on its way to a job.
+    """A call on its way to a node.
 
-    Args:
-        key, needs: name of the parcel, and the data sets in it.
-        places, threads: how many calls the job runs at once, and threads of each.
+    Attributes:
+        key, needs: name of the parcel, and its data sets.
+        places, threads: how many calls the node runs at once, and threads of each.
         call: function, arguments and named arguments.
     """
 
@@ -36,7 +36,7 @@ class Order:
 
 
 class Parcel:
-    """Runner and context of a run, as they travel: once, however many rows go with them."""
+    """Runner and context of a run, pickled: they travel once for all rows."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -48,7 +48,7 @@ class Parcel:
 
 
 class Parcels:
-    """The parcels an executor has met, and its calls without them."""
+    """The parcels of an executor."""
 
     def __init__(self) -> None:
         self.known: dict[bytes, Parcel] = {}
@@ -57,6 +57,7 @@ class Parcels:
     def split(
         self, function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]
     ) -> tuple[Parcel, Call]:
+        """The parcel of a call, and the call without it."""
         if function is not work:
             return self.empty, (function, arguments, named)
         data, *rest = arguments
@@ -65,13 +66,13 @@ class Parcels:
         return self.known[data], (function, (None, *rest), named)
 
 
-def failure(error: Exception) -> dict[str, Any]:
-    """What `work` gives for a row that could not be computed."""
+def failure(error: BaseException) -> dict[str, Any]:
+    """What `work` returns for a row that could not be computed."""
     return {"error": error if isinstance(error, PydtError) else None, "traceback": f"{type(error).__name__}: {error}"}
 
 
 def settle(future: Future[Any], kind: str, value: Any) -> None:
-    """What came back from a node: "result", "died" (why its worker ended) or "error" (an exception)."""
+    """Give a future what `returned` said on a node."""
     if not future.set_running_or_notify_cancel():
         return
     if kind == "result":
@@ -81,12 +82,12 @@ def settle(future: Future[Any], kind: str, value: Any) -> None:
 
 
 def module_paths() -> list[str]:
-    """Where this process finds modules, for `extend` elsewhere."""
+    """Where this process finds modules, for `extend` in another one."""
     return [os.path.abspath(path) for path in sys.path]
 
 
 def extend(paths: list[str]) -> None:
-    """Look for modules also where another process finds them; what is found here comes first."""
+    """Find modules also where another process does, after the own places."""
     sys.path.extend(path for path in paths if path not in sys.path)
 
 

@@ -1,4 +1,4 @@
-"""Pickles between a driver and its workers: a data set travels as the name of its folder."""
+"""Pickles between a driver and its workers. A data set travels as the path of its folder and its digest."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def _of_the_script(name: str) -> ConfigError:
 
 
 class _Reader(pickle.Unpickler):
-    """What unpickles contexts and messages, the one place of the package: data sets are opened by `opener`.
+    """The only unpickler of the package; `opener` opens the data sets.
 
-    Pickles can run any code. What comes here is from a worker's own driver over a socket that only the two have, or
-    from a message whose keyed checksum was right (`pydt.ensemble.executors.mailbox`); no file of data ever is.
+    Pickles can run any code. These come from a worker's own driver over a socket that only the two have, or from a
+    message whose keyed checksum was right (`pydt.ensemble.executors.mailbox`), never from a file of data.
     """
 
     def __init__(self, data: bytes, opener: Callable[..., Dataset], main: bool) -> None:
@@ -35,20 +35,12 @@ class _Reader(pickle.Unpickler):
 
 
 def load(data: bytes) -> Any:
-    """Unpickle in a worker: a data set comes from its folder, else from this node's copy.
-
-    Raises:
-        DataError: a data set is in neither place, or is damaged.
-    """
+    """Unpickle in a worker: data sets come from their folder or else this node's copy; DataError without both."""
     return _Reader(data, _find, True).load()
 
 
 def needs(data: bytes) -> tuple[Any, list[Need]]:
-    """Unpickle where it was pickled: the value, and the data sets that a worker will look for.
-
-    Raises:
-        ConfigError: it needs a function or class of the main script.
-    """
+    """Unpickle in the driver: the value and the data sets that a worker will open; ConfigError as in `pack`."""
     found: dict[str, str] = {}
 
     def note(folder: str, seen: Any, expected: str) -> Dataset:
@@ -77,11 +69,7 @@ class _Pickler(pickle.Pickler):
 
 
 def pack(value: Any) -> bytes:
-    """Pickle something for `Processes`.
-
-    Raises:
-        ConfigError: it needs a function or class of the main script.
-    """
+    """Pickle a value for `Processes`; ConfigError: it needs a function or class of the main script."""
     buffer = io.BytesIO()
     _Pickler(buffer, pickle.HIGHEST_PROTOCOL).dump(value)
     return buffer.getvalue()

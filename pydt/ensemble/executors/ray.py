@@ -13,23 +13,13 @@ from typing import IO, Any
 
 from pydt.base import ConfigError, PydtError
 from pydt.data import missing, receive, send
-from pydt.ensemble.executors.call import WorkerDied
+from pydt.ensemble.executors.call import portable, returned
 from pydt.ensemble.executors.local import Processes
-from pydt.ensemble.executors.parcel import (
-    Call,
-    Order,
-    Parcel,
-    Parcels,
-    extend,
-    failure,
-    imported,
-    module_paths,
-    settle,
-)
+from pydt.ensemble.executors.parcel import Call, Order, Parcel, Parcels, extend, failure, imported, module_paths, settle
 
 
 class _RayFuture(Future[Any]):
-    """A future whose cancelling ends the row where it runs."""
+    """A future that ends its row where it runs when it is cancelled."""
 
     stop: Callable[[], None] | None = None
 
@@ -43,16 +33,14 @@ class _RayFuture(Future[Any]):
 class Ray(Executor):
     """Rows as tasks of a Ray cluster: `pydt.run(plan, folder, Ray(address="auto", gpus=0.5))`.
 
-    Each task is one row and takes the resources that are asked for here; Ray chooses the node, and an autoscaling
-    cluster grows with the rows that wait. A lost node or worker costs the rows that it was on.
+    Each row is a Ray task with the resources named here. Ray chooses the node, and an autoscaling cluster grows with
+    the rows that wait. A lost node or worker costs the rows that ran there.
 
     Args:
-        address: of a cluster that runs, as `ray.init` takes it ("auto", "10.0.0.5:6379"). None: the connection that the
-            script has opened already, else $RAY_ADDRESS, else a Ray of our own on this machine, which ends with the
-            executor.
-        cpus, gpus: what one row takes; a fraction of a GPU lets several rows share it.
-        workers: how many rows run at once; None: as many as the cluster has room for now. Ask for more where the
-            cluster grows by itself.
+        address: of a running cluster, as `ray.init` takes it ("auto", "10.0.0.5:6379"). None: the connection that the
+            script has opened, else $RAY_ADDRESS, else a Ray on this machine that ends with the executor.
+        cpus, gpus: of one row; several rows share a GPU by fractions.
+        workers: how many rows run at once; None: as many as fit the cluster now. Give more where the cluster grows.
         options: further options of the tasks, as `ray.remote` takes them ("resources", "runtime_env",
             "scheduling_strategy", ...).
 
@@ -86,7 +74,7 @@ class Ray(Executor):
                 raise ConfigError(f"cannot be reached ({error})", f"Ray at {address}", mend) from error
         try:
             self._max_workers = workers or self._room(cpus, gpus)
-            # A worker may serve many rows, also with a GPU, and it is pydt that counts its deaths.
+            # a worker serves many rows, also with a GPU; the driver counts deaths and tries again
             usual = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": 0, "max_calls": 0}
             self._task = ray.remote(**{**usual, **(options or {})})(_in_ray)
         except BaseException:
@@ -116,7 +104,7 @@ class Ray(Executor):
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Let the rows under way end, or cancel them; then end Ray, if it is ours."""
+        """Finish or cancel the running rows, then end Ray if it is ours."""
         self._closed = True
         with self._lock:
             running = list(self._open)
@@ -143,8 +131,8 @@ class Ray(Executor):
             self._ray.shutdown()
 
     def _send(self, future: _RayFuture, parcel: Parcel, call: Call, sent: dict[str, Any]) -> None:
-        """Start the task of a call; `sent` are the data sets that its node is known to lack."""
-        # in a list, a reference is not followed: a worker that has the parcel does not fetch it again
+        """Start the task of a call; `sent` are data sets that its node lacks."""
+        # Ray does not fetch a reference inside a list: a worker that has the parcel does not get it again
         order = Order(parcel.key, parcel.needs, 1, self._threads, call)
         task = self._task.remote(order, [self._refs[parcel.key]], self._paths, sent)
         future.stop = partial(self._ray.cancel, task, force=True)
@@ -155,7 +143,7 @@ class Ray(Executor):
     def _settle(self, future: _RayFuture, parcel: Parcel, call: Call, name: str, task: Future[Any]) -> None:
         error = task.exception()
         if error is None and task.result()[0] == "missing" and not future.cancelled():
-            # not in this thread, which is Ray's own: it may take minutes
+            # in another thread: this one is Ray's, and sending may take minutes
             threading.Thread(target=self._resend, args=(future, parcel, call, task.result()[1]), daemon=True).start()
             return
         if error is None:
@@ -179,22 +167,18 @@ class Ray(Executor):
             settle(future, "result", failure(error))
 
 
-_pool: tuple[tuple[Any, ...], Processes] | None = None  # of this process of Ray's, if it has had a row
+_pool: tuple[tuple[Any, ...], Processes] | None = None  # the worker below this process of Ray
 
 
 def _in_ray(order: Order, parcel: list[Any], paths: list[str], sent: dict[str, list[Any]]) -> tuple[str, Any]:
-    """One call in a process of Ray's, which hands it to a process of ours.
-
-    Returns:
-        ("result", value), ("died", why the worker ended), ("error", exception) or ("missing", digests of data sets).
-    """
+    """One call in a process of Ray, which gives it to a worker process: `returned`, or "missing" and digests."""
     global _pool
     import ray
 
     try:
         for name, blocks in sent.items():
             receive(name, partial(joined, ray.get, blocks))
-        # Ray says by this variable which GPUs the task may use; the next task may have others
+        # the GPUs that Ray gives to this task; the next task may have others
         wanted = order.key, order.threads, os.environ.get("CUDA_VISIBLE_DEVICES")
         if _pool is None or _pool[0] != wanted:
             if lacking := missing(order.needs):
@@ -204,20 +188,20 @@ def _in_ray(order: Order, parcel: list[Any], paths: list[str], sent: dict[str, l
             extend(paths)
             _pool = wanted, Processes(1, order.threads, ray.get(parcel[0]))
         function, arguments, named = order.call
-        return "result", _pool[1].submit(function, *arguments, **named).result()
-    except WorkerDied as error:
-        return "died", str(error)
+        done = _pool[1].submit(function, *arguments, **named)
+        wait_for([done])
+        return returned(done)
     except PydtError as error:
         return "result", failure(error)
     except Exception as error:
-        return "error", RuntimeError(f"{type(error).__name__}: {error}")
+        return "error", portable(error)
 
 
 _BLOCK = 64 << 20  # bytes of a piece of a stream
 
 
 class Blocks(io.RawIOBase):
-    """A stream that is cut into pieces, each of which `put` takes away: objects of Ray's store."""
+    """A stream to write to, stored in pieces by `put`: objects of Ray's store."""
 
     def __init__(self, put: Callable[[bytes], Any]) -> None:
         self._put, self._buffer = put, bytearray()
@@ -238,7 +222,7 @@ class Blocks(io.RawIOBase):
 
 
 class _Unblocked(io.RawIOBase):
-    """The stream again, one piece at a time."""
+    """A stream to read from, made of the pieces."""
 
     def __init__(self, get: Callable[[Any], bytes], blocks: Sequence[Any]) -> None:
         self._get, self._blocks, self._rest = get, list(blocks), memoryview(b"")
@@ -255,5 +239,5 @@ class _Unblocked(io.RawIOBase):
 
 
 def joined(get: Callable[[Any], bytes], blocks: Sequence[Any]) -> IO[bytes]:
-    """What `Blocks` cut, as one stream; no more than one piece is in memory."""
+    """The pieces of `Blocks` as one stream, with one piece in memory at a time."""
     return io.BufferedReader(_Unblocked(get, blocks), 1 << 20)

@@ -17,29 +17,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydt.base import ConfigError, PydtError, as_path, write_atomic
+from pydt.base import ConfigError, PydtError, as_path, real, write_atomic
 from pydt.data import send
 from pydt.ensemble.executors.mailbox import BEAT, Job, Listener, Mail, Pace, Pulse, listed
-from pydt.ensemble.executors.parcel import (
-    Call,
-    Order,
-    Parcel,
-    Parcels,
-    failure,
-    imported,
-    module_paths,
-    settle,
-)
+from pydt.ensemble.executors.parcel import Call, Order, Parcel, Parcels, failure, imported, module_paths, settle
 
-_SHORT = 120.0  # seconds from order to answer below which rows are sent ahead: a job shall not wait for a message
-_LEAVE = 10.0  # seconds that jobs have to end by themselves
-_FAILURES = 2  # lives in which a job does nothing, after which its slot is given up
-_REFUSALS = 12  # submissions in a row that may fail, a look each: a busy Slurm sometimes answers nobody for a minute
+_SHORT = 120.0  # seconds of a row below which the next is sent ahead, so that a job does not wait for messages
+_LEAVE = 10.0  # seconds for jobs to end by themselves
+_FAILURES = 2  # a slot is given up after so many jobs without an answer
+_REFUSALS = 12  # failed submissions in a row, one a look: a busy Slurm may not answer for a minute
 
 
 @dataclass(eq=False)
 class _Order:
-    """A call that is not answered yet."""
+    """A call without an answer."""
 
     future: Future[Any]
     parcel: Parcel
@@ -49,7 +40,7 @@ class _Order:
 
 @dataclass(eq=False)
 class _Slot:
-    """A job and what it was given."""
+    """A job and the calls that it has."""
 
     job: Any
     listener: Listener
@@ -65,10 +56,10 @@ class _Slot:
 
 
 def _private(root: Path) -> None:
-    """Make the folder of submitit's files, closed to everybody else: what a job runs is a pickle there.
+    """Make the folder of submitit's files, which only the owner may enter: it holds the pickles that jobs run.
 
     Raises:
-        ConfigError: somebody else owns it, or could put another one in its place.
+        ConfigError: another user owns it, or could replace it.
     """
     mend = "name a folder of your own, which others may not write to"
     try:
@@ -86,19 +77,18 @@ def _private(root: Path) -> None:
 class Slurm(Executor):
     """Rows in jobs of Slurm: `pydt.run(plan, folder, Slurm("/shared/jobs", workers=40, timeout_min=240))`.
 
-    The jobs are one array, each serves many rows (see `pydt.ensemble.executors.mailbox`), and they end when the
-    executor does. A job that is
-    preempted or runs out of time is queued again and goes on with other rows; one that is lost is replaced.
+    The jobs are one array, serve many rows each (see `pydt.ensemble.executors.mailbox`) and end with the executor. A
+    job that is preempted or runs out of time is queued again; a lost one is replaced.
 
     Args:
-        folder: seen under this path by this machine and by the compute nodes, and written to by nobody else; messages,
-            submitit's files and logs go below it, where only you may read them.
+        folder: the same path on this machine and the compute nodes, writable for you alone. Messages, submitit's files
+            and logs go below it, where only you may read them.
         cluster: submitit's executor: "slurm", "local" (processes of this machine), "debug" (threads of this process);
             None: Slurm if there is one, else local.
         workers: jobs. One runs a row for every `recipe.threads` of its CPUs (`cpus_per_task`), or with a recipe for
             "cuda" one for every GPU (`gpus_per_node`).
         poll: seconds between two looks at the states of the jobs.
-        parameters: of the jobs, as submitit's AutoExecutor takes them: `timeout_min` (here 60 by default), `mem_gb`,
+        parameters: of the jobs, as submitit's AutoExecutor takes them: `timeout_min` (60 by default), `mem_gb`,
             `cpus_per_task`, `gpus_per_node`, `slurm_partition`, `slurm_account`, `slurm_setup`, ...
 
     Raises:
@@ -134,24 +124,24 @@ class Slurm(Executor):
             raise ConfigError(f"submitit refuses this: {error}", "Slurm", mend) from error
         self.folder, self._key = root / secrets.token_hex(6), secrets.token_bytes(32)
         self._mail = Mail(self.folder, self._key)
-        self._count, self._poll = workers, poll
+        self._count, self._poll = workers, real(poll, "poll", "Slurm", above=0)
         self._cpus, self._gpus = (
             int(next((parameters[p + name] for p in ("slurm_", "") if parameters.get(p + name)), 1))
             for name in ("cpus_per_task", "gpus_per_node")
         )
         self._max_workers = workers * max(self._cpus, self._gpus)
         self._parcels = Parcels()
-        self._kept: set[str] = set()  # parcels and data sets that are in the folder
+        self._kept: set[str] = set()  # parcels and data sets in the folder
         self._slots: dict[int, _Slot] = {}
         self._queue: deque[_Order] = deque()
         self._open: dict[str, _Order] = {}  # calls that a job has
-        self._number = self._refused = 0  # messages, submissions in a row that failed
-        self._brought = 0  # calls for which a data set is being written
+        self._number = self._refused = 0  # of messages; of failed submissions in a row
+        self._brought = 0  # calls whose data sets are being written
         self._ahead = False
         self._pace, self._pulse = Pace(), Pulse(self.folder / "driver")
         self._lock = threading.Lock()
         self._failed: Exception | None = None  # what ended the manager
-        self._orders = threading.Lock()  # of the queue: nobody may add to it once the manager has given up
+        self._orders = threading.Lock()  # of the queue: closed once the manager has given up
         self._closed = False
         self._manager = threading.Thread(target=self._manage, daemon=True)
         self._heart, self._ended = threading.Thread(target=self._live, daemon=True), threading.Event()
@@ -178,7 +168,7 @@ class Slurm(Executor):
                 settle(order.future, "error", self._failed)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Let the rows under way end, or cancel them; then end the jobs and remove the messages. Logs stay."""
+        """Finish or cancel the running rows, then end the jobs and remove the messages. Logs stay."""
         self._closed = True
         atexit.unregister(self._exit)
         if cancel_futures:
@@ -200,7 +190,7 @@ class Slurm(Executor):
         self._pulse.beat()
         try:
             jobs = self._executor.submit_array([self._job(slot) for slot in range(self._count)])
-        except Exception as error:  # whatever sbatch and submitit may say
+        except Exception as error:  # sbatch and submitit raise many kinds
             shutil.rmtree(self.folder, ignore_errors=True)
             mend = "try the same with `sbatch`, and see the logs below the executor's folder"
             raise PydtError(f"no job could be submitted ({error})", "Slurm", mend) from error
@@ -215,18 +205,18 @@ class Slurm(Executor):
 
     def _slot(self, number: int, job: Any) -> _Slot:
         made = _Slot(job, Listener(self.folder / "beats" / str(number)))
-        if self._executor.cluster == "debug":  # it computes when it is asked for results, and only then
+        if self._executor.cluster == "debug":  # it computes in the call that asks for results
             made.thread = threading.Thread(target=job.results, daemon=True)
             made.thread.start()
         return made
 
     def _live(self) -> None:
-        """Body of the thread that keeps the jobs: Slurm may take minutes to say what they do."""
+        """Body of the thread that tells the jobs that the driver lives, also while Slurm takes minutes to answer."""
         while not self._ended.wait(BEAT):
             self._pulse.beat()
 
     def _manage(self) -> None:
-        """Body of the thread that speaks with the jobs."""
+        """Body of the thread that exchanges messages with the jobs."""
         looked = -self._poll
         try:
             while not self._over():
@@ -249,7 +239,7 @@ class Slurm(Executor):
         return self._closed and not self._brought and all(order.future.done() for order in orders)
 
     def _collect(self) -> bool:
-        """Answers."""
+        """Take the answers."""
         names = listed(self.folder / "out")
         for name in names:
             try:
@@ -262,7 +252,7 @@ class Slurm(Executor):
                 if slot.orders.pop(name, None) is not None:
                     slot.answered = True
             order = self._open.pop(name, None)
-            if order is None:  # given to another job meanwhile
+            if order is None:  # another job has it now
                 continue
             self._ahead = time.monotonic() - order.sent < _SHORT
             if kind == "missing":
@@ -273,7 +263,7 @@ class Slurm(Executor):
         return bool(names)
 
     def _bring(self, order: _Order, lacking: Sequence[str]) -> None:
-        """Put data sets into the folder, each once, and the order back into the queue."""
+        """Write data sets to the folder, each once, and put the order back into the queue."""
         try:
             folders = {name: folder for folder, name in order.parcel.needs}
             with self._lock:
@@ -293,7 +283,7 @@ class Slurm(Executor):
             self._pace.wake()
 
     def _listen(self) -> None:
-        """Which jobs live, and what those had that do not."""
+        """Find the jobs that live, and take back the orders of the others."""
         for slot in self._slots.values():
             said = slot.listener.listen()
             if (life := said.get("life", "")) != slot.life:
@@ -304,24 +294,24 @@ class Slurm(Executor):
                 self._give_back(slot, None if said.get("left") else f"no sign of life from {said.get('node')}")
 
     def _replace(self) -> None:
-        """New jobs for those that have ended, unless they ended without having done anything, twice."""
+        """Submit new jobs for those that have ended, but give up a slot after two without an answer."""
         for number, slot in list(self._slots.items()):
             if not slot.ended():
                 continue
             self._give_back(slot, "its job ended")
             failures = 0 if slot.answered else slot.failures + 1
             if failures < _FAILURES:
-                with contextlib.suppress(OSError):  # what the last job said
+                with contextlib.suppress(OSError):  # of the last job
                     os.unlink(self.folder / "beats" / str(number))
                 try:
                     job = self._executor.submit(self._job(number))
-                except Exception as error:  # whatever sbatch and submitit may say
+                except Exception as error:  # sbatch and submitit raise many kinds
                     self._refused += 1
                     if self._refused >= _REFUSALS:
                         mend = "try the same with `sbatch`"
                         raise PydtError(f"no job could be submitted any more ({error})", "Slurm", mend) from error
                     slot.listener, slot.life = Listener(self.folder / "beats" / str(number)), ""
-                    return  # the slot waits, without a job, for the next look
+                    return  # the slot has no job until the next look
                 self._refused = 0
                 self._slots[number] = self._slot(number, job)
                 self._slots[number].failures = failures
@@ -333,7 +323,7 @@ class Slurm(Executor):
                 raise PydtError(wrong, str(self._executor.folder))
 
     def _give_back(self, slot: _Slot, reason: str | None) -> None:
-        """Orders of a lost job: those it was on have died, if there is a reason; the others wait again."""
+        """Orders of a lost job: the running ones have died, if there is a reason; the others wait again."""
         orders, slot.orders = slot.orders, {}
         again = []
         for i, (name, order) in enumerate(orders.items()):
@@ -349,7 +339,7 @@ class Slurm(Executor):
         return self._gpus if parcel.cuda else max(1, self._cpus // parcel.threads)
 
     def _assign(self) -> bool:
-        """Orders to jobs that have room, evenly."""
+        """Give orders to jobs with room, evenly."""
         assigned = False
         if not self._queue:
             self._withdraw()
@@ -375,7 +365,7 @@ class Slurm(Executor):
         return assigned
 
     def _withdraw(self) -> None:
-        """Take back what lies before a busy job, if another has nothing to do."""
+        """Take back an order that a busy job has not taken, if another job is idle."""
         alive = [slot for slot in self._slots.values() if slot.alive]
         if all(slot.orders for slot in alive):
             return
@@ -383,7 +373,7 @@ class Slurm(Executor):
             name, order = next(reversed(slot.orders.items()), ("", None))
             if order is None or len(slot.orders) <= self._places(order.parcel):
                 continue
-            with contextlib.suppress(OSError):  # the job has it
+            with contextlib.suppress(OSError):  # the job took it
                 os.unlink(self.folder / "in" / slot.life / name)
                 del slot.orders[name], self._open[name]
                 self._queue.append(order)
