@@ -1,15 +1,14 @@
 """Misleading source groups and examples: those that harm a target class or a single target example (Jain et al. 2023,
 section 4.3: misleading source examples).
 
-Of hundreds of groups some look harmful by chance, and the most harmful looking ones above all. So one half of the
-models finds, for each class or example, the groups with the most negative influence / stderr, and only the other half
-says how large their influence is. Classes are judged on other images, too: found on the score half of the target,
-judged on its report half. The two numbers side by side show what selection alone would have claimed. Benjamini-Hochberg
-over all claims gives q. Of single source images (`by="example"`) no significance is asked: thousands are ranked on as
-few models as a study of groups has, and the list is for looking at. `pydt.plan_models` says how many would find one.
+One half of the models finds, for each class or example, the groups of most negative influence / stderr; the other half
+estimates their influence, of classes on the report half of the target instead of the score half. One-sided p;
+Benjamini-Hochberg over all claims gives q. The two estimates side by side show what selection alone would have claimed.
+Of single source images (`by="example"`) no significance is asked: thousands are ranked on as few models as a study of
+groups has. `pydt.plan_models` says how many would find one.
 
-What is shown beside a target image: the images of the group that look most like it (8 x 8 grey means, correlation), and
-the source image of all that does. A group that misleads often shows the same shape under another label.
+Beside a target image stand the images of the group most like it, and the source image of all that is (correlation of
+8 x 8 grey means): a group that misleads often shows the same shape under another label.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,15 +25,24 @@ from pydt.analyses.ensemble_view import EnsembleView, detectable
 from pydt.analyses.leakage.influence_test import FEWEST, Array, own_influences, two_halves
 from pydt.analyses.leakage.similarity import Rows, coarse, common_side, greys, nearest
 from pydt.base import ConfigError, one_of, t975, whole
-from pydt.data import pictures
+from pydt.data import Dataset, pictures
 from pydt.ensemble import Plan
 from pydt.estimation import benjamini_hochberg, influences, method_for, upper_tail
-from pydt.reporting import Images, Intervals, Page, Table, digits_for, number, plus_minus, quoted, signs
+from pydt.reporting import (
+    Block,
+    Column,
+    Images,
+    Intervals,
+    Page,
+    Table,
+    csv_of,
+    digits_for,
+    number,
+    plus_minus,
+    quoted,
+    signs,
+)
 from pydt.store import HALVES, UNITS, Store
-
-if TYPE_CHECKING:
-    from pydt.data import Dataset
-
 
 LEVEL = 0.05
 _EXAMPLES = 12  # target examples that are looked at where none is named
@@ -136,7 +144,7 @@ def misleading(
     values = view.outputs(output, "all")
     first, second = two_halves(view.masks, seed)
     names, classes = plan.context.units[1], view.target.classes
-    of_column, finds, judges = _columns(view, per, of, first)
+    of_column, finds, judges = asked_about(view, per, of, first)
     seeking, judging = view.masks.take(first), view.masks.take(second)
     fit = influences(seeking, _means(values[first], finds), method_for(view.record, seeking))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -190,8 +198,10 @@ def misleading(
     )
 
 
-def _columns(view: EnsembleView, per: str, of: Any, rows: Rows) -> tuple[list[int], list[Rows], list[Rows]]:
-    """What is asked about (classes, or examples in the judged data set), by which columns it is found, and judged."""
+def asked_about(view: EnsembleView, per: str, of: Any, rows: Rows) -> tuple[list[int], list[Rows], list[Rows]]:
+    """The classes, or positions in the judged data set, that are asked about; the columns of the outputs by which each
+    is found, and by which it is judged. `rows`: the models that find.
+    """
     labels, half, ids = (view.examples[name] for name in ("labels", "half", "ids"))
     if per == "class":
         classes = list(view.target.classes)
@@ -268,8 +278,6 @@ def _alike(
     return [tuple(position for _, position in one) for one in kept], neighbours
 
 
-# ---- page ------------------------------------------------------------------------------------------------------------
-
 _METHOD = """
 Jain et al. 2023, section 4.3, show the source images of most negative influence on a target example. Here one half of
 the models finds the groups (the most negative influence / standard error), the other half estimates their influence, of
@@ -286,7 +294,7 @@ def _page(found: Misleading) -> Page:
     source, target = found._plan.source, found._target
     labels, classes = source.labels, source.classes
     keys, theirs = source.all_keys(), target.all_keys()
-    blocks: list[Any] = []
+    blocks: list[Block] = []
     shown = found.claims[:_SHOWN]
     if shown:
         images = [
@@ -307,14 +315,14 @@ def _page(found: Misleading) -> Page:
         )
         title = "What is said to harm which images"
         blocks.append(Images(images, captions, title, note, together=2 + len(shown[0].members)))
-        names = [f"{claim.of}: {claim.group}" for claim in found.claims]
-        reach = [t975(claim.df) * claim.stderr for claim in found.claims]
+        effects = np.array([claim.effect for claim in found.claims])
+        reach = np.array([t975(claim.df) * claim.stderr for claim in found.claims])
         blocks.append(
             Intervals(
-                names,
-                [claim.effect for claim in found.claims],
-                [claim.effect - width for claim, width in zip(found.claims, reach, strict=True)],
-                [claim.effect + width for claim, width in zip(found.claims, reach, strict=True)],
+                [f"{claim.of}: {claim.group}" for claim in found.claims],
+                effects,
+                effects - reach,
+                effects + reach,
                 found.unit,
                 "Influence by the models that did not find it",
                 f"Filled: q < {LEVEL:g}. {signs(found.estimand).capitalize()}.",
@@ -322,30 +330,26 @@ def _page(found: Misleading) -> Page:
             )
         )
     columns = (
-        found.per,
-        "its class",
-        "group",
-        "by those that found it",
-        "by the others",
-        "stderr",
-        "p, one-sided",
-        "q",
+        Column(found.per, "of"),
+        Column("its class", "label"),
+        Column("group"),
+        Column("by those that found it", "found"),
+        Column("by the others", "effect"),
+        Column("stderr"),
+        Column("p, one-sided", "p"),
+        Column("q"),
+        Column("target_key", lambda claim: theirs[claim.target], only="csv"),
+        Column("members", lambda claim: " ".join(keys[i] for i in claim.members), only="csv"),
+        Column("neighbour", lambda claim: keys[claim.neighbour], only="csv"),
     )
-    rows = [
-        (c.of, c.label, c.group, c.found, c.effect, c.stderr, c.p, None if np.isnan(c.q) else c.q) for c in found.claims
-    ]
-    blocks.append(Table(columns, rows, "Claims"))
-    details = [
-        (*row, theirs[c.target], " ".join(keys[i] for i in c.members), keys[c.neighbour])
-        for row, c in zip(rows, found.claims, strict=True)
-    ]
+    blocks.append(Table.of(found.claims, columns, "Claims"))
     return Page(
         name="misleading" if found.per == "class" else "misleading-examples",
         title=f"Misleading for a target {found.per}",
         question=f"Which parts of the source harm which target {'classes' if found.per == 'class' else 'images'}?",
         answer=found._view.told(_sentences(found)),
         blocks=blocks,
-        csv={"claims.csv": ((*columns, "target_key", "members", "neighbour"), details)},
+        csv={"claims.csv": csv_of(found.claims, columns)},
         method=_METHOD,
     )
 

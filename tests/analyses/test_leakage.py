@@ -18,7 +18,7 @@ from pydt import design
 from pydt.analyses import leaks, misleading
 from pydt.analyses.leakage.copies import CHANGES, Null, Seeker, changed
 from pydt.analyses.leakage.influence_test import Uneven, two_halves, uneven
-from pydt.analyses.leakage.leaks import Leaks
+from pydt.analyses.leakage.leaks_page import Leaks
 from pydt.analyses.leakage.similarity import KEPT, Matches, greys, resized
 from pydt.analyses.report import results
 from pydt.base import ConfigError, DataError, StoreError

@@ -16,7 +16,7 @@ from scipy import stats
 
 from pydt import design
 from pydt.analyses import leaks, misleading
-from pydt.analyses.misleading import _columns
+from pydt.analyses.misleading import asked_about
 from pydt.analyses.sample_splitting import halves
 from pydt.base import ConfigError
 from pydt.data import Dataset, Target
@@ -209,18 +209,18 @@ def test_what_is_asked_about_where_nothing_is_named() -> None:
     target: Any = SimpleNamespace(classes=("a", "b", "c"))
     examples = {"labels": labels, "half": half, "ids": np.arange(100, 130)}
     view: Any = SimpleNamespace(target=target, examples=examples, outputs=lambda output, half: 100 * right)
-    classes, finds, judges = _columns(view, "class", None, np.arange(4))
+    classes, finds, judges = asked_about(view, "class", None, np.arange(4))
     assert classes == [0, 2]  # the second has none in the report half
     for label, find, judge in zip(classes, finds, judges, strict=True):
         assert find.tolist() == [i for i in range(30) if labels[i] == label and half[i] == 0]
         assert judge.tolist() == [i for i in range(30) if labels[i] == label and half[i] == 1]
     with pytest.raises(ConfigError, match="no class with images in both halves among b"):
-        _columns(view, "class", ["b"], np.arange(4))
-    found, finds, judges = _columns(view, "example", None, np.arange(2))  # of the models that find
+        asked_about(view, "class", ["b"], np.arange(4))
+    found, finds, judges = asked_about(view, "example", None, np.arange(2))  # of the models that find
     assert found == [110, 111, 112, *range(120, 129)]
     assert [one.tolist() for one in finds] == [[i - 100] for i in found]
     assert finds == judges
-    assert _columns(view, "example", [125, 103], np.arange(2))[0] == [125, 103]
+    assert asked_about(view, "example", [125, 103], np.arange(2))[0] == [125, 103]
 
 
 def test_what_cannot_be_asked(tmp_path: Path, source: Dataset, target: Target) -> None:
