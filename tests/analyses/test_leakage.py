@@ -139,7 +139,7 @@ def test_changes_and_their_errors() -> None:
         assert made.dtype == np.uint8
         assert made.shape == (28, 28)
         assert not np.array_equal(made, image)
-    with pytest.raises(ConfigError, match="no change 'turned'"):
+    with pytest.raises(ConfigError, match=r"unknown change 'turned'.*mirrored"):
         changed(image, "turned", np.random.default_rng(1))
     few = Dataset.from_arrays(np.zeros((8, 9, 9), np.uint8), [0, 1] * 4)
     with pytest.raises(DataError, match="8 judged images"):
@@ -308,37 +308,38 @@ class Means:
 
 
 def test_a_large_source_is_sought_by_candidates_and_features(
-    study: tuple[Store, Plan, dict[int, int]], found: Leaks, monkeypatch: pytest.MonkeyPatch
+    study: tuple[Store, Plan, dict[int, int]], found: Leaks
 ) -> None:
     """Where comparing everything would take too long, pixels, hashes and features propose pairs: the same are named."""
     store, plan, copies = study
     network: Any = Means()
     whole = leaks(store, plan, share=0.04, embedding=network)
-    monkeypatch.setattr("pydt.analyses.leakage.copies._EXHAUSTIVE", 0)
-    monkeypatch.setattr("pydt.analyses.leakage.copies._AT_ONCE", 17)
-    part = leaks(store, plan, share=0.04, embedding=network)
-    assert (whole.exhaustive, part.exhaustive) == (True, False)
-    assert "candidates among the 300" in " ".join(part.page().answer)
+    assert whole.exhaustive
+    assert "candidates among the 300" in " ".join(replace(whole, exhaustive=False).page().answer)
+    target = plan.tasks[0].target
+    ids = target.described()["ids"]
+    seeker = Seeker(target.judged, ids, 28, network, exhaustive=0, at_once=17)
+    part, _, exhaustive = seeker.seek(plan.source, 20 * LEAKED + np.arange(20), 0.01)
+    assert not exhaustive
     for pair, other in zip(whole.pairs, found.pairs, strict=True):
         assert replace(pair, cosine=None) == other
         assert pair.cosine is not None
         assert pair.cosine > 0.9
     assert whole.cosine_cut is not None
     assert 0.9 < whole.cosine_cut <= 1
-    assert {pair.source: pair.target for pair in part.pairs} == copies
-    assert [pair.cosine for pair in part.pairs] == pytest.approx([pair.cosine for pair in whole.pairs], abs=1e-6)
+    assert {one: int(ids[other]) for one, other, *_ in part} == copies
+    cosines = {pair.source: pair.cosine for pair in whole.pairs}
+    assert {one: cosine for one, *_, cosine in part} == pytest.approx(cosines, abs=1e-6)
 
 
-def test_what_is_sought_by_candidates_says_what_candidates_find(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_sought_by_candidates_says_what_candidates_find() -> None:
     """Copies that are never proposed are not found, however alike they are."""
     scans = glyphs.digits().train.take(np.arange(100))
     seeker = Seeker(scans, np.arange(100), 28)
     both = seeker.recall([1e-3, 1e-3], 0, [True, False])["JPEG"]
     assert both[0] == both[1] > 0.9
-    monkeypatch.setattr("pydt.analyses.leakage.copies.propose", lambda copies, *_: np.full((len(copies), 1), 99))
-    part = seeker.recall([1e-3, 1e-3], 0, [True, False])["JPEG"]
-    assert part[0] == both[0]
-    assert part[1] <= 1 / 64
+    none = Seeker(scans, np.arange(100), 28, candidates=0).recall([1e-3, 1e-3], 0, [True, False])["JPEG"]
+    assert none == (both[0], 0)
 
 
 # ---- images that are the same, and what could not be found ----------------------------------------------------------

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pydt.analyses.leakage import similarity as module
 from pydt.analyses.leakage.similarity import (
     common_side,
     dhash,
@@ -79,7 +78,7 @@ def test_resized_keeps_means(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("skip", [False, True])
-def test_nearest_is_that_of_a_sort_whatever_the_tiles(monkeypatch: pytest.MonkeyPatch, skip: bool) -> None:
+def test_nearest_is_that_of_a_sort_whatever_the_tiles(skip: bool) -> None:
     vectors = unit(np.random.default_rng(3).normal(size=(70, 6)))
     queries = vectors if skip else vectors[:33]
     products = queries @ vectors.T
@@ -87,26 +86,23 @@ def test_nearest_is_that_of_a_sort_whatever_the_tiles(monkeypatch: pytest.Monkey
         np.fill_diagonal(products, -np.inf)
     expected = np.argsort(-products, axis=1, kind="stable")[:, :5]
     for tiles in ((512, 1024), (16, 2), (7, 1)):
-        monkeypatch.setattr(module, "_QUERIES", tiles[0])
-        monkeypatch.setattr(module, "_REFERENCES", tiles[1])
-        index, found = nearest(queries, vectors, 5, skip_self=skip)
+        index, found = nearest(queries, vectors, 5, skip_self=skip, tiles=tiles)
         assert np.array_equal(index, expected)
         assert np.allclose(found, np.take_along_axis(products, expected, 1), atol=1e-6)
     assert nearest(queries, vectors, 500, skip_self=skip)[0].shape[1] == 70 - skip
     assert nearest(queries, vectors[:0], 5)[0].shape == (len(queries), 0)
 
 
-def test_nearest_hashes_are_those_of_a_sort(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_REFERENCES", 1)
+def test_nearest_hashes_are_those_of_a_sort() -> None:
     random = np.random.default_rng(4)
     one, other = (random.integers(0, 2**63, n, np.uint64) for n in (9, 40))
     bits = np.array([[bin(int(a) ^ int(b)).count("1") for b in other] for a in one])
-    index, found = nearest_hashes(one, other, 4)
+    index, found = nearest_hashes(one, other, 4, tiles=(512, 1))
     assert np.array_equal(index, np.argsort(bits, axis=1, kind="stable")[:, :4])
     assert np.array_equal(found, np.sort(bits, axis=1)[:, :4])
 
 
-def test_a_changed_copy_matches_its_original(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_copy_matches_its_original() -> None:
     images = smooth(60).astype(np.float32)
     random = np.random.default_rng(5)
     changed = {
@@ -124,10 +120,8 @@ def test_a_changed_copy_matches_its_original(monkeypatch: pytest.MonkeyPatch) ->
         assert np.array_equal(found.mirrored, np.full(60, change == "mirrored"))
         proposed = match(copies, images, propose(copies, images, 16))
         assert (proposed.index == np.arange(60)).mean() > 0.95, change
-    monkeypatch.setattr(module, "_QUERIES", 13)
-    monkeypatch.setattr(module, "_REFERENCES", 7)
-    again = match(changed["moved"], images)
-    asked = match(changed["moved"], images, everything)
+    again = match(changed["moved"], images, tiles=(13, 7))
+    asked = match(changed["moved"], images, everything, tiles=(13, 7))
     whole = match(changed["moved"], images)
     for other in (again, asked):
         assert np.array_equal(other.index, whole.index)

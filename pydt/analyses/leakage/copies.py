@@ -1,30 +1,21 @@
 """Changed copies of a target's images among source images: how alike is too alike, what is named, what would be missed.
 
-A correlation says little: two different scans of a digit reach 0.99, two different photographs 0.8. What says much is
-how much more alike an image is to its best match than to the next best (Lowe 2004). With c the correlations of an image
-with the target's (`pydt.analyses.leakage.similarity.match`),
+    gap = log((1 - c_next) / (1 - c_best)),  c: correlations of an image with the target's (`similarity.match`)
 
-    gap = log((1 - c_next) / (1 - c_best))
-
-1 - c is half of a squared distance, so for an image that is no copy the gap is twice the log of the ratio of distances
-to its second and first neighbour: where images lie with any density on a set of any number of dimensions d, it follows
-an exponential law of rate d / 2 (Facco et al. 2017), in crowded and empty places alike. Each target image's gap among
-the *other* target images gives the rate. Near-duplicates within the target would spoil that, and hide each other's
-copies. The family of an image are its nearest others, KEPT - 1 at most, before the last gap so large that chance makes
-one in a target of a hundred; the next best is sought outside the family of the best, and images that have a family do
-not count for the rate. It is the smallest of those that the 50, 90 and 95 % quantiles give, so that a heavier tail
-makes the test stricter. Benjamini-Hochberg over the source examples names the pairs. What that misses is measured:
-target images are copied, changed, and sought.
-
-Measured: docs/analyses.md, "Copies of target images". What lost: Gumbel's law of -log(1 - c_best) itself, as wide as
-the target is unevenly crowded: with a seventh of it near-duplicates nothing could be found.
+1 - c is half a squared distance. Of an image that is no copy the gap is exponential with rate d / 2, d the dimension of
+the set on which images lie (Facco et al. 2017), in crowded and empty places alike. The rate comes from the gaps of the
+target's images among themselves: the smallest that the 50, 90 and 95 % quantiles give. The family of an image (its
+near-duplicates) are its nearest others, KEPT - 1 at most, before the last gap so large that chance makes one in a
+target of a hundred; the next best is sought outside the family of the best, and images that have a family do not count
+for the rate. Benjamini-Hochberg over the source examples names the pairs. What that misses is measured: target images
+are copied, changed, and sought. Reasons, figures and what lost: docs/analyses.md, "Copies of target images".
 """
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -62,9 +53,11 @@ CANDIDATES = 64
 """Candidates a source image where not all pairs are compared."""
 PLANTED = 64
 """Target images that are copied to see what is found."""
-_AT_ONCE = 4096  # source images
-_EXHAUSTIVE = 4e12  # operations up to which all pairs are compared
-_OWN = 1e12  # the same, of the target's images with each other
+EXHAUSTIVE = 4e12
+"""Operations up to which all pairs are compared."""
+AT_ONCE = 4096
+"""Source images in memory."""
+_OWN = 1e12  # as EXHAUSTIVE, of the target's images with each other
 _CHANCE = 0.01  # of a family in a target without near-duplicates
 _TAIL = (0.5, 0.9, 0.95)
 _ROUNDS = 4
@@ -74,11 +67,10 @@ _FEWEST = 20  # target images
 
 @dataclass(frozen=True, eq=False)
 class Null:
-    """What is known of images that are no copies: the law of their gaps; see the top of this file.
+    """What is known of images that are no copies: the law of their gaps; see the module's head.
 
     Attributes:
-        rate: of the exponential law; 0 where hardly any target image is without near-duplicates, and nothing can be
-            told.
+        rate: of the exponential law; 0, which names nothing, where hardly any target image lacks near-duplicates.
         families: int64 (images, KEPT - 1): the near-duplicates of each target image within the target, then -1.
         quantiles: 0.5, 0.9, 0.99, 1 of the best correlations of target images with others.
     """
@@ -140,7 +132,16 @@ def _gaps(found: Matches, families: Rows) -> Array:
 
 
 class Seeker:
-    """Seeks copies of a target's images; `passed` as in `pydt.data.pictures`."""
+    """Seeks copies of a target's images.
+
+    Args:
+        ids: positions of the target's images. side: of the images that are compared.
+        embedding: a network whose features propose pairs, too. passed: as in `pydt.data.pictures`.
+        candidates, exhaustive, at_once: see `CANDIDATES`, `EXHAUSTIVE`, `AT_ONCE`.
+
+    Raises:
+        DataError: fewer than 20 images.
+    """
 
     def __init__(
         self,
@@ -149,8 +150,13 @@ class Seeker:
         side: int,
         embedding: Trained | None = None,
         passed: set[str] | None = None,
+        *,
+        candidates: int = CANDIDATES,
+        exhaustive: float = EXHAUSTIVE,
+        at_once: int = AT_ONCE,
     ) -> None:
         self.target, self.ids, self.side, self.embedding, self.passed = target, ids, side, embedding, passed
+        self.candidates, self.exhaustive, self.at_once = candidates, exhaustive, at_once
         self.images = greys(target, ids, side, passed)
         if len(ids) < _FEWEST:
             raise DataError(f"{len(ids)} judged images", target.name, f"give {_FEWEST} at least to compare with")
@@ -168,9 +174,8 @@ class Seeker:
             images, own = self.images, np.arange(len(self.ids))
             every = whole and self._cost(len(own)) <= _OWN
             both = None if self.features is None else (self.features, self.features)
-            self._nulls[whole] = Null.of(
-                match(images, images, None if every else propose(images, images, CANDIDATES, both), skip=own)
-            )
+            proposed = None if every else propose(images, images, self.candidates, both)
+            self._nulls[whole] = Null.of(match(images, images, proposed, skip=own))
         return self._nulls[whole]
 
     def _cost(self, images: int) -> float:
@@ -183,16 +188,16 @@ class Seeker:
         Returns:
             the pairs, the p value up to which they were named, and whether all pairs were compared.
         """
-        whole = self._cost(len(ids)) <= _EXHAUSTIVE
+        whole = self._cost(len(ids)) <= self.exhaustive
         null = self.null(whole)
         parts = []
         cosines = None if self.features is None else np.zeros(len(ids), np.float32)
-        for start in range(0, len(ids), _AT_ONCE):
-            part = ids[start : start + _AT_ONCE]
+        for start in range(0, len(ids), self.at_once):
+            part = ids[start : start + self.at_once]
             images, both = greys(source, part, self.side, self.passed), None
             if self.embedding is not None and self.features is not None:
                 both = unit(self.embedding.features(source, part).numpy()), self.features
-            candidates = None if whole else propose(images, self.images, CANDIDATES, both)
+            candidates = None if whole else propose(images, self.images, self.candidates, both)
             found = match(images, self.images, candidates)
             if both is not None and cosines is not None:
                 cosines[start : start + len(part)] = np.einsum("nd,nd->n", both[0], both[1][found.index])
@@ -206,23 +211,9 @@ class Seeker:
         ours[mirrored[named]] = ours[mirrored[named], :, ::-1]
         theirs = self.images[index[named]]
         bits = hamming(phash(ours), phash(theirs)), hamming(dhash(ours), dhash(theirs))
-        return (
-            [
-                (
-                    int(ids[i]),
-                    int(index[i]),
-                    float(correlation[i]),
-                    bool(mirrored[i]),
-                    float(p[i]),
-                    int(bits[0][n]),
-                    int(bits[1][n]),
-                    None if cosines is None else float(cosines[i]),
-                )
-                for n, i in enumerate(named)
-            ],
-            limit,
-            whole,
-        )
+        facts = (ids[named], index[named], correlation[named], mirrored[named], p[named], *bits)
+        cosine = [None] * len(named) if cosines is None else cosines[named].tolist()
+        return list(zip(*(one.tolist() for one in facts), cosine, strict=True)), limit, whole
 
     def recall(
         self, limits: Sequence[float], seed: int, exhaustive: Sequence[bool] = (True, True)
@@ -236,15 +227,14 @@ class Seeker:
         random = np.random.default_rng([seed, 7])
         chosen = random.permutation(len(self.ids))[:PLANTED]
         originals = [
-            np.clip(np.rint(grey(picture[None])[0]), 0, 255).astype(np.uint8)
-            for picture in pictures(self.target, self.ids[chosen], passed=self.passed)
+            _shades(grey(picture[None])[0]) for picture in pictures(self.target, self.ids[chosen], passed=self.passed)
         ]
         found = {}
         for change in CHANGES:
             copies = np.stack([resized(changed(image, change, random)[None], self.side, self.side)[0]
                                for image in originals])  # fmt: skip
             ways = {
-                whole: match(copies, self.images, None if whole else propose(copies, self.images, CANDIDATES))
+                whole: match(copies, self.images, None if whole else propose(copies, self.images, self.candidates))
                 for whole in set(exhaustive)
             }
             named = []
@@ -263,10 +253,8 @@ def changed(image: npt.NDArray[np.uint8], change: str, random: np.random.Generat
         change: "moved" by a pixel (of 32) in one of eight directions, "brighter" or "darker" by up to 30 %, "noisy"
             (Gaussian, sd 6 of 255), "JPEG" (quality 50 to 90), "mirrored", "rescaled" (to three quarters and back), or
             "cropped" (94 % of each side, somewhere inside, enlarged).
-
-    Raises:
-        ConfigError: another change.
     """
+    one_of(change, CHANGES, "change", "changed")
     if change == "moved":
         step = max(1, round(max(image.shape) / 32))
         ways = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
@@ -288,9 +276,10 @@ def changed(image: npt.NDArray[np.uint8], change: str, random: np.random.Generat
             return np.asarray(picture.resize(picture.size, Image.Resampling.BILINEAR, box=box))
         smaller = picture.resize([max(1, round(0.75 * side)) for side in picture.size], Image.Resampling.BILINEAR)
         return np.asarray(smaller.resize(picture.size, Image.Resampling.BICUBIC))
-    how: dict[str, Callable[[], npt.NDArray[Any]]] = {
-        "brighter": lambda: image * random.uniform(1, 1.3),
-        "darker": lambda: image * random.uniform(0.7, 1),
-        "noisy": lambda: image + random.normal(0, 6, image.shape),
-    }
-    return np.clip(np.rint(how[one_of(change, list(how), "change", "changed")]()), 0, 255).astype(np.uint8)
+    if change == "noisy":
+        return _shades(image + random.normal(0, 6, image.shape))
+    return _shades(image * (random.uniform(1, 1.3) if change == "brighter" else random.uniform(0.7, 1)))
+
+
+def _shades(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)

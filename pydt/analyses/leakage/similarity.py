@@ -8,10 +8,8 @@
              at most 32 x 32 pixels, blurred (Gaussian, 1 pixel) and halved in size, which takes noise and JPEG's traces
              away. Correlation does not see brightness and contrast.
 
-Small grey images on one ground defeat the hashes: of 240 handwritten digits moved by up to a pixel, dimmed and noisy,
-pHash finds 4 % at the distance that confuses 1 % of the others, dHash none, `match` all
-(tests/analyses/test_leakage.py). On
-large sources hashes and embeddings therefore propose pairs, and `match` decides.
+On large sources hashes and embeddings propose pairs, and `match` decides: small grey images on one ground defeat the
+hashes (docs/analyses.md, "Copies of target images").
 
 A view is linear and separable, V = A image B' with A, B (side / 2, side), so all views of a tile of images are products
 with small matrices, and all pairs of two tiles one matrix product a view: 54 x 2 x 256 operations a pair at most.
@@ -40,9 +38,10 @@ SIDE = 32
 ZOOM = 1.075
 KEPT = 9
 """Matches of an image that are kept."""
+TILES = 512, 1024
+"""Queries and references that are compared at once; no result depends on it."""
 _VIEWS = [(m, z, y, x) for m, z in itertools.product((False, True), range(3)) for y in (-1, 0, 1) for x in (-1, 0, 1)]
 _BLUR = 1.0
-_QUERIES, _REFERENCES = 512, 1024  # images of a tile
 _FACTORS = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue in grey (ITU-R BT.601)
 
 
@@ -59,8 +58,8 @@ def greys(
     ids = np.arange(len(dataset)) if ids is None else np.asarray(ids, np.int64)
     side = common_side(dataset) if side is None else side
     found = np.empty((len(ids), side, side), np.float32)
-    for start in range(0, len(ids), _QUERIES):
-        part = ids[start : start + _QUERIES]
+    for start in range(0, len(ids), TILES[0]):
+        part = ids[start : start + TILES[0]]
         if dataset.images is not None:
             images = np.asarray(dataset.images[dataset.positions[part]])
         else:
@@ -103,9 +102,6 @@ def _area(size: int, wanted: int) -> Single:
     return (np.maximum(inside, 0) * (wanted / size)).astype(np.float32)
 
 
-# ---- hashes ----------------------------------------------------------------------------------------------------------
-
-
 def dhash(images: npt.NDArray[Any]) -> Hashes:
     """dHash of grey or colour images (n, H, W[, C]), uint64 (n,)."""
     small = resized(grey(images), 8, 9)
@@ -128,12 +124,15 @@ def hamming(one: Hashes, other: Hashes) -> npt.NDArray[np.uint8]:
     return np.bitwise_count(one ^ other)
 
 
-def nearest_hashes(queries: Hashes, references: Hashes, k: int) -> tuple[Rows, npt.NDArray[np.uint8]]:
+def nearest_hashes(
+    queries: Hashes, references: Hashes, k: int, *, tiles: tuple[int, int] = TILES
+) -> tuple[Rows, npt.NDArray[np.uint8]]:
     """For each query the `k` references with the fewest different bits, and how many: (n, k), nearest first."""
-    return _nearest(len(queries), len(references), k, lambda q, r: hamming(queries[q, None], references[None, r]))
 
+    def distance(q: slice, r: slice) -> npt.NDArray[np.uint8]:
+        return hamming(queries[q, None], references[None, r])
 
-# ---- embeddings ------------------------------------------------------------------------------------------------------
+    return _nearest(len(queries), len(references), k, distance, tiles)
 
 
 def unit(vectors: npt.ArrayLike) -> Single:
@@ -148,7 +147,9 @@ def unit(vectors: npt.ArrayLike) -> Single:
     return np.divide(rows, length, out=np.zeros_like(rows), where=length > least)
 
 
-def nearest(queries: Single, references: Single, k: int, *, skip_self: bool = False) -> tuple[Rows, Single]:
+def nearest(
+    queries: Single, references: Single, k: int, *, skip_self: bool = False, tiles: tuple[int, int] = TILES
+) -> tuple[Rows, Single]:
     """For each query the `k` references of largest scalar product, and the products, (n, k), largest first.
 
     Rows of length 1 (`unit`) make them correlations.
@@ -164,11 +165,13 @@ def nearest(queries: Single, references: Single, k: int, *, skip_self: bool = Fa
             found[same - q.start, same - r.start] = np.inf
         return found
 
-    index, found = _nearest(len(queries), len(references), min(k, len(references) - skip_self), distance)
+    index, found = _nearest(len(queries), len(references), min(k, len(references) - skip_self), distance, tiles)
     return index, -found
 
 
-def _nearest(queries: int, references: int, k: int, distance: Any) -> tuple[Rows, npt.NDArray[Any]]:
+def _nearest(
+    queries: int, references: int, k: int, distance: Any, tiles: tuple[int, int]
+) -> tuple[Rows, npt.NDArray[Any]]:
     """The `k` smallest distances a query, ties by position; one tile of each side at a time.
 
     Distance and position are one number, so that the smallest are found without sorting all: bits of a float32 in an
@@ -177,9 +180,9 @@ def _nearest(queries: int, references: int, k: int, distance: Any) -> tuple[Rows
     k = max(0, min(k, references))
     kind = distance(slice(0, 0), slice(0, 0)).dtype
     kept = np.empty((queries, k), np.uint64)
-    for q in _tiles(queries, _QUERIES):
+    for q in _tiles(queries, tiles[0]):
         best = np.empty((q.stop - q.start, 0), np.uint64)
-        for r in _tiles(references, 8 * _REFERENCES):
+        for r in _tiles(references, 8 * tiles[1]):
             keys = _ordered(distance(q, r)).astype(np.uint64) << np.uint64(32) | np.arange(
                 r.start, r.stop, dtype=np.uint64
             )
@@ -204,9 +207,6 @@ def _ordered(values: npt.NDArray[Any], back_to: npt.DTypeLike | None = None) -> 
 
 def _tiles(count: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, count)) for start in range(0, count, size))
-
-
-# ---- matches ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,7 +259,12 @@ def propose(
 
 
 def match(
-    queries: Single, references: Single, candidates: Rows | None = None, *, skip: Sequence[int] | Rows | None = None
+    queries: Single,
+    references: Single,
+    candidates: Rows | None = None,
+    *,
+    skip: Sequence[int] | Rows | None = None,
+    tiles: tuple[int, int] = TILES,
 ) -> Matches:
     """The references that each query looks most like, each in the best of 54 views; ties by position.
 
@@ -272,10 +277,10 @@ def match(
     ranked, alike = np.full((len(queries), KEPT), -1, np.int64), np.full((len(queries), KEPT), -1, np.float32)
     mirrored = np.zeros(len(queries), bool)
     skipped = np.full(len(queries), -1) if skip is None else np.asarray(skip, np.int64)
-    for q in _tiles(len(queries), _QUERIES) if len(references) else ():
+    for q in _tiles(len(queries), tiles[0]) if len(references) else ():
         views = _describe(queries[q])
         if candidates is None:
-            for r in _tiles(len(references), _REFERENCES):
+            for r in _tiles(len(references), tiles[1]):
                 known = plain[r].T
                 best = views[:, 0] @ known
                 for number in range(1, len(_VIEWS)):
