@@ -290,7 +290,7 @@ def starts(tar: Dataset, repeats: int) -> list[Case]:
 
     held = Loader(tar, None, BATCH, augment=AUGMENT)
     next(iter(held))
-    settings = held._engine.settings
+    settings = held.engine.settings
     sizes = np.full((BATCH, 2), 300, np.int32)
 
     def build() -> float:
@@ -308,7 +308,7 @@ def starts(tar: Dataset, repeats: int) -> list[Case]:
         loader = Loader(tar, keep, BATCH, augment=AUGMENT)
         order = loader.ids[_core.epoch_order(0, 0, loader.ids)][:BATCH]
         taken = time.perf_counter() - start
-        assert loader._engine._pipeline is held._engine._pipeline
+        assert loader.engine.pipeline is held.engine.pipeline
         assert len(order) == BATCH
         return taken
 

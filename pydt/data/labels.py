@@ -243,11 +243,8 @@ def _sorted(codes: np.ndarray, values: list[bool | int | str], what: str) -> _Co
 
 
 def _refuse_collision(one: Any, other: Any, what: str) -> None:
-    raise DataError(
-        f"{shown(one)} and {shown(other)} are one name by the rules for text",
-        what,
-        "spell what is one label alike everywhere, and give different labels names that differ in letters",
-    )
+    mend = "spell what is one label alike everywhere, and give different labels names that differ in letters"
+    raise DataError(f"{shown(one)} and {shown(other)} are one name by the rules for text", what, mend)
 
 
 # ---- labels, columns, captions -------------------------------------------------------------------------------------

@@ -169,11 +169,8 @@ def _table(sections: Sections, root: Path) -> ExampleTable:
         images = open_npy(root / texts_in(sections, "images")[0])
         images = images[..., np.newaxis] if images.ndim == 3 else images
         if images.dtype != np.uint8 or images.ndim != 4:
-            raise DataError(
-                f"images of dtype {images.dtype}, shape {images.shape}, not uint8 of 3 or 4 dimensions",
-                str(root / texts_in(sections, "images")[0]),
-                "restore the file, or index it again",
-            )
+            what = f"images of dtype {images.dtype}, shape {images.shape}, not uint8 of 3 or 4 dimensions"
+            raise DataError(what, str(root / texts_in(sections, "images")[0]), "restore the file, or index it again")
     else:
         if "paths" in sections:
             paths = texts_in(sections, "paths")
@@ -325,11 +322,8 @@ def check_bytes(dataset: ExampleTable, n: int | None, seed: int) -> None:
     wrong = dataset.contents.wrong(chosen) if dataset.images is None else _wrong_pixels(dataset, chosen)
     if wrong:
         more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise DataError(
-            f"{len(wrong)} of {count:,} images are not those that were indexed: {'; '.join(wrong[:5])}{more}",
-            dataset.folder or dataset.name,
-            "restore them, or index the data set again",
-        )
+        what = f"{len(wrong)} of {count:,} images are not those that were indexed: {'; '.join(wrong[:5])}{more}"
+        raise DataError(what, dataset.folder or dataset.name, "restore them, or index the data set again")
 
 
 def _wrong_pixels(dataset: ExampleTable, chosen: np.ndarray) -> list[str]:

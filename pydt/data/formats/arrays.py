@@ -78,11 +78,8 @@ def as_images(images: Any) -> np.ndarray:
             f"do not form one array ({error})", "images", "give images of one shape: resize them, or use from_folder"
         ) from error
     if array.dtype != np.uint8:
-        raise DataError(
-            f"dtype {array.dtype}, not uint8",
-            "images",
-            "convert to 0..255: numpy.asarray(images * 255).round().astype('uint8') if they are 0..1",
-        )
+        mend = "convert to 0..255: numpy.asarray(images * 255).round().astype('uint8') if they are 0..1"
+        raise DataError(f"dtype {array.dtype}, not uint8", "images", mend)
     if array.ndim not in (3, 4) or (array.ndim == 4 and not 1 <= array.shape[3] <= 4):
         mend = "give (examples, height, width) or (examples, height, width, channels)"
         if array.ndim == 4 and 1 <= array.shape[1] <= 4:

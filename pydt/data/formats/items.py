@@ -97,11 +97,8 @@ def stack(
         where = f"{title}[{position}]"
         one, trait = pixels(image, where, background)
         if images and one.shape != images[0].shape:
-            raise DataError(
-                f"image of shape {one.shape} after {images[0].shape}",
-                where,
-                "resize all images to one shape, or save them as files and use Dataset.from_folder",
-            )
+            mend = "resize all images to one shape, or save them as files and use Dataset.from_folder"
+            raise DataError(f"image of shape {one.shape} after {images[0].shape}", where, mend)
         images.append(one)
         traits.append(trait)
         labels.append(label)

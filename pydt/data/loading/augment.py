@@ -94,11 +94,8 @@ class Augment:
     def channels(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """mean and std as float32 (count,)."""
         if len(self.mean) not in (1, count) or len(self.std) not in (1, count):
-            raise ConfigError(
-                f"{len(self.mean)} means and {len(self.std)} deviations for {count} channels",
-                "Augment",
-                "give one, or one each",
-            )
+            what = f"{len(self.mean)} means and {len(self.std)} deviations for {count} channels"
+            raise ConfigError(what, "Augment", "give one, or one each")
         mean, std = np.empty((2, count), np.float32)
         mean[:], std[:] = self.mean, self.std
         return mean, std
@@ -144,11 +141,8 @@ def _crop(given: Any) -> tuple[tuple[float, float], tuple[float, float]] | None:
             return scale, ratio
     except (TypeError, ValueError, IndexError):
         pass
-    raise ConfigError(
-        f"resized_crop {given!r}",
-        "Augment",
-        "give the least and the most share of the area, and of width / height: ((0.08, 1), (3 / 4, 4 / 3))",
-    )
+    mend = "give the least and the most share of the area, and of width / height: ((0.08, 1), (3 / 4, 4 / 3))"
+    raise ConfigError(f"resized_crop {given!r}", "Augment", mend)
 
 
 def _ramp(given: Any) -> tuple[tuple[int, int], ...]:
@@ -175,11 +169,8 @@ def _jitter(given: Any) -> tuple[float, ...] | None:
         return None
     values = _numbers(given, "jitter")
     if len(values) != 4 or not all(0 <= v < 100 for v in values) or values[3] > 0.5:
-        raise ConfigError(
-            f"jitter {given!r}",
-            "Augment",
-            "give (brightness, contrast, saturation, hue), none negative, hue at most 0.5: (0.4, 0.4, 0.4, 0.1)",
-        )
+        mend = "give (brightness, contrast, saturation, hue), none negative, hue at most 0.5: (0.4, 0.4, 0.4, 0.1)"
+        raise ConfigError(f"jitter {given!r}", "Augment", mend)
     return values if any(values) else None
 
 

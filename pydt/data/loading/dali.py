@@ -73,7 +73,7 @@ class Engine:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._lock = threading.Lock()
-        self._pipeline: Pipeline | None = None
+        self.pipeline: Pipeline | None = None
         self._owner = os.getpid()
         self._next = Batch()
 
@@ -81,16 +81,16 @@ class Engine:
         """Decode, crop, augment and normalise: (n, 3, size, size), n <= `most`."""
         with self._lock:
             if self._owner != os.getpid():
-                _orphans.append(self._pipeline)
-                self._pipeline, self._owner = None, os.getpid()
+                _orphans.append(self.pipeline)
+                self.pipeline, self._owner = None, os.getpid()
             self._next.records, self._next.feeds = records, feeds
-            if self._pipeline is None:
-                self._pipeline = self._build()
+            if self.pipeline is None:
+                self.pipeline = self._build()
             try:
-                (out,) = self._pipeline.run(self._stream())
+                (out,) = self.pipeline.run(self._stream())
             except BaseException as error:
                 # A pipeline that failed runs no more; one that was interrupted would give this batch next time.
-                self._pipeline = None
+                self.pipeline = None
                 if isinstance(error, RuntimeError):
                     raise Refused(str(error)) from error
                 raise
@@ -190,11 +190,8 @@ def engine(settings: Settings) -> Engine:
         try:
             import nvidia.dali  # noqa: F401
         except ImportError as error:
-            raise DataError(
-                "encoded images need DALI, which is not installed",
-                "Loader",
-                "pip install nvidia-dali-cuda130, or store the images as a uint8 .npy array: pydt pack",
-            ) from error
+            mend = "pip install nvidia-dali-cuda130, or store the images as a uint8 .npy array: pydt pack"
+            raise DataError("encoded images need DALI, which is not installed", "Loader", mend) from error
         found = _engines[settings] = Engine(settings)
     return found
 

@@ -123,7 +123,7 @@ class Loader:
         self.skipped: dict[int, str] = {}
         if dataset.encoded:
             share, threads = -(-self.batch_size // self.world), max(1, torch.get_num_threads())
-            self._engine = engine(
+            self.engine = engine(
                 Settings(self.augment, train, share * self.views, self.device, dtype, channels_last, threads)
             )
         else:
@@ -238,7 +238,7 @@ class Loader:
         if not len(ids):  # this rank has no share of the last batch
             side = self.augment.side(self._epoch if self.train else None)
             return torch.empty((0, 3, side, side), dtype=self.dtype, device=self.device), ids
-        runner = self._engine
+        runner = self.engine
         if len(ids) * self.views > runner.settings.most:
             runner = engine(replace(runner.settings, most=len(ids) * self.views))
         while True:

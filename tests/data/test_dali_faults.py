@@ -14,7 +14,7 @@ import pytest
 import torch
 from odd_images import encoded, photograph
 from PIL import Image
-from test_encoded import PLAIN, as_read, by_id, pixels
+from test_dali import PLAIN, as_read, by_id, pixels
 
 from pydt.base import DataError, StoreError
 from pydt.data import Dataset
@@ -192,19 +192,19 @@ def threads() -> int:
 def test_a_new_mask_builds_nothing(photos: Dataset) -> None:
     loader = Loader(photos, range(10), batch_size=5, augment=Augment(size=16))
     list(loader)
-    built = loader._engine._pipeline
+    built = loader.engine.pipeline
     other = Loader(photos, range(10, 40), batch_size=5, augment=Augment(size=16), seed=3)
     # in turns: each gets its own
     for one, two in zip(loader, other, strict=False):
         assert set(one.index.tolist()) <= set(range(10))
         assert set(two.index.tolist()) <= set(range(10, 40))
-    assert other._engine is loader._engine
-    assert other._engine._pipeline is built
-    assert Loader(photos, batch_size=6, augment=Augment(size=16))._engine is not loader._engine
-    settings = loader._engine.settings
+    assert other.engine is loader.engine
+    assert other.engine.pipeline is built
+    assert Loader(photos, batch_size=6, augment=Augment(size=16)).engine is not loader.engine
+    settings = loader.engine.settings
     del loader, other, built
     gc.collect()
-    assert engine(settings)._pipeline is None
+    assert engine(settings).pipeline is None
 
 
 def test_what_is_kept_is_never_overwritten(photos: Dataset) -> None:
