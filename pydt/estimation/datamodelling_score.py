@@ -28,7 +28,7 @@ from pydt.base import EstimateError, to_array, whole
 from pydt.design import Design, find_repeats
 from pydt.estimation.fit import Fit
 from pydt.estimation.influence import influences
-from pydt.estimation.inputs import Array, refuse_unwritten
+from pydt.estimation.inputs import Array, as_outputs, refuse_unwritten
 
 _BLOCKS = 20
 _TILE = 4096  # targets ranked at once
@@ -181,12 +181,9 @@ def repeat_rows(masks: Any, number: int = 50, seed: int = 0) -> npt.NDArray[np.i
 
 
 def _outputs(outputs: Any, models: int) -> npt.NDArray[Any]:
-    array = to_array(outputs, "outputs", EstimateError)
-    if array.dtype.kind not in "biuf" or array.ndim not in (1, 2) or 0 in array.shape:
-        raise EstimateError(f"shape {array.shape}, dtype {array.dtype}", "outputs", "pass numbers (models, targets)")
+    array, _ = as_outputs(outputs)
     if len(array) != models:
         raise EstimateError(f"{len(array)} rows of outputs for {models} masks", "outputs", "pass one row per mask")
-    array = array[:, None] if array.ndim == 1 else array
     for tile in _tiles(array.shape[1]):
         broken = np.argwhere(~np.isfinite(array[:, tile]))
         if broken.size:

@@ -105,8 +105,8 @@ class Geometry:
         return len(label) - len(np.unique(label))
 
     def saturated(self, parameters: int) -> bool:
-        """Whether clusters of the caller's own hold whole masks, of which there are no more than parameters: then
-        residuals add up to nothing in each."""
+        """Whether clusters of the caller's own hold whole masks, no more than parameters: then residuals sum to zero in
+        each."""
         units = self.masks.units
         if units.cluster_count > parameters:
             return False
@@ -173,8 +173,8 @@ class Geometry:
         among = sum(float(one * (row**2 @ weight)) for one, row in zip(weight, inner, strict=True)) - k
         for stratum in self.strata:  # groups of one are correlated by -1 / (groups - 1) whatever is drawn
             n, part = len(stratum), own[stratum]
-            lift = 1 / (n - 1)
-            among += 2 * lift * (float(part @ inner[np.ix_(stratum, stratum)] @ part) - n) + lift**2 * n * (n - 1)
+            known = 1 / (n - 1)
+            among += 2 * known * (float(part @ inner[np.ix_(stratum, stratum)] @ part) - n) + known**2 * n * (n - 1)
         inside = max(among, 0.0) / (k * (k - 1))
         outside = ((gram[k:, :k] * np.outer(scale[k:], own)) ** 2).mean() if columns > k else 0.0
         return rows * np.r_[np.full(k, inside), np.full(columns - k, outside)]
@@ -193,7 +193,7 @@ class Geometry:
 
     @cached_property
     def uncovered(self) -> float:
-        """Sum over units of rows x (1 - leverage) in OLS: how much of what one mask is peculiar in is left by it."""
+        """Sum over units of rows x (1 - leverage) in OLS."""
         units, inverse = self.masks.units, self.regression.inverse
         rows = np.flatnonzero(units.used)
         _, first, number = np.unique(units.label[rows], return_index=True, return_counts=True)
@@ -210,9 +210,7 @@ class Geometry:
 class Regression:
     """OLS on all groups by Cholesky of G = LL' (plus 11' in the directions that masks of one size leave open).
 
-    The noise needs only |L^-1 c|^2: K^2 targets / 2 multiplications, by forward substitution in blocks of 128 whose
-    diagonal is inverted once. What lost: values first, then their product with c (twice the work); L^-1 formed whole
-    (K^3 / 3 more, a minute at 20,000 groups).
+    The noise needs only |L^-1 c|^2: K^2 targets / 2 multiplications, by forward substitution in blocks.
     """
 
     def __init__(self, lower: Array, close: Callable[[Array], Array], df: float, parameters: int, spare: int):
@@ -255,12 +253,11 @@ class Regression:
 
     @property
     def sure(self) -> bool:
-        """Whether the noise can be told: not where there are as many parameters as masks, as what a mask does by
-        itself is then seen nowhere. Of one group a mask does nothing by itself: with it, or without."""
+        """Whether the noise can be told: not with as many parameters as masks, except of one group."""
         return bool(self.df >= 1)
 
     def noise(self, left: Array, within: Array | None) -> Array:
-        """s^2 (targets,): of the residual; of repeats, where one group was kept or not; NaN where it cannot be told."""
+        """s^2 (targets,): of the residual; of one group on two masks, of their repeats; NaN where it cannot be told."""
         if not self._spare:
             return left / self.df
         assert within is not None

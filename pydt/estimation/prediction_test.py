@@ -49,28 +49,18 @@ def prediction_test(
 ) -> PredictionTest:
     """Do influences learnt from some models predict the report outputs of other models?
 
-    The null hypothesis is that outputs do not depend on masks at all. Models of one mask were trained with seeds of
-    their own, so under it every row may stand for every other, repeats of a mask included: what is permuted, and what
-    folds keep whole, is the row. That departs from the estimators, whose folds never split repeats because their
-    *errors* must hold for what a linear model leaves out; here it would leave nothing to permute with few groups,
-    where a handful of masks repeats often and each a different number of times. Two things stay whole:
-
-        foldover    a mask's row and its complement's, which may trade places: then interactions of even order, equal in
-                    both, neither move the predictions nor make p smaller or larger
-        clusters    the caller's own, in the order of their rows, among clusters of as many rows: for models that share
-                    more than the mask, or to have repeats judged as one
+    The null hypothesis is that outputs do not depend on masks at all. Rows are permuted, repeats of a mask included.
+    Two things stay whole: the two rows of a foldover pair, which may trade places, and clusters of the caller's own.
 
     For each fold influences of the `score` output are fitted on the other folds and predict the `report` output of its
     rows; predictions and outputs are centred within the fold, and correlated over all rows. Both outputs of a row move
-    together, and the whole cross-fit runs again; prediction is linear in the outputs, so all copies cost one product
-    with a matrix (models x models). p = (1 + #{copy >= observed}) / (1 + copies).
+    together, and the whole cross-fit runs again. p = (1 + #{copy >= observed}) / (1 + copies).
 
     Args:
-        method: "ols", "ridge" (penalty = groups x mean variance of a mask column: the best when half of the variance is
-            linear; it does not look at the outputs) or "difference".
+        method: "ols", "ridge" (penalty = groups x mean variance of a mask column) or "difference".
         score, report: (models,) the mean output of a model over the two halves of the target.
-        clusters: (models,) labels of rows that must stay together; by default see above.
-        folds: at most; as many as there are parts to keep whole, if those are fewer.
+        clusters: (models,) labels of rows that must stay together.
+        folds: at most; fewer where there are fewer parts to keep whole.
 
     Raises:
         EstimateError: inputs that do not fit together; masks of some training folds that cannot tell the groups apart;

@@ -21,7 +21,8 @@ from pydt.data import Dataset, Target
 from pydt.ensemble import Plan, run
 from pydt.estimation import ModelPlan, best_method, few_masks, mean_output, overall
 from pydt.estimation.alpha_pilots import compare_pilots, pilot_of, r2_interval
-from pydt.estimation.power import Law, Wish, plan_fit, power_of
+from pydt.estimation.power import Law, plan_fit, power_of
+from pydt.estimation.wish import Wish
 from pydt.training import Recipe, Task
 
 
