@@ -264,16 +264,14 @@ def render(results: Mapping, thumbnails: Mapping[str, np.ndarray] | None = None,
     results = finite(results)
     missing = [k for k in ("question", "models", "output", "unit", "estimand", "verdict", "groups") if k not in results]
     if missing:
-        raise ConfigError(
-            f"{', '.join(missing)} missing", "results", "give the dict that pydt.analyses.report assembles"
-        )
-    thumbnails = thumbnails or {}
-    metric = METRICS.get(results["question"].get("metric") or "", "accuracy")
-    verdict = results["verdict"]
+        mend = "give the dict that pydt.analyses.report assembles"
+        raise ConfigError(f"{', '.join(missing)} missing", "results", mend)
+    verdict, stderr = results["verdict"], results["verdict"].get("median_stderr")
     tone = "blocked" if verdict.get("blocked") else "found" if verdict.get("found") else "nothing"
-    provenance = [(k, v) for k, v in (results.get("provenance") or {}).items() if v is not None]
-    spread = verdict.get("spread")
+    explained, failure, spread = results.get("explained"), results.get("failure_p"), verdict.get("spread")
+    provenance = [*(results.get("provenance") or {}).items(), *(results.get("versions") or {}).items()]
     return template("report.html.j2").render(
+        {key: results.get(key) for key in ("output", "unit", "models", "failed", "seconds", "errors")},
         title=legible(results.get("title") or "pydt report"),
         question=_question(results, design),
         sentences=[tied(s) for s in sentences(results)],
@@ -281,28 +279,20 @@ def render(results: Mapping, thumbnails: Mapping[str, np.ndarray] | None = None,
         notes=[legible(note, 400) for note in results.get("notes") or []],
         tone=tone,
         facts=_facts(results),
-        metric=metric,
+        metric=METRICS.get(results["question"].get("metric") or "", "accuracy"),
         swap=results["estimand"] == "swap",
         estimator=results.get("estimator") or DASH,
-        errors=results.get("errors"),
-        output=results["output"],
-        unit=results["unit"],
-        models=results["models"],
-        failed=results.get("failed") or 0,
-        failure=None if results.get("failure_p") is None else p_text(results["failure_p"]),
-        seconds=results.get("seconds"),
-        verdict=verdict,
+        failure=None if failure is None else p_text(failure),
         permutations=verdict.get("permutations"),
-        explained=None if results.get("explained") is None else number(results["explained"], 2),
-        median_stderr=number(verdict.get("median_stderr"), digits_for(verdict.get("median_stderr"))),
-        between=None if spread is None else number(spread, digits_for(verdict.get("median_stderr"))),
+        explained=None if explained is None else number(explained, 2),
+        median_stderr=number(stderr, digits_for(stderr)),
+        between=None if spread is None else number(spread, digits_for(stderr)),
         level=LEVEL,
         total=len(results["groups"]),
-        ranking=_ranking(results, thumbnails),
+        ranking=_ranking(results, thumbnails or {}),
         removal=_removal(results),
         spread=_spread(results),
         heat=_heat(results),
-        provenance=[(k, legible(str(v), 80)) for k, v in provenance],
-        versions=[(k, legible(str(v), 80)) for k, v in (results.get("versions") or {}).items()],
+        provenance=[(name, legible(str(value), 80)) for name, value in provenance if value is not None],
         command=None if results.get("command") is None else legible(str(results["command"]), 400),
     )
