@@ -349,12 +349,7 @@ def _lacking(ways: Sequence[Way]) -> dict[str, tuple[float, float, float]] | Non
 
 
 def _verify(
-    view: EnsembleView,
-    retraining: Retraining,
-    chosen: Ints,
-    sets: Bools,
-    repeats: int,
-    seed: int,
+    view: EnsembleView, retraining: Retraining, chosen: Ints, sets: Bools, repeats: int, seed: int
 ) -> Verified | None:
     """Train the whole source, without each chosen image's set and without random ones; how often it is wrong then."""
     plan = retraining.plan

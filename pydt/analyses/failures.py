@@ -160,7 +160,7 @@ def failures(
         repeats: fresh trainings without each blamed group, without a random one and on the whole source; as many as
             `models` by default.
         most: trainings in all, those that are stored included; groups that fewer images blame are left out.
-        output: of which the blaming influences are: "margin", or another number of `pydt.store.outputs.OUTPUTS`.
+        output: whose influences tell which group is to blame (see `pydt.store.derive`).
         seed: of the trainings and the random groups.
         runner, executor, workers, progress: see `pydt.run`.
 
@@ -170,7 +170,7 @@ def failures(
     """
     view = EnsembleView.of(store, plan, task)
     store, record, task = view.store, view.record, plan.task(task)
-    repeats = models if repeats is None else repeats
+    groups, repeats = len(record.names), models if repeats is None else repeats
     share = real(share, "share", "failures", above=0, most=1)
     if models < 1 or repeats < 2:
         raise ConfigError(f"{models} models, {repeats} repeats", "failures", "use at least 1 and 2")
@@ -183,9 +183,7 @@ def failures(
         retraining.announce(judge, [(plan.recipe, rows)])
         return retraining.run(judge, rows)
 
-    groups = len(record.names)
-    whole = without(groups)
-    finding = train([Row(whole, seed31("failures, finding", seed, i), "find") for i in range(models)], task)
+    finding = train([Row(without(groups), seed31("failures, finding", seed, i), "find") for i in range(models)], task)
     lost = len(finding.failed())
     if lost == models:
         raise StoreError(f"all {models} models failed", str(store.folder), "lower the learning rate")
@@ -203,7 +201,7 @@ def failures(
             break
         pairs |= more
         chosen.append(group)
-    rows = [Row(whole, seed31("counterfactual", seed, "full", 0, i), "full") for i in range(repeats)]
+    rows = [Row(without(groups), seed31("counterfactual", seed, "full", 0, i), "full") for i in range(repeats)]
     rows += [Row(without(groups, [g]), seed31("failures", seed, g, i), "without") for g, i in pairs]
     runs = _Runs({}, {}, [], random)  # nothing was retrained
     if chosen:
@@ -211,10 +209,7 @@ def failures(
         done = train(rows, judge)
         lost += len(done.failed())
         runs = _Runs.of(done, judge, rows, list(pairs), random)
-    every = [
-        _flips(runs, failing.columns, np.where(np.isin(groups_of, chosen), groups_of, -1))
-        for groups_of in (blamed, fellows)
-    ]
+    known, by_fellows = (np.where(np.isin(groups_of, chosen), groups_of, -1) for groups_of in (blamed, fellows))
     counts = Counter(blamed.tolist())
     order = sorted(
         range(len(blamed)), key=lambda j: (-counts[int(blamed[j])], int(blamed[j]), float(fit[0][blamed[j], j]))
@@ -234,22 +229,22 @@ def failures(
         for j in order
     ]
     by_group = [
-        (record.names[g], n, _flips(runs, failing.columns, np.where(blamed == g, g, -1)) if g in chosen else None)
+        (record.names[g], n, _flips(runs, failing.columns, np.where(known == g, g, -1)))
         for g, n in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     ]
     shown = pictures(task.target.judged, [image.position for image in images[:PICTURES]], passed=view.passed)
     return Failures(
-        tuple(images),
-        failing.judged,
-        every[0],
-        every[1],
-        tuple(by_group),
-        models + len(rows) if chosen else models,
-        lost,
-        share,
-        models,
-        tuple(shown),
-        view,
+        images=tuple(images),
+        judged=failing.judged,
+        flips=_flips(runs, failing.columns, known),
+        unseen=_flips(runs, failing.columns, by_fellows),
+        groups=tuple(by_group),
+        retrained=models + len(rows) if chosen else models,
+        failed=lost,
+        share=share,
+        models=models,
+        pictures=tuple(shown),
+        _view=view,
     )
 
 

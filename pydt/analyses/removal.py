@@ -3,13 +3,9 @@ leave out (Jain et al. 2023, section 3 and its table of best removals).
 
 Groups are ranked on the score half by the plan's rows; fresh rows without some of them are judged on the report half,
 against "full" (what leaving the groups out gains) and against random sets of as many groups and images (what it matters
-which groups they are), at equal epochs and at equal steps. The best number K is chosen by one half of images and rows
-and judged by the other, both ways round:
-
-    K_1 = argmax mean(images A, rows A),   gain_1 = mean(K_1; images B, rows B) - mean(full; images B, rows B)
-    gain = (gain_1 + gain_2) / 2,          stderr^2 = (s_1^2 + s_2^2 + 2 rho s_1 s_2) / 4,    rho = 0.36
-
-Errors, rho and what was simulated: docs/analyses.md, "How retraining is judged".
+which groups they are), at equal epochs and at equal steps. The best number of groups is chosen by one half of images
+and rows and judged by the other (`pydt.analyses.best_removal`). Errors and simulations: docs/analyses.md, "How
+retraining is judged".
 """
 
 from __future__ import annotations
@@ -23,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pydt.analyses.counterfactual import Contrast, compared, contrast
+from pydt.analyses.best_removal import FEWEST, Best, best_size
+from pydt.analyses.counterfactual import Contrast, compared
 from pydt.analyses.ensemble_view import EnsembleView
 from pydt.analyses.retraining import (
     CONTROL,
@@ -48,9 +45,7 @@ if TYPE_CHECKING:
 
 KINDS = ("bottom", "top", "random")
 LENGTHS = ("epochs", "steps")
-_RHO = 0.36  # correlation of the two directions' errors at its largest
 _NAMED = 12  # of the lowest groups
-_FEWEST = 4  # rows of an arm: two in each half, so that each has a spread
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,31 +65,6 @@ class Point:
     images: float
     gain: Contrast | None
     which: Contrast | None
-
-
-@dataclass(frozen=True)
-class Best:
-    """The number of lowest groups to leave out, and what that gains, as fractions of the metric.
-
-    Attributes:
-        length: "epochs" or "steps".
-        size: the best number by all images and rows; 0: leave nothing out.
-        chosen: what each half chose for the other.
-        gain, stderr, low, high: over the full source, judged by the half that did not choose; 95 %.
-        claimed: the best number's gain by all images and rows: too good on average.
-        runs: rows of each candidate in a half; images: in a half.
-    """
-
-    length: str
-    size: int
-    chosen: tuple[int, int]
-    gain: float
-    stderr: float
-    low: float
-    high: float
-    claimed: float
-    runs: int
-    images: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +97,7 @@ class Removal:
         for best in self.best:
             if best.length == length:
                 return self.ranked[best.size :]
-        mend = f"ask for kind 'bottom' with at least {_FEWEST} repeats"
+        mend = f"ask for kind 'bottom' with at least {FEWEST} repeats"
         raise ConfigError(f"no best number at equal {length}", "Removal.keep", mend)
 
     def page(self) -> Page:
@@ -230,69 +200,6 @@ def removal_curve(
         task.target.metric,
         view,
     )
-
-
-def best_size(length: str, arms: Sequence[Arm], weights: np.ndarray, labels: np.ndarray) -> Best | None:
-    """The best number by cross-fitting, the first arm being "full"; None with fewer than four rows in an arm.
-
-    Args:
-        length: put into the result. weights, labels: (images,) of the metric and the classes.
-    """
-    sides = halves_of(labels)
-    if min(len(arm.rows) for arm in arms) < _FEWEST or sides.all() or not sides.any():
-        return None
-    halves = [[_part(arm, i, sides == bool(i), weights, labels) for arm in arms] for i in range(2)]
-    chosen, gains, errors, reaches = [0, 0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]
-    for i in range(2):
-        k = int(np.argmax([arm.mean for arm in halves[i]]))
-        if k:
-            own = sides != bool(i)
-            found = contrast(halves[1 - i][k], halves[1 - i][0], weights_of(weights, labels, own), labels[own])
-            chosen[i], gains[i], errors[i] = arms[k].dropped, found.difference, found.stderr
-            reaches[i] = (found.high - found.low) / 2
-    everywhere = max(arms, key=lambda arm: arm.mean)
-    gain, reach = float(np.mean(gains)), _joined(*reaches)
-    return Best(
-        length,
-        everywhere.dropped,
-        (chosen[0], chosen[1]),
-        gain,
-        _joined(*errors),
-        gain - reach,
-        gain + reach,
-        everywhere.mean - arms[0].mean,
-        min(len(arm.rows) for arm in arms) // 2,
-        int(min(sides.sum(), (~sides).sum())),
-    )
-
-
-def _joined(one: float, other: float) -> float:
-    return float(np.sqrt(one**2 + other**2 + 2 * _RHO * one * other)) / 2
-
-
-def halves_of(labels: np.ndarray) -> np.ndarray:
-    """Which images are in the second half, bool (images,): of each class every other one, in a random order."""
-    random = generator("halves of the report images", len(labels))
-    second = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        members = random.permutation(np.flatnonzero(labels == label))
-        second[members[(int(label) % 2) :: 2]] = True
-    return second
-
-
-def weights_of(weights: np.ndarray, labels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """The weights of some of the images, each class keeping its share of the metric."""
-    found = weights[chosen].astype(np.float64)
-    for label in np.unique(labels[chosen]):
-        found[labels[chosen] == label] *= weights[labels == label].sum() / weights[chosen & (labels == label)].sum()
-    return found * (weights.sum() / found.sum())
-
-
-def _part(arm: Arm, which: int, images: np.ndarray, weights: np.ndarray, labels: np.ndarray) -> Arm:
-    """Every other row of an arm, from the first or the second on, on some of the images."""
-    correct = arm.correct[which::2][:, images]
-    accuracy = correct.astype(np.float64) @ weights_of(weights, labels, images)
-    return replace(arm, rows=arm.rows[which::2], names=arm.names[which::2], accuracy=accuracy, correct=correct)
 
 
 def _points(

@@ -83,6 +83,20 @@ def test_errors_are_those_of_the_formulas_written_out(noise: float) -> None:
     assert runs(1, 0.0).sd is None
 
 
+def test_image_errors_are_those_of_drawing_images_anew() -> None:
+    random = np.random.default_rng(3)
+    labels = np.repeat([0, 1, 2], [20, 30, 50])
+    weights = np.repeat([1 / 60, 1 / 90, 1 / 150], [20, 30, 50])
+    one, other = (arm("drop top", random.random((5, 100)) + 0.3 * labels * k) for k in (1, 0))
+    parts = (one.correct.mean(0) - other.correct.mean(0)) * weights
+    resampled = np.zeros(20000)
+    for label in range(3):
+        members = np.flatnonzero(labels == label)
+        resampled += parts[random.choice(members, (20000, len(members)))].sum(1)
+    found = contrast(one, other, weights, labels).stderr_images
+    assert found == pytest.approx(resampled.std(), rel=0.04), "the bootstrap is smaller by (n - 1) / n, class by class"
+
+
 def test_how_many_groups_are_left_out() -> None:
     """A half, a quarter and three quarters, the half first; never nothing, and a single group only where asked for."""
     assert numbers_to_drop(62, None) == [31, 15, 46]
