@@ -73,7 +73,7 @@ def check(made: Design, outputs: np.ndarray, fit: Fit, errors: str) -> None:
     left = outputs - hat @ outputs
     if errors == "robust":
         expected = np.sqrt((inverse**2 / (1 - np.diag(hat))) @ left**2)
-    elif made.kind == "foldover":
+    elif made.pairs:
         return
     else:
         noise = (left**2).sum(0) / (len(x) - 1 - np.linalg.matrix_rank(x))

@@ -26,7 +26,7 @@ from pydt.base import DesignError, digest, share, to_array, whole
 from pydt.design.kinds import KINDS
 from pydt.design.kinds import rule as drawing
 from pydt.design.kinds.fixed_size import numbered, shuffled
-from pydt.design.masks import as_masks, estimand_of, fold, number, shorten, unpack
+from pydt.design.masks import as_masks, estimand_of, find_repeats, fold, shorten, unpack
 
 PLACEBOS = 8
 _MOST_PLACEBOS = 4096
@@ -175,9 +175,9 @@ class Design:
         if self.drawn and 2 * math.log2(self.models) - self._rule.surprise < -_CERTAIN:
             rows = np.arange(self.models) if self._rows is None else self._rows
             rows = rows // 2 if self.pairs else rows
-            return number(rows.astype(np.int64)[:, None].view(np.uint8))
+            return find_repeats(rows.astype(np.int64)[:, None].view(np.uint8))
         folded = [shorten(fold(self.packed(rows), self.groups)) for rows in self._chunks()]
-        return number(np.concatenate(folded))
+        return find_repeats(np.concatenate(folded))
 
     @property
     def drawn(self) -> bool:
@@ -307,9 +307,8 @@ def draw(
     strata: npt.ArrayLike | None = None,
 ) -> Design:
     """A design of a kind that has a rule; arguments and errors are those of `random`, `bernoulli` and `foldover`."""
-    groups, models = (
-        whole(value, name, "design", 1, error=DesignError) for value, name in ((groups, "groups"), (models, "models"))
-    )
+    groups = whole(groups, "groups", "design", 1, error=DesignError)
+    models = whole(models, "models", "design", 1, error=DesignError)
     alpha = share(alpha, "alpha", "design", DesignError)
     seed = whole(seed, "seed", "design", error=DesignError)
     placebos = whole(placebos, "placebos", "design", error=DesignError)
@@ -317,8 +316,7 @@ def draw(
         wrong = f"{placebos:,} columns, more than {_MOST_PLACEBOS:,}"
         raise DesignError(wrong, "placebos", f"{PLACEBOS} show what noise looks like")
     KINDS[kind].check(groups, alpha)
-    stratified = "strata" in KINDS[kind].arguments
-    code = numbered(strata, groups, alpha, seed) if stratified else None
+    code = numbered(strata, groups, alpha, seed) if "strata" in KINDS[kind].arguments else None
     return Design(kind, groups, models, alpha, seed, placebos, code)
 
 

@@ -17,12 +17,7 @@ def find_clusters(packed: npt.NDArray[np.uint8], groups: int) -> npt.NDArray[np.
     Args:
         packed: uint8 (models, ceil(groups / 8)), little bit first.
     """
-    return number(fold(packed, groups))
-
-
-def find_repeats(packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    """Number the rows so that equal masks share a number, int64 (models,), in order of appearance."""
-    return number(packed)
+    return find_repeats(fold(packed, groups))
 
 
 def estimand_of(packed: npt.NDArray[np.uint8], groups: int) -> str:
@@ -63,8 +58,9 @@ def shorten(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.frombuffer(names, np.uint8).reshape(-1, 16)
 
 
-def number(rows: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
-    rows = np.ascontiguousarray(rows)
+def find_repeats(packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.int64]:
+    """Number the rows so that equal masks share a number, int64 (models,), in order of appearance."""
+    rows = np.ascontiguousarray(packed)
     keys = rows.view(np.dtype((np.void, rows.shape[1]))).reshape(-1)
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     order = np.empty(len(first), np.int64)

@@ -30,7 +30,7 @@ def described(path: Path) -> dict[str, np.ndarray]:
 
 
 def pictures(path: Path) -> dict[str, np.ndarray]:
-    """The images that a file of thumbnails/ holds, uint8 (n, height, width, channels) by number of their unit.
+    """The images that a file of thumbnails/ holds, uint8 (n, height, width, channels) by number of their group.
 
     Raises:
         StoreError: it is damaged. FileNotFoundError: it is not there.

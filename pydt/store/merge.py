@@ -65,7 +65,7 @@ def _one_design(known: list[Record], other: Store) -> None:
     for record in plans:
         base = [k for k in known if (k.source, k.units, k.recipe) == (record.source, record.units, record.recipe)]
         if known and not base:
-            wrong = f"plan {record.digest} has another source, other units or another recipe"
+            wrong = f"plan {record.digest} has another source, other groups or another recipe"
             raise StoreError(wrong, str(other.folder), mend)
         designs = [k for k in known if k.kind == "design"]
         if record.kind == "design" and designs and not any(_alike(record, k) for k in designs if k in base):

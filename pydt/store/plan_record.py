@@ -193,8 +193,8 @@ class Record:
 
     Attributes:
         kind: "design" or "rows" (an explicit list of rows, as a counterfactual makes).
-        source, units, recipe: digests; source_facts: "name" and "examples" (how many) of the source.
-        by: the unit column; names: unit names; settings: the recipe as a dict.
+        source, units (its groups), recipe: digests; source_facts: "name" and "examples" (how many) of the source.
+        by: the column that makes groups; names: of the groups; settings: the recipe as a dict.
         tasks: "digest", "name", "target" (digest), "examples" (how many) and "settings" of each.
         design: `Design.to_dict()` or None.
         rows: every row in order; of a design they are drawn when asked for (`Drawn`), and the file does not
@@ -323,7 +323,7 @@ class Record:
         fields = {name: plain[name] for name in cls.__dataclass_fields__ if name in plain}
         groups, tasks, rows = len(plain["names"]), len(plain["tasks"]), plain["rows"]
         if not groups or not tasks:
-            raise StoreError("is damaged (no units or no tasks)")
+            raise StoreError("is damaged (no groups or no tasks)")
         if plain["kind"] == "rows":
             check(rows, [(str, SEED, str)], "rows")
             fields["rows"] = tuple(_row(keep, seed, kind, groups) for keep, seed, kind in rows)

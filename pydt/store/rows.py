@@ -38,22 +38,22 @@ class Row:
         if not isinstance(self.keep, bytes):
             mask = np.asarray(self.keep)
             if mask.ndim != 1 or not np.isin(mask, (0, 1)).all():
-                raise DesignError("must be one vector of zeros and ones", "Row.keep", "give one entry per unit")
+                raise DesignError("must be one vector of zeros and ones", "Row.keep", "give one entry per group")
             object.__setattr__(self, "groups", len(mask))
             object.__setattr__(self, "keep", np.packbits(mask.astype(bool), bitorder="little").tobytes())
         elif self.groups < 0 or len(self.keep) != (self.groups + 7) // 8:
-            wrong = f"{len(self.keep)} bytes for {self.groups} units"
+            wrong = f"{len(self.keep)} bytes for {self.groups} groups"
             raise DesignError(wrong, "Row.keep", "give `groups` with packed bits")
         object.__setattr__(self, "seed", whole(self.seed, "seed", "Row", error=ConfigError))
 
     @property
     def mask(self) -> np.ndarray:
-        """The kept units, bool (groups,)."""
+        """The kept groups, bool (groups,)."""
         packed = np.frombuffer(self.keep, np.uint8)
         return np.unpackbits(packed, count=self.groups, bitorder="little").astype(bool)
 
     def __str__(self) -> str:
-        return f"{self.kind} row with seed {self.seed}, {int(self.mask.sum())} of {self.groups} units kept"
+        return f"{self.kind} row with seed {self.seed}, {int(self.mask.sum())} of {self.groups} groups kept"
 
 
 @dataclass(frozen=True)

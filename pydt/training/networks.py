@@ -69,9 +69,8 @@ def _own(network: Callable[[], nn.Module]) -> nn.Module:
     except Exception as error:
         if isinstance(error, ConfigError) or (isinstance(error, RuntimeError) and out_of_memory(error)):
             raise
-        raise ConfigError(
-            f"raised {type(error).__name__}: {error}", f"network {network_name(network)}", mend
-        ) from error
+        wrong = f"raised {type(error).__name__}: {error}"
+        raise ConfigError(wrong, f"network {network_name(network)}", mend) from error
     if not isinstance(made, nn.Module):
         wrong = f"returned {'None' if made is None else f'a {type(made).__name__}'}, no torch.nn.Module"
         raise ConfigError(wrong, f"network {network_name(network)}", mend)
@@ -100,11 +99,8 @@ def network_name(network: Network) -> str:
         _known(network)
         return network
     if not callable(network) or not hasattr(network, "__qualname__"):
-        raise ConfigError(
-            f"a {type(network).__name__} is no network",
-            "Recipe.network",
-            "give a name, or a function without arguments that returns a fresh module",
-        )
+        mend = "give a name, or a function without arguments that returns a fresh module"
+        raise ConfigError(f"a {type(network).__name__} is no network", "Recipe.network", mend)
     return f"{network.__module__}.{network.__qualname__}"
 
 
@@ -127,11 +123,8 @@ def network_digest(network: Network) -> str:
         return digest(network)
     name = network_name(network)
     if "<" in name:
-        raise ConfigError(
-            f"network {name} cannot be named in another process",
-            "Recipe.network",
-            "define the function at the top of a module",
-        )
+        wrong = f"network {name} cannot be named in another process"
+        raise ConfigError(wrong, "Recipe.network", "define the function at the top of a module")
     try:
         source = inspect.getsource(network)
     except OSError:
@@ -196,9 +189,8 @@ class _Mean(nn.Module):
 def _drop_classifier(model: nn.Module, name: str) -> None:
     linear = [path for path, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
-        raise ConfigError(
-            "has no linear classifier to remove", name, "give a function that returns a feature extractor"
-        )
+        mend = "give a function that returns a feature extractor"
+        raise ConfigError("has no linear classifier to remove", name, mend)
     parent, _, leaf = linear[-1].rpartition(".")
     setattr(model.get_submodule(parent), leaf, nn.Identity())
 

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 SCHEDULES = ("one-cycle", "triangular")
 
 
 def make_optimizer(
     parameters: list[nn.Parameter], recipe: Any, steps: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+) -> tuple[torch.optim.Optimizer, LRScheduler]:
     """SGD with the schedule of `recipe` (a `Recipe` or `FineTune`) over `steps` steps."""
     optimizer = torch.optim.SGD(
         parameters,
@@ -23,15 +24,10 @@ def make_optimizer(
         weight_decay=recipe.weight_decay,
         fused=True,  # one call for all parameters
     )
-    scheduler: torch.optim.lr_scheduler.LRScheduler
     if recipe.schedule == "one-cycle":
         # OneCycleLR divides by zero where its rising part has no step
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, recipe.lr, total_steps=max(steps, 4), cycle_momentum=False
-        )
-    else:
-        peak = max(steps / 8, 1)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: float(np.interp(step, [0, peak, max(steps, peak + 1)], [0, 1, 0]))
-        )
-    return optimizer, scheduler
+        cycle: dict[str, Any] = {"total_steps": max(steps, 4), "cycle_momentum": False}
+        return optimizer, OneCycleLR(optimizer, recipe.lr, **cycle)
+    peak = max(steps / 8, 1)
+    times = [0, peak, max(steps, peak + 1)]
+    return optimizer, LambdaLR(optimizer, lambda step: float(np.interp(step, times, [0, 1, 0])))

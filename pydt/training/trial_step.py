@@ -49,14 +49,7 @@ def trial(source: Dataset, keep: Any, recipe: Recipe, tasks: Sequence[Task]) -> 
 
 
 def try_source(source: Dataset, images: int, recipe: Recipe) -> None:
-    """Take one step of the network on noise of the shape of the source's images; once a process, see `try_out`.
-
-    Args:
-        images: how many a row keeps.
-
-    Raises:
-        ConfigError: network and images do not fit.
-    """
+    """`try_out` on the shapes of the source's images, of which a row keeps so many."""
     batch, learns = min(2, recipe.batch_size, images), METHODS[recipe.method] is not None
     for shape in sorted(shapes(source, recipe.augment, learns)):
         try_out(recipe.network, shape, batch, recipe.device, learns)
@@ -76,11 +69,8 @@ def try_out(network: Network, shape: tuple[int, int, int], batch: int, device: s
     """Take one step of a fresh network on noise, once a process; the caller forks PyTorch's random state.
 
     Args:
-        shape: channels, height, width of the images. batch: of the step; two images tell as much as a thousand.
+        shape: channels, height, width of the images. batch: two images tell as much as a thousand.
         learns: forward and backward as in training; otherwise forward only, frozen.
-
-    Raises:
-        ConfigError: it cannot be built, applied or trained, or does not map images to features (batch, dim).
     """
     place = f"network {network_name(network)}"
     body = build(network, shape[0])
@@ -88,7 +78,7 @@ def try_out(network: Network, shape: tuple[int, int, int], batch: int, device: s
         known = {id(parameter) for parameter in body.parameters()}
         if any(id(parameter) in known for parameter in build(network, shape[0]).parameters()):
             same = "returns the same module each time: every row would go on where the last one ended"
-            raise ConfigError(same, place, "build a fresh module inside of the function")
+            raise ConfigError(same, place, "build a fresh module inside the function")
     wrong = _step(body, shape, batch, torch.device(device), learns)
     if wrong is not None:
         raise ConfigError(wrong, place, _mend(network, shape, batch, learns))
@@ -150,11 +140,7 @@ def _mend(network: Network, shape: tuple[int, int, int], batch: int, learns: boo
         return "batch statistics need two images: set batch_size to 2 or more, and keep at least two images in a row"
     for other in (3, 1):
         if other != channels and fits(other, height, width, batch):
-            how = (
-                "grey[..., None].repeat(3, axis=3) makes RGB of grey"
-                if other == 3
-                else "images.mean(3) makes them grey"
-            )
+            how = {3: "grey[..., None].repeat(3, axis=3) makes RGB of grey", 1: "images.mean(3) makes them grey"}[other]
             return f"it takes images with {other} channel{'s' * (other > 1)}: {how}; or choose another network"
     larger = sorted(_SIDES, key=lambda side: (side < max(height, width), abs(side - max(height, width))))
     sides: list[int] = []

@@ -384,7 +384,7 @@ def test_a_store_of_another_design_is_refused_and_nothing_is_copied(tmp_path: Pa
     computed(tmp_path / "c", plan(4, seed=1))
     computed(tmp_path / "d", Plan(StubSource("other"), design=plan().design, recipe=StubRecipe(), tasks=TASKS))
     before = contents(tmp_path / "a")
-    for name, wrong in (("c", "another design"), ("d", "another source, other units or another recipe")):
+    for name, wrong in (("c", "another design"), ("d", "another source, other groups or another recipe")):
         with pytest.raises(StoreError, match=rf"/{name}: .*{wrong}.*merge only stores of one design"):
             merge(tmp_path / "a", tmp_path / "b", tmp_path / name)
         assert contents(tmp_path / "a") == before

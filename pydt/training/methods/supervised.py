@@ -54,9 +54,8 @@ def learn(job: Job) -> Learnt:
         # once an epoch: at every step it would make a GPU wait for the CPU
         mean_loss = float(loss_sum) / seen
         if not np.isfinite(mean_loss):
-            raise TrainError(
-                f"the loss became {mean_loss}", f"epoch {epoch + 1} of {epochs}", "lower the learning rate"
-            )
+            where = f"epoch {epoch + 1} of {epochs}"
+            raise TrainError(f"the loss became {mean_loss}", where, "lower the learning rate")
     metrics: dict[str, float] = {"source_loss": mean_loss, "source_accuracy": float(correct) / seen}
     trivial = trivial_guess(np.bincount(source.labels[ids])[present], recipe.label_smoothing)
     metrics |= {"source_images": seen, "source_trivial_loss": trivial[0], "source_trivial_accuracy": trivial[1]}

@@ -50,9 +50,8 @@ class Task:
             object.__setattr__(self, name, whole(getattr(self, name), name, "Task", smallest, error=ConfigError))
         object.__setattr__(self, "penalty", real(self.penalty, "penalty", "Task", above=0))
         if self.mode == "zero-shot":
-            raise ConfigError(
-                "mode 'zero-shot' needs a text tower, which is not built yet", "Task", 'use "probe" or "finetune"'
-            )
+            wrong = "mode 'zero-shot' needs a text tower, which is not built yet"
+            raise ConfigError(wrong, "Task", 'use "probe" or "finetune"')
         one_of(self.mode, tuple(MODES), "mode", "Task")
         if self.shots == "full":
             object.__setattr__(self, "draws", 1)
@@ -61,11 +60,9 @@ class Task:
             counts = np.bincount(labels, minlength=len(self.target.classes))
             if counts.min() < int(self.shots):
                 scarce = self.target.classes[int(counts.argmin())]
-                raise DataError(
-                    f"{self.shots} shots, but class {scarce!r} has {counts.min()} examples in the pool",
-                    self.target.name,
-                    "ask for fewer shots, or give a larger pool: Target(pool=...)",
-                )
+                wrong = f"{self.shots} shots, but class {scarce!r} has {counts.min()} examples in the pool"
+                mend = "ask for fewer shots, or give a larger pool: Target(pool=...)"
+                raise DataError(wrong, self.target.name, mend)
         if not self.name:
             object.__setattr__(self, "name", f"{self.target.name}, {self.shots}-shot {self.mode}")
 
@@ -90,15 +87,8 @@ class Task:
             "metric": self.target.metric,
             **{part: len(ids) for part, ids in self.target.split.items()},
         }
-        return {
-            "name": self.name,
-            "target": target,
-            "mode": self.mode,
-            "shots": self.shots,
-            "draws": self.draws,
-            "seed": self.seed,
-            **self._settings(),
-        }
+        about = {"name": self.name, "target": target, "mode": self.mode}
+        return {**about, "shots": self.shots, "draws": self.draws, "seed": self.seed, **self._settings()}
 
     def few_shot(self) -> np.ndarray:
         """Positions in `target.train`, int64 (draws, n): `shots` per class, or the whole pool.
