@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pydt.base import ConfigError, DataError, DesignError, PydtError, suggest, whole
+from pydt.data import Dataset
 from pydt.design import Design
 from pydt.ensemble.row import Context
 from pydt.store import MOST_ROWS, Drawn, Record, Row
 
 if TYPE_CHECKING:
-    from pydt.data import Dataset
     from pydt.training import Recipe, Task
 
 
@@ -121,24 +121,22 @@ def _channels(data: Any) -> int:
 
 def check(context: Context, rows: Sequence[Row]) -> None:
     """Refuse rows that cannot be trained; raises what `Plan` raises."""
-    from pydt.data import Dataset
-
     for i, task in enumerate(context.tasks):
         _expect(task, "target", f"tasks[{i}]", "give pydt.Task objects: pydt.Task(target)")
-    names = [task.name for task in context.tasks]
-    if not names:
+    called = [task.name for task in context.tasks]
+    if not called:
         raise ConfigError("is empty", "tasks", "give at least one pydt.Task")
-    for name in names:
-        if names.count(name) > 1:
+    for name in called:
+        if called.count(name) > 1:
             raise ConfigError(f"two tasks are called {name!r}", "tasks", "give each its own name")
-    unit, units = context.units
-    if unit.shape != (len(context.source),):
-        wrong = f"{unit.shape} units for {len(context.source)} examples"
-        raise DataError(wrong, f"by={context.by!r}", "give one unit an example")
-    sizes = np.bincount(unit[unit >= 0], minlength=len(units))
+    group, names = context.units
+    if group.shape != (len(context.source),):
+        wrong = f"groups of shape {group.shape} for {len(context.source)} examples"
+        raise DataError(wrong, f"by={context.by!r}", "give each example one group")
+    sizes = np.bincount(group[group >= 0], minlength=len(names))
     if (sizes == 0).any():
-        empty = ", ".join(units[i] for i in np.flatnonzero(sizes == 0)[:5])
-        raise DataError(f"no examples in {empty}", f"by={context.by!r}", "drop units without examples")
+        empty = ", ".join(names[i] for i in np.flatnonzero(sizes == 0)[:5])
+        raise DataError(f"no examples in {empty}", f"by={context.by!r}", "drop groups without examples")
     for task in context.tasks:
         data = getattr(task.target, "train", None)
         if not isinstance(data, Dataset) or not isinstance(context.source, Dataset):
@@ -151,21 +149,23 @@ def check(context: Context, rows: Sequence[Row]) -> None:
     if isinstance(context.source, Dataset) and getattr(context.recipe, "method", None) == "supervised":
         _several_classes(context.source)
     if isinstance(rows, Drawn):  # a design's masks are never empty
-        if rows.groups != len(units):
-            wrong = f"{rows.groups} groups for the {len(units)} units of the source"
-            raise DesignError(wrong, "Plan.design", f"draw the design with groups={len(units)}")
-        if len(rows) * len(names) > MOST_ROWS:
-            wrong = f"has {len(rows):,} rows" + f" of {len(names):,} tasks" * (len(names) > 1)
+        if rows.groups != len(names):
+            raise _other_groups(rows.groups, len(names), "Plan.design")
+        if len(rows) * len(called) > MOST_ROWS:
+            wrong = f"has {len(rows):,} rows" + f" of {len(called):,} tasks" * (len(called) > 1)
             mend = "split it: stores of one design can be merged"
             raise DesignError(f"{wrong}, more than {MOST_ROWS:,}", "Plan.design", mend)
         return
-    always = bool((unit < 0).any())
+    always = bool((group < 0).any())
     for i, row in enumerate(rows):
-        if row.groups != len(units):
-            wrong = f"{row.groups} groups for the {len(units)} units of the source"
-            raise DesignError(wrong, f"row {i}", f"draw the design with groups={len(units)}")
+        if row.groups != len(names):
+            raise _other_groups(row.groups, len(names), f"row {i}")
         if not always and not any(row.keep):
-            raise DesignError("keeps nothing to train on", f"row {i}", "keep at least one unit in every row")
+            raise DesignError("keeps nothing to train on", f"row {i}", "keep at least one group in every row")
+
+
+def _other_groups(given: int, groups: int, where: str) -> DesignError:
+    return DesignError(f"{given} groups, but the source has {groups}", where, f"draw the design with groups={groups}")
 
 
 def _several_classes(source: Dataset) -> None:

@@ -65,7 +65,7 @@ class EmptyUnit(StubSource):
         (_with(seeds=[1.5, 2, 3]), ConfigError, r"Plan: seeds\[0\] 1\.5 is not a whole number"),
         (_with(seeds=3), ConfigError, r"Plan\.seeds: is one int"),
         (_with(seeds=[1, 2]), ConfigError, "2 seeds for 3 rows"),
-        (_with(design=stub_design(3, groups=5)), DesignError, r"5 groups for the 6 units.*groups=6"),
+        (_with(design=stub_design(3, groups=5)), DesignError, r"5 groups, but the source has 6.*groups=6"),
         (_with(source=EmptyUnit()), DataError, "no examples in f"),
     ],
 )

@@ -135,7 +135,7 @@ def test_a_description_of_other_rows_is_damaged(change: str, tmp_path: Path) -> 
 
 
 def test_design_of_other_groups_is_refused_without_drawing_it() -> None:
-    with pytest.raises(DesignError, match=rf"Plan\.design: 8 groups for the 6 units.*groups={GROUPS}"):
+    with pytest.raises(DesignError, match=rf"Plan\.design: 8 groups, but the source has 6.*groups={GROUPS}"):
         plan(design.random(8, 10**9))
 
 

@@ -181,7 +181,7 @@ CASES: dict[str, tuple[Callable[[], object], str, str]] = {
     "alpha that keeps nothing": (lambda: design.random(10, 5, alpha=0.01), "alpha|0 of 10", ""),
     "alpha that keeps everything": (lambda: design.random(10, 5, alpha=1.0), "alpha|10 of 10", ""),
     "foldover of another alpha": (lambda: design.foldover(10, 8, alpha=0.25), "alpha", "bernoulli|random|0.5"),
-    "design of other groups": (lambda: plan(design=design.random(5, 4)), "5 groups for the 3 units", "groups=3"),
+    "design of other groups": (lambda: plan(design=design.random(5, 4)), "5 groups, but the source has 3", "groups=3"),
     "no task": (lambda: plan(tasks=()), "tasks", "at least one"),
     "two tasks of one name": (lambda: plan(tasks=(Task(target(), name="x"), Task(target(), shots=2, name="x"))), "'x'", "own name"),
     "seeds that do not match rows": (lambda: plan(seeds=(1, 2)), "2 seeds for 4 rows", "one seed a row"),

@@ -15,9 +15,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from pydt.base import ConfigError, PydtError, as_path, real, write_atomic
+from pydt.base import ConfigError, PydtError, as_path, real, write_atomic, writing
 from pydt.data import send
 from pydt.ensemble.executors.mailbox import BEAT, Job, Listener, Mail, Pace, Pulse, listed
 from pydt.ensemble.executors.parcel import Call, Order, Parcel, Parcels, failure, imported, module_paths, settle
@@ -269,11 +270,8 @@ class Slurm(Executor):
             with self._lock:
                 for name in lacking:
                     if name not in self._kept:
-                        path = self.folder / "data" / name
-                        with open(path.with_suffix(".tmp"), "wb") as file:
-                            send(folders[name], file)
-                            os.fsync(file.fileno())
-                        os.replace(path.with_suffix(".tmp"), path)
+                        with writing(self.folder / "data" / name, within=self.folder) as write:
+                            send(folders[name], SimpleNamespace(write=write))
                         self._kept.add(name)
             self._enqueue(order, self._queue.appendleft)
         except Exception as error:
