@@ -97,7 +97,7 @@ def compare_alphas(
     first = found[0][1]
     for _, record in found[1:]:
         same = {name: getattr(record, name) == getattr(first, name) for name in ("source", "units", "recipe")}
-        if task is None:  # each plan's first one is looked at; by name, `mean_output` finds it or says that it is not
+        if task is None:  # then each plan's first task is used; a named one is checked by `mean_output`
             same["task"] = record.tasks[0]["digest"] == first.tasks[0]["digest"]
         for name, equal in same.items():
             if not equal:

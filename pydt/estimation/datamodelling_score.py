@@ -297,7 +297,7 @@ def _ceiling(
     if pairs.shape[1] < _FEWEST:
         return None, None, pairs.shape[1]
 
-    def ceiling(chosen: npt.NDArray[np.intp]) -> float:  # negative where repeats disagree: its error must not be 0 then
+    def ceiling(chosen: npt.NDArray[np.intp]) -> float:  # may be negative, or its error would be 0
         total, count = 0.0, 0
         for tile in _tiles(y.shape[1]):
             part = y[:, tile][:, defined[tile]]

@@ -1,7 +1,7 @@
-"""The target as a whole: one number a row, and what the groups do to it.
+"""Influences on the target as a whole, from a store.
 
-That number is the report's: the weighted mean of an output over the score half of a task, the plan's first unless said
-otherwise. The report's ranking, a stopping rule and the live view all look at it.
+The output of a row is the weighted mean over the score half of a task (the plan's first unless said otherwise). The
+report's ranking, stopping rules and the live view all use it.
 """
 
 from __future__ import annotations
@@ -29,9 +29,7 @@ def overall(
 ) -> Fit:
     """The influence of each group on the whole target: on the weighted mean of an output over the score half.
 
-    OLS where there are models enough (see `best_method`), else the LASSO, whose de-biased estimates hold for fewer
-    models than groups. Of single examples (`by="example"`) the difference of means, as Jain et al. 2023 have it: their
-    number is in the thousands, and no matrix of examples x examples is ever made.
+    The method is `method_for` the plan.
 
     Args:
         without: positions among the finished rows that are left out.
@@ -58,7 +56,8 @@ def overall(
 
 
 def method_for(record: Record, masks: Design) -> str:
-    """The method of a plan's influences on these masks: see `overall`."""
+    """The method of a plan's influences: `best_method`; of single examples (`by="example"`), of which there are
+    thousands, the difference of means, as Jain et al. 2023 have it."""
     return "difference" if record.by == "example" else best_method(masks)
 
 

@@ -105,7 +105,7 @@ def influences(
     if precision == "int16" and "precision" not in estimator.options:
         raise EstimateError(f"{precision!r} of {method}", "precision", 'use "float", or "int16" for the difference')
     given = read(masks, outputs, groups, clusters, nan, bitorder)
-    if isinstance(out, np.ndarray) and _overlap(out, given.outputs):  # written before all is read
+    if isinstance(out, np.ndarray) and _overlap(out, given.outputs):  # it is written before all outputs are read
         raise EstimateError("lies in the memory of the outputs", "out", "pass memory of its own")
     statistics = Statistics(given, precision == "int16")
     geometry = statistics.geometry
@@ -197,7 +197,7 @@ def _collect(statistics: Statistics, method: str, plan: MethodPlan, out: npt.NDA
         parts["placebo_values"], parts["placebo_stderr"] = found.placebos or (None, None)
         if plan.df is None:
             parts["df"] = found.df
-        still = geometry.used.energy(tile.units) == 0  # nothing varies, which does not say that nothing ever would
+        still = geometry.used.energy(tile.units) == 0  # a constant target has no known error
         for name in ("stderr", "placebo_stderr"):
             if parts[name] is not None:
                 parts[name][:, still] = np.nan

@@ -1,4 +1,4 @@
-"""What masks alone decide: counts, Gram matrices, folds, correlations, and the factor of OLS.
+"""All that the masks alone decide: counts, Gram matrices, folds, correlations, and the factor of OLS.
 
 Cost: K^2 models / 64 for a Gram matrix of K groups, K^3 / 3 once where OLS is asked for.
 """
@@ -46,7 +46,7 @@ def count_columns(packed: npt.NDArray[np.uint8], columns: int) -> Columns:
 
 
 class Geometry:
-    """All that estimators take from the masks alone, each computed when it is first asked for."""
+    """All that the masks alone decide, each part computed when first read."""
 
     def __init__(self, masks: Masks):
         self.masks = masks
@@ -171,7 +171,7 @@ class Geometry:
         inner, own = gram[:k, :k], scale[:k]
         weight = own**2
         among = sum(float(one * (row**2 @ weight)) for one, row in zip(weight, inner, strict=True)) - k
-        for stratum in self.strata:  # groups of one are correlated by -1 / (groups - 1) whatever is drawn
+        for stratum in self.strata:  # whose groups are correlated by -1 / (n - 1), whatever is drawn
             n, part = len(stratum), own[stratum]
             known = 1 / (n - 1)
             among += 2 * known * (float(part @ inner[np.ix_(stratum, stratum)] @ part) - n) + known**2 * n * (n - 1)

@@ -1,4 +1,4 @@
-"""How many models: what an answer will cost before it is bought.
+"""How many models a wanted standard error or power takes, planned from the models there are.
 
 stderr     of an influence by OLS is s sqrt([G^-1]_kk). The masks of models not yet trained are known, so G is computed
            for every number of models; only s, the noise of one model, is taken over from the models there are. Rows
@@ -35,7 +35,7 @@ from pydt.store import UNITS, Record, Store, Weak, row_seconds, weak_rows
 _CELLS = 1 << 26  # masks are drawn for up to so many models x groups; beyond, the error follows a law
 _LARGEST = 1500  # groups whose Gram matrix is inverted a dozen times
 _MOST = 1 << 40
-_FEWEST = 8  # degrees of freedom that a variance needs to be taken over
+_FEWEST = 8  # degrees of freedom that the variance of a fit needs to be planned with
 
 
 @dataclass(frozen=True)
@@ -110,16 +110,12 @@ def plan_models(
             after = influences(design.take(rows), outputs, later, errors="classical")
             noise = float(after.noise) if after.df >= _FEWEST else None
         except EstimateError:
-            pass  # too few models: what the present method leaves is taken for noise
+            pass  # too few models: the noise is what the present method leaves
     return plan_fit(fit, design, rows, parsed, row_seconds(store, record), UNITS[output][0], noise)
 
 
 def learners_only(store: Store, record: Record, task: Any = None) -> Weak:
-    """The models that hardly learnt their source, to be left out of what is planned by.
-
-    Raises:
-        EstimateError: there are too many of them to plan by the others.
-    """
+    """The models that hardly learnt their source, to be left out. Raises where they are too many to plan without."""
     found = weak_rows(store, record, task)
     if found.many:
         mend = f"{found.mend}: by such models nothing can be planned"
@@ -239,7 +235,7 @@ class Law:
                 self._free[models] = self._robust_df(models)
             return self._free[models]
         units = models / (1 + self.pair)
-        if self.exact and self.groups < 24 and models * self.groups <= _CELLS:  # few masks come again and again
+        if self.exact and self.groups < 24 and models * self.groups <= _CELLS:  # few different masks, often repeated
             self.stderr(models)
             packed = self._masks.packed()[:models] if len(self._masks) >= models else None
             if packed is not None:
@@ -390,11 +386,8 @@ def models_for_effect(fit: Fit, effect: float, power: float = 0.8, level: float 
 
 
 def few_masks(design: Design) -> str | None:
-    """What to do about masks of a fixed size of which there are fewer than three a group, or of three groups in pairs;
-    None if there are enough.
-
-    Models on one mask tell of noise, not of groups: what compares the groups is how many masks differ.
-    """
+    """The remark on a design with too few different masks: fewer than three a group of one size, or three groups in
+    pairs; None if there are enough. Repeats of a mask tell of noise, not of groups."""
     if design.pairs and design.groups == 3:
         return (
             "3 groups have only 3 pairs of masks, as many as groups, so nothing is left to judge errors by: "

@@ -106,9 +106,8 @@ def prediction_test(
 
 
 def global_test(masks: Any, score: Any, report: Any, method: str) -> tuple[str, PredictionTest]:
-    """`prediction_test` with the ranking's own estimator where four fifths of the rows can fit it, else with ridge; and
-    which of them it was.
-    """
+    """The method and the `prediction_test`: of OLS where that is the ranking's and four fifths of the rows can fit it,
+    else of ridge."""
     if ESTIMATORS[method].needs_regression:
         try:
             return method, prediction_test(masks, score, report, method=method)

@@ -40,7 +40,7 @@ _KURTOSIS, _EVENTS = 8.0, 5.0  # of an output, and fewest units' worth of its sp
 
 def balanced(geometry: Geometry) -> bool:
     """Whether every group is in about half of the models (or units are half-differences): then both of its arms weigh
-    alike, and one pooled variance errs as two do, whatever the groups do to it.
+    alike, and one pooled variance is as right as two.
 
     About half: alpha within 0.05 of it, or of masks of one size the share that they keep of every stratum. Of masks of
     one's own, the groups' shares of the models: their root mean square distance from one half, less what fair coins
@@ -61,7 +61,7 @@ def balanced(geometry: Geometry) -> bool:
 
 
 class UnitRows:
-    """The used rows by unit: what every robust error reads, in blocks of whole units."""
+    """The used rows in blocks of whole units, as robust errors read them."""
 
     def __init__(self, geometry: Geometry):
         units = geometry.masks.units

@@ -298,17 +298,17 @@ def t_radius(information: Array, phi: float, df: float, level: float) -> Array:
 
 
 def _units(made: Design, rows: npt.NDArray[np.intp]) -> Units:
-    """How rows of a design are independent: pairs by their place in a foldover design, masks of one's own by what they
-    keep; masks that a rule draws are independent even where they repeat."""
+    """The independent units of some rows of a plan: pairs by their place in a foldover design, the different masks of
+    one's own; masks that a rule draws are independent even where they repeat."""
     everything, ones = np.ones(len(rows), bool), np.ones(len(rows))
-    if made.kind == "foldover":
+    if made.pairs:
         second = np.flatnonzero((rows % 2 == 1) & (np.diff(rows, prepend=-2) == 1))
         if not np.array_equal(made[rows[second]], ~made[rows[second] - 1]):
             raise EstimateError("rows of a foldover design are not in pairs", "masks", "pass the plan's whole design")
         used = ~everything
         used[second] = used[second - 1] = True
         return Units("pair", rows // 2, used, rows // 2, np.where(rows % 2, -ones, ones), len(second))
-    label = find_repeats(made.packed()[rows]) if made.kind == "explicit" else np.arange(len(rows))
+    label = np.arange(len(rows)) if made.drawn else find_repeats(made.packed()[rows])
     count = int(label.max()) + 1
     return Units("repeat" if count < len(rows) else "single", label, everything, label, ones, count)
 

@@ -19,7 +19,7 @@ from pydt.estimation.inputs import Array, Inputs, Masks, Rows
 from pydt.estimation.mask_geometry import Geometry
 from pydt.estimation.sums import WIDTH, Sums, Tile
 
-TILE_ENTRIES = 1 << 19  # entries of a (groups, targets) matrix in float64 that are worked on at once: 4 MB
+TILE_ENTRIES = 1 << 19  # of a (groups, targets) matrix in float64, in one tile: 4 MB
 LARGEST = 1e73  # sum of squares up to which neither sums of 384 outputs in float32 nor influences overflow
 SMALLEST = 1e-64  # and from which on, unless it is 0, standard errors are far from float32's least number
 
@@ -30,14 +30,14 @@ def unfit(squares: Array) -> npt.NDArray[np.bool_]:
 
 
 class Statistics:
-    """What every estimator reads. Outputs are read in place, once for each number of folds.
+    """Masks and outputs, as estimators read them: outputs in place, once for each number of folds.
 
     With `coarse`, sums of all rows are those of outputs rounded to 1023 steps.
 
     Attributes:
-        geometry: what masks alone decide.
+        geometry: of the masks.
         targets, flat: number of targets; whether the outputs were one-dimensional.
-        exact: the outputs were float64, so nothing may be computed in less.
+        exact: the outputs are float64, so nothing is computed in float32.
     """
 
     def __init__(self, given: Inputs, coarse: bool = False):
@@ -155,10 +155,10 @@ def _outputs(y: npt.NDArray[Any], shift: Array, broken: npt.NDArray[np.bool_]) -
 
 
 def tile_slices(targets: int, columns: int) -> Iterator[slice]:
-    """The targets, as many at a time as are worked on at once; 8,192 at most, as rows of outputs are, too.
+    """The targets of each tile, 8,192 at most.
 
-    Those that make no whole 64 come last, by themselves, to be filled up with zeros: BLAS adds what is narrower in
-    another order, and a target would have other bits alone than among others.
+    Those beyond a multiple of 64 come last, to be padded with zeros: BLAS adds a narrower matrix in another order, and
+    a target would have other bits alone than among others.
     """
     width = max(WIDTH, TILE_ENTRIES // max(columns, 64) // WIDTH * WIDTH)
     whole = targets // WIDTH * WIDTH

@@ -1,4 +1,4 @@
-"""Sums of masks and of outputs over rows, which add: what every estimator is computed from.
+"""Sums of masks and of outputs over rows, which add; every estimator is computed from them.
 
     Columns   rows    count = M'1 (groups,)      gram = M'M (groups, groups)                  of masks M (rows, groups)
     Sums      total = 1'Y (targets,)    squares = 1'Y^2 (targets,)    cross = M'Y (groups, targets)    of outputs Y
@@ -58,8 +58,8 @@ class Counts:
 
 @dataclass(frozen=True, eq=False)
 class Columns(Counts):
-    """What masks alone decide about some rows; `a - b` is that of the rest. The Gram matrix is made when it is asked
-    for: where single examples are the groups nobody does, and it would not fit."""
+    """Counts and Gram matrix of the masks of some rows; `a - b` is that of the rest. The Gram matrix is made when first
+    read: where single examples are the groups it would not fit into memory, and no method reads it."""
 
     _gram: Callable[[], Array]
 
@@ -80,7 +80,7 @@ class Columns(Counts):
     @cached_property
     def centred(self) -> Array:
         """Gram matrix of the columns less their means."""
-        centred = np.outer(self.count / -self.rows, self.count)  # no third matrix: there may be 20,000 groups
+        centred = np.outer(self.count / -self.rows, self.count)  # in place: there may be 20,000 groups
         centred += self.gram
         return centred
 
@@ -98,7 +98,7 @@ class Columns(Counts):
 
 @dataclass(frozen=True, eq=False)
 class Sums:
-    """What the outputs add, for some targets; `a + b` and `a - b`: of all rows of both, and of the rest."""
+    """Sums of the outputs of some targets; `a + b` and `a - b`: of all rows of both, and of the rest."""
 
     total: Array
     squares: Array

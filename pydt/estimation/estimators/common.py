@@ -40,8 +40,8 @@ class MethodPlan:
     Attributes:
         errors: "classical", "robust", "clusters" or "none", as in `Fit`.
         df: of the groups and of the placebos, (columns,) each, where masks alone decide; else `Found.df` counts.
-        contrast: tile, weights (contrasts, groups) -> contrasts and their variances (contrasts, targets), where the
-            correlations of the errors are not those that `covariance` tells.
+        contrast: tile, weights (contrasts, groups) -> contrasts and their variances (contrasts, targets), where
+            `covariance` does not hold.
     """
 
     solve: Callable[[Tile], Found]

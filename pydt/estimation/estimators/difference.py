@@ -103,9 +103,8 @@ def plan(geometry: Geometry, options: Options) -> MethodPlan:
             outside = (energy < 1 / _SINGLE_RANGE) | (energy > _SINGLE_RANGE)
             unsure = np.flatnonzero(outside | (left < _SINGLE_LEFT * energy))
             if unsure.size:
-                unsure = np.pad(
-                    unsure, (0, -unsure.size % WIDTH), mode="edge"
-                )  # as tiles are: same bits among any others
+                # Padded as tiles are: the same bits whichever targets are unsure.
+                unsure = np.pad(unsure, (0, -unsure.size % WIDTH), mode="edge")
                 within = None if tile.within is None else tile.within[unsure]
                 values[:, unsure], stderr[:, unsure], noise[unsure], _ = errors(
                     tile.plain.of(unsure), tile.units.of(unsure), within, False
@@ -143,9 +142,9 @@ def plan(geometry: Geometry, options: Options) -> MethodPlan:
         )
 
     alone = None if arms is None else arms.split_df(geometry, df)
-    if regression is None:  # where single examples are the groups, only who asks for it has a matrix of them made
+    if regression is None:  # of single examples the matrix is made only where it is asked for
         return MethodPlan(solve, lambda: geometry.real.centred, imbalance=1 / geometry.units, errors=word, df=alone)
-    covariance = geometry.real.centred  # by itself: a fit must not keep what else the masks gave
+    covariance = geometry.real.centred  # alone: a fit must not keep the geometry alive
     return MethodPlan(solve, lambda: covariance, imbalance=float(rho[0]) / geometry.units, errors=word, df=alone)
 
 

@@ -39,7 +39,7 @@ from pydt.estimation.sums import Columns, Counts, Sums, Tile
 
 _FOLDS = 5
 _STEP = 0.01 ** (1 / 99)  # from one penalty of the path to the next: 100 steps to 1/100 of the largest
-_STEPS, _STEPS_FEW = 150, 66  # to 1/1000; to 1/20 with fewer models than groups, where less is no choice any more
+_STEPS, _STEPS_FEW = 150, 66  # to 1/1000; to 1/20 with fewer models than groups
 _FEW = 500  # independent models up to which every fold judges the penalty: a fifth of them is a noisy judge
 _PATIENCE = 3  # worse steps that end a path which has found something: csrc/lasso.cpp
 _ROUGH, _FOLD, FINE = 1e-4, 5e-6, 1e-6  # duality gaps over half of what is left: on the path; of folds; of the values
@@ -95,7 +95,7 @@ def plan(geometry: Geometry, options: Options) -> MethodPlan:
         candidates = list(zip(parts[: 1 if one_judge else number], trains, strict=False))
     else:
         candidates = [(part, _Problem(total - part.first(groups))) for part in geometry.folds(choice).parts]
-    # Of as many masks as groups, with one group each, say: then nothing is held against little shrinkage.
+    # As of as many masks as groups, with one group each: then nothing speaks against little shrinkage.
     unjudged = blind([train.gram for train in trains] if cv is None else [train.gram for _, train in candidates])
     if unjudged and cv is not None:
         raise no_judge(cv)
@@ -107,8 +107,8 @@ def plan(geometry: Geometry, options: Options) -> MethodPlan:
     free = units - geometry.intercept
     scale = 1 / geometry.spread[:, None]
     one_size = geometry.one_size[:, None]
-    # Nearly orthogonal masks, and those far more correlated than independent draws, have another covariance; a few
-    # different masks are no draws of it at all.
+    # The known mask covariance does not hold of nearly orthogonal masks, of those far more correlated than independent
+    # draws, nor of a few different masks.
     rho, pairs = float(geometry.rho[0]), groups * (groups - 1) / 2
     tied = bool(pairs) and rho > 1.5 + 6 * math.sqrt(2 / pairs)
     regression = geometry.regression_or_none if tied or rho < 0.5 or number < _FOLDS else None
@@ -179,7 +179,7 @@ def plan(geometry: Geometry, options: Options) -> MethodPlan:
         tau = left / free
         with np.errstate(invalid="ignore", divide="ignore"):
             explained = 1 - tau * free / energy
-        if unjudged:  # the cross-fit guesses at masks unlike all that it has seen
+        if unjudged:  # the cross-fit extrapolates
             tau, explained = np.full_like(tau, np.nan), np.full_like(tau, np.nan)
         share = np.divide(left, energy, out=np.ones_like(left), where=energy > 0)
         converged = worst <= CONVERGED * np.clip(share, _LEAST, 1)

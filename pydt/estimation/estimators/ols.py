@@ -98,7 +98,7 @@ class Fitted:
     def plan(self, solve: Callable[[Tile], Found], folds: tuple[int, ...] = (), parameters: float = 0.0) -> MethodPlan:
         """The plan of a method whose errors are these."""
         contrast = None if self._sandwich is None else self._contrast
-        inverse = self.inverse  # by itself: a fit must not keep what else the masks gave
+        inverse = self.inverse  # alone: a fit must not keep the geometry alive
         return MethodPlan(solve, lambda: inverse, folds, parameters, errors=self.errors, df=self.df, contrast=contrast)
 
 
