@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from stub_rows import outcome
+from stub_rows import GROUPS, StubRecipe, StubSource, StubTask, outcome
 
+from pydt import design
+from pydt.base import encode
 from pydt.design import Design
 from pydt.ensemble import Plan
 from pydt.store import Drawn, Outcome, Record, Row, Store
@@ -94,3 +96,27 @@ def contents(folder: Path) -> dict[str, bytes]:
     """Every file below a folder, but for the log."""
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != "log.jsonl"]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+TASKS = (StubTask(), StubTask("letters"))
+
+
+def two_tasks(rows: int = 12, seed: int = 0, tasks: Any = TASKS, **more: Any) -> Plan:
+    """A plan of rows that are seen through two tasks."""
+    drawn = more.pop("design", None) or design.bernoulli(GROUPS, rows, seed=seed)
+    return Plan(StubSource(), design=drawn, recipe=StubRecipe(), tasks=tasks, **more)
+
+
+def flip(path: Path, place: int) -> None:
+    """Flip one bit of a file."""
+    data = bytearray(path.read_bytes())
+    data[place] ^= 8
+    path.write_bytes(data)
+
+
+def store_wrong(store: Store, key: str, **changes: Any) -> None:
+    """Store something under a key that no driver would, with a checksum that holds."""
+    outcome, metadata = store.read(key)
+    metadata |= {name: value for name, value in changes.items() if name != "arrays"}
+    arrays = {**outcome.arrays, **changes.get("arrays", {})}
+    store.path(key).write_bytes(encode(arrays, metadata))
