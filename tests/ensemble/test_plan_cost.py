@@ -1,4 +1,4 @@
-"""What a plan will cost, from rows that were timed; and plan files from the command line."""
+"""What a plan will cost, from rows that were timed."""
 
 from __future__ import annotations
 
@@ -6,18 +6,15 @@ import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import stub_rows
-from typer.testing import CliRunner
 
 from pydt import design
 from pydt.base import ConfigError, StoreError
-from pydt.cli.app import app
 from pydt.data import Dataset, Target
-from pydt.ensemble import Plan, cost, read_plan, run
+from pydt.ensemble import Plan, cost, run
 from pydt.ensemble.plan import Context
 from pydt.ensemble.plan_cost import Cost
 from pydt.store import Outcome, Row, Store, compact, status
@@ -153,156 +150,3 @@ def test_a_pilot_is_timed_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest
 def test_what_means_nothing_is_refused(given: dict[str, float], pattern: str) -> None:
     with pytest.raises(ConfigError, match=pattern):
         cost(stub_rows.plan(2), runner=stub_rows.stub_row, **given)  # type: ignore[arg-type]
-
-
-@pytest.mark.slow
-def test_the_command_reads_a_file_and_writes_nothing(tmp_path: Path) -> None:
-    text = """
-        [source]
-        sample = "alphanumerics"
-        each = 2
-        [design]
-        kind = "random"
-        models = 500
-        alpha = 0.1
-        [recipe]
-        epochs = 1
-        [[tasks]]
-        draws = 1
-        target.train.sample = "digits"
-    """
-    (tmp_path / "study.toml").write_text(text)
-    done = CliRunner().invoke(app, ["plan", str(tmp_path / "study.toml"), "--price", "10", "--workers", "1"])
-    assert done.exit_code == 0, done.output
-    assert re.search(r"500 rows, 0 of them stored", done.output)
-    assert ", 62 groups (by class), 1 task, into " in done.output
-    assert re.search(r"500 rows with 1 worker: .* of disk, .* at 10.00 an hour", done.output)
-    assert [path.name for path in tmp_path.iterdir()] == ["study.toml"]
-
-
-@pytest.mark.slow
-def test_a_network_that_does_not_fit_is_one_error_before_the_first_row(tmp_path: Path) -> None:
-    text = """
-        [run]
-        dir = "out"
-        workers = 1
-        [source]
-        sample = "alphanumerics"
-        each = 2
-        [design]
-        kind = "random"
-        models = 24
-        [recipe]
-        network = "vgg11"
-        [[tasks]]
-        target.train.sample = "digits"
-    """
-    (tmp_path / "study.toml").write_text(text)
-    for command in ("plan", "run"):
-        done = CliRunner().invoke(app, [command, str(tmp_path / "study.toml")])
-        assert isinstance(done.exception, ConfigError), done.output
-        told = str(done.exception)
-        assert re.search(r"row \d+ \(.*\): network vgg11: cannot be trained on images of 28 x 28 pixels", told)
-        assert re.search("sides that work: 32, 40", told)
-        assert "\n" not in told
-    assert len(Store(tmp_path / "out").missing()) == 24
-    assert not (tmp_path / "out" / "log.jsonl").exists(), "it would tell of a first try"
-
-
-@pytest.mark.slow
-def test_a_plan_file_is_run_continued_proved_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = """
-        [run]
-        dir = "out"
-        workers = 1
-        [source]
-        sample = "alphanumerics"
-        each = 2
-        [design]
-        kind = "random"
-        models = 24
-        alpha = 0.2
-        [recipe]
-        epochs = 1
-        network = "convnet-4"
-        batch_size = 16
-        [[tasks]]
-        draws = 1
-        target.train.sample = "digits"
-    """
-    file = tmp_path / "study.toml"
-    file.write_text(text)
-    first = CliRunner().invoke(app, ["run", str(file), "--json"])
-    assert first.exit_code == 0, first.output
-    assert "24 rows are in" in first.output
-    assert all(json.loads(line) for line in first.stderr.splitlines())
-    assert first.output.splitlines()[-1] == f"next: pydt prove {file}, pydt report {tmp_path / 'out'}"
-    assert Store(tmp_path / "out").masks().shape == (24, 62)
-    again = CliRunner().invoke(app, ["run", str(file), "--same-code"])
-    assert again.exit_code == 0, again.output
-    assert "24 rows are in" in again.output
-    with monkeypatch.context() as patch:
-        patch.setattr("pydt.ensemble.driver.versions", lambda: {"torch": "9.9"})
-        refused = CliRunner().invoke(app, ["run", str(file), "--same-code"])
-    assert isinstance(refused.exception, StoreError)
-    assert "now 9.9" in str(refused.exception)
-    other = tmp_path / "other.toml"
-    other.write_text(text.replace("models = 24", "models = 25"))
-    short = Store(tmp_path / "out").plan().digest[:8]
-    both = CliRunner().invoke(app, ["run", str(other)])
-    assert both.exit_code == 0, both.output
-    longer = read_plan(other).plan.digest[:8]
-    assert both.output.splitlines()[-1] == f"next: pydt prove {other}, pydt report {tmp_path / 'out'} --plan {longer}"
-    unnamed = CliRunner().invoke(app, ["report", str(tmp_path / "out")])
-    assert "on the command line --plan" in str(unnamed.exception)
-    named = CliRunner().invoke(app, ["report", str(tmp_path / "out"), "--plan", short])
-    assert named.exit_code == 0, named.output
-    assert "24 models" in named.output
-    proved = CliRunner().invoke(app, ["prove", str(file)])
-    assert proved.exit_code == 0, proved.output
-    found = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert {"full", "drop top", "drop bottom", "drop random"} == {row["kind"] for row in found["counterfactual"]}
-
-
-def test_a_store_is_looked_after_from_the_command_line(tmp_path: Path) -> None:
-    def pydt(*arguments: object) -> Any:
-        return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-    first, second, whole = tmp_path / "first", tmp_path / "second", tmp_path / "whole"
-    run(stub_rows.plan(24), first, workers=2, runner=stub_rows.stub_row, progress=False)
-    run(stub_rows.plan(30, what="fail"), second, workers=2, runner=stub_rows.stub_row, progress=False)
-
-    told = pydt("status", second)
-    assert told.exit_code == 0
-    assert "30 rows: 27 finished, 3 failed, 0 missing" in told.output
-    assert "3 failed: diverged" in told.output
-    assert json.loads(pydt("status", second, "--json").output)["failed"] == 3
-
-    assert pydt("verify", first).exit_code == 0
-    path = next((first / "rows").glob("*/*.safetensors"))
-    path.write_bytes(path.read_bytes()[:-1] + b"!")
-    broken = pydt("verify", first)
-    assert broken.exit_code == 1
-    assert path.name in broken.output
-    assert "missing: 1 row of plan" in broken.output
-    told = pydt("verify", first)
-    assert told.exit_code == 0, "a missing row is no damage: its plan may have been given up"
-    assert "missing: 1 row of plan" in told.output
-    assert not json.loads(pydt("verify", first, "--json").output)["verified"]
-    run(stub_rows.plan(24), first, workers=1, runner=stub_rows.stub_row, progress=False)
-    mended = pydt("verify", first)
-    assert mended.exit_code == 0
-    assert "24 cells are whole, 0 files are damaged" in mended.output
-
-    for count in ("24 cells copied, 0 were", "0 cells copied, 24 were"):
-        merged = pydt("merge", whole, first)
-        assert (merged.exit_code, count in merged.output) == (0, True), merged.output
-    assert "24 cells went into 1 block; 0 stay files" in pydt("compact", whole).output
-    assert "24 cells in blocks" in pydt("status", whole).output
-    assert pydt("verify", whole).exit_code == 0
-
-    exported = pydt("export", whole, tmp_path / "bundle")
-    assert exported.exit_code == 0, exported.output
-    assert np.array_equal(np.load(tmp_path / "bundle" / "masks.npy"), Store(whole).masks())
-    again = pydt("export", whole, tmp_path / "bundle")
-    assert isinstance(again.exception, StoreError)

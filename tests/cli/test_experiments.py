@@ -1,0 +1,166 @@
+"""Commands that plan, train, prove and report: the quickstart and plan files."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from pydt import design
+from pydt.base import ConfigError, StoreError
+from pydt.cli import experiments
+from pydt.cli.app import app
+from pydt.data import Dataset, Target
+from pydt.data.loading import Augment
+from pydt.ensemble import Plan, read_plan
+from pydt.store import Store
+from pydt.training import Recipe, Task
+
+
+def small_plan(source: Dataset, target: Target) -> Plan:
+    recipe = Recipe(network="convnet-2", epochs=1, batch_size=32, lr=0.3, augment=Augment(mean=(0.3,), std=(0.2,)))
+    return Plan(source, design=design.random(8, 30, seed=2), recipe=recipe, tasks=(Task(target, draws=2),), seed=2)
+
+
+def test_the_main_job(tmp_path: Path, source: Dataset, target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiments, "quickstart_plan", lambda models, seed: small_plan(source, target))
+    out = tmp_path / "out"
+    runs = []
+    for _ in range(2):
+        done = CliRunner().invoke(app, ["quickstart", "--out", str(out), "--seed", "2", "--workers", "1"])
+        assert done.exit_code == 0, done.output
+        runs.append(json.loads((out / "results.json").read_text()))
+    for found in runs:
+        found.pop("seconds")
+    assert runs[0] == runs[1], "the same command again changes nothing"
+    found = runs[0]
+    assert set(found) >= {"models", "verdict", "estimand", "groups", "counterfactual", "versions"}
+    assert found["models"] == 30
+    assert found["estimand"] == "swap"
+    assert set(found["verdict"]) >= {"correlation", "p"}
+    assert [set(group) for group in found["groups"]] == [{"name", "value", "stderr", "df", "q", "models"}] * 8
+    assert abs(sum(group["value"] for group in found["groups"])) < 1e-3, "swap values sum to zero"
+    kinds = [run["kind"] for run in found["counterfactual"]]
+    assert {kind: kinds.count(kind) for kind in set(kinds)} == {
+        "full": 14,
+        "drop top": 14 + 4 + 4,
+        "drop bottom": 14 + 4 + 4,
+        "drop random": 14 + 4 + 4,
+    }
+    for run in found["counterfactual"]:
+        assert len(run["names"]) == run["dropped"]
+        assert 0 <= run["accuracy"] <= 1
+    page = (out / "report.html").read_text()
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
+
+
+@pytest.mark.slow
+def test_the_command_reads_a_file_and_writes_nothing(tmp_path: Path) -> None:
+    text = """
+        [source]
+        sample = "alphanumerics"
+        each = 2
+        [design]
+        kind = "random"
+        models = 500
+        alpha = 0.1
+        [recipe]
+        epochs = 1
+        [[tasks]]
+        draws = 1
+        target.train.sample = "digits"
+    """
+    (tmp_path / "study.toml").write_text(text)
+    done = CliRunner().invoke(app, ["plan", str(tmp_path / "study.toml"), "--price", "10", "--workers", "1"])
+    assert done.exit_code == 0, done.output
+    assert re.search(r"500 rows, 0 of them stored", done.output)
+    assert ", 62 groups (by class), 1 task, into " in done.output
+    assert re.search(r"500 rows with 1 worker: .* of disk, .* at 10.00 an hour", done.output)
+    assert [path.name for path in tmp_path.iterdir()] == ["study.toml"]
+
+
+@pytest.mark.slow
+def test_a_network_that_does_not_fit_is_one_error_before_the_first_row(tmp_path: Path) -> None:
+    text = """
+        [run]
+        dir = "out"
+        workers = 1
+        [source]
+        sample = "alphanumerics"
+        each = 2
+        [design]
+        kind = "random"
+        models = 24
+        [recipe]
+        network = "vgg11"
+        [[tasks]]
+        target.train.sample = "digits"
+    """
+    (tmp_path / "study.toml").write_text(text)
+    for command in ("plan", "run"):
+        done = CliRunner().invoke(app, [command, str(tmp_path / "study.toml")])
+        assert isinstance(done.exception, ConfigError), done.output
+        told = str(done.exception)
+        assert re.search(r"row \d+ \(.*\): network vgg11: cannot be trained on images of 28 x 28 pixels", told)
+        assert re.search("sides that work: 32, 40", told)
+        assert "\n" not in told
+    assert len(Store(tmp_path / "out").missing()) == 24
+    assert not (tmp_path / "out" / "log.jsonl").exists(), "it would tell of a first try"
+
+
+@pytest.mark.slow
+def test_a_plan_file_is_run_continued_proved_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = """
+        [run]
+        dir = "out"
+        workers = 1
+        [source]
+        sample = "alphanumerics"
+        each = 2
+        [design]
+        kind = "random"
+        models = 24
+        alpha = 0.2
+        [recipe]
+        epochs = 1
+        network = "convnet-4"
+        batch_size = 16
+        [[tasks]]
+        draws = 1
+        target.train.sample = "digits"
+    """
+    file = tmp_path / "study.toml"
+    file.write_text(text)
+    first = CliRunner().invoke(app, ["run", str(file), "--json"])
+    assert first.exit_code == 0, first.output
+    assert "24 rows are in" in first.output
+    assert all(json.loads(line) for line in first.stderr.splitlines())
+    assert first.output.splitlines()[-1] == f"next: pydt prove {file}, pydt report {tmp_path / 'out'}"
+    assert Store(tmp_path / "out").masks().shape == (24, 62)
+    again = CliRunner().invoke(app, ["run", str(file), "--same-code"])
+    assert again.exit_code == 0, again.output
+    assert "24 rows are in" in again.output
+    with monkeypatch.context() as patch:
+        patch.setattr("pydt.ensemble.driver.versions", lambda: {"torch": "9.9"})
+        refused = CliRunner().invoke(app, ["run", str(file), "--same-code"])
+    assert isinstance(refused.exception, StoreError)
+    assert "now 9.9" in str(refused.exception)
+    other = tmp_path / "other.toml"
+    other.write_text(text.replace("models = 24", "models = 25"))
+    short = Store(tmp_path / "out").plan().digest[:8]
+    both = CliRunner().invoke(app, ["run", str(other)])
+    assert both.exit_code == 0, both.output
+    longer = read_plan(other).plan.digest[:8]
+    assert both.output.splitlines()[-1] == f"next: pydt prove {other}, pydt report {tmp_path / 'out'} --plan {longer}"
+    unnamed = CliRunner().invoke(app, ["report", str(tmp_path / "out")])
+    assert "on the command line --plan" in str(unnamed.exception)
+    named = CliRunner().invoke(app, ["report", str(tmp_path / "out"), "--plan", short])
+    assert named.exit_code == 0, named.output
+    assert "24 models" in named.output
+    proved = CliRunner().invoke(app, ["prove", str(file)])
+    assert proved.exit_code == 0, proved.output
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert {"full", "drop top", "drop bottom", "drop random"} == {row["kind"] for row in found["counterfactual"]}
