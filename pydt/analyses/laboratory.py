@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,10 +17,6 @@ from pydt.data.samples import COLUMN, EACH, KINDS, SUBTYPE, Planted, planted
 from pydt.ensemble import Plan
 from pydt.estimation import influences, method_for, overall
 from pydt.store import Store
-
-if TYPE_CHECKING:
-    pass
-
 
 __all__ = ["COLUMN", "EACH", "KINDS", "LEVEL", "Finding", "Planted", "findings", "plan", "planted"]
 
@@ -58,7 +53,7 @@ def plan(made: Planted, models: int = 256, seed: int = 0) -> Plan:
 
 @dataclass(frozen=True)
 class Finding:
-    """One plant and whether it was found: name, ok, detail (a sentence) and the numbers behind it."""
+    """Whether one plant was found: name, ok, detail (a sentence) and the numbers behind it."""
 
     name: str
     ok: bool
@@ -98,16 +93,16 @@ def _ranked(store: Store, made: Planted, plan: Plan) -> Iterator[Finding]:
     fit = overall(store, plan)
     values, names = fit.unbiased.astype(float), list(made.kinds)
     helpful = np.concatenate([made.of("help"), made.of("leak")])
-    leak, second = int(made.of("leak")[0]), int(np.argsort(-values)[1])
-    first = int(values.argmax())
+    leak = int(made.of("leak")[0])
+    first, second = np.argsort(-values)[:2].tolist()
+    against = second if first == leak else first
     rank = 1 + int((values > values[leak]).sum())
-    against = names[second if first == leak else first]
     yield Finding(
         "leak first",
         first == leak,
         f"the leak is number {rank} of {len(names)}: {values[leak]:+.1f} +- {fit.stderr[leak]:.1f} points, "
-        f"{against} {values[names.index(against)]:+.1f} ({fit.models} models)",
-        {"rank": rank, "value": values[leak], "stderr": float(fit.stderr[leak]), "next": values[names.index(against)]},
+        f"{names[against]} {values[against]:+.1f} ({fit.models} models)",
+        {"rank": rank, "value": values[leak], "stderr": float(fit.stderr[leak]), "next": values[against]},
     )
     harm = made.of("harm")
     weights = np.eye(len(names))[harm] - 1 / len(names)

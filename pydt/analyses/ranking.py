@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.analyses.ensemble_view import EnsembleView, sure_to
+from pydt.analyses.ensemble_view import Array, EnsembleView, sure_to
 from pydt.analyses.sample_splitting import ERROR_OF_WAYS, average, halves
 from pydt.base import Z975, ConfigError, EstimateError, one_of, t975, write_atomic
 from pydt.design import Design
@@ -57,7 +57,6 @@ from pydt.reporting import (
 )
 from pydt.store import UNITS, Record, Store
 
-Array = npt.NDArray[np.float64]
 PER = ("target", "class", "example")
 LEVEL = 0.05
 _LEADERS = 10

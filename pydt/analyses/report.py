@@ -1,9 +1,7 @@
-"""The answer: everything a store knows about a plan as one dict of numbers, one HTML page and CSV files.
+"""The report: what a store knows about a plan as one dict of numbers, one HTML page and CSV files.
 
 Influences come from the score half of the target; the verdict (do influences of some rows predict other rows?) and the
-counterfactual are judged on the report half. Nothing is estimated in the page itself: `pydt.reporting.report_html`
-only shows
-`results`.
+counterfactual are judged on the report half. The page only shows `results`.
 """
 
 from __future__ import annotations
@@ -11,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,16 @@ from pydt.analyses.ensemble_view import MOST_FAILED
 from pydt.base import StoreError, as_path, write_atomic
 from pydt.design import KINDS, Design
 from pydt.ensemble import Plan
-from pydt.estimation import failure_test, few_masks, global_test, influences, mean_output, models_for_effect, overall
+from pydt.estimation import (
+    Fit,
+    failure_test,
+    few_masks,
+    global_test,
+    influences,
+    mean_output,
+    models_for_effect,
+    overall,
+)
 from pydt.reporting import FEW_DF, called, count, render, write_csv
 from pydt.store import UNITS, Record, Store, Weak, stored_remarks, weak_rows
 
@@ -143,7 +151,7 @@ def results(
             "estimator": fit.method,
             "errors": fit.errors,
             "df": df,
-            "explained": _explained(fit),
+            "explained": float(fit.explained),
             "verdict": {
                 "correlation": test.correlation,
                 "estimator": method,
@@ -160,7 +168,7 @@ def results(
                 else f"an 80 % chance to see a group that moves the target by {effect:.2g} {unit}, "
                 "a quarter of the spread between rows",
             },
-            "groups": _groups(record.names, values, stderr, fit.df, q, np.asarray(masks).sum(0)),
+            "groups": _groups(record.names, values, stderr, fit.df, q, models=np.asarray(masks).sum(0)),
             "placebos": _placebos(fit),
             "target_classes": _by_class(store, record, output, masks, fit.method, target["classes"]),
             "rows": {"accuracy": accuracy, "output": score},
@@ -168,7 +176,7 @@ def results(
             "notes": [
                 *stored_remarks(store, record),
                 *_notes(store, record, judgement, len(finished), effect, float(np.median(stderr)), unit),
-                *_few(design, masks, fit.errors, df),
+                *too_few_masks(design, masks, fit.errors, df),
             ],
             "command": command,
             "provenance": {
@@ -189,25 +197,19 @@ def results(
 def _stop(store: Store, record: Record) -> dict[str, Any] | None:
     """When and why the plan stopped before its end."""
     note = store.stopped(record)
-    if note is None:
-        return None
-    decided = [{"name": name, "sign": sign} for name, sign in note.get("decided", [])]
-    found = {name: note[name] for name in ("rule", "rows", "looks", "reason")}
-    return {**found, "planned": len(record.rows), "decided": decided}
+    return None if note is None else _rule(note, note["rows"], planned=len(record.rows))
 
 
 def _unmet(store: Store, record: Record) -> dict[str, Any] | None:
     """The stopping rule that did not end the plan, and what it had reached."""
     note = store.rule(record)
-    if note is None or note["met"]:
-        return None
+    return None if note is None or note["met"] else _rule(note, note["looked"])
+
+
+def _rule(note: Mapping[str, Any], rows: int, **more: int) -> dict[str, Any]:
     decided = [{"name": name, "sign": sign} for name, sign in note.get("decided", [])]
-    return {
-        "rule": note["rule"],
-        "rows": note["looked"],
-        **{k: note[k] for k in ("looks", "reason")},
-        "decided": decided,
-    }
+    found = {"rule": note["rule"], "rows": rows, "looks": note["looks"], "reason": note["reason"]}
+    return {**found, **more, "decided": decided}
 
 
 def _weak(weak: Weak, finished: np.ndarray) -> dict[str, Any] | None:
@@ -258,8 +260,8 @@ def _notes(
     return notes
 
 
-def _few(design: Design, masks: Design, errors: str, df: float) -> list[str]:
-    """What to do where the models compare too little for their errors to be known."""
+def too_few_masks(design: Design, masks: Design, errors: str, df: float) -> list[str]:
+    """What to do where the models compare too few masks for their errors to be known; nothing where they do not."""
     if not df < FEW_DF and errors != "none":
         return []
     distinct = len(np.unique(masks.packed(), axis=0))
@@ -282,25 +284,18 @@ def _few(design: Design, masks: Design, errors: str, df: float) -> list[str]:
     ]
 
 
-def _groups(
-    names: tuple[str, ...], values: np.ndarray, stderr: np.ndarray, df: Any, q: np.ndarray | None, models: np.ndarray
-) -> list[dict[str, Any]]:
-    columns = values, stderr, np.broadcast_to(df, values.shape), models
-    return [
-        {"name": name, "value": value, "stderr": error, "df": free, "q": None if q is None else q[i], "models": kept}
-        for i, (name, value, error, free, kept) in enumerate(zip(names, *columns, strict=True))
-    ]
+def _groups(names: Iterable[str], values: Any, stderr: Any, df: Any, q: Any, **more: Any) -> list[dict[str, Any]]:
+    """One dict for each group or placebo."""
+    q = [None] * len(values) if q is None else q
+    columns = {"value": values, "stderr": stderr, "df": np.broadcast_to(df, np.shape(values)), "q": q, **more}
+    return [{"name": name, **{key: column[i] for key, column in columns.items()}} for i, name in enumerate(names)]
 
 
-def _placebos(fit: Any) -> list[dict[str, Any]]:
+def _placebos(fit: Fit) -> list[dict[str, Any]]:
     if fit.placebo_values is None:
         return []
-    q = [None] * len(fit.placebo_values) if fit.placebo_q is None else fit.placebo_q
-    columns = fit.placebo_values, fit.placebo_stderr, np.broadcast_to(fit.placebo_df, fit.placebo_values.shape), q
-    return [
-        {"name": f"placebo {i + 1}", "value": value, "stderr": error, "df": free, "q": one}
-        for i, (value, error, free, one) in enumerate(zip(*columns, strict=True))
-    ]
+    names = [f"placebo {i + 1}" for i in range(len(fit.placebo_values))]
+    return _groups(names, fit.placebo_values, fit.placebo_stderr, fit.placebo_df, fit.placebo_q)
 
 
 def _by_class(
@@ -344,11 +339,6 @@ def _counterfactual(judgement: Counterfactual | None) -> dict[str, Any]:
     ]
     contrasts = [{"control": "drop random", **vars(contrast)} for contrast in judgement.contrasts]
     return {"counterfactual": runs, "arms": arms, "contrasts": contrasts}
-
-
-def _explained(fit: Any) -> float | None:
-    value = getattr(fit, "explained", None)
-    return None if value is None else float(np.asarray(value))
 
 
 def _versions() -> dict[str, str]:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from pydt import design
 from pydt.analyses import report
-from pydt.analyses.report import _few, results
+from pydt.analyses.report import results, too_few_masks
 from pydt.base import ConfigError, EstimateError, StoreError
 from pydt.cli.app import app
 from pydt.data import Dataset, Target
@@ -197,7 +197,7 @@ def test_errors_on_few_distinct_masks_promise_nothing(tmp_path: Path, source: Da
 
 def test_what_helps_against_few_degrees_of_freedom_depends_on_the_design() -> None:
     def said(made: design.Design) -> str:
-        return _few(made, made, "robust", 8.2)[0]
+        return too_few_masks(made, made, "robust", 8.2)[0]
 
     assert said(design.foldover(8, 32)).startswith("32 models on 32 distinct masks leave 8 degrees of freedom")
     assert said(design.foldover(8, 32)).endswith("intervals are wide. Train more models.")

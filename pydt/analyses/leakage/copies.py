@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from pydt.analyses.ensemble_view import Array
 from pydt.analyses.leakage.similarity import (
     KEPT,
     Matches,
@@ -44,8 +45,6 @@ if TYPE_CHECKING:
     from pydt.data import Dataset
     from pydt.training import Trained
 
-
-Array = npt.NDArray[np.float64]
 
 CHANGES = ("moved", "brighter", "darker", "noisy", "JPEG", "mirrored", "rescaled", "cropped")
 """What is done to the copies that measure what is found; see `changed`."""

@@ -1,12 +1,13 @@
 """Whether a group moves single target examples beyond the rest of their class, tested on other models than found them.
 
-For model i and target example j of class c let r_ij = y_ij - b_j m_ij, with y the output, m_ij the mean output on the
-other examples of class c, and b_j how far j goes along with them (least squares, within [0, 3]). A group that moves all
-of a class, each example as easily moved as it is, has no influence on r. For each group one half of the models finds
-the examples with the largest influence / stderr on r (a `share` of all, five at least), and the other half estimates
-the group's influence on the mean of r over them: an ordinary scalar output, so its t test is exact, however examples
-depend on each other (b comes from the half that finds, too). Then the halves change places; the sum of the two p values
-is one (Vovk and Wang 2020).
+    r_ij = y_ij - b_j m_ij,  y: output of model i on example j; m: mean output on the other examples of j's class;
+                             b: how far j goes along with them (least squares, within [0, 3])
+
+A group that moves all of a class, each example as easily moved as it is, has no influence on r. For each group one half
+of the models finds the examples of largest influence / stderr on r (a `share` of all, five at least), and b; the other
+half estimates the influence on the mean of r over them: one scalar a model, so its t test is exact however examples
+depend on each other. Then the halves change places; twice the mean of the two p values is a p value (Vovk and Wang
+2020).
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pydt.analyses.ensemble_view import Array
 from pydt.analyses.sample_splitting import halves
 from pydt.design import Design
 from pydt.estimation import influences, method_for, upper_tail
 from pydt.store import Record
 
-Array = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 
 FEWEST = 20  # finished rows
@@ -55,7 +56,7 @@ class Uneven:
 def uneven(
     record: Record, masks: Design, outputs: npt.NDArray[np.float32], labels: Rows, share: float, seed: int
 ) -> Uneven:
-    """Whether each group moves single examples beyond the rest of their class; see the top of this file.
+    """Whether each group moves single examples beyond the rest of their class; see the module's head.
 
     Args:
         record: of the plan. masks: of the finished rows.
@@ -128,15 +129,11 @@ def own_influences(
 ) -> tuple[Array, Array, Array]:
     """Influence of group groups[i] (by default i) on output i, its stderr and degrees of freedom, (outputs,) each."""
     groups = np.arange(outputs.shape[1]) if groups is None else groups
-    value, stderr, df = (np.empty(outputs.shape[1]) for _ in range(3))
+    found = np.empty((3, outputs.shape[1]))
     width = max(64, _CELLS // design.groups)
     for start in range(0, outputs.shape[1], width):
         part = slice(start, start + width)
         fit = influences(design, outputs[:, part], method)
         own = groups[part], np.arange(len(groups[part]))
-        value[part], stderr[part], df[part] = (
-            fit.unbiased[own],
-            fit.stderr[own],
-            np.broadcast_to(fit.df, fit.stderr.shape)[own],
-        )
-    return value, stderr, df
+        found[:, part] = [one[own] for one in (fit.unbiased, fit.stderr, np.broadcast_to(fit.df, fit.stderr.shape))]
+    return found[0], found[1], found[2]
