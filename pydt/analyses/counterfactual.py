@@ -4,9 +4,10 @@ Influences rank the groups on the score half of the target; rows without the low
 judged on the report half. With d_i the difference between two arms' mean outputs on image i, of weight w_i:
 
     stderr_images^2 = sum over classes of n_c var(w_i d_i within class c)
-    stderr^2 = stderr_retraining^2 (Welch's) + stderr_images^2 - sum over arms, images of weight^2 cell^2 / rows
+    stderr^2 = stderr_retraining^2 (Welch's) + stderr_images^2 - sum over arms, images of weight^2 rest^2 / rows
 
-Model, degrees of freedom and the case without any spread: docs/analyses.md, "How retraining is judged".
+with y = mean + row + image + rest. Degrees of freedom, and what is done where nothing varies: docs/analyses.md, "How
+retraining is judged".
 """
 
 from __future__ import annotations
@@ -174,13 +175,13 @@ def contrast(arm: Arm, control: Arm, weights: np.ndarray, labels: np.ndarray) ->
     values, inverse, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     labels = np.where(sizes[inverse] > 1, inverse, len(values))
     by_images = _between_images((arm.correct.mean(0) - control.correct.mean(0)) * weights, labels)
-    cells = 0.0
+    rest = 0.0
     for a in (arm, control):
         n, count = a.correct.shape
         residual = a.correct - a.correct.mean(0) - a.correct.mean(1, keepdims=True) + a.correct.mean()
-        cells += float(weights**2 @ (residual**2).sum(0)) / (n - 1) * count / max(count - 1, 1) / n
+        rest += float(weights**2 @ (residual**2).sum(0)) / (n - 1) * count / max(count - 1, 1) / n
     # Estimates of variances may cross by chance: the whole is never less than one of its parts.
-    stderr = float(np.sqrt(max(retraining**2 + by_images - cells, retraining**2, by_images)))
+    stderr = float(np.sqrt(max(retraining**2 + by_images - rest, retraining**2, by_images)))
     if stderr > _ROUNDING:
         within = sum(part**2 / (len(a.accuracy) - 1) for part, a in zip(parts, (arm, control), strict=True))
         df = stderr**4 / (within + by_images**2 / max(len(labels) - len(np.unique(labels)), 1))

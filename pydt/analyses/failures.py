@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from operator import attrgetter, itemgetter
@@ -203,13 +203,12 @@ def failures(
         chosen.append(group)
     rows = [Row(without(groups), seed31("counterfactual", seed, "full", 0, i), "full") for i in range(repeats)]
     rows += [Row(without(groups, [g]), seed31("failures", seed, g, i), "without") for g, i in pairs]
-    runs = _Runs({}, {}, [], random)  # nothing was retrained
+    fresh = _Fresh({}, {})
     if chosen:
         judge = other_draws(task)
         done = train(rows, judge)
         lost += len(done.failed())
-        runs = _Runs.of(done, judge, rows, list(pairs), random)
-    known, by_fellows = (np.where(np.isin(groups_of, chosen), groups_of, -1) for groups_of in (blamed, fellows))
+        fresh = _Fresh.of(done, judge, repeats, list(pairs), {group: random[group] for group in chosen})
     counts = Counter(blamed.tolist())
     order = sorted(
         range(len(blamed)), key=lambda j: (-counts[int(blamed[j])], int(blamed[j]), float(fit[0][blamed[j], j]))
@@ -224,20 +223,20 @@ def failures(
             float(failing.wrong[j]),
             record.names[blamed[j]],
             *(float(part[blamed[j], j]) for part in fit),
-            *(runs.rates(failing.columns[j], int(blamed[j])) if blamed[j] in chosen else ()),
+            *fresh.rates(failing.columns[j], int(blamed[j])),
         )
         for j in order
     ]
     by_group = [
-        (record.names[g], n, _flips(runs, failing.columns, np.where(known == g, g, -1)))
+        (record.names[g], n, fresh.flips(failing.columns, np.where(blamed == g, g, -1)))
         for g, n in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     ]
     shown = pictures(task.target.judged, [image.position for image in images[:PICTURES]], passed=view.passed)
     return Failures(
         images=tuple(images),
         judged=failing.judged,
-        flips=_flips(runs, failing.columns, known),
-        unseen=_flips(runs, failing.columns, by_fellows),
+        flips=fresh.flips(failing.columns, blamed),
+        unseen=fresh.flips(failing.columns, fellows),
         groups=tuple(by_group),
         retrained=models + len(rows) if chosen else models,
         failed=lost,
@@ -326,55 +325,46 @@ def random_groups(images: np.ndarray, groups: Iterable[int], repeats: int, seed:
 
 
 @dataclass(frozen=True, eq=False)
-class _Runs:
-    """Fresh trainings that gave outputs, by their number.
+class _Fresh:
+    """Fresh rows that gave outputs.
 
     Attributes:
-        right: number -> bool (images,). number: (group left out, repeat) -> number. full: those that keep everything.
-        random: group -> the random group of each repeat.
+        right: number of a row -> bool (judged images,).
+        served: (arm, group) -> numbers of the rows of that arm for images that blame the group.
     """
 
     right: dict[int, np.ndarray]
-    number: dict[tuple[int, int], int]
-    full: list[int]
-    random: dict[int, np.ndarray]
+    served: dict[tuple[str, int], list[int]]
 
     @staticmethod
-    def of(
-        store: Store, task: Task, rows: Sequence[Row], pairs: Sequence[tuple[int, int]], random: dict[int, np.ndarray]
-    ) -> _Runs:
-        """`pairs` (group, repeat) belong to the last rows; the first ones keep everything."""
-        said = store.outputs(task, "prediction", "all")
-        right = said == store.task(task)["labels"]
+    def of(store: Store, task: Task, full: int, pairs: Sequence[tuple[int, int]], random: Mapping[int, Any]) -> _Fresh:
+        """The first `full` rows keep everything, the others lack the group of a (group, repeat) of `pairs`."""
+        right = store.outputs(task, "prediction", "all") == store.task(task)["labels"]
         finished = store.finished().tolist()
-        first = len(rows) - len(pairs)
-        number = {pairs[i - first]: i for i in finished if i >= first}
-        return _Runs(dict(zip(finished, right, strict=True)), number, [i for i in finished if i < first], random)
-
-    def arm(self, name: str, group: int) -> list[int]:
-        """The runs of an arm for images that blame a group."""
-        if name == "full":
-            return self.full
-        keys = [(group if name == "blamed" else int(other), i) for i, other in enumerate(self.random[group])]
-        return [self.number[key] for key in keys if key in self.number]
+        number = {pairs[i - full]: i for i in finished if i >= full}
+        served = {}
+        for group, others in random.items():
+            served["blamed", group] = [number[group, i] for i in range(len(others)) if (group, i) in number]
+            served["random", group] = [number[int(o), i] for i, o in enumerate(others) if (int(o), i) in number]
+            served["full", group] = [i for i in finished if i < full]
+        return _Fresh(dict(zip(finished, right, strict=True)), served)
 
     def rates(self, column: int, group: int) -> list[float | None]:
-        """The share of the runs of each arm that get an image right which blames the group; None of an empty arm."""
-        right = [[self.right[i][column] for i in self.arm(arm, group)] for arm in ARMS]
+        """The share of each arm's rows that get an image right; None of an empty arm."""
+        right = [[self.right[i][column] for i in self.served.get((arm, group), ())] for arm in ARMS]
         return [float(np.mean(own)) if own else None for own in right]
 
-
-def _flips(runs: _Runs, columns: np.ndarray, groups: np.ndarray) -> Flips | None:
-    """Rates of the images whose group is not -1 and has two runs in every arm; None if there are none."""
-    usable = np.array([g >= 0 and all(len(runs.arm(arm, int(g))) > 1 for arm in ARMS) for g in groups], bool)
-    columns, groups = columns[usable], groups[usable]
-    if not len(columns):
-        return None
-    right = {i: own[columns] for i, own in runs.right.items()}
-    blocks = {arm: blocks_of([runs.arm(arm, int(g)) for g in groups], right) for arm in ARMS}
-    rates = [rate_of(own, len(columns)) for own in blocks.values()]
-    compared, kept = (compare(blocks["blamed"], blocks[other], len(columns)) for other in ("random", "full"))
-    return Flips(rates[0], rates[1], rates[2], compared, kept)
+    def flips(self, columns: np.ndarray, groups: np.ndarray) -> Flips | None:
+        """Rates of the images whose groups have two rows in every arm; None if there are none."""
+        usable = [all(len(self.served.get((arm, int(g)), ())) > 1 for arm in ARMS) for g in groups]
+        columns, groups = columns[np.array(usable, bool)], groups[np.array(usable, bool)]
+        if not len(columns):
+            return None
+        right = {i: own[columns] for i, own in self.right.items()}
+        blocks = {arm: blocks_of([self.served[arm, int(g)] for g in groups], right) for arm in ARMS}
+        rates = {arm: rate_of(own, len(columns)) for arm, own in blocks.items()}
+        compared, kept = (compare(blocks["blamed"], blocks[other], len(columns)) for other in ("random", "full"))
+        return Flips(**rates, compared=compared, kept=kept)
 
 
 # ---- the page ------------------------------------------------------------------------------------------------------
@@ -382,13 +372,12 @@ def _flips(runs: _Runs, columns: np.ndarray, groups: np.ndarray) -> Flips | None
 _METHOD = """An image fails where the most frequent prediction over the few-shot draws is wrong in most trainings on the
 whole source (Jain et al. 2023, section 4.2). Its blamed group has the most negative influence on its margin, by the
 plan's rows alone. It flips where a fresh training without that group, with other seeds and draws, gets it right. Rates
-carry Wilson's intervals for the variance over images and trainings, with d the image's rate and e the part of a
-training in its error,
+carry Wilson's intervals over images and trainings, with d an image's rate and e the part of a training in its error:
 
-    variance = var(d) / images + sum over runs of ((sum of e)^2 - sum of e^2) / (images (images - 1))
+    variance = var(d) / images + sum over trainings of ((sum of e)^2 - sum of e^2) / (images (images - 1))
 
-their ratio Fieller's. Unseen images lie in the report half, and the group left out is the one that score-half images of
-the same class with the same wrong prediction blame on average."""
+Unseen images lie in the report half; left out is the group that score-half images of the same class with the same wrong
+prediction blame on average."""
 
 
 class _Line(NamedTuple):

@@ -1,10 +1,10 @@
 """Rates over images and trainings: how often trainings get images right, with both in the error.
 
-Runs serve images: y = mean + run + image + cell. With d_j the mean of image j of M (or a weighted sum of its means in
-several arms) and e_rj the part of run r, of n, in its error,
+Rows serve images: y = mean + row + image + rest. With d_j the mean of image j of M (or a weighted sum of its means in
+several arms) and e_rj the part of row r, of n, in its error,
 
     e_rj = sum over arms of weight (y_rj - mean_j) / sqrt(n (n - 1)),
-    variance = var(d) / M + sum over runs of ((sum_j e_rj)^2 - sum_j e_rj^2) / (M (M - 1))
+    variance = var(d) / M + sum over rows of ((sum_j e_rj)^2 - sum_j e_rj^2) / (M (M - 1))
 
 Intervals: Wilson's of a rate, Fieller's of a ratio. Why, and how well they hold: docs/analyses.md, "How retraining is
 judged".
@@ -20,13 +20,13 @@ import numpy as np
 from pydt.base import Z975, t975
 
 Block = tuple[Sequence[int], np.ndarray, np.ndarray]
-"""Numbers of runs, positions of the images that they all serve, and right (runs, images) as 0 or 1. A number stands for
-the same run wherever it occurs."""
+"""Numbers of rows, positions of the images that they all serve, and right (rows, images) as 0 or 1. A number stands for
+the same row wherever it occurs."""
 
 
 @dataclass(frozen=True)
 class Rate:
-    """A share with its 95 % interval. images: how many; runs: for each image, at least."""
+    """A share with its 95 % interval. images: how many. runs: rows for each image, at least."""
 
     rate: float
     low: float
@@ -49,10 +49,10 @@ class Compared:
     ratio_high: float
 
 
-def blocks_of(runs: Sequence[Sequence[int]], right: Mapping[int, np.ndarray]) -> list[Block]:
-    """The blocks of images of which number j is served by `runs[j]`; right[i] is bool (images,), of run i."""
+def blocks_of(rows: Sequence[Sequence[int]], right: Mapping[int, np.ndarray]) -> list[Block]:
+    """The blocks of images of which number j is served by `rows[j]`; right[i] is bool (images,), of row i."""
     served: dict[tuple[int, ...], list[int]] = {}
-    for j, own in enumerate(runs):
+    for j, own in enumerate(rows):
         served.setdefault(tuple(own), []).append(j)
     return [
         (own, np.array(images), np.array([right[i][images] for i in own], np.float64)) for own, images in served.items()
@@ -62,7 +62,7 @@ def blocks_of(runs: Sequence[Sequence[int]], right: Mapping[int, np.ndarray]) ->
 def rate_of(blocks: Sequence[Block], images: int) -> Rate:
     """The rate of all blocks together, of so many images."""
     value, variance, df = spread([blocks], [1.0], images)
-    return _wilson(value, variance, df, images, min(len(runs) for runs, _, _ in blocks))
+    return _wilson(value, variance, df, images, min(len(rows) for rows, _, _ in blocks))
 
 
 def compare(blocks: Sequence[Block], others: Sequence[Block], images: int) -> Compared:
@@ -87,23 +87,23 @@ def compare(blocks: Sequence[Block], others: Sequence[Block], images: int) -> Co
 
 
 def spread(arms: Sequence[Sequence[Block]], weights: Sequence[float], images: int) -> tuple[float, float, float]:
-    """A weighted sum of rates, its variance over images and runs, and degrees of freedom; formula at the top.
+    """A weighted sum of rates, its variance over images and rows, and degrees of freedom; formula at the top.
 
     Args:
         arms: the blocks of each. weights: of the arms. images: in all.
     """
     means, fewest, parts = np.zeros(images), np.inf, []
     for weight, arm in zip(weights, arms, strict=True):
-        for runs, own, right in arm if weight else ():
-            n = len(runs)
+        for rows, own, right in arm if weight else ():
+            n = len(rows)
             means[own] += weight * right.mean(0)
             error = weight * (right - right.mean(0)) / (n * (n - 1)) ** 0.5
-            number, image = np.meshgrid(runs, own, indexing="ij")
+            number, image = np.meshgrid(rows, own, indexing="ij")
             parts.append((number.ravel(), image.ravel(), error.ravel()))
             fewest = min(fewest, n)
     number, image, error = (np.concatenate(column) for column in zip(*parts, strict=True))
-    _, run = np.unique(number, return_inverse=True)
-    cell, where = np.unique(run * images + image, return_inverse=True)
+    _, row = np.unique(number, return_inverse=True)
+    cell, where = np.unique(row * images + image, return_inverse=True)
     each = np.bincount(where, error)
     together = np.bincount(cell // images, each)
     by_run = float(together @ together) / images**2
@@ -111,17 +111,17 @@ def spread(arms: Sequence[Sequence[Block]], weights: Sequence[float], images: in
         return float(means.mean()), by_run, fewest - 1
     by_image = float(means.var(ddof=1)) / images
     shared = float(together @ together - each @ each) / (images * (images - 1))
-    # Estimates of variances may cross by chance: the whole is never less than that of images or of runs alone.
+    # Estimates of variances may cross by chance: the whole is never less than that of images or of rows alone.
     variance = max(by_image + shared, by_image, by_run)
     freedom = by_image**2 / (images - 1) + by_run**2 / (fewest - 1)
     return float(means.mean()), variance, variance**2 / freedom if freedom else 1.0
 
 
-def _wilson(rate: float, variance: float, df: float, images: int, runs: int) -> Rate:
+def _wilson(rate: float, variance: float, df: float, images: int, rows: int) -> Rate:
     """Wilson's interval for as many independent trials as give the variance; where all are alike, for the images."""
     if variance > 0:
-        return Rate(rate, *wilson(rate, rate * (1 - rate) / variance, t975(df)), images, runs)
-    return Rate(rate, *wilson(rate, float(images)), images, runs)
+        return Rate(rate, *wilson(rate, rate * (1 - rate) / variance, t975(df)), images, rows)
+    return Rate(rate, *wilson(rate, float(images)), images, rows)
 
 
 def wilson(rate: float, trials: float, quantile: float = Z975) -> tuple[float, float]:

@@ -278,9 +278,8 @@ _NAMES = {
     "full": "nothing left out",
 }
 _METHOD = """Groups are ranked by their influence on the score half. Retrainings without some of them are transferred
-with other few-shot draws and judged on the report half (Jain et al. 2023, section 3). Random sets are drawn anew for
-every retraining and match in groups and images. The best number K is chosen on one half of the report images by half of
-the retrainings of each size, and judged on the other images by the others, both ways round:
+with other few-shot draws and judged on the report half (Jain et al. 2023, section 3). The best number K is chosen on
+one half of the report images by half of the retrainings of each size, and judged by the rest, both ways round:
 
     gain = mean of both directions of: mean(without the K lowest) - mean(nothing left out)
 

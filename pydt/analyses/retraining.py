@@ -55,7 +55,7 @@ class Arm:
 
     @property
     def sd(self) -> float | None:
-        """Spread between retrainings; None for a single run."""
+        """Spread between retrainings; None for a single row."""
         return float(self.accuracy.std(ddof=1)) if len(self.accuracy) > 1 else None
 
 
