@@ -255,6 +255,7 @@ def test_bad_images_are_named_or_left_out(pictures: Path, tmp_path: Path, monkey
     assert list(packed.all_keys()) == [before.all_keys()[i] for i in good]
     assert packed.labels.tolist() == before.labels[good].tolist()
     assert np.load(tmp_path / "out" / "images.npy").shape == (19, 12, 12, 3)
+    assert pack(pictures, tmp_path / "out", 12, bad="skip").digest == packed.digest, "a finished one is opened"
 
 
 def test_a_finished_folder_is_recognised_and_never_overwritten(pictures: Path, tmp_path: Path) -> None:
