@@ -76,12 +76,8 @@ class Dataset(ExampleTable):
         return Dataset.of(concat(parts, names))
 
     def sample(self, n: int, seed: int = 0) -> Dataset:
-        """A random subset of n examples, in the original order; the subset of n lies inside that of any larger n.
-
-        Classes and units of which nothing was drawn are gone from it, and the others are numbered anew.
-
-        Raises:
-            DataError: n is not a whole number within 1..len(self), or the seed is not a whole number.
+        """A random subset of n examples, 1 to len(self), in the original order; that of n lies inside that of any
+        larger n. Classes and units without examples are dropped, and the others numbered anew.
         """
         seed = whole(seed, "seed", "sample", most=None)
         n = whole(n, "n", "sample")
@@ -92,7 +88,7 @@ class Dataset(ExampleTable):
     # ---- saving and opening ----------------------------------------------------------------------------------------
 
     def save(self, folder: str | os.PathLike[str]) -> Dataset:
-        """Write the index, and raw images that are only in memory, into a folder; `Dataset.open(folder)` reads it back.
+        """Write the index, and raw images that are only in memory, into a folder, for `Dataset.open(folder)`.
 
         Returns:
             the same data set, backed by the files, so that it travels to other processes as a path.
@@ -108,9 +104,9 @@ class Dataset(ExampleTable):
     def open(path: str | os.PathLike[str]) -> Dataset:
         """Open a folder that holds an index: one written by `save`, by `pydt pack`, or a folder of images.
 
-        Every byte of the index is under a checksum. Images that pydt wrote itself are read and compared with the
-        checksum of each once per process, up to 1 GiB; larger ones, `.npy` files of the user's and image files only
-        when their size or time of change is not what it was when the index was written.
+        Every byte of the index is under a checksum. Images that pydt wrote itself, up to 1 GiB, are compared with their
+        checksums once per process; larger ones, `.npy` files of the user's and image files only when their size or time
+        has changed since the index was written.
 
         Raises:
             DataError: the index or the images are missing, damaged or changed, or the index is of another version.
@@ -124,8 +120,7 @@ class Dataset(ExampleTable):
         return super().__reduce__()
 
     def check(self, n: int | None = None, seed: int = 0) -> None:
-        """Compare the bytes of n images drawn at random (by default of all) with the CRC32C of each: encoded images
-        with what they were when they were indexed, raw ones with what was saved, if they were.
+        """Compare n images drawn at random (all by default) with the CRC32C of each in the index, if there is one.
 
         Raises:
             DataError: some differ, are gone or cut off: the first five are named; or n is not within 1..len(self).
@@ -133,24 +128,19 @@ class Dataset(ExampleTable):
         check_bytes(self, n, seed)
 
     def thumbnails(self, by: str = "class", each: int = 6) -> dict[str, np.ndarray]:
-        """The first few raw images of each unit: name -> uint8 (n, height, width, channels). Empty for encoded
-        files.
-        """
+        """The first raw images of each unit: name -> uint8 (n, height, width, channels). Empty for encoded files."""
         if self.images is None:
             return {}
         codes, names = self.units(by)
         order = np.argsort(codes, kind="stable")
-        starts = np.searchsorted(codes[order], np.arange(len(names) + 1))
+        parts = np.split(order, np.searchsorted(codes[order], np.arange(len(names) + 1)))[1:-1]
         return {
-            name: np.asarray(
-                self.images[self.positions[np.sort(order[starts[i] : min(starts[i] + each, starts[i + 1])])]]
-            )
-            for i, name in enumerate(names)
+            name: np.asarray(self.images[self.positions[part[:each]]]) for name, part in zip(names, parts, strict=True)
         }
 
 
 def spool(dataset: Dataset, folder: str | os.PathLike[str]) -> Dataset:
-    """The same data set backed by files: itself if it already is, else saved (once) as `folder`/<digest>."""
+    """The same data set backed by files: itself if it is, else saved (once) as `folder`/<full_digest>."""
     if dataset.saved is not None:
         return dataset
     place = as_path(folder, "spool", DataError, made=True) / dataset.full_digest
@@ -158,7 +148,7 @@ def spool(dataset: Dataset, folder: str | os.PathLike[str]) -> Dataset:
 
 
 def read(kind: str, place: Any, **options: Any) -> Dataset:
-    """The data set in a container of `pydt.data.formats.READERS`."""
+    """The data set at a place, by its reader in `READERS` and the reader's options."""
     return Dataset.of(READERS[kind].read(place, **options))
 
 

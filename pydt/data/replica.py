@@ -34,7 +34,9 @@ def cache() -> Path:
 
 
 def copy_of(digest: str) -> Path:
-    """Where this node's copy of a data set is, or would be."""
+    """Where this node's copy of a data set is, or would be. DataError where an index names what is no digest: it
+    becomes part of a path.
+    """
     if re.fullmatch("[0-9a-f]{32}", digest) is None:
         raise DataError(f"an index names {digest!r}, which is no digest", None, "write it again with Dataset.save")
     return cache() / digest
@@ -66,7 +68,9 @@ def _files(sections: Sections, folder: Path) -> list[str]:
 
 
 def send(folder: str, stream: Any) -> None:
-    """Write a data set to a stream: its index, which says nothing of where it was, and its files in order."""
+    """Write a data set to a stream: its index, without its place, and its files in order. DataError where one of them
+    is missing, damaged, or changes meanwhile.
+    """
     sections = read_index(Path(folder) / FILE)
     files = _files(sections, Path(folder))
     packed = pack_index({name: value for name, value in sections.items() if name not in ("images", "paths")})
@@ -87,11 +91,14 @@ def send(folder: str, stream: Any) -> None:
 
 
 def receive(digest: str, stream: Callable[[], IO[bytes]]) -> None:
-    """Make this node's copy of a data set from what `send` wrote, unless another process has made it meanwhile.
+    """Make this node's copy of a data set, unless another process has made it meanwhile.
 
     Args:
         digest: its `full_digest`.
         stream: opens what `send` wrote; called only if there is no copy yet.
+
+    Raises:
+        DataError: what came is damaged or another data set, or the cache cannot be written.
     """
     place = copy_of(digest)
     try:

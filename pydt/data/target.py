@@ -96,22 +96,16 @@ class Target:
         order = _stratified_order(self.train)
         n = len(order)
         validation = max(n // 9, 1) if self.validation is None else self.validation
-        if self.pool is not None:
-            pool = self.pool
-        else:
+        pool = self.pool
+        if pool is None:
             pool = round(2 * n / 9) if self.test is None else n - validation
         if pool < 0 or validation < 0 or pool + validation > n:
-            raise DataError(
-                f"pool {pool} and validation {validation} of {n} examples", self.train.name, "make them smaller"
-            )
+            what = f"pool {pool} and validation {validation} of {n} examples"
+            raise DataError(what, self.train.name, "make them smaller")
         judged = order[pool + validation :] if self.test is None else _stratified_order(self.test)
         half = len(judged) // 2
-        parts = {
-            "pool": order[:pool],
-            "validation": order[pool : pool + validation],
-            "score": judged[:half],
-            "report": judged[half:],
-        }
+        parts = {"pool": order[:pool], "validation": order[pool : pool + validation]}
+        parts |= {"score": judged[:half], "report": judged[half:]}
         return {name: np.sort(part) for name, part in parts.items()}
 
     @cached_property
@@ -125,7 +119,7 @@ class Target:
 
         Returns:
             "ids": int64 positions in `judged`; "labels": int64; "half": uint8, 0 score and 1 report; "weights":
-            float64, by which the sum over the right examples of a half is the metric.
+            float64, whose sum over the correct examples of a half is the metric.
         """
         ids = np.concatenate([self.split[half] for half in HALVES])
         half = np.repeat(np.arange(2, dtype=np.uint8), [len(self.split[h]) for h in HALVES])
@@ -210,10 +204,6 @@ def _refuse_shared(train: Dataset, test: Dataset) -> None:
         raise DataError("train and test are the same examples", "Target", mend)
     shared = np.flatnonzero(same(test, train, pixels=False).ours >= 0).tolist()
     if shared:
-        raise DataError(
-            f"{len(shared)} of {len(test)} test examples are in train too, the first is {test.all_keys()[shared[0]]!r} "
-            f"at position {shared[0]}",
-            "Target",
-            mend,
-        )
+        first = f"the first is {test.all_keys()[shared[0]]!r} at position {shared[0]}"
+        raise DataError(f"{len(shared)} of {len(test)} test examples are in train too, {first}", "Target", mend)
     _apart.add(pair)

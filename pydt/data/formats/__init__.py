@@ -23,7 +23,7 @@ class Reader:
         read: makes the table of a path and options by keyword.
         options: those that a plan file may give.
         is_here: whether a path holds such a container.
-        look: makes the table of a path and a background, told nothing else; bad images are left out.
+        look: makes the table of a path and a background alone; bad images are left out.
     """
 
     read: Callable[..., ExampleTable]

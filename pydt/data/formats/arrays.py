@@ -32,19 +32,19 @@ def read(
         images: uint8 (examples, height, width) or (examples, height, width, channels), channels 1 to 4; an array, a
             memory map, or the path of a `.npy` file, which is then memory-mapped.
         labels: (examples,) integers or strings, in a list, an array, a tensor, or a column of pandas, polars or
-            Arrow. Without `classes`, the distinct labels in sorted order are the classes. What is one label, and
-            what is none, says `pydt.data.labels`.
+            Arrow. Without `classes`, the classes are the distinct labels, sorted. `pydt.data.labels` has the rules for
+            equal and missing labels.
         classes: names of the classes in the order of their numbers, {number: name} or {name: number}; labels must
             then be these numbers, or these names.
-        columns: further unit columns, name -> (examples,) integers or strings, or a table; what is missing (None,
-            NaN, pandas' NA, "") or -1 puts an example in no unit.
+        columns: further unit columns, name -> (examples,) integers or strings, or a table; a missing value (None, NaN,
+            pandas' NA, "") or -1 puts an example in no unit.
         captions: one text per example; one that is missing (None, NaN, NA) is "", with a warning that counts them.
-        background: None: networks see every channel of `images`, whatever it means. A colour (see `from_folder`):
-            the last of 2 or 4 channels is alpha, 255 being opaque, and the images are kept as RGB on this ground.
+        background: None: networks see every channel of `images`. A colour (see `from_folder`): the last of 2 or 4
+            channels is alpha, 255 being opaque, and the images are kept as RGB on this background.
         name: how reports call this data set.
 
     Raises:
-        DataError: shapes, types, labels and images do not fit together; the text names the place.
+        DataError: shapes, types, labels or images do not fit together; the text names the place.
     """
     array = as_images(images)
     codes, names = encode_labels(labels, classes, len(array))

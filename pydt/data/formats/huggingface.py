@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pydt.base import DataError, as_names
-from pydt.data.formats.items import ABSENT, SELECT, Found, stack, table_of, told
+from pydt.data.formats.items import ABSENT, SELECT, Found, raised, stack, table_of
 from pydt.data.labels import class_table, positions
 from pydt.data.pixels import BACKGROUND, colour
 from pydt.data.table import ExampleTable, finished
@@ -30,12 +30,12 @@ def read(
     machine, else over its decoded images, which must then have one size.
 
     Args:
-        dataset: a `datasets.Dataset`, one for each split (a `DatasetDict`), the folder of a saved one, or a name
-            for `datasets.load_dataset`. How it was formatted (`with_format`) makes no difference.
+        dataset: a `datasets.Dataset`, a `DatasetDict`, the folder of a saved one, or a name for
+            `datasets.load_dataset`. Its format (`with_format`) is ignored.
         split: the split to take, where a name, a folder or several splits were given.
         image, label, caption: names of columns; class names come from the label's feature. Names without images are
             left out, with a warning.
-        columns: names of columns that shall be unit columns.
+        columns: names of columns that become unit columns.
         background: as in `from_torchvision`.
         name: how reports call this data set.
 
@@ -154,6 +154,6 @@ def _values(column: Iterable[Any], where: str) -> Iterator[Any]:
         except StopIteration:
             return
         except Exception as error:  # what a decoder raises
-            raise told(error, "the image", f"{where}[{position}]", SELECT) from error
+            raise raised(error, "the image", f"{where}[{position}]", SELECT) from error
         yield value
         position += 1

@@ -150,6 +150,6 @@ def pixels(image: Any, where: str, background: str) -> tuple[np.ndarray, int]:
     raise DataError(what, where, "remove the transform, so that images stay uint8, or round them to 0..255 as uint8")
 
 
-def told(error: Exception, what: str, where: str, others: str = SUBSET) -> DataError:
+def raised(error: Exception, what: str, where: str, others: str = SUBSET) -> DataError:
     text = " ".join(str(error).split())
     return DataError(f"{what} raised {type(error).__name__}: {text}", where, f"mend it, or leave it out: {others}")

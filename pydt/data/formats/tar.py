@@ -146,24 +146,24 @@ def read(
     background: str = BACKGROUND,
     name: str | None = None,
 ) -> ExampleTable:
-    """A data set over uncompressed tar shards named as WebDataset does: `cat/7.jpg` (or another suffix of images)
-    with `cat/7.cls`, `cat/7.txt` and `cat/7.json`. Nothing is unpacked or decoded; examples are in the order of
-    the shards and then of their bytes, and are known by the names of their images.
+    """A data set over uncompressed tar shards, named as in WebDataset: `cat/7.jpg` (or another suffix of images) with
+    `cat/7.cls`, `cat/7.txt` and `cat/7.json`. Nothing is unpacked or decoded. Examples are in the order of the shards
+    and of the members, and their keys are the names of their images.
 
-    Every shard is read once; what was read is kept beside it as `SHARD.pydt`, if that may be written.
+    Every shard is read once; an index is kept beside it as `SHARD.pydt`, if the folder may be written.
 
     Args:
         paths: a shard, a list of shards, or the folder of the shards.
-        classes: names of the classes, where `.cls` holds their numbers, or those that it may name. By default those
-            that the shards give (`pydt pack --tar` writes them), else what is there, sorted.
-        columns: names whose values in `.json` shall be unit columns; they must be texts, whole numbers or missing.
-        label: "cls" takes labels (numbers or names) from `.cls`, another name takes that of `.json`, None puts all
+        classes: names of the classes, in the order of the numbers in `.cls`, or those that `.cls` may name. By default
+            those in the shards (`pydt pack --tar` writes them), else the distinct labels, sorted.
+        columns: names whose values in `.json` become unit columns; they must be texts, whole numbers or missing.
+        label: "cls" takes labels (numbers or names) from `.cls`, another name from that name in `.json`, None puts all
             images into one class.
-        caption: "txt", or None for no captions. Without a single `.txt` there are none either.
+        caption: "txt", or None for no captions.
         bad: what to do about images that are empty, cut off or none, or lack what others have: "raise", or "skip"
             them and list them in `left_out`. Damaged archives are always refused.
         background: as in `from_folder`.
-        name: how reports call this data set; by default what the shard or its folder is called.
+        name: how reports call this data set; by default the name of the shard or its folder.
 
     Raises:
         DataError: a shard is compressed, damaged or cut off, or holds a link, a device, a sparse file or a name

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pydt.base import DataError, progress
-from pydt.data.formats.items import SUBSET, Found, stack, table_of, told
+from pydt.data.formats.items import SUBSET, Found, raised, stack, table_of
 from pydt.data.image_files import IMAGE_SUFFIXES
 from pydt.data.labels import class_table, plain
 from pydt.data.pixels import BACKGROUND, colour
@@ -23,24 +23,23 @@ from pydt.data.table import ExampleTable, finished
 def read(
     dataset: Any, *, columns: Any = None, captions: Any = None, background: str = BACKGROUND, name: str | None = None
 ) -> ExampleTable:
-    """A data set over a torchvision one: over its files or its arrays where it has them, else over its decoded
-    images.
+    """A data set over one of torchvision's kind: over its files or arrays where it has them, else its decoded images.
 
     Args:
-        dataset: torchvision's ImageFolder and its kin, CIFAR, MNIST and their kin; a Subset or ConcatDataset; or
-            anything of (image, label) pairs with images of one size: Pillow's, uint8 arrays, tensors of uint8 or of
-            255ths. A class that changes what ImageFolder gives is asked for every item.
+        dataset: one of torchvision's (ImageFolder, CIFAR10, MNIST, ...), a Subset or ConcatDataset; or anything of
+            (image, label) pairs with images of one size: Pillow's, uint8 arrays, tensors of uint8 or of multiples of
+            1/255. Every item of a class that changes what ImageFolder gives is read.
         columns, captions: as in `from_arrays`, in the data set's order.
         background: what shows through transparent pixels of files and of Pillow's images; see `from_folder`.
-        name: how reports call this data set; by default what its type is called.
+        name: how reports call this data set; by default the name of its type.
 
     Class names are those of `class_to_idx` and `classes`; a `target_transform` is applied, and names follow their
     images. Names without images are left out, with a warning.
 
     Raises:
-        DataError: it is no data set, the images have several sizes, are missing or not of 8 bits, the items are not
-            (image, label) pairs or cannot be read, a label is missing or no class, or what the data set says about
-            its labels contradicts itself; or as in `from_folder`.
+        DataError: it is no data set; images differ in size, are missing or not of 8 bits; items are no (image, label)
+            pairs or cannot be read; a label is missing or no class; the data set contradicts itself about labels; or as
+            in `from_folder`.
     """
     title, ground = name or type(dataset).__name__, colour(background)
     mend = "leave out the images without a label: torch.utils.data.Subset(dataset, ...)"
@@ -264,7 +263,7 @@ def _changed(
                 continue
             if isinstance(error, DataError):
                 raise
-            raise told(error, "target_transform", f"{title}[{position}]") from error
+            raise raised(error, "target_transform", f"{title}[{position}]") from error
     if names is None or any(isinstance(label, str) for label in after):
         return after, None
     before = [plain(label, title, position) for position, label in enumerate(labels)]
@@ -301,7 +300,7 @@ def _item(dataset: Any, position: int, title: str) -> Any:
     try:
         return dataset[position]
     except Exception as error:  # a user's class may raise anything
-        raise told(error, "the item", f"{title}[{position}]") from error
+        raise raised(error, "the item", f"{title}[{position}]") from error
 
 
 def pairs(dataset: Any, title: str, chosen: np.ndarray | None = None) -> Iterator[tuple[Any, Any]]:

@@ -39,14 +39,13 @@ def pack_tar(
     bad: str = "raise",
     workers: int | None = None,
 ) -> Dataset:
-    """Write the images of a folder into tar shards: `KEY.jpg` (or what the file is) as it is, its class number as
-    `KEY.cls`, and where there are any its caption as `KEY.txt` and its unit columns as `KEY.json`; the names of the
-    classes are the first member of each shard. `Dataset.from_tar(out)` has the digest of `Dataset.from_folder(folder)`.
+    """Write the images of a folder into tar shards: `KEY.jpg` (or its suffix) as it is, its class number as `KEY.cls`,
+    its caption as `KEY.txt` and its units as `KEY.json`; class names are the first member of each shard.
+    `Dataset.from_tar(out)` has the digest of `Dataset.from_folder(folder)`.
 
-    A key is the file's name without its suffix. A dot in it becomes "_", since the naming takes what stands behind the
-    first one for the field; where two files then have one key ("a.jpg", "a.png"), each gets its suffix ("a_jpg.jpg"). A
-    name without a suffix of images gets that of its format ("photo.jpg_large": "photo_jpg_large.jpg"). Data with such
-    names have another digest.
+    A key is the file's name without its suffix. Dots in it become "_", since the field begins at the first one; where
+    two files then have one key ("a.jpg", "a.png"), each gets its suffix ("a_jpg.jpg"). A name without a suffix of
+    images gets that of its format ("photo.jpg_large": "photo_jpg_large.jpg"). Data with such names have another digest.
 
     Args:
         folder: as in `Dataset.from_folder`; or a tar shard, or a folder of them.
