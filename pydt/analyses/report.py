@@ -47,7 +47,7 @@ def report(
     allow_failed: bool = False,
 ) -> dict[str, Any]:
     """Write the report of a plan: `path` (HTML), and beside it results.json and the CSV files of
-    `pydt.reporting.report_html.COLUMNS`.
+    `pydt.reporting.csv_files.COLUMNS`.
 
     Args:
         store: a store, or its folder.

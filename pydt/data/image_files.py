@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pydt import _core
-from pydt.base import DataError, available, progress
+from pydt.base import DataError, available, one_of, progress
 from pydt.data.index_file import Records, Texts
 from pydt.data.pixels import traits_of
 
@@ -178,8 +178,7 @@ def stamps(root: str, keys: Sequence[str]) -> tuple[list[int], list[int]]:
 
 def refuse(bad: Bad, root: str, choice: str, mend: str | None = None) -> None:
     """Raise DataError where the choice is neither "raise" nor "skip", or "raise" and files are bad: ten are named."""
-    if choice not in ("raise", "skip"):
-        raise DataError(f"bad={choice!r}", "from_folder", 'choose "raise" or "skip"')
+    one_of(choice, ("raise", "skip"), "bad", "from_folder", DataError)
     if bad and choice == "raise":
         named = "; ".join(f"{os.path.join(root, key)}: {reason}" for key, reason in sorted(bad.items())[:10])
         more = f"; and {len(bad) - 10} more" if len(bad) > 10 else ""

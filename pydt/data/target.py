@@ -14,7 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
-from pydt.base import DataError, digest, hash_order, whole
+from pydt.base import DataError, digest, hash_order, one_of, whole
 from pydt.data.dataset import Dataset, spool
 from pydt.data.identical import Same, not_compared, same, shared_images, shared_units
 
@@ -53,8 +53,7 @@ class Target:
     def __post_init__(self) -> None:
         if self.metric == "auroc":
             raise DataError("metric 'auroc' is not built yet", "Target", 'use "top-1" or "mean per class"')
-        if self.metric not in ("top-1", "mean per class"):
-            raise DataError(f"metric {self.metric!r}", "Target", 'choose "top-1" or "mean per class"')
+        one_of(self.metric, ("top-1", "mean per class"), "metric", "Target", DataError)
         for name, data in (("train", self.train), ("test", self.test)):
             if not (isinstance(data, Dataset) or (name == "test" and data is None)):
                 raise DataError(f"{name} is a {type(data).__name__}", "Target", f"give {name}=Dataset.from_arrays(...)")

@@ -176,7 +176,7 @@ def test_f12_bad_files_are_listed_or_left_out(folder_of_images: Path) -> None:
         assert reason in said[key], key
     assert "class 1/new\nline.jpg" in (dataset.keys or ())
     assert Dataset.open(folder_of_images).left_out == said
-    with pytest.raises(DataError, match="bad='ignore'"):
+    with pytest.raises(DataError, match="unknown bad 'ignore'"):
         Dataset.from_folder(folder_of_images, bad="ignore")
 
 

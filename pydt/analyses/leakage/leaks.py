@@ -30,7 +30,7 @@ from pydt.analyses.leakage.copies import Seeker
 from pydt.analyses.leakage.influence_test import FEWEST, Array, own_influences, uneven
 from pydt.analyses.leakage.leaks_page import NO_GROUP, Leaks, Pair, Suspect
 from pydt.analyses.leakage.similarity import Rows, common_side
-from pydt.base import share as a_share
+from pydt.base import real
 from pydt.data import Dataset, Target
 from pydt.ensemble import Plan
 from pydt.estimation import holm, method_for
@@ -76,7 +76,7 @@ def leaks(
         StoreError: no such task, or fewer than 20 finished rows. DataError: fewer than 20 judged images.
     """
     for name, value in (("level", level), ("false", false), ("share", share)):
-        a_share(value, name, "leaks")
+        real(value, name, "leaks", above=0, below=1)
     view = EnsembleView.of(store, plan, task, FEWEST, images=True)
     outputs, ids = view.outputs(output, "all"), view.examples["ids"]
     tested = uneven(view.record, view.masks, outputs, view.examples["labels"], share, seed)
