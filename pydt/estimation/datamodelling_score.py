@@ -28,7 +28,7 @@ from pydt.base import EstimateError, to_array, whole
 from pydt.design import Design, find_repeats
 from pydt.estimation.fit import Fit
 from pydt.estimation.influence import influences
-from pydt.estimation.inputs import Array, as_outputs, refuse_unwritten
+from pydt.estimation.inputs import Array, as_outputs, cluster_labels, exchanges, refuse_unwritten
 
 _BLOCKS = 20
 _TILE = 4096  # targets ranked at once
@@ -127,7 +127,7 @@ def lds(
     twice = 1 if count is None else 2
     stderr = math.sqrt(twice * (len(parts) - 1) / len(parts) * ((np.array(parts) - np.mean(parts)) ** 2).sum())
 
-    moved = _exchanges(label, permutations, rng)
+    moved = exchanges(label, permutations, rng)
     if count is None:
         copies = kernel[moved, np.arange(len(made))].sum(1) / defined.sum()
     else:
@@ -201,10 +201,7 @@ def _tiles(targets: int) -> Iterator[slice]:
 def _labels(made: Design, clusters: npt.ArrayLike | None) -> npt.NDArray[np.int64]:
     if clusters is None:
         return np.unique(made.clusters, return_inverse=True)[1].reshape(-1).astype(np.int64)
-    given = to_array(clusters, "clusters", EstimateError)
-    if given.shape != (len(made),) or given.dtype.kind not in "biuU":
-        what = f"shape {given.shape} and dtype {given.dtype} for {len(made)} models"
-        raise EstimateError(what, "clusters", "pass one whole number or string per model")
+    given = cluster_labels(clusters, len(made))
     return np.unique(given, return_inverse=True)[1].reshape(-1).astype(np.int64)
 
 
@@ -269,20 +266,6 @@ def _ranks(values: npt.NDArray[Any]) -> Array:
     ranks = stats.rankdata(values, axis=0) - (len(values) + 1) / 2
     norm = np.sqrt((ranks**2).sum(0))
     return np.divide(ranks, norm, out=np.zeros_like(ranks), where=norm > 0)
-
-
-def _exchanges(label: npt.NDArray[np.int64], copies: int, rng: np.random.Generator) -> npt.NDArray[np.intp]:
-    """Orders of the rows, (copies, rows), in which whole clusters change places with those of their size."""
-    size = np.bincount(label)
-    order = np.argsort(label, kind="stable")
-    start = np.cumsum(size) - size
-    moved = np.empty((copies, len(label)), np.intp)
-    for one in np.unique(size):
-        here = np.flatnonzero(size == one)
-        there = rng.permuted(np.broadcast_to(here, (copies, len(here))), axis=1)
-        step = np.arange(one)
-        moved[:, order[start[here][:, None] + step]] = order[start[there][:, :, None] + step]
-    return moved
 
 
 def _ceiling(

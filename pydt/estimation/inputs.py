@@ -209,6 +209,25 @@ def assign_folds(clusters: Rows, number: int, seed: int) -> Rows:
     return fold_of[clusters]
 
 
+def exchanges(clusters: Rows, copies: int, rng: np.random.Generator, turn: bool = False) -> npt.NDArray[np.intp]:
+    """Random orders of the rows, (copies, rows), in which whole clusters change places with those of their size.
+
+    With `turn` a cluster goes to its new place either way round.
+    """
+    order = np.argsort(clusters, kind="stable")
+    sizes = np.bincount(clusters)
+    starts = np.cumsum(sizes) - sizes
+    moved = np.empty((copies, len(clusters)), np.intp)
+    for size in np.unique(sizes):
+        at, step = starts[sizes == size], np.arange(size)
+        drawn = rng.permuted(np.broadcast_to(at, (copies, len(at))), axis=1)
+        source = order[drawn[:, :, None] + step]
+        if turn:
+            source = np.where(rng.random((copies, len(at), 1)) < 0.5, source, source[:, :, ::-1])
+        moved[:, order[at[:, None] + step]] = source
+    return moved
+
+
 def _refuse_empty(masks: Masks, outputs: npt.NDArray[Any]) -> None:
     """Refuse rows that keep no group and have no output: they were allocated, and never written."""
     empty = np.flatnonzero(~masks.packed.any(1))  # a design, which alone brings placebos, has no such mask
@@ -322,20 +341,25 @@ def as_outputs(outputs: Any, name: str = "outputs") -> tuple[npt.NDArray[Any], b
     return (array[:, None], True) if array.ndim == 1 else (array, False)
 
 
+def cluster_labels(given: npt.ArrayLike, models: int) -> npt.NDArray[Any]:
+    """Clusters of the caller's own as they are, (models,), if there is one whole number or text per model."""
+    clusters = to_array(given, "clusters", EstimateError)
+    if clusters.shape != (models,) or clusters.dtype.kind not in "biuU":
+        raise EstimateError(
+            f"clusters of shape {clusters.shape} and dtype {clusters.dtype} for {models} models",
+            "clusters",
+            "pass one whole number or string per model; rows that belong together share it",
+        )
+    return clusters
+
+
 def _arrange(packed: npt.NDArray[np.uint8], groups: int, by_design: bool | None, given: npt.ArrayLike | None) -> Units:
     models = len(packed)
     ones = np.ones(models)
     everything = np.ones(models, bool)
     pairs, repeats = find_clusters(packed, groups), find_repeats(packed)
     if given is not None:
-        clusters = to_array(given, "clusters", EstimateError)
-        if clusters.shape != (models,) or clusters.dtype.kind not in "biuU":
-            raise EstimateError(
-                f"clusters of shape {clusters.shape} and dtype {clusters.dtype} for {models} models",
-                "clusters",
-                "pass one whole number per model; rows that belong together share it",
-            )
-        _, first, inverse = np.unique(clusters, return_index=True, return_inverse=True)
+        _, first, inverse = np.unique(cluster_labels(given, models), return_index=True, return_inverse=True)
         clusters = np.argsort(np.argsort(first))[inverse.reshape(-1)].astype(np.int64)
         if len(first) == models:
             return Units("single", clusters, everything, clusters, ones, models)

@@ -18,7 +18,7 @@ from pydt import _core
 from pydt.base import EstimateError, one_of, whole
 from pydt.design import find_repeats
 from pydt.estimation.estimators import ESTIMATORS
-from pydt.estimation.inputs import Array, Units, as_outputs, assign_folds, rank_within, read
+from pydt.estimation.inputs import Array, Units, as_outputs, assign_folds, exchanges, rank_within, read
 
 _COPIES = 20  # with fewer different copies no p falls below 0.05
 
@@ -91,7 +91,8 @@ def prediction_test(
         predict[np.ix_(test, train)] = inner @ fitted
     y = given.outputs[rows].astype(np.float64)
     rng = np.random.default_rng(np.random.Philox([seed, 1]))
-    moves = np.concatenate([np.arange(len(rows))[:, None], _shuffles(part_of, permutations, rng, turn)], axis=1)
+    shuffles = np.ascontiguousarray(exchanges(part_of, permutations, rng, turn).T)
+    moves = np.concatenate([np.arange(len(rows))[:, None], shuffles], axis=1)
     found = np.empty(moves.shape[1])
     for start in range(0, moves.shape[1], 100):
         part = moves[:, start : start + 100]
@@ -159,24 +160,3 @@ def _check_copies(x: Array, part_of: npt.NDArray[np.int64], turn: bool, given: b
             "clusters" if given else "masks",
             mend,
         )
-
-
-def _shuffles(
-    part_of: npt.NDArray[np.int64], copies: int, rng: np.random.Generator, turn: bool
-) -> npt.NDArray[np.intp]:
-    """Random orders of the rows, (rows, copies), that move parts as wholes among parts of their size.
-
-    With `turn` a part goes to its new place either way round.
-    """
-    order = np.argsort(part_of, kind="stable")
-    sizes = np.bincount(part_of)
-    starts = np.cumsum(sizes) - sizes
-    moved = np.empty((len(part_of), copies), np.intp)
-    for size in np.unique(sizes):
-        at = starts[sizes == size]
-        drawn = rng.permuted(np.broadcast_to(at, (copies, len(at))), axis=1)
-        source = order[drawn[:, :, None] + np.arange(size)]
-        if turn:
-            source = np.where(rng.random((copies, len(at), 1)) < 0.5, source, source[:, :, ::-1])
-        moved[order[at[:, None] + np.arange(size)]] = source.transpose(1, 2, 0)
-    return moved
