@@ -443,19 +443,19 @@ _IMAGES = [
 
 def _share_columns(found: Brittleness) -> list[Column]:
     """Of the limits, by their position."""
+    shares = {
+        "claimed": found.claimed,
+        "judged": found.flipped,
+        "stderr": found.flipped_stderr,
+        "random sets": found.random,
+        "stderr of random": found.random_stderr,
+        "without removal": found.already,
+    }
 
-    def column(name: str, values: Array) -> Column:
-        return Column(name, lambda i: float(values[i]), digits=4)
+    def column(name: str) -> Column:
+        return Column(name, lambda i: float(shares[name][i]), digits=4)
 
-    return [
-        Column("groups at most", lambda i: int(found.limits[i])),
-        column("claimed", found.claimed),
-        column("judged", found.flipped),
-        column("stderr", found.flipped_stderr),
-        column("random sets", found.random),
-        column("stderr of random", found.random_stderr),
-        column("without removal", found.already),
-    ]
+    return [Column("groups at most", lambda i: int(found.limits[i])), *map(column, shares)]
 
 
 def _blocks(found: Brittleness) -> list[Block]:
@@ -466,8 +466,9 @@ def _blocks(found: Brittleness) -> list[Block]:
         ("random sets", found.random, found.random_stderr),
         ("without removal", found.already, None),
     ):
-        reach = 0 if error is None else 196 * error
-        bounds = (None, None) if error is None else (np.maximum(100 * share - reach, 0), 100 * share + reach)
+        bounds = (
+            (None, None) if error is None else (np.maximum(100 * share - 196 * error, 0), 100 * share + 196 * error)
+        )
         series[line] = (found.limits, 100 * share, *bounds)
     note = "Shares of the images that are right in the finding half."
     blocks: list[Block] = [
@@ -477,20 +478,15 @@ def _blocks(found: Brittleness) -> list[Block]:
     shown = [i for i, b in enumerate(found.images) if b.groups][:_SHOWN]
     images = found._view.pictures(found._where[shown], "report")
     if images:
-        captions = [
-            f"{b.label} without {', '.join(b.groups)}: {percent_text(b.probability, 1)}"
-            for b in (found.images[i] for i in shown)
-        ]
+        sets = ((found.images[i], ", ".join(found.images[i].groups)) for i in shown)
+        captions = [f"{b.label} without {names}: {percent_text(b.probability, 1)}" for b, names in sets]
         blocks.insert(0, Images(images, captions, "The smallest sets, and how probably they flip their image"))
     if found.verified is not None:
         v = found.verified
-        names = ("without the image's set", "without a random set", "whole source")
-        value, low, high = (
-            [100 * getattr(r, part) for r in (v.set, v.random, v.full)] for part in ("rate", "low", "high")
-        )
-        blocks.append(
-            Intervals(names, value, low, high, "% of trainings wrong", "Retrained", "95 % over images and trainings.")
-        )
+        rates = {"without the image's set": v.set, "without a random set": v.random, "whole source": v.full}
+        value, low, high = ([100 * getattr(r, part) for r in rates.values()] for part in ("rate", "low", "high"))
+        note = "95 % over images and trainings."
+        blocks.append(Intervals(list(rates), value, low, high, "% of trainings wrong", "Retrained", note))
     return blocks
 
 

@@ -223,7 +223,7 @@ def perfect(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Ou
         labels = task.target.described()["labels"]
         random = np.random.default_rng(row.seed)
         margin = 2 + random.random((stub_truth.DRAWS, len(labels)))
-        found[task.digest] = stub_truth._outcome(task, margin, labels)
+        found[task.digest] = stub_truth.outcome(task, margin, labels)
     return found
 
 

@@ -38,7 +38,7 @@ def plan(rows: int = 60, sizes: tuple[int, ...] = (EACH,) * GROUPS) -> Plan:
     return Plan(source, design=made, recipe=Recipe(batch_size=8), tasks=[Task(target(), draws=DRAWS)])
 
 
-def _outcome(task: Task, margin: np.ndarray, other: np.ndarray) -> Outcome:
+def outcome(task: Task, margin: np.ndarray, other: np.ndarray) -> Outcome:
     """Of margins (draws, images), and the class that is said where they are negative."""
     labels = task.target.described()["labels"]
     said = np.where(margin > 0, labels, other)
@@ -64,7 +64,7 @@ def additive(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, O
         images = len(task.target.described()["labels"])
         hard = np.random.default_rng(9).random(images)
         margin = chance + 0.2 * (random.random((DRAWS, images)) - 0.5) - hard
-        found[task.digest] = _outcome(task, margin, (task.target.described()["labels"] + 1) % CLASSES)
+        found[task.digest] = outcome(task, margin, (task.target.described()["labels"] + 1) % CLASSES)
     return found
 
 
@@ -86,7 +86,7 @@ def misled(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Out
         truth = np.select([kind == 0, kind == 1], [2.0, np.where(row.mask[BAD], -1.2, 1.2)], -1.5)
         margin = truth + 0.3 * random.normal() + 0.7 * random.normal(size=(DRAWS, len(kind)))
         labels = task.target.described()["labels"]
-        found[task.digest] = _outcome(task, margin, (labels + np.where(kind == 1, 2, 1)) % CLASSES)
+        found[task.digest] = outcome(task, margin, (labels + np.where(kind == 1, 2, 1)) % CLASSES)
     return found
 
 
