@@ -175,9 +175,9 @@ def test_one_list_of_columns_gives_the_table_and_the_csv_file() -> None:
     records = [SimpleNamespace(group="a", gain=0.125, low=-0.5), SimpleNamespace(group="=b", gain=None, low=0.25)]
     columns = [
         Column("group"),
-        Column("percent", "gain", lambda r: None if r.gain is None else 100 * r.gain, digits=1),
+        Column("percent", "gain", digits=1, scale=100),
         Column("worst", lambda r: r.low, only="csv"),
-        Column("sign", lambda r: "+" if r.low > 0 else "-", only="table"),
+        Column("sign", "low", lambda r: "+" if r.low > 0 else "-", only="table"),
     ]
     table = Table.of(records, columns, "Gains", "Of two groups.")
     assert table.columns == ["group", "percent", "sign"]
