@@ -1,45 +1,22 @@
-"""How many models, and which alpha: what is planned comes true, and noise is no finding."""
+"""How many models: what is planned comes true."""
 
 from __future__ import annotations
 
-import json
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from stub_report import GROUPS, Stub
+from stub_pilots import drawn, planted, study, timed
 
-from pydt import Design, Store, compare_alphas, design, influences, models_for_stderr, plan_models
-from pydt.base import ConfigError, EstimateError, StoreError
+from pydt import Design, design, influences, models_for_stderr, plan_models
+from pydt.base import ConfigError, EstimateError
 from pydt.data import Dataset, Target
-from pydt.ensemble import Plan, run
-from pydt.estimation import ModelPlan, best_method, few_masks, mean_output, overall
-from pydt.estimation.alpha_pilots import compare_pilots, pilot_of, r2_interval
+from pydt.estimation import ModelPlan, best_method, few_masks, overall
 from pydt.estimation.power import Law, plan_fit, power_of
 from pydt.estimation.wish import Wish
-from pydt.training import Recipe, Task
-
-
-def drawn(kind: str, groups: int, models: int, alpha: float, seed: int) -> Design:
-    if kind == "foldover":
-        return design.foldover(groups, models, seed)
-    return getattr(design, kind)(groups, models, alpha, seed)
-
-
-def planted(made: Design, targets: int, r2: float, seed: int = 0) -> np.ndarray:
-    """Outputs of noise variance 1 whose linear part explains r2 of the variance between rows."""
-    rng = np.random.default_rng([seed, made.groups, made.seed])
-    effects = rng.standard_normal((made.groups, targets))
-    if made.estimand == "swap":
-        effects -= effects.mean(0)
-    effects *= np.sqrt(r2 / (1 - r2) / ((effects**2).sum(0) * made.alpha * (1 - made.alpha)))
-    return np.asarray(made) @ effects + rng.standard_normal((len(made), targets))
 
 
 def test_masks_of_one_size_may_be_few() -> None:
@@ -216,23 +193,6 @@ def test_orthogonal_masks_spend_no_models_on_other_groups() -> None:
         models_for_stderr(fit, 1e-300)
 
 
-def study(folder: Path, source: Dataset, target: Target, alphas: tuple[float, ...], models: int = 60) -> Store:
-    with ThreadPoolExecutor(1) as executor:
-        for i, alpha in enumerate(alphas):
-            masks = design.bernoulli(GROUPS, models, alpha, seed=i)
-            plan = Plan(source, design=masks, recipe=Recipe(), tasks=(Task(target, draws=4),), seed=i)
-            store = run(plan, folder, executor, runner=Stub(0.6, 0.15, i, frozenset()), progress=False)
-    return store
-
-
-def timed(store: Store, seconds: dict[str, float]) -> None:
-    """A log that gives every row of a plan the same time, with lines that are none among them."""
-    lines = ["", "{", '{"event": "row"}', '{"event": "row", "source": [], "seconds": "x"}']
-    for plan, time in seconds.items():
-        lines += [json.dumps({"event": "row", "source": key, "seconds": time}) for key in store.plan(plan).sources]
-    (store.folder / "log.jsonl").write_text("\n".join(lines))
-
-
 def test_a_store_is_planned_as_it_is_reported(tmp_path: Path, source: Dataset, target: Target) -> None:
     store = study(tmp_path, source, target, (0.5,))
     timed(store, {store.plan().digest: 2.0})
@@ -258,89 +218,6 @@ def test_a_store_is_planned_as_it_is_reported(tmp_path: Path, source: Dataset, t
     assert {m: c for m, _, c in found.curve}[found.models] >= 0.9
     (tmp_path / "log.jsonl").unlink()
     assert plan_models(store, "effect 5").seconds is None
-
-
-def test_alphas_of_a_store(tmp_path: Path, source: Dataset, target: Target) -> None:
-    store = study(tmp_path, source, target, (0.5, 0.3))
-    half, third = sorted(store.plans(), key=lambda name: -store.plan(name).design["alpha"])
-    timed(store, {half: 40.0, third: 1.0})
-    found = compare_alphas(store)
-    assert [pilot.alpha for pilot in found.pilots] == [0.3, 0.5]
-    assert found.alpha == 0.3
-    assert found.sure
-    assert "larger than its noise" in found.reason
-    record = store.plan(third)
-    outputs = mean_output(store, record, None, "correct", "score")
-    assert found.pilots[0].r2 == pytest.approx(float(influences(store.design(record), outputs, "ols").explained))
-    assert found.pilots[0].low < found.pilots[0].r2 < found.pilots[0].high
-    timed(store, {half: 1.0, third: 1.0})
-    assert not compare_alphas(store).sure
-    (tmp_path / "log.jsonl").unlink()
-    without = compare_alphas(store)
-    assert without.alpha is None
-    assert without.pilots[0].seconds is None
-
-
-def test_what_cannot_be_compared_is_refused(tmp_path: Path, source: Dataset, target: Target) -> None:
-    one = study(tmp_path / "one", source, target, (0.5,))
-    with pytest.raises(ConfigError, match="1 pilots"):
-        compare_alphas(one)
-    other = study(tmp_path / "other", source.sample(100, 0), target, (0.3,))
-    with pytest.raises(StoreError, match="another source"):
-        compare_alphas([one, other])
-    few = study(tmp_path / "few", source, target, (0.3,), 9)
-    with pytest.raises(EstimateError, match=r"alpha 0\.3"):
-        compare_alphas([one, few])
-    with pytest.raises(ConfigError, match="level"):
-        compare_alphas([one, few], level=5)  # type: ignore[arg-type]
-    for wrong in (3, None, [1, 2]):
-        with pytest.raises(ConfigError, match="is no store"):
-            compare_alphas(wrong)  # type: ignore[arg-type]
-    with ThreadPoolExecutor(1) as executor:
-        masks = design.bernoulli(GROUPS, 60, 0.3, seed=1)
-        harder = Plan(source, design=masks, recipe=Recipe(), tasks=(Task(target, draws=3),))
-        third = run(harder, tmp_path / "task", executor, runner=Stub(0.6, 0.15, 1, frozenset()), progress=False)
-    with pytest.raises(StoreError, match="another task"):
-        compare_alphas([one, third])
-
-
-def seen(kind: str, groups: int, models: int, alpha: float, r2: float, seed: int, targets: int) -> list[Any]:
-    made = drawn(kind, groups, models, alpha, seed)
-    fit = influences(made, planted(made, targets, r2, seed), "ols", errors="classical")
-    same = {"counts": fit.counts, "estimand": fit.estimand, "models": models}
-    return [SimpleNamespace(explained=fit.explained[j], df=fit.df[j], **same) for j in range(targets)]
-
-
-@pytest.mark.parametrize(
-    ("kind", "groups", "models", "r2"),
-    [("random", 30, 60, 0.3), ("bernoulli", 30, 80, 0.7), ("bernoulli", 12, 80, 0.0), ("foldover", 28, 128, 0.5)],
-)
-def test_intervals_of_r2_cover(kind: str, groups: int, models: int, r2: float) -> None:
-    truth = r2 if kind != "foldover" else 2 * r2 / (1 + r2)  # a half-difference has half of the noise
-    rank = groups - (kind == "random")
-    held = []
-    for seed in range(20):
-        for one in seen(kind, groups, models, 0.4, r2, seed, 8):
-            low, high = r2_interval(one.explained, rank, one.df, 0.1, kind == "foldover")
-            held.append(low <= truth <= high)
-    assert 0.85 < np.mean(held) < 0.96
-
-
-def test_equal_alphas_are_seldom_told_apart_and_unequal_ones_often() -> None:
-    def sure(first: float, second: float) -> float:
-        found = []
-        for seed in range(10):
-            a, b = seen("random", 30, 90, 0.25, first, seed, 12), seen("bernoulli", 30, 90, 0.5, second, seed + 50, 12)
-            pair = [
-                [pilot_of(x, alpha, "bernoulli", 1.0, 0.05, rank) for x in c]
-                for c, alpha, rank in ((a, 0.25, 29), (b, 0.5, 30))
-            ]
-            found += [compare_pilots((x, y), 0.05).sure for x, y in zip(*pair, strict=True)]
-        return float(np.mean(found))
-
-    assert sure(0.0, 0.0) < 0.07
-    assert sure(0.4, 0.4) < 0.11  # 0.05 + 3 SE of 120
-    assert sure(0.7, 0.3) > 0.8
 
 
 def test_robust_errors_are_planned_by_their_mean_square() -> None:
