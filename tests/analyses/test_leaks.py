@@ -6,7 +6,6 @@ import csv
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,178 +15,22 @@ from PIL import Image
 
 from pydt import design
 from pydt.analyses import leaks, misleading
-from pydt.analyses.leakage.copies import CHANGES, Null, Seeker, changed
-from pydt.analyses.leakage.influence_test import Uneven, two_halves, uneven
+from pydt.analyses.leakage.copies import Seeker, changed
 from pydt.analyses.leakage.leaks_page import Leaks
-from pydt.analyses.leakage.similarity import KEPT, Matches, greys, resized
+from pydt.analyses.leakage.similarity import greys, resized
 from pydt.analyses.report import results
-from pydt.base import ConfigError, DataError, StoreError
+from pydt.base import ConfigError, StoreError
 from pydt.data import Dataset, Target, pictures
 from pydt.data.loading import Augment
 from pydt.data.packing import pack_tar
 from pydt.data.samples import glyphs
 from pydt.ensemble import Plan, run
 from pydt.ensemble.plan import Context
-from pydt.estimation import holm
 from pydt.reporting import Table, write_pages
 from pydt.store import Outcome, Row, Store
 from pydt.training import Recipe, Task
 
 GROUPS, LEAKED = 6, 2
-
-
-# ---- images ----------------------------------------------------------------------------------------------------------
-
-
-def points(seed: int, count: int, dimensions: int) -> np.ndarray:
-    """Unit vectors around centres, crowded and sparse: what correlations are products of."""
-    random = np.random.default_rng(seed)
-    centres, spread = random.normal(0, 1, (8, dimensions)), random.uniform(0.1, 1, 8)
-    which = random.integers(8, size=count)
-    found = centres[which] + spread[which, None] * random.normal(0, 1, (count, dimensions))
-    return found / np.linalg.norm(found, axis=1, keepdims=True)
-
-
-def matches(products: np.ndarray) -> Matches:
-    order = np.argsort(-products, axis=1)[:, :KEPT]
-    return Matches(order, np.take_along_axis(products, order, 1).astype(np.float32), np.zeros(len(order), bool))
-
-
-@pytest.mark.parametrize("share", [0.0, 0.04, 0.15, 0.3])
-@pytest.mark.parametrize("dimensions", [4, 10, 16])
-def test_p_values_of_images_that_are_no_copies_are_those_of_chance(dimensions: int, share: float) -> None:
-    """Whatever share of the target are near-duplicates of each other, copies of these are found, too."""
-    random = np.random.default_rng(0)
-    every = points(1, 2400, dimensions)
-    target, others = every[:800].copy(), every[800:]
-    twins = int(share * 400)
-    target[800 - twins :] = target[:twins] + 1e-3 * random.normal(0, 1, (twins, dimensions)) / dimensions**0.5
-    own = target @ target.T
-    np.fill_diagonal(own, -1)
-    null = Null.of(matches(own))
-    p = null.p(matches(others @ target.T))
-    for level in (0.5, 0.1, 0.01):
-        slack = 4 * (level / 1600) ** 0.5 + 0.15 * level
-        assert (p < level).mean() < level + slack
-        assert (p < level).mean() > level - slack or dimensions == 4
-    copies = matches((target[:100] + 1e-3 * random.normal(0, 1, (100, dimensions)) / dimensions**0.5) @ target.T)
-    if dimensions > 4:  # where there is little room, near-duplicates are nothing special: fewer are known, none falsely
-        assert (null.families[:, 0] >= 0).sum() == pytest.approx(2 * twins, abs=4)
-        assert ((null.p(copies) < 1e-4) & null.right(copies, np.arange(100))).mean() > 0.95
-    assert np.exp(-null.rate * np.log(null.factor(0.003))) == pytest.approx(0.003)
-
-
-def test_a_target_without_images_of_their_own_kind_tells_nothing() -> None:
-    """All images are near-duplicates in pairs, or all the same: nothing is named, and nothing raises."""
-    half = points(0, 60, 8)
-    for target in (np.concatenate([half, half + 1e-4 * points(1, 60, 8)]), np.repeat(half[:1], 40, axis=0)):
-        own = target @ target.T
-        np.fill_diagonal(own, -1)
-        null = Null.of(matches(own))
-        assert null.p(matches(points(2, 50, 8) @ target.T)).min() > 1e-3
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_changed_copies_of_digits_are_named_and_other_digits_are_not(seed: int) -> None:
-    """The source: 60 copies of each kind, and 500 other scans of the same digits."""
-    scans = glyphs.digits().train
-    random = np.random.default_rng(seed)
-    order = random.permutation(len(scans))
-    target, others = scans.take(np.sort(order[:900])), order[900:1400]
-    assert scans.images is not None
-    images = [scans.images[i, ..., 0] for i in others]
-    truth = {}
-    for change in CHANGES:
-        for i in random.choice(900, 60, replace=False):
-            truth[len(images)] = int(i)
-            images.append(changed(scans.images[target.positions[i], ..., 0], change, random))
-    source = Dataset.from_arrays(np.stack(images), [0] * len(images))
-    seeker = Seeker(target, np.arange(900), 28)
-    found, limit, whole = seeker.seek(source, np.arange(len(source)), 0.01)
-    assert whole
-    right = [pair for pair in found if truth.get(pair[0]) == pair[1]]
-    assert len(right) / len(found) >= 0.95
-    cropped = set(list(truth)[-60:])  # last of the changes; digits are too much alike for them
-    assert len({pair[0] for pair in right} - cropped) / (len(truth) - 60) >= 0.95
-    recall = seeker.recall([limit, 1e-300], seed)
-    assert min(shares[0] for change, shares in recall.items() if change != "cropped") > 0.85
-    assert recall["cropped"][0] == pytest.approx(len({pair[0] for pair in right} & cropped) / 60, abs=0.25)
-    assert max(shares[1] for shares in recall.values()) == 0
-    none, low, _ = seeker.seek(source, np.arange(500), 0.01)
-    assert len(none) <= 1
-    assert low <= 0.01 * 2 / 500
-
-
-def test_hashes_alone_confuse_digits() -> None:
-    """Why pairs are decided by `match`: at the threshold that names 1 % of look-alikes, pHash misses most copies."""
-    from pydt.analyses.leakage.similarity import hamming, nearest_hashes, phash
-
-    scans = glyphs.digits().train
-    assert scans.images is not None
-    random = np.random.default_rng(0)
-    own = phash(scans.images[:600])
-    alike = nearest_hashes(own, phash(scans.images[600:]), 1)[1][:, 0]
-    cut = np.quantile(alike, 0.01)
-    copies = phash(np.stack([changed(image[..., 0], "moved", random) for image in scans.images[:600]]))
-    assert (hamming(copies, own) <= cut).mean() < 0.1
-
-
-def test_changes_and_their_errors() -> None:
-    image = np.add.outer(np.arange(28) ** 2 % 200, 3 * np.arange(28)).clip(0, 255).astype(np.uint8)
-    for change in CHANGES:
-        made = changed(image, change, np.random.default_rng(1))
-        assert made.dtype == np.uint8
-        assert made.shape == (28, 28)
-        assert not np.array_equal(made, image)
-    with pytest.raises(ConfigError, match=r"unknown change 'turned'.*mirrored"):
-        changed(image, "turned", np.random.default_rng(1))
-    few = Dataset.from_arrays(np.zeros((8, 9, 9), np.uint8), [0, 1] * 4)
-    with pytest.raises(DataError, match="8 judged images"):
-        Seeker(few, np.arange(8), 9)
-
-
-# ---- influence -------------------------------------------------------------------------------------------------------
-
-
-def of_moved(seed: int, effect: float, split: int) -> Uneven:
-    """Groups move whole classes, each example by its own slope; group 2 moves examples 0 to 4 by `effect` besides."""
-    models, examples = 60, 90
-    random = np.random.default_rng(seed)
-    masks = design.bernoulli(GROUPS, models, seed=seed)
-    labels = np.arange(examples) % 3
-    on_class = random.normal(0, 1, (GROUPS, 3))
-    common = np.asarray(masks) @ on_class + random.normal(0, 1, (models, 3))
-    slopes = random.uniform(0.3, 1.7, examples)
-    shared = random.normal(0, 0.3, (models, 1)) * random.normal(0, 1, (1, examples))
-    y = common[:, labels] * slopes + shared + random.normal(0, 0.5, (models, examples))
-    y[:, :5] += effect * np.asarray(masks)[:, LEAKED, None]
-    record: Any = SimpleNamespace(by="class")
-    return uneven(record, masks, y.astype(np.float32), labels, 0.01, split)
-
-
-def test_groups_that_move_a_class_alike_are_flagged_at_the_stated_rate() -> None:
-    """60 studies of six groups: at a level of 10 %, six of them may have a false flag; 14 are beyond chance."""
-    false = sum(holm(of_moved(seed, 0.0, seed).p, 0.1).any() for seed in range(60))
-    assert false < 14
-
-
-def test_a_group_that_moves_five_examples_is_flagged_with_them() -> None:
-    for seed in range(5):
-        found = of_moved(seed, 2.0, 0)
-        assert holm(found.p, 0.05).tolist() == [k == LEAKED for k in range(GROUPS)]
-        assert len(set(found.examples[LEAKED]) & set(range(5))) >= 4
-        assert 1 < found.effect[LEAKED] < 2 + 4 * found.stderr[LEAKED]
-        assert 50 <= sum(found.models) <= 60
-
-
-def test_the_halves_do_not_share_repeated_masks() -> None:
-    twice = np.repeat(np.asarray(design.bernoulli(GROUPS, 40, seed=0)), 2, axis=0)
-    first, second = two_halves(design.Design.explicit(twice), 0)
-    assert len({*first, *second}) == len(first) + len(second) > 60
-    assert not {row.tobytes() for row in twice[first]} & {row.tobytes() for row in twice[second]}
-
-
-# ---- end to end ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -330,19 +173,6 @@ def test_a_large_source_is_sought_by_candidates_and_features(
     assert {one: int(ids[other]) for one, other, *_ in part} == copies
     cosines = {pair.source: pair.cosine for pair in whole.pairs}
     assert {one: cosine for one, *_, cosine in part} == pytest.approx(cosines, abs=1e-6)
-
-
-def test_what_is_sought_by_candidates_says_what_candidates_find() -> None:
-    """Copies that are never proposed are not found, however alike they are."""
-    scans = glyphs.digits().train.take(np.arange(100))
-    seeker = Seeker(scans, np.arange(100), 28)
-    both = seeker.recall([1e-3, 1e-3], 0, [True, False])["JPEG"]
-    assert both[0] == both[1] > 0.9
-    none = Seeker(scans, np.arange(100), 28, candidates=0).recall([1e-3, 1e-3], 0, [True, False])["JPEG"]
-    assert none == (both[0], 0)
-
-
-# ---- images that are the same, and what could not be found ----------------------------------------------------------
 
 
 def near(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
