@@ -65,7 +65,7 @@ def concat(parts: Sequence[ExampleTable], names: Iterable[str] | None) -> Exampl
 
 
 def _join(parts: list[tuple[np.ndarray, tuple[str, ...]]]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Partitions one after the other as one, in which equal names are one unit; -1 stays -1."""
+    """Partitions one after the other as one, in which equal names are one group; -1 stays -1."""
     names = tuple(dict.fromkeys(name for _, own in parts for name in own))
     number = {name: i for i, name in enumerate(names)}
     # The last place of each table serves the code -1.

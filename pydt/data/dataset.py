@@ -53,15 +53,15 @@ class Dataset(ExampleTable):
 
     @staticmethod
     def concat(datasets: Iterable[Dataset], names: Iterable[str] | None = None) -> Dataset:
-        """Several data sets as one, with the unit column `source` that says where each example comes from.
+        """Several data sets as one, with the group column `source` that says where each example comes from.
 
-        Classes of the same name are one class, units of the same name in a column that all parts have are one unit.
+        Classes of the same name are one class, groups of the same name in a column that all parts have are one group.
         Columns and captions that only some parts have are left out, and an earlier column `source` is replaced. Arrays
         of one image shape are joined in memory; files stay where they are.
 
         Args:
             datasets: at least one, all of raw images of one shape or all of encoded files.
-            names: one unit name per data set; their own names by default.
+            names: one group name per data set; their own names by default.
 
         Raises:
             DataError: kinds or shapes differ, or two data sets would have the same name.
@@ -77,7 +77,7 @@ class Dataset(ExampleTable):
 
     def sample(self, n: int, seed: int = 0) -> Dataset:
         """A random subset of n examples, 1 to len(self), in the original order; that of n lies inside that of any
-        larger n. Classes and units without examples are dropped, and the others numbered anew.
+        larger n. Classes and groups without examples are dropped, and the others numbered anew.
         """
         seed = whole(seed, "seed", "sample", most=None)
         n = whole(n, "n", "sample")
@@ -128,7 +128,7 @@ class Dataset(ExampleTable):
         check_bytes(self, n, seed)
 
     def thumbnails(self, by: str = "class", each: int = 6) -> dict[str, np.ndarray]:
-        """The first raw images of each unit: name -> uint8 (n, height, width, channels). Empty for encoded files."""
+        """The first raw images of each group: name -> uint8 (n, height, width, channels). Empty for encoded files."""
         if self.images is None:
             return {}
         codes, names = self.units(by)

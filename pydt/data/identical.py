@@ -126,7 +126,7 @@ def not_compared(source: int, target: int, of: str) -> str:
 
 
 def shared_units(units: Rows, names: Sequence[str], quote: Callable[[str], str] = repr, most: int = 3) -> str:
-    """Images of the source by unit, most first: "as 30 source images: in 'cats' (30)"."""
+    """Images of the source by group, most first: "as 30 source images: in 'cats' (30)"."""
     counts = np.bincount(units[units >= 0], minlength=len(names))
     fullest = [k for k in np.argsort(-counts, kind="stable").tolist() if counts[k]]
     told = [f"{quote(names[k])} ({counts[k]:,})" for k in fullest[:most]]

@@ -187,7 +187,7 @@ def crc32c(data: bytes | np.ndarray) -> int:
 def pack_index(sections: Mapping[str, np.ndarray | Sequence[str]]) -> bytes:
     """The bytes of an index file: arrays of uint8, uint32 or int64, and lists of texts. Equal sections, equal bytes."""
     if len(sections) > _MOST_SECTIONS:
-        raise DataError(f"{len(sections)} sections", "index", "keep fewer unit columns: an index holds about 500")
+        raise DataError(f"{len(sections)} sections", "index", "keep fewer group columns: an index holds about 500")
     kinds = {np.dtype(code): kind for kind, (code, _) in _KINDS.items()}
     table, payloads = [], []
     end = 64 + 64 * len(sections)

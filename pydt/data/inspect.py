@@ -1,4 +1,4 @@
-"""What is in a data set: classes, sizes, units, exact duplicates, broken images, a contact sheet. Every image file is
+"""What is in a data set: classes, sizes, groups, exact duplicates, broken images, a contact sheet. Every image file is
 decoded once, so that one which only a decoder refuses is found here and not during a run.
 """
 
@@ -61,7 +61,7 @@ def inspect(dataset: Dataset) -> dict[str, Any]:
     Returns:
         "name", "kind" ("files" or "array"), "images" (how many), "bytes" (of the files, or of the pixels), "digest";
         "height", "width": [least, median, most] in pixels; "modes": Pillow's name of each pixel layout -> images;
-        "classes": name -> images; "units": column -> the same for its units; "in no unit": column -> images;
+        "classes": name -> images; "units": column -> the same for its groups; "in no unit": column -> images;
         "duplicates": lists of keys whose images are the same, in bytes or pixels (those of one colour: in the bytes of
         their files alone, since any two blank images have equal pixels); "duplicates across classes": how many of
         these lists hold more than one class; "broken": key -> reason; "noted": what else was left out or is not shown
@@ -113,7 +113,7 @@ def lines(found: Mapping[str, Any], most: int = 10) -> list[str]:
     text.append(_ranked("classes", found["classes"], most))
     for column, counts in found["units"].items():
         outside = found["in no unit"][column]
-        text.append(_ranked(f"units of {column}", counts, most) + (f"; in none: {outside:,}" if outside else ""))
+        text.append(_ranked(f"groups of {column}", counts, most) + (f"; in none: {outside:,}" if outside else ""))
     groups = found["duplicates"]
     extra = sum(len(group) - 1 for group in groups)
     across = found["duplicates across classes"]

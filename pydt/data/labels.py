@@ -1,4 +1,4 @@
-"""Labels, unit columns and captions: from what a user gives to codes and names, by one rule.
+"""Labels, group columns and captions: from what a user gives to codes and names, by one rule.
 
 text      Bytes are UTF-8, or refused. White space, NUL bytes and byte order marks at both ends are cut, and letters are
           composed (Unicode NFC), so "é" is one text however it was typed.
@@ -370,7 +370,7 @@ def whole_numbers(texts: Sequence[str], what: str) -> list[int] | None:
 
 
 def encode_columns(columns: Any, length: int) -> Columns:
-    """Unit columns, of a mapping name -> entries or a table, as codes and names; missing or -1: in no unit."""
+    """Group columns, of a mapping name -> entries or a table, as codes and names; missing or -1: in no group."""
     names = list(columns) if isinstance(columns, Mapping) else table_names(columns)
     if columns is not None and names is None:
         mend = 'give a dict or a table: columns={"site": [...]}'

@@ -223,7 +223,7 @@ def _faults(table: ExampleTable, sections: Sections, unique: bool) -> str | None
         return f"positions from {positions.min()} to {positions.max()} for {stored} images"
     for name, (codes, names) in table.columns.items():
         if not -1 <= codes.min() <= codes.max() < len(names):
-            return f"column {name!r} from {codes.min()} to {codes.max()} for {len(names)} units"
+            return f"column {name!r} from {codes.min()} to {codes.max()} for {len(names)} groups"
     if not unique:
         return None  # another process has looked: `full_digest` is the same
     if records is not None and not 0 <= records.length.min() <= records.length.max() <= _LONGEST:

@@ -42,7 +42,7 @@ class ExampleTable:
         positions: int64 (examples,), where in `images` or `paths` each example lies (in a shard: `records.offset`).
         labels: int64 (examples,), each in 0..len(classes)-1.
         classes: one name per label.
-        columns: further unit columns: name -> (int64 codes (examples,), -1 meaning in no unit; names of the units).
+        columns: further group columns: name -> (int64 codes (examples,), -1 meaning in no group; names of the groups).
         captions: one text per example, or None.
         keys: what identifies an example wherever it is stored; None for arrays, whose positions then do.
         name: how reports call this data set.
@@ -89,13 +89,13 @@ class ExampleTable:
     @cached_property
     def digest(self) -> str:
         """Digest of what a network sees: images, labels, class names and keys, in order. It names the rows of a store.
-        Unit columns are not part of it, so a further one retrains nothing; nor are captions.
+        Group columns are not part of it, so a further one retrains nothing; nor are captions.
         """
         return self._digest({}, None) if self.saved is None else self.saved.digest
 
     @cached_property
     def full_digest(self) -> str:
-        """Digest of what `digest` covers, and of the unit columns and captions."""
+        """Digest of what `digest` covers, and of the group columns and captions."""
         if self.saved is not None:
             return self.saved.full_digest
         columns = {name: [digest(codes), list(names)] for name, (codes, names) in self.columns.items()}
@@ -120,16 +120,16 @@ class ExampleTable:
         object.__setattr__(made, "saved", saved)
         return made
 
-    # ---- units -----------------------------------------------------------------------------------------------------
+    # ---- groups ----------------------------------------------------------------------------------------------------
 
     def units(self, by: str = "class") -> tuple[np.ndarray, tuple[str, ...]]:
-        """The partition of the examples into units, whose influence can be asked for.
+        """The partition of the examples into groups, whose influence can be asked for.
 
         Args:
             by: "class", "example", or the name of a column.
 
         Returns:
-            int64 (examples,) unit of each example, -1 for "in no unit, always kept"; and the names of the units.
+            int64 (examples,) group of each example, -1 for "in no group, always kept"; and the names of the groups.
 
         Raises:
             DataError: no such column.
@@ -140,7 +140,7 @@ class ExampleTable:
             return np.arange(len(self)), tuple(self.all_keys())
         if not isinstance(by, str) or by not in self.columns:
             known = ", ".join(["class", "example", *self.columns])
-            raise DataError(f"no unit column {by!r}", self.name, f"choose one of: {known}")
+            raise DataError(f"no group column {by!r}", self.name, f"choose one of: {known}")
         return self.columns[by]
 
     def all_keys(self) -> Sequence[str]:
@@ -148,7 +148,7 @@ class ExampleTable:
         return self.keys if self.keys is not None else tuple(map(str, self.positions.tolist()))
 
     def take(self, chosen: np.ndarray) -> Self:
-        """Some examples, int64 (n,), in this order. Classes and units that have none of them are gone, and the others
+        """Some examples, int64 (n,), in this order. Classes and groups that have none of them are gone, and the others
         are numbered anew.
         """
         keys = self.all_keys()
@@ -235,8 +235,8 @@ class ExampleTable:
 
 
 def finished(table: ExampleTable, columns: Any, captions: Any) -> ExampleTable:
-    """The table with what a user gives as unit columns and captions. Warns, at the caller of the public constructor, of
-    captions that are missing.
+    """The table with what a user gives as group columns and captions. Warns, at the caller of the public constructor,
+    of captions that are missing.
     """
     if columns is not None:
         table = replace(table, columns=encode_columns(columns, len(table)))

@@ -136,7 +136,7 @@ class Target:
         return {name: same(source, data, pixels) for name, data in sets.items()}
 
     def copied(self, source: Dataset, units: np.ndarray, names: Sequence[str]) -> list[str]:
-        """Sentences about images of this target that a source holds, and in which of its units (int64 (examples,), -1
+        """Sentences about images of this target that a source holds, and in which of its groups (int64 (examples,), -1
         for none; and their names). Pixels of files are compared where that is quick; else a sentence says that they
         were not.
         """

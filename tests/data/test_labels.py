@@ -1,4 +1,4 @@
-"""One rule for text, numbers, and what is missing, wherever labels, unit columns and captions come from."""
+"""One rule for text, numbers, and what is missing, wherever labels, group columns and captions come from."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ def test_numbers_are_numbers_however_they_are_written(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'cat' and 0 in one list"):
         one_names([0, "cat", 0], ["cat", "0"])
     codes, _ = encode_columns({"site": ["3", "-1", "4"]}, 3)["site"]
-    assert codes.tolist() == [0, -1, 1], "-1 is in no unit however it is written"
+    assert codes.tolist() == [0, -1, 1], "-1 is in no group however it is written"
 
 
 @settings(max_examples=200)

@@ -232,7 +232,7 @@ def test_a_folder_of_images_is_a_source(folder_of_images: Path, target: Target) 
         ('sample = "alphanumerics"', "", r"source: none given. give one of: folder"),
         ("[design]", "[design", r"study.toml: is no TOML: .*line 5"),
         ("[design]", "[design]\nkind = 'random'\n", r"is no TOML"),
-        ("seed = 3\n[source]", 'seed = 3\nby = "colour"\n[source]', r"study.toml: design: .*no unit column 'colour'"),
+        ("seed = 3\n[source]", 'seed = 3\nby = "colour"\n[source]', r"study.toml: design: .*no group column 'colour'"),
         ("seed = 3\n[source]", "seeds = [1]\n[source]", r"study.toml: Plan.seeds: 1 seeds for 40 rows"),
         ("[source]", "[run]\nworker = 3\n[source]", r"run\.worker.*did you mean 'workers'"),
         ("[source]", '[run]\nlimit = "1h"\n[source]', r"run\.limit: is '1h', not a number"),

@@ -36,8 +36,8 @@ def read(
             equal and missing labels.
         classes: names of the classes in the order of their numbers, {number: name} or {name: number}; labels must
             then be these numbers, or these names.
-        columns: further unit columns, name -> (examples,) integers or strings, or a table; a missing value (None, NaN,
-            pandas' NA, "") or -1 puts an example in no unit.
+        columns: further group columns, name -> (examples,) integers or strings, or a table; a missing value (None, NaN,
+            pandas' NA, "") or -1 puts an example in no group.
         captions: one text per example; one that is missing (None, NaN, NA) is "", with a warning that counts them.
         background: None: networks see every channel of `images`. A colour (see `from_folder`): the last of 2 or 4
             channels is alpha, 255 being opaque, and the images are kept as RGB on this background.

@@ -75,7 +75,7 @@ def read(
 
     Args:
         path: the folder; each sub-folder is a class, and its image files (at any depth) are the examples.
-        columns: further unit columns in the order of the sorted file keys.
+        columns: further group columns in the order of the sorted file keys.
         captions: one text per file, in the same order.
         bad: what to do about files that are empty, cannot be read, or are no whole image: "raise", or "skip" them
             and list them in `left_out`.

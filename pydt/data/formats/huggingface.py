@@ -35,7 +35,7 @@ def read(
         split: the split to take, where a name, a folder or several splits were given.
         image, label, caption: names of columns; class names come from the label's feature. Names without images are
             left out, with a warning.
-        columns: names of columns that become unit columns.
+        columns: names of columns that become group columns.
         background: as in `from_torchvision`.
         name: how reports call this data set.
 

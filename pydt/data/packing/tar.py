@@ -20,7 +20,7 @@ import numpy as np
 
 from pydt.base import DataError, as_path, available, canonical_json, digest, progress, whole, writing
 from pydt.data.dataset import Dataset
-from pydt.data.formats.tar import CLASSES, REMARK
+from pydt.data.formats.shard import CLASSES, REMARK
 from pydt.data.image_files import IMAGE_SUFFIXES, batches, refuse
 from pydt.data.packing import resume
 from pydt.data.packing.array import images_at
@@ -40,7 +40,7 @@ def pack_tar(
     workers: int | None = None,
 ) -> Dataset:
     """Write the images of a folder into tar shards: `KEY.jpg` (or its suffix) as it is, its class number as `KEY.cls`,
-    its caption as `KEY.txt` and its units as `KEY.json`; class names are the first member of each shard.
+    its caption as `KEY.txt` and its groups as `KEY.json`; class names are the first member of each shard.
     `Dataset.from_tar(out)` has the digest of `Dataset.from_folder(folder)`.
 
     A key is the file's name without its suffix. Dots in it become "_", since the field begins at the first one; where

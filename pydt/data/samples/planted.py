@@ -42,9 +42,9 @@ class Planted:
     """A source, a target and the truth about them.
 
     Attributes:
-        source: its unit column "plant" names the group of each example.
+        source: its group column "plant" names the group of each example.
         target: handwritten digits.
-        kinds: group -> kind, a key of `KINDS`, in the order of the units.
+        kinds: group -> kind, a key of `KINDS`, in the order of the groups in the source.
         pairs: int64 (48, 2): positions of a copy in the source and of its original in `target.judged`.
         subtype: bool (len(target.judged),): the slashed zeros.
         spoiled: bool (len(target.judged),): the stamped sevens.
@@ -58,7 +58,7 @@ class Planted:
     spoiled: np.ndarray
 
     def of(self, kind: str) -> np.ndarray:
-        """Positions of the groups of one kind among the units, int64."""
+        """Positions of the groups of one kind among the groups, int64."""
         return np.flatnonzero([found == kind for found in self.kinds.values()])
 
 
