@@ -177,43 +177,40 @@ def removal_curve(
         done = retraining.run(fresh, own, recipe)
         found[recipe.digest, own[0].kind == "full"] = arms_of(done, done.plan(), fresh.digest)
         failed += len(done.failed())
-    examples = store.task(fresh)
-    report = examples["half"] == 1
-    weights, labels = examples["weights"][report], examples["labels"][report]
-    points: list[Point] = []
+    judged = done.examples(fresh.digest, "report")
+    weights, labels = judged["weights"], judged["labels"]
+    curve: list[Point] = []
     best = []
     for length, recipe in recipes.items():
         arms = found[plan.recipe.digest, True] + found.get((recipe.digest, False), [])
-        points += _points(length, arms, images, weights, labels)
+        curve += _points(length, arms, images, weights, labels)
         candidates = [arm for arm in arms if arm.kind in ("full", "drop bottom")]
-        chosen = None
         if len(candidates) > 1 and candidates[0].kind == "full":
-            chosen = best_size(length, candidates, weights, labels)
-        best += [] if chosen is None else [chosen]
-    order = np.argsort(values, kind="stable")
+            best.append(best_size(length, candidates, weights, labels))
     return Removal(
-        tuple(points),
-        tuple(best),
-        tuple(names[i] for i in order),
-        sum(len(own) for _, own in jobs),
-        failed,
-        task.target.metric,
-        view,
+        points=tuple(curve),
+        best=tuple(one for one in best if one is not None),
+        ranked=tuple(names[i] for i in np.argsort(values, kind="stable")),
+        retrained=sum(len(own) for _, own in jobs),
+        failed=failed,
+        metric=task.target.metric,
+        _view=view,
     )
 
 
 def _points(
     length: str, arms: Sequence[Arm], images: np.ndarray, weights: np.ndarray, labels: np.ndarray
 ) -> list[Point]:
+    """Each arm against the full source and against random groups."""
     known = {(arm.kind, arm.dropped): arm for arm in arms}
     full = known.get(("full", 0))
-    points = []
+    found = []
     for arm in arms:
         control = f"random as {arm.kind.removeprefix('keep ')}" if arm.kind.startswith("keep ") else CONTROL
         lost = float(np.mean([images[~row.mask].sum() for row in arm.rows]))
         gain, which = (compared(arm, other, weights, labels) for other in (full, known.get((control, arm.dropped))))
-        points.append(Point(length, arm, lost, gain, which))
-    return points
+        found.append(Point(length, arm, lost, gain, which))
+    return found
 
 
 def _recipes(plan: Plan, steps: str) -> dict[str, Any]:
@@ -256,6 +253,7 @@ def left_out(names: Sequence[str], lists: Mapping[str, Sequence[str]] | None) ->
 
 
 def list_rows(lists: Mapping[str, np.ndarray], images: np.ndarray, repeats: int, seed: int) -> list[Row]:
+    """The rows without what each list leaves out, and as many without random groups of as many images."""
     rows = []
     for name, dropped in lists.items():
         own = Row(without(len(images), dropped), 0)
