@@ -1,6 +1,6 @@
 """Designs: which groups each model of an ensemble is trained on, bool (models, groups).
 
-Masks are drawn from counter-based random numbers keyed by (seed, row): row i is the same whatever the number of models,
+Masks are drawn from counter-based random numbers keyed by (seed, row): row i does not depend on the number of models,
 so a design grows by `extend`, and rows are drawn when they are asked for. A design of 100,000 models on 1.3 million
 groups takes no memory to plan; only `packed()` and `numpy.asarray` hold all masks. docs/designs.md compares the kinds.
 
@@ -243,7 +243,7 @@ class Design:
 
     @staticmethod
     def explicit(masks: npt.ArrayLike) -> Design:
-        """A design from masks of one's own, 0/1 or bool (models, groups), without placebos; it cannot be extended.
+        """A design from given masks, 0/1 or bool (models, groups), without placebos; it cannot be extended.
 
         Raises:
             DesignError: masks of another shape, an entry that is neither 0 nor 1, or an empty row.
@@ -260,7 +260,7 @@ class Design:
         """The same design with `models` rows in all; the rows it has stay as they are.
 
         Raises:
-            DesignError: fewer rows than it has, or masks of one's own.
+            DesignError: fewer rows than it has, a selection of rows, or given masks.
         """
         models = whole(models, "models", "extend", 1, error=DesignError)
         if models < self.models:

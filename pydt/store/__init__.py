@@ -1,4 +1,4 @@
-"""Finished rows as files: each whole or absent, whoever dies when. Knows rows and plans as records, not data sets or
+"""Finished rows as files: each whole or absent, also after a kill. Knows rows and plans as records, not data sets or
 networks. Imports `base` and `design`.
 """
 

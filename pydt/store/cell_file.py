@@ -30,7 +30,7 @@ CELL: Form = {
 
 
 def file_name(name: Any) -> str:
-    """A name as part of a file's name; "-" if it might be a path, as in a plan of somebody else's."""
+    """A name as part of a file's name; "-" if it might be a path: plans may come from others."""
     text = str(name)
     return text if text.isprintable() and not set(text) & set("/\\") and len(text) <= 100 else "-"
 

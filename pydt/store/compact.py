@@ -27,9 +27,9 @@ LARGEST = 1 << 30
 def compact(dir: str | os.PathLike[str], *, fewest: int = 16, most: int = 16384) -> dict[str, int]:
     """Turn row files into blocks: plain .npy files, rows in the order of the plans (`pydt.store.packed`).
 
-    A block is synced, named and read back before a file is removed: whatever dies when, every row is there in one form
-    at least, and readers see it in either. The same command continues. Later rows are files until the next time. Blocks
-    with damaged rows are written anew without them; the old ones go to quarantine.
+    A block is synced, named and read back before a file is removed: after a kill at any moment, every row is there in
+    one form at least, and readers see it in either. The same command continues. Later rows are files until the next
+    time. Blocks with damaged rows are written anew without them; the old ones go to quarantine.
 
     Args:
         fewest: fewer cells of one shape stay files.

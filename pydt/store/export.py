@@ -109,7 +109,7 @@ def _masks(book: _Book, record: Record, finished: npt.NDArray[np.int64], plain: 
 
 
 def _readme(manifest: dict[str, Any]) -> str:
-    """What to tell somebody who has the folder and numpy."""
+    """How to read the folder with numpy alone."""
     tasks = "\n".join(f"- `task{i}.*`: {task['name']!r}" for i, task in enumerate(manifest["tasks"]))
     files = "\n".join(f"| `{name}` | {about['what']} |" for name, about in manifest["files"].items())
     packed = ""

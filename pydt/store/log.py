@@ -1,23 +1,48 @@
-"""What the store's log says about time."""
+"""What the store's log says about time: rows an hour, seconds a row.
+
+The log is no data: lines may be missing, and times belong to the machine that wrote them.
+"""
 
 from __future__ import annotations
 
 import math
+import os
+import re
+import time
 
 from pydt.store.plan_record import Record
 from pydt.store.store import Store
 
+_TAIL = 1 << 22  # bytes of the log's end that are looked at
+_HOUR = 3600.0
+_LINE = re.compile(rb'\{"time": (\d+(?:\.\d+)?), "event": "([^"\\]*)"')  # of the log, as `Store.log` writes it
+
 
 def row_seconds(store: Store, record: Record) -> float | None:
-    """Mean seconds of one worker for a row of a plan, from the store's log; None if it has none.
-
-    The log is no data: it may lack lines, and a time says something about the machine that it was taken on.
-    """
-    sources = set(record.sources)
-    times = [
-        entry["seconds"]
-        for entry in store.logged("row", {"source": str, "seconds": float})
-        if entry["source"] in sources
-    ]
+    """Mean seconds of one worker for a row of a plan, from the store's log; None if it has none."""
+    sources, entries = set(record.sources), store.logged("row", {"source": str, "seconds": float})
+    times = [entry["seconds"] for entry in entries if entry["source"] in sources]
     times = [seconds for seconds in times if math.isfinite(seconds) and seconds > 0]
     return sum(times) / len(times) if times else None
+
+
+def rows_per_hour(store: Store) -> float:
+    """Rows an hour, since the first row of the last hour."""
+    times = []
+    try:
+        with open(store.folder / "log.jsonl", "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+            lines = file.read(_TAIL).splitlines()
+    except OSError:
+        return 0.0
+    now = time.time()
+    for line in reversed(lines):
+        if (found := _LINE.match(line)) is None:
+            continue
+        if now - float(found[1]) > _HOUR:
+            break
+        if found[2] == b"row":
+            times.append(float(found[1]))
+    if not times:
+        return 0.0
+    return round(_HOUR * max(1, len(times) - 1) / max(now - min(times), 1.0), 1)

@@ -14,7 +14,7 @@ def primitives_of(outcome: Outcome, examples: int, where: str) -> np.ndarray:
     """The primitives of a finished cell, float (4, draws, examples).
 
     Raises:
-        StoreError: it has none, or of another number of examples: somebody wrote it who does not know the task.
+        StoreError: it has none, or of another number of examples.
     """
     found = outcome.arrays.get("primitives")
     shape = (0,) if found is None else found.shape

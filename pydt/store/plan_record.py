@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt.base import SEED, DesignError, Form, PydtError, StoreError, check, digest, digest_part, read_json
-from pydt.design import KINDS, Design
+from pydt.design import KINDS, Design, find_repeats
 from pydt.store.rows import Row
 
 FORMAT = 1
@@ -186,10 +186,10 @@ def row_seeds(seed: int, rows: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Record:
-    """What a file in plans/ says: everything about a plan that can be known without its source.
+    """What a file in plans/ says: all of a plan that is known without its source.
 
-    A field that is added later needs a default, and is left out of the file while it has it: so files without it are
-    read, and the plans in them keep their names.
+    A new field needs a default and is left out of the file while it has it: older files stay readable, and their plans
+    keep their digests.
 
     Attributes:
         kind: "design" or "rows" (an explicit list of rows, as a counterfactual makes).
@@ -197,8 +197,7 @@ class Record:
         by: the column that makes groups; names: of the groups; settings: the recipe as a dict.
         tasks: "digest", "name", "target" (digest), "examples" (how many) and "settings" of each.
         design: `Design.to_dict()` or None.
-        rows: every row in order; of a design they are drawn when asked for (`Drawn`), and the file does not
-            list them.
+        rows: every row in order; those of a design are drawn when asked for (`Drawn`), not listed in the file.
     """
 
     kind: str
@@ -249,9 +248,8 @@ class Record:
     @property
     def first(self) -> npt.NDArray[np.int64]:
         """The first row that is the same training, of each row, int64 (rows,)."""
-        whole = np.ascontiguousarray(self.trainings).view(np.dtype((np.void, 16))).reshape(-1)
-        _, first, inverse = np.unique(whole, return_index=True, return_inverse=True)
-        return first[inverse.reshape(-1)].astype(np.int64)
+        number = find_repeats(self.trainings)
+        return np.unique(number, return_index=True)[1][number].astype(np.int64)
 
     @property
     def distinct(self) -> int:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,12 +11,9 @@ from typing import Any
 from pydt.base import PydtError, StoreError, holder
 from pydt.store.cells import entries
 from pydt.store.learnt import weak
+from pydt.store.log import rows_per_hour
 from pydt.store.plan_record import Record
 from pydt.store.store import Store
-
-_TAIL = 1 << 22  # bytes of the log's end that are looked at
-_HOUR = 3600.0
-_LINE = re.compile(rb'\{"time": (\d+(?:\.\d+)?), "event": "([^"\\]*)"')  # of the log, as `Store.log` writes it
 
 
 def status(dir: str | os.PathLike[str], plan: Any = None) -> dict[str, Any]:
@@ -70,7 +65,7 @@ def status(dir: str | os.PathLike[str], plan: Any = None) -> dict[str, Any]:
         except PydtError as error:  # its rows cannot be named, or one cannot be read
             damaged[error.where or f"plans/{record.digest}.json"] = error.what
     files, size = _size(store.folder)
-    found |= {"rows_per_hour": _pace(store.folder / "log.jsonl"), "bytes": size, "files": files}
+    found |= {"rows_per_hour": rows_per_hour(store), "bytes": size, "files": files}
     found["packed"] = sum(len(block.keys) for block in store.blocks())
     found["quarantined"] = len(entries(store.folder / "quarantine"))
     found["writer"] = _writer(store.folder / ".lock")
@@ -88,28 +83,6 @@ def _chosen(store: Store, plan: Any) -> Record | None:
     found = [name for name, record in plans.items() if record.kind == kind]
     written = {name: (store.folder / "plans" / f"{name}.json").stat().st_mtime_ns for name in found}
     return plans[max(found, key=lambda name: (written[name], name))] if found else None
-
-
-def _pace(log: Path) -> float:
-    """Rows an hour, since the first row of the last hour."""
-    times = []
-    try:
-        with open(log, "rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
-            lines = file.read(_TAIL).splitlines()
-    except OSError:
-        return 0.0
-    now = time.time()
-    for line in reversed(lines):
-        if (found := _LINE.match(line)) is None:
-            continue
-        if now - float(found[1]) > _HOUR:
-            break
-        if found[2] == b"row":
-            times.append(float(found[1]))
-    if not times:
-        return 0.0
-    return round(_HOUR * max(1, len(times) - 1) / max(now - min(times), 1.0), 1)
 
 
 def _size(folder: Path) -> tuple[int, int]:

@@ -196,7 +196,7 @@ class Store(Cells):
         path, metadata = self._thumbnails(record), {"units": record.units, "format": FORMAT}
         stored = self._stored(path, pictures)
         if stored is None or checksum(stored, metadata) != checksum(numbered, metadata):
-            # only for the eye: the latest way to draw them is the best
+            # no number depends on them: the latest way to draw them wins
             self.write(path.relative_to(self.folder), encode(numbered, metadata))
 
     def has_thumbnails(self, record: Record) -> bool:
@@ -368,7 +368,7 @@ class Store(Cells):
         return self.split(self.plan(plan))[0]
 
     def missing(self, plan: Any = None) -> np.ndarray:
-        """Positions in the plan of the rows that still have to be computed, int64."""
+        """Positions in the plan of the rows that are missing, int64."""
         return self.split(self.plan(plan))[2]
 
     def failed(self, plan: Any = None) -> list[tuple[int, Row, str]]:

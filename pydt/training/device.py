@@ -12,7 +12,7 @@ from pydt.base import ConfigError
 
 @contextlib.contextmanager
 def threads(number: int) -> Iterator[None]:
-    """Arithmetic on so many threads, in whatever process: sums, and so results, depend on their number."""
+    """Set the number of threads: sums, and so results, depend on it."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
@@ -30,7 +30,7 @@ def device_of(name: str) -> torch.device:
 
 
 def forked(device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """PyTorch's random state, to be used and put back as it was."""
+    """Restore PyTorch's random state afterwards."""
     fork: contextlib.AbstractContextManager[None] = torch.random.fork_rng([device] if device.type == "cuda" else [])
     return fork
 

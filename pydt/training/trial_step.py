@@ -1,4 +1,4 @@
-"""One step on noise before hours go into a row: what does not fit is told at once, with the sides that would."""
+"""One step on noise before a row is trained: finds what does not fit, and the sides of images that would."""
 
 from __future__ import annotations
 

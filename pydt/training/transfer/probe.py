@@ -39,7 +39,7 @@ def ridge_probe(
     """
     mean = train.mean(1, keepdim=True)
     deviation = train.std(1, keepdim=True, correction=0)
-    # a feature that does not vary in the draw gets weight 0, whatever it is divided by
+    # a feature that does not vary in the draw gets weight 0
     deviation = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
     z = (train - mean) / deviation
     onehot = F.one_hot(labels, classes).to(z.dtype)
