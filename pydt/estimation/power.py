@@ -176,7 +176,7 @@ def plan_fit(
 
 
 class Law:
-    """Squared standard error of the median group, and degrees of freedom, by the number of models."""
+    """Standard error of the median group, and degrees of freedom, by the number of models."""
 
     def __init__(self, fit: Fit, design: Design, rows: np.ndarray, noise: float | None) -> None:
         known = fit.stderr[np.isfinite(fit.stderr)]
@@ -279,9 +279,10 @@ class Law:
             return f"{noise}; {law}."
         if not self.exact or models * self.groups > _CELLS:
             masks = "further masks are drawn like those so far"
-        if self.own.successor:
-            left = " (what the LASSO leaves: OLS may leave less)" if self.borrowed else ""
-            return f"{noise}{left}; {masks}; OLS from {self.least('ols')} models on."
+        if later := self.own.successor:
+            own, other = self.own.name.upper(), later.upper()
+            left = f" (what the {own} leaves: {other} may leave less)" if self.borrowed else ""
+            return f"{noise}{left}; {masks}; {other} from {self.least(later)} models on."
         return f"{noise}; {masks}."
 
     def _variance(self, packed: npt.NDArray[np.uint8]) -> float:
