@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pydt.base import t975
-from pydt.reporting.text import count, digits_for, finite, listed, number, p_text, percent, quoted
+from pydt.reporting.text import count, digits_for, finite, listed, number, p_text, percent, plus_minus, quoted
 
 LEVEL = 0.05
 """Groups with q below this are marked; intervals have coverage 1 - LEVEL."""
@@ -111,9 +111,8 @@ def _groups_sentence(results: Mapping) -> str:
             )
             parts.append(text)
     first = significant(results)[0 if better else 1][0]
-    digits = digits_for(first["stderr"])
     if errors_known(results):
-        clearest = f"{number(first['value'], digits, True)} \u00b1 {number(first['stderr'], digits)} {unit}"
+        clearest = f"{plus_minus(first['value'], first['stderr'])} {unit}"
     else:
         reach = t975(first.get("df") or results["df"]) * first["stderr"]
         digits = digits_for(reach / 2)
