@@ -78,7 +78,7 @@ class Failure:
 
     Attributes:
         position: in the target's judged data set; half: "score" or "report".
-        label, predicted: its class, and what the models say most often.
+        label, predicted: its class, and the models' most frequent wrong prediction.
         wrong: share of the models on the whole source that get it wrong.
         group: the blamed one; influence, stderr, q: of that group on the image's margin.
         blamed, random, full: share of fresh trainings that get it right; None where its group was not retrained.
@@ -108,8 +108,8 @@ class Failures:
         flips: of the images whose blamed group was retrained; None if there is no such image.
         unseen: of report-half images, by the group that their score-half fellows blame; None if there are none.
         groups: (name, images that blame it, flips or None where it was not retrained), most images first.
-        retrained: models trained (or found in the store) in all; failed: those that gave no outputs.
-        share, models: as asked.
+        retrained: rows that were trained for it, or found in the store. failed: those that gave no outputs.
+        share, models: as given.
         pictures: uint8 (H, W, C) of the first of `images`.
     """
 
@@ -356,8 +356,8 @@ class _Fresh:
 
     def flips(self, columns: np.ndarray, groups: np.ndarray) -> Flips | None:
         """Rates of the images whose groups have two rows in every arm; None if there are none."""
-        usable = [all(len(self.served.get((arm, int(g)), ())) > 1 for arm in ARMS) for g in groups]
-        columns, groups = columns[np.array(usable, bool)], groups[np.array(usable, bool)]
+        usable = np.array([all(len(self.served.get((arm, int(g)), ())) > 1 for arm in ARMS) for g in groups], bool)
+        columns, groups = columns[usable], groups[usable]
         if not len(columns):
             return None
         right = {i: own[columns] for i, own in self.right.items()}
