@@ -129,9 +129,11 @@ ANALYSES: tuple[Analysis, ...] = (
 
 
 def chosen(only: Iterable[str] | None, train: bool, by: str = "class") -> tuple[list[Analysis], tuple[str, ...]]:
-    """The analyses to make, and the names of those that are skipped as they would train.
+    """The analyses to make, and the names of those that are skipped because they would train.
 
-    By default all that can be asked of groups by `by`; an analysis that is named is made whatever they are.
+    Args:
+        only: names of analyses; by default all that suit a plan whose groups are by `by`.
+        train: whether models may be trained.
 
     Raises:
         ConfigError: `only` names one that does not exist.
@@ -182,13 +184,13 @@ def analyse(
         seed: of what is retrained and of random splits.
         settings: by name of an analysis, further arguments of its function, such as
             {"removal": {"keep_lists": {"mine": ["cat", "dog"]}}}.
-        facts: (name, value) to go below the provenance of every page.
+        facts: (name, value), shown below the provenance of every page.
         tell: called with a line before each analysis.
 
     Raises:
         ConfigError: an unknown name in `only`.
-        StoreError: no store there, or the pages cannot be written. What goes wrong in one analysis does not stop the
-            others: see `Analysed.failed`.
+        StoreError: no store there, or the pages cannot be written. An error in one analysis does not stop the others:
+            see `Analysed.failed`.
         KeyboardInterrupt: Ctrl-C; what is stored stays.
     """
     wanted, skipped = chosen(only, train, plan.by)
@@ -219,8 +221,8 @@ def analyse(
 
 
 def _why(error: PydtError, store: Store, plan: Plan) -> str:
-    """Why an analysis gave no page. Where the masks as a whole are sound, it is a part of them that fails, of which the
-    reader knows nothing: the error's own mend would not help.
+    """Why an analysis gave no page. Where the masks as a whole are sound, a part of them fails that the reader never
+    sees: the error's own advice would not help.
     """
     masks = store.masks(plan)
     if not isinstance(error, EstimateError) or not masks.any(0).all() or masks.all(0).any():

@@ -81,7 +81,7 @@ class Claim:
 
 @dataclass(frozen=True, eq=False)
 class Misleading:
-    """Claims: those with q < 0.05 first, and the clearest to the models that found them first.
+    """Claims: those with q < 0.05 first, then by the t statistic of the models that found them.
 
     Attributes:
         per: "class" or "example". models: that found, that judged. groups: how many were ranked.
@@ -243,7 +243,7 @@ def _means(outputs: npt.NDArray[np.float32], columns: Sequence[Rows]) -> Array:
 
 
 def _most_harmed(view: EnsembleView, outputs: npt.NDArray[np.float32], columns: Rows, rows: Rows, group: int) -> int:
-    """Of some target examples the one that the group harms most, by the models that find: position in the data set."""
+    """Position (judged data set) of the example that the group harms most, by the models of `rows`."""
     ids = view.examples["ids"]
     if len(columns) == 1:
         return int(ids[columns[0]])

@@ -32,7 +32,7 @@ _PERMUTATIONS = 9  # of the score of single images, an output
 
 @dataclass(frozen=True, eq=False)
 class OutputComparison:
-    """Influences on the whole target by output; see the top of this file. All matrices are (outputs, outputs).
+    """Influences on the whole target by output; see the module's head. All matrices are (outputs, outputs).
 
     Attributes:
         outputs, groups: names. values, stderr: float64 (groups, outputs), each in the unit of its output.

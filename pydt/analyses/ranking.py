@@ -6,13 +6,14 @@
     is there anything at all   influences from some models predict others: `prediction_test`, `lds` of single examples
     what are the leaders worth "the k largest" by a random half of the models, valued by the other half
 
-Jain et al. 2023, sections 2 and 3; their own estimator is `estimator="paper"`. What is learnt from these three, and
-where pydt departs from the paper: docs/analyses.md, "Rankings".
+Jain et al. 2023, sections 2 and 3; their own estimator is `estimator="paper"`. Why these three, and where pydt departs
+from the paper: docs/analyses.md, "Rankings". Over 500 lines, since one result has pages about three kinds of columns.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,7 @@ class Ranking:
     def keep_list(self, drop: int, column: str | int = 0, end: str = "bottom") -> list[str]:
         """The names of the groups that stay, in mask order, when the `drop` lowest ("bottom") or highest ("top") go.
 
-        What `removal_curve(keep_lists=...)` takes, and any other trainer.
+        `removal_curve(keep_lists=...)` takes it, and so can any other trainer.
 
         Raises:
             ConfigError: nothing would stay, or another end.
@@ -539,19 +540,17 @@ def _example_blocks(found: Ranking) -> list[Block]:
 
 def _held_out(found: Ranking) -> list[Column]:
     """What a page tells of each column beside its influences; the records are the columns' positions."""
-    columns = [Column(found.per, lambda j: found.columns[j]), Column("images", lambda j: found.images[j])]
-    correlation = "correlation with held-out models"
-    if found.tests:
-        columns += [
-            Column(correlation, lambda j: found.tests[j].correlation),
-            Column("p", lambda j: found.tests[j].p),
-            Column("q over columns", lambda j: found.tests_q[j]),
-            Column("permutations", lambda j: found.tests[j].permutations),
-        ]
-    else:
-        score = found.score
-        columns.append(Column(correlation, lambda j: None if score is None else score.per_target[j]))
-        columns += [Column(name, lambda j: None) for name in ("p", "q over columns", "permutations")]
+    tests: Sequence[PredictionTest | None] = found.tests or [None] * len(found.columns)
+    scores: Any = [None] * len(found.columns) if found.score is None else found.score.per_target
+    held_out = [test.correlation for test in found.tests] or scores
+    columns = [
+        Column(found.per, lambda j: found.columns[j]),
+        Column("images", lambda j: found.images[j]),
+        Column("correlation with held-out models", lambda j: held_out[j]),
+        Column("p", lambda j: getattr(tests[j], "p", None)),
+        Column("q over columns", lambda j: found.tests_q[j] if found.tests else None),
+        Column("permutations", lambda j: getattr(tests[j], "permutations", None)),
+    ]
     if found.leaders is not None:
         own = found.leaders
         parts = {"shown": own.claimed, "judged": own.judged, "stderr": own.stderr}

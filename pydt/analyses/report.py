@@ -46,16 +46,15 @@ def report(
     command: str | None = None,
     allow_failed: bool = False,
 ) -> dict[str, Any]:
-    """Write the report of a plan: `path` (HTML), and beside it results.json and the CSV files of
-    `pydt.reporting.csv_files.COLUMNS`.
+    """Write the report of a plan: `path` (HTML), and beside it results.json and CSV files.
 
     Args:
         store: a store, or its folder.
         path: of the HTML file; without the suffix .html, a folder in which it is called report.html.
         plan: a plan of the store, or its digest; by default the store's own.
         output: of which the influences are; see `pydt.store.derive`.
-        seconds: how long the whole experiment took, if known.
-        command: that makes it again.
+        seconds: duration of the whole experiment, if known.
+        command: the command that makes the report again.
         allow_failed: give a verdict although more than 2 % of the rows failed.
 
     Returns:
@@ -84,9 +83,7 @@ def results(
     command: str | None = None,
     allow_failed: bool = False,
 ) -> dict[str, Any]:
-    """Every number of the report as JSON types; see `report` for the arguments. None stands for what could not be
-    computed.
-    """
+    """Every number of the report as JSON types, None where it could not be computed; arguments as of `report`."""
     record = store.plan(plan)
     design, task = store.design(record), record.tasks[0]
     finished = store.finished(record)

@@ -32,7 +32,7 @@ _WHAT = {"target": "the target", "class": "a class", "example": "an image"}
 
 @dataclass(frozen=True, eq=False)
 class Stability:
-    """Agreement of rankings from disjoint sets of models, by their size; see the top of this file.
+    """Agreement of rankings from disjoint sets of models, by their size; see the module's head.
 
     Attributes:
         per, output, top: what was ranked, and how many groups count as the top.

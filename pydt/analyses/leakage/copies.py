@@ -47,11 +47,11 @@ if TYPE_CHECKING:
 
 
 CHANGES = ("moved", "brighter", "darker", "noisy", "JPEG", "mirrored", "rescaled", "cropped")
-"""What is done to the copies that measure what is found; see `changed`."""
+"""What is done to the planted copies; see `changed`."""
 CANDIDATES = 64
 """Candidates a source image where not all pairs are compared."""
 PLANTED = 64
-"""Target images that are copied to see what is found."""
+"""Target images that are copied, changed and sought, to measure what would be missed."""
 EXHAUSTIVE = 4e12
 """Operations up to which all pairs are compared."""
 AT_ONCE = 4096
@@ -113,7 +113,7 @@ class Null:
 
 
 def _scale(value: Any) -> float:
-    """A mean gap, not below that of 100 dimensions: where gaps are all nought, none may be called large."""
+    """A mean gap, at least that of 100 dimensions: where all gaps are zero, none counts as large."""
     return max(float(value), 0.02)
 
 
@@ -131,7 +131,7 @@ def _gaps(found: Matches, families: Rows) -> Array:
 
 
 class Seeker:
-    """Seeks copies of a target's images.
+    """Searches for copies of a target's images.
 
     Args:
         ids: positions of the target's images. side: of the images that are compared.

@@ -57,8 +57,7 @@ def leaks(
 ) -> Leaks:
     """Which source groups hold copies of target images, which images, and what that does to the target's outputs.
 
-    Both halves of the target are searched: a copy is a defect wherever it is, and nothing of what is found here is a
-    statement about accuracy.
+    Both halves of the target are searched: a copy is a defect in either, and nothing here is a claim about accuracy.
 
     Args:
         store: where the plan's rows are, or its folder.
@@ -67,12 +66,12 @@ def leaks(
         output: whose influences are looked at (see `pydt.store.derive`).
         level: chance of any false flag, of each kind of evidence.
         false: expected share of false pairs among those named.
-        share: of the target examples, on which a group's influence is taken to be concentrated.
-        embedding: a trained network (`pydt.training.train`): its features propose pairs, too, and their cosine is told.
+        share: of the target examples, on which a group's influence is assumed to concentrate.
+        embedding: a trained network (see `pydt.train`), whose features propose pairs, too; each pair has their cosine.
         seed: of the halves.
 
     Raises:
-        ConfigError: no pydt.Plan, an output without a unit, or a share that is none.
+        ConfigError: no pydt.Plan, an output without a unit, or a share that is not between 0 and 1.
         StoreError: no such task, or fewer than 20 finished rows. DataError: fewer than 20 judged images.
     """
     for name, value in (("level", level), ("false", false), ("share", share)):

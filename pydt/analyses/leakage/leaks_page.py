@@ -27,8 +27,8 @@ class Suspect:
         effect, stderr: influence on the examples found by the other half of the models, beyond the rest of their class;
             mean over both directions.
         examples: positions (in the judged data set) of the examples that the first half found.
-        copies: source examples in named pairs; same: those of them that are the same as a target image. leak: whether
-            there is one of those, or chance would hardly name the others.
+        copies: source examples in named pairs; same: those that are the same as a target image. leak: whether there
+            are such, or more are named than by chance.
         originals: target examples they are copies of. gain, gain_stderr: the group's influence on those, beyond the
             rest of their classes; NaN where there is none.
     """
@@ -89,7 +89,7 @@ class Leaks:
         found: by change, the share of copies made that way which would be named in flagged groups, and in the rest;
             of one copy among all.
         alike: quantiles 0.5, 0.9, 0.99, 1 of the best correlations of target images with other target images.
-        same_bytes: how many of these are so in all bytes of a file.
+        same_bytes: how many of the same are files of the same bytes.
         blank: source and target images of one colour that equal each other in pixels alone, and so are not compared.
         compared: source examples sought, beside those that are the same; exhaustive: whether with every target image.
         cosine_cut: the 99 % quantile of the best cosines among target images; None without an embedding.

@@ -53,7 +53,7 @@ def greys(
     Args:
         ids: int64 positions in the data set; all by default.
         side: by default the smaller of `SIDE` and the images' shorter side.
-        passed: as in `pictures`; a square of one shade looks like no image (`unit`, `match`).
+        passed: as in `pictures`; an image that cannot be decoded becomes one shade, which matches nothing.
     """
     ids = np.arange(len(dataset)) if ids is None else np.asarray(ids, np.int64)
     side = common_side(dataset) if side is None else side
@@ -74,9 +74,7 @@ def common_side(*datasets: Dataset) -> int:
 
 
 def grey(images: npt.NDArray[Any]) -> Single:
-    """float32 (n, H, W) of (n, H, W) or (n, H, W, C); with C = 2 or 4 the last channel is alpha: what is clear shows
-    white.
-    """
+    """float32 (n, H, W) of (n, H, W) or (n, H, W, C); with C = 2 or 4 the last channel is alpha, on white."""
     images = np.asarray(images)
     if images.ndim == 3:
         return images.astype(np.float32)
@@ -96,7 +94,7 @@ def resized(images: npt.NDArray[Any], height: int, width: int) -> Single:
 
 @cache
 def _area(size: int, wanted: int) -> Single:
-    """(wanted, size): means over equal stretches."""
+    """(wanted, size): means over intervals of equal length."""
     edges = np.arange(wanted + 1) * (size / wanted)
     inside = np.minimum(edges[1:, None], np.arange(1, size + 1)) - np.maximum(edges[:-1, None], np.arange(size))
     return (np.maximum(inside, 0) * (wanted / size)).astype(np.float32)
