@@ -2,7 +2,7 @@
 (`pydt.data.loading`) gives batches of a masked subset. Imports `base`. Only `loading` imports torch.
 """
 
-from pydt.data.dataset import Dataset, open_folder, read, spool
+from pydt.data.dataset import Dataset, open_folder, read_container, spool
 from pydt.data.formats import READERS
 from pydt.data.identical import not_compared, shared_images, shared_units
 from pydt.data.persistence import has_index

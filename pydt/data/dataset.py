@@ -147,7 +147,7 @@ def spool(dataset: Dataset, folder: str | os.PathLike[str]) -> Dataset:
     return Dataset.open(place) if has_index(place) else dataset.save(place)
 
 
-def read(kind: str, place: Any, **options: Any) -> Dataset:
+def read_container(kind: str, place: Any, **options: Any) -> Dataset:
     """The data set at a place, by its reader in `READERS` and the reader's options."""
     return Dataset.of(READERS[kind].read(place, **options))
 

@@ -258,12 +258,10 @@ def _compare_images(
         wrong = np.flatnonzero(found != sections["crc"])
         if len(wrong):
             position = table.positions[wrong[0]]
-            raise DataError(
-                "its pixels are not those that were indexed (damaged or changed): "
-                f"{len(wrong)} of {len(found)} images, the first is number {position}",
-                str(file),
-                mend if own else "restore the file, or index it again: Dataset.from_arrays(path, labels).save(folder)",
-            )
+            which = f"{len(wrong)} of {len(found)} images, the first is number {position}"
+            again = "restore the file, or index it again: Dataset.from_arrays(path, labels).save(folder)"
+            what = f"its pixels are not those that were indexed (damaged or changed): {which}"
+            raise DataError(what, str(file), mend if own else again)
     verified.add(compared)
 
 
@@ -287,14 +285,14 @@ def _compare_files(table: ExampleTable, index: str, full: str) -> None:
     for p in np.unique(positions[moved & ~alone]).tolist():
         wrong += _changed_parts(paths[p], records.take(np.flatnonzero((positions == p) & ~alone)))
     if wrong:
-        more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise DataError(
-            f"{len(wrong)} of {len(records.length)} image files are not those that were indexed: "
-            f"{'; '.join(wrong[:5])}{more}",
-            index,
-            "restore them, or index the folder again: Dataset.from_folder(path) reads only what has changed",
-        )
+        what = f"{len(wrong)} of {len(records.length)} image files are not those that were indexed: {_first(wrong)}"
+        mend = "restore them, or index the folder again: Dataset.from_folder(path) reads only what has changed"
+        raise DataError(what, index, mend)
     verified.add((index, *_MANY, full))
+
+
+def _first(wrong: list[str]) -> str:
+    return "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5} more" if len(wrong) > 5 else "")
 
 
 def _changed_parts(path: str, records: Records) -> list[str]:
@@ -321,8 +319,7 @@ def check_bytes(dataset: ExampleTable, n: int | None, seed: int) -> None:
         chosen = np.sort(random.choice(len(dataset), count, replace=False))
     wrong = dataset.contents.wrong(chosen) if dataset.images is None else _wrong_pixels(dataset, chosen)
     if wrong:
-        more = f"; and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        what = f"{len(wrong)} of {count:,} images are not those that were indexed: {'; '.join(wrong[:5])}{more}"
+        what = f"{len(wrong)} of {count:,} images are not those that were indexed: {_first(wrong)}"
         raise DataError(what, dataset.folder or dataset.name, "restore them, or index the data set again")
 
 

@@ -48,8 +48,7 @@ import tomli_w
 
 from pydt import design as designs
 from pydt.base import ConfigError, DataError, PydtError, StoreError, as_path, open_npy, read, suggest, write_atomic
-from pydt.data import READERS, Dataset, Target, spool
-from pydt.data import read as read_container
+from pydt.data import READERS, Dataset, Target, read_container, spool
 from pydt.data.samples import glyphs
 from pydt.ensemble.plan import Plan
 from pydt.estimation import StoppingRule

@@ -85,9 +85,8 @@ class Augment:
         for name, value in fixed.items():
             object.__setattr__(self, name, value)
         if not all(np.isfinite(self.mean)) or not all(s > 0 and np.isfinite(s) for s in self.std):
-            raise ConfigError(
-                f"mean {self.mean}, std {self.std}", "Augment", "give finite means and positive deviations"
-            )
+            what = f"mean {self.mean}, std {self.std}"
+            raise ConfigError(what, "Augment", "give finite means and positive deviations")
         if self.crop_pad and self.resized_crop:
             raise ConfigError("crop_pad and resized_crop", "Augment", "choose one of the two crops")
 
@@ -148,20 +147,14 @@ def _crop(given: Any) -> tuple[tuple[float, float], tuple[float, float]] | None:
 def _ramp(given: Any) -> tuple[tuple[int, int], ...]:
     mend = "give (epoch, size) pairs, epochs rising from 0: ((0, 160), (12, 192))"
     try:
-        pairs = tuple((epoch, size) for epoch, size in given)
+        pairs = [(epoch, size) for epoch, size in given]
     except (TypeError, ValueError) as error:
         raise ConfigError(f"ramp {given!r}", "Augment", mend) from error
-    found = tuple(
-        (
-            whole(epoch, "ramp's epoch", "Augment", 0, None, ConfigError),
-            whole(size, "ramp's size", "Augment", 1, 1 << 16, ConfigError),
-        )
-        for epoch, size in pairs
-    )
-    epochs = [epoch for epoch, _ in found]
+    epochs = [whole(epoch, "ramp's epoch", "Augment", 0, None, ConfigError) for epoch, _ in pairs]
+    sizes = [whole(size, "ramp's size", "Augment", 1, 1 << 16, ConfigError) for _, size in pairs]
     if epochs and (epochs[0] != 0 or sorted(set(epochs)) != epochs):
         raise ConfigError(f"ramp {given!r}", "Augment", mend)
-    return found
+    return tuple(zip(epochs, sizes, strict=True))
 
 
 def _jitter(given: Any) -> tuple[float, ...] | None:
