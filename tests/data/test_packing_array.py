@@ -291,7 +291,7 @@ def test_packing_errors(pictures: Path, tmp_path: Path) -> None:
         ({"size": 0}, "size 0"),
         ({"size": 2.5}, r"size 2\.5"),
         ({"size": 8, "workers": 0}, "workers 0"),
-        ({"size": 8, "bad": "ignore"}, "bad='ignore'"),
+        ({"size": 8, "bad": "ignore"}, "unknown bad 'ignore'"),
     ]:
         with pytest.raises(DataError, match=message):
             pack(pictures, tmp_path / "out", **how)

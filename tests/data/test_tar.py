@@ -182,7 +182,7 @@ def test_labels_captions_and_columns(tmp_path: Path) -> None:
         ({"label": None, "columns": ["m"]}, "'m' of its .json is a dict, no simple value"),
         ({"label": None, "columns": "kind"}, "is no list of texts"),
         ({"label": None, "caption": "text"}, "caption='text'"),
-        ({"label": None, "bad": "ignore"}, "bad='ignore'"),
+        ({"label": None, "bad": "ignore"}, "unknown bad 'ignore'"),
     ]:
         with pytest.raises(DataError, match=what):
             Dataset.from_tar(bare, **ask)  # type: ignore[arg-type]
