@@ -14,8 +14,8 @@ from conftest import blobs
 from typer.testing import CliRunner
 
 import pydt
+from pydt import cluster
 from pydt.cli import app as cli
-from pydt.ensemble.executors import slurm as cluster
 
 PAGE = Path(__file__).parents[2] / "docs" / "running-at-scale.md"
 PLAN = """
