@@ -23,12 +23,12 @@ from .data.loading import Augment as Augment
 from .data.loading import Loader as Loader
 from .design import Design as Design
 from .ensemble import Plan as Plan
+from .ensemble import Ray as Ray
+from .ensemble import Slurm as Slurm
 from .ensemble import cost as cost
 from .ensemble import read_plan as read_plan
 from .ensemble import run as run
 from .ensemble import write_plan as write_plan
-from .ensemble.executors import Ray as Ray
-from .ensemble.executors import Slurm as Slurm
 from .estimation import StoppingRule as StoppingRule
 from .estimation import compare_alphas as compare_alphas
 from .estimation import influences as influences

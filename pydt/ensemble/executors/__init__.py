@@ -5,7 +5,3 @@ the same worker processes as this machine (`local.Processes`), so watchdog, deat
 same everywhere; what a cluster loses comes back as `WorkerDied`, and the driver tries the row again. Runner and context
 travel once (`parcel`), data sets as paths and digests, and as copies only to nodes that do not see the files.
 """
-
-from pydt.ensemble.executors.local import Processes
-from pydt.ensemble.executors.ray import Ray
-from pydt.ensemble.executors.slurm import Slurm

@@ -1,0 +1,16 @@
+from .data_remarks import remarks as remarks
+from .driver import run as run
+from .driver import run_rows as run_rows
+from .executors.ray import Ray as Ray
+from .executors.slurm import Slurm as Slurm
+from .plan import Plan as Plan
+from .plan_cost import announce as announce
+from .plan_cost import cost as cost
+from .plan_file import PlanFile as PlanFile
+from .plan_file import read_plan as read_plan
+from .plan_file import write_plan as write_plan
+from .row import Runner as Runner
+from .row import run_row as run_row
+from .sample_plan import MODELS as MODELS
+from .sample_plan import SAMPLE_SETTINGS as SAMPLE_SETTINGS
+from .sample_plan import quickstart_plan as quickstart_plan
