@@ -25,7 +25,7 @@ import numpy.typing as npt
 from pydt.base import EstimateError, one_of, real, share_out, to_array, whole
 from pydt.design import Design
 from pydt.estimation.estimators import ESTIMATORS
-from pydt.estimation.estimators.common import MethodPlan, Options
+from pydt.estimation.estimators.common import Options, Solver
 from pydt.estimation.estimators.ols import OLS
 from pydt.estimation.fit import Fit
 from pydt.estimation.inputs import Array, Inputs, read, read_masks
@@ -126,8 +126,8 @@ def influences(
             raise EstimateError(f"is not a float32 array of shape {shape}", "out", "make it with numpy.empty")
         if not out.flags.writeable:
             raise EstimateError("is read-only", "out", 'pass an array that may be written; a memory map opened "r+"')
-    plan = estimator.plan(geometry, Options(statistics.exact, robust, cv, l1_ratio))
-    return _collect(statistics, method, plan, out)
+    solver = estimator.prepare(geometry, Options(statistics.exact, robust, cv, l1_ratio))
+    return _collect(statistics, method, solver, out)
 
 
 def _overlap(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
@@ -171,7 +171,7 @@ def best_method(
     return "ols" if free >= max(2, geometry.groups / 2) or units.cluster_count < 2 else "lasso"
 
 
-def _collect(statistics: Statistics, method: str, plan: MethodPlan, out: npt.NDArray[np.float32] | None) -> Fit:
+def _collect(statistics: Statistics, method: str, solver: Solver, out: npt.NDArray[np.float32] | None) -> Fit:
     """Run a method over all tiles; the results are the only arrays (groups, targets)."""
     geometry, targets = statistics.geometry, statistics.targets
     results: dict[str, Any] = {}
@@ -191,11 +191,11 @@ def _collect(statistics: Statistics, method: str, plan: MethodPlan, out: npt.NDA
             into[..., tile.broken[: tile.width]] = np.nan if into.dtype.kind == "f" else False
 
     def treat(tile: Tile) -> None:
-        found = plan.solve(tile)
+        found = solver.solve(tile)
         parts = {name: getattr(found, name) for name in _OF_A_TILE}
         parts["training_noise"], parts["mask_noise"] = noise_parts(geometry, tile)
         parts["placebo_values"], parts["placebo_stderr"] = found.placebos or (None, None)
-        if plan.df is None:
+        if solver.df is None:
             parts["df"] = found.df
         still = geometry.used.energy(tile.units) == 0  # a constant target has no known error
         for name in ("stderr", "placebo_stderr"):
@@ -207,9 +207,9 @@ def _collect(statistics: Statistics, method: str, plan: MethodPlan, out: npt.NDA
                 if part is not None:
                     put(name, tile, part)
 
-    share_out(statistics.tiles(*plan.folds), treat)
-    if plan.df is not None:
-        for name, of in zip(("df", "placebo_df"), plan.df, strict=True):
+    share_out(statistics.tiles(*solver.folds), treat)
+    if solver.df is not None:
+        for name, of in zip(("df", "placebo_df"), solver.df, strict=True):
             every = np.broadcast_to(of[:, None], (len(of), targets))
             results[name] = np.where(broken, np.nan, every) if broken.any() else every
     if statistics.flat:
@@ -223,11 +223,11 @@ def _collect(statistics: Statistics, method: str, plan: MethodPlan, out: npt.NDA
         estimand=geometry.masks.estimand,
         models=geometry.masks.models,
         counts=geometry.plain.count[: geometry.groups].astype(np.int64),
-        parameters=plan.parameters,
-        errors=plan.errors,
-        _covariance=plan.covariance,
-        _imbalance=plan.imbalance,
-        _contrast=_contrasts(statistics.given) if plan.contrast else None,
+        parameters=solver.parameters,
+        errors=solver.errors,
+        _covariance=solver.covariance,
+        _imbalance=solver.imbalance,
+        _contrast=_contrasts(statistics.given) if solver.contrast else None,
     )
     return Fit(**{**dict.fromkeys(_MAY_BE_MISSING), **results})
 
@@ -241,7 +241,7 @@ def _contrasts(given: Inputs) -> Callable[[Array], tuple[Array, Array]]:
     def contrasts(weights: Array) -> tuple[Array, Array]:
         statistics = Statistics(given)
         geometry = statistics.geometry
-        contrast = OLS.plan(geometry, Options(statistics.exact, robust=True)).contrast
+        contrast = OLS.prepare(geometry, Options(statistics.exact, robust=True)).contrast
         assert contrast is not None
         found = np.empty((2, len(weights), statistics.targets))
 

@@ -1,4 +1,4 @@
-"""What estimators share: their plan and findings, errors over clusters of the caller's own, folds that can judge."""
+"""What estimators share: what they take and find, errors over clusters of the caller's own, folds that can judge."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Found:
 
 
 @dataclass
-class MethodPlan:
+class Solver:
     """A method on given masks: how it treats a tile, which folds it needs of it, and what holds for all targets.
 
     Attributes:
@@ -76,7 +76,7 @@ class Estimator:
 
     Attributes:
         name: of the method. phrase: what pages call it.
-        plan: the method on given masks.
+        prepare: the method on given masks.
         options: arguments of `influences` that it takes, of "cv", "l1_ratio" and "precision".
         needs_regression: it needs models enough for OLS.
         biased: no standard error or test speaks of `values`, and there is no `unbiased`.
@@ -89,7 +89,7 @@ class Estimator:
 
     name: str
     phrase: str
-    plan: Callable[[Geometry, Options], MethodPlan]
+    prepare: Callable[[Geometry, Options], Solver]
     law: str | None
     least: Callable[[int, int], int]
     options: tuple[str, ...] = ()

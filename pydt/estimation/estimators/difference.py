@@ -17,16 +17,7 @@ import numpy as np
 
 from pydt import _core
 from pydt.base import EstimateError
-from pydt.estimation.estimators.common import (
-    Estimator,
-    Found,
-    MethodPlan,
-    Options,
-    adjusted,
-    error_word,
-    linear,
-    sandwich,
-)
+from pydt.estimation.estimators.common import Estimator, Found, Options, Solver, adjusted, error_word, linear, sandwich
 from pydt.estimation.inputs import Array
 from pydt.estimation.mask_geometry import Geometry, Regression
 from pydt.estimation.robust import Arms
@@ -38,7 +29,7 @@ _SINGLE_RANGE = 1e24  # sums of squares whose squares float32 can hold
 _SINGLE_LEFT = 1e-2  # share of the variance that must be left for a residual to be computed in float32: 1e-5 accurate
 
 
-def plan(geometry: Geometry, options: Options) -> MethodPlan:
+def prepare(geometry: Geometry, options: Options) -> Solver:
     groups, models, plain = geometry.groups, geometry.masks.models, geometry.plain
     exact = options.exact
     # A placebo column that few models all drew alike says nothing: NaN.
@@ -143,9 +134,9 @@ def plan(geometry: Geometry, options: Options) -> MethodPlan:
 
     alone = None if arms is None else arms.split_df(geometry, df)
     if regression is None:  # of single examples the matrix is made only where it is asked for
-        return MethodPlan(solve, lambda: geometry.real.centred, imbalance=1 / geometry.units, errors=word, df=alone)
+        return Solver(solve, lambda: geometry.real.centred, imbalance=1 / geometry.units, errors=word, df=alone)
     covariance = geometry.real.centred  # alone: a fit must not keep the geometry alive
-    return MethodPlan(solve, lambda: covariance, imbalance=float(rho[0]) / geometry.units, errors=word, df=alone)
+    return Solver(solve, lambda: covariance, imbalance=float(rho[0]) / geometry.units, errors=word, df=alone)
 
 
 def predictor(centred: Array, constants: int) -> Array:
@@ -156,7 +147,7 @@ def predictor(centred: Array, constants: int) -> Array:
 DIFFERENCE = Estimator(
     "difference",
     "difference of means",
-    plan,
+    prepare,
     law="the difference of means' squared error falls with 1 / models",
     least=lambda groups, parameters: 3,
     options=("precision",),

@@ -21,16 +21,7 @@ import numpy.typing as npt
 
 from pydt import _core
 from pydt.base import EstimateError, threads
-from pydt.estimation.estimators.common import (
-    Estimator,
-    Found,
-    MethodPlan,
-    Options,
-    blind,
-    error_word,
-    no_judge,
-    sandwich,
-)
+from pydt.estimation.estimators.common import Estimator, Found, Options, Solver, blind, error_word, no_judge, sandwich
 from pydt.estimation.estimators.ols import Fitted
 from pydt.estimation.inputs import Array, Rows
 from pydt.estimation.mask_geometry import Geometry
@@ -75,7 +66,7 @@ class _Held:
         return self.gram, cross, sums.squares - level * (2 * sums.total - self.fold.rows * level)
 
 
-def plan(geometry: Geometry, options: Options) -> MethodPlan:
+def prepare(geometry: Geometry, options: Options) -> Solver:
     groups, units = geometry.groups, geometry.units
     cv, l1_ratio, robust = options.cv, options.l1_ratio, options.robust
     number = min(_FOLDS, geometry.masks.units.cluster_count)
@@ -218,15 +209,15 @@ def plan(geometry: Geometry, options: Options) -> MethodPlan:
 
     folds = (number,) if choice == number else (number, choice)
     if fitted is not None:
-        return fitted.plan(solve, folds)
+        return fitted.solver(solve, folds)
     alone = None if arms is None else arms.split_df(geometry, float(free - 1))
-    return MethodPlan(solve, lambda: total.centred, folds, errors=word, df=alone)
+    return Solver(solve, lambda: total.centred, folds, errors=word, df=alone)
 
 
 LASSO = Estimator(
     "lasso",
     "the de-biased LASSO",
-    plan,
+    prepare,
     law="the LASSO's squared error falls with 1 / models",
     least=lambda groups, parameters: 10,
     options=("cv", "l1_ratio"),

@@ -12,23 +12,14 @@ from collections.abc import Callable
 import numpy as np
 
 from pydt.base import EstimateError
-from pydt.estimation.estimators.common import (
-    Estimator,
-    Found,
-    MethodPlan,
-    Options,
-    adjusted,
-    error_word,
-    linear,
-    sandwich,
-)
+from pydt.estimation.estimators.common import Estimator, Found, Options, Solver, adjusted, error_word, linear, sandwich
 from pydt.estimation.inputs import Array
 from pydt.estimation.mask_geometry import Geometry, Regression
 from pydt.estimation.robust import Sandwich
 from pydt.estimation.sums import Tile
 
 
-def plan(geometry: Geometry, options: Options) -> MethodPlan:
+def prepare(geometry: Geometry, options: Options) -> Solver:
     fitted = Fitted(geometry, geometry.regression, options.robust)
 
     def solve(tile: Tile) -> Found:
@@ -37,7 +28,7 @@ def plan(geometry: Geometry, options: Options) -> MethodPlan:
         return Found(values, np.sqrt(np.maximum(variance, 0)), df, noise, explained, placebos=placebos)
 
     parameters = geometry.regression.parameters * geometry.masks.models / geometry.units
-    return fitted.plan(solve, parameters=parameters)
+    return fitted.solver(solve, parameters=parameters)
 
 
 class Fitted:
@@ -95,11 +86,11 @@ class Fitted:
         classical = np.outer(np.einsum("ck,kl,cl->c", weights, self.inverse, weights, optimize=True), noise)
         return weights @ values, self._sandwich.variance(tile, values, classical, weights)
 
-    def plan(self, solve: Callable[[Tile], Found], folds: tuple[int, ...] = (), parameters: float = 0.0) -> MethodPlan:
-        """The plan of a method whose errors are these."""
+    def solver(self, solve: Callable[[Tile], Found], folds: tuple[int, ...] = (), parameters: float = 0.0) -> Solver:
+        """The solver of a method whose errors are these."""
         contrast = None if self._sandwich is None else self._contrast
         inverse = self.inverse  # alone: a fit must not keep the geometry alive
-        return MethodPlan(solve, lambda: inverse, folds, parameters, errors=self.errors, df=self.df, contrast=contrast)
+        return Solver(solve, lambda: inverse, folds, parameters, errors=self.errors, df=self.df, contrast=contrast)
 
 
 def predictor(centred: Array, constants: int) -> Array:
@@ -118,7 +109,7 @@ def predictor(centred: Array, constants: int) -> Array:
 OLS = Estimator(
     "ols",
     "least squares on all groups at once",
-    plan,
+    prepare,
     law=None,
     least=lambda groups, parameters: parameters + max(2, math.ceil(groups / 2)),
     needs_regression=True,

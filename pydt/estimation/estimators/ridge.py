@@ -15,8 +15,8 @@ import numpy as np
 from pydt.estimation.estimators.common import (
     Estimator,
     Found,
-    MethodPlan,
     Options,
+    Solver,
     blind,
     error_word,
     linear,
@@ -28,7 +28,7 @@ from pydt.estimation.mask_geometry import Geometry
 from pydt.estimation.sums import Tile
 
 
-def plan(geometry: Geometry, options: Options) -> MethodPlan:
+def prepare(geometry: Geometry, options: Options) -> Solver:
     groups, real, cv = geometry.groups, geometry.real, options.cv
     intercept = geometry.intercept
     # Where masks are no more than parameters, what they leave says nothing; rows that repeat them do.
@@ -106,7 +106,7 @@ def plan(geometry: Geometry, options: Options) -> MethodPlan:
         return (vectors * eigenvalues * typical**2) @ vectors.T
 
     word = error_word(geometry, False, True, None)
-    return MethodPlan(solve, covariance, () if cv is None else (cv,), errors=word)
+    return Solver(solve, covariance, () if cv is None else (cv,), errors=word)
 
 
 def predictor(centred: Array, constants: int) -> Array:
@@ -121,7 +121,7 @@ def predictor(centred: Array, constants: int) -> Array:
 RIDGE = Estimator(
     "ridge",
     "ridge regression",
-    plan,
+    prepare,
     law="ridge regression's squared error falls with 1 / models",
     least=lambda groups, parameters: 10,
     options=("cv",),
