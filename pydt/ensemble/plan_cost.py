@@ -157,12 +157,14 @@ def announce(
     workers: int | None,
     progress: bool | str,
 ) -> int:
-    """Say how many retrainings are about to begin, and how long they will take; the number that is not stored yet.
+    """Print how many retrainings will run and how long they take; returns how many are not stored yet.
 
-    The time is that of the plan's own rows, for as many optimiser steps as a retraining has.
+    The time of a retraining is that of the plan's own rows, scaled to its optimiser steps.
 
     Args:
-        jobs: recipe, tasks and rows of each list that will be run. Others: as in `pydt.run`.
+        store, plan: whose rows were timed.
+        jobs: recipe, tasks and rows of each list to run.
+        executor, workers, progress: as in `pydt.run`.
     """
     from pydt.training import steps_of
 
