@@ -89,7 +89,9 @@ class Analysed:
     skipped: tuple[str, ...] = ()
 
 
-def _page_of(function: Callable[..., Any], trained: Mapping[str, Any] | None = None, **fixed: Any) -> Any:
+def _page_of(
+    function: Callable[..., Any], trained: Mapping[str, Any] | None = None, **fixed: Any
+) -> Callable[[Job], Page]:
     """A maker of the page of `function`; where models may be trained it gets the workers and `trained`, unless None."""
 
     def make(job: Job) -> Page:
@@ -109,7 +111,6 @@ def _examples(job: Job) -> Page:
     return examples(store, plan, seed=job.seed, **settings).page()
 
 
-_MISLEADING = _page_of(misleading, per="example")
 ANALYSES: tuple[Analysis, ...] = (
     Analysis("ranking-target", "which groups help the target?", False, _page_of(ranking, per="target")),
     Analysis("ranking-class", "which groups help which class?", False, _page_of(ranking, per="class")),
@@ -119,7 +120,7 @@ ANALYSES: tuple[Analysis, ...] = (
     Analysis("failures", "which group is to blame for images that go wrong?", True, _page_of(failures, {})),
     Analysis("examples", "which single source images help?", True, _examples, images=True),
     Analysis("misleading", "which groups mislead a class?", False, _page_of(misleading), images=True),
-    Analysis("misleading-examples", "which mislead an image?", False, _MISLEADING, images=True),
+    Analysis("misleading-examples", "which mislead an image?", False, _page_of(misleading, per="example"), images=True),
     Analysis("leaks", "which groups hold copies of target images?", False, _page_of(leaks), images=True),
     Analysis("outputs", "does another output tell another story?", False, _page_of(compare_outputs)),
     Analysis("brittleness", "how few groups hold up a prediction?", False, _page_of(brittleness, VERIFIED)),

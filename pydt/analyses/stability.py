@@ -19,11 +19,11 @@ import numpy.typing as npt
 
 from pydt.analyses.agreement import SPLITS, agreement, disjoint_influences, spearman_brown
 from pydt.analyses.ensemble_view import Array, EnsembleView
-from pydt.analyses.sample_splitting import ERROR_OF_WAYS, halves
+from pydt.analyses.sample_splitting import error_of_ways, halves
 from pydt.base import Z975, ConfigError, EstimateError, one_of, whole
 from pydt.ensemble import Plan
-from pydt.estimation import best_method, influences
-from pydt.reporting import Curve, Page, Table, number, plus_minus
+from pydt.estimation import ESTIMATORS, best_method, influences
+from pydt.reporting import Curve, Page, Table, number, percent_text, plus_minus
 from pydt.store import UNITS, Record, Store
 
 _FEWEST = 20  # models of a part
@@ -199,11 +199,11 @@ def stability(
         method = best_method(masks.take(next(halves(masks, 1, "stability", seed, size=size))[0]))
         shares = np.stack([_common(one, other, top, sign) for sign in (-1, 1)])
         differ = float(np.sqrt(((one - other) ** 2).mean(dtype=np.float64) / 2))
-        spread = ERROR_OF_WAYS * shares.std(1, ddof=1)
+        spread = error_of_ways(shares.T)
         measured.append((size, method, float(mean), draws, shares.mean(1), spread, differ, errors))
     sizes_, methods, rank, draws_, overlap, overlap_stderr, differs, told = zip(*measured, strict=True)
     fit = influences(masks, found, best_method(masks))
-    used = fit.parameters if methods[-1] == "ols" else 0.0
+    used = fit.parameters if ESTIMATORS[methods[-1]].needs_regression else 0.0
     further = np.array([len(masks), 2 * len(masks), 4 * len(masks)])
     factor = (further - used - 1) / (sizes_[-1] - used - 1) if used else further / sizes_[-1]
     ahead = spearman_brown(draws_[-1][:, None], factor)
@@ -245,7 +245,7 @@ def _common(one: npt.NDArray[Any], other: npt.NDArray[Any], top: int, sign: int)
 def _answer(found: Stability) -> list[str]:
     mean = "" if found.per == "target" else f" on average over {found.columns:,}"
     ends = " and ".join(
-        f"{100 * found.overlap[i, -1]:.0f} % of the {found.top} {end}" for i, end in enumerate(("highest", "lowest"))
+        f"{percent_text(found.overlap[i, -1])} of the {found.top} {end}" for i, end in enumerate(("highest", "lowest"))
     )
     ahead = f"{number(float(found.expected[0]), 2)} ({number(float(found.expected_low[0]), 2)} to " + (
         f"{number(float(found.expected_high[0]), 2)})"
@@ -254,7 +254,7 @@ def _answer(found: Stability) -> list[str]:
     return [
         f"Two disjoint sets of {found.sizes[-1]} models rank the {found.groups} groups for {_WHAT[found.per]}{mean} "
         f"with a rank correlation of {plus_minus(float(found.rank[-1]), float(found.rank_stderr[-1]), False)}.",
-        f"They have {ends} groups in common ({100 * found.top / found.groups:.0f} % by chance; {found.splits} random "
+        f"They have {ends} groups in common ({percent_text(found.top / found.groups)} by chance; {found.splits} random "
         "splits).",
         f"The value of a group differs between them by {number(float(found.differ[-1]), 2)} {found.unit} (root mean "
         f"square over sqrt(2)); its standard errors say {number(float(found.stderr[-1]), 2)}.",

@@ -37,6 +37,7 @@ from pydt.reporting import (
     digits_for,
     listed,
     number,
+    percent_text,
     plus_minus,
     quoted,
 )
@@ -244,14 +245,14 @@ def _answer(found: SubPopulations, order: npt.NDArray[np.intp]) -> list[str]:
     mean = float(found.judged.mean()), float(found.claimed.mean())
     digits = digits_for(float(np.sqrt((found.judged_stderr**2).mean())))
     several = " on average over the groups" if len(found.groups) > 1 else ""
-    best = f" (the clearest group: {100 * float(found.overlap.max()):.0f} %)" if several else ""
+    best = f" (the clearest group: {percent_text(found.overlap.max())})" if several else ""
     return [
         first,
         f"The {size} images look as if moved by {number(mean[1], digits, True)} {found.unit}{several}, but they were "
         f"chosen for that. Found by one half of the models and valued by the other, the same rule gives "
         f"{number(mean[0], digits, True)} ({found.splits} random splits, both ways).",
-        f"Two halves of the models find {100 * float(found.overlap.mean()):.0f} % of the images in common{several}"
-        f"{best}, against {100 * found.by_chance:.1f} % by chance: so far can a list itself be trusted.",
+        f"Two halves of the models find {percent_text(found.overlap.mean())} of the images in common{several}"
+        f"{best}, against {percent_text(found.by_chance, 1)} by chance: so far can a list itself be trusted.",
     ]
 
 

@@ -11,7 +11,19 @@ from pydt.analyses.leakage.copies import CANDIDATES, PLANTED
 from pydt.base import t975
 from pydt.data import Target, not_compared, pictures, shared_images, shared_units
 from pydt.ensemble import Plan
-from pydt.reporting import Block, Column, Images, Intervals, Page, Table, csv_of, listed, plus_minus, quoted
+from pydt.reporting import (
+    Block,
+    Column,
+    Images,
+    Intervals,
+    Page,
+    Table,
+    csv_of,
+    listed,
+    percent_text,
+    plus_minus,
+    quoted,
+)
 
 NO_GROUP = "(always kept)"
 """Stands for the group of a source example that is in none."""
@@ -165,8 +177,8 @@ def _power(found: Leaks) -> dict[str, tuple[float, int]]:
 
 
 def _range(shares: Sequence[float]) -> str:
-    low, high = (f"{100 * share:.0f}" for share in (min(shares), max(shares)))
-    return f"{low} %" if low == high else f"{low} to {high} %"
+    low, high = percent_text(min(shares)), percent_text(max(shares))
+    return low if low == high else f"{low.removesuffix(' %')} to {high}"
 
 
 def _page(found: Leaks) -> Page:
