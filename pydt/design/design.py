@@ -24,7 +24,7 @@ import numpy.typing as npt
 from pydt import _core
 from pydt.base import DesignError, digest, share, to_array, whole
 from pydt.design.kinds import KINDS
-from pydt.design.kinds import rule as drawing
+from pydt.design.kinds import common as drawing
 from pydt.design.kinds.fixed_size import numbered, shuffled
 from pydt.design.masks import as_masks, estimand_of, find_repeats, fold, shorten, unpack
 

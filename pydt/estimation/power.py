@@ -25,11 +25,11 @@ from pydt.estimation.estimators import ESTIMATORS
 from pydt.estimation.estimators.ols import Fitted
 from pydt.estimation.fit import Fit
 from pydt.estimation.from_store import mean_output, overall
+from pydt.estimation.goal import Wish
 from pydt.estimation.influence import influences
 from pydt.estimation.inputs import read_masks
 from pydt.estimation.mask_geometry import Geometry, count_columns, factor, invert_lower
 from pydt.estimation.robust import Arms
-from pydt.estimation.wish import Wish
 from pydt.store import UNITS, Record, Store, Weak, row_seconds, weak_rows
 
 _CELLS = 1 << 26  # masks are drawn for up to so many models x groups; beyond, the error follows a law

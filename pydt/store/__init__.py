@@ -5,7 +5,7 @@ networks. Imports `base` and `design`.
 from pydt.store.compact import compact
 from pydt.store.descriptions import HALVES
 from pydt.store.export import export
-from pydt.store.learnt import Weak, weak, weak_rows
+from pydt.store.learning_check import Weak, weak, weak_rows
 from pydt.store.log import row_seconds
 from pydt.store.merge import merge
 from pydt.store.notes import stored_remarks, write_remarks

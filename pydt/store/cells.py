@@ -35,9 +35,9 @@ from pydt.base import (
     parse,
     write_atomic,
 )
-from pydt.store.cell_file import CELL, peek, says_ok
-from pydt.store.packed import STATUS, Block, Finder, as_keys
+from pydt.store.block_format import STATUS, Block, Finder, as_keys
 from pydt.store.plan_record import FORMAT
+from pydt.store.row_format import CELL, peek, says_ok
 from pydt.store.rows import FACTS, Outcome
 
 _CELL = re.compile(r"[0-9a-f]{32}\.safetensors")

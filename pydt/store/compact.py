@@ -1,4 +1,4 @@
-"""`compact`: thousands of row files become three plain files (`pydt.store.packed`).
+"""`compact`: thousands of row files become three plain files (`pydt.store.block_format`).
 
 Of 10,000 rows of 2 KB, it makes 7 files of 10,004; their outputs are then read in 1.4 s instead of 2.8 s of processor
 time, and the status takes 0.18 s instead of 0.44 s (`bench/store.py`, warm cache, medians of 5). Of rows of 150 KB: 10
@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from pydt.base import StoreError, Unreadable, remove
+from pydt.store.block_format import Block, Finder, as_keys, layout, write_block
 from pydt.store.cells import entries
-from pydt.store.packed import Block, Finder, as_keys, layout, write_block
 from pydt.store.store import Store
 
 LARGEST = 1 << 30
@@ -25,7 +25,7 @@ LARGEST = 1 << 30
 
 
 def compact(dir: str | os.PathLike[str], *, fewest: int = 16, most: int = 16384) -> dict[str, int]:
-    """Turn row files into blocks: plain .npy files, rows in the order of the plans (`pydt.store.packed`).
+    """Turn row files into blocks: plain .npy files, rows in the order of the plans (`pydt.store.block_format`).
 
     A block is synced, named and read back before a file is removed: after a kill at any moment, every row is there in
     one form at least, and readers see it in either. The same command continues. Later rows are files until the next

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pydt.base import StoreError, read
+from pydt.store.block_format import Finder
 from pydt.store.cells import same
-from pydt.store.packed import Finder
 from pydt.store.plan_record import Record
 from pydt.store.store import Store
 

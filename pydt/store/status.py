@@ -10,7 +10,7 @@ from typing import Any
 
 from pydt.base import PydtError, StoreError, holder
 from pydt.store.cells import entries
-from pydt.store.learnt import weak
+from pydt.store.learning_check import weak
 from pydt.store.log import rows_per_hour
 from pydt.store.plan_record import Record
 from pydt.store.store import Store
@@ -26,7 +26,7 @@ def status(dir: str | os.PathLike[str], plan: Any = None) -> dict[str, Any]:
     Returns:
         plan: its digest or None, plans: how many there are. rows: how many the plan has, and of those that count
         finished, failed, missing; reasons: how many rows failed for each; replaced: as `Store.replaced`; hardly_learnt:
-        of some finished rows, how many hardly learnt their source and how many were looked at (`pydt.store.learnt`).
+        of some finished rows, how many hardly learnt their source and how many were looked at.
         stop: as `Store.stopped`; unmet: a stopping rule that did not end the plan, as `Store.rule`. rows_per_hour: of
         the last hour, from the log. bytes, files: of the folder. packed: cells in blocks. quarantined: files there.
         writer: pid and host of the driver at work, if known. damaged: a list of {"file", "reason"} of what was met;

@@ -2,7 +2,7 @@
 
 DIR/store.json                       format of the store
 DIR/rows/ab/<key>.safetensors        one cell, the outputs of one row on one task; `ab` are its key's first two digits
-DIR/packed/<digest>/                 many cells in three files, after `pydt.store.compact`; see `pydt.store.packed`
+DIR/packed/<digest>/                 many cells in three files, after `pydt.store.compact` (`block_format.py`)
 DIR/tasks/<digest>.safetensors       half, label and id of each target example of a task
 DIR/thumbnails/<digest>.safetensors  the first images of each group of a source
 DIR/plans/<digest>.json              what was asked: names of the groups, design, recipe, tasks, rows
@@ -52,13 +52,13 @@ from pydt.base import (
     write_atomic,
 )
 from pydt.design import Design
-from pydt.store.cell_file import file_name
+from pydt.store.block_format import STATUS
 from pydt.store.cells import Cells, placed
 from pydt.store.descriptions import HALVES, described, pictures
 from pydt.store.notes import read_note, write_note
 from pydt.store.outputs import OUTPUTS, averaged, primitives_of
-from pydt.store.packed import STATUS
 from pydt.store.plan_record import FORMAT, Drawn, Record, read_plan
+from pydt.store.row_format import file_name
 from pydt.store.rows import Row
 
 _SAMPLE = 250  # cells whose headers tell what computed all of them

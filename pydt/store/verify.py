@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from pydt.base import PydtError, StoreError, Unreadable, digest
+from pydt.store.block_format import Finder
 from pydt.store.descriptions import described, pictures
 from pydt.store.notes import read_remarks
-from pydt.store.packed import Finder
 from pydt.store.plan_record import Drawn, Record
 from pydt.store.rows import Row, result_key, source_key
 from pydt.store.store import Store

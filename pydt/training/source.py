@@ -13,7 +13,7 @@ from pydt.data import Dataset
 from pydt.data.loading import Loader, kept_ids
 from pydt.training.device import device_of, forked, out_of_memory, threads
 from pydt.training.methods import METHODS
-from pydt.training.methods.job import Job
+from pydt.training.methods.common import Job
 from pydt.training.networks import build
 from pydt.training.recipe import Recipe, steps_a_pass, steps_of
 from pydt.training.trained import Trained

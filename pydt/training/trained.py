@@ -29,7 +29,7 @@ class Trained:
         recipe: the recipe that made it.
         metrics: of the source: "source_loss" and "source_accuracy" (fraction) over the last epoch, or the part of it
             that ran, "source_images" (how many images that is), and "source_trivial_loss" and
-            "source_trivial_accuracy": those of the best guess that looks at no image (`pydt.store.learnt`); empty if
+            "source_trivial_accuracy": those of the best guess that looks at no image; empty if
             untrained. "micro_batches" where a batch did not fit into memory, "skipped" where images were replaced.
         text_features: strings -> (n, dim), for methods that have a text tower; else None.
     """

@@ -21,7 +21,7 @@ from pydt import _core
 from pydt.base import DataError
 from pydt.data import Dataset, Target, pixels, spool
 from pydt.data.formats import folder as sources
-from pydt.data.formats.items import stack
+from pydt.data.formats.library_items import stack
 from pydt.data.index_file import FILE, pack_index, read_index
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydt import Design, _core, design, influences
 from pydt.base import DesignError
 from pydt.design import find_clusters
-from pydt.design.kinds import rule as drawing
+from pydt.design.kinds import common as drawing
 from pydt.design.kinds.fixed_size import FixedSize
 from pydt.design.kinds.foldover import constant_row
 

@@ -15,8 +15,8 @@ from pydt import Design, design, influences, models_for_stderr, plan_models
 from pydt.base import ConfigError, EstimateError
 from pydt.data import Dataset, Target
 from pydt.estimation import ModelPlan, best_method, few_masks, overall
+from pydt.estimation.goal import Wish
 from pydt.estimation.power import Law, plan_fit, power_of
-from pydt.estimation.wish import Wish
 
 
 def test_masks_of_one_size_may_be_few() -> None:

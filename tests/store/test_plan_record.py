@@ -236,7 +236,7 @@ def test_rows_are_checked_where_they_are_listed() -> None:
 def test_the_quick_look_at_a_header_never_says_more_than_the_header(tmp_path: Path) -> None:
     from pydt.base import encode
     from pydt.store import Outcome
-    from pydt.store.cell_file import peek, says_ok
+    from pydt.store.row_format import peek, says_ok
 
     store, key = Store.create(tmp_path), "ab" + 30 * "0"
     text = '"status":"ok"\\"status\\":\\"ok\\"'

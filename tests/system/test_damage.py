@@ -18,7 +18,7 @@ from pydt.base import DesignError, PydtError, StoreError, canonical_json, digest
 from pydt.design.kinds.bernoulli import Independent
 from pydt.ensemble import Plan
 from pydt.store import Outcome, Store, compact, export, merge, verify
-from pydt.store.packed import STATUS
+from pydt.store.block_format import STATUS
 
 
 def plan(rows: int = 6) -> Plan:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pydt.base import DataError, as_names
-from pydt.data.formats.items import ABSENT, SELECT, Found, raised, stack, table_of
+from pydt.data.formats.library_items import ABSENT, SELECT, Found, raised, stack, table_of
 from pydt.data.labels import class_table, positions
 from pydt.data.pixels import BACKGROUND, colour
 from pydt.data.table import ExampleTable, finished

@@ -1,7 +1,7 @@
 """A data set over tar shards: images with labels, captions and further values, in one table.
 
 Naming as in WebDataset: `cat/7.jpg`, `cat/7.cls`, `cat/7.txt` and `cat/7.json` are one example. Shards are read where
-they lie, each once (`pydt.data.formats.shard`).
+they lie, each once (`pydt.data.formats.tar_shard`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from pydt.base import DataError, as_names, once, progress
 from pydt.data.formats.folder import HIDDEN, not_read, system, written
-from pydt.data.formats.shard import CLASSES, LARGEST, SUFFIX, Listing, listing
+from pydt.data.formats.tar_shard import CLASSES, LARGEST, SUFFIX, Listing, listing
 from pydt.data.image_bytes import map_shard
 from pydt.data.image_files import IMAGE_SUFFIXES, refuse
 from pydt.data.index_file import (

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pydt.base import DataError, progress
-from pydt.data.formats.items import SUBSET, Found, raised, stack, table_of
+from pydt.data.formats.library_items import SUBSET, Found, raised, stack, table_of
 from pydt.data.image_files import IMAGE_SUFFIXES
 from pydt.data.labels import class_table, plain
 from pydt.data.pixels import BACKGROUND, colour

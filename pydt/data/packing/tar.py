@@ -20,7 +20,7 @@ import numpy as np
 
 from pydt.base import DataError, as_path, available, canonical_json, digest, progress, whole, writing
 from pydt.data.dataset import Dataset
-from pydt.data.formats.shard import CLASSES, REMARK
+from pydt.data.formats.tar_shard import CLASSES, REMARK
 from pydt.data.image_files import IMAGE_SUFFIXES, batches, refuse
 from pydt.data.packing import resume
 from pydt.data.packing.array import images_at

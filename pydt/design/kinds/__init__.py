@@ -1,9 +1,9 @@
 """The kinds of design, by name: one file each, and one line here."""
 
 from pydt.design.kinds.bernoulli import BERNOULLI
+from pydt.design.kinds.common import Kind
 from pydt.design.kinds.fixed_size import RANDOM, STRATIFIED
 from pydt.design.kinds.foldover import FOLDOVER
-from pydt.design.kinds.rule import Kind
 
 KINDS: dict[str, Kind] = {
     "random": RANDOM,

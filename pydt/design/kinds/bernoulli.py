@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from pydt.base import DesignError
-from pydt.design.kinds.rule import ATTEMPTS, Bits, Kind, Masks, Rows
+from pydt.design.kinds.common import ATTEMPTS, Bits, Kind, Masks, Rows
 
 
 class Independent:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt.base import DesignError, to_array
-from pydt.design.kinds.rule import STRATA, Bits, Kind, Masks, Rows, Rule
+from pydt.design.kinds.common import STRATA, Bits, Kind, Masks, Rows, Rule
 
 
 class FixedSize:

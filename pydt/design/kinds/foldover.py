@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt.base import DesignError
-from pydt.design.kinds.rule import ATTEMPTS, Bits, Kind, Masks, Rows
+from pydt.design.kinds.common import ATTEMPTS, Bits, Kind, Masks, Rows
 
 
 class Foldover:

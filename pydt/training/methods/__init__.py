@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pydt.training.methods import supervised
-from pydt.training.methods.job import Job, Learnt
+from pydt.training.methods.common import Job, Learnt
 
 METHODS: dict[str, Callable[[Job], Learnt] | None] = {"supervised": supervised.learn, "none": None}
 PLANNED = ("simclr", "clip", "checkpoint")

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from pydt.base import TrainError
-from pydt.training.methods.job import Job, Learnt
+from pydt.training.methods.common import Job, Learnt
 from pydt.training.optimizer import make_optimizer
 
 

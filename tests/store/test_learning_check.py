@@ -24,7 +24,7 @@ from pydt.ensemble.plan import Context
 from pydt.estimation import compare_alphas, plan_models
 from pydt.reporting import sentences
 from pydt.store import Outcome, Row, Store, status, weak
-from pydt.store.learnt import hardly_learnt
+from pydt.store.learning_check import hardly_learnt
 from pydt.training import Recipe, Task, train
 from pydt.training.methods.supervised import trivial_guess
 

@@ -42,7 +42,7 @@ from pydt.base import (
     parse,
     text_of,
 )
-from pydt.store.cell_file import CELL
+from pydt.store.row_format import CELL
 
 STATUS = {"ok": 1, "failed": 2}
 """Numbers for the status of a cell; 0: it is missing."""

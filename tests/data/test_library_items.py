@@ -19,7 +19,7 @@ from torchvision.transforms import PILToTensor, Resize, ToTensor
 from pydt.base import DataError
 from pydt.data import Dataset
 from pydt.data.formats import torchvision
-from pydt.data.formats.items import pixels
+from pydt.data.formats.library_items import pixels
 
 
 def names_of(data: Dataset) -> list[str]:
