@@ -36,7 +36,7 @@ from torch.nn import functional as F
 
 import pydt
 from pydt.ensemble import quickstart_plan, run_row
-from pydt.ensemble.executors.local import _MALLOC
+from pydt.ensemble.executors.local import MALLOC
 from pydt.store import Outcome
 
 Case = dict[str, Any]
@@ -265,12 +265,12 @@ def main() -> None:
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
     parts = options.parts or list(PARTS)
-    if "row" in parts and not set(_MALLOC) <= set(os.environ):  # glibc reads them at the start of a process
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **_MALLOC})
+    if "row" in parts and not set(MALLOC) <= set(os.environ):  # glibc reads them at the start of a process
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **MALLOC})
     torch.set_num_threads(1)
     print(f"{platform.machine()}, {os.cpu_count()} cores, numpy {np.__version__}, torch {torch.__version__}")
     cases = row(options.rows) if "row" in parts else []
-    for name in _MALLOC:  # pydt's workers set them by themselves, a plain script does not
+    for name in MALLOC:  # pydt's workers set them by themselves, a plain script does not
         os.environ.pop(name, None)
     cases += run(options.rows, options.repeats) if "run" in parts else []
     cases += overhead(300, options.repeats) if "overhead" in parts else []

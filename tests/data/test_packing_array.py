@@ -73,7 +73,7 @@ def on_white(path: Path) -> np.ndarray:
 @pytest.mark.parametrize("size", [1, 16, 21])
 @pytest.mark.filterwarnings("ignore:Palette images:UserWarning")
 def test_every_kind_of_image_is_torchvisions(tmp_path: Path, size: int) -> None:
-    """But for alpha and more than 8 bits: tests/test_pixels.py."""
+    """But for alpha and more than 8 bits: tests/data/test_pixels.py."""
     from torchvision.datasets.folder import default_loader
     from torchvision.transforms import CenterCrop, Compose, Resize
 

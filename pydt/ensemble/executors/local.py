@@ -32,7 +32,7 @@ _THREADS = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB_MAXIMUM")  # NAME_NUM_T
 
 # glibc returns memory of a batch's size to the system when it is freed and asks for it again at the next step, page
 # fault by page fault: a quarter of the time of a small row. 32 MB is the largest threshold it allows.
-_MALLOC = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "2147483648"}
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "2147483648"}
 
 # A worker ties its life to the driver's first: importing numpy may take a second on a busy machine.
 _BOOT = """
@@ -85,7 +85,7 @@ class Processes(Executor):
     def __init__(self, workers: int, threads: int, parcel: bytes, gpus: Sequence[str] = ()) -> None:
         self._parcel = parcel
         self._gpus = gpus
-        self._environment = {**_MALLOC, **os.environ, **{f"{name}_NUM_THREADS": str(threads) for name in _THREADS}}
+        self._environment = {**MALLOC, **os.environ, **{f"{name}_NUM_THREADS": str(threads) for name in _THREADS}}
         self._jobs: SimpleQueue[tuple[Future[Any], tuple[Any, ...]] | None] = SimpleQueue()
         self._workers: dict[int, subprocess.Popen[bytes]] = {}
         self._lock = threading.Lock()
