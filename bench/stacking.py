@@ -332,7 +332,12 @@ def share(repeats: int) -> list[Case]:
 
 
 def start(repeats: int) -> list[Case]:
-    sides = {"a worker's modules": "import pydt.ensemble.executors.local, pydt.ensemble.row, pydt.training", "torch": "import torch", "numpy": "import numpy", "Python": "pass"}
+    sides = {
+        "a worker's modules": "import pydt.ensemble.executors.local, pydt.ensemble.row, pydt.training",
+        "torch": "import torch",
+        "numpy": "import numpy",
+        "Python": "pass",
+    }
 
     def run(code: str) -> Callable[[], float]:
         def call() -> float:
