@@ -148,18 +148,13 @@ Jain et al. 2023, section 4.3, find leaks by looking at the source images of lar
 which groups are looked at first, images decide what is a copy, and both have error rates.
 
     r_ij = y_ij - b_j (mean of y_i over the rest of the class of j)
-
-For each group one half of the models finds the target examples with the largest influence on r, the other half
-estimates the influence on their mean (t test), and back; the sum of both p values is tested by Holm's procedure.
-Images that are the same in all bytes or all decoded pixels need no test. Of the others, c is the largest correlation
-over 54 views (mirrored or not, three zooms, moved by a pixel) of grey, blurred images, and
-
     gap = log((1 - c of the next best target image) / (1 - c of the best))
 
-follows an exponential law where nothing is copied (ratio of distances to the nearest two; Facco et al. 2017). Its rate
-comes from the target's images among themselves; near-duplicates within the target are one image to it.
-Benjamini-Hochberg over the source examples names the pairs. Thresholds are those of this data, and what they would
-miss is measured with changed copies of target images.
+One half of the models finds the target examples of largest influence on r, the other half estimates the influence on
+their mean (t test), and back; Holm's procedure over the groups. Images of the same bytes or pixels need no test. Of the
+others, c is the largest correlation over 54 views of grey, blurred images; without copies the gap is exponential (Facco
+et al. 2017), at the rate of the target's images among themselves, near-duplicates being one image. Benjamini-Hochberg
+over the source examples names the pairs; changed copies of target images measure what is missed.
 """
 _SURE, _BLIND = 0.8, 0.2  # shares of planted copies: found from the one on, not detectable below the other
 _VERDICTS = "would be found", "may be missed", "could not have been detected"
