@@ -230,8 +230,8 @@ class Seeker:
         ]
         found = {}
         for change in CHANGES:
-            copies = np.stack([resized(changed(image, change, random)[None], self.side, self.side)[0]
-                               for image in originals])  # fmt: skip
+            made = [changed(image, change, random)[None] for image in originals]
+            copies = np.concatenate([resized(image, self.side, self.side) for image in made])
             ways = {
                 whole: match(copies, self.images, None if whole else propose(copies, self.images, self.candidates))
                 for whole in set(exhaustive)

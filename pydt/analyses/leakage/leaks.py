@@ -98,12 +98,16 @@ def leaks(
     sizes = np.bincount(unit_of[unit_of >= 0], minlength=len(names))
     held = _held(pairs, names)
     same = np.bincount(unit_of[equal.held & (unit_of >= 0)], minlength=len(names))
-    chance = np.array([_by_chance([pair.p for pair in own if pair.how == "alike"], int(size), limits[int(not flag)])
-                       for own, size, flag in zip(held, sizes - same, flagged, strict=True)])  # fmt: skip
+    alike = [[pair for pair in own if pair.how == "alike"] for own in held]
+    by_chance = [
+        _by_chance([pair.p for pair in own], int(size), limits[int(not flag)])
+        for own, size, flag in zip(alike, sizes - same, flagged, strict=True)
+    ]
+    chance = np.array(by_chance)
     leak = (holm(chance, level) & (chance < 1)) | (same > 0)
     originals = [
-        np.union1d(equal.judged(np.flatnonzero(unit_of == k)), [pair.target for pair in own if pair.how == "alike"])
-        for k, own in enumerate(held)
+        np.union1d(equal.judged(np.flatnonzero(unit_of == k)), [pair.target for pair in own])
+        for k, own in enumerate(alike)
     ]
     gain, gain_stderr = _gains(view, outputs, originals)
     groups = [
@@ -125,7 +129,6 @@ def leaks(
         for k, name in enumerate(names)
     ]
     groups.sort(key=lambda group: (not group.leak, -group.copies / group.size if group.leak else 0.0, group.p))
-    recall = seeker.recall(limits, seed, exhaustive)
     return Leaks(
         groups=tuple(groups),
         pairs=tuple(pairs),
@@ -133,7 +136,7 @@ def leaks(
         same_bytes=equal.by_bytes,
         blank=equal.blank,
         cuts=(seeker.null(exhaustive[0]).factor(limits[0]), seeker.null(exhaustive[1]).factor(limits[1])),
-        found=recall,
+        found=seeker.recall(limits, seed, exhaustive),
         alike=seeker.null(all(exhaustive)).quantiles,
         compared=len(source) - int(equal.held.sum()),
         exhaustive=all(exhaustive),
