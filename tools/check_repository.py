@@ -1,4 +1,4 @@
-"""Checks of the repository itself: no dead link, nothing that belongs to a machine.
+"""Checks of the repository itself: links, anchors and files that documents name exist; nothing belongs to a machine.
 
 Run from anywhere: python tools/check_repository.py
 """
@@ -17,13 +17,29 @@ FOREIGN = re.compile(
 )
 
 
+def dead(path: Path, text: str, listed: list[str]) -> list[str]:
+    """Links, anchors, paths and names of Python files in a document that lead nowhere."""
+    found = []
+    for link, anchor in re.findall(r"\]\((?!\w+:)([^)#]*)(?:#([^)]+))?\)", text):
+        place = path.parent / link if link else path
+        heads = re.findall(r"^#+ (.+)$", place.read_text(encoding="utf-8"), re.M) if anchor and place.is_file() else []
+        slugs = {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+        if not place.exists() or (anchor and anchor not in slugs):
+            found.append(f"{link}#{anchor}")
+    rooms = "|".join({name.split("/")[1] for name in listed if re.match(r"pydt/\w+/", name)})
+    for name in re.findall(rf"`((?:bench|docs|tools|tests|csrc|pydt|{rooms})/[\w./-]+|test_\w+\.py)", text):
+        known = (ROOT / name).exists() or (ROOT / "pydt" / name).exists() or any(f"/{name}" in one for one in listed)
+        if not known and not re.search("NAME|ROOM", name):
+            found.append(name)
+    return found
+
+
 def main() -> int:
     """Print every fault; return how many there are."""
-    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
-        "\n"
-    )
+    git = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = git.stdout.splitlines()
     faults = []
-    for name in filter(None, listed):
+    for name in listed:
         path = ROOT / name
         if not path.is_file():
             continue
@@ -33,12 +49,7 @@ def main() -> int:
             continue
         lines = text.splitlines()
         if path.suffix == ".md":
-            links = re.findall(r"\]\(([^)#:]+)\)|`((?:bench|docs|tools|tests|csrc|pydt)/[\w./]+)`", text)
-            faults += [
-                f"{name}: {link or code!r} is not there"
-                for link, code in links
-                if not (path.parent / link if link else ROOT / code).exists()
-            ]
+            faults += [f"{name}: {one!r} is not there" for one in dead(path, text, listed)]
         faults += [
             f"{name}:{i}: {found[0]!r} belongs to one machine"
             for i, line in enumerate(lines, 1)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+import pydt
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,3 +37,39 @@ def test_the_worked_example_shows_the_numbers_of_this_version(tmp_path: Path, mo
     with pytest.raises(SystemExit) as stopped:
         example.main()
     assert "page.md" in str(stopped.value.code)
+
+
+def lost(text: str) -> list[str]:
+    """Dotted names of pydt in a text that do not exist."""
+    found = []
+    for name in sorted(set(re.findall(r"(?<![\w./-])pydt(?:\.[A-Za-z_]\w*)+", text))):
+        at = pydt
+        for part in name.split(".")[1:]:
+            try:
+                at = getattr(at, part)
+            except AttributeError:
+                try:
+                    at = importlib.import_module(f"{at.__name__}.{part}")
+                except (AttributeError, ImportError):
+                    found.append(name)
+                    break
+    return found
+
+
+def test_names_in_documents_exist() -> None:
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("bench/*.md"), ROOT / "pydt" / "README.md"]
+    found = {page.name: lost(page.read_text(encoding="utf-8")) for page in pages if page.name != "CHANGELOG.md"}
+    assert len(found) > 12
+    assert not any(found.values()), found
+    assert lost("`pydt.influences`, `pydt.influence`, `pydt.base.errors`") == ["pydt.influence"]
+
+
+def test_dead_links_in_documents_are_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# One head: a `name`\n", encoding="utf-8")
+    good = "[a](#one-head-a-name) [b](page.md) [c](https://x.org/y#z) `store/rows.py` `test_docs.py` `tests/ROOM/x.py`"
+    bad = "[a](#another) [b](none.md) `store/none.py` `test_none.py` `tests/none`"
+    listed = ["pydt/store/rows.py", "tests/system/test_docs.py"]
+    dead = tool("check_repository").dead
+    assert dead(page, good, listed) == []
+    assert dead(page, bad, listed) == ["#another", "none.md#", "store/none.py", "test_none.py", "tests/none"]

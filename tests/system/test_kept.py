@@ -1,9 +1,7 @@
-"""Files that earlier versions wrote stay readable: tests/kept holds what
-version 0.1 wrote.
+"""Files that earlier versions wrote stay readable: tests/kept holds what version 0.1 wrote.
 
-`python tests/system/test_kept.py` writes them anew, which is only right when the files of a new format are to be kept
-beside
-the old ones, under another name.
+`python tests/system/test_kept.py` writes them anew. Do so only for a new format, and keep its files beside the old
+ones, under another name.
 """
 
 from __future__ import annotations
