@@ -10,7 +10,7 @@ geometric mean counts, the spread is the standard error of log m over the repeat
 Stored rows (`--store`, folders that `pydt quickstart` filled, of one plan but for the seeds): the influences from n
 rows against those from n other rows, over random splits; no truth is known there.
 
-Scale: 70,000 models on the 1,281,167 images of ImageNet-1k as units, rows drawn on demand.
+Scale: 70,000 models on the 1,281,167 images of ImageNet-1k as groups, rows drawn on demand.
 """
 
 from __future__ import annotations
@@ -268,7 +268,7 @@ def scale(groups: int, models: int) -> list[dict[str, Any]]:
             times[name].append((time.process_time() - start) / 5)
     return [
         {
-            "case": f"{models} rows on {groups} units",
+            "case": f"{models} rows on {groups} groups",
             "design": name,
             "row_s": float(np.median(t)),
             "peak_bytes": peak[name],

@@ -1,9 +1,9 @@
 """Does pydt find what was planted? `python bench/lab.py --dir FOLDER --json FILE`.
 
 For each seed a source and a target are planted (`pydt.analyses.laboratory`), the rows of the plan trained, and every
-plant looked for
-with the analyses that everybody uses, among them retrainings without the group that failing images blame. Rows are kept
-in FOLDER/SEED; stopped at any moment, the same command continues. A criterion that is missed is printed as missed.
+plant looked for with the ordinary analyses, among them retrainings without the group that failing images blame. Rows
+are kept in FOLDER/SEED; stopped at any moment, the same command continues. A criterion that is missed is printed as
+missed.
 
 Over all seeds: the share of placebo columns with p < 0.05, and a Kolmogorov-Smirnov test of their p values, which are
 uniform if standard errors are right.

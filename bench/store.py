@@ -4,7 +4,7 @@ takes: `python bench/store.py [PART ...] --json FILE`.
 Seconds of processor time from a warm cache, which other jobs of the machine disturb least. Parts `small` and `large`:
 10,000 made-up rows of 2 KB and of 150 KB (the quickstart's), each call in a store that was just opened; medians of the
 repeats; outputs after compaction are checked to be those before, bit by bit. Part `plan`: a process of its own that
-plans 70,000 rows over 1.28 million units, peak memory. Part `driver`: resuming a store of 1,000 and of 10,000 rows that
+plans 70,000 rows over 1.28 million groups, peak memory. Part `driver`: resuming a store of 1,000 and of 10,000 rows that
 lack one, each in a process of its own: seconds until that row is handed out, and peak memory.
 """
 
@@ -42,7 +42,7 @@ Case = dict[str, Any]
 
 @dataclass(frozen=True)
 class Source:
-    """Examples in equal units; nothing else of them matters here."""
+    """Examples in groups of equal size; nothing else of them matters here."""
 
     units_: int
     name: str = "made up"
@@ -220,7 +220,7 @@ def main() -> None:
                 shutil.rmtree(Path(scratch) / size)
         if "plan" in parts:
             memory, written = apart("_planned()")
-            text = "70,000 rows over 1,280,000 units planned: peak memory and plan file, MB"
+            text = "70,000 rows over 1,280,000 groups planned: peak memory and plan file, MB"
             cases.append({"case": text, "peak_mb": memory, "plan_mb": written, "n": 1})
         for rows in (1_000, 10_000) if "driver" in parts else ():
             folder = Path(scratch) / f"{rows}"
