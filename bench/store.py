@@ -4,8 +4,8 @@ takes: `python bench/store.py [PART ...] --json FILE`.
 Seconds of processor time from a warm cache, which other jobs of the machine disturb least. Parts `small` and `large`:
 10,000 made-up rows of 2 KB and of 150 KB (the quickstart's), each call in a store that was just opened; medians of the
 repeats; outputs after compaction are checked to be those before, bit by bit. Part `plan`: a process of its own that
-plans 70,000 rows over 1.28 million groups, peak memory. Part `driver`: resuming a store of 1,000 and of 10,000 rows that
-lack one, each in a process of its own: seconds until that row is handed out, and peak memory.
+plans 70,000 rows over 1.28 million groups, peak memory. Part `driver`: resuming a store of 1,000 and of 10,000 rows
+that lack one, each in a process of its own: seconds until that row is handed out, and peak memory.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ Case = dict[str, Any]
 class Source:
     """Examples in groups of equal size; nothing else of them matters here."""
 
-    units_: int
+    groups: int
     name: str = "made up"
 
     @property
     def digest(self) -> str:
-        return digest("source", self.name, self.units_)
+        return digest("source", self.name, self.groups)
 
     def __len__(self) -> int:
-        return self.units_
+        return self.groups
 
     def units(self, by: str) -> tuple[np.ndarray, tuple[str, ...]]:
-        return np.arange(self.units_), tuple(f"n{i:08d}" for i in range(self.units_))
+        return np.arange(self.groups), tuple(f"n{i:08d}" for i in range(self.groups))
 
     def thumbnails(self, by: str, each: int) -> dict[str, np.ndarray]:
         return {}
