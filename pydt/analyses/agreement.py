@@ -17,11 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt.analyses.ensemble_view import Array
-from pydt.analyses.sample_splitting import halves
+from pydt.analyses.sample_splitting import SPLITS, halves
 from pydt.design import Design
 from pydt.estimation import best_method, influences
 
-SPLITS = 10
 _BOOTSTRAPS = 400
 _WIDER = 1.2  # deviations of the bootstrap, without which simulated 95 % intervals held the truth in 86 to 97 %
 

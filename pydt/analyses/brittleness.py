@@ -22,7 +22,7 @@ import numpy.typing as npt
 from pydt.analyses.ensemble_view import Array, EnsembleView
 from pydt.analyses.rates import Compared, Rate, blocks_of, compare, rate_of
 from pydt.analyses.retraining import Retraining, group_images, matched, other_draws, without
-from pydt.analyses.sample_splitting import error_of_ways, halves
+from pydt.analyses.sample_splitting import SPLITS, error_of_ways, halves
 from pydt.base import ConfigError, EstimateError, generator, seed31, whole
 from pydt.design import Design
 from pydt.ensemble import Plan, Runner, run_row
@@ -47,7 +47,6 @@ from pydt.store import Record, Row, Store
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-_SPLITS = 10
 _SHOWN = 24  # images with pictures
 _LEAST_LACKING = 5  # models that lack a set, where their share of wrong predictions is told
 
@@ -191,7 +190,7 @@ def brittleness(
     margin = view.outputs("margin", "report")
     ways = [
         one_way(masks, margin, finding, judging, most, generator("brittleness", seed, split, way))
-        for split, pair in enumerate(halves(masks, _SPLITS, "brittleness", seed))
+        for split, pair in enumerate(halves(masks, SPLITS, "brittleness", seed))
         for way, (finding, judging) in enumerate((pair, pair[::-1]))
     ]
     order, size = smallest_sets(masks, margin, most)
@@ -227,7 +226,7 @@ def brittleness(
         judged=len(mean),
         models=len(masks),
         most=most,
-        splits=_SPLITS,
+        splits=SPLITS,
         limits=np.arange(1, most + 1),
         claimed=claimed.mean(0),
         flipped=flipped.mean(0),

@@ -20,6 +20,8 @@ from pydt.reporting import Block, Images, called
 from pydt.store import UNITS, Record, Store
 
 Array = npt.NDArray[np.float64]
+LEVEL = 0.05
+"""Significance level of the analyses: of p where one test is made, of q where many are."""
 MOST_FAILED = 0.02
 """Above this share of failed rows there is no verdict: the models that survive may be a biased choice."""
 

@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt import design
-from pydt.analyses.ensemble_view import Array, EnsembleView
-from pydt.analyses.sample_splitting import ERROR_OF_WAYS, halves
+from pydt.analyses.ensemble_view import LEVEL, Array, EnsembleView
+from pydt.analyses.sample_splitting import ERROR_OF_WAYS, SPLITS, halves
 from pydt.base import ConfigError, whole
 from pydt.data import pictures
 from pydt.design import Design
@@ -44,9 +44,7 @@ from pydt.reporting import (
 )
 from pydt.store import UNITS, Store, Weak, weak_rows
 
-_SPLITS = 10
 _SHOWN = 20
-_LEVEL = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +160,7 @@ def _contrasts(masks: Design) -> npt.NDArray[np.float32]:
 
 def _judged(masks: Design, score: Array, report: Array, size: int, seed: int) -> tuple[Array, Array]:
     total, square = np.zeros(2), np.zeros(2)
-    for pair in halves(masks, _SPLITS, "examples", seed):
+    for pair in halves(masks, SPLITS, "examples", seed):
         for finding, judging in (pair, pair[::-1]):
             found = _contrasts(masks.take(finding)) @ (score[finding] - score[finding].mean()).astype(np.float32)
             order = np.argsort(-found, kind="stable")
@@ -171,7 +169,7 @@ def _judged(masks: Design, score: Array, report: Array, size: int, seed: int) ->
                 weights = other[chosen].mean(0, dtype=np.float64)
                 total[end] += weights @ report[judging]
                 square[end] += report[judging].var(ddof=1) * (weights @ weights)
-    ways = 2 * _SPLITS
+    ways = 2 * SPLITS
     return total / ways, ERROR_OF_WAYS * np.sqrt(square / ways)
 
 
@@ -180,7 +178,7 @@ def _answer(found: Examples) -> list[str]:
     test = f"held-out correlation {number(found.test.correlation, 2)}, permutation {p_text(found.test.p)}"
     stderr = float(np.median(found.stderr))
     error = f"{number(stderr, digits_for(stderr))} {found.unit}"
-    if found.test.p < _LEVEL:
+    if found.test.p < LEVEL:
         first = f"Which single images the source keeps matters: some of the {models} predict the others ({test})."
     else:
         first = f"Nothing can be told from noise with {models} on {images:,} single images ({test})."
@@ -192,7 +190,7 @@ def _answer(found: Examples) -> list[str]:
     ]
     worth = (
         f"The {found.size:,} extreme images together, on average an image, in {found.unit}: {'; '.join(ends)}. Judged: "
-        f"chosen by one half of the models, valued by the other on the report half, {_SPLITS} random splits."
+        f"chosen by one half of the models, valued by the other on the report half, {SPLITS} random splits."
     )
     if found.spread:
         wish = f"one as large as their estimated true spread, {number(found.spread, digits_for(stderr))} {found.unit},"

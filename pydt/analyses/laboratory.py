@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pydt.analyses.ensemble_view import LEVEL
 from pydt.analyses.failures import failures
 from pydt.analyses.leakage.leaks import leaks
 from pydt.data import HALVES
@@ -19,8 +20,6 @@ from pydt.estimation import influences, method_for, overall
 from pydt.store import Store
 
 __all__ = ["COLUMN", "EACH", "KINDS", "LEVEL", "Finding", "Planted", "findings", "plan", "planted"]
-
-LEVEL = 0.05
 
 
 def plan(made: Planted, models: int = 256, seed: int = 0) -> Plan:

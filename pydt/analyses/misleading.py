@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.analyses.ensemble_view import EnsembleView, detectable
+from pydt.analyses.ensemble_view import LEVEL, EnsembleView, detectable
 from pydt.analyses.leakage.influence_test import FEWEST, Array, own_influences, two_halves
 from pydt.analyses.leakage.similarity import Rows, coarse, common_side, greys, nearest
 from pydt.base import ConfigError, one_of, t975, whole
@@ -44,7 +44,6 @@ from pydt.reporting import (
 )
 from pydt.store import HALVES, UNITS, Store
 
-LEVEL = 0.05
 _EXAMPLES = 12  # target examples that are looked at where none is named
 _SHOWN = 16  # claims with pictures
 _AT_ONCE = 4096  # source images

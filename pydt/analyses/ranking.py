@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.analyses.ensemble_view import Array, EnsembleView, sure_to
-from pydt.analyses.sample_splitting import ERROR_OF_WAYS, average, halves
+from pydt.analyses.ensemble_view import LEVEL, Array, EnsembleView, sure_to
+from pydt.analyses.sample_splitting import ERROR_OF_WAYS, SPLITS, average, halves
 from pydt.base import Z975, ConfigError, EstimateError, one_of, t975, write_atomic
 from pydt.design import Design
 from pydt.ensemble import Plan
@@ -59,9 +59,7 @@ from pydt.reporting import (
 from pydt.store import UNITS, Record, Store
 
 PER = ("target", "class", "example")
-LEVEL = 0.05
 _LEADERS = 10
-_SPLITS = 10
 MOST_PAIRS = 1_000_000
 """Pairs of group and column up to which a page's file lists all; beyond, it lists the extreme groups of each column."""
 _SHOWN = 12  # classes, images or pairs of which a page shows the leaders
@@ -327,7 +325,7 @@ def _leaders(
     claimed = np.stack([np.take_along_axis(values, end, 0).mean(0) for end in ends])
     total, square = np.zeros_like(claimed), np.zeros_like(claimed)
     try:
-        for pair in halves(masks, _SPLITS, "leaders", seed):
+        for pair in halves(masks, SPLITS, "leaders", seed):
             for one, other in (pair, pair[::-1]):
                 finding, judging = masks.take(one), masks.take(other)
                 rule = best_method(finding) if ESTIMATORS[method].needs_regression else method
@@ -340,8 +338,8 @@ def _leaders(
                     square[row] += error**2
     except EstimateError:  # a group that one half of the models never keeps
         return None
-    ways = 2 * _SPLITS
-    return Leaders(size, _SPLITS, claimed, total / ways, ERROR_OF_WAYS * np.sqrt(square / ways))
+    ways = 2 * SPLITS
+    return Leaders(size, SPLITS, claimed, total / ways, ERROR_OF_WAYS * np.sqrt(square / ways))
 
 
 _PAPER = "the paper's difference of means on random half masks"

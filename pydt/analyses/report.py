@@ -16,7 +16,7 @@ import numpy as np
 
 from pydt import __version__, _core
 from pydt.analyses.counterfactual import Counterfactual, stored
-from pydt.analyses.ensemble_view import MOST_FAILED
+from pydt.analyses.ensemble_view import LEVEL, MOST_FAILED
 from pydt.base import StoreError, as_path, write_atomic
 from pydt.design import KINDS, Design
 from pydt.ensemble import Plan
@@ -32,8 +32,6 @@ from pydt.estimation import (
 )
 from pydt.reporting import FEW_DF, called, count, render, write_csv
 from pydt.store import UNITS, Record, Store, Weak, stored_remarks, weak_rows
-
-LEVEL = 0.05
 
 
 def report(

@@ -13,6 +13,8 @@ from pydt.base import EstimateError, generator
 from pydt.design import Design
 from pydt.estimation import Fit
 
+SPLITS = 10
+"""Random splits of the models over which a cross-fit is averaged."""
 ERROR_OF_WAYS = 0.5**0.5
 """Standard error of a cross-fit (one half of the models chooses, the other judges, and back; several random splits) in
 units of that of one way: that of two independent ways. The ways share models, and what is chosen varies; in simulations

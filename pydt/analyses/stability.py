@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.analyses.agreement import SPLITS, agreement, disjoint_influences, spearman_brown
+from pydt.analyses.agreement import agreement, disjoint_influences, spearman_brown
 from pydt.analyses.ensemble_view import Array, EnsembleView
-from pydt.analyses.sample_splitting import error_of_ways, halves
+from pydt.analyses.sample_splitting import SPLITS, error_of_ways, halves
 from pydt.base import Z975, ConfigError, EstimateError, one_of, whole
 from pydt.ensemble import Plan
 from pydt.estimation import ESTIMATORS, best_method, influences

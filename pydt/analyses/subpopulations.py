@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.analyses.ensemble_view import Array, EnsembleView, detectable
-from pydt.analyses.sample_splitting import ERROR_OF_WAYS, halves
+from pydt.analyses.ensemble_view import LEVEL, Array, EnsembleView, detectable
+from pydt.analyses.sample_splitting import ERROR_OF_WAYS, SPLITS, halves
 from pydt.base import ConfigError, t975, whole
 from pydt.ensemble import Plan
 from pydt.estimation import benjamini_hochberg, best_method, influences
@@ -43,8 +43,6 @@ from pydt.reporting import (
 )
 from pydt.store import UNITS, Record, Store
 
-LEVEL = 0.05
-_SPLITS = 10
 _SHOWN = 12  # groups of which a page shows images
 
 
@@ -163,7 +161,7 @@ def subpopulations(
     found = _largest(fit.unbiased, size)
     judged, square, common = np.zeros(len(names)), np.zeros(len(names)), np.zeros(len(names))
     df = np.inf
-    for parts in halves(masks, _SPLITS, "sub-populations", seed):
+    for parts in halves(masks, SPLITS, "sub-populations", seed):
         lists = []
         for rows in parts:
             half = masks.take(rows)
@@ -176,7 +174,7 @@ def subpopulations(
             judged += np.diag(valued.unbiased)
             square += np.diag(valued.stderr).astype(np.float64) ** 2
             df = min(df, float(np.min(valued.df)))
-    ways = 2 * _SPLITS
+    ways = 2 * SPLITS
     judged, stderr = judged / ways, ERROR_OF_WAYS * np.sqrt(square / ways)
     with np.errstate(invalid="ignore", divide="ignore"):
         t = np.where(stderr > 0, judged / stderr, 0.0)
@@ -199,9 +197,9 @@ def subpopulations(
         df=df,
         p=p[which],
         q=benjamini_hochberg(p)[which],
-        overlap=(common / _SPLITS)[which],
+        overlap=(common / SPLITS)[which],
         by_chance=size / len(labels),
-        splits=_SPLITS,
+        splits=SPLITS,
         _view=view,
     )
 
