@@ -55,11 +55,11 @@ class Examples:
         values, stderr: float64 (images,), in `unit`. kept: int64 (images,), models with each image.
         models, output, unit: what was estimated.
         test: of the ranking as a whole.
-        size: images in a rule. claimed, judged, judged_stderr: (2,) mean influence of the highest and of the lowest as
-            the ranking shows them, and as other models on other target images value them.
+        size: images in a rule. claimed, judged, judged_stderr: (2,) mean influence of the highest and of the lowest, by
+            the ranking itself, and by other models on other target images.
         spread: standard deviation of the true influences, estimated; 0 where no more than noise is seen.
-        needed: how many models would find an image of that influence (of one standard error, where it is 0); None where
-            too many models hardly learnt their source. weak: these.
+        needed: models that would find an image of that influence (of one standard error, where it is 0); None where too
+            many rows hardly learnt their source. weak: these rows.
     """
 
     values: Array

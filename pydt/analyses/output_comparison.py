@@ -38,8 +38,8 @@ class OutputComparison:
         outputs, groups: names. values, stderr: float64 (groups, outputs), each in the unit of its output.
         together: agreement of influences from the same models, which share their noise.
         apart, apart_stderr: from disjoint halves of the models; the diagonal is an output's agreement with itself.
-        ceiling: what `apart` could be at best. agreement, agreement_stderr: without noise, at most 1; NaN where that
-            cannot be told.
+        ceiling: the largest possible `apart`. agreement, agreement_stderr: without noise, at most 1; NaN where an
+            output's agreement with itself is not surely above zero.
         own, accuracy: per output, how influences learnt on the score half from some models predict the report half in
             others: the output itself, and the accuracy. images: the same of single score images (rank correlation);
             None where all models agree on all of them.
@@ -179,7 +179,7 @@ def _without_noise(apart: Array) -> Array:
 
 
 def _spread(draws: Array) -> Array:
-    """Half the distance between the 16 % and the 84 % quantile: a few draws with a ceiling near zero count no more."""
+    """Half the distance between the 16 % and 84 % quantiles, robust to a few draws with a ceiling near zero."""
     known = np.where(np.isnan(draws).all(0), 0.0, draws)
     low, high = np.nanquantile(known, [0.16, 0.84], axis=0)
     return np.asarray((high - low) / 2)

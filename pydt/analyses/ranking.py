@@ -71,7 +71,7 @@ class Leaders:
     """What the `size` largest (row 0) and smallest (row 1) influences of each column are worth, on average.
 
     Attributes:
-        claimed: float64 (2, columns): as the ranking shows them, which is too far out, as they were chosen by it.
+        claimed: float64 (2, columns): by the ranking that chose them, so biased away from zero.
         judged, stderr: the same rule applied to one half of the models and valued by the other (target and classes: on
             the report half too), mean over `splits` random splits and both ways; the standard error is that of one way
             over sqrt(2), see `pydt.analyses.sample_splitting.ERROR_OF_WAYS`.

@@ -41,10 +41,10 @@ class Stability:
         overlap, overlap_stderr: float64 (2, sizes): share of the `top` highest and lowest groups in common.
         further: int64 (n,), sizes extrapolated to (the plan's own first); expected, expected_low, expected_high:
             float64 (n,), their rank correlation by Spearman and Brown from the largest size measured.
-        differ, stderr: float64 (sizes,), in `unit`: by how much the value of a group differs between two disjoint sets,
-            over sqrt(2), and its standard error as told: root mean squares over groups, columns and splits.
-        by_errors: reliability at the plan's own size as the standard errors have it: 1 - mean stderr^2 / variance of
-            the influences, mean over columns; `expected[0]` measures the same without them.
+        differ, stderr: float64 (sizes,), in `unit`: difference of a group's value between two disjoint sets, over
+            sqrt(2), and its estimated standard error: root mean squares over groups, columns and splits.
+        by_errors: reliability at the plan's own size by the standard errors: 1 - mean stderr^2 / variance of the
+            influences, mean over columns; `expected[0]` estimates the same without them.
     """
 
     per: str
@@ -159,17 +159,17 @@ def stability(
         per: "target", "class" or "example": then the mean over those.
         task: which of the plan's tasks; the first by default.
         output: of which the influences are (see `pydt.store.UNITS`).
-        sizes: models of each set, at most half of those there are; by default a half, and 0.7, 0.5, 0.35, 0.25 of that,
-            as far as there are twenty and every group is kept by some.
+        sizes: models of each set, at most half of all; by default a half, and 0.7, 0.5, 0.35, 0.25 of that, where a set
+            then has at least twenty models that tell the groups apart.
         top: how many groups count as the highest and the lowest; ten, or a quarter if that is less.
         seed: of the random sets.
 
     Raises:
-        ConfigError: an unknown `per` or output, or sizes that cannot be.
+        ConfigError: an unknown `per` or output, or sizes that two disjoint sets cannot have.
         EstimateError: half of the models do not tell the groups apart.
         StoreError: no such plan or task, or fewer than ten finished rows.
     """
-    one_of(per, ("target", "class", "example"), "per", "stability")
+    one_of(per, tuple(_WHAT), "per", "stability")
     view = EnsembleView.of(store, plan, task)
     masks, groups = view.masks, len(view.record.names)
     half = len(masks) // 2

@@ -55,7 +55,7 @@ class SubPopulations:
         ids, labels: int64 (images,): positions in the target's judged data, and classes; classes: their names.
         effect, stderr: float32 (groups, images): e_k of every image by all models, and its standard error.
         found: int64 (groups, size): the images shown, as positions in `ids`, the most moved first.
-        claimed: float64 (groups,): mean e_k of those by the models that found them, which is too large.
+        claimed: float64 (groups,): mean e_k of those by the models that found them, biased upwards.
         judged, judged_stderr: the same rule, found by one half of the models and valued by the other. df: of its t.
         p, q: one-sided, of judged > 0; q over all groups of the plan, also where one was asked for.
         overlap: share of the images that two halves of the models find in common; by_chance: without influence.
