@@ -20,7 +20,7 @@ QUICK = [pytest.param(job, marks=pytest.mark.slow if job == "train" else ()) for
 
 
 def undisturbed(folder: Path, job: str) -> tuple[int, Any, Any]:
-    """Number of calls, rows and bytes of a job that nothing befalls."""
+    """Number of calls, rows and bytes of a job that runs undisturbed."""
     prepare(folder, job)
     with calls(lambda number, name: None) as count:
         JOBS[job](folder)

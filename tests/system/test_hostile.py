@@ -210,7 +210,7 @@ def damages(kind: str, store: Path, copied: Callable[[], Path], count: int) -> N
 
 
 def made_ups(store: Path, copied: Callable[[], Path], count: int) -> None:
-    """What somebody wrote who knows the format."""
+    """A file by a writer who knows the format."""
     places = kinds(store)
     jobs: list[tuple[str, str, Callable[[Path], Any]]] = []
 

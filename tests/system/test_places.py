@@ -186,7 +186,7 @@ def test_rows_that_replace_damaged_ones_count_once(tmp_path: Path, capsys: pytes
     assert (found["rows"], found["finished"], found["missing"]) == (12, 12, 0)
 
 
-# ---- nobody to tell
+# ---- no terminal
 
 
 class Closed(io.StringIO):
