@@ -84,6 +84,8 @@ def _lock(path: Path, wait: bool) -> int | None:
             mend = "wait until it ends, or stop it; the same command then continues"
             raise StoreError(f"is being written by {_holder(path)}", str(path.parent), mend) from None
         except OSError as error:
+            if error.errno == errno.ESTALE:
+                continue  # on NFS, of a file that the last holder removed
             if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
                 raise
             if not wait:

@@ -26,7 +26,7 @@ def _made(read: Callable[P, ExampleTable], name: str) -> Callable[P, Dataset]:
     def made(*arguments: P.args, **named: P.kwargs) -> Dataset:
         return Dataset.of(read(*arguments, **named))
 
-    made.__name__, made.__qualname__ = name, f"Dataset.{name}"
+    made.__module__, made.__name__, made.__qualname__ = __name__, name, f"Dataset.{name}"  # pickle looks it up
     made.__signature__ = signature(read).replace(return_annotation="Dataset")  # type: ignore[attr-defined]
     return made
 

@@ -107,6 +107,7 @@ def receive(digest: str, stream: Callable[[], IO[bytes]]) -> None:
             if _holds(place, digest):
                 return
             with building(cache()) as folder:
+                folder.path.chmod(0o700)  # images may be confidential, and other users have this node, too
                 with stream() as source, tarfile.open(fileobj=source, mode="r|") as tar:
                     _unpack(tar, folder.path, place)
                 shutil.rmtree(place, ignore_errors=True)

@@ -118,7 +118,7 @@ def _paragraphs(text: str) -> Iterator[dict[str, Any]]:
     """Paragraphs of a method: consecutive lines joined; a line that begins with four spaces is a formula of its own."""
 
     def kind(line: str) -> str:
-        return "formula" if line.startswith("    ") else "text" if line.strip() else ""
+        return "" if not line.strip() else "formula" if line.startswith("    ") else "text"
 
     for what, lines in groupby(text.splitlines(), kind):
         parts = [line.strip() for line in lines]

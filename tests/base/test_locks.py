@@ -76,6 +76,24 @@ def test_a_lock_on_a_file_that_was_just_removed_is_taken_again(tmp_path: Path, m
             pass
 
 
+def test_a_lock_file_that_another_host_removed_meanwhile_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, real, times = Store.create(tmp_path), fcntl.flock, []
+
+    def flock(descriptor: int, operation: int) -> None:
+        times.append(1)
+        if len(times) == 1:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        real(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with store.writing():
+        assert len(times) == 2
+        with pytest.raises(StoreError, match="is being written"), store.writing():
+            pass
+
+
 def test_a_file_system_without_locks_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def flock(descriptor: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")

@@ -26,6 +26,12 @@ def test_arrays_are_not_copied_and_labels_become_ids() -> None:
     assert dataset.labels.tolist() == [1, 2, 1, 0]
 
 
+@pytest.mark.parametrize("container", ["arrays", "folder", "tar", "torchvision", "huggingface"])
+def test_a_constructor_travels_to_another_process(container: str) -> None:
+    constructor = getattr(Dataset, f"from_{container}")
+    assert pickle.loads(pickle.dumps(constructor)) is constructor
+
+
 def test_integer_labels_with_gaps_are_renumbered_only_without_class_names() -> None:
     images = np.zeros((3, 2, 2), np.uint8)
     assert Dataset.from_arrays(images, [7, 3, 7]).labels.tolist() == [1, 0, 1]

@@ -187,6 +187,12 @@ def test_one_process_copies_and_the_others_wait_for_it(tmp_path: Path) -> None:
     assert len(opened) == 1
 
 
+def test_a_copy_is_its_owners_alone(tmp_path: Path) -> None:
+    made = arrays(tmp_path / "here")
+    copies.receive(made.full_digest, lambda: stream(str(made.folder)))
+    assert copies.copy_of(made.full_digest).stat().st_mode & 0o777 == 0o700
+
+
 def test_what_a_killed_copy_left_is_removed(tmp_path: Path, cache: Path) -> None:
     made = arrays(tmp_path / "here")
     sent = stream(str(made.folder))

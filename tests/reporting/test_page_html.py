@@ -29,7 +29,7 @@ def page(name: str = "stability", blocks: Any = (), **changed: Any) -> Page:
         "question": "How far may one trust the ranking?",
         "answer": ["Two halves of 100 models agree with rank correlation 0.61 (n = 2).", "More models: -2 of 1-3."],
         "csv": {"values.csv": (("name", "value"), [("a", 0.1), ("b", None)])},
-        "method": "Spearman's correlation\nof two halves:\n    r = cov(a, b) / (s_a s_b)\nAppendix of the paper.",
+        "method": "Spearman's correlation\nof two halves:\n    \n    r = cov(a, b) / (s_a s_b)\nAppendix of the paper.",
     }
     return Page(name=name, blocks=blocks, **given | changed)
 
