@@ -1,4 +1,4 @@
-"""A store of somebody else's, or one that was damaged: an error or a missing row, never a crash, a number or a file."""
+"""A store from elsewhere, or a damaged one: an error or a missing row, never a crash, a number or a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every file that pydt reads back, damaged or made up by somebody: the same answer, or an error that names the file.
+"""Every file that pydt reads back, damaged or made up: the same answer, or an error that names the file.
 
 Damage is a flipped bit, a lost end, another byte; what is made up has the right checksums, and a value of another type,
 size or depth than any writer of pydt has written. Memory is limited while the files are read: what a file claims is not
@@ -210,7 +210,7 @@ def damages(kind: str, store: Path, copied: Callable[[], Path], count: int) -> N
 
 
 def made_ups(store: Path, copied: Callable[[], Path], count: int) -> None:
-    """A file by a writer who knows the format."""
+    """Files by a writer who knows the format."""
     places = kinds(store)
     jobs: list[tuple[str, str, Callable[[Path], Any]]] = []
 
