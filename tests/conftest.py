@@ -12,6 +12,8 @@ import pytest
 # `python -m pytest` puts the checkout on the path: the installed package is tested, not the source folder beside it.
 sys.path[:] = [path for path in sys.path if Path(path or os.curdir).resolve() != Path(__file__).resolve().parents[1]]
 
+from stub_processes import marker  # noqa: E402, F401
+
 from pydt.data import Dataset, Target  # noqa: E402
 
 # Hundreds of tiny operations: more threads than one only wait for each other, and two test runs would fight.

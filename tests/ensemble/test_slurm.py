@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from stub_cluster import equal_though_hidden, hide
-from stub_processes import alive, marker, wait_for
+from stub_processes import alive, wait_for
 from stub_rows import MARKER, contents, environment, go, log, plan, stub_row
 
 from pydt.base import ConfigError, PydtError
@@ -33,7 +33,6 @@ from pydt.store import Row
 
 submitit = pytest.importorskip("submitit")
 pytestmark = pytest.mark.slow
-__all__ = ["marker"]
 
 
 @pytest.fixture
