@@ -277,7 +277,7 @@ def _dataset(table: _Table, folder: Path) -> Dataset:
             made = _sample(value, given)
         else:
             # TOML has no word for nothing
-            given = {name: None if option is False else option for name, option in given.items()}
+            given |= {name: None for name in ("label", "caption") if given.get(name) is False}
             made = read_container(kind, folder / value, **(_columns(given, folder) if kind == "images" else given))
     if expected is not None and made.digest != expected:
         wrong = f"holds the data {made.digest}, the plan is about {expected}"
@@ -366,8 +366,9 @@ def _settings(table: _Table, make: Callable[..., _T], **given: Any) -> _T:
                     inner.take(one.name, type(one.default), None)
             given[field.name] = _settings(inner, field.default_factory)
     names = tuple(field.name for field in fields(make) if field.name not in given)  # type: ignore[arg-type]
+    given |= table.rest(names)
     with _placed(table.where()):
-        return make(**given, **table.rest(names))
+        return make(**given)
 
 
 # ---- writing -------------------------------------------------------------------------------------------------------

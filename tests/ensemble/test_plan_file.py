@@ -202,6 +202,8 @@ def test_a_folder_of_images_is_a_source(folder_of_images: Path, target: Target) 
     assert read_plan(_written(folder_of_images.parent, tars)).plan.source.digest == plan.source.digest
     with pytest.raises(DataError, match=r"study\.toml: source\.tar: .*no image has a \.json|no \.json has 'kind'"):
         read_plan(_written(folder_of_images.parent, tars.replace("caption = false", 'label = "kind"')))
+    with pytest.raises(DataError, match="classes: False is no list"):  # false is a word for nothing in these two alone
+        read_plan(_written(folder_of_images.parent, tars.replace("caption = false", "classes = false")))
 
 
 @pytest.mark.parametrize(
@@ -241,8 +243,9 @@ def test_a_folder_of_images_is_a_source(folder_of_images: Path, target: Target) 
 )  # fmt: skip
 def test_what_means_nothing_is_refused_with_its_place(tmp_path: Path, old: str, new: str, pattern: str) -> None:
     assert QUICKSTART.count(old) == 1
-    with pytest.raises(PydtError, match=pattern):
+    with pytest.raises(PydtError, match=pattern) as refused:
         read_plan(_written(tmp_path, QUICKSTART.replace(old, new)))
+    assert str(refused.value).count("study.toml") == 1
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
