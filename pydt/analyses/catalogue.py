@@ -198,27 +198,29 @@ def analyse(
     store = Store(dir, plan)
     names = called(plan.source.name, "source"), called(plan.tasks[0].target.name, "target")
     provenance = [("plan", plan.digest), ("models", f"{len(store.finished()):,}"), ("pydt", __version__), *facts]
-    pages: list[Page] = []
+    pages: list[str] = []
     failed: dict[str, str] = {}
     order, index = [analysis.name for analysis in ANALYSES], None
     for number, analysis in enumerate(wanted, 1):
         tell(f"{number}/{len(wanted)}  {analysis.name}: {analysis.asks}")
         start = time.monotonic()
         try:
-            pages.append(analysis.make(Job(store, plan, train, workers, seed, (settings or {}).get(analysis.name, {}))))
+            page = analysis.make(Job(store, plan, train, workers, seed, (settings or {}).get(analysis.name, {})))
         except PydtError as error:
             failed[analysis.name] = _why(error, store, plan)
             tell(f"     no page: {failed[analysis.name]}")
             continue
-        index = write_pages(pages, store.folder / FOLDER, " \u2192 ".join(names), provenance, order)
-        tell(f"     {pages[-1].answer[0]} ({time.monotonic() - start:.0f} s)")
+        pages.append(page.name)
+        # each page once: the rows of a large CSV file can be read once
+        index = write_pages([page], store.folder / FOLDER, " \u2192 ".join(names), provenance, order)
+        tell(f"     {page.answer[0]} ({time.monotonic() - start:.0f} s)")
     absent = {a.name: (a.asks, failed[a.name]) for a in wanted if a.name in failed}
     for analysis in ANALYSES:
         if analysis.name in skipped and not (store.folder / FOLDER / f"{analysis.name}.html").is_file():
             absent[analysis.name] = analysis.asks, "it trains models: pydt analyse FILE --train"
     if absent:
-        index = write_pages(pages, store.folder / FOLDER, " \u2192 ".join(names), provenance, order, absent)
-    return Analysed(index, tuple(page.name for page in pages), failed, skipped)
+        index = write_pages([], store.folder / FOLDER, " \u2192 ".join(names), provenance, order, absent)
+    return Analysed(index, tuple(pages), failed, skipped)
 
 
 def _why(error: PydtError, store: Store, plan: Plan) -> str:

@@ -42,7 +42,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             if name == "gamma":
                 raise EstimateError("no two halves", "masks", "train more models")
             models = len(job.store.finished(job.plan))
-            return Page(name, name.title(), "Why?", [f"{models} models, seed {job.seed}."], [], {}, "As it is.")
+            csv = {"numbers.csv": (("n",), ((i,) for i in range(3)))}
+            return Page(name, name.title(), "Why?", [f"{models} models, seed {job.seed}."], [], csv, "As it is.")
 
         return make
 
@@ -84,6 +85,8 @@ def test_one_failure_does_not_stop_the_others(plan: Plan, calls: list[str], tmp_
     assert any("no two halves" in line for line in told)
     index = done.index.read_text()
     assert index.index("alpha.html") < index.index("beta.html")
+    for name in ("alpha", "beta"):  # rows that can be read once are in the file, whatever is made after them
+        assert (tmp_path / "study" / "analyses" / name / "numbers.csv").read_text().split() == ["n", "0", "1", "2"]
     # Made again one by one, in any order, the index keeps its order.
     for name in ("beta", "alpha"):
         analyse(plan, tmp_path / "study", train=True, only=[name])
