@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -284,6 +285,19 @@ def test_one_process_at_a_time(pictures: Path, tmp_path: Path) -> None:
     with exclusive(part / ".lock"), pytest.raises(StoreError, match=f"is being written by process {os.getpid()} on"):
         pack(pictures, tmp_path / "out", 12)
     pack(pictures, tmp_path / "out", 12)
+
+
+def test_no_lock_file_stays(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.warns(RuntimeWarning, match="without locks"):
+        pack(pictures, tmp_path / "out", 12)
+    assert sorted(os.listdir(tmp_path / "out")) == ["images.npy", "index.pydt", "pack.json"]
+    (tmp_path / "out" / ".lock").touch()  # of a process that was killed just before it removed it
+    pack(pictures, tmp_path / "out", 12)
+    assert not (tmp_path / "out" / ".lock").exists()
 
 
 def test_packing_errors(pictures: Path, tmp_path: Path) -> None:

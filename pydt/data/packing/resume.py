@@ -27,7 +27,7 @@ from pydt.base import (
     write_atomic,
 )
 
-MADE_OF, DONE = "pack.json", "done.jsonl"
+MADE_OF, DONE, _LOCK = "pack.json", "done.jsonl", ".lock"
 _LONGEST = 1 << 20  # bytes of a line of the log
 
 
@@ -40,20 +40,26 @@ def make(place: Path, made_of: dict[str, Any], fill: Callable[[Path], None]) -> 
     """
     if place.exists() and not (place.is_dir() and not any(place.iterdir())):
         _check_finished(place, made_of)
-        (place / DONE).unlink(missing_ok=True)
+        _tidy(place)
         return
     part = place.with_name(place.name + ".packing")
     try:
         part.mkdir(parents=True, exist_ok=True)
-        with exclusive(part / ".lock"):
+        with exclusive(part / _LOCK):
             (part / DONE).touch()
             fill(part)
             write_atomic(part / MADE_OF, canonical_json(made_of).encode())
             move(part, place)
-            (place / DONE).unlink()
+            _tidy(place)
     except OSError as error:
         what = f"cannot be written ({error.strerror or error})"
         raise StoreError(what, str(part), "free space, or choose another folder; the same call continues") from error
+
+
+def _tidy(place: Path) -> None:
+    for name in (DONE, _LOCK):
+        with suppress(OSError):  # gone, or a file system that may only be read
+            (place / name).unlink()
 
 
 def done(part: Path, line: dict[str, Any]) -> None:
