@@ -15,9 +15,9 @@ from pydt import __version__
 from pydt.base import digest
 
 PACKAGE = Path(pydt.__file__).parent
-DECISIVE = ("base", "data", "design", "training", "ensemble/row.py")
-"""What decides a row's numbers: data, masks, training, transfer, and what calls them. The compiled core has the version
-of pydt."""
+DECISIVE = ("base", "data", "design", "training", "ensemble/row.py", "store/rows.py")
+"""What decides a row's numbers: data, masks (`Row.mask`), training, transfer, what calls them, and which outcomes count
+as failed (`checked`). The compiled core has the version of pydt."""
 
 
 def decisive(package: Path = PACKAGE) -> list[Path]:
