@@ -145,33 +145,6 @@ class Cells:
                     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                         yield [name[:32] for name in os.listdir(f"{rows}/{start}") if _CELL.fullmatch(name)]
 
-    def every(self) -> Iterator[str]:
-        """Keys of all cells: of files first, then of blocks, each once."""
-        # In this order: a cell leaves its file only when it is in a block.
-        files = list(self.listed())
-        seen = [Finder(as_keys([key for keys in files for key in keys]))]
-        blocks = self.blocks()
-        for keys in files:
-            yield from keys
-        for block in blocks:
-            for key in block.keys:
-                if not any(finder.one(key.tobytes()) >= 0 for finder in seen):
-                    yield key.tobytes().hex()
-            seen.append(block.finder)
-
-    def torn(self) -> dict[str, str]:
-        """Indexes of blocks with unreadable lines, and how many rows that costs."""
-        torn = [block for block in self.blocks() if block.torn]
-        return {self.relative(b.folder / "index.jsonl"): f"{b.torn} of its rows are damaged" for b in torn}
-
-    def relative(self, path: Path) -> str:
-        """A path below the store's folder, as reports name it."""
-        return str(path.relative_to(self.folder))
-
-    def stems(self, kind: str, suffix: str) -> list[str]:
-        """Names, without suffix, of the files in one of the store's folders."""
-        return [name.removesuffix(suffix) for name in entries(self.folder / kind) if name.endswith(suffix)]
-
     def log(self, **entry: Any) -> None:
         """Append one line to log.jsonl, with its time. The log is never read as data."""
         line = json.dumps({"time": round(time.time(), 3), **entry}, ensure_ascii=False, default=str)
@@ -343,6 +316,37 @@ def placed(path: Path, mend: str, lost: str = "") -> Iterator[None]:
         raise
     except StoreError as error:
         raise StoreError(f"{error.what}{lost}", str(path), mend) from error
+
+
+def every_key(cells: Cells) -> Iterator[str]:
+    """Keys of all cells: of files first, then of blocks, each once."""
+    # In this order: a cell leaves its file only when it is in a block.
+    files = list(cells.listed())
+    seen = [Finder(as_keys([key for keys in files for key in keys]))]
+    blocks = cells.blocks()
+    for keys in files:
+        yield from keys
+    for block in blocks:
+        for key in block.keys:
+            if not any(finder.one(key.tobytes()) >= 0 for finder in seen):
+                yield key.tobytes().hex()
+        seen.append(block.finder)
+
+
+def torn(cells: Cells) -> dict[str, str]:
+    """Indexes of blocks with unreadable lines, and how many rows that costs."""
+    blocks = [block for block in cells.blocks() if block.torn]
+    return {relative(cells, b.folder / "index.jsonl"): f"{b.torn} of its rows are damaged" for b in blocks}
+
+
+def relative(cells: Cells, path: Path) -> str:
+    """A path below the store's folder, as reports name it."""
+    return str(path.relative_to(cells.folder))
+
+
+def stems(cells: Cells, kind: str, suffix: str) -> list[str]:
+    """Names, without suffix, of the files in one of the store's folders."""
+    return [name.removesuffix(suffix) for name in entries(cells.folder / kind) if name.endswith(suffix)]
 
 
 def entries(folder: Path) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydt.base import StoreError, read
 from pydt.store.block_format import Finder
-from pydt.store.cells import same
+from pydt.store.cells import every_key, same, stems
 from pydt.store.plan_record import Record
 from pydt.store.store import Store
 
@@ -44,7 +44,7 @@ def merge(into: str | os.PathLike[str], *others: str | os.PathLike[str]) -> dict
             for before in (store, *sources[:i]):
                 _no_conflict(before, other)
         for other in sources:
-            for name in other.stems("tasks", ".safetensors"):
+            for name in stems(other, "tasks", ".safetensors"):
                 store.put_task(name, other.task(name))
             here = set(store.plans())
             for record in other.plans().values():
@@ -85,7 +85,7 @@ def _alike(a: Record, b: Record) -> bool:
 
 
 def _no_conflict(store: Store, other: Store) -> None:
-    for key in other.every():
+    for key in every_key(other):
         try:
             ours, theirs = store.read(key)[0], other.read(key)[0]
         except (StoreError, FileNotFoundError):
@@ -98,7 +98,7 @@ def _no_conflict(store: Store, other: Store) -> None:
 
 def _copy_cells(store: Store, other: Store, report: dict[str, Any]) -> set[str]:
     copied, same_already = set(), 0
-    for key in other.every():
+    for key in every_key(other):
         try:
             outcome, metadata = other.read(key)
         except FileNotFoundError:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pydt.base import PydtError, StoreError, holder
-from pydt.store.cells import entries
+from pydt.store.cells import entries, relative, stems, torn
 from pydt.store.learning_check import weak
 from pydt.store.log import rows_per_hour
 from pydt.store.plan_record import Record
@@ -37,7 +37,7 @@ def status(dir: str | os.PathLike[str], plan: Any = None) -> dict[str, Any]:
     """
     store = Store(dir)
     record = _chosen(store, plan)
-    found: dict[str, Any] = {"folder": str(store.folder), "plan": None, "plans": len(store.stems("plans", ".json"))}
+    found: dict[str, Any] = {"folder": str(store.folder), "plan": None, "plans": len(stems(store, "plans", ".json"))}
     found |= {"rows": 0, "finished": 0, "failed": 0, "missing": 0, "reasons": {}, "replaced": [0, 0]}
     found["hardly_learnt"] = [0, 0]
     found["stop"] = found["unmet"] = None
@@ -69,8 +69,8 @@ def status(dir: str | os.PathLike[str], plan: Any = None) -> dict[str, Any]:
     found["packed"] = sum(len(block.keys) for block in store.blocks())
     found["quarantined"] = len(entries(store.folder / "quarantine"))
     found["writer"] = _writer(store.folder / ".lock")
-    damaged |= store.torn()
-    damaged |= {store.relative(path): reason for path, reason in store.damaged.items()}
+    damaged |= torn(store)
+    damaged |= {relative(store, path): reason for path, reason in store.damaged.items()}
     found["damaged"] = [{"file": file, "reason": reason} for file, reason in damaged.items()]
     return found
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from pydt.base import PydtError, StoreError, Unreadable, digest
 from pydt.store.block_format import Finder
+from pydt.store.cells import every_key, relative, stems, torn
 from pydt.store.descriptions import described, pictures
 from pydt.store.notes import read_remarks
 from pydt.store.plan_record import Drawn, Record
@@ -46,7 +47,7 @@ def verify(dir: str | os.PathLike[str]) -> dict[str, Any]:
     claimed = [record.cells.reshape(-1, 16) for record in plans.values()]
     finder = Finder(np.concatenate([np.empty((0, 16), np.uint8), *claimed]))
     unclaimed = 0
-    for key in store.every():
+    for key in every_key(store):
         try:
             outcome, metadata = store.read(key)
             check_cell(key, outcome.arrays, metadata, examples)
@@ -55,15 +56,15 @@ def verify(dir: str | os.PathLike[str]) -> dict[str, Any]:
         except Unreadable as error:
             damaged.append({"file": error.where, "reason": error.what, "moved": False})
         except StoreError as error:
-            damaged.append({"file": store.relative(store.discard(key, error)), "reason": error.what, "moved": True})
+            damaged.append({"file": relative(store, store.discard(key, error)), "reason": error.what, "moved": True})
         else:
             whole += 1
             unclaimed += finder.one(bytes.fromhex(key)) < 0
     seen = {entry["file"] for entry in damaged}
     for path, reason in store.damaged.items():  # blocks of which nothing could be read
-        if (where := store.relative(path)) not in seen:
+        if (where := relative(store, path)) not in seen:
             damaged.append({"file": where, "reason": reason, "moved": True})
-    damaged += [{"file": file, "reason": reason, "moved": False} for file, reason in store.torn().items()]
+    damaged += [{"file": file, "reason": reason, "moved": False} for file, reason in torn(store).items()]
     missing = {}
     for name, record in plans.items():
         with _left(damaged, f"stops/{name}.json"):
@@ -111,7 +112,7 @@ def _verify_described(store: Store, damaged: list[dict[str, Any]]) -> dict[str, 
     """Plans, tasks, thumbnails; how many examples the tasks have."""
     examples = {}
     for kind, suffix in (("plans", ".json"), ("tasks", ".safetensors"), ("thumbnails", ".safetensors")):
-        for name in store.stems(kind, suffix):
+        for name in stems(store, kind, suffix):
             path = store.folder / kind / f"{name}{suffix}"
             try:
                 if kind == "plans":
@@ -127,7 +128,7 @@ def _verify_described(store: Store, damaged: list[dict[str, Any]]) -> dict[str, 
                 moved = not isinstance(error, Unreadable)
                 if moved:
                     store.quarantine(path, error)
-                damaged.append({"file": store.relative(path), "reason": error.what, "moved": moved})
+                damaged.append({"file": relative(store, path), "reason": error.what, "moved": moved})
     return examples
 
 
