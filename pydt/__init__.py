@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.abc
+import importlib.machinery
+import sys
+import types
 from typing import Any
 
 import lazy_loader
@@ -24,6 +27,22 @@ _MODULES = {
     "transfer": "training.transfer",
 }
 __all__ += ["__version__", *_MODULES]
+
+
+class _ShortNames(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Import statements find the modules of `_MODULES`, too: `from pydt.errors import DataError`."""
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        package, _, name = fullname.partition(".")
+        known = package == __name__ and name in _MODULES
+        return importlib.machinery.ModuleSpec(fullname, self) if known else None
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        # what stands in sys.modules after this call is what is imported: the module itself, not a copy of it
+        sys.modules[module.__name__] = importlib.import_module(f"pydt.{_MODULES[module.__name__.partition('.')[2]]}")
+
+
+sys.meta_path.append(_ShortNames())
 
 
 def __dir__() -> list[str]:

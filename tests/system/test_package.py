@@ -33,6 +33,15 @@ def test_import_loads_nothing_and_shows_everything() -> None:
     assert {"influences", "Store", "design", "errors", "transfer", "Slurm"} <= set(shown.split())
 
 
+@pytest.mark.parametrize("name", ["errors", "estimate", "examples", "glyphs", "lab", "models", "train", "transfer"])
+def test_short_names_of_modules_are_imported_like_any_module(name: str) -> None:
+    run(
+        f"import pydt.{name} as found, sys, pydt; "
+        f"assert found is pydt.{name} is sys.modules['pydt.{name}'] is sys.modules[found.__name__]; "
+        f"assert found.__name__ == found.__spec__.name != 'pydt.{name}', found.__name__"
+    )
+
+
 @pytest.mark.parametrize("room", ["base", "data", "design", "reporting", "store", "estimation", "ensemble", "analyses"])
 def test_rooms_are_entered_without_torch(room: str) -> None:
     heavy = {"torch", "scipy", "PIL", "rich"}
