@@ -12,6 +12,7 @@ import pytest
 # `python -m pytest` puts the checkout on the path: the installed package is tested, not the source folder beside it.
 sys.path[:] = [path for path in sys.path if Path(path or os.curdir).resolve() != Path(__file__).resolve().parents[1]]
 
+from stub_images import blobs  # noqa: E402
 from stub_processes import marker  # noqa: E402, F401
 
 from pydt.data import Dataset, Target  # noqa: E402
@@ -26,20 +27,6 @@ os.environ["PYTHONSAFEPATH"] = "1"
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Rendered glyphs go to a folder of this test run, never to the user's cache."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
-
-
-def blobs(each: int, classes: int, seed: int, size: int = 12, noise: float = 40.0) -> tuple[np.ndarray, np.ndarray]:
-    """Grey images whose class is the place of a bright square: learnable in seconds. uint8 (n, size, size), int64
-    (n,).
-    """
-    random = np.random.default_rng(seed)
-    labels = np.repeat(np.arange(classes), each)
-    images = random.normal(60, noise, (len(labels), size, size))
-    for image, label in zip(images, labels, strict=True):
-        y, x = divmod(int(label), 4)
-        top, left = 3 * y + random.integers(0, 2), 3 * x
-        image[top : top + 3, left : left + 3] += 120
-    return np.clip(images, 0, 255).astype(np.uint8), labels
 
 
 @pytest.fixture(scope="session")

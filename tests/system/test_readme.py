@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import blobs
+from stub_images import blobs
 
 README = Path(__file__).parents[2] / "README.md"
 

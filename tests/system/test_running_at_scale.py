@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import blobs
+from stub_images import blobs
 from typer.testing import CliRunner
 
 import pydt
