@@ -1,5 +1,7 @@
 """The public names: each is imported from its room when it is first used."""
 
+import types
+
 from . import data as data
 from . import design as design
 from . import store as store
@@ -43,3 +45,12 @@ from .training import Recipe as Recipe
 from .training import Task as Task
 
 __version__: str
+
+errors: types.ModuleType
+estimate: types.ModuleType
+examples: types.ModuleType
+glyphs: types.ModuleType
+lab: types.ModuleType
+models: types.ModuleType
+train: types.ModuleType
+transfer: types.ModuleType

@@ -35,7 +35,7 @@ SHOWN = 40
 CLASSES_SHOWN = 12
 """Target classes in the table of influence by class; the others are in target_classes.csv."""
 
-_MODES = {"probe": "a linear probe on the frozen network", "finetune": "full fine-tuning", "full": "full fine-tuning"}
+_MODES = {"probe": "a linear probe on the frozen network", "finetune": "full fine-tuning"}
 _KINDS = {
     "full": "nothing left out",
     "drop bottom": "without the lowest-ranked",
