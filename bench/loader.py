@@ -7,6 +7,7 @@ loader returns is checked before it is timed: images must be one of the 162 crop
 number comes with them. The part `index`: 40,000 files of some 400 bytes in 100 folders, warm cache, elapsed seconds.
 Loaders that are not installed are left out with a message; FFCV is installed by
 `apt install libopencv-dev libturbojpeg0-dev pkg-config` and `pip install --no-build-isolation ffcv==1.0.2`.
+More than 500 lines: every peer has files and a check of its own.
 """
 
 from __future__ import annotations

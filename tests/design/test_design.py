@@ -1,5 +1,8 @@
 """Designs: what every mask keeps, that rows never change, that they are drawn on demand and within little memory, that
-foldover is orthogonal and strata keep their size, and what is refused."""
+foldover is orthogonal and strata keep their size, and what is refused.
+
+More than 500 lines: every property is tested on every kind of design.
+"""
 
 from __future__ import annotations
 

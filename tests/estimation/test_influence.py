@@ -1,4 +1,7 @@
-"""Influences against float64 oracles, what they accept, and what they refuse by name."""
+"""Influences against float64 oracles, what they accept, and what they refuse by name.
+
+More than 500 lines: one function takes every method, design and form of masks and outputs.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The store: what is read is what was written, or an error; whatever died in between."""
+"""The store: what is read is what was written, or an error; whatever died in between.
+
+More than 500 lines, as the class it tests: one class answers all questions about the rows of a plan.
+"""
 
 from __future__ import annotations
 
