@@ -1,4 +1,7 @@
-"""What torchvision's data sets say of their labels and files: taken or refused, never guessed."""
+"""What torchvision's data sets say of their labels and files: taken or refused, never guessed.
+
+More than 500 lines: each of the library's kinds of data sets has its own way to say it.
+"""
 
 from __future__ import annotations
 
