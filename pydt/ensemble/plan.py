@@ -146,8 +146,10 @@ def check(context: Context, rows: Sequence[Row]) -> None:
             wrong = f"{data.name} has images of {theirs} channels, the source {context.source.name} of {ours}"
             mend = "bring both to one number: grey[..., None].repeat(3, axis=3) makes RGB of grey"
             raise DataError(wrong, f"task {task.name!r}", mend)
-    if isinstance(context.source, Dataset) and getattr(context.recipe, "method", None) == "supervised":
-        _several_classes(context.source)
+    if isinstance(context.source, Dataset) and hasattr(context.recipe, "check"):
+        context.recipe.check(context.source)
+        for task in context.tasks:
+            task.check(context.recipe)
     if isinstance(rows, Drawn):  # a design's masks are never empty
         if rows.groups != len(names):
             raise _other_groups(rows.groups, len(names), "Plan.design")
@@ -166,14 +168,6 @@ def check(context: Context, rows: Sequence[Row]) -> None:
 
 def _other_groups(given: int, groups: int, where: str) -> DesignError:
     return DesignError(f"{given} groups, but the source has {groups}", where, f"draw the design with groups={groups}")
-
-
-def _several_classes(source: Dataset) -> None:
-    """Refuse a source of a single class."""
-    if source.labels.min() == source.labels.max():
-        wrong = f"all images are of the class {source.classes[int(source.labels[0])]!r}: there is nothing to learn"
-        mend = 'give labels of two classes or more, or use Recipe(method="none"): an untrained network'
-        raise ConfigError(wrong, f"source {source.name}", mend)
 
 
 def make_record(context: Context, rows: Sequence[Row], design: Design | None = None, seed: int = 0) -> Record:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import torch
 
 from pydt.base import ConfigError, digest, one_of, real, whole
+from pydt.data import Dataset
 from pydt.data.loading import Augment
 from pydt.training.methods import METHODS, PLANNED
 from pydt.training.networks import Network, network_digest, network_name, usual_rate
 from pydt.training.optimizer import SCHEDULES
+from pydt.training.settings import YOUNG, described
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Recipe:
     device: str = "cpu"
     threads: int = 1
     steps: int | None = None
-    on_error: str = "raise"
+    on_error: str = field(default="raise", metadata=YOUNG)
 
     def __post_init__(self) -> None:
         # One value has one form, so that equal recipes have equal digests (1 and 1.0, numpy's numbers and Python's).
@@ -85,12 +87,24 @@ class Recipe:
         one_of(self.schedule, SCHEDULES, "schedule", "Recipe")
         one_of(self.on_error, ("raise", "skip"), "on_error", "Recipe")
 
+    def check(self, source: Dataset) -> None:
+        """Refuse a source on which this recipe's method cannot train.
+
+        Raises:
+            ConfigError: it cannot; the source and the mend are named.
+            DataError: the source lacks what the method reads.
+        """
+        METHODS[self.method].check(source, self)
+
     def described(self) -> dict[str, Any]:
-        """The recipe as JSON types: of `epochs` and `steps` the one that is used, of a function its name."""
-        found = asdict(self) | {"network": network_name(self.network), "augment": self.augment.described()}
+        """The recipe as JSON types: of `epochs` and `steps` the one that is used, of a function its name, of the
+        settings of methods those of its own."""
+        found = described(self) | {"network": network_name(self.network)}
         del found["steps" if self.steps is None else "epochs"]
-        if self.on_error == "raise":  # as recipes were before there was a choice
-            del found["on_error"]
+        for method in METHODS.values():
+            for name in method.settings:
+                if name not in METHODS[self.method].settings:
+                    found.pop(name, None)
         return found
 
     @cached_property

@@ -10,11 +10,10 @@ from torch import nn
 
 from pydt.base import ConfigError, PydtError
 from pydt.data import Dataset
-from pydt.data.loading import Loader, kept_ids
+from pydt.data.loading import Augment, Loader, kept_ids
 from pydt.training.device import device_of, forked, out_of_memory, threads
 from pydt.training.methods import METHODS
-from pydt.training.methods.common import Job
-from pydt.training.networks import build
+from pydt.training.methods.common import Job, channels_of
 from pydt.training.recipe import Recipe, steps_a_pass, steps_of
 from pydt.training.trained import Trained
 from pydt.training.trial_step import try_source
@@ -39,6 +38,7 @@ def train(source: Dataset, keep: Any, recipe: Recipe, seed: int) -> Trained:
         RuntimeError: PyTorch's, where memory does not even suffice for two examples at a time.
     """
     ids = kept_ids(source, keep)
+    recipe.check(source)
     device = device_of(recipe.device)
     parts = 1
     while True:
@@ -53,7 +53,7 @@ def train(source: Dataset, keep: Any, recipe: Recipe, seed: int) -> Trained:
                     try_source(source, len(ids), recipe)  # says what does not fit, if that is why
                     raise
                 # one example alone has no batch statistics
-                if 4 * parts > min(recipe.batch_size, len(ids)):
+                if 4 * parts > min(recipe.batch_size, len(ids)) or not METHODS[recipe.method].splits:
                     raise
         # The exception is gone, and with it what its frames held.
         parts *= 2
@@ -62,25 +62,29 @@ def train(source: Dataset, keep: Any, recipe: Recipe, seed: int) -> Trained:
 
 
 def _train(source: Dataset, ids: np.ndarray, recipe: Recipe, seed: int, device: torch.device, parts: int) -> Trained:
+    method = METHODS[recipe.method]
+    start = method.start(recipe, source)
     how: dict[str, Any] = {"device": device, "channels_last": True, "on_error": recipe.on_error}
-    loader = Loader(source, ids, recipe.batch_size, True, recipe.augment, seed=seed, **how)
-    channels = 3 if source.images is None else source.images.shape[3]
-    body = build(recipe.network, channels).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    dim = _dim(body, loader, recipe)
-    if (learn := METHODS[recipe.method]) is None:
-        return Trained(body, dim, recipe.augment, recipe, {})
+    loader = Loader(source, ids, recipe.batch_size, True, recipe.augment, seed=seed, views=method.views, **how)
+    body = start.body.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    text = None if start.text is None else start.text.to(device)
+    dim = _dim(body, source, start.preprocess, recipe)
+    if method.learn is None:
+        return Trained(body, dim, start.preprocess, recipe, {}, text)
     steps = steps_of(recipe, len(ids)), steps_a_pass(recipe, len(ids))
-    learnt = learn(Job(source, ids, loader, body, dim, recipe, *steps, parts, device))
+    metrics = method.learn(Job(source, ids, loader, body, dim, text, recipe, *steps, parts, device))
     more = {"micro_batches": parts} if parts > 1 else {}
-    return Trained(body, dim, recipe.augment, recipe, learnt.metrics | more, learnt.text_features)
+    return Trained(body, dim, start.preprocess, recipe, metrics | more, text)
 
 
-def _dim(body: nn.Module, loader: Loader, recipe: Recipe) -> int:
-    """Features of one image: found in evaluation mode, so that batch-norm statistics do not see it."""
+def _dim(body: nn.Module, source: Dataset, preprocess: Augment, recipe: Recipe) -> int:
+    """Features of one black image: found in evaluation mode, so that batch-norm statistics do not see it."""
+    sides = (preprocess.side(),) * 2 if source.images is None else preprocess.sides(*source.images.shape[1:3])
+    image = torch.zeros(1, channels_of(source), *sides, device=device_of(recipe.device))
     was_training = body.training
     body.eval()
     with torch.no_grad():
-        features = body(loader.read(loader.ids[:1]).images)
+        features = body(image.contiguous(memory_format=torch.channels_last))
     body.train(was_training)
     if features.ndim != 2:
         raise ConfigError(

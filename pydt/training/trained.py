@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +13,7 @@ from pydt.data import Dataset
 from pydt.data.loading import Augment, Loader, kept_ids
 from pydt.training.device import threads
 from pydt.training.recipe import Recipe
+from pydt.training.text import TextTower
 
 _MOST_KNOWN = 256_000_000  # bytes of features kept for further tasks
 
@@ -31,7 +31,7 @@ class Trained:
             that ran, "source_images" (how many images that is), and "source_trivial_loss" and
             "source_trivial_accuracy": those of the best guess that looks at no image; empty if
             untrained. "micro_batches" where a batch did not fit into memory, "skipped" where images were replaced.
-        text_features: strings -> (n, dim), for methods that have a text tower; else None.
+        text: the text tower, of methods that have one; else None.
     """
 
     body: nn.Module
@@ -39,7 +39,7 @@ class Trained:
     preprocess: Augment
     recipe: Recipe
     metrics: dict[str, float]
-    text_features: Callable[[Sequence[str]], torch.Tensor] | None = None
+    text: TextTower | None = None
     _known: dict[tuple[str, str], torch.Tensor] = field(default_factory=dict, repr=False)
 
     def features(self, dataset: Dataset, keep: Any = None) -> torch.Tensor:

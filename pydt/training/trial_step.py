@@ -50,7 +50,7 @@ def trial(source: Dataset, keep: Any, recipe: Recipe, tasks: Sequence[Task]) -> 
 
 def try_source(source: Dataset, images: int, recipe: Recipe) -> None:
     """`try_out` on the shapes of the source's images, of which a row keeps so many."""
-    batch, learns = min(2, recipe.batch_size, images), METHODS[recipe.method] is not None
+    batch, learns = min(2, recipe.batch_size, images), METHODS[recipe.method].learn is not None
     for shape in sorted(shapes(source, recipe.augment, learns)):
         try_out(recipe.network, shape, batch, recipe.device, learns)
 

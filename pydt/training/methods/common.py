@@ -1,8 +1,8 @@
-"""What a training method is given, and what it gives back."""
+"""What a training method is, what it is given, and how its network begins."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,24 @@ import torch
 from torch import nn
 
 from pydt.data import Dataset
-from pydt.data.loading import Loader
+from pydt.data.loading import Augment, Loader
+from pydt.training.networks import build
+from pydt.training.text import TextTower
+
+
+@dataclass(frozen=True)
+class Start:
+    """A network before its training, in random or public weights.
+
+    Attributes:
+        body: images (B, C, H, W) -> features (B, dim).
+        preprocess: how images of any data set are prepared for it.
+        text: the text tower, of methods that have one.
+    """
+
+    body: nn.Module
+    preprocess: Augment
+    text: TextTower | None = None
 
 
 @dataclass(frozen=True)
@@ -21,7 +38,8 @@ class Job:
     Attributes:
         source, ids: the data set, and which of its examples are kept, int64 (n,).
         loader: batches of them.
-        body, dim: a fresh network, images -> features (B, dim), on `device`.
+        body, dim: the network to be trained in place, images -> features (B, dim), on `device`.
+        text: the text tower to be trained in place, on `device`; of methods that have one.
         recipe: the `Recipe`.
         steps, a_pass: optimiser steps in all, and of one pass over the kept examples.
         parts: into how many parts a batch is split for lack of memory.
@@ -32,6 +50,7 @@ class Job:
     loader: Loader
     body: nn.Module
     dim: int
+    text: TextTower | None
     recipe: Any  # recipe.py imports the registry of methods, so its type cannot stand here
     steps: int
     a_pass: int
@@ -39,9 +58,39 @@ class Job:
     device: torch.device
 
 
-@dataclass(frozen=True)
-class Learnt:
-    """Metrics of the source, and the text tower of methods that have one; see `pydt.training.Trained`."""
+def channels_of(source: Dataset) -> int:
+    """Channels of what a network sees: encoded files are decoded to RGB."""
+    return 3 if source.images is None else source.images.shape[3]
 
-    metrics: dict[str, float]
-    text_features: Callable[[Sequence[str]], torch.Tensor] | None = None
+
+def from_scratch(recipe: Any, source: Dataset) -> Start:
+    """The recipe's network in random weights."""
+    return Start(build(recipe.network, channels_of(source)), recipe.augment)
+
+
+def nothing_to_check(source: Dataset, recipe: Any) -> None:
+    """Any source will do."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to make a source model.
+
+    Attributes:
+        learn: trains `job.body` (and `job.text`) in place and returns the metrics of the source (`Trained.metrics`);
+            None: nothing is trained.
+        settings: the fields of `Recipe` that are this method's own; they stand in the digest of its recipes alone.
+        start: (recipe, source) -> the network before the training. It may read the images' shape and all captions of
+            the source, but not the mask.
+        check: (source, recipe) -> raises a DataError or ConfigError if this source cannot be trained on so.
+        views: 2 where a batch shows every example twice.
+        splits: whether a batch may be split into parts whose gradients are summed: a loss that compares the examples of
+            a batch with each other may not.
+    """
+
+    learn: Callable[[Job], dict[str, float]] | None
+    settings: tuple[str, ...] = ()
+    start: Callable[[Any, Dataset], Start] = from_scratch
+    check: Callable[[Dataset, Any], None] = nothing_to_check
+    views: int = 1
+    splits: bool = True

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pydt.base import TrainError
-from pydt.training.methods.common import Job, Learnt
+from pydt.base import ConfigError, TrainError
+from pydt.data import Dataset
+from pydt.training.methods.common import Job
 from pydt.training.optimizer import make_optimizer
 
 
-def learn(job: Job) -> Learnt:
+def check(source: Dataset, recipe: Any) -> None:
+    """Refuse a source of a single class."""
+    if source.labels.min() == source.labels.max():
+        wrong = f"all images are of the class {source.classes[int(source.labels[0])]!r}: there is nothing to learn"
+        mend = 'give labels of two classes or more, or use Recipe(method="none"): an untrained network'
+        raise ConfigError(wrong, f"source {source.name}", mend)
+
+
+def learn(job: Job) -> dict[str, float]:
     """Train the network with a head over the classes that are kept.
 
     Raises:
@@ -65,7 +75,7 @@ def learn(job: Job) -> Learnt:
         more = f"; and {len(skipped) - 10} more" if len(skipped) > 10 else ""
         were = "1 image was" if len(skipped) == 1 else f"{len(skipped):,} images were"
         warnings.warn(f"{were} replaced by others: {named}{more}", RuntimeWarning, stacklevel=2)
-    return Learnt(metrics)
+    return metrics
 
 
 def trivial_guess(counts: np.ndarray, smoothing: float) -> tuple[float, float]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pydt.data import Target
+from pydt.data import Dataset, Target
 
 
 @dataclass(frozen=True)
@@ -14,13 +14,16 @@ class Draws:
     """A target and what is drawn from it.
 
     Attributes:
+        target: its class names, and `target.train`, of which a way to transfer may read the examples in `train` alone.
         train: int64 (draws, n), the labelled examples of each draw, in `target.train`.
-        judged: int64 (examples,), in `target.judged`.
+        data, judged: the examples to give outputs for: a data set, and int64 (examples,) in it. Their labels are not a
+            way's to read.
         task_seed, seed: of the task, and of the row: both seed what is random in the transfer.
     """
 
     target: Target
     train: np.ndarray
+    data: Dataset
     judged: np.ndarray
     task_seed: int
     seed: int

@@ -72,5 +72,5 @@ def _one(trained: Trained, draws: Draws, ids: np.ndarray, how: FineTune, device:
             scheduler.step()
     body.eval()
     with torch.inference_mode():
-        reader = Loader(target.judged, draws.judged, 512, False, trained.preprocess, **same)
+        reader = Loader(draws.data, draws.judged, 512, False, trained.preprocess, **same)
         return torch.cat([head(body(batch.images)).double().cpu() for batch in reader])

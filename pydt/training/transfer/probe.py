@@ -19,7 +19,7 @@ def logits(trained: Trained, draws: Draws, penalty: float) -> torch.Tensor:
     target = draws.target
     used, where = np.unique(draws.train, return_inverse=True)
     train = trained.features(target.train, used).double()[torch.from_numpy(where.reshape(draws.train.shape))]
-    features = trained.features(target.judged, draws.judged).double()
+    features = trained.features(draws.data, draws.judged).double()
     labels = torch.from_numpy(target.train.labels[draws.train])
     return ridge_probe(train, labels, features, len(target.classes), penalty)
 

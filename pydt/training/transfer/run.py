@@ -49,7 +49,7 @@ def transfer(trained: Trained, task: Task, seed: int) -> Outputs:
         TrainError: fine-tuning or the features became non-finite.
     """
     described = task.target.described()
-    draws = Draws(task.target, task.few_shot(), described["ids"], task.seed, seed)
+    draws = Draws(task.target, task.few_shot(), task.target.judged, described["ids"], task.seed, seed)
     mode = MODES[task.mode]
     with threads(trained.recipe.threads):
         logits = mode.logits(trained, draws, *(getattr(task, name) for name in mode.settings))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import dataclass, field, is_dataclass
 from functools import cached_property
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from pydt.base import ConfigError, DataError, digest, generator, one_of, real, whole
 from pydt.data import Target
+from pydt.training.settings import described
 from pydt.training.transfer.finetune import FineTune
 from pydt.training.transfer.modes import MODES
 
@@ -66,6 +67,14 @@ class Task:
         if not self.name:
             object.__setattr__(self, "name", f"{self.target.name}, {self.shots}-shot {self.mode}")
 
+    def check(self, recipe: Any) -> None:
+        """Refuse a recipe whose models cannot be transferred so.
+
+        Raises:
+            ConfigError: they cannot; the task and the mend are named.
+        """
+        MODES[self.mode].check(recipe, self)
+
     @cached_property
     def digest(self) -> str:
         """Name of the task: a digest of all that its mode reads, so not of its name."""
@@ -75,8 +84,7 @@ class Task:
     def _settings(self) -> dict[str, Any]:
         """The settings that the mode reads, as JSON types."""
         read = {name: getattr(self, name) for name in MODES[self.mode].settings}
-        plain = (asdict(v) if is_dataclass(v) and not isinstance(v, type) else v for v in read.values())
-        return dict(zip(read, plain, strict=True))
+        return {name: described(value) if is_dataclass(value) else value for name, value in read.items()}
 
     def described(self) -> dict[str, Any]:
         """The task as JSON types, for plan files and reports."""

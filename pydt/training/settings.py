@@ -1,0 +1,24 @@
+"""Settings as JSON types, for digests, plan files and reports."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+YOUNG = {"young": True}
+"""Metadata of a field that is younger than stored results: at its default it is not named, so digests stay equal."""
+
+
+def described(settings: Any) -> dict[str, Any]:
+    """The fields of a settings class as JSON types."""
+    found = {}
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if "young" in field.metadata and value == field.default:
+            continue
+        if hasattr(value, "described"):
+            value = value.described()
+        elif is_dataclass(value):
+            value = described(value)
+        found[field.name] = value
+    return found
