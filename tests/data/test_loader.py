@@ -262,6 +262,47 @@ def test_two_views_of_each_example(colour: Dataset, augment: Augment) -> None:
             assert i in ids
 
 
+@pytest.mark.parametrize(
+    ("how", "shape", "differ"),
+    [
+        ({}, (9, 7, 3), False),
+        ({"crop_pad": 1}, (9, 7, 3), True),
+        ({"crop_pad": 1}, (1, 1, 3), False),
+        ({"crop_pad": 1}, (1, 2, 1), True),
+        ({"flip": True}, (9, 1, 3), False),
+        ({"flip": True}, (1, 2, 3), True),
+        ({"resized_crop": ((0.2, 1), (0.5, 2))}, (9, 7, 3), True),
+        ({"resized_crop": ((0.2, 1), (0.5, 2))}, (1, 1, 3), False),
+        ({"resized_crop": ((0.2, 1), (0.5, 2)), "size": 8}, (1, 1, 3), False),
+        ({"resized_crop": ((1, 1), (1, 1))}, (8, 8, 3), False),
+        ({"resized_crop": ((1, 1), (1, 1))}, (9, 7, 3), False),
+        ({"jitter": (0.1, 0, 0, 0)}, (1, 1, 1), True),
+        ({"jitter": (0.1, 0, 0, 0), "jitter_chance": 0}, (9, 7, 3), False),
+        ({"jitter": (0, 0, 0.1, 0)}, (9, 7, 3), True),
+        ({"jitter": (0, 0, 0.1, 0)}, (9, 7, 4), False),
+        ({"jitter": (0, 0, 0.1, 0.1), "grey": 1}, (9, 7, 3), False),
+        ({"grey": 0.5}, (9, 7, 3), True),
+        ({"grey": 1}, (9, 7, 3), False),
+        ({"blur": (1, 1)}, (9, 7, 3), False),
+        ({"blur": (1, 2)}, (9, 7, 3), True),
+        ({"blur": (1, 1), "blur_chance": 0.5}, (9, 7, 3), True),
+        ({"blur": (1, 2), "blur_chance": 0}, (9, 7, 3), False),
+        ({"blur": (1, 2)}, (1, 1, 3), False),
+        ({"solarize": 1}, (9, 7, 3), False),
+        ({"solarize": 0.5}, (1, 1, 1), True),
+        ({"erase": 1}, (9, 7, 3), True),
+        ({"erase": 1}, (1, 1, 3), False),
+        ({}, None, True),
+        ({"resized_crop": ((1, 1), (1, 1))}, None, False),
+        ({"resized_crop": ((1, 1), (1, 1)), "flip": True}, None, True),
+        ({"resized_crop": ((1, 1), (1, 1)), "flip": True, "size": 1}, None, False),
+        ({"resized_crop": ((1, 1), (1, 1)), "grey": 0.1}, None, True),
+    ],
+)
+def test_whether_two_views_can_differ(how: dict[str, Any], shape: tuple[int, int, int] | None, differ: bool) -> None:
+    assert Augment(**how).random(shape) is differ
+
+
 def test_captions_follow_their_images() -> None:
     images = np.arange(20, dtype=np.uint8).repeat(4).reshape(20, 2, 2)
     dataset = Dataset.from_arrays(images, np.zeros(20, int), captions=[f"number {i}" for i in range(20)])

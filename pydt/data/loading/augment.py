@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pydt import _core
 from pydt.base import ConfigError, real, whole
 
 ENCODED_SIZE = 224
@@ -110,6 +111,43 @@ class Augment:
         """Height and width of what the network sees of encoded images, in training in `epoch`."""
         size = self.size or ENCODED_SIZE
         return size if epoch is None else self._ramped(epoch, size) or size
+
+    def random(self, shape: tuple[int, int, int] | None) -> bool:
+        """Whether two views of an image can differ in training. A crop or an erased part of a single pixel does not
+        count: it leaves the pixel or nothing.
+
+        Args:
+            shape: (height, width, channels) of raw images; None for encoded files, as ordinary photographs.
+        """
+        if shape is None:
+            crops = self._crops(240, 320, self.resized_crop or ENCODED_CROP)
+            height, width, colours = self.side(), self.side(), True
+        else:
+            crops = (shape[0] * shape[1] > 1) and (
+                self.crop_pad > 0 or self._crops(shape[0], shape[1], self.resized_crop)
+            )
+            (height, width), colours = self.sides(shape[0], shape[1]), shape[2] == 3
+        brightness, contrast, saturation, hue = self.jitter or (0.0, 0.0, 0.0, 0.0)
+        turned = brightness > 0 or contrast > 0 or (colours and self.grey < 1 and (saturation > 0 or hue > 0))
+        blurred = self.blur is not None and self.blur_chance > 0 and (self.blur_chance < 1 or len(set(self.blur)) > 1)
+        return bool(
+            crops
+            or (self.flip and width > 1)
+            or (turned and self.jitter_chance > 0)
+            or (colours and 0 < self.grey < 1)
+            or (blurred and height * width > 1)
+            or 0 < self.solarize < 1
+            or (self.erase > 0 and height * width > 1)
+        )
+
+    @staticmethod
+    def _crops(height: int, width: int, crop: tuple[tuple[float, float], tuple[float, float]] | None) -> bool:
+        """Whether random resized crops of such images show different windows: 1,000 of them are drawn."""
+        if crop is None:
+            return False
+        sizes = np.tile(np.array([height, width], np.int32), (1000, 1))
+        start, extent, _ = _core.crop_windows(sizes, np.arange(1000), *crop, False, 0, 0)
+        return bool((start != start[0]).any() or (extent != extent[0]).any())
 
     def _ramped(self, epoch: int, size: int | None) -> int | None:
         return next((to for start, to in reversed(self.ramp) if epoch >= start), size)
