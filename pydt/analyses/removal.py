@@ -217,14 +217,15 @@ def _recipes(plan: Plan, steps: str) -> dict[str, Any]:
     """The recipe for each length asked for."""
     one_of(steps, ("epochs", "same", "both"), "steps", "removal_curve")
     recipe = plan.recipe
-    if recipe.steps is not None:
+    if recipe.epochs is None:
         if steps == "epochs":
-            mend = 'use "same", or a plan whose recipe has none'
-            raise ConfigError("the recipe says steps, not epochs", "steps", mend)
+            budget = "samples" if recipe.steps is None else "steps"
+            mend = f'use "same", or a plan whose recipe has no {budget}'
+            raise ConfigError(f"the recipe says {budget}, not epochs", "steps", mend)
         return {"steps": recipe}
     from pydt.training import steps_of
 
-    found = {"epochs": recipe, "steps": replace(recipe, steps=steps_of(recipe, len(plan.source)))}
+    found = {"epochs": recipe, "steps": replace(recipe, epochs=None, steps=steps_of(recipe, len(plan.source)))}
     return {name: found[name] for name in LENGTHS if steps in ("both", {"epochs": "epochs", "steps": "same"}[name])}
 
 

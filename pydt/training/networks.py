@@ -77,11 +77,14 @@ def _own(network: Callable[[], nn.Module]) -> nn.Module:
     return made
 
 
-def usual_rate(network: Network) -> float:
-    """Peak learning rate of SGD at which networks of a family learn, where none is given (docs/plans.md has the
-    trainings): 0.2 for "convnet-W", 0.01 without batch-norm (vgg, alexnet, transformers, ConvNeXt), 0.05 for all others
-    and for functions.
+def usual_rate(network: Network, optimizer: str = "sgd") -> float:
+    """Peak learning rate at which networks of a family learn, where none is given (docs/plans.md has the trainings).
+
+    SGD: 0.2 for "convnet-W", 0.01 without batch-norm (vgg, alexnet, transformers, ConvNeXt), 0.05 for all others and
+    for functions. AdamW: 1e-3 for all.
     """
+    if optimizer == "adamw":
+        return 1e-3
     if not isinstance(network, str):
         return 0.05
     if network.startswith("convnet-"):

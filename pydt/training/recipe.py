@@ -14,27 +14,37 @@ from pydt.data import Dataset
 from pydt.data.loading import Augment
 from pydt.training.methods import METHODS, PLANNED
 from pydt.training.networks import Network, network_digest, network_name, usual_rate
-from pydt.training.optimizer import SCHEDULES
+from pydt.training.optimizer import OptimizerSettings, check_optimizer
 from pydt.training.settings import YOUNG, described
+
+BUDGETS = ("epochs", "steps", "samples")
+EPOCHS = 6
+"""The budget where none is given."""
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(OptimizerSettings):
     """How a source model is trained. Equal recipes have equal digests.
 
     Attributes:
         network: see `pydt.training.networks.build`.
         method: "supervised", or "none" for an untrained network (the scratch floor).
-        epochs, batch_size: passes over the kept examples; a last batch that is not full is left out unless it is the
-            only one.
-        steps: optimiser steps in all, whatever the mask keeps; `epochs` is then not used. None: `epochs` decides.
-            A mask that keeps less means fewer steps at equal epochs, and each image seen more often at equal steps.
-        lr: peak learning rate of SGD; None: the usual one of the network's family
+        epochs, steps, samples: the budget; give one, or none for 6 epochs. `epochs`: passes over the kept examples.
+            `steps`: optimiser steps in all, whatever the mask keeps. `samples`: examples seen in all, in as many steps
+            as that takes. A mask that keeps less means fewer steps at equal epochs; at equal steps or samples each
+            image is seen more often. `dataclasses.replace` with another budget needs epochs=None, or what it was.
+        batch_size: a last batch of a pass that is not full is left out unless it is the only one.
+        lr: peak learning rate; None: the usual one of the optimiser and the network's family
             (`pydt.training.networks.usual_rate`). `pydt plan` and the first rows of a run warn where it is wrong.
-            `dataclasses.replace` with another network keeps the rate, unless lr=None is given with it.
-        schedule: "one-cycle" (cosine up over 30 % of the steps and down), or "triangular" (from 0 up over the first
-            eighth of the steps and down to 0: the 2 of 16 epochs of Jain et al. 2023).
-        momentum, nesterov, weight_decay, label_smoothing: of SGD and the cross-entropy.
+            `dataclasses.replace` with another network or optimiser keeps the rate, unless lr=None is given with it.
+        schedule: "one-cycle" (cosine up over 30 % of the steps and down), "triangular" (from 0 up over the first
+            eighth of the steps and down to 0: the 2 of 16 epochs of Jain et al. 2023), or "cosine" (from 0 in a line
+            over the first `warmup` of the steps, then half a cosine to 0).
+        momentum, nesterov: of SGD.
+        weight_decay: of SGD and AdamW. AdamW multiplies it by the rate, so that it often wants 0.01 to 0.1.
+        label_smoothing: of the cross-entropy.
+        optimizer, betas, warmup, clip_norm: "sgd" or "adamw", and its further settings
+            (`pydt.training.optimizer.OptimizerSettings`).
         augment: of the source images; its mean, std and size also prepare the target images.
         device: "cpu", "cuda" or "cuda:N". On a GPU, training runs under autocast (mixed precision).
         threads: of the arithmetic on the CPU; part of the digest, since sums depend on it.
@@ -47,7 +57,7 @@ class Recipe:
 
     network: Network = "convnet-24"
     method: str = "supervised"
-    epochs: int = 6
+    epochs: int | None = None
     batch_size: int = 128
     lr: float | None = None
     schedule: str = "one-cycle"
@@ -60,16 +70,22 @@ class Recipe:
     threads: int = 1
     steps: int | None = None
     on_error: str = field(default="raise", metadata=YOUNG)
+    samples: int | None = field(default=None, metadata=YOUNG)
 
     def __post_init__(self) -> None:
         # One value has one form, so that equal recipes have equal digests (1 and 1.0, numpy's numbers and Python's).
-        for name in ("epochs", "batch_size", "threads"):
+        budget = [name for name in BUDGETS if getattr(self, name) is not None]
+        if len(budget) > 1:
+            both = " and ".join(f"{name} {getattr(self, name)}" for name in budget)
+            raise ConfigError(both, "Recipe", f"give one of {', '.join(BUDGETS)}, and None for the others")
+        if not budget:
+            object.__setattr__(self, "epochs", EPOCHS)
+        for name in (*(budget or ["epochs"]), "batch_size", "threads"):
             object.__setattr__(self, name, whole(getattr(self, name), name, "Recipe", 1, error=ConfigError))
-        if self.steps is not None:
-            object.__setattr__(self, "steps", whole(self.steps, "steps", "Recipe", 1, error=ConfigError))
+        check_optimizer(self, "Recipe")
         network_name(self.network)
         if self.lr is None:
-            object.__setattr__(self, "lr", usual_rate(self.network))
+            object.__setattr__(self, "lr", usual_rate(self.network, self.optimizer))
         object.__setattr__(self, "lr", real(self.lr, "lr", "Recipe", above=0))
         for name in ("momentum", "label_smoothing"):
             object.__setattr__(self, name, real(getattr(self, name), name, "Recipe", least=0, below=1))
@@ -84,7 +100,6 @@ class Recipe:
             mend = f"use {' or '.join(json.dumps(name) for name in METHODS)}"
             raise ConfigError(f"method {self.method!r} is not built yet", "Recipe", mend)
         one_of(self.method, tuple(METHODS), "method", "Recipe")
-        one_of(self.schedule, SCHEDULES, "schedule", "Recipe")
         one_of(self.on_error, ("raise", "skip"), "on_error", "Recipe")
 
     def check(self, source: Dataset) -> None:
@@ -96,16 +111,17 @@ class Recipe:
         """
         METHODS[self.method].check(source, self)
 
+    @property
+    def unused(self) -> set[str]:
+        """Fields that nothing reads beside the others: they stand in no digest."""
+        others = {name for method in METHODS.values() for name in method.settings}
+        idle = {name for name in BUDGETS if getattr(self, name) is None}
+        return super().unused | idle | (others - set(METHODS[self.method].settings))
+
     def described(self) -> dict[str, Any]:
-        """The recipe as JSON types: of `epochs` and `steps` the one that is used, of a function its name, of the
-        settings of methods those of its own."""
-        found = described(self) | {"network": network_name(self.network)}
-        del found["steps" if self.steps is None else "epochs"]
-        for method in METHODS.values():
-            for name in method.settings:
-                if name not in METHODS[self.method].settings:
-                    found.pop(name, None)
-        return found
+        """The recipe as JSON types: of the budgets the one that is given, of a function its name, of the settings of
+        methods those of its own."""
+        return described(self) | {"network": network_name(self.network)}
 
     @cached_property
     def digest(self) -> str:
@@ -115,7 +131,12 @@ class Recipe:
 
 def steps_of(recipe: Recipe, examples: int) -> int:
     """Optimiser steps of a training on so many examples."""
-    return recipe.epochs * steps_a_pass(recipe, examples) if recipe.steps is None else recipe.steps
+    if recipe.epochs is not None:
+        return recipe.epochs * steps_a_pass(recipe, examples)
+    if recipe.steps is not None:
+        return recipe.steps
+    assert recipe.samples is not None
+    return -(-recipe.samples // min(recipe.batch_size, examples))
 
 
 def steps_a_pass(recipe: Recipe, examples: int) -> int:

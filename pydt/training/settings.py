@@ -10,9 +10,11 @@ YOUNG = {"young": True}
 
 
 def described(settings: Any) -> dict[str, Any]:
-    """The fields of a settings class as JSON types."""
-    found = {}
+    """The fields of a settings class as JSON types, without those that it calls `unused`."""
+    found, unused = {}, getattr(settings, "unused", ())
     for field in fields(settings):
+        if field.name in unused:
+            continue
         value = getattr(settings, field.name)
         if "young" in field.metadata and value == field.default:
             continue

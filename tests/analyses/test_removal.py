@@ -205,11 +205,12 @@ def test_what_cannot_be_meant_is_refused(study: tuple[Plan, Store], how: dict[st
     assert error.value.mend
 
 
-def test_a_recipe_of_steps_knows_no_epochs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("budget", ["steps", "samples"])
+def test_a_recipe_of_steps_knows_no_epochs(tmp_path: Path, budget: str) -> None:
     job = stub_truth.plan(40)
-    job = replace(job, recipe=replace(job.recipe, steps=30))
+    job = replace(job, recipe=replace(job.recipe, epochs=None, **{budget: 30}))
     store = stub_truth.trained(job, tmp_path)
-    with pytest.raises(ConfigError, match="steps, not epochs"):
+    with pytest.raises(ConfigError, match=f"{budget}, not epochs"):
         curve(store, job, steps="epochs")
     found = curve(store, job, sizes=[2], repeats=2)
     assert {point.length for point in found.points} == {"steps"}

@@ -86,12 +86,14 @@ def test_every_kind_of_design_comes_back(tmp_path: Path, source: Dataset, target
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     recipe=st.builds(
-        Recipe,
+        lambda budget, **more: Recipe(**budget, **more),
+        st.dictionaries(st.sampled_from(["epochs", "steps", "samples"]), st.integers(1, 99), max_size=1),
         network=st.sampled_from(["convnet-8", "resnet18"]),
-        epochs=st.integers(1, 99),
-        steps=st.none() | st.integers(1, 99),
         lr=st.floats(1e-6, 10),
-        schedule=st.sampled_from(["one-cycle", "triangular"]),
+        optimizer=st.sampled_from(["sgd", "adamw"]),
+        betas=st.tuples(st.floats(0, 0.99), st.floats(0, 0.99)),
+        clip_norm=st.none() | st.floats(0.1, 9),
+        schedule=st.sampled_from(["one-cycle", "triangular", "cosine"]),
         nesterov=st.booleans(),
         threads=st.integers(1, 4),
         augment=st.builds(

@@ -175,6 +175,10 @@ CASES: dict[str, tuple[Callable[[], object], str, str]] = {
     "epochs of fine-tuning that are no number": (lambda: FineTune(epochs=1.5), "FineTune.*epochs 1.5", "whole number >= 1"),
     "misspelt network": (lambda: Recipe(network="resnet19"), "resnet19.*no such network", "did you mean 'resnet1"),
     "negative epochs": (lambda: Recipe(epochs=-1), "epochs -1", "whole number"),
+    "two budgets": (lambda: Recipe(epochs=2, steps=9), "epochs 2 and steps 9", "give one of epochs, steps, samples"),
+    "warm-up of more steps than there are": (lambda: Recipe(schedule="cosine", warmup=500), "warmup 500", ""),
+    "unknown optimiser": (lambda: Recipe(optimizer="adam"), "'adam'", "choose one of"),
+    "one beta": (lambda: Recipe(optimizer="adamw", betas=0.9), "betas 0.9", "two numbers"),
     "no steps": (lambda: Recipe(steps=0), "steps 0", "whole number"),
     "more shots than examples": (lambda: Task(target(), shots=50), "50 shots, but class", "fewer shots"),
     # --- designs and plans

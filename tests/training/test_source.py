@@ -15,9 +15,8 @@ from torch.nn.functional import avg_pool2d
 from pydt.base import ConfigError, TrainError
 from pydt.data import Dataset, Target
 from pydt.data.loading import Augment
-from pydt.training import FineTune, Recipe, Task, train, trial
+from pydt.training import FineTune, Recipe, Task, steps_of, train, trial
 from pydt.training.networks import build
-from pydt.training.optimizer import make_optimizer
 from pydt.training.trial_step import shapes, try_out
 
 RECIPE = Recipe(
@@ -141,7 +140,7 @@ def test_steps_are_the_same_whatever_is_kept(source: Dataset, steps: int, monkey
     for kept in (8, 4, 1):  # classes: 160, 80 and 20 examples, the last less than a batch
         monkeypatch.setattr(Counting, "batches", 0)
         monkeypatch.setattr(Counting, "examples", 0)
-        recipe = replace(RECIPE, network=Counting, lr=0.01, steps=steps)
+        recipe = replace(RECIPE, network=Counting, lr=0.01, epochs=None, steps=steps)
         trained = train(source, source.labels < kept, recipe, 0)
         assert (Counting.batches, Counting.examples) == (steps, steps * min(32, 20 * kept))
         assert np.isfinite(trained.metrics["source_loss"])
@@ -149,17 +148,44 @@ def test_steps_are_the_same_whatever_is_kept(source: Dataset, steps: int, monkey
 
 def test_as_many_steps_as_the_epochs_have_give_the_same_bits(source: Dataset) -> None:
     epochs = train(source, None, RECIPE, 3)  # 160 examples, 5 batches, 4 epochs
-    steps = train(source, None, replace(RECIPE, steps=20, epochs=1), 3)
+    steps = train(source, None, replace(RECIPE, epochs=None, steps=20), 3)
     assert torch.equal(weights(epochs.body), weights(steps.body))
     assert epochs.metrics == steps.metrics
-    assert not torch.equal(weights(epochs.body), weights(train(source, None, replace(RECIPE, steps=19), 3).body))
+    fewer = train(source, None, replace(RECIPE, epochs=None, steps=19), 3)
+    assert not torch.equal(weights(epochs.body), weights(fewer.body))
 
 
 def test_a_recipe_without_steps_has_the_digest_it_always_had() -> None:
     assert Recipe().digest == "d6979aa293781d9c5cc74984bd9911d9"
     assert "steps" not in Recipe().described()
-    assert Recipe(steps=9).digest == Recipe(steps=np.int64(9), epochs=99).digest, "epochs are not used then"
-    assert len({Recipe().digest, Recipe(steps=9).digest, Recipe(steps=10).digest}) == 3
+    assert Recipe(steps=9).digest == Recipe(steps=np.int64(9)).digest
+    assert len({Recipe().digest, Recipe(steps=9).digest, Recipe(steps=10).digest, Recipe(samples=9).digest}) == 4
+
+
+def test_a_recipe_has_one_budget() -> None:
+    assert (Recipe().epochs, Recipe(steps=9).epochs, Recipe(samples=9).epochs) == (6, None, None)
+    assert Recipe() == Recipe(epochs=6)
+    for given in ({"epochs": 6, "steps": 9}, {"steps": 9, "samples": 9}, {"epochs": 1, "samples": 9}):
+        with pytest.raises(ConfigError, match=r" and .*give one of epochs, steps, samples"):
+            Recipe(**given)  # type: ignore[arg-type]
+    for name, recipe in {"epochs": Recipe(), "steps": Recipe(steps=9), "samples": Recipe(samples=9)}.items():
+        assert {"epochs", "steps", "samples"} & set(recipe.described()) == {name}
+
+
+@pytest.mark.parametrize(
+    ("kept", "steps"),
+    [(160, 4), (33, 4), (32, 4), (20, 5)],  # the last has no full batch: 5 batches of 20 for 100 examples
+)
+def test_a_budget_of_samples_is_reached_by_the_fewest_steps(
+    source: Dataset, kept: int, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("batches", "examples"):
+        monkeypatch.setattr(Counting, name, 0)
+    recipe = replace(RECIPE, network=Counting, lr=0.01, epochs=None, samples=100)
+    assert recipe.batch_size == 32
+    train(source, np.arange(kept), recipe, 0)
+    assert (Counting.batches, steps_of(recipe, kept)) == (steps, steps)
+    assert 100 <= Counting.examples < 100 + 32
 
 
 def test_a_diverging_row_is_a_train_error(source: Dataset) -> None:
@@ -205,25 +231,10 @@ def test_one_class_teaches_nothing_but_is_a_row_like_any_other(source: Dataset) 
     }
 
 
-def test_schedules() -> None:
-    parameter = nn.Parameter(torch.zeros(1))
-    rates: dict[str, list[float]] = {}
-    for schedule in ("triangular", "one-cycle"):
-        optimizer, scheduler = make_optimizer([parameter], Recipe(schedule=schedule, lr=0.5), 160)
-        rates[schedule] = []
-        for _ in range(160):
-            rates[schedule].append(optimizer.param_groups[0]["lr"])
-            optimizer.step()
-            scheduler.step()
-    triangle = rates["triangular"]
-    # 0 -> peak at one eighth (epoch 2 of 16) -> 0, straight lines.
-    assert triangle[0] == 0
-    assert triangle[20] == pytest.approx(0.5)
-    assert triangle[10] == pytest.approx(0.25)
-    assert triangle[90] == pytest.approx(0.25)
-    assert triangle[159] == pytest.approx(0.5 / 140)
-    assert max(rates["one-cycle"]) == pytest.approx(0.5, rel=1e-3)
-    assert rates["one-cycle"][-1] < 1e-4
+def test_clipping_reaches_the_training(source: Dataset) -> None:
+    free, clipped, tight = (train(source, None, replace(RECIPE, clip_norm=norm), 3) for norm in (None, 1e9, 0.01))
+    assert torch.equal(weights(free.body), weights(clipped.body))
+    assert not torch.equal(weights(free.body), weights(tight.body))
 
 
 def test_recipes_of_equal_content_have_equal_digests() -> None:

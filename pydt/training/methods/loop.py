@@ -63,6 +63,8 @@ def fit(job: Job, modules: Sequence[nn.Module], judge: Judge, trivial: tuple[flo
                 scaler.scale(loss * (len(part.labels) / whole)).backward()
                 loss_sum += loss.detach() * len(part.labels)
                 correct += right
+            if recipe.clip_norm is not None:
+                scaler.unscale_(optimizer)
             scaler.step(optimizer)
             scaler.update()
             scheduler.step()

@@ -11,28 +11,36 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pydt.base import ConfigError, one_of, real, seed31, whole
+from pydt.base import ConfigError, real, seed31, whole
 from pydt.data.loading import Loader
 from pydt.training.device import forked
-from pydt.training.optimizer import SCHEDULES, make_optimizer
+from pydt.training.optimizer import OptimizerSettings, check_optimizer, make_optimizer
 from pydt.training.trained import Trained
 from pydt.training.transfer.draws import Draws
 
 
 @dataclass(frozen=True)
-class FineTune:
-    """How the whole network is trained on a draw; the defaults are those of Jain et al. 2023, scaled to small draws."""
+class FineTune(OptimizerSettings):
+    """How the whole network is trained on a draw; the defaults are those of Jain et al. 2023, scaled to small draws.
+
+    Attributes:
+        epochs, batch_size: passes over the draw; a last batch of one image is left out unless it is the only one.
+        lr: peak learning rate; None: 0.05 of SGD, 1e-3 of AdamW.
+        schedule, momentum, nesterov, weight_decay, optimizer, betas, warmup, clip_norm: as in `Recipe`.
+    """
 
     epochs: int = 15
     batch_size: int = 64
-    lr: float = 0.05
+    lr: float | None = None
     schedule: str = "triangular"
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 5e-4
 
     def __post_init__(self) -> None:
-        one_of(self.schedule, SCHEDULES, "schedule", "FineTune")
+        check_optimizer(self, "FineTune")
+        if self.lr is None:
+            object.__setattr__(self, "lr", 1e-3 if self.optimizer == "adamw" else 0.05)
         for name in ("epochs", "batch_size"):
             whole(getattr(self, name), name, "FineTune", 1, error=ConfigError)
         real(self.lr, "lr", "FineTune", above=0)
