@@ -8,12 +8,15 @@ from typing import Any
 import numpy as np
 
 from pydt import _core
-from pydt.base import ConfigError, real, whole
+from pydt.base import ConfigError, one_of, real, whole
 
 ENCODED_SIZE = 224
 ENCODED_CROP = ((0.08, 1.0), (3 / 4, 4 / 3))
 # Settings that are younger than stored results: at their defaults they are not named in a digest, which so stays equal.
-_YOUNGER = ("ramp", "jitter", "jitter_chance", "grey", "blur", "blur_chance", "solarize", "erase")
+_YOUNGER = (
+    *("ramp", "jitter", "jitter_chance", "grey", "blur", "blur_chance", "solarize", "erase"),
+    *("resize", "interpolation", "rgb"),
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,11 @@ class Augment:
         ramp: ((epoch, size), ...): training images have this size from that epoch (counted from 0) on; evaluation goes
             by `size`. Jain et al. (2023) train 16 epochs with ((0, 160), (12, 192)) and evaluate at 224. Raw images:
             with `resized_crop` only.
+        resize: evaluation: the short side is resized to so many pixels, as PIL resizes, and the centre of `size` pixels
+            (224 by default) cropped; at least `size`. Raw images then are so resized too, in training as well unless
+            `resized_crop` is given. None: raw images are not resized, encoded ones to size * 256 / 224.
+        interpolation: "bilinear" or "bicubic": of `resize`, and of all resizing of encoded images.
+        rgb: grey images are repeated to three channels before mean and std, for networks that take three.
 
     For encoded images in training only, in this order, after crop and flip:
         jitter: (brightness, contrast, saturation, hue), each 0 or more, hue at most 1/2: factors uniform in 1 +- the
@@ -62,6 +70,9 @@ class Augment:
     blur_chance: float = 1.0
     solarize: float = 0.0
     erase: float = 0.0
+    resize: int | None = None
+    interpolation: str = "bilinear"
+    rgb: bool = False
 
     def __post_init__(self) -> None:
         # Brought to one form, so that settings which mean the same are equal and have one digest.
@@ -85,6 +96,13 @@ class Augment:
             raise ConfigError(f"flip {self.flip!r}", "Augment", "use True or False")
         for name, value in fixed.items():
             object.__setattr__(self, name, value)
+        one_of(self.interpolation, ("bilinear", "bicubic"), "interpolation", "Augment")
+        if self.resize is not None:
+            least = self.size or ENCODED_SIZE
+            short = whole(self.resize, "resize", "Augment", least, 1 << 16, ConfigError)
+            object.__setattr__(self, "resize", short)
+        if not isinstance(self.rgb, bool):
+            raise ConfigError(f"rgb {self.rgb!r}", "Augment", "use True or False")
         if not all(np.isfinite(self.mean)) or not all(s > 0 and np.isfinite(s) for s in self.std):
             what = f"mean {self.mean}, std {self.std}"
             raise ConfigError(what, "Augment", "give finite means and positive deviations")
@@ -102,10 +120,21 @@ class Augment:
 
     def sides(self, height: int, width: int, epoch: int | None = None) -> tuple[int, int]:
         """(height, width) of what the network sees of raw images of this height and width, in training in `epoch`."""
+        if self.resize is not None:
+            return self.side(epoch), self.side(epoch)
         size = self.size if epoch is None else self._ramped(epoch, self.size)
         if self.resized_crop is None or size is None:
             return height, width
         return size, size
+
+    def seen(self, channels: int) -> int:
+        """Channels of what the network sees of images of so many channels."""
+        return 3 if self.rgb and channels == 1 else channels
+
+    @property
+    def short(self) -> int:
+        """What the short side is resized to in evaluation."""
+        return round(self.side() * 256 / 224) if self.resize is None else self.resize
 
     def side(self, epoch: int | None = None) -> int:
         """Height and width of what the network sees of encoded images, in training in `epoch`."""

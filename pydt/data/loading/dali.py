@@ -148,8 +148,9 @@ def _graph(how: Settings, batch: Batch) -> Any:
     decode = {"device": "mixed" if gpu else "cpu", "output_type": types.RGB, "adjust_orientation": False}
     if gpu:
         decode["jpeg_fancy_upsampling"] = True  # as on the CPU
-    # PIL's triangle filter, as wide as an output pixel where the image becomes smaller.
-    resize = {"interp_type": types.INTERP_LINEAR, "antialias": True}
+    # PIL's filters, as wide as an output pixel (or four, the cubic one) where the image becomes smaller.
+    kind = {"bilinear": types.INTERP_LINEAR, "bicubic": types.INTERP_CUBIC}[augment.interpolation]
+    resize = {"interp_type": kind, "antialias": True}
     if how.train:
         images = fn.decoders.image_slice(files, start=given["start"], shape=given["extent"], axis_names="HW", **decode)
         images = fn.resize(images, size=given["size"] if augment.ramp else [augment.side()] * 2, **resize)
@@ -285,7 +286,7 @@ def bitmap(record: np.ndarray, background: str) -> tuple[np.ndarray, tuple[int, 
 def feeds(augment: Augment, train: bool, seed: int, epoch: int, view: int, ids: np.ndarray, sizes: np.ndarray) -> Feeds:
     """What a pipeline gets beside the bytes, for images of these sizes: int32 (n, 2), height and width."""
     if not train:
-        return central(sizes, augment.side())
+        return central(sizes, augment.side(), augment.short)
     scale, ratio = augment.resized_crop or ENCODED_CROP
     start, extent, mirrored = _core.crop_windows(sizes, ids, scale, ratio, augment.flip, seed, epoch, view)
     side = augment.side(epoch)
@@ -295,12 +296,11 @@ def feeds(augment: Augment, train: bool, seed: int, epoch: int, view: int, ids: 
     return found | drawn(augment, side, seed, epoch, view, ids)
 
 
-def central(sizes: np.ndarray, side: int) -> Feeds:
-    """The part of each image that torchvision's Resize(round(side * 256 / 224)) and CenterCrop(side) show, in its own
-    pixels: "start" and "stop", float32 (n, 2) (y, x), rounded as torchvision rounds.
+def central(sizes: np.ndarray, side: int, short: int) -> Feeds:
+    """The part of each image that torchvision's Resize(short) and CenterCrop(side) show, in its own pixels: "start" and
+    "stop", float32 (n, 2) (y, x), rounded as torchvision rounds.
     """
     own = sizes.astype(np.float64)
-    short = round(side * 256 / 224)
     resized = np.floor(short * own / own.min(axis=1, keepdims=True))
     start = np.rint((resized - side) / 2)
     scale = own / resized

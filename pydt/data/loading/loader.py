@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from pydt import _core
 from pydt.base import ConfigError, DataError, one_of, whole
@@ -192,12 +193,35 @@ class Loader:
         return Batch(images, labels, torch.from_numpy(ids), self.dataset.captions)
 
     def _read_raw(self, ids: np.ndarray) -> torch.Tensor:
+        assert self.dataset.images is not None
+        _, height, width, channels = self.dataset.images.shape
+        augment, epoch = self.augment, self._epoch if self.train else None
+        seen = augment.seen(channels)
+        mean, std = augment.channels(seen)
+        sides = augment.sides(height, width, epoch)
+        if augment.resize is None and seen == channels:
+            return self._gather(ids, sides, mean, std, self.dtype)
+        done = augment.resize is None or (self.train and augment.resized_crop is not None)
+        if done:
+            height, width = sides
+        plain = np.zeros(channels, np.float32), np.ones(channels, np.float32)
+        images = self._gather(ids, (height, width), *plain, torch.float32)
+        if not done:
+            images = resized(images, augment.short, sides[0], augment.interpolation)
+        centre, scale = (torch.from_numpy(values).to(self.device).view(-1, 1, 1) for values in (mean, std))
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        return ((images - centre) / scale).to(self.dtype, memory_format=layout)
+
+    def _gather(
+        self, ids: np.ndarray, sides: tuple[int, int], mean: np.ndarray, std: np.ndarray, dtype: torch.dtype
+    ) -> torch.Tensor:
+        """The examples, cropped and flipped by the core: (views * n, C, *sides), of pixels scaled to 0..1."""
         stored = self.dataset.images
         assert stored is not None
         index, channels = self.dataset.positions[ids], stored.shape[3]
-        height, width = self.augment.sides(stored.shape[1], stored.shape[2], self._epoch if self.train else None)
+        height, width = sides
         how: dict[str, Any] = {"crop_pad": 0, "flip": False, "seed": self.seed, "epoch": self._epoch}
-        how["mean"], how["std"] = self.augment.channels(channels)
+        how["mean"], how["std"] = mean, std
         if self.train:
             how |= {"crop_pad": self.augment.crop_pad, "flip": self.augment.flip}
             if self.augment.resized_crop is not None:
@@ -206,7 +230,7 @@ class Loader:
         there = resident(stored, self.device) if self.device.type == "cuda" else None
         if there is not None:
             layout = torch.channels_last if self.channels_last else torch.contiguous_format
-            out = torch.empty(shape, dtype=self.dtype, device=self.device, memory_format=layout)
+            out = torch.empty(shape, dtype=dtype, device=self.device, memory_format=layout)
             with torch.cuda.device(self.device):
                 stream = torch.cuda.current_stream(self.device).cuda_stream
                 for view, part in enumerate(out.split(len(ids))):
@@ -217,16 +241,16 @@ class Loader:
                         ids=ids,
                         out=part.data_ptr(),
                         size=(height, width),
-                        dtype=str(self.dtype).removeprefix("torch."),
+                        dtype=str(dtype).removeprefix("torch."),
                         channels_last=self.channels_last,
                         stream=stream,
                         view=view,
                         **how,
                     )
             return out
-        out = self._memory.take(*shape, self.dtype, self.channels_last)
+        out = self._memory.take(*shape, dtype, self.channels_last)
         # numpy has no bfloat16: its bits
-        bits = (out.view(torch.uint16) if self.dtype == torch.bfloat16 else out).numpy()
+        bits = (out.view(torch.uint16) if dtype == torch.bfloat16 else out).numpy()
         threads = torch.get_num_threads()
         for view in range(self.views):
             part = bits[view * len(ids) : (view + 1) * len(ids)]
@@ -298,6 +322,19 @@ def kept_ids(dataset: Dataset, keep: Any) -> np.ndarray:
         mend = "it looks like a 0/1 mask: pass bool, keep.astype(bool)" if mask else "give every id once"
         raise DataError(f"example id {times.argmax()} is given {times.max()} times", "keep", mend)
     return ids
+
+
+def resized(images: torch.Tensor, short: int, side: int, interpolation: str) -> torch.Tensor:
+    """Images (B, C, H, W) of pixels 0..1 as PIL and torchvision show them: resized to this short side, and cropped to
+    the `side` x `side` pixels in the centre.
+    """
+    height, width = images.shape[2:]
+    size = [short * height // min(height, width), short * width // min(height, width)]
+    pixels = images * 255
+    for shape in ([height, size[1]], size):  # PIL rounds and clips after either direction
+        pixels = F.interpolate(pixels, shape, mode=interpolation, antialias=True).round_().clamp_(0, 255)
+    top, left = (round((length - side) / 2) for length in size)
+    return pixels[:, :, top : top + side, left : left + side] / 255
 
 
 def _check_raw(augment: Augment) -> None:
