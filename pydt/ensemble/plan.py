@@ -185,7 +185,7 @@ def make_record(context: Context, rows: Sequence[Row], design: Design | None = N
     )
     return Record(
         kind="rows" if design is None else "design",
-        source=context.source.digest,
+        source=context.source_digest,
         source_facts={"name": context.source.name, "examples": len(context.source)},
         units=context.units_digest,
         by=str(context.by),

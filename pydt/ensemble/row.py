@@ -33,6 +33,12 @@ class Context:
         """Digest of the partition into groups."""
         return digest("units", self.units[0], list(self.units[1]))
 
+    @cached_property
+    def source_digest(self) -> str:
+        """Digest of what the recipe reads of the source."""
+        read = getattr(self.recipe, "source_digest", None)  # rows of a user's own have recipes of their own
+        return str(self.source.digest if read is None else read(self.source))
+
     def keep_examples(self, row: Row) -> np.ndarray:
         """The examples a row trains on, bool (examples,): those of kept groups and those of no group."""
         return np.append(row.mask, True)[self.units[0]]  # -1 reads the appended entry

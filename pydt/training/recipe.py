@@ -13,6 +13,7 @@ from pydt.base import ConfigError, digest, one_of, real, whole
 from pydt.data import Dataset
 from pydt.data.loading import Augment
 from pydt.training.methods import METHODS, PLANNED
+from pydt.training.methods.clip import CLIP
 from pydt.training.networks import Network, network_digest, network_name, usual_rate
 from pydt.training.optimizer import OptimizerSettings, check_optimizer
 from pydt.training.settings import YOUNG, described
@@ -28,7 +29,8 @@ class Recipe(OptimizerSettings):
 
     Attributes:
         network: see `pydt.training.networks.build`.
-        method: "supervised", or "none" for an untrained network (the scratch floor).
+        method: "supervised", "clip" (images and their captions), or "none" for an untrained network (the scratch
+            floor).
         epochs, steps, samples: the budget; give one, or none for 6 epochs. `epochs`: passes over the kept examples.
             `steps`: optimiser steps in all, whatever the mask keeps. `samples`: examples seen in all, in as many steps
             as that takes. A mask that keeps less means fewer steps at equal epochs; at equal steps or samples each
@@ -50,6 +52,7 @@ class Recipe(OptimizerSettings):
         threads: of the arithmetic on the CPU; part of the digest, since sums depend on it.
         on_error: source images that cannot be decoded: "raise" ends the row, "skip" replaces them by others, counts
             them in the row's metrics ("skipped") and names them in a warning.
+        clip: see `CLIP`; only read by method "clip".
 
     Raises:
         ConfigError: a setting is unknown or out of range, or there is no such network.
@@ -71,6 +74,7 @@ class Recipe(OptimizerSettings):
     steps: int | None = None
     on_error: str = field(default="raise", metadata=YOUNG)
     samples: int | None = field(default=None, metadata=YOUNG)
+    clip: CLIP = field(default_factory=CLIP)
 
     def __post_init__(self) -> None:
         # One value has one form, so that equal recipes have equal digests (1 and 1.0, numpy's numbers and Python's).

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from pydt.base import ConfigError, PydtError
+from pydt.base import PydtError
 from pydt.data import Dataset
-from pydt.data.loading import Augment, Loader, kept_ids
+from pydt.data.loading import Loader, kept_ids
 from pydt.training.device import device_of, forked, out_of_memory, threads
 from pydt.training.methods import METHODS
-from pydt.training.methods.common import Job, channels_of
+from pydt.training.methods.common import Job, dim_of
 from pydt.training.recipe import Recipe, steps_a_pass, steps_of
 from pydt.training.trained import Trained
 from pydt.training.trial_step import try_source
@@ -68,28 +67,10 @@ def _train(source: Dataset, ids: np.ndarray, recipe: Recipe, seed: int, device: 
     loader = Loader(source, ids, recipe.batch_size, True, recipe.augment, seed=seed, views=method.views, **how)
     body = start.body.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     text = None if start.text is None else start.text.to(device)
-    dim = _dim(body, source, start.preprocess, recipe)
+    dim = dim_of(body, source, start.preprocess, recipe)
     if method.learn is None:
         return Trained(body, dim, start.preprocess, recipe, {}, text)
     steps = steps_of(recipe, len(ids)), steps_a_pass(recipe, len(ids))
     metrics = method.learn(Job(source, ids, loader, body, dim, text, recipe, *steps, parts, device))
     more = {"micro_batches": parts} if parts > 1 else {}
     return Trained(body, dim, start.preprocess, recipe, metrics | more, text)
-
-
-def _dim(body: nn.Module, source: Dataset, preprocess: Augment, recipe: Recipe) -> int:
-    """Features of one black image: found in evaluation mode, so that batch-norm statistics do not see it."""
-    sides = (preprocess.side(),) * 2 if source.images is None else preprocess.sides(*source.images.shape[1:3])
-    image = torch.zeros(1, channels_of(source), *sides, device=device_of(recipe.device))
-    was_training = body.training
-    body.eval()
-    with torch.no_grad():
-        features = body(image.contiguous(memory_format=torch.channels_last))
-    body.train(was_training)
-    if features.ndim != 2:
-        raise ConfigError(
-            f"returns shape {tuple(features.shape)}",
-            f"network {recipe.described()['network']}",
-            "return (batch, features)",
-        )
-    return int(features.shape[1])

@@ -170,7 +170,7 @@ CASES: dict[str, tuple[Callable[[], object], str, str]] = {
     "deviation of zero": (lambda: Augment(std=(0.0,)), r"std \(0\.0,\)", "positive"),
     "two means for one channel": (lambda: list(Loader(dataset(), augment=Augment(mean=(0.1, 0.2)))), "2 means", "one each"),
     "unknown method": (lambda: Recipe(method="supervized"), "supervized", "choose one of"),
-    "method that is not built": (lambda: Recipe(method="clip"), "'clip' is not built yet", "supervised"),
+    "method that is not built": (lambda: Recipe(method="checkpoint"), "'checkpoint' is not built yet", "supervised"),
     "source of one class": (lambda: Plan(Dataset.from_arrays(IMAGES, ["a"] * 6), by="example", design=design.random(6, 4), recipe=Recipe(), tasks=(Task(target()),)), "all images are of the class 'a'", "two classes or more"),
     "epochs of fine-tuning that are no number": (lambda: FineTune(epochs=1.5), "FineTune.*epochs 1.5", "whole number >= 1"),
     "misspelt network": (lambda: Recipe(network="resnet19"), "resnet19.*no such network", "did you mean 'resnet1"),

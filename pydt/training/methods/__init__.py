@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pydt.training.methods import supervised
+from pydt.training.methods import clip, supervised
 from pydt.training.methods.common import Method
 
 METHODS: dict[str, Method] = {
     "supervised": Method(supervised.learn, check=supervised.check),
+    "clip": Method(clip.learn, ("clip",), clip.start, clip.check, splits=False, captions=True),
     "none": Method(None),
 }
-PLANNED = ("simclr", "clip", "checkpoint")
+PLANNED = ("simclr", "checkpoint")
 """Names kept for methods to come."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from pydt.base import ConfigError
 from pydt.data import Dataset
 from pydt.data.loading import Augment, Loader
 from pydt.training.networks import build
@@ -68,6 +69,29 @@ def from_scratch(recipe: Any, source: Dataset) -> Start:
     return Start(build(recipe.network, channels_of(source)), recipe.augment)
 
 
+def dim_of(body: nn.Module, source: Dataset, preprocess: Augment, recipe: Any) -> int:
+    """Features of one black image: found in evaluation mode, so that batch-norm statistics do not see it.
+
+    Raises:
+        ConfigError: the network does not map images to (B, dim).
+    """
+    sides = (preprocess.side(),) * 2 if source.images is None else preprocess.sides(*source.images.shape[1:3])
+    device = next((parameter.device for parameter in body.parameters()), torch.device("cpu"))
+    image = torch.zeros(1, channels_of(source), *sides, device=device)
+    was_training = body.training
+    body.eval()
+    with torch.no_grad():
+        features = body(image.contiguous(memory_format=torch.channels_last))
+    body.train(was_training)
+    if features.ndim != 2:
+        raise ConfigError(
+            f"returns shape {tuple(features.shape)}",
+            f"network {recipe.described()['network']}",
+            "return (batch, features)",
+        )
+    return int(features.shape[1])
+
+
 def nothing_to_check(source: Dataset, recipe: Any) -> None:
     """Any source will do."""
 
@@ -86,6 +110,7 @@ class Method:
         views: 2 where a batch shows every example twice.
         splits: whether a batch may be split into parts whose gradients are summed: a loss that compares the examples of
             a batch with each other may not.
+        captions: whether it reads the source's captions, which then stand in the digest of what its rows were made of.
     """
 
     learn: Callable[[Job], dict[str, float]] | None
@@ -94,3 +119,4 @@ class Method:
     check: Callable[[Dataset, Any], None] = nothing_to_check
     views: int = 1
     splits: bool = True
+    captions: bool = False
