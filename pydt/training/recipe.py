@@ -115,6 +115,12 @@ class Recipe(OptimizerSettings):
         """
         METHODS[self.method].check(source, self)
 
+    def source_digest(self, source: Dataset) -> str:
+        """Digest of what the method reads of a source: that of the source, and of its captions where it reads them."""
+        if not METHODS[self.method].captions or source.captions is None:
+            return source.digest
+        return digest("captions", source.digest, list(source.captions))
+
     @property
     def unused(self) -> set[str]:
         """Fields that nothing reads beside the others: they stand in no digest."""
