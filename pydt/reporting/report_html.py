@@ -35,7 +35,15 @@ SHOWN = 40
 CLASSES_SHOWN = 12
 """Target classes in the table of influence by class; the others are in target_classes.csv."""
 
-_MODES = {"probe": "a linear probe on the frozen network", "finetune": "full fine-tuning"}
+_MODES = {
+    "zero-shot": "the class names alone (zero-shot)",
+    "probe": "a linear probe on the frozen network",
+    "finetune": "full fine-tuning",
+    "lp-ft": "a linear probe, then full fine-tuning from it",
+    "last-n": "fine-tuning of the last layers",
+    "drifting-probe": "a linear head on frozen weights, with drifting batch-norm statistics",
+    "wise-ft": "weights between those before and after fine-tuning (WiSE-FT)",
+}
 _KINDS = {
     "full": "nothing left out",
     "drop bottom": "without the lowest-ranked",
@@ -213,7 +221,7 @@ def _question(results: Mapping, phrase: str | None) -> dict[str, Any]:
     mode = asked.get("mode") or ""
     transfer = _MODES.get(mode, mode)
     shots, draws = asked.get("shots"), asked.get("draws")
-    if isinstance(shots, int):
+    if isinstance(shots, int) and shots:
         transfer += f", {count(shots, 'labelled image')} per class"
     elif shots:
         transfer += ", all labelled images" if shots == "full" else f", {shots}"

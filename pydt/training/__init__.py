@@ -9,4 +9,5 @@ from pydt.training.trained import Trained
 from pydt.training.transfer.finetune import FineTune
 from pydt.training.transfer.run import transfer
 from pydt.training.transfer.task import Task
+from pydt.training.transfer.zero_shot import ZeroShot
 from pydt.training.trial_step import trial

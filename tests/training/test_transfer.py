@@ -161,7 +161,7 @@ def test_what_cannot_be_meant_is_refused(target: Target) -> None:
     with pytest.raises(DataError, match=r"11 shots, but class '.' has 10 examples"):
         Task(target, shots=11)
     for wrong in (
-        {"mode": "zero-shot"},
+        {"mode": "zero-shot", "shots": 5},
         {"mode": "prob"},
         {"shots": 0},
         {"shots": "all"},

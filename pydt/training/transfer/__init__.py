@@ -3,3 +3,4 @@
 from pydt.training.transfer.finetune import FineTune
 from pydt.training.transfer.run import transfer
 from pydt.training.transfer.task import Task
+from pydt.training.transfer.zero_shot import ZeroShot

@@ -1,32 +1,40 @@
-"""Fine-tuning: the whole network is trained with a new head on each draw."""
+"""Fine-tuning: the whole network is trained with a head on each draw.
+
+The head begins random, or as the zero-shot head: the first outputs are then those of zero-shot transfer.
+"""
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from pydt.base import ConfigError, real, seed31, whole
-from pydt.data.loading import Loader
-from pydt.training.device import forked
-from pydt.training.optimizer import OptimizerSettings, check_optimizer, make_optimizer
+from pydt.base import ConfigError, one_of, real, whole
+from pydt.training.optimizer import OptimizerSettings, check_optimizer
+from pydt.training.settings import YOUNG
 from pydt.training.trained import Trained
+from pydt.training.transfer import zero_shot
 from pydt.training.transfer.draws import Draws
+from pydt.training.transfer.learning import after_training
+from pydt.training.transfer.zero_shot import ZeroShot, zero_shot_model
+
+HEADS = ("auto", "random", "zero-shot")
 
 
 @dataclass(frozen=True)
 class FineTune(OptimizerSettings):
-    """How the whole network is trained on a draw; the defaults are those of Jain et al. 2023, scaled to small draws.
+    """How a network, a part of it, or a head alone is trained on a draw; the defaults are those of Jain et al. 2023,
+    scaled to small draws.
 
     Attributes:
         epochs, batch_size: passes over the draw; a last batch of one image is left out unless it is the only one.
         lr: peak learning rate; None: 0.05 of SGD, 1e-3 of AdamW.
         schedule, momentum, nesterov, weight_decay, optimizer, betas, warmup, clip_norm: as in `Recipe`.
+        head: of modes "finetune" and "last-n", what it begins with: "random" weights, the "zero-shot" head (class names
+            encoded by the text tower), or "auto": zero-shot where models have a text tower.
     """
 
     epochs: int = 15
@@ -36,9 +44,11 @@ class FineTune(OptimizerSettings):
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 5e-4
+    head: str = field(default="auto", metadata=YOUNG)
 
     def __post_init__(self) -> None:
         check_optimizer(self, "FineTune")
+        one_of(self.head, HEADS, "head", "FineTune")
         if self.lr is None:
             object.__setattr__(self, "lr", 1e-3 if self.optimizer == "adamw" else 0.05)
         for name in ("epochs", "batch_size"):
@@ -48,37 +58,27 @@ class FineTune(OptimizerSettings):
             real(getattr(self, name), name, "FineTune")
 
 
-def logits(trained: Trained, draws: Draws, how: FineTune) -> torch.Tensor:
-    """Logits float64 (draws, examples, classes) after training all layers and a new head on each draw."""
-    device = torch.device(trained.recipe.device)
-    results = []
-    for draw, ids in enumerate(draws.train):
-        with forked(device):
-            torch.manual_seed(seed31("fine-tuning", draws.seed, draws.task_seed, draw))
-            results.append(_one(trained, draws, ids, how, device))
-    return torch.stack(results)
+def logits(trained: Trained, draws: Draws, how: FineTune, sentences: ZeroShot) -> torch.Tensor:
+    """Logits float64 (draws, examples, classes) after training all layers and a head on each draw."""
+    return after_training(trained, draws, how, lambda _: headed(trained, draws, how, sentences))
 
 
-def _one(trained: Trained, draws: Draws, ids: np.ndarray, how: FineTune, device: torch.device) -> torch.Tensor:
-    target = draws.target
-    same: dict[str, Any] = {"device": device, "channels_last": True}
-    body = copy.deepcopy(trained.body)
-    head = nn.Linear(trained.dim, len(target.classes)).to(device)
-    loader = Loader(target.train, ids, how.batch_size, True, trained.preprocess, seed=draws.seed, **same)
-    # a last batch of one image has no batch statistics
-    steps = max(1, len(loader) - (len(ids) % how.batch_size == 1))
-    optimizer, scheduler = make_optimizer([*body.parameters(), *head.parameters()], how, steps * how.epochs)
-    body.train()
-    for epoch in range(how.epochs):
-        loader.set_epoch(epoch)
-        for _, batch in zip(range(steps), loader, strict=False):
-            with torch.autocast(device.type, enabled=device.type == "cuda", dtype=torch.bfloat16):
-                loss = F.cross_entropy(head(body(batch.images)).float(), batch.labels)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            scheduler.step()
-    body.eval()
-    with torch.inference_mode():
-        reader = Loader(draws.data, draws.judged, 512, False, trained.preprocess, **same)
-        return torch.cat([head(body(batch.images)).double().cpu() for batch in reader])
+def headed(trained: Trained, draws: Draws, how: FineTune, sentences: ZeroShot) -> nn.Sequential:
+    """A copy of the network, and the head that the settings ask for."""
+    if how.head == "zero-shot" or (how.head == "auto" and trained.text is not None):
+        return zero_shot_model(trained, draws, sentences)
+    return random_model(trained, draws)
+
+
+def random_model(trained: Trained, draws: Draws) -> nn.Sequential:
+    """A copy of the network, and a new head."""
+    head = nn.Linear(trained.dim, len(draws.target.classes)).to(trained.recipe.device)
+    return nn.Sequential(copy.deepcopy(trained.body), head)
+
+
+def check(recipe: Any, task: Any) -> None:
+    """Refuse a zero-shot head for models without a text tower."""
+    if task.finetune.head == "zero-shot":
+        zero_shot.check(recipe, task)
+    elif task.finetune.head == "auto" and zero_shot.has_text(recipe):
+        zero_shot.check_names(task)

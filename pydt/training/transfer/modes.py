@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from pydt.training.transfer import finetune, probe
+from pydt.training.transfer import drifting, finetune, last_layers, lp_ft, probe, wise_ft, zero_shot
 
 
 def any_recipe(recipe: Any, task: Any) -> None:
@@ -24,15 +24,22 @@ class Mode:
         learns: whether it trains the network, or a part of it, by `Task.finetune`.
         logits: float64 (draws, examples, classes) of a source model (`Trained`) and draws (`Draws`), by these settings.
         check: (recipe, task) -> raises a ConfigError if models of this recipe cannot be transferred so.
+        labelled: whether it reads labelled images; without, shots are 0.
     """
 
     settings: tuple[str, ...]
     learns: bool
     logits: Callable[..., torch.Tensor]
     check: Callable[[Any, Any], None] = any_recipe
+    labelled: bool = True
 
 
 MODES = {
+    "zero-shot": Mode(("zero_shot",), False, zero_shot.logits, zero_shot.check, labelled=False),
     "probe": Mode(("penalty",), False, probe.logits),
-    "finetune": Mode(("finetune",), True, finetune.logits),
+    "finetune": Mode(("finetune", "zero_shot"), True, finetune.logits, finetune.check),
+    "lp-ft": Mode(("finetune",), True, lp_ft.logits),
+    "last-n": Mode(("finetune", "last", "zero_shot"), True, last_layers.logits, last_layers.check),
+    "drifting-probe": Mode(("finetune",), True, drifting.logits),
+    "wise-ft": Mode(("finetune", "zero_shot", "alpha"), True, wise_ft.logits, wise_ft.check),
 }

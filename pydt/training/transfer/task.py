@@ -13,6 +13,9 @@ from pydt.data import Target
 from pydt.training.settings import described
 from pydt.training.transfer.finetune import FineTune
 from pydt.training.transfer.modes import MODES
+from pydt.training.transfer.zero_shot import ZeroShot
+
+_OF_MODE: Any = None
 
 
 @dataclass(frozen=True)
@@ -21,40 +24,60 @@ class Task:
 
     Attributes:
         target: the target and its splits.
-        mode: of `pydt.training.transfer.modes`: "probe" (frozen features, ridge classifier) or "finetune" (all layers).
-        shots: labelled examples per class, or "full" for the whole pool.
-        draws: how many few-shot draws; outputs are kept per draw. "full" has one.
+        mode: "zero-shot" (class names are the classifier), "probe" (frozen features, ridge classifier), "finetune" (all
+            layers), "lp-ft" (a linear head first, then all layers), "last-n" (the last layers), "drifting-probe" (a
+            linear head, while batch-norm statistics drift) or "wise-ft" (between before and after fine-tuning); see
+            docs/methods.md.
+        shots: labelled examples per class, or "full" for the whole pool; 5 by default, 0 in mode "zero-shot".
+        draws: how many few-shot draws; outputs are kept per draw. "full" and "zero-shot" have one.
         seed: of the draws. Ensembles and counterfactuals use different seeds, so that no lucky draw serves twice.
         penalty: of the ridge probe, on features standardised on the draw.
-        finetune: see `FineTune`; only read in mode "finetune".
+        finetune: see `FineTune`; read in all modes but "zero-shot" and "probe".
         name: what reports call it.
+        zero_shot: see `ZeroShot`; read in mode "zero-shot", and where fine-tuning begins with the zero-shot head.
+        last: of mode "last-n": how many layers are trained besides the head; 0 is the head alone.
+        alpha: of mode "wise-ft": the weight of what fine-tuning gave, from 0 to 1.
 
     Raises:
         DataError: a class of the pool has fewer examples than shots.
-        ConfigError: an unknown mode or a value out of range.
+        ConfigError: an unknown mode, a value out of range, or a head that the mode does not read.
     """
 
     target: Target
     mode: str = "probe"
-    shots: int | str = 5
+    shots: int | str = _OF_MODE
     draws: int = 8
     seed: int = 0
     penalty: float = 10.0
     finetune: FineTune = field(default_factory=FineTune)
     name: str = ""
+    zero_shot: ZeroShot = field(default_factory=ZeroShot)
+    last: int = 1
+    alpha: float = 0.5
 
     def __post_init__(self) -> None:
         if not isinstance(self.target, Target):
             raise ConfigError(f"a {type(self.target).__name__}", "Task.target", "give pydt.Target(dataset)")
-        least = {"draws": 1, "seed": 0} | ({} if self.shots == "full" else {"shots": 1})
+        one_of(self.mode, tuple(MODES), "mode", "Task")
+        labelled = MODES[self.mode].labelled
+        if self.shots is None:
+            object.__setattr__(self, "shots", 5 if labelled else 0)
+        if not labelled and self.shots != 0:
+            wrong = f"shots {self.shots!r}, but mode {self.mode!r} reads no labelled image"
+            raise ConfigError(wrong, "Task", "leave shots out")
+        least = {"draws": 1, "seed": 0, "last": 0} | ({} if self.shots == "full" else {"shots": int(labelled)})
         for name, smallest in least.items():
             object.__setattr__(self, name, whole(getattr(self, name), name, "Task", smallest, error=ConfigError))
         object.__setattr__(self, "penalty", real(self.penalty, "penalty", "Task", above=0))
-        if self.mode == "zero-shot":
-            wrong = "mode 'zero-shot' needs a text tower, which is not built yet"
-            raise ConfigError(wrong, "Task", 'use "probe" or "finetune"')
-        one_of(self.mode, tuple(MODES), "mode", "Task")
-        if self.shots == "full":
+        object.__setattr__(self, "alpha", real(self.alpha, "alpha", "Task", least=0, most=1))
+        for name, kind in (("finetune", FineTune), ("zero_shot", ZeroShot)):
+            if not isinstance(getattr(self, name), kind):
+                wrong = f"a {type(getattr(self, name)).__name__}"
+                raise ConfigError(wrong, f"Task.{name}", f"give {kind.__name__}(...)")
+        if self.finetune.head != "auto" and MODES[self.mode].learns and self.mode not in ("finetune", "last-n"):
+            wrong = f"mode {self.mode!r} has a head of its own, not {self.finetune.head!r}"
+            raise ConfigError(wrong, "Task.finetune.head", "leave it out")
+        if self.shots in ("full", 0):
             object.__setattr__(self, "draws", 1)
         else:
             labels = self.target.train.labels[self.target.split["pool"]]
@@ -65,7 +88,8 @@ class Task:
                 mend = "ask for fewer shots, or give a larger pool: Target(pool=...)"
                 raise DataError(wrong, self.target.name, mend)
         if not self.name:
-            object.__setattr__(self, "name", f"{self.target.name}, {self.shots}-shot {self.mode}")
+            how = f"{self.shots}-shot {self.mode}" if labelled else self.mode
+            object.__setattr__(self, "name", f"{self.target.name}, {how}")
 
     def check(self, recipe: Any) -> None:
         """Refuse a recipe whose models cannot be transferred so.
@@ -84,7 +108,8 @@ class Task:
     def _settings(self) -> dict[str, Any]:
         """The settings that the mode reads, as JSON types."""
         read = {name: getattr(self, name) for name in MODES[self.mode].settings}
-        return {name: described(value) if is_dataclass(value) else value for name, value in read.items()}
+        # sentences at their defaults are not named: digests of fine-tuning are older than they
+        return {name: _plain(value) for name, value in read.items() if value != ZeroShot()}
 
     def described(self) -> dict[str, Any]:
         """The task as JSON types, for plan files and reports."""
@@ -99,7 +124,7 @@ class Task:
         return {**about, "shots": self.shots, "draws": self.draws, "seed": self.seed, **self._settings()}
 
     def few_shot(self) -> np.ndarray:
-        """Positions in `target.train`, int64 (draws, n): `shots` per class, or the whole pool.
+        """Positions in `target.train`, int64 (draws, n): `shots` per class, or the whole pool; none for zero-shot.
 
         Draws are nested: more shots only add examples.
         """
@@ -113,3 +138,8 @@ class Task:
             by_class = [order[labels[order] == c][: self.shots] for c in range(len(self.target.classes))]
             chosen.append(np.sort(np.concatenate(by_class)))
         return pool[np.stack(chosen)]
+
+
+def _plain(value: Any) -> Any:
+    """A setting as JSON types."""
+    return value.described() if hasattr(value, "described") else described(value) if is_dataclass(value) else value

@@ -1,0 +1,33 @@
+"""WiSE-FT (Wortsman et al. 2022): fine-tuning, then a point on the line between the weights before and after it.
+
+theta = (1 - alpha) theta_0 + alpha theta_1, of all parameters and buffers
+
+Before is the zero-shot model, or, where there is no text tower, the frozen network with the linear head of LP-FT: a
+random head would make the line meaningless.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from pydt.training.trained import Trained
+from pydt.training.transfer import zero_shot
+from pydt.training.transfer.draws import Draws
+from pydt.training.transfer.finetune import FineTune
+from pydt.training.transfer.learning import after_training
+from pydt.training.transfer.lp_ft import linear_heads, probed_model
+from pydt.training.transfer.zero_shot import ZeroShot, zero_shot_model
+
+
+def logits(trained: Trained, draws: Draws, how: FineTune, sentences: ZeroShot, alpha: float) -> torch.Tensor:
+    """Logits float64 (draws, examples, classes) of the interpolated weights of each draw."""
+    if trained.text is not None:
+        return after_training(trained, draws, how, lambda _: zero_shot_model(trained, draws, sentences), alpha=alpha)
+    heads = linear_heads(trained, draws)
+    return after_training(trained, draws, how, lambda draw: probed_model(trained, heads[draw]), alpha=alpha)
+
+
+def check(recipe: object, task: object) -> None:
+    """Refuse phrases that do not belong to the target's classes, where they are read."""
+    if zero_shot.has_text(recipe):
+        zero_shot.check_names(task)
