@@ -87,7 +87,7 @@ def counterfactual(
     plan: Plan,
     *,
     task: Task | str | None = None,
-    output: str = "correct",
+    output: str | None = None,
     drop: Sequence[int] | None = None,
     repeats: int = 14,
     other_repeats: int = 4,
@@ -104,7 +104,7 @@ def counterfactual(
         plan: whose influences rank the groups.
         task: which of its tasks, or its name; the first by default. Retrained models are transferred with other
             few-shot draws.
-        output: whose influences rank the groups (see `pydt.store.derive`).
+        output: whose influences rank the groups (see `pydt.store.derive`); by default the target's metric.
         drop: numbers of groups to leave out, by default a half, a quarter and three quarters.
         repeats: rows of each arm without a half of the groups, and of the full source. other_repeats: of other arms.
         seed: of the retrainings and the random sets.

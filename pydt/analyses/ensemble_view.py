@@ -96,6 +96,10 @@ class EnsembleView:
         """`labels`, `ids` (positions in the judged data set), `half` and `weights` of all judged examples."""
         return self.store.examples(self.task, "all", self.record)
 
+    def output(self, asked: str | None = None) -> str:
+        """The output that was asked for; by default the one whose weighted mean is the target's metric."""
+        return self.store.metric_output(self.task, self.record, asked)
+
     def outputs(self, output: str, half: str) -> npt.NDArray[np.float32]:
         """An output of each model on each example of a half, in its unit, float32 (models, examples)."""
         if output not in UNITS:

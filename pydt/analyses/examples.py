@@ -95,7 +95,7 @@ def examples(
     plan: Plan,
     *,
     task: Any = None,
-    output: str = "correct",
+    output: str | None = None,
     size: int | None = None,
     seed: int = 0,
 ) -> Examples:
@@ -104,7 +104,7 @@ def examples(
     Args:
         store: where the plan's rows are, or its folder.
         plan: a plan by example, with its source, whose images are shown; see `by_example`.
-        task: one of its tasks, the first by default. output: see `pydt.store.UNITS`.
+        task: one of its tasks, the first by default. output: see `pydt.store.UNITS`; by default the target's metric.
         size: images of the rule that is judged; by default a hundredth of all, ten at least.
         seed: of the halves.
 
@@ -117,6 +117,7 @@ def examples(
             f"groups by {plan.by!r}", "examples", 'give a plan by="example": pydt.examples.by_example(plan)'
         )
     view = EnsembleView.of(store, plan, task)
+    output = view.output(output)
     masks, images = view.masks, view.masks.groups
     size = min(max(10, images // 100), images // 4) if size is None else size
     size = whole(size, "size", "examples", 1, error=ConfigError)

@@ -22,11 +22,9 @@ from pydt.base import ConfigError
 from pydt.design import Design
 from pydt.ensemble import Plan
 from pydt.estimation import PredictionTest, Score, best_method, global_test, influences, lds
-from pydt.reporting import Column, Page, Table, count, csv_of, number, p_text, plus_minus, quoted
-from pydt.store import UNITS, Record, Store
+from pydt.reporting import Column, Page, Table, called_output, count, csv_of, number, p_text, plus_minus, quoted
+from pydt.store import UNITS, Record, Store, outputs_of
 
-OUTPUTS = tuple(UNITS)
-"""The outputs that are compared."""
 _PERMUTATIONS = 9  # of the score of single images, an output
 
 
@@ -41,8 +39,8 @@ class OutputComparison:
         ceiling: the largest possible `apart`. agreement, agreement_stderr: without noise, at most 1; NaN where an
             output's agreement with itself is not surely above zero.
         own, accuracy: per output, how influences learnt on the score half from some models predict the report half in
-            others: the output itself, and the accuracy. images: the same of single score images (rank correlation);
-            None where all models agree on all of them.
+            others: the output itself, and the target's metric. images: the same of single score images (rank
+            correlation); None where all models agree on all of them.
     """
 
     outputs: tuple[str, ...]
@@ -64,7 +62,7 @@ class OutputComparison:
 
     def page(self) -> Page:
         """What a reader sees."""
-        outputs = range(len(self.outputs))
+        outputs, metric = range(len(self.outputs)), called_output(self._view.output())
         pairs = list(itertools.combinations(outputs, 2))
         pair_columns = (
             Column("output", lambda pair: self.outputs[pair[0]]),
@@ -82,7 +80,7 @@ class OutputComparison:
             Column("stderr", lambda i: self.apart_stderr[i, i], digits=2),
             Column("predicts itself", lambda i: self.own[i].correlation, digits=2),
             Column("p", lambda i: self.own[i].p, digits=3),
-            Column("predicts accuracy", lambda i: self.accuracy[i].correlation, digits=2),
+            Column(f"predicts {metric}", lambda i: self.accuracy[i].correlation, digits=2),
             Column("p of that", lambda i: self.accuracy[i].p, digits=3),
             Column("single images", lambda i: getattr(self.images[i], "lds", None), digits=2),
             Column("stderr of that", lambda i: getattr(self.images[i], "stderr", None), digits=2),
@@ -92,7 +90,7 @@ class OutputComparison:
         named = ("group", *(f"{name}{what}" for name in self.outputs for what in ("", ", stderr")))
         note = (
             "Rank correlation of influences from disjoint halves of the models, held-out correlation with the report "
-            "half (itself, and accuracy), and the mean rank correlation with held-out models on single score images."
+            f"half (itself, and {metric}), and the mean rank correlation with held-out models on single score images."
         )
         return Page(
             name="outputs",
@@ -117,7 +115,7 @@ def compare_outputs(
     plan: Plan | Record | str | None = None,
     *,
     task: Any = None,
-    outputs: Sequence[str] = OUTPUTS,
+    outputs: Sequence[str] | None = None,
     seed: int = 0,
 ) -> OutputComparison:
     """Compare the influences on the whole target that different outputs give (F14).
@@ -126,7 +124,7 @@ def compare_outputs(
         store: a store, or its folder.
         plan: a plan of the store, or its digest; by default the store's own.
         task: which of the plan's tasks; the first by default.
-        outputs: two or more of OUTPUTS.
+        outputs: two or more that have a unit (`pydt.store.UNITS`); by default all that the task has.
         seed: of the random halves of the models, and of permutations.
 
     Raises:
@@ -135,13 +133,14 @@ def compare_outputs(
         StoreError: no such plan or task, or fewer than ten finished rows.
     """
     view = EnsembleView.of(store, plan, task)
-    outputs = tuple(outputs)
+    known = [name for name in UNITS if name in outputs_of(view.described)]
+    outputs = tuple(known if outputs is None else outputs)
     if len(set(outputs)) != len(outputs) or len(outputs) < 2:
-        raise ConfigError(f"{outputs}", "outputs", f"name two or more of: {', '.join(OUTPUTS)}")
+        raise ConfigError(f"{outputs}", "outputs", f"name two or more of: {', '.join(known)}")
     score, report = (
         np.concatenate([view.columns("target", one, half) for one in outputs], 1) for half in ("score", "report")
     )
-    accuracy = view.columns("target", "correct", "report")[:, 0]
+    accuracy = view.columns("target", view.output(), "report")[:, 0]
     masks = view.masks
     method = best_method(masks)
     fit = influences(masks, score, method)
@@ -192,6 +191,7 @@ def _on_images(masks: Design, outputs: npt.NDArray[np.float32], seed: int) -> Sc
 
 
 def _answer(found: OutputComparison, pairs: list[tuple[int, int]]) -> list[str]:
+    metric = called_output(found._view.output())
     models, best = count(found.models, "model"), int(np.argmax([test.correlation for test in found.accuracy]))
     told = [found.agreement[a, b] for a, b in pairs if np.isfinite(found.agreement[a, b])]
     if told:
@@ -211,7 +211,7 @@ def _answer(found: OutputComparison, pairs: list[tuple[int, int]]) -> list[str]:
         f"disjoint halves with {number(float(min(other)), 2)} to {number(float(max(other)), 2)}; an output agrees with "
         f"itself with {number(float(own.min()), 2)} to {number(float(own.max()), 2)} there (mean of {found.splits} "
         f"random splits; errors about {number(float(np.median(found.apart_stderr)), 2)}).",
-        f"Influences on {quoted(found.outputs[best])} predict the accuracy of other models on the report half best: "
+        f"Influences on {quoted(found.outputs[best])} predict the {metric} of other models on the report half best: "
         f"correlation {number(test.correlation, 2)} ({p_text(test.p)}; the worst output "
         f"{number(min(one.correlation for one in found.accuracy), 2)}; an error of such a correlation is about "
         f"{number((1 - test.correlation**2) / np.sqrt(found.models - 3), 2)}, outputs share the models, and the best "

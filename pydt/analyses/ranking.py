@@ -46,6 +46,7 @@ from pydt.reporting import (
     Intervals,
     Page,
     Table,
+    called_output,
     count,
     csv_of,
     digits_for,
@@ -219,7 +220,7 @@ def ranking(
         plan: a plan of the store, or its digest; by default the store's own. With a Plan the page shows target images.
         per: "target", "class" (those with examples in both halves) or "example".
         task: which of the plan's tasks; the first by default.
-        output: of which the influences are (see `pydt.store.UNITS`); by default "correct", of single examples
+        output: of which the influences are (see `pydt.store.UNITS`); by default the target's metric, of single examples
             "probability": on the embedded sample (300 models) influences on it predict held-out models best, with a
             rank correlation of 0.27 against 0.24 (margin) and 0.12 (correct).
         estimator: "difference", "ols" or "lasso", see `pydt.influences`; by default the one for the plan's
@@ -241,7 +242,7 @@ def ranking(
         names = ", ".join(f'"{name}"' for name in tested)
         mend = f'use {names} or "paper": ridge has no standard errors'
         raise ConfigError(f"estimator {estimator!r}", "ranking", mend)
-    output = ("probability" if per == "example" else "correct") if output is None else output
+    output = "probability" if per == "example" and output is None else view.output(output)
     method = method_for(view.record, view.masks) if estimator is None else estimator
     method = "difference" if method == "paper" else method
     found, judged = (view.columns(per, output, half) for half in ("score", "report"))
@@ -562,7 +563,7 @@ def _held_out(found: Ranking) -> list[Column]:
 
 def _method(found: Ranking) -> str:
     how = _PAPER if found.estimator == "paper" else ESTIMATORS[found.estimator].phrase
-    output = "accuracy" if found.output == "correct" else found.output
+    output = called_output(found.output)
     column = {"target": "the target", "class": "a class", "example": "an image"}[found.per]
     meaning = "An influence is given minus the average group's (masks of one size tell no more). "
     return (

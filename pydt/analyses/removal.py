@@ -36,7 +36,7 @@ from pydt.analyses.retraining import (
 from pydt.base import ConfigError, generator, one_of, seed31, suggest
 from pydt.ensemble import Plan, Runner, run_row
 from pydt.estimation import overall
-from pydt.reporting import Column, Curve, Intervals, Page, Table, called, csv_of, listed, points
+from pydt.reporting import METRICS, Column, Curve, Intervals, Page, Table, called, called_output, csv_of, listed, points
 from pydt.store import Row, Store
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def removal_curve(
     plan: Plan,
     *,
     task: Task | str | None = None,
-    output: str = "correct",
+    output: str | None = None,
     sizes: Sequence[int] | None = None,
     kinds: Sequence[str] = KINDS,
     keep_lists: Mapping[str, Sequence[str]] | None = None,
@@ -136,7 +136,7 @@ def removal_curve(
         plan: whose influences rank the groups.
         task: which of its tasks, or its name; the first by default. Retrained models are transferred with other
             few-shot draws.
-        output: whose influences rank the groups (see `pydt.store.derive`).
+        output: whose influences rank the groups (see `pydt.store.derive`); by default the target's metric.
         sizes: numbers of groups to leave out; by default 1, 2, 3, 4, 5 and 6 eighths of them.
         kinds: of "bottom", "top" and "random". Without "random" the effect of which groups are left out cannot be told
             from the effect of how many.
@@ -296,7 +296,7 @@ _BESTS = [
 ]
 
 
-def _arm_columns() -> list[Column]:
+def _arm_columns(output: str) -> list[Column]:
     """Of a point: points of the metric in the table, fractions in the CSV file."""
 
     def part(contrast: str, name: str) -> Callable[[Point], float | None]:
@@ -309,7 +309,7 @@ def _arm_columns() -> list[Column]:
         Column("images left out", "images"),
         Column("n", lambda point: len(point.arm.rows)),
         Column("failed", attrgetter("arm.failed")),
-        Column("accuracy", attrgetter("arm.mean"), scale=100),
+        Column(called_output(output), attrgetter("arm.mean"), scale=100),
         Column("sd", attrgetter("arm.sd"), scale=100),
     ]
     for of, what, error in (("gain", "gain", "stderr"), ("which", "against random", "stderr of that")):
@@ -322,7 +322,7 @@ def _arm_columns() -> list[Column]:
 
 
 def _page(found: Removal) -> Page:
-    unit = "points of accuracy" if found.metric == "top-1" else "points of mean accuracy per class"
+    unit, output = f"points of {METRICS[found.metric]}", found._view.output()
     blocks: list[Any] = []
     for length in dict.fromkeys(point.length for point in found.points):
         own = [point for point in found.points if point.length == length]
@@ -330,14 +330,14 @@ def _page(found: Removal) -> Page:
     if found.best:
         blocks.append(Table.of(found.best, _BESTS, "The best number of lowest groups to leave out", f"In {unit}."))
     note = f"In {unit}; sd between retrainings, errors of both parts."
-    blocks.append(Table.of(found.points, _arm_columns(), "All retrainings", note))
-    csv = {"arms.csv": csv_of(found.points, _arm_columns()), "best.csv": csv_of(found.best, _BESTS)}
+    blocks.append(Table.of(found.points, _arm_columns(output), "All retrainings", note))
+    csv = {"arms.csv": csv_of(found.points, _arm_columns(output)), "best.csv": csv_of(found.best, _BESTS)}
     for best in found.best:
         csv[f"keep-{best.length}.csv"] = csv_of(found.keep(best.length), [Column("group", str)])
     source = called(found._view.record.source_facts["name"], "source")
     question = (
-        f"What does the accuracy on {found._view.target_name} gain or lose when the worst, the best or random groups "
-        f"of {source} are left out?"
+        f"What does the {called_output(output)} on {found._view.target_name} gain or lose when the worst, the best or "
+        f"random groups of {source} are left out?"
     )
     answer = found._view.told(_answer(found), found.failed, found.retrained)
     return Page("removal", "Removal curves", question, answer, blocks, csv, _METHOD)
@@ -372,10 +372,10 @@ def _against_random(points: Sequence[Point], length: str, unit: str) -> list[Int
 
 
 def _answer(found: Removal) -> list[str]:
-    sentences = []
+    sentences, metric = [], called_output(found._view.output())
     for b in found.best:
         sure = "a gain" if b.low > 0 else "a loss" if b.high < 0 else "which may be nothing"
-        gains = f"{_lowest(b)} changes accuracy by {points(b.gain, b.low, b.high, 2)}, {sure}."
+        gains = f"{_lowest(b)} changes {metric} by {points(b.gain, b.low, b.high, 2)}, {sure}."
         nothing = "the best number of lowest groups to leave out is none at all."
         sentences += [
             f"At {_WORDS[b.length]}, {nothing if b.chosen == (0, 0) else gains}",
@@ -399,7 +399,7 @@ def _answer(found: Removal) -> list[str]:
             against = f"; against random groups {random}" if random else ""
             sentences.append(
                 f"To keep only {p.arm.kind.removeprefix('keep ')} ({p.arm.dropped} groups left out, "
-                f"{_WORDS[p.length]}, n = {len(p.arm.rows)}) changes accuracy by {gain} against the full "
+                f"{_WORDS[p.length]}, n = {len(p.arm.rows)}) changes {metric} by {gain} against the full "
                 f"source{against}."
             )
     size = max([max(b.size, *b.chosen) for b in found.best], default=0)

@@ -30,7 +30,7 @@ from pydt.estimation import (
     models_for_effect,
     overall,
 )
-from pydt.reporting import FEW_DF, called, count, render, write_csv
+from pydt.reporting import FEW_DF, called, called_output, count, render, write_csv
 from pydt.store import UNITS, Record, Store, Weak, stored_remarks, weak_rows
 
 
@@ -39,7 +39,7 @@ def report(
     path: str | os.PathLike[str],
     plan: Plan | str | None = None,
     *,
-    output: str = "correct",
+    output: str | None = None,
     seconds: float | None = None,
     command: str | None = None,
     allow_failed: bool = False,
@@ -50,7 +50,8 @@ def report(
         store: a store, or its folder.
         path: of the HTML file; without the suffix .html, a folder in which it is called report.html.
         plan: a plan of the store, or its digest; by default the store's own.
-        output: of which the influences are; see `pydt.store.derive`.
+        output: of which the influences are; see `pydt.store.derive`. By default the target's metric: "correct", or
+            "auroc".
         seconds: duration of the whole experiment, if known.
         command: the command that makes the report again.
         allow_failed: give a verdict although more than 2 % of the rows failed.
@@ -76,7 +77,7 @@ def results(
     store: Store,
     plan: Plan | Record | str | None = None,
     *,
-    output: str = "correct",
+    output: str | None = None,
     seconds: float | None = None,
     command: str | None = None,
     allow_failed: bool = False,
@@ -85,11 +86,13 @@ def results(
     record = store.plan(plan)
     design, task = store.design(record), record.tasks[0]
     finished = store.finished(record)
+    metric = store.metric_output(None, record)
+    output = metric if output is None else output
     fit = overall(store, record, None, output)
     masks = design.take(finished)
     score = mean_output(store, record, None, output, "score")
     judged = mean_output(store, record, None, output, "report")
-    accuracy = mean_output(store, record, None, "correct", "report") / UNITS["correct"][1]
+    accuracy = mean_output(store, record, None, metric, "report") / UNITS[metric][1]
     unit = UNITS[output][0]
     failed, total, failure_p = failure_test(store, record)
     judgement = stored(store, record)
@@ -140,7 +143,7 @@ def results(
             "stop": _stop(store, record),
             "unmet": _unmet(store, record),
             "seconds": seconds,
-            "output": "accuracy" if output == "correct" else output,
+            "output": called_output(output),
             "unit": unit,
             "estimand": fit.estimand,
             "estimator": fit.method,

@@ -37,7 +37,8 @@ class Arm:
         kind: one of KINDS, or what an analysis calls it; dropped: groups left out.
         names: of the groups that each row left out.
         accuracy: float64 (rows,) the target's metric on the report half, as a fraction, mean over draws.
-        correct: float32 (rows, images) share of draws that were right.
+        correct: float32 (rows, images) share of draws that were right; for AUROC the images' values, see
+            `pydt.training.transfer.auroc`.
         failed: further rows of this arm that gave no outputs.
     """
 
@@ -152,7 +153,7 @@ def matched(random: np.random.Generator, images: np.ndarray, size: int, wanted: 
 def arms_of(store: Store, record: Record, task: str) -> list[Arm]:
     """The finished rows by kind and number of groups left out, judged on the report half of a task."""
     rows = store.rows(record)
-    correct = np.asarray(store.outputs(task, "correct", "report", record))
+    correct = np.asarray(store.outputs(task, store.metric_output(task, record), "report", record))
     weights = store.examples(task, "report", record)["weights"]
     lost = Counter((row.kind, int((~row.mask).sum())) for _, row, _ in store.failed(record))
     members: dict[tuple[str, int], list[int]] = {}

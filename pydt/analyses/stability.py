@@ -146,7 +146,7 @@ def stability(
     *,
     per: str = "target",
     task: Any = None,
-    output: str = "correct",
+    output: str | None = None,
     sizes: Sequence[int] | None = None,
     top: int | None = None,
     seed: int = 0,
@@ -158,7 +158,7 @@ def stability(
         plan: a plan of the store, or its digest; by default the store's own.
         per: "target", "class" or "example": then the mean over those.
         task: which of the plan's tasks; the first by default.
-        output: of which the influences are (see `pydt.store.UNITS`).
+        output: of which the influences are (see `pydt.store.UNITS`); by default the target's metric.
         sizes: models of each set, at most half of all; by default a half, and 0.7, 0.5, 0.35, 0.25 of that, where a set
             then has at least twenty models that tell the groups apart.
         top: how many groups count as the highest and the lowest; ten, or a quarter if that is less.
@@ -171,6 +171,7 @@ def stability(
     """
     one_of(per, tuple(_WHAT), "per", "stability")
     view = EnsembleView.of(store, plan, task)
+    output = view.output(output)
     masks, groups = view.masks, len(view.record.names)
     half = len(masks) // 2
     top = max(1, min(10, groups // 4)) if top is None else whole(top, "top", "stability", 1, error=ConfigError)

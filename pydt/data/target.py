@@ -19,6 +19,7 @@ from pydt.data.dataset import Dataset, spool
 from pydt.data.identical import Same, not_compared, same, shared_images, shared_units
 
 HALVES = ("score", "report")
+METRICS = ("top-1", "mean per class", "auroc")
 # Pairs of digests that are known to share nothing: a target is built again for each store that it enters.
 _apart: set[tuple[str, str]] = set()
 # What a source shares with a target, by their digests.
@@ -35,13 +36,14 @@ class Target:
             Its classes are known by their names: each must be one of `train`, but it need not have all of them.
             It must share no example with `train`: raw images are compared by their pixels, encoded ones by the bytes
             of their files.
-        metric: "top-1" (every example counts the same) or "mean per class" (every class does).
+        metric: "top-1" (every example counts the same), "mean per class" (every class does) or "auroc" (area under the
+            ROC curve: of two classes, or the mean over the classes of one against the rest).
         pool, validation: how many examples of `train` go there; by default 2/9 and 1/9 of it, or with a test set all
             but 1/9, and 1/9.
 
     Raises:
         DataError: train and test differ in classes or shape or share examples, there is one class only, pool or
-            validation is no whole number, or a part would be empty.
+            validation is no whole number, a part would be empty, or, for "auroc", a judged half has one class.
     """
 
     train: Dataset
@@ -51,9 +53,7 @@ class Target:
     validation: int | None = None
 
     def __post_init__(self) -> None:
-        if self.metric == "auroc":
-            raise DataError("metric 'auroc' is not built yet", "Target", 'use "top-1" or "mean per class"')
-        one_of(self.metric, ("top-1", "mean per class"), "metric", "Target", DataError)
+        one_of(self.metric, METRICS, "metric", "Target", DataError)
         for name, data in (("train", self.train), ("test", self.test)):
             if not (isinstance(data, Dataset) or (name == "test" and data is None)):
                 raise DataError(f"{name} is a {type(data).__name__}", "Target", f"give {name}=Dataset.from_arrays(...)")
@@ -75,6 +75,11 @@ class Target:
         for part in ("pool", *HALVES):
             if not len(self.split[part]):
                 raise DataError(f"the {part} part has no example", self.train.name, "give more target examples")
+        for half in HALVES if self.metric == "auroc" else ():
+            found = np.unique(self.judged.labels[self.split[half]])
+            if len(found) < 2:
+                wrong = f"the {half} half has images of class {classes[found[0]]!r} alone, so there is no AUROC"
+                raise DataError(wrong, self.judged.name, "give more images of the other classes, or another metric")
 
     @property
     def name(self) -> str:
@@ -118,7 +123,8 @@ class Target:
 
         Returns:
             "ids": int64 positions in `judged`; "labels": int64; "half": uint8, 0 score and 1 report; "weights":
-            float64, whose sum over the correct examples of a half is the metric.
+            float64, whose sum over the correct examples of a half is the metric; for "auroc", that with the
+            examples' values (`pydt.training.transfer.auroc`) in place of 0 and 1.
         """
         ids = np.concatenate([self.split[half] for half in HALVES])
         half = np.repeat(np.arange(2, dtype=np.uint8), [len(self.split[h]) for h in HALVES])
@@ -127,7 +133,7 @@ class Target:
         for i in range(2):
             counts = np.bincount(labels[half == i], minlength=len(self.classes))
             per_class = 1 / np.maximum(counts, 1) / (counts > 0).sum()
-            weights[half == i] = per_class[labels[half == i]] if self.metric == "mean per class" else 1 / counts.sum()
+            weights[half == i] = 1 / counts.sum() if self.metric == "top-1" else per_class[labels[half == i]]
         return {"ids": ids, "labels": labels, "half": half, "weights": weights}
 
     def shared(self, source: Dataset, pixels: bool | None = True) -> dict[str, Same]:

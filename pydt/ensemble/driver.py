@@ -69,7 +69,7 @@ def run(
         progress: show rows done, rate, time left, workers, failures and the leading influences on stderr: True for a
             live panel on a terminal and plain lines elsewhere, "json" for JSON lines.
         stop: when to stop before the end of the plan, as `StoppingRule.parse` reads it. The rule sees the plan's first
-            task, output "correct", score half, as the report does, and complete prefixes of the plan only: the stop is
+            task, its metric on the score half, as the report does, and complete prefixes of the plan only: the stop is
             the same for any number of workers and after any kill. Rows that were running are stored, but do not count
             (`Store.stopped`). Another rule starts again at the first row; without a rule all rows are trained and
             count.

@@ -12,14 +12,15 @@ import numpy as np
 from pydt.base import EstimateError, StoreError, Unreadable
 from pydt.design import Design
 from pydt.estimation import Look, StoppingRule, best_method, influences
-from pydt.store import HALVES, UNITS, Outcome, Record, Store, derive, primitives_of
+from pydt.store import HALVES, UNITS, Outcome, Record, Store, averaged
 
 if TYPE_CHECKING:
     from pydt.estimation import Fit
 
 
 class Interim:
-    """One number for each row of a plan: its mean output "correct", in points of accuracy. Rows come in any order.
+    """One number for each row of a plan: the metric of its first task on the score half, in points. Rows come in any
+    order.
 
     The number follows from the row's stored outputs alone, so a stopping rule decides the same whoever trained a row
     and when. A row that failed for any task has none (NaN), as in `Store.outputs`.
@@ -29,6 +30,7 @@ class Interim:
         stored: positions of stored rows in plan order, which `read` reads.
 
     Attributes:
+        output: of which the numbers are the weighted means: "correct" or "auroc".
         values, known: float64 and bool, one entry a row: the numbers, and which rows have come in.
         last: the rule's last look.
         damaged: stored rows that `read` found damaged, now in quarantine.
@@ -43,11 +45,11 @@ class Interim:
         self.values = np.full(len(self._same), np.nan)
         self.known = np.zeros(len(self._same), bool)
         self._prefix = 0
+        self.output = store.metric_output(None, record)
         described = store.task(record.tasks[0]["digest"])
-        self._examples = len(described["labels"])
+        self._labels = described["labels"]
         self._chosen = np.flatnonzero(described["half"] == HALVES["score"])
-        self._labels = described["labels"][self._chosen]
-        self._weights = described["weights"][self._chosen] * UNITS["correct"][1]
+        self._weights = described["weights"][self._chosen] * UNITS[self.output][1]
 
     @property
     def estimable(self) -> bool:
@@ -59,9 +61,8 @@ class Interim:
         found = [outcomes.get(i) or self.store.get(key) for i, key in enumerate(self.record.keys[row])]
         if all(outcome.status == "ok" for outcome in found):
             where = str(self.store.path(self.record.keys[row][0]))
-            primitives = primitives_of(found[0], self._examples, where)[..., self._chosen]
-            draws = derive(primitives, self._labels, "correct")
-            self.values[row] = draws.mean(axis=0).astype(np.float64) @ self._weights
+            values = averaged(found[0], self._labels, self.output, where, self._chosen)
+            self.values[row] = values.astype(np.float64) @ self._weights
         self.known[row] = True
 
     def read(self, seconds: float = 0.0) -> bool:

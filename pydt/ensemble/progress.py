@@ -157,7 +157,7 @@ class Progress:
                 found["seconds_left"] = round(left / rate)
         found["workers"] = self.workers if self.alive is None else self.alive()
         if self.accuracy is not None:
-            found["latest_accuracy"] = self.accuracy
+            found["latest_auroc" if self.interim.output == "auroc" else "latest_accuracy"] = self.accuracy
         found |= {"failed": self.failed, "workers_died": self.died}
         if self.failures:
             found["failures"] = [{"row": row, "reason": reason} for row, reason in self.failures]
@@ -197,7 +197,7 @@ def leading(interim: Interim) -> dict[str, Any] | None:
     reach = special.stdtrit(fit.df, 0.975) * fit.stderr.astype(np.float64)
     columns = ("name", interim.record.names), ("value", fit.unbiased), ("stderr", fit.stderr), ("reach", reach)
     groups = [{key: of[i] if key == "name" else float(of[i]) for key, of in columns} for i in ends]
-    return {"unit": UNITS["correct"][0], "models": int(fit.models), "groups": groups}
+    return {"unit": UNITS[interim.output][0], "models": int(fit.models), "groups": groups}
 
 
 class Json(Progress):
@@ -305,11 +305,15 @@ def _rate(facts: dict[str, Any]) -> list[str]:
     return [f"{facts['rows_per_hour']:,.0f} an hour", time]
 
 
+def _latest(facts: dict[str, Any]) -> list[str]:
+    """The metric of the row that finished last."""
+    names = {"latest_accuracy": "accuracy", "latest_auroc": "AUROC"}
+    return [f"latest {name} {100 * facts[key]:.1f} %" for key, name in names.items() if key in facts]
+
+
 def _line(facts: dict[str, Any]) -> str:
-    """Rows done, rate, time left, latest accuracy, failures, what the rule says."""
-    parts = [f"{facts['rows']}/{facts['of']} rows", *_rate(facts)]
-    if "latest_accuracy" in facts:
-        parts.append(f"latest accuracy {100 * facts['latest_accuracy']:.1f} %")
+    """Rows done, rate, time left, the latest row's metric, failures, what the rule says."""
+    parts = [f"{facts['rows']}/{facts['of']} rows", *_rate(facts), *_latest(facts)]
     if facts["failed"]:
         parts.append(f"{facts['failed']} failed")
     if facts.get("stop", {}).get("looks"):
@@ -353,8 +357,7 @@ def panel(facts: dict[str, Any], folder: str, ascii_only: bool = False) -> Rende
     state = [f"{facts['workers']} worker{'' if facts['workers'] == 1 else 's'}"]
     if facts["workers_died"]:
         state.append(f"{facts['workers_died']} died and replaced")
-    if "latest_accuracy" in facts:
-        state.append(f"latest accuracy {100 * facts['latest_accuracy']:.1f} %")
+    state += _latest(facts)
     state.append(f"{facts['failed']} failed" if facts["failed"] else "none failed")
     parts: list[RenderableType] = [head, Text(", ".join(state)), Text(_printable(folder, 200), style="dim")]
     if stop := facts.get("stop"):

@@ -66,7 +66,7 @@ def run_row(context: Context, row: Row, tasks: tuple[Any, ...]) -> dict[str, Out
     for task in tasks:
         try:
             outputs = transfer(trained, task, row.seed)
-            outcomes[task.digest] = Outcome({"primitives": outputs.primitives}, {**trained.metrics, **outputs.scalars})
+            outcomes[task.digest] = Outcome(outputs.arrays, {**trained.metrics, **outputs.scalars})
         except TrainError as error:
             outcomes[task.digest] = Outcome(status="failed", reason=str(error))
     return outcomes

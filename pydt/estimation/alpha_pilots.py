@@ -65,7 +65,7 @@ def compare_alphas(
     pilots: Store | str | os.PathLike[str] | Sequence[Store | str | os.PathLike[str]],
     *,
     task: Any = None,
-    output: str = "correct",
+    output: str | None = None,
     level: float = 0.05,
 ) -> AlphaComparison:
     """Which share of groups teaches most in a second of training: R2 / (1 - R2) per second, pilot by pilot.
@@ -109,7 +109,7 @@ def compare_alphas(
     return compare_pilots(tuple(sorted(seen, key=lambda pilot: (pilot.alpha, pilot.kind))), level)
 
 
-def _pilot(store: Store, record: Record, task: Any, output: str, level: float) -> AlphaPilot:
+def _pilot(store: Store, record: Record, task: Any, output: str | None, level: float) -> AlphaPilot:
     design, finished = store.design(record), store.finished(record)
     if not len(finished):
         raise EstimateError("no finished rows", f"plan {record.digest}", "run it first")

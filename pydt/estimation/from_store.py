@@ -24,7 +24,7 @@ def overall(
     store: Store,
     plan: Any = None,
     task: Any = None,
-    output: str = "correct",
+    output: str | None = None,
     without: Sequence[int] = (),
 ) -> Fit:
     """The influence of each group on the whole target: on the weighted mean of an output over the score half.
@@ -32,6 +32,7 @@ def overall(
     The method is `method_for` the plan.
 
     Args:
+        output: by default the one that is the task's metric.
         without: positions among the finished rows that are left out.
 
     Returns:
@@ -61,8 +62,10 @@ def method_for(record: Record, masks: Design) -> str:
     return "difference" if record.by == "example" else best_method(masks)
 
 
-def mean_output(store: Store, record: Record, task: Any, output: str, half: str) -> np.ndarray:
-    """The weighted mean of an output over the examples of a half, per finished row: float64 (models,), in its unit."""
+def mean_output(store: Store, record: Record, task: Any, output: str | None, half: str) -> np.ndarray:
+    """The weighted mean of an output (by default the task's metric) over the examples of a half, per finished row:
+    float64 (models,), in its unit."""
+    output = store.metric_output(task, record, output)
     if output not in UNITS:
         raise ConfigError(f"no influences on output {output!r}", "output", f"choose one of: {', '.join(UNITS)}")
     task = record.tasks[0]["digest"] if task is None else task

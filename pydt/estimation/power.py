@@ -76,7 +76,7 @@ def plan_models(
     plan: Any = None,
     *,
     task: Any = None,
-    output: str = "correct",
+    output: str | None = None,
 ) -> ModelPlan:
     """The number of models at which a standard error, or the power to find an effect, reaches a wish.
 
@@ -86,8 +86,8 @@ def plan_models(
 
     Args:
         store: a store, or its folder.
-        wish: see `Wish.parse`; sizes are in the unit of the influences (points of accuracy by default).
-        plan, task, output: as `report` chooses them: the store's own plan, its first task, "correct".
+        wish: see `Wish.parse`; sizes are in the unit of the influences (by default points of the target's metric).
+        plan, task, output: as `report` chooses them: the store's own plan, its first task, the output of its metric.
 
     Raises:
         ConfigError: a wish or an output that cannot be read.
@@ -101,6 +101,7 @@ def plan_models(
         raise ConfigError(f"a {type(store).__name__} is no store", "store", mend)
     store = store if isinstance(store, Store) else Store(store)
     record = store.plan(plan)
+    output = store.metric_output(task, record, output)
     weak = learners_only(store, record, task)
     fit = overall(store, record, task, output, weak.at)
     design, rows, noise = store.design(record), np.delete(store.finished(record), weak.at), None

@@ -110,6 +110,11 @@ def quoted(name: str) -> str:
     return f"\u201c{text}\u201d"
 
 
+def called_output(name: str) -> str:
+    """An output of the models as sentences call it."""
+    return {"correct": "accuracy", "auroc": "AUROC"}.get(name, name)
+
+
 def called(name: str, what: str) -> str:
     """The name of a data set in a sentence; "the source" or "the target" if it has none."""
     return f"the {what}" if name == UNNAMED else name

@@ -9,7 +9,7 @@ from pydt.store.learning_check import Weak, weak, weak_rows
 from pydt.store.log import row_seconds
 from pydt.store.merge import merge
 from pydt.store.notes import stored_remarks, write_remarks
-from pydt.store.outputs import UNITS, derive, primitives_of
+from pydt.store.outputs import UNITS, averaged, derive, metric_output, outputs_of, primitives_of
 from pydt.store.plan_record import MOST_ROWS, Drawn, Record
 from pydt.store.rows import FACTS, Outcome, Row, checked
 from pydt.store.status import status

@@ -1,6 +1,7 @@
 """Blocks: thousands of finished cells in three plain files, in place of a file each.
 
     DIR/packed/<digest>/primitives.npy   float32 (rows, 4, draws, examples); not there if the rows failed
+    DIR/packed/<digest>/auroc.npy        float32 (rows, draws, examples), where the target's metric is AUROC
     DIR/packed/<digest>/masks.npy        uint8 (rows, ceil(groups / 8)): the groups that each row kept, little bit first
     DIR/packed/<digest>/index.jsonl      a header with what all rows share; a line a row: its key, the SHA-256 of its
                                          cell, the rest of its metadata; the header once more
@@ -124,6 +125,9 @@ class Block:
             if "primitives.npy" in self._offsets:
                 data = self._bytes("primitives.npy", line, 4 * math.prod(self._shape))
                 arrays["primitives"] = np.frombuffer(data, "<f4").reshape(self._shape)
+            if "auroc.npy" in self._offsets:
+                data = self._bytes("auroc.npy", line, 4 * math.prod(self._shape[1:]))
+                arrays["auroc"] = np.frombuffer(data, "<f4").reshape(self._shape[1:])
             if checksum(arrays, metadata) != expected:
                 raise StoreError("is damaged (its checksum does not match)", str(self.folder))
         except (ValueError, KeyError, TypeError, OverflowError, ConfigError) as error:  # JSON still
@@ -134,6 +138,7 @@ class Block:
         """Bytes that a row takes."""
         mask = (self.peek(position).get("groups", 0) + 7) // 8 if "masks.npy" in self._offsets else 0
         arrays = 4 * math.prod(self._shape) if "primitives.npy" in self._offsets else 0
+        arrays += 4 * math.prod(self._shape[1:]) if "auroc.npy" in self._offsets else 0
         return mask + arrays + len(self._lines[1 + self._line[position]]) + 1
 
     def dropped(self, position: int) -> Path:
@@ -203,9 +208,11 @@ def _header(line: bytes) -> dict[str, Any] | None:
 
 def layout(arrays: dict[str, npt.NDArray[Any]], metadata: dict[str, Any]) -> tuple[Any, ...] | None:
     """What cells of one block have in common; None: a block cannot hold the cell."""
-    given = [(name, array.dtype.str, array.shape) for name, array in arrays.items()]
-    if any((name, kind, len(shape)) != ("primitives", "<f4", 3) for name, kind, shape in given):
-        return None
+    shape = arrays["primitives"].shape if "primitives" in arrays else ()
+    fitting = {"primitives": (3, shape), "auroc": (2, shape[1:])}
+    for name, array in arrays.items():
+        if (array.dtype.str, (array.ndim, array.shape)) != ("<f4", fitting.get(name)):
+            return None
     keep, groups = metadata.get("keep"), metadata.get("groups", -1)
     if keep is not None:
         try:
@@ -214,7 +221,7 @@ def layout(arrays: dict[str, npt.NDArray[Any]], metadata: dict[str, Any]) -> tup
         except (ValueError, TypeError):
             return None
     names = ("task", "source", "units", "recipe", "groups", "status")
-    return *(metadata.get(name) for name in names), keep is None, *(shape for *_, shape in given)
+    return *(metadata.get(name) for name in names), keep is None, "auroc" in arrays, *((shape,) if arrays else ())
 
 
 def write_block(store: Path, keys: Sequence[str], load: Callable[[str], Cell]) -> Path:

@@ -74,7 +74,8 @@ def compact(dir: str | os.PathLike[str], *, fewest: int = 16, most: int = 16384)
                 done["left"] += store.path(key).exists()
                 continue
             waiting.setdefault(kind, []).append(key)
-            weight[kind] += 4 * int(np.prod(kind[-1])) if isinstance(kind[-1], tuple) else 1
+            *_, auroc, shape = kind
+            weight[kind] += (4 + auroc) * int(np.prod(shape)) if isinstance(shape, tuple) else 1
             if len(waiting[kind]) >= most or weight[kind] >= LARGEST:
                 flush(kind)
         for kind in list(waiting):

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from pydt.base import Folder, StoreError, as_path, building, npy_header
 from pydt.store.descriptions import HALVES
-from pydt.store.outputs import OUTPUTS, averaged, primitives_of
+from pydt.store.outputs import averaged, outputs_of
 from pydt.store.plan_record import FORMAT, Record
 from pydt.store.store import Store
 
@@ -33,7 +33,8 @@ def export(dir: PathLike, out: PathLike, plan: Any = None, *, plain: int = 1 << 
         masks.npy               bool (models, groups): the groups that each row kept
         masks.packed.npy        in its place above 1 GiB: uint8 (models, ceil(groups / 8)), bit-packed, little bit first
         task0.examples.csv      id, label, half and weight of every target example of the first task, and so on
-        task0.margin.npy ...    float32 (models, examples): the six outputs of `pydt.store.derive`, averaged over draws
+        task0.margin.npy ...    float32 (models, examples): the six outputs of `pydt.store.derive`, averaged over draws;
+                                of targets with the metric "auroc" also task0.auroc.npy
 
     Args:
         dir: a store. out: a folder that does not exist yet. plan: as in `Store.plan`.
@@ -151,7 +152,7 @@ def _task(book: _Book, store: Store, record: Record, column: int, finished: npt.
     scalars: list[dict[str, Any]] = []
     with contextlib.ExitStack() as stack:
         files = {}
-        for output in OUTPUTS:
+        for output in outputs_of(record.tasks[column]):
             what = f"{output} of every model on every example, {'most frequent' if output == 'prediction' else 'mean'}"
             file = f"{name}.{output.replace(' ', '-')}.npy"
             shape = len(finished), len(labels)
@@ -160,9 +161,8 @@ def _task(book: _Book, store: Store, record: Record, column: int, finished: npt.
             key = record.cells[i, column].tobytes().hex()
             outcome = store.get(key)
             scalars.append(dict(outcome.scalars))
-            primitives = primitives_of(outcome, len(labels), str(store.path(key)))
             for output, write in files.items():
-                write(averaged(primitives, labels, output).tobytes())
+                write(averaged(outcome, labels, output, str(store.path(key))).tobytes())
     known = sorted({key for found in scalars for key in found})
     rows = ([model, *(found.get(key, "") for key in known)] for model, found in enumerate(scalars))
     book.table(f"{name}.scalars.csv", "what training and transfer reported of each model", ["model", *known], rows)

@@ -1,13 +1,38 @@
-"""From the four primitives that a row stores per example to the six outputs, and their units."""
+"""From what a row stores per example to its outputs, and their units.
+
+Six outputs follow from the four primitives. The seventh, "auroc", is stored beside them, for targets of that metric
+alone: it compares the logits of an example with those of the others.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
-from pydt.base import StoreError, one_of
-from pydt.store.rows import Outcome
+from pydt.base import ConfigError, StoreError, one_of
+from pydt.store.rows import AUROC, Outcome, metric_of
 
 OUTPUTS = ("logit", "margin", "softmax margin", "probability", "correct", "prediction")
+
+
+def metric_output(task: Mapping[str, Any]) -> str:
+    """The output whose weighted mean over a half is the metric of a task of a plan: "correct", or "auroc"."""
+    return AUROC if metric_of(task) == AUROC else "correct"
+
+
+def outputs_of(task: Mapping[str, Any]) -> tuple[str, ...]:
+    """The outputs that rows have for a task of a plan."""
+    return (*OUTPUTS, AUROC) if metric_of(task) == AUROC else OUTPUTS
+
+
+def known_output(name: str, task: Mapping[str, Any], where: str) -> None:
+    """Raise a ConfigError if rows have no such output for a task of a plan."""
+    if name == AUROC and metric_of(task) != AUROC:
+        wrong = f"rows have no AUROC for {task['name']!r}, whose metric is {metric_of(task)}"
+        raise ConfigError(wrong, where, 'choose another output, or make the target with metric="auroc"')
+    one_of(name, outputs_of(task), "output", where)
 
 
 def primitives_of(outcome: Outcome, examples: int, where: str) -> np.ndarray:
@@ -60,11 +85,31 @@ def derive(primitives: np.ndarray, labels: np.ndarray, name: str) -> np.ndarray:
     return value.astype(np.float32)
 
 
-def averaged(primitives: np.ndarray, labels: np.ndarray, name: str) -> np.ndarray:
-    """`derive`, averaged over the draws, float32 (examples,); of predictions the most frequent."""
-    draws = derive(primitives, labels, name)
+def averaged(outcome: Outcome, labels: np.ndarray, name: str, where: str, chosen: Any = slice(None)) -> np.ndarray:
+    """An output of a finished cell, averaged over the draws, float32 (examples,); of predictions the most frequent.
+
+    Args:
+        labels: int (examples,), of all examples. name: as of `derive`, or "auroc". where: names the cell.
+        chosen: the examples that are wanted, by default all.
+
+    Raises:
+        StoreError: it has no such output, or of another number of examples.
+    """
+    primitives = primitives_of(outcome, len(labels), where)
+    if name == AUROC:
+        draws = _auroc(outcome, primitives, where)[:, chosen]
+    else:
+        draws = derive(primitives[..., chosen], labels[chosen], name)
     value: np.ndarray = most_frequent(draws) if name == "prediction" else draws.mean(axis=0)
     return value.astype(np.float32, copy=False)
+
+
+def _auroc(outcome: Outcome, primitives: np.ndarray, where: str) -> np.ndarray:
+    found = outcome.arrays.get(AUROC)
+    if found is None or found.shape != primitives.shape[1:] or found.dtype.kind != "f":
+        mend = "let `pydt verify` put it aside, and run the same plan again"
+        raise StoreError("has no AUROC of its examples", where, mend)
+    return found
 
 
 def most_frequent(draws: np.ndarray) -> np.ndarray:
@@ -75,6 +120,7 @@ def most_frequent(draws: np.ndarray) -> np.ndarray:
 
 UNITS: dict[str, tuple[str, float]] = {
     "correct": ("points of accuracy", 100.0),
+    AUROC: ("points of AUROC", 100.0),
     "probability": ("points of probability", 100.0),
     "margin": ("margin units", 1.0),
     "softmax margin": ("log-odds", 1.0),

@@ -12,6 +12,8 @@ from pydt.base import ConfigError, DesignError, PydtError, digest, escaped, whol
 
 FACTS = ("code", "torch", "torchvision", "isa")
 """What `pydt.ensemble.code_version.versions` says that may change a row's numbers; stored with each cell."""
+AUROC = "auroc"
+"""The metric, the array that rows store for it beside the primitives, and the output that it is."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ class Outcome:
 
     Args:
         arrays: "primitives" float32 (4, draws, examples): correct logit, best other logit, logsumexp of the others,
-            prediction. Empty when the row failed.
+            prediction; of targets with the metric "auroc" also "auroc" float32 (draws, examples). Empty when the row
+            failed.
         scalars: finite numbers or short texts. No times and no host names: equal rows must be equal bytes.
         status: "ok" or "failed".
         reason: why it failed.
@@ -74,16 +77,22 @@ class Outcome:
     reason: str | None = None
 
 
+def metric_of(task: Mapping[str, Any]) -> Any:
+    """The metric of a task of a plan."""
+    return task.get("settings", {}).get("target", {}).get("metric", "top-1")
+
+
 def checked(given: Any, task: Mapping[str, Any], where: str) -> Outcome:
     """What a runner gave for a task, fit to be stored; numbers that are not finite make a failed cell.
 
     Args:
         given: an `Outcome`, if the runner is right.
-        task: "name" and "examples" (how many) of the task.
+        task: "name", "examples" (how many) and "settings" of the task, as a plan has them.
         where: names the row.
 
     Raises:
-        PydtError: it is no outcome, or its arrays are not numbers, or not (4, draws, examples).
+        PydtError: it is no outcome, or its arrays are not numbers, not (4, draws, examples), or lack the AUROC values
+            of a target with this metric.
     """
     mend = "a runner returns one pydt.store.Outcome of arrays per task digest"
     if not isinstance(given, Outcome) or given.status not in ("ok", "failed"):
@@ -102,6 +111,9 @@ def checked(given: Any, task: Mapping[str, Any], where: str) -> Outcome:
     examples = task["examples"]
     if given.status == "ok" and lost is None and (len(shape) != 3 or shape[::2] != (4, examples) or not shape[1]):
         raise PydtError(f"its runner gave primitives of shape {shape}, not (4, draws, {examples})", where, mend)
+    auroc: tuple[int, ...] | None = getattr(given.arrays.get(AUROC), "shape", None)
+    if given.status == "ok" and lost is None and auroc != shape[1:] and (auroc is not None or metric_of(task) == AUROC):
+        raise PydtError(f"its runner gave {AUROC!r} of shape {auroc}, not {shape[1:]}", where, mend)
     reason = None if given.reason is None else escaped(str(given.reason))
     scalars: dict[str, float | int | str] = {}
     for name, value in given.scalars.items():

@@ -56,7 +56,7 @@ from pydt.store.block_format import STATUS
 from pydt.store.cells import Cells, placed
 from pydt.store.descriptions import HALVES, described, pictures
 from pydt.store.notes import read_note, write_note
-from pydt.store.outputs import OUTPUTS, averaged, primitives_of
+from pydt.store.outputs import averaged, known_output, metric_output
 from pydt.store.plan_record import FORMAT, Drawn, Record, read_plan
 from pydt.store.row_format import file_name
 from pydt.store.rows import Row
@@ -393,7 +393,8 @@ class Store(Cells):
         Args:
             task: a `Task`, its name in the plan, or its digest.
             output: one of `OUTPUTS` (see `pydt.store.derive`). "correct" becomes the share of draws that were right,
-                "prediction" the most frequent prediction (the smallest on a tie).
+                "prediction" the most frequent prediction (the smallest on a tie). Of targets with the metric "auroc"
+                also "auroc": the values whose weighted mean over a half is its AUROC.
             half: "score" (influences), "report" (verdicts) or "all".
 
         Returns:
@@ -404,7 +405,7 @@ class Store(Cells):
         """
         record = self.plan(plan)
         column, name = self._task(record, task)
-        one_of(output, OUTPUTS, "output", "Store.outputs")
+        known_output(output, record.tasks[column], "Store.outputs")
         finished = self.split(record)[0]
         wanted, rows = (record.digest, name, output, half), finished.tobytes()
         known, values = self._outputs.pop(wanted, (None, np.empty((0, 0), np.float32)))
@@ -413,13 +414,20 @@ class Store(Cells):
             values = np.empty((len(finished), len(chosen)), np.float32)
             for i, position in enumerate(finished):
                 key = record.cells[position, column].tobytes().hex()
-                primitives = primitives_of(self.get(key), len(labels), str(self.path(key)))
-                values[i] = averaged(primitives[..., chosen], labels[chosen], output)
+                values[i] = averaged(self.get(key), labels, output, str(self.path(key)), chosen)
             values.flags.writeable = False
         while self._outputs and values.nbytes + sum(kept.nbytes for _, kept in self._outputs.values()) > self.kept:
             del self._outputs[next(iter(self._outputs))]  # asked for longest ago
         self._outputs[wanted] = rows, values
         return values
+
+    def metric_output(self, task: Any = None, plan: Any = None, asked: str | None = None) -> str:
+        """The output whose weighted mean over a half is the metric of a task (the plan's first), "correct" or "auroc";
+        or another one that was asked for."""
+        if asked is not None:
+            return asked
+        record = self.plan(plan)
+        return metric_output(record.tasks[0 if task is None else self._task(record, task)[0]])
 
     def scalars(self, task: Any, plan: Any = None) -> list[dict[str, Any]]:
         """The scalars (source accuracy and the like) of every finished row, as in `masks()`."""

@@ -100,6 +100,8 @@ def check_cell(key: str, arrays: dict[str, Any], metadata: dict[str, Any], examp
             expected = examples.get(metadata.get("task", ""), primitives.shape[-1])
             if primitives.ndim != 3 or primitives.shape[::2] != (4, expected) or not primitives.shape[1]:
                 raise StoreError(f"is damaged (shape {primitives.shape}, not (4, draws, {expected}))")
+            if "auroc" in arrays and arrays["auroc"].shape != primitives.shape[1:]:
+                raise StoreError(f"is damaged (AUROC values of shape {arrays['auroc'].shape})")
             if not all(np.isfinite(array).all() for array in arrays.values()):
                 raise StoreError("is damaged (numbers that are not finite)")
     except PydtError:

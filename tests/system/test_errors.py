@@ -124,7 +124,6 @@ CASES: dict[str, tuple[Callable[[], object], str, str]] = {
     "target of nothing": (lambda: Target(None), "train is a NoneType", "from_arrays"),
     "half an example in the pool": (lambda: Target(target().train, pool=10.5), r"pool 10\.5", "whole number"),
     "judged on what was learned": (lambda: Target(target().train, target().train), "same examples", "leave them out"),
-    "metric that is not built": (lambda: Target(target().train, metric="auroc"), "not built yet", "top-1"),
     "target of one class": (lambda: Target(Dataset.from_arrays(IMAGES, [0] * 6)), "1 class", "two classes"),
     "target too small to split": (lambda: Target(Dataset.from_arrays(IMAGES[:2], [0, 1])), "no example", "more target examples"),
     "unknown metric": (lambda: Target(target().train, metric="top-2"), "metric 'top-2'", "mean per class"),

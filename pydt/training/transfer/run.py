@@ -16,6 +16,7 @@ from pydt.base import TrainError
 from pydt.data import HALVES
 from pydt.training.device import threads
 from pydt.training.trained import Trained
+from pydt.training.transfer.auroc import auroc_values
 from pydt.training.transfer.draws import Draws
 from pydt.training.transfer.modes import MODES
 from pydt.training.transfer.task import Task
@@ -28,10 +29,17 @@ class Outputs:
     Attributes:
         primitives: float32 (4, draws, examples), examples as in `Target.described()`.
         scalars: the target's metric on both halves, as fractions.
+        auroc: float32 (draws, examples), see `pydt.training.transfer.auroc`; None unless it is the target's metric.
     """
 
     primitives: np.ndarray
     scalars: dict[str, float]
+    auroc: np.ndarray | None = None
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What a row stores of each example, by name."""
+        return {"primitives": self.primitives} | ({} if self.auroc is None else {"auroc": self.auroc})
 
 
 def transfer(trained: Trained, task: Task, seed: int) -> Outputs:
@@ -56,9 +64,13 @@ def transfer(trained: Trained, task: Task, seed: int) -> Outputs:
     if not bool(torch.isfinite(logits).all()):
         raise TrainError("an output is not finite", task.name, "lower the learning rate")
     primitives = primitives_of(logits, torch.from_numpy(described["labels"]))
-    correct = (primitives[3] == described["labels"].astype(np.float32)).mean(0) * described["weights"]
-    scalars = {f"{half}_accuracy": float(correct[described["half"] == i].sum()) for i, half in enumerate(HALVES)}
-    return Outputs(primitives, scalars)
+    auroc = None
+    if task.target.metric == "auroc":
+        auroc = auroc_values(logits, described["labels"], described["half"])
+    value = primitives[3] == described["labels"].astype(np.float32) if auroc is None else auroc.astype(np.float64)
+    part = value.mean(0) * described["weights"]
+    scalars = {f"{half}_accuracy": float(part[described["half"] == i].sum()) for i, half in enumerate(HALVES)}
+    return Outputs(primitives, scalars, auroc)
 
 
 def primitives_of(logits: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
