@@ -47,14 +47,14 @@ class OpenClipTower(TextTower):
         temperature: the start of 1 / scale; None: that of the model.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any, temperature: float | None = None) -> None:
+    def __init__(self, model: Any, tokenizer: Any, temperature: float | None = None) -> None:
         super().__init__(nn.Identity(), 1.0 if temperature is None else temperature)
         if temperature is None:
             with torch.no_grad():
                 self.log_scale.copy_(model.logit_scale.reshape(()))
         # A bias of all logits changes neither a softmax nor which one is the largest; a decoder writes captions.
         model.logit_scale = model.logit_bias = model.text_decoder = None
-        self.model = model
+        self.model: Any = model
         self.tokenizer = tokenizer
 
     def encode(self, texts: Sequence[str]) -> torch.Tensor:

@@ -89,11 +89,13 @@ class Recipe(OptimizerSettings):
         check_optimizer(self, "Recipe")
         network_name(self.network)
         if self.lr is None:
-            object.__setattr__(self, "lr", usual_rate(self.network, self.optimizer))
+            object.__setattr__(self, "lr", usual_rate(self._trained, self.optimizer))
         object.__setattr__(self, "lr", real(self.lr, "lr", "Recipe", above=0))
         for name in ("momentum", "label_smoothing"):
             object.__setattr__(self, name, real(getattr(self, name), name, "Recipe", least=0, below=1))
         object.__setattr__(self, "weight_decay", real(self.weight_decay, "weight_decay", "Recipe", least=0))
+        if not isinstance(self.clip, CLIP):
+            raise ConfigError(f"a {type(self.clip).__name__}", "Recipe.clip", "give pydt.training.CLIP(...)")
         if not isinstance(self.augment, Augment):
             raise ConfigError(f"a {type(self.augment).__name__}", "Recipe.augment", "give pydt.Augment(...)")
         try:
@@ -120,6 +122,11 @@ class Recipe(OptimizerSettings):
         if not METHODS[self.method].captions or source.captions is None:
             return source.digest
         return digest("captions", source.digest, list(source.captions))
+
+    @property
+    def _trained(self) -> Network:
+        """The network that is trained."""
+        return self.clip.model.lower() if self.method == "clip" and self.clip.model else self.network
 
     @property
     def unused(self) -> set[str]:

@@ -43,7 +43,7 @@ def trial(source: Dataset, keep: Any, recipe: Recipe, tasks: Sequence[Task]) -> 
             batch = min(2, task.finetune.batch_size, drawn) if learns else 1
             try:
                 for shape in sorted(shapes(data, recipe.augment, learns) | shapes(data, recipe.augment, False)):
-                    try_out(recipe.network, shape, batch, recipe.device, learns)
+                    _try_shape(recipe, source, shape, batch, learns)
             except ConfigError as error:
                 raise ConfigError(error.what, f"task {task.name!r}: {error.where}", error.mend) from error
 
@@ -52,6 +52,11 @@ def try_source(source: Dataset, images: int, recipe: Recipe) -> None:
     """`try_out` on the shapes of the source's images, of which a row keeps so many."""
     batch, learns = min(2, recipe.batch_size, images), METHODS[recipe.method].learn is not None
     for shape in sorted(shapes(source, recipe.augment, learns)):
+        _try_shape(recipe, source, shape, batch, learns)
+
+
+def _try_shape(recipe: Recipe, source: Dataset, shape: tuple[int, int, int], batch: int, learns: bool) -> None:
+    if not METHODS[recipe.method].fits(recipe, source, shape):
         try_out(recipe.network, shape, batch, recipe.device, learns)
 
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from pydt.base import ConfigError
+from pydt.data import Dataset, Target
+from pydt.data.loading import Augment
+from pydt.training import CLIP, Recipe, Task, train, transfer, trial
 from pydt.training.open_clip_towers import check_images, open_clip_model
 
 open_clip: Any = pytest.importorskip("open_clip")
@@ -144,3 +149,63 @@ def test_what_cannot_be_built_is_refused(offline: None) -> None:
     for name, channels, side in (("tiny-vit", 3, 2), ("tiny-resnet", 3, 16), ("tiny-vit", 4, 16)):
         with pytest.raises(ConfigError, match=f"{name}.*{side} x {side} pixels"):
             check_images(name, channels, side, side)
+
+
+# ---- trained by method "clip" --------------------------------------------------------------------------------------
+
+RECIPE = Recipe(
+    method="clip",
+    clip=CLIP(model="tiny-vit", temperature=0.1),
+    optimizer="adamw",
+    lr=3e-3,
+    epochs=15,
+    batch_size=32,
+    augment=Augment(mean=(0.3,), std=(0.2,)),
+)
+
+
+@pytest.fixture(scope="module")
+def captioned(source: Dataset) -> Dataset:
+    captions = [
+        f"a {('red', 'blue', 'green', 'black')[label // 2]} {('cat', 'dog')[label % 2]}" for label in source.labels
+    ]
+    return Dataset.from_arrays(source.images, source.labels, source.classes, captions=captions, name="blobs")
+
+
+def test_it_trains_on_the_images_as_they_are(captioned: Dataset, target: Target, offline: None) -> None:
+    trained = train(captioned, None, RECIPE, 0)
+    assert trained.dim == 12
+    assert trained.metrics["source_accuracy"] > 0.6, "chance is 1/8"
+    assert trained.text is not None
+    assert 1 < float(trained.text.scale.detach()) <= 100
+    with torch.inference_mode():
+        texts = trained.text.encode([f"a {colour} cat" for colour in ("red", "blue", "green", "black")])
+        nearest = (trained.text.place(trained.features(captioned, captioned.labels % 2 == 0)) @ texts.T).argmax(1)
+    assert (nearest.numpy() == captioned.labels[captioned.labels % 2 == 0] // 2).mean() > 0.6
+    assert transfer(trained, Task(target, shots=5, draws=2), 0).scalars["report_accuracy"] > 0.4
+    again = train(captioned, None, RECIPE, 0)
+    for name, value in trained.text.state_dict().items():
+        assert torch.equal(value, again.text.state_dict()[name])  # type: ignore[union-attr]
+
+
+def test_images_that_do_not_fit_are_refused_early(captioned: Dataset, target: Target, offline: None) -> None:
+    for clip, augment, words in (
+        (CLIP(model="tiny-vits"), RECIPE.augment, "did you mean 'tiny-vit'"),
+        (CLIP(model="tiny-resnet"), RECIPE.augment, "tiny-resnet.*12 x 12 pixels"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            replace(RECIPE, clip=clip, augment=augment).check(captioned)
+    ramped = Augment(size=12, resized_crop=((0.5, 1), (1, 1)), ramp=((0, 8),))
+    with pytest.raises(ConfigError, match="sees images of 8 x 8 pixels, but is built for 12 x 12"):
+        trial(captioned, None, replace(RECIPE, augment=ramped), [Task(target)])
+    trial(captioned, None, RECIPE, [Task(target)])
+    larger = np.zeros((80, 20, 20), np.uint8)
+    larger[:, 3] = np.arange(80)[:, None]
+    with pytest.raises(ConfigError, match=r"task .*20 x 20 pixels, but is built for 12 x 12"):
+        trial(captioned, None, RECIPE, [Task(Target(Dataset.from_arrays(larger, np.arange(80) % 2)), shots=1)])
+
+
+def test_the_usual_rate_is_that_of_the_model() -> None:
+    assert Recipe(method="clip", clip=CLIP(model="ViT-B-32")).lr == 0.01
+    assert Recipe(method="clip", clip=CLIP(model="RN50")).lr == 0.05
+    assert Recipe(method="supervised", clip=CLIP(model="RN50")).lr == Recipe(method="clip").lr == 0.2

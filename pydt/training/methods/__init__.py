@@ -7,7 +7,7 @@ from pydt.training.methods.common import Method
 
 METHODS: dict[str, Method] = {
     "supervised": Method(supervised.learn, check=supervised.check),
-    "clip": Method(clip.learn, ("clip",), clip.start, clip.check, splits=False, captions=True),
+    "clip": Method(clip.learn, ("clip",), clip.start, clip.check, splits=False, fits=clip.fits, captions=True),
     "none": Method(None),
 }
 PLANNED = ("simclr", "checkpoint")

@@ -21,8 +21,9 @@ import torch
 from pydt.base import ConfigError, DataError, real, whole
 from pydt.data import Dataset
 from pydt.data.loading import Batch
-from pydt.training.methods.common import Job, Start, dim_of, from_scratch
+from pydt.training.methods.common import Job, Start, channels_of, dim_of, from_scratch, sides_of
 from pydt.training.methods.loop import fit
+from pydt.training.open_clip_towers import check_images, open_clip_model
 from pydt.training.text import TextTower, WordTower, vocabulary, words_of
 
 
@@ -31,8 +32,9 @@ class CLIP:
     """Settings of method "clip".
 
     Attributes:
-        model: name of an architecture of open_clip, whose towers are trained from random weights instead of
-            `Recipe.network` and our own text tower; None: our own, a vector for each word of the captions.
+        model: name of an architecture of open_clip, whose towers are trained from random weights in place of
+            `Recipe.network` and our own text tower. It is built for images of the size that `Recipe.augment` gives.
+            None: our own, a vector for each word of the captions.
         embed: width of the space of images and texts; open_clip's architectures have their own.
         width: of our own text tower.
         temperature: at the start; learnt, and never below 0.01.
@@ -57,6 +59,8 @@ class CLIP:
 def check(source: Dataset, recipe: Any) -> None:
     """Refuse a source without captions, with empty ones, or with one for all; and batches of one."""
     place = f"source {source.name}"
+    if recipe.clip.model is not None:
+        fits(recipe, source, (channels_of(source), *sides_of(source, recipe.augment)))
     if recipe.batch_size < 2:
         wrong = "batches of one image: its caption has no other to be told from"
         raise ConfigError(wrong, "Recipe.batch_size", "give 2 or more; CLIP learns better from hundreds")
@@ -75,8 +79,33 @@ def check(source: Dataset, recipe: Any) -> None:
         raise DataError(wrong, place, "give captions that say what is in each image, or choose another method")
 
 
+def fits(recipe: Any, source: Dataset, shape: tuple[int, int, int]) -> bool:
+    """Refuse images that a model of open_clip, built for the images of the source, cannot read.
+
+    Args:
+        shape: channels, height, width.
+
+    Returns:
+        whether there is such a model; otherwise the network is the recipe's.
+    """
+    how = recipe.clip
+    if how.model is None:
+        return False
+    sides = sides_of(source, recipe.augment)
+    if shape[1:] != sides:
+        wrong = f"sees images of {shape[1]} x {shape[2]} pixels, but is built for {sides[0]} x {sides[1]}"
+        mend = "bring all images to one size: Augment(size=224, resized_crop=...), without ramp"
+        raise ConfigError(wrong, f"open_clip model {how.model!r}", mend)
+    check_images(how.model, *shape)
+    return True
+
+
 def start(recipe: Any, source: Dataset) -> Start:
     """The recipe's network and a text tower for all words of the source's captions, in random weights."""
+    if recipe.clip.model is not None:
+        sides = sides_of(source, recipe.augment)
+        made_by = open_clip_model(recipe.clip.model, sides=sides, temperature=recipe.clip.temperature)
+        return Start(made_by.body, recipe.augment, made_by.text)
     made = from_scratch(recipe, source)
     how = recipe.clip
     dim = dim_of(made.body, source, made.preprocess, recipe)

@@ -64,6 +64,11 @@ def channels_of(source: Dataset) -> int:
     return 3 if source.images is None else source.images.shape[3]
 
 
+def sides_of(source: Dataset, preprocess: Augment) -> tuple[int, int]:
+    """Height and width of what a network sees, but in training with a ramp."""
+    return (preprocess.side(),) * 2 if source.images is None else preprocess.sides(*source.images.shape[1:3])
+
+
 def from_scratch(recipe: Any, source: Dataset) -> Start:
     """The recipe's network in random weights."""
     return Start(build(recipe.network, channels_of(source)), recipe.augment)
@@ -75,9 +80,8 @@ def dim_of(body: nn.Module, source: Dataset, preprocess: Augment, recipe: Any) -
     Raises:
         ConfigError: the network does not map images to (B, dim).
     """
-    sides = (preprocess.side(),) * 2 if source.images is None else preprocess.sides(*source.images.shape[1:3])
     device = next((parameter.device for parameter in body.parameters()), torch.device("cpu"))
-    image = torch.zeros(1, channels_of(source), *sides, device=device)
+    image = torch.zeros(1, channels_of(source), *sides_of(source, preprocess), device=device)
     was_training = body.training
     body.eval()
     with torch.no_grad():
@@ -96,6 +100,11 @@ def nothing_to_check(source: Dataset, recipe: Any) -> None:
     """Any source will do."""
 
 
+def as_the_network(recipe: Any, source: Dataset, shape: tuple[int, int, int]) -> bool:
+    """`Recipe.network` reads the images."""
+    return False
+
+
 @dataclass(frozen=True)
 class Method:
     """A way to make a source model.
@@ -110,6 +119,8 @@ class Method:
         views: 2 where a batch shows every example twice.
         splits: whether a batch may be split into parts whose gradients are summed: a loss that compares the examples of
             a batch with each other may not.
+        fits: (recipe, source, shape) -> whether it knows that its network reads images of this shape (channels,
+            height, width), or raises a ConfigError; False where it is `Recipe.network` that must read them.
         captions: whether it reads the source's captions, which then stand in the digest of what its rows were made of.
     """
 
@@ -119,4 +130,5 @@ class Method:
     check: Callable[[Dataset, Any], None] = nothing_to_check
     views: int = 1
     splits: bool = True
+    fits: Callable[[Any, Dataset, tuple[int, int, int]], bool] = as_the_network
     captions: bool = False
