@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,4 +94,52 @@ def gather(
         if flip and mirrored:
             window = window[:, ::-1]
         out[b] = ((window / 255.0 - mean.astype(np.float64)) / std.astype(np.float64)).transpose(2, 0, 1)
+    return out
+
+
+def whole(image: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Rounded to 0..255."""
+    return np.clip(np.rint(image), 0, 255).astype(np.float64)
+
+
+def twisted(image: NDArray[np.floating], found: dict[str, float]) -> NDArray[np.float64]:
+    """Brightness, contrast about 128, saturation and hue (degrees) of an image (height, width, channels)."""
+    out = image.astype(np.float64)
+    if image.shape[2] == 3:
+        yiq = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.321], [0.211, -0.523, 0.311]])
+        y, i, q = np.moveaxis(out @ yiq.T, 2, 0)
+        turned = (i + 1j * q) * found["saturation"] * np.exp(-1j * np.deg2rad(found["hue"]))
+        out = np.linalg.solve(yiq, np.stack([y, turned.real, turned.imag]).reshape(3, -1)).T.reshape(image.shape)
+    return whole(found["brightness"] * (128 + found["contrast"] * (out - 128)))
+
+
+def blurred(image: NDArray[np.floating], sigma: float, window: int) -> NDArray[np.float64]:
+    """A Gaussian of `window` pixels along columns and rows; beyond its border an image goes back as it came."""
+    reach = window // 2
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    weights /= weights.sum()
+    out = image.astype(np.float64)
+    for axis in (0, 1):
+        size = out.shape[axis]
+        walk = [*range(size), *range(size - 2, 0, -1)]  # there and back, neither end twice
+        lines = [
+            sum(w * out.take(walk[(at + t) % len(walk)], axis) for t, w in enumerate(weights, -reach))
+            for at in range(size)
+        ]
+        out = np.stack(lines, axis)
+    return whole(out)
+
+
+def operated(image: NDArray[np.floating], found: dict[str, Any], colour: Floats) -> NDArray[np.float64]:
+    """What was drawn for it, done to an image (height, width, channels) on the scale 0..255."""
+    out = whole(image)
+    if "hue" in found:
+        out = twisted(out, found)
+    if found.get("window", 1) > 1:
+        out = blurred(out, found["sigma"], int(found["window"]))
+    if "threshold" in found:
+        out = np.where(out >= found["threshold"], 255 - out, out)
+    if "anchor" in found:
+        (top, left), (height, width) = np.int64(found["anchor"]), np.int64(found["shape"])
+        out[top : top + height, left : left + width] = colour
     return out

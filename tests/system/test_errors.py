@@ -151,7 +151,7 @@ CASES: dict[str, tuple[Callable[[], object], str, str]] = {
     "three views": (lambda: Loader(dataset(), views=3), "views 3", "from 1 to 2"),
     "views of evaluation": (lambda: Loader(dataset(), views=2, train=False), "without augmentation", "views=1"),
     "batches of doubles": (lambda: Loader(dataset(), dtype=torch.float64), r"torch\.float64", r"torch\.float16"),
-    "colours of raw images": (lambda: Loader(dataset(), augment=Augment(grey=0.5)), "grey for raw images", "from_folder"),
+    "colours of grey images": (lambda: Loader(dataset(), augment=Augment(grey=0.5)), "grey for images of", "leave it out"),
     "ramp of raw images": (lambda: Loader(dataset(), augment=Augment(ramp=((0, 4),))), "a ramp for raw images", "resized_crop"),
     "unknown on_error": (lambda: Loader(dataset(), on_error="ignore"), "on_error 'ignore'", "raise.*skip"),
     "ramp that starts late": (lambda: Augment(ramp=((3, 160), (12, 192))), "ramp", "rising from 0"),

@@ -43,12 +43,12 @@ class Augment:
         interpolation: "bilinear" or "bicubic": of `resize`, and of all resizing of encoded images.
         rgb: grey images are repeated to three channels before mean and std, for networks that take three.
 
-    For encoded images in training only, in this order, after crop and flip:
+    In training, in this order, after crop and flip; pixels are rounded to whole numbers 0..255 after each:
         jitter: (brightness, contrast, saturation, hue), each 0 or more, hue at most 1/2: factors uniform in 1 +- the
-            first three (but not below 0), hue turned by up to +- the last, in turns. In DALI's `color_twist`: contrast
-            is about mid-grey, and the order is fixed.
+            first three (but not below 0), hue turned by up to +- the last, in turns. As DALI's `color_twist` does it:
+            contrast is about mid-grey, and the order is fixed. Without three channels there is no saturation and hue.
         jitter_chance: that an image is jittered.
-        grey: chance that it loses its colours.
+        grey: chance that it loses its colours; three channels only.
         blur: (least, most) sigma of a Gaussian blur in pixels, uniform.
         blur_chance: that an image is blurred.
         solarize: chance that pixels of 128 and above are inverted.
@@ -181,11 +181,21 @@ class Augment:
     def _ramped(self, epoch: int, size: int | None) -> int | None:
         return next((to for start, to in reversed(self.ramp) if epoch >= start), size)
 
-    @property
-    def encoded_only(self) -> tuple[str, ...]:
-        """The settings in use that raw images do not have."""
-        names = ("jitter", "grey", "blur", "solarize", "erase")
-        return tuple(name for name in names if getattr(self, name))
+    def operations(self, channels: int) -> bool:
+        """Whether anything is done in training to raw images of so many channels beside crop and flip.
+
+        Raises:
+            ConfigError: a setting cannot be had for such images.
+        """
+        _, _, saturation, hue = self.jitter or (0.0, 0.0, 0.0, 0.0)
+        colours = {"the saturation of jitter": saturation, "the hue of jitter": hue, "grey": self.grey}
+        if channels != 3 and any(colours.values()):
+            what = ", ".join(name for name, value in colours.items() if value)
+            mend = "leave it out (0): without three channels there are no colours"
+            raise ConfigError(f"{what} for images of {channels} channel(s)", "Augment", mend)
+        if self.ramp and self.resized_crop is None:
+            raise ConfigError("a ramp for raw images that keep their size", "Augment", "add resized_crop=")
+        return bool(self.jitter or self.grey or self.blur or self.solarize or self.erase)
 
     def described(self) -> dict[str, Any]:
         """As JSON types, for digests; see `_YOUNGER`."""

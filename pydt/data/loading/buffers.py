@@ -57,6 +57,7 @@ class Ring:
 
 
 HOST = Ring()
+SCRATCH = Ring()  # what a batch is made from; sizes differ, which would cost `HOST` its buffers
 
 
 class Staging:

@@ -26,17 +26,11 @@ from pydt.base import DataError
 from pydt.data.dataset import Dataset
 from pydt.data.image_files import undecodable
 from pydt.data.loading.augment import ENCODED_CROP, Augment
+from pydt.data.loading.drawn import Drawn, drawn
 from pydt.data.pixels import rgb
 
 if TYPE_CHECKING:
     from nvidia.dali.pipeline import Pipeline
-
-
-Feeds = dict[str, np.ndarray]
-
-# Lowest byte of the first stream of random bits of either view (csrc/windows.hpp has the list).
-_FIRST = (64, 96)
-_BLUR_REACH = 3  # sigmas on either side
 
 # Pipelines of the parent of a fork, where their threads are: ending them here would wait for ever.
 _orphans: list[Any] = []
@@ -64,7 +58,7 @@ class Batch:
     """What a pipeline reads next. It holds this and not its engine, so that it ends with the engine's last user."""
 
     records: list[np.ndarray] = field(default_factory=list)
-    feeds: Feeds = field(default_factory=dict)
+    feeds: Drawn = field(default_factory=dict)
 
 
 class Engine:
@@ -77,7 +71,7 @@ class Engine:
         self._owner = os.getpid()
         self._next = Batch()
 
-    def run(self, records: list[np.ndarray], feeds: Feeds) -> torch.Tensor:
+    def run(self, records: list[np.ndarray], feeds: Drawn) -> torch.Tensor:
         """Decode, crop, augment and normalise: (n, 3, size, size), n <= `most`."""
         with self._lock:
             if self._owner != os.getpid():
@@ -283,7 +277,7 @@ def bitmap(record: np.ndarray, background: str) -> tuple[np.ndarray, tuple[int, 
     return np.frombuffer(header + pixels.tobytes(), np.uint8), (pixels.height, pixels.width)
 
 
-def feeds(augment: Augment, train: bool, seed: int, epoch: int, view: int, ids: np.ndarray, sizes: np.ndarray) -> Feeds:
+def feeds(augment: Augment, train: bool, seed: int, epoch: int, view: int, ids: np.ndarray, sizes: np.ndarray) -> Drawn:
     """What a pipeline gets beside the bytes, for images of these sizes: int32 (n, 2), height and width."""
     if not train:
         return central(sizes, augment.side(), augment.short)
@@ -293,10 +287,10 @@ def feeds(augment: Augment, train: bool, seed: int, epoch: int, view: int, ids: 
     found = {"start": start, "extent": extent, "mirrored": mirrored}
     if augment.ramp:
         found["size"] = np.full((len(ids), 2), side, np.float32)
-    return found | drawn(augment, side, seed, epoch, view, ids)
+    return found | drawn(augment, side, side, seed, epoch, view, ids)
 
 
-def central(sizes: np.ndarray, side: int, short: int) -> Feeds:
+def central(sizes: np.ndarray, side: int, short: int) -> Drawn:
     """The part of each image that torchvision's Resize(short) and CenterCrop(side) show, in its own pixels: "start" and
     "stop", float32 (n, 2) (y, x), rounded as torchvision rounds.
     """
@@ -305,56 +299,3 @@ def central(sizes: np.ndarray, side: int, short: int) -> Feeds:
     start = np.rint((resized - side) / 2)
     scale = own / resized
     return {"start": (start * scale).astype(np.float32), "stop": ((start + side) * scale).astype(np.float32)}
-
-
-def _halves(seed: int, epoch: int, stream: int, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two numbers for each id, uniform in [0, 1): float64 (n,)."""
-    bits = _core.random_bits(seed, epoch << 8 | stream, ids)
-    return (bits & np.uint64(0xFFFFFFFF)) / 2.0**32, (bits >> np.uint64(32)) / 2.0**32
-
-
-def drawn(augment: Augment, side: int, seed: int, epoch: int, view: int, ids: np.ndarray) -> dict[str, np.ndarray]:
-    """Arguments of DALI's operators for these examples (ids int64 (n,)), of the operations that `augment` has; `side`
-    is that of the image in pixels.
-
-    Returns:
-        "brightness", "contrast", "saturation", "hue" (degrees): float32 (n,);
-        "sigma": float32 (n,), "window": int32 (n,), 1 where nothing is blurred;
-        "threshold": int32 (n,), from where on pixels are inverted, 256 where none is;
-        "anchor", "shape": float32 (n, 2) of what is erased (y, x), the shape 0 where nothing is.
-    """
-    first = _FIRST[view]
-
-    def draw(stream: int) -> tuple[np.ndarray, np.ndarray]:
-        return _halves(seed, epoch, first + stream, ids)
-
-    found: dict[str, np.ndarray] = {}
-    if augment.jitter or augment.grey:
-        jittered, greyed = draw(0)
-        chosen = jittered < augment.jitter_chance
-        widths = augment.jitter or (0.0, 0.0, 0.0, 0.0)
-        places = (*draw(1), *draw(2))
-        for name, width, place in zip(("brightness", "contrast", "saturation"), widths, places, strict=False):
-            least = max(0.0, 1 - width)
-            found[name] = np.where(chosen, least + (1 + width - least) * place, 1.0)
-        found["saturation"] = np.where(greyed < augment.grey, 0.0, found["saturation"])
-        found["hue"] = np.where(chosen, 360 * widths[3] * (2 * places[3] - 1), 0.0)
-    if augment.blur:
-        blurred, place = draw(3)
-        chosen = blurred < augment.blur_chance
-        sigma = augment.blur[0] + (augment.blur[1] - augment.blur[0]) * place
-        found["sigma"] = np.where(chosen, sigma, 1.0)
-        found["window"] = np.where(chosen, 2 * np.ceil(_BLUR_REACH * sigma) + 1, 1).astype(np.int32)
-    if augment.solarize or augment.erase:
-        inverted, erased = draw(4)
-    if augment.solarize:
-        found["threshold"] = np.where(inverted < augment.solarize, 128, 256).astype(np.int32)
-    if augment.erase:
-        area, ratio = draw(5)
-        y, x = draw(6)
-        area = (0.02 + (0.33 - 0.02) * area) * side * side
-        ratio = 0.3 * (3.3 / 0.3) ** ratio
-        shape = np.minimum(np.rint(np.stack([np.sqrt(area * ratio), np.sqrt(area / ratio)], axis=1)), side)
-        found["anchor"] = np.floor(np.stack([y, x], axis=1) * (side - shape + 1))
-        found["shape"] = np.where((erased < augment.erase)[:, None], shape, 0.0)
-    return {name: value if value.dtype == np.int32 else value.astype(np.float32) for name, value in found.items()}

@@ -19,9 +19,11 @@ from torch.nn import functional as F
 from pydt import _core
 from pydt.base import ConfigError, DataError, one_of, whole
 from pydt.data.dataset import Dataset
-from pydt.data.loading.augment import Augment
-from pydt.data.loading.buffers import HOST, Staging, resident
+from pydt.data.loading.augment import ENCODED_CROP, Augment
+from pydt.data.loading.buffers import HOST, SCRATCH, Ring, Staging, resident
 from pydt.data.loading.dali import Settings, engine, known, read
+from pydt.data.loading.drawn import drawn, touched
+from pydt.data.loading.raw_operations import operate
 
 _MOST_SEED, _MOST_EPOCH = 2**64 - 1, 2**55 - 1
 _STAND_IN = 6  # lowest byte of the stream of random bits (csrc/windows.hpp has the list)
@@ -128,9 +130,11 @@ class Loader:
                 Settings(self.augment, train, share * self.views, self.device, dtype, channels_last, threads)
             )
         else:
-            self._memory = Staging(self.device) if self.device.type == "cuda" else HOST
-            if train:
-                _check_raw(self.augment)
+            gpu = self.device.type == "cuda"
+            self._memory = Staging(self.device) if gpu else HOST
+            self._scratch = self._memory if gpu else SCRATCH
+            assert dataset.images is not None
+            self._operates = train and self.augment.operations(self.augment.seen(dataset.images.shape[3]))
         self._turn = 0  # which iteration is the present one
         self.set_epoch(epoch)
 
@@ -195,27 +199,59 @@ class Loader:
     def _read_raw(self, ids: np.ndarray) -> torch.Tensor:
         assert self.dataset.images is not None
         _, height, width, channels = self.dataset.images.shape
-        augment, epoch = self.augment, self._epoch if self.train else None
-        seen = augment.seen(channels)
+        augment, seen = self.augment, self.augment.seen(channels)
         mean, std = augment.channels(seen)
-        sides = augment.sides(height, width, epoch)
         if augment.resize is None and seen == channels:
-            return self._gather(ids, sides, mean, std, self.dtype)
+            sides = augment.sides(height, width, self._epoch if self.train else None)
+            how = sides, mean, std, self.dtype, self.channels_last
+            images = self._gather(self._memory, ids, range(self.views), *how)
+        else:
+            centre, scale = (torch.from_numpy(values).to(self.device).view(-1, 1, 1) for values in (mean, std))
+            layout = torch.channels_last if self.channels_last else torch.contiguous_format
+            images = self._scaled(self._memory, ids, range(self.views))
+            images = ((images - centre) / scale).to(self.dtype, memory_format=layout)
+        for view in range(self.views) if self._operates else ():
+            self._operate(images[view * len(ids) : (view + 1) * len(ids)], ids, view, mean, std)
+        return images
+
+    def _operate(self, images: torch.Tensor, ids: np.ndarray, view: int, mean: np.ndarray, std: np.ndarray) -> None:
+        """Replace those of the images (n, C, H, W), one view of `ids`, for which an operation was drawn."""
+        height, width = images.shape[2:]
+        found = drawn(self.augment, height, width, self.seed, self._epoch, view, ids)
+        some = np.flatnonzero(touched(found))
+        if not len(some):
+            return
+        found = {name: values[some] for name, values in found.items()}
+        if "anchor" in found and self.augment.flip:  # encoded images are mirrored last, and their rectangles with them
+            sides = np.tile(np.array([height, width], np.int32), (len(some), 1))
+            flipped = _core.crop_windows(sides, ids[some], *ENCODED_CROP, True, self.seed, self._epoch, view)[2] == 1
+            anchor, shape = found["anchor"], found["shape"]
+            anchor[flipped, 1] = width - shape[flipped, 1] - anchor[flipped, 1]
+        pixels = (255 * self._scaled(self._scratch, ids[some], [view])).expand(-1, len(mean), -1, -1).contiguous()
+        images[torch.from_numpy(some).to(self.device)] = operate(pixels, found, mean, std).to(self.dtype)
+
+    def _scaled(self, memory: Ring | Staging, ids: np.ndarray, views: Sequence[int]) -> torch.Tensor:
+        """The examples, cropped, flipped and resized: float32 (views * n, C, H, W), on the scale 0..1."""
+        assert self.dataset.images is not None
+        _, height, width, channels = self.dataset.images.shape
+        augment, sides = self.augment, self.augment.sides(height, width, self._epoch if self.train else None)
         done = augment.resize is None or (self.train and augment.resized_crop is not None)
-        if done:
-            height, width = sides
         plain = np.zeros(channels, np.float32), np.ones(channels, np.float32)
-        images = self._gather(ids, (height, width), *plain, torch.float32)
-        if not done:
-            images = resized(images, augment.short, sides[0], augment.interpolation)
-        centre, scale = (torch.from_numpy(values).to(self.device).view(-1, 1, 1) for values in (mean, std))
-        layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        return ((images - centre) / scale).to(self.dtype, memory_format=layout)
+        images = self._gather(memory, ids, views, sides if done else (height, width), *plain, torch.float32, False)
+        return images if done else resized(images, augment.short, sides[0], augment.interpolation)
 
     def _gather(
-        self, ids: np.ndarray, sides: tuple[int, int], mean: np.ndarray, std: np.ndarray, dtype: torch.dtype
+        self,
+        memory: Ring | Staging,
+        ids: np.ndarray,
+        views: Sequence[int],
+        sides: tuple[int, int],
+        mean: np.ndarray,
+        std: np.ndarray,
+        dtype: torch.dtype,
+        channels_last: bool,
     ) -> torch.Tensor:
-        """The examples, cropped and flipped by the core: (views * n, C, *sides), of pixels scaled to 0..1."""
+        """The examples, cropped, flipped and normalised by the core: (views * n, C, *sides)."""
         stored = self.dataset.images
         assert stored is not None
         index, channels = self.dataset.positions[ids], stored.shape[3]
@@ -226,36 +262,37 @@ class Loader:
             how |= {"crop_pad": self.augment.crop_pad, "flip": self.augment.flip}
             if self.augment.resized_crop is not None:
                 how["scale"], how["ratio"] = self.augment.resized_crop
-        shape = (self.views * len(ids), channels, height, width)
+        shape = (len(views) * len(ids), channels, height, width)
         there = resident(stored, self.device) if self.device.type == "cuda" else None
         if there is not None:
-            layout = torch.channels_last if self.channels_last else torch.contiguous_format
+            layout = torch.channels_last if channels_last else torch.contiguous_format
             out = torch.empty(shape, dtype=dtype, device=self.device, memory_format=layout)
             with torch.cuda.device(self.device):
                 stream = torch.cuda.current_stream(self.device).cuda_stream
-                for view, part in enumerate(out.split(len(ids))):
+                for place, view in enumerate(views):
+                    lot = out[place * len(ids) : (place + 1) * len(ids)]
                     _core.cuda_gather(
                         images=there.data_ptr(),
                         shape=stored.shape,
                         index=index,
                         ids=ids,
-                        out=part.data_ptr(),
+                        out=lot.data_ptr(),
                         size=(height, width),
                         dtype=str(dtype).removeprefix("torch."),
-                        channels_last=self.channels_last,
+                        channels_last=channels_last,
                         stream=stream,
                         view=view,
                         **how,
                     )
             return out
-        out = self._memory.take(*shape, dtype, self.channels_last)
+        out = memory.take(*shape, dtype, channels_last)
         # numpy has no bfloat16: its bits
         bits = (out.view(torch.uint16) if dtype == torch.bfloat16 else out).numpy()
         threads = torch.get_num_threads()
-        for view in range(self.views):
-            part = bits[view * len(ids) : (view + 1) * len(ids)]
+        for place, view in enumerate(views):
+            part = bits[place * len(ids) : (place + 1) * len(ids)]
             _core.gather(images=stored, index=index, ids=ids, out=part, threads=threads, view=view, **how)
-        return self._memory.send(out) if isinstance(self._memory, Staging) else out
+        return memory.send(out) if isinstance(memory, Staging) else out
 
     def _read_encoded(self, ids: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
         """The images, and the examples that they are of."""
@@ -335,14 +372,6 @@ def resized(images: torch.Tensor, short: int, side: int, interpolation: str) -> 
         pixels = F.interpolate(pixels, shape, mode=interpolation, antialias=True).round_().clamp_(0, 255)
     top, left = (round((length - side) / 2) for length in size)
     return pixels[:, :, top : top + side, left : left + side] / 255
-
-
-def _check_raw(augment: Augment) -> None:
-    if unknown := augment.encoded_only:
-        mend = "leave it out, or give the images as files: from_folder, from_tar"
-        raise ConfigError(f"{', '.join(unknown)} for raw images", "Augment", mend)
-    if augment.ramp and augment.resized_crop is None:
-        raise ConfigError("a ramp for raw images that keep their size", "Augment", "add resized_crop=")
 
 
 def _device(device: str | torch.device) -> torch.device:
