@@ -149,7 +149,7 @@ def check(context: Context, rows: Sequence[Row]) -> None:
     if isinstance(context.source, Dataset) and hasattr(context.recipe, "check"):
         context.recipe.check(context.source)
         for task in context.tasks:
-            task.check(context.recipe)
+            task.check(context.recipe, context.source)
     if isinstance(rows, Drawn):  # a design's masks are never empty
         if rows.groups != len(names):
             raise _other_groups(rows.groups, len(names), "Plan.design")

@@ -384,7 +384,8 @@ def _changed(made: Any, **instead: Any) -> dict[str, Any]:
     for field in fields(made):
         value = getattr(made, field.name)
         if field.name not in instead and value != field.default:
-            found[field.name] = _changed(value) if is_dataclass(value) else _listed(value)
+            table = dict(value) if "table" in field.metadata else _listed(value)
+            found[field.name] = _changed(value) if is_dataclass(value) else table
     return _present(found | instead)
 
 

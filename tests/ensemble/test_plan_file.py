@@ -18,7 +18,7 @@ from pydt.data.loading import Augment
 from pydt.data.packing import pack_tar
 from pydt.data.samples import glyphs
 from pydt.ensemble import Plan, quickstart_plan, read_plan, write_plan
-from pydt.training import FineTune, Recipe, Task
+from pydt.training import FineTune, Recipe, Task, ZeroShot
 
 QUICKSTART = """
 seed = 3
@@ -108,7 +108,9 @@ def test_every_kind_of_design_comes_back(tmp_path: Path, source: Dataset, target
     tasks=st.lists(
         st.fixed_dictionaries(
             {
-                "mode": st.sampled_from(["probe", "finetune"]),
+                "mode": st.sampled_from(["probe", "finetune", "lp-ft", "last-n", "drifting-probe", "wise-ft"]),
+                "last": st.integers(0, 3),
+                "alpha": st.floats(0, 1),
                 "shots": st.integers(1, 5) | st.just("full"),
                 "draws": st.integers(1, 9),
                 "penalty": st.floats(1e-3, 1e3),
@@ -133,6 +135,31 @@ def test_whatever_a_plan_says_comes_back(
     assert read.digest == plan.digest
     assert read.recipe == plan.recipe
     assert read.seeds == plan.seeds
+
+
+def test_sentences_of_a_text_tower_come_back(tmp_path: Path, source: Dataset, target: Target) -> None:
+    told = replace(source, captions=[f"blob {'abcd'[label % 4]}, dark" for label in source.labels])
+    sentences = ZeroShot(("a {} blob", "{}"), {"a": "dark {a}", "c": 'c "blob"'})
+    tasks = [
+        Task(target, mode, zero_shot=sentences, finetune=FineTune(epochs=1, clip_norm=1.0))
+        for mode in ("zero-shot", "finetune", "wise-ft")
+    ]
+    recipe = Recipe(method="clip", network="convnet-4")
+    plan = Plan(told, design=pydt.design.design.random(8, 4), recipe=recipe, tasks=tasks)
+    write_plan(plan, tmp_path / "any.toml")
+    again = read_plan(tmp_path / "any.toml").plan
+    assert again.digest == plan.digest
+    assert [task.zero_shot for task in again.tasks] == [sentences] * 3
+    text = (tmp_path / "any.toml").read_text()
+    by_hand = """
+[[tasks]]
+mode = "zero-shot"
+zero_shot.templates = ["a {} blob", "{}"]
+zero_shot.names = {a = "dark {a}", c = 'c "blob"'}
+target.train.saved = """
+    saved = text.partition("[tasks.target.train]")[2].partition("saved = ")[2].partition("\n")[0]
+    (tmp_path / "hand.toml").write_text(text.partition("[[tasks]]")[0] + by_hand + saved)
+    assert read_plan(tmp_path / "hand.toml").plan.tasks[0].digest == plan.tasks[0].digest
 
 
 def test_how_to_run_it_comes_back_too(tmp_path: Path, source: Dataset, target: Target) -> None:
@@ -303,6 +330,8 @@ def test_ways_to_run_that_make_no_sense_are_refused_with_their_place(tmp_path: P
     [
         ("name = 3", r"tasks\[0\]\.name: is 3, not text"),
         ('finetune.epochs = "a"', r"tasks\[0\]\.finetune\.epochs: is 'a', not a whole number"),
+        ('zero_shot.templates = "a {}"', r"tasks\[0\]\.zero_shot: ZeroShot: templates 'a \{\}' is no list"),
+        ('zero_shot.names = ["ab"]', r"tasks\[0\]\.zero_shot: .*'ab' is no class and its phrase"),
         ("finetune.nesterov = 1", r"finetune\.nesterov: is 1, not true or false"),
     ],
 )

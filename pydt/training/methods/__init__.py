@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
+
+from pydt.data import Dataset
+from pydt.training.device import forked
 from pydt.training.methods import clip, supervised
-from pydt.training.methods.common import Method
+from pydt.training.methods.common import Method, Start
 
 METHODS: dict[str, Method] = {
     "supervised": Method(supervised.learn, check=supervised.check),
@@ -12,3 +18,9 @@ METHODS: dict[str, Method] = {
 }
 PLANNED = ("simclr", "checkpoint")
 """Names kept for methods to come."""
+
+
+def begun(recipe: Any, source: Dataset) -> Start:
+    """What a recipe's models are before their training, in some random weights: to look at, not to change."""
+    with forked(torch.device("cpu")):
+        return METHODS[recipe.method].start(recipe, source)

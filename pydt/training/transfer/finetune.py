@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from pydt.base import ConfigError, one_of, real, whole
+from pydt.data import Dataset
 from pydt.training.optimizer import OptimizerSettings, check_optimizer
 from pydt.training.settings import YOUNG
 from pydt.training.trained import Trained
@@ -76,9 +77,7 @@ def random_model(trained: Trained, draws: Draws) -> nn.Sequential:
     return nn.Sequential(copy.deepcopy(trained.body), head)
 
 
-def check(recipe: Any, task: Any) -> None:
-    """Refuse a zero-shot head for models without a text tower."""
-    if task.finetune.head == "zero-shot":
-        zero_shot.check(recipe, task)
-    elif task.finetune.head == "auto" and zero_shot.has_text(recipe):
-        zero_shot.check_names(task)
+def check(recipe: Any, task: Any, source: Dataset) -> None:
+    """Refuse a zero-shot head for models without a text tower, and what `zero_shot` refuses."""
+    if task.finetune.head == "zero-shot" or (task.finetune.head == "auto" and zero_shot.has_text(recipe)):
+        zero_shot.check(recipe, task, source)

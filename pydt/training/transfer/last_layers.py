@@ -14,9 +14,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from pydt.base import ConfigError
-from pydt.training.methods import METHODS
-from pydt.training.methods.common import channels_of, from_scratch
-from pydt.training.networks import build
+from pydt.data import Dataset
+from pydt.training.methods import begun
 from pydt.training.trained import Trained
 from pydt.training.transfer import finetune
 from pydt.training.transfer.draws import Draws
@@ -33,13 +32,14 @@ def logits(trained: Trained, draws: Draws, how: FineTune, last: int, sentences: 
     return after_training(trained, draws, how, lambda _: begin(), partial(unfreeze, last=last))
 
 
-def check(recipe: Any, task: Any) -> None:
+def check(recipe: Any, task: Any, source: Dataset) -> None:
     """Refuse more layers than the network has, and what `finetune` refuses of the head."""
-    finetune.check(recipe, task)
-    if METHODS[recipe.method].start is from_scratch:
-        with torch.device("meta"):  # no memory, no arithmetic
-            body = build(recipe.network, channels_of(task.target.train))
-        unfreeze(nn.Sequential(body, nn.Identity()), task.last)
+    finetune.check(recipe, task, source)
+    start = begun(recipe, source)
+    body = start.body
+    if start.text is not None and task.finetune.head != "random":
+        body = nn.Sequential(body, start.text.project)
+    _enough(layers(body), task.last)
 
 
 def layers(body: nn.Module) -> list[list[str]]:
@@ -55,6 +55,12 @@ def layers(body: nn.Module) -> list[list[str]]:
     return found
 
 
+def _enough(there: list[list[str]], last: int) -> None:
+    if last > len(there):
+        wrong = f"last {last}, but the network has {len(there)} layers"
+        raise ConfigError(wrong, "Task.last", f'give at most {len(there)}; mode "finetune" trains all of them')
+
+
 def unfreeze(model: nn.Sequential, last: int) -> None:
     """Mark the last layers of the network and the head as what is trained; the rest is frozen.
 
@@ -63,9 +69,7 @@ def unfreeze(model: nn.Sequential, last: int) -> None:
     """
     body, head = model
     there = layers(body)
-    if last > len(there):
-        wrong = f"last {last}, but the network has {len(there)} layers"
-        raise ConfigError(wrong, "Task.last", f'give at most {len(there)}; mode "finetune" trains all of them')
+    _enough(there, last)
     body.requires_grad_(False).eval()
     head.train()
     if not last:

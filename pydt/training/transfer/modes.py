@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
+from pydt.data import Dataset
 from pydt.training.transfer import drifting, finetune, last_layers, lp_ft, probe, wise_ft, zero_shot
 
 
-def any_recipe(recipe: Any, task: Any) -> None:
+def any_recipe(recipe: Any, task: Any, source: Dataset) -> None:
     """Models of every recipe can be transferred so."""
 
 
@@ -23,14 +24,15 @@ class Mode:
         settings: fields of `Task` that it reads; they stand in the task's digest.
         learns: whether it trains the network, or a part of it, by `Task.finetune`.
         logits: float64 (draws, examples, classes) of a source model (`Trained`) and draws (`Draws`), by these settings.
-        check: (recipe, task) -> raises a ConfigError if models of this recipe cannot be transferred so.
+        check: (recipe, task, source) -> raises a ConfigError if this recipe's models of this source cannot be
+            transferred so.
         labelled: whether it reads labelled images; without, shots are 0.
     """
 
     settings: tuple[str, ...]
     learns: bool
     logits: Callable[..., torch.Tensor]
-    check: Callable[[Any, Any], None] = any_recipe
+    check: Callable[[Any, Any, Dataset], None] = any_recipe
     labelled: bool = True
 
 

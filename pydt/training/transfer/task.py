@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pydt.base import ConfigError, DataError, digest, generator, one_of, real, whole
-from pydt.data import Target
+from pydt.data import Dataset, Target
 from pydt.training.settings import described
 from pydt.training.transfer.finetune import FineTune
 from pydt.training.transfer.modes import MODES
@@ -91,13 +91,13 @@ class Task:
             how = f"{self.shots}-shot {self.mode}" if labelled else self.mode
             object.__setattr__(self, "name", f"{self.target.name}, {how}")
 
-    def check(self, recipe: Any) -> None:
-        """Refuse a recipe whose models cannot be transferred so.
+    def check(self, recipe: Any, source: Dataset) -> None:
+        """Refuse a recipe whose models of this source cannot be transferred so.
 
         Raises:
             ConfigError: they cannot; the task and the mend are named.
         """
-        MODES[self.mode].check(recipe, self)
+        MODES[self.mode].check(recipe, self, source)
 
     @cached_property
     def digest(self) -> str:

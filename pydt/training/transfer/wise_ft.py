@@ -8,8 +8,11 @@ random head would make the line meaningless.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
+from pydt.data import Dataset
 from pydt.training.trained import Trained
 from pydt.training.transfer import zero_shot
 from pydt.training.transfer.draws import Draws
@@ -27,7 +30,7 @@ def logits(trained: Trained, draws: Draws, how: FineTune, sentences: ZeroShot, a
     return after_training(trained, draws, how, lambda draw: probed_model(trained, heads[draw]), alpha=alpha)
 
 
-def check(recipe: object, task: object) -> None:
-    """Refuse phrases that do not belong to the target's classes, where they are read."""
+def check(recipe: Any, task: Any, source: Dataset) -> None:
+    """Refuse what `zero_shot` refuses, where models have a text tower."""
     if zero_shot.has_text(recipe):
-        zero_shot.check_names(task)
+        zero_shot.check(recipe, task, source)

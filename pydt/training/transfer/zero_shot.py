@@ -17,6 +17,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from pydt.base import ConfigError, suggest
+from pydt.data import Dataset
+from pydt.training.methods import begun
 from pydt.training.text import TextTower
 from pydt.training.trained import Trained
 from pydt.training.transfer.draws import Draws
@@ -66,12 +68,12 @@ class ZeroShot:
 
 def _pairs(names: Any) -> tuple[tuple[str, str], ...]:
     mend = 'give names={"class": "phrase"}'
-    try:
-        pairs = [tuple(pair) for pair in (names.items() if isinstance(names, Mapping) else names)]
-    except TypeError:
-        raise ConfigError(f"names is a {type(names).__name__}", "ZeroShot", mend) from None
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise ConfigError(f"names is a {type(names).__name__}", "ZeroShot", mend)
+    pairs = list(names.items() if isinstance(names, Mapping) else names)
     for pair in pairs:
-        if len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+        pairwise = isinstance(pair, (tuple, list)) and len(pair) == 2
+        if not pairwise or not all(isinstance(text, str) for text in pair):
             raise ConfigError(f"{pair!r} is no class and its phrase", "ZeroShot.names", mend)
     known = dict(pairs)
     if len(known) < len(pairs):
@@ -82,30 +84,33 @@ def _pairs(names: Any) -> tuple[tuple[str, str], ...]:
 
 def has_text(recipe: Any) -> bool:
     """Whether models of this recipe have a text tower."""
-    return recipe.method == "clip" or str(getattr(recipe, "checkpoint", None)).startswith("open_clip:")
+    public = getattr(getattr(recipe, "checkpoint", None), "name", "")
+    return bool(recipe.method == "clip" or (recipe.method == "checkpoint" and public.startswith("open_clip:")))
 
 
-def check(recipe: Any, task: Any) -> None:
-    """Refuse models without a text tower, and phrases that do not belong to the target's classes."""
+def check(recipe: Any, task: Any, source: Dataset) -> None:
+    """Refuse models without a text tower, and phrases that do not fit the target's classes or the tower."""
     if not has_text(recipe):
         wrong = f"models of method {recipe.method!r} have no text tower"
         mend = 'use Recipe(method="clip"), an open_clip checkpoint, or another mode'
         raise ConfigError(wrong, f"task {task.name!r}", mend)
-    check_names(task)
-
-
-def check_names(task: Any) -> None:
-    """Refuse phrases for classes that the target does not have, and one phrase for two classes."""
-    classes, how = task.target.classes, task.zero_shot
+    classes, how, place = task.target.classes, task.zero_shot, f"task {task.name!r}: ZeroShot"
     for name, _ in how.names:
         if name not in classes:
-            place = f"task {task.name!r}: ZeroShot.names"
-            raise ConfigError(f"{name!r} is no class of the target", place, suggest(name, classes))
-    whose: dict[str, str] = {}
+            raise ConfigError(f"{name!r} is no class of the target", f"{place}.names", suggest(name, classes))
+    text = begun(recipe, source).text
+    if text is None:
+        return
+    whose: dict[Any, str] = {}
     for name, phrase in zip(classes, how.phrases(classes), strict=True):
-        if whose.setdefault(phrase, name) != name:
-            wrong = f"the classes {whose[phrase]!r} and {name!r} are both {phrase!r}"
-            raise ConfigError(wrong, f"task {task.name!r}: ZeroShot.names", "give each class a phrase of its own")
+        try:
+            reading = tuple(text.reading(template.replace(_PLACE, phrase)) for template in how.templates)
+        except ConfigError as error:
+            where = f"task {task.name!r}, class {name!r}: {error.where}"
+            raise ConfigError(error.what, where, f"{error.mend}: ZeroShot(names={{{name!r}: ...}})") from error
+        if whose.setdefault(reading, name) != name:
+            wrong = f"the text tower cannot tell the classes {whose[reading]!r} and {name!r} apart"
+            raise ConfigError(wrong, f"{place}.names", "give each a phrase of its own")
 
 
 class UnitHead(nn.Module):
