@@ -27,6 +27,7 @@ from .design import Design as Design
 from .ensemble import Plan as Plan
 from .ensemble import Ray as Ray
 from .ensemble import Slurm as Slurm
+from .ensemble import choose_rates as choose_rates
 from .ensemble import cost as cost
 from .ensemble import read_plan as read_plan
 from .ensemble import run as run

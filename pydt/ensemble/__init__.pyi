@@ -9,6 +9,12 @@ from .plan_cost import cost as cost
 from .plan_file import PlanFile as PlanFile
 from .plan_file import read_plan as read_plan
 from .plan_file import write_plan as write_plan
+from .rates import ChosenRates as ChosenRates
+from .rates import TriedRate as TriedRate
+from .rates import choose_rates as choose_rates
+from .rates import chosen_rates as chosen_rates
+from .rates import notes_of as notes_of
+from .rates import tried_of as tried_of
 from .row import Runner as Runner
 from .row import run_row as run_row
 from .sample_plan import MODELS as MODELS

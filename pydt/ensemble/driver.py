@@ -163,7 +163,7 @@ def _run(
         rule.look(design, [])  # refuses a rule that this plan cannot satisfy, before anything is trained
     with Store.create(dir).writing() as store:
         for task in context.tasks:
-            store.put_task(task.digest, task.target.described())
+            store.put_task(task.digest, task.examples())
         if len(record.names) <= _MOST_PICTURED and not store.has_thumbnails(record):
             store.put_thumbnails(record, context.source.thumbnails(context.by, 3))
         store.put_plan(record)

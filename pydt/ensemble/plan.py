@@ -33,8 +33,8 @@ class Plan:
         seed: key of the rows' seeds.
 
     Raises:
-        ConfigError: no task, two tasks of one name, a wrong number of seeds, an argument of another type, or a source
-            of one class, from which supervised training learns nothing.
+        ConfigError: no task, two tasks of one name, a trial among them, a wrong number of seeds, an argument of another
+            type, or a source of one class, from which supervised training learns nothing.
         DesignError: no design, one with other groups than the source, or a row that keeps nothing.
         DataError: a group without examples, or target images with other channels than the source's.
     """
@@ -61,6 +61,10 @@ class Plan:
                 wrong = f"{len(self.seeds)} seeds for {len(self.design)} rows"
                 raise ConfigError(wrong, "Plan.seeds", "give one seed a row")
         check(self.context, self.rows())
+        for task in self.tasks:
+            if getattr(task, "part", "judged") != "judged":
+                mend = "pydt.choose_rates runs trials and chooses by them"
+                raise ConfigError("is a trial, judged on validation images", f"task {task.name!r}", mend)
 
     @cached_property
     def context(self) -> Context:
@@ -178,7 +182,7 @@ def make_record(context: Context, rows: Sequence[Row], design: Design | None = N
             "digest": task.digest,
             "name": task.name,
             "target": task.target.digest,
-            "examples": len(task.target.described()["labels"]),
+            "examples": len(task.examples()["labels"]),
             "settings": task.described(),
         }
         for task in context.tasks

@@ -9,6 +9,8 @@ import numpy as np
 from pydt.base import StoreError, load
 
 HALVES = {"score": 0, "report": 1}
+PARTS = {**HALVES, "validation": 2}
+"""The numbers of column "half": a trial of a learning rate has validation examples alone."""
 
 
 def described(path: Path) -> dict[str, np.ndarray]:
@@ -24,7 +26,7 @@ def described(path: Path) -> dict[str, np.ndarray]:
     half, labels, weights = arrays["half"], arrays["labels"], arrays.get("weights", np.ones(1))
     whole = {half.dtype.kind, labels.dtype.kind, arrays["ids"].dtype.kind} <= set("iu")
     numbers = whole and labels.min(initial=0) >= 0 and weights.dtype.kind == "f" and np.isfinite(weights).all()
-    if len({len(a) for a in arrays.values()}) > 1 or not len(half) or not numbers or half.max() > max(HALVES.values()):
+    if len({len(a) for a in arrays.values()}) > 1 or not len(half) or not numbers or half.max() > max(PARTS.values()):
         raise StoreError("is damaged (not the examples of one task)", str(path))
     return arrays
 

@@ -51,6 +51,9 @@ class StubTask:
     def described(self) -> dict[str, Any]:
         return {"shots": 5}
 
+    def examples(self) -> dict[str, np.ndarray]:
+        return self.target.described()
+
 
 @dataclass(frozen=True)
 class StubRecipe:

@@ -27,8 +27,8 @@ class Outputs:
     """What a transfer gives.
 
     Attributes:
-        primitives: float32 (4, draws, examples), examples as in `Target.described()`.
-        scalars: the target's metric on both halves, as fractions.
+        primitives: float32 (4, draws, examples), examples as in `Task.examples()`.
+        scalars: the target's metric on both halves, as fractions; of a trial, the accuracy on validation examples.
         auroc: float32 (draws, examples), see `pydt.training.transfer.auroc`; None unless it is the target's metric.
     """
 
@@ -43,7 +43,7 @@ class Outputs:
 
 
 def transfer(trained: Trained, task: Task, seed: int) -> Outputs:
-    """Transfer a source model to a task and look at every example of the score and the report half.
+    """Transfer a source model to a task and look at every example of `Task.examples`: the score and the report half.
 
     Args:
         trained: from `pydt.training.train`.
@@ -51,13 +51,14 @@ def transfer(trained: Trained, task: Task, seed: int) -> Outputs:
         seed: of the row; "finetune" draws the heads' initialisation and the order by it.
 
     Returns:
-        the four primitives per draw and example, and "score_accuracy" and "report_accuracy", means over draws.
+        the four primitives per draw and example, and "score_accuracy" and "report_accuracy" (of a trial:
+        "validation_accuracy"), means over draws.
 
     Raises:
         TrainError: fine-tuning or the features became non-finite.
     """
-    described = task.target.described()
-    draws = Draws(task.target, task.few_shot(), task.target.judged, described["ids"], task.seed, seed)
+    described = task.examples()
+    draws = Draws(task.target, task.few_shot(), *task.shown(), task.seed, seed)
     mode = MODES[task.mode]
     with threads(trained.recipe.threads):
         logits = mode.logits(trained, draws, *(getattr(task, name) for name in mode.settings))
@@ -68,8 +69,9 @@ def transfer(trained: Trained, task: Task, seed: int) -> Outputs:
     if task.target.metric == "auroc":
         auroc = auroc_values(logits, described["labels"], described["half"])
     value = primitives[3] == described["labels"].astype(np.float32) if auroc is None else auroc.astype(np.float64)
-    part = value.mean(0) * described["weights"]
-    scalars = {f"{half}_accuracy": float(part[described["half"] == i].sum()) for i, half in enumerate(HALVES)}
+    mean = value.mean(0) * described["weights"]
+    parts = enumerate((*HALVES, "validation"))
+    scalars = {f"{part}_accuracy": float(mean[of].sum()) for i, part in parts if (of := described["half"] == i).any()}
     return Outputs(primitives, scalars, auroc)
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field, is_dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from pydt.base import ConfigError, DataError, digest, generator, one_of, real, whole
-from pydt.data import Dataset, Target
-from pydt.training.settings import described
+from pydt.data import Dataset, GuardedTarget, Target, guarded
+from pydt.training.settings import YOUNG, described
 from pydt.training.transfer.finetune import FineTune
 from pydt.training.transfer.modes import MODES
 from pydt.training.transfer.zero_shot import ZeroShot
@@ -37,9 +37,11 @@ class Task:
         zero_shot: see `ZeroShot`; read in mode "zero-shot", and where fine-tuning begins with the zero-shot head.
         last: of mode "last-n": how many layers are trained besides the head; 0 is the head alone.
         alpha: of mode "wise-ft": the weight of what fine-tuning gave, from 0 to 1.
+        part: of the target whose outputs are stored: "judged" (score and report half), or "validation" for the trials
+            of `pydt.choose_rates`, whose target is then guarded: it has no judged examples.
 
     Raises:
-        DataError: a class of the pool has fewer examples than shots.
+        DataError: a class of the pool has fewer examples than shots, or there are no validation examples for a trial.
         ConfigError: an unknown mode, a value out of range, or a head that the mode does not read.
     """
 
@@ -54,10 +56,14 @@ class Task:
     zero_shot: ZeroShot = field(default_factory=ZeroShot)
     last: int = 1
     alpha: float = 0.5
+    part: str = field(default="judged", metadata=YOUNG)
 
     def __post_init__(self) -> None:
         if not isinstance(self.target, Target):
             raise ConfigError(f"a {type(self.target).__name__}", "Task.target", "give pydt.Target(dataset)")
+        one_of(self.part, ("judged", "validation"), "part", "Task")
+        if self.part == "validation":
+            object.__setattr__(self, "target", guarded(self.target))
         one_of(self.mode, tuple(MODES), "mode", "Task")
         labelled = MODES[self.mode].labelled
         if self.shots is None:
@@ -91,6 +97,15 @@ class Task:
             how = f"{self.shots}-shot {self.mode}" if labelled else self.mode
             object.__setattr__(self, "name", f"{self.target.name}, {how}")
 
+    @property
+    def rate(self) -> float | None:
+        """The learning rate; None where the mode has none."""
+        return self.finetune.lr if "finetune" in MODES[self.mode].settings else None
+
+    def at(self, rate: float) -> Task:
+        """The same task at another learning rate."""
+        return replace(self, finetune=replace(self.finetune, lr=rate))
+
     def check(self, recipe: Any, source: Dataset) -> None:
         """Refuse a recipe whose models of this source cannot be transferred so.
 
@@ -102,7 +117,7 @@ class Task:
     @cached_property
     def digest(self) -> str:
         """Name of the task: a digest of all that its mode reads, so not of its name."""
-        how = self._settings().values()
+        how = [*self._settings().values(), *(() if self.part == "judged" else (self.part,))]
         return digest("task", self.target.digest, self.mode, self.shots, self.draws, self.seed, *how)
 
     def _settings(self) -> dict[str, Any]:
@@ -121,7 +136,28 @@ class Task:
             **{part: len(ids) for part, ids in self.target.split.items()},
         }
         about = {"name": self.name, "target": target, "mode": self.mode}
+        about |= {} if self.part == "judged" else {"part": self.part}
         return {**about, "shots": self.shots, "draws": self.draws, "seed": self.seed, **self._settings()}
+
+    def examples(self) -> dict[str, np.ndarray]:
+        """The examples whose outputs are stored, in their order.
+
+        Returns:
+            "ids", "labels", "half" and "weights" as `Target.described`; of validation examples, "ids" are positions in
+            the whole target's `train`, "half" is 2 and every example has the same weight.
+        """
+        if not isinstance(self.target, GuardedTarget):
+            return self.target.described()
+        positions = self.target.split["validation"]
+        labels, number = self.target.train.labels[positions], len(positions)
+        half, weights = np.full(number, 2, np.uint8), np.full(number, 1 / number)
+        return {"ids": self.target.ids[positions], "labels": labels, "half": half, "weights": weights}
+
+    def shown(self) -> tuple[Dataset, np.ndarray]:
+        """Where the images of `examples` lie: a data set, and int64 (examples,) positions in it."""
+        if isinstance(self.target, GuardedTarget):
+            return self.target.train, self.target.split["validation"]
+        return self.target.judged, self.target.described()["ids"]
 
     def few_shot(self) -> np.ndarray:
         """Positions in `target.train`, int64 (draws, n): `shots` per class, or the whole pool; none for zero-shot.

@@ -1,0 +1,306 @@
+"""Learning rates of transfer, chosen on validation images from a grid that is equal for all tasks of a plan.
+
+A trial is a row of the same store: one of the plan's own trainings, transferred at one rate of the grid, which stores
+outputs of validation images alone. Its target is guarded (`pydt.data.GuardedTarget`): the judged halves are not there.
+
+    loss of a rate = mean over rows, draws and images of log(1 + exp(logsumexp of the other logits - correct logit))
+
+The least loss is chosen. R rows and D draws are crossed, so
+
+    variance of the mean = var(row means) / R + var(draw means) / D - var(residuals) / (R D)
+
+and not less than either of the first two terms. A row that fails at one rate alone rules that rate out; one that fails
+at all of them tells nothing of rates and is left out.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pydt.base import ConfigError, TrainError, digest, real, whole
+from pydt.ensemble.driver import run_rows
+from pydt.ensemble.plan import Context, Plan, make_record
+from pydt.ensemble.row import Runner, run_row
+from pydt.store import Row, Store, primitives_of, read_choice, write_choice
+
+if TYPE_CHECKING:
+    from pydt.training import Task
+
+ROWS = 4
+"""Rows of a plan on which rates are tried, unless it says otherwise."""
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TriedRate:
+    """One rate of one task; numbers are None where a row failed at it.
+
+    Attributes:
+        task: its name. rate: the learning rate.
+        loss, stderr: mean cross-entropy of validation images (in nats) and its standard error over rows and draws; None
+            for the error of one row with one draw.
+        accuracy, accuracy_stderr: share of the validation images that are right.
+        behind, behind_stderr: loss minus that of the chosen rate in the same rows, draws and images.
+        rows, draws, images: rows that count, draws of each, labelled validation images. failed: rows that failed here.
+        chosen: whether it has the least loss.
+    """
+
+    task: str
+    rate: float
+    loss: float | None
+    stderr: float | None
+    accuracy: float | None
+    accuracy_stderr: float | None
+    behind: float | None
+    behind_stderr: float | None
+    rows: int
+    draws: int
+    images: int
+    failed: int
+    chosen: bool
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenRates:
+    """Chosen learning rates.
+
+    Attributes:
+        plan: the plan with the chosen rate in each of its tasks that has one.
+        table: one entry for each task and rate, rates from the lowest to the highest.
+        notes: what a reader must know: failures, and choices at the edge of the grid.
+    """
+
+    plan: Plan
+    table: tuple[TriedRate, ...]
+    notes: tuple[str, ...]
+
+
+def choose_rates(
+    plan: Plan,
+    dir: str | os.PathLike[str],
+    rates: Sequence[float],
+    rows: int = ROWS,
+    executor: Executor | None = None,
+    *,
+    workers: int | None = None,
+    runner: Runner = run_row,
+    progress: bool | str = True,
+    limit: float | None = None,
+) -> ChosenRates:
+    """Choose the learning rate of every task of a plan whose mode has one, by the loss on validation images.
+
+    All tasks try the same rates on the same rows. Trials are rows of the store in `dir`, and so is the choice: the same
+    call continues a killed one, and runs nothing once the choices are stored.
+
+    Args:
+        plan: whose tasks get a rate.
+        dir: folder of the store, made if needed.
+        rates: the grid, two or more.
+        rows: on so many rows of the plan, its first ones; all, if it has fewer.
+        executor, workers, runner, progress, limit: as in `pydt.run`.
+
+    Returns:
+        The plan with the chosen rates, and how each rate did.
+
+    Raises:
+        ConfigError: rates that are no numbers above 0, that are repeated, or fewer than two; no task has a rate.
+        DataError: a target has no validation images.
+        TrainError: at every rate some row failed, or all rows did.
+        PydtError: as `pydt.run`.
+    """
+    asked = _asked(plan, rates, rows)
+    if _stored(dir, asked) is None:
+        first = asked[0]
+        trials = [trial for one in asked for trial in one.trials]
+        about = plan.source, plan.by, plan.recipe, trials, first.rows
+        more: dict[str, Any] = {"workers": workers, "runner": runner, "progress": progress, "limit": limit}
+        store = run_rows(*about, dir, executor, **more)
+        for number, one in enumerate(asked):
+            write_choice(store, one.digest, _choice(store, one, number * len(one.trials)))
+    found = _stored(dir, asked)
+    assert found is not None
+    return _result(plan, asked, found)
+
+
+def chosen_rates(
+    plan: Plan, dir: str | os.PathLike[str], rates: Sequence[float], rows: int = ROWS
+) -> ChosenRates | None:
+    """What `choose_rates` with these arguments has stored; None if it has not chosen yet.
+
+    Raises:
+        PydtError: as `choose_rates` for bad arguments; a stored choice is damaged.
+    """
+    asked = _asked(plan, rates, rows)
+    found = _stored(dir, asked)
+    return None if found is None else _result(plan, asked, found)
+
+
+def grid_of(rates: Any) -> tuple[float, ...]:
+    """Rates to try, from the lowest to the highest.
+
+    Raises:
+        ConfigError: no list, fewer than two, one that is no number above 0, or one that is there twice.
+    """
+    mend = "give a list of two or more, for instance [0.003, 0.01, 0.03, 0.1]"
+    if isinstance(rates, (str, bytes)) or not hasattr(rates, "__iter__"):
+        raise ConfigError(f"is {rates!r}, not a list", "rates", mend)
+    found = sorted(real(rate, f"rates[{i}]", None, above=0) for i, rate in enumerate(rates))
+    if len(found) < 2:
+        one = "is one rate, which leaves nothing to choose" if found else "is empty"
+        alone = "give two or more, or put the one into the task: finetune.lr" if found else mend
+        raise ConfigError(one, "rates", alone)
+    for low, high in itertools.pairwise(found):
+        if low == high:
+            raise ConfigError(f"{low:g} is there twice", "rates", "give each rate once")
+    return tuple(found)
+
+
+def tried_of(choice: Mapping[str, Any]) -> list[TriedRate]:
+    """A stored choice as a table."""
+    same = {"task": choice["name"], **{name: choice[name] for name in ("rows", "draws", "images")}}
+    tried = [{name: value for name, value in one.items() if name != "trial"} for one in choice["grid"]]
+    return [TriedRate(**same, **one, chosen=one["rate"] == choice["chosen"]) for one in tried]
+
+
+def notes_of(tried: Sequence[TriedRate]) -> list[str]:
+    """What a reader must know of the choice of one task."""
+    notes, task = [], tried[0].task
+    for one in tried:
+        if one.failed:
+            which = f"{one.failed} of {one.rows} rows" if one.rows > 1 else "the row"
+            notes.append(f"{task}: at the rate {one.rate:g} {which} failed, so it was not chosen")
+    for end, word in ((tried[0], "lowest"), (tried[-1], "highest")):
+        if end.chosen:
+            side = "lower" if word == "lowest" else "higher"
+            notes.append(f"{task}: the chosen rate {end.rate:g} is the {word} of the grid: a {side} one may be better")
+    return notes
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A task, its trials from the lowest to the highest rate, and the rows to try them on."""
+
+    task: Task
+    rates: tuple[float, ...]
+    trials: tuple[Task, ...]
+    rows: tuple[Row, ...]
+    context: Context
+
+    @cached_property
+    def trainings(self) -> list[str]:
+        """The source keys of the rows."""
+        return list(make_record(self.context, self.rows).sources)
+
+    @cached_property
+    def digest(self) -> str:
+        return digest("choice of a rate", self.trainings, [trial.digest for trial in self.trials])
+
+
+def _asked(plan: Plan, rates: Any, rows: int) -> list[_Asked]:
+    """One question for each task that has a rate."""
+    grid, count = grid_of(rates), whole(rows, "rows", "choose_rates", 1, error=ConfigError)
+    with_rate = [task for task in plan.tasks if task.rate is not None]
+    if not with_rate:
+        modes = ", ".join(sorted({repr(task.mode) for task in plan.tasks}))
+        raise ConfigError(f"no task has a learning rate (mode {modes})", "rates", "leave the rates out")
+    first = tuple(dict.fromkeys(plan.rows()[:count]))
+    return [_Asked(task, grid, tuple(_trial(task, rate) for rate in grid), first, plan.context) for task in with_rate]
+
+
+def _trial(task: Task, rate: float) -> Task:
+    return replace(task.at(rate), part="validation", name=f"{task.name}, rate {rate!r} on validation images")
+
+
+def _stored(dir: str | os.PathLike[str], asked: Sequence[_Asked]) -> list[dict[str, Any]] | None:
+    """The stored choices, one for each question; None if one is missing."""
+    if not (Path(dir) / "store.json").exists():
+        return None
+    store = Store(dir)
+    found = [read_choice(store, one.digest) for one in asked]
+    return None if None in found else [choice for choice in found if choice is not None]
+
+
+def _result(plan: Plan, asked: Sequence[_Asked], found: Sequence[dict[str, Any]]) -> ChosenRates:
+    rate = {one.task.name: choice["chosen"] for one, choice in zip(asked, found, strict=True)}
+    tasks = tuple(task.at(rate[task.name]) if task.name in rate else task for task in plan.tasks)
+    # equal questions of plans that call a task otherwise have one stored choice
+    tables = [tried_of({**choice, "name": one.task.name}) for one, choice in zip(asked, found, strict=True)]
+    notes = tuple(note for table in tables for note in notes_of(table))
+    return ChosenRates(replace(plan, tasks=tasks), tuple(tried for table in tables for tried in table), notes)
+
+
+def _choice(store: Store, asked: _Asked, column: int) -> dict[str, Any]:
+    """The choice of a task's rate by the stored trials, whose first task is at `column` of the store's plan."""
+    record, number = store.plan(), len(asked.trials)
+    labels = store.task(asked.trials[0].digest)["labels"]
+    found: dict[tuple[int, int], Array] = {}
+    reason = "no reason given"
+    for i, j in np.ndindex(len(asked.rows), number):
+        key = record.keys[i][column + j]
+        outcome = store.get(key)
+        if outcome.status == "ok":
+            found[i, j] = _loss_and_right(primitives_of(outcome, len(labels), str(store.path(key))), labels)
+        else:
+            reason = outcome.reason or reason
+    rows = sorted({i for i, _ in found})
+    failed = [sum((i, j) not in found for i in rows) for j in range(number)]
+    if not rows or all(failed):
+        wrong = "at every rate a row failed" if rows else "every trial failed"
+        mend = "try lower rates too, or mend what the reason names"
+        raise TrainError(f"{wrong} ({reason})", f"rates of task {asked.task.name!r}", mend)
+    # (loss and share of right predictions, rows, draws) of each rate at which no row failed
+    values = {j: np.stack([found[i, j] for i in rows], 1) for j in range(number) if not failed[j]}
+    best = min(values, key=lambda j: (values[j][0].mean(), j))  # the lowest rate on a tie
+    grid = []
+    for j, trial in enumerate(asked.trials):
+        own = values.get(j)
+        of = (None, None, None) if own is None else (own[0], own[1], own[0] - values[best][0])
+        (loss, stderr), (accuracy, its), (behind, that) = map(_mean, of)
+        numbers = {"loss": loss, "stderr": stderr, "accuracy": accuracy, "accuracy_stderr": its}
+        numbers |= {"behind": behind, "behind_stderr": that}
+        grid.append({"rate": asked.rates[j], "trial": trial.digest, "failed": failed[j], **numbers})
+    chosen = asked.rates[best]
+    return {
+        "task": asked.task.at(chosen).digest,
+        "name": asked.task.name,
+        "target": asked.task.target.digest,
+        "recipe": asked.context.recipe.digest,
+        "trainings": asked.trainings,
+        "images": len(labels),
+        "rows": len(rows),
+        "draws": values[best].shape[2],
+        "chosen": chosen,
+        "grid": grid,
+    }
+
+
+def _loss_and_right(primitives: np.ndarray, labels: np.ndarray) -> Array:
+    """Mean cross-entropy and share of right predictions, float64 (2, draws)."""
+    correct, _, others, prediction = primitives.astype(np.float64)
+    return np.stack([np.logaddexp(0.0, others - correct).mean(1), (prediction == labels).mean(1)])
+
+
+def _mean(values: Array | None) -> tuple[float | None, float | None]:
+    """Mean and standard error of values (rows, draws); formula at the top. None for what is not known."""
+    if values is None:
+        return None, None
+    mean, (rows, draws) = float(values.mean()), values.shape
+    of_rows, of_draws = values.mean(1), values.mean(0)
+    parts = [of.var(ddof=1) / len(of) for of in (of_rows, of_draws) if len(of) > 1]
+    if not parts:
+        return mean, None
+    variance = sum(parts)
+    if len(parts) == 2:
+        rest = values - of_rows[:, None] - of_draws + mean
+        variance -= (rest**2).sum() / ((rows - 1) * (draws - 1) * rows * draws)
+    return mean, float(np.sqrt(max(variance, *parts)))
