@@ -75,6 +75,9 @@ def run(
     same_code: Annotated[
         bool, typer.Option("--same-code", help="Refuse stored rows of other versions of pydt, torch or torchvision.")
     ] = False,
+    keep: Annotated[
+        str | None, typer.Option(help='What to keep of trained networks for later tasks: "none" or "weights".')
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Progress as JSON lines on stderr.")] = False,
 ) -> None:
     """Train the rows of a plan that its store still lacks.
@@ -99,6 +102,8 @@ def run(
             stop=read.stop,
             limit=read.limit,
             same_code=same_code or read.same_code,
+            keep=keep or read.keep,
+            keep_bytes=read.keep_bytes,
         )
     failed, note = len(store.failed()), store.stopped()
     finished = len(store.finished())
@@ -196,7 +201,8 @@ def analyse(
     if train:
         with interruptible():
             Store.create(folder)
-            run(read.plan, folder, workers=workers, stop=read.stop, limit=read.limit)
+            kept: dict[str, Any] = {"keep": read.keep, "keep_bytes": read.keep_bytes}
+            run(read.plan, folder, workers=workers, stop=read.stop, limit=read.limit, **kept)
     with interruptible():
         done = make_pages(
             read.plan,

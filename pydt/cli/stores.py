@@ -43,6 +43,9 @@ def status(
         typer.echo(f"stopped early by {found['stop']['rule']}: the first {found['stop']['rows']:,} rows count")
     if found["unmet"] is not None:
         typer.echo(unmet(found["unmet"]))
+    if found["bank"]["entries"]:
+        networks = count(found["bank"]["entries"], "source training")
+        typer.echo(f"bank: {networks} kept, {found['bank']['bytes'] / 1e6:,.1f} MB")
     packed = f", {count(found['packed'], 'cell')} in blocks" if found["packed"] else ""
     typer.echo(
         f"{count(found['files'], 'file')}, {found['bytes'] / 1e6:,.1f} MB{packed}; {found['quarantined']} in quarantine"
@@ -79,17 +82,25 @@ def verify(
         unclaimed = f", {found['unclaimed']:,} of them of no plan" if found["unclaimed"] else ""
         whole = f"{count(found['cells'], 'cell')} {'is' if found['cells'] == 1 else 'are'} whole{unclaimed}"
         damaged = len(found["damaged"])
-        typer.echo(f"{whole}, {count(damaged, 'file')} {'is' if damaged == 1 else 'are'} damaged")
+        kept = f", {count(found['kept'], 'source training')} kept" if found["kept"] else ""
+        typer.echo(f"{whole}{kept}, {count(damaged, 'file')} {'is' if damaged == 1 else 'are'} damaged")
     if found["damaged"]:
         raise typer.Exit(1)
 
 
-def compact(folder: Annotated[Path, STORE]) -> None:
+def compact(
+    folder: Annotated[Path, STORE],
+    drop_bank: Annotated[
+        bool, typer.Option("--drop-bank", help="Remove kept networks: a later task trains its sources again.")
+    ] = False,
+) -> None:
     """Turn thousands of row files into a few plain arrays; stopped at any moment, nothing is lost."""
     from pydt.reporting import count
     from pydt.store import compact as compact_store
 
-    done = compact_store(folder)
+    done = compact_store(folder, drop_bank=drop_bank)
+    if drop_bank:
+        typer.echo(f"{count(done['dropped'], 'kept source training')} removed, {done['freed'] / 1e6:,.1f} MB")
     typer.echo(
         f"{count(done['cells'], 'cell')} went into {count(done['blocks'], 'block')}; {done['left']:,} stay files"
     )
@@ -106,7 +117,8 @@ def merge(
     report = merge_stores(into, *others)
     for item in report["damaged"]:
         typer.echo(f"left out, since it is damaged: {item['file']}: {item['reason']}", err=True)
-    typer.echo(f"{count(report['copied'], 'cell')} copied, {report['same']:,} were there already")
+    kept = f"; {count(report['kept'], 'kept source training')} copied" if report["kept"] else ""
+    typer.echo(f"{count(report['copied'], 'cell')} copied, {report['same']:,} were there already{kept}")
     if report["damaged"]:
         raise typer.Exit(1)
 

@@ -28,6 +28,7 @@ from pydt.ensemble.executors.call import WorkerDied, work
 from pydt.ensemble.executors.local import Processes, places
 from pydt.ensemble.executors.pickling import pack
 from pydt.ensemble.interim import Interim
+from pydt.ensemble.keeping import Keeping, checked_keep
 from pydt.ensemble.plan import Context, Plan, check, make_record
 from pydt.ensemble.progress import Progress
 from pydt.ensemble.row import Runner, run_row
@@ -56,6 +57,8 @@ def run(
     stop: str | StoppingRule | None = None,
     limit: float | None = None,
     same_code: bool = False,
+    keep: str = "none",
+    keep_bytes: int | None = None,
 ) -> Store:
     """Compute the rows of a plan that a store lacks.
 
@@ -76,12 +79,16 @@ def run(
         limit: seconds that a row may take; a longer one ends its worker and is tried again, twice.
         same_code: refuse a store or a worker whose rows were computed by another version of pydt, torch or torchvision
             or for another instruction set; otherwise this is only reported.
+        keep: what to keep of trained networks in the store's bank, so that a task added later trains no source:
+            "none" or "weights". No result depends on it. Rows use what is kept of them, whatever `keep` is; rows that
+            are stored are not trained again.
+        keep_bytes: of the whole bank, at most; None: 20 GB. When it is full, no more are kept, and the run says so.
 
     Returns:
         The store, whose default plan is this one.
 
     Raises:
-        ConfigError: an argument out of range, or a rule that no such plan can satisfy.
+        ConfigError: an argument out of range, a rule that no such plan can satisfy, or `keep` with another runner.
         StoreError: the folder cannot be written, a row gave other numbers than those stored, or, with `same_code`,
             stored rows were computed by other code.
         PydtError: a row raised twice, or killed its worker three times; all finished rows are stored.
@@ -90,7 +97,7 @@ def run(
     """
     rule = stop if isinstance(stop, StoppingRule) else StoppingRule.parse(stop)
     about = plan.context, plan.record(), plan.design
-    return _run(*about, dir, executor, workers, runner, progress, rule, limit, same_code)
+    return _run(*about, dir, executor, workers, runner, progress, rule, limit, keep, keep_bytes, same_code)
 
 
 def run_rows(
@@ -106,6 +113,8 @@ def run_rows(
     runner: Runner = run_row,
     progress: bool | str = True,
     limit: float | None = None,
+    keep: str = "none",
+    keep_bytes: int | None = None,
 ) -> Store:
     """`run` for any list of rows, which the store records as a plan without a design.
 
@@ -118,7 +127,7 @@ def run_rows(
     context = Context(source, by, recipe, tuple(tasks))
     check(context, rows)
     record, rule = make_record(context, rows), StoppingRule("none")
-    return _run(context, record, None, dir, executor, workers, runner, progress, rule, limit)
+    return _run(context, record, None, dir, executor, workers, runner, progress, rule, limit, keep, keep_bytes)
 
 
 # ---- the driver ----------------------------------------------------------------------------------------------------
@@ -149,6 +158,8 @@ def _run(
     progress: bool | str,
     rule: StoppingRule,
     limit: float | None,
+    keep: str,
+    keep_bytes: int | None,
     same_code: bool = False,
 ) -> Store:
     if workers is not None and workers < 1:
@@ -157,6 +168,7 @@ def _run(
         raise ConfigError(
             f"no row can be done in {limit!r} seconds", "limit", "leave it out to let rows take their time"
         )
+    keep, most = checked_keep(keep, keep_bytes, runner)
     open_streams()
     view = Progress.of(progress)
     if rule.kind != "none":
@@ -173,7 +185,8 @@ def _run(
         write_remarks(store, record, copied + told)
         missing, stored = _missing(store, record, same_code)
         interim = Interim(store, record, design, stored)
-        run = _Driver(store, record, interim, rule, missing, set(stored), view, limit, same_code)
+        kept = Keeping(store, runner, keep, most, same_code)
+        run = _Driver(store, record, interim, rule, missing, set(stored), view, limit, same_code, kept)
         if run.settled():
             return store
         run.notes = [("shared images", text) for text in copied] + [("data", text) for text in told]
@@ -250,6 +263,7 @@ class _Driver:
     view: Progress
     limit: float | None
     same_code: bool
+    kept: Keeping
     notes: list[tuple[str, str]] = field(default_factory=list)  # shown and logged at the start: event, text
     told: set[str] = field(default_factory=set)  # messages about workers with other code
     again: deque[_Job] = field(default_factory=deque)  # rows to try again
@@ -377,7 +391,8 @@ class _Driver:
             number, lacks = self.missing.popleft()
             job = _Job(number, self.record.rows[number], lacks)
         try:
-            more = {} if self.limit is None else {"limit": self.limit}
+            more = self.kept.arguments(self.record.sources[job.number])
+            more |= {} if self.limit is None else {"limit": self.limit}
             future = executor.submit(work, parcel, job.row, job.tasks, **more)
         except RuntimeError as error:  # broken, or shut down
             wrong = f"the executor takes no more rows ({error})"
@@ -401,15 +416,20 @@ class _Driver:
         self._look_at_code(job, result)
         outcomes = self._checked(job, result["outcomes"])
         keys = [self.record.keys[job.number][position] for position in job.tasks]
+        source = self.record.sources[job.number]
+        # before the cells: a run that is killed between the two finds the row missing, and both are whole at the end
+        if (text := self.kept.take(source, result)) is not None:
+            self.view.say(text)
+            self.store.log(event="bank full", text=text)
         for (position, outcome), key in zip(outcomes.items(), keys, strict=True):
             self.store.put(key, outcome, self._metadata(job, position, result["versions"]))
         self.whole.add(job.number)
         self.interim.add(job.number, outcomes)
         bad = [outcome.reason for outcome in outcomes.values() if outcome.status != "ok"]
-        details = {name: result[name] for name in ("seconds", "host", "pid", "versions", "warnings")}
-        source = self.record.sources[job.number]
+        told = ("seconds", "host", "pid", "versions", "warnings", "network")
+        details = {name: result[name] for name in told if name in result}
         self.store.log(event="row", row=job.number, source=source, keys=keys, failed=bad, **details)
-        self.view.row(job.number, outcomes.get(0), bad)
+        self.view.row(job.number, outcomes.get(0), bad, result.get("network") == "bank")
         self.trained += [(job.number, dict(one.scalars)) for one in list(outcomes.values())[:1] if one.status == "ok"]
         if len(self.trained) == _JUDGED:
             self._look_at_learning()

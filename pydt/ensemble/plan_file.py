@@ -50,6 +50,7 @@ from pydt import design as designs
 from pydt.base import ConfigError, DataError, PydtError, StoreError, as_path, open_npy, read, suggest, write_atomic
 from pydt.data import READERS, Dataset, Target, read_container, spool
 from pydt.data.samples import glyphs
+from pydt.ensemble.keeping import checked_keep
 from pydt.ensemble.plan import Plan
 from pydt.estimation import StoppingRule
 
@@ -81,7 +82,8 @@ class PlanFile:
     Attributes:
         plan: what to compute.
         dir: folder of the store.
-        workers, stop, limit, same_code: as `pydt.run` takes them; None (False) if the file does not say.
+        workers, stop, limit, same_code, keep, keep_bytes: as `pydt.run` takes them; None (False, "none") if the file
+            does not say.
     """
 
     plan: Plan
@@ -90,6 +92,8 @@ class PlanFile:
     stop: str | None = None
     limit: float | None = None
     same_code: bool = False
+    keep: str = "none"
+    keep_bytes: int | None = None
 
 
 def read_plan(path: str | os.PathLike[str]) -> PlanFile:
@@ -120,11 +124,14 @@ def read_plan(path: str | os.PathLike[str]) -> PlanFile:
     if limit is not None and not 0 < limit < math.inf:
         raise ConfigError(f"is {limit}", run.where("limit"), "give the seconds that a row may take, or leave it out")
     same_code = run.take("same_code", bool, False)
+    keep, keep_bytes = run.take("keep", str, "none"), run.take("keep_bytes", int, None)
+    with _placed(run.where()):
+        checked_keep(keep, keep_bytes)
     run.finish()
     top.finish()
     with _placed(top.where()):
         plan = Plan(source, by, design=design, recipe=recipe, tasks=tasks, seeds=seeds, seed=seed)
-    return PlanFile(plan, place.parent / folder, workers, stop, limit, same_code)
+    return PlanFile(plan, place.parent / folder, workers, stop, limit, same_code, keep, keep_bytes)
 
 
 def write_plan(
@@ -136,6 +143,8 @@ def write_plan(
     stop: str | None = None,
     limit: float | None = None,
     same_code: bool = False,
+    keep: str = "none",
+    keep_bytes: int | None = None,
 ) -> None:
     """Write a plan to a TOML file from which `read_plan` makes the same plan, with the same digest.
 
@@ -145,7 +154,7 @@ def write_plan(
     Args:
         plan: the plan.
         path: of the file.
-        dir, workers, stop, limit, same_code: of its table [run].
+        dir, workers, stop, limit, same_code, keep, keep_bytes: of its table [run].
 
     Raises:
         ConfigError: the network is a function, which no file can hold.
@@ -156,6 +165,7 @@ def write_plan(
     if not isinstance(plan.recipe.network, str):
         raise ConfigError("the network is a function", "Recipe.network", "name a network, or keep the plan in a script")
     run = {"dir": dir, "workers": workers, "stop": stop, "limit": limit, "same_code": same_code or None}
+    run |= {"keep": None if keep == "none" else keep, "keep_bytes": keep_bytes}
     described: dict[str, Any] = {"by": plan.by, "seed": plan.seed}
     if plan.seeds is not None:
         described["seeds"] = list(plan.seeds)

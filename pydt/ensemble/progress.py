@@ -75,7 +75,7 @@ class Progress:
         """
         self.total, self.before, self.done = total, before, before
         self.interim, self.rule, self.workers, self.alive = interim, rule, workers, alive
-        self.failed, self.died = 0, 0
+        self.failed, self.died, self.kept = 0, 0, 0
         self.accuracy: float | None = None
         self.failures: deque[tuple[int, str]] = deque(maxlen=_KEPT)
         self.recent: deque[float] = deque(maxlen=max(_RECENT, 4 * workers))
@@ -99,9 +99,14 @@ class Progress:
 
     # ---- what happens
 
-    def row(self, number: int, outcome: Outcome | None, reasons: Sequence[str | None]) -> None:
-        """One more row is done: its outcome for the plan's first task, and why its tasks failed, if any did."""
+    def row(self, number: int, outcome: Outcome | None, reasons: Sequence[str | None], kept: bool = False) -> None:
+        """One more row is done: its outcome for the plan's first task, and why its tasks failed, if any did.
+
+        Args:
+            kept: its network came from the bank.
+        """
         self.done += 1
+        self.kept += kept
         self.recent.append(self.clock())
         accuracy = None if outcome is None else outcome.scalars.get("report_accuracy")
         if isinstance(accuracy, float):
@@ -159,6 +164,8 @@ class Progress:
         if self.accuracy is not None:
             found["latest_auroc" if self.interim.output == "auroc" else "latest_accuracy"] = self.accuracy
         found |= {"failed": self.failed, "workers_died": self.died}
+        if self.kept:
+            found["from_bank"] = self.kept
         if self.failures:
             found["failures"] = [{"row": row, "reason": reason} for row, reason in self.failures]
         if self.rule.kind != "none":
@@ -314,6 +321,8 @@ def _latest(facts: dict[str, Any]) -> list[str]:
 def _line(facts: dict[str, Any]) -> str:
     """Rows done, rate, time left, the latest row's metric, failures, what the rule says."""
     parts = [f"{facts['rows']}/{facts['of']} rows", *_rate(facts), *_latest(facts)]
+    if "from_bank" in facts:
+        parts.append(f"{facts['from_bank']} from the bank")
     if facts["failed"]:
         parts.append(f"{facts['failed']} failed")
     if facts.get("stop", {}).get("looks"):
@@ -358,6 +367,8 @@ def panel(facts: dict[str, Any], folder: str, ascii_only: bool = False) -> Rende
     if facts["workers_died"]:
         state.append(f"{facts['workers_died']} died and replaced")
     state += _latest(facts)
+    if "from_bank" in facts:
+        state.append(f"{facts['from_bank']} rows from the bank")
     state.append(f"{facts['failed']} failed" if facts["failed"] else "none failed")
     parts: list[RenderableType] = [head, Text(", ".join(state)), Text(_printable(folder, 200), style="dim")]
     if stop := facts.get("stop"):

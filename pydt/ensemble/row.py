@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from pydt.base import TrainError, digest
-from pydt.store import Outcome, Row
+from pydt.ensemble.code_version import versions
+from pydt.store import Kept, Outcome, Row
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,11 +58,54 @@ def run_row(context: Context, row: Row, tasks: tuple[Any, ...]) -> dict[str, Out
         TrainError: training diverged or the like: the row is stored as failed for all tasks.
         ConfigError: the network does not fit the images of source or target; raised before training.
     """
-    from pydt.training import train, transfer, trial
+    from pydt.training import train, trial
 
     keep = context.keep_examples(row)
     trial(context.source, keep, context.recipe, tasks)
-    trained = train(context.source, keep, context.recipe, row.seed)
+    return _transferred(train(context.source, keep, context.recipe, row.seed), row, tasks)
+
+
+def keep_row(
+    context: Context, row: Row, tasks: tuple[Any, ...], keep: str = "none", kept: Kept | None = None
+) -> tuple[dict[str, Outcome], dict[str, Any]]:
+    """`run_row` with a bank: the same outcomes, from the kept network where there is one.
+
+    Args:
+        keep: what to keep of a training, of `pydt.store.KEEP`.
+        kept: what an earlier training of this row left.
+
+    Returns:
+        the outcomes; and "network" ("trained", "bank" or "untrained") and, if there is something to keep, "kept".
+    """
+    from pydt.training import learns, restore, train, trial, weights_of
+
+    examples = context.keep_examples(row)
+    trial(context.source, examples, context.recipe, tasks)
+    if kept is not None:
+        if kept.reason is not None:
+            return _failed(tasks, kept.reason), {"network": "bank"}
+        trained = restore(context.source, context.recipe, row.seed, kept.arrays, kept.metrics)
+        return _transferred(trained, row, tasks), {"network": "bank"}
+    if not learns(context.recipe):
+        return run_row(context, row, tasks), {"network": "untrained"}
+    facts = {name: str(value) for name, value in versions().items()}
+    try:
+        trained = train(context.source, examples, context.recipe, row.seed)
+    except TrainError as error:
+        told: dict[str, Any] = {"network": "trained"}
+        more = {} if keep == "none" else {"kept": Kept(keep, reason=str(error), facts=facts)}
+        return _failed(tasks, str(error)), told | more
+    more = {} if keep == "none" else {"kept": Kept(keep, weights_of(trained), trained.metrics, facts=facts)}
+    return _transferred(trained, row, tasks), {"network": "trained"} | more
+
+
+def _failed(tasks: tuple[Any, ...], reason: str) -> dict[str, Outcome]:
+    return {task.digest: Outcome(status="failed", reason=reason) for task in tasks}
+
+
+def _transferred(trained: Any, row: Row, tasks: tuple[Any, ...]) -> dict[str, Outcome]:
+    from pydt.training import transfer
+
     outcomes = {}
     for task in tasks:
         try:

@@ -2,6 +2,7 @@
 networks. Imports `base` and `design`.
 """
 
+from pydt.store.bank import KEEP, KEEP_BYTES, Bank, Kept
 from pydt.store.choices import read_choice, read_choices, write_choice
 from pydt.store.compact import compact
 from pydt.store.descriptions import HALVES

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from pydt.base import StoreError, Unreadable, remove
+from pydt.store.bank import Bank
 from pydt.store.block_format import Block, Finder, as_keys, layout, write_block
 from pydt.store.cells import entries
 from pydt.store.store import Store
@@ -24,7 +25,9 @@ LARGEST = 1 << 30
 """Bytes of a block: so much free space compaction needs."""
 
 
-def compact(dir: str | os.PathLike[str], *, fewest: int = 16, most: int = 16384) -> dict[str, int]:
+def compact(
+    dir: str | os.PathLike[str], *, fewest: int = 16, most: int = 16384, drop_bank: bool = False
+) -> dict[str, int]:
     """Turn row files into blocks: plain .npy files, rows in the order of the plans (`pydt.store.block_format`).
 
     A block is synced, named and read back before a file is removed: after a kill at any moment, every row is there in
@@ -34,9 +37,11 @@ def compact(dir: str | os.PathLike[str], *, fewest: int = 16, most: int = 16384)
     Args:
         fewest: fewer cells of one shape stay files.
         most: more cells, or more than `LARGEST` bytes, become several blocks.
+        drop_bank: remove the bank of kept networks; a later task then trains its sources again.
 
     Returns:
-        cells: how many went into blocks, blocks: how many were written, left: cells that stay files.
+        cells: how many went into blocks, blocks: how many were written, left: cells that stay files; with `drop_bank`
+        also dropped: entries of the bank that were removed, freed: their bytes.
 
     Raises:
         StoreError: a driver is at work, or the folder cannot be written.
@@ -44,6 +49,8 @@ def compact(dir: str | os.PathLike[str], *, fewest: int = 16, most: int = 16384)
     with Store.create(dir).writing() as store:
         worn = [block for block in store.blocks() if block.worn]
         done = {"cells": 0, "blocks": 0, "left": 0}
+        if drop_bank:  # first: blocks need free space
+            done["dropped"], done["freed"] = Bank(store).drop()
         waiting: dict[Any, list[str]] = {}
         weight: Counter[Any] = Counter()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pydt.base import StoreError, read
+from pydt.store.bank import Bank
 from pydt.store.block_format import Finder
 from pydt.store.cells import every_key, same, stems
 from pydt.store.plan_record import Record
@@ -18,15 +19,16 @@ def merge(into: str | os.PathLike[str], *others: str | os.PathLike[str]) -> dict
 
     Stores are of one design if they share source, groups and recipe, and their designs share the rule that draws masks,
     or all rows of one: parts of an ensemble, a plan and a longer one, the same rows on other tasks. Tasks, plans,
-    thumbnails, counterfactuals and the log lines of the copied rows come along, and what stopping rules had reached of
-    plans that are new to the store.
+    thumbnails, counterfactuals, kept networks and the log lines of the copied rows come along, and what stopping rules
+    had reached of plans that are new to the store. All kept networks are copied that the store lacks, whatever
+    `keep_bytes` was: drop a bank first (`compact`) that is not wanted.
 
     Args:
         into: a store, or a folder that becomes one.
 
     Returns:
-        copied, same (were there): cells. damaged: a list of {"file", "reason"} of cells that were left out; they stay
-        where they are.
+        copied, same (were there): cells. kept: networks copied. damaged: a list of {"file", "reason"} of cells and
+        networks that were left out; they stay where they are.
 
     Raises:
         StoreError: a store is of another design, a row has other results in two stores, or a driver is at work; then
@@ -35,7 +37,7 @@ def merge(into: str | os.PathLike[str], *others: str | os.PathLike[str]) -> dict
     sources = [Store(other) for other in others]
     for other in sources:
         other.reads_only = True
-    report: dict[str, Any] = {"copied": 0, "same": 0, "damaged": []}
+    report: dict[str, Any] = {"copied": 0, "same": 0, "kept": 0, "damaged": []}
     with Store.create(into).writing() as store:
         known = list(store.plans().values())
         for other in sources:
@@ -52,6 +54,7 @@ def merge(into: str | os.PathLike[str], *others: str | os.PathLike[str]) -> dict
                 if pictures := other.thumbnails(record):
                     store.put_thumbnails(record, pictures)
             copied = _copy_cells(store, other, report)
+            _copy_bank(Bank(store), Bank(other), report)
             report["damaged"] += [{"file": str(path), "reason": reason} for path, reason in other.damaged.items()]
             _copy_small(store, other, here)
             _copy_log(store, other, copied)
@@ -113,6 +116,19 @@ def _copy_cells(store: Store, other: Store, report: dict[str, Any]) -> set[str]:
     report["copied"] += len(copied)
     report["same"] += same_already
     return copied
+
+
+def _copy_bank(ours: Bank, theirs: Bank, report: dict[str, Any]) -> None:
+    for key in theirs.sizes().keys() - ours.sizes().keys():
+        try:
+            kept = theirs.read(key)
+        except FileNotFoundError:
+            continue
+        except StoreError as error:
+            report["damaged"].append({"file": str(theirs.path(key)), "reason": error.what})
+            continue
+        ours.put(key, kept)
+        report["kept"] += 1
 
 
 def _copy_small(store: Store, other: Store, here: set[str]) -> None:

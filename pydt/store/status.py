@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pydt.base import PydtError, StoreError, holder
+from pydt.store.bank import Bank
 from pydt.store.cells import entries, relative, stems, torn
 from pydt.store.learning_check import weak
 from pydt.store.log import rows_per_hour
@@ -28,7 +29,8 @@ def status(dir: str | os.PathLike[str], plan: Any = None) -> dict[str, Any]:
         finished, failed, missing; reasons: how many rows failed for each; replaced: as `Store.replaced`; hardly_learnt:
         of some finished rows, how many hardly learnt their source and how many were looked at.
         stop: as `Store.stopped`; unmet: a stopping rule that did not end the plan, as `Store.rule`. rows_per_hour: of
-        the last hour, from the log. bytes, files: of the folder. packed: cells in blocks. quarantined: files there.
+        the last hour, from the log. bytes, files: of the folder. packed: cells in blocks. bank: entries and bytes of
+        the bank. quarantined: files there.
         writer: pid and host of the driver at work, if known. damaged: a list of {"file", "reason"} of what was met;
         `verify` looks at everything.
 
@@ -67,6 +69,8 @@ def status(dir: str | os.PathLike[str], plan: Any = None) -> dict[str, Any]:
     files, size = _size(store.folder)
     found |= {"rows_per_hour": rows_per_hour(store), "bytes": size, "files": files}
     found["packed"] = sum(len(block.keys) for block in store.blocks())
+    bank = Bank(store).sizes()
+    found["bank"] = {"entries": len(bank), "bytes": sum(bank.values())}
     found["quarantined"] = len(entries(store.folder / "quarantine"))
     found["writer"] = _writer(store.folder / ".lock")
     damaged |= torn(store)

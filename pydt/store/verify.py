@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pydt.base import PydtError, StoreError, Unreadable, digest
+from pydt.store.bank import Bank
 from pydt.store.block_format import Finder
 from pydt.store.cells import every_key, relative, stems, torn
 from pydt.store.descriptions import described, pictures
@@ -23,10 +24,12 @@ def verify(dir: str | os.PathLike[str]) -> dict[str, Any]:
     """Read every file of a store and check all that can be checked; damaged ones go to quarantine.
 
     Of cells: the checksum over metadata and arrays, the key against the digests it is made of, shapes, finite numbers.
-    Of plans: the digest, and that designs draw the masks that the rows had. Of tasks: checksum and lengths.
+    Of plans: the digest, and that designs draw the masks that the rows had. Of tasks: checksum and lengths. Of the
+    bank: the checksum and the name.
 
     Returns:
-        verified: whether nothing is damaged and no row that counts is missing from any plan. cells: how many are whole.
+        verified: whether nothing is damaged and no row that counts is missing from any plan. cells: how many are whole;
+        kept: how many entries of the bank are.
         damaged: a list of {"file", "reason", "moved" (to quarantine)}. missing: rows, by plan. unclaimed: cells that
         no plan names.
 
@@ -65,6 +68,13 @@ def verify(dir: str | os.PathLike[str]) -> dict[str, Any]:
         if (where := relative(store, path)) not in seen:
             damaged.append({"file": where, "reason": reason, "moved": True})
     damaged += [{"file": file, "reason": reason, "moved": False} for file, reason in torn(store).items()]
+    bank = Bank(store)
+    kept = len(bank.sizes())
+    for key, problem in bank.verify():
+        kept, moved = kept - 1, not isinstance(problem, Unreadable)
+        if moved:
+            store.quarantine(bank.path(key), problem)
+        damaged.append({"file": relative(store, bank.path(key)), "reason": problem.what, "moved": moved})
     missing = {}
     for name, record in plans.items():
         with _left(damaged, f"stops/{name}.json"):
@@ -75,7 +85,8 @@ def verify(dir: str | os.PathLike[str]) -> dict[str, Any]:
             with _left(damaged, f"notes/{name}.json"):
                 read_remarks(store, record)
     verified = not damaged and not any(missing.values())
-    return {"verified": verified, "cells": whole, "damaged": damaged, "missing": missing, "unclaimed": unclaimed}
+    found = {"verified": verified, "cells": whole, "kept": kept, "damaged": damaged}
+    return {**found, "missing": missing, "unclaimed": unclaimed}
 
 
 def check_cell(key: str, arrays: dict[str, Any], metadata: dict[str, Any], examples: dict[str, int]) -> None:

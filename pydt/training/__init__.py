@@ -2,6 +2,7 @@
 of torch. Imports `base` and `data`.
 """
 
+from pydt.training.kept import learns, restore, weights_of
 from pydt.training.methods.clip import CLIP
 from pydt.training.recipe import Recipe, steps_of
 from pydt.training.source import train

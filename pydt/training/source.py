@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -62,15 +63,20 @@ def train(source: Dataset, keep: Any, recipe: Recipe, seed: int) -> Trained:
 
 def _train(source: Dataset, ids: np.ndarray, recipe: Recipe, seed: int, device: torch.device, parts: int) -> Trained:
     method = METHODS[recipe.method]
-    start = method.start(recipe, source)
+    made = begin(recipe, source, device)
+    if method.learn is None:
+        return made
     how: dict[str, Any] = {"device": device, "channels_last": True, "on_error": recipe.on_error}
     loader = Loader(source, ids, recipe.batch_size, True, recipe.augment, seed=seed, views=method.views, **how)
+    steps = steps_of(recipe, len(ids)), steps_a_pass(recipe, len(ids))
+    metrics = method.learn(Job(source, ids, loader, made.body, made.dim, made.text, recipe, *steps, parts, device))
+    more = {"micro_batches": parts} if parts > 1 else {}
+    return replace(made, metrics=metrics | more)
+
+
+def begin(recipe: Recipe, source: Dataset, device: torch.device) -> Trained:
+    """The network before its training, on its device; PyTorch's random numbers decide its weights."""
+    start = METHODS[recipe.method].start(recipe, source)
     body = start.body.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     text = None if start.text is None else start.text.to(device)
-    dim = dim_of(body, source, start.preprocess, recipe)
-    if method.learn is None:
-        return Trained(body, dim, start.preprocess, recipe, {}, text)
-    steps = steps_of(recipe, len(ids)), steps_a_pass(recipe, len(ids))
-    metrics = method.learn(Job(source, ids, loader, body, dim, text, recipe, *steps, parts, device))
-    more = {"micro_batches": parts} if parts > 1 else {}
-    return Trained(body, dim, start.preprocess, recipe, metrics | more, text)
+    return Trained(body, dim_of(body, source, start.preprocess, recipe), start.preprocess, recipe, {}, text)

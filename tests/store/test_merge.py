@@ -32,13 +32,13 @@ def test_parts_trained_on_several_machines_become_the_whole(tmp_path: Path) -> N
     parts = [tmp_path / name for name in "abc"]
     before = [contents(part) for part in parts]
     found = merge(tmp_path / "new", *parts)
-    assert found == {"copied": 17, "same": 2, "damaged": []}
+    assert found == {"copied": 17, "same": 2, "kept": 0, "damaged": []}
     assert [contents(part) for part in parts] == before
     store = Store(tmp_path / "new", job.digest)
     assert store.missing().tolist() == [2]
     assert [json.loads(line)["row"] for line in (tmp_path / "new" / "log.jsonl").read_text().splitlines()] == [7]
     again = contents(tmp_path / "new")
-    assert merge(tmp_path / "new", *reversed(parts)) == {"copied": 0, "same": 19, "damaged": []}
+    assert merge(tmp_path / "new", *reversed(parts)) == {"copied": 0, "same": 19, "kept": 0, "damaged": []}
     assert contents(tmp_path / "new") == again
     assert len((tmp_path / "new" / "log.jsonl").read_text().splitlines()) == 1
     computed(tmp_path / "new", job, failures=(4,))

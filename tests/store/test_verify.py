@@ -16,7 +16,7 @@ def test_a_whole_store_is_verified_and_a_half_one_is_not(tmp_path: Path) -> None
     job = two_tasks(5)
     computed(tmp_path, job, range(4), failures=(1,))
     found = verify(tmp_path)
-    expected = {"verified": False, "cells": 8, "damaged": [], "missing": {job.digest: 1}, "unclaimed": 0}
+    expected = {"verified": False, "cells": 8, "kept": 0, "damaged": [], "missing": {job.digest: 1}, "unclaimed": 0}
     assert found == expected
     store = computed(tmp_path, job, failures=(1,))
     assert verify(tmp_path) == {**expected, "verified": True, "cells": 10, "missing": {job.digest: 0}}

@@ -18,7 +18,8 @@ from typing import Any
 from pydt.base import ConfigError, PydtError, TrainError
 from pydt.ensemble.code_version import versions
 from pydt.ensemble.executors.pickling import load
-from pydt.store import Outcome
+from pydt.ensemble.row import keep_row, run_row
+from pydt.store import Kept, Outcome
 
 LATE = 124  # exit status of a worker whose watchdog ended it, as of timeout(1)
 GRACE = 5.0  # more seconds until the kernel ends a process whose watchdog cannot run: native code holds the interpreter
@@ -87,8 +88,18 @@ def _unpack(parcel: bytes | None) -> tuple[Callable[..., Any], Any]:
         return _parcels[parcel]
 
 
-def work(parcel: bytes | None, row: Any, tasks: tuple[int, ...], *, limit: float | None = None) -> dict[str, Any]:
+def work(
+    parcel: bytes | None,
+    row: Any,
+    tasks: tuple[int, ...],
+    *,
+    limit: float | None = None,
+    keep: str = "none",
+    kept: Kept | None = None,
+) -> dict[str, Any]:
     """Compute one row in this process: `runner(context, row, tasks)` of a parcel of runner and context.
+
+    `keep` says what to keep of a training of pydt's own runner, `kept` is what an earlier training of the row left.
 
     After `limit` seconds, unpickling of the context included, the process ends itself, and its executor raises
     `WorkerDied`. A limit is refused in a process that does more than compute rows.
@@ -97,19 +108,22 @@ def work(parcel: bytes | None, row: Any, tasks: tuple[int, ...], *, limit: float
     of them survive a pickle.
 
     Returns:
-        "outcomes" by digest of the task, "seconds", "host", "pid", "versions", "warnings"; or "error" (a PydtError or
-        None) and "traceback".
+        "outcomes" by digest of the task, "seconds", "host", "pid", "versions", "warnings", and of pydt's own runner
+        what `keep_row` adds; or "error" (a PydtError or None) and "traceback".
     """
     start, caught = time.perf_counter(), []
+    more: dict[str, Any] = {}
     try:
         with watchdog(limit):
             runner, context = _unpack(parcel)
             chosen = tuple(context.tasks[position] for position in tasks)
-            if threading.current_thread() is threading.main_thread():
-                with warnings.catch_warnings(record=True) as caught:
+            # warnings filters belong to the process, not to a thread
+            main = threading.current_thread() is threading.main_thread()
+            with warnings.catch_warnings(record=True) if main else contextlib.nullcontext([]) as caught:
+                if runner is run_row:
+                    outcomes, more = keep_row(context, row, chosen, keep, kept)
+                else:
                     outcomes = runner(context, row, chosen)
-            else:  # warnings filters belong to the process, not to a thread
-                outcomes = runner(context, row, chosen)
     except TrainError as error:
         outcomes = {task.digest: Outcome(status="failed", reason=str(error)) for task in chosen}
     except KeyboardInterrupt:
@@ -124,6 +138,7 @@ def work(parcel: bytes | None, row: Any, tasks: tuple[int, ...], *, limit: float
         "pid": os.getpid(),
         "versions": versions(),
         "warnings": list(texts)[:20],
+        **more,
     }
 
 

@@ -1,0 +1,208 @@
+"""The bank of a run: a task that is added later trains no source, and no number depends on what was kept."""
+
+from __future__ import annotations
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from stub_images import blobs
+from stub_rows import plan as stub_plan
+from stub_rows import stub_row
+from stub_store import contents, flip
+
+from pydt import design
+from pydt.base import ConfigError, StoreError
+from pydt.data import Dataset, Target
+from pydt.ensemble import Plan, run, run_rows
+from pydt.store import Bank, Row, Store
+from pydt.training import FineTune, Recipe, Task, restore, train, weights_of
+
+
+def source() -> Dataset:
+    images, labels = blobs(12, 8, 0)
+    return Dataset.from_arrays(images, labels, name="blobs")
+
+
+def target(seed: int = 1) -> Target:
+    images, labels = blobs(40, 4, seed)
+    return Target(Dataset.from_arrays(images, labels, name=f"target {seed}"), pool=60, validation=20)
+
+
+def tasks(**more: Any) -> tuple[Task, ...]:
+    same = {"target": target(), "draws": 2, "shots": 3, **more}
+    return Task(**same), Task(mode="finetune", finetune=FineTune(epochs=2), **same)
+
+
+def plan(rows: int = 4, chosen: Any = None, **recipe: Any) -> Plan:
+    how = Recipe(**{"network": "convnet-4", "epochs": 2, "batch_size": 16, **recipe})
+    drawn = design.random(8, rows, alpha=0.5, seed=3)
+    return Plan(source(), design=drawn, recipe=how, tasks=tasks()[:1] if chosen is None else chosen)
+
+
+def origins(folder: Path) -> Counter[str]:
+    """Where the networks of the rows came from, by the log."""
+    return Counter(entry["network"] for entry in Store(folder).logged("row", {"network": str}))
+
+
+def cells_of(folder: Path) -> dict[str, bytes]:
+    return {name: data for name, data in contents(folder).items() if name.startswith("rows/")}
+
+
+def bank_of(folder: Path) -> dict[str, bytes]:
+    return {name: data for name, data in contents(folder).items() if name.startswith("bank/")}
+
+
+def go(made: Plan, folder: Path, **more: Any) -> Store:
+    """Run in a thread of this process: no worker needs to start."""
+    with ThreadPoolExecutor(1) as thread:
+        return run(made, folder, thread, progress=False, **more)
+
+
+@pytest.mark.parametrize("network", ["convnet-4", pytest.param("resnet18", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("method", ["supervised", "none"])
+def test_tasks_added_later_train_no_source_and_give_the_bytes_of_fresh_trainings(
+    network: str, method: str, tmp_path: Path
+) -> None:
+    both = plan(2, tasks(), network=network, method=method)
+    run(both, tmp_path / "fresh", workers=1, progress=False)
+    first, kept = replace(both, tasks=both.tasks[:1]), tmp_path / "kept"
+    go(first, kept, keep="weights")
+    go(both, kept)
+    assert cells_of(kept) == cells_of(tmp_path / "fresh")
+    if method == "none":  # the seed is enough
+        assert origins(kept) == {"untrained": 4}
+        assert not bank_of(kept)
+    else:
+        assert origins(kept) == {"trained": 2, "bank": 2}
+        assert len(bank_of(kept)) == 2
+
+
+def test_a_target_and_shots_added_later_train_no_source_nor_do_rows_of_the_same_training(tmp_path: Path) -> None:
+    first = plan(3)
+    go(first, tmp_path, keep="weights")
+    later = replace(first, tasks=(*tasks(target=target(2)), *tasks(shots=5), Task(target(2), shots="full")))
+    go(later, tmp_path)
+    assert origins(tmp_path) == {"trained": 3, "bank": 3}
+    rows = [*list(first.rows())[:2], Row(np.ones(8, int), 99)]
+    with ThreadPoolExecutor(1) as thread:
+        run_rows(first.source, first.by, first.recipe, tasks(seed=9), rows, tmp_path, thread, progress=False)
+    assert origins(tmp_path) == {"trained": 4, "bank": 5}
+
+
+def test_bytes_are_the_same_with_any_number_of_workers_and_a_run_that_keeps_changes_no_row(tmp_path: Path) -> None:
+    job = plan(4)
+    for name, workers, keep in (("none", 1, "none"), ("one", 1, "weights"), ("two", 2, "weights")):
+        run(job, tmp_path / name, workers=workers, progress=False, keep=keep)
+    assert bank_of(tmp_path / "one") == bank_of(tmp_path / "two")
+    assert len(bank_of(tmp_path / "one")) == 4
+    assert not bank_of(tmp_path / "none")
+    one, none = (contents(tmp_path / name) for name in ("one", "none"))
+    beside = "bank/", "data/"  # of data, the index says when they were written
+    assert {name: data for name, data in one.items() if not name.startswith(beside)} == {
+        name: data for name, data in none.items() if not name.startswith(beside)
+    }
+    assert origins(tmp_path / "two") == {"trained": 4}
+
+
+def test_a_training_that_failed_is_not_trained_again(tmp_path: Path) -> None:
+    one = plan(2, lr=1e30)
+    go(one, tmp_path / "kept", keep="weights")
+    both = replace(one, tasks=(*one.tasks, *tasks(target=target(2))[:1]))
+    store = go(both, tmp_path / "kept")
+    assert origins(tmp_path / "kept") == {"trained": 2, "bank": 2}
+    fresh = go(both, tmp_path / "fresh")
+    assert [reason for _, _, reason in store.failed()] == [reason for _, _, reason in fresh.failed()]
+    assert len(store.failed()) == 2
+    assert cells_of(tmp_path / "kept") == cells_of(tmp_path / "fresh")
+
+
+def test_a_damaged_entry_is_trained_anew(tmp_path: Path) -> None:
+    job = plan(2)
+    store = go(job, tmp_path, keep="weights")
+    before = bank_of(tmp_path)
+    bank = Bank(store)
+    flip(bank.path(min(bank.sizes())), -5)
+    go(replace(job, tasks=tasks()), tmp_path, keep="weights")
+    assert origins(tmp_path) == {"trained": 3, "bank": 1}
+    assert bank_of(tmp_path) == before
+
+
+def test_a_full_bank_takes_no_more_and_the_run_says_so_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = plan(4)
+    go(job, tmp_path / "all", keep="weights")
+    size = max(Bank(Store(tmp_path / "all")).sizes().values())
+    with ThreadPoolExecutor(1) as thread:
+        run(job, tmp_path / "some", thread, keep="weights", keep_bytes=2 * size + 100)
+    assert len(bank_of(tmp_path / "some")) == 2
+    assert capsys.readouterr().err.count("the bank is full (2 networks") == 1
+    assert len(list(Store(tmp_path / "some").logged("bank full", {"text": str}))) == 1
+    assert cells_of(tmp_path / "some") == cells_of(tmp_path / "all")
+
+
+def test_entries_of_other_code_are_not_used_where_only_the_same_will_do(tmp_path: Path) -> None:
+    job = plan(1)
+    bank = Bank(go(job, tmp_path, keep="weights"))
+    (key,) = bank.sizes()
+    kept = bank.read(key)
+    assert kept.facts["torch"]
+    bank.put(key, replace(kept, facts={**kept.facts, "torch": "1.0"}))
+    go(replace(job, tasks=tasks()), tmp_path, same_code=True, keep="weights")
+    assert origins(tmp_path) == {"trained": 2}
+    assert bank.read(key).facts == kept.facts
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    job = plan(1)
+    bank = Bank(go(job, tmp_path, keep="weights"))
+    (key,) = bank.sizes()
+    kept = bank.read(key)
+    arrays = dict(kept.arrays)
+    del arrays["body.1.weight"]
+    bank.put(key, replace(kept, arrays=arrays))
+    with pytest.raises(StoreError, match=r"convnet-4.*body\.1\.weight|1\.weight.*drop-bank"):
+        go(replace(job, tasks=tasks()), tmp_path)
+
+
+def test_only_pydts_own_runner_keeps(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="runner of your own"):
+        run(stub_plan(2), tmp_path, runner=stub_row, keep="weights")
+    with pytest.raises(ConfigError, match="keep"):
+        run(plan(2), tmp_path, keep="wieghts")
+    with pytest.raises(ConfigError, match="keep_bytes"):
+        run(plan(2), tmp_path, keep="weights", keep_bytes=0)
+    assert not tmp_path.joinpath("store.json").exists()
+
+
+class Odd(torch.nn.Module):
+    """Weights of a type that numpy lacks, a buffer, and one parameter under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(144, 6))
+        self.scale = torch.nn.Parameter(torch.ones(6, dtype=torch.bfloat16))
+        self.again = self.scale
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("noise", torch.rand(6), persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.seen += len(images)
+        features: torch.Tensor = self.body(images) * self.scale.float() + self.noise + 1e-3 * self.seen
+        return features
+
+
+def test_odd_networks_come_back_as_they_were() -> None:
+    data, recipe = source(), Recipe(network=Odd, epochs=2, batch_size=16)
+    fresh = train(data, np.ones(len(data), bool), recipe, 5)
+    arrays = weights_of(fresh)
+    assert fresh.body.seen > 0
+    again = restore(data, recipe, 5, arrays, fresh.metrics)
+    assert torch.equal(again.features(data), fresh.features(data))
+    assert again.metrics == fresh.metrics
+    assert {name: a.tobytes() for name, a in weights_of(again).items()} == {n: a.tobytes() for n, a in arrays.items()}
