@@ -1,7 +1,8 @@
 """Whether rows learnt their source at all: what a network that learnt nothing does to the target is no influence.
 
 The best guess that looks at no image has accuracy p (the share of the commonest class) and, as loss, the entropy of the
-(smoothed) classes. A row of accuracy a over n images hardly learnt its source if
+(smoothed) classes; methods without labels say what these two are for them (`pydt/training/methods`). A row of accuracy
+a over n images hardly learnt its source if
 
     a <= p + max(2 sqrt(p (1 - p) / n), min(p, (1 - p) / s)),    s = 20, or 10 where loss >= entropy
 
@@ -58,8 +59,7 @@ class Weak:
         """The finding without its mend; numbers: of the rows asked about, in the plan."""
         return (
             f"{len(self.at):,} of {self.judged:,} {what} hardly learnt their own source{_named(self.at, numbers)}: "
-            f"accuracy {100 * self.accuracy:.1f} %, where always naming the commonest class gives "
-            f"{100 * self.trivial:.1f} %"
+            f"accuracy {100 * self.accuracy:.1f} %, where one that learns nothing has {100 * self.trivial:.1f} %"
         )
 
     def notes(self, what: str = "models", numbers: Sequence[int] | None = None, effect: str = "") -> list[str]:

@@ -14,6 +14,7 @@ from pydt.data import Dataset
 from pydt.data.loading import Augment
 from pydt.training.methods import METHODS, PLANNED
 from pydt.training.methods.clip import CLIP
+from pydt.training.methods.simclr import SimCLR
 from pydt.training.networks import Network, network_digest, network_name, usual_rate
 from pydt.training.optimizer import OptimizerSettings, check_optimizer
 from pydt.training.settings import YOUNG, described
@@ -29,8 +30,8 @@ class Recipe(OptimizerSettings):
 
     Attributes:
         network: see `pydt.training.networks.build`.
-        method: "supervised", "clip" (images and their captions), or "none" for an untrained network (the scratch
-            floor).
+        method: "supervised", "simclr" (images alone), "clip" (images and their captions), or "none" for an untrained
+            network (the scratch floor).
         epochs, steps, samples: the budget; give one, or none for 6 epochs. `epochs`: passes over the kept examples.
             `steps`: optimiser steps in all, whatever the mask keeps. `samples`: examples seen in all, in as many steps
             as that takes. A mask that keeps less means fewer steps at equal epochs; at equal steps or samples each
@@ -47,7 +48,9 @@ class Recipe(OptimizerSettings):
         label_smoothing: of the cross-entropy.
         optimizer, betas, warmup, clip_norm: "sgd" or "adamw", and its further settings
             (`pydt.training.optimizer.OptimizerSettings`).
-        augment: of the source images; its mean, std and size also prepare the target images.
+        simclr: settings of method "simclr".
+        augment: of the source images; its mean, std and size also prepare the target images. Left at its default,
+            `Augment()`, it is the usual one of the method: nothing random for "supervised", random crops for "simclr".
         device: "cpu", "cuda" or "cuda:N". On a GPU, training runs under autocast (mixed precision).
         threads: of the arithmetic on the CPU; part of the digest, since sums depend on it.
         on_error: source images that cannot be decoded: "raise" ends the row, "skip" replaces them by others, counts
@@ -75,6 +78,7 @@ class Recipe(OptimizerSettings):
     on_error: str = field(default="raise", metadata=YOUNG)
     samples: int | None = field(default=None, metadata=YOUNG)
     clip: CLIP = field(default_factory=CLIP)
+    simclr: SimCLR = field(default_factory=SimCLR)
 
     def __post_init__(self) -> None:
         # One value has one form, so that equal recipes have equal digests (1 and 1.0, numpy's numbers and Python's).
@@ -94,8 +98,12 @@ class Recipe(OptimizerSettings):
         for name in ("momentum", "label_smoothing"):
             object.__setattr__(self, name, real(getattr(self, name), name, "Recipe", least=0, below=1))
         object.__setattr__(self, "weight_decay", real(self.weight_decay, "weight_decay", "Recipe", least=0))
-        if not isinstance(self.clip, CLIP):
-            raise ConfigError(f"a {type(self.clip).__name__}", "Recipe.clip", "give pydt.training.CLIP(...)")
+        for name, kind in (("clip", CLIP), ("simclr", SimCLR)):
+            if not isinstance(given := getattr(self, name), kind):
+                mend = f"give pydt.train.{kind.__name__}(...)"
+                raise ConfigError(f"a {type(given).__name__}", f"Recipe.{name}", mend)
+        if self.augment == Augment() and self.method in METHODS:
+            object.__setattr__(self, "augment", METHODS[self.method].augment)
         if not isinstance(self.augment, Augment):
             raise ConfigError(f"a {type(self.augment).__name__}", "Recipe.augment", "give pydt.Augment(...)")
         try:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pydt.base import PydtError
+from pydt.base import ConfigError, PydtError
 from pydt.data import Dataset
 from pydt.data.loading import Loader, kept_ids
 from pydt.training.device import device_of, forked, out_of_memory, threads
@@ -34,7 +34,8 @@ def train(source: Dataset, keep: Any, recipe: Recipe, seed: int) -> Trained:
     Raises:
         DataError: nothing is kept, or an image cannot be read.
         TrainError: the loss became non-finite; such a row is stored as failed.
-        ConfigError: the network cannot be built, or does not map images to (B, dim).
+        ConfigError: the network cannot be built, or does not map images to (B, dim), or the method cannot split a
+            batch that does not fit into memory.
         RuntimeError: PyTorch's, where memory does not even suffice for two examples at a time.
     """
     ids = kept_ids(source, keep)
@@ -52,8 +53,13 @@ def train(source: Dataset, keep: Any, recipe: Recipe, seed: int) -> Trained:
                 if not (isinstance(error, RuntimeError) and out_of_memory(error)):
                     try_source(source, len(ids), recipe)  # says what does not fit, if that is why
                     raise
+                batch = min(recipe.batch_size, len(ids))
+                if not METHODS[recipe.method].splits:
+                    what = f"there is no memory for batches of {batch} images"
+                    mend = f"lower it: method {recipe.method!r} compares the images of a batch, so none can be split"
+                    raise ConfigError(what, "Recipe.batch_size", mend) from error
                 # one example alone has no batch statistics
-                if 4 * parts > min(recipe.batch_size, len(ids)) or not METHODS[recipe.method].splits:
+                if 4 * parts > batch:
                     raise
         # The exception is gone, and with it what its frames held.
         parts *= 2

@@ -21,7 +21,7 @@ from pydt.data.samples import glyphs
 from pydt.ensemble import Plan, run
 from pydt.estimation import influences
 from pydt.store import Store
-from pydt.training import FineTune, Recipe, Task
+from pydt.training import FineTune, Recipe, SimCLR, Task
 
 IMAGES = np.zeros((6, 4, 4), np.uint8)
 LABELS = [0, 1, 2, 0, 1, 2]
@@ -170,6 +170,10 @@ CASES: dict[str, tuple[Callable[[], object], str, str]] = {
     "two means for one channel": (lambda: list(Loader(dataset(), augment=Augment(mean=(0.1, 0.2)))), "2 means", "one each"),
     "unknown method": (lambda: Recipe(method="supervized"), "supervized", "choose one of"),
     "method that is not built": (lambda: Recipe(method="checkpoint"), "'checkpoint' is not built yet", "supervised"),
+    "views that cannot differ": (lambda: Recipe(method="simclr", augment=Augment(mean=0.3)).check(dataset()), "can only be equal", "crop at random"),
+    "two views of one pixel": (lambda: Recipe(method="simclr").check(Dataset.from_arrays(IMAGES[:, :1, :1], [0] * 6)), "images of one pixel", "larger images"),
+    "contrast within batches of one": (lambda: Recipe(method="simclr", batch_size=1).check(dataset()), "a batch of 1 image", "2 or more"),
+    "temperature of nothing": (lambda: SimCLR(temperature=0), "SimCLR.*temperature 0", ""),
     "source of one class": (lambda: Plan(Dataset.from_arrays(IMAGES, ["a"] * 6), by="example", design=design.random(6, 4), recipe=Recipe(), tasks=(Task(target()),)), "all images are of the class 'a'", "two classes or more"),
     "epochs of fine-tuning that are no number": (lambda: FineTune(epochs=1.5), "FineTune.*epochs 1.5", "whole number >= 1"),
     "misspelt network": (lambda: Recipe(network="resnet19"), "resnet19.*no such network", "did you mean 'resnet1"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -122,6 +122,7 @@ class Method:
         fits: (recipe, source, shape) -> whether it knows that its network reads images of this shape (channels,
             height, width), or raises a ConfigError; False where it is `Recipe.network` that must read them.
         captions: whether it reads the source's captions, which then stand in the digest of what its rows were made of.
+        augment: what a recipe whose `augment` is left at its default has in its place.
     """
 
     learn: Callable[[Job], dict[str, float]] | None
@@ -132,3 +133,4 @@ class Method:
     splits: bool = True
     fits: Callable[[Any, Dataset, tuple[int, int, int]], bool] = as_the_network
     captions: bool = False
+    augment: Augment = field(default_factory=Augment)
