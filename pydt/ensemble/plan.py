@@ -34,7 +34,7 @@ class Plan:
 
     Raises:
         ConfigError: no task, two tasks of one name, a trial among them, a wrong number of seeds, an argument of another
-            type, or a source of one class, from which supervised training learns nothing.
+            type, a source on which the method cannot train, or masks for a method that trains nothing.
         DesignError: no design, one with other groups than the source, or a row that keeps nothing.
         DataError: a group without examples, or target images with other channels than the source's.
     """
@@ -65,6 +65,10 @@ class Plan:
             if getattr(task, "part", "judged") != "judged":
                 mend = "pydt.choose_rates runs trials and chooses by them"
                 raise ConfigError("is a trial, judged on validation images", f"task {task.name!r}", mend)
+        if getattr(self.recipe, "method", None) == "checkpoint" and not all(row.mask.all() for row in self.rows()):
+            wrong = 'method "checkpoint" trains nothing, so leaving groups out changes nothing'
+            mend = "choose a method that trains, or give a design whose rows keep every group"
+            raise ConfigError(wrong, "Plan.design", mend)
 
     @cached_property
     def context(self) -> Context:

@@ -109,7 +109,7 @@ def read_plan(path: str | os.PathLike[str]) -> PlanFile:
     source = _dataset(top.table("source"), place.parent)
     by = top.take("by", str, "class")
     design = _design(top.table("design"), source, by, place.parent)
-    recipe = _recipe(top.table("recipe", required=False))
+    recipe = _recipe(top.table("recipe", required=False), place.parent)
     tasks = tuple(_task(table, place.parent) for table in top.tables("tasks"))
     seeds, seed = top.take("seeds", list, None), top.take("seed", int, 0)
     stop = run.take("stop", str, None)
@@ -173,13 +173,17 @@ def write_plan(
         described["run"] = run
     described["source"] = _saved(plan.source, folder, place.parent)
     described["design"] = _drawn(plan.design, folder, place.parent)
-    described["recipe"] = _changed(plan.recipe)
+    described["recipe"] = _changed(plan.recipe, place.parent)
 
     def saved(data: Dataset | None) -> dict[str, str] | None:
         return None if data is None else _saved(data, folder, place.parent)
 
     described["tasks"] = [
-        _changed(task, target=_changed(task.target, train=saved(task.target.train), test=saved(task.target.test)))
+        _changed(
+            task,
+            place.parent,
+            target=_changed(task.target, place.parent, train=saved(task.target.train), test=saved(task.target.test)),
+        )
         for task in plan.tasks
     ]
     write_atomic(place, (_HEADER + tomli_w.dumps(described)).encode())
@@ -350,10 +354,10 @@ def _design(table: _Table, source: Dataset, by: str, folder: Path) -> designs.De
         return made if chosen is None else made.take(chosen)
 
 
-def _recipe(table: _Table) -> Recipe:
+def _recipe(table: _Table, folder: Path) -> Recipe:
     from pydt.training import Recipe
 
-    return _settings(table, Recipe)
+    return _settings(table, Recipe, folder)
 
 
 def _task(table: _Table, folder: Path) -> Task:
@@ -363,20 +367,25 @@ def _task(table: _Table, folder: Path) -> Task:
     table.take("name", str, "")
     train = _dataset(inner.table("train"), folder)
     test = _dataset(inner.table("test"), folder) if "test" in inner else None
-    return _settings(table, Task, target=_settings(inner, Target, train=train, test=test))
+    return _settings(table, Task, folder, target=_settings(inner, Target, folder, train=train, test=test))
 
 
-def _settings(table: _Table, make: Callable[..., _T], **given: Any) -> _T:
-    """A dataclass from a table: its fields are the keys, fields that are dataclasses are tables in it."""
+def _settings(table: _Table, make: Callable[..., _T], folder: Path, **given: Any) -> _T:
+    """A dataclass from a table: its fields are the keys, fields that are dataclasses are tables in it, those with
+    `metadata={"path": True}` are relative to the folder.
+    """
     for field in fields(make):  # type: ignore[arg-type]
         if is_dataclass(field.default_factory):
             inner = table.table(field.name, required=False)
             for one in fields(field.default_factory):
                 if type(one.default) in _TYPES:
                     inner.take(one.name, type(one.default), None)
-            given[field.name] = _settings(inner, field.default_factory)
+            given[field.name] = _settings(inner, field.default_factory, folder)
     names = tuple(field.name for field in fields(make) if field.name not in given)  # type: ignore[arg-type]
     given |= table.rest(names)
+    for field in fields(make):  # type: ignore[arg-type]
+        if "path" in field.metadata and given.get(field.name):
+            given[field.name] = str(folder / given[field.name])
     with _placed(table.where()):
         return make(**given)
 
@@ -388,14 +397,16 @@ def _present(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None and value != {}}
 
 
-def _changed(made: Any, **instead: Any) -> dict[str, Any]:
-    """The fields of a dataclass that are not at their default, as TOML types."""
+def _changed(made: Any, base: Path, **instead: Any) -> dict[str, Any]:
+    """The fields of a dataclass that are not at their default, as TOML types; paths relative to `base`."""
     found: dict[str, Any] = {}
     for field in fields(made):
         value = getattr(made, field.name)
         if field.name not in instead and value != field.default:
             table = dict(value) if "table" in field.metadata else _listed(value)
-            found[field.name] = _changed(value) if is_dataclass(value) else table
+            found[field.name] = _changed(value, base) if is_dataclass(value) else table
+            if "path" in field.metadata:
+                found[field.name] = _relative(Path(value), base)
     return _present(found | instead)
 
 

@@ -3,7 +3,9 @@ of torch. Imports `base` and `data`.
 """
 
 from pydt.training.kept import learns, restore, weights_of
+from pydt.training.methods.checkpoint import Checkpoint
 from pydt.training.methods.clip import CLIP
+from pydt.training.methods.none import Scratch
 from pydt.training.methods.simclr import SimCLR
 from pydt.training.recipe import Recipe, steps_of
 from pydt.training.source import train

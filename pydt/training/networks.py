@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import cast
 
 import torch
@@ -57,7 +57,7 @@ def build(network: Network, channels: int) -> nn.Module:
         model = cast(nn.Module, torchvision.models.get_model(network, weights=None, **plain))
     except ValueError as error:
         raise ConfigError("no such network", network, "see torchvision.models.list_models()") from error
-    _drop_classifier(model, network)
+    drop_classifier(model, network)
     return _GreyToColour(model) if channels == 1 else model
 
 
@@ -189,13 +189,32 @@ class _Mean(nn.Module):
         return images.permute(0, 2, 3, 1).flatten(1, 2).mean(1)
 
 
-def _drop_classifier(model: nn.Module, name: str) -> None:
+def drop_classifier(model: nn.Module, name: str) -> None:
+    """Remove the last linear layer."""
     linear = [path for path, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not linear:
         mend = "give a function that returns a feature extractor"
         raise ConfigError("has no linear classifier to remove", name, mend)
     parent, _, leaf = linear[-1].rpartition(".")
-    setattr(model.get_submodule(parent), leaf, nn.Identity())
+    setattr(model.get_submodule(parent), leaf, _Removed())
+
+
+class _Removed(nn.Identity):
+    """Where a classifier was."""
+
+
+def removed_heads(body: nn.Module) -> tuple[str, ...]:
+    """The modules that `build` removed from a network of torchvision or timm."""
+    here = tuple(path for path, module in body.named_modules() if isinstance(module, _Removed))
+    told = getattr(body, "pretrained_cfg", None)
+    of_timm = told.get("classifier") if isinstance(told, dict) else None
+    return here + ((of_timm,) if isinstance(of_timm, str) else tuple(of_timm or ()))
+
+
+def without_repeat(body: nn.Module, weights: Collection[str]) -> nn.Module:
+    """The network inside the one that `build` makes for grey images, unless the weights are named as those of both."""
+    outer = isinstance(body, _GreyToColour) and not all(name.startswith("model.") for name in weights)
+    return body.get_submodule("model") if outer else body
 
 
 class _GreyToColour(nn.Module):

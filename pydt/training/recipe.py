@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,8 +11,10 @@ import torch
 from pydt.base import ConfigError, digest, one_of, real, whole
 from pydt.data import Dataset
 from pydt.data.loading import Augment
-from pydt.training.methods import METHODS, PLANNED
+from pydt.training.methods import METHODS
+from pydt.training.methods.checkpoint import Checkpoint
 from pydt.training.methods.clip import CLIP
+from pydt.training.methods.none import Scratch
 from pydt.training.methods.simclr import SimCLR
 from pydt.training.networks import Network, network_digest, network_name, usual_rate
 from pydt.training.optimizer import OptimizerSettings, check_optimizer
@@ -30,8 +31,8 @@ class Recipe(OptimizerSettings):
 
     Attributes:
         network: see `pydt.training.networks.build`.
-        method: "supervised", "simclr" (images alone), "clip" (images and their captions), or "none" for an untrained
-            network (the scratch floor).
+        method: "supervised", "simclr" (images alone), "clip" (images and their captions), "checkpoint" (weights that
+            exist: nothing is trained), or "none" for an untrained network (the scratch floor).
         epochs, steps, samples: the budget; give one, or none for 6 epochs. `epochs`: passes over the kept examples.
             `steps`: optimiser steps in all, whatever the mask keeps. `samples`: examples seen in all, in as many steps
             as that takes. A mask that keeps less means fewer steps at equal epochs; at equal steps or samples each
@@ -56,6 +57,8 @@ class Recipe(OptimizerSettings):
         on_error: source images that cannot be decoded: "raise" ends the row, "skip" replaces them by others, counts
             them in the row's metrics ("skipped") and names them in a warning.
         clip: see `CLIP`; only read by method "clip".
+        checkpoint: see `Checkpoint`; only read by method "checkpoint".
+        scratch: see `Scratch`; only read by method "none".
 
     Raises:
         ConfigError: a setting is unknown or out of range, or there is no such network.
@@ -79,6 +82,8 @@ class Recipe(OptimizerSettings):
     samples: int | None = field(default=None, metadata=YOUNG)
     clip: CLIP = field(default_factory=CLIP)
     simclr: SimCLR = field(default_factory=SimCLR)
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    scratch: Scratch = field(default_factory=Scratch, metadata=YOUNG)
 
     def __post_init__(self) -> None:
         # One value has one form, so that equal recipes have equal digests (1 and 1.0, numpy's numbers and Python's).
@@ -110,9 +115,6 @@ class Recipe(OptimizerSettings):
             torch.device(self.device)
         except (RuntimeError, TypeError) as error:
             raise ConfigError(f"no device {self.device!r}", "Recipe.device", 'use "cpu", "cuda" or "cuda:N"') from error
-        if self.method in PLANNED:
-            mend = f"use {' or '.join(json.dumps(name) for name in METHODS)}"
-            raise ConfigError(f"method {self.method!r} is not built yet", "Recipe", mend)
         one_of(self.method, tuple(METHODS), "method", "Recipe")
         one_of(self.on_error, ("raise", "skip"), "on_error", "Recipe")
 
@@ -141,17 +143,38 @@ class Recipe(OptimizerSettings):
         """Fields that nothing reads beside the others: they stand in no digest."""
         others = {name for method in METHODS.values() for name in method.settings}
         idle = {name for name in BUDGETS if getattr(self, name) is None}
-        return super().unused | idle | (others - set(METHODS[self.method].settings))
+        method = METHODS[self.method]
+        if method.reads is not None:
+            idle |= {field.name for field in fields(self)} - {*method.reads, *method.settings}
+        return super().unused | idle | (others - set(method.settings))
+
+    @property
+    def network_told(self) -> Network:
+        """The network of the rows: of public weights their name."""
+        return self.checkpoint.name if self.method == "checkpoint" and self.checkpoint.name else self.network
 
     def described(self) -> dict[str, Any]:
         """The recipe as JSON types: of the budgets the one that is given, of a function its name, of the settings of
         methods those of its own."""
-        return described(self) | {"network": network_name(self.network)}
+        told = self.network_told
+        return described(self) | {"network": network_name(told) if told is self.network else told}
 
     @cached_property
     def digest(self) -> str:
         """Name of the recipe: of all that is used, and of the source of a network that is a function."""
-        return digest("recipe", self.described(), network_digest(self.network))
+        used = self.described()
+        if "checkpoint" in used:
+            used["checkpoint"] = self.checkpoint.identity
+        return digest("recipe", used, network_digest(self.network_told))
+
+    def finetuned(self, how: Any) -> Any:
+        """How a transfer trains this recipe's network on a draw, where its task says `how` (a `FineTune`): an untrained
+        network by `scratch`.
+        """
+        if self.method != "none":
+            return how
+        own = {name: value for name, value in vars(self.scratch).items() if value is not None}
+        return replace(how, **own)
 
 
 def steps_of(recipe: Recipe, examples: int) -> int:

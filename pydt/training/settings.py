@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any
 
 YOUNG = {"young": True}
 """Metadata of a field that is younger than stored results: at its default it is not named, so digests stay equal."""
+
+
+def _default(field: Field[Any]) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def described(settings: Any) -> dict[str, Any]:
@@ -16,7 +20,7 @@ def described(settings: Any) -> dict[str, Any]:
         if field.name in unused:
             continue
         value = getattr(settings, field.name)
-        if "young" in field.metadata and value == field.default:
+        if "young" in field.metadata and value == _default(field):
             continue
         if hasattr(value, "described"):
             value = value.described()

@@ -73,7 +73,7 @@ def _train(source: Dataset, ids: np.ndarray, recipe: Recipe, seed: int, device: 
     if method.learn is None:
         return made
     how: dict[str, Any] = {"device": device, "channels_last": True, "on_error": recipe.on_error}
-    loader = Loader(source, ids, recipe.batch_size, True, recipe.augment, seed=seed, views=method.views, **how)
+    loader = Loader(source, ids, recipe.batch_size, True, made.preprocess, seed=seed, views=method.views, **how)
     steps = steps_of(recipe, len(ids)), steps_a_pass(recipe, len(ids))
     metrics = method.learn(Job(source, ids, loader, made.body, made.dim, made.text, recipe, *steps, parts, device))
     more = {"micro_batches": parts} if parts > 1 else {}

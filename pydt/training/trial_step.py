@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from contextlib import nullcontext
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pydt.base import ConfigError
+from pydt.base import ConfigError, PydtError
 from pydt.data import Dataset
 from pydt.data.loading import Augment, kept_ids
 from pydt.training.device import device_of, forked, out_of_memory, threads
 from pydt.training.methods import METHODS
-from pydt.training.networks import Network, build, network_name
+from pydt.training.methods.common import Start, channels_of, from_scratch
+from pydt.training.networks import build, network_name
 from pydt.training.recipe import Recipe
 from pydt.training.transfer.modes import MODES
 from pydt.training.transfer.task import Task
@@ -33,31 +35,67 @@ def trial(source: Dataset, keep: Any, recipe: Recipe, tasks: Sequence[Task]) -> 
     Raises:
         ConfigError: network, images and batches do not fit; source or task is named.
     """
-    device = device_of(recipe.device)
-    with threads(recipe.threads), forked(device):
-        try_source(source, len(kept_ids(source, keep)), recipe)
-        for task in tasks:
-            data, learns = task.target.train, MODES[task.mode].learns
-            pool, shots = len(task.target.split["pool"]), task.shots
-            drawn = pool if isinstance(shots, str) else shots * len(task.target.classes)
-            batch = min(2, task.finetune.batch_size, drawn) if learns else 1
-            try:
-                for shape in sorted(shapes(data, recipe.augment, learns) | shapes(data, recipe.augment, False)):
-                    _try_shape(recipe, source, shape, batch, learns)
-            except ConfigError as error:
-                raise ConfigError(error.what, f"task {task.name!r}: {error.where}", error.mend) from error
+    try_source(source, len(kept_ids(source, keep)), recipe)
+    for task in tasks:
+        learns = MODES[task.mode].learns
+        pool, shots = len(task.target.split["pool"]), task.shots
+        drawn = pool if isinstance(shots, str) else shots * len(task.target.classes)
+        batch = min(2, task.finetune.batch_size, drawn) if learns else 1
+        try:
+            _try(source, recipe, task.target.train, batch, learns)
+        except ConfigError as error:
+            raise ConfigError(error.what, f"task {task.name!r}: {error.where}", error.mend) from error
 
 
 def try_source(source: Dataset, images: int, recipe: Recipe) -> None:
-    """`try_out` on the shapes of the source's images, of which a row keeps so many."""
-    batch, learns = min(2, recipe.batch_size, images), METHODS[recipe.method].learn is not None
-    for shape in sorted(shapes(source, recipe.augment, learns)):
-        _try_shape(recipe, source, shape, batch, learns)
+    """As `trial`, of the source's images, of which a row keeps so many."""
+    learns = METHODS[recipe.method].learn is not None
+    _try(source, recipe, source, min(2, recipe.batch_size, images) if learns else 1, learns)
 
 
-def _try_shape(recipe: Recipe, source: Dataset, shape: tuple[int, int, int], batch: int, learns: bool) -> None:
-    if not METHODS[recipe.method].fits(recipe, source, shape):
-        try_out(recipe.network, shape, batch, recipe.device, learns)
+_tried: set[tuple[Recipe, str, tuple[int, int, int], int, bool]] = set()
+
+
+def _try(source: Dataset, recipe: Recipe, data: Dataset, batch: int, learns: bool) -> None:
+    """Show images as those of `data` to the network that a row begins with."""
+    device = device_of(recipe.device)
+    with threads(recipe.threads), forked(device):
+        for shape in _shown(data, recipe.augment, learns):
+            METHODS[recipe.method].fits(recipe, source, shape)
+        start = _start(recipe, source)
+        for shape in _shown(data, start.preprocess, learns):
+            key = (recipe, source.digest, shape, batch, learns)
+            if key not in _tried:
+                _try_out(start.body, recipe, shape, batch, learns)
+                _tried.add(key)
+
+
+@lru_cache(maxsize=1)
+def _start(recipe: Recipe, source: Dataset) -> Start:
+    """The network of the last recipe and source: made once for all that is shown to it."""
+    network = recipe.network
+    if callable(network):
+        first, other = (_parameters(build(network, channels_of(source, recipe.augment))) for _ in range(2))
+        if first & other:
+            same = "returns the same module each time: every row would go on where the last one ended"
+            raise ConfigError(same, f"network {network_name(network)}", "build a fresh module inside the function")
+    try:
+        return METHODS[recipe.method].start(recipe, source)
+    except PydtError:
+        raise
+    except Exception as error:
+        if isinstance(error, RuntimeError) and out_of_memory(error):
+            raise
+        return from_scratch(recipe, source)  # a method that shows its network an image: the trial says what is wrong
+
+
+def _parameters(body: nn.Module) -> set[nn.Parameter]:
+    return set(body.parameters())
+
+
+def _shown(data: Dataset, augment: Augment, learns: bool) -> list[tuple[int, int, int]]:
+    seen = shapes(data, augment, False)
+    return sorted(seen | shapes(data, augment, True) if learns else seen)
 
 
 def shapes(dataset: Dataset, augment: Augment, training: bool) -> set[tuple[int, int, int]]:
@@ -66,27 +104,19 @@ def shapes(dataset: Dataset, augment: Augment, training: bool) -> set[tuple[int,
     if dataset.images is None:
         return {(3, augment.side(epoch), augment.side(epoch)) for epoch in epochs}
     _, height, width, channels = dataset.images.shape
-    return {(channels, *augment.sides(height, width, epoch)) for epoch in epochs}
+    return {(augment.seen(channels), *augment.sides(height, width, epoch)) for epoch in epochs}
 
 
-@cache
-def try_out(network: Network, shape: tuple[int, int, int], batch: int, device: str, learns: bool = True) -> None:
-    """Take one step of a fresh network on noise, once a process; the caller forks PyTorch's random state.
+def _try_out(body: nn.Module, recipe: Recipe, shape: tuple[int, int, int], batch: int, learns: bool) -> None:
+    """Take one step of a copy of the network on noise.
 
     Args:
         shape: channels, height, width of the images. batch: two images tell as much as a thousand.
         learns: forward and backward as in training; otherwise forward only, frozen.
     """
-    place = f"network {network_name(network)}"
-    body = build(network, shape[0])
-    if callable(network):
-        known = {id(parameter) for parameter in body.parameters()}
-        if any(id(parameter) in known for parameter in build(network, shape[0]).parameters()):
-            same = "returns the same module each time: every row would go on where the last one ended"
-            raise ConfigError(same, place, "build a fresh module inside the function")
-    wrong = _step(body, shape, batch, torch.device(device), learns)
+    wrong = _step(copy.deepcopy(body), shape, batch, torch.device(recipe.device), learns)
     if wrong is not None:
-        raise ConfigError(wrong, place, _mend(network, shape, batch, learns))
+        raise ConfigError(wrong, f"network {recipe.described()['network']}", _mend(body, shape, batch, learns))
 
 
 def _step(body: nn.Module, shape: tuple[int, int, int], batch: int, device: torch.device, learns: bool) -> str | None:
@@ -129,17 +159,17 @@ def _no_features(features: Any, batch: int) -> str | None:
     return None if features.is_floating_point() else f"returns {features.dtype}, no floating-point features"
 
 
-def _mend(network: Network, shape: tuple[int, int, int], batch: int, learns: bool) -> str:
+def _mend(body: nn.Module, shape: tuple[int, int, int], batch: int, learns: bool) -> str:
     """What would fit, found without memory or arithmetic: on PyTorch's device "meta" tensors have only shapes."""
 
     def fits(channels: int, height: int, width: int, images: int) -> bool:
         try:
             with torch.device("meta"):
-                body = build(network, channels)
-                return _step(body, (channels, height, width), images, torch.device("meta"), learns) is None
+                return _step(blank, (channels, height, width), images, torch.device("meta"), learns) is None
         except Exception:
             return False
 
+    blank = copy.deepcopy(body).to("meta")
     channels, height, width = shape
     if batch == 1 and fits(*shape, 2):
         return "batch statistics need two images: set batch_size to 2 or more, and keep at least two images in a row"

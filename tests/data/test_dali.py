@@ -83,7 +83,7 @@ def test_geometry_of_evaluation_is_torchvisions() -> None:
     random = np.random.default_rng(0)
     sizes = np.exp(random.uniform(0, np.log(5000), (500, 2))).astype(np.int32)
     for side in (1, 28, 224, 299):
-        found = central(sizes, side, round(side * 256 / 224))
+        found = central(sizes, side, round(side * 256 / 224), False)
         for (height, width), start, stop in zip(sizes.tolist(), found["start"], found["stop"], strict=True):
             tall, wide = _compute_resized_output_size((height, width), [round(side * 256 / 224)])
             top, left = round((tall - side) / 2.0), round((wide - side) / 2.0)

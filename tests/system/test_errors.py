@@ -21,7 +21,7 @@ from pydt.data.samples import glyphs
 from pydt.ensemble import Plan, run
 from pydt.estimation import influences
 from pydt.store import Store
-from pydt.training import FineTune, Recipe, SimCLR, Task
+from pydt.training import Checkpoint, FineTune, Recipe, SimCLR, Task
 
 IMAGES = np.zeros((6, 4, 4), np.uint8)
 LABELS = [0, 1, 2, 0, 1, 2]
@@ -169,7 +169,8 @@ CASES: dict[str, tuple[Callable[[], object], str, str]] = {
     "deviation of zero": (lambda: Augment(std=(0.0,)), r"std \(0\.0,\)", "positive"),
     "two means for one channel": (lambda: list(Loader(dataset(), augment=Augment(mean=(0.1, 0.2)))), "2 means", "one each"),
     "unknown method": (lambda: Recipe(method="supervized"), "supervized", "choose one of"),
-    "method that is not built": (lambda: Recipe(method="checkpoint"), "'checkpoint' is not built yet", "supervised"),
+    "unknown public weights": (lambda: Checkpoint("torchvision:resnet19"), "no such public weights", "resnet1"),
+    "checkpoint without weights": (lambda: Recipe(method="checkpoint").check(dataset()), "without a checkpoint", r"Checkpoint\("),
     "views that cannot differ": (lambda: Recipe(method="simclr", augment=Augment(mean=0.3)).check(dataset()), "can only be equal", "crop at random"),
     "two views of one pixel": (lambda: Recipe(method="simclr").check(Dataset.from_arrays(IMAGES[:, :1, :1], [0] * 6)), "images of one pixel", "larger images"),
     "contrast within batches of one": (lambda: Recipe(method="simclr", batch_size=1).check(dataset()), "a batch of 1 image", "2 or more"),

@@ -17,7 +17,7 @@ from pydt.data import Dataset, Target
 from pydt.data.loading import Augment
 from pydt.training import FineTune, Recipe, Task, steps_of, train, trial
 from pydt.training.networks import build
-from pydt.training.trial_step import shapes, try_out
+from pydt.training.trial_step import shapes
 
 RECIPE = Recipe(
     network="convnet-8", epochs=4, lr=1.0, batch_size=32, augment=Augment(crop_pad=1, mean=(0.3,), std=(0.2,))
@@ -371,9 +371,10 @@ def test_what_does_not_fit_is_told_before_training(
 
 def test_networks_with_further_heads_train_without_them() -> None:
     assert build("googlenet", 3).train()(torch.rand(2, 3, 32, 32)).shape == (2, 1024)
-    try_out("googlenet", (1, 32, 32), 2, "cpu")
+    grey, colour = (Dataset.from_arrays(np.zeros((4, 32, 32, channels), np.uint8), np.arange(4)) for channels in (1, 3))
+    trial(grey, None, Recipe(network="googlenet"), [])
     with pytest.raises(ConfigError, match=r"inception_v3: .*sides that work: 80"):
-        try_out("inception_v3", (3, 32, 32), 2, "cpu")
+        trial(colour, None, Recipe(network="inception_v3"), [])
 
 
 @pytest.mark.parametrize("network", ["vgg11", for_colours, nothing])
@@ -416,7 +417,7 @@ def test_a_trial_asks_once_and_leaves_no_trace(source: Dataset, target: Target) 
     for _ in range(3):
         trial(source, None, recipe, tasks)
     assert torch.equal(torch.rand(3), expected)
-    assert len(made) == 4, "two for the source, two for the target's shape, none for rows and tasks that look alike"
+    assert len(made) == 3, "two are compared, one is shown all shapes; rows and tasks that look alike make none"
 
 
 def test_every_size_that_a_ramp_shows_is_tried(source: Dataset, target: Target) -> None:

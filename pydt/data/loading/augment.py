@@ -15,7 +15,7 @@ ENCODED_CROP = ((0.08, 1.0), (3 / 4, 4 / 3))
 # Settings that are younger than stored results: at their defaults they are not named in a digest, which so stays equal.
 _YOUNGER = (
     *("ramp", "jitter", "jitter_chance", "grey", "blur", "blur_chance", "solarize", "erase"),
-    *("resize", "interpolation", "rgb"),
+    *("resize", "interpolation", "rgb", "squash"),
 )
 
 
@@ -41,6 +41,7 @@ class Augment:
             (224 by default) cropped; at least `size`. Raw images then are so resized too, in training as well unless
             `resized_crop` is given. None: raw images are not resized, encoded ones to size * 256 / 224.
         interpolation: "bilinear" or "bicubic": of `resize`, and of all resizing of encoded images.
+        squash: both sides are resized to `resize`, whatever the image's shape.
         rgb: grey images are repeated to three channels before mean and std, for networks that take three.
 
     In training, in this order, after crop and flip; pixels are rounded to whole numbers 0..255 after each:
@@ -73,6 +74,7 @@ class Augment:
     resize: int | None = None
     interpolation: str = "bilinear"
     rgb: bool = False
+    squash: bool = False
 
     def __post_init__(self) -> None:
         # Brought to one form, so that settings which mean the same are equal and have one digest.
@@ -101,8 +103,11 @@ class Augment:
             least = self.size or ENCODED_SIZE
             short = whole(self.resize, "resize", "Augment", least, 1 << 16, ConfigError)
             object.__setattr__(self, "resize", short)
-        if not isinstance(self.rgb, bool):
-            raise ConfigError(f"rgb {self.rgb!r}", "Augment", "use True or False")
+        for name in ("rgb", "squash"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} {getattr(self, name)!r}", "Augment", "use True or False")
+        if self.squash and self.resize is None:
+            raise ConfigError("squash without resize", "Augment", "give resize=, the side of the squashed image")
         if not all(np.isfinite(self.mean)) or not all(s > 0 and np.isfinite(s) for s in self.std):
             what = f"mean {self.mean}, std {self.std}"
             raise ConfigError(what, "Augment", "give finite means and positive deviations")

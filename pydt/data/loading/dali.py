@@ -280,7 +280,7 @@ def bitmap(record: np.ndarray, background: str) -> tuple[np.ndarray, tuple[int, 
 def feeds(augment: Augment, train: bool, seed: int, epoch: int, view: int, ids: np.ndarray, sizes: np.ndarray) -> Drawn:
     """What a pipeline gets beside the bytes, for images of these sizes: int32 (n, 2), height and width."""
     if not train:
-        return central(sizes, augment.side(), augment.short)
+        return central(sizes, augment.side(), augment.short, augment.squash)
     scale, ratio = augment.resized_crop or ENCODED_CROP
     start, extent, mirrored = _core.crop_windows(sizes, ids, scale, ratio, augment.flip, seed, epoch, view)
     side = augment.side(epoch)
@@ -290,12 +290,12 @@ def feeds(augment: Augment, train: bool, seed: int, epoch: int, view: int, ids: 
     return found | drawn(augment, side, side, seed, epoch, view, ids)
 
 
-def central(sizes: np.ndarray, side: int, short: int) -> Drawn:
-    """The part of each image that torchvision's Resize(short) and CenterCrop(side) show, in its own pixels: "start" and
-    "stop", float32 (n, 2) (y, x), rounded as torchvision rounds.
+def central(sizes: np.ndarray, side: int, short: int, squash: bool) -> Drawn:
+    """The part of each image that torchvision's Resize(short) (if squashed, Resize((short, short))) and
+    CenterCrop(side) show, in its own pixels: "start" and "stop", float32 (n, 2) (y, x), rounded as torchvision rounds.
     """
     own = sizes.astype(np.float64)
-    resized = np.floor(short * own / own.min(axis=1, keepdims=True))
+    resized = np.full_like(own, short) if squash else np.floor(short * own / own.min(axis=1, keepdims=True))
     start = np.rint((resized - side) / 2)
     scale = own / resized
     return {"start": (start * scale).astype(np.float32), "stop": ((start + side) * scale).astype(np.float32)}

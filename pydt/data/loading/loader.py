@@ -238,7 +238,7 @@ class Loader:
         done = augment.resize is None or (self.train and augment.resized_crop is not None)
         plain = np.zeros(channels, np.float32), np.ones(channels, np.float32)
         images = self._gather(memory, ids, views, sides if done else (height, width), *plain, torch.float32, False)
-        return images if done else resized(images, augment.short, sides[0], augment.interpolation)
+        return images if done else resized(images, augment, sides[0])
 
     def _gather(
         self,
@@ -361,15 +361,16 @@ def kept_ids(dataset: Dataset, keep: Any) -> np.ndarray:
     return ids
 
 
-def resized(images: torch.Tensor, short: int, side: int, interpolation: str) -> torch.Tensor:
-    """Images (B, C, H, W) of pixels 0..1 as PIL and torchvision show them: resized to this short side, and cropped to
-    the `side` x `side` pixels in the centre.
+def resized(images: torch.Tensor, augment: Augment, side: int) -> torch.Tensor:
+    """Images (B, C, H, W) of pixels 0..1 as PIL and torchvision show them: resized, and cropped to the `side` x `side`
+    pixels in the centre.
     """
     height, width = images.shape[2:]
-    size = [short * height // min(height, width), short * width // min(height, width)]
+    least, short = min(height, width), augment.short
+    size = [short, short] if augment.squash else [short * height // least, short * width // least]
     pixels = images * 255
     for shape in ([height, size[1]], size):  # PIL rounds and clips after either direction
-        pixels = F.interpolate(pixels, shape, mode=interpolation, antialias=True).round_().clamp_(0, 255)
+        pixels = F.interpolate(pixels, shape, mode=augment.interpolation, antialias=True).round_().clamp_(0, 255)
     top, left = (round((length - side) / 2) for length in size)
     return pixels[:, :, top : top + side, left : left + side] / 255
 

@@ -8,17 +8,16 @@ import torch
 
 from pydt.data import Dataset
 from pydt.training.device import forked
-from pydt.training.methods import clip, simclr, supervised
+from pydt.training.methods import checkpoint, clip, simclr, supervised
 from pydt.training.methods.common import Method, Start
 
 METHODS: dict[str, Method] = {
     "supervised": Method(supervised.learn, check=supervised.check),
     "simclr": Method(simclr.learn, ("simclr",), check=simclr.check, views=2, splits=False, augment=simclr.USUAL),
     "clip": Method(clip.learn, ("clip",), clip.start, clip.check, splits=False, fits=clip.fits, captions=True),
-    "none": Method(None),
+    "checkpoint": Method(None, ("checkpoint",), checkpoint.start, checkpoint.check, reads=checkpoint.READS),
+    "none": Method(None, ("scratch",)),
 }
-PLANNED = ("checkpoint",)
-"""Names kept for methods to come."""
 
 
 def begun(recipe: Any, source: Dataset) -> Start:

@@ -60,7 +60,7 @@ def check(source: Dataset, recipe: Any) -> None:
     """Refuse a source without captions, with empty ones, or with one for all; and batches of one."""
     place = f"source {source.name}"
     if recipe.clip.model is not None:
-        fits(recipe, source, (channels_of(source), *sides_of(source, recipe.augment)))
+        fits(recipe, source, (channels_of(source, recipe.augment), *sides_of(source, recipe.augment)))
     if recipe.batch_size < 2:
         wrong = "batches of one image: its caption has no other to be told from"
         raise ConfigError(wrong, "Recipe.batch_size", "give 2 or more; CLIP learns better from hundreds")
@@ -79,25 +79,21 @@ def check(source: Dataset, recipe: Any) -> None:
         raise DataError(wrong, place, "give captions that say what is in each image, or choose another method")
 
 
-def fits(recipe: Any, source: Dataset, shape: tuple[int, int, int]) -> bool:
+def fits(recipe: Any, source: Dataset, shape: tuple[int, int, int]) -> None:
     """Refuse images that a model of open_clip, built for the images of the source, cannot read.
 
     Args:
         shape: channels, height, width.
-
-    Returns:
-        whether there is such a model; otherwise the network is the recipe's.
     """
     how = recipe.clip
     if how.model is None:
-        return False
+        return
     sides = sides_of(source, recipe.augment)
     if shape[1:] != sides:
         wrong = f"sees images of {shape[1]} x {shape[2]} pixels, but is built for {sides[0]} x {sides[1]}"
         mend = "bring all images to one size: Augment(size=224, resized_crop=...), without ramp"
         raise ConfigError(wrong, f"open_clip model {how.model!r}", mend)
     check_images(how.model, *shape)
-    return True
 
 
 def start(recipe: Any, source: Dataset) -> Start:

@@ -59,9 +59,9 @@ class Job:
     device: torch.device
 
 
-def channels_of(source: Dataset) -> int:
+def channels_of(source: Dataset, augment: Augment) -> int:
     """Channels of what a network sees: encoded files are decoded to RGB."""
-    return 3 if source.images is None else source.images.shape[3]
+    return 3 if source.images is None else augment.seen(source.images.shape[3])
 
 
 def sides_of(source: Dataset, preprocess: Augment) -> tuple[int, int]:
@@ -71,7 +71,7 @@ def sides_of(source: Dataset, preprocess: Augment) -> tuple[int, int]:
 
 def from_scratch(recipe: Any, source: Dataset) -> Start:
     """The recipe's network in random weights."""
-    return Start(build(recipe.network, channels_of(source)), recipe.augment)
+    return Start(build(recipe.network, channels_of(source, recipe.augment)), recipe.augment)
 
 
 def dim_of(body: nn.Module, source: Dataset, preprocess: Augment, recipe: Any) -> int:
@@ -81,7 +81,7 @@ def dim_of(body: nn.Module, source: Dataset, preprocess: Augment, recipe: Any) -
         ConfigError: the network does not map images to (B, dim).
     """
     device = next((parameter.device for parameter in body.parameters()), torch.device("cpu"))
-    image = torch.zeros(1, channels_of(source), *sides_of(source, preprocess), device=device)
+    image = torch.zeros(1, channels_of(source, preprocess), *sides_of(source, preprocess), device=device)
     was_training = body.training
     body.eval()
     with torch.no_grad():
@@ -100,9 +100,8 @@ def nothing_to_check(source: Dataset, recipe: Any) -> None:
     """Any source will do."""
 
 
-def as_the_network(recipe: Any, source: Dataset, shape: tuple[int, int, int]) -> bool:
-    """`Recipe.network` reads the images."""
-    return False
+def nothing_known(recipe: Any, source: Dataset, shape: tuple[int, int, int]) -> None:
+    """Whether the network reads such images is seen when it is tried."""
 
 
 @dataclass(frozen=True)
@@ -119,10 +118,11 @@ class Method:
         views: 2 where a batch shows every example twice.
         splits: whether a batch may be split into parts whose gradients are summed: a loss that compares the examples of
             a batch with each other may not.
-        fits: (recipe, source, shape) -> whether it knows that its network reads images of this shape (channels,
-            height, width), or raises a ConfigError; False where it is `Recipe.network` that must read them.
+        fits: (recipe, source, shape) -> raises a ConfigError if it knows that its network cannot read images of this
+            shape (channels, height, width), before the network is made and tried.
         captions: whether it reads the source's captions, which then stand in the digest of what its rows were made of.
         augment: what a recipe whose `augment` is left at its default has in its place.
+        reads: the fields of `Recipe` that it reads beside `settings`; None: all. Others stand in no digest.
     """
 
     learn: Callable[[Job], dict[str, float]] | None
@@ -131,6 +131,7 @@ class Method:
     check: Callable[[Dataset, Any], None] = nothing_to_check
     views: int = 1
     splits: bool = True
-    fits: Callable[[Any, Dataset, tuple[int, int, int]], bool] = as_the_network
+    fits: Callable[[Any, Dataset, tuple[int, int, int]], None] = nothing_known
     captions: bool = False
     augment: Augment = field(default_factory=Augment)
+    reads: tuple[str, ...] | None = None

@@ -18,6 +18,7 @@ from pydt.training.device import threads
 from pydt.training.trained import Trained
 from pydt.training.transfer.auroc import auroc_values
 from pydt.training.transfer.draws import Draws
+from pydt.training.transfer.finetune import FineTune
 from pydt.training.transfer.modes import MODES
 from pydt.training.transfer.task import Task
 
@@ -59,9 +60,11 @@ def transfer(trained: Trained, task: Task, seed: int) -> Outputs:
     """
     described = task.examples()
     draws = Draws(task.target, task.few_shot(), *task.shown(), task.seed, seed)
-    mode = MODES[task.mode]
-    with threads(trained.recipe.threads):
-        logits = mode.logits(trained, draws, *(getattr(task, name) for name in mode.settings))
+    mode, recipe = MODES[task.mode], trained.recipe
+    settings = (getattr(task, name) for name in mode.settings)
+    with threads(recipe.threads):
+        own = (recipe.finetuned(one) if isinstance(one, FineTune) else one for one in settings)
+        logits = mode.logits(trained, draws, *own)
     if not bool(torch.isfinite(logits).all()):
         raise TrainError("an output is not finite", task.name, "lower the learning rate")
     primitives = primitives_of(logits, torch.from_numpy(described["labels"]))

@@ -84,8 +84,9 @@ def _pairs(names: Any) -> tuple[tuple[str, str], ...]:
 
 def has_text(recipe: Any) -> bool:
     """Whether models of this recipe have a text tower."""
-    public = getattr(getattr(recipe, "checkpoint", None), "name", "")
-    return bool(recipe.method == "clip" or (recipe.method == "checkpoint" and public.startswith("open_clip:")))
+    return recipe.method == "clip" or (
+        recipe.method == "checkpoint" and recipe.checkpoint.name.startswith("open_clip:")
+    )
 
 
 def check(recipe: Any, task: Any, source: Dataset) -> None:
