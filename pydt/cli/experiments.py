@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pydt.cli.arguments import DIGEST, PLAN, STORE, WORKERS, interruptible
 from pydt.ensemble import MODELS, SAMPLE_SETTINGS, quickstart_plan
+
+if TYPE_CHECKING:
+    from pydt.ensemble import Plan, PlanFile
 
 
 def quickstart(
@@ -54,12 +57,19 @@ def plan(
     workers: Annotated[int | None, WORKERS] = None,
 ) -> None:
     """Say what a plan costs - rows, hours, disk, money - after timing a row; nothing is written."""
-    from pydt.ensemble import cost, read_plan, remarks
+    from pydt.ensemble import chosen_rates, cost, read_plan, remarks
     from pydt.estimation import few_masks
     from pydt.reporting import count
 
     read = read_plan(file)
-    made = read.plan
+    made, trials = read.plan, ""
+    if read.rates:
+        found = chosen_rates(made, read.dir, read.rates, read.rate_rows)
+        made = made if found is None else found.plan
+        many = sum(task.rate is not None for task in made.tasks)
+        rows = count(min(read.rate_rows, len(made.design)), "row")
+        trials = f"{count(len(read.rates), 'learning rate')} of {count(many, 'task')} on {rows}, tried before the rest"
+        trials = "learning rates: chosen already" if found is not None else f"{trials}: this comes on top"
     groups = f"{count(len(made.context.units[1]), 'group')} (by {made.by})"
     typer.echo(f"plan {made.digest}: {made.source!r}, {groups}, {count(len(made.tasks), 'task')}, into {read.dir}")
     if (few := few_masks(made.design)) is not None:
@@ -67,6 +77,8 @@ def plan(
     for text in remarks(made.context):
         typer.echo(f"Note: {text}")
     typer.echo(cost(made, read.dir, workers=workers or read.workers, price=price, stop=read.stop))
+    if trials:
+        typer.echo(trials)
 
 
 def run(
@@ -80,7 +92,7 @@ def run(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Progress as JSON lines on stderr.")] = False,
 ) -> None:
-    """Train the rows of a plan that its store still lacks.
+    """Train the rows of a plan that its store still lacks; first choose learning rates, where FILE has a table [rates].
 
     Stopped at any moment, the same command continues.
     """
@@ -95,7 +107,7 @@ def run(
         typer.echo(f"Note: {few}.", err=True)
     with interruptible():
         store = train(
-            read.plan,
+            _with_rates(read, read.dir, workers or read.workers, progress),
             read.dir,
             workers=workers or read.workers,
             progress=progress,
@@ -119,6 +131,25 @@ def run(
     typer.echo(f"next: pydt prove {file}, pydt report {read.dir}{named}")
 
 
+def _with_rates(read: PlanFile, folder: Path, workers: int | None, progress: bool | str = True) -> Plan:
+    """The plan of a file with its learning rates, chosen now if they are not yet."""
+    from pydt.ensemble import choose_rates
+
+    if not read.rates:
+        return read.plan
+    more: dict[str, Any] = {"workers": workers, "progress": progress, "limit": read.limit}
+    more["keep_bytes"] = read.keep_bytes
+    found = choose_rates(read.plan, folder, read.rates, read.rate_rows, **more)
+    if progress is True:
+        for one in found.table:
+            if one.chosen:
+                loss = f"{one.loss:.3g}" if one.stderr is None else f"{one.loss:.3g} +- {one.stderr:.2g}"
+                typer.echo(f"learning rate of {one.task}: {one.rate:g} (loss {loss} on validation images)", err=True)
+        for note in found.notes:
+            typer.echo(f"Note: {note}.", err=True)
+    return found.plan
+
+
 def prove(
     file: Annotated[Path, PLAN],
     workers: Annotated[int | None, WORKERS] = None,
@@ -133,9 +164,10 @@ def prove(
     from pydt.store import Store
 
     read = read_plan(file)
+    chosen = read.chosen()
     with interruptible():
-        counterfactual(Store(read.dir, read.plan), read.plan, seed=seed, workers=workers or read.workers)
-    report(read.dir, read.plan.digest)
+        counterfactual(Store(read.dir, chosen), chosen, seed=seed, workers=workers or read.workers)
+    report(read.dir, chosen.digest)
 
 
 def analyse(
@@ -202,10 +234,13 @@ def analyse(
         with interruptible():
             Store.create(folder)
             kept: dict[str, Any] = {"keep": read.keep, "keep_bytes": read.keep_bytes}
-            run(read.plan, folder, workers=workers, stop=read.stop, limit=read.limit, **kept)
+            made = _with_rates(read, folder, workers)
+            run(made, folder, workers=workers, stop=read.stop, limit=read.limit, **kept)
+    else:
+        made = read.chosen(folder)
     with interruptible():
         done = make_pages(
-            read.plan,
+            made,
             folder,
             only=only,
             train=train,

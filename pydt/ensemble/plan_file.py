@@ -24,6 +24,9 @@
     shots = 5
     target.train.folder = "target photos"
 
+    [rates]                         # optional: `pydt run` first chooses the learning rate of tasks that have one
+    grid = [0.003, 0.01, 0.03, 0.1]
+
 Paths are relative to the file. Each table takes the arguments of its function or class under the same names; an unknown
 key is refused with the nearest known one. The keys come from the registries of designs and containers and from the
 fields of the settings classes: a new kind, container or setting needs no line here. Not cattrs: its hooks for places,
@@ -38,7 +41,7 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -52,6 +55,7 @@ from pydt.data import READERS, Dataset, Target, read_container, spool
 from pydt.data.samples import glyphs
 from pydt.ensemble.keeping import checked_keep
 from pydt.ensemble.plan import Plan
+from pydt.ensemble.rates import ROWS, check_rates, chosen_rates
 from pydt.estimation import StoppingRule
 
 if TYPE_CHECKING:
@@ -84,6 +88,7 @@ class PlanFile:
         dir: folder of the store.
         workers, stop, limit, same_code, keep, keep_bytes: as `pydt.run` takes them; None (False, "none") if the file
             does not say.
+        rates, rate_rows: as `pydt.choose_rates` takes them; no rates if none are to be chosen.
     """
 
     plan: Plan
@@ -94,6 +99,23 @@ class PlanFile:
     same_code: bool = False
     keep: str = "none"
     keep_bytes: int | None = None
+    rates: tuple[float, ...] = ()
+    rate_rows: int = ROWS
+
+    def chosen(self, dir: str | os.PathLike[str] | None = None) -> Plan:
+        """The plan with the learning rates that were chosen, if the file asks for that; `dir` instead of its own.
+
+        Raises:
+            StoreError: they are not chosen yet.
+        """
+        if not self.rates:
+            return self.plan
+        folder = self.dir if dir is None else dir
+        found = chosen_rates(self.plan, folder, self.rates, self.rate_rows)
+        if found is None:
+            wrong = "holds no choice of the plan's learning rates"
+            raise StoreError(wrong, str(folder), "`pydt run FILE` chooses them, and trains the rows")
+        return found.plan
 
 
 def read_plan(path: str | os.PathLike[str]) -> PlanFile:
@@ -128,10 +150,18 @@ def read_plan(path: str | os.PathLike[str]) -> PlanFile:
     with _placed(run.where()):
         checked_keep(keep, keep_bytes)
     run.finish()
+    rates = top.table("rates", required=False)
+    grid, rate_rows = rates.take("grid", list, MISSING if "rates" in top else []), rates.take("rows", int, ROWS)
+    rates.finish()
     top.finish()
     with _placed(top.where()):
         plan = Plan(source, by, design=design, recipe=recipe, tasks=tasks, seeds=seeds, seed=seed)
-    return PlanFile(plan, place.parent / folder, workers, stop, limit, same_code, keep, keep_bytes)
+    if "rates" in top:
+        with _placed(rates.where()):
+            grid = check_rates(plan, grid, rate_rows)
+    return PlanFile(
+        plan, place.parent / folder, workers, stop, limit, same_code, keep, keep_bytes, tuple(grid), rate_rows
+    )
 
 
 def write_plan(
@@ -145,6 +175,8 @@ def write_plan(
     same_code: bool = False,
     keep: str = "none",
     keep_bytes: int | None = None,
+    rates: Sequence[float] = (),
+    rate_rows: int = ROWS,
 ) -> None:
     """Write a plan to a TOML file from which `read_plan` makes the same plan, with the same digest.
 
@@ -155,9 +187,10 @@ def write_plan(
         plan: the plan.
         path: of the file.
         dir, workers, stop, limit, same_code, keep, keep_bytes: of its table [run].
+        rates, rate_rows: of its table [rates]. A plan whose rates are chosen needs none: they stand in its tasks.
 
     Raises:
-        ConfigError: the network is a function, which no file can hold.
+        ConfigError: the network is a function, which no file can hold, or rates make no sense.
         StoreError: the file or the data cannot be written.
     """
     place = as_path(path, "write_plan", DataError, made=True)
@@ -186,6 +219,8 @@ def write_plan(
         )
         for task in plan.tasks
     ]
+    if len(rates):
+        described["rates"] = {"grid": list(check_rates(plan, rates, rate_rows)), "rows": rate_rows}
     write_atomic(place, (_HEADER + tomli_w.dumps(described)).encode())
 
 

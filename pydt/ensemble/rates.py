@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt.base import ConfigError, TrainError, digest, real, whole
+from pydt.data import guarded
 from pydt.ensemble.driver import run_rows
 from pydt.ensemble.plan import Context, Plan, make_record
 from pydt.ensemble.row import Runner, run_row
@@ -96,18 +97,20 @@ def choose_rates(
     runner: Runner = run_row,
     progress: bool | str = True,
     limit: float | None = None,
+    keep_bytes: int | None = None,
 ) -> ChosenRates:
     """Choose the learning rate of every task of a plan whose mode has one, by the loss on validation images.
 
-    All tasks try the same rates on the same rows. Trials are rows of the store in `dir`, and so is the choice: the same
-    call continues a killed one, and runs nothing once the choices are stored.
+    All tasks try the same rates on the same rows. Trials and choices are stored in `dir`: the same call continues a
+    killed one, and runs nothing once the choices are stored. The networks of the rows are kept in the store's bank: a
+    rate added later, and the same rows of the plan, train no source (with the default runner).
 
     Args:
         plan: whose tasks get a rate.
         dir: folder of the store, made if needed.
         rates: the grid, two or more.
         rows: on so many rows of the plan, its first ones; all, if it has fewer.
-        executor, workers, runner, progress, limit: as in `pydt.run`.
+        executor, workers, runner, progress, limit, keep_bytes: as in `pydt.run`.
 
     Returns:
         The plan with the chosen rates, and how each rate did.
@@ -124,6 +127,7 @@ def choose_rates(
         trials = [trial for one in asked for trial in one.trials]
         about = plan.source, plan.by, plan.recipe, trials, first.rows
         more: dict[str, Any] = {"workers": workers, "runner": runner, "progress": progress, "limit": limit}
+        more |= {"keep": "weights" if runner is run_row else "none", "keep_bytes": keep_bytes}
         store = run_rows(*about, dir, executor, **more)
         for number, one in enumerate(asked):
             write_choice(store, one.digest, _choice(store, one, number * len(one.trials)))
@@ -145,24 +149,27 @@ def chosen_rates(
     return None if found is None else _result(plan, asked, found)
 
 
-def grid_of(rates: Any) -> tuple[float, ...]:
-    """Rates to try, from the lowest to the highest.
-
-    Raises:
-        ConfigError: no list, fewer than two, one that is no number above 0, or one that is there twice.
-    """
+def check_rates(plan: Plan, rates: Any, rows: Any) -> tuple[float, ...]:
+    """The rates, from the lowest to the highest; raises what `choose_rates` does before anything is trained."""
     mend = "give a list of two or more, for instance [0.003, 0.01, 0.03, 0.1]"
     if isinstance(rates, (str, bytes)) or not hasattr(rates, "__iter__"):
         raise ConfigError(f"is {rates!r}, not a list", "rates", mend)
-    found = sorted(real(rate, f"rates[{i}]", None, above=0) for i, rate in enumerate(rates))
-    if len(found) < 2:
-        one = "is one rate, which leaves nothing to choose" if found else "is empty"
-        alone = "give two or more, or put the one into the task: finetune.lr" if found else mend
+    grid = sorted(real(rate, f"rates[{i}]", None, above=0) for i, rate in enumerate(rates))
+    if len(grid) < 2:
+        one = "is one rate, which leaves nothing to choose" if grid else "is empty"
+        alone = "give two or more, or put the one into the task: finetune.lr" if grid else mend
         raise ConfigError(one, "rates", alone)
-    for low, high in itertools.pairwise(found):
+    for low, high in itertools.pairwise(grid):
         if low == high:
             raise ConfigError(f"{low:g} is there twice", "rates", "give each rate once")
-    return tuple(found)
+    whole(rows, "rows", "choose_rates", 1, error=ConfigError)
+    tasks = [task for task in plan.tasks if task.rate is not None]
+    if not tasks:
+        modes = ", ".join(sorted({repr(task.mode) for task in plan.tasks}))
+        raise ConfigError(f"no task has a learning rate (mode {modes})", "rates", "leave the rates out")
+    for task in tasks:
+        guarded(task.target)  # refuses one without validation images
+    return tuple(grid)
 
 
 def tried_of(choice: Mapping[str, Any]) -> list[TriedRate]:
@@ -208,17 +215,15 @@ class _Asked:
 
 def _asked(plan: Plan, rates: Any, rows: int) -> list[_Asked]:
     """One question for each task that has a rate."""
-    grid, count = grid_of(rates), whole(rows, "rows", "choose_rates", 1, error=ConfigError)
-    with_rate = [task for task in plan.tasks if task.rate is not None]
-    if not with_rate:
-        modes = ", ".join(sorted({repr(task.mode) for task in plan.tasks}))
-        raise ConfigError(f"no task has a learning rate (mode {modes})", "rates", "leave the rates out")
-    first = tuple(dict.fromkeys(plan.rows()[:count]))
-    return [_Asked(task, grid, tuple(_trial(task, rate) for rate in grid), first, plan.context) for task in with_rate]
+    grid, first = check_rates(plan, rates, rows), tuple(dict.fromkeys(plan.rows()[:rows]))
+    return [
+        _Asked(task, grid, _trials(task, grid), first, plan.context) for task in plan.tasks if task.rate is not None
+    ]
 
 
-def _trial(task: Task, rate: float) -> Task:
-    return replace(task.at(rate), part="validation", name=f"{task.name}, rate {rate!r} on validation images")
+def _trials(task: Task, grid: Sequence[float]) -> tuple[Task, ...]:
+    trial = replace(task, part="validation")  # one guarded target for all
+    return tuple(replace(trial.at(rate), name=f"{task.name}, rate {rate!r} on validation images") for rate in grid)
 
 
 def _stored(dir: str | os.PathLike[str], asked: Sequence[_Asked]) -> list[dict[str, Any]] | None:

@@ -8,6 +8,7 @@ DIR/thumbnails/<digest>.safetensors  the first images of each group of a source
 DIR/plans/<digest>.json              what was asked: names of the groups, design, recipe, tasks, rows
 DIR/stops/<digest>.json              of a plan that stopped early: how many of its first rows count, and why
 DIR/rules/<digest>.json              what a stopping rule had reached that did not end its plan
+DIR/choices/<digest>.json            a learning rate that was chosen on validation images; see `choices.py`
 DIR/notes/<digest>.json              what was left out of a plan's data; see `pydt.ensemble.data_remarks`
 DIR/log.jsonl                        times, hosts, versions, warnings: all that differs between equal runs
 DIR/quarantine/                      files that failed their checks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,9 @@ from pydt.cli import experiments
 from pydt.cli.app import app
 from pydt.data import Dataset, Target
 from pydt.data.loading import Augment
-from pydt.ensemble import Plan, read_plan
+from pydt.ensemble import Plan, read_plan, write_plan
 from pydt.store import Store
-from pydt.training import Recipe, Task
+from pydt.training import FineTune, Recipe, Task
 
 
 def small_plan(source: Dataset, target: Target) -> Plan:
@@ -164,3 +165,33 @@ def test_a_plan_file_is_run_continued_proved_and_reported(tmp_path: Path, monkey
     assert proved.exit_code == 0, proved.output
     found = json.loads((tmp_path / "out" / "results.json").read_text())
     assert {"full", "drop top", "drop bottom", "drop random"} == {row["kind"] for row in found["counterfactual"]}
+
+
+def test_a_plan_file_with_rates_chooses_first_and_says_so(tmp_path: Path, source: Dataset, target: Target) -> None:
+    plan = small_plan(source, target)
+    tuned = Task(target, mode="finetune", shots=2, draws=2, finetune=FineTune(epochs=1), name="tuned")
+    plan = replace(plan, design=design.random(8, 3, seed=2), tasks=(tuned, Task(target, draws=2)))
+    file = tmp_path / "study.toml"
+    write_plan(plan, file, workers=1, rates=(0.001, 0.1), rate_rows=2)
+
+    def pydt(*arguments: str, code: int = 0) -> str:
+        done = CliRunner().invoke(app, list(arguments))
+        assert done.exit_code == code, done.output
+        return done.output
+
+    assert "2 learning rates of 1 task on 2 rows, tried before the rest: this comes on top" in pydt("plan", str(file))
+    assert not (tmp_path / "study").exists()
+    for command in ("prove", "analyse"):
+        done = CliRunner().invoke(app, [command, str(file)])
+        assert "holds no choice of the plan's learning rates" in str(done.exception)
+    said = pydt("run", str(file))
+    chosen = read_plan(file).chosen()
+    rate = chosen.tasks[0].finetune.lr
+    assert rate in (0.001, 0.1)
+    assert f"learning rate of tuned: {rate:g} (loss " in said
+    assert "Note: tuned: the chosen rate" in said, "of two rates each is an edge"
+    store = Store(tmp_path / "study")
+    assert store.plan().digest == chosen.digest
+    assert len(store.finished()) == 3
+    assert "learning rates: chosen already" in pydt("plan", str(file))
+    assert "3 rows: 3 finished" in pydt("status", str(tmp_path / "study"))

@@ -48,14 +48,17 @@ def counting(context: Context, row: Row, tasks: tuple[Any, ...]) -> dict[str, Ou
     return run_row(context, row, tasks)
 
 
-@dataclass(frozen=True)
-class Stopping:
-    seed: int
+class Stopping(ThreadPoolExecutor):
+    """Ctrl-C when the second row is handed out and the first one is done."""
 
-    def __call__(self, context: Context, row: Row, tasks: tuple[Any, ...]) -> dict[str, Outcome]:
-        if row.seed == self.seed:
+    first: Any = None
+
+    def submit(self, function: Any, /, *arguments: Any, **named: Any) -> Any:
+        if self.first is not None:
+            self.first.result()
             raise KeyboardInterrupt
-        return run_row(context, row, tasks)
+        self.first = super().submit(function, *arguments, **named)
+        return self.first
 
 
 @dataclass(frozen=True)
@@ -138,9 +141,26 @@ def test_all_rates_of_a_row_are_one_training(plan: Plan, tmp_path: Path) -> None
     assert told()[3:] == [(row.seed, 1) for row in plan.rows()[:3]], "only the new rate"
 
 
+def test_no_source_is_trained_twice(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[int] = []
+
+    def noting(source: Dataset, keep: Any, recipe: Recipe, seed: int) -> Any:
+        trained.append(seed)
+        return train(source, keep, recipe, seed)
+
+    monkeypatch.setattr("pydt.training.train", noting)
+    seeds = [row.seed for row in plan.rows()]
+    choose(plan, tmp_path)
+    choose(plan, tmp_path, (*RATES, 0.03))
+    assert trained == seeds[:3]
+    with ThreadPoolExecutor(1) as one:
+        run(choose(plan, tmp_path).plan, tmp_path, one, progress=False)
+    assert sorted(trained) == sorted(seeds)
+
+
 def test_a_choosing_that_was_stopped_continues_to_the_same_bytes(plan: Plan, tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        choose(plan, tmp_path / "stopped", runner=Stopping(plan.rows()[1].seed))
+    with Stopping(1) as one, pytest.raises(KeyboardInterrupt, match="1 of 3 rows are stored"):
+        choose_rates(plan, tmp_path / "stopped", RATES, 3, one, progress=False)
     assert chosen_rates(plan, tmp_path / "stopped", RATES, 3) is None
     choose(plan, tmp_path / "stopped")
     choose(plan, tmp_path / "whole")

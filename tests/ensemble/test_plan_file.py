@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import pydt.design
-from pydt.base import ConfigError, DataError, PydtError
+from pydt.base import ConfigError, DataError, PydtError, StoreError
 from pydt.data import Dataset, Target
 from pydt.data.loading import Augment
 from pydt.data.packing import pack_tar
@@ -170,6 +170,43 @@ def test_how_to_run_it_comes_back_too(tmp_path: Path, source: Dataset, target: T
     assert read.same_code
     write_plan(plan, tmp_path / "a.toml")
     assert not read_plan(tmp_path / "a.toml").same_code
+
+
+def test_rates_to_choose_come_back_and_stand_in_no_digest(tmp_path: Path, source: Dataset, target: Target) -> None:
+    tasks = [Task(target, mode="finetune"), Task(target)]
+    plan = Plan(source, design=pydt.design.design.random(8, 4), recipe=Recipe(), tasks=tasks)
+    write_plan(plan, tmp_path / "a.toml", rates=(0.1, 0.01), rate_rows=2)
+    read = read_plan(tmp_path / "a.toml")
+    assert (read.plan.digest, read.rates, read.rate_rows) == (plan.digest, (0.01, 0.1), 2)
+    with pytest.raises(StoreError, match=r"holds no choice of the plan's learning rates.*pydt run FILE"):
+        read.chosen()
+    made = replace(plan, tasks=[tasks[0].at(0.01), tasks[1]])
+    write_plan(made, tmp_path / "b.toml")
+    read = read_plan(tmp_path / "b.toml")
+    assert (read.plan.digest, read.rates, read.chosen().tasks[0].finetune.lr) == (made.digest, (), 0.01)
+    with pytest.raises(ConfigError, match="no task has a learning rate"):
+        write_plan(replace(plan, tasks=tasks[1:]), tmp_path / "c.toml", rates=(0.1, 0.01))
+
+
+@pytest.mark.parametrize(
+    ("given", "pattern"),
+    [
+        ("", r"study\.toml: rates\.grid: is missing"),
+        ("grid = 0.1", r"study\.toml: rates\.grid: is 0\.1, not a list"),
+        ("grid = []", r"study\.toml: rates: rates: is empty"),
+        ("grid = [0.1]", r"study\.toml: rates: .*leaves nothing to choose"),
+        ("grid = [0.1, -1]", r"study\.toml: rates: rates\[1\] -1 is out of range"),
+        ("grid = [0.1, inf]", r"study\.toml: rates: rates\[1\] inf is not a finite number"),
+        ("grid = [0.1, 0.1]", r"study\.toml: rates: rates: 0\.1 is there twice"),
+        ("grid = [0.1, 0.2]\nrows = 0", r"study\.toml: rates: choose_rates: rows 0 is out of range"),
+        ("grid = [0.1, 0.2]\nrow = 3", r"study\.toml: rates\.row: is no key.*did you mean 'rows'"),
+        ("grid = [0.1, 0.2]", r"study\.toml: rates: rates: no task has a learning rate \(mode 'probe'\)"),
+    ],
+)
+def test_rates_that_make_no_sense_are_refused_with_their_place(tmp_path: Path, given: str, pattern: str) -> None:
+    tuned = QUICKSTART if "probe" in pattern else QUICKSTART.replace("[[tasks]]", "[[tasks]]\nmode = 'finetune'")
+    with pytest.raises(ConfigError, match=pattern):
+        read_plan(_written(tmp_path, f"{tuned}[rates]\n{given}\n"))
 
 
 def test_file_and_data_can_be_moved_together(tmp_path: Path, source: Dataset, target: Target) -> None:
