@@ -1,16 +1,21 @@
-"""Files that describe a task's target examples (tasks/) and a source's groups in pictures (thumbnails/), checked."""
+"""Files that describe a task's target examples and draws (tasks/) and a source's groups in pictures (thumbnails/)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from pydt.base import StoreError, load
+from pydt.base import StoreError, canonical_json, check, load, parse
 
 HALVES = {"score": 0, "report": 1}
 PARTS = {**HALVES, "validation": 2}
 """The numbers of column "half": a trial of a learning rate has validation examples alone."""
+
+
+DRAWN = ("draws", "draw_labels", "draw_keys")
 
 
 def described(path: Path) -> dict[str, np.ndarray]:
@@ -19,16 +24,61 @@ def described(path: Path) -> dict[str, np.ndarray]:
     Raises:
         StoreError: it is damaged. FileNotFoundError: it is not there.
     """
-    arrays, metadata = load(path)
+    return {name: array for name, array in with_draws(path).items() if name not in DRAWN}
+
+
+def with_draws(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of a file of tasks/: those of `described`, and of DRAWN what `encoded_draws` made.
+
+    Raises:
+        StoreError: it is damaged. FileNotFoundError: it is not there.
+    """
+    everything, metadata = load(path)
+    drawn = {name: array for name, array in everything.items() if name in DRAWN}
+    arrays = {name: array for name, array in everything.items() if name not in DRAWN}
     wrong = next((name for name in ("half", "labels", "ids") if name not in arrays), None)
     if wrong is not None or metadata.get("task") != path.stem or any(a.ndim != 1 for a in arrays.values()):
         raise StoreError("is damaged (not the examples of one task)", str(path))
+    if drawn:
+        kinds = [drawn[name].dtype.kind for name in DRAWN if name in drawn]
+        shapes = [drawn[name].shape for name in DRAWN[:2] if name in drawn]
+        if kinds != ["i", "i", "u"] or len(set(shapes)) > 1 or len(shapes[0]) != 2 or drawn["draw_keys"].ndim != 1:
+            raise StoreError("is damaged (not the draws of one task)", str(path))
     half, labels, weights = arrays["half"], arrays["labels"], arrays.get("weights", np.ones(1))
     whole = {half.dtype.kind, labels.dtype.kind, arrays["ids"].dtype.kind} <= set("iu")
     numbers = whole and labels.min(initial=0) >= 0 and weights.dtype.kind == "f" and np.isfinite(weights).all()
     if len({len(a) for a in arrays.values()}) > 1 or not len(half) or not numbers or half.max() > max(PARTS.values()):
         raise StoreError("is damaged (not the examples of one task)", str(path))
-    return arrays
+    return everything
+
+
+def encoded_draws(positions: np.ndarray, labels: np.ndarray, keys: Sequence[str]) -> dict[str, np.ndarray]:
+    """The labelled examples of every draw as arrays of a file of tasks/.
+
+    Args:
+        positions, labels, keys: as of `Task.drawn`.
+    """
+    named = np.frombuffer(canonical_json(list(keys)).encode(), np.uint8)
+    return dict(zip(DRAWN, (positions, labels, named), strict=True))
+
+
+def decoded_draws(arrays: Mapping[str, np.ndarray], where: str) -> dict[str, Any]:
+    """What `Store.draws` gives of arrays that `encoded_draws` made.
+
+    Raises:
+        StoreError: the keys are damaged.
+    """
+    positions = arrays["draws"]
+    used, place = np.unique(positions, return_inverse=True)
+    try:
+        keys = parse(arrays["draw_keys"].tobytes())
+        check(keys, [str])
+    except StoreError as error:
+        raise StoreError(error.what, where) from error
+    if len(keys) != len(used):
+        raise StoreError("is damaged (not a key for each labelled example)", where)
+    named = [[keys[i] for i in draw] for draw in place.reshape(positions.shape)]
+    return {"positions": positions, "labels": arrays["draw_labels"], "keys": named}
 
 
 def pictures(path: Path) -> dict[str, np.ndarray]:

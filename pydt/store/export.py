@@ -33,6 +33,7 @@ def export(dir: PathLike, out: PathLike, plan: Any = None, *, plain: int = 1 << 
         masks.npy               bool (models, groups): the groups that each row kept
         masks.packed.npy        in its place above 1 GiB: uint8 (models, ceil(groups / 8)), bit-packed, little bit first
         task0.examples.csv      id, label, half and weight of every target example of the first task, and so on
+        task0.draws.csv         id, label and name of the labelled examples of every few-shot draw
         task0.margin.npy ...    float32 (models, examples): the six outputs of `pydt.store.derive`, averaged over draws;
                                 of targets with the metric "auroc" also task0.auroc.npy
 
@@ -149,6 +150,7 @@ def _task(book: _Book, store: Store, record: Record, column: int, finished: npt.
     rows = ([i, *(values[i] for values in columns)] for i in range(len(labels)))
     text = "the target examples, in the order of the columns of the outputs"
     book.table(f"{name}.examples.csv", text, ["example", *heads], rows)
+    _draws(book, store, record.tasks[column]["digest"], name)
     scalars: list[dict[str, Any]] = []
     with contextlib.ExitStack() as stack:
         files = {}
@@ -166,6 +168,22 @@ def _task(book: _Book, store: Store, record: Record, column: int, finished: npt.
     known = sorted({key for found in scalars for key in found})
     rows = ([model, *(found.get(key, "") for key in known)] for model, found in enumerate(scalars))
     book.table(f"{name}.scalars.csv", "what training and transfer reported of each model", ["model", *known], rows)
+
+
+def _draws(book: _Book, store: Store, task: str, name: str) -> None:
+    """The labelled examples of every draw, unless an older version wrote the store."""
+    if "draws" not in store.whole_task(task):
+        return
+    drawn = store.draws(task)
+    rows = (
+        [draw, *example]
+        for draw, (ids, labels, keys) in enumerate(
+            zip(*(drawn[k] for k in ("positions", "labels", "keys")), strict=True)
+        )
+        for example in zip(ids.tolist(), labels.tolist(), keys, strict=True)
+    )
+    text = "the labelled examples of every few-shot draw: position in the target's training set, label, name"
+    book.table(f"{name}.draws.csv", text, ["draw", "id", "label", "key"], rows)
 
 
 class _Book:

@@ -47,7 +47,7 @@ def merge(into: str | os.PathLike[str], *others: str | os.PathLike[str]) -> dict
                 _no_conflict(before, other)
         for other in sources:
             for name in stems(other, "tasks", ".safetensors"):
-                store.put_task(name, other.task(name))
+                store.put_task(name, other.whole_task(name))
             here = set(store.plans())
             for record in other.plans().values():
                 store.put_plan(record)

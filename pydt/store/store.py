@@ -3,7 +3,7 @@
 DIR/store.json                       format of the store
 DIR/rows/ab/<key>.safetensors        one cell, the outputs of one row on one task; `ab` are its key's first two digits
 DIR/packed/<digest>/                 many cells in three files, after `pydt.store.compact` (`block_format.py`)
-DIR/tasks/<digest>.safetensors       half, label and id of each target example of a task
+DIR/tasks/<digest>.safetensors       half, label and id of each target example of a task; the examples of every draw
 DIR/thumbnails/<digest>.safetensors  the first images of each group of a source
 DIR/plans/<digest>.json              what was asked: names of the groups, design, recipe, tasks, rows
 DIR/stops/<digest>.json              of a plan that stopped early: how many of its first rows count, and why
@@ -55,7 +55,7 @@ from pydt.base import (
 from pydt.design import Design
 from pydt.store.block_format import STATUS
 from pydt.store.cells import Cells, placed
-from pydt.store.descriptions import HALVES, described, pictures
+from pydt.store.descriptions import DRAWN, HALVES, decoded_draws, described, pictures, with_draws
 from pydt.store.notes import read_note, write_note
 from pydt.store.outputs import averaged, known_output, metric_output
 from pydt.store.plan_record import FORMAT, Drawn, Record, read_plan
@@ -175,15 +175,16 @@ class Store(Cells):
         return damaged
 
     def put_task(self, task: str, description: Mapping[str, np.ndarray]) -> None:
-        """Write what `Target.described()` says of the target examples, once per task digest.
+        """Write what `Target.described()` says of the target examples, and `Task.drawn()` of the draws, once per task
+        digest. What an older store lacks is added.
 
         Raises:
-            StoreError: other labels, ids or halves are stored, or weights that differ by more than rounding.
+            StoreError: other labels, ids, halves or draws are stored, or weights that differ by more than rounding.
         """
         path = self.folder / "tasks" / f"{task}.safetensors"
-        stored = self._stored(path, described) or {}
+        stored = self._stored(path, with_draws) or {}
         arrays = {name: np.asarray(values) for name, values in description.items()}
-        for name in stored.keys() & arrays.keys():
+        for name in sorted((stored.keys() & arrays.keys()) - {"draw_keys"}):  # names may change, examples may not
             old, new = stored[name], arrays[name]
             slack = 1e-12 if name == "weights" else 0.0
             if old.shape != new.shape or not np.allclose(old, new, slack, 0.0):
@@ -463,11 +464,35 @@ class Store(Cells):
         Raises:
             StoreError: no such task, or its file is damaged.
         """
-        name = file_name(getattr(task, "digest", task))
-        path = self.folder / "tasks" / f"{name}.safetensors"
+        return self._task_file(task, described)
+
+    def draws(self, task: Any) -> dict[str, Any]:
+        """The labelled examples of every few-shot draw of a task.
+
+        Returns:
+            "positions" int64 (draws, n) in `target.train`; "labels" of the same shape; "keys": what the data set calls
+            them, a list of n texts for each draw.
+
+        Raises:
+            StoreError: no such task, its file is damaged, or an older version wrote it without draws.
+        """
+        arrays, where = self._task_file(task, with_draws), str(self._task_path(task))
+        if DRAWN[0] not in arrays:
+            raise StoreError("names no draws", where, "run the same plan again: it adds them and trains nothing anew")
+        return decoded_draws(arrays, where)
+
+    def whole_task(self, task: Any) -> dict[str, np.ndarray]:
+        """All that `put_task` has written of a task; raises as `task`."""
+        return self._task_file(task, with_draws)
+
+    def _task_path(self, task: Any) -> Path:
+        return self.folder / "tasks" / f"{file_name(getattr(task, 'digest', task))}.safetensors"
+
+    def _task_file(self, task: Any, reader: Callable[[Path], T]) -> T:
+        path = self._task_path(task)
         try:
             with placed(path, _REWRITTEN):
-                return described(path)
+                return reader(path)
         except FileNotFoundError:
             raise StoreError("is not there", str(path), "run a plan with this task") from None
 

@@ -43,13 +43,18 @@ class StubTarget:
 class StubTask:
     name: str = "digits"
     target: StubTarget = field(default_factory=StubTarget)
+    metric: str = "top-1"
 
     @property
     def digest(self) -> str:
         return digest("task", self.name)
 
     def described(self) -> dict[str, Any]:
-        return {"shots": 5}
+        return {"shots": 5} | ({} if self.metric == "top-1" else {"target": {"metric": self.metric}})
+
+    def drawn(self) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        positions = np.array([[1, 4], [0, 4]])
+        return positions, positions % CLASSES, [f"image {i}" for i in range(5)]
 
     def examples(self) -> dict[str, np.ndarray]:
         return self.target.described()
@@ -111,7 +116,10 @@ def outcome(context: Context, row: Row, task: StubTask) -> Outcome:
     logits = random.normal(size=(4, DRAWS, EXAMPLES)).astype(np.float32)
     logits[3] = random.integers(0, CLASSES, (DRAWS, EXAMPLES))
     share = float(np.float32(random.random()))
-    return Outcome({"primitives": logits}, {"score_accuracy": share, "report_accuracy": 1 - share})
+    arrays = {"primitives": logits}
+    if task.metric == "auroc":
+        arrays["auroc"] = random.random((DRAWS, EXAMPLES)).astype(np.float32)
+    return Outcome(arrays, {"score_accuracy": share, "report_accuracy": 1 - share})
 
 
 def stub_row(context: Context, row: Row, tasks: tuple[StubTask, ...]) -> dict[str, Outcome]:

@@ -12,7 +12,7 @@ from pydt import design
 from pydt.base import encode
 from pydt.design import Design
 from pydt.ensemble import Plan
-from pydt.store import Drawn, Outcome, Record, Row, Store
+from pydt.store import Drawn, Outcome, Record, Row, Store, encoded_draws
 
 KEY = "ab" + 30 * "0"
 OTHER = "cd" + 30 * "1"
@@ -78,7 +78,7 @@ def computed(folder: Path, plan: Plan, rows: Any = None, failures: tuple[int, ..
     """A store with some rows of a stub plan (None: all), as a driver would have written them."""
     store, asked = Store.create(folder), plan.record()
     for task in plan.tasks:
-        store.put_task(task.digest, task.examples())
+        store.put_task(task.digest, {**task.examples(), **encoded_draws(*task.drawn())})
     store.put_plan(asked)
     for i in range(len(asked.rows)) if rows is None else rows:
         row = asked.rows[i]

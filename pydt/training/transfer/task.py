@@ -175,6 +175,19 @@ class Task:
             chosen.append(np.sort(np.concatenate(by_class)))
         return pool[np.stack(chosen)]
 
+    def drawn(self) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """The draws as a store keeps them.
+
+        Returns:
+            positions in the whole target's `train` and labels, int64 (draws, n); the keys of the examples that are in
+            any draw, by position.
+        """
+        found, train = self.few_shot(), self.target.train
+        every = train.all_keys()
+        keys = [every[i] for i in np.unique(found).tolist()]
+        ids = self.target.ids[found] if isinstance(self.target, GuardedTarget) else found
+        return ids, train.labels[found], keys
+
 
 def _plain(value: Any) -> Any:
     """A setting as JSON types."""
