@@ -31,7 +31,7 @@ from pydt.estimation import (
     overall,
 )
 from pydt.reporting import FEW_DF, called, called_output, count, render, write_csv
-from pydt.store import UNITS, Record, Store, Weak, stored_remarks, weak_rows
+from pydt.store import UNITS, Record, Store, Weak, at_chance, stored_remarks, weak_rows
 
 
 def report(
@@ -243,6 +243,8 @@ def _notes(
         harm = ". Their effect on the target may be the training's, not the data's: "
         told = weak_rows(store, of, task).notes(what, store.finished(of).tolist(), harm)
         notes += [f"{note}." for note in told]
+        chance = at_chance(store.scalars(task, of), what)
+        notes += [] if chance is None else [chance]
     if effect == 0:
         notes.append("All models give the same output on the target, which is saturated: no influence can be measured.")
     elif record.by == "example":

@@ -33,7 +33,7 @@ from pydt.ensemble.plan import Context, Plan, check, make_record
 from pydt.ensemble.progress import Progress
 from pydt.ensemble.row import Runner, run_row
 from pydt.estimation import StoppingRule, unmet
-from pydt.store import FACTS, Outcome, Record, Row, Store, checked, encoded_draws, weak, write_remarks
+from pydt.store import FACTS, Outcome, Record, Row, Store, at_chance, checked, encoded_draws, weak, write_remarks
 
 if TYPE_CHECKING:
     from pydt.training import Recipe, Task
@@ -269,6 +269,8 @@ class _Driver:
     again: deque[_Job] = field(default_factory=deque)  # rows to try again
     running: dict[Future[Any], _Job] = field(default_factory=dict)
     trained: list[tuple[int, dict[str, Any]]] = field(default_factory=list)  # rows of this run with their scalars
+    zero_shot: dict[int, list[dict[str, Any]]] = field(default_factory=dict)  # those of zero-shot tasks, by position
+    at_chance: set[int] = field(default_factory=set)  # zero-shot tasks of which a warning was given
     shown: bool = False
     done: bool = False  # the rule is satisfied
 
@@ -378,11 +380,17 @@ class _Driver:
             self.view.say(wrong)
 
     def _look_at_learning(self) -> None:
-        """Report networks that hardly learnt their source, or diverged."""
+        """Report networks that hardly learnt their source, or diverged; and, once a task, zero-shot at chance."""
         found = weak([scalars for _, scalars in self.trained])
         for text in found.notes("rows", [row for row, _ in self.trained]):
             self.view.say(text)
             self.store.log(event="hardly learnt", rows=len(found.at), of=found.judged, text=text)
+        for position, scalars in self.zero_shot.items():
+            if position not in self.at_chance and (low := at_chance(scalars, "rows")) is not None:
+                self.at_chance.add(position)
+                text = f"{self.record.tasks[position]['name']}: {low}"
+                self.view.say(text)
+                self.store.log(event="at chance", task=self.record.tasks[position]["digest"], text=text)
 
     def _submit(self, executor: Executor, parcel: bytes | None) -> None:
         if self.again:
@@ -431,6 +439,9 @@ class _Driver:
         self.store.log(event="row", row=job.number, source=source, keys=keys, failed=bad, **details)
         self.view.row(job.number, outcomes.get(0), bad, result.get("network") == "bank")
         self.trained += [(job.number, dict(one.scalars)) for one in list(outcomes.values())[:1] if one.status == "ok"]
+        for position, outcome in outcomes.items():
+            if "zero_shot_p" in outcome.scalars:
+                self.zero_shot.setdefault(position, []).append(dict(outcome.scalars))
         if len(self.trained) == _JUDGED:
             self._look_at_learning()
 

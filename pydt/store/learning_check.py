@@ -26,6 +26,7 @@ MOST_WEAK = 0.1
 """Where a larger share of the models hardly learnt their source, nothing is planned by them."""
 _FAR = 1.25  # times the loss of a guess; measured: 1.05 if well learnt and too sure, 1.5 to 5 at a rate of 0.2
 _NAMED = 5
+_LEVEL = 0.05  # one-sided, a row
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,26 @@ def weak(scalars: Sequence[Mapping[str, Any]]) -> Weak:
     accuracy, trivial = (_mean(facts[i][k] for i in at) for k in (0, 1))
     loss, entropy = (_mean(facts[i][k] for i in above) for k in (2, 3))
     return Weak(at, judged, accuracy, trivial, above, loss, entropy, alone, len(facts))
+
+
+def at_chance(scalars: Sequence[Mapping[str, Any]], what: str = "models") -> str | None:
+    """That zero-shot outputs of some rows cannot be told from chance, with the likely causes; None if all can be.
+
+    Args:
+        scalars: of finished rows on one task; only those of mode "zero-shot" say how they compare with chance.
+    """
+    names = "zero_shot_p", "zero_shot_accuracy", "zero_shot_by_chance"
+    found: list[list[Any]] = [[one.get(name) for name in names] for one in scalars]
+    tested = [facts for facts in found if all(isinstance(value, (int, float)) for value in facts)]
+    low = [facts for facts in tested if facts[0] >= _LEVEL]
+    if not low:
+        return None
+    mean, chance = (100 * fmean(facts[i] for facts in low) for i in (1, 2))
+    return (
+        f"{len(low):,} of {len(tested):,} {what} do no better than chance without labelled images: {mean:.1f} % on "
+        f"average, where chance gives {chance:.1f} %; are the class names words of the captions (else say what they "
+        "are called there: zero_shot.names), and do the templates fit?"
+    )
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -54,7 +54,7 @@ class StubTask:
 
     def drawn(self) -> tuple[np.ndarray, np.ndarray, list[str]]:
         positions = np.array([[1, 4], [0, 4]])
-        return positions, positions % CLASSES, [f"image {i}" for i in range(5)]
+        return positions, positions % CLASSES, [f"image {i}" for i in (0, 1, 4)]
 
     def examples(self) -> dict[str, np.ndarray]:
         return self.target.described()

@@ -76,6 +76,21 @@ def test_draws_are_nested_balanced_and_without_repetition(tested: Target) -> Non
     assert len({tuple(draw) for draw in found[2]}) > 1
 
 
+@pytest.mark.parametrize("shots", SHOTS)
+@pytest.mark.parametrize("part", ["judged", "validation"])
+def test_what_a_store_keeps_of_the_draws(tested: Target, shots: int | str, part: str) -> None:
+    task = Task(tested, shots=shots, draws=3)
+    positions, labels, keys = replace(task, part=part).drawn()
+    np.testing.assert_array_equal(positions, task.few_shot(), "positions in the whole training set, also of a trial")
+    np.testing.assert_array_equal(labels, tested.train.labels[positions])
+    assert keys == [tested.train.all_keys()[i] for i in np.unique(positions)]
+
+
+def test_zero_shot_has_no_draws(tested: Target) -> None:
+    positions, labels, keys = Task(tested, "zero-shot").drawn()
+    assert (positions.shape, labels.shape, keys) == ((1, 0), (1, 0), [])
+
+
 def test_more_shots_than_a_class_has_are_refused_with_its_name() -> None:
     images, labels = blobs(9, 3, 1)
     rare = np.concatenate([np.flatnonzero(labels != 1), np.flatnonzero(labels == 1)[:6]])

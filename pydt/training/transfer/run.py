@@ -17,6 +17,7 @@ from pydt.data import HALVES
 from pydt.training.device import threads
 from pydt.training.trained import Trained
 from pydt.training.transfer.auroc import auroc_values
+from pydt.training.transfer.chance import against_chance, auroc_against_chance
 from pydt.training.transfer.draws import Draws
 from pydt.training.transfer.finetune import FineTune
 from pydt.training.transfer.modes import MODES
@@ -53,7 +54,8 @@ def transfer(trained: Trained, task: Task, seed: int) -> Outputs:
 
     Returns:
         the four primitives per draw and example, and "score_accuracy" and "report_accuracy" (of a trial:
-        "validation_accuracy"), means over draws.
+        "validation_accuracy"), means over draws. Of mode "zero-shot" also "zero_shot_accuracy" on all judged examples,
+        "zero_shot_by_chance" and "zero_shot_p", see `pydt.training.transfer.chance`.
 
     Raises:
         TrainError: fine-tuning or the features became non-finite.
@@ -75,7 +77,19 @@ def transfer(trained: Trained, task: Task, seed: int) -> Outputs:
     mean = value.mean(0) * described["weights"]
     parts = enumerate((*HALVES, "validation"))
     scalars = {f"{part}_accuracy": float(mean[of].sum()) for i, part in parts if (of := described["half"] == i).any()}
+    if not mode.labelled:
+        scalars |= _by_chance(primitives[3, 0].astype(np.int64), described, scalars if auroc is not None else None)
     return Outputs(primitives, scalars, auroc)
+
+
+def _by_chance(
+    predictions: np.ndarray, described: dict[str, np.ndarray], aurocs: dict[str, float] | None
+) -> dict[str, float]:
+    """How outputs that no labelled image has entered compare with chance, on all judged examples."""
+    if aurocs is None:
+        return against_chance(predictions, described["labels"])
+    of = {i: aurocs[f"{half}_accuracy"] for i, half in enumerate(HALVES)}
+    return auroc_against_chance(of, described["labels"], described["half"])
 
 
 def primitives_of(logits: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
