@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pydt.data import Dataset
 from pydt.data.loading import Augment, Loader
 from pydt.data.loading.augment import ENCODED_CROP
 from pydt.data.loading.dali import central
-from pydt.data.loading.drawn import drawn
+from pydt.data.loading.drawn import RANDAUGMENT, drawn
 from pydt.data.packing import pack_tar
 
 pytest.importorskip("nvidia.dali")
@@ -28,7 +29,15 @@ PLAIN = {"mean": (0.0,), "std": (1.0,)}
 
 
 def by_id(loader: Loader) -> dict[int, torch.Tensor]:
-    return {int(i): image for batch in loader for i, image in zip(batch.index, batch.images, strict=True)}
+    return by_id_of(loader, 0)
+
+
+def by_id_of(loader: Loader, view: int) -> dict[int, torch.Tensor]:
+    return {
+        int(i): image
+        for batch in loader
+        for i, image in zip(batch.index, batch.images.chunk(loader.views)[view], strict=True)
+    }
 
 
 def as_read(dataset: Dataset, number: int) -> Image.Image:
@@ -362,9 +371,81 @@ def test_erase(photos: Dataset) -> None:
         assert np.abs(after[i] - expected).max() < 0.01
 
 
+@pytest.mark.parametrize("magnitude", [0, 9, 30])
+def test_randaugment_does_what_was_drawn(photos: Dataset, magnitude: int) -> None:
+    """The operations that are a line each; the others are DALI's."""
+    before, after, found = shown(photos, randaugment=(1, magnitude))
+    seen = set()
+    for i, image in before.items():
+        name, sign = RANDAUGMENT[found["operation"][i, 0]], 1 - 2 * int(found["negated"][i, 0])
+        low, high = image.min(axis=(0, 1)), image.max(axis=(0, 1))
+        shift = sign * magnitude / 30 * 100 / 224 * 32
+        moved = np.full_like(image, 128.0)
+        whole = round(shift)
+        moved[:, max(whole, 0) : 32 + min(whole, 0)] = image[:, max(-whole, 0) : 32 - max(whole, 0)]
+        expected = {
+            "identity": image,
+            "brightness": np.clip((1 + sign * 0.9 * magnitude / 30) * image, 0, 255),
+            "color": None,
+            "posterize": image.round().astype(int) & ~(2 ** round(4 * magnitude / 30) - 1),
+            "solarize": np.where(image.round() >= 256 - 256 * magnitude / 30, 255 - image, image),
+            "auto_contrast": (image - low) * 255 / (high - low),
+            "translate_x": moved if abs(shift - whole) < 1e-3 else None,
+        }.get(name)
+        if expected is not None:
+            assert np.abs(after[i] - expected).max() < 1.01, (name, sign)
+        seen.add((name, sign))
+    assert len(seen) > 10
+
+
+def test_randaugment_depends_on_seed_epoch_view_and_id_alone(photos: Dataset) -> None:
+    augment = Augment(size=32, randaugment=(2, 9), ramp=((0, 24),))
+    how: dict[str, Any] = {"augment": augment, "seed": 3, "views": 2}
+    (whole,) = Loader(photos, batch_size=40, **how)
+    views = [dict(zip(whole.index.tolist(), part, strict=True)) for part in whole.images.chunk(2)]
+    for ids, size in (([7], 1), ([30, 2, 7, 11, 12], 2), (list(range(40)), 9)):
+        for batch in Loader(photos, ids, batch_size=size, **how):
+            for view, part in enumerate(batch.images.chunk(2)):
+                assert all(torch.equal(image, views[view][int(i)]) for i, image in zip(batch.index, part, strict=True))
+    plain = Augment(size=32, randaugment=(2, 9), resized_crop=((1, 1), (3 / 4, 4 / 3)))
+    loader = Loader(photos, batch_size=40, augment=plain, seed=3, views=2)
+    first, second = (by_id_of(loader, view) for view in (0, 1))
+    others = [second] + [
+        by_id(Loader(photos, batch_size=40, augment=plain, **change))
+        for change in ({"seed": 4}, {"seed": 3, "epoch": 1})
+    ]
+    for other in others:
+        assert sum(not torch.equal(first[i], other[i]) for i in first) > 30
+
+
+def test_randaugment_draws_every_operation_as_often() -> None:
+    found = drawn(Augment(randaugment=(3, 9)), 32, 32, 5, 1, 1, np.arange(14000))
+    assert found["operation"].shape == found["negated"].shape == (14000, 3)
+    for turn in range(3):
+        counts = np.bincount(found["operation"][:, turn], minlength=14)
+        assert len(counts) == len(RANDAUGMENT) == 14
+        assert np.abs(counts - 1000).max() < 160
+        assert abs(found["negated"][:, turn].mean() - 0.5) < 0.02
+    numbers = np.concatenate([found["operation"], found["negated"]], axis=1)
+    assert np.abs(np.corrcoef(numbers.T) - np.eye(6)).max() < 0.04
+    plain = drawn(EVERYTHING, 32, 32, 0, 0, 0, np.arange(50))
+    both = drawn(replace(EVERYTHING, randaugment=(1, 9)), 32, 32, 0, 0, 0, np.arange(50))
+    assert all((both[name] == values).all() for name, values in plain.items())
+
+
+def test_randaugment_is_for_files() -> None:
+    raw = Dataset.from_arrays(np.zeros((6, 8, 8, 3), np.uint8), np.arange(6) % 2)
+    with pytest.raises(ConfigError, match=r"randaugment for raw images.*from_folder"):
+        Loader(raw, augment=Augment(randaugment=(2, 9)))
+    assert len(Loader(raw, train=False, augment=Augment(randaugment=(2, 9)))) == 1
+    for bad in (9, (2,), (0, 9), (9, 9), (2, 31), (2, 0.5), "29"):
+        with pytest.raises(ConfigError, match="randaugment"):
+            Augment(randaugment=bad)  # type: ignore[arg-type]
+
+
 def test_evaluation_is_not_augmented(photos: Dataset) -> None:
     plain = by_id(Loader(photos, train=False, augment=Augment(size=32)))
-    for augment in (EVERYTHING, Augment(size=32, ramp=((0, 8),))):
+    for augment in (EVERYTHING, Augment(size=32, ramp=((0, 8),)), Augment(size=32, randaugment=(2, 9))):
         assert all(
             torch.equal(plain[i], image) for i, image in by_id(Loader(photos, train=False, augment=augment)).items()
         )

@@ -297,6 +297,7 @@ def test_two_views_of_each_example(colour: Dataset, augment: Augment) -> None:
         ({"resized_crop": ((1, 1), (1, 1)), "flip": True}, None, True),
         ({"resized_crop": ((1, 1), (1, 1)), "flip": True, "size": 1}, None, False),
         ({"resized_crop": ((1, 1), (1, 1)), "grey": 0.1}, None, True),
+        ({"resized_crop": ((1, 1), (1, 1)), "randaugment": (1, 0)}, None, True),
     ],
 )
 def test_whether_two_views_can_differ(how: dict[str, Any], shape: tuple[int, int, int] | None, differ: bool) -> None:

@@ -82,7 +82,7 @@ def test_batches_equal_the_oracle(data: st.DataObject) -> None:
     images = by_id(loader, view)
     mean, std = (values.astype(float) for values in augment.channels(channels))
     none = {"jitter": None, "grey": 0, "blur": None, "solarize": 0, "erase": 0}
-    cropped = by_id(Loader(dataset, augment=replace(augment, mean=0, std=1 / 255, **none), **how), view)
+    cropped = by_id(Loader(dataset, augment=replace(augment, mean=0, std=1, **none), **how), view)
     untouched = by_id(Loader(dataset, augment=replace(augment, **none), dtype=dtype, **how), view)
     found = drawn(augment, *augment.sides(height, width), seed, epoch, view, np.arange(6))
     some = touched(found) if found else np.zeros(6, bool)
@@ -94,7 +94,7 @@ def test_batches_equal_the_oracle(data: st.DataObject) -> None:
             one = {name: values[i].astype(float) for name, values in found.items()}
             if "anchor" in one and augment.flip and oracle.place(seed, epoch, i, 0, view)[2]:
                 one["anchor"][1] = cropped[i].shape[2] - one["anchor"][1] - one["shape"][1]
-            changed = oracle.operated(cropped[i].numpy().transpose(1, 2, 0), one, 255 * mean)
+            changed = oracle.operated((255 * cropped[i]).numpy().transpose(1, 2, 0), one, 255 * mean)
             off = np.abs(images[i].float().numpy().transpose(1, 2, 0) - (changed / 255 - mean) / std)
             close = finest * (1 + np.abs((changed / 255 - mean) / std))
             assert (off <= close + 1 / (255 * std)).all()

@@ -15,7 +15,7 @@ ENCODED_CROP = ((0.08, 1.0), (3 / 4, 4 / 3))
 # Settings that are younger than stored results: at their defaults they are not named in a digest, which so stays equal.
 _YOUNGER = (
     *("ramp", "jitter", "jitter_chance", "grey", "blur", "blur_chance", "solarize", "erase"),
-    *("resize", "interpolation", "rgb", "squash"),
+    *("resize", "interpolation", "rgb", "squash", "randaugment"),
 )
 
 
@@ -55,6 +55,11 @@ class Augment:
         solarize: chance that pixels of 128 and above are inverted.
         erase: chance that a rectangle becomes the mean colour: its share of the area is uniform in 0.02..0.33, its
             height / width log-uniform in 0.3..3.3, cut to the image.
+
+    For encoded images in training only, before `jitter`:
+        randaugment: (operations, magnitude): so many operations (to 8), one after the other, each drawn from the 14 of
+            Cubuk et al. (2020) as DALI has them, of this magnitude, a whole number 0..30, with a random sign; what
+            comes in from beyond the border is grey.
     """
 
     crop_pad: int = 0
@@ -75,6 +80,7 @@ class Augment:
     interpolation: str = "bilinear"
     rgb: bool = False
     squash: bool = False
+    randaugment: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         # Brought to one form, so that settings which mean the same are equal and have one digest.
@@ -88,6 +94,7 @@ class Augment:
             "ramp": _ramp(self.ramp),
             "jitter": _jitter(self.jitter),
             "blur": _blur(self.blur),
+            "randaugment": _randaugment(self.randaugment),
         }
         for name in ("jitter_chance", "grey", "blur_chance", "solarize", "erase"):
             fixed[name] = real(getattr(self, name), name, "Augment", least=0, most=1)
@@ -154,7 +161,7 @@ class Augment:
             shape: (height, width, channels) of raw images; None for encoded files, as ordinary photographs.
         """
         if shape is None:
-            crops = self._crops(240, 320, self.resized_crop or ENCODED_CROP)
+            crops = self.randaugment is not None or self._crops(240, 320, self.resized_crop or ENCODED_CROP)
             height, width, colours = self.side(), self.side(), True
         else:
             crops = (shape[0] * shape[1] > 1) and (
@@ -198,6 +205,9 @@ class Augment:
             what = ", ".join(name for name, value in colours.items() if value)
             mend = "leave it out (0): without three channels there are no colours"
             raise ConfigError(f"{what} for images of {channels} channel(s)", "Augment", mend)
+        if self.randaugment:
+            mend = "leave it out, or give the images as files: from_folder, from_tar"
+            raise ConfigError("randaugment for raw images", "Augment", mend)
         if self.ramp and self.resized_crop is None:
             raise ConfigError("a ramp for raw images that keep their size", "Augment", "add resized_crop=")
         return bool(self.jitter or self.grey or self.blur or self.solarize or self.erase)
@@ -256,6 +266,19 @@ def _blur(given: Any) -> tuple[float, ...] | None:
     if len(values) != 2 or not 0 < values[0] <= values[1] <= 20:
         raise ConfigError(f"blur {given!r}", "Augment", "give the least and the most sigma in pixels, to 20: (0.1, 2)")
     return values
+
+
+def _randaugment(given: Any) -> tuple[int, int] | None:
+    if given is None:
+        return None
+    try:
+        operations, magnitude = given
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"randaugment {given!r}", "Augment", "give (operations, magnitude): (2, 9)") from error
+    return (
+        whole(operations, "randaugment's operations", "Augment", 1, 8, ConfigError),
+        whole(magnitude, "randaugment's magnitude", "Augment", 0, 30, ConfigError),
+    )
 
 
 def _numbers(values: Any, name: str) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""What is drawn for an image in training beside its crop: colours, blur, inversion and erasing.
+"""What is drawn for an image in training beside its crop: RandAugment, colours, blur, inversion and erasing.
 
 Every number is a function of (seed, epoch, view, id), whatever the batch; raw and encoded images share them.
 """
@@ -14,6 +14,12 @@ from pydt.data.loading.augment import Augment
 _FIRST = (64, 96)
 _BLUR_REACH = 3  # sigmas on either side
 
+# The operations of RandAugment, by their names in DALI.
+RANDAUGMENT = (
+    *("translate_x", "translate_y", "shear_x", "shear_y", "rotate", "brightness", "contrast", "color"),
+    *("sharpness", "posterize", "solarize", "equalize", "auto_contrast", "identity"),
+)
+
 Drawn = dict[str, np.ndarray]
 
 
@@ -28,6 +34,7 @@ def drawn(augment: Augment, height: int, width: int, seed: int, epoch: int, view
     images of this height and width in pixels after the crop.
 
     Returns:
+        "operation", "negated": int32 (n, operations of `randaugment`), places in `RANDAUGMENT`, and 0 or 1;
         "brightness", "contrast", "saturation", "hue" (degrees): float32 (n,);
         "sigma": float32 (n,), "window": int32 (n,), 1 where nothing is blurred;
         "threshold": int32 (n,), from where on pixels are inverted, 256 where none is;
@@ -39,6 +46,10 @@ def drawn(augment: Augment, height: int, width: int, seed: int, epoch: int, view
         return _halves(seed, epoch, first + stream, ids)
 
     found: Drawn = {}
+    if augment.randaugment:
+        choices, signs = zip(*(draw(8 + turn) for turn in range(augment.randaugment[0])), strict=True)
+        found["operation"] = np.floor(len(RANDAUGMENT) * np.stack(choices, axis=1)).astype(np.int32)
+        found["negated"] = (np.stack(signs, axis=1) < 0.5).astype(np.int32)
     if augment.jitter or augment.grey:
         jittered, greyed = draw(0)
         chosen = jittered < augment.jitter_chance
