@@ -15,13 +15,16 @@ from torch.nn import functional as F
 from pydt import Design
 from pydt.base import ConfigError, DataError, PydtError
 from pydt.data import Dataset, Target
-from pydt.data.loading import Augment
+from pydt.data.loading import Augment, Loader
+from pydt.data.samples import glyphs
 from pydt.ensemble import Plan
 from pydt.store.learning_check import hardly_learnt
 from pydt.training import Recipe, Task, train, transfer
 from pydt.training.methods import METHODS
 from pydt.training.methods.clip import CLIP, distinct, info_nce
+from pydt.training.methods.common import Job
 from pydt.training.text import TextTower, WordTower, vocabulary
+from pydt.training.transfer.zero_shot import ZeroShot
 
 NAMES = ("dark on light", "light on dark", "a small circle", "a large circle", "one", "two", "Three", "four!")
 RECIPE = Recipe(
@@ -186,6 +189,17 @@ def test_it_learns_which_caption_belongs_to_an_image(captioned: Dataset) -> None
     assert (nearest.numpy() == captioned.labels).mean() > 0.8
 
 
+def test_a_temperature_beyond_its_bound_is_brought_back(captioned: Dataset) -> None:
+    start = METHODS["clip"].start(RECIPE, captioned)
+    assert isinstance(start.text, WordTower)
+    start.text.log_scale.data.fill_(9.0)
+    ids = np.arange(len(captioned))
+    loader = Loader(captioned, ids, 32, True, RECIPE.augment)
+    job = Job(captioned, ids, loader, start.body, 32, start.text, RECIPE, 3, 5, 1, torch.device("cpu"))
+    METHODS["clip"].learn(job)  # type: ignore[misc]
+    assert float(start.text.log_scale.detach()) <= math.log(100) + 1e-6, "not 9, from where it would take long"
+
+
 def test_captions_that_tell_nothing_are_noticed(source: Dataset) -> None:
     random = np.random.default_rng(0)
     shuffled = with_captions(source, [NAMES[i] for i in random.integers(0, 8, len(source))])
@@ -212,6 +226,37 @@ def test_one_caption_kept_is_no_failure(captioned: Dataset) -> None:
 def test_a_probe_reads_its_features(captioned: Dataset, target: Target) -> None:
     outputs = transfer(train(captioned, None, RECIPE, 0), Task(target, shots=5, draws=2), 0)
     assert outputs.scalars["report_accuracy"] > 0.5
+
+
+@pytest.mark.slow
+def test_on_the_sample() -> None:
+    printed = glyphs.source("alphanumerics")
+    ids = np.sort(np.random.default_rng(0).permutation(len(printed))[:3000])
+    trained = train(printed, ids, Recipe(method="clip", steps=400), 0)
+    assert trained.metrics["source_accuracy"] > 0.97
+    for shots, least in ((1, 0.55), (5, 0.83), ("full", 0.93)):
+        assert transfer(trained, Task(glyphs.digits(), shots=shots, draws=16), 0).scalars["report_accuracy"] > least
+    # characters that were never seen, of the classes of the source, named by their captions
+    others = glyphs.source("alphanumerics", each=20, seed=1)
+    assert others.captions is not None
+    names = {others.classes[label]: caption for label, caption in zip(others.labels, others.captions, strict=True)}
+    order = np.random.default_rng(1).permutation(len(names))
+    shuffled = Dataset.from_arrays(others.images, np.argsort(order)[others.labels], [others.classes[i] for i in order])
+    found = []
+    for data in (others, shuffled):
+        there = Target(data, pool=62, validation=62)
+        task = Task(there, "zero-shot", zero_shot=ZeroShot(names=names))
+        outputs = transfer(trained, task, 0).primitives[:, 0]
+        described = there.described()
+        at = np.argsort(described["ids"])
+        found.append((outputs[:3, at], np.array(data.classes)[outputs[3].astype(int)][at], described["ids"][at]))
+    (one, guesses, ids), (other, again, same) = found
+    assert np.array_equal(ids, same)
+    assert np.array_equal(one[:2], other[:2])
+    assert np.abs(one[2] - other[2]).max() < 1e-4, "a sum in another order"
+    assert np.array_equal(guesses, again)
+    right = np.array(others.classes)[others.labels[ids]] == guesses
+    assert right.mean() > 0.8, "chance is 1/62"
 
 
 # ---- digests -------------------------------------------------------------------------------------------------------
