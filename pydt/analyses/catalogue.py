@@ -18,6 +18,7 @@ from pydt.analyses.brittleness import brittleness
 from pydt.analyses.examples import by_example, examples
 from pydt.analyses.failures import failures
 from pydt.analyses.leakage.leaks import leaks
+from pydt.analyses.learning_rates import choices_of, learning_rates
 from pydt.analyses.misleading import misleading
 from pydt.analyses.output_comparison import compare_outputs
 from pydt.analyses.ranking import ranking
@@ -64,6 +65,7 @@ class Analysis:
         name: on the command line and of its page. asks: its question.
         trains: whether it trains models. make: makes its page.
         images: whether it also serves a plan whose groups are single images; for such a plan it trains nothing.
+        suits: whether there is something to show; asked where the analysis was not named.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Analysis:
     trains: bool
     make: Callable[[Job], Page]
     images: bool = False
+    suits: Callable[[Job], bool] = lambda job: True
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,14 @@ def _examples(job: Job) -> Page:
     return examples(store, plan, seed=job.seed, **settings).page()
 
 
+def _has_choices(job: Job) -> bool:
+    """Whether learning rates of the plan were chosen: most plans have none."""
+    try:
+        return bool(choices_of(job.store, job.store.plan(job.plan)))
+    except StoreError:
+        return True  # its page says what is damaged
+
+
 ANALYSES: tuple[Analysis, ...] = (
     Analysis("ranking-target", "which groups help the target?", False, _page_of(ranking, per="target")),
     Analysis("ranking-class", "which groups help which class?", False, _page_of(ranking, per="class")),
@@ -125,6 +136,7 @@ ANALYSES: tuple[Analysis, ...] = (
     Analysis("outputs", "does another output tell another story?", False, _page_of(compare_outputs)),
     Analysis("brittleness", "how few groups hold up a prediction?", False, _page_of(brittleness, VERIFIED)),
     Analysis("stability", "would other models rank the groups alike?", False, _page_of(stability)),
+    Analysis("rates", "which learning rates were chosen?", False, _page_of(learning_rates), True, _has_choices),
 )
 """All there are, in the order of the index."""
 
@@ -196,6 +208,8 @@ def analyse(
     """
     wanted, skipped = chosen(only, train, plan.by)
     store = Store(dir, plan)
+    if only is None:
+        wanted = [analysis for analysis in wanted if analysis.suits(Job(store, plan))]
     names = called(plan.source.name, "source"), called(plan.tasks[0].target.name, "target")
     provenance = [("plan", plan.digest), ("models", f"{len(store.finished()):,}"), ("pydt", __version__), *facts]
     pages: list[str] = []

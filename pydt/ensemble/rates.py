@@ -185,7 +185,7 @@ def notes_of(tried: Sequence[TriedRate]) -> list[str]:
     for one in tried:
         if one.failed:
             which = f"{one.failed} of {one.rows} rows" if one.rows > 1 else "the row"
-            notes.append(f"{task}: at the rate {one.rate:g} {which} failed, so it was not chosen")
+            notes.append(f"{task}: at the rate {one.rate:g}, {which} failed, so it was not chosen")
     for end, word in ((tried[0], "lowest"), (tried[-1], "highest")):
         if end.chosen:
             side = "lower" if word == "lowest" else "higher"
@@ -279,6 +279,8 @@ def _choice(store: Store, asked: _Asked, column: int) -> dict[str, Any]:
         "task": asked.task.at(chosen).digest,
         "name": asked.task.name,
         "target": asked.task.target.digest,
+        "source": asked.context.source.digest,
+        "units": asked.context.units_digest,
         "recipe": asked.context.recipe.digest,
         "trainings": asked.trainings,
         "images": len(labels),

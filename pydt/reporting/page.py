@@ -149,6 +149,7 @@ class Curve:
         control: name of the series drawn as a control, if it is not the third.
         x_label, y_label: of the scales, with the unit.
         title, note: what stands above.
+        log: whether the scale of x, whose values are then above 0, is logarithmic.
     """
 
     series: Mapping[str, tuple[Any, Any, Any, Any]]
@@ -157,6 +158,7 @@ class Curve:
     title: str
     note: str = ""
     control: str | None = None
+    log: bool = False
 
     def __post_init__(self) -> None:
         for name, line in self.series.items():

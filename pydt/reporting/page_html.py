@@ -23,7 +23,7 @@ from pydt.reporting.csv_files import csv_file
 from pydt.reporting.html_templates import template
 from pydt.reporting.page import LINES, MARKS, NAME, PICTURES, POINTS, Block, Curve, Images, Intervals, Page, Table
 from pydt.reporting.pictures import data_uri
-from pydt.reporting.svg import Axis, Series, axis_row, interval_row, plot, symbol
+from pydt.reporting.svg import Axis, LogAxis, Series, axis_row, interval_row, plot, symbol
 from pydt.reporting.text import DASH, MINUS, digits_for, ends, finite, legible, number, tied
 
 ROWS = 40
@@ -227,11 +227,11 @@ def _curve(block: Curve) -> dict[str, Any]:
                 style + (" second" if i >= len(_STYLES) else ""), shape, line, shift=apart, marked=len(line) <= MARKS
             )
         )
-    x_axis, y_axis = Axis.around(xs, 0.07), Axis.around(heights, 0.08)
+    x_axis, y_axis = (LogAxis if block.log else Axis).around(xs, 0.07), Axis.around(heights, 0.08)
     label = html.escape(legible(f"{block.title}: {block.y_label} against {block.x_label}", 300), quote=True)
     words = (html.escape(legible(block.x_label)), "", label)
     return {
-        "svg": plot(series, x_axis, y_axis, xs if len(xs) <= 12 else x_axis.ticks(6), words),
+        "svg": plot(series, x_axis, y_axis, xs if len(xs) <= 12 or block.log else x_axis.ticks(6), words),
         "legend": [(symbol(one.style, one.shape), legible(name, 60)) for one, name in zip(series, names, strict=True)],
         "y_label": legible(block.y_label),
         "bars": any(None not in point for one in series if one.marked for point in one.points),

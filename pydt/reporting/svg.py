@@ -50,6 +50,18 @@ class Axis:
         return max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9)) if len(ticks) > 1 else 2
 
 
+class LogAxis(Axis):
+    """A logarithmic scale of values above 0; `low` and `high` are logarithms."""
+
+    @classmethod
+    def around(cls, values: Sequence[float | None], margin: float = 0.04) -> LogAxis:
+        linear = Axis.around([None if v is None else math.log10(v) for v in values], margin)
+        return cls(linear.low, linear.high)
+
+    def at(self, value: float) -> float:
+        return super().at(math.log10(value))
+
+
 def interval_row(
     axis: Axis, value: float | None, low: float | None, high: float | None, kind: str, noise: float | None
 ) -> str:

@@ -28,8 +28,7 @@ _TRIED: Form = {
 CHOICE: Form = {
     "task": HEX32,
     "name": str,
-    "target": HEX32,
-    "recipe": HEX32,
+    **dict.fromkeys(("target", "source", "units", "recipe"), HEX32),
     "trainings": [HEX32],
     "images": _COUNT,
     "rows": _COUNT,

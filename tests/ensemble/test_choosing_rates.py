@@ -221,7 +221,7 @@ def test_a_rate_at_which_a_row_failed_is_never_chosen(plan: Plan, tmp_path: Path
     assert [one.failed for one in found.table] == [1, 0, 0]
     assert found.table[0].loss is None
     assert [one.chosen for one in found.table] == [False, True, False]
-    assert found.notes == ("tuned: at the rate 0.001 1 of 3 rows failed, so it was not chosen",)
+    assert found.notes == ("tuned: at the rate 0.001, 1 of 3 rows failed, so it was not chosen",)
     alike = choose(plan, tmp_path / "b", runner=Failing(None, seeds[:1]))
     assert [(one.rows, one.failed) for one in alike.table] == [(2, 0)] * 3, "a row that always fails is left out"
     assert alike.notes == ("tuned: the chosen rate 0.001 is the lowest of the grid: a lower one may be better",)

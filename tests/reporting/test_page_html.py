@@ -160,6 +160,18 @@ def test_lines_stand_where_the_numbers_say(tmp_path: Path) -> None:
     np.testing.assert_allclose(bars, np.stack([c * (up - 0.5) + d, c * (up + 0.5) + d], 1), atol=0.2)
 
 
+def test_a_logarithmic_scale_has_equal_ratios_at_equal_distances(tmp_path: Path) -> None:
+    rates = np.array([0.001, 0.01, 0.1])
+    write_pages(
+        [page(blocks=[Curve({"a": (rates, rates, None, None)}, "rate", "loss", "L", log=True)])], tmp_path, "", []
+    )
+    places = re.findall(r'<text x="([0-9.]+)%" y="[0-9]+" text-anchor="middle">(0\.[0-9]+)</text>', svg(tmp_path))
+    assert [float(text) for _, text in places] == rates.tolist()
+    low, middle, high = (float(place) for place, _ in places)
+    assert middle - low == pytest.approx(high - middle, abs=0.01)
+    assert low > 0
+
+
 def test_tables_show_numbers_as_a_reader_wants_them(tmp_path: Path) -> None:
     rows = [("a", 12345, 0.01234, True, None), ("b", -1, np.float32("nan"), False, 3), ("c", 0, 1e-9, True, "d")]
     table = Table(("name", "n", "v", "flag", "other"), rows, "T", digits={"v": 4})

@@ -1,0 +1,179 @@
+"""Learning rates that were chosen: loss and accuracy on validation images by rate, as `pydt.choose_rates` stored them.
+
+Nothing is trained and no judged image is looked at.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pydt.base import StoreError, t975
+from pydt.ensemble import Plan, TriedRate, notes_of, tried_of
+from pydt.reporting import Column, Curve, Page, Table, count, csv_of, number, plus_minus, quoted
+from pydt.store import Record, Store, read_choices
+
+SHOWN = 8
+"""Tasks with figures and sentences; the others are in the table."""
+
+
+@dataclass(frozen=True, eq=False)
+class LearningRates:
+    """The rates that were tried: one table for each choice, from the lowest rate to the highest."""
+
+    choices: tuple[tuple[TriedRate, ...], ...]
+
+    def page(self) -> Page:
+        """What a reader sees."""
+        columns = (
+            Column("task"),
+            Column("rate", shown=lambda one: f"{one.rate:g}"),
+            Column("chosen", shown=lambda one: "chosen" if one.chosen else ""),
+            Column("loss", digits=3),
+            Column("stderr", digits=3),
+            Column("loss low", lambda one: _ends(one, "loss")[0], only="csv"),
+            Column("loss high", lambda one: _ends(one, "loss")[1], only="csv"),
+            Column("behind", digits=3),
+            Column("stderr of that", "behind_stderr", digits=3),
+            Column("accuracy, %", "accuracy", scale=100, digits=1),
+            Column("its stderr", "accuracy_stderr", scale=100, digits=1),
+            Column("accuracy low", lambda one: _ends(one, "accuracy")[0], only="csv"),
+            Column("accuracy high", lambda one: _ends(one, "accuracy")[1], only="csv"),
+            Column("rows"),
+            Column("draws"),
+            Column("images"),
+            Column("failed"),
+        )
+        tried = [one for choice in self.choices for one in choice]
+        note = (
+            "Loss is the mean cross-entropy of a validation image (natural logarithm); errors are over rows and draws. "
+            "Behind is the loss minus that of the chosen rate in the same rows, draws and images."
+        )
+        shown = self.choices[:SHOWN]
+        return Page(
+            name="rates",
+            title="Learning rates",
+            question="Which learning rate was chosen for each task, and how did the others do on validation images?",
+            answer=_answer(self.choices),
+            blocks=[*(curve for choice in shown for curve in _curves(choice)), Table.of(tried, columns, "Rates", note)],
+            csv={"rates.csv": csv_of(tried, columns)},
+            method=_METHOD,
+        )
+
+
+def learning_rates(
+    store: Store | str | os.PathLike[str], plan: Plan | Record | str | None = None, *, seed: int = 0
+) -> LearningRates:
+    """The choices of the learning rates that the tasks of a plan have (G8).
+
+    Args:
+        store: a store, or its folder.
+        plan: a plan of the store whose rates are chosen, or its digest; by default the store's own.
+        seed: not used: nothing here is random.
+
+    Raises:
+        StoreError: no rate of this plan was chosen in this store, or no such plan.
+    """
+    store = store if isinstance(store, Store) else Store(store)
+    found = choices_of(store, store.plan(plan))
+    if not found:
+        mend = "give a plan file a table [rates], or pydt.choose_rates a grid, and run the plan with what was chosen"
+        raise StoreError("no learning rate of this plan was chosen on validation images", str(store.folder), mend)
+    return LearningRates(tuple(tuple(tried_of(choice)) for choice in found))
+
+
+def choices_of(store: Store, record: Record) -> list[dict[str, Any]]:
+    """The stored choices whose rates a plan's tasks have, in the order of the tasks; StoreError if one is damaged."""
+    about = {"source": record.source, "units": record.units, "recipe": record.recipe}
+    names = {task["digest"]: task["name"] for task in record.tasks}
+    found = [
+        {**choice, "name": names[choice["task"]]}
+        for choice in read_choices(store)
+        if choice["task"] in names and all(choice[name] == value for name, value in about.items())
+    ]
+    order = list(names.values())
+    return sorted(found, key=lambda choice: (order.index(choice["name"]), choice["rows"], len(choice["grid"])))
+
+
+def _ends(one: TriedRate, what: str) -> tuple[float | None, float | None]:
+    """The 95 % interval of the loss or the accuracy; none where it is not known."""
+    value, error = getattr(one, what), one.stderr if what == "loss" else one.accuracy_stderr
+    if value is None or error is None:
+        return None, None
+    reach = _quantile(one) * error
+    return value - reach, value + reach
+
+
+def _quantile(one: TriedRate) -> float:
+    """Of Student's t, with the degrees of freedom of the fewer of rows and draws, of which there are two or more."""
+    return t975(min(n - 1 for n in (one.rows, one.draws) if n > 1))
+
+
+def _curves(choice: tuple[TriedRate, ...]) -> list[Curve]:
+    """Loss and accuracy by rate; the chosen rate is a series of its own, so that it has another mark."""
+    first = choice[0]
+    of = f"{count(first.rows, 'row')} of {count(first.draws, 'draw')}"
+    note = (
+        f"{count(first.images, 'labelled validation image')}, {of}; "
+        "bars are 95 % over rows and draws. All rates share them, so differences are surer than the bars."
+    )
+
+    known = [one for one in choice if one.loss is not None]
+    rates, best = [one.rate for one in known], next(one for one in known if one.chosen)
+
+    def series(what: str, scale: float) -> dict[str, Any]:
+        values = np.array([getattr(one, what) for one in known]) * scale
+        low, high = (
+            np.array(ends, np.float64) * scale for ends in zip(*(_ends(one, what) for one in known), strict=True)
+        )
+        at = known.index(best)
+        return {"rates": (rates, values, low, high), "chosen": ([best.rate], values[at : at + 1], None, None)}
+
+    losses, right = series("loss", 1), series("accuracy", 100)
+    on = f"{quoted(first.task)}, validation images"
+    return [
+        Curve(losses, "learning rate", "cross-entropy", f"Loss: {on}", note, log=True),
+        Curve(right, "learning rate", "% of the images that are right", f"Accuracy: {on}", note, log=True),
+    ]
+
+
+def _answer(choices: tuple[tuple[TriedRate, ...], ...]) -> list[str]:
+    sentences = [_chosen(choice) for choice in choices[:SHOWN]]
+    if len(choices) > 1:
+        rates = sorted({one.rate for choice in choices for one in choice if one.chosen})
+        span = f"{rates[0]:g}" if len(rates) == 1 else f"{rates[0]:g} to {rates[-1]:g}"
+        sentences.insert(0, f"The rates {span} were chosen for {count(len(choices), 'task')} on validation images.")
+    return [*sentences, *(f"{note}." for choice in choices for note in notes_of(choice))]
+
+
+def _chosen(choice: tuple[TriedRate, ...]) -> str:
+    """What was chosen for a task, and whether the next best can be told apart from it."""
+    best = next(one for one in choice if one.chosen)
+    assert best.loss is not None
+    loss = number(best.loss, 3) if best.stderr is None else plus_minus(best.loss, best.stderr, False)
+    of = f"{count(best.rows, 'row')} x {count(best.draws, 'draw')}, {count(best.images, 'labelled validation image')}"
+    text = f"{quoted(best.task)}: of {len(choice)} rates {best.rate:g} has the least loss, {loss} ({of})"
+    others = [one for one in choice if one.behind is not None and not one.chosen]
+    if not others:
+        return f"{text}; at every other rate a row failed."
+    second = min(others, key=lambda one: one.behind or 0.0)
+    behind = second.behind or 0.0
+    if second.behind_stderr is None:
+        return f"{text}; the next, {second.rate:g}, is {number(behind, 3)} behind."
+    apart = behind > _quantile(second) * second.behind_stderr
+    told = "" if apart else ", so the two cannot be told apart"
+    return f"{text}; the next, {second.rate:g}, is {plus_minus(behind, second.behind_stderr, False)} behind{told}."
+
+
+_METHOD = """Every rate of the grid is tried on the same rows (trained source models) and few-shot draws, and judged on
+the target's labelled validation images, which are neither drawn from nor judged later. The rate of the least mean loss
+is chosen; a rate at which a row fails is never chosen. The score and the report half are not there when trials run.
+
+    loss = mean over rows, draws and images of -log(softmax probability of the correct class)
+    variance of the mean = var(row means) / rows + var(draw means) / draws - var(residuals) / (rows x draws)
+
+The loss is chosen by, not the accuracy: it says more with few images. The least of several losses looks a little better
+than it is; the judged halves, which no choice has seen, say how good the rate is."""
