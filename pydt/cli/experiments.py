@@ -76,7 +76,7 @@ def plan(
         typer.echo(f"Note: {few}.")
     for text in remarks(made.context):
         typer.echo(f"Note: {text}")
-    typer.echo(cost(made, read.dir, workers=workers or read.workers, price=price, stop=read.stop))
+    typer.echo(cost(made, read.dir, workers=workers or read.workers, price=price, stop=read.stop, keep=read.keep))
     if trials:
         typer.echo(trials)
 
@@ -88,7 +88,8 @@ def run(
         bool, typer.Option("--same-code", help="Refuse stored rows of other versions of pydt, torch or torchvision.")
     ] = False,
     keep: Annotated[
-        str | None, typer.Option(help='What to keep of trained networks for later tasks: "none" or "weights".')
+        str | None,
+        typer.Option(help='What to keep of networks for later tasks: "none", "features", "weights".'),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Progress as JSON lines on stderr.")] = False,
 ) -> None:

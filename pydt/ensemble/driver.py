@@ -80,8 +80,9 @@ def run(
         same_code: refuse a store or a worker whose rows were computed by another version of pydt, torch or torchvision
             or for another instruction set; otherwise this is only reported.
         keep: what to keep of trained networks in the store's bank, so that a task added later trains no source:
-            "none" or "weights". No result depends on it. Rows use what is kept of them, whatever `keep` is; rows that
-            are stored are not trained again.
+            "none"; "weights", which serve every task; or "features" of the tasks' images, which serve probes of the
+            same targets. No result depends on it. Rows use what is kept of them, whatever `keep` is; rows that are
+            stored are not trained again.
         keep_bytes: of the whole bank, at most; None: 20 GB. When it is full, no more are kept, and the run says so.
 
     Returns:

@@ -19,11 +19,12 @@ from pydt.ensemble.driver import run_rows
 from pydt.ensemble.executors.local import Processes, places
 from pydt.ensemble.executors.pickling import pack
 from pydt.ensemble.interim import Interim
+from pydt.ensemble.keeping import checked_keep
 from pydt.ensemble.plan import Context, Plan, make_record
 from pydt.ensemble.progress import Progress
 from pydt.ensemble.row import Runner, run_row
 from pydt.estimation import StoppingRule
-from pydt.store import Record, Row, Store, row_seconds, weak
+from pydt.store import Bank, Record, Row, Store, row_seconds, weak
 
 if TYPE_CHECKING:
     from pydt.training import Recipe, Task
@@ -46,6 +47,8 @@ class Cost:
         row_bytes: of one row in the store.
         price: of an hour of the whole machine, or None.
         warning: says which rows failed or hardly learnt their source; empty if none did.
+        kept: missing rows whose trained network is in the bank.
+        network_bytes: that the run keeps of one network; 0 if it keeps none.
     """
 
     rows: int
@@ -56,16 +59,23 @@ class Cost:
     row_bytes: float
     price: float | None = None
     warning: str = ""
+    kept: int = 0
+    network_bytes: float = 0.0
 
     @property
     def hours(self) -> float:
-        """Until all rows are stored."""
+        """Until all rows are stored; less where networks are in the bank."""
         return math.ceil((self.rows - self.stored) / self.workers) * self.seconds / 3600
 
     @property
     def bytes(self) -> float:
         """That the missing rows will add to the store."""
         return (self.rows - self.stored) * self.row_bytes
+
+    @property
+    def bank_bytes(self) -> float:
+        """That the networks of the missing rows will add to the bank."""
+        return (self.rows - self.stored - self.kept) * self.network_bytes
 
     @property
     def money(self) -> float | None:
@@ -81,6 +91,10 @@ class Cost:
             f"{missing:,} rows with {at_once}: {_duration(3600 * self.hours)}, {_size(self.bytes)} of disk"
             + ("" if self.money is None else f", {self.money:,.2f} at {self.price:,.2f} an hour"),
         ]
+        if self.kept:
+            lines.append(f"{self.kept:,} of these need no training, and take less: their networks are in the bank")
+        if self.network_bytes:
+            lines.append(f"bank: {_size(self.bank_bytes)} more ({_size(self.network_bytes)} a network)")
         if self.warning:
             lines.append(f"Note: {self.warning}.")
         return "\n".join(lines)
@@ -94,6 +108,7 @@ def cost(
     price: float | None = None,
     stop: str | StoppingRule | None = None,
     runner: Runner = run_row,
+    keep: str = "none",
 ) -> Cost:
     """Time a row of a plan, and estimate the cost of all that are missing.
 
@@ -108,6 +123,7 @@ def cost(
         workers, stop: as in `pydt.run`. If stored rows satisfy the rule, nothing is missing; otherwise all rows count,
             though the rule may end the run earlier.
         price: of an hour of the whole machine, in any currency.
+        keep: as in `pydt.run`.
 
     Raises:
         ConfigError: workers below 1 or price below 0.
@@ -120,33 +136,44 @@ def cost(
         raise ConfigError(f"must be at least 1, is {workers}", "workers", "leave it out to use every core")
     if price is not None and not (math.isfinite(price) and price >= 0):
         raise ConfigError(f"must be zero or more, is {price}", "price", "give the price of an hour")
+    checked_keep(keep, None, runner)
     record = plan.record()
     rows = missing = record.distinct
-    store = None
+    store, more = None, {"network_bytes": 0}
+    if keep != "none":
+        from pydt.training import kept_bytes
+
+        more["network_bytes"] = kept_bytes(keep, plan.source, plan.recipe, plan.tasks)
     if dir is not None and (Path(dir) / "store.json").exists():
         store = Store(dir)
         store.reads_only = True
-        rows, missing = _left(store, plan, rule)
+        rows, missing, kept = _left(store, plan, rule)
+        more["kept"] = kept if runner is run_row else 0
     count = max(1, min(workers or usual, rows))
     seconds = None if store is None else row_seconds(store, record)
     if store is not None and seconds is not None:
         told = _warning(store.glimpse(record), [], "rows looked at")
-        return Cost(rows, rows - missing, count, seconds, rows - missing, _row_bytes(store, record), price, told)
+        return Cost(
+            rows, rows - missing, count, seconds, rows - missing, _row_bytes(store, record), price, told, **more
+        )
     with tempfile.TemporaryDirectory(prefix="pydt-pilot-") as folder:
         seconds, timed, size, told = _pilot(plan, Path(folder), count, runner)
-    return Cost(rows, rows - missing, count, seconds, timed, size, price, told)
+    return Cost(rows, rows - missing, count, seconds, timed, size, price, told, **more)
 
 
-def _left(store: Store, plan: Plan, rule: StoppingRule) -> tuple[int, int]:
-    """Rows of a plan (those that count, where stored rows satisfy the rule), and how many are missing."""
+def _left(store: Store, plan: Plan, rule: StoppingRule) -> tuple[int, int, int]:
+    """Rows of a plan (those that count, where stored rows satisfy the rule), how many are missing, and how many of
+    these have their network in the bank.
+    """
     record = plan.record()
     missing, stored = store.left(record)
     if rule.kind != "none" and stored:
         interim = Interim(store, record, plan.design, stored)
         if interim.settled(rule):
-            return interim.last.rows, 0
+            return interim.last.rows, 0, 0
         missing += [(row, ()) for row in interim.damaged]
-    return record.distinct, len(missing)
+    bank = Bank(store).sizes()
+    return record.distinct, len(missing), sum(record.sources[row] in bank for row, _ in missing)
 
 
 def announce(

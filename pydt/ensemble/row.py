@@ -68,7 +68,7 @@ def run_row(context: Context, row: Row, tasks: tuple[Any, ...]) -> dict[str, Out
 def keep_row(
     context: Context, row: Row, tasks: tuple[Any, ...], keep: str = "none", kept: Kept | None = None
 ) -> tuple[dict[str, Outcome], dict[str, Any]]:
-    """`run_row` with a bank: the same outcomes, from the kept network where there is one.
+    """`run_row` with a bank: the same outcomes, from what was kept of the training where that suffices.
 
     Args:
         keep: what to keep of a training, of `pydt.store.KEEP`.
@@ -77,26 +77,51 @@ def keep_row(
     Returns:
         the outcomes; and "network" ("trained", "bank" or "untrained") and, if there is something to keep, "kept".
     """
-    from pydt.training import learns, restore, train, trial, weights_of
+    from pydt.training import learns, train, trial
 
     examples = context.keep_examples(row)
     trial(context.source, examples, context.recipe, tasks)
-    if kept is not None:
-        if kept.reason is not None:
-            return _failed(tasks, kept.reason), {"network": "bank"}
-        trained = restore(context.source, context.recipe, row.seed, kept.arrays, kept.metrics)
-        return _transferred(trained, row, tasks), {"network": "bank"}
     if not learns(context.recipe):
         return run_row(context, row, tasks), {"network": "untrained"}
+    if kept is not None and (outcomes := _from_bank(context, row, tasks, kept)) is not None:
+        return outcomes, {"network": "bank"}
+    told: dict[str, Any] = {"network": "trained"}
     facts = {name: str(value) for name, value in versions().items()}
     try:
         trained = train(context.source, examples, context.recipe, row.seed)
     except TrainError as error:
-        told: dict[str, Any] = {"network": "trained"}
         more = {} if keep == "none" else {"kept": Kept(keep, reason=str(error), facts=facts)}
         return _failed(tasks, str(error)), told | more
-    more = {} if keep == "none" else {"kept": Kept(keep, weights_of(trained), trained.metrics, facts=facts)}
-    return _transferred(trained, row, tasks), {"network": "trained"} | more
+    outcomes = _transferred(trained, row, tasks)
+    if keep != "none":
+        told["kept"] = Kept(keep, _arrays(trained, tasks, keep, kept), trained.metrics, facts=facts)
+    return outcomes, told
+
+
+def _from_bank(context: Context, row: Row, tasks: tuple[Any, ...], kept: Kept) -> dict[str, Outcome] | None:
+    """The outcomes, if what was kept suffices for them."""
+    from pydt.training import Absent, from_features, restore, serve
+
+    if kept.reason is not None:
+        return _failed(tasks, kept.reason)
+    if kept.kind == "weights":
+        return _transferred(restore(context.source, context.recipe, row.seed, kept.arrays, kept.metrics), row, tasks)
+    if not serve(tasks):
+        return None
+    try:
+        return _transferred(from_features(context.recipe, kept.arrays, kept.metrics), row, tasks)
+    except Absent:
+        return None
+
+
+def _arrays(trained: Any, tasks: tuple[Any, ...], keep: str, kept: Kept | None) -> dict[str, Any]:
+    """What to keep of a training; features join those of other targets."""
+    from pydt.training import features_of, weights_of
+
+    if keep == "weights":
+        return weights_of(trained)
+    before = kept.arrays if kept is not None and kept.kind == "features" else {}
+    return {**before, **features_of(trained, tasks)}
 
 
 def _failed(tasks: tuple[Any, ...], reason: str) -> dict[str, Outcome]:

@@ -25,7 +25,7 @@ from pydt.store.cells import Cells, entries
 from pydt.store.plan_record import FORMAT
 from pydt.store.rows import FACTS
 
-KEEP = ("none", "weights")
+KEEP = ("none", "features", "weights")
 """What a run may keep of its trained networks."""
 KEEP_BYTES = 20_000_000_000
 """Most bytes of a bank, unless a run says otherwise."""

@@ -19,9 +19,13 @@ _LINE = re.compile(rb'\{"time": (\d+(?:\.\d+)?), "event": "([^"\\]*)"')  # of th
 
 
 def row_seconds(store: Store, record: Record) -> float | None:
-    """Mean seconds of one worker for a row of a plan, from the store's log; None if it has none."""
-    sources, entries = set(record.sources), store.logged("row", {"source": str, "seconds": float})
-    times = [entry["seconds"] for entry in entries if entry["source"] in sources]
+    """Mean seconds of one worker for a row of a plan, from the store's log; None if it has none.
+
+    Rows whose network came from the bank do not count: they say nothing about a training.
+    """
+    sources, entries = set(record.sources), store.logged("row", {"source": str, "seconds": float, "network?": str})
+    own = [entry for entry in entries if entry["source"] in sources and entry.get("network") != "bank"]
+    times = [entry["seconds"] for entry in own]
     times = [seconds for seconds in times if math.isfinite(seconds) and seconds > 0]
     return sum(times) / len(times) if times else None
 

@@ -2,7 +2,7 @@
 of torch. Imports `base` and `data`.
 """
 
-from pydt.training.kept import learns, restore, weights_of
+from pydt.training.kept import Absent, features_of, from_features, kept_bytes, learns, restore, serve, weights_of
 from pydt.training.methods.checkpoint import Checkpoint
 from pydt.training.methods.clip import CLIP
 from pydt.training.methods.none import Scratch

@@ -19,8 +19,8 @@ from stub_store import contents, flip
 from pydt import design
 from pydt.base import ConfigError, StoreError
 from pydt.data import Dataset, Target
-from pydt.ensemble import Plan, run, run_rows
-from pydt.store import Bank, Row, Store
+from pydt.ensemble import Plan, cost, run, run_rows
+from pydt.store import Bank, Row, Store, row_seconds
 from pydt.training import FineTune, Recipe, Task, restore, train, weights_of
 
 
@@ -206,3 +206,97 @@ def test_odd_networks_come_back_as_they_were() -> None:
     assert torch.equal(again.features(data), fresh.features(data))
     assert again.metrics == fresh.metrics
     assert {name: a.tobytes() for name, a in weights_of(again).items()} == {n: a.tobytes() for n, a in arrays.items()}
+
+
+def test_cost_tells_the_disk_of_kept_features(tmp_path: Path) -> None:
+    one = plan(1)
+    told = cost(one, workers=1, keep="features").network_bytes
+    (size,) = Bank(go(one, tmp_path, keep="features")).sizes().values()
+    assert 0.8 * size < told < size
+
+
+def test_cost_tells_the_disk_of_the_bank_and_rows_that_need_no_training(tmp_path: Path) -> None:
+    one = plan(3)
+    before = cost(one, tmp_path, workers=1, keep="weights")
+    go(one, tmp_path, keep="weights")
+    sizes = Bank(Store(tmp_path)).sizes().values()
+    assert 0.5 * min(sizes) < before.network_bytes < min(sizes)  # but for a header
+    assert before.bank_bytes == 3 * before.network_bytes
+    assert "bank: " in str(before)
+    more = replace(one, design=design.Design.explicit(np.concatenate([np.asarray(one.design), np.ones((1, 8), int)])))
+    more = replace(more, tasks=tasks())
+    found = cost(more, tmp_path, workers=1, keep="weights")
+    assert (found.rows, found.stored, found.kept) == (4, 0, 3)
+    assert found.bank_bytes == found.network_bytes
+    assert "3 of these need no training" in str(found)
+    assert cost(one, tmp_path, workers=1).network_bytes == 0
+
+
+def test_times_of_rows_from_the_bank_are_no_times_of_trainings(tmp_path: Path) -> None:
+    store, record = Store.create(tmp_path), plan(2).record()
+    for source, seconds, network in ((0, 4.0, "trained"), (1, 0.1, "bank"), (1, 6.0, "trained")):
+        store.log(event="row", source=record.sources[source], seconds=seconds, network=network)
+    assert row_seconds(store, record) == 5.0
+
+
+def test_features_serve_probes_of_the_same_target_and_give_the_bytes_of_fresh_trainings(tmp_path: Path) -> None:
+    first = plan(2)
+    go(first, tmp_path / "kept", keep="features")
+    same = target()
+    probes = (
+        Task(same, draws=3, shots=1), Task(same, draws=2, shots=5), Task(same, draws=2, shots=3, seed=7, name="seed 7"),
+        Task(same, draws=2, shots=3, penalty=1.0, name="weak"), Task(same, shots="full"),
+    )  # fmt: skip
+    more = replace(first, tasks=(*first.tasks, *probes))
+    go(more, tmp_path / "kept")
+    assert origins(tmp_path / "kept") == {"trained": 2, "bank": 2}
+    go(more, tmp_path / "fresh")
+    assert cells_of(tmp_path / "kept") == cells_of(tmp_path / "fresh")
+
+
+def test_features_of_another_target_join_and_other_modes_train_again(tmp_path: Path) -> None:
+    first = plan(2)
+    go(first, tmp_path, keep="features")
+    other = replace(first, tasks=(*first.tasks, *tasks(target=target(2))[:1]))
+    go(other, tmp_path, keep="features")
+    assert origins(tmp_path) == {"trained": 4}
+    both = replace(first, tasks=(Task(target(), shots=2, draws=2), Task(target(2), shots=2, draws=2)))
+    go(both, tmp_path)
+    assert origins(tmp_path) == {"trained": 4, "bank": 2}
+    go(replace(first, tasks=tasks()), tmp_path)
+    assert origins(tmp_path) == {"trained": 6, "bank": 2}
+
+
+class Batchwise(torch.nn.Module):
+    """Features whose last bits depend on the number of images in a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(144, 6))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = self.body(images)
+        return features * (1 + 1e-6 * len(images))
+
+
+def test_features_that_depend_on_the_batch_serve_the_same_examples_alone(tmp_path: Path) -> None:
+    first = plan(1, network=Batchwise)
+    go(first, tmp_path / "kept", keep="features")
+    alike = replace(first, tasks=(*first.tasks, Task(target(), draws=2, shots=3, penalty=1.0, name="weak")))
+    go(alike, tmp_path / "kept")
+    assert origins(tmp_path / "kept") == {"trained": 1, "bank": 1}
+    other = replace(first, tasks=(*alike.tasks, Task(target(), draws=2, shots=1)))
+    go(other, tmp_path / "kept")
+    assert origins(tmp_path / "kept") == {"trained": 2, "bank": 1}
+    go(other, tmp_path / "fresh")
+    assert cells_of(tmp_path / "kept") == cells_of(tmp_path / "fresh")
+
+
+def test_a_batch_of_a_few_images_is_not_served_from_those_of_the_pool(tmp_path: Path) -> None:
+    first = plan(1)
+    go(first, tmp_path / "kept", keep="features")
+    few = replace(first, tasks=(*first.tasks, Task(target(), draws=1, shots=1)))  # four images
+    go(few, tmp_path / "kept")
+    assert origins(tmp_path / "kept") == {"trained": 2}
+    go(few, tmp_path / "fresh")
+    assert cells_of(tmp_path / "kept") == cells_of(tmp_path / "fresh")
