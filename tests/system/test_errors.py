@@ -21,7 +21,7 @@ from pydt.data.samples import glyphs
 from pydt.ensemble import Plan, run
 from pydt.estimation import influences
 from pydt.store import Store
-from pydt.training import Checkpoint, FineTune, Recipe, SimCLR, Task
+from pydt.training import CLIP, Checkpoint, FineTune, Recipe, SimCLR, Task
 
 IMAGES = np.zeros((6, 4, 4), np.uint8)
 LABELS = [0, 1, 2, 0, 1, 2]
@@ -31,6 +31,10 @@ OUTPUTS = np.random.default_rng(1).normal(size=(40, 3))
 
 def dataset() -> Dataset:
     return Dataset.from_arrays(IMAGES, LABELS)
+
+
+def captioned(captions: list[str]) -> Dataset:
+    return Dataset.from_arrays(IMAGES, LABELS, captions=captions)
 
 
 def target() -> Target:
@@ -175,6 +179,12 @@ CASES: dict[str, tuple[Callable[[], object], str, str]] = {
     "two views of one pixel": (lambda: Recipe(method="simclr").check(Dataset.from_arrays(IMAGES[:, :1, :1], [0] * 6)), "images of one pixel", "larger images"),
     "contrast within batches of one": (lambda: Recipe(method="simclr", batch_size=1).check(dataset()), "a batch of 1 image", "2 or more"),
     "temperature of nothing": (lambda: SimCLR(temperature=0), "SimCLR.*temperature 0", ""),
+    "CLIP without captions": (lambda: Recipe(method="clip").check(dataset()), "has no captions", "give captions="),
+    "CLIP of one caption": (lambda: Recipe(method="clip").check(captioned(["A dog!"] * 6)), "all images have the caption 'A dog!'", "what is in each image"),
+    "CLIP of a caption without words": (lambda: Recipe(method="clip").check(captioned(["a", "b", "?", "c", "d", ""])), "2 captions have no word.*image '2'", "leave them out"),
+    "CLIP in batches of one": (lambda: Recipe(method="clip", batch_size=1).check(captioned(list("abcdef"))), "batches of one image", "2 or more"),
+    "misspelt model of open_clip": (lambda: Recipe(method="clip", clip=CLIP("ViT-B/32")).check(captioned(list("abcdef"))), "ViT-B/32.*(no such model|not installed)", "did you mean 'ViT-B-32'|pip install"),
+    "width of nothing": (lambda: CLIP(width=0), "CLIP.*width 0", "whole number"),
     "source of one class": (lambda: Plan(Dataset.from_arrays(IMAGES, ["a"] * 6), by="example", design=design.random(6, 4), recipe=Recipe(), tasks=(Task(target()),)), "all images are of the class 'a'", "two classes or more"),
     "epochs of fine-tuning that are no number": (lambda: FineTune(epochs=1.5), "FineTune.*epochs 1.5", "whole number >= 1"),
     "misspelt network": (lambda: Recipe(network="resnet19"), "resnet19.*no such network", "did you mean 'resnet1"),
