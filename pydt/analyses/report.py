@@ -31,7 +31,7 @@ from pydt.estimation import (
     overall,
 )
 from pydt.reporting import FEW_DF, called, called_output, count, render, write_csv
-from pydt.store import UNITS, Record, Store, Weak, at_chance, stored_remarks, weak_rows
+from pydt.store import UNITS, Record, Store, Weak, at_chance, read_choices, stored_remarks, weak_rows
 
 
 def report(
@@ -130,6 +130,8 @@ def results(
                 "metric": target["metric"],
                 "mode": about["mode"],
                 "shots": about["shots"],
+                "validation_images": target["validation"],
+                "validation_used": any(one["task"] == task["digest"] for one in read_choices(store)),
                 "draws": about["draws"],
                 "design": design.kind,
                 "alpha": design.alpha,
@@ -302,8 +304,10 @@ def _by_class(
     store: Store, record: Record, output: str, masks: Design, method: str, classes: list[str]
 ) -> dict[str, Any] | None:
     """The influence of each group on each target class, from the score half, with errors and q (over the groups of one
-    class); None where a class has no example there.
+    class); None where a class has no example there, and for the AUROC of two classes, which is one number.
     """
+    if output == "auroc" and len(classes) == 2:
+        return None
     task = record.tasks[0]["digest"]
     labels = store.examples(task, "score", record)["labels"]
     if len(np.unique(labels)) < len(classes):

@@ -225,6 +225,8 @@ def _question(results: Mapping, phrase: str | None) -> dict[str, Any]:
         transfer += f", {count(shots, 'labelled image')} per class"
     elif shots:
         transfer += ", all labelled images" if shots == "full" else f", {shots}"
+    if asked.get("validation_used"):
+        transfer += f"; {count(asked['validation_images'], 'more labelled image')} to choose settings"
     if draws and draws > 1:
         transfer += f", mean over {draws} draws"
     alpha = asked.get("alpha")

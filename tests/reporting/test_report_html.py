@@ -33,6 +33,13 @@ def test_ranking_shows_every_group_in_order_with_its_numbers() -> None:
     assert shown == [f"{p['name']} {p['value']:+.3f} \u00b1 0.060 0.900" for p in given["placebos"]]
 
 
+@pytest.mark.parametrize(("used", "told"), [(True, "; 200 more labelled images to choose settings"), (False, "")])
+def test_labels_that_settings_were_chosen_by_are_told_beside_the_shots(used: bool, told: str) -> None:
+    given = results(LETTERS)
+    given["question"] |= {"validation_images": 200, "validation_used": used}
+    assert f", 5 labelled images per class{told}, mean over 8 draws" in plain(render(given))
+
+
 def test_intervals_are_drawn_where_the_numbers_say() -> None:
     given = results(LETTERS, seed=3)
     for group in given["groups"]:
