@@ -24,11 +24,12 @@ def smooth(height: int, width: int, channels: int, seed: int) -> np.ndarray:
     return np.clip(coarse[:height, :width] + random.normal(0, 12, (height, width, channels)), 0, 255).astype(np.uint8)
 
 
-def expected(pixels: np.ndarray, short: int, side: int, interpolation: str) -> np.ndarray:
+def expected(pixels: np.ndarray, short: int, side: int, interpolation: str, squash: bool = False) -> np.ndarray:
     """PIL's pixels 0..255, (3, side, side), by the definition of torchvision's Resize and CenterCrop."""
     height, width = pixels.shape[:2]
     image = Image.fromarray(pixels.squeeze()).convert("RGB")
     size = int(short * width / min(height, width)), int(short * height / min(height, width))
+    size = (short, short) if squash else size
     image = image.resize(size, PIL[interpolation])
     left, top = (round((length - side) / 2) for length in size)
     return np.asarray(image.crop((left, top, left + side, top + side)), float).transpose(2, 0, 1)
@@ -41,15 +42,19 @@ def seen(batch: torch.Tensor) -> np.ndarray:
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(("height", "width"), [(28, 28), (61, 90), (97, 80)])
-def test_raw_images_are_resized_as_pil_does(interpolation: str, channels: int, height: int, width: int) -> None:
+@pytest.mark.parametrize(
+    ("height", "width", "squash"), [(28, 28, False), (61, 90, False), (97, 80, False), (61, 90, True)]
+)
+def test_raw_images_are_resized_as_pil_does(
+    interpolation: str, channels: int, height: int, width: int, squash: bool
+) -> None:
     images = np.stack([smooth(height, width, channels, seed) for seed in range(5)])
-    how = Augment(size=64, resize=73, interpolation=interpolation, mean=MEAN, std=STD, rgb=True)
+    how = Augment(size=64, resize=73, interpolation=interpolation, mean=MEAN, std=STD, rgb=True, squash=squash)
     for train in (False, True):
         batch = next(iter(Loader(Dataset.from_arrays(images, np.arange(5)), None, 5, train, how, channels_last=True)))
         assert batch.images.is_contiguous(memory_format=torch.channels_last)
         for number, found in zip(batch.index.tolist(), seen(batch.images), strict=True):
-            off = np.abs(found - expected(images[number], 73, 64, interpolation))
+            off = np.abs(found - expected(images[number], 73, 64, interpolation, squash))
             assert off.max() < 1.5, "PIL rounds to 8 bits between its two passes, we do not"
             assert off.mean() < 0.3
 
@@ -87,8 +92,8 @@ def test_a_share_of_nothing_has_the_right_shape() -> None:
     assert Loader(data, None, 3, False, how).read(np.array([], np.int64)).images.shape == (0, 3, 16, 16)
 
 
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_files_are_resized_as_pil_does(tmp_path: Path, interpolation: str) -> None:
+@pytest.mark.parametrize(("interpolation", "squash"), [("bilinear", False), ("bicubic", False), ("bicubic", True)])
+def test_files_are_resized_as_pil_does(tmp_path: Path, interpolation: str, squash: bool) -> None:
     """DALI does not clip between its two passes as PIL does: at hard edges of black and white, the cubic filter, which
     overshoots there, differs by up to 10 of 255. These images have no black and no white.
     """
@@ -98,10 +103,10 @@ def test_files_are_resized_as_pil_does(tmp_path: Path, interpolation: str) -> No
     for number, (height, width) in enumerate([(64, 64), (150, 90), (80, 200), (40, 41)]):
         kept.append(smooth(height, width, 3, number) // 2 + 64)
         Image.fromarray(kept[-1]).save(tmp_path / "a" / f"{number}.png")
-    how = Augment(size=64, resize=64, interpolation=interpolation, mean=MEAN, std=STD)
+    how = Augment(size=64, resize=72, interpolation=interpolation, mean=MEAN, std=STD, squash=squash)
     batch = next(iter(Loader(Dataset.from_folder(tmp_path), None, 4, False, how)))
     for found, image in zip(seen(batch.images), kept, strict=True):
-        off = np.abs(found - expected(image, 64, 64, interpolation))
+        off = np.abs(found - expected(image, 72, 64, interpolation, squash))
         assert off.max() < 3.5
         assert np.mean(off > 1.5) < 0.01, "elsewhere within 1"
         assert off.mean() < 0.3
@@ -111,6 +116,12 @@ def test_settings() -> None:
     assert Augment().described() == Augment(resize=None, interpolation="bilinear", rgb=False).described()
     assert not {"resize", "interpolation", "rgb"} & set(Augment().described())
     assert Augment(resize=256).described()["resize"] == 256
-    for wrong in ({"resize": 200}, {"size": 64, "resize": 63}, {"interpolation": "nearest"}, {"rgb": 1}):
+    for wrong in (
+        {"resize": 200},
+        {"size": 64, "resize": 63},
+        {"interpolation": "nearest"},
+        {"rgb": 1},
+        {"squash": True},
+    ):
         with pytest.raises(ConfigError):
             Augment(**wrong)  # type: ignore[arg-type]
