@@ -181,7 +181,14 @@ def test_one_colour_stays_that_colour_when_blurred() -> None:
         )
 
 
-@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_grey_images_have_no_colours_to_lose() -> None:
+    dataset = noise(40, 5, 5, 1)
+    plain, coloured = Augment(jitter=(0.4, 0.4, 0, 0)), Augment(jitter=(0.4, 0.4, 0.4, 0.1), grey=0.5)
+    found = [next(iter(Loader(dataset, augment=augment))).images for augment in (plain, coloured)]
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("channels", [2, 4])
 def test_colours_need_three_channels(channels: int) -> None:
     dataset = noise(6, 5, 5, channels)
     augment = Augment(jitter=(0.4, 0.4, 0.4, 0.1), grey=0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,17 @@ def test_the_ramp_reaches_the_training(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(Loader, "read", noted)
     train(source, None, Recipe(epochs=4, batch_size=20, augment=Augment(size=24, ramp=((0, 16), (3, 32)))), 0)
     assert seen == [16, 16, 16, 32]
+
+
+@pytest.mark.slow
+def test_simclr_learns_from_encoded_colour_images(tmp_path: Path) -> None:
+    source = Dataset.from_folder(scenes(tmp_path, 20, 3, 0))
+    usual = Recipe(method="simclr").augment
+    assert usual.random(None)
+    recipe = Recipe(method="simclr", network="convnet-8", steps=150, batch_size=20, augment=replace(usual, size=SIDE))
+    metrics = train(source, None, recipe, 0).metrics
+    assert metrics["source_accuracy"] > 2 * metrics["source_trivial_accuracy"]
+    assert metrics["source_loss"] < 0.8 * metrics["source_trivial_loss"]
 
 
 def torchvisions(root: Path, batch: int, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

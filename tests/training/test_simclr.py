@@ -22,7 +22,13 @@ from pydt.training.methods import METHODS
 from pydt.training.methods.simclr import nt_xent
 
 RECIPE = Recipe(
-    network="convnet-8", method="simclr", steps=60, batch_size=32, lr=0.2, augment=Augment(crop_pad=2, mean=(0.3,))
+    network="convnet-8",
+    method="simclr",
+    steps=60,
+    batch_size=32,
+    lr=0.2,
+    augment=Augment(crop_pad=2, mean=(0.3,)),
+    simclr=SimCLR(temperature=0.5),
 )
 
 
@@ -141,7 +147,7 @@ def test_settings_stand_in_the_digests_of_their_method_alone() -> None:
     base = Recipe(method="simclr")
     others = [SimCLR(temperature=0.1), SimCLR(hidden=96), SimCLR(out=64)]
     assert len({base.digest, *(replace(base, simclr=settings).digest for settings in others)}) == 4
-    assert base.described()["simclr"] == {"temperature": 0.5, "hidden": None, "out": 128}
+    assert base.described()["simclr"] == {"temperature": 0.2, "hidden": None, "out": 128}
     assert SimCLR(temperature=1) == SimCLR(temperature=1.0)
 
 

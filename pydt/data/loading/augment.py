@@ -47,9 +47,10 @@ class Augment:
     In training, in this order, after crop and flip; pixels are rounded to whole numbers 0..255 after each:
         jitter: (brightness, contrast, saturation, hue), each 0 or more, hue at most 1/2: factors uniform in 1 +- the
             first three (but not below 0), hue turned by up to +- the last, in turns. As DALI's `color_twist` does it:
-            contrast is about mid-grey, and the order is fixed. Without three channels there is no saturation and hue.
+            contrast is about mid-grey, and the order is fixed. Saturation, hue and `grey` change nothing in images of
+            one channel, and are refused for two or four.
         jitter_chance: that an image is jittered.
-        grey: chance that it loses its colours; three channels only.
+        grey: chance that it loses its colours.
         blur: (least, most) sigma of a Gaussian blur in pixels, uniform.
         blur_chance: that an image is blurred.
         solarize: chance that pixels of 128 and above are inverted.
@@ -201,10 +202,9 @@ class Augment:
         """
         _, _, saturation, hue = self.jitter or (0.0, 0.0, 0.0, 0.0)
         colours = {"the saturation of jitter": saturation, "the hue of jitter": hue, "grey": self.grey}
-        if channels != 3 and any(colours.values()):
+        if channels not in (1, 3) and any(colours.values()):
             what = ", ".join(name for name, value in colours.items() if value)
-            mend = "leave it out (0): without three channels there are no colours"
-            raise ConfigError(f"{what} for images of {channels} channel(s)", "Augment", mend)
+            raise ConfigError(f"{what} for images of {channels} channels", "Augment", "leave it out (0)")
         if self.randaugment:
             mend = "leave it out, or give the images as files: from_folder, from_tar"
             raise ConfigError("randaugment for raw images", "Augment", mend)

@@ -70,7 +70,7 @@ def _jitter(images: torch.Tensor, found: Drawn) -> None:
     brightness, contrast = (found[name].astype(float) for name in ("brightness", "contrast"))
     factor, offset = brightness * contrast, 128 * brightness * (1 - contrast)
     saturation, hue = found["saturation"].astype(float), np.deg2rad(found["hue"].astype(float))
-    if (saturation == 1).all() and (hue == 0).all():
+    if images.shape[1] != 3 or ((saturation == 1).all() and (hue == 0).all()):
         images.mul_(_each(images, factor)).add_(_each(images, offset))
     else:
         turn = np.zeros((len(hue), 3, 3))

@@ -28,8 +28,10 @@ from pydt.data.loading import Augment, Batch
 from pydt.training.methods.common import Job
 from pydt.training.methods.loop import fit
 
-USUAL = Augment(resized_crop=((0.4, 1.0), (3 / 4, 4 / 3)))
-"""How views are made where a recipe does not say."""
+USUAL = Augment(resized_crop=((0.3, 1.0), (3 / 4, 4 / 3)), jitter=(0.4, 0.4, 0.4, 0.1), jitter_chance=0.8, grey=0.2)
+"""How views are made where a recipe does not say, of raw and encoded images, grey and coloured ones: the colours of
+MoCo v2 and SimCLR's relatives. Without mirroring, which makes other letters of letters, and without blur, whose sigma
+depends on the images' size."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class SimCLR:
             have 4096 and 256, with temperature 0.1.
     """
 
-    temperature: float = 0.5
+    temperature: float = 0.2
     hidden: int | None = None
     out: int = 128
 
