@@ -130,7 +130,7 @@ def choose_rates(
         more |= {"keep": "weights" if runner is run_row else "none", "keep_bytes": keep_bytes}
         store = run_rows(*about, dir, executor, **more)
         for number, one in enumerate(asked):
-            write_choice(store, one.digest, _choice(store, one, number * len(one.trials)))
+            write_choice(store, _choice(store, one, number * len(one.trials)))
     found = _stored(dir, asked)
     assert found is not None
     return _result(plan, asked, found)
@@ -276,6 +276,7 @@ def _choice(store: Store, asked: _Asked, column: int) -> dict[str, Any]:
         grid.append({"rate": asked.rates[j], "trial": trial.digest, "failed": failed[j], **numbers})
     chosen = asked.rates[best]
     return {
+        "question": asked.digest,
         "task": asked.task.at(chosen).digest,
         "name": asked.task.name,
         "target": asked.task.target.digest,

@@ -26,6 +26,7 @@ _TRIED: Form = {
     "behind_stderr": float | None,
 }
 CHOICE: Form = {
+    "question": HEX32,
     "task": HEX32,
     "name": str,
     **dict.fromkeys(("target", "source", "units", "recipe"), HEX32),
@@ -39,18 +40,17 @@ CHOICE: Form = {
 """What a choice says: "task" is the digest of the judged task with the chosen rate, "trainings" the source keys of the
 rows of the trials, "images" how many labelled validation images there were, "rows" how many rows count, "draws" of
 each; "grid" has the rates from the lowest to the highest, "failed" of the rows at each, and numbers where none did."""
-_MEND = "delete this one file and run the same plan again"
+_MEND = "delete this one file, or let `pydt verify` put it aside, and run the same plan again: no trial is repeated"
 
 
-def write_choice(cells: Cells, question: str, choice: Mapping[str, Any]) -> None:
+def write_choice(cells: Cells, choice: Mapping[str, Any]) -> None:
     """Write a choice, of the form `CHOICE`.
 
     Raises:
         StoreError: it cannot be written.
     """
-    body = {**choice, "question": question}
-    text = canonical_json({**body, "sha256": digest("choice", body)})
-    cells.write(Path("choices") / f"{question}.json", text.encode())
+    text = canonical_json({**choice, "sha256": digest("choice", choice)})
+    cells.write(Path("choices") / f"{choice['question']}.json", text.encode())
 
 
 def read_choice(cells: Cells, question: str) -> dict[str, Any] | None:
@@ -62,8 +62,8 @@ def read_choice(cells: Cells, question: str) -> dict[str, Any] | None:
     path = cells.folder / "choices" / f"{question}.json"
     try:
         with placed(path, _MEND):
-            choice: dict[str, Any] = read_json(path, {**CHOICE, "sha256": HEX32, "question": HEX32})
-            if choice.pop("sha256") != digest("choice", choice) or choice.pop("question") != question:
+            choice: dict[str, Any] = read_json(path, {**CHOICE, "sha256": HEX32})
+            if choice.pop("sha256") != digest("choice", choice) or choice["question"] != question:
                 raise StoreError("is damaged (its checksum does not match)")
             if choice["chosen"] not in [tried["rate"] for tried in choice["grid"]]:
                 raise StoreError("is damaged (the chosen rate is not in the grid)")

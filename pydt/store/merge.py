@@ -10,6 +10,7 @@ from pydt.base import StoreError, read
 from pydt.store.bank import Bank
 from pydt.store.block_format import Finder
 from pydt.store.cells import every_key, same, stems
+from pydt.store.choices import read_choice, read_choices, write_choice
 from pydt.store.plan_record import Record
 from pydt.store.store import Store
 
@@ -132,7 +133,12 @@ def _copy_bank(ours: Bank, theirs: Bank, report: dict[str, Any]) -> None:
 
 
 def _copy_small(store: Store, other: Store, here: set[str]) -> None:
-    """What stopping rules had reached of plans that were not `here`; counterfactuals and notes that the store lacks."""
+    """What stopping rules had reached of plans that were not `here`; counterfactuals, notes and choices that the store
+    lacks.
+    """
+    for choice in read_choices(other):
+        if read_choice(store, choice["question"]) is None:
+            write_choice(store, choice)
     for name, record in other.plans().items():
         if name not in here and (note := other.rule(record)) is not None:
             write = store.note_stop if note.pop("met") else store.note_rule

@@ -13,11 +13,14 @@ from pydt.base import PydtError, StoreError, Unreadable, digest
 from pydt.store.bank import Bank
 from pydt.store.block_format import Finder
 from pydt.store.cells import every_key, relative, stems, torn
+from pydt.store.choices import read_choice
 from pydt.store.descriptions import described, pictures
 from pydt.store.notes import read_remarks
 from pydt.store.plan_record import Drawn, Record
 from pydt.store.rows import Row, result_key, source_key
 from pydt.store.store import Store
+
+_KINDS = (("plans", ".json"), ("tasks", ".safetensors"), ("thumbnails", ".safetensors"), ("choices", ".json"))
 
 
 def verify(dir: str | os.PathLike[str]) -> dict[str, Any]:
@@ -122,16 +125,17 @@ def check_cell(key: str, arrays: dict[str, Any], metadata: dict[str, Any], examp
 
 
 def _verify_described(store: Store, damaged: list[dict[str, Any]]) -> dict[str, int]:
-    """Plans, tasks, thumbnails; how many examples the tasks have."""
+    """Plans, tasks, thumbnails, choices; how many examples the tasks have."""
     examples = {}
-    for kind, suffix in (("plans", ".json"), ("tasks", ".safetensors"), ("thumbnails", ".safetensors")):
+    for kind, suffix in _KINDS:
         for name in stems(store, kind, suffix):
             path = store.folder / kind / f"{name}{suffix}"
             try:
                 if kind == "plans":
                     store.plan(name)
-                    continue
-                if kind == "tasks":
+                elif kind == "choices":
+                    read_choice(store, name)
+                elif kind == "tasks":
                     examples[name] = len(described(path)["half"])
                 else:
                     pictures(path)

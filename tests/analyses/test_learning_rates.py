@@ -39,8 +39,16 @@ def store_choice(store: Store, plan: Plan, task: Task, chosen: float, grid: list
     record = plan.record()
     about = {"source": record.source, "units": record.units, "recipe": record.recipe, "target": task.target.digest}
     counts = {"images": 20, "rows": 4, "draws": 3}
-    choice = {**about, **counts, "task": task.digest, "name": "another name", "trainings": [], "chosen": chosen}
-    write_choice(store, task.digest, {**choice, "grid": grid})
+    choice = {
+        **about,
+        **counts,
+        "question": task.digest,
+        "task": task.digest,
+        "name": "another name",
+        "trainings": [],
+        "chosen": chosen,
+    }
+    write_choice(store, {**choice, "grid": grid})
 
 
 @pytest.fixture

@@ -98,6 +98,17 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
+def choice(**changes: Any) -> dict[str, Any]:
+    """A choice of two learning rates, of the form that a store keeps."""
+    digests = {name: f"{i:032x}" for i, name in enumerate(("question", "task", "target", "source", "units", "recipe"))}
+    tried = {"failed": 0, "loss": 1.5, "stderr": 0.1, "accuracy": 0.5, "accuracy_stderr": 0.02}
+    tried |= {"behind": 0.0, "behind_stderr": 0.0}
+    failed = dict.fromkeys(tried, None) | {"failed": 1}
+    grid = [{"rate": 0.01, "trial": "a" * 32, **tried}, {"rate": 0.1, "trial": "b" * 32, **failed}]
+    counts = {"images": 20, "rows": 4, "draws": 3}
+    return {**digests, **counts, "name": "tuned", "trainings": ["c" * 32], "chosen": 0.01, "grid": grid, **changes}
+
+
 TASKS = (StubTask(), StubTask("letters"))
 
 

@@ -21,14 +21,14 @@ import pytest
 from odd_json import paths, replaced
 from safetensors.numpy import save
 from stub_rows import GROUPS, StubRecipe, StubSource, StubTask
-from stub_store import computed
+from stub_store import choice, computed
 
 from pydt import design
 from pydt.analyses.counterfactual import stored as counterfactual
 from pydt.base import PydtError, canonical_json, digest, encode, load, parse
 from pydt.ensemble import Plan
 from pydt.estimation import failure_test
-from pydt.store import Store, compact, export, merge, row_seconds, status, verify
+from pydt.store import Store, compact, export, merge, read_choices, row_seconds, status, verify, write_choice
 from pydt.store.outputs import OUTPUTS
 
 ROOM = 1 << 30  # bytes that reading may take
@@ -62,6 +62,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made.note_stop(record, {"rows": 5, "rule": "sign 1", "looks": 2, "reason": "sure", "decided": [["class 1", 1]]})
     made.log(event="row", source=record.sources[0], keys=list(record.keys[0]), seconds=0.5, pid=1)
     link = {"plan": record.digest, "rows": record.digest, "task": record.tasks[0]["digest"]}
+    write_choice(made, choice())
     (folder / "counterfactual").mkdir()
     (folder / "counterfactual" / f"{record.digest}.json").write_text(canonical_json(link))
     return folder
@@ -72,7 +73,7 @@ def kinds(store: Path) -> dict[str, Path]:
     rows = sorted(store.glob("rows/*/*"))
     failed = next(path for path in rows if load(path)[1]["status"] == "failed")
     found = {"good row": next(path for path in rows if path != failed), "failed row": failed}
-    for pattern in ("packed/*/*", "plans/*", "stops/*", "tasks/*", "thumbnails/*", "counterfactual/*"):
+    for pattern in ("packed/*/*", "plans/*", "stops/*", "tasks/*", "thumbnails/*", "choices/*", "counterfactual/*"):
         found |= {f"{path.relative_to(store).parts[0]} {path.suffix}": path for path in store.glob(pattern)}
     found = {name.replace("packed .npy", "packed array"): path for name, path in found.items()}
     (block,) = store.glob("packed/*")
@@ -82,7 +83,7 @@ def kinds(store: Path) -> dict[str, Path]:
 
 KINDS = (
     "format", "good row", "failed row", "packed .jsonl", "masks", "primitives", "plans .json", "stops .json",
-    "tasks .safetensors", "thumbnails .safetensors", "counterfactual .json",
+    "tasks .safetensors", "thumbnails .safetensors", "choices .json", "counterfactual .json",
 )  # fmt: skip
 VOLATILE = "folder", "rows_per_hour", "bytes", "files", "quarantined", "writer"
 
@@ -118,6 +119,7 @@ def asked(folder: Path) -> dict[str, Callable[[], Any]]:
         "stopped": rows(lambda s: s.stopped()),
         "facts": rows(lambda s: (s.names(), s.design().digest, failure_test(s))),
         "seconds": rows(lambda s: row_seconds(s, s.plan())),
+        "choices": rows(lambda s: list(read_choices(s))),
         "counterfactual": rows(lambda s: [arm.correct for arm in getattr(counterfactual(s, s.plan()), "arms", ())]),
         "verify": lambda: {key: value for key, value in verify(folder).items() if key in ("missing", "damaged")},
     }
@@ -245,6 +247,11 @@ def made_ups(store: Path, copied: Callable[[], Path], count: int) -> None:
         (folder / places["packed .jsonl"]).write_text("\n".join([*lines, ""]))
 
     add("plan", json.loads((store / places["plans .json"]).read_text()), plan_file)
+
+    def choice_file(folder: Path, text: str) -> None:
+        (folder / places["choices .json"]).write_text(signed(text, "choice")[0])
+
+    add("choice", json.loads((store / places["choices .json"]).read_text()), choice_file)
     add("stop", json.loads((store / places["stops .json"]).read_text()), stop_file)
     for kind in ("format", "counterfactual .json"):
         add(kind, json.loads((store / places[kind]).read_text()), partial(plain_file, kind))
