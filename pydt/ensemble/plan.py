@@ -123,8 +123,12 @@ def _several(values: Any, where: str, mend: str) -> tuple[Any, ...]:
         raise ConfigError(f"is one {type(values).__name__}, not a list", where, mend) from None
 
 
-def _channels(data: Any) -> int:
-    return 3 if data.images is None else int(data.images.shape[3])  # encoded files are decoded to RGB
+def _channels(data: Any, recipe: Any) -> int:
+    """What a network sees."""
+    if data.images is None:
+        return 3  # files are decoded to RGB
+    channels = int(data.images.shape[3])
+    return 3 if channels == 1 and getattr(recipe, "rgb", False) else channels
 
 
 def check(context: Context, rows: Sequence[Row]) -> None:
@@ -149,7 +153,7 @@ def check(context: Context, rows: Sequence[Row]) -> None:
         data = getattr(task.target, "train", None)
         if not isinstance(data, Dataset) or not isinstance(context.source, Dataset):
             continue
-        theirs, ours = _channels(data), _channels(context.source)
+        theirs, ours = _channels(data, context.recipe), _channels(context.source, context.recipe)
         if theirs != ours:
             wrong = f"{data.name} has images of {theirs} channels, the source {context.source.name} of {ours}"
             mend = "bring both to one number: grey[..., None].repeat(3, axis=3) makes RGB of grey"

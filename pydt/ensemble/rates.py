@@ -167,6 +167,9 @@ def check_rates(plan: Plan, rates: Any, rows: Any) -> tuple[float, ...]:
     if not tasks:
         modes = ", ".join(sorted({repr(task.mode) for task in plan.tasks}))
         raise ConfigError(f"no task has a learning rate (mode {modes})", "rates", "leave the rates out")
+    if getattr(plan.recipe, "method", None) == "none" and plan.recipe.scratch.lr is not None:
+        wrong = f"is {plan.recipe.scratch.lr:g}, with which untrained networks are fine-tuned whatever rate is tried"
+        raise ConfigError(wrong, "Recipe.scratch.lr", "leave it out, or leave the rates out")
     for task in tasks:
         guarded(task.target)  # refuses one without validation images
     return tuple(grid)

@@ -153,6 +153,11 @@ class Recipe(OptimizerSettings):
         """The network of the rows: of public weights their name."""
         return self.checkpoint.name if self.method == "checkpoint" and self.checkpoint.name else self.network
 
+    @property
+    def rgb(self) -> bool:
+        """Whether its networks see grey images as RGB, as those of public weights do."""
+        return self.augment.rgb or self.network_told is not self.network
+
     def described(self) -> dict[str, Any]:
         """The recipe as JSON types: of the budgets the one that is given, of a function its name, of the settings of
         methods those of its own."""

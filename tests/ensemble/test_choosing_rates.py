@@ -17,7 +17,7 @@ from pydt.data import Dataset, GuardedTarget, Target
 from pydt.ensemble import ChosenRates, Plan, choose_rates, chosen_rates, run, run_row
 from pydt.ensemble.plan import Context
 from pydt.store import Outcome, Row, Store, status, verify
-from pydt.training import FineTune, Recipe, Task, train, transfer
+from pydt.training import FineTune, Recipe, Scratch, Task, train, transfer
 
 RATES = (0.1, 0.001, 0.01)
 RECIPE = Recipe(network="convnet-4", epochs=1, batch_size=32)
@@ -275,6 +275,9 @@ def test_a_grid_that_makes_no_sense_is_refused(plan: Plan, tmp_path: Path, rates
 
 def test_what_cannot_be_chosen_is_refused(source: Dataset, target: Target, plan: Plan, tmp_path: Path) -> None:
     probes = replace(plan, tasks=[plan.tasks[1]])
+    scratch = replace(plan, recipe=replace(plan.recipe, method="none", scratch=Scratch(lr=0.1)))
+    with pytest.raises(ConfigError, match=r"scratch\.lr: is 0\.1, .* whatever rate is tried"):
+        choose(scratch, tmp_path / "store")
     with pytest.raises(ConfigError, match=r"no task has a learning rate \(mode 'probe'\)"):
         choose(probes, tmp_path / "store")
     with pytest.raises(DataError, match=r"four blobs: has no validation images.*validation=\.\.\."):

@@ -215,6 +215,15 @@ def test_masks_for_a_checkpoint_are_refused(source: Dataset, target: Target, tmp
     pydt.Plan(source, design=design.Design.explicit(np.ones((2, 8))), **how)
 
 
+def test_rows_by_a_plan_are_equal(source: Dataset, target: Target, tmp_path: Path) -> None:
+    torch.save(some("convnet-4").state_dict(), tmp_path / "a.pt")
+    masks = design.Design.explicit(np.ones((2, 8)))
+    plan = pydt.Plan(source, design=masks, recipe=of_file(tmp_path / "a.pt"), tasks=[Task(target)])
+    found = pydt.run(plan, tmp_path / "run", workers=1, progress=False).outputs(plan.tasks[0], "margin", half="score")
+    assert np.isfinite(found).all()
+    assert np.array_equal(found[0], found[1])
+
+
 def test_plan_files_name_weights_relative_to_them(source: Dataset, target: Target, tmp_path: Path) -> None:
     (tmp_path / "here" / "weights").mkdir(parents=True)
     torch.save(some("convnet-4").state_dict(), tmp_path / "here" / "weights" / "a.pt")

@@ -235,6 +235,11 @@ def test_a_plan_by_name(offline: Path, source: Dataset, target: Target) -> None:
     pydt.write_plan(plan, offline / "plan.toml")
     assert f'name = "torchvision:{SHUFFLENET}"' in (offline / "plan.toml").read_text()
     assert pydt.read_plan(offline / "plan.toml").plan.digest == plan.digest
+    colour = Target(Dataset.from_arrays(np.zeros((90, 8, 8, 3), np.uint8), np.arange(90) % 3, name="colour"))
+    both = [Task(target), Task(colour)]
+    pydt.Plan(source, design=plan.design, recipe=recipe, tasks=both)
+    with pytest.raises(DataError, match="colour has images of 3 channels"):
+        pydt.Plan(source, design=plan.design, recipe=Recipe(), tasks=both)
     odd = Dataset.from_arrays(np.zeros((6, 8, 8, 2), np.uint8), np.arange(6) % 2)
     with pytest.raises(ConfigError, match="images of 2 channels, public weights take RGB"):
         recipe.check(odd)
