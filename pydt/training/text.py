@@ -3,8 +3,8 @@
     logit(image, text) = scale <unit(project(features)), unit(vector of the text)>,   scale = exp(log_scale) <= 100
 
 Our own tower is for small sources: an embedding for each word of the captions and for each place in a text, a small
-network for every word, the mean over the words, a linear map. Cost of T texts: 2 T L W (W + E / L) multiplications for
-L words, W = width, E = embed.
+network for every word, the mean over the words, a linear map. Cost of T texts of L words: T (L W^2 + W E)
+multiplications, W = width, E = embed.
 """
 
 from __future__ import annotations

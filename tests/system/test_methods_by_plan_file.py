@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,11 @@ from stub_rows import contents
 from stub_tars import examples, write
 
 from pydt.data import Dataset
-from pydt.ensemble import read_plan
-from pydt.store import Store
+from pydt.ensemble import read_plan, run
 from pydt.training import train
 
 METHODS = {
+    "simclr": 'method = "simclr"',
     "clip": 'method = "clip"\nclip.embed = 16\nclip.width = 16',
 }
 ROWS = 24
@@ -52,17 +53,9 @@ target.train.sample = "digits"
 """
 
 
-def command(folder: Path, workers: int) -> list[str]:
-    return [
-        sys.executable,
-        "-c",
-        "import pydt.cli; pydt.cli.main()",
-        "run",
-        str(folder / "plan.toml"),
-        "--workers",
-        str(workers),
-        "--json",
-    ]
+def command(folder: Path) -> list[str]:
+    code = "from pydt.cli import main; main()"
+    return [sys.executable, "-c", code, "run", str(folder / "plan.toml"), "--workers", "2", "--json"]
 
 
 def stored(folder: Path) -> int:
@@ -77,13 +70,15 @@ def test_killed_and_continued_on_one_worker_and_two_the_store_is_the_same(method
     for folder in folders:
         folder.mkdir()
         (folder / "plan.toml").write_text(PLAN.format(rows=ROWS, recipe=METHODS[method]))
-    subprocess.run(command(folders[0], 1), check=True, capture_output=True)
-    killed = subprocess.Popen(command(folders[1], 2), start_new_session=True, stderr=subprocess.DEVNULL)
+    read = read_plan(folders[0] / "plan.toml")
+    with ThreadPoolExecutor(1) as one:
+        store = run(read.plan, read.dir, one, progress=False)
+    killed = subprocess.Popen(command(folders[1]), start_new_session=True, stderr=subprocess.DEVNULL)
     assert wait_for(lambda: stored(folders[1]) >= 3 or killed.poll() is not None, 120)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
     assert 3 <= stored(folders[1]) < ROWS, "it was killed in the middle"
-    subprocess.run(command(folders[1], 2), check=True, capture_output=True)
+    subprocess.run(command(folders[1]), check=True, capture_output=True)
     assert stored(folders[1]) == ROWS
     whole, continued = (
         {name: data for name, data in contents(folder / "store").items() if not name.startswith("data")}
@@ -91,7 +86,7 @@ def test_killed_and_continued_on_one_worker_and_two_the_store_is_the_same(method
     )
     assert whole.keys() == continued.keys()
     assert [name for name in whole if whole[name] != continued[name]] == []
-    outputs = Store.open(folders[0] / "store").outputs(None, "margin", half="score")
+    outputs = store.outputs(read.plan.tasks[0], "margin", half="score")
     assert np.isfinite(outputs).all()
     assert (outputs.std(0) > 0).mean() > 0.9, "rows differ"
 

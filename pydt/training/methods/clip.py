@@ -34,7 +34,8 @@ class CLIP:
     Attributes:
         model: name of an architecture of open_clip, whose towers are trained from random weights in place of
             `Recipe.network` and our own text tower. It is built for images of the size that `Recipe.augment` gives.
-            None: our own, a vector for each word of the captions.
+            None: our own, which knows the words of the source's captions (all of them, whatever a mask keeps) and reads
+            the first 64 of a text.
         embed: width of the space of images and texts; open_clip's architectures have their own.
         width: of our own text tower.
         temperature: at the start; learnt, and never below 0.01.
@@ -128,6 +129,7 @@ def learn(job: Job) -> dict[str, float]:
         images = text.place(job.body(batch.images))
         return info_nce(images, text.encode(texts), which.to(job.device), text.scale)
 
+    # over all steps: how often the commonest caption of a batch occurs does not change as the network learns
     metrics = fit(job, [text], judge, (math.log(min(job.recipe.batch_size, len(job.ids))), 0.0))
     text.hold_scale()
     return metrics | {"source_trivial_accuracy": commonest / seen}
