@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,11 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stub_processes import started, wait_for
+from stub_rows import environment
 
 from pydt import design
 from pydt.base import ConfigError, DataError, TrainError
 from pydt.data import Dataset, GuardedTarget, Target
-from pydt.ensemble import ChosenRates, Plan, choose_rates, chosen_rates, run, run_row
+from pydt.ensemble import ChosenRates, Plan, choose_rates, chosen_rates, run, run_row, write_plan
 from pydt.ensemble.plan import Context
 from pydt.store import Outcome, Row, Store, status, verify
 from pydt.training import FineTune, Recipe, Scratch, Task, train, transfer
@@ -172,6 +176,36 @@ def files(folder: Path) -> dict[str, bytes]:
     """But for the log, and for the index of saved data, which knows when their files were written."""
     found = [path for path in folder.rglob("*") if path.is_file() and path.name not in ("log.jsonl", "index.pydt")]
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_killed_drivers_continue_to_the_same_bytes_on_one_and_two_workers(
+    plan: Plan, tmp_path: Path, marker: str
+) -> None:
+    for name in ("whole", "killed"):
+        write_plan(plan, tmp_path / name / "study.toml", dir="store", rates=RATES, rate_rows=3)
+
+    def start(name: str, workers: int) -> subprocess.Popen[bytes]:
+        code = "from pydt.cli import main; main()"
+        command = [sys.executable, "-c", code, "run", str(tmp_path / name / "study.toml"), "--workers", str(workers)]
+        started.append(subprocess.Popen(command, env=environment(marker), start_new_session=True))
+        return started[-1]
+
+    def stored(name: str) -> int:
+        return len(list((tmp_path / name / "store").glob("rows/*/*.safetensors")))
+
+    assert start("whole", 1).wait(120) == 0
+    assert stored("whole") == 3 * 3 + 6 * 2
+    for goal in (1, 4, 8, 12):  # while rates are tried, and while the plan is trained
+        driver = start("killed", 2)
+        wait_for(lambda goal=goal, driver=driver: stored("killed") >= goal or driver.poll() is not None, 120)
+        driver.kill()
+        driver.wait()
+    assert start("killed", 2).wait(120) == 0
+    ours, theirs = files(tmp_path / "whole" / "store"), files(tmp_path / "killed" / "store")
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if ours[name] != theirs[name]] == []
 
 
 def garbled(target: Target, digest: str) -> Target:
