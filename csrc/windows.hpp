@@ -14,7 +14,7 @@ namespace pydt {
 //   2, 31                shift and mirroring, of view 0 and of view 1
 //   6                    the example that replaces an unreadable one
 //   16 .. 25, 32 .. 41   the ten tries at a resized crop, of view 0 and of view 1
-//   64 .., 96 ..         colour, blur, inversion and erasing of encoded images, of view 0 and of view 1
+//   64 .., 96 ..         colour, blur, inversion, erasing and RandAugment, of view 0 and of view 1
 //
 // Other streams, without an epoch: 7 the seeds of rows; 0x0D000000 .. masks of designs; 0x0F000000 folds.
 PYDT_HOST_DEVICE inline std::uint64_t place_stream(std::int64_t view) { return view == 0 ? 2 : 31; }

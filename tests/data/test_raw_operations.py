@@ -123,6 +123,15 @@ def test_large_batches_are_made_in_parts_of_equal_bits() -> None:
     assert all(torch.equal(loader.read(np.array([i])).images[0], whole[i]) for i in range(60))
 
 
+def test_how_others_of_the_batch_change_does_not_matter() -> None:
+    """Every number 0..255 in 1,000 images, some of which lose their colours: what is rounded is the same to a bit."""
+    images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1) * np.ones((1000, 1, 1, 3), np.uint8)
+    augment = Augment(jitter=(0.4, 0.4, 0, 0), grey=0.3)
+    loader = Loader(Dataset.from_arrays(images, np.arange(1000) % 2), batch_size=1000, augment=augment)
+    whole = by_id(loader)
+    assert all(torch.equal(loader.read(np.array([i])).images[0], whole[i]) for i in range(1000))
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_epochs_seeds_and_views_differ(channels: int) -> None:
     dataset, augment = noise(40, 12, 10, channels), COLOUR if channels == 3 else GREY
