@@ -12,37 +12,17 @@ import numpy as np
 import pytest
 import torch
 from stub_images import blobs
+from stub_keep import plan, source, target, tasks
 from stub_rows import plan as stub_plan
 from stub_rows import stub_row
 from stub_store import contents, flip
 
 from pydt import design
 from pydt.base import ConfigError, StoreError
-from pydt.data import Dataset, Target
+from pydt.data import Dataset
 from pydt.ensemble import Plan, cost, run, run_rows
 from pydt.store import Bank, Row, Store, row_seconds
-from pydt.training import FineTune, Recipe, Task, restore, train, weights_of
-
-
-def source() -> Dataset:
-    images, labels = blobs(12, 8, 0)
-    return Dataset.from_arrays(images, labels, name="blobs")
-
-
-def target(seed: int = 1) -> Target:
-    images, labels = blobs(40, 4, seed)
-    return Target(Dataset.from_arrays(images, labels, name=f"target {seed}"), pool=60, validation=20)
-
-
-def tasks(**more: Any) -> tuple[Task, ...]:
-    same = {"target": target(), "draws": 2, "shots": 3, **more}
-    return Task(**same), Task(mode="finetune", finetune=FineTune(epochs=2), **same)
-
-
-def plan(rows: int = 4, chosen: Any = None, **recipe: Any) -> Plan:
-    how = Recipe(**{"network": "convnet-4", "epochs": 2, "batch_size": 16, **recipe})
-    drawn = design.random(8, rows, alpha=0.5, seed=3)
-    return Plan(source(), design=drawn, recipe=how, tasks=tasks()[:1] if chosen is None else chosen)
+from pydt.training import Recipe, Task, restore, train, weights_of
 
 
 def origins(folder: Path) -> Counter[str]:
@@ -234,8 +214,8 @@ def test_cost_tells_the_disk_of_the_bank_and_rows_that_need_no_training(tmp_path
 
 def test_times_of_rows_from_the_bank_are_no_times_of_trainings(tmp_path: Path) -> None:
     store, record = Store.create(tmp_path), plan(2).record()
-    for source, seconds, network in ((0, 4.0, "trained"), (1, 0.1, "bank"), (1, 6.0, "trained")):
-        store.log(event="row", source=record.sources[source], seconds=seconds, network=network)
+    for row, seconds, network in ((0, 4.0, "trained"), (1, 0.1, "bank"), (1, 6.0, "trained")):
+        store.log(event="row", source=record.sources[row], seconds=seconds, network=network)
     assert row_seconds(store, record) == 5.0
 
 
@@ -299,4 +279,30 @@ def test_a_batch_of_a_few_images_is_not_served_from_those_of_the_pool(tmp_path: 
     go(few, tmp_path / "kept")
     assert origins(tmp_path / "kept") == {"trained": 2}
     go(few, tmp_path / "fresh")
+    assert cells_of(tmp_path / "kept") == cells_of(tmp_path / "fresh")
+
+
+def test_a_row_whose_run_died_after_its_entry_is_not_trained_again(tmp_path: Path) -> None:
+    job = plan(2)
+    store = go(job, tmp_path, keep="weights")
+    before = contents(tmp_path)
+    (key,) = store.plan().keys[1]
+    store.path(key).unlink()
+    go(job, tmp_path, keep="weights")
+    assert origins(tmp_path) == {"trained": 2, "bank": 1}
+    assert contents(tmp_path) == before
+
+
+def test_the_text_tower_of_clip_is_kept(tmp_path: Path) -> None:
+    images, labels = blobs(12, 4, 0)
+    captions = [f"a square at place {label}" for label in labels]
+    captioned = Dataset.from_arrays(images, labels, captions=captions, name="captioned")
+    how = Recipe(network="convnet-4", method="clip", epochs=2, batch_size=16)
+    zero = Task(target(), mode="zero-shot", shots=0)
+    first = Plan(captioned, design=design.random(4, 2, alpha=0.5, seed=3), recipe=how, tasks=tasks()[:1])
+    go(first, tmp_path / "kept", keep="weights")
+    both = replace(first, tasks=(*first.tasks, zero))
+    go(both, tmp_path / "kept")
+    assert origins(tmp_path / "kept") == {"trained": 2, "bank": 2}
+    go(both, tmp_path / "fresh")
     assert cells_of(tmp_path / "kept") == cells_of(tmp_path / "fresh")
