@@ -14,11 +14,11 @@ from PIL import Image
 
 from pydt import design
 from pydt.base import PydtError
-from pydt.data import Dataset, Target
+from pydt.data import Dataset, Target, guarded
 from pydt.data.loading import Augment, Loader
 from pydt.data.packing.tar import member_names
 from pydt.data.samples import glyphs
-from pydt.ensemble import Plan, run
+from pydt.ensemble import Plan, choose_rates, run
 from pydt.estimation import influences
 from pydt.store import Store
 from pydt.training import CLIP, Checkpoint, FineTune, Recipe, SimCLR, Task
@@ -203,6 +203,12 @@ CASES: dict[str, tuple[Callable[[], object], str, str]] = {
     "no task": (lambda: plan(tasks=()), "tasks", "at least one"),
     "two tasks of one name": (lambda: plan(tasks=(Task(target(), name="x"), Task(target(), shots=2, name="x"))), "'x'", "own name"),
     "seeds that do not match rows": (lambda: plan(seeds=(1, 2)), "2 seeds for 4 rows", "one seed a row"),
+    "one learning rate to choose from": (lambda: choose_rates(plan(), "nowhere", [0.1]), "rates: is one rate", r"finetune\.lr"),
+    "learning rates of a probe": (lambda: choose_rates(plan(), "nowhere", [0.1, 0.01]), "no task has a learning rate .mode 'probe'", "leave the rates out"),
+    "a rate below zero": (lambda: choose_rates(plan(), "nowhere", [0.1, -1]), r"rates\[1\] -1 is out of range", "above 0"),
+    "rates without validation images": (lambda: choose_rates(plan(tasks=(Task(replace(target(), validation=0), mode="finetune"),)), "nowhere", [0.1, 0.01]), "has no validation images", r"Target\(validation="),
+    "a judged half of a guarded target": (lambda: guarded(target()).split["report"], "target .*: the report half cannot be read", "pool and the validation"),
+    "a trial in a plan": (lambda: plan(tasks=(Task(target(), part="validation", name="x"),)), "task 'x': is a trial", "choose_rates"),
     # --- store
     "no store in the folder": (lambda: Store("/nowhere/at/all"), "/nowhere/at/all", "run a plan"),
     # --- estimates
