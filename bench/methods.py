@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import time
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from pydt.base import ConfigError
 from pydt.data.samples import glyphs
 from pydt.training import Recipe, Task, train, transfer
 from pydt.training.transfer.modes import MODES
+from pydt.training.transfer.zero_shot import ZeroShot
 
 IMAGES, STEPS = 3000, 400
 METHODS = ("supervised", "simclr", "clip", "none")
@@ -32,10 +34,12 @@ def tasks(modes: bool) -> list[Task]:
     target = glyphs.digits()
     if not modes:
         return [Task(target, shots=shots, draws=16) for shots in (1, 5, "full")]
-    found = []
-    for name, mode in MODES.items():
-        found += [Task(target, name, shots, 4) for shots in (1, 5)] if mode.labelled else [Task(target, name)]
-    return found
+    sentences = ZeroShot(names={digit: unicodedata.name(digit).lower() for digit in target.classes})
+    return [
+        Task(target, name, shots, 4, zero_shot=sentences)
+        for name, mode in MODES.items()
+        for shots in ((1, 5) if mode.labelled else (0,))
+    ]
 
 
 def one(method: str, seed: int, asked: list[Task]) -> list[dict[str, Any]]:
