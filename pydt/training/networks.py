@@ -81,13 +81,14 @@ def usual_rate(network: Network, optimizer: str = "sgd") -> float:
     """Peak learning rate at which networks of a family learn, where none is given (docs/plans.md has the trainings).
 
     SGD: 0.2 for "convnet-W", 0.01 without batch-norm (vgg, alexnet, transformers, ConvNeXt), 0.05 for all others and
-    for functions. AdamW: 1e-3 for all.
+    for functions. AdamW: 0.01 for "convnet-W", 1e-3 for all others.
     """
+    small = isinstance(network, str) and network.startswith("convnet-")
     if optimizer == "adamw":
-        return 1e-3
+        return 0.01 if small else 1e-3
     if not isinstance(network, str):
         return 0.05
-    if network.startswith("convnet-"):
+    if small:
         return 0.2
     return 0.01 if _DELICATE.search(network) else 0.05
 

@@ -95,9 +95,9 @@ def test_optimizer_settings_stand_in_a_digest_where_they_are_read() -> None:
     assert adamw.digest == Recipe(optimizer="adamw", momentum=0.5, nesterov=False).digest
     cosine = Recipe(schedule="cosine")
     other = [Recipe(), adamw, cosine, Recipe(clip_norm=1), Recipe(optimizer="adamw", betas=(0.9, 0.98))]
-    other += [replace(cosine, warmup=0.3), replace(adamw, lr=0.01)]
+    other += [replace(cosine, warmup=0.3), replace(adamw, lr=0.02)]
     assert len({recipe.digest for recipe in other}) == len(other)
-    assert adamw.lr == 1e-3
+    assert (adamw.lr, Recipe(network="resnet18", optimizer="adamw").lr) == (0.01, 1e-3)
     assert FineTune() == FineTune(lr=0.05)
     assert FineTune(optimizer="adamw").lr == 1e-3
 
