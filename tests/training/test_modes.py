@@ -81,7 +81,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Dataset, int]]:
 def test_models_stay_as_they_were(worded: Trained, target: Target, mode: str) -> None:
     assert worded.text is not None
     body, text = state(worded.body), state(worded.text)
-    for metric in ("top-1", "mean per class"):
+    for metric in ("top-1", "mean per class", "auroc"):
         outputs = transfer(worded, task_of(replace(target, metric=metric), mode), 0)
         assert outputs.primitives.shape == (4, 1 if mode == "zero-shot" else 2, 120)
         assert set(outputs.scalars) >= {"score_accuracy", "report_accuracy"}
@@ -141,6 +141,22 @@ def test_small_draws_and_odd_batches(plain: Trained, mode: str, pool: int, shots
         return
     trial(target.train, None, plain.recipe, [task])
     assert np.isfinite(transfer(plain, task, 0).primitives).all()
+
+
+def flat() -> nn.Module:
+    """A network without statistics of a batch."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(144, 5))
+
+
+@pytest.mark.parametrize("mode", STEPPED)
+@pytest.mark.parametrize(("pool", "batch"), [(1, 8), (3, 1)])
+def test_one_image_is_enough_for_networks_without_batch_norm(mode: str, pool: int, batch: int) -> None:
+    images, labels = blobs(45, 4, 1)
+    target = Target(Dataset.from_arrays(images, labels), pool=pool)
+    task = task_of(target, mode, shots="full", finetune=replace(SHORT, batch_size=batch))
+    recipe = Recipe(network=flat, method="none")
+    trial(target.train, None, recipe, [task])
+    assert np.isfinite(transfer(train(target.train, None, recipe, 0), task, 0).primitives).all()
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -263,7 +279,7 @@ def test_what_a_mode_cannot_use_is_refused(plain: Trained, source: Dataset, targ
 def test_fine_tuning_with_a_text_tower_begins_at_zero_shot(worded: Trained, target: Target) -> None:
     task = task_of(target, "finetune", draws=1)
     draws = draws_of(task)
-    begun = judged(headed(worded, draws, SHORT, ZeroShot()), worded, draws)
+    begun = judged(headed(worded, draws, SHORT, ZeroShot())(0), worded, draws)
     assert torch.equal(begun, MODES["zero-shot"].logits(worded, draws, ZeroShot())[0])
     zero_shot = transfer(worded, Task(target, "zero-shot"), 0)
     assert np.array_equal(
@@ -291,6 +307,18 @@ def test_the_linear_head_is_scikit_learns(n: int, dim: int, classes: int) -> Non
     own = head(torch.from_numpy(features).float()).detach().numpy()
     assert np.abs(own - z @ peer.coef_.T).max() < 2e-3
     assert np.isfinite(own).all()
+
+
+def test_a_head_of_standardised_features_follows_their_scale() -> None:
+    features = torch.rand(20, 3).double()
+    head = logistic(features, torch.arange(20) % 2, 2)
+    drawn, one = features.float(), torch.rand(1, 3)
+    expected = head(drawn), head(one)
+    head.train()
+    assert torch.allclose(head(drawn), expected[0], atol=1e-5)
+    assert torch.allclose(head(100 * drawn + 7), expected[0], atol=1e-3), "a batch is standardised by itself"
+    head = logistic(features, torch.arange(20) % 2, 2).train()
+    assert torch.allclose(head(one), expected[1], atol=1e-5), "unless it is one image"
 
 
 def test_the_linear_head_reads_its_draw_alone(plain: Trained, target: Target, reads: list[tuple[Dataset, int]]) -> None:
@@ -330,7 +358,8 @@ def test_the_last_layers_and_the_head_alone_are_trained(plain: Trained, target: 
     assert layers(plain.body) == [["1", "2"], ["4", "5"], ["7", "8"]]
     task = task_of(target, "last-n", last=last, draws=1)
     draws = draws_of(task)
-    model = headed(plain, draws, SHORT, ZeroShot())
+    model = headed(plain, draws, SHORT, ZeroShot())(0)
+    model.train()
     unfreeze(model, last)
     before = state(model)
     fit(model, plain, draws, draws.train[0], SHORT)
@@ -340,7 +369,7 @@ def test_the_last_layers_and_the_head_alone_are_trained(plain: Trained, target: 
 
 def test_layers_of_a_model_with_text_end_in_the_projection(worded: Trained, target: Target) -> None:
     draws = draws_of(task_of(target, "last-n"))
-    model = headed(worded, draws, SHORT, ZeroShot())
+    model = headed(worded, draws, SHORT, ZeroShot())(0)
     unfreeze(model, 1)
     assert {name for name, value in model.named_parameters() if value.requires_grad} == {
         "0.1.weight",
@@ -363,7 +392,8 @@ def test_more_layers_than_there_are(plain: Trained, source: Dataset, target: Tar
 
 def test_only_statistics_drift(plain: Trained, target: Target) -> None:
     draws = draws_of(task_of(target, "drifting-probe", draws=1))
-    model = headed(plain, draws, SHORT, ZeroShot())
+    model = headed(plain, draws, SHORT, ZeroShot())(0)
+    model.eval()
     head_alone(model)
     before = state(model)
     fit(model, plain, draws, draws.train[0], SHORT)

@@ -11,13 +11,13 @@ from torch import nn
 
 from pydt.training.trained import Trained
 from pydt.training.transfer.draws import Draws
-from pydt.training.transfer.finetune import FineTune, random_model
+from pydt.training.transfer.finetune import FineTune, random_models
 from pydt.training.transfer.learning import after_training
 
 
 def logits(trained: Trained, draws: Draws, how: FineTune) -> torch.Tensor:
     """Logits float64 (draws, examples, classes) after training a new head on each draw."""
-    return after_training(trained, draws, how, lambda _: random_model(trained, draws), head_alone)
+    return after_training(trained, draws, how, random_models(trained, draws), head_alone)
 
 
 def head_alone(model: nn.Sequential) -> None:

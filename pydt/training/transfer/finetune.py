@@ -19,8 +19,8 @@ from pydt.training.settings import YOUNG
 from pydt.training.trained import Trained
 from pydt.training.transfer import zero_shot
 from pydt.training.transfer.draws import Draws
-from pydt.training.transfer.learning import after_training
-from pydt.training.transfer.zero_shot import ZeroShot, zero_shot_model
+from pydt.training.transfer.learning import Begin, after_training
+from pydt.training.transfer.zero_shot import ZeroShot, zero_shot_models
 
 HEADS = ("auto", "random", "zero-shot")
 
@@ -61,20 +61,24 @@ class FineTune(OptimizerSettings):
 
 def logits(trained: Trained, draws: Draws, how: FineTune, sentences: ZeroShot) -> torch.Tensor:
     """Logits float64 (draws, examples, classes) after training all layers and a head on each draw."""
-    return after_training(trained, draws, how, lambda _: headed(trained, draws, how, sentences))
+    return after_training(trained, draws, how, headed(trained, draws, how, sentences))
 
 
-def headed(trained: Trained, draws: Draws, how: FineTune, sentences: ZeroShot) -> nn.Sequential:
-    """A copy of the network, and the head that the settings ask for."""
+def headed(trained: Trained, draws: Draws, how: FineTune, sentences: ZeroShot) -> Begin:
+    """The network, and the head that the settings ask for."""
     if how.head == "zero-shot" or (how.head == "auto" and trained.text is not None):
-        return zero_shot_model(trained, draws, sentences)
-    return random_model(trained, draws)
+        return zero_shot_models(trained, draws, sentences)
+    return random_models(trained, draws)
 
 
-def random_model(trained: Trained, draws: Draws) -> nn.Sequential:
-    """A copy of the network, and a new head."""
-    head = nn.Linear(trained.dim, len(draws.target.classes)).to(trained.recipe.device)
-    return nn.Sequential(copy.deepcopy(trained.body), head)
+def random_models(trained: Trained, draws: Draws) -> Begin:
+    """The network, and a new head."""
+
+    def begin(_: int) -> nn.Sequential:
+        head = nn.Linear(trained.dim, len(draws.target.classes)).to(trained.recipe.device)
+        return nn.Sequential(copy.deepcopy(trained.body), head)
+
+    return begin
 
 
 def check(recipe: Any, task: Any, source: Dataset) -> None:

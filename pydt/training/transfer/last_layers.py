@@ -28,8 +28,7 @@ _NORMS = (_BatchNorm, _NormBase, nn.LayerNorm, nn.GroupNorm)
 
 def logits(trained: Trained, draws: Draws, how: FineTune, last: int, sentences: ZeroShot) -> torch.Tensor:
     """Logits float64 (draws, examples, classes) after training the last layers and a head on each draw."""
-    begin = partial(headed, trained, draws, how, sentences)
-    return after_training(trained, draws, how, lambda _: begin(), partial(unfreeze, last=last))
+    return after_training(trained, draws, how, headed(trained, draws, how, sentences), partial(unfreeze, last=last))
 
 
 def check(recipe: Any, task: Any, source: Dataset) -> None:

@@ -20,6 +20,9 @@ from pydt.training.optimizer import make_optimizer
 from pydt.training.trained import Trained
 from pydt.training.transfer.draws import Draws
 
+Begin = Callable[[int], nn.Sequential]
+"""Position of a draw -> a copy of the network and a head, both to be trained in place."""
+
 JUDGED = 512
 """Images in a batch whose outputs are asked for: another number gives other last bits."""
 
@@ -33,7 +36,7 @@ def after_training(
     trained: Trained,
     draws: Draws,
     how: Any,
-    begin: Callable[[int], nn.Sequential],
+    begin: Begin,
     choose: Callable[[nn.Sequential], None] = everything,
     alpha: float | None = None,
 ) -> torch.Tensor:
@@ -41,8 +44,7 @@ def after_training(
 
     Args:
         how: the `FineTune`, whose module imports this one.
-        begin: position of a draw -> a network and its head, both to be trained in place; PyTorch's random state is
-            seeded by row, task and draw.
+        begin: what is trained; called with PyTorch's random state seeded by row, task and draw.
         choose: marks what is trained (`requires_grad`) and what is in training mode.
         alpha: give outputs of (1 - alpha) of the weights before and alpha of the weights after; None: after.
     """

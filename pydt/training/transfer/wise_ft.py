@@ -18,16 +18,15 @@ from pydt.training.transfer import zero_shot
 from pydt.training.transfer.draws import Draws
 from pydt.training.transfer.finetune import FineTune
 from pydt.training.transfer.learning import after_training
-from pydt.training.transfer.lp_ft import linear_heads, probed_model
-from pydt.training.transfer.zero_shot import ZeroShot, zero_shot_model
+from pydt.training.transfer.lp_ft import probed_models
+from pydt.training.transfer.zero_shot import ZeroShot, zero_shot_models
 
 
 def logits(trained: Trained, draws: Draws, how: FineTune, sentences: ZeroShot, alpha: float) -> torch.Tensor:
     """Logits float64 (draws, examples, classes) of the interpolated weights of each draw."""
-    if trained.text is not None:
-        return after_training(trained, draws, how, lambda _: zero_shot_model(trained, draws, sentences), alpha=alpha)
-    heads = linear_heads(trained, draws)
-    return after_training(trained, draws, how, lambda draw: probed_model(trained, heads[draw]), alpha=alpha)
+    worded = trained.text is not None
+    begin = zero_shot_models(trained, draws, sentences) if worded else probed_models(trained, draws)
+    return after_training(trained, draws, how, begin, alpha=alpha)
 
 
 def check(recipe: Any, task: Any, source: Dataset) -> None:

@@ -22,7 +22,7 @@ from pydt.training.methods import begun
 from pydt.training.text import TextTower
 from pydt.training.trained import Trained
 from pydt.training.transfer.draws import Draws
-from pydt.training.transfer.learning import JUDGED
+from pydt.training.transfer.learning import JUDGED, Begin
 
 _PLACE = "{}"
 
@@ -122,7 +122,9 @@ class UnitHead(nn.Module):
         self.weight = nn.Parameter(weight)
 
     def forward(self, projected: torch.Tensor) -> torch.Tensor:
-        return F.linear(F.normalize(projected, dim=-1), self.weight)
+        # logits of up to 100 would lose their differences in bfloat16
+        with torch.autocast(projected.device.type, enabled=False):
+            return F.linear(F.normalize(projected.float(), dim=-1), self.weight)
 
 
 def zero_shot_head(text: TextTower, classes: Sequence[str], how: ZeroShot) -> UnitHead:
@@ -137,11 +139,11 @@ def zero_shot_head(text: TextTower, classes: Sequence[str], how: ZeroShot) -> Un
         return UnitHead(text.scale * torch.stack(vectors))
 
 
-def zero_shot_model(trained: Trained, draws: Draws, how: ZeroShot) -> nn.Sequential:
-    """A copy of network and projection, and the zero-shot head."""
+def zero_shot_models(trained: Trained, draws: Draws, how: ZeroShot) -> Begin:
+    """Network and projection, and the zero-shot head."""
     text = text_of(trained)
-    body = nn.Sequential(copy.deepcopy(trained.body), copy.deepcopy(text.project))
-    return nn.Sequential(body, zero_shot_head(text, draws.target.classes, how))
+    head = zero_shot_head(text, draws.target.classes, how)
+    return lambda _: copy.deepcopy(nn.Sequential(nn.Sequential(trained.body, text.project), head))
 
 
 def text_of(trained: Trained) -> TextTower:
