@@ -78,12 +78,13 @@ def test_draws_are_nested_balanced_and_without_repetition(tested: Target) -> Non
 
 @pytest.mark.parametrize("shots", SHOTS)
 @pytest.mark.parametrize("part", ["judged", "validation"])
-def test_what_a_store_keeps_of_the_draws(tested: Target, shots: int | str, part: str) -> None:
-    task = Task(tested, shots=shots, draws=3)
-    positions, labels, keys = replace(task, part=part).drawn()
-    np.testing.assert_array_equal(positions, task.few_shot(), "positions in the whole training set, also of a trial")
-    np.testing.assert_array_equal(labels, tested.train.labels[positions])
-    assert keys == [tested.train.all_keys()[i] for i in np.unique(positions)]
+def test_what_a_store_keeps_of_the_draws(target: Target, tested: Target, shots: int | str, part: str) -> None:
+    for chosen in (target, tested):
+        task = Task(chosen, shots=shots, draws=3)
+        positions, labels, keys = replace(task, part=part).drawn()
+        np.testing.assert_array_equal(positions, task.few_shot(), "in the whole training set, also of a trial")
+        np.testing.assert_array_equal(labels, chosen.train.labels[positions])
+        assert keys == [chosen.train.all_keys()[i] for i in np.unique(positions)]
 
 
 def test_zero_shot_has_no_draws(tested: Target) -> None:

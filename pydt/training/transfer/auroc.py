@@ -8,7 +8,8 @@
 
 The mean of the values, every class with weight 1/C, is the AUROC exactly: the second terms of a class c sum to 0. The
 spread of the values within the classes is DeLong's (1988), so errors from images follow as for any mean. Of two classes
-the value is 2 over(i) - AUROC. Cost: C sorts of n numbers a draw.
+the value is 2 over(i) - AUROC. Cost: n searches among n_c numbers for each class and draw; 8 draws, 2,000 images and 10
+classes take 0.1 s.
 """
 
 from __future__ import annotations
@@ -49,14 +50,21 @@ def _values(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     counts = np.bincount(labels)
     for c in np.flatnonzero(counts):
         of = labels == c
-        inside, outside = scores[of, c], scores[~of, c]
-        value[of] += _below(inside, outside)
-        under = 1 - _below(outside, inside)
-        value[~of] += counts[labels[~of]] * (under - under.mean()) / len(outside)
+        over, under = _shares(scores[of, c], scores[~of, c])
+        value[of] += over
+        value[~of] += counts[labels[~of]] * (under - under.mean()) / len(under)
     return value
 
 
-def _below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """The share of `others` below each value, equal ones counted half."""
-    ordered = np.sort(others)
-    return (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right")) / (2 * len(others))
+def _shares(inside: np.ndarray, outside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each inside the share of `outside` below it, of each outside the share of `inside` above it; equal ones count
+    half.
+    """
+    order = np.argsort(inside, kind="stable")
+    over, under = np.zeros(len(inside)), np.ones(len(outside))
+    for side in ("left", "right"):  # how many insides are smaller, or not larger
+        smaller = np.searchsorted(inside[order], outside, side)  # type: ignore[call-overload]
+        # outside j is not larger than (left) or below (right) the insides from place smaller[j] on
+        over[order] += np.bincount(smaller, minlength=len(inside) + 1)[:-1].cumsum() / (2 * len(outside))
+        under -= smaller / (2 * len(inside))
+    return over, under
