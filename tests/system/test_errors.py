@@ -130,6 +130,10 @@ CASES: dict[str, tuple[Callable[[], object], str, str]] = {
     "judged on what was learned": (lambda: Target(target().train, target().train), "same examples", "leave them out"),
     "target of one class": (lambda: Target(Dataset.from_arrays(IMAGES, [0] * 6)), "1 class", "two classes"),
     "target too small to split": (lambda: Target(Dataset.from_arrays(IMAGES[:2], [0, 1])), "no example", "more target examples"),
+    "an AUROC of one class": (
+        lambda: Target(target().train, Dataset.from_arrays(7 - IMAGES, [0] * 6), metric="auroc"),
+        "score half has images of class '0' alone", "other classes, or another metric",
+    ),
     "unknown metric": (lambda: Target(target().train, metric="top-2"), "metric 'top-2'", "mean per class"),
     "test classes of another name": (
         lambda: Target(target().train, Dataset.from_arrays(IMAGES, list("abcabc"))), "different class names", "same classes",

@@ -63,7 +63,7 @@ def _shares(inside: np.ndarray, outside: np.ndarray) -> tuple[np.ndarray, np.nda
     order = np.argsort(inside, kind="stable")
     over, under = np.zeros(len(inside)), np.ones(len(outside))
     for side in ("left", "right"):  # how many insides are smaller, or not larger
-        smaller = np.searchsorted(inside[order], outside, side)  # type: ignore[call-overload]
+        smaller = np.searchsorted(inside[order], outside, side)
         # outside j is not larger than (left) or below (right) the insides from place smaller[j] on
         over[order] += np.bincount(smaller, minlength=len(inside) + 1)[:-1].cumsum() / (2 * len(outside))
         under -= smaller / (2 * len(inside))
