@@ -28,7 +28,19 @@ from pydt.analyses.counterfactual import stored as counterfactual
 from pydt.base import PydtError, canonical_json, digest, encode, load, parse
 from pydt.ensemble import Plan
 from pydt.estimation import failure_test
-from pydt.store import Store, compact, export, merge, read_choices, row_seconds, status, verify, write_choice
+from pydt.store import (
+    Bank,
+    Kept,
+    Store,
+    compact,
+    export,
+    merge,
+    read_choices,
+    row_seconds,
+    status,
+    verify,
+    write_choice,
+)
 from pydt.store.outputs import OUTPUTS
 
 ROOM = 1 << 30  # bytes that reading may take
@@ -63,6 +75,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made.log(event="row", source=record.sources[0], keys=list(record.keys[0]), seconds=0.5, pid=1)
     link = {"plan": record.digest, "rows": record.digest, "task": record.tasks[0]["digest"]}
     write_choice(made, choice())
+    Bank(made).put(record.sources[0], Kept("weights", {"body.w": np.arange(6.0)}, {"loss": 0.5}, facts={"code": "x"}))
     (folder / "counterfactual").mkdir()
     (folder / "counterfactual" / f"{record.digest}.json").write_text(canonical_json(link))
     return folder
@@ -73,7 +86,16 @@ def kinds(store: Path) -> dict[str, Path]:
     rows = sorted(store.glob("rows/*/*"))
     failed = next(path for path in rows if load(path)[1]["status"] == "failed")
     found = {"good row": next(path for path in rows if path != failed), "failed row": failed}
-    for pattern in ("packed/*/*", "plans/*", "stops/*", "tasks/*", "thumbnails/*", "choices/*", "counterfactual/*"):
+    for pattern in (
+        "packed/*/*",
+        "plans/*",
+        "stops/*",
+        "tasks/*",
+        "thumbnails/*",
+        "choices/*",
+        "counterfactual/*",
+        "bank/*/*",
+    ):
         found |= {f"{path.relative_to(store).parts[0]} {path.suffix}": path for path in store.glob(pattern)}
     found = {name.replace("packed .npy", "packed array"): path for name, path in found.items()}
     (block,) = store.glob("packed/*")
@@ -83,7 +105,7 @@ def kinds(store: Path) -> dict[str, Path]:
 
 KINDS = (
     "format", "good row", "failed row", "packed .jsonl", "masks", "primitives", "plans .json", "stops .json",
-    "tasks .safetensors", "thumbnails .safetensors", "choices .json", "counterfactual .json",
+    "tasks .safetensors", "thumbnails .safetensors", "choices .json", "counterfactual .json", "bank .safetensors",
 )  # fmt: skip
 VOLATILE = "folder", "rows_per_hour", "bytes", "files", "quarantined", "writer"
 
@@ -120,6 +142,7 @@ def asked(folder: Path) -> dict[str, Callable[[], Any]]:
         "facts": rows(lambda s: (s.names(), s.design().digest, failure_test(s))),
         "seconds": rows(lambda s: row_seconds(s, s.plan())),
         "choices": rows(lambda s: list(read_choices(s))),
+        "bank": rows(lambda s: [vars(kept) for key in s.plan().sources if (kept := Bank(s).get(key)) is not None]),
         "counterfactual": rows(lambda s: [arm.correct for arm in getattr(counterfactual(s, s.plan()), "arms", ())]),
         "verify": lambda: {key: value for key, value in verify(folder).items() if key in ("missing", "damaged")},
     }
@@ -255,7 +278,7 @@ def made_ups(store: Path, copied: Callable[[], Path], count: int) -> None:
     add("stop", json.loads((store / places["stops .json"]).read_text()), stop_file)
     for kind in ("format", "counterfactual .json"):
         add(kind, json.loads((store / places[kind]).read_text()), partial(plain_file, kind))
-    for kind in ("good row", "failed row"):
+    for kind in ("good row", "failed row", "bank .safetensors"):
         add(kind, load(store / places[kind])[1], partial(cell, kind))
     lines = (store / places["packed .jsonl"]).read_text().splitlines()
     for number in (0, 1, 2):
