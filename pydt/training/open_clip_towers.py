@@ -148,10 +148,9 @@ def check_images(name: str, channels: int, height: int, width: int) -> None:
         raise
     except Exception as error:
         text = (str(error).strip().splitlines() or ["no reason given"])[0][:300]
-        wrong = (
-            f"cannot read images of {_size((height, width))} with {channels} channels ({type(error).__name__}: {text})"
-        )
-        mend = "bring them to another size: Augment(size=224), with resized_crop= where images are raw"
+        many = f"{channels} channel{'s' * (channels > 1)}"
+        wrong = f"cannot read images of {_size((height, width))} with {many} ({type(error).__name__}: {text})"
+        mend = "bring them to another size: Augment(size=224, resize=224)"
         raise ConfigError(wrong, f"open_clip model {name!r}", mend) from error
 
 

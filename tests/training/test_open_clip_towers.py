@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,9 @@ def test_images_that_do_not_fit_are_refused_early(captioned: Dataset, target: Ta
     with pytest.raises(ConfigError, match="sees images of 8 x 8 pixels, but is built for 12 x 12"):
         trial(captioned, None, replace(RECIPE, augment=ramped), [Task(target)])
     trial(captioned, None, RECIPE, [Task(target)])
+    mended = replace(RECIPE, clip=CLIP(model="tiny-resnet"), augment=Augment(size=32, resize=32), epochs=1)
+    trial(captioned, None, mended, [Task(target)])
+    assert train(captioned, None, mended, 0).dim == 12
     larger = np.zeros((80, 20, 20), np.uint8)
     larger[:, 3] = np.arange(80)[:, None]
     with pytest.raises(ConfigError, match=r"task .*20 x 20 pixels, but is built for 12 x 12"):
@@ -209,3 +213,9 @@ def test_the_usual_rate_is_that_of_the_model() -> None:
     assert Recipe(method="clip", clip=CLIP(model="ViT-B-32")).lr == 0.01
     assert Recipe(method="clip", clip=CLIP(model="RN50")).lr == 0.05
     assert Recipe(method="supervised", clip=CLIP(model="RN50")).lr == Recipe(method="clip").lr == 0.2
+
+
+def test_without_open_clip_it_says_what_to_install(captioned: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    with pytest.raises(ConfigError, match=r"open_clip is not installed.*pip install 'pydt-transfer\[clip\]'"):
+        replace(RECIPE, clip=CLIP(model="ViT-B-32")).check(captioned)

@@ -92,7 +92,7 @@ def fits(recipe: Any, source: Dataset, shape: tuple[int, int, int]) -> None:
     sides = sides_of(source, recipe.augment)
     if shape[1:] != sides:
         wrong = f"sees images of {shape[1]} x {shape[2]} pixels, but is built for {sides[0]} x {sides[1]}"
-        mend = "bring all images to one size: Augment(size=224, resized_crop=...), without ramp"
+        mend = "bring all images to one size: Augment(size=224, resize=224), without ramp"
         raise ConfigError(wrong, f"open_clip model {how.model!r}", mend)
     check_images(how.model, *shape)
 
