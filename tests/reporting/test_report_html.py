@@ -14,6 +14,7 @@ from stub_results import EVIL, LETTERS, Page, plain, results
 
 from pydt.base import ConfigError
 from pydt.reporting import render, sentences
+from pydt.training.transfer.modes import MODES
 
 
 def test_ranking_shows_every_group_in_order_with_its_numbers() -> None:
@@ -31,6 +32,24 @@ def test_ranking_shows_every_group_in_order_with_its_numbers() -> None:
     placebos = page.find("tr", class_="placebo")
     shown = [plain(r["text"]) for r in placebos]
     assert shown == [f"{p['name']} {p['value']:+.3f} \u00b1 0.060 0.900" for p in given["placebos"]]
+
+
+PHRASES = {
+    "zero-shot": "the class names alone (zero-shot), mean",
+    "probe": "a linear probe on the frozen network, 5 labelled images per class",
+    "finetune": "full fine-tuning, 5",
+    "lp-ft": "a linear probe, then full fine-tuning from it, 5",
+    "last-n": "fine-tuning of the last layers, 5",
+    "drifting-probe": "a linear head on frozen weights, with drifting batch-norm statistics, 5",
+    "wise-ft": "weights between those before and after fine-tuning (WiSE-FT), 5",
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_way_to_transfer_has_a_phrase(mode: str) -> None:
+    given = results(LETTERS)
+    given["question"] |= {"mode": mode, "shots": 5 if MODES[mode].labelled else 0}
+    assert PHRASES[mode] in plain(render(given))
 
 
 @pytest.mark.parametrize(("used", "told"), [(True, "; 200 more labelled images to choose settings"), (False, "")])

@@ -21,7 +21,7 @@ from pydt.data.samples import glyphs
 from pydt.ensemble import Plan, choose_rates, run
 from pydt.estimation import influences
 from pydt.store import Store
-from pydt.training import CLIP, Checkpoint, FineTune, Recipe, SimCLR, Task
+from pydt.training import CLIP, Checkpoint, FineTune, Recipe, SimCLR, Task, ZeroShot
 
 IMAGES = np.zeros((6, 4, 4), np.uint8)
 LABELS = [0, 1, 2, 0, 1, 2]
@@ -207,6 +207,12 @@ CASES: dict[str, tuple[Callable[[], object], str, str]] = {
     "foldover of another alpha": (lambda: design.foldover(10, 8, alpha=0.25), "alpha", "bernoulli|random|0.5"),
     "design of other groups": (lambda: plan(design=design.random(5, 4)), "5 groups, but the source has 3", "groups=3"),
     "no task": (lambda: plan(tasks=()), "tasks", "at least one"),
+    "zero-shot without a text tower": (lambda: plan(tasks=(Task(target(), "zero-shot", name="x"),)), "task 'x': models of method 'supervised' have no text tower", 'Recipe\\(method="clip"\\)'),
+    "shots of zero-shot": (lambda: Task(target(), "zero-shot", shots=5), "shots 5, but mode 'zero-shot' reads no labelled image", "leave shots out"),
+    "a sentence without a class": (lambda: ZeroShot(("a photo",)), "template 'a photo' has no {}", "put {} where the class goes"),
+    "two phrases for a class": (lambda: ZeroShot(names=(("a", "x"), ("a", "y"))), "class 'a' has two phrases", "one phrase for each"),
+    "more layers than there are": (lambda: plan(tasks=(Task(target(), "last-n", last=9),)), "last 9, but the network has 3 layers", "at most 3"),
+    "a head that a mode has not": (lambda: Task(target(), "lp-ft", finetune=FineTune(head="random")), "has a head of its own, not 'random'", "leave it out"),
     "two tasks of one name": (lambda: plan(tasks=(Task(target(), name="x"), Task(target(), shots=2, name="x"))), "'x'", "own name"),
     "seeds that do not match rows": (lambda: plan(seeds=(1, 2)), "2 seeds for 4 rows", "one seed a row"),
     "one learning rate to choose from": (lambda: choose_rates(plan(), "nowhere", [0.1]), "rates: is one rate", r"finetune\.lr"),
