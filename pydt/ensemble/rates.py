@@ -103,7 +103,8 @@ def choose_rates(
 
     All tasks try the same rates on the same rows. Trials and choices are stored in `dir`: the same call continues a
     killed one, and runs nothing once the choices are stored. The networks of the rows are kept in the store's bank: a
-    rate added later, and the same rows of the plan, train no source (with the default runner).
+    rate added later, and the same rows of the plan, train no source (with the default runner; rows of a drawn design of
+    more than 4,096 groups have other names in a plan, and are trained again).
 
     Args:
         plan: whose tasks get a rate.

@@ -143,6 +143,8 @@ def test_all_rates_of_a_row_are_one_training(plan: Plan, tmp_path: Path) -> None
     assert len(calls) == 3, "a stored choice runs nothing"
     choose(plan, tmp_path, (*RATES, 0.03), runner=counting)
     assert told()[3:] == [(row.seed, 1) for row in plan.rows()[:3]], "only the new rate"
+    assert choose(plan, tmp_path, rows=2, runner=counting).table[0].rows == 2, "another question, of stored trials"
+    assert len(calls) == 6
 
 
 def test_no_source_is_trained_twice(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
