@@ -146,7 +146,8 @@ def _removal(results: Mapping) -> dict[str, Any] | None:
         rows.append(row)
     present = [k for k in order if any(a["kind"] == k for a in arms)]
     means = [f"{_KINDS[a['kind']]} ({a['dropped']}): {percent(a['mean'], 1)} %" for a in arms if a["mean"] is not None]
-    label = html.escape("Accuracy after retraining. " + "; ".join(means), quote=True)
+    metric = METRICS.get(results["question"].get("metric") or "", "accuracy")
+    label = html.escape(f"{metric[0].upper()}{metric[1:]} after retraining. {'; '.join(means)}", quote=True)
     return {
         "svg": removal(arms, runs, label),
         "legend": [(arm_symbol(k), _KINDS[k]) for k in present],
