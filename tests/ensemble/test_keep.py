@@ -20,7 +20,7 @@ from stub_store import contents, flip
 from pydt import design
 from pydt.base import ConfigError, StoreError
 from pydt.data import Dataset
-from pydt.ensemble import Plan, cost, run, run_rows
+from pydt.ensemble import Plan, Slurm, cost, run, run_rows
 from pydt.store import Bank, Row, Store, row_seconds
 from pydt.training import Recipe, Task, restore, train, weights_of
 
@@ -303,6 +303,19 @@ def test_the_text_tower_of_clip_is_kept(tmp_path: Path) -> None:
     go(first, tmp_path / "kept", keep="weights")
     both = replace(first, tasks=(*first.tasks, zero))
     go(both, tmp_path / "kept")
+    assert origins(tmp_path / "kept") == {"trained": 2, "bank": 2}
+    go(both, tmp_path / "fresh")
+    assert cells_of(tmp_path / "kept") == cells_of(tmp_path / "fresh")
+
+
+@pytest.mark.slow
+def test_networks_travel_to_the_jobs_of_a_cluster_and_back(tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    job = plan(2)
+    both = replace(job, tasks=tasks())
+    with Slurm(tmp_path / "jobs", cluster="local", workers=1, timeout_min=5) as jobs:
+        run(job, tmp_path / "kept", jobs, progress=False, keep="weights")
+        run(both, tmp_path / "kept", jobs, progress=False)
     assert origins(tmp_path / "kept") == {"trained": 2, "bank": 2}
     go(both, tmp_path / "fresh")
     assert cells_of(tmp_path / "kept") == cells_of(tmp_path / "fresh")
