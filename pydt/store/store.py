@@ -2,6 +2,7 @@
 
 DIR/store.json                       format of the store
 DIR/rows/ab/<key>.safetensors        one cell, the outputs of one row on one task; `ab` are its key's first two digits
+DIR/bank/ab/<key>.safetensors        what a run kept of one source training (`bank.py`)
 DIR/packed/<digest>/                 many cells in three files, after `pydt.store.compact` (`block_format.py`)
 DIR/tasks/<digest>.safetensors       half, label and id of each target example of a task; the examples of every draw
 DIR/thumbnails/<digest>.safetensors  the first images of each group of a source
