@@ -15,7 +15,7 @@ from stub_text import StubTower
 from torch import nn
 from torch.nn.functional import normalize
 
-from pydt.base import ConfigError
+from pydt.base import ConfigError, digest
 from pydt.data import Dataset, Target
 from pydt.data.loading import Augment, Loader
 from pydt.training import FineTune, Recipe, Task, Trained, ZeroShot, train, transfer, trial
@@ -416,3 +416,10 @@ def test_digests_name_what_a_mode_reads(target: Target) -> None:
             same = Task(target, name, **{key: value}).digest == base.digest  # type: ignore[arg-type]
             assert same == (key not in mode.settings), (name, key)
     assert len({Task(target, name).digest for name in MODES}) == len(MODES)
+
+
+def test_new_settings_change_no_older_digest(target: Target) -> None:
+    assert Task(target).digest == digest("task", target.digest, "probe", 5, 8, 0, 10.0)
+    older = {"epochs": 15, "batch_size": 64, "lr": 0.05, "schedule": "triangular", "momentum": 0.9, "nesterov": False}
+    how = older | {"weight_decay": 5e-4}
+    assert Task(target, "finetune", "full").digest == digest("task", target.digest, "finetune", "full", 1, 0, how)
