@@ -59,6 +59,18 @@ def test_what_travels_to_a_worker_has_no_judged_example(target: Target, tmp_path
         sent.split["report"]
 
 
+def test_encoded_images_stay_where_they_are(photos: Dataset, tmp_path: Path) -> None:
+    whole = Target(photos)
+    shut = pickle.loads(pickle.dumps(guarded(whole).spool(tmp_path)))
+    assert [shut.train.all_keys()[i] for i in shut.split["pool"]] == [
+        photos.all_keys()[i] for i in whole.split["pool"].tolist()
+    ]
+    first = int(shut.split["validation"][0])
+    (ours,), (theirs,) = shut.train.bytes_of([first], check=True), photos.bytes_of([int(shut.ids[first])])
+    assert np.array_equal(ours, theirs)
+    assert not list(tmp_path.rglob("*.jpg"))
+
+
 def test_a_class_keeps_its_number_where_no_open_example_has_it(target: Target) -> None:
     whole = Target(target.train, pool=2, validation=1)
     assert guarded(whole).classes == target.classes

@@ -67,7 +67,9 @@ class Stopping(ThreadPoolExecutor):
 
 @dataclass(frozen=True)
 class Failing:
-    """Rows of made-up numbers, the better the lower the rate; some fail at one rate, or (None) at all."""
+    """Rows of made-up numbers: the lower the rate, the lower the loss, but only the highest is right; some fail at one
+    rate, or (None) at all.
+    """
 
     rate: float | None
     seeds: tuple[int, ...]
@@ -78,6 +80,7 @@ class Failing:
             random = np.random.default_rng([row.seed, int(1e4 * task.finetune.lr)])
             logits = random.normal(size=(4, task.draws, len(task.examples()["ids"]))).astype(np.float32)
             logits[0] += 10 * (1 - task.finetune.lr)
+            logits[3] = task.examples()["labels"] if task.finetune.lr == max(RATES) else -1
             bad = row.seed in self.seeds and self.rate in (None, task.finetune.lr)
             found[task.digest] = Outcome(status="failed", reason="NaN") if bad else Outcome({"primitives": logits})
         return found
@@ -256,7 +259,8 @@ def test_a_rate_at_which_a_row_failed_is_never_chosen(plan: Plan, tmp_path: Path
     found = choose(plan, tmp_path / "a", runner=Failing(0.001, seeds[:1]))
     assert [one.failed for one in found.table] == [1, 0, 0]
     assert found.table[0].loss is None
-    assert [one.chosen for one in found.table] == [False, True, False]
+    assert [one.chosen for one in found.table] == [False, True, False], "by the loss"
+    assert [one.accuracy for one in found.table] == [None, 0, 1]
     assert found.notes == ("tuned: at the rate 0.001, 1 of 3 rows failed, so it was not chosen",)
     alike = choose(plan, tmp_path / "b", runner=Failing(None, seeds[:1]))
     assert [(one.rows, one.failed) for one in alike.table] == [(2, 0)] * 3, "a row that always fails is left out"
