@@ -17,6 +17,7 @@ import numpy as np
 from pydt import __version__, _core
 from pydt.analyses.counterfactual import Counterfactual, stored
 from pydt.analyses.ensemble_view import LEVEL, MOST_FAILED
+from pydt.analyses.learning_rates import choices_of
 from pydt.base import StoreError, as_path, write_atomic
 from pydt.design import KINDS, Design
 from pydt.ensemble import Plan
@@ -31,7 +32,7 @@ from pydt.estimation import (
     overall,
 )
 from pydt.reporting import FEW_DF, called, called_output, count, render, write_csv
-from pydt.store import UNITS, Record, Store, Weak, at_chance, read_choices, stored_remarks, weak_rows
+from pydt.store import UNITS, Record, Store, Weak, at_chance, stored_remarks, weak_rows
 
 
 def report(
@@ -131,7 +132,7 @@ def results(
                 "mode": about["mode"],
                 "shots": about["shots"],
                 "validation_images": target["validation"],
-                "validation_used": any(one["task"] == task["digest"] for one in read_choices(store)),
+                "validation_used": any(one["task"] == task["digest"] for one in choices_of(store, record)),
                 "draws": about["draws"],
                 "design": design.kind,
                 "alpha": design.alpha,

@@ -22,8 +22,8 @@ HALVES = ("score", "report")
 METRICS = ("top-1", "mean per class", "auroc")
 # Pairs of digests that are known to share nothing: a target is built again for each store that it enters.
 _apart: set[tuple[str, str]] = set()
-# What a source shares with a target, by their digests.
-shared_by_digest: dict[tuple[str, str], dict[str, Same]] = {}
+# What a source shares with the data sets of a target, by the digests of all of them.
+shared_by_digest: dict[tuple[str, ...], dict[str, Same]] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +146,7 @@ class Target:
         for none; and their names). Pixels of files are compared where that is quick; else a sentence says that they
         were not.
         """
-        key = (source.digest, self.digest)
+        key = (source.digest, self.train.digest, *(() if self.test is None else (self.test.digest,)))
         if key not in shared_by_digest:
             shared_by_digest[key] = self.shared(source, None)
         found = shared_by_digest[key].values()

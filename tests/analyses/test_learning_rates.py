@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import stub_truth
+from stub_store import choice
 
 from pydt import design
 from pydt.analyses import analyse
 from pydt.analyses.learning_rates import learning_rates
+from pydt.analyses.report import results
 from pydt.base import StoreError
 from pydt.data import Dataset, Target
 from pydt.ensemble import Plan
@@ -106,6 +109,15 @@ def test_only_choices_of_this_plan_are_shown(plan: Plan, store: Store, source: D
     assert "rates" not in done.failed, "most plans have none: it is not missed where it was not asked for"
     assert "rates" in analyse(other, store.folder, only=["rates"]).failed
     assert len(learning_rates(store, plan).choices) == 2
+
+
+def test_a_report_tells_the_validation_images_of_its_own_choices_alone(tmp_path: Path) -> None:
+    store = stub_truth.trained(stub_truth.plan(), tmp_path)
+    record = store.plan()
+    about = {"source": record.source, "units": record.units, "task": record.tasks[0]["digest"]}
+    for question, recipe, used in (("1", "e" * 32, False), ("2", record.recipe, True)):
+        write_choice(store, choice(question=question * 32, recipe=recipe, **about))
+        assert results(store)["question"]["validation_used"] is used
 
 
 def test_a_damaged_choice_is_named(plan: Plan, store: Store) -> None:

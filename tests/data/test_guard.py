@@ -77,6 +77,15 @@ def test_a_class_keeps_its_number_where_no_open_example_has_it(target: Target) -
     assert np.array_equal(guarded(whole).train.labels, target.train.labels[guarded(whole).ids])
 
 
+def test_copies_of_judged_images_are_told_though_a_guarded_target_was_asked_first(target: Target) -> None:
+    assert target.train.images is not None
+    report = target.split["report"][:3]
+    source = Dataset.from_arrays(target.train.images[report], ["x", "y", "y"])
+    assert guarded(target).copied(source, *source.units()) == []
+    (said,) = target.copied(source, *source.units())
+    assert said.startswith("3 images of the target 'four blobs' are in the source")
+
+
 def test_a_target_without_validation_images_is_refused(target: Target) -> None:
     with pytest.raises(DataError, match=r"four blobs: has no validation images.*Target\(validation=\.\.\.\)"):
         guarded(replace(target, validation=0))

@@ -390,6 +390,21 @@ def test_more_layers_than_there_are(plain: Trained, source: Dataset, target: Tar
         task_of(target, "last-n", last=5).check(clip, told)
 
 
+def test_checks_of_many_tasks_make_one_network(source: Dataset, target: Target) -> None:
+    made: list[nn.Module] = []
+
+    def network() -> nn.Module:
+        made.append(nn.Sequential(nn.Flatten(), nn.Linear(144, 5)))
+        return made[-1]
+
+    recipe = Recipe(network=network)
+    for last in (0, 1, 1):
+        Task(target, "last-n", last=last).check(recipe, source)
+    with pytest.raises(ConfigError, match="last 2, but the network has 1 layers"):
+        Task(target, "last-n", last=2).check(recipe, source)
+    assert len(made) == 1, "a large one takes seconds, and a plan has a check for each task and rate"
+
+
 def test_only_statistics_drift(plain: Trained, target: Target) -> None:
     draws = draws_of(task_of(target, "drifting-probe", draws=1))
     model = headed(plain, draws, SHORT, ZeroShot())(0)

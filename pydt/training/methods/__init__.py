@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -20,7 +21,11 @@ METHODS: dict[str, Method] = {
 }
 
 
+@lru_cache(maxsize=1)
 def begun(recipe: Any, source: Dataset) -> Start:
-    """What a recipe's models are before their training, in some random weights: to look at, not to change."""
+    """What a recipe's models are before their training, in some random weights: to look at, not to change.
+
+    Kept for the next task of a plan, since a large network takes seconds.
+    """
     with forked(torch.device("cpu")):
         return METHODS[recipe.method].start(recipe, source)
