@@ -217,9 +217,9 @@ def _recipes(plan: Plan, steps: str) -> dict[str, Any]:
     """The recipe for each length asked for."""
     one_of(steps, ("epochs", "same", "both"), "steps", "removal_curve")
     recipe = plan.recipe
-    if recipe.epochs is None:
+    budget = recipe.budget[0]
+    if budget != "epochs":
         if steps == "epochs":
-            budget = "samples" if recipe.steps is None else "steps"
             mend = f'use "same", or a plan whose recipe has no {budget}'
             raise ConfigError(f"the recipe says {budget}, not epochs", "steps", mend)
         return {"steps": recipe}

@@ -36,7 +36,8 @@ class Recipe(OptimizerSettings):
         epochs, steps, samples: the budget; give one, or none for 6 epochs. `epochs`: passes over the kept examples.
             `steps`: optimiser steps in all, whatever the mask keeps. `samples`: examples seen in all, in as many steps
             as that takes. A mask that keeps less means fewer steps at equal epochs; at equal steps or samples each
-            image is seen more often. `dataclasses.replace` with another budget needs epochs=None, or what it was.
+            image is seen more often. `dataclasses.replace` with another kind of budget than the one that was given
+            needs None for that one.
         batch_size: a last batch of a pass that is not full is left out unless it is the only one.
         lr: peak learning rate; None: the usual one of the optimiser and the network's family
             (`pydt.training.networks.usual_rate`). `pydt plan` and the first rows of a run warn where it is wrong.
@@ -46,7 +47,7 @@ class Recipe(OptimizerSettings):
             over the first `warmup` of the steps, then half a cosine to 0).
         momentum, nesterov: of SGD.
         weight_decay: of SGD and AdamW. AdamW multiplies it by the rate, so that it often wants 0.01 to 0.1.
-        label_smoothing: of the cross-entropy.
+        label_smoothing: of the cross-entropy of method "supervised".
         optimizer, betas, warmup, clip_norm: "sgd" or "adamw", and its further settings
             (`pydt.training.optimizer.OptimizerSettings`).
         simclr: settings of method "simclr".
@@ -87,27 +88,29 @@ class Recipe(OptimizerSettings):
 
     def __post_init__(self) -> None:
         # One value has one form, so that equal recipes have equal digests (1 and 1.0, numpy's numbers and Python's).
+        one_of(self.method, tuple(METHODS), "method", "Recipe")
+        for name, kind in (("clip", CLIP), ("simclr", SimCLR), ("checkpoint", Checkpoint), ("scratch", Scratch)):
+            if not isinstance(given := getattr(self, name), kind):
+                mend = f"give pydt.train.{kind.__name__}(...)"
+                raise ConfigError(f"a {type(given).__name__}", f"Recipe.{name}", mend)
         budget = [name for name in BUDGETS if getattr(self, name) is not None]
         if len(budget) > 1:
             both = " and ".join(f"{name} {getattr(self, name)}" for name in budget)
-            raise ConfigError(both, "Recipe", f"give one of {', '.join(BUDGETS)}, and None for the others")
-        if not budget:
-            object.__setattr__(self, "epochs", EPOCHS)
-        for name in (*(budget or ["epochs"]), "batch_size", "threads"):
+            mend = f"give one of {', '.join(BUDGETS)}, and leave out the others (dataclasses.replace: set them to None)"
+            raise ConfigError(both, "Recipe", mend)
+        for name in (*budget, "batch_size", "threads"):
             object.__setattr__(self, name, whole(getattr(self, name), name, "Recipe", 1, error=ConfigError))
         check_optimizer(self, "Recipe")
         network_name(self.network)
         if self.lr is None:
-            object.__setattr__(self, "lr", usual_rate(self._trained, self.optimizer))
+            told = self.network_told
+            family = told.lower() if isinstance(told, str) else told
+            object.__setattr__(self, "lr", usual_rate(family, self.optimizer))
         object.__setattr__(self, "lr", real(self.lr, "lr", "Recipe", above=0))
         for name in ("momentum", "label_smoothing"):
             object.__setattr__(self, name, real(getattr(self, name), name, "Recipe", least=0, below=1))
         object.__setattr__(self, "weight_decay", real(self.weight_decay, "weight_decay", "Recipe", least=0))
-        for name, kind in (("clip", CLIP), ("simclr", SimCLR)):
-            if not isinstance(given := getattr(self, name), kind):
-                mend = f"give pydt.train.{kind.__name__}(...)"
-                raise ConfigError(f"a {type(given).__name__}", f"Recipe.{name}", mend)
-        if self.augment == Augment() and self.method in METHODS:
+        if self.augment == Augment():
             object.__setattr__(self, "augment", METHODS[self.method].augment)
         if not isinstance(self.augment, Augment):
             raise ConfigError(f"a {type(self.augment).__name__}", "Recipe.augment", "give pydt.Augment(...)")
@@ -115,7 +118,6 @@ class Recipe(OptimizerSettings):
             torch.device(self.device)
         except (RuntimeError, TypeError) as error:
             raise ConfigError(f"no device {self.device!r}", "Recipe.device", 'use "cpu", "cuda" or "cuda:N"') from error
-        one_of(self.method, tuple(METHODS), "method", "Recipe")
         one_of(self.on_error, ("raise", "skip"), "on_error", "Recipe")
 
     def check(self, source: Dataset) -> None:
@@ -134,15 +136,16 @@ class Recipe(OptimizerSettings):
         return digest("captions", source.digest, list(source.captions))
 
     @property
-    def _trained(self) -> Network:
-        """The network that is trained."""
-        return self.clip.model.lower() if self.method == "clip" and self.clip.model else self.network
+    def budget(self) -> tuple[str, int]:
+        """Of `epochs`, `steps` and `samples` the one that holds, and how many."""
+        given = ((name, getattr(self, name)) for name in BUDGETS)
+        return next(((name, number) for name, number in given if number is not None), ("epochs", EPOCHS))
 
     @property
     def unused(self) -> set[str]:
         """Fields that nothing reads beside the others: they stand in no digest."""
         others = {name for method in METHODS.values() for name in method.settings}
-        idle = {name for name in BUDGETS if getattr(self, name) is None}
+        idle = {*BUDGETS} - {self.budget[0]}
         method = METHODS[self.method]
         if method.reads is not None:
             idle |= {field.name for field in fields(self)} - {*method.reads, *method.settings}
@@ -150,19 +153,23 @@ class Recipe(OptimizerSettings):
 
     @property
     def network_told(self) -> Network:
-        """The network of the rows: of public weights their name."""
-        return self.checkpoint.name if self.method == "checkpoint" and self.checkpoint.name else self.network
+        """The network of the rows: of public weights, and of models of open_clip, their name."""
+        if self.method == "checkpoint" and self.checkpoint.name:
+            return self.checkpoint.name
+        return f"open_clip:{self.clip.model}" if self.method == "clip" and self.clip.model else self.network
 
     @property
     def rgb(self) -> bool:
         """Whether its networks see grey images as RGB, as those of public weights do."""
-        return self.augment.rgb or self.network_told is not self.network
+        return self.augment.rgb or (self.method == "checkpoint" and self.checkpoint.name != "")
 
     def described(self) -> dict[str, Any]:
         """The recipe as JSON types: of the budgets the one that is given, of a function its name, of the settings of
         methods those of its own."""
-        told = self.network_told
-        return described(self) | {"network": network_name(told) if told is self.network else told}
+        told, found = self.network_told, described(self)
+        if "epochs" in found:
+            found["epochs"] = self.budget[1]
+        return found | {"network": network_name(told) if told is self.network else told}
 
     @cached_property
     def digest(self) -> str:
@@ -184,12 +191,10 @@ class Recipe(OptimizerSettings):
 
 def steps_of(recipe: Recipe, examples: int) -> int:
     """Optimiser steps of a training on so many examples."""
-    if recipe.epochs is not None:
-        return recipe.epochs * steps_a_pass(recipe, examples)
-    if recipe.steps is not None:
-        return recipe.steps
-    assert recipe.samples is not None
-    return -(-recipe.samples // min(recipe.batch_size, examples))
+    kind, number = recipe.budget
+    if kind == "epochs":
+        return number * steps_a_pass(recipe, examples)
+    return number if kind == "steps" else -(-number // min(recipe.batch_size, examples))
 
 
 def steps_a_pass(recipe: Recipe, examples: int) -> int:

@@ -102,19 +102,26 @@ def whole(image: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.clip(np.rint(image), 0, 255).astype(np.float64)
 
 
+def halves(values: NDArray[np.float64], error: NDArray[np.float64] | float) -> NDArray[np.bool_]:
+    """Which are a half to within an error."""
+    return np.abs(values - np.floor(values) - 0.5) <= error
+
+
 def twisted(image: NDArray[np.floating], found: dict[str, float]) -> NDArray[np.float64]:
-    """Brightness, contrast about 128, saturation and hue (degrees) of an image (height, width, channels)."""
+    """Brightness, contrast about 128, saturation and hue (degrees) of an image (height, width, channels), unrounded."""
     out = image.astype(np.float64)
     if image.shape[2] == 3:
         yiq = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.321], [0.211, -0.523, 0.311]])
         y, i, q = np.moveaxis(out @ yiq.T, 2, 0)
         turned = (i + 1j * q) * found["saturation"] * np.exp(-1j * np.deg2rad(found["hue"]))
         out = np.linalg.solve(yiq, np.stack([y, turned.real, turned.imag]).reshape(3, -1)).T.reshape(image.shape)
-    return whole(found["brightness"] * (128 + found["contrast"] * (out - 128)))
+    return found["brightness"] * (128 + found["contrast"] * (out - 128))
 
 
 def blurred(image: NDArray[np.floating], sigma: float, window: int) -> NDArray[np.float64]:
-    """A Gaussian of `window` pixels along columns and rows; beyond its border an image goes back as it came."""
+    """A Gaussian of `window` pixels along columns and rows, unrounded; beyond its border an image goes back as it
+    came.
+    """
     reach = window // 2
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     weights /= weights.sum()
@@ -127,19 +134,32 @@ def blurred(image: NDArray[np.floating], sigma: float, window: int) -> NDArray[n
             for at in range(size)
         ]
         out = np.stack(lines, axis)
-    return whole(out)
+    return out
 
 
-def operated(image: NDArray[np.floating], found: dict[str, Any], colour: Floats) -> NDArray[np.float64]:
-    """What was drawn for it, done to an image (height, width, channels) on the scale 0..255."""
-    out = whole(image)
+def operated(
+    image: NDArray[np.floating], found: dict[str, Any], colour: Floats
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """What was drawn for it, done to an image (height, width, channels) on the scale 0..255; and where a number is so
+    near a half that an implementation may round it up or down.
+
+    All pixels of one colour are then rounded the same way, so their number says nothing. Errors that are allowed: 1e-3
+    of colours (matrices in multiples of 2^-20, float32). Of a blur to t pixels either way, all 2 t + 1 weights of an
+    axis are off by 2^-21 and the middle one by 2 t more of these: 4 t 2^-21 x 255 an axis. Where its pixels may be off
+    by one, too, their mean is off by the blur of these ones.
+    """
+    out, either = whole(image), np.zeros(image.shape, bool)
     if "hue" in found:
-        out = twisted(out, found)
+        exact = twisted(out, found)
+        out, either = whole(exact), halves(exact, 1e-3)
     if found.get("window", 1) > 1:
-        out = blurred(out, found["sigma"], int(found["window"]))
+        window = int(found["window"])
+        exact, apart = (blurred(one, found["sigma"], window) for one in (out, either))
+        out, either = whole(exact), halves(exact, 2 * 4 * (window // 2) * 2.0**-21 * 255 + apart)
     if "threshold" in found:
         out = np.where(out >= found["threshold"], 255 - out, out)
     if "anchor" in found:
         (top, left), (height, width) = np.int64(found["anchor"]), np.int64(found["shape"])
         out[top : top + height, left : left + width] = colour
-    return out
+        either[top : top + height, left : left + width] = False
+    return out, either

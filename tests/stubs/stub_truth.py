@@ -47,7 +47,7 @@ def outcome(task: Task, margin: np.ndarray, other: np.ndarray) -> Outcome:
 
 
 def _note(context: Context, row: Row) -> np.random.Generator:
-    steps = context.recipe.epochs is None
+    steps = context.recipe.budget[0] != "epochs"
     CALLS.append((row.seed, int(row.mask.sum()), steps))
     return np.random.default_rng([row.seed, steps])
 
@@ -57,7 +57,7 @@ def additive(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, O
     left out. Runs differ by 0.01."""
     random = _note(context, row)
     chance = 0.6 + float(EFFECTS @ row.mask) + 0.01 * random.normal()
-    if context.recipe.epochs is not None:
+    if context.recipe.budget[0] == "epochs":
         chance -= 0.02 * float((~row.mask).sum())
     found = {}
     for task in tasks:

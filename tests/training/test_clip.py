@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -273,6 +274,33 @@ def test_settings_and_captions_stand_in_digests_of_clip_alone(captioned: Dataset
     for recipe, same in ((RECIPE, False), (replace(RECIPE, method="supervised"), True)):
         plans = [Plan(data, design=design, recipe=recipe, tasks=[Task(target)]) for data in (captioned, renamed)]  # type: ignore[arg-type]
         assert (plans[0].record().source == plans[1].record().source) is same
+
+
+def test_a_model_of_open_clip_is_the_network() -> None:
+    recipe = Recipe(method="clip", clip=CLIP(model="ViT-B-32"))
+    assert recipe.described()["network"] == "open_clip:ViT-B-32"
+    assert recipe.lr == 0.01, "it has no batch-norm"
+    assert recipe.digest == replace(recipe, network="convnet-8", clip=CLIP("ViT-B-32", embed=3, width=3)).digest
+    others = [CLIP("RN50"), CLIP("ViT-B-32", temperature=0.1)]
+    assert len({recipe.digest, *(replace(recipe, clip=clip).digest for clip in others)}) == 3
+
+
+def test_captions_are_read_once_a_process_not_for_every_row(captioned: Dataset) -> None:
+    reads = []
+
+    class Noted(tuple):  # type: ignore[type-arg]
+        def __iter__(self) -> Iterator[str]:
+            reads.append(1)
+            return super().__iter__()
+
+    source = with_captions(captioned, list(captioned.captions or ()))
+    object.__setattr__(source, "captions", Noted(source.captions or ()))
+    short = replace(RECIPE, epochs=1)
+    train(source, None, short, 0)
+    first = len(reads)
+    for seed in range(3):
+        train(source, None, short, seed)
+    assert len(reads) - first <= 3, "whether all are equal, which two of them tell"
 
 
 # ---- what is refused before anything is trained ----------------------------------------------------------------------

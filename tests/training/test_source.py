@@ -163,8 +163,12 @@ def test_a_recipe_without_steps_has_the_digest_it_always_had() -> None:
 
 
 def test_a_recipe_has_one_budget() -> None:
-    assert (Recipe().epochs, Recipe(steps=9).epochs, Recipe(samples=9).epochs) == (6, None, None)
-    assert Recipe() == Recipe(epochs=6)
+    assert Recipe().budget == ("epochs", 6)
+    assert Recipe().digest == Recipe(epochs=6).digest
+    for other in ({"steps": 10}, {"samples": 10}, {"epochs": 10}):
+        replaced = replace(Recipe(), **other)  # type: ignore[arg-type]
+        assert [replaced.budget] == list(other.items())
+        assert replaced.digest == Recipe(**other).digest  # type: ignore[arg-type]
     for given in ({"epochs": 6, "steps": 9}, {"steps": 9, "samples": 9}, {"epochs": 1, "samples": 9}):
         with pytest.raises(ConfigError, match=r" and .*give one of epochs, steps, samples"):
             Recipe(**given)  # type: ignore[arg-type]
@@ -186,6 +190,27 @@ def test_a_budget_of_samples_is_reached_by_the_fewest_steps(
     train(source, np.arange(kept), recipe, 0)
     assert (Counting.batches, steps_of(recipe, kept)) == (steps, steps)
     assert 100 <= Counting.examples < 100 + 32
+
+
+@pytest.mark.parametrize("name", ["clip", "simclr", "checkpoint", "scratch"])
+@pytest.mark.parametrize("method", ["supervised", "clip", "checkpoint"])
+def test_settings_of_methods_are_settings(name: str, method: str) -> None:
+    with pytest.raises(ConfigError, match=rf"Recipe\.{name}: a str\. give pydt\.train\."):
+        Recipe(method=method, **{name: "RN50"})  # type: ignore[arg-type]
+
+
+def test_a_method_has_a_name() -> None:
+    with pytest.raises(ConfigError, match="unknown method"):
+        Recipe(method=["clip"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", ["simclr", "clip", "checkpoint"])
+def test_what_a_method_does_not_read_changes_no_digest(method: str) -> None:
+    assert Recipe(method=method).digest == Recipe(method=method, label_smoothing=0).digest
+    assert Recipe().digest != Recipe(label_smoothing=0).digest
+    # read by none, but stored rows have it in their names
+    assert Recipe(method="none").digest == "e02260c77786b8af3312c13e4b66f3dc"
+    assert Recipe(method="none", label_smoothing=0).digest == "b426540e90e2054ecdfae9d4580c4810"
 
 
 def test_a_diverging_row_is_a_train_error(source: Dataset) -> None:

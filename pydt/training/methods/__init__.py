@@ -13,11 +13,12 @@ from pydt.training.methods import checkpoint, clip, simclr, supervised
 from pydt.training.methods.common import Method, Start
 
 METHODS: dict[str, Method] = {
-    "supervised": Method(supervised.learn, check=supervised.check),
+    "supervised": Method(supervised.learn, ("label_smoothing",), check=supervised.check),
     "simclr": Method(simclr.learn, ("simclr",), check=simclr.check, views=2, splits=False, augment=simclr.USUAL),
     "clip": Method(clip.learn, ("clip",), clip.start, clip.check, splits=False, fits=clip.fits, captions=True),
     "checkpoint": Method(None, ("checkpoint",), checkpoint.start, checkpoint.check, reads=checkpoint.READS),
-    "none": Method(None, ("scratch",)),
+    # the smoothing is not read, but stands in the digests of stored rows
+    "none": Method(None, ("scratch", "label_smoothing")),
 }
 
 
