@@ -59,6 +59,12 @@ def test_labels_that_settings_were_chosen_by_are_told_beside_the_shots(used: boo
     assert f", 5 labelled images per class{told}, mean over 8 draws" in plain(render(given))
 
 
+def test_one_class_has_a_part_of_the_auroc() -> None:
+    given = results(LETTERS)
+    assert "part of the AUROC" not in plain(render(given))
+    assert "part of the AUROC" in plain(render(given | {"output": "AUROC", "unit": "points of AUROC"}))
+
+
 def test_intervals_are_drawn_where_the_numbers_say() -> None:
     given = results(LETTERS, seed=3)
     for group in given["groups"]:

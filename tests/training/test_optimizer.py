@@ -107,6 +107,7 @@ def test_optimizer_settings_stand_in_a_digest_where_they_are_read() -> None:
     [
         {"optimizer": "adam"}, {"schedule": "linear"}, {"betas": 0.9}, {"betas": (0.9, 1.0)}, {"betas": (0.9,) * 3},
         {"warmup": 1.0}, {"warmup": 500}, {"warmup": -0.1}, {"clip_norm": 0}, {"clip_norm": "1"}, {"lr": 0},
+        {"momentum": -0.1}, {"momentum": 1}, {"weight_decay": -1e-4},
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("settings", [Recipe, FineTune])

@@ -55,8 +55,8 @@ class FineTune(OptimizerSettings):
         for name in ("epochs", "batch_size"):
             whole(getattr(self, name), name, "FineTune", 1, error=ConfigError)
         real(self.lr, "lr", "FineTune", above=0)
-        for name in ("momentum", "weight_decay"):
-            real(getattr(self, name), name, "FineTune")
+        real(self.momentum, "momentum", "FineTune", least=0, below=1)
+        real(self.weight_decay, "weight_decay", "FineTune", least=0)
 
 
 def logits(trained: Trained, draws: Draws, how: FineTune, sentences: ZeroShot) -> torch.Tensor:
