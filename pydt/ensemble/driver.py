@@ -28,7 +28,7 @@ from pydt.ensemble.executors.call import WorkerDied, work
 from pydt.ensemble.executors.local import Processes, places
 from pydt.ensemble.executors.pickling import pack
 from pydt.ensemble.interim import Interim
-from pydt.ensemble.keeping import Keeping, checked_keep
+from pydt.ensemble.keeping import Keeping, checked_keep, other_code
 from pydt.ensemble.plan import Context, Plan, check, make_record
 from pydt.ensemble.progress import Progress
 from pydt.ensemble.row import Runner, run_row
@@ -251,6 +251,13 @@ def _in_words(others: dict[str, list[str]], now: dict[str, str]) -> str:
     return "; ".join(f"{name} {', '.join(seen)} (now {now.get(name)})" for name, seen in others.items())
 
 
+def _facts(result: dict[str, Any]) -> dict[str, str]:
+    """What computed a row, by the names in `FACTS`: both versions, where its network comes from a bank of another."""
+    now, before = result["versions"], result.get("trained_by", {})
+    found = {name: str(now[name]) for name in FACTS if name in now}
+    return {name: has if before.get(name, has) == has else f"{before[name]} and {has}" for name, has in found.items()}
+
+
 @dataclass(eq=False)
 class _Driver:
     """Hands out the missing rows, stores the results and decides when to end."""
@@ -368,17 +375,19 @@ class _Driver:
         return _in_words(others, now)
 
     def _look_at_code(self, job: _Job, result: dict[str, Any]) -> None:
-        """Report a worker whose code differs from this process's, once, or refuse it."""
-        now = versions()
-        others = {name: [has] for name in FACTS if (has := str(result["versions"].get(name))) != str(now.get(name))}
-        if not others:
-            return
-        wrong = f"{result['host']} computes by other code than this process: {_in_words(others, now)}"
-        if self.same_code:
-            raise PydtError(wrong, str(job), "install the same everywhere, or go on without same_code")
-        if wrong not in self.told:
-            self.told.add(wrong)
-            self.view.say(wrong)
+        """Report a worker or a network of the bank whose code differs from this process's, once, or refuse it."""
+        by = {f"{result['host']} computes": result["versions"]}
+        if "trained_by" in result:
+            by["networks of the bank were trained"] = result["trained_by"]
+        for what, facts in by.items():
+            if not (others := other_code(facts)):
+                continue
+            wrong = f"{what} by other code than this process: {_in_words(others, versions())}"
+            if self.same_code:
+                raise PydtError(wrong, str(job), "install the same everywhere, or go on without same_code")
+            if wrong not in self.told:
+                self.told.add(wrong)
+                self.view.say(wrong)
 
     def _look_at_learning(self) -> None:
         """Report networks that hardly learnt their source, or diverged; and, once a task, zero-shot at chance."""
@@ -431,7 +440,7 @@ class _Driver:
             self.view.say(text)
             self.store.log(event="bank full", text=text)
         for (position, outcome), key in zip(outcomes.items(), keys, strict=True):
-            self.store.put(key, outcome, self._metadata(job, position, result["versions"]))
+            self.store.put(key, outcome, self._metadata(job, position, _facts(result)))
         self.whole.add(job.number)
         self.interim.add(job.number, outcomes)
         bad = [outcome.reason for outcome in outcomes.values() if outcome.status != "ok"]
@@ -497,7 +506,7 @@ class _Driver:
             "recipe": record.recipe,
             "task": record.tasks[position]["digest"],
             "training": record.sources[job.number],
-            **{name: facts[name] for name in FACTS if name in facts},
+            **facts,
         }
 
     def _stop(self) -> None:

@@ -7,6 +7,7 @@ for each worker.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydt.base import ConfigError, one_of, whole
@@ -23,6 +24,12 @@ def checked_keep(keep: str, keep_bytes: int | None, runner: Runner = run_row) ->
         raise ConfigError(wrong, "run", "leave keep out, or let your runner keep what it needs")
     most = KEEP_BYTES if keep_bytes is None else whole(keep_bytes, "keep_bytes", "run", 1, error=ConfigError)
     return keep, most
+
+
+def other_code(facts: Mapping[str, Any]) -> dict[str, list[str]]:
+    """What differs between the code that computed something and that of this process, by the names in `FACTS`."""
+    now = versions()
+    return {name: [has] for name in FACTS if (has := str(facts.get(name))) != str(now.get(name))}
 
 
 class Keeping:
@@ -43,31 +50,25 @@ class Keeping:
 
     def arguments(self, source: str) -> dict[str, Any]:
         """Named arguments of `work` for a row with this source key."""
-        found: dict[str, Any] = {} if self.keep == "none" else {"keep": self.keep}
+        found: dict[str, Any] = {} if self.keep == "none" or self._full else {"keep": self.keep}
         if source in self._sizes:
             kept = self._bank.get(source)
             if kept is None:
                 del self._sizes[source]  # damaged
-            elif not (self._same_code and self._other_code(kept.facts)):
+            elif not (self._same_code and other_code(kept.facts)):
                 found["kept"] = kept
         return found
 
     def take(self, source: str, result: dict[str, Any]) -> str | None:
         """Store what a worker returned to be kept; what there is to say, once a run, if the bank is full."""
         kept = result.pop("kept", None)
-        if kept is None:
+        if kept is None or self._full:
             return None
         room = self._most - sum(size for key, size in self._sizes.items() if key != source)
         size = self._bank.put(source, kept, room)
         if size is not None:
             self._sizes[source] = size
-        elif not self._full:
-            self._full = True
-            held = f"{len(self._sizes):,} networks in {sum(self._sizes.values()) / 1e9:.3g} GB"
-            return f"the bank is full ({held}, at most {self._most / 1e9:.3g} GB): no more are kept; see keep_bytes"
-        return None
-
-    @staticmethod
-    def _other_code(facts: Any) -> bool:
-        now = versions()
-        return any(name in facts and facts[name] != str(now.get(name)) for name in FACTS)
+            return None
+        self._full = True
+        held = f"{len(self._sizes):,} networks in {sum(self._sizes.values()) / 1e9:.3g} GB"
+        return f"the bank is full ({held}, at most {self._most / 1e9:.3g} GB): no more are kept; see keep_bytes"

@@ -288,7 +288,7 @@ def _choice(store: Store, asked: _Asked, column: int) -> dict[str, Any]:
         "task": asked.task.at(chosen).digest,
         "name": asked.task.name,
         "target": asked.task.target.digest,
-        "source": asked.context.source.digest,
+        "source": asked.context.source_digest,
         "units": asked.context.units_digest,
         "recipe": asked.context.recipe.digest,
         "trainings": asked.trainings,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from pydt.base import TrainError, digest
-from pydt.ensemble.code_version import versions
 from pydt.store import Kept, Outcome, Row
 
 
@@ -66,16 +65,18 @@ def run_row(context: Context, row: Row, tasks: tuple[Any, ...]) -> dict[str, Out
 
 
 def keep_row(
-    context: Context, row: Row, tasks: tuple[Any, ...], keep: str = "none", kept: Kept | None = None
+    context: Context, row: Row, tasks: tuple[Any, ...], keep: str, kept: Kept | None, facts: Mapping[str, str]
 ) -> tuple[dict[str, Outcome], dict[str, Any]]:
     """`run_row` with a bank: the same outcomes, from what was kept of the training where that suffices.
 
     Args:
         keep: what to keep of a training, of `pydt.store.KEEP`.
         kept: what an earlier training of this row left.
+        facts: what computes here, by the names in `pydt.store.FACTS`.
 
     Returns:
-        the outcomes; and "network" ("trained", "bank" or "untrained") and, if there is something to keep, "kept".
+        the outcomes; and "network" ("trained", "bank" or "untrained"), of one from the bank "trained_by" (what computed
+        it) and, if there is something to keep, "kept".
     """
     from pydt.training import learns, train, trial
 
@@ -84,9 +85,8 @@ def keep_row(
     if not learns(context.recipe):
         return run_row(context, row, tasks), {"network": "untrained"}
     if kept is not None and (outcomes := _from_bank(context, row, tasks, kept)) is not None:
-        return outcomes, {"network": "bank"}
+        return outcomes, {"network": "bank", "trained_by": dict(kept.facts)}
     told: dict[str, Any] = {"network": "trained"}
-    facts = {name: str(value) for name, value in versions().items()}
     try:
         trained = train(context.source, examples, context.recipe, row.seed)
     except TrainError as error:
@@ -94,7 +94,9 @@ def keep_row(
         return _failed(tasks, str(error)), told | more
     outcomes = _transferred(trained, row, tasks)
     if keep != "none":
-        told["kept"] = Kept(keep, _arrays(trained, tasks, keep, kept), trained.metrics, facts=facts)
+        joins = kept is not None and kept.kind == "features" and kept.facts == facts
+        before = kept.arrays if kept is not None and joins else {}
+        told["kept"] = Kept(keep, _arrays(trained, tasks, keep, before), trained.metrics, facts=facts)
     return outcomes, told
 
 
@@ -114,13 +116,12 @@ def _from_bank(context: Context, row: Row, tasks: tuple[Any, ...], kept: Kept) -
         return None
 
 
-def _arrays(trained: Any, tasks: tuple[Any, ...], keep: str, kept: Kept | None) -> dict[str, Any]:
-    """What to keep of a training; features join those of other targets."""
+def _arrays(trained: Any, tasks: tuple[Any, ...], keep: str, before: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """What to keep of a training; features join those that the same code kept `before` of other targets."""
     from pydt.training import features_of, weights_of
 
     if keep == "weights":
         return weights_of(trained)
-    before = kept.arrays if kept is not None and kept.kind == "features" else {}
     return {**before, **features_of(trained, tasks)}
 
 

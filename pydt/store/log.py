@@ -10,6 +10,8 @@ import os
 import re
 import time
 
+from pydt.base import HEX32
+from pydt.store.block_format import Finder
 from pydt.store.plan_record import Record
 from pydt.store.store import Store
 
@@ -21,11 +23,15 @@ _LINE = re.compile(rb'\{"time": (\d+(?:\.\d+)?), "event": "([^"\\]*)"')  # of th
 def row_seconds(store: Store, record: Record) -> float | None:
     """Mean seconds of one worker for a row of a plan, from the store's log; None if it has none.
 
-    Rows whose network came from the bank do not count: they say nothing about a training.
+    Rows whose network came from the bank do not count: they say nothing about a training. Nor do the same trainings
+    with none of the plan's tasks: trials of learning rates take longer than its rows.
     """
-    sources, entries = set(record.sources), store.logged("row", {"source": str, "seconds": float, "network?": str})
-    own = [entry for entry in entries if entry["source"] in sources and entry.get("network") != "bank"]
-    times = [entry["seconds"] for entry in own]
+    cells = Finder(record.cells.reshape(-1, 16))
+    times = [
+        entry["seconds"]
+        for entry in store.logged("row", {"keys": [HEX32], "seconds": float, "network?": str})
+        if entry.get("network") != "bank" and any(cells.one(bytes.fromhex(key)) >= 0 for key in entry["keys"])
+    ]
     times = [seconds for seconds in times if math.isfinite(seconds) and seconds > 0]
     return sum(times) / len(times) if times else None
 

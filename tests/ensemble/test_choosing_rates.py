@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stub_images import blobs
 from stub_processes import started, wait_for
 from stub_rows import environment
 
@@ -20,7 +21,7 @@ from pydt.base import ConfigError, DataError, TrainError
 from pydt.data import Dataset, GuardedTarget, Target
 from pydt.ensemble import ChosenRates, Plan, choose_rates, chosen_rates, run, run_row, write_plan
 from pydt.ensemble.plan import Context
-from pydt.store import Outcome, Row, Store, status, verify
+from pydt.store import Outcome, Row, Store, read_choices, status, verify
 from pydt.training import FineTune, Recipe, Scratch, Task, train, transfer
 
 RATES = (0.1, 0.001, 0.01)
@@ -131,6 +132,22 @@ def test_the_rows_of_the_chosen_plan_follow_from_it_alone(plan: Plan, tmp_path: 
     assert np.array_equal(ours.outputs("tuned"), theirs.outputs("tuned"))
     assert status(tmp_path / "chosen")["rows"] == 6, "of the plan, not of its trials"
     assert verify(tmp_path / "chosen")["verified"]
+
+
+def test_a_choice_names_the_source_as_plans_do_captions_included(target: Target, tmp_path: Path) -> None:
+    images, labels = blobs(12, 8, 0)
+    words = [f"a square at place {label}" for label in labels]
+    captioned = Dataset.from_arrays(images, labels, captions=words, name="captioned")
+    plan = replace(plan_of(captioned, target, mode="lp-ft"), recipe=replace(RECIPE, method="clip"))
+    found = choose(plan, tmp_path, rows=1)
+    (choice,) = read_choices(Store(tmp_path))
+    record = found.plan.record()
+    assert {name: choice[name] for name in ("source", "units", "recipe")} == {
+        "source": record.source,
+        "units": record.units,
+        "recipe": record.recipe,
+    }
+    assert choice["source"] != captioned.digest
 
 
 def test_all_rates_of_a_row_are_one_training(plan: Plan, tmp_path: Path) -> None:

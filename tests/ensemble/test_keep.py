@@ -137,6 +137,63 @@ def test_entries_of_other_code_are_not_used_where_only_the_same_will_do(tmp_path
     assert bank.read(key).facts == kept.facts
 
 
+def aged(folder: Path) -> tuple[Bank, str]:
+    """The one entry of a bank, from now on by another version of PyTorch."""
+    bank = Bank(Store(folder))
+    (key,) = bank.sizes()
+    kept = bank.read(key)
+    bank.put(key, replace(kept, facts={**kept.facts, "torch": "1.0"}))
+    return bank, key
+
+
+def test_rows_from_networks_of_other_code_are_told_and_refused_where_only_the_same_will_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = plan(1)
+    go(job, tmp_path, keep="weights")
+    aged(tmp_path)
+    more = replace(job, tasks=tasks())
+    with ThreadPoolExecutor(1) as thread:
+        store = run(more, tmp_path, thread)
+    told = f"networks of the bank were trained by other code than this process: torch 1.0 (now {torch.__version__}"
+    assert capsys.readouterr().err.count(told.partition("+")[0]) == 1
+    fresh, served = (store.metadata(key)["torch"] for key in store.plan(more).keys[0])
+    assert served == f"1.0 and {fresh}"
+    with pytest.raises(StoreError, match=r"holds rows computed by other code: torch 1\.0 and"):
+        go(more, tmp_path, same_code=True)
+
+
+def test_features_of_other_code_do_not_join(tmp_path: Path) -> None:
+    job = plan(1)
+    go(job, tmp_path, keep="features")
+    bank, key = aged(tmp_path)
+    before = bank.read(key)
+    other = replace(job, tasks=tasks(target=target(2))[:1])
+    go(other, tmp_path, keep="features")
+    after = bank.read(key)
+    assert after.facts["torch"] != "1.0"
+    assert not after.arrays.keys() & before.arrays.keys()
+
+
+class Asking(ThreadPoolExecutor):
+    """Notes what is to be kept of each row."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.asked: list[str | None] = []
+
+    def submit(self, function: Any, /, *arguments: Any, **named: Any) -> Any:
+        self.asked.append(named.get("keep"))
+        return super().submit(function, *arguments, **named)
+
+
+def test_networks_do_not_travel_to_a_full_bank(tmp_path: Path) -> None:
+    with Asking() as thread:
+        run(plan(6), tmp_path, thread, progress=False, keep="weights", keep_bytes=100)
+    assert thread.asked[0] == "weights"
+    assert thread.asked[-2:] == [None, None]
+
+
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     job = plan(1)
     bank = Bank(go(job, tmp_path, keep="weights"))
@@ -215,8 +272,18 @@ def test_cost_tells_the_disk_of_the_bank_and_rows_that_need_no_training(tmp_path
 def test_times_of_rows_from_the_bank_are_no_times_of_trainings(tmp_path: Path) -> None:
     store, record = Store.create(tmp_path), plan(2).record()
     for row, seconds, network in ((0, 4.0, "trained"), (1, 0.1, "bank"), (1, 6.0, "trained")):
-        store.log(event="row", source=record.sources[row], seconds=seconds, network=network)
+        keys = record.keys[row]
+        store.log(event="row", source=record.sources[row], keys=keys, seconds=seconds, network=network)
     assert row_seconds(store, record) == 5.0
+
+
+def test_times_of_other_tasks_on_the_same_trainings_are_no_times_of_a_plan(tmp_path: Path) -> None:
+    job = plan(2)
+    store = go(replace(job, tasks=tasks(seed=9)), tmp_path)
+    assert row_seconds(store, store.plan()) is not None
+    assert row_seconds(store, job.record()) is None
+    longer = replace(job, tasks=(*tasks(seed=9), Task(target(2), draws=2, shots=2)))
+    assert row_seconds(store, longer.record()) is not None
 
 
 def test_features_serve_probes_of_the_same_target_and_give_the_bytes_of_fresh_trainings(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def study(folder: Path, source: Dataset, target: Target, alphas: tuple[float, ..
 
 def timed(store: Store, seconds: dict[str, float]) -> None:
     """A log that gives every row of a plan the same time, with lines that are none among them."""
-    lines = ["", "{", '{"event": "row"}', '{"event": "row", "source": [], "seconds": "x"}']
+    lines = ["", "{", '{"event": "row"}', '{"event": "row", "keys": ["?"], "seconds": "x"}']
     for plan, time in seconds.items():
-        lines += [json.dumps({"event": "row", "source": key, "seconds": time}) for key in store.plan(plan).sources]
+        lines += [json.dumps({"event": "row", "keys": keys, "seconds": time}) for keys in store.plan(plan).keys]
     (store.folder / "log.jsonl").write_text("\n".join(lines))

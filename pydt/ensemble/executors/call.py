@@ -19,7 +19,7 @@ from pydt.base import ConfigError, PydtError, TrainError
 from pydt.ensemble.code_version import versions
 from pydt.ensemble.executors.pickling import load
 from pydt.ensemble.row import keep_row, run_row
-from pydt.store import Kept, Outcome
+from pydt.store import FACTS, Kept, Outcome
 
 LATE = 124  # exit status of a worker whose watchdog ended it, as of timeout(1)
 GRACE = 5.0  # more seconds until the kernel ends a process whose watchdog cannot run: native code holds the interpreter
@@ -121,7 +121,8 @@ def work(
             main = threading.current_thread() is threading.main_thread()
             with warnings.catch_warnings(record=True) if main else contextlib.nullcontext([]) as caught:
                 if runner is run_row:
-                    outcomes, more = keep_row(context, row, chosen, keep, kept)
+                    facts = {name: str(versions()[name]) for name in FACTS if name in versions()}
+                    outcomes, more = keep_row(context, row, chosen, keep, kept, facts)
                 else:
                     outcomes = runner(context, row, chosen)
     except TrainError as error:
