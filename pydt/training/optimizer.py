@@ -108,7 +108,8 @@ def _schedule(optimizer: torch.optim.Optimizer, recipe: Any, steps: int) -> LRSc
     if recipe.schedule == "triangular":
         peak = max(steps / 8, 1)
         times = [0, peak, max(steps, peak + 1)]
-        return LambdaLR(optimizer, lambda step: float(np.interp(step, times, [0, 1, 0])))
+        first = 1 if steps == 1 else 0  # a training of one step would not move at rate 0
+        return LambdaLR(optimizer, lambda step: float(np.interp(step, times, [first, 1, 0])))
     rising = int(recipe.warmup * steps)
 
     def share(step: int) -> float:

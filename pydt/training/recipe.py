@@ -52,7 +52,8 @@ class Recipe(OptimizerSettings):
             (`pydt.training.optimizer.OptimizerSettings`).
         simclr: settings of method "simclr".
         augment: of the source images; its mean, std and size also prepare the target images. Left at its default,
-            `Augment()`, it is the usual one of the method: nothing random for "supervised", random crops for "simclr".
+            `Augment()`, it is the usual one of the method: nothing random for "supervised", random crops and jitter for
+            "simclr". `dataclasses.replace` with another method keeps it, unless augment=Augment() is given with it.
         device: "cpu", "cuda" or "cuda:N". On a GPU, training runs under autocast (mixed precision).
         threads: of the arithmetic on the CPU; part of the digest, since sums depend on it.
         on_error: source images that cannot be decoded: "raise" ends the row, "skip" replaces them by others, counts

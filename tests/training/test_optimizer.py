@@ -35,6 +35,8 @@ def test_schedules() -> None:
     assert triangle[10] == pytest.approx(0.25)
     assert triangle[90] == pytest.approx(0.25)
     assert triangle[159] == pytest.approx(0.5 / 140)
+    assert rates("triangular", 1) == [0.5]
+    assert rates("triangular", 2) == [0, 0.5]
     cycle = rates("one-cycle", 160)
     assert max(cycle) == pytest.approx(0.5, rel=1e-3)
     assert cycle[-1] < 1e-4

@@ -111,7 +111,8 @@ class Method:
     Attributes:
         learn: trains `job.body` (and `job.text`) in place and returns the metrics of the source (`Trained.metrics`);
             None: nothing is trained.
-        settings: the fields of `Recipe` that are this method's own; they stand in the digest of its recipes alone.
+        settings: the fields of `Recipe` that not all methods read, and this one does; they stand in no digest of a
+            method that does not name them.
         start: (recipe, source) -> the network before the training. It may read the images' shape and all captions of
             the source, but not the mask.
         check: (source, recipe) -> raises a DataError or ConfigError if this source cannot be trained on so.
