@@ -93,6 +93,9 @@ def open_clip_model(
     """
     open_clip, place = known_model(name, pretrained), f"open_clip model {name!r}"
     how: dict[str, Any] = {"pretrained": pretrained, "device": device, "pretrained_text": False}
+    if pretrained is not None:
+        # "ViT-B-32/openai" and others were trained with QuickGELU, which open_clip's settings of the model do not have
+        how["force_quick_gelu"] = open_clip.get_pretrained_cfg(name, pretrained).get("quick_gelu", False)
     if sides is not None:
         how["force_image_size"] = sides[0] if sides[0] == sides[1] else sides
     try:

@@ -102,9 +102,9 @@ def _torchvision(rest: str) -> Public:
         torch.hub.load_state_dict_from_url(
             weights.url, map_location="cpu", progress=False, check_hash=True, weights_only=True
         )
-        # heads beside the last one would make training return more than features
-        plain = {"aux_logits": False} if name == "inception_v3" else {}
-        model = models.get_model(name, weights=weights, progress=False, **plain)
+        model = models.get_model(name, weights=weights, progress=False)
+    if name == "inception_v3":  # a head beside the last one would make training return more than features
+        model.aux_logits, model.AuxLogits = False, None
     drop_classifier(model, rest)
     how = weights.transforms()
     return Public(
@@ -182,9 +182,11 @@ _LIBRARIES: dict[str, tuple[Callable[[str], str], Callable[[str], Public]]] = {
 def _prepared(name: str, sides: tuple[int, int], resize: int, mode: str, how: dict[str, Any]) -> dict[str, Any]:
     """The preprocessing that timm and open_clip state, as fields of `Augment`."""
     kinds = {"center": False, "shortest": False, "squash": True}
-    if sides[0] != sides[1] or mode not in kinds or how["interpolation"] not in ("bilinear", "bicubic"):
-        wrong = f"wants images of {sides[0]} x {sides[1]} pixels by {mode!r} and {how['interpolation']!r}"
-        mend = "use weights for square images that are cropped or squashed, bilinear or bicubic"
+    square = sides[0] == sides[1] <= resize  # otherwise the library pads
+    if not square or mode not in kinds or how["interpolation"] not in ("bilinear", "bicubic"):
+        shown = f"{sides[0]} x {sides[1]} pixels, resized to {resize}, by {mode!r} and {how['interpolation']!r}"
+        wrong = f"wants images of {shown}"
+        mend = "use weights for square images that are cropped or squashed but not padded, bilinear or bicubic"
         raise ConfigError(wrong, f"checkpoint {name!r}", mend)
     return {
         "size": sides[0],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zipfile
 from typing import Any
 
 import torch
@@ -53,6 +54,7 @@ def _safetensors(path: str) -> dict[str, torch.Tensor]:
 
 
 def _state_dict(path: str) -> dict[str, torch.Tensor]:
+    _check_sizes(path)
     try:
         # weights_only: an unpickler that makes tensors and containers and calls nothing else
         found: Any = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251
@@ -76,11 +78,39 @@ def _state_dict(path: str) -> dict[str, torch.Tensor]:
     return found
 
 
+def _check_sizes(path: str) -> None:
+    """Refuse an archive whose parts are larger than itself: torch.load would unpack them."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(part.file_size for part in archive.infolist())
+    except zipfile.BadZipFile:
+        return  # older files are no archives, and torch.load says what is wrong with damaged ones
+    if size > os.path.getsize(path):
+        wrong = f"is an archive of compressed or repeated parts, {size:,} bytes when unpacked"
+        raise DataError(wrong, path, "save the network's state_dict() with torch.save, which compresses nothing")
+
+
+def _plain(tensor: torch.Tensor) -> bool:
+    """Whether it is an array of numbers: not sparse, quantised, nested, or without content."""
+    other = tensor.is_quantized or tensor.is_nested or tensor.is_meta
+    return tensor.layout == torch.strided and not other
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    return f"{'' if _plain(tensor) else 'no plain array of '}{tensor.dtype}"
+
+
+def _fits(tensor: torch.Tensor, place: torch.Tensor) -> bool:
+    """Whether the numbers are of the kind of those whose place they take."""
+    kinds = [(one.is_floating_point(), one.is_complex()) for one in (tensor, place)]
+    return _plain(tensor) and kinds[0] == kinds[1]
+
+
 def put_weights(weights: dict[str, torch.Tensor], body: nn.Module, path: str, network: str) -> None:
     """Put the weights of a file into a network from `build`. Those of the classifier that `build` removes are left out.
 
     Raises:
-        ConfigError: a weight is missing, has another shape, or has no place in the network.
+        ConfigError: a weight is missing, has another shape or kind, or has no place in the network.
     """
     inner = without_repeat(body, weights)
     own = inner.state_dict()
@@ -88,20 +118,31 @@ def put_weights(weights: dict[str, torch.Tensor], body: nn.Module, path: str, ne
     # batch-norm's counter is read by no forward pass; older files do not have it
     missing = [name for name in own if name not in weights and not name.endswith("num_batches_tracked")]
     extra = [name for name in weights if name not in own and not name.startswith(heads)]
+    both = [name for name in own if name in weights]
+    kinds = [
+        f"{name} {_kind(weights[name])} instead of {_kind(own[name])}"
+        for name in both
+        if not _fits(weights[name], own[name])
+    ]
     shapes = [
         f"{name} {tuple(weights[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in own
-        if name in weights and weights[name].shape != own[name].shape
+        for name in both
+        if _plain(weights[name]) and weights[name].shape != own[name].shape
     ]
     wrong = [
         f"{len(names):,} {what} ({', '.join(names[:_NAMED])}{', ...' if len(names) > _NAMED else ''})"
-        for what, names in (("missing", missing), ("without a place", extra), ("of another shape", shapes))
+        for what, names in (
+            ("missing", missing),
+            ("without a place", extra),
+            ("of another kind", kinds),
+            ("of another shape", shapes),
+        )
         if names
     ]
     if wrong:
         mend = "name the network that the file was made with, and images of as many channels"
         raise ConfigError(f"does not fit the network {network}: weights {'; '.join(wrong)}", path, mend)
-    inner.load_state_dict({name: weights[name] for name in own if name in weights}, strict=False)
+    inner.load_state_dict({name: weights[name] for name in both}, strict=False)
 
 
 def _first(error: Exception) -> str:

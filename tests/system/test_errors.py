@@ -180,6 +180,8 @@ CASES: dict[str, tuple[Callable[[], object], str, str]] = {
     "two means for one channel": (lambda: list(Loader(dataset(), augment=Augment(mean=(0.1, 0.2)))), "2 means", "one each"),
     "unknown method": (lambda: Recipe(method="supervized"), "supervized", "choose one of"),
     "unknown public weights": (lambda: Checkpoint("torchvision:resnet19"), "no such public weights", "resnet1"),
+    "settings that are a name": (lambda: Recipe(method="checkpoint", checkpoint="torchvision:resnet18"), "Recipe.checkpoint: a str", r"Checkpoint\("),
+    "settings of CLIP that are a name": (lambda: Recipe(method="clip", clip="ViT-B-32"), "Recipe.clip: a str", r"CLIP\("),
     "checkpoint without weights": (lambda: Recipe(method="checkpoint").check(dataset()), "without a checkpoint", r"Checkpoint\("),
     "views that cannot differ": (lambda: Recipe(method="simclr", augment=Augment(mean=0.3)).check(dataset()), "can only be equal", "crop at random"),
     "two views of one pixel": (lambda: Recipe(method="simclr").check(Dataset.from_arrays(IMAGES[:, :1, :1], [0] * 6)), "images of one pixel", "larger images"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -125,6 +126,39 @@ def test_weights_that_do_not_fit_are_named(source: Dataset, target: Target, tmp_
         ):
             with pytest.raises(ConfigError, match=message):
                 happens(of_file(tmp_path / f"{number}.pt"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (lambda w: w.to("meta"), r"no plain array of torch\.float32"),
+        (lambda w: w.to(torch.complex64), r"torch\.complex64 instead of torch\.float32"),
+        (lambda w: (100 * w).to(torch.int8), r"torch\.int8 instead of torch\.float32"),
+    ],
+)
+def test_weights_of_another_kind_are_named(
+    source: Dataset, tmp_path: Path, changed: Callable[[torch.Tensor], torch.Tensor], message: str
+) -> None:
+    weights = some("convnet-4").state_dict()
+    first = next(iter(weights))
+    torch.save({**weights, first: changed(weights[first])}, tmp_path / "a.pt")
+    with pytest.raises(ConfigError, match=rf"1 of another kind \({first} {message}"):
+        start(of_file(tmp_path / "a.pt"), source)
+    torch.save({**weights, first: weights[first].half()}, tmp_path / "half.pt")
+    found = start(of_file(tmp_path / "half.pt"), source).body.state_dict()
+    assert torch.equal(found[first], weights[first].half().float())
+
+
+def test_a_small_file_of_large_weights_is_not_unpacked(source: Dataset, tmp_path: Path) -> None:
+    torch.save(some("convnet-4").state_dict() | {"more": torch.zeros(10_000)}, tmp_path / "a.pt")
+    with (
+        zipfile.ZipFile(tmp_path / "a.pt") as plain,
+        zipfile.ZipFile(tmp_path / "b.pt", "w", zipfile.ZIP_DEFLATED) as small,
+    ):
+        for part in plain.namelist():
+            small.writestr(part, plain.read(part))
+    with pytest.raises(DataError, match=r"b\.pt: is an archive of compressed or repeated parts.*torch\.save"):
+        start(of_file(tmp_path / "b.pt"), source)
 
 
 def test_files_that_are_no_weights_are_refused(source: Dataset, tmp_path: Path) -> None:

@@ -219,6 +219,44 @@ def test_weights_that_cannot_be_had_are_named_with_their_place(offline: Path) ->
             public(name)
 
 
+@pytest.mark.parametrize("name", ["inception_v3", "googlenet"])
+def test_heads_beside_the_last_one_are_left_out(offline: Path, name: str) -> None:
+    import torchvision
+
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    model = torchvision.models.get_model(name, init_weights=False, aux_logits=True)
+    place = offline / "torch" / "hub" / "checkpoints" / Path(weights.url).name
+    place.parent.mkdir(parents=True)
+    torch.save(model.state_dict(), place)
+    body = public(f"torchvision:{weights}").body
+    for training in (True, False):
+        assert body.train(training)(torch.rand(2, 3, 96, 96)).ndim == 2
+    assert not any("aux" in part.lower() for part in body.state_dict())
+
+
+def test_models_have_the_activation_that_their_weights_were_trained_with(
+    offline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """open_clip lists "ViT-B-32/openai" and 26 others whose settings do not say QuickGELU."""
+    open_clip = pytest.importorskip("open_clip")
+    _, _, plain, _ = open_clips(offline)
+    (offline / "pydt-quick.json").write_text(json.dumps(TINY | {"quick_gelu": True}))
+    open_clip.add_model_config(offline / "pydt-quick.json")
+    quick = open_clip.create_model("pydt-quick", pretrained=str(offline / "tiny.pt")).eval().encode_image
+
+    def tag(model: str, tag: str) -> dict[str, Any]:
+        return {"url": "tiny", "quick_gelu": tag == "quick"}
+
+    for module in (open_clip, open_clip.factory):
+        monkeypatch.setattr(module, "get_pretrained_cfg", tag)
+        monkeypatch.setattr(module, "download_pretrained", lambda *_, **__: str(offline / "tiny.pt"))
+    images = torch.randn(3, 3, 32, 32)
+    with torch.no_grad():
+        for name, expected in (("pydt-tiny/quick", quick), ("pydt-quick/quick", quick), ("pydt-tiny/plain", plain)):
+            assert torch.allclose(public(f"open_clip:{name}").body(images), expected(images), atol=1e-6)
+        assert not torch.allclose(quick(images), plain(images), atol=1e-3)
+
+
 def test_public_weights_are_never_unpickled(offline: Path) -> None:
     import torchvision
 
