@@ -88,8 +88,8 @@ def open_clip_model(
         device: "cpu", or "meta" for shapes alone.
 
     Raises:
-        ConfigError: open_clip is not installed, has no such model, cannot build it for such images, or needs the
-            network though the weights are random.
+        ConfigError: open_clip is not installed or older than 3.0, has no such model, cannot build it for such images,
+            or needs the network though the weights are random.
     """
     open_clip, place = known_model(name, pretrained), f"open_clip model {name!r}"
     how: dict[str, Any] = {"pretrained": pretrained, "device": device, "pretrained_text": False}
@@ -123,6 +123,9 @@ def known_model(name: str, pretrained: str | None = None) -> Any:
         import open_clip
     except ImportError as error:
         raise ConfigError("open_clip is not installed", place, "pip install 'pydt-transfer[clip]'") from error
+    if open_clip.__version__.startswith(("0.", "1.", "2.")):
+        wrong = f"open_clip {open_clip.__version__} is too old: 3.0 or newer is needed"
+        raise ConfigError(wrong, place, "pip install --upgrade 'pydt-transfer[clip]'")
     known = open_clip.list_models()
     if name not in known:
         close = difflib.get_close_matches(name, known, 1, 0.4)

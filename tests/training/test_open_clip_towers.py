@@ -219,3 +219,9 @@ def test_without_open_clip_it_says_what_to_install(captioned: Dataset, monkeypat
     monkeypatch.setitem(sys.modules, "open_clip", None)
     with pytest.raises(ConfigError, match=r"open_clip is not installed.*pip install 'pydt-transfer\[clip\]'"):
         replace(RECIPE, clip=CLIP(model="ViT-B-32")).check(captioned)
+
+
+def test_an_old_open_clip_is_named(captioned: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("open_clip.__version__", "2.32.0")
+    with pytest.raises(ConfigError, match=r"open_clip 2\.32\.0 is too old.*pip install --upgrade"):
+        replace(RECIPE, clip=CLIP(model="ViT-B-32")).check(captioned)
