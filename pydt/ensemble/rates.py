@@ -190,10 +190,6 @@ def notes_of(tried: Sequence[TriedRate]) -> list[str]:
         if one.failed:
             which = f"{one.failed} of {one.rows} rows" if one.rows > 1 else "the row"
             notes.append(f"{task}: at the rate {one.rate:g}, {which} failed, so it was not chosen")
-    losses = [one.loss for one in tried if one.loss is not None]
-    if len(losses) > 1 and len(set(losses)) == 1:
-        same = "the loss is the same at all rates: give the training more steps (finetune.epochs)"
-        return [*notes, f"{task}: {same}"]
     for end, word in ((tried[0], "lowest"), (tried[-1], "highest")):
         if end.chosen:
             side = "lower" if word == "lowest" else "higher"

@@ -287,14 +287,6 @@ def test_a_rate_at_which_a_row_failed_is_never_chosen(plan: Plan, tmp_path: Path
     assert chosen_rates(plan, tmp_path / "c", RATES, 3) is None
 
 
-def test_equal_losses_are_no_choice_at_the_edge(source: Dataset, target: Target, tmp_path: Path) -> None:
-    """The first step of the triangular schedule has rate 0, and one step is all there is here."""
-    still = plan_of(source, target, finetune=FineTune(epochs=1, batch_size=8))
-    found = choose(still, tmp_path)
-    assert len({one.loss for one in found.table}) == 1
-    assert found.notes == ("tuned: the loss is the same at all rates: give the training more steps (finetune.epochs)",)
-
-
 def test_standard_errors_have_both_rows_and_draws(source: Dataset, target: Target, tmp_path: Path) -> None:
     """Planted spreads: of rows 0.5, of draws 0.3, of the rest 0.2; the error's square is right on average."""
     from pydt.ensemble.rates import _mean
