@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pydt.base import TrainError, digest
+from pydt.base import TrainError, digest, escaped
 from pydt.store import Kept, Outcome, Row
 
 
@@ -90,7 +90,7 @@ def keep_row(
     try:
         trained = train(context.source, examples, context.recipe, row.seed)
     except TrainError as error:
-        more = {} if keep == "none" else {"kept": Kept(keep, reason=str(error), facts=facts)}
+        more = {} if keep == "none" else {"kept": Kept(keep, reason=escaped(str(error)), facts=facts)}
         return _failed(tasks, str(error)), told | more
     outcomes = _transferred(trained, row, tasks)
     if keep != "none":

@@ -120,7 +120,7 @@ def _copy_cells(store: Store, other: Store, report: dict[str, Any]) -> set[str]:
 
 
 def _copy_bank(ours: Bank, theirs: Bank, report: dict[str, Any]) -> None:
-    for key in theirs.sizes().keys() - ours.sizes().keys():
+    for key in sorted(theirs.sizes().keys() - ours.sizes().keys()):
         try:
             kept = theirs.read(key)
         except FileNotFoundError:

@@ -18,7 +18,7 @@ from stub_rows import stub_row
 from stub_store import contents, flip
 
 from pydt import design
-from pydt.base import ConfigError, StoreError
+from pydt.base import ConfigError, StoreError, TrainError
 from pydt.data import Dataset
 from pydt.ensemble import Plan, Slurm, cost, run, run_rows
 from pydt.store import Bank, Row, Store, row_seconds
@@ -100,6 +100,27 @@ def test_a_training_that_failed_is_not_trained_again(tmp_path: Path) -> None:
     assert [reason for _, _, reason in store.failed()] == [reason for _, _, reason in fresh.failed()]
     assert len(store.failed()) == 2
     assert cells_of(tmp_path / "kept") == cells_of(tmp_path / "fresh")
+
+
+class Failing(torch.nn.Module):
+    """Fails in training, not in the trial step before it, with a name that is not UTF-8."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(144, 6))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.training and len(images) > 2:
+            raise TrainError("broke at image \udcff.png")
+        features: torch.Tensor = self.body(images)
+        return features
+
+
+def test_a_failure_is_kept_by_the_reason_that_its_row_has(tmp_path: Path) -> None:
+    for keep in ("none", "weights"):
+        store = go(plan(1, network=Failing), tmp_path / keep, keep=keep)
+        assert [reason for _, _, reason in store.failed()] == [r"broke at image \udcff.png"]
+    assert cells_of(tmp_path / "none") == cells_of(tmp_path / "weights")
 
 
 def test_a_damaged_entry_is_trained_anew(tmp_path: Path) -> None:
