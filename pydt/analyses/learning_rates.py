@@ -5,6 +5,7 @@ Nothing is trained and no judged image is looked at.
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,10 @@ from pydt.ensemble import Plan, TriedRate, notes_of, tried_of
 from pydt.reporting import Column, Curve, Page, Table, count, csv_of, number, plus_minus, quoted
 from pydt.store import Record, Store, read_choices
 
+FEW = 3
+"""With fewer rows or draws there are no 95 % intervals: they would be many times as wide as the standard errors."""
+DECADE = 10.0
+"""Where losses differ by more than this factor, their scale is logarithmic."""
 SHOWN = 8
 """Tasks with figures and sentences; the others are in the table."""
 
@@ -49,7 +54,8 @@ class LearningRates:
         )
         tried = [one for choice in self.choices for one in choice]
         note = (
-            "Loss is the mean cross-entropy of a validation image (natural logarithm); errors are over rows and draws. "
+            "Loss is the mean cross-entropy of a validation image (natural logarithm); "
+            "errors are standard errors over rows and draws. "
             "Behind is the loss minus that of the chosen rate in the same rows, draws and images."
         )
         shown = self.choices[:SHOWN]
@@ -99,53 +105,70 @@ def choices_of(store: Store, record: Record) -> list[dict[str, Any]]:
 
 
 def _ends(one: TriedRate, what: str) -> tuple[float | None, float | None]:
-    """The 95 % interval of the loss or the accuracy; none where it is not known."""
+    """The 95 % interval of the loss or the accuracy, within what is possible; none where it is not known."""
+    return _reach(one, what, t975(_df(one))) if _counted(one) >= FEW else (None, None)
+
+
+def _reach(one: TriedRate, what: str, errors: float) -> tuple[float | None, float | None]:
+    """So many standard errors to both sides of the loss or the accuracy, within what is possible."""
     value, error = getattr(one, what), one.stderr if what == "loss" else one.accuracy_stderr
     if value is None or error is None:
         return None, None
-    reach = _quantile(one) * error
-    return value - reach, value + reach
+    return max(value - errors * error, 0.0), min(value + errors * error, math.inf if what == "loss" else 1.0)
 
 
-def _quantile(one: TriedRate) -> float:
-    """Of Student's t, with the degrees of freedom of the fewer of rows and draws, of which there are two or more."""
-    return t975(min(n - 1 for n in (one.rows, one.draws) if n > 1))
+def _counted(one: TriedRate) -> int:
+    """The fewer of rows and draws, of those of which there are two or more; 1 where there are none."""
+    return min((n for n in (one.rows, one.draws) if n > 1), default=1)
+
+
+def _df(one: TriedRate) -> int:
+    """Degrees of freedom of an error: those of the fewer of rows and draws."""
+    return _counted(one) - 1
+
+
+def _fewer(one: TriedRate) -> str:
+    """The fewer of rows and draws, in words."""
+    return count(one.rows, "row") if _counted(one) == one.rows else count(one.draws, "draw")
 
 
 def _curves(choice: tuple[TriedRate, ...]) -> list[Curve]:
-    """Loss and accuracy by rate; the chosen rate is a series of its own, so that it has another mark."""
-    first = choice[0]
-    of = f"{count(first.rows, 'row')} of {count(first.draws, 'draw')}"
-    note = (
-        f"{count(first.images, 'labelled validation image')}, {of}; "
-        "bars are 95 % over rows and draws. All rates share them, so differences are surer than the bars."
-    )
-
+    """Loss and accuracy by rate; a vertical line is the chosen one."""
+    first, few = choice[0], _counted(choice[0]) < FEW
+    bars = "bars of one standard error" if few else "95 % bars"
+    meant = f"bars are one standard error: {_fewer(first)} are too few for an interval" if few else "bars are 95 %"
     known = [one for one in choice if one.loss is not None]
     rates, best = [one.rate for one in known], next(one for one in known if one.chosen)
+    losses = [one.loss for one in known if one.loss is not None]
+    wide = min(losses) > 0 and max(losses) > DECADE * min(losses)
+    note = (
+        f"{count(first.images, 'labelled validation image')}, {count(first.rows, 'row')} x "
+        f"{count(first.draws, 'draw')}; the vertical line is the chosen rate"
+    )
+    note += "." if first.stderr is None and best.stderr is None else f"; {meant}, over rows and draws."
+    note += " All rates share them, so differences are surer than the bars." if len(known) > 1 else ""
 
-    def series(what: str, scale: float) -> dict[str, Any]:
+    def series(what: str, scale: float, floor: float = 0.0) -> dict[str, Any]:
         values = np.array([getattr(one, what) for one in known]) * scale
-        low, high = (
-            np.array(ends, np.float64) * scale for ends in zip(*(_ends(one, what) for one in known), strict=True)
-        )
-        at = known.index(best)
-        return {"rates": (rates, values, low, high), "chosen": ([best.rate], values[at : at + 1], None, None)}
+        reached = (_reach(one, what, 1.0) if few else _ends(one, what) for one in known)
+        low, high = (np.array(ends, np.float64) * scale for ends in zip(*reached, strict=True))
+        return {"rates": (rates, values, np.maximum(low, floor), high)}
 
-    losses, right = series("loss", 1), series("accuracy", 100)
     on = f"{quoted(first.task)}, validation images"
-    return [
-        Curve(losses, "learning rate", "cross-entropy", f"Loss: {on}", note, log=True),
-        Curve(right, "learning rate", "% of the images that are right", f"Accuracy: {on}", note, log=True),
-    ]
+    lowest = min(losses) / 2 if wide else 0.0
+    cut = f" The scale is logarithmic and ends at {lowest:.2g}; bars may go on." if wide else ""
+    loss: dict[str, Any] = {"title": f"Loss: {on}", "note": note + cut, "log_y": wide}
+    drawn = (
+        (series("loss", 1, lowest), "cross-entropy", loss),
+        (series("accuracy", 100), "% of the images that are right", {"title": f"Accuracy: {on}", "note": note}),
+    )
+    return [Curve(own, "learning rate", y, **more, log=True, line=best.rate, bars=bars) for own, y, more in drawn]
 
 
 def _answer(choices: tuple[tuple[TriedRate, ...], ...]) -> list[str]:
     sentences = [_chosen(choice) for choice in choices[:SHOWN]]
-    if len(choices) > 1:
-        rates = sorted({one.rate for choice in choices for one in choice if one.chosen})
-        span = f"{rates[0]:g}" if len(rates) == 1 else f"{rates[0]:g} to {rates[-1]:g}"
-        sentences.insert(0, f"The rates {span} were chosen for {count(len(choices), 'task')} on validation images.")
+    if len(choices) > SHOWN:
+        sentences.append(f"The table has the choices of {count(len(choices) - SHOWN, 'more task')}.")
     return [*sentences, *(f"{note}." for choice in choices for note in notes_of(choice))]
 
 
@@ -155,6 +178,8 @@ def _chosen(choice: tuple[TriedRate, ...]) -> str:
     assert best.loss is not None
     loss = number(best.loss, 3) if best.stderr is None else plus_minus(best.loss, best.stderr, False)
     of = f"{count(best.rows, 'row')} x {count(best.draws, 'draw')}, {count(best.images, 'labelled validation image')}"
+    if best.stderr is not None:
+        of += f"; \u00b1 is the standard error, with {count(_df(best), 'degree')} of freedom"
     text = f"{quoted(best.task)}: of {len(choice)} rates {best.rate:g} has the least loss, {loss} ({of})"
     others = [one for one in choice if one.behind is not None and not one.chosen]
     if not others:
@@ -162,9 +187,12 @@ def _chosen(choice: tuple[TriedRate, ...]) -> str:
     second = min(others, key=lambda one: one.behind or 0.0)
     behind = second.behind or 0.0
     if second.behind_stderr is None:
-        return f"{text}; the next, {second.rate:g}, is {number(behind, 3)} behind."
-    apart = behind > _quantile(second) * second.behind_stderr
-    told = "" if apart else ", so the two cannot be told apart"
+        return f"{text}; the next, {second.rate:g}, is {number(behind, 3)} behind; one row of one draw cannot tell."
+    if _counted(second) < FEW:
+        told = f"; {_fewer(second)} are too few to tell"
+    else:
+        apart = behind > t975(_df(second)) * second.behind_stderr
+        told = "" if apart else ", so the two cannot be told apart"
     return f"{text}; the next, {second.rate:g}, is {plus_minus(behind, second.behind_stderr, False)} behind{told}."
 
 
@@ -174,6 +202,9 @@ is chosen; a rate at which a row fails is never chosen. The score and the report
 
     loss = mean over rows, draws and images of -log(softmax probability of the correct class)
     variance of the mean = var(row means) / rows + var(draw means) / draws - var(residuals) / (rows x draws)
+    95 % interval = mean +- t(degrees of freedom: the fewer of rows and draws, less one) x standard error
+
+Intervals end where a loss or an accuracy must: at 0 and 100 %. With fewer than three rows or draws there is none.
 
 The loss is chosen by, not the accuracy: it says more with few images. The least of several losses looks a little better
 than it is; the judged halves, which no choice has seen, say how good the rate is."""

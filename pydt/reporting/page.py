@@ -141,7 +141,7 @@ class Intervals:
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """Lines with 95 % bars.
+    """Lines with bars.
 
     Attributes:
         series: by name, (x, y, low, high), each (n,), low and high None where there is no interval; up to `LINES` are
@@ -149,7 +149,9 @@ class Curve:
         control: name of the series drawn as a control, if it is not the third.
         x_label, y_label: of the scales, with the unit.
         title, note: what stands above.
-        log: whether the scale of x, whose values are then above 0, is logarithmic.
+        log, log_y: whether the scale of x, or of y, whose values are then above 0, is logarithmic.
+        line: x of a vertical line, if there is one.
+        bars: what low and high are.
     """
 
     series: Mapping[str, tuple[Any, Any, Any, Any]]
@@ -159,6 +161,9 @@ class Curve:
     note: str = ""
     control: str | None = None
     log: bool = False
+    log_y: bool = False
+    line: float | None = None
+    bars: str = "95 % bars"
 
     def __post_init__(self) -> None:
         for name, line in self.series.items():

@@ -227,14 +227,17 @@ def _curve(block: Curve) -> dict[str, Any]:
                 style + (" second" if i >= len(_STYLES) else ""), shape, line, shift=apart, marked=len(line) <= MARKS
             )
         )
-    x_axis, y_axis = (LogAxis if block.log else Axis).around(xs, 0.07), Axis.around(heights, 0.08)
+    x_axis = (LogAxis if block.log else Axis).around(xs, 0.07)
+    y_axis = (LogAxis if block.log_y else Axis).around(heights, 0.08)
     label = html.escape(legible(f"{block.title}: {block.y_label} against {block.x_label}", 300), quote=True)
     words = (html.escape(legible(block.x_label)), "", label)
     return {
-        "svg": plot(series, x_axis, y_axis, xs if len(xs) <= 12 or block.log else x_axis.ticks(6), words),
+        "svg": plot(series, x_axis, y_axis, xs if len(xs) <= 12 or block.log else x_axis.ticks(6), words, block.line),
         "legend": [(symbol(one.style, one.shape), legible(name, 60)) for one, name in zip(series, names, strict=True)],
         "y_label": legible(block.y_label),
-        "bars": any(None not in point for one in series if one.marked for point in one.points),
+        "bars": legible(block.bars)
+        if any(None not in point for one in series if one.marked for point in one.points)
+        else "",
         "left_out": len(block.series) - len(names),
     }
 

@@ -49,6 +49,10 @@ class Axis:
         ticks = self.ticks(about)
         return max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9)) if len(ticks) > 1 else 2
 
+    def texts(self, about: int = 5) -> list[str]:
+        """The numbers of the ticks."""
+        return [number(tick, self.tick_digits(about)) for tick in self.ticks(about)]
+
 
 class LogAxis(Axis):
     """A logarithmic scale of values above 0; `low` and `high` are logarithms."""
@@ -60,6 +64,19 @@ class LogAxis(Axis):
 
     def at(self, value: float) -> float:
         return super().at(math.log10(value))
+
+    def ticks(self, about: int = 5) -> list[float]:
+        """Powers of ten inside the scale; with their 2 and 5 fold, or their 1 to 9 fold, where they are too few."""
+        powers = range(math.floor(self.low), math.ceil(self.high))
+        for parts in ((1,), (1, 2, 5), range(1, 10)):
+            found = [part * 10.0**power for power in powers for part in parts]
+            inside = [tick for tick in found if self.low <= math.log10(tick) <= self.high]
+            if len(inside) >= 3:
+                break
+        return inside
+
+    def texts(self, about: int = 5) -> list[str]:
+        return [f"{tick:g}" for tick in self.ticks(about)]
 
 
 def interval_row(
@@ -137,7 +154,14 @@ class Series:
     marked: bool = True
 
 
-def plot(series: Sequence[Series], x_axis: Axis, y_axis: Axis, xs: Sequence[float], words: tuple[str, str, str]) -> str:
+def plot(
+    series: Sequence[Series],
+    x_axis: Axis,
+    y_axis: Axis,
+    xs: Sequence[float],
+    words: tuple[str, str, str],
+    line: float | None = None,
+) -> str:
     """Lines over a scale: means with their bars, trends between them, and single runs as dots.
 
     Args:
@@ -146,6 +170,7 @@ def plot(series: Sequence[Series], x_axis: Axis, y_axis: Axis, xs: Sequence[floa
         xs: positions of numbers below; numbers without room are left out.
         words: label of the horizontal scale, suffix of the numbers of the vertical scale, and the text for screen
             readers, escaped.
+        line: x of a vertical line, if there is one.
     """
     top, bottom = 8, 268
     x_label, suffix, label = words
@@ -153,8 +178,7 @@ def plot(series: Sequence[Series], x_axis: Axis, y_axis: Axis, xs: Sequence[floa
     def y(value: float) -> float:
         return round(bottom - (bottom - top) * y_axis.at(value) / 100, 1)
 
-    digits = y_axis.tick_digits(5)
-    texts = [f"{number(tick, digits)}{suffix}" for tick in y_axis.ticks(5)]
+    texts = [f"{text}{suffix}" for text in y_axis.texts(5)]
     wide = max(46, 12 + 7 * max(map(len, texts), default=0))
     scale = [f'<svg class="scale" width="{wide}" height="310" aria-hidden="true" focusable="false">']
     drawn = [f'<svg class="plot" width="100%" height="310" role="img" aria-label="{label}">']
@@ -171,6 +195,9 @@ def plot(series: Sequence[Series], x_axis: Axis, y_axis: Axis, xs: Sequence[floa
         drawn.append(f'<text x="{x}" y="{bottom + 19}" text-anchor="middle">{size:g}</text>')
     drawn.append(f'<line class="base" x1="0" x2="100%" y1="{bottom}" y2="{bottom}"/>')
     drawn.append(f'<text x="50%" y="{bottom + 37}" text-anchor="middle">{x_label}</text>')
+    if line is not None:
+        x = x_axis.percent(line)
+        drawn.append(f'<line class="mean" x1="{x}" x2="{x}" y1="{top}" y2="{bottom}"/>')
     for one in series:
         drawn.append(f'<g transform="translate({one.shift:g} 0)">')
         for (x1, y1), (x2, y2) in pairwise([*one.start, *((px, py) for px, py, _, _ in one.points)]):

@@ -38,10 +38,12 @@ def tried(rate: float, loss: float | None, behind: float | None, error: float = 
     return {"rate": rate, "trial": f"{int(1e6 * rate):032x}", "failed": int(loss is None), **numbers, **errors}
 
 
-def store_choice(store: Store, plan: Plan, task: Task, chosen: float, grid: list[dict[str, Any]]) -> None:
+def store_choice(
+    store: Store, plan: Plan, task: Task, chosen: float, grid: list[dict[str, Any]], draws: int = 3
+) -> None:
     record = plan.record()
     about = {"source": record.source, "units": record.units, "recipe": record.recipe, "target": task.target.digest}
-    counts = {"images": 20, "rows": 4, "draws": 3}
+    counts = {"images": 20, "rows": 4, "draws": draws}
     choice = {
         **about,
         **counts,
@@ -67,11 +69,12 @@ def store(plan: Plan, tmp_path: Path) -> Store:
 def test_the_page_tells_what_was_chosen_and_how_surely(plan: Plan, store: Store) -> None:
     page = learning_rates(store, plan).page()
     assert page.answer == [
-        "The rates 0.01 to 0.03 were chosen for 2 tasks on validation images.",
         "\u201cone\u201d: of 3 rates 0.01 has the least loss, 1.20 \u00b1 0.10 (4 rows x 3 draws, 20 labelled "
-        "validation images); the next, 0.001, is 0.300 \u00b1 0.020 behind.",
+        "validation images; \u00b1 is the standard error, with 2 degrees of freedom); "
+        "the next, 0.001, is 0.300 \u00b1 0.020 behind.",
         "\u201ctwo\u201d: of 2 rates 0.03 has the least loss, 0.90 \u00b1 0.10 (4 rows x 3 draws, 20 labelled "
-        "validation images); the next, 0.003, is 0.010 \u00b1 0.020 behind, so the two cannot be told apart.",
+        "validation images; \u00b1 is the standard error, with 2 degrees of freedom); "
+        "the next, 0.003, is 0.010 \u00b1 0.020 behind, so the two cannot be told apart.",
         "one: at the rate 0.1, 1 of 4 rows failed, so it was not chosen.",
         "two: the chosen rate 0.03 is the highest of the grid: a higher one may be better.",
     ]
@@ -83,8 +86,38 @@ def test_the_page_tells_what_was_chosen_and_how_surely(plan: Plan, store: Store)
     assert np.allclose(values, [1.5, 1.2])
     reach = 4.303 * 0.1  # t of two degrees of freedom: three draws
     assert np.allclose([low, high], [values - reach, values + reach], atol=1e-3)
-    assert list(curves[0].series["chosen"][0]) == [0.01]
+    assert curves[0].line == 0.01
+    assert "95 % bars" in {curve.bars for curve in curves}
+    assert not curves[0].log_y
     assert np.allclose(curves[1].series["rates"][1], [50.1, 51.0])
+
+
+def test_two_draws_are_too_few_for_intervals_and_losses_decades_apart_are_readable(plan: Plan, tmp_path: Path) -> None:
+    store = Store.create(tmp_path)
+    store.put_plan(plan.record())
+    grid = [tried(0.001, 0.861, 0.061, 0.013), tried(0.01, 0.8, 0.0), tried(0.1, 40.0, 39.2, 5.0)]
+    store_choice(store, plan, plan.tasks[0], 0.01, grid, draws=2)
+    page = learning_rates(store, plan).page()
+    assert "0.80 \u00b1 0.10 (4 rows x 2 draws" in page.answer[0]
+    assert "with 1 degree of freedom" in page.answer[0]
+    assert page.answer[0].endswith("is 0.061 \u00b1 0.013 behind; 2 draws are too few to tell.")
+    loss, right = (block for block in page.blocks if isinstance(block, Curve))
+    assert loss.bars == right.bars == "bars of one standard error"
+    assert loss.log_y
+    _, values, low, high = loss.series["rates"]
+    assert np.allclose([values - low, high - values], 0.1)
+    columns, rows = page.csv["rates.csv"]
+    where = list(columns).index("loss low")
+    assert {row[where] for row in rows} == {None}
+
+
+def test_intervals_end_at_what_is_possible(plan: Plan, tmp_path: Path) -> None:
+    store = Store.create(tmp_path)
+    store.put_plan(plan.record())
+    store_choice(store, plan, plan.tasks[0], 0.48, [tried(0.1, 0.9, 0.7), tried(0.48, 0.2, 0.0)])
+    loss, right = (block for block in learning_rates(store, plan).page().blocks if isinstance(block, Curve))
+    assert loss.series["rates"][2][1] == 0.0, "0.2 - 4.3 x 0.1"
+    assert right.series["rates"][3][1] == 100.0, "98 + 4.3 x 3"
 
 
 def test_every_number_is_in_the_csv_file(plan: Plan, store: Store) -> None:
