@@ -27,7 +27,7 @@ from pydt.analyses.stability import stability
 from pydt.analyses.subpopulations import subpopulations
 from pydt.base import ConfigError, EstimateError, PydtError, StoreError, read, suggest
 from pydt.ensemble import Plan, run
-from pydt.estimation import few_masks
+from pydt.estimation import few_masks, uncompared
 from pydt.reporting import Page, called, write_pages
 from pydt.store import Store
 
@@ -241,9 +241,10 @@ def _why(error: PydtError, store: Store, plan: Plan) -> str:
     """Why an analysis gave no page. Where the masks as a whole are sound, a part of them fails that the reader never
     sees: the error's own advice would not help.
     """
-    masks = store.masks(plan)
-    if not isinstance(error, EstimateError) or not masks.any(0).all() or masks.all(0).any():
+    if not isinstance(error, EstimateError):
         return str(error)
+    if (found := uncompared(store.design(plan).take(store.finished(plan)), store.names(plan))) is not None:
+        return f"{found[0]}: {found[1]}"
     few = few_masks(plan.design)
     if few is not None:
         return f"{few} ({error.what})"

@@ -57,7 +57,7 @@ def plan(
     workers: Annotated[int | None, WORKERS] = None,
 ) -> None:
     """Say what a plan costs - rows, hours, disk, money - after timing a row; nothing is written."""
-    from pydt.ensemble import chosen_rates, cost, read_plan, remarks
+    from pydt.ensemble import chosen_rates, cost, design_remark, read_plan, remarks
     from pydt.estimation import few_masks
     from pydt.reporting import count
 
@@ -74,6 +74,8 @@ def plan(
     typer.echo(f"plan {made.digest}: {made.source!r}, {groups}, {count(len(made.tasks), 'task')}, into {read.dir}")
     if (few := few_masks(made.design)) is not None:
         typer.echo(f"Note: {few}.")
+    if (text := design_remark(made.design, made.context.units[1], made.recipe.method)) is not None:
+        typer.echo(f"Note: {text}.")
     for text in remarks(made.context):
         typer.echo(f"Note: {text}")
     typer.echo(cost(made, read.dir, workers=workers or read.workers, price=price, stop=read.stop, keep=read.keep))

@@ -96,13 +96,15 @@ def compact(
 ) -> None:
     """Turn thousands of row files into a few plain arrays; stopped at any moment, nothing is lost."""
     from pydt.reporting import count
+    from pydt.store import FEWEST
     from pydt.store import compact as compact_store
 
     done = compact_store(folder, drop_bank=drop_bank)
     if drop_bank:
         typer.echo(f"{count(done['dropped'], 'kept source training')} removed, {done['freed'] / 1e6:,.1f} MB")
+    why = f", since a block takes {FEWEST} cells or more of one task, shape and status" if done["left"] else ""
     typer.echo(
-        f"{count(done['cells'], 'cell')} went into {count(done['blocks'], 'block')}; {done['left']:,} stay files"
+        f"{count(done['cells'], 'cell')} went into {count(done['blocks'], 'block')}; {done['left']:,} stay files{why}"
     )
 
 

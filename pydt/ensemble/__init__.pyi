@@ -1,3 +1,4 @@
+from .data_remarks import design_remark as design_remark
 from .data_remarks import remarks as remarks
 from .driver import run as run
 from .driver import run_rows as run_rows

@@ -1,13 +1,16 @@
-"""Remarks on a plan's data: what was left out, and what is not shown as it is stored.
+"""Remarks on a plan's data (what was left out, and what is not shown as it is stored), and on its design.
 
 A run prints them at its start and keeps them in DIR/notes/<digest of the plan>.json: the report has no images.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydt.data import Dataset, Target
+from pydt.design import Design
+from pydt.estimation import uncompared
 
 
 def remarks(context: Any) -> list[str]:
@@ -17,3 +20,10 @@ def remarks(context: Any) -> list[str]:
         parts += [task.target.train, task.target.test] if isinstance(task.target, Target) else []
     told = [f"{data.name}: {text}" for data in parts if isinstance(data, Dataset) for text in data.notes()]
     return list(dict.fromkeys(told))
+
+
+def design_remark(design: Design, names: Sequence[str], method: str) -> str | None:
+    """That no report can be made since groups are in no row or in every row; not of methods that train nothing."""
+    if method in ("checkpoint", "none") or (found := uncompared(design, names)) is None:
+        return None
+    return f"{found[0]}, so no report can be made: {found[1]}"

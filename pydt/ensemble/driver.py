@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from pydt.base import ConfigError, PydtError, StoreError, open_streams
 from pydt.data import Dataset, Target, spool
 from pydt.ensemble.code_version import versions
-from pydt.ensemble.data_remarks import remarks
+from pydt.ensemble.data_remarks import design_remark, remarks
 from pydt.ensemble.executors.call import WorkerDied, work
 from pydt.ensemble.executors.local import Processes, places
 from pydt.ensemble.executors.pickling import pack
@@ -191,6 +191,8 @@ def _run(
         if run.settled():
             return store
         run.notes = [("shared images", text) for text in copied] + [("data", text) for text in told]
+        if design is not None and (text := design_remark(design, record.names, record.settings.get("method", ""))):
+            run.notes.append(("design", text))
         shared = runner, _spooled(context, store.folder / "data")
         try:
             parcel = pickle.dumps(shared) if executor is not None else pack(shared)

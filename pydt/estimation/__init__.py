@@ -8,6 +8,7 @@ from pydt.estimation.estimators import ESTIMATORS
 from pydt.estimation.fit import Fit
 from pydt.estimation.from_store import mean_output, method_for, overall
 from pydt.estimation.influence import MANY, best_method, influences
+from pydt.estimation.mask_coverage import uncompared
 from pydt.estimation.multiple_testing import benjamini_hochberg, benjamini_yekutieli, holm, p_values, upper_tail
 from pydt.estimation.power import ModelPlan, few_masks, models_for_effect, models_for_stderr, plan_models
 from pydt.estimation.prediction_test import PredictionTest, global_test, prediction_test

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pydt.base import ConfigError, StoreError
+from pydt.base import ConfigError, EstimateError, StoreError
 from pydt.design import Design
 from pydt.estimation.influence import best_method, influences
+from pydt.estimation.mask_coverage import uncompared
 from pydt.store import UNITS, Record, Store
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def overall(
 
     Raises:
         StoreError: fewer than ten rows are finished.
+        EstimateError: a group is in none of them, or in all.
         ConfigError: an output without a unit.
     """
     record = store.plan(plan)
@@ -52,6 +54,11 @@ def overall(
             "train at least 10 first, better 3 to 5 a group",
         )
     masks = design.take(finished)
+    if (found := uncompared(masks, record.names)) is not None:
+        mend = (
+            found[1] if uncompared(design, record.names) is not None else "run the plan on: later rows differ in them"
+        )
+        raise EstimateError(found[0], str(store.folder), mend)
     outputs = np.delete(mean_output(store, record, task, output, "score"), without)
     return influences(masks, outputs, method_for(record, masks))
 

@@ -4,7 +4,7 @@ networks. Imports `base` and `design`.
 
 from pydt.store.bank import KEEP, KEEP_BYTES, Bank, Kept
 from pydt.store.choices import read_choice, read_choices, write_choice
-from pydt.store.compact import compact
+from pydt.store.compact import FEWEST, compact
 from pydt.store.descriptions import HALVES, encoded_draws
 from pydt.store.export import export
 from pydt.store.learning_check import Weak, at_chance, weak, weak_rows

@@ -21,12 +21,14 @@ from pydt.store.block_format import Block, Finder, as_keys, layout, write_block
 from pydt.store.cells import entries
 from pydt.store.store import Store
 
+FEWEST = 16
+"""Fewer cells of one task, shape and status stay files."""
 LARGEST = 1 << 30
 """Bytes of a block: so much free space compaction needs."""
 
 
 def compact(
-    dir: str | os.PathLike[str], *, fewest: int = 16, most: int = 16384, drop_bank: bool = False
+    dir: str | os.PathLike[str], *, fewest: int = FEWEST, most: int = 16384, drop_bank: bool = False
 ) -> dict[str, int]:
     """Turn row files into blocks: plain .npy files, rows in the order of the plans (`pydt.store.block_format`).
 

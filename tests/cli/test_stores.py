@@ -50,6 +50,9 @@ def test_a_store_is_looked_after_from_the_command_line(tmp_path: Path) -> None:
         merged = pydt("merge", whole, first)
         assert (merged.exit_code, count in merged.output) == (0, True), merged.output
     assert "24 cells went into 1 block; 0 stay files" in pydt("compact", whole).output
+    few = tmp_path / "few"
+    run(stub_rows.plan(15), few, workers=2, runner=stub_rows.stub_row, progress=False)
+    assert "0 cells went into 0 blocks; 15 stay files, since a block takes 16 cells" in pydt("compact", few).output
     assert "24 cells in blocks" in pydt("status", whole).output
     assert pydt("verify", whole).exit_code == 0
 
