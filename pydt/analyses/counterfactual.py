@@ -131,8 +131,9 @@ def counterfactual(
     return judge(done, done.plan(), fresh.digest)
 
 
-def stored(store: Store, record: Record) -> Counterfactual | None:
-    """The counterfactual that was run for a plan, judged again from its rows; None if there was none."""
+def stored(store: Store, record: Record, ranked: str | None = None) -> Counterfactual | None:
+    """The counterfactual that was run for a plan, judged again from its rows; None if there was none, or if another
+    task than `ranked` (a digest) ranked its groups."""
     path = _link(store, record.digest)
     try:
         link = read_json(path, {"rows": str, "task": str})
@@ -142,6 +143,8 @@ def stored(store: Store, record: Record) -> Counterfactual | None:
         raise
     except StoreError as error:
         raise StoreError(error.what, str(path), "delete it and run the counterfactual again") from error
+    if ranked is not None and link.get("ranked_task", ranked) != ranked:
+        return None
     if link["rows"] not in store.plans():
         wrong = f"is about a plan {link['rows']!r} that is not there"
         raise StoreError(wrong, str(path), "run it, or delete this file and run the counterfactual again")

@@ -10,7 +10,7 @@ import json
 import os
 import platform
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,12 +34,16 @@ from pydt.estimation import (
 from pydt.reporting import FEW_DF, called, called_output, count, render, write_csv
 from pydt.store import UNITS, Record, Store, Weak, at_chance, stored_remarks, weak_rows
 
+if TYPE_CHECKING:
+    from pydt.training import Task
+
 
 def report(
     store: Store | str | os.PathLike[str],
     path: str | os.PathLike[str],
     plan: Plan | str | None = None,
     *,
+    task: Task | str | None = None,
     output: str | None = None,
     seconds: float | None = None,
     command: str | None = None,
@@ -51,6 +55,7 @@ def report(
         store: a store, or its folder.
         path: of the HTML file; without the suffix .html, a folder in which it is called report.html.
         plan: a plan of the store, or its digest; by default the store's own.
+        task: which of its tasks, or its name or digest; the first by default.
         output: of which the influences are; see `pydt.store.derive`. By default the target's metric: "correct", or
             "auroc".
         seconds: duration of the whole experiment, if known.
@@ -61,13 +66,15 @@ def report(
         the content of results.json.
 
     Raises:
-        StoreError: there are too few finished rows, or the files cannot be written.
+        StoreError: no such task, there are too few finished rows, or the files cannot be written.
     """
     store = store if isinstance(store, Store) else Store(store)
     page = as_path(path, "report", made=True)
     page = page if page.suffix == ".html" else page / "report.html"
     record = store.plan(plan)
-    found = results(store, record, output=output, seconds=seconds, command=command, allow_failed=allow_failed)
+    found = results(
+        store, record, task=task, output=output, seconds=seconds, command=command, allow_failed=allow_failed
+    )
     write_atomic(page.parent / "results.json", (json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
     write_csv(found, page.parent)
     write_atomic(page, render(found, store.thumbnails(record), KINDS[found["question"]["design"]].phrase).encode())
@@ -78,6 +85,7 @@ def results(
     store: Store,
     plan: Plan | Record | str | None = None,
     *,
+    task: Task | str | None = None,
     output: str | None = None,
     seconds: float | None = None,
     command: str | None = None,
@@ -85,18 +93,21 @@ def results(
 ) -> dict[str, Any]:
     """Every number of the report as JSON types, None where it could not be computed; arguments as of `report`."""
     record = store.plan(plan)
-    design, task = store.design(record), record.tasks[0]
-    finished = store.finished(record)
-    metric = store.metric_output(None, record)
+    wanted = record.tasks[0]["digest"] if task is None else getattr(task, "digest", task)
+    store.examples(wanted, "score", record)  # raises where there is no such task
+    told = next(known for known in record.tasks if wanted in (known["digest"], known["name"]))
+    digest = told["digest"]
+    design, finished = store.design(record), store.finished(record)
+    metric = store.metric_output(digest, record)
     output = metric if output is None else output
-    fit = overall(store, record, None, output)
+    fit = overall(store, record, digest, output)
     masks = design.take(finished)
-    score = mean_output(store, record, None, output, "score")
-    judged = mean_output(store, record, None, output, "report")
-    accuracy = mean_output(store, record, None, metric, "report") / UNITS[metric][1]
+    score = mean_output(store, record, digest, output, "score")
+    judged = mean_output(store, record, digest, output, "report")
+    accuracy = mean_output(store, record, digest, metric, "report") / UNITS[metric][1]
     unit = UNITS[output][0]
     failed, total, failure_p = failure_test(store, record)
-    judgement = stored(store, record)
+    judgement = stored(store, record, digest)
 
     values, stderr = np.asarray(fit.unbiased, np.float64), np.asarray(fit.stderr, np.float64)
     method, test = global_test(masks, score, judged, fit.method)
@@ -104,7 +115,7 @@ def results(
     effect = float((score if weak.many else np.delete(score, weak.at)).std(ddof=1)) / 4
     df = float(np.median(fit.df))  # of a typical group; each has its own where errors are robust
     plannable = effect > 0 and df >= FEW_DF and not weak.many
-    advised = overall(store, record, None, output, weak.at) if weak.at and plannable else fit
+    advised = overall(store, record, digest, output, weak.at) if weak.at and plannable else fit
     blocked = None
     lost = 0 if judgement is None else sum(arm.failed for arm in judgement.arms)
     retrained = 0 if judgement is None else lost + sum(len(arm.rows) for arm in judgement.arms)
@@ -114,7 +125,7 @@ def results(
                 blocked = f"{bad} of {of} {what} failed, more than {MOST_FAILED:.0%}; see `pydt report --allow-failed`"
     # Thousands of single images on some hundred models: the ranking is tested as a whole, no image on its own.
     q = None if record.by == "example" else np.asarray(fit.q, np.float64)
-    about, target = task["settings"], task["settings"]["target"]
+    about, target = told["settings"], told["settings"]["target"]
     names = called(record.source_facts["name"], "source"), called(target["name"], "target")
     return _plain(
         {
@@ -132,7 +143,7 @@ def results(
                 "mode": about["mode"],
                 "shots": about["shots"],
                 "validation_images": target["validation"],
-                "validation_used": any(one["task"] == task["digest"] for one in choices_of(store, record)),
+                "validation_used": any(one["task"] == digest for one in choices_of(store, record)),
                 "draws": about["draws"],
                 "design": design.kind,
                 "alpha": design.alpha,
@@ -171,12 +182,13 @@ def results(
             },
             "groups": _groups(record.names, values, stderr, fit.df, q, models=np.asarray(masks).sum(0)),
             "placebos": _placebos(fit),
-            "target_classes": _by_class(store, record, output, masks, fit.method, target["classes"]),
+            "target_classes": _by_class(store, record, digest, output, masks, fit.method, target["classes"]),
             "rows": {"accuracy": accuracy, "output": score},
             **_counterfactual(judgement),
             "notes": [
+                *_tasks(record, told),
                 *stored_remarks(store, record),
-                *_notes(store, record, judgement, len(finished), effect, float(np.median(stderr)), unit),
+                *_notes(store, record, digest, judgement, len(finished), effect, float(np.median(stderr)), unit),
                 *too_few_masks(design, masks, fit.errors, df),
             ],
             "command": command,
@@ -185,7 +197,7 @@ def results(
                 "design": design.digest,
                 "source": record.source,
                 "recipe": record.recipe,
-                "task": task["digest"],
+                "task": digest,
                 "target": target["digest"],
                 "seed": record.seed,
                 "design seed": design.seed,
@@ -221,9 +233,21 @@ def _weak(weak: Weak, finished: np.ndarray) -> dict[str, Any] | None:
     return {"rows": finished[list(weak.at)], **facts, "many": weak.many}
 
 
+def _tasks(record: Record, told: Mapping[str, Any]) -> list[str]:
+    """Which of several tasks a report is about."""
+    others = [f'"{known["name"]}"' for known in record.tasks if known is not told]
+    if not others:
+        return []
+    choose = "--task (in Python task=) chooses another"
+    return [
+        f'{1 + len(others)} tasks: this report is about "{told["name"]}"; the others: {", ".join(others)}; {choose}.'
+    ]
+
+
 def _notes(
     store: Store,
     record: Record,
+    task: str,
     judgement: Counterfactual | None,
     models: int,
     effect: float,
@@ -232,10 +256,10 @@ def _notes(
 ) -> list[str]:
     """What a reader must know before believing the numbers."""
     notes = []
-    learnt = [(record, record.tasks[0]["digest"])]
+    learnt = [(record, task)]
     if judgement is not None:
         learnt.append((judgement.record, judgement.task))
-    for of, task in learnt:
+    for of, seen in learnt:
         what = "models" if of is record else "retrained models"
         rows, images = store.replaced(of)
         if rows:
@@ -244,9 +268,9 @@ def _notes(
                 "every model that met it), replaced by others; see log.jsonl."
             )
         harm = ". Their effect on the target may be the training's, not the data's: "
-        told = weak_rows(store, of, task).notes(what, store.finished(of).tolist(), harm)
+        told = weak_rows(store, of, seen).notes(what, store.finished(of).tolist(), harm)
         notes += [f"{note}." for note in told]
-        chance = at_chance(store.scalars(task, of), what)
+        chance = at_chance(store.scalars(seen, of), what)
         notes += [] if chance is None else [chance]
     if effect == 0:
         notes.append("All models give the same output on the target, which is saturated: no influence can be measured.")
@@ -302,14 +326,13 @@ def _placebos(fit: Fit) -> list[dict[str, Any]]:
 
 
 def _by_class(
-    store: Store, record: Record, output: str, masks: Design, method: str, classes: list[str]
+    store: Store, record: Record, task: str, output: str, masks: Design, method: str, classes: list[str]
 ) -> dict[str, Any] | None:
     """The influence of each group on each target class, from the score half, with errors and q (over the groups of one
     class); None where a class has no example there, and for the AUROC of two classes, which is one number.
     """
     if output == "auroc" and len(classes) == 2:
         return None
-    task = record.tasks[0]["digest"]
     labels = store.examples(task, "score", record)["labels"]
     if len(np.unique(labels)) < len(classes):
         return None

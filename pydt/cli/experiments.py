@@ -265,6 +265,7 @@ def analyse(
 def report(
     folder: Annotated[Path, STORE],
     plan: Annotated[str | None, DIGEST] = None,
+    task: Annotated[str | None, typer.Option(help="Name or digest of a task; default the plan's first.")] = None,
     allow_failed: Annotated[
         bool, typer.Option(help="Give a verdict although more than 2 % of the rows failed.")
     ] = False,
@@ -273,7 +274,7 @@ def report(
     from pydt.analyses import report as write_report
     from pydt.reporting import sentences, stopped
 
-    found = write_report(folder, folder, plan, allow_failed=allow_failed)
+    found = write_report(folder, folder, plan, task=task, allow_failed=allow_failed)
     for text in [*sentences(found), *filter(None, [stopped(found)]), *(f"Note: {note}" for note in found["notes"])]:
         typer.echo(text)
     typer.echo(f"\nReport: {folder / 'report.html'}")

@@ -261,6 +261,8 @@ def test_from_plan_to_verdict_and_back(source: Dataset, target: Target, tmp_path
     reread = stored(store, store.plan(plan))
     assert reread is not None
     assert reread.contrasts == found.contrasts == again.contrasts
+    assert stored(store, store.plan(plan), task.digest) is not None
+    assert stored(store, store.plan(plan), "another") is None, "a report of another task does not show it"
 
     with pytest.raises(ConfigError, match="use numbers from 1 to 7"):
         counterfactual(store, plan, drop=[8])

@@ -267,3 +267,33 @@ def test_every_output_has_a_unit_or_is_refused(tmp_path: Path, source: Dataset, 
         results(store, output="auroc")
     with pytest.raises(ConfigError, match="no influences on output 'prediction'"):
         results(store, output="prediction")
+
+
+def test_one_of_several_tasks_is_reported_and_says_so(tmp_path: Path, source: Dataset, target: Target) -> None:
+    """Rows of the second task are those of a plan with it alone, so its numbers are, too."""
+    tasks = Task(target, draws=4), Task(target, shots=2, draws=3, name='the "second"')
+    masks = design.bernoulli(GROUPS, 60)
+    plan = Plan(source, design=masks, recipe=Recipe(), tasks=tasks)
+    with ThreadPoolExecutor(1) as executor:
+        store = run(plan, tmp_path / "both", executor, runner=Stub(0.6, 0.15, 0, frozenset()), progress=False)
+    found = results(store)
+    assert found == results(store, task=tasks[0])
+    assert found["notes"][0].startswith(f'2 tasks: this report is about "{tasks[0].name}"; the others: "the "second""')
+    second = report(store, tmp_path / "out", task=tasks[1].name)
+    assert second == results(store, task=tasks[1].digest) == results(store, task=tasks[1])
+    assert second["provenance"]["task"] == tasks[1].digest
+    assert second["question"]["shots"] == 2
+    assert "2 tasks: this report is about" in (tmp_path / "out" / "report.html").read_text().replace("\u00a0", " ")
+    for name in ("score", "report"):
+        assert not np.array_equal(*(mean_output(store, store.plan(), t.digest, None, name) for t in tasks))
+    assert second["rows"]["output"] == mean_output(store, store.plan(), tasks[1].digest, None, "score").tolist()
+    values = overall(store, None, tasks[1].digest).unbiased
+    assert [group["value"] for group in second["groups"]] == values.tolist()
+    assert second["groups"] != found["groups"]
+    assert second["target_classes"] != found["target_classes"]
+    with pytest.raises(StoreError, match="no task 'third'"):
+        results(store, task="third")
+    alone = study(tmp_path / "one", source, target)
+    assert not any("this report is about" in note for note in results(alone)["notes"])
+    done = CliRunner().invoke(app, ["report", str(store.folder), "--task", tasks[1].name])
+    assert 'about "the "second""' in done.output
