@@ -156,7 +156,7 @@ def _curves(choice: tuple[TriedRate, ...]) -> list[Curve]:
 
     on = f"{quoted(first.task)}, validation images"
     lowest = min(losses) / 2 if wide else 0.0
-    cut = f" The scale is logarithmic and ends at {lowest:.2g}; bars may go on." if wide else ""
+    cut = f" The scale is logarithmic; a bar that reaches {lowest:.2g} goes on." if wide else ""
     loss: dict[str, Any] = {"title": f"Loss: {on}", "note": note + cut, "log_y": wide}
     drawn = (
         (series("loss", 1, lowest), "cross-entropy", loss),

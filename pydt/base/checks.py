@@ -19,8 +19,16 @@ from pydt.base.errors import ConfigError, DataError, PydtError
 
 def suggest(name: object, known: Sequence[str]) -> str:
     """The known name next to `name` as a question; all of them if none is near."""
+    near = _nearest(name, known)
+    return f"did you mean {near!r}?" if near is not None else "known: " + ", ".join(map(repr, known))
+
+
+def _nearest(name: object, known: Sequence[str]) -> str | None:
+    """The known name that is most like `name`, whatever the case of the letters; None if none is near."""
+    folded = {one.casefold(): one for one in reversed(known)}
     close = difflib.get_close_matches(str(name), known, 1)
-    return f"did you mean {close[0]!r}?" if close else "known: " + ", ".join(map(repr, known))
+    close = close or [folded[one] for one in difflib.get_close_matches(str(name).casefold(), list(folded), 1)]
+    return close[0] if close else None
 
 
 UNNAMED = "arrays"
@@ -119,8 +127,8 @@ def one_of(value: Any, known: Sequence[str], name: str, where: str | None, error
     """`value`, one of the `known` texts; raises `error` with all of them and the nearest."""
     if isinstance(value, str) and value in known:
         return value
-    near = difflib.get_close_matches(str(value), known, 1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    near = _nearest(value, known)
+    hint = f" (did you mean {near!r}?)" if near is not None else ""
     raise error(f"unknown {name} {value!r}", where, f"choose one of: {', '.join(known)}{hint}")
 
 

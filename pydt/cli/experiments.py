@@ -95,7 +95,7 @@ def run(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Progress as JSON lines on stderr.")] = False,
 ) -> None:
-    """Train the rows of a plan that its store still lacks; first choose learning rates, where FILE has a table [rates].
+    """Train the rows of a plan that its store still lacks; first choose learning rates, where FILE has a table `rates`.
 
     Stopped at any moment, the same command continues.
     """

@@ -1,4 +1,4 @@
-"""Remarks on a plan's data (what was left out, and what is not shown as it is stored), and on its design.
+"""Remarks on a plan: images left out or not shown as they are stored, settings that nothing reads, and its design.
 
 A run prints them at its start and keeps them in DIR/notes/<digest of the plan>.json: the report has no images.
 """
@@ -14,11 +14,20 @@ from pydt.estimation import uncompared
 
 
 def remarks(context: Any) -> list[str]:
-    """A sentence for each remark (`Dataset.notes`) on source and targets of a `pydt.ensemble.row.Context`."""
+    """A sentence for each remark (`Dataset.notes`) on source and targets of a `pydt.ensemble.row.Context`,
+    and for each setting that its method or mode does not read.
+    """
     parts = [context.source]
     for task in context.tasks:
         parts += [task.target.train, task.target.test] if isinstance(task.target, Target) else []
     told = [f"{data.name}: {text}" for data in parts if isinstance(data, Dataset) for text in data.notes()]
+    told += [
+        f"method {context.recipe.method!r} does not read {name}: it changes nothing"
+        for name in getattr(context.recipe, "ignored", ())
+    ]
+    for task in context.tasks:
+        unread = getattr(task, "ignored", ())
+        told += [f"task {task.name!r}: mode {task.mode!r} does not read {name}: it changes nothing" for name in unread]
     return list(dict.fromkeys(told))
 
 

@@ -150,7 +150,7 @@ def read_plan(path: str | os.PathLike[str]) -> PlanFile:
     with _placed(run.where()):
         checked_keep(keep, keep_bytes)
     run.finish()
-    rates = top.table("rates", required=False)
+    rates = top.table("rates", required=False, of="grid")
     grid, rate_rows = rates.take("grid", list, MISSING if "rates" in top else []), rates.take("rows", int, ROWS)
     rates.finish()
     top.finish()
@@ -276,7 +276,10 @@ class _Table:
             raise ConfigError(f"is {value!r}, not {_TYPES[kind]}", self.where(key), f"give {_TYPES[kind]}")
         return value
 
-    def table(self, key: str, required: bool = True) -> _Table:
+    def table(self, key: str, required: bool = True, of: str = "") -> _Table:
+        """A table in this one; where a list stands instead, it is meant for its key `of`."""
+        if of and isinstance(self._values.get(key), list):
+            raise ConfigError("is a list, not a table", self.where(key), f"write {key}.{of} = [...]")
         inside = f"{self.name}.{key}" if self.name else key
         return _Table(self.take(key, dict, MISSING if required else {}), self._file, inside)
 

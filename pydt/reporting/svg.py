@@ -197,7 +197,7 @@ def plot(
     drawn.append(f'<text x="50%" y="{bottom + 37}" text-anchor="middle">{x_label}</text>')
     if line is not None:
         x = x_axis.percent(line)
-        drawn.append(f'<line class="mean" x1="{x}" x2="{x}" y1="{top}" y2="{bottom}"/>')
+        drawn.append(f'<line class="tick" stroke-dasharray="2 4" x1="{x}" x2="{x}" y1="{top}" y2="{bottom}"/>')
     for one in series:
         drawn.append(f'<g transform="translate({one.shift:g} 0)">')
         for (x1, y1), (x2, y2) in pairwise([*one.start, *((px, py) for px, py, _, _ in one.points)]):

@@ -18,7 +18,7 @@ from pydt.training.methods.none import Scratch
 from pydt.training.methods.simclr import SimCLR
 from pydt.training.networks import Network, network_digest, network_name, usual_rate
 from pydt.training.optimizer import OptimizerSettings, check_optimizer
-from pydt.training.settings import YOUNG, described
+from pydt.training.settings import YOUNG, described, ignored
 
 BUDGETS = ("epochs", "steps", "samples")
 EPOCHS = 6
@@ -94,6 +94,9 @@ class Recipe(OptimizerSettings):
             if not isinstance(given := getattr(self, name), kind):
                 mend = f"give pydt.train.{kind.__name__}(...)"
                 raise ConfigError(f"a {type(given).__name__}", f"Recipe.{name}", mend)
+        if self.method == "checkpoint" and self.checkpoint == Checkpoint():
+            mend = 'give its weights: checkpoint=pydt.train.Checkpoint("torchvision:resnet50")'
+            raise ConfigError('method "checkpoint" without a checkpoint', "Recipe", mend)
         budget = [name for name in BUDGETS if getattr(self, name) is not None]
         if len(budget) > 1:
             both = " and ".join(f"{name} {getattr(self, name)}" for name in budget)
@@ -151,6 +154,12 @@ class Recipe(OptimizerSettings):
         if method.reads is not None:
             idle |= {field.name for field in fields(self)} - {*method.reads, *method.settings}
         return super().unused | idle | (others - set(method.settings))
+
+    @property
+    def ignored(self) -> list[str]:
+        """Settings of other methods, away from their default, that this one does not read."""
+        own = METHODS[self.method].settings
+        return ignored(self, own, {name for method in METHODS.values() for name in method.settings})
 
     @property
     def network_told(self) -> Network:

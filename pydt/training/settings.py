@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any
 
@@ -11,6 +12,12 @@ YOUNG = {"young": True}
 
 def _default(field: Field[Any]) -> Any:
     return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+def ignored(settings: Any, own: Collection[str], every: Collection[str]) -> list[str]:
+    """The fields of a settings class among `every` that are not at their default and not among its `own`."""
+    changed = (field.name for field in fields(settings) if getattr(settings, field.name) != _default(field))
+    return [name for name in changed if name in every and name not in own]
 
 
 def described(settings: Any) -> dict[str, Any]:

@@ -62,7 +62,12 @@ def _state_dict(path: str) -> dict[str, torch.Tensor]:
         raise
     except Exception as error:  # damaged files raise anything
         if type(error).__name__ != "UnpicklingError":
-            raise DataError(f"cannot be read ({_first(error)})", path, "restore it, or name another") from error
+            wrong = (
+                "cannot be read"
+                if isinstance(error, OSError)
+                else f"is no PyTorch file, or damaged: {type(error).__name__}"
+            )
+            raise DataError(f"{wrong} ({_first(error)})", path, "restore it, or name another") from error
         raise DataError("is not a file of weights only: reading it could run code", path, _CONVERT) from error
     if isinstance(found, dict):
         inner = [name for name in _WRAPPINGS if isinstance(found.get(name), dict)]

@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
 from pydt import __version__, _core
+from pydt.cli.app import app
 
 
 def pydt(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -35,6 +37,16 @@ def test_exit_codes(tmp_path: Path) -> None:
     assert "study.toml: is a file, not the folder of a store. give the folder" in plan.stderr
     assert pydt("quikstart").returncode == 2
     assert pydt("quickstart", "--models", "3").returncode == 2
+
+
+def test_help_holds_nothing_that_is_taken_for_markup() -> None:
+    for command in app.registered_commands:
+        assert command.callback is not None
+        texts = [command.callback.__doc__ or ""]
+        for parameter in get_type_hints(command.callback, include_extras=True).values():
+            texts += [one.help or "" for one in getattr(parameter, "__metadata__", ())]
+        assert not any("[" in text for text in texts), command.callback.__name__
+    assert "table `rates`" in " ".join(pydt("run", "--help").stdout.replace("\u2502", "").split())
 
 
 def test_the_help_says_what_the_number_of_models_changes() -> None:

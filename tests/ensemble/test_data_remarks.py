@@ -139,3 +139,19 @@ def test_the_commands_say_so(folder: Path, tmp_path: Path) -> None:
     assert packed.images is not None
     assert packed.images[list(packed.all_keys()).index("c0/clear.png"), 0, 0].tolist() == [16, 32, 48]
     assert packed.notes()[1:] == [text.replace("on white", "on #102030") for text in SAID[1:]]
+
+
+def test_settings_that_nothing_reads_are_told_and_stand_in_no_digest(source: Dataset, target: Target) -> None:
+    task, recipe = Task(target, mode="finetune", shots=2, last=2), Recipe(method="simclr", label_smoothing=0.2)
+    plan = Plan(source, design=design.random(8, 12), recipe=recipe, tasks=[task])
+    assert remarks(plan.context) == [
+        "method 'simclr' does not read label_smoothing: it changes nothing",
+        f"task {task.name!r}: mode 'finetune' does not read last: it changes nothing",
+    ]
+    plain = Plan(
+        source,
+        design=design.random(8, 12),
+        recipe=Recipe(method="simclr"),
+        tasks=[Task(target, mode="finetune", shots=2)],
+    )
+    assert (plain.digest, remarks(plain.context)) == (plan.digest, [])

@@ -391,3 +391,12 @@ def test_lines_of_a_text_file_end_where_an_editor_says(tmp_path: Path, source: D
         target.train.sample = "digits"
     """
     assert read_plan(_written(tmp_path, "\ufeff" + text)).plan.source.classes == ("cat", "dog\u2028s")
+
+
+def test_a_list_of_rates_without_a_table_is_told_where_it_belongs(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text(
+        'rates = [0.1, 0.2]\n[source]\nsample = "greek"\neach = 2\n[design]\nkind = "random"\nmodels = 8\n'
+        '[[tasks]]\ntarget.train.sample = "digits"\n'
+    )
+    with pytest.raises(ConfigError, match=r"a\.toml: rates: is a list, not a table\. write rates\.grid = \[\.\.\.\]"):
+        read_plan(tmp_path / "a.toml")

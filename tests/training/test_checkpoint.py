@@ -176,9 +176,9 @@ def test_files_that_are_no_weights_are_refused(source: Dataset, tmp_path: Path) 
         "list.pt": "holds a list",
         "text.pt": "holds a str as 'b'",
         "two.pt": "several sets of weights: state_dict, model",
-        "cut.pt": "cannot be read|weights only",
+        "cut.pt": "is no PyTorch file|weights only",
         "cut.safetensors": "no sound safetensors",
-        "empty.pt": "cannot be read",
+        "empty.pt": "is no PyTorch file",
     }.items():
         with pytest.raises(DataError, match=rf"{name}: .*({message})"):
             train(source, None, of_file(tmp_path / name), 0)
@@ -187,7 +187,7 @@ def test_files_that_are_no_weights_are_refused(source: Dataset, tmp_path: Path) 
 def test_what_cannot_be_meant_is_refused(source: Dataset, tmp_path: Path) -> None:
     torch.save(some("convnet-4").state_dict(), tmp_path / "a.pt")
     with pytest.raises(ConfigError, match=r"without a checkpoint.*Checkpoint\("):
-        Recipe(method="checkpoint").check(source)
+        Recipe(method="checkpoint")
     for wrong, message in (
         ({"file": str(tmp_path / "none.pt")}, "cannot be read"),
         ({"file": str(tmp_path / "a.pt"), "sha256": "ab" * 32}, "other content"),

@@ -169,7 +169,11 @@ def one_pixel() -> Dataset:
     [
         (replace(RECIPE, batch_size=1), "a batch of 1 image", "set it to 2 or more"),
         (replace(RECIPE, augment=Augment(mean=(0.3,))), "can only be equal", "crop at random"),
-        (replace(RECIPE, augment=Augment(resized_crop=((1, 1), (1, 1)))), "can only be equal", "resized_crop="),
+        (
+            replace(RECIPE, augment=Augment(resized_crop=((1, 1), (1, 1)))),
+            "can only be equal",
+            "resized_crop = [[0.3, 1.0], [0.75, 1.333]]",
+        ),
     ],
 )
 def test_what_cannot_be_told_apart_is_refused(source: Dataset, recipe: Recipe, wrong: str, mend: str) -> None:

@@ -75,10 +75,7 @@ def _same(checkpoint: Checkpoint, found: str) -> None:
 
 
 def check(source: Dataset, recipe: Any) -> None:
-    """Refuse a checkpoint that is not said, or that does not fit the network and the channels."""
-    if not recipe.checkpoint.name and not recipe.checkpoint.file:
-        mend = 'give its weights: checkpoint=pydt.train.Checkpoint("torchvision:resnet50")'
-        raise ConfigError('method "checkpoint" without a checkpoint', "Recipe", mend)
+    """Refuse a checkpoint that does not fit the network and the channels."""
     if recipe.checkpoint.file:
         start(recipe, source)
     elif (channels := channels_of(source, recipe.augment)) not in (1, 3):

@@ -70,7 +70,7 @@ def check(source: Dataset, recipe: Any) -> None:
         raise ConfigError(what, f"source {source.name}", f"give larger images for method {recipe.method!r}")
     if not recipe.augment.random(shape):
         what = f"two views of an image can only be equal: method {recipe.method!r} has nothing to learn"
-        mend = f"crop at random: Augment(resized_crop={USUAL.resized_crop}), or leave augment out"
+        mend = "crop at random: augment's resized_crop = [[0.3, 1.0], [0.75, 1.333]], or leave augment out"
         raise ConfigError(what, "Recipe.augment", mend)
 
 

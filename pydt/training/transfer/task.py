@@ -10,7 +10,7 @@ import numpy as np
 
 from pydt.base import ConfigError, DataError, digest, generator, one_of, real, whole
 from pydt.data import Dataset, GuardedTarget, Target, guarded
-from pydt.training.settings import YOUNG, described
+from pydt.training.settings import YOUNG, described, ignored
 from pydt.training.transfer.finetune import FineTune
 from pydt.training.transfer.modes import MODES
 from pydt.training.transfer.zero_shot import ZeroShot
@@ -71,6 +71,8 @@ class Task:
         if not labelled and self.shots != 0:
             wrong = f"shots {self.shots!r}, but mode {self.mode!r} reads no labelled image"
             raise ConfigError(wrong, "Task", "leave shots out")
+        if isinstance(self.shots, str) and self.shots != "full":
+            raise ConfigError(f"shots {self.shots!r}", "Task", 'use a whole number, or "full" for the whole pool')
         least = {"draws": 1, "seed": 0, "last": 0} | ({} if self.shots == "full" else {"shots": int(labelled)})
         for name, smallest in least.items():
             object.__setattr__(self, name, whole(getattr(self, name), name, "Task", smallest, error=ConfigError))
@@ -101,6 +103,11 @@ class Task:
     def rate(self) -> float | None:
         """The learning rate; None where the mode has none."""
         return self.finetune.lr if "finetune" in MODES[self.mode].settings else None
+
+    @property
+    def ignored(self) -> list[str]:
+        """Settings away from their default that the mode does not read."""
+        return ignored(self, MODES[self.mode].settings, {name for mode in MODES.values() for name in mode.settings})
 
     def at(self, rate: float) -> Task:
         """The same task at another learning rate."""
