@@ -393,7 +393,7 @@ class _Driver:
 
     def _look_at_learning(self) -> None:
         """Report networks that hardly learnt their source, or diverged; and, once a task, zero-shot at chance."""
-        found = weak([scalars for _, scalars in self.trained])
+        found = weak([scalars for _, scalars in self.trained], self.record.settings)
         for text in found.notes("rows", [row for row, _ in self.trained]):
             self.view.say(text)
             self.store.log(event="hardly learnt", rows=len(found.at), of=found.judged, text=text)

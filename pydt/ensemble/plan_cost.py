@@ -152,7 +152,7 @@ def cost(
     count = max(1, min(workers or usual, rows))
     seconds = None if store is None else row_seconds(store, record)
     if store is not None and seconds is not None:
-        told = _warning(store.glimpse(record), [], "rows looked at")
+        told = _warning(store.glimpse(record), [], "rows looked at", record.settings)
         return Cost(
             rows, rows - missing, count, seconds, rows - missing, _row_bytes(store, record), price, told, **more
         )
@@ -242,13 +242,13 @@ def _pilot(plan: Plan, folder: Path, workers: int, runner: Runner) -> tuple[floa
             times = [seconds for own in by_worker.values() for seconds in own[1:]] or times
     finally:
         pool.kill()
-    told = _warning(scalars, reasons, "pilot rows")
+    told = _warning(scalars, reasons, "pilot rows", store.plan().settings)
     return statistics.fmean(times), len(times), _row_bytes(store, store.plan()), told
 
 
-def _warning(scalars: list[dict[str, Any]], reasons: list[str], what: str) -> str:
+def _warning(scalars: list[dict[str, Any]], reasons: list[str], what: str, settings: dict[str, Any]) -> str:
     """A warning about rows that failed for these reasons, and about others by their scalars; may be empty."""
-    total, found, told = len(scalars) + len(reasons), weak(scalars), []
+    total, found, told = len(scalars) + len(reasons), weak(scalars, settings), []
     if reasons:
         told.append(f"{len(reasons)} of {total} {what} failed ({reasons[0]})")
     return ". ".join(told + found.notes(what))

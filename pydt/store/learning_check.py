@@ -26,6 +26,11 @@ MOST_WEAK = 0.1
 """Where a larger share of the models hardly learnt their source, nothing is planned by them."""
 _FAR = 1.25  # times the loss of a guess; measured: 1.05 if well learnt and too sure, 1.5 to 5 at a rate of 0.2
 _NAMED = 5
+_FEW_STEPS = 30  # optimiser steps with which a network of random weights has hardly begun
+_ACCURACY = {
+    "simclr": "accuracy (the other view of an image found among its batch)",
+    "clip": "accuracy (an image's own caption found among those of its batch)",
+}
 _LEVEL = 0.05  # one-sided, a row
 
 
@@ -37,7 +42,8 @@ class Weak:
         at: their positions among the rows asked about. judged: rows that say how well they learnt. accuracy, trivial:
             means over those at `at`, as fractions.
         above: positions of rows that learnt, but ended with a loss far above that of a guess. loss, trivial_loss: means
-            over these. alone: positions of rows of one class, which are not judged. rows: all.
+            over these. alone: positions of rows of one class, which are not judged. rows: all. method: of the recipe,
+            if known. steps: optimiser steps of a row at `at`, about; None if not known.
     """
 
     at: tuple[int, ...]
@@ -49,7 +55,16 @@ class Weak:
     trivial_loss: float = math.nan
     alone: tuple[int, ...] = ()
     rows: int = 0
-    mend: str = "try a lower learning rate, more epochs, or another network"
+    method: str = ""
+    steps: float | None = None
+
+    @property
+    def mend(self) -> str:
+        """What may help."""
+        if self.steps is not None and self.steps < _FEW_STEPS:
+            few = "1 optimiser step" if round(self.steps) <= 1 else f"{self.steps:.0f} optimiser steps"
+            return f"{few} of a row are few: train longer (epochs, steps) or give a smaller batch_size"
+        return "try a lower learning rate, more epochs, or another network"
 
     @property
     def many(self) -> bool:
@@ -60,7 +75,8 @@ class Weak:
         """The finding without its mend; numbers: of the rows asked about, in the plan."""
         return (
             f"{len(self.at):,} of {self.judged:,} {what} hardly learnt their own source{_named(self.at, numbers)}: "
-            f"accuracy {100 * self.accuracy:.1f} %, where one that learns nothing has {100 * self.trivial:.1f} %"
+            f"{_ACCURACY.get(self.method, 'accuracy')} {100 * self.accuracy:.1f} %, not clearly better than the "
+            f"{100 * self.trivial:.1f} % of one that learns nothing"
         )
 
     def notes(self, what: str = "models", numbers: Sequence[int] | None = None, effect: str = "") -> list[str]:
@@ -104,8 +120,12 @@ def hardly_learnt(scalars: Mapping[str, Any]) -> bool | None:
     return accuracy <= trivial + max(2 * error, min(trivial, (1 - trivial) / near))
 
 
-def weak(scalars: Sequence[Mapping[str, Any]]) -> Weak:
-    """Which of some rows hardly learnt their source, or diverged; those whose scalars do not say are not judged."""
+def weak(scalars: Sequence[Mapping[str, Any]], settings: Mapping[str, Any] | None = None) -> Weak:
+    """Which of some rows hardly learnt their source, or diverged; those whose scalars do not say are not judged.
+
+    Args:
+        settings: of their recipe (`Record.settings`), by which the mend is chosen.
+    """
     states = [hardly_learnt(one) for one in scalars]
     at = tuple(i for i, state in enumerate(states) if state)
     judged = sum(state is not None for state in states)
@@ -114,7 +134,21 @@ def weak(scalars: Sequence[Mapping[str, Any]]) -> Weak:
     alone = tuple(i for i, one in enumerate(facts) if one[1] == 1)
     accuracy, trivial = (_mean(facts[i][k] for i in at) for k in (0, 1))
     loss, entropy = (_mean(facts[i][k] for i in above) for k in (2, 3))
-    return Weak(at, judged, accuracy, trivial, above, loss, entropy, alone, len(facts))
+    asked = {} if settings is None else settings
+    steps = [n for i in at if (n := _steps(asked, facts[i][4])) is not None]
+    method, mean_steps = str(asked.get("method", "")), fmean(steps) if steps else None
+    return Weak(at, judged, accuracy, trivial, above, loss, entropy, alone, len(facts), method, mean_steps)
+
+
+def _steps(settings: Mapping[str, Any], images: float) -> float | None:
+    """Optimiser steps of a row that saw so many images in its last pass."""
+    batch = settings.get("batch_size")
+    if isinstance(settings.get("steps"), int) or not isinstance(batch, int):
+        return settings.get("steps")
+    if isinstance(samples := settings.get("samples"), int):
+        return max(1, samples // batch)
+    epochs = settings.get("epochs")
+    return epochs * max(1, images // batch) if isinstance(epochs, int) else None
 
 
 def at_chance(scalars: Sequence[Mapping[str, Any]], what: str = "models") -> str | None:
@@ -131,8 +165,9 @@ def at_chance(scalars: Sequence[Mapping[str, Any]], what: str = "models") -> str
         return None
     mean, chance = (100 * fmean(facts[i] for facts in low) for i in (1, 2))
     return (
-        f"{len(low):,} of {len(tested):,} {what} do no better than chance without labelled images: {mean:.1f} % on "
-        f"average, where chance gives {chance:.1f} %; are the class names words of the captions (else say what they "
+        f"{len(low):,} of {len(tested):,} {what} are not clearly better than chance without labelled images: "
+        f"{mean:.1f} % on average, where chance gives {chance:.1f} % (a row is, where chance does as well in less than "
+        f"{100 * _LEVEL:.0f} % of cases); are the class names words of the captions (else say what they "
         "are called there: zero_shot.names), and do the templates fit?"
     )
 
@@ -145,7 +180,7 @@ def _mean(values: Iterable[float]) -> float:
 
 def weak_rows(store: Store, record: Record, task: Any = None) -> Weak:
     """Which of a plan's finished rows hardly learnt their source; `at` are positions in `store.finished(record)`."""
-    return weak(store.scalars(record.tasks[0]["digest"] if task is None else task, record))
+    return weak(store.scalars(record.tasks[0]["digest"] if task is None else task, record), record.settings)
 
 
 def _facts(scalars: Mapping[str, Any]) -> tuple[float, float, float, float, float] | None:

@@ -31,7 +31,7 @@ def test_rows_at_chance_are_counted_among_those_that_say() -> None:
     assert at_chance([said(0.001), said(0.049), {}]) is None
     text = at_chance([said(0.001, 0.9), said(0.3), said(0.7, 0.09), {}], "rows")
     assert text is not None
-    assert text.startswith("2 of 3 rows do no better than chance without labelled images: 10.0 % on average")
+    assert text.startswith("2 of 3 rows are not clearly better than chance without labelled images: 10.0 % on average")
     for cause in ("chance gives 10.0 %", "words of the captions", "zero_shot.names", "templates"):
         assert cause in text
 
@@ -48,9 +48,9 @@ def _lost(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outc
 def test_a_run_says_it_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with ThreadPoolExecutor(1) as executor:
         store = run(two_tasks(8), tmp_path, executor, runner=_lost, progress=True)
-    told = [line for line in capsys.readouterr().err.splitlines() if "no better than chance" in line]
+    told = [line for line in capsys.readouterr().err.splitlines() if "not clearly better than chance" in line]
     assert len(told) == 1
-    assert told[0].startswith("letters: 3 of 3 rows do no better than chance"), "early, not at the end"
+    assert told[0].startswith("letters: 3 of 3 rows are not clearly better than chance"), "early, not at the end"
     logged = [json.loads(line) for line in (store.folder / "log.jsonl").read_text().splitlines()]
     assert [entry["text"] for entry in logged if entry["event"] == "at chance"] == told
 
@@ -64,6 +64,6 @@ def test_the_report_notes_it(tmp_path: Path, source: Dataset, target: Target) ->
     plan = Plan(source, design=design.bernoulli(8, 40), recipe=Recipe(), tasks=(Task(target, draws=1),))
     with ThreadPoolExecutor(1) as executor:
         store = run(plan, tmp_path, executor, runner=Lost(0.6, 0.15, 0, frozenset()), progress=False)
-    notes = [note for note in results(store)["notes"] if "no better than chance" in note]
+    notes = [note for note in results(store)["notes"] if "not clearly better than chance" in note]
     assert len(notes) == 1
-    assert notes[0].startswith("40 of 40 models do")
+    assert notes[0].startswith("40 of 40 models are")

@@ -174,9 +174,7 @@ def test_they_are_named_while_they_run(
 ) -> None:
     study(tmp_path, source, target, bad=2)
     told = capsys.readouterr().err.splitlines()
-    after = (
-        r"2 of 3 rows hardly learnt their own source (rows 0, 1): accuracy 10.0 %, where one that learns nothing has"
-    )
+    after = "2 of 3 rows hardly learnt their own source (rows 0, 1): accuracy 10.0 %, not clearly better than the"
     assert any(line.startswith(after) for line in told)
     assert any(line.startswith("2 of 60 rows hardly learnt their own source (rows 0, 1)") for line in told), (
         "at the end"
@@ -272,3 +270,32 @@ def test_a_loss_above_a_guess_is_told_by_the_pilot_the_run_and_the_report(
     found = results(store)
     assert any(note.startswith("20 of 20 models ended with a loss above that of a guess") for note in found["notes"])
     assert found["hardly_learnt"] is None, "they learnt"
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [
+        ({"epochs": 3, "batch_size": 128}, "6 optimiser steps"),
+        ({"epochs": 1, "batch_size": 500}, "1 optimiser step "),
+        ({"steps": 7, "batch_size": 128}, "7 optimiser steps"),
+        ({"samples": 1280, "batch_size": 128}, "10 optimiser steps"),
+        ({"epochs": 30, "batch_size": 128}, ""),
+        ({"steps": 30, "batch_size": 128}, ""),
+        ({}, ""),
+    ],
+)
+def test_few_steps_are_named_before_the_learning_rate(settings: dict[str, int], steps: str) -> None:
+    found = weak([ended(0.26, 1.386), ended(0.9, 0.1)], settings)
+    assert found.at == (0,)
+    (note,) = found.notes()
+    assert (f"{steps} of a row are few" if steps.strip()[-1:] == "s" else steps) in note
+    assert ("lower learning rate" in note) == (not steps)
+
+
+def test_the_accuracy_of_a_method_is_told() -> None:
+    def said(method: str) -> str:
+        return weak([ended(0.26, 1.386)], {"method": method}).text()
+
+    assert "accuracy (the other view of an image found among its batch) 26.0 %, not clearly" in said("simclr")
+    assert "own caption found among those of its batch) 26.0 %" in said("clip")
+    assert ": accuracy 26.0 %, not clearly better than the 25.5 % of one" in said("supervised")
