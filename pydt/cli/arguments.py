@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
+from pydt.base import StoreError
+
+if TYPE_CHECKING:
+    from pydt.ensemble import Plan, PlanFile
+
 PLAN = typer.Argument(metavar="FILE", help="A plan: TOML, see docs/plans.md.")
-STORE = typer.Argument(metavar="DIR", help="A store that pydt filled.")
+STORE = typer.Argument(metavar="DIR", help="A store that pydt filled, or the plan file that filled it.")
 DIGEST = typer.Option(help="Digest of the plan, or its first digits (4 or more), where the store holds several.")
 WORKERS = typer.Option(min=1, help="Processes; default what FILE says, else one per core.")
 
@@ -21,3 +28,30 @@ def interruptible() -> Iterator[None]:
     except KeyboardInterrupt as stopped:
         typer.echo(f"pydt: {stopped}", err=True)
         raise typer.Exit(130) from None
+
+
+def ran(file: Path, read: PlanFile) -> Plan:
+    """The plan of a file with its learning rates; refused where its store has no rows of it."""
+    made = read.chosen()
+    if not (read.dir / "plans" / f"{made.digest}.json").is_file():
+        raise StoreError("holds no rows of this plan", str(read.dir), f"run `pydt run {file}` first")
+    return made
+
+
+def store_of(place: Path) -> Path:
+    """The folder of a store that was named by itself or by its plan file."""
+    if place.suffix != ".toml" or not place.is_file():
+        return place
+    from pydt.ensemble import read_plan
+
+    return read_plan(place).dir
+
+
+def store_and_plan(place: Path, plan: str | None) -> tuple[Path, str | None]:
+    """The same with the plan that was asked for, or that of the file."""
+    if place.suffix != ".toml" or not place.is_file():
+        return place, plan
+    from pydt.ensemble import read_plan
+
+    read = read_plan(place)
+    return read.dir, ran(place, read).digest if plan is None else plan

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pydt.cli.arguments import DIGEST, PLAN, STORE, WORKERS, interruptible
+from pydt.cli.arguments import DIGEST, PLAN, STORE, WORKERS, interruptible, ran, store_and_plan
 from pydt.ensemble import MODELS, SAMPLE_SETTINGS, quickstart_plan
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def prove(
     from pydt.store import Store
 
     read = read_plan(file)
-    chosen = read.chosen()
+    chosen = ran(file, read)
     with interruptible():
         counterfactual(Store(read.dir, chosen), chosen, seed=seed, workers=workers or read.workers)
     report(read.dir, chosen.digest)
@@ -240,7 +241,7 @@ def analyse(
             made = _with_rates(read, folder, workers)
             run(made, folder, workers=workers, stop=read.stop, limit=read.limit, **kept)
     else:
-        made = read.chosen(folder)
+        made = ran(Path(file), replace(read, dir=folder)) if not embedded else read.chosen(folder)
     with interruptible():
         done = make_pages(
             made,
@@ -274,6 +275,7 @@ def report(
     from pydt.analyses import report as write_report
     from pydt.reporting import sentences, stopped
 
+    folder, plan = store_and_plan(folder, plan)
     found = write_report(folder, folder, plan, task=task, allow_failed=allow_failed)
     for text in [*sentences(found), *filter(None, [stopped(found)]), *(f"Note: {note}" for note in found["notes"])]:
         typer.echo(text)

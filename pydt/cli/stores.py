@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pydt.cli.arguments import DIGEST, STORE
+from pydt.cli.arguments import DIGEST, STORE, store_and_plan, store_of
 
 
 def status(
@@ -22,6 +22,7 @@ def status(
     from pydt.reporting import count
     from pydt.store import status as status_of
 
+    folder, plan = store_and_plan(folder, plan)
     found = status_of(folder, plan)
     if as_json:
         typer.echo(json.dumps(found, indent=1))
@@ -69,7 +70,7 @@ def verify(
     from pydt.reporting import count
     from pydt.store import verify as verify_store
 
-    found = verify_store(folder)
+    found = verify_store(store_of(folder))
     if as_json:
         typer.echo(json.dumps(found, indent=1))
     else:
@@ -99,7 +100,7 @@ def compact(
     from pydt.store import FEWEST
     from pydt.store import compact as compact_store
 
-    done = compact_store(folder, drop_bank=drop_bank)
+    done = compact_store(store_of(folder), drop_bank=drop_bank)
     if drop_bank:
         typer.echo(f"{count(done['dropped'], 'kept source training')} removed, {done['freed'] / 1e6:,.1f} MB")
     why = f", since a block takes {FEWEST} cells or more of one task, shape and status" if done["left"] else ""
@@ -133,5 +134,6 @@ def export(
     """Write masks, outputs and what they mean as .npy, CSV and JSON, to publish; no weights."""
     from pydt.store import export as export_store
 
+    folder, plan = store_and_plan(folder, plan)
     manifest = export_store(folder, out, plan)
     typer.echo(f"{manifest['models']:,} models x {manifest['units']:,} groups: {out / 'manifest.json'}")

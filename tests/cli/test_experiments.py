@@ -158,6 +158,20 @@ def test_a_plan_file_is_run_continued_proved_and_reported(tmp_path: Path, monkey
     assert both.output.splitlines()[-1] == f"next: pydt prove {other}, pydt report {tmp_path / 'out'} --plan {longer}"
     unnamed = CliRunner().invoke(app, ["report", str(tmp_path / "out")])
     assert "on the command line --plan" in str(unnamed.exception)
+    unrun = tmp_path / "unrun.toml"
+    unrun.write_text(text.replace("models = 24", "models = 26"))
+    for command in (["prove"], ["report"], ["status"], ["analyse", "--only", "ranking-target"]):
+        refused = CliRunner().invoke(app, [*command, str(unrun)])
+        assert isinstance(refused.exception, StoreError), command
+        assert f"run `pydt run {unrun}` first" in str(refused.exception)
+    by_file = CliRunner().invoke(app, ["report", str(other)])
+    assert by_file.exit_code == 0, by_file.output
+    assert "25 models" in by_file.output
+    assert "24 rows: 24 finished" in CliRunner().invoke(app, ["status", str(file)]).output
+    assert CliRunner().invoke(app, ["verify", str(unrun)]).exit_code == 0
+    exported = CliRunner().invoke(app, ["export", str(other), str(tmp_path / "bundle")])
+    assert "25 models" in exported.output
+    assert "25 cells went into 1 block" in CliRunner().invoke(app, ["compact", str(file)]).output
     named = CliRunner().invoke(app, ["report", str(tmp_path / "out"), "--plan", short])
     assert named.exit_code == 0, named.output
     assert "24 models" in named.output
