@@ -36,6 +36,7 @@ nearest names and missing keys would be as long as `_Table` and `_settings`.
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
 import math
 import os
@@ -330,6 +331,9 @@ def _dataset(table: _Table, folder: Path) -> Dataset:
         else:
             # TOML has no word for nothing
             given |= {name: None for name in ("label", "caption") if given.get(name) is False}
+            if kind == "folder" and isinstance(given.get("captions"), str):
+                with _placed("captions"):
+                    given["captions"] = _captions(folder / given["captions"])
             made = read_container(kind, folder / value, **(_columns(given, folder) if kind == "images" else given))
     if expected is not None and made.digest != expected:
         wrong = f"holds the data {made.digest}, the plan is about {expected}"
@@ -369,6 +373,30 @@ def _column(path: Path) -> Any:
         return text.split("\n") if text else []  # splitlines would also split at characters that a caption may have
     except (OSError, StoreError, UnicodeDecodeError) as error:
         raise DataError(f"cannot be read ({error})", str(path), "name a .npy file, or a UTF-8 text file") from error
+
+
+def _captions(path: Path) -> dict[str, str]:
+    """Captions by file: of a CSV file whose head has `file` and `caption`, or of lines "file<tab>caption"."""
+    try:
+        text = io.StringIO(read(path).decode("utf-8-sig"), newline="")
+        if path.suffix.lower() == ".csv":
+            head, *rows = [row for row in csv.reader(text, strict=True) if row] or [[]]
+        else:
+            head, rows = ["file", "caption"], [line.rstrip("\r\n").split("\t", 1) for line in text if line.strip()]
+    except (OSError, StoreError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"cannot be read ({error})", str(path), "name a UTF-8 file") from error
+    if not {"file", "caption"} <= set(head):
+        raise DataError(f"has the head {','.join(head)[:80]!r}", str(path), "begin it with a line: file,caption")
+    file, caption, found = head.index("file"), head.index("caption"), {}
+    for number, row in enumerate(rows, 1):
+        if len(row) != len(head) or row[file] in found:
+            wrong = f"names {row[file]!r} again" if len(row) == len(head) else f"has {len(row)} fields, not {len(head)}"
+            mend = (
+                "give each file once" if len(row) == len(head) else "quote captions with commas; no line without both"
+            )
+            raise DataError(f"entry {number} {wrong}", str(path), mend)
+        found[row[file]] = row[caption]
+    return found
 
 
 def _design(table: _Table, source: Dataset, by: str, folder: Path) -> designs.Design:

@@ -417,3 +417,33 @@ def test_images_beside_the_classes_are_told_of(folder_of_images: Path) -> None:
         (folder_of_images / name).write_bytes(stray)
         with pytest.warns(UserWarning, match=what):
             assert Dataset.from_folder(folder_of_images).digest == expected.digest
+
+
+def test_captions_go_to_the_files_that_they_name(folder_of_images: Path) -> None:
+    keys = list(Dataset.from_folder(folder_of_images).all_keys())
+    texts = {key: f"of {key}" for key in reversed(keys)}
+    assert Dataset.from_folder(folder_of_images, captions=texts).captions == tuple(f"of {key}" for key in keys)
+    for wrong, message in (
+        ({**texts, "cat/none.jpg": "?"}, r"captions: 1 of 22 are of files that are not there: 'cat/none\.jpg'"),
+        ({key: texts[key] for key in keys[1:]}, rf"1 of 21 images have none: '{keys[0]}'"),
+    ):
+        with pytest.raises(DataError, match=message):
+            Dataset.from_folder(folder_of_images, captions=wrong)
+
+
+def test_captions_by_file_names_are_never_guessed(tmp_path: Path) -> None:
+    for key in ("a/1.png", "b/1.png", "b/2.png", "a/3.png"):
+        (tmp_path / key).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4), (60 * int(key[2]), 0, 0)).save(tmp_path / key)
+    texts = {"3.png": "three", "b/1.png": "one of b", "2.png": "two", "a/1.png": "one of a"}
+    read = Dataset.from_folder(tmp_path, captions=texts)
+    assert read.captions == ("one of a", "three", "one of b", "two")
+    with pytest.raises(DataError, match=r"'1\.png' is the name of 2 files"):
+        Dataset.from_folder(tmp_path, captions={**texts, "1.png": "?"})
+    with pytest.raises(DataError, match=r"'b/2\.png' has two"):
+        Dataset.from_folder(tmp_path, captions={**texts, "b/2.png": "?"})
+    (tmp_path / "a" / "1.png").write_bytes(b"")
+    left = Dataset.from_folder(tmp_path, bad="skip", captions=texts)
+    assert left.captions == ("three", "one of b", "two"), "that of the file that was left out is passed over"
+    with pytest.raises(DataError, match=r"'1\.png' is the name of 2 files"):
+        Dataset.from_folder(tmp_path, bad="skip", captions={"3.png": "", "2.png": "", "1.png": "?"})

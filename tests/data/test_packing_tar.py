@@ -12,10 +12,10 @@ import stub_tars as tars
 from PIL import Image
 from typer.testing import CliRunner
 
-from pydt.base import DataError, StoreError
+from pydt.base import DataError, DataWarning, StoreError
 from pydt.cli.app import app
 from pydt.data import Dataset
-from pydt.data.packing import pack_tar
+from pydt.data.packing import pack, pack_tar
 from pydt.data.packing import tar as packtar
 from pydt.data.packing.tar import member_names
 
@@ -190,3 +190,15 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
     assert array.images is not None
     assert array.images.shape == (60, 8, 8, 3)
     assert list(array.all_keys()) == list(Dataset.from_folder(folder).all_keys())
+
+
+def test_texts_beside_images_are_told_of_and_a_saved_data_set_brings_its_captions(folder: Path, tmp_path: Path) -> None:
+    (folder / "a" / "7.txt").write_text("a caption, or a label")
+    with pytest.warns(DataWarning, match=r"1 texts beside images are not taken as captions .*7\.txt"):
+        assert pack_tar(folder, tmp_path / "plain").captions is None
+    texts = {key: f"of {key}" for key in Dataset.from_folder(folder).all_keys()}
+    Dataset.from_folder(folder, captions=texts).save(tmp_path / "saved")
+    made = pack_tar(tmp_path / "saved", tmp_path / "shards")
+    assert dict(zip(made.all_keys(), made.captions or (), strict=True)) == texts
+    with pytest.raises(DataError, match=r"is a saved data set.*--tar"):
+        pack(tmp_path / "saved", tmp_path / "array", 8)

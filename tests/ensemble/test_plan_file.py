@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import pydt.design
 from pydt.base import ConfigError, DataError, PydtError, StoreError
@@ -400,3 +401,30 @@ def test_a_list_of_rates_without_a_table_is_told_where_it_belongs(tmp_path: Path
     )
     with pytest.raises(ConfigError, match=r"a\.toml: rates: is a list, not a table\. write rates\.grid = \[\.\.\.\]"):
         read_plan(tmp_path / "a.toml")
+
+
+def test_captions_of_a_folder_stand_in_a_file(tmp_path: Path) -> None:
+    for i, key in enumerate(("a/1.png", "a/2.png", "b/1.png")):
+        (tmp_path / "photos" / key).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4), (60 * i, 0, 0)).save(tmp_path / "photos" / key)
+
+    def read(file: str) -> tuple[str, ...] | None:
+        made = f'source.folder = "photos"\nsource.captions = "{file}"\ndesign.kind = "random"\ndesign.models = 8\n'
+        (tmp_path / "a.toml").write_text(
+            made + 'recipe.augment.rgb = true\n[[tasks]]\ntarget.train.sample = "digits"\n'
+        )
+        return read_plan(tmp_path / "a.toml").plan.source.captions
+
+    (tmp_path / "c.csv").write_text('caption,site,file\n"one, b",x,b/1.png\ntwo,y,2.png\none,x,a/1.png\n', "utf-8-sig")
+    assert read("c.csv") == ("one", "two", "one, b")
+    (tmp_path / "c.txt").write_text("b/1.png\tone, b\r\n2.png\ttwo\na/1.png\tone\n")
+    assert read("c.txt") == ("one", "two", "one, b")
+    for text, message in (
+        ("a/1.png,one\n", r"captions: .*c\.csv: has the head .*begin it with a line: file,caption"),
+        ("file,caption\na/1.png,one, two\n", "entry 1 has 3 fields, not 2"),
+        ("file,caption\na/1.png,one\na/1.png,two\n", r"entry 2 names 'a/1\.png' again"),
+        ("file,caption\na/1.png,one\nb/1.png,two\n", r"1 of 3 images have none: 'a/2\.png'"),
+    ):
+        (tmp_path / "c.csv").write_text(text)
+        with pytest.raises(DataError, match=message):
+            read("c.csv")

@@ -12,6 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from pydt.cli import app as cli
+from pydt.data import Dataset
 
 PAGE = Path(__file__).parents[2] / "docs" / "your-data.md"
 
@@ -40,7 +41,7 @@ def test_the_page_runs_as_written(
             ran = CliRunner().invoke(cli.app, shlex.split(command)[1:])
             assert ran.exit_code == 0, f"{command}: {ran.output} {ran.exception}"
             done.append(command.split()[1])
-    assert done == ["inspect", "inspect", "pack", "pack"]
+    assert done == ["inspect", "inspect", "pack", "pack", "pack"]
     assert len(blocks) - len(done) >= 6
     assert (tmp_path / "photos.png").is_file()
     said = capsys.readouterr().out
@@ -49,3 +50,6 @@ def test_the_page_runs_as_written(
     assert "Dataset('photo-shards', 10 examples of encoded files, 2 classes) (" in said
     assert "('plain', 'sites') 100" in said
     assert "a picture of" in said
+    assert "a photo of one of the cats a photo of one of the cats" in said
+    shards = Dataset.from_tar(tmp_path / "captioned-shards")
+    assert set(shards.captions or ()) == {"a photo of one of the cats", "a photo of one of the dogs"}

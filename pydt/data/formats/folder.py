@@ -8,7 +8,7 @@ import contextlib
 import os
 import stat
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -76,20 +76,54 @@ def read(
     Args:
         path: the folder; each sub-folder is a class, and its image files (at any depth) are the examples.
         columns: further group columns in the order of the sorted file keys.
-        captions: one text per file, in the same order.
+        captions: {file: text}, by keys ("cats/7.jpg") or by file names that no two files have, one for every image;
+            or a list in the order of the sorted file keys.
         bad: what to do about files that are empty, cannot be read, or are no whole image: "raise", or "skip" them
             and list them in `left_out`.
         background: what shows through transparent pixels: "white", "black", "grey" or "#rrggbb". Part of `digest`
             where an image has such pixels.
 
     Raises:
-        DataError: no such folder, no classes, a class without images, or bad files (named).
+        DataError: no such folder, no classes, a class without images, bad files (named); captions that are a
+            mapping name an unknown file or lack one.
     """
     root, ground = as_path(path, "from_folder", DataError), colour(background)
     listing = list_folder(root)
     classes = tuple(class_table(listing.classes, str(root)).values())
     table = from_files(str(root.resolve()), listing, classes, root.resolve().name, ground, bad)
+    if isinstance(captions, Mapping):
+        captions = _in_order(captions, table)
     return finished(table, columns, captions)
+
+
+def _in_order(captions: Mapping[str, Any], table: ExampleTable) -> list[Any]:
+    """Captions by file, in the order of the table; those of files that were left out are passed over."""
+    keys = [*table.all_keys(), *table.left_out]
+    named: dict[str, list[int]] = {}
+    for i, key in enumerate(keys):
+        for name in {key, key.rpartition("/")[2]}:
+            named.setdefault(name, []).append(i)
+    found: dict[int, Any] = {}
+    unknown = [name for name in captions if name not in named]
+    if unknown:
+        wrong = f"{len(unknown):,} of {len(captions):,} are of files that are not there: {_few(unknown)}"
+        raise DataError(wrong, "captions", f"name files as {keys[0]!r}")
+    for name, text in captions.items():
+        at = named.get(name, [])
+        if len(at) > 1:
+            raise DataError(f"{name!r} is the name of {len(at)} files", "captions", f"name them as {keys[at[0]]!r}")
+        if at and at[0] in found:
+            raise DataError(f"{keys[at[0]]!r} has two", "captions", "give one for each file")
+        found |= dict.fromkeys(at, text)
+    missing = [key for i, key in enumerate(keys[: len(table)]) if i not in found]
+    if missing:
+        mend = 'give one for each, "" where there is none'
+        raise DataError(f"{len(missing):,} of {len(table):,} images have none: {_few(missing)}", "captions", mend)
+    return [found[i] for i in range(len(table))]
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "")
 
 
 def is_here(place: Path) -> bool:

@@ -22,7 +22,7 @@ from pydt.data.formats import look
 from pydt.data.image_files import refuse, undecodable
 from pydt.data.index_file import FILE, crc32c, pack_index
 from pydt.data.packing import resume
-from pydt.data.persistence import sections_of
+from pydt.data.persistence import has_index, sections_of
 from pydt.data.pixels import BACKGROUND, rgb
 from pydt.data.table import ExampleTable
 
@@ -79,8 +79,16 @@ def pack(
     return Dataset.open(place)
 
 
+def is_saved(place: Path) -> bool:
+    """Whether a folder is a saved data set; a folder of images has an index, too, but sub-folders."""
+    return has_index(place) and not any(entry.is_dir() for entry in place.iterdir())
+
+
 def images_at(place: Path, background: str = BACKGROUND) -> ExampleTable:
     """The image files in a folder or in tar shards at a place; bad ones are left out."""
+    if is_saved(place):
+        mend = "give the folder of images from which it was made; --tar takes a saved data set, too"
+        raise DataError("is a saved data set", str(place), mend)
     found = None if place.suffix == ".npy" else look(place, background)
     if found is None or found.images is not None:
         raise DataError("no such folder", str(place), "give a folder with one sub-folder of images per class")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tarfile
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,12 +19,14 @@ from pathlib import Path
 
 import numpy as np
 
-from pydt.base import DataError, as_path, available, canonical_json, digest, progress, whole, writing
+from pydt.base import DataError, DataWarning, as_path, available, canonical_json, digest, progress, whole, writing
 from pydt.data.dataset import Dataset
+from pydt.data.formats.folder import OTHER
 from pydt.data.formats.tar_shard import CLASSES, REMARK
 from pydt.data.image_files import IMAGE_SUFFIXES, batches, refuse
 from pydt.data.packing import resume
-from pydt.data.packing.array import images_at
+from pydt.data.packing.array import images_at, is_saved
+from pydt.data.persistence import opened
 from pydt.data.table import ExampleTable
 
 _VERSION = 1
@@ -48,7 +51,8 @@ def pack_tar(
     images gets that of its format ("photo.jpg_large": "photo_jpg_large.jpg"). Data with such names have another digest.
 
     Args:
-        folder: as in `Dataset.from_folder`; or a tar shard, or a folder of them.
+        folder: as in `Dataset.from_folder`; or a tar shard, a folder of them, or a data set of files that
+            `Dataset.save` wrote: its captions and groups go with it.
         out: a folder that does not exist yet, or is empty. Broken off, the same call continues.
         limit: bytes of a shard, which only a single image may exceed; from 1 MiB.
         bad: what to do about bad files: "raise", or "skip" them.
@@ -63,8 +67,13 @@ def pack_tar(
     workers = available() if workers is None else whole(workers, "workers", "pack", 1)
     place = as_path(out, "pack", DataError, made=True)
     refuse({}, "", bad)  # refuse a misspelt choice before reading anything
-    source = images_at(as_path(folder, "pack", DataError))
-    refuse(dict(source.left_out), str(as_path(folder, "pack", DataError)), bad)
+    origin = as_path(folder, "pack", DataError)
+    source = opened(str(origin), None) if is_saved(origin) else images_at(origin)
+    if source.records is None:
+        raise DataError("holds raw images, no files", str(origin), "give a data set of image files")
+    if not is_saved(origin):  # what a saved one left out was said when it was made
+        refuse(dict(source.left_out), str(origin), bad)
+    _tell_of_texts(source)
     made_of = {"version": _VERSION, "tar": limit, "source": source.full_digest, "left out": dict(source.left_out)}
 
     def fill(part: Path) -> None:
@@ -73,6 +82,19 @@ def pack_tar(
 
     resume.make(place, made_of, fill)
     return Dataset.from_tar(place)
+
+
+def _tell_of_texts(source: ExampleTable) -> None:
+    """Warn of texts beside images, which may be meant as captions."""
+    if OTHER not in source.noted or source.captions is not None:
+        return
+    found = [stem for path in source.paths or () if os.path.isfile(stem := f"{os.path.splitext(path)[0]}.txt")]
+    if found:
+        told = (
+            f"{len(found):,} texts beside images are not taken as captions ({found[0]}{', ...' * (len(found) > 1)}): "
+        )
+        told += "Dataset.from_folder(folder, captions={file: text}).save(DIR), then pack DIR"
+        warnings.warn(told, DataWarning, stacklevel=3)
 
 
 def _suffixed(source: ExampleTable) -> list[str]:
