@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -55,3 +55,12 @@ def store_and_plan(place: Path, plan: str | None) -> tuple[Path, str | None]:
 
     read = read_plan(place)
     return read.dir, ran(place, read).digest if plan is None else plan
+
+
+def metrics(tasks: list[dict[str, Any]]) -> list[str]:
+    """A line for each task: what the rows reach on its report half, by which nothing was chosen."""
+    return [
+        f"{one['name']}: {one['metric']} {100 * one['mean']:.1f} %"
+        + ("" if one["sd"] is None else f" on average, SD {100 * one['sd']:.1f} over {one['rows']:,} rows")
+        for one in tasks
+    ]

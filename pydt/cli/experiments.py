@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pydt.cli.arguments import DIGEST, PLAN, STORE, WORKERS, interruptible, ran, store_and_plan
+from pydt.cli.arguments import DIGEST, PLAN, STORE, WORKERS, interruptible, metrics, ran, store_and_plan
 from pydt.ensemble import MODELS, SAMPLE_SETTINGS, quickstart_plan
 
 if TYPE_CHECKING:
@@ -102,8 +102,9 @@ def run(
     """
     from pydt.ensemble import read_plan
     from pydt.ensemble import run as train
-    from pydt.estimation import few_masks, unmet
+    from pydt.estimation import few_masks, uncompared, unmet
     from pydt.reporting import count
+    from pydt.store import status as status_of
 
     read = read_plan(file)
     progress = "json" if as_json else True
@@ -131,6 +132,11 @@ def run(
         typer.echo(f"stopped early: {note['reason']}")
     elif (reached := store.rule()) is not None:
         typer.echo(unmet(reached))
+    for line in metrics(status_of(read.dir, store.plan().digest)["tasks"]):
+        typer.echo(line)
+    if (found := uncompared(store.design(), store.names())) is not None:
+        typer.echo(f"{found[0]}: there is nothing to prove or report")
+        return
     named = f" --plan {store.plan().digest[:8]}" if len(store.designs()) > 1 else ""
     typer.echo(f"next: pydt prove {file}, pydt report {read.dir}{named}")
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pydt.cli.arguments import DIGEST, STORE, store_and_plan, store_of
+from pydt.cli.arguments import DIGEST, STORE, metrics, store_and_plan, store_of
 
 
 def status(
@@ -40,6 +40,8 @@ def status(
         typer.echo(f"  {rows:,} finished with broken images replaced by others, {images:,} in all; see log.jsonl")
     if found["hardly_learnt"][0]:
         typer.echo("  {:,} of {:,} rows looked at hardly learnt their own source".format(*found["hardly_learnt"]))
+    for line in metrics(found["tasks"]):
+        typer.echo(f"  {line}")
     if found["stop"] is not None:
         typer.echo(f"stopped early by {found['stop']['rule']}: the first {found['stop']['rows']:,} rows count")
     if found["unmet"] is not None:

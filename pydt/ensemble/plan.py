@@ -67,7 +67,11 @@ class Plan:
                 raise ConfigError("is a trial, judged on validation images", f"task {task.name!r}", mend)
         if getattr(self.recipe, "method", None) == "checkpoint" and not all(row.mask.all() for row in self.rows()):
             wrong = 'method "checkpoint" trains nothing, so leaving groups out changes nothing'
-            mend = "choose a method that trains, or give a design whose rows keep every group"
+            ones = f"np.ones((1, {len(self.context.units[1])}), bool)"
+            mend = (
+                f"choose a method that trains, or keep every group: design=pydt.Design.explicit({ones}); for a plan "
+                f'file, np.save(\'ones.npy\', {ones}) and [design] kind = "explicit", masks = "ones.npy"'
+            )
             raise ConfigError(wrong, "Plan.design", mend)
 
     @cached_property

@@ -6,6 +6,7 @@ import os
 import platform
 from collections import Counter
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from pydt.base import PydtError, StoreError, holder
@@ -13,7 +14,9 @@ from pydt.store.bank import Bank
 from pydt.store.cells import entries, relative, stems, torn
 from pydt.store.learning_check import weak
 from pydt.store.log import rows_per_hour
+from pydt.store.outputs import metric_output
 from pydt.store.plan_record import Record
+from pydt.store.rows import AUROC
 from pydt.store.store import Store
 
 
@@ -28,6 +31,8 @@ def status(dir: str | os.PathLike[str], plan: Any = None) -> dict[str, Any]:
         plan: its digest or None, plans: how many there are. rows: how many the plan has, and of those that count
         finished, failed, missing; reasons: how many rows failed for each; replaced: as `Store.replaced`; hardly_learnt:
         of some finished rows, how many hardly learnt their source and how many were looked at.
+        tasks: name and metric of each, and over some finished rows mean and SD (None of one row) of the metric on the
+        report half, a fraction.
         stop: as `Store.stopped`; unmet: a stopping rule that did not end the plan, as `Store.rule`. rows_per_hour: of
         the last hour, from the log. bytes, files: of the folder. packed: cells in blocks. bank: entries and bytes of
         the bank. quarantined: files there.
@@ -41,7 +46,7 @@ def status(dir: str | os.PathLike[str], plan: Any = None) -> dict[str, Any]:
     record = _chosen(store, plan)
     found: dict[str, Any] = {"folder": str(store.folder), "plan": None, "plans": len(stems(store, "plans", ".json"))}
     found |= {"rows": 0, "finished": 0, "failed": 0, "missing": 0, "reasons": {}, "replaced": [0, 0]}
-    found["hardly_learnt"] = [0, 0]
+    found["hardly_learnt"], found["tasks"] = [0, 0], []
     found["stop"] = found["unmet"] = None
     damaged: dict[str, str] = {}
     if record is not None:
@@ -64,6 +69,7 @@ def status(dir: str | os.PathLike[str], plan: Any = None) -> dict[str, Any]:
                 found["replaced"] = list(store.replaced(record))
                 seen = weak(store.glimpse(record))
                 found["hardly_learnt"] = [len(seen.at), seen.judged]
+                found["tasks"] = [one for task in record.tasks if (one := _metric(store, record, task)) is not None]
         except PydtError as error:  # its rows cannot be named, or one cannot be read
             damaged[error.where or f"plans/{record.digest}.json"] = error.what
     files, size = _size(store.folder)
@@ -77,6 +83,17 @@ def status(dir: str | os.PathLike[str], plan: Any = None) -> dict[str, Any]:
     damaged |= {relative(store, path): reason for path, reason in store.damaged.items()}
     found["damaged"] = [{"file": file, "reason": reason} for file, reason in damaged.items()]
     return found
+
+
+def _metric(store: Store, record: Record, task: dict[str, Any]) -> dict[str, Any] | None:
+    """What some finished rows reach on a task; None where they do not say."""
+    told = [one.get("report_accuracy") for one in store.glimpse(record, task=task["digest"])]
+    values = [value for value in told if isinstance(value, float)]
+    if not values:
+        return None
+    metric = "AUROC" if metric_output(task) == AUROC else "accuracy"
+    sd = stdev(values) if len(values) > 1 else None
+    return {"name": task["name"], "metric": metric, "rows": len(values), "mean": fmean(values), "sd": sd}
 
 
 def _chosen(store: Store, plan: Any) -> Record | None:

@@ -439,10 +439,11 @@ class Store(Cells):
         finished = self.split(record)[0]
         return [dict(self.get(key.tobytes().hex()).scalars) for key in record.cells[finished, column]]
 
-    def glimpse(self, plan: Any = None, most: int = 200) -> list[dict[str, Any]]:
-        """The scalars of at most so many finished rows, evenly spaced, from headers: not checksummed."""
+    def glimpse(self, plan: Any = None, most: int = 200, task: Any = None) -> list[dict[str, Any]]:
+        """The scalars of at most so many finished rows on a task (the first), evenly spaced, from headers: not
+        checksummed."""
         record = self.plan(plan)
-        cells = record.cells[self.split(record)[0], 0]
+        cells = record.cells[self.split(record)[0], 0 if task is None else self._task(record, task)[0]]
         chosen = np.linspace(0, len(cells) - 1, min(most, len(cells))).astype(int)
         return [dict(self._peek(cells[i].tobytes().hex())["scalars"]) for i in chosen]
 

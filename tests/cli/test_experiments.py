@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -209,3 +210,29 @@ def test_a_plan_file_with_rates_chooses_first_and_says_so(tmp_path: Path, source
     assert len(store.finished()) == 3
     assert "learning rates: chosen already" in pydt("plan", str(file))
     assert "3 rows: 3 finished" in pydt("status", str(tmp_path / "study"))
+
+
+def test_rows_that_keep_every_group_are_told_by_their_metric(tmp_path: Path, source: Dataset, target: Target) -> None:
+    small = small_plan(source, target)
+    tasks = (small.tasks[0], Task(replace(target, metric="auroc"), draws=2, name="ranked"))
+    untrained = replace(small.recipe, method="none")
+    plan = replace(small, design=design.Design.explicit(np.ones((3, 8), bool)), recipe=untrained, tasks=tasks)
+    write_plan(plan, tmp_path / "ones.toml", dir="ones")
+    done = CliRunner().invoke(app, ["run", str(tmp_path / "ones.toml"), "--workers", "1"])
+    assert done.exit_code == 0, done.output
+    assert "next:" not in done.output
+    assert done.output.splitlines()[-1] == "all 3 rows keep the same groups: there is nothing to prove or report"
+    assert "no report can be made" not in done.output, "nobody asked for one"
+    store = Store(tmp_path / "ones")
+    told = CliRunner().invoke(app, ["status", str(tmp_path / "ones")]).output
+    for task, name in zip(tasks, ("accuracy", "AUROC"), strict=True):
+        values = 100 * np.array([one["report_accuracy"] for one in store.scalars(task)])
+        if name == "accuracy":
+            examples = store.examples(task, "report")
+            means = (store.outputs(task, "correct", "report") * examples["weights"]).sum(1)
+            assert np.allclose(values, 100 * means, atol=1e-4)
+        line = f"{task.name}: {name} {values.mean():.1f} % on average, SD {values.std(ddof=1):.1f} over 3 rows"
+        assert line in done.output.splitlines()
+        assert f"  {line}" in told.splitlines()
+    refused = CliRunner().invoke(app, ["report", str(tmp_path / "ones.toml")])
+    assert "3 finished rows" in str(refused.exception)
