@@ -6,6 +6,7 @@ import importlib.util
 import re
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -73,3 +74,15 @@ def test_dead_links_in_documents_are_found(tmp_path: Path) -> None:
     dead = tool("check_repository").dead
     assert dead(page, good, listed) == []
     assert dead(page, bad, listed) == ["#another", "none.md#", "store/none.py", "test_none.py", "tests/none"]
+
+
+def test_the_scripts_of_the_page_of_methods_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    scripts = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "methods.md").read_text(encoding="utf-8"), re.S)
+    assert len(scripts) == 2
+    for script in scripts:
+        exec(compile(script, "methods.md", "exec"), names)
+    stored = [row["report_accuracy"] for row in names["store"].scalars(names["task"])]
+    assert names["accuracy"] == pytest.approx(stored)
+    assert 62 * (0.25**31 + 0.75**31) < 0.01 < 62 * 0.75**30
