@@ -112,10 +112,10 @@ def cost(
 ) -> Cost:
     """Time a row of a plan, and estimate the cost of all that are missing.
 
-    If `dir` holds rows of this plan, their times come from its log. Otherwise pilot rows are trained in a temporary
-    folder: one and, where that took less than half a minute, two more on each worker, all workers at once, of which the
-    second ones count. Rows are stored if `run` would not train them: a shorter plan, or one with other names of tasks,
-    has the same rows.
+    If `dir` holds rows of this plan with all its tasks, their times come from its log. Otherwise pilot rows are
+    trained in a temporary folder: one and, where that took less than half a minute, two more on each worker, all
+    workers at once, of which the second ones count. Rows are stored if `run` would not train them: a shorter plan,
+    or one with other names of tasks, has the same rows.
 
     Args:
         plan: the plan.
@@ -150,7 +150,8 @@ def cost(
         rows, missing, kept = _left(store, plan, rule)
         more["kept"] = kept if runner is run_row else 0
     count = max(1, min(workers or usual, rows))
-    seconds = None if store is None else row_seconds(store, record)
+    # without whole rows, the log tells of rows of fewer tasks: neither their time nor their size is that of these
+    seconds = None if store is None or missing == rows else row_seconds(store, record)
     if store is not None and seconds is not None:
         told = _warning(store.glimpse(record), [], "rows looked at", record.settings)
         return Cost(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,18 @@ def test_rows_that_are_stored_are_not_paid_again(tmp_path: Path) -> None:
     found = cost(whole, tmp_path, workers=2, price=3.0, runner=stub_rows.stub_row)
     assert (found.rows, found.stored, found.seconds, found.timed) == (4, 4, 25.0, 4)
     assert (found.hours, found.bytes, found.money) == (0.0, 0.0, 0.0)
+
+
+def test_rows_of_fewer_tasks_tell_neither_time_nor_size(tmp_path: Path) -> None:
+    first = stub_rows.plan(6)
+    run(first, tmp_path, workers=1, runner=stub_rows.stub_row, progress=False)
+    _relog(tmp_path, [1000.0] * 6)
+    more = replace(first, tasks=(*first.tasks, stub_rows.StubTask(name="more")))
+    found = cost(more, tmp_path, workers=1, runner=stub_rows.stub_row)
+    assert (found.rows, found.stored) == (6, 0)
+    assert found.timed > 0
+    assert found.seconds < 100, "of the pilot, not of the log"
+    assert found.row_bytes > cost(first, tmp_path, workers=1, runner=stub_rows.stub_row).row_bytes
 
 
 def counted_row(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
