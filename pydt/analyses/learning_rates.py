@@ -148,15 +148,19 @@ def _curves(choice: tuple[TriedRate, ...]) -> list[Curve]:
     note += "." if first.stderr is None and best.stderr is None else f"; {meant}, over rows and draws."
     note += " All rates share them, so differences are surer than the bars." if len(known) > 1 else ""
 
+    def reach(one: TriedRate, what: str) -> tuple[float | None, float | None]:
+        return _reach(one, what, 1.0) if few else _ends(one, what)
+
     def series(what: str, scale: float, floor: float = 0.0) -> dict[str, Any]:
         values = np.array([getattr(one, what) for one in known]) * scale
-        reached = (_reach(one, what, 1.0) if few else _ends(one, what) for one in known)
+        reached = (reach(one, what) for one in known)
         low, high = (np.array(ends, np.float64) * scale for ends in zip(*reached, strict=True))
         return {"rates": (rates, values, np.maximum(low, floor), high)}
 
     on = f"{quoted(first.task)}, validation images"
     lowest = min(losses) / 2 if wide else 0.0
-    cut = f" The scale is logarithmic; a bar that reaches {lowest:.2g} goes on." if wide else ""
+    cut_off = any(low is not None and low < lowest for low, _ in (reach(one, "loss") for one in known))
+    cut = f" The scale is logarithmic; a bar that reaches {lowest:.2g} goes on." if cut_off else ""
     loss: dict[str, Any] = {"title": f"Loss: {on}", "note": note + cut, "log_y": wide}
     drawn = (
         (series("loss", 1, lowest), "cross-entropy", loss),
