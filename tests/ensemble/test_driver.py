@@ -505,7 +505,8 @@ def test_other_code_is_refused_where_that_is_asked(
 ) -> None:
     go(plan(3), tmp_path, same_code=True)
     real = versions()
-    monkeypatch.setattr("pydt.ensemble.driver.versions", lambda: {**real, "torch": "9.9"})
+    for room in ("driver", "keeping"):
+        monkeypatch.setattr(f"pydt.ensemble.{room}.versions", lambda: {**real, "torch": "9.9"})
     with pytest.raises(StoreError, match=rf"other code: torch {re.escape(real['torch'])} \(now 9\.9\)"):
         go(plan(4), tmp_path, same_code=True)
     with pytest.raises(PydtError, match=r"row 0 .*computes by other code .*torch .*now 9\.9"):  # a worker's
