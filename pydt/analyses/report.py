@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from pydt.training import Task
 
 
+_ASKED = ("name", "target", "mode", "shots", "draws", "seed", "part")
+"""What a task says of itself beside the settings of its mode."""
+
+
 def report(
     store: Store | str | os.PathLike[str],
     path: str | os.PathLike[str],
@@ -145,6 +149,7 @@ def results(
                 "validation_images": target["validation"],
                 "validation_used": any(one["task"] == digest for one in choices_of(store, record)),
                 "draws": about["draws"],
+                "transfer": {name: how for name, how in about.items() if name not in _ASKED},
                 "design": design.kind,
                 "alpha": design.alpha,
                 "planned_models": len(record.rows),

@@ -220,7 +220,11 @@ def _facts(results: Mapping) -> list[tuple[str, str]]:
 def _question(results: Mapping, phrase: str | None) -> dict[str, Any]:
     asked = results["question"]
     mode = asked.get("mode") or ""
-    transfer = _MODES.get(mode, mode)
+    transfer, how = _MODES.get(mode, mode), asked.get("transfer") or {}
+    trained = how.get("finetune") or {}
+    for name, value in (("last", how.get("last")), ("alpha", how.get("alpha")), ("learning rate", trained.get("lr"))):
+        if isinstance(value, int | float):
+            transfer += f", {name} {value:g}"
     shots, draws = asked.get("shots"), asked.get("draws")
     if isinstance(shots, int) and shots:
         transfer += f", {count(shots, 'labelled image')} per class"

@@ -52,6 +52,18 @@ def test_every_way_to_transfer_has_a_phrase(mode: str) -> None:
     assert PHRASES[mode] in plain(render(given))
 
 
+def test_settings_of_the_way_to_transfer_are_told() -> None:
+    given = results(LETTERS)
+    given["question"] |= {"mode": "last-n", "shots": 5, "draws": 1}
+    given["question"]["transfer"] = {
+        "last": 2,
+        "finetune": {"lr": 0.3, "epochs": 15},
+        "zero_shot": {"templates": ["{}"]},
+    }
+    told = "fine-tuning of the last layers, last 2, learning rate 0.3, 5 labelled images per class"
+    assert told in plain(render(given))
+
+
 @pytest.mark.parametrize(("used", "told"), [(True, "; 200 more labelled images to choose settings"), (False, "")])
 def test_labels_that_settings_were_chosen_by_are_told_beside_the_shots(used: bool, told: str) -> None:
     given = results(LETTERS)
