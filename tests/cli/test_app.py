@@ -32,9 +32,12 @@ def test_exit_codes(tmp_path: Path) -> None:
     assert missing.returncode == 1
     assert "holds no store" in missing.stderr
     assert "Traceback" not in missing.stderr
-    (tmp_path / "study.toml").write_text("seed = 1")
-    plan = pydt("report", str(tmp_path / "study.toml"))
-    assert "study.toml: is a file, not the folder of a store. give the folder" in plan.stderr
+    for name, told in (
+        ("no-plan.txt", "is a file, not the folder of a store. give the folder"),
+        ("a.toml", "source: is"),
+    ):
+        (tmp_path / name).write_text("seed = 1")
+        assert f"{name}: {told}" in pydt("report", str(tmp_path / name)).stderr
     assert pydt("quikstart").returncode == 2
     assert pydt("quickstart", "--models", "3").returncode == 2
 
