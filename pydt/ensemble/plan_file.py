@@ -30,19 +30,16 @@
 Paths are relative to the file. Each table takes the arguments of its function or class under the same names; an unknown
 key is refused with the nearest known one. The keys come from the registries of designs and containers and from the
 fields of the settings classes: a new kind, container or setting needs no line here. Not cattrs: its hooks for places,
-nearest names and missing keys would be as long as `_Table` and `_settings`.
+nearest names and missing keys would be as long as `toml_table.py` and `_settings`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import math
 import os
-import re
-import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -51,12 +48,13 @@ import numpy as np
 import tomli_w
 
 from pydt import design as designs
-from pydt.base import ConfigError, DataError, PydtError, StoreError, as_path, open_npy, read, suggest, write_atomic
+from pydt.base import ConfigError, DataError, StoreError, as_path, open_npy, read, suggest, write_atomic
 from pydt.data import READERS, Dataset, Target, read_container, spool
 from pydt.data.samples import glyphs
 from pydt.ensemble.keeping import checked_keep
 from pydt.ensemble.plan import Plan
 from pydt.ensemble.rates import ROWS, check_rates, chosen_rates
+from pydt.ensemble.toml_table import TYPES, Table, parsed, placed
 from pydt.estimation import StoppingRule
 
 if TYPE_CHECKING:
@@ -65,18 +63,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _HEADER = "# A plan of pydt: `pydt plan FILE` says what it costs, `pydt run FILE` runs and continues it.\n\n"
-_DOTTED = re.compile(r"""(?<![\w"'-])(?>[\w"'-]++[ \t]*+\.[ \t]*+){100}""")  # takes tomllib quadratic time
-_LARGEST = 1 << 26
 _MOST_WORKERS = 1 << 16
 _SOURCES = {kind: reader.options for kind, reader in READERS.items()} | {"saved": (), "sample": ("each", "seed")}
-_TYPES = {
-    str: "text",
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    list: "a list",
-    dict: "a table",
-}
 _DIGITS = "digits"  # the sample that is a target; the others are scripts of pydt.data.samples.glyphs
 
 
@@ -127,7 +115,7 @@ def read_plan(path: str | os.PathLike[str]) -> PlanFile:
         PydtError: raised by `Plan`, `Dataset`, `Target`, `Recipe`, `Task` or a design, with file and table.
     """
     place = as_path(path, "read_plan", DataError)
-    top = _Table(_parsed(place), str(place), "")
+    top = Table(parsed(place), str(place), "")
     run = top.table("run", required=False)
     source = _dataset(top.table("source"), place.parent)
     by = top.take("by", str, "class")
@@ -136,7 +124,7 @@ def read_plan(path: str | os.PathLike[str]) -> PlanFile:
     tasks = tuple(_task(table, place.parent) for table in top.tables("tasks"))
     seeds, seed = top.take("seeds", list, None), top.take("seed", int, 0)
     stop = run.take("stop", str, None)
-    with _placed(run.where("stop")):
+    with placed(run.where("stop")):
         StoppingRule.parse(stop)
     folder = run.take("dir", str, place.stem)
     if "\0" in folder or not folder:
@@ -148,17 +136,17 @@ def read_plan(path: str | os.PathLike[str]) -> PlanFile:
         raise ConfigError(f"is {limit}", run.where("limit"), "give the seconds that a row may take, or leave it out")
     same_code = run.take("same_code", bool, False)
     keep, keep_bytes = run.take("keep", str, "none"), run.take("keep_bytes", int, None)
-    with _placed(run.where()):
+    with placed(run.where()):
         checked_keep(keep, keep_bytes)
     run.finish()
     rates = top.table("rates", required=False, of="grid")
     grid, rate_rows = rates.take("grid", list, MISSING if "rates" in top else []), rates.take("rows", int, ROWS)
     rates.finish()
     top.finish()
-    with _placed(top.where()):
+    with placed(top.where()):
         plan = Plan(source, by, design=design, recipe=recipe, tasks=tasks, seeds=seeds, seed=seed)
     if "rates" in top:
-        with _placed(rates.where()):
+        with placed(rates.where()):
             grid = check_rates(plan, grid, rate_rows)
     return PlanFile(
         plan, place.parent / folder, workers, stop, limit, same_code, keep, keep_bytes, tuple(grid), rate_rows
@@ -228,93 +216,7 @@ def write_plan(
 # ---- reading -------------------------------------------------------------------------------------------------------
 
 
-def _parsed(place: Path) -> dict[str, Any]:
-    try:
-        if place.stat().st_size > _LARGEST:
-            raise ConfigError(f"is larger than {_LARGEST >> 20} MiB", str(place), "this is no plan file")
-        text = read(place).decode("utf-8-sig")
-        if _DOTTED.search(text):
-            raise ConfigError("has a key of more than a hundred parts", str(place), "this is no plan file")
-        return tomllib.loads(text)
-    except FileNotFoundError:
-        raise ConfigError("no such file", str(place), "pydt.write_plan(plan, path) writes one") from None
-    except OSError as error:
-        raise ConfigError(f"cannot be read ({error.strerror})", str(place), "name a plan file") from error
-    except StoreError as error:
-        raise ConfigError("is no regular file", str(place), "name a plan file") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"is no TOML: {error}", str(place), "mend the file there") from error
-
-
-class _Table:
-    """One table of the file. Its values are taken by name and type; keys that nobody took are refused."""
-
-    def __init__(self, values: Mapping[str, Any], file: str, name: str) -> None:
-        self._values, self._file, self.name = dict(values), file, name
-        self._asked: dict[str, None] = {}
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._values
-
-    def where(self, key: str = "") -> str:
-        """File, table and key as the place of an error."""
-        inside = ".".join(part for part in (self.name, key) if part)
-        return f"{self._file}: {inside}" if inside else self._file
-
-    def take(self, key: str, kind: type, default: Any = MISSING) -> Any:
-        """The value of a key; whole numbers serve as float."""
-        self._asked[key] = None
-        if key not in self._values:
-            if default is MISSING:
-                misspelt = [other for other in self._values if suggest(other, [key]).startswith("did you")]
-                mend = f"is {misspelt[0]!r} meant to be it?" if misspelt else f"add {key} = ..."
-                raise ConfigError("is missing", self.where(key), mend)
-            return default
-        value = self._values[key]
-        if kind is float and type(value) is int:
-            value = float(value)
-        if type(value) is not kind:
-            raise ConfigError(f"is {value!r}, not {_TYPES[kind]}", self.where(key), f"give {_TYPES[kind]}")
-        return value
-
-    def table(self, key: str, required: bool = True, of: str = "") -> _Table:
-        """A table in this one; where a list stands instead, it is meant for its key `of`."""
-        if of and isinstance(self._values.get(key), list):
-            raise ConfigError("is a list, not a table", self.where(key), f"write {key}.{of} = [...]")
-        inside = f"{self.name}.{key}" if self.name else key
-        return _Table(self.take(key, dict, MISSING if required else {}), self._file, inside)
-
-    def tables(self, key: str) -> list[_Table]:
-        found = self.take(key, list)
-        for i, values in enumerate(found):
-            if not isinstance(values, dict):
-                raise ConfigError(f"is {values!r}, not a table", self.where(f"{key}[{i}]"), f"write [[{key}]]")
-        return [_Table(values, self._file, f"{key}[{i}]") for i, values in enumerate(found)]
-
-    def rest(self, known: tuple[str, ...]) -> dict[str, Any]:
-        """Everything not taken yet; only `known` keys are allowed."""
-        self._asked.update(dict.fromkeys(known))
-        self.finish()
-        return {key: self._values[key] for key in known if key in self._values}
-
-    def finish(self) -> None:
-        for key in self._values:
-            if key not in self._asked:
-                raise ConfigError("is no key of this table", self.where(key), suggest(key, list(self._asked)))
-
-
-@contextlib.contextmanager
-def _placed(where: str) -> Iterator[None]:
-    """Add the place in the file to errors from inside."""
-    try:
-        yield
-    except PydtError as error:
-        raise type(error)(
-            error.what, where if error.where is None else f"{where}: {error.where}", error.mend
-        ) from error
-
-
-def _dataset(table: _Table, folder: Path) -> Dataset:
+def _dataset(table: Table, folder: Path) -> Dataset:
     kinds = [kind for kind in sorted(_SOURCES) if kind in table]
     if len(kinds) != 1:
         table.rest((*_SOURCES, "digest")) if not kinds else None
@@ -323,7 +225,7 @@ def _dataset(table: _Table, folder: Path) -> Dataset:
     kind, expected = kinds[0], table.take("digest", str, None)
     value = table.take(kind, str)
     given = table.rest(_SOURCES[kind])
-    with _placed(table.where("" if kind == "images" else kind)):  # labels and columns are files, too
+    with placed(table.where("" if kind == "images" else kind)):  # labels and columns are files, too
         if kind == "saved":
             made = Dataset.open(folder / value)
         elif kind == "sample":
@@ -332,7 +234,7 @@ def _dataset(table: _Table, folder: Path) -> Dataset:
             # TOML has no word for nothing
             given |= {name: None for name in ("label", "caption") if given.get(name) is False}
             if kind == "folder" and isinstance(given.get("captions"), str):
-                with _placed("captions"):
+                with placed("captions"):
                     given["captions"] = _captions(folder / given["captions"])
             made = read_container(kind, folder / value, **(_columns(given, folder) if kind == "images" else given))
     if expected is not None and made.digest != expected:
@@ -399,34 +301,34 @@ def _captions(path: Path) -> dict[str, str]:
     return found
 
 
-def _design(table: _Table, source: Dataset, by: str, folder: Path) -> designs.Design:
+def _design(table: Table, source: Dataset, by: str, folder: Path) -> designs.Design:
     kind = table.take("kind", str)
     if kind not in designs.KINDS:
         raise ConfigError(f"no kind {kind!r}", table.where("kind"), suggest(kind, list(designs.KINDS)))
     arguments = designs.KINDS[kind].arguments
-    with _placed(table.where()):
+    with placed(table.where()):
         groups = len(source.units(by)[1])
     if "masks" in arguments:
         file = table.take("masks", str)
         table.finish()
-        with _placed(table.where("masks")):
+        with placed(table.where("masks")):
             return designs.Design.explicit(open_npy(folder / file))
     models, chosen = table.take("models", int), table.take("rows", list, None)
     given = table.rest(arguments)
     if "strata" in arguments and "strata" not in given:
         raise ConfigError("is missing", table.where("strata"), "give the stratum of each group: strata = [0, 0, 1, 1]")
-    with _placed(table.where()):
+    with placed(table.where()):
         made = designs.draw(kind, groups, **{**given, "models": models})
         return made if chosen is None else made.take(chosen)
 
 
-def _recipe(table: _Table, folder: Path) -> Recipe:
+def _recipe(table: Table, folder: Path) -> Recipe:
     from pydt.training import Recipe
 
     return _settings(table, Recipe, folder)
 
 
-def _task(table: _Table, folder: Path) -> Task:
+def _task(table: Table, folder: Path) -> Task:
     from pydt.training import Task
 
     inner = table.table("target")
@@ -436,7 +338,7 @@ def _task(table: _Table, folder: Path) -> Task:
     return _settings(table, Task, folder, target=_settings(inner, Target, folder, train=train, test=test))
 
 
-def _settings(table: _Table, make: Callable[..., _T], folder: Path, **given: Any) -> _T:
+def _settings(table: Table, make: Callable[..., _T], folder: Path, **given: Any) -> _T:
     """A dataclass from a table: its fields are the keys, fields that are dataclasses are tables in it, those with
     `metadata={"path": True}` are relative to the folder.
     """
@@ -444,7 +346,7 @@ def _settings(table: _Table, make: Callable[..., _T], folder: Path, **given: Any
         if is_dataclass(field.default_factory):
             inner = table.table(field.name, required=False)
             for one in fields(field.default_factory):
-                if type(one.default) in _TYPES:
+                if type(one.default) in TYPES:
                     inner.take(one.name, type(one.default), None)
             given[field.name] = _settings(inner, field.default_factory, folder)
     names = tuple(field.name for field in fields(make) if field.name not in given)  # type: ignore[arg-type]
@@ -452,7 +354,7 @@ def _settings(table: _Table, make: Callable[..., _T], folder: Path, **given: Any
     for field in fields(make):  # type: ignore[arg-type]
         if "path" in field.metadata and given.get(field.name):
             given[field.name] = str(folder / given[field.name])
-    with _placed(table.where()):
+    with placed(table.where()):
         return make(**given)
 
 
