@@ -35,7 +35,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import pydt
-from pydt.ensemble import quickstart_plan, run_row
+from pydt.ensemble import RowInput, quickstart_plan, run_row
 from pydt.ensemble.executors.local import MALLOC
 from pydt.store import Outcome
 
@@ -168,7 +168,7 @@ def row(rows: int) -> list[Case]:
     facts, jobs = what_is_known(plan), list(zip(plan.rows(), keeps(plan), strict=True))[:rows]
 
     def ours(at: int) -> float:
-        (outcome,) = run_row(plan.context, jobs[at][0], plan.tasks).values()
+        (outcome,) = run_row(RowInput(plan.context, jobs[at][0], plan.tasks, Path())).values()
         return float(outcome.scalars["report_accuracy"])
 
     sides: dict[str, Callable[[int], float]] = {
@@ -226,11 +226,11 @@ def run(rows: int, repeats: int) -> list[Case]:
     ]
 
 
-def given(context: Any, row: Any, tasks: tuple[Any, ...]) -> dict[str, Outcome]:
+def given(row: RowInput) -> dict[str, Outcome]:
     """A runner that trains nothing, with outputs of the usual size."""
     scalars = dict.fromkeys(("source_loss", "source_accuracy", "score_accuracy", "report_accuracy"), 0.5)
     outcomes = {}
-    for task in tasks:
+    for task in row.tasks:
         shape = (4, len(task.few_shot()), len(task.target.described()["ids"]))
         values = np.random.default_rng(row.seed).standard_normal(shape, np.float32)
         outcomes[task.digest] = Outcome({"primitives": values}, scalars)

@@ -32,8 +32,8 @@ import numpy as np
 
 from pydt import design
 from pydt.base import digest
-from pydt.ensemble import Plan, run
-from pydt.store import Outcome, Row, Store, compact, status, verify
+from pydt.ensemble import Plan, RowInput, run
+from pydt.store import Outcome, Store, compact, status, verify
 
 ROWS, GROUPS = 10_000, 62
 SIZES = {"small": (3, 40), "large": (8, 1197)}  # draws, examples
@@ -172,7 +172,7 @@ class First(Executor):
         raise Handed
 
 
-def never(context: Any, row: Row, tasks: Any) -> Any:
+def never(given: RowInput) -> Any:
     raise AssertionError
 
 

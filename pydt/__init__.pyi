@@ -20,12 +20,16 @@ from .analyses import stability as stability
 from .analyses import subpopulations as subpopulations
 from .base import PydtError as PydtError
 from .data import Dataset as Dataset
+from .data import Groups as Groups
 from .data import Target as Target
 from .data.loading import Augment as Augment
 from .data.loading import Loader as Loader
 from .design import Design as Design
+from .ensemble import Command as Command
+from .ensemble import Function as Function
 from .ensemble import Plan as Plan
 from .ensemble import Ray as Ray
+from .ensemble import RowInput as RowInput
 from .ensemble import Slurm as Slurm
 from .ensemble import choose_rates as choose_rates
 from .ensemble import cost as cost
@@ -41,6 +45,7 @@ from .estimation import models_for_stderr as models_for_stderr
 from .estimation import plan_models as plan_models
 from .estimation import prediction_test as prediction_test
 from .estimation import repeat_rows as repeat_rows
+from .store import Measure as Measure
 from .store import Store as Store
 from .training import Recipe as Recipe
 from .training import Task as Task

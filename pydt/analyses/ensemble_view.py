@@ -17,7 +17,7 @@ from pydt.design import Design
 from pydt.ensemble import Plan
 from pydt.estimation import failure_test, mean_output
 from pydt.reporting import Block, Images, called
-from pydt.store import UNITS, Record, Store
+from pydt.store import Record, Store, Unit, unit_of
 
 Array = npt.NDArray[np.float64]
 LEVEL = 0.05
@@ -78,7 +78,7 @@ class EnsembleView:
             raise StoreError(f"{len(finished)} finished rows", str(store.folder), mend)
         target = None
         if isinstance(plan, Plan):
-            target = next(one.target for one in plan.tasks if one.digest == described["digest"])
+            target = next(getattr(one, "target", None) for one in plan.tasks if one.digest == described["digest"])
         return cls(store, record, store.design(record).take(finished), described["digest"], described, target)
 
     @property
@@ -102,9 +102,12 @@ class EnsembleView:
 
     def outputs(self, output: str, half: str) -> npt.NDArray[np.float32]:
         """An output of each model on each example of a half, in its unit, float32 (models, examples)."""
-        if output not in UNITS:
-            raise ConfigError(f"no influences on output {output!r}", "output", f"choose one of: {', '.join(UNITS)}")
-        return self.store.outputs(self.task, output, half, self.record) * np.float32(UNITS[output][1])
+        factor = np.float32(self.unit(output).factor)
+        return self.store.outputs(self.task, output, half, self.record) * factor
+
+    def unit(self, output: str) -> Unit:
+        """The unit of influences on an output; raises a ConfigError if there are none."""
+        return unit_of(self.described, output)
 
     def labels(self, half: str) -> npt.NDArray[np.int64]:
         """The class of each example of a half."""

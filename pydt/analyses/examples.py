@@ -42,7 +42,7 @@ from pydt.reporting import (
     p_text,
     plus_minus,
 )
-from pydt.store import UNITS, Store, Weak, weak_rows
+from pydt.store import Store, Weak, weak_rows
 
 _SHOWN = 20
 
@@ -104,7 +104,7 @@ def examples(
     Args:
         store: where the plan's rows are, or its folder.
         plan: a plan by example, with its source, whose images are shown; see `by_example`.
-        task: one of its tasks, the first by default. output: see `pydt.store.UNITS`; by default the target's metric.
+        task: one of its tasks, the first by default. output: see `pydt.store.units_of`; by default the target's metric.
         size: images of the rule that is judged; by default a hundredth of all, ten at least.
         seed: of the halves.
 
@@ -136,7 +136,7 @@ def examples(
         fit.counts,
         fit.models,
         output,
-        UNITS[output][0],
+        view.unit(output).name,
         global_test(masks, score, report, fit.method)[1],
         size,
         np.array([values[order[:size]].mean(), values[order[-size:]].mean()]),

@@ -42,7 +42,7 @@ from pydt.reporting import (
     quoted,
     signs,
 )
-from pydt.store import HALVES, UNITS, Store
+from pydt.store import HALVES, Store
 
 _EXAMPLES = 12  # target examples that are looked at where none is named
 _SHOWN = 16  # claims with pictures
@@ -190,7 +190,7 @@ def misleading(
         asked=significance,
         estimand=fit.estimand,
         output=output,
-        unit=UNITS[output][0],
+        unit=view.unit(output).name,
         _plan=plan,
         _target=view.target.judged,
         _view=view,
@@ -223,7 +223,7 @@ def asked_about(view: EnsembleView, per: str, of: Any, rows: Rows) -> tuple[list
             [parts[i][HALVES["report"]] for i in there],
         )
     if of is None:
-        right = (view.outputs("correct", "all")[rows] / np.float32(UNITS["correct"][1])).mean(axis=0)
+        right = view.outputs("correct", "all")[rows].mean(axis=0)
         chosen = np.sort(np.argsort(right, kind="stable")[:_EXAMPLES])
     else:
         place = {int(i): column for column, i in enumerate(ids)}

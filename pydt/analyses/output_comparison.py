@@ -23,7 +23,7 @@ from pydt.design import Design
 from pydt.ensemble import Plan
 from pydt.estimation import PredictionTest, Score, best_method, global_test, influences, lds
 from pydt.reporting import Column, Page, Table, called_output, count, csv_of, number, p_text, plus_minus, quoted
-from pydt.store import UNITS, Record, Store, outputs_of
+from pydt.store import Record, Store, units_of
 
 _PERMUTATIONS = 9  # of the score of single images, an output
 
@@ -124,7 +124,7 @@ def compare_outputs(
         store: a store, or its folder.
         plan: a plan of the store, or its digest; by default the store's own.
         task: which of the plan's tasks; the first by default.
-        outputs: two or more that have a unit (`pydt.store.UNITS`); by default all that the task has.
+        outputs: two or more that have a unit (`pydt.store.units_of`); by default all that the task has.
         seed: of the random halves of the models, and of permutations.
 
     Raises:
@@ -133,7 +133,7 @@ def compare_outputs(
         StoreError: no such plan or task, or fewer than ten finished rows.
     """
     view = EnsembleView.of(store, plan, task)
-    known = [name for name in UNITS if name in outputs_of(view.described)]
+    known = list(units_of(view.described))
     outputs = tuple(known if outputs is None else outputs)
     if len(set(outputs)) != len(outputs) or len(outputs) < 2:
         raise ConfigError(f"{outputs}", "outputs", f"name two or more of: {', '.join(known)}")

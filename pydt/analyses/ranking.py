@@ -57,7 +57,7 @@ from pydt.reporting import (
     quoted,
     signs,
 )
-from pydt.store import UNITS, Record, Store
+from pydt.store import Record, Store
 
 PER = ("target", "class", "example")
 _LEADERS = 10
@@ -220,9 +220,9 @@ def ranking(
         plan: a plan of the store, or its digest; by default the store's own. With a Plan the page shows target images.
         per: "target", "class" (those with examples in both halves) or "example".
         task: which of the plan's tasks; the first by default.
-        output: of which the influences are (see `pydt.store.UNITS`); by default the target's metric, of single examples
-            "probability": on the embedded sample (300 models) influences on it predict held-out models best, with a
-            rank correlation of 0.27 against 0.24 (margin) and 0.12 (correct).
+        output: of which the influences are (see `pydt.store.units_of`); by default the target's metric, of single
+            examples "probability": on the embedded sample (300 models) influences on it predict held-out models best,
+            with a rank correlation of 0.27 against 0.24 (margin) and 0.12 (correct).
         estimator: "difference", "ols" or "lasso", see `pydt.influences`; by default the one for the plan's
             design. "paper" is the paper's own, see docs/analyses.md.
         leaders: how many of each end are valued together; ten, or a quarter of the groups if that is less.
@@ -270,7 +270,7 @@ def ranking(
     return Ranking(
         per=per,
         output=output,
-        unit=UNITS[output][0],
+        unit=view.unit(output).name,
         estimator="paper" if estimator == "paper" else fit.method,
         estimand=fit.estimand,
         groups=view.record.names,

@@ -32,7 +32,7 @@ from pydt.estimation import (
     overall,
 )
 from pydt.reporting import FEW_DF, called, called_output, count, render, write_csv
-from pydt.store import UNITS, Record, Store, Weak, at_chance, stored_remarks, weak_rows
+from pydt.store import Record, Store, Weak, at_chance, stored_remarks, unit_of, weak_rows
 
 if TYPE_CHECKING:
     from pydt.training import Task
@@ -108,8 +108,8 @@ def results(
     masks = design.take(finished)
     score = mean_output(store, record, digest, output, "score")
     judged = mean_output(store, record, digest, output, "report")
-    accuracy = mean_output(store, record, digest, metric, "report") / UNITS[metric][1]
-    unit = UNITS[output][0]
+    accuracy = mean_output(store, record, digest, metric, "report") / unit_of(told, metric).factor
+    unit = unit_of(told, output).name
     failed, total, failure_p = failure_test(store, record)
     judgement = stored(store, record, digest)
 
@@ -336,12 +336,12 @@ def _by_class(
     """The influence of each group on each target class, from the score half, with errors and q (over the groups of one
     class); None where a class has no example there, and for the AUROC of two classes, which is one number.
     """
-    if output == "auroc" and len(classes) == 2:
+    if not classes or (output == "auroc" and len(classes) == 2):
         return None
     labels = store.examples(task, "score", record)["labels"]
     if len(np.unique(labels)) < len(classes):
         return None
-    outputs = store.outputs(task, output, "score", record) * UNITS[output][1]
+    outputs = store.outputs(task, output, "score", record) * unit_of(store.described(task, record), output).factor
     means = np.stack([outputs[:, labels == c].mean(1, dtype=np.float64) for c in range(len(classes))], axis=1)
     if not (means.std(0) > 0).all():
         return None

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from pydt.base import generator, seed31
 from pydt.ensemble import Plan, Runner, announce, run_rows
-from pydt.store import Record, Row, Store
+from pydt.store import Measure, Record, Row, Store
 
 if TYPE_CHECKING:
     from pydt.training import Recipe, Task
@@ -91,6 +91,8 @@ class Retraining:
 
 def other_draws(task: Task) -> Task:
     """The same task with few-shot draws that no plan with `task` has seen."""
+    if isinstance(task, Measure):
+        return task  # there are no draws: the retrained rows have seeds of their own
     # By the task's seed, since its digest changes with the version of what it describes.
     return replace(task, seed=seed31("counterfactual draws", task.seed), name=f"{task.name}, other draws")
 

@@ -24,7 +24,7 @@ from pydt.base import Z975, ConfigError, EstimateError, one_of, whole
 from pydt.ensemble import Plan
 from pydt.estimation import ESTIMATORS, best_method, influences
 from pydt.reporting import Curve, Page, Table, number, percent_text, plus_minus
-from pydt.store import UNITS, Record, Store
+from pydt.store import Record, Store
 
 _FEWEST = 20  # models of a part
 _WHAT = {"target": "the target", "class": "a class", "example": "an image"}
@@ -158,7 +158,7 @@ def stability(
         plan: a plan of the store, or its digest; by default the store's own.
         per: "target", "class" or "example": then the mean over those.
         task: which of the plan's tasks; the first by default.
-        output: of which the influences are (see `pydt.store.UNITS`); by default the target's metric.
+        output: of which the influences are (see `pydt.store.units_of`); by default the target's metric.
         sizes: models of each set, at most half of all; by default a half, and 0.7, 0.5, 0.35, 0.25 of that, where a set
             then has at least twenty models that tell the groups apart.
         top: how many groups count as the highest and the lowest; ten, or a quarter if that is less.
@@ -231,7 +231,7 @@ def stability(
         expected_high=np.quantile(ahead, 0.975, axis=0),
         differ=np.array(differs),
         stderr=np.array(told),
-        unit=UNITS[output][0],
+        unit=view.unit(output).name,
         by_errors=float(np.mean(1 - np.mean(fit.stderr.astype(np.float64) ** 2, 0) / variance)),
         _view=view,
     )

@@ -41,7 +41,7 @@ from pydt.reporting import (
     plus_minus,
     quoted,
 )
-from pydt.store import UNITS, Record, Store
+from pydt.store import Record, Store
 
 _SHOWN = 12  # groups of which a page shows images
 
@@ -135,7 +135,7 @@ def subpopulations(
         plan: a plan of the store, or its digest; by default the store's own. With a Plan the page shows the images.
         group: the name of one group; all are found, and this one is returned.
         task: which of the plan's tasks; the first by default.
-        output: of which the influences are (see `pydt.store.UNITS`).
+        output: of which the influences are (see `pydt.store.units_of`).
         size: images a group; eight, or a tenth of the images if that is less.
         seed: of the random halves of the models.
 
@@ -183,7 +183,7 @@ def subpopulations(
     return SubPopulations(
         groups=tuple(names[k] for k in which),
         output=output,
-        unit=UNITS[output][0],
+        unit=view.unit(output).name,
         models=fit.models,
         ids=np.asarray(view.store.examples(view.task, "all", view.record)["ids"], np.int64),
         labels=labels,

@@ -4,6 +4,7 @@
 
 from pydt.data.dataset import Dataset, open_folder, read_container, spool
 from pydt.data.formats import READERS
+from pydt.data.groups import Groups
 from pydt.data.guard import GuardedTarget, guarded
 from pydt.data.identical import not_compared, shared_images, shared_units
 from pydt.data.persistence import has_index

@@ -16,8 +16,11 @@ from .rates import choose_rates as choose_rates
 from .rates import chosen_rates as chosen_rates
 from .rates import notes_of as notes_of
 from .rates import tried_of as tried_of
+from .row import RowInput as RowInput
 from .row import Runner as Runner
 from .row import run_row as run_row
+from .runners import Command as Command
+from .runners import Function as Function
 from .sample_plan import MODELS as MODELS
 from .sample_plan import SAMPLE_SETTINGS as SAMPLE_SETTINGS
 from .sample_plan import quickstart_plan as quickstart_plan

@@ -19,7 +19,8 @@ def remarks(context: Any) -> list[str]:
     """
     parts = [context.source]
     for task in context.tasks:
-        parts += [task.target.train, task.target.test] if isinstance(task.target, Target) else []
+        target = getattr(task, "target", None)
+        parts += [target.train, target.test] if isinstance(target, Target) else []
     told = [f"{data.name}: {text}" for data in parts if isinstance(data, Dataset) for text in data.notes()]
     told += [
         f"method {context.recipe.method!r} does not read {name}: it changes nothing"

@@ -15,7 +15,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ThreadPoolExecutor,
+    wait,
+)
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,7 +76,8 @@ def run(
         executor: anything with the `concurrent.futures` protocol; None: processes on this machine.
         workers: processes; None: one for every `recipe.threads` cores, or with a recipe for "cuda" one for every GPU.
             With an executor: how many rows it runs at once.
-        runner: called as `runner(context, row, tasks)` in a worker; must be importable there.
+        runner: computes a row in place of the plan's recipe: `runner(row) -> {name of a task: outputs}`, called with a
+            `pydt.RowInput` in a worker. Its code is not in the rows' names: recipe=pydt.Function(f) puts it there.
         progress: show rows done, rate, time left, workers, failures and the leading influences on stderr: True for a
             live panel on a terminal and plain lines elsewhere, "json" for JSON lines.
         stop: when to stop before the end of the plan, as `StoppingRule.parse` reads it. The rule sees the plan's first
@@ -176,7 +185,8 @@ def _run(
         rule.look(design, [])  # refuses a rule that this plan cannot satisfy, before anything is trained
     with Store.create(dir).writing() as store:
         for task in context.tasks:
-            store.put_task(task.digest, {**task.examples(), **encoded_draws(*task.drawn())})
+            drawn = task.drawn()
+            store.put_task(task.digest, task.examples() | ({} if drawn is None else encoded_draws(*drawn)))
         if len(record.names) <= _MOST_PICTURED and not store.has_thumbnails(record):
             store.put_thumbnails(record, context.source.thumbnails(context.by, 3))
         store.put_plan(record)
@@ -195,7 +205,8 @@ def _run(
             run.notes.append(("design", text))
         shared = runner, _spooled(context, store.folder / "data")
         try:
-            parcel = pickle.dumps(shared) if executor is not None else pack(shared)
+            # a pool of threads runs in this process: nothing needs to be copied
+            parcel = pickle.dumps(shared) if isinstance(executor, ThreadPoolExecutor) else pack(shared)
         except PydtError:
             raise
         except Exception as error:
@@ -220,7 +231,7 @@ def _spooled(context: Context, folder: Path) -> Context:
     """The same context with all data in files: what is in memory is written once and travels to workers as a path."""
     source = spool(context.source, folder) if isinstance(context.source, Dataset) else context.source
     tasks = [
-        replace(task, target=task.target.spool(folder)) if isinstance(task.target, Target) else task
+        replace(task, target=task.target.spool(folder)) if isinstance(getattr(task, "target", None), Target) else task
         for task in context.tasks
     ]
     return Context(source, context.by, context.recipe, tuple(tasks))
@@ -230,7 +241,8 @@ def _copied(context: Context) -> list[str]:
     """A sentence for each target that shares images with the source."""
     if not isinstance(context.source, Dataset):
         return []
-    targets = {task.target.digest: task.target for task in context.tasks if isinstance(task.target, Target)}
+    found = [task.target for task in context.tasks if isinstance(getattr(task, "target", None), Target)]
+    targets = {target.digest: target for target in found}
     return [text for target in targets.values() for text in target.copied(context.source, *context.units)]
 
 

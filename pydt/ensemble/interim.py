@@ -12,7 +12,7 @@ import numpy as np
 from pydt.base import EstimateError, StoreError, Unreadable
 from pydt.design import Design
 from pydt.estimation import Look, StoppingRule, best_method, influences
-from pydt.store import HALVES, UNITS, Outcome, Record, Store, averaged
+from pydt.store import HALVES, Outcome, Record, Store, averaged, unit_of
 
 if TYPE_CHECKING:
     from pydt.estimation import Fit
@@ -30,7 +30,7 @@ class Interim:
         stored: positions of stored rows in plan order, which `read` reads.
 
     Attributes:
-        output: of which the numbers are the weighted means: "correct" or "auroc".
+        output: of which the numbers are the weighted means: "correct", "auroc" or "value"; unit: in which they are.
         values, known: float64 and bool, one entry a row: the numbers, and which rows have come in.
         last: the rule's last look.
         damaged: stored rows that `read` found damaged, now in quarantine.
@@ -46,10 +46,11 @@ class Interim:
         self.known = np.zeros(len(self._same), bool)
         self._prefix = 0
         self.output = store.metric_output(None, record)
+        self.unit = unit_of(record.tasks[0], self.output)
         described = store.task(record.tasks[0]["digest"])
         self._labels = described["labels"]
         self._chosen = np.flatnonzero(described["half"] == HALVES["score"])
-        self._weights = described["weights"][self._chosen] * UNITS[self.output][1]
+        self._weights = described["weights"][self._chosen] * self.unit.factor
 
     @property
     def estimable(self) -> bool:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pydt.base import ConfigError, DataError, DesignError, PydtError, suggest, whole
-from pydt.data import Dataset
+from pydt.data import Dataset, Groups
 from pydt.design import Design
 from pydt.ensemble.row import Context
-from pydt.store import MOST_ROWS, Drawn, Record, Row
+from pydt.store import MOST_ROWS, Drawn, Measure, Record, Row
 
 if TYPE_CHECKING:
-    from pydt.training import Recipe, Task
+    from pydt.training import Task
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,11 +24,13 @@ class Plan:
     """What to train: one row for each row of the design, transferred to every task.
 
     Args:
-        source: the source data set.
-        by: the column that partitions it into groups.
+        source: the source data set; for rows of the user's own also a `pydt.Groups`.
+        by: the column that partitions it into groups; "class" by default, of a `pydt.Groups` its only partition.
         design: which groups each row keeps (a `pydt.Design`).
-        recipe: how a row is trained.
-        tasks: the targets to which every row is transferred.
+        recipe: how a row is computed: a `pydt.Recipe` (pydt trains a source model), or the user's own `pydt.Function`
+            or `pydt.Command`.
+        tasks: with a `pydt.Recipe` the targets to which every row is transferred, each a `pydt.Task`; else the
+            numbers that a row gives, each a `pydt.Measure`.
         seeds: one training seed a row; None: row i gets 31 random bits keyed by (`seed`, i).
         seed: key of the rows' seeds.
 
@@ -39,17 +41,19 @@ class Plan:
         DataError: a group without examples, or target images with other channels than the source's.
     """
 
-    source: Dataset
-    by: str = "class"
+    source: Any
+    by: str = ""
     design: Design = field(kw_only=True)
-    recipe: Recipe = field(kw_only=True)
-    tasks: tuple[Task, ...] = field(kw_only=True)
+    recipe: Any = field(kw_only=True)
+    tasks: tuple[Any, ...] = field(kw_only=True)
     seeds: tuple[int, ...] | None = field(default=None, kw_only=True)
     seed: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
         _expect(self.source, "units", "Plan.source", "give a pydt.Dataset")
-        _expect(self.recipe, "described", "Plan.recipe", "give a pydt.Recipe: recipe=pydt.Recipe()")
+        object.__setattr__(self, "by", self.by or getattr(self.source, "by", "class"))
+        mend = "give a pydt.Recipe: recipe=pydt.Recipe(); of your own a pydt.Function(f) or a pydt.Command([...])"
+        _expect(self.recipe, "described", "Plan.recipe", mend)
         object.__setattr__(self, "tasks", _several(self.tasks, "Plan.tasks", "put it into a list: tasks=[task]"))
         _expect(self.design, "packed", "Plan.design", "make one: pydt.Design.explicit(masks)", DesignError)
         object.__setattr__(self, "seed", whole(self.seed, "seed", "Plan", error=ConfigError))
@@ -138,13 +142,15 @@ def _channels(data: Any, recipe: Any) -> int:
 def check(context: Context, rows: Sequence[Row]) -> None:
     """Refuse rows that cannot be trained; raises what `Plan` raises."""
     for i, task in enumerate(context.tasks):
-        _expect(task, "target", f"tasks[{i}]", "give pydt.Task objects: pydt.Task(target)")
+        mend = "give pydt.Task objects: pydt.Task(target); with a runner of your own pydt.Measure objects"
+        _expect(task, "examples", f"tasks[{i}]", mend)
     called = [task.name for task in context.tasks]
     if not called:
         raise ConfigError("is empty", "tasks", "give at least one pydt.Task")
     for name in called:
         if called.count(name) > 1:
             raise ConfigError(f"two tasks are called {name!r}", "tasks", "give each its own name")
+    _kinds(context)
     group, names = context.units
     if group.shape != (len(context.source),):
         wrong = f"groups of shape {group.shape} for {len(context.source)} examples"
@@ -154,7 +160,7 @@ def check(context: Context, rows: Sequence[Row]) -> None:
         empty = ", ".join(names[i] for i in np.flatnonzero(sizes == 0)[:5])
         raise DataError(f"no examples in {empty}", f"by={context.by!r}", "drop groups without examples")
     for task in context.tasks:
-        data = getattr(task.target, "train", None)
+        data = getattr(getattr(task, "target", None), "train", None)
         if not isinstance(data, Dataset) or not isinstance(context.source, Dataset):
             continue
         theirs, ours = _channels(data, context.recipe), _channels(context.source, context.recipe)
@@ -182,6 +188,20 @@ def check(context: Context, rows: Sequence[Row]) -> None:
             raise DesignError("keeps nothing to train on", f"row {i}", "keep at least one group in every row")
 
 
+def _kinds(context: Context) -> None:
+    """Refuse a source or tasks that the recipe's kind of rows cannot have."""
+    own = hasattr(context.recipe, "compute")
+    if not own and isinstance(context.source, Groups):
+        mend = "give a pydt.Dataset, or compute the rows yourself: recipe=pydt.Function(f) or pydt.Command([...])"
+        raise ConfigError("has no images that a pydt.Recipe could train on", "Plan.source", mend)
+    for task in context.tasks:
+        if isinstance(task, Measure) != own and (own or hasattr(context.recipe, "method")):
+            kind, mend = ("pydt.Task", "declare what your runner gives: pydt.Measure(name, examples)")
+            if not own:
+                kind, mend = "pydt.Measure", "a pydt.Recipe transfers to targets: pydt.Task(target)"
+            raise ConfigError(f"is a {kind}", f"task {task.name!r}", mend)
+
+
 def _other_groups(given: int, groups: int, where: str) -> DesignError:
     return DesignError(f"{given} groups, but the source has {groups}", where, f"draw the design with groups={groups}")
 
@@ -193,7 +213,7 @@ def make_record(context: Context, rows: Sequence[Row], design: Design | None = N
         {
             "digest": task.digest,
             "name": task.name,
-            "target": task.target.digest,
+            "target": getattr(task, "target", task).digest,
             "examples": len(task.examples()["labels"]),
             "settings": task.described(),
         }

@@ -19,7 +19,7 @@ import numpy as np
 from pydt.base import ConfigError, PydtError, one_blas_thread, suggest, tell, terminal
 from pydt.ensemble.interim import Interim
 from pydt.estimation import StoppingRule
-from pydt.store import UNITS, Outcome
+from pydt.store import Outcome
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -204,7 +204,7 @@ def leading(interim: Interim) -> dict[str, Any] | None:
     reach = special.stdtrit(fit.df, 0.975) * fit.stderr.astype(np.float64)
     columns = ("name", interim.record.names), ("value", fit.unbiased), ("stderr", fit.stderr), ("reach", reach)
     groups = [{key: of[i] if key == "name" else float(of[i]) for key, of in columns} for i in ends]
-    return {"unit": UNITS[interim.output][0], "models": int(fit.models), "groups": groups}
+    return {"unit": interim.unit.name, "models": int(fit.models), "groups": groups}
 
 
 class Json(Progress):

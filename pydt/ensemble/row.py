@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pydt.base import TrainError, digest, escaped
-from pydt.store import Kept, Outcome, Row
+from pydt.base import DataError, TrainError, digest, escaped
+from pydt.store import VALUE, Kept, Measure, Outcome, Row
 
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """What all rows of a run share: the first argument of a runner."""
+    """What all rows of a run share."""
 
     source: Any
     by: str
@@ -44,19 +45,87 @@ class Context:
         return np.append(row.mask, True)[self.units[0]]  # -1 reads the appended entry
 
 
-Runner = Callable[[Context, Row, tuple[Any, ...]], dict[str, Outcome]]
+@dataclass(frozen=True, eq=False)
+class RowInput:
+    """What a row is computed from: the argument of a runner.
+
+    Attributes:
+        context: what all rows of the run share. row: mask and seed.
+        tasks: the measures (or tasks) whose outputs are wanted.
+        scratch: an empty folder for the runner's files, which is removed after the row.
+    """
+
+    context: Context
+    row: Row
+    tasks: tuple[Any, ...]
+    scratch: Path
+
+    @property
+    def seed(self) -> int:
+        """Of everything random in the row."""
+        return self.row.seed
+
+    @property
+    def mask(self) -> np.ndarray:
+        """The kept groups, bool (groups,)."""
+        return self.row.mask
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The names of the kept groups."""
+        names = self.context.units[1]
+        return tuple(names[i] for i in np.flatnonzero(self.mask))
+
+    @property
+    def keep(self) -> np.ndarray:
+        """The examples to train on, bool (examples,): those of kept groups and those of no group."""
+        return self.context.keep_examples(self.row)
+
+    @property
+    def examples(self) -> np.ndarray:
+        """Positions of the examples to train on, int64 (n,)."""
+        return np.flatnonzero(self.keep)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """What identifies the examples to train on."""
+        keys = self.context.source.all_keys()
+        return tuple(keys[i] for i in self.examples.tolist())
+
+    @property
+    def device(self) -> str:
+        """Where to compute: "cpu" or "cuda", as the recipe says; of several GPUs a worker sees its own alone."""
+        return str(getattr(self.context.recipe, "device", "cpu"))
+
+    @property
+    def threads(self) -> int:
+        """How many threads to use."""
+        return int(self.context.recipe.threads)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Those of the recipe (`pydt.Function(f, settings={...})`)."""
+        return dict(getattr(self.context.recipe, "settings", {}))
 
 
-def run_row(context: Context, row: Row, tasks: tuple[Any, ...]) -> dict[str, Outcome]:
-    """Train one row and transfer it to tasks: the default runner.
+Runner = Callable[[RowInput], Mapping[str, Any]]
+"""Computes a row: the outputs of each task by its name, as `outcomes_of` reads them."""
 
-    Returns:
-        One outcome for each digest of a task. A transfer that fails is the outcome of its task alone.
+
+def run_row(given: RowInput) -> Mapping[str, Any]:
+    """Compute a row as the plan's recipe says: the default runner.
+
+    A `pydt.Recipe` trains a source model and transfers it: one outcome for each digest of a task; a transfer that fails
+    is the outcome of its task alone.
 
     Raises:
         TrainError: training diverged or the like: the row is stored as failed for all tasks.
         ConfigError: the network does not fit the images of source or target; raised before training.
+        PydtError: what a function or a command of the user's gave is no output of the row.
     """
+    context, row, tasks = given.context, given.row, given.tasks
+    if hasattr(context.recipe, "compute"):
+        return dict(context.recipe.compute(given))
     from pydt.training import train, trial
 
     keep = context.keep_examples(row)
@@ -64,9 +133,35 @@ def run_row(context: Context, row: Row, tasks: tuple[Any, ...]) -> dict[str, Out
     return _transferred(train(context.source, keep, context.recipe, row.seed), row, tasks)
 
 
+def outcomes_of(given: Any, tasks: tuple[Any, ...]) -> dict[str, Outcome]:
+    """What a runner returned, by digest of the task.
+
+    Args:
+        given: by name or digest of each task, an `Outcome`, or what `Measure.values` takes.
+
+    Raises:
+        DataError: a task is missing, or there is one more; or its outputs are not those of its examples.
+    """
+    mend = "return {name: outputs} for each of: " + ", ".join(repr(task.name) for task in tasks)
+    if not isinstance(given, Mapping):
+        raise DataError(f"its runner returned {type(given).__name__}, not a dict", None, mend)
+    found, known = {}, {name for task in tasks for name in (task.name, task.digest)}
+    if others := [name for name in given if name not in known]:
+        raise DataError(f"its runner returned outputs of {others[0]!r}, which is no task", None, mend)
+    for task in tasks:
+        values = given.get(task.name, given.get(task.digest))
+        if values is None:
+            raise DataError(f"its runner returned no outputs of {task.name!r}", None, mend)
+        if isinstance(values, Outcome) or not isinstance(task, Measure):
+            found[task.digest] = values
+        else:
+            found[task.digest] = Outcome({VALUE: task.values(values)})
+    return found
+
+
 def keep_row(
-    context: Context, row: Row, tasks: tuple[Any, ...], keep: str, kept: Kept | None, facts: Mapping[str, str]
-) -> tuple[dict[str, Outcome], dict[str, Any]]:
+    given: RowInput, keep: str, kept: Kept | None, facts: Mapping[str, str]
+) -> tuple[Mapping[str, Any], dict[str, Any]]:
     """`run_row` with a bank: the same outcomes, from what was kept of the training where that suffices.
 
     Args:
@@ -78,12 +173,15 @@ def keep_row(
         the outcomes; and "network" ("trained", "bank" or "untrained"), of one from the bank "trained_by" (what computed
         it) and, if there is something to keep, "kept".
     """
+    context, row, tasks = given.context, given.row, given.tasks
+    if hasattr(context.recipe, "compute"):
+        return run_row(given), {}
     from pydt.training import learns, train, trial
 
     examples = context.keep_examples(row)
     trial(context.source, examples, context.recipe, tasks)
     if not learns(context.recipe):
-        return run_row(context, row, tasks), {"network": "untrained"}
+        return run_row(given), {"network": "untrained"}
     if kept is not None and (outcomes := _from_bank(context, row, tasks, kept)) is not None:
         return outcomes, {"network": "bank", "trained_by": dict(kept.facts)}
     told: dict[str, Any] = {"network": "trained"}

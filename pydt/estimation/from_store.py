@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pydt.base import ConfigError, EstimateError, StoreError
+from pydt.base import EstimateError, StoreError
 from pydt.design import Design
 from pydt.estimation.influence import best_method, influences
 from pydt.estimation.mask_coverage import uncompared
-from pydt.store import UNITS, Record, Store
+from pydt.store import Record, Store, unit_of
 
 if TYPE_CHECKING:
     from pydt.estimation.fit import Fit
@@ -37,7 +37,7 @@ def overall(
         without: positions among the finished rows that are left out.
 
     Returns:
-        a fit with `unbiased`, `stderr`, `q` of shape (groups,), in the unit that UNITS names.
+        a fit with `unbiased`, `stderr`, `q` of shape (groups,), in the unit of the output (`pydt.store.unit_of`).
 
     Raises:
         StoreError: fewer than ten rows are finished.
@@ -73,8 +73,7 @@ def mean_output(store: Store, record: Record, task: Any, output: str | None, hal
     """The weighted mean of an output (by default the task's metric) over the examples of a half, per finished row:
     float64 (models,), in its unit."""
     output = store.metric_output(task, record, output)
-    if output not in UNITS:
-        raise ConfigError(f"no influences on output {output!r}", "output", f"choose one of: {', '.join(UNITS)}")
+    unit = unit_of(store.described(task, record), output)
     task = record.tasks[0]["digest"] if task is None else task
-    weights = store.examples(task, half, record)["weights"] * UNITS[output][1]
+    weights = store.examples(task, half, record)["weights"] * unit.factor
     return np.asarray(store.outputs(task, output, half, record), np.float64) @ weights

@@ -30,7 +30,7 @@ from pydt.estimation.influence import influences
 from pydt.estimation.inputs import read_masks
 from pydt.estimation.mask_geometry import Geometry, count_columns, factor, invert_lower
 from pydt.estimation.robust import Arms
-from pydt.store import UNITS, Record, Store, Weak, row_seconds, weak_rows
+from pydt.store import Record, Store, Weak, row_seconds, unit_of, weak_rows
 
 _CELLS = 1 << 26  # masks are drawn for up to so many models x groups; beyond, the error follows a law
 _LARGEST = 1500  # groups whose Gram matrix is inverted a dozen times
@@ -102,6 +102,7 @@ def plan_models(
     store = store if isinstance(store, Store) else Store(store)
     record = store.plan(plan)
     output = store.metric_output(task, record, output)
+    unit = unit_of(store.described(task, record), output).name
     weak = learners_only(store, record, task)
     fit = overall(store, record, task, output, weak.at)
     design, rows, noise = store.design(record), np.delete(store.finished(record), weak.at), None
@@ -112,7 +113,7 @@ def plan_models(
             noise = float(after.noise) if after.df >= _FEWEST else None
         except EstimateError:
             pass  # too few models: the noise is what the present method leaves
-    return plan_fit(fit, design, rows, parsed, row_seconds(store, record), UNITS[output][0], noise)
+    return plan_fit(fit, design, rows, parsed, row_seconds(store, record), unit, noise)
 
 
 def learners_only(store: Store, record: Record, task: Any = None) -> Weak:

@@ -9,11 +9,12 @@ from pydt.store.descriptions import HALVES, encoded_draws
 from pydt.store.export import export
 from pydt.store.learning_check import Weak, at_chance, weak, weak_rows
 from pydt.store.log import row_seconds
+from pydt.store.measure import Measure
 from pydt.store.merge import merge
 from pydt.store.notes import stored_remarks, write_remarks
-from pydt.store.outputs import UNITS, averaged, derive, metric_output, outputs_of, primitives_of
+from pydt.store.outputs import Unit, averaged, derive, metric_output, outputs_of, primitives_of, unit_of, units_of
 from pydt.store.plan_record import MOST_ROWS, Drawn, Record
-from pydt.store.rows import FACTS, Outcome, Row, checked
+from pydt.store.rows import FACTS, VALUE, Outcome, Row, checked, metric_of
 from pydt.store.status import status
 from pydt.store.store import Store
 from pydt.store.verify import verify

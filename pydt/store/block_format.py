@@ -2,6 +2,7 @@
 
     DIR/packed/<digest>/primitives.npy   float32 (rows, 4, draws, examples); not there if the rows failed
     DIR/packed/<digest>/auroc.npy        float32 (rows, draws, examples), where the target's metric is AUROC
+    DIR/packed/<digest>/value.npy        float32 (rows, draws, examples), of a measure, without primitives.npy
     DIR/packed/<digest>/masks.npy        uint8 (rows, ceil(groups / 8)): the groups that each row kept, little bit first
     DIR/packed/<digest>/index.jsonl      a header with what all rows share; a line a row: its key, the SHA-256 of its
                                          cell, the rest of its metadata; the header once more
@@ -96,6 +97,13 @@ class Block:
         self.status = np.array(status, np.uint8)
         self._line = np.array(lines, np.int64)
 
+    @property
+    def _arrays(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of what each row has."""
+        shape = tuple(self._shape)
+        shapes = {"primitives": shape, "auroc": shape[1:], "value": shape}
+        return {name: shapes[name] for name in shapes if f"{name}.npy" in self._offsets}
+
     @cached_property
     def finder(self) -> Finder:
         return Finder(self.keys)
@@ -122,12 +130,9 @@ class Block:
             expected = metadata.pop("sha256")
             if "masks.npy" in self._offsets:
                 metadata["keep"] = self._bytes("masks.npy", line, (metadata["groups"] + 7) // 8).hex()
-            if "primitives.npy" in self._offsets:
-                data = self._bytes("primitives.npy", line, 4 * math.prod(self._shape))
-                arrays["primitives"] = np.frombuffer(data, "<f4").reshape(self._shape)
-            if "auroc.npy" in self._offsets:
-                data = self._bytes("auroc.npy", line, 4 * math.prod(self._shape[1:]))
-                arrays["auroc"] = np.frombuffer(data, "<f4").reshape(self._shape[1:])
+            for name, shape in self._arrays.items():
+                data = self._bytes(f"{name}.npy", line, 4 * math.prod(shape))
+                arrays[name] = np.frombuffer(data, "<f4").reshape(shape)
             if checksum(arrays, metadata) != expected:
                 raise StoreError("is damaged (its checksum does not match)", str(self.folder))
         except (ValueError, KeyError, TypeError, OverflowError, ConfigError) as error:  # JSON still
@@ -137,8 +142,7 @@ class Block:
     def size(self, position: int) -> int:
         """Bytes that a row takes."""
         mask = (self.peek(position).get("groups", 0) + 7) // 8 if "masks.npy" in self._offsets else 0
-        arrays = 4 * math.prod(self._shape) if "primitives.npy" in self._offsets else 0
-        arrays += 4 * math.prod(self._shape[1:]) if "auroc.npy" in self._offsets else 0
+        arrays = sum(4 * math.prod(shape) for shape in self._arrays.values())
         return mask + arrays + len(self._lines[1 + self._line[position]]) + 1
 
     def dropped(self, position: int) -> Path:
@@ -207,9 +211,11 @@ def _header(line: bytes) -> dict[str, Any] | None:
 
 
 def layout(arrays: dict[str, npt.NDArray[Any]], metadata: dict[str, Any]) -> tuple[Any, ...] | None:
-    """What cells of one block have in common; None: a block cannot hold the cell."""
-    shape = arrays["primitives"].shape if "primitives" in arrays else ()
-    fitting = {"primitives": (3, shape), "auroc": (2, shape[1:])}
+    """What cells of one block have in common, last of it name and shape of each array; None: a block cannot hold the
+    cell.
+    """
+    shape = _leading(arrays)
+    fitting = {"value": (2, shape)} if "value" in arrays else {"primitives": (3, shape), "auroc": (2, shape[1:])}
     for name, array in arrays.items():
         if (array.dtype.str, (array.ndim, array.shape)) != ("<f4", fitting.get(name)):
             return None
@@ -221,7 +227,12 @@ def layout(arrays: dict[str, npt.NDArray[Any]], metadata: dict[str, Any]) -> tup
         except (ValueError, TypeError):
             return None
     names = ("task", "source", "units", "recipe", "groups", "status")
-    return *(metadata.get(name) for name in names), keep is None, "auroc" in arrays, *((shape,) if arrays else ())
+    return *(metadata.get(name) for name in names), keep is None, tuple((n, arrays[n].shape) for n in sorted(arrays))
+
+
+def _leading(arrays: dict[str, npt.NDArray[Any]]) -> tuple[int, ...]:
+    """The shape from which those of all arrays of a cell follow."""
+    return next((arrays[name].shape for name in ("primitives", "value") if name in arrays), ())
 
 
 def write_block(store: Path, keys: Sequence[str], load: Callable[[str], Cell]) -> Path:
@@ -251,7 +262,7 @@ def write_block(store: Path, keys: Sequence[str], load: Callable[[str], Cell]) -
                 writers = {name: files.enter_context(folder.file(name)) for name in parts}
                 for name, start in starts.items():
                     writers[name](start)
-                common, shape = dict(own[0]), arrays["primitives"].shape if arrays else ()
+                common, shape = dict(own[0]), _leading(arrays)
             common = {name: common[name] for name in common.keys() & own[-1].keys() if common[name] == own[-1][name]}
             for name, array in parts.items():
                 writers[name](array.tobytes())

@@ -83,8 +83,7 @@ def compact(
                 done["left"] += store.path(key).exists()
                 continue
             waiting.setdefault(kind, []).append(key)
-            *_, auroc, shape = kind
-            weight[kind] += (4 + auroc) * int(np.prod(shape)) if isinstance(shape, tuple) else 1
+            weight[kind] += 1 + sum(4 * int(np.prod(shape)) for _, shape in kind[-1])
             if len(waiting[kind]) >= most or weight[kind] >= LARGEST:
                 flush(kind)
         for kind in list(waiting):

@@ -14,6 +14,8 @@ FACTS = ("code", "torch", "torchvision", "isa")
 """What `pydt.ensemble.code_version.versions` says that may change a row's numbers; stored with each cell."""
 AUROC = "auroc"
 """The metric, the array that rows store for it beside the primitives, and the output that it is."""
+VALUE = "value"
+"""The metric of a `Measure`, the only array that rows store for it, and the output that it is."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,8 @@ class Outcome:
 
     Args:
         arrays: "primitives" float32 (4, draws, examples): correct logit, best other logit, logsumexp of the others,
-            prediction; of targets with the metric "auroc" also "auroc" float32 (draws, examples). Empty when the row
-            failed.
+            prediction; of targets with the metric "auroc" also "auroc" float32 (draws, examples). Of a
+            `pydt.Measure` "value" float32 (draws, examples) alone. Empty when the row failed.
         scalars: finite numbers or short texts. No times and no host names: equal rows must be equal bytes.
         status: "ok" or "failed".
         reason: why it failed.
@@ -92,9 +94,9 @@ def checked(given: Any, task: Mapping[str, Any], where: str) -> Outcome:
 
     Raises:
         PydtError: it is no outcome, or its arrays are not numbers, not (4, draws, examples), or lack the AUROC values
-            of a target with this metric.
+            of a target with this metric; of a `Measure`, not (draws, examples).
     """
-    mend = "a runner returns one pydt.store.Outcome of arrays per task digest"
+    mend = "a runner returns the outputs of each task: see docs/any-trainer.md"
     if not isinstance(given, Outcome) or given.status not in ("ok", "failed"):
         raise PydtError(f"its runner gave no outcome for task {task['name']!r}", where, mend)
     if not isinstance(given.arrays, Mapping) or not isinstance(given.scalars, Mapping):
@@ -107,13 +109,8 @@ def checked(given: Any, task: Mapping[str, Any], where: str) -> Outcome:
             raise PydtError(f"its runner gave an array the name {name!r}", where, "use a plain word")
         if given.status == "ok" and not np.isfinite(array).all():
             lost = lost or f"{name} are not all finite"
-    shape: tuple[int, ...] = getattr(given.arrays.get("primitives"), "shape", ())
-    examples = task["examples"]
-    if given.status == "ok" and lost is None and (len(shape) != 3 or shape[::2] != (4, examples) or not shape[1]):
-        raise PydtError(f"its runner gave primitives of shape {shape}, not (4, draws, {examples})", where, mend)
-    auroc: tuple[int, ...] | None = getattr(given.arrays.get(AUROC), "shape", None)
-    if given.status == "ok" and lost is None and auroc != shape[1:] and (auroc is not None or metric_of(task) == AUROC):
-        raise PydtError(f"its runner gave {AUROC!r} of shape {auroc}, not {shape[1:]}", where, mend)
+    if given.status == "ok" and lost is None and (wrong := misshapen(given.arrays, task)) is not None:
+        raise PydtError(f"its runner gave {wrong}", where, mend)
     reason = None if given.reason is None else escaped(str(given.reason))
     scalars: dict[str, float | int | str] = {}
     for name, value in given.scalars.items():
@@ -129,6 +126,25 @@ def checked(given: Any, task: Mapping[str, Any], where: str) -> Outcome:
     if lost is not None:
         return Outcome(status="failed", reason=reason or lost)
     return Outcome(dict(given.arrays), scalars, given.status, reason)
+
+
+def misshapen(arrays: Mapping[str, np.ndarray], task: Mapping[str, Any]) -> str | None:
+    """Which array of a finished cell has not the shape that its task asks for; None if all have.
+
+    Args:
+        task: "examples" (how many) and, if known, "settings" of the task, as a plan has them.
+    """
+    examples, shapes = task["examples"], {name: array.shape for name, array in arrays.items()}
+    if metric_of(task) == VALUE or (VALUE in shapes and "settings" not in task):
+        shape = shapes.get(VALUE, ())
+        fits = len(shape) == 2 and shape[1] == examples and shape[0]
+        return None if fits and len(shapes) == 1 else f"{VALUE!r} of shape {shape}, not (draws, {examples})"
+    shape = shapes.get("primitives", ())
+    if len(shape) != 3 or shape[::2] != (4, examples) or not shape[1]:
+        return f"primitives of shape {shape}, not (4, draws, {examples})"
+    if (auroc := shapes.get(AUROC)) != shape[1:] and (auroc is not None or metric_of(task) == AUROC):
+        return f"{AUROC!r} of shape {auroc}, not {shape[1:]}"
+    return None
 
 
 def source_key(source: str, units: str, row: Row, recipe: str) -> str:

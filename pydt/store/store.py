@@ -397,7 +397,8 @@ class Store(Cells):
             task: a `Task`, its name in the plan, or its digest.
             output: one of `OUTPUTS` (see `pydt.store.derive`). "correct" becomes the share of draws that were right,
                 "prediction" the most frequent prediction (the smallest on a tie). Of targets with the metric "auroc"
-                also "auroc": the values whose weighted mean over a half is its AUROC.
+                also "auroc": the values whose weighted mean over a half is its AUROC. Of a measure "value" alone, as
+                its runner gave it.
             half: "score" (influences), "report" (verdicts) or "all".
 
         Returns:
@@ -425,12 +426,18 @@ class Store(Cells):
         return values
 
     def metric_output(self, task: Any = None, plan: Any = None, asked: str | None = None) -> str:
-        """The output whose weighted mean over a half is the metric of a task (the plan's first), "correct" or "auroc";
-        or another one that was asked for."""
-        if asked is not None:
-            return asked
+        """The output whose weighted mean over a half is the metric of a task (the plan's first), "correct", "auroc" or
+        "value"; or another one that was asked for."""
+        return metric_output(self.described(task, plan)) if asked is None else asked
+
+    def described(self, task: Any = None, plan: Any = None) -> dict[str, Any]:
+        """What a plan says of one of its tasks, the first by default: "digest", "name", "examples", "settings".
+
+        Raises:
+            StoreError: it has no such task.
+        """
         record = self.plan(plan)
-        return metric_output(record.tasks[0 if task is None else self._task(record, task)[0]])
+        return record.tasks[0 if task is None else self._task(record, task)[0]]
 
     def scalars(self, task: Any, plan: Any = None) -> list[dict[str, Any]]:
         """The scalars (source accuracy and the like) of every finished row, as in `masks()`."""

@@ -17,7 +17,7 @@ from pydt.store.choices import read_choice
 from pydt.store.descriptions import described, pictures
 from pydt.store.notes import read_remarks
 from pydt.store.plan_record import Drawn, Record
-from pydt.store.rows import Row, result_key, source_key
+from pydt.store.rows import Row, misshapen, result_key, source_key
 from pydt.store.store import Store
 
 _KINDS = (("plans", ".json"), ("tasks", ".safetensors"), ("thumbnails", ".safetensors"), ("choices", ".json"))
@@ -110,12 +110,10 @@ def check_cell(key: str, arrays: dict[str, Any], metadata: dict[str, Any], examp
             if training != metadata["training"] or result_key(training, metadata["task"]) != key:
                 raise StoreError("is damaged (its key is not that of its row)")
         if metadata["status"] == "ok":
-            primitives = arrays["primitives"]
-            expected = examples.get(metadata.get("task", ""), primitives.shape[-1])
-            if primitives.ndim != 3 or primitives.shape[::2] != (4, expected) or not primitives.shape[1]:
-                raise StoreError(f"is damaged (shape {primitives.shape}, not (4, draws, {expected}))")
-            if "auroc" in arrays and arrays["auroc"].shape != primitives.shape[1:]:
-                raise StoreError(f"is damaged (AUROC values of shape {arrays['auroc'].shape})")
+            first = next(iter(arrays.values()))
+            expected = examples.get(metadata.get("task", ""), first.shape[-1])
+            if (wrong := misshapen(arrays, {"examples": expected})) is not None:
+                raise StoreError(f"is damaged ({wrong})")
             if not all(np.isfinite(array).all() for array in arrays.values()):
                 raise StoreError("is damaged (numbers that are not finite)")
     except PydtError:

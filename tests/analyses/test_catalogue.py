@@ -6,6 +6,7 @@ import importlib
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,7 @@ from pydt.cli import app as cli
 from pydt.cli import experiments
 from pydt.data import Dataset, Target
 from pydt.data.loading import Augment
-from pydt.ensemble import Plan, run, write_plan
-from pydt.ensemble.plan import Context
+from pydt.ensemble import Plan, RowInput, run, write_plan
 from pydt.reporting import Page
 from pydt.store import Outcome, Row, Store
 from pydt.training import Recipe, Task
@@ -124,10 +124,11 @@ def test_few_masks_are_named_as_the_cause(
     assert "Note" not in pydt("run", str(tmp_path / "few.toml"), "--json").output
 
 
-def _pairs(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
+def _pairs(given: RowInput) -> dict[str, Outcome]:
     """A runner of a source of four groups."""
+    row = given.row
     eight = Row(np.concatenate([row.mask, row.mask]), row.seed, "design")
-    return Stub(0.6, 0.03, 0, frozenset())(context, eight, tasks)
+    return Stub(0.6, 0.03, 0, frozenset())(replace(given, row=eight))
 
 
 def test_a_misspelt_name_is_refused_before_anything_is_trained(calls: list[str], tmp_path: Path) -> None:

@@ -17,8 +17,7 @@ from pydt.analyses.retraining import Arm, arm_rows, group_images
 from pydt.base import ConfigError, StoreError
 from pydt.data import Dataset, Target
 from pydt.data.loading import Augment
-from pydt.ensemble import Plan, run
-from pydt.ensemble.plan import Context
+from pydt.ensemble import Plan, RowInput, run
 from pydt.estimation import overall
 from pydt.store import Outcome, Row
 from pydt.training import Recipe, Task
@@ -133,9 +132,10 @@ def test_intervals_cover_with_both_parts_of_the_uncertainty(run_sd: float, image
     assert 0.9 < ratio < 1.2
 
 
-def half_fails(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
+def half_fails(given: RowInput) -> dict[str, Outcome]:
     """As `additive`; without the highest groups, rows of an odd seed fail."""
-    found = stub_truth.additive(context, row, tasks)
+    row = given.row
+    found = stub_truth.additive(given)
     bad = row.kind == "drop top" and row.seed % 2
     return {task: Outcome(status="failed", reason="bad luck") for task in found} if bad else found
 

@@ -17,12 +17,10 @@ from pydt.analyses import failures
 from pydt.analyses.failures import Failing, Failures, blamed_by_fellows, random_groups
 from pydt.analyses.rates import Compared
 from pydt.base import ConfigError, StoreError, seed31
-from pydt.ensemble import Plan
-from pydt.ensemble.plan import Context
+from pydt.ensemble import Plan, RowInput
 from pydt.estimation import influences
 from pydt.reporting import Table, write_pages
-from pydt.store import Outcome, Row, Store
-from pydt.training import Task
+from pydt.store import Outcome, Store
 
 
 def debug(store: Store | Path, job: Plan, runner: Any = stub_truth.misled, **more: Any) -> Failures:
@@ -217,7 +215,8 @@ def test_fellows_are_score_half_images_of_the_same_confusion() -> None:
     assert blamed_by_fellows(values, failing).tolist() == [-1, -1, 0, -1, -1]
 
 
-def perfect(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
+def perfect(given: RowInput) -> dict[str, Outcome]:
+    row, tasks = given.row, given.tasks
     found = {}
     for task in tasks:
         labels = task.target.described()["labels"]
@@ -227,15 +226,17 @@ def perfect(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Ou
     return found
 
 
-def unlucky(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
+def unlucky(given: RowInput) -> dict[str, Outcome]:
     """As `misled`, but most rows without the misleading group, and every third that finds, fail."""
+    row, tasks = given.row, given.tasks
     bad = row.seed % 8 and not row.mask[BAD] if row.kind == "without" else row.seed % 3 == 0
     if bad and row.kind in ("without", "find"):
         return {task.digest: Outcome(status="failed", reason="bad luck") for task in tasks}
-    return stub_truth.misled(context, row, tasks)
+    return stub_truth.misled(given)
 
 
-def lost(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
+def lost(given: RowInput) -> dict[str, Outcome]:
+    tasks = given.tasks
     return {task.digest: Outcome(status="failed", reason="diverged") for task in tasks}
 
 

@@ -24,10 +24,9 @@ from pydt.data import Dataset, Target, pictures
 from pydt.data.loading import Augment
 from pydt.data.packing import pack_tar
 from pydt.data.samples import glyphs
-from pydt.ensemble import Plan, run
-from pydt.ensemble.plan import Context
+from pydt.ensemble import Plan, RowInput, run
 from pydt.reporting import Table, write_pages
-from pydt.store import Outcome, Row, Store
+from pydt.store import Outcome, Store
 from pydt.training import Recipe, Task
 
 GROUPS, LEAKED = 6, 2
@@ -40,7 +39,8 @@ class Leaky:
     originals: np.ndarray  # among the judged examples
     effect: float = 1.0
 
-    def __call__(self, context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
+    def __call__(self, given: RowInput) -> dict[str, Outcome]:
+        row, tasks = given.row, given.tasks
         random = np.random.default_rng(row.seed)
         labels = tasks[0].target.described()["labels"]
         margin = random.normal(0, 0.4, (tasks[0].draws, len(labels))) + random.normal(0, 0.3)

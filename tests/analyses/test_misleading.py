@@ -20,11 +20,10 @@ from pydt.analyses.misleading import asked_about
 from pydt.analyses.sample_splitting import halves
 from pydt.base import ConfigError
 from pydt.data import Dataset, Target
-from pydt.ensemble import Plan, run
-from pydt.ensemble.plan import Context
+from pydt.ensemble import Plan, RowInput, run
 from pydt.estimation import influences
 from pydt.reporting import write_pages
-from pydt.store import Outcome, Row, Store
+from pydt.store import Outcome, Store
 from pydt.training import Recipe, Task
 
 GROUPS, HARMFUL, CLASS, EXAMPLE = 8, 3, 1, 7
@@ -40,7 +39,8 @@ class Harm:
     on_report: float | None = None  # what group 3 takes in the report half, if not the same
     still: bool = False  # class 2 has the same margin in all models
 
-    def __call__(self, context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
+    def __call__(self, given: RowInput) -> dict[str, Outcome]:
+        row, tasks = given.row, given.tasks
         random = np.random.default_rng(row.seed)
         if np.random.default_rng([row.seed, 1]).random() < self.failing / 80:
             return {task.digest: Outcome(status="failed", reason="diverged") for task in tasks}

@@ -69,7 +69,7 @@ def test_the_page_and_refusals(two_logits: tuple[Store, Plan], tmp_path: Path) -
     assert len((tmp_path / "outputs" / "influences.csv").read_text().splitlines()) == 1 + GROUPS
     with pytest.raises(ConfigError, match="two or more of: correct"):
         compare_outputs(store, outputs=("margin",))
-    with pytest.raises(ConfigError, match="no influences on output 'loss'"):
+    with pytest.raises(ConfigError, match="unknown output 'loss'"):
         compare_outputs(store, outputs=("margin", "loss"))
 
 

@@ -15,11 +15,9 @@ from stub_truth import CALLS, EFFECTS, GROUPS
 from pydt.analyses import counterfactual, removal_curve
 from pydt.analyses.removal import Removal, left_out, list_rows
 from pydt.base import ConfigError
-from pydt.ensemble import Plan
-from pydt.ensemble.plan import Context
+from pydt.ensemble import Plan, RowInput
 from pydt.reporting import write_pages
-from pydt.store import Outcome, Row, Store
-from pydt.training import Task
+from pydt.store import Outcome, Store
 
 
 def curve(store: Store | Path, job: Plan, runner: Any = stub_truth.additive, **more: Any) -> Removal:
@@ -117,8 +115,9 @@ def test_rows_of_the_counterfactual_are_shared(study: tuple[Plan, Store]) -> Non
     assert len(judged.arms) == 4
 
 
-def none_of_the_full_source(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
-    found = stub_truth.additive(context, row, tasks)
+def none_of_the_full_source(given: RowInput) -> dict[str, Outcome]:
+    row = given.row
+    found = stub_truth.additive(given)
     bad = row.kind == "full"
     return {task: Outcome(status="failed", reason="bad luck") for task in found} if bad else found
 

@@ -22,7 +22,7 @@ from pydt.data import Dataset, Target
 from pydt.ensemble import Plan, run
 from pydt.estimation import influences, mean_output, overall, plan_models
 from pydt.reporting import render, sentences, stopped
-from pydt.store import UNITS, Store, compact
+from pydt.store import Store, compact, units_of
 from pydt.training import Recipe, Task
 
 
@@ -261,8 +261,10 @@ def test_masks_without_freedom_are_told_and_give_no_errors(tmp_path: Path, sourc
 
 def test_every_output_has_a_unit_or_is_refused(tmp_path: Path, source: Dataset, target: Target) -> None:
     store = study(tmp_path, source, target)
-    for output in UNITS.keys() - {"auroc"}:
-        assert results(store, output=output)["unit"] == UNITS[output][0]
+    units = units_of(store.described())
+    assert set(units) == {"correct", "probability", "margin", "softmax margin", "logit"}
+    for output, unit in units.items():
+        assert results(store, output=output)["unit"] == unit.name
     with pytest.raises(ConfigError, match="whose metric is top-1"):
         results(store, output="auroc")
     with pytest.raises(ConfigError, match="no influences on output 'prediction'"):

@@ -19,9 +19,8 @@ from stub_rows import environment
 from pydt import design
 from pydt.base import ConfigError, DataError, TrainError
 from pydt.data import Dataset, GuardedTarget, Target
-from pydt.ensemble import ChosenRates, Plan, choose_rates, chosen_rates, run, run_row, write_plan
-from pydt.ensemble.plan import Context
-from pydt.store import Outcome, Row, Store, read_choices, status, verify
+from pydt.ensemble import ChosenRates, Plan, RowInput, choose_rates, chosen_rates, run, run_row, write_plan
+from pydt.store import Outcome, Store, read_choices, status, verify
 from pydt.training import FineTune, Recipe, Scratch, Task, train, transfer
 
 RATES = (0.1, 0.001, 0.01)
@@ -48,9 +47,10 @@ def choose(plan: Plan, folder: Path, rates: Any = RATES, rows: int = 3, runner: 
 calls: list[tuple[int, tuple[Any, ...]]] = []
 
 
-def counting(context: Context, row: Row, tasks: tuple[Any, ...]) -> dict[str, Outcome]:
+def counting(given: RowInput) -> dict[str, Outcome]:
+    row, tasks = given.row, given.tasks
     calls.append((row.seed, tasks))
-    return run_row(context, row, tasks)
+    return run_row(given)
 
 
 class Stopping(ThreadPoolExecutor):
@@ -75,7 +75,8 @@ class Failing:
     rate: float | None
     seeds: tuple[int, ...]
 
-    def __call__(self, context: Context, row: Row, tasks: tuple[Any, ...]) -> dict[str, Outcome]:
+    def __call__(self, given: RowInput) -> dict[str, Outcome]:
+        row, tasks = given.row, given.tasks
         found = {}
         for task in tasks:
             random = np.random.default_rng([row.seed, int(1e4 * task.finetune.lr)])

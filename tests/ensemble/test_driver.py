@@ -32,6 +32,7 @@ from pydt.ensemble.executors.call import WorkerDied
 from pydt.ensemble.executors.local import Processes, places
 from pydt.ensemble.executors.pickling import pack
 from pydt.ensemble.interim import Interim
+from pydt.ensemble.row import RowInput
 from pydt.estimation import failure_test
 from pydt.store import Outcome, Row, Store
 
@@ -144,10 +145,10 @@ def test_damaged_rows_are_computed_again(tmp_path: Path) -> None:
 _race: list[Any] = []
 
 
-def _racing(context: Any, row: Row, tasks: Any) -> Any:
+def _racing(given: RowInput) -> Any:
     store, *cell = _race.pop()
     store.put(*cell)  # as a second driver would, on a machine that computes something else
-    return stub_row(context, row, tasks)
+    return stub_row(given)
 
 
 def test_rows_that_give_other_numbers_are_refused(tmp_path: Path) -> None:
@@ -195,7 +196,7 @@ def test_bad_luck_is_tried_again(what: str, tmp_path: Path) -> None:
     [
         ("raise", 2, r"row 9 \(design row with seed 10.*raised twice(?s:.*)KeyError: 'a bug in the runner'"),
         ("die", 3, r"row 9 .*killed its worker 3 times"),
-        ("forget", 1, r"row 9 .*gave no outcome for task 'digits'"),
+        ("forget", 1, r"row 9 .*returned no outputs of 'digits'"),
         ("misshape", 1, r"row 9 .*shape \(4, 40\), not \(4, draws, 40\)"),
         ("unpicklable", 2, r"row 9 (?s:.*)pickle"),
         ("refuse", 1, r"row 9 .*images/7.png: truncated. delete it"),
@@ -301,18 +302,17 @@ def test_executor_that_was_shut_down_is_named(tmp_path: Path) -> None:
         go(plan(2), tmp_path, threads)
 
 
-def test_functions_of_the_script_and_closures_are_refused_with_the_way_out(tmp_path: Path) -> None:
-    def closure(context: Any, row: Row, tasks: Any) -> Any:
-        return {}
-
-    with pytest.raises(ConfigError, match="top"):
-        run(plan(2), tmp_path, workers=1, runner=closure, progress=False)
-    script = "import sys, stub_rows, pydt\ndef mine(*a): pass\npydt.run(stub_rows.plan(2), sys.argv[1], runner=mine)"
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)], env=environment(), capture_output=True, text=True
+def test_functions_of_the_script_travel_to_workers_with_what_they_read(tmp_path: Path) -> None:
+    script = (
+        "import sys, stub_rows, pydt\nseen = []\nweight = 3\n"
+        "def mine(row): return {task.name: stub_rows.stub_row(row)[task.digest] for task in row.tasks if weight == 3}\n"
+        "store = pydt.run(stub_rows.plan(2), sys.argv[1], runner=mine, workers=1, progress=False)\n"
+        "pydt.run(stub_rows.plan(3), sys.argv[1], runner=lambda row: mine(row), workers=1, progress=False)"
     )
-    assert "'mine' is defined in the script itself" in done.stderr
-    assert done.returncode == 1
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "own")], env=environment(), check=True)
+    go(plan(2), tmp_path / "stub")
+    go(plan(3), tmp_path / "stub")
+    assert contents(tmp_path / "own") == contents(tmp_path / "stub")
 
 
 # ---- what is asked
@@ -444,6 +444,7 @@ import sys, stub_rows
 from pathlib import Path
 from pydt.ensemble.progress import Progress
 from pydt.ensemble import run
+from pydt.ensemble import RowInput
 sizes, row = {}, Progress.row
 def watched(self, *given):
     row(self, *given)
@@ -537,8 +538,9 @@ WRONG: dict[str, tuple[Any, Any]] = {
 }
 
 
-def _wrong(context: Any, row: Row, tasks: Any) -> Any:
-    good = stub_row(context, row, tasks)[tasks[0].digest].arrays
+def _wrong(given: RowInput) -> Any:
+    context, tasks = given.context, given.tasks
+    good = stub_row(given)[tasks[0].digest].arrays
     arrays, scalars = WRONG[context.recipe.what]
     return {tasks[0].digest: Outcome({**good, **arrays} if isinstance(arrays, dict) else arrays, scalars)}
 
@@ -551,7 +553,7 @@ def test_outcomes_that_cannot_be_stored_name_their_row(what: str, tmp_path: Path
     assert not list(tmp_path.glob("rows/*/*.safetensors"))
 
 
-def _unreadable_name(context: Any, row: Row, tasks: Any) -> Any:
+def _unreadable_name(given: RowInput) -> Any:
     raise TrainError(f"{os.fsdecode(bytes([97, 128]))} is no image", "epoch 1")
 
 

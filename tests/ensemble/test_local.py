@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from pydt.base import ConfigError
+from pydt.ensemble import RowInput
 from pydt.ensemble.executors import call
 from pydt.ensemble.executors.call import WorkerDied, work
 from pydt.ensemble.executors.local import Processes
@@ -26,14 +27,16 @@ from pydt.store import Row
 CONTEXT = SimpleNamespace(tasks=())  # of rows that are looked at through no task
 
 
-def sleeping(context: Any, row: Row, tasks: Any) -> dict[str, Any]:
+def sleeping(given: RowInput) -> dict[str, Any]:
     """Seconds to sleep are the row's seed."""
+    row = given.row
     time.sleep(row.seed)
     return {}
 
 
-def stuck(context: Any, row: Row, tasks: Any) -> dict[str, Any]:
+def stuck(given: RowInput) -> dict[str, Any]:
     """Native code that keeps the interpreter to itself: no thread of Python runs any more."""
+    row = given.row
     call.GRACE = 0.2
     return {"slept": ctypes.PyDLL(None).sleep(60)} if row.seed else {}
 

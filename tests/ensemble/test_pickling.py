@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import stub_tars as tars
 
-from pydt.base import ConfigError, DataError, machine
+from pydt.base import DataError, machine
 from pydt.data import Dataset
 from pydt.data import replica as copies
 from pydt.data.index_file import FILE, pack_index, read_index
@@ -209,8 +209,3 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("PYDT_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(DataError, match="PYDT_CACHE"):
         copies.receive(made.full_digest, lambda: stream(str(made.folder)))
-
-
-def test_what_only_the_script_defines_is_refused_before_it_travels() -> None:
-    with pytest.raises(ConfigError, match="'mine' is defined in the script itself"):
-        needs(b"c__main__\nmine\n.")

@@ -15,10 +15,9 @@ import stub_rows
 from pydt import design
 from pydt.base import ConfigError, StoreError
 from pydt.data import Dataset, Target
-from pydt.ensemble import Plan, cost, run
-from pydt.ensemble.plan import Context
+from pydt.ensemble import Plan, RowInput, cost, run
 from pydt.ensemble.plan_cost import Cost
-from pydt.store import Outcome, Row, Store, compact, status
+from pydt.store import Outcome, Store, compact, status
 from pydt.training import Recipe, Task
 
 CALLS: list[int] = []
@@ -54,8 +53,9 @@ def test_rows_of_fewer_tasks_tell_neither_time_nor_size(tmp_path: Path) -> None:
     assert found.row_bytes > cost(first, tmp_path, workers=1, runner=stub_rows.stub_row).row_bytes
 
 
-def counted_row(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
+def counted_row(given: RowInput) -> dict[str, Outcome]:
     """A runner that counts the trainings of this process."""
+    row, tasks = given.row, given.tasks
     CALLS.append(row.seed)
     random = np.random.default_rng(row.seed)
     found = {}

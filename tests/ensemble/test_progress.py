@@ -17,8 +17,8 @@ from stub_rows import StubTask, effect_row, go, plan, stub_row, studied
 
 from pydt import influences
 from pydt.base import ConfigError, TrainError
+from pydt.ensemble import RowInput, run
 from pydt.ensemble import progress as live
-from pydt.ensemble import run
 from pydt.ensemble.progress import Progress, interval, panel
 from pydt.estimation import mean_output
 from pydt.store import Store
@@ -334,5 +334,5 @@ def test_a_reason_cannot_move_the_cursor(tmp_path: Path, capsys: pytest.CaptureF
     assert "\x1b" not in told
 
 
-def _coloured(context: Any, row: Any, tasks: Any) -> Any:
+def _coloured(given: RowInput) -> Any:
     raise TrainError("\x1b[2Jtwo\nlines", "epoch 1")

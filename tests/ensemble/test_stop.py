@@ -20,11 +20,11 @@ from typer.testing import CliRunner
 from pydt import StoppingRule, design
 from pydt.base import ConfigError, DataError, PydtError, StoreError, Unreadable, digest
 from pydt.cli.app import app
-from pydt.ensemble import Plan, run
+from pydt.ensemble import Plan, RowInput, run
 from pydt.ensemble.executors.call import work
 from pydt.ensemble.interim import Interim
 from pydt.estimation import Look, mean_output, unmet
-from pydt.store import Outcome, Row, Store, export, status, verify
+from pydt.store import Outcome, Store, export, status, verify
 
 RULE = "sign 2"
 
@@ -216,10 +216,11 @@ class Late(ThreadPoolExecutor):
         return work(*arguments)
 
 
-def _refusing(context: Any, row: Row, tasks: tuple[StubTask, ...]) -> dict[str, Outcome]:
+def _refusing(given: RowInput) -> dict[str, Outcome]:
+    context, row = given.context, given.row
     if row.seed > context.recipe.late:
         raise DataError("truncated", "images/7.png", "delete it")
-    return effect_row(context, row, tasks)
+    return effect_row(given)
 
 
 def test_a_row_under_way_that_is_refused_after_the_stop_is_logged(tmp_path: Path, whole: Store) -> None:
@@ -248,8 +249,9 @@ def test_a_row_that_one_task_failed_on_is_not_looked_at(tmp_path: Path, whole: S
     assert look.rows == rows
 
 
-def _unlucky(context: Any, row: Row, tasks: tuple[StubTask, ...]) -> dict[str, Outcome]:
-    found = effect_row(context, row, tasks[:1])
+def _unlucky(given: RowInput) -> dict[str, Outcome]:
+    row, tasks = given.row, given.tasks
+    found = effect_row(replace(given, tasks=given.tasks[:1]))
     if row.seed % 2:
         return {**found, tasks[1].digest: Outcome(status="failed", reason="bad luck")}
     return {**found, tasks[1].digest: found[tasks[0].digest]}

@@ -15,8 +15,7 @@ from stub_store import two_tasks
 from pydt import design
 from pydt.analyses.report import results
 from pydt.data import Dataset, Target
-from pydt.ensemble import Plan, run
-from pydt.ensemble.plan import Context
+from pydt.ensemble import Plan, RowInput, run
 from pydt.store import Outcome, Row
 from pydt.store.learning_check import at_chance
 from pydt.training import Recipe, Task
@@ -36,8 +35,9 @@ def test_rows_at_chance_are_counted_among_those_that_say() -> None:
         assert cause in text
 
 
-def _lost(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
+def _lost(given: RowInput) -> dict[str, Outcome]:
     """Rows of which the second task is zero-shot, at chance."""
+    context, row, tasks = given.context, given.row, given.tasks
     found = {}
     for task in tasks:
         one = outcome(context, row, task)  # type: ignore[arg-type]

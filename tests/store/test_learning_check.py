@@ -19,11 +19,10 @@ from pydt.analyses.report import results
 from pydt.base import EstimateError, TrainError
 from pydt.cli.app import app
 from pydt.data import Dataset, Target
-from pydt.ensemble import Plan, cost, run
-from pydt.ensemble.plan import Context
+from pydt.ensemble import Plan, RowInput, cost, run
 from pydt.estimation import compare_alphas, plan_models
 from pydt.reporting import sentences
-from pydt.store import Outcome, Row, Store, status, weak
+from pydt.store import Outcome, Store, status, weak
 from pydt.store.learning_check import hardly_learnt
 from pydt.training import Recipe, Task, train
 from pydt.training.methods.supervised import trivial_guess
@@ -43,7 +42,8 @@ class Learning:
     effect: float
     bad: frozenset[int] = frozenset()
 
-    def __call__(self, context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
+    def __call__(self, given: RowInput) -> dict[str, Outcome]:
+        row, tasks = given.row, given.tasks
         random, found = np.random.default_rng(row.seed), {}
         for task in tasks:
             labels = task.target.described()["labels"]
@@ -227,12 +227,13 @@ def test_a_few_of_them_are_left_out_of_the_advice(tmp_path: Path, source: Datase
     assert results(store)["verdict"]["models_needed"] is not None
 
 
-def flat_row(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
+def flat_row(given: RowInput) -> dict[str, Outcome]:
     """A runner whose networks learn nothing."""
-    return Learning(0.0, frozenset([row.seed]))(context, row, tasks)
+    row = given.row
+    return Learning(0.0, frozenset([row.seed]))(given)
 
 
-def diverging_row(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
+def diverging_row(given: RowInput) -> dict[str, Outcome]:
     """A runner of which every row fails."""
     raise TrainError("the loss became nan", "epoch 1 of 6", "lower the learning rate")
 
@@ -252,8 +253,8 @@ def test_a_pilot_says_so_too(source: Dataset, target: Target) -> None:
 class Diverged:
     """A runner whose networks learn, and end with a loss far above that of a guess."""
 
-    def __call__(self, context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
-        found = Learning(0.0)(context, row, tasks)
+    def __call__(self, given: RowInput) -> dict[str, Outcome]:
+        found = Learning(0.0)(given)
         return {key: Outcome(one.arrays, ended(0.539, 3.896)) for key, one in found.items()}
 
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pydt.ensemble.plan import Context
-from pydt.store import Outcome, Row
-from pydt.training import Task
+from pydt.ensemble import RowInput
+from pydt.store import Outcome
 
 HELPFUL = 11
 
@@ -19,7 +18,8 @@ class Helps:
 
     effect: float
 
-    def __call__(self, context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
+    def __call__(self, given: RowInput) -> dict[str, Outcome]:
+        row, tasks = given.row, given.tasks
         random = np.random.default_rng(row.seed)
         labels = tasks[0].target.described()["labels"]
         right = random.random((2, len(labels))) < 0.5 + self.effect * (float(row.mask[HELPFUL]) - 0.5)

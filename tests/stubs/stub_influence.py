@@ -11,9 +11,8 @@ import numpy as np
 
 from pydt.data import Dataset, Target
 from pydt.design import Design
-from pydt.ensemble import Plan, run
-from pydt.ensemble.plan import Context
-from pydt.store import Outcome, Row, Store
+from pydt.ensemble import Plan, RowInput, run
+from pydt.store import Outcome, Store
 from pydt.training import Recipe, Task
 
 
@@ -32,7 +31,8 @@ class Additive:
     seed: int = 0
     failing: frozenset[int] = field(default_factory=frozenset)
 
-    def __call__(self, context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
+    def __call__(self, given: RowInput) -> dict[str, Outcome]:
+        row, tasks = given.row, given.tasks
         if row.seed in self.failing:
             return {task.digest: Outcome(status="failed", reason="the loss became nan") for task in tasks}
         random = np.random.default_rng([self.seed, row.seed])

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pydt.ensemble.plan import Context
-from pydt.store import Outcome, Row, Store
-from pydt.training import Task
+from pydt.ensemble import RowInput
+from pydt.store import Outcome, Store
 
 GROUPS, MODELS = 20, 120
 RANDOM = np.random.default_rng(11)
@@ -21,7 +20,8 @@ class TwoLogits:
 
     noise: float = 1.0
 
-    def __call__(self, context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
+    def __call__(self, given: RowInput) -> dict[str, Outcome]:
+        row, tasks = given.row, given.tasks
         random = np.random.default_rng([5, row.seed])
         found = {}
         for task in tasks:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from pydt import design
 from pydt.data import Dataset, Target
-from pydt.ensemble import Plan, run
-from pydt.ensemble.plan import Context
+from pydt.ensemble import Plan, RowInput, run
 from pydt.store import Outcome, Row, Store
 from pydt.training import Recipe, Task
 
@@ -28,7 +27,8 @@ class Stub:
     failing: frozenset[int]
     broken: frozenset[int] = frozenset()
 
-    def __call__(self, context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
+    def __call__(self, given: RowInput) -> dict[str, Outcome]:
+        row, tasks = given.row, given.tasks
         if row.seed in self.failing:
             return {task.digest: Outcome(status="failed", reason="the loss became nan") for task in tasks}
         random = np.random.default_rng([self.seed, row.seed])
@@ -46,9 +46,9 @@ class Stub:
         return {"skipped": 2} if row.seed in self.broken else {}
 
 
-def twice(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
+def twice(given: RowInput) -> dict[str, Outcome]:
     """A runner of a source of four groups."""
-    return Stub(0.6, 0.15, 1, frozenset())(context, Row(np.tile(row.mask, 2), row.seed, "design"), tasks)
+    return Stub(0.6, 0.15, 1, frozenset())(replace(given, row=Row(np.tile(given.mask, 2), given.seed, "design")))
 
 
 def study(

@@ -22,7 +22,7 @@ import numpy as np
 from pydt import design
 from pydt.base import DataError, TrainError, digest
 from pydt.design import Design
-from pydt.ensemble import Plan, run
+from pydt.ensemble import Plan, RowInput, run
 from pydt.ensemble.plan import Context
 from pydt.store import Outcome, Row, Store
 
@@ -122,8 +122,9 @@ def outcome(context: Context, row: Row, task: StubTask) -> Outcome:
     return Outcome(arrays, {"score_accuracy": share, "report_accuracy": 1 - share})
 
 
-def stub_row(context: Context, row: Row, tasks: tuple[StubTask, ...]) -> dict[str, Outcome]:
+def stub_row(given: RowInput) -> dict[str, Outcome]:
     """The runner. What it does beyond sleeping is `recipe.what`, on the rows whose seed is a multiple of ten."""
+    context, row, tasks = given.context, given.row, given.tasks
     recipe = context.recipe
     time.sleep(recipe.seconds)
     if recipe.folder:
@@ -167,13 +168,14 @@ def stub_row(context: Context, row: Row, tasks: tuple[StubTask, ...]) -> dict[st
     return {task.digest: outcome(context, row, task) for task in tasks}
 
 
-def held_row(context: Context, row: Row, tasks: tuple[StubTask, ...]) -> dict[str, Outcome]:
+def held_row(given: RowInput) -> dict[str, Outcome]:
     """`stub_row` that says which process it is in, and waits until the test writes the file "go"."""
+    context = given.context
     folder = Path(context.recipe.folder)
     (folder / f"held {os.getpid()}").touch()
     while not (folder / "go").exists():
         time.sleep(0.05)
-    return stub_row(context, row, tasks)
+    return stub_row(given)
 
 
 def plan(rows: int, **recipe: Any) -> Plan:
@@ -186,11 +188,12 @@ def plan(rows: int, **recipe: Any) -> Plan:
     )
 
 
-def effect_row(context: Context, row: Row, tasks: tuple[StubTask, ...]) -> dict[str, Outcome]:
+def effect_row(given: RowInput) -> dict[str, Outcome]:
     """A runner whose rows tell something: group 1 makes examples right more often, group 4 less often.
 
     Rows whose seed is a multiple of 17 fail; those from seed `recipe.late` + 1 on raise.
     """
+    context, row, tasks = given.context, given.row, given.tasks
     recipe = context.recipe
     time.sleep(recipe.seconds)
     if recipe.folder:

@@ -14,7 +14,7 @@ import numpy as np
 
 from pydt import design
 from pydt.data import Dataset, Target
-from pydt.ensemble import Plan, run
+from pydt.ensemble import Plan, RowInput, run
 from pydt.ensemble.plan import Context
 from pydt.store import Outcome, Row, Store
 from pydt.training import Recipe, Task
@@ -52,9 +52,10 @@ def _note(context: Context, row: Row) -> np.random.Generator:
     return np.random.default_rng([row.seed, steps])
 
 
-def additive(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
+def additive(given: RowInput) -> dict[str, Outcome]:
     """0.6 of the images right, and more by EFFECTS of the kept groups; at equal epochs 0.02 less for each group that is
     left out. Runs differ by 0.01."""
+    context, row, tasks = given.context, given.row, given.tasks
     random = _note(context, row)
     chance = 0.6 + float(EFFECTS @ row.mask) + 0.01 * random.normal()
     if context.recipe.budget[0] == "epochs":
@@ -74,11 +75,12 @@ def kinds_of_images(task: Task) -> np.ndarray:
     return np.where(ids % 11 == 0, 1, np.where(ids % 13 == 0, 2, 0))
 
 
-def misled(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
+def misled(given: RowInput) -> dict[str, Outcome]:
     """Easy images are right. Misled ones are wrong with the group BAD and right without it, hopeless ones are wrong.
 
     Misled ones are said to be two classes on, hopeless ones the next class.
     """
+    context, row, tasks = given.context, given.row, given.tasks
     random = _note(context, row)
     found = {}
     for task in tasks:
@@ -90,9 +92,10 @@ def misled(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Out
     return found
 
 
-def failing(context: Context, row: Row, tasks: tuple[Task, ...]) -> dict[str, Outcome]:
+def failing(given: RowInput) -> dict[str, Outcome]:
     """As `additive`; a quarter of the rows that keep all groups or half of them fail."""
-    found = additive(context, row, tasks)
+    row = given.row
+    found = additive(given)
     bad = row.seed % 4 == 0 and int(row.mask.sum()) in (GROUPS, GROUPS // 2) and row.kind != "design"
     return {task: Outcome(status="failed", reason="bad luck") for task in found} if bad else found
 

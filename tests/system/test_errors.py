@@ -18,7 +18,7 @@ from pydt.data import Dataset, Target, guarded
 from pydt.data.loading import Augment, Loader
 from pydt.data.packing.tar import member_names
 from pydt.data.samples import glyphs
-from pydt.ensemble import Plan, choose_rates, run
+from pydt.ensemble import Plan, RowInput, choose_rates, run
 from pydt.estimation import influences
 from pydt.store import Store
 from pydt.training import CLIP, Checkpoint, FineTune, Recipe, SimCLR, Task, ZeroShot
@@ -280,7 +280,8 @@ def test_an_unwritable_folder_is_named_before_anything_is_trained() -> None:
     # Root may write into read-only folders, but nobody may create files in /proc.
     trained = []
 
-    def runner(context: object, row: object, tasks: object) -> dict:
+    def runner(given: RowInput) -> dict:
+        row = given.row
         trained.append(row)
         return {}
 

@@ -34,7 +34,7 @@ from pydt.base import real
 from pydt.data import Dataset, Target
 from pydt.ensemble import Plan
 from pydt.estimation import holm, method_for
-from pydt.store import HALVES, UNITS, Store
+from pydt.store import HALVES, Store
 
 if TYPE_CHECKING:
     from pydt.training import Trained
@@ -148,7 +148,7 @@ def leaks(
         level=float(level),
         false=float(false),
         output=output,
-        unit=UNITS[output][0],
+        unit=view.unit(output).name,
         _plan=plan,
         _target=view.target,
         _view=view,

@@ -7,18 +7,20 @@ import faulthandler
 import os
 import platform
 import signal
+import tempfile
 import threading
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 from pydt.base import ConfigError, PydtError, TrainError
 from pydt.ensemble.code_version import versions
 from pydt.ensemble.executors.pickling import load
-from pydt.ensemble.row import keep_row, run_row
+from pydt.ensemble.row import RowInput, keep_row, outcomes_of, run_row
 from pydt.store import FACTS, Kept, Outcome
 
 LATE = 124  # exit status of a worker whose watchdog ended it, as of timeout(1)
@@ -97,7 +99,7 @@ def work(
     keep: str = "none",
     kept: Kept | None = None,
 ) -> dict[str, Any]:
-    """Compute one row in this process: `runner(context, row, tasks)` of a parcel of runner and context.
+    """Compute one row in this process: `runner(RowInput)` of a parcel of runner and context.
 
     `keep` says what to keep of a training of pydt's own runner, `kept` is what an earlier training of the row left.
 
@@ -119,12 +121,17 @@ def work(
             chosen = tuple(context.tasks[position] for position in tasks)
             # warnings filters belong to the process, not to a thread
             main = threading.current_thread() is threading.main_thread()
-            with warnings.catch_warnings(record=True) if main else contextlib.nullcontext([]) as caught:
+            with (
+                warnings.catch_warnings(record=True) if main else contextlib.nullcontext([]) as caught,
+                tempfile.TemporaryDirectory(prefix="pydt-row-") as scratch,
+            ):
+                given = RowInput(context, row, chosen, Path(scratch))
                 if runner is run_row:
                     facts = {name: str(versions()[name]) for name in FACTS if name in versions()}
-                    outcomes, more = keep_row(context, row, chosen, keep, kept, facts)
+                    raw, more = keep_row(given, keep, kept, facts)
                 else:
-                    outcomes = runner(context, row, chosen)
+                    raw = runner(given)
+                outcomes = outcomes_of(raw, chosen)
     except TrainError as error:
         outcomes = {task.digest: Outcome(status="failed", reason=str(error)) for task in chosen}
     except KeyboardInterrupt:
