@@ -9,7 +9,7 @@ from .plan_cost import announce as announce
 from .plan_cost import cost as cost
 from .plan_file import PlanFile as PlanFile
 from .plan_file import read_plan as read_plan
-from .plan_file import write_plan as write_plan
+from .plan_writing import write_plan as write_plan
 from .rates import ChosenRates as ChosenRates
 from .rates import TriedRate as TriedRate
 from .rates import choose_rates as choose_rates

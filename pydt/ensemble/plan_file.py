@@ -35,37 +35,34 @@ nearest names and missing keys would be as long as `toml_table.py` and `_setting
 
 from __future__ import annotations
 
-import csv
-import io
+import inspect
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-import tomli_w
-
 from pydt import design as designs
-from pydt.base import ConfigError, DataError, StoreError, as_path, open_npy, read, suggest, write_atomic
-from pydt.data import READERS, Dataset, Target, read_container, spool
-from pydt.data.samples import glyphs
+from pydt.base import ConfigError, DataError, StoreError, as_path, open_npy, suggest
+from pydt.data import Dataset, Groups, Target
 from pydt.ensemble.keeping import checked_keep
 from pydt.ensemble.plan import Plan
+from pydt.ensemble.plan_sources import dataset_of, entries, source_of
 from pydt.ensemble.rates import ROWS, check_rates, chosen_rates
+from pydt.ensemble.runners import Command
 from pydt.ensemble.toml_table import TYPES, Table, parsed, placed
 from pydt.estimation import StoppingRule
+from pydt.store import Measure
 
 if TYPE_CHECKING:
     from pydt.training import Recipe, Task
 
 
 _T = TypeVar("_T")
-_HEADER = "# A plan of pydt: `pydt plan FILE` says what it costs, `pydt run FILE` runs and continues it.\n\n"
 _MOST_WORKERS = 1 << 16
-_SOURCES = {kind: reader.options for kind, reader in READERS.items()} | {"saved": (), "sample": ("each", "seed")}
-_DIGITS = "digits"  # the sample that is a target; the others are scripts of pydt.data.samples.glyphs
+_OF_MEASURES = tuple(inspect.signature(Measure).parameters)[1:]  # without its name
+_BY_EXAMPLE = {"examples", "half", "classes", "weights"}  # a list, or a file with an entry for each example
 
 
 @dataclass(frozen=True)
@@ -108,7 +105,7 @@ class PlanFile:
 
 
 def read_plan(path: str | os.PathLike[str]) -> PlanFile:
-    """The plan that a TOML file describes; see `pydt.ensemble.plan_file` for the format.
+    """The plan that a TOML file describes; see docs/plans.md for the format.
 
     Raises:
         ConfigError: no such file, no TOML, an unknown or missing key, or a value of another type.
@@ -117,11 +114,13 @@ def read_plan(path: str | os.PathLike[str]) -> PlanFile:
     place = as_path(path, "read_plan", DataError)
     top = Table(parsed(place), str(place), "")
     run = top.table("run", required=False)
-    source = _dataset(top.table("source"), place.parent)
-    by = top.take("by", str, "class")
-    design = _design(top.table("design"), source, by, place.parent)
-    recipe = _recipe(top.table("recipe", required=False), place.parent)
-    tasks = tuple(_task(table, place.parent) for table in top.tables("tasks"))
+    own = _kind(top)
+    source = source_of(top.table("source"), place.parent)
+    by = top.take("by", str, "")
+    design = _design(top.table("design"), source, by or getattr(source, "by", "class"), place.parent)
+    make = _runner if own else _recipe
+    recipe = make(top.table("runner" if own else "recipe", required=False), place.parent)
+    tasks = tuple((_measure if own else _task)(table, place.parent) for table in top.tables("tasks"))
     seeds, seed = top.take("seeds", list, None), top.take("seed", int, 0)
     stop = run.take("stop", str, None)
     with placed(run.where("stop")):
@@ -136,9 +135,14 @@ def read_plan(path: str | os.PathLike[str]) -> PlanFile:
         raise ConfigError(f"is {limit}", run.where("limit"), "give the seconds that a row may take, or leave it out")
     same_code = run.take("same_code", bool, False)
     keep, keep_bytes = run.take("keep", str, "none"), run.take("keep_bytes", int, None)
+    if own and (name := next((name for name in ("keep", "keep_bytes") if name in run), None)):
+        raise ConfigError("is for networks that pydt trains", run.where(name), "leave it out of a plan with a [runner]")
     with placed(run.where()):
         checked_keep(keep, keep_bytes)
     run.finish()
+    if own and "rates" in top:
+        mend = "leave it out; rates of your own go into the command"
+        raise ConfigError("has no task with a learning rate that pydt knows", top.where("rates"), mend)
     rates = top.table("rates", required=False, of="grid")
     grid, rate_rows = rates.take("grid", list, MISSING if "rates" in top else []), rates.take("rows", int, ROWS)
     rates.finish()
@@ -153,155 +157,25 @@ def read_plan(path: str | os.PathLike[str]) -> PlanFile:
     )
 
 
-def write_plan(
-    plan: Plan,
-    path: str | os.PathLike[str],
-    *,
-    dir: str | None = None,
-    workers: int | None = None,
-    stop: str | None = None,
-    limit: float | None = None,
-    same_code: bool = False,
-    keep: str = "none",
-    keep_bytes: int | None = None,
-    rates: Sequence[float] = (),
-    rate_rows: int = ROWS,
-) -> None:
-    """Write a plan to a TOML file from which `read_plan` makes the same plan, with the same digest.
-
-    Data sets that are saved already are named by their folder; others are saved below "NAME.data" beside the file, as
-    are the masks of an explicit design.
-
-    Args:
-        plan: the plan.
-        path: of the file.
-        dir, workers, stop, limit, same_code, keep, keep_bytes: of its table [run].
-        rates, rate_rows: of its table [rates]. A plan whose rates are chosen needs none: they stand in its tasks.
-
-    Raises:
-        ConfigError: the network is a function, which no file can hold, or rates make no sense.
-        StoreError: the file or the data cannot be written.
-    """
-    place = as_path(path, "write_plan", DataError, made=True)
-    folder = place.parent / f"{place.stem}.data"
-    if not isinstance(plan.recipe.network, str):
-        raise ConfigError("the network is a function", "Recipe.network", "name a network, or keep the plan in a script")
-    run = {"dir": dir, "workers": workers, "stop": stop, "limit": limit, "same_code": same_code or None}
-    run |= {"keep": None if keep == "none" else keep, "keep_bytes": keep_bytes}
-    described: dict[str, Any] = {"by": plan.by, "seed": plan.seed}
-    if plan.seeds is not None:
-        described["seeds"] = list(plan.seeds)
-    if run := _present(run):
-        described["run"] = run
-    described["source"] = _saved(plan.source, folder, place.parent)
-    described["design"] = _drawn(plan.design, folder, place.parent)
-    described["recipe"] = _changed(plan.recipe, place.parent)
-
-    def saved(data: Dataset | None) -> dict[str, str] | None:
-        return None if data is None else _saved(data, folder, place.parent)
-
-    described["tasks"] = [
-        _changed(
-            task,
-            place.parent,
-            target=_changed(task.target, place.parent, train=saved(task.target.train), test=saved(task.target.test)),
-        )
-        for task in plan.tasks
-    ]
-    if len(rates):
-        described["rates"] = {"grid": list(check_rates(plan, rates, rate_rows)), "rows": rate_rows}
-    write_atomic(place, (_HEADER + tomli_w.dumps(described)).encode())
+def _kind(top: Table) -> bool:
+    """Whether the rows are a command's; refuses tables that do not go together, each by its place."""
+    own = "runner" in top
+    if own and "recipe" in top:
+        raise ConfigError("there is a [recipe], too", top.where("runner"), "rows are computed by one of them")
+    if not own and "groups" in top.table("source"):
+        mend = 'name images, or the command that computes rows: [runner] command = ["python", "train.py", ...]'
+        raise ConfigError("has no images that a [recipe] could train on", top.where("source.groups"), mend)
+    for table in top.tables("tasks"):
+        if own and "measure" not in table:
+            mend = 'declare what the command gives: measure = "accuracy"'
+            raise ConfigError("is no measure, which every task of a [runner] is", table.where(), mend)
+        if not own and "measure" in table:
+            mend = "name a target: target.train.folder = ...; numbers of your own are a [runner]'s"
+            raise ConfigError("is what a [runner] gives, not a [recipe]", table.where("measure"), mend)
+    return own
 
 
-# ---- reading -------------------------------------------------------------------------------------------------------
-
-
-def _dataset(table: Table, folder: Path) -> Dataset:
-    kinds = [kind for kind in sorted(_SOURCES) if kind in table]
-    if len(kinds) != 1:
-        table.rest((*_SOURCES, "digest")) if not kinds else None
-        found = " and ".join(kinds) or "none"
-        raise ConfigError(f"{found} given", table.where(), f"give one of: {', '.join(sorted(_SOURCES))}")
-    kind, expected = kinds[0], table.take("digest", str, None)
-    value = table.take(kind, str)
-    given = table.rest(_SOURCES[kind])
-    with placed(table.where("" if kind == "images" else kind)):  # labels and columns are files, too
-        if kind == "saved":
-            made = Dataset.open(folder / value)
-        elif kind == "sample":
-            made = _sample(value, given)
-        else:
-            # TOML has no word for nothing
-            given |= {name: None for name in ("label", "caption") if given.get(name) is False}
-            if kind == "folder" and isinstance(given.get("captions"), str):
-                with placed("captions"):
-                    given["captions"] = _captions(folder / given["captions"])
-            made = read_container(kind, folder / value, **(_columns(given, folder) if kind == "images" else given))
-    if expected is not None and made.digest != expected:
-        wrong = f"holds the data {made.digest}, the plan is about {expected}"
-        raise DataError(wrong, table.where(kind), "restore the data, or remove the digest to plan anew")
-    return made
-
-
-def _sample(name: str, given: dict[str, Any]) -> Dataset:
-    if name != _DIGITS:
-        return glyphs.source(name, **given)
-    if given:
-        raise ConfigError(f"{next(iter(given))} does not apply to {_DIGITS!r}", None, "remove it")
-    return glyphs.digits().train
-
-
-def _columns(given: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Options for arrays; those that name files are read."""
-    if given.get("labels") is None:
-        raise ConfigError("is missing", "labels", 'name a file beside it: labels = "labels.npy"')
-    columns = given.get("columns", {})
-    if not isinstance(columns, dict):
-        raise ConfigError(f"is {columns!r}, not a table", "columns", 'name files: columns.style = "styles.npy"')
-
-    def entries(value: Any) -> Any:
-        return _column(folder / value) if isinstance(value, str) else value
-
-    files = {name: entries(given[name]) for name in ("labels", "captions") if name in given}
-    return given | files | {"columns": {name: entries(value) for name, value in columns.items()}}
-
-
-def _column(path: Path) -> Any:
-    """A file with an entry for each example: .npy, or text with one a line."""
-    if path.suffix == ".npy":
-        return open_npy(path)
-    try:
-        text = read(path).decode("utf-8-sig").replace("\r\n", "\n").removesuffix("\n")
-        return text.split("\n") if text else []  # splitlines would also split at characters that a caption may have
-    except (OSError, StoreError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot be read ({error})", str(path), "name a .npy file, or a UTF-8 text file") from error
-
-
-def _captions(path: Path) -> dict[str, str]:
-    """Captions by file: of a CSV file whose head has `file` and `caption`, or of lines "file<tab>caption"."""
-    try:
-        text = io.StringIO(read(path).decode("utf-8-sig"), newline="")
-        if path.suffix.lower() == ".csv":
-            head, *rows = [row for row in csv.reader(text, strict=True) if row] or [[]]
-        else:
-            head, rows = ["file", "caption"], [line.rstrip("\r\n").split("\t", 1) for line in text if line.strip()]
-    except (OSError, StoreError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"cannot be read ({error})", str(path), "name a UTF-8 file") from error
-    if not {"file", "caption"} <= set(head):
-        raise DataError(f"has the head {','.join(head)[:80]!r}", str(path), "begin it with a line: file,caption")
-    file, caption, found = head.index("file"), head.index("caption"), {}
-    for number, row in enumerate(rows, 1):
-        if len(row) != len(head) or row[file] in found:
-            wrong = f"names {row[file]!r} again" if len(row) == len(head) else f"has {len(row)} fields, not {len(head)}"
-            mend = (
-                "give each file once" if len(row) == len(head) else "quote captions with commas; no line without both"
-            )
-            raise DataError(f"entry {number} {wrong}", str(path), mend)
-        found[row[file]] = row[caption]
-    return found
-
-
-def _design(table: Table, source: Dataset, by: str, folder: Path) -> designs.Design:
+def _design(table: Table, source: Dataset | Groups, by: str, folder: Path) -> designs.Design:
     kind = table.take("kind", str)
     if kind not in designs.KINDS:
         raise ConfigError(f"no kind {kind!r}", table.where("kind"), suggest(kind, list(designs.KINDS)))
@@ -328,17 +202,45 @@ def _recipe(table: Table, folder: Path) -> Recipe:
     return _settings(table, Recipe, folder)
 
 
+def _runner(table: Table, folder: Path) -> Command:
+    """A command; its folder is by default that of the file."""
+    place = (folder / table.take("folder", str, ".")).absolute()
+    return _settings(table, Command, folder, folder=str(place))
+
+
+def _measure(table: Table, folder: Path) -> Measure:
+    """A measure; what it says of each example may stand in a file."""
+    name, given = table.take("measure", str), table.rest(_OF_MEASURES)
+    for key in given.keys() & _BY_EXAMPLE:
+        if key == "examples" and isinstance(given[key], int):
+            continue
+        with placed(table.where(key)):
+            given[key] = entries(given[key], folder)
+            if key == "weights" and isinstance(given[key], list):
+                given[key] = _numbers(given[key])
+    with placed(table.where()):
+        return Measure(name, **given)
+
+
+def _numbers(values: list[Any]) -> list[float]:
+    """Weights of a text file."""
+    try:
+        return [float(value) for value in values]
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"are no numbers ({error})", None, "give a number >= 0 for each example") from error
+
+
 def _task(table: Table, folder: Path) -> Task:
     from pydt.training import Task
 
     inner = table.table("target")
     table.take("name", str, "")
-    train = _dataset(inner.table("train"), folder)
-    test = _dataset(inner.table("test"), folder) if "test" in inner else None
+    train = dataset_of(inner.table("train"), folder)
+    test = dataset_of(inner.table("test"), folder) if "test" in inner else None
     return _settings(table, Task, folder, target=_settings(inner, Target, folder, train=train, test=test))
 
 
-def _settings(table: Table, make: Callable[..., _T], folder: Path, **given: Any) -> _T:
+def _settings(table: Table, make: Callable[..., _T], folder: Path, /, **given: Any) -> _T:
     """A dataclass from a table: its fields are the keys, fields that are dataclasses are tables in it, those with
     `metadata={"path": True}` are relative to the folder.
     """
@@ -356,55 +258,3 @@ def _settings(table: Table, make: Callable[..., _T], folder: Path, **given: Any)
             given[field.name] = str(folder / given[field.name])
     with placed(table.where()):
         return make(**given)
-
-
-# ---- writing -------------------------------------------------------------------------------------------------------
-
-
-def _present(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None and value != {}}
-
-
-def _changed(made: Any, base: Path, **instead: Any) -> dict[str, Any]:
-    """The fields of a dataclass that are not at their default, as TOML types; paths relative to `base`."""
-    found: dict[str, Any] = {}
-    for field in fields(made):
-        value = getattr(made, field.name)
-        if field.name not in instead and value != field.default:
-            table = dict(value) if "table" in field.metadata else _listed(value)
-            found[field.name] = _changed(value, base) if is_dataclass(value) else table
-            if "path" in field.metadata:
-                found[field.name] = _relative(Path(value), base)
-    return _present(found | instead)
-
-
-def _listed(value: Any) -> Any:
-    """Tuples as lists, all the way down; 1 stays 1 beside 0.5."""
-    return [_listed(item) for item in value] if isinstance(value, (tuple, list)) else value
-
-
-def _saved(dataset: Dataset, folder: Path, base: Path) -> dict[str, str]:
-    stored = spool(dataset, folder)
-    assert stored.folder is not None
-    return {"saved": _relative(Path(stored.folder), base), "digest": dataset.digest}
-
-
-def _relative(path: Path, base: Path) -> str:
-    """Relative below the file's folder, so that both can be moved together; otherwise absolute."""
-    path, base = path.resolve(), base.resolve()
-    return str(path.relative_to(base)) if path.is_relative_to(base) else str(path)
-
-
-def _drawn(design: Any, folder: Path, base: Path) -> dict[str, Any]:
-    described = {key: value for key, value in design.to_dict().items() if key != "groups"}
-    arguments = designs.KINDS[design.kind].arguments
-    if "alpha" not in arguments:
-        described.pop("alpha", None)
-    if "rows" in described:
-        described["models"] = max(described["rows"]) + 1  # of the design from which the rows are taken
-    if "masks" not in arguments:
-        return described
-    path, buffer = folder / f"masks-{design.digest}.npy", io.BytesIO()
-    np.save(buffer, np.asarray(design), allow_pickle=False)
-    write_atomic(path, buffer.getbuffer())
-    return {"kind": design.kind, "masks": _relative(path, base)}

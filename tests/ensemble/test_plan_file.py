@@ -14,11 +14,12 @@ from PIL import Image
 
 import pydt.design
 from pydt.base import ConfigError, DataError, PydtError, StoreError
-from pydt.data import Dataset, Target
+from pydt.data import Dataset, Groups, Target
 from pydt.data.loading import Augment
 from pydt.data.packing import pack_tar
 from pydt.data.samples import glyphs
-from pydt.ensemble import Plan, quickstart_plan, read_plan, write_plan
+from pydt.ensemble import Command, Plan, quickstart_plan, read_plan, write_plan
+from pydt.store import Measure
 from pydt.training import FineTune, Recipe, Task, ZeroShot
 
 QUICKSTART = """
@@ -60,6 +61,46 @@ def test_a_file_written_by_hand_is_the_plan_that_it_says(tmp_path: Path) -> None
     assert read.plan.digest == quickstart_plan(40, 3).digest
     assert read.dir == tmp_path / "study"
     assert (read.workers, read.stop, read.limit) == (None, None, None)
+
+
+OWN = """
+[source]
+groups = "sites.txt"
+by = "site"
+[design]
+kind = "bernoulli"
+models = 9
+[runner]
+command = ["python", "train.py", "{keep}", "{out}"]
+depends = ["train.py"]
+[[tasks]]
+measure = "accuracy"
+examples = "ids.txt"
+unit = "points"
+scale = 100
+"""
+
+
+def _own(folder: Path, text: str = OWN) -> Path:
+    """A plan of a command, with the files that it names."""
+    (folder / "train.py").write_text("print(1)\n")
+    (folder / "sites.txt").write_text("b\na\n\nb\n")
+    (folder / "ids.txt").write_text("".join(f"person {i}\n" for i in range(6)))
+    return _written(folder, text)
+
+
+def test_rows_may_be_a_command_of_ones_own(tmp_path: Path) -> None:
+    plan = read_plan(_own(tmp_path)).plan
+    source = Groups(["b", "a", None, "b"], by="site")
+    tasks = [Measure("accuracy", [f"person {i}" for i in range(6)], unit="points", scale=100)]
+    recipe = Command(["python", "train.py", "{keep}", "{out}"], depends=["train.py"], folder=str(tmp_path))
+    made = Plan(source, design=pydt.design.design.bernoulli(2, 9), recipe=recipe, tasks=tasks)
+    assert plan.digest == made.digest
+    assert plan.by == "site"
+    assert Path(plan.recipe.folder) == tmp_path, "train.py is found beside the file"
+    assert (plan.tasks[0].unit, plan.tasks[0].scale) == ("points", 100)
+    write_plan(plan, tmp_path / "copy.toml")
+    assert read_plan(tmp_path / "copy.toml").plan.digest == plan.digest
 
 
 def _strata(groups: int) -> list[int]:
