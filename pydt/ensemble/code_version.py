@@ -15,9 +15,12 @@ from pydt import __version__
 from pydt.base import digest
 
 PACKAGE = Path(pydt.__file__).parent
-DECISIVE = ("base", "data", "design", "training", "ensemble/row.py", "store/rows.py")
-"""What decides a row's numbers: data, masks (`Row.mask`), training, transfer, what calls them, and which outcomes count
-as failed (`checked`). The compiled core has the version of pydt."""
+DECISIVE = (
+    *("base", "data", "design", "training"),
+    *("ensemble/row.py", "ensemble/runners", "store/rows.py", "store/measure.py"),
+)
+"""What decides a row's numbers: data, masks (`Row.mask`), training, transfer, what calls them or the user's program
+and reads its outputs, and which outcomes count as failed (`checked`). The compiled core has the version of pydt."""
 
 
 def decisive(package: Path = PACKAGE) -> list[Path]:
