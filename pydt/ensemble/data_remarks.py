@@ -26,6 +26,7 @@ def remarks(context: Any) -> list[str]:
         f"method {context.recipe.method!r} does not read {name}: it changes nothing"
         for name in getattr(context.recipe, "ignored", ())
     ]
+    told += context.recipe.remarks() if hasattr(context.recipe, "remarks") else []
     for task in context.tasks:
         unread = getattr(task, "ignored", ())
         told += [f"task {task.name!r}: mode {task.mode!r} does not read {name}: it changes nothing" for name in unread]

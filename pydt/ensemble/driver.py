@@ -295,6 +295,7 @@ class _Driver:
     at_chance: set[int] = field(default_factory=set)  # zero-shot tasks of which a warning was given
     shown: bool = False
     done: bool = False  # the rule is satisfied
+    lost_row: bool = False  # a row cannot be computed: the run ends once those that are running are stored
 
     def settled(self) -> bool:
         """Whether there is nothing to train: all rows are stored, or the stored ones satisfy the rule."""
@@ -370,6 +371,8 @@ class _Driver:
                 if not self.done and (note := self.store.rule(self.record)) is not None:
                     self.view.say(unmet(note))
             except BaseException as error:
+                if self.lost_row:
+                    self._finish_running(signals)
                 self._rescue()
                 stored = f"{len(self.whole)} of {self.record.distinct} rows are stored in {self.store.folder}"
                 text = f"stopped: {stored}; the same command continues"
@@ -434,7 +437,11 @@ class _Driver:
     def _collect(self, future: Future[Any]) -> None:
         job = self.running.pop(future)
         try:
-            result = self._result(future, job)
+            try:
+                result = self._result(future, job)
+            except PydtError:
+                self.lost_row = True
+                raise
             if result is not None:
                 self._put(job, result)
             elif not self.done:
@@ -462,6 +469,8 @@ class _Driver:
         details = {name: result[name] for name in told if name in result}
         self.store.log(event="row", row=job.number, source=source, keys=keys, failed=bad, **details)
         self.view.row(job.number, outcomes.get(0), bad, result.get("network") == "bank")
+        if bad and (log := self._logged(job, result)) is not None:
+            self.view.say(f"row {job.number} failed ({bad[0]}); all that it printed: {log}")
         self.trained += [(job.number, dict(one.scalars)) for one in list(outcomes.values())[:1] if one.status == "ok"]
         for position, outcome in outcomes.items():
             if "zero_shot_p" in outcome.scalars:
@@ -490,18 +499,31 @@ class _Driver:
             raise PydtError(wrong, str(job), f"run again with a fresh executor; {kept}") from error
         except Exception as error:
             raise PydtError(f"the executor raised {type(error).__name__}: {error}", str(job), kept) from error
+        for text in result.get("notes", ()):
+            self.store.log(event="note", row=job.number, text=text)
         if "error" not in result:
             return result
         problem, text = result["error"], result["traceback"]
         if isinstance(problem, PydtError):
             # raised by our own checks: another try gives the same
             where = str(job) if problem.where is None else f"{job}: {problem.where}"
-            raise type(problem)(problem.what, where, problem.mend)
+            log = self._logged(job, result)
+            printed = [] if log is None else [f"all that it printed: {log}", kept]
+            mend = "; ".join(filter(None, [problem.mend, *printed]))
+            raise type(problem)(problem.what, where, mend or None)
         job.errors += 1
         self.store.log(event="error", row=job.number, tries=job.errors, traceback=text)
         if job.errors < _TRIES:
             return None
         raise PydtError(f"raised twice; {kept}. The second time:\n{text}", str(job))
+
+    def _logged(self, job: _Job, result: dict[str, Any]) -> Path | None:
+        """Keep what the program of a failed row printed; the file, if there is one."""
+        if not result.get("log"):
+            return None
+        name = Path("logs") / f"row-{job.number}.log"
+        self.store.write(name, result["log"].encode())
+        return self.store.folder / name
 
     def _checked(self, job: _Job, given: Any) -> dict[int, Outcome]:
         """Outcomes by task position."""
@@ -546,6 +568,19 @@ class _Driver:
         for future in list(self.running):
             if future.cancel():
                 del self.running[future]
+
+    def _finish_running(self, signals: Sequence[int]) -> None:
+        """Wait for the rows that are running, which may be hours old, and store them."""
+        self._hand_out_no_more()
+        if self.running:
+            many = "a row that is" if len(self.running) == 1 else f"{len(self.running)} rows that are"
+            self.view.say(f"a row cannot be computed; waiting for {many} running, Ctrl-C ends now")
+        while self.running and not signals:
+            done = wait(self.running, timeout=0.2, return_when=FIRST_COMPLETED).done
+            for future in [own for own in self.running if own in done]:
+                with contextlib.suppress(PydtError):  # the first error is raised
+                    self._collect(future)
+            self.again.clear()
 
     def _rescue(self) -> None:
         """Store the results that have arrived, before an error ends the run."""

@@ -191,6 +191,8 @@ def check(context: Context, rows: Sequence[Row]) -> None:
 def _kinds(context: Context) -> None:
     """Refuse a source or tasks that the recipe's kind of rows cannot have."""
     own = hasattr(context.recipe, "compute")
+    if hasattr(context.recipe, "fits"):
+        context.recipe.fits(context.source, context.by, context.tasks)
     if not own and isinstance(context.source, Groups):
         mend = "give a pydt.Dataset, or compute the rows yourself: recipe=pydt.Function(f) or pydt.Command([...])"
         raise ConfigError("has no images that a pydt.Recipe could train on", "Plan.source", mend)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pydt.base import DataError, TrainError, digest, escaped
+from pydt.base import DataError, TrainError, digest, escaped, shown
 from pydt.store import VALUE, Kept, Measure, Outcome, Row
 
 
@@ -45,6 +45,18 @@ class Context:
         return np.append(row.mask, True)[self.units[0]]  # -1 reads the appended entry
 
 
+@dataclass(eq=False)
+class Told:
+    """What a runner says about a row besides its outputs.
+
+    Attributes:
+        notes: go into the store's log. log: what a program printed; a file of the store keeps it if the row fails.
+    """
+
+    notes: list[str] = field(default_factory=list)
+    log: str = ""
+
+
 @dataclass(frozen=True, eq=False)
 class RowInput:
     """What a row is computed from: the argument of a runner.
@@ -53,12 +65,16 @@ class RowInput:
         context: what all rows of the run share. row: mask and seed.
         tasks: the measures (or tasks) whose outputs are wanted.
         scratch: an empty folder for the runner's files, which is removed after the row.
+        limit: seconds after which a program that computes the row must be ended; None: no limit, or the worker is.
+        told: what the runner says besides its outputs.
     """
 
     context: Context
     row: Row
     tasks: tuple[Any, ...]
     scratch: Path
+    limit: float | None = None
+    told: Told = field(default_factory=Told)
 
     @property
     def seed(self) -> int:
@@ -155,8 +171,19 @@ def outcomes_of(given: Any, tasks: tuple[Any, ...]) -> dict[str, Outcome]:
         if isinstance(values, Outcome) or not isinstance(task, Measure):
             found[task.digest] = values
         else:
-            found[task.digest] = Outcome({VALUE: task.values(values)})
+            found[task.digest] = _finite(task, task.values(values))
     return found
+
+
+def _finite(task: Measure, values: np.ndarray) -> Outcome:
+    """The outcome of a measure: failed where a number is not finite, as after a training that diverged."""
+    lost = np.flatnonzero(~np.isfinite(values).all(0))
+    if not len(lost):
+        return Outcome({VALUE: values})
+    first = task.keys()[0 if task.shared else int(lost[0])]
+    many = f" ({len(lost):,} of {values.shape[1]:,} are not finite)" if len(lost) > 1 and not task.shared else ""
+    value = float(values[:, lost[0]][~np.isfinite(values[:, lost[0]])][0])
+    return Outcome(status="failed", reason=f"{task.name} of example {shown(first)} is {value}{many}")
 
 
 def keep_row(

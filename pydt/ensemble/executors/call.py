@@ -20,7 +20,8 @@ from typing import Any
 from pydt.base import ConfigError, PydtError, TrainError
 from pydt.ensemble.code_version import versions
 from pydt.ensemble.executors.pickling import load
-from pydt.ensemble.row import RowInput, keep_row, outcomes_of, run_row
+from pydt.ensemble.row import RowInput, Told, keep_row, outcomes_of, run_row
+from pydt.ensemble.runners import Command
 from pydt.store import FACTS, Kept, Outcome
 
 LATE = 124  # exit status of a worker whose watchdog ended it, as of timeout(1)
@@ -111,21 +112,25 @@ def work(
 
     Returns:
         "outcomes" by digest of the task, "seconds", "host", "pid", "versions", "warnings", and of pydt's own runner
-        what `keep_row` adds; or "error" (a PydtError or None) and "traceback".
+        what `keep_row` adds; or "error" (a PydtError or None) and "traceback". In both "notes" and "log" of `Told`.
     """
     start, caught = time.perf_counter(), []
     more: dict[str, Any] = {}
+    told = Told()
     try:
-        with watchdog(limit):
+        with watchdog(limit if _worker else None):
             runner, context = _unpack(parcel)
-            chosen = tuple(context.tasks[position] for position in tasks)
+        chosen = tuple(context.tasks[position] for position in tasks)
+        # a program is ended by who waits for it: the worker lives on
+        ends = runner is run_row and isinstance(context.recipe, Command)
+        with watchdog(None if ends else limit):
             # warnings filters belong to the process, not to a thread
             main = threading.current_thread() is threading.main_thread()
             with (
                 warnings.catch_warnings(record=True) if main else contextlib.nullcontext([]) as caught,
                 tempfile.TemporaryDirectory(prefix="pydt-row-") as scratch,
             ):
-                given = RowInput(context, row, chosen, Path(scratch))
+                given = RowInput(context, row, chosen, Path(scratch), limit if ends else None, told)
                 if runner is run_row:
                     facts = {name: str(versions()[name]) for name in FACTS if name in versions()}
                     raw, more = keep_row(given, keep, kept, facts)
@@ -137,7 +142,8 @@ def work(
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        return {"error": error if isinstance(error, PydtError) else None, "traceback": traceback.format_exc()}
+        known = error if isinstance(error, PydtError) else None
+        return {"error": known, "traceback": traceback.format_exc(), **vars(told)}
     texts = dict.fromkeys(f"{warning.category.__name__}: {warning.message}" for warning in caught)
     return {
         "outcomes": outcomes,
@@ -146,6 +152,7 @@ def work(
         "pid": os.getpid(),
         "versions": versions(),
         "warnings": list(texts)[:20],
+        **vars(told),
         **more,
     }
 
