@@ -58,6 +58,7 @@ def plan(
     workers: Annotated[int | None, WORKERS] = None,
 ) -> None:
     """Say what a plan costs - rows, hours, disk, money - after timing a row; nothing is written."""
+    from pydt.data import Dataset
     from pydt.ensemble import chosen_rates, cost, design_remark, read_plan, remarks
     from pydt.estimation import few_masks
     from pydt.reporting import count
@@ -72,7 +73,9 @@ def plan(
         trials = f"{count(len(read.rates), 'learning rate')} of {count(many, 'task')} on {rows}, tried before the rest"
         trials = "learning rates: chosen already" if found is not None else f"{trials}: this comes on top"
     groups = f"{count(len(made.context.units[1]), 'group')} (by {made.by})"
-    typer.echo(f"plan {made.digest}: {made.source!r}, {groups}, {count(len(made.tasks), 'task')}, into {read.dir}")
+    source = f"{made.source.name}, {count(len(made.source), 'example')}"
+    source = repr(made.source) if isinstance(made.source, Dataset) else source
+    typer.echo(f"plan {made.digest}: {source}, {groups}, {count(len(made.tasks), 'task')}, into {read.dir}")
     if (few := few_masks(made.design)) is not None:
         typer.echo(f"Note: {few}.")
     if (text := design_remark(made.design, made.context.units[1], made.recipe.method)) is not None:

@@ -178,7 +178,7 @@ def _run(
         raise ConfigError(
             f"no row can be done in {limit!r} seconds", "limit", "leave it out to let rows take their time"
         )
-    keep, most = checked_keep(keep, keep_bytes, runner)
+    keep, most = checked_keep(keep, keep_bytes, runner, context.recipe)
     open_streams()
     view = Progress.of(progress)
     if rule.kind != "none":

@@ -16,11 +16,11 @@ from pydt.ensemble.row import Runner, run_row
 from pydt.store import FACTS, KEEP, KEEP_BYTES, Bank, Store
 
 
-def checked_keep(keep: str, keep_bytes: int | None, runner: Runner = run_row) -> tuple[str, int]:
+def checked_keep(keep: str, keep_bytes: int | None, runner: Runner = run_row, recipe: Any = None) -> tuple[str, int]:
     """What to keep and at most how many bytes, fit to be used; raises ConfigError."""
     one_of(keep, KEEP, "keep", "run")
-    if keep != "none" and runner is not run_row:
-        wrong = f"keep={keep!r}, but a runner of your own trains the rows"
+    if keep != "none" and (runner is not run_row or hasattr(recipe, "compute")):
+        wrong = f"keep={keep!r}, but a runner of your own computes the rows"
         raise ConfigError(wrong, "run", "leave keep out, or let your runner keep what it needs")
     most = KEEP_BYTES if keep_bytes is None else whole(keep_bytes, "keep_bytes", "run", 1, error=ConfigError)
     return keep, most

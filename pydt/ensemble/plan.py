@@ -50,10 +50,10 @@ class Plan:
     seed: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
-        _expect(self.source, "units", "Plan.source", "give a pydt.Dataset")
+        mend = "give a pydt.Dataset; where a runner of your own reads the data, a pydt.Groups(...)"
+        _expect(self.source, "units", "Plan.source", mend)
         object.__setattr__(self, "by", self.by or getattr(self.source, "by", "class"))
-        mend = "give a pydt.Recipe: recipe=pydt.Recipe(); of your own a pydt.Function(f) or a pydt.Command([...])"
-        _expect(self.recipe, "described", "Plan.recipe", mend)
+        _expect(self.recipe, "described", "Plan.recipe", _recipe_meant(self.recipe))
         object.__setattr__(self, "tasks", _several(self.tasks, "Plan.tasks", "put it into a list: tasks=[task]"))
         _expect(self.design, "packed", "Plan.design", "make one: pydt.Design.explicit(masks)", DesignError)
         object.__setattr__(self, "seed", whole(self.seed, "seed", "Plan", error=ConfigError))
@@ -124,8 +124,21 @@ def _expect(value: Any, method: str, where: str, mend: str, kind: type[PydtError
         raise kind(f"is {value!r}" if value is None else f"is of type {type(value).__name__}", where, mend)
 
 
+def _recipe_meant(given: Any) -> str:
+    """The recipe that something else was probably meant to be, as a mend."""
+    if isinstance(given, str):
+        return 'give the command as a list of its parts: recipe=pydt.Command(["python", "train.py", "{keep}", "{out}"])'
+    if isinstance(given, (list, tuple)):
+        return "if it is a command, say so: recipe=pydt.Command([...])"
+    if callable(given) and not isinstance(given, type):
+        return f"say that it computes the rows: recipe=pydt.Function({getattr(given, '__name__', 'f')})"
+    return "give a pydt.Recipe: recipe=pydt.Recipe(); of your own a pydt.Function(f) or a pydt.Command([...])"
+
+
 def _several(values: Any, where: str, mend: str) -> tuple[Any, ...]:
     try:
+        if isinstance(values, str):
+            raise TypeError
         return tuple(values)
     except TypeError:
         raise ConfigError(f"is one {type(values).__name__}, not a list", where, mend) from None
@@ -143,10 +156,12 @@ def check(context: Context, rows: Sequence[Row]) -> None:
     """Refuse rows that cannot be trained; raises what `Plan` raises."""
     for i, task in enumerate(context.tasks):
         mend = "give pydt.Task objects: pydt.Task(target); with a runner of your own pydt.Measure objects"
+        if hasattr(context.recipe, "compute"):
+            mend = "give pydt.Measure objects: pydt.Measure(name, examples)"
         _expect(task, "examples", f"tasks[{i}]", mend)
     called = [task.name for task in context.tasks]
     if not called:
-        raise ConfigError("is empty", "tasks", "give at least one pydt.Task")
+        raise ConfigError("is empty", "tasks", "give at least one pydt.Task, or pydt.Measure of a runner of your own")
     for name in called:
         if called.count(name) > 1:
             raise ConfigError(f"two tasks are called {name!r}", "tasks", "give each its own name")

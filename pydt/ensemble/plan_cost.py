@@ -136,7 +136,7 @@ def cost(
         raise ConfigError(f"must be at least 1, is {workers}", "workers", "leave it out to use every core")
     if price is not None and not (math.isfinite(price) and price >= 0):
         raise ConfigError(f"must be zero or more, is {price}", "price", "give the price of an hour")
-    checked_keep(keep, None, runner)
+    checked_keep(keep, None, runner, plan.recipe)
     record = plan.record()
     rows = missing = record.distinct
     store, more = None, {"network_bytes": 0}
@@ -187,22 +187,20 @@ def announce(
 ) -> int:
     """Print how many retrainings will run and how long they take; returns how many are not stored yet.
 
-    The time of a retraining is that of the plan's own rows, scaled to its optimiser steps.
+    The time of a retraining is that of the plan's own rows, scaled to its optimiser steps where pydt trains.
 
     Args:
         store, plan: whose rows were timed.
         jobs: recipe, tasks and rows of each list to run.
         executor, workers, progress: as in `pydt.run`.
     """
-    from pydt.training import steps_of
-
     total, left, steps = 0, 0, 0.0
     for recipe, tasks, rows in jobs:
         context = Context(plan.source, plan.by, recipe, tasks)
         missing = store.left(make_record(context, rows))[0]
         total, left = total + len(rows), left + len(missing)
         images = [int(context.keep_examples(rows[i]).sum()) for i, _ in missing]
-        steps += sum(steps_of(recipe, kept) for kept in images)
+        steps += sum(_steps(recipe, kept) for kept in images)
     text = f"{total} retrainings" + (f", {total - left} of them stored" if left < total else "")
     seconds = row_seconds(store, store.plan(plan)) if left else None
     if seconds is not None:
@@ -210,10 +208,19 @@ def announce(
         count = max(1, min(workers or usual, left))
         few = [plan.rows()[i] for i in range(min(len(plan.design), _SEEN))]
         images = [int(plan.context.keep_examples(row).sum()) for row in few]
-        a_step = seconds / float(np.mean([steps_of(plan.recipe, kept) for kept in images]))
+        a_step = seconds / float(np.mean([_steps(plan.recipe, kept) for kept in images]))
         text += f"; the others take about {_duration(steps * a_step / count)}"
     Progress.of(progress).say(text)
     return left
+
+
+def _steps(recipe: Any, kept: int) -> float:
+    """Optimiser steps of a training on so many images; a row of the user's own counts as one."""
+    if hasattr(recipe, "compute"):
+        return 1.0
+    from pydt.training import steps_of
+
+    return steps_of(recipe, kept)
 
 
 def _pilot(plan: Plan, folder: Path, workers: int, runner: Runner) -> tuple[float, int, float, str]:

@@ -61,6 +61,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 _MOST_WORKERS = 1 << 16
+_TABLES = ("run", "source", "by", "design", "recipe", "runner", "tasks", "seed", "seeds", "rates")
 _OF_MEASURES = tuple(inspect.signature(Measure).parameters)[1:]  # without its name
 _BY_EXAMPLE = {"examples", "half", "classes", "weights"}  # a list, or a file with an entry for each example
 
@@ -113,6 +114,7 @@ def read_plan(path: str | os.PathLike[str]) -> PlanFile:
     """
     place = as_path(path, "read_plan", DataError)
     top = Table(parsed(place), str(place), "")
+    top.rest(_TABLES)  # a misspelt table is told before what it lacks
     run = top.table("run", required=False)
     own = _kind(top)
     source = source_of(top.table("source"), place.parent)
@@ -146,7 +148,6 @@ def read_plan(path: str | os.PathLike[str]) -> PlanFile:
     rates = top.table("rates", required=False, of="grid")
     grid, rate_rows = rates.take("grid", list, MISSING if "rates" in top else []), rates.take("rows", int, ROWS)
     rates.finish()
-    top.finish()
     with placed(top.where()):
         plan = Plan(source, by, design=design, recipe=recipe, tasks=tasks, seeds=seeds, seed=seed)
     if "rates" in top:

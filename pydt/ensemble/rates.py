@@ -164,6 +164,9 @@ def check_rates(plan: Plan, rates: Any, rows: Any) -> tuple[float, ...]:
         if low == high:
             raise ConfigError(f"{low:g} is there twice", "rates", "give each rate once")
     whole(rows, "rows", "choose_rates", 1, error=ConfigError)
+    if hasattr(plan.recipe, "compute"):
+        wrong = f"rows of a pydt.{type(plan.recipe).__name__} have no learning rate that pydt knows"
+        raise ConfigError(wrong, "rates", "leave the rates out; a rate of your own is a setting of your rows")
     tasks = [task for task in plan.tasks if task.rate is not None]
     if not tasks:
         modes = ", ".join(sorted({repr(task.mode) for task in plan.tasks}))

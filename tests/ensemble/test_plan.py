@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,12 @@ from stub_rows import GROUPS, StubRecipe, StubSource, StubTask, plan, stub_desig
 
 import pydt.design
 from pydt.base import ConfigError, DataError, DesignError, PydtError
-from pydt.data import Dataset, Target
-from pydt.ensemble import Plan, run_rows
+from pydt.data import Dataset, Groups, Target
+from pydt.ensemble import Command, Function, Plan, RowInput, choose_rates, cost, run, run_rows
 from pydt.ensemble.plan import check
-from pydt.store import Row
+from pydt.store import Measure, Row
 from pydt.store.plan_record import row_seeds
+from pydt.training import Recipe, Task
 
 
 def test_seeds_come_from_the_plan_and_never_change_with_its_length() -> None:
@@ -76,8 +78,6 @@ def test_plans_that_cannot_mean_anything(make: Any, kind: type[PydtError], patte
 
 
 def test_target_images_must_have_the_channels_of_the_source(source: Dataset, target: Target) -> None:
-    from pydt.training import Recipe, Task
-
     images = np.repeat(target.train.images, 3, axis=3)
     colour = Task(Target(Dataset.from_arrays(images, target.train.labels, name="colour blobs")), shots=2)
     how: dict[str, Any] = {"design": pydt.design.design.random(8, 3), "recipe": Recipe()}
@@ -88,6 +88,56 @@ def test_target_images_must_have_the_channels_of_the_source(source: Dataset, tar
     assert caught.value.where == f"task {colour.name!r}"
     with pytest.raises(DataError, match="3 channels"):
         run_rows(source, "class", how["recipe"], [colour], [Row(np.ones(8), 0)], "/nowhere")
+
+
+def computed(given: RowInput) -> dict[str, float]:
+    return {"loss": float(given.mask.sum())}
+
+
+def _own(**changes: Any) -> Plan:
+    """A plan of a function's rows."""
+    given: dict[str, Any] = {"source": Groups(["a", "b", "c"], by="site"), "design": stub_design(3, groups=3)}
+    return Plan(**{**given, "recipe": Function(computed), "tasks": [Measure("loss")], **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "pattern"),
+    [
+        ({"recipe": computed}, ConfigError, r"Plan\.recipe: is of type function.*recipe=pydt\.Function\(computed\)"),
+        ({"recipe": "python train.py"}, ConfigError, r"Plan\.recipe: is of type str.*as a list.*pydt\.Command\(\["),
+        ({"recipe": ["python", "a.py"]}, ConfigError, r"Plan\.recipe: is of type list.*recipe=pydt\.Command\(\["),
+        ({"recipe": Recipe()}, ConfigError, r"Plan\.source: has no images that a pydt\.Recipe could train on"),
+        ({"source": ["a", "b"]}, ConfigError, r"Plan\.source: is of type list.*pydt\.Groups"),
+        ({"by": "class"}, DataError, r"no partition 'class'.*it has one: 'site'"),
+        ({"design": stub_design(3, groups=4)}, DesignError, r"4 groups, but the source has 3.*groups=3"),
+        ({"tasks": [Measure("loss"), Measure("loss", 5)]}, ConfigError, "two tasks are called 'loss'"),
+        ({"tasks": "loss"}, ConfigError, r"one str, not a list"),
+        ({"tasks": ["loss"]}, ConfigError, r"tasks\[0\]: is of type str.*give pydt\.Measure objects"),
+        ({"tasks": []}, ConfigError, r"tasks: is empty.*pydt\.Measure"),
+    ],
+)
+def test_rows_of_ones_own_with_what_does_not_fit_them(changes: Any, kind: type[PydtError], pattern: str) -> None:
+    with pytest.raises(kind, match=pattern):
+        _own(**changes)
+
+
+def test_images_are_trained_on_by_a_recipe_and_measured_by_nothing_else(source: Dataset, target: Target) -> None:
+    how: dict[str, Any] = {"source": source, "design": pydt.design.design.random(8, 3)}
+    with pytest.raises(ConfigError, match=r"task 'loss': is a pydt\.Measure.*pydt\.Task\(target\)"):
+        _own(**how, recipe=Recipe())
+    for recipe in (Function(computed), Command(["true"])):
+        with pytest.raises(ConfigError, match=r"is a pydt\.Task.*pydt\.Measure\(name, examples\)"):
+            _own(**how, recipe=recipe, tasks=[Task(target)])
+    assert _own(**how).by == "class", "images have groups, too"
+
+
+def test_own_rows_have_neither_rates_nor_networks_to_keep(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"rates: rows of a pydt\.Function have no learning rate"):
+        choose_rates(_own(), tmp_path, [0.1, 0.2])
+    for call in (lambda: run(_own(), tmp_path, keep="weights"), lambda: cost(_own(), keep="features")):
+        with pytest.raises(ConfigError, match="but a runner of your own computes the rows"):
+            call()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_row_without_units_may_train_on_what_is_always_kept() -> None:

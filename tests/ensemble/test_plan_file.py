@@ -18,7 +18,7 @@ from pydt.data import Dataset, Groups, Target
 from pydt.data.loading import Augment
 from pydt.data.packing import pack_tar
 from pydt.data.samples import glyphs
-from pydt.ensemble import Command, Plan, quickstart_plan, read_plan, write_plan
+from pydt.ensemble import Command, Function, Plan, quickstart_plan, read_plan, write_plan
 from pydt.store import Measure
 from pydt.training import FineTune, Recipe, Task, ZeroShot
 
@@ -101,6 +101,144 @@ def test_rows_may_be_a_command_of_ones_own(tmp_path: Path) -> None:
     assert (plan.tasks[0].unit, plan.tasks[0].scale) == ("points", 100)
     write_plan(plan, tmp_path / "copy.toml")
     assert read_plan(tmp_path / "copy.toml").plan.digest == plan.digest
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "pattern"),
+    [
+        ("[runner]", "[recipe]\nepochs = 1\n[runner]", r"study\.toml: runner: there is a \[recipe\], too"),
+        ("[runner]", "[recipe]", r"study\.toml: source\.groups: has no images that a \[recipe\] .*\[runner\] command"),
+        ("[runner]", "[runer]", r"study\.toml: runer: is no key.*did you mean 'runner'"),
+        ("depends =", "dependss =", r"runner\.dependss: is no key.*did you mean 'depends'"),
+        ("depends =", "tpu = true\ndepends =", r"runner\.tpu: is no key"),
+        ('"train.py"]\n[[', '"tain.py"]\n[[', r"study\.toml: runner: Command\.depends: .*tain\.py cannot be read"),
+        ("depends =", 'folder = "sub"\ndepends =', r"study\.toml: runner: .*sub.train\.py"),
+        ("depends =", 'device = "gpu"\ndepends =', r"study\.toml: runner: .*device 'gpu'"),
+        ('measure = "accuracy"', 'mesure = "accuracy"', r"study\.toml: tasks\[0\]: is no measure.*measure = "),
+        ('measure = "accuracy"', "measure = 3", r"tasks\[0\]\.measure: is 3, not text"),
+        ('measure = "accuracy"', 'measure = "a"\nshots = 5', r"tasks\[0\]\.shots: is no key"),
+        ("scale = 100", "scale = 0", r"study\.toml: tasks\[0\]: .*scale 0 is out of range"),
+        ("unit =", "units =", r"tasks\[0\]\.units: is no key.*did you mean 'unit'"),
+        ('"ids.txt"', '"is.txt"', r"study\.toml: tasks\[0\]\.examples: .*is\.txt: cannot be read"),
+        ('"ids.txt"', "true", r"study\.toml: tasks\[0\]: .*examples True is not a whole number"),
+        ('"ids.txt"', "1.5", r"tasks\[0\]\.examples: is 1\.5, no list"),
+        ('"ids.txt"', "0", r"study\.toml: tasks\[0\]: .*examples 0 is out of range"),
+        ("scale = 100", 'half = "sites.txt"', r"study\.toml: tasks\[0\]: .*half: shape \(4,\) for 6 examples"),
+        ("scale = 100", 'weights = "ids.txt"', r"study\.toml: tasks\[0\]\.weights: are no numbers"),
+        ("scale = 100", 'classes = {a = 1}', r"study\.toml: tasks\[0\]\.classes: is \{'a': 1\}, no list"),
+        ('"sites.txt"', '"site.txt"', r"study\.toml: source\.groups: .*site\.txt: cannot be read"),
+        ('"sites.txt"', "3", r"study\.toml: source\.groups: is 3, no list"),
+        ('"sites.txt"', '"train.py"\nids = "ids.txt"', r"study\.toml: source: .*6 ids for 1 examples"),
+        ('"sites.txt"', '"sites.txt"\nlabels = "x"', r"source\.labels: is no key"),
+        ('"sites.txt"', '"sites.txt"\ndigest = "00"', r"source\.groups: holds the data"),
+        ('groups = ', 'group = ', r"source\.group: is no key.*did you mean 'groups'"),
+        ("\n[source]", '\nby = "class"\n[source]', r"study\.toml: design: .*no partition 'class'.*'site'"),
+        ("\n[source]", '\nrates.grid = [0.1, 0.2]\n[source]', r"study\.toml: rates: has no task with a learning rate"),
+        ("\n[source]", '\nrun.keep = "weights"\n[source]', r"study\.toml: run\.keep: is for networks that pydt trains"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_a_command_is_refused_with_its_place(
+    tmp_path: Path, old: str, new: str, pattern: str
+) -> None:
+    assert OWN.count(old) == 1
+    with pytest.raises(PydtError, match=pattern) as refused:
+        read_plan(_own(tmp_path, OWN.replace(old, new)))
+    assert str(refused.value).count("study.toml") == 1
+
+
+def test_a_measure_beside_a_recipe_is_refused_with_its_place(tmp_path: Path) -> None:
+    text = QUICKSTART.replace("[[tasks]]", '[[tasks]]\nmeasure = "accuracy"')
+    with pytest.raises(ConfigError, match=r"study\.toml: tasks\[0\]\.measure: is what a \[runner\] gives"):
+        read_plan(_written(tmp_path, text))
+
+
+def test_files_of_a_measure_say_what_lists_say(tmp_path: Path) -> None:
+    half, classes, weights = ["score", "report"] * 3, ["cat", "dog", "cat"] * 2, [1, 2.5, 0, 1, 1, 3]
+    (tmp_path / "half.txt").write_text("\n".join(half))
+    (tmp_path / "classes.txt").write_text("\n".join(classes))
+    (tmp_path / "weights.txt").write_text("\n".join(map(str, weights)))
+    np.save(tmp_path / "weights.npy", weights)
+    np.save(tmp_path / "ids.npy", np.arange(10, 16))
+    np.save(tmp_path / "sites.npy", np.array([7, 7, -1, 10]))
+    made = Measure("a", range(10, 16), half=half, classes=classes, weights=weights, higher_is_better=False)
+    text = OWN.partition("measure")[0].replace("sites.txt", "sites.npy")
+    rest = 'measure = "a"\nexamples = "ids.npy"\nhigher_is_better = false\nhalf = "half.txt"\nclasses = "classes.txt"\n'
+    for ending in ("txt", "npy"):
+        plan = read_plan(_own(tmp_path, f'{text}{rest}weights = "weights.{ending}"')).plan
+        assert plan.tasks[0].digest == made.digest
+        assert not plan.tasks[0].higher_is_better
+        assert plan.source.digest == Groups([7, 7, None, 10]).digest
+
+
+NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=5) | st.from_regex(r"-?[0-9]{1,3}", fullmatch=True)
+
+
+@st.composite
+def groups_of_anything(draw: st.DrawFn) -> Groups:
+    about = {"name": draw(NAMES), "by": draw(NAMES)}
+    if draw(st.booleans()):
+        names = draw(st.lists(NAMES, min_size=1, max_size=4, unique=True))
+        sizes = draw(st.lists(st.integers(1, 3), min_size=len(names), max_size=len(names)))
+        ids = iter(draw(st.lists(NAMES | st.just(""), min_size=sum(sizes), max_size=sum(sizes), unique=True)))
+        return Groups({n: [next(ids) for _ in range(size)] for n, size in zip(names, sizes, strict=True)}, **about)
+    entry = st.integers(-1, 12) if draw(st.booleans()) else st.none() | NAMES
+    members = draw(st.lists(entry, min_size=1, max_size=7))
+    ids = draw(st.none() | st.lists(NAMES, min_size=len(members), max_size=len(members), unique=True))
+    try:
+        return Groups(members, ids=ids, **about)
+    except DataError:  # no group, or two spellings of one name
+        return Groups(["b", None, "a"], **about)
+
+
+@st.composite
+def measures(draw: st.DrawFn, name: str) -> Measure:
+    count = draw(st.integers(1, 7))
+    many = {"min_size": count, "max_size": count}
+    given: dict[str, Any] = {"examples": count}
+    if draw(st.booleans()):
+        given["examples"] = draw(st.lists(NAMES | st.just(""), **many, unique=True))
+    if draw(st.booleans()):
+        given["classes"] = draw(st.lists(st.integers(-3, 12), **many) | st.lists(NAMES, **many))
+    if draw(st.booleans()) and count > 1:
+        given["half"] = ["score", "report", *draw(st.lists(st.sampled_from(["score", "report"]), **many))][:count]
+    if draw(st.booleans()):
+        given["weights"] = np.array(draw(st.lists(st.floats(0.1, 1e6), **many)))
+    unit = draw(st.sampled_from(["units", "nats"]))
+    scale, up = draw(st.sampled_from([1.0, 0.1, 100])), draw(st.booleans())
+    return Measure(name, unit=unit, scale=scale, higher_is_better=up, **given)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(source=groups_of_anything(), one=measures("one"), two=measures("t w\no"), threads=st.integers(1, 3))
+def test_whatever_a_plan_of_a_command_says_comes_back(
+    tmp_path: Path, source: Groups, one: Measure, two: Measure, threads: int
+) -> None:
+    (tmp_path / "code").mkdir(exist_ok=True)
+    (tmp_path / "code" / "train.py").write_text("print(2)\n")
+    recipe = Command(
+        ["python", "train.py", "{keep}"], depends=["train.py"], folder=str(tmp_path / "code"), threads=threads
+    )
+    masks = pydt.design.Design.explicit(np.ones((2, len(source.names)), bool))
+    plan = Plan(source, design=masks, recipe=recipe, tasks=[one, two])
+    write_plan(plan, tmp_path / "any.toml")
+    again = read_plan(tmp_path / "any.toml").plan
+    assert again.digest == plan.digest
+    assert (again.source.digest, again.source.name, again.by) == (source.digest, source.name, source.by)
+    for measure, read in zip(plan.tasks, again.tasks, strict=True):
+        assert read.digest == measure.digest
+        assert read.described() == measure.described()
+    assert (again.recipe.folder, again.recipe.threads) == (recipe.folder, threads)
+
+
+def test_a_function_cannot_be_written(tmp_path: Path) -> None:
+    masks = pydt.design.design.bernoulli(2, 9)
+    plan = Plan(Groups(["a", "b"]), design=masks, recipe=Function(_written), tasks=[Measure("loss")])
+    with pytest.raises(ConfigError, match=r"Plan\.recipe: is a function, which no file can hold.*pydt\.Command"):
+        write_plan(plan, tmp_path / "a.toml")
+    command = replace(plan, recipe=Command(["true"]))
+    with pytest.raises(ConfigError, match=r"rows of a pydt\.Command have no learning rate"):
+        write_plan(command, tmp_path / "a.toml", rates=(0.1, 0.2))
+    assert not (tmp_path / "a.toml").exists()
 
 
 def _strata(groups: int) -> list[int]:
