@@ -26,7 +26,8 @@ _RHO = 0.36  # correlation of the two directions' errors at its largest
 
 @dataclass(frozen=True)
 class Best:
-    """The number of lowest groups to leave out, and what that gains, as fractions of the metric.
+    """The number of lowest groups to leave out, and what that gains: fractions of the metric, or of a `pydt.Measure`
+    numbers as rows store them; positive where it is better.
 
     Attributes:
         length: "epochs" or "steps".
@@ -34,7 +35,7 @@ class Best:
         chosen: what each half chose for the other.
         gain, stderr, low, high: over the full source, judged by the half that did not choose; 95 %.
         claimed: the best number's gain by all images and rows: too good on average.
-        runs: rows of each candidate in a half; images: in a half.
+        runs: rows of each candidate in a half; images: in a half (or other examples).
     """
 
     length: str
@@ -50,24 +51,25 @@ class Best:
 
 
 def best_size(length: str, arms: Sequence[Arm], weights: np.ndarray, labels: np.ndarray) -> Best | None:
-    """The best number by cross-fitting, the first arm being "full"; None with fewer than four rows in an arm.
+    """The best number by cross-fitting, the first arm being "full"; None with fewer than four rows in an arm, or where
+    one of the two halves of the examples has none of any weight.
 
     Args:
         length: put into the result. weights, labels: (images,) of the metric and the classes.
     """
     sides = halves_of(labels)
-    if min(len(arm.rows) for arm in arms) < FEWEST or sides.all() or not sides.any():
+    if min(len(arm.rows) for arm in arms) < FEWEST or not (weights[sides].any() and weights[~sides].any()):
         return None
     halves = [[_part(arm, i, sides == bool(i), weights, labels) for arm in arms] for i in range(2)]
     chosen, gains, errors, reaches = [0, 0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]
     for i in range(2):
-        k = int(np.argmax([arm.mean for arm in halves[i]]))
+        k = int(np.argmax([arm.goodness for arm in halves[i]]))
         if k:
             own = sides != bool(i)
             found = contrast(halves[1 - i][k], halves[1 - i][0], weights_of(weights, labels, own), labels[own])
             chosen[i], gains[i], errors[i] = arms[k].dropped, found.difference, found.stderr
             reaches[i] = (found.high - found.low) / 2
-    everywhere = max(arms, key=lambda arm: arm.mean)
+    everywhere = max(arms, key=lambda arm: arm.goodness)
     gain, reach = float(np.mean(gains)), _joined(*reaches)
     return Best(
         length,
@@ -77,7 +79,7 @@ def best_size(length: str, arms: Sequence[Arm], weights: np.ndarray, labels: np.
         _joined(*errors),
         gain - reach,
         gain + reach,
-        everywhere.mean - arms[0].mean,
+        everywhere.goodness - arms[0].goodness,
         min(len(arm.rows) for arm in arms) // 2,
         int(min(sides.sum(), (~sides).sum())),
     )
@@ -101,7 +103,8 @@ def weights_of(weights: np.ndarray, labels: np.ndarray, chosen: np.ndarray) -> n
     """The weights of some of the images, each class keeping its share of the metric."""
     found = weights[chosen].astype(np.float64)
     for label in np.unique(labels[chosen]):
-        found[labels[chosen] == label] *= weights[labels == label].sum() / weights[chosen & (labels == label)].sum()
+        if own := weights[chosen & (labels == label)].sum():
+            found[labels[chosen] == label] *= weights[labels == label].sum() / own
     return found * (weights.sum() / found.sum())
 
 

@@ -12,6 +12,7 @@ retraining is judged".
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from pydt.training import Task
 
 
-_ROUNDING = 1e-9  # an error below it is that of float32 outputs
+_ROUNDING = 1e-9  # an error below it, relative to the outputs, is that of their float32
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,12 @@ class Contrast:
 
     Attributes:
         kind, dropped: of the arm. n, control_n: rows of both.
-        difference: and what follows: fractions of the metric.
-        stderr_retraining: Welch's. stderr_images: of images drawn class by class. stderr: of both.
-        low, high: 95 %. p: two-sided, of the same test, so below 0.05 where the interval excludes 0.
+        difference: positive where the arm is better, also where lower values are. It and what follows: fractions, or
+            of a `pydt.Measure` numbers as rows store them.
+        stderr_retraining: Welch's. stderr_images: of images (or other examples) drawn class by class; NaN where the
+            report half has one alone. stderr: of both, or of the one that is known.
+        low, high: 95 %. p: two-sided, of the same test, so below 0.05 where the interval excludes 0. NaN where nothing
+            varies and the values are no shares of what is right.
     """
 
     kind: str
@@ -169,10 +173,10 @@ def compared(arm: Arm, control: Arm | None, weights: np.ndarray, labels: np.ndar
 
 
 def contrast(arm: Arm, control: Arm, weights: np.ndarray, labels: np.ndarray) -> Contrast:
-    """Compare two arms on the same images, with `weights` of the metric and `labels`, (images,)."""
+    """Compare two arms on the same examples, with `weights` of the metric and `labels`, (examples,)."""
     from scipy import stats
 
-    difference = arm.mean - control.mean
+    difference = arm.goodness - control.goodness
     parts = [a.accuracy.var(ddof=1) / len(a.accuracy) for a in (arm, control)]
     retraining = float(np.sqrt(sum(parts)))
     values, inverse, sizes = np.unique(labels, return_inverse=True, return_counts=True)
@@ -185,16 +189,19 @@ def contrast(arm: Arm, control: Arm, weights: np.ndarray, labels: np.ndarray) ->
         rest += float(weights**2 @ (residual**2).sum(0)) / (n - 1) * count / max(count - 1, 1) / n
     # Estimates of variances may cross by chance: the whole is never less than one of its parts.
     stderr = float(np.sqrt(max(retraining**2 + by_images - rest, retraining**2, by_images)))
-    if stderr > _ROUNDING:
+    if stderr > _ROUNDING * max(float(np.abs(a.correct).max()) for a in (arm, control)):
         within = sum(part**2 / (len(a.accuracy) - 1) for part, a in zip(parts, (arm, control), strict=True))
         df = stderr**4 / (within + by_images**2 / max(len(labels) - len(np.unique(labels)), 1))
         below = above = t975(df) * stderr
         p = float(2 * stats.t.sf(abs(difference) / stderr, df))
+    elif arm.metric.measured and not all(np.isin(a.correct, (0, 1)).all() for a in (arm, control)):
+        below = above = p = math.nan
     else:
         images = float(weights.sum() ** 2 / (weights**2).sum())
         one, other = (wilson(float(np.clip(a.mean, 0, 1)), images) for a in (arm, control))
         below = float(np.hypot(arm.mean - one[0], other[1] - control.mean))
         above = float(np.hypot(one[1] - arm.mean, control.mean - other[0]))
+        below, above = (below, above) if arm.metric.higher_is_better else (above, below)
         p = float(2 * stats.norm.sf(Z975 * abs(difference) / (below if difference > 0 else above)))
     return Contrast(
         arm.kind,
@@ -203,7 +210,7 @@ def contrast(arm: Arm, control: Arm, weights: np.ndarray, labels: np.ndarray) ->
         len(control.accuracy),
         difference,
         retraining,
-        by_images**0.5,
+        by_images**0.5 if len(weights) > 1 else math.nan,
         stderr,
         difference - below,
         difference + above,
@@ -212,7 +219,7 @@ def contrast(arm: Arm, control: Arm, weights: np.ndarray, labels: np.ndarray) ->
 
 
 def _between_images(parts: np.ndarray, labels: np.ndarray) -> float:
-    """Variance of the sum of `parts` (images,) over drawing the images of each class anew."""
+    """Variance of the sum of `parts` (examples,) over drawing the examples of each class anew."""
     members = [parts[labels == label].astype(np.float64) for label in np.unique(labels)]
     return float(sum(len(own) * own.var(ddof=1) for own in members if len(own) > 1))
 

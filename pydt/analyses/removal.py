@@ -10,6 +10,7 @@ retraining is judged".
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -36,7 +37,7 @@ from pydt.analyses.retraining import (
 from pydt.base import ConfigError, generator, one_of, seed31, suggest
 from pydt.ensemble import Plan, Runner, run_row
 from pydt.estimation import overall
-from pydt.reporting import METRICS, Column, Curve, Intervals, Page, Table, called, called_output, csv_of, listed, points
+from pydt.reporting import Column, Curve, Intervals, Metric, Page, Table, called, called_output, csv_of, listed, number
 from pydt.store import Row, Store
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 
 KINDS = ("bottom", "top", "random")
 LENGTHS = ("epochs", "steps")
+OWN = "own"
+"""The length of rows that a program of the user's trains: it decides how long."""
 _NAMED = 12  # of the lowest groups
 
 
@@ -53,9 +56,10 @@ class Point:
     """One arm of the curve.
 
     Attributes:
-        length: "epochs" or "steps": what is equal to the full source's training.
+        length: "epochs" or "steps": what is equal to the full source's training; "own" where the rows come from a
+            program of the user's, which decides it.
         arm: its kind is "full", "drop bottom", "drop top", "drop random", "keep NAME" or "random as NAME".
-        images: left out, mean over rows.
+        images: left out, mean over rows (or other examples).
         gain: against "full"; which: against random sets of as many groups and images. None where there is nothing to
             compare with, or fewer than two rows.
     """
@@ -74,6 +78,7 @@ class Removal:
     Attributes:
         ranked: all groups, the lowest influence first.
         retrained: rows that were trained for it, of which `failed` gave no outputs.
+        metric: of the task: name, unit and direction.
     """
 
     points: tuple[Point, ...]
@@ -81,24 +86,31 @@ class Removal:
     ranked: tuple[str, ...]
     retrained: int
     failed: int
-    metric: str
+    metric: Metric
     _view: EnsembleView = field(repr=False)
 
-    def point(self, kind: str, dropped: int, length: str = "epochs") -> Point:
-        """The point of a kind, a number of groups and a length; raises ConfigError if there is none."""
+    def point(self, kind: str, dropped: int, length: str | None = None) -> Point:
+        """The point of a kind, a number of groups and a length (by default "epochs", or the one of a program of the
+        user's); raises ConfigError if there is none."""
+        length = self._usual if length is None else length
         for point in self.points:
             if (point.arm.kind, point.arm.dropped, point.length) == (kind, dropped, length):
                 return point
         known = ", ".join(f"{point.arm.kind} {point.arm.dropped} at equal {point.length}" for point in self.points)
         raise ConfigError(f"no point {kind!r} of {dropped} at equal {length}", "Removal", f"there are: {known}")
 
-    def keep(self, length: str = "epochs") -> tuple[str, ...]:
-        """The groups that stay when the best number of lowest ones is left out."""
+    def keep(self, length: str | None = None) -> tuple[str, ...]:
+        """The groups that stay when the best number of lowest ones is left out; length: as of `point`."""
+        length = self._usual if length is None else length
         for best in self.best:
             if best.length == length:
                 return self.ranked[best.size :]
-        mend = f"ask for kind 'bottom' with at least {FEWEST} repeats"
+        mend = f"ask for kind 'bottom' with at least {FEWEST} repeats, and a report half of at least two examples"
         raise ConfigError(f"no best number at equal {length}", "Removal.keep", mend)
+
+    @property
+    def _usual(self) -> str:
+        return OWN if self.points[0].length == OWN else "epochs"
 
     def page(self) -> Page:
         """The page of this analysis."""
@@ -144,7 +156,8 @@ def removal_curve(
             retrainings on random sets of as many groups and about as many images.
         repeats: retrainings of each arm; the best number needs at least four.
         steps: "epochs" trains all for the plan's epochs, "same" for the steps that the full source takes, "both" both.
-            A recipe with `steps` allows only "same".
+            A recipe with `steps` allows only "same". Of a `pydt.Function` or `pydt.Command` there is one length, that
+            which the program has: leave it out.
         seed: of the retrainings and the random sets.
         runner, executor, workers, progress: see `pydt.run`.
 
@@ -161,7 +174,7 @@ def removal_curve(
         one_of(kind, KINDS, "kind", "removal_curve")
     if repeats < 2:
         raise ConfigError(f"{repeats} repeats", "removal_curve", "use at least 2: one row has no spread")
-    recipes = _recipes(plan, steps)
+    recipes = recipes_of(plan, steps)
     values = np.asarray(overall(store, plan, task, output).unbiased)
     wanted = [f"drop {kind}" for kind in KINDS if kind in kinds]
     rows = arm_rows(values, images, sizes, [repeats] * len(sizes), seed, wanted)
@@ -193,7 +206,7 @@ def removal_curve(
         ranked=tuple(names[i] for i in np.argsort(values, kind="stable")),
         retrained=sum(len(own) for _, own in jobs),
         failed=failed,
-        metric=task.target.metric,
+        metric=Metric.of_task(view.described),
         _view=view,
     )
 
@@ -213,10 +226,15 @@ def _points(
     return found
 
 
-def _recipes(plan: Plan, steps: str) -> dict[str, Any]:
+def recipes_of(plan: Plan, steps: str) -> dict[str, Any]:
     """The recipe for each length asked for."""
     one_of(steps, ("epochs", "same", "both"), "steps", "removal_curve")
     recipe = plan.recipe
+    if not hasattr(recipe, "budget"):  # a function or a command
+        if steps == "same":
+            mend = "leave it out: the program that trains a row decides how long it trains"
+            raise ConfigError(f'"same" of a {type(recipe).__name__}, which has no steps', "steps", mend)
+        return {OWN: recipe}
     budget = recipe.budget[0]
     if budget != "epochs":
         if steps == "epochs":
@@ -269,7 +287,7 @@ def list_rows(lists: Mapping[str, np.ndarray], images: np.ndarray, repeats: int,
 
 # ---- the page ------------------------------------------------------------------------------------------------------
 
-_WORDS = {"epochs": "equal epochs", "steps": "equal steps"}
+_AT = {"epochs": "at equal epochs", "steps": "at equal steps", OWN: "as the program trains"}
 _NAMES = {
     "drop bottom": "without the lowest",
     "drop top": "without the highest",
@@ -277,137 +295,208 @@ _NAMES = {
     "full": "nothing left out",
 }
 _METHOD = """Groups are ranked by their influence on the score half. Retrainings without some of them are transferred
-with other few-shot draws and judged on the report half (Jain et al. 2023, section 3). The best number K is chosen on
-one half of the report images by half of the retrainings of each size, and judged by the rest, both ways round:
-
-    gain = mean of both directions of: mean(without the K lowest) - mean(nothing left out)
+with other few-shot draws and {judged}
 
 At equal epochs a smaller source is trained for fewer steps, at equal steps its images are seen more often."""
-_BESTS = [
-    Column("equal", "length"),
-    Column("best K", "size"),
-    Column("chosen by halves", lambda best: f"{best.chosen[0]}, {best.chosen[1]}"),
-    Column("gain", scale=100),
-    Column("low", scale=100),
-    Column("high", scale=100),
-    Column("claimed where chosen", "claimed", scale=100),
-    Column("n", "runs"),
-    Column("images"),
-]
+_OWN_METHOD = """Groups are ranked by their influence on the score half. Retrainings without some of them have seeds of
+their own and are {judged}"""
+_JUDGED = """judged on the report half (Jain et al. 2023, section 3). The best number K is chosen on one half of the
+report {examples} by half of the retrainings of each size, and judged by the rest, both ways round:
+
+    gain = mean of both directions of: mean(without the K lowest) - mean(nothing left out)
+"""
 
 
-def _arm_columns(output: str) -> list[Column]:
-    """Of a point: points of the metric in the table, fractions in the CSV file."""
+def _best_columns(found: Removal) -> list[Column]:
+    """Of a best number."""
+    metric = found.metric
+    digits = None if metric.share else metric.decimals(2, _error(found))
+    shown: dict[str, Any] = {"scale": metric.scale, "digits": digits}
+    return [
+        *_length_column(found),
+        Column("best K", "size"),
+        Column("chosen by halves", lambda best: f"{best.chosen[0]}, {best.chosen[1]}"),
+        *(Column(part, **shown) for part in ("gain", "low", "high")),
+        Column("claimed where chosen", "claimed", **shown),
+        Column("n", "runs"),
+        Column(metric.examples, "images"),
+    ]
+
+
+def _length_column(found: Removal) -> list[Column]:
+    """What is equal, where there is a choice."""
+    return [Column("equal", "length")] if found.points[0].length != OWN else []
+
+
+def _error(found: Removal) -> float | None:
+    """The typical error of a difference, as rows store values."""
+    errors = [c.stderr for p in found.points for c in (p.gain, p.which) if c is not None]
+    return float(np.median(errors)) if errors else None
+
+
+def _arm_columns(found: Removal) -> list[Column]:
+    """Of a point: in the metric's unit in the table, as rows store values in the CSV file."""
+    metric = found.metric
+    digits = None if metric.share else metric.decimals(2, _error(found))
+    shown: dict[str, Any] = {"scale": metric.scale, "digits": digits}
 
     def part(contrast: str, name: str) -> Callable[[Point], float | None]:
         return lambda point: getattr(getattr(point, contrast), name, None)
 
     columns = [
-        Column("equal", "length"),
+        *_length_column(found),
         Column("kind", attrgetter("arm.kind"), lambda point: _NAMES.get(point.arm.kind, point.arm.kind)),
         Column("left out", attrgetter("arm.dropped")),
-        Column("images left out", "images"),
+        Column(f"{metric.examples} left out", "images"),
         Column("n", lambda point: len(point.arm.rows)),
         Column("failed", attrgetter("arm.failed")),
-        Column(called_output(output), attrgetter("arm.mean"), scale=100),
-        Column("sd", attrgetter("arm.sd"), scale=100),
+        Column(_called(found), attrgetter("arm.mean"), **shown),
+        Column("sd", attrgetter("arm.sd"), **shown),
     ]
     for of, what, error in (("gain", "gain", "stderr"), ("which", "against random", "stderr of that")):
         columns += [
-            Column(what, part(of, "difference"), scale=100),
-            Column(error, part(of, "stderr"), only="table", scale=100),
+            Column(what, part(of, "difference"), **shown),
+            Column(error, part(of, "stderr"), only="table", **shown),
             *(Column(f"{what}, {name}", part(of, name), only="csv") for name in ("stderr", "low", "high", "p")),
         ]
     return columns
 
 
+def _called(found: Removal) -> str:
+    """The metric in a sentence."""
+    return found.metric.name if found.metric.measured else called_output(found._view.output())
+
+
+def _unit(metric: Metric) -> str:
+    """Of gains: in points of what, or with their direction."""
+    if not metric.measured:
+        return f"points of {metric.name}"
+    unit = metric.unit or metric.name
+    return unit + (f" ({metric.direction}: + is a lower {metric.name})" if metric.direction else "")
+
+
 def _page(found: Removal) -> Page:
-    unit, output = f"points of {METRICS[found.metric]}", found._view.output()
+    metric = found.metric
+    unit, bests, arms = _unit(metric), _best_columns(found), _arm_columns(found)
     blocks: list[Any] = []
     for length in dict.fromkeys(point.length for point in found.points):
         own = [point for point in found.points if point.length == length]
-        blocks += [*_curve(own, _WORDS[length], unit), *_against_random(own, _WORDS[length], unit)]
+        at = "" if length == OWN else f" {_AT[length]}"
+        blocks += [*_curve(own, at, unit, metric), *_against_random(own, at, unit, metric)]
     if found.best:
-        blocks.append(Table.of(found.best, _BESTS, "The best number of lowest groups to leave out", f"In {unit}."))
-    note = f"In {unit}; sd between retrainings, errors of both parts."
-    blocks.append(Table.of(found.points, _arm_columns(output), "All retrainings", note))
-    csv = {"arms.csv": csv_of(found.points, _arm_columns(output)), "best.csv": csv_of(found.best, _BESTS)}
+        blocks.append(Table.of(found.best, bests, "The best number of lowest groups to leave out", f"In {unit}."))
+    errors = "errors of both parts" if _many(found) else "errors of the retrainings alone"
+    note = f"In {unit}; sd between retrainings, {errors}."
+    blocks.append(Table.of(found.points, arms, "All retrainings", note))
+    csv = {"arms.csv": csv_of(found.points, arms), "best.csv": csv_of(found.best, bests)}
     for best in found.best:
         csv[f"keep-{best.length}.csv"] = csv_of(found.keep(best.length), [Column("group", str)])
     source = called(found._view.record.source_facts["name"], "source")
+    where = "" if metric.measured else f" on {found._view.target_name}"
     question = (
-        f"What does the {called_output(output)} on {found._view.target_name} gain or lose when the worst, the best or "
-        f"random groups of {source} are left out?"
+        f"What does the {_called(found)}{where} gain or lose when the worst, the best or random groups of {source} are "
+        "left out?"
     )
     answer = found._view.told(_answer(found), found.failed, found.retrained)
-    return Page("removal", "Removal curves", question, answer, blocks, csv, _METHOD)
+    method = _METHOD if found.points[0].length != OWN else _OWN_METHOD
+    method = method.format(judged=_JUDGED.format(examples=metric.examples).rstrip())
+    return Page("removal", "Removal curves", question, answer, blocks, csv, method)
 
 
-def _curve(points: Sequence[Point], length: str, unit: str) -> list[Curve]:
+def _many(found: Removal) -> bool:
+    """Whether the report half has several examples, so that their part of the errors is known."""
+    return found.points[0].arm.correct.shape[1] > 1
+
+
+def _curve(points: Sequence[Point], at: str, unit: str, metric: Metric) -> list[Curve]:
     series: dict[str, Any] = {}
     for kind in ("drop bottom", "drop top", CONTROL):
         gains = [p.gain for p in points if p.arm.kind == kind and p.gain is not None]
         if gains:
-            bars = ([100 * getattr(g, part) for g in gains] for part in ("difference", "low", "high"))
+            bars = ([metric.scale * getattr(g, part) for g in gains] for part in ("difference", "low", "high"))
             series[_NAMES[kind]] = ([g.dropped for g in gains], *bars)
     if not series:
         return []
-    n = min(p.gain.n for p in points if p.gain is not None)
-    note = f"At least n = {n} retrainings a point; 95 % over retrainings and images."
-    return [Curve(series, "groups left out", unit, f"Gain over the full source at {length}", note)]
+    gains = [p.gain for p in points if p.gain is not None]
+    over = f"retrainings and {metric.examples}" if not math.isnan(gains[0].stderr_images) else "retrainings alone"
+    note = f"At least n = {min(gain.n for gain in gains)} retrainings a point; 95 % over {over}."
+    return [Curve(series, "groups left out", unit, f"Gain over the full source{at}", note)]
 
 
-def _against_random(points: Sequence[Point], length: str, unit: str) -> list[Intervals]:
+def _against_random(points: Sequence[Point], at: str, unit: str, metric: Metric) -> list[Intervals]:
     found = [(p.arm, p.which) for p in points if p.which is not None]
     if not found:
         return []
-    values, low, high = ([100 * getattr(c, part) for _, c in found] for part in ("difference", "low", "high"))
+    values, low, high = ([metric.scale * getattr(c, part) for _, c in found] for part in ("difference", "low", "high"))
     names = [
         f"{_NAMES[arm.kind]} {arm.dropped}" if arm.kind in _NAMES else f"{arm.kind}, {arm.dropped} left out"
         for arm, _ in found
     ]
     marked = [c.low > 0 or c.high < 0 for _, c in found]
-    title = f"Against random sets of as many groups and images, at {length}"
+    title = f"Against random sets of as many groups and {metric.examples}" + (f",{at}" if at else "")
     return [Intervals(names, values, low, high, unit, title, marked=marked)]
 
 
 def _answer(found: Removal) -> list[str]:
-    sentences, metric = [], called_output(found._view.output())
+    metric, name = found.metric, _called(found)
+    unit = metric.unit and f" {metric.unit}"
+    sentences = []
+
+    def change(value: float, low: float, high: float) -> str:
+        digits = metric.decimals(2, (high - low) / 4)
+        size, *ends = (number(metric.scale * one, digits, True) for one in (value, low, high))
+        return f"{size}{unit} ({ends[0]} to {ends[1]})"
+
+    better = f" ({metric.direction}; + is an improvement)" if metric.direction else ""
     for b in found.best:
         sure = "a gain" if b.low > 0 else "a loss" if b.high < 0 else "which may be nothing"
-        gains = f"{_lowest(b)} changes {metric} by {points(b.gain, b.low, b.high, 2)}, {sure}."
+        gains = f"{_lowest(b)} {_changes(metric, name)} {change(b.gain, b.low, b.high)}{better}, {sure}."
         nothing = "the best number of lowest groups to leave out is none at all."
+        at = "" if b.length == OWN else f"{_AT[b.length]}, "
+        told = f"{at}{nothing if b.chosen == (0, 0) else gains}"
+        claimed = number(metric.scale * b.claimed, metric.decimals(2, b.stderr), True)
         sentences += [
-            f"At {_WORDS[b.length]}, {nothing if b.chosen == (0, 0) else gains}",
-            f"It was chosen by one half of the report images ({b.images}) and of the retrainings ({b.runs} each) and "
-            f"judged by the other half; choosing and judging on everything would have claimed {100 * b.claimed:+.2f} "
-            f"points without {b.size} groups.",
+            told[0].upper() + told[1:],
+            f"It was chosen by one half of the report {metric.examples} ({b.images}) and of the retrainings ({b.runs} "
+            f"each) and judged by the other half; choosing and judging on everything would have claimed "
+            f"{claimed}{unit} without {b.size} groups.",
         ]
     for kind, word in (("drop bottom", "lowest"), ("drop top", "highest")):
         which = [p.which for p in found.points if p.arm.kind == kind and p.which is not None]
         if which:
-            better, worse = sum(c.low > 0 for c in which), sum(c.high < 0 for c in which)
+            up, down = sum(c.low > 0 for c in which), sum(c.high < 0 for c in which)
             reach = float(np.median([(c.high - c.low) / 2 for c in which]))
+            width = number(metric.scale * reach, metric.decimals(2, reach / 2))
             sentences.append(
-                f"Leaving out the {word} groups is better than leaving out as many random ones in {better} and worse "
-                f"in {worse} of {len(which)} comparisons (95 % intervals, each by itself; they reach {100 * reach:.2f} "
-                "points to either side in the median, so that smaller differences could not have been told)."
+                f"Leaving out the {word} groups is better than leaving out as many random ones in {up} and worse "
+                f"in {down} of {len(which)} comparisons (95 % intervals, each by itself; they reach "
+                f"{width}{unit} to either side in the median, so that smaller differences could not have been told)."
             )
     for p in found.points:
         if p.arm.kind.startswith("keep ") and p.gain is not None:
-            gain, random = (one and points(one.difference, one.low, one.high, 2) for one in (p.gain, p.which))
+            gain, random = (one and change(one.difference, one.low, one.high) for one in (p.gain, p.which))
             against = f"; against random groups {random}" if random else ""
+            how = "" if p.length == OWN else f"{_AT[p.length].removeprefix('at ')}, "
             sentences.append(
-                f"To keep only {p.arm.kind.removeprefix('keep ')} ({p.arm.dropped} groups left out, "
-                f"{_WORDS[p.length]}, n = {len(p.arm.rows)}) changes {metric} by {gain} against the full "
-                f"source{against}."
+                f"To keep only {p.arm.kind.removeprefix('keep ')} ({p.arm.dropped} groups left out, {how}"
+                f"n = {len(p.arm.rows)}) {_changes(metric, name)} {gain}{better} against the full source{against}."
             )
     size = max([max(b.size, *b.chosen) for b in found.best], default=0)
     size = size or max([p.arm.dropped for p in found.points if p.arm.kind == "drop bottom"], default=0)
     if sentences and size:
         are = f"The {size:,} lowest groups, the lowest first, are" if size > 1 else "The lowest group is"
         sentences.append(f"{are} {listed(found.ranked[:size], _NAMED)}.")
+    if sentences and not _many(found):
+        sentences.append(
+            "The report half has one example: intervals hold the retrainings alone, and no best number can be chosen "
+            "by one half of the examples and judged by the other."
+        )
     return sentences or ["No two arms with two retrainings each are there to be compared."]
+
+
+def _changes(metric: Metric, name: str) -> str:
+    """The verb before a change."""
+    return f"changes {name} by" if metric.higher_is_better else f"improves {name} by"
 
 
 def _lowest(best: Best) -> str:

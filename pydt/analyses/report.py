@@ -31,8 +31,8 @@ from pydt.estimation import (
     models_for_effect,
     overall,
 )
-from pydt.reporting import FEW_DF, called, called_output, count, render, write_csv
-from pydt.store import Record, Store, Weak, at_chance, stored_remarks, unit_of, weak_rows
+from pydt.reporting import FEW_DF, Metric, called, called_output, count, render, write_csv
+from pydt.store import VALUE, Record, Store, Weak, at_chance, stored_remarks, unit_of, weak_rows
 
 if TYPE_CHECKING:
     from pydt.training import Task
@@ -60,8 +60,8 @@ def report(
         path: of the HTML file; without the suffix .html, a folder in which it is called report.html.
         plan: a plan of the store, or its digest; by default the store's own.
         task: which of its tasks, or its name or digest; the first by default.
-        output: of which the influences are; see `pydt.store.derive`. By default the target's metric: "correct", or
-            "auroc".
+        output: of which the influences are; see `pydt.store.derive`. By default the task's metric: "correct", "auroc",
+            or the value of a `pydt.Measure`.
         seconds: duration of the whole experiment, if known.
         command: the command that makes the report again.
         allow_failed: give a verdict although more than 2 % of the rows failed.
@@ -104,11 +104,12 @@ def results(
     design, finished = store.design(record), store.finished(record)
     metric = store.metric_output(digest, record)
     output = metric if output is None else output
+    means = Metric.of_task(told)
     fit = overall(store, record, digest, output)
     masks = design.take(finished)
     score = mean_output(store, record, digest, output, "score")
     judged = mean_output(store, record, digest, output, "report")
-    accuracy = mean_output(store, record, digest, metric, "report") / unit_of(told, metric).factor
+    levels = mean_output(store, record, digest, metric, "report") / unit_of(told, metric).factor
     unit = unit_of(told, output).name
     failed, total, failure_p = failure_test(store, record)
     judgement = stored(store, record, digest)
@@ -144,12 +145,13 @@ def results(
                 "score_images": target["score"],
                 "report_images": target["report"],
                 "metric": target["metric"],
+                **({"measure": {"name": told["name"], **about["measure"]}} if means.measured else {}),
                 "mode": about["mode"],
                 "shots": about["shots"],
                 "validation_images": target["validation"],
                 "validation_used": any(one["task"] == digest for one in choices_of(store, record)),
                 "draws": about["draws"],
-                "transfer": {name: how for name, how in about.items() if name not in _ASKED},
+                "transfer": {} if means.measured else {name: how for name, how in about.items() if name not in _ASKED},
                 "design": design.kind,
                 "alpha": design.alpha,
                 "planned_models": len(record.rows),
@@ -162,7 +164,7 @@ def results(
             "stop": _stop(store, record),
             "unmet": _unmet(store, record),
             "seconds": seconds,
-            "output": called_output(output),
+            "output": means.name if output == VALUE else called_output(output),
             "unit": unit,
             "estimand": fit.estimand,
             "estimator": fit.method,
@@ -182,18 +184,19 @@ def results(
                 "models_needed": models_for_effect(advised, effect, level=LEVEL / len(values)) if plannable else None,
                 "models_needed_for": None
                 if not plannable
-                else f"an 80 % chance to see a group that moves the target by {effect:.2g} {unit}, "
-                "a quarter of the spread between rows",
+                else f"an 80 % chance to see a group that moves the {means.name if means.measured else 'target'} by "
+                f"{effect:.2g} {unit}, a quarter of the spread between rows",
             },
             "groups": _groups(record.names, values, stderr, fit.df, q, models=np.asarray(masks).sum(0)),
             "placebos": _placebos(fit),
             "target_classes": _by_class(store, record, digest, output, masks, fit.method, target["classes"]),
-            "rows": {"accuracy": accuracy, "output": score},
-            **_counterfactual(judgement),
+            "rows": {means.key: levels, "output": means.sign * score},
+            **_counterfactual(judgement, means.key),
             "notes": [
                 *_tasks(record, told),
                 *stored_remarks(store, record),
-                *_notes(store, record, digest, judgement, len(finished), effect, float(np.median(stderr)), unit),
+                *_halves(means, target),
+                *_notes(store, record, told, judgement, len(finished), effect, float(np.median(stderr)), unit),
                 *too_few_masks(design, masks, fit.errors, df),
             ],
             "command": command,
@@ -249,10 +252,25 @@ def _tasks(record: Record, told: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _halves(metric: Metric, target: Mapping[str, Any]) -> list[str]:
+    """That a half is too small for what its examples add to the errors to be known."""
+    if metric.shared:
+        return [
+            f'"{metric.name}" is one number a row, so score half and report half are the same number: the verdict '
+            "rests on other rows alone. No interval holds how the number would differ on other examples."
+        ]
+    if metric.measured and target["report"] == 1:
+        return [
+            "The report half has one example: intervals of retrainings hold the noise of training alone, not how other "
+            "examples would differ."
+        ]
+    return []
+
+
 def _notes(
     store: Store,
     record: Record,
-    task: str,
+    told: Mapping[str, Any],
     judgement: Counterfactual | None,
     models: int,
     effect: float,
@@ -261,7 +279,7 @@ def _notes(
 ) -> list[str]:
     """What a reader must know before believing the numbers."""
     notes = []
-    learnt = [(record, task)]
+    metric, learnt = Metric.of_task(told), [(record, told["digest"])]
     if judgement is not None:
         learnt.append((judgement.record, judgement.task))
     for of, seen in learnt:
@@ -273,17 +291,18 @@ def _notes(
                 "every model that met it), replaced by others; see log.jsonl."
             )
         harm = ". Their effect on the target may be the training's, not the data's: "
-        told = weak_rows(store, of, seen).notes(what, store.finished(of).tolist(), harm)
-        notes += [f"{note}." for note in told]
+        found = weak_rows(store, of, seen).notes(what, store.finished(of).tolist(), harm)
+        notes += [f"{note}." for note in found]
         chance = at_chance(store.scalars(seen, of), what)
         notes += [] if chance is None else [chance]
     if effect == 0:
-        notes.append("All models give the same output on the target, which is saturated: no influence can be measured.")
+        same = f"{metric.name} in every row" if metric.measured else "output on the target, which is saturated"
+        notes.append(f"All models give the same {same}: no influence can be measured.")
     elif record.by == "example":
         notes.append(
-            f"The groups are {len(record.names):,} single images. Their influences are differences of means over "
-            f"{models} models, with a standard error of {stderr:.2g} {unit} (median); no significance is asked of any "
-            "one of them."
+            f"The groups are {len(record.names):,} single {metric.examples}. Their influences are differences of means "
+            f"over {models} models, with a standard error of {stderr:.2g} {unit} (median); no significance is asked of "
+            "any one of them."
         )
     elif models < 2 * len(record.names):
         notes.append(
@@ -342,7 +361,11 @@ def _by_class(
     if len(np.unique(labels)) < len(classes):
         return None
     outputs = store.outputs(task, output, "score", record) * unit_of(store.described(task, record), output).factor
-    means = np.stack([outputs[:, labels == c].mean(1, dtype=np.float64) for c in range(len(classes))], axis=1)
+    weights = store.examples(task, "score", record)["weights"]
+    if not all(weights[labels == c].any() for c in range(len(classes))):
+        return None
+    parts = [np.average(outputs[:, labels == c], 1, weights[labels == c]) for c in range(len(classes))]
+    means = np.stack(parts, axis=1)
     if not (means.std(0) > 0).all():
         return None
     fit = influences(masks, means, method)
@@ -350,13 +373,14 @@ def _by_class(
     return {"names": classes, "influence": fit.unbiased, "stderr": fit.stderr, "q": q}
 
 
-def _counterfactual(judgement: Counterfactual | None) -> dict[str, Any]:
+def _counterfactual(judgement: Counterfactual | None, key: str) -> dict[str, Any]:
+    """The retrained rows, of which `key` names the level, their arms and contrasts."""
     if judgement is None:
         return {"counterfactual": [], "arms": [], "contrasts": []}
     runs = [
-        {"kind": arm.kind, "dropped": arm.dropped, "names": list(names), "seed": row.seed, "accuracy": accuracy}
+        {"kind": arm.kind, "dropped": arm.dropped, "names": list(names), "seed": row.seed, key: level}
         for arm in judgement.arms
-        for row, names, accuracy in zip(arm.rows, arm.names, arm.accuracy, strict=True)
+        for row, names, level in zip(arm.rows, arm.names, arm.accuracy, strict=True)
     ]
     arms = [
         {

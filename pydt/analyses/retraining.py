@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from pydt.base import generator, seed31
 from pydt.ensemble import Plan, Runner, announce, run_rows
+from pydt.reporting import ACCURACY, Metric
 from pydt.store import Measure, Record, Row, Store
 
 if TYPE_CHECKING:
@@ -36,10 +37,12 @@ class Arm:
     Attributes:
         kind: one of KINDS, or what an analysis calls it; dropped: groups left out.
         names: of the groups that each row left out.
-        accuracy: float64 (rows,) the target's metric on the report half, as a fraction, mean over draws.
-        correct: float32 (rows, images) share of draws that were right; for AUROC the images' values, see
-            `pydt.training.transfer.auroc`.
+        accuracy: float64 (rows,) the task's metric on the report half, mean over draws: a fraction, or of a
+            `pydt.Measure` the number as rows store it.
+        correct: float32 (rows, examples) share of draws that were right; for AUROC the images' values, see
+            `pydt.training.transfer.auroc`; of a measure its values.
         failed: further rows of this arm that gave no outputs.
+        metric: of the task: its name, unit and direction.
     """
 
     kind: str
@@ -49,10 +52,16 @@ class Arm:
     accuracy: np.ndarray
     correct: np.ndarray
     failed: int = 0
+    metric: Metric = ACCURACY
 
     @property
     def mean(self) -> float:
         return float(self.accuracy.mean())
+
+    @property
+    def goodness(self) -> float:
+        """The mean, with the sign by which more is better."""
+        return self.metric.sign * self.mean
 
     @property
     def sd(self) -> float | None:
@@ -98,7 +107,7 @@ def other_draws(task: Task) -> Task:
 
 
 def group_images(plan: Plan) -> np.ndarray:
-    """Images of each group of a plan, int64 (groups,)."""
+    """Images, or other examples, of each group of a plan, int64 (groups,)."""
     units, names = plan.context.units
     return np.bincount(units[units >= 0], minlength=len(names))
 
@@ -157,6 +166,7 @@ def arms_of(store: Store, record: Record, task: str) -> list[Arm]:
     rows = store.rows(record)
     correct = np.asarray(store.outputs(task, store.metric_output(task, record), "report", record))
     weights = store.examples(task, "report", record)["weights"]
+    metric = Metric.of_task(store.described(task, record))
     lost = Counter((row.kind, int((~row.mask).sum())) for _, row, _ in store.failed(record))
     members: dict[tuple[str, int], list[int]] = {}
     for i, row in enumerate(rows):
@@ -167,5 +177,5 @@ def arms_of(store: Store, record: Record, task: str) -> list[Arm]:
         chosen = tuple(rows[i] for i in where)
         names = tuple(tuple(record.names[j] for j in np.flatnonzero(~row.mask)) for row in chosen)
         accuracy = correct[where].astype(np.float64) @ weights
-        arms.append(Arm(kind, dropped, chosen, names, accuracy, correct[where], lost[kind, dropped]))
+        arms.append(Arm(kind, dropped, chosen, names, accuracy, correct[where], lost[kind, dropped], metric))
     return arms

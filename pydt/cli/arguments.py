@@ -59,8 +59,15 @@ def store_and_plan(place: Path, plan: str | None) -> tuple[Path, str | None]:
 
 def metrics(tasks: list[dict[str, Any]]) -> list[str]:
     """A line for each task: what the rows reach on its report half, by which nothing was chosen."""
-    return [
-        f"{one['name']}: {one['metric']} {100 * one['mean']:.1f} %"
-        + ("" if one["sd"] is None else f" on average, SD {100 * one['sd']:.1f} over {one['rows']:,} rows")
-        for one in tasks
-    ]
+    from pydt.reporting import Metric, count, number
+
+    lines = []
+    for one in tasks:
+        metric = Metric.of(one)
+        digits = metric.decimals(1, one["sd"])
+        named = "" if metric.measured else f" {one['metric']}"
+        mean = f"{number(metric.scale * one['mean'], digits)}{metric.suffix}"
+        spread = number(None if one["sd"] is None else metric.scale * one["sd"], digits)
+        over = "" if one["sd"] is None else f" on average, SD {spread} over {count(one['rows'], 'row')}"
+        lines.append(f"{one['name']}:{named} {mean}{over}" + (f" ({metric.direction})" if metric.direction else ""))
+    return lines

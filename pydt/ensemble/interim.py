@@ -12,7 +12,8 @@ import numpy as np
 from pydt.base import EstimateError, StoreError, Unreadable
 from pydt.design import Design
 from pydt.estimation import Look, StoppingRule, best_method, influences
-from pydt.store import HALVES, Outcome, Record, Store, averaged, unit_of
+from pydt.reporting import Metric
+from pydt.store import HALVES, VALUE, Outcome, Record, Store, averaged, unit_of
 
 if TYPE_CHECKING:
     from pydt.estimation import Fit
@@ -31,6 +32,7 @@ class Interim:
 
     Attributes:
         output: of which the numbers are the weighted means: "correct", "auroc" or "value"; unit: in which they are.
+        metric: how the task's metric reads.
         values, known: float64 and bool, one entry a row: the numbers, and which rows have come in.
         last: the rule's last look.
         damaged: stored rows that `read` found damaged, now in quarantine.
@@ -48,9 +50,22 @@ class Interim:
         self.output = store.metric_output(None, record)
         self.unit = unit_of(record.tasks[0], self.output)
         described = store.task(record.tasks[0]["digest"])
+        self.metric = Metric.of_task(record.tasks[0])
         self._labels = described["labels"]
+        self._judged = np.flatnonzero(described["half"] == HALVES["report"])
+        self._judges = described["weights"][self._judged]
         self._chosen = np.flatnonzero(described["half"] == HALVES["score"])
         self._weights = described["weights"][self._chosen] * self.unit.factor
+
+    def level(self, outcome: Outcome) -> float | None:
+        """The metric of a row of the first task on the report half, as rows store it; None if it does not say."""
+        if self.output != VALUE:
+            told = outcome.scalars.get("report_accuracy")
+            return told if isinstance(told, float) else None
+        if outcome.status != "ok":
+            return None
+        values = averaged(outcome, self._labels, VALUE, "a row", self._judged)
+        return float(values.astype(np.float64) @ self._judges)
 
     @property
     def estimable(self) -> bool:

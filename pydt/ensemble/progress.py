@@ -19,6 +19,7 @@ import numpy as np
 from pydt.base import ConfigError, PydtError, one_blas_thread, suggest, tell, terminal
 from pydt.ensemble.interim import Interim
 from pydt.estimation import StoppingRule
+from pydt.reporting import Metric, digits_for
 from pydt.store import Outcome
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ _RECENT = 200  # rows from which the rate is computed
 _KEPT = 3  # failures that a panel shows
 _ENDS = 4  # groups shown from each end of the ranking
 _WIDTH = 33  # characters of an interval
+_MEASURE = "name", "unit", "scale", "higher_is_better", "shared"  # what is told of a measure
 _TOLD = 5  # failures that get a line of their own
+_FINE, _TINY = 0.02, 1e-5  # errors below need more than two decimals, or a power of ten
 _UNHEARD = OSError, ValueError  # a terminal that is gone, a full disk, a closed file: the run goes on
 
 
@@ -76,7 +79,7 @@ class Progress:
         self.total, self.before, self.done = total, before, before
         self.interim, self.rule, self.workers, self.alive = interim, rule, workers, alive
         self.failed, self.died, self.kept = 0, 0, 0
-        self.accuracy: float | None = None
+        self.latest: float | None = None  # the metric of the row that finished last
         self.failures: deque[tuple[int, str]] = deque(maxlen=_KEPT)
         self.recent: deque[float] = deque(maxlen=max(_RECENT, 4 * workers))
         self.leading: dict[str, Any] | None = None
@@ -108,9 +111,8 @@ class Progress:
         self.done += 1
         self.kept += kept
         self.recent.append(self.clock())
-        accuracy = None if outcome is None else outcome.scalars.get("report_accuracy")
-        if isinstance(accuracy, float):
-            self.accuracy = accuracy
+        level = None if outcome is None else self.interim.level(outcome)
+        self.latest = self.latest if level is None else level
         if reasons:
             self.failed += 1
             self.failures.append((number, reasons[0] or "no reason given"))
@@ -161,8 +163,11 @@ class Progress:
             if left and not self.interim.last.stopped:
                 found["seconds_left"] = round(left / rate)
         found["workers"] = self.workers if self.alive is None else self.alive()
-        if self.accuracy is not None:
-            found["latest_auroc" if self.interim.output == "auroc" else "latest_accuracy"] = self.accuracy
+        if self.latest is not None:
+            names = {"auroc": "latest_auroc", "value": "latest_value"}
+            found[names.get(self.interim.output, "latest_accuracy")] = self.latest
+            if self.interim.metric.measured:
+                found["measure"] = {name: getattr(self.interim.metric, name) for name in _MEASURE}
         found |= {"failed": self.failed, "workers_died": self.died}
         if self.kept:
             found["from_bank"] = self.kept
@@ -204,7 +209,8 @@ def leading(interim: Interim) -> dict[str, Any] | None:
     reach = special.stdtrit(fit.df, 0.975) * fit.stderr.astype(np.float64)
     columns = ("name", interim.record.names), ("value", fit.unbiased), ("stderr", fit.stderr), ("reach", reach)
     groups = [{key: of[i] if key == "name" else float(of[i]) for key, of in columns} for i in ends]
-    return {"unit": interim.unit.name, "models": int(fit.models), "groups": groups}
+    better = "" if interim.metric.higher_is_better else f", + is a lower {interim.metric.name}"
+    return {"unit": f"{interim.unit.name}{better}", "models": int(fit.models), "groups": groups}
 
 
 class Json(Progress):
@@ -314,6 +320,10 @@ def _rate(facts: dict[str, Any]) -> list[str]:
 
 def _latest(facts: dict[str, Any]) -> list[str]:
     """The metric of the row that finished last."""
+    if "latest_value" in facts:
+        metric, value = Metric.of(facts), facts["latest_value"]
+        shown = f"{metric.scale * value:.1f}" if metric.share else f"{metric.scale * value:.4g}"
+        return [f"latest {_printable(metric.name, 24)} {shown}{_printable(metric.suffix, 24)}"]
     names = {"latest_accuracy": "accuracy", "latest_auroc": "AUROC"}
     return [f"latest {name} {100 * facts[key]:.1f} %" for key, name in names.items() if key in facts]
 
@@ -331,7 +341,18 @@ def _line(facts: dict[str, Any]) -> str:
 
 
 def _group(group: dict[str, Any]) -> str:
-    return f"{_printable(group['name'], 24)} {group['value']:+.2f} +- {group['stderr']:.2f}"
+    return f"{_printable(group['name'], 24)} {_estimate(group, '+-')}"
+
+
+def _estimate(group: dict[str, Any], sign: str) -> str:
+    """An influence and its error, with two decimals; with more, or a power of ten, where these would show nothing."""
+    value, stderr = group["value"], group["stderr"]
+    if not 0 < stderr < _FINE:
+        return f"{value:+.2f} {sign} {stderr:.2f}"
+    if stderr < _TINY:
+        return f"{value:+.2g} {sign} {stderr:.1g}"
+    digits = digits_for(stderr)
+    return f"{value:+.{digits}f} {sign} {stderr:.{digits}f}"
 
 
 def interval(value: float, half: float, scale: float, ascii_only: bool = False) -> str:
@@ -410,7 +431,7 @@ def _table(leading: dict[str, Any], ascii_only: bool) -> RenderableType:
         sign = "+-" if ascii_only else "\u00b1"
         table.add_row(
             Text(_printable(group["name"], 24)),
-            Text(f"{group['value']:+.2f} {sign} {group['stderr']:.2f}"),
+            Text(_estimate(group, sign)),
             Text(interval(group["value"], reaches, scale, ascii_only), style=style),
         )
     return table

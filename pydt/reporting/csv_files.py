@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pydt.base import as_path, write_atomic
+from pydt.reporting.metric import Metric
 from pydt.reporting.text import finite
 
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -58,20 +59,23 @@ def write_csv(results: Mapping, folder: str | os.PathLike[str]) -> list[Path]:
     """Write every number as CSV: UTF-8, a header line, an empty cell for None, numbers in full precision.
 
     The files and their columns are `COLUMNS`; groups stand in ranked order, lists of names are JSON in one cell, and
-    accuracies and differences are fractions. Files for which `results` holds nothing have their header alone.
+    accuracies and differences are fractions. Of a `pydt.Measure` the column "accuracy" is called "value"; levels and
+    differences are as rows store them. A difference is positive where it is better, also where lower values
+    are. Files for which `results` holds nothing have their header alone.
 
     Raises:
         StoreError: the folder cannot be written.
     """
     results = finite(results)
+    level = Metric.of(results.get("question") or {}).key
     rows, classes = results.get("rows") or {}, results.get("target_classes") or {"names": [], "influence": []}
     nothing = [[None] * len(line) for line in classes["influence"]]
     tables: dict[str, list[dict]] = {
         "groups.csv": [{"rank": i + 1, **group} for i, (_, group) in enumerate(ranked(results["groups"]))],
         **{f"{key}.csv": results.get(key) or [] for key in ("placebos", "counterfactual", "arms", "contrasts")},
         "rows.csv": [
-            {"row": i, "accuracy": accuracy, "output": output}
-            for i, (accuracy, output) in enumerate(zip_longest(rows.get("accuracy") or [], rows.get("output") or []))
+            {"row": i, level: value, "output": output}
+            for i, (value, output) in enumerate(zip_longest(rows.get(level) or [], rows.get("output") or []))
         ],
         "target_classes.csv": [
             {"group": group["name"], "target_class": name, "influence": value, "stderr": error, "q": q}
@@ -87,6 +91,7 @@ def write_csv(results: Mapping, folder: str | os.PathLike[str]) -> list[Path]:
     }
     place, written = as_path(folder, "write_csv", made=True), []
     for name, columns in COLUMNS.items():
+        columns = tuple(level if column == "accuracy" else column for column in columns)
         lines = [[line.get(column) for column in columns] for line in tables[name]]
         write_atomic(place / name, csv_file(columns, lines))
         written.append(place / name)

@@ -15,10 +15,11 @@ import numpy as np
 from pydt.base import ConfigError, t975
 from pydt.reporting.csv_files import ranked
 from pydt.reporting.html_templates import template
+from pydt.reporting.metric import Metric
 from pydt.reporting.pictures import data_uri
 from pydt.reporting.sentences import (
     LEVEL,
-    METRICS,
+    decimals,
     errors_known,
     headline_size,
     proven,
@@ -128,6 +129,11 @@ def _removal(results: Mapping) -> dict[str, Any] | None:
     order = list(_KINDS)
     arms = sorted((a for a in arms if a["kind"] in _KINDS), key=lambda a: (a["dropped"], order.index(a["kind"])))
     contrasts = {(c["kind"], c["dropped"]): c for c in results.get("contrasts") or []}
+    metric, digits = Metric.of(results["question"]), decimals(results, 2)
+
+    def shown(value: float | None, digits: int = digits, sign: bool = False) -> str:
+        return number(None if value is None else metric.scale * value, digits, sign)
+
     rows = []
     for arm in arms:
         contrast = contrasts.get((arm["kind"], arm["dropped"]))
@@ -136,32 +142,55 @@ def _removal(results: Mapping) -> dict[str, Any] | None:
             "symbol": arm_symbol(arm["kind"]),
             "dropped": arm["dropped"],
             "n": arm["n"],
-            "mean": percent(arm["mean"], 2),
-            "sd": percent(arm["sd"], 2),
+            "mean": shown(arm["mean"]),
+            "sd": shown(arm["sd"]),
         }
         if contrast is not None:
-            row["difference"], low, high = (percent(contrast[k], 2, True) for k in ("difference", "low", "high"))
+            row["difference"], low, high = (shown(contrast[k], sign=True) for k in ("difference", "low", "high"))
             row["interval"] = DASH if DASH in (low, high) else f"{low} to {high}"
             row["p"] = p_text(contrast["p"]).removeprefix("p ").removeprefix("= ")
         rows.append(row)
     present = [k for k in order if any(a["kind"] == k for a in arms)]
-    means = [f"{_KINDS[a['kind']]} ({a['dropped']}): {percent(a['mean'], 1)} %" for a in arms if a["mean"] is not None]
-    metric = METRICS.get(results["question"].get("metric") or "", "accuracy")
-    label = html.escape(f"{metric[0].upper()}{metric[1:]} after retraining. {'; '.join(means)}", quote=True)
+    least = decimals(results, 1)
+    means = [
+        f"{_KINDS[a['kind']]} ({a['dropped']}): {shown(a['mean'], least)}{metric.suffix}"
+        for a in arms
+        if a["mean"] is not None
+    ]
+    label = html.escape(f"{_title(metric)} after retraining. {'; '.join(means)}", quote=True)
+    judged = [c["stderr_images"] for c in contrasts.values()]
+    unit = ", ".join(part for part in ("" if metric.share else metric.suffix.strip(), metric.direction) if part)
     return {
-        "svg": removal(arms, runs, label),
+        "svg": removal(arms, runs, label, metric),
+        "title": _title(metric) + (f" ({unit})" if unit else ""),
+        "level": f"mean{metric.suffix if metric.share else metric.suffix and ',' + metric.suffix}",
+        "change": ", ".join(part for part in (metric.unit, "+ is better" if metric.direction else "") if part),
+        "both": not judged or any(one is not None for one in judged),
         "legend": [(arm_symbol(k), _KINDS[k]) for k in present],
         "rows": rows,
         "runs": len(runs),
     }
 
 
+def _title(metric: Metric) -> str:
+    """Its name at the beginning of a line."""
+    return legible(f"{metric.name[0].upper()}{metric.name[1:]}")
+
+
 def _spread(results: Mapping) -> dict[str, Any] | None:
-    rows = results.get("rows") or {}
-    metric = METRICS.get(results["question"].get("metric") or "", "accuracy")
-    names = {"accuracy": (metric, 100.0, " %"), "output": (f"{results['output']} ({results['unit']})", 1.0, "")}
+    rows, metric = results.get("rows") or {}, Metric.of(results["question"])
+    unit = " %" if metric.share else ""
+    names = {metric.key: (metric.name, metric.scale, unit), "output": (_output(results), 1.0, "")}
+    if metric.measured:
+        told = metric.name + (f" ({metric.unit})" if metric.unit and not metric.share else "")
+        names = {
+            metric.key: (told + ("" if metric.shared else ", report half"), metric.scale, unit),
+            "output": (f"{told}, score half", 1.0, unit),
+        }
     charts = []
     for key, (name, scale, unit) in names.items():
+        if key == "output" and metric.shared:
+            continue  # the same number
         values = [scale * v for v in rows.get(key) or [] if v is not None]
         if values:
             mean = float(np.mean(values))
@@ -172,6 +201,10 @@ def _spread(results: Mapping) -> dict[str, Any] | None:
             label = html.escape(f"Histogram of {name} over {len(values)} models: {text}", quote=True)
             charts.append({"svg": histogram(values, label, unit), "name": name, "text": text})
     return {"charts": charts} if charts else None
+
+
+def _output(results: Mapping) -> str:
+    return f"{results['output']} ({results['unit']})"
 
 
 def _heat(results: Mapping) -> dict[str, Any] | None:
@@ -205,20 +238,22 @@ def _facts(results: Mapping) -> list[tuple[str, str]]:
         return facts
     facts.append(("held-out correlation", number(verdict.get("correlation"), 2)))
     facts.append(("permutation p", p_text(verdict.get("p")).removeprefix("p ").removeprefix("= ")))
-    contrasts = results.get("contrasts") or []
+    contrasts, metric, digits = results.get("contrasts") or [], Metric.of(results["question"]), decimals(results, 1)
     size = headline_size(contrasts)
+    better = "" if metric.higher_is_better else " better"
     for kind, name in (("drop bottom", "lowest"), ("drop top", "highest")):
         contrast = next((c for c in contrasts if c["kind"] == kind and c["dropped"] == size), None)
         if contrast is not None and contrast["difference"] is not None:
-            text = percent(contrast["difference"], 1, True)
+            text = number(metric.scale * contrast["difference"], digits, True)
             if contrast["stderr"] is not None:
-                text += f" \u00b1 {percent(contrast['stderr'], 1)}"
-            facts.append((f"points without the {size:,} {name}, against random", text))
+                text += f" \u00b1 {number(metric.scale * contrast['stderr'], digits)}"
+            facts.append((f"{metric.unit}{better}".strip() + f" without the {size:,} {name}, against random", text))
     return facts
 
 
 def _question(results: Mapping, phrase: str | None) -> dict[str, Any]:
     asked = results["question"]
+    metric = Metric.of(asked)
     mode = asked.get("mode") or ""
     transfer, how = _MODES.get(mode, mode), asked.get("transfer") or {}
     trained = how.get("finetune") or {}
@@ -240,11 +275,23 @@ def _question(results: Mapping, phrase: str | None) -> dict[str, Any]:
         kept += f", {percent(alpha, 1).removesuffix('.0')} % of the groups kept"
     groups = count(asked["groups"], "group") + (f" (by {legible(asked['by'], 40)})" if asked.get("by") else "")
     images = asked.get("source_images")
-    halves = [("score_images", "images to estimate with"), ("report_images", "others to judge with")]
+    one = metric.examples.removesuffix("s")
+    halves = [("score_images", one, one + "s"), ("report_images", "other", "others")]
     classes = asked.get("target_classes")
-    target = [count(classes, "class", "classes")] if classes is not None else []
-    target += [f"{asked[key]:,} {what}" for key, what in halves if asked.get(key) is not None]
-    source = [count(images, "image"), groups] if images is not None else [groups]
+    target = [count(classes, "class", "classes")] if classes or (classes is not None and not metric.measured) else []
+    if metric.measured:
+        unit = "in %" if metric.share else f"in {metric.unit}" if metric.unit else ""
+        target = [part for part in (unit, metric.direction or "higher is better") if part] + target
+    if metric.shared:
+        target.append("one number a row, to estimate and to judge with")
+    else:
+        uses = ("to estimate with", "to judge with")
+        for (key, name, names), use in zip(halves, uses, strict=True):
+            if asked.get(key) is not None:
+                target.append(f"{asked[key]:,} {name if metric.measured and asked[key] == 1 else names} {use}")
+    source = [count(images, one), groups] if images is not None else [groups]
+    if metric.measured:
+        transfer = ""
     facts = [
         ("Source", legible(asked["source"]), ", ".join(source)),
         ("Target", legible(asked["target"]), ", ".join(target)),
@@ -257,6 +304,7 @@ def _question(results: Mapping, phrase: str | None) -> dict[str, Any]:
     return {
         "source": legible(asked["source"]),
         "target": legible(asked["target"]),
+        "metric": legible(metric.name) if metric.measured else None,
         "facts": [f for f in facts if f[1] or f[2]],
         "interim": f"Interim: {results['models']:,} of {planned:,} planned models have finished." if interim else "",
         "stopped": tied(stopped(results)),
@@ -281,6 +329,7 @@ def render(results: Mapping, thumbnails: Mapping[str, np.ndarray] | None = None,
     if missing:
         mend = "give the dict that pydt.analyses.report assembles"
         raise ConfigError(f"{', '.join(missing)} missing", "results", mend)
+    metric = Metric.of(results["question"])
     verdict, stderr = results["verdict"], results["verdict"].get("median_stderr")
     tone = "blocked" if verdict.get("blocked") else "found" if verdict.get("found") else "nothing"
     explained, failure, spread = results.get("explained"), results.get("failure_p"), verdict.get("spread")
@@ -294,7 +343,7 @@ def render(results: Mapping, thumbnails: Mapping[str, np.ndarray] | None = None,
         notes=[legible(note, 400) for note in results.get("notes") or []],
         tone=tone,
         facts=_facts(results),
-        metric=METRICS.get(results["question"].get("metric") or "", "accuracy"),
+        metric=metric,
         swap=results["estimand"] == "swap",
         estimator=results.get("estimator") or DASH,
         failure=None if failure is None else p_text(failure),

@@ -6,17 +6,17 @@ Every claim, test and interval comes with the results; nothing is decided here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import median
 
 from pydt.base import t975
-from pydt.reporting.text import count, digits_for, finite, listed, number, p_text, percent, plus_minus, quoted
+from pydt.reporting.metric import NO_UNIT, Metric
+from pydt.reporting.text import count, digits_for, finite, listed, number, p_text, plus_minus, quoted
 
 LEVEL = 0.05
 """Groups with q below this are marked; intervals have coverage 1 - LEVEL."""
 
 FEW_DF = 10
 """With fewer degrees of freedom a standard error is hardly known: intervals are shown instead of plus or minus."""
-
-METRICS = {"top-1": "accuracy", "mean per class": "mean accuracy per class", "auroc": "AUROC"}
 
 
 def significant(results: Mapping) -> tuple[list[dict], list[dict]]:
@@ -38,24 +38,34 @@ def headline_size(contrasts: Sequence[dict]) -> int | None:
     return max(((c["n"], c["dropped"]) for c in judged), default=(0, None))[1]
 
 
-def _interval(contrast: Mapping) -> str:
-    """A contrast's 95 % interval in points; with one more decimal if a bound would round to 0."""
-    low, high = 100 * contrast["low"], 100 * contrast["high"]
-    digits = 1 if min(abs(low), abs(high)) >= 0.05 else 2
-    return f"95 % interval {number(low, digits, True)} to {number(high, digits, True)}"
+def decimals(results: Mapping, usual: int) -> int:
+    """Of retrained models' levels and differences: `usual` of shares, else by the typical error of a difference."""
+    errors = [c["stderr"] for c in results.get("contrasts") or [] if c["stderr"]]
+    errors = errors or [a["sd"] for a in results.get("arms") or [] if a["sd"]]
+    return Metric.of(results["question"]).decimals(usual, median(errors) if errors else None)
 
 
-def _against_random(contrast: Mapping, expected: int, than: str) -> str:
-    """How an arm differs from its random control, with its uncertainty; `expected` is the sign the ranking predicts."""
-    points = 100 * contrast["difference"]
-    size = f"{number(abs(points), 1 if abs(points) >= 0.05 else 2)} points {'more' if points >= 0 else 'less'}{than}"
+def _against_random(results: Mapping, contrast: Mapping, expected: int, than: str) -> str:
+    """How an arm differs from its random control, with its uncertainty; `expected` is the sign the ranking predicts.
+    Numbers that would round to 0 have one more decimal."""
+    metric, usual = Metric.of(results["question"]), decimals(results, 1)
+
+    def shown(values: Sequence[float], sign: bool) -> list[str]:
+        digits = usual + (metric.scale * min(map(abs, values)) < 0.5 * 10.0**-usual)
+        return [number(metric.scale * value, digits, sign) for value in values]
+
+    change = contrast["difference"]
+    size = f"{shown([abs(change)], False)[0]} {metric.unit and metric.unit + ' '}{metric.compared(change)}{than}"
     test = p_text(contrast["p"])
     if contrast["low"] is None or contrast["high"] is None:
-        return f"{size} (no interval: too few repeats)"
+        return f"{size} (no interval: {'nothing varies' if contrast['stderr'] == 0 else 'too few repeats'})"
+    interval = "95 % interval {} to {}".format(*shown((contrast["low"], contrast["high"]), True))
+    interval += "" if metric.higher_is_better else ", + is better"
     if contrast["low"] <= 0 <= contrast["high"]:
-        return f"{size}, which cannot be told from no difference ({_interval(contrast)} includes 0, {test})"
-    opposite = ", the opposite of what the ranking predicts" if points * expected < 0 else ""
-    return f"{size} ({_interval(contrast)}, {test}){opposite}"
+        comma = "" if metric.higher_is_better else ","
+        return f"{size}, which cannot be told from no difference ({interval}{comma} includes 0, {test})"
+    opposite = ", the opposite of what the ranking predicts" if change * expected < 0 else ""
+    return f"{size} ({interval}, {test}){opposite}"
 
 
 def _counterfactual_sentence(results: Mapping) -> str:
@@ -65,22 +75,29 @@ def _counterfactual_sentence(results: Mapping) -> str:
         if results.get("counterfactual"):
             return "Retrainings without part of the groups were run, but too few to compare with a random control."
         return "No model was retrained without the groups in question, so the ranking is not yet proven by experiment."
-    metric = METRICS.get(results["question"].get("metric") or "", "accuracy")
+    metric, digits = Metric.of(results["question"]), decimals(results, 1)
     means = {(a["kind"], a["dropped"]): a["mean"] for a in results.get("arms") or []}
     parts: list[str] = []
+
+    def level(mean: float, first: bool = False) -> str:
+        text = f"{number(metric.scale * mean, digits)}{metric.suffix}"
+        if not first:
+            return text
+        return f"{text} {metric.name}" if metric.share else f"a mean {metric.name} of {text}"
+
     for kind, rank, expected in (("drop bottom", "lowest", 1), ("drop top", "highest", -1)):
         contrast = next((c for c in contrasts if c["kind"] == kind and c["dropped"] == size), None)
         if contrast is None or contrast["difference"] is None:
             continue
         mean = means.get((kind, size))
-        gave = "" if mean is None else f" gave {percent(mean, 1)} % {metric if not parts else ''}".rstrip() + ","
+        gave = "" if mean is None else f" gave {level(mean, not parts)},"
         blamed = f"the {rank}-ranked group" if size == 1 else f"the {size:,} {rank}-ranked groups"
         start = "Retraining without" if not parts else "retraining without"
         than = " than leaving out as many at random" if not parts else ""
-        parts.append(f"{start} {blamed}{gave} {_against_random(contrast, expected, than)}")
+        parts.append(f"{start} {blamed}{gave} {_against_random(results, contrast, expected, than)}")
     full = next((a["mean"] for a in results.get("arms") or [] if a["kind"] == "full"), None)
     if full is not None:
-        parts.append(f"the full source gave {percent(full, 1)} %")
+        parts.append(f"the full source gave {level(full)}")
     return "; ".join(parts) + "."
 
 
@@ -111,13 +128,19 @@ def _groups_sentence(results: Mapping) -> str:
             )
             parts.append(text)
     first = significant(results)[0 if better else 1][0]
-    if errors_known(results):
+    metric = Metric.of(results["question"])
+    if errors_known(results) and not metric.higher_is_better:
+        way = "lower" if first["value"] > 0 else "higher"
+        moved = plus_minus(abs(first["value"]), first["stderr"], False)
+        clearest = f"a {metric.name} that is {way} by {moved} {unit}".removesuffix(f" {NO_UNIT}")
+    elif errors_known(results):
         clearest = f"{plus_minus(first['value'], first['stderr'])} {unit}"
     else:
         reach = t975(first.get("df") or results["df"]) * first["stderr"]
         digits = digits_for(reach / 2)
         low, value, high = (number(first["value"] + way * reach, digits, True) for way in (-1, 0, 1))
-        clearest = f"{value} {unit}, 95 % interval {low} to {high},"
+        remark = "" if metric.higher_is_better else " (+ is better)"
+        clearest = f"{value} {unit}{remark}, 95 % interval {low} to {high},"
     clearest += f" for {quoted(first['name'])}"
     rest = total - len(better) - len(worse)
     average = f"told from an average one{stratum}" if swap else "told from no effect"

@@ -14,6 +14,7 @@ from itertools import pairwise
 import numpy as np
 
 from pydt.base import t975
+from pydt.reporting.metric import ACCURACY, Metric
 from pydt.reporting.text import number
 
 
@@ -216,15 +217,15 @@ def plot(
     return "".join(scale) + "</svg>" + "".join(drawn) + "</svg>"
 
 
-def removal(arms: Sequence[dict], runs: Sequence[dict], label: str) -> str:
-    """Accuracy against groups left out: means, 95 % bars of retraining alone (t), and every run as a dot.
+def removal(arms: Sequence[dict], runs: Sequence[dict], label: str, metric: Metric = ACCURACY) -> str:
+    """The metric against groups left out: means, 95 % bars of retraining alone (t), and every run as a dot.
 
     Args:
-        arms: dicts with kind, dropped, n, mean, stderr (fractions).
-        runs: dicts with kind, dropped, accuracy (fractions).
+        arms: dicts with kind, dropped, n, mean, stderr (fractions, or as rows store a measure).
+        runs: dicts with kind, dropped, and accuracy or value, by the metric's key.
         label: text for screen readers, escaped.
     """
-    series = []
+    series, scale = [], metric.scale
     full = next((a["mean"] for a in arms if a["kind"] == "full"), None)
     for kind, shift in (("full", 0), ("drop random", 0), ("drop bottom", -9), ("drop top", 9)):
         points = []
@@ -232,15 +233,17 @@ def removal(arms: Sequence[dict], runs: Sequence[dict], label: str) -> str:
             if arm["mean"] is not None:
                 known = arm.get("stderr") is not None and arm["n"] > 1
                 half = t975(arm["n"] - 1) * arm["stderr"] if known else None
-                low, high = (None, None) if half is None else (100 * (arm["mean"] - half), 100 * (arm["mean"] + half))
-                points.append((arm["dropped"], 100 * arm["mean"], low, high))
-        start = [(0, 100 * full)] if full is not None and kind != "full" else []
-        own = [r for r in runs if r["kind"] == kind and r["accuracy"] is not None]
-        dots = [(r["dropped"], 100 * r["accuracy"]) for r in own]
+                low, high = (
+                    (None, None) if half is None else (scale * (arm["mean"] - half), scale * (arm["mean"] + half))
+                )
+                points.append((arm["dropped"], scale * arm["mean"], low, high))
+        start = [(0, scale * full)] if full is not None and kind != "full" else []
+        own = [r for r in runs if r["kind"] == kind and r[metric.key] is not None]
+        dots = [(r["dropped"], scale * r[metric.key]) for r in own]
         series.append(Series(ARM_CLASSES[kind], kind, points, start, dots, shift))
     heights = [v for one in series for p in one.points for v in p[1:]] + [d[1] for one in series for d in one.dots]
     widest = max([a["dropped"] for a in arms] + [1])
-    words = ("groups left out of the source", " %", label)
+    words = ("groups left out of the source", " %" if metric.share else "", label)
     xs = sorted({a["dropped"] for a in arms} | {0})
     return plot(series, Axis(-0.07 * widest, 1.08 * widest), Axis.around(heights, 0.08), xs, words)
 

@@ -15,13 +15,23 @@ from pydt.base import UNNAMED
 Item = TypeVar("Item")
 MINUS = "\u2212"
 DASH = "\u2013"
+_DECIMALS = 6  # the most that are written out
 
 
 def number(value: float | None, digits: int, sign: bool = False) -> str:
-    """A number with `digits` decimals and a true minus; a dash for None. Zero after rounding never carries a minus."""
+    """A number with `digits` decimals and a true minus; a dash for None. Zero after rounding never carries a minus.
+
+    More than six decimals are written as a power of ten: 1.2e-9.
+    """
     if value is None:
         return DASH
-    text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+    plus = "+" if sign else ""
+    if digits > _DECIMALS:
+        if round(value, digits) == 0:
+            return "0"
+        mantissa, power = f"{value:{plus}.{max(0, digits + math.floor(math.log10(abs(value))))}e}".split("e")
+        return f"{mantissa}e{int(power)}".replace("-", MINUS)
+    text = f"{value:{plus}.{digits}f}"
     if not any(c in "123456789" for c in text):
         text = text.lstrip("+-")
     return text.replace("-", MINUS)
@@ -38,10 +48,10 @@ def ends(items: Sequence[Item], most: int) -> Sequence[Item]:
 
 
 def digits_for(stderr: float | None) -> int:
-    """Decimals (0 to 6) that show two significant digits of a standard error; 3 without one."""
+    """Decimals (0 to 40) that show two significant digits of a standard error; 3 without one."""
     if stderr is None or not stderr > 0:
         return 3
-    return min(6, max(0, 1 - math.floor(math.log10(stderr))))
+    return min(40, max(0, 1 - math.floor(math.log10(stderr))))
 
 
 def plus_minus(value: float, stderr: float, sign: bool = True) -> str:

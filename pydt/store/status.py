@@ -9,15 +9,20 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
+
 from pydt.base import PydtError, StoreError, holder
 from pydt.store.bank import Bank
 from pydt.store.cells import entries, relative, stems, torn
+from pydt.store.descriptions import HALVES
 from pydt.store.learning_check import weak
 from pydt.store.log import rows_per_hour
-from pydt.store.outputs import metric_output
+from pydt.store.outputs import averaged, metric_output
 from pydt.store.plan_record import Record
-from pydt.store.rows import AUROC
+from pydt.store.rows import AUROC, VALUE
 from pydt.store.store import Store
+
+_MOST = 200  # rows whose values are read
 
 
 def status(dir: str | os.PathLike[str], plan: Any = None) -> dict[str, Any]:
@@ -32,7 +37,8 @@ def status(dir: str | os.PathLike[str], plan: Any = None) -> dict[str, Any]:
         finished, failed, missing; reasons: how many rows failed for each; replaced: as `Store.replaced`; hardly_learnt:
         of some finished rows, how many hardly learnt their source and how many were looked at.
         tasks: name and metric of each, and over some finished rows mean and SD (None of one row) of the metric on the
-        report half, a fraction.
+        report half: a fraction, or of a `Measure` the number as rows store it, with its unit, scale and direction in
+        "measure".
         stop: as `Store.stopped`; unmet: a stopping rule that did not end the plan, as `Store.rule`. rows_per_hour: of
         the last hour, from the log. bytes, files: of the folder. packed: cells in blocks. bank: entries and bytes of
         the bank. quarantined: files there.
@@ -87,13 +93,30 @@ def status(dir: str | os.PathLike[str], plan: Any = None) -> dict[str, Any]:
 
 def _metric(store: Store, record: Record, task: dict[str, Any]) -> dict[str, Any] | None:
     """What some finished rows reach on a task; None where they do not say."""
-    told = [one.get("report_accuracy") for one in store.glimpse(record, task=task["digest"])]
-    values = [value for value in told if isinstance(value, float)]
+    if measure := task.get("settings", {}).get("measure"):
+        values, metric = _values(store, record, task), task["name"]
+    else:
+        told = [one.get("report_accuracy") for one in store.glimpse(record, task=task["digest"])]
+        values = [value for value in told if isinstance(value, float)]
+        metric = "AUROC" if metric_output(task) == AUROC else "accuracy"
     if not values:
         return None
-    metric = "AUROC" if metric_output(task) == AUROC else "accuracy"
     sd = stdev(values) if len(values) > 1 else None
-    return {"name": task["name"], "metric": metric, "rows": len(values), "mean": fmean(values), "sd": sd}
+    found = {"name": task["name"], "metric": metric, "rows": len(values), "mean": fmean(values), "sd": sd}
+    return found | ({"measure": {"name": task["name"], **measure}} if measure else {})
+
+
+def _values(store: Store, record: Record, task: dict[str, Any]) -> list[float]:
+    """A measure on the report half in at most `_MOST` finished rows, evenly spaced."""
+    cells = record.cells[store.split(record)[0], [one["digest"] for one in record.tasks].index(task["digest"])]
+    about = store.task(task["digest"])
+    chosen = np.flatnonzero(about["half"] == HALVES["report"])
+    weights, found = about["weights"][chosen], []
+    for i in np.linspace(0, len(cells) - 1, min(_MOST, len(cells))).astype(int):
+        key = cells[i].tobytes().hex()
+        values = averaged(store.get(key), about["labels"], VALUE, str(store.path(key)), chosen)
+        found.append(float(values.astype(np.float64) @ weights))
+    return found
 
 
 def _chosen(store: Store, plan: Any) -> Record | None:
