@@ -24,6 +24,9 @@
     shots = 5
     target.train.folder = "target photos"
 
+    [runner]                        # in place of [recipe]: fields of pydt.Command; [source] may then name `groups`,
+    command = [...]                 # and [[tasks]] have `measure` in place of a target
+
     [rates]                         # optional: `pydt run` first chooses the learning rate of tasks that have one
     grid = [0.003, 0.01, 0.03, 0.1]
 
