@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -210,6 +211,59 @@ def test_a_plan_file_with_rates_chooses_first_and_says_so(tmp_path: Path, source
     assert len(store.finished()) == 3
     assert "learning rates: chosen already" in pydt("plan", str(file))
     assert "3 rows: 3 finished" in pydt("status", str(tmp_path / "study"))
+
+
+def test_the_page_shows_a_plan_of_a_command(tmp_path: Path) -> None:
+    """The plan and the script of docs/plans.md, from the shell."""
+    page = (Path(__file__).parents[2] / "docs" / "plans.md").read_text()
+    section = page.split("## Rows that your own command computes")[1]
+    script = section.split("```python\n")[1].split("```")[0]
+    text = section.split("```toml\n")[1].split("```")[0].replace('"python"', json.dumps(sys.executable))
+    file = tmp_path / "own.toml"
+    file.write_text("run.workers = 2\n" + text)
+    (tmp_path / "train.py").write_text(script)
+    random = np.random.default_rng(0)
+    sites, x, truth = random.integers(0, 6, 300), random.normal(size=(300, 5)), random.normal(size=5)
+    y = np.sign(x @ truth) * np.where(sites == 2, -1, 1)  # the labels of site 2 are flipped
+    x_test = random.normal(size=(400, 5))
+    np.savez(tmp_path / "table.npz", x=x, y=y, x_test=x_test, y_test=np.sign(x_test @ truth))
+    (tmp_path / "sites.txt").write_text("".join(f"site {one}\n" for one in sites))
+
+    def pydt(*arguments: str) -> str:
+        done = CliRunner().invoke(app, list(arguments))
+        assert done.exit_code == 0, done.output
+        if arguments[0] != "report":
+            assert not re.search("image|network|train", done.output)
+        return done.output
+
+    planned = pydt("plan", str(file))
+    assert ": source, 300 examples, 6 groups (by site), 1 task, into " in planned
+    assert "60 rows, 0 of them stored" in planned
+    assert not (tmp_path / "own").exists()
+    assert "60 rows are in " in pydt("run", str(file))
+    store = Store(tmp_path / "own")
+    right = store.outputs("accuracy", "value")
+    assert right.shape == (60, 200), "of the half by which groups are ranked"
+    without = right.mean(1)[~store.masks()[:, 2]]
+    assert without.min() > 0.9, "where the flipped site is left out, least squares finds the truth"
+    assert "60 rows, 60 of them stored" in pydt("plan", str(file))
+    assert "60 rows: 60 finished" in pydt("status", str(file))
+    assert "60 cells went into 1 block" in pydt("compact", str(file))
+    assert "60 cells are whole" in pydt("verify", str(file))
+    assert "60 models x 6 groups" in pydt("export", str(file), str(tmp_path / "bundle"))
+    said = pydt("report", str(file))
+    found = json.loads((tmp_path / "own" / "results.json").read_text())
+    worst = min(found["groups"], key=lambda group: group["value"])
+    assert worst["name"] == "site 2"
+    assert worst["q"] < 0.05
+    assert "adding \u201csite 2\u201d hurts" in said.replace("Adding", "adding")
+    assert "points of accuracy" in said
+    assert "Note" not in said
+    (tmp_path / "train.py").write_text(script + "# another\n")
+    assert "60 rows, 0 of them stored" in pydt("plan", str(file)), "another script, other rows"
+    refused = CliRunner().invoke(app, ["run", str(file), "--keep", "weights"])
+    assert isinstance(refused.exception, ConfigError)
+    assert "a runner of your own computes the rows" in str(refused.exception)
 
 
 def test_rows_that_keep_every_group_are_told_by_their_metric(tmp_path: Path, source: Dataset, target: Target) -> None:

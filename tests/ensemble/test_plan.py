@@ -125,7 +125,7 @@ def test_images_are_trained_on_by_a_recipe_and_measured_by_nothing_else(source: 
     how: dict[str, Any] = {"source": source, "design": pydt.design.design.random(8, 3)}
     with pytest.raises(ConfigError, match=r"task 'loss': is a pydt\.Measure.*pydt\.Task\(target\)"):
         _own(**how, recipe=Recipe())
-    for recipe in (Function(computed), Command(["true"])):
+    for recipe in (Function(computed), Command(["true", "{out}"])):
         with pytest.raises(ConfigError, match=r"is a pydt\.Task.*pydt\.Measure\(name, examples\)"):
             _own(**how, recipe=recipe, tasks=[Task(target)])
     assert _own(**how).by == "class", "images have groups, too"

@@ -208,15 +208,27 @@ def measures(draw: st.DrawFn, name: str) -> Measure:
     return Measure(name, unit=unit, scale=scale, higher_is_better=up, **given)
 
 
+RUN = st.fixed_dictionaries(
+    {
+        "keep": st.sampled_from(["npy", "parquet"]),
+        "out": st.sampled_from(["csv", "json", "safetensors"]),
+        "env": st.dictionaries(st.sampled_from(["LEVEL", "A_B"]), NAMES.filter(lambda text: "\0" not in text)),
+        "tries": st.integers(1, 3),
+        "threads": st.integers(1, 3),
+        "device": st.sampled_from(["cpu", "cuda"]),
+    }
+)
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(source=groups_of_anything(), one=measures("one"), two=measures("t w\no"), threads=st.integers(1, 3))
+@given(source=groups_of_anything(), one=measures("one"), two=measures("t w\no"), how=RUN)
 def test_whatever_a_plan_of_a_command_says_comes_back(
-    tmp_path: Path, source: Groups, one: Measure, two: Measure, threads: int
+    tmp_path: Path, source: Groups, one: Measure, two: Measure, how: dict[str, Any]
 ) -> None:
     (tmp_path / "code").mkdir(exist_ok=True)
     (tmp_path / "code" / "train.py").write_text("print(2)\n")
     recipe = Command(
-        ["python", "train.py", "{keep}"], depends=["train.py"], folder=str(tmp_path / "code"), threads=threads
+        ["python", "train.py", "{keep}", "{out}"], depends=["train.py"], folder=str(tmp_path / "code"), **how
     )
     masks = pydt.design.Design.explicit(np.ones((2, len(source.names)), bool))
     plan = Plan(source, design=masks, recipe=recipe, tasks=[one, two])
@@ -227,7 +239,7 @@ def test_whatever_a_plan_of_a_command_says_comes_back(
     for measure, read in zip(plan.tasks, again.tasks, strict=True):
         assert read.digest == measure.digest
         assert read.described() == measure.described()
-    assert (again.recipe.folder, again.recipe.threads) == (recipe.folder, threads)
+    assert vars(again.recipe) == vars(recipe)
 
 
 def test_a_function_cannot_be_written(tmp_path: Path) -> None:
@@ -235,7 +247,7 @@ def test_a_function_cannot_be_written(tmp_path: Path) -> None:
     plan = Plan(Groups(["a", "b"]), design=masks, recipe=Function(_written), tasks=[Measure("loss")])
     with pytest.raises(ConfigError, match=r"Plan\.recipe: is a function, which no file can hold.*pydt\.Command"):
         write_plan(plan, tmp_path / "a.toml")
-    command = replace(plan, recipe=Command(["true"]))
+    command = replace(plan, recipe=Command(["true", "{out}"]))
     with pytest.raises(ConfigError, match=r"rows of a pydt\.Command have no learning rate"):
         write_plan(command, tmp_path / "a.toml", rates=(0.1, 0.2))
     assert not (tmp_path / "a.toml").exists()

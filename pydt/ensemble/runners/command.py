@@ -106,7 +106,9 @@ class Command:
 
     def remarks(self) -> list[str]:
         """A sentence about each argument that names a file which is not in `depends`."""
-        there = [part for part in self.command if part not in self._files and (Path(self.folder) / part).is_file()]
+        program, *arguments = self.command
+        parts = arguments if Path(program).is_absolute() else self.command  # an interpreter is no file of the user's
+        there = [part for part in parts if part not in self._files and (Path(self.folder) / part).is_file()]
         return [f"{part} is not in depends: rows that are stored stay when it changes" for part in there]
 
     def compute(self, row: RowInput) -> Mapping[str, Any]:
