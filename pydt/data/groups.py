@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -51,9 +52,9 @@ class Groups:
             wrong = f"{len(self.ids)} ids for {len(self.group)} examples"
             raise DataError(wrong, "Groups.ids", "give exactly one per example")
         if self.ids is not None and len(set(self.ids)) < len(self.ids):
-            seen: set[str] = set()
-            twice = next(one for one in self.ids if one in seen or seen.add(one))  # type: ignore[func-returns-value]
+            twice = next(one for one, count in Counter(self.ids).items() if count > 1)
             raise DataError(f"{shown(twice)} is there twice", "Groups.ids", "give every example an id of its own")
+        self.group.flags.writeable = False  # the digest stands for it
 
     def __len__(self) -> int:
         """Examples."""

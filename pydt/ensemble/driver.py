@@ -205,8 +205,7 @@ def _run(
             run.notes.append(("design", text))
         shared = runner, _spooled(context, store.folder / "data")
         try:
-            # a pool of threads runs in this process: nothing needs to be copied
-            parcel = pickle.dumps(shared) if isinstance(executor, ThreadPoolExecutor) else pack(shared)
+            parcel = _parcel(shared, isinstance(executor, ThreadPoolExecutor))
         except PydtError:
             raise
         except Exception as error:
@@ -225,6 +224,14 @@ def _run(
         finally:
             pool.kill()
         return store
+
+
+def _parcel(shared: Any, here: bool) -> bytes:
+    """Runner and context as bytes; what stays in this process keeps its functions, if modules have them by name."""
+    if here:
+        with contextlib.suppress(Exception):
+            return pickle.dumps(shared)
+    return pack(shared)
 
 
 def _spooled(context: Context, folder: Path) -> Context:

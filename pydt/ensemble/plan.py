@@ -12,7 +12,7 @@ import numpy as np
 from pydt.base import ConfigError, DataError, DesignError, PydtError, suggest, whole
 from pydt.data import Dataset, Groups
 from pydt.design import Design
-from pydt.ensemble.row import Context
+from pydt.ensemble.row import Context, is_own
 from pydt.store import MOST_ROWS, Drawn, Measure, Record, Row
 
 if TYPE_CHECKING:
@@ -205,7 +205,7 @@ def check(context: Context, rows: Sequence[Row]) -> None:
 
 def _kinds(context: Context) -> None:
     """Refuse a source or tasks that the recipe's kind of rows cannot have."""
-    own = hasattr(context.recipe, "compute")
+    own = is_own(context.recipe)
     if hasattr(context.recipe, "fits"):
         context.recipe.fits(context.source, context.by, context.tasks)
     if not own and isinstance(context.source, Groups):

@@ -19,7 +19,7 @@ from pydt.base import ConfigError, DataError, as_path, write_atomic
 from pydt.data import Dataset, Groups, spool
 from pydt.ensemble.plan import Plan
 from pydt.ensemble.rates import ROWS, check_rates
-from pydt.ensemble.runners import Command
+from pydt.ensemble.runners import Command, Function
 from pydt.store import HALVES, Measure
 
 _HEADER = "# A plan of pydt: `pydt plan FILE` says what it costs, `pydt run FILE` runs and continues it.\n\n"
@@ -57,7 +57,7 @@ def write_plan(
     place = as_path(path, "write_plan", DataError, made=True)
     folder = place.parent / f"{place.stem}.data"
     own = isinstance(plan.recipe, Command)
-    if not own and hasattr(plan.recipe, "compute"):
+    if isinstance(plan.recipe, Function):
         mend = "keep the plan in a script, or make the rows' code a program: recipe=pydt.Command([...])"
         raise ConfigError("is a function, which no file can hold", "Plan.recipe", mend)
     if not own and not isinstance(plan.recipe.network, str):

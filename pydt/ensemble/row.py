@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -55,6 +56,11 @@ class Told:
 
     notes: list[str] = field(default_factory=list)
     log: str = ""
+
+
+def is_own(recipe: Any) -> bool:
+    """Whether the user computes the rows (`pydt.Function`, `pydt.Command`): pydt trains nothing."""
+    return hasattr(recipe, "compute")
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +127,7 @@ class RowInput:
     @property
     def settings(self) -> Mapping[str, Any]:
         """Those of the recipe (`pydt.Function(f, settings={...})`)."""
-        return dict(getattr(self.context.recipe, "settings", {}))
+        return deepcopy(dict(getattr(self.context.recipe, "settings", {})))
 
 
 Runner = Callable[[RowInput], Mapping[str, Any]]
@@ -140,8 +146,8 @@ def run_row(given: RowInput) -> Mapping[str, Any]:
         PydtError: what a function or a command of the user's gave is no output of the row.
     """
     context, row, tasks = given.context, given.row, given.tasks
-    if hasattr(context.recipe, "compute"):
-        return dict(context.recipe.compute(given))
+    if is_own(context.recipe):
+        return context.recipe.compute(given)
     from pydt.training import train, trial
 
     keep = context.keep_examples(row)
@@ -201,7 +207,7 @@ def keep_row(
         it) and, if there is something to keep, "kept".
     """
     context, row, tasks = given.context, given.row, given.tasks
-    if hasattr(context.recipe, "compute"):
+    if is_own(context.recipe):
         return run_row(given), {}
     from pydt.training import learns, train, trial
 

@@ -69,6 +69,8 @@ class Measure:
         self._labels = labels.astype(np.int64)
         self._half = np.array([0, 1], np.uint8) if self.shared else self._halves(half)
         self._weights = self._weighed(weights)
+        for array in (self._labels, self._half, self._weights):  # the digest stands for them
+            array.flags.writeable = False
 
     def _where(self, part: str = "") -> str:
         return f"Measure {self.name!r}" + (f", {part}" if part else "")
@@ -104,7 +106,7 @@ class Measure:
             raise DataError("all are zero in a half", self._where("weights"), "give some examples weight")
         # what a measure's own weights are given to keeps their bits, so a plan file's measure has the same digest
         scaled = given if (abs(sums - 1) < 1e-12).all() else given / sums[self._half]
-        return np.asarray(scaled, np.float64)
+        return np.array(scaled, np.float64)
 
     def keys(self) -> tuple[str, ...]:
         """What identifies each example, in order."""
@@ -167,6 +169,8 @@ class Measure:
     def _ordered(self, given: Mapping[Any, Any], where: str) -> list[Any]:
         """The numbers of a mapping in the order of the examples."""
         by_id = {str(key): value for key, value in given.items()}
+        if len(by_id) < len(given):
+            raise DataError("name an example twice, as a text and as a number", where, "name each example once")
         keys = self.keys()
         if lacks := [key for key in keys if key not in by_id]:
             wrong = f"lack {len(lacks):,} of {self.count:,} examples ({', '.join(map(shown, lacks[:_SHOWN]))})"
@@ -181,7 +185,8 @@ class Measure:
 def _ids(values: Any, where: str) -> tuple[str, ...]:
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise DataError(f"{shown(values)} is neither a number of examples nor a list of ids", where, "give one of them")
-    found = tuple(str(one) for one in (values.tolist() if isinstance(values, np.ndarray) else values))
+    listed = values.tolist() if isinstance(values, np.ndarray) else values
+    found = tuple(one if isinstance(one, str) else str(whole(one, "id", where)) for one in listed)
     if len(set(found)) < len(found) or not found:
         wrong = "is empty" if not found else "has an id twice"
         raise DataError(wrong, where, "give every example an id of its own")
