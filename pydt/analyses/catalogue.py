@@ -210,7 +210,7 @@ def analyse(
     store = Store(dir, plan)
     if only is None:
         wanted = [analysis for analysis in wanted if analysis.suits(Job(store, plan))]
-    names = called(plan.source.name, "source"), called(plan.tasks[0].target.name, "target")
+    names = called(plan.source.name, "source"), called(getattr(plan.tasks[0], "target", plan.tasks[0]).name, "target")
     provenance = [("plan", plan.digest), ("models", f"{len(store.finished()):,}"), ("pydt", __version__), *facts]
     pages: list[str] = []
     failed: dict[str, str] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import statistics
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pydt.base import ConfigError
+from pydt.base import ConfigError, PydtError
 from pydt.ensemble.driver import run_rows
 from pydt.ensemble.executors.local import Processes, places
 from pydt.ensemble.executors.pickling import pack
@@ -158,7 +159,13 @@ def cost(
             rows, rows - missing, count, seconds, rows - missing, _row_bytes(store, record), price, told, **more
         )
     with tempfile.TemporaryDirectory(prefix="pydt-pilot-") as folder:
-        seconds, timed, size, told = _pilot(plan, Path(folder), count, runner)
+        try:
+            seconds, timed, size, told = _pilot(plan, Path(folder), count, runner)
+        except PydtError as error:
+            if (mend := error.mend) is None or folder not in mend:
+                raise
+            parts = itertools.takewhile(lambda part: folder not in part, mend.split("; "))  # its log is gone
+            raise type(error)(error.what, error.where, "; ".join([*parts, "a run keeps all that it prints"])) from error
     return Cost(rows, rows - missing, count, seconds, timed, size, price, told, **more)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,11 @@ import pytest
 import stub_rows
 
 from pydt import design
-from pydt.base import ConfigError, StoreError
-from pydt.data import Dataset, Target
-from pydt.ensemble import Plan, RowInput, cost, run
+from pydt.base import ConfigError, PydtError, StoreError
+from pydt.data import Dataset, Groups, Target
+from pydt.ensemble import Command, Function, Plan, RowInput, announce, cost, run
 from pydt.ensemble.plan_cost import Cost
-from pydt.store import Outcome, Store, compact, status
+from pydt.store import Measure, Outcome, Row, Store, compact, status
 from pydt.training import Recipe, Task
 
 CALLS: list[int] = []
@@ -157,6 +158,37 @@ def test_a_pilot_is_timed_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest
     sizes = [path.stat().st_size for path in (tmp_path / "run" / "rows").glob("*/*.safetensors")]
     assert min(sizes) <= found.row_bytes <= max(sizes)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def length(given: RowInput) -> dict[str, float]:
+    return {"loss": float(given.keep.sum())}
+
+
+def _own(rows: int, recipe: Function | Command) -> Plan:
+    """A plan of rows of one's own, with groups of 1, 2, 3 and 50 examples."""
+    source = Groups(["a"] + ["b"] * 2 + ["c"] * 3 + ["d"] * 50)
+    return Plan(source, design=design.bernoulli(4, rows), recipe=recipe, tasks=[Measure("loss")])
+
+
+def test_rows_of_ones_own_are_timed_by_the_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = _own(4, Function(length))
+    found = cost(plan, workers=1)
+    assert (found.rows, found.stored, found.warning) == (4, 0, "")
+    assert found.timed >= 1
+    store = run(plan, tmp_path, workers=1, progress=False)
+    _relog(tmp_path, [10.0, 20.0, 30.0, 40.0])
+    assert cost(plan, tmp_path).seconds == 25
+    jobs = [(plan.recipe, plan.tasks, [Row([0, 0, 0, 1], 5), Row([1, 0, 0, 0], 5), plan.rows()[0]])]
+    assert announce(store, plan, jobs, None, 1, True) == 2  # type: ignore[arg-type]
+    assert "3 retrainings, 1 of them stored; the others take about 50 s" in capsys.readouterr().err
+
+
+def test_a_pilot_that_fails_names_no_file_that_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("raise SystemExit('no data.csv')")
+    plan = _own(4, Command([sys.executable, "train.py", "{out}"], folder=str(tmp_path), tries=1))
+    with pytest.raises(PydtError, match=r"printed last: no data\.csv\. mend the program; a run keeps all") as caught:
+        cost(plan, workers=1)
+    assert "pydt-pilot" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("given", "pattern"), [({"workers": 0}, "at least 1"), ({"price": -1.0}, "zero or more")])
