@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pydt.training import Task
 
 
+_ROUNDING = 1e-9  # a spread below it, relative to the outputs, is that of their float32
 _ASKED = ("name", "target", "mode", "shots", "draws", "seed", "part")
 """What a task says of itself beside the settings of its mode."""
 
@@ -117,7 +118,8 @@ def results(
     values, stderr = np.asarray(fit.unbiased, np.float64), np.asarray(fit.stderr, np.float64)
     method, test = global_test(masks, score, judged, fit.method)
     weak = weak_rows(store, record)
-    effect = float((score if weak.many else np.delete(score, weak.at)).std(ddof=1)) / 4
+    learnt = score if weak.many else np.delete(score, weak.at)
+    effect = float(learnt.std(ddof=1)) / 4 if np.ptp(learnt) > _ROUNDING * np.abs(learnt).max() else 0.0
     df = float(np.median(fit.df))  # of a typical group; each has its own where errors are robust
     plannable = effect > 0 and df >= FEW_DF and not weak.many
     advised = overall(store, record, digest, output, weak.at) if weak.at and plannable else fit

@@ -323,7 +323,7 @@ def _latest(facts: dict[str, Any]) -> list[str]:
     if "latest_value" in facts:
         metric, value = Metric.of(facts), facts["latest_value"]
         shown = f"{metric.scale * value:.1f}" if metric.share else f"{metric.scale * value:.4g}"
-        return [f"latest {_printable(metric.name, 24)} {shown}{_printable(metric.suffix, 24)}"]
+        return [f"latest {_printable(metric.name, 24)} {shown} {_printable(metric.suffix, 24)}".rstrip()]
     names = {"latest_accuracy": "accuracy", "latest_auroc": "AUROC"}
     return [f"latest {name} {100 * facts[key]:.1f} %" for key, name in names.items() if key in facts]
 

@@ -132,7 +132,7 @@ def _groups_sentence(results: Mapping) -> str:
     if errors_known(results) and not metric.higher_is_better:
         way = "lower" if first["value"] > 0 else "higher"
         moved = plus_minus(abs(first["value"]), first["stderr"], False)
-        clearest = f"a {metric.name} that is {way} by {moved} {unit}".removesuffix(f" {NO_UNIT}")
+        clearest = f"{metric.name} {way} by {moved} {unit}".removesuffix(f" {NO_UNIT}")
     elif errors_known(results):
         clearest = f"{plus_minus(first['value'], first['stderr'])} {unit}"
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 from collections import Counter
@@ -114,8 +115,9 @@ def _values(store: Store, record: Record, task: dict[str, Any]) -> list[float]:
     weights, found = about["weights"][chosen], []
     for i in np.linspace(0, len(cells) - 1, min(_MOST, len(cells))).astype(int):
         key = cells[i].tobytes().hex()
-        values = averaged(store.get(key), about["labels"], VALUE, str(store.path(key)), chosen)
-        found.append(float(values.astype(np.float64) @ weights))
+        with contextlib.suppress(StoreError):  # a damaged row, which the store lists
+            values = averaged(store.get(key), about["labels"], VALUE, str(store.path(key)), chosen)
+            found.append(float(values.astype(np.float64) @ weights))
     return found
 
 
