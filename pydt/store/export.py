@@ -18,6 +18,7 @@ from pydt.base import Folder, StoreError, as_path, building, npy_header
 from pydt.store.descriptions import HALVES
 from pydt.store.outputs import averaged, outputs_of
 from pydt.store.plan_record import FORMAT, Record
+from pydt.store.rows import VALUE
 from pydt.store.store import Store
 
 PathLike = str | os.PathLike[str]
@@ -35,7 +36,8 @@ def export(dir: PathLike, out: PathLike, plan: Any = None, *, plain: int = 1 << 
         task0.examples.csv      id, label, half and weight of every target example of the first task, and so on
         task0.draws.csv         id, label and name of the labelled examples of every few-shot draw
         task0.margin.npy ...    float32 (models, examples): the six outputs of `pydt.store.derive`, averaged over draws;
-                                of targets with the metric "auroc" also task0.auroc.npy
+                                of targets with the metric "auroc" also task0.auroc.npy; of a measure task0.value.npy
+                                alone, and no draws.csv
 
     Args:
         dir: a store. out: a folder that does not exist yet. plan: as in `Store.plan`.
@@ -114,6 +116,7 @@ def _readme(manifest: dict[str, Any]) -> str:
     """How to read the folder with numpy alone."""
     tasks = "\n".join(f"- `task{i}.*`: {task['name']!r}" for i, task in enumerate(manifest["tasks"]))
     files = "\n".join(f"| `{name}` | {about['what']} |" for name, about in manifest["files"].items())
+    output = VALUE if VALUE in outputs_of(manifest["tasks"][0]) else "margin"
     packed = ""
     if "masks.npy" not in manifest["files"]:
         packed = "\nWithout `bitorder='little'` numpy unpacks the right values under the wrong names.\n"
@@ -127,7 +130,7 @@ import csv, numpy
 
 masks = {manifest["masks"]}  # bool (models, units)
 units = [row["name"] for row in csv.DictReader(open("units.csv", encoding="utf-8"))]
-margin = numpy.load("task0.margin.npy")  # float32 (models, examples)
+{output} = numpy.load("task0.{output}.npy")  # float32 (models, examples)
 ```
 {packed}
 {tasks}
