@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import stub_rows
-from stub_cluster import equal_though_hidden
+from stub_cluster import equal_rows_of_ones_own, equal_though_hidden
 from stub_processes import alive, wait_for
 from stub_rows import contents, held_row, log, plan, stub_row
 
@@ -141,6 +141,10 @@ def test_real_rows_are_equal_bytes_also_where_the_data_are_not(
             assert len(run(job, tmp_path / "there", pool, progress=False).masks()) == 4
 
     equal_though_hidden(source, target, tmp_path, monkeypatch, executor, there)
+
+
+def test_rows_of_ones_own_are_equal_bytes(pool: Ray, tmp_path: Path) -> None:
+    equal_rows_of_ones_own(tmp_path, pool)
 
 
 def test_a_cluster_without_room_or_out_of_reach_is_named(cluster: Any) -> None:

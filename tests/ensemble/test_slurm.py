@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from stub_cluster import equal_though_hidden, hide
+from stub_cluster import equal_rows_of_ones_own, equal_though_hidden, hide
 from stub_processes import alive, wait_for
 from stub_rows import MARKER, contents, environment, go, log, plan, stub_row
 
@@ -77,6 +77,10 @@ def test_rows_are_equal_bytes(pool: Slurm, tmp_path: Path) -> None:
     assert len(pids) == 2
     go(plan(40), tmp_path / "jobs made", pool)  # the same jobs take another parcel
     assert pool.submit(os.getpid).result(60) not in pids
+
+
+def test_rows_of_ones_own_are_equal_bytes(pool: Slurm, tmp_path: Path) -> None:
+    equal_rows_of_ones_own(tmp_path, pool)
 
 
 # submitit leaves the logs of its debug executor open

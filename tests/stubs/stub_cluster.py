@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -13,8 +14,9 @@ import pytest
 from stub_rows import contents
 
 import pydt.design
-from pydt.data import Dataset, Target, send
-from pydt.ensemble import Plan, run
+from pydt.data import Dataset, Groups, Target, send
+from pydt.ensemble import Command, Function, Plan, RowInput, run
+from pydt.store import Measure, Store
 
 
 def results(folder: Path) -> dict[str, bytes]:
@@ -70,3 +72,29 @@ def equal_though_hidden(
     assert sorted(path.name for path in cache.iterdir() if path.is_dir()) == sorted(
         data.full_digest for data in (saved[0], saved[1].train)
     )
+
+
+def own_row(row: RowInput) -> dict[str, float]:
+    return {"loss": float(row.examples.sum()) + row.seed % 1000}
+
+
+_SCRIPT = "def own(row):\n    return {'loss': step * float(row.examples.sum()) + row.seed % 1000}\n"
+_PROGRAM = (
+    "import sys; keep, seed, out = sys.argv[1:]\n"
+    "print('{{\"loss\":', len(open(keep).read().split()) + int(seed) % 1000, '}}', file=open(out, 'w'))"
+)
+
+
+def equal_rows_of_ones_own(folder: Path, pool: Any) -> None:
+    """Rows of a module's function, of one that no module has, and of a program are equal bytes here and on a pool."""
+    space: dict[str, Any] = {"step": 2.0}
+    exec(_SCRIPT, space)
+    program = Command([sys.executable, "-c", _PROGRAM, "{keep}", "{seed}", "{out}"], out="json")
+    for name, recipe in {"module": Function(own_row), "script": Function(space["own"]), "program": program}.items():
+        source = Groups([f"g{i % 4}" for i in range(12)])
+        design = pydt.design.design.bernoulli(4, 5, seed=1)
+        job = Plan(source, design=design, recipe=recipe, tasks=[Measure("loss")])
+        run(job, folder / f"{name} here", workers=1, progress=False)
+        run(job, folder / f"{name} there", pool, progress=False)
+        assert len(Store(folder / f"{name} there").finished()) == 5
+        assert results(folder / f"{name} there") == results(folder / f"{name} here")
