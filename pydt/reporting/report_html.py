@@ -45,6 +45,7 @@ _MODES = {
     "drifting-probe": "a linear head on frozen weights, with drifting batch-norm statistics",
     "wise-ft": "weights between those before and after fine-tuning (WiSE-FT)",
 }
+_METHODS = {"function": "a function of one's own", "command": "a command"}
 _KINDS = {
     "full": "nothing left out",
     "drop bottom": "without the lowest-ranked",
@@ -255,6 +256,7 @@ def _question(results: Mapping, phrase: str | None) -> dict[str, Any]:
     asked = results["question"]
     metric = Metric.of(asked)
     mode = asked.get("mode") or ""
+    method = asked.get("method") or ""
     transfer, how = _MODES.get(mode, mode), asked.get("transfer") or {}
     trained = how.get("finetune") or {}
     for name, value in (("last", how.get("last")), ("alpha", how.get("alpha")), ("learning rate", trained.get("lr"))):
@@ -295,7 +297,7 @@ def _question(results: Mapping, phrase: str | None) -> dict[str, Any]:
     facts = [
         ("Source", legible(asked["source"]), ", ".join(source)),
         ("Target", legible(asked["target"]), ", ".join(target)),
-        ("Training", "", ", on ".join(t for t in (asked.get("method"), kept) if t)),
+        ("Training", "", ", on ".join(t for t in (_METHODS.get(method, method), kept) if t)),
         ("Transfer", "", transfer),
     ]
     planned = asked.get("planned_models")
