@@ -119,6 +119,10 @@ def counterfactual(
         StoreError: the plan has too few finished rows to rank by.
     """
     store = store if isinstance(store, Store) else Store(store)
+    if not isinstance(plan, Plan):
+        mend = "give the pydt.Plan itself; imported rows cannot be retrained but by a plan of your own: its recipe a "
+        mend += "pydt.Function or pydt.Command that trains on the same groups"
+        raise ConfigError(f"is a {type(plan).__name__}, which trains nothing", "counterfactual, plan", mend)
     task = plan.task(task)
     groups = len(plan.context.units[1])
     sizes = numbers_to_drop(groups, drop)

@@ -32,7 +32,7 @@ from pydt.estimation import (
     overall,
 )
 from pydt.reporting import FEW_DF, Metric, called, called_output, count, render, write_csv
-from pydt.store import VALUE, Record, Store, Weak, at_chance, stored_remarks, unit_of, weak_rows
+from pydt.store import IMPORTED, VALUE, Record, Store, Weak, at_chance, stored_remarks, unit_of, weak_rows
 
 if TYPE_CHECKING:
     from pydt.training import Task
@@ -139,7 +139,7 @@ def results(
             "title": " \u2192 ".join(names),
             "question": {
                 "source": names[0],
-                "source_images": record.source_facts["examples"],
+                "source_images": record.source_facts.get("examples"),
                 "groups": len(record.names),
                 "by": record.by,
                 "target": names[1],
@@ -196,6 +196,7 @@ def results(
             **_counterfactual(judgement, means.key),
             "notes": [
                 *_tasks(record, told),
+                *_imported(record),
                 *stored_remarks(store, record),
                 *_halves(means, target),
                 *_notes(store, record, told, judgement, len(finished), effect, float(np.median(stderr)), unit),
@@ -267,6 +268,17 @@ def _halves(metric: Metric, target: Mapping[str, Any]) -> list[str]:
             "examples would differ."
         ]
     return []
+
+
+def _imported(record: Record) -> list[str]:
+    """What cannot be asked of models that pydt did not train."""
+    if record.settings["method"] != IMPORTED:
+        return []
+    return [
+        "Masks and outputs were imported: pydt cannot retrain these models, and does not know how long one takes. To "
+        "prove the ranking, write a plan with a command or a function that trains on the same groups, run it, and then "
+        "`pydt prove` (docs/own-ensemble.md)."
+    ]
 
 
 def _notes(

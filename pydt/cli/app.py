@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pydt.base import DataWarning, PydtError, open_streams, tell
-from pydt.cli import datasets, doctor, experiments, stores
+from pydt.cli import datasets, doctor, experiments, imports, stores
 
 app = typer.Typer(
     help="Which parts of a source data set help a transfer task, which hurt, and how sure one can be.",
@@ -57,3 +57,4 @@ for _command in (
     *(datasets.pack, datasets.inspect, doctor.doctor),
 ):
     app.command()(_command)
+app.command("import")(imports.import_)  # the plain word is Python's own

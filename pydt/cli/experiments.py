@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pydt.base import ConfigError
 from pydt.cli.arguments import DIGEST, PLAN, STORE, WORKERS, interruptible, metrics, ran, store_and_plan
 from pydt.ensemble import MODELS, SAMPLE_SETTINGS, quickstart_plan
 
@@ -176,6 +177,9 @@ def prove(
     from pydt.ensemble import read_plan
     from pydt.store import Store
 
+    if file.is_dir():
+        mend = "give the plan file; an imported store has none: write one whose command trains on the same groups"
+        raise ConfigError("is a folder, not a plan that can train", str(file), mend)
     read = read_plan(file)
     chosen = ran(file, read)
     with interruptible():

@@ -65,8 +65,8 @@ class ModelPlan:
     curve: tuple[tuple[int, float, float | None], ...]
 
     def __str__(self) -> str:
-        time = "" if self.seconds is None else f", about {self.seconds:.0f} s of one worker"
-        todo = f"{self.more} more{time}" if self.more else "enough"
+        time = "in a time that is not known" if self.seconds is None else f"about {self.seconds:.0f} s of one worker"
+        todo = f"{self.more} more, {time}" if self.more else "enough"
         return f"{self.wish} ({self.unit}): {self.models} models; {self.now} are there: {todo}. {self.assumption}"
 
 

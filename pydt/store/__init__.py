@@ -7,6 +7,7 @@ from pydt.store.choices import read_choice, read_choices, write_choice
 from pydt.store.compact import FEWEST, compact
 from pydt.store.descriptions import HALVES, encoded_draws
 from pydt.store.export import export
+from pydt.store.imported import IMPORTED
 from pydt.store.learning_check import Weak, at_chance, weak, weak_rows
 from pydt.store.log import row_seconds
 from pydt.store.measure import Measure

@@ -33,7 +33,7 @@ _TASK: Form = {"digest": str, "name": str, "target": str, "examples?": range(1, 
 _PLAN: Form = {
     "kind": {"design", "rows"},
     "source": str,
-    "source_facts": {"name": str, "examples": range(1, 1 << 40)},
+    "source_facts": {"name": str, "examples?": range(1, 1 << 40)},
     "units": str,
     "by": str,
     "names": [str],
@@ -193,7 +193,8 @@ class Record:
 
     Attributes:
         kind: "design" or "rows" (an explicit list of rows, as a counterfactual makes).
-        source, units (its groups), recipe: digests; source_facts: "name" and "examples" (how many) of the source.
+        source, units (its groups), recipe: digests; source_facts: "name" and, if known, "examples" (how many) of
+            the source.
         by: the column that makes groups; names: of the groups; settings: the recipe as a dict.
         tasks: "digest", "name", "target" (digest), "examples" (how many) and "settings" of each.
         design: `Design.to_dict()` or None.

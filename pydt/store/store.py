@@ -57,6 +57,7 @@ from pydt.design import Design
 from pydt.store.block_format import STATUS
 from pydt.store.cells import Cells, placed
 from pydt.store.descriptions import DRAWN, HALVES, decoded_draws, described, pictures, with_draws
+from pydt.store.imported import checked_arrays
 from pydt.store.notes import read_note, write_note
 from pydt.store.outputs import averaged, known_output, metric_output
 from pydt.store.plan_record import FORMAT, Drawn, Record, read_plan
@@ -122,6 +123,69 @@ class Store(Cells):
         store.write("rows/.probe", b"")
         remove(folder / "rows" / ".probe")
         clear(folder)
+        return store
+
+    @classmethod
+    def from_arrays(
+        cls,
+        folder: str | os.PathLike[str],
+        masks: Any,
+        outputs: Any,
+        *,
+        groups: Any = None,
+        examples: Any = None,
+        half: Any = None,
+        weights: Any = None,
+        unit: str = "units",
+        scale: float = 1.0,
+        higher_is_better: bool = True,
+        name: str = "outputs",
+        source: str = "source",
+        by: str = "group",
+        seeds: Any = None,
+        bitorder: str = "little",
+    ) -> Store:
+        """Store an ensemble that was trained elsewhere: reports, rankings and scores then need no training.
+
+        Again with the same arrays, nothing is written; other arrays become another plan. A row with NaN or infinite
+        outputs is stored as failed, as is one of zeros alone where no other row has a zero: it was never written.
+
+        Args:
+            folder: of the store, made if needed.
+            masks: bool or 0/1 (models, groups), 1 where a group was kept; or packed bits, uint8 (models,
+                ceil(groups / 8)), with `groups`. A memory map is read in parts, as are those of outputs.
+            outputs: numbers (models, examples) of any dtype, or (models,); several measures as {name: numbers}, or
+                {pydt.Measure: numbers}, which says for itself what follows from `examples` to `higher_is_better`.
+            groups: names of the groups, or how many there are.
+            examples: an entry for each target example: its id where all differ, its class where they repeat.
+            half, weights, unit, scale, higher_is_better: as of `pydt.Measure`.
+            name: of the measure, where `outputs` has no names.
+            source, by: what reports call the source, and a group in a word.
+            seeds: of the rows, whole numbers; 0, 1, ... by default.
+            bitorder: of packed masks: "little", or "big", the default of numpy.packbits.
+
+        Returns:
+            the store, with this plan as its own.
+
+        Raises:
+            DataError: outputs, names, ids or seeds that do not fit, or rows that failed all.
+            DesignError: masks of other numbers than 0 and 1 or of another shape, or a row that keeps no group.
+            ConfigError: a measure without name or unit. StoreError: the folder cannot be written.
+        """
+        given = checked_arrays(
+            masks, outputs, groups=groups, examples=examples, half=half, weights=weights, unit=unit, scale=scale,
+            higher_is_better=higher_is_better, name=name, source=source, by=by, seeds=seeds, bitorder=bitorder,
+        )  # fmt: skip
+        store = cls.create(folder)
+        with store.writing():
+            for measure in given.measures:
+                store.put_task(measure.digest, measure.examples())
+            written = given.put(store)
+            known = given.record.digest in store.plans()
+            store.put_plan(given.record)  # last: a plan that is there has all its rows
+            if written or not known:
+                store.log(event="import", plan=given.record.digest, rows=len(given.record.rows), cells=written)
+        store.default(given.record)
         return store
 
     def default(self, record: Record) -> None:
