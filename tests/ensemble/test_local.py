@@ -7,7 +7,9 @@ import errno
 import os
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,14 +17,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from stub_rows import plan, stub_row
 
-from pydt.base import ConfigError
-from pydt.ensemble import RowInput
+from pydt.base import ConfigError, machine
+from pydt.ensemble import RowInput, run
 from pydt.ensemble.executors import call
 from pydt.ensemble.executors.call import WorkerDied, work
 from pydt.ensemble.executors.local import Processes
 from pydt.ensemble.executors.pickling import pack
-from pydt.store import Row
+from pydt.store import Outcome, Row
 
 CONTEXT = SimpleNamespace(tasks=())  # of rows that are looked at through no task
 
@@ -127,3 +130,27 @@ def test_a_module_of_the_users_folder_is_not_taken_for_pythons(monkeypatch: pyte
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])  # as of the command `pydt`
     with Processes(1, 1, pack((sleeping, CONTEXT))) as pool:
         assert pool.submit(os.getpid).result(60) != os.getpid()
+
+
+def _tidy(given: RowInput) -> dict[str, Outcome]:
+    """Leaves a file, another working folder, and says where both were."""
+    (given.scratch / "left").touch()
+    with open(given.context.recipe.folder + "/seen", "a") as file:
+        file.write(f"{given.scratch}\t{os.getcwd()}\n")
+    os.chdir("/")
+    return stub_row(given)
+
+
+def test_rows_begin_in_the_same_folder_and_leave_no_scratch_also_of_killed_processes(tmp_path: Path) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    places = [Path(tempfile.gettempdir()) / f"pydt-row-{machine()}-{pid}-x" for pid in (dead.pid, os.getpid())]
+    for place in places:
+        place.mkdir()
+    run(plan(3, folder=str(tmp_path)), tmp_path / "store", workers=1, runner=_tidy, progress=False)
+    seen = [line.split("\t") for line in (tmp_path / "seen").read_text().splitlines()]
+    assert [folder for _, folder in seen] == 3 * [os.getcwd()]
+    assert not any(Path(scratch).exists() for scratch, _ in seen)
+    assert len({scratch for scratch, _ in seen}) == 3
+    assert [place.exists() for place in places] == [False, True]
+    places[1].rmdir()

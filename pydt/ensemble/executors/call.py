@@ -6,6 +6,7 @@ import contextlib
 import faulthandler
 import os
 import platform
+import shutil
 import signal
 import tempfile
 import threading
@@ -17,7 +18,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from pydt.base import ConfigError, PydtError, TrainError
+from pydt.base import ConfigError, PydtError, TrainError, machine
 from pydt.ensemble.code_version import versions
 from pydt.ensemble.executors.pickling import load
 from pydt.ensemble.row import RowInput, Told, keep_row, outcomes_of, run_row
@@ -128,9 +129,10 @@ def work(
             main = threading.current_thread() is threading.main_thread()
             with (
                 warnings.catch_warnings(record=True) if main else contextlib.nullcontext([]) as caught,
-                tempfile.TemporaryDirectory(prefix="pydt-row-") as scratch,
+                _scratch() as scratch,
+                contextlib.chdir(os.getcwd()) if _worker else contextlib.nullcontext(),  # for the next row
             ):
-                given = RowInput(context, row, chosen, Path(scratch), limit if ends else None, told)
+                given = RowInput(context, row, chosen, scratch, limit if ends else None, told)
                 if runner is run_row:
                     facts = {name: str(versions()[name]) for name in FACTS if name in versions()}
                     raw, more = keep_row(given, keep, kept, facts)
@@ -155,6 +157,21 @@ def work(
         **vars(told),
         **more,
     }
+
+
+@contextlib.contextmanager
+def _scratch() -> Iterator[Path]:
+    """An empty folder for a row; those that killed processes left behind are removed."""
+    parent, name = Path(tempfile.gettempdir()), f"pydt-row-{machine()}-"
+    for left in parent.glob(f"{name}*"):
+        try:
+            os.kill(int(left.name.removeprefix(name).partition("-")[0]), 0)
+        except ProcessLookupError:
+            shutil.rmtree(left, ignore_errors=True)
+        except (OSError, ValueError, OverflowError):
+            continue  # it lives, of another user
+    with tempfile.TemporaryDirectory(prefix=f"{name}{os.getpid()}-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 def returned(future: Future[Any]) -> tuple[str, Any]:
