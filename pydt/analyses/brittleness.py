@@ -169,11 +169,12 @@ def brittleness(
         runner, executor, workers, progress: see `pydt.run`.
 
     Raises:
-        ConfigError: more groups than can be removed, `verify` without a Plan, or fewer than two repeats.
+        ConfigError: more groups than can be removed, `verify` without a Plan, fewer than two repeats, or a measure,
+            which has no margins.
         EstimateError: a stratified design, or half of the models do not tell the groups apart.
         StoreError: no such plan or task, or fewer than ten finished rows.
     """
-    view = EnsembleView.of(store, plan, task)
+    view = EnsembleView.of(store, plan, task, needs=("logits",))
     if verify and not isinstance(plan, Plan):
         raise ConfigError("is needed to retrain", "plan", "pass the pydt.Plan itself, or verify=0")
     if verify < 0 or repeats < 2:

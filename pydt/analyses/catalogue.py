@@ -15,6 +15,7 @@ from typing import Any
 
 from pydt import __version__
 from pydt.analyses.brittleness import brittleness
+from pydt.analyses.ensemble_view import NEEDS_PER, lacking
 from pydt.analyses.examples import by_example, examples
 from pydt.analyses.failures import failures
 from pydt.analyses.leakage.leaks import leaks
@@ -66,6 +67,7 @@ class Analysis:
         trains: whether it trains models. make: makes its page.
         images: whether it also serves a plan whose groups are single images; for such a plan it trains nothing.
         suits: whether there is something to show; asked where the analysis was not named.
+        needs: of the plan and the task; see `pydt.analyses.ensemble_view.lacking`.
     """
 
     name: str
@@ -74,6 +76,11 @@ class Analysis:
     make: Callable[[Job], Page]
     images: bool = False
     suits: Callable[[Job], bool] = lambda job: True
+    needs: tuple[str, ...] = ()
+
+    def lacks(self, job: Job) -> str | None:
+        """What it needs and the plan does not have, in words; None where it has all."""
+        return lacking(job.plan, job.store.described(job.settings.get("task"), job.plan), self.needs)
 
 
 @dataclass(frozen=True)
@@ -84,12 +91,14 @@ class Analysed:
         index: path of the page that lists all, and what could not be made.
         pages: names of the pages it wrote. failed: name of an analysis that gave no page -> why.
         skipped: names of the analyses that train, where training was not asked for.
+        unsuited: name of an analysis that is not for this plan -> why.
     """
 
     index: Path | None
     pages: tuple[str, ...]
     failed: dict[str, str] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
+    unsuited: dict[str, str] = field(default_factory=dict)
 
 
 def _page_of(
@@ -122,19 +131,47 @@ def _has_choices(job: Job) -> bool:
         return True  # its page says what is damaged
 
 
+_PICTURES = ("images", "logits")
 ANALYSES: tuple[Analysis, ...] = (
     Analysis("ranking-target", "which groups help the target?", False, _page_of(ranking, per="target")),
-    Analysis("ranking-class", "which groups help which class?", False, _page_of(ranking, per="class")),
-    Analysis("ranking-example", "which groups help which image?", False, _page_of(ranking, per="example")),
+    Analysis(
+        "ranking-class",
+        "which groups help which class?",
+        False,
+        _page_of(ranking, per="class"),
+        needs=NEEDS_PER["class"],
+    ),
+    Analysis(
+        "ranking-example",
+        "which groups help which example?",
+        False,
+        _page_of(ranking, per="example"),
+        needs=NEEDS_PER["example"],
+    ),
     Analysis("removal", "what does leaving groups out do?", True, _page_of(removal_curve, {})),
-    Analysis("subpopulations", "which images does a group move most?", False, _page_of(subpopulations)),
-    Analysis("failures", "which group is to blame for images that go wrong?", True, _page_of(failures, {})),
-    Analysis("examples", "which single source images help?", True, _examples, images=True),
-    Analysis("misleading", "which groups mislead a class?", False, _page_of(misleading), images=True),
-    Analysis("misleading-examples", "which mislead an image?", False, _page_of(misleading, per="example"), images=True),
-    Analysis("leaks", "which groups hold copies of target images?", False, _page_of(leaks), images=True),
-    Analysis("outputs", "does another output tell another story?", False, _page_of(compare_outputs)),
-    Analysis("brittleness", "how few groups hold up a prediction?", False, _page_of(brittleness, VERIFIED)),
+    Analysis(
+        "subpopulations", "which examples does a group move most?", False, _page_of(subpopulations), needs=("ten",)
+    ),
+    Analysis(
+        "failures", "which group is to blame for images that go wrong?", True, _page_of(failures, {}), needs=("logits",)
+    ),
+    Analysis("examples", "which single source examples help?", True, _examples, images=True, needs=("singles",)),
+    Analysis("misleading", "which groups mislead a class?", False, _page_of(misleading), images=True, needs=_PICTURES),
+    Analysis(
+        "misleading-examples",
+        "which mislead an image?",
+        False,
+        _page_of(misleading, per="example"),
+        images=True,
+        needs=_PICTURES,
+    ),
+    Analysis(
+        "leaks", "which groups hold copies of target images?", False, _page_of(leaks), images=True, needs=_PICTURES
+    ),
+    Analysis("outputs", "does another output tell another story?", False, _page_of(compare_outputs), needs=("logits",)),
+    Analysis(
+        "brittleness", "how few groups hold up a prediction?", False, _page_of(brittleness, VERIFIED), needs=("logits",)
+    ),
     Analysis("stability", "would other models rank the groups alike?", False, _page_of(stability)),
     Analysis("rates", "which learning rates were chosen?", False, _page_of(learning_rates), True, _has_choices),
 )
@@ -203,11 +240,18 @@ def analyse(
     Raises:
         ConfigError: an unknown name in `only`.
         StoreError: no store there, or the pages cannot be written. An error in one analysis does not stop the others:
-            see `Analysed.failed`.
+            see `Analysed.failed`; one that the plan does not suit is named in `Analysed.unsuited`.
         KeyboardInterrupt: Ctrl-C; what is stored stays.
     """
     wanted, skipped = chosen(only, train, plan.by)
-    store = Store(dir, plan)
+    store, unsuited = Store(dir, plan), {}
+    for analysis in ANALYSES:
+        asked = analysis in wanted or analysis.name in skipped
+        lacks = analysis.lacks(Job(store, plan, settings=(settings or {}).get(analysis.name, {}))) if asked else None
+        if lacks is not None:
+            unsuited[analysis.name] = f"not for this plan: it needs {lacks}"
+    wanted = [analysis for analysis in wanted if analysis.name not in unsuited]
+    skipped = tuple(name for name in skipped if name not in unsuited)
     if only is None:
         wanted = [analysis for analysis in wanted if analysis.suits(Job(store, plan))]
     names = called(plan.source.name, "source"), called(getattr(plan.tasks[0], "target", plan.tasks[0]).name, "target")
@@ -228,13 +272,13 @@ def analyse(
         # each page once: the rows of a large CSV file can be read once
         index = write_pages([page], store.folder / FOLDER, " \u2192 ".join(names), provenance, order)
         tell(f"     {page.answer[0]} ({time.monotonic() - start:.0f} s)")
-    absent = {a.name: (a.asks, failed[a.name]) for a in wanted if a.name in failed}
+    absent = {a.name: (a.asks, why) for a in ANALYSES if (why := (failed | unsuited).get(a.name)) is not None}
     for analysis in ANALYSES:
         if analysis.name in skipped and not (store.folder / FOLDER / f"{analysis.name}.html").is_file():
             absent[analysis.name] = analysis.asks, "it trains models: pydt analyse FILE --train"
     if absent:
         index = write_pages([], store.folder / FOLDER, " \u2192 ".join(names), provenance, order, absent)
-    return Analysed(index, tuple(pages), failed, skipped)
+    return Analysed(index, tuple(pages), failed, skipped, unsuited)
 
 
 def _why(error: PydtError, store: Store, plan: Plan) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -12,18 +12,50 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt.base import ConfigError, StoreError
-from pydt.data import pictures
+from pydt.data import Dataset, pictures
 from pydt.design import Design
 from pydt.ensemble import Plan
 from pydt.estimation import failure_test, mean_output
 from pydt.reporting import Block, Images, called
-from pydt.store import Record, Store, Unit, unit_of
+from pydt.store import Measure, Record, Store, Unit, unit_of, units_of
 
 Array = npt.NDArray[np.float64]
 LEVEL = 0.05
 """Significance level of the analyses: of p where one test is made, of q where many are."""
 MOST_FAILED = 0.02
 """Above this share of failed rows there is no verdict: the models that survive may be a biased choice."""
+NEEDS_PER: dict[str, tuple[str, ...]] = {"target": (), "class": ("classes",), "example": ("several",)}
+"""What influences on a kind of columns need; see `lacking`."""
+_NEEDS = {
+    "images": "the images of a pydt.Dataset source",
+    "singles": "a plan whose groups are single examples",
+    "logits": "logits and predictions, which a measure does not have",
+    "classes": "classes of the target examples, which this measure does not have",
+    "several": "more than one target example",
+    "ten": "ten target examples or more",
+}
+
+
+def lacking(plan: Any, task: Mapping[str, Any], needs: Sequence[str]) -> str | None:
+    """What an analysis needs and a plan of rows of the user's own does not have, in words; None where it has all.
+
+    Args:
+        plan: a Plan; of a stored one the source's images are not at hand, and not asked for here.
+        task: its entry in the record.
+        needs: keys of `_NEEDS`.
+    """
+    target = task["settings"]["target"]
+    measured, source = "measure" in task["settings"], getattr(plan, "source", None)
+    examples = 1 if measured and task["settings"]["measure"]["shared"] else int(task["examples"])
+    lacks = {
+        "images": isinstance(plan, Plan) and not isinstance(source, Dataset),
+        "singles": isinstance(plan, Plan) and not isinstance(source, Dataset) and plan.by != "example",
+        "logits": measured,
+        "classes": measured and not target["classes"],
+        "several": examples < 2,
+        "ten": examples < 10,
+    }
+    return ", and ".join(_NEEDS[need] for need in needs if lacks[need]) or None
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +65,8 @@ class EnsembleView:
     Attributes:
         masks: of the finished rows.
         task: digest of the task; described: its entry in the record.
-        target: the task's Target; None where no Plan was given: then pages show no target images.
+        target: the task's Target; None where no Plan was given, and of a measure: then pages show no target images.
+        keys: what identifies each example of a measure; None of a target, and where no Plan was given.
         passed: paths of images that were needed and cannot be decoded; `told` says how many.
     """
 
@@ -43,6 +76,7 @@ class EnsembleView:
     task: str
     described: dict[str, Any]
     target: Any
+    keys: Sequence[str] | None = None
     passed: set[str] = field(default_factory=set)
 
     @classmethod
@@ -52,19 +86,19 @@ class EnsembleView:
         plan: Plan | Record | str | None,
         task: Any,
         fewest: int = 10,
-        images: bool = False,
+        needs: Sequence[str] = (),
     ) -> EnsembleView:
         """Open what the arguments of every analysis name.
 
         Args:
             fewest: finished rows that the analysis needs.
-            images: whether it reads the images of the source, so that `plan` must be a Plan.
+            needs: what it needs of the plan and the task, see `lacking`; with "images" `plan` must be a Plan.
 
         Raises:
-            ConfigError: no Plan where one is needed.
+            ConfigError: no Plan where one is needed, or the plan or the task lacks what is needed.
             StoreError: no such plan or task, or fewer rows are finished.
         """
-        if images and not isinstance(plan, Plan):
+        if "images" in needs and not isinstance(plan, Plan):
             mend = "give the pydt.Plan itself (pydt.read_plan reads one from its file)"
             raise ConfigError(f"is a {type(plan).__name__}; the images of its source are needed", "plan", mend)
         store = store if isinstance(store, Store) else Store(store)
@@ -72,14 +106,21 @@ class EnsembleView:
         wanted = record.tasks[0]["digest"] if task is None else getattr(task, "digest", task)
         store.examples(wanted, "score", record)  # raises where there is no such task
         described = next(known for known in record.tasks if wanted in (known["digest"], known["name"]))
+        if (lacks := lacking(plan, described, needs)) is not None:
+            mend = "give the measure classes=, the class of each example"
+            if lacks != _NEEDS["classes"]:
+                mend = "ranking, stability, subpopulations and removal_curve work on the values of a measure"
+            raise ConfigError(f"this analysis needs {lacks}", f"task {described['name']!r}", mend)
         finished = store.finished(record)
         if len(finished) < fewest:
             mend = f"train at least {fewest} first, better 3 to 5 a group"
             raise StoreError(f"{len(finished)} finished rows", str(store.folder), mend)
-        target = None
+        target = keys = None
         if isinstance(plan, Plan):
-            target = next(getattr(one, "target", None) for one in plan.tasks if one.digest == described["digest"])
-        return cls(store, record, store.design(record).take(finished), described["digest"], described, target)
+            own = next(one for one in plan.tasks if one.digest == described["digest"])
+            target, keys = getattr(own, "target", None), own.keys() if isinstance(own, Measure) else None
+        masks = store.design(record).take(finished)
+        return cls(store, record, masks, described["digest"], described, target, keys)
 
     @property
     def classes(self) -> list[str]:
@@ -91,13 +132,34 @@ class EnsembleView:
         """What the target is called in a sentence."""
         return called(self.described["settings"]["target"]["name"], "target")
 
+    @property
+    def thing(self) -> str:
+        """What a target example is, in a word."""
+        return "example" if "measure" in self.described["settings"] else "image"
+
+    @property
+    def turned(self) -> str:
+        """A sentence for methods, where lower outputs are better; else nothing."""
+        measure = self.described["settings"].get("measure")
+        if measure is None or measure["higher_is_better"]:
+            return ""
+        return "Lower values are better here: influences are of minus the value, so that a positive one always helps."
+
+    def named(self, half: str) -> list[str]:
+        """What pages call each example of a half: its position in the judged data set, of a measure its id."""
+        ids = self.store.examples(self.task, half, self.record)["ids"].tolist()
+        return [str(i) if self.keys is None else self.keys[i] for i in ids]
+
     @cached_property
     def examples(self) -> dict[str, np.ndarray]:
         """`labels`, `ids` (positions in the judged data set), `half` and `weights` of all judged examples."""
         return self.store.examples(self.task, "all", self.record)
 
-    def output(self, asked: str | None = None) -> str:
-        """The output that was asked for; by default the one whose weighted mean is the target's metric."""
+    def output(self, asked: str | None = None, usual: str = "") -> str:
+        """The output that was asked for; by default `usual` where the task has it, else the one whose weighted mean is
+        the target's metric."""
+        if asked is None and usual in units_of(self.described):
+            return usual
         return self.store.metric_output(self.task, self.record, asked)
 
     def outputs(self, output: str, half: str) -> npt.NDArray[np.float32]:

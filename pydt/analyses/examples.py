@@ -24,7 +24,7 @@ from pydt import design
 from pydt.analyses.ensemble_view import LEVEL, Array, EnsembleView
 from pydt.analyses.sample_splitting import ERROR_OF_WAYS, SPLITS, halves
 from pydt.base import ConfigError, whole
-from pydt.data import pictures
+from pydt.data import Dataset, pictures
 from pydt.design import Design
 from pydt.ensemble import Plan
 from pydt.estimation import ModelPlan, PredictionTest, global_test, mean_output, overall, plan_models
@@ -34,6 +34,7 @@ from pydt.reporting import (
     Curve,
     Images,
     Page,
+    Table,
     called,
     count,
     csv_of,
@@ -45,6 +46,7 @@ from pydt.reporting import (
 from pydt.store import Store, Weak, weak_rows
 
 _SHOWN = 20
+_OWN = 'give a plan whose source is pydt.Groups(ids, by="example"), with every example its own group'
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +87,13 @@ class Examples:
 
 
 def by_example(plan: Plan, models: int = 100, seed: int = 0) -> Plan:
-    """The same experiment with single images as groups: random halves of them, the paper's design."""
+    """The same experiment with single images as groups: random halves of them, the paper's design.
+
+    Raises:
+        ConfigError: the source is a `pydt.Groups`: make one whose every example is a group.
+    """
+    if not isinstance(plan.source, Dataset):
+        raise ConfigError(f"groups by {plan.by!r}", "by_example", _OWN)
     masks = design.random(len(plan.source), models, alpha=0.5, seed=seed)
     return Plan(plan.source, by="example", design=masks, recipe=plan.recipe, tasks=plan.tasks, seed=seed)
 
@@ -103,7 +111,8 @@ def examples(
 
     Args:
         store: where the plan's rows are, or its folder.
-        plan: a plan by example, with its source, whose images are shown; see `by_example`.
+        plan: a plan by example, with its source, whose images are shown; see `by_example`. Of a
+            `pydt.Groups(ids, by="example")` the examples are named.
         task: one of its tasks, the first by default. output: see `pydt.store.units_of`; by default the target's metric.
         size: images of the rule that is judged; by default a hundredth of all, ten at least.
         seed: of the halves.
@@ -113,9 +122,8 @@ def examples(
         StoreError: no such task, or fewer than ten finished rows.
     """
     if plan.by != "example":
-        raise ConfigError(
-            f"groups by {plan.by!r}", "examples", 'give a plan by="example": pydt.examples.by_example(plan)'
-        )
+        mend = 'give a plan by="example": pydt.examples.by_example(plan)'
+        raise ConfigError(f"groups by {plan.by!r}", "examples", mend if isinstance(plan.source, Dataset) else _OWN)
     view = EnsembleView.of(store, plan, task)
     output = view.output(output)
     masks, images = view.masks, view.masks.groups
@@ -174,15 +182,21 @@ def _judged(masks: Design, score: Array, report: Array, size: int, seed: int) ->
     return total / ways, ERROR_OF_WAYS * np.sqrt(square / ways)
 
 
+def _thing(found: Examples) -> str:
+    """What a source example is, in a word."""
+    return "image" if isinstance(found._plan.source, Dataset) else "example"
+
+
 def _answer(found: Examples) -> list[str]:
-    models, images = count(found.models, "model"), len(found.values)
+    thing = _thing(found)
+    models, many = count(found.models, "model"), len(found.values)
     test = f"held-out correlation {number(found.test.correlation, 2)}, permutation {p_text(found.test.p)}"
     stderr = float(np.median(found.stderr))
     error = f"{number(stderr, digits_for(stderr))} {found.unit}"
     if found.test.p < LEVEL:
-        first = f"Which single images the source keeps matters: some of the {models} predict the others ({test})."
+        first = f"Which single {thing}s the source keeps matters: some of the {models} predict the others ({test})."
     else:
-        first = f"Nothing can be told from noise with {models} on {images:,} single images ({test})."
+        first = f"Nothing can be told from noise with {models} on {many:,} single {thing}s ({test})."
     ends = [
         f"the {end} {number(claimed, digits_for(error_of), True)} as shown, {plus_minus(judged, error_of)} judged"
         for end, claimed, judged, error_of in zip(
@@ -190,8 +204,8 @@ def _answer(found: Examples) -> list[str]:
         )
     ]
     worth = (
-        f"The {found.size:,} extreme images together, on average an image, in {found.unit}: {'; '.join(ends)}. Judged: "
-        f"chosen by one half of the models, valued by the other on the report half, {SPLITS} random splits."
+        f"The {found.size:,} extreme {thing}s together, on average an {thing}, in {found.unit}: {'; '.join(ends)}. "
+        f"Judged: chosen by one half of the models, valued by the other on the report half, {SPLITS} random splits."
     )
     if found.spread:
         wish = f"one as large as their estimated true spread, {number(found.spread, digits_for(stderr))} {found.unit},"
@@ -201,9 +215,9 @@ def _answer(found: Examples) -> list[str]:
         found_by = f"would be found by nobody knows how many models: {found.weak.text()}"
     else:
         models = f"about {found.needed.models:,} models"
-        found_by = f"would be found with a chance of 80 % by {models} (5 % level, one image alone)"
+        found_by = f"would be found with a chance of 80 % by {models} (5 % level, one {thing} alone)"
     power = (
-        f"No significance is asked of any single image: the standard error of one influence is {error} (median); "
+        f"No significance is asked of any single {thing}: the standard error of one influence is {error} (median); "
         f"{wish} {found_by}."
     )
     return found._view.told([first, worth, power])
@@ -211,32 +225,37 @@ def _answer(found: Examples) -> list[str]:
 
 def _page(found: Examples) -> Page:
     plan, order = found._plan, np.argsort(-found.values, kind="stable")
-    source, keys = plan.source, found._view.record.names
-    classes = [source.classes[label] for label in source.labels.tolist()]
+    source, keys, thing = plan.source, found._view.record.names, _thing(found)
+    pictured = isinstance(source, Dataset)
+    classes = [source.classes[label] for label in source.labels.tolist()] if pictured else []
     target, name = found._view.target_name, called(source.name, "source")
     blocks: list[Block] = []
     digits = digits_for(float(np.median(found.stderr)))
-    for end, chosen in (("highest", order[:_SHOWN]), ("lowest", order[::-1][:_SHOWN])):
+    for end, chosen in (("highest", order[:_SHOWN]), ("lowest", order[::-1][:_SHOWN])) if pictured else ():
         captions = [f"{classes[i]} {number(found.values[i], digits, True)}" for i in chosen.tolist()]
         note = f"Class and influence in {found.unit}. Chosen by their own noise too: to look at, not to believe."
         blocks.append(Images(pictures(source, chosen, passed=found._view.passed), captions, f"The {end} images", note))
     rank = np.arange(1, len(order) + 1)
     noise = -np.sort(-_quantiles(len(order)) * float(np.sqrt((found.stderr**2).mean())))
     curve = {"as estimated": (rank, found.values[order], None, None), "noise alone": (rank, noise, None, None)}
-    title = "All images in order, and what noise alone would look like"
+    title = f"All {thing}s in order, and what noise alone would look like"
     blocks.append(Curve(curve, "rank", f"influence in {found.unit}", title, control="noise alone"))
     columns = (
-        Column("image", lambda i: keys[i]),
-        Column("class", lambda i: classes[i]),
+        Column(thing, lambda i: keys[i]),
+        *([Column("class", lambda i: classes[i])] if pictured else []),
         Column("influence", found.values.__getitem__),
         Column("stderr", found.stderr.__getitem__),
         Column("models", found.kept.__getitem__),
     )
+    if not pictured:
+        note = "Chosen by their own noise too: to look at, not to believe."
+        for end, chosen in (("highest", order[:_SHOWN]), ("lowest", order[::-1][:_SHOWN])):
+            blocks.append(Table.of(chosen, columns, f"The {end} examples", note))
     ends = zip(("highest", "lowest"), found.claimed, found.judged, found.judged_stderr, strict=True)
     return Page(
         name="examples",
-        title="Single source images",
-        question=f"Which single images of {name} help {target}, and can that be told at all?",
+        title=f"Single source {thing}s",
+        question=f"Which single {thing}s of {name} help {target}, and can that be told at all?",
         answer=_answer(found),
         blocks=blocks,
         csv={
@@ -244,11 +263,11 @@ def _page(found: Examples) -> Page:
             "leaders.csv": (("end", "shown", "judged", "stderr"), list(ends)),
         },
         method=(
-            f"The influence of an image is the difference of means of the target's output over {found.models} models "
+            f"The influence of an {thing} is the difference of means of the target's output over {found.models} models "
             "(Jain et al. 2023, section 4.3):\n\n"
-            "    influence = mean output with the image - mean output without it\n\n"
+            f"    influence = mean output with the {thing} - mean output without it\n\n"
             "The paper shows the extreme images. Here the ranking is tested as a whole, and the extreme ones are "
-            "valued by models and target images that did not choose them."
+            f"valued by models and target {found._view.thing}s that did not choose them."
         ),
     )
 

@@ -165,10 +165,11 @@ def failures(
         runner, executor, workers, progress: see `pydt.run`.
 
     Raises:
-        ConfigError: an argument out of range; `most` does not suffice for one group.
+        ConfigError: an argument out of range; `most` does not suffice for one group; a measure, which has no
+            predictions.
         StoreError: the plan has too few finished rows.
     """
-    view = EnsembleView.of(store, plan, task)
+    view = EnsembleView.of(store, plan, task, needs=("logits",))
     store, record, task = view.store, view.record, plan.task(task)
     groups, repeats = len(record.names), models if repeats is None else repeats
     share = real(share, "share", "failures", above=0, most=1)

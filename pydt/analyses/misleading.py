@@ -134,12 +134,12 @@ def misleading(
         seed: of the halves.
 
     Raises:
-        ConfigError: no pydt.Plan; unknown classes, examples, outputs or `per`.
+        ConfigError: no pydt.Plan, or one without images or of measures; unknown classes, examples, outputs or `per`.
         StoreError: no such task, or fewer than 20 finished rows.
     """
     one_of(per, ("class", "example"), "per", "misleading")
     top = whole(top, "top", "misleading", 1, error=ConfigError)
-    view = EnsembleView.of(store, plan, task, FEWEST, images=True)
+    view = EnsembleView.of(store, plan, task, FEWEST, ("images", "logits"))
     values = view.outputs(output, "all")
     first, second = two_halves(view.masks, seed)
     names, classes = plan.context.units[1], view.target.classes

@@ -128,11 +128,11 @@ def compare_outputs(
         seed: of the random halves of the models, and of permutations.
 
     Raises:
-        ConfigError: an unknown output, or fewer than two.
+        ConfigError: an unknown output, or fewer than two: of a measure there is one.
         EstimateError: half of the models do not tell the groups apart.
         StoreError: no such plan or task, or fewer than ten finished rows.
     """
-    view = EnsembleView.of(store, plan, task)
+    view = EnsembleView.of(store, plan, task, needs=("logits",))
     known = list(units_of(view.described))
     outputs = tuple(known if outputs is None else outputs)
     if len(set(outputs)) != len(outputs) or len(outputs) < 2:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.analyses.ensemble_view import LEVEL, Array, EnsembleView, sure_to
+from pydt.analyses.ensemble_view import LEVEL, NEEDS_PER, Array, EnsembleView, sure_to
 from pydt.analyses.sample_splitting import ERROR_OF_WAYS, SPLITS, average, halves
 from pydt.base import Z975, ConfigError, EstimateError, one_of, t975, write_atomic
 from pydt.design import Design
@@ -91,7 +91,8 @@ class Ranking:
 
     Attributes:
         per, output, unit, estimator, estimand: what was estimated; `estimand` as in `pydt.estimation.Fit`.
-        groups, columns: names. images: int64 (columns,), score examples behind each column.
+        groups, columns: names; of examples their positions in the judged data set, of a measure their ids.
+        images: int64 (columns,), score examples behind each column.
         values, stderr: float64 (groups, columns). q: within each column; family_q: over all of them.
         kept: int64 (groups,), models with each group; models: all.
         tests: of the target and of each class, else empty; tests_q over the classes. score: of examples, else None.
@@ -180,7 +181,7 @@ class Ranking:
         whom = {
             "target": f"{self._view.target_name} as a whole, and which do not",
             "class": f"which class of {self._view.target_name}",
-            "example": f"which single image of {self._view.target_name}",
+            "example": f"which single {self._view.thing} of {self._view.target_name}",
         }[self.per]
         ends = len(self.groups) if self.values.size <= most else max(1, most // (2 * len(self.columns)))
         rows = (
@@ -193,7 +194,7 @@ class Ranking:
         names = (self.per, "group", f"influence ({self.unit})", "stderr", "q within column", "q over all", "rank")
         return Page(
             name=f"ranking-{self.per}",
-            title={"target": "Ranking", "class": "Ranking per class", "example": "Ranking per image"}[self.per],
+            title="Ranking" if self.per == "target" else f"Ranking per {_what(self)}",
             question=f"Which groups help {whom}?",
             answer=self._view.told(answer),
             blocks=blocks,
@@ -222,19 +223,20 @@ def ranking(
         task: which of the plan's tasks; the first by default.
         output: of which the influences are (see `pydt.store.units_of`); by default the target's metric, of single
             examples "probability": on the embedded sample (300 models) influences on it predict held-out models best,
-            with a rank correlation of 0.27 against 0.24 (margin) and 0.12 (correct).
+            with a rank correlation of 0.27 against 0.24 (margin) and 0.12 (correct). A measure has "value" alone.
         estimator: "difference", "ols" or "lasso", see `pydt.influences`; by default the one for the plan's
             design. "paper" is the paper's own, see docs/analyses.md.
         leaders: how many of each end are valued together; ten, or a quarter of the groups if that is less.
         seed: of the random halves and permutations.
 
     Raises:
-        ConfigError: an unknown `per`, output or estimator.
+        ConfigError: an unknown `per`, output or estimator, or a measure without what they need.
         EstimateError: "paper" on a design whose masks do not keep a random half of the groups.
         StoreError: no such plan or task, or fewer than ten finished rows.
     """
     one_of(per, PER, "per", "ranking")
-    view = EnsembleView.of(store, plan, task)
+    needs = NEEDS_PER[per] if estimator != "paper" else (*NEEDS_PER[per], "logits")
+    view = EnsembleView.of(store, plan, task, needs=needs)
     if estimator == "paper":
         check_paper(view.masks, output)
         output = "probability"
@@ -242,7 +244,7 @@ def ranking(
         names = ", ".join(f'"{name}"' for name in tested)
         mend = f'use {names} or "paper": ridge has no standard errors'
         raise ConfigError(f"estimator {estimator!r}", "ranking", mend)
-    output = "probability" if per == "example" and output is None else view.output(output)
+    output = view.output(output, "probability" if per == "example" else "")
     method = method_for(view.record, view.masks) if estimator is None else estimator
     method = "difference" if method == "paper" else method
     found, judged = (view.columns(per, output, half) for half in ("score", "report"))
@@ -251,7 +253,7 @@ def ranking(
     tests: tuple[PredictionTest, ...] = ()
     score = None
     if per == "example":
-        columns = tuple(map(str, view.store.examples(view.task, "score", view.record)["ids"].tolist()))
+        columns = tuple(view.named("score"))
         images = np.ones(len(columns), np.int64)
         score = _score(view.masks, found, method, seed)
         judged = found
@@ -391,24 +393,30 @@ def _class_answer(found: Ranking) -> list[str]:
     return sentences + _worth(found, None, " of a class")
 
 
+def _what(found: Ranking) -> str:
+    """What a column is, in a word."""
+    return found._view.thing if found.per == "example" else found.per
+
+
 def _example_answer(found: Ranking) -> list[str]:
+    thing = found._view.thing
     sure, models = int((found.family_q < LEVEL).sum()), count(found.models, "model")
-    images = count(len(found.columns), "image")
-    told = "all models agree on every image: nothing can be told."
+    images = count(len(found.columns), thing)
+    told = f"all models agree on every {thing}: nothing can be told."
     if found.score is not None:
         told = (
-            f"influences on single images predict held-out models with a rank correlation of "
+            f"influences on single {thing}s predict held-out models with a rank correlation of "
             f"{number(found.score.lds, 2)} \u00b1 {number(found.score.stderr, 2)} on average (control "
             f"{number(found.score.control, 2)} \u00b1 {number(found.score.control_sd, 2)}, {p_text(found.score.p)})."
         )
     within = np.isfinite(found.q) & (found.q < LEVEL)
     sentences = [
         f"With {models} on {images}, {told}",
-        f"{sure:,} of {found.values.size:,} pairs of group and image {sure_to(found.estimand)}, over all pairs as "
-        f"one family (q < {LEVEL}, Benjamini-Yekutieli); {int(within.any(0).sum()):,} images have a group that passes "
-        f"within the image alone (Benjamini-Hochberg).{_placebos(found)}",
+        f"{sure:,} of {found.values.size:,} pairs of group and {thing} {sure_to(found.estimand)}, over all pairs as "
+        f"one family (q < {LEVEL}, Benjamini-Yekutieli); {int(within.any(0).sum()):,} {thing}s have a group that "
+        f"passes within the {thing} alone (Benjamini-Hochberg).{_placebos(found)}",
     ]
-    return sentences + _worth(found, None, " of an image")
+    return sentences + _worth(found, None, f" of an {thing}")
 
 
 def _placebos(found: Ranking) -> str:
@@ -417,12 +425,14 @@ def _placebos(found: Ranking) -> str:
         return ""
     passes, number_of = q < LEVEL, count(len(q), "placebo")
     if found.per == "target":
-        return f" Of {number_of} (columns of the design bound to no image) {int(passes.sum())} would pass."
+        return (
+            f" Of {number_of} (columns of the design bound to no {found._view.thing}) {int(passes.sum())} would pass."
+        )
     least, many = int(passes.any(0).sum()), len(found.columns)
-    what = {"class": "classes", "example": "images"}[found.per]
+    what = "classes" if found.per == "class" else f"{found._view.thing}s"
     return (
-        f" Of {number_of} (columns of the design bound to no image) one or more would pass within {least:,} of "
-        f"{many:,} {what}; by chance alone {number(LEVEL * many, 1)} are expected."
+        f" Of {number_of} (columns of the design bound to no {found._view.thing}) one or more would pass within "
+        f"{least:,} of {many:,} {what}; by chance alone {number(LEVEL * many, 1)} are expected."
     )
 
 
@@ -431,7 +441,7 @@ def _worth(found: Ranking, column: int | None, which: str) -> list[str]:
     if leaders is None:
         why = "half of the models do not tell the groups apart"
         if len(found.groups) >= MANY:
-            why = f"that is not done for {len(found.groups):,} groups (of single images, the examples page does it)"
+            why = f"that is not done for {len(found.groups):,} groups (of single examples, the examples page does it)"
         return [f"What the leaders are worth is not judged: {why}."]
     chosen = slice(None) if column is None else slice(column, column + 1)
     parts = []
@@ -479,7 +489,7 @@ def _class_blocks(found: Ranking) -> list[Block]:
 
     columns = (
         Column("class", lambda j: found.columns[j]),
-        Column("score images", lambda j: found.images[j]),
+        Column(f"score {found._view.thing}s", lambda j: found.images[j]),
         Column("highest", lambda j: ends(j, 1)),
         Column("lowest", lambda j: ends(j, -1)),
         Column("sure groups", lambda j: int((found.family_q[:, j] < LEVEL).sum())),
@@ -495,10 +505,7 @@ def _strongest(found: Ranking, what: str) -> Intervals:
     """The clearest pairs of a group and a column, by t."""
     rows, columns = (part[: 2 * _SHOWN] for part in _clearest(found))
     values, low, high = _interval(found, rows, columns)
-    labels = found._view.labels("score")
-    of = found.columns
-    if found.per == "example":
-        of = tuple(f"a {found._view.classes[c]} (image {name})" for c, name in zip(labels, of, strict=True))
+    of = found.columns if found.per == "class" else _captions(found)
     names = [f"{found.groups[i]} on {of[j]}" for i, j in zip(rows, columns, strict=True)]
     thumbnails = found._view.store.thumbnails(found._view.record)
     shown = {
@@ -510,6 +517,15 @@ def _strongest(found: Ranking, what: str) -> Intervals:
     )
     marked = (found.family_q[rows, columns] < LEVEL).tolist()
     return Intervals(names, values, low, high, found.unit, "The clearest pairs", note, marked, shown or None)
+
+
+def _captions(found: Ranking) -> tuple[str, ...]:
+    """What a page calls each example: its class and position, or the id of an example without a class."""
+    thing, classes = found._view.thing, found._view.classes
+    if not classes:
+        return found.columns
+    labels = found._view.labels("score")
+    return tuple(f"a {classes[c]} ({thing} {name})" for c, name in zip(labels, found.columns, strict=True))
 
 
 def _clearest(found: Ranking) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
@@ -526,7 +542,9 @@ def _size(found: Ranking) -> Array:
 
 
 def _example_blocks(found: Ranking) -> list[Block]:
-    view, blocks = found._view, [_strongest(found, "image")]
+    view, blocks = found._view, [_strongest(found, found._view.thing)]
+    if view.target is None:
+        return blocks
     images = np.argsort(-_size(found).max(0), kind="stable")[: 2 * _SHOWN]
     labels, few = view.labels("score"), _named(found)
     captions = [
@@ -544,7 +562,7 @@ def _held_out(found: Ranking) -> list[Column]:
     held_out = [test.correlation for test in found.tests] or scores
     columns = [
         Column(found.per, lambda j: found.columns[j]),
-        Column("images", lambda j: found.images[j]),
+        Column(f"{found._view.thing}s", lambda j: found.images[j]),
         Column("correlation with held-out models", lambda j: held_out[j]),
         Column("p", lambda j: getattr(tests[j], "p", None)),
         Column("q over columns", lambda j: found.tests_q[j] if found.tests else None),
@@ -564,14 +582,17 @@ def _held_out(found: Ranking) -> list[Column]:
 def _method(found: Ranking) -> str:
     how = _PAPER if found.estimator == "paper" else ESTIMATORS[found.estimator].phrase
     output = called_output(found.output)
-    column = {"target": "the target", "class": "a class", "example": "an image"}[found.per]
+    column = {"target": "the target", "class": "a class", "example": f"an {found._view.thing}"}[found.per]
+    things = f"{found._view.thing}s"
+    paper = ': ranking(..., estimator="paper")' if things == "images" else ""
+    turned = f"\n\n{found._view.turned}" if found._view.turned else ""
     meaning = "An influence is given minus the average group's (masks of one size tell no more). "
     return (
         f"Influence on {column}: the coefficient of a group in the regression of the models' {output} (mean over the "
-        f"score images of {column}) on which groups each model kept, by {how}; {found.models} models.\n\n"
+        f"score {things} of {column}) on which groups each model kept, by {how}; {found.models} models.\n\n"
         f"    {output} of a model = constant + sum over kept groups of influence + noise\n\n"
         f"{meaning if found.estimand == 'swap' else ''}"
         "Jain et al. 2023, sections 2 and 3 (class-to-target, class-to-class, class-to-example influence); theirs "
-        'is the difference of mean probabilities on random half masks: ranking(..., estimator="paper"). Here the '
-        "images that rank (score half) do not judge (report half), and every influence has a standard error."
+        f"is the difference of mean probabilities on random half masks{paper}. Here the "
+        f"{things} that rank (score half) do not judge (report half), and every influence has a standard error.{turned}"
     )

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt.analyses.agreement import agreement, disjoint_influences, spearman_brown
-from pydt.analyses.ensemble_view import Array, EnsembleView
+from pydt.analyses.ensemble_view import NEEDS_PER, Array, EnsembleView
 from pydt.analyses.sample_splitting import SPLITS, error_of_ways, halves
 from pydt.base import Z975, ConfigError, EstimateError, one_of, whole
 from pydt.ensemble import Plan
@@ -27,7 +27,6 @@ from pydt.reporting import Curve, Page, Table, number, percent_text, plus_minus
 from pydt.store import Record, Store
 
 _FEWEST = 20  # models of a part
-_WHAT = {"target": "the target", "class": "a class", "example": "an image"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +105,7 @@ class Stability:
         return Page(
             name="stability" if self.per == "target" else f"stability-{self.per}",
             title="Stability" if self.per == "target" else f"Stability per {self.per}",
-            question=f"How far would another set of as many models rank the groups for {_WHAT[self.per]} alike?",
+            question=f"How far would another set of as many models rank the groups for {_what(self)} alike?",
             answer=self._view.told(_answer(self)),
             blocks=[
                 Curve(
@@ -169,8 +168,8 @@ def stability(
         EstimateError: half of the models do not tell the groups apart.
         StoreError: no such plan or task, or fewer than ten finished rows.
     """
-    one_of(per, tuple(_WHAT), "per", "stability")
-    view = EnsembleView.of(store, plan, task)
+    one_of(per, tuple(NEEDS_PER), "per", "stability")
+    view = EnsembleView.of(store, plan, task, needs=NEEDS_PER[per])
     output = view.output(output)
     masks, groups = view.masks, len(view.record.names)
     half = len(masks) // 2
@@ -237,6 +236,10 @@ def stability(
     )
 
 
+def _what(found: Stability) -> str:
+    return {"target": "the target", "class": "a class", "example": f"an {found._view.thing}"}[found.per]
+
+
 def _common(one: npt.NDArray[Any], other: npt.NDArray[Any], top: int, sign: int) -> Array:
     """Share of the `top` groups in common, mean over columns, float64 (splits,)."""
     ranks = [np.argsort(np.argsort(sign * part, 1, kind="stable"), 1, kind="stable") < top for part in (one, other)]
@@ -253,7 +256,7 @@ def _answer(found: Stability) -> list[str]:
     )
     with_truth = number(float(np.sqrt(max(found.expected[0], 0))), 2)
     return [
-        f"Two disjoint sets of {found.sizes[-1]} models rank the {found.groups} groups for {_WHAT[found.per]}{mean} "
+        f"Two disjoint sets of {found.sizes[-1]} models rank the {found.groups} groups for {_what(found)}{mean} "
         f"with a rank correlation of {plus_minus(float(found.rank[-1]), float(found.rank_stderr[-1]), False)}.",
         f"They have {ends} groups in common ({percent_text(found.top / found.groups)} by chance; {found.splits} random "
         "splits).",

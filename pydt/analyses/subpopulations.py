@@ -96,11 +96,12 @@ class SubPopulations:
         """What a reader sees: the images of the surest groups, every group's effect, and all as CSV."""
         order = np.lexsort((-self.judged / np.maximum(self.judged_stderr, 1e-30), self.q))
         shown = [(k, x, rank) for k in range(len(self.groups)) for rank, x in enumerate(self.found[k], 1)]
+        names, thing = self._view.named("all"), self._view.thing
         columns = (
             Column("group", lambda one: self.groups[one[0]]),
             Column("rank", lambda one: one[2]),
-            Column("image", lambda one: self.ids[one[1]]),
-            Column("class", lambda one: self.classes[self.labels[one[1]]]),
+            Column(thing, lambda one: names[one[1]]),
+            *([Column("class", lambda one: self.classes[self.labels[one[1]]])] if self.classes else []),
             Column(f"effect ({self.unit})", lambda one: self.effect[one[:2]]),
             Column("stderr", lambda one: self.stderr[one[:2]]),
         )
@@ -109,12 +110,13 @@ class SubPopulations:
             name="subpopulations",
             title="Sub-populations",
             question=(
-                f"Which images of {self._view.target_name} does a group move most, against the mean of their class?"
+                f"Which {thing}s of {self._view.target_name} does a group move most, against the mean of "
+                f"{'their class' if self.classes else 'all'}?"
             ),
             answer=self._view.told(_answer(self, order)),
             blocks=blocks,
-            csv={"images.csv": csv_of(shown, columns), "groups.csv": csv_of(order, _columns(self))},
-            method=_METHOD.format(output=self.output, splits=self.splits),
+            csv={f"{thing}s.csv": csv_of(shown, columns), "groups.csv": csv_of(order, _columns(self))},
+            method=_method(self),
         )
 
 
@@ -124,7 +126,7 @@ def subpopulations(
     group: str | None = None,
     *,
     task: Any = None,
-    output: str = "probability",
+    output: str | None = None,
     size: int | None = None,
     seed: int = 0,
 ) -> SubPopulations:
@@ -135,18 +137,19 @@ def subpopulations(
         plan: a plan of the store, or its digest; by default the store's own. With a Plan the page shows the images.
         group: the name of one group; all are found, and this one is returned.
         task: which of the plan's tasks; the first by default.
-        output: of which the influences are (see `pydt.store.units_of`).
+        output: of which the influences are (see `pydt.store.units_of`); "probability" by default, of a measure "value".
         size: images a group; eight, or a tenth of the images if that is less.
         seed: of the random halves of the models.
 
     Raises:
-        ConfigError: an unknown group or output, or a size beyond a tenth of the images.
+        ConfigError: an unknown group or output, fewer than ten target examples, or a size beyond a tenth of them.
         EstimateError: half of the models do not tell the groups apart.
         StoreError: no such plan or task, or fewer than ten finished rows.
     """
     from scipy import special
 
-    view = EnsembleView.of(store, plan, task)
+    view = EnsembleView.of(store, plan, task, needs=("ten",))
+    output = view.output(output, "probability")
     names = view.record.names
     if group is not None and group not in names:
         raise ConfigError(f"no group {group!r}", "group", f"there are: {', '.join(names[:8])}")
@@ -154,7 +157,7 @@ def subpopulations(
     usual = max(1, min(8, len(labels) // 10))
     size = usual if size is None else whole(size, "size", "subpopulations", 1, error=ConfigError)
     if 10 * size > len(labels):
-        raise ConfigError(f"{size} of {len(labels)} images", "size", "ask for at most a tenth of them")
+        raise ConfigError(f"{size} of {len(labels)} {view.thing}s", "size", "ask for at most a tenth of them")
     moved = _against_class(view.outputs(output, "all"), labels)
     masks = view.masks
     fit = influences(masks, moved, best_method(masks))
@@ -220,23 +223,24 @@ def _largest(values: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.int64
 
 def _answer(found: SubPopulations, order: npt.NDArray[np.intp]) -> list[str]:
     sure = [k for k in order if found.q[k] < LEVEL]
-    size, models = found.found.shape[1], count(found.models, "model")
+    size, models, things = found.found.shape[1], count(found.models, "model"), f"{found._view.thing}s"
+    rest = "the rest of their class" if found.classes else "the rest"
     if len(found.groups) == 1:
         one = plus_minus(float(found.judged[0]), float(found.judged_stderr[0]))
         what = "moves" if sure else "does not surely move"
         first = (
-            f"{quoted(found.groups[0])} {what} its {size} images more than their classes: {one} {found.unit} in models "
+            f"{quoted(found.groups[0])} {what} its {size} {things} more than {rest}: {one} {found.unit} in models "
             f"that did not choose them (q = {number(float(found.q[0]), 3)} over all groups; {models})."
         )
     elif sure:
         first = (
-            f"{len(sure)} of {len(found.groups)} groups have images that they surely move more than the rest of their "
-            f"class, {listed([found.groups[k] for k in sure], 3)} most clearly ({models}, q < {LEVEL})."
+            f"{len(sure)} of {len(found.groups)} groups have {things} that they surely move more than {rest}, "
+            f"{listed([found.groups[k] for k in sure], 3)} most clearly ({models}, q < {LEVEL})."
         )
     else:
         least = detectable(float(np.median(found.judged_stderr)), found.df, len(found.groups), LEVEL)
         first = (
-            f"No group surely moves some images more than the rest of their class ({models}); one that moves by "
+            f"No group surely moves some {things} more than {rest} ({models}); one that moves by "
             f"{number(least, digits_for(least))} {found.unit} more those that half of the models find would have been "
             "sure with a chance of 80 %."
         )
@@ -246,18 +250,18 @@ def _answer(found: SubPopulations, order: npt.NDArray[np.intp]) -> list[str]:
     best = f" (the clearest group: {percent_text(found.overlap.max())})" if several else ""
     return [
         first,
-        f"The {size} images look as if moved by {number(mean[1], digits, True)} {found.unit}{several}, but they were "
+        f"The {size} {things} look as if moved by {number(mean[1], digits, True)} {found.unit}{several}, but they were "
         f"chosen for that. Found by one half of the models and valued by the other, the same rule gives "
         f"{number(mean[0], digits, True)} ({found.splits} random splits, both ways).",
-        f"Two halves of the models find {percent_text(found.overlap.mean())} of the images in common{several}"
+        f"Two halves of the models find {percent_text(found.overlap.mean())} of the {things} in common{several}"
         f"{best}, against {percent_text(found.by_chance, 1)} by chance: so far can a list itself be trusted.",
     ]
 
 
 def _blocks(found: SubPopulations, order: npt.NDArray[np.intp]) -> list[Block]:
-    view, blocks = found._view, []
+    view, blocks = found._view, list[Block]()
     thumbnails = view.store.thumbnails(view.record)
-    for k in order[:_SHOWN]:
+    for k in order[:_SHOWN] if view.target is not None else ():
         captions = [
             f"{found.classes[found.labels[x]]} {number(float(found.effect[k, x]), 1, True)}" for x in found.found[k]
         ]
@@ -271,8 +275,8 @@ def _blocks(found: SubPopulations, order: npt.NDArray[np.intp]) -> list[Block]:
     reach = t975(found.df) * found.judged_stderr
     names = [found.groups[k] for k in order]
     note = (
-        "Mean effect on the group's images against their class, found by one half of the models and valued by the "
-        f"other; 95 % interval; filled: q < {LEVEL}."
+        f"Mean effect on the group's {view.thing}s against {'their class' if found.classes else 'all'}, found by one "
+        f"half of the models and valued by the other; 95 % interval; filled: q < {LEVEL}."
     )
     intervals = Intervals(
         names,
@@ -291,6 +295,11 @@ def _blocks(found: SubPopulations, order: npt.NDArray[np.intp]) -> list[Block]:
 def _columns(found: SubPopulations) -> tuple[Column, ...]:
     """What a page tells of a group; the records are positions of groups."""
 
+    names, things = found._view.named("all"), f"{found._view.thing}s"
+
+    def first(k: int) -> str:
+        return listed([names[x] for x in found.found[k]], 3)
+
     def classes(k: int) -> str:
         labels, counts = np.unique(found.labels[found.found[k]], return_counts=True)
         most = np.argsort(-counts, kind="stable")[:3]
@@ -298,7 +307,7 @@ def _columns(found: SubPopulations) -> tuple[Column, ...]:
 
     return (
         Column("group", lambda k: found.groups[k]),
-        Column("classes of its images", classes),
+        Column(f"classes of its {things}", classes) if found.classes else Column(f"its {things}", first),
         Column("as shown", found.claimed.__getitem__),
         Column("judged", found.judged.__getitem__),
         Column("stderr", found.judged_stderr.__getitem__),
@@ -308,10 +317,14 @@ def _columns(found: SubPopulations) -> tuple[Column, ...]:
     )
 
 
-_METHOD = """For group k and image x of class c, on the {output} of the correct class:
+def _method(found: SubPopulations) -> str:
+    view, thing, of = found._view, found._view.thing, " of class c" if found.classes else ""
+    on = found.output if thing == "example" else f"{found.output} of the correct class"
+    turned = f"\n\n{view.turned}" if view.turned else ""
+    return f"""For group k and {thing} x{of}, on the {on}:
 
-    effect of k on x = influence of k on x - mean influence of k on the images of class c
+    effect of k on x = influence of k on x - mean influence of k{f" on the {thing}s{of}" if of else ""}
 
-(Jain et al. 2023, section 4.1). The images shown have the largest effect by all models. The effect claimed is that of
-the rule: found by a random half of the models, valued by the other half, both ways over {splits} random splits;
-one-sided t test, q over the groups (Benjamini-Hochberg). The paper shows such images, without a test."""
+(Jain et al. 2023, section 4.1). The {thing}s named have the largest effect by all models. The effect claimed is that of
+the rule: found by a random half of the models, valued by the other half, both ways over {found.splits} random splits;
+one-sided t test, q over the groups (Benjamini-Hochberg). The paper shows such images, without a test.{turned}"""

@@ -268,6 +268,8 @@ def analyse(
         )
     if done.failed:
         typer.echo(f"could not be made, the list of pages says why: {', '.join(done.failed)}")
+    if done.unsuited:
+        typer.echo(f"not for this plan, the list of pages says why: {', '.join(done.unsuited)}")
     if done.skipped:
         typer.echo(f"these train models, with --train: {', '.join(done.skipped)}")
     if done.index is not None:

@@ -71,12 +71,13 @@ def leaks(
         seed: of the halves.
 
     Raises:
-        ConfigError: no pydt.Plan, an output without a unit, or a share that is not between 0 and 1.
+        ConfigError: no pydt.Plan, or one without images or of measures; an output without a unit; a
+            share that is not between 0 and 1.
         StoreError: no such task, or fewer than 20 finished rows. DataError: fewer than 20 judged images.
     """
     for name, value in (("level", level), ("false", false), ("share", share)):
         real(value, name, "leaks", above=0, below=1)
-    view = EnsembleView.of(store, plan, task, FEWEST, images=True)
+    view = EnsembleView.of(store, plan, task, FEWEST, ("images", "logits"))
     outputs, ids = view.outputs(output, "all"), view.examples["ids"]
     tested = uneven(view.record, view.masks, outputs, view.examples["labels"], share, seed)
     flagged = holm(tested.p, level)
