@@ -44,7 +44,7 @@ class Groups:
             self.ids: tuple[str, ...] | None = tuple(one for part in parts for one in part)
         else:
             length = len(members) if hasattr(members, "__len__") and not isinstance(members, (str, bytes)) else 0
-            self.group, self.names = encode_columns({by: members}, length)[by]
+            self.group, self.names = encode_columns({"members": members}, length)["members"]
             self.ids = None if ids is None else _ids(ids, "ids")
         if not self.names:
             raise DataError("no group", "Groups", "give the group of each example, or {group: [ids]}")
