@@ -542,7 +542,8 @@ def _size(found: Ranking) -> Array:
 
 
 def _example_blocks(found: Ranking) -> list[Block]:
-    view, blocks = found._view, [_strongest(found, found._view.thing)]
+    view = found._view
+    blocks: list[Block] = [_strongest(found, view.thing)]
     if view.target is None:
         return blocks
     images = np.argsort(-_size(found).max(0), kind="stable")[: 2 * _SHOWN]
