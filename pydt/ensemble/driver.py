@@ -85,7 +85,8 @@ def run(
             the same for any number of workers and after any kill. Rows that were running are stored, but do not count
             (`Store.stopped`). Another rule starts again at the first row; without a rule all rows are trained and
             count.
-        limit: seconds that a row may take; a longer one ends its worker and is tried again, twice.
+        limit: seconds that a row may take; a longer one ends its worker and is tried again, twice. Of a
+            `pydt.Command` the program alone is ended, and tried again as often as its `tries` says.
         same_code: refuse a store or a worker whose rows were computed by another version of pydt, torch or torchvision
             or for another instruction set; otherwise this is only reported.
         keep: what to keep of trained networks in the store's bank, so that a task added later trains no source:
@@ -477,7 +478,7 @@ class _Driver:
         self.store.log(event="row", row=job.number, source=source, keys=keys, failed=bad, **details)
         self.view.row(job.number, outcomes.get(0), bad, result.get("network") == "bank")
         if bad and (log := self._logged(job, result)) is not None:
-            self.view.say(f"row {job.number} failed ({bad[0]}); all that it printed: {log}")
+            self.view.say(f"row {job.number} failed ({bad[0]}); its log: {log}")
         self.trained += [(job.number, dict(one.scalars)) for one in list(outcomes.values())[:1] if one.status == "ok"]
         for position, outcome in outcomes.items():
             if "zero_shot_p" in outcome.scalars:
@@ -515,7 +516,7 @@ class _Driver:
             # raised by our own checks: another try gives the same
             where = str(job) if problem.where is None else f"{job}: {problem.where}"
             log = self._logged(job, result)
-            printed = [] if log is None else [f"all that it printed: {log}", kept]
+            printed = [] if log is None else [f"its log: {log}", kept]
             mend = "; ".join(filter(None, [problem.mend, *printed]))
             raise type(problem)(problem.what, where, mend or None)
         job.errors += 1
@@ -525,7 +526,7 @@ class _Driver:
         raise PydtError(f"raised twice; {kept}. The second time:\n{text}", str(job))
 
     def _logged(self, job: _Job, result: dict[str, Any]) -> Path | None:
-        """Keep what the program of a failed row printed; the file, if there is one."""
+        """Keep what the program of a failed row printed last; the file, if there is one."""
         if not result.get("log"):
             return None
         name = Path("logs") / f"row-{job.number}.log"

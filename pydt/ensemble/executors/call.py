@@ -106,7 +106,8 @@ def work(
     `keep` says what to keep of a training of pydt's own runner, `kept` is what an earlier training of the row left.
 
     After `limit` seconds, unpickling of the context included, the process ends itself, and its executor raises
-    `WorkerDied`. A limit is refused in a process that does more than compute rows.
+    `WorkerDied`. A limit is refused in a process that does more than compute rows, unless a command computes them: then
+    only the program is ended.
 
     A `TrainError` is a result: the row has failed for these tasks. Other exceptions come back as values, since not all
     of them survive a pickle.
@@ -139,6 +140,8 @@ def work(
                 else:
                     raw = runner(given)
                 outcomes = outcomes_of(raw, chosen)
+                if all(getattr(one, "status", None) == "ok" for one in outcomes.values()):
+                    told.log = ""
     except TrainError as error:
         outcomes = {task.digest: Outcome(status="failed", reason=str(error)) for task in chosen}
     except KeyboardInterrupt:

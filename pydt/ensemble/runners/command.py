@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,7 +38,7 @@ class Command:
     Args:
         command: program and arguments. `{keep}` stands for the path of a file that says what to train on, `{out}` for
             the path to which the outputs are written, `{seed}`, `{threads}`, `{device}` ("cpu" or "cuda") and
-            `{scratch}` (a folder that is removed afterwards) for those of the row; `{{` and `}}` for braces.
+            `{scratch}` (an empty folder that is removed afterwards) for those of the row; `{{` and `}}` for braces.
         depends: files whose content decides the numbers, relative to `folder`.
         keep: what the file of `{keep}` holds, of `KEEP_FORMATS`: "ids", "groups", "npy" or "parquet".
         out: format and suffix of the file of `{out}`, of `OUT_FORMATS`: "npy", "csv", "json" or "safetensors".
@@ -105,11 +106,18 @@ class Command:
             raise ConfigError(f'out="npy" holds one measure, there are {len(tasks)}', "Command.out", mend)
 
     def remarks(self) -> list[str]:
-        """A sentence about each argument that names a file which is not in `depends`."""
-        program, *arguments = self.command
-        parts = arguments if Path(program).is_absolute() else self.command  # an interpreter is no file of the user's
-        there = [part for part in parts if part not in self._files and (Path(self.folder) / part).is_file()]
-        return [f"{part} is not in depends: rows that are stored stay when it changes" for part in there]
+        """A sentence about a program that is not found here, and each file of `folder` that is not in `depends`."""
+        known = {os.path.normpath(place) for place, _ in self._files.values()}
+        parts = self.command[1:] if os.path.isabs(self.command[0]) else self.command  # an interpreter is not the user's
+        told = []
+        for text in dict.fromkeys(text for part in parts for text in (part, part.partition("=")[2])):
+            place = os.path.normpath(os.path.join(self.folder, text))
+            if place.startswith(self.folder + os.sep) and os.path.isfile(place) and place not in known:
+                told.append(f"{text} is not in depends: rows that are stored stay when it changes")
+        program = os.path.join(self.folder, self.command[0]) if os.sep in self.command[0] else self.command[0]
+        if not _IN_BRACES.search(program) and shutil.which(program, path=self.env.get("PATH")) is None:
+            told.append(f"{self.command[0]} is no program of this machine: every worker must have it")
+        return told
 
     def compute(self, row: RowInput) -> Mapping[str, Any]:
         """The outputs of a row.
@@ -127,17 +135,18 @@ class Command:
                 row.told.notes.append(f"try {number} of {self.tries}: {wrong}")
         times = f", {self.tries} times" if self.tries > 1 else ""
         last = row.told.log.strip()[-_LAST:]
-        raise PydtError(f"{wrong}{times}" + (f"; it printed last: {last}" if last else ""), None, mend)
+        raise PydtError(f"{wrong}{times}; it printed {f'last: {last}' if last else 'nothing'}", None, mend)
 
     def _try(self, row: RowInput) -> tuple[str, str, Mapping[str, Any] | None]:
         """What went wrong and its mend, or the outputs of a row."""
-        scratch = Path(tempfile.mkdtemp(dir=row.scratch))
-        keep, out = scratch / f"keep{KEEP_FORMATS[self.keep].suffix}", scratch / f"out.{self.out}"
+        files = Path(tempfile.mkdtemp(dir=row.scratch))
+        keep, out = files / f"keep{KEEP_FORMATS[self.keep].suffix}", files / f"out.{self.out}"
         KEEP_FORMATS[self.keep].write(row, keep)
-        own = {"keep": str(keep), "out": str(out), "seed": str(row.seed), "scratch": str(scratch)}
+        (files / "scratch").mkdir()
+        own = {"keep": str(keep), "out": str(out), "seed": str(row.seed), "scratch": str(files / "scratch")}
         own |= {"threads": str(row.threads), "device": row.device}
         argv = [_filled(part, own) for part in self.command]
-        with open(scratch / ".log", "w+b") as log:
+        with open(files / "log", "w+b") as log:
             try:
                 status = run_child(argv, self.folder, {**os.environ, **self.env}, log, row.limit)
             except Overdue:

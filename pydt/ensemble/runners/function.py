@@ -86,6 +86,12 @@ class Function:
         about = {"method": self.method, "function": self.name, "settings": deepcopy(self.settings)}
         return {**about, "depends": digests(self._files), "threads": self.threads, "device": self.device}
 
+    def remarks(self) -> list[str]:
+        """A sentence about a function whose text cannot be read."""
+        if self._text is not None:  # type: ignore[attr-defined]
+            return []
+        return [f"the text of {self.name} is not there to read: rows that are stored stay when it changes, unless depends names its file"]
+
     def compute(self, row: RowInput) -> Mapping[str, Any]:
         """The outputs of a row."""
         unchanged(self._files, f"Function {self.name}")

@@ -56,16 +56,22 @@ def check_keep(keep: str, source: Any, by: str) -> None:
     """Refuse a source whose names do not fit a format.
 
     Raises:
-        ConfigError: a name has a line break, or the package that writes the format is missing.
+        ConfigError: a name has a line break or half a character, or the package that writes the format is missing.
     """
     if keep == "parquet":
         try:
             import pyarrow.parquet  # noqa: F401
         except ImportError as error:
             raise ConfigError(f"needs pyarrow ({error})", 'Command.keep="parquet"', "pip install pyarrow") from error
-    if keep in ("ids", "groups"):
-        names = source.all_keys() if keep == "ids" else source.units(by)[1]
-        broken = next((name for name in names if len(name.splitlines()) != 1), None)
-        if broken is not None:
-            mend = 'use keep="npy", or give names of one line'
-            raise ConfigError(f"{shown(broken)} is not one line", f'Command.keep="{keep}"', mend)
+    if keep == "npy":
+        return
+    names = [*source.units(by)[1]] if keep in ("groups", "parquet") else []
+    names += source.all_keys() if keep in ("ids", "parquet") else []
+    where, mend = f'Command.keep="{keep}"', 'use keep="npy", or give other names'
+    for name in names:
+        if keep != "parquet" and name.splitlines() != [name]:
+            raise ConfigError(f"{shown(name)} is not one line", where, mend)
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise ConfigError(f"{ascii(name)} cannot be written as UTF-8", where, mend) from None

@@ -5,17 +5,22 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydt.base import DataError, PydtError, once, open_npy, read, shown
+from pydt.base import DataError, PydtError, open_npy, read, shown
 
-_LARGEST = 1 << 30  # bytes of a file of text or tensors
+_LARGEST = 1 << 30  # bytes of numbers
+_LONGEST = 1 << 28  # bytes of text; as Python objects it takes up to 20 times as much
 
 
 def _npy(path: Path, names: Sequence[str]) -> dict[str, Any]:
-    return {names[0]: open_npy(path)}
+    found = open_npy(path)
+    if math.prod(found.shape) * max(found.itemsize, 4) > _LARGEST:
+        raise DataError(f"has the shape {found.shape}: more than {_LARGEST:,} bytes", None, "write fewer draws")
+    return {names[0]: found}
 
 
 def _safetensors(path: Path, names: Sequence[str]) -> dict[str, Any]:
@@ -30,7 +35,7 @@ def _safetensors(path: Path, names: Sequence[str]) -> dict[str, Any]:
 
 def _json(path: Path, names: Sequence[str]) -> dict[str, Any]:
     try:
-        found = json.loads(read(path, _LARGEST), object_pairs_hook=once)
+        found = json.loads(read(path, _LONGEST), object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise DataError(f"is no JSON ({error})", None, "write {measure: numbers} with json.dump") from error
     if not isinstance(found, dict):
@@ -38,10 +43,20 @@ def _json(path: Path, names: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, each of whose keys is there once."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise DataError(f"has {shown(twice)} twice", None, "write each measure and each id once")
+    return found
+
+
 def _csv(path: Path, names: Sequence[str]) -> dict[str, Any]:
     mend = "begin it with a line: id,value" + ("" if len(names) == 1 else ",task")
     try:
-        rows = csv.reader(io.StringIO(read(path, _LARGEST).decode("utf-8-sig"), newline=""), strict=True)
+        rows = csv.reader(io.StringIO(read(path, _LONGEST).decode("utf-8-sig"), newline=""), strict=True)
         head = next(rows, [])
         if not {"id", "value"} <= set(head) or (len(names) > 1 and "task" not in head):
             raise DataError(f"has the head {','.join(head)[:80]!r}", None, mend)
@@ -51,9 +66,14 @@ def _csv(path: Path, names: Sequence[str]) -> dict[str, Any]:
             if len(row) != len(head):
                 raise DataError(f"line {rows.line_num} has {len(row)} fields, not {len(head)}", None, "quote commas")
             own = found.setdefault(row[columns["task"]] if "task" in columns else names[0], {})
-            if row[columns["id"]] in own:
-                raise DataError(f"line {rows.line_num} has the id {shown(row[columns['id']])} again", None, mend)
-            own[row[columns["id"]]] = float(row[columns["value"]])
+            key, value = row[columns["id"]], row[columns["value"]]
+            if key in own:
+                raise DataError(f"line {rows.line_num} has the id {shown(key)} again", None, "write each id once")
+            try:
+                own[key] = float(value)
+            except ValueError:
+                wrong = f"line {rows.line_num} has the value {shown(value)}, which is no number"
+                raise DataError(wrong, None, "write numbers") from None
     except (ValueError, csv.Error) as error:
         raise DataError(f"is no CSV of numbers ({error})", None, mend) from error
     return dict(found)
@@ -81,6 +101,7 @@ def read_out(out: str, path: Path, names: Sequence[str]) -> dict[str, Any]:
         return OUT_FORMATS[out](path, names)
     except DataError as error:
         raise DataError(f"its output file {error.what}", None, error.mend) from error
-    except PydtError as error:
-        mend = f"write a regular file of {_LARGEST:,} bytes at most"
-        raise DataError(f"its output file {error.what}", None, mend) from error
+    except PydtError as error:  # of `read`
+        mend = f"write a regular file of {_LARGEST if out == 'safetensors' else _LONGEST:,} bytes at most"
+        wrong = error.what.removeprefix("is damaged (").removesuffix(")")
+        raise DataError(f"its output file is not read: {wrong}", None, mend) from error
