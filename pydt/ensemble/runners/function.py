@@ -90,7 +90,8 @@ class Function:
         """A sentence about a function whose text cannot be read."""
         if self._text is not None:  # type: ignore[attr-defined]
             return []
-        return [f"the text of {self.name} is not there to read: rows that are stored stay when it changes, unless depends names its file"]
+        mend = "name its file in depends"
+        return [f"the text of {self.name} cannot be read: rows that are stored stay when it changes; {mend}"]
 
     def compute(self, row: RowInput) -> Mapping[str, Any]:
         """The outputs of a row."""

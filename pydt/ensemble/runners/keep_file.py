@@ -74,4 +74,4 @@ def check_keep(keep: str, source: Any, by: str) -> None:
         try:
             name.encode()
         except UnicodeEncodeError:
-            raise ConfigError(f"{ascii(name)} cannot be written as UTF-8", where, mend) from None
+            raise ConfigError(f"{name!a} cannot be written as UTF-8", where, mend) from None
