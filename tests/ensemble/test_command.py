@@ -26,7 +26,7 @@ from stub_rows import contents, environment, log
 from pydt.base import ConfigError, DataError, PydtError
 from pydt.data import Groups
 from pydt.design import Design
-from pydt.ensemble import Command, Function, Plan, RowInput, run
+from pydt.ensemble import Command, Plan, RowInput, run
 from pydt.ensemble.plan import Context
 from pydt.ensemble.runners.child import run_child, told
 from pydt.ensemble.runners.keep_file import KEEP_FORMATS
@@ -492,14 +492,6 @@ def test_what_is_not_noticed_is_told(tmp_path: Path) -> None:
     assert Command(["no-such-program", "{out}"]).remarks() == [
         "no-such-program is no program of this machine: every worker must have it"
     ]
-    space: dict[str, Any] = {}
-    exec("def made(row): return {}", space)
-    assert "the text of made cannot be read" in Function(space["made"]).remarks()[0]
-    assert Function(remarks_of_a_file).remarks() == []
-
-
-def remarks_of_a_file(row: RowInput) -> dict[str, Any]:
-    return {}
 
 
 @pytest.mark.parametrize(

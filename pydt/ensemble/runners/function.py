@@ -86,13 +86,6 @@ class Function:
         about = {"method": self.method, "function": self.name, "settings": deepcopy(self.settings)}
         return {**about, "depends": digests(self._files), "threads": self.threads, "device": self.device}
 
-    def remarks(self) -> list[str]:
-        """A sentence about a function whose text cannot be read."""
-        if self._text is not None:  # type: ignore[attr-defined]
-            return []
-        mend = "name its file in depends"
-        return [f"the text of {self.name} cannot be read: rows that are stored stay when it changes; {mend}"]
-
     def compute(self, row: RowInput) -> Mapping[str, Any]:
         """The outputs of a row."""
         unchanged(self._files, f"Function {self.name}")
