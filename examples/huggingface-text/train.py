@@ -5,29 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from texts import HELD_OUT, domain
-from tokenizers import Tokenizer, models, pre_tokenizers
+from texts import HELD_OUT, domain, tokenizer
 from transformers import (
     DataCollatorForLanguageModeling,
     GPT2Config,
     GPT2LMHeadModel,
-    PreTrainedTokenizerFast,
     Trainer,
     TrainingArguments,
     set_seed,
 )
 
-
-def tokenizer() -> PreTrainedTokenizerFast:
-    """One token a byte: needs no download and no training."""
-    letters = ["<pad>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    plain = Tokenizer(models.BPE({letter: i for i, letter in enumerate(letters)}, []))
-    plain.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    return PreTrainedTokenizerFast(tokenizer_object=plain, pad_token="<pad>")
-
-
 parser = argparse.ArgumentParser()
-parser.add_argument("--epochs", type=float, default=3)
+parser.add_argument("--steps", type=int, default=150)
 parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--keep", required=True, help="text file with the names of the domains to train on, a line each")
 parser.add_argument("--scratch", required=True, help="folder for the Trainer's files")
@@ -36,13 +25,14 @@ args = parser.parse_args()
 set_seed(args.seed)
 
 tokens = tokenizer()
-texts = [text for name in Path(args.keep).read_text().splitlines() for text in domain(name)]
+domains = ["manual", *Path(args.keep).read_text().splitlines()]  # one is always there
+texts = [text for name in domains for text in domain(name)]
 train = [{"input_ids": ids} for ids in tokens(texts, truncation=True, max_length=128)["input_ids"]]
 sizes = {"vocab_size": len(tokens), "n_positions": 128, "n_embd": 48, "n_layer": 2, "n_head": 2}
 model = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=None, eos_token_id=None))
 settings = TrainingArguments(
     output_dir=args.scratch,
-    num_train_epochs=args.epochs,
+    max_steps=args.steps,
     per_device_train_batch_size=8,
     learning_rate=0.005,
     seed=args.seed,

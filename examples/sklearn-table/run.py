@@ -38,7 +38,7 @@ def plan(seed: int = 0, models: int = 200) -> pydt.Plan:
 if __name__ == "__main__":
     folder = sys.argv[1] if len(sys.argv) > 1 else "patients"
     store = pydt.run(plan(), folder, progress="json")
-    pydt.counterfactual(store, plan(), drop=[1], other_repeats=10)
+    pydt.counterfactual(store, plan(), drop=[1])
     results = pydt.report(store, folder, plan())
     worst = min(results["groups"], key=lambda group: group["value"])
     print(f"{worst['name']}: {worst['value']:.3f} nats, q = {worst['q']:.2g}; the page is {folder}/report.html")
