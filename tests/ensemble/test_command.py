@@ -439,6 +439,17 @@ def test_what_a_program_leaves_behind_is_ended(tmp_path: Path) -> None:
         assert not Path("/proc", pid).exists()
 
 
+def test_signals_to_a_whole_job_do_not_end_the_supervisor(tmp_path: Path) -> None:
+    code = (
+        "import os, signal\n"
+        "for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGHUP): os.kill(os.getppid(), number)\n"
+        "raise SystemExit(5)"
+    )
+    with open(tmp_path / "log", "w+b") as file:
+        assert run_child([sys.executable, "-c", code], str(tmp_path), dict(os.environ), file, None) == 5
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
+
+
 def test_a_program_has_the_usual_signals(tmp_path: Path) -> None:
     with open(tmp_path / "log", "w+b") as file:
         code = "for line in open('/proc/self/status'):\n    if line[:6] in ('SigBlk', 'SigIgn'): print(line.strip())"
