@@ -249,7 +249,7 @@ def analyse(
         asked = analysis in wanted or analysis.name in skipped
         lacks = analysis.lacks(Job(store, plan, settings=(settings or {}).get(analysis.name, {}))) if asked else None
         if lacks is not None:
-            unsuited[analysis.name] = f"not for this plan: it needs {lacks}"
+            unsuited[analysis.name] = f"not for this plan (it needs {lacks})"
     wanted = [analysis for analysis in wanted if analysis.name not in unsuited]
     skipped = tuple(name for name in skipped if name not in unsuited)
     if only is None:

@@ -159,19 +159,21 @@ def outcomes_of(given: Any, tasks: tuple[Any, ...]) -> dict[str, Outcome]:
     """What a runner returned, by digest of the task.
 
     Args:
-        given: by name or digest of each task, an `Outcome`, or what `Measure.values` takes.
+        given: by name or digest of each task, an `Outcome`, or what `Measure.values` takes. Others are left out: of a
+            plan's measures some may be stored already, and what is retrained serves one alone.
 
     Raises:
-        DataError: a task is missing, or there is one more; or its outputs are not those of its examples.
+        DataError: a task is missing, or its outputs are not those of its examples.
     """
     mend = "return {name: outputs} for each of: " + ", ".join(repr(task.name) for task in tasks)
     if not isinstance(given, Mapping):
         raise DataError(f"its runner returned {type(given).__name__}, not a dict", None, mend)
     found, known = {}, {name for task in tasks for name in (task.name, task.digest)}
-    if others := [name for name in given if name not in known]:
-        raise DataError(f"its runner returned outputs of {others[0]!r}, which is no task", None, mend)
+    others = [name for name in given if name not in known]
     for task in tasks:
         values = given.get(task.name, given.get(task.digest))
+        if values is None and others:
+            raise DataError(f"its runner returned outputs of {others[0]!r}, which is no task", None, mend)
         if values is None:
             raise DataError(f"its runner returned no outputs of {task.name!r}", None, mend)
         if isinstance(values, Outcome) or not isinstance(task, Measure):

@@ -170,8 +170,27 @@ def test_pages_name_examples_by_their_ids_and_speak_of_no_images(tmp_path: Path)
         assert ("class" in rows[0].split(",")) == (classes is not None)
         assert rows[1].split(",")[2].startswith("patient ")
         index = done.index.read_text() if done.index is not None else ""
-        assert "not for this plan: it needs logits" in index
+        assert "not for this plan (it needs logits" in index
         assert "could not" not in index
+
+
+def test_a_function_that_gives_all_measures_serves_one_alone(tmp_path: Path) -> None:
+    """What is retrained, and what a plan with one more measure lacks, is asked of one measure."""
+
+    def both(row: RowInput) -> dict[str, np.ndarray]:
+        right = stub_measures.right(row)
+        return {"accuracy": right, "error": ~right}
+
+    measures = [Measure(way, EXAMPLES, higher_is_better=way == "accuracy") for way in WAYS]
+    masks = design.bernoulli(stub_measures.GROUPS, 60, seed=3)
+    for tasks in (measures[:1], measures):
+        job = Plan(stub_measures.source(), design=masks, recipe=Function(both), tasks=tasks)
+        store = stub_measures.filled(job, tmp_path / "both")
+    with ThreadPoolExecutor(1) as executor:
+        for task in WAYS:
+            settings = {"removal": {"repeats": 2, "sizes": [1], "task": task, "executor": executor}}
+            done = analyse(job, store.folder, only=["removal"], train=True, settings=settings)
+            assert done.pages == ("removal",), done.failed
 
 
 def test_one_scalar_is_ranked_as_a_whole_alone(tmp_path: Path) -> None:
@@ -183,7 +202,7 @@ def test_one_scalar_is_ranked_as_a_whole_alone(tmp_path: Path) -> None:
     done = analyse(job, tmp_path / "one")
     assert not done.failed
     assert done.pages == ("ranking-target", "stability")
-    assert done.unsuited["subpopulations"] == "not for this plan: it needs ten target examples or more"
+    assert done.unsuited["subpopulations"] == "not for this plan (it needs ten target examples or more)"
     with pytest.raises(ConfigError, match="needs more than one target example"):
         ranking(store, job, "example")
 

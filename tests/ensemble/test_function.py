@@ -255,7 +255,7 @@ def test_a_function_that_exits_is_told_with_its_line(tmp_path: Path) -> None:
         ("None", r"returned NoneType, not a dict.*'right', 'loss'"),
         ("[1]", r"returned list, not a dict"),
         ("{'right': [0] * 6}", r"no outputs of 'loss'"),
-        ("{'right': [0] * 6, 'loss': 1, 'other': 1}", r"outputs of 'other', which is no task"),
+        ("{'right': [0] * 6, 'los': 1}", r"outputs of 'los', which is no task"),
         ("{'right': [0] * 5, 'loss': 1}", r"outputs of 'right'.*shape \(5,\), not \(6,\)"),
         ("{'right': ['a'] * 6, 'loss': 1}", r"not numbers"),
     ],
