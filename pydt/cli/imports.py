@@ -57,6 +57,7 @@ def import_(
     Stopped at any moment, the same command completes it.
     """
     from pydt.base import one_of
+    from pydt.estimation import uncompared
     from pydt.reporting import count
     from pydt.store import Store
     from pydt.store.ensemble_files import read_array, read_entries
@@ -117,6 +118,8 @@ def import_(
     for reason, many in reasons.items():
         typer.echo(f"failed: {count(many, 'row')}: {reason}")
     typer.echo(f"{count(len(store.finished()), 'row')} in {folder}")
+    if (found := uncompared(store.design().take(store.finished()), store.names())) is not None:
+        typer.echo(f"Note: {found[0]}: a report needs masks that differ in every group; {found[1]}")
     named = f" --plan {record.digest[:8]}" if len(store.designs()) > 1 else ""
     typer.echo(f"next: pydt report {folder}{named}")
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from pydt.estimation.fit import Fit
 
 
+_AT_ONCE = 1 << 24  # outputs that are widened to float64 at once
+
+
 def overall(
     store: Store,
     plan: Any = None,
@@ -76,4 +79,7 @@ def mean_output(store: Store, record: Record, task: Any, output: str | None, hal
     unit = unit_of(store.described(task, record), output)
     task = record.tasks[0]["digest"] if task is None else task
     weights = store.examples(task, half, record)["weights"] * unit.factor
-    return np.asarray(store.outputs(task, output, half, record), np.float64) @ weights
+    values = store.outputs(task, output, half, record)
+    step = max(1, _AT_ONCE // values.shape[1])
+    parts = [np.asarray(values[i : i + step], np.float64) @ weights for i in range(0, len(values), step)]
+    return np.concatenate(parts) if parts else np.empty(0)

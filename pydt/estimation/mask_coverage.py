@@ -31,7 +31,9 @@ def uncompared(masks: Design, names: Sequence[str]) -> tuple[str, str] | None:
     if masks.drawn:
         enough = f"3 to 5 a group are usual, here models = {3 * masks.groups:,} or more"
         return " and ".join(told) + f" of {len(masks):,}", f"train more rows: {enough}"
-    return " and ".join(told) + f" of {len(masks):,}", "add masks that keep them and masks that leave them out"
+    return " and ".join(
+        told
+    ) + f" of {len(masks):,}", "leave these columns out of the masks, or add masks that differ in them"
 
 
 def _named(at: np.ndarray, names: Sequence[str]) -> str:

@@ -62,6 +62,11 @@ def test_heads_of_csv_files_name_groups_and_examples(tmp_path: Path) -> None:
     done = pydt("import", tmp_path / "masks.csv", tmp_path / "out.csv", "--dir", tmp_path / "store")
     assert done.exit_code == 0, done.output
     assert Store(tmp_path / "store").names() == ("left", "right")
+    assert "Note" not in done.output
+    (tmp_path / "same.csv").write_text("1,1\n1,0\n" * 9)
+    same = pydt("import", tmp_path / "same.csv", tmp_path / "out.csv", "--dir", tmp_path / "same")
+    assert "Note: group 'group 0' is in every row of 18" in same.output
+    assert "leave these columns out of the masks" in same.output
     np.save(tmp_path / "packed.npy", np.packbits(np.array([[1, 0], [0, 1], [1, 1]] * 6, bool), axis=1))
     more = ("--groups", "2", "--bitorder", "big", "--dir", tmp_path / "packed")
     assert pydt("import", tmp_path / "packed.npy", tmp_path / "out.csv", *more).exit_code == 0
