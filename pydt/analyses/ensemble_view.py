@@ -98,9 +98,6 @@ class EnsembleView:
             ConfigError: no Plan where one is needed, or the plan or the task lacks what is needed.
             StoreError: no such plan or task, or fewer rows are finished.
         """
-        if "images" in needs and not isinstance(plan, Plan):
-            mend = "give the pydt.Plan itself (pydt.read_plan reads one from its file)"
-            raise ConfigError(f"is a {type(plan).__name__}; the images of its source are needed", "plan", mend)
         store = store if isinstance(store, Store) else Store(store)
         record = store.plan(plan)
         wanted = record.tasks[0]["digest"] if task is None else getattr(task, "digest", task)
@@ -111,6 +108,9 @@ class EnsembleView:
             if lacks != _NEEDS["classes"]:
                 mend = "ranking, stability, subpopulations and removal_curve work on the values of a measure"
             raise ConfigError(f"this analysis needs {lacks}", f"task {described['name']!r}", mend)
+        if "images" in needs and not isinstance(plan, Plan):
+            mend = "give the pydt.Plan itself (pydt.read_plan reads one from its file)"
+            raise ConfigError(f"is a {type(plan).__name__}; the images of its source are needed", "plan", mend)
         finished = store.finished(record)
         if len(finished) < fewest:
             mend = f"train at least {fewest} first, better 3 to 5 a group"

@@ -231,6 +231,8 @@ def test_what_a_plan_lacks_is_told_before_anything_is_trained(ways: Told) -> Non
             call(store, job)
         if "logits" in said:
             assert "ranking, stability, subpopulations" in str(raised.value)
+            with pytest.raises(ConfigError, match="needs logits and predictions"):  # also where only the store is given
+                call(store, store.plan())
             assert ("logits" in known[name].needs) == (name != "ranking-target")
     assert sorted(path.name for path in store.folder.rglob("*") if path.is_file()) == before
 
