@@ -64,6 +64,6 @@ def test_rows_are_the_same_bytes_for_the_same_seed(name: str, tmp_path: Path) ->
         stores.append(folder / "plan")
     assert contents(stores[0]) == contents(stores[1])
     for task in read_plan(folder / "plan.toml").plan.tasks:
-        first, second = Store(stores[0]).outputs(task.name)
+        first, second = Store(stores[0]).outputs(task.name, "value")
         assert np.isfinite([first, second]).all()
         assert (first != second).any()  # the groups and the seed reached the script
