@@ -17,7 +17,7 @@ from pydt.design import Design
 from pydt.ensemble import Plan
 from pydt.estimation import failure_test, mean_output
 from pydt.reporting import Block, Images, called
-from pydt.store import Measure, Record, Store, Unit, unit_of, units_of
+from pydt.store import Record, Store, Unit, unit_of, units_of
 
 Array = npt.NDArray[np.float64]
 LEVEL = 0.05
@@ -66,7 +66,6 @@ class EnsembleView:
         masks: of the finished rows.
         task: digest of the task; described: its entry in the record.
         target: the task's Target; None where no Plan was given, and of a measure: then pages show no target images.
-        keys: what identifies each example of a measure; None of a target, and where no Plan was given.
         passed: paths of images that were needed and cannot be decoded; `told` says how many.
     """
 
@@ -76,7 +75,6 @@ class EnsembleView:
     task: str
     described: dict[str, Any]
     target: Any
-    keys: Sequence[str] | None = None
     passed: set[str] = field(default_factory=set)
 
     @classmethod
@@ -115,12 +113,12 @@ class EnsembleView:
         if len(finished) < fewest:
             mend = f"train at least {fewest} first, better 3 to 5 a group"
             raise StoreError(f"{len(finished)} finished rows", str(store.folder), mend)
-        target = keys = None
+        target = None
         if isinstance(plan, Plan):
             own = next(one for one in plan.tasks if one.digest == described["digest"])
-            target, keys = getattr(own, "target", None), own.keys() if isinstance(own, Measure) else None
+            target = getattr(own, "target", None)
         masks = store.design(record).take(finished)
-        return cls(store, record, masks, described["digest"], described, target, keys)
+        return cls(store, record, masks, described["digest"], described, target)
 
     @property
     def classes(self) -> list[str]:
@@ -147,8 +145,11 @@ class EnsembleView:
 
     def named(self, half: str) -> list[str]:
         """What pages call each example of a half: its position in the judged data set, of a measure its id."""
-        ids = self.store.examples(self.task, half, self.record)["ids"].tolist()
-        return [str(i) if self.keys is None else self.keys[i] for i in ids]
+        ids, names = (
+            self.store.examples(self.task, half, self.record)["ids"].tolist(),
+            self.store.example_names(self.task),
+        )
+        return [str(i) if names is None else names[i] for i in ids]
 
     @cached_property
     def examples(self) -> dict[str, np.ndarray]:

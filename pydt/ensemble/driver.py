@@ -41,7 +41,19 @@ from pydt.ensemble.plan import Context, Plan, check, make_record
 from pydt.ensemble.progress import Progress
 from pydt.ensemble.row import Runner, run_row
 from pydt.estimation import StoppingRule, unmet
-from pydt.store import FACTS, Outcome, Record, Row, Store, at_chance, checked, encoded_draws, weak, write_remarks
+from pydt.store import (
+    FACTS,
+    Measure,
+    Outcome,
+    Record,
+    Row,
+    Store,
+    at_chance,
+    checked,
+    encoded_draws,
+    weak,
+    write_remarks,
+)
 
 if TYPE_CHECKING:
     from pydt.training import Recipe, Task
@@ -186,8 +198,8 @@ def _run(
         rule.look(design, [])  # refuses a rule that this plan cannot satisfy, before anything is trained
     with Store.create(dir).writing() as store:
         for task in context.tasks:
-            drawn = task.drawn()
-            store.put_task(task.digest, task.examples() | ({} if drawn is None else encoded_draws(*drawn)))
+            own = isinstance(task, Measure)
+            store.put_task(task.digest, task.stored() if own else task.examples() | encoded_draws(*task.drawn()))
         if len(record.names) <= _MOST_PICTURED and not store.has_thumbnails(record):
             store.put_thumbnails(record, context.source.thumbnails(context.by, 3))
         store.put_plan(record)

@@ -16,6 +16,7 @@ PARTS = {**HALVES, "validation": 2}
 
 
 DRAWN = ("draws", "draw_labels", "draw_keys")
+NAMES = "example_keys"
 
 
 def described(path: Path) -> dict[str, np.ndarray]:
@@ -24,18 +25,19 @@ def described(path: Path) -> dict[str, np.ndarray]:
     Raises:
         StoreError: it is damaged. FileNotFoundError: it is not there.
     """
-    return {name: array for name, array in with_draws(path).items() if name not in DRAWN}
+    return {name: array for name, array in with_draws(path).items() if name not in (*DRAWN, NAMES)}
 
 
 def with_draws(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of a file of tasks/: those of `described`, and of DRAWN what `encoded_draws` made.
+    """All arrays of a file of tasks/: those of `described`, of DRAWN what `encoded_draws` made, and NAMES of a measure
+    whose examples have ids.
 
     Raises:
         StoreError: it is damaged. FileNotFoundError: it is not there.
     """
     everything, metadata = load(path)
     drawn = {name: array for name, array in everything.items() if name in DRAWN}
-    arrays = {name: array for name, array in everything.items() if name not in DRAWN}
+    arrays = {name: array for name, array in everything.items() if name not in (*DRAWN, NAMES)}
     wrong = next((name for name in ("half", "labels", "ids") if name not in arrays), None)
     if wrong is not None or metadata.get("task") != path.stem or any(a.ndim != 1 for a in arrays.values()):
         raise StoreError("is damaged (not the examples of one task)", str(path))
@@ -47,6 +49,8 @@ def with_draws(path: Path) -> dict[str, np.ndarray]:
     half, labels, weights = arrays["half"], arrays["labels"], arrays.get("weights", np.ones(1))
     whole = {half.dtype.kind, labels.dtype.kind, arrays["ids"].dtype.kind} <= set("iu")
     numbers = whole and labels.min(initial=0) >= 0 and weights.dtype.kind == "f" and np.isfinite(weights).all()
+    if NAMES in everything and (everything[NAMES].dtype != np.uint8 or everything[NAMES].ndim != 1):
+        raise StoreError("is damaged (not the ids of examples)", str(path))
     if len({len(a) for a in arrays.values()}) > 1 or not len(half) or not numbers or half.max() > max(PARTS.values()):
         raise StoreError("is damaged (not the examples of one task)", str(path))
     return everything
@@ -58,8 +62,22 @@ def encoded_draws(positions: np.ndarray, labels: np.ndarray, keys: Sequence[str]
     Args:
         positions, labels, keys: as of `Task.drawn`.
     """
-    named = np.frombuffer(canonical_json(list(keys)).encode(), np.uint8)
-    return dict(zip(DRAWN, (positions, labels, named), strict=True))
+    return dict(zip(DRAWN, (positions, labels, encoded_texts(keys)), strict=True))
+
+
+def encoded_texts(texts: Sequence[str]) -> np.ndarray:
+    """Texts as an array of a file, uint8."""
+    return np.frombuffer(canonical_json(list(texts)).encode(), np.uint8)
+
+
+def decoded_texts(array: np.ndarray, where: str) -> list[str]:
+    """The texts of `encoded_texts`; raises a StoreError that names the place."""
+    try:
+        texts: list[str] = parse(array.tobytes())
+        check(texts, [str])
+    except StoreError as error:
+        raise StoreError(error.what, where) from error
+    return texts
 
 
 def decoded_draws(arrays: Mapping[str, np.ndarray], where: str) -> dict[str, Any]:
@@ -70,11 +88,7 @@ def decoded_draws(arrays: Mapping[str, np.ndarray], where: str) -> dict[str, Any
     """
     positions = arrays["draws"]
     used, place = np.unique(positions, return_inverse=True)
-    try:
-        keys = parse(arrays["draw_keys"].tobytes())
-        check(keys, [str])
-    except StoreError as error:
-        raise StoreError(error.what, where) from error
+    keys = decoded_texts(arrays["draw_keys"], where)
     if len(keys) != len(used):
         raise StoreError("is damaged (not a key for each labelled example)", where)
     named = [[keys[i] for i in draw] for draw in place.reshape(positions.shape)]

@@ -150,6 +150,8 @@ def _task(book: _Book, store: Store, record: Record, column: int, finished: npt.
     heads = ["half", "label", "id"]
     if "weights" in described:
         columns, heads = [*columns, described["weights"]], [*heads, "weight"]
+    if (ids := store.example_names(record.tasks[column]["digest"])) is not None:
+        columns[2] = np.array([ids[i] for i in described["ids"]])
     rows = ([i, *(values[i] for values in columns)] for i in range(len(labels)))
     text = "the target examples, in the order of the columns of the outputs"
     book.table(f"{name}.examples.csv", text, ["example", *heads], rows)

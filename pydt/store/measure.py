@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt.base import ConfigError, DataError, digest, hash_order, real, shown, to_array, whole
-from pydt.store.descriptions import HALVES
+from pydt.store.descriptions import HALVES, NAMES, encoded_texts
 from pydt.store.rows import VALUE
 
 _SHOWN = 3
@@ -139,8 +139,9 @@ class Measure:
         labels = self._labels.repeat(2) if self.shared else self._labels
         return {"ids": ids, "labels": labels, "half": self._half, "weights": self._weights}
 
-    def drawn(self) -> None:
-        """None: there are no few-shot draws."""
+    def stored(self) -> dict[str, np.ndarray]:
+        """`examples` and, where they have ids, these: what a store keeps of the measure."""
+        return self.examples() | ({} if self.ids is None else {NAMES: encoded_texts(self.ids)})
 
     def values(self, given: Any) -> npt.NDArray[np.float32]:
         """What a runner returned, in the order of the examples, float32 (draws, examples).

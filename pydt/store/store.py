@@ -56,7 +56,16 @@ from pydt.base import (
 from pydt.design import Design
 from pydt.store.block_format import STATUS
 from pydt.store.cells import Cells, placed
-from pydt.store.descriptions import DRAWN, HALVES, decoded_draws, described, pictures, with_draws
+from pydt.store.descriptions import (
+    DRAWN,
+    HALVES,
+    NAMES,
+    decoded_draws,
+    decoded_texts,
+    described,
+    pictures,
+    with_draws,
+)
 from pydt.store.imported import checked_arrays
 from pydt.store.notes import read_note, write_note
 from pydt.store.outputs import averaged, known_output, metric_output
@@ -179,7 +188,7 @@ class Store(Cells):
         store = cls.create(folder)
         with store.writing():
             for measure in given.measures:
-                store.put_task(measure.digest, measure.examples())
+                store.put_task(measure.digest, measure.stored())
             written = given.put(store)
             known = given.record.digest in store.plans()
             store.put_plan(given.record)  # last: a plan that is there has all its rows
@@ -553,6 +562,16 @@ class Store(Cells):
         if DRAWN[0] not in arrays:
             raise StoreError("names no draws", where, "run the same plan again: it adds them and trains nothing anew")
         return decoded_draws(arrays, where)
+
+    def example_names(self, task: Any) -> list[str] | None:
+        """The ids that a measure gives its examples; None where they have positions alone. Raises as `task`."""
+        where, found = str(self._task_path(task)), self._task_file(task, with_draws)
+        if NAMES not in found:
+            return None
+        names = decoded_texts(found[NAMES], where)
+        if len(names) <= int(found["ids"].max()):
+            raise StoreError("is damaged (not an id for each example)", where)
+        return names
 
     def whole_task(self, task: Any) -> dict[str, np.ndarray]:
         """All that `put_task` has written of a task; raises as `task`."""
