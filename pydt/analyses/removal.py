@@ -5,7 +5,7 @@ Groups are ranked on the score half by the plan's rows; fresh rows without some 
 against "full" (what leaving the groups out gains) and against random sets of as many groups and images (what it matters
 which groups they are), at equal epochs and at equal steps. The best number of groups is chosen by one half of images
 and rows and judged by the other (`pydt.analyses.best_removal`). Errors and simulations: docs/analyses.md, "How
-retraining is judged".
+retraining is judged". More than 500 lines: the curve and its page, which stand together as in the other analyses.
 """
 
 from __future__ import annotations

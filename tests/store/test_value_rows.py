@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from pydt import design
-from pydt.base import TrainError
+from pydt.base import StoreError, TrainError, encode, load
 from pydt.data import Groups
 from pydt.ensemble import Function, Plan, RowInput, run
 from pydt.store import Measure, Store, export, merge, verify
@@ -121,3 +121,22 @@ def test_an_export_tells_of_values_and_of_nothing_else(made: Path, tmp_path: Pat
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["tasks"][1]["settings"]["measure"]["higher_is_better"] is False
     assert manifest["recipe"]["function"] == "answers"
+
+
+def test_a_store_keeps_the_ids_of_its_examples_and_exports_them(tmp_path: Path) -> None:
+    masks, values = np.random.default_rng(0).random((2, 12, 4)) < 0.5, np.random.default_rng(1).random((12, 4))
+    masks[0][:, 0] |= ~masks[0].any(1)
+    ids = ["a,b", "é", "3", 'quoted "x"']
+    store = Store.from_arrays(tmp_path / "store", masks[0], values, examples=ids)
+    task = store.plan().tasks[0]["digest"]
+    assert store.example_names(task) == ids
+    export(tmp_path / "store", tmp_path / "out")
+    with open(tmp_path / "out" / "task0.examples.csv", encoding="utf-8", newline="") as file:
+        assert [row["id"] for row in csv.DictReader(file)] == ids
+    plain = Store.from_arrays(tmp_path / "plain", masks[0], values)
+    assert plain.example_names(plain.plan().tasks[0]["digest"]) is None
+    path = tmp_path / "store" / "tasks" / f"{task}.safetensors"
+    arrays, metadata = load(path)
+    path.write_bytes(encode({**arrays, "example_keys": arrays["example_keys"][:-1]}, metadata))
+    with pytest.raises(StoreError, match="damaged"):
+        Store(tmp_path / "store").example_names(task)
