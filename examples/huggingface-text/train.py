@@ -16,7 +16,7 @@ from transformers import (
 )
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--steps", type=int, default=150)
+parser.add_argument("--steps", type=int, default=600)
 parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--keep", required=True, help="text file with the names of the domains to train on, a line each")
 parser.add_argument("--scratch", required=True, help="folder for the Trainer's files")
@@ -27,18 +27,21 @@ set_seed(args.seed)
 tokens = tokenizer()
 domains = ["manual", *Path(args.keep).read_text().splitlines()]  # one is always there
 texts = [text for name in domains for text in domain(name)]
-train = [{"input_ids": ids} for ids in tokens(texts, truncation=True, max_length=128)["input_ids"]]
-sizes = {"vocab_size": len(tokens), "n_positions": 128, "n_embd": 48, "n_layer": 2, "n_head": 2}
-model = GPT2LMHeadModel(GPT2Config(**sizes, bos_token_id=None, eos_token_id=None))
+train = [{"input_ids": ids} for ids in tokens(texts, truncation=True, max_length=64)["input_ids"]]
+sizes = {"vocab_size": len(tokens), "n_positions": 64, "n_embd": 48, "n_layer": 1, "n_head": 2}
+model = GPT2LMHeadModel(
+    GPT2Config(**sizes, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=None, eos_token_id=None)
+)
 settings = TrainingArguments(
     output_dir=args.scratch,
     max_steps=args.steps,
-    per_device_train_batch_size=8,
-    learning_rate=0.005,
+    per_device_train_batch_size=16,
+    learning_rate=0.003,
     seed=args.seed,
     use_cpu=True,
     save_strategy="no",
     report_to="none",
+    warmup_steps=20,
     disable_tqdm=True,
 )
 collator = DataCollatorForLanguageModeling(tokens, mlm=False)
@@ -47,7 +50,7 @@ Trainer(model, settings, train_dataset=train, data_collator=collator).train()
 losses = []
 model.eval()
 for text in HELD_OUT:
-    ids = torch.tensor([tokens(text, truncation=True, max_length=128)["input_ids"]])
+    ids = torch.tensor([tokens(text, truncation=True, max_length=64)["input_ids"]])
     with torch.no_grad():
         losses.append(model(input_ids=ids, labels=ids).loss.item())
 np.save(args.out, np.array(losses, np.float32))
