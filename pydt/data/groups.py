@@ -40,11 +40,15 @@ class Groups:
                 raise DataError("ids beside a mapping", "Groups.ids", "a mapping holds them: {group: [ids]}")
             self.names = as_names(list(members), "members")
             parts = [_ids(own, f"members[{group!r}]") for group, own in members.items()]
+            if empty := [group for group, part in zip(self.names, parts, strict=True) if not part]:
+                mend = "leave it out, or give the group an id of its own: {group: [group]}"
+                raise DataError(f"group {shown(empty[0])} has no examples", "Groups", mend)
             self.group = np.repeat(np.arange(len(parts)), [len(part) for part in parts]).astype(np.int64)
             self.ids: tuple[str, ...] | None = tuple(one for part in parts for one in part)
         else:
-            length = len(members) if hasattr(members, "__len__") and not isinstance(members, (str, bytes)) else 0
-            self.group, self.names = encode_columns({"members": members}, length)["members"]
+            if isinstance(members, (str, bytes)) or not hasattr(members, "__len__"):
+                raise DataError(f"{shown(members)} is no list of groups", "Groups.members", "give a list or a mapping")
+            self.group, self.names = encode_columns({"members": members}, len(members))["members"]
             self.ids = None if ids is None else _ids(ids, "ids")
         if not self.names:
             raise DataError("no group", "Groups", "give the group of each example, or {group: [ids]}")

@@ -102,6 +102,8 @@ class Measure:
         if not fits or not np.isfinite(given).all() or (given < 0).any():
             raise DataError("not a number >= 0 for each example", self._where("weights"), "give one each")
         sums = np.bincount(self._half, given.astype(np.float64), minlength=2)
+        if not np.isfinite(sums).all():
+            raise DataError("their sum is infinite", self._where("weights"), "give smaller ones")
         if not (sums > 0).all():
             raise DataError("all are zero in a half", self._where("weights"), "give some examples weight")
         # what a measure's own weights are given to keeps their bits, so a plan file's measure has the same digest

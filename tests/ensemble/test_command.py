@@ -460,6 +460,11 @@ def test_a_program_has_the_usual_signals(tmp_path: Path) -> None:
     assert int(masks["SigIgn"], 16) & 0x7FFFFFFF == python  # the C library has two real-time signals of its own
 
 
+def test_a_limit_of_months_is_a_limit(tmp_path: Path) -> None:
+    with open(tmp_path / "log", "w+b") as log:
+        assert run_child(["true"], str(tmp_path), os.environ, log, 1e8) == 0
+
+
 def test_exit_statuses_in_words() -> None:
     assert told(3) == "ended with exit status 3"
     assert told(-signal.SIGSEGV) == "was killed by SIGSEGV"
@@ -522,6 +527,9 @@ def test_what_is_not_noticed_is_told(tmp_path: Path) -> None:
         ({"keep": "txt"}, "unknown keep 'txt'"),
         ({"out": "safetensor"}, "did you mean 'safetensors'"),
         ({"env": {"A": 1}}, "give texts by name"),
+        ({"env": {"A=B": "x"}}, "no environment can hold"),
+        ({"env": {"": "x"}}, "no environment can hold"),
+        ({"env": {"A": "x\0"}}, "no environment can hold"),
         ({"tries": 0}, "tries"),
         ({"threads": 0}, "threads"),
         ({"device": "cuda:1"}, "unknown device"),

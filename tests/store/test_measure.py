@@ -167,6 +167,7 @@ def test_an_example_is_named_once() -> None:
         ({"weights": [1, 1, -1, 1]}, r"not a number >= 0"),
         ({"weights": [1, 1, np.nan, 1]}, r"not a number >= 0"),
         ({"weights": ["a"] * 4}, r"not a number >= 0"),
+        ({"weights": [1e308] * 4}, r"their sum is infinite"),
         ({"weights": [0, 1, 0, 1], "half": [0, 1, 0, 1]}, r"all are zero in a half"),
     ],
 )

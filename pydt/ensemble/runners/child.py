@@ -19,6 +19,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
+_LONGEST_POLL = 1e9  # ms; the kernel counts them in 32 bits
 _DEFAULTS = [signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGUSR2]
 
 # The socket comes as stdin, so that no other descriptor need be passed on. A thread waits, since a pidfd needs Linux
@@ -126,7 +127,7 @@ def _heard(link: socket.socket, limit: float | None) -> bytes:
     end = None if limit is None else time.monotonic() + limit
     poll = select.poll()
     poll.register(link, select.POLLIN)
-    while not poll.poll(None if end is None else max(0.0, 1000 * (end - time.monotonic()))):
+    while not poll.poll(None if end is None else min(max(0.0, 1000 * (end - time.monotonic())), _LONGEST_POLL)):
         if end is not None and time.monotonic() >= end:
             raise Overdue
     return link.recv(64)

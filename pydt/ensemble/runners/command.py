@@ -72,6 +72,10 @@ class Command:
         one_of(self.device, DEVICES, "device", "Command")
         if not isinstance(self.env, Mapping) or not all(isinstance(t, str) for pair in self.env.items() for t in pair):
             raise ConfigError(f"is {self.env!r}", "Command.env", 'give texts by name: env={"LEVEL": "3"}')
+        for name, text in self.env.items():
+            if not name or "=" in name or "\0" in name + text:
+                wrong = f"has {name!r}: {text!r}, which no environment can hold"
+                raise ConfigError(wrong, "Command.env", "give names without = and texts without NUL")
         object.__setattr__(self, "env", dict(self.env))
         object.__setattr__(self, "folder", str(as_path(self.folder, "Command.folder")))
         object.__setattr__(self, "depends", tuple(contents(self.depends, "Command.depends", Path(self.folder))))
