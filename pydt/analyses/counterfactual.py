@@ -100,6 +100,7 @@ def counterfactual(
     executor: Executor | None = None,
     workers: int | None = None,
     progress: bool = True,
+    limit: float | None = None,
 ) -> Counterfactual:
     """Retrain without the worst, the best and random groups, and judge on the report half.
 
@@ -112,7 +113,7 @@ def counterfactual(
         drop: numbers of groups to leave out, by default a half, a quarter and three quarters.
         repeats: rows of each arm without a half of the groups, and of the full source. other_repeats: of other arms.
         seed: of the retrainings and the random sets.
-        runner, executor, workers, progress: see `pydt.run`.
+        runner, executor, workers, progress, limit: see `pydt.run`.
 
     Raises:
         ConfigError: a number of groups that leaves nothing, or fewer than two repeats.
@@ -132,7 +133,7 @@ def counterfactual(
     values = np.asarray(overall(store, plan, task, output).unbiased)
     rows = arm_rows(values, group_images(plan), sizes, [repeats] + [other_repeats] * (len(sizes) - 1), seed)
     fresh = other_draws(task)
-    done = Retraining(store, plan, runner, executor, workers, progress).run(fresh, rows)
+    done = Retraining(store, plan, runner, executor, workers, progress, limit).run(fresh, rows)
     # So that a report needs nothing but the folder: it shows the last counterfactual of a plan.
     link = {"plan": plan.digest, "rows": done.plan().digest, "task": fresh.digest, "ranked_task": task.digest}
     store.write(_link(store, plan.digest).relative_to(store.folder), canonical_json(link).encode())

@@ -79,6 +79,7 @@ class Retraining:
     executor: Executor | None
     workers: int | None
     progress: bool | str
+    limit: float | None = None
 
     def announce(self, task: Task, jobs: Sequence[tuple[Recipe, Sequence[Row]]]) -> None:
         """Say how many retrainings are about to begin, and how long they will take."""
@@ -94,7 +95,7 @@ class Retraining:
         plan = self.plan
         return run_rows(
             plan.source, plan.by, recipe or plan.recipe, (task,), rows, self.store.folder, self.executor,
-            workers=self.workers, runner=self.runner, progress=self.progress,
+            workers=self.workers, runner=self.runner, progress=self.progress, limit=self.limit,
         )  # fmt: skip
 
 

@@ -183,7 +183,8 @@ def prove(
     read = read_plan(file)
     chosen = ran(file, read)
     with interruptible():
-        counterfactual(Store(read.dir, chosen), chosen, seed=seed, workers=workers or read.workers)
+        folder, workers = Store(read.dir, chosen), workers or read.workers
+        counterfactual(folder, chosen, seed=seed, workers=workers, limit=read.limit)
     report(read.dir, chosen.digest)
 
 
