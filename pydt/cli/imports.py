@@ -74,7 +74,7 @@ def import_(
             left = int((~flags).sum())
             given = given._replace(array=chosen(given.array, flags, masks))
             values = values._replace(array=chosen(values.array, flags, outputs))
-    if models is not None:
+    if models is not None and given.array.ndim and values.array.ndim:
         given, values = given._replace(array=given.array[:models]), values._replace(array=values.array[:models])
     called = given.names if groups is None else int(groups) if groups.isdecimal() else read_entries(groups)
     ids = values.names if examples is None else read_entries(examples)

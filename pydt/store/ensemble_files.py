@@ -184,10 +184,13 @@ def _csv(path: Path) -> tuple[npt.NDArray[np.float64], tuple[str, ...] | None]:
         first = next((row for row in rows if row), [])
         names: tuple[str, ...] | None = None
         parts = []
-        try:
-            parts.append(_numbers(first))
-        except ValueError:
+        if _numbered(first):
             names = tuple(first)
+        else:
+            try:
+                parts.append(_numbers(first))
+            except ValueError:
+                names = tuple(first)
         skip = 1 if names and names[0] == "" else 0
         for row in rows:
             if row and len(row) != len(first):
@@ -199,6 +202,11 @@ def _csv(path: Path) -> tuple[npt.NDArray[np.float64], tuple[str, ...] | None]:
     if not parts:
         raise DataError("holds no numbers", str(path), mend)
     return np.stack(parts), None if names is None else names[skip:]
+
+
+def _numbered(row: list[str]) -> bool:
+    """Whether a first line is the head that pandas writes of columns without names: nothing, then 0, 1, ..."""
+    return len(row) > 1 and row == ["", *map(str, range(len(row) - 1))]
 
 
 def _numbers(row: list[str]) -> npt.NDArray[np.float64]:

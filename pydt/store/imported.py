@@ -149,8 +149,7 @@ def _masks(
     if array.ndim != 2 or 0 in array.shape:
         raise DesignError(f"are of shape {array.shape}, not (models, groups)", "masks", "give one row for each model")
     names = _names(groups)
-    count = groups if isinstance(groups, (int, np.integer)) and not isinstance(groups, bool) else len(names)
-    count = whole(count, "groups", "from_arrays") if count else 0
+    count = whole(groups, "groups", "from_arrays", 1) if isinstance(groups, (int, np.integer)) else len(names)
     models, columns = array.shape
     lengths = {key: len(values) for key, values in outputs.items()}
     wrong = next((key for key, length in lengths.items() if length != models), None)

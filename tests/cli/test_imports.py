@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from pydt.base import ConfigError, PydtError
 from pydt.cli.app import app
 from pydt.store import Store
+from pydt.store.ensemble_files import read_array
 
 
 def pydt(*arguments: object) -> Any:
@@ -94,3 +95,26 @@ def test_a_released_layout_leaves_out_what_was_never_written(tmp_path: Path) -> 
     (tmp_path / "seeds.txt").write_text("1\nx\n")
     wrong = pydt("import", *files, "--layout", "datamodels", "--seeds", tmp_path / "seeds.txt")
     assert "not all numbers" in str(wrong.exception)
+
+
+def test_heads_that_number_the_columns_as_pandas_writes_them_are_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "masks.csv").write_text(",0,1\n" + "".join(f"{i},{i % 2},{(i + 1) % 2}\n" for i in range(18)))
+    (tmp_path / "out.csv").write_text(",0,1\n" + "".join(f"{i},{i * i},\n" for i in range(1)))
+    with open(tmp_path / "out.csv", "a") as file:
+        file.writelines(f"{i},{i * i},{-i}\n" for i in range(1, 18))
+    done = pydt("import", tmp_path / "masks.csv", tmp_path / "out.csv", "--dir", tmp_path / "store")
+    assert done.exit_code == 0, done.output
+    store = Store(tmp_path / "store")
+    assert store.names() == ("0", "1")
+    np.testing.assert_array_equal(store.masks()[:, 0], [i % 2 for i in range(1, 18)])  # row 0 lacks an output
+    (tmp_path / "rows.csv").write_text(",0\n" + "1,0\n0,1\n1,1\n" * 6)  # nothing before one number is a head, too
+    assert read_array(str(tmp_path / "rows.csv")).array.shape == (18, 1)
+
+
+@pytest.mark.parametrize("more", [("--models", "3"), ("--groups", "0")])
+def test_one_number_and_no_groups_are_refused(tmp_path: Path, more: tuple[str, ...]) -> None:
+    np.save(tmp_path / "masks.npy", np.eye(3) if more[0] == "--groups" else np.float64(1))
+    np.save(tmp_path / "out.npy", np.arange(3.0) if more[0] == "--groups" else np.float64(1))
+    done = pydt("import", tmp_path / "masks.npy", tmp_path / "out.npy", *more, "--dir", tmp_path / "store")
+    assert done.exit_code != 0
+    assert isinstance(done.exception, PydtError), done.output
