@@ -183,8 +183,8 @@ def prove(
     read = read_plan(file)
     chosen = ran(file, read)
     with interruptible():
-        folder, workers = Store(read.dir, chosen), workers or read.workers
-        counterfactual(folder, chosen, seed=seed, workers=workers, limit=read.limit)
+        store, workers = Store(read.dir, chosen), workers or read.workers
+        counterfactual(store, chosen, seed=seed, workers=workers, limit=read.limit)
     report(read.dir, chosen.digest)
 
 
