@@ -4,7 +4,7 @@ in the same store. Imports every room but `cli` and `studies`.
 
 from pydt.analyses.brittleness import brittleness
 from pydt.analyses.catalogue import analyse, chosen, read_list
-from pydt.analyses.counterfactual import Counterfactual, counterfactual
+from pydt.analyses.counterfactual import Counterfactual, counterfactual, retrainings
 from pydt.analyses.failures import failures
 from pydt.analyses.leakage.leaks import leaks
 from pydt.analyses.misleading import misleading

@@ -239,5 +239,13 @@ def numbers_to_drop(groups: int, drop: Sequence[int] | None) -> list[int]:
     return sorted(sizes, key=lambda size: size != half)
 
 
+def retrainings(groups: int, repeats: int = 14, other_repeats: int = 4) -> int:
+    """How many rows `counterfactual` trains by default for so many groups; 0 where none can be left out."""
+    if groups < 3:
+        return 0
+    sizes = numbers_to_drop(groups, None)
+    return repeats + 3 * (repeats + other_repeats * (len(sizes) - 1))
+
+
 def _link(store: Store, plan: str) -> Any:
     return store.folder / "counterfactual" / f"{os.path.basename(plan)}.json"

@@ -59,6 +59,7 @@ def plan(
     workers: Annotated[int | None, WORKERS] = None,
 ) -> None:
     """Say what a plan costs - rows, hours, disk, money - after timing a row; nothing is written."""
+    from pydt.analyses import retrainings
     from pydt.data import Dataset
     from pydt.ensemble import chosen_rates, cost, design_remark, read_plan, remarks
     from pydt.estimation import few_masks
@@ -86,6 +87,8 @@ def plan(
     typer.echo(cost(made, read.dir, workers=workers or read.workers, price=price, stop=read.stop, keep=read.keep))
     if trials:
         typer.echo(trials)
+    if made.recipe.method != "checkpoint" and (more := retrainings(len(made.context.units[1]))):
+        typer.echo(f"the proof comes on top: `pydt prove {file}` computes {more} rows more (--drop, --repeats: fewer)")
 
 
 def run(
@@ -168,6 +171,13 @@ def prove(
     file: Annotated[Path, PLAN],
     workers: Annotated[int | None, WORKERS] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of trainings, few-shot draws and random controls.")] = 0,
+    drop: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Groups to leave out; may be repeated. Default a half, a quarter, three quarters."),
+    ] = None,
+    repeats: Annotated[
+        int, typer.Option(min=2, help="Retrainings of the full source, and of each arm of the first number.")
+    ] = 14,
 ) -> None:
     """Retrain without the lowest, the highest and random groups, as the rows of a plan rank them; then report.
 
@@ -184,7 +194,7 @@ def prove(
     chosen = ran(file, read)
     with interruptible():
         store, workers = Store(read.dir, chosen), workers or read.workers
-        counterfactual(store, chosen, seed=seed, workers=workers, limit=read.limit)
+        counterfactual(store, chosen, drop=drop, repeats=repeats, seed=seed, workers=workers, limit=read.limit)
     report(read.dir, chosen.digest)
 
 

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 from pydt.base import ConfigError, PydtError, StoreError, open_streams
 from pydt.data import Dataset, Target, spool
 from pydt.ensemble.code_version import versions
-from pydt.ensemble.data_remarks import design_remark, remarks
+from pydt.ensemble.data_remarks import changed_files, design_remark, remarks
 from pydt.ensemble.executors.call import WorkerDied, work
 from pydt.ensemble.executors.local import Processes, places
 from pydt.ensemble.executors.pickling import pack
@@ -214,6 +214,7 @@ def _run(
         if run.settled():
             return store
         run.notes = [("shared images", text) for text in copied] + [("data", text) for text in told]
+        run.notes += [("files changed", text) for text in changed_files(record, store.designs())]
         if design is not None and (text := design_remark(design, record.names, record.settings.get("method", ""))):
             run.notes.append(("design", text))
         shared = runner, _spooled(context, store.folder / "data")

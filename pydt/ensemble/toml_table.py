@@ -83,6 +83,9 @@ class Table:
         return Table(self.take(key, dict, MISSING if required else {}), self._file, inside)
 
     def tables(self, key: str) -> list[Table]:
+        if isinstance(self._values.get(key), dict):
+            wrong = f"is one table, and there may be several [{key}]"
+            raise ConfigError(wrong, self.where(key), f"write [[{key}]], with two brackets")
         found = self.take(key, list)
         for i, values in enumerate(found):
             if not isinstance(values, dict):

@@ -51,11 +51,10 @@ def overall(
     design = store.design(record)
     finished = np.delete(store.finished(record), without)
     if len(finished) < 10:
-        raise StoreError(
-            f"{len(finished)} finished rows",
-            str(store.folder),
-            "train at least 10 first, better 3 to 5 a group",
-        )
+        failed = store.failed(record)
+        lost = f", {len(failed)} failed ({failed[0][2]})" if failed else ""
+        mend = "train at least 10 first, better 3 to 5 a group"
+        raise StoreError(f"{len(finished)} finished rows{lost}", str(store.folder), mend)
     masks = design.take(finished)
     if (found := uncompared(masks, record.names)) is not None:
         mend = (

@@ -176,7 +176,9 @@ def _fits(size: int, path: Path) -> None:
 
 
 def _csv(path: Path) -> tuple[npt.NDArray[np.float64], tuple[str, ...] | None]:
-    """Numbers, and the names of a head; empty fields are NaN. A first column without a name numbers the rows."""
+    """Numbers, and the names of a head; empty fields are NaN. A first column that numbers the rows is left out: one
+    without a name below a head, or one that reads 0, 1, 2, ... or 1, 2, 3, ...
+    """
     mend = "write numbers alone, below a head of names or without one"
     try:
         text = io.StringIO(read(path, _TEXT).decode("utf-8-sig"), newline="")
@@ -201,7 +203,16 @@ def _csv(path: Path) -> tuple[npt.NDArray[np.float64], tuple[str, ...] | None]:
         raise DataError(f"is no CSV of numbers ({error})", str(path), mend) from error
     if not parts:
         raise DataError("holds no numbers", str(path), mend)
-    return np.stack(parts), None if names is None else names[skip:]
+    found, names = np.stack(parts), None if names is None else names[skip:]
+    if not skip and _counts(found):
+        return found[:, 1:], None if names is None else names[1:]
+    return found, names
+
+
+def _counts(found: npt.NDArray[np.float64]) -> bool:
+    """Whether the first of several columns numbers the rows; two rows could do so by chance."""
+    rows, columns = found.shape
+    return columns > 1 and rows > 2 and any(np.array_equal(found[:, 0], np.arange(rows) + i) for i in (0, 1))
 
 
 def _numbered(row: list[str]) -> bool:
@@ -210,4 +221,5 @@ def _numbered(row: list[str]) -> bool:
 
 
 def _numbers(row: list[str]) -> npt.NDArray[np.float64]:
-    return np.array([float(text) if text else math.nan for text in row])
+    truths = {"True": 1.0, "False": 0.0, "true": 1.0, "false": 0.0, "": math.nan}
+    return np.array([truths[text] if text in truths else float(text) for text in row])

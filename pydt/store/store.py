@@ -670,5 +670,5 @@ def _choose(plans: Sequence[Record], damaged: Sequence[str] = ()) -> str:
         *(f"{p.digest} ({len(p.rows):,} rows; {', '.join(task['name'] for task in p.tasks)})" for p in plans),
         *(f"{name} (damaged)" for name in damaged),
     ]
-    how = "name one with plan= (on the command line --plan), by its digest or the first digits"
+    how = "name one with plan= (on the command line --plan, or give the plan file), by its digest or the first digits"
     return f"{how}; there are: {'; '.join(known) or 'none'}"

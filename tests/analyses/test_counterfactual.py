@@ -12,7 +12,7 @@ from scipy import stats
 
 from pydt import design
 from pydt.analyses import counterfactual
-from pydt.analyses.counterfactual import contrast, numbers_to_drop, stored
+from pydt.analyses.counterfactual import contrast, numbers_to_drop, retrainings, stored
 from pydt.analyses.retraining import Arm, arm_rows, group_images
 from pydt.base import ConfigError, StoreError
 from pydt.data import Dataset, Target
@@ -278,3 +278,13 @@ def test_from_plan_to_verdict_and_back(source: Dataset, target: Target, tmp_path
         stored(store, store.plan(plan))
     link.unlink()
     assert stored(store, store.plan(plan)) is None
+
+
+@pytest.mark.parametrize("groups", [2, 3, 4, 5, 8, 62])
+def test_the_number_of_retrainings_is_known_before(groups: int) -> None:
+    if groups == 2:
+        assert retrainings(groups) == 0
+        return
+    sizes = numbers_to_drop(groups, None)
+    rows = arm_rows(np.arange(groups), np.ones(groups), sizes, [14] + [4] * (len(sizes) - 1), 0)
+    assert retrainings(groups) == len(rows)

@@ -501,12 +501,13 @@ def test_what_is_not_noticed_is_told(tmp_path: Path) -> None:
     for name in ("train.py", "data.csv", "used.py"):
         (tmp_path / name).write_text("")
     long = "x" * 5000  # no file has such a name
-    arguments = [sys.executable, "train.py", "./used.py", "--data=data.csv", long, ".", "{out}"]
+    arguments = [sys.executable, "train.py", "./used.py", "--data=data.csv", long, ".", "{keep}", "{out}"]
     remarks = Command(arguments, depends=["used.py"], folder=str(tmp_path)).remarks()
     mend = "is not in depends: rows that are stored stay when it changes"
     assert remarks == [f"train.py {mend}", f"data.csv {mend}"]
     assert Command(["no-such-program", "{out}"]).remarks() == [
-        "no-such-program is no program of this machine: every worker must have it"
+        "the command has no {keep}: every row trains on all the data, and no group has an influence",
+        "no-such-program is no program of this machine: every worker must have it",
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +17,12 @@ from pydt import design
 from pydt.analyses import report
 from pydt.base import DataError
 from pydt.cli import app as cli
-from pydt.data import Dataset, Target
+from pydt.data import Dataset, Groups, Target
 from pydt.data.formats import folder as sources
 from pydt.data.inspect import inspect, lines
-from pydt.ensemble import Plan, read_plan, remarks, run
-from pydt.store import Store, merge, stored_remarks, verify
+from pydt.ensemble import Command, Plan, read_plan, remarks, run
+from pydt.ensemble.data_remarks import changed_files
+from pydt.store import Measure, Record, Store, merge, stored_remarks, verify
 from pydt.training import Recipe, Task
 
 
@@ -155,3 +157,20 @@ def test_settings_that_nothing_reads_are_told_and_stand_in_no_digest(source: Dat
         tasks=[Task(target, mode="finetune", shots=2)],
     )
     assert (plain.digest, remarks(plain.context)) == (plan.digest, [])
+
+
+def test_a_changed_file_of_a_stored_plan_is_told(tmp_path: Path) -> None:
+    (tmp_path / "fit.py").write_text("1")
+
+    def record(masks: int = 4, **more: Any) -> Record:
+        recipe = Command(["fit", "{keep}", "{out}"], depends=["fit.py"], folder=str(tmp_path), **more)
+        source, made = Groups(["a", "b"]), design.bernoulli(2, masks)
+        return Plan(source, design=made, recipe=recipe, tasks=[Measure("loss")]).record()
+
+    before = record()
+    assert changed_files(before, [before, record(6), record(keep="groups")]) == []
+    (tmp_path / "fit.py").write_text("2")
+    assert changed_files(record(), [before]) == [
+        f"fit.py has changed since plan {before.digest[:8]} was run into this store: its rows stay, those of this plan "
+        "are computed"
+    ]

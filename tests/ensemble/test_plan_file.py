@@ -481,7 +481,7 @@ def test_a_folder_of_images_is_a_source(folder_of_images: Path, target: Target) 
         ("models = 40", "models = 40.5", r"design\.models: is 40.5, not a whole number"),
         ("models = 40", "models = true", r"design\.models: is True, not a whole number"),
         ("alpha = 0.25", "alpha = 0.001", r"study.toml: design: alpha"),
-        ("[[tasks]]", "[tasks]", r"tasks: is .*not a list"),
+        ("[[tasks]]", "[tasks]", r"write \[\[tasks\]\], with two brackets"),
         ("target.pool", "target.pol", r"tasks\[0\]\.target\.pol.*did you mean 'pool'"),
         ('sample = "digits"', 'sample = "digit"', r"tasks\[0\]\.target\.train\.sample: .*unknown script"),
         ('sample = "digits"', 'smaple = "digits"', r"target\.train\.smaple.*did you mean 'sample'"),

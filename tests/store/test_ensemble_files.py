@@ -138,3 +138,15 @@ def test_released_layouts_say_units_names_and_which_rows_are_whole(tmp_path: Pat
     assert completed(outputs) is None
     with pytest.raises(DataError, match="one number for each example"):
         released.described(masks, read_array(str(tmp_path / "test_logits_50pct.npy")))
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("head", ["run,a,b\n", ""])
+def test_a_column_that_numbers_the_rows_is_left_out(tmp_path: Path, first: int, head: str) -> None:
+    lines = "".join(f"{first + i},{bool(i % 2)},{i % 3 == 0}\n" for i in range(5))
+    (tmp_path / "masks.csv").write_text(head + lines)
+    read = read_array(str(tmp_path / "masks.csv"))
+    assert read.array.tolist() == [[float(i % 2), float(i % 3 == 0)] for i in range(5)]
+    assert read.names == (("a", "b") if head else None)
+    (tmp_path / "other.csv").write_text("1,0\n0,1\n1,1\n")
+    assert read_array(str(tmp_path / "other.csv")).array.shape == (3, 2)

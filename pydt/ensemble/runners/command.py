@@ -110,10 +110,14 @@ class Command:
             raise ConfigError(f'out="npy" holds one measure, there are {len(tasks)}', "Command.out", mend)
 
     def remarks(self) -> list[str]:
-        """A sentence about a program that is not found here, and each file of `folder` that is not in `depends`."""
+        """A sentence about a missing `{keep}`, a program that is not found here, and each file of `folder` that is not
+        in `depends`.
+        """
         known = {os.path.normpath(place) for place, _ in self._files.values()}
         parts = self.command[1:] if os.path.isabs(self.command[0]) else self.command  # an interpreter is not the user's
         told = []
+        if not any("{keep}" in part for part in self.command):
+            told.append("the command has no {keep}: every row trains on all the data, and no group has an influence")
         for text in dict.fromkeys(text for part in parts for text in (part, part.partition("=")[2])):
             place = os.path.normpath(os.path.join(self.folder, text))
             if place.startswith(self.folder + os.sep) and os.path.isfile(place) and place not in known:
@@ -138,7 +142,9 @@ class Command:
             if number < self.tries:
                 row.told.notes.append(f"try {number} of {self.tries}: {wrong}")
         times = f", {self.tries} times" if self.tries > 1 else ""
-        last = row.told.log.strip()[-_LAST:]
+        last = row.told.log.strip()
+        if len(last) > _LAST:
+            last = "... " + (last[-_LAST:].partition("\n")[2] or last[-_LAST:])  # whole lines, if there are several
         raise PydtError(f"{wrong}{times}; it printed {f'last: {last}' if last else 'nothing'}", None, mend)
 
     def _try(self, row: RowInput) -> tuple[str, str, Mapping[str, Any] | None]:
