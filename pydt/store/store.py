@@ -374,6 +374,9 @@ class Store(Cells):
             name = wanted if isinstance(wanted, str) else wanted.digest
             with contextlib.suppress(FileNotFoundError):
                 return self._plan(name)
+            if not isinstance(wanted, str):
+                mend = "run it into this store first; a plan of another recipe, design or task is another plan"
+                raise StoreError(f"no plan {name!r}", str(self.folder), mend)
             return self._abbreviated(name)
         designs = self.designs()
         if not designs and self._damaged:

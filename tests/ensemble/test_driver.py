@@ -561,3 +561,9 @@ def test_a_reason_with_other_bytes_than_utf8_is_stored(tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as threads:
         store = run(plan(2), tmp_path, threads, runner=_unreadable_name, progress=False)
     assert [reason for _, _, reason in store.failed()] == ["epoch 1: a\\udc80 is no image"] * 2
+
+
+def test_a_plan_that_was_never_run_into_a_store_is_told_so(tmp_path: Path) -> None:
+    store = go(plan(2), tmp_path)
+    with pytest.raises(StoreError, match=r"no plan '[0-9a-f]{32}'\. run it into this store first"):
+        store.plan(plan(3))
