@@ -102,7 +102,7 @@ def parts(given: Path, scratch: Path, repeats: int) -> list[Case]:
     measure, store, number = asked.tasks[0], Store.create(scratch / "parts"), 0
 
     def row() -> RowInput:
-        return RowInput(context, Row(mask, 1), context.tasks, scratch)
+        return RowInput(context, Row(mask, 1), context.tasks, lambda: scratch)
 
     def supervised() -> None:
         with open(scratch / "log", "w+b") as log:

@@ -168,7 +168,7 @@ def row(rows: int) -> list[Case]:
     facts, jobs = what_is_known(plan), list(zip(plan.rows(), keeps(plan), strict=True))[:rows]
 
     def ours(at: int) -> float:
-        (outcome,) = run_row(RowInput(plan.context, jobs[at][0], plan.tasks, Path())).values()
+        (outcome,) = run_row(RowInput(plan.context, jobs[at][0], plan.tasks, Path)).values()
         return float(outcome.scalars["report_accuracy"])
 
     sides: dict[str, Callable[[int], float]] = {

@@ -70,7 +70,7 @@ class RowInput:
     Attributes:
         context: what all rows of the run share. row: mask and seed.
         tasks: the measures (or tasks) whose outputs are wanted.
-        scratch: an empty folder for the runner's files, which is removed after the row.
+        new_scratch: makes the folder `scratch`.
         limit: seconds after which a program that computes the row must be ended; None: no limit, or the worker is.
         told: what the runner says besides its outputs.
     """
@@ -78,9 +78,14 @@ class RowInput:
     context: Context
     row: Row
     tasks: tuple[Any, ...]
-    scratch: Path
+    new_scratch: Callable[[], Path]
     limit: float | None = None
     told: Told = field(default_factory=Told)
+
+    @cached_property
+    def scratch(self) -> Path:
+        """An empty folder for the runner's files, which is removed after the row."""
+        return self.new_scratch()
 
     @property
     def seed(self) -> int:

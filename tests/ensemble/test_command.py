@@ -578,7 +578,7 @@ def test_keep_files_come_back(tmp_path: Path, ids: list[str], data: st.DataObjec
     mask = np.array(data.draw(st.lists(st.booleans(), min_size=len(names), max_size=len(names))))
     recipe = Command(["a", "{out}"])
     context = Context(source, "group", recipe, (Measure("m"),))
-    row = RowInput(context, Row(mask, 1), context.tasks, tmp_path)
+    row = RowInput(context, Row(mask, 1), context.tasks, lambda: tmp_path)
     kept = [i for i, name in enumerate(members) if name is None or mask[names.index(name)]]
     found: dict[str, Any] = {}
     for keep, form in KEEP_FORMATS.items():

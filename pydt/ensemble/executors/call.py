@@ -130,10 +130,11 @@ def work(
             main = threading.current_thread() is threading.main_thread()
             with (
                 warnings.catch_warnings(record=True) if main else contextlib.nullcontext([]) as caught,
-                _scratch() as scratch,
+                contextlib.ExitStack() as folders,
                 contextlib.chdir(os.getcwd()) if _worker else contextlib.nullcontext(),  # for the next row
             ):
-                given = RowInput(context, row, chosen, scratch, limit if ends else None, told)
+                own = limit if ends else None
+                given = RowInput(context, row, chosen, lambda: folders.enter_context(_scratch()), own, told)
                 if runner is run_row:
                     facts = {name: str(versions()[name]) for name in FACTS if name in versions()}
                     raw, more = keep_row(given, keep, kept, facts)
