@@ -82,20 +82,16 @@ def checked_arrays(
     masks: Any,
     outputs: Any,
     *,
-    groups: Any = None,
-    examples: Any = None,
-    half: Any = None,
-    weights: Any = None,
-    unit: str = "units",
-    scale: float = 1.0,
-    higher_is_better: bool = True,
-    name: str = "outputs",
-    source: str = "source",
-    by: str = "group",
-    seeds: Any = None,
-    bitorder: str = "little",
+    groups: Any,
+    examples: Any,
+    about: Mapping[str, Any],
+    name: str,
+    source: str,
+    by: str,
+    seeds: Any,
+    bitorder: str,
 ) -> Imported:
-    """What `pydt.Store.from_arrays` writes; arguments and errors are its own."""
+    """What `pydt.Store.from_arrays` writes; arguments and errors are its own, `about` are those of a `Measure`."""
     for text, what in ((source, "source"), (by, "by")):
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"is {text!r}", f"from_arrays, {what}", "give a text")
@@ -104,7 +100,6 @@ def checked_arrays(
         raise DataError("no outputs", "from_arrays", "give an array, or {name: array}")
     arrays = {key: _outputs(values, _place(key, len(given))) for key, values in given.items()}
     packed, names = _masks(masks, groups, by, bitorder, arrays)
-    about = {"unit": unit, "scale": scale, "higher_is_better": higher_is_better, "half": half, "weights": weights}
     measures = tuple(_measure(key, array, examples, about, len(packed)) for key, array in arrays.items())
     if len({measure.name for measure in measures}) < len(measures):
         raise DataError("two measures have one name", "outputs", "give each its own")

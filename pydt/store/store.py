@@ -181,9 +181,10 @@ class Store(Cells):
             DesignError: masks of other numbers than 0 and 1 or of another shape, or a row that keeps no group.
             ConfigError: a measure without name or unit. StoreError: the folder cannot be written.
         """
+        about = {"unit": unit, "scale": scale, "higher_is_better": higher_is_better, "half": half, "weights": weights}
         given = checked_arrays(
-            masks, outputs, groups=groups, examples=examples, half=half, weights=weights, unit=unit, scale=scale,
-            higher_is_better=higher_is_better, name=name, source=source, by=by, seeds=seeds, bitorder=bitorder,
+            masks, outputs, groups=groups, examples=examples, about=about, name=name, source=source, by=by,
+            seeds=seeds, bitorder=bitorder,
         )  # fmt: skip
         store = cls.create(folder)
         with store.writing():

@@ -1,4 +1,7 @@
-"""Rows by a command: real programs through `run`, what they read and write, and every way in which they fail."""
+"""Rows by a command: real programs through `run`, what they read and write, and every way in which they fail.
+
+More than 500 lines: one list of failures serves what is told, what is kept and how a run goes on.
+"""
 
 from __future__ import annotations
 

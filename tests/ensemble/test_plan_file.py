@@ -1,4 +1,7 @@
-"""Plans as TOML: what is written is read back as the same plan, and what means nothing is refused with its place."""
+"""Plans as TOML: what is written is read back as the same plan, and what means nothing is refused with its place.
+
+More than 500 lines: tables of refusals, a line or two a case, for plans of both kinds.
+"""
 
 from __future__ import annotations
 
