@@ -47,6 +47,8 @@ from .estimation import prediction_test as prediction_test
 from .estimation import repeat_rows as repeat_rows
 from .store import Measure as Measure
 from .store import Store as Store
+from .studies import Mixture as Mixture
+from .studies import Source as Source
 from .training import Recipe as Recipe
 from .training import Task as Task
 

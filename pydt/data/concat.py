@@ -35,7 +35,11 @@ def concat(parts: Sequence[ExampleTable], names: Iterable[str] | None) -> Exampl
         captions = tuple(text for d in parts for text in d.captions or ())
     images, paths, records, positions = None, None, None, np.arange(len(labels))
     if parts[0].images is not None:
-        images = np.concatenate([d.images[d.positions] for d in parts if d.images is not None])
+        stacks = [d.images for d in parts if d.images is not None]
+        if all(stack is stacks[0] for stack in stacks):
+            images, positions = stacks[0], np.concatenate([d.positions for d in parts])
+        else:
+            images = np.concatenate([stack[d.positions] for stack, d in zip(stacks, parts, strict=True)])
     else:
         used = [np.unique(d.positions, return_inverse=True) for d in parts]
         paths = tuple(d.paths[p] for d, (kept, _) in zip(parts, used, strict=True) if d.paths for p in kept)

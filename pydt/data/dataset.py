@@ -57,7 +57,7 @@ class Dataset(ExampleTable):
 
         Classes of the same name are one class, groups of the same name in a column that all parts have are one group.
         Columns and captions that only some parts have are left out, and an earlier column `source` is replaced. Arrays
-        of one image shape are joined in memory; files stay where they are.
+        of one image shape are joined in memory; files and parts of one array stay where they are.
 
         Args:
             datasets: at least one, all of raw images of one shape or all of encoded files.
