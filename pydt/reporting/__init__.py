@@ -8,6 +8,8 @@ from pydt.reporting.page import PICTURES, Block, Column, Curve, Images, Interval
 from pydt.reporting.page_html import write_pages
 from pydt.reporting.report_html import render
 from pydt.reporting.sentences import FEW_DF, sentences, stopped
+from pydt.reporting.study_csv import study_csv
+from pydt.reporting.study_html import study_page
 from pydt.reporting.text import (
     called,
     called_output,

@@ -7,9 +7,10 @@ size. Colours are CSS classes of the page (`better`, `worse`, `plain`), for ligh
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from types import MappingProxyType
 
 import numpy as np
 
@@ -118,14 +119,25 @@ _SHAPES = {
     "drop bottom": "M0 -5.5L5.4 4.2L-5.4 4.2Z",
     "drop random": "M-4.2 -4.2H4.2V4.2H-4.2Z",
     "drop top": "M0 5.5L5.4 -4.2L-5.4 -4.2Z",
+    "circle": "M-4.6 0A4.6 4.6 0 1 0 4.6 0A4.6 4.6 0 1 0 -4.6 0Z",
+    "cross": "M-5.5 -2H-2V-5.5H2V-2H5.5V2H2V5.5H-2V2H-5.5Z",
+    "hourglass": "M-4.6 -5H4.6L1.2 0L4.6 5H-4.6L-1.2 0Z",
+    "hexagon": "M-5 0L-2.5 -4.4H2.5L5 0L2.5 4.4H-2.5Z",
 }
 ARM_CLASSES = {"full": "ink", "drop bottom": "better", "drop random": "plain", "drop top": "worse"}
 
 
 def symbol(style: str, shape: str) -> str:
-    """A mark alone, for legends and tables. style: a CSS class; shape: the arm whose shape it has."""
+    """A mark alone, for legends and tables. style: a CSS class; shape: the name of the mark."""
     path = f'<path class="mark {style}" transform="translate(8 8)" d="{_SHAPES[shape]}"/>'
     return f'<svg class="symbol" width="16" height="16" aria-hidden="true" focusable="false">{path}</svg>'
+
+
+def line_symbol(style: str, shape: str) -> str:
+    """A mark on a piece of its line, for legends of lines that differ in their dashes, too."""
+    line = f'<line class="trend {style}" x1="0" x2="40" y1="8" y2="8"/>'
+    path = f'<path class="mark {style}" transform="translate(20 8)" d="{_SHAPES[shape]}"/>'
+    return f'<svg class="symbol" width="40" height="16" aria-hidden="true" focusable="false">{line}{path}</svg>'
 
 
 def arm_symbol(kind: str) -> str:
@@ -138,7 +150,7 @@ class Series:
     """One line of `plot`: marks with bars, joined by a trend.
 
     Attributes:
-        style, shape: a CSS class of the page; the arm whose mark it has.
+        style, shape: a CSS class of the page; the name of its mark.
         points: (x, y, low, high), sorted by x; low and high None where there is no interval.
         start: further (x, y) where the trend begins, without a mark.
         dots: (x, y) of single runs.
@@ -162,6 +174,8 @@ def plot(
     xs: Sequence[float],
     words: tuple[str, str, str],
     line: float | None = None,
+    named: Mapping[float, str] = MappingProxyType({}),
+    height: int = 310,
 ) -> str:
     """Lines over a scale: means with their bars, trends between them, and single runs as dots.
 
@@ -172,8 +186,10 @@ def plot(
         words: label of the horizontal scale, suffix of the numbers of the vertical scale, and the text for screen
             readers, escaped.
         line: x of a vertical line, if there is one.
+        named: what stands below a position in place of its number.
+        height: of the figure, in pixels.
     """
-    top, bottom = 8, 268
+    top, bottom = 8, height - 42
     x_label, suffix, label = words
 
     def y(value: float) -> float:
@@ -181,11 +197,12 @@ def plot(
 
     texts = [f"{text}{suffix}" for text in y_axis.texts(5)]
     wide = max(46, 12 + 7 * max(map(len, texts), default=0))
-    scale = [f'<svg class="scale" width="{wide}" height="310" aria-hidden="true" focusable="false">']
-    drawn = [f'<svg class="plot" width="100%" height="310" role="img" aria-label="{label}">']
+    scale = [f'<svg class="scale" width="{wide}" height="{height}" aria-hidden="true" focusable="false">']
+    drawn = [f'<svg class="plot" width="100%" height="{height}" role="img" aria-label="{label}">']
     for tick, text in zip(y_axis.ticks(5), texts, strict=True):
         scale.append(f'<text x="{wide - 6}" y="{y(tick) + 4:g}" text-anchor="end">{text}</text>')
-        drawn.append(f'<line class="grid" x1="0" x2="100%" y1="{y(tick):g}" y2="{y(tick):g}"/>')
+        style = "zero" if tick == 0 and y_axis.low < 0 < y_axis.high else "grid"
+        drawn.append(f'<line class="{style}" x1="0" x2="100%" y1="{y(tick):g}" y2="{y(tick):g}"/>')
     shown = -math.inf
     for size in xs:
         if x_axis.at(size) - shown < 6:
@@ -193,7 +210,7 @@ def plot(
         shown = x_axis.at(size)
         x = x_axis.percent(size)
         drawn.append(f'<line class="tick" x1="{x}" x2="{x}" y1="{bottom}" y2="{bottom + 5}"/>')
-        drawn.append(f'<text x="{x}" y="{bottom + 19}" text-anchor="middle">{size:g}</text>')
+        drawn.append(f'<text x="{x}" y="{bottom + 19}" text-anchor="middle">{named.get(size, f"{size:g}")}</text>')
     drawn.append(f'<line class="base" x1="0" x2="100%" y1="{bottom}" y2="{bottom}"/>')
     drawn.append(f'<text x="50%" y="{bottom + 37}" text-anchor="middle">{x_label}</text>')
     if line is not None:

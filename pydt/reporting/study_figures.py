@@ -1,0 +1,351 @@
+"""The figures of a study's page: panels of lines, one for each target and way to transfer, and paired differences.
+
+One combination of method and size stands open, the others come as folds. Panels of one target share their scale.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pydt.reporting.sentences import LEVEL
+from pydt.reporting.study_view import (
+    LINES,
+    NAME,
+    SCRATCH,
+    STYLES,
+    Arm,
+    Combination,
+    Task,
+    View,
+    combined_text,
+    p_number,
+    short_size,
+    shots_text,
+    table_of,
+    task_text,
+)
+from pydt.reporting.svg import Axis, LogAxis, Series, axis_row, interval_row, line_symbol, plot
+from pydt.reporting.text import DASH, MINUS, count, legible, number, tied
+
+FOLDS = 24
+"""Further combinations of method and size that are drawn, each in a fold."""
+PAIRS = 24
+"""Differences drawn in one figure; of more, those at the fewest and the most shots."""
+SENTENCES = 12
+"""Sentences that stand open; the others are in the CSV file."""
+
+_AXES = {
+    **{"source": "Sources, pair by pair", "method": "Methods", "captions": "Captions", "noise": "Label noise"},
+    **{"length": "Longer training", "mixture": "Mixtures"},
+}
+_X = "labelled images per class"
+
+
+class _Line(NamedTuple):
+    """One line of a figure."""
+
+    name: str
+    style: str
+    shape: str
+    points: list[tuple[float, float, float | None, float | None]]
+
+
+def _figure(
+    view: View,
+    lines: Callable[[Task], Iterable[_Line]],
+    labels: tuple[str, str],
+    named: Mapping[float, str],
+    scale: type[Axis] = Axis,
+) -> dict[str, Any] | None:
+    """Panels and legend of a figure; None where nothing is known. labels: of the scales; named: texts below x."""
+    found = {task: [line for line in lines(task) if line.points] for task in view.tasks}
+    found = {task: own for task, own in found.items() if own}
+    if not found:
+        return None
+    legend = {line.style: line for own in found.values() for line in own}
+    order = sorted(legend, key=lambda style: style == SCRATCH[0])
+    shift = {style: 5 * (i - (len(order) - 1) / 2) for i, style in enumerate(order)}
+    xs = sorted(named)
+    panels = []
+    for task, own in found.items():
+        same = [line for (target, _), other in found.items() if target == task[0] for line in other]
+        values = [v for line in same for point in line.points for v in point[1:] if v is not None]
+        y_axis = Axis.around(values, 0.06)
+        y_axis = Axis(0.0, y_axis.high) if y_axis.low < 0 <= min(values) else y_axis
+        series = [Series(line.style, line.shape, line.points, shift=shift[line.style]) for line in own]
+        told = f"{task_text(task)}: {labels[1]} against {labels[0]}"
+        words = (html.escape(labels[0]), "", html.escape(told, quote=True))
+        svg = plot(series, scale.around(xs, 0.09), y_axis, xs, words, named=named, height=270)
+        panels.append({"title": task_text(task), "svg": svg})
+    marks = [(line_symbol(style, legend[style].shape), legend[style].name) for style in order]
+    return {"panels": panels, "legend": marks}
+
+
+def _drawn(row: Mapping[str, Any] | None, x: float, share: bool = False) -> list[tuple]:
+    """The point of a record, in percent; bars of shares end at 0 and 100 %. Empty without a mean."""
+    if row is None or row["mean"] is None:
+        return []
+    low, high = row["low"], row["high"]
+    if low is None or high is None:
+        return [(x, 100 * row["mean"], None, None)]
+    if share:
+        low, high = max(0.0, low), min(1.0, high)
+    return [(x, 100 * row["mean"], 100 * low, 100 * high)]
+
+
+def _by_shots(view: View, records: Mapping[int | str, Mapping[str, Any]], share: bool = False) -> list[tuple]:
+    """The points of records that are held by shots."""
+    return [point for i, shots in enumerate(view.shots) for point in _drawn(records.get(shots), i, share)]
+
+
+def _positions(view: View) -> dict[float, str]:
+    return {float(i): str(shots) for i, shots in enumerate(view.shots)}
+
+
+def curves(view: View) -> dict[str, Any] | None:
+    """Accuracy against shots: one line a source, and scratch."""
+
+    def line(task: Task, arm: Arm, name: str | None, style: tuple[str, str]) -> _Line:
+        return _Line(legible(name or "", NAME), *style, _by_shots(view, view.arms(task).get(arm, {}), True))
+
+    def scratch(task: Task) -> Iterable[_Line]:
+        arms = [arm for arm in view.arms(task) if arm[0] == "scratch"]
+        return [line(task, arm, "no pre-training", SCRATCH) for arm in arms[:1]]
+
+    def trained(method: str, size: int | None) -> Callable[[Task], Iterable[_Line]]:
+        def lines(task: Task) -> Iterable[_Line]:
+            for source in view.drawn:
+                yield line(task, ("trained", source, size, method), source, view.style(source))
+            yield from scratch(task)
+
+        return lines
+
+    def public(task: Task) -> Iterable[_Line]:
+        arms = [arm for arm in view.arms(task) if arm[0] == "checkpoint"][:LINES]
+        yield from (line(task, arm, arm[1], style) for arm, style in zip(arms, STYLES, strict=False))
+        yield from scratch(task) if arms else ()
+
+    labels = (_X, f"{view.level}, %")
+    found = _opened(view, lambda one: _figure(view, trained(*one), labels, _positions(view)))
+    if found and (figure := _figure(view, public, labels, _positions(view))):
+        title = "Public checkpoints, not comparable in size, architecture and epochs"
+        found["folds"].append({"title": title, **figure})
+    return found
+
+
+def _opened(view: View, figure: Callable[[Combination], dict[str, Any] | None]) -> dict[str, Any] | None:
+    """The figure of the first combination that has one, and those of the others for folds."""
+    figures = [(one, found) for one in view.combinations if (found := figure(one))]
+    if not figures:
+        return None
+    folds = [{"title": combined_text(one), **found} for one, found in figures[1 : FOLDS + 1]]
+    left = max(0, len(figures) - 1 - FOLDS)
+    return {"of": combined_text(figures[0][0]), **figures[0][1], "folds": folds, "left_out": left}
+
+
+def spread(view: View) -> dict[str, Any] | None:
+    """How far the sources lie apart: tau, and the range beside that of noise."""
+    records = view.results.get("spread") or []
+    found = {(r["target"], r["mode"], r["shots"], r["method"], r["size"]): r for r in records}
+
+    def lines(combination: Combination) -> Callable[[Task], Iterable[_Line]]:
+        def own(task: Task) -> Iterable[_Line]:
+            rows = {shots: found[key] for shots in view.shots if (key := (*task, shots, *combination)) in found}
+            no = {"low": None, "high": None}
+            for name, style, of, bars in (
+                ("spread beyond noise, with 95 % interval", ("ink", "full"), "tau", {}),
+                ("best \u2212 worst, as measured", STYLES[0], "range", no),
+                ("best \u2212 worst, by noise alone", SCRATCH, "range_of_noise", no),
+            ):
+                drawn = {shots: {**row, "mean": row[of], **bars} for shots, row in rows.items()}
+                yield _Line(name, *style, _by_shots(view, drawn))
+
+        return own
+
+    figure = _opened(view, lambda one: _figure(view, lines(one), (_X, "points"), _positions(view)))
+    if figure is None:
+        return None
+    order = {shots: i for i, shots in enumerate(view.shots)}
+    rows = []
+    for (*task, shots, method, size), row in found.items():
+        if (method, size) == view.combinations[0]:
+            what = [task_text((task[0], task[1])), shots_text(shots), view.points(row["tau"], False)]
+            what += [view.interval(row["low"], row["high"]), p_number(row["p"]), view.points(row["range"], False)]
+            what += [view.points(row["range_of_noise"], False), legible(row["best"], NAME), legible(row["worst"], NAME)]
+            rows.append(((view.tasks.index((task[0], task[1])), order[shots]), what))
+    heads = ["target, transfer", "shots", "spread", "95 % interval", "p"]
+    heads += ["best \u2212 worst", "by noise", "best", "worst"]
+    table = table_of(heads, [row for _, row in sorted(rows)], "llrrrrrll", "spread.csv")
+    return {**figure, "table": table, "pairs": _pairs(view, "source")}
+
+
+def sizes(view: View) -> dict[str, Any] | None:
+    """Accuracy against the size of the source, and which sizes of two sources match."""
+    figures, matches = _by_size(view), _matches(view)
+    return {"open": figures[:1], "folds": figures[1:], **matches} if figures or matches["table"] else None
+
+
+def _by_size(view: View) -> list[dict[str, Any]]:
+    """One figure for each number of shots, and one for each further method at the fewest."""
+    known = sorted({size for kind, _, size, _ in view.all_arms if kind == "trained" and size})
+    if len(known) < 2:
+        return []
+
+    def lines(method: str, shots: int | str) -> Callable[[Task], Iterable[_Line]]:
+        def own(task: Task) -> Iterable[_Line]:
+            for source in view.drawn:
+                rows = [(size, view.arms(task).get(("trained", source, size, method), {})) for size in known]
+                points = [point for size, row in rows for point in _drawn(row.get(shots), size, True)]
+                yield _Line(legible(source, NAME), *view.style(source), points)
+
+        return own
+
+    labels, named = ("images of the source", f"{view.level}, %"), {float(size): short_size(size) for size in known}
+    methods = list(dict.fromkeys(method for method, _ in view.combinations))
+    views = [(methods[0], shots) for shots in view.shots] + [(method, view.shots[0]) for method in methods[1:]]
+    return [
+        {"title": f"{legible(method, NAME)}, {shots_text(shots)}", **figure}
+        for method, shots in views
+        if (figure := _figure(view, lines(method, shots), labels, named, LogAxis))
+    ]
+
+
+def _matches(view: View) -> dict[str, Any]:
+    """Sizes that match: in sentences for the fewest shots of the first target, all of them as a table."""
+    order = {shots: i for i, shots in enumerate(view.shots)}
+    first = view.combinations[0][0] if view.combinations else None
+    matches = view.results.get("equivalence") or []
+    matches = sorted(matches, key=lambda one: (one["method"] != first, order[one["shots"]]))
+    rows, said, heard = [], [], ""
+    for match in matches:
+        place = (
+            task_text((match["target"], match["mode"])),
+            shots_text(match["shots"]),
+            legible(match["method"], NAME),
+        )
+        heard = heard or ", ".join(place)
+        if ", ".join(place) == heard:
+            said.append(tied(legible(match["told"], 400)))
+        what = (f"{match['size']:,} of {legible(match['first'], NAME)}", legible(match["second"], NAME))
+        rows.append([*place, *what, number(match["times"], 2), _times(match)])
+    heads = ["target, transfer", "shots", "method", "images", "match of", "times as many", "95 % interval"]
+    table = table_of(heads, rows, "lllllrr", "equivalence.csv") if rows else None
+    return {"told": said[:SENTENCES], "where": heard, "table": table}
+
+
+def _times(match: Mapping[str, Any]) -> str:
+    """The interval of a size that matches; its ends may lie outside the sizes tried."""
+    if match["times"] is None and match["low"] is None and match["high"] is None:
+        return "not reached"
+    low = "below the sizes tried" if match["low"] is None else number(match["low"], 2)
+    return f"{low} to {'beyond the sizes tried' if match['high'] is None else number(match['high'], 2)}"
+
+
+def effects(view: View) -> list[dict[str, Any]]:
+    """Paired differences of every axis but the sources."""
+    axes = dict.fromkeys(pair["axis"] for pair in view.results.get("pairs") or [])
+    return [found for axis in axes if axis != "source" and (found := _pairs(view, axis))]
+
+
+def _pairs(view: View, axis: str) -> dict[str, Any] | None:
+    """The differences of an axis as intervals: a figure for each task, the first one open."""
+    pairs = [pair for pair in view.results.get("pairs") or [] if pair["axis"] == axis]
+    method, size = view.combinations[0] if view.combinations else (None, None)
+    pairs = [pair for pair in pairs if pair["size"] in (None, size)] or pairs
+    if axis == "source":
+        pairs = [pair for pair in pairs if pair["at"] in (None, method)] or pairs
+    elif pooled := [pair for pair in pairs if pair["at"] is None]:
+        pairs = pooled
+    figures = []
+    for task in view.tasks:
+        own = [pair for pair in pairs if (pair["target"], pair["mode"]) == task]
+        if own:
+            figures.append({"title": task_text(task), **_differences(view, own)})
+    if not figures:
+        return None
+    ats = {pair["at"] for pair in pairs} - {None}
+    fixed = [legible(str(at), NAME) for at in ats] if len(ats) == 1 else []
+    sizes = {pair["size"] for pair in pairs} - {None}
+    fixed += [count(one, "image") for one in sizes] if len(sizes) == 1 else []
+    return {
+        "title": _AXES.get(axis, legible(axis[:1].upper() + axis[1:], NAME)),
+        "at": ", ".join(fixed),
+        "figures": figures,
+    }
+
+
+def _differences(view: View, pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One figure of intervals: the pairs below one another, each with its shots."""
+    order = {shots: i for i, shots in enumerate(view.shots)}
+    ends = (view.shots[0], view.shots[-1])
+    shown = pairs if len(pairs) <= PAIRS else [pair for pair in pairs if pair["shots"] in ends]
+    if len(shown) > PAIRS:
+        chosen = (view.results.get("chosen") or {}).values()
+        shown = sorted(shown, key=lambda pair: pair["first"] not in chosen and pair["second"] not in chosen)[:PAIRS]
+    axis = Axis.around(
+        [0.0, *(100 * pair[k] for pair in shown for k in ("difference", "low", "high") if pair[k] is not None)]
+    )
+    many = len({pair["at"] for pair in shown}) > 1
+    groups: dict[tuple[str, str], list] = {}
+    for pair in shown:
+        groups.setdefault((pair["first"], pair["second"]), []).append(pair)
+    found, wide = [], 0
+    for (first, second), own in groups.items():
+        rows: list[dict[str, str]] = []
+        for pair in sorted(own, key=lambda pair: (str(pair["at"]), order[pair["shots"]])):
+            value, low, high = (None if pair[k] is None else 100 * pair[k] for k in ("difference", "low", "high"))
+            p = pair["p"] if pair["p_holm"] is None else pair["p_holm"]
+            sure = p is not None and p < LEVEL
+            kind = "plain" if not sure or not value else "better" if value > 0 else "worse"
+            rows.append(
+                {
+                    "name": shots_text(pair["shots"]) + (f", {legible(str(pair['at']), NAME)}" if many else ""),
+                    "svg": interval_row(axis, value, low, high, kind, None),
+                    "value": view.points(pair["difference"]),
+                    "interval": view.interval(pair["low"], pair["high"], True),
+                    "p": p_number(p),
+                }
+            )
+        wide = max(wide, *(len(row["name"]) for row in rows))
+        found.append({"title": f"{legible(first, NAME)} {MINUS} {legible(second, NAME)}", "rows": rows})
+    return {
+        "axis": axis_row(axis),
+        "groups": found,
+        "left_out": len(pairs) - len(shown),
+        "width": min(24, max(8, wide)),
+    }
+
+
+def gains(view: View) -> dict[str, Any] | None:
+    """Gain over a network without pre-training, against shots, and where it ends."""
+    records = view.results.get("scratch") or []
+    found = {(r["target"], r["mode"], r["method"], r["size"], r["source"]): r for r in records}
+
+    def lines(combination: Combination) -> Callable[[Task], Iterable[_Line]]:
+        def own(task: Task) -> Iterable[_Line]:
+            for source in view.drawn:
+                record = found.get((*task, *combination, source)) or {"gains": []}
+                gains = {gain["shots"]: {**gain, "mean": gain["difference"]} for gain in record["gains"]}
+                yield _Line(legible(source, NAME), *view.style(source), _by_shots(view, gains))
+
+        return own
+
+    figure = _opened(view, lambda one: _figure(view, lines(one), (_X, "points over no pre-training"), _positions(view)))
+    if figure is None:
+        return None
+    rows = []
+    for source in view.names("sources"):
+        cells = [found.get((*task, *view.combinations[0], source)) for task in view.tasks]
+        if any(cells):
+            stops = [DASH if c is None else _stop(c["stops_paying_at"]) for c in cells]
+            rows.append([legible(source, NAME), *stops])
+    told = [r for key, r in found.items() if key[2:4] == view.combinations[0] and r.get("told")]
+    heads = ["source", *(task_text(task) for task in view.tasks)]
+    table = table_of(heads, rows, "l" + "r" * len(view.tasks), "scratch.csv") if rows else None
+    return {**figure, "table": table, "told": [tied(legible(r["told"], 400)) for r in told]}
+
+
+def _stop(shots: int | str | None) -> str:
+    return "pays at all tried" if shots is None else shots_text(shots)
