@@ -1,9 +1,11 @@
 from .data_remarks import design_remark as design_remark
 from .data_remarks import remarks as remarks
 from .driver import run as run
+from .driver import run_parts as run_parts
 from .driver import run_rows as run_rows
 from .executors.ray import Ray as Ray
 from .executors.slurm import Slurm as Slurm
+from .parts import Part as Part
 from .plan import Plan as Plan
 from .plan_cost import announce as announce
 from .plan_cost import cost as cost
@@ -16,6 +18,7 @@ from .rates import choose_rates as choose_rates
 from .rates import chosen_rates as chosen_rates
 from .rates import notes_of as notes_of
 from .rates import tried_of as tried_of
+from .row import Context as Context
 from .row import RowInput as RowInput
 from .row import Runner as Runner
 from .row import run_row as run_row

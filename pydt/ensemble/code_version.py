@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import platform
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import pydt
 from pydt import __version__
 from pydt.base import digest
+from pydt.store import FACTS
+
+if TYPE_CHECKING:
+    from pydt.store import Store
 
 PACKAGE = Path(pydt.__file__).parent
 DECISIVE = (
@@ -47,3 +53,21 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
+
+
+def others(store: Store, now: Mapping[str, str]) -> dict[str, list[str]]:
+    """Facts of the code behind stored rows that are not those of this process, by name."""
+    found = {name: sorted(seen - {str(now.get(name))}) for name, seen in store.facts.items()}
+    return {name: seen for name, seen in found.items() if seen}
+
+
+def in_words(others: Mapping[str, list[str]], now: Mapping[str, str]) -> str:
+    """Other code beside that of this process, for a message."""
+    return "; ".join(f"{name} {', '.join(seen)} (now {now.get(name)})" for name, seen in others.items())
+
+
+def facts_of(result: Mapping[str, Any]) -> dict[str, str]:
+    """What computed a row, by the names in `FACTS`: both versions, where its network comes from a bank of another."""
+    now, before = result["versions"], result.get("trained_by", {})
+    found = {name: str(now[name]) for name in FACTS if name in now}
+    return {name: has if before.get(name, has) == has else f"{before[name]} and {has}" for name, has in found.items()}

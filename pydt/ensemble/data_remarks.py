@@ -34,6 +34,40 @@ def remarks(context: Any) -> list[str]:
     return list(dict.fromkeys(told))
 
 
+class RemarksOf:
+    """Remarks on the parts of a run; what many of them have in common is said once."""
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._said: dict[tuple[str, str], list[str]] = {}  # names of the parts by event and text
+
+    def add(self, name: str, context: Any) -> list[str]:
+        """The remarks on a part: images of targets that its source holds, then those of `remarks`."""
+        copied, told = _copied(context), remarks(context)
+        self._names.append(name)
+        for event, texts in (("shared images", copied), ("data", told)):
+            for text in texts:
+                self._said.setdefault((event, text), []).append(name)
+        return copied + told
+
+    def told(self) -> list[tuple[str, str]]:
+        """Event and text of each remark, with the name of the first part it is of, unless it is of all."""
+        found = []
+        for (event, text), names in sorted(self._said.items(), key=lambda one: one[0][0] == "data"):
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            found.append((event, text if len(names) == len(self._names) else f"{names[0]}{more}: {text}"))
+        return found
+
+
+def _copied(context: Any) -> list[str]:
+    """A sentence for each target that shares images with the source."""
+    if not isinstance(context.source, Dataset):
+        return []
+    found = [task.target for task in context.tasks if isinstance(getattr(task, "target", None), Target)]
+    targets = {target.digest: target for target in found}
+    return [text for target in targets.values() for text in target.copied(context.source, *context.units)]
+
+
 def changed_files(record: Record, others: Iterable[Record]) -> list[str]:
     """A sentence for each other plan of a store whose rows were made with these groups, but other contents of files
     that the recipe names in `depends`."""

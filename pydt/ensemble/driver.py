@@ -1,7 +1,10 @@
 """The driver: an executor trains the rows that are missing, and only the driver writes the store.
 
 A row follows from the plan alone, so any worker may compute it, a duplicate is harmless, and the same command continues
-a killed run. More than 500 lines: `_Driver` is one state machine with one owner of its queues.
+a killed run. A plan and a list of rows are runs of one part; a study has many, of one pool of workers. Rows are handed
+out part by part, so a worker needs few contexts at once.
+
+More than 500 lines: `_Driver` is one state machine with one owner of its queues.
 """
 
 from __future__ import annotations
@@ -9,12 +12,10 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import pickle
 import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     BrokenExecutor,
@@ -24,42 +25,33 @@ from concurrent.futures import (
     ThreadPoolExecutor,
     wait,
 )
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydt.base import ConfigError, PydtError, StoreError, open_streams
-from pydt.data import Dataset, Target, spool
-from pydt.ensemble.code_version import versions
-from pydt.ensemble.data_remarks import changed_files, design_remark, remarks
-from pydt.ensemble.executors.call import WorkerDied, work
+from pydt.data import Dataset
+from pydt.ensemble.code_version import facts_of, in_words, others, versions
+from pydt.ensemble.data_remarks import RemarksOf, changed_files, design_remark
+from pydt.ensemble.executors.call import WorkerDied
+from pydt.ensemble.executors.call import work as call
 from pydt.ensemble.executors.local import Processes, places
-from pydt.ensemble.executors.pickling import pack
 from pydt.ensemble.interim import Interim
 from pydt.ensemble.keeping import Keeping, checked_keep, other_code
+from pydt.ensemble.learning import Learning
+from pydt.ensemble.parts import Asked, Part, Work, asked_of, work_on
 from pydt.ensemble.plan import Context, Plan, check, make_record
 from pydt.ensemble.progress import Progress
 from pydt.ensemble.row import Runner, run_row
+from pydt.ensemble.sending import Sending
+from pydt.ensemble.signals import caught_signals
 from pydt.estimation import StoppingRule, unmet
-from pydt.store import (
-    FACTS,
-    Measure,
-    Outcome,
-    Record,
-    Row,
-    Store,
-    at_chance,
-    checked,
-    encoded_draws,
-    weak,
-    write_remarks,
-)
+from pydt.store import Measure, Outcome, Row, Store, checked, encoded_draws, write_remarks
 
 if TYPE_CHECKING:
     from pydt.training import Recipe, Task
 
 
-_JUDGED = 3  # rows after which a warning says that networks hardly learn; it is not left to the end of the run
 _MOST_PICTURED = 2000  # groups; above that, example images would be larger than the rows
 _TRIES = 2  # an exception may be chance once
 _LIVES = 3  # another process may kill a worker twice
@@ -119,8 +111,11 @@ def run(
         SystemExit: SIGTERM, unless the caller handles it; running rows got ten seconds to finish.
     """
     rule = stop if isinstance(stop, StoppingRule) else StoppingRule.parse(stop)
-    about = plan.context, plan.record(), plan.design
-    return _run(*about, dir, executor, workers, runner, progress, rule, limit, keep, keep_bytes, same_code)
+    more: dict[str, Any] = {"workers": workers, "runner": runner, "progress": progress, "limit": limit}
+    more |= {"same_code": same_code, "keep": keep, "keep_bytes": keep_bytes}
+    store = run_asked([Asked("", plan.context, plan.record(), plan.design)], dir, executor, rule, remarks=True, **more)
+    store.default(plan.record())
+    return store
 
 
 def run_rows(
@@ -149,8 +144,45 @@ def run_rows(
     """
     context = Context(source, by, recipe, tuple(tasks))
     check(context, rows)
-    record, rule = make_record(context, rows), StoppingRule("none")
-    return _run(context, record, None, dir, executor, workers, runner, progress, rule, limit, keep, keep_bytes)
+    record = make_record(context, rows)
+    more: dict[str, Any] = {"workers": workers, "runner": runner, "progress": progress, "limit": limit}
+    store = run_asked([Asked("", context, record)], dir, executor, keep=keep, keep_bytes=keep_bytes, **more)
+    store.default(record)
+    return store
+
+
+def run_parts(
+    parts: Sequence[Part],
+    dir: str | os.PathLike[str],
+    executor: Executor | None = None,
+    *,
+    workers: int | None = None,
+    runner: Runner = run_row,
+    progress: bool | str = True,
+    limit: float | None = None,
+    same_code: bool = False,
+    keep: str = "none",
+    keep_bytes: int | None = None,
+) -> Store:
+    """`run` for many lists of rows, each of another source, recipe or tasks, with one pool of workers.
+
+    Each part has the rows and the plan that `run_rows` would store for it. A row that several parts ask for is computed
+    once. Memory does not grow with the parts' data: a worker holds the contexts of four parts at most.
+
+    Args:
+        parts: in the order in which their rows are handed out; those without a name are called "part 0", "part 1", ...
+        dir, executor, runner, progress, limit, same_code, keep, keep_bytes: as in `run`.
+        workers: as in `run`; None: as many as the part whose rows need the most cores or GPUs allows.
+
+    Returns:
+        The store, without a default plan: ask it with `plan=part.record`.
+
+    Raises:
+        PydtError: as `run` does; an error of a row names its part.
+    """
+    more: dict[str, Any] = {"workers": workers, "runner": runner, "progress": progress, "limit": limit}
+    more |= {"same_code": same_code, "keep": keep, "keep_bytes": keep_bytes}
+    return run_asked(asked_of(parts), dir, executor, remarks=True, **more)
 
 
 # ---- the driver ----------------------------------------------------------------------------------------------------
@@ -158,8 +190,9 @@ def run_rows(
 
 @dataclass
 class _Job:
-    """One row and the positions of the tasks it still lacks."""
+    """One row of a part, and the positions of the tasks it still lacks."""
 
+    of: Work
     number: int
     row: Row
     tasks: tuple[int, ...]
@@ -167,130 +200,107 @@ class _Job:
     deaths: int = 0
 
     def __str__(self) -> str:
-        return f"row {self.number} ({self.row})"
+        return f"{self.called} ({self.row})"
+
+    @property
+    def called(self) -> str:
+        return self.of.called(self.number)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the log calls the row."""
+        return ({"part": self.of.name} if self.of.name else {}) | {"row": self.number}
 
 
-def _run(
-    context: Context,
-    record: Record,
-    design: Any,
+def run_asked(
+    asked: Sequence[Asked],
     dir: str | os.PathLike[str],
     executor: Executor | None,
+    rule: StoppingRule | None = None,
+    *,
     workers: int | None,
     runner: Runner,
     progress: bool | str,
-    rule: StoppingRule,
     limit: float | None,
     keep: str,
     keep_bytes: int | None,
     same_code: bool = False,
+    remarks: bool = False,
 ) -> Store:
+    """Compute what a store lacks of some parts; arguments as in `run`.
+
+    Args:
+        rule: of a single part with a design.
+        remarks: whether to say, and to store, what is to be said of the data.
+    """
+    rule = rule or StoppingRule("none")
     if workers is not None and workers < 1:
         raise ConfigError(f"must be at least 1, is {workers}", "workers", "leave it out to use every core")
     if limit is not None and not 0 < limit < math.inf:
         raise ConfigError(
             f"no row can be done in {limit!r} seconds", "limit", "leave it out to let rows take their time"
         )
-    keep, most = checked_keep(keep, keep_bytes, runner, context.recipe)
+    for one in asked:
+        keep, most = checked_keep(keep, keep_bytes, runner, one.context.recipe)
     open_streams()
     view = Progress.of(progress)
     if rule.kind != "none":
-        rule.look(design, [])  # refuses a rule that this plan cannot satisfy, before anything is trained
+        rule.look(asked[0].design, [])  # refuses a rule that this plan cannot satisfy, before anything is trained
     with Store.create(dir).writing() as store:
-        for task in context.tasks:
-            own = isinstance(task, Measure)
-            store.put_task(task.digest, task.stored() if own else task.examples() | encoded_draws(*task.drawn()))
-        if len(record.names) <= _MOST_PICTURED and not store.has_thumbnails(record):
-            store.put_thumbnails(record, context.source.thumbnails(context.by, 3))
-        store.put_plan(record)
-        store.default(record)
-        told = [] if design is None else remarks(context)
-        copied = [] if design is None else _copied(context)
-        write_remarks(store, record, copied + told)
-        missing, stored = _missing(store, record, same_code)
-        interim = Interim(store, record, design, stored)
+        said = RemarksOf()
+        described = set[str]()
+        for one in asked:
+            for task in one.context.tasks:
+                if task.digest not in described:
+                    own = isinstance(task, Measure)
+                    about = task.stored() if own else task.examples() | encoded_draws(*task.drawn())
+                    store.put_task(task.digest, about)
+                    described.add(task.digest)
+            if len(one.record.names) <= _MOST_PICTURED and not store.has_thumbnails(one.record):
+                store.put_thumbnails(one.record, one.context.source.thumbnails(one.context.by, 3))
+            store.put_plan(one.record)
+            write_remarks(store, one.record, said.add(one.name, one.context) if remarks else [])
+        works = work_on(store, asked, same_code)
+        if same_code and (found := others(store, versions())):
+            mend = "use those versions, a new folder, or go on without same_code"
+            raise StoreError(
+                f"holds rows computed by other code: {in_words(found, versions())}", str(store.folder), mend
+            )
         kept = Keeping(store, runner, keep, most, same_code)
-        run = _Driver(store, record, interim, rule, missing, set(stored), view, limit, same_code, kept)
+        sending = Sending(runner, store.folder / "data", isinstance(executor, ThreadPoolExecutor))
+        run = _Driver(store, works, rule, view, limit, same_code, kept, sending)
         if run.settled():
             return store
-        run.notes = [("shared images", text) for text in copied] + [("data", text) for text in told]
-        run.notes += [("files changed", text) for text in changed_files(record, store.designs())]
-        if design is not None and (text := design_remark(design, record.names, record.settings.get("method", ""))):
-            run.notes.append(("design", text))
-        shared = runner, _spooled(context, store.folder / "data")
-        try:
-            parcel = _parcel(shared, isinstance(executor, ThreadPoolExecutor))
-        except PydtError:
-            raise
-        except Exception as error:
-            wrong = f"runner, source, recipe or task cannot be sent to a worker ({error})"
-            raise ConfigError(wrong, "run", "use functions and classes that a module defines at its top") from error
-        usual, gpus = places(context.recipe)
+        run.notes = said.told() + _notes(store, asked)
+        waiting = [work for work in works if work.missing]
+        for work in waiting:  # refuses what cannot be sent, before anything is trained
+            work.parcel = sending.parcel(work.asked.context, work.name)
+        room = [places(one.context.recipe) for one in asked]
+        usual, gpus = min(count for count, _ in room), max((found for _, found in room), key=len)
         if executor is not None:
             count = workers or getattr(executor, "_max_workers", None) or usual
-            run.drive(executor, parcel, int(count))
+            run.drive(executor, int(count))
             return store
-        count = min(workers or usual, len(missing))
-        pool = Processes(count, int(context.recipe.threads), parcel, gpus)
+        count, first = min(workers or usual, sum(len(work.missing) for work in waiting)), waiting[0].parcel
+        assert first is not None
+        pool = Processes(count, max(int(one.context.recipe.threads) for one in asked), first, gpus)
         try:
-            run.drive(pool, None, count)
+            run.drive(pool, count, first if len(works) == 1 else None)
             pool.shutdown()
         finally:
             pool.kill()
         return store
 
 
-def _parcel(shared: Any, here: bool) -> bytes:
-    """Runner and context as bytes; what stays in this process keeps its functions, if modules have them by name."""
-    if here:
-        with contextlib.suppress(Exception):
-            return pickle.dumps(shared)
-    return pack(shared)
-
-
-def _spooled(context: Context, folder: Path) -> Context:
-    """The same context with all data in files: what is in memory is written once and travels to workers as a path."""
-    source = spool(context.source, folder) if isinstance(context.source, Dataset) else context.source
-    tasks = [
-        replace(task, target=task.target.spool(folder)) if isinstance(getattr(task, "target", None), Target) else task
-        for task in context.tasks
-    ]
-    return Context(source, context.by, context.recipe, tuple(tasks))
-
-
-def _copied(context: Context) -> list[str]:
-    """A sentence for each target that shares images with the source."""
-    if not isinstance(context.source, Dataset):
-        return []
-    found = [task.target for task in context.tasks if isinstance(getattr(task, "target", None), Target)]
-    targets = {target.digest: target for target in found}
-    return [text for target in targets.values() for text in target.copied(context.source, *context.units)]
-
-
-def _missing(store: Store, record: Record, same_code: bool) -> tuple[deque[tuple[int, tuple[int, ...]]], list[int]]:
-    """`Store.left`; raises StoreError for other code where `same_code` is asked for."""
-    missing, stored = store.left(record, every=same_code)
-    if same_code and (others := _others(store, versions())):
-        mend = "use those versions, a new folder, or go on without same_code"
-        raise StoreError(f"holds rows computed by other code: {_in_words(others, versions())}", str(store.folder), mend)
-    return deque(missing), stored
-
-
-def _others(store: Store, now: dict[str, str]) -> dict[str, list[str]]:
-    """Facts of the code behind stored rows that are not those of this process, by name."""
-    others = {name: sorted(seen - {str(now.get(name))}) for name, seen in store.facts.items()}
-    return {name: seen for name, seen in others.items() if seen}
-
-
-def _in_words(others: dict[str, list[str]], now: dict[str, str]) -> str:
-    return "; ".join(f"{name} {', '.join(seen)} (now {now.get(name)})" for name, seen in others.items())
-
-
-def _facts(result: dict[str, Any]) -> dict[str, str]:
-    """What computed a row, by the names in `FACTS`: both versions, where its network comes from a bank of another."""
-    now, before = result["versions"], result.get("trained_by", {})
-    found = {name: str(now[name]) for name in FACTS if name in now}
-    return {name: has if before.get(name, has) == has else f"{before[name]} and {has}" for name, has in found.items()}
+def _notes(store: Store, asked: Sequence[Asked]) -> list[tuple[str, str]]:
+    """What to say of changed files and designs at the start of a run: event, text."""
+    designs, notes = store.designs(), []
+    for one in asked:
+        notes += [("files changed", text) for text in changed_files(one.record, designs)]
+        method = one.record.settings.get("method", "")
+        if one.design is not None and (text := design_remark(one.design, one.record.names, method)):
+            notes.append(("design", text))
+    return notes
 
 
 @dataclass(eq=False)
@@ -298,25 +308,31 @@ class _Driver:
     """Hands out the missing rows, stores the results and decides when to end."""
 
     store: Store
-    record: Record
-    interim: Interim
-    rule: StoppingRule
-    missing: deque[tuple[int, tuple[int, ...]]]
-    whole: set[int]  # rows stored for every task
+    works: list[Work]
+    rule: StoppingRule  # of the first part
     view: Progress
     limit: float | None
     same_code: bool
     kept: Keeping
+    sending: Sending
     notes: list[tuple[str, str]] = field(default_factory=list)  # shown and logged at the start: event, text
     told: set[str] = field(default_factory=set)  # messages about workers with other code
     again: deque[_Job] = field(default_factory=deque)  # rows to try again
     running: dict[Future[Any], _Job] = field(default_factory=dict)
-    trained: list[tuple[int, dict[str, Any]]] = field(default_factory=list)  # rows of this run with their scalars
-    zero_shot: dict[int, list[dict[str, Any]]] = field(default_factory=dict)  # those of zero-shot tasks, by position
-    at_chance: set[int] = field(default_factory=set)  # zero-shot tasks of which a warning was given
+    learning: Learning = field(default_factory=Learning)
     shown: bool = False
     done: bool = False  # the rule is satisfied
     lost_row: bool = False  # a row cannot be computed: the run ends once those that are running are stored
+
+    @property
+    def interim(self) -> Interim:
+        """What the rule sees."""
+        return self.works[0].interim
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """How many rows there are, and are stored."""
+        return sum(work.total for work in self.works), sum(len(work.whole) for work in self.works)
 
     def settled(self) -> bool:
         """Whether there is nothing to train: all rows are stored, or the stored ones satisfy the rule."""
@@ -330,40 +346,45 @@ class _Driver:
         Stored rows are counted by their headers first, so that training starts at once. The progress display reads them
         in full while rows train, and this method before the end: damaged ones are trained again.
         """
-        if not (self.missing or self.again or self.running or self.done):
-            while not signals and self.interim.read(0.2):
-                pass
-        for row in reversed(self.interim.damaged):  # to the front: a rule waits for them
-            lacks = [i for i, key in enumerate(self.record.keys[row]) if not self.store.done(key)]
-            self.missing.appendleft((row, tuple(lacks)))
-            self.whole.discard(row)
-        if self.interim.damaged and self.shown:
-            self.view.damaged(len(self.interim.damaged))
-        self.interim.damaged.clear()
-        return bool(self.missing or self.again or self.running)
+        if not (self._waiting() or self.again or self.running or self.done):
+            for work in self.works:
+                while not signals and work.interim.read(0.2):
+                    pass
+        damaged = sum(work.take_damaged() for work in self.works)
+        if damaged and self.shown:
+            self.view.damaged(damaged)
+        return bool(self._waiting() or self.again or self.running)
 
-    def drive(self, executor: Executor, parcel: bytes | None, workers: int) -> None:
-        """Train until nothing is missing, the rule is satisfied or a signal asks for a stop."""
-        others = self._other_code()
+    def _waiting(self) -> Work | None:
+        """The first part with rows to hand out."""
+        return next((work for work in self.works if work.missing), None)
+
+    def drive(self, executor: Executor, workers: int, has: bytes | None = None) -> None:
+        """Train until nothing is missing, the rule is satisfied or a signal asks for a stop.
+
+        Args:
+            has: the parcel that the workers have already.
+        """
+        other = self._other_code()
         alive = getattr(executor, "alive", None)
         alive = alive if callable(alive) else None
         with (
-            _signals() as signals,
-            self.view.shown(self.record.distinct, len(self.whole), self.interim, self.rule, workers, alive),
+            caught_signals() as signals,
+            self.view.shown(*self.rows, self.interim, self.rule, workers, alive),
         ):
             self.shown = True
             for event, text in self.notes:
                 self.view.say(text)
                 self.store.log(event=event, text=text)
-            if others:
-                self.view.say(f"some stored rows were computed by other code: {others}")
-            if self.rule.kind != "none" and self.interim.last.next > len(self.record.rows):
+            if other:
+                self.view.say(f"some stored rows were computed by other code: {other}")
+            if self.rule.kind != "none" and self.interim.last.next > len(self.works[0].record.rows):
                 self.view.say(f"the plan is too short for a look by {self.rule}: all of it is trained")
             end = math.inf
             try:
                 while self._left(signals):
-                    while (self.missing or self.again) and len(self.running) < 2 * workers and not signals:
-                        self._submit(executor, parcel)
+                    while (self._waiting() or self.again) and len(self.running) < 2 * workers and not signals:
+                        self._submit(executor, has)
                     done = wait(self.running, timeout=0.2, return_when=FIRST_COMPLETED).done
                     for future in [own for own in self.running if own in done]:  # in order: the first error is raised
                         self._collect(future)
@@ -387,15 +408,15 @@ class _Driver:
                     self.view.tick()
                 if signals:
                     raise KeyboardInterrupt if signal.SIGINT in signals else SystemExit
-                if len(self.trained) != _JUDGED:
-                    self._look_at_learning()
-                if not self.done and (note := self.store.rule(self.record)) is not None:
+                self._report(self.learning.last())
+                if not self.done and self.rule.kind != "none" and (note := self.store.rule(self.works[0].record)):
                     self.view.say(unmet(note))
             except BaseException as error:
                 if self.lost_row:
                     self._finish_running(signals)
                 self._rescue()
-                stored = f"{len(self.whole)} of {self.record.distinct} rows are stored in {self.store.folder}"
+                total, whole = self.rows
+                stored = f"{whole} of {total} rows are stored in {self.store.folder}"
                 text = f"stopped: {stored}; the same command continues"
                 if isinstance(error, KeyboardInterrupt):
                     raise KeyboardInterrupt(text) from None
@@ -407,10 +428,9 @@ class _Driver:
     def _other_code(self) -> str:
         """Log and describe other code that computed stored rows."""
         now = versions()
-        others = _others(self.store, now)
-        if others:
-            self.store.log(event="code changed", stored=others, now={name: now.get(name) for name in others})
-        return _in_words(others, now)
+        if found := others(self.store, now):
+            self.store.log(event="code changed", stored=found, now={name: now.get(name) for name in found})
+        return in_words(found, now)
 
     def _look_at_code(self, job: _Job, result: dict[str, Any]) -> None:
         """Report a worker or a network of the bank whose code differs from this process's, once, or refuse it."""
@@ -418,38 +438,38 @@ class _Driver:
         if "trained_by" in result:
             by["networks of the bank were trained"] = result["trained_by"]
         for what, facts in by.items():
-            if not (others := other_code(facts)):
+            if not (found := other_code(facts)):
                 continue
-            wrong = f"{what} by other code than this process: {_in_words(others, versions())}"
+            wrong = f"{what} by other code than this process: {in_words(found, versions())}"
             if self.same_code:
                 raise PydtError(wrong, str(job), "install the same everywhere, or go on without same_code")
             if wrong not in self.told:
                 self.told.add(wrong)
                 self.view.say(wrong)
 
-    def _look_at_learning(self) -> None:
-        """Report networks that hardly learnt their source, or diverged; and, once a task, zero-shot at chance."""
-        found = weak([scalars for _, scalars in self.trained], self.record.settings)
-        for text in found.notes("rows", [row for row, _ in self.trained]):
-            self.view.say(text)
-            self.store.log(event="hardly learnt", rows=len(found.at), of=found.judged, text=text)
-        for position, scalars in self.zero_shot.items():
-            if position not in self.at_chance and (low := at_chance(scalars, "rows")) is not None:
-                self.at_chance.add(position)
-                text = f"{self.record.tasks[position]['name']}: {low}"
-                self.view.say(text)
-                self.store.log(event="at chance", task=self.record.tasks[position]["digest"], text=text)
+    def _report(self, entries: Iterable[dict[str, Any]]) -> None:
+        """Show and log what is to be said of the rows' learning."""
+        for entry in entries:
+            self.view.say(entry["text"])
+            self.store.log(**entry)
 
-    def _submit(self, executor: Executor, parcel: bytes | None) -> None:
+    def _submit(self, executor: Executor, has: bytes | None) -> None:
         if self.again:
             job = self.again.popleft()
         else:
-            number, lacks = self.missing.popleft()
-            job = _Job(number, self.record.rows[number], lacks)
+            work = self._waiting()
+            assert work is not None
+            number, lacks = work.missing.popleft()
+            work.out += 1
+            job = _Job(work, number, work.record.rows[number], lacks)
+        of = job.of
+        if of.parcel is None:
+            of.parcel = self.sending.parcel(of.asked.context, of.name)
+        parcel = None if of.parcel is has else of.parcel
         try:
-            more = self.kept.arguments(self.record.sources[job.number])
+            more = self.kept.arguments(of.record.sources[job.number])
             more |= {} if self.limit is None else {"limit": self.limit}
-            future = executor.submit(work, parcel, job.row, job.tasks, **more)
+            future = executor.submit(call, parcel, job.row, job.tasks, **more)
         except RuntimeError as error:  # broken, or shut down
             wrong = f"the executor takes no more rows ({error})"
             raise PydtError(wrong, "executor", "run again with a fresh one") from error
@@ -470,34 +490,29 @@ class _Driver:
         except PydtError as error:
             if not self.done:
                 raise
-            self.store.log(event="not used", row=job.number, reason=str(error))  # rows after the stop do not count
+            self.store.log(event="not used", **job.facts, reason=str(error))  # rows after the stop do not count
 
     def _put(self, job: _Job, result: dict[str, Any]) -> None:
         self._look_at_code(job, result)
+        of, record = job.of, job.of.record
         outcomes = self._checked(job, result["outcomes"])
-        keys = [self.record.keys[job.number][position] for position in job.tasks]
-        source = self.record.sources[job.number]
+        keys = [record.keys[job.number][position] for position in job.tasks]
+        source = record.sources[job.number]
         # before the cells: a run that is killed between the two finds the row missing, and both are whole at the end
         if (text := self.kept.take(source, result)) is not None:
             self.view.say(text)
             self.store.log(event="bank full", text=text)
         for (position, outcome), key in zip(outcomes.items(), keys, strict=True):
-            self.store.put(key, outcome, self._metadata(job, position, _facts(result)))
-        self.whole.add(job.number)
-        self.interim.add(job.number, outcomes)
+            self.store.put(key, outcome, self._metadata(job, position, facts_of(result)))
+        of.put(job.number, outcomes)
         bad = [outcome.reason for outcome in outcomes.values() if outcome.status != "ok"]
         told = ("seconds", "host", "pid", "versions", "warnings", "network")
         details = {name: result[name] for name in told if name in result}
-        self.store.log(event="row", row=job.number, source=source, keys=keys, failed=bad, **details)
-        self.view.row(job.number, outcomes.get(0), bad, result.get("network") == "bank")
+        self.store.log(event="row", **job.facts, source=source, keys=keys, failed=bad, **details)
+        self.view.row(job.facts, of.interim, outcomes.get(0), bad, result.get("network") == "bank")
         if bad and (log := self._logged(job, result)) is not None:
-            self.view.say(f"row {job.number} failed ({bad[0]}); its log: {log}")
-        self.trained += [(job.number, dict(one.scalars)) for one in list(outcomes.values())[:1] if one.status == "ok"]
-        for position, outcome in outcomes.items():
-            if "zero_shot_p" in outcome.scalars:
-                self.zero_shot.setdefault(position, []).append(dict(outcome.scalars))
-        if len(self.trained) == _JUDGED:
-            self._look_at_learning()
+            self.view.say(f"{job.called} failed ({bad[0]}); its log: {log}")
+        self._report(self.learning.add(of, job.number, outcomes))
 
     def _result(self, future: Future[Any], job: _Job) -> dict[str, Any] | None:
         """The result of a row, or None: try it again."""
@@ -506,9 +521,9 @@ class _Driver:
             result: dict[str, Any] = future.result()
         except WorkerDied as error:
             job.deaths += 1
-            self.store.log(event="worker died", row=job.number, reason=str(error), deaths=job.deaths)
+            self.store.log(event="worker died", **job.facts, reason=str(error), deaths=job.deaths)
             if job.deaths < _LIVES:
-                self.view.death(job.number, str(error))
+                self.view.death(job.called, str(error))
                 return None
             if str(error).startswith("ran longer"):
                 mend = f"allow more than limit={self.limit:g}, or find out on what it hangs; {kept}"
@@ -521,7 +536,7 @@ class _Driver:
         except Exception as error:
             raise PydtError(f"the executor raised {type(error).__name__}: {error}", str(job), kept) from error
         for text in result.get("notes", ()):
-            self.store.log(event="note", row=job.number, text=text)
+            self.store.log(event="note", **job.facts, text=text)
         if "error" not in result:
             return result
         problem, text = result["error"], result["traceback"]
@@ -533,7 +548,7 @@ class _Driver:
             mend = "; ".join(filter(None, [problem.mend, *printed]))
             raise type(problem)(problem.what, where, mend or None)
         job.errors += 1
-        self.store.log(event="error", row=job.number, tries=job.errors, traceback=text)
+        self.store.log(event="error", **job.facts, tries=job.errors, traceback=text)
         if job.errors < _TRIES:
             return None
         raise PydtError(f"raised twice; {kept}. The second time:\n{text}", str(job))
@@ -542,18 +557,19 @@ class _Driver:
         """Keep what the program of a failed row printed last; the file, if there is one."""
         if not result.get("log"):
             return None
-        name = Path("logs") / f"row-{job.number}.log"
+        number = job.of.record.sources[job.number][:16] if job.of.name else str(job.number)
+        name = Path("logs") / f"row-{number}.log"
         self.store.write(name, result["log"].encode())
         return self.store.folder / name
 
     def _checked(self, job: _Job, given: Any) -> dict[int, Outcome]:
         """Outcomes by task position."""
         given = given if isinstance(given, dict) else {}
-        tasks = {position: self.record.tasks[position] for position in job.tasks}
+        tasks = {position: job.of.record.tasks[position] for position in job.tasks}
         return {position: checked(given.get(task["digest"]), task, str(job)) for position, task in tasks.items()}
 
     def _metadata(self, job: _Job, position: int, facts: dict[str, str]) -> dict[str, Any]:
-        record = self.record
+        record = job.of.record
         return {
             "source": record.source,
             "units": record.units,
@@ -575,16 +591,21 @@ class _Driver:
 
     def _note(self) -> None:
         """Store what the rule said last, also that there is none: an earlier run may have had one."""
-        look, names = self.interim.last, self.record.names
+        if self.rule.kind == "none":
+            for work in self.works:
+                self.store.note_stop(work.record, None)
+                self.store.note_rule(work.record, None)
+            return
+        record, look = self.works[0].record, self.interim.last
         note: dict[str, Any] = {"rule": str(self.rule), "looks": look.looks, "reason": look.reason}
         if self.rule.kind == "sign":
-            note["decided"] = [[names[i], sign] for i, sign in zip(look.decided, look.signs, strict=True)]
-        unmet = self.rule.kind != "none" and not look.stopped
-        self.store.note_stop(self.record, {**note, "rows": look.rows} if look.stopped else None)
-        self.store.note_rule(self.record, {**note, "looked": look.rows} if unmet else None)
+            note["decided"] = [[record.names[i], sign] for i, sign in zip(look.decided, look.signs, strict=True)]
+        self.store.note_stop(record, {**note, "rows": look.rows} if look.stopped else None)
+        self.store.note_rule(record, None if look.stopped else {**note, "looked": look.rows})
 
     def _hand_out_no_more(self) -> None:
-        self.missing.clear()
+        for work in self.works:
+            work.missing.clear()
         self.again.clear()
         for future in list(self.running):
             if future.cancel():
@@ -610,29 +631,3 @@ class _Driver:
             if future.done():
                 with contextlib.suppress(PydtError):  # the first error is raised
                     self._collect(future)
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
-    """A list to which the first Ctrl-C or SIGTERM is added; a second raises at once. Works in the main thread only."""
-    seen: list[int] = []
-
-    def handle(number: int, frame: object) -> None:
-        if seen:
-            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit
-        seen.append(number)
-
-    ours: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        ours = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        if ours[signal.SIGINT] in (signal.SIG_IGN, None):
-            del ours[signal.SIGINT]
-        if ours[signal.SIGTERM] != signal.SIG_DFL:
-            del ours[signal.SIGTERM]  # the caller handles it
-    for number in ours:
-        signal.signal(number, handle)
-    try:
-        yield seen
-    finally:
-        for number, previous in ours.items():
-            signal.signal(number, previous)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,31 @@ if TYPE_CHECKING:
     from pydt.estimation import Fit
 
 
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """How a task judges the outputs of a row.
+
+    Attributes:
+        labels: of its examples. report, report_weights: positions and weights of the report half; score,
+            score_weights: of the score half, in points.
+    """
+
+    labels: np.ndarray
+    report: np.ndarray
+    report_weights: np.ndarray
+    score: np.ndarray
+    score_weights: np.ndarray
+
+    @classmethod
+    def of(cls, store: Store, record: Record) -> Judged:
+        """How the first task of a plan does."""
+        described = store.task(record.tasks[0]["digest"])
+        report, score = (np.flatnonzero(described["half"] == HALVES[half]) for half in ("report", "score"))
+        factor = unit_of(record.tasks[0], store.metric_output(None, record)).factor
+        weights = described["weights"]
+        return cls(described["labels"], report, weights[report], score, weights[score] * factor)
+
+
 class Interim:
     """One number for each row of a plan: the metric of its first task on the score half, in points. Rows come in any
     order.
@@ -29,6 +55,7 @@ class Interim:
     Args:
         design: of the plan; None for a list of rows, where there is nothing to estimate.
         stored: positions of stored rows in plan order, which `read` reads.
+        judged: what `Judged.of` gives, where it is at hand.
 
     Attributes:
         output: of which the numbers are the weighted means: "correct", "auroc" or "value"; unit: in which they are.
@@ -38,7 +65,9 @@ class Interim:
         damaged: stored rows that `read` found damaged, now in quarantine.
     """
 
-    def __init__(self, store: Store, record: Record, design: Any, stored: Iterable[int]) -> None:
+    def __init__(
+        self, store: Store, record: Record, design: Any, stored: Iterable[int], judged: Judged | None = None
+    ) -> None:
         self.store, self.record, self.design = store, record, design
         self.last = Look(False, 0, 0, 0, "no look yet")
         self.damaged: list[int] = []
@@ -49,13 +78,8 @@ class Interim:
         self._prefix = 0
         self.output = store.metric_output(None, record)
         self.unit = unit_of(record.tasks[0], self.output)
-        described = store.task(record.tasks[0]["digest"])
         self.metric = Metric.of_task(record.tasks[0])
-        self._labels = described["labels"]
-        self._judged = np.flatnonzero(described["half"] == HALVES["report"])
-        self._judges = described["weights"][self._judged]
-        self._chosen = np.flatnonzero(described["half"] == HALVES["score"])
-        self._weights = described["weights"][self._chosen] * self.unit.factor
+        self._judged = judged or Judged.of(store, record)
 
     def level(self, outcome: Outcome) -> float | None:
         """The metric of a row of the first task on the report half, as rows store it; None if it does not say."""
@@ -64,8 +88,9 @@ class Interim:
             return told if isinstance(told, float) else None
         if outcome.status != "ok":
             return None
-        values = averaged(outcome, self._labels, VALUE, "a row", self._judged)
-        return float(values.astype(np.float64) @ self._judges)
+        judged = self._judged
+        values = averaged(outcome, judged.labels, VALUE, "a row", judged.report)
+        return float(values.astype(np.float64) @ judged.report_weights)
 
     @property
     def estimable(self) -> bool:
@@ -77,8 +102,8 @@ class Interim:
         found = [outcomes.get(i) or self.store.get(key) for i, key in enumerate(self.record.keys[row])]
         if all(outcome.status == "ok" for outcome in found):
             where = str(self.store.path(self.record.keys[row][0]))
-            values = averaged(found[0], self._labels, self.output, where, self._chosen)
-            self.values[row] = values.astype(np.float64) @ self._weights
+            values = averaged(found[0], self._judged.labels, self.output, where, self._judged.score)
+            self.values[row] = values.astype(np.float64) @ self._judged.score_weights
         self.known[row] = True
 
     def read(self, seconds: float = 0.0) -> bool:

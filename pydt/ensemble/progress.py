@@ -11,7 +11,7 @@ import contextlib
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,7 +80,8 @@ class Progress:
         self.interim, self.rule, self.workers, self.alive = interim, rule, workers, alive
         self.failed, self.died, self.kept = 0, 0, 0
         self.latest: float | None = None  # the metric of the row that finished last
-        self.failures: deque[tuple[int, str]] = deque(maxlen=_KEPT)
+        self._of = interim  # of that row
+        self.failures: deque[dict[str, Any]] = deque(maxlen=_KEPT)
         self.recent: deque[float] = deque(maxlen=max(_RECENT, 4 * workers))
         self.leading: dict[str, Any] | None = None
         self.begun = self._last = self.clock()
@@ -102,31 +103,40 @@ class Progress:
 
     # ---- what happens
 
-    def row(self, number: int, outcome: Outcome | None, reasons: Sequence[str | None], kept: bool = False) -> None:
+    def row(
+        self,
+        facts: Mapping[str, Any],
+        interim: Interim,
+        outcome: Outcome | None,
+        reasons: Sequence[str | None],
+        kept: bool = False,
+    ) -> None:
         """One more row is done: its outcome for the plan's first task, and why its tasks failed, if any did.
 
         Args:
+            facts: "row", its number, and "part", the name of its part in a run of several.
+            interim: of its plan.
             kept: its network came from the bank.
         """
         self.done += 1
         self.kept += kept
         self.recent.append(self.clock())
-        level = None if outcome is None else self.interim.level(outcome)
-        self.latest = self.latest if level is None else level
+        if outcome is not None and (level := interim.level(outcome)) is not None:
+            self.latest, self._of = level, interim
         if reasons:
             self.failed += 1
-            self.failures.append((number, reasons[0] or "no reason given"))
-            self.tell_failure(number, reasons[0] or "no reason given")
+            self.failures.append({**facts, "reason": reasons[0] or "no reason given"})
+            self.tell_failure(self.failures[-1])
 
     def damaged(self, rows: int) -> None:
         """Stored rows are damaged and will be trained again, so they no longer count as done."""
         self.before, self.done = self.before - rows, self.done - rows
         self.say(f"{rows} stored row{'s are' if rows > 1 else ' is'} damaged and trained again")
 
-    def death(self, number: int, reason: str) -> None:
+    def death(self, row: str, reason: str) -> None:
         """A worker died in a row that will be tried again."""
         self.died += 1
-        self.say(f"a worker died in row {number} ({reason}); the row is tried again")
+        self.say(f"a worker died in {row} ({reason}); the row is tried again")
 
     def tick(self) -> None:
         """Called a few times a second and after every row."""
@@ -146,7 +156,7 @@ class Progress:
     def draw(self) -> None: ...
     def close(self, well: bool) -> None: ...
     def say(self, text: str) -> None: ...
-    def tell_failure(self, number: int, reason: str) -> None: ...
+    def tell_failure(self, failure: dict[str, Any]) -> None: ...
 
     # ---- what is known
 
@@ -165,14 +175,14 @@ class Progress:
         found["workers"] = self.workers if self.alive is None else self.alive()
         if self.latest is not None:
             names = {"auroc": "latest_auroc", "value": "latest_value"}
-            found[names.get(self.interim.output, "latest_accuracy")] = self.latest
-            if self.interim.metric.measured:
-                found["measure"] = {name: getattr(self.interim.metric, name) for name in _MEASURE}
+            found[names.get(self._of.output, "latest_accuracy")] = self.latest
+            if self._of.metric.measured:
+                found["measure"] = {name: getattr(self._of.metric, name) for name in _MEASURE}
         found |= {"failed": self.failed, "workers_died": self.died}
         if self.kept:
             found["from_bank"] = self.kept
         if self.failures:
-            found["failures"] = [{"row": row, "reason": reason} for row, reason in self.failures]
+            found["failures"] = list(self.failures)
         if self.rule.kind != "none":
             look = self.interim.last
             found["stop"] = {"rule": str(self.rule), "rows": look.rows, "looks": look.looks, "reason": look.reason}
@@ -228,8 +238,8 @@ class Json(Progress):
     def say(self, text: str) -> None:
         self.write("message", {"text": text})
 
-    def tell_failure(self, number: int, reason: str) -> None:
-        self.write("failed", {"row": number, "reason": reason})
+    def tell_failure(self, failure: dict[str, Any]) -> None:
+        self.write("failed", failure)
 
     def write(self, event: str, facts: dict[str, Any]) -> None:
         tell(json.dumps({"time": round(time.time(), 3), "event": event, **facts}))
@@ -259,10 +269,10 @@ class Lines(Progress):
     def say(self, text: str) -> None:
         tell(text)
 
-    def tell_failure(self, number: int, reason: str) -> None:
+    def tell_failure(self, failure: dict[str, Any]) -> None:
         if self.failed <= _TOLD:
             more = "; further ones are only counted" if self.failed == _TOLD else ""
-            self.say(f"row {number} failed: {_printable(reason, 500)}{more}")
+            self.say(f"{_failed(failure, 500)}{more}")
 
 
 class Screen(Progress):
@@ -300,6 +310,12 @@ def _printable(text: str, most: int) -> str:
     """A name or a reason on one line, without characters that move a terminal's cursor."""
     shown = "".join(char if char.isprintable() else "?" for char in " ".join(text.split()))
     return shown if len(shown) <= most else shown[: most - 3] + "..."
+
+
+def _failed(failure: dict[str, Any], most: int) -> str:
+    """Which row failed, and why in `most` characters."""
+    part = f"{_printable(failure['part'], 120)}, " if "part" in failure else ""
+    return f"{part}row {failure['row']} failed: {_printable(failure['reason'], most)}"
 
 
 def _duration(seconds: float) -> str:
@@ -400,7 +416,7 @@ def panel(facts: dict[str, Any], folder: str, ascii_only: bool = False) -> Rende
         text = f"{leading['unit']}, {leading['models']:,} models, 95 % intervals; for the eye, not for stopping"
         parts.append(Text(text, style="dim"))
     for failure in facts.get("failures", ()):
-        parts.append(Text(f"row {failure['row']} failed: {_printable(failure['reason'], 160)}", style="red"))
+        parts.append(Text(_failed(failure, 160), style="red"))
     return Group(*parts)
 
 

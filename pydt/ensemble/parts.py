@@ -1,0 +1,172 @@
+"""Parts of a run: lists of rows, each of one source, recipe and list of tasks; and where they stand while they run."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from pydt.base import ConfigError, PydtError, StoreError, Unreadable
+from pydt.design import Design
+from pydt.ensemble.interim import Interim, Judged
+from pydt.ensemble.plan import check, make_record
+from pydt.ensemble.row import Context
+from pydt.store import Outcome, Record, Row, Store
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Rows of one source, recipe and list of tasks, to be run with others by `run_parts`.
+
+    Args:
+        context: source, the column that makes its groups, recipe and tasks.
+        rows: masks and training seeds.
+        name: what messages, the log and the progress display call it; it changes no result.
+
+    Attributes:
+        record: the part as a store knows it: what to give as `plan` to the methods of `Store`.
+
+    Raises:
+        PydtError: as `Plan` does; the part is named.
+    """
+
+    context: Context
+    rows: tuple[Row, ...]
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", tuple(self.rows))
+        try:
+            if not self.rows:
+                raise ConfigError("has no rows", "Part.rows", "give at least one pydt.store.Row")
+            check(self.context, self.rows)
+        except PydtError as error:
+            where = ", ".join(filter(None, [self.name, error.where]))
+            raise type(error)(error.what, where or None, error.mend) from error
+
+    @cached_property
+    def record(self) -> Record:
+        return make_record(self.context, self.rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What one part of a run computes; `name` is empty where it is the only one, `design` None for a list of rows."""
+
+    name: str
+    context: Context
+    record: Record
+    design: Design | None = None
+
+
+def asked_of(parts: Iterable[Part]) -> list[Asked]:
+    """Parts as a run asks for them, each with a name.
+
+    Raises:
+        ConfigError: no part, something else, or two of one name.
+    """
+    given = list(parts)
+    if not given:
+        raise ConfigError("is empty", "parts", "give at least one pydt.ensemble.Part")
+    for i, part in enumerate(given):
+        if not isinstance(part, Part):
+            raise ConfigError(f"is a {type(part).__name__}", f"parts[{i}]", "give a pydt.ensemble.Part")
+    names = [part.name or f"part {i}" for i, part in enumerate(given)]
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ConfigError(f"two parts are called {name!r}", "parts", "give each its own name")
+        seen.add(name)
+    return [Asked(name, part.context, part.record) for name, part in zip(names, given, strict=True)]
+
+
+@dataclass(eq=False)
+class Work:
+    """Where a part of a run stands.
+
+    Attributes:
+        asked: what it computes.
+        interim: its numbers so far.
+        missing: rows that wait to be handed out, with the positions of the tasks that they lack.
+        whole: rows stored for every task.
+        total: how many rows there are, each training once.
+        out: how many rows were handed out and are not stored yet.
+        parcel: runner and context as bytes, while there are rows to send.
+    """
+
+    asked: Asked
+    interim: Interim
+    missing: deque[tuple[int, tuple[int, ...]]]
+    whole: set[int]
+    total: int
+    out: int = 0
+    parcel: bytes | None = None
+
+    @property
+    def name(self) -> str:
+        return self.asked.name
+
+    @property
+    def record(self) -> Record:
+        return self.asked.record
+
+    def called(self, row: int) -> str:
+        """A row for messages: alone in its part, it has the part's name."""
+        if not self.name:
+            return f"row {row}"
+        return self.name if len(self.record.rows) == 1 else f"{self.name}, row {row}"
+
+    def put(self, row: int, outcomes: Mapping[int, Outcome]) -> None:
+        """A row that was handed out is stored: its outcomes by position of the task."""
+        self.out -= 1
+        self.whole.add(row)
+        try:
+            self.interim.add(row, outcomes)
+        except Unreadable:
+            raise
+        except StoreError:  # a cell that was stored before is damaged
+            self.interim.damaged.append(row)
+        if not (self.out or self.missing):
+            self.parcel = None
+
+    def take_damaged(self) -> int:
+        """Put rows that were found damaged to the front of those that are missing, since a rule waits for them; how
+        many there were."""
+        rows, store = self.interim.damaged, self.interim.store
+        for row in reversed(rows):
+            lacks = [i for i, key in enumerate(self.record.keys[row]) if not store.done(key)]
+            self.missing.appendleft((row, tuple(lacks)))
+            self.whole.discard(row)
+        found = len(rows)
+        rows.clear()
+        return found
+
+
+def work_on(store: Store, asked: Sequence[Asked], every: bool) -> list[Work]:
+    """What is missing of each part in a store.
+
+    A row whose cells all belong to earlier parts, too, is theirs alone: it is computed and counted once.
+
+    Args:
+        every: read the header of each stored cell, so that `store.facts` is complete.
+    """
+    works, judged, seen = [], {}, set[bytes]()
+    for one in asked:
+        record, others = one.record, set[int]()
+        missing, stored = store.left(record, every)
+        if len(asked) > 1:
+            for row in np.unique(record.first).tolist():
+                keys = {key.tobytes() for key in record.cells[row]}
+                others |= {row} if keys <= seen else set()
+                seen |= keys
+        missing = [(row, lacks) for row, lacks in missing if row not in others]
+        stored = [row for row in stored if row not in others]
+        first = record.tasks[0]["digest"]
+        if first not in judged:
+            judged[first] = Judged.of(store, record)
+        interim = Interim(store, record, one.design, stored, judged[first])
+        works.append(Work(one, interim, deque(missing), set(stored), len(missing) + len(stored)))
+    return works
