@@ -21,11 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pydt.analyses.rates import wilson
 from pydt.analyses.retraining import CONTROL, Arm, Retraining, arm_rows, arms_of, group_images, other_draws
 from pydt.base import Z975, ConfigError, StoreError, Unreadable, canonical_json, read_json, t975
 from pydt.ensemble import Plan, Runner, run_row
-from pydt.estimation import overall
+from pydt.estimation import overall, wilson
 from pydt.store import Record, Store
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pydt.base import t975
+from pydt.estimation import wilson
 
 Block = tuple[Sequence[int], np.ndarray, np.ndarray]
 """Numbers of rows, positions of the images that they all serve, and right (rows, images) as 0 or 1. A number stands for
@@ -122,17 +123,6 @@ def _wilson(rate: float, variance: float, df: float, images: int, rows: int) -> 
     if variance > 0:
         return Rate(rate, *wilson(rate, rate * (1 - rate) / variance, t975(df)), images, rows)
     return Rate(rate, *wilson(rate, float(images)), images, rows)
-
-
-def wilson(rate: float, trials: float, quantile: float = 1.959964) -> tuple[float, float]:
-    """Wilson's interval of a rate that so many independent trials had.
-
-    The default is the normal's quantile, rounded: its further digits would change published intervals by 1e-8.
-    """
-    t = quantile
-    centre = (rate + t**2 / (2 * trials)) / (1 + t**2 / trials)
-    reach = t / (1 + t**2 / trials) * (rate * (1 - rate) / trials + t**2 / (4 * trials**2)) ** 0.5
-    return max(centre - reach, 0.0), min(centre + reach, 1.0)
 
 
 def fieller(

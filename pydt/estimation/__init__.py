@@ -3,6 +3,7 @@ numpy and the compiled core, no torch, no data sets. Imports `base`, `design` an
 """
 
 from pydt.estimation.alpha_pilots import compare_alphas
+from pydt.estimation.crossed import Crossed, crossed
 from pydt.estimation.datamodelling_score import Score, lds, repeat_rows
 from pydt.estimation.estimators import ESTIMATORS
 from pydt.estimation.fit import Fit
@@ -14,3 +15,4 @@ from pydt.estimation.power import ModelPlan, few_masks, models_for_effect, model
 from pydt.estimation.prediction_test import PredictionTest, global_test, prediction_test
 from pydt.estimation.row_failures import failure_test
 from pydt.estimation.stopping import Look, StoppingRule, unmet
+from pydt.estimation.wilson_interval import wilson

@@ -80,10 +80,18 @@ def _false_discovery(p: npt.ArrayLike, method: str) -> Array:
     return q.reshape(p.shape)
 
 
-def holm(p: Array, level: float) -> npt.NDArray[np.bool_]:
-    """Which hypotheses Holm's procedure rejects: the chance of any false rejection is at most `level`."""
-    order = np.argsort(p, kind="stable")
-    passed = p[order] <= level / np.arange(len(p), 0, -1)
-    rejected = np.zeros(len(p), bool)
-    rejected[order] = np.logical_and.accumulate(passed)
-    return rejected
+def holm(p: npt.ArrayLike) -> Array:
+    """Holm's adjusted p values of any shape, as one family: what is at most a level is rejected at that level, with a
+    chance of any false rejection of at most the level (Scandinavian Journal of Statistics 1979).
+
+    The k-th smallest of n is the largest of (n - j + 1) p_(j) over j <= k, at most 1. A NaN is no test and stays NaN.
+    """
+    p = np.asarray(p, np.float64)
+    adjusted = np.full(p.shape, np.nan)
+    tested = ~np.isnan(p)
+    known = p[tested]
+    order = np.argsort(known, kind="stable")
+    steps = np.maximum.accumulate(known[order] * np.arange(len(known), 0, -1))
+    known[order] = np.minimum(steps, 1.0)
+    adjusted[tested] = known
+    return adjusted

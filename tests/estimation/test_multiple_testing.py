@@ -40,9 +40,25 @@ def test_holm_is_that_of_a_loop() -> None:
     random = np.random.default_rng(0)
     for _ in range(50):
         p = random.random(7) ** 4
-        rejected = np.zeros(7, bool)
+        expected, largest = np.full(7, np.nan), 0.0
         for step, k in enumerate(np.argsort(p)):
-            if p[k] > 0.05 / (7 - step):
-                break
-            rejected[k] = True
-        assert np.array_equal(holm(p, 0.05), rejected)
+            largest = max(largest, p[k] * (7 - step))
+            expected[k] = min(largest, 1)
+        np.testing.assert_allclose(holm(p), expected, rtol=1e-12)
+        for level in (0.01, 0.05, 0.3):  # rejected step by step
+            rejected = np.zeros(7, bool)
+            for step, k in enumerate(np.argsort(p)):
+                if p[k] > level / (7 - step):
+                    break
+                rejected[k] = True
+            assert np.array_equal(holm(p) <= level, rejected)
+
+
+def test_holm_of_any_shape_is_one_family_and_leaves_out_what_is_no_test() -> None:
+    np.testing.assert_allclose(holm([[0.01, np.nan], [0.04, 0.03]]), [[0.03, np.nan], [0.06, 0.06]])
+    np.testing.assert_array_equal(holm([0.9, 0.8]), [1, 1])
+    assert holm([]).shape == (0,)
+    assert np.isnan(holm([np.nan])).all()
+    given = np.array([0.02, 0.01])
+    holm(given)
+    assert given.tolist() == [0.02, 0.01]

@@ -80,7 +80,7 @@ def leaks(
     view = EnsembleView.of(store, plan, task, FEWEST, ("images", "logits"))
     outputs, ids = view.outputs(output, "all"), view.examples["ids"]
     tested = uneven(view.record, view.masks, outputs, view.examples["labels"], share, seed)
-    flagged = holm(tested.p, level)
+    flagged = holm(tested.p) <= level
     source, target = plan.source, view.target.judged
     unit_of, names = plan.context.units
     equal = _Equal.of(view.target, ids, source)
@@ -105,7 +105,7 @@ def leaks(
         for own, size, flag in zip(alike, sizes - same, flagged, strict=True)
     ]
     chance = np.array(by_chance)
-    leak = (holm(chance, level) & (chance < 1)) | (same > 0)
+    leak = ((holm(chance) <= level) & (chance < 1)) | (same > 0)
     originals = [
         np.union1d(equal.judged(np.flatnonzero(unit_of == k)), [pair.target for pair in own])
         for k, own in enumerate(alike)
