@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pydt.base import ConfigError, DataError, StoreError, open_npy, parse, read, shown
+from pydt.base import ConfigError, DataError, StoreError, one_of, open_npy, parse, read, shown
 from pydt.data import READERS, Dataset, Groups, read_container
-from pydt.data.samples import glyphs
+from pydt.data.samples import glyphs, textures
 from pydt.ensemble.toml_table import Table, placed
 
 _SOURCES = {kind: reader.options for kind, reader in READERS.items()} | {"saved": (), "sample": ("each", "seed")}
-_DIGITS = "digits"  # the sample that is a target; the others are scripts of pydt.data.samples.glyphs
+# the samples that are targets; the others are scripts of pydt.data.samples.glyphs
+_TARGETS: dict[str, Callable[[], Dataset]] = {
+    "digits": lambda: glyphs.digits().train,
+    "textures": lambda: textures().train,
+    "textures-test": lambda: textures().judged,
+}
 
 
 def source_of(table: Table, folder: Path) -> Dataset | Groups:
@@ -65,11 +71,12 @@ def _expect(digest: str, expected: str | None, where: str) -> None:
 
 
 def _sample(name: str, given: dict[str, Any]) -> Dataset:
-    if name != _DIGITS:
+    if name not in _TARGETS:
+        one_of(name, [*glyphs.SCRIPTS, *_TARGETS], "sample", None)
         return glyphs.source(name, **given)
     if given:
-        raise ConfigError(f"{next(iter(given))} does not apply to {_DIGITS!r}", None, "remove it")
-    return glyphs.digits().train
+        raise ConfigError(f"{next(iter(given))} does not apply to {name!r}", None, "remove it")
+    return _TARGETS[name]()
 
 
 def _columns(given: dict[str, Any], folder: Path) -> dict[str, Any]:
