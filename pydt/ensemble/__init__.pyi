@@ -13,9 +13,12 @@ from .plan_file import PlanFile as PlanFile
 from .plan_file import read_plan as read_plan
 from .plan_writing import write_plan as write_plan
 from .rates import ChosenRates as ChosenRates
+from .rates import RatesOfPart as RatesOfPart
 from .rates import TriedRate as TriedRate
 from .rates import choose_rates as choose_rates
+from .rates import choose_rates_of as choose_rates_of
 from .rates import chosen_rates as chosen_rates
+from .rates import chosen_rates_of as chosen_rates_of
 from .rates import notes_of as notes_of
 from .rates import tried_of as tried_of
 from .row import Context as Context

@@ -22,7 +22,8 @@ def remarks(context: Any) -> list[str]:
     for task in context.tasks:
         target = getattr(task, "target", None)
         parts += [target.train, target.test] if isinstance(target, Target) else []
-    told = [f"{data.name}: {text}" for data in parts if isinstance(data, Dataset) for text in data.notes()]
+    each = {id(data): data for data in parts if isinstance(data, Dataset)}  # tasks share targets
+    told = [f"{data.name}: {text}" for data in each.values() for text in data.notes()]
     told += [
         f"method {context.recipe.method!r} does not read {name}: it changes nothing"
         for name in getattr(context.recipe, "ignored", ())

@@ -1,4 +1,4 @@
-"""Learning rates of transfer, chosen on validation images from a grid that is equal for all tasks of a plan.
+"""Learning rates of transfer, chosen on validation images from a grid that is equal for all tasks of a plan (or parts).
 
 A trial is a row of the same store: one of the plan's own trainings, transferred at one rate of the grid, which stores
 outputs of validation images alone. Its target is guarded (`pydt.data.GuardedTarget`): the judged halves are not there.
@@ -10,7 +10,7 @@ The least loss is chosen. R rows and D draws are crossed, so
     variance of the mean = var(row means) / R + var(draw means) / D - var(residuals) / (R D)
 
 and not less than either of the first two terms. A row that fails at one rate alone rules that rate out; one that fails
-at all of them tells nothing of rates and is left out.
+at all of them tells nothing of rates and is left out. Parts choose apart from each other: adding one changes no choice.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.base import ConfigError, TrainError, digest, real, whole
+from pydt.base import ConfigError, PydtError, TrainError, digest, real, whole
 from pydt.data import guarded
-from pydt.ensemble.driver import run_rows
-from pydt.ensemble.plan import Context, Plan, make_record
+from pydt.ensemble.driver import run_asked
+from pydt.ensemble.parts import Asked, Part, asked_of
+from pydt.ensemble.plan import Context, Plan, check, make_record
 from pydt.ensemble.row import Runner, run_row
-from pydt.store import Row, Store, primitives_of, read_choice, write_choice
+from pydt.store import Record, Row, Store, primitives_of, read_choice, write_choice
 
 if TYPE_CHECKING:
+    from pydt.data import GuardedTarget, Target
     from pydt.training import Task
 
 ROWS = 4
@@ -123,15 +125,8 @@ def choose_rates(
         PydtError: as `pydt.run`.
     """
     asked = _asked(plan, rates, rows)
-    if _stored(dir, asked) is None:
-        first = asked[0]
-        trials = [trial for one in asked for trial in one.trials]
-        about = plan.source, plan.by, plan.recipe, trials, first.rows
-        more: dict[str, Any] = {"workers": workers, "runner": runner, "progress": progress, "limit": limit}
-        more |= {"keep": "weights" if runner is run_row else "none", "keep_bytes": keep_bytes}
-        store = run_rows(*about, dir, executor, **more)
-        for number, one in enumerate(asked):
-            write_choice(store, _choice(store, one, number * len(one.trials)))
+    more: dict[str, Any] = {"workers": workers, "runner": runner, "progress": progress, "limit": limit}
+    _choose([("", asked)], dir, executor, keep_bytes=keep_bytes, **more)
     found = _stored(dir, asked)
     assert found is not None
     return _result(plan, asked, found)
@@ -150,8 +145,83 @@ def chosen_rates(
     return None if found is None else _result(plan, asked, found)
 
 
+@dataclass(frozen=True, eq=False)
+class RatesOfPart:
+    """Chosen learning rates of a part.
+
+    Attributes:
+        tasks: of the part, with the chosen rate in each that has one.
+        table: one entry for each task and rate, rates from the lowest to the highest.
+        notes: what a reader must know: failures, and choices at the edge of the grid.
+    """
+
+    tasks: tuple[Any, ...]
+    table: tuple[TriedRate, ...]
+    notes: tuple[str, ...]
+
+
+def choose_rates_of(
+    parts: Sequence[Part],
+    dir: str | os.PathLike[str],
+    rates: Sequence[float],
+    executor: Executor | None = None,
+    *,
+    workers: int | None = None,
+    runner: Runner = run_row,
+    progress: bool | str = True,
+    limit: float | None = None,
+    keep_bytes: int | None = None,
+) -> list[RatesOfPart]:
+    """`choose_rates` for many parts, in one run: each part chooses its own rates, on all of its rows.
+
+    Args:
+        parts: whose tasks get a rate; one without a task that has a rate stays as it is.
+        rates: the grid, two or more.
+        dir, executor, workers, runner, progress, limit, keep_bytes: as in `run_parts`.
+
+    Returns:
+        The choices, one entry a part.
+
+    Raises:
+        PydtError: as `choose_rates`; the part is named. Choices of the other parts are stored.
+    """
+    asked = _asked_of(parts, rates)
+    more: dict[str, Any] = {"workers": workers, "runner": runner, "progress": progress, "limit": limit}
+    _choose(
+        [(one.name, of) for one, of in zip(asked_of(parts), asked, strict=True)],
+        dir,
+        executor,
+        keep_bytes=keep_bytes,
+        **more,
+    )
+    found = [_of_part(part, of, _stored(dir, of)) for part, of in zip(parts, asked, strict=True)]
+    assert None not in found
+    return [one for one in found if one is not None]
+
+
+def chosen_rates_of(
+    parts: Sequence[Part], dir: str | os.PathLike[str], rates: Sequence[float]
+) -> list[RatesOfPart | None]:
+    """What `choose_rates_of` with these arguments has stored, one entry a part; None where it has not chosen yet.
+
+    Raises:
+        PydtError: as `choose_rates_of` for bad arguments; a stored choice is damaged.
+    """
+    asked = _asked_of(parts, rates)
+    return [_of_part(part, of, _stored(dir, of)) for part, of in zip(parts, asked, strict=True)]
+
+
 def check_rates(plan: Plan, rates: Any, rows: Any) -> tuple[float, ...]:
     """The rates, from the lowest to the highest; raises what `choose_rates` does before anything is trained."""
+    grid = _grid(rates)
+    whole(rows, "rows", "choose_rates", 1, error=ConfigError)
+    if not _with_rates(plan.context):
+        modes = ", ".join(sorted({repr(task.mode) for task in plan.tasks}))
+        raise ConfigError(f"no task has a learning rate (mode {modes})", "rates", "leave the rates out")
+    return grid
+
+
+def _grid(rates: Any) -> tuple[float, ...]:
     mend = "give a list of two or more, for instance [0.003, 0.01, 0.03, 0.1]"
     if isinstance(rates, (str, bytes)) or not hasattr(rates, "__iter__"):
         raise ConfigError(f"is {rates!r}, not a list", "rates", mend)
@@ -163,20 +233,21 @@ def check_rates(plan: Plan, rates: Any, rows: Any) -> tuple[float, ...]:
     for low, high in itertools.pairwise(grid):
         if low == high:
             raise ConfigError(f"{low:g} is there twice", "rates", "give each rate once")
-    whole(rows, "rows", "choose_rates", 1, error=ConfigError)
-    if hasattr(plan.recipe, "compute"):
-        wrong = f"rows of a pydt.{type(plan.recipe).__name__} have no learning rate that pydt knows"
+    return tuple(grid)
+
+
+def _with_rates(context: Context) -> list[Task]:
+    """The tasks of a context that have a rate; raises ConfigError where none could be chosen for them."""
+    if hasattr(context.recipe, "compute"):
+        wrong = f"rows of a pydt.{type(context.recipe).__name__} have no learning rate that pydt knows"
         raise ConfigError(wrong, "rates", "leave the rates out; a rate of your own is a setting of your rows")
-    tasks = [task for task in plan.tasks if task.rate is not None]
-    if not tasks:
-        modes = ", ".join(sorted({repr(task.mode) for task in plan.tasks}))
-        raise ConfigError(f"no task has a learning rate (mode {modes})", "rates", "leave the rates out")
-    if getattr(plan.recipe, "method", None) == "none" and plan.recipe.scratch.lr is not None:
-        wrong = f"is {plan.recipe.scratch.lr:g}, with which untrained networks are fine-tuned whatever rate is tried"
+    tasks = [task for task in context.tasks if task.rate is not None]
+    if tasks and getattr(context.recipe, "method", None) == "none" and context.recipe.scratch.lr is not None:
+        wrong = f"is {context.recipe.scratch.lr:g}, with which untrained networks are fine-tuned whatever rate is tried"
         raise ConfigError(wrong, "Recipe.scratch.lr", "leave it out, or leave the rates out")
     for task in tasks:
         guarded(task.target)  # refuses one without validation images
-    return tuple(grid)
+    return tasks
 
 
 def tried_of(choice: Mapping[str, Any]) -> list[TriedRate]:
@@ -220,21 +291,81 @@ class _Asked:
         return digest("choice of a rate", self.trainings, [trial.digest for trial in self.trials])
 
 
+class _Trials:
+    """Trials of tasks, made once for all parts that share a task or a target."""
+
+    def __init__(self, grid: tuple[float, ...]) -> None:
+        self.grid = grid
+        self._targets: dict[int, tuple[Target, GuardedTarget]] = {}  # by id, of objects that are held here
+        self._trials: dict[int, tuple[Task, tuple[Task, ...]]] = {}
+
+    def of(self, task: Task) -> tuple[Task, ...]:
+        """The trials of a task, from the lowest to the highest rate."""
+        if id(task) not in self._trials:
+            target = task.target
+            if id(target) not in self._targets:
+                self._targets[id(target)] = target, guarded(target)
+            trial = replace(task, target=self._targets[id(target)][1], part="validation")
+            name = f"{task.name}, rate {{!r}} on validation images"
+            self._trials[id(task)] = task, tuple(replace(trial.at(r), name=name.format(r)) for r in self.grid)
+        return self._trials[id(task)][1]
+
+    def asked(self, context: Context, rows: tuple[Row, ...]) -> list[_Asked]:
+        """One question for each task of a context that has a rate."""
+        return [_Asked(task, self.grid, self.of(task), rows, context) for task in _with_rates(context)]
+
+
 def _asked(plan: Plan, rates: Any, rows: int) -> list[_Asked]:
-    """One question for each task that has a rate."""
-    grid, first = check_rates(plan, rates, rows), tuple(dict.fromkeys(plan.rows()[:rows]))
-    return [
-        _Asked(task, grid, _trials(task, grid), first, plan.context) for task in plan.tasks if task.rate is not None
-    ]
+    trials = _Trials(check_rates(plan, rates, rows))
+    return trials.asked(plan.context, tuple(dict.fromkeys(plan.rows()[:rows])))
 
 
-def _trials(task: Task, grid: Sequence[float]) -> tuple[Task, ...]:
-    trial = replace(task, part="validation")  # one guarded target for all
-    return tuple(replace(trial.at(rate), name=f"{task.name}, rate {rate!r} on validation images") for rate in grid)
+def _asked_of(parts: Sequence[Part], rates: Any) -> list[list[_Asked]]:
+    """The questions of each part."""
+    trials, found = _Trials(_grid(rates)), []
+    for one, part in zip(asked_of(parts), parts, strict=True):
+        try:
+            found.append(trials.asked(part.context, tuple(dict.fromkeys(part.rows))))
+        except PydtError as error:
+            raise type(error)(error.what, f"{one.name}, {error.where}", error.mend) from error
+    if not any(found):
+        raise ConfigError("no task of any part has a learning rate", "rates", "leave the rates out")
+    return found
+
+
+def _choose(
+    parts: Sequence[tuple[str, Sequence[_Asked]]],
+    dir: str | os.PathLike[str],
+    executor: Executor | None,
+    *,
+    runner: Runner,
+    **more: Any,
+) -> None:
+    """Run the trials of named parts, and store the choices that are not stored yet."""
+    left = [(name, asked) for name, asked in parts if _stored(dir, asked) is None]
+    if not left:
+        return
+    jobs = []
+    for name, asked in left:
+        context = replace(asked[0].context, tasks=tuple(trial for one in asked for trial in one.trials))
+        check(context, asked[0].rows)
+        jobs.append(Asked(name, context, make_record(context, asked[0].rows)))
+    store = run_asked(jobs, dir, executor, runner=runner, keep="weights" if runner is run_row else "none", **more)
+    failures = []
+    for (name, asked), job in zip(left, jobs, strict=True):
+        for number, one in enumerate(asked):
+            try:
+                write_choice(store, _choice(store, job.record, one, number * len(one.trials)))
+            except TrainError as error:
+                failures.append(TrainError(error.what, ", ".join(filter(None, [name, error.where])), error.mend))
+    if failures:
+        raise failures[0]
 
 
 def _stored(dir: str | os.PathLike[str], asked: Sequence[_Asked]) -> list[dict[str, Any]] | None:
     """The stored choices, one for each question; None if one is missing."""
+    if not asked:
+        return []
     if not (Path(dir) / "store.json").exists():
         return None
     store = Store(dir)
@@ -243,17 +374,29 @@ def _stored(dir: str | os.PathLike[str], asked: Sequence[_Asked]) -> list[dict[s
 
 
 def _result(plan: Plan, asked: Sequence[_Asked], found: Sequence[dict[str, Any]]) -> ChosenRates:
+    tasks, table, notes = _chosen(plan.tasks, asked, found)
+    return ChosenRates(replace(plan, tasks=tasks), table, notes)
+
+
+def _of_part(part: Part, asked: Sequence[_Asked], found: Sequence[dict[str, Any]] | None) -> RatesOfPart | None:
+    return None if found is None else RatesOfPart(*_chosen(part.context.tasks, asked, found))
+
+
+def _chosen(
+    tasks: Sequence[Task], asked: Sequence[_Asked], found: Sequence[dict[str, Any]]
+) -> tuple[tuple[Task, ...], tuple[TriedRate, ...], tuple[str, ...]]:
+    """Tasks with their chosen rates, table and notes."""
     rate = {one.task.name: choice["chosen"] for one, choice in zip(asked, found, strict=True)}
-    tasks = tuple(task.at(rate[task.name]) if task.name in rate else task for task in plan.tasks)
     # equal questions of plans that call a task otherwise have one stored choice
     tables = [tried_of({**choice, "name": one.task.name}) for one, choice in zip(asked, found, strict=True)]
     notes = tuple(note for table in tables for note in notes_of(table))
-    return ChosenRates(replace(plan, tasks=tasks), tuple(tried for table in tables for tried in table), notes)
+    with_rates = tuple(task.at(rate[task.name]) if task.name in rate else task for task in tasks)
+    return with_rates, tuple(tried for table in tables for tried in table), notes
 
 
-def _choice(store: Store, asked: _Asked, column: int) -> dict[str, Any]:
-    """The choice of a task's rate by the stored trials, whose first task is at `column` of the store's plan."""
-    record, number = store.plan(), len(asked.trials)
+def _choice(store: Store, record: Record, asked: _Asked, column: int) -> dict[str, Any]:
+    """The choice of a task's rate by the stored trials, whose first task is at `column` of their plan."""
+    number = len(asked.trials)
     labels = store.task(asked.trials[0].digest)["labels"]
     found: dict[tuple[int, int], Array] = {}
     reason = "no reason given"
