@@ -31,14 +31,17 @@ TABLES: dict[str, tuple[str, ...]] = {
         *("stops_paying_at", "told"),
     ),
 }
-"""The files, without .csv, and the order of their columns; further keys of a table's records follow."""
+"""The files, without .csv, and the order of their columns; further keys of its records follow."""
 
-_SHARES = ("mean", "stderr", "low", "high", "sd_seeds", "sd_draws", "tau", "range", "range_of_noise", "difference")
+_SHARES = (
+    *("mean", "stderr", "low", "high", "sd_seeds", "sd_draws", "tau", "range", "range_of_noise", "range_high"),
+    *("difference", "hidden"),
+)
 _UNITS = {
     **dict.fromkeys(_SHARES, "fraction"),
     **{"size": "images", "images": "of the target", "shots": "labelled images per class", "times": "times as many"},
     **{"failed": "seeds", "rate": "learning rate", "stops_paying_at": "labelled images per class"},
-    **{"kendall": "-1 to 1", "expected_by_noise": "-1 to 1"},
+    **dict.fromkeys(("kendall", "expected_by_noise", "low_by_noise"), "-1 to 1"),
 }
 _TIMES = {"low": "times as many", "high": "times as many"}  # in equivalence.csv
 
@@ -78,6 +81,5 @@ def study_csv(results: Mapping[str, Any], folder: str | os.PathLike[str]) -> lis
 
 
 def _keys(records: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
-    """The table's columns, and after them the further keys whose values are plain."""
-    further = (key for record in records for key, value in record.items() if not isinstance(value, list | Mapping))
-    return list(dict.fromkeys([*columns, *further]))
+    """The table's columns, and after them the further keys; lists are JSON in one cell."""
+    return list(dict.fromkeys([*columns, *(key for record in records for key in record if key != "gains")]))

@@ -38,8 +38,10 @@ SENTENCES = 12
 
 _AXES = {
     **{"source": "Sources, pair by pair", "method": "Methods", "captions": "Captions", "noise": "Label noise"},
-    **{"length": "Longer training", "mixture": "Mixtures"},
+    **{"length": "Longer training", "mixture": "Mixtures", "size": "Larger against smaller"},
 }
+_ELSEWHERE = ("source", "size", "scratch")
+"""Axes of pairs that stand in sections of their own."""
 _X = "labelled images per class"
 
 
@@ -153,13 +155,18 @@ def spread(view: View) -> dict[str, Any] | None:
     def lines(combination: Combination) -> Callable[[Task], Iterable[_Line]]:
         def own(task: Task) -> Iterable[_Line]:
             rows = {shots: found[key] for shots in view.shots if (key := (*task, shots, *combination)) in found}
-            no = {"low": None, "high": None}
-            for name, style, of, bars in (
-                ("spread beyond noise, with 95 % interval", ("ink", "full"), "tau", {}),
-                ("best \u2212 worst, as measured", STYLES[0], "range", no),
-                ("best \u2212 worst, by noise alone", SCRATCH, "range_of_noise", no),
+            for name, style, keys in (
+                ("spread beyond noise, with 95 % interval", ("ink", "full"), ("tau", "low", "high")),
+                ("best \u2212 worst, as measured", STYLES[0], ("range", "", "")),
+                (
+                    "best \u2212 worst by noise alone, up to its 95 % bound",
+                    SCRATCH,
+                    ("range_of_noise",) * 2 + ("range_high",),
+                ),
             ):
-                drawn = {shots: {**row, "mean": row[of], **bars} for shots, row in rows.items()}
+                drawn = {
+                    k: dict(zip(("mean", "low", "high"), map(row.get, keys), strict=True)) for k, row in rows.items()
+                }
                 yield _Line(name, *style, _by_shots(view, drawn))
 
         return own
@@ -172,19 +179,21 @@ def spread(view: View) -> dict[str, Any] | None:
     for (*task, shots, method, size), row in found.items():
         if (method, size) == view.combinations[0]:
             what = [task_text((task[0], task[1])), shots_text(shots), view.points(row["tau"], False)]
-            what += [view.interval(row["low"], row["high"]), p_number(row["p"]), view.points(row["range"], False)]
-            what += [view.points(row["range_of_noise"], False), legible(row["best"], NAME), legible(row["worst"], NAME)]
+            what += [view.interval(row["low"], row["high"]), p_number(row.get("p_holm", row["p"]))]
+            what += [view.points(row.get(key), False) for key in ("range", "range_of_noise", "range_high")]
+            what += [legible(row["best"], NAME), legible(row["worst"], NAME)]
             rows.append(((view.tasks.index((task[0], task[1])), order[shots]), what))
-    heads = ["target, transfer", "shots", "spread", "95 % interval", "p"]
-    heads += ["best \u2212 worst", "by noise", "best", "worst"]
-    table = table_of(heads, [row for _, row in sorted(rows)], "llrrrrrll", "spread.csv")
+    heads = ["target, transfer", "shots", "spread", "95 % interval", "p (Holm)"]
+    heads += ["best \u2212 worst", "by noise", "95 % of noise", "best", "worst"]
+    table = table_of(heads, [row for _, row in sorted(rows)], "llrrrrrrll", "spread.csv")
     return {**figure, "table": table, "pairs": _pairs(view, "source")}
 
 
 def sizes(view: View) -> dict[str, Any] | None:
     """Accuracy against the size of the source, and which sizes of two sources match."""
     figures, matches = _by_size(view), _matches(view)
-    return {"open": figures[:1], "folds": figures[1:], **matches} if figures or matches["table"] else None
+    found = {"open": figures[:1], "folds": figures[1:], "pairs": _pairs(view, "size"), **matches}
+    return found if figures or found["pairs"] or found["table"] else None
 
 
 def _by_size(view: View) -> list[dict[str, Any]]:
@@ -220,60 +229,58 @@ def _matches(view: View) -> dict[str, Any]:
     matches = sorted(matches, key=lambda one: (one["method"] != first, order[one["shots"]]))
     rows, said, heard = [], [], ""
     for match in matches:
-        place = (
-            task_text((match["target"], match["mode"])),
-            shots_text(match["shots"]),
-            legible(match["method"], NAME),
-        )
+        place = [task_text((match["target"], match["mode"])), shots_text(match["shots"])]
+        place.append(legible(match["method"] or match["source"], NAME))
         heard = heard or ", ".join(place)
         if ", ".join(place) == heard:
             said.append(tied(legible(match["told"], 400)))
+        times = "not reached" if match["times"] is None else number(match["times"], 2)
         what = (f"{match['size']:,} of {legible(match['first'], NAME)}", legible(match["second"], NAME))
-        rows.append([*place, *what, number(match["times"], 2), _times(match)])
-    heads = ["target, transfer", "shots", "method", "images", "match of", "times as many", "95 % interval"]
+        rows.append([*place, *what, times, _times(match)])
+    heads = ["target, transfer", "shots", "method or source", "images", "match of", "times as many", "95 % interval"]
     table = table_of(heads, rows, "lllllrr", "equivalence.csv") if rows else None
     return {"told": said[:SENTENCES], "where": heard, "table": table}
 
 
 def _times(match: Mapping[str, Any]) -> str:
     """The interval of a size that matches; its ends may lie outside the sizes tried."""
-    if match["times"] is None and match["low"] is None and match["high"] is None:
-        return "not reached"
     low = "below the sizes tried" if match["low"] is None else number(match["low"], 2)
     return f"{low} to {'beyond the sizes tried' if match['high'] is None else number(match['high'], 2)}"
 
 
 def effects(view: View) -> list[dict[str, Any]]:
-    """Paired differences of every axis but the sources."""
+    """Paired differences of what else was varied, one figure an axis."""
     axes = dict.fromkeys(pair["axis"] for pair in view.results.get("pairs") or [])
-    return [found for axis in axes if axis != "source" and (found := _pairs(view, axis))]
+    return [found for axis in axes if axis not in _ELSEWHERE and (found := _pairs(view, axis))]
 
 
 def _pairs(view: View, axis: str) -> dict[str, Any] | None:
-    """The differences of an axis as intervals: a figure for each task, the first one open."""
+    """The differences of an axis as intervals: a figure for each task, the first one open.
+
+    Of differences at several levels, those averaged over all are shown, or those of the first combination.
+    """
     pairs = [pair for pair in view.results.get("pairs") or [] if pair["axis"] == axis]
     method, size = view.combinations[0] if view.combinations else (None, None)
     pairs = [pair for pair in pairs if pair["size"] in (None, size)] or pairs
-    if axis == "source":
-        pairs = [pair for pair in pairs if pair["at"] in (None, method)] or pairs
-    elif pooled := [pair for pair in pairs if pair["at"] is None]:
-        pairs = pooled
+    own = {method, *(f"{source}, {method}" for source in view.drawn)}
+    pooled = [pair for pair in pairs if pair["at"] is None]
+    pairs = pooled or [pair for pair in pairs if pair["at"] in own] or pairs
     figures = []
     for task in view.tasks:
-        own = [pair for pair in pairs if (pair["target"], pair["mode"]) == task]
-        if own:
-            figures.append({"title": task_text(task), **_differences(view, own)})
+        if found := [pair for pair in pairs if (pair["target"], pair["mode"]) == task]:
+            figures.append({"title": task_text(task), **_differences(view, found)})
     if not figures:
         return None
-    ats = {pair["at"] for pair in pairs} - {None}
-    fixed = [legible(str(at), NAME) for at in ats] if len(ats) == 1 else []
-    sizes = {pair["size"] for pair in pairs} - {None}
-    fixed += [count(one, "image") for one in sizes] if len(sizes) == 1 else []
-    return {
-        "title": _AXES.get(axis, legible(axis[:1].upper() + axis[1:], NAME)),
-        "at": ", ".join(fixed),
-        "figures": figures,
-    }
+    ats, sizes = ({pair[key] for pair in pairs} for key in ("at", "size"))
+    at = [] if len(ats) > 1 else ["mean over the sources" if pooled else legible(str(*ats), NAME)]
+    at += [count(one, "image") for one in sizes if one is not None] if len(sizes) == 1 else []
+    title = _AXES.get(axis) or legible(f"{axis[:1].upper()}{axis[1:]}", NAME)
+    return {"title": title, "at": ", ".join(at), "figures": figures}
+
+
+def _end(name: str | int) -> str:
+    """One side of a difference: a name, or a number of images."""
+    return legible(name, NAME) if isinstance(name, str) else f"{name:,}"
 
 
 def _differences(view: View, pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -287,21 +294,23 @@ def _differences(view: View, pairs: Sequence[Mapping[str, Any]]) -> dict[str, An
     axis = Axis.around(
         [0.0, *(100 * pair[k] for pair in shown for k in ("difference", "low", "high") if pair[k] is not None)]
     )
-    many = len({pair["at"] for pair in shown}) > 1
-    groups: dict[tuple[str, str], list] = {}
+    ats = list(dict.fromkeys(pair["at"] for pair in shown))
+    groups: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
     for pair in shown:
-        groups.setdefault((pair["first"], pair["second"]), []).append(pair)
+        both, at = f"{_end(pair['first'])} {MINUS} {_end(pair['second'])}", legible(str(pair["at"]), 2 * NAME)
+        title, rest = (at, f", {both}") if pair["axis"] == "size" else (both, f", {at}" if len(ats) > 1 else "")
+        groups.setdefault(title, []).append((shots_text(pair["shots"]) + rest, pair))
     found, wide = [], 0
-    for (first, second), own in groups.items():
+    for title, own in groups.items():
         rows: list[dict[str, str]] = []
-        for pair in sorted(own, key=lambda pair: (str(pair["at"]), order[pair["shots"]])):
+        for name, pair in sorted(own, key=lambda one: (ats.index(one[1]["at"]), order[one[1]["shots"]])):
             value, low, high = (None if pair[k] is None else 100 * pair[k] for k in ("difference", "low", "high"))
             p = pair["p"] if pair["p_holm"] is None else pair["p_holm"]
             sure = p is not None and p < LEVEL
             kind = "plain" if not sure or not value else "better" if value > 0 else "worse"
             rows.append(
                 {
-                    "name": shots_text(pair["shots"]) + (f", {legible(str(pair['at']), NAME)}" if many else ""),
+                    "name": name,
                     "svg": interval_row(axis, value, low, high, kind, None),
                     "value": view.points(pair["difference"]),
                     "interval": view.interval(pair["low"], pair["high"], True),
@@ -309,7 +318,7 @@ def _differences(view: View, pairs: Sequence[Mapping[str, Any]]) -> dict[str, An
                 }
             )
         wide = max(wide, *(len(row["name"]) for row in rows))
-        found.append({"title": f"{legible(first, NAME)} {MINUS} {legible(second, NAME)}", "rows": rows})
+        found.append({"title": title, "rows": rows})
     return {
         "axis": axis_row(axis),
         "groups": found,
@@ -339,7 +348,7 @@ def gains(view: View) -> dict[str, Any] | None:
     for source in view.names("sources"):
         cells = [found.get((*task, *view.combinations[0], source)) for task in view.tasks]
         if any(cells):
-            stops = [DASH if c is None else _stop(c["stops_paying_at"]) for c in cells]
+            stops = [DASH if record is None else _stop(view, record) for record in cells]
             rows.append([legible(source, NAME), *stops])
     told = [r for key, r in found.items() if key[2:4] == view.combinations[0] and r.get("told")]
     heads = ["source", *(task_text(task) for task in view.tasks)]
@@ -347,5 +356,9 @@ def gains(view: View) -> dict[str, Any] | None:
     return {**figure, "table": table, "told": [tied(legible(r["told"], 400)) for r in told]}
 
 
-def _stop(shots: int | str | None) -> str:
-    return "pays at all tried" if shots is None else shots_text(shots)
+def _stop(view: View, record: Mapping[str, Any]) -> str:
+    """From which shots on no gain is seen, and how large a gain the intervals leave possible."""
+    if record["stops_paying_at"] is None:
+        return "pays at all tried"
+    hidden = record.get("hidden")
+    return shots_text(record["stops_paying_at"]) + ("" if hidden is None else f", up to {view.points(hidden, False)}")

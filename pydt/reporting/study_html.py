@@ -68,7 +68,7 @@ def study_html(results: Mapping[str, Any]) -> str:
         title=legible(study["name"]),
         asked=_asked(view),
         sentences=[tied(legible(sentence, 1200)) for sentence in results["recommendation"]],
-        notes=[legible(note, 400) for note in results.get("notes") or []],
+        notes=[legible(note, 1200) for note in results.get("notes") or []],
         facts_shown=_facts(view),
         failed=study.get("failed") or 0,
         rows=study["rows"],
@@ -84,8 +84,8 @@ def study_html(results: Mapping[str, Any]) -> str:
         arms=_arms(view),
         ranks=_ranks(view),
         checkpoints=any(arm[0] == "checkpoint" for arm in view.all_arms),
-        equal=[legible(one, 400) for one in study.get("equal") or []],
-        unequal=[legible(one, 400) for one in study.get("unequal") or []],
+        equal=[legible(one, 1200) for one in study.get("equal") or []],
+        unequal=[legible(one, 1200) for one in study.get("unequal") or []],
         scatter=_scatter(view),
         seeds=study["seeds"],
         draws=study["draws"],
@@ -113,7 +113,7 @@ def _asked(view: View) -> dict[str, Any]:
 
 def _named(items: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """Names, each with what is told of it."""
-    return [(legible(one["name"], NAME), legible(one["told"], 200) if one.get("told") else "") for one in items]
+    return [(legible(one["name"], NAME), legible(one["told"], 400) if one.get("told") else "") for one in items]
 
 
 def _facts(view: View) -> list[tuple[str, str]]:
@@ -154,7 +154,8 @@ def _arms_of(view: View, task: Task) -> dict[str, Any]:
 
     def line(arm: Arm) -> dict[str, Any]:
         own = rows[arm]
-        seeds, draws, rates = ([row[key] for row in own.values()] for key in ("seeds", "draws", "rate"))
+        seeds = [row.get("networks", row["seeds"]) for row in own.values()]
+        draws, rates = ([row[key] for row in own.values()] for key in ("draws", "rate"))
         failed = max((row["failed"] or 0 for row in own.values()), default=0)
         return {
             "name": "from random weights" if arm[1] is None else legible(arm[1], NAME),
@@ -206,10 +207,11 @@ def _ranks(view: View) -> list[dict[str, Any]]:
     own = [r for r in records if not view.combinations or (r["method"], r["size"]) == view.combinations[0]] or records
     tables = []
     ends = {view.shots[0], view.shots[-1]}
-    heads = ["where", "orders compared", "agreement", "same true order, with this noise"]
     for over in dict.fromkeys(r["over"] for r in own):
         of = [r for r in own if r["over"] == over]
-        few = [r for r in of if {r["first"], r["second"]} == ends] if len(of) > RANKS else of
+        few = [r for r in of if {r["first"], r["second"]} == ends or r.get("shots") in ends] if len(of) > RANKS else of
+        chance = "if no source were better" if over == "seeds" else "same true order, with this noise"
+        heads = ["where", "orders compared", "agreement", chance]
         both = [table_of(heads, [_rank(r) for r in some], "llrr", "ranks.csv") for some in (few, of)]
         tables.append(
             {

@@ -130,7 +130,9 @@ class View:
 
 
 def shots_text(shots: int | str | None) -> str:
-    """1 shot, 5 shots, full."""
+    """1 shot, 5 shots, full; zero-shot."""
+    if shots == 0:
+        return "zero-shot"
     return DASH if shots is None else shots if isinstance(shots, str) else count(shots, "shot")
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import copy
 import re
-import shutil
-import subprocess
 from typing import Any
 
 import numpy as np
 import pytest
+from stub_browser import Browser
 from stub_results import EVIL, LETTERS, Page, plain, results
 
 from pydt.base import ConfigError
@@ -241,34 +240,12 @@ def test_results_are_not_changed_and_the_page_is_the_same_twice() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [360, 1280])
 def test_in_a_browser(width: int, tmp_path: Any) -> None:
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no chromium")
+    browser = Browser(tmp_path)
     given = results(LETTERS + EVIL[:10])
     text = render(given, {n: np.zeros((3, 28, 28), np.uint8) for n in LETTERS})
-    (tmp_path / "page.html").write_text(text, encoding="utf-8")
-    # A frame of the width asked for, as windows have a smallest one; the copy measures itself, so it has no policy.
-    measure = "<script>parent.postMessage(document.documentElement.scrollWidth, '*')</script>"
-    freed = re.sub(r"<meta http-equiv[^>]*>", "", text).replace("</body>", measure + "</body>")
-    (tmp_path / "freed.html").write_text(freed, encoding="utf-8")
-    tell = "onmessage = e => document.title = 'wide ' + e.data"
-    frame = f"<iframe src='freed.html' style='width:{width}px;height:900px;border:0'></iframe>"
-    (tmp_path / "outer.html").write_text(f"<title>none</title><script>{tell}</script>{frame}", encoding="utf-8")
-
-    def load(name: str) -> tuple[str, str]:
-        command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-        command += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-        command += [f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--v=0", "--dump-dom"]
-        command += ["--virtual-time-budget=3000", f"--window-size={width},900", (tmp_path / name).as_uri()]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-        return done.stdout, done.stderr
-
-    dom, log = load("page.html")
+    dom, log = browser.load(text, width)
     assert "CONSOLE" not in log
     assert "Influence of each group" in dom
-    wide = re.search(r"<title>wide (\d+)</title>", load("outer.html")[0])
-    assert wide is not None
-    assert int(wide.group(1)) <= width
+    assert browser.wide(text, width) <= width
     # The same run does report what a page does wrong: the check above can fail.
-    (tmp_path / "page.html").write_text(text.replace("</body>", "<script>1</script></body>"), encoding="utf-8")
-    assert "CONSOLE" in load("page.html")[1]
+    assert "CONSOLE" in browser.load(text.replace("</body>", "<script>1</script></body>"), width)[1]

@@ -6,10 +6,12 @@ import copy
 import csv
 import io
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from stub_browser import Browser
 from stub_results import EVIL, Page, plain
 from stub_study import SHOTS, hostile, minimal, study
 
@@ -119,10 +121,10 @@ def test_spreads_and_differences_are_those_of_the_results(given: dict[str, Any],
     assert len(rows) == len(own) == 24
     for r in own:
         tau, low, high, wide, noise = (f"{100 * r[k]:.1f}" for k in ("tau", "low", "high", "range", "range_of_noise"))
-        p = f"{r['p']:.3f}" if r["p"] >= 0.001 else f"{r['p']:.4f}"
+        bound, p = f"{100 * r['range_high']:.1f}", f"{r['p_holm']:.3f}"
         shots = "full" if r["shots"] == "full" else f"{r['shots']} shot{'s' * (r['shots'] > 1)}"
-        row = f"{r['target']}, {r['mode']} {shots} {tau} {low} to {high} {p} {wide} {noise} {r['best']} {r['worst']}"
-        assert row in rows
+        numbers = f"{tau} {low} to {high} {p} {wide} {noise} {bound}"
+        assert f"{r['target']}, {r['mode']} {shots} {numbers} {r['best']} {r['worst']}" in rows
     text = plain(page.section("effects"))
     r = next(
         r
@@ -144,16 +146,19 @@ def test_sizes_that_match_are_told_for_the_fewest_shots(given: dict[str, Any], p
     first = [r for r in given["equivalence"] if (r["shots"], r["method"]) == (1, "supervised")]
     assert all(r["told"] in told for r in first)
     assert "1.00 to beyond the sizes tried" in told
+    assert "latin 500 of supervised simclr not reached 3.00 to beyond the sizes tried" in told
+    assert "4,500 \u2212 1,500" in page.section("sizes")
     given = copy.deepcopy(given)
-    given["equivalence"] = [given["equivalence"][0] | {"times": None, "low": None, "high": None, "told": "None does."}]
-    assert "\u2013 not reached" in plain(Page(study_html(given)).section("sizes"))
+    given["equivalence"] = [given["equivalence"][0] | {"low": None}]
+    assert "below the sizes tried to beyond the sizes tried" in plain(Page(study_html(given)).section("sizes"))
 
 
 def test_where_pre_training_stops_paying_stands_in_a_table() -> None:
     given = study(("a", "b"), (100,), ("clip",), (1, 5, "full"), ("probe",), ("t",), ())
-    given["scratch"][0]["stops_paying_at"], given["scratch"][1]["stops_paying_at"] = "full", None
+    given["scratch"][0] |= {"stops_paying_at": "full", "hidden": 0.0234}
+    given["scratch"][1] |= {"stops_paying_at": None, "hidden": None}
     rows = [plain(e["text"]) for e in Page(study_html(given)).find("tr") if "stops" in e["inside"]]
-    assert rows == ["source t, probe", "a full", "b pays at all tried"]
+    assert rows == ["source t, probe", "a full, up to 2.3", "b pays at all tried"]
 
 
 def test_sections_without_numbers_are_left_out() -> None:
@@ -247,7 +252,11 @@ def test_csv_heads_name_units_and_further_keys_follow(tmp_path: Path) -> None:
     study_csv(given, tmp_path)
     heads = (tmp_path / "spread.csv").read_text(encoding="utf-8").splitlines()[0]
     assert heads.startswith("target,mode,shots (labelled images per class),size (images),method,sources,tau (fraction)")
-    assert heads.endswith(",best,worst,q")
+    assert heads.endswith(",best,worst,range_high (fraction),p_holm,df,q")
+    given["accuracy"][0]["unknown"] = ["draws", '"']
+    study_csv(given, tmp_path)
+    accuracy = csv.DictReader((tmp_path / "accuracy.csv").read_text(encoding="utf-8").splitlines())
+    assert next(accuracy)["unknown"] == '["draws", "\\""]', "lists are JSON"
     assert "low (times as many)" in (tmp_path / "equivalence.csv").read_text(encoding="utf-8")
     assert len((tmp_path / "ranks.csv").read_text(encoding="utf-8").splitlines()) == 1, "a head alone"
 
@@ -257,3 +266,15 @@ def test_a_listed_grid_opens_with_the_combination_of_most_sources() -> None:
     given["accuracy"] = [r for r in given["accuracy"] if (r["source"], r["size"]) != ("b", 200)]
     given |= {"chosen": {"source": "a", "size": 200, "method": "clip"}}
     assert "pre-trained on one source: clip, 100 images" in plain(Page(study_html(given)).section("curves"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [360, 390, 1280])
+@pytest.mark.parametrize("of", [study, hostile, minimal])
+def test_in_a_browser(width: int, of: Callable[[], dict[str, Any]], tmp_path: Path) -> None:
+    browser = Browser(tmp_path)
+    text = study_html(of()).replace("<details>", "<details open>")
+    dom, log = browser.load(text, width)
+    assert "CONSOLE" not in log
+    assert "All arms" in dom
+    assert browser.wide(text, width) <= width

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,7 @@ def study(
         row = {"target": target, "mode": mode, "shots": shot, "source": source, "size": size, "method": method}
         row |= {"kind": kind, "mean": mean, "stderr": error, "df": 6.3, "low": low, "high": high}
         row |= {"seeds": 1 if kind == "checkpoint" else 3, "draws": 5, "images": 599, "sd_seeds": error, "failed": 0}
-        accuracy.append(row | {"sd_draws": 1.4 * error, "rate": None if kind == "checkpoint" else 0.1})
+        accuracy.append(row | {"sd_draws": 1.4 * error, "unknown": [], "rate": None if kind == "checkpoint" else 0.1})
 
     for source, size, method, task in product(sources, sizes, methods, tasks):
         add(task, source, size, method, "trained")
@@ -72,7 +72,8 @@ def study(
         best, worst = (sources[i(means)] for i in (np.argmax, np.argmin))
         row = place | {"method": method, "sources": len(sources), "tau": tau, "low": max(0.0, tau - error)}
         row |= {"high": tau + 3 * error, "p": 0.004 * (1 - far[shot]) + 0.001, "range": max(means) - min(means)}
-        spread.append(row | {"range_of_noise": 1.5 * error, "best": best, "worst": worst})
+        row |= {"range_of_noise": 1.5 * error, "range_high": 2.6 * error, "best": best, "worst": worst}
+        spread.append(row | {"p_holm": 2 * row["p"], "df": 6.3})
         for one, other in combinations(sources, 2):
             found = difference(*((target, mode, shot, source, size, method) for source in (one, other)))
             family = f"sources, {target}, {mode}"
@@ -82,15 +83,26 @@ def study(
         found = difference(*((target, mode, shot, sources[0], size, method) for method in (one, other)))
         row = {"axis": "method", "target": target, "mode": mode, "shots": shot, "size": size, "at": None}
         pairs.append({**row, "first": one, "second": other, **found, "family": f"methods, {target}, {mode}"})
+    for (target, mode, shot), source, method, (small, large) in product(tasks, sources, methods, pairwise(sizes)):
+        found = difference(*((target, mode, shot, source, size, method) for size in (large, small)))
+        row = {"axis": "size", "target": target, "mode": mode, "shots": shot, "size": None, "at": f"{source}, {method}"}
+        family = f"each size against the next smaller one: {target}, {mode}, {source}, {method}"
+        pairs.append({**row, "first": large, "second": small, **found, "family": family})
     if len(sizes) > 1:
         for (target, mode, shot), method, (one, other) in product(tasks, methods, combinations(sources, 2)):
             size, times = sizes[len(sizes) // 2 - 1], 1 + 1.6 * far[shot]
             beyond = None if shot == shots[0] else 1.9 * times
             told = f"{size:,} images of {one} match {size * times:,.0f} of {other} ({size:,} to "
-            row = {"target": target, "mode": mode, "shots": shot, "method": method, "first": one, "size": size}
+            row = {"axis": "source", "target": target, "mode": mode, "shots": shot, "method": method, "source": None}
+            row |= {"at": method, "first": one, "size": size}
             row |= {"second": other, "times": times, "low": 1.0, "high": beyond}
             told += ("beyond the sizes tried" if beyond is None else f"{size * beyond:,.0f}") + ")."
             equivalence.append(row | {"told": told})
+        for (target, mode, shot), source, (one, other) in product(tasks, sources, combinations(methods, 2)):
+            row = {"axis": "method", "target": target, "mode": mode, "shots": shot, "method": None, "source": source}
+            row |= {"at": source, "first": one, "size": sizes[0], "second": other, "times": None, "low": 3.0}
+            told = f"{sizes[0]:,} images by {one} are not matched by {max(sizes):,} by {other}."
+            equivalence.append(row | {"high": None, "told": told})
     for target, mode, method, size in product(targets, modes, methods, sizes):
         row = {"target": target, "mode": mode, "method": method, "size": size}
         for one, other in combinations(shots, 2):
@@ -100,6 +112,10 @@ def study(
     for (mode, method, size), (one, other) in product(product(modes, methods, sizes), combinations(targets, 2)):
         row = {"over": "targets", "target": None, "mode": mode, "method": method, "size": size, "shots": shots[0]}
         ranks.append(row | {"first": one, "second": other, "kendall": 0.67, "expected_by_noise": 0.8})
+    for (target, mode, shot), method, size in product(tasks, methods, sizes):
+        row = {"over": "seeds", "target": target, "mode": mode, "method": method, "size": size, "shots": shot}
+        row |= {"first": "one seed", "second": "another", "kendall": 0.55, "expected_by_noise": 0.0}
+        ranks.append(row | {"orders": [list(sources), list(sources)[::-1]]})
     for target, mode, source, size, method in product(targets, modes, sources, sizes, methods) if scratch else ():
         own = []
         for shot in shots:
@@ -109,6 +125,7 @@ def study(
         told = f"On {target} ({mode}), {source} pays at all shots tried."
         told = told if ends is None else f"On {target} ({mode}), {source} stops paying at {ends} shots."
         row = {"target": target, "mode": mode, "source": source, "size": size, "method": method}
+        row |= {"hidden": None if ends is None else max(one["high"] for one in own[shots.index(ends) :])}
         gains.append(row | {"stops_paying_at": ends, "told": told, "gains": own})
     recommendation = [
         f"Pre-train on {sources[0]}, {max(sizes):,} images, by {methods[0]}: at {shots[0]} shot it reaches "
