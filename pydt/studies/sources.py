@@ -111,6 +111,11 @@ class Source:
         return np.flatnonzero(kept)
 
     @cached_property
+    def _part(self) -> Dataset:
+        """All examples of this source, unchanged."""
+        return self.dataset.take(self._kept)
+
+    @cached_property
     def _present(self) -> np.ndarray:
         """The classes of this source as codes of the data set, sorted."""
         return np.unique(self.dataset.labels[self._kept])
@@ -171,7 +176,7 @@ class Source:
         Raises:
             DataError: n or seed is no whole number, or out of range.
         """
-        sample = self.dataset.take(self._kept).sample(n, seed)
+        sample = self._part.sample(n, seed)
         if self.noise:
             sample = self._mislabelled(sample, seed)
         if self.captions == "none":

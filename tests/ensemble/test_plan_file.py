@@ -20,7 +20,7 @@ from pydt.base import ConfigError, DataError, PydtError, StoreError
 from pydt.data import Dataset, Groups, Target
 from pydt.data.loading import Augment
 from pydt.data.packing import pack_tar
-from pydt.data.samples import glyphs
+from pydt.data.samples import glyphs, textures
 from pydt.ensemble import Command, Function, Plan, quickstart_plan, read_plan, write_plan
 from pydt.store import Measure
 from pydt.training import FineTune, Recipe, Task, ZeroShot
@@ -572,6 +572,12 @@ def test_ways_to_run_that_make_no_sense_are_refused_with_their_place(tmp_path: P
 def test_values_of_another_type_in_tasks_are_refused(tmp_path: Path, line: str, pattern: str) -> None:
     with pytest.raises(ConfigError, match=pattern):
         read_plan(_written(tmp_path, QUICKSTART.replace("[[tasks]]", f"[[tasks]]\n{line}")))
+
+
+def test_the_far_target_stands_in_two_samples(tmp_path: Path) -> None:
+    both = 'target.train.sample = "textures"\ntarget.test.sample = "textures-test"'
+    path = _written(tmp_path, QUICKSTART.replace('target.train.sample = "digits"', both))
+    assert read_plan(path).plan.tasks[0].target.digest == textures().digest
 
 
 def test_lines_of_a_text_file_end_where_an_editor_says(tmp_path: Path, source: Dataset) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tarfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pydt import Dataset, Mixture, Recipe, Source
+from pydt import Dataset, Loader, Mixture, Recipe, Source
 from pydt.base import ConfigError, DataError
 from pydt.studies import as_source
 
@@ -162,23 +164,41 @@ def test_names_say_what_a_sample_is():
     assert mixture.take(8).name == "25 % a + 75 % b, 8 images, 20 % wrong labels"
 
 
-def test_files_and_shards_are_indexed_never_copied(tmp_path):
+@pytest.fixture(params=["folder", "tar"])
+def photos(request: pytest.FixtureRequest, tmp_path: Path) -> Dataset:
+    """Six photographs of cats and of dogs as files, or in two shards with the class in a column."""
     for name in ("cat", "dog"):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for i in range(6):
-            Image.fromarray(np.full((8, 8, 3), 20 * i + (name == "dog"), np.uint8)).save(
-                tmp_path / "photos" / name / f"{i}.png"
-            )
-    data = Dataset.from_folder(tmp_path / "photos")
-    source = Source(data, captions="template", noise=0.5)
-    sample = source.take(8)
+            pixels = np.full((8, 8, 3), 20 * i + (name == "dog"), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{i}.png")
+    if request.param == "folder":
+        return Dataset.from_folder(tmp_path / "photos")
+    (tmp_path / "shards").mkdir()
+    for number in range(2):
+        with tarfile.open(tmp_path / "shards" / f"{number}.tar", "w") as shard:
+            for name in ("cat", "dog"):
+                for i in range(3 * number, 3 * number + 3):
+                    (tmp_path / "label").write_text(name)
+                    shard.add(tmp_path / "photos" / name / f"{i}.png", f"{name}{i}.png")
+                    shard.add(tmp_path / "label", f"{name}{i}.cls")
+    return Dataset.from_tar(tmp_path / "shards")
+
+
+def test_samples_of_files_and_shards_are_indexes(photos):
+    sample = Source(photos, captions="template", noise=0.5).take(8)
     assert sample.encoded
-    assert set(sample.paths) == set(data.paths)
-    assert len(sample.captions) == 8
-    parts = {name: Source(data, where={"class": name}) for name in ("cat", "dog")}
+    assert set(sample.paths) == set(photos.paths)
+    true = {key: photos.classes[label] for key, label in zip(photos.all_keys(), photos.labels, strict=True)}
+    found = {key: sample.classes[label] for key, label in zip(sample.all_keys(), sample.labels, strict=True)}
+    assert sum(found[key] != true[key] for key in found) == 4
+    assert sample.captions == tuple(f"a photo of a {name}" for name in found.values())
+    parts = {name: Source(photos, where={"class": name}) for name in ("cat", "dog")}
     mixed = Mixture(parts, weights={"cat": 0.5, "dog": 0.5}).take(6)
     assert mixed.encoded
     assert np.bincount(mixed.labels).tolist() == [3, 3]
+    batch = next(iter(Loader(mixed, batch_size=6)))
+    assert batch.images.shape[:2] == (6, 3)
 
 
 def test_parts_of_one_array_are_mixed_without_copying_it(tmp_path):
