@@ -3,6 +3,7 @@ numpy and the compiled core, no torch, no data sets. Imports `base`, `design` an
 """
 
 from pydt.estimation.alpha_pilots import compare_alphas
+from pydt.estimation.arm_spread import Spread, spread
 from pydt.estimation.crossed import Crossed, crossed
 from pydt.estimation.datamodelling_score import Score, lds, repeat_rows
 from pydt.estimation.estimators import ESTIMATORS
