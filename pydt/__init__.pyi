@@ -48,7 +48,10 @@ from .estimation import repeat_rows as repeat_rows
 from .store import Measure as Measure
 from .store import Store as Store
 from .studies import Mixture as Mixture
+from .studies import PublicModel as PublicModel
 from .studies import Source as Source
+from .studies import Study as Study
+from .studies import run_study as run_study
 from .training import Recipe as Recipe
 from .training import Task as Task
 

@@ -13,7 +13,17 @@ from pydt.store.log import row_seconds
 from pydt.store.measure import Measure
 from pydt.store.merge import merge
 from pydt.store.notes import stored_remarks, write_remarks
-from pydt.store.outputs import Unit, averaged, derive, metric_output, outputs_of, primitives_of, unit_of, units_of
+from pydt.store.outputs import (
+    Unit,
+    averaged,
+    derive,
+    metric_output,
+    outputs_of,
+    per_draw,
+    primitives_of,
+    unit_of,
+    units_of,
+)
 from pydt.store.plan_record import MOST_ROWS, Drawn, Record
 from pydt.store.rows import FACTS, VALUE, Outcome, Row, checked, metric_of
 from pydt.store.status import status

@@ -91,8 +91,8 @@ def derive(primitives: np.ndarray, labels: np.ndarray, name: str) -> np.ndarray:
     return value.astype(np.float32)
 
 
-def averaged(outcome: Outcome, labels: np.ndarray, name: str, where: str, chosen: Any = slice(None)) -> np.ndarray:
-    """An output of a finished cell, averaged over the draws, float32 (examples,); of predictions the most frequent.
+def per_draw(outcome: Outcome, labels: np.ndarray, name: str, where: str, chosen: Any = slice(None)) -> np.ndarray:
+    """An output of a finished cell for each draw, float (draws, examples).
 
     Args:
         labels: int (examples,), of all examples. name: as of `derive`, "auroc" or "value". where: names the cell.
@@ -102,13 +102,18 @@ def averaged(outcome: Outcome, labels: np.ndarray, name: str, where: str, chosen
         StoreError: it has no such output, or of another number of examples.
     """
     if name == VALUE:
-        draws = _per_example(outcome, VALUE, len(labels), where)[:, chosen]
-    else:
-        primitives = primitives_of(outcome, len(labels), where)
-        if name == AUROC:
-            draws = _per_example(outcome, AUROC, len(labels), where)[:, chosen]
-        else:
-            draws = derive(primitives[..., chosen], labels[chosen], name)
+        return _per_example(outcome, VALUE, len(labels), where)[:, chosen]
+    primitives = primitives_of(outcome, len(labels), where)
+    if name == AUROC:
+        return _per_example(outcome, AUROC, len(labels), where)[:, chosen]
+    return derive(primitives[..., chosen], labels[chosen], name)
+
+
+def averaged(outcome: Outcome, labels: np.ndarray, name: str, where: str, chosen: Any = slice(None)) -> np.ndarray:
+    """An output of a finished cell, averaged over the draws, float32 (examples,); of predictions the most frequent.
+    Arguments and errors are those of `per_draw`.
+    """
+    draws = per_draw(outcome, labels, name, where, chosen)
     value: np.ndarray = most_frequent(draws) if name == "prediction" else draws.mean(axis=0)
     return value.astype(np.float32, copy=False)
 

@@ -1,5 +1,8 @@
-"""Which source to pre-train on, how large, by which method, and when it stops mattering. Imports every
-room but `cli`.
+"""Which source should one pre-train on, how large, by which method, and when does it stop mattering: grids of arms
+whose rows lie in one store, and their page. Imports every room but `cli`.
 """
 
-from pydt.studies.sources import Mixture, Source, as_source
+from pydt.studies.running import run_study, study_parts
+from pydt.studies.sources import Mixture, Source
+from pydt.studies.study import PublicModel, Study
+from pydt.studies.values import Cell, cells_of

@@ -11,6 +11,7 @@ from pydt.training.recipe import Recipe, steps_of
 from pydt.training.source import train
 from pydt.training.trained import Trained
 from pydt.training.transfer.finetune import FineTune
+from pydt.training.transfer.modes import MODES
 from pydt.training.transfer.run import transfer
 from pydt.training.transfer.task import Task
 from pydt.training.transfer.zero_shot import ZeroShot

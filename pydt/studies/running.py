@@ -1,0 +1,88 @@
+"""Running a study: learning rates first, then every row that its store lacks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any
+
+from pydt.base import ConfigError, StoreError
+from pydt.ensemble import Part, RatesOfPart, Runner, choose_rates_of, chosen_rates_of, run_parts, run_row
+from pydt.store import Store
+from pydt.studies.study import Arm, Study
+from pydt.training import Task
+
+
+def run_study(
+    study: Study,
+    dir: str | os.PathLike[str],
+    executor: Executor | None = None,
+    *,
+    workers: int | None = None,
+    runner: Runner = run_row,
+    progress: bool | str = True,
+    limit: float | None = None,
+    same_code: bool = False,
+    keep: str = "weights",
+    keep_bytes: int | None = None,
+) -> Store:
+    """Run the rows of a study that a store lacks; where it has a grid of learning rates, choose them first.
+
+    Args:
+        study: what to run.
+        dir: folder of the store, made if needed.
+        executor, workers, runner, progress, limit, same_code, keep_bytes: as in `pydt.run`.
+        keep: as in `pydt.run`, but "weights" by default: a target, shots or a rate added later train no source.
+
+    Raises:
+        PydtError: as `pydt.run` and `pydt.choose_rates`.
+    """
+    more: dict[str, Any] = {"workers": workers, "runner": runner, "progress": progress, "limit": limit}
+    more["keep_bytes"] = keep_bytes
+    if study.rates:
+        choose_rates_of(_trials(study), dir, study.rates, executor, **more)
+    parts = tuple(_rated(study, dir))
+    return run_parts(parts, dir, executor, same_code=same_code, keep=keep if runner is run_row else "none", **more)
+
+
+def study_parts(study: Study, dir: str | os.PathLike[str]) -> tuple[Part, ...]:
+    """The parts of a study with the learning rates that its store has chosen.
+
+    Raises:
+        StoreError: they are not chosen yet.
+    """
+    return tuple(_rated(study, dir))
+
+
+def tasks_with_rates(study: Study, dir: str | os.PathLike[str], arm: Arm) -> tuple[Task, ...]:
+    """The tasks of an arm with their chosen rates; raises as `study_parts`."""
+    choice = choice_of(study, dir, arm)
+    return study.tasks(arm) if choice is None else choice.tasks
+
+
+def choice_of(study: Study, dir: str | os.PathLike[str], arm: Arm) -> RatesOfPart | None:
+    """How the rates of an arm were chosen; None where there is nothing to choose. Raises as `study_parts`."""
+    if not study.rates or all(task.rate is None for task in study.tasks(arm)):
+        return None
+    found = chosen_rates_of([study.part(arm, 0)], dir, study.rates)[0]
+    if found is None:
+        wrong = f"holds no choice of the learning rates of {arm.name}"
+        raise StoreError(wrong, str(Path(dir)), "`pydt study FILE` chooses them, and runs the rows")
+    return found
+
+
+def _trials(study: Study) -> Sequence[Part]:
+    """The first row of every arm of which something is to be chosen."""
+    found = [study.part(arm, 0) for arm in study.arms if any(task.rate is not None for task in study.tasks(arm))]
+    if not found:
+        raise ConfigError("no mode has a learning rate", "Study.rates", "leave the rates out")
+    return found
+
+
+def _rated(study: Study, dir: str | os.PathLike[str]) -> Iterator[Part]:
+    tasks = {arm.name: tasks_with_rates(study, dir, arm) for arm in study.arms}
+    for seed in range(study.seeds):
+        for arm in study.arms:
+            yield study.part(arm, seed, tasks[arm.name])

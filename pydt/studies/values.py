@@ -1,0 +1,82 @@
+"""What the rows of a study gave: for each arm and task an array of seeds x draws x images.
+
+    values float32 (seeds, draws, images): 0 or 1, whether the prediction was right; of targets with the metric "auroc"
+    values whose weighted mean over the images is the AUROC
+
+Rows that failed are left out and counted: an arm may have fewer seeds than the study.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pydt.store import HALVES, Store, per_draw
+from pydt.studies.running import tasks_with_rates
+from pydt.studies.study import Arm, Asked, Study
+
+AUROC = "auroc"
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One arm on one task.
+
+    Attributes:
+        values: of one half of the target, float32 (seeds, draws, images).
+        seeds: the numbers of the seeds that count, one for each entry of `values`.
+        weights, labels: of the images.
+        failed: reasons of the seeds that gave nothing.
+        rate: the learning rate of the transfer; None where it has none.
+    """
+
+    arm: Arm
+    asked: Asked
+    values: npt.NDArray[np.float32]
+    seeds: tuple[int, ...]
+    weights: npt.NDArray[np.float64]
+    labels: npt.NDArray[np.int64]
+    failed: tuple[str, ...]
+    rate: float | None
+
+    @property
+    def mean(self) -> float:
+        """The metric, mean over seeds and draws; NaN if no seed counts."""
+        if not len(self.values):
+            return float("nan")
+        return float(self.values.mean((0, 1), dtype=np.float64) @ self.weights)
+
+
+def cells_of(study: Study, store: Store, half: str = "report") -> Mapping[tuple[str, str], Cell]:
+    """The cells of a study by name of arm and task.
+
+    Args:
+        half: of the targets: "score" to select by, "report" to judge by.
+
+    Raises:
+        StoreError: rows are missing: the study is not finished; or a file is damaged.
+    """
+    found = {}
+    for arm in study.arms:
+        tasks = tasks_with_rates(study, store.folder, arm)
+        parts = [study.part(arm, seed, tasks) for seed in range(study.seeds)]
+        for position, (asked, task) in enumerate(zip(study.asked(arm), tasks, strict=True)):
+            about = store.task(task.digest)
+            chosen = np.flatnonzero(about["half"] == HALVES[half])
+            output = AUROC if task.target.metric == AUROC else "correct"
+            values, seeds, failed = [], [], []
+            for seed, part in enumerate(parts):
+                key = part.record.keys[0][position]
+                outcome = store.get(key)
+                if outcome.status != "ok":
+                    failed.append(outcome.reason or "no reason given")
+                    continue
+                values.append(per_draw(outcome, about["labels"], output, str(store.path(key)), chosen))
+                seeds.append(seed)
+            stacked = np.stack(values) if values else np.empty((0, task.draws, len(chosen)), np.float32)
+            images = about["weights"][chosen].astype(np.float64), about["labels"][chosen].astype(np.int64)
+            found[arm.name, task.name] = Cell(arm, asked, stacked, tuple(seeds), *images, tuple(failed), task.rate)
+    return found
