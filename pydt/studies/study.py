@@ -168,6 +168,8 @@ class Study:
                 wrong = f"{arm.size:,} images, but source {arm.source!r} has {source.largest:,} ({source.told})"
                 mend = f"ask for at most {source.largest:,}, or list the arms that are possible: cells=[...]"
                 raise ConfigError(wrong, "Study.sizes", mend)
+            if arm.kind == "trained":
+                self.sources[arm.source].check(arm.recipe)
         for part in self.parts:  # what any of them refuses is refused before anything is trained
             part.record  # noqa: B018
 
