@@ -1,8 +1,8 @@
 """A study: which source to pre-train on, how large, by which method, judged by k-shot transfer to targets.
 
     arm   = (source, size, method): what is pre-trained. Scratch and public checkpoints are arms without a source.
-    part  = an arm with one seed: one row of the store. Seed s of every arm trains on the s-th sample of its source, with
-            the same random numbers; sample and seed are one random factor.
+    part  = an arm with one seed: one row of the store. Seed s of every arm trains on the s-th sample of its source,
+            with the same random numbers; sample and seed are one random factor.
     tasks = targets x modes x shots; all arms have the same few-shot draws and target images, so they are paired.
 
 A part's row follows from its own sample, recipe and seed alone: another source, size, method or seed changes none of
@@ -29,7 +29,8 @@ FULL = "full"
 SCRATCH = "scratch"
 """What the arm without pre-training is called."""
 _OF_STUDY = {"target", "shots", "draws", "seed", "name", "part"}
-_OF_MODES = tuple(field.name for field in fields(Task) if field.name not in _OF_STUDY)
+OF_MODES = tuple(field.name for field in fields(Task) if field.name not in {*_OF_STUDY, "mode"})
+"""Settings of a task that a mode of a study may have."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Study:
         targets: by name.
         sizes: images of each source; default one size, that of the smallest source.
         shots: labelled images per class, or "full".
-        modes: ways to transfer: names of modes, or by a name of your own the further settings of `pydt.Task`:
+        modes: ways to transfer: names of modes, or a dict: by a name of your own the further settings of `pydt.Task`:
             {"probe": {}, "finetune": {"finetune": FineTune(epochs=15)}}; "mode" in them where the name is another.
         draws: few-shot draws; seeds: trainings of every arm, each on its own nested sample of its source.
         rates: learning rates to choose from, the same for all arms and chosen for each arm, target, mode and number of
@@ -124,7 +125,7 @@ class Study:
     targets: Mapping[str, Target]
     sizes: Sequence[int] = ()
     shots: Sequence[int | str] = (1, 5, FULL)
-    modes: Mapping[str, Mapping[str, Any]] | Sequence[str] = ("probe",)
+    modes: Any = ("probe",)
     draws: int = field(default=5, kw_only=True)
     seeds: int = field(default=3, kw_only=True)
     rates: Sequence[float] = field(default=(), kw_only=True)
@@ -217,7 +218,7 @@ class Study:
     def part(self, arm: Arm, seed: int, tasks: Sequence[Task] | None = None) -> Part:
         """The row of an arm and a seed (its number), by default with the tasks of `tasks`."""
         source = self._source(arm, seed)
-        mask = np.ones(len(source.classes), bool)
+        mask: Any = np.ones(len(source.classes), bool)
         row = Row(mask, seed31("study training", self.seed, seed), "study")
         made = self.tasks(arm) if tasks is None else tuple(tasks)
         return Part(Context(source, "class", arm.recipe, made), (row,), f"{arm.name}, seed {seed}")
@@ -253,7 +254,7 @@ class Study:
         for name, settings in given.items():
             where = f"Study.modes[{name!r}]"
             for key in settings:
-                one_of(key, ("mode", *_OF_MODES[1:]), "setting", where)
+                one_of(key, ("mode", *OF_MODES), "setting", where)
             mode = settings.get("mode", name)
             one_of(mode, tuple(MODES), "mode", where)
             found[str(name)] = {**settings, "mode": mode}
@@ -264,17 +265,18 @@ class Study:
         if not given:
             raise ConfigError("is empty", "Study.shots", 'give at least one: shots=(1, 5, "full")')
         numbers = [whole(k, "shots", "Study", 1, error=ConfigError) for k in given if k != FULL]
-        return (*sorted(_once(numbers, "shots")), *([FULL] if FULL in given else []))
+        return (*sorted(_once(numbers, "shots")), *((FULL,) if FULL in given else ()))
 
     def _cells(self, given: Any) -> tuple[tuple[str, int, str], ...]:
         found = []
         for i, cell in enumerate(_listed(given, "cells")):
             where = f"Study.cells[{i}]"
-            if isinstance(cell, str) or len(cell) != 3:
+            if not isinstance(cell, (list, tuple)) or len(cell) != 3:
                 raise ConfigError(f"is {cell!r}", where, "give (source, size, method)")
             source, size, method = cell
             one_of(source, tuple(self.sources), "source", where)
-            one_of(size, tuple(self.sizes), "size", where)
+            if size not in self.sizes:
+                raise ConfigError(f"unknown size {size!r}", where, f"choose one of: {', '.join(map(str, self.sizes))}")
             one_of(method, tuple(self.methods), "method", where)
             found.append((source, int(size), method))
         if not found:
@@ -299,7 +301,7 @@ def task_name(target: str, mode: str, shots: int | str) -> str:
 
 def reads_captions(recipe: Recipe) -> bool:
     """Whether models of a recipe can name classes without labelled images."""
-    return recipe.method == "clip" or (recipe.method == "checkpoint" and recipe.checkpoint.name.startswith("open_clip:"))
+    return recipe.method == "clip" or recipe.checkpoint.name.startswith("open_clip:")
 
 
 def _blank(target: Dataset) -> Dataset:

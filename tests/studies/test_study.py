@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydt.errors import ConfigError, DataError
+from pydt.train import FineTune
 
 import pydt
-from pydt.errors import ConfigError, DataError
 from pydt.studies import PublicModel
-from pydt.train import FineTune
 
 
 def images(n: int, classes: int, seed: int, name: str, captions: bool = True) -> pydt.Dataset:
@@ -45,14 +45,17 @@ def test_the_arms_are_the_grid_and_scratch() -> None:
     found = study()
     grid = [(s, n, m) for s in "ab" for n in (20, 40) for m in ("supervised", "clip")]
     assert [(arm.source, arm.size, arm.method) for arm in found.arms] == [*grid, ("", 0, "scratch")]
-    assert [task.name for task in found.tasks(found.arms[0])] == ["t, probe, 1 shot", "t, probe, 3 shots", "t, probe, full shots"]
+    asked = [task.name for task in found.tasks(found.arms[0])]
+    assert asked == ["t, probe, 1 shot", "t, probe, 3 shots", "t, probe, full shots"]
     assert len(found.parts) == 9 * 3
     assert len(trainings(found)) == len(found.parts)
 
 
 def test_samples_are_nested_shared_by_methods_and_differ_by_seed() -> None:
     found = study()
-    by = {(arm.name, seed): set(found.part(arm, seed).context.source.all_keys()) for arm in found.arms for seed in (0, 1)}
+    by = {
+        (arm.name, seed): set(found.part(arm, seed).context.source.all_keys()) for arm in found.arms for seed in (0, 1)
+    }
     assert by["a, 20 images, supervised", 0] < by["a, 40 images, supervised", 0]
     assert by["b, 20 images, supervised", 0] == by["b, 20 images, clip", 0]
     assert by["b, 20 images, supervised", 0] != by["b, 20 images, supervised", 1]
