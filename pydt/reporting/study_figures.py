@@ -226,7 +226,10 @@ def _matches(view: View) -> dict[str, Any]:
     order = {shots: i for i, shots in enumerate(view.shots)}
     first = view.combinations[0][0] if view.combinations else None
     matches = view.results.get("equivalence") or []
-    matches = sorted(matches, key=lambda one: (one["method"] != first, order[one["shots"]]))
+    tasks = {task: i for i, task in enumerate(view.tasks)}
+    matches = sorted(
+        matches, key=lambda one: (tasks[one["target"], one["mode"]], one["method"] != first, order[one["shots"]])
+    )
     rows, said, heard = [], [], ""
     for match in matches:
         place = [task_text((match["target"], match["mode"])), shots_text(match["shots"])]

@@ -210,8 +210,8 @@ def _ranks(view: View) -> list[dict[str, Any]]:
     for over in dict.fromkeys(r["over"] for r in own):
         of = [r for r in own if r["over"] == over]
         few = [r for r in of if {r["first"], r["second"]} == ends or r.get("shots") in ends] if len(of) > RANKS else of
-        chance = "if no source were better" if over == "seeds" else "same true order, with this noise"
-        heads = ["where", "orders compared", "agreement", chance]
+        chance = "if sources were equal" if over == "seeds" else "with noise alone"
+        heads = ["where", "shots compared" if over == "shots" else "compared", "agreement", chance]
         both = [table_of(heads, [_rank(r) for r in some], "llrr", "ranks.csv") for some in (few, of)]
         tables.append(
             {
@@ -227,8 +227,7 @@ def _rank(record: Mapping[str, Any]) -> list[str]:
     """One comparison of two orders."""
     where = [legible(str(part), NAME) for part in (record.get("target"), record.get("mode")) if part is not None]
     where += [shots_text(record["shots"])] if record.get("shots") is not None else []
-    over = record["over"] == "shots"
-    ends = [shots_text(record[key]) if over else legible(str(record[key]), NAME) for key in ("first", "second")]
+    ends = [legible(str(record[key]), NAME) for key in ("first", "second")]
     numbers = [number(record[key], 2) for key in ("kendall", "expected_by_noise")]
     return [", ".join(where) or DASH, " and ".join(ends), *numbers]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from statistics import median
 from typing import Any
 
@@ -165,7 +166,13 @@ def p_number(p: float | None) -> str:
 
 
 def table_of(heads: Sequence[str], rows: Sequence[Sequence[str]], sides: str, file: str) -> dict[str, Any]:
-    """A table of texts; sides: l or r for each column. Beyond ROWS rows the file is named."""
-    kinds = ["left" if side == "l" else "" for side in sides]
-    columns = list(zip(heads, kinds, strict=True))
-    return {"columns": columns, "rows": rows[:ROWS], "left_out": max(0, len(rows) - ROWS), "file": file}
+    """A table of texts; sides: l or r for each column. Beyond ROWS rows the file is named.
+
+    Consecutive rows that begin alike stand below that text, if there are few such texts.
+    """
+    columns = [(head, "left" if side == "l" else "") for head, side in zip(heads, sides, strict=True)]
+    shown, left_out = rows[:ROWS], max(0, len(rows) - ROWS)
+    groups = [(title, [row[1:] for row in own]) for title, own in groupby(shown, lambda row: row[0])]
+    if 2 * len(groups) > len(shown):
+        return {"columns": columns, "groups": [("", shown)], "left_out": left_out, "file": file}
+    return {"columns": columns[1:], "groups": groups, "left_out": left_out, "file": file}

@@ -116,22 +116,51 @@ def test_of_many_sources_the_best_the_worst_and_the_chosen_are_drawn() -> None:
 
 
 def test_spreads_and_differences_are_those_of_the_results(given: dict[str, Any], page: Page) -> None:
-    rows = [plain(e["text"]) for e in page.find("tr") if "spread-table" in e["inside"]][1:]
+    rows, task = [], ""
+    for e in page.find("tr"):
+        if "spread-table" in e["inside"]:
+            task = plain(e["text"]) if e["attrs"].get("class") == "break" else task
+            rows.append(f"{task} {plain(e['text'])}")
     own = [r for r in given["spread"] if (r["size"], r["method"]) == (4500, "supervised")]
-    assert len(rows) == len(own) == 24
+    assert len(rows) == 1 + 4 + 24 == 5 + len(own)
     for r in own:
         tau, low, high, wide, noise = (f"{100 * r[k]:.1f}" for k in ("tau", "low", "high", "range", "range_of_noise"))
         bound, p = f"{100 * r['range_high']:.1f}", f"{r['p_holm']:.3f}"
         shots = "full" if r["shots"] == "full" else f"{r['shots']} shot{'s' * (r['shots'] > 1)}"
         numbers = f"{tau} {low} to {high} {p} {wide} {noise} {bound}"
         assert f"{r['target']}, {r['mode']} {shots} {numbers} {r['best']} {r['worst']}" in rows
+
+
+def test_methods_are_compared_by_their_means_over_the_sources(given: dict[str, Any], page: Page) -> None:
     text = plain(page.section("effects"))
-    r = next(
-        r
-        for r in given["pairs"]
-        if (r["axis"], r["size"], r["first"], r["second"]) == ("method", 4500, "simclr", "clip")
-    )
-    assert f"{100 * r['difference']:+.1f} {100 * r['low']:+.1f} to {100 * r['high']:+.1f}" in text
+    assert "handwritten digits, probe; mean over the sources, 4,500 images" in text
+    own = [r for r in given["pairs"] if (r["axis"], r["size"], r["at"]) == ("method", 4500, None)]
+    rows = [plain(e["text"]) for e in page.find("tr") if "effects" in e["inside"] and not e["attrs"].get("class")]
+    rows = [row for row in rows if "interval" not in row]
+    assert len(rows) == len(own) == 4 * 6 * 3
+    for r in own:
+        shots = "full" if r["shots"] == "full" else f"{r['shots']} shot{'s' * (r['shots'] > 1)}"
+        low, high = (f"{100 * r[k]:+.1f}".replace("+0.0", "0.0").replace("-0.0", "0.0") for k in ("low", "high"))
+        assert any(row.startswith(f"{shots} ") and f"{low} to {high}" in row for row in rows)
+
+
+def test_orders_are_compared_at_the_ends_and_the_others_folded(given: dict[str, Any], page: Page) -> None:
+    text = plain(page.section("ranks"))
+    kendall = {(r["first"], r["second"]): r["kendall"] for r in given["ranks"] if r["over"] == "shots"}
+    opened, folded = text.split("Across shots: all")
+    assert f"textures, probe 1 and full {kendall[1, 'full']:.2f} 0.80" in opened
+    assert "2 and 5" not in opened
+    assert f"2 and 5 {kendall[2, 5]:.2f} 0.80" in folded
+    assert "if sources were equal" in folded
+    assert "handwritten digits, probe, 1 shot one seed and another 0.55 0.00" in folded
+
+
+def test_an_arm_without_some_shots_has_a_dash_there() -> None:
+    given = study(("a", "b"), (100,), ("clip",), (1, 5, "full"), ("probe",), ("t",), ())
+    given["accuracy"] = [r for r in given["accuracy"] if (r["source"], r["shots"]) != ("b", 1)]
+    row = next(plain(r["text"]) for r in Page(study_html(given)).find("tr", class_="arm") if r["text"].startswith("b"))
+    assert row.startswith("b \u2013 ")
+    assert row.count("to") == 2
 
 
 def test_a_difference_is_filled_where_its_corrected_p_is_small() -> None:

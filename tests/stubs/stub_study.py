@@ -80,9 +80,11 @@ def study(
             pairs.append({"axis": "source", **place, "at": method, "first": one, "second": other, **found})
             pairs[-1]["family"] = family
     for (target, mode, shot), size, (one, other) in product(tasks, sizes, combinations(methods, 2)):
-        found = difference(*((target, mode, shot, sources[0], size, method) for method in (one, other)))
-        row = {"axis": "method", "target": target, "mode": mode, "shots": shot, "size": size, "at": None}
-        pairs.append({**row, "first": one, "second": other, **found, "family": f"methods, {target}, {mode}"})
+        row = {"axis": "method", "target": target, "mode": mode, "shots": shot, "size": size}
+        row |= {"first": one, "second": other, "family": f"methods, {target}, {mode}"}
+        for at in (*sources, None):
+            found = difference(*((target, mode, shot, at or sources[0], size, method) for method in (one, other)))
+            pairs.append({**row, "at": at, **found})
     for (target, mode, shot), source, method, (small, large) in product(tasks, sources, methods, pairwise(sizes)):
         found = difference(*((target, mode, shot, source, size, method) for size in (large, small)))
         row = {"axis": "size", "target": target, "mode": mode, "shots": shot, "size": None, "at": f"{source}, {method}"}
@@ -165,6 +167,6 @@ def minimal() -> dict[str, Any]:
 def hostile() -> dict[str, Any]:
     """Every name is one that breaks pages and spreadsheets; more sources than a figure shows."""
     sources = [*EVIL[:8], "=cmd|' /C calc'!A0", "a name of exactly 40 characters, you see"]
-    found = study(sources, (10, 30), EVIL[8:10], (1, "full"), EVIL[10:12], EVIL[12:14], EVIL[14:15], True)
+    found = study(sources, (10, 30), EVIL[8:10], (1, "full"), EVIL[10:12], (EVIL[1], EVIL[13]), EVIL[14:15], True)
     found["study"] |= {"name": EVIL[0], "equal": EVIL[:2], "unequal": [EVIL[15]]}
     return found | {"recommendation": EVIL[:3], "notes": EVIL[:4], "provenance": {EVIL[0]: EVIL[1]}}
