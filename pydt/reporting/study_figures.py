@@ -60,8 +60,17 @@ def _figure(
     labels: tuple[str, str],
     named: Mapping[float, str],
     scale: type[Axis] = Axis,
+    zero: bool = False,
 ) -> dict[str, Any] | None:
-    """Panels and legend of a figure; None where nothing is known. labels: of the scales; named: texts below x."""
+    """Panels and legend of a figure; None where nothing is known.
+
+    Args:
+        lines: of a task.
+        labels: of the scales.
+        named: texts below x.
+        scale: of x.
+        zero: whether the scale of y holds 0.
+    """
     found = {task: [line for line in lines(task) if line.points] for task in view.tasks}
     found = {task: own for task, own in found.items() if own}
     if not found:
@@ -73,7 +82,7 @@ def _figure(
     panels = []
     for task, own in found.items():
         same = [line for (target, _), other in found.items() if target == task[0] for line in other]
-        values = [v for line in same for point in line.points for v in point[1:] if v is not None]
+        values = [v for line in same for point in line.points for v in point[1:] if v is not None] + [0.0] * zero
         y_axis = Axis.around(values, 0.06)
         y_axis = Axis(0.0, y_axis.high) if y_axis.low < 0 <= min(values) else y_axis
         series = [Series(line.style, line.shape, line.points, shift=shift[line.style]) for line in own]
@@ -171,7 +180,7 @@ def spread(view: View) -> dict[str, Any] | None:
 
         return own
 
-    figure = _opened(view, lambda one: _figure(view, lines(one), (_X, "points"), _positions(view)))
+    figure = _opened(view, lambda one: _figure(view, lines(one), (_X, "points"), _positions(view), zero=True))
     if figure is None:
         return None
     order = {shots: i for i, shots in enumerate(view.shots)}
@@ -242,7 +251,7 @@ def _matches(view: View) -> dict[str, Any]:
         rows.append([*place, *what, times, _times(match)])
     heads = ["target, transfer", "shots", "method or source", "images", "match of", "times as many", "95 % interval"]
     table = table_of(heads, rows, "lllllrr", "equivalence.csv") if rows else None
-    return {"told": said[:SENTENCES], "where": heard, "table": table}
+    return {"told": said[:SENTENCES], "table": table}
 
 
 def _times(match: Mapping[str, Any]) -> str:
@@ -344,7 +353,9 @@ def gains(view: View) -> dict[str, Any] | None:
 
         return own
 
-    figure = _opened(view, lambda one: _figure(view, lines(one), (_X, "points over no pre-training"), _positions(view)))
+    figure = _opened(
+        view, lambda one: _figure(view, lines(one), (_X, "points over no pre-training"), _positions(view), zero=True)
+    )
     if figure is None:
         return None
     rows = []
@@ -360,8 +371,10 @@ def gains(view: View) -> dict[str, Any] | None:
 
 
 def _stop(view: View, record: Mapping[str, Any]) -> str:
-    """From which shots on no gain is seen, and how large a gain the intervals leave possible."""
+    """From which shots on no gain is seen, and how large a gain the intervals leave possible, if any."""
     if record["stops_paying_at"] is None:
         return "pays at all tried"
     hidden = record.get("hidden")
-    return shots_text(record["stops_paying_at"]) + ("" if hidden is None else f", up to {view.points(hidden, False)}")
+    return shots_text(record["stops_paying_at"]) + (
+        f", up to {view.points(hidden, False)}" if hidden and hidden > 0 else ""
+    )

@@ -190,6 +190,17 @@ def test_where_pre_training_stops_paying_stands_in_a_table() -> None:
     assert rows == ["source t, probe", "a full, up to 2.3", "b pays at all tried"]
 
 
+def test_gains_are_drawn_from_zero_and_none_is_left_possible_below_it() -> None:
+    given = study(("a", "b"), (100,), ("clip",), (1, "full"), ("probe",), ("t",), ())
+    for record in given["scratch"]:
+        record |= {"stops_paying_at": 1, "hidden": -0.01}
+        record["gains"] = [g | {"difference": -0.1, "low": -0.12, "high": -0.08} for g in record["gains"]]
+    text = study_html(given)
+    gains = text[text.index('id="gains"') : text.index('id="arms"')]
+    assert '<line class="zero"' in gains
+    assert "up to" not in plain(gains[gains.index('id="stops"') :])
+
+
 def test_sections_without_numbers_are_left_out() -> None:
     page = Page(study_html(minimal()))
     assert ids(page) == ["answer", "curves", "spread", "arms", "reading", "provenance"]
