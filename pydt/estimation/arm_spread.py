@@ -137,8 +137,27 @@ def profile(between: float, variance: float, degrees: int, df: float) -> tuple[f
 
 
 def range_of_noise(arms: int, df: float) -> tuple[float, float]:
-    """Mean and 95 % quantile of the range of so many means whose estimated error, of `df`, is 1."""
-    from scipy import integrate, stats
+    """Mean and 95 % quantile of the range of so many means whose estimated error, of `df`, is 1.
 
-    mean, _ = integrate.quad(lambda x: 1 - stats.norm.cdf(x) ** arms - stats.norm.sf(x) ** arms, -9, 9)
-    return float(mean), float(stats.studentized_range.ppf(0.95, arms, df))
+    P(range < q) = integral of k phi(z) (Phi(z + q s) - Phi(z))^(k - 1) over z, averaged over s = chi / sqrt(df); sums
+    over nodes, since scipy's studentized_range takes a third of a second.
+    """
+    from scipy import optimize, special, stats
+
+    nodes, weights = np.polynomial.legendre.leggauss(96)
+    z, own = 8.5 * nodes, 8.5 * weights
+    below = special.ndtr(z)
+    mean = float((own * (1 - below**arms - special.ndtr(-z) ** arms)).sum())
+    density = own * arms * np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
+    least, largest = np.log(stats.chi2.ppf(1e-13, df)), np.log(stats.chi2.isf(1e-13, df))
+    squares = np.exp(least + (largest - least) * (nodes + 1) / 2)
+    chance = weights * stats.chi2.pdf(squares, df) * squares
+    s = np.sqrt(squares / df)[:, None]
+
+    def excess(q: float) -> float:
+        return float(chance @ ((special.ndtr(z + q * s) - below) ** (arms - 1) @ density) / chance.sum()) - 0.95
+
+    most = 2.0
+    while excess(most) < 0:
+        most *= 2
+    return mean, float(optimize.brentq(excess, 0.0, most))
