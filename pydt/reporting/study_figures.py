@@ -222,11 +222,12 @@ def _by_size(view: View) -> list[dict[str, Any]]:
 
     labels, named = ("images of the source", f"{view.level}, %"), {float(size): short_size(size) for size in known}
     methods = list(dict.fromkeys(method for method, _ in view.combinations))
-    views = [(methods[0], shots) for shots in view.shots] + [(method, view.shots[0]) for method in methods[1:]]
+    shots = dict.fromkeys((view.ends[0], *view.shots))
+    views = [*((methods[0], one) for one in shots), *((method, view.ends[0]) for method in methods[1:])]
     return [
-        {"title": f"{legible(method, NAME)}, {shots_text(shots)}", **figure}
-        for method, shots in views
-        if (figure := _figure(view, lines(method, shots), labels, named, LogAxis))
+        {"title": f"{legible(method, NAME)}, {shots_text(one)}", **figure}
+        for method, one in views
+        if (figure := _figure(view, lines(method, one), labels, named, LogAxis))
     ]
 
 
@@ -298,8 +299,7 @@ def _end(name: str | int) -> str:
 def _differences(view: View, pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One figure of intervals: the pairs below one another, each with its shots."""
     order = {shots: i for i, shots in enumerate(view.shots)}
-    ends = (view.shots[0], view.shots[-1])
-    shown = pairs if len(pairs) <= PAIRS else [pair for pair in pairs if pair["shots"] in ends]
+    shown = pairs if len(pairs) <= PAIRS else [pair for pair in pairs if pair["shots"] in view.ends] or pairs
     if len(shown) > PAIRS:
         chosen = (view.results.get("chosen") or {}).values()
         shown = sorted(shown, key=lambda pair: pair["first"] not in chosen and pair["second"] not in chosen)[:PAIRS]

@@ -124,7 +124,7 @@ def _facts(view: View) -> list[tuple[str, str]]:
     if not view.combinations:
         return facts
     (target, mode), (method, size) = view.tasks[0], view.combinations[0]
-    for shots in dict.fromkeys((view.shots[0], view.shots[-1])):
+    for shots in dict.fromkeys(view.ends):
         for row in view.results.get("spread") or []:
             place = (row["target"], row["mode"], row["shots"], row["method"], row["size"])
             if place == (target, mode, shots, method, size):
@@ -141,6 +141,7 @@ def _arms(view: View) -> list[dict[str, Any]]:
 def _arms_of(view: View, task: Task) -> dict[str, Any]:
     """The arms by method and size, then scratch and checkpoints; one cell for each number of shots."""
     rows = view.arms(task)
+    columns = [shots for shots in view.shots if any(shots in own for own in rows.values())]
     chosen = view.results.get("chosen") or {}
     place: dict[str | None, int] = {source: i for i, source in enumerate(view.names("sources"))}
     kinds = {kind: [arm for arm in rows if arm[0] == kind] for kind in ("trained", "scratch", "checkpoint")}
@@ -161,7 +162,7 @@ def _arms_of(view: View, task: Task) -> dict[str, Any]:
             "name": "from random weights" if arm[1] is None else legible(arm[1], NAME),
             "more": _told(*arm[2:]) if arm[0] == "checkpoint" else "",
             "chosen": arm == ("trained", chosen.get("source"), chosen.get("size"), chosen.get("method")),
-            "cells": [_cell(view, own.get(shots)) for shots in view.shots],
+            "cells": [_cell(view, own.get(shots)) for shots in columns],
             "n": f"{_between(seeds)} \u00d7 {_between(draws)}",
             "failed": f"{failed} failed" if failed else "",
             "rate": _between(rates, "{:g}"),
@@ -170,7 +171,7 @@ def _arms_of(view: View, task: Task) -> dict[str, Any]:
     images = [row["images"] for own in rows.values() for row in own.values()]
     return {
         "title": task_text(task),
-        "shots": [shots_text(shots) for shots in view.shots],
+        "shots": [shots_text(shots) for shots in columns],
         "groups": [{"title": t, "note": note, "rows": [line(arm) for arm in arms]} for t, note, arms in groups if arms],
         "images": _between(images),
         "metric": view.metric(task[0]),
@@ -206,7 +207,7 @@ def _ranks(view: View) -> list[dict[str, Any]]:
     records = view.results.get("ranks") or []
     own = [r for r in records if not view.combinations or (r["method"], r["size"]) == view.combinations[0]] or records
     tables = []
-    ends = {view.shots[0], view.shots[-1]}
+    ends = set(view.ends)
     for over in dict.fromkeys(r["over"] for r in own):
         of = [r for r in own if r["over"] == over]
         few = [r for r in of if {r["first"], r["second"]} == ends or r.get("shots") in ends] if len(of) > RANKS else of

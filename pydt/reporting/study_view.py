@@ -48,6 +48,11 @@ class View:
         """From the fewest to all labelled images."""
         return sorted(self.study["shots"], key=lambda shots: (isinstance(shots, str), shots))
 
+    @property
+    def ends(self) -> tuple[int | str, int | str]:
+        """The fewest labelled images, and the most; zero-shot alone where there are none."""
+        return next((shots for shots in self.shots if shots), self.shots[0]), self.shots[-1]
+
     @cached_property
     def _by_task(self) -> dict[Task, dict[Arm, dict[int | str, Mapping[str, Any]]]]:
         found: dict[Task, dict[Arm, dict[int | str, Mapping[str, Any]]]] = {}

@@ -208,6 +208,21 @@ def test_sections_without_numbers_are_left_out() -> None:
     assert ids(Page(study_html(alone))) == ["answer", "curves", "arms", "held", "reading", "provenance"]
 
 
+def test_zero_shot_stands_beside_the_shots_of_other_modes() -> None:
+    given = study(("a", "b"), (100, 200), ("clip",), (0, 1, 5, "full"), ("probe", "zero-shot"), ("t",), (), False)
+    given["ranks"] = []
+    for table in ("accuracy", "spread", "pairs", "equivalence"):
+        given[table] = [r for r in given[table] if (r["mode"] == "zero-shot") == (r["shots"] == 0)]
+    page = Page(study_html(given))
+    assert "clip, 1 shot" in plain(page.section("sizes")), "the fewest labelled images stand open"
+    assert "t, probe, 1 shot" in plain(page.section("answer"))
+    tables = [plain(e["text"]) for e in page.find("table", class_="made held all")]
+    assert [text.split(" seeds")[0] for text in tables] == [
+        "pre-trained on 1 shot 5 shots full",
+        "pre-trained on zero-shot",
+    ]
+
+
 def test_numbers_that_are_missing_are_dashes() -> None:
     given = minimal()
     for row in given["accuracy"]:
