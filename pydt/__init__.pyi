@@ -51,6 +51,7 @@ from .studies import Mixture as Mixture
 from .studies import PublicModel as PublicModel
 from .studies import Source as Source
 from .studies import Study as Study
+from .studies import read_study as read_study
 from .studies import run_study as run_study
 from .training import Recipe as Recipe
 from .training import Task as Task

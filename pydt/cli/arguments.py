@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pydt.ensemble import Plan, PlanFile
 
 PLAN = typer.Argument(metavar="FILE", help="A plan: TOML, see docs/plans.md.")
-STORE = typer.Argument(metavar="DIR", help="A store that pydt filled, or the plan file that filled it.")
+STORE = typer.Argument(metavar="DIR", help="A store that pydt filled, or the plan or study file that filled it.")
 DIGEST = typer.Option(help="Digest of the plan, or its first digits (4 or more), where the store holds several.")
 WORKERS = typer.Option(min=1, help="Processes; default what FILE says, else one per core.")
 
@@ -39,20 +39,20 @@ def ran(file: Path, read: PlanFile) -> Plan:
 
 
 def store_of(place: Path) -> Path:
-    """The folder of a store that was named by itself or by its plan file."""
-    if place.suffix != ".toml" or not place.is_file():
-        return place
-    from pydt.ensemble import read_plan
-
-    return read_plan(place).dir
+    """The folder of a store that was named by itself, or by its plan or study file."""
+    return store_and_plan(place, "")[0]
 
 
 def store_and_plan(place: Path, plan: str | None) -> tuple[Path, str | None]:
-    """The same with the plan that was asked for, or that of the file."""
+    """The same with the plan that was asked for, or that of the file; a study has no such plan."""
     if place.suffix != ".toml" or not place.is_file():
         return place, plan
-    from pydt.ensemble import read_plan
+    from pydt.ensemble import parsed, read_plan
 
+    if "study" in parsed(place):
+        from pydt.studies import read_study
+
+        return read_study(place).dir, plan
     read = read_plan(place)
     return read.dir, ran(place, read).digest if plan is None else plan
 

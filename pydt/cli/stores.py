@@ -9,6 +9,8 @@ import typer
 
 from pydt.cli.arguments import DIGEST, STORE, metrics, store_and_plan, store_of
 
+_MOST = 5  # plans that are named
+
 
 def status(
     folder: Annotated[Path, STORE],
@@ -27,8 +29,15 @@ def status(
     if as_json:
         typer.echo(json.dumps(found, indent=1))
         return
-    name = "no plan" if found["plan"] is None else f"plan {found['plan']}"
-    typer.echo(f"{folder}: {name}" + (f" ({found['plans']} plans here)" if found["plans"] > 1 else ""))
+    if found["plan"] is not None:
+        others = f" ({found['plans']} plans here)" if found["plans"] > 1 else ""
+        typer.echo(f"{folder}: plan {found['plan']}{others}")
+    elif found["plans"] > 1:
+        typer.echo(
+            f"{folder}: {found['plans']:,} plans without a design, as of a study: `pydt study FILE` tells the rest"
+        )
+    else:
+        typer.echo(f"{folder}: no plan")
     counts = ", ".join(f"{found[what]:,} {what}" for what in ("finished", "failed", "missing"))
     at_work = found["writer"] is not None
     pace = f"; {found['rows_per_hour']:,.0f} rows an hour" if at_work and found["rows_per_hour"] else ""
@@ -79,9 +88,11 @@ def verify(
         for item in found["damaged"]:
             moved = "; moved to quarantine" if item["moved"] else ""
             typer.echo(f"damaged: {item['file']}: {item['reason']}{moved}")
-        for digest, rows in found["missing"].items():
-            if rows:
-                typer.echo(f"missing: {count(rows, 'row')} of plan {digest}: the same plan, run again, trains them")
+        missing = {digest: rows for digest, rows in found["missing"].items() if rows}
+        for digest, rows in list(missing.items())[:_MOST]:
+            typer.echo(f"missing: {count(rows, 'row')} of plan {digest}: the same plan, run again, trains them")
+        if len(missing) > _MOST:
+            typer.echo(f"missing: rows of {len(missing) - _MOST:,} more plans; --json names them")
         unclaimed = f", {found['unclaimed']:,} of them of no plan" if found["unclaimed"] else ""
         whole = f"{count(found['cells'], 'cell')} {'is' if found['cells'] == 1 else 'are'} whole{unclaimed}"
         damaged = len(found["damaged"])

@@ -5,12 +5,16 @@ from .driver import run_parts as run_parts
 from .driver import run_rows as run_rows
 from .executors.ray import Ray as Ray
 from .executors.slurm import Slurm as Slurm
+from .file_tables import run_settings as run_settings
+from .file_tables import settings_of as settings_of
+from .file_tables import target_of as target_of
 from .parts import Part as Part
 from .plan import Plan as Plan
 from .plan_cost import announce as announce
 from .plan_cost import cost as cost
 from .plan_file import PlanFile as PlanFile
 from .plan_file import read_plan as read_plan
+from .plan_sources import dataset_of as dataset_of
 from .plan_writing import write_plan as write_plan
 from .rates import ChosenRates as ChosenRates
 from .rates import RatesOfPart as RatesOfPart
@@ -30,3 +34,6 @@ from .runners import Function as Function
 from .sample_plan import MODELS as MODELS
 from .sample_plan import SAMPLE_SETTINGS as SAMPLE_SETTINGS
 from .sample_plan import quickstart_plan as quickstart_plan
+from .toml_table import Table as Table
+from .toml_table import parsed as parsed
+from .toml_table import placed as placed

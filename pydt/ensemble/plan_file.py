@@ -33,28 +33,26 @@
 Paths are relative to the file. Each table takes the arguments of its function or class under the same names; an unknown
 key is refused with the nearest known one. The keys come from the registries of designs and containers and from the
 fields of the settings classes: a new kind, container or setting needs no line here. Not cattrs: its hooks for places,
-nearest names and missing keys would be as long as `toml_table.py` and `_settings`.
+nearest names and missing keys would be as long as `toml_table.py` and `settings_of`.
 """
 
 from __future__ import annotations
 
 import inspect
-import math
 import os
-from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from pydt import design as designs
 from pydt.base import ConfigError, DataError, StoreError, as_path, open_npy, suggest
-from pydt.data import Dataset, Groups, Target
-from pydt.ensemble.keeping import checked_keep
+from pydt.data import Dataset, Groups
+from pydt.ensemble.file_tables import run_settings, settings_of, target_of
 from pydt.ensemble.plan import Plan
-from pydt.ensemble.plan_sources import dataset_of, entries, source_of
+from pydt.ensemble.plan_sources import entries, source_of
 from pydt.ensemble.rates import ROWS, check_rates, chosen_rates
 from pydt.ensemble.runners import Command
-from pydt.ensemble.toml_table import TYPES, Table, parsed, placed
+from pydt.ensemble.toml_table import Table, parsed, placed
 from pydt.estimation import StoppingRule
 from pydt.store import Measure
 
@@ -62,8 +60,6 @@ if TYPE_CHECKING:
     from pydt.training import Recipe, Task
 
 
-_T = TypeVar("_T")
-_MOST_WORKERS = 1 << 16
 _TABLES = ("run", "source", "by", "design", "recipe", "runner", "tasks", "seed", "seeds", "rates")
 _OF_MEASURES = tuple(inspect.signature(Measure).parameters)[1:]  # without its name
 _BY_EXAMPLE = {"examples", "half", "classes", "weights"}  # a list, or a file with an entry for each example
@@ -117,6 +113,8 @@ def read_plan(path: str | os.PathLike[str]) -> PlanFile:
     """
     place = as_path(path, "read_plan", DataError)
     top = Table(parsed(place), str(place), "")
+    if "study" in top:
+        raise ConfigError("is a study, not a plan", str(place), "`pydt study FILE` says what it costs, and runs it")
     top.rest(_TABLES)  # a misspelt table is told before what it lacks
     run = top.table("run", required=False)
     own = _kind(top)
@@ -130,21 +128,9 @@ def read_plan(path: str | os.PathLike[str]) -> PlanFile:
     stop = run.take("stop", str, None)
     with placed(run.where("stop")):
         StoppingRule.parse(stop)
-    folder = run.take("dir", str, place.stem)
-    if "\0" in folder or not folder:
-        raise ConfigError(f"is {folder!r}", run.where("dir"), 'name a folder; "." is that of this file')
-    workers, limit = run.take("workers", int, None), run.take("limit", float, None)
-    if workers is not None and not 1 <= workers <= _MOST_WORKERS:
-        raise ConfigError(f"is {workers}", run.where("workers"), "give the number of processes, or leave it out")
-    if limit is not None and not 0 < limit < math.inf:
-        raise ConfigError(f"is {limit}", run.where("limit"), "give the seconds that a row may take, or leave it out")
-    same_code = run.take("same_code", bool, False)
-    keep, keep_bytes = run.take("keep", str, "none"), run.take("keep_bytes", int, None)
     if own and (name := next((name for name in ("keep", "keep_bytes") if name in run), None)):
         raise ConfigError("is for networks that pydt trains", run.where(name), "leave it out of a plan with a [runner]")
-    with placed(run.where()):
-        checked_keep(keep, keep_bytes)
-    run.finish()
+    how = run_settings(run, place)
     if own and "rates" in top:
         mend = "leave it out; rates of your own go into the command"
         raise ConfigError("has no task with a learning rate that pydt knows", top.where("rates"), mend)
@@ -156,9 +142,7 @@ def read_plan(path: str | os.PathLike[str]) -> PlanFile:
     if "rates" in top:
         with placed(rates.where()):
             grid = check_rates(plan, grid, rate_rows)
-    return PlanFile(
-        plan, place.parent / folder, workers, stop, limit, same_code, keep, keep_bytes, tuple(grid), rate_rows
-    )
+    return PlanFile(plan, **how, stop=stop, rates=tuple(grid), rate_rows=rate_rows)
 
 
 def _kind(top: Table) -> bool:
@@ -203,13 +187,13 @@ def _design(table: Table, source: Dataset | Groups, by: str, folder: Path) -> de
 def _recipe(table: Table, folder: Path) -> Recipe:
     from pydt.training import Recipe
 
-    return _settings(table, Recipe, folder)
+    return settings_of(table, Recipe, folder)
 
 
 def _runner(table: Table, folder: Path) -> Command:
     """A command; its folder is by default that of the file."""
     place = (folder / table.take("folder", str, ".")).absolute()
-    return _settings(table, Command, folder, folder=str(place))
+    return settings_of(table, Command, folder, folder=str(place))
 
 
 def _measure(table: Table, folder: Path) -> Measure:
@@ -239,26 +223,4 @@ def _task(table: Table, folder: Path) -> Task:
 
     inner = table.table("target")
     table.take("name", str, "")
-    train = dataset_of(inner.table("train"), folder)
-    test = dataset_of(inner.table("test"), folder) if "test" in inner else None
-    return _settings(table, Task, folder, target=_settings(inner, Target, folder, train=train, test=test))
-
-
-def _settings(table: Table, make: Callable[..., _T], folder: Path, /, **given: Any) -> _T:
-    """A dataclass from a table: its fields are the keys, fields that are dataclasses are tables in it, those with
-    `metadata={"path": True}` are relative to the folder.
-    """
-    for field in fields(make):  # type: ignore[arg-type]
-        if is_dataclass(field.default_factory):
-            inner = table.table(field.name, required=False)
-            for one in fields(field.default_factory):
-                if type(one.default) in TYPES:
-                    inner.take(one.name, type(one.default), None)
-            given[field.name] = _settings(inner, field.default_factory, folder)
-    names = tuple(field.name for field in fields(make) if field.name not in given)  # type: ignore[arg-type]
-    given |= table.rest(names)
-    for field in fields(make):  # type: ignore[arg-type]
-        if "path" in field.metadata and given.get(field.name):
-            given[field.name] = str(folder / given[field.name])
-    with placed(table.where()):
-        return make(**given)
+    return settings_of(table, Task, folder, target=target_of(inner, folder))

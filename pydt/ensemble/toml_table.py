@@ -29,17 +29,19 @@ def parsed(place: Path) -> dict[str, Any]:
     """The content of a TOML file; raises a ConfigError that names the file and what is wrong with it."""
     try:
         if place.stat().st_size > _LARGEST:
-            raise ConfigError(f"is larger than {_LARGEST >> 20} MiB", str(place), "this is no plan file")
+            raise ConfigError(f"is larger than {_LARGEST >> 20} MiB", str(place), "this is no plan or study")
         text = read(place).decode("utf-8-sig")
         if _DOTTED.search(text):
-            raise ConfigError("has a key of more than a hundred parts", str(place), "this is no plan file")
+            raise ConfigError("has a key of more than a hundred parts", str(place), "this is no plan or study")
         return tomllib.loads(text)
     except FileNotFoundError:
-        raise ConfigError("no such file", str(place), "pydt.write_plan(plan, path) writes one") from None
+        raise ConfigError(
+            "no such file", str(place), "name a file; pydt.write_plan(plan, path) writes one of a plan"
+        ) from None
     except OSError as error:
-        raise ConfigError(f"cannot be read ({error.strerror})", str(place), "name a plan file") from error
+        raise ConfigError(f"cannot be read ({error.strerror})", str(place), "name a plan or study file") from error
     except StoreError as error:
-        raise ConfigError("is no regular file", str(place), "name a plan file") from error
+        raise ConfigError("is no regular file", str(place), "name a plan or study file") from error
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"is no TOML: {error}", str(place), "mend the file there") from error
 
@@ -91,6 +93,15 @@ class Table:
             if not isinstance(values, dict):
                 raise ConfigError(f"is {values!r}, not a table", self.where(f"{key}[{i}]"), f"write [[{key}]]")
         return [Table(values, self._file, f"{key}[{i}]") for i, values in enumerate(found)]
+
+    def values(self) -> dict[str, Any]:
+        return dict(self._values)
+
+    def left(self) -> Table:
+        """What was not taken yet, as a table of its own."""
+        left = Table({key: self._values[key] for key in self._values if key not in self._asked}, self._file, self.name)
+        left._asked = dict(self._asked)  # keys to suggest
+        return left
 
     def rest(self, known: tuple[str, ...]) -> dict[str, Any]:
         """Everything not taken yet; only `known` keys are allowed."""

@@ -31,12 +31,14 @@ def status(dir: str | os.PathLike[str], plan: Any = None) -> dict[str, Any]:
 
     Args:
         dir: folder of a store.
-        plan: a plan or its digest; None: the one written last, of those with a design if there are any.
+        plan: a plan or its digest; None: the one with a design that was written last. Where none has a design, as in
+            the store of a study, all of them: then numbers of rows are sums, and metrics are left out.
 
     Returns:
-        plan: its digest or None, plans: how many there are. rows: how many the plan has, and of those that count
-        finished, failed, missing; reasons: how many rows failed for each; replaced: as `Store.replaced`; hardly_learnt:
-        of some finished rows, how many hardly learnt their source and how many were looked at.
+        plan: its digest or None (none, or several), plans: how many there are. rows: how many the plan has, and of
+        those that count finished, failed, missing; reasons: how many rows failed for each; replaced: as
+        `Store.replaced`; hardly_learnt: of some finished rows, how many hardly learnt their source and how many were
+        looked at.
         tasks: name and metric of each, and over some finished rows mean and SD (None of one row) of the metric on the
         report half: a fraction, or of a `Measure` the number as rows store it, with its unit, scale and direction in
         "measure".
@@ -50,7 +52,8 @@ def status(dir: str | os.PathLike[str], plan: Any = None) -> dict[str, Any]:
         StoreError: there is no store, or no such plan.
     """
     store = Store(dir)
-    record = _chosen(store, plan)
+    chosen = _chosen(store, plan)
+    record = chosen[0] if len(chosen) == 1 else None
     found: dict[str, Any] = {"folder": str(store.folder), "plan": None, "plans": len(stems(store, "plans", ".json"))}
     found |= {"rows": 0, "finished": 0, "failed": 0, "missing": 0, "reasons": {}, "replaced": [0, 0]}
     found["hardly_learnt"], found["tasks"] = [0, 0], []
@@ -79,6 +82,8 @@ def status(dir: str | os.PathLike[str], plan: Any = None) -> dict[str, Any]:
                 found["tasks"] = [one for task in record.tasks if (one := _metric(store, record, task)) is not None]
         except PydtError as error:  # its rows cannot be named, or one cannot be read
             damaged[error.where or f"plans/{record.digest}.json"] = error.what
+    elif chosen:
+        _sum(store, chosen, found, damaged)
     files, size = _size(store.folder)
     found |= {"rows_per_hour": rows_per_hour(store), "bytes": size, "files": files}
     found["packed"] = sum(len(block.keys) for block in store.blocks())
@@ -121,14 +126,31 @@ def _values(store: Store, record: Record, task: dict[str, Any]) -> list[float]:
     return found
 
 
-def _chosen(store: Store, plan: Any) -> Record | None:
+def _chosen(store: Store, plan: Any) -> list[Record]:
     if plan is not None:
-        return store.plan(plan)
+        return [store.plan(plan)]
     plans = store.plans()
-    kind = "design" if any(record.kind == "design" for record in plans.values()) else "rows"
-    found = [name for name, record in plans.items() if record.kind == kind]
+    found = [name for name, record in plans.items() if record.kind == "design"]
+    if not found:
+        return list(plans.values())
     written = {name: (store.folder / "plans" / f"{name}.json").stat().st_mtime_ns for name in found}
-    return plans[max(found, key=lambda name: (written[name], name))] if found else None
+    return [plans[max(found, key=lambda name: (written[name], name))]]
+
+
+def _sum(store: Store, records: list[Record], found: dict[str, Any], damaged: dict[str, str]) -> None:
+    """Numbers of rows of several plans."""
+    reasons = Counter[str]()
+    for record in records:
+        try:
+            good, bad, missing = store.split(record)
+        except PydtError as error:
+            damaged[error.where or f"plans/{record.digest}.json"] = error.what
+            continue
+        for name, rows in (("finished", good), ("failed", bad), ("missing", missing)):
+            found[name] += len(rows)
+        reasons.update(reason for _, reason in bad)
+    found["rows"] = found["finished"] + found["failed"] + found["missing"]
+    found["reasons"] = dict(reasons.most_common())
 
 
 def _size(folder: Path) -> tuple[int, int]:

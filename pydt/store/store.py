@@ -382,6 +382,9 @@ class Store(Cells):
         designs = self.designs()
         if not designs and self._damaged:
             self._plan(min(self._damaged))
+        if not designs and (lists := len(self.plans())):
+            mend = "`pydt study FILE` writes the page of a study; else name a plan with plan= (--plan)"
+            raise StoreError(f"none of its {lists:,} plans has a design", str(self.folder), mend)
         if len(designs) != 1:
             raise StoreError(f"{len(designs)} plans", str(self.folder), _choose(designs))
         return designs[0]

@@ -5,4 +5,5 @@ whose rows lie in one store, and their page. Imports every room but `cli`.
 from pydt.studies.running import run_study, study_parts
 from pydt.studies.sources import Mixture, Source, as_source
 from pydt.studies.study import PublicModel, Study
+from pydt.studies.study_file import StudyFile, read_study
 from pydt.studies.values import Cell, cells_of

@@ -514,7 +514,7 @@ def test_what_means_nothing_is_refused_with_its_place(tmp_path: Path, old: str, 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nothing.toml: no such file"):
         read_plan(tmp_path / "nothing.toml")
-    with pytest.raises(ConfigError, match="name a plan file"):
+    with pytest.raises(ConfigError, match="name a plan or study file"):
         read_plan(tmp_path)
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="is no TOML"):
