@@ -9,6 +9,8 @@ from .file_tables import run_settings as run_settings
 from .file_tables import settings_of as settings_of
 from .file_tables import target_of as target_of
 from .parts import Part as Part
+from .parts_cost import PartsCost as PartsCost
+from .parts_cost import cost_of as cost_of
 from .plan import Plan as Plan
 from .plan_cost import announce as announce
 from .plan_cost import cost as cost

@@ -145,28 +145,37 @@ class Work:
         return found
 
 
+def own_rows(asked: Sequence[Asked]) -> list[list[int]]:
+    """The rows that each part computes: each training once, and not those whose cells all belong to earlier parts."""
+    if len(asked) == 1:
+        return [np.unique(asked[0].record.first).tolist()]
+    found, seen = [], set[bytes]()
+    for one in asked:
+        own = []
+        for row in np.unique(one.record.first).tolist():
+            keys = {key.tobytes() for key in one.record.cells[row]}
+            if not keys <= seen:
+                own.append(row)
+                seen |= keys
+        found.append(own)
+    return found
+
+
 def work_on(store: Store, asked: Sequence[Asked], every: bool) -> list[Work]:
     """What is missing of each part in a store.
-
-    A row whose cells all belong to earlier parts, too, is theirs alone: it is computed and counted once.
 
     Args:
         every: read the header of each stored cell, so that `store.facts` is complete.
     """
-    works, judged, seen = [], {}, set[bytes]()
-    for one in asked:
-        record, others = one.record, set[int]()
-        missing, stored = store.left(record, every)
-        if len(asked) > 1:
-            for row in np.unique(record.first).tolist():
-                keys = {key.tobytes() for key in record.cells[row]}
-                others |= {row} if keys <= seen else set()
-                seen |= keys
-        missing = [(row, lacks) for row, lacks in missing if row not in others]
-        stored = [row for row in stored if row not in others]
-        first = record.tasks[0]["digest"]
+    works, judged = [], {}
+    for one, rows in zip(asked, own_rows(asked), strict=True):
+        left, there = store.left(one.record, every)
+        own = set(rows)
+        missing = deque((row, lacks) for row, lacks in left if row in own)
+        stored = [row for row in there if row in own]
+        first = one.record.tasks[0]["digest"]
         if first not in judged:
-            judged[first] = Judged.of(store, record)
-        interim = Interim(store, record, one.design, stored, judged[first])
-        works.append(Work(one, interim, deque(missing), set(stored), len(missing) + len(stored)))
+            judged[first] = Judged.of(store, one.record)
+        interim = Interim(store, one.record, one.design, stored, judged[first])
+        works.append(Work(one, interim, missing, set(stored), len(missing) + len(stored)))
     return works

@@ -88,14 +88,14 @@ class Cost:
         at_once = "1 worker" if self.workers == 1 else f"{self.workers} workers"
         lines = [
             f"{self.rows:,} rows, {self.stored:,} of them stored",
-            f"one row: {_duration(self.seconds)} (mean of {self.timed} timed), {_size(self.row_bytes)}",
-            f"{missing:,} rows with {at_once}: {_duration(3600 * self.hours)}, {_size(self.bytes)} of disk"
+            f"one row: {in_time(self.seconds)} (mean of {self.timed} timed), {in_size(self.row_bytes)}",
+            f"{missing:,} rows with {at_once}: {in_time(3600 * self.hours)}, {in_size(self.bytes)} of disk"
             + ("" if self.money is None else f", {self.money:,.2f} at {self.price:,.2f} an hour"),
         ]
         if self.kept:
             lines.append(f"{self.kept:,} of these need no training, and take less: their networks are in the bank")
         if self.network_bytes:
-            lines.append(f"bank: {_size(self.bank_bytes)} more ({_size(self.network_bytes)} a network)")
+            lines.append(f"bank: {in_size(self.bank_bytes)} more ({in_size(self.network_bytes)} a network)")
         if self.warning:
             lines.append(f"Note: {self.warning}.")
         return "\n".join(lines)
@@ -201,13 +201,13 @@ def announce(
         jobs: recipe, tasks and rows of each list to run.
         executor, workers, progress: as in `pydt.run`.
     """
-    total, left, steps = 0, 0, 0.0
+    total, left, done = 0, 0, 0.0
     for recipe, tasks, rows in jobs:
         context = Context(plan.source, plan.by, recipe, tasks)
         missing = store.left(make_record(context, rows))[0]
         total, left = total + len(rows), left + len(missing)
         images = [int(context.keep_examples(rows[i]).sum()) for i, _ in missing]
-        steps += sum(_steps(recipe, kept) for kept in images)
+        done += sum(steps(recipe, kept) for kept in images)
     text = f"{total} retrainings" + (f", {total - left} of them stored" if left < total else "")
     seconds = row_seconds(store, store.plan(plan)) if left else None
     if seconds is not None:
@@ -215,13 +215,13 @@ def announce(
         count = max(1, min(workers or usual, left))
         few = [plan.rows()[i] for i in range(min(len(plan.design), _SEEN))]
         images = [int(plan.context.keep_examples(row).sum()) for row in few]
-        a_step = seconds / float(np.mean([_steps(plan.recipe, kept) for kept in images]))
-        text += f"; the others take about {_duration(steps * a_step / count)}"
+        a_step = seconds / float(np.mean([steps(plan.recipe, kept) for kept in images]))
+        text += f"; the others take about {in_time(done * a_step / count)}"
     Progress.of(progress).say(text)
     return left
 
 
-def _steps(recipe: Any, kept: int) -> float:
+def steps(recipe: Any, kept: int) -> float:
     """Optimiser steps of a training on so many images; a row of the user's own counts as one."""
     if hasattr(recipe, "compute"):
         return 1.0
@@ -276,7 +276,8 @@ def _row_bytes(store: Store, record: Record) -> float:
     return statistics.fmean(sizes) if sizes else 0.0
 
 
-def _duration(seconds: float) -> str:
+def in_time(seconds: float) -> str:
+    """Seconds in a unit that is read at once."""
     if seconds < 100:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     if seconds < 2 * 3600:
@@ -284,7 +285,8 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
 
 
-def _size(count: float) -> str:
+def in_size(count: float) -> str:
+    """Bytes in a unit that is read at once."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.3g} {unit}"

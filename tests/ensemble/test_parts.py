@@ -241,6 +241,7 @@ def test_parts_that_cannot_be_run_are_refused_before_anything_is_trained(tmp_pat
 # ---- many parts
 
 
+@pytest.mark.slow
 def test_two_hundred_parts_take_bounded_memory_and_few_contexts(tmp_path: Path) -> None:
     parts = [part(f"source {i}", (1 + i,), tasks=[f"task {j}" for j in range(8)]) for i in range(200)]
     tracemalloc.start()
