@@ -21,6 +21,7 @@ from pydt.reporting.study_view import (
     View,
     all_shots_text,
     combined_text,
+    p_number,
     shots_text,
     table_of,
     task_text,
@@ -206,31 +207,36 @@ def _ranks(view: View) -> list[dict[str, Any]]:
     """
     records = view.results.get("ranks") or []
     own = [r for r in records if not view.combinations or (r["method"], r["size"]) == view.combinations[0]] or records
-    tables = []
-    ends = set(view.ends)
+    tables, ends = [], set(view.ends)
     for over in dict.fromkeys(r["over"] for r in own):
         of = [r for r in own if r["over"] == over]
         few = [r for r in of if {r["first"], r["second"]} == ends or r.get("shots") in ends] if len(of) > RANKS else of
-        chance = "if sources were equal" if over == "seeds" else "with noise alone"
-        heads = ["where", "shots compared" if over == "shots" else "compared", "agreement", chance]
-        both = [table_of(heads, [_rank(r) for r in some], "llrr", "ranks.csv") for some in (few, of)]
         tables.append(
             {
                 "title": _OVER.get(over, legible(over, NAME)),
-                "open": both[0] if few else None,
-                "all": both[1] if len(few) < len(of) else None,
+                "tested": any(r.get("p") is not None for r in of),
+                "open": _orders(few) if few else None,
+                "all": _orders(of) if len(few) < len(of) else None,
             }
         )
     return tables
 
 
-def _rank(record: Mapping[str, Any]) -> list[str]:
-    """One comparison of two orders."""
-    where = [legible(str(part), NAME) for part in (record.get("target"), record.get("mode")) if part is not None]
-    where += [shots_text(record["shots"])] if record.get("shots") is not None else []
-    ends = [legible(str(record[key]), NAME) for key in ("first", "second")]
-    numbers = [number(record[key], 2) for key in ("kendall", "expected_by_noise")]
-    return [", ".join(where) or DASH, " and ".join(ends), *numbers]
+def _orders(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A table of comparisons of two orders."""
+    seeds = records[0]["over"] == "seeds"
+    tested = any(record.get("p") is not None for record in records)
+    rows = []
+    for record in records:
+        where = [legible(str(record[key]), NAME) for key in ("target", "mode") if record.get(key) is not None]
+        what = [shots_text(record["shots"])] if record.get("shots") is not None else []
+        what += [] if seeds else [" and ".join(legible(str(record[key]), NAME) for key in ("first", "second"))]
+        numbers = [number(record[key], 2) for key in ("kendall", "expected_by_noise")]
+        p = "not detectable" if record.get("detectable") is False else p_number(record.get("p"))
+        rows.append([", ".join(where) or DASH, ", ".join(what) or DASH, *numbers, *([p] if tested else [])])
+    heads = ["where", "shots" if seeds else "compared", "agreement"]
+    heads += ["if sources were equal" if seeds else "with noise alone", *(["p"] if tested else [])]
+    return table_of(heads, rows, "llrr" + "r" * tested, "ranks.csv")
 
 
 def _scatter(view: View) -> list[tuple[str, str]]:

@@ -110,7 +110,7 @@ def study(
         for one, other in combinations(shots, 2):
             kendall = round(1 - 0.6 * (far[one] - far[other]), 2)
             ranks.append({"over": "shots", **row, "first": one, "second": other, "kendall": kendall})
-            ranks[-1]["expected_by_noise"] = 0.8
+            ranks[-1] |= {"expected_by_noise": 0.8, "p": 0.03, "detectable": one == shots[0]}
     for (mode, method, size), (one, other) in product(product(modes, methods, sizes), combinations(targets, 2)):
         row = {"over": "targets", "target": None, "mode": mode, "method": method, "size": size, "shots": shots[0]}
         ranks.append(row | {"first": one, "second": other, "kendall": 0.67, "expected_by_noise": 0.8})
