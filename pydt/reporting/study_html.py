@@ -232,7 +232,7 @@ def _orders(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         what = [shots_text(record["shots"])] if record.get("shots") is not None else []
         what += [] if seeds else [" and ".join(legible(str(record[key]), NAME) for key in ("first", "second"))]
         numbers = [number(record[key], 2) for key in ("kendall", "expected_by_noise")]
-        p = "not detectable" if record.get("detectable") is False else p_number(record.get("p"))
+        p = DASH if record.get("p") is None or record.get("detectable") is False else p_number(record.get("p"))
         rows.append([", ".join(where) or DASH, ", ".join(what) or DASH, *numbers, *([p] if tested else [])])
     heads = ["where", "shots" if seeds else "compared", "agreement"]
     heads += ["if sources were equal" if seeds else "with noise alone", *(["p"] if tested else [])]
