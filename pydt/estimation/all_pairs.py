@@ -9,6 +9,12 @@ Applications in Genetics and Molecular Biology 2004):
     V_s   = U_a + U_b,    df = V_s^2 / ((U_a^2 + U_b^2) / (1.5 (S - 1)))                        (Satterthwaite)
 
 in place of V_s of the paired difference; all else as in `crossed`. Two arms alone are not shrunk (df: S - 1 each).
+
+Simulated with 4 equal arms, 3 seeds, 5 draws, 300 images: 3 to 5 % of pairs have p < 0.05, and 2.5 % of families any
+after Holm (2,000 repeats). Of 400 repeats in which seeds of some arms have 9 times the variance of others, 3 to 4 % of
+families do, and 2 to 8 % of a pair. A better arm of 7 points is told from each other one after Holm in 76 % (paired
+seeds 47, unshrunk 58), one of 3 points in 9 % (8, 7). What lost: the prior's strength estimated (limma), 81 % of 7
+points but 9.5 % of equal pairs with the larger variances; one variance for all arms, 86 but 11 %.
 """
 
 from __future__ import annotations
