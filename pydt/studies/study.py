@@ -98,7 +98,7 @@ class Study:
 
     Args:
         sources: by name, a `pydt.Dataset`, a `pydt.Source` (a part of one, other captions, label noise) or a
-            `pydt.Mixture`.
+            `pydt.Mixture`; none where only checkpoints are compared.
         methods: by name, the `pydt.Recipe` of its trainings. Give each the same budget: equal steps, so that sizes are
             compared at equal cost; a longer one under a name of its own asks what length brings.
         targets: by name.
@@ -143,7 +143,8 @@ class Study:
             ("targets", Target, "give pydt.Target objects"),
             ("checkpoints", PublicModel, "give pydt.studies.PublicModel objects"),
         ):
-            put(self, axis, _named(getattr(self, axis), axis, kind, mend, empty=axis in ("checkpoints",)))
+            empty = axis == "checkpoints" or (axis != "targets" and bool(self.checkpoints))
+            put(self, axis, _named(getattr(self, axis), axis, kind, mend, empty))
         put(self, "sources", {name: as_source(one) for name, one in self.sources.items()})
         for name, recipe in self.methods.items():
             if recipe.method in ("checkpoint", "none"):
@@ -157,8 +158,7 @@ class Study:
             put(self, name, whole(getattr(self, name), name, "Study", least, error=ConfigError))
         put(self, "modes", self._modes())
         put(self, "shots", self._shots())
-        smallest = min(self.sources, key=lambda name: self.sources[name].largest)
-        sizes = _listed(self.sizes, "sizes") or (self.sources[smallest].largest,)
+        sizes = _listed(self.sizes, "sizes") or sorted(source.largest for source in self.sources.values())[:1]
         checked = [whole(size, f"sizes[{i}]", "Study", 1, error=ConfigError) for i, size in enumerate(sizes)]
         put(self, "sizes", tuple(sorted(_once(checked, "sizes"))))
         put(self, "cells", None if self.cells is None else self._cells(self.cells))

@@ -107,8 +107,9 @@ def read_study(path: str | os.PathLike[str]) -> StudyFile:
     given |= {name: inner.take(name, int) for name in ("draws", "seeds", "seed") if name in inner}
     given["name"] = inner.take("name", str, place.stem)
     inner.rest(_LISTS)
-    given["sources"] = _sources(top.tables("sources"), folder, opened)
-    given["methods"] = _named(top.tables("methods"), lambda table: settings_of(table, Recipe, folder))
+    trains = "checkpoints" not in top or "sources" in top or "methods" in top
+    given["sources"] = _sources(top.tables("sources"), folder, opened) if trains else {}
+    given["methods"] = _named(top.tables("methods"), lambda table: settings_of(table, Recipe, folder)) if trains else {}
     given["targets"] = _named(top.tables("targets"), lambda table: target_of(table, folder, opened))
     if "modes" in top:
         given["modes"] = _named(top.tables("modes"), lambda table: _mode(table, folder))
