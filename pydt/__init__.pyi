@@ -53,6 +53,7 @@ from .studies import Source as Source
 from .studies import Study as Study
 from .studies import read_study as read_study
 from .studies import run_study as run_study
+from .studies import study_report as study_report
 from .training import Recipe as Recipe
 from .training import Task as Task
 

@@ -2,21 +2,21 @@
 numpy and the compiled core, no torch, no data sets. Imports `base`, `design` and `store`.
 """
 
-from pydt.estimation.all_pairs import all_pairs
 from pydt.estimation.alpha_pilots import compare_alphas
+from pydt.estimation.arm_pairs import all_pairs
 from pydt.estimation.arm_spread import Spread, spread
-from pydt.estimation.crossed import Crossed, crossed
+from pydt.estimation.crossed_mean import Crossed, crossed
 from pydt.estimation.datamodelling_score import Score, lds, repeat_rows
-from pydt.estimation.equivalent_size import EquivalentSize, equivalent_size
 from pydt.estimation.estimators import ESTIMATORS
 from pydt.estimation.fit import Fit
 from pydt.estimation.from_store import mean_output, method_for, overall
 from pydt.estimation.influence import MANY, best_method, influences
 from pydt.estimation.mask_coverage import uncompared
 from pydt.estimation.multiple_testing import benjamini_hochberg, benjamini_yekutieli, holm, p_values, upper_tail
+from pydt.estimation.order_agreement import RankAgreement, kendall, rank_agreement
 from pydt.estimation.power import ModelPlan, few_masks, models_for_effect, models_for_stderr, plan_models
 from pydt.estimation.prediction_test import PredictionTest, global_test, prediction_test
-from pydt.estimation.rank_agreement import RankAgreement, rank_agreement
 from pydt.estimation.row_failures import failure_test
+from pydt.estimation.size_equivalence import EquivalentSize, equivalent_size
 from pydt.estimation.stopping import Look, StoppingRule, unmet
 from pydt.estimation.wilson_interval import wilson

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt.base import Z975, EstimateError
-from pydt.estimation.crossed import ROUNDING, Images, MeanSquares, checked, images_of, mean_squares
+from pydt.estimation.crossed_mean import ROUNDING, Images, MeanSquares, checked, images_of, mean_squares
 from pydt.estimation.inputs import Array
 from pydt.estimation.wilson_interval import wilson
 

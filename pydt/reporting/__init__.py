@@ -8,13 +8,15 @@ from pydt.reporting.page import PICTURES, Block, Column, Curve, Images, Interval
 from pydt.reporting.page_html import write_pages
 from pydt.reporting.report_html import render
 from pydt.reporting.sentences import FEW_DF, sentences, stopped
-from pydt.reporting.study_csv import study_csv
 from pydt.reporting.study_html import study_page
+from pydt.reporting.study_sentences import equivalence_sentence, recommendation_sentences, scratch_sentence
+from pydt.reporting.study_tables import study_csv
 from pydt.reporting.text import (
     called,
     called_output,
     count,
     digits_for,
+    finite,
     listed,
     number,
     p_text,

@@ -8,7 +8,7 @@ Rows that failed are left out and counted: an arm may have fewer seeds than the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,13 +59,19 @@ def cells_of(study: Study, store: Store, half: str = "report") -> Mapping[tuple[
     Raises:
         StoreError: rows are missing: the study is not finished; or a file is damaged.
     """
-    found = {}
+    return halves_of(study, store, (half,))[half]
+
+
+def halves_of(
+    study: Study, store: Store, halves: Sequence[str] = tuple(HALVES)
+) -> dict[str, Mapping[tuple[str, str], Cell]]:
+    """`cells_of` for each of several halves; every stored row is read once."""
+    found: dict[str, dict[tuple[str, str], Cell]] = {half: {} for half in halves}
     for arm in study.arms:
         tasks = tasks_with_rates(study, store.folder, arm)
         parts = [study.part(arm, seed, tasks) for seed in range(study.seeds)]
         for position, (asked, task) in enumerate(zip(study.asked(arm), tasks, strict=True)):
             about = store.task(task.digest)
-            chosen = np.flatnonzero(about["half"] == HALVES[half])
             output = AUROC if task.target.metric == AUROC else "correct"
             values, seeds, failed = [], [], []
             for seed, part in enumerate(parts):
@@ -74,9 +80,12 @@ def cells_of(study: Study, store: Store, half: str = "report") -> Mapping[tuple[
                 if outcome.status != "ok":
                     failed.append(outcome.reason or "no reason given")
                     continue
-                values.append(per_draw(outcome, about["labels"], output, str(store.path(key)), chosen))
+                values.append(per_draw(outcome, about["labels"], output, str(store.path(key))).astype(np.float32))
                 seeds.append(seed)
-            stacked = np.stack(values) if values else np.empty((0, task.draws, len(chosen)), np.float32)
-            images = about["weights"][chosen].astype(np.float64), about["labels"][chosen].astype(np.int64)
-            found[arm.name, task.name] = Cell(arm, asked, stacked, tuple(seeds), *images, tuple(failed), task.rate)
-    return found
+            stacked = np.stack(values) if values else np.empty((0, task.draws, len(about["labels"])), np.float32)
+            for half in halves:
+                own = about["half"] == HALVES[half]
+                images = about["weights"][own].astype(np.float64), about["labels"][own].astype(np.int64)
+                of = arm, asked, stacked[..., own], tuple(seeds), *images, tuple(failed), task.rate
+                found[half][arm.name, task.name] = Cell(*of)
+    return dict(found)

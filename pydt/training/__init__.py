@@ -7,7 +7,7 @@ from pydt.training.methods.checkpoint import Checkpoint
 from pydt.training.methods.clip import CLIP
 from pydt.training.methods.none import Scratch
 from pydt.training.methods.simclr import SimCLR
-from pydt.training.recipe import Recipe, steps_of
+from pydt.training.recipe import BUDGETS, Recipe, steps_of
 from pydt.training.source import train
 from pydt.training.trained import Trained
 from pydt.training.transfer.finetune import FineTune

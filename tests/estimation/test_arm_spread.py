@@ -9,7 +9,7 @@ from scipy import special, stats
 from pydt import PydtError
 from pydt.estimation import crossed, spread
 from pydt.estimation.arm_spread import common_error, profile
-from pydt.estimation.crossed import images_of, mean_squares
+from pydt.estimation.crossed_mean import images_of, mean_squares
 
 SHAPE = (4, 3, 5, 300)
 CLASSES = np.arange(300) % 10

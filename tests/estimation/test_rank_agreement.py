@@ -9,7 +9,7 @@ from test_arm_spread import CLASSES, arms
 
 from pydt import PydtError
 from pydt.estimation import rank_agreement
-from pydt.estimation.rank_agreement import kendall
+from pydt.estimation.order_agreement import kendall
 
 
 def flat(means, noise=0.0, seed=0, shape=(3, 4, 20)):

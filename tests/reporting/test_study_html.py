@@ -17,8 +17,8 @@ from stub_study import SHOTS, hostile, minimal, study
 
 from pydt.base import ConfigError
 from pydt.reporting import study_csv, study_page
-from pydt.reporting.study_csv import TABLES, head
 from pydt.reporting.study_html import study_html
+from pydt.reporting.study_tables import TABLES, head
 from pydt.reporting.study_view import LINES
 
 

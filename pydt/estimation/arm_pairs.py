@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt.estimation.arm_spread import arms_of
-from pydt.estimation.crossed import Crossed, MeanSquares, images_of, judged, mean_squares
+from pydt.estimation.crossed_mean import Crossed, MeanSquares, images_of, judged, mean_squares
 
 
 def all_pairs(

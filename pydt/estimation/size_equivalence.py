@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt.base import EstimateError, whole
-from pydt.estimation.crossed import Images, MeanSquares, checked, images_of, mean_squares
+from pydt.estimation.crossed_mean import Images, MeanSquares, checked, images_of, mean_squares
 from pydt.estimation.inputs import Array
 
 STEPS = 32

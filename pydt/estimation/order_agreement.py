@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from pydt.base import EstimateError, generator
 from pydt.estimation.arm_spread import arms_of, common_error
-from pydt.estimation.crossed import Images, images_of
+from pydt.estimation.crossed_mean import Images, images_of
 from pydt.estimation.inputs import Array
 
 SIMULATIONS = 4000
