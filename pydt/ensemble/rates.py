@@ -11,6 +11,7 @@ The least loss is chosen. R rows and D draws are crossed, so
 
 and not less than either of the first two terms. A row that fails at one rate alone rules that rate out; one that fails
 at all of them tells nothing of rates and is left out. Parts choose apart from each other: adding one changes no choice.
+Where no rate is left, a plan is refused; a task of a part is undecided, and the other parts go on.
 """
 
 from __future__ import annotations
@@ -153,11 +154,16 @@ class RatesOfPart:
         tasks: of the part, with the chosen rate in each that has one.
         table: one entry for each task and rate, rates from the lowest to the highest.
         notes: what a reader must know: failures, and choices at the edge of the grid.
+        undecided: names of the tasks at which some row failed at every rate; they have the lowest one.
     """
 
     tasks: tuple[Any, ...]
     table: tuple[TriedRate, ...]
     notes: tuple[str, ...]
+
+    @property
+    def undecided(self) -> tuple[str, ...]:
+        return tuple(tried.task for tried in self.table if tried.chosen and tried.loss is None)
 
 
 def choose_rates_of(
@@ -183,7 +189,7 @@ def choose_rates_of(
         The choices, one entry a part.
 
     Raises:
-        PydtError: as `choose_rates`; the part is named. Choices of the other parts are stored.
+        PydtError: as `choose_rates`, the part is named; but a task for which no rate works is undecided.
     """
     asked = _asked_of(parts, rates)
     more: dict[str, Any] = {"workers": workers, "runner": runner, "progress": progress, "limit": limit}
@@ -192,9 +198,10 @@ def choose_rates_of(
         dir,
         executor,
         keep_bytes=keep_bytes,
+        undecided=True,
         **more,
     )
-    found = [_of_part(part, of, _stored(dir, of)) for part, of in zip(parts, asked, strict=True)]
+    found = [_of_part(part, of, _stored(dir, of, True)) for part, of in zip(parts, asked, strict=True)]
     assert None not in found
     return [one for one in found if one is not None]
 
@@ -208,7 +215,7 @@ def chosen_rates_of(
         PydtError: as `choose_rates_of` for bad arguments; a stored choice is damaged.
     """
     asked = _asked_of(parts, rates)
-    return [_of_part(part, of, _stored(dir, of)) for part, of in zip(parts, asked, strict=True)]
+    return [_of_part(part, of, _stored(dir, of, True)) for part, of in zip(parts, asked, strict=True)]
 
 
 def check_rates(plan: Plan, rates: Any, rows: Any) -> tuple[float, ...]:
@@ -260,6 +267,8 @@ def tried_of(choice: Mapping[str, Any]) -> list[TriedRate]:
 def notes_of(tried: Sequence[TriedRate]) -> list[str]:
     """What a reader must know of the choice of one task."""
     notes, task = [], tried[0].task
+    if all(one.failed for one in tried):
+        return [f"{task}: at every rate a row failed, so no rate was chosen"]
     for one in tried:
         if one.failed:
             which = f"{one.failed} of {one.rows} rows" if one.rows > 1 else "the row"
@@ -339,10 +348,11 @@ def _choose(
     executor: Executor | None,
     *,
     runner: Runner,
+    undecided: bool = False,
     **more: Any,
 ) -> None:
     """Run the trials of named parts, and store the choices that are not stored yet."""
-    left = [(name, asked) for name, asked in parts if _stored(dir, asked) is None]
+    left = [(name, asked) for name, asked in parts if _stored(dir, asked, undecided) is None]
     if not left:
         return
     jobs = []
@@ -351,26 +361,24 @@ def _choose(
         check(context, asked[0].rows)
         jobs.append(Asked(name, context, make_record(context, asked[0].rows)))
     store = run_asked(jobs, dir, executor, runner=runner, keep="weights" if runner is run_row else "none", **more)
-    failures = []
-    for (name, asked), job in zip(left, jobs, strict=True):
+    for (_, asked), job in zip(left, jobs, strict=True):
         for number, one in enumerate(asked):
-            try:
-                write_choice(store, _choice(store, job.record, one, number * len(one.trials)))
-            except TrainError as error:
-                failures.append(TrainError(error.what, ", ".join(filter(None, [name, error.where])), error.mend))
-    if failures:
-        raise failures[0]
+            write_choice(store, _choice(store, job.record, one, number * len(one.trials), undecided))
 
 
-def _stored(dir: str | os.PathLike[str], asked: Sequence[_Asked]) -> list[dict[str, Any]] | None:
-    """The stored choices, one for each question; None if one is missing."""
+def _stored(
+    dir: str | os.PathLike[str], asked: Sequence[_Asked], undecided: bool = False
+) -> list[dict[str, Any]] | None:
+    """The stored choices, one for each question; None if one is missing, or undecided where that is none."""
     if not asked:
         return []
     if not (Path(dir) / "store.json").exists():
         return None
     store = Store(dir)
-    found = [read_choice(store, one.digest) for one in asked]
-    return None if None in found else [choice for choice in found if choice is not None]
+    found = [choice for one in asked if (choice := read_choice(store, one.digest)) is not None]
+    if not undecided:
+        found = [choice for choice in found if not all(tried["failed"] for tried in choice["grid"])]
+    return found if len(found) == len(asked) else None
 
 
 def _result(plan: Plan, asked: Sequence[_Asked], found: Sequence[dict[str, Any]]) -> ChosenRates:
@@ -394,8 +402,12 @@ def _chosen(
     return with_rates, tuple(tried for table in tables for tried in table), notes
 
 
-def _choice(store: Store, record: Record, asked: _Asked, column: int) -> dict[str, Any]:
-    """The choice of a task's rate by the stored trials, whose first task is at `column` of their plan."""
+def _choice(store: Store, record: Record, asked: _Asked, column: int, undecided: bool) -> dict[str, Any]:
+    """The choice of a task's rate by the stored trials, whose first task is at `column` of their plan.
+
+    Raises:
+        TrainError: no rate is left, and that is not to be stored as undecided.
+    """
     number = len(asked.trials)
     labels = store.task(asked.trials[0].digest)["labels"]
     found: dict[tuple[int, int], Array] = {}
@@ -408,14 +420,16 @@ def _choice(store: Store, record: Record, asked: _Asked, column: int) -> dict[st
         else:
             reason = outcome.reason or reason
     rows = sorted({i for i, _ in found})
+    if not rows and undecided:
+        rows = list(range(len(asked.rows)))
     failed = [sum((i, j) not in found for i in rows) for j in range(number)]
-    if not rows or all(failed):
+    if (not rows or all(failed)) and not undecided:
         wrong = "at every rate a row failed" if rows else "every trial failed"
         mend = "try lower rates too, or mend what the reason names"
         raise TrainError(f"{wrong} ({reason})", f"rates of task {asked.task.name!r}", mend)
     # (loss and share of right predictions, rows, draws) of each rate at which no row failed
     values = {j: np.stack([found[i, j] for i in rows], 1) for j in range(number) if not failed[j]}
-    best = min(values, key=lambda j: (values[j][0].mean(), j))  # the lowest rate on a tie
+    best = min(values, key=lambda j: (values[j][0].mean(), j), default=0)  # the lowest rate on a tie
     grid = []
     for j, trial in enumerate(asked.trials):
         own = values.get(j)
@@ -436,7 +450,7 @@ def _choice(store: Store, record: Record, asked: _Asked, column: int) -> dict[st
         "trainings": asked.trainings,
         "images": len(labels),
         "rows": len(rows),
-        "draws": values[best].shape[2],
+        "draws": values[best].shape[2] if values else asked.task.draws,
         "chosen": chosen,
         "grid": grid,
     }

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
-from pydt.base import ConfigError, StoreError
+from pydt.base import ConfigError, StoreError, one_of
 from pydt.ensemble import Part, RatesOfPart, Runner, choose_rates_of, chosen_rates_of, run_parts, run_row
-from pydt.store import Store
+from pydt.store import KEEP, Store
 from pydt.studies.study import Arm, Study
 from pydt.training import Task
 
@@ -39,10 +39,11 @@ def run_study(
     Raises:
         PydtError: as `pydt.run` and `pydt.choose_rates`.
     """
+    one_of(keep, KEEP, "keep", "run_study")
     more: dict[str, Any] = {"workers": workers, "runner": runner, "progress": progress, "limit": limit}
     more["keep_bytes"] = keep_bytes
     if study.rates:
-        choose_rates_of(_trials(study), dir, study.rates, executor, **more)
+        _choose_rates(study, dir, executor, **more)
     parts = tuple(_rated(study, dir))
     return run_parts(parts, dir, executor, same_code=same_code, keep=keep if runner is run_row else "none", **more)
 
@@ -62,23 +63,47 @@ def tasks_with_rates(study: Study, dir: str | os.PathLike[str], arm: Arm) -> tup
     return study.tasks(arm) if choice is None else choice.tasks
 
 
-def choice_of(study: Study, dir: str | os.PathLike[str], arm: Arm) -> RatesOfPart | None:
-    """How the rates of an arm were chosen; None where there is nothing to choose. Raises as `study_parts`."""
+def choice_of(study: Study, dir: str | os.PathLike[str], arm: Arm, seeds: int | None = None) -> RatesOfPart | None:
+    """How the rates of an arm were chosen; None where there is nothing to choose. Raises as `study_parts`.
+
+    Args:
+        seeds: by so many first seeds at most; None: all. A later one counts where no rate worked with those before.
+    """
     if not study.rates or all(task.rate is None for task in study.tasks(arm)):
         return None
-    found = chosen_rates_of([study.part(arm, 0)], dir, study.rates)[0]
-    if found is None:
-        wrong = f"holds no choice of the learning rates of {arm.name}"
-        raise StoreError(wrong, str(Path(dir)), "`pydt study FILE` chooses them, and runs the rows")
-    return found
+    choice = None
+    for seed in range(study.seeds if seeds is None else seeds):
+        found = chosen_rates_of([study.part(arm, seed)], dir, study.rates)[0]
+        if found is None:
+            wrong = f"holds no choice of the learning rates of {arm.name}"
+            raise StoreError(wrong, str(Path(dir)), "`pydt study FILE` chooses them, and runs the rows")
+        choice = found if choice is None else _completed(choice, found)
+        if not choice.undecided:
+            break
+    return choice
 
 
-def _trials(study: Study) -> Sequence[Part]:
-    """The first row of every arm of which something is to be chosen."""
-    found = [study.part(arm, 0) for arm in study.arms if any(task.rate is not None for task in study.tasks(arm))]
-    if not found:
+def _choose_rates(study: Study, dir: str | os.PathLike[str], executor: Executor | None, **more: Any) -> None:
+    """Choose the rates of every arm on its first seed; where no rate works there, on the next."""
+    arms = [arm for arm in study.arms if any(task.rate is not None for task in study.tasks(arm))]
+    if not arms:
         raise ConfigError("no mode has a learning rate", "Study.rates", "leave the rates out")
-    return found
+    for seed in range(study.seeds):
+        choose_rates_of([study.part(arm, seed) for arm in arms], dir, study.rates, executor, **more)
+        choices = [choice_of(study, dir, arm, seed + 1) for arm in arms]
+        arms = [arm for arm, one in zip(arms, choices, strict=True) if one is not None and one.undecided]
+        if not arms:
+            break
+
+
+def _completed(first: RatesOfPart, second: RatesOfPart) -> RatesOfPart:
+    """A choice with what it left undecided from another seed of the arm, whose notes follow."""
+    taken = set(first.undecided) - set(second.undecided)
+    if not taken:
+        return first
+    tasks = tuple(b if b.name in taken else a for a, b in zip(first.tasks, second.tasks, strict=True))
+    table = tuple(b if b.task in taken else a for a, b in zip(first.table, second.table, strict=True))
+    return RatesOfPart(tasks, table, first.notes + second.notes)
 
 
 def _rated(study: Study, dir: str | os.PathLike[str]) -> Iterator[Part]:

@@ -13,7 +13,17 @@ import pytest
 from pydt.base import ConfigError, TrainError
 from pydt.data import Dataset, Target
 from pydt.design import Design
-from pydt.ensemble import Context, Part, Plan, RatesOfPart, RowInput, choose_rates, choose_rates_of, chosen_rates_of
+from pydt.ensemble import (
+    Context,
+    Part,
+    Plan,
+    RatesOfPart,
+    RowInput,
+    choose_rates,
+    choose_rates_of,
+    chosen_rates,
+    chosen_rates_of,
+)
 from pydt.store import Outcome, Row, Store
 from pydt.training import FineTune, Recipe, Task
 
@@ -110,9 +120,24 @@ def test_a_part_without_rates_stays_as_it_is(parts: list[Part], tasks: tuple[Tas
         choose(parts, tmp_path, rates=(0.1,))
 
 
-def test_a_part_that_cannot_choose_is_named_and_the_others_choose(parts: list[Part], tmp_path: Path) -> None:
-    with pytest.raises(TrainError, match="every trial failed") as caught:
-        choose(parts, tmp_path, fails="sample 1")
-    assert caught.value.where == "sample 1, rates of task 'tuned'"
-    assert [one is None for one in chosen_rates_of(parts, tmp_path, RATES)] == [False, True, False]
+def test_a_part_for_which_no_rate_works_is_undecided_and_the_others_choose(parts: list[Part], tmp_path: Path) -> None:
+    found = choose(parts, tmp_path, fails="sample 1")
+    assert [one.undecided for one in found] == [(), ("tuned", "tuned, 3"), ()]
+    assert [task.finetune.lr for task in found[1].tasks[::2]] == [0.001] * 2  # the lowest, for want of a better one
+    assert [tried.loss for tried in found[1].table] == [None] * 6
+    assert found[1].notes == tuple(
+        f"{task}: at every rate a row failed, so no rate was chosen" for task in ("tuned", "tuned, 3")
+    )
+    again = choose(parts, tmp_path)  # is stored, too
+    assert calls == []
+    assert [one.table for one in again] == [one.table for one in found]
     assert {record.kind for record in Store(tmp_path).plans().values()} == {"rows"}
+
+
+def test_a_plan_takes_no_undecided_choice_of_a_part(parts: list[Part], tmp_path: Path) -> None:
+    choose(parts[1:2], tmp_path, fails="sample 1")
+    context, one = parts[1].context, Design.explicit(np.ones((1, 8), bool))
+    plan = Plan(context.source, design=one, recipe=RECIPE, tasks=context.tasks, seeds=(5,))
+    assert chosen_rates(plan, tmp_path, RATES, 1) is None
+    with ThreadPoolExecutor(1) as thread, pytest.raises(TrainError, match="every trial failed"):
+        choose_rates(plan, tmp_path, RATES, 1, thread, runner=Made(), progress=False)
