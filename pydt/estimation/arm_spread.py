@@ -21,6 +21,7 @@ intervals hold 95 to 96 %.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -136,6 +137,13 @@ def profile(between: float, variance: float, degrees: int, df: float) -> tuple[f
     return tau, (low * variance) ** 0.5, (high * variance) ** 0.5, float(stats.f.sf(seen, degrees, df))
 
 
+@cache
+def _nodes() -> tuple[Array, Array]:
+    """Gauss and Legendre's nodes and weights on [-1, 1]."""
+    nodes, weights = np.polynomial.legendre.leggauss(96)
+    return nodes, weights
+
+
 def range_of_noise(arms: int, df: float) -> tuple[float, float]:
     """Mean and 95 % quantile of the range of so many means whose estimated error, of `df`, is 1.
 
@@ -144,7 +152,7 @@ def range_of_noise(arms: int, df: float) -> tuple[float, float]:
     """
     from scipy import optimize, special, stats
 
-    nodes, weights = np.polynomial.legendre.leggauss(96)
+    nodes, weights = _nodes()
     z, own = 8.5 * nodes, 8.5 * weights
     below = special.ndtr(z)
     mean = float((own * (1 - below**arms - special.ndtr(-z) ** arms)).sum())

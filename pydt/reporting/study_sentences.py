@@ -22,7 +22,8 @@ def recommendation_sentences(facts: Sequence[Facts]) -> list[str]:
     """Three sentences: which source at few shots, what more data brings, and when it stops mattering.
 
     Args:
-        facts: for each target what `pydt.studies.recommendation` found: target, mode, method, size, shots, and
+        facts: for each target, if sources were trained, what `pydt.studies.recommendation` found: target, mode, method,
+            size, shots, and
             kind: "best" (better than every other source beyond noise), "ahead" (than some), "none" (no two sources
                 differ beyond noise), "unclear" (some two do, but not the first one), "behind" (some are better than the
                 first of the score half) or "one" (one source alone).
@@ -33,6 +34,12 @@ def recommendation_sentences(facts: Sequence[Facts]) -> list[str]:
             more: the difference of the two largest sizes, with from and to, or None. match: a row of the equivalence.
             spread: rows by shots. scratch: a row of the scratch table, or None.
     """
+    if not facts:
+        return [
+            "No source was trained here: public checkpoints are compared, which differ in size, network and length.",
+            "So a difference between them does not say which source is better, and none is recommended.",
+            "What more data would bring, and when the source stops mattering, takes trainings of one's own.",
+        ]
     return [_which(facts), _more_data(facts), _mattering(facts)]
 
 

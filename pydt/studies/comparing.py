@@ -10,6 +10,7 @@ failed in one is left out of both. Each is in a family, over which Holm's method
               length: of them, the pairs that differ in the budget alone
     size      each size against the next smaller one, of one source and method, at one place
     scratch   one arm against scratch at all numbers of shots of one target and mode
+    checkpoint  all pairs of public checkpoints at one place, whatever else they differ in
 """
 
 from __future__ import annotations
@@ -77,6 +78,7 @@ def pairs(grid: Grid) -> list[Row]:
     """All differences; see the head of this module."""
     found = [row for place in grid.places for row in (*_sources(grid, place), *_methods(grid, place))]
     found += [row for place in grid.places for row in _sizes(grid, place)]
+    found += [row for place in grid.places for row in _checkpoints(grid, place)]
     found += _against_scratch(grid)
     _adjust(found, lambda row: row["family"])
     return found
@@ -269,6 +271,13 @@ def _sizes(grid: Grid, place: Place) -> Iterator[Row]:
                     yield _row("size", place, None, f"{source}, {method}", large, small, one, family)
 
 
+def _checkpoints(grid: Grid, place: Place) -> Iterator[Row]:
+    cells = {arm.name: grid.cell(place, arm) for arm in grid.study.arms if arm.kind == "checkpoint"}
+    arms = {name: {"": cell} for name, cell in cells.items() if cell is not None}
+    for first, second, one, _ in _compared(arms):
+        yield _row("checkpoint", place, None, None, first, second, one, f"all pairs of checkpoints: {place}")
+
+
 def _against_scratch(grid: Grid) -> Iterator[Row]:
     scratch, study = grid.scratch, grid.study
     for target in study.targets if scratch is not None else ():
@@ -346,7 +355,8 @@ def _equivalent(grid: Grid, place: Place, size: int, first: tuple[str, str], sec
     found = equivalent_size(values[0], size, values[1:], sizes, reference.weights, reference.labels)
     differ, same = (0, 1) if first[1] == second[1] else (1, 0)
     row = {"axis": ("source", "method")[differ], **place.named, "method": None if differ else first[1]}
-    row |= {"at": first[same], "first": first[differ], "size": size, "second": second[differ]}
+    row |= {"source": first[0] if differ else None, "at": first[same]}
+    row |= {"first": first[differ], "size": size, "second": second[differ]}
     row |= {"times": found.times if found.reached else None, "low": found.low or None}
     row |= {"high": found.high, "reached": found.reached, "beyond": found.beyond, "at_smallest": found.at_smallest}
     row |= {"sizes": [int(n) for n in cells], "told": ""}

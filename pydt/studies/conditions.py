@@ -27,10 +27,14 @@ _SHOWN = 8  # notes on learning rates that are written out
 
 def equal(study: Study) -> list[str]:
     """What all arms have in common, in sentences."""
-    found = ["Sources are compared at equal numbers of images; every seed has its own sample of each source, nested in "
-             "size, and all methods train on it."]  # fmt: skip
+    found = []
+    if study.sources:
+        found.append(
+            "Sources are compared at equal numbers of images; every seed has its own sample of each source, nested in "
+            "size, and all methods train on it."
+        )
     budgets = {recipe.budget for recipe in study.methods.values()}
-    kind, number = next(iter(budgets))
+    kind, number = next(iter(budgets), ("", 0))
     if len(budgets) == 1 and kind != "epochs":
         what = {"steps": "optimiser steps", "samples": "images seen"}[kind]
         found.append(f"Every pre-training takes {number:,} {what}, whatever the size.")
@@ -101,7 +105,7 @@ def _of_sources(study: Study) -> Iterator[str]:
     if len(set(classes.values())) > 1:
         own = ", ".join(f"{quoted(name)} {number:,}" for name, number in classes.items())
         yield f"Sources differ in the number of their classes ({own}), so at equal size in images of each class."
-    whole = [name for name, source in study.sources.items() if source.largest == study.sizes[-1]]
+    whole = [name for name, source in study.sources.items() if source.largest == max(study.sizes)]
     if whole:
         yield (
             f"At {study.sizes[-1]:,} images {listed(whole)} {'is' if len(whole) == 1 else 'are'} taken whole: seeds "

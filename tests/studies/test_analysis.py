@@ -17,6 +17,7 @@ from stub_cells import FAST, FINETUNE, SCRATCH, World, images, small_study
 import pydt
 from pydt.data import Target
 from pydt.ensemble import RowInput
+from pydt.reporting import study_page
 from pydt.store import Outcome
 from pydt.studies import Mixture, PublicModel, Source, Study
 from pydt.studies.analysis import study_results
@@ -322,9 +323,9 @@ def test_sources_that_are_the_same_training_are_compared_once() -> None:
     assert len(rows(found["accuracy"], **AT)) == 6  # all of them are shown
 
 
-def test_size_equivalence_asks_of_the_source_that_is_ahead() -> None:
-    study = small_study(methods=METHODS)
-    found = results(study)["equivalence"]
+def test_size_equivalence_asks_of_the_source_that_is_ahead(tmp_path: Path) -> None:
+    every = results(small_study(methods=METHODS))
+    found = every["equivalence"]
     assert {row["size"] for row in found} == {20}
     ahead = rows(found, **AT, axis="source", method="short", first="latin")
     assert {row["second"] for row in ahead} == {"greek", "cyrillic", "signs"}
@@ -335,7 +336,8 @@ def test_size_equivalence_asks_of_the_source_that_is_ahead() -> None:
         assert len(both) == 1
     own = rows(found, **AT, axis="method", at="latin")
     assert len(own) == 3
-    assert all(row["method"] is None and row["told"] for row in own)
+    assert all(row["method"] is None and row["source"] == "latin" and row["told"] for row in own)
+    study_page(every, tmp_path)
 
 
 def test_orders_are_compared_over_shots_targets_and_seeds() -> None:
@@ -394,6 +396,12 @@ def test_checkpoints_are_one_network_and_confounded(tmp_path: Path) -> None:
         "“public” is a public checkpoint" in told and "more than one" in told for told in found["study"]["unequal"]
     )
     assert only(found["scratch"], target="digits", source="public")["method"] == "clip"
+    both = {**public, "other": PublicModel(replace(recipe, threads=2), "CC", None, "simclr")}
+    alone = results(small_study(sources={}, methods={}, sizes=(), checkpoints=both, scratch=SCRATCH), level)
+    assert {(row["first"], row["second"]) for row in rows(alone["pairs"], axis="checkpoint")} == {("public", "other")}
+    assert alone["recommendation"][0].startswith("No source was trained here")
+    assert alone["chosen"] is None
+    study_page(alone, tmp_path)
 
 
 # ---- from a store ---------------------------------------------------------------------------------------------------
