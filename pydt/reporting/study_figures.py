@@ -243,7 +243,7 @@ def _matches(view: View) -> dict[str, Any]:
     rows, said, heard = [], [], ""
     for match in matches:
         place = [task_text((match["target"], match["mode"])), shots_text(match["shots"])]
-        place.append(legible(match["method"] or match["source"], NAME))
+        place.append(legible(match["method"] or match["at"], NAME))
         heard = heard or ", ".join(place)
         if ", ".join(place) == heard:
             said.append(tied(legible(match["told"], 400)))

@@ -95,14 +95,14 @@ def study(
             size, times = sizes[len(sizes) // 2 - 1], 1 + 1.6 * far[shot]
             beyond = None if shot == shots[0] else 1.9 * times
             told = f"{size:,} images of {one} match {size * times:,.0f} of {other} ({size:,} to "
-            row = {"axis": "source", "target": target, "mode": mode, "shots": shot, "method": method, "source": None}
+            row = {"axis": "source", "target": target, "mode": mode, "shots": shot, "method": method, "at": method}
             row |= {"at": method, "first": one, "size": size}
             row |= {"second": other, "times": times, "low": 1.0, "high": beyond}
             told += ("beyond the sizes tried" if beyond is None else f"{size * beyond:,.0f}") + ")."
             equivalence.append(row | {"told": told})
         for (target, mode, shot), source, (one, other) in product(tasks, sources, combinations(methods, 2)):
-            row = {"axis": "method", "target": target, "mode": mode, "shots": shot, "method": None, "source": source}
-            row |= {"at": source, "first": one, "size": sizes[0], "second": other, "times": None, "low": 3.0}
+            row = {"axis": "method", "target": target, "mode": mode, "shots": shot, "method": None, "at": source}
+            row |= {"first": one, "size": sizes[0], "second": other, "times": None, "low": 3.0}
             told = f"{sizes[0]:,} images by {one} are not matched by {max(sizes):,} by {other}."
             equivalence.append(row | {"high": None, "told": told})
     for target, mode, method, size in product(targets, modes, methods, sizes):
