@@ -3,7 +3,7 @@ whose rows lie in one store, and their page. Imports every room but `cli`.
 """
 
 from pydt.studies.analysis import study_report
-from pydt.studies.running import run_study, study_parts
+from pydt.studies.running import run_study, study_cost, study_parts
 from pydt.studies.sources import Mixture, Source, as_source
 from pydt.studies.study import PublicModel, Study
 from pydt.studies.study_file import StudyFile, read_study

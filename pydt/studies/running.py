@@ -9,7 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from pydt.base import ConfigError, StoreError, one_of
-from pydt.ensemble import Part, RatesOfPart, Runner, choose_rates_of, chosen_rates_of, run_parts, run_row
+from pydt.ensemble import (
+    Part,
+    PartsCost,
+    RatesOfPart,
+    Runner,
+    choose_rates_of,
+    chosen_rates_of,
+    cost_of,
+    run_parts,
+    run_row,
+)
 from pydt.store import KEEP, Store
 from pydt.studies.study import Arm, Study
 from pydt.training import Task
@@ -48,6 +58,34 @@ def run_study(
     return run_parts(parts, dir, executor, same_code=same_code, keep=keep if runner is run_row else "none", **more)
 
 
+def study_cost(
+    study: Study,
+    dir: str | os.PathLike[str],
+    *,
+    workers: int | None = None,
+    price: float | None = None,
+    keep: str = "weights",
+) -> PartsCost:
+    """Estimate what `run_study` will cost for the rows and trials that a store lacks.
+
+    Args:
+        study, dir, workers, keep: as in `run_study`; nothing is written to `dir`.
+        price: of an hour of the whole machine, in any currency.
+
+    Raises:
+        PydtError: what a pilot row raises, and as `pydt.ensemble.cost_of`.
+    """
+    tasks = {}
+    for arm in study.arms:
+        try:
+            tasks[arm.name] = tasks_with_rates(study, dir, arm)
+        except StoreError:  # not chosen yet
+            tasks[arm.name] = study.tasks(arm)
+    parts = [study.part(arm, seed, tasks[arm.name]) for seed in range(study.seeds) for arm in study.arms]
+    tried = [study.part(arm, 0) for arm in _with_a_rate(study)] if study.rates else []
+    return cost_of(parts, dir, workers=workers, price=price, keep=keep, tried=tried, rates=study.rates)
+
+
 def study_parts(study: Study, dir: str | os.PathLike[str]) -> tuple[Part, ...]:
     """The parts of a study with the learning rates that its store has chosen.
 
@@ -83,11 +121,17 @@ def choice_of(study: Study, dir: str | os.PathLike[str], arm: Arm, seeds: int | 
     return choice
 
 
-def _choose_rates(study: Study, dir: str | os.PathLike[str], executor: Executor | None, **more: Any) -> None:
-    """Choose the rates of every arm on its first seed; where no rate works there, on the next."""
+def _with_a_rate(study: Study) -> list[Arm]:
+    """The arms of which something is to be chosen."""
     arms = [arm for arm in study.arms if any(task.rate is not None for task in study.tasks(arm))]
     if not arms:
         raise ConfigError("no mode has a learning rate", "Study.rates", "leave the rates out")
+    return arms
+
+
+def _choose_rates(study: Study, dir: str | os.PathLike[str], executor: Executor | None, **more: Any) -> None:
+    """Choose the rates of every arm on its first seed; where no rate works there, on the next."""
+    arms = _with_a_rate(study)
     for seed in range(study.seeds):
         choose_rates_of([study.part(arm, seed) for arm in arms], dir, study.rates, executor, **more)
         choices = [choice_of(study, dir, arm, seed + 1) for arm in arms]

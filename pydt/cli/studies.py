@@ -1,0 +1,69 @@
+"""The command that runs a study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pydt.cli.arguments import WORKERS, interruptible
+
+if TYPE_CHECKING:
+    from pydt.studies import Study
+
+
+def study(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A study: TOML, see docs/studies.md.")],
+    plan: Annotated[bool, typer.Option("--plan", help="Only say what it does and costs; nothing is written.")] = False,
+    workers: Annotated[int | None, WORKERS] = None,
+) -> None:
+    """Which source should one pre-train on, how large, by which method? Say what that costs, train, write the page.
+
+    Stopped at any moment, the same command continues; what was added to FILE is trained alone.
+    """
+    from pydt.reporting import count
+    from pydt.studies import read_study, run_study, study_cost, study_report
+
+    read = read_study(file)
+    workers = workers or read.workers
+    for line in _told(read.study):
+        typer.echo(line)
+    cost = study_cost(read.study, read.dir, workers=workers, keep=read.keep)
+    rows = count(cost.rows, "row")
+    typer.echo(cost if cost.rows > cost.stored else f"{rows}, all of them stored in {read.dir}")
+    if plan:
+        return
+    with interruptible():
+        store = run_study(
+            read.study,
+            read.dir,
+            workers=workers,
+            limit=read.limit,
+            same_code=read.same_code,
+            keep=read.keep,
+            keep_bytes=read.keep_bytes,
+        )
+        found = study_report(read.study, store)
+    typer.echo()
+    for text in [*found["recommendation"], *(f"Note: {note}" for note in found["notes"])]:
+        typer.echo(text)
+    typer.echo(f"\nReport: {read.dir / 'study.html'}\nNumbers: {read.dir / 'results.json'} and the CSV files beside it")
+
+
+def _told(study: Study) -> list[str]:
+    """What a study does, in lines."""
+    from pydt.reporting import count
+
+    kinds = [arm.kind for arm in study.arms]
+    axes = [count(len(study.sources), "source"), count(len(study.sizes), "size"), count(len(study.methods), "method")]
+    of = " x ".join(axes) if study.cells is None else "cells of the file"
+    arms = [f"{count(kinds.count('trained'), 'arm')} to pre-train ({of})"] if "trained" in kinds else []
+    arms += ["an untrained network"] if study.scratch is not None else []
+    arms += [count(len(study.checkpoints), "public checkpoint")] if study.checkpoints else []
+    shots = ", ".join(map(str, study.shots))
+    tasks = f"{count(len(study.targets), 'target')} x {count(len(study.modes), 'mode')} x shots {shots}"
+    return [
+        f"study {study.name} ({study.digest}): {', '.join(arms)}; {count(study.seeds, 'seed')} each",
+        f"each transferred to {tasks}, {count(study.draws, 'draw')} each",
+    ]
