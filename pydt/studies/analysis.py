@@ -148,12 +148,10 @@ def _twins(grid: Grid) -> list[str]:
 def _unknown(study: Study, tables: Mapping[str, Any]) -> list[str]:
     """What errors do not contain."""
     notes = []
-    one = {row["shots"]: None for row in tables["accuracy"] if "draws" in row["unknown"]}
+    one = {row["shots"]: None for row in tables["accuracy"] if row["shots"] and "draws" in row["unknown"]}
     if one:
-        shots = " and ".join("all labelled images" if k == "full" else count(k, "shot") for k in one)
-        notes.append(
-            f"There is one draw of labelled images at {shots}: errors do not contain which images were labelled."
-        )
+        where = " and ".join("with all labelled images" if k == "full" else f"at {count(k, 'shot')}" for k in one)
+        notes.append(f"There is one draw {where}: errors do not contain which images were labelled.")
     if study.checkpoints:
         notes.append("A checkpoint is one network: its error does not contain what another training of it would give.")
     return notes
