@@ -21,6 +21,7 @@ from pydt.data.samples import glyphs
 from pydt.ensemble import Plan, RowInput, choose_rates, run
 from pydt.estimation import influences
 from pydt.store import Store
+from pydt.studies import Mixture, Source, Study, run_study
 from pydt.training import CLIP, Checkpoint, FineTune, Recipe, SimCLR, Task, ZeroShot
 
 IMAGES = np.zeros((6, 4, 4), np.uint8)
@@ -44,6 +45,14 @@ def target() -> Target:
 def plan(**how: object) -> Plan:
     settings: dict = {"design": design.random(3, 4, alpha=0.67), "recipe": Recipe(), "tasks": (Task(target()),)}
     return Plan(dataset(), **{**settings, **how})
+
+
+def study(**how: object) -> Study:
+    """Sources of 6 images without captions; a target whose classes have 7 or 6 images in the pool."""
+    sources, methods = {"photos": dataset(), "sketches": dataset()}, {"supervised": Recipe("convnet-4", steps=1)}
+    return Study(
+        **{"sources": sources, "methods": methods, "targets": {"t": target()}, "sizes": (4,), "shots": (1,), **how}
+    )  # type: ignore[arg-type]
 
 
 def outputs_with(value: float) -> np.ndarray:
@@ -138,6 +147,27 @@ CASES: dict[str, tuple[Callable[[], object], str, str]] = {
     "test classes of another name": (
         lambda: Target(target().train, Dataset.from_arrays(IMAGES, list("abcabc"))), "different class names", "same classes",
     ),
+    # --- studies
+    "a size above the smallest source": (lambda: study(sizes=(4, 60)), "60 images, but source 'photos' has 6", "at most 6.*cells="),
+    "weights of a mixture that do not sum": (
+        lambda: Mixture({"a": dataset(), "b": captioned(list("abcdef"))}, weights={"a": 0.5, "b": 0.4}), r"weights sum to 0\.9", "in these proportions",
+    ),
+    "a mixture of a stranger": (lambda: Mixture({"photos": dataset(), "b": dataset()}, weights={"photo": 1.0}), "no source 'photo'", "did you mean 'photos'"),
+    "an unknown source in cells": (lambda: study(cells=[("photo", 4, "supervised")]), r"cells\[0\].*'photo'", "did you mean 'photos'"),
+    "an unknown method in cells": (lambda: study(cells=[("photos", 4, "clip")]), r"cells\[0\].*'clip'", "supervised"),
+    "an unknown size in cells": (lambda: study(cells=[("photos", 5, "supervised")]), r"cells\[0\].*5", "4"),
+    "a cell of two": (lambda: study(cells=[("photos", 4)]), r"cells\[0\]", r"\(source, size, method\)"),
+    "an unknown mode of a study": (lambda: study(modes=["prob"]), "'prob'", "did you mean 'probe'"),
+    "an unknown setting of a mode": (lambda: study(modes={"probe": {"penality": 1}}), "'penality'", "did you mean 'penalty'"),
+    "a class with fewer images than shots": (lambda: study(shots=(1, 50)), "50 shots, but class '.*' has", ""),
+    "captions that CLIP lacks": (lambda: study(methods={"clip": Recipe("convnet-4", "clip", steps=1)}), "no captions", "captions="),
+    "shots there twice": (lambda: study(shots=(1, 5, 1)), "Study.shots.*1 is there twice", "each once"),
+    "sizes there twice": (lambda: study(sizes=(4, 4)), "Study.sizes.*4 is there twice", "each once"),
+    "no shots": (lambda: study(shots=()), "Study.shots.*is empty", "at least one"),
+    "no sources": (lambda: study(sources={}), "Study.sources.*is empty", "give"),
+    "no targets": (lambda: study(targets={}), "Study.targets.*is empty", "give"),
+    "rates for a probe alone": (lambda: run_study(study(rates=(0.1, 0.3)), "/nowhere/at/all"), "no mode has a learning rate", "leave the rates out"),
+    "noise in all labels": (lambda: Source(dataset(), noise=1.0), "noise 1", ""),
     # --- loader and recipe
     "empty mask": (lambda: Loader(dataset(), np.zeros(6, bool)), "keeps no example", "at least one group"),
     "mask of another length": (lambda: Loader(dataset(), np.ones(5, bool)), r"\(5,\) over 6", "one bool per example"),
