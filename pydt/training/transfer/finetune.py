@@ -83,5 +83,11 @@ def random_models(trained: Trained, draws: Draws) -> Begin:
 
 def check(recipe: Any, task: Any, source: Dataset) -> None:
     """Refuse a zero-shot head for models without a text tower, and what `zero_shot` refuses."""
-    if task.finetune.head == "zero-shot" or (task.finetune.head == "auto" and zero_shot.has_text(recipe)):
+    if task.finetune.head == "zero-shot":
         zero_shot.check(recipe, task, source)
+    elif task.finetune.head == "auto" and zero_shot.has_text(recipe):
+        try:
+            zero_shot.check(recipe, task, source)
+        except ConfigError as error:
+            mend = f'{error.mend}; or begin with a random head: FineTune(head="random")'
+            raise ConfigError(error.what, error.where, mend) from error
