@@ -75,8 +75,8 @@ def test_rows_are_equal_bytes(pool: Slurm, tmp_path: Path) -> None:
     assert contents(tmp_path / "jobs made") == contents(tmp_path / "here")
     pids = {entry["pid"] for entry in log(tmp_path / "jobs made")}
     assert len(pids) == 2
-    go(plan(40), tmp_path / "jobs made", pool)  # the same jobs take another parcel
-    assert pool.submit(os.getpid).result(60) not in pids
+    go(plan(40), tmp_path / "jobs made", pool)  # a further parcel starts no job
+    assert pool.submit(os.getpid).result(60) in pids  # nor does it start another process
 
 
 def test_rows_of_ones_own_are_equal_bytes(pool: Slurm, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import pytest
 import stub_rows
 from stub_processes import alive, kill, started, wait_for
 from stub_rows import environment
+from stub_store import contents
 from stub_studies import RATES, SEEDS, events, images, networks, small, target, told
 
 import pydt
@@ -25,7 +26,7 @@ from pydt.base import ConfigError, StoreError, TrainError
 from pydt.cluster import Ray, Slurm
 from pydt.ensemble import Plan, RowInput, run, run_row
 from pydt.store import Store
-from pydt.studies import Study, cells_of, run_study, study_parts
+from pydt.studies import Study, cells_of, run_study, study_parts, study_report
 from pydt.studies.running import choice_of
 from pydt.training import FineTune, Recipe, Task
 
@@ -73,6 +74,11 @@ def test_a_study_killed_twice_ends_with_the_same_bytes(whole: Path, tmp_path: Pa
         assert (folder / "choices").exists() == (first > ARMS)
     assert driver().wait(100) == 0
     assert told(folder) == told(whole)
+    for store, name in ((folder, "pages of it"), (whole, "pages of the whole")):
+        study_report(small(), store, tmp_path / name)
+    pages = contents(tmp_path / "pages of it")
+    assert {"study.html", "results.json"} < set(pages)
+    assert pages == contents(tmp_path / "pages of the whole")
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -86,6 +92,7 @@ def test_jobs_of_a_batch_system_give_the_same_bytes(whole: Path, tmp_path: Path)
     with Slurm(tmp_path / "jobs", cluster="local", workers=1, timeout_min=5, poll=0.2) as jobs:
         run_study(small(), tmp_path / "there", jobs, progress=False)
     assert told(tmp_path / "there") == told(whole)
+    assert len({entry["pid"] for entry in events(tmp_path / "there")}) == 1  # one process serves all arms
 
 
 # Ray's own, about the future of one of its settings
@@ -105,6 +112,7 @@ def test_ray_gives_the_same_bytes(whole: Path, tmp_path: Path, monkeypatch: pyte
     finally:
         cluster.shutdown()
     assert told(tmp_path / "there") == told(whole)
+    assert len({entry["pid"] for entry in events(tmp_path / "there")}) == 1  # one process serves all arms
 
 
 # ---- what is added -------------------------------------------------------------------------------------------------
@@ -202,6 +210,16 @@ def test_an_arm_that_diverges_leaves_the_others_as_they_are(tmp_path: Path) -> N
     assert chosen is not None
     assert chosen.undecided == ("t, finetune, 3 shots",)
     assert chosen.tasks[1].rate == min(RATES)
+    found = study_report(study, tmp_path / "wild")
+    assert (found["study"]["rows"], found["study"]["failed"]) == (7 * 3, 2 * 3)
+    assert "a, 16 images, wild, seed 0: " in found["notes"][0]
+    lost = [row for row in found["accuracy"] if row["method"] == "wild"]
+    assert [(row["mean"], row["seeds"], row["failed"]) for row in lost] == [(None, 0, 3)] * 4
+    plain = study_report(calm, tmp_path / "calm")
+    for row in plain["accuracy"]:
+        assert row in found["accuracy"]
+    sources = [row for row in found["pairs"] if row["axis"] == "source" and row["at"] != "wild"]
+    assert sources == [row for row in plain["pairs"] if row["axis"] == "source"]
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -221,6 +239,9 @@ def test_a_seed_that_fails_is_left_out_and_counted(seed: int, tmp_path: Path) ->
     chosen = choice_of(study, tmp_path / "failed", study.arms[3])
     assert chosen is not None
     assert chosen.undecided == ()
+    found = study_report(study, tmp_path / "failed")
+    assert found["study"]["failed"] == 1
+    assert f"b, 16 images, simclr, seed {seed}: a test: diverged" in found["notes"][0]
     assert len([note for note in chosen.notes if "every rate" in note]) == (seed == 0)
 
 

@@ -41,8 +41,7 @@ from typing import IO, Any
 from pydt.base import StoreError, check, machine, parse, read, write_atomic
 from pydt.data import missing, receive
 from pydt.ensemble.executors.call import portable, returned
-from pydt.ensemble.executors.local import Processes
-from pydt.ensemble.executors.parcel import Order, extend, failure
+from pydt.ensemble.executors.parcel import Order, Workers, extend, failure
 from pydt.ensemble.executors.pickling import load
 
 SILENT = 60.0  # seconds without a change after which the other side counts as gone
@@ -200,7 +199,8 @@ class _Server:
         self.pulse = Pulse(folder / "beats" / str(slot), life=life)
         self.waiting: dict[str, Order] = {}
         self.running: dict[str, Future[Any]] = {}
-        self.pools: dict[str, Future[Processes | list[str]]] = {}  # by parcel
+        self.parcels: dict[str, Future[bytes | list[str]]] = {}
+        self.workers: Workers | None = None
         self.places = 1
         self.preparing = ThreadPoolExecutor(1)  # copying data takes longer than `BEAT`
 
@@ -226,8 +226,8 @@ class _Server:
             return "no rows left"
         finally:
             self.preparing.shutdown(wait=False, cancel_futures=True)
-            for pool in self.pools.values():
-                _end(pool)
+            if self.workers is not None:
+                self.workers.kill()
             self.pulse.beat(left=True)
 
     def _take(self) -> bool:
@@ -248,59 +248,60 @@ class _Server:
         return taken
 
     def _start(self) -> bool:
-        """Start the calls whose processes are ready."""
+        """Start the calls whose parcels and data are here."""
         started = False
         for name, order in list(self.waiting.items()):
-            if order.key not in self.pools:
-                self._drop(order.key)
-                self.pools[order.key] = self.preparing.submit(self._prepare, order)
-                self.pools[order.key].add_done_callback(self.pace.wake)
-            ready = self.pools[order.key]
+            if order.key not in self.parcels:
+                self._forget()
+                self.parcels[order.key] = self.preparing.submit(self._prepare, order)
+                self.parcels[order.key].add_done_callback(self.pace.wake)
+            ready = self.parcels[order.key]
             if not ready.done():
                 continue
+            if (error := ready.exception()) is not None:
+                self._refuse(name, order, "result", failure(error))
+            elif isinstance(parcel := ready.result(), list):
+                self._refuse(name, order, "missing", parcel)  # looked for again with the next call
+            elif (workers := self._workers(order, parcel)) is not None:
+                del self.waiting[name]
+                self.running[name] = workers.submit(order, parcel)
+                self.running[name].add_done_callback(self.pace.wake)
+            else:
+                continue
             started = True
-            del self.waiting[name]
-            error = ready.exception()
-            if error is not None:
-                del self.pools[order.key]
-                self._post(name, "result", failure(error))
-                continue
-            pool = ready.result()
-            if isinstance(pool, list):
-                del self.pools[order.key]  # looked for again with the next call
-                self._post(name, "missing", pool)
-                continue
-            function, arguments, named = order.call
-            self.running[name] = pool.submit(function, *arguments, **named)
-            self.running[name].add_done_callback(self.pace.wake)
         return started
 
-    def _prepare(self, order: Order) -> Processes | list[str]:
-        """Processes for a parcel, or the digests of the data sets that are missing here."""
+    def _refuse(self, name: str, order: Order, kind: str, value: Any) -> None:
+        del self.waiting[name], self.parcels[order.key]
+        self._post(name, kind, value)
+
+    def _workers(self, order: Order, parcel: bytes) -> Workers | None:
+        """The processes of this job; None while others than the call asks for are busy."""
+        if self.workers is not None and not self.workers.fit(order):
+            if self.running:
+                return None
+            self.workers.kill()
+            self.workers = None
+        if self.workers is None:
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+            self.workers = Workers(order, parcel, visible.split(",") if "," in visible else [])
+        return self.workers
+
+    def _prepare(self, order: Order) -> bytes | list[str]:
+        """A parcel, or the digests of its data sets that are missing here."""
         for name in missing(order.needs):
             if (self.folder / "data" / name).exists():
                 receive(name, partial(self._sent, name))
-        if lacking := missing(order.needs):
-            return lacking
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        gpus = visible.split(",") if "," in visible else []
-        return Processes(order.places, order.threads, self.mail.get(f"parcels/{order.key}"), gpus)
+        return missing(order.needs) or self.mail.get(f"parcels/{order.key}")
 
     def _sent(self, digest: str) -> IO[bytes]:
         return open(self.folder / "data" / digest, "rb")
 
-    def _drop(self, key: str) -> None:
-        """End the idle processes of earlier parcels."""
-        if not self.running:
-            for old in [old for old, pool in self.pools.items() if pool.done() and old != key]:
-                _end(self.pools.pop(old))
+    def _forget(self) -> None:
+        """Drop the parcels that no call waits for."""
+        wanted = {order.key for order in self.waiting.values()}
+        for key in [key for key, ready in self.parcels.items() if ready.done() and key not in wanted]:
+            del self.parcels[key]
 
     def _post(self, name: str, kind: str, value: Any) -> None:
         self.mail.post(f"out/{name}", (kind, value))
-
-
-def _end(ready: Future[Processes | list[str]]) -> None:
-    if ready.done() and not ready.cancelled() and ready.exception() is None:
-        pool = ready.result()
-        if isinstance(pool, Processes):
-            pool.kill()

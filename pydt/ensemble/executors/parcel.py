@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from pydt.base import ConfigError, PydtError, digest
 from pydt.data import Need
 from pydt.ensemble.executors.call import WorkerDied, work
+from pydt.ensemble.executors.local import Processes
 from pydt.ensemble.executors.pickling import needs, pack
 
 Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
@@ -64,6 +65,35 @@ class Parcels:
         if data not in self.known:
             self.known[data] = Parcel(data)
         return self.known[data], (function, (None, *rest), named)
+
+
+class Workers:
+    """Processes of a node that serve the calls of many parcels: starting Python and torch takes longer than a small
+    row, and each part of a study has a parcel of its own.
+
+    Args:
+        order: the first call. parcel: its parcel, which the processes get when they start.
+        gpus: as of `Processes`.
+    """
+
+    def __init__(self, order: Order, parcel: bytes, gpus: Sequence[str] = ()) -> None:
+        self._first, self._shape = order.key, (order.places, order.threads)
+        self._processes = Processes(order.places, order.threads, parcel, gpus)
+
+    def fit(self, order: Order) -> bool:
+        """Whether a call asks for as many processes and threads as there are."""
+        return self._shape == (order.places, order.threads)
+
+    def submit(self, order: Order, parcel: bytes) -> Future[Any]:
+        """Start a call; another parcel than the first travels with it."""
+        function, arguments, named = order.call
+        if function is work and order.key != self._first:
+            arguments = (parcel, *arguments[1:])
+        return self._processes.submit(function, *arguments, **named)
+
+    def kill(self) -> None:
+        """End the processes now."""
+        self._processes.kill()
 
 
 def failure(error: BaseException) -> dict[str, Any]:

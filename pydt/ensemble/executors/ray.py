@@ -14,8 +14,18 @@ from typing import IO, Any
 from pydt.base import ConfigError, PydtError
 from pydt.data import missing, receive, send
 from pydt.ensemble.executors.call import portable, returned
-from pydt.ensemble.executors.local import Processes
-from pydt.ensemble.executors.parcel import Call, Order, Parcel, Parcels, extend, failure, imported, module_paths, settle
+from pydt.ensemble.executors.parcel import (
+    Call,
+    Order,
+    Parcel,
+    Parcels,
+    Workers,
+    extend,
+    failure,
+    imported,
+    module_paths,
+    settle,
+)
 
 
 class _RayFuture(Future[Any]):
@@ -167,28 +177,31 @@ class Ray(Executor):
             settle(future, "result", failure(error))
 
 
-_pool: tuple[tuple[Any, ...], Processes] | None = None  # the worker below this process of Ray
+_workers: tuple[str | None, Workers] | None = None  # the worker below this process of Ray, and its GPUs
+_parcel: tuple[str, bytes] | None = None  # the last one, by name
 
 
 def _in_ray(order: Order, parcel: list[Any], paths: list[str], sent: dict[str, list[Any]]) -> tuple[str, Any]:
     """One call in a process of Ray, which gives it to a worker process: `returned`, or "missing" and digests."""
-    global _pool
+    global _workers, _parcel
     import ray
 
     try:
         for name, blocks in sent.items():
             receive(name, partial(joined, ray.get, blocks))
-        # the GPUs that Ray gives to this task; the next task may have others
-        wanted = order.key, order.threads, os.environ.get("CUDA_VISIBLE_DEVICES")
-        if _pool is None or _pool[0] != wanted:
+        if _parcel is None or _parcel[0] != order.key:
             if lacking := missing(order.needs):
                 return "missing", lacking
-            if _pool is not None:
-                _pool[1].kill()
             extend(paths)
-            _pool = wanted, Processes(1, order.threads, ray.get(parcel[0]))
-        function, arguments, named = order.call
-        done = _pool[1].submit(function, *arguments, **named)
+            _parcel = order.key, ray.get(parcel[0])
+        # the GPUs that Ray gives to this task; the next task may have others
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if _workers is not None and not (_workers[0] == gpus and _workers[1].fit(order)):
+            _workers[1].kill()
+            _workers = None
+        if _workers is None:
+            _workers = gpus, Workers(order, _parcel[1])
+        done = _workers[1].submit(order, _parcel[1])
         wait_for([done])
         return returned(done)
     except PydtError as error:
