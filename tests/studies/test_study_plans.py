@@ -90,10 +90,15 @@ def test_the_study_of_public_checkpoints_is_costed(small: Study, tmp_path: Path)
     assert not (tmp_path / "store").exists()
 
 
-@pytest.mark.slow  # 24 rows of 60 tasks, and trials of three rates
-def test_the_study_of_public_checkpoints_runs_on_a_stand_in(small: Study, tmp_path: Path) -> None:
-    store = run_study(small, tmp_path / "store", workers=1, progress=False)
-    cells = cells_of(small, store)
-    assert len(cells) == 8 * 60
-    assert {cell.values.shape[0] for cell in cells.values()} == {3}
+@pytest.mark.slow  # 16 rows of 24 tasks, and trials of three rates
+def test_the_study_of_public_checkpoints_runs_on_a_stand_in(tmp_path: Path) -> None:
+    folders(tmp_path)
+    file = stand_in(tmp_path)
+    text = file.read_text().replace("epochs = 15", "epochs = 1").replace("draws = 5", "draws = 1")
+    file.write_text(text.replace('[1, 5, 10, 20, "full"]', '[1, "full"]').replace("seeds = 3", "seeds = 2"))
+    study = read_study(file).study
+    store = run_study(study, tmp_path / "store", workers=1, progress=False)
+    cells = cells_of(study, store)
+    assert len(cells) == 8 * 4 * 3 * 2
+    assert {cell.values.shape[0] for cell in cells.values()} == {2}
     assert cells["ImageNet RN50", "DTD, probe, full shots"].mean > 0.9, "three shades of grey"
