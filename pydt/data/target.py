@@ -168,7 +168,7 @@ class Target:
         told = shared_images(images, f"the target {self.name!r}", by_bytes)
         less = "" if compared else "; the pixels of files were not compared"
         where = f"{shared_units(units[held], names)} (the first: {first!r})"
-        return [f"{told}, {where}{less}; influences of these groups include the copies", *apart]
+        return [f"{told}, {where}{less}; models trained on these groups have seen the copies", *apart]
 
     def spool(self, folder: str | os.PathLike[str]) -> Target:
         """The same target over data sets saved below `folder`, so that it travels to other processes as paths."""

@@ -188,7 +188,7 @@ def test_a_target_tells_which_units_hold_its_images(tmp_path: Path, monkeypatch:
     (said,) = target.copied(source, *source.units())
     told = "5 images of the target 'target' are in the source, byte for byte, as 6 source images: in 'y' (5), 'z' (1)"
     assert said.startswith(f"{told} (the first: ")
-    assert said.endswith("; influences of these groups include the copies")
+    assert said.endswith("; models trained on these groups have seen the copies")
     apart = folder(tmp_path / "apart", files)
     assert target.copied(apart, *apart.units()) == []
     monkeypatch.setattr(pydt.data.identical, "MOST_FILES", 3)

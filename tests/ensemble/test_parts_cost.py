@@ -61,6 +61,7 @@ def test_one_pilot_a_recipe_and_none_once_like_rows_are_stored(parts: list[Part]
     assert (whole.rows, whole.stored, whole.seconds, whole.hours, whole.bytes) == (6, 6, 0, 0, 0)
 
 
+@pytest.mark.slow
 def test_rows_whose_networks_are_in_the_bank_train_nothing(parts: list[Part], tmp_path: Path) -> None:
     few = [parts[0], parts[6]]
     run(

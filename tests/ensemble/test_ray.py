@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import stub_rows
-from stub_cluster import equal_rows_of_ones_own, equal_though_hidden
+from stub_cluster import equal_real_parts, equal_rows_of_ones_own, equal_though_hidden, workers_of_parts
 from stub_processes import alive, wait_for
 from stub_rows import contents, held_row, log, plan, stub_row
 
@@ -20,7 +20,7 @@ from pydt.base import ConfigError
 from pydt.data import Dataset, Target
 from pydt.ensemble import Plan, run
 from pydt.ensemble.executors import ray as executor
-from pydt.ensemble.executors.call import WorkerDied, work
+from pydt.ensemble.executors.call import MOST, WorkerDied, work
 from pydt.ensemble.executors.ray import Ray
 from pydt.store import Row
 
@@ -141,6 +141,17 @@ def test_real_rows_are_equal_bytes_also_where_the_data_are_not(
             assert len(run(job, tmp_path / "there", pool, progress=False).masks()) == 4
 
     equal_though_hidden(source, target, tmp_path, monkeypatch, executor, there)
+
+
+def test_real_parts_are_equal_bytes(pool: Ray, tmp_path: Path, source: Dataset, target: Target) -> None:
+    equal_real_parts(source, target, tmp_path, pool)
+
+
+def test_workers_serve_many_parts_and_a_death_costs_one(pool: Ray, tmp_path: Path) -> None:
+    first, more = workers_of_parts(tmp_path, pool, 15)
+    assert first <= pool._max_workers
+    assert more <= 1
+    assert len(pool._held) <= MOST
 
 
 def test_rows_of_ones_own_are_equal_bytes(pool: Ray, tmp_path: Path) -> None:

@@ -18,15 +18,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from stub_cluster import equal_rows_of_ones_own, equal_though_hidden, hide
+from stub_cluster import equal_real_parts, equal_rows_of_ones_own, equal_though_hidden, hide, workers_of_parts
 from stub_processes import alive, wait_for
-from stub_rows import MARKER, contents, environment, go, log, plan, stub_row
+from stub_rows import MARKER, contents, environment, go, log, parts, plan, stub_row
 
 from pydt.base import ConfigError, PydtError
 from pydt.data import Dataset, Target
-from pydt.ensemble import Plan, run
+from pydt.ensemble import Plan, run, run_parts
 from pydt.ensemble.executors import slurm as cluster
-from pydt.ensemble.executors.call import WorkerDied, work
+from pydt.ensemble.executors.call import MOST, WorkerDied, work
 from pydt.ensemble.executors.mailbox import Listener, Mail
 from pydt.ensemble.executors.slurm import Slurm
 from pydt.store import Row
@@ -75,8 +75,37 @@ def test_rows_are_equal_bytes(pool: Slurm, tmp_path: Path) -> None:
     assert contents(tmp_path / "jobs made") == contents(tmp_path / "here")
     pids = {entry["pid"] for entry in log(tmp_path / "jobs made")}
     assert len(pids) == 2
-    go(plan(40), tmp_path / "jobs made", pool)  # a further parcel starts no job
-    assert pool.submit(os.getpid).result(60) in pids  # nor does it start another process
+    go(plan(40), tmp_path / "jobs made", pool)  # the same jobs take another parcel
+    assert pool.submit(os.getpid).result(60) in pids
+
+
+def test_real_parts_are_equal_bytes(pool: Slurm, tmp_path: Path, source: Dataset, target: Target) -> None:
+    equal_real_parts(source, target, tmp_path, pool)
+
+
+class Watched(Slurm):
+    """Counts the files of its folder with each call."""
+
+    most = 0
+
+    def submit(self, function: Any, /, *arguments: Any, **named: Any) -> Any:
+        future = super().submit(function, *arguments, **named)
+        self.most = max(self.most, len(list((self.folder / "parcels").iterdir())))
+        return future
+
+
+def test_workers_serve_many_parts_and_a_death_costs_one(tmp_path: Path) -> None:
+    with Watched(tmp_path / "jobs", cluster="local", workers=1, poll=0.2) as pool:
+        assert workers_of_parts(tmp_path, pool, 19) == (1, 1)
+    assert 1 < pool.most <= 2 + MOST  # two are sent ahead
+
+
+def test_only_other_threads_need_other_workers(tmp_path: Path) -> None:
+    asked = [*parts(12, threads=1)[:6], *parts(12, threads=2)[6:]]
+    with Slurm(tmp_path / "jobs", cluster="local", workers=1, poll=0.2) as pool:
+        run_parts(asked, tmp_path / "s", pool, runner=stub_row, progress=False)
+    pids = [entry["pid"] for entry in log(tmp_path / "s") if entry["event"] == "row"]
+    assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [6, 6]
 
 
 def test_rows_of_ones_own_are_equal_bytes(pool: Slurm, tmp_path: Path) -> None:

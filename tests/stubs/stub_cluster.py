@@ -10,13 +10,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
-from stub_rows import contents
+from stub_rows import contents, log, parts, stub_row
 
 import pydt.design
 from pydt.data import Dataset, Groups, Target, send
-from pydt.ensemble import Command, Function, Plan, RowInput, run
-from pydt.store import Measure, Store
+from pydt.ensemble import Command, Context, Function, Part, Plan, RowInput, run, run_parts
+from pydt.store import Measure, Row, Store
 
 
 def results(folder: Path) -> dict[str, bytes]:
@@ -98,3 +99,39 @@ def equal_rows_of_ones_own(folder: Path, pool: Any) -> None:
         run(job, folder / f"{name} there", pool, progress=False)
         assert len(Store(folder / f"{name} there").finished()) == 5
         assert results(folder / f"{name} there") == results(folder / f"{name} here")
+
+
+def processes(folder: Path) -> set[int]:
+    """The processes that computed the rows of a store."""
+    return {entry["pid"] for entry in log(folder) if entry["event"] == "row"}
+
+
+def equal_real_parts(source: Dataset, target: Target, folder: Path, pool: Any) -> None:
+    """Parts of other sources, recipes and tasks are the bytes of this machine, from workers that serve all of them."""
+    from pydt.training import Recipe, Task
+
+    recipe = Recipe(network="convnet-2", epochs=1, batch_size=32)
+    few, many = Task(target, shots=1, draws=2, name="few"), Task(target, shots=3, draws=2, name="many")
+    own = (
+        Context(source, "class", recipe, (few, many)),
+        Context(source.sample(100), "class", Recipe(network="convnet-2", epochs=2, batch_size=32), (few, many)),
+        Context(source.sample(60, seed=1), "class", recipe, (many,)),
+    )
+    asked = [Part(context, tuple(Row(np.ones(8), seed) for seed in (1, 2))) for context in own]
+    run_parts(asked, folder / "here", workers=1, progress=False)
+    run_parts(asked, folder / "there", pool, progress=False)
+    assert results(folder / "there") == results(folder / "here")
+    assert len(processes(folder / "there")) <= pool._max_workers
+
+
+def workers_of_parts(folder: Path, pool: Any, count: int) -> tuple[int, int]:
+    """How many processes computed so many equal parts, without a death and with one in the middle."""
+    run_parts(parts(count), folder / "here", workers=1, runner=stub_row, progress=False)
+    run_parts(parts(count), folder / "there", pool, runner=stub_row, progress=False)
+    dying = parts(count, what="die once", folder=str(folder))
+    run_parts(dying, folder / "dying", pool, runner=stub_row, progress=False)
+    assert contents(folder / "there") == contents(folder / "here") == contents(folder / "dying")
+    died = [(entry["part"], entry["reason"]) for entry in log(folder / "dying") if entry["event"] == "worker died"]
+    assert died == [("part 9", "exit status -9")]
+    before, after = processes(folder / "there"), processes(folder / "dying")
+    return len(before), len(after - before)

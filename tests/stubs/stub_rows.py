@@ -22,7 +22,7 @@ import numpy as np
 from pydt import design
 from pydt.base import DataError, TrainError, digest
 from pydt.design import Design
-from pydt.ensemble import Plan, RowInput, run
+from pydt.ensemble import Part, Plan, RowInput, run
 from pydt.ensemble.plan import Context
 from pydt.store import Outcome, Row, Store
 
@@ -186,6 +186,15 @@ def plan(rows: int, **recipe: Any) -> Plan:
         tasks=[StubTask()],
         seeds=range(1, rows + 1),
     )
+
+
+def parts(count: int, **recipe: Any) -> list[Part]:
+    """Parts of one row each, whose seeds are 1, 2, ...; each has another source."""
+    tasks = (StubTask(),)
+    return [
+        Part(Context(StubSource(f"source {seed}"), "class", StubRecipe(**recipe), tasks), (Row(np.ones(GROUPS), seed),))
+        for seed in range(1, count + 1)
+    ]
 
 
 def effect_row(given: RowInput) -> dict[str, Outcome]:

@@ -72,24 +72,29 @@ def watchdog(limit: float | None) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-_parcels: dict[bytes | None, tuple[Callable[..., Any], Any]] = {}
+MOST = 4  # parcels that a process holds
+_parcels: dict[bytes, tuple[Callable[..., Any], Any]] = {}
 _parcels_lock = threading.Lock()
+_first = b""
 
 
 def set_parcel(data: bytes) -> None:
-    """Unpickle the parcel that `work` uses for None in this process."""
-    _parcels[None] = load(data)
+    """Name the parcel that `work` uses for None in this process, and load what it needs before the first row."""
+    global _first
+    _first = data
+    with contextlib.suppress(BaseException):  # a row that needs it reports the error
+        _unpack(None)
 
 
 def _unpack(parcel: bytes | None) -> tuple[Callable[..., Any], Any]:
-    """Runner and context of a parcel, unpickled once per process; None: the one given to `set_parcel`."""
+    """Runner and context of a parcel; the last few stay unpickled. None: the one given to `set_parcel`."""
+    data = _first if parcel is None else parcel
     with _parcels_lock:
-        if parcel not in _parcels:
-            assert parcel is not None
-            while len(_parcels) > 3:
+        if data not in _parcels:
+            while len(_parcels) >= MOST:
                 _parcels.pop(next(iter(_parcels)))
-            _parcels[parcel] = load(parcel)
-        return _parcels[parcel]
+            _parcels[data] = load(data)
+        return _parcels[data]
 
 
 def work(

@@ -78,7 +78,8 @@ class Processes(Executor):
 
     Args:
         workers, threads: processes, and threads of the arithmetic in each.
-        parcel: of `pack`: runner and context.
+        parcel: of `pack`: runner and context that `work` uses for None. Each worker unpickles it when it starts, which
+            loads the libraries before the first row. Empty: calls bring what they need.
         gpus: GPUs as CUDA_VISIBLE_DEVICES names them; the workers see one each, in turn. Empty: all see all GPUs.
     """
 
@@ -196,15 +197,7 @@ def _worker() -> None:
     _watch(driver, number)
     connection = Connection(number)
     try:
-        try:
-            set_parcel(connection.recv_bytes())
-        except EOFError:
-            raise
-        except BaseException:
-            failure = {"error": None, "traceback": traceback.format_exc()}
-            while True:
-                connection.recv()
-                connection.send(("result", failure))
+        set_parcel(connection.recv_bytes())
         while True:
             function, arguments, named = connection.recv()
             try:

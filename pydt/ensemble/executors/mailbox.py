@@ -7,8 +7,9 @@ The folder of one executor, which only its owner may enter:
 
     driver          changes as long as the driver lives
     stop            the driver needs no more jobs
-    parcels/KEY     runner and context, once
-    data/DIGEST     data sets that a node asked for, as `pydt.data.send` writes them
+    parcels/KEY     runner and context, once, while calls need them
+    data/DIGEST     data sets that a node asked for, as `pydt.data.send` writes them; removed when another comes and no
+                    parcel needs them
     beats/SLOT      changes as long as the slot's job lives; its LIFE is new with each start of the job
     in/LIFE/NUMBER  a call for a job; the driver may take it back until the job takes it
     out/NUMBER      the answer
@@ -40,8 +41,9 @@ from typing import IO, Any
 
 from pydt.base import StoreError, check, machine, parse, read, write_atomic
 from pydt.data import missing, receive
-from pydt.ensemble.executors.call import portable, returned
-from pydt.ensemble.executors.parcel import Order, Workers, extend, failure
+from pydt.ensemble.executors.call import MOST, portable, returned
+from pydt.ensemble.executors.local import Processes
+from pydt.ensemble.executors.parcel import Order, extend, failure
 from pydt.ensemble.executors.pickling import load
 
 SILENT = 60.0  # seconds without a change after which the other side counts as gone
@@ -199,8 +201,8 @@ class _Server:
         self.pulse = Pulse(folder / "beats" / str(slot), life=life)
         self.waiting: dict[str, Order] = {}
         self.running: dict[str, Future[Any]] = {}
-        self.parcels: dict[str, Future[bytes | list[str]]] = {}
-        self.workers: Workers | None = None
+        self.pool: tuple[tuple[int, int], Processes] | None = None  # with its places and threads
+        self.parcels: dict[str, Future[bytes | list[str]]] = {}  # the last ones, by key
         self.places = 1
         self.preparing = ThreadPoolExecutor(1)  # copying data takes longer than `BEAT`
 
@@ -226,8 +228,8 @@ class _Server:
             return "no rows left"
         finally:
             self.preparing.shutdown(wait=False, cancel_futures=True)
-            if self.workers is not None:
-                self.workers.kill()
+            if self.pool is not None:
+                self.pool[1].kill()
             self.pulse.beat(left=True)
 
     def _take(self) -> bool:
@@ -248,60 +250,60 @@ class _Server:
         return taken
 
     def _start(self) -> bool:
-        """Start the calls whose parcels and data are here."""
+        """Start the calls whose parcel is here."""
         started = False
         for name, order in list(self.waiting.items()):
             if order.key not in self.parcels:
-                self._forget()
                 self.parcels[order.key] = self.preparing.submit(self._prepare, order)
                 self.parcels[order.key].add_done_callback(self.pace.wake)
             ready = self.parcels[order.key]
             if not ready.done():
                 continue
-            if (error := ready.exception()) is not None:
-                self._refuse(name, order, "result", failure(error))
-            elif isinstance(parcel := ready.result(), list):
-                self._refuse(name, order, "missing", parcel)  # looked for again with the next call
-            elif (workers := self._workers(order, parcel)) is not None:
-                del self.waiting[name]
-                self.running[name] = workers.submit(order, parcel)
+            error = ready.exception()
+            parcel = [] if error is not None else ready.result()
+            if isinstance(parcel, list):
+                del self.parcels[order.key]  # looked for again with the next call
+                said = ("missing", parcel) if error is None else ("result", failure(error))
+                self._post(name, *said)
+            elif (pool := self._pool(order, parcel)) is not None:
+                self.running[name] = order.start(pool, parcel)
                 self.running[name].add_done_callback(self.pace.wake)
             else:
-                continue
+                break  # also the calls behind it wait, else it might wait for all of them
             started = True
+            del self.waiting[name]
+        wanted = {order.key for order in self.waiting.values()}
+        for old in [key for key in self.parcels if key not in wanted][:-MOST]:
+            del self.parcels[old]
         return started
 
-    def _refuse(self, name: str, order: Order, kind: str, value: Any) -> None:
-        del self.waiting[name], self.parcels[order.key]
-        self._post(name, kind, value)
-
-    def _workers(self, order: Order, parcel: bytes) -> Workers | None:
-        """The processes of this job; None while others than the call asks for are busy."""
-        if self.workers is not None and not self.workers.fit(order):
-            if self.running:
-                return None
-            self.workers.kill()
-            self.workers = None
-        if self.workers is None:
-            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-            self.workers = Workers(order, parcel, visible.split(",") if "," in visible else [])
-        return self.workers
-
     def _prepare(self, order: Order) -> bytes | list[str]:
-        """A parcel, or the digests of its data sets that are missing here."""
+        """The bytes of a parcel, or the digests of its data sets that are missing here."""
+        if not order.key:
+            return b""
         for name in missing(order.needs):
             if (self.folder / "data" / name).exists():
                 receive(name, partial(self._sent, name))
-        return missing(order.needs) or self.mail.get(f"parcels/{order.key}")
+        if lacking := missing(order.needs):
+            return lacking
+        return self.mail.get(f"parcels/{order.key}")
 
     def _sent(self, digest: str) -> IO[bytes]:
         return open(self.folder / "data" / digest, "rb")
 
-    def _forget(self) -> None:
-        """Drop the parcels that no call waits for."""
-        wanted = {order.key for order in self.waiting.values()}
-        for key in [key for key, ready in self.parcels.items() if ready.done() and key not in wanted]:
-            del self.parcels[key]
+    def _pool(self, order: Order, parcel: bytes) -> Processes | None:
+        """The processes of this job; None while others than the call needs are busy."""
+        kind = order.places, order.threads
+        if self.pool is not None and self.pool[0] != kind:
+            if self.running:
+                return None
+            self.pool[1].kill()
+            self.pool = None
+        if self.pool is None:
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+            gpus = visible.split(",") if "," in visible else []
+            self.pool = kind, Processes(order.places, order.threads, parcel, gpus)
+        return self.pool[1]
 
     def _post(self, name: str, kind: str, value: Any) -> None:
         self.mail.post(f"out/{name}", (kind, value))

@@ -1,20 +1,25 @@
-"""What travels to the workers of a cluster: runner and context once for a run, and a call for each row."""
+"""What travels to the workers of a cluster: runner and context once for a part of a run, and a call for each row.
+
+A node keeps its worker processes from part to part: starting one and loading torch costs more than a short row. It
+hands the parcel to them with each call, and only other threads or GPUs need fresh processes. Everybody holds few
+parcels: the driver those of open calls and `MOST` others, a node and a worker `MOST` each.
+"""
 
 from __future__ import annotations
 
 import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any
 
 from pydt.base import ConfigError, PydtError, digest
 from pydt.data import Need
-from pydt.ensemble.executors.call import WorkerDied, work
-from pydt.ensemble.executors.local import Processes
-from pydt.ensemble.executors.pickling import needs, pack
+from pydt.ensemble.executors.call import MOST, WorkerDied, work
+from pydt.ensemble.executors.pickling import needs
 
 Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
 
@@ -24,9 +29,9 @@ class Order:
     """A call on its way to a node.
 
     Attributes:
-        key, needs: name of the parcel, and its data sets.
+        key, needs: name of the parcel, and its data sets; empty for a call that needs none.
         places, threads: how many calls the node runs at once, and threads of each.
-        call: function, arguments and named arguments.
+        call: function, arguments and named arguments, without the parcel.
     """
 
     key: str
@@ -35,65 +40,67 @@ class Order:
     threads: int
     call: Call
 
+    def start(self, pool: Executor, parcel: bytes) -> Future[Any]:
+        """Submit the call to processes of the node, with the bytes of its parcel."""
+        function, arguments, named = self.call
+        return pool.submit(function, *([parcel] if self.key else []), *arguments, **named)
+
 
 class Parcel:
-    """Runner and context of a run, pickled: they travel once for all rows."""
+    """Runner and context of a part of a run, pickled; `open` is how many calls need it. Empty: of other calls."""
 
     def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.key = digest(data)
-        value, self.needs = needs(data)
+        self.data, self.open = data, 0
+        self.key = digest(data) if data else ""
+        value, self.needs = needs(data) if data else (None, [])
         recipe = getattr(value[1], "recipe", None) if isinstance(value, tuple) else None
         self.threads = int(getattr(recipe, "threads", 1))
         self.cuda = str(getattr(recipe, "device", "cpu")).startswith("cuda")
 
 
 class Parcels:
-    """The parcels of an executor."""
+    """The parcels that nodes can reach: those of open calls and the last few others.
 
-    def __init__(self) -> None:
-        self.known: dict[bytes, Parcel] = {}
-        self.empty = Parcel(pack(None))
+    Args:
+        put, drop: lay a parcel where nodes find it, and remove it there; called by one thread at a time.
+    """
+
+    def __init__(self, put: Callable[[Parcel], None], drop: Callable[[Parcel], None]) -> None:
+        self._put, self._drop = put, drop
+        self._known: dict[bytes, Parcel] = {}
+        self._empty = Parcel(b"")
+        self._lock = threading.Lock()
 
     def split(
         self, function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]
     ) -> tuple[Parcel, Call]:
-        """The parcel of a call, and the call without it."""
+        """The parcel of a call, which stays until `release`, and the call without it."""
         if function is not work:
-            return self.empty, (function, arguments, named)
+            return self._empty, (function, arguments, named)
         data, *rest = arguments
-        if data not in self.known:
-            self.known[data] = Parcel(data)
-        return self.known[data], (function, (None, *rest), named)
+        with self._lock:
+            parcel = self._known.pop(data, None)
+            if parcel is None:
+                parcel = Parcel(data)
+                self._put(parcel)
+            self._known[data] = parcel  # the last one asked for
+            parcel.open += 1
+        return parcel, (function, tuple(rest), named)
 
+    def release(self, parcel: Parcel, _: object = None) -> None:
+        """A call of the parcel is done."""
+        if parcel is self._empty:
+            return
+        with self._lock:
+            parcel.open -= 1
+            for old in [known for known in self._known.values() if not known.open][:-MOST]:
+                del self._known[old.data]
+                self._drop(old)
 
-class Workers:
-    """Processes of a node that serve the calls of many parcels: starting Python and torch takes longer than a small
-    row, and each part of a study has a parcel of its own.
-
-    Args:
-        order: the first call. parcel: its parcel, which the processes get when they start.
-        gpus: as of `Processes`.
-    """
-
-    def __init__(self, order: Order, parcel: bytes, gpus: Sequence[str] = ()) -> None:
-        self._first, self._shape = order.key, (order.places, order.threads)
-        self._processes = Processes(order.places, order.threads, parcel, gpus)
-
-    def fit(self, order: Order) -> bool:
-        """Whether a call asks for as many processes and threads as there are."""
-        return self._shape == (order.places, order.threads)
-
-    def submit(self, order: Order, parcel: bytes) -> Future[Any]:
-        """Start a call; another parcel than the first travels with it."""
-        function, arguments, named = order.call
-        if function is work and order.key != self._first:
-            arguments = (parcel, *arguments[1:])
-        return self._processes.submit(function, *arguments, **named)
-
-    def kill(self) -> None:
-        """End the processes now."""
-        self._processes.kill()
+    def needed(self) -> set[str]:
+        """Digests of the data sets that the parcels need."""
+        with self._lock:
+            return {digest for parcel in self._known.values() for _, digest in parcel.needs}
 
 
 def failure(error: BaseException) -> dict[str, Any]:

@@ -13,19 +13,9 @@ from typing import IO, Any
 
 from pydt.base import ConfigError, PydtError
 from pydt.data import missing, receive, send
-from pydt.ensemble.executors.call import portable, returned
-from pydt.ensemble.executors.parcel import (
-    Call,
-    Order,
-    Parcel,
-    Parcels,
-    Workers,
-    extend,
-    failure,
-    imported,
-    module_paths,
-    settle,
-)
+from pydt.ensemble.executors.call import MOST, portable, returned
+from pydt.ensemble.executors.local import Processes
+from pydt.ensemble.executors.parcel import Call, Order, Parcel, Parcels, extend, failure, imported, module_paths, settle
 
 
 class _RayFuture(Future[Any]):
@@ -94,8 +84,10 @@ class Ray(Executor):
         self._paths = module_paths()
         names = "WorkerCrashedError", "NodeDiedError", "ObjectLostError", "OutOfMemoryError", "LocalRayletDiedError"
         self._lost = tuple(getattr(ray.exceptions, name) for name in names)
-        self._parcels = Parcels()
-        self._refs: dict[str, Any] = {}  # parcels and data sets in Ray's object store
+        # in Ray's object store, which drops an object without references
+        self._held: dict[str, Any] = {}  # parcels
+        self._data: dict[str, Any] = {}  # data sets
+        self._parcels = Parcels(self._hold, lambda parcel: self._held.pop(parcel.key, None))
         self._lock = threading.Lock()
         self._open: set[_RayFuture] = set()
         self._closed = False
@@ -104,12 +96,11 @@ class Ray(Executor):
         if self._closed:
             raise RuntimeError("cannot schedule new futures after shutdown")
         parcel, call = self._parcels.split(function, arguments, named)
-        if parcel.key not in self._refs:
-            self._refs[parcel.key] = self._ray.put(parcel.data)
         future = _RayFuture()
         with self._lock:
             self._open.add(future)
         future.add_done_callback(self._open.discard)
+        future.add_done_callback(partial(self._parcels.release, parcel))
         self._send(future, parcel, call, {})
         return future
 
@@ -134,17 +125,23 @@ class Ray(Executor):
             raise ConfigError(wrong, "Ray", "ask for less, or give workers= if the cluster grows by itself")
         return room
 
+    def _hold(self, parcel: Parcel) -> None:
+        self._held[parcel.key] = self._ray.put(parcel.data)
+
     def _leave(self) -> None:
-        self._refs = {}
+        self._held, self._data = {}, {}
         if self._ours:
             self._ours = False
             self._ray.shutdown()
 
     def _send(self, future: _RayFuture, parcel: Parcel, call: Call, sent: dict[str, Any]) -> None:
         """Start the task of a call; `sent` are data sets that its node lacks."""
+        if future.cancelled():  # its parcel may be gone
+            future.set_running_or_notify_cancel()
+            return
         # Ray does not fetch a reference inside a list: a worker that has the parcel does not get it again
         order = Order(parcel.key, parcel.needs, 1, self._threads, call)
-        task = self._task.remote(order, [self._refs[parcel.key]], self._paths, sent)
+        task = self._task.remote(order, [self._held[parcel.key]] if parcel.key else [], self._paths, sent)
         future.stop = partial(self._ray.cancel, task, force=True)
         if future.cancelled():
             future.stop()
@@ -166,42 +163,47 @@ class Ray(Executor):
     def _resend(self, future: _RayFuture, parcel: Parcel, call: Call, lacking: Sequence[str]) -> None:
         try:
             folders = {digest: folder for folder, digest in parcel.needs}
-            with self._lock:  # each data set enters the object store once
+            with self._lock:  # each data set enters the object store once, for as long as parts need it
+                for old in self._data.keys() - self._parcels.needed():
+                    del self._data[old]
                 for name in lacking:
-                    if name not in self._refs:
+                    if name not in self._data:
                         blocks = Blocks(self._ray.put)
                         send(folders[name], blocks)
-                        self._refs[name] = blocks.done()
-            self._send(future, parcel, call, {name: self._refs[name] for name in lacking})
+                        self._data[name] = blocks.done()
+                sent = {name: self._data[name] for name in lacking}
+            self._send(future, parcel, call, sent)
         except Exception as error:
             settle(future, "result", failure(error))
 
 
-_workers: tuple[str | None, Workers] | None = None  # the worker below this process of Ray, and its GPUs
-_parcel: tuple[str, bytes] | None = None  # the last one, by name
+_pool: tuple[tuple[Any, ...], Processes] | None = None  # the worker below this process of Ray
+_parcels: dict[str, bytes] = {}  # the last ones
 
 
 def _in_ray(order: Order, parcel: list[Any], paths: list[str], sent: dict[str, list[Any]]) -> tuple[str, Any]:
     """One call in a process of Ray, which gives it to a worker process: `returned`, or "missing" and digests."""
-    global _workers, _parcel
+    global _pool
     import ray
 
     try:
         for name, blocks in sent.items():
             receive(name, partial(joined, ray.get, blocks))
-        if _parcel is None or _parcel[0] != order.key:
+        if parcel and order.key not in _parcels:
             if lacking := missing(order.needs):
                 return "missing", lacking
-            extend(paths)
-            _parcel = order.key, ray.get(parcel[0])
+            while len(_parcels) >= MOST:
+                _parcels.pop(next(iter(_parcels)))
+            _parcels[order.key] = ray.get(parcel[0])
+        data = _parcels[order.key] if parcel else b""
         # the GPUs that Ray gives to this task; the next task may have others
-        gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
-        if _workers is not None and not (_workers[0] == gpus and _workers[1].fit(order)):
-            _workers[1].kill()
-            _workers = None
-        if _workers is None:
-            _workers = gpus, Workers(order, _parcel[1])
-        done = _workers[1].submit(order, _parcel[1])
+        wanted = order.threads, os.environ.get("CUDA_VISIBLE_DEVICES"), paths
+        if _pool is None or _pool[0] != wanted:
+            if _pool is not None:
+                _pool[1].kill()
+            extend(paths)
+            _pool = wanted, Processes(1, order.threads, data)
+        done = order.start(_pool[1], data)
         wait_for([done])
         return returned(done)
     except PydtError as error:

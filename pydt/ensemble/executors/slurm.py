@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -131,8 +132,11 @@ class Slurm(Executor):
             for name in ("cpus_per_task", "gpus_per_node")
         )
         self._max_workers = workers * max(self._cpus, self._gpus)
-        self._parcels = Parcels()
-        self._kept: set[str] = set()  # parcels and data sets in the folder
+        self._parcels = Parcels(
+            lambda parcel: self._mail.put(f"parcels/{parcel.key}", parcel.data),
+            lambda parcel: self._remove("parcels", parcel.key),
+        )
+        self._kept: set[str] = set()  # data sets in the folder
         self._slots: dict[int, _Slot] = {}
         self._queue: deque[_Order] = deque()
         self._open: dict[str, _Order] = {}  # calls that a job has
@@ -150,13 +154,11 @@ class Slurm(Executor):
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
         if self._closed:
             raise RuntimeError("cannot schedule new futures after shutdown")
-        parcel, call = self._parcels.split(function, arguments, named)
         if not self._slots:
             self._begin()
-        if parcel.key not in self._kept:
-            self._mail.put(f"parcels/{parcel.key}", parcel.data)
-            self._kept.add(parcel.key)
+        parcel, call = self._parcels.split(function, arguments, named)
         order = _Order(Future(), parcel, call)
+        order.future.add_done_callback(partial(self._parcels.release, parcel))
         self._enqueue(order, self._queue.append)
         self._pace.wake()
         return order.future
@@ -181,6 +183,10 @@ class Slurm(Executor):
 
     def _exit(self) -> None:
         self.shutdown(cancel_futures=True)
+
+    def _remove(self, *place: str) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(self.folder.joinpath(*place))
 
     # ---- the jobs' side
 
@@ -264,10 +270,13 @@ class Slurm(Executor):
         return bool(names)
 
     def _bring(self, order: _Order, lacking: Sequence[str]) -> None:
-        """Write data sets to the folder, each once, and put the order back into the queue."""
+        """Write data sets to the folder, each once while parts need it, and put the order back into the queue."""
         try:
             folders = {name: folder for folder, name in order.parcel.needs}
             with self._lock:
+                for old in self._kept - self._parcels.needed():
+                    self._remove("data", old)
+                    self._kept.discard(old)
                 for name in lacking:
                     if name not in self._kept:
                         with writing(self.folder / "data" / name, within=self.folder) as write:
