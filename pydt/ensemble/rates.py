@@ -282,18 +282,14 @@ def notes_of(tried: Sequence[TriedRate]) -> list[str]:
 
 @dataclass(frozen=True)
 class _Asked:
-    """A task, its trials from the lowest to the highest rate, and the rows to try them on."""
+    """A task, its trials from the lowest to the highest rate, the rows to try them on, and the source keys of those."""
 
     task: Task
     rates: tuple[float, ...]
     trials: tuple[Task, ...]
     rows: tuple[Row, ...]
     context: Context
-
-    @cached_property
-    def trainings(self) -> list[str]:
-        """The source keys of the rows."""
-        return list(make_record(self.context, self.rows).sources)
+    trainings: list[str]
 
     @cached_property
     def digest(self) -> str:
@@ -321,7 +317,9 @@ class _Trials:
 
     def asked(self, context: Context, rows: tuple[Row, ...]) -> list[_Asked]:
         """One question for each task of a context that has a rate."""
-        return [_Asked(task, self.grid, self.of(task), rows, context) for task in _with_rates(context)]
+        tasks = _with_rates(context)
+        trainings = list(make_record(context, rows).sources) if tasks else []
+        return [_Asked(task, self.grid, self.of(task), rows, context, trainings) for task in tasks]
 
 
 def _asked(plan: Plan, rates: Any, rows: int) -> list[_Asked]:
