@@ -89,6 +89,13 @@ def test_a_limit_is_refused_where_it_would_end_the_users_own_process() -> None:
     assert "leave the executor out" in str(given["error"])
 
 
+def test_the_first_parcel_can_be_asked_for_after_many_others() -> None:
+    others = [pack((sleeping, SimpleNamespace(tasks=(), number=i))) for i in range(6)]
+    with Processes(1, 1, pack((sleeping, CONTEXT))) as pool:
+        given = [pool.submit(work, parcel, Row([1], 0), ()).result() for parcel in (None, *others, None, others[0])]
+    assert [one["outcomes"] for one in given] == [{}] * 9
+
+
 def test_more_workers_than_gpus_share_them_in_turn(tmp_path: Path) -> None:
     with Processes(5, 1, pack((sleeping, CONTEXT)), ("3", "7")) as pool:
         calls = [pool.submit(gpus_of_five, str(tmp_path)) for _ in range(5)]

@@ -12,13 +12,19 @@ from typing import Any
 
 import pytest
 import stub_rows
-from stub_cluster import equal_real_parts, equal_rows_of_ones_own, equal_though_hidden, workers_of_parts
+from stub_cluster import (
+    equal_real_parts,
+    equal_rows_of_ones_own,
+    equal_though_hidden,
+    hidden_parts,
+    workers_of_parts,
+)
 from stub_processes import alive, wait_for
 from stub_rows import contents, held_row, log, plan, stub_row
 
 from pydt.base import ConfigError
 from pydt.data import Dataset, Target
-from pydt.ensemble import Plan, run
+from pydt.ensemble import Plan, run, run_parts
 from pydt.ensemble.executors import ray as executor
 from pydt.ensemble.executors.call import MOST, WorkerDied, work
 from pydt.ensemble.executors.ray import Ray
@@ -152,6 +158,14 @@ def test_workers_serve_many_parts_and_a_death_costs_one(pool: Ray, tmp_path: Pat
     assert first <= pool._max_workers
     assert more <= 1
     assert len(pool._held) <= MOST
+
+
+def test_the_store_of_objects_holds_few_data_sets(cluster: Any, tmp_path: Path) -> None:
+    cache = {"PYDT_CACHE": str(tmp_path / "cache")}
+    with Ray(cluster.address, workers=1, options={"runtime_env": {"env_vars": cache}}) as pool:
+        store = run_parts(hidden_parts(tmp_path, 12), tmp_path / "s", pool, runner=stub_row, progress=False)
+        assert len(pool._data) <= 2 + MOST
+    assert len(list(store.folder.glob("plans/*"))) == 12
 
 
 def test_rows_of_ones_own_are_equal_bytes(pool: Ray, tmp_path: Path) -> None:

@@ -18,7 +18,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from stub_cluster import equal_real_parts, equal_rows_of_ones_own, equal_though_hidden, hide, workers_of_parts
+from stub_cluster import (
+    equal_real_parts,
+    equal_rows_of_ones_own,
+    equal_though_hidden,
+    hidden_parts,
+    hide,
+    workers_of_parts,
+)
 from stub_processes import alive, wait_for
 from stub_rows import MARKER, contents, environment, go, log, parts, plan, stub_row
 
@@ -84,13 +91,14 @@ def test_real_parts_are_equal_bytes(pool: Slurm, tmp_path: Path, source: Dataset
 
 
 class Watched(Slurm):
-    """Counts the files of its folder with each call."""
+    """Counts the parcels and data sets in its folder with each call."""
 
-    most = 0
+    most = data = 0
 
     def submit(self, function: Any, /, *arguments: Any, **named: Any) -> Any:
         future = super().submit(function, *arguments, **named)
         self.most = max(self.most, len(list((self.folder / "parcels").iterdir())))
+        self.data = max(self.data, len(list((self.folder / "data").iterdir())))
         return future
 
 
@@ -98,6 +106,15 @@ def test_workers_serve_many_parts_and_a_death_costs_one(tmp_path: Path) -> None:
     with Watched(tmp_path / "jobs", cluster="local", workers=1, poll=0.2) as pool:
         assert workers_of_parts(tmp_path, pool, 19) == (1, 1)
     assert 1 < pool.most <= 2 + MOST  # two are sent ahead
+
+
+def test_the_folder_holds_few_data_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYDT_CACHE", str(tmp_path / "cache"))
+    with Watched(tmp_path / "jobs", cluster="local", workers=1, poll=0.2) as pool:
+        run_parts(hidden_parts(tmp_path, 12), tmp_path / "s", pool, runner=stub_row, progress=False)
+    assert len({entry["part"] for entry in log(tmp_path / "s") if entry["event"] == "row"}) == 12
+    assert 1 < pool.data <= 2 + MOST
+    assert len([path for path in (tmp_path / "cache").iterdir() if path.is_dir()]) == 12
 
 
 def test_only_other_threads_need_other_workers(tmp_path: Path) -> None:

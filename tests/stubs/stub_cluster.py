@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stub_rows import contents, log, parts, stub_row
+from stub_rows import StubRecipe, StubTask, contents, log, parts, stub_row
 
 import pydt.design
 from pydt.data import Dataset, Groups, Target, send
@@ -99,6 +99,17 @@ def equal_rows_of_ones_own(folder: Path, pool: Any) -> None:
         run(job, folder / f"{name} there", pool, progress=False)
         assert len(Store(folder / f"{name} there").finished()) == 5
         assert results(folder / f"{name} there") == results(folder / f"{name} here")
+
+
+def hidden_parts(folder: Path, count: int) -> list[Part]:
+    """Parts of one row each, whose sources other processes do not see."""
+    found = []
+    for seed in range(1, count + 1):
+        images = np.full((8, 4, 4, 1), seed, np.uint8)
+        data = Dataset.from_arrays(images, np.arange(8) % 4, name=f"source {seed}").save(folder / f"source {seed}")
+        hide(data)
+        found.append(Part(Context(data, "class", StubRecipe(), (StubTask(),)), (Row(np.ones(4), seed),)))
+    return found
 
 
 def processes(folder: Path) -> set[int]:
