@@ -31,7 +31,7 @@ def recommendation_sentences(facts: Sequence[Facts]) -> list[str]:
             better_than, same_as, worse_than: names of the other sources. pairs: (better, worse) of others that differ.
             missed: the largest difference that an interval still holds.
             methods: better_than, same_as, worse_than, or None.
-            more: the difference of the two largest sizes, with from and to, or None. match: a row of the equivalence.
+            more: the difference of the two largest sizes, with from and to, or None.
             spread: rows by shots. scratch: a row of the scratch table, or None.
     """
     if not facts:
@@ -69,19 +69,22 @@ def shots_at(shots: int | str) -> str:
 
 def _matched(row: Facts) -> str:
     """What of the second arm matches the first one."""
-    second, largest = _arm(row, "second"), f"{row['sizes'][-1]:,}"
+    second, least, most = _arm(row, "second"), row["sizes"][0], row["sizes"][-1]
     if row["times"] is None and not row["reached"]:
-        least = "" if row["low"] is None else f": it would take more than {_times(row['low'])} as many"
-        return f"are not matched by {largest} of {second}, the most tried{least}"
-    low = "below the sizes tried" if row["low"] is None else _times(row["low"])
-    high = "beyond the sizes tried" if row["high"] is None else _times(row["high"])
-    interval = f"95 % {low} to {high}"
+        more = "" if row["low"] is None else f": it would take more than {_times(row['low'])} as many"
+        return f"are not matched by {most:,} of {second}, the most tried{more}"
+    if row["low"] is None and row["high"] is None:
+        return f"cannot be told from any number of {second} that was tried ({least:,} to {most:,})"
+    low = f"fewer than {least:,}" if row["low"] is None else f"{row['low'] * row['size']:,.0f}"
+    high = f"more than {most:,}" if row["high"] is None else f"{row['high'] * row['size']:,.0f}"
     if row["times"] is None:
-        return f"are not matched by {largest} of {second}, the most tried, which noise may explain ({interval})"
-    images = f"{row['times'] * row['size']:,.0f}"
-    if row["at_smallest"]:
-        return f"do no more than {images} of {second}, the fewest tried ({interval})"
-    return f"do as much as {images} of {second}, {_times(row['times'])} as many ({interval})"
+        return (
+            f"are not matched by {most:,} of {second}, the most tried, which noise may explain (95 % {low} to {high})"
+        )
+    images = row["times"] * row["size"]
+    if images <= least:
+        return f"do no more than {least:,} of {second}, the fewest tried (95 % {low} to {high})"
+    return f"do as much as {images:,.0f} of {second} (95 % {low} to {high})"
 
 
 def _which(facts: Sequence[Facts]) -> str:
@@ -100,35 +103,32 @@ def _outcome(own: Sequence[Facts]) -> str:
     """What targets of one outcome have in common."""
     one, kind = own[0], own[0]["kind"]
     how = f"{legible(one['method'], 40)}, {count(one['size'], 'image')}, {legible(one['mode'], 40)}"
-    first, shots = quoted(one["source"]), shots_at(one["shots"])
-    targets = f"{shots} on {listed([fact['target'] for fact in own])}"
+    first, shots, on = quoted(one["source"]), shots_at(one["shots"]), _on_targets(own)
     if kind == "one":
-        text = f"{targets} {first} was tried alone ({how}), so sources are not compared"
+        text = f"only {first} was tried {shots} {on} ({how}), so sources are not compared"
     elif kind == "none":
         missed = _points(max(fact["missed"] for fact in own))
-        text = (
-            f"{targets} no source is better than another beyond noise ({how}; differences up to {missed} points could "
-        )
-        text += "have been missed)"
+        text = f"no source is better than another beyond noise {shots} {on} ({how}); "
+        text += f"differences up to {missed} points could have been missed"
     elif kind == "unclear":
         better, worse = one["pairs"][0]
-        text = (
-            f"{targets} no source stands out ({how}): {first}, first on the score half, is not told from the others, "
-        )
-        text += f"though {quoted(better)} is better than {quoted(worse)}"
+        text = f"no source stands out {shots} {on} ({how}): {first}, first on the score half, is not told from the "
+        text += f"others, though {quoted(better)} is better than {quoted(worse)}"
     elif kind == "behind":
-        text = f"{targets} no source is recommended ({how}): {first}, first on the score half, is worse than "
+        text = f"no source is recommended {shots} {on} ({how}): {first}, first on the score half, is worse than "
         text += f"{listed(one['worse_than'])} on the report half"
     else:
-        text = f"{shots} pre-train on {first} ({how}): {_joined([_figures(fact) for fact in own[:MOST]])}"
+        text = f"pre-train on {first} ({how}): {shots} {_joined([_figures(fact) for fact in own[:MOST]])}"
         others = len(one["better_than"])
         if kind == "best":
-            text += f"; it is better than {'the other one' if others == 1 else f'all {others} others'} beyond noise"
+            text += f", better than {'the other one' if others == 1 else f'all {others} others'} beyond noise"
         else:
-            text += (
-                f"; it is better than {listed(one['better_than'])} beyond noise, not told from {listed(one['same_as'])}"
-            )
+            text += f", better than {listed(one['better_than'])} beyond noise, not told from {listed(one['same_as'])}"
     return text + _by_method(own)
+
+
+def _on_targets(own: Sequence[Facts]) -> str:
+    return f"on {listed([fact['target'] for fact in own])}"
 
 
 def _figures(one: Facts) -> str:
@@ -152,59 +152,58 @@ def _more_data(facts: Sequence[Facts]) -> str:
     known = [one for one in facts if one["more"] is not None]
     if not known:
         return "Each source was tried at one size, so what more data would bring is not known."
-    steps: dict[tuple[Any, ...], list[str]] = {}
+    steps: dict[tuple[Any, ...], dict[str, list[str]]] = {}
     for one in known[:MOST]:
         more = one["more"]
-        effect = "no effect is detected"
+        effect = "have no detected effect"
         if more["p_holm"] < LEVEL:
-            effect = "more data helps" if more["difference"] > 0 else "more data hurts"
-        step = one["shots"], more["from"], more["to"], one["source"]
-        steps.setdefault(step, []).append(f"on {quoted(one['target'])} {effect} ({_difference(more)})")
+            effect = "help" if more["difference"] > 0 else "hurt"
+        step = one["source"], more["from"], more["to"], one["shots"]
+        found = f"on {quoted(one['target'])} ({_difference(more)})"
+        steps.setdefault(step, {}).setdefault(effect, []).append(found)
     told = [
-        f"{shots_at(shots)} from {small:,} to {large:,} images of {quoted(source)}, {_joined(effects)}"
-        for (shots, small, large, source), effects in steps.items()
+        f"{large:,} images of {quoted(source)} in place of {small:,} "
+        + _joined([f"{effect} {_joined(where)}" for effect, where in effects.items()])
+        + f" {shots_at(shots)}"
+        for (source, small, large, shots), effects in steps.items()
     ]
-    matches = [one["match"] for one in known[:MOST] if one["match"] is not None]
-    if matches:
-        match = matches[0]
-        images = f"{count(match['size'], 'image')} of {_arm(match, 'first')}"
-        told.append(f"on {quoted(match['target'])}, {images} {_matched(match)}")
-    return _sentence(told, MOST + 1)
-
-
-def _mattering(facts: Sequence[Facts]) -> str:
-    told = []
-    for one in facts:
-        parts = [text for text in (_until(one["spread"]), _over_scratch(one["scratch"])) if text]
-        if parts:
-            told.append(f"on {quoted(one['target'])} {', and '.join(parts)}")
-    if not told:
-        return "One source and no scratch network were tried, so from when on it stops mattering is not known."
     return _sentence(told)
 
 
-def _until(rows: Sequence[Facts]) -> str:
-    """Up to how many shots the spread between sources can be told from noise."""
-    if not rows:
-        return ""
+def _mattering(facts: Sequence[Facts]) -> str:
+    """When the source stops mattering, and pre-training at all; targets with one answer share it."""
+    spreads: dict[str, list[str]] = {}
+    gains: dict[str, list[str]] = {}
+    for one in facts:
+        if one["spread"]:
+            text, bound = _until(one["spread"])
+            spreads.setdefault(text, []).append(f"{quoted(one['target'])}{bound}")
+        if one["scratch"] is not None:
+            gains.setdefault(_over_scratch(one["scratch"]), []).append(one["target"])
+    told = [f"{text} on {_joined(targets)}" for text, targets in spreads.items()]
+    told += [f"on {listed(targets)} {text}" for text, targets in gains.items()]
+    if not told:
+        return "One source and no scratch network were tried, so from when on it stops mattering is not known."
+    return _sentence(told, 2 * MOST)
+
+
+def _until(rows: Sequence[Facts]) -> tuple[str, str]:
+    """Up to how many shots the spread between sources can be told from noise, and how large it may be beyond."""
     last = max((i for i, row in enumerate(rows) if row["p_holm"] < LEVEL), default=-1)
     after, end = rows[last + 1 :], rows[last]
     bounds = [row["high"] for row in after]
-    most = "not bounded" if None in bounds else f"at most {_points(max(bounds, default=0.0))} points SD"
+    most = "not bounded" if None in bounds else f"at most {_points(max(bounds, default=0.0))} points"
     if last < 0:
-        return f"no spread between sources is told from noise at any shots ({most})"
-    size = f"by {_points(end['tau'])} points SD"
+        return "no spread between sources is told from noise at any number of shots", f" ({most})"
+    size = f"{_points(end['tau'])} points of standard deviation {shots_at(end['shots'])}"
     if not after:
         every = all(row["p_holm"] < LEVEL for row in rows)
-        many = "at all shots" if every else "up to the most shots"
-        return f"sources differ {many} tried ({size} {shots_at(end['shots'])})"
-    return f"sources differ up to {_amount(end['shots'])} ({size}) and are not told apart beyond ({most})"
+        return f"sources differ {'at all shots' if every else 'up to the most shots'} tried", f" ({size})"
+    return f"sources differ up to {_amount(end['shots'])}", f" ({size}; beyond, {most})"
 
 
-def _over_scratch(row: Facts | None) -> str:
+def _over_scratch(row: Facts) -> str:
     """Up to how many shots pre-training pays."""
-    if row is None:
-        return ""
     gains, hidden, who = row["gains"], row["hidden"], quoted(row["source"])
     paid = [one["shots"] for one in gains if one["detected"]]
     lost = [shots_at(one["shots"]) for one in gains if one["p_holm"] < LEVEL and one["difference"] < 0]

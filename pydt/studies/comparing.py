@@ -76,7 +76,8 @@ def spreads(grid: Grid) -> list[Row]:
 
 def pairs(grid: Grid) -> list[Row]:
     """All differences; see the head of this module."""
-    found = [row for place in grid.places for row in (*_sources(grid, place), *_methods(grid, place))]
+    axes = {pair: _axes(*map(grid.study.sources.__getitem__, pair)) for pair in combinations(grid.study.sources, 2)}
+    found = [row for place in grid.places for row in (*_sources(grid, place, axes), *_methods(grid, place))]
     found += [row for place in grid.places for row in _sizes(grid, place)]
     found += [row for place in grid.places for row in _checkpoints(grid, place)]
     found += _against_scratch(grid)
@@ -228,11 +229,10 @@ def _row(
     return {**named, "difference": one.mean, **{name: getattr(one, name) for name in _NUMBERS}, "family": family}
 
 
-def _sources(grid: Grid, place: Place) -> Iterator[Row]:
-    sources = grid.study.sources
+def _sources(grid: Grid, place: Place, axes: Mapping[tuple[str, str], list[str]]) -> Iterator[Row]:
     for size, method, arms in _at_equal_size(grid, place):
         for first, second, one, _ in _compared({name: {"": cell} for name, cell in arms.items()}):
-            for axis in ("source", *_axes(sources[first], sources[second])):
+            for axis in ("source", *axes[first, second]):
                 what = "all pairs of sources" if axis == "source" else f"pairs of sources that differ in {axis} alone"
                 family = f"{what}: {place}, {size:,} images, {method}"
                 yield _row(axis, place, size, method, first, second, one, family)

@@ -24,19 +24,21 @@ def recommended(grid: Grid, tables: Tables) -> list[Row]:
     """The facts of each target; see `pydt.reporting.recommendation_sentences`.
 
     Args:
-        tables: accuracy, spread, pairs, equivalence and scratch, as `comparing` gives them.
+        tables: accuracy, spread, pairs and scratch, as `comparing` gives them.
     """
     choice = _choice(grid)
     return [] if choice is None else [_of_target(grid, tables, target, *choice) for target in grid.study.targets]
 
 
 def chosen_arm(facts: Sequence[Row]) -> Row | None:
-    """The arm that is recommended for all targets; None if they differ, or none is better beyond noise."""
-    arms = {(fact["source"], fact["size"], fact["method"]) for fact in facts}
-    if len(arms) != 1 or any(fact["kind"] not in ("best", "ahead") for fact in facts):
+    """The size and method of which the recommendation speaks, and the source that it recommends for all targets: None
+    if they differ, or none is better beyond noise.
+    """
+    if not facts:
         return None
-    source, size, method = arms.pop()
-    return {"source": source, "size": size, "method": method}
+    sources = {fact["source"] if fact["kind"] in ("best", "ahead") else None for fact in facts}
+    source = sources.pop() if len(sources) == 1 else None
+    return {"source": source, "size": facts[0]["size"], "method": facts[0]["method"]}
 
 
 def _choice(grid: Grid) -> tuple[str, int | str, int, str] | None:
@@ -79,7 +81,6 @@ def _of_target(grid: Grid, tables: Tables, target: str, mode: str, shots: int | 
         **_judged(tables, place, size, method, names),
         "methods": _methods(tables, place, size, method, first),
         "more": _more(tables, place, first, method),
-        "match": _match(tables, place, method, first, second),
         "spread": _rows(tables["spread"], **about),
         "scratch": scratch[0] if scratch else None,
     }
@@ -142,12 +143,6 @@ def _more(tables: Tables, place: Place, source: str, method: str) -> Row | None:
     """The largest size of the source against the next smaller one."""
     rows = _rows(tables["pairs"], axis="size", **place.named, at=f"{source}, {method}")
     return {**rows[-1], "from": rows[-1]["second"], "to": rows[-1]["first"]} if rows else None
-
-
-def _match(tables: Tables, place: Place, method: str, first: str, second: str | None) -> Row | None:
-    """How many images of the second source match the first one, at the largest size for which that is known."""
-    about = {**place.named, "axis": "source", "at": method, "first": first, "second": second}
-    return max(_rows(tables["equivalence"], **about), key=lambda row: row["size"], default=None)
 
 
 def _turned(rows: Sequence[Row], first: str, second: str) -> Row | None:
