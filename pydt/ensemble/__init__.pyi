@@ -9,6 +9,7 @@ from .file_tables import run_settings as run_settings
 from .file_tables import settings_of as settings_of
 from .file_tables import target_of as target_of
 from .parts import Part as Part
+from .parts import check_code as check_code
 from .parts_cost import PartsCost as PartsCost
 from .parts_cost import cost_of as cost_of
 from .plan import Plan as Plan
@@ -21,6 +22,7 @@ from .plan_writing import write_plan as write_plan
 from .rates import ChosenRates as ChosenRates
 from .rates import RatesOfPart as RatesOfPart
 from .rates import TriedRate as TriedRate
+from .rates import check_rates_of as check_rates_of
 from .rates import choose_rates as choose_rates
 from .rates import choose_rates_of as choose_rates_of
 from .rates import chosen_rates as chosen_rates

@@ -14,7 +14,7 @@ import numpy as np
 
 import pydt
 from pydt import __version__
-from pydt.base import digest
+from pydt.base import StoreError, digest
 from pydt.store import FACTS
 
 if TYPE_CHECKING:
@@ -59,6 +59,14 @@ def others(store: Store, now: Mapping[str, str]) -> dict[str, list[str]]:
     """Facts of the code behind stored rows that are not those of this process, by name."""
     found = {name: sorted(seen - {str(now.get(name))}) for name, seen in store.facts.items()}
     return {name: seen for name, seen in found.items() if seen}
+
+
+def refuse_others(store: Store, now: Mapping[str, str]) -> None:
+    """Refuse a store of which a row whose header was read was computed by other code than that of this process."""
+    if found := others(store, now):
+        mend = "use those versions, a new folder, or go on without same_code"
+        wrong = f"holds rows computed by other code: {in_words(found, now)}"
+        raise StoreError(wrong, str(store.folder), mend)
 
 
 def in_words(others: Mapping[str, list[str]], now: Mapping[str, str]) -> str:

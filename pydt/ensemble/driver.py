@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydt.base import ConfigError, PydtError, StoreError, open_streams
 from pydt.data import Dataset
-from pydt.ensemble.code_version import facts_of, in_words, others, versions
+from pydt.ensemble.code_version import facts_of, in_words, others, refuse_others, versions
 from pydt.ensemble.data_remarks import RemarksOf, changed_files, design_remark
 from pydt.ensemble.executors.call import WorkerDied
 from pydt.ensemble.executors.call import work as call
@@ -261,11 +261,8 @@ def run_asked(
             store.put_plan(one.record)
             write_remarks(store, one.record, said.add(one.name, one.context) if remarks else [])
         works = work_on(store, asked, same_code)
-        if same_code and (found := others(store, versions())):
-            mend = "use those versions, a new folder, or go on without same_code"
-            raise StoreError(
-                f"holds rows computed by other code: {in_words(found, versions())}", str(store.folder), mend
-            )
+        if same_code:
+            refuse_others(store, versions())
         kept = Keeping(store, runner, keep, most, same_code)
         sending = Sending(runner, store.folder / "data", isinstance(executor, ThreadPoolExecutor))
         run = _Driver(store, works, rule, view, limit, same_code, kept, sending)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
 from pydt.base import ConfigError, PydtError, StoreError, Unreadable
 from pydt.design import Design
+from pydt.ensemble.code_version import refuse_others, versions
 from pydt.ensemble.interim import Interim, Judged
 from pydt.ensemble.plan import check, make_record
 from pydt.ensemble.row import Context
@@ -81,6 +84,21 @@ def asked_of(parts: Iterable[Part]) -> list[Asked]:
             raise ConfigError(f"two parts are called {name!r}", "parts", "give each its own name")
         seen.add(name)
     return [Asked(name, part.context, part.record) for name, part in zip(names, given, strict=True)]
+
+
+def check_code(parts: Iterable[Part], dir: str | os.PathLike[str]) -> None:
+    """Refuse a store whose rows of some parts were computed by another version of pydt, torch or torchvision.
+
+    Raises:
+        StoreError: they were.
+    """
+    if not (Path(dir) / "store.json").exists():
+        return
+    store = Store(dir)
+    store.reads_only = True
+    for one in asked_of(parts):
+        store.lacking(one.record, True)
+    refuse_others(store, versions())
 
 
 @dataclass(eq=False)

@@ -176,6 +176,7 @@ def choose_rates_of(
     runner: Runner = run_row,
     progress: bool | str = True,
     limit: float | None = None,
+    same_code: bool = False,
     keep_bytes: int | None = None,
 ) -> list[RatesOfPart]:
     """`choose_rates` for many parts, in one run: each part chooses its own rates, on all of its rows.
@@ -183,7 +184,7 @@ def choose_rates_of(
     Args:
         parts: whose tasks get a rate; one without a task that has a rate stays as it is.
         rates: the grid, two or more.
-        dir, executor, workers, runner, progress, limit, keep_bytes: as in `run_parts`.
+        dir, executor, workers, runner, progress, limit, same_code, keep_bytes: as in `run_parts`.
 
     Returns:
         The choices, one entry a part.
@@ -198,6 +199,7 @@ def choose_rates_of(
         dir,
         executor,
         keep_bytes=keep_bytes,
+        same_code=same_code,
         undecided=True,
         **more,
     )
@@ -226,6 +228,12 @@ def check_rates(plan: Plan, rates: Any, rows: Any) -> tuple[float, ...]:
         modes = ", ".join(sorted({repr(task.mode) for task in plan.tasks}))
         raise ConfigError(f"no task has a learning rate (mode {modes})", "rates", "leave the rates out")
     return grid
+
+
+def check_rates_of(parts: Sequence[Part], rates: Any) -> tuple[float, ...]:
+    """The rates, from the lowest to the highest; raises what `choose_rates_of` does before anything is trained."""
+    _asked_of(parts, rates)
+    return _grid(rates)
 
 
 def _grid(rates: Any) -> tuple[float, ...]:

@@ -8,12 +8,13 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
-from pydt.base import ConfigError, StoreError, one_of
+from pydt.base import StoreError, one_of
 from pydt.ensemble import (
     Part,
     PartsCost,
     RatesOfPart,
     Runner,
+    check_code,
     choose_rates_of,
     chosen_rates_of,
     cost_of,
@@ -51,11 +52,12 @@ def run_study(
     """
     one_of(keep, KEEP, "keep", "run_study")
     more: dict[str, Any] = {"workers": workers, "runner": runner, "progress": progress, "limit": limit}
-    more["keep_bytes"] = keep_bytes
+    more |= {"keep_bytes": keep_bytes, "same_code": same_code}
+    if same_code:  # of rows, too, before rates of new arms are tried
+        check_code(_parts_so_far(study, dir), dir)
     if study.rates:
         _choose_rates(study, dir, executor, **more)
-    parts = tuple(_rated(study, dir))
-    return run_parts(parts, dir, executor, same_code=same_code, keep=keep if runner is run_row else "none", **more)
+    return run_parts(tuple(_rated(study, dir)), dir, executor, keep=keep if runner is run_row else "none", **more)
 
 
 def study_cost(
@@ -75,13 +77,7 @@ def study_cost(
     Raises:
         PydtError: what a pilot row raises, and as `pydt.ensemble.cost_of`.
     """
-    tasks = {}
-    for arm in study.arms:
-        try:
-            tasks[arm.name] = tasks_with_rates(study, dir, arm)
-        except StoreError:  # not chosen yet
-            tasks[arm.name] = study.tasks(arm)
-    parts = [study.part(arm, seed, tasks[arm.name]) for seed in range(study.seeds) for arm in study.arms]
+    parts = _parts_so_far(study, dir)
     tried = [study.part(arm, 0) for arm in _with_a_rate(study)] if study.rates else []
     return cost_of(parts, dir, workers=workers, price=price, keep=keep, tried=tried, rates=study.rates)
 
@@ -123,10 +119,7 @@ def choice_of(study: Study, dir: str | os.PathLike[str], arm: Arm, seeds: int | 
 
 def _with_a_rate(study: Study) -> list[Arm]:
     """The arms of which something is to be chosen."""
-    arms = [arm for arm in study.arms if any(task.rate is not None for task in study.tasks(arm))]
-    if not arms:
-        raise ConfigError("no mode has a learning rate", "Study.rates", "leave the rates out")
-    return arms
+    return [arm for arm in study.arms if any(task.rate is not None for task in study.tasks(arm))]
 
 
 def _choose_rates(study: Study, dir: str | os.PathLike[str], executor: Executor | None, **more: Any) -> None:
@@ -148,6 +141,17 @@ def _completed(first: RatesOfPart, second: RatesOfPart) -> RatesOfPart:
     tasks = tuple(b if b.name in taken else a for a, b in zip(first.tasks, second.tasks, strict=True))
     table = tuple(b if b.task in taken else a for a, b in zip(first.table, second.table, strict=True))
     return RatesOfPart(tasks, table, first.notes + second.notes)
+
+
+def _parts_so_far(study: Study, dir: str | os.PathLike[str]) -> list[Part]:
+    """The parts with the rates that are chosen; those of other arms with the rates of the modes' settings."""
+    tasks = {}
+    for arm in study.arms:
+        try:
+            tasks[arm.name] = tasks_with_rates(study, dir, arm)
+        except StoreError:  # not chosen yet
+            tasks[arm.name] = study.tasks(arm)
+    return [study.part(arm, seed, tasks[arm.name]) for seed in range(study.seeds) for arm in study.arms]
 
 
 def _rated(study: Study, dir: str | os.PathLike[str]) -> Iterator[Part]:

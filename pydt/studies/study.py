@@ -20,7 +20,7 @@ import numpy as np
 
 from pydt.base import ConfigError, digest, one_of, real, seed31, whole
 from pydt.data import Dataset, Target
-from pydt.ensemble import Context, Part
+from pydt.ensemble import Context, Part, check_rates_of, placed
 from pydt.store import Row
 from pydt.studies.sources import Mixture, Source, as_source
 from pydt.training import MODES, Recipe, Task
@@ -83,7 +83,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Asked:
+class StudyTask:
     """A task of a study: which target, mode and shots (0: no labelled images) it is."""
 
     target: str
@@ -162,7 +162,9 @@ class Study:
         checked = [whole(size, f"sizes[{i}]", "Study", 1, error=ConfigError) for i, size in enumerate(sizes)]
         put(self, "sizes", tuple(sorted(_once(checked, "sizes"))))
         put(self, "cells", None if self.cells is None else self._cells(self.cells))
-        put(self, "rates", tuple(_listed(self.rates, "rates")))
+        if not isinstance(self.name, str) or not self.name:
+            raise ConfigError(f"is {self.name!r}", "Study.name", "give a text")
+        _once([arm.name for arm in self.arms], "arms", "give each checkpoint a name that no other arm has")
         for arm in self.arms:
             if arm.kind == "trained" and arm.size > self.sources[arm.source].largest:
                 source = self.sources[arm.source]
@@ -173,6 +175,11 @@ class Study:
                 self.sources[arm.source].check(arm.recipe)
         for part in self.parts:  # what any of them refuses is refused before anything is trained
             part.record  # noqa: B018
+        rates = _listed(self.rates, "rates")
+        if rates:
+            with placed("Study"):
+                rates = check_rates_of(self.parts[: len(self.arms)], rates)
+        put(self, "rates", rates)
 
     # ---- what is asked ---------------------------------------------------------------------------------------------
 
@@ -194,21 +201,21 @@ class Study:
         """
         return tuple(asked.task for asked in self.asked(arm))
 
-    def asked(self, arm: Arm) -> tuple[Asked, ...]:
+    def asked(self, arm: Arm) -> tuple[StudyTask, ...]:
         """The tasks of an arm, each with what it is in the study."""
         known, captions = self.__dict__.setdefault("_asked", {}), reads_captions(arm.recipe)
         if captions not in known:  # one object for all arms: it is sent to workers and written once
             known[captions] = tuple(self._asked_of(captions))
         return known[captions]
 
-    def _asked_of(self, captions: bool) -> Iterator[Asked]:
+    def _asked_of(self, captions: bool) -> Iterator[StudyTask]:
         for target, data in self.targets.items():
             for mode, settings in self.modes.items():
                 labelled = MODES[settings["mode"]].labelled
                 for shots in self.shots if labelled else (0,) if captions else ():
                     name = task_name(target, mode, shots)
                     more = {"draws": self.draws, "seed": self.seed, "name": name, **settings}
-                    yield Asked(target, mode, shots, Task(data, shots=shots, **more))
+                    yield StudyTask(target, mode, shots, Task(data, shots=shots, **more))
 
     @cached_property
     def parts(self) -> tuple[Part, ...]:
@@ -247,25 +254,35 @@ class Study:
     def _modes(self) -> dict[str, dict[str, Any]]:
         given = self.modes
         if not isinstance(given, Mapping):
-            given = {name: {} for name in _once(_listed(given, "modes"), "modes")}
+            names = _once(_listed(given, "modes"), "modes")
+            given = {one_of(name, tuple(MODES), "mode", "Study.modes"): {} for name in names}
         if not given:
             raise ConfigError("is empty", "Study.modes", 'give at least one: modes=("probe",)')
         found = {}
         for name, settings in given.items():
             where = f"Study.modes[{name!r}]"
+            if not isinstance(name, str) or not name:
+                raise ConfigError(f"{name!r} is no name", where, "give texts as keys")
+            if not isinstance(settings, Mapping):
+                raise ConfigError(
+                    f"is {settings!r}, not a dict", where, f"give settings of pydt.Task: {{{name!r}: {{}}}}"
+                )
             for key in settings:
                 one_of(key, ("mode", *OF_MODES), "setting", where)
             mode = settings.get("mode", name)
             one_of(mode, tuple(MODES), "mode", where)
-            found[str(name)] = {**settings, "mode": mode}
+            found[name] = {**settings, "mode": mode}
         return found
 
     def _shots(self) -> tuple[int | str, ...]:
         given = _once(_listed(self.shots, "shots"), "shots")
         if not given:
             raise ConfigError("is empty", "Study.shots", 'give at least one: shots=(1, 5, "full")')
-        numbers = [whole(k, "shots", "Study", 1, error=ConfigError) for k in given if k != FULL]
-        return (*sorted(_once(numbers, "shots")), *((FULL,) if FULL in given else ()))
+        numbers = [
+            whole(k, "shots", "Study", 1, error=ConfigError) for k in given if not isinstance(k, str) or k != FULL
+        ]
+        full = len(numbers) < len(given)
+        return (*sorted(_once(numbers, "shots")), *((FULL,) if full else ()))
 
     def _cells(self, given: Any) -> tuple[tuple[str, int, str], ...]:
         found = []
@@ -275,10 +292,11 @@ class Study:
                 raise ConfigError(f"is {cell!r}", where, "give (source, size, method)")
             source, size, method = cell
             one_of(source, tuple(self.sources), "source", where)
+            size = whole(size, "size", where, 1, error=ConfigError)
             if size not in self.sizes:
                 raise ConfigError(f"unknown size {size!r}", where, f"choose one of: {', '.join(map(str, self.sizes))}")
             one_of(method, tuple(self.methods), "method", where)
-            found.append((source, int(size), method))
+            found.append((source, size, method))
         if not found:
             raise ConfigError("is empty", "Study.cells", "leave it out for all of the grid")
         return tuple(_once(found, "cells"))
@@ -331,8 +349,8 @@ def _listed(given: Any, axis: str) -> tuple[Any, ...]:
     return tuple(given)
 
 
-def _once(given: Sequence[Any], axis: str) -> tuple[Any, ...]:
-    for value in given:
-        if list(given).count(value) > 1:
-            raise ConfigError(f"{value!r} is there twice", f"Study.{axis}", "give each once")
+def _once(given: Sequence[Any], axis: str, mend: str = "give each once") -> tuple[Any, ...]:
+    for i, value in enumerate(given):
+        if any(type(value) is type(other) and value == other for other in given[:i]):
+            raise ConfigError(f"{value!r} is there twice", f"Study.{axis}", mend)
     return tuple(given)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from pydt.store import HALVES, Store, per_draw
 from pydt.studies.running import tasks_with_rates
-from pydt.studies.study import Arm, Asked, Study
+from pydt.studies.study import Arm, Study, StudyTask
 
 AUROC = "auroc"
 
@@ -34,7 +34,7 @@ class Cell:
     """
 
     arm: Arm
-    asked: Asked
+    asked: StudyTask
     values: npt.NDArray[np.float32]
     seeds: tuple[int, ...]
     weights: npt.NDArray[np.float64]

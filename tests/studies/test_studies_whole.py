@@ -25,6 +25,7 @@ import pydt
 from pydt.base import ConfigError, StoreError, TrainError
 from pydt.cluster import Ray, Slurm
 from pydt.ensemble import Plan, RowInput, run, run_row
+from pydt.ensemble.code_version import versions
 from pydt.store import Store
 from pydt.studies import Study, cells_of, run_study, study_parts, study_report
 from pydt.studies.running import choice_of
@@ -291,3 +292,17 @@ def test_a_store_of_a_plan_takes_a_study_and_keeps_its_default(tmp_path: Path) -
     assert before.items() < told(tmp_path).items()
     assert len(Store(tmp_path).finished()) == 2  # of the plan
     assert len(cells_of(study, store)) == 5 * 2
+
+
+def test_other_code_is_refused_before_rates_are_tried(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(whole, folder)
+    before, real = contents(folder), versions()
+    for room in ("driver", "keeping", "parts"):
+        monkeypatch.setattr(f"pydt.ensemble.{room}.versions", lambda: {**real, "torch": "9.9"})
+    more = small(sources={**small().sources, "new": images("new", 10, 4, 9)})
+    with pytest.raises(StoreError, match=r"other code: torch .*now 9\.9"):
+        go(more, folder, same_code=True)
+    assert contents(folder) == before, "nothing is trained or written"

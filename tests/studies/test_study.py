@@ -104,7 +104,9 @@ def test_zero_shot_is_asked_of_models_that_read_captions() -> None:
     assert names["supervised"] == names["scratch"] == names["clip"][1:]
 
 
-BAD = [
+TUNED = {"modes": {"finetune": {"finetune": FineTune(epochs=1)}}}
+PUBLIC = pydt.Recipe(method="checkpoint", checkpoint=pydt.train.Checkpoint("open_clip:ViT-B-32/openai"))
+BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"sizes": (20, 41)}, ConfigError, "41 images, but source 'a' has 40"),
     ({"sizes": (20, 20)}, ConfigError, "20 is there twice"),
     ({"sizes": 20}, ConfigError, "is 20, not a list"),
@@ -128,6 +130,17 @@ BAD = [
     ({"scratch": pydt.Recipe("convnet-8")}, ConfigError, "is no recipe of an untrained network"),
     ({"checkpoints": {"x": pydt.Recipe()}}, ConfigError, "PublicModel"),
     ({"rates": 0.1}, ConfigError, "not a list"),
+    ({"rates": (0.1, 0.3)}, ConfigError, "no task of any part has a learning rate"),
+    ({"rates": (0.1,), **TUNED}, ConfigError, "one rate, which leaves nothing to choose"),
+    ({"rates": (0.1, "x"), **TUNED}, ConfigError, "rates\\[1\\]"),
+    ({"rates": (0.1, 0.1), **TUNED}, ConfigError, "is there twice"),
+    ({"modes": [["probe"]]}, ConfigError, "unknown mode"),
+    ({"modes": {"probe": None}}, ConfigError, "not a dict"),
+    ({"modes": {1: {"mode": "probe"}}}, ConfigError, "1 is no name"),
+    ({"shots": (1, ["full"])}, ConfigError, "shots"),
+    ({"cells": [("a", [20], "clip")]}, ConfigError, "size"),
+    ({"name": 3}, ConfigError, "Study.name"),
+    ({"checkpoints": {"scratch": PublicModel(PUBLIC, "LAION")}}, ConfigError, "'scratch' is there twice"),
 ]
 
 
@@ -140,3 +153,9 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(changes: Any, kind
 def test_public_models_say_what_they_are() -> None:
     with pytest.raises(ConfigError, match="is no recipe of a checkpoint"):
         PublicModel(pydt.Recipe(), "LAION")
+
+
+def test_the_order_of_rates_asks_nothing_else() -> None:
+    one, other = study(rates=(0.3, 0.1), **TUNED), study(rates=(0.1, 0.3), **TUNED)
+    assert one.rates == (0.1, 0.3)
+    assert one.digest == other.digest

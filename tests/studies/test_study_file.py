@@ -84,7 +84,7 @@ finetune.epochs = 2
 finetune.head = "random"
 
 [scratch]
-scratch.lr = 0.2
+scratch.epochs = 9
 """
 
 
@@ -110,7 +110,7 @@ def by_hand() -> Study:
         draws=2,
         seeds=2,
         rates=(0.1, 0.3),
-        scratch=Recipe(method="none", scratch=Scratch(lr=0.2)),
+        scratch=Recipe(method="none", scratch=Scratch(epochs=9)),
         seed=4,
         name="letters",
     )
@@ -232,7 +232,7 @@ WRONG: Mapping[str, tuple[str, str, str]] = {
     ),
     "a misspelt setting of a mode": ("penalty = 1", "penality = 1", r"modes\[0\]\.penality: .*did you mean 'penalty'"),
     "shots of a mode": ("penalty = 1", "shots = 1", r"modes\[0\]\.shots: is no key of this table"),
-    "another method than none": ("scratch.lr", 'method = "clip"\nscratch.lr', r"scratch\.method: is no key"),
+    "another method than none": ("scratch.epochs", 'method = "clip"\nscratch.epochs', r"scratch\.method: is no key"),
     "an unknown mode": ('mode = "finetune"', 'mode = "finetun"', r"unknown mode 'finetun'.*did you mean 'finetune'"),
     "an unknown method": ('method = "clip"', 'method = "clop"', r"methods\[1\]: Recipe: unknown method 'clop'.*'clip'"),
     "an unknown kind": (

@@ -5,7 +5,8 @@ Ten regions are ten classes; a patch is 14 x 14 pixels, enlarged to 28 x 28 as t
 overlap. Along its longer side a region is cut into stripes: two lines of patches for the few-shot pool and validation,
 one left out, three that are judged, one left out; so no judged patch touches one that few-shot draws learn from. Judged
 patches touch each other, also across the halves, and neighbours are alike: standard errors over images are too small
-by that.
+by that. The ten classes were chosen partly by how hard one supervised network found their judged images: how hard this
+target is tells nothing of textures.
 """
 
 from __future__ import annotations
