@@ -192,7 +192,7 @@ def _until(rows: Sequence[Facts]) -> tuple[str, str]:
     last = max((i for i, row in enumerate(rows) if row["p_holm"] < LEVEL), default=-1)
     after, end = rows[last + 1 :], rows[last]
     bounds = [row["high"] for row in after]
-    most = "not bounded" if None in bounds else f"at most {_points(max(bounds, default=0.0))} points"
+    most = "not bounded" if None in bounds else f"standard deviation at most {_points(max(bounds, default=0.0))} points"
     if last < 0:
         return "no spread between sources is told from noise at any number of shots", f" ({most})"
     size = f"{_points(end['tau'])} points of standard deviation {shots_at(end['shots'])}"

@@ -8,7 +8,8 @@ failed in one is left out of both. Each is in a family, over which Holm's method
               differ in these alone
     method    all pairs of methods at one place and size, of one source or averaged over the sources that both have;
               length: of them, the pairs that differ in the budget alone
-    size      each size against the next smaller one, of one source and method, at one place
+    size      each size against the next smaller one, of all sources by one method, at one place: the page tells that
+              of the source that is first, which is above its own mean by chance, too
     scratch   one arm against scratch at all numbers of shots of one target and mode
     checkpoint  all pairs of public checkpoints at one place, whatever else they differ in
 """
@@ -261,8 +262,8 @@ def _methods(grid: Grid, place: Place) -> Iterator[Row]:
 
 def _sizes(grid: Grid, place: Place) -> Iterator[Row]:
     for method in grid.study.methods:
+        family = f"each size against the next smaller one, of all sources: {place}, {method}"
         for source in grid.study.sources:
-            family = f"each size against the next smaller one: {place}, {source}, {method}"
             for small, large in pairwise(grid.sizes(source, method)):
                 one = _difference(
                     grid.trained(place, source, large, method), grid.trained(place, source, small, method)

@@ -59,18 +59,20 @@ def told_source(source: Source | Mixture) -> str:
     return f"{source.told}, {source.largest:,} images"
 
 
-def told_method(recipe: Recipe) -> str:
-    """A method as the page tells it."""
+def told_method(name: str, recipe: Recipe) -> str:
+    """A method as the page tells it after its name."""
     kind, number = recipe.budget
     what = "images seen" if kind == "samples" else kind
-    return (
-        f"{recipe.method}, {_network(recipe)}, {number:,} {what}, batches of {recipe.batch_size:,}, rate {recipe.lr:g}"
-    )
+    method = "" if recipe.method == name else f"{recipe.method}, "
+    return f"{method}{_network(recipe)}, {number:,} {what}, batches of {recipe.batch_size:,}, rate {recipe.lr:g}"
 
 
 def told_mode(study: Study, name: str) -> str:
-    """A mode as the page tells it, with its epochs and learning rates."""
-    return _mode(name, study.modes[name]).removesuffix(".") + (f"; {_grid(study)}" if _learns(study, name) else "")
+    """A mode as the page tells it after its name, with its epochs and learning rates."""
+    settings = study.modes[name]
+    mode = settings["mode"]
+    own = "" if mode == name else f"{mode}, "
+    return f"{own}{_how(mode, settings)}" + (f"; {_grid(study)}" if _learns(study, name) else "")
 
 
 def rate_notes(study: Study, choices: Mapping[str, RatesOfPart]) -> list[str]:
@@ -90,10 +92,15 @@ def rate_notes(study: Study, choices: Mapping[str, RatesOfPart]) -> list[str]:
         f"lowest and {ends[1]:,} the highest rate of the grid"
     )
     notes = [f"{text}, where a rate outside may be better." if sum(ends) else f"{text}."]
-    own = [f"{arm}: {note}." for arm, choice in choices.items() for note in choice.notes]
+    own = [
+        f"{arm}: {note}."
+        for arm, choice in choices.items()
+        for note in choice.notes
+        if "of the grid" not in note  # counted above
+    ]
     notes += own[:_SHOWN]
     if len(own) > _SHOWN:
-        notes.append(f"{len(own) - _SHOWN:,} more such notes are left out; the accuracy table has every chosen rate.")
+        notes.append(f"{len(own) - _SHOWN:,} more such notes are left out.")
     return notes
 
 

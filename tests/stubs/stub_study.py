@@ -88,7 +88,7 @@ def study(
     for (target, mode, shot), source, method, (small, large) in product(tasks, sources, methods, pairwise(sizes)):
         found = difference(*((target, mode, shot, source, size, method) for size in (large, small)))
         row = {"axis": "size", "target": target, "mode": mode, "shots": shot, "size": None, "at": f"{source}, {method}"}
-        family = f"each size against the next smaller one: {target}, {mode}, {source}, {method}"
+        family = f"each size against the next smaller one, of all sources: {target}, {mode}, {method}"
         pairs.append({**row, "first": large, "second": small, **found, "family": family})
     if len(sizes) > 1:
         for (target, mode, shot), method, (one, other) in product(tasks, methods, combinations(sources, 2)):

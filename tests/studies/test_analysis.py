@@ -97,6 +97,10 @@ def test_differences_are_paired_and_turn_with_their_order() -> None:
     more = only(found, axis="size", **AT, at="latin, supervised")
     assert (more["first"], more["second"]) == (40, 20)
     assert more["difference"] == pytest.approx((mine["latin"] - small).mean(), abs=1e-12)
+    # whichever source the score half puts first, its step is one of this family
+    steps = [row for row in found if row["family"] == more["family"]]
+    assert [row["at"] for row in steps] == [f"{name}, supervised" for name in study.sources]
+    assert [row["p_holm"] for row in steps] == pytest.approx(adjusted([row["p"] for row in steps]))
 
 
 def adjusted(p: list[float]) -> list[float]:
