@@ -14,7 +14,7 @@ from pydt import __version__
 from pydt.base import as_path, write_atomic
 from pydt.ensemble import RatesOfPart
 from pydt.reporting import count, finite, listed, quoted, recommendation_sentences, study_csv, study_page
-from pydt.store import Store, stored_remarks
+from pydt.store import Store, stored_remarks, weak
 from pydt.studies.comparing import accuracies, equivalences, pairs, ranks, scratch_gains, spreads
 from pydt.studies.conditions import equal, rate_notes, told_method, told_mode, told_source, unequal
 from pydt.studies.grid import Grid
@@ -46,7 +46,9 @@ def study_report(
     folder = as_path(store.folder if out is None else out, "study_report", made=True)
     halves = halves_of(study, store)
     choices = {arm.name: choice for arm in study.arms if (choice := choice_of(study, store.folder, arm)) is not None}
-    found = study_results(study, halves["report"], halves["score"], choices, _remarks(study, store))
+    found = study_results(
+        study, halves["report"], halves["score"], choices, (*_unlearnt(study, store), *_remarks(study, store))
+    )
     write_atomic(folder / "results.json", (json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
     study_csv(found, folder)
     study_page(found, folder)
@@ -81,6 +83,19 @@ def study_results(
     }
     result: dict[str, Any] = finite(found)
     return result
+
+
+def _unlearnt(study: Study, store: Store) -> tuple[str, ...]:
+    """A note of the arms whose networks hardly learnt their source: what they transfer says little of it."""
+    told: dict[str, list[dict[str, Any]]] = {}
+    for arm, part in zip(study.arms * study.seeds, study_parts(study, store.folder), strict=True):
+        told.setdefault(arm.name, []).extend(store.glimpse(part.record) if arm.kind == "trained" else [])
+    low = {arm.name: len(weak(told[arm.name], arm.recipe.described()).at) for arm in study.arms}
+    found = [f"{name} ({many} of {len(told[name])} seeds)" for name, many in low.items() if many]
+    if not found:
+        return ()
+    more = f" and {len(found) - _NAMED} arms more" if len(found) > _NAMED else ""
+    return (f"Networks hardly learnt their own source, so they say little of it: {'; '.join(found[:_NAMED])}{more}.",)
 
 
 def _described(grid: Grid, report: Mapping[tuple[str, str], Cell]) -> dict[str, Any]:
