@@ -184,7 +184,7 @@ def _mattering(facts: Sequence[Facts]) -> str:
     told += [f"on {listed(targets)} {text}" for text, targets in gains.items()]
     if not told:
         return "One source and no scratch network were tried, so from when on it stops mattering is not known."
-    return _sentence(told, 2 * MOST)
+    return f"Transferred by {quoted(facts[0]['mode'])}, {'; '.join(told)}."
 
 
 def _until(rows: Sequence[Facts]) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from pydt.base import as_path, write_atomic
 from pydt.ensemble import RatesOfPart
 from pydt.reporting import count, finite, listed, quoted, recommendation_sentences, study_csv, study_page
 from pydt.store import Store, stored_remarks, weak
-from pydt.studies.comparing import accuracies, equivalences, pairs, ranks, scratch_gains, spreads
+from pydt.studies.comparing import LEVEL, accuracies, equivalences, pairs, ranks, scratch_gains, spreads
 from pydt.studies.conditions import equal, rate_notes, told_method, told_mode, told_source, unequal
 from pydt.studies.grid import Grid
 from pydt.studies.recommendation import chosen_arm, recommended
@@ -72,7 +72,13 @@ def study_results(
     tables |= {"equivalence": equivalences(grid), "ranks": ranks(grid)}
     tables["scratch"] = scratch_gains(grid, tables["pairs"])
     facts = recommended(grid, tables)
-    notes = [*_failures(grid, report), *_twins(grid), *_unknown(study, tables), *rate_notes(study, choices or {})]
+    notes = [
+        *_elsewhere(tables),
+        *_failures(grid, report),
+        *_twins(grid),
+        *_unknown(study, tables),
+        *rate_notes(study, choices or {}),
+    ]
     found = {
         "study": _described(grid, report),
         "chosen": chosen_arm(facts),
@@ -158,6 +164,19 @@ def _twins(grid: Grid) -> list[str]:
         "what differs is not read: comparisons of sources leave it out."
         for (source, other), methods in found.items()
     ]
+
+
+def _elsewhere(tables: Mapping[str, Any]) -> list[str]:
+    """In how many places two sources differ: the recommendation speaks of one place alone."""
+    families: dict[str, bool] = {}
+    for row in tables["pairs"]:
+        if row["axis"] == "source":
+            families[row["family"]] = families.get(row["family"], False) or row["p_holm"] < LEVEL
+    if len(families) < 2:
+        return []
+    found, chance = sum(families.values()), LEVEL * len(families)
+    places = f"{len(families):,} combinations of target, transfer, shots, size and method"
+    return [f"Two sources differ in {found:,} of {places} (Holm in each; noise alone would give up to {chance:.0f})."]
 
 
 def _unknown(study: Study, tables: Mapping[str, Any]) -> list[str]:

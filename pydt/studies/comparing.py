@@ -69,6 +69,8 @@ def spreads(grid: Grid) -> list[Row]:
             one = spread(values, cell.weights, cell.labels)
             ranked = sorted(names, key=lambda name: -grid.scored(place, name, size, method))
             numbers = {name: getattr(one, name) for name in _SPREAD}
+            if one.high >= 0.5 * (one.arms / (one.arms - 1)) ** 0.5:  # of shares: half are 0, half are 1
+                numbers["high"] = None
             more = {"best": ranked[0], "worst": ranked[-1], "seeds": values.shape[1], "df": one.df}
             found.append({**place.named, "size": size, "method": method, "sources": len(names), **numbers, **more})
     _adjust(found, lambda row: (row["target"], row["mode"], row["size"], row["method"]))

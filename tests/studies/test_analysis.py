@@ -235,14 +235,14 @@ def test_winners_that_differ_by_target_are_named_for_each() -> None:
     assert "Pre-train on “latin” (supervised, 40 images, probe): at 1 shot on “digits”" in which
     assert "pre-train on “signs” (supervised, 40 images, probe): at 1 shot on “textures”" in which
     assert found["chosen"]["source"] is None
-    assert "Sources differ at all shots tried" in found["recommendation"][2]
+    assert "sources differ at all shots tried" in found["recommendation"][2]
 
 
 def test_a_winner_at_one_shot_alone_stops_mattering_there() -> None:
     truth = lambda arm, target, mode, shots: 0.6 + 0.1 * (arm.source == "greek" and shots == 1)  # noqa: E731
     found = results(small_study(), truth, seed=1)
     assert found["chosen"]["source"] == "greek"
-    assert "Sources differ up to 1 shot" in found["recommendation"][2]
+    assert "sources differ up to 1 shot" in found["recommendation"][2]
 
 
 def test_more_data_that_hurts_is_said_to_hurt() -> None:
