@@ -43,7 +43,7 @@ def test_kills_of_drivers_and_workers_then_the_same_command_gives_the_same_store
         if number % 2:  # at any moment, the start-up included
             time.sleep(dice.random() * 0.8)
         else:  # in the middle of the work, however slow the machine
-            wait_for(lambda before=before, driver=driver: stored(folder) > before or driver.poll() is not None, 10)
+            wait_for(lambda before=before, driver=driver: stored(folder) > before or driver.poll() is not None, 60)
             time.sleep(dice.random() * 0.25)
         what = ("workers", "driver", "both", "one worker, then the driver")[number % 4]
         if what == "workers":  # the driver replaces them
