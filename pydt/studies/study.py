@@ -306,7 +306,7 @@ class Study:
         key = (arm.source, arm.size, seed) if arm.kind == "trained" else None
         if key not in known:
             if key is None:
-                known[key] = _blank(next(iter(self.targets.values())).train)
+                return _blank(next(iter(self.targets.values())).train, arm.recipe.augment.size)
             else:
                 known[key] = self.sources[arm.source].take(arm.size, seed31("study sample", self.seed, seed))
         return known[key]
@@ -322,10 +322,12 @@ def reads_captions(recipe: Recipe) -> bool:
     return recipe.method == "clip" or recipe.checkpoint.name.startswith("open_clip:")
 
 
-def _blank(target: Dataset) -> Dataset:
-    """The source of rows that train nothing: one black image with the channels of a target."""
-    shape = (32, 32, 3) if target.images is None else target.images.shape[1:]
-    return Dataset.from_arrays(np.zeros((1, *shape), np.uint8), [0], ["none"], name="no source")
+def _blank(target: Dataset, size: int) -> Dataset:
+    """The source of rows that train nothing: one black image, as the network sees those of a target."""
+    shape = (size, size, 3) if target.images is None else target.images.shape[1:]
+    made = Dataset.from_arrays(np.zeros((1, *shape), np.uint8), [0], ["none"], name="no source")
+    vars(made)["digest"] = digest("no source", shape[-1])  # not of its size: another first target renames no row
+    return made
 
 
 def _named(given: Any, axis: str, kind: Any, mend: str, empty: bool) -> dict[str, Any]:

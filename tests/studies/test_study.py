@@ -80,6 +80,13 @@ def test_what_is_added_leaves_all_other_rows_as_they_are() -> None:
     assert study().digest == before.digest != study(seed=1).digest
 
 
+def test_a_first_target_of_other_images_renames_no_row() -> None:
+    random = np.random.default_rng(0)
+    large = pydt.Dataset.from_arrays(random.integers(0, 256, (60, 12, 12, 1), np.uint8), np.arange(60) % 2, ["x", "y"])
+    before = study()
+    assert keys(before) < keys(study(targets={"large": pydt.Target(large), **before.targets}))
+
+
 def test_another_seed_of_the_study_changes_samples_trainings_and_draws() -> None:
     assert not keys(study()) & keys(study(seed=1))
     one, other = study().parts[0], study(seed=1).parts[0]
