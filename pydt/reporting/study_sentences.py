@@ -244,11 +244,14 @@ def _arm(row: Facts, which: str) -> str:
 
 
 def _difference(row: Facts) -> str:
-    """A difference with interval and p: +5.2 points, 95 % +3.1 to +7.3, p = 0.004."""
+    """A difference with interval and Holm's p, which may be large beside an interval without 0: +5.2 points, 95 % +3.1
+    to +7.3, adjusted p = 0.004."""
     value = f"{_points(row['difference'], True)} points"
     if row["low"] is None or row["high"] is None:
         return f"{value}, no interval"
-    return f"{value}, 95 % {_points(row['low'], True)} to {_points(row['high'], True)}, {p_text(row['p_holm'])}"
+    return (
+        f"{value}, 95 % {_points(row['low'], True)} to {_points(row['high'], True)}, adjusted {p_text(row['p_holm'])}"
+    )
 
 
 def _points(value: float, sign: bool = False) -> str:
