@@ -141,12 +141,12 @@ def scratch_gains(grid: Grid, found: Sequence[Row]) -> list[Row]:
     Args:
         found: what `pairs` gave.
     """
-    families: dict[str, list[Row]] = {}
+    arms: dict[tuple[Any, ...], list[Row]] = {}
     for row in found:
         if row["axis"] == "scratch":
-            families.setdefault(row["family"], []).append(row)
+            arms.setdefault(tuple(row[name] for name in ("target", "mode", "first", "size", "at")), []).append(row)
     result = []
-    for rows in families.values():
+    for rows in arms.values():
         first = rows[0]
         gains = [{name: row[name] for name in ("shots", "difference", "low", "high", "p_holm")} for row in rows]
         for row in gains:
@@ -287,7 +287,10 @@ def _against_scratch(grid: Grid) -> Iterator[Row]:
         for mode in study.modes:
             for arm in study.arms:
                 who = _who(study, arm)
-                family = f"scratch at all shots: {target}, {mode}, {arm.name}"
+                what = (
+                    "all checkpoints" if arm.kind == "checkpoint" else f"all sources, {arm.size:,} images, {arm.method}"
+                )
+                family = f"against scratch at all shots: {target}, {mode}, {what}"
                 for shots in grid.shots(mode) if arm.kind != "scratch" else ():
                     place = Place(target, mode, shots)
                     one = _difference(grid.cell(place, arm), grid.cell(place, scratch))

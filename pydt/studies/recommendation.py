@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from pydt.base import t975
 from pydt.studies.comparing import LEVEL, Row
 from pydt.studies.grid import Grid, Place
 
@@ -111,7 +112,8 @@ def _judged(tables: Tables, place: Place, size: int, method: str, names: Sequenc
         kind = "behind"
     elif better:
         kind = "best" if len(better) == len(names) - 1 else "ahead"
-    ends = [abs(row[end]) for row in pairs for end in ("low", "high") if row[end] is not None and np.isfinite(row[end])]
+    # simultaneous ends, as Holm's test is: the first step of its p is Bonferroni's
+    ends = [abs(row["difference"]) + t975(row["df"], len(pairs)) * row["stderr"] for row in pairs]
     return {
         "kind": kind,
         "mean": means[first],
@@ -121,7 +123,7 @@ def _judged(tables: Tables, place: Place, size: int, method: str, names: Sequenc
         "worse_than": worse,
         "same_as": [name for name in names[1:] if name not in better and name not in worse],
         "pairs": others,
-        "missed": max(ends, default=1.0),
+        "missed": min(max(ends, default=1.0), 1.0),
     }
 
 

@@ -26,6 +26,7 @@ from pydt.studies.sources import Mixture, Source, as_source
 from pydt.training import MODES, Recipe, Task
 
 FULL = "full"
+_SIDE = 224  # of the image that stands for no source, where targets are files and no size is given
 SCRATCH = "scratch"
 """What the arm without pre-training is called."""
 _OF_STUDY = {"target", "shots", "draws", "seed", "name", "part"}
@@ -302,13 +303,11 @@ class Study:
         return tuple(_once(found, "cells"))
 
     def _source(self, arm: Arm, seed: int) -> Dataset:
-        known = self.__dict__.setdefault("_samples", {})
-        key = (arm.source, arm.size, seed) if arm.kind == "trained" else None
+        if arm.kind != "trained":
+            return _blank(next(iter(self.targets.values())).train, arm.recipe.augment.size or _SIDE)
+        known, key = self.__dict__.setdefault("_samples", {}), (arm.source, arm.size, seed)
         if key not in known:
-            if key is None:
-                return _blank(next(iter(self.targets.values())).train, arm.recipe.augment.size)
-            else:
-                known[key] = self.sources[arm.source].take(arm.size, seed31("study sample", self.seed, seed))
+            known[key] = self.sources[arm.source].take(arm.size, seed31("study sample", self.seed, seed))
         return known[key]
 
 
