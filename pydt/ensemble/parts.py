@@ -146,6 +146,8 @@ class Work:
         except Unreadable:
             raise
         except StoreError:  # a cell that was stored before is damaged
+            if all(self.interim.store.done(key) for key in self.record.keys[row]):
+                raise  # it is whole, but of other examples: another training would not replace it
             self.interim.damaged.append(row)
         if not (self.out or self.missing):
             self.parcel = None

@@ -177,6 +177,8 @@ class Study:
         for part in self.parts:  # what any of them refuses is refused before anything is trained
             part.record  # noqa: B018
         rates = _listed(self.rates, "rates")
+        if rates and all(task.rate is None for arm in self.arms for task in self.tasks(arm)):
+            raise ConfigError("no mode has a learning rate", "Study.rates", "leave the rates out")
         if rates:
             with placed("Study"):
                 rates = check_rates_of(self.parts[: len(self.arms)], rates)
