@@ -137,7 +137,7 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"scratch": pydt.Recipe("convnet-8")}, ConfigError, "is no recipe of an untrained network"),
     ({"checkpoints": {"x": pydt.Recipe()}}, ConfigError, "PublicModel"),
     ({"rates": 0.1}, ConfigError, "not a list"),
-    ({"rates": (0.1, 0.3)}, ConfigError, "no task of any part has a learning rate"),
+    ({"rates": (0.1, 0.3)}, ConfigError, "no mode has a learning rate"),
     ({"rates": (0.1,), **TUNED}, ConfigError, "one rate, which leaves nothing to choose"),
     ({"rates": (0.1, "x"), **TUNED}, ConfigError, "rates\\[1\\]"),
     ({"rates": (0.1, 0.1), **TUNED}, ConfigError, "is there twice"),
