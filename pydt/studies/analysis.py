@@ -73,9 +73,9 @@ def study_results(
     tables["scratch"] = scratch_gains(grid, tables["pairs"])
     facts = recommended(grid, tables)
     notes = [
-        *_elsewhere(tables),
         *_failures(grid, report),
         *_twins(grid),
+        *_elsewhere(tables),
         *_unknown(study, tables),
         *rate_notes(study, choices or {}),
     ]
@@ -176,7 +176,8 @@ def _elsewhere(tables: Mapping[str, Any]) -> list[str]:
         return []
     found, chance = sum(families.values()), LEVEL * len(families)
     places = f"{len(families):,} combinations of target, transfer, shots, size and method"
-    return [f"Two sources differ in {found:,} of {places} (Holm in each; noise alone would give up to {chance:.0f})."]
+    by_chance = f"up to {chance:.0f}" if chance >= 1 else "fewer than one"
+    return [f"Two sources differ in {found:,} of {places} (Holm in each; noise alone would give {by_chance})."]
 
 
 def _unknown(study: Study, tables: Mapping[str, Any]) -> list[str]:
