@@ -27,6 +27,7 @@ from .rates import choose_rates as choose_rates
 from .rates import choose_rates_of as choose_rates_of
 from .rates import chosen_rates as chosen_rates
 from .rates import chosen_rates_of as chosen_rates_of
+from .rates import edge_notes as edge_notes
 from .rates import notes_of as notes_of
 from .rates import tried_of as tried_of
 from .row import Context as Context

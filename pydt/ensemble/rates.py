@@ -281,6 +281,12 @@ def notes_of(tried: Sequence[TriedRate]) -> list[str]:
         if one.failed:
             which = f"{one.failed} of {one.rows} rows" if one.rows > 1 else "the row"
             notes.append(f"{task}: at the rate {one.rate:g}, {which} failed, so it was not chosen")
+    return notes + edge_notes(tried)
+
+
+def edge_notes(tried: Sequence[TriedRate]) -> list[str]:
+    """A note if the choice of one task is at an edge of the grid."""
+    notes, task = [], tried[0].task
     for end, word in ((tried[0], "lowest"), (tried[-1], "highest")):
         if end.chosen:
             side = "lower" if word == "lowest" else "higher"

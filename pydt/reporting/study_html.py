@@ -129,7 +129,13 @@ def _facts(view: View) -> list[tuple[str, str]]:
         for row in view.results.get("spread") or []:
             place = (row["target"], row["mode"], row["shots"], row["method"], row["size"])
             if place == (target, mode, shots, method, size):
-                name = f"points, spread between sources: {task_text((target, mode))}, {shots_text(shots)}"
+                known = (
+                    "no interval"
+                    if None in (row["low"], row["high"])
+                    else f"95 % {view.interval(row['low'], row['high'])}"
+                )
+                where = f"{task_text((target, mode))}, {shots_text(shots)}"
+                name = f"points, spread between sources ({known}): {where}"
                 facts.append((name, view.points(row["tau"], False)))
     return facts
 

@@ -189,17 +189,18 @@ def _mattering(facts: Sequence[Facts]) -> str:
 
 def _until(rows: Sequence[Facts]) -> tuple[str, str]:
     """Up to how many shots the spread between sources can be told from noise, and how large it may be beyond."""
-    last = max((i for i, row in enumerate(rows) if row["p_holm"] < LEVEL), default=-1)
+    found = [row["shots"] for row in rows if row["p_holm"] < LEVEL]
+    last = max((i for i, row in enumerate(rows) if row["shots"] in found), default=-1)
     after, end = rows[last + 1 :], rows[last]
-    bounds = [row["high"] for row in after]
-    most = "not bounded" if None in bounds else f"standard deviation at most {_points(max(bounds, default=0.0))} points"
+    bounds = [row["high"] for row in after if row["low"] is not None]
+    most = (
+        "not bounded" if None in bounds or not bounds else f"standard deviation at most {_points(max(bounds))} points"
+    )
     if last < 0:
         return "no spread between sources is told from noise at any number of shots", f" ({most})"
     size = f"{_points(end['tau'])} points of standard deviation {shots_at(end['shots'])}"
-    if not after:
-        every = all(row["p_holm"] < LEVEL for row in rows)
-        return f"sources differ {'at all shots' if every else 'up to the most shots'} tried", f" ({size})"
-    return f"sources differ up to {_amount(end['shots'])}", f" ({size}; beyond, {most})"
+    where = _where(found, [row["shots"] for row in rows])
+    return f"sources differ {where}", f" ({size}; beyond, {most})" if after else f" ({size})"
 
 
 def _over_scratch(row: Facts) -> str:
@@ -208,9 +209,9 @@ def _over_scratch(row: Facts) -> str:
     paid = [one["shots"] for one in gains if one["detected"]]
     lost = [shots_at(one["shots"]) for one in gains if one["p_holm"] < LEVEL and one["difference"] < 0]
     worse = f"; scratch is better {_joined(lost)}" if lost else ""
+    where = _where(paid, [one["shots"] for one in gains]) if paid else ""
     if gains[-1]["detected"]:
-        every = "at all shots tried" if len(paid) == len(gains) else "up to the most shots tried"
-        return f"{who} pays over scratch {every}{worse}"
+        return f"{who} pays over scratch {where}{worse}"
     if not paid and hidden is not None and hidden <= 0:
         return f"{who} does not pay: scratch is better {_joined(lost)}" if lost else f"{who} does not pay over scratch"
     bound = "a gain of unknown size" if hidden is None else f"a gain up to {_points(hidden)} points"
@@ -220,7 +221,15 @@ def _over_scratch(row: Facts) -> str:
         left = "no gain is left" if hidden <= 0 else f"a gain above {_points(hidden)} points could not be hidden"
     if not paid:
         return f"{who} is not seen to pay over scratch ({left}){worse}"
-    return f"{who} pays over scratch up to {_amount(paid[-1])} (beyond, {left}){worse}"
+    return f"{who} pays over scratch {where} (beyond, {left}){worse}"
+
+
+def _where(found: Sequence[int | str], tried: Sequence[int | str]) -> str:
+    """At which of the shots tried something was found."""
+    if len(found) == len(tried):
+        return "at all shots tried"
+    first = list(found) == list(tried[: len(found)])
+    return f"up to {_amount(found[-1])}" if first else _joined([shots_at(k) for k in found])
 
 
 def _amount(shots: int | str) -> str:

@@ -71,6 +71,8 @@ def spreads(grid: Grid) -> list[Row]:
             numbers = {name: getattr(one, name) for name in _SPREAD}
             if one.high >= 0.5 * (one.arms / (one.arms - 1)) ** 0.5:  # of shares: half are 0, half are 1
                 numbers["high"] = None
+            if not one.high:  # the arms vary less than noise does: no spread fits, which is no certainty of none
+                numbers |= {"low": None, "high": None}
             more = {"best": ranked[0], "worst": ranked[-1], "seeds": values.shape[1], "df": one.df}
             found.append({**place.named, "size": size, "method": method, "sources": len(names), **numbers, **more})
     _adjust(found, lambda row: (row["target"], row["mode"], row["size"], row["method"]))

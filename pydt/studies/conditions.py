@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
-from pydt.ensemble import RatesOfPart
+from pydt.ensemble import RatesOfPart, edge_notes
 from pydt.reporting import count, listed, quoted
 from pydt.studies.sources import Mixture, Source
 from pydt.studies.study import SCRATCH, Arm, Study, reads_captions
@@ -92,12 +93,10 @@ def rate_notes(study: Study, choices: Mapping[str, RatesOfPart]) -> list[str]:
         f"lowest and {ends[1]:,} the highest rate of the grid"
     )
     notes = [f"{text}, where a rate outside may be better." if sum(ends) else f"{text}."]
-    own = [
-        f"{arm}: {note}."
-        for arm, choice in choices.items()
-        for note in choice.notes
-        if "of the grid" not in note  # counted above
-    ]
+    own = []
+    for arm, choice in choices.items():
+        edges = [note for _, tried in groupby(choice.table, lambda one: one.task) for note in edge_notes(list(tried))]
+        own += [f"{arm}: {note}." for note in choice.notes if note not in edges]  # which are counted above
     notes += own[:_SHOWN]
     if len(own) > _SHOWN:
         notes.append(f"{len(own) - _SHOWN:,} more such notes are left out.")

@@ -17,7 +17,7 @@ from stub_cells import FAST, FINETUNE, SCRATCH, World, images, small_study
 import pydt
 from pydt.data import Target
 from pydt.ensemble import RowInput
-from pydt.reporting import study_page
+from pydt.reporting import scratch_sentence, study_page
 from pydt.store import Outcome
 from pydt.studies import Mixture, PublicModel, Source, Study
 from pydt.studies.analysis import study_results
@@ -450,3 +450,24 @@ def test_a_study_is_run_reported_and_reported_again_with_equal_bytes(tmp_path: P
     assert (tmp_path / "again" / "results.json").read_bytes() == (folder / "results.json").read_bytes()
     one = only(found["accuracy"], target="digits", mode="probe", shots=1, source="latin", size=40)
     assert one["mean"] == pytest.approx(0.8, abs=0.05)
+
+
+def test_shots_between_which_nothing_was_found_are_not_counted_in() -> None:
+    gains = [{"shots": k, "difference": 0.1, "p_holm": 0.01, "detected": k != 1} for k in (1, 5, "full")]
+    row = {"target": "digits", "mode": "probe", "source": "latin", "size": 40, "method": "clip", "hidden": None}
+    told = scratch_sentence({**row, "gains": gains, "stops_paying_at": None})
+    assert "“latin” pays over scratch at 5 shots and with all labelled images." in told
+    gains[0]["detected"], gains[2]["detected"] = True, False
+    told = scratch_sentence({**row, "hidden": 0.02, "gains": gains, "stops_paying_at": "full"})
+    assert "“latin” pays over scratch up to 5 shots (beyond, a gain above 2.0 points could not be hidden)" in told
+
+
+def test_sources_that_vary_less_than_noise_have_no_interval(tmp_path: Path) -> None:
+    found = results(small_study(), level, seed=2)
+    own = rows(found["spread"], target="textures", size=40)
+    row = next(one for one in own if one["low"] is None)
+    assert (row["tau"], row["low"], row["high"]) == (0.0, None, None)
+    others = [one["high"] for one in own if one is not row]
+    most = f"“textures” (standard deviation at most {100 * max(others):.1f} points)"
+    assert most in found["recommendation"][2]
+    study_page(found, tmp_path)
