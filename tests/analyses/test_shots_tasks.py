@@ -61,7 +61,7 @@ def test_what_is_not_there_is_named(plan: Plan) -> None:
     with pytest.raises(ConfigError, match="no target of the plan has two numbers of shots"):
         shots_tasks(plan.record())
     record = with_shots(plan, (1,)).record()
-    with pytest.raises(ConfigError, match="no target 'handwriten digits'.*handwritten digits"):
+    with pytest.raises(ConfigError, match=r"no target .handwriten digits.*handwritten digits"):
         shots_tasks(record, target="handwriten digits")
     with pytest.raises(ConfigError, match="no mode 'finetune'"):
         shots_tasks(record, mode="finetune")
