@@ -123,7 +123,8 @@ def read_plan(path: str | os.PathLike[str]) -> PlanFile:
     design = _design(top.table("design"), source, by or getattr(source, "by", "class"), place.parent)
     make = _runner if own else _recipe
     recipe = make(top.table("runner" if own else "recipe", required=False), place.parent)
-    tasks = tuple((_measure if own else _task)(table, place.parent) for table in top.tables("tasks"))
+    tables = top.tables("tasks")
+    tasks = [task for one in tables for task in ([_measure(one, place.parent)] if own else _tasks(one, place.parent))]
     seeds, seed = top.take("seeds", list, None), top.take("seed", int, 0)
     stop = run.take("stop", str, None)
     with placed(run.where("stop")):
@@ -138,7 +139,7 @@ def read_plan(path: str | os.PathLike[str]) -> PlanFile:
     grid, rate_rows = rates.take("grid", list, MISSING if "rates" in top else []), rates.take("rows", int, ROWS)
     rates.finish()
     with placed(top.where()):
-        plan = Plan(source, by, design=design, recipe=recipe, tasks=tasks, seeds=seeds, seed=seed)
+        plan = Plan(source, by, design=design, recipe=recipe, tasks=tuple(tasks), seeds=seeds, seed=seed)
     if "rates" in top:
         with placed(rates.where()):
             grid = check_rates(plan, grid, rate_rows)
@@ -218,9 +219,18 @@ def _numbers(values: list[Any]) -> list[float]:
         raise ConfigError(f"are no numbers ({error})", None, "give a number >= 0 for each example") from error
 
 
-def _task(table: Table, folder: Path) -> Task:
+def _tasks(table: Table, folder: Path) -> list[Task]:
+    """The task of a table; of a list of numbers of shots one for each."""
     from pydt.training import Task
 
-    inner = table.table("target")
-    table.take("name", str, "")
-    return settings_of(table, Task, folder, target=target_of(inner, folder))
+    target = target_of(table.table("target"), folder)
+    name = table.take("name", str, "")
+    if not isinstance(table.values().get("shots"), list):
+        return [settings_of(table, Task, folder, target=target)]
+    shots = table.take("shots", list)
+    if not shots:
+        raise ConfigError("is empty", table.where("shots"), 'give numbers of labelled images a class: [1, 5, "full"]')
+    names = [f"{name}, {k}-shot" if name else "" for k in shots]
+    return [
+        settings_of(table, Task, folder, target=target, shots=k, name=own) for k, own in zip(shots, names, strict=True)
+    ]

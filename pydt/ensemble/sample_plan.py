@@ -20,8 +20,10 @@ def quickstart_plan(models: int = MODELS, seed: int = 0) -> Plan:
     """The plan of the quickstart: which printed characters teach a network to read handwritten digits?
 
     62 characters are groups; each row keeps 25 % of them, the share that gives most information per second of training;
-    the target is probed with 5 shots, averaged over 8 draws.
+    the target is probed with 5 shots, averaged over 8 draws, and with fewer and more to see which groups matter when.
     """
+    from dataclasses import replace
+
     from pydt import design
     from pydt.data.loading import Augment
     from pydt.data.samples import glyphs
@@ -31,4 +33,6 @@ def quickstart_plan(models: int = MODELS, seed: int = 0) -> Plan:
     source = glyphs.source()
     recipe = Recipe(lr=1.0, augment=Augment(mean=(0.2,), std=(0.35,)))
     masks = design.random(len(source.classes), models, alpha=0.25, seed=seed)
-    return Plan(source, design=masks, recipe=recipe, tasks=(Task(glyphs.digits(), seed=seed),), seed=seed)
+    five = Task(glyphs.digits(), seed=seed)
+    tasks = (five, *(replace(five, shots=k, name="") for k in (1, 2, 10, 20, "full")))
+    return Plan(source, design=masks, recipe=recipe, tasks=tasks, seed=seed)

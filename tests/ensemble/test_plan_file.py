@@ -40,6 +40,7 @@ augment.mean = [0.2]
 augment.std = 0.35
 [[tasks]]
 seed = 3
+shots = [5, 1, 2, 10, 20, "full"]
 target.train.sample = "digits"
 target.pool = 400
 target.validation = 200
@@ -64,6 +65,19 @@ def test_a_file_written_by_hand_is_the_plan_that_it_says(tmp_path: Path) -> None
     assert read.plan.digest == quickstart_plan(40, 3).digest
     assert read.dir == tmp_path / "study"
     assert (read.workers, read.stop, read.limit) == (None, None, None)
+
+
+def test_a_list_of_shots_is_a_task_of_each_number(tmp_path: Path) -> None:
+    text = QUICKSTART.replace("seed = 3\nshots", 'seed = 3\nname = "mine"\ndraws = 3\nshots')
+    plan = read_plan(_written(tmp_path, text)).plan
+    assert [task.shots for task in plan.tasks] == [5, 1, 2, 10, 20, "full"]
+    assert [task.draws for task in plan.tasks] == [3, 3, 3, 3, 3, 1]
+    assert plan.tasks[0].name == "mine, 5-shot"
+    one = text.replace('shots = [5, 1, 2, 10, 20, "full"]', "shots = 5")
+    assert read_plan(_written(tmp_path, one)).plan.tasks[0].digest == plan.tasks[0].digest
+    for wrong, pattern in (("[]", r"shots: is empty"), ("[1, 1]", "two tasks"), ("[1, true]", "shots")):
+        with pytest.raises(ConfigError, match=pattern):
+            read_plan(_written(tmp_path, text.replace('[5, 1, 2, 10, 20, "full"]', wrong)))
 
 
 OWN = """
