@@ -11,6 +11,7 @@ from pydt.estimation.estimators import ESTIMATORS
 from pydt.estimation.fit import Fit
 from pydt.estimation.from_store import mean_output, method_for, overall
 from pydt.estimation.influence import MANY, best_method, influences
+from pydt.estimation.joint_influence import JointFit, Trend, joint_influences
 from pydt.estimation.mask_coverage import uncompared
 from pydt.estimation.multiple_testing import benjamini_hochberg, benjamini_yekutieli, holm, p_values, upper_tail
 from pydt.estimation.order_agreement import RankAgreement, kendall, rank_agreement

@@ -1,0 +1,284 @@
+"""Influences on several outputs of the same rows at once, such as one target at several numbers of shots.
+
+The J columns share their rows, so the errors of one group's J values are correlated. `influences` is called once, on
+the J columns and the difference of each pair of them:
+
+    cov(a, b) = (V_a + V_b - V_{a-b}) / 2        of one group; V its squared standard errors
+
+This is exact wherever V is quadratic in the outputs: the difference and OLS, with errors of any kind. Of the LASSO,
+whose penalty is another for each column, it is an estimate. The correlations are made positive semidefinite (negative
+eigenvalues become 0, then the diagonal 1 again); the standard errors stay those of `influences`.
+
+    multiplier   95 % quantile q of max_j |t_j|, t a multivariate t of these correlations r and df degrees of freedom.
+                 With r = L L', z = |z| u of independent normals and m(u) = max_j |(L u)_j|:
+                 P(max > q) = mean over directions u of P(F(J, df) > (q / m(u))^2 / J), so that only u is simulated.
+    any change   d the J - 1 differences from the first column, W their covariance:
+                 d' W^-1 d (df - J + 2) / (df (J - 1)) ~ F(J - 1, df - J + 2)                    (Hotelling)
+
+Cost: that of `influences` on J (J + 1) / 2 targets, and 2 ms a group for the multiplier.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pydt.base import EstimateError, generator, to_array
+from pydt.estimation.estimators import ESTIMATORS
+from pydt.estimation.influence import best_method, influences
+from pydt.estimation.inputs import Array
+from pydt.estimation.multiple_testing import benjamini_hochberg
+
+DIRECTIONS = 16384
+_BINS = 256  # of m(u)
+_HALVINGS = 14  # of the interval that holds the multiplier: to 1/16,000 of it
+_AT_ONCE = 1 << 22  # entries of simulated values
+_RANK = 1e-9  # eigenvalues below it, relative to the largest, are 0
+
+
+@dataclass(frozen=True, eq=False)
+class Trend:
+    """How each group's influence changes along a straight line from the first to the last column; NaN where unknown.
+
+    Attributes:
+        values: (groups,) the line's last value minus its first, in the unit of the outputs.
+        stderr: (groups,) their standard errors. df: (groups,) degrees of freedom.
+        p: (groups,) two-sided t test of no change. q: Benjamini-Hochberg over the groups.
+    """
+
+    values: Array
+    stderr: Array
+    df: Array
+    p: Array
+    q: Array
+
+
+@dataclass(frozen=True, eq=False)
+class JointFit:
+    """Influences on J columns of outputs of the same rows, and how sure they are together.
+
+    Attributes:
+        method, estimand, errors, models, counts: as in `Fit`.
+        values: float64 (groups, J), in the unit of the outputs: `unbiased` of `influences`.
+        covariance: float64 (groups, J, J) of the errors of one group's J values, positive semidefinite. NaN where the
+            standard error of `influences` is, such as in a column that is the same in all rows.
+        df: float64 (groups,) degrees of freedom, the least of all columns.
+        explained: float64 (J,) share of each column's variance that all groups explain, as in `Fit`.
+    """
+
+    method: str
+    estimand: str
+    errors: str
+    models: int
+    counts: npt.NDArray[np.int64]
+    values: Array
+    covariance: Array
+    df: Array
+    explained: Array
+
+    @property
+    def stderr(self) -> Array:
+        """Standard errors (groups, J)."""
+        return np.asarray(np.sqrt(np.diagonal(self.covariance, axis1=1, axis2=2)))
+
+    @property
+    def correlation(self) -> Array:
+        """Correlations (groups, J, J) of the errors of one group's J values."""
+        scale = np.where(self.stderr > 0, self.stderr, 1.0)
+        scale = np.where(np.isnan(self.stderr), np.nan, scale)
+        found = self.covariance / (scale[:, :, None] * scale[:, None, :])
+        found[:, np.arange(scale.shape[1]), np.arange(scale.shape[1])] = np.where(np.isnan(scale), np.nan, 1.0)
+        return found
+
+    @cached_property
+    def multiplier(self) -> Array:
+        """(groups,): values +- multiplier x stderr hold for all columns of one group at once, with a chance of 95 %.
+
+        Columns without a standard error do not count; NaN for a group that has none.
+        """
+        known = ~np.isnan(self.stderr) & ~np.isnan(self.df)[:, None]
+        found = np.full(len(self.df), np.nan)
+        patterns, which = np.unique(known, axis=0, return_inverse=True)
+        for i, columns in enumerate(patterns):
+            if columns.any():
+                at = which.reshape(-1) == i
+                found[at] = _multipliers(self.correlation[at][:, columns][:, :, columns], self.df[at])
+        return found
+
+    @property
+    def low(self) -> Array:
+        """Lower ends (groups, J) of the simultaneous 95 % intervals."""
+        return self.values - self.multiplier[:, None] * self.stderr
+
+    @property
+    def high(self) -> Array:
+        """Upper ends (groups, J) of the simultaneous 95 % intervals."""
+        return self.values + self.multiplier[:, None] * self.stderr
+
+    def contrast(self, weights: npt.ArrayLike) -> tuple[Array, Array]:
+        """Weighted sums over the columns of each group's values.
+
+        Args:
+            weights: (J,) or (n, J). Columns of weight 0 do not count, even where their errors are unknown.
+
+        Returns:
+            values and standard errors, each (groups,) or (n, groups).
+
+        Raises:
+            EstimateError: weights of another shape, or not finite.
+        """
+        given = to_array(weights, "weights", EstimateError)
+        columns = self.values.shape[1]
+        if given.dtype.kind not in "biuf" or given.ndim not in (1, 2) or given.shape[-1] != columns:
+            raise EstimateError(
+                f"weights of shape {given.shape} for {columns} columns", "contrast", "give one a column"
+            )
+        if not np.isfinite(given).all():
+            raise EstimateError("weights that are not finite", "contrast", "give one finite weight a column")
+        several = np.atleast_2d(given.astype(np.float64))
+        found = np.empty((2, len(several), len(self.values)))
+        for i, one in enumerate(several):
+            used = np.flatnonzero(one)
+            found[0, i] = self.values[:, used] @ one[used]
+            found[1, i] = np.einsum("i,kij,j->k", one[used], self.covariance[:, used][:, :, used], one[used])
+        found[1] = np.sqrt(np.maximum(found[1], 0.0))
+        return (found[0], found[1]) if given.ndim == 2 else (found[0, 0], found[1, 0])
+
+    def trend(self) -> Trend:
+        """The change from the first to the last column, along a straight line over the places 0, 1, ..., J - 1.
+
+        This is the one test a group of "does its influence change over the columns?": a change that goes one way is
+        seen with J - 1 times fewer chances of a mistake than by all differences.
+        """
+        columns = self.values.shape[1]
+        places = np.arange(columns) - (columns - 1) / 2
+        values, stderr = self.contrast(places * (columns - 1) / (places**2).sum())
+        p = _two_sided(values, stderr, self.df)
+        return Trend(values, stderr, self.df, p, benjamini_hochberg(p))
+
+    def any_change(self) -> Array:
+        """p values (groups,) of "all J values are equal": Hotelling's T2 of the J - 1 differences. NaN where a standard
+        error or the degrees of freedom are missing.
+
+        It looks for changes of every shape, so it finds fewer than `trend` does where influences fade or grow.
+        """
+        from scipy.special import fdtrc
+
+        differences = self.values[:, 1:] - self.values[:, :1]
+        wide = self.covariance
+        error = wide[:, 1:, 1:] - wide[:, 1:, :1] - wide[:, :1, 1:] + wide[:, :1, :1]
+        known = np.isfinite(error.sum((1, 2)))
+        roots, vectors = np.linalg.eigh(np.where(known[:, None, None], error, np.eye(error.shape[1])))
+        total = np.trace(wide, axis1=1, axis2=2)
+        real = roots > _RANK * np.where(known, total, 1.0)[:, None]
+        scores = np.einsum("kij,ki->kj", vectors, np.where(known[:, None], differences, 0.0)) ** 2
+        square = np.divide(scores, roots, out=np.zeros_like(scores), where=real).sum(1)
+        rank = real.sum(1)
+        left = self.df - rank + 1
+        with np.errstate(invalid="ignore", divide="ignore"):
+            p = fdtrc(np.maximum(rank, 1), left, square * left / (self.df * np.maximum(rank, 1)))
+        p = np.where(rank == 0, 1.0, p)
+        return np.where(known & (left > 0), p, np.nan)
+
+
+def joint_influences(masks: Any, outputs: Any, method: str | None = None, **more: Any) -> JointFit:
+    """Influences of every group on J outputs of the same rows, with the covariance of their errors.
+
+    Args:
+        masks: as for `influences`.
+        outputs: (models, J), J at least 2, in an order that means something, such as from the fewest to the most shots.
+        method: "ols", "difference" or "lasso"; `best_method` by default.
+        more: as for `influences`: groups, bitorder, clusters, errors, nan, cv, l1_ratio.
+
+    Raises:
+        EstimateError: as `influences`; one column alone; ridge, which has no unbiased values.
+    """
+    y = to_array(outputs, "outputs", EstimateError)
+    if y.ndim != 2 or y.shape[1] < 2 or y.dtype.kind not in "biuf":
+        wrong = f"outputs of shape {y.shape}, dtype {y.dtype}"
+        raise EstimateError(wrong, "joint_influences", "give numbers (models, J) of at least 2 columns")
+    if method is None:
+        method = best_method(masks, **{k: v for k, v in more.items() if k in ("groups", "bitorder", "clusters")})
+    if method in ESTIMATORS and ESTIMATORS[method].biased:
+        mend = 'use "ols" where there are models enough, else "lasso" or "difference"'
+        raise EstimateError(f"{method} has no unbiased influences to compare", "joint_influences", mend)
+    y = y.astype(np.float64)
+    columns = y.shape[1]
+    first, second = np.triu_indices(columns, 1)
+    fit = influences(masks, np.concatenate([y, y[:, first] - y[:, second]], 1), method, **more)
+    variance = fit.stderr.astype(np.float64) ** 2
+    own, of_pairs = variance[:, :columns], variance[:, columns:]
+    same = (y[:, first] == y[:, second]).all(0)  # such a difference has no standard error: it is 0
+    of_pairs = np.where(same, 0.0, of_pairs)
+    covariance = np.empty((len(own), columns, columns))
+    covariance[:, first, second] = (own[:, first] + own[:, second] - of_pairs) / 2
+    covariance[:, second, first] = covariance[:, first, second]
+    covariance[:, range(columns), range(columns)] = own
+    df = np.broadcast_to(fit.df, variance.shape)[:, :columns]
+    made = JointFit(
+        fit.method,
+        fit.estimand,
+        fit.errors,
+        fit.models,
+        fit.counts,
+        fit.unbiased[:, :columns].astype(np.float64),
+        covariance,
+        np.fmin.reduce(df, axis=1).astype(np.float64),
+        np.asarray(fit.explained[:columns], np.float64),
+    )
+    scale = made.stderr[:, :, None] * made.stderr[:, None, :]
+    return dataclasses.replace(made, covariance=_semidefinite(made.correlation) * scale)
+
+
+def _two_sided(values: Array, stderr: Array, df: Array) -> Array:
+    """Two-sided t tests; 1 where nothing varies and the value is 0; NaN without an error."""
+    from scipy.special import stdtr
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        t = np.where((values == 0) & (stderr == 0), 0.0, np.abs(values) / stderr)
+    return np.asarray(2 * stdtr(df, -t))
+
+
+def _semidefinite(correlation: Array) -> Array:
+    """The correlations (groups, J, J) without negative eigenvalues, with a diagonal of 1; NaN stays."""
+    missing = np.isnan(correlation)
+    roots, vectors = np.linalg.eigh(np.where(missing, 0.0, correlation))
+    made = np.einsum("kij,kj,klj->kil", vectors, np.maximum(roots, 0.0), vectors)
+    scale = np.sqrt(np.maximum(np.diagonal(made, axis1=1, axis2=2), 1e-300))
+    made /= scale[:, :, None] * scale[:, None, :]
+    bad = roots[:, 0] < -1e-12
+    return np.where(missing, np.nan, np.where(bad[:, None, None], made, correlation))
+
+
+def _multipliers(correlation: Array, df: Array) -> Array:
+    """95 % quantiles of max_j |t_j| for correlations (groups, J, J), J known columns; formula at the top."""
+    from scipy.special import fdtrc, stdtrit
+
+    groups, columns = correlation.shape[:2]
+    low, high = stdtrit(df, 0.975), stdtrit(df, 1 - 0.025 / columns)
+    if columns == 1:
+        return np.asarray(low)
+    roots, vectors = np.linalg.eigh(correlation)
+    factor = vectors * np.sqrt(np.maximum(roots, 0.0))[:, None, :]
+    directions = generator("simultaneous intervals").standard_normal((columns, DIRECTIONS))
+    directions /= np.sqrt((directions**2).sum(0))
+    centres = (np.arange(_BINS) + 0.5) / _BINS
+    share = np.empty((groups, _BINS))
+    step = max(1, _AT_ONCE // (columns * DIRECTIONS))
+    for start in range(0, groups, step):
+        most = np.abs(factor[start : start + step] @ directions).max(1)
+        bins = np.minimum((most * _BINS).astype(np.int64), _BINS - 1)
+        bins += np.arange(len(bins))[:, None] * _BINS
+        share[start : start + step] = np.bincount(bins.ravel(), minlength=len(bins) * _BINS).reshape(-1, _BINS)
+    share /= DIRECTIONS
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        beyond = fdtrc(columns, df[:, None], (middle[:, None] / centres) ** 2 / columns)
+        more = (share * beyond).sum(1) > 0.05
+        low, high = np.where(more, middle, low), np.where(more, high, middle)
+    return np.asarray((low + high) / 2)
