@@ -20,4 +20,5 @@ from pydt.estimation.prediction_test import PredictionTest, global_test, predict
 from pydt.estimation.row_failures import failure_test
 from pydt.estimation.size_equivalence import EquivalentSize, equivalent_size
 from pydt.estimation.stopping import Look, StoppingRule, unmet
+from pydt.estimation.variance_parts import Share, ShareDifference, VarianceShares, variance_shares
 from pydt.estimation.wilson_interval import wilson
