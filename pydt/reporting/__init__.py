@@ -4,7 +4,7 @@
 
 from pydt.reporting.csv_files import write_csv
 from pydt.reporting.metric import ACCURACY, Metric
-from pydt.reporting.page import PICTURES, Block, Column, Curve, Images, Intervals, Page, Table, csv_of
+from pydt.reporting.page import PICTURES, Block, Column, Curve, Images, Intervals, Multiples, Page, Table, csv_of
 from pydt.reporting.page_html import write_pages
 from pydt.reporting.report_html import render
 from pydt.reporting.sentences import FEW_DF, sentences, stopped

@@ -1,4 +1,6 @@
-"""A page as an analysis hands it over: `Page`, and the blocks `Images`, `Table`, `Intervals`, `Curve` that it shows."""
+"""A page as an analysis hands it over: `Page`, and the blocks that it shows: `Images`, `Table`, `Intervals`, `Curve`,
+`Multiples`.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +17,8 @@ PICTURES = 96
 """Pictures shown of a grid."""
 LINES = 8
 """Series shown of a curve."""
+PANELS = 24
+"""Panels shown of small multiples."""
 MARKS = 60
 """A curve of more points is drawn without marks."""
 POINTS = 300
@@ -172,7 +176,55 @@ class Curve:
                 raise ConfigError(wrong, f"Curve {self.title!r}", "give one value for each x")
 
 
-Block = Images | Table | Intervals | Curve
+@dataclass(frozen=True, eq=False)
+class Multiples:
+    """Small multiples: one curve over a few ordered places in each panel, all on one scale that holds 0.
+
+    The first `PANELS` are shown. Intervals and values that would make the others too small to read are cut at the edge
+    of the scale, and the page says so.
+
+    Attributes:
+        names: one for each panel.
+        x: texts of the places ("1", "2", "5", "all"), evenly spaced; at least one.
+        values, low, high: (panels, places), with 95 % intervals; NaN or None where a number is missing.
+        unit: of the values.
+        x_label: what the places are.
+        title, note: what stands above.
+        marked: which panels are findings (q < 0.05, say): filled, coloured by the sign of the value that is farthest
+            from 0 in units of its interval; the others are hollow.
+        captions: a short text below each name.
+        images: by name, uint8 (n, H, W[, C]) pictures of the panel; the first three are shown.
+    """
+
+    names: Sequence[str]
+    x: Sequence[str]
+    values: Any
+    low: Any
+    high: Any
+    unit: str
+    x_label: str
+    title: str
+    note: str = ""
+    marked: Sequence[bool] | np.ndarray = ()
+    captions: Sequence[str] = ()
+    images: Mapping[str, np.ndarray] | None = None
+
+    def __post_init__(self) -> None:
+        where = f"Multiples {self.title!r}"
+        if not len(self.x):
+            raise ConfigError("x is empty", where, "give the text of at least one place")
+        parts = {"values": self.values, "low": self.low, "high": self.high}
+        parts |= {"marked": self.marked} if len(self.marked) else {}
+        parts |= {"captions": self.captions} if len(self.captions) else {}
+        for name, part in parts.items():
+            if len(part) != len(self.names):
+                wrong = f"{name} has {len(part)} entries for {len(self.names)} panels"
+                raise ConfigError(wrong, where, "give one for each panel")
+            if name in ("values", "low", "high") and any(np.shape(row) != (len(self.x),) for row in part):
+                raise ConfigError(f"a row of {name} has not {len(self.x)} numbers", where, "give one for each x")
+
+
+Block = Images | Table | Intervals | Curve | Multiples
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,9 +21,23 @@ import numpy as np
 from pydt.base import ConfigError, StoreError, as_path, read_json, write_atomic
 from pydt.reporting.csv_files import csv_file
 from pydt.reporting.html_templates import template
-from pydt.reporting.page import LINES, MARKS, NAME, PICTURES, POINTS, Block, Curve, Images, Intervals, Page, Table
+from pydt.reporting.page import (
+    LINES,
+    MARKS,
+    NAME,
+    PANELS,
+    PICTURES,
+    POINTS,
+    Block,
+    Curve,
+    Images,
+    Intervals,
+    Multiples,
+    Page,
+    Table,
+)
 from pydt.reporting.pictures import data_uri
-from pydt.reporting.svg import Axis, LogAxis, Series, axis_row, interval_row, plot, symbol
+from pydt.reporting.svg import Axis, LogAxis, Series, axis_row, interval_row, panel, plot, symbol
 from pydt.reporting.text import DASH, MINUS, digits_for, ends, finite, legible, number, tied
 
 ROWS = 40
@@ -33,6 +47,9 @@ SIDE = 96
 
 _LONG = 20  # characters of a cell that may be broken into lines
 _STYLES = (("better", "drop bottom"), ("worse", "drop top"), ("plain", "drop random"), ("ink", "full"))
+_REACH = (2.0, 1.5)  # of the values and of the ends of their intervals, in small multiples
+_HOLLOW = "plain second"
+_MARKED = {"better": "finding, above 0", "worse": "finding, below 0", _HOLLOW: "no finding"}
 _INDEX, _ENTRY = "index.json", ("title", "question", "answer")
 _LARGEST_INDEX = 1 << 22  # bytes; a thousand pages have a tenth of that
 
@@ -127,9 +144,11 @@ def _paragraphs(text: str) -> Iterator[dict[str, Any]]:
 
 
 def _block(block: Block) -> dict[str, Any]:
-    show = {Images: _images, Table: _table, Intervals: _intervals, Curve: _curve}.get(type(block))
+    shows = {Images: _images, Table: _table, Intervals: _intervals, Curve: _curve, Multiples: _multiples}
+    show = shows.get(type(block))
     if show is None:
-        raise ConfigError(f"is of type {type(block).__name__}", "Page.blocks", "give Images, Table, Intervals or Curve")
+        mend = "give Images, Table, Intervals, Curve or Multiples"
+        raise ConfigError(f"is of type {type(block).__name__}", "Page.blocks", mend)
     common = {"kind": type(block).__name__.lower(), "title": _said(block.title, 200)}
     return {**common, "note": _said(block.note) if block.note else "", **show(block)}  # type: ignore[operator]
 
@@ -184,22 +203,18 @@ def _intervals(block: Intervals) -> dict[str, Any]:
     near = min(known) < max(known) - min(known) and max(known) > min(known) - max(known)
     axis = Axis.around([*known, 0.0] if near else known)
     sign = min(known) < 0
-    widths = [(h - b) / 4 for b, h in zip(low, high, strict=True) if b is not None and h is not None]
-    digits = digits_for(float(np.median(widths)) if widths else None)
+    digits = _digits_of(low, high)
     rows = []
     for i in shown:
         value, sure = values[i], len(block.marked) > 0 and bool(block.marked[i])
         kind = "plain" if not sure or not value else "better" if value > 0 else "worse"
-        pictures = (block.images or {}).get(block.names[i])
         rows.append(
             {
                 "name": legible(block.names[i], 60),
                 "svg": interval_row(axis, value, low[i], high[i], kind, block.noise),
                 "value": number(value, digits, sign),
-                "interval": DASH
-                if low[i] is None or high[i] is None
-                else f"{number(low[i], digits, sign)} to {number(high[i], digits, sign)}",
-                "images": [] if pictures is None else [data_uri(np.asarray(p), 48) for p in pictures[:3]],
+                "interval": _range(low[i], high[i], digits, sign),
+                "images": _thumbnails(block, i),
             }
         )
     return {
@@ -211,6 +226,95 @@ def _intervals(block: Intervals) -> dict[str, Any]:
         "pictures": any(row["images"] for row in rows),
         "name_width": min(24, max([8] + [len(row["name"]) for row in rows])),
     }
+
+
+def _digits_of(low: Sequence[float | None], high: Sequence[float | None]) -> int:
+    """Decimals that show two significant digits of the median standard error of 95 % intervals."""
+    widths = [(h - b) / 4 for b, h in zip(low, high, strict=True) if b is not None and h is not None]
+    return digits_for(float(np.median(widths)) if widths else None)
+
+
+def _range(low: float | None, high: float | None, digits: int, sign: bool) -> str:
+    """An interval as text; a dash where an end is missing."""
+    return DASH if low is None or high is None else f"{number(low, digits, sign)} to {number(high, digits, sign)}"
+
+
+def _thumbnails(block: Intervals | Multiples, i: int) -> list[str]:
+    """The first three pictures of a line or a panel."""
+    pictures = (block.images or {}).get(block.names[i])
+    return [] if pictures is None else [data_uri(np.asarray(picture), 48) for picture in pictures[:3]]
+
+
+_Point = tuple[float | None, float | None, float | None]
+_NOTHING: _Point = (None, None, None)
+
+
+def _multiples(block: Multiples) -> dict[str, Any]:
+    columns = [[_floats(row, len(block.x)) for row in part[:PANELS]] for part in (block.values, block.low, block.high)]
+    curves = [
+        [p if p[0] is not None else _NOTHING for p in zip(*rows, strict=True)] for rows in zip(*columns, strict=True)
+    ]
+    axis = _common_axis(curves)
+    known = [v for curve in curves for point in curve for v in point if v is not None]
+    sign = min(known, default=0.0) < 0
+    digits = _digits_of(*([v for row in part for v in row] for part in columns[1:]))
+    places = [legible(text, 20) for text in block.x]
+    told = [f"{legible(block.unit, 40)} against {legible(block.x_label, 80)}", *places]
+    panels, styles = [], set()
+    for i, curve in enumerate(curves):
+        name, style = legible(block.names[i], 60), _style(curve) if len(block.marked) and block.marked[i] else _HOLLOW
+        styles.add(style)
+        panels.append(
+            {
+                "name": name,
+                "caption": _said(block.captions[i], 80) if len(block.captions) and block.captions[i] else "",
+                "svg": panel(curve, axis, places, style, _spoken([name, *told], curve, digits, sign), sign),
+                "images": _thumbnails(block, i),
+            }
+        )
+    legend = [(symbol(style, "circle"), text) for style, text in _MARKED.items() if style in styles]
+    return {
+        "panels": panels,
+        "legend": legend if len(block.marked) else [],
+        "unit": legible(block.unit, 40),
+        "x_label": legible(block.x_label, 80),
+        "bars": any(None not in point for curve in curves for point in curve),
+        "beyond": any(not axis.low <= v <= axis.high for v in known),
+        "pictures": any(one["images"] for one in panels),
+        "left_out": len(block.names) - len(panels),
+    }
+
+
+def _common_axis(curves: Sequence[Sequence[_Point]]) -> Axis:
+    """The scale of all panels: 0, and what lies within `_REACH` times the median panel's number farthest from 0."""
+    known = [[(v, i > 0) for point in curve for i, v in enumerate(point) if v is not None] for curve in curves]
+    farthest = sorted(max(abs(v) for v, _ in own) for own in known if own)
+    median = min(farthest[len(farthest) // 2] if farthest else 0.0, 1e299) or 1e299
+    held = [min(max(v, -_REACH[end] * median), _REACH[end] * median) for own in known for v, end in own]
+    return Axis.around([0.0, *held], 0.06)
+
+
+def _style(curve: Sequence[_Point]) -> str:
+    """Better or worse, by the value that is farthest from 0 in units of its interval."""
+
+    def distance(point: _Point) -> tuple[bool, float]:
+        value, low, high = point
+        if value is None or low is None or high is None:
+            return False, abs(value or 0.0)
+        return True, abs(value) / (high - low) if high > low else math.inf if value else 0.0
+
+    value = max(curve, key=distance)[0]
+    return _HOLLOW if not value else "better" if value > 0 else "worse"
+
+
+def _spoken(words: Sequence[str], curve: Sequence[_Point], digits: int, sign: bool) -> str:
+    """A panel for screen readers. words: its name, what is drawn, and the places."""
+    name, what, *places = words
+    parts = []
+    for place, (value, low, high) in zip(places, curve, strict=True):
+        interval = "" if None in (value, low, high) else f" ({_range(low, high, digits, sign)})"
+        parts.append(f"{place}: {number(value, digits, sign)}{interval}" if value is not None else f"{place}: no value")
+    return f"{name}, {what}, with 95 % intervals. {'; '.join(parts)}."
 
 
 def _curve(block: Curve) -> dict[str, Any]:

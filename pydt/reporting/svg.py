@@ -6,6 +6,7 @@ size. Colours are CSS classes of the page (`better`, `worse`, `plain`), for ligh
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ import numpy as np
 from pydt.base import t975
 from pydt.reporting.metric import ACCURACY, Metric
 from pydt.reporting.text import number
+
+PANEL_HEIGHT = 152
+"""Of one of several small curves, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -122,9 +126,18 @@ _SHAPES = {
     "circle": "M-4.6 0A4.6 4.6 0 1 0 4.6 0A4.6 4.6 0 1 0 -4.6 0Z",
     "cross": "M-5.5 -2H-2V-5.5H2V-2H5.5V2H2V5.5H-2V2H-5.5Z",
     "hourglass": "M-4.6 -5H4.6L1.2 0L4.6 5H-4.6L-1.2 0Z",
+    "end": "M-3.5 0H3.5",
+    "up": "M-3.5 4.5L0 0L3.5 4.5",
+    "down": "M-3.5 -4.5L0 0L3.5 -4.5",
     "hexagon": "M-5 0L-2.5 -4.4H2.5L5 0L2.5 4.4H-2.5Z",
 }
 ARM_CLASSES = {"full": "ink", "drop bottom": "better", "drop random": "plain", "drop top": "worse"}
+
+
+def _mark(x: str, y: float, style: str, shape: str) -> str:
+    """A mark at a place of a figure, which keeps its size. x: in percent."""
+    path = f'<path class="mark {style}" d="{_SHAPES[shape]}"/>'
+    return f'<svg x="{x}" y="{y:g}" width="1" height="1" overflow="visible">{path}</svg>'
 
 
 def symbol(style: str, shape: str) -> str:
@@ -228,10 +241,77 @@ def plot(
             x = x_axis.percent(px)
             if low is not None and high is not None:
                 drawn.append(f'<line class="bar {one.style}" x1="{x}" x2="{x}" y1="{y(low):g}" y2="{y(high):g}"/>')
-            mark = f'<path class="mark {one.style}" d="{_SHAPES[one.shape]}"/>'
-            drawn.append(f'<svg x="{x}" y="{y(py):g}" width="1" height="1" overflow="visible">{mark}</svg>')
+            drawn.append(_mark(x, y(py), one.style, one.shape))
         drawn.append("</g>")
     return "".join(scale) + "</svg>" + "".join(drawn) + "</svg>"
+
+
+def panel(
+    points: Sequence[tuple[float | None, float | None, float | None]],
+    axis: Axis,
+    places: Sequence[str],
+    style: str,
+    label: str,
+    sign: bool,
+) -> str:
+    """One of several small curves on a common scale; what lies beyond the scale is an arrow at its edge.
+
+    Args:
+        points: (value, low, high) at each place; None where a number is missing.
+        axis: the vertical scale, which holds 0.
+        places: texts below the points; those without room are left out.
+        style: CSS classes of curve, bars and marks.
+        label: the text for screen readers.
+        sign: whether the numbers of the scale carry a plus.
+    """
+    top, bottom = 8, PANEL_HEIGHT - 24
+    across = Axis(-0.5, len(places) - 0.5)
+
+    def y(value: float) -> float:
+        share = (min(max(value, axis.low), axis.high) - axis.low) / (axis.high - axis.low)
+        return round(bottom - (bottom - top) * share, 1)
+
+    ticks = axis.ticks(6)
+    texts = [number(tick, axis.tick_digits(6), sign) for tick in ticks]
+    texts = [text if len(text) <= 7 else f"{tick:.2g}" for text, tick in zip(texts, ticks, strict=True)]
+    told = {tick: text for tick, text in zip(ticks, texts, strict=True) if tick in (ticks[0], 0, ticks[-1])}
+    wide = 8 + 7 * max(map(len, told.values()))
+    scale = [f'<svg class="scale" width="{wide}" height="{PANEL_HEIGHT}" aria-hidden="true" focusable="false">']
+    drawn = [f'<svg class="plot" width="100%" height="{PANEL_HEIGHT}" role="img" aria-label="{html.escape(label)}">']
+    for tick, text in told.items():
+        scale.append(f'<text x="{wide - 6}" y="{y(tick) + 4:g}" text-anchor="end">{text}</text>')
+        drawn.append(f'<line class="{"grid" if tick else "zero"}" x1="0" x2="100%" y1="{y(tick):g}" y2="{y(tick):g}"/>')
+    for i in _with_room(places):
+        place = f'x="{across.percent(i)}" y="{PANEL_HEIGHT - 5}" text-anchor="middle"'
+        drawn.append(f"<text {place}>{html.escape(places[i])}</text>")
+    for i, ((before, *_), (after, *_)) in enumerate(pairwise(points)):
+        if before is not None and after is not None:
+            ends = f'x1="{across.percent(i)}" y1="{y(before):g}" x2="{across.percent(i + 1)}" y2="{y(after):g}"'
+            drawn.append(f'<line class="trend {style}" {ends}/>')
+    for i, (value, low, high) in enumerate(points):
+        x = across.percent(i)
+        if value is None:
+            continue
+        if low is not None and high is not None:
+            drawn.append(f'<line class="bar {style}" x1="{x}" x2="{x}" y1="{y(low):g}" y2="{y(high):g}"/>')
+            shapes = ("down" if low < axis.low else "end", "up" if high > axis.high else "end")
+            drawn += [_mark(x, y(end), f"end {style}", shape) for end, shape in zip((low, high), shapes, strict=True)]
+        shape = "drop bottom" if value > axis.high else "drop top" if value < axis.low else "circle"
+        drawn.append(_mark(x, y(value), style, shape))
+    return "".join(scale) + "</svg>" + "".join(drawn) + "</svg>"
+
+
+def _with_room(places: Sequence[str]) -> list[int]:
+    """Which texts below a narrow panel fit beside each other: the last, the first, and the others from the left."""
+
+    def apart(i: int, j: int) -> bool:
+        return abs(i - j) * 140 / len(places) > 3.5 * (len(places[i]) + len(places[j])) + 4  # pixels, on a phone
+
+    kept = [len(places) - 1]
+    for i in range(len(places)):
+        if all(apart(i, j) for j in kept):
+            kept.append(i)
+    return sorted(kept)
 
 
 def removal(arms: Sequence[dict], runs: Sequence[dict], label: str, metric: Metric = ACCURACY) -> str:
