@@ -2,6 +2,7 @@
 numpy and the compiled core, no torch, no data sets. Imports `base`, `design` and `store`.
 """
 
+from pydt.estimation.agreement_without_noise import TrueAgreement, true_agreement, true_agreements
 from pydt.estimation.alpha_pilots import compare_alphas
 from pydt.estimation.arm_pairs import all_pairs
 from pydt.estimation.arm_spread import Spread, spread

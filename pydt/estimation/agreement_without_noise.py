@@ -1,0 +1,173 @@
+"""Do influences order groups alike in two columns, such as two numbers of shots, once noise is taken out?
+
+Noise lowers the rank correlation of two columns, and errors that they share raise it. The true influences (x, z) of the
+K groups are taken as normal, with standard deviations a and b and correlation rho; a group's errors are normal with its
+own 2 x 2 covariance C_k, whose mean is C:
+
+    a^2 = var(values of the first column) - C_11, 0 where that is negative;    b^2 likewise
+    r(rho) = 6 / pi asin(m / 2),   m = (rho a b + C_12) / sqrt((a^2 + C_11) (b^2 + C_22))     Spearman's of a normal
+    t(rho) = Spearman seen - r(rho)
+
+For nodes of rho, values are drawn anew, and with them a, b, C (Wishart, `df`) and t. The interval holds those rho whose
+drawn t have the seen one between their 2.5 and 97.5 % quantiles; the estimate is where it is their median, so it is as
+often too high as too low. As a and b are estimated anew in each draw, the interval knows that they are uncertain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from pydt.base import EstimateError, generator, whole
+from pydt.estimation.inputs import Array
+from pydt.estimation.joint_influence import JointFit
+
+DRAWS = 2000
+_NODES = np.array([-1, -0.85, -0.5, 0, 0.4, 0.7, 0.85, 0.95, 1])
+_LEVELS = (0.025, 0.5, 0.975)
+_FINE = np.linspace(-1, 1, 2001)
+
+
+@dataclass(frozen=True)
+class TrueAgreement:
+    """How alike two columns order groups, with and without noise. NaN where a column has no known errors.
+
+    Attributes:
+        rank: Spearman's correlation of the values seen.
+        by_noise_alone: its mean if the true influences were unrelated: above 0 where errors are shared.
+        rho: correlation of the true influences, in [-1, 1]; NaN where a column shows none (`sd` 0).
+        low, high: 95 % of it; -1 and 1 where it is NaN.
+        p_same: chance of so low an agreement if the true influences were proportional (rho = 1); NaN where rho is.
+        p_unrelated: chance of so high an agreement if they were unrelated (rho = 0).
+        sd: standard deviations of the true influences in both columns, in the unit of the outputs.
+    """
+
+    rank: float
+    by_noise_alone: float
+    rho: float
+    low: float
+    high: float
+    p_same: float
+    p_unrelated: float
+    sd: tuple[float, float]
+
+
+def true_agreement(joint: JointFit, a: int, b: int, seed: int = 0) -> TrueAgreement:
+    """How alike columns a and b of `joint_influences` order groups, beyond noise; formulas at the top.
+
+    Args:
+        joint: of at least 5 groups.
+        a, b: positions of columns.
+        seed: of the simulation.
+
+    Raises:
+        EstimateError: no such column, or fewer than 5 groups.
+    """
+    columns = joint.values.shape[1]
+    a, b = (whole(i, "column", "true_agreement", 0, columns - 1, EstimateError) for i in (a, b))
+    return _agreements(joint, [(a, b)], seed)[a, b]
+
+
+def true_agreements(joint: JointFit, seed: int = 0) -> dict[tuple[int, int], TrueAgreement]:
+    """`true_agreement` of all pairs of columns a < b, in less time than one by one."""
+    columns = joint.values.shape[1]
+    return _agreements(joint, [(a, b) for a in range(columns) for b in range(a + 1, columns)], seed)
+
+
+def _agreements(joint: JointFit, pairs: Iterable[tuple[int, int]], seed: int) -> dict[tuple[int, int], TrueAgreement]:
+    groups = len(joint.values)
+    if groups < 5:
+        raise EstimateError(f"{groups} groups are too few to compare orders", "true_agreement", "have at least 5")
+    normals = generator("agreement without noise", seed).standard_normal((4, DRAWS, groups))
+    found = {}
+    for a, b in pairs:
+        at = [a, b]
+        found[a, b] = _pair(joint.values[:, at], joint.covariance[:, at][:, :, at], joint.df, normals, seed)
+    return found
+
+
+def _pair(values: Array, covariance: Array, df: Array, normals: Array, seed: int) -> TrueAgreement:
+    """The agreement of values (groups, 2) with errors of covariance (groups, 2, 2)."""
+    from scipy import stats
+
+    nan = float("nan")
+    if np.isnan(covariance).any() or (values == values[0]).all(0).any():
+        return TrueAgreement(nan, nan, nan, -1.0, 1.0, nan, nan, (nan, nan))
+    mean = covariance.mean(0)
+    seen = np.array(float(stats.spearmanr(values[:, 0], values[:, 1]).statistic))
+    spread = values.var(0, ddof=1)
+    true = _true(spread, mean)
+    sd = np.sqrt(true)
+    first = np.sqrt(covariance[:, 0, 0])
+    shared = np.divide(covariance[:, 0, 1], first, out=np.zeros_like(first), where=first > 0)
+    own = np.sqrt(np.maximum(covariance[:, 1, 1] - shared**2, 0.0))
+    errors = _wishart(mean, float(df.min()), seed)
+    x = sd[0] * normals[0] + first * normals[2]
+    rank_x, spread_x = _ranks(x), x.var(1, ddof=1)
+    noise = shared * normals[2] + own * normals[3]
+    known = bool((sd > 0).all())
+    drawn = {}
+    for rho in _NODES if known else (0.0,):
+        z = sd[1] * (rho * normals[0] + (1 - rho**2) ** 0.5 * normals[1]) + noise
+        ranks = np.einsum("nk,nk->n", rank_x, _ranks(z))
+        again = _true(np.stack([spread_x, z.var(1, ddof=1)], -1), errors)
+        drawn[float(rho)] = ranks, ranks - _expected(np.array(rho), again, errors)
+    alone, unrelated = drawn[0.0]
+    low, high, middle, p_same = -1.0, 1.0, nan, nan
+    if known:
+        quantiles = np.array([np.quantile(drawn[float(rho)][1], _LEVELS) for rho in _NODES])
+        below, median, above = (np.interp(_FINE, _NODES, one) for one in quantiles.T)
+        t = seen - _expected(_FINE, true, mean)
+        low, middle, high = _first(t <= above), _first(t <= median), -_first((t >= below)[::-1])
+        p_same = _chance(drawn[1.0][1] <= t[-1])
+    p_unrelated = _chance(unrelated >= seen - _expected(np.array(0.0), true, mean))
+    return TrueAgreement(
+        float(seen), float(alone.mean()), middle, low, high, p_same, p_unrelated, (float(sd[0]), float(sd[1]))
+    )
+
+
+def _true(spread: Array, error: Array) -> Array:
+    """Variances (..., 2) of true influences from those of values and mean error covariances (..., 2, 2)."""
+    return np.maximum(spread - np.diagonal(error, axis1=-2, axis2=-1), 0.0)
+
+
+def _expected(rho: Array, true: Array, error: Array) -> Array:
+    """r(rho) of variances (..., 2) of true influences and error covariances (..., 2, 2)."""
+    wide = true + np.diagonal(error, axis1=-2, axis2=-1)
+    both = rho * np.sqrt(true[..., 0] * true[..., 1]) + error[..., 0, 1]
+    m = both / np.sqrt(np.maximum(wide[..., 0] * wide[..., 1], 1e-300))
+    return np.asarray(6 / np.pi * np.arcsin(np.clip(m, -1, 1) / 2))
+
+
+def _ranks(values: Array) -> Array:
+    """Ranks of each row (n, groups), centred and of length 1."""
+    n, groups = values.shape
+    ranks = np.empty((n, groups))
+    scaled = np.arange(groups) - (groups - 1) / 2
+    scaled /= np.sqrt((scaled**2).sum())
+    np.put_along_axis(ranks, np.argsort(values, axis=1), scaled[None], axis=1)
+    return ranks
+
+
+def _wishart(mean: Array, df: float, seed: int) -> Array:
+    """Estimates (DRAWS, 2, 2) of an error covariance that rests on `df` degrees of freedom."""
+    random = generator("agreement without noise, errors", seed)
+    lower = np.zeros((DRAWS, 2, 2))
+    lower[:, 0, 0] = np.sqrt(random.chisquare(df, DRAWS))
+    lower[:, 1, 1] = np.sqrt(random.chisquare(max(df - 1, 1e-3), DRAWS))
+    lower[:, 1, 0] = random.standard_normal(DRAWS)
+    roots, vectors = np.linalg.eigh(mean)
+    factor = (vectors * np.sqrt(np.maximum(roots, 0.0))) @ lower
+    return np.asarray(factor @ factor.transpose(0, 2, 1) / df)
+
+
+def _first(holds: Array) -> float:
+    """The lowest rho of the fine grid at which it holds; 1 where it never does."""
+    return float(_FINE[np.argmax(holds)]) if holds.any() else 1.0
+
+
+def _chance(beyond: Array) -> float:
+    """p value of a simulation."""
+    return float((1 + beyond.sum()) / (1 + len(beyond)))

@@ -1,0 +1,50 @@
+"""Rank agreement of two columns of influences beyond noise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from pydt.base import EstimateError
+from pydt.estimation import JointFit, true_agreement, true_agreements
+
+
+def drawn(random, rho, reliability=(0.6, 0.6), shared=0.8, groups=62, df=200):
+    """A joint fit whose true influences have sd 1 and correlation rho; errors correlate by `shared`."""
+    error = np.sqrt(1 / np.array(reliability) - 1)
+    covariance = np.outer(error, error) * np.array([[1, shared], [shared, 1]])
+    scale = np.exp(0.3 * random.standard_normal(groups))[:, None, None]
+    scale /= scale.mean()
+    true = random.multivariate_normal([0, 0], [[1, rho], [rho, 1]], groups)
+    noise = random.multivariate_normal([0, 0], covariance, groups) * np.sqrt(scale[:, 0])
+    rows = random.multivariate_normal([0, 0], covariance, df)
+    seen = scale * (rows.T @ rows / df)
+    counts = np.full(groups, 150)
+    return JointFit("ols", "add", "robust", 300, counts, true + noise, seen, np.full(groups, float(df)), np.zeros(2))
+
+
+def test_rank_is_spearmans_and_pairs_are_those_one_by_one():
+    random = np.random.default_rng(0)
+    fit = drawn(random, 0.9)
+    found = true_agreement(fit, 0, 1)
+    assert found.rank == pytest.approx(stats.spearmanr(*fit.values.T).statistic)
+    assert true_agreements(fit) == {(0, 1): found}
+    assert 0.2 < found.by_noise_alone < 0.5
+    assert found.low < found.rho < found.high
+    assert found.p_unrelated < 0.05
+    np.testing.assert_allclose(
+        found.sd, np.sqrt(fit.values.var(0, ddof=1) - np.diagonal(fit.covariance.mean(0))), rtol=1e-12
+    )
+
+
+def test_no_spread_tells_nothing():
+    random = np.random.default_rng(1)
+    fit = drawn(random, 0.9)
+    fit.values[:, 0] *= 1e-3
+    found = true_agreement(fit, 0, 1)
+    assert found.sd[0] == 0
+    assert np.isnan([found.rho, found.p_same]).all()
+    assert (found.low, found.high) == (-1, 1)
+    with pytest.raises(EstimateError, match="column"):
+        true_agreement(fit, 0, 2)
