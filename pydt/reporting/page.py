@@ -218,10 +218,10 @@ class Multiples:
         parts |= {"captions": self.captions} if len(self.captions) else {}
         for name, part in parts.items():
             if len(part) != len(self.names):
-                wrong = f"{name} has {len(part)} entries for {len(self.names)} panels"
+                wrong = f"{name} has length {len(part)} for {len(self.names)} panels"
                 raise ConfigError(wrong, where, "give one for each panel")
             if name in ("values", "low", "high") and any(np.shape(row) != (len(self.x),) for row in part):
-                raise ConfigError(f"a row of {name} has not {len(self.x)} numbers", where, "give one for each x")
+                raise ConfigError(f"a row of {name} does not have {len(self.x)} numbers", where, "give one for each x")
 
 
 Block = Images | Table | Intervals | Curve | Multiples

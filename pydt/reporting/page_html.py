@@ -259,16 +259,18 @@ def _multiples(block: Multiples) -> dict[str, Any]:
     sign = min(known, default=0.0) < 0
     digits = _digits_of(*([v for row in part for v in row] for part in columns[1:]))
     places = [legible(text, 20) for text in block.x]
-    told = [f"{legible(block.unit, 40)} against {legible(block.x_label, 80)}", *places]
+    bars = any(None not in point for curve in curves for point in curve)
+    what = f"{legible(block.unit, 40)} against {legible(block.x_label, 80)}{', with 95 % intervals' if bars else ''}"
     panels, styles = [], set()
     for i, curve in enumerate(curves):
         name, style = legible(block.names[i], 60), _style(curve) if len(block.marked) and block.marked[i] else _HOLLOW
         styles.add(style)
+        label = f"{name}, {what}. {_spoken(places, curve, digits, sign)}."
         panels.append(
             {
                 "name": name,
                 "caption": _said(block.captions[i], 80) if len(block.captions) and block.captions[i] else "",
-                "svg": panel(curve, axis, places, style, _spoken([name, *told], curve, digits, sign), sign),
+                "svg": panel(curve, axis, places, style, label, sign),
                 "images": _thumbnails(block, i),
             }
         )
@@ -276,9 +278,7 @@ def _multiples(block: Multiples) -> dict[str, Any]:
     return {
         "panels": panels,
         "legend": legend if len(block.marked) else [],
-        "unit": legible(block.unit, 40),
-        "x_label": legible(block.x_label, 80),
-        "bars": any(None not in point for curve in curves for point in curve),
+        "what": tied(what),
         "beyond": any(not axis.low <= v <= axis.high for v in known),
         "pictures": any(one["images"] for one in panels),
         "left_out": len(block.names) - len(panels),
@@ -307,14 +307,13 @@ def _style(curve: Sequence[_Point]) -> str:
     return _HOLLOW if not value else "better" if value > 0 else "worse"
 
 
-def _spoken(words: Sequence[str], curve: Sequence[_Point], digits: int, sign: bool) -> str:
-    """A panel for screen readers. words: its name, what is drawn, and the places."""
-    name, what, *places = words
+def _spoken(places: Sequence[str], curve: Sequence[_Point], digits: int, sign: bool) -> str:
+    """The numbers of a panel in words."""
     parts = []
     for place, (value, low, high) in zip(places, curve, strict=True):
-        interval = "" if None in (value, low, high) else f" ({_range(low, high, digits, sign)})"
-        parts.append(f"{place}: {number(value, digits, sign)}{interval}" if value is not None else f"{place}: no value")
-    return f"{name}, {what}, with 95 % intervals. {'; '.join(parts)}."
+        interval = "" if None in (low, high) else f" ({_range(low, high, digits, sign)})"
+        parts.append(f"{place}: no value" if value is None else f"{place}: {number(value, digits, sign)}{interval}")
+    return "; ".join(parts)
 
 
 def _curve(block: Curve) -> dict[str, Any]:

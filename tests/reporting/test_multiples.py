@@ -121,6 +121,8 @@ def test_what_is_missing_is_left_open(tmp_path: Path) -> None:
         "group 0, points against labelled images per class, with 95 % intervals. 1: 1.00 (0.50 to 1.50); "
         "2: no value; 5: 0.50; 10: 0.40; 20: no value; all: 0.20 (0.10 to 0.30)."
     )
+    without = multiples(values, low=values - half, high=np.where(np.isfinite(values), values + half, 90.0))
+    assert panels(written(without, tmp_path))[0].marks == panel.marks, "an interval without its value is not drawn"
     (panel,) = panels(written(multiples(np.full((1, 6), np.nan)), tmp_path))
     assert not panel.marks
     assert "all: no value" in panel.label
@@ -177,6 +179,13 @@ def test_a_large_finding_is_not_cut(tmp_path: Path) -> None:
     shown = panels(written(multiples(values), tmp_path))
     assert len({shape for panel in shown for shape in panel.shapes}) == 1
     assert len({shape for *_, shape in shown[3].caps}) == 2, "the end of its widest interval is"
+
+
+def test_panels_of_zeros_do_not_hide_the_others(tmp_path: Path) -> None:
+    shown = panels(written(multiples([*np.zeros((4, 6)), VALUES[0]], 0.0), tmp_path))
+    heights = [y for _, y in shown[4].marks]
+    assert heights == sorted(set(heights)), "six values, none of them at the edge"
+    assert len(set(shown[4].shapes)) == 1
 
 
 def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
@@ -278,6 +287,7 @@ def test_names_are_text(tmp_path: Path) -> None:
     assert "\u202e" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [320, 390, 1280])
 def test_in_a_browser(width: int, tmp_path: Path) -> None:
     browser = Browser(tmp_path)
@@ -292,13 +302,13 @@ def test_in_a_browser(width: int, tmp_path: Path) -> None:
     ("changed", "wrong"),
     [
         ({"x": []}, "x is empty"),
-        ({"values": VALUES[:2]}, "values has 2 entries for 3 panels"),
-        ({"low": VALUES[:, :5]}, "a row of low has not 6 numbers"),
-        ({"high": VALUES[0]}, "high has 6 entries"),
-        ({"high": [1.0, 2.0, 3.0]}, "a row of high has not 6 numbers"),
-        ({"values": [*VALUES[:2], [1.0]]}, "a row of values has not 6 numbers"),
-        ({"marked": [True]}, "marked has 1 entries"),
-        ({"captions": ["a", "b"]}, "captions has 2 entries"),
+        ({"values": VALUES[:2]}, "values has length 2 for 3 panels"),
+        ({"low": VALUES[:, :5]}, "a row of low does not have 6 numbers"),
+        ({"high": VALUES[0]}, "high has length 6"),
+        ({"high": [1.0, 2.0, 3.0]}, "a row of high does not have 6 numbers"),
+        ({"values": [*VALUES[:2], [1.0]]}, "a row of values does not have 6 numbers"),
+        ({"marked": [True]}, "marked has length 1"),
+        ({"captions": ["a", "b"]}, "captions has length 2"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(changed: dict[str, Any], wrong: str) -> None:
