@@ -11,6 +11,7 @@ from .analyses import brittleness as brittleness
 from .analyses import compare_outputs as compare_outputs
 from .analyses import counterfactual as counterfactual
 from .analyses import failures as failures
+from .analyses import influence_by_shots as influence_by_shots
 from .analyses import leaks as leaks
 from .analyses import misleading as misleading
 from .analyses import ranking as ranking
@@ -51,8 +52,6 @@ from .studies import Mixture as Mixture
 from .studies import PublicModel as PublicModel
 from .studies import Source as Source
 from .studies import Study as Study
-from .studies import mixture_plan as mixture_plan
-from .studies import mixtures_by_shots as mixtures_by_shots
 from .studies import read_study as read_study
 from .studies import run_study as run_study
 from .studies import study_report as study_report

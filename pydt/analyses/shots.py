@@ -1,0 +1,639 @@
+"""Influence by shots: what each group of the source does to the target as the number of labelled images grows.
+
+    column j              the models' output (mean over the score half) with the j-th number of shots; all columns have
+                          the same rows, the same judged images and nested few-shot draws
+    influence at j        coefficient of a group in the regression of column j on the masks; the covariance of its
+                          errors over j is estimated, too: `joint_influences`
+    does it change        one test a group, of a straight line over the places of the numbers of shots; q over groups
+    how much is explained parts of the variance between models at each number of shots: `variance_shares`
+    same order            correlation of true influences at two numbers of shots: `true_agreement`
+    one list for all      `pydt.analyses.shots_lists`, and by retraining `pydt.analyses.shots_removal`
+
+Over 500 lines, since the result and its page stand together as in the other analyses.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from pydt.analyses.ensemble_view import LEVEL, Array, EnsembleView, detectable, sure_to
+from pydt.analyses.shots_kinds import ALIKE, CHANGED, CHANGES, FADES, FEW, GROWS, MANY_SHOTS, MEANING, TURNS, kinds_of
+from pydt.analyses.shots_lists import Lists, lists_of
+from pydt.analyses.shots_tasks import FULL, shots_tasks
+from pydt.base import ConfigError, EstimateError, t975
+from pydt.ensemble import Plan
+from pydt.estimation import (
+    ESTIMATORS,
+    Share,
+    Trend,
+    TrueAgreement,
+    VarianceShares,
+    benjamini_hochberg,
+    holm,
+    joint_influences,
+    method_for,
+    true_agreements,
+    variance_shares,
+)
+from pydt.reporting import (
+    Block,
+    Column,
+    Multiples,
+    Page,
+    Table,
+    called_output,
+    count,
+    csv_of,
+    digits_for,
+    listed,
+    number,
+    plus_minus,
+    quoted,
+    signs,
+)
+from pydt.store import HALVES, Record, Store, per_draw, unit_of
+
+_ROUNDING = 1e-9  # a spread below it, relative to the outputs, is that of sums
+_ROWS = 2000  # of which the parts of the variance are made: more would cost minutes, and tell little more
+_FEWEST_GROUPS = 5  # whose orders at two numbers of shots can be compared
+_FEW_NAMES = 3  # groups of a kind that a sentence names
+_WIDE = 0.5  # a pair whose interval of the correlation reaches so low may order groups quite differently
+
+
+@dataclass(frozen=True, eq=False)
+class ByShots:
+    """Influences of all groups at J numbers of shots; see the module's head.
+
+    Attributes:
+        shots: numbers of shots, from the fewest, "full" last. constant: those left out because all models have the same
+            output there.
+        groups: names. output, unit, method, estimand: what was estimated, as in `pydt.influences`. models: rows.
+        values, stderr: float64 (groups, J).
+        low, high: float64 (groups, J), 95 % intervals that hold for all J values of one group at once.
+        trend: change from the fewest to the most shots along a straight line: `values`, `stderr`, `p`, and `q` over the
+            groups. any_change: float64 (groups,), p of Hotelling's test of any difference between numbers of shots.
+        kinds: what each group's influence does, in words; `pydt.analyses.shots_kinds.MEANING` explains them.
+        shares: parts of the variance between models at each number of shots; None where there are too few models for
+            the groups.
+        spread, spread_low, spread_high: float64 (J,), standard deviation over the groups of the true influences.
+        agreement: by positions (a, b) of numbers of shots, a < b, how alike they order groups; empty with
+            fewer than five groups. differ: by the same, p that the true influences are proportional, after Holm over
+            the pairs; NaN where a number of shots shows no true influence.
+        lists: what one list of the lowest groups costs at each number of shots, by the models there are; None where
+            half of them do not tell the groups apart.
+    """
+
+    shots: tuple[int | str, ...]
+    constant: tuple[int | str, ...]
+    groups: tuple[str, ...]
+    output: str
+    unit: str
+    models: int
+    method: str
+    estimand: str
+    values: Array
+    stderr: Array
+    low: Array
+    high: Array
+    trend: Trend
+    any_change: Array
+    kinds: tuple[str, ...]
+    shares: VarianceShares | None
+    spread: Array
+    spread_low: Array
+    spread_high: Array
+    agreement: Mapping[tuple[int, int], TrueAgreement]
+    differ: Mapping[tuple[int, int], float]
+    lists: Lists | None
+    _view: EnsembleView = field(repr=False)
+
+    def of_kind(self, kind: str) -> list[str]:
+        """The groups of a kind, the surest change first."""
+        return [self.groups[i] for i in self.order() if self.kinds[i] == kind]
+
+    def order(self) -> np.ndarray:
+        """Positions of the groups: those that change, by p of the trend; then the others, the surest first."""
+        changed = np.array([kind in CHANGED for kind in self.kinds])
+        size = np.where(changed, -np.nan_to_num(self.trend.p, nan=1.0), _surest(self.values, self.stderr))
+        return np.lexsort((-size, ~changed))
+
+    def page(self) -> Page:
+        """What a reader sees."""
+        return _page(self)
+
+
+def influence_by_shots(
+    store: Store | str | os.PathLike[str],
+    plan: Plan | Record | str | None = None,
+    *,
+    target: str | None = None,
+    mode: str | None = None,
+    tasks: Mapping[int | str, str] | None = None,
+    output: str | None = None,
+    seed: int = 0,
+) -> ByShots:
+    """Find out which groups matter at how many labelled images of a class ("shots"), and whether one list serves all.
+
+    Args:
+        store: a store, or its folder.
+        plan: a plan of the store, or its digest; by default the store's own.
+        target, mode: name of the target, and the way to transfer; by default those of the first that the plan has at
+            two numbers of shots or more.
+        tasks: number of shots (or "full") -> name of a task, where the plan does not say itself: of measures.
+        output: of which the influences are (see `pydt.store.units_of`); by default the target's metric.
+        seed: of random halves and simulations.
+
+    Raises:
+        ConfigError: no target at two numbers of shots; an unknown name or output; tasks of different units.
+        EstimateError: all models have the same output at all numbers of shots but one.
+        StoreError: no such plan, or fewer than ten finished rows.
+    """
+    opened = store if isinstance(store, Store) else Store(store)
+    asked = shots_tasks(opened.plan(plan), target, mode, tasks)
+    view = EnsembleView.of(opened, plan, asked.tasks[0])
+    output = view.output(output)
+    drawn = [_means(view, task, output) for task in asked.tasks]
+    varies = [bool(np.ptp(score) > _ROUNDING * np.abs(score).max()) for score in (one.mean(1) for one, _ in drawn)]
+    if sum(varies) < 2:
+        wrong = (
+            f"all models have the same {called_output(output)} at {len(varies) - sum(varies)} of {len(varies)} numbers"
+        )
+        raise EstimateError(f"{wrong} of shots", "influence_by_shots", "there is nothing to compare: choose an output")
+    shots = tuple(k for k, one in zip(asked.shots, varies, strict=True) if one)
+    drawn = [pair for pair, one in zip(drawn, varies, strict=True) if one]
+    scores, reports = [score for score, _ in drawn], [report for _, report in drawn]
+    found, judged = (np.stack([one.mean(1) for one in parts], 1) for parts in (scores, reports))
+    method = method_for(view.record, view.masks)
+    joint = joint_influences(view.masks, found, method)
+    trend = joint.trend()
+    low, high = joint.low, joint.high
+    agreement = {} if len(joint.values) < _FEWEST_GROUPS else true_agreements(joint, seed)
+    p = holm([one.p_same for one in agreement.values()])
+    return ByShots(
+        shots=shots,
+        constant=tuple(k for k in asked.shots if k not in shots),
+        groups=view.record.names,
+        output=output,
+        unit=view.unit(output).name,
+        models=joint.models,
+        method=method,
+        estimand=joint.estimand,
+        values=joint.values,
+        stderr=joint.stderr,
+        low=low,
+        high=high,
+        trend=trend,
+        any_change=joint.any_change(),
+        kinds=kinds_of(joint.values, low, high, trend.q),
+        shares=_shares(view, scores, reports, seed),
+        agreement=agreement,
+        differ=dict(zip(agreement, p.tolist(), strict=True)),
+        lists=lists_of(view.masks, found, judged, method, seed),
+        _view=view,
+        **dict(zip(("spread", "spread_low", "spread_high"), _spread(joint.values, joint.stderr), strict=True)),
+    )
+
+
+def _means(view: EnsembleView, task: str, output: str) -> tuple[Array, Array]:
+    """Mean output of each model with each draw over the score half, and over the report half, in the output's unit:
+    float64 (models, draws). Each stored cell is read once."""
+    store, record = view.store, view.record
+    column = [known["digest"] for known in record.tasks].index(task)
+    described = record.tasks[column]
+    unit = unit_of(described, output)
+    if unit != view.unit(output):
+        wrong = f"{unit.name} of {described['name']!r}, {view.unit(output).name} of {view.described['name']!r}"
+        raise ConfigError(wrong, "influence_by_shots, tasks", "compare tasks of one unit")
+    examples = store.examples(task, "all", record)
+    weights = np.stack([examples["weights"] * (examples["half"] == HALVES[half]) for half in HALVES], 1) * unit.factor
+    parts = []
+    for position in store.finished(record).tolist():
+        key = record.cells[position, column].tobytes().hex()
+        drawn = per_draw(store.get(key), examples["labels"], output, str(store.path(key)))
+        parts.append(drawn.astype(np.float64) @ weights)
+    both = np.stack(parts)
+    return both[..., 0], both[..., 1]
+
+
+def _shares(view: EnsembleView, scores: list[Array], reports: list[Array], seed: int) -> VarianceShares | None:
+    """Parts of the variance between models, from at most `_ROWS` of them; None where these are too few."""
+    models = len(view.masks)
+    chosen = np.linspace(0, models - 1, min(models, _ROWS)).round().astype(np.int64)
+    parts = ([one[chosen] for one in own] for own in (scores, reports))
+    try:
+        return variance_shares(view.masks.take(chosen), *parts, seed=seed)
+    except EstimateError:
+        return None
+
+
+def _surest(values: Array, stderr: Array) -> Array:
+    """The largest |value| / standard error of each group; 0 where no error is known."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        t = np.abs(values / stderr)
+    return np.asarray(np.where(np.isfinite(t), t, 0.0).max(1))
+
+
+def _spread(values: Array, stderr: Array) -> tuple[Array, Array, Array]:
+    """Standard deviation over the groups of the true values in each column, with a 95 % interval.
+
+    Its square is the mean over groups of (value - mean)^2 K / (K - 1) - stderr^2; the interval is that of this mean.
+    """
+    groups = len(values)
+    terms = (values - values.mean(0)) ** 2 * groups / (groups - 1) - stderr**2
+    square, error = terms.mean(0), terms.std(0, ddof=1) / np.sqrt(groups)
+    reach = t975(groups - 1) * error
+    low, high = (np.sqrt(np.maximum(end, 0.0)) for end in (square - reach, square + reach))
+    return np.sqrt(np.maximum(square, 0.0)), low, high
+
+
+def _at(shots: int | str) -> str:
+    return f"with {_named(shots)}" if shots == FULL else f"at {_named(shots)}"
+
+
+def _named(shots: int | str) -> str:
+    return "all labelled images" if shots == FULL else count(int(shots), "shot")
+
+
+def _tick(shots: int | str) -> str:
+    return "all" if shots == FULL else str(shots)
+
+
+def _page(found: ByShots) -> Page:
+    ticks = [_tick(k) for k in found.shots]
+    return Page(
+        name="shots",
+        title="By number of shots",
+        question="Which groups matter at how many labelled images of a class, and does one list serve all?",
+        answer=found._view.told(_answer(found)),
+        blocks=_blocks(found, ticks),
+        csv=_csv(found, ticks),
+        method=_method(found),
+    )
+
+
+def _answer(found: ByShots) -> list[str]:
+    sentences = [_first(found), *_remains(found), *_tested(found), _explained(found), _spreads(found)]
+    sentences += [*_same_order(found), _one_list(found)]
+    if found.constant:
+        where = ", ".join(_named(k) for k in found.constant)
+        sentences.append(f"Left out, since all models have the same {called_output(found.output)} there: {where}.")
+    return sentences
+
+
+_DOES = {
+    FEW: ("matters mainly at few shots", "matter mainly at few shots"),
+    MANY_SHOTS: ("matters mainly at many shots", "matter mainly at many shots"),
+    FADES: ("fades as shots grow", "fade as shots grow"),
+    GROWS: ("grows with shots", "grow with shots"),
+    TURNS: ("changes its sign", "change their sign"),
+    CHANGES: ("changes in another way", "change in other ways"),
+    ALIKE: ("matters at all numbers of shots", "matter at all numbers of shots"),
+}
+
+
+def _first(found: ByShots) -> str:
+    parts = []
+    if not any(kind in CHANGED for kind in found.kinds):
+        parts.append("none is found to change with the number of labelled images")
+    for kind, (one, many) in _DOES.items():
+        if names := found.of_kind(kind):
+            parts.append(f"{len(names):,} {one if len(names) == 1 else many} ({listed(names, _FEW_NAMES)})")
+    differ = len(_differing(found))
+    order = "; no two numbers of shots are found to order the groups differently" if found.differ else ""
+    if differ:
+        verb = "orders" if differ == 1 else "order"
+        order = f"; {differ} of {count(len(found.differ), 'pair')} of numbers of shots {verb} the groups differently"
+    groups, models = count(len(found.groups), "group"), count(found.models, "model")
+    return f"Of {groups} ({models}), {', '.join(parts)}{order}."
+
+
+def _differing(found: ByShots) -> list[tuple[int, int]]:
+    """The pairs of numbers of shots whose true influences surely are not proportional."""
+    return [pair for pair, p in found.differ.items() if p < LEVEL]
+
+
+def _remains(found: ByShots) -> list[str]:
+    """What groups that matter mainly at one end may still do at the other."""
+    sentences = []
+    for kind, end in ((FEW, -1), (MANY_SHOTS, 0)):
+        names = found.of_kind(kind)[:_FEW_NAMES]
+        if names:
+            digits = digits_for(float(np.nanmedian(found.stderr[:, end])))
+            ends = [[number(float(part[i, end]), digits, True) for part in (found.low, found.high)]
+                    for i in map(found.groups.index, names)]  # fmt: skip
+            told = ", ".join(f"{quoted(name)} {low} to {high}" for name, (low, high) in zip(names, ends, strict=True))
+            sentences.append(
+                f"Mainly does not mean only. {_at(found.shots[end]).capitalize()} there may remain: {told} "
+                f"{found.unit} (95 % intervals, simultaneous over the numbers of shots)."
+            )
+    return sentences
+
+
+def _tested(found: ByShots) -> list[str]:
+    trend, groups = found.trend, len(found.groups)
+    many, clearest = int((trend.q < LEVEL).sum()), ""
+    if many:
+        i = int(np.nanargmin(trend.p))
+        change = plus_minus(float(trend.values[i]), float(trend.stderr[i]))
+        clearest = f" The clearest change: {quoted(found.groups[i])}, {change} {found.unit}."
+    error, df = float(np.nanmedian(trend.stderr)), float(np.nanmedian(trend.df))
+    least = detectable(error, df, groups, LEVEL / 2)
+    times = ""
+    if found.spread[0] > 0:
+        times = f" ({number(least / float(found.spread[0]), 1)} times the standard deviation of the true influences "
+        times += f"{_at(found.shots[0])})"
+    sure = int(((found.low > 0) | (found.high < 0)).any(1).sum())
+    any_change = int((benjamini_hochberg(found.any_change) < LEVEL).sum())
+    return [
+        f"{many:,} of {groups:,} influences change from {_named(found.shots[0])} to {_named(found.shots[-1])} "
+        f"(q < {LEVEL} over the groups; one test a group, of a straight line over the numbers of shots).{clearest} "
+        f"A typical group is found with a probability of 80 % if its influence changes by "
+        f"{number(least, digits_for(error))} {found.unit}{times}.",
+        "A rise followed by an equal fall is not seen by this test. Hotelling's test sees it, and less of the rest: it "
+        f"finds a difference of any shape in {any_change or 'none'} (q < {LEVEL}; groups.csv).",
+        f"{sure:,} of {groups:,} {sure_to(found.estimand)} at some number of shots (95 % intervals, simultaneous over "
+        f"the numbers of shots of a group; by chance alone {number(LEVEL * groups, 0)} would).",
+    ]
+
+
+def _explained(found: ByShots) -> str:
+    """How much of the models' differences the groups explain, as judged and without noise of draws and images."""
+    shots, shares = found.shots, found.shares
+    if shares is None:
+        return "How much the groups explain is not told: there are too few models for so many groups."
+    most = int(np.nanargmax(shares.groups.values[:-1]))
+    first, last = _at(shots[most]), _at(shots[-1])
+    seen, true = ([_with_ends(part, j) for j in (most, -1)] for part in (shares.groups, shares.noiseless))
+    text = (
+        f"Which groups a model has seen explains {seen[0]} of the variance of {called_output(found.output)} between "
+        f"models {first} and {seen[1]} {last}"
+    )
+    if not np.isfinite(shares.noiseless.values[[most, -1]]).all():
+        return f"{text}."
+    text += f". Without the noise of which images are labelled and judged it is {true[0]} and {true[1]}"
+    fall, without = (shares.difference(most, len(shots) - 1, part) for part in ("groups", "noiseless"))
+    if fall.low > 0 and without.value < fall.value / 2:
+        text += ": most of that fall is this noise"
+    return f"{text}."
+
+
+def _with_ends(part: Share, j: int) -> str:
+    return "{} ({} to {})".format(*(number(float(end[j]), 2) for end in (part.values, part.low, part.high)))
+
+
+def _spreads(found: ByShots) -> str:
+    def told(j: int) -> str:
+        digits = digits_for(float(found.spread_high[j] - found.spread_low[j]) / 4)
+        ends = (number(float(part[j]), digits) for part in (found.spread_low, found.spread_high))
+        return f"{number(float(found.spread[j]), digits)} {found.unit} ({' to '.join(ends)}) {_at(found.shots[j])}"
+
+    return (
+        f"The true influences have a standard deviation of {told(0)} and of {told(-1)} (95 % intervals; the errors of "
+        "the influences are taken out)."
+    )
+
+
+def _same_order(found: ByShots) -> list[str]:
+    if not found.agreement:
+        return ["Orders are not compared: there are too few groups."]
+    ends = found.agreement[0, len(found.shots) - 1]
+    first, last = _at(found.shots[0]), _at(found.shots[-1])
+    surely = _differing(found)
+    untold = [pair for pair, one in found.agreement.items() if pair not in surely and not one.low > _WIDE]
+    told = ", ".join(f"{_tick(found.shots[a])} and {_tick(found.shots[b])}" for a, b in surely)
+    text = f"Of {count(len(found.agreement), 'pair')} of numbers of shots {len(surely) or 'none'} "
+    text += f"{'orders' if len(surely) == 1 else 'order'} the groups differently{f': {told}' if surely else ''} "
+    text += f"(p < {LEVEL} that the true influences are proportional, Holm over the pairs)"
+    if untold:
+        text += f"; in {len(untold)} the interval of the correlation reaches below {_WIDE}, where other orders may hide"
+    if not np.isfinite(ends.rho):
+        return [
+            f"Whether {first} and {last} order the groups alike cannot be told: one shows no true influence.",
+            f"{text}.",
+        ]
+    sentences = [
+        f"The true influences {first} and {last} correlate with {number(ends.rho, 2)} ({number(ends.low, 2)} to "
+        f"{number(ends.high, 2)}). The estimates have a rank correlation of {number(ends.rank, 2)}; of unrelated true "
+        f"influences their shared noise alone would give {number(ends.by_noise_alone, 2)}.",
+        f"{text}.",
+    ]
+    if any(kind in CHANGED for kind in found.kinds) and not surely:
+        ratio = found.spread[-1] / found.spread[0] if found.spread[0] > 0 else np.nan
+        size = f" ({number(float(ratio), 2)} times as large {last} as {first})" if np.isfinite(ratio) else ""
+        sentences.append(
+            f"So the changes found may be of size alone: all influences shrink or grow together{size}, and the same "
+            "groups stay at the ends."
+        )
+    return sentences
+
+
+def _one_list(found: ByShots) -> str:
+    lists = found.lists
+    if lists is None:
+        return "Whether one list serves all is not judged: half of the models do not tell the groups apart."
+    reach = t975(None, len(found.shots)) * lists.cost_stderr
+    digits = digits_for(float(np.median(lists.cost_stderr)))
+    dear, cheap = (np.flatnonzero(one > 0) for one in (lists.cost - reach, -lists.cost - reach))
+    worst = int(np.argmax(lists.cost))
+    where = ", ".join(_at(found.shots[j]) for j in dear)
+    text = "One list of groups to leave out does not serve all numbers of shots: " if len(dear) else ""
+    text += f"{where} its own ranking finds" if len(dear) else "At no number of shots its own ranking is found to give"
+    text += f" lower groups than one common ranking (the {count(lists.size, 'lowest group')} of each; the largest "
+    text += f"difference is {number(float(lists.cost[worst]), digits, True)} \u00b1 "
+    text += f"{number(float(lists.cost_stderr[worst]), digits)} {found.unit} a group, {_at(found.shots[worst])}"
+    text += "" if len(dear) else f"; {number(float((lists.cost + reach).max()), digits)} could be hidden"
+    text += f"). Chosen by one half of the models, valued by the other, {count(lists.splits, 'random split')}."
+    if len(cheap):
+        where = ", ".join(_at(found.shots[j]) for j in cheap)
+        text += f" The common list is even the better one {where}: outputs at all numbers of shots stand behind it."
+    return text
+
+
+def _blocks(found: ByShots, ticks: list[str]) -> list[Block]:
+    order = found.order()
+    names = [found.groups[i] for i in order]
+    thumbnails = found._view.store.thumbnails(found._view.record)
+    changed = sum(kind in CHANGED for kind in found.kinds)
+    which = f"The {count(changed, 'group')} that change, then the surest" if changed else "The surest groups"
+    curves = Multiples(
+        names,
+        ticks,
+        found.values[order],
+        found.low[order],
+        found.high[order],
+        found.unit,
+        "shots",
+        "Influence by number of shots",
+        f"{which}. Bars: 95 % intervals for all numbers of shots at once; {signs(found.estimand)}. Marked: the "
+        f"influence changes (q < {LEVEL}).",
+        marked=[bool(found.trend.q[i] < LEVEL) for i in order],
+        captions=[found.kinds[i] for i in order],
+        images=thumbnails or None,
+    )
+    blocks: list[Block] = [curves]
+    if found.shares is not None:
+        shares = [getattr(found.shares, part) for part in _PARTS]
+        explained = Multiples(
+            list(_PARTS.values()),
+            ticks,
+            np.stack([part.values for part in shares]),
+            np.stack([part.low for part in shares]),
+            np.stack([part.high for part in shares]),
+            "share",
+            "shots",
+            "What the differences between models are made of",
+            "Shares of the variance between models, with 95 % intervals.",
+        )
+        blocks.append(explained)
+    if found.agreement:
+        blocks.append(
+            Table.of(found.agreement, _pair_columns(found, ticks), "Do two numbers of shots order groups alike?")
+        )
+    if found.lists is not None:
+        note = (
+            f"Mean influence of the {count(found.lists.size, 'lowest group')}, {found.unit}. Chosen by one half of the "
+            "models on the score half, valued by the other on the report half. Lower is a better list to leave out. "
+            "Cost: common less own."
+        )
+        blocks.append(Table.of(range(len(ticks)), _list_columns(found, ticks), "One list for all?", note))
+    blocks.append(Table.of(order.tolist(), _group_columns(found, ticks), "All groups"))
+    return blocks
+
+
+_PARTS = {
+    "groups": "groups",
+    "noiseless": "groups, without noise of draws and images",
+    "draws": "which images are labelled",
+    "images": "which images are judged",
+    "rest": "the rest",
+}
+
+
+def _entry(array: Array) -> Callable[[int], float]:
+    return lambda i: float(array[i])
+
+
+def _pair_columns(found: ByShots, ticks: list[str]) -> tuple[Column, ...]:
+    agreement = found.agreement
+    return (
+        Column("shots", lambda pair: ticks[pair[0]]),
+        Column("and", lambda pair: ticks[pair[1]]),
+        Column("rank correlation seen", lambda pair: float(agreement[pair].rank), digits=2),
+        Column("by shared noise alone", lambda pair: float(agreement[pair].by_noise_alone), digits=2),
+        Column("correlation of true influences", lambda pair: float(agreement[pair].rho), digits=2),
+        Column("low", lambda pair: float(agreement[pair].low), digits=2),
+        Column("high", lambda pair: float(agreement[pair].high), digits=2),
+        Column("p of one order", lambda pair: float(agreement[pair].p_same), digits=3, only="csv"),
+        Column("p of one order, Holm over the pairs", lambda pair: found.differ[pair], digits=3),
+        Column("p of unrelated orders", lambda pair: float(agreement[pair].p_unrelated), digits=3),
+    )
+
+
+def _list_columns(found: ByShots, ticks: list[str]) -> list[Column]:
+    lists = found.lists
+    assert lists is not None
+    whose = [*(f"list of {tick}" for tick in ticks), "common list"]
+    columns = [Column("valued at", lambda j: ticks[j])]
+    for i, name in enumerate(whose):
+        columns += [
+            Column(f"{name} ({found.unit})", _entry(lists.worth[i]), only="csv"),
+            Column(f"stderr of {name}", _entry(lists.stderr[i]), only="csv"),
+            Column(name, _entry(lists.worth[i]), only="table"),
+        ]
+    return [
+        *columns,
+        Column("cost of the common list", _entry(lists.cost)),
+        Column("stderr of the cost", _entry(lists.cost_stderr)),
+    ]
+
+
+def _group_columns(found: ByShots, ticks: list[str]) -> list[Column]:
+    trend, q = found.trend, benjamini_hochberg(found.any_change)
+    return [
+        Column("group", lambda i: found.groups[i]),
+        Column("kind", lambda i: found.kinds[i]),
+        *(Column(tick, _entry(found.values[:, j]), only="table") for j, tick in enumerate(ticks)),
+        Column("trend", _entry(trend.values), only="table"),
+        Column(f"trend, first to last ({found.unit})", _entry(trend.values), only="csv"),
+        Column("stderr of trend", _entry(trend.stderr)),
+        Column("p of trend", _entry(trend.p), only="csv"),
+        Column("q of trend", _entry(trend.q), digits=3),
+        Column("p of any change (Hotelling)", _entry(found.any_change), only="csv"),
+        Column("q of any change (Hotelling)", _entry(q), only="csv"),
+    ]
+
+
+def _csv(found: ByShots, ticks: list[str]) -> dict[str, tuple[Sequence[str], Iterable[Sequence[Any]]]]:
+    unit = found.unit
+    curves = (
+        (name, tick, *(float(part[i, j]) for part in (found.values, found.stderr, found.low, found.high)))
+        for i, name in enumerate(found.groups)
+        for j, tick in enumerate(ticks)
+    )
+    heads = (
+        "group",
+        "shots",
+        f"influence ({unit})",
+        "stderr",
+        "low (95 %, simultaneous over shots)",
+        "high (95 %, simultaneous over shots)",
+    )
+    ends = ("values", "stderr", "low", "high")
+    shares: dict[str, Array] = {}
+    if found.shares is not None:
+        for part, name in _PARTS.items():
+            shares |= {f"{name}, {end}": getattr(getattr(found.shares, part), end) for end in ends}
+    shares |= {
+        f"sd of true influences ({unit})": found.spread,
+        "sd of true influences, low": found.spread_low,
+        "sd of true influences, high": found.spread_high,
+    }
+    files: dict[str, tuple[Sequence[str], Iterable[Sequence[Any]]]] = {
+        "curves.csv": (heads, curves),
+        "groups.csv": csv_of(range(len(found.groups)), _group_columns(found, ticks)),
+        "shares.csv": (("shots", *shares), [(tick, *row) for tick, *row in zip(ticks, *shares.values(), strict=True)]),
+    }
+    if found.agreement:
+        files["agreement.csv"] = csv_of(found.agreement, _pair_columns(found, ticks))
+    if found.lists is not None:
+        files["lists-estimated.csv"] = csv_of(range(len(ticks)), _list_columns(found, ticks))
+    return files
+
+
+def _method(found: ByShots) -> str:
+    turned = f"\n\n{found._view.turned}" if found._view.turned else ""
+    return _METHOD.format(
+        output=called_output(found.output),
+        models=count(found.models, "model"),
+        how=ESTIMATORS[found.method].phrase,
+        kinds="\n".join(f"    {kind:<19}{meaning}" for kind, meaning in MEANING.items()),
+        splits=found.lists.splits if found.lists else 0,
+        turned=turned,
+    )
+
+
+_METHOD = """Influences on the {output} at each number of shots (mean over the score images and the few-shot draws), by
+{how}; {models}. All numbers of shots have the same models, the same judged images and nested draws, so their errors are
+correlated; the covariance over shots of one group's errors is estimated:
+
+    cov(a, b) = (V_a + V_b - V_(a-b)) / 2,  V = squared standard error on column a, on b, on their difference
+    simultaneous interval: value +- m x stderr,  m = 95 % quantile of the largest |t| over the numbers of shots
+    trend: sum over places x_j = 0, 1, ... of c_j value_j,  c_j = (x_j - mean) (J - 1) / sum of (x - mean)^2;  t test
+    q: Benjamini and Hochberg over the groups
+
+What the kinds say (sure: the simultaneous interval excludes 0):
+
+{kinds}
+
+Standard deviation of the true influences, and their correlation at two numbers of shots, leave the errors out:
+
+    sd^2 = variance over groups of the values - mean squared error
+
+One list for all: the lowest quarter of the groups by each ranking, and by the mean over the numbers of shots of
+value / standard error; chosen by one half of the models on the score half, valued by the other half on the report half,
+{splits} random splits, both ways. A standard error is that of one way over sqrt(2).{turned}"""

@@ -1,0 +1,59 @@
+"""What a group's influence does as the number of shots grows, in words.
+
+changes     the trend over the numbers of shots passes q < 0.05 (`JointFit.trend`, one test a group)
+sure        at a number of shots: the group's simultaneous 95 % interval there excludes 0
+few, many   numbers of shots before and after the middle one
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from pydt.analyses.ensemble_view import LEVEL, Array
+
+FEW, MANY_SHOTS = "only at few shots", "only at many shots"
+FADES, GROWS, TURNS, CHANGES = "fades", "grows", "turns", "changes"
+ALIKE, UNCHANGED, NOTHING = "alike at all shots", "no change found", "nothing found"
+CHANGED = (FEW, MANY_SHOTS, FADES, GROWS, TURNS, CHANGES)
+"""The kinds of groups whose influence changes."""
+MEANING = {
+    FEW: "changes; sure somewhere before the middle, not sure at the most shots, where it is smaller",
+    MANY_SHOTS: "changes; sure somewhere after the middle, not sure at the fewest shots, where it is smaller",
+    FADES: "changes; sure with one sign at both ends, smaller at the most shots",
+    GROWS: "changes; sure with one sign at both ends, larger at the most shots",
+    TURNS: "changes; sure with one sign here, with the other there",
+    CHANGES: "changes in none of these ways",
+    ALIKE: "no change found; sure with one sign at every number of shots",
+    UNCHANGED: "no change found; sure at some number of shots",
+    NOTHING: "no change found; sure at no number of shots",
+}
+
+
+def kinds_of(values: Array, low: Array, high: Array, q: Array) -> tuple[str, ...]:
+    """The kind of each group.
+
+    Args:
+        values, low, high: (groups, J) influences and their simultaneous 95 % intervals, from the fewest shots on.
+        q: (groups,) of the trend; NaN is no finding.
+    """
+    sign = np.where(low > 0, 1, np.where(high < 0, -1, 0))  # of what is sure
+    return tuple(_kind(*one) for one in zip(np.abs(values), sign, q < LEVEL, strict=True))
+
+
+def _kind(size: Array, sign: npt.NDArray[np.int_], changes: bool) -> str:
+    """The kind of one group, by the size of its influence and what is sure of its sign at each number of shots."""
+    if not changes:
+        if sign.all() and len(set(sign.tolist())) == 1:
+            return ALIKE
+        return UNCHANGED if sign.any() else NOTHING
+    if {-1, 1} <= set(sign.tolist()):
+        return TURNS
+    if sign[0] and sign[-1]:
+        return FADES if size[-1] < size[0] else GROWS
+    few = np.arange(len(size)) < (len(size) - 1) / 2
+    for kind, part, other in ((FEW, few, -1), (MANY_SHOTS, few[::-1], 0)):
+        sure = part & (sign != 0)
+        if sure.any() and not sign[other] and size[sure].max() > size[other]:
+            return kind
+    return CHANGES
