@@ -54,3 +54,107 @@ def test_bad_inputs_are_refused():
     with pytest.raises(EstimateError, match="report"):
         variance_shares(masks, score, report[:1])
     assert isinstance(Design.explicit(masks), Design)
+
+
+def by_hand(masks, s, t):
+    """The shares of one column with two explicit regressions; s and t (rows, draws)."""
+    rows, draws = s.shape
+    x = np.column_stack([np.ones(rows), masks])
+    free = rows - np.linalg.matrix_rank(x)
+
+    def left(y):
+        return y - x @ np.linalg.lstsq(x, y, rcond=None)[0]
+
+    def two_way(y):
+        return y - y.mean(1, keepdims=True) - y.mean(0) + y.mean()
+
+    y, z = s.mean(1), t.mean(1)
+    variance = y.var(ddof=1)
+    groups = 1 - (left(y) ** 2).sum() / free / variance
+    of_draws = (left(two_way(s)) * left(two_way(t))).sum() / free / max(draws - 1, 1) / draws / variance
+    images = (left(y - z) ** 2).sum() / free / 2 / variance
+    shared = np.cov(y, z)[0, 1] - (two_way(s) * two_way(t)).sum() / (rows - 1) / max(draws - 1, 1) / draws
+    noiseless = 1 - ((left(y) * left(z)).sum() / free - of_draws * variance) / shared
+    return np.array([groups, of_draws, images, 1 - groups - of_draws - images, noiseless])
+
+
+@pytest.mark.parametrize("one_size", [False, True])
+def test_shares_are_those_by_hand_with_and_without_a_block(one_size):
+    masks, score, report = planted(2)
+    if one_size:
+        masks = np.argsort(np.random.default_rng(3).random(masks.shape), axis=1) < 6
+    found = variance_shares(masks, score, report, blocks=7)
+    together = np.stack([getattr(found, part).values for part in PARTS])
+    for j in range(2):
+        np.testing.assert_allclose(together[:, j], by_hand(masks, score[j], report[j]), rtol=1e-9, atol=1e-12)
+    assert found.jackknife.shape == (7, 5, 2)
+    order = np.random.default_rng(4).permutation(len(masks))  # one row a block, whatever the order of the rows
+    alone = variance_shares(masks[order], [score[0][order]], [report[0][order]], blocks=1000)
+    kept = Design.explicit(masks).clusters
+    expected = [by_hand(masks[kept != c], score[0][kept != c], report[0][kept != c]) for c in range(kept.max() + 1)]
+    np.testing.assert_allclose(
+        np.sort(alone.jackknife[:, :, 0], 0), np.sort(np.stack(expected), 0), rtol=1e-9, atol=1e-12
+    )
+
+
+def test_repeated_and_complementary_masks_stay_in_one_block():
+    random = np.random.default_rng(5)
+    half = random.random((60, 8)) < 0.5
+    masks = np.concatenate([half, ~half])
+    y = random.standard_normal((60, 1)) * np.ones((1, 2))
+    y = y.T.reshape(-1, 1)  # complements have one output: blocks that cut them would see this
+    found = variance_shares(masks, [y], [y], blocks=len(masks))
+    assert len(found.jackknife) == Design.explicit(masks).clusters.max() + 1
+
+
+def test_without_report_only_groups_are_known():
+    masks, score, _ = planted(6)
+    found = variance_shares(masks, score)
+    whole = variance_shares(masks, *planted(6)[1:])
+    np.testing.assert_allclose(found.groups.values, whole.groups.values)
+    np.testing.assert_allclose(found.groups.stderr, whole.groups.stderr)
+    for part in PARTS[1:]:
+        assert np.isnan(getattr(found, part).values).all()
+        assert np.isnan(getattr(found, part).low).all()
+    assert found.difference(0, 1).value == pytest.approx(found.groups.values[0] - found.groups.values[1])
+
+
+def test_noiseless_is_unknown_where_noise_may_be_all():
+    random = np.random.default_rng(7)
+    masks = random.random((100, 10)) < 0.5
+    found = variance_shares(masks, [random.standard_normal(100)], [random.standard_normal(100)])
+    assert np.isnan(found.noiseless.values).all()
+    assert found.images.low[0] < 1 < found.images.high[0]
+
+
+def test_a_difference_leans_on_what_columns_share():
+    masks, score, report = planted(8)
+    y, z = score[0], report[0]
+    near = variance_shares(masks, [y, y + 0.01 * z], [z, z + 0.01 * y])
+    difference = near.difference(0, 1)
+    assert difference.stderr < 0.2 * near.groups.stderr[0]
+    assert difference.low < difference.value < difference.high
+    same = variance_shares(masks, [y, y], [z, z]).difference(1, 0, "rest")
+    assert (same.value, same.stderr, same.p) == (0, 0, 1)
+    with pytest.raises(EstimateError, match="column"):
+        near.difference(0, 2)
+    with pytest.raises(EstimateError, match="part"):
+        near.difference(0, 1, "noise")
+
+
+@pytest.mark.slow
+def test_planted_shares_lie_in_their_intervals():
+    held, spread = [], []
+    for seed in range(400):
+        masks, score, report = planted(100 + seed)
+        found = variance_shares(masks, score, report, seed=seed)
+        shares = [getattr(found, part) for part in PARTS]
+        held.append([(one.low <= want) & (want <= one.high) for one, want in zip(shares, PLANTED, strict=True)])
+        both = found.difference(0, 1)
+        held[-1].append([both.low <= 0.3 <= both.high] * 2)
+        spread.append([one.values for one in shares])
+    np.testing.assert_allclose(np.mean(spread, 0), PLANTED, atol=0.02)
+    share = np.mean(held, 0)
+    share[1, 1] = 0.95  # of no draws, it is 0 always
+    assert share.min() > 0.91, share
+    assert share.max() < 0.985, share
