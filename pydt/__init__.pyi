@@ -52,6 +52,8 @@ from .studies import Mixture as Mixture
 from .studies import PublicModel as PublicModel
 from .studies import Source as Source
 from .studies import Study as Study
+from .studies import mixture_plan as mixture_plan
+from .studies import mixtures_by_shots as mixtures_by_shots
 from .studies import read_study as read_study
 from .studies import run_study as run_study
 from .studies import study_report as study_report

@@ -7,23 +7,30 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pydt import __version__
 from pydt.cli.arguments import WORKERS, interruptible
 
 if TYPE_CHECKING:
-    from pydt.studies import Study
+    from pydt.studies import Study, StudyFile
+
+FOLDER = "analyses"
 
 
 def study(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A study: TOML, see docs/studies.md.")],
     plan: Annotated[bool, typer.Option("--plan", help="Only say what it does and costs; nothing is written.")] = False,
     workers: Annotated[int | None, WORKERS] = None,
+    mixtures: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Then train N rows on mixtures of its sources (64, say): what each brings."),
+    ] = None,
 ) -> None:
     """Which source should one pre-train on, how large, by which method? Say what that costs, train, write the page.
 
     Stopped at any moment, the same command continues; what was added to FILE is trained alone.
     """
     from pydt.reporting import count
-    from pydt.studies import read_study, run_study, study_cost, study_report
+    from pydt.studies import mixture_cost, read_study, run_study, study_cost, study_report
 
     read = read_study(file)
     workers = workers or read.workers
@@ -32,6 +39,11 @@ def study(
     cost = study_cost(read.study, read.dir, workers=workers, keep=read.keep)
     rows = count(cost.rows, "row")
     typer.echo(cost if cost.rows > cost.stored else f"{rows}, all of them stored in {read.dir}")
+    if mixtures is not None:
+        more = mixture_cost(read.study, read.dir, models=mixtures, workers=workers)
+        typer.echo(
+            f"\nmixtures of {count(len(read.study.sources), 'source')}, {next(iter(read.study.methods))}:\n{more}"
+        )
     if plan:
         return
     with interruptible():
@@ -49,6 +61,26 @@ def study(
     for text in [*found["recommendation"], *(f"Note: {note}" for note in found["notes"])]:
         typer.echo(text)
     typer.echo(f"\nReport: {read.dir / 'study.html'}\nNumbers: {read.dir / 'results.json'} and the CSV files beside it")
+    if mixtures is not None:
+        with interruptible():
+            _mixed(read, mixtures, workers)
+
+
+def _mixed(read: StudyFile, models: int, workers: int | None) -> None:
+    """Train rows on mixtures into the study's store, write their page, and say what it says first."""
+    from pydt.ensemble import run
+    from pydt.reporting import write_pages
+    from pydt.studies import mixture_plan, mixtures_by_shots
+
+    made = mixture_plan(read.study, read.dir, models=models)
+    store = run(made, read.dir, workers=workers, limit=read.limit, same_code=read.same_code)
+    page = mixtures_by_shots(read.study, store, made).page()
+    facts = [("study", read.study.digest), ("plan", made.digest), ("pydt", __version__)]
+    index = write_pages([page], read.dir / FOLDER, read.study.name, facts)
+    typer.echo()
+    for text in page.answer[:3]:
+        typer.echo(text)
+    typer.echo(f"\nMixtures: {index.parent / 'mixtures.html'}")
 
 
 def _told(study: Study) -> list[str]:

@@ -13,6 +13,7 @@ from .parts import check_code as check_code
 from .parts_cost import PartsCost as PartsCost
 from .parts_cost import cost_of as cost_of
 from .plan import Plan as Plan
+from .plan_cost import Cost as Cost
 from .plan_cost import announce as announce
 from .plan_cost import cost as cost
 from .plan_file import PlanFile as PlanFile

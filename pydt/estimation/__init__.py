@@ -19,6 +19,7 @@ from pydt.estimation.order_agreement import RankAgreement, kendall, rank_agreeme
 from pydt.estimation.power import ModelPlan, few_masks, models_for_effect, models_for_stderr, plan_models
 from pydt.estimation.prediction_test import PredictionTest, global_test, prediction_test
 from pydt.estimation.row_failures import failure_test
+from pydt.estimation.row_seeds import RowSeeds, crossed_apart
 from pydt.estimation.size_equivalence import EquivalentSize, equivalent_size
 from pydt.estimation.stopping import Look, StoppingRule, unmet
 from pydt.estimation.variance_parts import Share, ShareDifference, VarianceShares, variance_shares

@@ -240,21 +240,10 @@ class Mixture:
                 mend = "give a pydt.Dataset or pydt.Source; of a mixture its sources, each with its weight"
                 raise ConfigError(f"source {name!r} is a {type(one).__name__}", "Mixture", mend)
         object.__setattr__(self, "sources", {name: as_source(one) for name, one in self.sources.items()})
-        self._refuse_shared()
+        refuse_shared(self._parts, "Mixture")
         if not self.largest:
             raise ConfigError("no sample has an image of each source", "Mixture", "give larger sources")
         Dataset.concat([part.take(1) for part in self._parts.values()], self.sources)  # refuses kinds that differ
-
-    def _refuse_shared(self) -> None:
-        """Raise where two parts of one data set overlap."""
-        parts = list(self._parts.items())
-        for i, (first, one) in enumerate(parts):
-            for second, other in parts[i + 1 :]:
-                shared = np.intersect1d(one._kept, other._kept)
-                if len(shared) and one.dataset.digest == other.dataset.digest:
-                    key = one.dataset.all_keys()[shared[0]]
-                    wrong = f"{first!r} and {second!r} share {len(shared):,} images, the first {key!r}"
-                    raise ConfigError(wrong, "Mixture", "choose parts that do not overlap: where={...}")
 
     @property
     def _parts(self) -> dict[str, Source]:
@@ -322,6 +311,18 @@ class Mixture:
 def as_source(value: Source | Mixture | Dataset) -> Source | Mixture:
     """A source or mixture as it is, a data set as a source."""
     return Source(value) if isinstance(value, Dataset) else value
+
+
+def refuse_shared(parts: Mapping[str, Source], where: str) -> None:
+    """Raise where two parts of one data set overlap."""
+    named = list(parts.items())
+    for i, (first, one) in enumerate(named):
+        for second, other in named[i + 1 :]:
+            shared = np.intersect1d(one._kept, other._kept)
+            if len(shared) and one.dataset.digest == other.dataset.digest:
+                key = one.dataset.all_keys()[shared[0]]
+                wrong = f"{first!r} and {second!r} share {len(shared):,} images, the first {key!r}"
+                raise ConfigError(wrong, where, "choose parts that do not overlap: where={...}")
 
 
 @lru_cache(maxsize=16)

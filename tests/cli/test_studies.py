@@ -95,6 +95,28 @@ def test_a_study_is_told_costed_run_and_extended(tmp_path: Path) -> None:
     assert "`pydt study FILE` writes the page of a study" in str(refused.exception)
 
 
+@pytest.mark.slow
+def test_mixtures_are_costed_first_run_after_the_study_and_told(tmp_path: Path) -> None:
+    file, store = tmp_path / "letters.toml", tmp_path / "letters"
+    file.write_text(STUDY)
+    refused = pydt("study", file, "--mixtures", 12)
+    assert "2 of at least 3 sources" in str(refused.exception)
+    assert not store.exists(), "refused before anything is trained"
+    file.write_text(STUDY.replace("[[methods]]", f"{MORE}[[methods]]"))
+    told = pydt("study", file, "--mixtures", 12, "--plan")
+    assert told.exit_code == 0, told.output
+    assert "mixtures of 3 sources, supervised:\n12 rows, 0 of them stored" in told.output
+    assert not store.exists()
+    done = pydt("study", file, "--mixtures", 12)
+    assert done.exit_code == 0, done.output
+    assert "(“digits”, “finetune”, 12 rows, 3 sources)" in done.output
+    assert (store / "study.html").is_file()
+    assert (store / "analyses" / "mixtures.html").is_file()
+    rows = trained(store)
+    assert pydt("study", file, "--mixtures", 12).exit_code == 0
+    assert trained(store) == rows
+
+
 def test_plans_and_studies_are_told_apart(tmp_path: Path) -> None:
     file = tmp_path / "letters.toml"
     file.write_text(STUDY)

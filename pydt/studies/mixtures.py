@@ -1,0 +1,496 @@
+"""What each source brings in mixtures, by shots, beside what the study found of it alone.
+
+    in mixtures  influence of a source on the accuracy of rows on mixtures (what adding its images brings), less the
+                 mean influence of all sources
+    alone        accuracy of the study's arm of the source (same method, same size), less the mean of all sources
+
+Both are of the report half, and both are means over trainings, few-shot draws and images with the errors of the study:
+rows of the ensemble stand for seeds (`pydt.estimation.RowSeeds`). Being less their means, they say which source, not
+how much pre-training brings. The score half says which source is first; p is adjusted by Holm's method over all sources
+and shots of one target and mode, of each answer by itself.
+
+A change with shots is the difference between the last and the first number of shots on a straight line through all of
+them, evenly spaced; its error is that of one line for each training, draw and image.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pydt.base import ConfigError, StoreError
+from pydt.ensemble import Plan
+from pydt.estimation import RowSeeds, crossed, crossed_apart, holm, rank_agreement
+from pydt.reporting import (
+    Block,
+    Column,
+    Multiples,
+    Page,
+    Table,
+    count,
+    csv_of,
+    digits_for,
+    number,
+    p_text,
+    quoted,
+)
+from pydt.store import HALVES, Record, Store, per_draw
+from pydt.studies.grid import Place, Values, shots_text, stacked
+from pydt.studies.mixture_plan import arms_of, mixture_plan
+from pydt.studies.study import Study
+from pydt.studies.values import AUROC, Cell, halves_of
+
+LEVEL = 0.05
+MIXTURES, ALONE, DIFFERENCE = "mixtures", "alone", "difference"
+CHANGE = "change"
+"""In the place of shots: the change from the fewest to the most."""
+_ENOUGH = 16  # seeds for the agreement of orders, which needs variances and no degrees of freedom
+
+
+@dataclass(frozen=True)
+class SourceEffect:
+    """One number about one source at one target and mode.
+
+    Attributes:
+        shots: number of shots, "full", or "change".
+        answer: "mixtures", "alone", or "difference": the first less the second.
+        value, stderr, df, low, high, p: as in `pydt.estimation.Crossed`, in fractions; 95 % each by itself.
+        p_holm: over all sources of the target and mode, and over their shots where this is no change.
+    """
+
+    target: str
+    mode: str
+    shots: int | str
+    source: str
+    answer: str
+    value: float
+    stderr: float
+    df: float
+    low: float
+    high: float
+    p: float
+    p_holm: float = float("nan")
+
+    @property
+    def sure(self) -> bool:
+        """Whether it is told from 0."""
+        return self.p_holm < LEVEL
+
+
+@dataclass(frozen=True)
+class OrdersAgree:
+    """How alike mixtures and the study order the sources at one place; see `pydt.estimation.RankAgreement`."""
+
+    target: str
+    mode: str
+    shots: int | str
+    kendall: float
+    expected: float
+    p: float
+    detectable: bool
+    first: str
+    """The source that is first on the score half in mixtures; `alone`: alone."""
+    alone: str
+
+
+@dataclass(frozen=True, eq=False)
+class MixturesByShots:
+    """What sources bring in mixtures and alone, by shots.
+
+    Attributes:
+        method, size: of the study. sources: names.
+        rows, failed: of the ensemble, those that count and those that failed.
+        effects: one for each target, mode, number of shots ("change" last), answer and source.
+        agreements: one for each target, mode and number of shots.
+        notes: what a reader must know of how they were trained.
+    """
+
+    method: str
+    size: int
+    sources: tuple[str, ...]
+    rows: int
+    failed: int
+    effects: tuple[SourceEffect, ...]
+    agreements: tuple[OrdersAgree, ...]
+    notes: tuple[str, ...]
+
+    def of(self, **about: Any) -> list[SourceEffect]:
+        """The effects with these attributes: `of(target="digits", answer="alone", shots=1)`."""
+        return [one for one in self.effects if all(getattr(one, name) == value for name, value in about.items())]
+
+    def page(self) -> Page:
+        """What a reader sees: both answers beside each other, source by source, and where they differ."""
+        places = dict.fromkeys((one.target, one.mode) for one in self.effects)
+        blocks: list[Block] = [_panels(self, *place) for place in places]
+        if changes := self.of(shots=CHANGE):
+            title = "Change from the fewest to the most shots"
+            blocks.append(Table.of(changes, [c for c in _COLUMNS if c.name != "shots"], title, _CHANGE_NOTE))
+        blocks.append(Table.of(self.agreements, _ORDERS, "Orders of the sources", _ORDERS_NOTE))
+        return Page(
+            name="mixtures",
+            title="Mixtures: sources as groups",
+            question="Does a source bring in mixtures what it brings alone, and at how many shots?",
+            answer=[*sentences(self), *self.notes],
+            blocks=blocks,
+            csv={"sources.csv": csv_of(self.effects, _COLUMNS), "orders.csv": csv_of(self.agreements, _ORDERS)},
+            method=_METHOD,
+        )
+
+
+def mixtures_by_shots(study: Study, store: Store | str | os.PathLike[str], plan: Plan | None = None) -> MixturesByShots:
+    """What each source of a finished study brings in mixtures, beside what it brings alone.
+
+    Args:
+        study: as it was run.
+        store: of the study and of the mixtures.
+        plan: of mixtures, as `mixture_plan` makes it; by default that of the study's first method and largest size that
+            has the most rows in the store.
+
+    Raises:
+        ConfigError: as `mixture_plan`; a plan that is none of this study's mixtures.
+        StoreError: rows of the study are missing, or too few rows of mixtures are finished.
+    """
+    store = store if isinstance(store, Store) else Store(store)
+    own, record = _asked(study, store, plan)
+    (size,), (method,) = own.sizes, own.methods
+    finished = store.finished(record)
+    if len(finished) < 2 * len(own.sources) + 2:
+        mend = "run the plan of mixtures into this store first: pydt.run(pydt.mixture_plan(study, store), store)"
+        raise StoreError(f"{len(finished)} finished rows of mixtures", str(store.folder), mend)
+    masks = np.asarray(store.design(record).take(finished))[:, [record.names.index(name) for name in own.sources]]
+    rows, halves = RowSeeds(masks), halves_of(own, store)
+    names = tuple(own.sources)
+    effects: list[SourceEffect] = []
+    agreements: list[OrdersAgree] = []
+    asked = own.asked(own.arms[0])
+    for (target, mode), of in itertools.groupby(asked, lambda one: (one.target, one.mode)):
+        both = {}
+        for one in of:
+            cells = {half: [every[arm.name, one.task.name] for arm in own.arms] for half, every in halves.items()}
+            both[one.shots] = _read(store, record, finished, cells, one.task.name)
+            agreements.append(_order(rows, Place(target, mode, one.shots), both[one.shots], names))
+        effects += _effects(rows, target, mode, both, names)
+    failed = len(store.failed(record))
+    return MixturesByShots(
+        method,
+        size,
+        names,
+        len(finished),
+        failed,
+        tuple(effects),
+        tuple(agreements),
+        _notes(own, record, failed),
+    )
+
+
+# ---- values ---------------------------------------------------------------------------------------------------------
+
+
+def _asked(study: Study, store: Store, plan: Plan | None) -> tuple[Study, Record]:
+    """The study of the plan's method and size alone, and the plan as the store has it."""
+    where = "mixtures_by_shots"
+    if plan is None:
+        own = arms_of(study)
+        made = mixture_plan(study, store).record()
+        known = [one for one in store.designs() if _like(one) == _like(made)]
+        if not known:
+            mend = "run the plan of mixtures into this store first: pydt.run(pydt.mixture_plan(study, store), store)"
+            raise StoreError("holds no rows of mixtures of this study", str(store.folder), mend)
+        return own, max(known, key=lambda one: len(store.finished(one)))
+    record = plan.record()
+    for method, recipe in study.methods.items():
+        for size in study.sizes if recipe.digest == record.recipe else ():
+            if len(plan.source) == size * len(study.sources):
+                made = mixture_plan(study, store, method=method, size=size).record()
+                if _like(made) == _like(record):
+                    return arms_of(study, method, size), store.plan(record)
+    raise ConfigError("is no plan of mixtures of this study", f"{where}, plan", "make it with pydt.mixture_plan")
+
+
+def _like(record: Record) -> tuple[Any, ...]:
+    """What plans of the same mixtures have in common, whatever their masks and seeds."""
+    return record.source, record.units, record.recipe, {task["digest"] for task in record.tasks}
+
+
+@dataclass(frozen=True, eq=False)
+class _Both:
+    """Values of one target and mode at one number of shots.
+
+    mixtures: float32 (rows, draws, images). alone: float64 (sources, seeds, draws, images). weights, labels: of the
+    images. scored: (mixtures (rows,), alone (sources,)), means of the score half.
+    """
+
+    mixtures: npt.NDArray[np.float32]
+    alone: Values
+    weights: npt.NDArray[np.float64]
+    labels: npt.NDArray[np.int64]
+    scored: tuple[Values, Values]
+
+
+def _read(
+    store: Store, record: Record, finished: npt.NDArray[np.int64], cells: Mapping[str, Sequence[Cell]], name: str
+) -> _Both:
+    """The values at one place.
+
+    Args:
+        cells: by half, those of the sources. name: of the task.
+    """
+    position, digest = next((i, task["digest"]) for i, task in enumerate(record.tasks) if task["name"] == name)
+    about, report = store.task(digest), cells["report"]
+    output = AUROC if report[0].asked.task.target.metric == AUROC else "correct"
+    keys = [record.cells[i, position].tobytes().hex() for i in finished.tolist()]
+    values = np.stack([per_draw(store.get(key), about["labels"], output, str(store.path(key))) for key in keys])
+    mine, score = (about["half"] == HALVES[half] for half in ("report", "score"))
+    scored = values[..., score].mean(1, dtype=np.float64) @ about["weights"][score].astype(np.float64)
+    alone, means = stacked(report), np.array([cell.mean for cell in cells["score"]])
+    if alone is None or alone.shape[1] < 2:
+        wrong = f"fewer than two seeds have all sources on {name}"
+        raise StoreError(wrong, str(store.folder), "the errors of the study need two: add seeds to it")
+    return _Both(values[..., mine].astype(np.float32), alone, report[0].weights, report[0].labels, (scored, means))
+
+
+def _effects(
+    rows: RowSeeds, target: str, mode: str, both: Mapping[int | str, _Both], names: Sequence[str]
+) -> list[SourceEffect]:
+    """All numbers of one target and mode, p adjusted."""
+    one = next(iter(both.values()))
+    centred = np.eye(len(names)) - 1 / len(names)
+    slope = np.arange(len(both)) - (len(both) - 1) / 2
+    slope *= (len(both) - 1) / max(float(slope @ slope), 1.0)
+    found = []
+    for s, name in enumerate(names):
+        at: dict[int | str, tuple[Values, Values]] = {
+            shots: (rows.of(of.mixtures, centred[s]), of.alone[s] - of.alone.mean(0)) for shots, of in both.items()
+        }
+        if len(both) > 1:  # one draw, of all labelled images, stands beside each draw of fewer
+            x, y = (sum(w * pair[i] for w, pair in zip(slope, at.values(), strict=True)) for i in (0, 1))
+            at[CHANGE] = x, y
+        for shots, (x, y) in at.items():
+            weighed = one.weights, one.labels
+            numbers = (
+                crossed(x, *weighed, difference=True),
+                crossed(y, *weighed, difference=True),
+                crossed_apart(x, y, *weighed),
+            )
+            for answer, of in zip((MIXTURES, ALONE, DIFFERENCE), numbers, strict=True):
+                values = of.mean, of.stderr, of.df, of.low, of.high, of.p
+                found.append(SourceEffect(target, mode, shots, name, answer, *values))
+    return _adjusted(found)
+
+
+def _adjusted(found: Sequence[SourceEffect]) -> list[SourceEffect]:
+    """With Holm's p: over sources and shots of each answer, over sources of each answer's changes."""
+    families: dict[tuple[str, bool], list[int]] = {}
+    for i, one in enumerate(found):
+        families.setdefault((one.answer, one.shots == CHANGE), []).append(i)
+    p = np.full(len(found), np.nan)
+    for own in families.values():
+        p[own] = holm(np.array([found[i].p for i in own]))
+    return [replace(one, p_holm=float(adjusted)) for one, adjusted in zip(found, p, strict=True)]
+
+
+def _order(rows: RowSeeds, place: Place, at: _Both, names: Sequence[str]) -> OrdersAgree:
+    """How alike both answers order the sources."""
+    each = np.eye(len(names))
+    mixed = np.stack([rows.of(at.mixtures, one, _ENOUGH) for one in each])
+    found = rank_agreement(mixed, at.alone, at.weights, at.labels, shared=("draws", "images"))
+    scored, alone = at.scored
+    brings = [float(rows.of(scored[:, None, None], one).mean()) for one in each]
+    first = names[int(np.argmax(brings))], names[int(np.argmax(alone))]
+    return OrdersAgree(*place, found.kendall, found.expected, found.p, found.detectable, *first)
+
+
+def _notes(own: Study, record: Record, failed: int) -> tuple[str, ...]:
+    """What a reader must know of how rows of mixtures were trained."""
+    (recipe,), (size,), many = own.methods.values(), own.sizes, len(own.sources)
+    kind, number = recipe.budget
+    told = f"Every row trains for {number:,} {kind}"
+    told += ", however many sources it has" if kind != "epochs" else ": the more sources, the more steps"
+    notes = [
+        f"{told}; a row of k sources has k x {size:,} images, from {size:,} to {(many - 1) * size:,}. "
+        "All rows share one sample of each source, so errors in mixtures do not contain which images were taken."
+    ]
+    rates = sorted({one for task in record.tasks if (one := _rate(task)) is not None})
+    if own.rates and rates:
+        told = ", ".join(f"{rate:g}" for rate in rates)
+        notes.append(f"Learning rates of transfer are medians of those chosen for the sources alone: {told}.")
+    if failed:
+        notes.append(f"{count(failed, 'row')} of mixtures failed and {'is' if failed == 1 else 'are'} left out.")
+    return tuple(notes)
+
+
+def _rate(task: Mapping[str, Any]) -> float | None:
+    how = task["settings"].get("finetune")
+    return how["lr"] if how else None
+
+
+# ---- words ----------------------------------------------------------------------------------------------------------
+
+
+def sentences(found: MixturesByShots) -> list[str]:
+    """What was found, the first sentence about the first target at the fewest shots."""
+    return [_leader(found, found.agreements[0]), *_differences(found), _agreement(found), *_changes(found)]
+
+
+def _leader(found: MixturesByShots, at: OrdersAgree) -> str:
+    """Which source helps most in mixtures, and whether it does alone."""
+    where = f"{shots_text(at.shots).replace('all ', 'with all ')}"
+    where = f"at {where}" if not where.startswith("with") else where
+    place = (
+        f"({quoted(at.target)}, {quoted(at.mode)}, {count(found.rows, 'row')}, {count(len(found.sources), 'source')})"
+    )
+    about = {"target": at.target, "mode": at.mode, "shots": at.shots}
+    one, other = (
+        found.of(**about, source=name, answer=answer)[0] for name, answer in ((at.first, MIXTURES), (at.alone, ALONE))
+    )
+    if one.sure and one.value > 0 and at.first == at.alone and other.sure and other.value > 0:
+        return (
+            f"In mixtures, as alone, {quoted(at.first)} helps most {where}: {_points(one)} in mixtures, "
+            f"{_points(other)} alone {place}."
+        )
+    told = []
+    for effect, how in ((one, "in mixtures"), (other, "alone")):
+        sure = effect.sure and effect.value > 0
+        told.append(
+            f"{how} {quoted(effect.source)} {'helps most' if sure else 'is first, not told from the average source'}: "
+            f"{_points(effect)}"
+        )
+    text = f"{'; '.join(told)} {place}."
+    return f"{where[0].upper()}{where[1:]}, {text}"
+
+
+def _points(one: SourceEffect) -> str:
+    """A value in points with its interval: +1.2 (0.3 to 2.1)."""
+    digits = digits_for(100 * one.stderr) if one.stderr else 1
+    low, value, high = (100 * x for x in (one.low, one.value, one.high))
+    return f"{number(value, digits, True)} ({number(low, digits, True)} to {number(high, digits, True)})"
+
+
+def _differences(found: MixturesByShots) -> list[str]:
+    """Where the two answers differ."""
+    every = [one for one in found.effects if one.answer == DIFFERENCE and one.shots != CHANGE]
+    differ = sorted((one for one in every if one.sure), key=lambda one: one.p_holm)
+    of = count(
+        len(every), "combination of source, target, mode and shots", "combinations of source, target, mode and shots"
+    )
+    if not differ:
+        reach = [100 * (one.high - one.low) / 2 for one in every]
+        return [
+            f"Nowhere do the two answers differ beyond noise ({of}); half of the intervals of their differences reach "
+            f"further than {number(float(np.median(reach)), 1)} points."
+        ]
+    one = differ[0]
+    return [
+        f"The two answers differ in {len(differ):,} of {of}, most surely for {quoted(one.source)} on "
+        f"{quoted(one.target)}, {quoted(one.mode)}, {shots_text(one.shots)}: {_points(one)} in mixtures less alone "
+        f"({p_text(one.p_holm)}, Holm)."
+    ]
+
+
+def _agreement(found: MixturesByShots) -> str:
+    """Whether the orders of the sources agree."""
+    able = [one for one in found.agreements if one.detectable]
+    many, total = len(found.sources), len(found.agreements)
+    mean = number(float(np.mean([one.kendall for one in found.agreements])), 2, True)
+    told = f"The orders of {many} sources in mixtures and alone have a rank correlation (Kendall) of {mean} on average"
+    if not able:
+        return f"{told}; with {many} sources and this noise even a reversed order could not have been told."
+    differ = sum(one.p < LEVEL for one in able)
+    return (
+        f"{told}; in {len(able)} of {total} places a reversed order would have been told, and in {differ} of these the "
+        "orders differ by more than noise."
+    )
+
+
+def _changes(found: MixturesByShots) -> list[str]:
+    """Which sources' influence changes with shots."""
+    told = []
+    for answer, how in ((MIXTURES, "in mixtures"), (ALONE, "alone")):
+        every = found.of(shots=CHANGE, answer=answer)
+        if not every:
+            return []
+        sure = sorted((one for one in every if one.sure), key=lambda one: one.p_holm)
+        text = f"{len(sure)} of {len(every)} change with shots {how}"
+        if sure:
+            one = sure[0]
+            text += f" (most surely {quoted(one.source)} on {quoted(one.target)}, {quoted(one.mode)}: {_points(one)})"
+        told.append(text)
+    return [f"What sources bring beside the average source: {' and '.join(told)}."]
+
+
+def _panels(found: MixturesByShots, target: str, mode: str) -> Block:
+    """Small multiples: each source in mixtures and, beside it, alone."""
+    lines = {
+        f"{name}, {how}": [
+            one for one in found.of(target=target, mode=mode, source=name, answer=answer) if one.shots != CHANGE
+        ]
+        for name in found.sources
+        for answer, how in ((MIXTURES, "in mixtures"), (ALONE, "alone"))
+    }
+    shots = [one.shots for one in next(iter(lines.values()))]
+    values, low, high = (
+        np.array([[100 * getattr(one, part) for one in line] for line in lines.values()])
+        for part in ("value", "low", "high")
+    )
+    return Multiples(
+        list(lines),
+        [str(k) for k in shots],
+        values,
+        low,
+        high,
+        "points",
+        "labelled images a class",
+        f"{target}, {mode}",
+        "What a source brings less what the average source does, 95 % each; filled: somewhere told from 0 (Holm over "
+        "all sources and shots).",
+        marked=[any(one.sure for one in line) for line in lines.values()],
+    )
+
+
+_COLUMNS = [
+    Column("target"),
+    Column("mode"),
+    Column("shots"),
+    Column("source"),
+    Column("answer"),
+    Column("points", lambda one: 100 * one.value),
+    Column("stderr", lambda one: 100 * one.stderr),
+    Column("df", digits=1),
+    Column("low", lambda one: 100 * one.low),
+    Column("high", lambda one: 100 * one.high),
+    Column("p", digits=4),
+    Column("p_holm", digits=4),
+]
+_ORDERS = [
+    Column("target"),
+    Column("mode"),
+    Column("shots"),
+    Column("kendall", digits=2),
+    Column("expected by noise", "expected", digits=2),
+    Column("p", digits=3),
+    Column("a reversed order would be told", lambda one: "yes" if one.detectable else "no"),
+    Column("first in mixtures", "first"),
+    Column("first alone", "alone"),
+]
+_CHANGE_NOTE = (
+    "From the fewest to the most shots along a straight line over the shots, evenly spaced, in points; difference: in "
+    "mixtures less alone. Holm over the sources of one target and mode."
+)
+_ORDERS_NOTE = (
+    "Kendall's rank correlation over the sources, beside its mean if the true orders were equal, and the chance of one "
+    "so low then. First: on the score half."
+)
+_METHOD = """In mixtures: ordinary least squares of the rows' accuracy on which sources they hold; a source's influence
+less the mean influence of all sources.
+
+    accuracy of a row = constant + sum over its sources of influence + noise
+
+Alone: the accuracy of the study's arm of the source, less the mean over the sources. Both on the report half, with
+errors over trainings, few-shot draws and target images as crossed random factors; rows of one mixture are trainings of
+their own. Sources are groups in the sense of Jain et al. 2023, section 2, and arms in that of Entezari et al. 2023."""
