@@ -60,7 +60,7 @@ def best_size(length: str, arms: Sequence[Arm], weights: np.ndarray, labels: np.
     sides = halves_of(labels)
     if min(len(arm.rows) for arm in arms) < FEWEST or not (weights[sides].any() and weights[~sides].any()):
         return None
-    halves = [[_part(arm, i, sides == bool(i), weights, labels) for arm in arms] for i in range(2)]
+    halves = [[part_of(arm, i, sides == bool(i), weights, labels) for arm in arms] for i in range(2)]
     chosen, gains, errors, reaches = [0, 0], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]
     for i in range(2):
         k = int(np.argmax([arm.goodness for arm in halves[i]]))
@@ -70,13 +70,13 @@ def best_size(length: str, arms: Sequence[Arm], weights: np.ndarray, labels: np.
             chosen[i], gains[i], errors[i] = arms[k].dropped, found.difference, found.stderr
             reaches[i] = (found.high - found.low) / 2
     everywhere = max(arms, key=lambda arm: arm.goodness)
-    gain, reach = float(np.mean(gains)), _joined(*reaches)
+    gain, reach = float(np.mean(gains)), joined(*reaches)
     return Best(
         length,
         everywhere.dropped,
         (chosen[0], chosen[1]),
         gain,
-        _joined(*errors),
+        joined(*errors),
         gain - reach,
         gain + reach,
         everywhere.goodness - arms[0].goodness,
@@ -85,7 +85,8 @@ def best_size(length: str, arms: Sequence[Arm], weights: np.ndarray, labels: np.
     )
 
 
-def _joined(one: float, other: float) -> float:
+def joined(one: float, other: float) -> float:
+    """The error, or half the interval, of the mean of both directions."""
     return float(np.sqrt(one**2 + other**2 + 2 * _RHO * one * other)) / 2
 
 
@@ -108,7 +109,7 @@ def weights_of(weights: np.ndarray, labels: np.ndarray, chosen: np.ndarray) -> n
     return found * (weights.sum() / found.sum())
 
 
-def _part(arm: Arm, which: int, images: np.ndarray, weights: np.ndarray, labels: np.ndarray) -> Arm:
+def part_of(arm: Arm, which: int, images: np.ndarray, weights: np.ndarray, labels: np.ndarray) -> Arm:
     """Every other row of an arm, from the first or the second on, on some of the images."""
     correct = arm.correct[which::2][:, images]
     accuracy = correct.astype(np.float64) @ weights_of(weights, labels, images)

@@ -365,8 +365,8 @@ def _verify(
             for kind, gone in (("set", own), ("random", drawn)):
                 rows.append(Row(without(groups, gone), seed31(f"brittleness, {kind}", *key), f"drop {kind}"))
                 of.append((kind, at))
-    retraining.announce(task, [(plan.recipe, rows)])
-    done = retraining.run(task, rows)
+    retraining.announce((task,), [(plan.recipe, rows)])
+    done = retraining.run((task,), rows)
     finished = done.finished().tolist()
     ran = {arm: [i for i in finished if of[i] == arm] for arm in dict.fromkeys(of)}
     left = [at for at in range(len(chosen)) if min(len(ran["set", at]), len(ran["random", at])) > 1]

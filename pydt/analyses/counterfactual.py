@@ -132,7 +132,7 @@ def counterfactual(
     values = np.asarray(overall(store, plan, task, output).unbiased)
     rows = arm_rows(values, group_images(plan), sizes, [repeats] + [other_repeats] * (len(sizes) - 1), seed)
     fresh = other_draws(task)
-    done = Retraining(store, plan, runner, executor, workers, progress, limit).run(fresh, rows)
+    done = Retraining(store, plan, runner, executor, workers, progress, limit).run((fresh,), rows)
     # So that a report needs nothing but the folder: it shows the last counterfactual of a plan.
     link = {"plan": plan.digest, "rows": done.plan().digest, "task": fresh.digest, "ranked_task": task.digest}
     store.write(_link(store, plan.digest).relative_to(store.folder), canonical_json(link).encode())
@@ -169,15 +169,18 @@ def judge(store: Store, record: Record, task: str) -> Counterfactual:
     return Counterfactual(tuple(arms), tuple(filter(None, contrasts)), len(store.failed(record)), task, record)
 
 
-def compared(arm: Arm, control: Arm | None, weights: np.ndarray, labels: np.ndarray) -> Contrast | None:
-    """The contrast of two arms with two rows or more each; None without another arm, or with fewer rows."""
-    if control is None or control is arm or min(len(arm.rows), len(control.rows)) < 2:
+def compared(arm: Arm | None, control: Arm | None, weights: np.ndarray, labels: np.ndarray) -> Contrast | None:
+    """The contrast of two arms with two rows or more each; None without one of them, or with fewer rows."""
+    if arm is None or control is None or control is arm or min(len(arm.rows), len(control.rows)) < 2:
         return None
     return contrast(arm, control, weights, labels)
 
 
-def contrast(arm: Arm, control: Arm, weights: np.ndarray, labels: np.ndarray) -> Contrast:
-    """Compare two arms on the same examples, with `weights` of the metric and `labels`, (examples,)."""
+def contrast(arm: Arm, control: Arm, weights: np.ndarray, labels: np.ndarray, tests: int = 1) -> Contrast:
+    """Compare two arms on the same examples, with `weights` of the metric and `labels`, (examples,).
+
+    Of several `tests` all intervals hold at once (Bonferroni); p is that of one.
+    """
     from scipy import stats
 
     difference = arm.goodness - control.goodness
@@ -196,17 +199,18 @@ def contrast(arm: Arm, control: Arm, weights: np.ndarray, labels: np.ndarray) ->
     if stderr > _ROUNDING * max(float(np.abs(a.correct).max()) for a in (arm, control)):
         within = sum(part**2 / (len(a.accuracy) - 1) for part, a in zip(parts, (arm, control), strict=True))
         df = stderr**4 / (within + by_images**2 / max(len(labels) - len(np.unique(labels)), 1))
-        below = above = t975(df) * stderr
+        below = above = t975(df, tests) * stderr
         p = float(2 * stats.t.sf(abs(difference) / stderr, df))
     elif arm.metric.measured and not all(np.isin(a.correct, (0, 1)).all() for a in (arm, control)):
         below = above = p = math.nan
     else:
         images = float(weights.sum() ** 2 / (weights**2).sum())
-        one, other = (wilson(float(np.clip(a.mean, 0, 1)), images) for a in (arm, control))
+        reach, *quantile = (Z975,) if tests == 1 else (t975(None, tests),) * 2
+        one, other = (wilson(float(np.clip(a.mean, 0, 1)), images, *quantile) for a in (arm, control))
         below = float(np.hypot(arm.mean - one[0], other[1] - control.mean))
         above = float(np.hypot(one[1] - arm.mean, control.mean - other[0]))
         below, above = (below, above) if arm.metric.higher_is_better else (above, below)
-        p = float(2 * stats.norm.sf(Z975 * abs(difference) / (below if difference > 0 else above)))
+        p = float(2 * stats.norm.sf(reach * abs(difference) / (below if difference > 0 else above)))
     return Contrast(
         arm.kind,
         arm.dropped,

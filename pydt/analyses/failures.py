@@ -181,8 +181,8 @@ def failures(
     retraining = Retraining(store, plan, runner, executor, workers, progress)
 
     def train(rows: list[Row], judge: Task) -> Store:
-        retraining.announce(judge, [(plan.recipe, rows)])
-        return retraining.run(judge, rows)
+        retraining.announce((judge,), [(plan.recipe, rows)])
+        return retraining.run((judge,), rows)
 
     finding = train([Row(without(groups), seed31("failures, finding", seed, i), "find") for i in range(models)], task)
     lost = len(finding.failed())

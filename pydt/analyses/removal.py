@@ -184,10 +184,10 @@ def removal_curve(
     rest = [row for row in rows if row.kind != "full"]
     jobs = [(plan.recipe, full)] + [(recipe, rest) for recipe in recipes.values() if rest]
     retraining = Retraining(store, plan, runner, executor, workers, progress)
-    retraining.announce(fresh, jobs)
+    retraining.announce((fresh,), jobs)
     found, failed = {}, 0
     for recipe, own in jobs:
-        done = retraining.run(fresh, own, recipe)
+        done = retraining.run((fresh,), own, recipe)
         found[recipe.digest, own[0].kind == "full"] = arms_of(done, done.plan(), fresh.digest)
         failed += len(done.failed())
     judged = done.examples(fresh.digest, "report")
@@ -367,7 +367,7 @@ def _called(found: Removal) -> str:
     return found.metric.name if found.metric.measured else called_output(found._view.output())
 
 
-def _unit(metric: Metric) -> str:
+def unit_of_gains(metric: Metric) -> str:
     """Of gains: in points of what, or with their direction."""
     if not metric.measured:
         return f"points of {metric.name}"
@@ -377,7 +377,7 @@ def _unit(metric: Metric) -> str:
 
 def _page(found: Removal) -> Page:
     metric = found.metric
-    unit, bests, arms = _unit(metric), _best_columns(found), _arm_columns(found)
+    unit, bests, arms = unit_of_gains(metric), _best_columns(found), _arm_columns(found)
     blocks: list[Any] = []
     for length in dict.fromkeys(point.length for point in found.points):
         own = [point for point in found.points if point.length == length]
@@ -441,16 +441,11 @@ def _answer(found: Removal) -> list[str]:
     metric, name = found.metric, _called(found)
     unit = metric.unit and f" {metric.unit}"
     sentences = []
-
-    def change(value: float, low: float, high: float) -> str:
-        digits = metric.decimals(2, (high - low) / 4)
-        size, *ends = (number(metric.scale * one, digits, True) for one in (value, low, high))
-        return f"{size}{unit} ({ends[0]} to {ends[1]})"
-
     better = f" ({metric.direction}; + is an improvement)" if metric.direction else ""
     for b in found.best:
         sure = "a gain" if b.low > 0 else "a loss" if b.high < 0 else "which may be nothing"
-        gains = f"{_lowest(b)} {_changes(metric, name)} {change(b.gain, b.low, b.high)}{better}, {sure}."
+        by = f"{_changes(metric, name)} {change(metric, b.gain, b.low, b.high)}{better}"
+        gains = f"{without_lowest(b.chosen)} {by}, {sure}."
         nothing = "the best number of lowest groups to leave out is none at all."
         at = "" if b.length == OWN else f"{_AT[b.length]}, "
         told = f"{at}{nothing if b.chosen == (0, 0) else gains}"
@@ -474,7 +469,7 @@ def _answer(found: Removal) -> list[str]:
             )
     for p in found.points:
         if p.arm.kind.startswith("keep ") and p.gain is not None:
-            gain, random = (one and change(one.difference, one.low, one.high) for one in (p.gain, p.which))
+            gain, random = (one and change(metric, one.difference, one.low, one.high) for one in (p.gain, p.which))
             against = f"; against random groups {random}" if random else ""
             how = "" if p.length == OWN else f"{_AT[p.length].removeprefix('at ')}, "
             sentences.append(
@@ -494,15 +489,22 @@ def _answer(found: Removal) -> list[str]:
     return sentences or ["No two arms with two retrainings each are there to be compared."]
 
 
+def change(metric: Metric, value: float, low: float, high: float) -> str:
+    """A change with its unit and interval, from numbers as rows store them."""
+    digits = metric.decimals(2, (high - low) / 4)
+    size, *ends = (number(metric.scale * one, digits, True) for one in (value, low, high))
+    return f"{size}{metric.unit and f' {metric.unit}'} ({ends[0]} to {ends[1]})"
+
+
 def _changes(metric: Metric, name: str) -> str:
     """The verb before a change."""
     return f"changes {name} by" if metric.higher_is_better else f"improves {name} by"
 
 
-def _lowest(best: Best) -> str:
-    """What was left out for the gain: the numbers that the two halves chose."""
-    few, many = min(best.chosen), max(best.chosen)
-    lowest = f"the {many:,} lowest groups" if many > 1 else "the lowest group"
+def without_lowest(chosen: tuple[int, int], ranking: str = "") -> str:
+    """What was left out: the numbers that the two halves chose, of the lowest groups of a ranking."""
+    few, many = min(chosen), max(chosen)
+    lowest = (f"the {many:,} lowest groups" if many > 1 else "the lowest group") + ranking
     if few == many:
         return f"leaving out {lowest}"
     return f"leaving out {f'the {few:,}' if few else 'none'} or {lowest} (each chosen by one half)"

@@ -81,20 +81,20 @@ class Retraining:
     progress: bool | str
     limit: float | None = None
 
-    def announce(self, task: Task, jobs: Sequence[tuple[Recipe, Sequence[Row]]]) -> None:
+    def announce(self, tasks: tuple[Task, ...], jobs: Sequence[tuple[Recipe, Sequence[Row]]]) -> None:
         """Say how many retrainings are about to begin, and how long they will take."""
-        listed = [(recipe, (task,), rows) for recipe, rows in jobs]
+        listed = [(recipe, tasks, rows) for recipe, rows in jobs]
         announce(self.store, self.plan, listed, self.executor, self.workers, self.progress)
 
-    def run(self, task: Task, rows: Sequence[Row], recipe: Recipe | None = None) -> Store:
-        """Train rows that are not stored yet, by default with the plan's recipe.
+    def run(self, tasks: tuple[Task, ...], rows: Sequence[Row], recipe: Recipe | None = None) -> Store:
+        """Train rows that are not stored yet, by default with the plan's recipe, and transfer each to all tasks.
 
         Returns:
             The store with these rows as its plan: `finished()` are positions in `rows`.
         """
         plan = self.plan
         return run_rows(
-            plan.source, plan.by, recipe or plan.recipe, (task,), rows, self.store.folder, self.executor,
+            plan.source, plan.by, recipe or plan.recipe, tasks, rows, self.store.folder, self.executor,
             workers=self.workers, runner=self.runner, progress=self.progress, limit=self.limit,
         )  # fmt: skip
 
@@ -139,11 +139,20 @@ def arm_rows(
         if kind == CONTROL:
             alike = [images[arms[other]].sum() for other in kinds if other != CONTROL]
             mean = float(np.mean(alike)) if alike else size * float(images.mean())
-            dropped = matched(generator("random groups", seed, size, repeat), images, size, mean)
+            rows.append(random_row(images, size, repeat, seed, mean))
         else:
-            dropped = arms[kind]
-        rows.append(Row(without(groups, dropped), seed31("counterfactual", seed, kind, size, repeat), kind))
+            rows.append(_row(kind, groups, arms[kind], repeat, seed))
     return rows
+
+
+def random_row(images: np.ndarray, size: int, repeat: int, seed: int, wanted: float) -> Row:
+    """The row of CONTROL without so many random groups, which have about as many images as `wanted`."""
+    dropped = matched(generator("random groups", seed, size, repeat), images, size, wanted)
+    return _row(CONTROL, len(images), dropped, repeat, seed)
+
+
+def _row(kind: str, groups: int, dropped: np.ndarray, repeat: int, seed: int) -> Row:
+    return Row(without(groups, dropped), seed31("counterfactual", seed, kind, len(dropped), repeat), kind)
 
 
 def without(groups: int, dropped: npt.ArrayLike = ()) -> Any:
