@@ -48,3 +48,22 @@ def test_no_spread_tells_nothing():
     assert (found.low, found.high) == (-1, 1)
     with pytest.raises(EstimateError, match="column"):
         true_agreement(fit, 0, 2)
+
+
+@pytest.mark.parametrize("strong", [(3.0, -3.0, 2.5, 2.0, -2.0), (2.0,) * 15 + (-2.0,) * 15])
+def test_a_few_strong_groups_in_the_same_order_are_no_other_order(strong):
+    """Among many groups without any influence, whose ranks are noise in both columns."""
+    random = np.random.default_rng(5)
+    true = np.zeros(62)
+    true[: len(strong)] = strong
+    covariance = np.array([[0.12, 0.05], [0.05, 0.06]])
+    refused, kept = 0, 0
+    for _ in range(30):
+        noise = random.multivariate_normal([0, 0], covariance, 62)
+        seen = np.broadcast_to(covariance, (62, 2, 2)).copy()
+        shape = np.full(62, 150), np.stack([true, 0.5 * true], 1) + noise, seen, np.full(62, 200.0), np.zeros(2)
+        found = true_agreement(JointFit("ols", "add", "classical", 300, *shape), 0, 1)
+        refused += found.p_same < 0.05
+        kept += found.high > 0.995
+    assert refused <= 5, "1.5 are expected"
+    assert kept >= 25
