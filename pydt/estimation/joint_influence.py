@@ -152,8 +152,8 @@ class JointFit:
     def trend(self) -> Trend:
         """The change from the first to the last column, along a straight line over the places 0, 1, ..., J - 1.
 
-        This is the one test a group of "does its influence change over the columns?": a change that goes one way is
-        seen with J - 1 times fewer chances of a mistake than by all differences.
+        This is the one test a group of "does its influence change over the columns?". A change that goes one way is
+        found more often by it than by `any_change`.
         """
         columns = self.values.shape[1]
         places = np.arange(columns) - (columns - 1) / 2
@@ -165,7 +165,7 @@ class JointFit:
         """p values (groups,) of "all J values are equal": Hotelling's T2 of the J - 1 differences. NaN where a standard
         error or the degrees of freedom are missing.
 
-        It looks for changes of every shape, so it finds fewer than `trend` does where influences fade or grow.
+        It looks for changes of any shape, also those without a trend.
         """
         from scipy.special import fdtrc
 

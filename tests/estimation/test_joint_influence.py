@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -167,3 +169,73 @@ def test_bad_inputs_are_refused():
     for bad in (np.ones(3), np.ones((2, 2, 4)), [1, 0, 0, np.nan]):
         with pytest.raises(EstimateError, match="contrast"):
             fit.contrast(bad)
+
+
+def drawn(seed, true, rows=70, keep=0.5, uneven=0.0):
+    """Masks and outputs with true influences (groups, J); noise correlates by 0.8 and its variance differs by column,
+    and by `uneven` more where the first group is kept."""
+    random = np.random.default_rng(seed)
+    groups, columns = true.shape
+    masks = random.random((rows, groups)) < keep
+    noise = random.standard_normal((rows, columns)) @ np.linalg.cholesky(0.2 * np.eye(columns) + 0.8).T
+    noise *= (1 + uneven * masks[:, :1]) * np.linspace(2, 1, columns)
+    return masks, masks @ true + noise
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("errors", "uneven", "keep"), [("classical", 0.0, 0.5), ("robust", 1.0, 0.5), ("auto", 1.0, 0.3)]
+)
+def test_simultaneous_intervals_and_tests_of_change_hold(errors, uneven, keep):
+    true = np.random.default_rng(10).standard_normal((GROUPS, 1)) * np.ones(COLUMNS)
+    held, trends, changes = [], [], []
+    for seed in range(600):
+        masks, y = drawn(seed, true, 70 if keep == 0.5 else 90, keep, uneven)
+        fit = joint_influences(masks, y, "ols", errors=errors)
+        held.append(((fit.low <= true) & (true <= fit.high)).all(1))
+        trends.append(fit.trend().p < 0.05)
+        changes.append(fit.any_change() < 0.05)
+    assert 0.935 < np.mean(held) < 0.965  # 7,200 intervals; those of one ensemble lean on one variance
+    assert 0.92 < np.mean(held, 0)[0] < 0.98
+    assert np.mean(trends) < 0.06
+    assert np.mean(changes) < 0.065
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("errors", ["classical", "robust"])
+def test_no_change_is_found_where_influences_are_alike_at_all_shots(errors):
+    found = []
+    for seed in range(200):
+        true = np.random.default_rng(1000 + seed).standard_normal((GROUPS, 1)) * np.ones(6)
+        masks, y = drawn(seed, true)
+        found.append((joint_influences(masks, y, "ols", errors=errors).trend().q < 0.05).any())
+    assert np.mean(found) <= 0.05 + 3 * (0.05 * 0.95 / 200) ** 0.5
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_group_that_matters_at_the_fewest_shots_only_is_told_from_one_that_matters_at_all(seed):
+    true = np.zeros((GROUPS, 6))
+    true[3, 0], true[3, 1] = 3.0, 1.5
+    true[7] = 2.0
+    masks, y = drawn(seed, true, rows=300)
+    fit = joint_influences(masks, y)
+    trend = fit.trend()
+    assert trend.q[3] < 0.05
+    assert trend.values[3] < 0
+    assert trend.q[7] > 0.05
+    assert fit.low[3, 0] > 0
+    assert (fit.low[7] > 0).all()
+    assert fit.low[3, 5] < 0 < fit.high[3, 5]
+
+
+def test_multipliers_of_many_groups_take_little_memory():
+    random = np.random.default_rng(11)
+    masks = random.random((200, 500)) < 0.5
+    fit = joint_influences(masks, random.standard_normal((200, 3)), "difference", errors="robust")
+    tracemalloc.start()
+    multiplier = fit.multiplier
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 120 << 20  # all at once: 200 MB of simulated values, and as much again of their places
+    assert (stats.t.ppf(0.975, fit.df) < multiplier).all()
+    assert (multiplier < stats.t.ppf(1 - 0.025 / 3, fit.df)).all()
