@@ -1,5 +1,6 @@
-"""The laboratory: an experiment on a planted source and target, and whether the analyses find what was planted
-(`pydt.data.samples.planted`). What was needed for large, additive effects: docs/laboratory.md.
+"""The laboratory: experiments on planted sources and targets, and whether the analyses find what was planted
+(`pydt.data.samples.planted`; by number of shots `planted_by_shots`). What was needed for large, additive effects:
+docs/laboratory.md.
 """
 
 from __future__ import annotations
@@ -13,13 +14,32 @@ import numpy as np
 from pydt.analyses.ensemble_view import LEVEL
 from pydt.analyses.failures import failures
 from pydt.analyses.leakage.leaks import leaks
+from pydt.analyses.shots import ByShots, influence_by_shots
+from pydt.analyses.shots_kinds import ALIKE, FADES, FEW, GROWS
 from pydt.data import HALVES
-from pydt.data.samples import COLUMN, EACH, KINDS, SUBTYPE, Planted, planted
+from pydt.data.samples import (
+    COLUMN,
+    EACH,
+    GREY,
+    KINDS,
+    KINDS_BY_SHOTS,
+    SUBTYPE,
+    Planted,
+    PlantedByShots,
+    planted,
+    planted_by_shots,
+)
 from pydt.ensemble import Plan
 from pydt.estimation import influences, method_for, overall
 from pydt.store import Store
 
-__all__ = ["COLUMN", "EACH", "KINDS", "LEVEL", "Finding", "Planted", "findings", "plan", "planted"]
+__all__ = [
+    *("COLUMN", "EACH", "KINDS", "LEVEL", "Finding", "Planted", "findings", "plan", "planted"),
+    *("KINDS_BY_SHOTS", "SHOTS", "PlantedByShots", "findings_by_shots", "plan_by_shots", "planted_by_shots"),
+]
+
+SHOTS: tuple[int | str, ...] = (1, 2, 5, 20, "full")
+"""Numbers of shots of `plan_by_shots`."""
 
 
 def plan(made: Planted, models: int = 256, seed: int = 0) -> Plan:
@@ -208,3 +228,90 @@ def _misled(store: Store, made: Planted, plan: Plan, retrain: int, workers: int 
         f"{compared.ratio_low:.2g}; {retrain} fresh trainings each)",
         numbers,
     )
+
+
+def plan_by_shots(made: PlantedByShots, models: int = 240, seed: int = 0) -> Plan:
+    """The experiment on a source planted by shots: probes of the same rows at each of `SHOTS`.
+
+    Args:
+        made: from `planted_by_shots`.
+        models: rows, of which each keeps half of the groups, in pairs of complements.
+        seed: of masks, trainings and few-shot draws.
+
+    Raises:
+        DesignError, ConfigError: as `pydt.Plan`.
+    """
+    from pydt import design
+    from pydt.data.loading import Augment
+    from pydt.training import Recipe, Task
+
+    recipe = Recipe(
+        network="bottleneck-64",
+        epochs=10,
+        batch_size=48,
+        lr=0.1,
+        weight_decay=0,
+        label_smoothing=0,
+        augment=Augment(mean=(GREY / 255,), std=(0.2,)),  # plain grey is zero: it teaches nothing
+    )
+    tasks = tuple(Task(made.target, shots=k, draws=16, penalty=3.0, seed=seed) for k in SHOTS)
+    masks = design.foldover(len(made.kinds), models, seed=seed)
+    return Plan(made.source, by=COLUMN, design=masks, recipe=recipe, tasks=tasks, seed=seed)
+
+
+def findings_by_shots(
+    store: Store | str | os.PathLike[str], made: PlantedByShots, plan: Plan
+) -> Iterator[Finding]:
+    """Look for what was planted by shots, by `pydt.influence_by_shots` of the accuracy.
+
+    Args:
+        store: with finished rows of the plan, or its folder.
+        made, plan: what was planted, and the plan that `plan_by_shots` made of it.
+
+    Yields:
+        "only at few shots": the groups of kind "few", and no others, are said to be so; "at all shots": those of kind
+        "all" surely help at every number of shots; "irrelevant": none of these surely changes, at level 0.01 over them
+        all.
+    """
+    found = influence_by_shots(store, plan)
+    places = {kind: np.array([found.groups.index(name) for name in made.of(kind)]) for kind in KINDS_BY_SHOTS}
+    few, every, irrelevant = (places[kind] for kind in ("few", "all", "irrelevant"))
+    said = found.of_kind(FEW)
+    yield Finding(
+        "only at few shots",
+        sorted(said) == sorted(made.of("few")),
+        f"said of: {', '.join(said) or 'none'}; {_ends(found, few)} (true of {', '.join(made.of('few'))})",
+        {
+            "first": float(found.values[few, 0].max()),
+            "last": float(np.abs(found.values[few, -1]).max()),
+            "q": float(found.trend.q[few].max()),
+        },
+    )
+    least = found.low[every].min()
+    kinds = {found.kinds[k] for k in every}
+    yield Finding(
+        "at all shots",
+        bool(least > 0) and kinds <= {ALIKE, FADES, GROWS},
+        f"{_ends(found, every)}; the lowest end of an interval is {least:+.1f} points; said: {', '.join(sorted(kinds))}",
+        {"low": float(least), "first": float(found.values[every, 0].min()), "last": float(found.values[every, -1].min())},
+    )
+    p = found.trend.p[irrelevant]
+    false = int((found.trend.q[irrelevant] < LEVEL).sum())
+    # as for placebos: rightly estimated, they fail by chance, not in one run of twenty
+    yield Finding(
+        "irrelevant",
+        bool(len(p) * p.min() >= LEVEL / 5),
+        f"{len(p)} irrelevant groups: {_ends(found, irrelevant)}; the smallest p of a change, times {len(p)}, is "
+        f"{min(1.0, len(p) * p.min()):.2g}; said to change: {false}",
+        {"p": float(p.min()), "false": false, "largest": float(np.abs(found.values[irrelevant]).max())},
+    )
+
+
+def _ends(found: ByShots, groups: np.ndarray) -> str:
+    """Influences of some groups at the fewest and at the most shots, with their mean standard error."""
+    ends = [
+        f"{', '.join(f'{value:+.1f}' for value in found.values[groups, at])} (+- {found.stderr[groups, at].mean():.1f}) "
+        f"{when}"
+        for at, when in ((0, "at the fewest shots"), (-1, "at the most"))
+    ]
+    return ", ".join(ends)
