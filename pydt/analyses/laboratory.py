@@ -15,7 +15,7 @@ from pydt.analyses.ensemble_view import LEVEL
 from pydt.analyses.failures import failures
 from pydt.analyses.leakage.leaks import leaks
 from pydt.analyses.shots import ByShots, influence_by_shots
-from pydt.analyses.shots_kinds import ALIKE, FADES, FEW, GROWS
+from pydt.analyses.shots_kinds import FEW
 from pydt.data import HALVES
 from pydt.data.samples import (
     COLUMN,
@@ -34,8 +34,21 @@ from pydt.estimation import influences, method_for, overall
 from pydt.store import Store
 
 __all__ = [
-    *("COLUMN", "EACH", "KINDS", "LEVEL", "Finding", "Planted", "findings", "plan", "planted"),
-    *("KINDS_BY_SHOTS", "SHOTS", "PlantedByShots", "findings_by_shots", "plan_by_shots", "planted_by_shots"),
+    "COLUMN",
+    "EACH",
+    "KINDS",
+    "KINDS_BY_SHOTS",
+    "LEVEL",
+    "SHOTS",
+    "Finding",
+    "Planted",
+    "PlantedByShots",
+    "findings",
+    "findings_by_shots",
+    "plan",
+    "plan_by_shots",
+    "planted",
+    "planted_by_shots",
 ]
 
 SHOTS: tuple[int | str, ...] = (1, 2, 5, 20, "full")
@@ -259,9 +272,7 @@ def plan_by_shots(made: PlantedByShots, models: int = 240, seed: int = 0) -> Pla
     return Plan(made.source, by=COLUMN, design=masks, recipe=recipe, tasks=tasks, seed=seed)
 
 
-def findings_by_shots(
-    store: Store | str | os.PathLike[str], made: PlantedByShots, plan: Plan
-) -> Iterator[Finding]:
+def findings_by_shots(store: Store | str | os.PathLike[str], made: PlantedByShots, plan: Plan) -> Iterator[Finding]:
     """Look for what was planted by shots, by `pydt.influence_by_shots` of the accuracy.
 
     Args:
@@ -269,49 +280,43 @@ def findings_by_shots(
         made, plan: what was planted, and the plan that `plan_by_shots` made of it.
 
     Yields:
-        "only at few shots": the groups of kind "few", and no others, are said to be so; "at all shots": those of kind
-        "all" surely help at every number of shots; "irrelevant": none of these surely changes, at level 0.01 over them
+        "only at few shots": this is said of the groups of kind "few" and of no others. "at all shots": those of kind
+        "all" surely help at every number of shots. "irrelevant": no change of these is sure at level 0.01 over them
         all.
     """
     found = influence_by_shots(store, plan)
-    places = {kind: np.array([found.groups.index(name) for name in made.of(kind)]) for kind in KINDS_BY_SHOTS}
-    few, every, irrelevant = (places[kind] for kind in ("few", "all", "irrelevant"))
+    few, every, irrelevant = (
+        np.array([found.groups.index(name) for name in made.of(kind)]) for kind in ("few", "all", "irrelevant")
+    )
     said = found.of_kind(FEW)
     yield Finding(
-        "only at few shots",
-        sorted(said) == sorted(made.of("few")),
-        f"said of: {', '.join(said) or 'none'}; {_ends(found, few)} (true of {', '.join(made.of('few'))})",
-        {
-            "first": float(found.values[few, 0].max()),
-            "last": float(np.abs(found.values[few, -1]).max()),
-            "q": float(found.trend.q[few].max()),
-        },
+        FEW,
+        set(said) == set(made.of("few")),
+        f"said of {', '.join(sorted(said)) or 'no group'}, planted in {', '.join(made.of('few'))}: {_ends(found, few)}",
+        {"last": float(np.abs(found.values[few, -1]).max()), "q": float(found.trend.q[few].max())},
     )
-    least = found.low[every].min()
-    kinds = {found.kinds[k] for k in every}
+    least = float(found.low[every].min())
     yield Finding(
         "at all shots",
-        bool(least > 0) and kinds <= {ALIKE, FADES, GROWS},
-        f"{_ends(found, every)}; the lowest end of an interval is {least:+.1f} points; said: {', '.join(sorted(kinds))}",
-        {"low": float(least), "first": float(found.values[every, 0].min()), "last": float(found.values[every, -1].min())},
+        least > 0,
+        f"groups that teach a stroke: {_ends(found, every)}; all intervals lie above {least:+.1f} points",
+        {"low": least},
     )
     p = found.trend.p[irrelevant]
     false = int((found.trend.q[irrelevant] < LEVEL).sum())
-    # as for placebos: rightly estimated, they fail by chance, not in one run of twenty
     yield Finding(
         "irrelevant",
-        bool(len(p) * p.min() >= LEVEL / 5),
-        f"{len(p)} irrelevant groups: {_ends(found, irrelevant)}; the smallest p of a change, times {len(p)}, is "
-        f"{min(1.0, len(p) * p.min()):.2g}; said to change: {false}",
-        {"p": float(p.min()), "false": false, "largest": float(np.abs(found.values[irrelevant]).max())},
+        bool(len(p) * p.min() >= LEVEL / 5),  # rightly estimated, they fail by chance: not in one run of twenty
+        f"{len(p)} irrelevant groups: {_ends(found, irrelevant)}; {false} said to change; the smallest p, times "
+        f"{len(p)}, is {min(1.0, len(p) * p.min()):.2g}",
+        {"p": float(p.min()), "false": false},
     )
 
 
 def _ends(found: ByShots, groups: np.ndarray) -> str:
     """Influences of some groups at the fewest and at the most shots, with their mean standard error."""
-    ends = [
-        f"{', '.join(f'{value:+.1f}' for value in found.values[groups, at])} (+- {found.stderr[groups, at].mean():.1f}) "
-        f"{when}"
-        for at, when in ((0, "at the fewest shots"), (-1, "at the most"))
-    ]
-    return ", ".join(ends)
+    parts = []
+    for end, when in ((0, "at 1 shot"), (-1, "with the whole pool")):
+        values = ", ".join(f"{value:+.1f}" for value in found.values[groups, end])
+        parts.append(f"{values} +- {found.stderr[groups, end].mean():.1f} points {when}")
+    return ", ".join(parts)
