@@ -6,8 +6,8 @@
 
 Both are of the report half, and both are means over trainings, few-shot draws and images with the errors of the study:
 rows of the ensemble stand for seeds (`pydt.estimation.RowSeeds`). Being less their means, they say which source, not
-how much pre-training brings. The score half says which source is first; p is adjusted by Holm's method over all sources
-and shots of one target and mode, of each answer by itself.
+how much pre-training brings. The score half says which source is first; p is adjusted by Holm's method over the sources
+at one target, mode and number of shots, as the study's are.
 
 A change with shots is the difference between the last and the first number of shots on a straight line through all of
 them, evenly spaced; its error is that of one line for each training, draw and image.
@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from pydt.base import ConfigError, StoreError
 from pydt.ensemble import Plan
-from pydt.estimation import RowSeeds, crossed, crossed_apart, holm, rank_agreement
+from pydt.estimation import RowSeeds, crossed, crossed_apart, holm, rank_agreement, spread
 from pydt.reporting import (
     Block,
     Column,
@@ -61,7 +61,7 @@ class SourceEffect:
         shots: number of shots, "full", or "change".
         answer: "mixtures", "alone", or "difference": the first less the second.
         value, stderr, df, low, high, p: as in `pydt.estimation.Crossed`, in fractions; 95 % each by itself.
-        p_holm: over all sources of the target and mode, and over their shots where this is no change.
+        p_holm: over the sources, of this answer at this place.
     """
 
     target: str
@@ -84,19 +84,32 @@ class SourceEffect:
 
 
 @dataclass(frozen=True)
-class OrdersAgree:
-    """How alike mixtures and the study order the sources at one place; see `pydt.estimation.RankAgreement`."""
+class AllSources:
+    """What mixtures and the study say of all sources together at one place.
+
+    Attributes:
+        first, alone: the sources that are first on the score half, in mixtures and alone.
+        spread, spread_alone: standard deviation of what the sources bring, noise taken off (`pydt.estimation.spread`).
+        reached: the accuracy of rows with 1, 2, ... sources, NaN where there are none.
+        average, low, high: what adding a source brings on average in mixtures, 95 %.
+        kendall, expected, p, detectable: how alike the two order the sources, see `pydt.estimation.RankAgreement`.
+    """
 
     target: str
     mode: str
     shots: int | str
+    first: str
+    alone: str
+    spread: float
+    spread_alone: float
+    reached: tuple[float, ...]
+    average: float
+    low: float
+    high: float
     kendall: float
     expected: float
     p: float
     detectable: bool
-    first: str
-    """The source that is first on the score half in mixtures; `alone`: alone."""
-    alone: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +120,8 @@ class MixturesByShots:
         method, size: of the study. sources: names.
         rows, failed: of the ensemble, those that count and those that failed.
         effects: one for each target, mode, number of shots ("change" last), answer and source.
-        agreements: one for each target, mode and number of shots.
+        places: one for each target, mode and number of shots.
+        pictures: by source, examples of it.
         notes: what a reader must know of how they were trained.
     """
 
@@ -117,8 +131,9 @@ class MixturesByShots:
     rows: int
     failed: int
     effects: tuple[SourceEffect, ...]
-    agreements: tuple[OrdersAgree, ...]
+    places: tuple[AllSources, ...]
     notes: tuple[str, ...]
+    pictures: Mapping[str, np.ndarray]
 
     def of(self, **about: Any) -> list[SourceEffect]:
         """The effects with these attributes: `of(target="digits", answer="alone", shots=1)`."""
@@ -126,19 +141,19 @@ class MixturesByShots:
 
     def page(self) -> Page:
         """What a reader sees: both answers beside each other, source by source, and where they differ."""
-        places = dict.fromkeys((one.target, one.mode) for one in self.effects)
-        blocks: list[Block] = [_panels(self, *place) for place in places]
+        both = dict.fromkeys((one.target, one.mode) for one in self.effects)
+        blocks: list[Block] = [_panels(self, *place) for place in both]
         if changes := self.of(shots=CHANGE):
             title = "Change from the fewest to the most shots"
             blocks.append(Table.of(changes, [c for c in _COLUMNS if c.name != "shots"], title, _CHANGE_NOTE))
-        blocks.append(Table.of(self.agreements, _ORDERS, "Orders of the sources", _ORDERS_NOTE))
+        blocks.append(Table.of(self.places, _TOGETHER, "All sources together", _TOGETHER_NOTE))
         return Page(
             name="mixtures",
             title="Mixtures: sources as groups",
             question="Does a source bring in mixtures what it brings alone, and at how many shots?",
             answer=[*sentences(self), *self.notes],
             blocks=blocks,
-            csv={"sources.csv": csv_of(self.effects, _COLUMNS), "orders.csv": csv_of(self.agreements, _ORDERS)},
+            csv={"sources.csv": csv_of(self.effects, _COLUMNS), "together.csv": csv_of(self.places, _TOGETHER)},
             method=_METHOD,
         )
 
@@ -167,14 +182,14 @@ def mixtures_by_shots(study: Study, store: Store | str | os.PathLike[str], plan:
     rows, halves = RowSeeds(masks), halves_of(own, store)
     names = tuple(own.sources)
     effects: list[SourceEffect] = []
-    agreements: list[OrdersAgree] = []
+    places: list[AllSources] = []
     asked = own.asked(own.arms[0])
     for (target, mode), of in itertools.groupby(asked, lambda one: (one.target, one.mode)):
         both = {}
         for one in of:
             cells = {half: [every[arm.name, one.task.name] for arm in own.arms] for half, every in halves.items()}
             both[one.shots] = _read(store, record, finished, cells, one.task.name)
-            agreements.append(_order(rows, Place(target, mode, one.shots), both[one.shots], names))
+            places.append(_together(rows, masks.sum(1), Place(target, mode, one.shots), both[one.shots], names))
         effects += _effects(rows, target, mode, both, names)
     failed = len(store.failed(record))
     return MixturesByShots(
@@ -184,8 +199,9 @@ def mixtures_by_shots(study: Study, store: Store | str | os.PathLike[str], plan:
         len(finished),
         failed,
         tuple(effects),
-        tuple(agreements),
+        tuple(places),
         _notes(own, record, failed),
+        store.thumbnails(record),
     )
 
 
@@ -285,25 +301,42 @@ def _effects(
 
 
 def _adjusted(found: Sequence[SourceEffect]) -> list[SourceEffect]:
-    """With Holm's p: over sources and shots of each answer, over sources of each answer's changes."""
-    families: dict[tuple[str, bool], list[int]] = {}
+    """With Holm's p over the sources of each answer at each number of shots."""
+    families: dict[tuple[str, int | str], list[int]] = {}
     for i, one in enumerate(found):
-        families.setdefault((one.answer, one.shots == CHANGE), []).append(i)
+        families.setdefault((one.answer, one.shots), []).append(i)
     p = np.full(len(found), np.nan)
     for own in families.values():
         p[own] = holm(np.array([found[i].p for i in own]))
     return [replace(one, p_holm=float(adjusted)) for one, adjusted in zip(found, p, strict=True)]
 
 
-def _order(rows: RowSeeds, place: Place, at: _Both, names: Sequence[str]) -> OrdersAgree:
-    """How alike both answers order the sources."""
+def _together(rows: RowSeeds, held: npt.NDArray[np.int64], place: Place, at: _Both, names: Sequence[str]) -> AllSources:
+    """What both answers say of all sources together; `held`: how many of them each row has."""
     each = np.eye(len(names))
     mixed = np.stack([rows.of(at.mixtures, one, _ENOUGH) for one in each])
-    found = rank_agreement(mixed, at.alone, at.weights, at.labels, shared=("draws", "images"))
+    order = rank_agreement(mixed, at.alone, at.weights, at.labels, shared=("draws", "images"))
+    taus = [spread(values, at.weights, at.labels).tau for values in (mixed, at.alone)]
+    average = crossed(rows.of(at.mixtures, each.mean(0)), at.weights, at.labels, difference=True)
+    accuracy = at.mixtures.mean(1, dtype=np.float64) @ at.weights
+    reached = [accuracy[held == k].mean() if (held == k).any() else np.nan for k in range(1, len(names) + 1)]
     scored, alone = at.scored
     brings = [float(rows.of(scored[:, None, None], one).mean()) for one in each]
     first = names[int(np.argmax(brings))], names[int(np.argmax(alone))]
-    return OrdersAgree(*place, found.kendall, found.expected, found.p, found.detectable, *first)
+    return AllSources(
+        *place,
+        *first,
+        spread=taus[0],
+        spread_alone=taus[1],
+        reached=tuple(map(float, reached)),
+        average=average.mean,
+        low=average.low,
+        high=average.high,
+        kendall=order.kendall,
+        expected=order.expected,
+        p=order.p,
+        detectable=order.detectable,
+    )
 
 
 def _notes(own: Study, record: Record, failed: int) -> tuple[str, ...]:
@@ -335,13 +368,17 @@ def _rate(task: Mapping[str, Any]) -> float | None:
 
 def sentences(found: MixturesByShots) -> list[str]:
     """What was found, the first sentence about the first target at the fewest shots."""
-    return [_leader(found, found.agreements[0]), *_differences(found), _agreement(found), *_changes(found)]
+    at = found.places[0]
+    return [_leader(found, at), _sizes(at), *_differences(found), _agreement(found), *_changes(found)]
 
 
-def _leader(found: MixturesByShots, at: OrdersAgree) -> str:
+def _where(shots: int | str) -> str:
+    """Shots as a place in a sentence: "at 1 shot", "with all labelled images"."""
+    return f"{'at' if isinstance(shots, int) and shots else 'with'} {shots_text(shots)}"
+
+
+def _leader(found: MixturesByShots, at: AllSources) -> str:
     """Which source helps most in mixtures, and whether it does alone."""
-    where = f"{shots_text(at.shots).replace('all ', 'with all ')}"
-    where = f"at {where}" if not where.startswith("with") else where
     place = (
         f"({quoted(at.target)}, {quoted(at.mode)}, {count(found.rows, 'row')}, {count(len(found.sources), 'source')})"
     )
@@ -349,20 +386,36 @@ def _leader(found: MixturesByShots, at: OrdersAgree) -> str:
     one, other = (
         found.of(**about, source=name, answer=answer)[0] for name, answer in ((at.first, MIXTURES), (at.alone, ALONE))
     )
-    if one.sure and one.value > 0 and at.first == at.alone and other.sure and other.value > 0:
+    sure, alone_sure = (effect.sure and effect.value > 0 for effect in (one, other))
+    if at.first == at.alone:
+        how = "helps most" if sure and alone_sure else "is first"
+        told = "" if sure and alone_sure else "; told from the average source in neither"
+        told = (
+            f"; told from the average source {'in mixtures' if sure else 'alone'} only" if sure != alone_sure else told
+        )
         return (
-            f"In mixtures, as alone, {quoted(at.first)} helps most {where}: {_points(one)} in mixtures, "
-            f"{_points(other)} alone {place}."
+            f"In mixtures, as alone, {quoted(at.first)} {how} {_where(at.shots)}: {_points(one)} in mixtures, "
+            f"{_points(other)} alone{told} {place}."
         )
-    told = []
-    for effect, how in ((one, "in mixtures"), (other, "alone")):
-        sure = effect.sure and effect.value > 0
-        told.append(
-            f"{how} {quoted(effect.source)} {'helps most' if sure else 'is first, not told from the average source'}: "
-            f"{_points(effect)}"
-        )
-    text = f"{'; '.join(told)} {place}."
-    return f"{where[0].upper()}{where[1:]}, {text}"
+    mixed, alone = (
+        f"{quoted(effect.source)} {'helps most' if helps else 'is first, but not told from the average source'}: "
+        f"{_points(effect)}"
+        for effect, helps in ((one, sure), (other, alone_sure))
+    )
+    return f"In mixtures, {_where(at.shots)}, {mixed}; alone {alone} {place}."
+
+
+def _sizes(at: AllSources) -> str:
+    """What a source adds on average, and how far sources differ."""
+    low, average, high = (100 * x for x in (at.low, at.average, at.high))
+    apart = [number(100 * tau, 1) for tau in (at.spread, at.spread_alone)]
+    known = [(k, share) for k, share in enumerate(at.reached, 1) if np.isfinite(share)]
+    reached = ", ".join(f"{number(100 * share, 1)} % with {k}" for k, share in known)
+    return (
+        f"There, rows reach {reached} sources; one more brings {number(average, 1, True)} points on average "
+        f"({number(low, 1, True)} to {number(high, 1, True)}); sources differ by {apart[0]} points in mixtures and by "
+        f"{apart[1]} alone (standard deviation, noise taken off)."
+    )
 
 
 def _points(one: SourceEffect) -> str:
@@ -382,28 +435,29 @@ def _differences(found: MixturesByShots) -> list[str]:
     if not differ:
         reach = [100 * (one.high - one.low) / 2 for one in every]
         return [
-            f"Nowhere do the two answers differ beyond noise ({of}); half of the intervals of their differences reach "
-            f"further than {number(float(np.median(reach)), 1)} points."
+            f"Nowhere do the two answers differ beyond noise ({of}; Holm over the sources). Half of the 95 % intervals "
+            f"of their differences reach {number(float(np.median(reach)), 1)} points or more to each side."
         ]
     one = differ[0]
     return [
-        f"The two answers differ in {len(differ):,} of {of}, most surely for {quoted(one.source)} on "
-        f"{quoted(one.target)}, {quoted(one.mode)}, {shots_text(one.shots)}: {_points(one)} in mixtures less alone "
-        f"({p_text(one.p_holm)}, Holm)."
+        f"The two answers differ in {len(differ):,} of {of} (Holm over the sources at each place; noise alone would "
+        f"give {number(LEVEL * len(found.places), 1)} places on average), most surely for "
+        f"{quoted(one.source)} on {quoted(one.target)}, {quoted(one.mode)}, {shots_text(one.shots)}: {_points(one)} in "
+        f"mixtures less alone ({p_text(one.p_holm)})."
     ]
 
 
 def _agreement(found: MixturesByShots) -> str:
     """Whether the orders of the sources agree."""
-    able = [one for one in found.agreements if one.detectable]
-    many, total = len(found.sources), len(found.agreements)
-    mean = number(float(np.mean([one.kendall for one in found.agreements])), 2, True)
+    able = [one for one in found.places if one.detectable]
+    many, total = len(found.sources), len(found.places)
+    mean = number(float(np.mean([one.kendall for one in found.places])), 2, True)
     told = f"The orders of {many} sources in mixtures and alone have a rank correlation (Kendall) of {mean} on average"
     if not able:
         return f"{told}; with {many} sources and this noise even a reversed order could not have been told."
     differ = sum(one.p < LEVEL for one in able)
     return (
-        f"{told}; in {len(able)} of {total} places a reversed order would have been told, and in {differ} of these the "
+        f"{told}; a reversed order could have been told in {len(able)} of {total} places, and in {differ} of these the "
         "orders differ by more than noise."
     )
 
@@ -416,12 +470,12 @@ def _changes(found: MixturesByShots) -> list[str]:
         if not every:
             return []
         sure = sorted((one for one in every if one.sure), key=lambda one: one.p_holm)
-        text = f"{len(sure)} of {len(every)} change with shots {how}"
+        text = f"in {len(sure)} of {len(every)} {how}"
         if sure:
             one = sure[0]
             text += f" (most surely {quoted(one.source)} on {quoted(one.target)}, {quoted(one.mode)}: {_points(one)})"
         told.append(text)
-    return [f"What sources bring beside the average source: {' and '.join(told)}."]
+    return [f"What a source brings beside the average one is seen to change with shots {', and '.join(told)}."]
 
 
 def _panels(found: MixturesByShots, target: str, mode: str) -> Block:
@@ -433,7 +487,8 @@ def _panels(found: MixturesByShots, target: str, mode: str) -> Block:
         for name in found.sources
         for answer, how in ((MIXTURES, "in mixtures"), (ALONE, "alone"))
     }
-    shots = [one.shots for one in next(iter(lines.values()))]
+    shots, pictures = [one.shots for one in next(iter(lines.values()))], found.pictures
+    shown = {panel: pictures[line[0].source] for panel, line in lines.items() if line[0].source in pictures}
     values, low, high = (
         np.array([[100 * getattr(one, part) for one in line] for line in lines.values()])
         for part in ("value", "low", "high")
@@ -447,9 +502,10 @@ def _panels(found: MixturesByShots, target: str, mode: str) -> Block:
         "points",
         "labelled images a class",
         f"{target}, {mode}",
-        "What a source brings less what the average source does, 95 % each; filled: somewhere told from 0 (Holm over "
-        "all sources and shots).",
-        marked=[any(one.sure for one in line) for line in lines.values()],
+        "What a source brings less what the average source does, 95 % each. A finding: somewhere told from 0 (Holm "
+        "over the sources, Bonferroni over the shots).",
+        marked=[min(one.p_holm for one in line) * len(line) < LEVEL for line in lines.values()],
+        images=shown,
     )
 
 
@@ -467,24 +523,31 @@ _COLUMNS = [
     Column("p", digits=4),
     Column("p_holm", digits=4),
 ]
-_ORDERS = [
+_TOGETHER = [
     Column("target"),
     Column("mode"),
     Column("shots"),
+    Column("first in mixtures", "first"),
+    Column("first alone", "alone"),
+    Column("spread in mixtures", "spread", digits=1, scale=100),
+    Column("spread alone", "spread_alone", digits=1, scale=100),
+    Column("rows with 1, 2, ... sources, in %", lambda one: ", ".join(f"{100 * share:.1f}" for share in one.reached)),
+    Column("one more source", "average", digits=1, scale=100),
+    Column("low", digits=1, scale=100),
+    Column("high", digits=1, scale=100),
     Column("kendall", digits=2),
     Column("expected by noise", "expected", digits=2),
     Column("p", digits=3),
     Column("a reversed order would be told", lambda one: "yes" if one.detectable else "no"),
-    Column("first in mixtures", "first"),
-    Column("first alone", "alone"),
 ]
 _CHANGE_NOTE = (
     "From the fewest to the most shots along a straight line over the shots, evenly spaced, in points; difference: in "
-    "mixtures less alone. Holm over the sources of one target and mode."
+    "mixtures less alone. Holm over the sources of one target, mode and answer."
 )
-_ORDERS_NOTE = (
-    "Kendall's rank correlation over the sources, beside its mean if the true orders were equal, and the chance of one "
-    "so low then. First: on the score half."
+_TOGETHER_NOTE = (
+    "In points. First: on the score half. Spread: standard deviation of what sources bring, noise taken off. One more "
+    "source: what adding one brings on average, with 95 %. Kendall's rank correlation of the two orders, beside its "
+    "mean if the true orders were equal, and the chance of one so low then."
 )
 _METHOD = """In mixtures: ordinary least squares of the rows' accuracy on which sources they hold; a source's influence
 less the mean influence of all sources.

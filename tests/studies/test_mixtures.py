@@ -137,7 +137,14 @@ def test_planted_effects_are_found_in_both_answers(tmp_path: Path) -> None:
     assert change["signs", "alone"].sure
     assert not change["greek", "mixtures"].sure
     assert abs(change["latin", "mixtures"].value + 0.08) < 0.03
-    assert [one.kendall > 0.6 for one in found.agreements[:2]] == [True, True]
+    assert [one.kendall > 0.6 for one in found.places[:2]] == [True, True]
+    at = found.places[0]
+    assert (at.first, at.alone) == ("latin", "latin")
+    assert at.low < 0 < at.high, "what sources bring together is 0"
+    assert at.reached[:3] == pytest.approx([0.6, 0.6, 0.6], abs=0.03)
+    assert np.isnan(at.reached[3]), "no row has all"
+    assert at.spread == pytest.approx(np.std(list(MIXED.values()), ddof=1), abs=0.025)
+    assert at.spread_alone == pytest.approx(np.std(list(ALIKE.values()), ddof=1), abs=0.025)
     first = found.page().answer[0]
     assert first.startswith("In mixtures, as alone, “latin” helps most at 1 shot: +")
     assert "64 rows, 4 sources" in first
@@ -149,12 +156,12 @@ def test_answers_that_differ_are_told_apart(tmp_path: Path) -> None:
     latin = found.of(answer="difference", shots=1, source="latin")[0]
     assert latin.sure
     assert abs(latin.value - 0.2) < 0.05
-    assert not any(one.sure for one in found.of(answer="difference", shots="full"))
+    assert not any(one.p < 0.001 for one in found.of(answer="difference", shots="full"))
     answer = " ".join(found.page().answer)
-    assert "in mixtures “latin” helps most" in answer
+    assert "In mixtures, at 1 shot, “latin” helps most" in answer
     assert "alone “signs” helps most" in answer
     assert "The two answers differ in" in answer
-    at = found.agreements[0]
+    at = found.places[0]
     assert (at.first, at.alone, at.kendall < -0.3) == ("latin", "signs", True)
 
 
@@ -199,7 +206,7 @@ def test_one_number_of_shots_has_no_change(tmp_path: Path) -> None:
     study = study_of(shots=(1,))
     found = mixtures_by_shots(study, ran(tmp_path / "s", study, Planted(ALIKE)))
     assert len(found.effects) == 4 * 3
-    assert not any("change with shots" in text for text in found.page().answer)
+    assert not any("is seen to change with shots" in text for text in found.page().answer)
 
 
 def test_the_page_is_written_and_mixtures_change_no_byte_of_the_study(tmp_path: Path) -> None:
