@@ -16,17 +16,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import numpy as np
 
 from pydt.analyses.ensemble_view import LEVEL, Array, EnsembleView, detectable, sure_to
 from pydt.analyses.shots_kinds import ALIKE, CHANGED, CHANGES, FADES, FEW, GROWS, MANY_SHOTS, MEANING, TURNS, kinds_of
 from pydt.analyses.shots_lists import Lists, lists_of
+from pydt.analyses.shots_removal import KeptLists, kept_lists
 from pydt.analyses.shots_tasks import FULL, shots_tasks
 from pydt.base import ConfigError, EstimateError, t975
-from pydt.ensemble import Plan
+from pydt.ensemble import Plan, Runner, run_row
 from pydt.estimation import (
     ESTIMATORS,
     Share,
@@ -37,6 +39,7 @@ from pydt.estimation import (
     holm,
     joint_influences,
     method_for,
+    p_values,
     true_agreements,
     variance_shares,
 )
@@ -52,6 +55,7 @@ from pydt.reporting import (
     digits_for,
     listed,
     number,
+    p_text,
     plus_minus,
     quoted,
     signs,
@@ -77,6 +81,7 @@ class ByShots:
         low, high: float64 (groups, J), 95 % intervals that hold for all J values of one group at once.
         trend: change from the fewest to the most shots along a straight line: `values`, `stderr`, `p`, and `q` over the
             groups. any_change: float64 (groups,), p of Hotelling's test of any difference between numbers of shots.
+        mean_q: float64 (groups,), q over the groups that the mean over the numbers of shots is not 0.
         kinds: what each group's influence does, in words; `pydt.analyses.shots_kinds.MEANING` explains them.
         shares: parts of the variance between models at each number of shots; None where there are too few models for
             the groups.
@@ -85,7 +90,7 @@ class ByShots:
             fewer than five groups. differ: by the same, p that the true influences are proportional, after Holm over
             the pairs; NaN where a number of shots shows no true influence.
         lists: what one list of the lowest groups costs at each number of shots, by the models there are; None where
-            half of them do not tell the groups apart.
+            half of them do not tell the groups apart. kept: the same by retraining; None where nothing was retrained.
     """
 
     shots: tuple[int | str, ...]
@@ -102,6 +107,7 @@ class ByShots:
     high: Array
     trend: Trend
     any_change: Array
+    mean_q: Array
     kinds: tuple[str, ...]
     shares: VarianceShares | None
     spread: Array
@@ -110,6 +116,7 @@ class ByShots:
     agreement: Mapping[tuple[int, int], TrueAgreement]
     differ: Mapping[tuple[int, int], float]
     lists: Lists | None
+    kept: KeptLists | None
     _view: EnsembleView = field(repr=False)
 
     def of_kind(self, kind: str) -> list[str]:
@@ -135,7 +142,14 @@ def influence_by_shots(
     mode: str | None = None,
     tasks: Mapping[int | str, str] | None = None,
     output: str | None = None,
+    sizes: Sequence[int] | None = None,
+    repeats: int = 0,
+    steps: str = "same",
     seed: int = 0,
+    runner: Runner = run_row,
+    executor: Executor | None = None,
+    workers: int | None = None,
+    progress: bool | str = True,
 ) -> ByShots:
     """Find out which groups matter at how many labelled images of a class ("shots"), and whether one list serves all.
 
@@ -146,11 +160,17 @@ def influence_by_shots(
             two numbers of shots or more.
         tasks: number of shots (or "full") -> name of a task, where the plan does not say itself: of measures.
         output: of which the influences are (see `pydt.store.units_of`); by default the target's metric.
-        seed: of random halves and simulations.
+        repeats: how often each list of lowest groups is left out and the rest retrained, see `kept_lists` in
+            `pydt.analyses.shots_removal`; 0 retrains nothing. This needs a Plan.
+        sizes: numbers of lowest groups that are left out then; by default a quarter and a half of the groups.
+        steps: "same" retrains for the steps that the full source takes, "epochs" for the plan's epochs.
+        seed: of random halves, simulations and retrainings.
+        runner, executor, workers, progress: of the retrainings, see `pydt.run`.
 
     Raises:
-        ConfigError: no target at two numbers of shots; an unknown name or output; tasks of different units.
-        EstimateError: all models have the same output at all numbers of shots but one.
+        ConfigError: no target at two numbers of shots; an unknown name or output; tasks of different units; retraining
+            without a Plan, or with an argument out of range.
+        EstimateError: all models have the same output at all numbers of shots but one, or there are too few of them.
         StoreError: no such plan, or fewer than ten finished rows.
     """
     opened = store if isinstance(store, Store) else Store(store)
@@ -170,10 +190,21 @@ def influence_by_shots(
     found, judged = (np.stack([one.mean(1) for one in parts], 1) for parts in (scores, reports))
     method = method_for(view.record, view.masks)
     joint = joint_influences(view.masks, found, method)
+    if not np.isfinite(joint.stderr).any():
+        mend = "train models on more different masks"
+        raise EstimateError(f"{count(joint.models, 'model')} leave no errors of influences", "influence_by_shots", mend)
     trend = joint.trend()
     low, high = joint.low, joint.high
+    mean_q = benjamini_hochberg(p_values(*joint.contrast(np.full(len(shots), 1 / len(shots))), joint.df))
     agreement = {} if len(joint.values) < _FEWEST_GROUPS else true_agreements(joint, seed)
     p = holm([one.p_same for one in agreement.values()])
+    kept = None
+    if repeats:
+        varying = replace(asked, shots=shots, tasks=tuple(t for t, one in zip(asked.tasks, varies, strict=True) if one))
+        kept = kept_lists(
+            opened, cast("Plan", plan), varying, joint.values, joint.stderr, sizes=sizes, repeats=repeats, steps=steps,
+            seed=seed, runner=runner, executor=executor, workers=workers, progress=progress,
+        )  # fmt: skip
     return ByShots(
         shots=shots,
         constant=tuple(k for k in asked.shots if k not in shots),
@@ -189,11 +220,13 @@ def influence_by_shots(
         high=high,
         trend=trend,
         any_change=joint.any_change(),
-        kinds=kinds_of(joint.values, low, high, trend.q),
+        mean_q=mean_q,
+        kinds=kinds_of(joint.values, low, high, trend.q, mean_q),
         shares=_shares(view, scores, reports, seed),
         agreement=agreement,
         differ=dict(zip(agreement, p.tolist(), strict=True)),
         lists=lists_of(view.masks, found, judged, method, seed),
+        kept=kept,
         _view=view,
         **dict(zip(("spread", "spread_low", "spread_high"), _spread(joint.values, joint.stderr), strict=True)),
     )
@@ -264,12 +297,12 @@ def _tick(shots: int | str) -> str:
 
 
 def _page(found: ByShots) -> Page:
-    ticks = [_tick(k) for k in found.shots]
+    ticks, kept = [_tick(k) for k in found.shots], found.kept
     return Page(
         name="shots",
         title="By number of shots",
         question="Which groups matter at how many labelled images of a class, and does one list serve all?",
-        answer=found._view.told(_answer(found)),
+        answer=found._view.told(_answer(found), *(() if kept is None else (kept.failed, kept.retrained))),
         blocks=_blocks(found, ticks),
         csv=_csv(found, ticks),
         method=_method(found),
@@ -278,7 +311,10 @@ def _page(found: ByShots) -> Page:
 
 def _answer(found: ByShots) -> list[str]:
     sentences = [_first(found), *_remains(found), *_tested(found), _explained(found), _spreads(found)]
-    sentences += [*_same_order(found), _one_list(found)]
+    sentences += _same_order(found)
+    if found.kept is not None:
+        sentences += found.kept.sentences()
+    sentences.append(_one_list(found))
     if found.constant:
         where = ", ".join(_named(k) for k in found.constant)
         sentences.append(f"Left out, since all models have the same {called_output(found.output)} there: {where}.")
@@ -354,8 +390,8 @@ def _tested(found: ByShots) -> list[str]:
         f"(q < {LEVEL} over the groups; one test a group, of a straight line over the numbers of shots).{clearest} "
         f"A typical group is found with a probability of 80 % if its influence changes by "
         f"{number(least, digits_for(error))} {found.unit}{times}.",
-        "A rise followed by an equal fall is not seen by this test. Hotelling's test sees it, and less of the rest: it "
-        f"finds a difference of any shape in {any_change or 'none'} (q < {LEVEL}; groups.csv).",
+        "This test does not see a rise that an equal fall follows. Hotelling's test of any difference between numbers "
+        f"of shots does, with less power for the rest: it finds {any_change:,} (q < {LEVEL}, groups.csv).",
         f"{sure:,} of {groups:,} {sure_to(found.estimand)} at some number of shots (95 % intervals, simultaneous over "
         f"the numbers of shots of a group; by chance alone {number(LEVEL * groups, 0)} would).",
     ]
@@ -408,7 +444,12 @@ def _same_order(found: ByShots) -> list[str]:
     told = ", ".join(f"{_tick(found.shots[a])} and {_tick(found.shots[b])}" for a, b in surely)
     text = f"Of {count(len(found.agreement), 'pair')} of numbers of shots {len(surely) or 'none'} "
     text += f"{'orders' if len(surely) == 1 else 'order'} the groups differently{f': {told}' if surely else ''} "
-    text += f"(p < {LEVEL} that the true influences are proportional, Holm over the pairs)"
+    text += f"(p < {LEVEL} that the true influences are proportional, Holm over the {len(found.differ)} pairs"
+    known = [(p, pair) for pair, p in found.differ.items() if np.isfinite(p)]
+    if known and not surely:
+        p, (a, b) = min(known)
+        text += f"; the least is {p_text(p)}, {_tick(found.shots[a])} and {_tick(found.shots[b])}"
+    text += ")"
     if untold:
         text += f"; in {len(untold)} the interval of the correlation reaches below {_WIDE}, where other orders may hide"
     if not np.isfinite(ends.rho):
@@ -469,7 +510,7 @@ def _blocks(found: ByShots, ticks: list[str]) -> list[Block]:
         found.unit,
         "shots",
         "Influence by number of shots",
-        f"{which}. Bars: 95 % intervals for all numbers of shots at once; {signs(found.estimand)}. Marked: the "
+        f"{which}. Bars: 95 % intervals for all numbers of shots at once; {signs(found.estimand)}. Filled: the "
         f"influence changes (q < {LEVEL}).",
         marked=[bool(found.trend.q[i] < LEVEL) for i in order],
         captions=[found.kinds[i] for i in order],
@@ -492,17 +533,30 @@ def _blocks(found: ByShots, ticks: list[str]) -> list[Block]:
         blocks.append(explained)
     if found.agreement:
         blocks.append(
-            Table.of(found.agreement, _pair_columns(found, ticks), "Do two numbers of shots order groups alike?")
+            Table.of(
+                found.agreement, _pair_columns(found, ticks), "Do two numbers of shots order groups alike?", _PAIRS
+            )
         )
     if found.lists is not None:
         note = (
             f"Mean influence of the {count(found.lists.size, 'lowest group')}, {found.unit}. Chosen by one half of the "
             "models on the score half, valued by the other on the report half. Lower is a better list to leave out. "
-            "Cost: common less own."
+            "Cost of the common list: its value less that of the list of the same number of shots."
         )
         blocks.append(Table.of(range(len(ticks)), _list_columns(found, ticks), "One list for all?", note))
-    blocks.append(Table.of(order.tolist(), _group_columns(found, ticks), "All groups"))
+    if found.kept is not None:
+        blocks += found.kept.blocks()
+    blocks.append(Table.of(order.tolist(), _group_columns(found, ticks), "All groups", _KINDS_NOTE))
     return blocks
+
+
+_PAIRS = (
+    "95 % intervals. One order: chance of so low an agreement if the true influences were proportional. Unrelated "
+    "orders: chance of so high an agreement if they had nothing to do with each other."
+)
+_KINDS_NOTE = (
+    "Influence at each number of shots, and its change along a straight line. What the kinds mean stands below."
+)
 
 
 _PARTS = {
@@ -563,6 +617,7 @@ def _group_columns(found: ByShots, ticks: list[str]) -> list[Column]:
         Column("stderr of trend", _entry(trend.stderr)),
         Column("p of trend", _entry(trend.p), only="csv"),
         Column("q of trend", _entry(trend.q), digits=3),
+        Column("q of the mean over shots", _entry(found.mean_q), only="csv"),
         Column("p of any change (Hotelling)", _entry(found.any_change), only="csv"),
         Column("q of any change (Hotelling)", _entry(q), only="csv"),
     ]
@@ -601,8 +656,8 @@ def _csv(found: ByShots, ticks: list[str]) -> dict[str, tuple[Sequence[str], Ite
     if found.agreement:
         files["agreement.csv"] = csv_of(found.agreement, _pair_columns(found, ticks))
     if found.lists is not None:
-        files["lists-estimated.csv"] = csv_of(range(len(ticks)), _list_columns(found, ticks))
-    return files
+        files["lists.csv"] = csv_of(range(len(ticks)), _list_columns(found, ticks))
+    return files | (found.kept.csv() if found.kept is not None else {})
 
 
 def _method(found: ByShots) -> str:

@@ -1,8 +1,11 @@
 """What a group's influence does as the number of shots grows, in words.
 
-changes     the trend over the numbers of shots passes q < 0.05 (`JointFit.trend`, one test a group)
-sure        at a number of shots: the group's simultaneous 95 % interval there excludes 0
-few, many   numbers of shots before and after the middle one
+    changes     the trend over the numbers of shots passes q < 0.05 (`JointFit.trend`, one test a group)
+    sure        at a number of shots: the group's simultaneous 95 % interval there excludes 0
+    few, many   numbers of shots before and after the middle one
+
+Of groups without any influence one of 20 is sure somewhere and, where numbers of shots share their noise, everywhere.
+So "alike at all shots" also asks that the mean over the numbers of shots passes q < 0.05 over the groups.
 """
 
 from __future__ import annotations
@@ -24,27 +27,27 @@ MEANING = {
     GROWS: "changes; sure with one sign at both ends, larger at the most shots",
     TURNS: "changes; sure with one sign here, with the other there",
     CHANGES: "changes in none of these ways",
-    ALIKE: "no change found; sure with one sign at every number of shots",
+    ALIKE: "no change found; sure with one sign at every number of shots, and so is the mean over them (q < 0.05)",
     UNCHANGED: "no change found; sure at some number of shots",
     NOTHING: "no change found; sure at no number of shots",
 }
 
 
-def kinds_of(values: Array, low: Array, high: Array, q: Array) -> tuple[str, ...]:
+def kinds_of(values: Array, low: Array, high: Array, q: Array, mean_q: Array) -> tuple[str, ...]:
     """The kind of each group.
 
     Args:
         values, low, high: (groups, J) influences and their simultaneous 95 % intervals, from the fewest shots on.
-        q: (groups,) of the trend; NaN is no finding.
+        q, mean_q: (groups,) of the trend, and of the mean over the numbers of shots; NaN is no finding.
     """
     sign = np.where(low > 0, 1, np.where(high < 0, -1, 0))  # of what is sure
-    return tuple(_kind(*one) for one in zip(np.abs(values), sign, q < LEVEL, strict=True))
+    return tuple(_kind(*one) for one in zip(np.abs(values), sign, q < LEVEL, mean_q < LEVEL, strict=True))
 
 
-def _kind(size: Array, sign: npt.NDArray[np.int_], changes: bool) -> str:
+def _kind(size: Array, sign: npt.NDArray[np.int_], changes: bool, matters: bool) -> str:
     """The kind of one group, by the size of its influence and what is sure of its sign at each number of shots."""
     if not changes:
-        if sign.all() and len(set(sign.tolist())) == 1:
+        if matters and sign.all() and len(set(sign.tolist())) == 1:
             return ALIKE
         return UNCHANGED if sign.any() else NOTHING
     if {-1, 1} <= set(sign.tolist()):

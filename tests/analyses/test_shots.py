@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ class OfShots:
     """A runner of tasks at several numbers of shots: a kept group adds effects[shots][group] to the margin."""
 
     effects: dict[Any, np.ndarray]
-    failing: int = 0
+    failing: frozenset[int] = frozenset()
     right: Any = None
 
     def __call__(self, given: RowInput) -> dict[str, Outcome]:
@@ -93,9 +94,17 @@ class OfShots:
             right = np.where(margin > 0, labels, (labels + 1) % 4)
             primitives = np.stack([margin, 0 * margin, 0 * margin, right]).astype(np.float32)
             found[task.digest] = Outcome({"primitives": primitives}, {"seconds": 1.0})
-        if given.row.seed < self.failing:
+        if given.row.seed in self.failing:
             return {task.digest: Outcome(status="failed", reason="the loss became nan") for task in given.tasks}
         return found
+
+
+def runner_of(**more: Any) -> OfShots:
+    """Group 3 helps at 1 shot, and less at 5."""
+    effects = {k: np.zeros(GROUPS) for k in (1, 5, "full")}
+    effects[1][3] = 1.0
+    effects[5][3] = 0.4
+    return OfShots(effects, **more)
 
 
 def trained(folder: Path, target: Target, **more: Any) -> tuple[Store, Plan]:
@@ -103,10 +112,7 @@ def trained(folder: Path, target: Target, **more: Any) -> tuple[Store, Plan]:
     plan = Plan(
         many_classes(), design=design.random(GROUPS, 90, alpha=0.5, seed=2), recipe=Recipe(), tasks=tasks, seed=0
     )
-    effects = {k: np.zeros(GROUPS) for k in (1, 5, "full")}
-    effects[1][3] = 1.0
-    effects[5][3] = 0.4
-    return filled(folder, plan, OfShots(effects, **more)), plan
+    return filled(folder, plan, runner_of(**more)), plan
 
 
 @pytest.fixture(scope="module")
@@ -134,22 +140,25 @@ def test_each_kind_is_told_from_the_others() -> None:
     values = np.array([case[0] for case in cases.values()], float)
     width = np.array([[case[1]] for case in cases.values()], float)
     q = np.array([0.01 if case[2] else 0.2 for case in cases.values()])
-    assert kinds_of(values, values - width, values + width, q) == tuple(cases)
+    matters = np.full(len(cases), 0.01)
+    assert kinds_of(values, values - width, values + width, q, matters) == tuple(cases)
+    by_chance = kinds_of(values, values - width, values + width, q, np.full(len(cases), 0.2))
+    assert by_chance == tuple(UNCHANGED if kind == ALIKE else kind for kind in cases)
     assert set(MEANING) == set(cases)
-    mirrored = kinds_of(values[:, ::-1], values[:, ::-1] - width, values[:, ::-1] + width, q)
+    mirrored = kinds_of(values[:, ::-1], values[:, ::-1] - width, values[:, ::-1] + width, q, matters)
     other = {FEW: MANY_SHOTS, MANY_SHOTS: FEW, FADES: GROWS, GROWS: FADES}
     assert mirrored == tuple(other.get(kind, kind) for kind in cases), "backwards"
-    assert kinds_of(-values, -values - width, -values + width, q) == tuple(cases), "harm is told as help is"
+    assert kinds_of(-values, -values - width, -values + width, q, matters) == tuple(cases), "harm is told as help is"
 
 
 def test_what_matters_at_neither_end_is_no_finding_at_few_shots() -> None:
     middle = np.array([[0.2, 2.0, 0.1], [0.2, 0.3, 2.0]])
-    assert kinds_of(middle, middle - 1, middle + 1, np.array([0.01, 0.01])) == (CHANGES, MANY_SHOTS)
+    assert kinds_of(middle, middle - 1, middle + 1, np.full(2, 0.01), np.ones(2)) == (CHANGES, MANY_SHOTS)
     grown = np.array([[1.5, 1.6, 1.7, 1.8]])
     wide = np.array([[1.0, 1.0, 1.0, 2.0]])
-    assert kinds_of(grown, grown - wide, grown + wide, np.array([0.01])) == (CHANGES,), "it does not fall"
+    assert kinds_of(grown, grown - wide, grown + wide, np.full(1, 0.01), np.ones(1)) == (CHANGES,), "it does not fall"
     unknown = np.full((1, 4), np.nan)
-    assert kinds_of(unknown, unknown, unknown, np.array([np.nan])) == (NOTHING,)
+    assert kinds_of(unknown, unknown, unknown, unknown[:, 0], unknown[:, 0]) == (NOTHING,)
 
 
 def test_planted_curves_are_told_apart(planted: ByShots) -> None:
@@ -272,6 +281,7 @@ def test_the_page_holds_every_number(planted: ByShots, tmp_path: Path) -> None:
         "stderr of trend",
         "p of trend",
         "q of trend",
+        "q of the mean over shots",
         "p of any change (Hotelling)",
         "q of any change (Hotelling)",
     ]
@@ -281,7 +291,7 @@ def test_the_page_holds_every_number(planted: ByShots, tmp_path: Path) -> None:
     assert len(rows) == 6
     assert rows[2][:2] == ("1", "all")
     assert rows[2][heads.index("correlation of true influences")] == planted.agreement[0, 3].rho
-    heads, rows = rows_of(planted, "lists-estimated.csv")
+    heads, rows = rows_of(planted, "lists.csv")
     assert planted.lists is not None
     assert rows[1][heads.index("list of all (points)")] == planted.lists.worth[3, 1]
     assert rows[1][heads.index("common list (points)")] == planted.lists.worth[4, 1]
@@ -328,6 +338,41 @@ def test_a_number_of_shots_at_which_all_models_agree_is_left_out(tmp_path: Path,
     still = Store.from_arrays(tmp_path / "still", masks, outputs, unit="points")
     with pytest.raises(EstimateError, match="same value at 4 of 4 numbers of shots"):
         influence_by_shots(still, tasks=TASKS)
+
+
+def test_failed_rows_come_first_where_they_are_many(tmp_path: Path, target: Target, tasks: tuple[Store, Plan]) -> None:
+    lost = frozenset(row.seed for row in tasks[1].rows()[:3])
+    store, plan = trained(tmp_path, target, failing=lost)
+    found = influence_by_shots(store, plan)
+    assert found.models == 87
+    assert found.page().answer[0].startswith("No verdict: 3 of 90 rows failed, more than 2%")
+
+
+def test_retraining_judges_the_lists(tmp_path: Path, target: Target) -> None:
+    store, plan = trained(tmp_path, target)
+    with ThreadPoolExecutor(1) as executor:
+        found = influence_by_shots(
+            store, plan, repeats=4, sizes=[3, 8], runner=runner_of(), executor=executor, progress=False
+        )
+    assert found.kept is not None
+    assert (found.kept.shots, found.kept.sizes) == ((1, 5, "full"), (3, 8))
+    lowest = np.argsort(found.values[:, 0], kind="stable")[:3]
+    assert found.kept.ranked[1][:3] == tuple(found.groups[i] for i in lowest)
+    page = found.page()
+    assert set(found.kept.csv()) < set(page.csv)
+    assert "lists.csv" in page.csv
+    assert found.kept.sentences()[0] in page.answer
+    titles = [block.title for block in page.blocks]
+    assert all(block.title in titles for block in found.kept.blocks())
+    write_pages([page], tmp_path / "pages", "blobs")
+    assert influence_by_shots(store, plan).kept is None
+
+
+def test_retraining_needs_a_plan(tasks: tuple[Store, Plan]) -> None:
+    with pytest.raises(ConfigError, match=r"trains nothing.*give the pydt\.Plan itself"):
+        influence_by_shots(tasks[0], repeats=4)
+    with pytest.raises(ConfigError, match=r"-1 repeats.*at least 2"):
+        influence_by_shots(*tasks, repeats=-1)
 
 
 def test_bad_questions_are_refused(tasks: tuple[Store, Plan], tmp_path: Path) -> None:
