@@ -86,6 +86,16 @@ def test_errors_that_are_shared_raise_agreement_but_not_rho():
     assert abs(rho) < 0.3
 
 
+def test_unrelated_influences_are_not_the_same_and_equal_ones_may_be():
+    unrelated = true_agreement(drawn(np.random.default_rng(4), 0.0, (0.7, 0.7)), 0, 1)
+    assert unrelated.p_same < 0.01
+    assert unrelated.high < 0.9
+    same = true_agreement(drawn(np.random.default_rng(4), 1.0, (0.7, 0.7)), 0, 1)
+    assert same.p_same > 0.05
+    assert same.p_unrelated < 0.01
+    assert same.high > 0.99
+
+
 def test_unknown_errors_tell_nothing():
     fit = drawn(np.random.default_rng(2), 0.5)
     fit.covariance[:, 1] = np.nan

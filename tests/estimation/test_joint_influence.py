@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tracemalloc
 
 import numpy as np
@@ -239,3 +240,52 @@ def test_multipliers_of_many_groups_take_little_memory():
     assert peak < 120 << 20  # all at once: 200 MB of simulated values, and as much again of their places
     assert (stats.t.ppf(0.975, fit.df) < multiplier).all()
     assert (multiplier < stats.t.ppf(1 - 0.025 / 3, fit.df)).all()
+
+
+def test_a_column_between_two_others_adds_nothing_to_their_change():
+    masks, y = ensemble(12)
+    two = joint_influences(masks, y[:, :2], "ols", errors="robust")
+    three = joint_influences(masks, np.column_stack([y[:, :2], y[:, :2].mean(1)]), "ols", errors="robust")
+    value, stderr = two.contrast([1, -1])
+    np.testing.assert_allclose(two.any_change(), 2 * stats.t.sf(np.abs(value / stderr), two.df), rtol=1e-6)
+    np.testing.assert_allclose(three.any_change(), two.any_change(), rtol=1e-3, atol=1e-4)
+
+
+def test_columns_of_unknown_error_are_left_out_group_by_group():
+    fit = joint_influences(*ensemble(13))
+    covariance = fit.covariance.copy()
+    covariance[2, 3] = covariance[2, :, 3] = np.nan
+    covariance[5] = np.nan
+    part = dataclasses.replace(fit, covariance=covariance)
+    others = np.delete(np.arange(GROUPS), [2, 5])
+    np.testing.assert_allclose(part.multiplier[others], fit.multiplier[others])
+    assert part.multiplier[2] < fit.multiplier[2]
+    assert np.isnan(part.multiplier[5])
+    assert np.isnan(part.trend().q[[2, 5]]).all()
+    assert not np.isnan(part.trend().q[others]).any()
+
+
+def test_the_method_is_the_best_for_the_clusters_too():
+    masks, y = ensemble(14)
+    label = np.arange(ROWS) // 5
+    assert joint_influences(masks, y).method == "ols"
+    assert joint_influences(masks, y, clusters=label).method == best_method(masks, clusters=label) == "lasso"
+
+
+def test_errors_of_the_lasso_are_semidefinite_and_keep_their_size():
+    random = np.random.default_rng(15)
+    masks = random.random((60, 80)) < 0.5
+    y = masks[:, :5] @ random.standard_normal((5, 1)) + random.standard_normal((60, 1))
+    y = y + random.standard_normal((60, 5))
+    y[:, 4] = y[:, :4].mean(1)
+    fit = joint_influences(masks, y)
+    assert fit.method == "lasso"
+    np.testing.assert_allclose(fit.stderr, influences(masks, y, "lasso").stderr, rtol=1e-6)
+    first, second = np.triu_indices(5, 1)
+    raw = influences(masks, np.column_stack([y, y[:, first] - y[:, second]]), "lasso").stderr.astype(float) ** 2
+    made = np.empty((80, 5, 5))
+    made[:, first, second] = made[:, second, first] = (raw[:, first] + raw[:, second] - raw[:, 5:]) / 2
+    made[:, range(5), range(5)] = raw[:, :5]
+    assert np.linalg.eigvalsh(made).min() < -1e-4, "as they come"
+    assert np.linalg.eigvalsh(fit.covariance).min() > -1e-12
+    assert np.abs(fit.covariance - made).max() < 0.1 * raw[:, :5].max()
