@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pydt.analyses.counterfactual import contrast
+from pydt.analyses.counterfactual import Spread, contrast
 from pydt.analyses.retraining import Arm
 from pydt.base import generator
 
@@ -50,12 +50,20 @@ class Best:
     images: int
 
 
-def best_size(length: str, arms: Sequence[Arm], weights: np.ndarray, labels: np.ndarray) -> Best | None:
+def best_size(
+    length: str,
+    arms: Sequence[Arm],
+    weights: np.ndarray,
+    labels: np.ndarray,
+    alike: Sequence[Sequence[Arm]] | None = None,
+) -> Best | None:
     """The best number by cross-fitting, the first arm being "full"; None with fewer than four rows in an arm, or where
     one of the two halves of the examples has none of any weight.
 
     Args:
         length: put into the result. weights, labels: (images,) of the metric and the classes.
+        alike: for each arm those whose rows vary alike, itself among them: then the spread between retrainings is that
+            of all their rows, instead of the arm's own in the half that judges. Needed where arms have few rows.
     """
     sides = halves_of(labels)
     if min(len(arm.rows) for arm in arms) < FEWEST or not (weights[sides].any() and weights[~sides].any()):
@@ -66,7 +74,9 @@ def best_size(length: str, arms: Sequence[Arm], weights: np.ndarray, labels: np.
         k = int(np.argmax([arm.goodness for arm in halves[i]]))
         if k:
             own = sides != bool(i)
-            found = contrast(halves[1 - i][k], halves[1 - i][0], weights_of(weights, labels, own), labels[own])
+            spreads = None if alike is None else spreads_of((alike[k], alike[0]), own, weights, labels)
+            both, share = (halves[1 - i][k], halves[1 - i][0]), weights_of(weights, labels, own)
+            found = contrast(*both, share, labels[own], spreads=spreads)
             chosen[i], gains[i], errors[i] = arms[k].dropped, found.difference, found.stderr
             reaches[i] = (found.high - found.low) / 2
     everywhere = max(arms, key=lambda arm: arm.goodness)
@@ -111,6 +121,19 @@ def weights_of(weights: np.ndarray, labels: np.ndarray, chosen: np.ndarray) -> n
 
 def part_of(arm: Arm, which: int, images: np.ndarray, weights: np.ndarray, labels: np.ndarray) -> Arm:
     """Every other row of an arm, from the first or the second on, on some of the images."""
-    correct = arm.correct[which::2][:, images]
-    accuracy = correct.astype(np.float64) @ weights_of(weights, labels, images)
-    return replace(arm, rows=arm.rows[which::2], names=arm.names[which::2], accuracy=accuracy, correct=correct)
+    rows, names, correct = arm.rows[which::2], arm.names[which::2], arm.correct[which::2]
+    return _on(replace(arm, rows=rows, names=names, correct=correct), images, weights, labels)
+
+
+def spreads_of(
+    alike: tuple[Sequence[Arm], Sequence[Arm]], images: np.ndarray, weights: np.ndarray, labels: np.ndarray
+) -> tuple[Spread, Spread]:
+    """Of two lists of arms, on some of the images."""
+    one, other = (Spread.of([_on(arm, images, weights, labels) for arm in arms]) for arms in alike)
+    return one, other
+
+
+def _on(arm: Arm, images: np.ndarray, weights: np.ndarray, labels: np.ndarray) -> Arm:
+    """An arm on some of the images."""
+    correct = arm.correct[:, images]
+    return replace(arm, accuracy=correct.astype(np.float64) @ weights_of(weights, labels, images), correct=correct)

@@ -176,15 +176,43 @@ def compared(arm: Arm | None, control: Arm | None, weights: np.ndarray, labels: 
     return contrast(arm, control, weights, labels)
 
 
-def contrast(arm: Arm, control: Arm, weights: np.ndarray, labels: np.ndarray, tests: int = 1) -> Contrast:
-    """Compare two arms on the same examples, with `weights` of the metric and `labels`, (examples,).
+@dataclass(frozen=True)
+class Spread:
+    """Variance of the metric between retrainings of one mask, and the degrees of freedom that estimate it."""
 
-    Of several `tests` all intervals hold at once (Bonferroni); p is that of one.
+    variance: float
+    df: int
+
+    @classmethod
+    def of(cls, arms: Sequence[Arm]) -> Spread:
+        """Pooled over arms whose rows vary alike; arms of the same rows count once, those of one row do not."""
+        own = list({arm.rows: arm.accuracy for arm in arms if len(arm.rows) > 1}.values())
+        df = np.array([len(values) - 1 for values in own])
+        return cls(float(np.average([values.var(ddof=1) for values in own], weights=df)), int(df.sum()))
+
+
+def contrast(
+    arm: Arm,
+    control: Arm,
+    weights: np.ndarray,
+    labels: np.ndarray,
+    *,
+    tests: int = 1,
+    spreads: tuple[Spread, Spread] | None = None,
+) -> Contrast:
+    """Compare two arms on the same examples.
+
+    Args:
+        weights, labels: (examples,) of the metric, and the classes.
+        tests: of several all intervals hold at once (Bonferroni); p is that of one.
+        spreads: of both arms; by default each arm's own (Welch).
     """
     from scipy import stats
 
     difference = arm.goodness - control.goodness
-    parts = [a.accuracy.var(ddof=1) / len(a.accuracy) for a in (arm, control)]
+    own = [Spread(float(a.accuracy.var(ddof=1)), len(a.accuracy) - 1) for a in (arm, control)]
+    used = own if spreads is None else spreads
+    parts = [spread.variance / len(a.accuracy) for a, spread in zip((arm, control), used, strict=True)]
     retraining = float(np.sqrt(sum(parts)))
     values, inverse, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     labels = np.where(sizes[inverse] > 1, inverse, len(values))
@@ -197,7 +225,7 @@ def contrast(arm: Arm, control: Arm, weights: np.ndarray, labels: np.ndarray, te
     # Estimates of variances may cross by chance: the whole is never less than one of its parts.
     stderr = float(np.sqrt(max(retraining**2 + by_images - rest, retraining**2, by_images)))
     if stderr > _ROUNDING * max(float(np.abs(a.correct).max()) for a in (arm, control)):
-        within = sum(part**2 / (len(a.accuracy) - 1) for part, a in zip(parts, (arm, control), strict=True))
+        within = sum(part**2 / spread.df for part, spread in zip(parts, used, strict=True))
         df = stderr**4 / (within + by_images**2 / max(len(labels) - len(np.unique(labels)), 1))
         below = above = t975(df, tests) * stderr
         p = float(2 * stats.t.sf(abs(difference) / stderr, df))

@@ -7,8 +7,10 @@ units of the metric. With K and each own list's best number K_j of one half, jud
 
     gain_j = mean(common, K) - mean(full),   loss_j = mean(own list of j, K_j) - mean(common, K)
 
-The intervals of each hold for all numbers of shots at once (Bonferroni). Where both lists leave out the same groups
-they are the same rows, and nothing is lost.
+The intervals of each hold for all numbers of shots at once (Bonferroni). A half has few rows of each arm, so the spread
+between retrainings is pooled over all lists without as many groups (in a sample, one-shot rows without half of the
+groups varied twice as much as those of the full source, and those of several lists alike). Where both lists leave out
+the same groups they are the same rows, and nothing is lost.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pydt.analyses.best_removal import FEWEST, halves_of, joined, part_of, weights_of
+from pydt.analyses.best_removal import FEWEST, halves_of, joined, part_of, spreads_of, weights_of
 from pydt.analyses.counterfactual import contrast
 from pydt.analyses.retraining import Arm
 
@@ -63,7 +65,10 @@ class OneList:
 
 
 def one_list(
-    common: Sequence[Sequence[Arm]], own: Sequence[Sequence[Arm]], examples: Sequence[Mapping[str, np.ndarray]]
+    common: Sequence[Sequence[Arm]],
+    own: Sequence[Sequence[Arm]],
+    alike: Sequence[Sequence[Sequence[Arm]]],
+    examples: Sequence[Mapping[str, np.ndarray]],
 ) -> OneList | None:
     """Choose and judge; None with fewer than four rows in an arm, or where one of the two halves of the examples has
     none of any weight.
@@ -71,6 +76,8 @@ def one_list(
     Args:
         common, own: at each number of shots the full source and the list without more and more groups; an own list may
             be missing ().
+        alike: at each number of shots, for each number of groups left out, the arms whose rows vary alike: the spread
+            between retrainings is pooled over them.
         examples: `weights` and `labels` of the report half at each.
     """
     sides = [halves_of(one["labels"]) for one in examples]
@@ -83,13 +90,15 @@ def one_list(
     def part(arm: Arm, j: int, half: int) -> Arm:
         return part_of(arm, half, sides[j] == bool(half), examples[j]["weights"], examples[j]["labels"])
 
-    def judged(arm: Arm, other: Arm, j: int, half: int) -> tuple[float, float]:
-        """How much better an arm is than another one in one half, and half the interval."""
-        if arm.rows == other.rows:
+    def judged(arms: tuple[Arm, Arm], ks: tuple[int, int], j: int, half: int) -> tuple[float, float]:
+        """How much better an arm is than another one in one half, and half the interval; ks: places of their sizes."""
+        if arms[0].rows == arms[1].rows:
             return 0.0, 0.0
-        mine, labels = sides[j] == bool(half), examples[j]["labels"]
-        weights = weights_of(examples[j]["weights"], labels, mine)
-        found = contrast(part(arm, j, half), part(other, j, half), weights, labels[mine], shots)
+        mine, weights, labels = sides[j] == bool(half), examples[j]["weights"], examples[j]["labels"]
+        spreads = spreads_of((alike[j][ks[0]], alike[j][ks[1]]), mine, weights, labels)
+        one, other = (part(arm, j, half) for arm in arms)
+        share = weights_of(weights, labels, mine)
+        found = contrast(one, other, share, labels[mine], tests=shots, spreads=spreads)
         return found.difference, (found.high - found.low) / 2
 
     gains, losses = np.zeros((2, 2, shots)), np.full((2, 2, shots), np.nan)  # value and reach, half, shots
@@ -98,11 +107,11 @@ def one_list(
         best = int(np.argmax(np.mean([[part(arm, j, half).goodness for arm in common[j]] for j in range(shots)], 0)))
         chosen[half] = numbers[best]
         for j, arms in enumerate(own):
-            gains[:, half, j] = judged(common[j][best], common[j][0], j, 1 - half)
+            gains[:, half, j] = judged((common[j][best], common[j][0]), (best, 0), j, 1 - half)
             if arms:
                 k = int(np.argmax([part(arm, j, half).goodness for arm in arms]))
                 own_chosen[j][half] = numbers[k]
-                losses[:, half, j] = judged(arms[k], common[j][best], j, 1 - half)
+                losses[:, half, j] = judged((arms[k], common[j][best]), (k, best), j, 1 - half)
     everywhere = np.mean([[arm.goodness for arm in arms] for arms in common], 0)
     (gain, reach), (loss, loss_reach) = (
         (values.mean(0), np.array([joined(*both) for both in reaches.T])) for values, reaches in (gains, losses)

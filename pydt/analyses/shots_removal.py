@@ -165,10 +165,11 @@ def kept_lists(
         store: where the plan's rows are, or its folder; the new rows go there, too.
         asked: the tasks (see `pydt.analyses.shots_tasks`). Retrained models are transferred with other few-shot draws.
         values, stderr: (groups, shots) influences on the score half (positive where a group helps, also where lower
-            outputs are better) and their errors, which rank the groups. A number
-            of shots without finite values has no list of its own and no part in the common ranking.
+            outputs are better) and their errors, which rank the groups. A number of shots without finite values
+            has no list of its own and no part in the common ranking.
         sizes: numbers of lowest groups to leave out, by default a quarter and a half of the groups.
-        repeats: rows of each arm; best numbers and the verdict need at least four.
+        repeats: rows of each arm; of the full source, with which all are compared, twice as many. Best numbers and the
+            verdict need at least four.
         steps: "same" trains all arms for the steps that the full source takes, "epochs" for the plan's epochs. Rows of
             a program of the user's have the length that it has.
         seed: of the retrainings and the random sets.
@@ -213,9 +214,10 @@ def kept_lists(
         [[arm[j] for arm in candidates.get(of, ())] for j, of in enumerate(lists)]
         for lists in ([ALL] * len(fresh), asked.shots)
     )
+    alike = [[[one[k][j] for one in candidates.values()] for k in range(1 + len(sizes))] for j in range(len(fresh))]
     best = [
-        best_size(length, arms_of_j, one["weights"], one["labels"]) if arms_of_j else None
-        for arms_of_j, one in zip(own, examples, strict=True)
+        best_size(length, own[j], one["weights"], one["labels"], alike[j]) if own[j] else None
+        for j, one in enumerate(examples)
     ]
     ranked = {of: tuple(names[i] for i in order) for of, order in orders.items()}
     return KeptLists(
@@ -226,7 +228,7 @@ def kept_lists(
         full=arms[_NOTHING],
         random={size: arms[CONTROL, size] for size in sizes},
         best=tuple(best),
-        one=one_list(common, own, examples),
+        one=one_list(common, own, alike, examples),
         length=length,
         metric=metrics[0],
         retrained=len(full) + len(rest),
@@ -272,11 +274,10 @@ def _rows(
 ) -> dict[_Key, list[Row]]:
     """The rows of each arm. Lists that leave out the same groups have the same rows."""
     places = {shots: np.argsort(order) for shots, order in orders.items()}
-    found: dict[_Key, list[Row]] = {}
+    # All lists are compared with the full source, so its error is in every gain: it has twice as many rows.
+    found: dict[_Key, list[Row]] = {_NOTHING: arm_rows(places[ALL], images, sizes[:1], [2 * repeats], seed, [])}
     for shots, place in places.items():
-        rows = arm_rows(place, images, sizes, [repeats] * len(sizes), seed, ["drop bottom"])
-        found[_NOTHING] = [row for row in rows if row.kind == "full"]
-        for row in rows[repeats:]:
+        for row in arm_rows(place, images, sizes, [repeats] * len(sizes), seed, ["drop bottom"])[repeats:]:
             found.setdefault((shots, int((~row.mask).sum())), []).append(row)
     for size in sizes:
         mean = float(np.mean([images[order[:size]].sum() for order in orders.values()]))
@@ -407,7 +408,8 @@ def _verdict(found: KeptLists) -> str:
         return f"One list serves all shots: {without} costs at most {most} {against}."
     gain = number(metric.scale * one.gain.mean(), metric.decimals(2, one.most / 4), True)
     gains = f", and gains {gain} in the mean over shots" if any(one.chosen) else ""
-    return f"{told} could not be told: {without} may cost up to {most} {against}{gains}."
+    worst = _at(found.shots[int(np.argmax(one.loss_high))])
+    return f"{told} could not be told: {without} may cost up to {most} ({worst}) {against}{gains}."
 
 
 def _gain_columns(found: KeptLists) -> list[Column]:

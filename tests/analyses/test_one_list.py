@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from pydt.analyses.best_removal import halves_of
-from pydt.analyses.counterfactual import contrast
 from pydt.analyses.one_list import OneList, one_list
 from pydt.analyses.retraining import Arm
 from pydt.store import Row
@@ -62,7 +61,7 @@ def test_choices_gains_and_losses_are_those_of_loops() -> None:
             [[arm(k, c, weights, of * (k > 0)) for k, c in zip(SIZES, arms, strict=True)] for arms in lists[of]]
             for of in range(2)
         )
-        found = one_list(common, own, examples)
+        found = one_list(common, own, pool(common, own), examples)
         assert found is not None
         ks, ks_own, gain, loss = brute_force(*lists, weights, labels)
         assert list(found.chosen) == [SIZES[k] for k in ks]
@@ -75,30 +74,42 @@ def test_choices_gains_and_losses_are_those_of_loops() -> None:
     assert chosen == set(SIZES)
 
 
-def test_intervals_hold_for_all_shots_at_once() -> None:
-    """Each direction's half interval is Bonferroni's over three numbers of shots; joined with rho = 0.36."""
+def pool(common: list[list[Arm]], own: list[list[Arm]]) -> list[list[list[Arm]]]:
+    """At each number of shots and of groups, the arms of both lists."""
+    return [[list(arms) for arms in zip(one, other, strict=True)] for one, other in zip(common, own, strict=True)]
+
+
+def test_intervals_hold_at_once_and_their_spread_is_that_of_all_lists() -> None:
+    """Formulas of pydt.analyses.counterfactual and best_removal by hand, with a pooled spread between rows."""
     from scipy import stats
-    from scipy.optimize import brentq
 
     random = np.random.default_rng(1)
-    labels, weights = np.arange(60) % 3, np.full(60, 1 / 60)
-    full, better = random.random((6, 60)), 2 + random.random((6, 60))
-    common = [[arm(0, full, weights), arm(3, better, weights)]] * 3
-    found = one_list(common, [()] * 3, [{"weights": weights, "labels": labels}] * 3)
+    labels, weights = np.zeros(60, int), np.full(60, 1 / 60)
+    full, better, third = (random.random((n, 60)) + random.normal(0, 0.3, (n, 1)) for n in (8, 4, 6))
+    common = [[arm(0, full, weights), arm(3, better + 2, weights)]] * 3
+    alike = [[[common[0][0]] * 2, [common[0][1], arm(3, third, weights, 2)]]] * 3
+    found = one_list(common, [[]] * 3, alike, [{"weights": weights, "labels": labels}] * 3)
     assert found is not None
     assert found.chosen == (3, 3)
     reaches = []
     for half in (0, 1):
         images = halves_of(labels) == bool(half)
-        share = np.full(images.sum(), 1 / images.sum())
-        one, other = (arm(3, of[half::2][:, images], share) for of in (better, full))
-        single = contrast(one, other, share, labels[images])
-        wide = (single.high - single.low) / 2 / single.stderr
-        df = brentq(lambda d, wide=wide: stats.t.ppf(0.975, d) - wide, 0.5, 1e6)
-        reaches.append(stats.t.ppf(1 - 0.025 / 3, df) * single.stderr)
+        rows = [full[half::2][:, images], better[half::2][:, images]]
+        spreads = [full[:, images].mean(1).var(ddof=1)]
+        spreads.append((3 * better[:, images].mean(1).var(ddof=1) + 5 * third[:, images].mean(1).var(ddof=1)) / 8)
+        parts = [spread / len(one) for spread, one in zip(spreads, rows, strict=True)]
+        count = images.sum()
+        by_images = (rows[1].mean(0) - rows[0].mean(0)).var(ddof=1) / count
+        rest = 0.0
+        for one in rows:
+            left = one - one.mean(0) - one.mean(1, keepdims=True) + one.mean()
+            rest += (left**2).sum() / count**2 / (len(one) - 1) * count / (count - 1) / len(one)
+        variance = max(sum(parts) + by_images - rest, sum(parts), by_images)
+        df = variance**2 / (parts[0] ** 2 / 7 + parts[1] ** 2 / 8 + by_images**2 / (count - 1))
+        reaches.append(stats.t.ppf(1 - 0.025 / 3, df) * variance**0.5)
     reach = np.sqrt(reaches[0] ** 2 + reaches[1] ** 2 + 2 * 0.36 * reaches[0] * reaches[1]) / 2
-    assert found.gain_high - found.gain == pytest.approx([reach] * 3, rel=1e-4)
-    assert found.gain - found.gain_low == pytest.approx([reach] * 3, rel=1e-4)
+    assert found.gain_high - found.gain == pytest.approx([reach] * 3, rel=1e-5)
+    assert found.gain - found.gain_low == pytest.approx([reach] * 3, rel=1e-5)
     assert np.isnan(found.loss).all()
     assert np.isnan(found.most)
     assert found.serves is None
@@ -108,7 +119,7 @@ def test_lists_of_the_same_groups_lose_nothing() -> None:
     random = np.random.default_rng(2)
     labels, weights = np.arange(60) % 3, np.full(60, 1 / 60)
     common = [[arm(0, random.random((4, 60)), weights), arm(3, 1 + random.random((4, 60)), weights)] for _ in range(2)]
-    found = one_list(common, common, [{"weights": weights, "labels": labels}] * 2)
+    found = one_list(common, common, pool(common, common), [{"weights": weights, "labels": labels}] * 2)
     assert found is not None
     assert (found.loss == 0).all()
     assert (found.loss_low == 0).all()
@@ -122,20 +133,22 @@ def test_nothing_is_judged_with_few_rows_or_one_example() -> None:
     arms = [arm(k, random.random((4, 60)), weights) for k in (0, 3)]
     few = [arms[0], arm(3, random.random((3, 60)), weights)]
     examples = [{"weights": weights, "labels": labels}]
-    assert one_list([arms], [few], examples) is None
-    assert one_list([few], [arms], examples) is None
+    assert one_list([arms], [few], pool([arms], [few]), examples) is None
+    assert one_list([few], [arms], pool([few], [arms]), examples) is None
     alone = [arm(k, random.random((4, 1)), np.ones(1)) for k in (0, 3)]
-    assert one_list([alone], [alone], [{"weights": np.ones(1), "labels": np.zeros(1, int)}]) is None
+    one = [{"weights": np.ones(1), "labels": np.zeros(1, int)}]
+    assert one_list([alone], [alone], pool([alone], [alone]), one) is None
 
 
-def simulated(random: np.random.Generator, gains: np.ndarray, images: int = 150, rows: int = 6) -> OneList:
-    """Of true gains (lists, sizes, shots), the common list last: what a row and an image do is alike at all shots."""
+def simulated(random: np.random.Generator, gains: np.ndarray, images: int = 150, rows: int = 4) -> OneList:
+    """Of true gains (lists, sizes, shots), the common list last: what a row and an image do is alike at all shots. Rows
+    vary more without more groups."""
     lists, sizes, shots = gains.shape
     labels, weights = np.arange(images) % 3, np.full(images, 1 / images)
     base = random.normal(0.6, 0.2, images)
 
-    def correct(gain: np.ndarray, spread: float) -> np.ndarray:
-        of_rows = random.normal(0, 0.01, (rows, 1, 1)) + random.normal(0, 0.006, (rows, 1, shots))
+    def correct(gain: np.ndarray, spread: float, rows: int, more: float) -> np.ndarray:
+        of_rows = more * (random.normal(0, 0.01, (rows, 1, 1)) + random.normal(0, 0.006, (rows, 1, shots)))
         rest = random.normal(0, 0.15, (rows, images, 1)) + random.normal(0, 0.1, (rows, images, shots))
         of_images = random.normal(0, spread, (images, 1)) + random.normal(0, spread / 2, (images, shots))
         return base[None, :, None] + gain + of_rows + rest + of_images
@@ -143,11 +156,14 @@ def simulated(random: np.random.Generator, gains: np.ndarray, images: int = 150,
     def arms(values: np.ndarray, dropped: int, of: int) -> list[Arm]:
         return [arm(dropped, values[..., j], weights, of) for j in range(shots)]
 
-    full = arms(correct(np.zeros(shots), 0.0), 0, 0)
-    found = [[arms(correct(gains[of, k], 0.08), k + 1, of) for k in range(sizes)] for of in range(lists)]
+    full = arms(correct(np.zeros(shots), 0.0, 2 * rows, 1), 0, 0)
+    found = [
+        [arms(correct(gains[of, k], 0.08, rows, 1 + 0.4 * k), k + 1, of) for k in range(sizes)] for of in range(lists)
+    ]
     common = [[full[j], *(one[j] for one in found[-1])] for j in range(shots)]
     own = [[full[j], *(one[j] for one in found[j])] for j in range(shots)]
-    judged = one_list(common, own, [{"weights": weights, "labels": labels}] * shots)
+    alike = [[[full[j]], *([one[k][j] for one in found] for k in range(sizes))] for j in range(shots)]
+    judged = one_list(common, own, alike, [{"weights": weights, "labels": labels}] * shots)
     assert judged is not None
     return judged
 

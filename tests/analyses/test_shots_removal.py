@@ -103,7 +103,7 @@ def test_every_list_gains_at_every_number_of_shots_what_is_true_of_it(
             assert gain is not None
             # 285 report images, whose hardness is uniform
             assert gain.difference == pytest.approx(true_gain(effects, one.left_out, j), abs=0.06)
-            assert gain.n == gain.control_n == 6
+            assert (gain.n, gain.control_n) == (6, 12)
 
 
 def test_one_list_serves_where_all_shots_agree(alike: KeptLists) -> None:
@@ -114,7 +114,7 @@ def test_one_list_serves_where_all_shots_agree(alike: KeptLists) -> None:
     assert one.size == 2
     assert one.most == 0, "all lists leave out the same groups"
     assert all(own.over_common is None for own in alike.lists)
-    assert alike.retrained == 6 + 2 * 6 + 2 * 6, "the full source, one list for all and random sets"
+    assert alike.retrained == 12 + 2 * 6 + 2 * 6, "the full source, one list for all and random sets"
     assert set(alike.keep()) == set(alike.keep(1)) == {"g0", "g2", "g3", "g4", "g6", "g7"}
     said = alike.sentences()[0]
     assert said == (
@@ -160,8 +160,8 @@ def test_rows_are_those_of_removal_curves_and_nothing_is_trained_twice(tmp_path:
         own = {f"drop bottom{one.size}": one.arms[2] for one in found.lists if one.shots == "full"}
         control = {f"drop random{size}": arm[2] for size, arm in found.random.items()}
         for name, arm in ({"full0": found.full[2]} | own | control).items():
-            assert [(row.keep, row.seed) for row in arm.rows] == [(row.keep, row.seed) for row in arms[name].rows]
-            assert np.array_equal(arm.correct, arms[name].correct)
+            assert [(row.keep, row.seed) for row in arm.rows[:6]] == [(row.keep, row.seed) for row in arms[name].rows]
+            assert np.array_equal(arm.correct[:6], arms[name].correct)
         CALLS.clear()
         again = lists(store.folder, APART, job, values=ranked)
         assert not CALLS
@@ -183,7 +183,7 @@ def test_lists_that_leave_out_the_same_groups_are_trained_once(tmp_path: Path) -
     assert len(CALLS) == len(set(CALLS)) + 4, "two lists have the seeds of one, as their rows are otherwise alike"
     different = {one.left_out for one in found.lists}
     assert len({frozenset(names) for names in different}) == 2
-    assert found.retrained == len(CALLS) == 4 + 2 * 4 + 4
+    assert found.retrained == len(CALLS) == 8 + 2 * 4 + 4
 
 
 def test_the_common_ranking_is_the_mean_of_t_values_without_what_is_not_known(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_groups_of_unequal_size_are_matched_in_images(tmp_path: Path) -> None:
 
 
 def test_failed_rows_leave_arms_with_fewer(tmp_path: Path) -> None:
-    found = lists(tmp_path, ALIKE, runner=ByShots(ALIKE, ("full",)), repeats=8)
+    found = lists(tmp_path, ALIKE, runner=ByShots(ALIKE, ("full",)), repeats=4)
     lost = found.full[0].failed
     assert 0 < lost == found.failed < 8
     assert all(len(arm.rows) == 8 - lost for arm in found.full)
@@ -348,4 +348,4 @@ def test_tasks_of_two_metrics_have_no_mean(tmp_path: Path) -> None:
 
 def test_how_many_retrainings_is_said_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lists(tmp_path, ALIKE, sizes=(2,), repeats=2, progress=True)
-    assert "6 retrainings" in capsys.readouterr().err
+    assert "8 retrainings" in capsys.readouterr().err
