@@ -36,7 +36,7 @@ from pydt.analyses.retraining import (
 from pydt.analyses.shots_tasks import FULL, ShotsTasks
 from pydt.base import ConfigError, one_of, suggest
 from pydt.ensemble import Plan, Runner, run_row
-from pydt.reporting import Block, Column, Intervals, Metric, Table, count, csv_of, listed, number
+from pydt.reporting import Block, Column, Intervals, Metric, Multiples, Table, count, csv_of, listed, number
 from pydt.store import Row, Store
 
 ALL = "all"
@@ -79,8 +79,8 @@ class KeptLists:
         shots: from the fewest to the most. sizes: numbers of lowest groups left out, ascending.
         ranked: by number of shots and `ALL`, all groups, the lowest first.
         lists: the own lists in order of shots, then the common one; of each by size.
-        full: the arms of the full source at each number of shots; random: of the random sets, by size. A random set has
-            about as many images as the lists of its size have on average.
+        full: the arms of the full source at each number of shots; random: of the random sets, by size, and
+            random_gains against "full". A random set has about as many images as the lists of its size have on average.
         best: of each number of shots the best number of its own list, chosen and judged apart; None with fewer than
             four rows in an arm.
         one: the one list for all; None with fewer than four rows in an arm.
@@ -94,6 +94,7 @@ class KeptLists:
     lists: tuple[ShotsList, ...]
     full: tuple[Arm, ...]
     random: Mapping[int, tuple[Arm, ...]]
+    random_gains: Mapping[int, tuple[Contrast | None, ...]]
     best: tuple[Best | None, ...]
     one: OneList | None
     length: str
@@ -227,6 +228,7 @@ def kept_lists(
         lists=tuple(_list(asked.shots, of, size, ranked[of][:size], arms, examples) for of in orders for size in sizes),
         full=arms[_NOTHING],
         random={size: arms[CONTROL, size] for size in sizes},
+        random_gains={size: _against(arms[CONTROL, size], arms[_NOTHING], examples) for size in sizes},
         best=tuple(best),
         one=one_list(common, own, alike, examples),
         length=length,
@@ -315,16 +317,19 @@ def _list(
     examples: Sequence[Mapping[str, np.ndarray]],
 ) -> ShotsList:
     """One list without its lowest groups, against the full source, random sets and the common list."""
-    own = arms[of, size]
-
-    def against(others: Sequence[Arm]) -> tuple[Contrast | None, ...]:
-        pairs = zip(own, others, examples, strict=True)
-        return tuple(compared(arm, other, one["weights"], one["labels"]) for arm, other, one in pairs)
-
-    over = None
+    own, over = arms[of, size], None
     if of != ALL and own[0].rows != arms[ALL, size][0].rows:
-        over = against(arms[ALL, size])[shots.index(of)]
-    return ShotsList(of, left_out, own, against(arms[_NOTHING]), against(arms[CONTROL, size]), over)
+        over = _against(own, arms[ALL, size], examples)[shots.index(of)]
+    gains, which = (_against(own, arms[key], examples) for key in (_NOTHING, (CONTROL, size)))
+    return ShotsList(of, left_out, own, gains, which, over)
+
+
+def _against(
+    arms: Sequence[Arm], others: Sequence[Arm], examples: Sequence[Mapping[str, np.ndarray]]
+) -> tuple[Contrast | None, ...]:
+    """The contrast of two arms at each number of shots."""
+    pairs = zip(arms, others, examples, strict=True)
+    return tuple(compared(arm, other, one["weights"], one["labels"]) for arm, other, one in pairs)
 
 
 # ---- on a page -----------------------------------------------------------------------------------------------------
@@ -357,26 +362,31 @@ def _sentences(found: KeptLists) -> list[str]:
             f"{change(metric, one.gain[j], one.gain_low[j], one.gain_high[j])} {_at(found.shots[j])}" for j in ends
         ]
         sentences.append(
-            f"Leaving them out gains {_all(gains)} over the full source (95 %, all at once): a sure gain {surely}."
+            f"Leaving them out is worth {_all(gains)} over the full source (95 %, all at once): a sure gain {surely}."
         )
     for j in ends:
         if (best := found.best[j]) is not None:
-            gain = f"gains {change(metric, best.gain, best.low, best.high)}; 95 %, by itself"
+            gain = f"is worth {change(metric, best.gain, best.low, best.high)}; 95 %, by itself"
             told = (
                 f"{without_lowest(best.chosen, ' of its own list')} {gain}" if any(best.chosen) else "keep all groups"
             )
             at = _at(found.shots[j])
             sentences.append(f"{at[0].upper()}{at[1:]}, {told}.")
     over = [own.over_common for own in found.lists if own.over_common is not None]
-    if over:
-        up, down = sum(c.low > 0 for c in over), sum(c.high < 0 for c in over)
-        reach = float(np.median([(c.high - c.low) / 2 for c in over]))
-        width = f"{number(metric.scale * reach, metric.decimals(2, reach / 2))}{metric.unit and f' {metric.unit}'}"
-        sentences.append(
-            f"Without as many groups, the own list is better than the common one in {up} and worse in {down} of "
-            f"{count(len(over), 'comparison')} (95 % intervals, each by itself; they reach {width} to either side in "
-            "the median)."
-        )
+    which = [one for own in found.lists if own.shots == ALL for one in own.which if one is not None]
+    for start, against, contrasts in (
+        ("With as many groups left out, the own list", "the common one", over),
+        ("The common list", "random sets of as many groups", which),
+    ):
+        if contrasts:
+            up, down = sum(c.low > 0 for c in contrasts), sum(c.high < 0 for c in contrasts)
+            reach = float(np.median([(c.high - c.low) / 2 for c in contrasts]))
+            width = f"{number(metric.scale * reach, metric.decimals(2, reach / 2))}{metric.unit and f' {metric.unit}'}"
+            sentences.append(
+                f"{start} is better than {against} in {up} and worse in {down} of "
+                f"{count(len(contrasts), 'comparison')} (95 % intervals, each by itself; they reach {width} to either "
+                "side in the median)."
+            )
     size = max(one.chosen) if one is not None and any(one.chosen) else found.sizes[0]
     lowest = found.ranked[ALL][:size]
     shared = sorted(len(set(lowest) & set(ranked[:size])) for of, ranked in found.ranked.items() if of != ALL)
@@ -480,6 +490,7 @@ def _blocks(found: KeptLists) -> list[Block]:
     if best:
         title = "The best number of lowest groups of each own list"
         blocks.append(Table.of(best, _best_columns(found), title, f"In {unit}; 95 % each by itself."))
+    blocks.append(_panels(found, f"Gain over the full source{at}", unit))
     rows = []
     for own in found.lists:
         digits = [metric.decimals(2, None if c is None else c.stderr) for c in own.gains]
@@ -488,9 +499,28 @@ def _blocks(found: KeptLists) -> list[Block]:
             for c, d in zip(own.gains, digits, strict=True)
         ]
         rows.append((_called(own.shots), own.size, *cells))
-    note = f"In {unit}, with standard errors; n = {max(len(arm.rows) for arm in found.full)} retrainings of an arm."
-    blocks.append(Table(("list of", "left out", *names), rows, f"Gain over the full source{at}", note))
+    n = max(len(own.arms[0].rows) for own in found.lists)
+    note = f"In {unit}, with standard errors; n = {n} retrainings of a list."
+    blocks.append(Table(("list of", "left out", *names), rows, f"Gain of each list over the full source{at}", note))
     return blocks
+
+
+def _panels(found: KeptLists, title: str, unit: str) -> Multiples:
+    """The gain of the common list, of the own list of each number of shots, and of random sets, by size."""
+    gains = {(own.shots, own.size): own.gains for own in found.lists}
+    panels = {}
+    for size in found.sizes:
+        out = f", {size:,} left out"
+        panels[f"common list{out}"] = gains[ALL, size]
+        own = (gains[k, size][j] if (k, size) in gains else None for j, k in enumerate(found.shots))
+        panels[f"own list of each{out}"] = tuple(own)
+        panels[f"random groups{out}"] = found.random_gains[size]
+    values, low, high = (
+        [[found.metric.scale * getattr(c, part) if c is not None else np.nan for c in line] for line in panels.values()]
+        for part in ("difference", "low", "high")
+    )
+    ticks = ["all" if k == FULL else str(k) for k in found.shots]
+    return Multiples(list(panels), ticks, values, low, high, unit, "shots", title, "95 % each by itself.")
 
 
 def _csv(found: KeptLists) -> dict[str, tuple[Sequence[str], list[tuple[Any, ...]]]]:
