@@ -52,8 +52,8 @@ def mixture_plan(
         study for this method; each learning rate is the median of those chosen for the sources, of two the lower.
 
     Raises:
-        ConfigError: fewer than three sources, sources that share images, an unknown method or size, one that not all
-            sources have, too few models.
+        ConfigError: fewer than three sources, sources that share images, no or an unknown method, an unknown size or
+            one that not all sources have, too few models.
         DataError: the sources are not of one kind or shape.
         StoreError: the store holds no choice of learning rates yet.
     """
@@ -96,6 +96,8 @@ def arms_of(study: Study, method: str | None = None, size: int | None = None) ->
     if len(study.sources) < _FEWEST:
         mend = "add sources to the study; of two, `pydt study` itself compares one with the other"
         raise ConfigError(f"{len(study.sources)} of at least {_FEWEST} sources", where, mend)
+    if not study.methods:
+        raise ConfigError("the study trains nothing", where, "give it methods")
     method = one_of(method or next(iter(study.methods)), tuple(study.methods), "method", where)
     have = {(arm.size, arm.source) for arm in study.arms if arm.kind == "trained" and arm.method == method}
     full = [n for n in study.sizes if all((n, name) in have for name in study.sources)]

@@ -6,8 +6,8 @@
 
 Both are of the report half, and both are means over trainings, few-shot draws and images with the errors of the study:
 rows of the ensemble stand for seeds (`pydt.estimation.RowSeeds`). Being less their means, they say which source, not
-how much pre-training brings. The score half says which source is first; p is adjusted by Holm's method over the sources
-at one target, mode and number of shots, as the study's are.
+how much pre-training brings; "added" is the influence itself. The score half says which source is first; p is adjusted
+by Holm's method over the sources at one target, mode and number of shots, as the study's are.
 
 A change with shots is the difference between the last and the first number of shots on a straight line through all of
 them, evenly spaced; its error is that of one line for each training, draw and image.
@@ -47,7 +47,7 @@ from pydt.studies.study import Study
 from pydt.studies.values import AUROC, Cell, halves_of
 
 LEVEL = 0.05
-MIXTURES, ALONE, DIFFERENCE = "mixtures", "alone", "difference"
+MIXTURES, ALONE, DIFFERENCE, ADDED = "mixtures", "alone", "difference", "added"
 CHANGE = "change"
 """In the place of shots: the change from the fewest to the most."""
 _ENOUGH = 16  # seeds for the agreement of orders, which needs variances and no degrees of freedom
@@ -59,7 +59,8 @@ class SourceEffect:
 
     Attributes:
         shots: number of shots, "full", or "change".
-        answer: "mixtures", "alone", or "difference": the first less the second.
+        answer: "mixtures", "alone", or "difference": the first less the second; "added": what adding the source brings
+            in mixtures, not less the mean of all.
         value, stderr, df, low, high, p: as in `pydt.estimation.Crossed`, in fractions; 95 % each by itself.
         p_holm: over the sources, of this answer at this place.
     """
@@ -142,7 +143,7 @@ class MixturesByShots:
     def page(self) -> Page:
         """What a reader sees: both answers beside each other, source by source, and where they differ."""
         both = dict.fromkeys((one.target, one.mode) for one in self.effects)
-        blocks: list[Block] = [_panels(self, *place) for place in both]
+        blocks: list[Block] = [_panels(self, *place, *what) for place in both for what in _PANELS]
         if changes := self.of(shots=CHANGE):
             title = "Change from the fewest to the most shots"
             blocks.append(Table.of(changes, [c for c in _COLUMNS if c.name != "shots"], title, _CHANGE_NOTE))
@@ -275,26 +276,27 @@ def _effects(
     rows: RowSeeds, target: str, mode: str, both: Mapping[int | str, _Both], names: Sequence[str]
 ) -> list[SourceEffect]:
     """All numbers of one target and mode, p adjusted."""
-    one = next(iter(both.values()))
-    centred = np.eye(len(names)) - 1 / len(names)
+    first = next(iter(both.values()))
+    weighed, each = (first.weights, first.labels), np.eye(len(names))
+    centred = each - each.mean(0)
     slope = np.arange(len(both)) - (len(both) - 1) / 2
     slope *= (len(both) - 1) / max(float(slope @ slope), 1.0)
     found = []
     for s, name in enumerate(names):
-        at: dict[int | str, tuple[Values, Values]] = {
-            shots: (rows.of(of.mixtures, centred[s]), of.alone[s] - of.alone.mean(0)) for shots, of in both.items()
+        at: dict[int | str, tuple[Values, ...]] = {
+            shots: (rows.of(of.mixtures, centred[s]), of.alone[s] - of.alone.mean(0), rows.of(of.mixtures, each[s]))
+            for shots, of in both.items()
         }
         if len(both) > 1:  # one draw, of all labelled images, stands beside each draw of fewer
-            x, y = (sum(w * pair[i] for w, pair in zip(slope, at.values(), strict=True)) for i in (0, 1))
-            at[CHANGE] = x, y
-        for shots, (x, y) in at.items():
-            weighed = one.weights, one.labels
-            numbers = (
-                crossed(x, *weighed, difference=True),
-                crossed(y, *weighed, difference=True),
-                crossed_apart(x, y, *weighed),
-            )
-            for answer, of in zip((MIXTURES, ALONE, DIFFERENCE), numbers, strict=True):
+            lines = (sum(w * of[i] for w, of in zip(slope, at.values(), strict=True)) for i in range(3))
+            at[CHANGE] = tuple(np.asarray(line) for line in lines)
+        for shots, (mixed, alone, added) in at.items():
+            numbers = {
+                answer: crossed(x, *weighed, difference=True)
+                for answer, x in ((MIXTURES, mixed), (ALONE, alone), (ADDED, added))
+            }
+            numbers[DIFFERENCE] = crossed_apart(mixed, alone, *weighed)
+            for answer, of in numbers.items():
                 values = of.mean, of.stderr, of.df, of.low, of.high, of.p
                 found.append(SourceEffect(target, mode, shots, name, answer, *values))
     return _adjusted(found)
@@ -346,7 +348,7 @@ def _notes(own: Study, record: Record, failed: int) -> tuple[str, ...]:
     told = f"Every row trains for {number:,} {kind}"
     told += ", however many sources it has" if kind != "epochs" else ": the more sources, the more steps"
     notes = [
-        f"{told}; a row of k sources has k x {size:,} images, from {size:,} to {(many - 1) * size:,}. "
+        f"{told}; a row of k sources has k times {size:,} images, from {size:,} to {(many - 1) * size:,}. "
         "All rows share one sample of each source, so errors in mixtures do not contain which images were taken."
     ]
     rates = sorted({one for task in record.tasks if (one := _rate(task)) is not None})
@@ -369,7 +371,7 @@ def _rate(task: Mapping[str, Any]) -> float | None:
 def sentences(found: MixturesByShots) -> list[str]:
     """What was found, the first sentence about the first target at the fewest shots."""
     at = found.places[0]
-    return [_leader(found, at), _sizes(at), *_differences(found), _agreement(found), *_changes(found)]
+    return [_leader(found, at), _sizes(found, at), *_differences(found), _agreement(found), *_changes(found)]
 
 
 def _where(shots: int | str) -> str:
@@ -405,16 +407,18 @@ def _leader(found: MixturesByShots, at: AllSources) -> str:
     return f"In mixtures, {_where(at.shots)}, {mixed}; alone {alone} {place}."
 
 
-def _sizes(at: AllSources) -> str:
-    """What a source adds on average, and how far sources differ."""
-    low, average, high = (100 * x for x in (at.low, at.average, at.high))
-    apart = [number(100 * tau, 1) for tau in (at.spread, at.spread_alone)]
+def _sizes(found: MixturesByShots, at: AllSources) -> str:
+    """What a source adds to others, and how far sources differ."""
+    low, average, high = (number(100 * x, 1, True) for x in (at.low, at.average, at.high))
+    spread, alone = (number(100 * tau, 1) for tau in (at.spread, at.spread_alone))
     known = [(k, share) for k, share in enumerate(at.reached, 1) if np.isfinite(share)]
     reached = ", ".join(f"{number(100 * share, 1)} % with {k}" for k, share in known)
+    about = {"target": at.target, "mode": at.mode, "shots": at.shots, "answer": ADDED}
+    (first,) = found.of(**about, source=at.first)
     return (
-        f"There, rows reach {reached} sources; one more brings {number(average, 1, True)} points on average "
-        f"({number(low, 1, True)} to {number(high, 1, True)}); sources differ by {apart[0]} points in mixtures and by "
-        f"{apart[1]} alone (standard deviation, noise taken off)."
+        f"There, rows reach {reached} sources; adding {quoted(at.first)} to others brings {_points(first)} points, the "
+        f"average source {average} ({low} to {high}). Sources differ by {spread} points in mixtures and by {alone} "
+        "alone (standard deviation, noise taken off)."
     )
 
 
@@ -464,28 +468,34 @@ def _agreement(found: MixturesByShots) -> str:
 
 def _changes(found: MixturesByShots) -> list[str]:
     """Which sources' influence changes with shots."""
-    told = []
-    for answer, how in ((MIXTURES, "in mixtures"), (ALONE, "alone")):
+    said = []
+    for answer, what in _CHANGES.items():
         every = found.of(shots=CHANGE, answer=answer)
-        if not every:
-            return []
         sure = sorted((one for one in every if one.sure), key=lambda one: one.p_holm)
-        text = f"in {len(sure)} of {len(every)} {how}"
+        text = f"{what} in {len(sure)} of {len(every)}"
         if sure:
             one = sure[0]
             text += f" (most surely {quoted(one.source)} on {quoted(one.target)}, {quoted(one.mode)}: {_points(one)})"
-        told.append(text)
-    return [f"What a source brings beside the average one is seen to change with shots {', and '.join(told)}."]
+        said += [text] if every else []
+    places = "combinations of source, target and mode (Holm over the sources)"
+    return [f"A change with shots is found for {'; for '.join(said)} {places}."] if said else []
 
 
-def _panels(found: MixturesByShots, target: str, mode: str) -> Block:
-    """Small multiples: each source in mixtures and, beside it, alone."""
+_CHANGES = {
+    ADDED: "what adding a source to others brings",
+    MIXTURES: "what it brings beside the average source",
+    ALONE: "the same alone",
+}
+
+
+def _panels(found: MixturesByShots, target: str, mode: str, answers: Mapping[str, str], what: str) -> Block:
+    """Small multiples: a panel for each source and answer."""
     lines = {
-        f"{name}, {how}": [
+        f"{name}{how}": [
             one for one in found.of(target=target, mode=mode, source=name, answer=answer) if one.shots != CHANGE
         ]
         for name in found.sources
-        for answer, how in ((MIXTURES, "in mixtures"), (ALONE, "alone"))
+        for answer, how in answers.items()
     }
     shots, pictures = [one.shots for one in next(iter(lines.values()))], found.pictures
     shown = {panel: pictures[line[0].source] for panel, line in lines.items() if line[0].source in pictures}
@@ -501,14 +511,17 @@ def _panels(found: MixturesByShots, target: str, mode: str) -> Block:
         high,
         "points",
         "labelled images a class",
-        f"{target}, {mode}",
-        "What a source brings less what the average source does, 95 % each. A finding: somewhere told from 0 (Holm "
-        "over the sources, Bonferroni over the shots).",
+        f"{target}, {mode}: {what}",
+        "95 % each. A finding: somewhere told from 0 (Holm over the sources, Bonferroni over the shots).",
         marked=[min(one.p_holm for one in line) * len(line) < LEVEL for line in lines.values()],
         images=shown,
     )
 
 
+_PANELS = (
+    ({ADDED: ""}, "what adding a source to others brings"),
+    ({MIXTURES: ", in mixtures", ALONE: ", alone"}, "what a source brings less what the average source does"),
+)
 _COLUMNS = [
     Column("target"),
     Column("mode"),

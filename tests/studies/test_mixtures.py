@@ -126,7 +126,7 @@ def test_planted_effects_are_found_in_both_answers(tmp_path: Path) -> None:
     assert study.digest == before
     found = pydt.mixtures_by_shots(study, store)
     assert (found.method, found.size, found.sources, found.rows, found.failed) == ("supervised", 40, SOURCES, 64, 0)
-    for answer, truth in (("mixtures", MIXED), ("alone", ALIKE)):
+    for answer, truth in (("mixtures", MIXED), ("alone", ALIKE), ("added", MIXED)):
         for shots, left in FADE.items():
             for name in SOURCES:
                 (one,) = found.of(answer=answer, shots=shots, source=name)
@@ -176,6 +176,8 @@ def test_values_are_those_of_ols_and_of_the_studys_means(tmp_path: Path) -> None
     mine = fit.unbiased - fit.unbiased.mean()
     got = [found.of(answer="mixtures", shots=1, source=name)[0].value for name in SOURCES]
     assert got == pytest.approx(mine.tolist(), abs=1e-6)
+    got = [found.of(answer="added", shots=1, source=name)[0].value for name in SOURCES]
+    assert got == pytest.approx(fit.unbiased.tolist(), abs=1e-6)
     cells = cells_of(study, store)
     means = np.array([cells[f"{name}, 40 images, supervised", task.name].mean for name in SOURCES])
     got = [found.of(answer="alone", shots=1, source=name)[0].value for name in SOURCES]
@@ -205,8 +207,8 @@ def test_other_plans_and_stores_without_mixtures_are_refused(tmp_path: Path) -> 
 def test_one_number_of_shots_has_no_change(tmp_path: Path) -> None:
     study = study_of(shots=(1,))
     found = mixtures_by_shots(study, ran(tmp_path / "s", study, Planted(ALIKE)))
-    assert len(found.effects) == 4 * 3
-    assert not any("is seen to change with shots" in text for text in found.page().answer)
+    assert len(found.effects) == 4 * 4
+    assert not any("change with shots" in text for text in found.page().answer)
 
 
 def test_the_page_is_written_and_mixtures_change_no_byte_of_the_study(tmp_path: Path) -> None:
@@ -221,8 +223,9 @@ def test_the_page_is_written_and_mixtures_change_no_byte_of_the_study(tmp_path: 
     write_pages([page], folder / "analyses", "a study")
     html = (folder / "analyses" / "mixtures.html").read_text()
     assert all(f"latin, {how}" in html for how in ("in mixtures", "alone"))
+    assert "digits, probe: what adding a source to others brings" in html
     lines = (folder / "analyses" / "mixtures" / "sources.csv").read_text().splitlines()
-    assert len(lines) == 1 + 4 * 3 * (3 + 1)
+    assert len(lines) == 1 + 4 * 4 * (3 + 1)
 
 
 # ---- whole ----------------------------------------------------------------------------------------------------------
@@ -250,5 +253,5 @@ def test_real_networks_on_mixtures_take_the_rates_of_the_study_and_train_none_of
             assert task.rate == sorted(own)[1]
     found = mixtures_by_shots(study, store)
     assert found.rows == 12
-    assert len(found.effects) == 2 * 2 * 3 * 3 * (2 + 1)
+    assert len(found.effects) == 2 * 2 * 3 * 4 * (2 + 1)
     assert any("Learning rates of transfer are medians" in note for note in found.notes)
