@@ -65,8 +65,7 @@ def planted_by_shots(seed: int = 0) -> PlantedByShots:
         DataError: the seed is no whole number.
     """
     random = generator("laboratory by shots", whole(seed, "seed", "planted_by_shots", most=None))
-    angle = random.uniform(0, np.pi)
-    angles = (angle, angle + np.pi / 2)
+    angles = (0, np.pi / 2)  # across and down: as far from one stroke as from another
 
     def made(strokes: np.ndarray, height: float, phases: np.ndarray) -> np.ndarray:
         """Images uint8 (n, 28, 28, 1) of strokes 0 or 1 (n, 3) and phases (n, 2) of the two waves."""
@@ -123,7 +122,7 @@ def _strokes() -> np.ndarray:
         down, right = rows - y, columns - x
         for leans, along in enumerate((down + right, down - right)):  # "\" leans to the left, "/" to the right
             across = np.abs(down - right if leans == 0 else down + right) / np.sqrt(2)
-            made[i, leans] = np.clip(2.5 - across, 0, 1) * (np.abs(along) <= 5)
+            made[i, leans] = np.clip(2.5 - across, 0, 1) * (np.abs(along) / np.sqrt(2) <= 5)
     return made
 
 
