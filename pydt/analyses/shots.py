@@ -388,8 +388,8 @@ def _tested(found: ByShots) -> list[str]:
     return [
         f"{many:,} of {groups:,} influences change from {_named(found.shots[0])} to {_named(found.shots[-1])} "
         f"(q < {LEVEL} over the groups; one test a group, of a straight line over the numbers of shots).{clearest} "
-        f"A typical group is found with a probability of 80 % if its influence changes by "
-        f"{number(least, digits_for(error))} {found.unit}{times}.",
+        f"A change of a typical group by {number(least, digits_for(error))} {found.unit}{times} would be found with a "
+        "probability of 80 %.",
         "This test does not see a rise that an equal fall follows. Hotelling's test of any difference between numbers "
         f"of shots does, with less power for the rest: it finds {any_change:,} (q < {LEVEL}, groups.csv).",
         f"{sure:,} of {groups:,} {sure_to(found.estimand)} at some number of shots (95 % intervals, simultaneous over "
@@ -465,10 +465,12 @@ def _same_order(found: ByShots) -> list[str]:
     ]
     if any(kind in CHANGED for kind in found.kinds) and not surely:
         ratio = found.spread[-1] / found.spread[0] if found.spread[0] > 0 else np.nan
-        size = f" ({number(float(ratio), 2)} times as large {last} as {first})" if np.isfinite(ratio) else ""
+        size = (
+            f" (their standard deviation is {number(float(ratio), 2)} times that {first})" if np.isfinite(ratio) else ""
+        )
         sentences.append(
-            f"So the changes found may be of size alone: all influences shrink or grow together{size}, and the same "
-            "groups stay at the ends."
+            f"So it is not shown that other groups matter {last} than {first}: all true influences may change by one "
+            f"factor{size}."
         )
     return sentences
 
@@ -487,7 +489,7 @@ def _one_list(found: ByShots) -> str:
     text += f" lower groups than one common ranking (the {count(lists.size, 'lowest group')} of each; the largest "
     text += f"difference is {number(float(lists.cost[worst]), digits, True)} \u00b1 "
     text += f"{number(float(lists.cost_stderr[worst]), digits)} {found.unit} a group, {_at(found.shots[worst])}"
-    text += "" if len(dear) else f"; {number(float((lists.cost + reach).max()), digits)} could be hidden"
+    text += "" if len(dear) else f"; a cost of {number(float((lists.cost + reach).max()), digits)} could be hidden"
     text += f"). Chosen by one half of the models, valued by the other, {count(lists.splits, 'random split')}."
     if len(cheap):
         where = ", ".join(_at(found.shots[j]) for j in cheap)

@@ -48,7 +48,7 @@ CURVES[9] = 6, 2, -2, -6
 CURVES[11] = -12, -10, -8, -6
 
 
-def measured(folder: Path, curves: np.ndarray, noise: float = 1.0, seed: int = 0, **more: Any) -> Store:
+def measured(folder: Path, curves: np.ndarray, noise: float = 1.0, seed: int = 0, sign: int = 1, **more: Any) -> Store:
     """Rows whose output at each number of shots is the sum of what the kept groups give, and noise that numbers of
     shots share by half."""
     masks = design.bernoulli(len(curves), MODELS, seed=seed)
@@ -57,7 +57,7 @@ def measured(folder: Path, curves: np.ndarray, noise: float = 1.0, seed: int = 0
     outputs = {}
     for j, name in enumerate(TASKS.values()):
         own = np.asarray(masks[np.arange(MODELS)], float) @ curves[:, j] + noise * (common + random.normal(size=MODELS))
-        outputs[name] = own[:, None] + 0.1 * random.normal(size=(MODELS, EXAMPLES))
+        outputs[name] = sign * own[:, None] + sign * 0.1 * random.normal(size=(MODELS, EXAMPLES))
     more = {"half": np.arange(EXAMPLES) % 2, "unit": "points", "groups": [f"g{i}" for i in range(len(curves))], **more}
     return Store.from_arrays(folder, np.asarray(masks[np.arange(MODELS)]), outputs, **more)
 
@@ -198,10 +198,20 @@ def test_what_is_found_in_noise_is_nothing(null: ByShots) -> None:
     assert not any(p < 0.05 for p in null.differ.values())
     text = " ".join(answer)
     assert "0 of 20 influences change" in text
-    assert "with a probability of 80 %" in text, "and what could have been found is said"
-    assert "may be of size alone" not in text
+    assert "would be found with a probability of 80 %" in text, "and what could have been found is said"
+    assert "may change by one factor" not in text
     assert null.lists is not None
     assert (np.abs(null.lists.cost) < 4 * null.lists.cost_stderr).all()
+
+
+def test_noise_that_all_numbers_of_shots_share_is_no_influence_at_all_of_them(tmp_path: Path) -> None:
+    store = measured(tmp_path, np.zeros((60, 4)), seed=1)
+    found = influence_by_shots(store, tasks={1: "one", 2: "one", "full": "one"})
+    everywhere = ((found.low > 0) | (found.high < 0)).all(1)
+    assert 1 <= everywhere.sum() <= 8, "by chance"
+    assert ALIKE not in found.kinds
+    assert (found.spread_low == 0).all()
+    assert (found.spread < found.values.std(0, ddof=1) / 2).all(), "errors are taken out"
 
 
 def test_the_cross_fit_of_lists_is_the_loop() -> None:
@@ -338,6 +348,38 @@ def test_a_number_of_shots_at_which_all_models_agree_is_left_out(tmp_path: Path,
     still = Store.from_arrays(tmp_path / "still", masks, outputs, unit="points")
     with pytest.raises(EstimateError, match="same value at 4 of 4 numbers of shots"):
         influence_by_shots(still, tasks=TASKS)
+
+
+def test_lower_may_be_better(planted: ByShots, tmp_path: Path) -> None:
+    turned = influence_by_shots(measured(tmp_path, CURVES, seed=1, sign=-1, higher_is_better=False), tasks=TASKS)
+    assert np.allclose(turned.values, planted.values, atol=1e-4)
+    assert turned.kinds == planted.kinds
+    assert turned.lists is not None
+    assert planted.lists is not None
+    assert np.allclose(turned.lists.worth, planted.lists.worth, atol=1e-4)
+    assert "Lower values are better here" in turned.page().method
+
+
+def test_equal_outputs_at_two_numbers_of_shots_do_no_harm(tmp_path: Path) -> None:
+    store = measured(tmp_path, CURVES[:, [0, 0, 2, 3]], seed=1)
+    twice = influence_by_shots(store, tasks={1: "one", 2: "one", "full": "all"})
+    assert np.isfinite(twice.low).all()
+    assert twice.agreement[0, 1].rho > 0.99
+    alone = influence_by_shots(store, tasks={1: "one", 2: "one"})
+    assert set(alone.kinds) <= {ALIKE, UNCHANGED, NOTHING}
+    for found in (twice, alone):
+        write_pages([found.page()], tmp_path / "pages", "equal")
+    assert "0 of 20 influences change" in " ".join(alone.page().answer)
+
+
+def test_few_groups_are_told_what_they_can_be(tmp_path: Path) -> None:
+    found = influence_by_shots(measured(tmp_path, CURVES[[2, 5, 7]], seed=1), tasks=TASKS)
+    assert found.kinds == (FEW, MANY_SHOTS, ALIKE)
+    assert not found.agreement
+    page = found.page()
+    assert "Orders are not compared: there are too few groups." in page.answer
+    assert "agreement.csv" not in page.csv
+    write_pages([page], tmp_path / "pages", "few")
 
 
 def test_failed_rows_come_first_where_they_are_many(tmp_path: Path, target: Target, tasks: tuple[Store, Plan]) -> None:
