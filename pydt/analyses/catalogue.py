@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from pydt.analyses.misleading import misleading
 from pydt.analyses.output_comparison import compare_outputs
 from pydt.analyses.ranking import ranking
 from pydt.analyses.removal import removal_curve
+from pydt.analyses.shots import influence_by_shots
+from pydt.analyses.shots_tasks import shots_of, with_shots
 from pydt.analyses.stability import stability
 from pydt.analyses.subpopulations import subpopulations
 from pydt.base import ConfigError, EstimateError, PydtError, StoreError, read, suggest
@@ -34,6 +36,8 @@ from pydt.store import Store
 
 IMAGES_MODELS = 100
 """Models on random halves of the source's images, where a plan has other groups."""
+KEPT = {"repeats": 4}
+"""Retrainings of each kept list of the question by shots, where models may be trained."""
 VERIFIED = {"verify": 3}
 """Images whose flip is verified by retraining, where models may be trained."""
 FOLDER = "analyses"
@@ -64,7 +68,7 @@ class Analysis:
 
     Attributes:
         name: on the command line and of its page. asks: its question.
-        trains: whether it trains models. make: makes its page.
+        trains: whether it trains models. make: makes its page or pages.
         images: whether it also serves a plan whose groups are single images; for such a plan it trains nothing.
         suits: whether there is something to show; asked where the analysis was not named.
         needs: of the plan and the task; see `pydt.analyses.ensemble_view.lacking`.
@@ -73,7 +77,7 @@ class Analysis:
     name: str
     asks: str
     trains: bool
-    make: Callable[[Job], Page]
+    make: Callable[[Job], Page | list[Page]]
     images: bool = False
     suits: Callable[[Job], bool] = lambda job: True
     needs: tuple[str, ...] = ()
@@ -123,6 +127,27 @@ def _examples(job: Job) -> Page:
     return examples(store, plan, seed=job.seed, **settings).page()
 
 
+def _by_shots(job: Job) -> list[Page]:
+    """A page for each target and way to transfer that the plan has at several numbers of shots; of a plan that has none
+    its rows are first transferred at more, in a folder of the store."""
+    store, plan, record = job.store, job.plan, job.store.plan(job.plan)
+    if not shots_of(record) and job.train and "tasks" not in job.settings:
+        plan = with_shots(plan)
+        store = run(plan, store.folder / "shots", workers=job.workers)
+        record = store.plan(plan)
+    settings = {"seed": job.seed, **({"workers": job.workers, **KEPT} if job.train else {}), **job.settings}
+    if {"tasks", "target", "mode"} & set(settings):
+        return [influence_by_shots(store, plan, **settings).page()]
+    found: list[Any] = [dict(zip(one.shots, one.tasks, strict=True)) for one in shots_of(record)]
+    pages = [influence_by_shots(store, plan, tasks=tasks, **settings).page() for tasks in found or [None]]
+    return [replace(page, name=page.name if i == 1 else f"{page.name}-{i}") for i, page in enumerate(pages, 1)]
+
+
+def _has_shots(job: Job) -> bool:
+    """Whether the plan has a target at several numbers of shots."""
+    return "tasks" in job.settings or bool(shots_of(job.store.plan(job.plan)))
+
+
 def _has_choices(job: Job) -> bool:
     """Whether learning rates of the plan were chosen: most plans have none."""
     try:
@@ -148,6 +173,7 @@ ANALYSES: tuple[Analysis, ...] = (
         _page_of(ranking, per="example"),
         needs=NEEDS_PER["example"],
     ),
+    Analysis("shots", "which groups matter at how many shots?", False, _by_shots, suits=_has_shots),
     Analysis("removal", "what does leaving groups out do?", True, _page_of(removal_curve, {})),
     Analysis(
         "subpopulations", "which examples does a group move most?", False, _page_of(subpopulations), needs=("ten",)
@@ -263,15 +289,16 @@ def analyse(
         tell(f"{number}/{len(wanted)}  {analysis.name}: {analysis.asks}")
         start = time.monotonic()
         try:
-            page = analysis.make(Job(store, plan, train, workers, seed, (settings or {}).get(analysis.name, {})))
+            made = analysis.make(Job(store, plan, train, workers, seed, (settings or {}).get(analysis.name, {})))
         except PydtError as error:
             failed[analysis.name] = _why(error, store, plan)
             tell(f"     no page: {failed[analysis.name]}")
             continue
-        pages.append(page.name)
-        # each page once: the rows of a large CSV file can be read once
-        index = write_pages([page], store.folder / FOLDER, " \u2192 ".join(names), provenance, order)
-        tell(f"     {page.answer[0]} ({time.monotonic() - start:.0f} s)")
+        for page in made if isinstance(made, list) else [made]:
+            pages.append(page.name)
+            # each page once: the rows of a large CSV file can be read once
+            index = write_pages([page], store.folder / FOLDER, " \u2192 ".join(names), provenance, order)
+            tell(f"     {page.answer[0]} ({time.monotonic() - start:.0f} s)")
     absent = {a.name: (a.asks, why) for a in ANALYSES if (why := (failed | unsuited).get(a.name)) is not None}
     for analysis in ANALYSES:
         if analysis.name in skipped and not (store.folder / FOLDER / f"{analysis.name}.html").is_file():
