@@ -223,14 +223,57 @@ def test_the_table_names_what_exists() -> None:
             found = getattr(found, part) if hasattr(found, part) else importlib.import_module(f"pydt.{part}")
 
 
+def _of_shots(target: Target) -> tuple[Task, ...]:
+    """One target at two numbers of shots, by two ways to transfer."""
+    return tuple(Task(target, shots=k, penalty=p, draws=4, name=f"{k}, {p}") for p in (10.0, 3.0) for k in (1, 5))
+
+
+def test_each_way_to_transfer_has_a_page_by_shots(tmp_path: Path, source: Dataset, target: Target) -> None:
+    masks = design.bernoulli(GROUPS, 60, seed=0)
+    plan = Plan(source, design=masks, recipe=Recipe(), tasks=_of_shots(target))
+    with ThreadPoolExecutor(1) as executor:
+        run(plan, tmp_path, executor, runner=Stub(0.6, 0.15, 0, frozenset()), progress=False)
+    done = analyse(plan, tmp_path, only=["shots"])
+    assert done.failed == {}
+    assert done.pages == ("shots", "shots-2")
+    assert {"shots.html", "shots-2.html"} <= {path.name for path in (tmp_path / "analyses").iterdir()}
+    tasks = {1: "1, 3.0", 5: "5, 10.0"}
+    assert analyse(plan, tmp_path, only=["shots"], settings={"shots": {"tasks": tasks}}).pages == ("shots",)
+
+
+def test_a_plan_of_one_number_of_shots_gets_more_where_that_is_asked(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = pydt("analyse", str(tmp_path / "study.toml"), "--only", "shots")
+    assert told.exit_code == 1
+    assert "no target of the plan has two numbers of shots" in told.output
+    whole = analyse(plan, tmp_path / "study", only=None, settings={})
+    assert "shots" not in {*whole.pages, *whole.failed}, "not made where it was not named"
+    asked: list[Plan] = []
+
+    def trained(made: Plan, folder: Path, **how: object) -> Store:
+        asked.append(made)
+        with ThreadPoolExecutor(1) as executor:
+            return run(made, folder, executor, runner=Stub(0.6, 0.15, 0, frozenset()), progress=False)
+
+    monkeypatch.setattr(module, "run", trained)
+    settings = {"shots": {"repeats": 0}}
+    done = analyse(plan, tmp_path / "study", only=["shots"], train=True, settings=settings)
+    assert done.pages == ("shots",)
+    assert [task.shots for task in asked[0].tasks][:3] == [5, 1, 2]
+    assert (tmp_path / "study" / "shots" / "rows").is_dir(), "beside the plan's own store"
+    assert len(Store(tmp_path / "study").designs()) == 1
+
+
 @pytest.mark.slow
 def test_all_pages_of_a_tiny_plan_and_again(tmp_path: Path, source: Dataset, target: Target) -> None:
     """Trained in earnest; the second time nothing is trained and every page and number is the same."""
     recipe = Recipe(network="convnet-2", epochs=1, batch_size=32, lr=0.3, augment=Augment(mean=(0.3,), std=(0.2,)))
-    tasks = (Task(target, draws=2),)
+    tasks = (Task(target, draws=2), Task(target, shots=1, draws=2))
     made = Plan(source, design=design.random(GROUPS, 44, seed=2), recipe=recipe, tasks=tasks, seed=2)
     settings = {
         "removal": {"sizes": (4,), "repeats": 4, "steps": "epochs"},
+        "shots": {"sizes": (4,), "repeats": 4, "steps": "epochs"},
         "failures": {"models": 3, "repeats": 2, "share": 0.5, "most": 9},
         "examples": {"models": 10},
         "subpopulations": {"size": 4},
