@@ -484,8 +484,9 @@ def _one_list(found: ByShots) -> str:
     dear, cheap = (np.flatnonzero(one > 0) for one in (lists.cost - reach, -lists.cost - reach))
     worst = int(np.argmax(lists.cost))
     where = ", ".join(_at(found.shots[j]) for j in dear)
-    text = "One list of groups to leave out does not serve all numbers of shots: " if len(dear) else ""
-    text += f"{where} its own ranking finds" if len(dear) else "At no number of shots its own ranking is found to give"
+    text = "By the models there are, "
+    text += "one list of groups to leave out does not serve all numbers of shots: " if len(dear) else ""
+    text += f"{where} its own ranking finds" if len(dear) else "at no number of shots its own ranking is found to give"
     text += f" lower groups than one common ranking (the {count(lists.size, 'lowest group')} of each; the largest "
     text += f"difference is {number(float(lists.cost[worst]), digits, True)} \u00b1 "
     text += f"{number(float(lists.cost_stderr[worst]), digits)} {found.unit} a group, {_at(found.shots[worst])}"
@@ -668,7 +669,7 @@ def _method(found: ByShots) -> str:
         output=called_output(found.output),
         models=count(found.models, "model"),
         how=ESTIMATORS[found.method].phrase,
-        kinds="\n".join(f"    {kind:<19}{meaning}" for kind, meaning in MEANING.items()),
+        kinds="\n".join(f"    {kind}: {meaning}" for kind, meaning in MEANING.items()),
         splits=found.lists.splits if found.lists else 0,
         turned=turned,
     )
@@ -690,6 +691,14 @@ What the kinds say (sure: the simultaneous interval excludes 0):
 Standard deviation of the true influences, and their correlation at two numbers of shots, leave the errors out:
 
     sd^2 = variance over groups of the values - mean squared error
+
+Parts of the variance between models, by products of residuals of the score half and of the report half; errors by a
+jackknife over models:
+
+    groups = adjusted R^2
+    images = what the two halves do not share
+    draws = what they share of one draw that is not that of all draws
+    without noise = share of the groups in what the halves share, less the draws
 
 One list for all: the lowest quarter of the groups by each ranking, and by the mean over the numbers of shots of
 value / standard error; chosen by one half of the models on the score half, valued by the other half on the report half,

@@ -263,7 +263,7 @@ def test_two_opposite_orders_need_two_lists(tmp_path: Path) -> None:
     own, other = found.lists.worth[0, 0], found.lists.worth[3, 0]
     assert own < -3 < 3 < other, "the list of all labelled images is a wrong one at 1 shot"
     answer = " ".join(found.page().answer)
-    assert "One list of groups to leave out does not serve all numbers of shots" in answer
+    assert "one list of groups to leave out does not serve all numbers of shots" in answer
     assert found.agreement[0, 3].rho < -0.8
     assert found.differ[0, 3] < 0.05
     assert "pairs of numbers of shots order the groups differently" in answer.split(". ")[0]
