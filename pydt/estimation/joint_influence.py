@@ -38,7 +38,8 @@ DIRECTIONS = 16384
 _BINS = 256  # of m(u)
 _HALVINGS = 14  # of the interval that holds the multiplier: to 1/16,000 of it
 _AT_ONCE = 1 << 22  # entries of simulated values
-_RANK = 1e-9  # eigenvalues below it, relative to the largest, are 0
+_RANK = 1e-6  # eigenvalues below it, relative to the largest, are 0: standard errors come as float32
+_NONE = 1e-12  # a variance below it, relative to that of the values, is 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +176,7 @@ class JointFit:
         known = np.isfinite(error.sum((1, 2)))
         roots, vectors = np.linalg.eigh(np.where(known[:, None, None], error, np.eye(error.shape[1])))
         total = np.trace(wide, axis1=1, axis2=2)
-        real = roots > _RANK * np.where(known, total, 1.0)[:, None]
+        real = roots > np.maximum(_RANK * roots[:, -1], _NONE * np.where(known, total, 1.0))[:, None]
         scores = np.einsum("kij,ki->kj", vectors, np.where(known[:, None], differences, 0.0)) ** 2
         square = np.divide(scores, roots, out=np.zeros_like(scores), where=real).sum(1)
         rank = real.sum(1)
