@@ -27,6 +27,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from pydt.base import EstimateError, generator, whole
 from pydt.estimation.inputs import Array
@@ -193,6 +194,6 @@ def _first(holds: Array) -> float:
     return float(_FINE[np.argmax(holds)]) if holds.any() else 1.0
 
 
-def _chance(beyond: Array) -> float:
+def _chance(beyond: npt.NDArray[np.bool_]) -> float:
     """p value of a simulation."""
     return float((1 + beyond.sum()) / (1 + len(beyond)))

@@ -5,9 +5,11 @@ the J columns and the difference of each pair of them:
 
     cov(a, b) = (V_a + V_b - V_{a-b}) / 2        of one group; V its squared standard errors
 
-This is exact wherever V is quadratic in the outputs: the difference and OLS, with errors of any kind. Of the LASSO,
-whose penalty is another for each column, it is an estimate. The correlations are made positive semidefinite (negative
-eigenvalues become 0, then the diagonal 1 again); the standard errors stay those of `influences`.
+This is exact wherever V is quadratic in the outputs: the difference and OLS, with errors of any kind. Rounding aside,
+the correlations are positive semidefinite; negative eigenvalues become 0, then the diagonal 1 again. The LASSO is
+refused: its penalty is another for each column, so the difference of two columns' influences is not that of their
+difference. With the covariance above, 17 % of groups had a trend at p < 0.05 where none was (62 groups, 90 rows; the
+difference of means 5 %).
 
     multiplier   95 % quantile q of max_j |t_j|, t a multivariate t of these correlations r and df degrees of freedom.
                  With r = L L', z = |z| u of independent normals and m(u) = max_j |(L u)_j|:
@@ -193,20 +195,24 @@ def joint_influences(masks: Any, outputs: Any, method: str | None = None, **more
     Args:
         masks: as for `influences`.
         outputs: (models, J), J at least 2, in an order that means something, such as from the fewest to the most shots.
-        method: "ols", "difference" or "lasso"; `best_method` by default.
-        more: as for `influences`: groups, bitorder, clusters, errors, nan, cv, l1_ratio.
+        method: "ols" or "difference"; by default "ols" where `best_method` says so, else "difference".
+        more: as for `influences`: groups, bitorder, clusters, errors, nan.
 
     Raises:
-        EstimateError: as `influences`; one column alone; ridge, which has no unbiased values.
+        EstimateError: as `influences`; one column alone; ridge and lasso.
     """
     y = to_array(outputs, "outputs", EstimateError)
     if y.ndim != 2 or y.shape[1] < 2 or y.dtype.kind not in "biuf":
         wrong = f"outputs of shape {y.shape}, dtype {y.dtype}"
         raise EstimateError(wrong, "joint_influences", "give numbers (models, J) of at least 2 columns")
     if method is None:
-        method = best_method(masks, **{k: v for k, v in more.items() if k in ("groups", "bitorder", "clusters")})
+        best = best_method(masks, **{k: v for k, v in more.items() if k in ("groups", "bitorder", "clusters")})
+        method = "difference" if best == "lasso" else best
+    if method == "lasso":
+        wrong = "the LASSO's penalty differs by column, so their errors have no known covariance"
+        raise EstimateError(wrong, "joint_influences", 'use "difference", or "ols" where there are models enough')
     if method in ESTIMATORS and ESTIMATORS[method].biased:
-        mend = 'use "ols" where there are models enough, else "lasso" or "difference"'
+        mend = 'use "ols" where there are models enough, else "difference"'
         raise EstimateError(f"{method} has no unbiased influences to compare", "joint_influences", mend)
     y = y.astype(np.float64)
     columns = y.shape[1]
