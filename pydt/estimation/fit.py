@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pydt.base import EstimateError, to_array
+from pydt.base import ConfigError, EstimateError, extremes, html_table, to_array, to_frame
 from pydt.estimation.estimators import ESTIMATORS
 from pydt.estimation.inputs import Array
 from pydt.estimation.multiple_testing import TARGETS_AT_ONCE, Single, q_values
+from pydt.reporting import count, interval_plot
+
+_LEVEL = 0.05
+_TESTED = 1 << 20  # influences up to which a line of text is worth the time of their q values
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +58,7 @@ class Fit:
         placebo_values, placebo_stderr, placebo_q: (placebos, targets), or None without a Design; placebo_df: as `df`.
         correlation: (groups, groups) of the errors of one target, from the masks alone, with one variance for all
             models; computed when first asked for.
+        groups, targets: their names, where masks or outputs came as tables with named columns, else None.
     """
 
     method: str
@@ -77,9 +83,11 @@ class Fit:
     placebo_df: Array | None
     quantisation: Array | None
     errors: str
-    _covariance: Callable[[], Array] = field(repr=False)
-    _imbalance: float = field(default=0.0, repr=False)
-    _contrast: Callable[[Array], tuple[Array, Array]] | None = field(default=None, repr=False)
+    groups: tuple[Any, ...] | None = None
+    targets: tuple[Any, ...] | None = None
+    _covariance: Callable[[], Array] = field(kw_only=True)
+    _imbalance: float = 0.0
+    _contrast: Callable[[Array], tuple[Array, Array]] | None = None
 
     @property
     def least_df(self) -> Array:
@@ -165,3 +173,111 @@ class Fit:
                 error[one, part] = np.sqrt(variance)
         shape = c.shape[:-1] + self.stderr.shape[1:]
         return value.reshape(shape), error.reshape(shape)
+
+    def to_frame(self) -> Any:
+        """A `pandas.DataFrame` with one line for each group and target: "group", "target" (not of one-dimensional
+        outputs), "value", "unbiased", "stderr", "low" and "high" (95 %, of `unbiased`), "q", "kept" (models with it).
+
+        All numbers of an influence stand on one line; `frame.pivot(index="group", columns="target", values="value")`
+        makes a wide table. Groups and targets without names have their positions.
+
+        Raises:
+            ConfigError: pandas is not installed.
+        """
+        shape = self.values.shape
+        groups = range(shape[0]) if self.groups is None else self.groups
+        columns: dict[str, Any] = {"group": _repeated(groups, self.values[:1].size)}
+        if len(shape) == 2:
+            columns["target"] = _repeated(range(shape[1]) if self.targets is None else self.targets, 1, shape[0])
+        reach = self._reach()
+        parts: dict[str, Any] = {"value": self.values, "unbiased": self.unbiased, "stderr": self.stderr}
+        parts |= {"low": self.unbiased - reach, "high": self.unbiased + reach, "q": self.q}
+        columns |= {name: np.asarray(part).reshape(-1) for name, part in parts.items()}
+        columns["kept"] = np.repeat(self.counts, self.values[:1].size)
+        return to_frame(columns, "Fit")
+
+    def plot(self, target: Any = 0, ax: Any = None) -> Any:
+        """Draw the highest and the lowest influences on a target with their 95 % intervals; ridge has none.
+
+        Args:
+            target: position or name. ax: `matplotlib.axes.Axes` to draw into; by default a figure of its own.
+
+        Returns:
+            the axes.
+
+        Raises:
+            ConfigError: no such target.
+        """
+        at = self._target(target)
+        values, reach = self._column(at)
+        shown = extremes(values)
+        names = [self._group(i) for i in shown]
+        named = "" if self.targets is None else f" on {self.targets[at]}"
+        note = f"{len(shown)} of {count(len(values), 'group')}" if len(shown) < len(values) else ""
+        return interval_plot(names, values[shown], reach[shown], f"influence{named}, 95 % intervals", note, ax)
+
+    def __repr__(self) -> str:
+        targets = self.values[:1].size
+        facts = f"{count(len(self.counts), 'group')}, {count(targets, 'target')}, {count(self.models, 'model')}"
+        explained = float(np.mean(self.explained))
+        told = [f"explains {100 * explained:.0f} %{' on average' if targets > 1 else ''}"] if explained > -1 else []
+        if self.values.size <= _TESTED and not np.isnan(self.q).all():
+            sure = int((self.q < _LEVEL).sum())
+            told.append(f"{sure:,} {'influence' if sure == 1 else 'influences'} at q < {_LEVEL}")
+        return f"Fit({self.method}, {self.estimand}: {facts}{'; ' if told else ''}{', '.join(told)})"
+
+    def _repr_html_(self) -> str:
+        if self.values[:1].size > 1:
+            return self._targets_html()
+        values, reach = self._column(0)
+        q = self.q.reshape(-1)
+        rows = [
+            (self._group(i), values[i], f"{values[i] - reach[i]:.4g} to {values[i] + reach[i]:.4g}", q[i])
+            for i in extremes(values)
+        ]
+        return html_table(repr(self), ("group", "influence", "95 %", "q"), rows, len(values), "groups between")
+
+    def _targets_html(self) -> str:
+        """One line for each target: what is explained, and its highest and lowest group."""
+        explained, targets = np.broadcast_to(self.explained, self.values.shape[1]), self.values.shape[1]
+
+        def line(j: int) -> tuple[Any, ...]:
+            ends = extremes(self._column(j)[0])
+            high, low = (self._group(ends[i]) if len(ends) else "" for i in (0, -1))
+            return (j if self.targets is None else self.targets[j]), explained[j], high, low
+
+        heads = "target", "explained", "highest group", "lowest group"
+        return html_table(repr(self), heads, (line(j) for j in range(targets)), targets, "targets")
+
+    def _group(self, at: int) -> str:
+        return str(at if self.groups is None else self.groups[at])
+
+    def _target(self, wanted: Any) -> int:
+        """Position of a target, by name or position."""
+        names, targets = self.targets or (), self.values[:1].size
+        if wanted in names:
+            return names.index(wanted)
+        if isinstance(wanted, int | np.integer) and 0 <= wanted < targets:
+            return int(wanted)
+        known = ", ".join(map(repr, names[:8])) if names else f"0 to {targets - 1}"
+        raise ConfigError(f"no target {wanted!r} among {targets}", "Fit.plot", f"there are: {known}")
+
+    def _column(self, target: int) -> tuple[Array, Array]:
+        """The influences that intervals speak of (`values` for ridge) on one target, and the intervals' half-widths."""
+        source = self.values if ESTIMATORS[self.method].biased else self.unbiased
+        both = source.astype(np.float64), self._reach()
+        values, reach = (part.reshape(len(self.counts), -1)[:, target] for part in both)
+        return values, reach
+
+    def _reach(self) -> Array:
+        """Half-widths of the 95 % intervals of `unbiased`, of its shape; NaN for ridge."""
+        from scipy.special import stdtrit
+
+        if ESTIMATORS[self.method].biased:
+            return np.full(self.values.shape, np.nan)
+        return np.asarray(stdtrit(self.df, 0.975) * self.stderr.astype(np.float64))
+
+
+def _repeated(names: Any, each: int, times: int = 1) -> list[Any]:
+    """Every name `each` times, all of them `times` times."""
+    return [name for name in names for _ in range(each)] * times

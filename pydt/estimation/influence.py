@@ -67,7 +67,8 @@ def influences(
 
     Args:
         masks: a Design, any 0/1 array-like (models, groups), or packed uint8 (models, ceil(groups / 8)) with `groups`.
-        outputs: (models, targets) of any float dtype and strides: arrays, memory maps, tensors; or (models,).
+        outputs: (models, targets) of any float dtype and strides: arrays, memory maps, tensors; or (models,). Of tables
+            of pandas the names of columns are kept, and masks and outputs must have equal indexes.
         method: "difference", "ols", "ridge" or "lasso"; formulas in docs/how-pydt-estimates.md.
         groups: number of groups, for packed masks; or the Design that masks are rows of: they are compared with it,
             and errors use what it knows (strata, pairs).
@@ -225,6 +226,8 @@ def _collect(statistics: Statistics, method: str, solver: Solver, out: npt.NDArr
         counts=geometry.plain.count[: geometry.groups].astype(np.int64),
         parameters=solver.parameters,
         errors=solver.errors,
+        groups=statistics.given.names,
+        targets=statistics.given.targets,
         _covariance=solver.covariance,
         _imbalance=solver.imbalance,
         _contrast=_contrasts(statistics.given) if solver.contrast else None,

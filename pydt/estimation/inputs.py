@@ -12,6 +12,7 @@ What lost: a cluster-robust sandwich for these two, which needs many more cluste
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,6 +73,7 @@ class Masks:
         strata: int64 (groups,), None for "add": stratum of each group, of which every mask keeps as many; all groups
             are one where the design has none.
         alpha: share of the groups that the design's rule keeps; None of masks of one's own.
+        names: of the groups, where the masks are a table with named columns, else None.
     """
 
     packed: npt.NDArray[np.uint8]
@@ -81,6 +83,7 @@ class Masks:
     units: Units
     strata: Rows | None
     alpha: float | None = field(default=None, kw_only=True)
+    names: tuple[Any, ...] | None = field(default=None, kw_only=True)
 
     @property
     def models(self) -> int:
@@ -115,11 +118,13 @@ class Inputs(Masks):
         outputs: float16/32/64 (models, targets), any strides; never copied.
         flat: the outputs were one-dimensional.
         flag: targets with a NaN or infinite output get NaN, instead of an error.
+        targets: their names, where the outputs are a table or a column with a name, else None.
     """
 
     outputs: npt.NDArray[Any]
     flat: bool
     flag: bool
+    targets: tuple[Any, ...] | None = field(default=None, kw_only=True)
 
 
 def read(
@@ -132,6 +137,7 @@ def read(
 ) -> Inputs:
     """Check masks and the shape of the outputs; outputs are not copied. NaN and infinite outputs are found later, when
     they are summed."""
+    refuse_other_rows(masks, outputs=outputs, clusters=clusters)
     given = read_masks(masks, groups, clusters, bitorder)
     values, flat = as_outputs(outputs)
     if len(values) != given.models:
@@ -141,7 +147,45 @@ def read(
     _refuse_empty(given, values)
     refuse_unwritten(values)
     one_of(nan, ("raise", "flag"), "nan", "influences", EstimateError)
-    return Inputs(**vars(given), outputs=values, flat=flat, flag=nan == "flag")
+    targets = _column_names(outputs, values.shape[1])
+    return Inputs(**vars(given), outputs=values, flat=flat, flag=nan == "flag", targets=targets)
+
+
+def refuse_other_rows(masks: Any, **values: Any) -> None:
+    """Refuse pandas tables and columns whose indexes differ: rows belong together by their place in all of them."""
+    index = first = None
+    for name, one in (("masks", masks), *values.items()):
+        other = _index(one)
+        if other is None:
+            continue
+        if index is None:
+            index, first = other, name
+        elif len(index) == len(other) and not index.equals(other):
+            wrong, mend = f"the index of {first} in another order", f"use {name}.loc[{first}.index]"
+            if not index.is_unique or len(index.symmetric_difference(other)):
+                at = int(np.argmax(np.asarray(index != other)))
+                wrong = f"row {at} is {other[at]!r}, and {index[at]!r} in {first}"
+                mend = "give both the same index, or .to_numpy() of both if their rows belong together in this order"
+            raise EstimateError(wrong, name, mend)
+
+
+def _index(values: Any) -> Any:
+    """The index of a table or column of pandas, else None."""
+    index = getattr(values, "index", None)
+    return index if hasattr(index, "symmetric_difference") else None
+
+
+def _column_names(values: Any, columns: int) -> tuple[Any, ...] | None:
+    """The names of the columns of a table, or the name of one column, as pandas and polars have them, else None."""
+    if isinstance(values, Design | np.ndarray):
+        return None
+    found = getattr(values, "columns", None)
+    if found is None and isinstance(name := getattr(values, "name", None), str):
+        found = (name,)
+    if isinstance(found, str) or not isinstance(found, Iterable):
+        return None
+    names = tuple(found)
+    return names if len(names) == columns else None
 
 
 def read_masks(
@@ -168,7 +212,8 @@ def read_masks(
     if estimand == "swap":
         strata = np.zeros(groups, np.int64) if design is None or design.strata is None else design.strata
     alpha = None if design is None or not design.drawn else design.alpha
-    return Masks(packed, groups, extra, estimand, units, strata, alpha=alpha)
+    names = _column_names(masks, groups)
+    return Masks(packed, groups, extra, estimand, units, strata, alpha=alpha, names=names)
 
 
 def name_groups(groups: npt.NDArray[np.intp]) -> str:

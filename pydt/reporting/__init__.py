@@ -2,6 +2,7 @@
 `base`.
 """
 
+from pydt.reporting.axes import curve_plot, interval_plot
 from pydt.reporting.csv_files import write_csv
 from pydt.reporting.metric import ACCURACY, Metric
 from pydt.reporting.page import PICTURES, Block, Column, Curve, Images, Intervals, Multiples, Page, Table, csv_of

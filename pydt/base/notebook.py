@@ -1,0 +1,81 @@
+"""How results look in Python: small tables for notebooks, and frames of pandas, which is imported only here."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from html import escape
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pydt.base.errors import ConfigError
+
+SHOWN = 20
+"""Lines of a table, and groups of a plot, that are shown."""
+
+
+def extremes(values: npt.ArrayLike, most: int = SHOWN) -> npt.NDArray[np.intp]:
+    """Positions of the highest and of the lowest values, `most` in all, the highest first; NaN is left out."""
+    found = np.asarray(values, np.float64)
+    order = np.argsort(-found, kind="stable")
+    order = order[: len(found) - int(np.isnan(found).sum())]
+    return order if len(order) <= most else np.r_[order[: most - most // 2], order[len(order) - most // 2 :]]
+
+
+def html_table(
+    line: str, heads: Sequence[str] = (), rows: Iterable[Sequence[Any]] = (), total: int = 0, what: str = "rows"
+) -> str:
+    """A line of text and under it a table of at most `SHOWN` rows, as HTML without styles or scripts.
+
+    Args:
+        line: what `repr` says; its line breaks are kept.
+        rows: texts and numbers; numbers are written with four significant digits.
+        total: rows that there are; how many more is said below the table. what: the name of several.
+    """
+    shown = list(islice(rows, SHOWN))
+    parts = [f"<div><p>{'<br>'.join(escape(part.strip()) for part in line.splitlines())}</p>"]
+    if shown:
+        parts.append(f"<table><thead>{_cells(heads, 'th')}</thead><tbody>")
+        parts += [_cells([_text(one) for one in row], "td") for row in shown]
+        parts.append("</tbody></table>")
+    if total > len(shown):
+        parts.append(f"<p>{total - len(shown):,} more {escape(what)}</p>")
+    return "".join(parts) + "</div>"
+
+
+def _cells(texts: Sequence[str], tag: str) -> str:
+    return "<tr>" + "".join(f"<{tag}>{escape(text)}</{tag}>" for text in texts) + "</tr>"
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
+
+
+def to_frame(columns: Mapping[str, Any], what: str, unit: str = "", index: Any = None) -> Any:
+    """A `pandas.DataFrame` of these columns; `unit` stands in its `attrs`.
+
+    Raises:
+        ConfigError: pandas is not installed.
+    """
+    try:
+        import pandas
+    except ImportError as error:
+        raise ConfigError(f"pandas is not installed ({error})", f"{what}.to_frame", "pip install pandas") from error
+    frame = pandas.DataFrame(dict(columns) if isinstance(columns, Mapping) else columns, index=index)
+    if unit:
+        frame.attrs["unit"] = unit
+    return frame
+
+
+def notebook_display() -> Callable[..., Any] | None:
+    """IPython's `display` in a notebook; None elsewhere, also in IPython on a terminal."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    if getattr(shell, "kernel", None) is None:
+        return None
+    from IPython.display import display
+
+    return display

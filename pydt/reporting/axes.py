@@ -1,0 +1,63 @@
+"""Plots of plain values into axes of matplotlib, for Python and notebooks; pages are drawn by `svg.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_INCHES = 0.25  # height of a line of names
+
+
+def interval_plot(
+    names: Sequence[str],
+    values: npt.ArrayLike,
+    reach: npt.ArrayLike,
+    label: str,
+    title: str = "",
+    ax: Any = None,
+    zero: bool = True,
+) -> Any:
+    """One line for each name, the first on top: its value, and an interval unless `reach` is NaN.
+
+    Args:
+        reach: half-widths (names,), or below and above (2, names).
+        label: of the axis of values, with its unit. zero: whether a line marks 0.
+    """
+    ax = ax if ax is not None else _axes(6.4, 1.2 + _INCHES * max(4, len(names)))
+    places = np.arange(len(names))
+    ax.errorbar(values, places, xerr=np.asarray(reach, np.float64), fmt="o", markersize=4, capsize=2)
+    if zero:
+        ax.axvline(0, color="grey", linewidth=0.8, zorder=0)
+    ax.set(yticks=places, yticklabels=[_plain(name) for name in names], xlabel=_plain(label), title=_plain(title))
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    return ax
+
+
+def curve_plot(
+    names: Sequence[str], x: Sequence[str], values: Any, reach: Any, labels: tuple[str, str], title: str, ax: Any = None
+) -> Any:
+    """One curve for each name over evenly spaced places, with intervals: values and reach (names, places)."""
+    ax = ax if ax is not None else _axes(6.4, 4.8)
+    places = np.arange(len(x))
+    for i, name in enumerate(names):
+        shift = 0.3 * ((i + 0.5) / len(names) - 0.5)  # so that intervals do not lie on each other
+        ax.errorbar(places + shift, values[i], yerr=reach[i], fmt="o-", markersize=4, capsize=2, label=_plain(name))
+    ax.axhline(0, color="grey", linewidth=0.8, zorder=0)
+    ax.set(xticks=places, xticklabels=x, xlabel=_plain(labels[0]), ylabel=_plain(labels[1]), title=_plain(title))
+    if len(names):
+        ax.legend()
+    return ax
+
+
+def _axes(width: float, height: float) -> Any:
+    from matplotlib import pyplot
+
+    return pyplot.subplots(figsize=(width, height), layout="constrained")[1]
+
+
+def _plain(text: str) -> str:
+    """A name as it is: matplotlib reads what stands between two dollars as a formula."""
+    return str(text).replace("$", r"\$")
