@@ -198,7 +198,7 @@ class _Projection:
         self.label, self.blocks = label, int(label.max()) + 1
         self.counts = np.r_[rows, rows - np.bincount(label)].astype(np.float64)
         self._without = []
-        if self.counts.min() - self.parameters < 2:
+        if self.counts.min() - self.parameters < max(2, self.parameters / 2):  # below, errors are not to be trusted
             raise self._too_few()
         for block in range(self.blocks):
             own = self._basis[label == block]
