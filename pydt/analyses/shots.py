@@ -229,7 +229,7 @@ def influence_by_shots(
         lists=lists_of(view.masks, found, judged, method, seed),
         kept=kept,
         _view=view,
-        **dict(zip(("spread", "spread_low", "spread_high"), _spread(joint.values, joint.stderr), strict=True)),
+        **dict(zip(("spread", "spread_low", "spread_high"), joint.spread(), strict=True)),
     )
 
 
@@ -270,19 +270,6 @@ def _surest(values: Array, stderr: Array) -> Array:
     with np.errstate(invalid="ignore", divide="ignore"):
         t = np.abs(values / stderr)
     return np.asarray(np.where(np.isfinite(t), t, 0.0).max(1))
-
-
-def _spread(values: Array, stderr: Array) -> tuple[Array, Array, Array]:
-    """Standard deviation over the groups of the true values in each column, with a 95 % interval.
-
-    Its square is the mean over groups of (value - mean)^2 K / (K - 1) - stderr^2; the interval is that of this mean.
-    """
-    groups = len(values)
-    terms = (values - values.mean(0)) ** 2 * groups / (groups - 1) - stderr**2
-    square, error = terms.mean(0), terms.std(0, ddof=1) / np.sqrt(groups)
-    reach = t975(groups - 1) * error
-    low, high = (np.sqrt(np.maximum(end, 0.0)) for end in (square - reach, square + reach))
-    return np.sqrt(np.maximum(square, 0.0)), low, high
 
 
 def _at(shots: int | str) -> str:

@@ -98,7 +98,7 @@ def _agreements(joint: JointFit, pairs: Iterable[tuple[int, int]], seed: int) ->
     found = {}
     for a, b in pairs:
         at = [a, b]
-        found[a, b] = _pair(joint.values[:, at], joint.covariance[:, at][:, :, at], joint.df, truths, normals, seed)
+        found[a, b] = _pair(joint.values[:, at], joint.independent[:, at][:, :, at], joint.df, truths, normals, seed)
     return found
 
 

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.base import EstimateError, generator, to_array
+from pydt.base import EstimateError, generator, t975, to_array
 from pydt.estimation.estimators import ESTIMATORS
 from pydt.estimation.influence import best_method, influences
 from pydt.estimation.inputs import Array, refuse_other_rows
@@ -122,6 +122,29 @@ class JointFit:
     def high(self) -> Array:
         """Upper ends (groups, J) of the simultaneous 95 % intervals."""
         return self.values + self.multiplier[:, None] * self.stderr
+
+    @property
+    def independent(self) -> Array:
+        """Covariances (groups, J, J) of errors that are independent between groups and, less their mean over groups,
+        are as large as those of the values: for masks of one size, whose errors sum to 0, K / (K - 1) times theirs."""
+        groups = len(self.values)
+        return self.covariance * (groups / (groups - 1) if self.estimand == "swap" and groups > 1 else 1.0)
+
+    def spread(self) -> tuple[Array, Array, Array]:
+        """Standard deviation over the groups of the true values in each column, with a 95 % interval; each (J,).
+
+        Its square is the mean over the groups of (value - mean)^2 K / (K - 1) - e^2, with e^2 of `independent`. The
+        interval is that of this mean, its error with that of the e^2, which groups share: sqrt(2 / df) of them.
+        """
+        groups = len(self.values)
+        noise = np.diagonal(self.independent, axis1=1, axis2=2)
+        terms = (self.values - self.values.mean(0)) ** 2 * groups / max(groups - 1, 1) - noise
+        with np.errstate(invalid="ignore", divide="ignore"):
+            shared = (noise * np.sqrt(2 / self.df)[:, None]).mean(0)
+            reach = t975(groups - 1) * np.hypot(terms.std(0, ddof=min(groups - 1, 1)) / np.sqrt(groups), shared)
+        square = terms.mean(0)
+        low, high = (np.sqrt(np.maximum(end, 0.0)) for end in (square - reach, square + reach))
+        return np.sqrt(np.maximum(square, 0.0)), low, high
 
     def contrast(self, weights: npt.ArrayLike) -> tuple[Array, Array]:
         """Weighted sums over the columns of each group's values.

@@ -49,7 +49,7 @@ def test_bad_inputs_are_refused():
     masks, score, report = planted(1, rows=60)
     with pytest.raises(EstimateError, match="too few"):
         variance_shares(masks[:14], [score[0][:14]], [report[0][:14]])
-    with pytest.raises(EstimateError, match="20 rows are too few for 12 groups, .* train at least 26 rows"):
+    with pytest.raises(EstimateError, match=r"20 rows are too few for 12 groups.*train at least 26 rows"):
         variance_shares(masks[:20], [score[0][:20]], [report[0][:20]], blocks=20)
     with pytest.raises(EstimateError, match="same in all rows"):
         variance_shares(masks, [np.ones(60)])
