@@ -6,12 +6,14 @@ from . import data as data
 from . import design as design
 from . import store as store
 from .analyses import Counterfactual as Counterfactual
+from .analyses import Kept as Kept
 from .analyses import analyse as analyse
 from .analyses import brittleness as brittleness
 from .analyses import compare_outputs as compare_outputs
 from .analyses import counterfactual as counterfactual
 from .analyses import failures as failures
 from .analyses import influence_by_shots as influence_by_shots
+from .analyses import keep as keep
 from .analyses import leaks as leaks
 from .analyses import misleading as misleading
 from .analyses import ranking as ranking

@@ -3,9 +3,10 @@ in the same store. Imports every room but `cli` and `studies`.
 """
 
 from pydt.analyses.brittleness import brittleness
-from pydt.analyses.catalogue import analyse, chosen, read_list
+from pydt.analyses.catalogue import analyse, chosen
 from pydt.analyses.counterfactual import Counterfactual, counterfactual, retrainings
 from pydt.analyses.failures import failures
+from pydt.analyses.kept_list import Kept, keep
 from pydt.analyses.leakage.leaks import leaks
 from pydt.analyses.misleading import misleading
 from pydt.analyses.output_comparison import compare_outputs

@@ -28,7 +28,7 @@ from pydt.analyses.shots import influence_by_shots
 from pydt.analyses.shots_tasks import shots_of, with_shots
 from pydt.analyses.stability import stability
 from pydt.analyses.subpopulations import subpopulations
-from pydt.base import ConfigError, EstimateError, PydtError, StoreError, read, suggest
+from pydt.base import ConfigError, EstimateError, PydtError, StoreError, suggest
 from pydt.ensemble import Plan, run
 from pydt.estimation import few_masks, uncompared
 from pydt.reporting import Page, called, write_pages
@@ -222,19 +222,6 @@ def chosen(only: Iterable[str] | None, train: bool, by: str = "class") -> tuple[
     wanted = [known[name] for name in known if name in names]
     made = [a for a in wanted if train or not a.trains or (a.images and by == "example")]
     return made, tuple(a.name for a in wanted if a not in made)
-
-
-def read_list(path: str | os.PathLike[str]) -> list[str]:
-    """The names in a text file, one a line.
-
-    Raises:
-        ConfigError: it cannot be read.
-    """
-    try:
-        lines = read(Path(path)).decode().splitlines()
-    except (OSError, StoreError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot be read ({error})", str(path), "give a UTF-8 text file") from error
-    return [line.strip() for line in lines if line.strip()]
 
 
 def analyse(

@@ -53,7 +53,16 @@ def _options(
 
 for _command in (
     *(experiments.quickstart, experiments.plan, experiments.run, experiments.prove, experiments.analyse),
-    *(experiments.report, studies.study, stores.status, stores.verify, stores.compact, stores.merge, stores.export),
+    *(
+        experiments.report,
+        experiments.keep,
+        studies.study,
+        stores.status,
+        stores.verify,
+        stores.compact,
+        stores.merge,
+        stores.export,
+    ),
     *(datasets.pack, datasets.inspect, doctor.doctor),
 ):
     app.command()(_command)

@@ -14,6 +14,7 @@ from pydt.cli.arguments import DIGEST, PLAN, STORE, WORKERS, interruptible, metr
 from pydt.ensemble import MODELS, SAMPLE_SETTINGS, quickstart_plan
 
 if TYPE_CHECKING:
+    from pydt.analyses import Kept
     from pydt.ensemble import Plan, PlanFile
 
 
@@ -231,7 +232,8 @@ def analyse(
     Stopped at any moment, the same command continues.
     """
     from pydt.analyses import analyse as make_pages
-    from pydt.analyses import chosen, read_list
+    from pydt.analyses import chosen
+    from pydt.data import read_list
     from pydt.ensemble import PlanFile, read_plan, run
     from pydt.reporting import count
     from pydt.store import Store
@@ -306,3 +308,53 @@ def report(
     for text in [*sentences(found), *filter(None, [stopped(found)]), *(f"Note: {note}" for note in found["notes"])]:
         typer.echo(text)
     typer.echo(f"\nReport: {folder / 'report.html'}")
+
+
+def keep(
+    place: Annotated[Path, STORE],
+    drop: Annotated[int | None, typer.Option(help="Leave out so many of the lowest groups.")] = None,
+    top: Annotated[int | None, typer.Option(help="Keep so many of the highest groups.")] = None,
+    sure: Annotated[
+        bool,
+        typer.Option("--sure", help="Leave out what is surely below 0, or below the average group (q < 0.05)."),
+    ] = False,
+    task: Annotated[str | None, typer.Option(help="Name or digest of a task; default the plan's first.")] = None,
+    output: Annotated[str | None, typer.Option(help="Of which the influences are; default the task's metric.")] = None,
+    plan: Annotated[str | None, DIGEST] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the list; default DIR/kept.")] = None,
+) -> None:
+    """Write which groups to keep, as the finished rows rank them: names, positions, keys, and lines that use them.
+
+    A plan file gives positions and keys of the examples, too; a folder of a store only where it holds the source.
+    """
+    from pydt.analyses import keep as kept_list
+    from pydt.ensemble import parsed, read_plan
+
+    chosen: Any
+    folder, chosen = store_and_plan(place, plan)
+    own = place.suffix == ".toml" and place.is_file() and "study" not in parsed(place)
+    if own and (made := ran(place, read_plan(place))).digest.startswith(chosen):
+        chosen = made
+    found = kept_list(folder, chosen, drop=drop, top=top, sure=sure, task=task, output=output)
+    files = found.write(folder / "kept" if out is None else out)
+    for text in found.sentences:
+        typer.echo(text)
+    typer.echo()
+    for path in files.values():
+        typer.echo(str(path))
+    if found.positions is None:
+        typer.echo(f"no positions of examples: {folder} does not hold the source; give the plan file in its place")
+    typer.echo()
+    for library, line in found.lines(files).items():
+        typer.echo(f"{library + ':':<14} {line}")
+    if found.retrained is None and (line := _proof_of(found, place if own else None, task, output, files)):
+        typer.echo(f"{'to test it:':<14} {line}")
+
+
+def _proof_of(found: Kept, file: Path | None, task: str | None, output: str | None, files: dict[str, Path]) -> str:
+    """The command that retrains without the groups that a list leaves out; empty where there is none."""
+    if file is None or not found.dropped or task is not None or output is not None:
+        return ""
+    if found.sure:
+        return f"pydt analyse {file} --only removal --train --keep {files['.txt']}" if ".txt" in files else ""
+    return f"pydt prove {file} --drop {len(found.dropped)}"

@@ -7,6 +7,7 @@ from pydt.data.formats import READERS
 from pydt.data.groups import Groups
 from pydt.data.guard import GuardedTarget, guarded
 from pydt.data.identical import not_compared, shared_images, shared_units
+from pydt.data.name_lists import read_list
 from pydt.data.persistence import has_index
 from pydt.data.replica import Need, copy_of, missing, receive, send
 from pydt.data.target import HALVES, Target

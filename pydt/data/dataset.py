@@ -13,6 +13,7 @@ import numpy as np
 from pydt.base import DataError, as_path, hash_order, whole
 from pydt.data.concat import concat
 from pydt.data.formats import READERS, arrays, folder, huggingface, tar, torchvision
+from pydt.data.name_lists import chosen_groups
 from pydt.data.persistence import check_bytes, has_index, opened, save
 from pydt.data.table import ExampleTable
 
@@ -84,6 +85,28 @@ class Dataset(ExampleTable):
         if not 1 <= n <= len(self):
             raise DataError(f"a sample of {n} of {len(self)} examples", "sample", f"ask for 1 to {len(self)}")
         return self.take(np.sort(np.argsort(hash_order(self.all_keys(), f"sample {seed}"), kind="stable")[:n]))
+
+    def keep(self, groups: Any = None, by: str = "class", *, drop: Any = None) -> Dataset:
+        """The data set with these groups only, or without those of `drop`, in the original order. Examples in no group
+        always stay. Classes and groups without examples are dropped, and the others numbered anew.
+
+        Args:
+            groups: names; or a file that `pydt keep` wrote: its text file (a name a line) or its .json.
+            by: what makes groups, as in `units`: "class", "example" or a column.
+            drop: in place of `groups`, what is left out.
+
+        Raises:
+            DataError: both or neither are given, a name is unknown (the nearest is told), or nothing is left.
+            ConfigError, StoreError: the file cannot be read.
+        """
+        if (groups is None) == (drop is None):
+            raise DataError("give either groups or drop", "Dataset.keep", 'such as keep(["cat"]) or keep(drop=["dog"])')
+        codes, names = self.units(by)
+        named = set(chosen_groups(groups if drop is None else drop, names, by, "Dataset.keep"))
+        stays = np.array([(name in named) == (drop is None) for name in names] + [True])  # the last: -1, in no group
+        if not stays[codes].any():
+            raise DataError(f"all {len(names):,} groups are left out", "Dataset.keep", "leave one in")
+        return self.take(np.flatnonzero(stays[codes]))
 
     # ---- saving and opening ----------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 """
 
 from pydt.reporting.axes import curve_plot, interval_plot
-from pydt.reporting.csv_files import write_csv
+from pydt.reporting.csv_files import csv_file, write_csv
 from pydt.reporting.metric import ACCURACY, Metric
 from pydt.reporting.page import PICTURES, Block, Column, Curve, Images, Intervals, Multiples, Page, Table, csv_of
 from pydt.reporting.page_html import write_pages

@@ -14,10 +14,10 @@ from stub_influence import Additive, filled, many_classes, plan_of
 
 import pydt
 from pydt import design
-from pydt.analyses import ranking, read_list
+from pydt.analyses import ranking
 from pydt.analyses.sample_splitting import halves
 from pydt.base import ConfigError, EstimateError, StoreError
-from pydt.data import Dataset, Target
+from pydt.data import Dataset, Target, read_list
 from pydt.ensemble import Plan
 from pydt.reporting import write_pages
 from pydt.store import Store

@@ -13,9 +13,8 @@ from odd_json import paths, replaced
 from PIL import Image
 
 import pydt
-from pydt.analyses import read_list
 from pydt.base import PydtError, holder
-from pydt.data import Dataset
+from pydt.data import Dataset, read_list
 from pydt.data.index_file import FILE, Texts, pack_index, read_index
 from pydt.data.packing import pack
 from pydt.reporting import page_html as pages

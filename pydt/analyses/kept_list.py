@@ -1,0 +1,480 @@
+"""From a ranking to a list: which groups of the source to keep, as names, positions and keys that any trainer reads.
+
+The ranking is the report's: influences on the whole target, on the score half. What supports a list is said with it:
+
+    surely below  influence below 0 (where masks are of one size, below the average group), q < 0.05 over the groups
+    agreement     rank correlation of the rankings from two halves of the models (`pydt.analyses.agreement`)
+    order         whether the influences of some rows predict other rows on the report half (`global_test`)
+    retrained     report half, other draws: the source without just these groups against the whole, if it was trained
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pydt import __version__
+from pydt.analyses.agreement import agreement, disjoint_influences
+from pydt.analyses.counterfactual import compared, stored
+from pydt.analyses.ensemble_view import LEVEL, Array, EnsembleView
+from pydt.base import ConfigError, EstimateError, PydtError, as_path, digest, t975, whole, write_atomic
+from pydt.data import Dataset
+from pydt.data.samples import glyphs
+from pydt.ensemble import Plan
+from pydt.estimation import MANY, global_test, mean_output, overall
+from pydt.reporting import Metric, count, csv_file, digits_for, finite, listed, number, p_text, quoted
+from pydt.store import Record, Store
+
+_RULES = "give one of drop=N, top=N, sure=True"
+_SAMPLE = "printed alphanumerics"  # the source of the quickstart, which lies in the user's cache, not in the store
+_FEWEST = 3  # groups between which an order can be compared
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """What the source without just these groups reached, against the whole source, on the report half.
+
+    Attributes:
+        gain, low, high: better is positive; in `unit`, with a 95 % interval.
+        rows: retrainings without the groups, and of the whole source.
+    """
+
+    gain: float
+    low: float
+    high: float
+    unit: str
+    rows: tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """Which groups stay, and how sure that is. Make one with `pydt.keep`.
+
+    Attributes:
+        name: what is kept and what is dropped: the name of its files.
+        kept, dropped: names of groups, in mask order; the dropped ones lowest first.
+        positions: int64 (examples kept,), positions in the source, ascending, of examples in kept groups and of those
+            in no group; None where the source is not at hand. examples: of the whole source, if known.
+        keys: paths of the kept examples below the source's folder, their keys in WebDataset shards, or the ids of a
+            `pydt.Groups`; None of arrays.
+        groups: all names; values, stderr, low, high (95 %), q: float64 (groups,), in `unit`. counts: examples of each.
+        below, above: how many of the dropped have an influence surely below, and surely above, 0 or (estimand "swap")
+            that of the average group.
+        agreement: rank correlation of the rankings from two halves of the models; None where it could not be computed.
+        p: of the test whether the ranking predicts other models at all.
+    """
+
+    name: str
+    rule: str
+    kept: tuple[str, ...]
+    dropped: tuple[str, ...]
+    positions: npt.NDArray[np.int64] | None
+    examples: int | None
+    keys: tuple[str, ...] | None
+    groups: tuple[str, ...]
+    values: Array
+    stderr: Array
+    low: Array
+    high: Array
+    q: Array | None
+    counts: npt.NDArray[np.int64] | None
+    unit: str
+    estimand: str
+    estimator: str
+    models: int
+    below: int
+    above: int
+    agreement: float | None
+    p: float
+    retrained: Retrained | None
+    by: str
+    target: str
+    facts: dict[str, Any] = field(repr=False)
+    _keys: str = field(repr=False)  # their kind, see `_keys_of`
+    _view: EnsembleView = field(repr=False)
+
+    @property
+    def sure(self) -> bool:
+        """Whether just what is surely below was left out."""
+        return "surely" in self.rule
+
+    @property
+    def sentences(self) -> list[str]:
+        """What is kept, how sure that is, and what retraining says."""
+        return self._view.told([text for text in (_what(self), _how_sure(self), _proof(self)) if text])
+
+    def write(self, folder: str | os.PathLike[str]) -> dict[str, Path]:
+        """Write the list into a folder, which is made if it is not there. All files are called `name`:
+
+            .txt        kept groups, one a line; not of single examples
+            .csv        every group: kept or not, influence and its interval, examples
+            .npy        int64, the positions of the kept examples in the source
+            -keys.txt   their paths, WebDataset keys or ids, one a line
+            .json       all of it, and by which store, plan, task and rule
+
+        Returns:
+            the path of each by its ending. One that cannot be made is left out: positions and keys without the source,
+            names that are not one line.
+
+        Raises:
+            StoreError: they cannot be written.
+        """
+        root = as_path(folder, "Kept.write", made=True)
+        made: dict[str, bytes | None] = {
+            ".txt": None if self.by == "example" else _lines(self.kept),
+            ".csv": csv_file(_columns(self), _rows(self)),
+            ".npy": None if self.positions is None else _npy(self.positions),
+            "-keys.txt": None if self.keys is None else _lines(self.keys),
+        }
+        found = {end: root / f"{self.name}{end}" for end, data in made.items() if data is not None}
+        found[".json"] = root / f"{self.name}.json"
+        about = {**_about(self), "files": {end: path.name for end, path in found.items()}}
+        made[".json"] = (json.dumps(finite(about), indent=1, allow_nan=False) + "\n").encode()
+        for end, path in found.items():
+            write_atomic(path, made[end] or b"")
+        return found
+
+    def lines(self, files: dict[str, Path]) -> dict[str, str]:
+        """A line of Python for each library that reads the files of `write`; `dataset` is the source as it has it."""
+        said = {end: json.dumps(os.fspath(path), ensure_ascii=False) for end, path in files.items()}
+        by = "" if self.by == "class" else f", by={json.dumps(self.by, ensure_ascii=False)}"
+        found, own = {}, self._keys
+        if (where := said.get(".npy")) is not None:
+            found["torch"] = f"torch.utils.data.Subset(dataset, numpy.load({where}))"
+            found["Hugging Face"] = f"dataset.select(numpy.load({where}))"
+        if (where := said.get("-keys.txt")) is not None:
+            keys = f"set(open({where}, encoding='utf-8').read().splitlines())"
+            if own == "shards":
+                found = {"webdataset": f"keys = {keys}; dataset = dataset.select(lambda one: one['__key__'] in keys)"}
+            elif own == "folder":
+                # ImageFolder may hold files that pydt left out, and has another order below nested folders
+                inside = (
+                    "[i for i, (path, _) in enumerate(dataset.samples) if os.path.relpath(path, dataset.root) in keys]"
+                )
+                found["torch"] = f"keys = {keys}; torch.utils.data.Subset(dataset, {inside})"
+        if own != "ids" and ".txt" in said:
+            found["pydt"] = f"dataset.keep({said['.txt']}{by})"
+        elif own != "ids" and ".npy" in said:
+            found["pydt"] = f"dataset.take(numpy.load({said['.npy']}))"
+        return found
+
+
+def keep(
+    store: Store | str | os.PathLike[str],
+    plan: Plan | str | None = None,
+    *,
+    drop: int | None = None,
+    top: int | None = None,
+    sure: bool = False,
+    task: Any = None,
+    output: str | None = None,
+    seed: int = 0,
+) -> Kept:
+    """Which groups to keep, by the ranking of the report: influences on the whole target, on the score half.
+
+    Args:
+        store: a store, or its folder.
+        plan: a plan of the store, or its digest; by default the store's own. A Plan has its source, so that positions
+            and keys of examples are known; else they are where the store holds the source (arrays).
+        drop: leave out so many of the lowest groups.
+        top: keep so many of the highest.
+        sure: leave out the groups with an influence surely below 0, or below the average group where masks are of one
+            size (q < 0.05 over the groups); this may be none.
+        task: which of the plan's tasks, or its name or digest; the first by default.
+        output: of which the influences are, see `pydt.report`.
+        seed: of the halves of the models whose rankings are compared.
+
+    Raises:
+        ConfigError: no rule or several, nothing is left or left out, or `sure` of single examples.
+        StoreError: no such plan or task, or fewer than ten finished rows.
+        EstimateError: a group is in no finished row, or in all.
+    """
+    given = [name for name, one in (("drop", drop), ("top", top), ("sure", sure or None)) if one is not None]
+    if len(given) != 1:
+        raise ConfigError("no rule" if not given else f"{' and '.join(given)} at once", "keep", _RULES)
+    view = EnsembleView.of(store, plan, task)
+    record, names = view.record, view.record.names
+    output = view.output(output)
+    fit = overall(view.store, record, view.task, output)
+    values, stderr = np.asarray(fit.unbiased, np.float64), np.asarray(fit.stderr, np.float64)
+    reach = stderr * [t975(one) for one in np.broadcast_to(fit.df, values.shape)]
+    # Of thousands of single examples the report tests the ranking as a whole, none on its own.
+    q = None if record.by == "example" else np.asarray(fit.q, np.float64)
+    lower, higher = ((np.zeros(len(names), bool) if q is None else (q < LEVEL) & (s * values > 0)) for s in (-1, 1))
+    out = _left_out(values, lower if q is not None else None, drop, top, sure)
+    score, judged = (mean_output(view.store, record, view.task, output, half) for half in ("score", "report"))
+    source, codes = _source(view.store, record, plan)
+    stays = np.ones(len(names) + 1, bool)  # the last: of examples in no group, -1
+    stays[out] = False
+    positions = None if codes is None else np.flatnonzero(stays[codes])
+    keys, kind = _keys_of(source)
+    dropped = tuple(names[i] for i in out)
+    unit, rule = view.unit(output).name, given[0]
+    line = "average" if fit.estimand == "swap" else "0"
+    usual = output == view.output()
+    return Kept(
+        name=_called(view, len(names), len(out), rule, line, None if usual else output),
+        rule={"drop": f"the {len(out)} lowest are left out", "top": f"the {top} highest are kept"}.get(
+            rule, f"groups with an influence surely below {_line(fit.estimand)} are left out (q < {LEVEL})"
+        ),
+        kept=tuple(name for name, one in zip(names, stays, strict=False) if one),
+        dropped=dropped,
+        positions=positions,
+        examples=record.source_facts.get("examples"),
+        keys=None if keys is None or positions is None else tuple(keys[i] for i in positions.tolist()),
+        groups=names,
+        values=values,
+        stderr=stderr,
+        low=values - reach,
+        high=values + reach,
+        q=q,
+        counts=None if codes is None else np.bincount(codes[codes >= 0], minlength=len(names)),
+        unit=unit,
+        estimand=fit.estimand,
+        estimator=fit.method,
+        models=fit.models,
+        below=int(lower[out].sum()),
+        above=int(higher[out].sum()),
+        agreement=_agreement(view, score, seed),
+        p=float(global_test(view.masks, score, judged, fit.method)[1].p),
+        retrained=_retrained(view, dropped),
+        by=record.by,
+        target=view.target_name + (f" (task {quoted(view.described['name'])})" if len(record.tasks) > 1 else ""),
+        facts={
+            "store": str(view.store.folder),
+            "plan": record.digest,
+            "task": {"name": view.described["name"], "digest": view.task},
+            "output": output,
+            "seed": record.seed,
+            "source": {"name": record.source_facts["name"], "digest": record.source},
+        },
+        _keys=kind,
+        _view=view,
+    )
+
+
+def _left_out(values: Array, lower: npt.NDArray[np.bool_] | None, drop: Any, top: Any, sure: bool) -> list[int]:
+    """Positions of the groups that go, the lowest first."""
+    upwards = np.argsort(-values, kind="stable")[::-1].tolist()
+    if sure:
+        if lower is None:
+            mend = "single examples are tested as a whole, none on its own: use drop=N or top=N"
+            raise ConfigError("sure of single examples", "keep", mend)
+        return [i for i in upwards if lower[i]]
+    word, asked = ("drop", drop) if drop is not None else ("top", top)
+    if len(values) < 2:
+        raise ConfigError("one group", "keep", "there is nothing to leave out")
+    asked = whole(asked, word, "keep", 1, error=ConfigError)
+    if asked >= len(values):
+        wrong = "nothing is left" if word == "drop" and asked == len(values) else "nothing is left out"
+        wrong = wrong if asked == len(values) else "there are not so many"
+        mend = f"use 1 to {len(values) - 1}"
+        raise ConfigError(f"{word} {asked:,} of {count(len(values), 'group')}: {wrong}", "keep", mend)
+    return upwards[: asked if word == "drop" else len(values) - asked]
+
+
+def _source(store: Store, record: Record, plan: Any) -> tuple[Any, npt.NDArray[np.int64] | None]:
+    """The source, and the group of each of its examples; None for what is not at hand."""
+    if isinstance(plan, Plan):
+        return plan.source, np.asarray(plan.context.units[0], np.int64)
+    if record.by == "example":
+        codes = np.arange(len(record.names))
+        if digest("units", codes, list(record.names)) == record.units:
+            return None, codes
+    makers: list[Callable[[], Dataset]] = [glyphs.source] if record.source_facts["name"] == _SAMPLE else []
+    makers += [partial(Dataset.open, folder) for folder in sorted((store.folder / "data").glob("*"))]
+    for make in makers:
+        try:
+            found = make()
+            codes, names = found.units(record.by)
+        except PydtError:  # of another plan, or damaged: `pydt verify` tells
+            continue
+        if digest("units", codes, list(names)) == record.units:
+            return found, codes
+    return None, None
+
+
+def _keys_of(source: Any) -> tuple[Sequence[str] | None, str]:
+    """What identifies the examples outside of pydt, and what kind of keys these are: "folder", "shards", "files" (of
+    several data sets), "arrays" (no keys), "ids"; "" where the source is not at hand."""
+    if source is None:
+        return None, ""
+    if not isinstance(source, Dataset):
+        return getattr(source, "ids", None), "ids"
+    if source.records is None:
+        return None, "arrays"
+    keys, offset = source.all_keys(), source.records.offset
+    if _joined(source, keys):
+        return keys, "files"  # of several data sets: a key begins with the name of its own
+    if offset is None or (offset < 0).all():
+        return keys, "folder"
+    if (offset < 0).any():
+        return keys, "files"
+    return tuple(re.sub(r"(?<=[^/])\.[^/]*$", "", key) for key in keys), "shards"  # up to the first dot of the name
+
+
+def _joined(source: Dataset, keys: Sequence[str]) -> bool:
+    """Whether it was made by `Dataset.concat`."""
+    if "source" not in source.columns:
+        return False
+    codes, names = source.columns["source"]
+    return all(code >= 0 and key.startswith(f"{names[code]}/") for code, key in zip(codes.tolist(), keys, strict=True))
+
+
+def _agreement(view: EnsembleView, score: Array, seed: int) -> float | None:
+    """Rank correlation of the rankings from disjoint halves of the models, mean over random splits."""
+    if view.record.by == "example" or not _FEWEST <= view.masks.groups < MANY:
+        return None
+    try:
+        one, other, _ = disjoint_influences(view.masks, score[:, None], "keep", seed)
+    except EstimateError:  # half of the models do not tell the groups apart
+        return None
+    return float(agreement(one, other, columns=False, seed=seed)[0])
+
+
+def _retrained(view: EnsembleView, dropped: tuple[str, ...]) -> Retrained | None:
+    """What `pydt prove` found without just these groups."""
+    judgement = stored(view.store, view.record, view.task) if dropped else None
+    if judgement is None:
+        return None
+    whole_source = next((arm for arm in judgement.arms if arm.kind == "full"), None)
+    arm = next(
+        (arm for arm in judgement.arms if arm.names and {frozenset(n) for n in arm.names} == {frozenset(dropped)}), None
+    )
+    examples = view.store.examples(judgement.task, "report", judgement.record)
+    found = compared(arm, whole_source, examples["weights"], examples["labels"])
+    if found is None or not np.isfinite(found.low):
+        return None
+    metric = Metric.of_task(view.described)
+    gain, low, high = (metric.scale * one for one in (found.difference, found.low, found.high))
+    return Retrained(gain, low, high, metric.unit, (found.n, found.control_n))
+
+
+def _called(view: EnsembleView, groups: int, out: int, rule: str, line: str, output: str | None) -> str:
+    """The name of the files: what is kept and what is dropped, and of which task, output and plan where that is not
+    clear."""
+    ends = {
+        "drop": f"{groups - out}-of-{groups}-dropped-{out}-lowest",
+        "top": f"{groups - out}-highest-of-{groups}-dropped-{out}",
+        "sure": f"{groups - out}-of-{groups}-dropped-{out}-surely-below-{line}",
+    }
+    more = [view.described["name"]] if len(view.record.tasks) > 1 else []
+    more += [] if output is None else [output]
+    more += [f"plan {view.record.digest[:8]}"] if len(view.store.designs()) > 1 else []
+    said = [re.sub(r"[^\w]+", "-", one).strip("-")[:60] for one in more]
+    return "-".join(["kept", ends[rule], *(["for", *said] if said else [])])
+
+
+def _line(estimand: str) -> str:
+    return "that of the average group" if estimand == "swap" else "0"
+
+
+def _what(found: Kept) -> str:
+    thing = "examples" if found._view.thing == "example" else "images"
+    groups, gone = count(len(found.groups), "group"), len(found.dropped)
+    images = ""
+    if found.positions is not None and found.examples is not None:
+        images = f", {len(found.positions):,} of {found.examples:,} source {thing}"
+    first = f"Kept: {len(found.kept):,} of {groups} (by {found.by}){images}."
+    if not gone:
+        line = _line(found.estimand)
+        return f"{first} Nothing is left out: no group has an influence on {found.target} surely below {line}."
+    which = f"the {gone:,} lowest" if gone > 1 else "the lowest"
+    if found.sure:
+        which = f"{count(gone, 'group')} surely below {'the average group' if found.estimand == 'swap' else '0'}"
+    return f"{first} Left out: {which} for {found.target}, {listed(found.dropped, 3)}."
+
+
+def _how_sure(found: Kept) -> str:
+    gone, models = len(found.dropped), count(found.models, "model")
+    line = _line(found.estimand)
+    parts = []
+    if found.q is not None and gone:
+        parts.append(
+            f"{found.below:,} of the {gone:,} left out {'has' if found.below == 1 else 'have'} an influence surely "
+            f"below {line} (q < {LEVEL}, {models})" + (f", and {found.above:,} surely above it" if found.above else "")
+        )
+    if found.agreement is not None:
+        parts.append(
+            f"rankings by two halves of the {models} agree with a rank correlation of {number(found.agreement, 2)} "
+            "(1: the same order, 0: none in common)"
+        )
+    if not found.p < LEVEL:
+        parts.append(f"the order as a whole cannot be told from noise ({p_text(found.p)})")
+    return f"How sure: {'; '.join(parts) or f'{models} rank them, and their order is not noise ({p_text(found.p)})'}."
+
+
+def _proof(found: Kept) -> str:
+    one = found.retrained
+    if one is None:
+        return "No retraining has tested this list." if found.dropped else ""
+    digits = max(digits_for((one.high - one.low) / 4), 1)
+    gain, low, high = (number(value, digits, True) for value in (one.gain, one.low, one.high))
+    return (
+        f"Retrained without them: {gain} {one.unit} against the whole source (95 %: {low} to {high}; "
+        f"{one.rows[0]} and {one.rows[1]} retrainings, on images that did not rank)."
+    )
+
+
+def _columns(found: Kept) -> tuple[str, ...]:
+    unit = f" ({found.unit})" if found.unit else ""
+    return ("group", "kept", f"influence{unit}", f"stderr{unit}", f"low{unit}", f"high{unit}", "q", "examples")
+
+
+def _rows(found: Kept) -> list[tuple[Any, ...]]:
+    """A row for each group, in mask order."""
+    kept, none = set(found.kept), [None] * len(found.groups)
+    numbers = [part.tolist() for part in (found.values, found.stderr, found.low, found.high)]
+    q, counts = (none if part is None else part.tolist() for part in (found.q, found.counts))
+    return [
+        (name, "yes" if name in kept else "no", *rest)
+        for name, *rest in zip(found.groups, *numbers, q, counts, strict=True)
+    ]
+
+
+def _about(found: Kept) -> dict[str, Any]:
+    retrained = None if found.retrained is None else vars(found.retrained)
+    return {
+        "pydt": __version__,
+        "by": found.by,
+        "rule": found.rule,
+        "kept": list(found.kept),
+        "dropped": list(found.dropped),
+        "examples": found.examples,
+        "examples_kept": None if found.positions is None else len(found.positions),
+        **found.facts,
+        "unit": found.unit,
+        "estimand": found.estimand,
+        "estimator": found.estimator,
+        "models": found.models,
+        "dropped_surely_below": None if found.q is None else found.below,
+        "dropped_surely_above": None if found.q is None else found.above,
+        "agreement_of_halves": found.agreement,
+        "p": found.p,
+        "retrained": retrained,
+        "in_words": found.sentences,
+    }
+
+
+def _npy(positions: npt.NDArray[np.int64]) -> bytes:
+    import io
+
+    stream = io.BytesIO()
+    np.save(stream, positions, allow_pickle=False)
+    return stream.getvalue()
+
+
+def _lines(names: Sequence[str]) -> bytes | None:
+    """One name a line; None where a name would be read as another one."""
+    if any([name] != name.strip().splitlines() for name in names):
+        return None
+    return "".join(f"{name}\n" for name in names).encode()
