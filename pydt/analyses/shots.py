@@ -298,11 +298,10 @@ def _page(found: ByShots) -> Page:
 
 
 def _answer(found: ByShots) -> list[str]:
-    sentences = [_first(found), *_remains(found), *_tested(found), _explained(found), _spreads(found)]
-    sentences += _same_order(found)
-    if found.kept is not None:
-        sentences += found.kept.sentences()
-    sentences.append(_one_list(found))
+    """At most eight sentences, and what was left out; what they rest on stands in the notes of the blocks."""
+    sentences = [_first(found), _remains(found) or _sure(found)]
+    sentences += _one_list(found) if found.kept is None else found.kept.sentences()
+    sentences += [*_explained(found), _same_order(found), _detectable(found)]
     if found.constant:
         where = ", ".join(_named(k) for k in found.constant)
         sentences.append(f"Left out, since all models have the same {called_output(found.output)} there: {where}.")
@@ -318,6 +317,7 @@ _DOES = {
     CHANGES: ("changes in another way", "change in other ways"),
     ALIKE: ("matters at all numbers of shots", "matter at all numbers of shots"),
 }
+_ENDS = {FEW: -1, MANY_SHOTS: 0}  # where a group of this kind may still matter
 
 
 def _first(found: ByShots) -> str:
@@ -327,159 +327,221 @@ def _first(found: ByShots) -> str:
     for kind, (one, many) in _DOES.items():
         if names := found.of_kind(kind):
             parts.append(f"{len(names):,} {one if len(names) == 1 else many} ({listed(names, _FEW_NAMES)})")
-    differ = len(_differing(found))
-    order = "; no two numbers of shots are found to order the groups differently" if found.differ else ""
-    if differ:
-        verb = "orders" if differ == 1 else "order"
-        order = f"; {differ} of {count(len(found.differ), 'pair')} of numbers of shots {verb} the groups differently"
-    groups, models = count(len(found.groups), "group"), count(found.models, "model")
-    return f"Of {groups} ({models}), {', '.join(parts)}{order}."
+    return f"Of {count(len(found.groups), 'group')} ({count(found.models, 'model')}), {', '.join(parts)}."
 
 
-def _differing(found: ByShots) -> list[tuple[int, int]]:
-    """The pairs of numbers of shots whose true influences surely are not proportional."""
-    return [pair for pair, p in found.differ.items() if p < LEVEL]
+def _remains(found: ByShots) -> str:
+    """What groups that matter mainly at one end may still do at the other; "" where there are none."""
+    parts = []
+    for kind, end in _ENDS.items():
+        own = [i for i, one in enumerate(found.kinds) if one == kind]
+        if own:
+            most = float(np.abs([found.low[own, end], found.high[own, end]]).max())
+            size = number(most, digits_for(float(np.nanmedian(found.stderr[:, end]))))
+            parts.append(f"up to {size} {found.unit} may remain {_at(found.shots[end])}")
+    return f"Mainly does not mean only: {' and '.join(parts)} (95 % for each group)." if parts else ""
 
 
-def _remains(found: ByShots) -> list[str]:
-    """What groups that matter mainly at one end may still do at the other."""
-    sentences = []
-    for kind, end in ((FEW, -1), (MANY_SHOTS, 0)):
-        names = found.of_kind(kind)[:_FEW_NAMES]
-        if names:
-            digits = digits_for(float(np.nanmedian(found.stderr[:, end])))
-            ends = [[number(float(part[i, end]), digits, True) for part in (found.low, found.high)]
-                    for i in map(found.groups.index, names)]  # fmt: skip
-            told = ", ".join(f"{quoted(name)} {low} to {high}" for name, (low, high) in zip(names, ends, strict=True))
-            sentences.append(
-                f"Mainly does not mean only. {_at(found.shots[end]).capitalize()} there may remain: {told} "
-                f"{found.unit} (95 % intervals, simultaneous over the numbers of shots)."
-            )
-    return sentences
+def _sure(found: ByShots) -> str:
+    sure, groups = int(((found.low > 0) | (found.high < 0)).any(1).sum()), len(found.groups)
+    return (
+        f"{sure:,} of {groups:,} {sure_to(found.estimand)} at some number of shots (by chance alone "
+        f"{number(LEVEL * groups, 0)} would)."
+    )
 
 
-def _tested(found: ByShots) -> list[str]:
-    trend, groups = found.trend, len(found.groups)
-    many, clearest = int((trend.q < LEVEL).sum()), ""
-    if many:
-        i = int(np.nanargmin(trend.p))
-        change = plus_minus(float(trend.values[i]), float(trend.stderr[i]))
-        clearest = f" The clearest change: {quoted(found.groups[i])}, {change} {found.unit}."
-    error, df = float(np.nanmedian(trend.stderr)), float(np.nanmedian(trend.df))
-    least = detectable(error, df, groups, LEVEL / 2)
-    times = ""
-    if found.spread[0] > 0:
-        times = f" ({number(least / float(found.spread[0]), 1)} times the standard deviation of the true influences "
-        times += f"{_at(found.shots[0])})"
-    sure = int(((found.low > 0) | (found.high < 0)).any(1).sum())
-    any_change = int((benjamini_hochberg(found.any_change) < LEVEL).sum())
+def _one_list(found: ByShots) -> list[str]:
+    """Whether one list serves all, and what it is worth, by the models there are."""
+    lists = found.lists
+    if lists is None:
+        return ["Whether one list serves all is not judged: half of the models do not tell the groups apart."]
+    dear = ", ".join(_at(found.shots[j]) for j in _costs(lists)[0])
+    verdict = f"By the models there are, one common list of the {count(lists.size, 'lowest group')} "
+    verdict += f"does not serve all numbers of shots: {dear} its own list is lower." if dear else (
+        "is not found worse than each number of shots' own list."
+    )  # fmt: skip
+    first, last = (
+        f"{plus_minus(float(lists.worth[-1, j]), float(lists.stderr[-1, j]))} {found.unit} {_at(found.shots[j])}"
+        for j in (0, -1)
+    )
     return [
-        f"{many:,} of {groups:,} influences change from {_named(found.shots[0])} to {_named(found.shots[-1])} "
-        f"(q < {LEVEL} over the groups; one test a group, of a straight line over the numbers of shots).{clearest} "
-        f"A change of a typical group by {number(least, digits_for(error))} {found.unit}{times} would be found with a "
-        "probability of 80 %.",
-        "This test does not see a rise that an equal fall follows. Hotelling's test of any difference between numbers "
-        f"of shots does, with less power for the rest: it finds {any_change:,} (q < {LEVEL}, groups.csv).",
-        f"{sure:,} of {groups:,} {sure_to(found.estimand)} at some number of shots (95 % intervals, simultaneous over "
-        f"the numbers of shots of a group; by chance alone {number(LEVEL * groups, 0)} would).",
+        verdict,
+        f"Groups on the common list have a mean influence of {first} and {last}; what leaving them out gains only "
+        "retraining tells.",
     ]
 
 
-def _explained(found: ByShots) -> str:
-    """How much of the models' differences the groups explain, as judged and without noise of draws and images."""
+def _explained(found: ByShots) -> list[str]:
+    """How much of the models' differences the groups explain, and whether noise of draws and images makes its fall."""
     shots, shares = found.shots, found.shares
     if shares is None:
-        return "How much the groups explain is not told: there are too few models for so many groups."
+        return ["How much the groups explain is not told: there are too few models for so many groups."]
     most = int(np.nanargmax(shares.groups.values[:-1]))
-    first, last = _at(shots[most]), _at(shots[-1])
-    seen, true = ([_with_ends(part, j) for j in (most, -1)] for part in (shares.groups, shares.noiseless))
-    text = (
-        f"Which groups a model has seen explains {seen[0]} of the variance of {called_output(found.output)} between "
-        f"models {first} and {seen[1]} {last}"
-    )
-    if not np.isfinite(shares.noiseless.values[[most, -1]]).all():
-        return f"{text}."
-    text += f". Without the noise of which images are labelled and judged it is {true[0]} and {true[1]}"
+    first, last = (f"{_with_ends(shares.groups, j)} {_at(shots[j])}" for j in (most, -1))
+    of = called_output(found.output)
+    sentences = [f"Of the variance of {of} between models the groups explain {first} and {last}."]
     fall, without = (shares.difference(most, len(shots) - 1, part) for part in ("groups", "noiseless"))
-    if fall.low > 0 and without.value < fall.value / 2:
-        text += ": most of that fall is this noise"
-    return f"{text}."
+    if not fall.low > 0:
+        return sentences
+    noise = "noise of which images are labelled and judged"
+    if not np.isfinite([without.value, without.low]).all():
+        return [*sentences, f"How much of this fall is {noise} cannot be told."]
+    ends = " and ".join(number(float(shares.noiseless.values[j]), 2) for j in (most, -1))
+    if without.low > 0:
+        told = f"This fall is not only {noise}"
+    elif without.value < fall.value / 2:
+        told = f"Most of this fall seems to be {noise}"
+    else:
+        told = f"Whether this fall is more than {noise} could not be told"
+    return [*sentences, f"{told}: without it the shares are {ends}."]
 
 
 def _with_ends(part: Share, j: int) -> str:
     return "{} ({} to {})".format(*(number(float(end[j]), 2) for end in (part.values, part.low, part.high)))
 
 
+def _differing(found: ByShots) -> list[tuple[int, int]]:
+    """The pairs of numbers of shots whose true influences surely are not proportional, the surest first."""
+    return sorted((pair for pair, p in found.differ.items() if p < LEVEL), key=lambda pair: found.differ[pair])
+
+
+def _untold(found: ByShots) -> list[tuple[int, int]]:
+    """The other pairs whose orders may still be quite different."""
+    surely = _differing(found)
+    return [pair for pair, one in found.agreement.items() if pair not in surely and not one.low > _WIDE]
+
+
+def _same_order(found: ByShots) -> str:
+    """Whether numbers of shots order the groups differently."""
+    if not found.agreement:
+        return "Orders are not compared: there are too few groups."
+    surely, untold, pairs = _differing(found), _untold(found), len(found.differ)
+    if surely:
+        verb, p = "orders" if len(surely) == 1 else "order", p_text(found.differ[surely[0]])
+        a, b = (_tick(found.shots[j]) for j in surely[0])
+        return (
+            f"{len(surely)} of {count(pairs, 'pair')} of numbers of shots {verb} the groups differently, most surely "
+            f"{a} and {b} ({p})."
+        )
+    if len(untold) == pairs:
+        return "Whether numbers of shots order the groups alike could not be told."
+    text = "No two numbers of shots are found to order the groups differently"
+    if any(kind in CHANGED for kind in found.kinds):
+        text += ": all true influences may change by one factor"
+        if found.spread[0] > 0:
+            factor = number(float(found.spread[-1] / found.spread[0]), 2)
+            text += f" ({factor} from {_named(found.shots[0])} to {_named(found.shots[-1])})"
+    return text + (f"; in {len(untold)} of {count(pairs, 'pair')} other orders could hide." if untold else ".")
+
+
+def _detectable(found: ByShots) -> str:
+    """What change would have been found."""
+    error, df = float(np.nanmedian(found.trend.stderr)), float(np.nanmedian(found.trend.df))
+    least = number(detectable(error, df, len(found.groups), LEVEL / 2), digits_for(error))
+    text = f"A change of a typical group by {least} {found.unit} would be found with a probability of 80 %"
+    if not found.spread[0] > 0:
+        return f"{text}."
+    spread = number(float(found.spread[0]), digits_for(error))
+    return f"{text}; the true influences {_at(found.shots[0])} have a standard deviation of {spread}."
+
+
+def _tested(found: ByShots) -> str:
+    """What the tests of change find, for the note of all groups."""
+    trend, groups = found.trend, len(found.groups)
+    many, clearest = int((trend.q < LEVEL).sum()), ""
+    if many:
+        i = int(np.nanargmin(trend.p))
+        change = plus_minus(float(trend.values[i]), float(trend.stderr[i]))
+        clearest = f", most clearly {quoted(found.groups[i])} by {change} {found.unit}"
+    any_change = int((benjamini_hochberg(found.any_change) < LEVEL).sum())
+    return (
+        f"{many:,} of {groups:,} influences change from {_named(found.shots[0])} to {_named(found.shots[-1])} along a "
+        f"straight line{clearest} (q < {LEVEL} over the groups). A rise that an equal fall follows is no such change; "
+        f"Hotelling's test of any difference sees it, with less power for the rest, and finds {any_change:,}."
+    )
+
+
+def _intervals_left(found: ByShots) -> str:
+    """The intervals of the first groups that matter mainly at one end, at the other."""
+    text = ""
+    for kind, end in _ENDS.items():
+        digits, told = digits_for(float(np.nanmedian(found.stderr[:, end]))), []
+        for name in found.of_kind(kind)[:_FEW_NAMES]:
+            i = found.groups.index(name)
+            low, high = (number(float(part[i, end]), digits, True) for part in (found.low, found.high))
+            told.append(f"{quoted(name)} {low} to {high}")
+        text += f" {_at(found.shots[end]).capitalize()} there may remain: {', '.join(told)}." if told else ""
+    return text
+
+
+def _noise_told(found: ByShots) -> str:
+    """The shares without noise, with their intervals, and what the noises are."""
+    shares, note = found.shares, "Shares of the variance between models, with 95 % intervals."
+    assert shares is not None
+    most = int(np.nanargmax(shares.groups.values[:-1]))
+    if not np.isfinite(shares.noiseless.values[[most, -1]]).all():
+        return note
+    first, last = (f"{_with_ends(shares.noiseless, j)} {_at(found.shots[j])}" for j in (most, -1))
+    return f"{note} Without noise the groups explain {first} and {last}."
+
+
+def _orders_told(found: ByShots) -> str:
+    """What the table of pairs of numbers of shots says of the first and the last, and of all."""
+    ends, surely, untold = found.agreement[0, len(found.shots) - 1], _differing(found), _untold(found)
+    first, last = _at(found.shots[0]), _at(found.shots[-1])
+    if np.isfinite(ends.rho):
+        text = (
+            f"The true influences {first} and {last} correlate with {number(ends.rho, 2)} ({number(ends.low, 2)} to "
+            f"{number(ends.high, 2)}). The estimates have a rank correlation of {number(ends.rank, 2)}; unrelated true "
+            f"influences would give {number(ends.by_noise_alone, 2)} by shared noise alone."
+        )
+    else:
+        text = f"{first[0].upper()}{first[1:]} or {last} no true influence is seen, and the two cannot be compared."
+    known = [(p, pair) for pair, p in found.differ.items() if np.isfinite(p)]
+    if surely:
+        pairs = ", ".join(f"{_tick(found.shots[a])} and {_tick(found.shots[b])}" for a, b in surely)
+        text += f" Different orders: {pairs}."
+    elif known:
+        p, (a, b) = min(known)
+        text += f" The smallest p of one order: {p_text(p)}, {_tick(found.shots[a])} and {_tick(found.shots[b])}."
+    if untold:
+        text += f" In {len(untold)} the interval of the correlation reaches below {_WIDE}: orders may differ there."
+    return f"{text} {_PAIRS}"
+
+
 def _spreads(found: ByShots) -> str:
     def told(j: int) -> str:
         digits = digits_for(float(found.spread_high[j] - found.spread_low[j]) / 4)
         ends = (number(float(part[j]), digits) for part in (found.spread_low, found.spread_high))
-        return f"{number(float(found.spread[j]), digits)} {found.unit} ({' to '.join(ends)}) {_at(found.shots[j])}"
+        return f"{number(float(found.spread[j]), digits)} ({' to '.join(ends)}) {_at(found.shots[j])}"
 
     return (
-        f"The true influences have a standard deviation of {told(0)} and of {told(-1)} (95 % intervals; the errors of "
-        "the influences are taken out)."
+        f"True influences, errors taken out, have a standard deviation of {told(0)} and of {told(-1)}, {found.unit}, "
+        "with 95 % intervals."
     )
 
 
-def _same_order(found: ByShots) -> list[str]:
-    if not found.agreement:
-        return ["Orders are not compared: there are too few groups."]
-    ends = found.agreement[0, len(found.shots) - 1]
-    first, last = _at(found.shots[0]), _at(found.shots[-1])
-    surely = _differing(found)
-    untold = [pair for pair, one in found.agreement.items() if pair not in surely and not one.low > _WIDE]
-    told = ", ".join(f"{_tick(found.shots[a])} and {_tick(found.shots[b])}" for a, b in surely)
-    text = f"Of {count(len(found.agreement), 'pair')} of numbers of shots {len(surely) or 'none'} "
-    text += f"{'orders' if len(surely) == 1 else 'order'} the groups differently{f': {told}' if surely else ''} "
-    text += f"(p < {LEVEL} that the true influences are proportional, Holm over the {len(found.differ)} pairs"
-    known = [(p, pair) for pair, p in found.differ.items() if np.isfinite(p)]
-    if known and not surely:
-        p, (a, b) = min(known)
-        text += f"; the least is {p_text(p)}, {_tick(found.shots[a])} and {_tick(found.shots[b])}"
-    text += ")"
-    if untold:
-        text += f"; in {len(untold)} the interval of the correlation reaches below {_WIDE}, where other orders may hide"
-    if not np.isfinite(ends.rho):
-        return [
-            f"Whether {first} and {last} order the groups alike cannot be told: one shows no true influence.",
-            f"{text}.",
-        ]
-    sentences = [
-        f"The true influences {first} and {last} correlate with {number(ends.rho, 2)} ({number(ends.low, 2)} to "
-        f"{number(ends.high, 2)}). The estimates have a rank correlation of {number(ends.rank, 2)}; of unrelated true "
-        f"influences their shared noise alone would give {number(ends.by_noise_alone, 2)}.",
-        f"{text}.",
-    ]
-    if any(kind in CHANGED for kind in found.kinds) and not surely:
-        ratio = found.spread[-1] / found.spread[0] if found.spread[0] > 0 else np.nan
-        size = (
-            f" (their standard deviation is {number(float(ratio), 2)} times that {first})" if np.isfinite(ratio) else ""
-        )
-        sentences.append(
-            f"So it is not shown that other groups matter {last} than {first}: all true influences may change by one "
-            f"factor{size}."
-        )
-    return sentences
+def _costs(lists: Lists) -> tuple[np.ndarray, np.ndarray]:
+    """Where the own list is surely lower than the common one, and where it is surely higher."""
+    reach = t975(None, len(lists.cost)) * lists.cost_stderr
+    return np.flatnonzero(lists.cost > reach), np.flatnonzero(-lists.cost > reach)
 
 
-def _one_list(found: ByShots) -> str:
+def _lists_told(found: ByShots) -> str:
+    """What the table of lists shows, and the largest cost of the common one."""
     lists = found.lists
-    if lists is None:
-        return "Whether one list serves all is not judged: half of the models do not tell the groups apart."
+    assert lists is not None
     reach = t975(None, len(found.shots)) * lists.cost_stderr
     digits = digits_for(float(np.median(lists.cost_stderr)))
-    dear, cheap = (np.flatnonzero(one > 0) for one in (lists.cost - reach, -lists.cost - reach))
-    worst = int(np.argmax(lists.cost))
-    where = ", ".join(_at(found.shots[j]) for j in dear)
-    text = "By the models there are, "
-    text += "one list of groups to leave out does not serve all numbers of shots: " if len(dear) else ""
-    text += f"{where} its own ranking finds" if len(dear) else "at no number of shots its own ranking is found to give"
-    text += f" lower groups than one common ranking (the {count(lists.size, 'lowest group')} of each; the largest "
-    text += f"difference is {number(float(lists.cost[worst]), digits, True)} \u00b1 "
-    text += f"{number(float(lists.cost_stderr[worst]), digits)} {found.unit} a group, {_at(found.shots[worst])}"
-    text += "" if len(dear) else f"; a cost of {number(float((lists.cost + reach).max()), digits)} could be hidden"
-    text += f"). Chosen by one half of the models, valued by the other, {count(lists.splits, 'random split')}."
+    worst, (dear, cheap) = int(np.argmax(lists.cost)), _costs(lists)
+    text = (
+        f"Mean influence of the {count(lists.size, 'lowest group')}, {found.unit}. Chosen by one half of the models on "
+        f"the score half, valued by the other on the report half; {count(lists.splits, 'random split')}. Lower is a "
+        "better list to leave out. Cost of the common list: its value less that of the list of the same number of "
+        f"shots; the largest is {number(float(lists.cost[worst]), digits, True)} \u00b1 "
+        f"{number(float(lists.cost_stderr[worst]), digits)}, {_at(found.shots[worst])}"
+    )
+    text += "." if len(dear) else f", and one of {number(float((lists.cost + reach).max()), digits)} could be hidden."
     if len(cheap):
         where = ", ".join(_at(found.shots[j]) for j in cheap)
         text += f" The common list is even the better one {where}: outputs at all numbers of shots stand behind it."
@@ -502,7 +564,7 @@ def _blocks(found: ByShots, ticks: list[str]) -> list[Block]:
         "shots",
         "Influence by number of shots",
         f"{which}. Bars: 95 % intervals for all numbers of shots at once; {signs(found.estimand)}. Filled: the "
-        f"influence changes (q < {LEVEL}).",
+        f"influence changes (q < {LEVEL}).{_intervals_left(found)}",
         marked=[bool(found.trend.q[i] < LEVEL) for i in order],
         captions=[found.kinds[i] for i in order],
         images=thumbnails or None,
@@ -519,25 +581,18 @@ def _blocks(found: ByShots, ticks: list[str]) -> list[Block]:
             "share",
             "shots",
             "What the differences between models are made of",
-            "Shares of the variance between models, with 95 % intervals.",
+            _noise_told(found),
         )
         blocks.append(explained)
     if found.agreement:
-        blocks.append(
-            Table.of(
-                found.agreement, _pair_columns(found, ticks), "Do two numbers of shots order groups alike?", _PAIRS
-            )
-        )
+        title = "Do two numbers of shots order groups alike?"
+        blocks.append(Table.of(found.agreement, _pair_columns(found, ticks), title, _orders_told(found)))
     if found.lists is not None:
-        note = (
-            f"Mean influence of the {count(found.lists.size, 'lowest group')}, {found.unit}. Chosen by one half of the "
-            "models on the score half, valued by the other on the report half. Lower is a better list to leave out. "
-            "Cost of the common list: its value less that of the list of the same number of shots."
-        )
-        blocks.append(Table.of(range(len(ticks)), _list_columns(found, ticks), "One list for all?", note))
+        blocks.append(Table.of(range(len(ticks)), _list_columns(found, ticks), "One list for all?", _lists_told(found)))
     if found.kept is not None:
         blocks += found.kept.blocks()
-    blocks.append(Table.of(order.tolist(), _group_columns(found, ticks), "All groups", _KINDS_NOTE))
+    note = f"{_tested(found)} {_sure(found)} {_spreads(found)} What the kinds mean stands below."
+    blocks.append(Table.of(order.tolist(), _group_columns(found, ticks), "All groups", note))
     return blocks
 
 
@@ -545,11 +600,6 @@ _PAIRS = (
     "95 % intervals. One order: chance of so low an agreement if the true influences were proportional. Unrelated "
     "orders: chance of so high an agreement if they had nothing to do with each other."
 )
-_KINDS_NOTE = (
-    "Influence at each number of shots, and its change along a straight line. What the kinds mean stands below."
-)
-
-
 _PARTS = {
     "groups": "groups",
     "noiseless": "groups, without noise of draws and images",

@@ -128,7 +128,7 @@ class KeptLists:
         return ranked[size:]
 
     def sentences(self) -> list[str]:
-        """The verdict, then what it rests on, for the answer of a page. Failed rows are not spoken of here."""
+        """The verdict and what the one list gains, for the answer of a page. Failed rows are not spoken of here."""
         return _sentences(self)
 
     def blocks(self) -> list[Block]:
@@ -353,47 +353,40 @@ def _all(texts: Sequence[str]) -> str:
 
 def _sentences(found: KeptLists) -> list[str]:
     metric, one = found.metric, found.one
-    ends = (0, len(found.shots) - 1)
     sentences = [_verdict(found)]
     if one is not None and any(one.chosen):
         sure = [_at(k) for k, low in zip(found.shots, one.gain_low, strict=True) if low > 0]
         surely = "at all shots" if len(sure) == len(found.shots) else _all(sure) if sure else "at no number of shots"
-        gains = [
-            f"{change(metric, one.gain[j], one.gain_low[j], one.gain_high[j])} {_at(found.shots[j])}" for j in ends
-        ]
-        sentences.append(
-            f"Leaving them out is worth {_all(gains)} over the full source (95 %, all at once): a sure gain {surely}."
+        first, last = (
+            f"{change(metric, one.gain[j], one.gain_low[j], one.gain_high[j])} {_at(found.shots[j])}" for j in (0, -1)
         )
-    for j in ends:
-        if (best := found.best[j]) is not None:
-            gain = f"is worth {change(metric, best.gain, best.low, best.high)}; 95 %, by itself"
-            told = (
-                f"{without_lowest(best.chosen, ' of its own list')} {gain}" if any(best.chosen) else "keep all groups"
-            )
-            at = _at(found.shots[j])
-            sentences.append(f"{at[0].upper()}{at[1:]}, {told}.")
-    over = [own.over_common for own in found.lists if own.over_common is not None]
-    which = [one for own in found.lists if own.shots == ALL for one in own.which if one is not None]
-    for start, against, contrasts in (
-        ("With as many groups left out, the own list", "the common one", over),
-        ("The common list", "random sets of as many groups", which),
-    ):
-        if contrasts:
-            up, down = sum(c.low > 0 for c in contrasts), sum(c.high < 0 for c in contrasts)
-            reach = float(np.median([(c.high - c.low) / 2 for c in contrasts]))
-            width = f"{number(metric.scale * reach, metric.decimals(2, reach / 2))}{metric.unit and f' {metric.unit}'}"
-            sentences.append(
-                f"{start} is better than {against} in {up} and worse in {down} of "
-                f"{count(len(contrasts), 'comparison')} (95 % intervals, each by itself; they reach {width} to either "
-                "side in the median)."
-            )
-    size = max(one.chosen) if one is not None and any(one.chosen) else found.sizes[0]
+        sentences.append(f"Leaving them out gains {first} and {last} over the full source: surely {surely}.")
+    return sentences
+
+
+def _compared(found: KeptLists, start: str, against: str, contrasts: Sequence[Contrast | None]) -> str:
+    """In how many comparisons one list is better than another, and what could have been seen."""
+    known = [one for one in contrasts if one is not None]
+    if not known:
+        return ""
+    metric, up, down = found.metric, sum(c.low > 0 for c in known), sum(c.high < 0 for c in known)
+    reach = float(np.median([(c.high - c.low) / 2 for c in known]))
+    width = f"{number(metric.scale * reach, metric.decimals(2, reach / 2))}{metric.unit and f' {metric.unit}'}"
+    return (
+        f" {start} is better than {against} in {up} and worse in {down} of {count(len(known), 'comparison')} (95 %, "
+        f"each by itself; the intervals reach {width} to either side in the median)."
+    )
+
+
+def _lowest(found: KeptLists) -> str:
+    """The groups that the common list leaves out."""
+    size = max(found.one.chosen) if found.one is not None and any(found.one.chosen) else found.sizes[0]
     lowest = found.ranked[ALL][:size]
     shared = sorted(len(set(lowest) & set(ranked[:size])) for of, ranked in found.ranked.items() if of != ALL)
     are = f"The {size:,} lowest groups" if size > 1 else "The lowest group"
     both = f"{shared[0]} to {shared[-1]}" if shared[0] < shared[-1] else f"{shared[0]}"
     are += f" of the common ranking{', the lowest first, are' if size > 1 else ' is'} {listed(lowest, _NAMED)}"
-    return [*sentences, f"{are}; {both} of the {size:,} are in each own list, too."]
+    return f"{are}; {both} of the {size:,} are in each own list, too."
 
 
 def _verdict(found: KeptLists) -> str:
@@ -413,13 +406,11 @@ def _verdict(found: KeptLists) -> str:
     if np.isnan(one.most):
         return f"{told} could not be told: a number of shots has no list of its own, or its retrainings do not differ."
     most = f"{number(metric.scale * one.most, metric.decimals(2, one.most / 4))}{metric.unit and f' {metric.unit}'}"
-    against = "against the list of each number of shots (95 %, all at once)"
     if one.serves:
+        against = "against the list of each number of shots (95 %, all at once)"
         return f"One list serves all shots: {without} costs at most {most} {against}."
-    gain = number(metric.scale * one.gain.mean(), metric.decimals(2, one.most / 4), True)
-    gains = f", and gains {gain} in the mean over shots" if any(one.chosen) else ""
     worst = _at(found.shots[int(np.argmax(one.loss_high))])
-    return f"{told} could not be told: {without} may cost up to {most} ({worst}) {against}{gains}."
+    return f"{told} could not be told: {without} may cost up to {most} against its own list {worst} (95 %)."
 
 
 def _gain_columns(found: KeptLists) -> list[Column]:
@@ -480,12 +471,18 @@ def _blocks(found: KeptLists) -> list[Block]:
         note = (
             f"Chosen by one half of {metric.examples} and retrainings, judged by the other; 95 % for all shots at once."
         )
-        for title, parts in (
-            (f"Gain of one list for all shots over the full source{at}", (one.gain, one.gain_low, one.gain_high)),
-            (f"What one list costs against each own list{at}", (one.loss, one.loss_low, one.loss_high)),
+        digits = metric.decimals(2, float((one.gain_high - one.gain_low).mean()) / 4)
+        mean = f"{number(metric.scale * float(one.gain.mean()), digits, True)}{metric.unit and f' {metric.unit}'}"
+        for title, said, parts in (
+            (
+                f"Gain of one list for all shots over the full source{at}",
+                f"{note} Mean over shots: {mean}.",
+                (one.gain, one.gain_low, one.gain_high),
+            ),
+            (f"What one list costs against each own list{at}", note, (one.loss, one.loss_low, one.loss_high)),
         ):
             values, low, high = (metric.scale * part for part in parts)
-            blocks.append(Intervals(names, values, low, high, unit, title, note, marked=(low > 0) | (high < 0)))
+            blocks.append(Intervals(names, values, low, high, unit, title, said, marked=(low > 0) | (high < 0)))
     best = [(k, b) for k, b in zip(found.shots, found.best, strict=True) if b is not None]
     if best:
         title = "The best number of lowest groups of each own list"
@@ -500,7 +497,9 @@ def _blocks(found: KeptLists) -> list[Block]:
         ]
         rows.append((_called(own.shots), own.size, *cells))
     n = max(len(own.arms[0].rows) for own in found.lists)
+    over = [own.over_common for own in found.lists]
     note = f"In {unit}, with standard errors; n = {n} retrainings of a list."
+    note += _compared(found, "With as many groups left out, the own list", "the common one", over)
     blocks.append(Table(("list of", "left out", *names), rows, f"Gain of each list over the full source{at}", note))
     return blocks
 
@@ -520,7 +519,9 @@ def _panels(found: KeptLists, title: str, unit: str) -> Multiples:
         for part in ("difference", "low", "high")
     )
     ticks = ["all" if k == FULL else str(k) for k in found.shots]
-    return Multiples(list(panels), ticks, values, low, high, unit, "shots", title, "95 % each by itself.")
+    which = [one for own in found.lists if own.shots == ALL for one in own.which]
+    note = f"{_lowest(found)}{_compared(found, 'The common list', 'random sets of as many groups', which)}"
+    return Multiples(list(panels), ticks, values, low, high, unit, "shots", title, note)
 
 
 def _csv(found: KeptLists) -> dict[str, tuple[Sequence[str], list[tuple[Any, ...]]]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from stub_influence import filled, many_classes
 
 from pydt import design
 from pydt.analyses import influence_by_shots, ranking
-from pydt.analyses.shots import ByShots
+from pydt.analyses.shots import ByShots, _explained
 from pydt.analyses.shots_kinds import (
     ALIKE,
     CHANGES,
@@ -125,6 +126,11 @@ def rows_of(found: ByShots, file: str) -> tuple[list[str], list[tuple[Any, ...]]
     return list(heads), [tuple(row) for row in rows]
 
 
+def note_of(found: ByShots, title: str) -> str:
+    (note,) = (block.note for block in found.page().blocks if block.title == title)
+    return note
+
+
 def test_each_kind_is_told_from_the_others() -> None:
     cases = {  # values, half the width of the intervals, whether the trend passes
         FEW: ((3, 2, 1, 0.2), 1, True),
@@ -197,7 +203,7 @@ def test_what_is_found_in_noise_is_nothing(null: ByShots) -> None:
     assert answer[0].startswith("Of 20 groups (160 models), none is found to change with the number of labelled images")
     assert not any(p < 0.05 for p in null.differ.values())
     text = " ".join(answer)
-    assert "0 of 20 influences change" in text
+    assert "0 of 20 influences change" in note_of(null, "All groups")
     assert "would be found with a probability of 80 %" in text, "and what could have been found is said"
     assert "may change by one factor" not in text
     assert null.lists is not None
@@ -262,11 +268,12 @@ def test_two_opposite_orders_need_two_lists(tmp_path: Path) -> None:
     assert (found.lists.cost > 3 * found.lists.cost_stderr).all()
     own, other = found.lists.worth[0, 0], found.lists.worth[3, 0]
     assert own < -3 < 3 < other, "the list of all labelled images is a wrong one at 1 shot"
-    answer = " ".join(found.page().answer)
-    assert "one list of groups to leave out does not serve all numbers of shots" in answer
+    answer = found.page().answer
+    assert "does not serve all numbers of shots: at 1 shot, at 2 shots, at 5 shots, with all" in answer[2]
     assert found.agreement[0, 3].rho < -0.8
     assert found.differ[0, 3] < 0.05
-    assert "pairs of numbers of shots order the groups differently" in answer.split(". ")[0]
+    assert "4 of 6 pairs of numbers of shots order the groups differently, most surely " in " ".join(answer)
+    assert "Different orders: " in note_of(found, "Do two numbers of shots order groups alike?")
 
 
 def test_the_page_holds_every_number(planted: ByShots, tmp_path: Path) -> None:
@@ -274,8 +281,15 @@ def test_the_page_holds_every_number(planted: ByShots, tmp_path: Path) -> None:
     assert page.name == "shots"
     assert page.answer[0].startswith("Of 20 groups (160 models), 1 matters mainly at few shots (\u201cg2\u201d), ")
     assert "1 matters mainly at many shots (\u201cg5\u201d)" in page.answer[0]
+    most = [np.abs([planted.low[i, j], planted.high[i, j]]).max() for i, j in ((2, -1), (5, 0))]
+    assert page.answer[1] == (
+        f"Mainly does not mean only: up to {most[0]:.2f} points may remain with all labelled images and up to "
+        f"{most[1]:.2f} points may remain at 1 shot (95 % for each group)."
+    )
+    ends = r" \u2212?\S+ to \+\S+"
+    note = note_of(planted, "Influence by number of shots")
     assert re.search(
-        r"With all labelled images there may remain: \u201cg2\u201d \u2212?\S+ to \+\S+ points", page.answer[1]
+        f"With all labelled images there may remain: \u201cg2\u201d{ends}. At 1 shot .* \u201cg5\u201d{ends}", note
     )
     heads, rows = rows_of(planted, "curves.csv")
     assert heads[:3] == ["group", "shots", "influence (points)"]
@@ -319,6 +333,49 @@ def test_panels_begin_with_the_groups_that_change(planted: ByShots) -> None:
     assert shares.names[0] == "groups"
     tables = [block.title for block in planted.page().blocks if isinstance(block, Table)]
     assert tables == ["Do two numbers of shots order groups alike?", "One list for all?", "All groups"]
+
+
+def shares_of(groups: tuple[float, float], noiseless: tuple[float, float], width: float) -> Any:
+    """Parts of the variance at two numbers of shots, and the fall of each, with intervals of this half width."""
+
+    def difference(a: int, b: int, part: str) -> Any:
+        value = {"groups": groups, "noiseless": noiseless}[part]
+        return SimpleNamespace(value=value[a] - value[b], low=value[a] - value[b] - width)
+
+    parts = (SimpleNamespace(values=x, low=x - width, high=x + width) for x in map(np.array, (groups, noiseless)))
+    return SimpleNamespace(**dict(zip(("groups", "noiseless"), parts, strict=True)), difference=difference)
+
+
+@pytest.mark.parametrize(
+    ("groups", "noiseless", "width", "says"),
+    [
+        ((0.6, 0.2), (0.7, 0.3), 0.1, "This fall is not only noise of which images are labelled and judged: "),
+        ((0.6, 0.2), (0.7, 0.65), 0.1, "Most of this fall seems to be noise"),
+        ((0.6, 0.2), (0.7, 0.4), 0.35, "Whether this fall is more than noise of"),
+        ((0.6, 0.2), (0.7, np.nan), 0.1, "How much of this fall is noise of which images .* cannot be told"),
+        ((0.6, 0.5), (0.7, 0.1), 0.2, None),
+        ((0.5, 0.6), (0.7, 0.1), 0.0, None),
+    ],
+)
+def test_what_of_a_fall_is_noise_is_said_as_surely_as_it_is_known(
+    planted: ByShots, groups: tuple[float, float], noiseless: tuple[float, float], width: float, says: str | None
+) -> None:
+    shares = shares_of(groups, noiseless, width)
+    said = _explained(replace(planted, shots=(1, "full"), shares=shares))
+    assert said[0].startswith("Of the variance of value between models the groups explain ")
+    assert len(said) == (2 if says else 1)
+    assert says is None or re.match(says, said[1])
+
+
+def test_orders_that_could_not_be_told_are_not_called_alike(planted: ByShots) -> None:
+    no_power = {pair: replace(one, low=-0.5) for pair, one in planted.agreement.items()}
+    unknown = dict.fromkeys(planted.differ, 1.0)
+    found = replace(planted, agreement=no_power, differ=unknown)
+    assert found.page().answer[-2] == "Whether numbers of shots order the groups alike could not be told."
+    some = {pair: replace(one, low=-0.5 if pair == (0, 3) else 0.9) for pair, one in planted.agreement.items()}
+    said = replace(planted, agreement=some, differ=unknown).page().answer[-2]
+    assert said.startswith("No two numbers of shots are found to order the groups differently: all true influences may")
+    assert said.endswith("; in 1 of 6 pairs other orders could hide.")
 
 
 def test_shares_tell_groups_from_draws(tasks: tuple[Store, Plan]) -> None:
@@ -369,7 +426,7 @@ def test_equal_outputs_at_two_numbers_of_shots_do_no_harm(tmp_path: Path) -> Non
     assert set(alone.kinds) <= {ALIKE, UNCHANGED, NOTHING}
     for found in (twice, alone):
         write_pages([found.page()], tmp_path / "pages", "equal")
-    assert "0 of 20 influences change" in " ".join(alone.page().answer)
+    assert "0 of 20 influences change" in note_of(alone, "All groups")
 
 
 def test_few_groups_are_told_what_they_can_be(tmp_path: Path) -> None:
@@ -403,7 +460,8 @@ def test_retraining_judges_the_lists(tmp_path: Path, target: Target) -> None:
     page = found.page()
     assert set(found.kept.csv()) < set(page.csv)
     assert "lists.csv" in page.csv
-    assert found.kept.sentences()[0] in page.answer
+    assert page.answer[2 : 2 + len(found.kept.sentences())] == found.kept.sentences()
+    assert len(page.answer) <= 8
     titles = [block.title for block in page.blocks]
     assert all(block.title in titles for block in found.kept.blocks())
     write_pages([page], tmp_path / "pages", "blobs")
