@@ -360,7 +360,7 @@ def _sentences(found: KeptLists) -> list[str]:
         first, last = (
             f"{change(metric, one.gain[j], one.gain_low[j], one.gain_high[j])} {_at(found.shots[j])}" for j in (0, -1)
         )
-        sentences.append(f"Leaving them out gains {first} and {last} over the full source: surely {surely}.")
+        sentences.append(f"Leaving them out gains {first} and {last} over the full source; the gain is sure {surely}.")
     return sentences
 
 
@@ -471,15 +471,15 @@ def _blocks(found: KeptLists) -> list[Block]:
         note = (
             f"Chosen by one half of {metric.examples} and retrainings, judged by the other; 95 % for all shots at once."
         )
-        digits = metric.decimals(2, float((one.gain_high - one.gain_low).mean()) / 4)
-        mean = f"{number(metric.scale * float(one.gain.mean()), digits, True)}{metric.unit and f' {metric.unit}'}"
+        places = metric.decimals(2, float((one.gain_high - one.gain_low).mean()) / 4)
+        mean = f"{number(metric.scale * float(one.gain.mean()), places, True)}{metric.unit and f' {metric.unit}'}"
+        gain, loss = (
+            f"Gain of one list for all shots over the full source{at}",
+            "What one list costs against each own list",
+        )
         for title, said, parts in (
-            (
-                f"Gain of one list for all shots over the full source{at}",
-                f"{note} Mean over shots: {mean}.",
-                (one.gain, one.gain_low, one.gain_high),
-            ),
-            (f"What one list costs against each own list{at}", note, (one.loss, one.loss_low, one.loss_high)),
+            (gain, f"{note} Mean over shots: {mean}.", (one.gain, one.gain_low, one.gain_high)),
+            (f"{loss}{at}", note, (one.loss, one.loss_low, one.loss_high)),
         ):
             values, low, high = (metric.scale * part for part in parts)
             blocks.append(Intervals(names, values, low, high, unit, title, said, marked=(low > 0) | (high < 0)))

@@ -43,7 +43,7 @@ from pydt.reporting import (
 from pydt.store import HALVES, Record, Store, per_draw
 from pydt.studies.grid import Place, Values, shots_text, stacked
 from pydt.studies.mixture_plan import arms_of, mixture_plan
-from pydt.studies.study import Study
+from pydt.studies.study import FULL, Study
 from pydt.studies.values import AUROC, Cell, halves_of
 
 LEVEL = 0.05
@@ -396,12 +396,12 @@ def _leader(found: MixturesByShots, at: AllSources) -> str:
             f"; told from the average source {'in mixtures' if sure else 'alone'} only" if sure != alone_sure else told
         )
         return (
-            f"In mixtures, as alone, {quoted(at.first)} {how} {_where(at.shots)}: {_points(one)} in mixtures, "
-            f"{_points(other)} alone{told} {place}."
+            f"In mixtures, as alone, {quoted(at.first)} {how} {_where(at.shots)}: {_points(one)} points in "
+            f"mixtures, {_points(other)} alone{told} {place}."
         )
     mixed, alone = (
         f"{quoted(effect.source)} {'helps most' if helps else 'is first, but not told from the average source'}: "
-        f"{_points(effect)}"
+        f"{_points(effect)} points"
         for effect, helps in ((one, sure), (other, alone_sure))
     )
     return f"In mixtures, {_where(at.shots)}, {mixed}; alone {alone} {place}."
@@ -446,8 +446,8 @@ def _differences(found: MixturesByShots) -> list[str]:
     return [
         f"The two answers differ in {len(differ):,} of {of} (Holm over the sources at each place; noise alone would "
         f"give {number(LEVEL * len(found.places), 1)} places on average), most surely for "
-        f"{quoted(one.source)} on {quoted(one.target)}, {quoted(one.mode)}, {shots_text(one.shots)}: {_points(one)} in "
-        f"mixtures less alone ({p_text(one.p_holm)})."
+        f"{quoted(one.source)} on {quoted(one.target)}, {quoted(one.mode)}, {shots_text(one.shots)}: {_points(one)} "
+        f"points in mixtures less alone ({p_text(one.p_holm)})."
     ]
 
 
@@ -468,21 +468,22 @@ def _agreement(found: MixturesByShots) -> str:
 
 def _changes(found: MixturesByShots) -> list[str]:
     """Which sources' influence changes with shots."""
-    said = []
+    said: list[str] = []
     for answer, what in _CHANGES.items():
         every = found.of(shots=CHANGE, answer=answer)
         sure = sorted((one for one in every if one.sure), key=lambda one: one.p_holm)
-        text = f"{what} in {len(sure)} of {len(every)}"
+        text = f"{what}{'' if said else ' changes with shots'} in {len(sure)} of {len(every)}"
+        text += "" if said else " combinations of source, target and mode (Holm over the sources)"
         if sure:
             one = sure[0]
-            text += f" (most surely {quoted(one.source)} on {quoted(one.target)}, {quoted(one.mode)}: {_points(one)})"
+            text += f", most surely {quoted(one.source)} on {quoted(one.target)}, {quoted(one.mode)}: {_points(one)} "
+            text += "points"
         said += [text] if every else []
-    places = "combinations of source, target and mode (Holm over the sources)"
-    return [f"A change with shots is found for {'; for '.join(said)} {places}."] if said else []
+    return [f"{'; '.join(said)}."] if said else []
 
 
 _CHANGES = {
-    ADDED: "what adding a source to others brings",
+    ADDED: "What adding a source to others brings",
     MIXTURES: "what it brings beside the average source",
     ALONE: "the same alone",
 }
@@ -505,7 +506,7 @@ def _panels(found: MixturesByShots, target: str, mode: str, answers: Mapping[str
     )
     return Multiples(
         list(lines),
-        [str(k) for k in shots],
+        ["all" if k == FULL else str(k) for k in shots],
         values,
         low,
         high,

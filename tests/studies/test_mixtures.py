@@ -208,7 +208,7 @@ def test_one_number_of_shots_has_no_change(tmp_path: Path) -> None:
     study = study_of(shots=(1,))
     found = mixtures_by_shots(study, ran(tmp_path / "s", study, Planted(ALIKE)))
     assert len(found.effects) == 4 * 4
-    assert not any("change with shots" in text for text in found.page().answer)
+    assert not any("changes with shots" in text for text in found.page().answer)
 
 
 def test_the_page_is_written_and_mixtures_change_no_byte_of_the_study(tmp_path: Path) -> None:
