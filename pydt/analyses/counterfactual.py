@@ -22,9 +22,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pydt.analyses.retraining import CONTROL, Arm, Retraining, arm_rows, arms_of, group_images, other_draws
-from pydt.base import Z975, ConfigError, StoreError, Unreadable, canonical_json, read_json, t975
+from pydt.base import (
+    Z975,
+    ConfigError,
+    StoreError,
+    Unreadable,
+    canonical_json,
+    html_table,
+    read_json,
+    t975,
+    to_frame,
+)
 from pydt.ensemble import Plan, Runner, run_row
 from pydt.estimation import overall, wilson
+from pydt.reporting import ACCURACY, Metric, count, interval_plot, number
 from pydt.store import Record, Store
 
 if TYPE_CHECKING:
@@ -32,6 +43,10 @@ if TYPE_CHECKING:
 
 
 _ROUNDING = 1e-9  # an error below it, relative to the outputs, is that of their float32
+_COLUMNS = (
+    "kind", "dropped", "rows", "failed", "mean", "sd", "low", "high",
+    "difference", "difference_stderr", "difference_low", "difference_high", "p",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -76,6 +91,74 @@ class Counterfactual:
     task: str
     record: Record
 
+    def to_frame(self) -> Any:
+        """A `pandas.DataFrame` with one line for each arm: "kind", "dropped", "rows", "failed"; "mean", "sd", "low",
+        "high" of the task's metric over retrainings (95 %, Student's t); and against the random control of its size
+        "difference", "difference_stderr", "difference_low", "difference_high" (95 %) and "p", NaN where there is none.
+        Numbers are those of `arms` and `contrasts`: fractions, or of a measure as rows store them.
+
+        Raises:
+            ConfigError: pandas is not installed.
+        """
+        judged = {(one.kind, one.dropped): one for one in self.contrasts}
+        nothing = (math.nan,) * 5
+        lines = []
+        for arm in self.arms:
+            reach, one = _reach(arm), judged.get((arm.kind, arm.dropped))
+            against = nothing if one is None else (one.difference, one.stderr, one.low, one.high, one.p)
+            sd = math.nan if arm.sd is None else arm.sd
+            levels = arm.mean, sd, arm.mean - reach, arm.mean + reach
+            lines.append((arm.kind, arm.dropped, len(arm.rows), arm.failed, *levels, *against))
+        columns = zip(*lines, strict=True) if lines else [()] * len(_COLUMNS)
+        return to_frame(dict(zip(_COLUMNS, map(list, columns), strict=True)), "Counterfactual")
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the mean metric of each arm with its 95 % interval over retrainings (on the same images).
+
+        Args:
+            ax: `matplotlib.axes.Axes` to draw into; by default a figure of its own.
+
+        Returns:
+            the axes.
+        """
+        metric = self._metric
+        values = metric.scale * np.array([arm.mean for arm in self.arms])
+        reach = metric.scale * np.array([_reach(arm) for arm in self.arms])
+        about = ", ".join(filter(None, (metric.suffix.strip(), metric.direction)))
+        label = f"{metric.name}{f' ({about})' if about else ''}, 95 % over retrainings"
+        return interval_plot([_called(arm) for arm in self.arms], values, reach, label, ax=ax, zero=False)
+
+    @property
+    def _metric(self) -> Metric:
+        return self.arms[0].metric if self.arms else ACCURACY
+
+    def _level(self, arm: Arm) -> str:
+        metric = self._metric
+        return f"{number(metric.scale * arm.mean, metric.decimals(1, arm.sd))}{metric.suffix}"
+
+    def __repr__(self) -> str:
+        rows = sum(len(arm.rows) for arm in self.arms)
+        line = f"Counterfactual({count(len(self.arms), 'arm')}, {count(rows, 'row')}, {self.failed:,} failed)"
+        levels = [f"{_called(arm)} {self._level(arm)}" for arm in self.arms if arm.kind == "full"]
+        told = [f"{self._metric.name}: {levels[0]}"] if levels else []
+        told += [self._against(one) for one in self.contrasts[:1]]
+        return "\n".join([line, "; ".join(told)]) if told else line
+
+    def _against(self, one: Contrast) -> str:
+        metric = self._metric
+        digits = metric.decimals(1, one.stderr)
+        value, low, high = (number(metric.scale * x, digits, True) for x in (one.difference, one.low, one.high))
+        return f"{one.kind} {one.dropped} against random {value} ({low} to {high}) {metric.unit}".rstrip()
+
+    def _repr_html_(self) -> str:
+        judged = {(one.kind, one.dropped): self._against(one) for one in self.contrasts}
+        rows = (
+            (_called(arm), len(arm.rows), self._level(arm), judged.get((arm.kind, arm.dropped), ""))
+            for arm in self.arms
+        )
+        heads = "arm", "rows", self._metric.name, "better than the random control"
+        return html_table(repr(self), heads, rows, len(self.arms), "arms")
+
     def arm(self, kind: str, dropped: int) -> Arm:
         """The arm of a kind and size; raises ConfigError if there is none."""
         for arm in self.arms:
@@ -83,6 +166,15 @@ class Counterfactual:
                 return arm
         known = ", ".join(f"{arm.kind} {arm.dropped}" for arm in self.arms)
         raise ConfigError(f"no arm {kind!r} of {dropped}", "Counterfactual", f"there are: {known}")
+
+
+def _reach(arm: Arm) -> float:
+    """Half the width of the 95 % interval of an arm's mean over retrainings; NaN of a single row."""
+    return math.nan if arm.sd is None else t975(len(arm.accuracy) - 1) * arm.sd / math.sqrt(len(arm.accuracy))
+
+
+def _called(arm: Arm) -> str:
+    return f"{arm.kind} {arm.dropped:,}" if arm.dropped else arm.kind
 
 
 def counterfactual(

@@ -23,7 +23,17 @@ import numpy.typing as npt
 
 from pydt.analyses.ensemble_view import LEVEL, NEEDS_PER, Array, EnsembleView, sure_to
 from pydt.analyses.sample_splitting import ERROR_OF_WAYS, SPLITS, average, halves
-from pydt.base import Z975, ConfigError, EstimateError, one_of, t975, write_atomic
+from pydt.base import (
+    Z975,
+    ConfigError,
+    EstimateError,
+    extremes,
+    html_table,
+    influence_table,
+    one_of,
+    to_frame,
+    write_atomic,
+)
 from pydt.design import Design
 from pydt.ensemble import Plan
 from pydt.estimation import (
@@ -50,6 +60,7 @@ from pydt.reporting import (
     count,
     csv_of,
     digits_for,
+    interval_plot,
     listed,
     number,
     p_text,
@@ -173,6 +184,73 @@ class Ranking:
             if [name] != name.strip().splitlines():
                 raise ConfigError(f"the name {name!r} is not one line", "write_keep_list", "use keep_list()")
         write_atomic(Path(path), "".join(f"{name}\n" for name in names).encode())
+
+    def to_frame(self) -> Any:
+        """A `pandas.DataFrame` with one line for each group and column: "group", "column", "value", "stderr", "low" and
+        "high" (95 %), "q", "family_q", "kept"; its `attrs` name the unit.
+
+        Raises:
+            ConfigError: pandas is not installed.
+        """
+        reach, (groups, columns) = _quantile(self) * self.stderr, self.values.shape
+        parts = {"value": self.values, "stderr": self.stderr, "low": self.values - reach, "high": self.values + reach}
+        parts |= {"q": self.q, "family_q": self.family_q}
+        return to_frame(
+            {
+                "group": [name for name in self.groups for _ in range(columns)],
+                "column": list(self.columns) * groups,
+                **{name: part.reshape(-1) for name, part in parts.items()},
+                "kept": np.repeat(self.kept, columns),
+            },
+            "Ranking",
+            self.unit,
+        )
+
+    def plot(self, column: str | int = 0, ax: Any = None) -> Any:
+        """Draw the highest and the lowest influences of a column with their 95 % intervals.
+
+        Args:
+            column: position or name. ax: `matplotlib.axes.Axes` to draw into; by default a figure of its own.
+
+        Returns:
+            the axes.
+
+        Raises:
+            ConfigError: there is no such column.
+        """
+        at = self.column(column)
+        shown = extremes(self.values[:, at])
+        values, low, _ = _interval(self, shown, np.full(len(shown), at))
+        names = [self.groups[i] for i in shown]
+        label = f"influence on {self.columns[at]} ({self.unit}), 95 % intervals"
+        return interval_plot(names, values, values - low, label, ax=ax, of=len(self.groups))
+
+    def __repr__(self) -> str:
+        groups, columns = self.values.shape
+        over_all = " over all" if columns > 1 else ""
+        sure = count(int(((self.family_q if columns > 1 else self.q) < LEVEL).sum()), "influence")
+        facts = f"{count(groups, 'group')}, {count(columns, 'column')}, {count(self.models, 'model')}, {self.unit}"
+        line = f"Ranking(per {self.per}: {facts}; {sure} at q < {LEVEL}{over_all})"
+        if columns > 1:
+            return line
+        return f"{line}\nhighest {listed(self.top(3))}; lowest {listed(self.bottom(3))}"
+
+    def _repr_html_(self) -> str:
+        if len(self.columns) == 1:
+            reach = (_quantile(self) * self.stderr)[:, 0]
+            return influence_table(repr(self), self.groups, self.values[:, 0], reach, self.q[:, 0])
+        rows = (
+            (
+                name,
+                int(self.images[j]),
+                self.top(1, j)[0],
+                self.bottom(1, j)[0],
+                int((self.family_q[:, j] < LEVEL).sum()),
+            )
+            for j, name in enumerate(self.columns)
+        )
+        heads = self.per, f"{self._view.thing}s", "highest group", "lowest group", "sure groups"
+        return html_table(repr(self), heads, rows, len(self.columns), "columns")
 
     def page(self, most: int = MOST_PAIRS) -> Page:
         """What a reader sees: the answer, the extremes with pictures, and as CSV `most` pairs of group and column."""
@@ -460,10 +538,16 @@ def _worth(found: Ranking, column: int | None, which: str) -> list[str]:
     ]
 
 
+def _quantile(found: Ranking) -> Array:
+    """The 97.5 % quantile of t of each influence, (groups, columns)."""
+    from scipy.special import stdtrit
+
+    return np.broadcast_to(stdtrit(found._fit.df, 0.975), found.values.shape)
+
+
 def _interval(found: Ranking, rows: np.ndarray, columns: np.ndarray) -> tuple[Array, Array, Array]:
     values, stderr = found.values[rows, columns], found.stderr[rows, columns]
-    df = np.broadcast_to(found._fit.df, found.values.shape)[rows, columns]
-    reach = np.array([t975(one) for one in df]) * stderr
+    reach = _quantile(found)[rows, columns] * stderr
     return values, values - reach, values + reach
 
 

@@ -27,7 +27,7 @@ from pydt.analyses.shots_kinds import ALIKE, CHANGED, CHANGES, FADES, FEW, GROWS
 from pydt.analyses.shots_lists import Lists, lists_of
 from pydt.analyses.shots_removal import KeptLists, kept_lists
 from pydt.analyses.shots_tasks import FULL, shots_tasks
-from pydt.base import ConfigError, EstimateError, t975
+from pydt.base import ConfigError, EstimateError, html_table, t975, to_frame
 from pydt.ensemble import Plan, Runner, run_row
 from pydt.estimation import (
     ESTIMATORS,
@@ -52,6 +52,7 @@ from pydt.reporting import (
     called_output,
     count,
     csv_of,
+    curve_plot,
     digits_for,
     listed,
     number,
@@ -65,6 +66,7 @@ from pydt.store import HALVES, Record, Store, per_draw, unit_of
 _ROUNDING = 1e-9  # a spread below it, relative to the outputs, is that of sums
 _ROWS = 2000  # of which the parts of the variance are made: more would cost minutes, and tell little more
 _FEWEST_GROUPS = 5  # whose orders at two numbers of shots can be compared
+_CURVES = 6  # groups of a plot
 _FEW_NAMES = 3  # groups of a kind that a sentence names
 _WIDE = 0.5  # a pair whose interval of the correlation reaches so low may order groups quite differently
 
@@ -128,6 +130,62 @@ class ByShots:
         changed = np.array([kind in CHANGED for kind in self.kinds])
         size = np.where(changed, -np.nan_to_num(self.trend.p, nan=1.0), _surest(self.values, self.stderr))
         return np.lexsort((-size, ~changed))
+
+    def to_frame(self) -> Any:
+        """A `pandas.DataFrame` with one line for each group and number of shots: "group", "shots", "value", "stderr",
+        "low" and "high" (95 %, of all numbers of shots at once); and of the group, the same on each of its lines,
+        "change" with "change_stderr" and "change_q", and "kind". Its `attrs` name the unit.
+
+        Raises:
+            ConfigError: pandas is not installed.
+        """
+        groups, shots = self.values.shape
+        parts = {"value": self.values, "stderr": self.stderr, "low": self.low, "high": self.high}
+        trend = {"change": self.trend.values, "change_stderr": self.trend.stderr, "change_q": self.trend.q}
+        return to_frame(
+            {
+                "group": [name for name in self.groups for _ in range(shots)],
+                "shots": list(self.shots) * groups,
+                **{name: part.reshape(-1) for name, part in parts.items()},
+                **{name: np.repeat(part, shots) for name, part in trend.items()},
+                "kind": [kind for kind in self.kinds for _ in range(shots)],
+            },
+            "ByShots",
+            self.unit,
+        )
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the six groups whose influence changes most surely, by number of shots.
+
+        Args:
+            ax: `matplotlib.axes.Axes` to draw into; by default a figure of its own.
+
+        Returns:
+            the axes.
+        """
+        shown = self.order()[:_CURVES]
+        reach = np.stack([self.values[shown] - self.low[shown], self.high[shown] - self.values[shown]], 1)
+        labels = "shots", f"influence ({self.unit}), 95 % intervals"
+        changed = count(int((self.trend.q < LEVEL).sum()), "group")
+        title = f"{changed} of {len(self.groups):,} surely change with shots"
+        names = [self.groups[i] for i in shown]
+        return curve_plot(names, [_tick(k) for k in self.shots], self.values[shown], reach, labels, title, ax)
+
+    def __repr__(self) -> str:
+        facts = f"{count(len(self.groups), 'group')}, {count(self.models, 'model')}, {self.unit}"
+        changed = [self.groups[i] for i in self.order() if self.trend.q[i] < LEVEL]
+        named = f": {listed(changed, 3)}" if changed else ""
+        shots = ", ".join(map(str, self.shots))
+        return f"ByShots({shots} shots: {facts}; {count(len(changed), 'group')} surely change at q < {LEVEL}{named})"
+
+    def _repr_html_(self) -> str:
+        order = self.order()
+        ends = f"at {_tick(self.shots[0])}", f"at {_tick(self.shots[-1])}"
+        rows = (
+            (self.groups[i], *self.values[i, [0, -1]], self.trend.values[i], self.trend.q[i], self.kinds[i])
+            for i in order
+        )
+        return html_table(repr(self), ("group", *ends, "change", "q", "what it does"), rows, len(order), "groups")
 
     def page(self) -> Page:
         """What a reader sees."""

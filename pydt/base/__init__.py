@@ -17,7 +17,7 @@ from pydt.base.errors import (
 )
 from pydt.base.files import Folder, append_line, building, clear, gone, machine, move, remove, write_atomic, writing
 from pydt.base.locks import exclusive, holder
-from pydt.base.notebook import SHOWN, extremes, html_table, notebook_display, to_frame
+from pydt.base.notebook import SHOWN, extremes, html_table, influence_table, notebook_display, to_frame
 from pydt.base.npy import check_length, file_stamp, npy_header, npy_path, open_npy
 from pydt.base.parallel import available, one_blas_thread, share_out, threads
 from pydt.base.quantiles import Z975, t975

@@ -46,6 +46,16 @@ def html_table(
     return "".join(parts) + "</div>"
 
 
+def influence_table(line: str, names: Sequence[str], values: Any, reach: Any, q: Any) -> str:
+    """`html_table` of the highest and the lowest influences with their 95 % intervals; `reach` are half-widths."""
+    shown = extremes(values)
+    rows = (
+        (names[i], float(values[i]), f"{values[i] - reach[i]:.4g} to {values[i] + reach[i]:.4g}", float(q[i]))
+        for i in shown
+    )
+    return html_table(line, ("group", "influence", "95 %", "q"), rows, len(values), "groups between them")
+
+
 def _cells(texts: Sequence[str], tag: str) -> str:
     return "<tr>" + "".join(f"<{tag}>{escape(text)}</{tag}>" for text in texts) + "</tr>"
 

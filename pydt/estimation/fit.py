@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.base import ConfigError, EstimateError, extremes, html_table, to_array, to_frame
+from pydt.base import ConfigError, EstimateError, extremes, html_table, influence_table, to_array, to_frame
 from pydt.estimation.estimators import ESTIMATORS
 from pydt.estimation.inputs import Array
 from pydt.estimation.multiple_testing import TARGETS_AT_ONCE, Single, q_values
@@ -213,8 +213,8 @@ class Fit:
         shown = extremes(values)
         names = [self._group(i) for i in shown]
         named = "" if self.targets is None else f" on {self.targets[at]}"
-        note = f"{len(shown)} of {count(len(values), 'group')}" if len(shown) < len(values) else ""
-        return interval_plot(names, values[shown], reach[shown], f"influence{named}, 95 % intervals", note, ax)
+        label = f"influence{named}, 95 % intervals"
+        return interval_plot(names, values[shown], reach[shown], label, ax=ax, of=len(values))
 
     def __repr__(self) -> str:
         targets = self.values[:1].size
@@ -231,11 +231,7 @@ class Fit:
             return self._targets_html()
         values, reach = self._column(0)
         q = self.q.reshape(-1)
-        rows = [
-            (self._group(i), values[i], f"{values[i] - reach[i]:.4g} to {values[i] + reach[i]:.4g}", q[i])
-            for i in extremes(values)
-        ]
-        return html_table(repr(self), ("group", "influence", "95 %", "q"), rows, len(values), "groups between")
+        return influence_table(repr(self), [self._group(i) for i in range(len(values))], values, reach, q)
 
     def _targets_html(self) -> str:
         """One line for each target: what is explained, and its highest and lowest group."""

@@ -6,32 +6,25 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-
-_INCHES = 0.25  # height of a line of names
 
 
 def interval_plot(
-    names: Sequence[str],
-    values: npt.ArrayLike,
-    reach: npt.ArrayLike,
-    label: str,
-    title: str = "",
-    ax: Any = None,
-    zero: bool = True,
+    names: Sequence[str], values: Any, reach: Any, label: str, *, ax: Any = None, of: int = 0, zero: bool = True
 ) -> Any:
-    """One line for each name, the first on top: its value, and an interval unless `reach` is NaN.
+    """One line for each name, the first on top: its value, and an interval unless `reach` (names,) is NaN.
 
     Args:
-        reach: half-widths (names,), or below and above (2, names).
         label: of the axis of values, with its unit. zero: whether a line marks 0.
+        of: groups that there are, where those shown are the highest and the lowest: the title says so.
     """
-    ax = ax if ax is not None else _axes(6.4, 1.2 + _INCHES * max(4, len(names)))
-    places = np.arange(len(names))
-    ax.errorbar(values, places, xerr=np.asarray(reach, np.float64), fmt="o", markersize=4, capsize=2)
+    ax = ax if ax is not None else _axes(1.2 + 0.25 * max(4, len(names)))
+    places, low = np.arange(len(names)), len(names) // 2
+    ax.errorbar(values, places, xerr=reach, fmt="o", markersize=4, capsize=2)
     if zero:
         ax.axvline(0, color="grey", linewidth=0.8, zorder=0)
-    ax.set(yticks=places, yticklabels=[_plain(name) for name in names], xlabel=_plain(label), title=_plain(title))
+    if of > len(names):
+        ax.set_title(f"the {len(names) - low} highest and the {low} lowest of {of:,} groups")
+    ax.set(yticks=places, yticklabels=[_plain(name) for name in names], xlabel=_plain(label))
     ax.set_ylim(len(names) - 0.5, -0.5)
     return ax
 
@@ -39,8 +32,8 @@ def interval_plot(
 def curve_plot(
     names: Sequence[str], x: Sequence[str], values: Any, reach: Any, labels: tuple[str, str], title: str, ax: Any = None
 ) -> Any:
-    """One curve for each name over evenly spaced places, with intervals: values and reach (names, places)."""
-    ax = ax if ax is not None else _axes(6.4, 4.8)
+    """One curve for each name over evenly spaced places: values (names, places), reach (names, 2, places)."""
+    ax = ax if ax is not None else _axes(4.8)
     places = np.arange(len(x))
     for i, name in enumerate(names):
         shift = 0.3 * ((i + 0.5) / len(names) - 0.5)  # so that intervals do not lie on each other
@@ -52,12 +45,12 @@ def curve_plot(
     return ax
 
 
-def _axes(width: float, height: float) -> Any:
+def _axes(height: float) -> Any:
     from matplotlib import pyplot
 
-    return pyplot.subplots(figsize=(width, height), layout="constrained")[1]
+    return pyplot.subplots(figsize=(6.4, height), layout="constrained")[1]
 
 
-def _plain(text: str) -> str:
+def _plain(text: Any) -> str:
     """A name as it is: matplotlib reads what stands between two dollars as a formula."""
     return str(text).replace("$", r"\$")

@@ -107,7 +107,7 @@ def test_the_table_of_a_notebook_is_short_and_escaped(targets: int) -> None:
     assert "&lt;b&gt;4&lt;/b&gt;" in shown
     assert "<script" not in shown
     assert shown.count("<tr>") == 1 + min(20, GROUPS if targets == 1 else targets)
-    assert ("10 more groups between" in shown) == (targets == 1)
+    assert ("10 more groups between them" in shown) == (targets == 1)
     assert ("20 more targets" in shown) == (targets == 40)
 
 
