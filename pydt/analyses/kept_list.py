@@ -152,7 +152,7 @@ class Kept:
             found["torch"] = f"torch.utils.data.Subset(dataset, numpy.load({where}))"
             found["Hugging Face"] = f"dataset.select(numpy.load({where}))"
         if (where := said.get("-keys.txt")) is not None:
-            keys = f"set(open({where}, encoding='utf-8').read().splitlines())"
+            keys = f"set(pathlib.Path({where}).read_text('utf-8').splitlines())"
             if own == "shards":
                 found = {"webdataset": f"keys = {keys}; dataset = dataset.select(lambda one: one['__key__'] in keys)"}
             elif own == "folder":
@@ -275,10 +275,10 @@ def _left_out(values: Array, lower: npt.NDArray[np.bool_] | None, drop: Any, top
         raise ConfigError("one group", "keep", "there is nothing to leave out")
     asked = whole(asked, word, "keep", 1, error=ConfigError)
     if asked >= len(values):
-        wrong = "nothing is left" if word == "drop" and asked == len(values) else "nothing is left out"
-        wrong = wrong if asked == len(values) else "there are not so many"
-        mend = f"use 1 to {len(values) - 1}"
-        raise ConfigError(f"{word} {asked:,} of {count(len(values), 'group')}: {wrong}", "keep", mend)
+        empty = "nothing is left" if word == "drop" else "nothing is left out"
+        wrong = empty if asked == len(values) else "there are not so many"
+        asks = f"{word} {asked:,} of {count(len(values), 'group')}: {wrong}"
+        raise ConfigError(asks, "keep", f"use 1 to {len(values) - 1}")
     return upwards[: asked if word == "drop" else len(values) - asked]
 
 
@@ -298,7 +298,12 @@ def _source(store: Store, record: Record, plan: Any) -> tuple[Any, npt.NDArray[n
             codes, names = found.units(record.by)
         except PydtError:  # of another plan, or damaged: `pydt verify` tells
             continue
-        if digest("units", codes, list(names)) == record.units:
+        seen = (
+            {found.digest}
+            if found.captions is None
+            else {found.digest, digest("captions", found.digest, list(found.captions))}
+        )
+        if record.source in seen and digest("units", codes, list(names)) == record.units:
             return found, codes
     return None, None
 

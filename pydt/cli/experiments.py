@@ -330,11 +330,13 @@ def keep(
     from pydt.analyses import keep as kept_list
     from pydt.ensemble import parsed, read_plan
 
-    chosen: Any
-    folder, chosen = store_and_plan(place, plan)
-    own = place.suffix == ".toml" and place.is_file() and "study" not in parsed(place)
-    if own and (made := ran(place, read_plan(place))).digest.startswith(chosen):
-        chosen = made
+    chosen: Plan | str | None
+    file = place if place.suffix == ".toml" and place.is_file() and "study" not in parsed(place) else None
+    if file is None:
+        folder, chosen = store_and_plan(place, plan)
+    else:
+        folder, chosen = (read := read_plan(file)).dir, ran(file, read)
+        chosen = chosen if plan is None or chosen.digest.startswith(plan) else plan
     found = kept_list(folder, chosen, drop=drop, top=top, sure=sure, task=task, output=output)
     files = found.write(folder / "kept" if out is None else out)
     for text in found.sentences:
@@ -347,7 +349,7 @@ def keep(
     typer.echo()
     for library, line in found.lines(files).items():
         typer.echo(f"{library + ':':<14} {line}")
-    if found.retrained is None and (line := _proof_of(found, place if own else None, task, output, files)):
+    if found.retrained is None and (line := _proof_of(found, file, task, output, files)):
         typer.echo(f"{'to test it:':<14} {line}")
 
 

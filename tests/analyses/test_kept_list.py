@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import pathlib
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from stub_images import blobs
 from stub_influence import Additive, filled, plan_of
 
 import pydt
 from pydt import design
 from pydt.base import ConfigError, StoreError
 from pydt.data import Dataset, Target
+from pydt.data.loading import Augment
+from pydt.data.packing import pack_tar
 from pydt.ensemble import Plan
 from pydt.store import Store
+from pydt.training import Recipe, Task
 
 GROUPS, MODELS = 20, 90
 Study = tuple[Store, Plan]
@@ -89,8 +100,6 @@ def test_positions_are_of_kept_groups_and_of_examples_in_none(study: Study) -> N
 
 
 def test_files_say_what_they_are_and_are_read_back(study: Study, tmp_path: Path) -> None:
-    import torch
-
     store, plan = study
     found = pydt.keep(store, plan, drop=6)
     files = found.write(tmp_path / "lists")
@@ -146,3 +155,88 @@ def test_what_cannot_be_a_list_is_refused(study: Study, tmp_path: Path) -> None:
     done = filled(tmp_path / "few", few, Additive(np.zeros(120), np.zeros((GROUPS, 120))))
     with pytest.raises(StoreError, match="5 finished rows"):
         pydt.keep(done, few, drop=1)
+
+
+def test_a_retraining_of_just_this_list_is_told(study: Study, tmp_path: Path) -> None:
+    plan = study[1]
+    random = np.random.default_rng(5)
+    effects = np.zeros((GROUPS, 120))
+    effects[plan.source.units("site")[1].index("s3")] = -1.2
+    small = replace(plan, design=design.random(GROUPS, 60, alpha=0.5, seed=8))
+    runner = Additive(random.normal(0.3, 1, 120), effects)
+    own = filled(tmp_path / "proved", small, runner)
+    assert pydt.keep(own, small, drop=5).sentences[-1] == "No retraining has tested this list."
+    with ThreadPoolExecutor(1) as executor:
+        done = pydt.counterfactual(own, small, drop=[5], repeats=4, runner=runner, executor=executor, progress=False)
+    gain = 100 * (done.arm("drop bottom", 5).mean - done.arm("full", 0).mean)
+    found = pydt.keep(own, small, drop=5)
+    assert found.retrained is not None
+    assert found.retrained.gain == pytest.approx(gain)
+    assert found.retrained.low < gain < found.retrained.high
+    assert found.retrained.rows == (4, 4)
+    assert f"{gain:+.1f} points against the whole source" in found.sentences[-1].replace("\u2212", "-")
+    assert pydt.keep(own, small, drop=6).retrained is None, "these are other groups"
+
+
+def test_order_that_is_noise_is_said(noisy: Store) -> None:
+    found = pydt.keep(noisy, drop=10)
+    assert "the order as a whole cannot be told from noise (p = " in " ".join(found.sentences)
+    nothing = pydt.keep(noisy, sure=True)
+    assert nothing.dropped == ()
+    assert nothing.name == "kept-20-of-20-dropped-0-surely-below-average"
+    assert "Nothing is left out: no group has an influence" in nothing.sentences[0]
+
+
+def plan_by(source: Dataset, target: Target, by: str, masks: design.Design, recipe: Recipe = Recipe()) -> Plan:  # noqa: B008
+    return Plan(source, by=by, design=masks, recipe=recipe, tasks=(Task(target, draws=2),))
+
+
+def test_single_examples_are_positions(study: Study, target: Target, tmp_path: Path) -> None:
+    source = study[1].source
+    plan = plan_by(source, target, "example", design.random(len(source), 40, alpha=0.5, seed=6))
+    store = filled(tmp_path / "singles", plan, Additive(np.zeros(120), np.zeros((len(source), 120))))
+    found = pydt.keep(store, plan, drop=10)
+    gone = sorted(set(range(len(source))) - set(found.positions.tolist()))  # type: ignore[union-attr]
+    assert gone == sorted(found.groups.index(name) for name in found.dropped)
+    alone = pydt.keep(store.folder, drop=10)
+    assert alone.positions is not None
+    assert alone.positions.tolist() == found.positions.tolist()  # type: ignore[union-attr]
+    files = found.write(tmp_path / "lists")
+    assert set(files) == {".csv", ".npy", ".json"}
+    line = found.lines(files)["pydt"]
+    assert eval(line, {"dataset": source, "numpy": np}).digest == source.take(found.positions).digest
+    with pytest.raises(ConfigError, match="single examples are tested as a whole, none on its own"):
+        pydt.keep(store, plan, sure=True)
+
+
+def test_keys_of_files_and_of_shards(photos: Dataset, tmp_path: Path) -> None:
+    images, labels = blobs(45, 4, 1)
+    target = Target(Dataset.from_arrays(np.repeat(images[..., None], 3, 3), labels, name="in colour"))
+    masks, recipe = design.bernoulli(4, 40, alpha=0.5, seed=6), Recipe(augment=Augment(size=32))
+    plan = plan_by(photos, target, "class", masks, recipe)
+    store = filled(tmp_path / "store", plan, Additive(np.zeros(120), np.zeros((4, 120))))
+    found = pydt.keep(store, plan, top=3)
+    files = found.write(tmp_path / "lists")
+    keys = files["-keys.txt"].read_text().splitlines()
+    assert keys == [key for key in photos.all_keys() if key.split("/")[0] != found.dropped[0]]
+    root = Path(photos.paths[0]).parents[1]  # type: ignore[index]
+
+    # as torchvision's ImageFolder, in another order
+    dataset = SimpleNamespace(root=root, samples=[(path, 0) for path in sorted(root.rglob("*.jpg"), reverse=True)])
+    names: dict[str, Any] = {"torch": torch, "os": os, "pathlib": pathlib, "dataset": dataset}
+    code, _, value = found.lines(files)["torch"].partition("; ")
+    exec(code, names)
+    chosen = {os.path.relpath(dataset.samples[i][0], root) for i in eval(value, names).indices}
+    assert chosen == set(keys)
+    assert pydt.keep(store.folder, top=3).keys == found.keys, "the store holds an index of the source"
+    shutil.rmtree(store.folder / "data")
+    alone = pydt.keep(store.folder, top=3)
+    assert (alone.kept, alone.positions, alone.keys) == (found.kept, None, None)
+    assert set(alone.write(tmp_path / "names")) == {".txt", ".csv", ".json"}
+
+    pack_tar(root, tmp_path / "shards")
+    shards = Dataset.from_tar(tmp_path / "shards", name=photos.name)
+    again = pydt.keep(store, replace(plan, source=shards), top=3)
+    assert again.keys is not None
+    assert list(again.keys) == [key.removesuffix(".jpg") for key in keys], "as WebDataset's __key__"
+    assert "one['__key__'] in keys" in again.lines(again.write(tmp_path / "of shards"))["webdataset"]

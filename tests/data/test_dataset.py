@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pydt.base import DataError, canonical_json, digest, write_atomic
+from pydt.base import DataError, PydtError, canonical_json, digest, write_atomic
 from pydt.data import Dataset, Target, spool
 from pydt.data.samples import glyphs
 
@@ -257,6 +257,50 @@ def test_concat_carries_what_all_parts_have() -> None:
     assert [names[c] if c >= 0 else None for c in codes] == ["u", None, "w", "u"]
     assert both.captions == ("one", "two", "three", "four")
     assert Dataset.concat([a, replace(b, captions=None)]).captions is None
+
+
+def test_kept_groups_and_what_is_in_none_stay(tmp_path: Path) -> None:
+    images = np.arange(8 * 4, dtype=np.uint8).reshape(8, 2, 2)
+    site = ["in", "out", None, "in", "far", "out", "far", "in"]
+    full = Dataset.from_arrays(images, list("aabbccab"), columns={"site": site})
+    assert full.keep(["a", "c"]).all_keys() == ("0", "1", "4", "5", "6")
+    assert full.keep(("a", "c")).classes == ("a", "c")
+    assert full.keep(drop=["b"]).digest == full.keep(["c", "a"]).digest, "in the order of the data set"
+    assert full.keep(["far"], by="site").all_keys() == ("2", "4", "6"), "the third is in no group"
+    assert full.keep(drop=["far"], by="site").units("site")[1] == ("in", "out")
+    assert full.keep(["3", "0"], by="example").all_keys() == ("0", "3")
+    (tmp_path / "list.txt").write_text("a\n\n c \n")
+    (tmp_path / "list.json").write_text('{"kept": ["a", "c"], "by": "class", "more": 1}')
+    for file in ("list.txt", "list.json"):
+        assert (
+            full.keep(tmp_path / file).digest == full.keep(str(tmp_path / file)).digest == full.keep(drop=["b"]).digest
+        )
+
+
+def test_lists_of_groups_that_cannot_be_kept_are_refused(tmp_path: Path) -> None:
+    named = Dataset.from_arrays(np.zeros((3, 2, 2), np.uint8), ["tabby", "tiger", "hound"])
+    (tmp_path / "list.json").write_text('{"kept": ["in"], "by": "site"}')
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "typo.txt").write_text("hound\ntabbi\n")
+    for asked, told in (
+        (["tabbi"], r"no group 'tabbi' \(by class\)\. did you mean 'tabby'\?"),
+        ([3], "no group 3"),
+        ([], "no name"),
+        ("tabby", r"'tabby' is a text, which means a file\. give a list: \['tabby'\]"),
+        ("none.txt", "cannot be read"),
+        (tmp_path / "none.json", "not there"),
+        (tmp_path / "list.json", "its groups are by 'site', not by 'class'"),
+        (tmp_path / "empty.txt", "no name"),
+        (tmp_path / "typo.txt", r"typo\.txt: no group 'tabbi' .*did you mean 'tabby'"),
+        (7, "no list of names"),
+    ):
+        with pytest.raises(PydtError, match=told):
+            named.keep(asked)
+    for arguments in ({}, {"groups": ["tabby"], "drop": ["hound"]}):
+        with pytest.raises(PydtError, match="give either groups or drop"):
+            named.keep(**arguments)
+    with pytest.raises(PydtError, match="all 3 groups are left out"):
+        named.keep(drop=["tabby", "tiger", "hound"])
 
 
 def test_a_sample_forgets_classes_and_units_of_which_nothing_is_left() -> None:

@@ -1,0 +1,96 @@
+"""The command that writes which groups to keep: by a plan file, and by the folder of its store."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stub_influence import Additive, filled, many_classes, plan_of
+from typer.testing import CliRunner
+
+from pydt import design
+from pydt.base import ConfigError, StoreError
+from pydt.cli.app import app
+from pydt.data import Dataset, Target, read_list
+from pydt.ensemble import read_plan, write_plan
+from pydt.training import Task
+
+
+def said(*arguments: str | Path) -> str:
+    done = CliRunner().invoke(app, ["keep", *map(str, arguments)])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory, target: Target) -> Path:
+    """A plan file of two tasks, whose store is filled: group c4 harms the first one, c7 the second."""
+    folder = tmp_path_factory.mktemp("study")
+    plan = plan_of(many_classes(), target, design.random(20, 60, alpha=0.5, seed=3))
+    plan = replace(plan, tasks=(*plan.tasks, Task(target, shots=1, draws=2, name="one shot")))
+    write_plan(plan, folder / "study.toml")
+    read = read_plan(folder / "study.toml")
+
+    class ByTask(Additive):
+        def __call__(self, given):  # type: ignore[no-untyped-def]
+            found = {}
+            for task, harms in zip(read.plan.tasks, (4, 7), strict=True):
+                effects = np.zeros((20, 120))
+                effects[harms] = -2.0
+                found |= Additive(self.base, effects)(replace(given, tasks=(task,)))
+            return found
+
+    filled(read.dir, read.plan, ByTask(np.zeros(120), np.zeros((20, 120))))
+    return folder / "study.toml"
+
+
+def test_the_command_writes_what_it_says(file: Path, tmp_path: Path) -> None:
+    output = said(file, "--drop", 5, "--out", tmp_path / "lists")
+    paths = [Path(line) for line in output.splitlines() if line.startswith(str(tmp_path))]
+    assert [path.is_file() for path in paths] == [True] * 4
+    text = next(path for path in paths if path.suffix == ".txt")
+    assert text.name.startswith("kept-15-of-20-dropped-5-lowest-for-")
+    names = read_list(text)
+    assert len(names) == 15
+    assert "c4" not in names
+    assert "Kept: 15 of 20 groups (by class), 45 of 60 source images. Left out: the 5 lowest for " in output
+    source = read_plan(file).plan.source
+    assert isinstance(source, Dataset)
+    line = next(line for line in output.splitlines() if line.startswith("pydt:")).removeprefix("pydt:")
+    assert eval(line.strip(), {"dataset": source}).classes == tuple(names)
+    assert f"pydt prove {file} --drop 5" in output
+
+
+def test_tasks_have_lists_of_their_own(file: Path, tmp_path: Path) -> None:
+    output = said(file, "--sure", "--task", "one shot", "--out", tmp_path)
+    assert "c7" in output.split("How sure")[0]
+    assert "to test it:" not in output, "no command proves another task than the first"
+    (text,) = tmp_path.glob("*.txt")
+    assert text.name.endswith("-surely-below-average-for-one-shot.txt")
+    assert "c7" not in read_list(text)
+
+
+def test_a_store_will_do(file: Path, tmp_path: Path) -> None:
+    read = read_plan(file)
+    by_file, by_folder = (said(place, "--top", 3, "--out", tmp_path / "lists") for place in (file, read.dir))
+    assert by_folder.splitlines()[0] == by_file.splitlines()[0].replace(", 9 of 60 source images", "")
+    assert by_folder.splitlines()[1:3] == by_file.splitlines()[1:3]
+    assert "does not hold the source; give the plan file in its place" in by_folder, "it was saved beside the plan file"
+    assert said(file, "--top", 3, "--plan", read.plan.digest[:6]).splitlines()[0] == by_file.splitlines()[0]
+    assert (read.dir / "kept").is_dir()
+    with pytest.raises(StoreError, match="no plan"):
+        said(file, "--top", 3, "--plan", "0123")
+
+
+def test_a_rule_is_asked_for(file: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no rule"):
+        said(file)
+    with pytest.raises(ConfigError, match="drop and top at once"):
+        said(file, "--drop", 3, "--top", 3)
+    write_plan(read_plan(file).plan, tmp_path / "new.toml")
+    with pytest.raises(StoreError, match=rf"run `pydt run {tmp_path / 'new.toml'}` first"):
+        said(tmp_path / "new.toml", "--drop", 3)
