@@ -280,7 +280,7 @@ def findings_by_shots(store: Store | str | os.PathLike[str], made: PlantedByShot
         made, plan: what was planted, and the plan that `plan_by_shots` made of it.
 
     Yields:
-        "only at few shots": this is said of the groups of kind "few" and of no others. "at all shots": those of kind
+        "mainly at few shots": this is said of the groups of kind "few" and of no others. "at all shots": those of kind
         "all" surely help at every number of shots. "irrelevant": no change of these is sure at level 0.01 over them
         all.
     """

@@ -438,7 +438,8 @@ def _explained(found: ByShots) -> list[str]:
     first, last = (f"{_with_ends(shares.groups, j)} {_at(shots[j])}" for j in (most, -1))
     of = called_output(found.output)
     sentences = [f"Of the variance of {of} between models the groups explain {first} and {last}."]
-    fall, without = (shares.difference(most, len(shots) - 1, part) for part in ("groups", "noiseless"))
+    others = len(shots) - 1  # of which the largest share was picked
+    fall, without = (shares.difference(most, others, part, tests=others) for part in ("groups", "noiseless"))
     if not fall.low > 0:
         return sentences
     noise = "noise of which images are labelled and judged"

@@ -5,7 +5,10 @@
     few, many   numbers of shots before and after the middle one
 
 Of groups without any influence one of 20 is sure somewhere and, where numbers of shots share their noise, everywhere.
-So "alike at all shots" also asks that the mean over the numbers of shots passes q < 0.05 over the groups.
+So "at all shots" also asks that the mean over the numbers of shots passes q < 0.05 over the groups.
+
+No kind says more than is tested: a group "at all shots" may still change (in simulations with influences that fall to
+a half or a quarter, most of them), and one "mainly at few shots" may matter a little at the most.
 """
 
 from __future__ import annotations
@@ -15,9 +18,9 @@ import numpy.typing as npt
 
 from pydt.analyses.ensemble_view import LEVEL, Array
 
-FEW, MANY_SHOTS = "only at few shots", "only at many shots"
+FEW, MANY_SHOTS = "mainly at few shots", "mainly at many shots"
 FADES, GROWS, TURNS, CHANGES = "fades", "grows", "turns", "changes"
-ALIKE, UNCHANGED, NOTHING = "alike at all shots", "no change found", "nothing found"
+ALIKE, UNCHANGED, NOTHING = "at all shots", "no change found", "nothing found"
 CHANGED = (FEW, MANY_SHOTS, FADES, GROWS, TURNS, CHANGES)
 """The kinds of groups whose influence changes."""
 MEANING = {

@@ -94,12 +94,13 @@ class VarianceShares:
     jackknife: Array
     excess: Array
 
-    def difference(self, a: int, b: int, part: str = "groups") -> ShareDifference:
+    def difference(self, a: int, b: int, part: str = "groups", *, tests: int = 1) -> ShareDifference:
         """The share of column a minus that of column b; the same rows are in both, and their errors are correlated.
 
         Args:
             a, b: positions of columns.
             part: "groups", "draws", "images", "rest" or "noiseless".
+            tests: of so many differences all intervals hold at once (Bonferroni); p is that of one.
 
         Raises:
             EstimateError: another part, or no such column.
@@ -116,7 +117,7 @@ class VarianceShares:
         variance, df = _error((of_blocks[:, a] - of_blocks[:, b])[:, None], too_much, self.rows, self.parameters)
         stderr = float(variance[0]) ** 0.5
         p = 2 * float(stdtr(df[0], -abs(value) / stderr)) if stderr > 0 else float(1.0 if value == 0 else np.nan)
-        reach = t975(float(df[0])) * stderr
+        reach = t975(float(df[0]), tests) * stderr
         return ShareDifference(value, stderr, value - reach, value + reach, p)
 
 

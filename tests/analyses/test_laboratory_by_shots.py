@@ -60,10 +60,10 @@ def made_up(made: lab.PlantedByShots, acts: dict[str, tuple[float, float]]):
     ("acts", "missed"),
     [
         ({"few": (-0.3, 0), "all": (0.3, 0.3)}, []),
-        ({"few": (-0.3, -0.3), "all": (0.3, 0.3)}, ["only at few shots"]),
+        ({"few": (-0.3, -0.3), "all": (0.3, 0.3)}, ["mainly at few shots"]),
         ({"few": (-0.3, 0), "all": (0, 0.3)}, ["at all shots"]),
-        ({"few": (-0.3, 0), "all": (0.3, 0.3), "irrelevant": (0.3, 0)}, ["only at few shots", "irrelevant"]),
-        ({}, ["only at few shots", "at all shots"]),
+        ({"few": (-0.3, 0), "all": (0.3, 0.3), "irrelevant": (0.3, 0)}, ["mainly at few shots", "irrelevant"]),
+        ({}, ["mainly at few shots", "at all shots"]),
     ],
 )
 def test_what_was_planted_is_found_where_it_acts_and_missed_where_it_does_not(
@@ -74,7 +74,7 @@ def test_what_was_planted_is_found_where_it_acts_and_missed_where_it_does_not(
     monkeypatch.setattr(stub_store, "outcome", made_up(made, acts))
     store = stub_store.computed(tmp_path, plan)
     found = list(lab.findings_by_shots(store, made, plan))
-    assert [finding.name for finding in found] == ["only at few shots", "at all shots", "irrelevant"]
+    assert [finding.name for finding in found] == ["mainly at few shots", "at all shots", "irrelevant"]
     assert [finding.name for finding in found if not finding.ok] == missed, [finding.detail for finding in found]
 
 

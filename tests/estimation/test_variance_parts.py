@@ -140,6 +140,9 @@ def test_a_difference_leans_on_what_columns_share():
     difference = near.difference(0, 1)
     assert difference.stderr < 0.2 * near.groups.stderr[0]
     assert difference.low < difference.value < difference.high
+    of_five = near.difference(0, 1, tests=5)
+    assert of_five.p == difference.p
+    assert 1.3 < (of_five.high - of_five.low) / (difference.high - difference.low) < 1.5
     same = variance_shares(masks, [y, y], [z, z]).difference(1, 0, "rest")
     assert (same.value, same.stderr, same.p) == (0, 0, 1)
     with pytest.raises(EstimateError, match="column"):
