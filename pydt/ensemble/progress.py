@@ -1,6 +1,7 @@
-"""What a run shows: a live panel on a terminal, plain lines elsewhere, or JSON lines for logs.
+"""What a run shows: a live panel on a terminal, a line that renews itself in a notebook, plain lines elsewhere, or JSON
+lines for logs.
 
-All three show the same facts. The influences among them are OLS on the rows so far, in the order in which they came.
+All show the same facts. The influences among them are OLS on the rows so far, in the order in which they came.
 They are estimated at most every five seconds and in at most a hundredth of the time, and once more at the end. They are
 for the eye only: stopping and reporting estimate their own.
 """
@@ -12,11 +13,12 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pydt.base import ConfigError, PydtError, one_blas_thread, suggest, tell, terminal
+from pydt.base import ConfigError, PydtError, notebook_display, one_blas_thread, suggest, tell, terminal
 from pydt.ensemble.interim import Interim
 from pydt.estimation import StoppingRule
 from pydt.reporting import Metric, digits_for
@@ -55,6 +57,8 @@ class Progress:
         if progress is False:
             return Progress()
         if progress is True:
+            if (display := notebook_display()) is not None:
+                return Notebook(display)
             return Screen() if terminal() else Lines()
         if progress == "json":
             return Json()
@@ -253,14 +257,7 @@ class Lines(Progress):
         self.say(f"{self.total} row{'' if self.total == 1 else 's'}{more}: {self.interim.store.folder}")
 
     def draw(self) -> None:
-        facts = self.facts()
-        parts = [_line(facts)]
-        if "leading" in facts:
-            first, last = (_group(facts["leading"]["groups"][i]) for i in (0, -1))
-            parts.append(
-                f"most {first}, least {last} ({facts['leading']['unit']}, {facts['leading']['models']:,} models)"
-            )
-        self.say("; ".join(parts))
+        self.say(_told(self.facts()))
 
     def close(self, well: bool) -> None:
         if well:
@@ -273,6 +270,35 @@ class Lines(Progress):
         if self.failed <= _TOLD:
             more = "; further ones are only counted" if self.failed == _TOLD else ""
             self.say(f"{_failed(failure, 500)}{more}")
+
+
+class Notebook(Lines):
+    """A bar and a line in the output of a notebook's cell, renewed every two seconds; messages and the first failures
+    are lines on stderr, as elsewhere.
+
+    Not rich's own way of showing in notebooks: it needs ipywidgets, and warns without it.
+    """
+
+    def __init__(self, display: Callable[..., Any]) -> None:
+        self.display = display
+
+    def open(self) -> None:
+        self.shown_as = self.display(self._bundle(), raw=True, display_id=True)
+
+    def pause(self, now: float) -> float:
+        return min(2.0, self.every)
+
+    def draw(self) -> None:
+        self.shown_as.update(self._bundle(), raw=True)
+
+    def close(self, well: bool) -> None:
+        self.draw()
+
+    def _bundle(self) -> dict[str, str]:
+        facts = self.facts()
+        text = f"{_told(facts)}; {self.interim.store.folder}"
+        bar = f'<progress value="{facts["rows"]}" max="{max(1, facts["of"])}"></progress>'
+        return {"text/plain": text, "text/html": f"<div>{bar} {escape(text)}</div>"}
 
 
 class Screen(Progress):
@@ -354,6 +380,15 @@ def _line(facts: dict[str, Any]) -> str:
     if facts.get("stop", {}).get("looks"):
         parts.append(facts["stop"]["reason"])
     return ", ".join(parts)
+
+
+def _told(facts: dict[str, Any]) -> str:
+    """`_line`, and the groups that lead."""
+    if "leading" not in facts:
+        return _line(facts)
+    leading = facts["leading"]
+    first, last = (_group(leading["groups"][i]) for i in (0, -1))
+    return f"{_line(facts)}; most {first}, least {last} ({leading['unit']}, {leading['models']:,} models)"
 
 
 def _group(group: dict[str, Any]) -> str:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from pydt.reporting.text import legible
+
 
 def interval_plot(
     names: Sequence[str], values: Any, reach: Any, label: str, *, ax: Any = None, of: int = 0, zero: bool = True
@@ -24,7 +26,7 @@ def interval_plot(
         ax.axvline(0, color="grey", linewidth=0.8, zorder=0)
     if of > len(names):
         ax.set_title(f"the {len(names) - low} highest and the {low} lowest of {of:,} groups")
-    ax.set(yticks=places, yticklabels=[_plain(name) for name in names], xlabel=_plain(label))
+    ax.set(yticks=places, yticklabels=[_plain(name) for name in names], xlabel=label)
     ax.set_ylim(len(names) - 0.5, -0.5)
     return ax
 
@@ -39,7 +41,7 @@ def curve_plot(
         shift = 0.3 * ((i + 0.5) / len(names) - 0.5)  # so that intervals do not lie on each other
         ax.errorbar(places + shift, values[i], yerr=reach[i], fmt="o-", markersize=4, capsize=2, label=_plain(name))
     ax.axhline(0, color="grey", linewidth=0.8, zorder=0)
-    ax.set(xticks=places, xticklabels=x, xlabel=_plain(labels[0]), ylabel=_plain(labels[1]), title=_plain(title))
+    ax.set(xticks=places, xticklabels=x, xlabel=labels[0], ylabel=labels[1], title=title)
     if len(names):
         ax.legend()
     return ax
@@ -52,5 +54,6 @@ def _axes(height: float) -> Any:
 
 
 def _plain(text: Any) -> str:
-    """A name as it is: matplotlib reads what stands between two dollars as a formula."""
-    return str(text).replace("$", r"\$")
+    """A name as it is: matplotlib reads formulas between dollars, and leaves out of a legend what starts with `_`."""
+    shown = legible(str(text), 60).replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown

@@ -183,6 +183,6 @@ def test_plots_have_as_many_points_as_they_say(ranked: Ranking, by_shots: ByShot
 def test_a_formula_in_a_name_is_drawn_as_text(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     masks = design.bernoulli(4, 60)[np.arange(60)]
-    names = ["$x_1$", "cost in $", "$\\undefined$", "100 %"]
+    names = ["$x_1$", "cost in $", "$\\undefined$", "_hidden" + 60 * "long "]
     found = ranking(Store.from_arrays(tmp_path, masks, random.normal(size=(60, 20)), groups=names))
     found.plot().figure.canvas.draw()

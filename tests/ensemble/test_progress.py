@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -267,6 +269,56 @@ def test_progress_is_live_on_a_terminal_plain_elsewhere_and_silent_on_request(
     monkeypatch.setattr(sys, "stderr", screen)
     shown(plan(15), tmp_path / "plain")
     assert "15 of 15 rows" in screen.getvalue()
+
+
+class Kernel:
+    """A stand-in for IPython in a notebook: what is displayed, and what it then becomes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, kernel: object) -> None:
+        self.displayed: list[dict[str, str]] = []
+        self.updates: list[dict[str, str]] = []
+        ipython, display = ModuleType("IPython"), ModuleType("IPython.display")
+        ipython.get_ipython = lambda: SimpleNamespace(kernel=kernel)  # type: ignore[attr-defined]
+        display.display = self.display  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "IPython", ipython)
+        monkeypatch.setitem(sys.modules, "IPython.display", display)
+
+    def display(self, shown: dict[str, str], *, raw: bool, display_id: bool) -> Kernel:
+        assert raw
+        assert display_id
+        self.displayed.append(shown)
+        return self
+
+    def update(self, shown: dict[str, str], *, raw: bool) -> None:
+        assert raw
+        self.updates.append(shown)
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_notebook_has_one_line_that_renews_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kernel = Kernel(monkeypatch, kernel=object())
+    shown(plan(31, what="fail"), tmp_path / "a<b>")
+    assert len(kernel.displayed) == 1
+    assert len(kernel.updates) > 1
+    bars = [int(re.findall(r'value="(\d+)" max="31"', one["text/html"])[0]) for one in kernel.updates]
+    assert bars == sorted(bars)
+    assert bars[-1] == 31
+    last = kernel.updates[-1]
+    assert "31/31 rows" in last["text/plain"]
+    assert "a&lt;b&gt;" in last["text/html"]
+    assert "<b>" not in last["text/html"]
+    assert capsys.readouterr().err.splitlines() == [f"row {row} failed: diverged" for row in (9, 19, 29)]
+
+
+def test_ipython_on_a_terminal_is_no_notebook(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kernel = Kernel(monkeypatch, kernel=None)
+    shown(plan(3), tmp_path)
+    assert not kernel.displayed
+    assert "3/3 rows" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("slow")
