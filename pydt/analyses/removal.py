@@ -34,7 +34,7 @@ from pydt.analyses.retraining import (
     other_draws,
     without,
 )
-from pydt.base import ConfigError, generator, one_of, seed31, suggest
+from pydt.base import ConfigError, generator, one_of, seed31, suggest, whole
 from pydt.ensemble import Plan, Runner, run_row
 from pydt.estimation import overall
 from pydt.reporting import Column, Curve, Intervals, Metric, Page, Table, called, called_output, csv_of, listed, number
@@ -168,7 +168,7 @@ def removal_curve(
     view = EnsembleView.of(store, plan, task)
     store, task = view.store, plan.task(task)
     names, images = plan.context.units[1], group_images(plan)
-    sizes = _sizes(len(names), sizes)
+    sizes = sizes_of(len(names), sizes, [round(i * len(names) / 8) for i in range(1, 7)], "removal_curve")
     lists = left_out(names, keep_lists)
     for kind in kinds:
         one_of(kind, KINDS, "kind", "removal_curve")
@@ -247,12 +247,18 @@ def recipes_of(plan: Plan, steps: str) -> dict[str, Any]:
     return {name: found[name] for name in LENGTHS if steps in ("both", {"epochs": "epochs", "steps": "same"}[name])}
 
 
-def _sizes(groups: int, sizes: Sequence[int] | None) -> list[int]:
-    wanted = [round(i * groups / 8) for i in range(1, 7)] if sizes is None else list(sizes)
-    kept = sorted({int(size) for size in wanted if sizes is not None or 0 < size < groups})
-    if not kept or kept[0] < 1 or kept[-1] >= groups:
-        raise ConfigError(f"sizes {wanted} of {groups} groups", "removal_curve", f"use numbers from 1 to {groups - 1}")
-    return kept
+def sizes_of(groups: int, sizes: Sequence[int] | None, usual: Sequence[int], where: str) -> list[int]:
+    """Numbers of groups to leave out, ascending: those that were asked for, or the usual ones that there can be.
+
+    Raises:
+        ConfigError: there is none, or one that is no whole number from 1 to groups - 1.
+    """
+    if sizes is None:
+        sizes = [size for size in usual if 0 < size < groups]
+    if isinstance(sizes, (str, int)) or not len(sizes):
+        mend = f"give a list of numbers from 1 to {groups - 1}"
+        raise ConfigError(f"sizes {sizes!r} of {groups} groups", where, mend)
+    return sorted({whole(size, "size", f"{where}, sizes", 1, groups - 1, ConfigError) for size in sizes})
 
 
 def left_out(names: Sequence[str], lists: Mapping[str, Sequence[str]] | None) -> dict[str, np.ndarray]:

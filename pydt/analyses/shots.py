@@ -226,11 +226,13 @@ def influence_by_shots(
         runner, executor, workers, progress: of the retrainings, see `pydt.run`.
 
     Raises:
-        ConfigError: no target at two numbers of shots; an unknown name or output; tasks of different units; retraining
-            without a Plan, or with an argument out of range.
+        ConfigError: no target at two numbers of shots; an unknown name or output; tasks beside a target or mode, or of
+            different units; retraining without a Plan, or with an argument out of range; sizes without repeats.
         EstimateError: all models have the same output at all numbers of shots but one, or there are too few of them.
         StoreError: no such plan, or fewer than ten finished rows.
     """
+    if sizes is not None and not repeats:
+        raise ConfigError("sizes without retraining", "influence_by_shots", "ask for repeats, too: repeats=6")
     opened = store if isinstance(store, Store) else Store(store)
     asked = shots_tasks(opened.plan(plan), target, mode, tasks)
     view = EnsembleView.of(opened, plan, asked.tasks[0])

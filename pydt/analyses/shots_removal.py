@@ -23,7 +23,7 @@ import numpy.typing as npt
 from pydt.analyses.best_removal import FEWEST, Best, best_size
 from pydt.analyses.counterfactual import Contrast, compared
 from pydt.analyses.one_list import OneList, one_list
-from pydt.analyses.removal import change, recipes_of, unit_of_gains, without_lowest
+from pydt.analyses.removal import change, recipes_of, sizes_of, unit_of_gains, without_lowest
 from pydt.analyses.retraining import (
     CONTROL,
     Arm,
@@ -34,7 +34,7 @@ from pydt.analyses.retraining import (
     random_row,
 )
 from pydt.analyses.shots_tasks import FULL, ShotsTasks
-from pydt.base import ConfigError, one_of, suggest
+from pydt.base import ConfigError, one_of, suggest, whole
 from pydt.ensemble import Plan, Runner, run_row
 from pydt.reporting import Block, Column, Intervals, Metric, Multiples, Table, count, csv_of, listed, number
 from pydt.store import Row, Store
@@ -188,9 +188,8 @@ def kept_lists(
     if not values.shape == stderr.shape == (len(names), len(asked.shots)):
         wrong = f"{values.shape} and {stderr.shape} for {len(names)} groups at {len(asked.shots)} numbers of shots"
         raise ConfigError(wrong, f"{_WHERE}, values and stderr", "give (groups, shots)")
-    sizes = _sizes(len(names), sizes)
-    if repeats < 2:
-        raise ConfigError(f"{repeats} repeats", _WHERE, "use at least 2, better 6: one row has no spread")
+    sizes = sizes_of(len(names), sizes, [round(len(names) / 4), len(names) // 2], _WHERE)
+    repeats = whole(repeats, "repeats", _WHERE, 2, error=ConfigError)
     one_of(steps, ("same", "epochs"), "steps", _WHERE)
     tasks = [plan.task(task) for task in asked.tasks]
     metrics = [Metric.of_task(store.described(task.digest, plan)) for task in tasks]
@@ -236,14 +235,6 @@ def kept_lists(
         retrained=len(full) + len(rest),
         failed=failed,
     )
-
-
-def _sizes(groups: int, sizes: Sequence[int] | None) -> list[int]:
-    wanted = [round(groups / 4), groups // 2] if sizes is None else list(sizes)
-    kept = sorted({int(size) for size in wanted if sizes is not None or 0 < size < groups})
-    if not kept or kept[0] < 1 or kept[-1] >= groups:
-        raise ConfigError(f"{wanted} of {groups} groups", f"{_WHERE}, sizes", f"use numbers from 1 to {groups - 1}")
-    return kept
 
 
 def _check_metrics(metrics: Sequence[Metric]) -> None:

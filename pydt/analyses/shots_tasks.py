@@ -15,12 +15,7 @@ from pydt.store import Record
 SHOTS: tuple[int | str, ...] = (1, 2, 5, 10, 20, "full")
 """Numbers of shots of a question that names none."""
 FULL = "full"
-_NOT_ASKED = (
-    "name",
-    "shots",
-    "draws",
-    "seed",
-)  # of a task's settings: tasks that differ in these alone belong together
+_NOT_ASKED = "name", "shots", "draws", "seed"  # settings of a task: tasks that differ in these alone belong together
 
 
 @dataclass(frozen=True)
@@ -62,10 +57,12 @@ def shots_tasks(
             more than their shots.
 
     Raises:
-        ConfigError: there are none, or an unknown name; fewer than two numbers of shots.
+        ConfigError: there are none, or an unknown name; fewer than two numbers of shots; tasks beside a target or mode.
     """
     where = "influence_by_shots"
     if tasks is not None:
+        if target is not None or mode is not None:
+            raise ConfigError("both tasks and a target or mode", where, "name the tasks alone: they say both")
         return _named(record, tasks)
     found = shots_of(record)
     if not found:
@@ -87,7 +84,7 @@ def with_shots(plan: Plan, shots: Sequence[int | str] = SHOTS) -> Plan:
     """The plan with its first target at these numbers of shots, too; those above the images of a class are left out.
 
     Raises:
-        ConfigError: the first task is a measure, or has no shots.
+        ConfigError: the first task is a measure, or has no shots; shots that are no whole number and not "full".
     """
     first = plan.tasks[0]
     if getattr(first, "shots", 0) == 0:
@@ -98,14 +95,12 @@ def with_shots(plan: Plan, shots: Sequence[int | str] = SHOTS) -> Plan:
     labels = first.target.train.labels[first.target.split["pool"]]
     most = int(np.bincount(labels, minlength=len(first.target.classes)).min())
     draws = first.draws if first.shots != FULL else Task.draws
-    known = set(
-        next((one.shots for one in shots_of(plan.record()) if plan.tasks[0].digest in one.tasks), (first.shots,))
-    )
+    known = next((one.shots for one in shots_of(plan.record()) if first.digest in one.tasks), (first.shots,))
     named = first.name != replace(first, name="").name
     more = [
         replace(first, shots=k, draws=draws, name=f"{first.name}, {k}-shot" if named else "")
         for k in shots
-        if k not in known and (k == FULL or int(k) <= most)
+        if k not in known and (k == FULL or whole(k, "shots", "with_shots", 1, error=ConfigError) <= most)
     ]
     return replace(plan, tasks=(*plan.tasks, *more)) if more else plan
 
@@ -120,9 +115,11 @@ def _named(record: Record, tasks: Mapping[int | str, str]) -> ShotsTasks:
     for shots, asked in tasks.items():
         if shots != FULL:
             whole(shots, "shots", where, 1, error=ConfigError)
+        if not isinstance(asked, str):
+            raise ConfigError(f"{shots} is a {type(asked).__name__}", where, "give the name of a task")
         fit = [task for task in record.tasks if asked in (task["name"], task["digest"])]
         if not fit:
-            raise ConfigError(f"no task {asked!r}", where, suggest(str(asked), names))
+            raise ConfigError(f"no task {asked!r}", where, suggest(asked, names))
         found[shots] = fit[0]
     if len(found) < 2:
         raise ConfigError(f"{len(found)} number of shots", where, "name at least two")

@@ -228,8 +228,9 @@ def _tasks(table: Table, folder: Path) -> list[Task]:
     if not isinstance(table.values().get("shots"), list):
         return [settings_of(table, Task, folder, target=target)]
     shots = table.take("shots", list)
-    if not shots:
-        raise ConfigError("is empty", table.where("shots"), 'give numbers of labelled images a class: [1, 5, "full"]')
+    if not shots or len(set(map(str, shots))) < len(shots):
+        wrong = "names a number twice" if shots else "is empty"
+        raise ConfigError(wrong, table.where("shots"), 'give numbers of labelled images a class: [1, 5, "full"]')
     names = [f"{name}, {k}-shot" if name else "" for k in shots]
     return [
         settings_of(table, Task, folder, target=target, shots=k, name=own) for k, own in zip(shots, names, strict=True)

@@ -93,6 +93,8 @@ def arms_of(study: Study, method: str | None = None, size: int | None = None) ->
         ConfigError: see `mixture_plan`.
     """
     where = "mixture_plan"
+    if not isinstance(study, Study):
+        raise ConfigError(f"is a {type(study).__name__}", f"{where}, study", "pydt.read_study(FILE).study reads one")
     if len(study.sources) < _FEWEST:
         mend = "add sources to the study; of two, `pydt study` itself compares one with the other"
         raise ConfigError(f"{len(study.sources)} of at least {_FEWEST} sources", where, mend)

@@ -220,6 +220,8 @@ def _asked(study: Study, store: Store, plan: Plan | None) -> tuple[Study, Record
             mend = "run the plan of mixtures into this store first: pydt.run(pydt.mixture_plan(study, store), store)"
             raise StoreError("holds no rows of mixtures of this study", str(store.folder), mend)
         return own, max(known, key=lambda one: len(store.finished(one)))
+    if not isinstance(plan, Plan):
+        raise ConfigError(f"is a {type(plan).__name__}", f"{where}, plan", "make it with pydt.mixture_plan")
     record = plan.record()
     for method, recipe in study.methods.items():
         for size in study.sizes if recipe.digest == record.recipe else ():

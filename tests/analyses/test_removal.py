@@ -186,8 +186,8 @@ def test_a_keep_list_keeps_what_it_says() -> None:
 @pytest.mark.parametrize(
     ("how", "says"),
     [
-        ({"sizes": [8]}, "use numbers from 1 to 7"),
-        ({"sizes": []}, "use numbers from 1 to 7"),
+        ({"sizes": [8]}, "from 1 to 7"),
+        ({"sizes": []}, "from 1 to 7"),
         ({"kinds": ["lowest"]}, "unknown kind"),
         ({"steps": "equal"}, "epochs, same, both"),
         ({"repeats": 1}, "at least 2"),

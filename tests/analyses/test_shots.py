@@ -480,8 +480,10 @@ def test_retraining_judges_the_lists(tmp_path: Path, target: Target) -> None:
 def test_retraining_needs_a_plan(tasks: tuple[Store, Plan]) -> None:
     with pytest.raises(ConfigError, match=r"trains nothing.*give the pydt\.Plan itself"):
         influence_by_shots(tasks[0], repeats=4)
-    with pytest.raises(ConfigError, match=r"-1 repeats.*at least 2"):
+    with pytest.raises(ConfigError, match=r"repeats -1 is out of range.*>= 2"):
         influence_by_shots(*tasks, repeats=-1)
+    with pytest.raises(ConfigError, match="sizes without retraining"):
+        influence_by_shots(*tasks, sizes=[3])
 
 
 def test_bad_questions_are_refused(tasks: tuple[Store, Plan], tmp_path: Path) -> None:

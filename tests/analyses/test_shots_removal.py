@@ -311,10 +311,13 @@ def test_lower_is_better_gains_as_much_as_higher(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("how", "says"),
     [
-        ({"sizes": [8]}, "use numbers from 1 to 7"),
-        ({"sizes": []}, "use numbers from 1 to 7"),
-        ({"sizes": [0, 2]}, "use numbers from 1 to 7"),
-        ({"repeats": 1}, "at least 2"),
+        ({"sizes": [8]}, "size 8 is out of range.*from 1 to 7"),
+        ({"sizes": []}, "give a list of numbers from 1 to 7"),
+        ({"sizes": 2}, "give a list of numbers from 1 to 7"),
+        ({"sizes": [0, 2]}, "size 0 is out of range.*from 1 to 7"),
+        ({"sizes": [2.5]}, "size 2.5 is not a whole number"),
+        ({"repeats": 1}, "repeats 1 is out of range.*>= 2"),
+        ({"repeats": "4"}, "repeats '4' is not a whole number"),
         ({"steps": "both"}, "same, epochs"),
         ({"values": np.zeros((GROUPS, 2))}, r"give \(groups, shots\)"),
         ({"values": np.full((GROUPS, 3), np.nan)}, "no number of shots has influences"),

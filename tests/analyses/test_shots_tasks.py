@@ -70,6 +70,12 @@ def test_what_is_not_there_is_named(plan: Plan) -> None:
         shots_tasks(record, tasks={1: plan.tasks[0].name, 5: "five"})
     with pytest.raises(ConfigError, match="name at least two"):
         shots_tasks(record, tasks={1: plan.tasks[0].name})
+    with pytest.raises(ConfigError, match="5 is a Task"):
+        shots_tasks(record, tasks={1: plan.tasks[0].name, 5: plan.tasks[0]})
+    with pytest.raises(ConfigError, match="both tasks and a target or mode"):
+        shots_tasks(record, tasks={1: "one", 5: "five"}, mode="probe")
+    with pytest.raises(ConfigError, match="shots 'all' is not a whole number"):
+        with_shots(plan, ["all"])
     with pytest.raises(ConfigError, match="shots"):
         shots_tasks(record, tasks={0: plan.tasks[0].name, 5: plan.tasks[0].name})
 

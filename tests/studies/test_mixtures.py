@@ -202,6 +202,10 @@ def test_other_plans_and_stores_without_mixtures_are_refused(tmp_path: Path) -> 
     other = replace(plan, by="class", design=bernoulli(2, 20))
     with pytest.raises(ConfigError, match="is no plan of mixtures"):
         mixtures_by_shots(study, store, other)
+    with pytest.raises(ConfigError, match=r"is a str.*make it with pydt\.mixture_plan"):
+        mixtures_by_shots(study, store, "a digest")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"is a str.*pydt\.read_study\(FILE\)\.study reads one"):
+        mixtures_by_shots("study.toml", store)  # type: ignore[arg-type]
 
 
 def test_one_number_of_shots_has_no_change(tmp_path: Path) -> None:
