@@ -137,7 +137,8 @@ class Kept:
         }
         found = {end: root / f"{self.name}{end}" for end, data in made.items() if data is not None}
         found[".json"] = root / f"{self.name}.json"
-        about = {**_about(self), "files": {end: path.name for end, path in found.items()}}
+        use = self.lines({end: Path(path.name) for end, path in found.items()})
+        about = {**_about(self), "files": {end: path.name for end, path in found.items()}, "use": use}
         made[".json"] = (json.dumps(finite(about), indent=1, allow_nan=False) + "\n").encode()
         for end, path in found.items():
             write_atomic(path, made[end] or b"")
@@ -151,6 +152,10 @@ class Kept:
         if (where := said.get(".npy")) is not None:
             found["torch"] = f"torch.utils.data.Subset(dataset, numpy.load({where}))"
             found["Hugging Face"] = f"dataset.select(numpy.load({where}))"
+        elif self.by == "class" and ".txt" in said:
+            kept = f"kept = pathlib.Path({said['.txt']}).read_text('utf-8').splitlines()"
+            names = "names = dataset.features['label'].names"
+            found["Hugging Face"] = f"{kept}; {names}; dataset.filter(lambda one: names[one['label']] in kept)"
         if (where := said.get("-keys.txt")) is not None:
             keys = f"set(pathlib.Path({where}).read_text('utf-8').splitlines())"
             if own == "shards":
@@ -184,7 +189,7 @@ def keep(
     Args:
         store: a store, or its folder.
         plan: a plan of the store, or its digest; by default the store's own. A Plan has its source, so that positions
-            and keys of examples are known; else they are where the store holds the source (arrays).
+            and keys of examples are known; else they are where the store holds the source, or an index of it.
         drop: leave out so many of the lowest groups.
         top: keep so many of the highest.
         sure: leave out the groups with an influence surely below 0, or below the average group where masks are of one

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import os
 import pathlib
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import stub_measures as measures
 import torch
 from stub_images import blobs
 from stub_influence import Additive, filled, plan_of
@@ -22,7 +24,7 @@ from stub_influence import Additive, filled, plan_of
 import pydt
 from pydt import design
 from pydt.base import ConfigError, StoreError
-from pydt.data import Dataset, Target
+from pydt.data import Dataset, Groups, Target
 from pydt.data.loading import Augment
 from pydt.data.packing import pack_tar
 from pydt.ensemble import Plan
@@ -137,6 +139,41 @@ def test_hugging_face_reads_the_list(study: Study, tmp_path: Path) -> None:
     assert list(eval(line, {"numpy": np, "dataset": dataset})["place"]) == found.positions.tolist()
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset closes no shard
+def test_webdataset_reads_the_list(photos: Dataset, tmp_path: Path) -> None:
+    webdataset = pytest.importorskip("webdataset")
+    pack_tar(Path(photos.paths[0]).parents[1], tmp_path / "shards")  # type: ignore[index]
+    shards = Dataset.from_tar(tmp_path / "shards")
+    plan = in_colour(shards)
+    found = pydt.keep(filled(tmp_path / "store", plan, Additive(np.zeros(120), np.zeros((4, 120)))), plan, drop=2)
+    files = [str(path) for path in sorted((tmp_path / "shards").glob("*.tar"))]
+    names = {"pathlib": pathlib, "dataset": webdataset.WebDataset(files, shardshuffle=False)}
+    exec(found.lines(found.write(tmp_path / "lists"))["webdataset"], names)
+    read = [one["__key__"] for one in names["dataset"]]  # type: ignore[attr-defined]
+    assert found.positions is not None
+    assert read == [shards.all_keys()[i].removesuffix(".jpg") for i in found.positions]
+    del names
+    gc.collect()
+
+
+def test_groups_of_anything_where_lower_is_better(tmp_path: Path) -> None:
+    lists = []
+    for way in measures.WAYS:
+        plan = measures.told_as(way)
+        named = replace(
+            plan, source=Groups([f"g{i % 8}" for i in range(80)], ids=[f"id {i}" for i in range(80)], by="site")
+        )
+        found = pydt.keep(measures.filled(named, tmp_path / way), named, sure=True)
+        assert found.name == f"kept-{len(found.kept)}-of-8-dropped-{8 - len(found.kept)}-surely-below-0"
+        assert "surely below 0" in found.sentences[0]
+        assert found.keys == tuple(f"id {i}" for i in range(80) if f"g{i % 8}" in found.kept)
+        assert "pydt" not in found.lines(found.write(tmp_path / "lists"))
+        lists.append(found)
+    assert lists[0].dropped == lists[1].dropped
+    assert {"g1", "g5"} <= set(lists[0].dropped)
+    np.testing.assert_allclose(lists[0].values, lists[1].values, atol=1e-4)
+
+
 def test_what_cannot_be_a_list_is_refused(study: Study, tmp_path: Path) -> None:
     store, plan = study
     with pytest.raises(ConfigError, match=r"no rule\. give one of drop=N, top=N, sure=True"):
@@ -191,6 +228,15 @@ def plan_by(source: Dataset, target: Target, by: str, masks: design.Design, reci
     return Plan(source, by=by, design=masks, recipe=recipe, tasks=(Task(target, draws=2),))
 
 
+def in_colour(source: Dataset) -> Plan:
+    """A plan by four classes of encoded files."""
+    images, labels = blobs(45, 4, 1)
+    target = Target(Dataset.from_arrays(np.repeat(images[..., None], 3, 3), labels, name="in colour"))
+    return plan_by(
+        source, target, "class", design.bernoulli(4, 40, alpha=0.5, seed=6), Recipe(augment=Augment(size=32))
+    )
+
+
 def test_single_examples_are_positions(study: Study, target: Target, tmp_path: Path) -> None:
     source = study[1].source
     plan = plan_by(source, target, "example", design.random(len(source), 40, alpha=0.5, seed=6))
@@ -210,10 +256,7 @@ def test_single_examples_are_positions(study: Study, target: Target, tmp_path: P
 
 
 def test_keys_of_files_and_of_shards(photos: Dataset, tmp_path: Path) -> None:
-    images, labels = blobs(45, 4, 1)
-    target = Target(Dataset.from_arrays(np.repeat(images[..., None], 3, 3), labels, name="in colour"))
-    masks, recipe = design.bernoulli(4, 40, alpha=0.5, seed=6), Recipe(augment=Augment(size=32))
-    plan = plan_by(photos, target, "class", masks, recipe)
+    plan = in_colour(photos)
     store = filled(tmp_path / "store", plan, Additive(np.zeros(120), np.zeros((4, 120))))
     found = pydt.keep(store, plan, top=3)
     files = found.write(tmp_path / "lists")
@@ -231,6 +274,7 @@ def test_keys_of_files_and_of_shards(photos: Dataset, tmp_path: Path) -> None:
     assert pydt.keep(store.folder, top=3).keys == found.keys, "the store holds an index of the source"
     shutil.rmtree(store.folder / "data")
     alone = pydt.keep(store.folder, top=3)
+    assert "names[one['label']] in kept" in alone.lines(alone.write(tmp_path / "names"))["Hugging Face"]
     assert (alone.kept, alone.positions, alone.keys) == (found.kept, None, None)
     assert set(alone.write(tmp_path / "names")) == {".txt", ".csv", ".json"}
 
