@@ -203,7 +203,7 @@ class Ranking:
                 "kept": np.repeat(self.kept, columns),
             },
             "Ranking",
-            self.unit,
+            unit=self.unit,
         )
 
     def plot(self, column: str | int = 0, ax: Any = None) -> Any:

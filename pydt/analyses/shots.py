@@ -151,7 +151,7 @@ class ByShots:
                 "kind": [kind for kind in self.kinds for _ in range(shots)],
             },
             "ByShots",
-            self.unit,
+            unit=self.unit,
         )
 
     def plot(self, ax: Any = None) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from itertools import islice
 from typing import Any
@@ -15,6 +15,7 @@ from pydt.base.errors import ConfigError
 
 SHOWN = 20
 """Lines of a table, and groups of a plot, that are shown."""
+_LONGEST = 120  # characters of a cell of a table
 
 
 def extremes(values: npt.ArrayLike, most: int = SHOWN) -> npt.NDArray[np.intp]:
@@ -36,7 +37,7 @@ def html_table(
         total: rows that there are; how many more is said below the table. what: the name of several.
     """
     shown = list(islice(rows, SHOWN))
-    parts = [f"<div><p>{'<br>'.join(escape(part.strip()) for part in line.splitlines())}</p>"]
+    parts = [f"<div><p>{'<br>'.join(map(_escaped, line.splitlines()))}</p>"]
     if shown:
         parts.append(f"<table><thead>{_cells(heads, 'th')}</thead><tbody>")
         parts += [_cells([_text(one) for one in row], "td") for row in shown]
@@ -57,15 +58,27 @@ def influence_table(line: str, names: Sequence[str], values: Any, reach: Any, q:
 
 
 def _cells(texts: Sequence[str], tag: str) -> str:
-    return "<tr>" + "".join(f"<{tag}>{escape(text)}</{tag}>" for text in texts) + "</tr>"
+    return "<tr>" + "".join(f"<{tag}>{_escaped(text)}</{tag}>" for text in texts) + "</tr>"
 
 
 def _text(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
+    text = f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
-def to_frame(columns: Mapping[str, Any], what: str, unit: str = "", index: Any = None) -> Any:
-    """A `pandas.DataFrame` of these columns; `unit` stands in its `attrs`.
+def _escaped(text: str) -> str:
+    """Text for HTML that is UTF-8: names of files may have bytes that are not."""
+    return escape(text.encode("utf-8", "replace").decode())
+
+
+def to_frame(
+    columns: Any, what: str, *, unit: str = "", names: Sequence[str] | None = None, index: tuple[str, Any] | None = None
+) -> Any:
+    """A `pandas.DataFrame`.
+
+    Args:
+        columns: by name, or an array (rows, columns) with `names`.
+        what: whose method this is. unit: of the values, for `attrs` of the frame. index: its name and labels.
 
     Raises:
         ConfigError: pandas is not installed.
@@ -74,7 +87,7 @@ def to_frame(columns: Mapping[str, Any], what: str, unit: str = "", index: Any =
         import pandas
     except ImportError as error:
         raise ConfigError(f"pandas is not installed ({error})", f"{what}.to_frame", "pip install pandas") from error
-    frame = pandas.DataFrame(dict(columns) if isinstance(columns, Mapping) else columns, index=index)
+    frame = pandas.DataFrame(columns, None if index is None else pandas.Index(index[1], name=index[0]), names)
     if unit:
         frame.attrs["unit"] = unit
     return frame

@@ -10,7 +10,7 @@ from typing import Any, ParamSpec
 
 import numpy as np
 
-from pydt.base import DataError, as_path, hash_order, whole
+from pydt.base import DataError, as_path, hash_order, html_table, to_frame, whole
 from pydt.data.concat import concat
 from pydt.data.formats import READERS, arrays, folder, huggingface, tar, torchvision
 from pydt.data.name_lists import chosen_groups
@@ -107,6 +107,33 @@ class Dataset(ExampleTable):
         if not stays[codes].any():
             raise DataError(f"all {len(names):,} groups are left out", "Dataset.keep", "leave one in")
         return self.take(np.flatnonzero(stays[codes]))
+
+    # ---- in Python and notebooks -----------------------------------------------------------------------------------
+
+    def to_frame(self) -> Any:
+        """A `pandas.DataFrame` with one line for each example, by its key: "class", "caption" if there are some, and
+        the group in each column (None: in no group).
+
+        Raises:
+            ConfigError: pandas is not installed.
+        """
+        columns: dict[str, Any] = {"class": [self.classes[label] for label in self.labels]}
+        if self.captions is not None:
+            columns["caption"] = list(self.captions)
+        for name, (codes, names) in self.columns.items():
+            columns[name] = [names[code] if code >= 0 else None for code in codes]
+        return to_frame(columns, "Dataset", index=("example", list(self.all_keys())))
+
+    def _repr_html_(self) -> str:
+        """What its examples can be grouped by: sizes and the first names."""
+
+        def line(by: str) -> tuple[str, ...]:
+            codes, names = self.units(by)
+            first = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+            return by, f"{len(names):,}", f"{int((codes >= 0).sum()):,}", first
+
+        by = ["class", *self.columns]
+        return html_table(repr(self), ("by", "groups", "examples", "names"), map(line, by), len(by), "columns")
 
     # ---- saving and opening ----------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt import _core
-from pydt.base import DesignError, digest, share, to_array, whole
+from pydt.base import DesignError, digest, html_table, share, to_array, to_frame, whole
 from pydt.design.kinds import KINDS
 from pydt.design.kinds import common as drawing
 from pydt.design.kinds.fixed_size import numbered, shuffled
@@ -30,6 +30,7 @@ from pydt.design.masks import as_masks, estimand_of, find_repeats, fold, shorten
 
 PLACEBOS = 8
 _MOST_PLACEBOS = 4096
+_SAYS = {"swap": "better or worse than the average other group (swap)", "add": "what adding the group does (add)"}
 _CERTAIN = 64  # two masks that coincide by chance with a probability below 2^-64 never do
 
 
@@ -77,6 +78,24 @@ class Design:
             raise ValueError("a design is drawn, or held packed: its mask array is always a new one")
         masks = unpack(self.packed(), self.groups)
         return masks if dtype is None else masks.astype(dtype)
+
+    def to_frame(self, names: Sequence[str] | None = None) -> Any:
+        """All masks as a `pandas.DataFrame`: bool, one line for each model and one column for each group.
+
+        Args:
+            names: of the groups, in mask order, such as `dataset.classes` or `store.names()`; else their positions.
+
+        Raises:
+            DesignError: names of another number of groups. ConfigError: pandas is not installed.
+        """
+        if names is not None and len(names) != self.groups:
+            raise DesignError(f"{len(names)} names for {self.groups} groups", "to_frame", "give one for each group")
+        return to_frame(np.asarray(self), "Design", names=None if names is None else list(names))
+
+    def _repr_html_(self) -> str:
+        facts = {"kind": self.kind, "groups": f"{self.groups:,}", "models": f"{self.models:,}"}
+        facts |= {"share of groups that a model keeps": f"{self.alpha:.3g}", "an influence says": _SAYS[self.estimand]}
+        return html_table(f"Design of {self.models:,} models", ("", ""), facts.items(), len(facts))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Design) and self.digest == other.digest

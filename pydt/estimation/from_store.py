@@ -7,6 +7,7 @@ report's ranking, stopping rules and the live view all use it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,7 +63,7 @@ def overall(
         )
         raise EstimateError(found[0], str(store.folder), mend)
     outputs = np.delete(mean_output(store, record, task, output, "score"), without)
-    return influences(masks, outputs, method_for(record, masks))
+    return replace(influences(masks, outputs, method_for(record, masks)), groups=record.names)
 
 
 def method_for(record: Record, masks: Design) -> str:

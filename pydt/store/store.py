@@ -46,10 +46,12 @@ from pydt.base import (
     digest,
     encode,
     exclusive,
+    html_table,
     one_of,
     read_json,
     remove,
     suggest,
+    to_frame,
     whole,
     write_atomic,
 )
@@ -469,6 +471,31 @@ class Store(Cells):
         record = self.plan(plan)
         packed, groups = record.packed(self.split(record)[0]), len(record.names)
         return np.unpackbits(packed, axis=1, count=groups, bitorder="little").view(bool)
+
+    def to_frame(self, plan: Any = None) -> Any:
+        """The masks of the finished rows as a `pandas.DataFrame`: bool, by the names of the groups; its index is the
+        position of each row in the plan. `pydt.influences` keeps the names.
+
+        Raises:
+            ConfigError: pandas is not installed.
+        """
+        record = self.plan(plan)
+        return to_frame(self.masks(record), "Store", names=list(record.names), index=("row", self.finished(record)))
+
+    def __repr__(self) -> str:
+        plans = len(list((self.folder / "plans").glob("*.json")))
+        return f"Store({str(self.folder)!r}, {plans:,} plan{'' if plans == 1 else 's'})"
+
+    def _repr_html_(self) -> str:
+        def line(record: Record) -> tuple[str, ...]:
+            finished, failed, _ = self.split(record)
+            tasks = ", ".join(task["name"] for task in record.tasks[:3]) + (", ..." if len(record.tasks) > 3 else "")
+            numbers = (len(record.rows), len(finished), len(failed), len(record.names))
+            return (record.digest[:8], record.kind, *(f"{one:,}" for one in numbers), tasks)
+
+        plans = sorted(self.plans().values(), key=lambda record: record.kind != "design")
+        heads = "plan", "kind", "rows", "finished", "failed", "groups", "tasks"
+        return html_table(repr(self), heads, map(line, plans), len(plans), "plans")
 
     def outputs(self, task: Any, output: str = "margin", half: str = "score", plan: Any = None) -> np.ndarray:
         """One output of every finished row on every target example, averaged over the few-shot draws.

@@ -18,13 +18,13 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pydt.base import ConfigError, StoreError
+from pydt.base import ConfigError, StoreError, html_table, to_frame
 from pydt.ensemble import Plan
 from pydt.estimation import RowSeeds, crossed, crossed_apart, holm, rank_agreement, spread
 from pydt.reporting import (
@@ -35,6 +35,7 @@ from pydt.reporting import (
     Table,
     count,
     csv_of,
+    curve_plot,
     digits_for,
     number,
     p_text,
@@ -139,6 +140,57 @@ class MixturesByShots:
     def of(self, **about: Any) -> list[SourceEffect]:
         """The effects with these attributes: `of(target="digits", answer="alone", shots=1)`."""
         return [one for one in self.effects if all(getattr(one, name) == value for name, value in about.items())]
+
+    def to_frame(self) -> Any:
+        """A `pandas.DataFrame` with one line for each of `effects`, in fractions; columns are their attributes.
+
+        Raises:
+            ConfigError: pandas is not installed.
+        """
+        lines = [asdict(one) for one in self.effects]
+        return to_frame({name: [line[name] for line in lines] for name in lines[0]} if lines else {}, "MixturesByShots")
+
+    def plot(self, target: str | None = None, mode: str | None = None, ax: Any = None) -> Any:
+        """Draw what adding each source to others brings, by number of shots, with 95 % intervals.
+
+        Args:
+            target, mode: names; the first by default. ax: `matplotlib.axes.Axes` to draw into.
+
+        Returns:
+            the axes.
+
+        Raises:
+            ConfigError: nothing is known of this target and mode.
+        """
+        known = list(dict.fromkeys((one.target, one.mode) for one in self.places))
+        place = next((p for p in known if target in (None, p[0]) and mode in (None, p[1])), None)
+        if place is None:
+            mend = f"there are: {', '.join(f'{a!r}, {b!r}' for a, b in known)}"
+            raise ConfigError(f"no target {target!r} with mode {mode!r}", "MixturesByShots.plot", mend)
+        lines = [
+            [one for one in self.of(target=place[0], mode=place[1], source=name, answer=ADDED) if one.shots != CHANGE]
+            for name in self.sources
+        ]
+        values, low, high = (
+            np.array([[100 * getattr(one, part) for one in line] for line in lines])
+            for part in ("value", "low", "high")
+        )
+        ticks = ["all" if one.shots == FULL else str(one.shots) for one in lines[0]]
+        labels = "shots", "what adding the source brings (points), 95 % intervals"
+        reach = np.stack([values - low, high - values], 1)
+        return curve_plot(self.sources, ticks, values, reach, labels, f"{place[0]}, {place[1]}", ax)
+
+    def __repr__(self) -> str:
+        facts = f"{count(len(self.sources), 'source')}, {count(self.rows, 'row')}, {self.failed:,} failed"
+        sure = sum(one.sure for one in self.effects)
+        return (
+            f"MixturesByShots({self.method}, {self.size:,} images: {facts}; {sure} of {len(self.effects)} effects sure)"
+        )
+
+    def _repr_html_(self) -> str:
+        heads = "target", "mode", "shots", "first in mixtures", "first alone"
+        rows = ((one.target, one.mode, one.shots, one.first, one.alone) for one in self.places)
+        return html_table(repr(self), heads, rows, len(self.places), "places")
 
     def page(self) -> Page:
         """What a reader sees: both answers beside each other, source by source, and where they differ."""

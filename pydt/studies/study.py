@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from pydt.base import ConfigError, digest, one_of, real, seed31, whole
+from pydt.base import ConfigError, digest, html_table, one_of, real, seed31, whole
 from pydt.data import Dataset, Target
 from pydt.ensemble import Context, Part, check_rates_of, placed
+from pydt.reporting import count
 from pydt.store import Row
 from pydt.studies.sources import Mixture, Source, as_source
 from pydt.training import MODES, Recipe, Task
@@ -183,6 +184,15 @@ class Study:
             with placed("Study"):
                 rates = check_rates_of(self.parts[: len(self.arms)], rates)
         put(self, "rates", rates)
+
+    def __repr__(self) -> str:
+        asked = (("source", self.sources), ("size", self.sizes), ("method", self.methods), ("target", self.targets))
+        grid = " x ".join(count(len(values), what) for what, values in asked)
+        return f"Study({self.name!r}: {grid}; {count(len(self.arms), 'arm')}, {count(self.seeds, 'seed')} each)"
+
+    def _repr_html_(self) -> str:
+        rows = ((arm.name, arm.recipe.network, f"{len(self.asked(arm)):,}", f"{self.seeds:,}") for arm in self.arms)
+        return html_table(repr(self), ("arm", "network", "tasks", "seeds"), rows, len(self.arms), "arms")
 
     # ---- what is asked ---------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from pydt.reporting import write_pages
 from pydt.store import Outcome, Store
 from pydt.studies import Mixture, Source, Study, cells_of, mixture_cost, mixtures_by_shots, run_study
 from pydt.studies import mixture_plan as plan_of
+from pydt.studies.mixtures import MixturesByShots
 from pydt.studies.running import tasks_with_rates
 from pydt.training import FineTune, Recipe
 
@@ -119,12 +120,36 @@ def test_what_has_no_mixtures_is_refused_with_a_mend() -> None:
 # ---- what is found --------------------------------------------------------------------------------------------------
 
 
+def shown_in_python(found: MixturesByShots) -> None:
+    """Its line, table, frame and plot hold its attributes."""
+    from matplotlib import pyplot
+
+    assert repr(found).startswith("MixturesByShots(supervised, ")
+    assert len(repr(found)) < 200
+    assert found._repr_html_().count("<tr>") == 1 + len(found.places)
+    ax = found.plot()
+    drawn = [bars[0].get_ydata() for bars in ax.containers]
+    expected = [
+        [100 * one.value for one in found.of(source=name, answer="added") if one.shots != "change"]
+        for name in found.sources
+    ]
+    assert np.allclose(drawn, expected)
+    pyplot.close(ax.figure)
+    with pytest.raises(ConfigError, match="no target 'none' with mode None"):
+        found.plot("none")
+    pytest.importorskip("pandas")
+    frame = found.to_frame()
+    assert frame["value"].tolist() == [one.value for one in found.effects]
+    assert frame["source"].tolist() == [one.source for one in found.effects]
+
+
 def test_planted_effects_are_found_in_both_answers(tmp_path: Path) -> None:
     study = study_of()
     before = study.digest
     store = ran(tmp_path / "s", study, Planted(ALIKE))
     assert study.digest == before
     found = pydt.mixtures_by_shots(study, store)
+    shown_in_python(found)
     assert (found.method, found.size, found.sources, found.rows, found.failed) == ("supervised", 40, SOURCES, 64, 0)
     for answer, truth in (("mixtures", MIXED), ("alone", ALIKE), ("added", MIXED)):
         for shots, left in FADE.items():
