@@ -775,8 +775,9 @@ def _method(found: ByShots) -> str:
 
 
 _METHOD = """Influences on the {output} at each number of shots (mean over the score images and the few-shot draws), by
-{how}; {models}. All numbers of shots have the same models, the same judged images and nested draws, so their errors are
-correlated; the covariance over shots of one group's errors is estimated:
+{how}; {models}. Errors, and what is called true, are those of more models on these labelled and judged images: other
+images would change influences, too. All numbers of shots have the same models, so their errors are correlated; the
+covariance over shots of one group's errors is estimated:
 
     cov(a, b) = (V_a + V_b - V_(a-b)) / 2,  V = squared standard error on column a, on b, on their difference
     simultaneous interval: value +- m x stderr,  m = 95 % quantile of the largest |t| over the numbers of shots
@@ -801,4 +802,5 @@ jackknife over models:
 
 One list for all: the lowest quarter of the groups by each ranking, and by the mean over the numbers of shots of
 value / standard error; chosen by one half of the models on the score half, valued by the other half on the report half,
-{splits} random splits, both ways. A standard error is that of one way over sqrt(2).{turned}"""
+{splits} random splits, both ways, with the same few-shot draws. A standard error is that of one way over
+sqrt(2).{turned}"""
