@@ -14,7 +14,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ class Retrained:
     rows: tuple[int, int]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Kept:
     """Which groups stay, and how sure that is. Make one with `pydt.keep`.
 
@@ -98,9 +98,12 @@ class Kept:
     retrained: Retrained | None
     by: str
     target: str
-    facts: dict[str, Any] = field(repr=False)
-    _keys: str = field(repr=False)  # their kind, see `_keys_of`
-    _view: EnsembleView = field(repr=False)
+    facts: dict[str, Any]
+    _keys: str  # their kind, see `_keys_of`
+    _view: EnsembleView
+
+    def __repr__(self) -> str:
+        return f"Kept({len(self.kept):,} of {count(len(self.groups), 'group')} by {self.by}, {self.rule})"
 
     @property
     def sure(self) -> bool:
@@ -262,7 +265,7 @@ def keep(
             "seed": record.seed,
             "source": {"name": record.source_facts["name"], "digest": record.source},
         },
-        _keys=kind,
+        _keys=kind or ("ids" if view.thing == "example" else ""),
         _view=view,
     )
 
@@ -408,7 +411,9 @@ def _how_sure(found: Kept) -> str:
     gone, models = len(found.dropped), count(found.models, "model")
     line = _line(found.estimand)
     parts = []
-    if found.q is not None and gone:
+    if found.sure and gone:
+        parts.append(f"on average at most 1 in 20 groups that are named so is named by chance (q < {LEVEL}, {models})")
+    elif found.q is not None and gone:
         parts.append(
             f"{found.below:,} of the {gone:,} left out {'has' if found.below == 1 else 'have'} an influence surely "
             f"below {line} (q < {LEVEL}, {models})" + (f", and {found.above:,} surely above it" if found.above else "")

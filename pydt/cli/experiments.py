@@ -325,7 +325,7 @@ def keep(
 ) -> None:
     """Write which groups to keep, as the finished rows rank them: names, positions, keys, and lines that use them.
 
-    A plan file gives positions and keys of the examples, too; a folder of a store only where it holds the source.
+    Positions and keys of examples need the source: a plan file names it, a store may hold it.
     """
     from pydt.analyses import keep as kept_list
     from pydt.ensemble import parsed, read_plan
@@ -345,7 +345,7 @@ def keep(
     for path in files.values():
         typer.echo(str(path))
     if found.positions is None:
-        typer.echo(f"no positions of examples: {folder} does not hold the source; give the plan file in its place")
+        typer.echo(f"no positions of examples: {folder} does not hold the source; a plan file in its place tells them")
     typer.echo()
     for library, line in found.lines(files).items():
         typer.echo(f"{library + ':':<14} {line}")

@@ -76,9 +76,11 @@ def test_sure_leaves_out_only_what_is_surely_below(study: Study) -> None:
     assert {"s3", "s11"} <= set(found.dropped) == below
     assert found.name == f"kept-{GROUPS - len(below)}-of-{GROUPS}-dropped-{len(below)}-surely-below-average"
     assert found.below == len(below)
+    assert "at most 1 in 20 groups that are named so is named by chance" in found.sentences[1]
     assert found.above == 0
     most = pydt.keep(store, plan, top=1)
     assert most.kept == ("s5",)
+    assert repr(most) == "Kept(1 of 20 groups by site, the 1 highest are kept)"
     assert pydt.keep(store, plan, drop=GROUPS - 1).kept == ("s5",)
     assert "surely above" not in " ".join(most.sentences)
     assert pydt.keep(store, plan, top=1, output="margin").name.endswith("dropped-19-for-margin")

@@ -79,7 +79,9 @@ def test_a_store_will_do(file: Path, tmp_path: Path) -> None:
     by_file, by_folder = (said(place, "--top", 3, "--out", tmp_path / "lists") for place in (file, read.dir))
     assert by_folder.splitlines()[0] == by_file.splitlines()[0].replace(", 9 of 60 source images", "")
     assert by_folder.splitlines()[1:3] == by_file.splitlines()[1:3]
-    assert "does not hold the source; give the plan file in its place" in by_folder, "it was saved beside the plan file"
+    assert "does not hold the source; a plan file in its place tells them" in by_folder, (
+        "it was saved beside the plan file"
+    )
     assert said(file, "--top", 3, "--plan", read.plan.digest[:6]).splitlines()[0] == by_file.splitlines()[0]
     assert (read.dir / "kept").is_dir()
     with pytest.raises(StoreError, match="no plan"):
