@@ -34,4 +34,5 @@ from pydt.base.regular_files import (
 )
 from pydt.base.rng import generator, seed31
 from pydt.base.strict_json import HEX32, HEX64, SEED, Form, check, once, parse
+from pydt.base.tables import column_names, refuse_other_rows
 from pydt.base.tensorfile import checksum, encode, header_of, load

@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.base import EstimateError, to_array, whole
+from pydt.base import EstimateError, refuse_other_rows, to_array, whole
 from pydt.design import Design, find_repeats
 from pydt.estimation.fit import Fit
 from pydt.estimation.influence import influences
-from pydt.estimation.inputs import Array, as_outputs, cluster_labels, exchanges, refuse_other_rows, refuse_unwritten
+from pydt.estimation.inputs import Array, as_outputs, cluster_labels, exchanges, refuse_unwritten
 
 _BLOCKS = 20
 _TILE = 4096  # targets ranked at once
@@ -94,7 +94,7 @@ def lds(
         EstimateError: inputs that do not fit together, outputs that are not finite, fewer than 5 rows or 2 clusters in
             a fold, or no target whose outputs differ.
     """
-    refuse_other_rows(masks, outputs=outputs, clusters=clusters)
+    refuse_other_rows(EstimateError, masks=masks, outputs=outputs, clusters=clusters)
     made = masks if isinstance(masks, Design) else Design.explicit(masks)
     y = _outputs(outputs, len(made))
     label = _labels(made, clusters)

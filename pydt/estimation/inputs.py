@@ -12,7 +12,6 @@ What lost: a cluster-robust sandwich for these two, which needs many more cluste
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt import _core
-from pydt.base import EstimateError, one_of, to_array, whole
+from pydt.base import EstimateError, column_names, one_of, refuse_other_rows, to_array, whole
 from pydt.design import Design, as_masks, estimand_of, find_clusters, find_repeats
 
 Array = npt.NDArray[np.float64]
@@ -137,7 +136,7 @@ def read(
 ) -> Inputs:
     """Check masks and the shape of the outputs; outputs are not copied. NaN and infinite outputs are found later, when
     they are summed."""
-    refuse_other_rows(masks, outputs=outputs, clusters=clusters)
+    refuse_other_rows(EstimateError, masks=masks, outputs=outputs, clusters=clusters)
     given = read_masks(masks, groups, clusters, bitorder)
     values, flat = as_outputs(outputs)
     if len(values) != given.models:
@@ -147,45 +146,8 @@ def read(
     _refuse_empty(given, values)
     refuse_unwritten(values)
     one_of(nan, ("raise", "flag"), "nan", "influences", EstimateError)
-    targets = _column_names(outputs, values.shape[1])
+    targets = column_names(outputs, values.shape[1])
     return Inputs(**vars(given), outputs=values, flat=flat, flag=nan == "flag", targets=targets)
-
-
-def refuse_other_rows(masks: Any, **values: Any) -> None:
-    """Refuse pandas tables and columns whose indexes differ: rows belong together by their place in all of them."""
-    index = first = None
-    for name, one in (("masks", masks), *values.items()):
-        other = _index(one)
-        if other is None:
-            continue
-        if index is None:
-            index, first = other, name
-        elif len(index) == len(other) and not index.equals(other):
-            wrong, mend = f"the index of {first} in another order", f"use {name}.loc[{first}.index]"
-            if not index.is_unique or len(index.symmetric_difference(other)):
-                at = int(np.argmax(np.asarray(index != other)))
-                wrong = f"row {at} is {other[at]!r}, and {index[at]!r} in {first}"
-                mend = "give both the same index, or .to_numpy() of both if their rows belong together in this order"
-            raise EstimateError(wrong, name, mend)
-
-
-def _index(values: Any) -> Any:
-    """The index of a table or column of pandas, else None."""
-    index = getattr(values, "index", None)
-    return index if hasattr(index, "symmetric_difference") else None
-
-
-def _column_names(values: Any, columns: int) -> tuple[Any, ...] | None:
-    """The names of the columns of a table, or the name of one column, as pandas and polars have them, else None."""
-    if isinstance(values, Design | np.ndarray):
-        return None
-    found = getattr(values, "columns", None)
-    if found is None and isinstance(name := getattr(values, "name", None), str):
-        found = (name,)
-    if isinstance(found, str) or not isinstance(found, Iterable):
-        return None
-    names = tuple(found)
-    return names if len(names) == columns else None
 
 
 def read_masks(
@@ -212,7 +174,7 @@ def read_masks(
     if estimand == "swap":
         strata = np.zeros(groups, np.int64) if design is None or design.strata is None else design.strata
     alpha = None if design is None or not design.drawn else design.alpha
-    names = _column_names(masks, groups)
+    names = column_names(masks, groups)
     return Masks(packed, groups, extra, estimand, units, strata, alpha=alpha, names=names)
 
 

@@ -30,10 +30,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.base import EstimateError, generator, t975, to_array
+from pydt.base import EstimateError, generator, refuse_other_rows, t975, to_array
 from pydt.estimation.estimators import ESTIMATORS
 from pydt.estimation.influence import best_method, influences
-from pydt.estimation.inputs import Array, refuse_other_rows
+from pydt.estimation.inputs import Array
 from pydt.estimation.multiple_testing import benjamini_hochberg
 
 DIRECTIONS = 16384
@@ -224,7 +224,7 @@ def joint_influences(masks: Any, outputs: Any, method: str | None = None, **more
     Raises:
         EstimateError: as `influences`; one column alone; ridge and lasso.
     """
-    refuse_other_rows(masks, outputs=outputs)
+    refuse_other_rows(EstimateError, masks=masks, outputs=outputs)
     y = to_array(outputs, "outputs", EstimateError)
     if y.ndim != 2 or y.shape[1] < 2 or y.dtype.kind not in "biuf":
         wrong = f"outputs of shape {y.shape}, dtype {y.dtype}"

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt import _core
-from pydt.base import EstimateError, one_of, whole
+from pydt.base import EstimateError, one_of, refuse_other_rows, whole
 from pydt.design import find_repeats
 from pydt.estimation.estimators import ESTIMATORS
 from pydt.estimation.inputs import (
@@ -26,7 +26,6 @@ from pydt.estimation.inputs import (
     exchanges,
     rank_within,
     read,
-    refuse_other_rows,
 )
 
 _COPIES = 20  # with fewer different copies no p falls below 0.05
@@ -80,7 +79,7 @@ def prediction_test(
     folds = whole(folds, "folds", "prediction_test", 2, error=EstimateError)
     permutations = whole(permutations, "permutations", "prediction_test", 1, error=EstimateError)
     seed = whole(seed, "seed", "prediction_test", 0, error=EstimateError)
-    refuse_other_rows(masks, score=score, report=report, clusters=clusters)
+    refuse_other_rows(EstimateError, masks=masks, score=score, report=report, clusters=clusters)
     columns = [_half(half, name) for name, half in (("score", score), ("report", report))]
     if len(columns[0]) != len(columns[1]):
         raise EstimateError(f"{len(columns[1])} models, but score has {len(columns[0])}", "report", "pass both halves")

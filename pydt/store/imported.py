@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.base import DataError, DesignError, digest, one_of, shown, to_array, whole
+from pydt.base import DataError, DesignError, digest, one_of, refuse_other_rows, shown, to_array, whole
 from pydt.design import Design
 from pydt.store.block_format import write_block
 from pydt.store.cells import Cells
@@ -96,6 +96,8 @@ def checked_arrays(
         if not isinstance(text, str) or not text.strip():
             raise DataError(f"is {text!r}", f"from_arrays, {what}", "give a text")
     given = outputs if isinstance(outputs, Mapping) else {name: outputs}
+    for key, values in given.items():
+        refuse_other_rows(DataError, **{"masks": masks, _place(key, len(given)): values})
     if not given:
         raise DataError("no outputs", "from_arrays", "give an array, or {name: array}")
     arrays = {key: _outputs(values, _place(key, len(given))) for key, values in given.items()}

@@ -73,7 +73,7 @@ def test_without_names_groups_and_targets_are_positions_and_one_dimension_has_no
 def test_rows_in_another_order_are_refused_and_never_joined() -> None:
     masks, outputs = tables()
     turned = outputs.iloc[::-1]
-    mend = r"outputs: the index of masks in another order\. use outputs\.loc\[masks\.index\]"
+    mend = r"outputs: .* of masks in another order\. give outputs the order of masks, with \.loc\[masks\.index\]"
     for asked in (
         lambda: pydt.influences(masks, turned),
         lambda: pydt.influences(masks, turned["class 0"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 
 import pydt
-from pydt.base import ConfigError, DesignError, html_table
+from pydt.base import ConfigError, DataError, DesignError, html_table
 from pydt.estimation import overall
 
+README = Path(__file__).parents[2] / "README.md"
 NAMES = [f"<b>{i}" for i in range(25)]
 
 
@@ -92,6 +94,34 @@ def test_lines_are_short_tables_escaped_and_pandas_is_optional(
     for one in shown[:3]:
         with pytest.raises(ConfigError, match=rf"{type(one).__name__}\.to_frame: pandas is not .*pip install pandas"):
             one.to_frame()
+
+
+def test_a_store_refuses_tables_whose_rows_are_in_another_order(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    random = np.random.default_rng(0)
+    masks = pandas.DataFrame(pydt.design.bernoulli(5, 30)[np.arange(30)], [f"run {i}" for i in range(30)])
+    outputs = pandas.DataFrame(random.normal(size=(30, 4)), masks.index)
+    assert pydt.Store.from_arrays(tmp_path / "a", masks, outputs).masks().shape == (30, 5)
+    with pytest.raises(DataError, match="outputs of 'b': the index of masks in another order"):
+        pydt.Store.from_arrays(tmp_path / "b", masks, {"a": outputs, "b": outputs.iloc[::-1]})
+
+
+@pytest.mark.skipif(not README.is_file(), reason="the README is not here")
+def test_the_example_of_the_readme_runs_as_written() -> None:
+    pandas = pytest.importorskip("pandas")
+    from matplotlib import pyplot
+
+    random = np.random.default_rng(0)
+    masks = pandas.DataFrame(random.random((60, 8)) < 0.5, columns=list("abcdefgh"))
+    outputs = pandas.DataFrame({"accuracy": random.normal(size=60) + 3 * masks["c"], "margin": random.normal(size=60)})
+    section = README.read_text(encoding="utf-8").split("### In a notebook", 1)[1].split("\n## ", 1)[0]
+    lines = re.findall(r"^ {4}(.*)$", section, re.M)
+    names: dict[str, Any] = {"pydt": pydt, "masks_table": masks, "outputs_table": outputs}
+    exec(compile("\n".join(lines), README.name, "exec"), names)
+    assert names["sure"]["group"].tolist()[-1] == "c"
+    assert names["wide"].shape == (8, 2)
+    assert len(names["ax"].containers[0][0].get_xdata()) == 8
+    pyplot.close(names["ax"].figure)
 
 
 def test_what_travels_to_other_processes_still_does(tmp_path: Path) -> None:
