@@ -36,11 +36,12 @@ def study(
     workers = workers or read.workers
     for line in _told(read.study):
         typer.echo(line)
+    if mixtures is not None:  # first, so that what cannot be asked is refused before the study's pilot rows are trained
+        more = mixture_cost(read.study, read.dir, models=mixtures, workers=workers)
     cost = study_cost(read.study, read.dir, workers=workers, keep=read.keep)
     rows = count(cost.rows, "row")
     typer.echo(cost if cost.rows > cost.stored else f"{rows}, all of them stored in {read.dir}")
     if mixtures is not None:
-        more = mixture_cost(read.study, read.dir, models=mixtures, workers=workers)
         typer.echo(
             f"\nmixtures of {count(len(read.study.sources), 'source')}, {next(iter(read.study.methods))}:\n{more}"
         )
