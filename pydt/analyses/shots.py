@@ -245,6 +245,7 @@ def influence_by_shots(
         )
         raise EstimateError(f"{wrong} of shots", "influence_by_shots", "there is nothing to compare: choose an output")
     shots = tuple(k for k, one in zip(asked.shots, varies, strict=True) if one)
+    tasks_there = tuple(task for task, one in zip(asked.tasks, varies, strict=True) if one)
     drawn = [pair for pair, one in zip(drawn, varies, strict=True) if one]
     scores, reports = [score for score, _ in drawn], [report for _, report in drawn]
     found, judged = (np.stack([one.mean(1) for one in parts], 1) for parts in (scores, reports))
@@ -261,7 +262,7 @@ def influence_by_shots(
     p = holm([one.p_same for one in agreement.values()])
     kept = None
     if repeats:
-        varying = replace(asked, shots=shots, tasks=tuple(t for t, one in zip(asked.tasks, varies, strict=True) if one))
+        varying = replace(asked, shots=shots, tasks=tasks_there)
         kept = kept_lists(
             opened, cast("Plan", plan), varying, joint.values, joint.stderr, sizes=sizes, repeats=repeats, steps=steps,
             seed=seed, runner=runner, executor=executor, workers=workers, progress=progress,
@@ -283,7 +284,7 @@ def influence_by_shots(
         any_change=joint.any_change(),
         mean_q=mean_q,
         kinds=kinds_of(joint.values, low, high, trend.q, mean_q),
-        shares=_shares(view, scores, reports, seed),
+        shares=_shares(view, tasks_there, scores, reports, seed),
         agreement=agreement,
         differ=dict(zip(agreement, p.tolist(), strict=True)),
         lists=lists_of(view.masks, found, judged, method, seed),
@@ -314,15 +315,26 @@ def _means(view: EnsembleView, task: str, output: str) -> tuple[Array, Array]:
     return both[..., 0], both[..., 1]
 
 
-def _shares(view: EnsembleView, scores: list[Array], reports: list[Array], seed: int) -> VarianceShares | None:
+def _shares(
+    view: EnsembleView, tasks: Sequence[str], scores: list[Array], reports: list[Array], seed: int
+) -> VarianceShares | None:
     """Parts of the variance between models, from at most `_ROWS` of them; None where these are too few."""
     models = len(view.masks)
     chosen = np.linspace(0, models - 1, min(models, _ROWS)).round().astype(np.int64)
     parts = ([one[chosen] for one in own] for own in (scores, reports))
     try:
-        return variance_shares(view.masks.take(chosen), *parts, seed=seed)
+        return variance_shares(view.masks.take(chosen), *parts, part=[_part(view, task) for task in tasks], seed=seed)
     except EstimateError:
         return None
+
+
+def _part(view: EnsembleView, task: str) -> float:
+    """Of the noise of images in the difference of both halves, the part of the score half."""
+    score, report = (
+        float((view.store.examples(task, half, view.record)["weights"].astype(np.float64) ** 2).sum())
+        for half in HALVES
+    )
+    return score / (score + report)
 
 
 def _surest(values: Array, stderr: Array) -> Array:
@@ -796,7 +808,7 @@ Parts of the variance between models, by products of residuals of the score half
 jackknife over models:
 
     groups = adjusted R^2
-    images = what the two halves do not share
+    images = what the two halves do not share, the score half's part
     draws = what they share of one draw that is not that of all draws
     without noise = share of the groups in what the halves share, less the draws
 

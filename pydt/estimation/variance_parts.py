@@ -1,6 +1,6 @@
 """What the variance between rows is made of: groups, few-shot draws, judged images, and the rest.
 
-s_rd and t_rd are the mean outputs of row r after few-shot draw d on the two halves of the judged images, of one size;
+s_rd and t_rd are the mean outputs of row r after few-shot draw d on the two halves of the judged images;
 y_r = s_r. is what influences are computed from; V = var(y) over the R rows. Columns less their means, as M the masks
 (p parameters with the mean), H the projection on M, and a cross product of residuals of OLS:
 
@@ -8,7 +8,7 @@ y_r = s_r. is what influences are computed from; V = var(y) over the R rows. Col
 
     groups = 1 - Q(s., s.) / V                        adjusted R2
     draws  = mean over D - 1 of sum_d Q(s_d*, t_d*) / (D V)                      two halves: no noise of images
-    images = Q(s. - t., s. - t.) / (2 V)
+    images = w Q(s. - t., s. - t.) / V,    w = 1/2 of halves of one size: what the score half has of the noise of both
     rest   = 1 - groups - draws - images              training with another seed, and what is not linear in the masks
 
 Derivation, and the share that many draws and images would leave (`noiseless`): docs/analyses.md.
@@ -126,6 +126,7 @@ def variance_shares(
     score: Sequence[npt.ArrayLike],
     report: Sequence[npt.ArrayLike] | None = None,
     *,
+    part: npt.ArrayLike = 0.5,
     blocks: int = 50,
     seed: int = 0,
 ) -> VarianceShares:
@@ -135,15 +136,16 @@ def variance_shares(
         masks: a Design, or 0/1 (models, groups).
         score: for each of J columns (such as numbers of shots) the mean outputs on the score half: (models, draws), or
             (models,) of one draw. Draws are the same for all rows.
-        report: likewise, on the other half of the judged images, which has as many. Without it, draws, images, rest and
-            noiseless are NaN.
+        report: likewise, on the other half of the judged images. Without it, draws, images, rest and noiseless are NaN.
+        part: of the noise of images in score - report, that of score, in [0, 1]: a number or (J,). With weights u that
+            sum to 1 in each half it is sum u^2 of the score half over that of both; 0.5 of halves of one size.
         blocks: of the jackknife; fewer where there are fewer clusters (repeated and complementary masks stay together).
             Each is left out once, so the others need rows for all groups.
         seed: which rows form a block.
 
     Raises:
-        EstimateError: shapes that do not fit, outputs that are not finite; too few rows for the groups; a column that
-            is the same in all rows.
+        EstimateError: shapes that do not fit, outputs that are not finite, a part outside [0, 1]; too few rows for the
+            groups; a column that is the same in all rows.
     """
     from scipy.special import stdtrit
 
@@ -158,9 +160,17 @@ def variance_shares(
         if [one.shape for one in columns] != [half.shape for half in halves]:
             raise EstimateError("other shapes than score", f"{_PLACE}, report", "give both halves of the same columns")
         others = list(halves)
+    given = to_array(part, f"{_PLACE}, part", EstimateError)
+    if (
+        given.dtype.kind not in "biuf"
+        or given.shape not in ((), (len(columns),))
+        or not ((given >= 0) & (given <= 1)).all()
+    ):
+        raise EstimateError(f"is {part}", f"{_PLACE}, part", "give a number from 0 to 1, or one a column")
+    own = np.broadcast_to(given.astype(np.float64), len(columns))
     label = _blocks(made, blocks, seed)
     model = _Projection(made, label)
-    treated = [_treat(model, one, other, j) for j, (one, other) in enumerate(zip(columns, others, strict=True))]
+    treated = [_treat(model, one, other, own[j], j) for j, (one, other) in enumerate(zip(columns, others, strict=True))]
     shares = np.stack([one for one, _ in treated], -1)
     excess = model.excess([parts for _, parts in treated])
     parts = {}
@@ -244,7 +254,9 @@ class _Projection:
         return np.asarray(moments / (self.counts - 1)[:, None])
 
 
-def _treat(model: _Projection, score: Array, report: Array | None, column: int) -> tuple[Array, list[_Products]]:
+def _treat(
+    model: _Projection, score: Array, report: Array | None, part: float, column: int
+) -> tuple[Array, list[_Products]]:
     """(1 + blocks, 5) shares of one column, of all rows, then without each block; and the Q that each share is of."""
     score = score - score.mean(0)
     draws = score.shape[1]
@@ -266,7 +278,7 @@ def _treat(model: _Projection, score: Array, report: Array | None, column: int) 
     of_draws = model.total(score - s, report - t).sum(1) / pairs
     of_draws_left = model.left(own, its).sum(1) / pairs
     found[:, 1] = of_draws_left / variance
-    found[:, 2] = model.left(es - et, es - et)[:, 0] / (2 * variance)
+    found[:, 2] = part * model.left(es - et, es - et)[:, 0] / variance
     found[:, 3] = 1 - found[:, 0] - found[:, 1] - found[:, 2]
     true = model.total(s, t)[:, 0] - of_draws
     share = true / variance
@@ -276,11 +288,11 @@ def _treat(model: _Projection, score: Array, report: Array | None, column: int) 
     return found, [
         groups,
         _Products(1 / (pairs * variance[0]), own, its),
-        _Products(1 / (2 * variance[0]), es - et, es - et),
+        _Products(part / variance[0], es - et, es - et),
         _Products(
             1 / variance[0],
             np.concatenate([es, own, es - et], 1),
-            np.concatenate([es, -its / pairs, (et - es) / 2], 1),
+            np.concatenate([es, -its / pairs, part * (et - es)], 1),
         ),
         _Products(-1 / true[0], np.concatenate([es, own], 1), np.concatenate([et, -its / pairs], 1)),
     ]

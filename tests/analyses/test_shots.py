@@ -395,6 +395,17 @@ def test_shares_tell_groups_from_draws(tasks: tuple[Store, Plan]) -> None:
     assert found.shares.draws.values[2] == 0, "one draw"
 
 
+def test_noise_of_images_is_known_where_halves_differ_in_size(tmp_path: Path) -> None:
+    outputs = np.random.default_rng(0).normal(size=(MODELS, 4, EXAMPLES))
+    masks = np.asarray(design.bernoulli(8, MODELS, seed=0)[np.arange(MODELS)])
+    training = np.random.default_rng(1).normal(size=(MODELS, 1)) * 0.5
+    half = (np.arange(EXAMPLES) >= 4).astype(int)  # of 4 and 36 examples: 1 / 4 of the variance of one, and 1 / 36
+    named = {name: training + outputs[:, j] for j, name in enumerate(TASKS.values())}
+    found = influence_by_shots(Store.from_arrays(tmp_path, masks, named, half=half, unit="points"), tasks=TASKS)
+    assert found.shares is not None
+    assert np.abs(found.shares.images.values - 0.5).max() < 0.12, "0.25 of 0.5; half of the difference would be 0.28"
+
+
 def test_a_record_is_enough_without_retraining(tasks: tuple[Store, Plan]) -> None:
     store, plan = tasks
     with_plan, without = influence_by_shots(store, plan), influence_by_shots(store)

@@ -55,7 +55,20 @@ def test_bad_inputs_are_refused():
         variance_shares(masks, [np.ones(60)])
     with pytest.raises(EstimateError, match="report"):
         variance_shares(masks, score, report[:1])
+    for part in (1.5, [0.5], "half"):
+        with pytest.raises(EstimateError, match="part"):
+            variance_shares(masks, score, report, part=part)
     assert isinstance(Design.explicit(masks), Design)
+
+
+def test_the_score_half_has_its_part_of_the_noise_of_images():
+    masks, score, report = planted(1)
+    whole, parts = variance_shares(masks, score, report), variance_shares(masks, score, report, part=[0.9, 0.5])
+    np.testing.assert_allclose(parts.images.values, whole.images.values * [1.8, 1])
+    np.testing.assert_allclose(parts.images.stderr, whole.images.stderr * [1.8, 1])
+    total = sum(getattr(parts, name).values for name in PARTS[:4])
+    np.testing.assert_allclose(total, 1)
+    np.testing.assert_array_equal(parts.noiseless.values, whole.noiseless.values)
 
 
 def by_hand(masks, s, t):
