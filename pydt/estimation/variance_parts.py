@@ -166,7 +166,7 @@ def variance_shares(
         or given.shape not in ((), (len(columns),))
         or not ((given >= 0) & (given <= 1)).all()
     ):
-        raise EstimateError(f"is {part}", f"{_PLACE}, part", "give a number from 0 to 1, or one a column")
+        raise EstimateError(f"is {part!r}", f"{_PLACE}, part", "give a number from 0 to 1, or one a column")
     own = np.broadcast_to(given.astype(np.float64), len(columns))
     label = _blocks(made, blocks, seed)
     model = _Projection(made, label)
