@@ -67,7 +67,10 @@ def shots_tasks(
     found = shots_of(record)
     if not found:
         wrong = f"no target of the plan has two numbers of shots: {', '.join(task['name'] for task in record.tasks)}"
-        mend = "add tasks to the plan that differ in shots alone, or name them: tasks={1: NAME, 5: NAME}"
+        mend = (
+            'list several in the plan\'s file, shots = [1, 5, "full"], or let `pydt analyse FILE --only shots --train` '
+        )
+        mend += "add them; of measures name the tasks: tasks={1: NAME, 5: NAME}"
         raise ConfigError(wrong, where, mend)
     for name, asked in (("target", target), ("mode", mode)):
         known = tuple(dict.fromkeys(getattr(one, name) for one in found))
