@@ -418,7 +418,7 @@ def _sure(found: ByShots) -> str:
     sure, groups = int(((found.low > 0) | (found.high < 0)).any(1).sum()), len(found.groups)
     return (
         f"{sure:,} of {groups:,} {sure_to(found.estimand)} at some number of shots (by chance alone "
-        f"{number(LEVEL * groups, 0)} would)."
+        f"{number(LEVEL * groups, 0 if LEVEL * groups > 2 else 1)} would)."
     )
 
 
@@ -451,7 +451,9 @@ def _explained(found: ByShots) -> list[str]:
     most = int(np.nanargmax(shares.groups.values[:-1]))
     first, last = (f"{_with_ends(shares.groups, j)} {_at(shots[j])}" for j in (most, -1))
     of = called_output(found.output)
-    sentences = [f"Of the variance of {of} between models the groups explain {first} and {last}."]
+    below = min(shares.groups.values[[most, -1]]) < 0
+    unbiased = " (an unbiased estimate of a small share may be below 0)" if below else ""
+    sentences = [f"Of the variance of {of} between models the groups explain {first} and {last}{unbiased}."]
     others = len(shots) - 1  # of which the largest share was picked
     fall, without = (shares.difference(most, others, part, tests=others) for part in ("groups", "noiseless"))
     if not fall.low > 0:

@@ -368,6 +368,12 @@ def test_what_of_a_fall_is_noise_is_said_as_surely_as_it_is_known(
     assert says is None or re.match(says, said[1])
 
 
+def test_a_share_below_0_is_explained(planted: ByShots) -> None:
+    for last, told in ((-0.05, True), (0.05, False)):
+        shares = shares_of((0.2, 0.1, 0.1, last), (0.2, 0.1, 0.1, 0.1), 0.3)
+        assert ("a small share may be below 0)." in _explained(replace(planted, shares=shares))[0]) is told
+
+
 def test_a_fall_from_the_largest_of_several_shares_is_tested_as_one_of_them(planted: ByShots) -> None:
     def said(width: float) -> int:
         return len(_explained(replace(planted, shares=shares_of((0.5, 0.6, 0.5, 0.5), (0.5, 0.7, 0.5, 0.5), width))))
