@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pydt.analyses.retraining import CONTROL, Arm, Retraining, arm_rows, arms_of, group_images, other_draws
+from pydt.analyses.retraining import CONTROL, LINE, Arm, Retraining, arm_rows, arms_of, group_images, other_draws
 from pydt.base import (
     Z975,
     ConfigError,
@@ -43,10 +43,7 @@ if TYPE_CHECKING:
 
 
 _ROUNDING = 1e-9  # an error below it, relative to the outputs, is that of their float32
-_COLUMNS = (
-    "kind", "dropped", "rows", "failed", "mean", "sd", "low", "high",
-    "difference", "difference_stderr", "difference_low", "difference_high", "p",
-)  # fmt: skip
+_COLUMNS = *LINE, "difference", "difference_stderr", "difference_low", "difference_high", "p"
 
 
 @dataclass(frozen=True)
@@ -104,11 +101,9 @@ class Counterfactual:
         nothing = (math.nan,) * 5
         lines = []
         for arm in self.arms:
-            reach, one = _reach(arm), judged.get((arm.kind, arm.dropped))
+            one = judged.get((arm.kind, arm.dropped))
             against = nothing if one is None else (one.difference, one.stderr, one.low, one.high, one.p)
-            sd = math.nan if arm.sd is None else arm.sd
-            levels = arm.mean, sd, arm.mean - reach, arm.mean + reach
-            lines.append((arm.kind, arm.dropped, len(arm.rows), arm.failed, *levels, *against))
+            lines.append((*arm.line, *against))
         columns = zip(*lines, strict=True) if lines else [()] * len(_COLUMNS)
         return to_frame(dict(zip(_COLUMNS, map(list, columns), strict=True)), "Counterfactual")
 
@@ -123,7 +118,7 @@ class Counterfactual:
         """
         metric = self._metric
         values = metric.scale * np.array([arm.mean for arm in self.arms])
-        reach = metric.scale * np.array([_reach(arm) for arm in self.arms])
+        reach = metric.scale * np.array([arm.reach for arm in self.arms])
         about = ", ".join(filter(None, (metric.suffix.strip(), metric.direction)))
         label = f"{metric.name}{f' ({about})' if about else ''}, 95 % over retrainings"
         return interval_plot([_called(arm) for arm in self.arms], values, reach, label, ax=ax, zero=False)
@@ -166,11 +161,6 @@ class Counterfactual:
                 return arm
         known = ", ".join(f"{arm.kind} {arm.dropped}" for arm in self.arms)
         raise ConfigError(f"no arm {kind!r} of {dropped}", "Counterfactual", f"there are: {known}")
-
-
-def _reach(arm: Arm) -> float:
-    """Half the width of the 95 % interval of an arm's mean over retrainings; NaN of a single row."""
-    return math.nan if arm.sd is None else t975(len(arm.accuracy) - 1) * arm.sd / math.sqrt(len(arm.accuracy))
 
 
 def _called(arm: Arm) -> str:

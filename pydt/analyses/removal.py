@@ -25,6 +25,7 @@ from pydt.analyses.counterfactual import Contrast, compared
 from pydt.analyses.ensemble_view import EnsembleView
 from pydt.analyses.retraining import (
     CONTROL,
+    LINE,
     Arm,
     Retraining,
     arm_rows,
@@ -34,10 +35,24 @@ from pydt.analyses.retraining import (
     other_draws,
     without,
 )
-from pydt.base import ConfigError, generator, one_of, seed31, suggest, whole
+from pydt.base import ConfigError, generator, html_table, one_of, seed31, suggest, to_frame, whole
 from pydt.ensemble import Plan, Runner, run_row
 from pydt.estimation import overall
-from pydt.reporting import Column, Curve, Intervals, Metric, Page, Table, called, called_output, csv_of, listed, number
+from pydt.reporting import (
+    Column,
+    Curve,
+    Intervals,
+    Metric,
+    Page,
+    Table,
+    called,
+    called_output,
+    count,
+    csv_of,
+    curve_plot,
+    listed,
+    number,
+)
 from pydt.store import Row, Store
 
 if TYPE_CHECKING:
@@ -111,6 +126,71 @@ class Removal:
     @property
     def _usual(self) -> str:
         return OWN if self.points[0].length == OWN else "epochs"
+
+    def to_frame(self) -> Any:
+        """A `pandas.DataFrame` with one line for each point: "length", "images" left out, of its arm what
+        `Counterfactual.to_frame` says, and "gain" and "which" with "_stderr", "_low", "_high" and "_p" of each, NaN
+        where there is none. Numbers are fractions, or of a measure as rows store them.
+
+        Raises:
+            ConfigError: pandas is not installed.
+        """
+        parts = "", "_stderr", "_low", "_high", "_p"
+        names = ["length", "images", *LINE, *(f"{of}{part}" for of in ("gain", "which") for part in parts)]
+        lines = []
+        for point in self.points:
+            both = (
+                (math.nan,) * 5 if one is None else (one.difference, one.stderr, one.low, one.high, one.p)
+                for one in (point.gain, point.which)
+            )
+            lines.append((point.length, point.images, *point.arm.line, *(x for of in both for x in of)))
+        columns = map(list, zip(*lines, strict=True)) if lines else [[] for _ in names]
+        return to_frame(dict(zip(names, columns, strict=True)), "Removal")
+
+    def plot(self, length: str | None = None, ax: Any = None) -> Any:
+        """Draw what leaving groups out gains against the full source, with 95 % intervals, by kind and number.
+
+        Args:
+            length: as of `point`. ax: `matplotlib.axes.Axes` to draw into; by default a figure of its own.
+
+        Returns:
+            the axes.
+
+        Raises:
+            ConfigError: nothing was retrained for this length.
+        """
+        known = list(dict.fromkeys(p.length for p in self.points))
+        length = one_of(self._usual if length is None else length, known, "length", "Removal.plot")
+        gains = {(p.arm.kind, p.arm.dropped): p.gain for p in self.points if p.length == length and p.gain is not None}
+        kinds, sizes = list(dict.fromkeys(kind for kind, _ in gains)), sorted({size for _, size in gains})
+        values, low, high = (
+            self.metric.scale
+            * np.array([[getattr(gains.get((kind, size)), part, math.nan) for size in sizes] for kind in kinds])
+            for part in ("difference", "low", "high")
+        )
+        reach = np.stack([values - low, high - values], 1)
+        labels = "groups left out", f"gain ({self.metric.unit or self.metric.name}), 95 % intervals"
+        return curve_plot(kinds, [str(size) for size in sizes], values, reach, labels, _AT.get(length, length), ax)
+
+    def __repr__(self) -> str:
+        facts = f"{count(len(self.ranked), 'group')}, {count(self.retrained, 'row')} retrained, {self.failed:,} failed"
+        best = [self._gained(f"without the {one.size} lowest", one, one.length) for one in self.best[:1]]
+        return "\n".join([f"Removal({count(len(self.points), 'point')}: {facts})", *best])
+
+    def _gained(self, what: str, one: Any, length: str) -> str:
+        gain = one.gain if isinstance(one, Best) else one.difference
+        digits = self.metric.decimals(1, (one.high - one.low) / 4)
+        value, low, high = (number(self.metric.scale * x, digits, True) for x in (gain, one.low, one.high))
+        return f"{what}, {_AT.get(length, length)}: {value} ({low} to {high}) {self.metric.unit}".rstrip()
+
+    def _repr_html_(self) -> str:
+        rows = (
+            (p.length, p.arm.kind, p.arm.dropped, len(p.arm.rows), self._gained("gain", p.gain, p.length))
+            for p in self.points
+            if p.gain is not None
+        )
+        heads = "equal", "arm", "groups left out", "rows", "against the full source"
+        return html_table(repr(self), heads, rows, sum(p.gain is not None for p in self.points), "points")
 
     def page(self) -> Page:
         """The page of this analysis."""

@@ -8,6 +8,7 @@ what it is compared with.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.base import generator, seed31
+from pydt.base import generator, seed31, t975
 from pydt.ensemble import Plan, Runner, announce, run_rows
 from pydt.reporting import ACCURACY, Metric
 from pydt.store import Measure, Record, Row, Store
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 KINDS = ("full", "drop bottom", "drop random", "drop top")
 CONTROL = "drop random"
+LINE = "kind", "dropped", "rows", "failed", "mean", "sd", "low", "high"
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +69,18 @@ class Arm:
     def sd(self) -> float | None:
         """Spread between retrainings; None for a single row."""
         return float(self.accuracy.std(ddof=1)) if len(self.accuracy) > 1 else None
+
+    @property
+    def reach(self) -> float:
+        """Half the width of the mean's 95 % interval over retrainings, on the same images; NaN of a single row."""
+        n = len(self.accuracy)
+        return math.nan if self.sd is None else t975(n - 1) * self.sd / math.sqrt(n)
+
+    @property
+    def line(self) -> tuple[Any, ...]:
+        """What a table of pandas says of it: `LINE`."""
+        sd, low, high = math.nan if self.sd is None else self.sd, self.mean - self.reach, self.mean + self.reach
+        return self.kind, self.dropped, len(self.rows), self.failed, self.mean, sd, low, high
 
 
 @dataclass(frozen=True, eq=False)

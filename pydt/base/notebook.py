@@ -54,7 +54,8 @@ def influence_table(line: str, names: Sequence[str], values: Any, reach: Any, q:
         (names[i], float(values[i]), f"{values[i] - reach[i]:.4g} to {values[i] + reach[i]:.4g}", float(q[i]))
         for i in shown
     )
-    return html_table(line, ("group", "influence", "95 %", "q"), rows, len(values), "groups between them")
+    unknown = " or without a number" if np.isnan(np.asarray(values)).any() else ""
+    return html_table(line, ("group", "influence", "95 %", "q"), rows, len(values), f"groups between them{unknown}")
 
 
 def _cells(texts: Sequence[str], tag: str) -> str:

@@ -219,8 +219,10 @@ class Fit:
     def __repr__(self) -> str:
         targets = self.values[:1].size
         facts = f"{count(len(self.counts), 'group')}, {count(targets, 'target')}, {count(self.models, 'model')}"
-        explained = float(np.mean(self.explained))
-        told = [f"explains {100 * explained:.0f} %{' on average' if targets > 1 else ''}"] if explained > -1 else []
+        explained = np.atleast_1d(self.explained)
+        explained = explained[np.isfinite(explained)]
+        on_average = " on average" if targets > 1 else ""
+        told = [f"explains {100 * explained.mean():.0f} %{on_average}"] if explained.size else []
         if self.values.size <= _TESTED and not np.isnan(self.q).all():
             sure = int((self.q < _LEVEL).sum())
             told.append(f"{sure:,} {'influence' if sure == 1 else 'influences'} at q < {_LEVEL}")

@@ -27,7 +27,7 @@ def interval_plot(
     if of > len(names):
         ax.set_title(f"the {len(names) - low} highest and the {low} lowest of {of:,} groups")
     ax.set(yticks=places, yticklabels=[_plain(name) for name in names], xlabel=label)
-    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.set_ylim(max(len(names), 1) - 0.5, -0.5)
     return ax
 
 

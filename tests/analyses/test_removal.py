@@ -56,6 +56,36 @@ def test_every_arm_has_the_accuracy_that_is_true_of_it(found: Removal) -> None:
             assert point.images == stub_truth.EACH * point.arm.dropped
 
 
+def test_it_shows_itself_in_python_and_notebooks(found: Removal) -> None:
+    from matplotlib import pyplot
+
+    best = found.best[0]
+    assert repr(found).startswith(f"Removal({len(found.points)} points: 8 groups, {found.retrained} rows retrained, ")
+    assert f"without the {best.size} lowest, at equal epochs: +{100 * best.gain:.1f} (" in repr(found)
+    assert found._repr_html_().count("<tr>") == 21, "a head and the most lines"
+    for length in ("epochs", "steps"):
+        ax = found.plot(length)
+        drawn = {bars.get_label(): bars[0].get_ydata() for bars in ax.containers}
+        assert set(drawn) == {p.arm.kind for p in found.points} - {"full"}
+        for point in found.points:
+            if point.gain is not None and point.length == length:
+                at = [text.get_text() for text in ax.get_xticklabels()].index(str(point.arm.dropped))
+                assert drawn[point.arm.kind][at] == pytest.approx(100 * point.gain.difference)
+        pyplot.close(ax.figure)
+    with pytest.raises(ConfigError, match="length"):
+        found.plot("years")
+    pytest.importorskip("pandas")
+    frame = found.to_frame()
+    assert len(frame) == len(found.points)
+    for line, point in zip(frame.to_dict("records"), found.points, strict=True):
+        assert (line["length"], line["kind"], line["dropped"]) == (point.length, point.arm.kind, point.arm.dropped)
+        assert line["mean"] == pytest.approx(point.arm.mean)
+        for name, one in (("gain", point.gain), ("which", point.which)):
+            expected = [np.nan] * 5 if one is None else [one.difference, one.stderr, one.low, one.high, one.p]
+            held = [line[f"{name}{part}"] for part in ("", "_stderr", "_low", "_high", "_p")]
+            assert held == pytest.approx(expected, nan_ok=True)
+
+
 def test_the_lowest_groups_are_the_harmful_ones_and_the_gain_is_theirs(found: Removal) -> None:
     assert set(found.ranked[:2]) == {"g1", "g5"}
     for length, gain in (("epochs", 0.14 - 0.04), ("steps", 0.14)):

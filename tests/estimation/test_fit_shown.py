@@ -155,3 +155,21 @@ def test_a_plot_shows_both_ends_with_their_intervals() -> None:
     pyplot.close(own.figure)
     with pytest.raises(ConfigError, match=r"no target 'class 9' among 3\. there are: 'class 0'"):
         fit.plot("class 9")
+
+
+def test_targets_that_are_nan_or_constant_are_shown_as_unknown() -> None:
+    from matplotlib import pyplot
+
+    masks, outputs = ensemble()
+    outputs[3, 0], outputs[:, 1] = np.nan, 2.0
+    fit = pydt.influences(masks, outputs, "ols", nan="flag")
+    assert f"explains {100 * fit.explained[2]:.0f} % on average" in repr(fit)
+    assert fit._repr_html_().count("<tr>") == 4
+    for target, points in ((0, 0), (1, 20), (2, 20)):
+        ax = fit.plot(target)
+        ax.figure.canvas.draw()
+        assert len(ax.containers[0][0].get_xdata()) == points
+        pyplot.close(ax.figure)
+    alone = pydt.influences(masks, outputs[:, 0], nan="flag")
+    assert repr(alone).endswith("200 models)")
+    assert "<tr>" not in alone._repr_html_()
