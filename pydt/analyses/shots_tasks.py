@@ -68,9 +68,9 @@ def shots_tasks(
     if not found:
         wrong = f"no target of the plan has two numbers of shots: {', '.join(task['name'] for task in record.tasks)}"
         mend = (
-            'list several in the plan\'s file, shots = [1, 5, "full"], or let `pydt analyse FILE --only shots --train` '
+            "list several in the file of the plan, shots = [1, 5], or let `pydt analyse FILE --only shots --train` add "
         )
-        mend += "add them; of measures name the tasks: tasks={1: NAME, 5: NAME}"
+        mend += "them; of measures name the tasks: tasks={1: NAME, 5: NAME}"
         raise ConfigError(wrong, where, mend)
     for name, asked in (("target", target), ("mode", mode)):
         known = tuple(dict.fromkeys(getattr(one, name) for one in found))

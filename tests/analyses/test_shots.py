@@ -393,8 +393,10 @@ def test_orders_that_could_not_be_told_are_not_called_alike(planted: ByShots) ->
     assert said.endswith("; in 1 of 6 pairs other orders could hide.")
 
 
-def test_shares_tell_groups_from_draws(tasks: tuple[Store, Plan]) -> None:
+def test_shares_tell_groups_from_draws(tasks: tuple[Store, Plan], planted: ByShots) -> None:
     found = influence_by_shots(*tasks, output="margin")
+    assert planted.shares is not None
+    assert (planted.shares.images.values > 0).all(), "two halves of the images"
     assert found.shares is not None
     assert found.shares.groups.values[0] > 0.5 > found.shares.groups.values[2]
     assert found.shares.draws.values[1] > 0.02, "draws differ"

@@ -136,6 +136,11 @@ def test_shots_that_need_a_list_of_their_own_are_named(apart: KeptLists) -> None
     full = next(own for own in apart.lists if (own.shots, own.size) == ("full", 4))
     assert full.over_common is not None
     assert full.over_common.low > 0
+    over = [one.over_common for one in apart.lists if one.over_common is not None]
+    up, down = sum(one.low > 0 for one in over), sum(one.high < 0 for one in over)
+    assert up > down
+    note = next(block.note for block in apart.blocks() if block.title.startswith("Gain of each list"))
+    assert f"the own list is better than the common one in {up} and worse in {down} of {len(over)} comparisons" in note
     assert apart.keep("full") == full_kept(apart, 4)
     assert apart.keep("full", 2) == full_kept(apart, 2)
 
@@ -189,7 +194,7 @@ def test_lists_that_leave_out_the_same_groups_are_trained_once(tmp_path: Path) -
 def test_the_common_ranking_is_the_mean_of_t_values_without_what_is_not_known(tmp_path: Path) -> None:
     values = np.random.default_rng(0).normal(size=(GROUPS, 3))
     values[:, 1] = np.nan
-    stderr = np.ones((GROUPS, 3)) * [0.5, np.nan, 4.0]
+    stderr = np.ones((GROUPS, 3)) * [0.5, np.nan, 0.4]
     job = plan_of()
     stub_truth.trained(job, tmp_path, ByShots(ALIKE))
     with ThreadPoolExecutor(1) as executor:
@@ -197,7 +202,9 @@ def test_the_common_ranking_is_the_mean_of_t_values_without_what_is_not_known(tm
             tmp_path, job, shots_tasks(job.record()), values, stderr, sizes=[1], repeats=4, runner=ByShots(ALIKE),
             executor=executor, progress=False,
         )  # fmt: skip
-    expected = np.argsort(values[:, 0] / 0.5 + values[:, 2] / 4)
+    expected = np.argsort(values[:, 0] / 0.5 + values[:, 2] / 0.4)
+    assert (expected != np.argsort(values[:, 0])).any()
+    assert (expected != np.argsort(values[:, 2])).any()
     assert found.ranked[ALL] == tuple(f"g{i}" for i in expected)
     assert set(found.ranked) == {1, "full", ALL}
     assert found.best[1] is None

@@ -19,7 +19,7 @@ from stub_studies import small as trained_study
 import pydt
 from pydt.data import Target, pictures
 from pydt.design import bernoulli
-from pydt.estimation import influences
+from pydt.estimation import holm, influences
 from pydt.reporting import write_pages
 from pydt.store import Outcome, Store
 from pydt.studies import Mixture, Source, Study, cells_of, mixture_cost, mixtures_by_shots, run_study
@@ -181,6 +181,9 @@ def test_answers_that_differ_are_told_apart(tmp_path: Path) -> None:
     latin = found.of(answer="difference", shots=1, source="latin")[0]
     assert latin.sure
     assert abs(latin.value - 0.2) < 0.05
+    for shots in (1, "full", "change"):
+        own = found.of(answer="difference", shots=shots, mode=latin.mode)
+        assert [one.p_holm for one in own] == holm(np.array([one.p for one in own])).tolist(), "over the sources"
     assert not any(one.p < 0.001 for one in found.of(answer="difference", shots="full"))
     answer = " ".join(found.page().answer)
     assert "In mixtures, at 1 shot, “latin” helps most" in answer
