@@ -233,7 +233,8 @@ class Ranking:
         line = f"Ranking(per {self.per}: {facts}; {sure} at q < {LEVEL}{over_all})"
         if columns > 1:
             return line
-        return f"{line}\nhighest {listed(self.top(3))}; lowest {listed(self.bottom(3))}"
+        some = min(3, max(1, groups // 2))
+        return f"{line}\nhighest {listed(self.top(some))}; lowest {listed(self.bottom(some))}"
 
     def _repr_html_(self) -> str:
         if len(self.columns) == 1:

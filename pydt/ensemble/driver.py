@@ -83,7 +83,8 @@ def run(
         runner: computes a row in place of the plan's recipe: `runner(row) -> {name of a task: outputs}`, called with a
             `pydt.RowInput` in a worker. Its code is not in the rows' names: recipe=pydt.Function(f) puts it there.
         progress: show rows done, rate, time left, workers, failures and the leading influences on stderr: True for a
-            live panel on a terminal and plain lines elsewhere, "json" for JSON lines.
+            live panel on a terminal, one line that renews itself in a notebook and plain lines elsewhere, "json" for
+            JSON lines.
         stop: when to stop before the end of the plan, as `StoppingRule.parse` reads it. The rule sees the plan's first
             task, its metric on the score half, as the report does, and complete prefixes of the plan only: the stop is
             the same for any number of workers and after any kill. Rows that were running are stored, but do not count

@@ -186,3 +186,4 @@ def test_a_formula_in_a_name_is_drawn_as_text(tmp_path: Path) -> None:
     names = ["$x_1$", "cost in $", "$\\undefined$", "_hidden" + 60 * "long "]
     found = ranking(Store.from_arrays(tmp_path, masks, random.normal(size=(60, 20)), groups=names))
     found.plot().figure.canvas.draw()
+    assert repr(found).count("“") == 4, "the two highest and the two lowest of four groups"
