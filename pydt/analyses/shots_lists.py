@@ -41,7 +41,8 @@ class Lists:
 
 
 def common_score(values: Array, stderr: Array) -> Array:
-    """What the common ranking orders groups by: the mean over the columns of value / standard error, (groups,)."""
+    """What the common ranking orders groups by: the mean over the columns of value / standard error, (groups,); 0 where
+    one is not known."""
     with np.errstate(invalid="ignore", divide="ignore"):
         t = values / stderr
     return np.asarray(np.where(np.isfinite(t), t, 0.0).mean(1))

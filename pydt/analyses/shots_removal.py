@@ -33,6 +33,7 @@ from pydt.analyses.retraining import (
     other_draws,
     random_row,
 )
+from pydt.analyses.shots_lists import common_score
 from pydt.analyses.shots_tasks import FULL, ShotsTasks
 from pydt.base import ConfigError, one_of, suggest, whole
 from pydt.ensemble import Plan, Runner, run_row
@@ -250,16 +251,14 @@ def _orders(
     shots: Sequence[int | str], values: npt.NDArray[np.float64], stderr: npt.NDArray[np.float64]
 ) -> dict[int | str, npt.NDArray[np.intp]]:
     """By number of shots and `ALL`, the groups from the lowest on."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        t = values / stderr
-    known = np.isfinite(t).all(0)
-    if not known.any():
+    common = common_score(values, stderr)
+    if not common.any():
         mend = "use outputs that differ between rows, and an estimator with standard errors"
         raise ConfigError("no number of shots has influences with errors", _WHERE, mend)
     orders = {
         k: np.argsort(values[:, j], kind="stable") for j, k in enumerate(shots) if np.isfinite(values[:, j]).all()
     }
-    return {**orders, ALL: np.argsort(t[:, known].mean(1), kind="stable")}
+    return {**orders, ALL: np.argsort(common, kind="stable")}
 
 
 def _rows(

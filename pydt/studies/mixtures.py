@@ -11,6 +11,8 @@ by Holm's method over the sources at one target, mode and number of shots, as th
 
 A change with shots is the difference between the last and the first number of shots on a straight line through all of
 them, evenly spaced; its error is that of one line for each training, draw and image.
+
+Over 500 lines, since the result and its page stand together.
 """
 
 from __future__ import annotations
