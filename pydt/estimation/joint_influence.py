@@ -5,9 +5,11 @@ the J columns and the difference of each pair of them:
 
     cov(a, b) = (V_a + V_b - V_{a-b}) / 2        of one group; V its squared standard errors
 
-This is exact wherever V is quadratic in the outputs: the difference and OLS, with errors of any kind. Rounding aside,
-the correlations are positive semidefinite; negative eigenvalues become 0, then the diagonal 1 again. The LASSO is
-refused: its penalty is another for each column, so the difference of two columns' influences is not that of their
+This is exact wherever V is quadratic in the outputs: of OLS, with errors of any kind. That of the difference takes the
+larger of two variances, so it is near: with few more rows than groups its smallest eigenvalues are too small, and
+`any_change` has the degrees of freedom that OLS leaves (12 % of p were below 0.05: 62 groups, 70 rows). Rounding
+aside, the correlations are positive semidefinite; negative eigenvalues become 0, then the diagonal 1 again. The LASSO
+is refused: its penalty is another for each column, so the difference of two columns' influences is not that of their
 difference. With the covariance above, 17 % of groups had a trend at p < 0.05 where none was (62 groups, 90 rows; the
 difference of means 5 %).
 
@@ -72,6 +74,8 @@ class JointFit:
             standard error of `influences` is, such as in a column that is the same in all rows.
         df: float64 (groups,) degrees of freedom, the least of all columns.
         explained: float64 (J,) share of each column's variance that all groups explain, as in `Fit`.
+        least_df: degrees of freedom of the least sure part of the covariance, where it is a sum of parts: of the
+            difference of means what OLS leaves.
     """
 
     method: str
@@ -83,6 +87,7 @@ class JointFit:
     covariance: Array
     df: Array
     explained: Array
+    least_df: float = np.inf
 
     @property
     def stderr(self) -> Array:
@@ -205,9 +210,10 @@ class JointFit:
         scores = np.einsum("kij,ki->kj", vectors, np.where(known[:, None], differences, 0.0)) ** 2
         square = np.divide(scores, roots, out=np.zeros_like(scores), where=real).sum(1)
         rank = real.sum(1)
-        left = self.df - rank + 1
+        whole = np.minimum(self.df, self.least_df)  # a sum is as sure as its variances, not so its smallest eigenvalues
+        left = whole - rank + 1
         with np.errstate(invalid="ignore", divide="ignore"):
-            p = fdtrc(np.maximum(rank, 1), left, square * left / (self.df * np.maximum(rank, 1)))
+            p = fdtrc(np.maximum(rank, 1), left, square * left / (whole * np.maximum(rank, 1)))
         p = np.where(rank == 0, 1.0, p)
         return np.where(known & (left > 0), p, np.nan)
 
@@ -262,6 +268,8 @@ def joint_influences(masks: Any, outputs: Any, method: str | None = None, **more
         np.fmin.reduce(df, axis=1).astype(np.float64),
         np.asarray(fit.explained[:columns], np.float64),
     )
+    if method == "difference" and np.isfinite(made.explained).any():
+        made = dataclasses.replace(made, least_df=float(np.min(influences(masks, y, "ols", **more).df)))
     scale = made.stderr[:, :, None] * made.stderr[:, None, :]
     return dataclasses.replace(made, covariance=_semidefinite(made.correlation) * scale)
 

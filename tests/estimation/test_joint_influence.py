@@ -294,3 +294,15 @@ def test_spread_of_the_true_influences_is_covered_where_few_degrees_of_freedom_a
     if size is not None:  # then the mean square of errors about their mean is 1 / (K - 1) of their sum of squares
         np.testing.assert_allclose(fit.values.sum(0), 0, atol=1e-6)
         np.testing.assert_allclose(fit.independent, fit.covariance * groups / (groups - 1))
+
+
+def test_any_change_of_differences_is_as_sure_as_what_least_squares_leaves():
+    """With the degrees of freedom of single variances 12 % of p are below 0.05."""
+    small, noise = [], np.linalg.cholesky(0.8 ** np.abs(np.subtract.outer(np.arange(6), np.arange(6)))).T
+    for seed in range(40):
+        masks = np.random.default_rng(seed).random((70, 62)) < 0.5
+        y = np.random.default_rng(1000 + seed).standard_normal((70, 6)) @ noise
+        fit = joint_influences(masks, y, "difference")
+        small.append(fit.any_change() < 0.05)
+    assert fit.least_df == 7 < fit.df.min()
+    assert np.mean(small) < 0.06
