@@ -16,6 +16,7 @@ from pydt.analyses.failures import failures
 from pydt.analyses.leakage.leaks import leaks
 from pydt.analyses.shots import ByShots, influence_by_shots
 from pydt.analyses.shots_kinds import FEW
+from pydt.base import ConfigError
 from pydt.data import HALVES
 from pydt.data.samples import (
     COLUMN,
@@ -283,7 +284,13 @@ def findings_by_shots(store: Store | str | os.PathLike[str], made: PlantedByShot
         "mainly at few shots": this is said of the groups of kind "few" and of no others. "at all shots": those of kind
         "all" surely help at every number of shots. "irrelevant": no change of these is sure at level 0.01 over them
         all.
+
+    Raises:
+        ConfigError: the plan has other groups.
     """
+    if set(plan.context.units[1]) != set(made.kinds):
+        mend = "make it with lab.plan_by_shots(made)"
+        raise ConfigError("has other groups than were planted", "findings_by_shots, plan", mend)
     found = influence_by_shots(store, plan)
     few, every, irrelevant = (
         np.array([found.groups.index(name) for name in made.of(kind)]) for kind in ("few", "all", "irrelevant")

@@ -12,6 +12,7 @@ import pydt
 from pydt import design, lab
 from pydt.analyses import ByShots
 from pydt.analyses.shots_kinds import CHANGED
+from pydt.base import ConfigError
 from pydt.store import Outcome, Store
 
 
@@ -34,6 +35,12 @@ def test_the_plan_has_one_target_at_all_numbers_of_shots_and_its_rows_can_be_tra
     accuracy = [outcomes[task.digest].scalars["report_accuracy"] for task in plan.tasks]
     assert accuracy == sorted(accuracy)
     assert accuracy[-1] > 0.5
+
+
+def test_a_plan_of_another_source_is_refused(made, tmp_path):
+    other = replace(made, kinds={**made.kinds, "all 4": "all"})
+    with pytest.raises(ConfigError, match=r"has other groups than were planted\. make it with lab\.plan_by_shots"):
+        list(lab.findings_by_shots(tmp_path, other, lab.plan_by_shots(made, 8)))
 
 
 def made_up(made: lab.PlantedByShots, acts: dict[str, tuple[float, float]]):
