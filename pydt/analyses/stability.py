@@ -20,10 +20,10 @@ import numpy.typing as npt
 from pydt.analyses.agreement import agreement, disjoint_influences, spearman_brown
 from pydt.analyses.ensemble_view import NEEDS_PER, Array, EnsembleView
 from pydt.analyses.sample_splitting import SPLITS, error_of_ways, halves
-from pydt.base import Z975, ConfigError, EstimateError, one_of, whole
+from pydt.base import Z975, ConfigError, EstimateError, html_table, one_of, to_frame, whole
 from pydt.ensemble import Plan
 from pydt.estimation import ESTIMATORS, best_method, influences
-from pydt.reporting import Curve, Page, Table, number, percent_text, plus_minus
+from pydt.reporting import Curve, Page, Table, count, curve_plot, number, percent_text, plus_minus
 from pydt.store import Record, Store
 
 _FEWEST = 20  # models of a part
@@ -70,6 +70,49 @@ class Stability:
     unit: str
     by_errors: float
     _view: EnsembleView = field(repr=False)
+
+    def to_frame(self) -> Any:
+        """A `pandas.DataFrame` with one line for each size of two disjoint sets of models: "models", "method", "rank"
+        with "rank_stderr", "low" and "high" (95 %), "overlap_highest", "overlap_lowest", "differ" and "stderr".
+
+        Raises:
+            ConfigError: pandas is not installed.
+        """
+        columns = {"models": self.sizes, "method": list(self.methods), "rank": self.rank}
+        columns |= {"rank_stderr": self.rank_stderr, "low": self.low, "high": self.high}
+        columns |= {"overlap_highest": self.overlap[0], "overlap_lowest": self.overlap[1]}
+        return to_frame({**columns, "differ": self.differ, "stderr": self.stderr}, "Stability", unit=self.unit)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the rank correlation of two disjoint sets by their size, with 95 % intervals.
+
+        Args:
+            ax: `matplotlib.axes.Axes` to draw into; by default a figure of its own.
+
+        Returns:
+            the axes.
+        """
+        order = np.argsort(self.sizes)
+        reach = np.stack([self.rank - self.low, self.high - self.rank])[:, order]
+        labels = "models of each set", "rank correlation, 95 % intervals"
+        ticks = [f"{size:,}" for size in self.sizes[order]]
+        return curve_plot(["two disjoint sets"], ticks, self.rank[None, order], reach[None], labels, "", ax)
+
+    def __repr__(self) -> str:
+        facts = f"{self.groups:,} groups, {count(self.columns, 'column')}, {count(self.models, 'model')}"
+        at = int(np.argmax(self.sizes))
+        agree = f"{self.rank[at]:.2f} ({self.low[at]:.2f} to {self.high[at]:.2f})"
+        return f"Stability(per {self.per}: {facts}; rankings by {self.sizes[at]:,} models each agree at {agree})"
+
+    def _repr_html_(self) -> str:
+        rows = (
+            (f"{size:,}", method, f"{rank:.2f}", f"{low:.2f} to {high:.2f}")
+            for size, method, rank, low, high in zip(
+                self.sizes, self.methods, self.rank, self.low, self.high, strict=True
+            )
+        )
+        heads = "models of each set", "method", "rank correlation", "95 %"
+        return html_table(repr(self), heads, rows, len(self.sizes), "sizes")
 
     def page(self) -> Page:
         """What a reader sees."""

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from pydt.analyses.ensemble_view import LEVEL, Array, EnsembleView, detectable
 from pydt.analyses.sample_splitting import ERROR_OF_WAYS, SPLITS, halves
-from pydt.base import ConfigError, t975, whole
+from pydt.base import ConfigError, extremes, influence_table, t975, to_frame, whole
 from pydt.ensemble import Plan
 from pydt.estimation import benjamini_hochberg, best_method, influences
 from pydt.reporting import (
@@ -35,6 +35,7 @@ from pydt.reporting import (
     count,
     csv_of,
     digits_for,
+    interval_plot,
     listed,
     number,
     percent_text,
@@ -91,6 +92,45 @@ class SubPopulations:
         if group not in self.groups:
             raise ConfigError(f"no group {group!r}", "SubPopulations", f"there are: {', '.join(self.groups[:8])}")
         return np.argsort(-self.effect[self.groups.index(group)], kind="stable").astype(np.int64)
+
+    def to_frame(self) -> Any:
+        """A `pandas.DataFrame` with one line for each group: "group", "claimed", and "judged" with "stderr", "low",
+        "high" (95 %), "p" (one-sided) and "q".
+
+        Raises:
+            ConfigError: pandas is not installed.
+        """
+        reach = t975(self.df) * self.judged_stderr
+        columns = {"group": list(self.groups), "claimed": self.claimed, "judged": self.judged}
+        columns |= {"stderr": self.judged_stderr, "low": self.judged - reach, "high": self.judged + reach, "p": self.p}
+        return to_frame({**columns, "q": self.q}, "SubPopulations", unit=self.unit)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw what the most moved images of each group are worth by other models, with 95 % intervals: the groups with
+        the highest and the lowest.
+
+        Args:
+            ax: `matplotlib.axes.Axes` to draw into; by default a figure of its own.
+
+        Returns:
+            the axes.
+        """
+        shown = extremes(self.judged)
+        label = f"effect on the images found ({self.unit}), 95 % intervals"
+        reach = t975(self.df) * self.judged_stderr[shown]
+        names = [self.groups[i] for i in shown]
+        return interval_plot(names, self.judged[shown], reach, label, ax=ax, of=len(self.groups))
+
+    def __repr__(self) -> str:
+        sizes = (len(self.groups), "group"), (len(self.ids), self._view.thing), (self.models, "model")
+        facts = ", ".join(count(n, what) for n, what in sizes)
+        sure = [self.groups[i] for i in np.argsort(self.q, kind="stable") if self.q[i] < LEVEL]
+        named = f": {listed(sure, 3)}" if sure else ""
+        return f"SubPopulations({facts}, {self.unit}; {count(len(sure), 'group')} at q < {LEVEL}{named})"
+
+    def _repr_html_(self) -> str:
+        reach = t975(self.df) * self.judged_stderr
+        return influence_table(repr(self), self.groups, self.judged, reach, self.q)
 
     def page(self) -> Page:
         """What a reader sees: the images of the surest groups, every group's effect, and all as CSV."""

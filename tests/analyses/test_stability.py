@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import oracle_rankings as oracle
 import pytest
+from matplotlib import pyplot
 from scipy import stats
 from stub_influence import Additive, filled, many_classes, plan_of
 from stub_outputs import GROUPS, MODELS, columns_of
@@ -69,6 +70,25 @@ def test_stability_per_class_and_image_is_the_mean_over_them(two_logits: tuple[S
     assert nothing.methods[-1] == "ols"
     assert (np.abs(nothing.rank) < 3 * nothing.rank_stderr + 0.02).all()
     assert np.allclose(nothing.overlap, 0.25, atol=0.1), "five of twenty, by chance"
+
+
+def test_it_shows_itself_in_python_and_notebooks(two_logits: tuple[Store, Plan]) -> None:
+    store, _ = two_logits
+    found = stability(store)
+    line = repr(found)
+    assert f"{found.models} models; rankings by {found.sizes.max()} models each agree at " in line
+    assert found._repr_html_().count("<tr>") == 1 + len(found.sizes)
+    ax, order = found.plot(), np.argsort(found.sizes)
+    assert np.array_equal(ax.containers[0][0].get_ydata(), found.rank[order])
+    ends = np.array([segment[:, 1] for segment in ax.containers[0][2][0].get_segments()])
+    assert np.allclose(ends, np.stack([found.low, found.high], 1)[order])
+    pyplot.close(ax.figure)
+    pytest.importorskip("pandas")
+    frame = found.to_frame()
+    assert frame["models"].tolist() == found.sizes.tolist()
+    for name in ("rank", "low", "high", "differ", "stderr", "rank_stderr"):
+        assert np.array_equal(frame[name], getattr(found, name), equal_nan=True), name
+    assert np.array_equal(frame[["overlap_highest", "overlap_lowest"]].to_numpy().T, found.overlap)
 
 
 def test_pages_and_refusals(two_logits: tuple[Store, Plan], tmp_path: Path) -> None:

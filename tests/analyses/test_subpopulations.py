@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import oracle_rankings as oracle
 import pytest
+from matplotlib import pyplot
 from scipy import stats
 from stub_influence import Additive, filled, many_classes, plan_of
 
@@ -46,6 +47,22 @@ def study(tmp_path_factory: pytest.TempPathFactory, target: Target) -> tuple[Sto
 
 def against_class(y: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.stack([y[:, i] - y[:, labels == labels[i]].mean(1) for i in range(len(labels))], 1)
+
+
+def test_it_shows_itself_in_python_and_notebooks(study: tuple[Store, Plan]) -> None:
+    found = subpopulations(*study, size=8)
+    assert "at q < 0.05: “c4”" in repr(found)
+    assert f"{len(found.ids)} images, {MODELS} models" in repr(found)
+    assert found._repr_html_().count("<tr>") == 1 + min(20, GROUPS)
+    ax, order = found.plot(), np.argsort(-found.judged, kind="stable")
+    assert np.array_equal(ax.containers[0][0].get_xdata()[:3], found.judged[order[:3]])
+    pyplot.close(ax.figure)
+    pytest.importorskip("pandas")
+    frame = found.to_frame()
+    assert frame["group"].tolist() == list(found.groups)
+    for name, part in (("judged", found.judged), ("stderr", found.judged_stderr), ("p", found.p), ("q", found.q)):
+        assert np.array_equal(frame[name], part), name
+    assert np.allclose((frame["high"] - frame["judged"]) / found.judged_stderr, stats.t.ppf(0.975, found.df))
 
 
 def test_the_hidden_part_of_a_class_is_found(study: tuple[Store, Plan], target: Target) -> None:
