@@ -36,7 +36,7 @@ from pydt.store import Store
 
 IMAGES_MODELS = 100
 """Models on random halves of the source's images, where a plan has other groups."""
-KEPT = {"repeats": 4}
+KEPT = {"repeats": 6}
 """Retrainings of each kept list of the question by shots, where models may be trained."""
 VERIFIED = {"verify": 3}
 """Images whose flip is verified by retraining, where models may be trained."""

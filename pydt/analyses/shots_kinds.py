@@ -18,9 +18,15 @@ import numpy.typing as npt
 
 from pydt.analyses.ensemble_view import LEVEL, Array
 
-FEW, MANY_SHOTS = "mainly at few shots", "mainly at many shots"
-FADES, GROWS, TURNS, CHANGES = "fades", "grows", "turns", "changes"
-ALIKE, UNCHANGED, NOTHING = "at all shots", "no change found", "nothing found"
+FEW = "mainly at few shots"
+MANY_SHOTS = "mainly at many shots"
+FADES = "fades"
+GROWS = "grows"
+TURNS = "turns"
+CHANGES = "changes"
+ALIKE = "at all shots"
+UNCHANGED = "no change found"
+NOTHING = "nothing found"
 CHANGED = (FEW, MANY_SHOTS, FADES, GROWS, TURNS, CHANGES)
 """The kinds of groups whose influence changes."""
 MEANING = {

@@ -15,7 +15,7 @@ from stub_influence import filled, many_classes
 
 from pydt import design
 from pydt.analyses import influence_by_shots, ranking
-from pydt.analyses.shots import ByShots, _explained
+from pydt.analyses.shots import ByShots
 from pydt.analyses.shots_kinds import (
     ALIKE,
     CHANGES,
@@ -30,6 +30,7 @@ from pydt.analyses.shots_kinds import (
     kinds_of,
 )
 from pydt.analyses.shots_lists import common_score, lists_of
+from pydt.analyses.shots_page import _explained
 from pydt.base import ConfigError, EstimateError, StoreError
 from pydt.data import Target
 from pydt.ensemble import Plan, RowInput
