@@ -26,12 +26,25 @@ from pydt import __version__
 from pydt.analyses.agreement import agreement, disjoint_influences
 from pydt.analyses.counterfactual import compared, stored
 from pydt.analyses.ensemble_view import LEVEL, Array, EnsembleView
-from pydt.base import ConfigError, EstimateError, PydtError, as_path, digest, t975, whole, write_atomic
+from pydt.base import (
+    ConfigError,
+    EstimateError,
+    PydtError,
+    as_path,
+    digest,
+    extremes,
+    influence_table,
+    remove,
+    t975,
+    to_frame,
+    whole,
+    write_atomic,
+)
 from pydt.data import Dataset
 from pydt.data.samples import glyphs
 from pydt.ensemble import Plan
 from pydt.estimation import MANY, global_test, mean_output, overall
-from pydt.reporting import Metric, count, csv_file, digits_for, finite, listed, number, p_text, quoted
+from pydt.reporting import Metric, count, csv_file, digits_for, finite, interval_plot, listed, number, p_text, quoted
 from pydt.store import Record, Store
 
 _RULES = "give one of drop=N, top=N, sure=True"
@@ -115,6 +128,40 @@ class Kept:
         """What is kept, how sure that is, and what retraining says."""
         return self._view.told([text for text in (_what(self), _how_sure(self), _proof(self)) if text])
 
+    def to_frame(self) -> Any:
+        """A `pandas.DataFrame` with one line for each group: "group", "kept" (bool), "value", "stderr", "low" and
+        "high" (95 %), "q" (NaN of single examples); its `attrs` name the unit.
+
+        Raises:
+            ConfigError: pandas is not installed.
+        """
+        kept = set(self.kept)
+        columns: dict[str, Any] = {"group": list(self.groups), "kept": [name in kept for name in self.groups]}
+        columns |= {"value": self.values, "stderr": self.stderr, "low": self.low, "high": self.high, "q": self._q}
+        return to_frame(columns, "Kept", unit=self.unit)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the highest and the lowest influences with their 95 % intervals.
+
+        Args:
+            ax: `matplotlib.axes.Axes` to draw into; by default a figure of its own.
+
+        Returns:
+            the axes.
+        """
+        shown = extremes(self.values)
+        values, label = self.values[shown], f"influence ({self.unit}), 95 % intervals"
+        names = [self.groups[i] for i in shown]
+        return interval_plot(names, values, values - self.low[shown], label, ax=ax, of=len(self.groups))
+
+    def _repr_html_(self) -> str:
+        line = "\n".join([repr(self), *self.sentences])
+        return influence_table(line, self.groups, self.values, self.values - self.low, self._q)
+
+    @property
+    def _q(self) -> Array:
+        return np.full(len(self.groups), np.nan) if self.q is None else self.q
+
     def write(self, folder: str | os.PathLike[str]) -> dict[str, Path]:
         """Write the list into a folder, which is made if it is not there. All files are called `name`:
 
@@ -126,7 +173,7 @@ class Kept:
 
         Returns:
             the path of each by its ending. One that cannot be made is left out: positions and keys without the source,
-            names that are not one line.
+            names that are not one line of UTF-8. A file of this name from an earlier list is then removed.
 
         Raises:
             StoreError: they cannot be written.
@@ -143,6 +190,8 @@ class Kept:
         use = self.lines({end: Path(path.name) for end, path in found.items()})
         about = {**_about(self), "files": {end: path.name for end, path in found.items()}, "use": use}
         made[".json"] = (json.dumps(finite(about), indent=1, allow_nan=False) + "\n").encode()
+        for end in made.keys() - found.keys():  # of an earlier list with this name: other groups may have been kept
+            remove(root / f"{self.name}{end}")
         for end, path in found.items():
             write_atomic(path, made[end] or b"")
         return found
@@ -152,10 +201,11 @@ class Kept:
         said = {end: json.dumps(os.fspath(path), ensure_ascii=False) for end, path in files.items()}
         by = "" if self.by == "class" else f", by={json.dumps(self.by, ensure_ascii=False)}"
         found, own = {}, self._keys
-        if (where := said.get(".npy")) is not None:
+        # Other libraries order and leave out files in their own way, so positions serve data sets of arrays only.
+        if (where := said.get(".npy")) is not None and own not in ("folder", "files"):
             found["torch"] = f"torch.utils.data.Subset(dataset, numpy.load({where}))"
             found["Hugging Face"] = f"dataset.select(numpy.load({where}))"
-        elif self.by == "class" and ".txt" in said:
+        elif where is None and self.by == "class" and ".txt" in said:
             kept = f"kept = pathlib.Path({said['.txt']}).read_text('utf-8').splitlines()"
             names = "names = dataset.features['label'].names"
             found["Hugging Face"] = f"{kept}; {names}; dataset.filter(lambda one: names[one['label']] in kept)"
@@ -164,7 +214,6 @@ class Kept:
             if own == "shards":
                 found = {"webdataset": f"keys = {keys}; dataset = dataset.select(lambda one: one['__key__'] in keys)"}
             elif own == "folder":
-                # ImageFolder may hold files that pydt left out, and has another order below nested folders
                 inside = (
                     "[i for i, (path, _) in enumerate(dataset.samples) if os.path.relpath(path, dataset.root) in keys]"
                 )
@@ -383,7 +432,10 @@ def _called(view: EnsembleView, groups: int, out: int, rule: str, line: str, out
     more = [view.described["name"]] if len(view.record.tasks) > 1 else []
     more += [] if output is None else [output]
     more += [f"plan {view.record.digest[:8]}"] if len(view.store.designs()) > 1 else []
-    said = [re.sub(r"[^\w]+", "-", one).strip("-")[:60] for one in more]
+    said = [re.sub(r"[^\w]+", "-", one).strip("-")[:40] for one in more]
+    tasks = [re.sub(r"[^\w]+", "-", one["name"]).strip("-")[:40].casefold() for one in view.record.tasks]
+    if len(tasks) > 1 and (not said[0] or tasks.count(said[0].casefold()) > 1):  # of which task, is not clear yet
+        said[0] = f"{said[0]}-{view.task[:8]}".strip("-")
     return "-".join(["kept", ends[rule], *(["for", *said] if said else [])])
 
 
@@ -412,7 +464,10 @@ def _how_sure(found: Kept) -> str:
     line = _line(found.estimand)
     parts = []
     if found.sure and gone:
-        parts.append(f"on average at most 1 in 20 groups that are named so is named by chance (q < {LEVEL}, {models})")
+        parts.append(
+            f"of all groups found surely below or surely above {line}, on average at most 1 in 20 is found by chance "
+            f"(q < {LEVEL}, {models})"
+        )
     elif found.q is not None and gone:
         parts.append(
             f"{found.below:,} of the {gone:,} left out {'has' if found.below == 1 else 'have'} an influence surely "
@@ -489,7 +544,10 @@ def _npy(positions: npt.NDArray[np.int64]) -> bytes:
 
 
 def _lines(names: Sequence[str]) -> bytes | None:
-    """One name a line; None where a name would be read as another one."""
+    """One name a line; None where a name would be read as another one, or is not UTF-8."""
     if any([name] != name.strip().splitlines() for name in names):
         return None
-    return "".join(f"{name}\n" for name in names).encode()
+    try:
+        return "".join(f"{name}\n" for name in names).encode()
+    except UnicodeEncodeError:  # the name of a file
+        return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 import numpy as np
@@ -24,9 +24,11 @@ def refuse_other_rows(kind: type[PydtError], **values: Any) -> None:
                 f"the index of {first} in another order",
                 f"give {name} the order of {first}, with .loc[{first}.index]",
             )
-            if not index.is_unique or len(index.symmetric_difference(other)):
-                at = int(np.argmax(np.asarray(index != other)))
-                wrong = f"row {at} is {other[at]!r}, and {index[at]!r} in {first}"
+            # As plain values: pandas compares no two kinds of indexes, such as levels or categories with numbers.
+            expected, found = index.tolist(), other.tolist()
+            if not index.is_unique or set(expected) != set(found):
+                at = next((i for i, both in enumerate(zip(expected, found, strict=True)) if both[0] != both[1]), 0)
+                wrong = f"row {at} is {found[at]!r}, and {expected[at]!r} in {first}"
                 mend = "give both the same index, or .to_numpy() of both if their rows belong together in this order"
             raise kind(wrong, name, mend)
 
@@ -47,4 +49,5 @@ def column_names(values: Any, columns: int) -> tuple[Any, ...] | None:
     if isinstance(found, str) or not isinstance(found, Iterable):
         return None
     names = tuple(found)
-    return names if len(names) == columns else None
+    # The `columns` of other libraries' tables are the data itself.
+    return names if len(names) == columns and all(isinstance(one, Hashable) for one in names) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -349,7 +350,8 @@ def keep(
     typer.echo()
     for library, line in found.lines(files).items():
         typer.echo(f"{library + ':':<14} {line}")
-    if found.retrained is None and (line := _proof_of(found, file, task, output, files)):
+    own = None if isinstance(chosen, str) else file  # the file does not retrain another plan
+    if found.retrained is None and (line := _proof_of(found, own, task, output, files)):
         typer.echo(f"{'to test it:':<14} {line}")
 
 
@@ -358,5 +360,7 @@ def _proof_of(found: Kept, file: Path | None, task: str | None, output: str | No
     if file is None or not found.dropped or task is not None or output is not None:
         return ""
     if found.sure:
-        return f"pydt analyse {file} --only removal --train --keep {files['.txt']}" if ".txt" in files else ""
-    return f"pydt prove {file} --drop {len(found.dropped)}"
+        words = ["analyse", file, "--only", "removal", "--train", "--keep", files.get(".txt", "")]
+    else:
+        words = ["prove", file, "--drop", len(found.dropped)]
+    return shlex.join(["pydt", *map(str, words)]) if all(words) else ""

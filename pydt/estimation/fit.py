@@ -200,7 +200,8 @@ class Fit:
         """Draw the highest and the lowest influences on a target with their 95 % intervals; ridge has none.
 
         Args:
-            target: position or name. ax: `matplotlib.axes.Axes` to draw into; by default a figure of its own.
+            target: its name, or its position.
+            ax: `matplotlib.axes.Axes` to draw into; by default a figure of its own.
 
         Returns:
             the axes.
@@ -262,10 +263,12 @@ class Fit:
 
     def _column(self, target: int) -> tuple[Array, Array]:
         """The influences that intervals speak of (`values` for ridge) on one target, and the intervals' half-widths."""
-        source = self.values if ESTIMATORS[self.method].biased else self.unbiased
-        both = source.astype(np.float64), self._reach()
-        values, reach = (part.reshape(len(self.counts), -1)[:, target] for part in both)
-        return values, reach
+        from scipy.special import stdtrit
+
+        biased, groups = ESTIMATORS[self.method].biased, len(self.counts)
+        parts = self.values if biased else self.unbiased, self.stderr, np.broadcast_to(self.df, self.values.shape)
+        values, stderr, df = (part.reshape(groups, -1)[:, target].astype(np.float64) for part in parts)
+        return values, np.full(groups, np.nan) if biased else np.asarray(stdtrit(df, 0.975) * stderr)
 
     def _reach(self) -> Array:
         """Half-widths of the 95 % intervals of `unbiased`, of its shape; NaN for ridge."""

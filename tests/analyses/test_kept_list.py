@@ -76,7 +76,8 @@ def test_sure_leaves_out_only_what_is_surely_below(study: Study) -> None:
     assert {"s3", "s11"} <= set(found.dropped) == below
     assert found.name == f"kept-{GROUPS - len(below)}-of-{GROUPS}-dropped-{len(below)}-surely-below-average"
     assert found.below == len(below)
-    assert "at most 1 in 20 groups that are named so is named by chance" in found.sentences[1]
+    told = "of all groups found surely below or surely above that of the average group, on average at most 1 in 20"
+    assert told in found.sentences[1]
     assert found.above == 0
     most = pydt.keep(store, plan, top=1)
     assert most.kept == ("s5",)
@@ -129,6 +130,34 @@ def test_files_say_what_they_are_and_are_read_back(study: Study, tmp_path: Path)
     subset = eval(lines["torch"], {"torch": torch, "numpy": np, "dataset": dataset})
     assert [int(subset[i]) for i in range(len(subset))] == np.load(files[".npy"]).tolist()
     assert eval(lines["pydt"], {"dataset": plan.source}).digest == expected.digest
+
+
+def test_a_list_is_shown_with_the_numbers_behind_it(study: Study) -> None:
+    from matplotlib import pyplot
+
+    pytest.importorskip("pandas")
+    found = pydt.keep(*study, drop=6)
+    frame = found.to_frame()
+    assert frame["group"][frame["kept"]].tolist() == list(found.kept)
+    assert frame["group"][~frame["kept"]].tolist() == [name for name in found.groups if name in found.dropped]
+    for column in ("low", "high", "q"):
+        np.testing.assert_array_equal(frame[column], getattr(found, column))
+    assert frame.attrs["unit"] == found.unit
+    ax = found.plot()
+    assert [text.get_text() for text in ax.get_yticklabels()][-6:] == list(found.dropped)[::-1]
+    pyplot.close(ax.figure)
+    shown = found._repr_html_()
+    assert shown.count("<tr>") == 1 + GROUPS
+    assert "Left out: the 6 lowest" in shown
+
+
+def test_no_file_of_an_earlier_list_stays_beside_a_later_one(study: Study, tmp_path: Path) -> None:
+    found = pydt.keep(*study, drop=6)
+    earlier = found.write(tmp_path)
+    later = replace(found, positions=None, kept=("no UTF-8 \udcff",)).write(tmp_path)
+    assert set(earlier) - set(later) == {".npy", ".txt"}
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in later.values()}
+    assert "-keys.txt" not in replace(found, keys=("no UTF-8 \udcff",)).write(tmp_path)
 
 
 def test_hugging_face_reads_the_list(study: Study, tmp_path: Path) -> None:
@@ -269,6 +298,7 @@ def test_keys_of_files_and_of_shards(photos: Dataset, tmp_path: Path) -> None:
     # as torchvision's ImageFolder, in another order
     dataset = SimpleNamespace(root=root, samples=[(path, 0) for path in sorted(root.rglob("*.jpg"), reverse=True)])
     names: dict[str, Any] = {"torch": torch, "os": os, "pathlib": pathlib, "dataset": dataset}
+    assert set(found.lines(files)) == {"torch", "pydt"}, "others sort files otherwise: positions are not theirs"
     code, _, value = found.lines(files)["torch"].partition("; ")
     exec(code, names)
     chosen = {os.path.relpath(dataset.samples[i][0], root) for i in eval(value, names).indices}

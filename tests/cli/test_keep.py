@@ -83,6 +83,7 @@ def test_a_store_will_do(file: Path, tmp_path: Path) -> None:
         "it was saved beside the plan file"
     )
     assert said(file, "--top", 3, "--plan", read.plan.digest[:6]).splitlines()[0] == by_file.splitlines()[0]
+    assert "to test it:" in by_file
     assert (read.dir / "kept").is_dir()
     with pytest.raises(StoreError, match="no plan"):
         said(file, "--top", 3, "--plan", "0123")
@@ -96,3 +97,28 @@ def test_a_rule_is_asked_for(file: Path, tmp_path: Path) -> None:
     write_plan(read_plan(file).plan, tmp_path / "new.toml")
     with pytest.raises(StoreError, match=rf"run `pydt run {tmp_path / 'new.toml'}` first"):
         said(tmp_path / "new.toml", "--drop", 3)
+
+
+def test_another_plan_of_the_store_is_not_proved_by_this_file(file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "a folder"
+    first = plan_of(many_classes(), read_plan(file).plan.tasks[0].target, design.random(20, 60, alpha=0.5, seed=3))
+    second = replace(first, design=design.random(20, 60, alpha=0.5, seed=4))
+    folder.mkdir()
+    write_plan(first, folder / "study.toml")
+    read = read_plan(folder / "study.toml")
+    for plan in (read.plan, second):
+        filled(read.dir, plan, Additive(np.zeros(120), np.zeros((20, 120))))
+    own, other = (said(folder / "study.toml", "--drop", 4, "--plan", plan.digest) for plan in (read.plan, second))
+    assert f"pydt prove '{folder / 'study.toml'}' --drop 4" in own, "ready for a shell"
+    assert "to test it:" not in other
+    assert f"-for-plan-{second.digest[:8]}.txt" in other
+
+
+def test_tasks_of_like_names_have_files_of_their_own(target: Target, tmp_path: Path) -> None:
+    plan = plan_of(many_classes(), target, design.random(20, 60, alpha=0.5, seed=3))
+    names = "one shot", "one: shot", "???"
+    plan = replace(plan, tasks=tuple(Task(target, shots=i + 1, draws=2, name=name) for i, name in enumerate(names)))
+    filled(tmp_path / "store", plan, Additive(np.zeros(120), np.zeros((20, 120))))
+    for name in names:
+        said(tmp_path / "store", "--drop", 4, "--task", name, "--out", tmp_path / "lists")
+    assert len(list((tmp_path / "lists").glob("*.txt"))) == 3

@@ -92,6 +92,29 @@ def test_rows_in_another_order_are_refused_and_never_joined() -> None:
         prediction_test(masks.to_numpy(), outputs["class 0"], turned["class 0"])
 
 
+def test_indexes_of_other_kinds_are_refused_with_the_same_error() -> None:
+    pandas = pytest.importorskip("pandas")
+    masks, outputs = tables()
+    numbers = np.arange(MODELS)
+    for one, other in (
+        (pandas.MultiIndex.from_arrays([numbers, numbers]), pandas.Index(numbers)),
+        (pandas.Index(numbers), pandas.MultiIndex.from_arrays([numbers, numbers])),
+        (pandas.CategoricalIndex(numbers), pandas.CategoricalIndex(numbers + 1)),
+        (pandas.date_range("2020", periods=MODELS), pandas.date_range("2020", periods=MODELS, tz="UTC")),
+        (pandas.Index(numbers), pandas.Index(numbers.astype(str))),
+    ):
+        with pytest.raises(EstimateError, match=r"outputs: row 0 is .*, and .* in masks\. give both the same index"):
+            pydt.influences(masks.set_axis(one), outputs.set_axis(other))
+    pydt.influences(masks.set_axis(pandas.RangeIndex(MODELS)), outputs.set_axis(pandas.Index(numbers)))
+
+
+def test_columns_that_are_data_are_no_names() -> None:
+    arrow = pytest.importorskip("pyarrow")
+    masks, outputs = ensemble()
+    fit = pydt.influences(masks, arrow.table({f"class {j}": column for j, column in enumerate(outputs.T)}))
+    assert fit.targets is None
+
+
 def test_a_series_names_its_target() -> None:
     masks, outputs = tables()
     fit = pydt.influences(masks, outputs["class 1"])
