@@ -93,7 +93,7 @@ class Dataset(ExampleTable):
         Args:
             groups: names; or a file that `pydt keep` wrote: its text file (a name a line) or its .json.
             by: what makes groups, as in `units`: "class", "example" or a column.
-            drop: in place of `groups`, what is left out.
+            drop: in place of `groups`, what is left out: names, or a text file of them.
 
         Raises:
             DataError: both or neither are given, a name is unknown (the nearest is told), or nothing is left.
@@ -101,6 +101,10 @@ class Dataset(ExampleTable):
         """
         if (groups is None) == (drop is None):
             raise DataError("give either groups or drop", "Dataset.keep", 'such as keep(["cat"]) or keep(drop=["dog"])')
+        if isinstance(drop, (str, os.PathLike)) and str(drop).endswith(".json"):
+            raise DataError(
+                f"{os.fspath(drop)} says which groups stay", "Dataset.keep", "give it as groups, not as drop"
+            )
         codes, names = self.units(by)
         named = set(chosen_groups(groups if drop is None else drop, names, by, "Dataset.keep"))
         stays = np.array([(name in named) == (drop is None) for name in names] + [True])  # the last: -1, in no group

@@ -23,7 +23,7 @@ from stub_influence import Additive, filled, plan_of
 
 import pydt
 from pydt import design
-from pydt.base import ConfigError, StoreError
+from pydt.base import ConfigError, DataError, StoreError
 from pydt.data import Dataset, Groups, Target
 from pydt.data.loading import Augment
 from pydt.data.packing import pack_tar
@@ -125,6 +125,8 @@ def test_files_say_what_they_are_and_are_read_back(study: Study, tmp_path: Path)
     expected = plan.source.take(found.positions)
     for read in (plan.source.keep(files[".txt"], by="site"), plan.source.keep(str(files[".json"]), by="site")):
         assert read.digest == expected.digest
+    with pytest.raises(DataError, match=r"\.json says which groups stay\. give it as groups, not as drop"):
+        plan.source.keep(drop=files[".json"], by="site")
     lines = found.lines(files)
     dataset = torch.arange(len(plan.source))
     subset = eval(lines["torch"], {"torch": torch, "numpy": np, "dataset": dataset})
