@@ -56,7 +56,7 @@ def lists_of(masks: Design, found: Array, judged: Array, method: str, seed: int)
         method: of the influences of all models.
     """
     groups, columns = masks.groups, found.shape[1]
-    size = max(1, groups // 4)
+    size = max(1, round(groups / 4))
     ways = []
     try:
         for pair in halves(masks, SPLITS, "lists by shots", seed):

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pydt.analyses.ensemble_view import Array, EnsembleView
-from pydt.analyses.shots_kinds import CHANGED
+from pydt.analyses.shots_kinds import CHANGED, MEANING
 from pydt.analyses.shots_lists import Lists
 from pydt.analyses.shots_removal import KeptLists
+from pydt.base import one_of
 from pydt.estimation import (
     Trend,
     TrueAgreement,
@@ -69,7 +70,12 @@ class ShotsNumbers:
     _view: EnsembleView = field(repr=False)
 
     def of_kind(self, kind: str) -> list[str]:
-        """The groups of a kind, the surest change first."""
+        """The groups of a kind (a key of `pydt.analyses.shots_kinds.MEANING`), the surest change first.
+
+        Raises:
+            ConfigError: there is no such kind.
+        """
+        one_of(kind, tuple(MEANING), "kind", "of_kind")
         return [self.groups[i] for i in self.order() if self.kinds[i] == kind]
 
     def order(self) -> np.ndarray:

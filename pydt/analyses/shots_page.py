@@ -213,6 +213,7 @@ def _detectable(found: ShotsNumbers) -> str:
     error, df = float(np.nanmedian(found.trend.stderr)), float(np.nanmedian(found.trend.df))
     least = number(detectable(error, df, len(found.groups), LEVEL / 2), digits_for(error))
     text = f"A change of a typical group by {least} {found.unit} would be found with a probability of 80 %"
+    text += ", a smaller one less often"
     if not found.spread[0] > 0:
         return f"{text}."
     spread = number(float(found.spread[0]), digits_for(error))

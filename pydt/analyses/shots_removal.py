@@ -138,7 +138,8 @@ class KeptLists:
 
     def csv(self) -> dict[str, tuple[Sequence[str], list[tuple[Any, ...]]]]:
         """The files of a page: "kept-gains.csv" (each list at each size and number of shots), "kept-best.csv" (the best
-        numbers), "kept-one.csv" (the one list) and "kept-ranks.csv" (each group's place in each ranking)."""
+        numbers), "kept-one.csv" (the one list), "keep-all-shots.csv" (the groups that stay by it) and "kept-ranks.csv"
+        (each group's place in each ranking)."""
         return _csv(self)
 
 
@@ -346,7 +347,8 @@ def _sentences(found: KeptLists) -> list[str]:
     sentences = [_verdict(found)]
     if one is not None and any(one.chosen):
         sure = [_at(k) for k, low in zip(found.shots, one.gain_low, strict=True) if low > 0]
-        surely = "at all shots" if len(sure) == len(found.shots) else _all(sure) if sure else "at no number of shots"
+        surely = "at all shots" if len(sure) == len(found.shots) else "at no number of shots"
+        surely = f"{_all(sure)}, elsewhere it may be nothing" if 0 < len(sure) < len(found.shots) else surely
         first, last = (
             f"{change(metric, one.gain[j], one.gain_low[j], one.gain_high[j])} {_at(found.shots[j])}" for j in (0, -1)
         )
@@ -399,8 +401,11 @@ def _verdict(found: KeptLists) -> str:
     if one.serves:
         against = "against the list of each number of shots (95 %, all at once)"
         return f"One list serves all shots: {without} costs at most {most} {against}."
-    worst = _at(found.shots[int(np.argmax(one.loss_high))])
-    return f"{told} could not be told: {without} may cost up to {most} against its own list {worst} (95 %)."
+    worst = int(np.nanargmax(one.loss_high))
+    seen = number(metric.scale * float(one.loss[worst]), metric.decimals(2, one.most / 4), True)
+    seen += ", where it is the better one" if one.loss[worst] < 0 else ""
+    seen = f"{_at(found.shots[worst])} (95 %; as seen {seen})"
+    return f"{told} could not be told: {without} may cost up to {most} against its own list {seen}."
 
 
 def _gain_columns(found: KeptLists) -> list[Column]:
@@ -534,4 +539,5 @@ def _csv(found: KeptLists) -> dict[str, tuple[Sequence[str], list[tuple[Any, ...
         parts = (one.gain, one.gain_low, one.gain_high, one.loss, one.loss_low, one.loss_high)
         rows = [(k, one.size, chosen, *(float(part[j]) for part in parts)) for j, k in enumerate(found.shots)]
         files["kept-one.csv"] = heads, rows
+        files["keep-all-shots.csv"] = csv_of(found.keep(), [Column("group", str)])
     return files

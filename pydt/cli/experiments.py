@@ -287,7 +287,8 @@ def analyse(
     if done.skipped:
         typer.echo(f"these train models, with --train: {', '.join(done.skipped)}")
     if done.index is not None:
-        typer.echo(f"{count(len(done.pages), 'page')}: {done.index}")
+        made_alone = done.index.with_name(f"{done.pages[0]}.html") if len(done.pages) == 1 else done.index
+        typer.echo(f"{count(len(done.pages), 'page')}: {made_alone}")
     if done.failed or not done.pages:
         raise typer.Exit(1)
 

@@ -216,7 +216,7 @@ def announce(
         few = [plan.rows()[i] for i in range(min(len(plan.design), _SEEN))]
         images = [int(plan.context.keep_examples(row).sum()) for row in few]
         a_step = seconds / float(np.mean([steps(plan.recipe, kept) for kept in images]))
-        text += f"; the others take about {in_time(done * a_step / count)}"
+        text += f"{'; the others take' if left < total else ','} about {in_time(done * a_step / count)}"
     Progress.of(progress).say(text)
     return left
 
