@@ -118,7 +118,7 @@ def test_a_change_in_arrays_is_found(tmp_path):
 
 @pytest.mark.slow
 def test_at_most_one_ensemble_in_twenty_without_a_change_is_said_to_have_one(tmp_path):
-    ensembles = 200
+    ensembles = 60
     false = sum(bool(changed(tmp_path / str(seed), seed)[0]) for seed in range(ensembles))
     assert false / ensembles <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / ensembles)
 
