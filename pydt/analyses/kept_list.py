@@ -13,9 +13,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,11 @@ from pydt import __version__
 from pydt.analyses.agreement import agreement, disjoint_influences
 from pydt.analyses.counterfactual import compared, stored
 from pydt.analyses.ensemble_view import LEVEL, Array, EnsembleView
+from pydt.analyses.kept_examples import keys_of, source_of
 from pydt.base import (
     ConfigError,
     EstimateError,
-    PydtError,
     as_path,
-    digest,
     extremes,
     influence_table,
     remove,
@@ -40,15 +38,12 @@ from pydt.base import (
     whole,
     write_atomic,
 )
-from pydt.data import Dataset
-from pydt.data.samples import glyphs
 from pydt.ensemble import Plan
 from pydt.estimation import MANY, global_test, mean_output, overall
 from pydt.reporting import Metric, count, csv_file, digits_for, finite, interval_plot, listed, number, p_text, quoted
-from pydt.store import Record, Store
+from pydt.store import Store
 
 _RULES = "give one of drop=N, top=N, sure=True"
-_SAMPLE = "printed alphanumerics"  # the source of the quickstart, which lies in the user's cache, not in the store
 _FEWEST = 3  # groups between which an order can be compared
 
 
@@ -112,7 +107,7 @@ class Kept:
     by: str
     target: str
     facts: dict[str, Any]
-    _keys: str  # their kind, see `_keys_of`
+    _keys: str  # their kind, see `keys_of`
     _view: EnsembleView
 
     def __repr__(self) -> str:
@@ -269,11 +264,11 @@ def keep(
     lower, higher = ((np.zeros(len(names), bool) if q is None else (q < LEVEL) & (s * values > 0)) for s in (-1, 1))
     out = _left_out(values, lower if q is not None else None, drop, top, sure)
     score, judged = (mean_output(view.store, record, view.task, output, half) for half in ("score", "report"))
-    source, codes = _source(view.store, record, plan)
+    source, codes = source_of(view.store, record, plan)
     stays = np.ones(len(names) + 1, bool)  # the last: of examples in no group, -1
     stays[out] = False
     positions = None if codes is None else np.flatnonzero(stays[codes])
-    keys, kind = _keys_of(source)
+    keys, kind = keys_of(source)
     dropped = tuple(names[i] for i in out)
     unit, rule = view.unit(output).name, given[0]
     line = "average" if fit.estimand == "swap" else "0"
@@ -337,59 +332,6 @@ def _left_out(values: Array, lower: npt.NDArray[np.bool_] | None, drop: Any, top
         asks = f"{word} {asked:,} of {count(len(values), 'group')}: {wrong}"
         raise ConfigError(asks, "keep", f"use 1 to {len(values) - 1}")
     return upwards[: asked if word == "drop" else len(values) - asked]
-
-
-def _source(store: Store, record: Record, plan: Any) -> tuple[Any, npt.NDArray[np.int64] | None]:
-    """The source, and the group of each of its examples; None for what is not at hand."""
-    if isinstance(plan, Plan):
-        return plan.source, np.asarray(plan.context.units[0], np.int64)
-    if record.by == "example":
-        codes = np.arange(len(record.names))
-        if digest("units", codes, list(record.names)) == record.units:
-            return None, codes
-    makers: list[Callable[[], Dataset]] = [glyphs.source] if record.source_facts["name"] == _SAMPLE else []
-    makers += [partial(Dataset.open, folder) for folder in sorted((store.folder / "data").glob("*"))]
-    for make in makers:
-        try:
-            found = make()
-            codes, names = found.units(record.by)
-        except PydtError:  # of another plan, or damaged: `pydt verify` tells
-            continue
-        seen = (
-            {found.digest}
-            if found.captions is None
-            else {found.digest, digest("captions", found.digest, list(found.captions))}
-        )
-        if record.source in seen and digest("units", codes, list(names)) == record.units:
-            return found, codes
-    return None, None
-
-
-def _keys_of(source: Any) -> tuple[Sequence[str] | None, str]:
-    """What identifies the examples outside of pydt, and what kind of keys these are: "folder", "shards", "files" (of
-    several data sets), "arrays" (no keys), "ids"; "" where the source is not at hand."""
-    if source is None:
-        return None, ""
-    if not isinstance(source, Dataset):
-        return getattr(source, "ids", None), "ids"
-    if source.records is None:
-        return None, "arrays"
-    keys, offset = source.all_keys(), source.records.offset
-    if _joined(source, keys):
-        return keys, "files"  # of several data sets: a key begins with the name of its own
-    if offset is None or (offset < 0).all():
-        return keys, "folder"
-    if (offset < 0).any():
-        return keys, "files"
-    return tuple(re.sub(r"(?<=[^/])\.[^/]*$", "", key) for key in keys), "shards"  # up to the first dot of the name
-
-
-def _joined(source: Dataset, keys: Sequence[str]) -> bool:
-    """Whether it was made by `Dataset.concat`."""
-    if "source" not in source.columns:
-        return False
-    codes, names = source.columns["source"]
-    return all(code >= 0 and key.startswith(f"{names[code]}/") for code, key in zip(codes.tolist(), keys, strict=True))
 
 
 def _agreement(view: EnsembleView, score: Array, seed: int) -> float | None:

@@ -13,7 +13,7 @@ SAMPLE_SETTINGS: dict[str, dict[str, Any]] = {
     "removal": {"sizes": (16, 31, 46), "repeats": 6, "keep_lists": {"the ten digits": tuple("0123456789")}},
     "failures": {"repeats": 10, "most": 60},
 }
-"""Settings of `pydt analyse sample`: all of it takes less than 20 minutes on two cores."""
+"""Settings of `pydt analyse sample`, chosen so that all of it takes about 20 minutes on two cores."""
 
 
 def quickstart_plan(models: int = MODELS, seed: int = 0) -> Plan:

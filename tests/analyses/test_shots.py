@@ -1,4 +1,7 @@
-"""Influence by shots: kinds told apart, noise called noise, and pages that hold every number."""
+"""Influence by shots: kinds told apart, noise called noise, and pages that hold every number.
+
+More than 500 lines: each sentence of one page is held to planted numbers, with and without power.
+"""
 
 from __future__ import annotations
 
