@@ -1,7 +1,9 @@
 """Remove and retrain: what really happens without the groups that the influences blame.
 
 Influences rank the groups on the score half of the target; rows without the lowest, the highest and random groups are
-judged on the report half. With d_i the difference between two arms' mean outputs on image i, of weight w_i:
+judged on the report half, against the whole source ("gains": does leaving them out pay?) and against the random groups
+("contrasts": does it matter which?). They take as many steps as
+the whole source does. With d_i the difference between two arms' mean outputs on image i, of weight w_i:
 
     stderr_images^2 = sum over classes of n_c var(w_i d_i within class c)
     stderr^2 = stderr_retraining^2 (Welch's) + stderr_images^2 - sum over arms, images of weight^2 rest^2 / rows
@@ -21,14 +23,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pydt.analyses.retraining import CONTROL, LINE, Arm, Retraining, arm_rows, arms_of, group_images, other_draws
+from pydt.analyses.retraining import (
+    CONTROL,
+    LINE,
+    Arm,
+    Retraining,
+    arm_rows,
+    arms_of,
+    group_images,
+    other_draws,
+    recipes_of,
+)
 from pydt.base import (
     Z975,
     ConfigError,
+    Form,
     StoreError,
     Unreadable,
     canonical_json,
     html_table,
+    one_of,
     read_json,
     t975,
     to_frame,
@@ -43,7 +57,11 @@ if TYPE_CHECKING:
 
 
 _ROUNDING = 1e-9  # an error below it, relative to the outputs, is that of their float32
-_COLUMNS = *LINE, "difference", "difference_stderr", "difference_low", "difference_high", "p"
+_COLUMNS = (
+    *(*LINE, "difference", "difference_stderr", "difference_low", "difference_high", "p"),
+    *("gain", "gain_stderr", "gain_low", "gain_high", "gain_p"),
+)
+_FORM: Form = {"plan?": str, "rows": str, "full?": str, "task": str, "ranked_task?": str, "length?": str}
 
 
 @dataclass(frozen=True)
@@ -75,11 +93,14 @@ class Contrast:
 
 @dataclass(frozen=True, eq=False)
 class Counterfactual:
-    """The judged arms and their contrasts with the random control.
+    """The judged arms, compared with the random control and with the whole source.
 
     Attributes:
+        contrasts: of each other arm with the random control of its size. gains: of each with the whole source.
         failed: rows that gave no outputs.
-        task: digest of the task they were judged on. record: the rows as the store describes them.
+        task: digest of the task they were judged on. record: the rows as the store describes them; where those of the
+            whole source have a recipe of their own, full_record describes these.
+        length: what is equal to the whole source's training: "steps" or "epochs"; "own" for a program of the user's.
     """
 
     arms: tuple[Arm, ...]
@@ -87,23 +108,30 @@ class Counterfactual:
     failed: int
     task: str
     record: Record
+    gains: tuple[Contrast, ...] = ()
+    length: str = "epochs"
+    full_record: Record | None = None
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """All rows, as the store describes them."""
+        return (self.record,) if self.full_record is None else (self.full_record, self.record)
 
     def to_frame(self) -> Any:
         """A `pandas.DataFrame` with one line for each arm: "kind", "dropped", "rows", "failed"; "mean", "sd", "low",
-        "high" of the task's metric over retrainings (95 %, Student's t); and against the random control of its size
-        "difference", "difference_stderr", "difference_low", "difference_high" (95 %) and "p", NaN where there is none.
+        "high" of the task's metric over retrainings (95 %, Student's t); against the random control of its size
+        "difference", "difference_stderr", "difference_low", "difference_high" (95 %) and "p", and against the whole
+        source "gain", "gain_stderr", "gain_low", "gain_high" and "gain_p", NaN where there is none.
         Numbers are those of `arms` and `contrasts`: fractions, or of a measure as rows store them.
 
         Raises:
             ConfigError: pandas is not installed.
         """
-        judged = {(one.kind, one.dropped): one for one in self.contrasts}
-        nothing = (math.nan,) * 5
+        known = [{(one.kind, one.dropped): one for one in found} for found in (self.contrasts, self.gains)]
         lines = []
         for arm in self.arms:
-            one = judged.get((arm.kind, arm.dropped))
-            against = nothing if one is None else (one.difference, one.stderr, one.low, one.high, one.p)
-            lines.append((*arm.line, *against))
+            both = (found.get((arm.kind, arm.dropped)) for found in known)
+            lines.append((*arm.line, *(x for one in both for x in _numbers(one))))
         columns = zip(*lines, strict=True) if lines else [()] * len(_COLUMNS)
         return to_frame(dict(zip(_COLUMNS, map(list, columns), strict=True)), "Counterfactual")
 
@@ -136,22 +164,27 @@ class Counterfactual:
         line = f"Counterfactual({count(len(self.arms), 'arm')}, {count(rows, 'row')}, {self.failed:,} failed)"
         levels = [f"{_called(arm)} {self._level(arm)}" for arm in self.arms if arm.kind == "full"]
         told = [f"{self._metric.name}: {levels[0]}"] if levels else []
-        told += [self._against(one) for one in self.contrasts[:1]]
+        told += [self._against(one, "random") for one in self.contrasts[:1]]
+        told += [self._against(one, "the whole source") for one in self.gains[:1]]
         return "\n".join([line, "; ".join(told)]) if told else line
 
-    def _against(self, one: Contrast) -> str:
+    def _against(self, one: Contrast, what: str) -> str:
         metric = self._metric
         digits = metric.decimals(1, one.stderr)
         value, low, high = (number(metric.scale * x, digits, True) for x in (one.difference, one.low, one.high))
-        return f"{one.kind} {one.dropped} against random {value} ({low} to {high}) {metric.unit}".rstrip()
+        return f"{one.kind} {one.dropped} against {what} {value} ({low} to {high}) {metric.unit}".rstrip()
 
     def _repr_html_(self) -> str:
-        judged = {(one.kind, one.dropped): self._against(one) for one in self.contrasts}
-        rows = (
-            (_called(arm), len(arm.rows), self._level(arm), judged.get((arm.kind, arm.dropped), ""))
-            for arm in self.arms
+        judged, gained = (
+            {(one.kind, one.dropped): self._against(one, what) for one in found}
+            for found, what in ((self.contrasts, "random"), (self.gains, "the whole source"))
         )
-        heads = "arm", "rows", self._metric.name, "better than the random control"
+        rows = (
+            (_called(arm), len(arm.rows), self._level(arm), *(of.get((arm.kind, arm.dropped), "") for of in both))
+            for arm in self.arms
+            for both in [(gained, judged)]
+        )
+        heads = "arm", "rows", self._metric.name, "better than the whole source", "better than random groups"
         return html_table(repr(self), heads, rows, len(self.arms), "arms")
 
     def arm(self, kind: str, dropped: int) -> Arm:
@@ -161,6 +194,10 @@ class Counterfactual:
                 return arm
         known = ", ".join(f"{arm.kind} {arm.dropped}" for arm in self.arms)
         raise ConfigError(f"no arm {kind!r} of {dropped}", "Counterfactual", f"there are: {known}")
+
+
+def _numbers(one: Contrast | None) -> tuple[float, ...]:
+    return (math.nan,) * 5 if one is None else (one.difference, one.stderr, one.low, one.high, one.p)
 
 
 def _called(arm: Arm) -> str:
@@ -176,6 +213,7 @@ def counterfactual(
     drop: Sequence[int] | None = None,
     repeats: int = 14,
     other_repeats: int = 4,
+    steps: str = "same",
     seed: int = 0,
     runner: Runner = run_row,
     executor: Executor | None = None,
@@ -193,11 +231,14 @@ def counterfactual(
         output: whose influences rank the groups (see `pydt.store.derive`); by default the target's metric.
         drop: numbers of groups to leave out, by default a half, a quarter and three quarters.
         repeats: rows of each arm without a half of the groups, and of the full source. other_repeats: of other arms.
+        steps: "same": every retraining takes as many steps as the whole source does; "epochs": the plan's epochs, so a
+            smaller source trains for fewer steps. Of a `pydt.Function` or `pydt.Command`, which decides this, there is
+            one length.
         seed: of the retrainings and the random sets.
         runner, executor, workers, progress, limit: see `pydt.run`.
 
     Raises:
-        ConfigError: a number of groups that leaves nothing, or fewer than two repeats.
+        ConfigError: a number of groups that leaves nothing, fewer than two repeats, or steps that the recipe lacks.
         StoreError: the plan has too few finished rows to rank by.
     """
     store = store if isinstance(store, Store) else Store(store)
@@ -211,14 +252,21 @@ def counterfactual(
     if repeats < 2 or other_repeats < 2:
         mend = "use at least 2: one row has no spread"
         raise ConfigError(f"{repeats} and {other_repeats} repeats", "counterfactual", mend)
+    one_of(steps, ("same", "epochs"), "steps", "counterfactual")
+    own = not hasattr(plan.recipe, "budget")
+    ((length, recipe),) = recipes_of(plan, "epochs" if own else steps, "counterfactual").items()
     values = np.asarray(overall(store, plan, task, output).unbiased)
     rows = arm_rows(values, group_images(plan), sizes, [repeats] + [other_repeats] * (len(sizes) - 1), seed)
     fresh = other_draws(task)
-    done = Retraining(store, plan, runner, executor, workers, progress, limit).run((fresh,), rows)
+    # The rows of the whole source keep the plan's recipe: other analyses share them.
+    jobs = [(plan.recipe, rows)] if recipe == plan.recipe else [(plan.recipe, rows[:repeats]), (recipe, rows[repeats:])]
+    retraining = Retraining(store, plan, runner, executor, workers, progress, limit)
+    records = [retraining.run((fresh,), own, used).plan() for used, own in jobs]
     # So that a report needs nothing but the folder: it shows the last counterfactual of a plan.
-    link = {"plan": plan.digest, "rows": done.plan().digest, "task": fresh.digest, "ranked_task": task.digest}
+    link = {"plan": plan.digest, "rows": records[-1].digest, "task": fresh.digest, "ranked_task": task.digest}
+    link |= {"length": length} if len(records) == 1 else {"length": length, "full": records[0].digest}
     store.write(_link(store, plan.digest).relative_to(store.folder), canonical_json(link).encode())
-    return judge(done, done.plan(), fresh.digest)
+    return judge(store, records, fresh.digest, length)
 
 
 def stored(store: Store, record: Record, ranked: str | None = None) -> Counterfactual | None:
@@ -226,7 +274,7 @@ def stored(store: Store, record: Record, ranked: str | None = None) -> Counterfa
     task than `ranked` (a digest) ranked its groups."""
     path = _link(store, record.digest)
     try:
-        link = read_json(path, {"rows": str, "task": str})
+        link = read_json(path, _FORM)
     except FileNotFoundError:
         return None
     except Unreadable:
@@ -235,20 +283,34 @@ def stored(store: Store, record: Record, ranked: str | None = None) -> Counterfa
         raise StoreError(error.what, str(path), "delete it and run the counterfactual again") from error
     if ranked is not None and link.get("ranked_task", ranked) != ranked:
         return None
-    if link["rows"] not in store.plans():
-        wrong = f"is about a plan {link['rows']!r} that is not there"
+    wanted = [link[name] for name in ("full", "rows") if name in link]
+    if missing := next((one for one in wanted if one not in store.plans()), None):
+        wrong = f"is about a plan {missing!r} that is not there"
         raise StoreError(wrong, str(path), "run it, or delete this file and run the counterfactual again")
-    return judge(store, store.plan(link["rows"]), link["task"])
+    # Links of before retrainings took equal steps name no length.
+    return judge(store, [store.plan(one) for one in wanted], link["task"], link.get("length", "epochs"))
 
 
-def judge(store: Store, record: Record, task: str) -> Counterfactual:
+def judge(store: Store, records: Sequence[Record], task: str, length: str) -> Counterfactual:
     """Arms and contrasts from finished counterfactual rows, on the report half."""
-    arms = arms_of(store, record, task)
-    examples = store.examples(task, "report", record)
+    arms = [arm for record in records for arm in arms_of(store, record, task)]
+    examples = store.examples(task, "report", records[-1])
     weights, labels = examples["weights"], examples["labels"]
     control = {arm.dropped: arm for arm in arms if arm.kind == CONTROL}
-    contrasts = [compared(arm, control.get(arm.dropped), weights, labels) for arm in arms if arm.kind != "full"]
-    return Counterfactual(tuple(arms), tuple(filter(None, contrasts)), len(store.failed(record)), task, record)
+    full = next((arm for arm in arms if arm.kind == "full"), None)
+    others = [arm for arm in arms if arm.kind != "full"]
+    contrasts = (compared(arm, control.get(arm.dropped), weights, labels) for arm in others)
+    gains = (compared(arm, full, weights, labels) for arm in others)
+    return Counterfactual(
+        tuple(arms),
+        tuple(filter(None, contrasts)),
+        sum(len(store.failed(record)) for record in records),
+        task,
+        records[-1],
+        tuple(filter(None, gains)),
+        length,
+        records[0] if len(records) > 1 else None,
+    )
 
 
 def compared(arm: Arm | None, control: Arm | None, weights: np.ndarray, labels: np.ndarray) -> Contrast | None:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from pydt import __version__
 from pydt.analyses.agreement import agreement, disjoint_influences
-from pydt.analyses.counterfactual import compared, stored
+from pydt.analyses.counterfactual import stored
 from pydt.analyses.ensemble_view import LEVEL, Array, EnsembleView
 from pydt.analyses.kept_examples import keys_of, source_of
 from pydt.base import (
@@ -350,12 +350,10 @@ def _retrained(view: EnsembleView, dropped: tuple[str, ...]) -> Retrained | None
     judgement = stored(view.store, view.record, view.task) if dropped else None
     if judgement is None:
         return None
-    whole_source = next((arm for arm in judgement.arms if arm.kind == "full"), None)
-    arm = next(
-        (arm for arm in judgement.arms if arm.names and {frozenset(n) for n in arm.names} == {frozenset(dropped)}), None
-    )
-    examples = view.store.examples(judgement.task, "report", judgement.record)
-    found = compared(arm, whole_source, examples["weights"], examples["labels"])
+    arms = (arm for arm in judgement.arms if arm.names and {frozenset(n) for n in arm.names} == {frozenset(dropped)})
+    arm = next(arms, None)
+    gains = {(gain.kind, gain.dropped): gain for gain in judgement.gains}
+    found = None if arm is None else gains.get((arm.kind, arm.dropped))
     if found is None or not np.isfinite(found.low):
         return None
     metric = Metric.of_task(view.described)

@@ -26,6 +26,7 @@ from pydt.analyses.ensemble_view import EnsembleView
 from pydt.analyses.retraining import (
     CONTROL,
     LINE,
+    OWN,
     Arm,
     Retraining,
     arm_rows,
@@ -33,6 +34,7 @@ from pydt.analyses.retraining import (
     group_images,
     matched,
     other_draws,
+    recipes_of,
     without,
 )
 from pydt.base import ConfigError, generator, html_table, one_of, seed31, suggest, to_frame, whole
@@ -60,9 +62,6 @@ if TYPE_CHECKING:
 
 
 KINDS = ("bottom", "top", "random")
-LENGTHS = ("epochs", "steps")
-OWN = "own"
-"""The length of rows that a program of the user's trains: it decides how long."""
 _NAMED = 12  # of the lowest groups
 
 
@@ -304,27 +303,6 @@ def _points(
         gain, which = (compared(arm, other, weights, labels) for other in (full, known.get((control, arm.dropped))))
         found.append(Point(length, arm, lost, gain, which))
     return found
-
-
-def recipes_of(plan: Plan, steps: str) -> dict[str, Any]:
-    """The recipe for each length asked for."""
-    one_of(steps, ("epochs", "same", "both"), "steps", "removal_curve")
-    recipe = plan.recipe
-    if not hasattr(recipe, "budget"):  # a function or a command
-        if steps == "same":
-            mend = "leave it out: the program that trains a row decides how long it trains"
-            raise ConfigError(f'"same" of a {type(recipe).__name__}, which has no steps', "steps", mend)
-        return {OWN: recipe}
-    budget = recipe.budget[0]
-    if budget != "epochs":
-        if steps == "epochs":
-            mend = f'use "same", or a plan whose recipe has no {budget}'
-            raise ConfigError(f"the recipe says {budget}, not epochs", "steps", mend)
-        return {"steps": recipe}
-    from pydt.training import steps_of
-
-    found = {"epochs": recipe, "steps": replace(recipe, epochs=None, steps=steps_of(recipe, len(plan.source)))}
-    return {name: found[name] for name in LENGTHS if steps in ("both", {"epochs": "epochs", "steps": "same"}[name])}
 
 
 def sizes_of(groups: int, sizes: Sequence[int] | None, usual: Sequence[int], where: str) -> list[int]:

@@ -18,6 +18,7 @@ from pydt import __version__, _core
 from pydt.analyses.counterfactual import Counterfactual, stored
 from pydt.analyses.ensemble_view import LEVEL, MOST_FAILED
 from pydt.analyses.learning_rates import choices_of
+from pydt.analyses.retraining import CONTROL
 from pydt.base import StoreError, as_path, write_atomic
 from pydt.design import KINDS, Design
 from pydt.ensemble import Plan
@@ -295,7 +296,7 @@ def _notes(
     notes = []
     metric, learnt = Metric.of_task(told), [(record, told["digest"])]
     if judgement is not None:
-        learnt.append((judgement.record, judgement.task))
+        learnt += [(one, judgement.task) for one in judgement.records]
     for of, seen in learnt:
         what = "models" if of is record else "retrained models"
         rows, images = store.replaced(of)
@@ -390,7 +391,7 @@ def _by_class(
 def _counterfactual(judgement: Counterfactual | None, key: str) -> dict[str, Any]:
     """The retrained rows, of which `key` names the level, their arms and contrasts."""
     if judgement is None:
-        return {"counterfactual": [], "arms": [], "contrasts": []}
+        return {"counterfactual": [], "arms": [], "contrasts": [], "gains": [], "length": None}
     runs = [
         {"kind": arm.kind, "dropped": arm.dropped, "names": list(names), "seed": row.seed, key: level}
         for arm in judgement.arms
@@ -408,8 +409,10 @@ def _counterfactual(judgement: Counterfactual | None, key: str) -> dict[str, Any
         }
         for arm in judgement.arms
     ]
-    contrasts = [{"control": "drop random", **vars(contrast)} for contrast in judgement.contrasts]
-    return {"counterfactual": runs, "arms": arms, "contrasts": contrasts}
+    contrasts = [{"control": CONTROL, **vars(contrast)} for contrast in judgement.contrasts]
+    gains = [{"control": "full", **vars(gain)} for gain in judgement.gains]
+    about = {"gains": gains, "length": judgement.length}
+    return {"counterfactual": runs, "arms": arms, "contrasts": contrasts, **about}
 
 
 def _versions() -> dict[str, str]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.base import generator, seed31, t975
+from pydt.base import ConfigError, generator, one_of, seed31, t975
 from pydt.ensemble import Plan, Runner, announce, run_rows
 from pydt.reporting import ACCURACY, Metric
 from pydt.store import Measure, Record, Row, Store
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 KINDS = ("full", "drop bottom", "drop random", "drop top")
 CONTROL = "drop random"
+LENGTHS = ("epochs", "steps")
+OWN = "own"
+"""The length of rows that a program of the user's trains: it decides how long."""
 LINE = "kind", "dropped", "rows", "failed", "mean", "sd", "low", "high"
 
 
@@ -111,6 +114,34 @@ class Retraining:
             plan.source, plan.by, recipe or plan.recipe, tasks, rows, self.store.folder, self.executor,
             workers=self.workers, runner=self.runner, progress=self.progress, limit=self.limit,
         )  # fmt: skip
+
+
+def recipes_of(plan: Plan, steps: str, where: str = "removal_curve") -> dict[str, Any]:
+    """The recipe for each length asked for.
+
+    Args:
+        steps: "epochs" for the plan's epochs, where a smaller source trains for fewer steps; "same" for the steps that
+            the full source takes; "both". A recipe with `steps` allows only "same"; a function or a command has one
+            length, its own, whatever is asked but "same".
+        where: that asks.
+    """
+    one_of(steps, ("epochs", "same", "both"), "steps", where)
+    recipe = plan.recipe
+    if not hasattr(recipe, "budget"):  # a function or a command
+        if steps == "same":
+            mend = "leave it out: the program that trains a row decides how long it trains"
+            raise ConfigError(f'"same" of a {type(recipe).__name__}, which has no steps', "steps", mend)
+        return {OWN: recipe}
+    budget = recipe.budget[0]
+    if budget != "epochs":
+        if steps == "epochs":
+            mend = f'use "same", or a plan whose recipe has no {budget}'
+            raise ConfigError(f"the recipe says {budget}, not epochs", "steps", mend)
+        return {"steps": recipe}
+    from pydt.training import steps_of
+
+    found = {"epochs": recipe, "steps": replace(recipe, epochs=None, steps=steps_of(recipe, len(plan.source)))}
+    return {name: found[name] for name in LENGTHS if steps in ("both", {"epochs": "epochs", "steps": "same"}[name])}
 
 
 def other_draws(task: Task) -> Task:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from pydt.analyses.best_removal import FEWEST, Best, best_size
 from pydt.analyses.counterfactual import Contrast, compared
 from pydt.analyses.one_list import OneList, one_list
-from pydt.analyses.removal import change, recipes_of, sizes_of, unit_of_gains, without_lowest
+from pydt.analyses.removal import change, sizes_of, unit_of_gains, without_lowest
 from pydt.analyses.retraining import (
     CONTROL,
     Arm,
@@ -32,6 +32,7 @@ from pydt.analyses.retraining import (
     group_images,
     other_draws,
     random_row,
+    recipes_of,
 )
 from pydt.analyses.shots_lists import common_score
 from pydt.analyses.shots_tasks import FULL, ShotsTasks

@@ -72,7 +72,8 @@ def write_csv(results: Mapping, folder: str | os.PathLike[str]) -> list[Path]:
     nothing = [[None] * len(line) for line in classes["influence"]]
     tables: dict[str, list[dict]] = {
         "groups.csv": [{"rank": i + 1, **group} for i, (_, group) in enumerate(ranked(results["groups"]))],
-        **{f"{key}.csv": results.get(key) or [] for key in ("placebos", "counterfactual", "arms", "contrasts")},
+        **{f"{key}.csv": results.get(key) or [] for key in ("placebos", "counterfactual", "arms")},
+        "contrasts.csv": [*(results.get("contrasts") or []), *(results.get("gains") or [])],
         "rows.csv": [
             {"row": i, level: value, "output": output}
             for i, (value, output) in enumerate(zip_longest(rows.get(level) or [], rows.get("output") or []))

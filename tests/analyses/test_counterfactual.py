@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import math
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -272,12 +276,45 @@ def test_from_plan_to_verdict_and_back(source: Dataset, target: Target, tmp_path
     assert found.arm("drop top", 4) is found.arms[3]
     with pytest.raises(ConfigError, match=r"no arm 'drop top' of 3.*full 0, drop bottom 4"):
         found.arm("drop top", 3)
+    assert found.length == reread.length == "steps"
+    full, bottom = found.arms[:2]
+    kinds = [(gain.kind, gain.dropped) for gain in found.gains]
+    assert kinds == [("drop bottom", 4), ("drop random", 4), ("drop top", 4)]
+    assert found.gains[0].difference == pytest.approx(bottom.mean - full.mean), "against the whole source"
+    assert found.gains == reread.gains
     (link,) = tmp_path.glob("counterfactual/*.json")
+    said = json.loads(link.read_text())
+    old = {name: said[name] for name in ("plan", "rows", "task", "ranked_task")}
+    link.write_text(json.dumps(old))
+    assert stored(store, store.plan(plan)).length == "epochs", "a link that names no length is of equal epochs"
     link.write_text("{")
     with pytest.raises(StoreError, match="delete it and run"):
         stored(store, store.plan(plan))
     link.unlink()
     assert stored(store, store.plan(plan)) is None
+
+
+def test_retrainings_take_as_many_steps_as_the_whole_source(source: Dataset, target: Target, tmp_path: Path) -> None:
+    recipe = Recipe(network="convnet-2", epochs=2, batch_size=32, lr=0.3, augment=Augment(mean=(0.3,), std=(0.2,)))
+    plan = Plan(source, design=design.bernoulli(8, 24, seed=1), recipe=recipe, tasks=(Task(target, draws=2),))
+    store = run(plan, tmp_path, workers=1, progress=False)
+    how: dict[str, Any] = {"drop": [4], "repeats": 2, "workers": 1, "progress": False}
+    same = counterfactual(store, plan, **how)
+    assert same.full_record is not None
+    assert same.full_record.recipe == recipe.digest, "the whole source is trained as the plan says"
+    steps = 2 * math.ceil(len(source) / 32)
+    assert same.record.recipe == replace(recipe, epochs=None, steps=steps).digest
+    before = len(store.plans())
+    epochs = counterfactual(store, plan, steps="epochs", **how)
+    assert (epochs.length, epochs.full_record, epochs.record.recipe) == ("epochs", None, recipe.digest)
+    assert len(store.plans()) == before + 1
+    full = [found.arm("full", 0) for found in (same, epochs)]
+    assert [row.seed for row in full[0].rows] == [row.seed for row in full[1].rows]
+    assert np.array_equal(full[0].correct, full[1].correct), "and not trained twice"
+    assert not np.array_equal(same.arm("drop bottom", 4).correct, epochs.arm("drop bottom", 4).correct)
+    assert {record.digest for record in same.records} == {same.record.digest, same.full_record.digest}
+    with pytest.raises(ConfigError, match="choose one of: same, epochs"):
+        counterfactual(store, plan, steps="both", **how)
 
 
 @pytest.mark.parametrize("groups", [2, 3, 4, 5, 8, 62])
