@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from inspect import signature
 from typing import Any, ParamSpec
@@ -16,6 +16,7 @@ from pydt.data.formats import READERS, arrays, folder, huggingface, tar, torchvi
 from pydt.data.name_lists import chosen_groups
 from pydt.data.persistence import check_bytes, has_index, opened, save
 from pydt.data.table import ExampleTable
+from pydt.data.thumbnails import pictured
 
 P = ParamSpec("P")
 
@@ -182,15 +183,14 @@ class Dataset(ExampleTable):
         check_bytes(self, n, seed)
 
     def thumbnails(self, by: str = "class", each: int = 6) -> dict[str, np.ndarray]:
-        """The first raw images of each group: name -> uint8 (n, height, width, channels). Empty for encoded files."""
-        if self.images is None:
-            return {}
-        codes, names = self.units(by)
-        order = np.argsort(codes, kind="stable")
-        parts = np.split(order, np.searchsorted(codes[order], np.arange(len(names) + 1)))[1:-1]
-        return {
-            name: np.asarray(self.images[self.positions[part[:each]]]) for name, part in zip(names, parts, strict=True)
-        }
+        """The first images of each group as pictures of at most 64 pixels: name -> uint8 (n, height, width, channels).
+        Files are decoded as networks see them and cut to a square; one that cannot be decoded is passed over.
+        """
+        return self.pictured(by, each)[0]
+
+    def pictured(self, by: str, each: int) -> tuple[dict[str, np.ndarray], Mapping[str, tuple[str, ...]]]:
+        """`thumbnails`, and by group where each of them lies: the path below the folder, or the key."""
+        return pictured(self, by, each)
 
 
 def spool(dataset: Dataset, folder: str | os.PathLike[str]) -> Dataset:

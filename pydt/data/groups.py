@@ -86,9 +86,9 @@ class Groups:
         """What identifies each example, in order."""
         return self.ids if self.ids is not None else tuple(map(str, range(len(self))))
 
-    def thumbnails(self, by: str = "", each: int = 6) -> dict[str, np.ndarray]:
+    def pictured(self, by: str, each: int) -> tuple[dict[str, np.ndarray], dict[str, tuple[str, ...]]]:
         """None: there are no images."""
-        return {}
+        return {}, {}
 
 
 def _ids(values: Any, where: str) -> tuple[str, ...]:

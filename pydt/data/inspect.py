@@ -21,9 +21,8 @@ from pydt.data.formats import look
 from pydt.data.identical import groups_of, pixel_sum
 from pydt.data.image_files import in_parallel, reading_threads, undecodable
 from pydt.data.index_file import FILE, Noted, note, read_index
-from pydt.data.packing.array import decode
 from pydt.data.persistence import has_index
-from pydt.data.pixels import BACKGROUND, flat, one_colour
+from pydt.data.pixels import BACKGROUND, decode, flat, one_colour
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -40,6 +40,8 @@ TRAITS = {
     DIM: "images of more than 8 bits that use less than a sixteenth of their range, and so are nearly of one shade",
     FRAMES: "images of several frames or pages, of which the first is taken",
 }
+MOST_PIXELS = 1 << 27
+"""A resized image may have so many pixels before it is cropped; 300 times as long as high at 512."""
 _COLOURS = {"white": "#ffffff", "black": "#000000", "grey": "#808080", "gray": "#808080"}
 
 
@@ -62,14 +64,44 @@ def called(background: str) -> str:
     return next((name for name, known in _COLOURS.items() if known == background), background)
 
 
-def rgb(data: bytes | memoryview, background: str, exif: bool = False) -> Image:
-    """One encoded image, mode "RGB", on a `colour`, turned by its EXIF orientation if asked. Raises what Pillow raises,
+def rgb(data: bytes | memoryview, background: str, exif: bool = False, least: int | None = None) -> Image:
+    """One encoded image, mode "RGB", on a `colour`, turned by its EXIF orientation if asked. With `least`, a JPEG may
+    come at a half, a quarter or an eighth of its size with sides of so many pixels or more. Raises what Pillow raises,
     and `Unscaled`.
     """
     from PIL import Image
 
     with Image.open(io.BytesIO(data)) as image:
+        if least is not None:
+            image.draft(None, (least, least))
         return flat(image, background, exif).convert("RGB")
+
+
+def decode(
+    data: bytes | memoryview, size: int, exif: bool, background: str = BACKGROUND, quick: bool = False
+) -> npt.NDArray[np.uint8]:
+    """One encoded image as uint8 (size, size, 3): the shorter side resized to `size`, the centre cut out. With `quick`,
+    for the eye alone, a large JPEG is decoded at a smaller scale first. Raises what Pillow raises.
+    """
+    return np.asarray(square(rgb(data, background, exif, 2 * size if quick else None), size))
+
+
+def square(image: Image, size: int) -> Image:
+    """An image with its shorter side resized to `size` (bilinear, antialiased), and the centre cut out."""
+    from PIL import Image
+
+    width, height = image.size
+    # torchvision's Resize and CenterCrop, to the last rounding.
+    if width <= height:
+        resized = size, int(size * height / width)
+    else:
+        resized = int(size * width / height), size
+    if resized[0] * resized[1] > MOST_PIXELS:
+        raise ValueError(f"{width} x {height} pixels is too long and narrow")
+    if resized != image.size:
+        image = image.resize(resized, Image.Resampling.BILINEAR)
+    left, top = (round((side - size) / 2.0) for side in resized)
+    return image.crop((left, top, left + size, top + size))
 
 
 def flat(image: Image, background: str, exif: bool = False) -> Image:

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from pydt.training import Recipe, Task
 
 
-_MOST_PICTURED = 2000  # groups; above that, example images would be larger than the rows
+_MOST_PICTURED = 6000  # groups; a file of more pictures would be slow to open
 _TRIES = 2  # an exception may be chance once
 _LIVES = 3  # another process may kill a worker twice
 _GRACE = 10.0  # seconds that running rows get after SIGTERM; the sender waits 10 (containers) to 30 (Slurm)
@@ -258,7 +258,7 @@ def run_asked(
                     store.put_task(task.digest, about)
                     described.add(task.digest)
             if len(one.record.names) <= _MOST_PICTURED and not store.has_thumbnails(one.record):
-                store.put_thumbnails(one.record, one.context.source.thumbnails(one.context.by, 3))
+                store.put_thumbnails(one.record, *one.context.source.pictured(one.context.by, 3))
             store.put_plan(one.record)
             write_remarks(store, one.record, said.add(one.name, one.context) if remarks else [])
         works = work_on(store, asked, same_code)

@@ -95,14 +95,24 @@ def decoded_draws(arrays: Mapping[str, np.ndarray], where: str) -> dict[str, Any
     return {"positions": positions, "labels": arrays["draw_labels"], "keys": named}
 
 
-def pictures(path: Path) -> dict[str, np.ndarray]:
-    """The images that a file of thumbnails/ holds, uint8 (n, height, width, channels) by number of their group.
+def pictures(path: Path) -> tuple[dict[str, np.ndarray], dict[str, list[str]] | None]:
+    """The images that a file of thumbnails/ holds, uint8 (n, height, width, channels) by number of their group, and the
+    caption of each; None of a file without captions, as older versions wrote them.
 
     Raises:
         StoreError: it is damaged. FileNotFoundError: it is not there.
     """
-    arrays = load(path)[0]
+    arrays, metadata = load(path)
     for name, images in arrays.items():
         if images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape or images.shape[3] not in (1, 3):
             raise StoreError(f"is damaged (images of {name!r}: {images.dtype}, shape {images.shape})", str(path))
-    return arrays
+    captions = metadata.get("captions")
+    if captions is None:
+        return arrays, None
+    try:
+        check(captions, {str: [str]})
+    except StoreError as error:
+        raise StoreError(error.what, str(path)) from error
+    if any(name not in arrays or len(arrays[name]) != len(own) for name, own in captions.items()):
+        raise StoreError("is damaged (captions of other images)", str(path))
+    return arrays, captions

@@ -53,7 +53,7 @@ def merge(into: str | os.PathLike[str], *others: str | os.PathLike[str]) -> dict
             for record in other.plans().values():
                 store.put_plan(record)
                 if pictures := other.thumbnails(record):
-                    store.put_thumbnails(record, pictures)
+                    store.put_thumbnails(record, pictures, other.captions(record))
             copied = _copy_cells(store, other, report)
             _copy_bank(Bank(store), Bank(other), report)
             report["damaged"] += [{"file": str(path), "reason": reason} for path, reason in other.damaged.items()]

@@ -5,7 +5,7 @@ DIR/rows/ab/<key>.safetensors        one cell, the outputs of one row on one tas
 DIR/bank/ab/<key>.safetensors        what a run kept of one source training (`bank.py`)
 DIR/packed/<digest>/                 many cells in three files, after `pydt.store.compact` (`block_format.py`)
 DIR/tasks/<digest>.safetensors       half, label and id of each target example of a task; the examples of every draw
-DIR/thumbnails/<digest>.safetensors  the first images of each group of a source
+DIR/thumbnails/<digest>.safetensors  the first images of each group of a source, and where they lie
 DIR/plans/<digest>.json              what was asked: names of the groups, design, recipe, tasks, rows
 DIR/stops/<digest>.json              of a plan that stopped early: how many of its first rows count, and why
 DIR/rules/<digest>.json              what a stopping rule had reached that did not end its plan
@@ -28,6 +28,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -269,18 +270,27 @@ class Store(Cells):
         if not arrays.keys() <= stored.keys():
             self.write(f"tasks/{task}.safetensors", encode({**arrays, **stored}, {"task": task, "format": FORMAT}))
 
-    def put_thumbnails(self, record: Record, thumbnails: Mapping[str, np.ndarray]) -> None:
-        """Write the first images of each group, uint8 (n, height, width, channels) by its name; some may be missing."""
+    def put_thumbnails(
+        self,
+        record: Record,
+        thumbnails: Mapping[str, np.ndarray],
+        captions: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ) -> None:
+        """Write the first images of each group, uint8 (n, height, width, channels) by its name, and where each of them
+        lies; some may be missing.
+        """
         numbered = {str(i): thumbnails[name] for i, name in enumerate(record.names) if name in thumbnails}
+        told = {str(i): list(captions[name]) for i, name in enumerate(record.names) if name in captions}
         path, metadata = self._thumbnails(record), {"units": record.units, "format": FORMAT}
-        stored = self._stored(path, pictures)
-        if stored is None or checksum(stored, metadata) != checksum(numbered, metadata):
+        old, known = self._stored(path, pictures) or (None, None)
+        if old is None or known != told or checksum(old, metadata) != checksum(numbered, metadata):
             # no number depends on them: the latest way to draw them wins
-            self.write(path.relative_to(self.folder), encode(numbered, metadata))
+            self.write(path.relative_to(self.folder), encode(numbered, {**metadata, "captions": told}))
 
     def has_thumbnails(self, record: Record) -> bool:
-        """Whether sound thumbnails are stored, so that none need be drawn."""
-        return self._stored(self._thumbnails(record), pictures) is not None
+        """Whether sound thumbnails with captions are stored, so that none need be drawn."""
+        stored = self._stored(self._thumbnails(record), pictures)
+        return stored is not None and stored[1] is not None
 
     def put_plan(self, record: Record) -> None:
         """Write a plan's description, unless it is there."""
@@ -440,13 +450,27 @@ class Store(Cells):
             StoreError: the file is damaged.
         """
         record = self.plan(plan)
+        arrays = self._pictured(record)[0]
+        return {name: arrays[str(i)] for i, name in enumerate(record.names) if str(i) in arrays}
+
+    def captions(self, plan: Any = None) -> dict[str, tuple[str, ...]]:
+        """Where each image of `thumbnails` lies, by name of the group: the path of its file below the source's folder,
+        its key in a shard, its position in an array. Empty of a store that an earlier version wrote.
+
+        Raises:
+            StoreError: the file is damaged.
+        """
+        record = self.plan(plan)
+        told = self._pictured(record)[1] or {}
+        return {name: tuple(told[str(i)]) for i, name in enumerate(record.names) if str(i) in told}
+
+    def _pictured(self, record: Record) -> tuple[dict[str, np.ndarray], dict[str, list[str]] | None]:
         path = self._thumbnails(record)
         try:
             with placed(path, _REWRITTEN):
-                arrays = pictures(path)
+                return pictures(path)
         except FileNotFoundError:
-            return {}
-        return {name: arrays[str(i)] for i, name in enumerate(record.names) if str(i) in arrays}
+            return {}, None
 
     def finished(self, plan: Any = None) -> np.ndarray:
         """Positions in the plan of the rows that finished and did not fail, int64 (models,)."""

@@ -16,7 +16,7 @@ from pydt.base import DataError
 from pydt.cli import app as cli
 from pydt.data import Dataset
 from pydt.data import inspect as look
-from pydt.data.packing.array import decode
+from pydt.data.pixels import decode
 
 
 def solid(path: Path, colour: tuple[int, int, int], size: tuple[int, int] = (30, 40)) -> None:

@@ -21,11 +21,11 @@ import pytest
 from PIL import Image
 
 from pydt.base import DataError, StoreError, exclusive
-from pydt.data import Dataset
+from pydt.data import Dataset, pixels
 from pydt.data.index_file import FILE, read_index
 from pydt.data.packing import array as packing
 from pydt.data.packing import pack
-from pydt.data.packing.array import decode
+from pydt.data.pixels import decode
 
 
 def picture(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -242,7 +242,7 @@ def spoil(pictures: Path) -> None:
 def test_bad_images_are_named_or_left_out(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pack(pictures, tmp_path / "before", 12)
     spoil(pictures)
-    monkeypatch.setattr(packing, "MOST_PIXELS", 12 * 12 * 8000)
+    monkeypatch.setattr(pixels, "MOST_PIXELS", 12 * 12 * 8000)
     with pytest.raises(DataError, match=r"(?s)3 bad files: .*3\.png: cannot be decoded.*7\.png: is no.*8\.png.*narrow"):
         pack(pictures, tmp_path / "out", 12)
     assert not (tmp_path / "out").exists()

@@ -520,7 +520,7 @@ def test_other_code_is_refused_where_that_is_asked(
 def test_pictures_are_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     go(plan(2), tmp_path)
     pictures = contents(tmp_path / "thumbnails")
-    monkeypatch.delattr(StubSource, "thumbnails")
+    monkeypatch.delattr(StubSource, "pictured")
     go(plan(3), tmp_path)
     monkeypatch.undo()
     (path,) = (tmp_path / "thumbnails").iterdir()

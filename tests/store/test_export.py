@@ -107,8 +107,8 @@ class Wide(StubSource):
     def __len__(self) -> int:
         return 32
 
-    def thumbnails(self, by: str, each: int) -> dict[str, np.ndarray]:
-        return {}
+    def pictured(self, by: str, each: int) -> tuple[dict[str, np.ndarray], dict[str, tuple[str, ...]]]:
+        return {}, {}
 
 
 def test_export_is_the_same_from_blocks_and_only_of_rows_that_count(tmp_path: Path) -> None:

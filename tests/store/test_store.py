@@ -24,7 +24,7 @@ from safetensors import safe_open
 from stub_store import GOOD, KEY, METADATA, OTHER, filled, logits, record
 
 import pydt.base.files
-from pydt.base import ConfigError, DesignError, StoreError, canonical_json, encode
+from pydt.base import ConfigError, DesignError, StoreError, canonical_json, encode, load, write_atomic
 from pydt.base.tensorfile import decode
 from pydt.store import Outcome, Record, Row, Store, derive
 from pydt.store.outputs import OUTPUTS
@@ -581,6 +581,27 @@ def test_thumbnails_are_drawn_anew(tmp_path: Path) -> None:
     assert not store.has_thumbnails(store.plan())
     assert store.thumbnails() == {}  # the damaged file is in quarantine
     assert len(list((tmp_path / "quarantine").iterdir())) == 1
+
+
+def test_captions_of_thumbnails_come_back_and_older_files_have_none(tmp_path: Path) -> None:
+    store = filled(tmp_path, 1)
+    images = {f"unit {i}": np.full((2, 2, 2, 1), i, np.uint8) for i in (3, 1)}
+    store.put_thumbnails(store.plan(), images, {"unit 3": ("c/a.png", "c/b.png")})
+    assert store.captions() == {"unit 3": ("c/a.png", "c/b.png")}
+    assert store.has_thumbnails(store.plan())
+    store.put_thumbnails(store.plan(), images, {"unit 3": ("c/a.png", "c/d.png")})
+    assert Store(tmp_path).captions()["unit 3"][1] == "c/d.png", "the latest wins, though no image changed"
+    (path,) = (tmp_path / "thumbnails").iterdir()
+    arrays, metadata = load(path)
+    for wrong in ({"3": ["one"]}, {"2": ["a", "b"]}, {"3": [1, 2]}, []):
+        write_atomic(path, encode(arrays, {**metadata, "captions": wrong}))
+        with pytest.raises(StoreError, match="damaged"):
+            store.captions()
+    del metadata["captions"]
+    write_atomic(path, encode(arrays, metadata))
+    assert store.captions() == {}
+    assert store.thumbnails()["unit 3"].tolist() == images["unit 3"].tolist()
+    assert not store.has_thumbnails(store.plan()), "so that a run writes them"
 
 
 def test_log_survives_a_torn_line(tmp_path: Path) -> None:

@@ -97,8 +97,10 @@ class StubSource:
         unit = np.append(np.repeat(np.arange(self.groups), 2), [-1, -1]).astype(np.int64)
         return unit, tuple(f"{by} {i}" for i in range(self.groups))
 
-    def thumbnails(self, by: str, each: int) -> dict[str, np.ndarray]:
-        return {f"{by} {i}": np.full((min(each, 2), 3, 3, 1), i, np.uint8) for i in range(GROUPS - 1)}
+    def pictured(self, by: str, each: int) -> tuple[dict[str, np.ndarray], dict[str, tuple[str, ...]]]:
+        names = [f"{by} {i}" for i in range(GROUPS - 1)]
+        images = {name: np.full((min(each, 2), 3, 3, 1), i, np.uint8) for i, name in enumerate(names)}
+        return images, {name: (f"{name}/a.png", f"{name}/b.png")[:each] for name in names}
 
 
 def stub_design(models: int, groups: int = GROUPS, seed: int = 0) -> Design:

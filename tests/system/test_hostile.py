@@ -70,7 +70,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compact(folder, fewest=2)
     computed(folder, plan(), [3, 4], failures=(3,))
     record = made.plan()
-    made.put_thumbnails(record, plan().context.source.thumbnails("class", 2))
+    made.put_thumbnails(record, *plan().context.source.pictured("class", 2))
     made.note_stop(record, {"rows": 5, "rule": "sign 1", "looks": 2, "reason": "sure", "decided": [["class 1", 1]]})
     made.log(event="row", source=record.sources[0], keys=list(record.keys[0]), seconds=0.5, pid=1)
     link = {"plan": record.digest, "rows": record.digest, "task": record.tasks[0]["digest"]}

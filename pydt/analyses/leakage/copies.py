@@ -226,7 +226,8 @@ class Seeker:
         random = np.random.default_rng([seed, 7])
         chosen = random.permutation(len(self.ids))[:PLANTED]
         originals = [
-            _shades(grey(picture[None])[0]) for picture in pictures(self.target, self.ids[chosen], passed=self.passed)
+            _shades(grey(picture[None])[0])
+            for picture in pictures(self.target, self.ids[chosen], passed=self.passed, exact=True)
         ]
         found = {}
         for change in CHANGES:

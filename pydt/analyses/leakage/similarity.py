@@ -63,7 +63,9 @@ def greys(
         if dataset.images is not None:
             images = np.asarray(dataset.images[dataset.positions[part]])
         else:
-            images = np.stack(pictures(dataset, part, 2 * SIDE, passed)) if len(part) else np.empty((0, 8, 8))
+            images = (
+                np.stack(pictures(dataset, part, 2 * SIDE, passed, exact=True)) if len(part) else np.empty((0, 8, 8))
+            )
         found[start : start + len(part)] = resized(grey(images), side, side)
     return found
 

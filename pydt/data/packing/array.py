@@ -23,14 +23,12 @@ from pydt.data.image_files import refuse, undecodable
 from pydt.data.index_file import FILE, crc32c, pack_index
 from pydt.data.packing import resume
 from pydt.data.persistence import has_index, sections_of
-from pydt.data.pixels import BACKGROUND, rgb
+from pydt.data.pixels import BACKGROUND, decode
 from pydt.data.table import ExampleTable
 
 _VERSION = 1
 RUN = 64  # files in a run: a second of work, more or less
 _HEADER = 128  # bytes before the pixels of a .npy
-# A resized image may have so many pixels before it is cropped; 300 times as long as high at 512.
-MOST_PIXELS = 1 << 27
 
 
 def pack(
@@ -93,25 +91,6 @@ def images_at(place: Path, background: str = BACKGROUND) -> ExampleTable:
     if found is None or found.images is not None:
         raise DataError("no such folder", str(place), "give a folder with one sub-folder of images per class")
     return found
-
-
-def decode(data: bytes | memoryview, size: int, exif: bool, background: str = BACKGROUND) -> np.ndarray:
-    """One encoded image as uint8 (size, size, 3); see `pack`. Raises what Pillow raises."""
-    from PIL import Image
-
-    image = rgb(data, background, exif)
-    width, height = image.size
-    # torchvision's Resize and CenterCrop, to the last rounding.
-    if width <= height:
-        resized = size, int(size * height / width)
-    else:
-        resized = int(size * width / height), size
-    if resized[0] * resized[1] > MOST_PIXELS:
-        raise ValueError(f"{width} x {height} pixels is too long and narrow")
-    if resized != image.size:
-        image = image.resize(resized, Image.Resampling.BILINEAR)
-    left, top = (round((side - size) / 2.0) for side in resized)
-    return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
 def _pillow() -> str:
