@@ -7,6 +7,7 @@ the same command continues wherever it was stopped. Each page is written as soon
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -31,8 +32,8 @@ from pydt.analyses.subpopulations import subpopulations
 from pydt.base import ConfigError, EstimateError, PydtError, StoreError, suggest
 from pydt.ensemble import Plan, run
 from pydt.estimation import few_masks, uncompared
-from pydt.reporting import Page, called, write_pages
-from pydt.store import Store
+from pydt.reporting import Page, called, called_output, write_pages
+from pydt.store import Store, unit_of
 
 IMAGES_MODELS = 100
 """Models on random halves of the source's images, where a plan has other groups."""
@@ -42,6 +43,7 @@ VERIFIED = {"verify": 3}
 """Images whose flip is verified by retraining, where models may be trained."""
 FOLDER = "analyses"
 """Folder of the pages, inside the store's."""
+_LONGEST = 29  # characters of a task in the name of a page, which has 61 in all
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Job:
     Attributes:
         train: whether models may be trained. workers: as `pydt.run` takes it.
         seed: of what is retrained and of random splits.
-        settings: further arguments of the analysis's function.
+        settings: further arguments of the analysis's function, with the task that was asked for.
     """
 
     store: Store
@@ -72,6 +74,8 @@ class Analysis:
         images: whether it also serves a plan whose groups are single images; for such a plan it trains nothing.
         suits: whether there is something to show; asked where the analysis was not named.
         needs: of the plan and the task; see `pydt.analyses.ensemble_view.lacking`.
+        about: what a page is about: one "task", several "tasks", or the "plan".
+        outputs: whether it takes the output of which the influences are.
     """
 
     name: str
@@ -81,6 +85,8 @@ class Analysis:
     images: bool = False
     suits: Callable[[Job], bool] = lambda job: True
     needs: tuple[str, ...] = ()
+    about: str = "task"
+    outputs: bool = True
 
     def lacks(self, job: Job) -> str | None:
         """What it needs and the plan does not have, in words; None where it has all."""
@@ -136,16 +142,28 @@ def _by_shots(job: Job) -> list[Page]:
         store = run(plan, store.folder / "shots", workers=job.workers)
         record = store.plan(plan)
     settings = {"seed": job.seed, **({"workers": job.workers, **KEPT} if job.train else {}), **job.settings}
+    asked = settings.pop("task", None)
     if {"tasks", "target", "mode"} & set(settings):
         return [influence_by_shots(store, plan, **settings).page()]
-    found: list[Any] = [dict(zip(one.shots, one.tasks, strict=True)) for one in shots_of(record)]
-    pages = [influence_by_shots(store, plan, tasks=tasks, **settings).page() for tasks in found or [None]]
-    return [replace(page, name=page.name if i == 1 else f"{page.name}-{i}") for i, page in enumerate(pages, 1)]
+    alike = list(enumerate(shots_of(record), 1))
+    if asked is not None:
+        digest = store.described(asked, record)["digest"]
+        alike = [(i, one) for i, one in alike if digest in one.tasks]
+        if not alike:
+            mend = "ask without a task, for all targets at several numbers of shots"
+            raise ConfigError("its target has one number of shots alone", f"task {asked!r}", mend)
+    found: list[Any] = [(i, dict(zip(one.shots, one.tasks, strict=True))) for i, one in alike]
+    pages = [(i, influence_by_shots(store, plan, tasks=tasks, **settings).page()) for i, tasks in found or [(1, None)]]
+    return [replace(page, name=page.name if i == 1 else f"{page.name}-{i}") for i, page in pages]
 
 
 def _has_shots(job: Job) -> bool:
     """Whether the plan has a target at several numbers of shots."""
-    return "tasks" in job.settings or bool(shots_of(job.store.plan(job.plan)))
+    record, asked = job.store.plan(job.plan), job.settings.get("task")
+    alike = shots_of(record)
+    if asked is not None:
+        alike = tuple(one for one in alike if job.store.described(asked, record)["digest"] in one.tasks)
+    return "tasks" in job.settings or bool(alike)
 
 
 def _has_choices(job: Job) -> bool:
@@ -173,7 +191,7 @@ ANALYSES: tuple[Analysis, ...] = (
         _page_of(ranking, per="example"),
         needs=NEEDS_PER["example"],
     ),
-    Analysis("shots", "which groups matter at how many shots?", False, _by_shots, suits=_has_shots),
+    Analysis("shots", "which groups matter at how many shots?", False, _by_shots, suits=_has_shots, about="tasks"),
     Analysis("removal", "what does leaving groups out do?", True, _page_of(removal_curve, {})),
     Analysis(
         "subpopulations", "which examples does a group move most?", False, _page_of(subpopulations), needs=("ten",)
@@ -194,12 +212,33 @@ ANALYSES: tuple[Analysis, ...] = (
     Analysis(
         "leaks", "which groups hold copies of target images?", False, _page_of(leaks), images=True, needs=_PICTURES
     ),
-    Analysis("outputs", "does another output tell another story?", False, _page_of(compare_outputs), needs=("logits",)),
     Analysis(
-        "brittleness", "how few groups hold up a prediction?", False, _page_of(brittleness, VERIFIED), needs=("logits",)
+        "outputs",
+        "does another output tell another story?",
+        False,
+        _page_of(compare_outputs),
+        needs=("logits",),
+        outputs=False,
+    ),
+    Analysis(
+        "brittleness",
+        "how few groups hold up a prediction?",
+        False,
+        _page_of(brittleness, VERIFIED),
+        needs=("logits",),
+        outputs=False,
     ),
     Analysis("stability", "would other models rank the groups alike?", False, _page_of(stability)),
-    Analysis("rates", "which learning rates were chosen?", False, _page_of(learning_rates), True, _has_choices),
+    Analysis(
+        "rates",
+        "which learning rates were chosen?",
+        False,
+        _page_of(learning_rates),
+        True,
+        _has_choices,
+        about="plan",
+        outputs=False,
+    ),
 )
 """All there are, in the order of the index."""
 
@@ -235,13 +274,16 @@ def analyse(
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     facts: Iterable[tuple[str, Any]] = (),
     tell: Callable[[str], None] = lambda text: None,
+    task: Any = None,
+    output: str | None = None,
 ) -> Analysed:
     """Make the pages of all analyses of a plan from the rows its store holds: `dir`/analyses/index.html lists them.
 
     Args:
         plan: whose rows are in the store.
         dir: folder of the store.
-        only: names of analyses (of `ANALYSES`); by default all.
+        only: names of analyses (of `ANALYSES`); by default all, with a task those about tasks, with an output those
+            that look at one.
         train: run those that retrain models, too; else they are skipped.
         workers: processes for what is trained, see `pydt.run`.
         seed: of what is retrained and of random splits.
@@ -249,25 +291,41 @@ def analyse(
             {"removal": {"keep_lists": {"mine": ["cat", "dog"]}}}.
         facts: (name, value), shown below the provenance of every page.
         tell: called with a line before each analysis.
+        task: which of the plan's tasks, its name, the beginning of it, or digest; the first by default. Pages about
+            another task have its name in theirs, so that they stand beside those about the first.
+        output: of which the influences are; by default the task's metric, or what an analysis says. It is in the names
+            of pages, too.
 
     Raises:
-        ConfigError: an unknown name in `only`.
-        StoreError: no store there, or the pages cannot be written. An error in one analysis does not stop the others:
-            see `Analysed.failed`; one that the plan does not suit is named in `Analysed.unsuited`.
+        ConfigError: an unknown name in `only`, or an output that the task does not have.
+        StoreError: no such task, no store there, or the pages cannot be written. An error in one analysis does not
+            stop the others: see `Analysed.failed`; one that the plan does not suit is named in `Analysed.unsuited`.
         KeyboardInterrupt: Ctrl-C; what is stored stays.
     """
     wanted, skipped = chosen(only, train, plan.by)
     store, unsuited = Store(dir, plan), {}
+    digest = None if task is None else store.described(task, plan)["digest"]
+    if output is not None:
+        unit_of(store.described(digest, plan), output)  # raises where there are no influences on it
+    if only is None:
+        suit = [a for a in wanted if (task is None or a.about != "plan") and (output is None or a.outputs)]
+        wanted, skipped = suit, tuple(a.name for a in ANALYSES if a.name in skipped and (output is None or a.outputs))
+
+    def job(analysis: Analysis) -> Job:
+        asked = {"task": digest} if task is not None and analysis.about != "plan" else {}
+        asked |= {"output": output} if output is not None and analysis.outputs else {}
+        return Job(store, plan, train, workers, seed, asked | dict((settings or {}).get(analysis.name, {})))
+
     for analysis in ANALYSES:
-        asked = analysis in wanted or analysis.name in skipped
-        lacks = analysis.lacks(Job(store, plan, settings=(settings or {}).get(analysis.name, {}))) if asked else None
+        lacks = analysis.lacks(job(analysis)) if analysis in wanted or analysis.name in skipped else None
         if lacks is not None:
             unsuited[analysis.name] = f"not for this plan (it needs {lacks})"
     wanted = [analysis for analysis in wanted if analysis.name not in unsuited]
     skipped = tuple(name for name in skipped if name not in unsuited)
     if only is None:
-        wanted = [analysis for analysis in wanted if analysis.suits(Job(store, plan))]
-    names = called(plan.source.name, "source"), called(getattr(plan.tasks[0], "target", plan.tasks[0]).name, "target")
+        wanted = [analysis for analysis in wanted if analysis.suits(job(analysis))]
+    targets = dict.fromkeys(called(getattr(one, "target", one).name, "target") for one in plan.tasks)
+    names = called(plan.source.name, "source"), _few(list(targets))
     provenance = [("plan", plan.digest), ("models", f"{len(store.finished()):,}"), ("pydt", __version__), *facts]
     pages: list[str] = []
     failed: dict[str, str] = {}
@@ -276,23 +334,60 @@ def analyse(
         tell(f"{number}/{len(wanted)}  {analysis.name}: {analysis.asks}")
         start = time.monotonic()
         try:
-            made = analysis.make(Job(store, plan, train, workers, seed, (settings or {}).get(analysis.name, {})))
+            made = analysis.make(job(analysis))
         except PydtError as error:
             failed[analysis.name] = _why(error, store, plan)
             tell(f"     no page: {failed[analysis.name]}")
             continue
-        for page in made if isinstance(made, list) else [made]:
+        for page in _entitled(made, analysis, job(analysis)):
             pages.append(page.name)
             # each page once: the rows of a large CSV file can be read once
             index = write_pages([page], store.folder / FOLDER, " \u2192 ".join(names), provenance, order)
             tell(f"     {page.answer[0]} ({time.monotonic() - start:.0f} s)")
-    absent = {a.name: (a.asks, why) for a in ANALYSES if (why := (failed | unsuited).get(a.name)) is not None}
+    absent = {
+        f"{a.name}{_suffix(a, job(a))}": (a.asks, why)
+        for a in ANALYSES
+        if (why := (failed | unsuited).get(a.name)) is not None
+    }
     for analysis in ANALYSES:
-        if analysis.name in skipped and not (store.folder / FOLDER / f"{analysis.name}.html").is_file():
-            absent[analysis.name] = analysis.asks, "it trains models: pydt analyse FILE --train"
+        name = f"{analysis.name}{_suffix(analysis, job(analysis))}"
+        if analysis.name in skipped and not (store.folder / FOLDER / f"{name}.html").is_file():
+            absent[name] = analysis.asks, "it trains models: pydt analyse FILE --train"
     if absent:
         index = write_pages([], store.folder / FOLDER, " \u2192 ".join(names), provenance, order, absent)
     return Analysed(index, tuple(pages), failed, skipped, unsuited)
+
+
+def _entitled(made: Page | list[Page], analysis: Analysis, job: Job) -> list[Page]:
+    """The pages of an analysis; of a plan with several tasks they say which one they are about, and are called so."""
+    pages = made if isinstance(made, list) else [made]
+    record = job.store.plan(job.plan)
+    title = []
+    if analysis.about == "task" and len(record.tasks) > 1:
+        title.append(job.store.described(job.settings.get("task"), record)["name"])
+    if "output" in job.settings:
+        title.append(called_output(job.settings["output"]))
+    suffix = _suffix(analysis, job)
+    return [replace(page, name=page.name + suffix, title=" \u00b7 ".join([page.title, *title])) for page in pages]
+
+
+def _suffix(analysis: Analysis, job: Job) -> str:
+    """What the names of pages end with that are not about the plan's first task, or about an output that was asked for;
+    else nothing."""
+    tasks, said = job.store.plan(job.plan).tasks, []
+    task = job.store.described(job.settings.get("task"), job.plan)
+    if analysis.about == "task" and task["digest"] != tasks[0]["digest"]:
+        names = [re.sub(r"[^a-z0-9]+", "-", one["name"].casefold()).strip("-")[:_LONGEST].strip("-") for one in tasks]
+        own = names[next(i for i, one in enumerate(tasks) if one is task)]
+        said.append(own if own and names.count(own) == 1 else f"{own[: _LONGEST - 9]}-{task['digest'][:8]}".strip("-"))
+    if "output" in job.settings:
+        said.append(re.sub(r"[^a-z0-9]+", "-", job.settings["output"].casefold()))
+    return "".join(f"-{one}" for one in said)
+
+
+def _few(names: list[str]) -> str:
+    """Names of targets in a heading."""
+    return ", ".join(names) if len(names) <= 3 else f"{len(names)} targets"
 
 
 def _why(error: PydtError, store: Store, plan: Plan) -> str:

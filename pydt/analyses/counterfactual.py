@@ -262,17 +262,19 @@ def counterfactual(
     jobs = [(plan.recipe, rows)] if recipe == plan.recipe else [(plan.recipe, rows[:repeats]), (recipe, rows[repeats:])]
     retraining = Retraining(store, plan, runner, executor, workers, progress, limit)
     records = [retraining.run((fresh,), own, used).plan() for used, own in jobs]
-    # So that a report needs nothing but the folder: it shows the last counterfactual of a plan.
+    # So that a report needs nothing but the folder: it shows the last counterfactual of a plan and task.
     link = {"plan": plan.digest, "rows": records[-1].digest, "task": fresh.digest, "ranked_task": task.digest}
     link |= {"length": length} if len(records) == 1 else {"length": length, "full": records[0].digest}
-    store.write(_link(store, plan.digest).relative_to(store.folder), canonical_json(link).encode())
+    path = _link(store, plan.digest, "" if task.digest == plan.tasks[0].digest else task.digest)
+    store.write(path.relative_to(store.folder), canonical_json(link).encode())
     return judge(store, records, fresh.digest, length)
 
 
 def stored(store: Store, record: Record, ranked: str | None = None) -> Counterfactual | None:
     """The counterfactual that was run for a plan, judged again from its rows; None if there was none, or if another
     task than `ranked` (a digest) ranked its groups."""
-    path = _link(store, record.digest)
+    path = _link(store, record.digest, ranked or "")
+    path = path if path.is_file() else _link(store, record.digest)  # of the first task, or written before
     try:
         link = read_json(path, _FORM)
     except FileNotFoundError:
@@ -422,5 +424,5 @@ def retrainings(groups: int, repeats: int = 14, other_repeats: int = 4) -> int:
     return repeats + 3 * (repeats + other_repeats * (len(sizes) - 1))
 
 
-def _link(store: Store, plan: str) -> Any:
-    return store.folder / "counterfactual" / f"{os.path.basename(plan)}.json"
+def _link(store: Store, plan: str, task: str = "") -> Any:
+    return store.folder / "counterfactual" / f"{'-'.join(filter(None, (os.path.basename(plan), task)))}.json"

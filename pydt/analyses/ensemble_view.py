@@ -98,9 +98,7 @@ class EnsembleView:
         """
         store = store if isinstance(store, Store) else Store(store)
         record = store.plan(plan)
-        wanted = record.tasks[0]["digest"] if task is None else getattr(task, "digest", task)
-        store.examples(wanted, "score", record)  # raises where there is no such task
-        described = next(known for known in record.tasks if wanted in (known["digest"], known["name"]))
+        described = store.described(task, record)
         if (lacks := lacking(plan, described, needs)) is not None:
             mend = "give the measure classes=, the class of each example"
             if lacks != _NEEDS["classes"]:

@@ -99,9 +99,7 @@ def results(
 ) -> dict[str, Any]:
     """Every number of the report as JSON types, None where it could not be computed; arguments as of `report`."""
     record = store.plan(plan)
-    wanted = record.tasks[0]["digest"] if task is None else getattr(task, "digest", task)
-    store.examples(wanted, "score", record)  # raises where there is no such task
-    told = next(known for known in record.tasks if wanted in (known["digest"], known["name"]))
+    told = store.described(task, record)
     digest = told["digest"]
     design, finished = store.design(record), store.finished(record)
     metric = store.metric_output(digest, record)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pydt.base import ConfigError, digest, suggest, whole
+from pydt.base import ConfigError, digest, place_by_name, suggest, whole
 from pydt.ensemble import Plan
 from pydt.store import Record
 
@@ -114,16 +114,13 @@ def _named(record: Record, tasks: Mapping[int | str, str]) -> ShotsTasks:
     if not isinstance(tasks, Mapping):
         raise ConfigError(f"is a {type(tasks).__name__}", where, "give {number of shots: name of a task}")
     found = {}
-    names = [task["name"] for task in record.tasks]
+    names, digests = ([task[part] for task in record.tasks] for part in ("name", "digest"))
     for shots, asked in tasks.items():
         if shots != FULL:
             whole(shots, "shots", where, 1, error=ConfigError)
         if not isinstance(asked, str):
             raise ConfigError(f"{shots} is a {type(asked).__name__}", where, "give the name of a task")
-        fit = [task for task in record.tasks if asked in (task["name"], task["digest"])]
-        if not fit:
-            raise ConfigError(f"no task {asked!r}", where, suggest(asked, names))
-        found[shots] = fit[0]
+        found[shots] = record.tasks[place_by_name(asked, names, digests, "task", where, ConfigError)]
     if len(found) < 2:
         raise ConfigError(f"{len(found)} number of shots", where, "name at least two")
     return _made(found)

@@ -2,7 +2,19 @@
 there, counter-based random numbers, threads. Imports nothing of pydt but the compiled core; every room may import it.
 """
 
-from pydt.base.checks import UNNAMED, as_names, as_path, one_of, real, share, shown, suggest, to_array, whole
+from pydt.base.checks import (
+    UNNAMED,
+    as_names,
+    as_path,
+    one_of,
+    place_by_name,
+    real,
+    share,
+    shown,
+    suggest,
+    to_array,
+    whole,
+)
 from pydt.base.console import open_streams, progress, tell, terminal
 from pydt.base.digests import array_digest, canonical_json, digest, digest_part, escaped, hash_order
 from pydt.base.errors import (

@@ -31,6 +31,26 @@ def _nearest(name: object, known: Sequence[str]) -> str | None:
     return close[0] if close else None
 
 
+def place_by_name(
+    wanted: object, names: Sequence[str], digests: Sequence[str], what: str, where: str, error: type[PydtError]
+) -> int:
+    """Position of the one with this name or digest, or of the only one whose name begins with it in letters of any
+    case; raises `error`, which lists the names."""
+    for known in (names, digests):
+        if wanted in known:
+            return known.index(str(wanted))
+    start = str(wanted).casefold()
+    found = [i for i, name in enumerate(names) if start and name.casefold().startswith(start)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        mend = f"name one of: {', '.join(repr(names[i]) for i in found)}"
+        raise error(f"{len(found)} {what}s begin with {wanted!r}", where, mend)
+    near = _nearest(wanted, names)
+    asked = f"did you mean {near!r}? " if near is not None and len(names) > 1 else ""
+    raise error(f"no {what} {wanted!r}", where, f"{asked}known: {', '.join(map(repr, names))}")
+
+
 UNNAMED = "arrays"
 """The name of a data set of arrays that was given none."""
 INT64 = 2**63 - 1

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 PLAN = typer.Argument(metavar="FILE", help="A plan: TOML, see docs/plans.md.")
 STORE = typer.Argument(metavar="DIR", help="A store that pydt filled, or the plan or study file that filled it.")
 DIGEST = typer.Option(help="Digest of the plan, or its first digits (4 or more), where the store holds several.")
+TASK = typer.Option(help="A task of the plan: its name or the beginning of it, or its digest; default the first.")
+OUTPUT = typer.Option(help="Of which the influences are, such as margin; default the task's metric.")
 WORKERS = typer.Option(min=1, help="Processes; default what FILE says, else one per core.")
 
 

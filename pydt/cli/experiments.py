@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pydt.cli.arguments import WORKERS, interruptible, ran
+from pydt.cli.arguments import OUTPUT, TASK, WORKERS, interruptible, ran
 from pydt.cli.plans import with_rates
 from pydt.ensemble import MODELS, SAMPLE_SETTINGS, quickstart_plan
 
@@ -77,6 +77,8 @@ def analyse(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of sample or lab, retrainings and random splits.")] = 0,
     workers: Annotated[int | None, WORKERS] = None,
+    task: Annotated[str | None, TASK] = None,
+    output: Annotated[str | None, OUTPUT] = None,
 ) -> None:
     """Make a page for each analysis: rankings, removal, failures, leaks and more; see docs/analyses.md.
 
@@ -112,6 +114,8 @@ def analyse(
         read = read_plan(file)
     folder, workers = read.dir if out is None else out, workers or read.workers
     if train:
+        if not read.rates:  # which a task's digest would depend on
+            read.plan.task(task)  # refuses an unknown name before anything is trained
         with interruptible():
             Store.create(folder)
             kept: dict[str, Any] = {"keep": read.keep, "keep_bytes": read.keep_bytes}
@@ -128,6 +132,8 @@ def analyse(
             workers=workers,
             seed=seed,
             settings=settings,
+            task=task,
+            output=output,
             tell=lambda text: typer.echo(text, err=True),
         )
     if done.failed:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pydt.base import ConfigError
-from pydt.cli.arguments import DIGEST, PLAN, STORE, WORKERS, interruptible, ran, store_and_plan
+from pydt.cli.arguments import DIGEST, OUTPUT, PLAN, STORE, TASK, WORKERS, interruptible, ran, store_and_plan
 
 if TYPE_CHECKING:
     from pydt.analyses import Kept
@@ -27,6 +27,8 @@ def prove(
     repeats: Annotated[
         int, typer.Option(min=2, help="Retrainings of the full source, and of each arm of the first number.")
     ] = 14,
+    task: Annotated[str | None, TASK] = None,
+    output: Annotated[str | None, OUTPUT] = None,
 ) -> None:
     """Retrain without the lowest, the highest and random groups, as the rows of a plan rank them; then report.
 
@@ -43,14 +45,16 @@ def prove(
     chosen = ran(file, read)
     with interruptible():
         store, workers = Store(read.dir, chosen), workers or read.workers
-        counterfactual(store, chosen, drop=drop, repeats=repeats, seed=seed, workers=workers, limit=read.limit)
-    report(read.dir, chosen.digest)
+        more: dict[str, Any] = {"task": task, "output": output, "seed": seed, "workers": workers, "limit": read.limit}
+        counterfactual(store, chosen, drop=drop, repeats=repeats, **more)
+    report(read.dir, chosen.digest, task, output)
 
 
 def report(
     folder: Annotated[Path, STORE],
     plan: Annotated[str | None, DIGEST] = None,
-    task: Annotated[str | None, typer.Option(help="Name or digest of a task; default the plan's first.")] = None,
+    task: Annotated[str | None, TASK] = None,
+    output: Annotated[str | None, OUTPUT] = None,
     allow_failed: Annotated[
         bool, typer.Option(help="Give a verdict although more than 2 % of the rows failed.")
     ] = False,
@@ -60,7 +64,7 @@ def report(
     from pydt.reporting import sentences, stopped
 
     folder, plan = store_and_plan(folder, plan)
-    found = write_report(folder, folder, plan, task=task, allow_failed=allow_failed)
+    found = write_report(folder, folder, plan, task=task, output=output, allow_failed=allow_failed)
     for text in [*sentences(found), *filter(None, [stopped(found)]), *(f"Note: {note}" for note in found["notes"])]:
         typer.echo(text)
     typer.echo(f"\nReport: {folder / 'report.html'}")
@@ -74,8 +78,8 @@ def keep(
         bool,
         typer.Option("--sure", help="Leave out what is surely below 0, or below the average group (q < 0.05)."),
     ] = False,
-    task: Annotated[str | None, typer.Option(help="Name or digest of a task; default the plan's first.")] = None,
-    output: Annotated[str | None, typer.Option(help="Of which the influences are; default the task's metric.")] = None,
+    task: Annotated[str | None, TASK] = None,
+    output: Annotated[str | None, OUTPUT] = None,
     plan: Annotated[str | None, DIGEST] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the list; default DIR/kept.")] = None,
 ) -> None:
@@ -112,10 +116,11 @@ def keep(
 
 def _proof_of(found: Kept, file: Path | None, task: str | None, output: str | None, files: dict[str, Path]) -> str:
     """The command that retrains without the groups that a list leaves out; empty where there is none."""
-    if file is None or not found.dropped or task is not None or output is not None:
+    if file is None or not found.dropped:
         return ""
     if found.sure:
         words = ["analyse", file, "--only", "removal", "--train", "--keep", files.get(".txt", "")]
     else:
         words = ["prove", file, "--drop", len(found.dropped)]
+    words += [*(["--task", task] if task is not None else []), *(["--output", output] if output is not None else [])]
     return shlex.join(["pydt", *map(str, words)]) if all(words) else ""

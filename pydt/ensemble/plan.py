@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pydt.base import ConfigError, DataError, DesignError, PydtError, suggest, whole
+from pydt.base import ConfigError, DataError, DesignError, PydtError, place_by_name, whole
 from pydt.data import Dataset, Groups
 from pydt.design import Design
 from pydt.ensemble.row import Context, is_own
@@ -89,21 +89,19 @@ class Plan:
         return self.record().digest
 
     def task(self, wanted: Task | str | None = None) -> Task:
-        """One of the tasks, by name or digest; by default the first.
+        """One of the tasks, by name, the beginning of a name, or digest; by default the first.
 
         A `Task` is returned as it is, also one of another plan: its rows may be in the same store.
 
         Raises:
-            ConfigError: no task has this name or digest.
+            ConfigError: no task has this name or digest, or several names begin with it.
         """
         if wanted is None:
             return self.tasks[0]
         if not isinstance(wanted, str):
             return wanted
-        for known in self.tasks:
-            if wanted in (known.name, known.digest):
-                return known
-        raise ConfigError(f"no task {wanted!r}", "Plan.tasks", suggest(wanted, [known.name for known in self.tasks]))
+        names, digests = ([getattr(known, part) for known in self.tasks] for part in ("name", "digest"))
+        return self.tasks[place_by_name(wanted, names, digests, "task", "Plan.tasks", ConfigError)]
 
     def rows(self) -> Sequence[Row]:
         """The rows in design order, drawn on access."""

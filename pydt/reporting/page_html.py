@@ -71,7 +71,8 @@ def write_pages(
         folder: made if it is missing.
         title: heading of every page.
         facts: (name, value): provenance, at the foot of every page.
-        order: names of pages that come first in the index, in this order.
+        order: names of pages that come first in the index, in this order; each is followed by those whose names go on
+            with a hyphen.
         absent: by name, (question, why): pages that could not be made; the index says why until they are.
 
     Returns:
@@ -90,13 +91,19 @@ def write_pages(
     listed |= {name: entry for name, entry in _listed(folder).items() if name not in listed}
     for name, (question, why) in absent.items():
         listed[name] = {"question": question, **listed.get(name, {}), "why": why}
-    listed = {name: listed[name] for name in dict.fromkeys([*order, *listed]) if name in listed}
+    listed = {name: listed[name] for name in sorted(listed, key=lambda name: _place(name, order))}
     write_atomic(folder / _INDEX, json.dumps(list(listed.items()), indent=1).encode())
     shown = [{"name": name, **{key: _said(text) for key, text in entry.items()}} for name, entry in listed.items()]
     report = "../report.html" if (folder.parent / "report.html").is_file() else None
     text = template("index.html.j2").render(pages=shown, report=report, **common)
     write_atomic(folder / "index.html", text.encode())
     return folder / "index.html"
+
+
+def _place(name: str, order: Sequence[str]) -> tuple[int, str]:
+    """Where a page stands in the index; see `write_pages`."""
+    found = [i for i, one in enumerate(order) if f"{name}-".startswith(f"{one}-")]
+    return (max(found, key=lambda i: len(order[i])), name) if found else (len(order), "")
 
 
 def _listed(folder: Path) -> dict[str, dict[str, str]]:

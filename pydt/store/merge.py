@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 from pydt.base import StoreError, read
@@ -144,9 +143,10 @@ def _copy_small(store: Store, other: Store, here: set[str]) -> None:
             write = store.note_stop if note.pop("met") else store.note_rule
             write(record, note)
         for folder in ("counterfactual", "notes"):
-            link = Path(folder) / f"{name}.json"
-            if (other.folder / link).exists() and not (store.folder / link).exists():
-                store.write(link, read(other.folder / link))
+            for path in sorted((other.folder / folder).glob(f"{name}*.json")):  # of its tasks, too
+                link = path.relative_to(other.folder)
+                if not (store.folder / link).exists():
+                    store.write(link, read(path))
 
 
 def _copy_log(store: Store, other: Store, copied: set[str]) -> None:

@@ -49,6 +49,7 @@ from pydt.base import (
     exclusive,
     html_table,
     one_of,
+    place_by_name,
     read_json,
     remove,
     suggest,
@@ -709,11 +710,9 @@ class Store(Cells):
     def _task(self, record: Record, task: Any) -> tuple[int, str]:
         """Column and digest of a task in a plan."""
         wanted = getattr(task, "digest", task)
-        for i, known in enumerate(record.tasks):
-            if wanted in (known["digest"], known["name"]):
-                return i, known["digest"]
-        names = [known["name"] for known in record.tasks]
-        raise StoreError(f"no task {wanted!r}", f"plan {record.digest}", suggest(wanted, names))
+        names, digests = ([known[part] for known in record.tasks] for part in ("name", "digest"))
+        at = place_by_name(wanted, names, digests, "task", f"plan {record.digest}", StoreError)
+        return at, digests[at]
 
     def _half(self, task: str, half: str) -> np.ndarray:
         members = self.task(task)["half"]
