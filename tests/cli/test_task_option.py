@@ -172,9 +172,9 @@ def test_each_task_has_a_proof_of_its_own(tmp_path: Path, target: Target) -> Non
 
     with ThreadPoolExecutor(1) as executor:
         for task in ("one sh", "many"):
-            counterfactual(
-                store, plan, task=task, drop=[1], repeats=2, other_repeats=2, runner=Again(), executor=executor
-            )
+            # of one length: stores of several recipes cannot be merged
+            more: Any = {"drop": [1], "repeats": 2, "steps": "epochs", "runner": Again(), "executor": executor}
+            counterfactual(store, plan, task=task, **more)
     for task, group in zip(plan.tasks[:2], harms, strict=False):
         found = stored(store, store.plan(plan), task.digest)
         assert found is not None
