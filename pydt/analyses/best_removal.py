@@ -17,15 +17,15 @@ import numpy as np
 
 from pydt.analyses.counterfactual import Spread, contrast
 from pydt.analyses.retraining import Arm
-from pydt.base import generator
+from pydt.base import Short, generator
 
 FEWEST = 4
 """Rows of an arm: two in each half, so that each has a spread."""
 _RHO = 0.36  # correlation of the two directions' errors at its largest
 
 
-@dataclass(frozen=True)
-class Best:
+@dataclass(frozen=True, repr=False)
+class Best(Short):
     """The number of lowest groups to leave out, and what that gains: fractions of the metric, or of a `pydt.Measure`
     numbers as rows store them; positive where it is better.
 

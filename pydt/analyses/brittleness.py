@@ -23,7 +23,7 @@ from pydt.analyses.ensemble_view import Array, EnsembleView
 from pydt.analyses.rates import Compared, Rate, blocks_of, compare, rate_of
 from pydt.analyses.retraining import Retraining, group_images, matched, other_draws, without
 from pydt.analyses.sample_splitting import SPLITS, error_of_ways, halves
-from pydt.base import ConfigError, EstimateError, generator, seed31, whole
+from pydt.base import ConfigError, EstimateError, Result, Short, generator, records, seed31, whole
 from pydt.design import Design
 from pydt.ensemble import Plan, Runner, run_row
 from pydt.estimation import Fit, best_method, influences
@@ -37,6 +37,7 @@ from pydt.reporting import (
     Table,
     count,
     csv_of,
+    curve_plot,
     listed,
     number,
     percent_range,
@@ -51,8 +52,8 @@ _SHOWN = 24  # images with pictures
 _LEAST_LACKING = 5  # models that lack a set, where their share of wrong predictions is told
 
 
-@dataclass(frozen=True)
-class Brittle:
+@dataclass(frozen=True, repr=False)
+class Brittle(Short):
     """An image that is right in the majority, and the smallest set that would flip it.
 
     Attributes:
@@ -71,8 +72,8 @@ class Brittle:
     found: float
 
 
-@dataclass(frozen=True)
-class Verified:
+@dataclass(frozen=True, repr=False)
+class Verified(Short):
     """How often fresh trainings get the most probably brittle images wrong.
 
     Attributes:
@@ -90,8 +91,8 @@ class Verified:
     failed: int
 
 
-@dataclass(frozen=True, eq=False)
-class Brittleness:
+@dataclass(frozen=True, eq=False, repr=False)
+class Brittleness(Result):
     """How few groups flip images.
 
     Attributes:
@@ -123,6 +124,31 @@ class Brittleness:
     verified: Verified | None
     _view: EnsembleView = field(repr=False)
     _where: npt.NDArray[np.int64] = field(repr=False)
+
+    def _columns(self) -> dict[str, Any]:
+        return records(Brittle, self.images)
+
+    def __repr__(self) -> str:
+        flipped, error = 100 * self.flipped[-1], 100 * self.flipped_stderr[-1]
+        line = f"sets of at most {count(self.most, 'group')} flip {flipped:.1f} +- {error:.1f} % of them"
+        right = f"{len(self.images):,} of {count(self.judged, 'image')} right in the majority"
+        return f"Brittleness({count(self.models, 'model')}; {right}; {line}, random ones {100 * self.random[-1]:.1f} %)"
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the share of the images that sets of groups flip, and that random ones do, by the size of a set.
+
+        Args:
+            ax: `matplotlib.axes.Axes` to draw into; by default a figure of its own.
+
+        Returns:
+            the axes.
+        """
+        values, errors = (
+            100 * np.stack(parts) for parts in ([self.flipped, self.random], [self.flipped_stderr, self.random_stderr])
+        )
+        labels = "groups in a set, at most", "% of the right images, one standard error"
+        names, x = ("sets found", "random sets"), [str(one) for one in self.limits]
+        return curve_plot(names, x, values, np.stack([errors, errors], 1), labels, "Images that flip", ax)
 
     def page(self) -> Page:
         """The page of this analysis."""

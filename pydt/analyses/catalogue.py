@@ -29,7 +29,7 @@ from pydt.analyses.shots import influence_by_shots
 from pydt.analyses.shots_tasks import shots_of, with_shots
 from pydt.analyses.stability import stability
 from pydt.analyses.subpopulations import subpopulations
-from pydt.base import ConfigError, EstimateError, PydtError, StoreError, suggest
+from pydt.base import ConfigError, EstimateError, PydtError, Result, StoreError, suggest
 from pydt.ensemble import Plan, run
 from pydt.estimation import few_masks, uncompared
 from pydt.reporting import Page, called, called_output, write_pages
@@ -93,8 +93,8 @@ class Analysis:
         return lacking(job.plan, job.store.described(job.settings.get("task"), job.plan), self.needs)
 
 
-@dataclass(frozen=True)
-class Analysed:
+@dataclass(frozen=True, repr=False)
+class Analysed(Result):
     """What `analyse` did.
 
     Attributes:
@@ -109,6 +109,16 @@ class Analysed:
     failed: dict[str, str] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
     unsuited: dict[str, str] = field(default_factory=dict)
+
+    def _columns(self) -> dict[str, Any]:
+        skipped = dict.fromkeys(self.skipped, "it trains models")
+        found = {"written": dict.fromkeys(self.pages, ""), "failed": self.failed, "skipped": skipped}
+        lines = [
+            (name, state, why)
+            for state, own in {**found, "unsuited": self.unsuited}.items()
+            for name, why in own.items()
+        ]
+        return {name: [line[i] for line in lines] for i, name in enumerate(("name", "state", "why"))}
 
 
 def _page_of(

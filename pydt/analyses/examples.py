@@ -23,7 +23,7 @@ import numpy.typing as npt
 from pydt import design
 from pydt.analyses.ensemble_view import LEVEL, Array, EnsembleView
 from pydt.analyses.sample_splitting import ERROR_OF_WAYS, SPLITS, halves
-from pydt.base import ConfigError, whole
+from pydt.base import ConfigError, Result, whole
 from pydt.data import Dataset, pictures
 from pydt.design import Design
 from pydt.ensemble import Plan
@@ -39,6 +39,7 @@ from pydt.reporting import (
     count,
     csv_of,
     digits_for,
+    interval_plot,
     number,
     p_text,
     plus_minus,
@@ -49,8 +50,8 @@ _SHOWN = 20
 _OWN = 'give a plan whose source is pydt.Groups(ids, by="example"), with every example its own group'
 
 
-@dataclass(frozen=True, eq=False)
-class Examples:
+@dataclass(frozen=True, eq=False, repr=False)
+class Examples(Result):
     """Influences of single source images on the whole target; see the module's head.
 
     Attributes:
@@ -80,6 +81,35 @@ class Examples:
     weak: Weak
     _plan: Plan = field(repr=False)
     _view: EnsembleView = field(repr=False)
+
+    def _columns(self) -> dict[str, Any]:
+        places = {"image": range(len(self.values)), "value": self.values, "stderr": self.stderr}
+        return {**places, "kept": self.kept}
+
+    def __repr__(self) -> str:
+        facts = f"{count(len(self.values), 'image')}, {count(self.models, 'model')}, {self.unit}"
+        ends = [
+            f"the {self.size:,} {end} {plus_minus(value, error)}"
+            for end, value, error in zip(("highest", "lowest"), self.judged, self.judged_stderr, strict=True)
+        ]
+        return (
+            f"Examples({facts}; as other models judge: {', '.join(ends)}; ranking against noise: {p_text(self.test.p)})"
+        )
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw what the highest and the lowest images are worth: by the ranking that chose them, and to other models.
+
+        Args:
+            ax: `matplotlib.axes.Axes` to draw into; by default a figure of its own.
+
+        Returns:
+            the axes.
+        """
+        ends = f"the {self.size:,} highest", f"the {self.size:,} lowest"
+        names = [f"{end}, {how}" for end in ends for how in ("by their own ranking", "by other models")]
+        values = np.stack([self.claimed, self.judged], 1).reshape(-1)
+        errors = np.stack([np.full(2, np.nan), self.judged_stderr], 1).reshape(-1)
+        return interval_plot(names, values, errors, f"mean influence ({self.unit}), one standard error", ax=ax)
 
     def page(self) -> Page:
         """What a reader sees: the images of both ends, the ranking against noise, and all as CSV."""

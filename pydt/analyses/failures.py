@@ -25,7 +25,7 @@ import numpy as np
 from pydt.analyses.ensemble_view import EnsembleView
 from pydt.analyses.rates import Compared, Rate, blocks_of, compare, rate_of
 from pydt.analyses.retraining import Retraining, group_images, other_draws, without
-from pydt.base import ConfigError, StoreError, generator, real, seed31
+from pydt.base import ConfigError, Result, Short, StoreError, generator, real, records, seed31
 from pydt.data import pictures
 from pydt.ensemble import Plan, Runner, run_row
 from pydt.estimation import influences, method_for
@@ -37,7 +37,9 @@ from pydt.reporting import (
     Page,
     Table,
     called,
+    count,
     csv_of,
+    interval_plot,
     percent_range,
     percent_text,
     points,
@@ -56,8 +58,8 @@ ARMS = {
 _NEAREST = 8  # groups of about as many images, among which the random one is drawn; more where more are as large
 
 
-@dataclass(frozen=True)
-class Flips:
+@dataclass(frozen=True, repr=False)
+class Flips(Short):
     """How often fresh models get some failing images right.
 
     Attributes:
@@ -72,8 +74,8 @@ class Flips:
     kept: Compared
 
 
-@dataclass(frozen=True)
-class Failure:
+@dataclass(frozen=True, repr=False)
+class Failure(Short):
     """A failing image.
 
     Attributes:
@@ -98,8 +100,8 @@ class Failure:
     full: float | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Failures:
+@dataclass(frozen=True, eq=False, repr=False)
+class Failures(Result):
     """Failing images and what became of them.
 
     Attributes:
@@ -124,6 +126,39 @@ class Failures:
     models: int
     pictures: tuple[np.ndarray, ...]
     _view: EnsembleView = field(repr=False)
+
+    def _columns(self) -> dict[str, Any]:
+        return records(Failure, self.images)
+
+    def __repr__(self) -> str:
+        line = f"{len(self.images):,} of {count(self.judged, 'image')} fail, {len(self.groups):,} groups are blamed"
+        told = ""
+        if self.flips is not None:
+            rates = [f"{getattr(self.flips, arm).rate:.0%} {words}" for arm, words in ARMS.items()]
+            told = f"; fresh models get right: {', '.join(rates)}"
+        return f"Failures({line}; {self.retrained:,} rows retrained, {self.failed:,} failed{told})"
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw how often fresh models get failing and unseen images right in each arm, with 95 % intervals; nothing
+        where nothing was retrained.
+
+        Args:
+            ax: `matplotlib.axes.Axes` to draw into; by default a figure of its own.
+
+        Returns:
+            the axes.
+        """
+        sets = {"failing": self.flips, "unseen": self.unseen}
+        rates = {
+            f"{name}, {words}": getattr(flips, arm)
+            for name, flips in sets.items()
+            if flips is not None
+            for arm, words in ARMS.items()
+        }
+        value, low, high = (
+            np.array([100 * getattr(one, end) for one in rates.values()]) for end in ("rate", "low", "high")
+        )
+        return interval_plot(list(rates), value, [value - low, high - value], "% right, 95 % intervals", ax=ax)
 
     def page(self) -> Page:
         """The page of this analysis."""

@@ -16,7 +16,7 @@ from pydt.analyses.failures import failures
 from pydt.analyses.leakage.leaks import leaks
 from pydt.analyses.shots import ByShots, influence_by_shots
 from pydt.analyses.shots_kinds import FEW
-from pydt.base import ConfigError
+from pydt.base import ConfigError, Result
 from pydt.data import HALVES
 from pydt.data.samples import (
     COLUMN,
@@ -84,8 +84,8 @@ def plan(made: Planted, models: int = 256, seed: int = 0) -> Plan:
     return Plan(made.source, by=COLUMN, design=masks, recipe=recipe, tasks=(task,), seed=seed)
 
 
-@dataclass(frozen=True)
-class Finding:
+@dataclass(frozen=True, repr=False)
+class Finding(Result):
     """Whether one plant was found: name, ok, detail (a sentence) and the numbers behind it."""
 
     name: str

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pydt.base import StoreError, t975
-from pydt.ensemble import Plan, TriedRate, notes_of, tried_of
+from pydt.ensemble import Plan, RatesResult, TriedRate, notes_of, tried_of
 from pydt.reporting import Column, Curve, Page, Table, count, csv_of, number, plus_minus, quoted
 from pydt.store import Record, Store, read_choices
 
@@ -25,11 +25,16 @@ SHOWN = 8
 """Tasks with figures and sentences; the others are in the table."""
 
 
-@dataclass(frozen=True, eq=False)
-class LearningRates:
+@dataclass(frozen=True, eq=False, repr=False)
+class LearningRates(RatesResult):
     """The rates that were tried: one table for each choice, from the lowest rate to the highest."""
 
     choices: tuple[tuple[TriedRate, ...], ...]
+
+    @property
+    def tried(self) -> tuple[TriedRate, ...]:
+        """One entry for each task and rate."""
+        return tuple(one for choice in self.choices for one in choice)
 
     def page(self) -> Page:
         """What a reader sees."""
@@ -52,7 +57,6 @@ class LearningRates:
             Column("images"),
             Column("failed"),
         )
-        tried = [one for choice in self.choices for one in choice]
         note = (
             "Loss is the mean cross-entropy of a validation image (natural logarithm); "
             "errors are standard errors over rows and draws. "
@@ -64,8 +68,11 @@ class LearningRates:
             title="Learning rates",
             question="Which learning rate was chosen for each task, and how did the others do on validation images?",
             answer=_answer(self.choices),
-            blocks=[*(curve for choice in shown for curve in _curves(choice)), Table.of(tried, columns, "Rates", note)],
-            csv={"rates.csv": csv_of(tried, columns)},
+            blocks=[
+                *(curve for choice in shown for curve in _curves(choice)),
+                Table.of(self.tried, columns, "Rates", note),
+            ],
+            csv={"rates.csv": csv_of(self.tried, columns)},
             method=_METHOD,
         )
 

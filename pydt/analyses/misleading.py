@@ -24,7 +24,7 @@ import numpy.typing as npt
 from pydt.analyses.ensemble_view import LEVEL, EnsembleView, detectable
 from pydt.analyses.leakage.influence_test import FEWEST, Array, own_influences, two_halves
 from pydt.analyses.leakage.similarity import Rows, coarse, common_side, greys, nearest
-from pydt.base import ConfigError, one_of, t975, whole
+from pydt.base import SHOWN, ConfigError, Result, Short, one_of, records, t975, whole
 from pydt.data import Dataset, pictures
 from pydt.ensemble import Plan
 from pydt.estimation import benjamini_hochberg, influences, method_for, upper_tail
@@ -35,8 +35,11 @@ from pydt.reporting import (
     Intervals,
     Page,
     Table,
+    count,
     csv_of,
     digits_for,
+    interval_plot,
+    listed,
     number,
     plus_minus,
     quoted,
@@ -49,8 +52,8 @@ _SHOWN = 16  # claims with pictures
 _AT_ONCE = 4096  # source images
 
 
-@dataclass(frozen=True)
-class Claim:
+@dataclass(frozen=True, repr=False)
+class Claim(Short):
     """A group that looks harmful for a class or an example.
 
     Attributes:
@@ -78,8 +81,8 @@ class Claim:
     neighbour: int
 
 
-@dataclass(frozen=True, eq=False)
-class Misleading:
+@dataclass(frozen=True, eq=False, repr=False)
+class Misleading(Result):
     """Claims: those with q < 0.05 first, then by the t statistic of the models that found them.
 
     Attributes:
@@ -104,6 +107,29 @@ class Misleading:
     def sure(self) -> tuple[Claim, ...]:
         """The claims with q below 0.05."""
         return tuple(claim for claim in self.claims if claim.q < LEVEL)
+
+    def _columns(self) -> dict[str, Any]:
+        return records(Claim, self.claims)
+
+    def __repr__(self) -> str:
+        sure = [f"{one.group} for {one.of}" for one in self.sure]
+        told = f"{len(sure):,} at q < {LEVEL}{': ' if sure else ''}{listed(sure, 3) if sure else ''}"
+        facts = f"{count(len(self.claims), 'claim')} per {self.per}, {count(self.groups, 'group')}, {self.unit}"
+        return f"Misleading({facts}; {told if self.asked else 'no significance is asked'})"
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the influences of the first claims by the models that did not find them, with 95 % intervals.
+
+        Args:
+            ax: `matplotlib.axes.Axes` to draw into; by default a figure of its own.
+
+        Returns:
+            the axes.
+        """
+        shown = self.claims[:SHOWN]
+        values, reach = np.array([[one.effect, t975(one.df) * one.stderr] for one in shown]).reshape(-1, 2).T
+        label = f"influence ({self.unit}), 95 % intervals"
+        return interval_plot([f"{one.of}: {one.group}" for one in shown], values, reach, label, ax=ax)
 
     def page(self) -> Page:
         """The page of this analysis."""

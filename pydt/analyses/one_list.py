@@ -24,10 +24,11 @@ import numpy.typing as npt
 from pydt.analyses.best_removal import FEWEST, halves_of, joined, part_of, spreads_of, weights_of
 from pydt.analyses.counterfactual import contrast
 from pydt.analyses.retraining import Arm
+from pydt.base import Short
 
 
-@dataclass(frozen=True, eq=False)
-class OneList:
+@dataclass(frozen=True, eq=False, repr=False)
+class OneList(Short):
     """The common ranking with one number of groups for all shots, judged by what did not choose it: fractions of the
     metric, or of a `pydt.Measure` numbers as rows store them; positive where it is better.
 

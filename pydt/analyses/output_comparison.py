@@ -18,18 +18,30 @@ import numpy.typing as npt
 
 from pydt.analyses.agreement import agreement, disjoint_influences
 from pydt.analyses.ensemble_view import Array, EnsembleView
-from pydt.base import ConfigError
+from pydt.base import ConfigError, Result
 from pydt.design import Design
 from pydt.ensemble import Plan
 from pydt.estimation import PredictionTest, Score, best_method, global_test, influences, lds
-from pydt.reporting import Column, Page, Table, called_output, count, csv_of, number, p_text, plus_minus, quoted
+from pydt.reporting import (
+    Column,
+    Page,
+    Table,
+    called_output,
+    count,
+    csv_of,
+    interval_plot,
+    number,
+    p_text,
+    plus_minus,
+    quoted,
+)
 from pydt.store import Record, Store, units_of
 
 _PERMUTATIONS = 9  # of the score of single images, an output
 
 
-@dataclass(frozen=True, eq=False)
-class OutputComparison:
+@dataclass(frozen=True, eq=False, repr=False)
+class OutputComparison(Result):
     """Influences on the whole target by output; see the module's head. All matrices are (outputs, outputs).
 
     Attributes:
@@ -59,6 +71,32 @@ class OutputComparison:
     accuracy: tuple[PredictionTest, ...]
     images: tuple[Score | None, ...]
     _view: EnsembleView = field(repr=False)
+
+    def _columns(self) -> dict[str, Any]:
+        groups, outputs = self.values.shape
+        names = {"group": [name for name in self.groups for _ in range(outputs)], "output": [*self.outputs] * groups}
+        return {**names, "value": self.values.reshape(-1), "stderr": self.stderr.reshape(-1)}
+
+    def __repr__(self) -> str:
+        facts = f"{count(len(self.groups), 'group')}, {count(self.models, 'model')}"
+        pairs = itertools.combinations(range(len(self.outputs)), 2)
+        told = [f"{self.outputs[a]} and {self.outputs[b]} {number(self.agreement[a, b], 2)}" for a, b in pairs]
+        more = ", ..." if len(told) > 3 else ""
+        return f"OutputComparison({facts}; agreement without noise: {', '.join(told[:3])}{more})"
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw how alike each pair of outputs ranks the groups, without noise; nothing of a pair where that is unknown.
+
+        Args:
+            ax: `matplotlib.axes.Axes` to draw into; by default a figure of its own.
+
+        Returns:
+            the axes.
+        """
+        pairs = list(itertools.combinations(range(len(self.outputs)), 2))
+        names = [f"{self.outputs[a]} and {self.outputs[b]}" for a, b in pairs]
+        values, errors = (np.array([one[pair] for pair in pairs]) for one in (self.agreement, self.agreement_stderr))
+        return interval_plot(names, values, errors, "rank correlation without noise, one standard error", ax=ax)
 
     def page(self) -> Page:
         """What a reader sees."""

@@ -27,6 +27,7 @@ from pydt.base import (
     Z975,
     ConfigError,
     EstimateError,
+    Short,
     extremes,
     html_table,
     influence_table,
@@ -78,8 +79,8 @@ _SHOWN = 12  # classes, images or pairs of which a page shows the leaders
 _PERMUTATIONS = 49  # of the score of single examples, each of which makes a cross-fit
 
 
-@dataclass(frozen=True, eq=False)
-class Leaders:
+@dataclass(frozen=True, eq=False, repr=False)
+class Leaders(Short):
     """What the `size` largest (row 0) and smallest (row 1) influences of each column are worth, on average.
 
     Attributes:

@@ -37,7 +37,7 @@ from pydt.analyses.retraining import (
     recipes_of,
     without,
 )
-from pydt.base import ConfigError, generator, html_table, one_of, seed31, suggest, to_frame, whole
+from pydt.base import ConfigError, Short, generator, html_table, one_of, seed31, suggest, to_frame, whole
 from pydt.ensemble import Plan, Runner, run_row
 from pydt.estimation import overall
 from pydt.reporting import (
@@ -65,8 +65,8 @@ KINDS = ("bottom", "top", "random")
 _NAMED = 12  # of the lowest groups
 
 
-@dataclass(frozen=True, eq=False)
-class Point:
+@dataclass(frozen=True, eq=False, repr=False)
+class Point(Short):
     """One arm of the curve.
 
     Attributes:

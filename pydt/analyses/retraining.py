@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.base import ConfigError, generator, one_of, seed31, t975
+from pydt.base import ConfigError, Short, generator, one_of, seed31, t975
 from pydt.ensemble import Plan, Runner, announce, run_rows
 from pydt.reporting import ACCURACY, Metric
 from pydt.store import Measure, Record, Row, Store
@@ -35,8 +35,8 @@ OWN = "own"
 LINE = "kind", "dropped", "rows", "failed", "mean", "sd", "low", "high"
 
 
-@dataclass(frozen=True, eq=False)
-class Arm:
+@dataclass(frozen=True, eq=False, repr=False)
+class Arm(Short):
     """All retrained rows of one kind without the same number of groups.
 
     Attributes:

@@ -17,13 +17,13 @@ import numpy as np
 
 from pydt.analyses.ensemble_view import Array
 from pydt.analyses.sample_splitting import SPLITS, error_of_ways, halves
-from pydt.base import EstimateError
+from pydt.base import EstimateError, Short
 from pydt.design import Design
 from pydt.estimation import ESTIMATORS, best_method, influences
 
 
-@dataclass(frozen=True, eq=False)
-class Lists:
+@dataclass(frozen=True, eq=False, repr=False)
+class Lists(Short):
     """What lists of the lowest groups are worth at each of J numbers of shots.
 
     Attributes:

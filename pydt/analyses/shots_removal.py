@@ -36,9 +36,21 @@ from pydt.analyses.retraining import (
 )
 from pydt.analyses.shots_lists import common_score
 from pydt.analyses.shots_tasks import FULL, ShotsTasks
-from pydt.base import ConfigError, one_of, suggest, whole
+from pydt.base import ConfigError, Result, Short, one_of, suggest, whole
 from pydt.ensemble import Plan, Runner, run_row
-from pydt.reporting import Block, Column, Intervals, Metric, Multiples, Table, count, csv_of, listed, number
+from pydt.reporting import (
+    Block,
+    Column,
+    Intervals,
+    Metric,
+    Multiples,
+    Table,
+    count,
+    csv_of,
+    curve_plot,
+    listed,
+    number,
+)
 from pydt.store import Row, Store
 
 ALL = "all"
@@ -49,8 +61,8 @@ _Key = tuple[int | str | None, int]  # whose ranking, and how many of its lowest
 _NOTHING: _Key = None, 0
 
 
-@dataclass(frozen=True, eq=False)
-class ShotsList:
+@dataclass(frozen=True, eq=False, repr=False)
+class ShotsList(Short):
     """One list without one number of its lowest groups, judged at every number of shots.
 
     Attributes:
@@ -73,8 +85,8 @@ class ShotsList:
         return len(self.left_out)
 
 
-@dataclass(frozen=True, eq=False)
-class KeptLists:
+@dataclass(frozen=True, eq=False, repr=False)
+class KeptLists(Result):
     """What the lists gain at every number of shots.
 
     Attributes:
@@ -103,6 +115,39 @@ class KeptLists:
     metric: Metric
     retrained: int
     failed: int
+
+    def _columns(self) -> dict[str, Any]:
+        parts = "difference", "stderr", "low", "high", "p"
+        names = ["list", "left_out", "shots", *(f"{of}_{part}" for of in ("gain", "which") for part in parts)]
+        lines = [
+            (one.shots, one.size, k, *(getattr(found, part, np.nan) for found in both for part in parts))
+            for one in self.lists
+            for k, *both in zip(self.shots, one.gains, one.which, strict=True)
+        ]
+        return {name: [line[i] for line in lines] for i, name in enumerate(names)}
+
+    def __repr__(self) -> str:
+        sizes, shots = (", ".join(map(str, one)) for one in (self.sizes, self.shots))
+        rows = f"{count(self.retrained, 'row')} retrained, {self.failed:,} failed"
+        return f"KeptLists({shots} shots; without the {sizes} lowest of {len(self.ranked[ALL]):,} groups; {rows})"
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw what the common list gains over the whole source by number of shots, with 95 % intervals.
+
+        Args:
+            ax: `matplotlib.axes.Axes` to draw into; by default a figure of its own.
+
+        Returns:
+            the axes.
+        """
+        common = [one for one in self.lists if one.shots == ALL]
+        value, low, high = (
+            self.metric.scale * np.array([[getattr(gain, part, np.nan) for gain in one.gains] for one in common])
+            for part in ("difference", "low", "high")
+        )
+        names, x = [f"without the {one.size} lowest" for one in common], [str(k) for k in self.shots]
+        labels = "shots", f"gain ({self.metric.unit or self.metric.name}), 95 % intervals"
+        return curve_plot(names, x, value, np.stack([value - low, high - value], 1), labels, "One list for all", ax)
 
     def keep(self, shots: int | str = ALL, size: int | None = None) -> tuple[str, ...]:
         """The groups that stay by the list of a number of shots, or by the common one.

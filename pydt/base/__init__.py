@@ -44,6 +44,7 @@ from pydt.base.regular_files import (
     read_json,
     text_of,
 )
+from pydt.base.results import Result, Short, records
 from pydt.base.rng import generator, seed31
 from pydt.base.strict_json import HEX32, HEX64, SEED, Form, check, once, parse
 from pydt.base.tables import column_names, refuse_other_rows

@@ -63,7 +63,9 @@ def _cells(texts: Sequence[str], tag: str) -> str:
 
 
 def _text(value: Any) -> str:
-    text = f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
+    if isinstance(value, tuple):
+        value = ", ".join(map(_text, value[:_LONGEST]))
+    text = f"{value:.4g}" if isinstance(value, float | np.floating) else "" if value is None else str(value)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 

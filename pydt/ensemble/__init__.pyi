@@ -22,7 +22,6 @@ from .plan_sources import dataset_of as dataset_of
 from .plan_writing import write_plan as write_plan
 from .rates import ChosenRates as ChosenRates
 from .rates import RatesOfPart as RatesOfPart
-from .rates import TriedRate as TriedRate
 from .rates import check_rates_of as check_rates_of
 from .rates import choose_rates as choose_rates
 from .rates import choose_rates_of as choose_rates_of
@@ -43,3 +42,5 @@ from .sample_plan import quickstart_plan as quickstart_plan
 from .toml_table import Table as Table
 from .toml_table import parsed as parsed
 from .toml_table import placed as placed
+from .tried_rates import RatesResult as RatesResult
+from .tried_rates import TriedRate as TriedRate

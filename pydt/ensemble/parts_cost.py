@@ -23,7 +23,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from pydt.base import HEX32, ConfigError, TrainError
+from pydt.base import HEX32, ConfigError, Result, TrainError
 from pydt.ensemble.driver import run_asked
 from pydt.ensemble.executors.local import places
 from pydt.ensemble.keeping import checked_keep
@@ -37,8 +37,8 @@ from pydt.store import Bank, Outcome, Store
 _TRAIN, _TRANSFER = "pilot_train_seconds", "pilot_transfer_seconds"  # scalars of pilot rows
 
 
-@dataclass(frozen=True)
-class PartsCost:
+@dataclass(frozen=True, repr=False)
+class PartsCost(Result):
     """What the rows of some parts will cost.
 
     Attributes:

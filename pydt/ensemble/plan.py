@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pydt.base import ConfigError, DataError, DesignError, PydtError, place_by_name, whole
+from pydt.base import ConfigError, DataError, DesignError, PydtError, Short, place_by_name, whole
 from pydt.data import Dataset, Groups
 from pydt.design import Design
 from pydt.ensemble.row import Context, is_own
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pydt.training import Task
 
 
-@dataclass(frozen=True, eq=False)
-class Plan:
+@dataclass(frozen=True, eq=False, repr=False)
+class Plan(Short):
     """What to train: one row for each row of the design, transferred to every task.
 
     Args:

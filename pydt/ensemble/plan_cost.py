@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pydt.base import ConfigError, PydtError
+from pydt.base import ConfigError, PydtError, Result
 from pydt.ensemble.driver import run_rows
 from pydt.ensemble.executors.local import Processes, places
 from pydt.ensemble.executors.pickling import pack
@@ -36,8 +36,8 @@ _SHORT = 30.0  # seconds; shorter rows are timed twice in each worker: the first
 _SEEN = 200  # rows from which the pilot takes those of average size
 
 
-@dataclass(frozen=True)
-class Cost:
+@dataclass(frozen=True, repr=False)
+class Cost(Result):
     """What a plan will cost.
 
     Attributes:

@@ -45,7 +45,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydt import design as designs
-from pydt.base import ConfigError, DataError, StoreError, as_path, open_npy, suggest
+from pydt.base import ConfigError, DataError, Short, StoreError, as_path, open_npy, suggest
 from pydt.data import Dataset, Groups
 from pydt.ensemble.file_tables import run_settings, settings_of, target_of
 from pydt.ensemble.plan import Plan
@@ -65,8 +65,8 @@ _OF_MEASURES = tuple(inspect.signature(Measure).parameters)[1:]  # without its n
 _BY_EXAMPLE = {"examples", "half", "classes", "weights"}  # a list, or a file with an entry for each example
 
 
-@dataclass(frozen=True)
-class PlanFile:
+@dataclass(frozen=True, repr=False)
+class PlanFile(Short):
     """The content of a plan file.
 
     Attributes:

@@ -34,6 +34,7 @@ from pydt.ensemble.driver import run_asked
 from pydt.ensemble.parts import Asked, Part, asked_of
 from pydt.ensemble.plan import Context, Plan, check, make_record
 from pydt.ensemble.row import Runner, run_row
+from pydt.ensemble.tried_rates import RatesResult, TriedRate
 from pydt.store import Record, Row, Store, primitives_of, read_choice, write_choice
 
 if TYPE_CHECKING:
@@ -45,37 +46,8 @@ ROWS = 4
 Array = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class TriedRate:
-    """One rate of one task; numbers are None where a row failed at it.
-
-    Attributes:
-        task: its name. rate: the learning rate.
-        loss, stderr: mean cross-entropy of validation images (in nats) and its standard error over rows and draws; None
-            for the error of one row with one draw.
-        accuracy, accuracy_stderr: share of the validation images that are right.
-        behind, behind_stderr: loss minus that of the chosen rate in the same rows, draws and images.
-        rows, draws, images: rows that count, draws of each, labelled validation images. failed: rows that failed here.
-        chosen: whether it has the least loss.
-    """
-
-    task: str
-    rate: float
-    loss: float | None
-    stderr: float | None
-    accuracy: float | None
-    accuracy_stderr: float | None
-    behind: float | None
-    behind_stderr: float | None
-    rows: int
-    draws: int
-    images: int
-    failed: int
-    chosen: bool
-
-
-@dataclass(frozen=True, eq=False)
-class ChosenRates:
+@dataclass(frozen=True, eq=False, repr=False)
+class ChosenRates(RatesResult):
     """Chosen learning rates.
 
     Attributes:
@@ -87,6 +59,11 @@ class ChosenRates:
     plan: Plan
     table: tuple[TriedRate, ...]
     notes: tuple[str, ...]
+
+    @property
+    def tried(self) -> tuple[TriedRate, ...]:
+        """As `table`."""
+        return self.table
 
 
 def choose_rates(
@@ -146,8 +123,8 @@ def chosen_rates(
     return None if found is None else _result(plan, asked, found)
 
 
-@dataclass(frozen=True, eq=False)
-class RatesOfPart:
+@dataclass(frozen=True, eq=False, repr=False)
+class RatesOfPart(RatesResult):
     """Chosen learning rates of a part.
 
     Attributes:
@@ -160,6 +137,11 @@ class RatesOfPart:
     tasks: tuple[Any, ...]
     table: tuple[TriedRate, ...]
     notes: tuple[str, ...]
+
+    @property
+    def tried(self) -> tuple[TriedRate, ...]:
+        """As `table`."""
+        return self.table
 
     @property
     def undecided(self) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pydt.base import EstimateError, generator, whole
+from pydt.base import EstimateError, Result, generator, whole
 from pydt.estimation.inputs import Array
 from pydt.estimation.joint_influence import JointFit
 
@@ -40,8 +40,8 @@ _LEVELS = (0.025, 0.5, 0.975)
 _FINE = np.linspace(-1, 1, 2001)
 
 
-@dataclass(frozen=True)
-class TrueAgreement:
+@dataclass(frozen=True, repr=False)
+class TrueAgreement(Result):
     """How alike two columns order groups, with and without noise. NaN where a column has no known errors.
 
     Attributes:

@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from pydt.base import ConfigError, EstimateError, StoreError, share
+from pydt.base import ConfigError, EstimateError, Result, StoreError, records, share
 from pydt.design import KINDS
 from pydt.estimation.fit import Fit
 from pydt.estimation.from_store import mean_output
 from pydt.estimation.influence import influences
 from pydt.estimation.power import learners_only
+from pydt.reporting import interval_plot
 from pydt.store import Record, Store, row_seconds
 
 
@@ -49,8 +50,8 @@ class AlphaPilot:
     gain_high: float | None
 
 
-@dataclass(frozen=True)
-class AlphaComparison:
+@dataclass(frozen=True, repr=False)
+class AlphaComparison(Result):
     """Pilots compared. alpha: of the pilot with the largest gain, None without times. sure: whether its lead over every
     other pilot is larger than noise. level: of the intervals' joint error. reason: the same in words."""
 
@@ -59,6 +60,25 @@ class AlphaComparison:
     sure: bool
     level: float
     reason: str
+
+    def _columns(self) -> dict[str, Any]:
+        return records(AlphaPilot, self.pilots)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw what each pilot gains in a second of training; without times, its R2.
+
+        Args:
+            ax: `matplotlib.axes.Axes` to draw into; by default a figure of its own.
+
+        Returns:
+            the axes.
+        """
+        timed = all(one.gain is not None for one in self.pilots)
+        names = ("gain", "gain_low", "gain_high") if timed else ("r2", "low", "high")
+        value, low, high = (np.array([getattr(one, name) for one in self.pilots]) for name in names)
+        label = "R2 / (1 - R2) per second and row" if timed else "adjusted R2"
+        kinds = [f"{one.alpha:g} ({one.kind})" for one in self.pilots]
+        return interval_plot(kinds, value, [value - low, high - value], f"{label}, joint intervals", ax=ax)
 
 
 def compare_alphas(

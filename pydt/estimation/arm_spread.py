@@ -26,14 +26,14 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from pydt.base import Z975, EstimateError
+from pydt.base import Z975, EstimateError, Result
 from pydt.estimation.crossed_mean import ROUNDING, Images, MeanSquares, checked, images_of, mean_squares
 from pydt.estimation.inputs import Array
 from pydt.estimation.wilson_interval import wilson
 
 
-@dataclass(frozen=True)
-class Spread:
+@dataclass(frozen=True, repr=False)
+class Spread(Result):
     """How far apart the means of arms lie.
 
     Attributes:

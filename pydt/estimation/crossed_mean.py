@@ -50,7 +50,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.base import Z975, EstimateError, t975
+from pydt.base import Z975, EstimateError, Result, t975
 from pydt.estimation.inputs import Array
 from pydt.estimation.wilson_interval import wilson
 
@@ -60,8 +60,8 @@ _SIGN = {"s": 1, "d": 1, "i": 1, "sd": -1, "si": -1, "di": -1, "sdi": 1}
 _FACTORS = {"s": "seeds", "d": "draws", "i": "images"}
 
 
-@dataclass(frozen=True)
-class Crossed:
+@dataclass(frozen=True, repr=False)
+class Crossed(Result):
     """A mean over seeds, draws and images.
 
     Attributes:

@@ -24,19 +24,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.base import EstimateError, refuse_other_rows, to_array, whole
+from pydt.base import EstimateError, Result, refuse_other_rows, to_array, whole
 from pydt.design import Design, find_repeats
 from pydt.estimation.fit import Fit
 from pydt.estimation.influence import influences
 from pydt.estimation.inputs import Array, as_outputs, cluster_labels, exchanges, refuse_unwritten
+from pydt.reporting import interval_plot
 
 _BLOCKS = 20
 _TILE = 4096  # targets ranked at once
 _FEWEST = 10  # repeated masks that a ceiling needs
 
 
-@dataclass(frozen=True, eq=False)
-class Score:
+@dataclass(frozen=True, eq=False, repr=False)
+class Score(Result):
     """Linear datamodelling score of some influences; definitions in docs/how-many-models.md.
 
     Attributes:
@@ -60,6 +61,24 @@ class Score:
     ceiling: float | None
     ceiling_stderr: float | None
     repeats: int
+
+    def _columns(self) -> dict[str, Any]:
+        return {"target": range(len(self.per_target)), "lds": self.per_target}
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the score, that of outputs exchanged between models, and that of an ideal predictor if it is known.
+
+        Args:
+            ax: `matplotlib.axes.Axes` to draw into; by default a figure of its own.
+
+        Returns:
+            the axes.
+        """
+        found = {"score": (self.lds, self.stderr), "exchanged outputs": (self.control, self.control_sd)}
+        if self.ceiling is not None:
+            found["ideal predictor"] = self.ceiling, self.ceiling_stderr or np.nan
+        values, reach = np.array(list(found.values())).T
+        return interval_plot(list(found), values, reach, "rank correlation, one standard error", ax=ax)
 
     def __str__(self) -> str:
         top = "unknown: no masks repeat enough"

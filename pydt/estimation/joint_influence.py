@@ -32,22 +32,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.base import EstimateError, generator, refuse_other_rows, t975, to_array
+from pydt.base import EstimateError, Result, extremes, generator, refuse_other_rows, t975, to_array
 from pydt.estimation.estimators import ESTIMATORS
 from pydt.estimation.influence import best_method, influences
 from pydt.estimation.inputs import Array
 from pydt.estimation.multiple_testing import benjamini_hochberg
+from pydt.reporting import curve_plot, interval_plot
 
 DIRECTIONS = 16384
 _BINS = 256  # of m(u)
 _HALVINGS = 14  # of the interval that holds the multiplier: to 1/16,000 of it
 _AT_ONCE = 1 << 22  # entries of simulated values
 _RANK = 1e-6  # eigenvalues below it, relative to the largest, are 0: standard errors come as float32
+_CURVES = 6  # groups of a plot
 _NONE = 1e-12  # a variance below it, relative to that of the values, is 0
 
 
-@dataclass(frozen=True, eq=False)
-class Trend:
+@dataclass(frozen=True, eq=False, repr=False)
+class Trend(Result):
     """How each group's influence changes along a straight line from the first to the last column; NaN where unknown.
 
     Attributes:
@@ -62,9 +64,28 @@ class Trend:
     p: Array
     q: Array
 
+    def _columns(self) -> dict[str, Any]:
+        names = [one.name for one in dataclasses.fields(self)]
+        return {"group": range(len(self.values)), **{name: getattr(self, name) for name in names}}
 
-@dataclass(frozen=True, eq=False)
-class JointFit:
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the largest changes up and down with their 95 % intervals.
+
+        Args:
+            ax: `matplotlib.axes.Axes` to draw into; by default a figure of its own.
+
+        Returns:
+            the axes.
+        """
+        shown = extremes(self.values)
+        reach = self.stderr[shown] * [t975(df) for df in self.df[shown].tolist()]
+        names = [f"group {i}" for i in shown]
+        label = "change of the influence, 95 % intervals"
+        return interval_plot(names, self.values[shown], reach, label, ax=ax, of=len(self.values))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class JointFit(Result):
     """Influences on J columns of outputs of the same rows, and how sure they are together.
 
     Attributes:
@@ -88,6 +109,27 @@ class JointFit:
     df: Array
     explained: Array
     least_df: float = np.inf
+
+    def _columns(self) -> dict[str, Any]:
+        groups, columns = self.values.shape
+        parts = {"value": self.values, "stderr": self.stderr, "low": self.low, "high": self.high}
+        places = {"group": np.repeat(np.arange(groups), columns), "column": np.tile(np.arange(columns), groups)}
+        return {**places, **{name: part.reshape(-1) for name, part in parts.items()}, "df": self.df.repeat(columns)}
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the six groups whose influence changes most surely over the columns.
+
+        Args:
+            ax: `matplotlib.axes.Axes` to draw into; by default a figure of its own.
+
+        Returns:
+            the axes.
+        """
+        shown = np.argsort(self.trend().p, kind="stable")[:_CURVES]
+        reach = np.stack([self.values[shown] - self.low[shown], self.high[shown] - self.values[shown]], 1)
+        labels = "column of outputs", "influence, 95 % intervals of all columns at once"
+        x, title = [str(i) for i in range(self.values.shape[1])], f"the surest changes of {len(self.values):,} groups"
+        return curve_plot([f"group {i}" for i in shown], x, self.values[shown], reach, labels, title, ax)
 
     @property
     def stderr(self) -> Array:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pydt.base import EstimateError, generator
+from pydt.base import EstimateError, Result, generator
 from pydt.estimation.arm_spread import arms_of, common_error
 from pydt.estimation.crossed_mean import Images, images_of
 from pydt.estimation.inputs import Array
@@ -27,8 +27,8 @@ SIMULATIONS = 4000
 _AXES = {"seeds": 1, "draws": 2, "images": 3}
 
 
-@dataclass(frozen=True)
-class RankAgreement:
+@dataclass(frozen=True, repr=False)
+class RankAgreement(Result):
     """How alike two conditions order arms.
 
     Attributes:

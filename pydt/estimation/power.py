@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.base import ConfigError, DesignError, EstimateError, real, share
+from pydt.base import ConfigError, DesignError, EstimateError, Result, real, share
 from pydt.design import Design, find_repeats
 from pydt.estimation.estimators import ESTIMATORS
 from pydt.estimation.estimators.ols import Fitted
@@ -30,6 +30,7 @@ from pydt.estimation.influence import influences
 from pydt.estimation.inputs import read_masks
 from pydt.estimation.mask_geometry import Geometry, count_columns, factor, invert_lower
 from pydt.estimation.robust import Arms
+from pydt.reporting import curve_plot
 from pydt.store import Record, Store, Weak, row_seconds, unit_of, weak_rows
 
 _CELLS = 1 << 26  # masks are drawn for up to so many models x groups; beyond, the error follows a law
@@ -38,8 +39,8 @@ _MOST = 1 << 40
 _FEWEST = 8  # degrees of freedom that the variance of a fit needs to be planned with
 
 
-@dataclass(frozen=True)
-class ModelPlan:
+@dataclass(frozen=True, repr=False)
+class ModelPlan(Result):
     """How many models a wish needs.
 
     Attributes:
@@ -63,6 +64,23 @@ class ModelPlan:
     assumption: str
     seconds: float | None
     curve: tuple[tuple[int, float, float | None], ...]
+
+    def _columns(self) -> dict[str, Any]:
+        return dict(zip(("models", "stderr", "power"), zip(*self.curve, strict=True), strict=False))
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the standard error of the median group by the number of models.
+
+        Args:
+            ax: `matplotlib.axes.Axes` to draw into; by default a figure of its own.
+
+        Returns:
+            the axes.
+        """
+        models, stderr, _ = zip(*self.curve, strict=True)
+        x, unknown = [f"{one:,}" for one in models], np.full((1, 2, len(models)), np.nan)
+        labels, title = ("models", f"standard error ({self.unit})"), f"{self.wish}: {self.models:,} models"
+        return curve_plot(["the median group"], x, np.array([stderr]), unknown, labels, title, ax)
 
     def __str__(self) -> str:
         time = "in a time that is not known" if self.seconds is None else f"about {self.seconds:.0f} s of one worker"

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt import _core
-from pydt.base import EstimateError, one_of, refuse_other_rows, whole
+from pydt.base import EstimateError, Result, one_of, refuse_other_rows, whole
 from pydt.design import find_repeats
 from pydt.estimation.estimators import ESTIMATORS
 from pydt.estimation.inputs import (
@@ -31,8 +31,8 @@ from pydt.estimation.inputs import (
 _COPIES = 20  # with fewer different copies no p falls below 0.05
 
 
-@dataclass(frozen=True)
-class PredictionTest:
+@dataclass(frozen=True, repr=False)
+class PredictionTest(Result):
     """The global test. correlation: held-out predictions with report outputs; p: one-sided, by permutation; n: models
     used; null_sd: standard deviation of the correlation under permutation."""
 

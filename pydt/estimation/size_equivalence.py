@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pydt.base import EstimateError, whole
+from pydt.base import EstimateError, Result, whole
 from pydt.estimation.crossed_mean import Images, MeanSquares, checked, images_of, mean_squares
 from pydt.estimation.inputs import Array
 
@@ -32,8 +32,8 @@ STEPS = 32
 """Steps of the grid between two tried sizes."""
 
 
-@dataclass(frozen=True)
-class EquivalentSize:
+@dataclass(frozen=True, repr=False)
+class EquivalentSize(Result):
     """How many times the reference's images the curve needs to match it.
 
     Attributes:

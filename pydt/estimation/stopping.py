@@ -30,11 +30,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.base import ConfigError, EstimateError, to_array
+from pydt.base import ConfigError, EstimateError, Result, extremes, to_array
 from pydt.design import Design, find_clusters, find_repeats
 from pydt.estimation.influence import best_method, influences
 from pydt.estimation.inputs import Array, Inputs, Units
 from pydt.estimation.sufficient_statistics import Statistics
+from pydt.reporting import interval_plot
 
 _FORMS = 'write "stderr < 0.5", "sign 10", "sign 10 level 0.01" or "none"'
 _NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
@@ -45,8 +46,8 @@ _ROUNDING = 2.0**-20
 _TUNED = 5  # models a group at which intervals are narrowest
 
 
-@dataclass(frozen=True)
-class Look:
+@dataclass(frozen=True, repr=False)
+class Look(Result):
     """What a rule saw.
 
     Attributes:
@@ -67,6 +68,28 @@ class Look:
     signs: tuple[int, ...] = ()
     values: Array | None = None
     radius: Array | None = None
+
+    def _columns(self) -> dict[str, Any]:
+        values, radius = (np.empty(0) if one is None else one for one in (self.values, self.radius))
+        sign = dict(zip(self.decided, self.signs, strict=True))
+        decided = [sign.get(i, 0) for i in range(len(values))]
+        return {"group": range(len(values)), "value": values, "radius": radius, "decided": decided}
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the highest and the lowest values of the last look, with their radius.
+
+        Args:
+            ax: `matplotlib.axes.Axes` to draw into; by default a figure of its own.
+
+        Returns:
+            the axes.
+        """
+        columns = self._columns()
+        values, shown = columns["value"], extremes(columns["value"])
+        label = f"influence after {self.rows:,} rows, with its radius"
+        return interval_plot(
+            [f"group {i}" for i in shown], values[shown], columns["radius"][shown], label, ax=ax, of=len(values)
+        )
 
 
 @dataclass(frozen=True)

@@ -34,17 +34,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.base import EstimateError, generator, one_of, t975, to_array, whole
+from pydt.base import EstimateError, Result, Short, generator, one_of, t975, to_array, whole
 from pydt.design import Design
 from pydt.estimation.inputs import Array, Masks, read_masks
+from pydt.reporting import curve_plot
 
 _PARTS = ("groups", "draws", "images", "rest", "noiseless")
+_NUMBERS = ("values", "stderr", "df", "low", "high")
 _PLACE = "variance_shares"
 _DETERMINED = 1e-8  # eigenvalue of I - H_BB below which the other rows do not determine a parameter
 
 
-@dataclass(frozen=True, eq=False)
-class Share:
+@dataclass(frozen=True, eq=False, repr=False)
+class Share(Short):
     """A share of each column's variance: values, stderr, degrees of freedom, low, high (95 %), each float64 (J,); NaN
     where unknown. Not clipped: an unbiased estimate of a small share may fall below 0."""
 
@@ -55,8 +57,8 @@ class Share:
     high: Array
 
 
-@dataclass(frozen=True)
-class ShareDifference:
+@dataclass(frozen=True, repr=False)
+class ShareDifference(Result):
     """How much larger a share is in one column than in another: with 95 % interval, and p two-sided."""
 
     value: float
@@ -66,8 +68,8 @@ class ShareDifference:
     p: float
 
 
-@dataclass(frozen=True, eq=False)
-class VarianceShares:
+@dataclass(frozen=True, eq=False, repr=False)
+class VarianceShares(Result):
     """Shares of the variance between rows, of J columns; groups + draws + images + rest = 1.
 
     Attributes:
@@ -93,6 +95,28 @@ class VarianceShares:
     parameters: int
     jackknife: Array
     excess: Array
+
+    def _columns(self) -> dict[str, Any]:
+        columns = range(len(self.drawn))
+        shares = [getattr(self, part) for part in _PARTS]
+        numbers = {name: np.concatenate([getattr(one, name) for one in shares]) for name in _NUMBERS}
+        parts = [part for part in _PARTS for _ in columns]
+        return {"column": [*columns] * len(_PARTS), "part": parts, **numbers}
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the shares by column, with their 95 % intervals.
+
+        Args:
+            ax: `matplotlib.axes.Axes` to draw into; by default a figure of its own.
+
+        Returns:
+            the axes.
+        """
+        shares = [getattr(self, part) for part in _PARTS]
+        reach = np.stack([[one.values - one.low, one.high - one.values] for one in shares])
+        labels, title = ("column of outputs", "share of the variance, 95 % intervals"), "What the rows differ by"
+        x = [str(i) for i in range(len(self.drawn))]
+        return curve_plot(_PARTS, x, np.stack([one.values for one in shares]), reach, labels, title, ax)
 
     def difference(self, a: int, b: int, part: str = "groups", *, tests: int = 1) -> ShareDifference:
         """The share of column a minus that of column b; the same rows are in both, and their errors are correlated.

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.base import ConfigError, StoreError, html_table, to_frame
+from pydt.base import ConfigError, Short, StoreError, html_table, to_frame
 from pydt.ensemble import Plan
 from pydt.estimation import RowSeeds, crossed, crossed_apart, holm, rank_agreement, spread
 from pydt.reporting import (
@@ -87,8 +87,8 @@ class SourceEffect:
         return self.p_holm < LEVEL
 
 
-@dataclass(frozen=True)
-class AllSources:
+@dataclass(frozen=True, repr=False)
+class AllSources(Short):
     """What mixtures and the study say of all sources together at one place.
 
     Attributes:

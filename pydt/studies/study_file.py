@@ -55,7 +55,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydt.base import ConfigError, DataError, as_path, one_of
+from pydt.base import ConfigError, DataError, Short, as_path, one_of
 from pydt.data import Dataset
 from pydt.ensemble import Table, dataset_of, parsed, placed, run_settings, settings_of, target_of
 from pydt.studies.sources import CAPTIONS, TEMPLATE, Mixture, Source
@@ -68,8 +68,8 @@ _LISTS = ("sizes", "shots", "rates", "cells")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class StudyFile:
+@dataclass(frozen=True, repr=False)
+class StudyFile(Short):
     """The content of a study file.
 
     Attributes:

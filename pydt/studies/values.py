@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pydt.base import Short
 from pydt.store import HALVES, Store, per_draw
 from pydt.studies.running import tasks_with_rates
 from pydt.studies.study import Arm, Study, StudyTask
@@ -21,8 +22,8 @@ from pydt.studies.study import Arm, Study, StudyTask
 AUROC = "auroc"
 
 
-@dataclass(frozen=True, eq=False)
-class Cell:
+@dataclass(frozen=True, eq=False, repr=False)
+class Cell(Short):
     """One arm on one task.
 
     Attributes:

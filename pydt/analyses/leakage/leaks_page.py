@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from pydt.analyses.ensemble_view import EnsembleView
 from pydt.analyses.leakage.copies import CANDIDATES, PLANTED
-from pydt.base import t975
+from pydt.base import SHOWN, Result, Short, records, t975
 from pydt.data import Target, not_compared, pictures, shared_images, shared_units
 from pydt.ensemble import Plan
 from pydt.reporting import (
@@ -18,7 +21,9 @@ from pydt.reporting import (
     Intervals,
     Page,
     Table,
+    count,
     csv_of,
+    interval_plot,
     listed,
     percent_text,
     plus_minus,
@@ -29,8 +34,8 @@ NO_GROUP = "(always kept)"
 """Stands for the group of a source example that is in none."""
 
 
-@dataclass(frozen=True)
-class Suspect:
+@dataclass(frozen=True, repr=False)
+class Suspect(Short):
     """What is known of one group.
 
     Attributes:
@@ -60,8 +65,8 @@ class Suspect:
     gain_stderr: float = math.nan
 
 
-@dataclass(frozen=True)
-class Pair:
+@dataclass(frozen=True, repr=False)
+class Pair(Short):
     """A source example and the target example it looks like a copy of.
 
     Attributes:
@@ -88,8 +93,8 @@ class Pair:
     how: str = "alike"
 
 
-@dataclass(frozen=True, eq=False)
-class Leaks:
+@dataclass(frozen=True, eq=False, repr=False)
+class Leaks(Result):
     """Groups by suspicion and named pairs.
 
     Attributes:
@@ -137,6 +142,33 @@ class Leaks:
     def flagged(self) -> tuple[Suspect, ...]:
         """The groups with evidence of either kind."""
         return tuple(group for group in self.groups if group.leak or group.uneven)
+
+    def _columns(self) -> dict[str, Any]:
+        return records(Suspect, self.groups)
+
+    def __repr__(self) -> str:
+        leaking = [one.name for one in self.groups if one.leak]
+        named = f": {listed(leaking, 3)}" if leaking else ""
+        held = f"{count(len(leaking), 'group')} with copies{named}"
+        uneven = sum(one.uneven for one in self.groups)
+        return (
+            f"Leaks({count(len(self.groups), 'group')}, {count(self.judged, 'target image')}; "
+            f"{count(len(self.pairs), 'pair')} named; {held}; influence flags {uneven:,})"
+        )
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the influence of the most suspicious groups on the examples that they move most, with 95 % intervals.
+
+        Args:
+            ax: `matplotlib.axes.Axes` to draw into; by default a figure of its own.
+
+        Returns:
+            the axes.
+        """
+        shown, reach = self.groups[:SHOWN], t975(self.df)
+        values, errors = np.array([[one.effect, reach * one.stderr] for one in shown]).reshape(-1, 2).T
+        label = f"influence beyond the rest of the class ({self.unit}), 95 % intervals"
+        return interval_plot([one.name for one in shown], values, errors, label, ax=ax)
 
     def page(self) -> Page:
         """The page of this analysis."""
