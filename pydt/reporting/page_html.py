@@ -20,7 +20,7 @@ import numpy as np
 
 from pydt.base import ConfigError, StoreError, as_path, read_json, write_atomic
 from pydt.reporting.csv_files import csv_file
-from pydt.reporting.html_templates import template
+from pydt.reporting.html_templates import FILTERED, template
 from pydt.reporting.page import (
     LINES,
     MARKS,
@@ -37,11 +37,13 @@ from pydt.reporting.page import (
     Table,
 )
 from pydt.reporting.pictures import data_uri
-from pydt.reporting.svg import Axis, LogAxis, Series, axis_row, interval_row, panel, plot, symbol
+from pydt.reporting.svg import Axis, LogAxis, Series, axis_row, ground, interval_row, panel, plot, symbol
 from pydt.reporting.text import DASH, MINUS, digits_for, ends, finite, legible, number, tied
 
 ROWS = 40
-"""Rows shown of a table; names shown from each end of an interval plot."""
+"""Rows of a table that the page's script shows first; names shown from each end of an interval plot."""
+LISTED = 1000
+"""Rows of a table that are in the page."""
 SIDE = 96
 """Longest side of an embedded picture, in pixels."""
 
@@ -170,9 +172,10 @@ def _images(block: Images) -> dict[str, Any]:
 
 
 def _table(block: Table) -> dict[str, Any]:
-    rows = [[finite(value) for value in row] for row in block.rows[:ROWS]]
-    texts = [any(isinstance(row[i], str) for row in rows) for i in range(len(block.columns))]
-    digits = [block.digits.get(name, _digits([row[i] for row in rows])) for i, name in enumerate(block.columns)]
+    rows = [[finite(value) for value in row] for row in block.rows[:LISTED]]
+    columns = [[row[i] for row in rows] for i in range(len(block.columns))]
+    texts = [any(isinstance(value, str) for value in column) for column in columns]
+    digits = [block.digits.get(name, _digits(column)) for name, column in zip(block.columns, columns, strict=True)]
 
     def cell(value: Any, digits: int) -> str:
         if isinstance(value, bool):
@@ -184,11 +187,23 @@ def _table(block: Table) -> dict[str, Any]:
             return f"< {number(least, digits)}" if 0 < value < least / 2 else number(value, digits)
         return DASH if value is None else legible(str(value), 80)
 
+    counted = [all(v is None or (isinstance(v, int | float) and not isinstance(v, bool)) for v in c) for c in columns]
     shown = [[cell(value, digits[i]) for i, value in enumerate(row)] for row in rows]
+    exact = [[f"{v:.6g}" if isinstance(v, float) and counted[i] else None for i, v in enumerate(row)] for row in rows]
     long = [any(len(row[i]) > _LONG for row in shown) for i in range(len(block.columns))]
     kinds = ["" if not text else "left long" if wide else "left" for text, wide in zip(texts, long, strict=True)]
-    columns = [(legible(name, 40), kind) for name, kind in zip(block.columns, kinds, strict=True)]
-    return {"columns": columns, "rows": shown, "left_out": len(block.rows) - len(rows), "total": len(block.rows)}
+    heads = [
+        (legible(name, 40), kind, "number" if number_like else "text")
+        for name, kind, number_like in zip(block.columns, kinds, counted, strict=True)
+    ]
+    return {
+        "columns": heads,
+        "rows": [list(zip(*row, strict=True)) for row in zip(shown, exact, strict=True)],
+        "filter": len(rows) > FILTERED,
+        "first": ROWS if len(rows) > ROWS else None,
+        "left_out": len(block.rows) - len(rows),
+        "total": len(block.rows),
+    }
 
 
 def _digits(values: Sequence[Any]) -> int:
@@ -218,7 +233,7 @@ def _intervals(block: Intervals) -> dict[str, Any]:
         rows.append(
             {
                 "name": legible(block.names[i], 60),
-                "svg": interval_row(axis, value, low[i], high[i], kind, block.noise),
+                "svg": interval_row(axis, value, low[i], high[i], kind),
                 "value": number(value, digits, sign),
                 "interval": _range(low[i], high[i], digits, sign),
                 "images": _thumbnails(block, i),
@@ -227,6 +242,7 @@ def _intervals(block: Intervals) -> dict[str, Any]:
     return {
         "rows": rows,
         "axis": axis_row(axis, sign),
+        "ground": ground(axis, block.noise),
         "cut": ROWS if len(shown) < total else None,
         "left_out": total - len(shown),
         "unit": block.unit,

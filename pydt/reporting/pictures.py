@@ -11,10 +11,15 @@ import numpy as np
 
 def png(image: np.ndarray) -> bytes:
     """A PNG of a uint8 image (H, W) or (H, W, 1 to 4); the last of 2 or 4 channels is alpha."""
+    return _encoded(image, "PNG")
+
+
+def _encoded(image: np.ndarray, kind: str, **settings: int) -> bytes:
+    """The file of an image."""
     from PIL import Image
 
     stream = io.BytesIO()
-    Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image).save(stream, "PNG")
+    Image.fromarray(image[..., 0] if image.shape[2:] == (1,) else image).save(stream, kind, **settings)
     return stream.getvalue()
 
 
@@ -33,5 +38,9 @@ def shrink(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def data_uri(image: np.ndarray, side: int) -> str:
-    """The shrunken image as a data: address."""
-    return "data:image/png;base64," + base64.b64encode(png(shrink(image, side))).decode()
+    """The shrunken image as a data: address: a PNG, or a JPEG if that has less than half of the bytes."""
+    small = shrink(image, side)
+    data, kind = png(small), "png"
+    if small.shape[2:] in ((), (1,), (3,)) and len(coarse := _encoded(small, "JPEG", quality=85)) < len(data) / 2:
+        data, kind = coarse, "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

@@ -1,6 +1,7 @@
 """The ranking of the groups as a table: influence, interval, q and pictures of each group, and the placebos below.
 
-`templates/ranking_table.html.j2` shows it.
+`templates/ranking_table.html.j2` shows it. All groups are in the page, up to `LISTED`: its script shows the `SHOWN` of
+each end first and the others on request. A page of 5,000 groups has 2 MB of rows and up to 2 MB of pictures.
 """
 
 from __future__ import annotations
@@ -12,20 +13,28 @@ import numpy as np
 
 from pydt.base import t975
 from pydt.reporting.csv_files import ranked
+from pydt.reporting.html_templates import FILTERED
 from pydt.reporting.pictures import data_uri
 from pydt.reporting.sentences import LEVEL, errors_known, significant
-from pydt.reporting.svg import Axis, axis_row, interval_row
+from pydt.reporting.svg import Axis, axis_row, ground, interval_row
 from pydt.reporting.text import DASH, digits_for, ends, legible, number
 
+LISTED = 5000
+"""Groups in the table; of more, so many of both ends together. All are in groups.csv."""
 SHOWN = 40
-"""Groups shown from each end of the ranking; the others are in groups.csv."""
+"""Groups of each end that the page's script shows first."""
+PICTURED = 100
+"""Groups of each end that have pictures."""
+
+_SIDES = (96, 64, 48, 32)  # of pictures, in pixels: the largest whose addresses have at most _PICTURES characters
+_PICTURES = 2_000_000
 
 
 def ranking_table(results: Mapping, thumbnails: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """What `ranking_table.html.j2` needs: rows of both ends, placebos, axis and counts."""
+    """What `ranking_table.html.j2` needs: rows, placebos, axis and counts."""
     groups, placebos, verdict = results["groups"], results.get("placebos") or [], results["verdict"]
     order = [(rank, position, group) for rank, (position, group) in enumerate(ranked(groups), 1)]
-    shown = ends(order, SHOWN)
+    shown = ends(order, LISTED // 2)
 
     def reach(item: Mapping) -> float | None:
         """Half the width of the 95 % interval."""
@@ -40,14 +49,15 @@ def ranking_table(results: Mapping, thumbnails: Mapping[str, np.ndarray]) -> dic
     noise = _median(reach(placebo) for placebo in placebos)
     digits = digits_for(_median(group["stderr"] for group in groups))
     claims = bool(verdict.get("found")) and not verdict.get("blocked")
-    side = 48 if len(shown) <= 24 else 32
+    pictures = _pictures([group["name"] for _, _, group in ends(order, PICTURED)], thumbnails)
 
     def line(item: Mapping, kind: str) -> dict[str, Any]:
         low, high = bounds(item)
         marked = item["q"] is not None and item["q"] < LEVEL and item["value"]
         return {
             "name": legible(item["name"], 60),
-            "svg": interval_row(axis, item["value"], low, high, kind, noise),
+            "sort": ["" if v is None else f"{v:.6g}" for v in (item["value"], item["q"])],
+            "svg": interval_row(axis, item["value"], low, high, kind),
             "value": number(item["value"], digits, True),
             "stderr": number(item["stderr"], digits),
             "q": DASH if item["q"] is None else "<.001" if item["q"] < 0.001 else f"{item['q']:.3f}",
@@ -59,9 +69,8 @@ def ranking_table(results: Mapping, thumbnails: Mapping[str, np.ndarray]) -> dic
     for rank, position, group in shown:
         sure = claims and group["q"] is not None and group["q"] < LEVEL and group["value"]
         kind = "plain" if not sure else "better" if group["value"] > 0 else "worse"
-        images = thumbnails.get(group["name"], ())
         extra = {"id": f"group-{position}", "rank": rank, "models": group.get("models")}
-        extra["images"] = [data_uri(np.asarray(image), side) for image in images[:3]]
+        extra["images"] = pictures.get(group["name"], [])
         rows.append({**line(group, kind), **extra})
 
     def beyond(items: Sequence[Mapping]) -> int:
@@ -69,19 +78,32 @@ def ranking_table(results: Mapping, thumbnails: Mapping[str, np.ndarray]) -> dic
 
     return {
         "rows": rows,
-        "cut": SHOWN if len(groups) > len(shown) else None,
-        "left_out": len(groups) - len(shown),
+        "first": SHOWN if len(groups) > 2 * SHOWN else None,
+        "filter": len(groups) > FILTERED,
+        "listed": len(shown) // 2 if len(groups) > len(shown) else None,
+        "pictured": PICTURED if pictures and len(groups) > 2 * PICTURED else None,
         "placebos": [line(p, "plain") for p in placebos],
         "axis": axis_row(axis),
+        "ground": ground(axis, noise),
         "beyond": beyond(groups),
         "chance": f"{LEVEL * len(groups):.{0 if len(groups) >= 20 else 1}f}",
         "placebos_beyond": beyond(placebos) or "none",
         "significant": sum(len(s) for s in significant(results)),
         "claims": claims,
         "errors": errors_known(results),
-        "pictures": any(row["images"] for row in rows),
+        "pictures": bool(pictures),
         "name_width": min(16, max([8] + [len(row["name"]) for row in rows])),
     }
+
+
+def _pictures(names: Sequence[str], thumbnails: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
+    """The first three pictures of each group that has any, as addresses."""
+    own = {name: list(thumbnails[name][:3]) for name in names if len(thumbnails.get(name, ()))}
+    for side in _SIDES:
+        found = {name: [data_uri(np.asarray(image), side) for image in images] for name, images in own.items()}
+        if sum(len(text) for texts in found.values() for text in texts) <= _PICTURES:
+            break
+    return found
 
 
 def _median(values: Iterable[float | None]) -> float | None:

@@ -241,7 +241,7 @@ def _question(results: Mapping, phrase: str | None) -> dict[str, Any]:
 
 
 def render(results: Mapping, thumbnails: Mapping[str, np.ndarray] | None = None, design: str | None = None) -> str:
-    """One self-contained HTML page that answers the question: no network, no scripts, light and dark, phone to paper.
+    """One self-contained HTML page that answers the question: no network, light and dark, phone to paper.
 
     Args:
         results: as `pydt.analyses.report` makes it; missing optional parts are left out or named as not run. Two

@@ -26,7 +26,7 @@ from pydt.reporting.study_view import (
     table_of,
     task_text,
 )
-from pydt.reporting.svg import Axis, LogAxis, Series, axis_row, interval_row, line_symbol, plot
+from pydt.reporting.svg import Axis, LogAxis, Series, axis_row, ground, interval_row, line_symbol, plot
 from pydt.reporting.text import DASH, MINUS, count, legible, number, tied
 
 FOLDS = 24
@@ -323,7 +323,7 @@ def _differences(view: View, pairs: Sequence[Mapping[str, Any]]) -> dict[str, An
             rows.append(
                 {
                     "name": name,
-                    "svg": interval_row(axis, value, low, high, kind, None),
+                    "svg": interval_row(axis, value, low, high, kind),
                     "value": view.points(pair["difference"]),
                     "interval": view.interval(pair["low"], pair["high"], True),
                     "p": p_number(p),
@@ -333,6 +333,7 @@ def _differences(view: View, pairs: Sequence[Mapping[str, Any]]) -> dict[str, An
         found.append({"title": title, "rows": rows})
     return {
         "axis": axis_row(axis),
+        "ground": ground(axis, None),
         "groups": found,
         "left_out": len(pairs) - len(shown),
         "width": min(24, max(8, wide)),

@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from pydt.base import ConfigError, as_path, write_atomic
-from pydt.reporting.html_templates import template
+from pydt.reporting.html_templates import FILTERED, template
 from pydt.reporting.study_figures import curves, effects, gains, sizes, spread
 from pydt.reporting.study_view import (
     NAME,
@@ -35,7 +35,7 @@ _OVER = {"shots": "Across shots", "targets": "Across targets", "seeds": "Across 
 
 
 def study_page(results: Mapping[str, Any], path: str | os.PathLike[str]) -> Path:
-    """Write a study as one self-contained HTML page: no network, no scripts, light and dark, phone to paper.
+    """Write a study as one self-contained HTML page: no network, light and dark, phone to paper.
 
     Args:
         results: of a study, as results.json holds them: fractions, None where a number is missing. Empty lists leave
@@ -180,6 +180,7 @@ def _arms_of(view: View, task: Task) -> dict[str, Any]:
         "title": task_text(task),
         "shots": [shots_text(shots) for shots in columns],
         "groups": [{"title": t, "note": note, "rows": [line(arm) for arm in arms]} for t, note, arms in groups if arms],
+        "filter": len(rows) > FILTERED,
         "images": _between(images),
         "metric": view.metric(task[0]),
     }

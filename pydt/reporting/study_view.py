@@ -9,6 +9,7 @@ from itertools import groupby
 from statistics import median
 from typing import Any
 
+from pydt.reporting.html_templates import FILTERED
 from pydt.reporting.metric import METRICS
 from pydt.reporting.text import DASH, count, legible, p_text, percent
 
@@ -178,6 +179,7 @@ def table_of(heads: Sequence[str], rows: Sequence[Sequence[str]], sides: str, fi
     columns = [(head, "left" if side == "l" else "") for head, side in zip(heads, sides, strict=True)]
     shown, left_out = rows[:ROWS], max(0, len(rows) - ROWS)
     groups = [(title, [row[1:] for row in own]) for title, own in groupby(shown, lambda row: row[0])]
+    told = {"left_out": left_out, "file": file, "filter": len(shown) > FILTERED}
     if 2 * len(groups) > len(shown):
-        return {"columns": columns, "groups": [("", shown)], "left_out": left_out, "file": file}
-    return {"columns": columns[1:], "groups": groups, "left_out": left_out, "file": file}
+        return {"columns": columns, "groups": [("", shown)], **told}
+    return {"columns": columns[1:], "groups": groups, **told}

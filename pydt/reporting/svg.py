@@ -85,22 +85,23 @@ class LogAxis(Axis):
         return [f"{tick:g}" for tick in self.ticks(about)]
 
 
-def interval_row(
-    axis: Axis, value: float | None, low: float | None, high: float | None, kind: str, noise: float | None
-) -> str:
-    """One row of the ranking: zero, the band of the placebos (+- noise), the 95 % bar, the dot. kind: a CSS class."""
-    parts = ['<svg class="ci" width="100%" height="100%" aria-hidden="true" focusable="false">']
-    if noise is not None:
-        left, right = axis.at(max(-noise, axis.low)), axis.at(min(noise, axis.high))
-        parts.append(f'<rect class="noise" x="{left:g}%" y="0" width="{right - left:g}%" height="100%"/>')
-    if axis.low < 0 < axis.high:
-        parts.append(f'<line class="zero" x1="{axis.percent(0)}" x2="{axis.percent(0)}" y1="0" y2="100%"/>')
+def interval_row(axis: Axis, value: float | None, low: float | None, high: float | None, kind: str) -> str:
+    """One row of the ranking: the 95 % bar and the dot. kind: a CSS class."""
+    parts = ['<svg class="ci" aria-hidden="true">']
     if value is not None:
         if low is not None and high is not None:
             ends = f'x1="{axis.percent(low)}" x2="{axis.percent(high)}"'
             parts.append(f'<line class="bar {kind}" {ends} y1="50%" y2="50%"/>')
         parts.append(f'<circle class="dot {kind}" cx="{axis.percent(value)}" cy="50%" r="4"/>')
     return "".join(parts) + "</svg>"
+
+
+def ground(axis: Axis, noise: float | None) -> str:
+    """What lies behind all rows of `interval_row`, for the style of their table: zero, and the band of +- noise."""
+    parts = [f"--zero:{axis.percent(0)}"] if axis.low < 0 < axis.high else []
+    if noise is not None:
+        parts += [f"--from:{axis.percent(-noise)}", f"--to:{axis.percent(noise)}"]
+    return "".join(f";{part}" for part in parts)
 
 
 def axis_row(axis: Axis, sign: bool = True) -> str:

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stub_results import EVIL
+from stub_results import EVIL, runs_its_script_alone
 from stub_results import Page as Html
 
 from pydt.base import ConfigError
 from pydt.reporting import Column, Curve, Images, Intervals, Page, Table, csv_of, write_pages
-from pydt.reporting.page_html import ROWS
+from pydt.reporting.page_html import LISTED, ROWS
 
 X = np.array([50, 100, 200])
 
@@ -82,11 +82,9 @@ def test_no_page_needs_the_network_or_runs_what_it_was_given(tmp_path: Path) -> 
     write_pages([evil], tmp_path, EVIL[0], [(EVIL[0], EVIL[1])])
     for name in ("stability", "index"):
         html = shown(tmp_path, name)
-        assert not html.find("script")
-        assert not [e for e in html.elements if any(key.startswith("on") for key in e["attrs"])]
+        assert runs_its_script_alone(html)
         links = [e["attrs"][key] for e in html.elements for key in ("src", "href") if key in e["attrs"]]
         assert all(link.startswith("data:") or (tmp_path / link).exists() for link in links)
-        assert "default-src 'none'" in html.find("meta")[1]["attrs"]["content"]
     assert "<script>" in shown(tmp_path).find("h2")[0]["text"]
     with open(tmp_path / "stability" / "v.csv", newline="", encoding="utf-8") as file:
         cells = [row[0] for row in csv.reader(file)][1:]
@@ -112,7 +110,7 @@ def test_what_is_long_is_cut_and_says_so(tmp_path: Path) -> None:
     names = [f"g{i}" for i in range(many)]
     blocks = [
         Images(np.zeros((100, 4, 4), np.uint8), names[:87] + names[:13], "Pictures"),
-        Table(("name", "value"), list(zip(names, values.tolist(), strict=True)), "Table"),
+        Table(("name", "value"), [(f"t{i}", i) for i in range(LISTED + 5)], "Table"),
         Intervals(names, values, values - 0.1, values + 0.1, "points", "Values"),
         Curve(dict.fromkeys(names[:10], (X, X, None, None)), "x", "y", "Lines"),
         Curve({"a": (np.arange(1000), np.arange(1000), None, None)}, "x", "y", "Long"),
@@ -121,7 +119,12 @@ def test_what_is_long_is_cut_and_says_so(tmp_path: Path) -> None:
     html = shown(tmp_path)
     text = plain(html.find("main")[0]["text"])
     assert "4 more are not shown." in text
-    assert f"The first {ROWS} of {many} rows; all of them are in the CSV files below." in text
+    assert "The first 1,000 of 1,005 rows; all of them are in the CSV files below." in text
+    table = next(e for e in html.find("table") if "block-2" in e["inside"])["attrs"]
+    assert (table["data-first"], table["data-filter"]) == (str(ROWS), "Filter rows")
+    assert [plain(e["text"]) for e in html.find("tr") if "block-2" in e["inside"]][1:] == [
+        f"t{i} {i:,}" for i in range(LISTED)
+    ]
     assert "7 of the middle are left out here" in text
     assert "2 more lines are not shown." in text
     rows = [plain(e["text"]).split()[0] for e in html.find("tr") if "block-3" in e["inside"]][1:]
@@ -181,6 +184,14 @@ def test_tables_show_numbers_as_a_reader_wants_them(tmp_path: Path) -> None:
         "b -1 \u2013 no 3",
         "c 0 < 0.0001 yes d",
     ]
+
+
+def test_cells_carry_the_numbers_that_their_texts_round(tmp_path: Path) -> None:
+    rows = [("a", 12345, 0.0123456, True, 1.0), ("b", -1, float("nan"), False, "x")]
+    write_pages([page(blocks=[Table(("name", "n", "v", "flag", "mixed"), rows, "T", digits={"v": 2})])], tmp_path, "t")
+    html = shown(tmp_path)
+    assert [e["attrs"]["data-kind"] for e in html.find("th")] == ["text", "number", "number", "text", "text"]
+    assert [e["attrs"].get("data-v") for e in html.find("td")] == [None, None, "0.0123456", *[None] * 7]
 
 
 def test_one_list_of_columns_gives_the_table_and_the_csv_file() -> None:

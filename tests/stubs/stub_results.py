@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import math
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+import pydt
 
 EVIL = [
     "<script>alert(1)</script>",
@@ -137,6 +142,18 @@ class Page(HTMLParser):
 
     def section(self, name: str) -> str:
         return next(e["text"] for e in self.elements if e["attrs"].get("id") == name)
+
+
+def runs_its_script_alone(page: Page) -> bool:
+    """Whether the policy allows nothing but pictures and styles of the page, and one script, by its digest."""
+    script = (Path(pydt.__file__).parent / "reporting" / "templates" / "page.js").read_bytes()
+    digest = base64.b64encode(hashlib.sha256(script).digest()).decode()
+    policy = page.find("meta", **{"http-equiv": "Content-Security-Policy"})[0]["attrs"]["content"].split("; ")
+    allowed = ["default-src 'none'", "img-src data:", "style-src 'unsafe-inline'", f"script-src 'sha256-{digest}'"]
+    handlers = [name for e in page.elements for name in e["attrs"] if name.startswith("on")]
+    scripts = [(e["text"], e["attrs"]) for e in page.find("script")]
+    closed = ["base-uri 'none'", "form-action 'none'"]
+    return policy == allowed + closed and scripts == [(script.decode(), {})] and not handlers
 
 
 def plain(text: str) -> str:
