@@ -19,6 +19,7 @@ from .analyses import misleading as misleading
 from .analyses import ranking as ranking
 from .analyses import removal_curve as removal_curve
 from .analyses import report as report
+from .analyses import share as share
 from .analyses import stability as stability
 from .analyses import subpopulations as subpopulations
 from .base import PydtError as PydtError

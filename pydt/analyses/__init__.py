@@ -13,6 +13,7 @@ from pydt.analyses.output_comparison import compare_outputs
 from pydt.analyses.ranking import ranking
 from pydt.analyses.removal import removal_curve
 from pydt.analyses.report import report
+from pydt.analyses.share import share
 from pydt.analyses.shots import ByShots, influence_by_shots
 from pydt.analyses.stability import stability
 from pydt.analyses.subpopulations import subpopulations

@@ -32,7 +32,7 @@ from pydt.analyses.subpopulations import subpopulations
 from pydt.base import ConfigError, EstimateError, PydtError, Result, StoreError, suggest
 from pydt.ensemble import Plan, run
 from pydt.estimation import few_masks, uncompared
-from pydt.reporting import Page, called, called_output, write_pages
+from pydt.reporting import PAGES, Page, called, called_output, write_pages
 from pydt.store import Store, unit_of
 
 IMAGES_MODELS = 100
@@ -41,8 +41,6 @@ KEPT = {"repeats": 6}
 """Retrainings of each kept list of the question by shots, where models may be trained."""
 VERIFIED = {"verify": 3}
 """Images whose flip is verified by retraining, where models may be trained."""
-FOLDER = "analyses"
-"""Folder of the pages, inside the store's."""
 _LONGEST = 29  # characters of a task in the name of a page, which has 61 in all
 
 
@@ -352,7 +350,7 @@ def analyse(
         for page in _entitled(made, analysis, job(analysis)):
             pages.append(page.name)
             # each page once: the rows of a large CSV file can be read once
-            index = write_pages([page], store.folder / FOLDER, " \u2192 ".join(names), provenance, order)
+            index = write_pages([page], store.folder / PAGES, " \u2192 ".join(names), provenance, order)
             tell(f"     {page.answer[0]} ({time.monotonic() - start:.0f} s)")
     absent = {
         f"{a.name}{_suffix(a, job(a))}": (a.asks, why)
@@ -361,10 +359,10 @@ def analyse(
     }
     for analysis in ANALYSES:
         name = f"{analysis.name}{_suffix(analysis, job(analysis))}"
-        if analysis.name in skipped and not (store.folder / FOLDER / f"{name}.html").is_file():
+        if analysis.name in skipped and not (store.folder / PAGES / f"{name}.html").is_file():
             absent[name] = analysis.asks, "it trains models: pydt analyse FILE --train"
     if absent:
-        index = write_pages([], store.folder / FOLDER, " \u2192 ".join(names), provenance, order, absent)
+        index = write_pages([], store.folder / PAGES, " \u2192 ".join(names), provenance, order, absent)
     return Analysed(index, tuple(pages), failed, skipped, unsuited)
 
 

@@ -32,7 +32,7 @@ from pydt.estimation import (
     models_for_effect,
     overall,
 )
-from pydt.reporting import FEW_DF, Metric, called, called_output, count, render, write_csv
+from pydt.reporting import FEW_DF, PAGES, Metric, called, called_output, count, link_pages, render, write_csv
 from pydt.store import IMPORTED, VALUE, Record, Store, Weak, at_chance, stored_remarks, unit_of, weak_rows
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ def report(
     write_atomic(page.parent / "results.json", (json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
     write_csv(found, page.parent)
     write_atomic(page, render(found, store.thumbnails(record), KINDS[found["question"]["design"]].phrase).encode())
+    link_pages(page, page.parent / PAGES)
     return found
 
 

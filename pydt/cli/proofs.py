@@ -58,9 +58,13 @@ def report(
     allow_failed: Annotated[
         bool, typer.Option(help="Give a verdict although more than 2 % of the rows failed.")
     ] = False,
+    zip: Annotated[
+        bool, typer.Option("--zip", help="Also pack it, the pages of analyses and kept lists into one file to share.")
+    ] = False,
 ) -> None:
     """Write DIR/report.html, DIR/results.json and the CSV files again from what the store holds."""
     from pydt.analyses import report as write_report
+    from pydt.analyses import share
     from pydt.reporting import sentences, stopped
 
     folder, plan = store_and_plan(folder, plan)
@@ -68,6 +72,9 @@ def report(
     for text in [*sentences(found), *filter(None, [stopped(found)]), *(f"Note: {note}" for note in found["notes"])]:
         typer.echo(text)
     typer.echo(f"\nReport: {folder / 'report.html'}")
+    if zip:
+        packed = share(folder)
+        typer.echo(f"To share: {packed} ({packed.stat().st_size / 1e6:.1f} MB)")
 
 
 def keep(

@@ -3,10 +3,12 @@
 """
 
 from pydt.reporting.axes import curve_plot, interval_plot
-from pydt.reporting.csv_files import csv_file, write_csv
+from pydt.reporting.csv_files import COLUMNS, csv_file, write_csv
 from pydt.reporting.metric import ACCURACY, Metric
 from pydt.reporting.page import PICTURES, Block, Column, Curve, Images, Intervals, Multiples, Page, Table, csv_of
 from pydt.reporting.page_html import write_pages
+from pydt.reporting.page_links import PAGES, REPORT, link_pages
+from pydt.reporting.page_links import listed as listed_pages
 from pydt.reporting.report_html import render
 from pydt.reporting.sentences import FEW_DF, sentences, stopped
 from pydt.reporting.study_html import study_page

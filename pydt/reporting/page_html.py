@@ -18,13 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from pydt.base import ConfigError, StoreError, as_path, read_json, write_atomic
+from pydt.base import ConfigError, as_path, write_atomic
 from pydt.reporting.csv_files import csv_file
 from pydt.reporting.html_templates import FILTERED, template
 from pydt.reporting.page import (
     LINES,
     MARKS,
-    NAME,
     PANELS,
     PICTURES,
     POINTS,
@@ -36,6 +35,7 @@ from pydt.reporting.page import (
     Page,
     Table,
 )
+from pydt.reporting.page_links import ENTRY, INDEX, REPORT, link_pages, listed
 from pydt.reporting.pictures import data_uri
 from pydt.reporting.svg import Axis, LogAxis, Series, axis_row, ground, interval_row, panel, plot, symbol
 from pydt.reporting.text import DASH, MINUS, digits_for, ends, finite, legible, number, tied
@@ -52,8 +52,6 @@ _STYLES = (("better", "drop bottom"), ("worse", "drop top"), ("plain", "drop ran
 _REACH = (2.0, 1.5)  # of the values and of the ends of their intervals, in small multiples
 _HOLLOW = "plain second"
 _MARKED = {"better": "finding, above 0", "worse": "finding, below 0", _HOLLOW: "no finding"}
-_INDEX, _ENTRY = "index.json", ("title", "question", "answer")
-_LARGEST_INDEX = 1 << 22  # bytes; a thousand pages have a tenth of that
 
 
 def write_pages(
@@ -89,16 +87,15 @@ def write_pages(
         for file, (columns, rows) in page.csv.items():
             write_atomic(folder / page.name / file, csv_file(columns, rows))
         write_atomic(folder / f"{page.name}.html", template("page.html.j2").render(**_page(page), **common).encode())
-    listed = {page.name: dict(zip(_ENTRY, (page.title, page.question, page.answer[0]), strict=True)) for page in pages}
-    listed |= {name: entry for name, entry in _listed(folder).items() if name not in listed}
+    found = {page.name: dict(zip(ENTRY, (page.title, page.question, page.answer[0]), strict=True)) for page in pages}
+    found |= {name: entry for name, entry in listed(folder).items() if name not in found}
     for name, (question, why) in absent.items():
-        listed[name] = {"question": question, **listed.get(name, {}), "why": why}
-    listed = {name: listed[name] for name in sorted(listed, key=lambda name: _place(name, order))}
-    write_atomic(folder / _INDEX, json.dumps(list(listed.items()), indent=1).encode())
-    shown = [{"name": name, **{key: _said(text) for key, text in entry.items()}} for name, entry in listed.items()]
-    report = "../report.html" if (folder.parent / "report.html").is_file() else None
-    text = template("index.html.j2").render(pages=shown, report=report, **common)
-    write_atomic(folder / "index.html", text.encode())
+        found[name] = {"question": question, **found.get(name, {}), "why": why}
+    found = {name: found[name] for name in sorted(found, key=lambda name: _place(name, order))}
+    write_atomic(folder / INDEX, json.dumps(list(found.items()), indent=1).encode())
+    shown = [{"name": name, **{key: _said(text) for key, text in entry.items()}} for name, entry in found.items()]
+    write_atomic(folder / "index.html", template("index.html.j2").render(pages=shown, **common).encode())
+    link_pages(folder.parent / REPORT, folder)
     return folder / "index.html"
 
 
@@ -106,21 +103,6 @@ def _place(name: str, order: Sequence[str]) -> tuple[int, str]:
     """Where a page stands in the index; see `write_pages`."""
     found = [i for i, one in enumerate(order) if f"{name}-".startswith(f"{one}-")]
     return (max(found, key=lambda i: len(order[i])), name) if found else (len(order), "")
-
-
-def _listed(folder: Path) -> dict[str, dict[str, str]]:
-    """The entries of an earlier call's index.json whose pages still exist, or were absent; none if it is damaged."""
-    entries: dict[str, dict[str, str]] = {}
-    try:
-        found = read_json(folder / _INDEX, [(str, {str: str})], _LARGEST_INDEX)
-        for name, entry in found:
-            made = (folder / f"{name}.html").is_file() if NAME.fullmatch(name) else None
-            keys = _ENTRY if made and "title" in entry else ("question",)
-            if made or (made is False and "why" in entry):
-                entries[name] = {key: entry[key] for key in (*keys, "why") if key in entry}
-    except (FileNotFoundError, StoreError):
-        return {}
-    return entries
 
 
 def _said(text: str, most: int = 1200) -> str:
