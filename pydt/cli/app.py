@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pydt.base import DataWarning, PydtError, open_streams, tell
-from pydt.cli import datasets, doctor, experiments, imports, plans, proofs, stores, studies
+from pydt.cli import datasets, doctor, experiments, imports, init, plans, proofs, stores, studies
 
 app = typer.Typer(
     help="Which parts of a source data set help a transfer task, which hurt, and how sure one can be.",
@@ -53,7 +53,7 @@ def _options(
 
 for _command in (
     *(experiments.quickstart, plans.plan, plans.run, proofs.prove, experiments.analyse, proofs.report, proofs.keep),
-    *(studies.study, stores.status, stores.verify, stores.compact, stores.merge, stores.export),
+    *(init.init, studies.study, stores.status, stores.verify, stores.compact, stores.merge, stores.export),
     *(datasets.pack, datasets.inspect, doctor.doctor),
 ):
     app.command()(_command)

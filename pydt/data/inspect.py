@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 _RUN = 32
-_ONE_COLOUR = "images of one colour, compared by bytes only"
+ONE_COLOUR = "images of one colour, compared by bytes only"
 # The contact sheet: side of an image (pixels), images in a row, rows at most, width of the names' column (pixels).
 _SIDE, _PER_ROW, _ROWS, _NAMES = 64, 10, 80, 180
 _ROWS_BELOW = 20  # then a further column of rows begins
@@ -181,6 +181,35 @@ def contact_sheet(dataset: Dataset, path: str | os.PathLike[str]) -> None:
     write_atomic(as_path(path, "sheet", made=True), buffer.getbuffer())
 
 
+def brightness(dataset: Dataset, most: int = 500) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of the pixels of each channel, from 0 to 1, to two digits: of at most so many images
+    that can be decoded, spread over all of them, each at 64 pixels.
+    """
+    sums, squares, count = 0.0, 0.0, 0
+    for i in _spread(len(dataset), most):
+        image = _pixels(dataset, i)
+        if image is not None:
+            values = image.reshape(-1, image.shape[-1]).astype(np.float64) / 255
+            sums, squares, count = sums + values.sum(0), squares + (values**2).sum(0), count + len(values)
+    if not count:
+        raise DataError("has no image that can be decoded", dataset.name, "give other images")
+    mean = sums / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    return tuple(np.round(mean, 2).tolist()), tuple(np.maximum(np.round(std, 2), 0.01).tolist())
+
+
+def _pixels(dataset: Dataset, i: int) -> np.ndarray | None:
+    """One example as networks see it, uint8 (height, width, channels); None where it cannot be decoded."""
+    if dataset.images is not None:
+        return np.asarray(dataset.images[dataset.positions[i]])
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return decode(dataset.bytes_of([i])[0].data, _SIDE, False, dataset.background)
+    except Exception:  # see _look
+        return None
+
+
 def _spread(count: int, most: int) -> list[int]:
     """At most so many of 0..count-1, evenly spread."""
     return list(range(count)) if count <= most else [i * count // most for i in range(most)]
@@ -190,14 +219,9 @@ def _thumbnail(dataset: Dataset, i: int) -> Image.Image | None:
     """One example, its short side cut to a square of the sheet; None where it cannot be decoded."""
     from PIL import Image
 
-    if dataset.images is None:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                return Image.fromarray(decode(dataset.bytes_of([i])[0].data, _SIDE, False, dataset.background))
-        except Exception:  # see _look
-            return None
-    pixels = np.asarray(dataset.images[dataset.positions[i]])
+    pixels = _pixels(dataset, i)
+    if pixels is None or dataset.images is None:
+        return None if pixels is None else Image.fromarray(pixels)
     image = flat(Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels), BACKGROUND).convert("RGB")
     scale = _SIDE / min(image.size)
     # Enlarged pixels stay pixels: what the network sees.
@@ -228,7 +252,7 @@ def _decoded(
                 sizes.append((height, width))
                 modes[mode] = modes.get(mode, 0) + 1
                 if told is None:
-                    note(noted, _ONE_COLOUR, keys[i])
+                    note(noted, ONE_COLOUR, keys[i])
                 else:
                     sums[i] = told  # same bytes have same pixels
                 if turned:
