@@ -283,13 +283,17 @@ class Notebook(Lines):
         self.display = display
 
     def open(self) -> None:
-        self.shown_as = self.display(self._bundle(), raw=True, display_id=True)
+        self.shown_as: Any = None  # where nothing can be shown
+        with contextlib.suppress(Exception):
+            self.shown_as = self.display(self._bundle(), raw=True, display_id=True)
 
     def pause(self, now: float) -> float:
         return min(2.0, self.every)
 
     def draw(self) -> None:
-        self.shown_as.update(self._bundle(), raw=True)
+        # A kernel whose browser is gone, or an output that was cleared: the run goes on.
+        with contextlib.suppress(Exception):
+            self.shown_as.update(self._bundle(), raw=True)
 
     def close(self, well: bool) -> None:
         self.draw()

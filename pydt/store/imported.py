@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.base import DataError, DesignError, digest, one_of, refuse_other_rows, shown, to_array, whole
+from pydt.base import DataError, DesignError, column_names, digest, one_of, refuse_other_rows, shown, to_array, whole
 from pydt.design import Design
 from pydt.store.block_format import write_block
 from pydt.store.cells import Cells
@@ -101,8 +101,10 @@ def checked_arrays(
     if not given:
         raise DataError("no outputs", "from_arrays", "give an array, or {name: array}")
     arrays = {key: _outputs(values, _place(key, len(given))) for key, values in given.items()}
+    groups = _labels(masks) if groups is None else groups
     packed, names = _masks(masks, groups, by, bitorder, arrays)
-    measures = tuple(_measure(key, array, examples, about, len(packed)) for key, array in arrays.items())
+    ids = {key: _labels(values) if examples is None else examples for key, values in given.items()}
+    measures = tuple(_measure(key, array, ids[key], about, len(packed)) for key, array in arrays.items())
     if len({measure.name for measure in measures}) < len(measures):
         raise DataError("two measures have one name", "outputs", "give each its own")
     looked = [_look(array, measure) for array, measure in zip(arrays.values(), measures, strict=True)]
@@ -114,6 +116,14 @@ def checked_arrays(
 
 
 _FINITE = "give finite numbers; NaN says that a row failed"
+
+
+def _labels(values: Any) -> Any:
+    """The names of a table's columns, if they are all different; None of an array, or of numbers that count them."""
+    names = column_names(values, values.shape[1]) if len(getattr(values, "shape", ())) == 2 else None
+    if names is None or names == tuple(range(len(names))) or len(set(map(str, names))) < len(names):
+        return None
+    return tuple(map(str, names))
 
 
 def _place(key: Any, of: int) -> str:

@@ -169,8 +169,9 @@ class Store(Cells):
                 ceil(groups / 8)), with `groups`. A memory map is read in parts, as are those of outputs.
             outputs: numbers (models, examples) of any dtype, or (models,); several measures as {name: numbers}, or
                 {pydt.Measure: numbers}, which says for itself what follows from `examples` to `higher_is_better`.
-            groups: names of the groups, or how many there are.
-            examples: an entry for each target example: its id where all differ, its class where they repeat.
+            groups: names of the groups, or how many there are; by default those of the columns, if masks are a table.
+            examples: an entry for each target example: its id where all differ, its class where they repeat; by default
+                the names of the columns of outputs, if they are a table.
             half, weights, unit, scale, higher_is_better: as of `pydt.Measure`.
             name: of the measure, where `outputs` has no names.
             source, by: what reports call the source, and a group in a word.
