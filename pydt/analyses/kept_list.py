@@ -1,8 +1,12 @@
 """From a ranking to a list: which groups of the source to keep, as names, positions and keys that any trainer reads.
 
-The ranking is the report's: influences on the whole target, on the score half. What supports a list is said with it:
+The ranking is the report's: influences on the whole target, on the score half; or that of the page by shots
+(`pydt.analyses.kept_scores`). What supports a list is said with it:
 
-    surely below  influence below 0 (where masks are of one size, below the average group), q < 0.05 over the groups
+    surely below  influence below 0 (where masks are of one size, below the average group), q < 0.05 over the groups.
+                  q is two-sided, as the report has it: of all groups called below or above, the expected share with the
+                  wrong sign or none is below 0.05 (Benjamini and Yekutieli 2005). The sentences say so of all of them;
+                  a q of one side would be of those below alone, and mark other groups than the report
     agreement     rank correlation of the rankings from two halves of the models (`pydt.analyses.agreement`)
     order         whether the influences of some rows predict other rows on the report half (`global_test`)
     retrained     report half, other draws: the source without just these groups against the whole, if it was trained
@@ -13,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,21 +31,21 @@ from pydt.analyses.agreement import agreement, disjoint_influences
 from pydt.analyses.counterfactual import stored
 from pydt.analyses.ensemble_view import LEVEL, Array, EnsembleView
 from pydt.analyses.kept_examples import keys_of, source_of
+from pydt.analyses.kept_scores import COMMON, left_out, of_all_shots, of_task, target_of
 from pydt.base import (
     ConfigError,
     EstimateError,
     as_path,
     extremes,
     influence_table,
+    one_of,
     remove,
-    t975,
     to_frame,
-    whole,
     write_atomic,
 )
 from pydt.ensemble import Plan
-from pydt.estimation import MANY, global_test, mean_output, overall
-from pydt.reporting import Metric, count, csv_file, digits_for, finite, interval_plot, listed, number, p_text, quoted
+from pydt.estimation import MANY, global_test
+from pydt.reporting import Metric, count, csv_file, digits_for, finite, interval_plot, listed, number, p_text
 from pydt.store import Store
 
 _RULES = "give one of drop=N, top=N, sure=True"
@@ -79,6 +84,7 @@ class Kept:
             that of the average group.
         agreement: rank correlation of the rankings from two halves of the models; None where it could not be computed.
         p: of the test whether the ranking predicts other models at all.
+        shots: the numbers of shots that have one order; () where the order is that of one task.
     """
 
     name: str
@@ -109,9 +115,20 @@ class Kept:
     facts: dict[str, Any]
     _keys: str  # their kind, see `keys_of`
     _view: EnsembleView
+    shots: tuple[int | str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Kept({len(self.kept):,} of {count(len(self.groups), 'group')} by {self.by}, {self.rule})"
+
+    @property
+    def command(self) -> str:
+        """The command that writes this list."""
+        rule = "--sure" if self.sure else f"--drop {len(self.dropped)}"
+        words = ["pydt", "keep", self.facts["store"], *rule.split()]
+        words += ["--shots", COMMON] if self.shots else []
+        words += ["--task", self.facts["task"]["name"]] if len(self._view.record.tasks) > 1 else []
+        words += ["--output", self.facts["output"]] if self.facts["output"] != self._view.output() else []
+        return shlex.join(words)
 
     @property
     def sure(self) -> bool:
@@ -229,6 +246,7 @@ def keep(
     sure: bool = False,
     task: Any = None,
     output: str | None = None,
+    shots: str | None = None,
     seed: int = 0,
 ) -> Kept:
     """Which groups to keep, by the ranking of the report: influences on the whole target, on the score half.
@@ -243,6 +261,8 @@ def keep(
             size (q < 0.05 over the groups); this may be none.
         task: which of the plan's tasks, or its name or digest; the first by default.
         output: of which the influences are, see `pydt.report`.
+        shots: "common" orders the groups by one target at all its numbers of shots, as the page by shots does: by the
+            mean of influence / standard error. The target is that of `task`, by default the first at several numbers.
         seed: of the halves of the models whose rankings are compared.
 
     Raises:
@@ -253,30 +273,29 @@ def keep(
     given = [name for name, one in (("drop", drop), ("top", top), ("sure", sure or None)) if one is not None]
     if len(given) != 1:
         raise ConfigError("no rule" if not given else f"{' and '.join(given)} at once", "keep", _RULES)
+    if shots is not None:
+        one_of(shots, (COMMON,), "shots", "keep", ConfigError)
     view = EnsembleView.of(store, plan, task)
     record, names = view.record, view.record.names
     output = view.output(output)
-    fit = overall(view.store, record, view.task, output)
-    values, stderr = np.asarray(fit.unbiased, np.float64), np.asarray(fit.stderr, np.float64)
-    reach = stderr * [t975(one) for one in np.broadcast_to(fit.df, values.shape)]
+    by = of_task(view, output) if shots is None else of_all_shots(view, output, task is not None)
+    values = by.values
     # Of thousands of single examples the report tests the ranking as a whole, none on its own.
-    q = None if record.by == "example" else np.asarray(fit.q, np.float64)
+    q = None if record.by == "example" else by.q
     lower, higher = ((np.zeros(len(names), bool) if q is None else (q < LEVEL) & (s * values > 0)) for s in (-1, 1))
-    out = _left_out(values, lower if q is not None else None, drop, top, sure)
-    score, judged = (mean_output(view.store, record, view.task, output, half) for half in ("score", "report"))
+    out = left_out(values, lower if q is not None else None, drop, top, sure)
     source, codes = source_of(view.store, record, plan)
     stays = np.ones(len(names) + 1, bool)  # the last: of examples in no group, -1
     stays[out] = False
     positions = None if codes is None else np.flatnonzero(stays[codes])
     keys, kind = keys_of(source)
     dropped = tuple(names[i] for i in out)
-    unit, rule = view.unit(output).name, given[0]
-    line = "average" if fit.estimand == "swap" else "0"
+    rule, line = given[0], "average" if by.estimand == "swap" else "0"
     usual = output == view.output()
     return Kept(
-        name=_called(view, len(names), len(out), rule, line, None if usual else output),
+        name=_called(view, len(names), len(out), rule, line, None if usual else output, by.shots),
         rule={"drop": f"the {len(out)} lowest are left out", "top": f"the {top} highest are kept"}.get(
-            rule, f"groups with an influence surely below {_line(fit.estimand)} are left out (q < {LEVEL})"
+            rule, f"groups with an influence surely below {_line(by.estimand)} are left out (q < {LEVEL})"
         ),
         kept=tuple(name for name, one in zip(names, stays, strict=False) if one),
         dropped=dropped,
@@ -285,53 +304,35 @@ def keep(
         keys=None if keys is None or positions is None else tuple(keys[i] for i in positions.tolist()),
         groups=names,
         values=values,
-        stderr=stderr,
-        low=values - reach,
-        high=values + reach,
+        stderr=by.stderr,
+        low=values - by.reach,
+        high=values + by.reach,
         q=q,
         counts=None if codes is None else np.bincount(codes[codes >= 0], minlength=len(names)),
-        unit=unit,
-        estimand=fit.estimand,
-        estimator=fit.method,
-        models=fit.models,
+        unit=by.unit,
+        estimand=by.estimand,
+        estimator=by.method,
+        models=by.models,
         below=int(lower[out].sum()),
         above=int(higher[out].sum()),
-        agreement=_agreement(view, score, seed),
-        p=float(global_test(view.masks, score, judged, fit.method)[1].p),
-        retrained=_retrained(view, dropped),
+        agreement=_agreement(view, by.score, seed),
+        p=float(global_test(view.masks, by.score, by.judged, by.method)[1].p),
+        retrained=None if by.shots else _retrained(view, dropped),
         by=record.by,
-        target=view.target_name + (f" (task {quoted(view.described['name'])})" if len(record.tasks) > 1 else ""),
+        target=target_of(view, by.shots),
         facts={
             "store": str(view.store.folder),
             "plan": record.digest,
             "task": {"name": view.described["name"], "digest": view.task},
             "output": output,
+            "shots": list(by.shots) or None,
             "seed": record.seed,
             "source": {"name": record.source_facts["name"], "digest": record.source},
         },
         _keys=kind or ("ids" if view.thing == "example" else ""),
         _view=view,
+        shots=by.shots,
     )
-
-
-def _left_out(values: Array, lower: npt.NDArray[np.bool_] | None, drop: Any, top: Any, sure: bool) -> list[int]:
-    """Positions of the groups that go, the lowest first."""
-    upwards = np.argsort(-values, kind="stable")[::-1].tolist()
-    if sure:
-        if lower is None:
-            mend = "single examples are tested as a whole, none on its own: use drop=N or top=N"
-            raise ConfigError("sure of single examples", "keep", mend)
-        return [i for i in upwards if lower[i]]
-    word, asked = ("drop", drop) if drop is not None else ("top", top)
-    if len(values) < 2:
-        raise ConfigError("one group", "keep", "there is nothing to leave out")
-    asked = whole(asked, word, "keep", 1, error=ConfigError)
-    if asked >= len(values):
-        empty = "nothing is left" if word == "drop" else "nothing is left out"
-        wrong = empty if asked == len(values) else "there are not so many"
-        asks = f"{word} {asked:,} of {count(len(values), 'group')}: {wrong}"
-        raise ConfigError(asks, "keep", f"use 1 to {len(values) - 1}")
-    return upwards[: asked if word == "drop" else len(values) - asked]
 
 
 def _agreement(view: EnsembleView, score: Array, seed: int) -> float | None:
@@ -361,7 +362,9 @@ def _retrained(view: EnsembleView, dropped: tuple[str, ...]) -> Retrained | None
     return Retrained(gain, low, high, metric.unit, (found.n, found.control_n))
 
 
-def _called(view: EnsembleView, groups: int, out: int, rule: str, line: str, output: str | None) -> str:
+def _called(
+    view: EnsembleView, groups: int, out: int, rule: str, line: str, output: str | None, shots: tuple[int | str, ...]
+) -> str:
     """The name of the files: what is kept and what is dropped, and of which task, output and plan where that is not
     clear."""
     ends = {
@@ -370,11 +373,16 @@ def _called(view: EnsembleView, groups: int, out: int, rule: str, line: str, out
         "sure": f"{groups - out}-of-{groups}-dropped-{out}-surely-below-{line}",
     }
     more = [view.described["name"]] if len(view.record.tasks) > 1 else []
+    if shots:
+        several = {task["target"] for task in view.record.tasks}
+        more = [*([view.target_name] if len(several) > 1 else []), f"{'-'.join(map(str, shots))} shots"]
     more += [] if output is None else [output]
     more += [f"plan {view.record.digest[:8]}"] if len(view.store.designs()) > 1 else []
     said = [re.sub(r"[^\w]+", "-", one).strip("-")[:40] for one in more]
     tasks = [re.sub(r"[^\w]+", "-", one["name"]).strip("-")[:40].casefold() for one in view.record.tasks]
-    if len(tasks) > 1 and (not said[0] or tasks.count(said[0].casefold()) > 1):  # of which task, is not clear yet
+    if (
+        not shots and len(tasks) > 1 and (not said[0] or tasks.count(said[0].casefold()) > 1)
+    ):  # of which task, is not clear yet
         said[0] = f"{said[0]}-{view.task[:8]}".strip("-")
     return "-".join(["kept", ends[rule], *(["for", *said] if said else [])])
 
@@ -425,6 +433,8 @@ def _how_sure(found: Kept) -> str:
 
 def _proof(found: Kept) -> str:
     one = found.retrained
+    if one is None and found.shots and found.dropped:
+        return "What it gains at each number of shots, the page by shots tells if it was retrained."
     if one is None:
         return "No retraining has tested this list." if found.dropped else ""
     digits = max(digits_for((one.high - one.low) / 4), 1)

@@ -87,6 +87,10 @@ def keep(
     ] = False,
     task: Annotated[str | None, TASK] = None,
     output: Annotated[str | None, OUTPUT] = None,
+    shots: Annotated[
+        str | None,
+        typer.Option(help='"common": one order for all numbers of shots, as the page by shots has it.'),
+    ] = None,
     plan: Annotated[str | None, DIGEST] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the list; default DIR/kept.")] = None,
 ) -> None:
@@ -104,7 +108,7 @@ def keep(
     else:
         folder, chosen = (read := read_plan(file)).dir, ran(file, read)
         chosen = chosen if plan is None or chosen.digest.startswith(plan) else plan
-    found = kept_list(folder, chosen, drop=drop, top=top, sure=sure, task=task, output=output)
+    found = kept_list(folder, chosen, drop=drop, top=top, sure=sure, task=task, output=output, shots=shots)
     files = found.write(folder / "kept" if out is None else out)
     for text in found.sentences:
         typer.echo(text)
@@ -125,7 +129,7 @@ def _proof_of(found: Kept, file: Path | None, task: str | None, output: str | No
     """The command that retrains without the groups that a list leaves out; empty where there is none."""
     if file is None or not found.dropped:
         return ""
-    if found.sure:
+    if found.sure or found.shots:
         words = ["analyse", file, "--only", "removal", "--train", "--keep", files.get(".txt", "")]
     else:
         words = ["prove", file, "--drop", len(found.dropped)]

@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import pathlib
+import shlex
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,7 +20,7 @@ import pytest
 import stub_measures as measures
 import torch
 from stub_images import blobs
-from stub_influence import Additive, filled, plan_of
+from stub_influence import Additive, filled, many_classes, plan_of
 
 import pydt
 from pydt import design
@@ -28,6 +29,7 @@ from pydt.data import Dataset, Groups, Target
 from pydt.data.loading import Augment
 from pydt.data.packing import pack_tar
 from pydt.ensemble import Plan
+from pydt.estimation import joint_influences, mean_output
 from pydt.store import Store
 from pydt.training import Recipe, Task
 
@@ -85,6 +87,69 @@ def test_sure_leaves_out_only_what_is_surely_below(study: Study) -> None:
     assert pydt.keep(store, plan, drop=GROUPS - 1).kept == ("s5",)
     assert "surely above" not in " ".join(most.sentences)
     assert pydt.keep(store, plan, top=1, output="margin").name.endswith("dropped-19-for-margin")
+
+
+@pytest.fixture(scope="module")
+def by_shots(tmp_path_factory: pytest.TempPathFactory, target: Target) -> Study:
+    """Two numbers of shots: c4 harms at one shot, c7 at five; c2 helps at both."""
+    plan = plan_of(many_classes(), target, design.random(20, 60, alpha=0.5, seed=3))
+    named = {1: "one shot", 5: "five shots"}
+    plan = replace(plan, tasks=tuple(Task(target, shots=k, draws=2, name=name) for k, name in named.items()))
+
+    def runner(given: Any) -> dict[str, Any]:
+        found = {}
+        for task in given.tasks:
+            effects = np.zeros((20, 120))
+            effects[[2, 4 if task.shots == 1 else 7]] = [[1.0], [-2.0]]
+            found |= Additive(np.zeros(120), effects, seed=task.shots)(replace(given, tasks=(task,)))
+        return found
+
+    return filled(tmp_path_factory.mktemp("by shots"), plan, runner), plan
+
+
+def test_the_common_order_of_all_shots_is_that_of_their_page(by_shots: Study, tmp_path: Path) -> None:
+    store, plan = by_shots
+    page = pydt.influence_by_shots(store, plan)
+    t = page.values / page.stderr
+    order = [page.groups[i] for i in np.argsort(t.mean(1), kind="stable")]
+    found = pydt.keep(store, plan, drop=8, shots="common")
+    assert list(found.dropped) == order[:8]
+    assert list(found.dropped) != list(pydt.keep(store, plan, drop=8).dropped)
+    assert {"c4", "c7"} == set(order[:2])
+    np.testing.assert_allclose(found.values, t.mean(1), atol=1e-5)
+    correlation = joint_influences(store.design(plan), page_outputs(store, plan)).correlation
+    errors = [np.sqrt(np.ones(2) @ one @ np.ones(2)) / 2 for one in correlation]
+    np.testing.assert_allclose(found.stderr, errors, rtol=1e-4)
+    assert (found.shots, found.unit) == ((1, 5), "standard errors")
+    assert found.name == "kept-12-of-20-dropped-8-lowest-for-1-5-shots"
+    assert "(one order for 1 and 5 shots)" in found.sentences[0]
+    assert "page by shots" in found.sentences[-1]
+    sure = pydt.keep(store, plan, sure=True, shots="common")
+    assert {"c4", "c7"} <= set(sure.dropped)
+    assert "c2" not in sure.dropped
+    assert found.p < 0.05
+    assert json.loads(found.write(tmp_path)[".json"].read_text())["shots"] == [1, 5]
+    assert found.command == f"pydt keep {store.folder} --drop 8 --shots common --task 'one shot'".replace(
+        str(store.folder), shlex.quote(str(store.folder))
+    )
+
+
+def page_outputs(store: Store, plan: Plan) -> np.ndarray:
+    """Mean output of the models on the score half at each number of shots."""
+    record = store.plan(plan)
+    tasks = [task.digest for task in plan.tasks]
+    means = [mean_output(store, record, task, store.metric_output(task, record, None), "score") for task in tasks]
+    return np.stack(means, 1)
+
+
+def test_one_order_for_all_shots_needs_several(study: Study) -> None:
+    store, plan = study
+    with pytest.raises(ConfigError, match="no target of the plan has two numbers of shots"):
+        pydt.keep(store, plan, drop=3, shots="common")
+    with pytest.raises(ConfigError, match="has one number of shots"):
+        pydt.keep(store, plan, drop=3, shots="common", task=plan.tasks[0].name)
+    with pytest.raises(ConfigError, match="common"):
+        pydt.keep(store, plan, drop=3, shots="5")
 
 
 def test_positions_are_of_kept_groups_and_of_examples_in_none(study: Study) -> None:

@@ -74,6 +74,14 @@ def test_tasks_have_lists_of_their_own(file: Path, tmp_path: Path) -> None:
     assert "c7" not in read_list(text)
 
 
+def test_one_order_serves_all_numbers_of_shots(file: Path, tmp_path: Path) -> None:
+    output = said(file, "--drop", 5, "--shots", "common", "--out", tmp_path)
+    assert "one order for 1 and " in output
+    assert {"c4", "c7"} <= set(output.split("Left out")[1].split("How sure")[0].replace("“", "”").split("”"))
+    (text,) = tmp_path.glob("kept-15-of-20-dropped-5-lowest-for-1-*-shots.txt")
+    assert f"pydt analyse {file} --only removal --train --keep {text}" in output
+
+
 def test_a_store_will_do(file: Path, tmp_path: Path) -> None:
     read = read_plan(file)
     by_file, by_folder = (said(place, "--top", 3, "--out", tmp_path / "lists") for place in (file, read.dir))

@@ -295,6 +295,21 @@ class Kernel:
 
 
 @pytest.mark.usefixtures("slow")
+@pytest.mark.parametrize("broken", ["display", "update"])
+def test_a_display_that_fails_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    kernel = Kernel(monkeypatch, kernel=object())
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("the kernel is gone")
+
+    if broken == "update":
+        kernel.update = fail  # type: ignore[method-assign]
+    else:
+        sys.modules["IPython.display"].display = fail  # type: ignore[attr-defined]
+    assert len(shown(plan(31), tmp_path).finished()) == 31
+
+
+@pytest.mark.usefixtures("slow")
 def test_a_notebook_has_one_line_that_renews_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

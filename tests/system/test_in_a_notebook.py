@@ -106,6 +106,27 @@ def test_a_store_refuses_tables_whose_rows_are_in_another_order(tmp_path: Path) 
         pydt.Store.from_arrays(tmp_path / "b", masks, {"a": outputs, "b": outputs.iloc[::-1]})
 
 
+def test_a_store_takes_the_names_of_columns(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    random = np.random.default_rng(0)
+    masks = pandas.DataFrame(pydt.design.bernoulli(8, 90)[np.arange(90)], columns=list("abcdefgh"))
+    outputs = pandas.DataFrame(random.normal(size=(90, 4)), columns=["w", "x", "y", "z"])
+    made = pydt.Store.from_arrays(tmp_path / "a", masks, {"p": outputs, "q": outputs.to_numpy()})
+    assert made.plan().names == tuple("abcdefgh")
+    ids = {task["name"]: made.examples(task["digest"], "all")["ids"] for task in made.plan().tasks}
+    assert sorted(ids["q"].tolist()) == [0, 1, 2, 3]
+    assert pydt.ranking(made, task="p", per="example").columns != pydt.ranking(made, task="q", per="example").columns
+    assert set(pydt.ranking(made, task="p", per="example").columns) <= set("wxyz")
+    # What is said goes before, numbers that only count are no names, and an older import is found again.
+    named = pydt.Store.from_arrays(tmp_path / "b", masks, outputs, groups=list("qrstvwxy"))
+    assert named.plan().names == tuple("qrstvwxy")
+    counted = pandas.DataFrame(masks.to_numpy()), pandas.DataFrame(outputs.to_numpy())
+    plain = pydt.Store.from_arrays(tmp_path / "c", masks.to_numpy(), outputs.to_numpy())
+    assert pydt.Store.from_arrays(tmp_path / "c", *counted).plan().digest == plain.plan().digest
+    twice = outputs.set_axis(["x", "x", "y", "z"], axis=1)
+    assert len(pydt.Store.from_arrays(tmp_path / "d", masks, twice).plan().tasks) == 1
+
+
 @pytest.mark.skipif(not README.is_file(), reason="the README is not here")
 def test_the_example_of_the_readme_runs_as_written() -> None:
     pandas = pytest.importorskip("pandas")
