@@ -229,8 +229,9 @@ def counterfactual(
         task: which of its tasks, or its name; the first by default. Retrained models are transferred with other
             few-shot draws.
         output: whose influences rank the groups (see `pydt.store.derive`); by default the target's metric.
-        drop: numbers of groups to leave out, by default a half, a quarter and three quarters.
-        repeats: rows of each arm without a half of the groups, and of the full source. other_repeats: of other arms.
+        drop: numbers of groups to leave out, by default a third, a sixth and a half. The first is the main comparison.
+        repeats: rows of each arm without the first number of groups, and of the full source.
+        other_repeats: of other arms.
         steps: "same": every retraining takes as many steps as the whole source does; "epochs": the plan's epochs, so a
             smaller source trains for fewer steps. Of a `pydt.Function` or `pydt.Command`, which decides this, there is
             one length.
@@ -407,13 +408,12 @@ def _between_images(parts: np.ndarray, labels: np.ndarray) -> float:
 
 
 def numbers_to_drop(groups: int, drop: Sequence[int] | None) -> list[int]:
-    """The numbers of groups to leave out; half of the groups, the main comparison, first."""
-    half = groups // 2
-    wanted = [half, groups // 4, (3 * groups) // 4] if drop is None else list(drop)
+    """The numbers of groups to leave out; the first is the main comparison."""
+    wanted = [groups // 3, groups // 6, groups // 2] if drop is None else list(drop)
     sizes = list(dict.fromkeys(int(size) for size in wanted if drop is not None or 0 < size < groups - 1))
     if not sizes or any(not 0 < size < groups for size in sizes):
         raise ConfigError(f"drop {wanted} of {groups} groups", "counterfactual", f"use numbers from 1 to {groups - 1}")
-    return sorted(sizes, key=lambda size: size != half)
+    return sizes
 
 
 def retrainings(groups: int, repeats: int = 14, other_repeats: int = 4) -> int:

@@ -22,7 +22,9 @@ def prove(
     seed: Annotated[int, typer.Option(min=0, help="Of trainings, few-shot draws and random controls.")] = 0,
     drop: Annotated[
         list[int] | None,
-        typer.Option(min=1, help="Groups to leave out; may be repeated. Default a half, a quarter, three quarters."),
+        typer.Option(
+            min=1, help="Groups to leave out; may be repeated, the main number first. Default a third, a sixth, a half."
+        ),
     ] = None,
     repeats: Annotated[
         int, typer.Option(min=2, help="Retrainings of the full source, and of each arm of the first number.")

@@ -101,13 +101,13 @@ def test_image_errors_are_those_of_drawing_images_anew() -> None:
 
 
 def test_how_many_groups_are_left_out() -> None:
-    """A half, a quarter and three quarters, the half first; never nothing, and a single group only where asked for."""
-    assert numbers_to_drop(62, None) == [31, 15, 46]
-    assert numbers_to_drop(7, None) == [3, 1, 5]
-    assert numbers_to_drop(4, None) == [2, 1]
+    """A third, a sixth and a half, the third first; never nothing, and a single group only where asked for."""
+    assert numbers_to_drop(62, None) == [20, 10, 31]
+    assert numbers_to_drop(7, None) == [2, 1, 3]
+    assert numbers_to_drop(4, None) == [1, 2]
     assert numbers_to_drop(3, None) == [1]
-    assert numbers_to_drop(8, [1, 4, 7, 4]) == [4, 1, 7]
-    assert numbers_to_drop(8, [1, 7]) == [1, 7]
+    assert numbers_to_drop(8, [4, 1, 7, 4]) == [4, 1, 7]
+    assert numbers_to_drop(8, [1, 7]) == [1, 7], "the first that was asked for is the main comparison"
     for groups, drop in ((8, [0]), (8, [8]), (8, [4, -1]), (8, []), (2, [2])):
         with pytest.raises(ConfigError, match=f"use numbers from 1 to {groups - 1}"):
             numbers_to_drop(groups, drop)
