@@ -506,7 +506,8 @@ def _blocks(found: Brittleness) -> list[Block]:
     if images:
         sets = ((found.images[i], ", ".join(found.images[i].groups)) for i in shown)
         captions = [f"{b.label} without {names}: {percent_text(b.probability, 1)}" for b, names in sets]
-        blocks.insert(0, Images(images, captions, "The smallest sets, and how probably they flip their image"))
+        title, where = "The smallest sets, and how probably they flip their image", found._where[shown]
+        blocks.insert(0, Images(images, captions, title, places=found._view.places(where, "report")))
     if found.verified is not None:
         v = found.verified
         rates = {"without the image's set": v.set, "without a random set": v.random, "whole source": v.full}

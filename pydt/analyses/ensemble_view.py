@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt.base import ConfigError, StoreError
-from pydt.data import Dataset, pictures
+from pydt.data import Dataset, pictures, places
 from pydt.design import Design
 from pydt.ensemble import Plan
 from pydt.estimation import failure_test, mean_output
@@ -199,10 +199,17 @@ class EnsembleView:
         ids = self.store.examples(self.task, half, self.record)["ids"][np.asarray(where, np.int64)]
         return pictures(self.target.judged, ids, passed=self.passed)
 
+    def places(self, where: Sequence[int] | np.ndarray, half: str) -> tuple[str, ...]:
+        """Where some examples lie, by their position in a half; nothing where the plan's data are not at hand."""
+        if self.target is None:
+            return ()
+        ids = self.store.examples(self.task, half, self.record)["ids"][np.asarray(where, np.int64)]
+        return places(self.target.judged, ids)
+
     def images(self, block: Sequence[int] | np.ndarray, half: str, captions: Sequence[str], title: str) -> list[Block]:
         """A grid of some examples of a half; none where the plan's data are not at hand."""
         found = self.pictures(block, half)
-        return [] if not found else [Images(found, captions, title)]
+        return [] if not found else [Images(found, captions, title, places=self.places(block, half))]
 
     def told(self, sentences: Sequence[str], failed: int = 0, retrained: int = 0) -> list[str]:
         """The sentences of an answer, and what must be said of images that cannot be decoded and of rows that failed:

@@ -24,7 +24,7 @@ from pydt import design
 from pydt.analyses.ensemble_view import LEVEL, Array, EnsembleView
 from pydt.analyses.sample_splitting import ERROR_OF_WAYS, SPLITS, halves
 from pydt.base import ConfigError, Result, whole
-from pydt.data import Dataset, pictures
+from pydt.data import Dataset, pictures, places
 from pydt.design import Design
 from pydt.ensemble import Plan
 from pydt.estimation import ModelPlan, PredictionTest, global_test, mean_output, overall, plan_models
@@ -264,7 +264,15 @@ def _page(found: Examples) -> Page:
     for end, chosen in (("highest", order[:_SHOWN]), ("lowest", order[::-1][:_SHOWN])) if pictured else ():
         captions = [f"{classes[i]} {number(found.values[i], digits, True)}" for i in chosen.tolist()]
         note = f"Class and influence in {found.unit}. Chosen by their own noise too: to look at, not to believe."
-        blocks.append(Images(pictures(source, chosen, passed=found._view.passed), captions, f"The {end} images", note))
+        blocks.append(
+            Images(
+                pictures(source, chosen, passed=found._view.passed),
+                captions,
+                f"The {end} images",
+                note,
+                places=places(source, chosen),
+            )
+        )
     rank = np.arange(1, len(order) + 1)
     noise = -np.sort(-_quantiles(len(order)) * float(np.sqrt((found.stderr**2).mean())))
     curve = {"as estimated": (rank, found.values[order], None, None), "noise alone": (rank, noise, None, None)}

@@ -26,7 +26,7 @@ from pydt.analyses.ensemble_view import EnsembleView
 from pydt.analyses.rates import Compared, Rate, blocks_of, compare, rate_of
 from pydt.analyses.retraining import Retraining, group_images, other_draws, without
 from pydt.base import ConfigError, Result, Short, StoreError, generator, real, records, seed31
-from pydt.data import pictures
+from pydt.data import pictures, places
 from pydt.ensemble import Plan, Runner, run_row
 from pydt.estimation import influences, method_for
 from pydt.reporting import (
@@ -451,7 +451,8 @@ def _page(found: Failures) -> Page:
             f"{len(captions)} of {len(found.images)}: class, usual prediction, blamed group; fresh models that get it "
             "right without that group and without a random one. Those of the most blamed groups first."
         )
-        blocks.append(Images(found.pictures, captions, "Failing images", note))
+        where = places(found._view.target.judged, [i.position for i in found.images[: len(found.pictures)]])
+        blocks.append(Images(found.pictures, captions, "Failing images", note, places=where))
     measures = [Column(part, attrgetter(f"rate.{part}")) for part in Rate.__dataclass_fields__]
     images = [Column(name) for name in Failure.__dataclass_fields__]
     csv = {

@@ -25,7 +25,7 @@ from pydt.analyses.ensemble_view import LEVEL, EnsembleView, detectable
 from pydt.analyses.leakage.influence_test import FEWEST, Array, own_influences, two_halves
 from pydt.analyses.leakage.similarity import Rows, coarse, common_side, greys, nearest
 from pydt.base import SHOWN, ConfigError, Result, Short, one_of, records, t975, whole
-from pydt.data import Dataset, pictures
+from pydt.data import Dataset, pictures, places
 from pydt.ensemble import Plan
 from pydt.estimation import benjamini_hochberg, influences, method_for, upper_tail
 from pydt.reporting import (
@@ -322,14 +322,11 @@ def _page(found: Misleading) -> Page:
     blocks: list[Block] = []
     shown = found.claims[:_SHOWN]
     if shown:
-        images = [
-            picture
-            for claim in shown
-            for picture in (
-                *pictures(target, [claim.target], passed=found._view.passed),
-                *pictures(source, [*claim.members, claim.neighbour], passed=found._view.passed),
-            )
+        parts = [
+            (d, ids) for one in shown for d, ids in ((target, [one.target]), (source, [*one.members, one.neighbour]))
         ]
+        images = [picture for data, ids in parts for picture in pictures(data, ids, passed=found._view.passed)]
+        where = [place for data, ids in parts for place in places(data, ids)]
         captions = [
             f"{claim.label} | {claim.group} ({plus_minus(claim.effect, claim.stderr)}) | "
             f"nearest: {classes[labels[claim.neighbour]]}"
@@ -339,7 +336,7 @@ def _page(found: Misleading) -> Page:
             "Of each tile: the target image, images of the group most like it, and last the source image most like it."
         )
         title = "What is said to harm which images"
-        blocks.append(Images(images, captions, title, note, together=2 + len(shown[0].members)))
+        blocks.append(Images(images, captions, title, note, together=2 + len(shown[0].members), places=where))
         effects = np.array([claim.effect for claim in found.claims])
         reach = np.array([t975(claim.df) * claim.stderr for claim in found.claims])
         blocks.append(

@@ -564,7 +564,19 @@ def _target_blocks(found: Ranking) -> list[Block]:
     marked = found.q[order, 0] < LEVEL
     note = f"Influence with 95 % interval; {signs(found.estimand)}. Filled: q < {LEVEL}."
     return [
-        Intervals(names, values, low, high, found.unit, "All groups", note, marked.tolist(), thumbnails or None, noise)
+        Intervals(
+            names,
+            values,
+            low,
+            high,
+            found.unit,
+            "All groups",
+            note,
+            marked.tolist(),
+            thumbnails or None,
+            noise,
+            places=found._view.store.captions(found._view.record),
+        )
     ]
 
 
@@ -593,16 +605,18 @@ def _strongest(found: Ranking, what: str) -> Intervals:
     values, low, high = _interval(found, rows, columns)
     of = found.columns if found.per == "class" else _captions(found)
     names = [f"{found.groups[i]} on {of[j]}" for i, j in zip(rows, columns, strict=True)]
-    thumbnails = found._view.store.thumbnails(found._view.record)
-    shown = {
-        name: thumbnails[found.groups[i]] for name, i in zip(names, rows, strict=True) if found.groups[i] in thumbnails
-    }
+    store, record = found._view.store, found._view.record
+    thumbnails, captions = store.thumbnails(record), store.captions(record)
+    of_group = {name: found.groups[i] for name, i in zip(names, rows, strict=True)}
+    shown = {name: thumbnails[group] for name, group in of_group.items() if group in thumbnails}
+    places = {name: captions[group] for name, group in of_group.items() if group in captions}
     note = (
         f"The pairs of group and {what} with the largest influence for its error, of {found.values.size:,}; filled: "
         f"q < {LEVEL} over all pairs. They are the clearest of many, so their values are too far from zero."
     )
     marked = (found.family_q[rows, columns] < LEVEL).tolist()
-    return Intervals(names, values, low, high, found.unit, "The clearest pairs", note, marked, shown or None)
+    title = "The clearest pairs"
+    return Intervals(names, values, low, high, found.unit, title, note, marked, shown or None, places=places)
 
 
 def _captions(found: Ranking) -> tuple[str, ...]:

@@ -344,6 +344,7 @@ def _blocks(found: ShotsNumbers, ticks: list[str]) -> list[Block]:
         marked=[bool(found.trend.q[i] < LEVEL) for i in order],
         captions=[found.kinds[i] for i in order],
         images=thumbnails or None,
+        places=found._view.store.captions(found._view.record),
     )
     blocks: list[Block] = [curves]
     if found.shares is not None:

@@ -300,18 +300,21 @@ def _answer(found: SubPopulations, order: npt.NDArray[np.intp]) -> list[str]:
 
 def _blocks(found: SubPopulations, order: npt.NDArray[np.intp]) -> list[Block]:
     view, blocks = found._view, list[Block]()
-    thumbnails = view.store.thumbnails(view.record)
+    thumbnails, lying = view.store.thumbnails(view.record), view.store.captions(view.record)
     for k in order[:_SHOWN] if view.target is not None else ():
         captions = [
             f"{found.classes[found.labels[x]]} {number(float(found.effect[k, x]), 1, True)}" for x in found.found[k]
         ]
         value = plus_minus(float(found.judged[k]), float(found.judged_stderr[k]))
         title = f"{quoted(found.groups[k])}: {value} {found.unit}" + ("" if found.q[k] < LEVEL else " (not sure)")
-        own = list(thumbnails.get(found.groups[k], ())[:2])
+        own = list(thumbnails.get(found.groups[k], ())[:3])
         images = view.pictures(found.found[k], "all")
         if images:
-            named = [*["the group"] * len(own), *captions]
-            blocks.append(Images([*own, *images], named, title))
+            theirs = [*lying.get(found.groups[k], ()), "", "", ""][: len(own)]
+            named = [*(place.rpartition("/")[2] for place in theirs), *captions]
+            where = [*theirs, *view.places(found.found[k], "all")]
+            heads = "from the group", f"{view.target_name}: moved most, with class and effect"
+            blocks.append(Images([*own, *images], named, title, places=where, beside=len(own), heads=heads))
     reach = t975(found.df) * found.judged_stderr
     names = [found.groups[k] for k in order]
     note = (
@@ -328,6 +331,7 @@ def _blocks(found: SubPopulations, order: npt.NDArray[np.intp]) -> list[Block]:
         note,
         (found.q[order] < LEVEL).tolist(),
         thumbnails or None,
+        places=lying,
     )
     return [*blocks, intervals, Table.of(order, _columns(found), "Every group in numbers")]
 

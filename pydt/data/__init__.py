@@ -11,4 +11,4 @@ from pydt.data.name_lists import read_list
 from pydt.data.persistence import has_index
 from pydt.data.replica import Need, copy_of, missing, receive, send
 from pydt.data.target import HALVES, Target
-from pydt.data.thumbnails import pictures
+from pydt.data.thumbnails import pictures, places

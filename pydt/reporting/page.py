@@ -36,6 +36,9 @@ class Images:
         captions: one for each tile.
         title, note: what stands above the grid.
         together: consecutive pictures of one tile: 2 for pairs.
+        places: where each picture lies, as in `pydt.data.places`; told when it is opened.
+        beside: so many tiles stand apart, before the others: what these are to be compared with.
+        heads: names of what stands apart and of the others.
     """
 
     images: np.ndarray | Sequence[np.ndarray]
@@ -43,8 +46,14 @@ class Images:
     title: str
     note: str = ""
     together: int = 1
+    places: Sequence[str] = ()
+    beside: int = 0
+    heads: tuple[str, str] = ("", "")
 
     def __post_init__(self) -> None:
+        if len(self.places) not in (0, len(self.images)):
+            wrong = f"{len(self.places)} places of {len(self.images)} pictures"
+            raise ConfigError(wrong, f"Images {self.title!r}", "give one place for each picture")
         if self.together < 1 or len(self.images) != self.together * len(self.captions):
             wrong = f"{len(self.images)} pictures, {len(self.captions)} captions, {self.together} together"
             raise ConfigError(wrong, f"Images {self.title!r}", "give one caption for each picture, or for each tile")
@@ -123,6 +132,7 @@ class Intervals:
         title, note: what stands above.
         marked: which lines are findings (q < 0.05, say): filled and coloured by their sign; the others are hollow.
         images: by name, uint8 (n, H, W[, C]) pictures of the line; the first three are shown.
+        places: by name, where each of its pictures lies.
         noise: half the width of the band around zero in which 95 of 100 lines without any effect fall.
     """
 
@@ -136,6 +146,7 @@ class Intervals:
     marked: Sequence[bool] | np.ndarray = ()
     images: Mapping[str, np.ndarray] | None = None
     noise: float | None = None
+    places: Mapping[str, Sequence[str]] | None = None
 
     def __post_init__(self) -> None:
         columns = (self.names, self.values, self.low, self.high, *([self.marked] if len(self.marked) else []))
@@ -194,6 +205,7 @@ class Multiples:
             from 0 in units of its interval; the others are hollow.
         captions: a short text below each name.
         images: by name, uint8 (n, H, W[, C]) pictures of the panel; the first three are shown.
+        places: by name, where each of its pictures lies.
     """
 
     names: Sequence[str]
@@ -208,6 +220,7 @@ class Multiples:
     marked: Sequence[bool] | np.ndarray = ()
     captions: Sequence[str] = ()
     images: Mapping[str, np.ndarray] | None = None
+    places: Mapping[str, Sequence[str]] | None = None
 
     def __post_init__(self) -> None:
         where = f"Multiples {self.title!r}"

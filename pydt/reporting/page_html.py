@@ -36,7 +36,7 @@ from pydt.reporting.page import (
     Table,
 )
 from pydt.reporting.page_links import ENTRY, INDEX, REPORT, link_pages, listed
-from pydt.reporting.pictures import data_uri
+from pydt.reporting.pictures import inlined
 from pydt.reporting.svg import Axis, LogAxis, Series, axis_row, ground, interval_row, panel, plot, symbol
 from pydt.reporting.text import DASH, MINUS, digits_for, ends, finite, legible, number, tied
 
@@ -46,6 +46,8 @@ LISTED = 1000
 """Rows of a table that are in the page."""
 SIDE = 96
 """Longest side of an embedded picture, in pixels."""
+SMALL = 64
+"""That of a picture in a line or a panel."""
 
 _LONG = 20  # characters of a cell that may be broken into lines
 _STYLES = (("better", "drop bottom"), ("worse", "drop top"), ("plain", "drop random"), ("ink", "full"))
@@ -148,9 +150,11 @@ def _images(block: Images) -> dict[str, Any]:
     tiles = []
     for i, caption in enumerate(block.captions[: max(1, PICTURES // block.together)]):
         own = [np.asarray(block.images[i * block.together + j]) for j in range(block.together)]
-        pictures = [(data_uri(image, SIDE), max(image.shape[:2]) < SIDE // 2) for image in own]
-        tiles.append({"pictures": pictures, "caption": _said(caption, 80)})
-    return {"tiles": tiles, "left_out": len(block.captions) - len(tiles), "together": block.together}
+        places = block.places[i * block.together : (i + 1) * block.together]
+        tiles.append({"pictures": inlined(own, SIDE, places), "caption": _said(caption, 80)})
+    parts = [(block.heads[0], tiles[: block.beside]), (block.heads[1], tiles[block.beside :])]
+    parts = [(_said(head, 80), part) for head, part in parts if part]
+    return {"parts": parts, "left_out": len(block.captions) - len(tiles), "together": block.together}
 
 
 def _table(block: Table) -> dict[str, Any]:
@@ -244,10 +248,11 @@ def _range(low: float | None, high: float | None, digits: int, sign: bool) -> st
     return DASH if low is None or high is None else f"{number(low, digits, sign)} to {number(high, digits, sign)}"
 
 
-def _thumbnails(block: Intervals | Multiples, i: int) -> list[str]:
+def _thumbnails(block: Intervals | Multiples, i: int) -> list[dict[str, Any]]:
     """The first three pictures of a line or a panel."""
-    pictures = (block.images or {}).get(block.names[i])
-    return [] if pictures is None else [data_uri(np.asarray(picture), 48) for picture in pictures[:3]]
+    name = block.names[i]
+    pictures = (block.images or {}).get(name)
+    return [] if pictures is None else inlined(pictures[:3], SMALL, (block.places or {}).get(name, ())[:3])
 
 
 _Point = tuple[float | None, float | None, float | None]

@@ -5,8 +5,14 @@ from __future__ import annotations
 import base64
 import io
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+
+from pydt.reporting.text import legible
+
+_COARSE = 48  # smaller images are shown enlarged, with their pixels
 
 
 def png(image: np.ndarray) -> bytes:
@@ -35,6 +41,15 @@ def shrink(image: np.ndarray, side: int) -> np.ndarray:
     height, width = image.shape[0] // down, image.shape[1] // across
     blocks = image[: height * down, : width * across].reshape(height, down, width, across, *image.shape[2:])
     return np.rint(blocks.mean((1, 3))).astype(np.uint8)
+
+
+def inlined(images: Sequence[np.ndarray] | np.ndarray, side: int, places: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """What `pictures.html.j2` needs of pictures: address, place, and whether its pixels are to be seen."""
+    found: list[dict[str, Any]] = []
+    for i, image in enumerate(map(np.asarray, images)):
+        place = legible(places[i], 200) if i < len(places) else ""
+        found.append({"uri": data_uri(image, side), "place": place, "small": max(image.shape[:2]) < _COARSE})
+    return found
 
 
 def data_uri(image: np.ndarray, side: int) -> str:

@@ -104,6 +104,28 @@ def test_pictures_are_the_pixels_given_and_pairs_stay_together(tmp_path: Path) -
         assert f"<bdi>{'abc'[i]}</bdi>" in tile
 
 
+def test_pictures_open_larger_with_the_place_of_their_file(tmp_path: Path) -> None:
+    pixels = np.zeros((3, 4, 4), np.uint8)
+    places = ["a/<1>.png", "a/2.png", "b/3.png"]
+    block = Images(pixels, ["one", "two", "three"], "x", places=places, beside=1, heads=("the group", "the target"))
+    values = np.array([1.0, 2.0])
+    lines = Intervals(
+        ["g", "h"], values, values, values, "points", "y", images={"g": pixels[:2]}, places={"g": places[:2]}
+    )
+    write_pages([page(blocks=[block, lines])], tmp_path, "t")
+    html = shown(tmp_path)
+    buttons = [e["attrs"] for e in html.find("button")]
+    assert [b["title"] for b in buttons] == [
+        *("one: a/<1>.png", "two: a/2.png", "three: b/3.png", "g: a/<1>.png, a/2.png"),
+    ]
+    assert {b["class"] for b in buttons} == {"picture"}
+    assert [e["attrs"]["data-caption"] for e in html.find("img")] == [*places, *places[:2]]
+    assert [plain(e["text"]) for e in html.find("h3")] == ["the group", "the target"]
+    assert [len(re.findall("<li>", part)) for part in svg(tmp_path).split("<h3>")[1:]] == [1, 2]
+    with pytest.raises(ConfigError, match="2 places of 3 pictures"):
+        Images(pixels, ["one", "two", "three"], "x", places=places[:2])
+
+
 def test_what_is_long_is_cut_and_says_so(tmp_path: Path) -> None:
     many = 2 * ROWS + 7
     values = np.linspace(1, -1, many)

@@ -12,7 +12,7 @@ import numpy as np
 from pydt.analyses.ensemble_view import EnsembleView
 from pydt.analyses.leakage.copies import CANDIDATES, PLANTED
 from pydt.base import SHOWN, Result, Short, records, t975
-from pydt.data import Target, not_compared, pictures, shared_images, shared_units
+from pydt.data import Target, not_compared, pictures, places, shared_images, shared_units
 from pydt.ensemble import Plan
 from pydt.reporting import (
     Block,
@@ -215,12 +215,9 @@ def _page(found: Leaks) -> Page:
     of = {"pool": task.train, "validation": task.train, "score": task.judged, "report": task.judged}
     keys, theirs = source.all_keys(), {half: data.all_keys() for half, data in of.items()}
     shown = found.pairs[:32]
-    images = [
-        picture
-        for pair in shown
-        for of_pair, i in ((source, pair.source), (of[pair.half], pair.target))
-        for picture in pictures(of_pair, [i], passed=found._view.passed)
-    ]
+    pairs = [one for pair in shown for one in ((source, pair.source), (of[pair.half], pair.target))]
+    images = [picture for data, i in pairs for picture in pictures(data, [i], passed=found._view.passed)]
+    where = [place for data, i in pairs for place in places(data, [i])]
     captions = [
         f"{pair.group}: {keys[pair.source]} = {theirs[pair.half][pair.target]} ({pair.half}), "
         + (f"r {pair.correlation:.4f}" if pair.how == "alike" else pair.how)
@@ -246,7 +243,7 @@ def _page(found: Leaks) -> Page:
     blocks: list[Block] = []
     if images:
         title = "Copies: the source image and the target image it matches"
-        blocks.append(Images(images, captions, title, together=2))
+        blocks.append(Images(images, captions, title, together=2, places=where))
     suspicious = [group for group in found.groups if group.leak or group.uneven or group.copies]
     if suspicious:
         blocks.append(Table.of(suspicious, group_columns, "Groups with evidence of either kind"))
