@@ -10,6 +10,7 @@ from .analyses import Kept as Kept
 from .analyses import analyse as analyse
 from .analyses import brittleness as brittleness
 from .analyses import compare_outputs as compare_outputs
+from .analyses import compare_tasks as compare_tasks
 from .analyses import counterfactual as counterfactual
 from .analyses import failures as failures
 from .analyses import influence_by_shots as influence_by_shots

@@ -17,3 +17,4 @@ from pydt.analyses.share import share
 from pydt.analyses.shots import ByShots, influence_by_shots
 from pydt.analyses.stability import stability
 from pydt.analyses.subpopulations import subpopulations
+from pydt.analyses.two_targets import TaskComparison, compare_tasks

@@ -29,6 +29,7 @@ from pydt.analyses.shots import influence_by_shots
 from pydt.analyses.shots_tasks import shots_of, with_shots
 from pydt.analyses.stability import stability
 from pydt.analyses.subpopulations import subpopulations
+from pydt.analyses.two_targets import compare_tasks, pairs_of
 from pydt.base import ConfigError, EstimateError, PydtError, Result, StoreError, suggest
 from pydt.ensemble import Plan, run
 from pydt.estimation import few_masks, uncompared
@@ -37,6 +38,8 @@ from pydt.store import Store, unit_of
 
 IMAGES_MODELS = 100
 """Models on random halves of the source's images, where a plan has other groups."""
+PAIRS = 6
+"""Pages of two targets each: those of four targets."""
 KEPT = {"repeats": 6}
 """Retrainings of each kept list of the question by shots, where models may be trained."""
 VERIFIED = {"verify": 3}
@@ -165,6 +168,33 @@ def _by_shots(job: Job) -> list[Page]:
     return [replace(page, name=page.name if i == 1 else f"{page.name}-{i}") for i, page in pages]
 
 
+def _by_targets(job: Job) -> list[Page]:
+    """A page for each two of the plan's targets, up to `PAIRS`."""
+    record, settings = job.store.plan(job.plan), {"seed": job.seed, **job.settings}
+    asked = settings.pop("task", None)
+    if "tasks" in settings:
+        return [compare_tasks(job.store, job.plan, **settings).page()]
+    pairs = list(enumerate(pairs_of(record), 1))
+    if asked is not None and pairs:
+        target = job.store.described(asked, record)["target"]
+        of = {task["digest"]: task["target"] for task in record.tasks}
+        pairs = [(i, pair) for i, pair in pairs if target in (of[pair[0]], of[pair[1]])]
+    shown: list[tuple[int, Any]] = [*pairs[:PAIRS]] or [(1, None)]  # None: the function says what it needs
+    pages = []
+    for i, pair in shown:
+        page = compare_tasks(job.store, job.plan, tasks=pair, **settings).page()
+        if len(pairs) > PAIRS:
+            more = f"{len(pairs):,} pairs of targets: pages show the first {PAIRS}; with a task, those of its target."
+            page = replace(page, answer=[*page.answer, more])
+        pages.append(page if i == 1 else replace(page, name=f"{page.name}-{i}"))
+    return pages
+
+
+def _has_targets(job: Job) -> bool:
+    """Whether the plan has two targets."""
+    return "tasks" in job.settings or bool(pairs_of(job.store.plan(job.plan)))
+
+
 def _has_shots(job: Job) -> bool:
     """Whether the plan has a target at several numbers of shots."""
     record, asked = job.store.plan(job.plan), job.settings.get("task")
@@ -200,6 +230,7 @@ ANALYSES: tuple[Analysis, ...] = (
         needs=NEEDS_PER["example"],
     ),
     Analysis("shots", "which groups matter at how many shots?", False, _by_shots, suits=_has_shots, about="tasks"),
+    Analysis("targets", "does one list serve both targets?", False, _by_targets, suits=_has_targets, about="tasks"),
     Analysis("removal", "what does leaving groups out do?", True, _page_of(removal_curve, {})),
     Analysis(
         "subpopulations", "which examples does a group move most?", False, _page_of(subpopulations), needs=("ten",)

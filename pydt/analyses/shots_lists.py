@@ -30,6 +30,7 @@ class Lists(Short):
         size: groups on a list. splits: random splits.
         worth, stderr: float64 (J + 1, J): row = whose list, the last the common one; column = where it is valued.
         cost, cost_stderr: float64 (J,), of the common list against the own.
+        gain, gain_stderr: float64 (J + 1, J): by how much a list is below the mean of all groups.
     """
 
     size: int
@@ -38,6 +39,8 @@ class Lists(Short):
     stderr: Array
     cost: Array
     cost_stderr: Array
+    gain: Array
+    gain_stderr: Array
 
 
 def common_score(values: Array, stderr: Array) -> Array:
@@ -57,7 +60,7 @@ def lists_of(masks: Design, found: Array, judged: Array, method: str, seed: int)
     """
     groups, columns = masks.groups, found.shape[1]
     size = max(1, round(groups / 4))
-    ways = []
+    ways, means = [], []
     try:
         for pair in halves(masks, SPLITS, "lists by shots", seed):
             for one, other in (pair, pair[::-1]):
@@ -68,12 +71,15 @@ def lists_of(masks: Design, found: Array, judged: Array, method: str, seed: int)
                 ranked = np.column_stack([values, common_score(values, stderr)])
                 lowest = np.argsort(ranked, 0, kind="stable")[:size]
                 ways.append([second[chosen].mean(0) for chosen in lowest.T])
+                means.append(second.mean(0))
     except EstimateError:  # a group that one half of the models never keeps
         return None
     worth = np.array(ways)
     own = np.arange(columns)
     cost = worth[:, -1] - worth[:, own, own]
-    return Lists(size, SPLITS, worth.mean(0), error_of_ways(worth), cost.mean(0), error_of_ways(cost))
+    gain = np.array(means)[:, None] - worth
+    errors = [error_of_ways(one) for one in (worth, cost, gain)]
+    return Lists(size, SPLITS, worth.mean(0), errors[0], cost.mean(0), errors[1], gain.mean(0), errors[2])
 
 
 def _rule(masks: Design, method: str) -> str:

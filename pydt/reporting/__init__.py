@@ -2,10 +2,22 @@
 `base`.
 """
 
-from pydt.reporting.axes import curve_plot, interval_plot
+from pydt.reporting.axes import curve_plot, interval_plot, scatter_plot
 from pydt.reporting.csv_files import COLUMNS, csv_file, write_csv
 from pydt.reporting.metric import ACCURACY, Metric
-from pydt.reporting.page import PICTURES, Block, Column, Curve, Images, Intervals, Multiples, Page, Table, csv_of
+from pydt.reporting.page import (
+    PICTURES,
+    Block,
+    Column,
+    Curve,
+    Images,
+    Intervals,
+    Multiples,
+    Page,
+    Scatter,
+    Table,
+    csv_of,
+)
 from pydt.reporting.page_html import write_pages
 from pydt.reporting.page_links import PAGES, REPORT, link_pages
 from pydt.reporting.page_links import listed as listed_pages
@@ -20,6 +32,7 @@ from pydt.reporting.text import (
     count,
     digits_for,
     finite,
+    legible,
     listed,
     number,
     p_text,

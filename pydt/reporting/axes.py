@@ -47,6 +47,23 @@ def curve_plot(
     return ax
 
 
+def scatter_plot(
+    names: Sequence[str], x: Any, y: Any, reach: Any, labels: tuple[str, str], marked: Any, ax: Any = None
+) -> Any:
+    """Points with intervals along both axes and zero lines, the marked ones filled and named: x, y, marked (names,),
+    reach (names, 2)."""
+    ax = ax if ax is not None else _axes(5.2)
+    for chosen, look in ((~marked, {"color": "grey", "markerfacecolor": "none"}), (marked, {"color": "black"})):
+        bars = {"xerr": reach[chosen, 0], "yerr": reach[chosen, 1], "elinewidth": 0.8}
+        ax.errorbar(x[chosen], y[chosen], fmt="o", markersize=4, **bars, **look)
+    for i in np.flatnonzero(marked).tolist():
+        ax.annotate(_plain(names[i]), (x[i], y[i]), xytext=(4, 4), textcoords="offset points")
+    ax.axhline(0, color="grey", linewidth=0.8, zorder=0)
+    ax.axvline(0, color="grey", linewidth=0.8, zorder=0)
+    ax.set(xlabel=labels[0], ylabel=labels[1])
+    return ax
+
+
 def _axes(height: float) -> Any:
     from matplotlib import pyplot
 

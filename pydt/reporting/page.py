@@ -1,5 +1,5 @@
 """A page as an analysis hands it over: `Page`, and the blocks that it shows: `Images`, `Table`, `Intervals`, `Curve`,
-`Multiples`.
+`Multiples`, `Scatter`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ PANELS = 24
 """Panels shown of small multiples."""
 MARKS = 60
 """A curve of more points is drawn without marks."""
+BARS = 200
+"""Of more points of a scatter only findings have bars."""
+DOTS = 2000
+"""Points drawn of a scatter."""
 POINTS = 300
 """Of a curve of more points, so many evenly spaced ones are drawn."""
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,60}")
@@ -237,7 +241,38 @@ class Multiples:
                 raise ConfigError(f"a row of {name} does not have {len(self.x)} numbers", where, "give one for each x")
 
 
-Block = Images | Table | Intervals | Curve | Multiples
+@dataclass(frozen=True, eq=False)
+class Scatter:
+    """Points with 95 % intervals along both axes, each named when the mouse rests on it.
+
+    Attributes:
+        names: one for each point.
+        x, y: (values, low, high), each (points,); NaN or None where a number is missing.
+        x_label, y_label: of the scales, with the unit.
+        title, note: what stands above.
+        marked: which points are findings: filled and named; the others are hollow.
+        mark: what a finding is, for the legend.
+        alike: whether both axes have one unit, so that a line shows where x and y are equal.
+    """
+
+    names: Sequence[str]
+    x: tuple[Any, Any, Any]
+    y: tuple[Any, Any, Any]
+    x_label: str
+    y_label: str
+    title: str
+    note: str = ""
+    marked: Sequence[bool] | np.ndarray = ()
+    mark: str = "finding"
+    alike: bool = False
+
+    def __post_init__(self) -> None:
+        parts = (self.names, *self.x, *self.y, *([self.marked] if len(self.marked) else []))
+        if len(self.x) != 3 or len(self.y) != 3 or len({len(part) for part in parts}) > 1:
+            raise ConfigError("lists of different lengths", f"Scatter {self.title!r}", "give one value for each name")
+
+
+Block = Images | Table | Intervals | Curve | Multiples | Scatter
 
 
 @dataclass(frozen=True, eq=False)

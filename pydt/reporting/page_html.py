@@ -22,6 +22,8 @@ from pydt.base import ConfigError, as_path, write_atomic
 from pydt.reporting.csv_files import csv_file
 from pydt.reporting.html_templates import FILTERED, template
 from pydt.reporting.page import (
+    BARS,
+    DOTS,
     LINES,
     MARKS,
     PANELS,
@@ -33,11 +35,12 @@ from pydt.reporting.page import (
     Intervals,
     Multiples,
     Page,
+    Scatter,
     Table,
 )
 from pydt.reporting.page_links import ENTRY, INDEX, REPORT, link_pages, listed
 from pydt.reporting.pictures import inlined
-from pydt.reporting.svg import Axis, LogAxis, Series, axis_row, ground, interval_row, panel, plot, symbol
+from pydt.reporting.svg import Axis, Dot, LogAxis, Series, axis_row, ground, interval_row, panel, plot, scatter, symbol
 from pydt.reporting.text import DASH, MINUS, digits_for, ends, finite, legible, number, tied
 
 ROWS = 40
@@ -53,6 +56,8 @@ _LONG = 20  # characters of a cell that may be broken into lines
 _STYLES = (("better", "drop bottom"), ("worse", "drop top"), ("plain", "drop random"), ("ink", "full"))
 _REACH = (2.0, 1.5)  # of the values and of the ends of their intervals, in small multiples
 _HOLLOW = "plain second"
+_FOUND = "ink"
+_SPOKEN = 12  # points that the text for screen readers names
 _MARKED = {"better": "finding, above 0", "worse": "finding, below 0", _HOLLOW: "no finding"}
 
 
@@ -138,9 +143,10 @@ def _paragraphs(text: str) -> Iterator[dict[str, Any]]:
 
 def _block(block: Block) -> dict[str, Any]:
     shows = {Images: _images, Table: _table, Intervals: _intervals, Curve: _curve, Multiples: _multiples}
+    shows |= {Scatter: _scatter}
     show = shows.get(type(block))
     if show is None:
-        mend = "give Images, Table, Intervals, Curve or Multiples"
+        mend = "give Images, Table, Intervals, Curve, Multiples or Scatter"
         raise ConfigError(f"is of type {type(block).__name__}", "Page.blocks", mend)
     common = {"kind": type(block).__name__.lower(), "title": _said(block.title, 200)}
     return {**common, "note": _said(block.note) if block.note else "", **show(block)}  # type: ignore[operator]
@@ -324,6 +330,40 @@ def _spoken(places: Sequence[str], curve: Sequence[_Point], digits: int, sign: b
         interval = "" if None in (low, high) else f" ({_range(low, high, digits, sign)})"
         parts.append(f"{place}: no value" if value is None else f"{place}: {number(value, digits, sign)}{interval}")
     return "; ".join(parts)
+
+
+def _scatter(block: Scatter) -> dict[str, Any]:
+    total = len(block.names)
+    marked = [bool(one) for one in block.marked] or [False] * total
+    columns = [_floats(part, total) for part in (*block.x, *block.y)]
+    known = [i for i in range(total) if columns[0][i] is not None and columns[3][i] is not None]
+    shown = sorted(sorted(known, key=lambda i: not marked[i])[:DOTS], key=lambda i: marked[i])  # findings on top
+    ends_of = [[v for i in shown for part in own if (v := part[i]) is not None] for own in (columns[:3], columns[3:])]
+    x_axis, y_axis = (Axis.around([0.0, *values], 0.06) for values in ends_of)
+    digits = [_digits_of(*([part[i] for i in shown] for part in own[1:])) for own in (columns[:3], columns[3:])]
+    dots, many = [], len(shown) > BARS
+    for i in shown:
+        both = [(own[0][i], own[1][i], own[2][i]) for own in (columns[:3], columns[3:])]
+        told = [
+            f"{number(v, d, True)} ({_range(low, high, d, True)})"
+            for (v, low, high), d in zip(both, digits, strict=True)
+        ]
+        x, y = (one if marked[i] or not many else (one[0], None, None) for one in both)
+        name = legible(block.names[i], 60)
+        dots.append(Dot(name, x, y, marked[i], f"{name}: {'; '.join(told)}"))
+    findings = [f"{dot.words}." for dot in dots if dot.marked][:_SPOKEN]
+    label = f"{block.title}: {block.y_label}, vertical, against {block.x_label}, horizontal. {' '.join(findings)}"
+    legend = [(symbol(_FOUND, "full"), legible(block.mark, 60))] if any(marked) else []
+    legend += [(symbol(_HOLLOW, "circle"), "the others" if legend else "groups")]
+    return {
+        "svg": scatter(dots, x_axis, y_axis, (legible(block.x_label, 80), label), block.alike),
+        "legend": legend,
+        "y_label": legible(block.y_label, 80),
+        "x_label": legible(block.x_label, 80),
+        "alike": block.alike,
+        "bars": "findings alone have bars" if many else "",
+        "left_out": total - len(shown),
+    }
 
 
 def _curve(block: Curve) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,8 @@ from pydt.reporting.text import number
 
 PANEL_HEIGHT = 152
 """Of one of several small curves, in pixels."""
+SCATTER_HEIGHT = 400
+"""Of points in two dimensions, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -299,6 +302,79 @@ def panel(
             drawn += [_mark(x, y(end), f"end {style}", shape) for end, shape in zip((low, high), shapes, strict=True)]
         shape = "drop bottom" if value > axis.high else "drop top" if value < axis.low else "circle"
         drawn.append(_mark(x, y(value), style, shape))
+    return "".join(scale) + "</svg>" + "".join(drawn) + "</svg>"
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A point of `scatter`: (value, low, high) along both axes, low and high None without a bar.
+
+    Attributes:
+        name: stands beside it where it is marked. words: what the mouse shows.
+    """
+
+    name: str
+    x: tuple[Any, Any, Any]
+    y: tuple[Any, Any, Any]
+    marked: bool
+    words: str
+
+
+def scatter(dots: Sequence[Dot], x_axis: Axis, y_axis: Axis, words: tuple[str, str], diagonal: bool) -> str:
+    """Points with bars along both axes, zero lines, and names beside those that are marked.
+
+    Args:
+        dots: in the order of drawing.
+        words: label of the horizontal scale; the text for screen readers.
+        diagonal: whether a line shows where both values are equal.
+    """
+    top, bottom = 8, SCATTER_HEIGHT - 46
+
+    def y(value: float) -> float:
+        return round(bottom - (bottom - top) * y_axis.at(value) / 100, 1)
+
+    digits = y_axis.tick_digits(5)
+    texts = [number(tick, digits, True) for tick in y_axis.ticks(5)]
+    wide = max(40, 10 + 7 * max(map(len, texts), default=0))
+    scale = [f'<svg class="scale" width="{wide}" height="{SCATTER_HEIGHT}" aria-hidden="true" focusable="false">']
+    label = html.escape(words[1], quote=True)
+    drawn = [f'<svg class="plot" width="100%" height="{SCATTER_HEIGHT}" role="img" aria-label="{label}">']
+    for tick, text in zip(y_axis.ticks(5), texts, strict=True):
+        scale.append(f'<text x="{wide - 6}" y="{y(tick) + 4:g}" text-anchor="end">{text}</text>')
+        style = "grid" if tick else "zero"
+        drawn.append(f'<line class="{style}" x1="0" x2="100%" y1="{y(tick):g}" y2="{y(tick):g}"/>')
+    digits = x_axis.tick_digits(5)
+    for tick in x_axis.ticks(5):
+        at = x_axis.percent(tick)
+        style = "grid" if tick else "zero"
+        drawn.append(f'<line class="{style}" x1="{at}" x2="{at}" y1="{top}" y2="{bottom}"/>')
+        if 4 < x_axis.at(tick) < 96:
+            text = number(tick, digits, True)
+            drawn.append(f'<text x="{at}" y="{bottom + 18}" text-anchor="middle">{text}</text>')
+    drawn.append(f'<text x="50%" y="{bottom + 38}" text-anchor="middle">{html.escape(words[0])}</text>')
+    low, high = max(x_axis.low, y_axis.low), min(x_axis.high, y_axis.high)
+    if diagonal and low < high:
+        ends = f'x1="{x_axis.percent(low)}" y1="{y(low):g}" x2="{x_axis.percent(high)}" y2="{y(high):g}"'
+        drawn.append(f'<line class="tick" stroke-dasharray="2 4" {ends}/>')
+    for dot in dots:
+        style = "ink" if dot.marked else "plain second"
+        parts, (at, across) = [f"<title>{html.escape(dot.words)}</title>"], (x_axis.percent(dot.x[0]), y(dot.y[0]))
+        if None not in dot.x:
+            ends = f'x1="{x_axis.percent(dot.x[1])}" x2="{x_axis.percent(dot.x[2])}"'
+            parts.append(f'<line class="bar {style}" {ends} y1="{across:g}" y2="{across:g}"/>')
+        if None not in dot.y:
+            parts.append(f'<line class="bar {style}" x1="{at}" x2="{at}" y1="{y(dot.y[1]):g}" y2="{y(dot.y[2]):g}"/>')
+        parts.append(_mark(at, across, style, "full" if dot.marked else "circle"))
+        drawn.append(f"<g>{''.join(parts)}</g>")
+    placed: list[tuple[float, float]] = []
+    for dot in dots:
+        x, across = x_axis.at(dot.x[0]), y(dot.y[0])
+        if not dot.marked or any(abs(x - a) < 22 and abs(across - b) < 15 for a, b in placed):
+            continue  # the mouse shows its name
+        placed.append((x, across))
+        side = 'x="-8" text-anchor="end"' if x > 60 else 'x="8"'
+        text = f'<text class="named" {side} y="-6">{html.escape(dot.name)}</text>'
+        drawn.append(f'<svg x="{x:g}%" y="{across:g}" width="1" height="1" overflow="visible">{text}</svg>')
     return "".join(scale) + "</svg>" + "".join(drawn) + "</svg>"
 
 

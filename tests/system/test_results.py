@@ -57,6 +57,7 @@ NONE: Any = None  # what no line, table, frame or plot looks at: plans and views
 FACES = "pydt", "pydt.estimate", "pydt.lab", "pydt.examples"
 TESTED = {  # in files of their own
     "Counterfactual", "Kept", "Ranking", "Removal", "ByShots", "Stability", "SubPopulations", "Fit", "MixturesByShots",
+    "TaskComparison",
 }  # fmt: skip
 NOT_RESULTS = {
     "Dataset": "data: a frame, no plot",
