@@ -9,6 +9,8 @@ import typer
 
 from pydt.base import ConfigError, DataWarning
 
+_COLUMNS = typer.Option(help="A CSV file of group columns; its first column has the files, as paths below the folder.")
+
 
 def pack(
     folder: Annotated[
@@ -24,6 +26,7 @@ def pack(
     ] = "white",
     bad: Annotated[str, typer.Option(help="Files that are no image: raise, or skip and list them.")] = "raise",
     workers: Annotated[int | None, typer.Option(min=1, help="Threads; default one per core.")] = None,
+    columns: Annotated[Path | None, _COLUMNS] = None,
 ) -> None:
     """Decode a folder of images once, into one array of one size that `Dataset.open(OUT)` opens (--size); or put its
     files into tar shards that `Dataset.from_tar(OUT)` opens (--tar).
@@ -42,11 +45,13 @@ def pack(
         if size is None:
             with warnings.catch_warnings(record=True) as told:  # shards have no notes of the folder
                 warnings.simplefilter("always", DataWarning)
-                packed = pack_tar(folder, out, limit=limit * 1_000_000, bad=bad, workers=workers)
+                packed = pack_tar(folder, out, limit=limit * 1_000_000, bad=bad, workers=workers, columns=columns)
             for warning in told:
                 typer.echo(str(warning.message), err=True)
         else:
-            packed = pack_folder(folder, out, size, exif=exif, background=background, bad=bad, workers=workers)
+            packed = pack_folder(
+                folder, out, size, exif=exif, background=background, bad=bad, workers=workers, columns=columns
+            )
     except KeyboardInterrupt:
         typer.echo("pydt: stopped; what is packed stays, and the same command continues", err=True)
         raise typer.Exit(130) from None
@@ -68,6 +73,7 @@ def inspect(
             help="A folder of images, a tar shard or a folder of them, a saved data set, or a .npy file.",
         ),
     ],
+    columns: Annotated[Path | None, _COLUMNS] = None,
     sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet to this PNG file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything that was found as JSON.")] = False,
 ) -> None:
@@ -75,8 +81,11 @@ def inspect(
     import json
 
     from pydt.data import inspect as look
+    from pydt.data.column_file import with_columns
 
     dataset = look.load(path)
+    if columns is not None:
+        dataset = with_columns(dataset, columns)
     found = look.inspect(dataset)
     for text in [json.dumps(found, indent=1)] if as_json else look.lines(found):
         typer.echo(text)

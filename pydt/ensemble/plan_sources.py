@@ -56,6 +56,8 @@ def dataset_of(table: Table, folder: Path, also: tuple[str, ...] = ()) -> Datase
         else:
             # TOML has no word for nothing
             given |= {name: None for name in ("label", "caption") if given.get(name) is False}
+            if kind == "folder" and "columns" in given:
+                given["columns"] = _column_file(given["columns"], folder)
             if kind == "folder" and isinstance(given.get("captions"), str):
                 with placed("captions"):
                     given["captions"] = _captions(folder / given["captions"])
@@ -77,6 +79,13 @@ def _sample(name: str, given: dict[str, Any]) -> Dataset:
     if given:
         raise ConfigError(f"{next(iter(given))} does not apply to {name!r}", None, "remove it")
     return _TARGETS[name]()
+
+
+def _column_file(value: Any, folder: Path) -> Path:
+    """The CSV file of columns beside a folder of images."""
+    if not isinstance(value, str):
+        raise ConfigError(f"is {shown(value)}", "columns", 'name a CSV file: columns = "photos.csv"')
+    return folder / value
 
 
 def _columns(given: dict[str, Any], folder: Path) -> dict[str, Any]:

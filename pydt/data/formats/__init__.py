@@ -37,7 +37,7 @@ _IMAGES = ("labels", "classes", "columns", "captions", "background", "name")
 READERS = {
     "images": Reader(arrays.read, _IMAGES, arrays.is_here, arrays.look),
     "tar": Reader(tar.read, _TAR, tar.is_here, tar.look),
-    "folder": Reader(folder.read, ("bad", "background", "captions"), folder.is_here, folder.look),
+    "folder": Reader(folder.read, ("bad", "background", "captions", "columns"), folder.is_here, folder.look),
 }
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from pydt.base import DataError, DataWarning, StoreError, as_path, open_regular, write_atomic
+from pydt.data.column_file import with_columns
 from pydt.data.image_files import IMAGE_SUFFIXES, Bad, read_records, refuse, stamps
 from pydt.data.index_file import FILE, Noted, Texts, note, pack_index, read_index, records_of, repeated
 from pydt.data.labels import class_table
@@ -75,7 +76,9 @@ def read(
 
     Args:
         path: the folder; each sub-folder is a class, and its image files (at any depth) are the examples.
-        columns: further group columns in the order of the sorted file keys.
+        columns: further group columns: a CSV file with a line for each image, whose first column has the files as
+            paths below the folder ("cats/7.jpg") and whose others have names (see docs/your-data.md); or entries in the
+            order of the sorted file keys.
         captions: {file: text}, by keys ("cats/7.jpg") or by file names that no two files have, one for every image;
             or a list in the order of the sorted file keys.
         bad: what to do about files that are empty, cannot be read, or are no whole image: "raise", or "skip" them
@@ -85,7 +88,7 @@ def read(
 
     Raises:
         DataError: no such folder, no classes, a class without images, bad files (named); captions that are a
-            mapping name an unknown file or lack one.
+            mapping name an unknown file or lack one; a CSV file of columns that does so, with the line.
     """
     root, ground = as_path(path, "from_folder", DataError), colour(background)
     listing = list_folder(root)
@@ -93,6 +96,8 @@ def read(
     table = from_files(str(root.resolve()), listing, classes, root.resolve().name, ground, bad)
     if isinstance(captions, Mapping):
         captions = _in_order(captions, table)
+    if isinstance(columns, (str, os.PathLike)):
+        return finished(with_columns(table, columns), None, captions)
     return finished(table, columns, captions)
 
 

@@ -17,10 +17,12 @@ from typing import Any
 import numpy as np
 
 from pydt.base import DataError, as_path, available, digest, npy_header, progress, whole, write_atomic
+from pydt.data.column_file import with_columns
 from pydt.data.dataset import Dataset
 from pydt.data.formats import look
 from pydt.data.image_files import refuse, undecodable
 from pydt.data.index_file import FILE, crc32c, pack_index
+from pydt.data.labels import renumber
 from pydt.data.packing import resume
 from pydt.data.persistence import has_index, sections_of
 from pydt.data.pixels import BACKGROUND, decode
@@ -40,6 +42,7 @@ def pack(
     background: str = BACKGROUND,
     bad: str = "raise",
     workers: int | None = None,
+    columns: str | os.PathLike[str] | None = None,
 ) -> Dataset:
     """Decode a folder of images into uint8 (images, size, size, 3) in `out`; `Dataset.open(out)` opens it again.
 
@@ -54,6 +57,7 @@ def pack(
         background: what shows through transparent pixels: "white", "black", "grey" or "#rrggbb".
         bad: files that are no image or cannot be decoded: "raise" (once all others are done), or "skip" them.
         workers: threads; as many as this process has cores by default.
+        columns: a CSV file of group columns, as `Dataset.from_folder` takes it; they are kept.
 
     Raises:
         DataError: no such folder, bad files (named), or `out` holds something else.
@@ -64,9 +68,12 @@ def pack(
     place = as_path(out, "pack", DataError, made=True)
     refuse({}, "", bad)  # refuse a misspelt choice before reading anything
     source = images_at(as_path(folder, "pack", DataError), background)
+    if columns is not None:
+        source = with_columns(source, columns)
     left_out = dict(source.left_out)
     settings = {"version": _VERSION, "size": size, "exif": bool(exif), "pillow": _pillow(), **source.shown()}
     made_of = {**settings, "source": source.digest, "bad": bad, "left out": left_out}
+    made_of |= {"columns": source.full_digest} if source.columns else {}
 
     def fill(part: Path) -> None:
         left_out.update(_decode_all(source, part, settings, workers))
@@ -195,6 +202,8 @@ def _finish(source: ExampleTable, part: Path, size: int, left_out: dict[str, str
             os.close(file)
     packed = Dataset.from_arrays(path, source.labels[good], source.classes, name=f"{source.name} at {size}")
     packed = replace(packed, keys=tuple(keys[i] for i in good.tolist()), left_out=left_out, noted=source.odd())
+    kept = {name: renumber(codes[good], names) for name, (codes, names) in source.columns.items()}
+    packed = replace(packed, columns=kept)
     sections = sections_of(packed, part)
     sections["images"] = [path.name]  # moves with the index
     write_atomic(part / FILE, pack_index(sections))

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from pydt.base import DataError, DataWarning, as_path, available, canonical_json, digest, progress, whole, writing
+from pydt.data.column_file import with_columns
 from pydt.data.dataset import Dataset
 from pydt.data.formats.folder import OTHER
 from pydt.data.formats.tar_shard import CLASSES, REMARK
@@ -41,6 +42,7 @@ def pack_tar(
     limit: int = 500_000_000,
     bad: str = "raise",
     workers: int | None = None,
+    columns: str | os.PathLike[str] | None = None,
 ) -> Dataset:
     """Write the images of a folder into tar shards: `KEY.jpg` (or its suffix) as it is, its class number as `KEY.cls`,
     its caption as `KEY.txt` and its groups as `KEY.json`; class names are the first member of each shard.
@@ -57,6 +59,7 @@ def pack_tar(
         limit: bytes of a shard, which only a single image may exceed; from 1 MiB.
         bad: what to do about bad files: "raise", or "skip" them.
         workers: threads; as many as this process has cores by default.
+        columns: a CSV file of group columns, as `Dataset.from_folder` takes it: they go into `KEY.json`.
 
     Raises:
         DataError: no such folder, bad files, names that cannot be told apart (named), a file that changed meanwhile, or
@@ -69,6 +72,8 @@ def pack_tar(
     refuse({}, "", bad)  # refuse a misspelt choice before reading anything
     origin = as_path(folder, "pack", DataError)
     source = opened(str(origin), None) if is_saved(origin) else images_at(origin)
+    if columns is not None:
+        source = with_columns(source, columns)
     if source.records is None:
         raise DataError("holds raw images, no files", str(origin), "give a data set of image files")
     if not is_saved(origin):  # what a saved one left out was said when it was made
