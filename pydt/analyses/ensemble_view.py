@@ -66,7 +66,7 @@ class EnsembleView:
         masks: of the finished rows.
         task: digest of the task; described: its entry in the record.
         target: the task's Target; None where no Plan was given, and of a measure: then pages show no target images.
-        passed: paths of images that were needed and cannot be decoded; `told` says how many.
+        passed: what pages call the images that were needed and cannot be decoded; `told` says how many.
     """
 
     store: Store

@@ -33,7 +33,7 @@ def pictures(
     """Examples as they are shown: uint8 (H, W, C) as stored; files decoded, their short side `side`, cut to a square.
 
     Args:
-        passed: gets the places of files that cannot be decoded, for which a grey square is shown.
+        passed: gets what pages call files that cannot be decoded, for which a grey square is shown.
         exact: decode files in full, to compare pixels; without it large JPEGs are decoded at a smaller scale.
 
     Raises:
@@ -51,7 +51,7 @@ def pictures(
         except Exception as error:  # Pillow raises anything on damaged files
             if passed is None:
                 raise DataError(undecodable(error), table.place_of(i), "restore or remove the file") from error
-            passed.add(table.place_of(i))
+            passed.add(f"{table.name}, {places(table, [i])[0]}")
             found.append(np.full((side, side, 3), 128, np.uint8))
     return found
 

@@ -14,7 +14,7 @@ from odd_images import encoded, photograph
 from PIL import Image
 
 from pydt import design
-from pydt.analyses import leaks, misleading
+from pydt.analyses import leaks, misleading, ranking
 from pydt.analyses.leakage.copies import Seeker, changed
 from pydt.analyses.leakage.leaks_page import Leaks
 from pydt.analyses.leakage.similarity import greys, resized
@@ -274,7 +274,13 @@ def test_images_that_cannot_be_decoded_are_passed_over_and_counted(tmp_path: Pat
         assert "cannot be decoded" in said
         assert "passed over, and grey where shown (" in said
     assert any(text.startswith("2 images that cannot be decoded are passed over") for text in pages[0].answer)
-    write_pages(pages, tmp_path / "pages", "Passed over")
+    write_pages([*pages, ranking(store, plan).page()], tmp_path / "pages", "Passed over")
+    for page in (tmp_path / "pages").glob("*.html"):
+        assert str(tmp_path) not in page.read_text(), "whose folders these are is nobody's business"
+    assert 'title="group 0: group 0/00.jpg, group 0/01.jpg, group 0/02.jpg"' in (
+        (tmp_path / "pages" / "ranking-target.html").read_text()
+    )
+    assert 'data-caption="group 1/copy.jpg"' in (tmp_path / "pages" / "leaks.html").read_text()
 
 
 @pytest.mark.parametrize("kinds", [("folder", "array"), ("array", "folder"), ("shards", "folder")])
