@@ -25,6 +25,7 @@ import numpy as np
 
 from pydt.analyses.retraining import (
     CONTROL,
+    KINDS,
     LINE,
     Arm,
     Retraining,
@@ -56,6 +57,9 @@ if TYPE_CHECKING:
     from pydt.training import Task
 
 
+QUICK = 5
+"""Retrainings of each of the three arms of a quick proof."""
+_Z80 = 0.8416  # quantile of a power of 80 %
 _ROUNDING = 1e-9  # an error below it, relative to the outputs, is that of their float32
 _COLUMNS = (
     *(*LINE, "difference", "difference_stderr", "difference_low", "difference_high", "p"),
@@ -213,6 +217,7 @@ def counterfactual(
     drop: Sequence[int] | None = None,
     repeats: int = 14,
     other_repeats: int = 4,
+    kinds: Sequence[str] = ("bottom", "top", "random"),
     steps: str = "same",
     seed: int = 0,
     runner: Runner = run_row,
@@ -232,6 +237,7 @@ def counterfactual(
         drop: numbers of groups to leave out, by default a third, a sixth and a half. The first is the main comparison.
         repeats: rows of each arm without the first number of groups, and of the full source.
         other_repeats: of other arms.
+        kinds: of groups that are left out. A report needs "bottom" and "random".
         steps: "same": every retraining takes as many steps as the whole source does; "epochs": the plan's epochs, so a
             smaller source trains for fewer steps. Of a `pydt.Function` or `pydt.Command`, which decides this, there is
             one length.
@@ -253,11 +259,14 @@ def counterfactual(
     if repeats < 2 or other_repeats < 2:
         mend = "use at least 2: one row has no spread"
         raise ConfigError(f"{repeats} and {other_repeats} repeats", "counterfactual", mend)
+    for kind in kinds:
+        one_of(kind, ("bottom", "top", "random"), "kind", "counterfactual")
     one_of(steps, ("same", "epochs"), "steps", "counterfactual")
     own = not hasattr(plan.recipe, "budget")
     ((length, recipe),) = recipes_of(plan, "epochs" if own else steps, "counterfactual").items()
     values = np.asarray(overall(store, plan, task, output).unbiased)
-    rows = arm_rows(values, group_images(plan), sizes, [repeats] + [other_repeats] * (len(sizes) - 1), seed)
+    arms = [kind for kind in KINDS[1:] if kind.removeprefix("drop ") in kinds]
+    rows = arm_rows(values, group_images(plan), sizes, [repeats] + [other_repeats] * (len(sizes) - 1), seed, arms)
     fresh = other_draws(task)
     # The rows of the whole source keep the plan's recipe: other analyses share them.
     jobs = [(plan.recipe, rows)] if recipe == plan.recipe else [(plan.recipe, rows[:repeats]), (recipe, rows[repeats:])]
@@ -414,6 +423,11 @@ def numbers_to_drop(groups: int, drop: Sequence[int] | None) -> list[int]:
     if not sizes or any(not 0 < size < groups for size in sizes):
         raise ConfigError(f"drop {wanted} of {groups} groups", "counterfactual", f"use numbers from 1 to {groups - 1}")
     return sizes
+
+
+def detectable(one: Contrast) -> float:
+    """The difference that retrainings like these tell from 0 in 4 of 5 cases, at 95 %; as rows store values."""
+    return (one.high - one.low) / 2 + _Z80 * one.stderr
 
 
 def retrainings(groups: int, repeats: int = 14, other_repeats: int = 4) -> int:

@@ -377,7 +377,7 @@ def _called(
         several = {task["target"] for task in view.record.tasks}
         more = [*([view.target_name] if len(several) > 1 else []), f"{'-'.join(map(str, shots))} shots"]
     more += [] if output is None else [output]
-    more += [f"plan {view.record.digest[:8]}"] if len(view.store.designs()) > 1 else []
+    more += [f"plan {view.store.called(view.record)}"] if len(view.store.designs()) > 1 else []
     said = [re.sub(r"[^\w]+", "-", one).strip("-")[:40] for one in more]
     tasks = [re.sub(r"[^\w]+", "-", one["name"]).strip("-")[:40].casefold() for one in view.record.tasks]
     if (

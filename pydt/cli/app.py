@@ -10,6 +10,7 @@ import typer
 
 from pydt.base import DataWarning, PydtError, open_streams, tell
 from pydt.cli import datasets, doctor, experiments, imports, init, plans, proofs, stores, studies
+from pydt.cli.options import spoken
 
 app = typer.Typer(
     help="Which parts of a source data set help a transfer task, which hurt, and how sure one can be.",
@@ -56,5 +57,5 @@ for _command in (
     *(init.init, studies.study, stores.status, stores.verify, stores.compact, stores.merge, stores.export),
     *(datasets.pack, datasets.inspect, doctor.doctor),
 ):
-    app.command()(_command)
-app.command("import")(imports.import_)  # the plain word is Python's own
+    app.command()(spoken(_command))
+app.command("import")(spoken(imports.import_))  # the plain word is Python's own

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pydt.cli.arguments import OUTPUT, TASK, WORKERS, interruptible, ran
+from pydt.cli.arguments import DIGEST, OUTPUT, TASK, WORKERS, Asked, asked, embedded, interruptible, note_plan
 from pydt.cli.plans import with_rates
 from pydt.ensemble import MODELS, SAMPLE_SETTINGS, quickstart_plan
 
@@ -26,14 +26,13 @@ def quickstart(
     """
     from pydt.analyses import counterfactual
     from pydt.analyses import report as write_report
-    from pydt.ensemble import run
+    from pydt.ensemble import PlanFile, run
     from pydt.reporting import sentences
-    from pydt.store import Store
 
     folder = Path(f"pydt-quickstart-seed{seed}") if out is None else out
     start = time.monotonic()
-    Store.create(folder)
     plan = quickstart_plan(models, seed)
+    note_plan(PlanFile(plan, folder, "quickstart"), plan, "sample", seed)
     typer.echo(
         f"1/3  {models} models on random quarters of 62 printed characters, transferred to handwritten digits", err=True
     )
@@ -51,12 +50,15 @@ def quickstart(
 
 
 def analyse(
-    file: Annotated[
+    place: Annotated[
         str,
         typer.Argument(
-            metavar="FILE", help='A plan; or "sample", that of the quickstart; or "lab", where the truth is planted.'
+            metavar="FILE|DIR",
+            help='A plan, or the store that it filled; "sample", the plan of the quickstart; "lab", where the truth is '
+            "planted.",
         ),
     ],
+    plan: Annotated[str | None, DIGEST] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder of the store; default what FILE says, pydt-quickstart-seed0, pydt-lab-seed0."),
@@ -87,42 +89,44 @@ def analyse(
     from pydt.analyses import analyse as make_pages
     from pydt.analyses import chosen
     from pydt.data import read_list
-    from pydt.ensemble import PlanFile, read_plan, run
+    from pydt.ensemble import PlanFile, run
     from pydt.reporting import count
-    from pydt.store import Store
 
-    embedded = file in ("sample", "lab")
-    if models is not None and not embedded:
+    by_word = place in ("sample", "lab")
+    if models is not None and not by_word:
         raise typer.BadParameter("a plan file says itself how many", param_hint="--models")
     chosen(only, True)  # refuses a misspelt name before anything is trained
     lists = {path.stem: read_list(path) for path in keep or []}
     if len(lists) < len(keep or []):
         raise typer.BadParameter("lists are called by the names of their files, and two are alike", param_hint="--keep")
-    settings: dict[str, dict[str, Any]] = dict(SAMPLE_SETTINGS) if file == "sample" else {}
-    train = embedded if train is None else train
+    train = by_word if train is None else train
     if lists and "removal" not in [analysis.name for analysis in chosen(only, train)[0]]:
         raise typer.BadParameter("lists belong to removal, which trains models: add --train", param_hint="--keep")
+    if place == "sample":
+        folder = Path(f"pydt-quickstart-seed{seed}") if out is None else out
+        made_by = PlanFile(quickstart_plan(models or MODELS, seed), folder, "quickstart")
+        found = Asked(made_by, (str(folder),), "sample")
+    elif place == "lab":
+        folder = Path(f"pydt-lab-seed{seed}") if out is None else out
+        found = Asked(embedded("lab", models or 256, seed, folder), (str(folder),), "lab")
+    else:
+        found = asked(Path(place), plan)
+        found = found if out is None else replace(found, read=replace(found.read, dir=out))
+    settings: dict[str, dict[str, Any]] = dict(SAMPLE_SETTINGS) if found.embedded == "sample" else {}
     if lists:
         settings["removal"] = {**settings.get("removal", {}), "keep_lists": lists}
-    if file == "sample":
-        read = PlanFile(quickstart_plan(models or MODELS, seed), Path(f"pydt-quickstart-seed{seed}"))
-    elif file == "lab":
-        from pydt.analyses import laboratory as lab
-
-        read = PlanFile(lab.plan(lab.planted(seed), models or 256, seed), Path(f"pydt-lab-seed{seed}"))
-    else:
-        read = read_plan(file)
-    folder, workers = read.dir if out is None else out, workers or read.workers
+    read, folder, workers = found.read, found.read.dir, workers or found.read.workers
     if train:
         if not read.rates:  # which a task's digest would depend on
             read.plan.task(task)  # refuses an unknown name before anything is trained
         with interruptible():
-            Store.create(folder)
             kept: dict[str, Any] = {"keep": read.keep, "keep_bytes": read.keep_bytes}
             made = with_rates(read, folder, workers)
+            if by_word or found.embedded is None:
+                note_plan(read, made, found.embedded, seed)
             run(made, folder, workers=workers, stop=read.stop, limit=read.limit, **kept)
     else:
-        made = ran(Path(file), replace(read, dir=folder)) if not embedded else read.chosen(folder)
+        made = found.chosen()
     with interruptible():
         done = make_pages(
             made,

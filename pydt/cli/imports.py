@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from pydt.cli.arguments import command, follows
+
 ENTRIES = "a .npy file, or text with one a line"
 
 
@@ -120,8 +122,8 @@ def import_(
     typer.echo(f"{count(len(store.finished()), 'row')} in {folder}")
     if (found := uncompared(store.design().take(store.finished()), store.names())) is not None:
         typer.echo(f"Note: {found[0]}: a report needs masks that differ in every group; {found[1]}")
-    named = f" --plan {record.digest[:8]}" if len(store.designs()) > 1 else ""
-    typer.echo(f"next: pydt report {folder}{named}")
+    named = ("--plan", store.called(record)) if len(store.designs()) > 1 else ()
+    follows(command("report", folder, *named), "what the rows show")
 
 
 def _numbers(entries: Any, key: str) -> Any:

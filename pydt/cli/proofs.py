@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pydt.base import ConfigError
-from pydt.cli.arguments import DIGEST, OUTPUT, PLAN, STORE, TASK, WORKERS, interruptible, ran, store_and_plan
+from pydt.cli.arguments import (
+    DIGEST,
+    OUTPUT,
+    PLAN,
+    STORE,
+    TASK,
+    WORKERS,
+    asked,
+    command,
+    follows,
+    interruptible,
+    sought,
+    store_and_plan,
+    trainable,
+)
 
 if TYPE_CHECKING:
-    from pydt.analyses import Kept
-    from pydt.ensemble import Plan
+    from collections.abc import Sequence
+
+    from pydt.analyses import Counterfactual, Kept
 
 
 def prove(
-    file: Annotated[Path, PLAN],
+    place: Annotated[Path, PLAN],
+    plan: Annotated[str | None, DIGEST] = None,
     workers: Annotated[int | None, WORKERS] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of trainings, few-shot draws and random controls.")] = 0,
     drop: Annotated[
@@ -27,8 +41,17 @@ def prove(
         ),
     ] = None,
     repeats: Annotated[
-        int, typer.Option(min=2, help="Retrainings of the full source, and of each arm of the first number.")
-    ] = 14,
+        int | None,
+        typer.Option(min=2, help="Retrainings of the full source, and of each arm of the first number; default 14."),
+    ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help="Few retrainings: 5 of the full source, 5 without the lowest groups, 5 without random ones, at one "
+            "number (the first of --drop). Says how large a difference must be to be seen.",
+        ),
+    ] = False,
     task: Annotated[str | None, TASK] = None,
     output: Annotated[str | None, OUTPUT] = None,
 ) -> None:
@@ -36,24 +59,58 @@ def prove(
 
     Stopped at any moment, the same command continues.
     """
-    from pydt.analyses import counterfactual
-    from pydt.ensemble import read_plan
+    from pydt.analyses import QUICK, counterfactual, numbers_to_drop
     from pydt.store import Store
 
-    if file.is_dir():
-        mend = "give the plan file; an imported store has none: write one whose command trains on the same groups"
-        raise ConfigError("is a folder, not a plan that can train", str(file), mend)
-    read = read_plan(file)
-    chosen = ran(file, read)
+    if quick and (repeats is not None or len(drop or []) > 1):
+        raise typer.BadParameter("it has one number of groups, and repeats of its own", param_hint="--quick")
+    found = asked(place, plan)
+    read, chosen = found.read, found.chosen()
     with interruptible():
-        store, workers = Store(read.dir, chosen), workers or read.workers
-        more: dict[str, Any] = {"task": task, "output": output, "seed": seed, "workers": workers, "limit": read.limit}
-        counterfactual(store, chosen, drop=drop, repeats=repeats, **more)
-    report(read.dir, chosen.digest, task, output)
+        more: dict[str, Any] = {"task": task, "output": output, "seed": seed, "workers": workers or read.workers}
+        if quick:
+            more |= {"drop": numbers_to_drop(len(chosen.context.units[1]), drop)[:1], "repeats": QUICK}
+            more["kinds"] = ("bottom", "random")
+        else:
+            more |= {"drop": drop, "repeats": 14 if repeats is None else repeats}
+        proof = counterfactual(Store(read.dir, chosen), chosen, limit=read.limit, **more)
+    _report(read.dir, chosen.digest, task, output)
+    if quick:
+        typer.echo(_seen(proof, command("prove", *found.words)))
+    size = _main_size([*proof.gains, *proof.contrasts])
+    if size is not None:
+        keep = command("keep", *found.words, "--drop", size, *_options(task, output))
+        follows(keep, "writes the list of groups that stay; --top N, --sure: by another rule")
+
+
+def _main_size(contrasts: Sequence[Any]) -> int | None:
+    """The number of lowest groups left out with the most repeats (the larger of equals)."""
+    sizes = [(one.n, one.dropped) for one in contrasts if one.kind == "drop bottom"]
+    return max(sizes)[1] if sizes else None
+
+
+def _seen(proof: Counterfactual, whole: str) -> str:
+    """What a proof of few retrainings could have found."""
+    from pydt.analyses import detectable
+    from pydt.reporting import number
+
+    told = []
+    for of, others in ((proof.gains, "the whole source"), (proof.contrasts, "random groups")):
+        one = next((one for one in of if one.kind == "drop bottom" and one.high > one.low), None)
+        if one is not None:
+            metric, least = proof.arms[0].metric, detectable(one)
+            digits = metric.decimals(1, one.stderr)
+            told.append(f"{number(metric.scale * least, digits)} {metric.unit}".rstrip() + f" against {others}")
+    if not told:
+        return f"Quick proof: too few retrainings finished to say what it could have seen; `{whole}` trains more."
+    return (
+        f"Quick proof: it would have seen a difference of {' and of '.join(told)} in 4 of 5 cases; smaller ones are "
+        f"easily missed, and the highest groups were not left out. `{whole}` adds the rest."
+    )
 
 
 def report(
-    folder: Annotated[Path, STORE],
+    place: Annotated[Path, STORE],
     plan: Annotated[str | None, DIGEST] = None,
     task: Annotated[str | None, TASK] = None,
     output: Annotated[str | None, OUTPUT] = None,
@@ -65,18 +122,40 @@ def report(
     ] = False,
 ) -> None:
     """Write DIR/report.html, DIR/results.json and the CSV files again from what the store holds."""
-    from pydt.analyses import report as write_report
     from pydt.analyses import share
+
+    folder, chosen = store_and_plan(place, plan)
+    found = _report(folder, chosen, task, output, allow_failed)
+    if zip:
+        packed = share(folder)
+        typer.echo(f"To share: {packed} ({packed.stat().st_size / 1e6:.1f} MB)")
+    words = (str(place),) if folder != place and plan is None else trainable(folder, plan)
+    options = _options(task, output)
+    sizes = [(one["n"], one["dropped"]) for one in found["contrasts"] or [] if one["kind"] == "drop bottom"]
+    if not found["counterfactual"] and words is not None and found["groups"] and len(found["groups"]) > 2:
+        follows(command("prove", *words, *options), "retrains without the lowest, the highest and random groups")
+    elif len(found["groups"]) > 1:
+        size = max(sizes)[1] if sizes else len(found["groups"]) // 2
+        words = words or (str(place), *(("--plan", plan) if plan is not None else ()))
+        follows(command("keep", *words, "--drop", size, *options), "writes the list of groups that stay")
+
+
+def _report(
+    folder: Path, plan: str | None, task: str | None, output: str | None, allow_failed: bool = False
+) -> dict[str, Any]:
+    """Write the report, and say what it says first."""
+    from pydt.analyses import report as write_report
     from pydt.reporting import sentences, stopped
 
-    folder, plan = store_and_plan(folder, plan)
     found = write_report(folder, folder, plan, task=task, output=output, allow_failed=allow_failed)
     for text in [*sentences(found), *filter(None, [stopped(found)]), *(f"Note: {note}" for note in found["notes"])]:
         typer.echo(text)
     typer.echo(f"\nReport: {folder / 'report.html'}")
-    if zip:
-        packed = share(folder)
-        typer.echo(f"To share: {packed} ({packed.stat().st_size / 1e6:.1f} MB)")
+    return found
+
+
+def _options(task: str | None, output: str | None) -> list[str]:
+    return [*(["--task", task] if task is not None else []), *(["--output", output] if output is not None else [])]
 
 
 def keep(
@@ -98,18 +177,12 @@ def keep(
 ) -> None:
     """Write which groups to keep, as the finished rows rank them: names, positions, keys, and lines that use them.
 
-    Positions and keys of examples need the source: a plan file names it, a store may hold it.
+    Positions and keys of examples need the source: a plan file names it, a store may hold it or know its plan file.
     """
     from pydt.analyses import keep as kept_list
-    from pydt.ensemble import parsed, read_plan
 
-    chosen: Plan | str | None
-    file = place if place.suffix == ".toml" and place.is_file() and "study" not in parsed(place) else None
-    if file is None:
-        folder, chosen = store_and_plan(place, plan)
-    else:
-        folder, chosen = (read := read_plan(file)).dir, ran(file, read)
-        chosen = chosen if plan is None or chosen.digest.startswith(plan) else plan
+    asked_for = sought(place, plan)
+    folder, words, chosen = asked_for.folder, asked_for.words, asked_for.plan
     found = kept_list(folder, chosen, drop=drop, top=top, sure=sure, task=task, output=output, shots=shots)
     files = found.write(folder / "kept" if out is None else out)
     for text in found.sentences:
@@ -118,22 +191,20 @@ def keep(
     for path in files.values():
         typer.echo(str(path))
     if found.positions is None:
-        typer.echo(f"no positions of examples: {folder} does not hold the source; a plan file in its place tells them")
+        told = asked_for.why or f"{folder} does not hold the source; a plan file in its place tells them"
+        typer.echo(f"no positions of examples: {told}")
     typer.echo()
     for library, line in found.lines(files).items():
         typer.echo(f"{library + ':':<14} {line}")
-    own = None if isinstance(chosen, str) else file  # the file does not retrain another plan
-    if found.retrained is None and (line := _proof_of(found, own, task, output, files)):
-        typer.echo(f"{'to test it:':<14} {line}")
+    if words is not None and found.retrained is None and found.dropped:
+        follows(*_proof_of(found, words, _options(task, output), files))
 
 
-def _proof_of(found: Kept, file: Path | None, task: str | None, output: str | None, files: dict[str, Path]) -> str:
-    """The command that retrains without the groups that a list leaves out; empty where there is none."""
-    if file is None or not found.dropped:
-        return ""
-    if found.sure or found.shots:
-        words = ["analyse", file, "--only", "removal", "--train", "--keep", files.get(".txt", "")]
-    else:
-        words = ["prove", file, "--drop", len(found.dropped)]
-    words += [*(["--task", task] if task is not None else []), *(["--output", output] if output is not None else [])]
-    return shlex.join(["pydt", *map(str, words)]) if all(words) else ""
+def _proof_of(found: Kept, words: tuple[str, ...], options: list[str], files: dict[str, Path]) -> tuple[str, str]:
+    """The command that retrains without the groups that a list leaves out, and what for."""
+    if not found.sure and not found.shots:
+        return command("prove", *words, "--drop", len(found.dropped), *options), "retrains without these groups"
+    if ".txt" not in files:
+        return command("report", *words, *options), "shows the ranking"
+    listed = command("analyse", *words, "--only", "removal", "--train", "--keep", files[".txt"], *options)
+    return listed, "retrains on this list"

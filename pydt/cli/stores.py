@@ -30,14 +30,16 @@ def status(
         typer.echo(json.dumps(found, indent=1))
         return
     if found["plan"] is not None:
-        others = f" ({found['plans']} plans here)" if found["plans"] > 1 else ""
-        typer.echo(f"{folder}: plan {found['plan']}{others}")
+        typer.echo(f"{folder}: plan {found['name']}")
     elif found["plans"] > 1:
         typer.echo(
             f"{folder}: {found['plans']:,} plans without a design, as of a study: `pydt study FILE` tells the rest"
         )
     else:
         typer.echo(f"{folder}: no plan")
+    for other in found["others"]:
+        counts = ", ".join(f"{other[what]:,} {what}" for what in ("finished", "failed", "missing") if other[what])
+        typer.echo(f"  also plan {other['name']}: {count(other['rows'], 'row')}{counts and ': '}{counts}")
     counts = ", ".join(f"{found[what]:,} {what}" for what in ("finished", "failed", "missing"))
     at_work = found["writer"] is not None
     pace = f"; {found['rows_per_hour']:,.0f} rows an hour" if at_work and found["rows_per_hour"] else ""
@@ -79,6 +81,7 @@ def verify(
     import json
 
     from pydt.reporting import count
+    from pydt.store import Store, read_names
     from pydt.store import verify as verify_store
 
     found = verify_store(store_of(folder))
@@ -88,9 +91,11 @@ def verify(
         for item in found["damaged"]:
             moved = "; moved to quarantine" if item["moved"] else ""
             typer.echo(f"damaged: {item['file']}: {item['reason']}{moved}")
+        names = read_names(Store(store_of(folder)))
         missing = {digest: rows for digest, rows in found["missing"].items() if rows}
         for digest, rows in list(missing.items())[:_MOST]:
-            typer.echo(f"missing: {count(rows, 'row')} of plan {digest}: the same plan, run again, trains them")
+            called = names[digest].name if digest in names else digest[:8]
+            typer.echo(f"missing: {count(rows, 'row')} of plan {called}: the same plan, run again, trains them")
         if len(missing) > _MOST:
             typer.echo(f"missing: rows of {len(missing) - _MOST:,} more plans; --json names them")
         unclaimed = f", {found['unclaimed']:,} of them of no plan" if found["unclaimed"] else ""

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pydt import __version__
-from pydt.cli.arguments import WORKERS, interruptible
+from pydt.base import StoreError
+from pydt.cli.arguments import WORKERS, command, follows, interruptible
 
 if TYPE_CHECKING:
     from pydt.studies import Study, StudyFile
 
 FOLDER = "analyses"
+_FEWEST_MIXED = 3  # sources
+_MIXED = 64  # rows
 
 
 def study(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A study: TOML, see docs/studies.md.")],
+    place: Annotated[
+        Path,
+        typer.Argument(metavar="FILE|DIR", help="A study (TOML, see docs/studies.md), or the store that it filled."),
+    ],
     plan: Annotated[bool, typer.Option("--plan", help="Only say what it does and costs; nothing is written.")] = False,
     workers: Annotated[int | None, WORKERS] = None,
     mixtures: Annotated[
@@ -30,8 +37,10 @@ def study(
     Stopped at any moment, the same command continues; what was added to FILE is trained alone.
     """
     from pydt.reporting import count
+    from pydt.store import Store, name_plan, usual_name
     from pydt.studies import mixture_cost, read_study, run_study, study_cost, study_report
 
+    file = _file_of(place)
     read = read_study(file)
     workers = workers or read.workers
     for line in _told(read.study):
@@ -47,6 +56,7 @@ def study(
         )
     if plan:
         return
+    name_plan(Store.create(read.dir), read.study.digest, usual_name(read.study.name), file=file, study=True)
     with interruptible():
         store = run_study(
             read.study,
@@ -65,6 +75,32 @@ def study(
     if mixtures is not None:
         with interruptible():
             _mixed(read, mixtures, workers)
+    elif len(read.study.sources) >= _FEWEST_MIXED:
+        mixed = command("study", file, "--mixtures", _MIXED, "--plan")
+        follows(mixed, "says what it costs to train on the sources together: what does each add to the others?")
+
+
+def _file_of(place: Path) -> Path:
+    """The file of a study; of a store that which was run into it.
+
+    Raises:
+        StoreError: no study, several, or its file is not there.
+    """
+    from pydt.store import Store, read_names
+
+    if not place.is_dir():
+        return place
+    store = Store(place)
+    names = [one for one in read_names(store).values() if one.study and one.file is not None]
+    files = sorted({os.path.normpath(store.folder / str(one.file)) for one in names})
+    if len(files) != 1:
+        found = f"{len(files)} studies" if files else "does not say from which file a study was run"
+        known = f"; there are: {', '.join(files)}" if files else ""
+        raise StoreError(found, str(place), f"give the study file in place of the folder{known}")
+    if not Path(files[0]).is_file():
+        mend = "put the file back, or name it where it is now, in place of the folder"
+        raise StoreError("is not there; the study of this store was run from it", files[0], mend)
+    return Path(files[0])
 
 
 def _mixed(read: StudyFile, models: int, workers: int | None) -> None:
@@ -97,6 +133,6 @@ def _told(study: Study) -> list[str]:
     shots = ", ".join(map(str, study.shots))
     tasks = f"{count(len(study.targets), 'target')} x {count(len(study.modes), 'mode')} x shots {shots}"
     return [
-        f"study {study.name} ({study.digest}): {', '.join(arms)}; {count(study.seeds, 'seed')} each",
+        f"study {study.name} ({study.digest[:8]}): {', '.join(arms)}; {count(study.seeds, 'seed')} each",
         f"each transferred to {tasks}, {count(study.draws, 'draw')} each",
     ]

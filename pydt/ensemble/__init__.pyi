@@ -16,6 +16,9 @@ from .plan import Plan as Plan
 from .plan_cost import Cost as Cost
 from .plan_cost import announce as announce
 from .plan_cost import cost as cost
+from .plan_cost import cost_of_retraining as cost_of_retraining
+from .plan_cost import in_size as in_size
+from .plan_cost import in_time as in_time
 from .plan_file import PlanFile as PlanFile
 from .plan_file import read_plan as read_plan
 from .plan_sources import dataset_of as dataset_of

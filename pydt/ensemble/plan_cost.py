@@ -7,7 +7,7 @@ import math
 import os
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +110,7 @@ def cost(
     stop: str | StoppingRule | None = None,
     runner: Runner = run_row,
     keep: str = "none",
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Cost:
     """Time a row of a plan, and estimate the cost of all that are missing.
 
@@ -125,6 +126,7 @@ def cost(
             though the rule may end the run earlier.
         price: of an hour of the whole machine, in any currency.
         keep: as in `pydt.run`.
+        tell: called with a line before pilot rows are trained.
 
     Raises:
         ConfigError: workers below 1 or price below 0.
@@ -159,6 +161,8 @@ def cost(
             rows, rows - missing, count, seconds, rows - missing, _row_bytes(store, record), price, told, **more
         )
     with tempfile.TemporaryDirectory(prefix="pydt-pilot-") as folder:
+        at_once = "" if count == 1 else f", then two on each of {count} workers if it takes less than {_SHORT:.0f} s"
+        tell(f"timing one row in a temporary folder{at_once} ...")
         try:
             seconds, timed, size, told = _pilot(plan, Path(folder), count, runner)
         except PydtError as error:
@@ -213,12 +217,29 @@ def announce(
     if seconds is not None:
         usual = places(plan.recipe)[0] if executor is None else getattr(executor, "_max_workers", None) or 1
         count = max(1, min(workers or usual, left))
-        few = [plan.rows()[i] for i in range(min(len(plan.design), _SEEN))]
-        images = [int(plan.context.keep_examples(row).sum()) for row in few]
-        a_step = seconds / float(np.mean([steps(plan.recipe, kept) for kept in images]))
+        a_step = _step_seconds(plan, seconds)
         text += f"{'; the others take' if left < total else ','} about {in_time(done * a_step / count)}"
     Progress.of(progress).say(text)
     return left
+
+
+def cost_of_retraining(plan: Plan, rows: int, of: Cost) -> Cost:
+    """What so many retrainings cost that train as long as on the whole source and are transferred to one task.
+
+    Args:
+        of: what the plan's own rows cost; times are scaled by optimiser steps, so that they are too high by the part
+            of a row that transfer takes.
+    """
+    seconds = _step_seconds(plan, of.seconds) * steps(plan.recipe, len(plan.source))
+    size = of.row_bytes / len(plan.tasks)
+    return Cost(rows, 0, max(1, min(of.workers, rows)), seconds, of.timed, size, of.price)
+
+
+def _step_seconds(plan: Plan, seconds: float) -> float:
+    """Seconds of an optimiser step, from the mean of a plan's rows."""
+    few = [plan.rows()[i] for i in range(min(len(plan.design), _SEEN))]
+    kept = [int(plan.context.keep_examples(row).sum()) for row in few]
+    return seconds / float(np.mean([steps(plan.recipe, images) for images in kept]))
 
 
 def steps(recipe: Any, kept: int) -> float:

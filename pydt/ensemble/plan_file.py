@@ -5,6 +5,7 @@
 
     [run]                           # changes here retrain nothing
     dir = "my-study"                # of the store, beside the file; default: the file's name
+    name = "first try"              # what people call the plan; default: the file's name
     workers = 2
     stop = "sign 10"
 
@@ -54,7 +55,7 @@ from pydt.ensemble.rates import ROWS, check_rates, chosen_rates
 from pydt.ensemble.runners import Command
 from pydt.ensemble.toml_table import Table, parsed, placed
 from pydt.estimation import StoppingRule
-from pydt.store import Measure
+from pydt.store import Measure, checked_name, usual_name
 
 if TYPE_CHECKING:
     from pydt.training import Recipe, Task
@@ -72,6 +73,7 @@ class PlanFile(Short):
     Attributes:
         plan: what to compute.
         dir: folder of the store.
+        name: what people call the plan. file: its path; None of a plan that was not read from one.
         workers, stop, limit, same_code, keep, keep_bytes: as `pydt.run` takes them; None (False, "none") if the file
             does not say.
         rates, rate_rows: as `pydt.choose_rates` takes them; no rates if none are to be chosen.
@@ -79,6 +81,8 @@ class PlanFile(Short):
 
     plan: Plan
     dir: Path
+    name: str = ""
+    file: Path | None = None
     workers: int | None = None
     stop: str | None = None
     limit: float | None = None
@@ -131,7 +135,10 @@ def read_plan(path: str | os.PathLike[str]) -> PlanFile:
         StoppingRule.parse(stop)
     if own and (name := next((name for name in ("keep", "keep_bytes") if name in run), None)):
         raise ConfigError("is for networks that pydt trains", run.where(name), "leave it out of a plan with a [runner]")
-    how = run_settings(run, place)
+    name = run.take("name", str, "")
+    if "name" in run:
+        checked_name(name, run.where("name"))
+    how = {"name": name or usual_name(place.stem), "file": place, **run_settings(run, place)}
     if own and "rates" in top:
         mend = "leave it out; rates of your own go into the command"
         raise ConfigError("has no task with a learning rate that pydt knows", top.where("rates"), mend)

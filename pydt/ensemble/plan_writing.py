@@ -30,6 +30,7 @@ def write_plan(
     path: str | os.PathLike[str],
     *,
     dir: str | None = None,
+    name: str | None = None,
     workers: int | None = None,
     stop: str | None = None,
     limit: float | None = None,
@@ -47,7 +48,7 @@ def write_plan(
     Args:
         plan: the plan.
         path: of the file.
-        dir, workers, stop, limit, same_code, keep, keep_bytes: of its table [run].
+        dir, name, workers, stop, limit, same_code, keep, keep_bytes: of its table [run].
         rates, rate_rows: of its table [rates]. A plan whose rates are chosen needs none: they stand in its tasks.
 
     Raises:
@@ -62,7 +63,7 @@ def write_plan(
         raise ConfigError("is a function, which no file can hold", "Plan.recipe", mend)
     if not own and not isinstance(plan.recipe.network, str):
         raise ConfigError("the network is a function", "Recipe.network", "name a network, or keep the plan in a script")
-    run = {"dir": dir, "workers": workers, "stop": stop, "limit": limit, "same_code": same_code or None}
+    run = {"dir": dir, "name": name, "workers": workers, "stop": stop, "limit": limit, "same_code": same_code or None}
     run |= {"keep": None if keep == "none" else keep, "keep_bytes": keep_bytes}
     described: dict[str, Any] = {"by": plan.by, "seed": plan.seed}
     if isinstance(plan.source, Groups):

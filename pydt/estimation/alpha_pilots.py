@@ -123,7 +123,9 @@ def compare_alphas(
             if not equal:
                 mend = "compare pilots that differ in their design alone"
                 mend = "name the task that all have with task=" if name == "task" else mend
-                raise StoreError(f"has another {name} than plan {first.digest}", f"plan {record.digest}", mend)
+                raise StoreError(
+                    f"has another {name} than plan {store.called(first)}", f"plan {store.called(record)}", mend
+                )
     each = level / (len(found) * (len(found) - 1) / 2)
     seen = [_pilot(store, record, task, output, each) for store, record in found]
     return compare_pilots(tuple(sorted(seen, key=lambda pilot: (pilot.alpha, pilot.kind))), level)
@@ -132,7 +134,7 @@ def compare_alphas(
 def _pilot(store: Store, record: Record, task: Any, output: str | None, level: float) -> AlphaPilot:
     design, finished = store.design(record), store.finished(record)
     if not len(finished):
-        raise EstimateError("no finished rows", f"plan {record.digest}", "run it first")
+        raise EstimateError("no finished rows", f"plan {store.called(record)}", "run it first")
     weak = learners_only(store, record, task).at
     try:
         outputs = np.delete(mean_output(store, record, task, output, "score"), weak)

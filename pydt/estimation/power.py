@@ -139,7 +139,7 @@ def learners_only(store: Store, record: Record, task: Any = None) -> Weak:
     found = weak_rows(store, record, task)
     if found.many:
         mend = f"{found.mend}: by such models nothing can be planned"
-        raise EstimateError(found.text(), f"plan {record.digest}", mend)
+        raise EstimateError(found.text(), f"plan {store.called(record)}", mend)
     return found
 
 

@@ -24,6 +24,8 @@ from pydt.store.outputs import (
     unit_of,
     units_of,
 )
+from pydt.store.plan_changes import changes, shared
+from pydt.store.plan_names import PlanName, checked_name, name_plan, read_name, read_names, usual_name
 from pydt.store.plan_record import MOST_ROWS, Drawn, Record
 from pydt.store.rows import FACTS, VALUE, Outcome, Row, checked, metric_of
 from pydt.store.status import status

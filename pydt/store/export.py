@@ -55,7 +55,7 @@ def export(dir: PathLike, out: PathLike, plan: Any = None, *, plain: int = 1 << 
     if out.exists():
         raise StoreError("is there already", str(out), "remove it, or choose another name")
     if not len(finished):
-        raise StoreError("has no finished rows", f"plan {record.digest}", "run it first")
+        raise StoreError("has no finished rows", f"plan {store.called(record)}", "run it first")
     files: dict[str, dict[str, Any]] = {}
     with building(out.parent) as folder:
         book = _Book(folder, files)

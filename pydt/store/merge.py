@@ -10,6 +10,7 @@ from pydt.store.bank import Bank
 from pydt.store.block_format import Finder
 from pydt.store.cells import every_key, same, stems
 from pydt.store.choices import read_choice, read_choices, write_choice
+from pydt.store.plan_names import name_plan, read_names
 from pydt.store.plan_record import Record
 from pydt.store.store import Store
 
@@ -68,11 +69,11 @@ def _one_design(known: list[Record], other: Store) -> None:
     for record in plans:
         base = [k for k in known if (k.source, k.units, k.recipe) == (record.source, record.units, record.recipe)]
         if known and not base:
-            wrong = f"plan {record.digest} has another source, other groups or another recipe"
+            wrong = f"plan {other.called(record)} has another source, other groups or another recipe"
             raise StoreError(wrong, str(other.folder), mend)
         designs = [k for k in known if k.kind == "design"]
         if record.kind == "design" and designs and not any(_alike(record, k) for k in designs if k in base):
-            raise StoreError(f"plan {record.digest} has another design", str(other.folder), mend)
+            raise StoreError(f"plan {other.called(record)} has another design", str(other.folder), mend)
         known.append(record)
 
 
@@ -132,9 +133,14 @@ def _copy_bank(ours: Bank, theirs: Bank, report: dict[str, Any]) -> None:
 
 
 def _copy_small(store: Store, other: Store, here: set[str]) -> None:
-    """What stopping rules had reached of plans that were not `here`; counterfactuals, notes and choices that the store
-    lacks.
+    """What stopping rules had reached of plans that were not `here`; counterfactuals, notes, names and choices that
+    the store lacks.
     """
+    names = read_names(store)
+    for one in read_names(other).values():
+        if one.plan not in names:
+            file = None if one.file is None else other.folder / one.file
+            name_plan(store, one.plan, one.name, file=file, embedded=one.embedded, study=one.study)
     for choice in read_choices(other):
         if read_choice(store, choice["question"]) is None:
             write_choice(store, choice)

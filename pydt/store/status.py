@@ -24,6 +24,7 @@ from pydt.store.rows import AUROC, VALUE
 from pydt.store.store import Store
 
 _MOST = 200  # rows whose values are read
+_OTHERS = 20  # plans besides the one that is asked about
 
 
 def status(dir: str | os.PathLike[str], plan: Any = None) -> dict[str, Any]:
@@ -35,16 +36,17 @@ def status(dir: str | os.PathLike[str], plan: Any = None) -> dict[str, Any]:
             the store of a study, all of them: then numbers of rows are sums, and metrics are left out.
 
     Returns:
-        plan: its digest or None (none, or several), plans: how many there are. rows: how many the plan has, and of
-        those that count finished, failed, missing; reasons: how many rows failed for each; replaced: as
-        `Store.replaced`; hardly_learnt: of some finished rows, how many hardly learnt their source and how many were
-        looked at.
+        plan: its digest or None (none, or several); name: as `Store.called`; plans: how many there are.
+        rows: how many the plan has, and of those that count finished, failed, missing; reasons: how many rows failed
+        for each; replaced: as `Store.replaced`; hardly_learnt: of some finished rows, how many hardly learnt their
+        source and how many were looked at.
         tasks: name and metric of each, and over some finished rows mean and SD (None of one row) of the metric on the
         report half: a fraction, or of a `Measure` the number as rows store it, with its unit, scale and direction in
         "measure".
         stop: as `Store.stopped`; unmet: a stopping rule that did not end the plan, as `Store.rule`. rows_per_hour: of
         the last hour, from the log. bytes, files: of the folder. packed: cells in blocks. bank: entries and bytes of
         the bank. quarantined: files there.
+        others: at most 20 other plans with a design: "name", "plan" (digest), "rows", "finished", "failed", "missing".
         writer: pid and host of the driver at work, if known. damaged: a list of {"file", "reason"} of what was met;
         `verify` looks at everything.
 
@@ -54,13 +56,19 @@ def status(dir: str | os.PathLike[str], plan: Any = None) -> dict[str, Any]:
     store = Store(dir)
     chosen = _chosen(store, plan)
     record = chosen[0] if len(chosen) == 1 else None
-    found: dict[str, Any] = {"folder": str(store.folder), "plan": None, "plans": len(stems(store, "plans", ".json"))}
+    found: dict[str, Any] = {
+        "folder": str(store.folder),
+        "plan": None,
+        "name": None,
+        "plans": len(stems(store, "plans", ".json")),
+    }
     found |= {"rows": 0, "finished": 0, "failed": 0, "missing": 0, "reasons": {}, "replaced": [0, 0]}
     found["hardly_learnt"], found["tasks"] = [0, 0], []
     found["stop"] = found["unmet"] = None
+    found["others"] = []
     damaged: dict[str, str] = {}
     if record is not None:
-        found |= {"plan": record.digest, "rows": len(record.rows)}
+        found |= {"plan": record.digest, "name": store.called(record), "rows": len(record.rows)}
         try:
             found["stop"] = store.stopped(record)
         except StoreError as error:
@@ -82,6 +90,7 @@ def status(dir: str | os.PathLike[str], plan: Any = None) -> dict[str, Any]:
                 found["tasks"] = [one for task in record.tasks if (one := _metric(store, record, task)) is not None]
         except PydtError as error:  # its rows cannot be named, or one cannot be read
             damaged[error.where or f"plans/{record.digest}.json"] = error.what
+        found["others"] = _others(store, record, damaged)
     elif chosen:
         _sum(store, chosen, found, damaged)
     files, size = _size(store.folder)
@@ -135,6 +144,20 @@ def _chosen(store: Store, plan: Any) -> list[Record]:
         return list(plans.values())
     written = {name: (store.folder / "plans" / f"{name}.json").stat().st_mtime_ns for name in found}
     return [plans[max(found, key=lambda name: (written[name], name))]]
+
+
+def _others(store: Store, record: Record, damaged: dict[str, str]) -> list[dict[str, Any]]:
+    """How far other plans with a design are."""
+    found = []
+    for other in [one for one in store.designs() if one.digest != record.digest][:_OTHERS]:
+        try:
+            good, bad, missing = store.split(other)
+        except PydtError as error:
+            damaged[error.where or f"plans/{other.digest}.json"] = error.what
+            continue
+        numbers = {"rows": len(other.rows), "finished": len(good), "failed": len(bad), "missing": len(missing)}
+        found.append({"name": store.called(other), "plan": other.digest, **numbers})
+    return sorted(found, key=lambda one: str(one["name"]))
 
 
 def _sum(store: Store, records: list[Record], found: dict[str, Any], damaged: dict[str, str]) -> None:

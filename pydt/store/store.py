@@ -10,6 +10,7 @@ DIR/plans/<digest>.json              what was asked: names of the groups, design
 DIR/stops/<digest>.json              of a plan that stopped early: how many of its first rows count, and why
 DIR/rules/<digest>.json              what a stopping rule had reached that did not end its plan
 DIR/choices/<digest>.json            a learning rate that was chosen on validation images; see `choices.py`
+DIR/names/<digest>.json              what people call a plan, and its file; see `plan_names.py`
 DIR/notes/<digest>.json              what was left out of a plan's data; see `pydt.ensemble.data_remarks`
 DIR/log.jsonl                        times, hosts, versions, warnings: all that differs between equal runs
 DIR/quarantine/                      files that failed their checks
@@ -73,6 +74,7 @@ from pydt.store.descriptions import (
 from pydt.store.imported import checked_arrays
 from pydt.store.notes import read_note, write_note
 from pydt.store.outputs import averaged, known_output, metric_output
+from pydt.store.plan_names import read_names
 from pydt.store.plan_record import FORMAT, Drawn, Record, read_plan
 from pydt.store.row_format import file_name
 from pydt.store.rows import Row
@@ -82,6 +84,7 @@ _STOP: Form = {"rule?": str, "reason?": str, "looks?": SEED, "decided?": [(str, 
 _RULE: Form = {**_STOP, "rule": str, "reason": str, "looks": SEED, "looked": SEED}
 T = TypeVar("T")
 _PREFIX = re.compile("[0-9a-f]{4,}")  # of a digest: as git abbreviates its own
+_LISTED = 20  # plans that an error names
 _REWRITTEN = "run the same plan again: it writes this file anew"
 
 
@@ -89,10 +92,10 @@ class Store(Cells):
     """A folder of finished rows; `pydt.run` fills it, any number of plans may share it.
 
     `Store(folder)` opens one that exists, `Store.create(folder)` makes or opens it for writing. Methods that take
-    `plan` accept a `Plan`, a digest or its first digits, or None: the plan whose `run` returned this store, or the only
-    plan with a design. A row is finished when it has cells for all the plan's tasks, and failed when one of these
-    failed; `masks()` and `outputs()` have the rows that finished and did not fail, in plan order. Where a plan stopped
-    early (`stopped`), later rows do not count.
+    `plan` accept a `Plan`, its name (see `called`) or its digest, or how one of them begins, or None: the plan whose
+    `run` returned this store, or the only plan with a design. A row is finished when it has cells for all the plan's
+    tasks, and failed when one of these failed; `masks()` and `outputs()` have the rows that finished and did not fail,
+    in plan order. Where a plan stopped early (`stopped`), later rows do not count.
 
     Raises:
         StoreError: there is no store in `folder`, or it was written by a newer format.
@@ -323,7 +326,7 @@ class Store(Cells):
         """
         record = self.plan(plan)
         body = None if note is None else {**note, "rows": whole(note["rows"], "rows", "note_stop", error=ConfigError)}
-        write_note(self, "stops", record, body)
+        write_note(self, "stops", record.digest, body)
 
     def stopped(self, plan: Any = None) -> dict[str, Any] | None:
         """What `note_stop` wrote about a plan; None if it did not stop early.
@@ -333,13 +336,13 @@ class Store(Cells):
         """
         record = self.plan(plan)
         form = {**_STOP, "rows": range(len(record.rows) + 1)}
-        if (note := read_note(self, "stops", record, form, ": how many rows count is not known")) is None:
+        if (note := read_note(self, "stops", record.digest, form, ": how many rows count is not known")) is None:
             return None
         return {"rule": "a rule that is not named", "looks": 1, "reason": "no reason given", **note}
 
     def note_rule(self, plan: Any, note: Mapping[str, Any] | None) -> None:
         """Write what a stopping rule that did not end a plan had reached, see `rule`; None: there is none."""
-        write_note(self, "rules", self.plan(plan), note)
+        write_note(self, "rules", self.plan(plan).digest, note)
 
     def rule(self, plan: Any = None) -> dict[str, Any] | None:
         """The stopping rule of a plan's last run and what it had reached; None: there was no rule.
@@ -354,7 +357,7 @@ class Store(Cells):
         record = self.plan(plan)
         if (stop := self.stopped(record)) is not None:
             return {"met": True, **stop}
-        note = read_note(self, "rules", record, _RULE)
+        note = read_note(self, "rules", record.digest, _RULE)
         return None if note is None else {"met": False, **note}
 
     def plans(self) -> dict[str, Record]:
@@ -377,49 +380,85 @@ class Store(Cells):
         return dict(self._records)
 
     def plan(self, plan: Any = None) -> Record:
-        """One plan: the one given (a `Plan`, a digest or its first digits), this store's own, or the only design's.
+        """One plan: the one given (a `Plan`, a name or digest, or how it begins), this store's own, or the only
+        design's.
 
         Raises:
             StoreError: no such plan, or several and none was named, or its description is damaged.
+            ConfigError: something that is no plan.
         """
         wanted = plan if plan is not None else self._default
         if isinstance(wanted, Record):
             return wanted
         if wanted is not None:
+            if not isinstance(wanted, str) and not isinstance(getattr(wanted, "digest", None), str):
+                mend = "give a pydt.Plan, or a name or digest as text; pydt.read_plan(path).plan is the plan of a file"
+                raise ConfigError(f"is of type {type(wanted).__name__}, not a plan", "Store.plan", mend)
             name = wanted if isinstance(wanted, str) else wanted.digest
             with contextlib.suppress(FileNotFoundError):
                 return self._plan(name)
             if not isinstance(wanted, str):
                 mend = "run it into this store first; a plan of another recipe, design or task is another plan"
-                raise StoreError(f"no plan {name!r}", str(self.folder), mend)
-            return self._abbreviated(name)
+                raise StoreError(f"no plan {name[:8]!r}", str(self.folder), mend)
+            return self._named(name)
         designs = self.designs()
         if not designs and self._damaged:
             self._plan(min(self._damaged))
         if not designs and (lists := len(self.plans())):
-            mend = "`pydt study FILE` writes the page of a study; else name a plan with plan= (--plan)"
+            mend = "`pydt study FILE` writes the page of a study; else name a plan: plan=NAME"
             raise StoreError(f"none of its {lists:,} plans has a design", str(self.folder), mend)
         if len(designs) != 1:
-            raise StoreError(f"{len(designs)} plans", str(self.folder), _choose(designs))
+            raise StoreError(f"{len(designs)} plans", str(self.folder), self._choose(designs))
         return designs[0]
 
     def designs(self) -> list[Record]:
         """The plans with a design."""
         return [record for record in self.plans().values() if record.kind == "design"]
 
-    def _abbreviated(self, name: str) -> Record:
-        """The only plan, or damaged file of one, whose digest starts with these four hex digits or more."""
-        plans = self.plans()
-        found = [
-            known for known in sorted({*plans, *self._damaged}) if _PREFIX.fullmatch(name) and known.startswith(name)
+    def called(self, plan: Any = None) -> str:
+        """What people call a plan: the name that `pydt run` noted, else the first eight digits of its digest."""
+        return self._called(self.plan(plan).digest)
+
+    def _called(self, plan: str) -> str:
+        known = read_names(self).get(plan)
+        return plan[:8] if known is None else known.name
+
+    def _named(self, name: str) -> Record:
+        """The plan of this name, or the only plan, or damaged file of one, whose name begins so, or whose digest does
+        (four hex digits or more)."""
+        plans, named = self.plans(), {one.plan: one.name for one in read_names(self).values()}
+        known = sorted({*plans, *self._damaged})
+        found = [plan for plan in known if named.get(plan) == name] or [
+            plan
+            for plan in known
+            if (name and named.get(plan, "").startswith(name)) or (_PREFIX.fullmatch(name) and plan.startswith(name))
         ]
         if len(found) > 1:
             what = f"{len(found)} plans start with {name!r}"
-            whole, damaged = ([known for known in found if (known in plans) == there] for there in (True, False))
-            raise StoreError(what, str(self.folder), _choose([plans[known] for known in whole], damaged))
+            whole, damaged = ([plan for plan in found if (plan in plans) == there] for there in (True, False))
+            raise StoreError(what, str(self.folder), self._choose([plans[plan] for plan in whole], damaged))
         if not found:
-            raise StoreError(f"no plan {name!r}", str(self.folder), suggest(name, sorted(plans)))
+            near = suggest(name, [self._called(plan) for plan in known])
+            raise StoreError(f"no plan {name!r}", str(self.folder), near if near.startswith("did") else self._choose())
         return self._plan(found[0])
+
+    def _choose(self, plans: Sequence[Record] | None = None, damaged: Sequence[str] = ()) -> str:
+        """How to name one of several plans (by default those with a design), with what tells them apart."""
+        named = {one.plan: one.name for one in read_names(self).values()}
+        digits = 8
+        records = self.designs() if plans is None else plans
+        while len({name[:digits] for name in (*(p.digest for p in records), *damaged)}) < len(records) + len(damaged):
+            digits += 1
+
+        def facts(record: Record) -> str:
+            tasks = ", ".join(task["name"] for task in record.tasks[:3]) + (", ..." if len(record.tasks) > 3 else "")
+            rows = f"{len(record.rows):,} row{'s' * (len(record.rows) != 1)}"
+            return f"{named.get(record.digest, record.digest[:digits])} ({rows}; {tasks})"
+
+        known = [*map(facts, records[:_LISTED]), *(f"{name[:digits]} (damaged)" for name in damaged[:_LISTED])]
+        known += ["..."] if max(len(records), len(damaged)) > _LISTED else []
+        how = "name one: plan=NAME, or give the plan file"
+        return f"{how}; there are: {'; '.join(known) or 'none'}"
 
     def _plan(self, name: str) -> Record:
         if name not in self._records:
@@ -441,7 +480,9 @@ class Store(Cells):
         """
         record = self.plan(plan)
         if not isinstance(record.rows, Drawn):
-            raise StoreError("has no design, only rows", f"plan {record.digest}", "use rows() and masks()")
+            raise StoreError(
+                "has no design, only rows", f"plan {self._called(record.digest)}", "use rows() and masks()"
+            )
         record.rows.check()
         return record.rows.design
 
@@ -517,7 +558,7 @@ class Store(Cells):
             finished, failed, _ = self.split(record)
             tasks = ", ".join(task["name"] for task in record.tasks[:3]) + (", ..." if len(record.tasks) > 3 else "")
             numbers = (len(record.rows), len(finished), len(failed), len(record.names))
-            return (record.digest[:8], record.kind, *(f"{one:,}" for one in numbers), tasks)
+            return (self._called(record.digest), record.kind, *(f"{one:,}" for one in numbers), tasks)
 
         plans = sorted(self.plans().values(), key=lambda record: record.kind != "design")
         heads = "plan", "kind", "rows", "finished", "failed", "groups", "tasks"
@@ -712,7 +753,7 @@ class Store(Cells):
         """Column and digest of a task in a plan."""
         wanted = getattr(task, "digest", task)
         names, digests = ([known[part] for known in record.tasks] for part in ("name", "digest"))
-        at = place_by_name(wanted, names, digests, "task", f"plan {record.digest}", StoreError)
+        at = place_by_name(wanted, names, digests, "task", f"plan {self._called(record.digest)}", StoreError)
         return at, digests[at]
 
     def _half(self, task: str, half: str) -> np.ndarray:
@@ -720,13 +761,3 @@ class Store(Cells):
         if one_of(half, [*HALVES, "all"], "half", "Store") == "all":
             return np.arange(len(members))
         return np.flatnonzero(members == HALVES[half])
-
-
-def _choose(plans: Sequence[Record], damaged: Sequence[str] = ()) -> str:
-    """How to name one of several plans, with what tells them apart."""
-    known = [
-        *(f"{p.digest} ({len(p.rows):,} rows; {', '.join(task['name'] for task in p.tasks)})" for p in plans),
-        *(f"{name} (damaged)" for name in damaged),
-    ]
-    how = "name one with plan= (on the command line --plan, or give the plan file), by its digest or the first digits"
-    return f"{how}; there are: {'; '.join(known) or 'none'}"

@@ -16,6 +16,7 @@ from pydt.store.cells import every_key, relative, stems, torn
 from pydt.store.choices import read_choice
 from pydt.store.descriptions import described, pictures
 from pydt.store.notes import read_remarks
+from pydt.store.plan_names import read_name
 from pydt.store.plan_record import Drawn, Record
 from pydt.store.rows import Row, misshapen, result_key, source_key
 from pydt.store.store import Store
@@ -78,6 +79,9 @@ def verify(dir: str | os.PathLike[str]) -> dict[str, Any]:
         if moved:
             store.quarantine(bank.path(key), problem)
         damaged.append({"file": relative(store, bank.path(key)), "reason": problem.what, "moved": moved})
+    for name in stems(store, "names", ".json"):
+        with _left(damaged, f"names/{name}.json"):
+            read_name(store, name)
     missing = {}
     for name, record in plans.items():
         with _left(damaged, f"stops/{name}.json"):

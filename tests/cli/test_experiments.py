@@ -141,7 +141,8 @@ def test_a_plan_file_is_run_continued_proved_and_reported(tmp_path: Path, monkey
     assert first.exit_code == 0, first.output
     assert "24 rows are in" in first.output
     assert all(json.loads(line) for line in first.stderr.splitlines())
-    assert first.output.splitlines()[-1] == f"next: pydt prove {file}, pydt report {tmp_path / 'out'}"
+    commands = [line.split("  # ")[0] for line in first.output.splitlines()[-2:]]
+    assert commands == [f"next: pydt report {file}", f"next: pydt prove {file}"]
     assert Store(tmp_path / "out").masks().shape == (24, 62)
     again = CliRunner().invoke(app, ["run", str(file), "--same-code"])
     assert again.exit_code == 0, again.output
@@ -156,10 +157,11 @@ def test_a_plan_file_is_run_continued_proved_and_reported(tmp_path: Path, monkey
     short = Store(tmp_path / "out").plan().digest[:8]
     both = CliRunner().invoke(app, ["run", str(other)])
     assert both.exit_code == 0, both.output
-    longer = read_plan(other).plan.digest[:8]
-    assert both.output.splitlines()[-1] == f"next: pydt prove {other}, pydt report {tmp_path / 'out'} --plan {longer}"
+    assert (
+        "also in out: plan study (24 rows, 24 finished): 24 of them serve other (design.models 24 -> 25)" in both.output
+    )
     unnamed = CliRunner().invoke(app, ["report", str(tmp_path / "out")])
-    assert "on the command line --plan" in str(unnamed.exception)
+    assert "name one: --plan NAME, or give the plan file" in str(unnamed.exception)
     unrun = tmp_path / "unrun.toml"
     unrun.write_text(text.replace("models = 24", "models = 26"))
     for command in (["prove"], ["report"], ["status"], ["analyse", "--only", "ranking-target"]):

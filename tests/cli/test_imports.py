@@ -39,7 +39,7 @@ def test_files_become_a_store_that_is_reported(tmp_path: Path, monkeypatch: pyte
     )
     assert "entries of labels.txt were taken as 2 classes" in done.output
     assert "failed: 1 row: 'losses' has outputs that are not finite" in done.output
-    assert "79 rows in both-losses\nnext: pydt report both-losses\n" in done.output
+    assert "79 rows in both-losses\nnext: pydt report both-losses  # " in done.output
     report = pydt("report", "both-losses")
     assert report.exit_code == 0, report.output
     assert "adding “two” helps" in report.output.lower() or "“two”" in report.output

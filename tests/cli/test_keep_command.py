@@ -68,7 +68,9 @@ def test_the_command_writes_what_it_says(file: Path, tmp_path: Path) -> None:
 def test_tasks_have_lists_of_their_own(file: Path, tmp_path: Path) -> None:
     output = said(file, "--sure", "--task", "one", "--out", tmp_path)
     assert "c7" in output.split("How sure")[0]
-    assert output.splitlines()[-1].endswith(".txt --task one"), "what tests it retrains for the same task"
+    assert output.splitlines()[-1].split("  # ")[0].endswith(".txt --task one"), (
+        "what tests it retrains for the same task"
+    )
     (text,) = tmp_path.glob("*.txt")
     assert text.name.endswith("-surely-below-average-for-one-shot.txt")
     assert "c7" not in read_list(text)
@@ -91,7 +93,7 @@ def test_a_store_will_do(file: Path, tmp_path: Path) -> None:
         "it was saved beside the plan file"
     )
     assert said(file, "--top", 3, "--plan", read.plan.digest[:6]).splitlines()[0] == by_file.splitlines()[0]
-    assert "to test it:" in by_file
+    assert "next: pydt prove" in by_file
     assert (read.dir / "kept").is_dir()
     with pytest.raises(StoreError, match="no plan"):
         said(file, "--top", 3, "--plan", "0123")
@@ -118,7 +120,7 @@ def test_another_plan_of_the_store_is_not_proved_by_this_file(file: Path, tmp_pa
         filled(read.dir, plan, Additive(np.zeros(120), np.zeros((20, 120))))
     own, other = (said(folder / "study.toml", "--drop", 4, "--plan", plan.digest) for plan in (read.plan, second))
     assert f"pydt prove '{folder / 'study.toml'}' --drop 4" in own, "ready for a shell"
-    assert "to test it:" not in other
+    assert "next:" not in other
     assert f"-for-plan-{second.digest[:8]}.txt" in other
 
 

@@ -35,6 +35,7 @@ from pydt.store import (
     compact,
     export,
     merge,
+    name_plan,
     read_choices,
     row_seconds,
     status,
@@ -75,6 +76,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made.log(event="row", source=record.sources[0], keys=list(record.keys[0]), seconds=0.5, pid=1)
     link = {"plan": record.digest, "rows": record.digest, "task": record.tasks[0]["digest"]}
     write_choice(made, choice())
+    name_plan(made, record.digest, "first try", file=folder.parent / "first try.toml")
     Bank(made).put(record.sources[0], Kept("weights", {"body.w": np.arange(6.0)}, {"loss": 0.5}, facts={"code": "x"}))
     (folder / "counterfactual").mkdir()
     (folder / "counterfactual" / f"{record.digest}.json").write_text(canonical_json(link))
@@ -93,6 +95,7 @@ def kinds(store: Path) -> dict[str, Path]:
         "tasks/*",
         "thumbnails/*",
         "choices/*",
+        "names/*",
         "counterfactual/*",
         "bank/*/*",
     ):
@@ -105,7 +108,8 @@ def kinds(store: Path) -> dict[str, Path]:
 
 KINDS = (
     "format", "good row", "failed row", "packed .jsonl", "masks", "primitives", "plans .json", "stops .json",
-    "tasks .safetensors", "thumbnails .safetensors", "choices .json", "counterfactual .json", "bank .safetensors",
+    "tasks .safetensors", "thumbnails .safetensors", "choices .json", "names .json", "counterfactual .json",
+    "bank .safetensors",
 )  # fmt: skip
 VOLATILE = "folder", "rows_per_hour", "bytes", "files", "quarantined", "writer"
 
