@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pydt.base import ConfigError, DataError, PydtError
+from pydt.cli.arguments import command, follows
 
 if TYPE_CHECKING:
     from pydt.data import Dataset
@@ -68,7 +69,8 @@ def init(
         typer.echo(f"Note: {text}.")
     for line in _told(made, source, workers):
         typer.echo(line)
-    typer.echo(f"\nwritten: {out}, with a reason for each setting\nnext: pydt plan {out}, then pydt run {out}")
+    typer.echo(f"\nwritten: {out}, with a reason for each setting")
+    follows(command("plan", out), "says what it costs; nothing is trained for good")
 
 
 def _device() -> str:

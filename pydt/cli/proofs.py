@@ -49,7 +49,7 @@ def prove(
         typer.Option(
             "--quick",
             help="Few retrainings: 5 of the full source, 5 without the lowest groups, 5 without random ones, at one "
-            "number (the first of --drop). Says how large a difference must be to be seen.",
+            "number (a third of the groups, or --drop). Says how large a difference must be to be seen.",
         ),
     ] = False,
     task: Annotated[str | None, TASK] = None,

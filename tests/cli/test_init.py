@@ -48,7 +48,7 @@ def test_two_folders_become_a_plan_that_loads(tmp_path: Path) -> None:
         "broken: 1 (disc/bad.png: ",
         "60 models (convnet-24), each on 50% of the classes of icons",
         "cost: roughly ",
-        "next: pydt plan study.toml, then pydt run study.toml",
+        "next: pydt plan study.toml  # says what it costs; nothing is trained for good",
     ):
         assert told in done.stdout
     text = (tmp_path / "study.toml").read_text()
