@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -56,8 +55,8 @@ def init(
     tasks = [_target(place, base) for place in targets]
     workers = places(Recipe(device=device))[0]
     made = first_plan(found, tasks, workers=workers, device=device)
-    command = shlex.join(["pydt", "init", *map(str, [source, *targets])])
-    out.write_text(written(made, command, out.name), encoding="utf-8", newline="\n")
+    again = command("init", source, *targets)
+    out.write_text(written(made, again, out.name), encoding="utf-8", newline="\n")
     try:
         plan = read_plan(out).plan
         shared = [text for task in plan.tasks for text in task.target.copied(plan.source, *plan.source.units())]
