@@ -64,14 +64,14 @@ def find(page: Live, text: str) -> str:
     return page.ask("document.querySelector('[aria-live]').textContent")
 
 
-CELLS = ["b 10", "B 9", "a", "", "é", "–"]
-NUMBERS = ["1,200", "−3.5 ± 0.1", "< 0.001", "–", "+2e3", "−40 to 3"]
+CELLS = ["b 10", "B 9", "a", "", "é", "–", "c"]
+NUMBERS = ["1,200", "−3.5 ± 0.1", "< 0.001", "–", "+9e2", "−40 to 3", "30 × 5"]
 SMALL = (
     "<table data-sort><thead><tr><th data-kind='text'>name</th><th data-kind='number'>number</th>"
     "<th data-kind='number'>exact</th><th>none</th></tr></thead><tbody>"
     + "".join(
         f"<tr><td>{a}</td><td>{b}</td><td data-v='{c}'>1.0</td><td></td></tr>"
-        for a, b, c in zip(CELLS, NUMBERS, ["0.3", "0.1", "", "0.2", "0.1", "1e-9"], strict=True)
+        for a, b, c in zip(CELLS, NUMBERS, ["0.3", "0.1", "", "0.2", "0.1", "1e-9", "7"], strict=True)
     )
     + "</tbody></table>"
 )
@@ -80,21 +80,21 @@ SMALL = (
 def test_columns_sort_both_ways_and_what_is_missing_stays_last(page: Live, tmp_path: Path) -> None:
     opened(page, tmp_path, body(SMALL))
     head(page, "name")
-    assert column(page) == ["a", "B 9", "b 10", "é", "", "–"]
+    assert column(page) == ["a", "B 9", "b 10", "c", "é", "", "–"]
     assert page.ask("[...document.querySelectorAll('th')].map(h => h.ariaSort)") == ["ascending", None, None, None]
     head(page, "name")
-    assert column(page) == ["é", "b 10", "B 9", "a", "", "–"]
+    assert column(page) == ["é", "c", "b 10", "B 9", "a", "", "–"]
     head(page, "number")
-    ascending = ["−40 to 3", "−3.5 ± 0.1", "< 0.001", "1,200", "+2e3", "–"]
+    ascending = ["−40 to 3", "−3.5 ± 0.1", "< 0.001", "30 × 5", "+9e2", "1,200", "–"]
     assert column(page, 1) == ascending
     assert page.ask("[...document.querySelectorAll('th')].map(h => h.ariaSort)") == [None, "ascending", None, None]
     head(page, "number")
     assert column(page, 1) == [*ascending[-2::-1], "–"]
     assert page.ask("document.querySelectorAll('th')[1].ariaSort") == "descending"
     head(page, "exact")
-    assert column(page) == ["–", "B 9", "é", "", "b 10", "a"], "by data-v; equal ones as they stood"
+    assert column(page) == ["–", "B 9", "é", "", "b 10", "c", "a"], "by data-v; equal ones as they stood"
     head(page, "exact")
-    assert column(page) == ["b 10", "", "B 9", "é", "–", "a"], "equal ones as they stood, downwards too"
+    assert column(page) == ["c", "b 10", "", "B 9", "é", "–", "a"], "equal ones as they stood, downwards too"
     assert page.ask("document.querySelectorAll('th button').length") == 3
     assert page.log == []
 
