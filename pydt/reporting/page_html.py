@@ -44,9 +44,9 @@ from pydt.reporting.svg import Axis, Dot, LogAxis, Series, axis_row, ground, int
 from pydt.reporting.text import DASH, MINUS, digits_for, ends, finite, legible, number, tied
 
 ROWS = 40
-"""Rows of a table that the page's script shows first; names shown from each end of an interval plot."""
+"""Rows of a table, and of each end of an interval plot, that the page's script shows first."""
 LISTED = 1000
-"""Rows of a table that are in the page."""
+"""Rows of a table or an interval plot that are in the page."""
 SIDE = 96
 """Longest side of an embedded picture, in pixels."""
 SMALL = 64
@@ -212,7 +212,7 @@ def _floats(values: Any, n: int) -> list[float | None]:
 def _intervals(block: Intervals) -> dict[str, Any]:
     total = len(block.names)
     values, low, high = (_floats(part, total) for part in (block.values, block.low, block.high))
-    shown = ends(range(total), ROWS)
+    shown, pictured = ends(range(total), LISTED // 2), set(ends(range(total), ROWS))
     known = [v for i in shown for v in (values[i], low[i], high[i]) if v is not None] or [0.0]
     near = min(known) < max(known) - min(known) and max(known) > min(known) - max(known)
     axis = Axis.around([*known, 0.0] if near else known)
@@ -228,15 +228,18 @@ def _intervals(block: Intervals) -> dict[str, Any]:
                 "svg": interval_row(axis, value, low[i], high[i], kind),
                 "value": number(value, digits, sign),
                 "interval": _range(low[i], high[i], digits, sign),
-                "images": _thumbnails(block, i),
+                "sort": "" if value is None else f"{value:.6g}",
+                "images": _thumbnails(block, i) if i in pictured else [],
             }
         )
     return {
         "rows": rows,
         "axis": axis_row(axis, sign),
         "ground": ground(axis, block.noise),
-        "cut": ROWS if len(shown) < total else None,
-        "left_out": total - len(shown),
+        "filter": total > FILTERED,
+        "first": ROWS if total > 2 * ROWS else None,
+        "listed": LISTED // 2 if len(shown) < total else None,
+        "total": total,
         "unit": block.unit,
         "pictures": any(row["images"] for row in rows),
         "name_width": min(24, max([8] + [len(row["name"]) for row in rows])),

@@ -147,10 +147,10 @@ def test_what_is_long_is_cut_and_says_so(tmp_path: Path) -> None:
     assert [plain(e["text"]) for e in html.find("tr") if "block-2" in e["inside"]][1:] == [
         f"t{i} {i:,}" for i in range(LISTED)
     ]
-    assert "7 of the middle are left out here" in text
+    assert "left out" not in text
     assert "2 more lines are not shown." in text
     rows = [plain(e["text"]).split()[0] for e in html.find("tr") if "block-3" in e["inside"]][1:]
-    assert rows == [*names[:ROWS], "7", *names[-ROWS:]]
+    assert rows == names
     assert svg(tmp_path).count('class="mark better"') < 20, "a thousand points are a line"
     assert 200 < svg(tmp_path).count('class="trend better"') < 400
     assert len(svg(tmp_path)) < 300_000
