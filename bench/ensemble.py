@@ -31,11 +31,12 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from sample import five_shot_plan
 from torch import nn
 from torch.nn import functional as F
 
 import pydt
-from pydt.ensemble import RowInput, quickstart_plan, run_row
+from pydt.ensemble import RowInput, run_row
 from pydt.ensemble.executors.local import MALLOC
 from pydt.store import Outcome
 
@@ -164,7 +165,7 @@ def case(name: str, ours_s: list[float], peer: str, peer_s: list[float]) -> Case
 
 
 def row(rows: int) -> list[Case]:
-    plan = quickstart_plan(max(rows, 20))
+    plan = five_shot_plan(max(rows, 20))
     facts, jobs = what_is_known(plan), list(zip(plan.rows(), keeps(plan), strict=True))[:rows]
 
     def ours(at: int) -> float:
@@ -195,7 +196,7 @@ def row(rows: int) -> list[Case]:
 
 
 def run(rows: int, repeats: int) -> list[Case]:
-    plan = quickstart_plan(rows)
+    plan = five_shot_plan(rows)
     facts, jobs = what_is_known(plan), keeps(plan)
 
     def seconds(ends: list[float], workers: int) -> float:
@@ -240,7 +241,7 @@ def given(row: RowInput) -> dict[str, Outcome]:
 def overhead(rows: int, repeats: int) -> list[Case]:
     import ensemble as importable  # workers do not run the script itself
 
-    few, many = quickstart_plan(20), quickstart_plan(20 + rows)
+    few, many = five_shot_plan(20), five_shot_plan(20 + rows)
 
     def seconds(plan: pydt.Plan) -> float:
         with tempfile.TemporaryDirectory() as folder:

@@ -34,11 +34,12 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from sample import five_shot_plan
 from torch import nn
 from torch.nn import functional as F
 
 from pydt.data.loading import Loader
-from pydt.ensemble import Plan, quickstart_plan
+from pydt.ensemble import Plan
 from pydt.ensemble.executors.local import MALLOC
 from pydt.training import Trained, train, transfer
 from pydt.training.networks import build
@@ -152,7 +153,7 @@ def _step(count: int, repeats: int) -> list[Case]:
     images = torch.from_numpy(random.standard_normal((count, BATCH, 1, SIDE, SIDE), np.float32))
     labels = torch.from_numpy(random.integers(0, CLASSES, (count, BATCH)))
     bodies, heads = fresh(count)
-    stack, recipe = Stack(bodies, heads), quickstart_plan(20).recipe
+    stack, recipe = Stack(bodies, heads), five_shot_plan(20).recipe
     alone = [
         make_optimizer([*body.parameters(), *head.parameters()], recipe, 10**6)
         for body, head in zip(bodies, heads, strict=True)
@@ -239,7 +240,7 @@ def trained_as_one(plan: Plan, numbers: Sequence[int]) -> list[Trained]:
 
 def rows(repeats: int) -> list[Case]:
     """Sides take turns by sets of eight rows."""
-    plan = quickstart_plan(max(20, 8 * repeats))
+    plan = five_shot_plan(max(20, 8 * repeats))
     (task,) = plan.tasks
     times: dict[str, list[float]] = {}
     accuracy: dict[str, list[float]] = {}
@@ -268,7 +269,7 @@ def rows(repeats: int) -> list[Case]:
 
 
 def batch(repeats: int) -> list[Case]:
-    plan = quickstart_plan(20)
+    plan = five_shot_plan(20)
     row, (task,) = plan.rows()[0], plan.tasks
     made = train(plan.source, plan.context.keep_examples(row), replace(plan.recipe, epochs=1), row.seed)
     target, ids = task.target.judged, task.target.described()["ids"]
@@ -306,7 +307,7 @@ def bf16(repeats: int) -> list[Case]:
 
 
 def share(repeats: int) -> list[Case]:
-    plan = quickstart_plan(max(20, repeats))
+    plan = five_shot_plan(max(20, repeats))
     (task,) = plan.tasks
     ids, train_ids = task.target.described()["ids"], task.few_shot()
     draws = Draws(task.target, train_ids, ids, task.seed, 0)

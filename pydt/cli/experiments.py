@@ -11,7 +11,7 @@ import typer
 
 from pydt.cli.arguments import DIGEST, OUTPUT, TASK, WORKERS, Asked, asked, embedded, interruptible, note_plan
 from pydt.cli.plans import with_rates
-from pydt.ensemble import MODELS, SAMPLE_SETTINGS, quickstart_plan
+from pydt.ensemble import MODELS, REPEATS, SAMPLE_SETTINGS, quickstart_plan
 
 
 def quickstart(
@@ -39,7 +39,7 @@ def quickstart(
     with interruptible():
         store = run(plan, folder, workers=workers)
         typer.echo("2/3  the proof: retraining without the lowest, the highest and random characters", err=True)
-        counterfactual(store, plan, seed=seed, workers=workers)
+        counterfactual(store, plan, seed=seed, workers=workers, repeats=REPEATS)
     typer.echo("3/3  estimating and writing the report", err=True)
     command = f"pydt quickstart --models {models} --seed {seed}"
     found = write_report(store, folder, plan, seconds=time.monotonic() - start, command=command)

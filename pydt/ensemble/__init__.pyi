@@ -40,6 +40,7 @@ from .row import run_row as run_row
 from .runners import Command as Command
 from .runners import Function as Function
 from .sample_plan import MODELS as MODELS
+from .sample_plan import REPEATS as REPEATS
 from .sample_plan import SAMPLE_SETTINGS as SAMPLE_SETTINGS
 from .sample_plan import quickstart_plan as quickstart_plan
 from .toml_table import Table as Table

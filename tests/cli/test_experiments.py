@@ -48,10 +48,10 @@ def test_the_main_job(tmp_path: Path, source: Dataset, target: Target, monkeypat
     assert abs(sum(group["value"] for group in found["groups"])) < 1e-3, "swap values sum to zero"
     kinds = [run["kind"] for run in found["counterfactual"]]
     assert {kind: kinds.count(kind) for kind in set(kinds)} == {
-        "full": 14,
-        "drop top": 14 + 4 + 4,
-        "drop bottom": 14 + 4 + 4,
-        "drop random": 14 + 4 + 4,
+        "full": 24,
+        "drop top": 24 + 4 + 4,
+        "drop bottom": 24 + 4 + 4,
+        "drop random": 24 + 4 + 4,
     }
     for run in found["counterfactual"]:
         assert len(run["names"]) == run["dropped"]

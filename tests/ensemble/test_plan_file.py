@@ -35,6 +35,7 @@ models = 40
 alpha = 0.25
 seed = 3
 [recipe]
+network = "convnet-4"
 lr = 1
 augment.mean = [0.2]
 augment.std = 0.35
@@ -66,7 +67,7 @@ def test_the_page_shows_the_quickstart_as_a_file(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs" / "plans.md").read_text()
     read = read_plan(_written(tmp_path, page.split("```toml\n")[1].split("```")[0]))
     assert read.plan.digest == quickstart_plan().digest
-    assert (read.dir, read.stop) == (tmp_path / "characters", None)  # all 300 are trained
+    assert (read.dir, read.stop) == (tmp_path / "characters", None)  # all 600 are trained
 
 
 def test_a_file_written_by_hand_is_the_plan_that_it_says(tmp_path: Path) -> None:

@@ -14,4 +14,4 @@ def test_the_quickstarts_plan() -> None:
     assert [(task.shots, task.draws) for task in plan.tasks[:2]] == [(1, 32), (2, 8)]
     assert plan.tasks[0].seed == plan.seed == plan.design.seed == 5
     assert quickstart_plan(20, 5).digest == plan.digest != quickstart_plan(20, 6).digest
-    assert MODELS == 300
+    assert MODELS == 600
