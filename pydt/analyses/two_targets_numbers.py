@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pydt.analyses.ensemble_view import LEVEL, Array, EnsembleView
-from pydt.analyses.shots_lists import Lists
+from pydt.analyses.shots_lists import Lists, common_score
 from pydt.base import t975
 from pydt.estimation import TrueAgreement
 
@@ -63,6 +63,11 @@ class TargetNumbers:
     def unit(self) -> str:
         """Of the influences on both; "" where the units differ."""
         return self.units[0] if self.units[0] == self.units[1] else ""
+
+    @property
+    def common(self) -> np.ndarray:
+        """Positions of the groups in the order of the common list, the lowest on both together first."""
+        return np.argsort(common_score(self.values, self.stderr), kind="stable")
 
     @property
     def cost(self) -> tuple[Array, Array, Array] | None:

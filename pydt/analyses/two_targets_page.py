@@ -25,12 +25,12 @@ from pydt.reporting import (
     listed,
     number,
     p_text,
-    plus_minus,
     quoted,
     signs,
 )
 
 _FEW_NAMES = 3  # groups that a sentence names
+_LISTED = 40  # of the common list, that its note names
 
 
 def page_of(found: TargetNumbers) -> Page:
@@ -62,55 +62,55 @@ def _answer(found: TargetNumbers) -> list[str]:
 
 
 def _verdict(found: TargetNumbers) -> list[str]:
-    a, b = map(quoted, found.names)
+    a, b = both = [quoted(name) for name in found.names]
     lists, serves = found.lists, found.serves
     if lists is None or found.cost is None:
         return [f"Cannot be told whether one list serves {a} and {b}: half of the models do not tell the groups apart."]
     cost, low, high = found.cost
     gain, error, lowest = lists.gain, lists.gain_stderr, count(lists.size, "lowest group")
-    digits = [digits_for(float(one)) for one in lists.cost_stderr]
+    digits = [digits_for(2 * float(one)) for one in lists.cost_stderr]
 
-    def size(value: float, j: int, sign: bool = False) -> str:
-        return number(float(value), digits[j], sign)
+    def size(value: float, j: int) -> str:
+        return number(float(value), digits[j])
 
     def below(i: int, j: int) -> str:
-        return (
-            f"{plus_minus(float(gain[i, j]), float(error[i, j]), False)} {found.units[j]} on {quoted(found.names[j])}"
-        )
+        value = f"{size(gain[i, j], j)} \u00b1 {size(error[i, j], j)}"
+        return f"{value} {found.units[j]} below the average group on {both[j]}"
 
     if serves:
-        most = " and ".join(f"{size(max(high[j], 0), j)} for {(a, b)[j]}" for j in (0, 1))
+        most = " and ".join(f"{size(max(high[j], 0), j)} on {both[j]}" for j in (0, 1))
         return [
             f"One list serves both: leave out the {lowest} of {a} and {b} together.",
-            f"They are below the average group by {below(-1, 0)} and {below(-1, 1)}; a list of its own would find "
-            f"lower groups by at most {most} (95 %).",
+            f"They are {below(-1, 0)} and {below(-1, 1)}; lists of their own would be lower by at most {most} (95 %).",
         ]
     if serves is False:
         dear = [j for j in (0, 1) if low[j] > 0]
         told = " and ".join(
-            f"{(a, b)[j]} {size(cost[j], j)} {found.units[j]} a group ({size(low[j], j)} to {size(high[j], j)})"
+            f"{both[j]} {size(cost[j], j)} {found.units[j]} a group ({size(low[j], j)} to {size(high[j], j)})"
             for j in dear
         )
-        own = " and ".join(f"{below(j, j)} ({size(gain[-1, j], j)} by the common list)" for j in dear)
+        own = "; ".join(f"{below(j, j)}, those on the common list {size(gain[-1, j], j)}" for j in dear)
         return [
-            f"Choose for each target: the common list of the {lowest} costs {told}, against a list of its own.",
-            f"The target's own list is below the average group by {own}.",
+            f"Choose for each target: one common list of the {lowest} costs {told}.",
+            f"Groups on a list of its own are {own}.",
         ]
     weak = [j for j in (0, 1) if not gain[j, j] - t975(None, 2) * error[j, j] > 0]
     if weak:
-        where = " or ".join((a, b)[j] for j in weak)
-        why = f"{count(found.models, 'model')} find no list that is surely below the average group on {where}"
-    else:
-        worst = int(np.argmax(high - gain[-1]))
-        why = f"the common list may cost {(a, b)[worst]} {size(high[worst], worst)} {found.units[worst]} a group, and "
-        why += f"gains {plus_minus(float(gain[-1, worst]), float(error[-1, worst]), False)}"
-    return [f"Cannot be told whether one list serves {a} and {b}: {why}."]
+        where = " or ".join(both[j] for j in weak)
+        why = f"{count(found.models, 'model')} find no groups that are surely below the average on {where}"
+        return [f"Cannot be told whether one list serves {a} and {b}: {why}."]
+    worst = int(np.argmax(high - gain[-1]))
+    why = f"a common list may cost {both[worst]} up to {size(high[worst], worst)} {found.units[worst]} a group"
+    return [
+        f"Cannot be told whether one list serves {a} and {b}: {why}.",
+        f"Its groups are {below(-1, 0)} and {below(-1, 1)}.",
+    ]
 
 
 def _opposites(found: TargetNumbers) -> str:
     shown = [i for i in found.order() if found.opposed[i]]
     if not shown:
-        return "No group is found to help one target and hurt the other."
+        return "Of no single group it is sure that it helps one target and hurts the other."
 
     def told(i: int) -> str:
         on = (f"{number(float(found.values[i, j]), _digits(found, j), True)} on {found.names[j]}" for j in (0, 1))
@@ -147,6 +147,8 @@ def _order(found: TargetNumbers) -> list[str]:
         return [f"Their orders cannot be compared: on {' and '.join(blind)} no influence is seen beyond noise."]
     text = f"Without noise the influences on both correlate with {number(one.rho, 2)} ({number(one.low, 2)} to "
     text += f"{number(one.high, 2)})"
+    if one.p_same < LEVEL and one.p_unrelated < LEVEL:
+        return [f"{text}: the orders are related, and surely not the same."]
     if one.p_same < LEVEL:
         return [f"{text}: they surely do not order the groups alike."]
     if one.p_unrelated < LEVEL:
@@ -197,10 +199,12 @@ def _blocks(found: TargetNumbers) -> list[Block]:
 def _lists_told(found: TargetNumbers) -> str:
     lists = found.lists
     assert lists is not None
+    common = [found.groups[i] for i in found.common[: lists.size]]
     return (
         f"Mean influence of the {count(lists.size, 'group')} that a list leaves out, in the unit of the target: lower "
         "is a better list. Chosen by one half of the models on the score half, valued by the other on the report half; "
-        f"{count(lists.splits, 'random split')}. Cost: the common list's value less the own list's."
+        f"{count(lists.splits, 'random split')}. Cost: the common list's value less the own list's, with an interval "
+        f"that holds for both at once. The common list by all models, the lowest first: {listed(common, _LISTED)}."
     )
 
 
@@ -227,6 +231,7 @@ def _list_columns(found: TargetNumbers) -> list[Column]:
     assert lists is not None
     assert found.cost is not None
     cost, low, high = found.cost
+    digits = digits_for(2 * float(lists.cost_stderr.min()))
     whose = [*(f"list of {name}" for name in found.names), "common list"]
     columns = [
         Column("valued on", lambda j: found.names[j]),
@@ -235,16 +240,16 @@ def _list_columns(found: TargetNumbers) -> list[Column]:
     ]
     for i, name in enumerate(whose):
         columns += [
-            Column(name, _entry(lists.worth[i])),
+            Column(name, _entry(lists.worth[i]), digits=digits),
             Column(f"stderr of {name}", _entry(lists.stderr[i]), only="csv"),
             Column(f"{name}, below the average group", _entry(lists.gain[i]), only="csv"),
             Column(f"stderr of {name}, below", _entry(lists.gain_stderr[i]), only="csv"),
         ]
     return [
         *columns,
-        Column("cost of the common list", _entry(cost)),
-        Column("low (95 %, both at once)", _entry(low)),
-        Column("high (95 %, both at once)", _entry(high)),
+        Column("cost of the common list", _entry(cost), digits=digits),
+        Column("low (95 %, both at once)", _entry(low), digits=digits),
+        Column("high (95 %, both at once)", _entry(high), digits=digits),
     ]
 
 
@@ -264,15 +269,17 @@ def _group_columns(found: TargetNumbers) -> list[Column]:
         columns += [
             Column("difference", _entry(found.difference), only="table"),
             Column(f"difference ({found.unit})", _entry(found.difference), only="csv"),
-            Column("stderr of difference", _entry(found.difference_stderr)),
+            Column("stderr of difference", _entry(found.difference_stderr), only="csv"),
             Column("p of difference", _entry(found.difference_p), only="csv"),
             Column("q of difference", _entry(found.difference_q), digits=3),
         ]
+    place = np.argsort(found.common) + 1
     return [
         *columns,
+        Column("place on the common list", lambda i: int(place[i])),
         Column("p of opposite signs", _entry(found.opposed_p), only="csv"),
-        Column("q of opposite signs", _entry(found.opposed_q), digits=3),
-        Column("what it does", lambda i: kinds[i]),
+        Column("q of opposite signs", _entry(found.opposed_q), only="csv"),
+        Column("what it does", lambda i: kinds[i] or None),
     ]
 
 

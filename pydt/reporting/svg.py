@@ -20,6 +20,7 @@ from pydt.base import t975
 from pydt.reporting.metric import ACCURACY, Metric
 from pydt.reporting.text import number
 
+_LONGEST = 18  # characters of a name beside a point, on a phone
 PANEL_HEIGHT = 152
 """Of one of several small curves, in pixels."""
 SCATTER_HEIGHT = 400
@@ -373,7 +374,8 @@ def scatter(dots: Sequence[Dot], x_axis: Axis, y_axis: Axis, words: tuple[str, s
             continue  # the mouse shows its name
         placed.append((x, across))
         side = 'x="-8" text-anchor="end"' if x > 60 else 'x="8"'
-        text = f'<text class="named" {side} y="-6">{html.escape(dot.name)}</text>'
+        name = dot.name if len(dot.name) <= _LONGEST else f"{dot.name[: _LONGEST - 1]}\u2026"
+        text = f'<text class="named" {side} y="-6">{html.escape(name)}</text>'
         drawn.append(f'<svg x="{x:g}%" y="{across:g}" width="1" height="1" overflow="visible">{text}</svg>')
     return "".join(scale) + "</svg>" + "".join(drawn) + "</svg>"
 
