@@ -18,10 +18,12 @@ import numpy.typing as npt
 
 from pydt.analyses.ensemble_view import Array
 from pydt.analyses.sample_splitting import SPLITS, halves
+from pydt.base import EstimateError
 from pydt.design import Design
-from pydt.estimation import best_method, influences
+from pydt.estimation import MANY, best_method, influences
 
 _BOOTSTRAPS = 400
+_FEWEST = 3  # groups between which an order can be compared
 _WIDER = 1.2  # deviations of the bootstrap, without which simulated 95 % intervals held the truth in 86 to 97 %
 
 
@@ -69,6 +71,24 @@ def spearman_brown(rank: npt.NDArray[Any], factor: npt.NDArray[Any]) -> Array:
     r = 2 * np.sin(np.pi / 6 * np.asarray(rank, np.float64))
     more = factor * r / np.maximum(1 + (factor - 1) * r, 1e-9)
     return np.asarray(6 / np.pi * np.arcsin(np.clip(more, -1, 1) / 2))
+
+
+def between_halves(masks: Design, outputs: Array, purpose: str, seed: int) -> tuple[float, float, float] | None:
+    """How far rankings of the groups by two halves of the models agree, for the mean output of each, float64 (models,).
+
+    Returns:
+        rank correlation, and its 95 % interval; None where too few or too many groups, or half of the models, bear no
+        ranking.
+    """
+    if not _FEWEST <= masks.groups < MANY:
+        return None
+    try:
+        one, other, _ = disjoint_influences(masks, outputs[:, None], purpose, seed)
+    except EstimateError:  # half of the models do not tell the groups apart
+        return None
+    mean, draws = agreement(one, other, columns=False, seed=seed)
+    low, high = np.quantile(draws, (0.025, 0.975)).tolist()
+    return float(mean), max(low, -1.0), min(high, 1.0)
 
 
 def disjoint_influences(

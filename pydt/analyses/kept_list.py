@@ -27,14 +27,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pydt import __version__
-from pydt.analyses.agreement import agreement, disjoint_influences
+from pydt.analyses.agreement import between_halves
 from pydt.analyses.counterfactual import stored
 from pydt.analyses.ensemble_view import LEVEL, Array, EnsembleView
 from pydt.analyses.kept_examples import keys_of, source_of
 from pydt.analyses.kept_scores import COMMON, left_out, of_all_shots, of_task, target_of
 from pydt.base import (
     ConfigError,
-    EstimateError,
     as_path,
     extremes,
     influence_table,
@@ -44,12 +43,11 @@ from pydt.base import (
     write_atomic,
 )
 from pydt.ensemble import Plan
-from pydt.estimation import MANY, global_test
+from pydt.estimation import global_test
 from pydt.reporting import Metric, count, csv_file, digits_for, finite, interval_plot, listed, number, p_text
 from pydt.store import Store
 
 _RULES = "give one of drop=N, top=N, sure=True"
-_FEWEST = 3  # groups between which an order can be compared
 
 
 @dataclass(frozen=True)
@@ -337,13 +335,8 @@ def keep(
 
 def _agreement(view: EnsembleView, score: Array, seed: int) -> float | None:
     """Rank correlation of the rankings from disjoint halves of the models, mean over random splits."""
-    if view.record.by == "example" or not _FEWEST <= view.masks.groups < MANY:
-        return None
-    try:
-        one, other, _ = disjoint_influences(view.masks, score[:, None], "keep", seed)
-    except EstimateError:  # half of the models do not tell the groups apart
-        return None
-    return float(agreement(one, other, columns=False, seed=seed)[0])
+    found = None if view.record.by == "example" else between_halves(view.masks, score, "keep", seed)
+    return None if found is None else found[0]
 
 
 def _retrained(view: EnsembleView, dropped: tuple[str, ...]) -> Retrained | None:

@@ -10,16 +10,18 @@ import json
 import os
 import platform
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pydt import __version__, _core
+from pydt.analyses.agreement import between_halves
 from pydt.analyses.counterfactual import Counterfactual, stored
 from pydt.analyses.ensemble_view import LEVEL, MOST_FAILED
 from pydt.analyses.learning_rates import choices_of
 from pydt.analyses.retraining import CONTROL
-from pydt.base import StoreError, as_path, write_atomic
+from pydt.base import PydtError, StoreError, as_path, write_atomic
 from pydt.design import KINDS, Design
 from pydt.ensemble import Plan
 from pydt.estimation import (
@@ -32,8 +34,8 @@ from pydt.estimation import (
     models_for_effect,
     overall,
 )
-from pydt.reporting import FEW_DF, PAGES, Metric, called, called_output, count, link_pages, render, write_csv
-from pydt.store import IMPORTED, VALUE, Record, Store, Weak, at_chance, stored_remarks, unit_of, weak_rows
+from pydt.reporting import FEW_DF, PAGES, Metric, Place, called, called_output, count, link_pages, render, write_csv
+from pydt.store import IMPORTED, VALUE, Record, Store, Weak, at_chance, read_name, stored_remarks, unit_of, weak_rows
 
 if TYPE_CHECKING:
     from pydt.training import Task
@@ -42,6 +44,11 @@ if TYPE_CHECKING:
 _ROUNDING = 1e-9  # a spread below it, relative to the outputs, is that of their float32
 _ASKED = ("name", "target", "mode", "shots", "draws", "seed", "part")
 """What a task says of itself beside the settings of its mode."""
+_OF_THE_PLAN = (
+    *("title", "task", "models", "failed", "failure_p", "hardly_learnt", "stop", "unmet", "seconds", "command"),
+    *("target_classes", "provenance", "versions"),
+)
+"""What results.json has once, however many tasks there are."""
 
 
 def report(
@@ -57,12 +64,15 @@ def report(
 ) -> dict[str, Any]:
     """Write the report of a plan: `path` (HTML), and beside it results.json and CSV files.
 
+    It tells of all tasks of the plan: of one in full, at the top level of results.json and in the CSV files; of the
+    others under "tasks", and in a line of tasks.csv.
+
     Args:
         store: a store, or its folder.
         path: of the HTML file; without the suffix .html, a folder in which it is called report.html.
         plan: a plan of the store, or its digest; by default the store's own.
-        task: which of its tasks, or its name or digest; the first by default.
-        output: of which the influences are; see `pydt.store.derive`. By default the task's metric: "correct", "auroc",
+        task: which of its tasks comes first, or its name or digest; by default the plan's first.
+        output: of which the influences are; see `pydt.store.derive`. By default a task's metric: "correct", "auroc",
             or the value of a `pydt.Measure`.
         seconds: duration of the whole experiment, if known.
         command: the command that makes the report again.
@@ -74,18 +84,74 @@ def report(
     Raises:
         StoreError: no such task, there are too few finished rows, or the files cannot be written.
     """
+    folder = _folder(store)
     store = store if isinstance(store, Store) else Store(store)
     page = as_path(path, "report", made=True)
     page = page if page.suffix == ".html" else page / "report.html"
     record = store.plan(plan)
-    found = results(
-        store, record, task=task, output=output, seconds=seconds, command=command, allow_failed=allow_failed
-    )
+    told, weak = store.described(task, record), weak_rows(store, record)
+    found = _of_task(store, record, told, output, weak, allow_failed)
+    found |= {"seconds": seconds, "command": command}
+    if len(record.tasks) > 1:
+        found["tasks"] = _of_other_tasks(store, record, found, output, weak, allow_failed)
     write_atomic(page.parent / "results.json", (json.dumps(found, indent=1, allow_nan=False) + "\n").encode())
     write_csv(found, page.parent)
-    write_atomic(page, render(found, store.thumbnails(record), KINDS[found["question"]["design"]].phrase).encode())
+    place = Place(
+        folder=folder,
+        plan=store.called(record) if len(store.designs()) > 1 else None,
+        first=record.tasks[0]["name"],
+        trains=_trains(store, record, folder),
+    )
+    phrase = KINDS[found["question"]["design"]].phrase
+    write_atomic(page, render(found, store.thumbnails(record), phrase, place).encode())
     link_pages(page, page.parent / PAGES)
     return found
+
+
+def _folder(store: Store | str | os.PathLike[str]) -> str:
+    """The folder of a store as it was typed; of an opened one below the working directory, relative to it."""
+    if not isinstance(store, Store):
+        return os.fspath(store)
+    here = Path.cwd()
+    return str(store.folder.relative_to(here) if store.folder.is_relative_to(here) else store.folder)
+
+
+def _trains(store: Store, record: Record, folder: str) -> str | None:
+    """What commands that train this plan are given: the folder if the store knows how, a plan of a command its file."""
+    note = read_name(store, record.digest)
+    if note is None or note.embedded is not None:
+        return None if note is None else folder
+    if note.file is None or not (store.folder / note.file).is_file():
+        return None
+    command = record.settings["method"] == "command"  # is run from its file alone
+    return os.path.normpath(os.path.join(folder, note.file)) if command else folder
+
+
+def _of_other_tasks(
+    store: Store, record: Record, first: dict[str, Any], output: str | None, weak: Weak, allow_failed: bool
+) -> list[dict[str, Any]]:
+    """The other tasks of a plan, each with "name", "digest" and "results", or with "error", why it has none.
+
+    Their results lack what they have in common with the first, and influences by target class. Retrainings belong to
+    the task that ranked their groups: "proof_of" of the others is its name.
+    """
+    others: list[dict[str, Any]] = []
+    for told in record.tasks:
+        if told["name"] == first["task"]:
+            continue
+        others.append({"name": told["name"], "digest": told["digest"]})
+        try:
+            found = _of_task(store, record, told, output, weak, allow_failed, whole=False)
+        except PydtError as error:
+            others[-1]["error"] = str(error)
+        else:
+            others[-1]["results"] = {key: value for key, value in found.items() if key not in _OF_THE_PLAN}
+    every = [(first["task"], first), *((one["name"], one["results"]) for one in others if "results" in one)]
+    proof = next((name for name, found in every if found["arms"]), None)
+    for _, found in every:
+        if proof is not None and not found["arms"]:
+            found["proof_of"] = proof
+    return others
 
 
 def results(
@@ -98,9 +164,25 @@ def results(
     command: str | None = None,
     allow_failed: bool = False,
 ) -> dict[str, Any]:
-    """Every number of the report as JSON types, None where it could not be computed; arguments as of `report`."""
+    """Every number of the report on one task as JSON types, None where it could not be computed; arguments as of
+    `report`."""
     record = store.plan(plan)
-    told = store.described(task, record)
+    told, weak = store.described(task, record), weak_rows(store, record)
+    found = _of_task(store, record, told, output, weak, allow_failed)
+    return {**found, "seconds": seconds, "command": command}
+
+
+def _of_task(
+    store: Store,
+    record: Record,
+    told: dict[str, Any],
+    output: str | None,
+    weak: Weak,
+    allow_failed: bool,
+    whole: bool = True,
+) -> dict[str, Any]:
+    """Every number on one task. `weak` are the plan's rows that hardly learnt their source; influences by target class
+    come only with `whole`."""
     digest = told["digest"]
     design, finished = store.design(record), store.finished(record)
     metric = store.metric_output(digest, record)
@@ -110,14 +192,14 @@ def results(
     masks = design.take(finished)
     score = mean_output(store, record, digest, output, "score")
     judged = mean_output(store, record, digest, output, "report")
-    levels = mean_output(store, record, digest, metric, "report") / unit_of(told, metric).factor
+    levels = judged if output == metric else mean_output(store, record, digest, metric, "report")
+    levels = levels / unit_of(told, metric).factor
     unit = unit_of(told, output).name
     failed, total, failure_p = failure_test(store, record)
     judgement = stored(store, record, digest)
 
     values, stderr = np.asarray(fit.unbiased, np.float64), np.asarray(fit.stderr, np.float64)
     method, test = global_test(masks, score, judged, fit.method)
-    weak = weak_rows(store, record)
     learnt = score if weak.many else np.delete(score, weak.at)
     effect = float(learnt.std(ddof=1)) / 4 if np.ptp(learnt) > _ROUNDING * np.abs(learnt).max() else 0.0
     df = float(np.median(fit.df))  # of a typical group; each has its own where errors are robust
@@ -137,6 +219,7 @@ def results(
     return _plain(
         {
             "title": " \u2192 ".join(names),
+            "task": told["name"],
             "question": {
                 "source": names[0],
                 "source_images": record.source_facts.get("examples"),
@@ -165,7 +248,7 @@ def results(
             "hardly_learnt": _weak(weak, finished),
             "stop": _stop(store, record),
             "unmet": _unmet(store, record),
-            "seconds": seconds,
+            "seconds": None,
             "output": means.name if output == VALUE else called_output(output),
             "unit": unit,
             "estimand": fit.estimand,
@@ -191,18 +274,20 @@ def results(
             },
             "groups": _groups(record.names, values, stderr, fit.df, q, models=np.asarray(masks).sum(0)),
             "placebos": _placebos(fit),
-            "target_classes": _by_class(store, record, digest, output, masks, fit.method, target["classes"]),
+            "agreement": _agreement(masks, score, record.by),
+            "target_classes": (
+                _by_class(store, record, digest, output, masks, fit.method, target["classes"]) if whole else None
+            ),
             "rows": {means.key: levels, "output": means.sign * score},
             **_counterfactual(judgement, means.key),
             "notes": [
-                *_tasks(record, told),
                 *_imported(record),
                 *stored_remarks(store, record),
                 *_halves(means, target),
-                *_notes(store, record, told, judgement, len(finished), effect, float(np.median(stderr)), unit),
+                *_notes(store, record, told, judgement, weak, len(finished), effect, float(np.median(stderr)), unit),
                 *too_few_masks(design, masks, fit.errors, df),
             ],
-            "command": command,
+            "command": None,
             "provenance": {
                 "plan": record.digest,
                 "design": design.digest,
@@ -216,6 +301,12 @@ def results(
             "versions": _versions(),
         }
     )
+
+
+def _agreement(masks: Design, score: np.ndarray, by: str) -> dict[str, Any] | None:
+    """How far the rankings by two halves of the models agree, as `pydt keep` tells it."""
+    found = None if by == "example" else between_halves(masks, score, "keep", 0)
+    return None if found is None else dict(zip(("correlation", "low", "high"), found, strict=True))
 
 
 def _stop(store: Store, record: Record) -> dict[str, Any] | None:
@@ -242,17 +333,6 @@ def _weak(weak: Weak, finished: np.ndarray) -> dict[str, Any] | None:
         return None
     facts = {"judged": weak.judged, "accuracy": weak.accuracy, "trivial_accuracy": weak.trivial}
     return {"rows": finished[list(weak.at)], **facts, "many": weak.many}
-
-
-def _tasks(record: Record, told: Mapping[str, Any]) -> list[str]:
-    """Which of several tasks a report is about."""
-    others = [f'"{known["name"]}"' for known in record.tasks if known is not told]
-    if not others:
-        return []
-    choose = "--task (in Python task=) chooses another"
-    return [
-        f'{1 + len(others)} tasks: this report is about "{told["name"]}"; the others: {", ".join(others)}; {choose}.'
-    ]
 
 
 def _halves(metric: Metric, target: Mapping[str, Any]) -> list[str]:
@@ -286,6 +366,7 @@ def _notes(
     record: Record,
     told: Mapping[str, Any],
     judgement: Counterfactual | None,
+    weak: Weak,
     models: int,
     effect: float,
     stderr: float,
@@ -305,10 +386,10 @@ def _notes(
                 "every model that met it), replaced by others; see log.jsonl."
             )
         harm = ". Their effect on the target may be the training's, not the data's: "
-        found = weak_rows(store, of, seen).notes(what, store.finished(of).tolist(), harm)
-        notes += [f"{note}." for note in found]
-        chance = at_chance(store.scalars(seen, of), what)
-        notes += [] if chance is None else [chance]
+        own = weak if of is record else weak_rows(store, of, seen)
+        notes += [f"{note}." for note in own.notes(what, store.finished(of).tolist(), harm)]
+        if told["settings"]["mode"] == "zero-shot" and (chance := at_chance(store.scalars(seen, of), what)):
+            notes.append(chance)
     if effect == 0:
         same = f"{metric.name} in every row" if metric.measured else "output on the target, which is saturated"
         notes.append(f"All models give the same {same}: no influence can be measured.")

@@ -148,6 +148,8 @@ def _report(
     from pydt.reporting import sentences, stopped
 
     found = write_report(folder, folder, plan, task=task, output=output, allow_failed=allow_failed)
+    if others := len(found.get("tasks", [])):
+        typer.echo(f"Task: {found['task']} ({others:,} more in the report)")
     for text in [*sentences(found), *filter(None, [stopped(found)]), *(f"Note: {note}" for note in found["notes"])]:
         typer.echo(text)
     typer.echo(f"\nReport: {folder / 'report.html'}")

@@ -4,7 +4,9 @@
 
 from pydt.reporting.axes import curve_plot, interval_plot, scatter_plot
 from pydt.reporting.csv_files import COLUMNS, csv_file, write_csv
+from pydt.reporting.judgements import FEW_DF
 from pydt.reporting.metric import ACCURACY, Metric
+from pydt.reporting.next_steps import Place
 from pydt.reporting.page import (
     PICTURES,
     Block,
@@ -22,7 +24,8 @@ from pydt.reporting.page_html import write_pages
 from pydt.reporting.page_links import PAGES, REPORT, link_pages
 from pydt.reporting.page_links import listed as listed_pages
 from pydt.reporting.report_html import render
-from pydt.reporting.sentences import FEW_DF, sentences, stopped
+from pydt.reporting.sentences import sentences
+from pydt.reporting.sentences_in_detail import stopped
 from pydt.reporting.study_html import study_page
 from pydt.reporting.study_sentences import equivalence_sentence, recommendation_sentences, scratch_sentence
 from pydt.reporting.study_tables import study_csv

@@ -14,8 +14,8 @@ import numpy as np
 from pydt.base import t975
 from pydt.reporting.csv_files import ranked
 from pydt.reporting.html_templates import FILTERED
+from pydt.reporting.judgements import LEVEL, errors_known, significant
 from pydt.reporting.pictures import data_uri
-from pydt.reporting.sentences import LEVEL, errors_known, significant
 from pydt.reporting.svg import Axis, axis_row, ground, interval_row
 from pydt.reporting.text import DASH, digits_for, ends, legible, number
 
@@ -30,8 +30,8 @@ _SIDES = (96, 64, 48, 32)  # of pictures, in pixels: the largest whose addresses
 _PICTURES = 2_000_000
 
 
-def ranking_table(results: Mapping, thumbnails: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """What `ranking_table.html.j2` needs: rows, placebos, axis and counts."""
+def ranking_table(results: Mapping, thumbnails: Mapping[str, np.ndarray], end: str = "") -> dict[str, Any]:
+    """What `ranking_table.html.j2` needs: rows, placebos, axis and counts. Ids on the page end with `end`."""
     groups, placebos, verdict = results["groups"], results.get("placebos") or [], results["verdict"]
     order = [(rank, position, group) for rank, (position, group) in enumerate(ranked(groups), 1)]
     shown = ends(order, LISTED // 2)
@@ -69,7 +69,7 @@ def ranking_table(results: Mapping, thumbnails: Mapping[str, np.ndarray]) -> dic
     for rank, position, group in shown:
         sure = claims and group["q"] is not None and group["q"] < LEVEL and group["value"]
         kind = "plain" if not sure else "better" if group["value"] > 0 else "worse"
-        extra = {"id": f"group-{position}", "rank": rank, "models": group.get("models")}
+        extra = {"id": f"group-{position}{end}", "rank": rank, "models": group.get("models")}
         extra["images"] = pictures.get(group["name"], [])
         rows.append({**line(group, kind), **extra})
 
@@ -77,6 +77,7 @@ def ranking_table(results: Mapping, thumbnails: Mapping[str, np.ndarray]) -> dic
         return sum(low is not None and high is not None and (low > 0 or high < 0) for low, high in map(bounds, items))
 
     return {
+        "end": end,
         "rows": rows,
         "first": SHOWN if len(groups) > 2 * SHOWN else None,
         "filter": len(groups) > FILTERED,

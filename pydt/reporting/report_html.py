@@ -5,31 +5,22 @@ Nothing is computed here that could change a claim. What is None or missing is s
 
 from __future__ import annotations
 
-import html
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from pydt.base import ConfigError
-from pydt.reporting.csv_files import ranked
 from pydt.reporting.html_templates import template
+from pydt.reporting.judgements import LEVEL, STABLE, decimals, headline_size, significant, stability_word
 from pydt.reporting.metric import Metric
-from pydt.reporting.ranking_table import SHOWN, ranking_table
-from pydt.reporting.sentences import (
-    LEVEL,
-    decimals,
-    headline_size,
-    proven,
-    sentences,
-    stopped,
-)
-from pydt.reporting.svg import arm_symbol, histogram, removal
-from pydt.reporting.text import DASH, count, digits_for, ends, finite, legible, number, p_text, percent, tied
-
-CLASSES_SHOWN = 12
-"""Target classes in the table of influence by class; the others are in target_classes.csv."""
+from pydt.reporting.next_steps import Place, next_steps
+from pydt.reporting.ranking_table import ranking_table
+from pydt.reporting.report_figures import class_table, removal_figure, spread_figures
+from pydt.reporting.report_terms import linked, terms
+from pydt.reporting.sentences import sentences
+from pydt.reporting.sentences_in_detail import detailed, stopped
+from pydt.reporting.text import count, digits_for, finite, legible, number, p_text, percent, tied
 
 _MODES = {
     "zero-shot": "the class names alone (zero-shot)",
@@ -41,121 +32,6 @@ _MODES = {
     "wise-ft": "weights between those before and after fine-tuning (WiSE-FT)",
 }
 _METHODS = {"function": "a function of one's own", "command": "a command"}
-_KINDS = {
-    "full": "nothing left out",
-    "drop bottom": "without the lowest-ranked",
-    "drop random": "without random ones",
-    "drop top": "without the highest-ranked",
-}
-
-
-def _removal(results: Mapping) -> dict[str, Any] | None:
-    """The removal curve and its table; None when nothing was retrained."""
-    arms, runs = results.get("arms") or [], results.get("counterfactual") or []
-    if not arms:
-        return None
-    order = list(_KINDS)
-    arms = sorted((a for a in arms if a["kind"] in _KINDS), key=lambda a: (a["dropped"], order.index(a["kind"])))
-    contrasts = {(c["kind"], c["dropped"]): c for c in results.get("contrasts") or []}
-    metric, digits = Metric.of(results["question"]), decimals(results, 2)
-
-    def shown(value: float | None, digits: int = digits, sign: bool = False) -> str:
-        return number(None if value is None else metric.scale * value, digits, sign)
-
-    rows = []
-    for arm in arms:
-        contrast = contrasts.get((arm["kind"], arm["dropped"]))
-        row = {
-            "what": _KINDS[arm["kind"]],
-            "symbol": arm_symbol(arm["kind"]),
-            "dropped": arm["dropped"],
-            "n": arm["n"],
-            "mean": shown(arm["mean"]),
-            "sd": shown(arm["sd"]),
-        }
-        if contrast is not None:
-            row["difference"], low, high = (shown(contrast[k], sign=True) for k in ("difference", "low", "high"))
-            row["interval"] = DASH if DASH in (low, high) else f"{low} to {high}"
-            row["p"] = p_text(contrast["p"]).removeprefix("p ").removeprefix("= ")
-        rows.append(row)
-    present = [k for k in order if any(a["kind"] == k for a in arms)]
-    least = decimals(results, 1)
-    means = [
-        f"{_KINDS[a['kind']]} ({a['dropped']}): {shown(a['mean'], least)}{metric.suffix}"
-        for a in arms
-        if a["mean"] is not None
-    ]
-    label = html.escape(f"{_title(metric)} after retraining. {'; '.join(means)}", quote=True)
-    judged = [c["stderr_images"] for c in contrasts.values()]
-    unit = ", ".join(part for part in ("" if metric.share else metric.suffix.strip(), metric.direction) if part)
-    return {
-        "svg": removal(arms, runs, label, metric),
-        "title": _title(metric) + (f" ({unit})" if unit else ""),
-        "level": f"mean{metric.suffix if metric.share else metric.suffix and ',' + metric.suffix}",
-        "change": ", ".join(part for part in (metric.unit, "+ is better" if metric.direction else "") if part),
-        "both": not judged or any(one is not None for one in judged),
-        "legend": [(arm_symbol(k), _KINDS[k]) for k in present],
-        "rows": rows,
-        "runs": len(runs),
-    }
-
-
-def _title(metric: Metric) -> str:
-    """Its name at the beginning of a line."""
-    return legible(f"{metric.name[0].upper()}{metric.name[1:]}")
-
-
-def _spread(results: Mapping) -> dict[str, Any] | None:
-    rows, metric = results.get("rows") or {}, Metric.of(results["question"])
-    unit = " %" if metric.share else ""
-    names = {metric.key: (metric.name, metric.scale, unit), "output": (_output(results), 1.0, "")}
-    if metric.measured:
-        told = metric.name + (f" ({metric.unit})" if metric.unit and not metric.share else "")
-        names = {
-            metric.key: (told + ("" if metric.shared else ", report half"), metric.scale, unit),
-            "output": (f"{told}, score half", 1.0, unit),
-        }
-    charts = []
-    for key, (name, scale, unit) in names.items():
-        if key == "output" and metric.shared:
-            continue  # the same number
-        values = [scale * v for v in rows.get(key) or [] if v is not None]
-        if values:
-            mean = float(np.mean(values))
-            sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
-            digits = digits_for(sd)
-            text = f"mean {number(mean, digits)}{unit}, standard deviation {number(sd, digits)}"
-            text += " points" if unit else ""
-            label = html.escape(f"Histogram of {name} over {len(values)} models: {text}", quote=True)
-            charts.append({"svg": histogram(values, label, unit), "name": name, "text": text})
-    return {"charts": charts} if charts else None
-
-
-def _output(results: Mapping) -> str:
-    return f"{results['output']} ({results['unit']})"
-
-
-def _heat(results: Mapping) -> dict[str, Any] | None:
-    """Influence by target class for the groups shown in the ranking, for the classes with the largest influences."""
-    classes = results.get("target_classes")
-    if not classes or not classes["names"]:
-        return None
-    table = np.array([[np.nan if v is None else v for v in line] for line in classes["influence"]], np.float64)
-    size = np.where(np.isfinite(table), np.abs(table), 0.0)
-    keep = np.sort(np.argsort(-size.max(axis=0), kind="stable")[:CLASSES_SHOWN])
-    scale = float(np.quantile(size, 0.98)) or float(size.max()) or 1.0
-    digits = digits_for(scale / 4)
-    rows = []
-    for position, group in ends(ranked(results["groups"]), SHOWN):
-        cells = []
-        for value in table[position, keep].tolist():
-            known = math.isfinite(value)
-            tint = round(min(1.0, abs(value) / scale) * 42) if known else 0
-            text = number(value if known else None, digits, True)
-            cells.append((text, "better" if known and value > 0 else "worse", tint))
-        rows.append((legible(group["name"], 40), cells))
-    names = [legible(classes["names"][i], 24) for i in keep.tolist()]
-    return {"names": names, "rows": rows, "left_out": len(classes["names"]) - len(keep)}
 
 
 def _facts(results: Mapping) -> list[tuple[str, str]]:
@@ -240,7 +116,12 @@ def _question(results: Mapping, phrase: str | None) -> dict[str, Any]:
     }
 
 
-def render(results: Mapping, thumbnails: Mapping[str, np.ndarray] | None = None, design: str | None = None) -> str:
+def render(
+    results: Mapping,
+    thumbnails: Mapping[str, np.ndarray] | None = None,
+    design: str | None = None,
+    place: Place | None = None,
+) -> str:
     """One self-contained HTML page that answers the question: no network, light and dark, phone to paper.
 
     Args:
@@ -249,6 +130,7 @@ def render(results: Mapping, thumbnails: Mapping[str, np.ndarray] | None = None,
             intervals are normal ones), and "command", how to make the report again.
         thumbnails: by group name, uint8 images (n, H, W) or (n, H, W, C), C = 1, 3 or 4; the first three are shown.
         design: how the masks were drawn, in words; the name of the kind by default.
+        place: of the store, for the commands of "What to do next"; without it there are none.
 
     Raises:
         ConfigError: a required part of `results` is missing.
@@ -258,34 +140,92 @@ def render(results: Mapping, thumbnails: Mapping[str, np.ndarray] | None = None,
     if missing:
         mend = "give the dict that pydt.analyses.report assembles"
         raise ConfigError(f"{', '.join(missing)} missing", "results", mend)
-    metric = Metric.of(results["question"])
-    verdict, stderr = results["verdict"], results["verdict"].get("median_stderr")
-    tone = "blocked" if verdict.get("blocked") else "found" if verdict.get("found") else "nothing"
-    explained, failure, spread = results.get("explained"), results.get("failure_p"), verdict.get("spread")
+    others = [task for task in results.get("tasks") or [] if "results" in task]
+    every = [results, *(of_task(results, task) for task in others)]
+    tasks = [
+        _task(one, (thumbnails or {}) if i == 0 else {}, design, place, f"-{i + 1}" if i else "")
+        for i, one in enumerate(every)
+    ]
     provenance = [*(results.get("provenance") or {}).items(), *(results.get("versions") or {}).items()]
     return template("report.html.j2").render(
-        {key: results.get(key) for key in ("output", "unit", "models", "failed", "seconds", "errors")},
         title=legible(results.get("title") or "pydt report"),
-        question=_question(results, design),
-        sentences=[tied(s) for s in sentences(results)],
-        disagree=tone == "nothing" and proven(results),
-        notes=[legible(note, 400) for note in results.get("notes") or []],
-        tone=tone,
-        facts=_facts(results),
-        metric=metric,
-        swap=results["estimand"] == "swap",
-        estimator=results.get("estimator") or DASH,
-        failure=None if failure is None else p_text(failure),
-        permutations=verdict.get("permutations"),
-        explained=None if explained is None else number(explained, 2),
-        median_stderr=number(stderr, digits_for(stderr)),
-        between=None if spread is None else number(spread, digits_for(stderr)),
+        tasks=tasks,
+        compared=_compared(results, every),
+        terms=terms(results),
         level=LEVEL,
-        total=len(results["groups"]),
-        ranking=ranking_table(results, thumbnails or {}),
-        removal=_removal(results),
-        spread=_spread(results),
-        heat=_heat(results),
+        seconds=results.get("seconds"),
         provenance=[(name, legible(str(value), 80)) for name, value in provenance if value is not None],
         command=None if results.get("command") is None else legible(str(results["command"]), 400),
     )
+
+
+def of_task(results: Mapping, task: Mapping) -> dict[str, Any]:
+    """The results of another task (an entry of "tasks"), with what it has in common with the first."""
+    alone: dict[str, Any] = {"target_classes": None, "notes": []}
+    return {**results, **alone, "tasks": [], "task": task["name"], **task["results"]}
+
+
+def _task(
+    results: Mapping, thumbnails: Mapping[str, np.ndarray], design: str | None, place: Place | None, end: str
+) -> dict[str, Any]:
+    """What `report_task.html.j2` needs; the ids of its parts end with `end`."""
+    verdict, stderr = results["verdict"], results["verdict"].get("median_stderr")
+    explained, failure, spread = results.get("explained"), results.get("failure_p"), verdict.get("spread")
+    return {
+        **{key: results.get(key) for key in ("output", "unit", "models", "failed", "proof_of")},
+        "end": end,
+        "name": legible(results.get("task") or ""),
+        "question": _question(results, design),
+        "sentences": linked(tied(text) for text in sentences(results)),
+        "detailed": [tied(text) for text in detailed(results)],
+        "steps": [] if place is None else next_steps(results, place),
+        "agreement": _agreement(results),
+        "notes": [legible(note, 400) for note in results.get("notes") or []],
+        "tone": "blocked" if verdict.get("blocked") else "found" if verdict.get("found") else "nothing",
+        "facts": _facts(results),
+        "metric": Metric.of(results["question"]),
+        "swap": results["estimand"] == "swap",
+        "failure": None if failure is None else p_text(failure),
+        "explained": None if explained is None else number(explained, 2),
+        "median_stderr": number(stderr, digits_for(stderr)),
+        "between": None if spread is None else number(spread, digits_for(stderr)),
+        "total": len(results["groups"]),
+        "ranking": ranking_table(results, thumbnails, end),
+        "removal": removal_figure(results),
+        "spread": spread_figures(results),
+        "heat": class_table(results),
+    }
+
+
+def _agreement(results: Mapping) -> dict[str, Any] | None:
+    """How far two halves of the models agree, and the words for it."""
+    found = results.get("agreement")
+    if not found or found["correlation"] is None:
+        return None
+    word, names = stability_word(found["correlation"]), [stability_word(-1), *(word for _, word in reversed(STABLE))]
+    return {
+        "word": word,
+        **{name: number(found[key], 2) for name, key in (("value", "correlation"), ("low", "low"), ("high", "high"))},
+        "bands": [(name.removesuffix(" stable"), name == word) for name in names],
+        "at": round(100 * min(max(found["correlation"], 0.0), 1.0), 1),
+    }
+
+
+def _compared(results: Mapping, every: Sequence[Mapping]) -> list[dict[str, Any]]:
+    """A line for each of several tasks."""
+    if not results.get("tasks"):
+        return []
+    lines = [
+        {
+            "name": legible(one.get("task") or ""),
+            "error": None,
+            "models": f"{one['models']:,}",
+            "agreement": number((one.get("agreement") or {}).get("correlation"), 2),
+            "correlation": number(one["verdict"].get("correlation"), 2),
+            "sure": f"{sum(len(side) for side in significant(one))} of {len(one['groups']):,}",
+            "proof": "here" if one.get("arms") else "not run",
+        }
+        for one in every
+    ]
+    failed = [task for task in results["tasks"] if "error" in task]
+    return lines + [{"name": legible(task["name"]), "error": legible(task["error"], 300)} for task in failed]

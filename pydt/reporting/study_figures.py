@@ -9,7 +9,7 @@ import html
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pydt.reporting.sentences import LEVEL
+from pydt.reporting.judgements import LEVEL
 from pydt.reporting.study_view import (
     LINES,
     NAME,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pydt.reporting.sentences import LEVEL
+from pydt.reporting.judgements import LEVEL
 from pydt.reporting.text import count, legible, listed, number, p_text, percent_text, quoted
 
 WIDE = 0.05

@@ -194,6 +194,7 @@ def plot(
     line: float | None = None,
     named: Mapping[float, str] = MappingProxyType({}),
     height: int = 310,
+    level: float | None = None,
 ) -> str:
     """Lines over a scale: means with their bars, trends between them, and single runs as dots.
 
@@ -203,7 +204,7 @@ def plot(
         xs: positions of numbers below; numbers without room are left out.
         words: label of the horizontal scale, suffix of the numbers of the vertical scale, and the text for screen
             readers, escaped.
-        line: x of a vertical line, if there is one.
+        line: x of a vertical line, if there is one. level: y of a horizontal one.
         named: what stands below a position in place of its number.
         height: of the figure, in pixels.
     """
@@ -234,6 +235,8 @@ def plot(
     if line is not None:
         x = x_axis.percent(line)
         drawn.append(f'<line class="tick" stroke-dasharray="2 4" x1="{x}" x2="{x}" y1="{top}" y2="{bottom}"/>')
+    if level is not None:
+        drawn.append(f'<line class="level" x1="0" x2="100%" y1="{y(level):g}" y2="{y(level):g}"/>')
     for one in series:
         drawn.append(f'<g transform="translate({one.shift:g} 0)">')
         for (x1, y1), (x2, y2) in pairwise([*one.start, *((px, py) for px, py, _, _ in one.points)]):
@@ -394,7 +397,8 @@ def _with_room(places: Sequence[str]) -> list[int]:
 
 
 def removal(arms: Sequence[dict], runs: Sequence[dict], label: str, metric: Metric = ACCURACY) -> str:
-    """The metric against groups left out: means, 95 % bars of retraining alone (t), and every run as a dot.
+    """The metric against groups left out: means, 95 % bars of retraining alone (t), every run as a dot, and the mean of
+    the whole source as a line.
 
     Args:
         arms: dicts with kind, dropped, n, mean, stderr (fractions, or as rows store a measure).
@@ -421,7 +425,8 @@ def removal(arms: Sequence[dict], runs: Sequence[dict], label: str, metric: Metr
     widest = max([a["dropped"] for a in arms] + [1])
     words = ("groups left out of the source", " %" if metric.share else "", label)
     xs = sorted({a["dropped"] for a in arms} | {0})
-    return plot(series, Axis(-0.07 * widest, 1.08 * widest), Axis.around(heights, 0.08), xs, words)
+    level = None if full is None else scale * full
+    return plot(series, Axis(-0.07 * widest, 1.08 * widest), Axis.around(heights, 0.08), xs, words, level=level)
 
 
 def histogram(values: Sequence[float], label: str, unit: str = "") -> str:

@@ -25,6 +25,7 @@ from pydt.base import ConfigError
 from pydt.ensemble import Function, Plan, RowInput
 from pydt.estimation import StoppingRule, overall, plan_models
 from pydt.reporting import Metric, sentences, write_pages
+from pydt.reporting.sentences_in_detail import detailed
 from pydt.store import Measure, Row, Store
 
 Told = dict[str, tuple[Plan, Store, Counterfactual, Removal]]
@@ -71,7 +72,18 @@ def test_influences_are_those_of_the_truth_both_ways(ways: Told) -> None:
 
 def test_results_differ_in_words_and_levels_alone(ways: Told) -> None:
     right, wrong = (results(store, job) for job, store, _, _ in ways.values())
-    words = {"title", "question", "output", "unit", "rows", "counterfactual", "arms", "provenance", "models_needed_for"}
+    words = {
+        "title",
+        "task",
+        "question",
+        "output",
+        "unit",
+        "rows",
+        "counterfactual",
+        "arms",
+        "provenance",
+        "models_needed_for",
+    }
     same(right, wrong, words)
     assert right["verdict"]["found"]
     for name, error in (("value", 1.0), ("output", 100.0)):
@@ -142,9 +154,10 @@ def test_stopping_and_planning_are_the_same_both_ways(ways: Told, tmp_path: Path
 
 
 def test_the_words_say_what_helps(ways: Told) -> None:
-    told = [sentences(results(store, job)) for job, store, _, _ in ways.values()]
-    for one in told:
-        assert re.search(r"adding “g1”.* hurts?", one[1])
+    both = [results(store, job) for job, store, _, _ in ways.values()]
+    for found in both:
+        assert re.search(r"“g1”.* surely hurts?", sentences(found)[2])
+    told = [detailed(found) for found in both]
     assert "points of accuracy for “" in told[0][1]
     assert re.search(r"error (lower|higher) by \d+\.\d+ ± \d\.\d+ points of error for “", told[1][1])
     assert re.search(r"gave \d\d\.\d % accuracy, \d+\.\d points more than leaving out", told[0][2])
@@ -153,6 +166,9 @@ def test_the_words_say_what_helps(ways: Told) -> None:
     )
     assert re.search(better + r" \+\d+\.\d to \+\d+\.\d, \+ is better, p", told[1][2])
     assert re.search(r"gave \d\d\.\d %, \d+\.\d points worse \(higher\)", told[1][2])
+    first = [sentences(found)[0] for found in both]
+    assert re.fullmatch(r"Leave out the 4 lowest-ranked of the 8 groups: accuracy rises by \d+\.\d points .*", first[0])
+    assert first[1] == first[0].replace("accuracy rises", "error falls")
 
 
 def level(row: RowInput) -> np.ndarray:
@@ -188,14 +204,14 @@ def loss_store(folder: Path, measure: Measure, factor: float = 1.0, **more: Any)
 def test_a_loss_is_told_in_its_unit_with_digits_that_fit(tmp_path: Path, factor: float, shown: str) -> None:
     job, store = loss_store(tmp_path, Measure("loss", EXAMPLES, unit="nats", higher_is_better=False), factor)
     found = report(store, tmp_path, job)
-    assert re.search(rf"a mean loss of {shown} nats, .* nats better \(lower\) than", sentences(found)[2])
+    assert re.search(rf"a mean loss of {shown} nats, .* nats better \(lower\) than", detailed(found)[2])
     page = (tmp_path / "report.html").read_text()
     assert "Lower is better: the value is by how much the mean loss on the score half falls, in nats" in page
     assert "a better (that is, lower) <bdi>loss</bdi>" in page
     body = page.split("</style>")[1]
     assert not re.search(r"\bimages?\b|accuracy|few-shot|draws|transfer|measure, 0|network", body, re.IGNORECASE)
     assert "mean, nats" in body
-    assert "against random, nats, + is better" in body
+    assert "against as many at random, nats, + is better" in body
     with (tmp_path / "rows.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["row", "value", "output"]
@@ -207,7 +223,7 @@ def test_negative_levels_are_told_as_they_are(tmp_path: Path) -> None:
     job, store = loss_store(tmp_path, Measure("log-likelihood", EXAMPLES, unit="nats"), -1.0)
     found = report(store, tmp_path, job)
     assert max(found["rows"]["value"]) < 0
-    assert re.search(r"a mean log-likelihood of −\d\.\d+ nats, .* nats better \(higher\) than", sentences(found)[2])
+    assert re.search(r"a mean log-likelihood of −\d\.\d+ nats, .* nats better \(higher\) than", detailed(found)[2])
     low = next(c for c in found["contrasts"] if c["kind"] == "drop bottom" and c["dropped"] == 4)
     assert low["difference"] > 0
 
@@ -218,7 +234,7 @@ def test_one_number_a_row_claims_no_variance_from_examples(tmp_path: Path) -> No
     assert all(c["stderr_images"] is None for c in found["contrasts"])
     assert all(c["stderr"] == pytest.approx(c["stderr_retraining"]) for c in found["contrasts"])
     assert '"perplexity" is one number a row' in found["notes"][0]
-    assert " units" not in sentences(found)[1] + sentences(found)[2]
+    assert " units" not in " ".join([*sentences(found), *detailed(found)])
     page = (tmp_path / "report.html").read_text()
     assert "hold retraining noise alone" in page
     assert "report half of the target" not in page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -40,8 +41,9 @@ def test_what_is_planted_is_found(tmp_path: Path, source: Dataset, target: Targe
     assert abs(groups["c5"]["value"] + 15) < 4 * groups["c5"]["stderr"]
     assert [g["models"] for g in found["groups"]] == store.masks().sum(0).tolist()
     page = (tmp_path / "out" / "report.html").read_text()
+    said = re.sub("</?a[^>]*>", "", html.unescape(page)).replace("\u00a0", " ")
     for sentence in sentences(found):
-        assert sentence.split(" (")[0].split("\u201c")[0] in page.replace("\u00a0", " ")
+        assert sentence in said
     assert {path.name for path in (tmp_path / "out").iterdir()} >= {"groups.csv", "rows.csv", "report.html"}
 
 
@@ -67,11 +69,11 @@ def test_noise_and_saturation_are_called_nothing(
     found = report(store, tmp_path / "out")
     assert not found["verdict"]["found"]
     assert found["verdict"]["significant_groups"] == 0
-    assert sentences(found)[0].startswith("Nothing can be told from noise with 60 models")
+    assert sentences(found)[0].startswith("Keep the whole source for now: 60 models show no ranking of the 8 groups")
     assert ("saturated" in " ".join(found["notes"])) == (chance != 0.6)
     if chance == 0.6:
         assert found["verdict"]["models_needed"] > 0
-        assert "would be needed" in sentences(found)[1]
+        assert "would be needed" in sentences(found)[-1]
 
 
 def test_failed_rows_are_counted_and_too_many_block_the_verdict(
@@ -85,7 +87,7 @@ def test_failed_rows_are_counted_and_too_many_block_the_verdict(
     blocked = results(many)
     assert not blocked["verdict"]["found"]
     assert "3 of 60 rows failed" in blocked["verdict"]["blocked"]
-    assert sentences(blocked)[0].startswith("No verdict is given")
+    assert sentences(blocked)[0].startswith("No recommendation: 3 of 60 rows failed")
     assert results(many, allow_failed=True)["verdict"]["found"]
 
 
@@ -253,7 +255,7 @@ def test_masks_without_freedom_are_told_and_give_no_errors(tmp_path: Path, sourc
     assert not re.search(r">[^<]*\bnan\b", page)
     assert "the masks leave nothing to judge them by" in page
     found["verdict"] |= {"found": False}
-    assert "the masks leave nothing to judge the errors by" in sentences(found)[1]
+    assert "the masks leave nothing to judge the errors by" in sentences(found)[-1]
     assert store.plan()
     with pytest.raises(EstimateError):
         plan_models(store, "stderr < 1")
@@ -280,12 +282,25 @@ def test_one_of_several_tasks_is_reported_and_says_so(tmp_path: Path, source: Da
         store = run(plan, tmp_path / "both", executor, runner=Stub(0.6, 0.15, 0, frozenset()), progress=False)
     found = results(store)
     assert found == results(store, task=tasks[0])
-    assert found["notes"][0].startswith(f'2 tasks: this report is about "{tasks[0].name}"; the others: "the "second""')
     second = report(store, tmp_path / "out", task=tasks[1].name)
+    (other,) = second.pop("tasks")
     assert second == results(store, task=tasks[1].digest) == results(store, task=tasks[1])
     assert second["provenance"]["task"] == tasks[1].digest
     assert second["question"]["shots"] == 2
-    assert "2 tasks: this report is about" in (tmp_path / "out" / "report.html").read_text().replace("\u00a0", " ")
+    assert (other["name"], other["digest"]) == (tasks[0].name, tasks[0].digest)
+    shared = found.keys() - other["results"].keys()
+    assert {"provenance", "versions", "models", "failed", "title", "target_classes"} <= shared
+    assert other["results"] == {key: value for key, value in found.items() if key not in shared}
+    assert {key for key in shared if found[key] != second[key]} <= {"target_classes", "provenance", "task"}
+    page = (tmp_path / "out" / "report.html").read_text()
+    names = [html.unescape(name) for name in re.findall('data-name="([^"]*)"', page)]
+    assert names == ['the "second"', tasks[0].name], "the task that was asked for comes first"
+    assert page.count("<h1") == 1
+    ids = re.findall(r'\bid="([^"]*)"', page)
+    assert len(ids) == len(set(ids))
+    said = re.sub("</?a[^>]*>", "", html.unescape(page)).replace("\u00a0", " ")
+    for one in (second, found):
+        assert all(sentence in said for sentence in sentences(one))
     for name in ("score", "report"):
         assert not np.array_equal(*(mean_output(store, store.plan(), t.digest, None, name) for t in tasks))
     assert second["rows"]["output"] == mean_output(store, store.plan(), tasks[1].digest, None, "score").tolist()
@@ -295,7 +310,7 @@ def test_one_of_several_tasks_is_reported_and_says_so(tmp_path: Path, source: Da
     assert second["target_classes"] != found["target_classes"]
     with pytest.raises(StoreError, match="no task 'third'"):
         results(store, task="third")
-    alone = study(tmp_path / "one", source, target)
-    assert not any("this report is about" in note for note in results(alone)["notes"])
+    assert "tasks" not in report(study(tmp_path / "one", source, target), tmp_path / "alone")
+    assert "data-switch=" not in (tmp_path / "alone" / "report.html").read_text()
     done = CliRunner().invoke(app, ["report", str(store.folder), "--task", tasks[1].name])
-    assert 'about "the "second""' in done.output
+    assert 'Task: the "second" (1 more in the report)' in done.output

@@ -121,22 +121,35 @@ def test_removal_table_holds_arms_and_contrasts() -> None:
     rows = [plain(e["text"]) for e in page.find("tr") if "removal" in e["inside"]][1:]
     arms = {a["kind"]: a for a in given["arms"]}
     contrasts = {c["kind"]: c for c in given["contrasts"]}
-    names = {"full": "nothing left out", "drop bottom": "without the lowest-ranked"}
+    names = {"full": "the whole source", "drop bottom": "without the lowest-ranked"}
     names |= {"drop random": "without random ones", "drop top": "without the highest-ranked"}
+    gains = {c["kind"]: c for c in given["gains"]}
     wanted = []
     for kind in ("full", "drop bottom", "drop random", "drop top"):
         arm = arms[kind]
-        row = f"{names[kind]} {arm['dropped']} 14 {100 * arm['mean']:.2f} {100 * arm['sd']:.2f}"
-        if kind in contrasts:
-            c = contrasts[kind]
-            low, high = 100 * c["low"], 100 * c["high"]
-            row += f" {100 * c['difference']:+.2f} {low:+.2f} to {high:+.2f} "
-            row += "< 0.0001" if c["p"] < 0.0001 else f"{c['p']:.4f}"
+        row = f"{names[kind]} {arm['dropped']} 14 {100 * arm['mean']:.2f}"
+        for found in (gains, contrasts):
+            if kind in found:
+                value, low, high = (100 * found[kind][name] for name in ("difference", "low", "high"))
+                row += f" {value:+.2f} ({low:+.2f} to {high:+.2f})"
         wanted.append(row)
     assert rows == wanted
     assert len([e for e in page.elements if e["tag"] == "circle" and "run" in e["attrs"]["class"]]) == 4 * 14
     label = next(e for e in page.find("svg", role="img") if "removal" in e["inside"])["attrs"]["aria-label"]
     assert f"without the lowest-ranked (31): {100 * arms['drop bottom']['mean']:.1f} %" in label
+    given["gains"] = []
+    assert "against the whole source" not in Page(render(given)).section("removal")
+
+
+def test_the_whole_source_is_a_line_across_the_figure() -> None:
+    given = results(LETTERS)
+    text = render(given)
+    height = re.findall(r'<line class="level" x1="0" x2="100%" y1="([\d.]+)" y2="([\d.]+)"/>', text)
+    assert len(height) == 1
+    assert height[0][0] == height[0][1]
+    full = re.search(r'<g transform="translate\(0 0\)">.*?<line class="bar ink"[^>]* y1="([\d.]+)" y2="([\d.]+)"', text)
+    assert full is not None
+    assert float(height[0][0]) == pytest.approx((float(full[1]) + float(full[2])) / 2, abs=0.11)
 
 
 def test_sections_without_results_are_left_out_or_named() -> None:
@@ -144,7 +157,7 @@ def test_sections_without_results_are_left_out_or_named() -> None:
     for key in ("placebos", "rows", "target_classes", "provenance", "versions", "explained", "seconds"):
         del given[key]
     del given["counterfactual"], given["arms"], given["contrasts"]
-    assert "No model was retrained" in sentences(given)[2]
+    assert "No model was retrained" in sentences(given)[1]
     text = render(given)
     page = Page(text)
     assert "Not run" in page.section("removal")
@@ -194,7 +207,7 @@ def test_evil_names_are_text_and_stay_legible() -> None:
     assert len(rows["group-16"]) < 120
     for group in given["groups"]:
         group["q"] = 0.001 if group["name"] in EVIL[3:5] else 0.9
-    assert "“\u2068שלום\u2069”" in sentences(given)[1]
+    assert "“\u2068שלום\u2069”" in sentences(given)[2]
 
 
 def numbered(groups: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -215,7 +228,7 @@ def test_all_groups_are_listed_and_those_of_both_ends_have_pictures() -> None:
     ranking = plain(page.section("ranking"))
     assert "Pictures are of the 100 highest and the 100 lowest groups." in ranking
     assert "groups.csv" not in ranking
-    table = page.find("table")[0]["attrs"]
+    table = page.find("table", class_="ranking")[0]["attrs"]
     assert (table["data-first"], table["data-last"], table["data-filter"]) == ("40", "40", "Filter groups")
     assert "Groups: the 40 highest and the 40 lowest" in plain(page.section("classes"))
 
@@ -261,8 +274,8 @@ def test_page_is_self_contained() -> None:
     assert runs_its_script_alone(page)
     assert not re.search(r"https?:|//[a-z]|url\(|@import", text)
     links = [e["attrs"].get(k) for e in page.elements for k in ("src", "href") if k in e["attrs"]]
-    assert all(link.startswith("data:") for link in links)
     ids = [e["attrs"]["id"] for e in page.elements if "id" in e["attrs"]]
+    assert all(link.startswith("data:") or link[1:] in ids for link in links)
     assert len(ids) == len(set(ids))
     assert next(e["tag"] for e in page.elements if re.fullmatch("h[1-6]", e["tag"])) == "h1"
     for section in page.find("section"):

@@ -58,18 +58,12 @@ def results(
         sd = float(accuracy.std(ddof=1))
         arm = {"kind": kind, "dropped": dropped, "n": 14, "mean": float(accuracy.mean()), "sd": sd}
         arms.append({**arm, "stderr": sd / math.sqrt(14), "failed": 0})
-    contrasts = []
-    random = next((a for a in arms if a["kind"] == "drop random"), None)
-    for arm in arms:
-        if arm["kind"] in ("drop top", "drop bottom") and random is not None:
-            difference, retraining = arm["mean"] - random["mean"], math.hypot(arm["stderr"], random["stderr"])
-            both = math.hypot(retraining, 0.004)
-            contrast = {"kind": arm["kind"], "dropped": half, "n": 14, "control": "drop random", "control_n": 14}
-            contrast |= {"difference": difference, "stderr_retraining": retraining, "stderr_images": 0.004}
-            contrast |= {"stderr": both, "low": difference - 2.05 * both, "high": difference + 2.05 * both}
-            contrasts.append({**contrast, "p": math.erfc(abs(difference / retraining) / math.sqrt(2))})
+    by_kind = {arm["kind"]: arm for arm in arms}
+    contrasts = [contrast(by_kind[kind], by_kind["drop random"]) for kind in ("drop bottom", "drop top") if arms]
+    gains = [contrast(arm, by_kind["full"]) for arm in arms if arm["kind"] != "full"]
     return {
         "title": "Characters to digits",
+        "task": "handwritten digits, 5-shot probe",
         "question": {
             **{"source": "printed characters", "source_images": 96 * groups, "groups": groups, "by": "class"},
             **{"target": "handwritten digits", "target_classes": 10, "score_images": 598, "report_images": 599},
@@ -92,6 +86,8 @@ def results(
             for i, v in enumerate(rng.normal(0, 0.06, 8))
         ],
         **{"counterfactual": runs, "arms": arms, "contrasts": contrasts, "explained": 0.31},
+        **{"gains": gains, "length": "steps" if arms else None},
+        "agreement": {"correlation": 0.46, "low": 0.25, "high": 0.61},
         "rows": {"accuracy": rng.normal(0.7, 0.03, 300).tolist(), "output": rng.normal(0.9, 0.2, 300).tolist()},
         "target_classes": {
             "names": list("0123456789"),
@@ -99,6 +95,18 @@ def results(
         },
         "provenance": {"plan": "9f86d081884c7d65", "seed": 0, "code": "0.1.0"},
         "versions": {"pydt": "0.1.0", "python": "3.12", "core": "avx2"},
+    }
+
+
+def contrast(arm: dict[str, Any], control: dict[str, Any]) -> dict[str, Any]:
+    """How an arm compares with another one."""
+    difference, retraining = arm["mean"] - control["mean"], math.hypot(arm["stderr"], control["stderr"])
+    both = math.hypot(retraining, 0.004)
+    return {
+        **{"kind": arm["kind"], "dropped": arm["dropped"], "n": 14, "control": control["kind"], "control_n": 14},
+        **{"difference": difference, "stderr_retraining": retraining, "stderr_images": 0.004, "stderr": both},
+        **{"low": difference - 2.05 * both, "high": difference + 2.05 * both},
+        "p": math.erfc(abs(difference / retraining) / math.sqrt(2)),
     }
 
 
