@@ -3,7 +3,7 @@ in the same store. Imports every room but `cli` and `studies`.
 """
 
 from pydt.analyses.brittleness import brittleness
-from pydt.analyses.catalogue import analyse, chosen
+from pydt.analyses.catalogue import ANALYSES, analyse, chosen, trainings
 from pydt.analyses.counterfactual import QUICK, Counterfactual, counterfactual, detectable, numbers_to_drop, retrainings
 from pydt.analyses.failures import failures
 from pydt.analyses.kept_list import Kept, keep

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,10 @@ from pydt.analyses.stability import stability
 from pydt.analyses.subpopulations import subpopulations
 from pydt.analyses.two_targets import compare_tasks, pairs_of
 from pydt.base import ConfigError, EstimateError, PydtError, Result, StoreError, suggest
-from pydt.ensemble import Plan, run
+from pydt.ensemble import Cost, Plan, cost_of_retraining, in_time, places, run
 from pydt.estimation import few_masks, uncompared
-from pydt.reporting import PAGES, Page, called, called_output, write_pages
-from pydt.store import Store, unit_of
+from pydt.reporting import PAGES, Page, called, called_output, count, write_pages
+from pydt.store import Store, row_seconds, unit_of
 
 IMAGES_MODELS = 100
 """Models on random halves of the source's images, where a plan has other groups."""
@@ -103,6 +103,7 @@ class Analysed(Result):
         pages: names of the pages it wrote. failed: name of an analysis that gave no page -> why.
         skipped: names of the analyses that train, where training was not asked for.
         unsuited: name of an analysis that is not for this plan -> why.
+        answers: the main sentence of each page.
     """
 
     index: Path | None
@@ -110,6 +111,7 @@ class Analysed(Result):
     failed: dict[str, str] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
     unsuited: dict[str, str] = field(default_factory=dict)
+    answers: dict[str, str] = field(default_factory=dict)
 
     def _columns(self) -> dict[str, Any]:
         skipped = dict.fromkeys(self.skipped, "it trains models")
@@ -302,6 +304,48 @@ def chosen(only: Iterable[str] | None, train: bool, by: str = "class") -> tuple[
     return made, tuple(a.name for a in wanted if a not in made)
 
 
+def trainings(
+    plan: Plan,
+    dir: str | os.PathLike[str],
+    names: Collection[str],
+    *,
+    workers: int | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, str]:
+    """How many models analyses train at most, and how long that takes, in words, by name; stored ones are counted, too.
+
+    Args:
+        names: of analyses that train; those that the plan does not suit are left out. Others as of `analyse`.
+    """
+    store, found = Store(dir, plan), {}
+    seconds, rows = row_seconds(store, store.plan(plan)), len(plan.design)
+    at_once = workers or places(plan.recipe)[0]
+    for analysis in ANALYSES:
+        name = analysis.name
+        if name not in names or analysis.lacks(Job(store, plan, settings=(settings or {}).get(name, {}))) is not None:
+            continue
+        most = _MOST_TRAINED[name](plan, (settings or {}).get(name, {}))
+        found[name] = f"up to {count(most, 'training')}"
+        if seconds is not None:
+            own = cost_of_retraining(plan, most, Cost(rows, rows, at_once, seconds, rows, 0.0))
+            found[name] += f", about {in_time(3600 * own.hours)} with {count(own.workers, 'worker')}"
+    return found
+
+
+def _most_removed(plan: Plan, settings: Mapping[str, Any]) -> int:
+    """Trainings of `removal_curve` at most."""
+    sizes, repeats = len(settings.get("sizes") or range(6)), settings.get("repeats", 8)
+    lengths = 2 if getattr(plan.recipe, "budget", [""])[0] == "epochs" else 1
+    return int(repeats * (1 + lengths * (3 * sizes + 2 * len(settings.get("keep_lists", {})))))
+
+
+_MOST_TRAINED: dict[str, Callable[[Plan, Mapping[str, Any]], int]] = {
+    "removal": _most_removed,
+    "failures": lambda plan, settings: int(settings.get("most", 150)),
+    "examples": lambda plan, settings: int(settings.get("models", IMAGES_MODELS)),
+}
+
+
 def analyse(
     plan: Plan,
     dir: str | os.PathLike[str],
@@ -368,6 +412,7 @@ def analyse(
     provenance = [("plan", plan.digest), ("models", f"{len(store.finished()):,}"), ("pydt", __version__), *facts]
     pages: list[str] = []
     failed: dict[str, str] = {}
+    answers: dict[str, str] = {}
     order, index = [analysis.name for analysis in ANALYSES], None
     for number, analysis in enumerate(wanted, 1):
         tell(f"{number}/{len(wanted)}  {analysis.name}: {analysis.asks}")
@@ -380,6 +425,7 @@ def analyse(
             continue
         for page in _entitled(made, analysis, job(analysis)):
             pages.append(page.name)
+            answers[page.name] = page.answer[0]
             # each page once: the rows of a large CSV file can be read once
             index = write_pages([page], store.folder / PAGES, " \u2192 ".join(names), provenance, order)
             tell(f"     {page.answer[0]} ({time.monotonic() - start:.0f} s)")
@@ -394,7 +440,7 @@ def analyse(
             absent[name] = analysis.asks, "it trains models: pydt analyse FILE --train"
     if absent:
         index = write_pages([], store.folder / PAGES, " \u2192 ".join(names), provenance, order, absent)
-    return Analysed(index, tuple(pages), failed, skipped, unsuited)
+    return Analysed(index, tuple(pages), failed, skipped, unsuited, answers)
 
 
 def _entitled(made: Page | list[Page], analysis: Analysis, job: Job) -> list[Page]:

@@ -57,5 +57,5 @@ for _command in (
     *(init.init, studies.study, stores.status, stores.verify, stores.compact, stores.merge, stores.export),
     *(datasets.pack, datasets.inspect, doctor.doctor),
 ):
-    app.command()(spoken(_command))
+    app.command(cls=experiments.NamesAnalyses if _command is experiments.analyse else None)(spoken(_command))
 app.command("import")(spoken(imports.import_))  # the plain word is Python's own

@@ -8,8 +8,22 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from click import Context, HelpFormatter
+from typer.core import TyperCommand
 
-from pydt.cli.arguments import DIGEST, OUTPUT, TASK, WORKERS, Asked, asked, embedded, interruptible, note_plan
+from pydt.cli.arguments import (
+    DIGEST,
+    OUTPUT,
+    TASK,
+    WORKERS,
+    Asked,
+    asked,
+    command,
+    embedded,
+    follows,
+    interruptible,
+    note_plan,
+)
 from pydt.cli.plans import with_rates
 from pydt.ensemble import MODELS, REPEATS, SAMPLE_SETTINGS, quickstart_plan
 
@@ -49,6 +63,18 @@ def quickstart(
     typer.echo(f"\nReport: {folder / 'report.html'}\nNumbers: {folder / 'results.json'} and the CSV files beside it")
 
 
+class NamesAnalyses(TyperCommand):
+    """A command whose help ends with the analyses that there are; the catalogue is loaded for the help alone."""
+
+    def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:
+        from pydt.analyses import ANALYSES
+
+        self.epilog = "\n\n".join(
+            ["Names for --only:", *(f"{one.name}: {one.asks}{' (trains)' * one.trains}" for one in ANALYSES)]
+        )
+        super().format_help(ctx, formatter)
+
+
 def analyse(
     place: Annotated[
         str,
@@ -63,7 +89,9 @@ def analyse(
         Path | None,
         typer.Option(help="Folder of the store; default what FILE says, pydt-quickstart-seed0, pydt-lab-seed0."),
     ] = None,
-    only: Annotated[list[str] | None, typer.Option(help="Name of an analysis; may be repeated. Default all.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Name of an analysis (below); may be repeated. Default all.")
+    ] = None,
     train: Annotated[
         bool | None,
         typer.Option("--train/--no-train", help="Train what is missing; default for sample and lab."),
@@ -87,7 +115,7 @@ def analyse(
     Stopped at any moment, the same command continues.
     """
     from pydt.analyses import analyse as make_pages
-    from pydt.analyses import chosen
+    from pydt.analyses import chosen, trainings
     from pydt.data import read_list
     from pydt.ensemble import PlanFile, run
     from pydt.reporting import count
@@ -127,6 +155,9 @@ def analyse(
             run(made, folder, workers=workers, stop=read.stop, limit=read.limit, **kept)
     else:
         made = found.chosen()
+    needs = trainings(made, folder, chosen(only, train, made.by)[1], workers=workers, settings=settings)
+    for name, told in needs.items():
+        typer.echo(f"{name} trains models: {told}")
     with interruptible():
         done = make_pages(
             made,
@@ -144,10 +175,13 @@ def analyse(
         typer.echo(f"could not be made, the list of pages says why: {', '.join(done.failed)}")
     if done.unsuited:
         typer.echo(f"not for this plan, the list of pages says why: {', '.join(done.unsuited)}")
-    if done.skipped:
-        typer.echo(f"these train models, with --train: {', '.join(done.skipped)}")
+    for name, text in done.answers.items():
+        typer.echo(f"{name}: {text}")
     if done.index is not None:
         made_alone = done.index.with_name(f"{done.pages[0]}.html") if len(done.pages) == 1 else done.index
         typer.echo(f"{count(len(done.pages), 'page')}: {made_alone}")
+    for name in done.skipped:
+        options = [*(("--task", task) if task else ()), *(("--output", output) if output else ())]
+        follows(command("analyse", *found.words, "--only", name, "--train", *options), needs.get(name, ""))
     if done.failed or not done.pages:
         raise typer.Exit(1)

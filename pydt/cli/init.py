@@ -38,8 +38,7 @@ def init(
 
     Every image is decoded once. Nothing is trained.
     """
-    from pydt.ensemble import read_plan
-    from pydt.ensemble.executors.local import places
+    from pydt.ensemble import places, read_plan
     from pydt.ensemble.first_plan import first_plan, written
     from pydt.training import Recipe
 

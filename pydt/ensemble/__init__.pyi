@@ -3,6 +3,7 @@ from .data_remarks import remarks as remarks
 from .driver import run as run
 from .driver import run_parts as run_parts
 from .driver import run_rows as run_rows
+from .executors.local import places as places
 from .executors.ray import Ray as Ray
 from .executors.slurm import Slurm as Slurm
 from .file_tables import run_settings as run_settings

@@ -213,3 +213,26 @@ def test_a_whole_session_runs_by_the_printed_lines(tmp_path: Path, target: Targe
     store = Store(folder / "first")
     kinds = [row.kind for name, record in store.plans().items() if record.kind == "rows" for row in store.rows(name)]
     assert {kind: kinds.count(kind) for kind in kinds} == {"full": 5, "drop bottom": 5, "drop random": 5}
+
+
+def test_an_analysis_that_trains_says_first_what_that_takes(tmp_path: Path, target: Target) -> None:
+    first, _ = study(tmp_path / "a", target)
+    pydt("run", first)
+    out = first.parent / "out"
+    done = CliRunner().invoke(app, ["analyse", str(out), "--plan", "first", "--only", "removal", "--workers", "2"])
+    assert done.exit_code == 1, "no page was made"
+    sizes, kinds, lengths, repeats = 6, 3, 2, 8
+    most = repeats * (1 + sizes * kinds * lengths)
+    assert done.output.startswith(f"removal trains models: up to {most} trainings")
+    words = ["analyse", str(out), "--plan", "first", "--only", "removal", "--train"]
+    assert following(done.output) == [words]
+    said = pydt("analyse", first, "--only", "stability", "--only", "ranking-target")
+    lines = [line for line in said.splitlines() if line.startswith(("stability: ", "ranking-target: "))]
+    assert len(lines) == 2, "the main sentence of each page"
+    assert following(said) == []
+
+
+def test_the_help_of_analyse_lists_the_analyses() -> None:
+    said = CliRunner().invoke(app, ["analyse", "--help"], env={"COLUMNS": "140"}).output
+    for name, asks in (("removal", "what does leaving groups out do? (trains)"), ("targets", "does one list serve")):
+        assert f"{name}: {asks}" in said
