@@ -200,6 +200,7 @@ def brittleness(
         EstimateError: a stratified design, or half of the models do not tell the groups apart.
         StoreError: no such plan or task, or fewer than ten finished rows.
     """
+    whole(seed, "seed", "brittleness", error=ConfigError)
     view = EnsembleView.of(store, plan, task, needs=("logits",))
     if verify and not isinstance(plan, Plan):
         raise ConfigError("is needed to retrain", "plan", "pass the pydt.Plan itself, or verify=0")

@@ -30,7 +30,7 @@ from pydt.analyses.shots_tasks import shots_of, with_shots
 from pydt.analyses.stability import stability
 from pydt.analyses.subpopulations import subpopulations
 from pydt.analyses.two_targets import compare_tasks, pairs_of
-from pydt.base import ConfigError, EstimateError, PydtError, Result, StoreError, suggest
+from pydt.base import ConfigError, EstimateError, PydtError, Result, StoreError, suggest, whole
 from pydt.ensemble import Cost, Plan, cost_of_retraining, in_time, places, run
 from pydt.estimation import few_masks, uncompared
 from pydt.reporting import PAGES, Page, called, called_output, count, write_pages
@@ -385,6 +385,7 @@ def analyse(
             stop the others: see `Analysed.failed`; one that the plan does not suit is named in `Analysed.unsuited`.
         KeyboardInterrupt: Ctrl-C; what is stored stays.
     """
+    whole(seed, "seed", "analyse", error=ConfigError)
     wanted, skipped = chosen(only, train, plan.by)
     store, unsuited = Store(dir, plan), {}
     digest = None if task is None else store.described(task, plan)["digest"]

@@ -47,6 +47,7 @@ from pydt.base import (
     read_json,
     t975,
     to_frame,
+    whole,
 )
 from pydt.ensemble import Plan, Runner, run_row
 from pydt.estimation import overall, wilson
@@ -248,6 +249,7 @@ def counterfactual(
         ConfigError: a number of groups that leaves nothing, fewer than two repeats, or steps that the recipe lacks.
         StoreError: the plan has too few finished rows to rank by.
     """
+    whole(seed, "seed", "counterfactual", error=ConfigError)
     store = store if isinstance(store, Store) else Store(store)
     if not isinstance(plan, Plan):
         mend = "give the pydt.Plan itself; imported rows cannot be retrained but by a plan of your own: its recipe a "

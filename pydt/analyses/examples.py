@@ -151,6 +151,7 @@ def examples(
         ConfigError: a plan whose groups are not single images.
         StoreError: no such task, or fewer than ten finished rows.
     """
+    whole(seed, "seed", "examples", error=ConfigError)
     if plan.by != "example":
         mend = 'give a plan by="example": pydt.examples.by_example(plan)'
         raise ConfigError(f"groups by {plan.by!r}", "examples", mend if isinstance(plan.source, Dataset) else _OWN)

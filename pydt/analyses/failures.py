@@ -25,7 +25,7 @@ import numpy as np
 from pydt.analyses.ensemble_view import EnsembleView
 from pydt.analyses.rates import Compared, Rate, blocks_of, compare, rate_of
 from pydt.analyses.retraining import Retraining, group_images, other_draws, without
-from pydt.base import ConfigError, Result, Short, StoreError, generator, real, records, seed31
+from pydt.base import ConfigError, Result, Short, StoreError, generator, real, records, seed31, whole
 from pydt.data import pictures, places
 from pydt.ensemble import Plan, Runner, run_row
 from pydt.estimation import influences, method_for
@@ -204,6 +204,7 @@ def failures(
             predictions.
         StoreError: the plan has too few finished rows.
     """
+    whole(seed, "seed", "failures", error=ConfigError)
     view = EnsembleView.of(store, plan, task, needs=("logits",))
     store, record, task = view.store, view.record, plan.task(task)
     groups, repeats = len(record.names), models if repeats is None else repeats

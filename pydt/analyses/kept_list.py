@@ -40,6 +40,7 @@ from pydt.base import (
     one_of,
     remove,
     to_frame,
+    whole,
     write_atomic,
 )
 from pydt.ensemble import Plan
@@ -268,6 +269,7 @@ def keep(
         StoreError: no such plan or task, or fewer than ten finished rows.
         EstimateError: a group is in no finished row, or in all.
     """
+    whole(seed, "seed", "keep", error=ConfigError)
     given = [name for name, one in (("drop", drop), ("top", top), ("sure", sure or None)) if one is not None]
     if len(given) != 1:
         raise ConfigError("no rule" if not given else f"{' and '.join(given)} at once", "keep", _RULES)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pydt.base import StoreError, t975
+from pydt.base import ConfigError, StoreError, t975, whole
 from pydt.ensemble import Plan, RatesResult, TriedRate, notes_of, tried_of
 from pydt.reporting import Column, Curve, Page, Table, count, csv_of, number, plus_minus, quoted
 from pydt.store import Record, Store, read_choices
@@ -90,6 +90,7 @@ def learning_rates(
     Raises:
         StoreError: no rate of this plan was chosen in this store, or no such plan.
     """
+    whole(seed, "seed", "learning_rates", error=ConfigError)
     store = store if isinstance(store, Store) else Store(store)
     found = choices_of(store, store.plan(plan))
     if not found:

@@ -163,6 +163,7 @@ def misleading(
         ConfigError: no pydt.Plan, or one without images or of measures; unknown classes, examples, outputs or `per`.
         StoreError: no such task, or fewer than 20 finished rows.
     """
+    whole(seed, "seed", "misleading", error=ConfigError)
     one_of(per, ("class", "example"), "per", "misleading")
     top = whole(top, "top", "misleading", 1, error=ConfigError)
     view = EnsembleView.of(store, plan, task, FEWEST, ("images", "logits"))

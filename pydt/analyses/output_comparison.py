@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from pydt.analyses.agreement import agreement, disjoint_influences
 from pydt.analyses.ensemble_view import Array, EnsembleView
-from pydt.base import ConfigError, Result
+from pydt.base import ConfigError, Result, whole
 from pydt.design import Design
 from pydt.ensemble import Plan
 from pydt.estimation import PredictionTest, Score, best_method, global_test, influences, lds
@@ -170,6 +170,7 @@ def compare_outputs(
         EstimateError: half of the models do not tell the groups apart.
         StoreError: no such plan or task, or fewer than ten finished rows.
     """
+    whole(seed, "seed", "compare_outputs", error=ConfigError)
     view = EnsembleView.of(store, plan, task, needs=("logits",))
     known = list(units_of(view.described))
     outputs = tuple(known if outputs is None else outputs)

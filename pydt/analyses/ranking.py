@@ -33,6 +33,7 @@ from pydt.base import (
     influence_table,
     one_of,
     to_frame,
+    whole,
     write_atomic,
 )
 from pydt.design import Design
@@ -314,6 +315,7 @@ def ranking(
         EstimateError: "paper" on a design whose masks do not keep a random half of the groups.
         StoreError: no such plan or task, or fewer than ten finished rows.
     """
+    whole(seed, "seed", "ranking", error=ConfigError)
     one_of(per, PER, "per", "ranking")
     needs = NEEDS_PER[per] if estimator != "paper" else (*NEEDS_PER[per], "logits")
     view = EnsembleView.of(store, plan, task, needs=needs)

@@ -244,6 +244,7 @@ def removal_curve(
         ConfigError: an argument out of range, or a keep list with an unknown group, all groups or none.
         StoreError: the plan has too few finished rows to rank by.
     """
+    whole(seed, "seed", "removal_curve", error=ConfigError)
     view = EnsembleView.of(store, plan, task)
     store, task = view.store, plan.task(task)
     names, images = plan.context.units[1], group_images(plan)

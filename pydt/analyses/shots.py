@@ -29,7 +29,7 @@ from pydt.analyses.shots_numbers import ShotsNumbers
 from pydt.analyses.shots_page import page_of, tick
 from pydt.analyses.shots_removal import kept_lists
 from pydt.analyses.shots_tasks import shots_tasks
-from pydt.base import ConfigError, EstimateError, html_table, to_frame
+from pydt.base import ConfigError, EstimateError, html_table, to_frame, whole
 from pydt.ensemble import Plan, Runner, run_row
 from pydt.estimation import (
     VarianceShares,
@@ -160,6 +160,7 @@ def influence_by_shots(
         EstimateError: all models have the same output at all numbers of shots but one, or there are too few of them.
         StoreError: no such plan, or fewer than ten finished rows.
     """
+    whole(seed, "seed", "influence_by_shots", error=ConfigError)
     if sizes is not None and not repeats:
         raise ConfigError("sizes without retraining", "influence_by_shots", "ask for repeats, too: repeats=6")
     opened = store if isinstance(store, Store) else Store(store)

@@ -227,6 +227,7 @@ def kept_lists(
     Raises:
         ConfigError: an argument out of range, a plan that is only a record, or tasks of different metrics.
     """
+    whole(seed, "seed", "kept_lists", error=ConfigError)
     if not isinstance(plan, Plan):
         mend = "give the pydt.Plan itself (pydt.read_plan reads one from its file)"
         raise ConfigError(f"is a {type(plan).__name__}, which trains nothing", f"{_WHERE}, plan", mend)

@@ -211,6 +211,7 @@ def stability(
         EstimateError: half of the models do not tell the groups apart.
         StoreError: no such plan or task, or fewer than ten finished rows.
     """
+    whole(seed, "seed", "stability", error=ConfigError)
     one_of(per, tuple(NEEDS_PER), "per", "stability")
     view = EnsembleView.of(store, plan, task, needs=NEEDS_PER[per])
     output = view.output(output)

@@ -186,6 +186,7 @@ def subpopulations(
         EstimateError: half of the models do not tell the groups apart.
         StoreError: no such plan or task, or fewer than ten finished rows.
     """
+    whole(seed, "seed", "subpopulations", error=ConfigError)
     from scipy import special
 
     view = EnsembleView.of(store, plan, task, needs=("ten",))

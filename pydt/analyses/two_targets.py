@@ -27,7 +27,7 @@ from pydt.analyses.ensemble_view import LEVEL, Array, EnsembleView, detectable
 from pydt.analyses.shots_lists import lists_of
 from pydt.analyses.two_targets_numbers import TargetNumbers
 from pydt.analyses.two_targets_page import labels, page_of
-from pydt.base import UNNAMED, ConfigError, EstimateError, Result, html_table
+from pydt.base import UNNAMED, ConfigError, EstimateError, Result, html_table, whole
 from pydt.ensemble import Plan
 from pydt.estimation import (
     benjamini_hochberg,
@@ -122,6 +122,7 @@ def compare_tasks(
         EstimateError: all models have the same output on a task, or there are too few of them.
         StoreError: no such plan or task, or fewer than ten finished rows.
     """
+    whole(seed, "seed", "compare_tasks", error=ConfigError)
     opened = store if isinstance(store, Store) else Store(store)
     record = opened.plan(plan)
     described = _two(opened, record, tasks)

@@ -30,7 +30,7 @@ from pydt.analyses.leakage.copies import Seeker
 from pydt.analyses.leakage.influence_test import FEWEST, Array, own_influences, uneven
 from pydt.analyses.leakage.leaks_page import NO_GROUP, Leaks, Pair, Suspect
 from pydt.analyses.leakage.similarity import Rows, common_side
-from pydt.base import real
+from pydt.base import ConfigError, real, whole
 from pydt.data import Dataset, Target
 from pydt.ensemble import Plan
 from pydt.estimation import holm, method_for
@@ -75,6 +75,7 @@ def leaks(
             share that is not between 0 and 1.
         StoreError: no such task, or fewer than 20 finished rows. DataError: fewer than 20 judged images.
     """
+    whole(seed, "seed", "leaks", error=ConfigError)
     for name, value in (("level", level), ("false", false), ("share", share)):
         real(value, name, "leaks", above=0, below=1)
     view = EnsembleView.of(store, plan, task, FEWEST, ("images", "logits"))
