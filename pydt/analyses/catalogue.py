@@ -77,6 +77,7 @@ class Analysis:
         needs: of the plan and the task; see `pydt.analyses.ensemble_view.lacking`.
         about: what a page is about: one "task", several "tasks", or the "plan".
         outputs: whether it takes the output of which the influences are.
+        most: of one that trains, how many models it trains at most, by the plan and the settings.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Analysis:
     needs: tuple[str, ...] = ()
     about: str = "task"
     outputs: bool = True
+    most: Callable[[Plan, Mapping[str, Any]], int] | None = None
 
     def lacks(self, job: Job) -> str | None:
         """What it needs and the plan does not have, in words; None where it has all."""
@@ -214,6 +216,13 @@ def _has_choices(job: Job) -> bool:
         return True  # its page says what is damaged
 
 
+def _most_removed(plan: Plan, settings: Mapping[str, Any]) -> int:
+    """Trainings of `removal_curve` at most."""
+    sizes, repeats = len(settings.get("sizes") or range(6)), settings.get("repeats", 8)
+    lengths = 2 if getattr(plan.recipe, "budget", [""])[0] == "epochs" else 1
+    return int(repeats * (1 + lengths * (3 * sizes + 2 * len(settings.get("keep_lists", {})))))
+
+
 _PICTURES = ("images", "logits")
 ANALYSES: tuple[Analysis, ...] = (
     Analysis("ranking-target", "which groups help the target?", False, _page_of(ranking, per="target")),
@@ -233,14 +242,27 @@ ANALYSES: tuple[Analysis, ...] = (
     ),
     Analysis("shots", "which groups matter at how many shots?", False, _by_shots, suits=_has_shots, about="tasks"),
     Analysis("targets", "does one list serve both targets?", False, _by_targets, suits=_has_targets, about="tasks"),
-    Analysis("removal", "what does leaving groups out do?", True, _page_of(removal_curve, {})),
+    Analysis("removal", "what does leaving groups out do?", True, _page_of(removal_curve, {}), most=_most_removed),
     Analysis(
         "subpopulations", "which examples does a group move most?", False, _page_of(subpopulations), needs=("ten",)
     ),
     Analysis(
-        "failures", "which group is to blame for images that go wrong?", True, _page_of(failures, {}), needs=("logits",)
+        "failures",
+        "which group is to blame for images that go wrong?",
+        True,
+        _page_of(failures, {}),
+        needs=("logits",),
+        most=lambda plan, settings: int(settings.get("most", 150)),
     ),
-    Analysis("examples", "which single source examples help?", True, _examples, images=True, needs=("singles",)),
+    Analysis(
+        "examples",
+        "which single source examples help?",
+        True,
+        _examples,
+        images=True,
+        needs=("singles",),
+        most=lambda plan, settings: int(settings.get("models", IMAGES_MODELS)),
+    ),
     Analysis("misleading", "which groups mislead a class?", False, _page_of(misleading), images=True, needs=_PICTURES),
     Analysis(
         "misleading-examples",
@@ -324,26 +346,14 @@ def trainings(
         name = analysis.name
         if name not in names or analysis.lacks(Job(store, plan, settings=(settings or {}).get(name, {}))) is not None:
             continue
-        most = _MOST_TRAINED[name](plan, (settings or {}).get(name, {}))
+        if analysis.most is None:
+            continue
+        most = analysis.most(plan, (settings or {}).get(name, {}))
         found[name] = f"up to {count(most, 'training')}"
         if seconds is not None:
             own = cost_of_retraining(plan, most, Cost(rows, rows, at_once, seconds, rows, 0.0))
             found[name] += f", about {in_time(3600 * own.hours)} with {count(own.workers, 'worker')}"
     return found
-
-
-def _most_removed(plan: Plan, settings: Mapping[str, Any]) -> int:
-    """Trainings of `removal_curve` at most."""
-    sizes, repeats = len(settings.get("sizes") or range(6)), settings.get("repeats", 8)
-    lengths = 2 if getattr(plan.recipe, "budget", [""])[0] == "epochs" else 1
-    return int(repeats * (1 + lengths * (3 * sizes + 2 * len(settings.get("keep_lists", {})))))
-
-
-_MOST_TRAINED: dict[str, Callable[[Plan, Mapping[str, Any]], int]] = {
-    "removal": _most_removed,
-    "failures": lambda plan, settings: int(settings.get("most", 150)),
-    "examples": lambda plan, settings: int(settings.get("models", IMAGES_MODELS)),
-}
 
 
 def analyse(

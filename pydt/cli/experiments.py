@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from click import Context, HelpFormatter
 from typer.core import TyperCommand
 
 from pydt.cli.arguments import (
@@ -66,7 +65,7 @@ def quickstart(
 class NamesAnalyses(TyperCommand):
     """A command whose help ends with the analyses that there are; the catalogue is loaded for the help alone."""
 
-    def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:
+    def format_help(self, ctx: Any, formatter: Any) -> None:
         from pydt.analyses import ANALYSES
 
         self.epilog = "\n\n".join(

@@ -70,7 +70,7 @@ def test_without_training_only_what_is_stored_is_used(plan: Plan, calls: list[st
     done = pydt("analyse", str(tmp_path / "study.toml"), "--only", "alpha", "--only", "beta")
     assert done.exit_code == 0, done.output
     assert calls == ["alpha"]
-    assert "with --train: beta" in done.output
+    assert "--only beta --train" in done.output
     assert "60 models, seed 0." in (tmp_path / "study" / "analyses" / "alpha.html").read_text()
 
 
