@@ -105,7 +105,7 @@ def run(
     from pydt.ensemble import run as train
     from pydt.estimation import few_masks, uncompared, unmet
     from pydt.reporting import count
-    from pydt.store import Store
+    from pydt.store import Store, weak_rows
     from pydt.store import status as status_of
 
     found = asked(place, plan)
@@ -147,8 +147,12 @@ def run(
     if (alike := uncompared(store.design(), store.names())) is not None:
         typer.echo(f"{alike[0]}: there is nothing to prove or report")
         return
+    low = weak_rows(store, store.plan()).many
+    if low and read.file is not None:
+        change = "change the recipe first, such as a lower lr: models that hardly learn tell little of the data"
+        follows(command("run", read.file), change)
     follows(command("report", *found.words), "what the rows show")
-    if made.recipe.method != "checkpoint":
+    if made.recipe.method != "checkpoint" and not low:
         follows(command("prove", *found.words), "retrains without the lowest, the highest and random groups")
 
 

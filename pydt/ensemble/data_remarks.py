@@ -23,7 +23,7 @@ def remarks(context: Any) -> list[str]:
         target = getattr(task, "target", None)
         parts += [target.train, target.test] if isinstance(target, Target) else []
     each = {id(data): data for data in parts if isinstance(data, Dataset)}  # tasks share targets
-    told = [f"{data.name}: {text}" for data in each.values() for text in data.notes()]
+    told = _of_data(list(each.values()))
     told += [
         f"method {context.recipe.method!r} does not read {name}: it changes nothing"
         for name in getattr(context.recipe, "ignored", ())
@@ -33,6 +33,22 @@ def remarks(context: Any) -> list[str]:
         unread = getattr(task, "ignored", ())
         told += [f"task {task.name!r}: mode {task.mode!r} does not read {name}: it changes nothing" for name in unread]
     return list(dict.fromkeys(told))
+
+
+def _of_data(sets: Sequence[Dataset]) -> list[str]:
+    """A sentence for each remark; what several data sets have in common is one sentence, with a number for each."""
+    having: dict[str, list[str]] = {}
+    for data in sets:
+        for what, (many, _) in data.odd().items():
+            having.setdefault(what, []).append(f"{many:,} in {data.name}")
+    common = {what: listed for what, listed in having.items() if len(listed) > 1}
+    told = [f"{what}: {', '.join(listed)}" for what, listed in common.items()]
+    return told + [
+        f"{data.name}: {text}"
+        for data in sets
+        for text in data.notes()
+        if not any(text.startswith(f"{what}: ") for what in common)
+    ]
 
 
 class RemarksOf:

@@ -9,22 +9,18 @@ from pydt.store.block_format import Finder
 from pydt.store.plan_record import Record
 
 _MOST = 6  # differences that are told
+_NAMED = 3  # groups that are named
 _SHOWN = 40  # letters of a value
-_TABLES = {"source": "source", "units": "groups", "by": "by", "seed": "seed"}
 
 
 def changes(old: Record, new: Record) -> list[str]:
-    """What differs: "recipe.lr 0.3 -> 0.1", "design.models 24 -> 25"; the source as a whole."""
+    """What differs: "source photos: 160 -> 140 examples, without ships", "recipe.lr 0.3 -> 0.1"."""
     found = [
-        f"{called} {_shown(getattr(old, name))} -> {_shown(getattr(new, name))}"
-        if name in ("by", "seed")
-        else f"another {called}"
-        for name, called in _TABLES.items()
+        f"{name} {_shown(getattr(old, name))} -> {_shown(getattr(new, name))}"
+        for name in ("by", "seed")
         if getattr(old, name) != getattr(new, name)
     ]
-    if "another source" in found and "another groups" in found:
-        found.remove("another groups")
-    found = ["other groups" if one == "another groups" else one for one in found]
+    found += _of_source(old, new)
     found += _differences("recipe", old.settings, new.settings)
     found += _differences("design", old.design or {}, new.design or {})
     theirs, ours = ({task["name"]: task for task in record.tasks} for record in (old, new))
@@ -36,6 +32,29 @@ def changes(old: Record, new: Record) -> list[str]:
             found += told or [f"task {name!r} is another"]
     more = [f"{len(found) - _MOST} more"] if len(found) > _MOST else []
     return [*found[:_MOST], *more] or ["the seeds of its rows, or the order of its tasks"]
+
+
+def _of_source(old: Record, new: Record) -> Iterator[str]:
+    """What differs in the source: its name and examples, and which groups went and came."""
+    if old.source == new.source and old.units == new.units:
+        return
+    facts, other = old.source_facts, new.source_facts
+    if facts["name"] != other["name"]:
+        parts = [f"source {facts['name']} -> {other['name']}"]
+    elif old.source == new.source:
+        parts = ["other groups"]
+    elif (before := facts.get("examples")) != (after := other.get("examples")):
+        parts = [f"source {other['name']}: {_shown(before)} -> {_shown(after)} examples"]
+    else:
+        parts = [f"source {other['name']}: other examples"]
+    if old.by == new.by:
+        theirs, ours = dict.fromkeys(old.names), dict.fromkeys(new.names)
+        for word, names in (("without", theirs), ("with", ours)):
+            gone = [name for name in names if name not in theirs or name not in ours]
+            if gone:
+                more = f" and {len(gone) - _NAMED:,} more" if len(gone) > _NAMED else ""
+                parts.append(f"{word} {', '.join(map(_shown, gone[:_NAMED]))}{more}")
+    yield ", ".join(parts)
 
 
 def shared(old: Record, new: Record) -> int:
@@ -56,7 +75,12 @@ def _flat(where: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         if isinstance(value, Mapping):
             yield from _flat(f"{where}.{name}", value)
         else:
-            yield f"{where}.{name}", list(value) if isinstance(value, tuple) else value  # as JSON has it
+            yield f"{where}.{name}", _listed(value)
+
+
+def _listed(value: Any) -> Any:
+    """A value as JSON has it: lists in place of tuples."""
+    return [_listed(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def _shown(value: Any) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -90,6 +92,21 @@ def test_what_is_left_out_is_told_from_inspect_to_the_report(
     (damaged,) = stored_remarks(store, store.plan())
     assert "is damaged" in damaged
     assert report(tmp_path / "run", tmp_path / "run")["notes"][0] == damaged
+
+
+def test_what_source_and_target_have_in_common_is_said_once(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "pictures")
+    source, other = Dataset.from_folder(folder), Dataset.from_folder(tmp_path / "pictures")
+
+    def told(train: Dataset) -> list[str]:
+        task = SimpleNamespace(target=Target(train), name="task", mode="probe")
+        return remarks(SimpleNamespace(source=source, tasks=[task], recipe=SimpleNamespace(method="supervised")))
+
+    assert told(other)[0] == "images with transparent pixels, shown on white: 2 in photos, 2 in pictures"
+    assert len(told(other)) == len(SAID)
+    found = told(other.take(np.flatnonzero(other.labels != other.classes.index("c5"))))  # without the deep one
+    assert f"photos: {SAID[1]}" in found
+    assert f"{sources.OTHER}: 1 in photos, 1 in pictures" in found
 
 
 def test_plan_says_so_before_anything_is_trained(folder: Path, tmp_path: Path, target: Target) -> None:
