@@ -19,6 +19,7 @@ from pydt.reporting.study_html import study_html
 
 pytestmark = pytest.mark.slow
 
+SOON = "new Promise(done => setTimeout(done, 50))"
 VISIBLE = "(e => e.getClientRects().length > 0)"
 
 
@@ -139,6 +140,7 @@ def test_the_ranking_filters_by_the_name_alone_and_shows_its_ends_first(page: Li
     assert page.ask(f"[...document.querySelectorAll('tr.placebo')].filter({VISIBLE}).length") == 8
     assert find(page, "75") == "2 of 200 shown", "75 models are no name"
     assert find(page, "nothing") == "0 of 200 shown"
+    assert find(page, " class 01 ") == "10 of 200 shown"
     assert find(page, " ") == "80 of 200 shown"
     page.ask("document.querySelector('tr.more button').focus()")
     page.press("Enter")
@@ -154,15 +156,26 @@ def test_the_ranking_filters_by_the_name_alone_and_shows_its_ends_first(page: Li
 def test_a_link_to_a_hidden_row_shows_it(page: Live, tmp_path: Path) -> None:
     names = [f"Class {i:03}" for i in range(200)]
     given = results(names)
-    middle = sorted(range(200), key=lambda i: -given["groups"][i]["value"])[100]
+    order = sorted(range(200), key=lambda i: -given["groups"][i]["value"])
+    middle = order[100]
     text = render(given).replace("</main>", f"<a id='to' href='#group-{middle}'>to</a></main>")
     opened(page, tmp_path, text)
     row = f"document.getElementById('group-{middle}')"
     assert not page.ask(f"{VISIBLE}({row})")
+    find(page, "nothing")
     page.click("#to")
-    page.ask("new Promise(done => setTimeout(done, 50))")
+    page.ask(SOON)
     assert page.ask(f"{VISIBLE}({row})")
     assert page.ask(f"{row}.getBoundingClientRect().top >= 0 && {row}.getBoundingClientRect().top < innerHeight")
+    assert page.ask("document.querySelector('input').value") == "", "what is typed is what is shown"
+    find(page, "nothing")
+    page.ask(f"location.hash = '#group-{order[101]}'")
+    page.ask(SOON)
+    assert page.ask("document.querySelector('[aria-live]').textContent") == "200 of 200 shown", (
+        "an address typed by hand"
+    )
+    opened(page, tmp_path, text, at=f"#group-{middle}")
+    assert page.ask(f"{VISIBLE}({row})"), "a page opened at a row"
 
 
 SWITCH = (
@@ -177,7 +190,7 @@ SWITCH = (
 
 
 def test_one_task_shows_at_a_time_and_arrow_keys_change_it(page: Live, tmp_path: Path) -> None:
-    opened(page, tmp_path, body(SWITCH))
+    opened(page, tmp_path, body(f"{SWITCH}<div style='height: 3000px'></div>"))
     heads = f"[...document.querySelectorAll('section h2')].filter({VISIBLE}).map(h => h.textContent)"
     tabs = "[...document.querySelectorAll('[role=tab]')]"
     assert page.ask(heads) == ["1-shot"]
@@ -197,10 +210,11 @@ def test_one_task_shows_at_a_time_and_arrow_keys_change_it(page: Live, tmp_path:
     for key, wanted in (("ArrowLeft", "full"), ("Home", "1-shot"), ("End", "full"), ("ArrowLeft", "5-shot")):
         page.press(key)
         assert page.ask(heads) == [wanted]
+        assert page.ask("scrollY") == 0, "the key is the list's, not the window's"
     page.ask(f"{tabs}[0].click()")
     assert page.ask(heads) == ["1-shot"]
     page.click("a[href='#p2']")
-    page.ask("new Promise(done => setTimeout(done, 50))")
+    page.ask(SOON)
     assert page.ask(heads) == ["full"], "a link into another task shows it"
     assert page.ask(f"{VISIBLE}(document.getElementById('p2'))"), "and opens the fold"
     assert not page.ask("document.querySelector('details').open")
@@ -235,8 +249,14 @@ def test_pictures_open_larger_with_their_captions(page: Live, tmp_path: Path) ->
     page.ask("document.querySelectorAll('button.picture img')[4].click()")
     assert page.ask("document.querySelectorAll('dialog').length") == 1
     assert page.ask("document.querySelector('#larger').textContent") != name
+    assert page.ask("document.querySelectorAll('dialog img.small').length") == 3
     page.click("dialog button")
     assert not page.ask("document.querySelector('dialog').open")
+    page.click("button.picture")
+    page.click("dialog img")
+    assert page.ask("document.querySelector('dialog').open")
+    page.click("dialog")
+    assert not page.ask("document.querySelector('dialog').open"), "a click beside the content closes"
     assert page.log == []
 
 
@@ -247,6 +267,7 @@ def test_each_picture_has_its_own_caption_if_it_is_given(page: Live, tmp_path: P
     opened(page, tmp_path, body(inside + "</button>"))
     page.click("button.picture")
     assert page.ask("document.querySelector('figcaption').textContent") == "a/<b>.png"
+    assert page.ask("document.querySelector('#larger').textContent") == "cats"
 
 
 def test_names_that_would_be_markup_stay_text(page: Live, tmp_path: Path) -> None:
@@ -270,6 +291,7 @@ def test_a_page_of_an_analysis_sorts_and_filters_its_table(page: Live, tmp_path:
     head(page, "value")
     assert column(page)[:3] == ["row 0", "row 43", "row 36"], "by more digits than are shown"
     assert find(page, "row 4") == "11 of 50 shown"
+    assert page.ask("document.querySelector('.scroll input')") is None, "the field stays where it is"
 
 
 def test_without_script_and_on_paper_everything_is_there(page: Live, tmp_path: Path) -> None:

@@ -32,17 +32,19 @@ class Live:
         for domain in ("Page", "Runtime", "Log", "Network"):
             self._call(f"{domain}.enable", {})
 
-    def open(self, page: Path, width: int = 1280, height: int = 900, dark: bool = False, media: str = "screen") -> None:
-        """Load a file in a window of a size, and wait until it has loaded."""
+    def open(
+        self, page: Path, width: int = 1280, height: int = 900, dark: bool = False, media: str = "screen", at: str = ""
+    ) -> None:
+        """Load a file, at a place of it, in a window of a size, and wait until it has loaded."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self._call("Emulation.setDeviceMetricsOverride", size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self._call("Emulation.setEmulatedMedia", {"media": media, "features": [scheme]})
-        self.log, self.requests = [], []
-        self._loaded = False
-        self._call("Page.navigate", {"url": page.as_uri()})
-        while not self._loaded:
-            self._read()
+        for url in ("about:blank", page.as_uri() + at):  # a new address within an open page would load nothing
+            self.log, self.requests, self._loaded = [], [], False
+            self._call("Page.navigate", {"url": url})
+            while not self._loaded:
+                self._read()
 
     def ask(self, expression: str) -> Any:
         """The value of an expression in the page."""

@@ -146,5 +146,5 @@
     if (target === dialog) dialog.close(); // beside its content
   });
   addEventListener("hashchange", reveal);
-  reveal();
+  addEventListener("load", reveal);
 })();
