@@ -25,8 +25,8 @@ GROWS = "grows"
 TURNS = "turns"
 CHANGES = "changes"
 ALIKE = "at all shots"
-UNCHANGED = "no change found"
-NOTHING = "nothing found"
+UNCHANGED = "sure at some shots"
+NOTHING = "not seen to matter"
 CHANGED = (FEW, MANY_SHOTS, FADES, GROWS, TURNS, CHANGES)
 """The kinds of groups whose influence changes."""
 MEANING = {
@@ -36,9 +36,9 @@ MEANING = {
     GROWS: "changes; sure with one sign at both ends, larger at the most shots",
     TURNS: "changes; sure with one sign here, with the other there",
     CHANGES: "changes in none of these ways",
-    ALIKE: "no change found; sure with one sign at every number of shots, and so is the mean over them (q < 0.05)",
-    UNCHANGED: "no change found; sure at some number of shots",
-    NOTHING: "no change found; sure at no number of shots",
+    ALIKE: "sure with one sign at every number of shots, and so is the mean over them (q < 0.05); no change found",
+    UNCHANGED: "sure at some number of shots; no change found",
+    NOTHING: "sure at no number of shots; no change found",
 }
 
 

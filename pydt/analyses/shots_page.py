@@ -12,7 +12,7 @@ import numpy as np
 
 from pydt.analyses.ensemble_view import LEVEL, Array, detectable, sure_to
 from pydt.analyses.shots_kinds import ALIKE, CHANGED, CHANGES, FADES, FEW, GROWS, MANY_SHOTS, MEANING, TURNS
-from pydt.analyses.shots_lists import Lists
+from pydt.analyses.shots_lists import Lists, common_score
 from pydt.analyses.shots_numbers import ShotsNumbers
 from pydt.analyses.shots_tasks import FULL
 from pydt.base import t975
@@ -62,6 +62,7 @@ def page_of(found: ShotsNumbers) -> Page:
         title="By number of shots",
         question="Which groups matter at how many labelled images of a class, and does one list serve all?",
         answer=found._view.told(_answer(found), *(() if kept is None else (kept.failed, kept.retrained))),
+        detail=_detail(found),
         blocks=_blocks(found, ticks),
         csv=_csv(found, ticks),
         method=_method(found),
@@ -69,14 +70,43 @@ def page_of(found: ShotsNumbers) -> Page:
 
 
 def _answer(found: ShotsNumbers) -> list[str]:
-    """At most eight sentences, and what was left out; what they rest on stands in the notes of the blocks."""
-    sentences = [_first(found), _remains(found) or _sure(found)]
-    sentences += _one_list(found) if found.kept is None else found.kept.sentences()
-    sentences += [*_explained(found), _same_order(found), _detectable(found)]
+    """Which groups matter; does one list serve all; where to leave it out, and how sure that is."""
+    return [_matter(found), *(_one_list(found) if found.kept is None else found.kept.sentences())]
+
+
+def _detail(found: ShotsNumbers) -> list[str]:
+    """What the answer rests on, for the fold; more stands in the notes of the blocks."""
+    sentences = [_first(found), *filter(None, [_remains(found)]), _sure(found), *_explained(found), _same_order(found)]
+    sentences.append(_detectable(found))
     if found.constant:
         where = ", ".join(named_shots(k) for k in found.constant)
         sentences.append(f"Left out, since all models have the same {called_output(found.output)} there: {where}.")
     return sentences
+
+
+def _matter(found: ShotsNumbers) -> str:
+    """The groups that help and harm most of those that are sure somewhere, and whether that changes with shots."""
+    sure: Any = ((found.low > 0) | (found.high < 0)).any(1)
+    score, groups = common_score(found.values, found.stderr), len(found.groups)
+    order = [int(i) for i in np.argsort(-score, kind="stable") if sure[i]]
+    if not order:
+        return f"No group of {groups:,} is seen to matter at any number of shots ({count(found.models, 'model')})."
+    ends = ("help", [i for i in order if score[i] > 0]), ("harm", [i for i in order[::-1] if score[i] < 0])
+    named = [
+        f"{listed([found.groups[i] for i in own], _FEW_NAMES)} {verb}{'' if len(own) > 1 else 's'} most"
+        for verb, own in ends
+        if own
+    ]
+    matter = "matters" if len(order) == 1 else "matter"
+    changes = sum(kind in CHANGED for kind in found.kinds)
+    change = "none is found to change with the number of labelled images"
+    if changes:
+        what, verb = ("influence", "changes") if changes == 1 else ("influences", "change")
+        change = f"the {what} of {changes:,} surely {verb} with the number of labelled images"
+    return (
+        f"{len(order):,} of {count(groups, 'group')} {matter} at some number of shots (by chance alone "
+        f"{number(LEVEL * groups, 0 if LEVEL * groups > 2 else 1)} would): {' and '.join(named)}; {change}."
+    )
 
 
 _DOES = {
@@ -131,15 +161,25 @@ def _one_list(found: ShotsNumbers) -> list[str]:
     verdict += f"does not serve all numbers of shots: {dear} its own list is lower." if dear else (
         "is not found worse than each number of shots' own list."
     )  # fmt: skip
-    first, last = (
-        f"{plus_minus(float(lists.worth[-1, j]), float(lists.stderr[-1, j]))} {found.unit} {_at(found.shots[j])}"
-        for j in (0, -1)
+    return [verdict, _where(found, lists)]
+
+
+def _where(found: ShotsNumbers, lists: Lists) -> str:
+    """Where the common list is most surely low: there leaving it out is worth a try."""
+    worth, stderr = lists.worth[-1], lists.stderr[-1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        at = int(np.argmin(np.nan_to_num(worth / stderr)))
+    reach = t975(None, len(worth)) * stderr[at]
+    line = "the average group" if found.estimand == "swap" else "0"
+    size = f"{plus_minus(float(worth[at]), float(stderr[at]))} {found.unit}"
+    if not worth[at] + reach < 0:
+        none = f"at no number of shots is the common list surely below {line}"
+        return f"Leave nothing out yet: {none} (lowest: {size})."
+    many = f"its {count(lists.size, 'group')} {'has' if lists.size == 1 else 'have'} a mean influence of"
+    return (
+        f"Try leaving it out {_at(found.shots[at])}: {many} {size} there, as other models judge on other images, "
+        f"surely below {line} (95 %, all numbers of shots at once); what that gains only retraining tells."
     )
-    return [
-        verdict,
-        f"Groups on the common list have a mean influence of {first} and {last}; what leaving them out gains only "
-        "retraining tells.",
-    ]
 
 
 def _explained(found: ShotsNumbers) -> list[str]:
@@ -313,11 +353,15 @@ def _lists_told(found: ShotsNumbers) -> str:
     text = (
         f"Mean influence of the {count(lists.size, 'lowest group')}, {found.unit}. Chosen by one half of the models on "
         f"the score half, valued by the other on the report half; {count(lists.splits, 'random split')}. Lower is a "
-        "better list to leave out. Cost of the common list: its value less that of the list of the same number of "
-        f"shots; the largest is {number(float(lists.cost[worst]), digits, True)} \u00b1 "
+        "better list to leave out. Common list against own: how much lower it is than the list of the same number of "
+        f"shots (better is positive); the worst is {number(-float(lists.cost[worst]), digits, True)} \u00b1 "
         f"{number(float(lists.cost_stderr[worst]), digits)}, {_at(found.shots[worst])}"
     )
-    text += "." if len(dear) else f", and one of {number(float((lists.cost + reach).max()), digits)} could be hidden."
+    text += (
+        "."
+        if len(dear)
+        else f", and one of {number(-float((lists.cost + reach).max()), digits, True)} could be hidden."
+    )
     if len(cheap):
         where = ", ".join(_at(found.shots[j]) for j in cheap)
         text += f" The common list is even the better one {where}: outputs at all numbers of shots stand behind it."
@@ -339,9 +383,9 @@ def _blocks(found: ShotsNumbers, ticks: list[str]) -> list[Block]:
         found.unit,
         "shots",
         "Influence by number of shots",
-        f"{which}. Bars: 95 % intervals for all numbers of shots at once; {signs(found.estimand)}. Filled: the "
-        f"influence changes (q < {LEVEL}).{_intervals_left(found)}",
-        marked=[bool(found.trend.q[i] < LEVEL) for i in order],
+        f"{which}. Bars: 95 % intervals for all numbers of shots at once; {signs(found.estimand)}. "
+        f"Coloured: surely above or below 0 there.{_intervals_left(found)}",
+        marked=((found.low > 0) | (found.high < 0))[order],
         captions=[found.kinds[i] for i in order],
         images=thumbnails or None,
         places=found._view.store.captions(found._view.record),
@@ -419,8 +463,10 @@ def _list_columns(found: ShotsNumbers, ticks: list[str]) -> list[Column]:
         ]
     return [
         *columns,
-        Column("cost of the common list", _entry(lists.cost)),
-        Column("stderr of the cost", _entry(lists.cost_stderr)),
+        Column("common list against own", _entry(-lists.cost), only="table"),
+        Column("its stderr", _entry(lists.cost_stderr), only="table"),
+        Column("cost of the common list", _entry(lists.cost), only="csv"),
+        Column("stderr of the cost", _entry(lists.cost_stderr), only="csv"),
     ]
 
 

@@ -449,7 +449,7 @@ def _verdict(found: KeptLists) -> str:
         against = "against the list of each number of shots (95 %, all at once)"
         return f"One list serves all shots: {without} costs at most {most} {against}."
     worst = int(np.nanargmax(one.loss_high))
-    seen = number(metric.scale * float(one.loss[worst]), metric.decimals(2, one.most / 4), True)
+    seen = number(-metric.scale * float(one.loss[worst]), metric.decimals(2, one.most / 4), True)
     seen += ", where it is the better one" if one.loss[worst] < 0 else ""
     seen = f"{_at(found.shots[worst])} (95 %; as seen {seen})"
     return f"{told} could not be told: {without} may cost up to {most} against its own list {seen}."
@@ -511,17 +511,18 @@ def _blocks(found: KeptLists) -> list[Block]:
     if found.one is not None:
         one = found.one
         note = (
-            f"Chosen by one half of {metric.examples} and retrainings, judged by the other; 95 % for all shots at once."
+            f"Better is positive. Chosen by one half of {metric.examples} and retrainings, judged by the other; "
+            "95 % for all shots at once."
         )
         places = metric.decimals(2, float((one.gain_high - one.gain_low).mean()) / 4)
         mean = f"{number(metric.scale * float(one.gain.mean()), places, True)}{metric.unit and f' {metric.unit}'}"
         gain, loss = (
             f"Gain of one list for all shots over the full source{at}",
-            "What one list costs against each own list",
+            "One list for all shots against each own list",
         )
         for title, said, parts in (
             (gain, f"{note} Mean over shots: {mean}.", (one.gain, one.gain_low, one.gain_high)),
-            (f"{loss}{at}", note, (one.loss, one.loss_low, one.loss_high)),
+            (f"{loss}{at}", note, (-one.loss, -one.loss_high, -one.loss_low)),
         ):
             values, low, high = (metric.scale * part for part in parts)
             blocks.append(Intervals(names, values, low, high, unit, title, said, marked=(low > 0) | (high < 0)))
@@ -557,13 +558,15 @@ def _panels(found: KeptLists, title: str, unit: str) -> Multiples:
         panels[f"own list of each{out}"] = tuple(own)
         panels[f"random groups{out}"] = found.random_gains[size]
     values, low, high = (
-        [[found.metric.scale * getattr(c, part) if c is not None else np.nan for c in line] for line in panels.values()]
+        found.metric.scale * np.array([[getattr(c, part, np.nan) for c in line] for line in panels.values()])
         for part in ("difference", "low", "high")
     )
     ticks = ["all" if k == FULL else str(k) for k in found.shots]
     which = [one for own in found.lists if own.shots == ALL for one in own.which]
     note = f"{_lowest(found)}{_compared(found, 'The common list', 'random sets of as many groups', which)}"
-    return Multiples(list(panels), ticks, values, low, high, unit, "shots", title, note)
+    note += " Coloured: surely above or below 0 there (95 %, each by itself)."
+    sure = (low > 0) | (high < 0)
+    return Multiples(list(panels), ticks, values, low, high, unit, "shots", title, note, marked=sure)
 
 
 def _csv(found: KeptLists) -> dict[str, tuple[Sequence[str], list[tuple[Any, ...]]]]:

@@ -206,7 +206,8 @@ class Multiples:
         x_label: what the places are.
         title, note: what stands above.
         marked: which panels are findings (q < 0.05, say): filled, coloured by the sign of the value that is farthest
-            from 0 in units of its interval; the others are hollow.
+            from 0 in units of its interval; the others are hollow. Or (panels, places), which points are findings,
+            each coloured by its own sign.
         captions: a short text below each name.
         images: by name, uint8 (n, H, W[, C]) pictures of the panel; the first three are shown.
         places: by name, where each of its pictures lies.
@@ -239,6 +240,8 @@ class Multiples:
                 raise ConfigError(wrong, where, "give one for each panel")
             if name in ("values", "low", "high") and any(np.shape(row) != (len(self.x),) for row in part):
                 raise ConfigError(f"a row of {name} does not have {len(self.x)} numbers", where, "give one for each x")
+        if any(np.shape(one) not in ((), (len(self.x),)) for one in self.marked):
+            raise ConfigError(f"a row of marked does not have {len(self.x)} entries", where, "give one for each x")
 
 
 @dataclass(frozen=True, eq=False)
@@ -284,6 +287,7 @@ class Page:
         title: a few words.
         question: what the analysis answers, one sentence.
         answer: plain sentences with n, errors and control; the first is short and stands alone in the index.
+        detail: further sentences, in a fold below them.
         blocks: figures, tables and pictures, in order.
         csv: by file name ("values.csv"), (columns, rows): every number of the page.
         method: formula and the paper's section; lines that begin with four spaces are shown as formulas.
@@ -296,6 +300,7 @@ class Page:
     blocks: Sequence[Block]
     csv: Mapping[str, tuple[Sequence[str], Iterable[Sequence[Any]]]]
     method: str
+    detail: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name) or self.name == "index":

@@ -123,6 +123,7 @@ def _page(page: Page) -> dict[str, Any]:
         "title": legible(page.title),
         "question": _said(page.question),
         "sentences": [_said(sentence) for sentence in page.answer],
+        "detail": [_said(sentence) for sentence in page.detail],
         "blocks": [_block(block) for block in page.blocks],
         "files": [(f"{page.name}/{file}", file) for file in page.csv],
         "method": list(_paragraphs(page.method)),
@@ -282,14 +283,20 @@ def _multiples(block: Multiples) -> dict[str, Any]:
     what = f"{legible(block.unit, 40)} against {legible(block.x_label, 80)}{', with 95 % intervals' if bars else ''}"
     panels, styles = [], set()
     for i, curve in enumerate(curves):
-        name, style = legible(block.names[i], 60), _style(curve) if len(block.marked) and block.marked[i] else _HOLLOW
-        styles.add(style)
+        marked: Any = block.marked[i] if len(block.marked) else False
+        name, style = legible(block.names[i], 60), _HOLLOW
+        if np.ndim(marked):
+            own = [_style([point]) if one else _HOLLOW for one, point in zip(marked, curve, strict=True)]
+        else:
+            style = _style(curve) if marked else _HOLLOW
+            own = [style] * len(curve)
+        styles.update(own)
         label = f"{name}, {what}. {_spoken(places, curve, digits, sign)}."
         panels.append(
             {
                 "name": name,
                 "caption": _said(block.captions[i], 80) if len(block.captions) and block.captions[i] else "",
-                "svg": panel(curve, axis, places, style, label, sign),
+                "svg": panel(curve, axis, places, style, own, label, sign),
                 "images": _thumbnails(block, i),
             }
         )

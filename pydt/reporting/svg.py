@@ -259,6 +259,7 @@ def panel(
     axis: Axis,
     places: Sequence[str],
     style: str,
+    styles: Sequence[str],
     label: str,
     sign: bool,
 ) -> str:
@@ -268,7 +269,7 @@ def panel(
         points: (value, low, high) at each place; None where a number is missing.
         axis: the vertical scale, which holds 0.
         places: texts below the points; those without room are left out.
-        style: CSS classes of curve, bars and marks.
+        style, styles: CSS classes of the curve, and of bar and mark at each place.
         label: the text for screen readers.
         sign: whether the numbers of the scale carry a plus.
     """
@@ -297,7 +298,7 @@ def panel(
             ends = f'x1="{across.percent(i)}" y1="{y(before):g}" x2="{across.percent(i + 1)}" y2="{y(after):g}"'
             drawn.append(f'<line class="trend {style}" {ends}/>')
     for i, (value, low, high) in enumerate(points):
-        x = across.percent(i)
+        x, style = across.percent(i), styles[i]
         if value is None:
             continue
         if low is not None and high is not None:

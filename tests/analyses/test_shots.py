@@ -203,10 +203,15 @@ def test_values_are_those_of_one_number_of_shots_alone(tasks: tuple[Store, Plan]
 
 def test_what_is_found_in_noise_is_nothing(null: ByShots) -> None:
     assert set(null.kinds) <= {NOTHING, UNCHANGED}
-    answer = null.page().answer
-    assert answer[0].startswith("Of 20 groups (160 models), none is found to change with the number of labelled images")
+    page = null.page()
+    sure = ((null.low > 0) | (null.high < 0)).any(1).sum()
+    assert page.answer[0].startswith(f"{sure} of 20 groups matter" if sure else "No group of 20 is seen to matter")
+    assert page.answer[-1].startswith("Leave nothing out yet: at no number of shots is the common list surely below 0")
+    assert page.detail[0].startswith(
+        "Of 20 groups (160 models), none is found to change with the number of labelled images"
+    )
     assert not any(p < 0.05 for p in null.differ.values())
-    text = " ".join(answer)
+    text = " ".join(page.detail)
     assert "0 of 20 influences change" in note_of(null, "All groups")
     assert "would be found with a probability of 80 %" in text, "and what could have been found is said"
     assert "may change by one factor" not in text
@@ -272,21 +277,31 @@ def test_two_opposite_orders_need_two_lists(tmp_path: Path) -> None:
     assert (found.lists.cost > 3 * found.lists.cost_stderr).all()
     own, other = found.lists.worth[0, 0], found.lists.worth[3, 0]
     assert own < -3 < 3 < other, "the list of all labelled images is a wrong one at 1 shot"
-    answer = found.page().answer
-    assert "does not serve all numbers of shots: at 1 shot, at 2 shots, at 5 shots, with all" in answer[2]
+    page = found.page()
+    assert "does not serve all numbers of shots: at 1 shot, at 2 shots, at 5 shots, with all" in page.answer[1]
+    (table,) = (block for block in page.blocks if block.title == "One list for all?")
+    assert isinstance(table, Table)
+    against = [row[table.columns.index("common list against own")] for row in table.rows]
+    assert against == (-found.lists.cost).tolist(), "better is positive"
     assert found.agreement[0, 3].rho < -0.8
     assert found.differ[0, 3] < 0.05
-    assert "4 of 6 pairs of numbers of shots order the groups differently, most surely " in " ".join(answer)
+    assert "4 of 6 pairs of numbers of shots order the groups differently, most surely " in " ".join(page.detail)
     assert "Different orders: " in note_of(found, "Do two numbers of shots order groups alike?")
 
 
 def test_the_page_holds_every_number(planted: ByShots, tmp_path: Path) -> None:
     page = planted.page()
     assert page.name == "shots"
-    assert page.answer[0].startswith("Of 20 groups (160 models), 1 matters mainly at few shots (\u201cg2\u201d), ")
-    assert "1 matters mainly at many shots (\u201cg5\u201d)" in page.answer[0]
+    assert page.detail[0].startswith("Of 20 groups (160 models), 1 matters mainly at few shots (\u201cg2\u201d), ")
+    assert "1 matters mainly at many shots (\u201cg5\u201d)" in page.detail[0]
+    assert len(page.answer) == 3
+    sure = ((planted.low > 0) | (planted.high < 0)).any(1).sum()
+    assert page.answer[0].startswith(
+        f"{sure} of 20 groups matter at some number of shots (by chance alone 1.0 would): "
+    )
+    assert "; the influences of 4 surely change with the number of labelled images." in page.answer[0]
     most = [np.abs([planted.low[i, j], planted.high[i, j]]).max() for i, j in ((2, -1), (5, 0))]
-    assert page.answer[1] == (
+    assert page.detail[1] == (
         f"Mainly does not mean only: up to {most[0]:.2f} points may remain with all labelled images and up to "
         f"{most[1]:.2f} points may remain at 1 shot (95 % for each group)."
     )
@@ -331,7 +346,9 @@ def test_panels_begin_with_the_groups_that_change(planted: ByShots) -> None:
     panels, shares = (block for block in planted.page().blocks if isinstance(block, Multiples))
     assert set(panels.names[:4]) == {"g2", "g5", "g9", "g11"}
     assert panels.names[4] == "g7"
-    assert list(panels.marked[:5]) == [True] * 4 + [False]
+    order = planted.order()
+    assert np.array_equal(panels.marked, ((planted.low > 0) | (planted.high < 0))[order]), "every sure point"
+    assert panels.marked[0].any()
     assert list(panels.x) == ["1", "2", "5", "all"]
     assert panels.captions[panels.names.index("g2")] == FEW
     assert shares.names[0] == "groups"
@@ -390,9 +407,9 @@ def test_orders_that_could_not_be_told_are_not_called_alike(planted: ByShots) ->
     no_power = {pair: replace(one, low=-0.5) for pair, one in planted.agreement.items()}
     unknown = dict.fromkeys(planted.differ, 1.0)
     found = replace(planted, agreement=no_power, differ=unknown)
-    assert found.page().answer[-2] == "Whether numbers of shots order the groups alike could not be told."
+    assert found.page().detail[-2] == "Whether numbers of shots order the groups alike could not be told."
     some = {pair: replace(one, low=-0.5 if pair == (0, 3) else 0.9) for pair, one in planted.agreement.items()}
-    said = replace(planted, agreement=some, differ=unknown).page().answer[-2]
+    said = replace(planted, agreement=some, differ=unknown).page().detail[-2]
     assert said.startswith("No two numbers of shots are found to order the groups differently: all true influences may")
     assert said.endswith("; in 1 of 6 pairs other orders could hide.")
 
@@ -430,7 +447,7 @@ def test_a_number_of_shots_at_which_all_models_agree_is_left_out(tmp_path: Path,
     found = influence_by_shots(store, plan)
     assert (found.shots, found.constant) == ((1, 5), ("full",))
     assert found.values.shape == (GROUPS, 2)
-    assert "all models have the same accuracy there: all labelled images" in found.page().answer[-1]
+    assert "all models have the same accuracy there: all labelled images" in found.page().detail[-1]
     write_pages([found.page()], tmp_path / "pages", "blobs")
     masks = np.asarray(design.random(GROUPS, MODELS)[np.arange(MODELS)])
     outputs = {name: np.ones((MODELS, 4)) for name in TASKS.values()}
@@ -466,7 +483,7 @@ def test_few_groups_are_told_what_they_can_be(tmp_path: Path) -> None:
     assert found.kinds == (FEW, MANY_SHOTS, ALIKE)
     assert not found.agreement
     page = found.page()
-    assert "Orders are not compared: there are too few groups." in page.answer
+    assert "Orders are not compared: there are too few groups." in page.detail
     assert "agreement.csv" not in page.csv
     write_pages([page], tmp_path / "pages", "few")
 
@@ -492,8 +509,8 @@ def test_retraining_judges_the_lists(tmp_path: Path, target: Target) -> None:
     page = found.page()
     assert set(found.kept.csv()) < set(page.csv)
     assert "lists.csv" in page.csv
-    assert page.answer[2 : 2 + len(found.kept.sentences())] == found.kept.sentences()
-    assert len(page.answer) <= 8
+    assert page.answer[1:] == found.kept.sentences()
+    assert len(page.answer) <= 3
     titles = [block.title for block in page.blocks]
     assert all(block.title in titles for block in found.kept.blocks())
     write_pages([page], tmp_path / "pages", "blobs")

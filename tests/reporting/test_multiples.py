@@ -110,6 +110,16 @@ def test_findings_are_coloured_by_the_value_farthest_from_0_in_units_of_its_inte
     assert panels(written(alone, tmp_path))[0].styles == {"better"}, "no interval is known"
 
 
+def test_each_point_that_is_a_finding_has_the_colour_of_its_own_sign(tmp_path: Path) -> None:
+    marked = np.array([[True, True], [False, True], [False, False]])
+    text = written(multiples([[1.2, -0.5]] * 3, 0.1, ("1", "all"), marked=marked), tmp_path)
+    hollow = "plain second"
+    assert [panel.styles - {hollow} for panel in panels(text)] == [{"better", "worse"}, {"worse"}, set()]
+    assert "finding, above 0" in text
+    with pytest.raises(ConfigError, match="a row of marked does not have 2 entries"):
+        multiples([[1.2, -0.5]], 0.1, ("1", "all"), marked=[[True]])
+
+
 def test_what_is_missing_is_left_open(tmp_path: Path) -> None:
     values, half = np.array([[1.0, np.nan, 0.5, 0.4, -np.inf, 0.2]]), np.array([0.5, 0.5, np.nan, np.inf, 0.5, 0.1])
     (panel,) = panels(written(multiples(values, half), tmp_path))
