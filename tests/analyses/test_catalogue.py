@@ -23,7 +23,7 @@ from pydt.cli import app as cli
 from pydt.cli import experiments
 from pydt.data import Dataset, Target
 from pydt.data.loading import Augment
-from pydt.ensemble import Plan, RowInput, run, write_plan
+from pydt.ensemble import Cost, Plan, RowInput, run, write_plan
 from pydt.reporting import Page
 from pydt.store import Outcome, Row, Store
 from pydt.training import Recipe, Task
@@ -114,9 +114,8 @@ def test_few_masks_are_named_as_the_cause(
     assert "it trains models: pydt analyse FILE --train" in index
     again = pydt("analyse", str(tmp_path / "few.toml"), "--only", "ranking-target")
     assert again.exit_code == 0, again.output
-    monkeypatch.setattr(
-        importlib.import_module("pydt.ensemble.plan_cost"), "cost", lambda plan, folder, **how: "its cost"
-    )
+    cost = Cost(20, 20, 1, 1.0, 1, 10.0)
+    monkeypatch.setattr(importlib.import_module("pydt.ensemble.plan_cost"), "cost", lambda plan, folder, **how: cost)
     for command in ("plan", "run"):
         told = pydt(command, str(tmp_path / "few.toml"))
         assert told.exit_code == 0, told.output
