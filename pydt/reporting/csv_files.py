@@ -16,18 +16,20 @@ from pydt.reporting.metric import Metric
 from pydt.reporting.text import finite
 
 COLUMNS: dict[str, tuple[str, ...]] = {
-    "groups.csv": ("rank", "name", "value", "stderr", "df", "q", "models"),
-    "placebos.csv": ("name", "value", "stderr", "df", "q"),
-    "counterfactual.csv": ("kind", "dropped", "seed", "accuracy", "names"),
-    "arms.csv": ("kind", "dropped", "n", "mean", "sd", "stderr", "failed"),
+    "groups.csv": ("rank", "name", "value", "stderr", "df", "q", "models", "unit"),
+    "placebos.csv": ("name", "value", "stderr", "df", "q", "unit"),
+    "counterfactual.csv": ("kind", "dropped", "seed", "accuracy", "names", "unit"),
+    "arms.csv": ("kind", "dropped", "n", "mean", "sd", "stderr", "failed", "unit"),
     "contrasts.csv": (
         *("kind", "dropped", "n", "control", "control_n", "difference", "stderr_retraining", "stderr_images"),
-        *("stderr", "low", "high", "p"),
+        *("stderr", "low", "high", "p", "unit"),
     ),
-    "rows.csv": ("row", "accuracy", "output"),
-    "target_classes.csv": ("group", "target_class", "influence", "stderr", "q"),
+    "rows.csv": ("row", "accuracy", "output", "unit", "output_unit"),
+    "target_classes.csv": ("group", "target_class", "influence", "stderr", "q", "unit"),
+    "tasks.csv": ("task", "models", "groups", "agreement", "correlation", "p", "significant_groups", "retrained"),
 }
 """The files of `write_csv` and the order of their columns."""
+_LEVELS = ("counterfactual.csv", "arms.csv", "contrasts.csv", "rows.csv")  # of these, numbers are as rows store them
 
 
 def csv_text(name: str) -> str:
@@ -61,7 +63,8 @@ def write_csv(results: Mapping, folder: str | os.PathLike[str]) -> list[Path]:
     The files and their columns are `COLUMNS`; groups stand in ranked order, lists of names are JSON in one cell, and
     accuracies and differences are fractions. Of a `pydt.Measure` the column "accuracy" is called "value"; levels and
     differences are as rows store them. A difference is positive where it is better, also where lower values
-    are. Files for which `results` holds nothing have their header alone.
+    are. The column "unit" says it: "fraction", or a unit such as that of the influences. tasks.csv has a line for each
+    task; the other files are of the first. Files for which `results` holds nothing have their header alone.
 
     Raises:
         StoreError: the folder cannot be written.
@@ -70,6 +73,7 @@ def write_csv(results: Mapping, folder: str | os.PathLike[str]) -> list[Path]:
     level = Metric.of(results.get("question") or {}).key
     rows, classes = results.get("rows") or {}, results.get("target_classes") or {"names": [], "influence": []}
     nothing = [[None] * len(line) for line in classes["influence"]]
+    others = [task for task in results.get("tasks") or [] if "results" in task]
     tables: dict[str, list[dict]] = {
         "groups.csv": [{"rank": i + 1, **group} for i, (_, group) in enumerate(ranked(results["groups"]))],
         **{f"{key}.csv": results.get(key) or [] for key in ("placebos", "counterfactual", "arms")},
@@ -90,10 +94,32 @@ def write_csv(results: Mapping, folder: str | os.PathLike[str]) -> list[Path]:
             for name, value, error, q in zip(classes["names"], *lines, strict=True)
         ],
     }
+    tables["tasks.csv"] = [
+        _line(results),
+        *(_line({**results, **task["results"], "task": task["name"]}) for task in others),
+    ]
+    metric, own = Metric.of(results.get("question") or {}), results.get("unit")
+    stored = "fraction" if metric.scale == 100 else metric.unit
     place, written = as_path(folder, "write_csv", made=True), []
     for name, columns in COLUMNS.items():
         columns = tuple(level if column == "accuracy" else column for column in columns)
-        lines = [[line.get(column) for column in columns] for line in tables[name]]
+        units = {"unit": stored if name in _LEVELS else own, "output_unit": own}
+        lines = [[{**line, **units}.get(column) for column in columns] for line in tables[name]]
         write_atomic(place / name, csv_file(columns, lines))
         written.append(place / name)
     return written
+
+
+def _line(results: Mapping) -> dict[str, Any]:
+    """The line of a task in tasks.csv."""
+    verdict = results.get("verdict") or {}
+    return {
+        "task": results.get("task"),
+        "models": results.get("models"),
+        "groups": len(results["groups"]),
+        "agreement": (results.get("agreement") or {}).get("correlation"),
+        "correlation": verdict.get("correlation"),
+        "p": verdict.get("p"),
+        "significant_groups": verdict.get("significant_groups"),
+        "retrained": "yes" if results.get("arms") else "no",
+    }

@@ -21,6 +21,8 @@ from pydt.reporting.text import DASH, digits_for, ends, legible, number
 
 LISTED = 5000
 """Groups in the table; of more, so many of both ends together. All are in groups.csv."""
+OTHERS = 500
+"""The same in the tables of the other tasks of a report, so that the page stays small."""
 SHOWN = 40
 """Groups of each end that the page's script shows first."""
 PICTURED = 100
@@ -31,10 +33,11 @@ _PICTURES = 2_000_000
 
 
 def ranking_table(results: Mapping, thumbnails: Mapping[str, np.ndarray], end: str = "") -> dict[str, Any]:
-    """What `ranking_table.html.j2` needs: rows, placebos, axis and counts. Ids on the page end with `end`."""
+    """What `ranking_table.html.j2` needs: rows, placebos, axis and counts. Ids on the page end with `end`,
+    which is empty for the first of several tasks."""
     groups, placebos, verdict = results["groups"], results.get("placebos") or [], results["verdict"]
     order = [(rank, position, group) for rank, (position, group) in enumerate(ranked(groups), 1)]
-    shown = ends(order, LISTED // 2)
+    shown = ends(order, (OTHERS if end else LISTED) // 2)
 
     def reach(item: Mapping) -> float | None:
         """Half the width of the 95 % interval."""

@@ -146,6 +146,9 @@ def render(
         _task(one, (thumbnails or {}) if i == 0 else {}, design, place, f"-{i + 1}" if i else "")
         for i, one in enumerate(every)
     ]
+    common = _target([task["name"] for task in tasks])
+    for task in tasks:
+        task["short"] = task["name"][len(common) :] or task["name"]
     provenance = [*(results.get("provenance") or {}).items(), *(results.get("versions") or {}).items()]
     return template("report.html.j2").render(
         title=legible(results.get("title") or "pydt report"),
@@ -157,6 +160,14 @@ def render(
         provenance=[(name, legible(str(value), 80)) for name, value in provenance if value is not None],
         command=None if results.get("command") is None else legible(str(results["command"]), 400),
     )
+
+
+def _target(names: Sequence[str]) -> str:
+    """What several names of tasks begin with: that of their one target, and a comma."""
+    parts = [name.split(", ") for name in names]
+    if len(parts) < 2 or not all(len(one) > 1 and one[0] == parts[0][0] for one in parts):
+        return ""
+    return f"{parts[0][0]}, "
 
 
 def of_task(results: Mapping, task: Mapping) -> dict[str, Any]:

@@ -214,7 +214,8 @@ def test_a_loss_is_told_in_its_unit_with_digits_that_fit(tmp_path: Path, factor:
     assert "against as many at random, nats, + is better" in body
     with (tmp_path / "rows.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["row", "value", "output"]
+    assert list(rows[0]) == ["row", "value", "output", "unit", "output_unit"]
+    assert (rows[0]["unit"], rows[0]["output_unit"]) == ("nats", "nats")
     assert factor < float(rows[0]["value"]) < 3 * factor
     assert json.loads((tmp_path / "results.json").read_text())["output"] == "loss"
 

@@ -288,6 +288,8 @@ def test_one_of_several_tasks_is_reported_and_says_so(tmp_path: Path, source: Da
     assert second["provenance"]["task"] == tasks[1].digest
     assert second["question"]["shots"] == 2
     assert (other["name"], other["digest"]) == (tasks[0].name, tasks[0].digest)
+    with open(tmp_path / "out" / "tasks.csv", newline="") as file:
+        assert [line["task"] for line in csv.DictReader(file)] == [tasks[1].name, tasks[0].name]
     shared = found.keys() - other["results"].keys()
     assert {"provenance", "versions", "models", "failed", "title", "target_classes"} <= shared
     assert other["results"] == {key: value for key, value in found.items() if key not in shared}

@@ -43,9 +43,13 @@ def test_csv_holds_every_number(tmp_path: Any) -> None:
         assert row["stderr"] == ("" if group["stderr"] is None else repr(group["stderr"]))
         assert float(row["q"]) == group["q"]
     for name in ("contrasts", "arms", "placebos", "counterfactual"):
-        for row, item in zip(tables[f"{name}.csv"], given[name], strict=True):
+        items = [*given[name], *given["gains"]] if name == "contrasts" else given[name]
+        for row, item in zip(tables[f"{name}.csv"], items, strict=True):
             for column in COLUMNS[f"{name}.csv"]:
-                if column == "names":
+                if column == "unit":
+                    unit = given["unit"] if name == "placebos" else "fraction"
+                    assert row["unit"] == unit
+                elif column == "names":
                     listed = [n.encode("utf-8", "backslashreplace").decode() for n in item["names"]]
                     assert json.loads(row["names"].replace("\\ud800", "\\\\ud800")) == listed
                 elif isinstance(item[column], str):
@@ -55,7 +59,32 @@ def test_csv_holds_every_number(tmp_path: Any) -> None:
     assert [float(r["accuracy"]) for r in tables["rows.csv"]] == given["rows"]["accuracy"]
     influence = np.array([float(r["influence"]) for r in tables["target_classes.csv"]]).reshape(-1, 10)
     np.testing.assert_array_equal(influence, given["target_classes"]["influence"])
+    assert {(row["unit"], row["output_unit"]) for row in tables["rows.csv"]} == {("fraction", given["unit"])}
+    assert {row["unit"] for name in ("groups", "target_classes") for row in tables[f"{name}.csv"]} == {given["unit"]}
+    (line,) = tables["tasks.csv"]
+    assert (line["task"], line["agreement"], line["retrained"]) == (given["task"], "0.46", "yes")
     assert csv_text("'=1") == "''=1"
+
+
+def test_tasks_have_a_line_each(tmp_path: Any) -> None:
+    given, other = results(["a", "b", "c"]), results(["a", "b", "c"], seed=1, counterfactual=False)
+    other = {key: value for key, value in other.items() if key not in ("models", "task")}
+    other["agreement"] = {"correlation": -0.2, "low": -0.4, "high": 0.1}
+    given["tasks"] = [
+        {"name": "other", "digest": "0", "results": other},
+        {"name": "none", "digest": "1", "error": "it has no rows"},
+    ]
+    write_csv(given, tmp_path)
+    with open(tmp_path / "tasks.csv", newline="") as file:
+        first, second = csv.DictReader(file)
+    assert (first["task"], first["retrained"]) == (given["task"], "yes")
+    assert (second["task"], second["models"], second["agreement"], second["retrained"]) == (
+        "other",
+        "300",
+        "-0.2",
+        "no",
+    )
+    assert int(second["significant_groups"]) == other["verdict"]["significant_groups"]
 
 
 def test_csv_where_nothing_can_be_written(tmp_path: Any) -> None:
