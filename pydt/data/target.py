@@ -19,6 +19,7 @@ from pydt.data.dataset import Dataset, spool
 from pydt.data.identical import Same, not_compared, same, shared_images, shared_units
 
 HALVES = ("score", "report")
+_FEW = 3  # classes that an error or a note lists
 METRICS = ("top-1", "mean per class", "auroc")
 # Pairs of digests that are known to share nothing: a target is built again for each store that it enters.
 _apart: set[tuple[str, str]] = set()
@@ -74,7 +75,11 @@ class Target:
             _refuse_shared(self.train, self.test)
         for part in ("pool", *HALVES):
             if not len(self.split[part]):
-                raise DataError(f"the {part} part has no example", self.train.name, "give more target examples")
+                sizes = " + ".join(f"{len(self.split[name])} {name}" for name in ("pool", "validation", *HALVES))
+                wrong = f"the {part} part has no example: {len(self.train):,} images of train are split into {sizes}"
+                wrong = wrong if self.test is None else f"{wrong}, the halves from {len(self.test):,} of test"
+                mend = "give more target examples, or other sizes: Target(pool=..., validation=...)"
+                raise DataError(wrong, self.train.name, mend)
         for half in HALVES if self.metric == "auroc" else ():
             found = np.unique(self.judged.labels[self.split[half]])
             if len(found) < 2:
@@ -117,6 +122,35 @@ class Target:
         test = None if self.test is None else self.test.digest
         parts = [digest(self.split[name]) for name in ("pool", "validation", *HALVES)]
         return digest("target", self.train.digest, test, self.metric, parts)
+
+    def counts(self) -> dict[str, np.ndarray]:
+        """Images of each class in each part, int64 (classes,)."""
+        data = {"pool": self.train, "validation": self.train} | dict.fromkeys(HALVES, self.judged)
+        return {
+            part: np.bincount(data[part].labels[ids], minlength=len(self.classes)) for part, ids in self.split.items()
+        }
+
+    def sum_of(self, label: int) -> str:
+        """The images of a class by part: "class 'cat' has 7 images: 2 pool + 1 validation + 2 score + 2 report"."""
+        counts = {part: int(own[label]) for part, own in self.counts().items()}
+        parts = " + ".join(f"{number} {part}" for part, number in counts.items())
+        total = sum(counts.values())
+        return f"class {self.classes[label]!r} has {total} image{'' if total == 1 else 's'}: {parts}"
+
+    def notes(self) -> list[str]:
+        """A sentence where classes that few-shot draws may learn have no image in a judged half of one data set. (A
+        test set of its own may lack classes.)
+        """
+        if self.test is not None or not {*HALVES} <= self.split.keys():
+            return []
+        counts = self.counts()
+        lacking = [c for c in range(len(self.classes)) if not counts["score"][c] or not counts["report"][c]]
+        if not lacking:
+            return []
+        first = sorted(lacking, key=lambda c: sum(int(own[c]) for own in counts.values()))[:_FEW]
+        more = f"; and {len(lacking) - _FEW} more classes" if len(lacking) > _FEW else ""
+        told = "; ".join(self.sum_of(c) for c in first)
+        return [f"{told}{more}: too few to judge in both halves; give more images, or a test set of its own"]
 
     def described(self) -> dict[str, np.ndarray]:
         """The judged examples in the order of every stored output.

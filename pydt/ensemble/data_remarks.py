@@ -24,6 +24,8 @@ def remarks(context: Any) -> list[str]:
         parts += [target.train, target.test] if isinstance(target, Target) else []
     each = {id(data): data for data in parts if isinstance(data, Dataset)}  # tasks share targets
     told = _of_data(list(each.values()))
+    targets = [target for task in context.tasks if isinstance(target := getattr(task, "target", None), Target)]
+    told += [f"{target.name}: {text}" for target in targets for text in target.notes()]
     told += [
         f"method {context.recipe.method!r} does not read {name}: it changes nothing"
         for name in getattr(context.recipe, "ignored", ())

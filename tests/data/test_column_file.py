@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from stub_drawings import SHAPES, drawings
 from typer.testing import CliRunner
 
 from pydt.base import ConfigError, DataError
@@ -131,6 +132,7 @@ def test_a_file_that_is_not_there_is_named(photos: Path) -> None:
 
 def test_a_plan_groups_by_a_column_and_is_written_and_read_again(photos: Path, tmp_path: Path) -> None:
     written(photos, CSV)
+    drawings(tmp_path / "task", SHAPES[:2], 40)
     text = """
     by = "site"
     [source]
@@ -141,7 +143,7 @@ def test_a_plan_groups_by_a_column_and_is_written_and_read_again(photos: Path, t
     models = 8
     alpha = 0.5
     [[tasks]]
-    target.train.sample = "textures"
+    target.train.folder = "task"
     """
     (tmp_path / "plan.toml").write_text(text)
     plan = read_plan(tmp_path / "plan.toml").plan
@@ -149,7 +151,7 @@ def test_a_plan_groups_by_a_column_and_is_written_and_read_again(photos: Path, t
     write_plan(plan, tmp_path / "copy.toml")
     assert read_plan(tmp_path / "copy.toml").plan.digest == plan.digest
     (tmp_path / "plan.toml").write_text(text.replace('"photos.csv"', '["site"]'))
-    with pytest.raises(ConfigError, match=r"source.columns: .*name a CSV file"):
+    with pytest.raises(ConfigError, match=r"columns: is .*name a CSV file"):
         read_plan(tmp_path / "plan.toml")
 
 

@@ -100,8 +100,46 @@ def test_more_shots_than_a_class_has_are_refused_with_its_name() -> None:
     most = int(np.bincount(data.labels[target.split["pool"]]).min())
     assert Task(target, shots=most).few_shot().shape == (8, 3 * most)
     for mode in (name for name, one in MODES.items() if one.labelled):
-        with pytest.raises(DataError, match=f"{most + 1} shots, but class 'two' has {most} examples in the pool"):
+        told = f"{most + 1} shots, but class 'two' has {most} examples in the pool"
+        with pytest.raises(DataError, match=told) as refused:
             Task(target, mode, shots=most + 1)
+    parts = [int((data.labels[target.split[part]] == 1).sum()) for part in ("pool", "validation", "score", "report")]
+    pool, validation, score, report = parts
+    assert sum(parts) == 6
+    sums = f"(class 'two' has 6 images: {pool} pool + {validation} validation + {score} score + {report} report)"
+    assert sums in refused.value.what
+    assert f"take shots = {most}" in str(refused.value.mend)
+
+
+def test_the_smallest_classes_are_named_and_a_class_without_any_is_not_offered_zero_shots() -> None:
+    counts = [30, 4, 2, 6, 7, 1, 30]
+    labels = np.repeat(np.arange(7), counts)
+    data = Dataset.from_arrays(np.arange(80 * 64, dtype=np.uint32).view(np.uint8).reshape(-1, 16, 16), labels)
+    with pytest.raises(DataError) as refused:
+        Task(Target(data, pool=20), shots=5)
+    own = np.bincount(labels[Target(data, pool=20).split["pool"]], minlength=7)
+    order = sorted((c for c in range(7) if own[c] < 5), key=lambda c: int(own[c]))
+    assert f"class '{order[0]}' has {own[order[0]]} examples in the pool, '{order[1]}' {own[order[1]]}, " in str(
+        refused.value
+    )
+    assert f"and {len(order) - 4} classes more" in str(refused.value)
+    assert own[order[0]] == 0
+    assert "leave it out" in str(refused.value)
+    assert "shots = 0" not in str(refused.value)
+
+
+def test_a_class_that_nothing_judges_is_noted_with_its_sum() -> None:
+    labels = np.repeat(np.arange(3), (30, 30, 2))
+    images = np.random.default_rng(0).integers(0, 256, (62, 8, 8), np.uint8)
+    data = Dataset.from_arrays(images, labels, ["a", "b", "rare"])
+    target = Target(data)
+    score, report = (int((labels[target.split[half]] == 2).sum()) for half in ("score", "report"))
+    assert 0 in (score, report)
+    (note,) = target.notes()
+    assert note.startswith("class 'rare' has 2 images: ")
+    assert f"{score} score + {report} report: too few to judge in both halves" in note
+    assert Target(data.take(np.arange(60))).notes() == []
+    assert Target(data, Dataset.from_arrays(255 - images[:60], labels[:60], ["a", "b"])).notes() == []
 
 
 @pytest.mark.parametrize("mode", MODES)

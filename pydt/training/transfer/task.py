@@ -16,6 +16,7 @@ from pydt.training.transfer.modes import MODES
 from pydt.training.transfer.zero_shot import ZeroShot
 
 _OF_MODE: Any = None
+_FEW = 3  # further classes that an error lists
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,7 @@ class Task:
             labels = self.target.train.labels[self.target.split["pool"]]
             counts = np.bincount(labels, minlength=len(self.target.classes))
             if counts.min() < int(self.shots):
-                scarce = self.target.classes[int(counts.argmin())]
-                wrong = f"{self.shots} shots, but class {scarce!r} has {counts.min()} examples in the pool"
-                mend = "ask for fewer shots, or give a larger pool: Target(pool=...)"
-                raise DataError(wrong, self.target.name, mend)
+                raise _too_few(self.target, counts, int(self.shots))
         if not self.name:
             how = f"{self.shots}-shot {self.mode}" if labelled else self.mode
             object.__setattr__(self, "name", f"{self.target.name}, {how}")
@@ -194,6 +192,20 @@ class Task:
         keys = [every[i] for i in np.unique(found).tolist()]
         ids = self.target.ids[found] if isinstance(self.target, GuardedTarget) else found
         return ids, train.labels[found], keys
+
+
+def _too_few(target: Target, counts: np.ndarray, shots: int) -> DataError:
+    """The error about classes of which the pool has fewer images than shots, with the sum of the smallest."""
+    few = sorted(np.flatnonzero(counts < shots).tolist(), key=lambda c: int(counts[c]))
+    scarce = few[0]
+    wrong = f"{shots} shots, but class {target.classes[scarce]!r} has {counts[scarce]} examples in the pool"
+    if others := [f"{target.classes[c]!r} {counts[c]}" for c in few[1 : 1 + _FEW]]:
+        wrong += f", {', '.join(others)}" + (f", and {len(few) - 1 - _FEW} classes more" * (len(few) > 1 + _FEW))
+    wrong += f" ({target.sum_of(scarce)})" if not isinstance(target, GuardedTarget) else ""
+    fewer = f"take shots = {counts[scarce]}" if counts[scarce] else "give the class more images, or leave it out"
+    larger = "give a larger pool: Target(pool=...)"
+    other = "" if target.test is not None else ", or a test set of its own (a folder): then all but 1/9 is the pool"
+    return DataError(wrong, target.name, f"{fewer}, {larger}{other}")
 
 
 def _plain(value: Any) -> Any:
