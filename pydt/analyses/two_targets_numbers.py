@@ -87,7 +87,7 @@ class TargetNumbers:
         if (low > 0).any():
             return False
         gain, error = self.lists.gain[-1], self.lists.gain_stderr[-1]
-        surely = bool((gain - t975(None, 2) * error > 0).all() and (high < gain).all())
+        surely = bool((gain - t975(None, 2) * error > 0).all() and (high < gain / 2).all())
         return True if surely else None
 
     def kinds(self) -> list[str]:

@@ -315,4 +315,4 @@ the true influences takes the errors, and what they share, out.
 One list: the lowest quarter of the groups by the mean over both targets of value / standard error, against the lowest
 quarter on each; chosen by one half of the models on the score half, valued by the other half on the report half. One
 list serves both where its groups are surely below the average group on both, no cost is surely above 0, and the largest
-that it may be is below what the list gains. What leaving groups out gains, only retraining tells."""
+that it may be is below half of what the list gains. What leaving groups out gains, only retraining tells."""
