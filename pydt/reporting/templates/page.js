@@ -45,7 +45,7 @@
     function show() {
       const wanted = field.value.trim().toLowerCase();
       let shown = 0;
-      root.querySelectorAll(".more").forEach((row) => row.remove());
+      root.querySelectorAll("tr.more").forEach((row) => row.remove());
       parts.forEach((rows, i) => {
         const matching = rows.filter((row) => names.get(row).includes(wanted));
         const between = all || matching.length <= first + last ? [] : matching.slice(first, matching.length - last);
