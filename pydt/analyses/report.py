@@ -103,7 +103,8 @@ def report(
         trains=_trains(store, record, folder),
     )
     phrase = KINDS[found["question"]["design"]].phrase
-    write_atomic(page, render(found, store.thumbnails(record), phrase, place).encode())
+    pictures, captions = store.thumbnails(record), store.captions(record)
+    write_atomic(page, render(found, pictures, phrase, place, captions).encode())
     link_pages(page, page.parent / PAGES)
     return found
 

@@ -7,6 +7,7 @@ each end first and the others on request. A page of 5,000 groups has 2 MB of row
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from pydt.base import t975
 from pydt.reporting.csv_files import ranked
 from pydt.reporting.html_templates import FILTERED
 from pydt.reporting.judgements import LEVEL, errors_known, significant
-from pydt.reporting.pictures import data_uri
+from pydt.reporting.pictures import inlined
 from pydt.reporting.svg import Axis, axis_row, ground, interval_row
 from pydt.reporting.text import DASH, digits_for, ends, legible, number
 
@@ -32,9 +33,15 @@ _SIDES = (96, 64, 48, 32)  # of pictures, in pixels: the largest whose addresses
 _PICTURES = 2_000_000
 
 
-def ranking_table(results: Mapping, thumbnails: Mapping[str, np.ndarray], end: str = "") -> dict[str, Any]:
-    """What `ranking_table.html.j2` needs: rows, placebos, axis and counts. Ids on the page end with `end`,
-    which is empty for the first of several tasks."""
+def ranking_table(
+    results: Mapping,
+    thumbnails: Mapping[str, np.ndarray],
+    end: str = "",
+    captions: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """What `ranking_table.html.j2` needs: rows, placebos, axis and counts. Ids on the page end with `end`, which is
+    empty for the first of several tasks; `captions` say where each thumbnail lies.
+    """
     groups, placebos, verdict = results["groups"], results.get("placebos") or [], results["verdict"]
     order = [(rank, position, group) for rank, (position, group) in enumerate(ranked(groups), 1)]
     shown = ends(order, (OTHERS if end else LISTED) // 2)
@@ -52,7 +59,7 @@ def ranking_table(results: Mapping, thumbnails: Mapping[str, np.ndarray], end: s
     noise = _median(reach(placebo) for placebo in placebos)
     digits = digits_for(_median(group["stderr"] for group in groups))
     claims = bool(verdict.get("found")) and not verdict.get("blocked")
-    pictures = _pictures([group["name"] for _, _, group in ends(order, PICTURED)], thumbnails)
+    pictures = _pictures([group["name"] for _, _, group in ends(order, PICTURED)], thumbnails, captions)
 
     def line(item: Mapping, kind: str) -> dict[str, Any]:
         low, high = bounds(item)
@@ -100,12 +107,14 @@ def ranking_table(results: Mapping, thumbnails: Mapping[str, np.ndarray], end: s
     }
 
 
-def _pictures(names: Sequence[str], thumbnails: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
-    """The first three pictures of each group that has any, as addresses."""
+def _pictures(
+    names: Sequence[str], thumbnails: Mapping[str, np.ndarray], captions: Mapping[str, Sequence[str]]
+) -> dict[str, list[dict[str, Any]]]:
+    """The first three pictures of each group that has any, for `pictures.html.j2`."""
     own = {name: list(thumbnails[name][:3]) for name in names if len(thumbnails.get(name, ()))}
     for side in _SIDES:
-        found = {name: [data_uri(np.asarray(image), side) for image in images] for name, images in own.items()}
-        if sum(len(text) for texts in found.values() for text in texts) <= _PICTURES:
+        found = {name: inlined(images, side, captions.get(name, ())) for name, images in own.items()}
+        if sum(len(image["uri"]) for images in found.values() for image in images) <= _PICTURES:
             break
     return found
 

@@ -6,6 +6,7 @@ Nothing is computed here that could change a claim. What is None or missing is s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,7 @@ def render(
     thumbnails: Mapping[str, np.ndarray] | None = None,
     design: str | None = None,
     place: Place | None = None,
+    captions: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> str:
     """One self-contained HTML page that answers the question: no network, light and dark, phone to paper.
 
@@ -131,6 +133,7 @@ def render(
         thumbnails: by group name, uint8 images (n, H, W) or (n, H, W, C), C = 1, 3 or 4; the first three are shown.
         design: how the masks were drawn, in words; the name of the kind by default.
         place: of the store, for the commands of "What to do next"; without it there are none.
+        captions: by group name, where each of its thumbnails lies.
 
     Raises:
         ConfigError: a required part of `results` is missing.
@@ -143,7 +146,7 @@ def render(
     others = [task for task in results.get("tasks") or [] if "results" in task]
     every = [results, *(of_task(results, task) for task in others)]
     tasks = [
-        _task(one, (thumbnails or {}) if i == 0 else {}, design, place, f"-{i + 1}" if i else "")
+        _task(one, (thumbnails or {}) if i == 0 else {}, captions, design, place, f"-{i + 1}" if i else "")
         for i, one in enumerate(every)
     ]
     common = _target([task["name"] for task in tasks])
@@ -177,7 +180,12 @@ def of_task(results: Mapping, task: Mapping) -> dict[str, Any]:
 
 
 def _task(
-    results: Mapping, thumbnails: Mapping[str, np.ndarray], design: str | None, place: Place | None, end: str
+    results: Mapping,
+    thumbnails: Mapping[str, np.ndarray],
+    captions: Mapping[str, Sequence[str]],
+    design: str | None,
+    place: Place | None,
+    end: str,
 ) -> dict[str, Any]:
     """What `report_task.html.j2` needs; the ids of its parts end with `end`."""
     verdict, stderr = results["verdict"], results["verdict"].get("median_stderr")
@@ -201,7 +209,7 @@ def _task(
         "median_stderr": number(stderr, digits_for(stderr)),
         "between": None if spread is None else number(spread, digits_for(stderr)),
         "total": len(results["groups"]),
-        "ranking": ranking_table(results, thumbnails, end),
+        "ranking": ranking_table(results, thumbnails, end, captions),
         "removal": removal_figure(results),
         "spread": spread_figures(results),
         "heat": class_table(results),

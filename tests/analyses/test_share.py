@@ -7,6 +7,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from stub_report import study
 from typer.testing import CliRunner
@@ -96,3 +97,15 @@ def test_one_file_holds_the_results_and_nothing_of_the_rows(store: Store, tmp_pa
         assert (tmp_path / "unpacked" / "a study" / name).read_bytes() == (folder / name).read_bytes()
     assert dead(tmp_path / "unpacked") == []
     assert share(folder, tmp_path / "other.zip").read_bytes() == packed.read_bytes()
+
+
+def test_pictures_of_the_ranking_say_where_they_lie(store: Store) -> None:
+    record = store.plan()
+    images = {"c1": np.zeros((2, 8, 8, 3), np.uint8), "c2": np.zeros((1, 8, 8, 1), np.uint8)}
+    store.put_thumbnails(record, images, {"c1": ("c1/a.png", "c1/b.png")})
+    report(store, store.folder)
+    page = (store.folder / "report.html").read_text()
+    (button,) = re.findall(r'<button[^>]* data-caption="c1" title="c1: c1/a.png, c1/b.png">.*?</button>', page)
+    assert re.findall(r'<img[^>]* data-caption="([^"]*)"', button) == ["c1/a.png", "c1/b.png"]
+    (button,) = re.findall(r'<button[^>]* data-caption="c2" title="c2">.*?</button>', page)
+    assert button.count("<img") == 1
