@@ -242,7 +242,7 @@ def _compared(results: Mapping, every: Sequence[Mapping]) -> list[dict[str, Any]
             "agreement": number((one.get("agreement") or {}).get("correlation"), 2),
             "correlation": number(one["verdict"].get("correlation"), 2),
             "sure": f"{sum(len(side) for side in significant(one))} of {len(one['groups']):,}",
-            "proof": "here" if one.get("arms") else "not run",
+            "proof": "retrained" if one.get("arms") else "not run",
         }
         for one in every
     ]
