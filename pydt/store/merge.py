@@ -63,11 +63,16 @@ def merge(into: str | os.PathLike[str], *others: str | os.PathLike[str]) -> dict
 
 
 def _one_design(known: list[Record], other: Store) -> None:
-    """Refuse a store of another design than the known plans; else its plans become known."""
+    """Refuse a store of another design than the known plans; else its plans become known.
+
+    Rows that were retrained beside a design may have a recipe of their own, such as as many steps as the whole source.
+    """
     mend = "merge only stores of one design; another one stays a store of its own"
     plans = sorted(other.plans().values(), key=lambda record: record.kind != "design")
     for record in plans:
-        base = [k for k in known if (k.source, k.units, k.recipe) == (record.source, record.units, record.recipe)]
+        base = [k for k in known if (k.source, k.units) == (record.source, record.units)]
+        if record.kind == "design" or not any(k.kind == "design" for k in base):
+            base = [k for k in base if k.recipe == record.recipe]
         if known and not base:
             wrong = f"plan {other.called(record)} has another source, other groups or another recipe"
             raise StoreError(wrong, str(other.folder), mend)

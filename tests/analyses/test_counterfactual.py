@@ -23,7 +23,7 @@ from pydt.data import Dataset, Target
 from pydt.data.loading import Augment
 from pydt.ensemble import Plan, RowInput, run
 from pydt.estimation import overall
-from pydt.store import Outcome, Row
+from pydt.store import Outcome, Row, Store, merge
 from pydt.training import Recipe, Task
 
 ROW = Row(np.ones(3, bool), 0, "full")
@@ -313,6 +313,11 @@ def test_retrainings_take_as_many_steps_as_the_whole_source(source: Dataset, tar
     assert np.array_equal(full[0].correct, full[1].correct), "and not trained twice"
     assert not np.array_equal(same.arm("drop bottom", 4).correct, epochs.arm("drop bottom", 4).correct)
     assert {record.digest for record in same.records} == {same.record.digest, same.full_record.digest}
+    counterfactual(store, plan, **how)
+    (tmp_path / "merged").mkdir()
+    merge(tmp_path / "merged", tmp_path)
+    copy = Store(tmp_path / "merged")
+    assert stored(copy, copy.plan(plan)).gains == same.gains, "a store with retrainings of equal steps can be merged"
     with pytest.raises(ConfigError, match="choose one of: same, epochs"):
         counterfactual(store, plan, steps="both", **how)
 
