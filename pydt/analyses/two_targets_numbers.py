@@ -91,7 +91,7 @@ class TargetNumbers:
         return True if surely else None
 
     def kinds(self) -> list[str]:
-        """What each group does, in words; "" where nothing is sure."""
+        """What each group does, in words."""
         up, down = self.low > 0, self.high < 0
         (a, b), found = self.names, []
         for i in range(len(self.groups)):
@@ -100,7 +100,7 @@ class TargetNumbers:
             elif up[i].all() or down[i].all():
                 found.append("helps both" if up[i, 0] else "hurts both")
             else:
-                found.append("differs" if self.difference_q[i] < LEVEL else "")
+                found.append("differs" if self.difference_q[i] < LEVEL else "not sure")
         return found
 
     def order(self) -> np.ndarray:

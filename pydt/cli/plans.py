@@ -142,17 +142,23 @@ def run(
         typer.echo(f"stopped early: {note['reason']}")
     elif (reached := store.rule()) is not None:
         typer.echo(unmet(reached))
-    for line in metrics(status_of(read.dir, store.plan().digest)["tasks"]):
+    state = status_of(read.dir, store.plan().digest)
+    for reason, times in list(state["reasons"].items())[:_MOST]:
+        typer.echo(f"  {times:,} failed: {reason}")
+    for line in metrics(state["tasks"]):
         typer.echo(line)
     if (alike := uncompared(store.design(), store.names())) is not None:
         typer.echo(f"{alike[0]}: there is nothing to prove or report")
         return
-    low = weak_rows(store, store.plan()).many
-    if low and read.file is not None:
-        change = "change the recipe first, such as a lower lr: models that hardly learn tell little of the data"
-        follows(command("run", read.file), change)
-    follows(command("report", *found.words), "what the rows show")
-    if made.recipe.method != "checkpoint" and not low:
+    low, scarce = weak_rows(store, store.plan()).many, finished < _LEAST
+    if low or scarce:
+        change = f"change the plan first: fewer than {_LEAST} finished rows are not reported"
+        if low:
+            change = "change the recipe first, such as a lower lr: models that hardly learn tell little of the data"
+        follows(command("run", read.file if place.is_dir() and read.file is not None else place), change)
+    if not scarce:
+        follows(command("report", *found.words), "what the rows show")
+    if made.recipe.method != "checkpoint" and not low and not scarce:
         follows(command("prove", *found.words), "retrains without the lowest, the highest and random groups")
 
 
@@ -174,7 +180,8 @@ def _beside(store: Any, made: Plan, name: str) -> list[str]:
     return [*lines[-_MOST:], *more]
 
 
-_MOST = 5  # plans beside the one that runs
+_MOST = 5  # plans beside the one that runs, and reasons of failed rows
+_LEAST = 10  # finished rows that a report takes
 
 
 def with_rates(read: PlanFile, folder: Path, workers: int | None, progress: bool | str = True) -> Plan:

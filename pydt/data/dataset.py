@@ -198,7 +198,14 @@ def spool(dataset: Dataset, folder: str | os.PathLike[str]) -> Dataset:
     if dataset.saved is not None:
         return dataset
     place = as_path(folder, "spool", DataError, made=True) / dataset.full_digest
-    return Dataset.open(place) if has_index(place) else dataset.save(place)
+    if not has_index(place):
+        return dataset.save(place)
+    try:
+        return Dataset.open(place)
+    except DataError:
+        if not dataset.encoded:
+            raise
+        return dataset.save(place)  # the same files were moved, for one with the folder of the whole project
 
 
 def read_container(kind: str, place: Any, **options: Any) -> Dataset:

@@ -79,6 +79,7 @@ def removal_figure(results: Mapping) -> dict[str, Any] | None:
         "legend": [(arm_symbol(k), _KINDS[k]) for k in present],
         "rows": rows,
         "runs": len(runs),
+        "highest": "drop top" in present,
     }
 
 

@@ -210,6 +210,17 @@ def test_columns_captions_sampling_and_joining_of_files(folder_of_images: Path, 
     assert spooled.folder == str(tmp_path / "spooled" / both.full_digest)
 
 
+def test_a_project_that_moved_with_its_images_is_spooled_again(folder_of_images: Path, tmp_path: Path) -> None:
+    first = Dataset.from_folder(shutil.copytree(folder_of_images, tmp_path / "before" / "photos"))
+    spool(first, tmp_path / "before" / "data")
+    shutil.move(tmp_path / "before", tmp_path / "after")
+    moved = Dataset.from_folder(tmp_path / "after" / "photos")
+    assert moved.full_digest == first.full_digest
+    found = spool(moved, tmp_path / "after" / "data")
+    assert list(found.paths or ()) == list(moved.paths or ())
+    assert found.full_digest == first.full_digest
+
+
 def test_files_are_told_apart_by_their_bytes(folder_of_images: Path, tmp_path: Path) -> None:
     train = Dataset.from_folder(folder_of_images)
     other = tmp_path / "other"
