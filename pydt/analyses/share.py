@@ -55,4 +55,5 @@ def _files(folder: Path) -> list[Path]:
     for name in pages:
         found += [folder / PAGES / f"{name}.html", *sorted((folder / PAGES / name).glob("*.csv"))]
     found += sorted(path for path in (folder / _KEPT).glob("*") if path.name.endswith(_ENDS))
-    return [path.relative_to(folder) for path in found if path.is_file()]
+    root = folder.resolve()  # a store that came from others may have links to files that are not to be sent
+    return [path.relative_to(folder) for path in found if path.is_file() and root in path.resolve().parents]

@@ -78,6 +78,8 @@ def test_one_file_holds_the_results_and_nothing_of_the_rows(store: Store, tmp_pa
     (folder / "kept").mkdir()
     for name in ("top-2.txt", "top-2.csv", "top-2.bin"):
         (folder / "kept" / name).write_text("c1\nc2\n")
+    (tmp_path / "key").write_text("secret")
+    (folder / "kept" / "link.txt").symlink_to(tmp_path / "key")
     done = CliRunner().invoke(app, ["report", str(folder), "--zip"])
     assert done.exit_code == 0, done.output
     packed = folder / "a study-report.zip"
@@ -90,7 +92,14 @@ def test_one_file_holds_the_results_and_nothing_of_the_rows(store: Store, tmp_pa
     assert names[:2] == ["a study/report.html", "a study/results.json"]
     inside = {name.removeprefix("a study/") for name in names}
     assert {"groups.csv", "rows.csv", "analyses/index.html", "analyses/stability.html", "kept/top-2.txt"} <= inside
-    assert {"analyses/notes.html", "mine.csv", "kept/top-2.bin", "store.json", "analyses/index.json"} & inside == set()
+    assert {
+        "analyses/notes.html",
+        "mine.csv",
+        "kept/top-2.bin",
+        "kept/link.txt",
+        "store.json",
+        "analyses/index.json",
+    } & inside == set()
     assert {name.split("/")[0] for name in inside if "/" in name} == {"analyses", "kept"}
     assert all(re.search(r"\.(html|json|csv|txt)$", name) for name in inside)
     for name in inside:
