@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pydt.base import ConfigError, DataError, PydtError
+from pydt.base import ConfigError, DataError, PydtError, write_atomic
 from pydt.cli.arguments import command, follows
 
 if TYPE_CHECKING:
@@ -49,13 +49,21 @@ def init(
     base = out.resolve().parent
     if not base.is_dir():
         raise ConfigError("its folder is not there", str(out), f"make it: mkdir -p {base}")
+    if twice := next(
+        (place for i, place in enumerate(targets) if place.resolve() in map(Path.resolve, targets[:i])), None
+    ):
+        raise ConfigError("is given twice", str(twice), "give each target once")
+    names = [place.resolve().name for place in targets]
     device = _device()
     found = _facts(_part(source, _PARTS) or source, source.name, base, measured=True)
-    tasks = [_target(place, base) for place in targets]
+    tasks = [
+        _target(place, str(place) if names.count(name) > 1 else name, base)
+        for place, name in zip(targets, names, strict=True)
+    ]
     workers = places(Recipe(device=device))[0]
     made = first_plan(found, tasks, workers=workers, device=device)
     again = command("init", source, *targets)
-    out.write_text(written(made, again, out.name), encoding="utf-8", newline="\n")
+    write_atomic(out, written(made, again, out.name).encode())
     try:
         plan = read_plan(out).plan
         shared = [text for task in plan.tasks for text in task.target.copied(plan.source, *plan.source.units())]
@@ -87,12 +95,11 @@ def _part(folder: Path, names: tuple[str, ...]) -> Path | None:
     return next((inside[name] for name in names if name in inside), None)
 
 
-def _target(place: Path, base: Path) -> TargetFacts:
+def _target(place: Path, name: str, base: Path) -> TargetFacts:
     """What is in a target; of a folder that is split into train and test, in both."""
     from pydt.ensemble.first_plan import TargetFacts
 
     train, test = _part(place, _PARTS), _part(place, _TESTS)
-    name = place.resolve().name
     if train is None or test is None:
         return TargetFacts(_facts(train or place, name, base))
     found = TargetFacts(_facts(train, name, base), _facts(test, name, base))

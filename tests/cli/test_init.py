@@ -143,3 +143,23 @@ def test_copies_are_told_and_what_cannot_be_planned_leaves_no_file(tmp_path: Pat
         assert refused.returncode == 1, refused.stdout
         assert wrong in refused.stderr, refused.stderr
         assert not (tmp_path / "x.toml").exists()
+
+
+def test_targets_may_have_one_name(tmp_path: Path) -> None:
+    drawings(tmp_path / "icons")
+    for name in ("a", "b"):
+        drawings(tmp_path / name / "images", SHAPES[1:5], seed=1)
+    done = pydt("init", "icons", "a/images", "b/images", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    names = [task.name for task in read_plan(tmp_path / "study.toml").plan.tasks]
+    assert names == ["a/images, 3-shot probe", "b/images, 3-shot probe"]
+    twice = pydt("init", "icons", "a/images", "b/../a/images", "--out", "other.toml", cwd=tmp_path)
+    assert "b/../a/images: is given twice. give each target once" in twice.stderr
+    assert "images of" not in twice.stdout
+
+
+def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    drawings(tmp_path / "icons")
+    done = pydt("init", "icons", "icons", "--out", f"{'a' * 300}.toml", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "name too long" in done.stderr
