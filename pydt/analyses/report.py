@@ -35,7 +35,7 @@ from pydt.estimation import (
     overall,
 )
 from pydt.reporting import FEW_DF, PAGES, Metric, Place, called, called_output, count, link_pages, render, write_csv
-from pydt.store import IMPORTED, VALUE, Record, Store, Weak, at_chance, read_name, stored_remarks, unit_of, weak_rows
+from pydt.store import IMPORTED, VALUE, Record, Store, Weak, at_chance, read_names, stored_remarks, unit_of, weak_rows
 
 if TYPE_CHECKING:
     from pydt.training import Task
@@ -119,10 +119,10 @@ def _folder(store: Store | str | os.PathLike[str]) -> str:
 
 def _trains(store: Store, record: Record, folder: str) -> str | None:
     """What commands that train this plan are given: the folder if the store knows how, a plan of a command its file."""
-    note = read_name(store, record.digest)
+    note = read_names(store).get(record.digest)
     if note is None or note.embedded is not None:
         return None if note is None else folder
-    if note.file is None or not (store.folder / note.file).is_file():
+    if note.file is None or not os.path.isfile(store.folder / note.file):
         return None
     command = record.settings["method"] == "command"  # is run from its file alone
     return os.path.normpath(os.path.join(folder, note.file)) if command else folder

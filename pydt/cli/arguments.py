@@ -113,7 +113,7 @@ def _of_store(store: Store, record: Record, note: PlanName | None, words: tuple[
         mend = "give the plan file in place of the folder: `pydt run FILE` notes it for the next time"
         raise StoreError(f"does not say from which file plan {name} was run", str(store.folder), mend)
     file = Path(os.path.normpath(store.folder / note.file))
-    if not file.is_file():
+    if not os.path.isfile(file):  # a text of a store, which may be no path: `Path.is_file` raises then
         mend = "put the file back, or name it where it is now, in place of the folder"
         raise StoreError(f"plan {name} was run from this file, which is not there", str(file), mend)
     read = read_plan(file)
@@ -192,14 +192,14 @@ def trainable(folder: Path, plan: str | None) -> tuple[str, ...] | None:
     """How commands that train name a plan of a store, where that knows a file of it; whether the file still makes this
     plan is not looked at, since that may take long."""
     from pydt.ensemble import Command
-    from pydt.store import Store, read_name
+    from pydt.store import Store, read_names
 
     store = Store(folder)
     record = store.plan(plan)
-    note = read_name(store, record.digest)
+    note = read_names(store).get(record.digest)
     if note is None or record.settings.get("method") == Command.method:
         return None
-    if note.embedded is None and (note.file is None or not (store.folder / note.file).is_file()):
+    if note.embedded is None and (note.file is None or not os.path.isfile(store.folder / note.file)):
         return None
     return (str(folder), *(("--plan", store.called(record)) if len(store.designs()) > 1 else ()))
 

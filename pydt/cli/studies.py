@@ -97,7 +97,7 @@ def _file_of(place: Path) -> Path:
         found = f"{len(files)} studies" if files else "does not say from which file a study was run"
         known = f"; there are: {', '.join(files)}" if files else ""
         raise StoreError(found, str(place), f"give the study file in place of the folder{known}")
-    if not Path(files[0]).is_file():
+    if not os.path.isfile(files[0]):
         mend = "put the file back, or name it where it is now, in place of the folder"
         raise StoreError("is not there; the study of this store was run from it", files[0], mend)
     return Path(files[0])

@@ -19,7 +19,9 @@ from pydt.base import SEED, ConfigError, Form, StoreError, Unreadable
 from pydt.store.cells import Cells, stems
 from pydt.store.notes import read_note, write_note
 
-_LONGEST = 80
+_LONGEST = 80  # letters of a name without its number
+_LONGEST_PATH = 4096
+_MEND = "delete this one file and run the same plan again"
 _NOTE: Form = {
     "name": str,
     "of": {"plan", "study"},
@@ -84,8 +86,10 @@ def read_name(cells: Cells, plan: str) -> PlanName | None:
     note = read_note(cells, "names", plan, _NOTE)
     if note is None:
         return None
-    if not note["name"].strip() or not note["name"].isprintable():
-        raise StoreError("is damaged (it names the plan with what is no name)")
+    texts = ((note["name"], 2 * _LONGEST), (note.get("file", "."), _LONGEST_PATH))
+    if any(not text.strip() or not text.isprintable() or len(text) > most for text, most in texts):
+        place = str(cells.folder / "names" / f"{plan}.json")
+        raise StoreError("is damaged (its name or file is none)", place, _MEND)
     return PlanName(plan, study=note.pop("of") == "study", **note)
 
 
@@ -133,10 +137,6 @@ def _there(cells: Cells, plan: str) -> bool:
 
 
 def _relative(file: str | os.PathLike[str], folder: Path) -> str | None:
-    """The path from the store's folder to a file; None where JSON cannot hold it."""
+    """The path from the store's folder to a file; None where it could not be printed in one line."""
     text = os.path.relpath(os.path.abspath(os.fsdecode(file)), folder)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return None
-    return text
+    return text if text.isprintable() and len(text) <= _LONGEST_PATH else None

@@ -19,6 +19,7 @@ from pydt.cli.app import app
 from pydt.data import Target
 from pydt.ensemble import Plan, read_plan, write_plan
 from pydt.store import Store, merge, name_plan, verify
+from pydt.store.notes import write_note
 from pydt.training import Recipe
 
 
@@ -177,8 +178,22 @@ def test_merged_stores_keep_names_and_damaged_ones_do_no_harm(tmp_path: Path, ta
     note.write_text(note.read_text().replace("first", "other"))
     assert Store(store.folder).called(made) == made.digest[:8]
     assert note.name in str(verify(store.folder)["damaged"])
+    assert "Report: " in pydt("report", store.folder, "--plan", made.digest[:8])
+    assert "kept-16-of-20" in pydt("keep", store.folder, "--plan", made.digest[:8], "--drop", 4)
+    with pytest.raises(StoreError, match=rf"names/{note.name}: is damaged.*delete this one file"):
+        pydt("prove", store.folder, "--plan", made.digest[:8])
     merge(tmp_path / "again", store.folder)
     assert len(Store(tmp_path / "again").plans()) == 2
+
+
+@pytest.mark.parametrize("file", ["a" * 300, "\x1b[31mred", "a" * 5000, "a\0b"])
+def test_a_file_that_a_store_names_may_be_none(tmp_path: Path, target: Target, file: str) -> None:
+    store, made = filled(tmp_path / "out", plan(target), runner()), plan(target)
+    write_note(store, "names", made.digest, {"name": "first", "of": "plan", "file": file})
+    assert "Report: " in pydt("report", store.folder)
+    with pytest.raises(StoreError) as refused:
+        pydt("prove", store.folder)
+    assert str(refused.value).isprintable()
 
 
 def test_something_that_is_no_plan_is_refused(tmp_path: Path, target: Target) -> None:
