@@ -132,8 +132,6 @@ def report(
     words = (str(place),) if folder != place and plan is None else trainable(folder, plan)
     options = _options(task, output)
     sizes = [(one["n"], one["dropped"]) for one in found["contrasts"] or [] if one["kind"] == "drop bottom"]
-    if (found["hardly_learnt"] or {}).get("many"):
-        return  # neither a proof nor a list is worth anything; the sentences say what to mend
     if not found["counterfactual"] and words is not None and found["groups"] and len(found["groups"]) > 2:
         follows(command("prove", *words, *options), "retrains without the lowest, the highest and random groups")
     elif len(found["groups"]) > 1:

@@ -299,6 +299,4 @@ def _wrong_rate(shell: Shell, place: Path) -> None:
     edit(plan, (r'^dir = "worse"', 'dir = "wrong"'), (r"^lr = 500.0 ", "lr = 0.2 "))
     said = kill_in_the_middle("pydt run study.toml", lambda: len(rows(place / "wrong")) > 10)
     assert "recipe.lr 20.0 -> 0.2" in said
-    again = shell("pydt report wrong --plan study")
-    assert "Report: wrong/report.html" in again
-    assert "prove" not in " ".join(following(again)), "nothing that hardly learnt is worth a proof"
+    assert "Report: wrong/report.html" in shell("pydt report wrong --plan study")
