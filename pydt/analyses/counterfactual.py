@@ -27,6 +27,7 @@ from pydt.analyses.retraining import (
     CONTROL,
     KINDS,
     LINE,
+    OWN,
     Arm,
     Retraining,
     arm_rows,
@@ -62,6 +63,7 @@ QUICK = 5
 """Retrainings of each of the three arms of a quick proof."""
 _Z80 = 0.8416  # quantile of a power of 80 %
 _ROUNDING = 1e-9  # an error below it, relative to the outputs, is that of their float32
+_LEAST_DF_REACH = 13.0  # standard errors in half a 95 % interval, of 1 degree of freedom 12.7
 _COLUMNS = (
     *(*LINE, "difference", "difference_stderr", "difference_low", "difference_high", "p"),
     *("gain", "gain_stderr", "gain_low", "gain_high", "gain_p"),
@@ -122,6 +124,12 @@ class Counterfactual:
         """All rows, as the store describes them."""
         return (self.record,) if self.full_record is None else (self.full_record, self.record)
 
+    @property
+    def main(self) -> int | None:
+        """The number of groups that was to be left out first: that of the main comparison, whatever came out."""
+        dropped = (int((~row.mask).sum()) for row in self.record.rows)
+        return next((size for size in dropped if size), None)
+
     def to_frame(self) -> Any:
         """A `pandas.DataFrame` with one line for each arm: "kind", "dropped", "rows", "failed"; "mean", "sd", "low",
         "high" of the task's metric over retrainings (95 %, Student's t); against the random control of its size
@@ -169,8 +177,8 @@ class Counterfactual:
         line = f"Counterfactual({count(len(self.arms), 'arm')}, {count(rows, 'row')}, {self.failed:,} failed)"
         levels = [f"{_called(arm)} {self._level(arm)}" for arm in self.arms if arm.kind == "full"]
         told = [f"{self._metric.name}: {levels[0]}"] if levels else []
-        told += [self._against(one, "random") for one in self.contrasts[:1]]
-        told += [self._against(one, "the whole source") for one in self.gains[:1]]
+        for found, what in ((self.contrasts, "random"), (self.gains, "the whole source")):
+            told += [self._against(one, what) for one in found if one.dropped == self.main][:1]
         return "\n".join([line, "; ".join(told)]) if told else line
 
     def _against(self, one: Contrast, what: str) -> str:
@@ -295,14 +303,14 @@ def stored(store: Store, record: Record, ranked: str | None = None) -> Counterfa
         raise
     except StoreError as error:
         raise StoreError(error.what, str(path), "delete it and run the counterfactual again") from error
-    if ranked is not None and link.get("ranked_task", ranked) != ranked:
-        return None
+    if ranked is not None and link.get("ranked_task", record.tasks[0]["digest"]) != ranked:
+        return None  # the oldest links name no task: the first ranked
     wanted = [link[name] for name in ("full", "rows") if name in link]
     if missing := next((one for one in wanted if one not in store.plans()), None):
         wrong = f"is about a plan {missing!r} that is not there"
         raise StoreError(wrong, str(path), "run it, or delete this file and run the counterfactual again")
-    # Links of before retrainings took equal steps name no length.
-    return judge(store, [store.plan(one) for one in wanted], link["task"], link.get("length", "epochs"))
+    records = [store.plan(one) for one in wanted]
+    return judge(store, records, link["task"], link.get("length") or _length_before(records[-1]))
 
 
 def judge(store: Store, records: Sequence[Record], task: str, length: str) -> Counterfactual:
@@ -428,8 +436,20 @@ def numbers_to_drop(groups: int, drop: Sequence[int] | None) -> list[int]:
 
 
 def detectable(one: Contrast) -> float:
-    """The difference that retrainings like these tell from 0 in 4 of 5 cases, at 95 %; as rows store values."""
-    return (one.high - one.low) / 2 + _Z80 * one.stderr
+    """The difference that retrainings like these tell from 0 in 4 of 5 cases, at 95 %; as rows store values.
+
+    By the noncentral t of the degrees of freedom that the interval has; the standard error is divided by the median of
+    what chance makes of it, which with few retrainings is below 1.
+    """
+    from scipy import special
+
+    reach = (one.high - one.low) / 2
+    if reach <= Z975 * one.stderr * (1 + _ROUNDING) or reach > _LEAST_DF_REACH * one.stderr:
+        return reach * (1 + _Z80 / Z975)  # as of a normal: many degrees of freedom, or an interval of shares (Wilson)
+    t = reach / one.stderr
+    df = float(special.stdtridf(0.975, t))
+    typical = math.sqrt(float(special.chdtri(df, 0.5)) / df)
+    return one.stderr * float(special.nctdtrinc(df, 0.2, t)) / typical
 
 
 def retrainings(groups: int, repeats: int = 14, other_repeats: int = 4) -> int:
@@ -438,6 +458,13 @@ def retrainings(groups: int, repeats: int = 14, other_repeats: int = 4) -> int:
         return 0
     sizes = numbers_to_drop(groups, None)
     return repeats + 3 * (repeats + other_repeats * (len(sizes) - 1))
+
+
+def _length_before(record: Record) -> str:
+    """What was equal in retrainings of before links named it: what the plan's recipe counts."""
+    if record.settings["method"] in ("function", "command"):
+        return OWN
+    return "steps" if {"steps", "samples"} & {*record.settings} else "epochs"
 
 
 def _link(store: Store, plan: str, task: str = "") -> Any:

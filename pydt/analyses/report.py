@@ -281,6 +281,7 @@ def _of_task(
             ),
             "rows": {means.key: levels, "output": means.sign * score},
             **_counterfactual(judgement, means.key),
+            "moved": _moved(judgement, record.names, values),
             "notes": [
                 *_imported(record),
                 *stored_remarks(store, record),
@@ -472,7 +473,7 @@ def _by_class(
 def _counterfactual(judgement: Counterfactual | None, key: str) -> dict[str, Any]:
     """The retrained rows, of which `key` names the level, their arms and contrasts."""
     if judgement is None:
-        return {"counterfactual": [], "arms": [], "contrasts": [], "gains": [], "length": None}
+        return {"counterfactual": [], "arms": [], "contrasts": [], "gains": [], "length": None, "main": None}
     runs = [
         {"kind": arm.kind, "dropped": arm.dropped, "names": list(names), "seed": row.seed, key: level}
         for arm in judgement.arms
@@ -492,8 +493,17 @@ def _counterfactual(judgement: Counterfactual | None, key: str) -> dict[str, Any
     ]
     contrasts = [{"control": CONTROL, **vars(contrast)} for contrast in judgement.contrasts]
     gains = [{"control": "full", **vars(gain)} for gain in judgement.gains]
-    about = {"gains": gains, "length": judgement.length}
+    about = {"gains": gains, "length": judgement.length, "main": judgement.main}
     return {"counterfactual": runs, "arms": arms, "contrasts": contrasts, **about}
+
+
+def _moved(judgement: Counterfactual | None, names: tuple[str, ...], values: np.ndarray) -> int:
+    """How many of the groups that are lowest now the retrainings without the lowest did not leave out: the ranking was
+    one of fewer models, or by another output."""
+    main = ("drop bottom", None if judgement is None else judgement.main)
+    lowest = [arm for arm in ([] if judgement is None else judgement.arms) if (arm.kind, arm.dropped) == main]
+    now = [names[i] for i in np.argsort(values, kind="stable")]
+    return max((len({*now[: arm.dropped]} - {*left}) for arm in lowest for left in arm.names[:1]), default=0)
 
 
 def _versions() -> dict[str, str]:

@@ -24,8 +24,6 @@ from pydt.cli.arguments import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pydt.analyses import Counterfactual, Kept
 
 
@@ -77,16 +75,9 @@ def prove(
     _report(read.dir, chosen.digest, task, output)
     if quick:
         typer.echo(_seen(proof, command("prove", *found.words)))
-    size = _main_size([*proof.gains, *proof.contrasts])
-    if size is not None:
-        keep = command("keep", *found.words, "--drop", size, *_options(task, output))
+    if any((one.kind, one.dropped) == ("drop bottom", proof.main) for one in (*proof.gains, *proof.contrasts)):
+        keep = command("keep", *found.words, "--drop", proof.main, *_options(task, output))
         follows(keep, "writes the list of groups that stay; --top N, --sure: by another rule")
-
-
-def _main_size(contrasts: Sequence[Any]) -> int | None:
-    """The number of lowest groups left out with the most repeats (the larger of equals)."""
-    sizes = [(one.n, one.dropped) for one in contrasts if one.kind == "drop bottom"]
-    return max(sizes)[1] if sizes else None
 
 
 def _seen(proof: Counterfactual, whole: str) -> str:

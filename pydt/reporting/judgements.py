@@ -7,10 +7,12 @@
     whole       it costs: the interval is below 0
     compared    retrained, but only compared with leaving out as many at random (results of earlier versions)
     unproven    the ranking predicts other models, and nothing was retrained
+    moved       it does, and what was retrained left out other groups than are lowest now
     disagree    retraining shows an effect, though the ranking predicts no other models
     nothing     neither does
 
-K is the number with the most retrainings, which was fixed before they were judged.
+K is the number that was asked for first ("main"), whatever came out; of results of earlier versions the one with the
+most retrainings.
 """
 
 from __future__ import annotations
@@ -41,12 +43,6 @@ def errors_known(results: Mapping) -> bool:
     return results.get("errors") != "none" and (df is None or df >= FEW_DF)
 
 
-def headline_size(contrasts: Sequence[dict]) -> int | None:
-    """The number of groups left out with the most repeats (the larger of equals)."""
-    judged = [c for c in contrasts if c["kind"] in ("drop bottom", "drop top") and c["difference"] is not None]
-    return max(((c["n"], c["dropped"]) for c in judged), default=(0, None))[1]
-
-
 def decimals(results: Mapping, usual: int) -> int:
     """Of retrained models' levels and differences: `usual` of shares, else by the typical error of a difference."""
     errors = [c["stderr"] for c in results.get("contrasts") or [] if c["stderr"]]
@@ -61,8 +57,13 @@ def contrast_of(contrasts: Sequence[dict] | None, kind: str, size: int | None) -
 
 
 def judged_size(results: Mapping) -> int | None:
-    """The number of groups of which the headline tells; None where nothing was retrained, or too little to judge."""
-    return headline_size([*(results.get("gains") or []), *(results.get("contrasts") or [])])
+    """The number of groups of which the headline tells: the one asked for first, if it was judged, else the one with
+    the most repeats (the larger of equals); None where nothing was retrained, or too little to judge."""
+    every = [*(results.get("gains") or []), *(results.get("contrasts") or [])]
+    judged = [c for c in every if c["kind"] in ("drop bottom", "drop top") and c["difference"] is not None]
+    if (main := results.get("main")) is not None and any(c["dropped"] == main for c in judged):
+        return int(main)
+    return max(((c["n"], c["dropped"]) for c in judged), default=(0, None))[1]
 
 
 def gain_of(results: Mapping) -> dict | None:
@@ -83,6 +84,8 @@ def advice(results: Mapping) -> str:
     found, gain = bool(results["verdict"].get("found")), gain_of(results)
     if results["verdict"].get("blocked"):
         return "blocked"
+    if results.get("moved"):
+        return "moved" if found else "nothing"
     if gain is not None and gain["high"] < 0:
         return "whole"
     if not found:
@@ -107,7 +110,7 @@ def stability_word(correlation: float) -> str:
 def proven(results: Mapping) -> bool:
     """Whether retraining confirms the ranking: an arm differs as predicted, at LEVEL / 2 since there are two arms."""
     contrasts = results.get("contrasts") or []
-    size = headline_size(contrasts)
+    size = judged_size(results)
     signs = {"drop bottom": 1, "drop top": -1}
     return any(
         c["dropped"] == size

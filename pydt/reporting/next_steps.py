@@ -56,8 +56,9 @@ def next_steps(results: Mapping, place: Place) -> list[Step]:
     elif case == "unclear":
         repeats = 3 * max(gain["n"] for gain in results["gains"])
         steps.append(_prove(place, results, "Retrain more often, to know what it costs", repeats=repeats))
-    elif case == "unproven":
-        steps.append(_prove(place, results, "Prove the ranking by retraining"))
+    elif case in ("unproven", "moved"):
+        again = case == "moved"
+        steps.append(_prove(place, results, f"Prove the ranking{' again' if again else ''} by retraining"))
         return [
             *(steps if trains else []),
             _keep(place, results, max(1, groups // 2), "List what would stay, unproven"),

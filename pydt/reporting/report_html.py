@@ -13,7 +13,7 @@ import numpy as np
 
 from pydt.base import ConfigError
 from pydt.reporting.html_templates import template
-from pydt.reporting.judgements import LEVEL, STABLE, decimals, headline_size, significant, stability_word
+from pydt.reporting.judgements import LEVEL, STABLE, decimals, judged_size, significant, stability_word
 from pydt.reporting.metric import Metric
 from pydt.reporting.next_steps import Place, next_steps
 from pydt.reporting.ranking_table import ranking_table
@@ -44,9 +44,9 @@ def _facts(results: Mapping) -> list[tuple[str, str]]:
     facts.append(("held-out correlation", number(verdict.get("correlation"), 2)))
     facts.append(("permutation p", p_text(verdict.get("p")).removeprefix("p ").removeprefix("= ")))
     contrasts, metric, digits = results.get("contrasts") or [], Metric.of(results["question"]), decimals(results, 1)
-    size = headline_size(contrasts)
+    size = judged_size(results)
     better = "" if metric.higher_is_better else " better"
-    for kind, name in (("drop bottom", "lowest"), ("drop top", "highest")):
+    for kind, name in () if results.get("moved") else (("drop bottom", "lowest"), ("drop top", "highest")):
         contrast = next((c for c in contrasts if c["kind"] == kind and c["dropped"] == size), None)
         if contrast is not None and contrast["difference"] is not None:
             text = number(metric.scale * contrast["difference"], digits, True)
@@ -191,7 +191,7 @@ def _task(
     verdict, stderr = results["verdict"], results["verdict"].get("median_stderr")
     explained, failure, spread = results.get("explained"), results.get("failure_p"), verdict.get("spread")
     return {
-        **{key: results.get(key) for key in ("output", "unit", "models", "failed", "proof_of")},
+        **{key: results.get(key) for key in ("output", "unit", "models", "failed", "proof_of", "moved")},
         "end": end,
         "name": legible(results.get("task") or ""),
         "question": _question(results, design),

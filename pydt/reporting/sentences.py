@@ -69,6 +69,10 @@ def _headline(results: Mapping, case: str) -> str:
     if case == "unproven":
         start = "Not proven for this task" if results.get("proof_of") else "Prove the ranking before you act on it"
         return f"{start}: {_ranks(results)}."
+    if case == "moved":
+        moved, what = results["moved"], "was" if results["moved"] == 1 else "were"
+        start = f"Prove the ranking again before you act on it: of {lowest}, {moved:,} {what} not left out"
+        return f"{start} when models were retrained."
     if case == "disagree":
         shown = "tells the lowest- or the highest-ranked groups from random ones"
         if gain is not None and gain["low"] > 0:
@@ -100,6 +104,8 @@ def _proof(results: Mapping, case: str) -> str:
         if results.get("counterfactual"):
             return "Retrainings were run, but too few to be judged."
         return "No model was retrained without the lowest-ranked groups: that would be the proof."
+    if results.get("moved"):
+        return "The retrainings follow another ranking, of fewer models or another output, and prove nothing of this one."
     contrast, metric = contrast_of(results.get("contrasts"), "drop bottom", size), Metric.of(results["question"])
     chance = "leaving out as many at random"
     if case == "nothing" and (gain := gain_of(results)) is not None:

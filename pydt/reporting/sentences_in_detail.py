@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from pydt.base import t975
-from pydt.reporting.judgements import LEVEL, decimals, errors_known, headline_size, significant
+from pydt.reporting.judgements import LEVEL, decimals, errors_known, judged_size, significant
 from pydt.reporting.metric import NO_UNIT, Metric
 from pydt.reporting.text import count, digits_for, finite, listed, number, p_text, plus_minus, quoted
 
@@ -38,8 +38,8 @@ def _compared(results: Mapping, contrast: Mapping, expected: int, than: str) -> 
 
 def _counterfactual_sentence(results: Mapping) -> str:
     contrasts = results.get("contrasts") or []
-    size = headline_size(contrasts)
-    if size is None:
+    size = judged_size(results)
+    if size is None or results.get("moved"):  # they left out other groups than are lowest now
         return ""
     metric, digits = Metric.of(results["question"]), decimals(results, 1)
     means = {(a["kind"], a["dropped"]): a["mean"] for a in results.get("arms") or []}

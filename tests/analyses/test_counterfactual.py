@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +17,15 @@ from scipy import stats
 
 from pydt import design
 from pydt.analyses import counterfactual
-from pydt.analyses.counterfactual import contrast, numbers_to_drop, retrainings, stored
+from pydt.analyses.counterfactual import contrast, detectable, numbers_to_drop, retrainings, stored
+from pydt.analyses.report import results
 from pydt.analyses.retraining import Arm, arm_rows, group_images
 from pydt.base import ConfigError, StoreError
 from pydt.data import Dataset, Target
 from pydt.data.loading import Augment
 from pydt.ensemble import Plan, RowInput, run
 from pydt.estimation import overall
+from pydt.reporting.judgements import judged_size
 from pydt.store import Outcome, Row, Store, merge
 from pydt.training import Recipe, Task
 
@@ -286,12 +289,53 @@ def test_from_plan_to_verdict_and_back(source: Dataset, target: Target, tmp_path
     said = json.loads(link.read_text())
     old = {name: said[name] for name in ("plan", "rows", "task", "ranked_task")}
     link.write_text(json.dumps(old))
-    assert stored(store, store.plan(plan)).length == "epochs", "a link that names no length is of equal epochs"
+    assert stored(store, store.plan(plan)).length == "steps", "a link that names no length: what the recipe counts"
+    del old["ranked_task"]
+    link.write_text(json.dumps(old))
+    assert stored(store, store.plan(plan), "another") is None, "the oldest links are of the first task"
+    assert stored(store, store.plan(plan), task.digest) is not None
     link.write_text("{")
     with pytest.raises(StoreError, match="delete it and run"):
         stored(store, store.plan(plan))
     link.unlink()
     assert stored(store, store.plan(plan)) is None
+
+
+def test_the_main_comparison_is_the_first_that_was_asked_for(source: Dataset, target: Target, tmp_path: Path) -> None:
+    """Not the largest or the best: with as many repeats of each, nothing else tells them apart."""
+    recipe = Recipe(network="convnet-2", epochs=1, batch_size=32, lr=0.3, augment=Augment(mean=(0.3,), std=(0.2,)))
+    plan = Plan(source, design=design.bernoulli(8, 24, seed=1), recipe=recipe, tasks=(Task(target, draws=2),))
+    store = run(plan, tmp_path, workers=1, progress=False)
+    how: dict[str, Any] = {"repeats": 2, "other_repeats": 2, "workers": 1, "progress": False}
+    found = counterfactual(store, plan, drop=[3, 1, 5], **how)
+    assert found.main == 3
+    assert re.findall(r"drop bottom (\d)", repr(found)) == ["3", "3"]
+    told = results(store)
+    assert told["main"] == 3
+    assert judged_size(told) == 3
+    assert {one["dropped"] for one in told["gains"]} == {1, 3, 5}
+
+
+@pytest.mark.parametrize(("n", "between_images", "noise"), [(5, 0.1, 0.3), (5, 0.0, 0.05), (14, 0.1, 0.3)])
+def test_the_difference_that_would_be_seen_is_seen_in_4_of_5_cases(n: int, between_images: float, noise: float) -> None:
+    """The median of what is stated is the true difference of other retrainings like these."""
+    random = np.random.default_rng(0)
+    labels, weights = np.repeat(np.arange(10), 12), np.full(120, 1 / 120)
+
+    def one(difference: float) -> Any:
+        images = random.normal(difference, between_images, 120), np.zeros(120)
+        runs = [mean + random.normal(0, 0.03, (n, 1)) + random.normal(0, noise, (n, 120)) for mean in images]
+        return contrast(arm("drop bottom", runs[0]), arm("drop random", runs[1]), weights, labels)
+
+    stated = float(np.median([detectable(one(0.0)) for _ in range(400)]))
+    assert np.mean([one(stated).low > 0 for _ in range(800)]) == pytest.approx(0.8, abs=0.035)
+
+
+def test_what_never_varies_has_the_power_of_its_interval() -> None:
+    same = arm("drop bottom", np.ones((5, 100))), arm("drop random", np.ones((5, 100)))
+    found = contrast(*same, np.full(100, 0.01), np.zeros(100, int))
+    assert found.stderr == 0
+    assert detectable(found) == pytest.approx((found.high - found.low) / 2 * (1 + 0.8416 / 1.96), rel=1e-3)
 
 
 def test_retrainings_take_as_many_steps_as_the_whole_source(source: Dataset, target: Target, tmp_path: Path) -> None:

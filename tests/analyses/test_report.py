@@ -15,7 +15,7 @@ from stub_report import GROUPS, Stub, study, twice
 from typer.testing import CliRunner
 
 from pydt import design
-from pydt.analyses import report
+from pydt.analyses import counterfactual, report
 from pydt.analyses.report import results, too_few_masks
 from pydt.base import ConfigError, EstimateError, StoreError
 from pydt.cli.app import app
@@ -124,6 +124,34 @@ def test_a_half_finished_plan_is_reported_as_such(tmp_path: Path, source: Datase
         store.path(key[0]).unlink()
     with pytest.raises(StoreError, match="2 finished rows"):
         results(Store(tmp_path))
+
+
+def test_a_proof_of_fewer_models_is_no_proof_of_the_ranking_of_all(
+    tmp_path: Path, source: Dataset, target: Target
+) -> None:
+    """The ranking goes on after `pydt prove`: what was retrained may then be another list than the lowest groups."""
+    store = study(tmp_path, source, target)
+    record = store.plan()
+    plan = Plan(source, design=store.design(record), recipe=Recipe(), tasks=(Task(target, draws=4),))
+    assert plan.digest == record.digest
+    kept = {key[0]: store.path(key[0]).read_bytes() for key in record.keys[14:]}
+    for key in kept:
+        store.path(key).unlink()
+    early = Store(tmp_path, plan)
+    with ThreadPoolExecutor(1) as executor:
+        how = {"executor": executor, "runner": Stub(0.6, 0.15, 0, frozenset()), "progress": False}
+        counterfactual(early, plan, drop=[3], repeats=3, **how)
+    then = results(early)
+    assert then["moved"] == 0
+    left = {name for run in then["counterfactual"] if run["kind"] == "drop bottom" for name in run["names"]}
+    for key, data in kept.items():
+        store.path(key).write_bytes(data)
+    found = results(Store(tmp_path, plan))
+    lowest = {group["name"] for group in sorted(found["groups"], key=lambda group: group["value"])[:3]}
+    assert found["models"] == 60
+    assert found["moved"] == len(lowest - left) > 0
+    assert found["verdict"]["found"]
+    assert sentences(found)[0].startswith("Prove the ranking again before you act on it")
 
 
 def test_a_plan_that_stopped_says_when_and_why_and_uses_nothing_later(

@@ -51,6 +51,12 @@ def test_what_is_unclear_is_retrained_more_often_and_what_costs_with_fewer_group
     )
 
 
+def test_a_proof_of_another_ranking_is_repeated() -> None:
+    proof, listed = next_steps(gains(0.01, 0.03) | {"moved": 1}, HERE)
+    assert (proof.why, proof.command) == ("Prove the ranking again by retraining", "pydt prove 'my store'")
+    assert "unproven" in listed.why
+
+
 def test_what_is_not_proven_is_proven_first() -> None:
     given = results(LETTERS, counterfactual=False)
     proof, listed = next_steps(given, Place("s", "p", HERE.first, "s"))

@@ -100,6 +100,26 @@ def test_the_size_with_the_most_retrainings_makes_the_headline() -> None:
     assert "costs nothing measurable" in sentences(given)[0]
     better["n"] = 15
     assert sentences(given)[0].startswith("Leave out the 15 lowest-ranked")
+    given["main"] = 31
+    assert "31 lowest-ranked" in sentences(given)[0], "what was asked for first, however often others were retrained"
+    assert "31 lowest" in detailed(given)[2]
+    given["main"] = 40
+    assert "15 lowest-ranked" in sentences(given)[0], "of which nothing was judged"
+
+
+@pytest.mark.parametrize(("low", "difference", "high"), [one[1:4] for one in CASES])
+def test_retrainings_of_another_ranking_support_no_advice(low: float, difference: float, high: float) -> None:
+    given = gains(results(LETTERS), low, difference, high) | {"main": 31, "moved": 2}
+    first, second, *_ = sentences(given)
+    assert advice(given) == "moved"
+    again = f"Prove the ranking again before you act on it: of {LOWEST}, 2 were not left out"
+    assert first == f"{again} when models were retrained."
+    assert "prove nothing of this one" in second
+    assert not any("Retraining" in text for text in detailed(given))
+    assert "lowest, against random" not in render(given)
+    given["verdict"]["found"] = False
+    assert advice(given) == "nothing"
+    assert "prove nothing of this one" in sentences(given)[1]
 
 
 def test_the_second_sentence_compares_with_random_groups_and_says_how_long_they_trained() -> None:
