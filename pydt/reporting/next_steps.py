@@ -55,7 +55,8 @@ def next_steps(results: Mapping, place: Place) -> list[Step]:
         steps.append(_prove(place, results, "See whether leaving out fewer pays", drop=size // 2))
     elif case == "unclear":
         repeats = 3 * max(gain["n"] for gain in results["gains"])
-        steps.append(_prove(place, results, "Retrain more often, to know what it costs", repeats=repeats))
+        settings = {"drop": size, "repeats": repeats} if size not in (None, groups // 3) else {"repeats": repeats}
+        steps.append(_prove(place, results, "Retrain more often, to know what it costs", **settings))
     elif case in ("unproven", "moved"):
         again = case == "moved"
         steps.append(_prove(place, results, f"Prove the ranking{' again' if again else ''} by retraining"))

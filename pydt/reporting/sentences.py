@@ -105,7 +105,9 @@ def _proof(results: Mapping, case: str) -> str:
             return "Retrainings were run, but too few to be judged."
         return "No model was retrained without the lowest-ranked groups: that would be the proof."
     if results.get("moved"):
-        return "The retrainings follow another ranking, of fewer models or another output, and prove nothing of this one."
+        return (
+            "The retrainings follow another ranking, of fewer models or by another output: they do not prove this one."
+        )
     contrast, metric = contrast_of(results.get("contrasts"), "drop bottom", size), Metric.of(results["question"])
     chance = "leaving out as many at random"
     if case == "nothing" and (gain := gain_of(results)) is not None:

@@ -42,8 +42,12 @@ def test_several_plans_and_tasks_are_named_and_columns_too() -> None:
 
 def test_what_is_unclear_is_retrained_more_often_and_what_costs_with_fewer_groups() -> None:
     (step,) = next_steps(gains(-0.03, 0.02), HERE)
-    assert step.command == "pydt prove 'my store' --repeats 42"
-    assert step.python == 'pydt.counterfactual("my store", plan, repeats=42)'
+    assert step.command == "pydt prove 'my store' --drop 31 --repeats 42", "the size that was judged, not the usual one"
+    assert step.python == 'pydt.counterfactual("my store", plan, drop=[31], repeats=42)'
+    given = gains(-0.03, 0.02)
+    for one in (*given["gains"], *given["contrasts"], *given["arms"]):
+        one["dropped"] = 20 * bool(one["dropped"])
+    assert next_steps(given, HERE)[0].command == "pydt prove 'my store' --repeats 42"
     (step,) = next_steps(gains(-0.03, -0.02), HERE)
     assert (step.command, step.python) == (
         "pydt prove 'my store' --drop 15",

@@ -114,12 +114,12 @@ def test_retrainings_of_another_ranking_support_no_advice(low: float, difference
     assert advice(given) == "moved"
     again = f"Prove the ranking again before you act on it: of {LOWEST}, 2 were not left out"
     assert first == f"{again} when models were retrained."
-    assert "prove nothing of this one" in second
+    assert "do not prove this one" in second
     assert not any("Retraining" in text for text in detailed(given))
     assert "lowest, against random" not in render(given)
     given["verdict"]["found"] = False
     assert advice(given) == "nothing"
-    assert "prove nothing of this one" in sentences(given)[1]
+    assert "do not prove this one" in sentences(given)[1]
 
 
 def test_the_second_sentence_compares_with_random_groups_and_says_how_long_they_trained() -> None:
