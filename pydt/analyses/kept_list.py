@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,16 +117,6 @@ class Kept:
 
     def __repr__(self) -> str:
         return f"Kept({len(self.kept):,} of {count(len(self.groups), 'group')} by {self.by}, {self.rule})"
-
-    @property
-    def command(self) -> str:
-        """The command that writes this list."""
-        rule = "--sure" if self.sure else f"--drop {len(self.dropped)}"
-        words = ["pydt", "keep", self.facts["store"], *rule.split()]
-        words += ["--shots", COMMON] if self.shots else []
-        words += ["--task", self.facts["task"]["name"]] if len(self._view.record.tasks) > 1 else []
-        words += ["--output", self.facts["output"]] if self.facts["output"] != self._view.output() else []
-        return shlex.join(words)
 
     @property
     def sure(self) -> bool:
