@@ -110,7 +110,10 @@ def _of_store(store: Store, record: Record, note: PlanName | None, words: tuple[
         mend = "write a plan file whose command trains on the same groups, and give that (docs/own-ensemble.md)"
         raise ConfigError("is an imported ensemble, which has no plan that could train", given, mend)
     if note is None or note.file is None:
-        mend = "give the plan file in place of the folder: `pydt run FILE` notes it for the next time"
+        mend = (
+            "give the plan file in place of the folder: `pydt run FILE` notes it for the next time. A plan made in "
+            "Python goes on there: pydt.run, pydt.counterfactual"
+        )
         raise StoreError(f"does not say from which file plan {name} was run", str(store.folder), mend)
     file = Path(os.path.normpath(store.folder / note.file))
     if not os.path.isfile(file):  # a text of a store, which may be no path: `Path.is_file` raises then

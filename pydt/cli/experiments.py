@@ -176,7 +176,7 @@ def analyse(
         typer.echo(f"not for this plan, the list of pages says why: {', '.join(done.unsuited)}")
     for name, text in done.answers.items():
         typer.echo(f"{name}: {text}")
-    if done.index is not None:
+    if done.index is not None and done.pages:
         made_alone = done.index.with_name(f"{done.pages[0]}.html") if len(done.pages) == 1 else done.index
         typer.echo(f"{count(len(done.pages), 'page')}: {made_alone}")
     for name in done.skipped:

@@ -455,7 +455,7 @@ class Store(Cells):
             rows = f"{len(record.rows):,} row{'s' * (len(record.rows) != 1)}"
             return f"{named.get(record.digest, record.digest[:digits])} ({rows}; {tasks})"
 
-        known = [*map(facts, records[:_LISTED]), *(f"{name[:digits]} (damaged)" for name in damaged[:_LISTED])]
+        known = [*sorted(map(facts, records))[:_LISTED], *(f"{name[:digits]} (damaged)" for name in damaged[:_LISTED])]
         known += ["..."] if max(len(records), len(damaged)) > _LISTED else []
         how = "name one: plan=NAME, or give the plan file"
         return f"{how}; there are: {'; '.join(known) or 'none'}"

@@ -80,9 +80,8 @@ def test_plans_of_a_store_are_called_by_the_names_of_their_files(tmp_path: Path,
     found = json.loads(pydt("status", out, "--plan", "second try", "--json"))
     assert (found["name"], found["plan"]) == ("second try", plans["second try"].digest)
     for wrong in (["report", out], ["report", out, "--plan", "third"], ["keep", out, "--drop", 3, "--plan", "x"]):
-        with pytest.raises(StoreError, match=r"there are: .*first \(60 rows; four blobs") as error:
+        with pytest.raises(StoreError, match=r"there are: first \(60 rows; .*; second try \(64 rows") as error:
             pydt(*wrong)
-        assert "second try (64 rows" in str(error.value)
         assert not any(made.digest[:9] in str(error.value) for made in plans.values()), "nobody types 32 digits"
 
 
@@ -125,7 +124,7 @@ def test_a_folder_knows_the_file_that_its_plan_was_run_from(tmp_path: Path, targ
     (moved / "first.toml").unlink()
     with pytest.raises(StoreError, match=r"first\.toml: plan first was run from this file, which is not there"):
         pydt("prove", out, "--plan", "first")
-    with pytest.raises(StoreError, match=r"does not say from which file plan .{8} was run"):
+    with pytest.raises(StoreError, match=r"does not say from which file plan .{8} was run.*pydt\.counterfactual"):
         pydt("prove", out, "--plan", read_plan(moved / "second try.toml").plan.digest)
 
 
@@ -236,6 +235,7 @@ def test_an_analysis_that_trains_says_first_what_that_takes(tmp_path: Path, targ
     out = first.parent / "out"
     done = CliRunner().invoke(app, ["analyse", str(out), "--plan", "first", "--only", "removal", "--workers", "2"])
     assert done.exit_code == 1, "no page was made"
+    assert "0 pages" not in done.output
     sizes, kinds, lengths, repeats = 6, 3, 2, 8
     most = repeats * (1 + sizes * kinds * lengths)
     assert done.output.startswith(f"removal trains models: up to {most} trainings")
