@@ -9,7 +9,7 @@ import numpy as np
 from pydt.analyses.ensemble_view import LEVEL, Array, EnsembleView
 from pydt.analyses.shots_lists import Lists, common_score
 from pydt.base import t975
-from pydt.estimation import TrueAgreement
+from pydt.estimation import TrueAgreement, benjamini_hochberg, p_values
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,13 +91,16 @@ class TargetNumbers:
         return True if surely else None
 
     def kinds(self) -> list[str]:
-        """What each group does, in words."""
+        """What each group does, in words; that it acts alike on both is tested by q over the groups, too."""
         up, down = self.low > 0, self.high < 0
+        one_sided = p_values(self.values, self.stderr, self.df[:, None]) / 2
+        same = self.values[:, 0] * self.values[:, 1] > 0
+        alike = benjamini_hochberg(np.where(np.isnan(one_sided).any(1), np.nan, np.where(same, one_sided.max(1), 1.0)))
         (a, b), found = self.names, []
         for i in range(len(self.groups)):
             if self.opposed[i]:
                 found.append(f"helps {a}, hurts {b}" if up[i, 0] else f"helps {b}, hurts {a}")
-            elif up[i].all() or down[i].all():
+            elif (up[i].all() or down[i].all()) and alike[i] < LEVEL:
                 found.append("helps both" if up[i, 0] else "hurts both")
             else:
                 found.append("differs" if self.difference_q[i] < LEVEL else "not sure")

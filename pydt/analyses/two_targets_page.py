@@ -191,7 +191,8 @@ def _blocks(found: TargetNumbers) -> list[Block]:
         )
     if found.lists is not None:
         blocks.append(Table.of(range(2), _list_columns(found), "What one list costs", _lists_told(found)))
-    note = "Kinds are sure where the interval for both targets at once excludes 0"
+    note = "A group helps or hurts both where its intervals for both targets at once exclude 0, and q over the groups, "
+    note += "of the less sure of both, is below 0.05"
     blocks.append(Table.of(order.tolist(), _group_columns(found), "All groups", f"{note}. {_tests_told(found)}"))
     return blocks
 
