@@ -19,6 +19,7 @@ from pydt.base import DataError
 _MANY_GROUPS = 16
 _MODELS_A_GROUP = 5  # three to five are usual
 _MORE_MODELS = 50  # than groups: so many degrees of freedom tell the noise to 1 / sqrt(2 x 50) = 10 %
+_FEW_SETS = 10  # more different masks than groups: with fewer, errors are hardly known
 _SMALL_SIDE = 48  # pixels; up to here `convnet-24`, made for images of 28 to 32
 _LARGE_SIDE = 128
 _ENOUGH = 1000  # images a row from which resnet18, with 11 million weights, is worth its time
@@ -144,7 +145,7 @@ def first_plan(
         Setting("", "by", "class", f"a group is a class: {groups} of them"),
         *_data("source", source, f"{source.images:,} images, {_range(source.classes)} a class"),
         Setting("design", "kind", "random", "each model keeps as many groups, drawn at random"),
-        Setting("design", "models", models, _why_models(groups, models)),
+        Setting("design", "models", models, _why_models(groups, models, alpha)),
         Setting("design", "alpha", alpha, _why_alpha(groups, alpha)),
         Setting("recipe", "network", network, because),
         *_augment(source, targets, size),
@@ -167,7 +168,10 @@ def _models(groups: int) -> int:
     return math.ceil(max(_MODELS_A_GROUP * groups, groups + _MORE_MODELS) / 10) * 10
 
 
-def _why_models(groups: int, models: int) -> str:
+def _why_models(groups: int, models: int, alpha: float) -> str:
+    sets = math.comb(groups, max(1, round(alpha * groups)))
+    if sets < groups + _FEW_SETS:
+        return f"only {sets} sets of groups can be kept: errors stay wide, more groups would help most"
     if models >= _MODELS_A_GROUP * groups > groups + _MORE_MODELS:
         return f"{_MODELS_A_GROUP} a group, of the usual 3 to 5; more can be added later"
     return f"{_MORE_MODELS} more than groups tell the noise to 10 %; more can be added later"

@@ -58,6 +58,16 @@ def test_a_model_takes_at_least_150_steps_and_six_passes(each: int) -> None:
     assert made.value("batch_size") in (16, 32, 64, 128)
 
 
+@pytest.mark.parametrize(("groups", "sets"), [(3, 3), (4, 6), (5, 10)])
+def test_few_groups_promise_no_small_errors(groups: int, sets: int) -> None:
+    """Half of five groups can be kept in 10 ways: no number of models tells the noise."""
+    made = plan_of(facts(classes=groups))
+    (why,) = (one.why for one in made.settings if one.key == "models")
+    assert why.startswith(f"only {sets} sets of groups can be kept: errors stay wide")
+    (why,) = (one.why for one in plan_of(facts(classes=6)).settings if one.key == "models")
+    assert "tell the noise to 10 %" in why
+
+
 def test_the_rate_is_the_one_that_the_network_has_by_default() -> None:
     for made in (plan_of(facts(20, 6)), plan_of(facts(500, 6), workers=64)):
         assert made.value("lr") == Recipe(network=made.value("network")).lr
