@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -250,7 +251,8 @@ def _task(target: TargetFacts, table: str) -> list[Setting]:
         raise DataError(f"class {smallest!r} has {few} images: too few to learn from and to judge", train.name, mend)
     why = f"labelled images a class; {smallest!r}, the smallest, has {least} in the pool"
     settings = [Setting(table, "shots", shots, why)]
-    settings.append(Setting(table, "name", f"{train.name}, {shots}-shot probe", "what reports call it"))
+    if PurePath(next(iter(train.named.values()))).name != train.name:  # else the usual name, which follows the shots
+        settings.append(Setting(table, "name", f"{train.name}, {shots}-shot probe", "what reports call it"))
     settings.append(Setting(table, "draws", 8, "such draws for each model, averaged"))
     told = f"{train.images:,} images, {_range(train.classes)} a class"
     settings += _data(f"{table}.target.train", train, told)

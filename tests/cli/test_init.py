@@ -53,6 +53,7 @@ def test_two_folders_become_a_plan_that_loads(tmp_path: Path) -> None:
         assert told in done.stdout
     text = (tmp_path / "study.toml").read_text()
     assert tomllib.loads(text)["source"] == {"folder": "icons", "bad": "skip"}
+    assert "name" not in tomllib.loads(text)["tasks"][0], "it would go on to say 3 after the shots were changed"
     read = read_plan(tmp_path / "study.toml")
     assert read.dir == tmp_path / "study"
     assert len(read.plan.design) == 60
