@@ -70,11 +70,11 @@ def test_ctrl_c_says_what_is_stored_and_how_to_go_on(tmp_path: Path) -> None:
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=tmp_path) as process:
         assert process.stderr is not None
         for line in process.stderr:
-            if line.startswith("300 rows"):
+            if line.startswith("600 rows"):
                 break
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "of 300 rows are stored" in errors
+    assert "of 600 rows are stored" in errors
     assert "the same command continues" in errors
     assert "Traceback" not in errors
