@@ -62,7 +62,7 @@ def next_steps(results: Mapping, place: Place) -> list[Step]:
         steps.append(_prove(place, results, f"Prove the ranking{' again' if again else ''} by retraining"))
         return [
             *(steps if trains else []),
-            _keep(place, results, max(1, groups // 2), "List what would stay, unproven"),
+            _keep(place, results, max(1, groups // 3), "List what would stay, unproven"),
         ]
     elif case in ("nothing", "disagree"):
         steps.append(_models(results, place))

@@ -65,7 +65,7 @@ def test_what_is_not_proven_is_proven_first() -> None:
     given = results(LETTERS, counterfactual=False)
     proof, listed = next_steps(given, Place("s", "p", HERE.first, "s"))
     assert proof.command == "pydt prove s --plan p"
-    assert listed.why == "List what would stay, unproven, without the 31 lowest"
+    assert listed.why == "List what would stay, unproven, without the 20 lowest"
     proof, _ = next_steps(given, Place("s", "p", HERE.first, "s.toml"))
     assert proof.command == "pydt prove s.toml", "a file is one plan"
     proof, _ = next_steps(given, Place("s", None, HERE.first))
