@@ -71,6 +71,16 @@ def gain_of(results: Mapping) -> dict | None:
     return contrast_of(results.get("gains"), "drop bottom", judged_size(results))
 
 
+def left_out(results: Mapping) -> list[str]:
+    """The lowest groups, if they are the ones that the retrainings of the judged size were without."""
+    size = judged_size(results) or 0
+    lowest = [group["name"] for _, group in ranked(results["groups"])[-size:]] if size else []
+    runs = (
+        r["names"] for r in results.get("counterfactual") or [] if (r["kind"], r["dropped"]) == ("drop bottom", size)
+    )
+    return lowest if sorted(next(runs, [])) == sorted(lowest) else []
+
+
 def nothing_measurable(results: Mapping) -> float:
     """The largest loss that counts as none, as rows store it: one point of a share, else the spread (SD) between two
     retrainings of the whole source."""

@@ -7,8 +7,11 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pydt.reporting.csv_files import ranked
 from pydt.reporting.judgements import advice, contrast_of, judged_size
-from pydt.reporting.text import count, finite
+from pydt.reporting.text import count, finite, legible
+
+_NAMED = 60
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,16 @@ class Place:
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to do: why, a command, and lines of Python that do the same; either may be empty."""
+    """One thing to do: why, a command, and lines of Python that do the same; either may be empty.
+
+    `names` are the groups that it leaves out, lowest first, the first of them; `more` others are not named.
+    """
 
     why: str
     command: str = ""
     python: str = ""
+    names: tuple[str, ...] = ()
+    more: int = 0
 
 
 def next_steps(results: Mapping, place: Place) -> list[Step]:
@@ -73,10 +81,13 @@ def _keep(place: Place, results: Mapping, size: int, why: str) -> Step:
     by, (option, argument) = results["question"].get("by") or "class", _task(place, results)
     more = (f", {_said(place.plan)}" if place.plan else "") + argument
     column = "" if by == "class" else f", by={_said(by)}"
+    lowest = [] if by == "example" else [legible(g["name"], 40) for _, g in ranked(results["groups"])[: -size - 1 : -1]]
     return Step(
         f"{why}, without the {'' if size == 1 else f'{size:,} '}lowest",
         f"pydt keep {shlex.quote(place.folder)} --drop {size}{_plan(place)}{option}",
         f"source = source.keep(pydt.keep({_said(place.folder)}{more}, drop={size}).kept{column})",
+        tuple(lowest[:_NAMED]),
+        max(0, len(lowest) - _NAMED),
     )
 
 

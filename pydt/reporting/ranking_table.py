@@ -15,7 +15,7 @@ import numpy as np
 from pydt.base import t975
 from pydt.reporting.csv_files import ranked
 from pydt.reporting.html_templates import FILTERED
-from pydt.reporting.judgements import LEVEL, errors_known, significant
+from pydt.reporting.judgements import LEVEL, errors_known, left_out, significant
 from pydt.reporting.pictures import inlined
 from pydt.reporting.svg import Axis, axis_row, ground, interval_row
 from pydt.reporting.text import DASH, digits_for, ends, legible, number
@@ -75,11 +75,12 @@ def ranking_table(
             "kind": kind,
         }
 
-    rows = []
+    rows, cut = [], len(groups) - len(left_out(results))
     for rank, position, group in shown:
         sure = claims and group["q"] is not None and group["q"] < LEVEL and group["value"]
         kind = "plain" if not sure else "better" if group["value"] > 0 else "worse"
         extra = {"id": f"group-{position}{end}", "rank": rank, "models": group.get("models")}
+        extra["cut"] = len(groups) - cut if rank == cut + 1 else None
         extra["images"] = pictures.get(group["name"], [])
         rows.append({**line(group, kind), **extra})
 
@@ -101,6 +102,7 @@ def ranking_table(
         "placebos_beyond": beyond(placebos) or "none",
         "significant": sum(len(s) for s in significant(results)),
         "claims": claims,
+        "level": LEVEL,
         "errors": errors_known(results),
         "pictures": bool(pictures),
         "name_width": min(16, max([8] + [len(row["name"]) for row in rows])),

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from pydt.reporting.csv_files import ranked
-from pydt.reporting.judgements import decimals
+from pydt.reporting.judgements import decimals, headline_size
 from pydt.reporting.metric import Metric
 from pydt.reporting.ranking_table import SHOWN
 from pydt.reporting.svg import arm_symbol, histogram, removal
-from pydt.reporting.text import DASH, digits_for, ends, legible, number
+from pydt.reporting.text import DASH, count, digits_for, ends, legible, number
 
 CLASSES_SHOWN = 12
 """Target classes in the table of influence by class; the others are in target_classes.csv."""
@@ -48,8 +48,13 @@ def removal_figure(results: Mapping) -> dict[str, Any] | None:
         value, low, high = (shown(contrast[k], sign=True) for k in ("difference", "low", "high"))
         return value if DASH in (low, high) else f"{value} ({low} to {high})"
 
+    size = headline_size([*contrasts.values(), *gains.values()])
+    few = {a["n"] for a in arms if a["kind"] != "full" and a["dropped"] != size}
+    most = max((a["n"] for a in arms if a["dropped"] == size), default=0)
+    looks = bool(few) and max(few) < most
     rows = [
         {
+            "weight": "" if not looks else "main" if arm["dropped"] == size else "" if not arm["dropped"] else "minor",
             "what": _KINDS[arm["kind"]],
             "symbol": arm_symbol(arm["kind"]),
             "dropped": arm["dropped"],
@@ -77,6 +82,7 @@ def removal_figure(results: Mapping) -> dict[str, Any] | None:
         "gains": bool(gains),
         "both": not judged or any(one is not None for one in judged),
         "legend": [(arm_symbol(k), _KINDS[k]) for k in present],
+        "few": "" if not looks else f"{count(max(few), 'model')} each" if len(few) == 1 else "few models each",
         "rows": rows,
         "runs": len(runs),
         "highest": "drop top" in present,

@@ -149,13 +149,18 @@ def render(
         _task(one, (thumbnails or {}) if i == 0 else {}, captions, design, place, f"-{i + 1}" if i else "")
         for i, one in enumerate(every)
     ]
-    common = _target([task["name"] for task in tasks])
-    for task in tasks:
-        task["short"] = task["name"][len(common) :] or task["name"]
+    common = _target([task["shown"] for task in tasks])
+    images = [_images(one) for one in every]
+    numbered = len(tasks) > 1 and None not in images and len({one["question"]["mode"] for one in every}) == 1
+    for task, one in zip(tasks, every, strict=True):
+        task["short"] = task["shown"][len(common) :] or task["shown"]
+        if numbered:
+            task["short"] = str(one["question"]["shots"]).replace("full", "all")
     provenance = [*(results.get("provenance") or {}).items(), *(results.get("versions") or {}).items()]
     return template("report.html.j2").render(
         title=legible(results.get("title") or "pydt report"),
         tasks=tasks,
+        switch="Labelled images a class" if numbered else "Task",
         compared=_compared(results, every),
         terms=terms(results),
         level=LEVEL,
@@ -163,6 +168,23 @@ def render(
         provenance=[(name, legible(str(value), 80)) for name, value in provenance if value is not None],
         command=None if results.get("command") is None else legible(str(results["command"]), 400),
     )
+
+
+def _images(results: Mapping) -> str | None:
+    """What the default name of a task says of its labelled images, in words; None of a name of the user's own."""
+    question, name = results["question"], results.get("task") or ""
+    shots, mode = question.get("shots"), question.get("mode")
+    if not shots or not name.endswith(f", {shots}-shot {mode}"):
+        return None
+    return "all labelled images" if shots == "full" else f"{count(shots, 'labelled image')} a class"
+
+
+def _called(results: Mapping) -> str:
+    """A task's name as the page shows it: labelled images in place of shots, where the name is the default one."""
+    name, images, mode = results.get("task") or "", _images(results), results["question"].get("mode")
+    if images is not None:
+        name = f"{name.rpartition(', ')[0]}, {images}" + ("" if mode == "probe" else f" ({mode})")
+    return legible(name)
 
 
 def _target(names: Sequence[str]) -> str:
@@ -194,6 +216,7 @@ def _task(
         **{key: results.get(key) for key in ("output", "unit", "models", "failed", "proof_of", "moved")},
         "end": end,
         "name": legible(results.get("task") or ""),
+        "shown": _called(results),
         "question": _question(results, design),
         "sentences": linked(tied(text) for text in sentences(results)),
         "detailed": [tied(text) for text in detailed(results)],
@@ -236,7 +259,7 @@ def _compared(results: Mapping, every: Sequence[Mapping]) -> list[dict[str, Any]
         return []
     lines = [
         {
-            "name": legible(one.get("task") or ""),
+            "name": _called(one),
             "error": None,
             "models": f"{one['models']:,}",
             "agreement": number((one.get("agreement") or {}).get("correlation"), 2),

@@ -18,7 +18,7 @@ _USES = {
     "interval": r"95(?: |\u00a0)% intervals?",
     "random": r"at random",
     "ranking": r"lowest-ranked|highest-ranked|ranking",
-    "surely": r"surely|stands out for sure",
+    "clearly": r"clearly",
     "halves": r"two halves",
     "retraining": r"retrain(?:ing|ings|ed)?",
 }
@@ -69,8 +69,8 @@ def terms(results: Mapping) -> list[tuple[str, str, str]]:
             "All groups by their influence, the best first. The lowest-ranked are those that it puts last.",
         ),
         (
-            "surely",
-            "Surely",
+            "clearly",
+            "Clearly better, clearly worse" if swap else "Clearly helps, clearly hurts",
             f"With q below {LEVEL}: of all groups called so, on average at most 1 in 20 is called so by chance alone.",
         ),
         (
@@ -84,7 +84,7 @@ def terms(results: Mapping) -> list[tuple[str, str, str]]:
         (
             "retraining",
             "Retraining",
-            "New models, trained without the groups in question, on which no ranking rests: the proof.",
+            "New models, trained without the groups in question, on which no ranking rests: the test of it.",
         ),
         (
             "influence",
@@ -112,8 +112,9 @@ def terms(results: Mapping) -> list[tuple[str, str, str]]:
         (
             "q",
             "q",
-            f"The p-value after Benjamini and Hochberg\u2019s correction for having looked at {total} groups. If all "
-            f"groups with q below {LEVEL} are believed, about 5\u00a0% of them are expected to be mistakes.",
+            "The smaller, the surer. "
+            f"It is the p-value after Benjamini and Hochberg\u2019s correction for having looked at {total} groups. If "
+            f"all groups with q below {LEVEL} are believed, about 5\u00a0% of them are expected to be mistakes.",
         ),
         (
             "correlation",
@@ -130,6 +131,12 @@ def terms(results: Mapping) -> list[tuple[str, str, str]]:
             if one
             else f"Target {things} are split once. Influences come from one half; verdicts and retrainings are judged "
             "on the other, so that choosing does not flatter the result.",
+        ),
+        (
+            "shot",
+            "Shot",
+            "A labelled image of each class of the target, from which a model learns its classes: \u201c1-shot\u201d "
+            "is one a class, \u201cfull-shot\u201d all.",
         ),
         (
             "models",

@@ -10,6 +10,7 @@ Tests and p values stand in `sentences_in_detail`. Every number comes with the r
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from pydt.reporting.csv_files import ranked
@@ -27,6 +28,7 @@ from pydt.reporting.metric import Metric
 from pydt.reporting.text import count, finite, listed, number, p_text, quoted
 
 _NAMED = 3  # groups named at each end
+_POINTS = re.compile("\u201c[^\u201d]*\u201d|(?<=\\d) points\\b")  # a name in quotes is passed over
 
 
 def sentences(results: Mapping) -> list[str]:
@@ -39,8 +41,18 @@ def sentences(results: Mapping) -> list[str]:
     if case == "blocked":
         return _blocked(results)
     found = bool(results["verdict"].get("found"))
-    rest = [_standing_out(results), _stability(results)] if found else [_needed(results)]
-    return [text for text in (_headline(results, case), _proof(results, case), *rest) if text]
+    rest = [_standing_out(results, case), _stability(results)] if found else [_needed(results)]
+    texts = [text for text in (_headline(results, case), _proof(results, case), *rest) if text]
+    return _of_percent(texts) if Metric.of(results["question"]).share else texts
+
+
+def _of_percent(texts: Sequence[str]) -> list[str]:
+    """The texts, where the first points are percentage points."""
+    for at, text in enumerate(texts):
+        for match in _POINTS.finditer(text):
+            if match[0] == " points":
+                return [*texts[:at], f"{text[: match.start()]} percentage{text[match.start() :]}", *texts[at + 1 :]]
+    return list(texts)
 
 
 def _headline(results: Mapping, case: str) -> str:
@@ -131,30 +143,30 @@ def _proof(results: Mapping, case: str) -> str:
 def _length(results: Mapping) -> str:
     """How long the retrainings trained, beside the whole source."""
     lengths = {
-        "steps": "all of them trained for as many steps as the whole source",
-        "epochs": "all of them trained for as many epochs, so a smaller source also for fewer steps",
+        "steps": "all trained as long as the whole source",
+        "epochs": "all trained for as many epochs, so a smaller source for less long",
         "own": "how long each trained was up to the program that trains",
     }
     return lengths.get(results.get("length") or "", "")
 
 
-def _standing_out(results: Mapping) -> str:
-    """The groups that are sure on their own, highest first and lowest last."""
+def _standing_out(results: Mapping, case: str) -> str:
+    """The groups that are clear on their own, highest first and lowest last, and why others are left out too."""
     sides, total = significant(results), len(results["groups"])
     swap = results["estimand"] == "swap"
     stratum = " of its stratum" if results["question"].get("design") == "stratified" else ""
     if not any(sides):
         if all(g["q"] is None for g in results["groups"]):
             return f"No {_thing(results)} was tested on its own: the evidence lies in the ranking as a whole."
-        text = "No single group stands out for sure" if total > 1 else "Its influence is not sure"
-        return f"{text} ({count(results['models'], 'model')})."
+        text = "No single group stands out clearly" if total > 1 else "Its influence is not clear"
+        return f"{text} ({count(results['models'], 'model')}).{_together(results, case, 0)}"
     parts: list[str] = []
     for side, how, does in ((sides[0], "better", "help"), (sides[1], "worse", "hurt")):
         if not side:
             continue
         does += "s" * (len(side) == 1)
         than = "" if parts else f" than an average group{stratum}"
-        what = f"surely {how}{than}" if swap else f"surely {does}"
+        what = f"clearly {how}{than}" if swap else f"clearly {does}"
         names, last = [g["name"] for g in side], how == "worse"
         if len(side) <= _NAMED + 1:
             who, end = listed(names), ""
@@ -164,7 +176,18 @@ def _standing_out(results: Mapping) -> str:
         verb = "" if not swap else "is " if len(side) == 1 else "are "
         parts.append(f"{who} {verb}{what}{end}")
     text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]} ({count(results['models'], 'model')})."
+    chance = f"{count(results['models'], 'model')}; on average at most 1 in 20 such claims is chance"
+    return f"{text[0].upper()}{text[1:]} ({chance}).{_together(results, case, len(sides[1]))}"
+
+
+def _together(results: Mapping, case: str, clear: int) -> str:
+    """Why more groups are left out than the `clear` ones."""
+    size = judged_size(results) or 0
+    if case not in ("drop", "free") or size < 2 or size <= clear:
+        return ""
+    if not clear:
+        return f" The {size:,} were tried together."
+    return f" The others of the {size:,} rank low, none clearly by itself; they were tried together."
 
 
 def _stability(results: Mapping) -> str:
@@ -172,7 +195,7 @@ def _stability(results: Mapping) -> str:
     if agreement is None:
         return ""
     halves = f"two halves of the {count(results['models'], 'model')} agree at {number(agreement, 2)}"
-    return f"The ranking is {stability_word(agreement)}: {halves} (1: the same order, 0: no likeness)."
+    return f"The ranking is {stability_word(agreement)}: {halves} (0 is chance, 1 the same order)."
 
 
 def _needed(results: Mapping) -> str:

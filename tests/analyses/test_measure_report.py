@@ -167,7 +167,9 @@ def test_the_words_say_what_helps(ways: Told) -> None:
     assert re.search(better + r" \+\d+\.\d to \+\d+\.\d, \+ is better, p", told[1][2])
     assert re.search(r"gave \d\d\.\d %, \d+\.\d points worse \(higher\)", told[1][2])
     first = [sentences(found)[0] for found in both]
-    assert re.fullmatch(r"Leave out the 2 lowest-ranked of the 8 groups: accuracy rises by \d+\.\d points .*", first[0])
+    assert re.fullmatch(
+        r"Leave out the 2 lowest-ranked of the 8 groups: accuracy rises by \d+\.\d percentage points .*", first[0]
+    )
     assert first[1] == first[0].replace("accuracy rises", "error falls")
 
 

@@ -6,7 +6,7 @@ import html
 from typing import Any
 
 import pytest
-from stub_results import LETTERS, results
+from stub_results import LETTERS, Page, plain, results
 
 from pydt.reporting import Place, render
 from pydt.reporting.next_steps import next_steps
@@ -27,6 +27,21 @@ def test_what_may_go_is_left_out_by_the_list(low: float, high: float) -> None:
     (step,) = next_steps(gains(low, high), HERE)
     assert step.command == "pydt keep 'my store' --drop 31"
     assert step.python == 'source = source.keep(pydt.keep("my store", drop=31).kept)'
+
+
+def test_what_is_left_out_is_named_lowest_first() -> None:
+    given = gains(0.01, 0.03)
+    order = [g["name"] for g in sorted(given["groups"], key=lambda g: g["value"])]
+    (step,) = next_steps(given, HERE)
+    assert (list(step.names), step.more) == (order[:31], 0)
+    assert f"Left out, lowest first: {', '.join(order[:31])}." in Page(render(given, place=HERE)).section("next")
+    many = results([f"g{i}" for i in range(200)])
+    many["gains"][0] |= {"low": 0.01, "difference": 0.02, "high": 0.03}
+    (step,) = next_steps(many, HERE)
+    assert (len(step.names), step.more) == (60, 40)
+    assert " and 40 more, see groups.csv." in plain(render(many, place=HERE))
+    many["question"]["by"] = "example"
+    assert next_steps(many, HERE)[0].names == ()
 
 
 def test_several_plans_and_tasks_are_named_and_columns_too() -> None:

@@ -153,6 +153,24 @@ def test_the_ranking_filters_by_the_name_alone_and_shows_its_ends_first(page: Li
     assert page.log == []
 
 
+def test_the_line_of_what_was_left_out_holds_in_the_order_of_the_ranking_alone(page: Live, tmp_path: Path) -> None:
+    opened(page, tmp_path, render(results(LETTERS)))
+    below = "map(r => r.nextElementSibling.cells[0].textContent)"
+    line = f"[...document.querySelectorAll('tr.cut')].filter({VISIBLE}).{below}"
+    assert page.ask(line) == ["32"]
+    head(page, "group")
+    assert page.ask(line) == []
+    head(page, "rank")
+    assert page.ask(line) == ["32"]
+    assert page.ask("document.querySelector('tr.cut').rowIndex") == 32
+    head(page, "rank")
+    assert page.ask(line) == []
+    head(page, "rank")
+    find(page, "no such group")
+    assert page.ask(line) == []
+    assert page.log == []
+
+
 def test_a_link_to_a_hidden_row_shows_it(page: Live, tmp_path: Path) -> None:
     names = [f"Class {i:03}" for i in range(200)]
     given = results(names)
@@ -345,6 +363,11 @@ def test_no_table_is_clipped(page: Live, tmp_path: Path, width: int) -> None:
     assert page.ask("document.documentElement.scrollWidth") <= width
     wide = "[...document.querySelectorAll('table:not(.scroll table)')].map(t => t.getBoundingClientRect().right)"
     assert max(page.ask(wide)) <= width
+    page.ask("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    scrolled = (
+        "[...document.querySelectorAll('.scroll')].filter(s => s.scrollWidth > s.clientWidth).map(s => s.ariaLabel)"
+    )
+    assert page.ask(scrolled) == []
     cells = "[...document.querySelectorAll('#ranked tr.group:first-child > *, .ranking thead th')]"
     over = f"{cells}.filter(c => c.scrollWidth > c.clientWidth + 1).map(c => c.textContent)"
     assert page.ask(over) == []

@@ -141,6 +141,52 @@ def test_removal_table_holds_arms_and_contrasts() -> None:
     assert "against the whole source" not in Page(render(given)).section("removal")
 
 
+def test_a_line_in_the_ranking_says_what_was_left_out() -> None:
+    given = results(LETTERS)
+    line = "The 31 below were left out in the test."
+    texts = [plain(e["text"]) for e in Page(render(given)).find("tr") if "ranking" in e["inside"]]
+    assert texts.index(line) == 1 + 31, "the head and those that stay stand above it"
+    runs = [run for run in given["counterfactual"] if run["kind"] == "drop bottom"]
+    runs[0]["names"] = given["groups"][0]["name"], *runs[0]["names"][1:]
+    assert "below were left out" not in render(given), "others were left out than are now the lowest"
+    assert "below were left out" not in render(results(LETTERS, counterfactual=False))
+
+
+def test_sizes_with_fewer_retrainings_are_a_first_look() -> None:
+    given = results(LETTERS)
+    assert "a first look" not in plain(render(given))
+    for key in ("arms", "contrasts", "gains"):
+        given[key] += [{**one, "dropped": 10, "n": 4} for one in given[key] if one["kind"] == "drop bottom"]
+    page = render(given)
+    assert "In bold: what the answer rests on. The others: 4 models each, a first look." in plain(page)
+    table = re.findall(r'<tr( class="\w+")?><th scope="row"><svg.*?</svg> (.*?)</th><td data-l="groups">(\d+)', page)
+    assert [(kind[8:-1], size) for kind, _, size in table] == [("", "0"), ("minor", "10"), *[("main", "31")] * 3]
+
+
+def test_default_names_of_tasks_say_labelled_images_and_own_names_stay() -> None:
+    given = results(LETTERS)
+    assert "Task: handwritten digits, 5 labelled images a class" in Page(render(given)).section("answer")
+    given |= {"task": "digits, full-shot finetune"}
+    given["question"] |= {"shots": "full", "mode": "finetune"}
+    assert "Task: digits, all labelled images (finetune)" in Page(render(given)).section("answer")
+    given |= {"task": "my 5-shot probe"}
+    assert "Task: my 5-shot probe" in Page(render(given)).section("answer")
+
+
+def test_tabs_are_numbers_of_labelled_images_where_all_names_are_default_ones() -> None:
+    given = results(LETTERS)
+    other = {**results(LETTERS, seed=1), "task": "handwritten digits, full-shot probe"}
+    other["question"]["shots"] = "full"
+    given["tasks"] = [{"name": other["task"], "results": other}]
+    page = render(given)
+    assert re.findall('data-switch="([^"]*)" data-label', page) == ["Labelled images a class"]
+    assert re.findall('data-name="([^"]*)"', page) == ["5", "all"]
+    given["tasks"][0]["name"] = other["task"] = "handwritten digits, mine"
+    page = render(given)
+    assert 'data-switch="Task">' in page
+    assert re.findall('data-name="([^"]*)"', page) == ["5 labelled images a class", "mine"]
+
+
 def test_the_whole_source_is_a_line_across_the_figure() -> None:
     given = results(LETTERS)
     text = render(given)

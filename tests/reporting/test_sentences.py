@@ -13,6 +13,7 @@ from pydt.reporting import render, sentences
 from pydt.reporting.judgements import STABLE, advice, stability_word
 from pydt.reporting.sentences_in_detail import detailed
 
+CHANCE = "; on average at most 1 in 20 such claims is chance"
 KEPT = "“C”, “H”, “P” and 28 more"
 LOWEST = "the 31 lowest-ranked of the 62 groups"
 LOSS = {"unit": "nats", "scale": 1.0, "higher_is_better": False, "shared": False, "name": "loss"}
@@ -35,21 +36,23 @@ def measured(given: dict[str, Any]) -> dict[str, Any]:
 CASES = [
     (
         *("drop", 0.011, 0.025, 0.039),
-        f"Leave out {LOWEST}: accuracy rises by 2.5 points (95 % interval: 1.1 to 3.9) over the whole source.",
+        f"Leave out {LOWEST}: accuracy rises by 2.5 percentage points (95 % interval: 1.1 to 3.9) over the "
+        "whole source.",
     ),
     (
         *("free", -0.005, 0.001, 0.007),
-        f"Keep {KEPT}: leaving out {LOWEST} costs nothing measurable, at most 0.5 points of accuracy (95 % interval: "
-        "-0.5 to +0.7).",
+        f"Keep {KEPT}: leaving out {LOWEST} costs nothing measurable, at most 0.5 percentage points of accuracy "
+        "(95 % interval: -0.5 to +0.7).",
     ),
     (
         *("unclear", -0.03, -0.004, 0.021),
-        f"Keep the whole source for now: leaving out {LOWEST} could cost up to 3.0 points of accuracy, or gain up to "
-        "2.1 (95 % interval).",
+        f"Keep the whole source for now: leaving out {LOWEST} could cost up to 3.0 percentage points of accuracy, "
+        "or gain up to 2.1 (95 % interval).",
     ),
     (
         *("whole", -0.032, -0.021, -0.01),
-        f"Keep the whole source: without {LOWEST}, accuracy falls by 2.1 points (95 % interval: 1.0 to 3.2).",
+        f"Keep the whole source: without {LOWEST}, accuracy falls by 2.1 percentage points (95 % interval: 1.0 "
+        "to 3.2).",
     ),
 ]
 
@@ -128,11 +131,11 @@ def test_the_second_sentence_compares_with_random_groups_and_says_how_long_they_
     bottom |= {"low": 0.009, "difference": 0.019, "high": 0.029}
     chance = "leaving out as many at random"
     assert plain(sentences(given)[1]) == (
-        f"Which groups they are matters: that is 1.9 points better than {chance} (95 % interval: +0.9 to +2.9); all of "
-        "them trained for as many steps as the whole source."
+        f"Which groups they are matters: that is 1.9 points better than {chance} (95 % interval: +0.9 to +2.9); all "
+        "trained as long as the whole source."
     )
     given["length"] = "epochs"
-    assert sentences(given)[1].endswith("trained for as many epochs, so a smaller source also for fewer steps.")
+    assert sentences(given)[1].endswith("; all trained for as many epochs, so a smaller source for less long.")
     given["length"] = "own"
     assert sentences(given)[1].endswith("how long each trained was up to the program that trains.")
     given["length"] = None
@@ -184,8 +187,8 @@ def test_nothing_to_be_told_from_noise() -> None:
     assert first == (
         "Keep the whole source for now: 300 models show no ranking of the 62 groups that can be told from noise."
     )
-    change = "the change against the whole source is -0.2 points (95 % interval: -1.3 to +0.9)"
-    assert plain(second).startswith(f"Retrained without the 31 lowest, {change}; all of them trained")
+    change = "the change against the whole source is -0.2 percentage points (95 % interval: -1.3 to +0.9)"
+    assert plain(second).startswith(f"Retrained without the 31 lowest, {change}; all trained as long as the whole")
     assert third == "About 2,400 models would be needed for a standard error of half the spread."
     assert "not findings" in plain(Page(render(given)).section("ranking"))
     given["verdict"]["models_needed"] = 300
@@ -205,9 +208,12 @@ def test_two_tests_that_disagree() -> None:
         "Train more models before you act, since two tests disagree: retraining tells the lowest- or the "
         "highest-ranked groups from random ones, but the ranking by 300 models does not predict other models."
     )
-    assert plain(second).startswith("Leaving them out is 2.0 points better than leaving out as many at random")
+    assert plain(second).startswith("Leaving them out is 2.0 percentage points better than leaving out as many at")
     gains(given, 0.01, 0.02, 0.03)
-    assert f"retraining without {LOWEST} gained 2.0 points of accuracy (95 % interval: +1.0" in sentences(given)[0]
+    assert (
+        f"retraining without {LOWEST} gained 2.0 percentage points of accuracy (95 % interval: +1.0"
+        in sentences(given)[0]
+    )
     gains(given, -0.013, -0.002, 0.009)
     given["contrasts"][0] |= {"difference": -0.02, "low": -0.033, "high": -0.007}
     given["contrasts"][1] |= {"difference": 0.02, "low": 0.007, "high": 0.033, "p": 0.001}
@@ -253,22 +259,27 @@ def test_groups_that_stand_out() -> None:
     given = results(LETTERS)
     for group in given["groups"]:
         group |= {"value": 0.0, "q": 0.9}
-    assert sentences(given)[2] == "No single group stands out for sure (300 models)."
+    assert sentences(given)[2] == "No single group stands out clearly (300 models). The 31 were tried together."
     for i, value in enumerate((0.5, 0.4, 0.3, 0.2, 0.1)):
         given["groups"][i] |= {"value": value, "q": 0.01}
-    better = "5 groups are surely better than an average group, “0”, “1” and “2” first (300 models)."
-    assert sentences(given)[2] == better
+    better = f"5 groups are clearly better than an average group, “0”, “1” and “2” first (300 models{CHANCE})."
+    assert sentences(given)[2] == f"{better} The 31 were tried together."
     given["groups"][61] |= {"value": -0.1, "q": 0.049}
-    assert "“2” first; “z” is surely worse (300 models)." in sentences(given)[2]
+    others = "The others of the 31 rank low, none clearly by itself; they were tried together."
+    assert f"“2” first; “z” is clearly worse (300 models{CHANCE}). {others}" in sentences(given)[2]
+    given["gains"] = []
+    assert sentences(given)[2].endswith(f"(300 models{CHANCE})."), "only where they are to be left out"
     given["estimand"] = "add"
-    assert sentences(given)[2] == "5 groups surely help, “0”, “1” and “2” first; “z” surely hurts (300 models)."
+    assert sentences(given)[2] == (
+        f"5 groups clearly help, “0”, “1” and “2” first; “z” clearly hurts (300 models{CHANCE})."
+    )
     for group in given["groups"]:
         group["q"] = None
     assert sentences(given)[2] == "No group was tested on its own: the evidence lies in the ranking as a whole."
 
 
 def test_adding_helps_or_hurts_only_where_the_design_can_say_so() -> None:
-    assert "surely help" in sentences(results(LETTERS, estimand="add"))[2]
+    assert "clearly help" in sentences(results(LETTERS, estimand="add"))[2]
     page = render(results(LETTERS)).replace("cannot say whether a group hurts", "")
     assert "hurt" not in page.split("</style>")[1]
 
@@ -281,8 +292,7 @@ def test_the_words_for_stability_claim_no_more_than_was_measured() -> None:
     assert [least for least, _ in STABLE] == sorted((least for least, _ in STABLE), reverse=True)
     given = results(LETTERS)
     assert sentences(given)[3] == (
-        "The ranking is moderately stable: two halves of the 300 models agree at 0.46 (1: the same order, 0: no "
-        "likeness)."
+        "The ranking is moderately stable: two halves of the 300 models agree at 0.46 (0 is chance, 1 the same order)."
     )
     given["agreement"] = None
     assert len(sentences(given)) == 3
@@ -348,7 +358,7 @@ def test_with_few_degrees_of_freedom_nothing_contradicts_the_interval() -> None:
 
 def test_an_interval_that_ends_near_zero_keeps_its_side() -> None:
     given = gains(results(LETTERS), 0.0003, 0.006, 0.012)
-    assert "0.6 points (95 % interval: 0.03 to 1.20)" in sentences(given)[0]
+    assert "0.6 percentage points (95 % interval: 0.03 to 1.20)" in sentences(given)[0]
     given["contrasts"][0] |= {"difference": 0.006, "low": 0.0003, "high": 0.012}
     assert "+0.03 to +1.20" in sentences(given)[1]
     given["contrasts"][0] |= {"difference": -0.02, "low": -0.03, "high": -0.01}
@@ -363,6 +373,6 @@ def test_one_group() -> None:
     given["agreement"] = None
     first, _, third = sentences(given)
     assert first.endswith("only models with and without “only” were compared.")
-    assert third == "“only” surely helps (300 models)."
+    assert third == f"“only” clearly helps (300 models{CHANCE})."
     given["verdict"]["found"] = False
     assert sentences(given)[0].endswith("300 models do not show what the only group does.")

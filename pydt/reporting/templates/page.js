@@ -41,6 +41,7 @@
     const field = make("input", { type: "search", autocomplete: "off", spellcheck: "false" });
     const said = make("span", { "aria-live": "polite" });
     const names = new Map(given.flat().map((row) => [row, (row.querySelector("th") ?? row).textContent.toLowerCase()]));
+    const cut = root.querySelector("tr.cut"), below = cut?.nextElementSibling; // a line that holds in the first order
     let parts = given, all = false;
     function show() {
       const wanted = field.value.trim().toLowerCase();
@@ -56,6 +57,7 @@
         off(bodies[i], kept.size === 0);
         shown += kept.size;
       });
+      if (cut) off(cut, below.classList.contains("off"));
       said.textContent = `${counted(shown)} of ${counted(names.size)} shown`;
     }
     function more(rows) {
@@ -74,6 +76,7 @@
       head.setAttribute("aria-sort", ascending ? "ascending" : "descending");
       parts = given.map((rows) => sorted(rows, head.cellIndex, head.dataset.kind, ascending ? 1 : -1));
       parts.forEach((rows, i) => bodies[i].append(...rows));
+      if (cut) [cut.hidden] = [head !== heads[0] || !ascending, below.before(cut)];
       show();
     }
     heads.forEach((head) => head.append(button({ class: "sort" }, () => sort(head), ...head.childNodes)));
