@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pydt.reporting.csv_files import ranked
-from pydt.reporting.judgements import decimals, headline_size
+from pydt.reporting.judgements import decimals, judged_size
 from pydt.reporting.metric import Metric
 from pydt.reporting.ranking_table import SHOWN
 from pydt.reporting.svg import arm_symbol, histogram, removal
@@ -48,7 +48,7 @@ def removal_figure(results: Mapping) -> dict[str, Any] | None:
         value, low, high = (shown(contrast[k], sign=True) for k in ("difference", "low", "high"))
         return value if DASH in (low, high) else f"{value} ({low} to {high})"
 
-    size = headline_size([*contrasts.values(), *gains.values()])
+    size = judged_size(results)
     few = {a["n"] for a in arms if a["kind"] != "full" and a["dropped"] != size}
     most = max((a["n"] for a in arms if a["dropped"] == size), default=0)
     looks = bool(few) and max(few) < most
