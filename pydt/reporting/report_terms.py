@@ -49,6 +49,12 @@ def terms(results: Mapping) -> list[tuple[str, str, str]]:
     }
     shuffled = (results["verdict"].get("permutations") or "") and f" ({results['verdict']['permutations']} of them)"
     one = "number a row" if metric.shared else ""
+    shot = (
+        "shot",
+        "Shot",
+        "A labelled image of each class of the target, from which a model learns its classes: \u201c1-shot\u201d "
+        "is one a class, \u201cfull-shot\u201d all.",
+    )
     return [
         ("group", "Group", f"Source {things} that are kept or left out together, such as those of one class."),
         ("whole", "Whole source", f"All source {things}, nothing left out."),
@@ -132,12 +138,7 @@ def terms(results: Mapping) -> list[tuple[str, str, str]]:
             else f"Target {things} are split once. Influences come from one half; verdicts and retrainings are judged "
             "on the other, so that choosing does not flatter the result.",
         ),
-        (
-            "shot",
-            "Shot",
-            "A labelled image of each class of the target, from which a model learns its classes: \u201c1-shot\u201d "
-            "is one a class, \u201cfull-shot\u201d all.",
-        ),
+        *([shot] if results["question"].get("shots") and not metric.measured else []),
         (
             "models",
             "Models",

@@ -156,7 +156,7 @@ def test_stopping_and_planning_are_the_same_both_ways(ways: Told, tmp_path: Path
 def test_the_words_say_what_helps(ways: Told) -> None:
     both = [results(store, job) for job, store, _, _ in ways.values()]
     for found in both:
-        assert re.search(r"“g1”.* surely hurts?", sentences(found)[2])
+        assert re.search(r"“g1”.* clearly hurts?", sentences(found)[2])
     told = [detailed(found) for found in both]
     assert "points of accuracy for “" in told[0][1]
     assert re.search(r"error (lower|higher) by \d+\.\d+ ± \d\.\d+ points of error for “", told[1][1])
