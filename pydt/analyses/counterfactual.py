@@ -462,7 +462,7 @@ def retrainings(groups: int, repeats: int = 14, other_repeats: int = 4) -> int:
 
 def _length_before(record: Record) -> str:
     """What was equal in retrainings of before links named it: what the plan's recipe counts."""
-    if record.settings["method"] in ("function", "command"):
+    if record.settings.get("method") in ("function", "command"):
         return OWN
     return "steps" if {"steps", "samples"} & {*record.settings} else "epochs"
 

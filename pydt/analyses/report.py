@@ -390,7 +390,7 @@ def _notes(
         harm = ". Their effect on the target may be the training's, not the data's: "
         own = weak if of is record else weak_rows(store, of, seen)
         notes += [f"{note}." for note in own.notes(what, store.finished(of).tolist(), harm)]
-        if told["settings"]["mode"] == "zero-shot" and (chance := at_chance(store.scalars(seen, of), what)):
+        if chance := at_chance(store.scalars(seen, of), what):
             notes.append(chance)
     if effect == 0:
         same = f"{metric.name} in every row" if metric.measured else "output on the target, which is saturated"

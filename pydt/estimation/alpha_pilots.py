@@ -114,8 +114,8 @@ def compare_alphas(
         found = [(store, store.plan()) for store in stores]
     if len(found) < 2:
         raise ConfigError(f"{len(found)} pilots", "pilots", "run the same plan with designs of several alphas first")
-    first = found[0][1]
-    for _, record in found[1:]:
+    (at, first), *others = found
+    for store, record in others:
         same = {name: getattr(record, name) == getattr(first, name) for name in ("source", "units", "recipe")}
         if task is None:  # then each plan's first task is used; a named one is checked by `mean_output`
             same["task"] = record.tasks[0]["digest"] == first.tasks[0]["digest"]
@@ -123,9 +123,8 @@ def compare_alphas(
             if not equal:
                 mend = "compare pilots that differ in their design alone"
                 mend = "name the task that all have with task=" if name == "task" else mend
-                raise StoreError(
-                    f"has another {name} than plan {store.called(first)}", f"plan {store.called(record)}", mend
-                )
+                wrong = f"has another {name} than plan {at.called(first)}"
+                raise StoreError(wrong, f"plan {store.called(record)}", mend)
     each = level / (len(found) * (len(found) - 1) / 2)
     seen = [_pilot(store, record, task, output, each) for store, record in found]
     return compare_pilots(tuple(sorted(seen, key=lambda pilot: (pilot.alpha, pilot.kind))), level)

@@ -86,7 +86,7 @@ def test_the_report_says_auroc(store: Store, plan: Plan, tmp_path: Path) -> None
     assert found["rows"]["accuracy"] == pytest.approx(aurocs(store, 1), abs=1e-5)
     assert found["target_classes"] is None, "both classes have one AUROC"
     assert not found["question"]["validation_used"]
-    assert "% AUROC" in " ".join(sentences(found))
+    assert "points of AUROC" in sentences(found)[0]
     page = (tmp_path / "report.html").read_text()
     assert "change of the mean AUROC" in page
     assert "points of accuracy" not in page

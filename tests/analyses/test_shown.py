@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ def retrained() -> Counterfactual:
         dropped = 0 if kind == "full" else 15
         arms.append(Arm(kind, dropped, rows, ((),) * n, correct.mean(1, dtype=np.float64), correct, failed=6 - n))
     judged = contrast(arms[1], arms[2], np.full(200, 1 / 200), np.zeros(200, int))
-    record: Any = None
+    record: Any = SimpleNamespace(rows=[Row(np.arange(30) >= 15, 0, "drop bottom")])
     return Counterfactual(tuple(arms), (judged,), 5, "task", record)
 
 

@@ -43,7 +43,6 @@ def test_files_become_a_store_that_is_reported(tmp_path: Path, monkeypatch: pyte
     report = pydt("report", "both-losses")
     assert report.exit_code == 0, report.output
     assert "adding “two” helps" in report.output.lower() or "“two”" in report.output
-    assert "lower" in report.output
     assert "were imported" in report.output
     status = pydt("status", "both-losses")
     assert "80 rows: 79 finished, 1 failed, 0 missing" in status.output

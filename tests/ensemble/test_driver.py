@@ -565,5 +565,5 @@ def test_a_reason_with_other_bytes_than_utf8_is_stored(tmp_path: Path) -> None:
 
 def test_a_plan_that_was_never_run_into_a_store_is_told_so(tmp_path: Path) -> None:
     store = go(plan(2), tmp_path)
-    with pytest.raises(StoreError, match=r"no plan '[0-9a-f]{32}'\. run it into this store first"):
+    with pytest.raises(StoreError, match=r"no plan '[0-9a-f]{8}'\. run it into this store first"):
         store.plan(plan(3))

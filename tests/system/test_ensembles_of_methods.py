@@ -56,7 +56,10 @@ def test_rows_of_a_method_are_equal_bytes_however_they_were_run(
     assert 5 <= rows() < ROWS, "killed in the middle"
     assert started_from(tmp_path / "killed.toml", 2, marker).wait(300) == 0
 
-    assert contents(folder) == contents(tmp_path / "whole")
+    found, whole = (contents(place) for place in (folder, tmp_path / "whole"))
+    for one in (found, whole):
+        del one[f"names/{job.digest}.json"]  # says which of the two files was run
+    assert found == whole
     store = Store(folder)
     assert len(store.finished()) == ROWS
     losses = {scalars["source_loss"] for scalars in store.scalars(job.tasks[0])}

@@ -236,7 +236,7 @@ CASES: dict[str, tuple[Callable[[], object], str, str]] = {
     "unknown optimiser": (lambda: Recipe(optimizer="adam"), "'adam'", "choose one of"),
     "one beta": (lambda: Recipe(optimizer="adamw", betas=0.9), "betas 0.9", "two numbers"),
     "no steps": (lambda: Recipe(steps=0), "steps 0", "whole number"),
-    "more shots than examples": (lambda: Task(target(), shots=50), "50 shots, but class", "fewer shots"),
+    "more shots than examples": (lambda: Task(target(), shots=50), "50 shots, but class", "take shots = 6"),
     # --- designs and plans
     "alpha that keeps nothing": (lambda: design.random(10, 5, alpha=0.01), "alpha|0 of 10", ""),
     "alpha that keeps everything": (lambda: design.random(10, 5, alpha=1.0), "alpha|10 of 10", ""),

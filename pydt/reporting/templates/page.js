@@ -62,9 +62,8 @@
     }
     function more(rows) {
       const press = () => {
-        all = true;
+        [all, rows[0].tabIndex] = [true, -1];
         show();
-        rows[0].tabIndex = -1;
         rows[0].focus();
       };
       const shows = button({}, press, `Show ${counted(rows.length)} more`);
@@ -86,8 +85,7 @@
       (root.closest(".scroll") ?? root).before(make("p", { class: "find" }, label, said));
     }
     root.addEventListener("reveal", (event) => {
-      if (!event.target.closest("tr.off")) return;
-      [all, field.value] = [true, ""];
+      if (event.target.closest("tr.off")) [all, field.value] = [true, ""];
       show();
     });
     show();
@@ -148,6 +146,5 @@
     if (target.closest("a[href^='#']")) setTimeout(reveal); // when the address has changed
     if (target === dialog) dialog.close(); // beside its content
   });
-  addEventListener("hashchange", reveal);
-  addEventListener("load", reveal);
+  for (const event of ["hashchange", "load"]) addEventListener(event, reveal);
 })();
