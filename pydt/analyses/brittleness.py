@@ -5,7 +5,8 @@
 is the mean margin of models of the plan's kind that keep no group of R, with p_k(R) the chance that they keep group k;
 R flips an image where mu(R) < 0 < mean margin. Sets are found with ridge influences by a random half of the models and
 judged with unbiased influences by the other half, both ways over several splits; `verify` trains anew. Derivation and
-what lost: docs/analyses.md, "How retraining is judged".
+what lost: docs/analyses.md, "How retraining is judged". More than 500 lines: the analysis and its page, which stand
+together as in the other analyses.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """All analyses of a plan, one page each: what `pydt analyse` runs.
 
 An analysis that only estimates is computed anew from the stored rows. One that retrains keeps its rows in the store, so
-the same command continues wherever it was stopped. Each page is written as soon as it is finished.
+the same command continues wherever it was stopped. Each page is written as soon as it is finished. More than 500 lines:
+the list of analyses and what each needs stand together.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ happens without that group (Jain et al. 2023, section 4.2).
 
 Controls on the same images: without a random group of about as many images, and with the whole source. Trainings
 without a group serve all images that blame it. What is selected on what, and the errors: docs/analyses.md, "How
-retraining is judged".
+retraining is judged". More than 500 lines: the analysis and its page, which stand together as in the other analyses.
 """
 
 from __future__ import annotations

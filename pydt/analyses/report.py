@@ -1,7 +1,8 @@
 """The report: what a store knows about a plan as one dict of numbers, one HTML page and CSV files.
 
 Influences come from the score half of the target; the verdict (do influences of some rows predict other rows?) and the
-counterfactual are judged on the report half. The page only shows `results`.
+counterfactual are judged on the report half. The page only shows `results`. More than 500 lines: one place says where
+every number of results.json comes from.
 """
 
 from __future__ import annotations
