@@ -2,8 +2,8 @@
 
 Influences rank the groups on the score half of the target; rows without the lowest, the highest and random groups are
 judged on the report half, against the whole source ("gains": does leaving them out pay?) and against the random groups
-("contrasts": does it matter which?). They take as many steps as
-the whole source does. With d_i the difference between two arms' mean outputs on image i, of weight w_i:
+("contrasts": does it matter which?). They take as many steps as the whole source does. With d_i the difference between
+two arms' mean outputs on image i, of weight w_i:
 
     stderr_images^2 = sum over classes of n_c var(w_i d_i within class c)
     stderr^2 = stderr_retraining^2 (Welch's) + stderr_images^2 - sum over arms, images of weight^2 rest^2 / rows
@@ -281,7 +281,7 @@ def counterfactual(
     # The rows of the whole source keep the plan's recipe: other analyses share them.
     jobs = [(plan.recipe, rows)] if recipe == plan.recipe else [(plan.recipe, rows[:repeats]), (recipe, rows[repeats:])]
     retraining = Retraining(store, plan, runner, executor, workers, progress, limit)
-    records = [retraining.run((fresh,), own, used).plan() for used, own in jobs]
+    records = [retraining.run((fresh,), part, used).plan() for used, part in jobs]
     # So that a report needs nothing but the folder: it shows the last counterfactual of a plan and task.
     link = {"plan": plan.digest, "rows": records[-1].digest, "task": fresh.digest, "ranked_task": task.digest}
     link |= {"length": length} if len(records) == 1 else {"length": length, "full": records[0].digest}
