@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -87,6 +88,34 @@ def _statistics() -> tuple[bool, str]:
     )
 
 
+def _blas() -> tuple[bool, str]:
+    """Which kernels OpenBLAS multiplies by: numpy's and scipy's products, and parts of pydt's regressions."""
+    from threadpoolctl import threadpool_info
+
+    from pydt import _core
+
+    libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    if not libraries:
+        return True, "none that threadpoolctl knows"
+    told = []
+    for library in libraries:
+        name, kernels = f"{library['internal_api']} {library['version']}", library.get("architecture")
+        told.append(name + (f", {kernels} kernels" if kernels else "") + f", {library['num_threads']} threads")
+        if library["internal_api"] == "openblas" and kernels:
+            told[-1] += slower_kernels(kernels, _core.isas(), os.environ.get("OPENBLAS_CORETYPE"))
+    return True, "; ".join(dict.fromkeys(told))
+
+
+def slower_kernels(kernels: str, offered: Sequence[str], chosen: str | None) -> str:
+    """What to tell of OpenBLAS's kernels on a machine that offers these instruction sets; "" where all is well."""
+    best = next((name for name in ("avx512", "avx2") if name in offered), None)
+    if best is None or kernels in _KERNELS["avx512"] | _KERNELS[best]:
+        return ""
+    by_itself = "try OPENBLAS_CORETYPE=" + ("SkylakeX" if best == "avx512" else "Haswell")
+    mend = f"OPENBLAS_CORETYPE={chosen} is set: unset it" if chosen else by_itself
+    return f": SLOWER than this machine's {best} allows ({mend})"
+
+
 def _images() -> tuple[bool, str]:
     """Gather and normalise against numpy; the tests cover crops and flips."""
     from pydt import _core
@@ -138,9 +167,13 @@ def _disk() -> tuple[bool, str]:
         return path.read_bytes() == b"x" * 4096, f"a synced row takes {1000 * each:.1f} ms in this folder"
 
 
+# Of OpenBLAS, by the instructions of their products. All others of x86 are older than AVX2.
+_KERNELS = {"avx512": {"SkylakeX", "Cooperlake", "SapphireRapids"}, "avx2": {"Haswell", "Zen"}}
+
 _CHECKS: dict[str, Callable[[], tuple[bool, str]]] = {
     "instruction set": _instruction_set,
     "cores": _threads,
+    "BLAS": _blas,
     "core, statistics": _statistics,
     "core, images": _images,
     "CUDA": _cuda,
