@@ -31,7 +31,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import numpy.typing as npt
-from core import Case, compare
+from core import Case, compare, fastest_blas
 
 import pydt
 from pydt import _core
@@ -406,28 +406,6 @@ CASES: dict[str, Callable[[int], list[Case]]] = {
     "lasso": lasso,
     "memory": memory,
 }
-
-
-def fastest_blas() -> None:
-    """Start again under the OpenBLAS core type that multiplies fastest here: its own choice is not always the best."""
-    if "OPENBLAS_CORETYPE" in os.environ:
-        return
-    code = (
-        "import numpy as np, time; a = np.ones((1000, 3000), 'f'); b = np.ones((3000, 1000), 'f'); a @ b; t = []\n"
-        "for _ in range(5):\n s = time.perf_counter(); a @ b; t.append(time.perf_counter() - s)\n"
-        "print(min(t))"
-    )
-    times = {}
-    for kind in ("", "Haswell", "Zen", "SkylakeX"):
-        env = os.environ | ({"OPENBLAS_CORETYPE": kind} if kind else {})
-        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
-        if done.returncode == 0:  # a core type that this processor cannot run is killed
-            times[kind] = float(done.stdout)
-    best = min(times, key=lambda kind: times[kind])
-    print("OpenBLAS core types, s:", {kind or "its own choice": round(t, 4) for kind, t in times.items()})
-    os.environ["OPENBLAS_CORETYPE"] = best
-    sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, *sys.argv])
 
 
 def main() -> None:

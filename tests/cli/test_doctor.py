@@ -62,4 +62,5 @@ def test_doctor_names_the_kernels_that_numpy_runs(monkeypatch: pytest.MonkeyPatc
         pytest.skip("numpy multiplies by another library, or on another kind of processor")
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Nehalem")
     line = next(line for line in pydt("doctor").stdout.splitlines() if "BLAS" in line)
-    assert "Nehalem kernels" in line and "OPENBLAS_CORETYPE=Nehalem is set: unset it" in line
+    assert "Nehalem kernels" in line
+    assert "OPENBLAS_CORETYPE=Nehalem is set: unset it" in line
