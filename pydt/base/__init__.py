@@ -31,7 +31,7 @@ from pydt.base.files import Folder, append_line, building, clear, gone, machine,
 from pydt.base.locks import exclusive, holder
 from pydt.base.notebook import SHOWN, extremes, html_table, influence_table, notebook_display, to_frame
 from pydt.base.npy import check_length, file_stamp, npy_header, npy_path, open_npy
-from pydt.base.parallel import available, one_blas_thread, share_out, threads
+from pydt.base.parallel import GPU_SHARE, available, gpu_share, one_blas_thread, share_out, threads
 from pydt.base.quantiles import Z975, t975
 from pydt.base.regular_files import (
     LARGEST_TEXT,

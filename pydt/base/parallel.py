@@ -16,6 +16,8 @@ from functools import cache
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
+GPU_SHARE = "PYDT_GPU_SHARE"
+"""The environment variable that says to a worker what `gpu_share` says."""
 _WORKERS = 4  # items that are in memory at once; the core's own threads take what cores are left
 _END: Any = object()
 _here = threading.local()
@@ -27,6 +29,11 @@ _limits: Any = None
 def available() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def gpu_share() -> float:
+    """The share of a GPU's memory that this process may take: less than 1 in a worker that shares one with others."""
+    return float(os.environ.get(GPU_SHARE, 1))
 
 
 def threads() -> int:

@@ -20,7 +20,7 @@ from pydt import _core
 from pydt.base import ConfigError, DataError, one_of, whole
 from pydt.data.dataset import Dataset
 from pydt.data.loading.augment import ENCODED_CROP, Augment
-from pydt.data.loading.buffers import HOST, SCRATCH, Ring, Staging, resident
+from pydt.data.loading.buffers import HOST, SCRATCH, Ring, Staging, resident, small
 from pydt.data.loading.dali import Settings, engine, known, read
 from pydt.data.loading.drawn import drawn, touched
 from pydt.data.loading.raw_operations import operate
@@ -193,7 +193,7 @@ class Loader:
             images, ids = self._read_encoded(ids)
         else:
             images = self._read_raw(ids)
-        labels = torch.from_numpy(self.dataset.labels[ids]).to(self.device, non_blocking=True)
+        labels = small(self.dataset.labels[ids], self.device)
         return Batch(images, labels, torch.from_numpy(ids), self.dataset.captions)
 
     def _read_raw(self, ids: np.ndarray) -> torch.Tensor:
@@ -201,12 +201,14 @@ class Loader:
         _, height, width, channels = self.dataset.images.shape
         augment, seen = self.augment, self.augment.seen(channels)
         mean, std = augment.channels(seen)
+        sides = augment.sides(height, width, self._epoch if self.train else None)
+        if not len(ids):  # this rank has no share of the last batch
+            return torch.empty((0, seen, *sides), dtype=self.dtype, device=self.device)
         if augment.resize is None and seen == channels:
-            sides = augment.sides(height, width, self._epoch if self.train else None)
             how = sides, mean, std, self.dtype, self.channels_last
             images = self._gather(self._memory, ids, range(self.views), *how)
         else:
-            centre, scale = (torch.from_numpy(values).to(self.device).view(-1, 1, 1) for values in (mean, std))
+            centre, scale = (small(values, self.device).view(-1, 1, 1) for values in (mean, std))
             layout = torch.channels_last if self.channels_last else torch.contiguous_format
             images = self._scaled(self._memory, ids, range(self.views))
             images = ((images - centre) / scale).to(self.dtype, memory_format=layout)
@@ -228,7 +230,7 @@ class Loader:
             anchor, shape = found["anchor"], found["shape"]
             anchor[flipped, 1] = width - shape[flipped, 1] - anchor[flipped, 1]
         pixels = (255 * self._scaled(self._scratch, ids[some], [view])).expand(-1, len(mean), -1, -1).contiguous()
-        images[torch.from_numpy(some).to(self.device)] = operate(pixels, found, mean, std).to(self.dtype)
+        images[small(some, self.device)] = operate(pixels, found, mean, std).to(self.dtype)
 
     def _scaled(self, memory: Ring | Staging, ids: np.ndarray, views: Sequence[int]) -> torch.Tensor:
         """The examples, cropped, flipped and resized: float32 (views * n, C, H, W), on the scale 0..1."""
@@ -263,8 +265,7 @@ class Loader:
             if self.augment.resized_crop is not None:
                 how["scale"], how["ratio"] = self.augment.resized_crop
         shape = (len(views) * len(ids), channels, height, width)
-        there = resident(stored, self.device) if self.device.type == "cuda" else None
-        if there is not None:
+        if self._there is not None:
             layout = torch.channels_last if channels_last else torch.contiguous_format
             out = torch.empty(shape, dtype=dtype, device=self.device, memory_format=layout)
             with torch.cuda.device(self.device):
@@ -272,7 +273,7 @@ class Loader:
                 for place, view in enumerate(views):
                     lot = out[place * len(ids) : (place + 1) * len(ids)]
                     _core.cuda_gather(
-                        images=there.data_ptr(),
+                        images=self._there.data_ptr(),
                         shape=stored.shape,
                         index=index,
                         ids=ids,
@@ -293,6 +294,12 @@ class Loader:
             part = bits[place * len(ids) : (place + 1) * len(ids)]
             _core.gather(images=stored, index=index, ids=ids, out=part, threads=threads, view=view, **how)
         return memory.send(out) if isinstance(memory, Staging) else out
+
+    @cached_property
+    def _there(self) -> torch.Tensor | None:
+        """The data set on the GPU, if it is there: decided at the first batch, since asking takes time."""
+        stored = self.dataset.images
+        return resident(stored, self.device) if stored is not None and self.device.type == "cuda" else None
 
     def _read_encoded(self, ids: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
         """The images, and the examples that they are of."""
@@ -376,11 +383,19 @@ def resized(images: torch.Tensor, augment: Augment, side: int) -> torch.Tensor:
 
 
 def _device(device: str | torch.device) -> torch.device:
+    """The device with its number, so that one device has one name."""
     mend = 'use "cpu", "cuda" or "cuda:1"'
     try:
         found = torch.device(device)
     except (RuntimeError, TypeError) as error:
         raise ConfigError(f"device {device!r}", "Loader", mend) from error
-    if found.type == "cuda" and not torch.cuda.is_available():
+    if found.type == "cpu":
+        return found
+    if found.type != "cuda":
+        raise ConfigError(f"device {device!r}", "Loader", mend)
+    if not torch.cuda.is_available():
         raise ConfigError("no CUDA device is usable here", f"Loader, device {device!r}", 'use device="cpu"')
-    return found
+    count, index = torch.cuda.device_count(), torch.cuda.current_device() if found.index is None else found.index
+    if index >= count:
+        raise ConfigError(f"there are {count} CUDA devices", f"Loader, device {device!r}", "count them from 0")
+    return torch.device("cuda", index)

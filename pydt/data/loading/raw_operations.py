@@ -19,6 +19,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from pydt.data.loading.buffers import small
 from pydt.data.loading.drawn import Drawn
 
 _FINEST = 2.0**-20  # of matrices and weights; 8 bits of a pixel and twice 20 are fewer than the 53 of float64
@@ -29,9 +30,8 @@ _YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.321], [0.211, -0.523,
 
 def operate(pixels: torch.Tensor, found: Drawn, mean: np.ndarray, std: np.ndarray) -> torch.Tensor:
     """Do what `drawn` found to images (n, C, H, W), float32 on the scale 0..255, in place, and normalise them."""
-    scale = torch.from_numpy(1 / (255 * std.astype(float))).float().view(-1, 1, 1).to(pixels.device)
-    shift = torch.from_numpy(-mean / std.astype(float)).float().view(-1, 1, 1).to(pixels.device)
-    grey = torch.from_numpy(255 * mean.astype(float)).float().view(-1, 1, 1).to(pixels.device)
+    numbers = 1 / (255 * std.astype(float)), -mean / std.astype(float), 255 * mean.astype(float)
+    scale, shift, grey = (small(each.astype(np.float32), pixels.device).view(-1, 1, 1) for each in numbers)
     step = max(1, _AT_ONCE[pixels.device.type != "cpu"] // pixels[0].numel())
     for start in range(0, len(pixels), step):
         part, now = pixels[start : start + step], {name: v[start : start + step] for name, v in found.items()}
@@ -51,7 +51,7 @@ def operate(pixels: torch.Tensor, found: Drawn, mean: np.ndarray, std: np.ndarra
 
 def _each(images: torch.Tensor, values: np.ndarray) -> torch.Tensor:
     """One float32 number per image: (n, 1, 1, 1)."""
-    return torch.from_numpy(values.astype(np.float32)).view(-1, 1, 1, 1).to(images.device)
+    return small(values.astype(np.float32), images.device).view(-1, 1, 1, 1)
 
 
 def _rounded(matrices: np.ndarray) -> np.ndarray:
@@ -78,8 +78,8 @@ def _jitter(images: torch.Tensor, found: Drawn) -> None:
         turn[:, 1, 2] = saturation * np.sin(hue)
         turn[:, 2, 1] = -turn[:, 1, 2]
         matrices = _rounded(factor[:, None, None] * (np.linalg.inv(_YIQ) @ turn @ _YIQ))
-        mixed = _product(torch.from_numpy(matrices).to(images.device), images.flatten(2).double())
-        mixed += torch.from_numpy(_rounded(offset)).view(-1, 1, 1).to(images.device)
+        mixed = _product(small(matrices, images.device), images.flatten(2).double())
+        mixed += small(_rounded(offset), images.device).view(-1, 1, 1)
         images.copy_(mixed.view(images.shape))
     images.round_().clamp_(0, 255)
 
@@ -93,8 +93,8 @@ def _blur(images: torch.Tensor, sigma: np.ndarray, window: np.ndarray) -> None:
     weights = np.exp(-0.5 * (offsets / sigma[some, None].astype(float)) ** 2) * (offsets <= reach[:, None])
     weights = _rounded(weights / (2 * weights.cumsum(axis=1)[:, -1:] - 1))  # not sum(): its order goes by the length
     weights[:, 0] = 1 - 2 * weights[:, 1:].sum(axis=1)  # one colour stays that colour
-    taps = torch.from_numpy(weights).to(images.device).view(len(some), -1, 1, 1, 1)
-    place = torch.from_numpy(some).to(images.device)
+    taps = small(weights, images.device).view(len(some), -1, 1, 1, 1)
+    place = small(some, images.device)
     blurred = _blurred(_blurred(images.index_select(0, place).double(), taps, 2), taps, 3)
     images.index_copy_(0, place, blurred.round_().float())
 
@@ -104,7 +104,7 @@ def _blurred(images: torch.Tensor, taps: torch.Tensor, axis: int) -> torch.Tenso
     size, reach = images.shape[axis], taps.shape[1] - 1
     at, period = np.arange(-reach, size + reach), max(1, 2 * (size - 1))
     mirrored = np.minimum(at % period, -at % period)
-    wide = images.index_select(axis, torch.from_numpy(mirrored).to(images.device))
+    wide = images.index_select(axis, small(mirrored, images.device))
     found = images * taps[:, 0]
     for distance in range(1, reach + 1):
         both = wide.narrow(axis, reach - distance, size) + wide.narrow(axis, reach + distance, size)
@@ -117,6 +117,6 @@ def _erase(images: torch.Tensor, anchor: np.ndarray, shape: np.ndarray, colour: 
     for axis in (0, 1):
         at, first = np.arange(images.shape[2 + axis]), anchor[:, axis, None]
         part = (at >= first) & (at < first + shape[:, axis, None])
-        inside.append(torch.from_numpy(part.astype(np.float32)).to(images.device))
+        inside.append(small(part.astype(np.float32), images.device))
     erased = (inside[0][:, :, None] * inside[1][:, None, :])[:, None]
     images.mul_(1 - erased).add_(erased * colour)
