@@ -22,8 +22,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt.base import EstimateError, one_of, real, share_out, to_array, whole
+from pydt.base import EstimateError, one_of, real, to_array, whole
 from pydt.design import Design
+from pydt.estimation.backend import Host
 from pydt.estimation.estimators import ESTIMATORS
 from pydt.estimation.estimators.common import Options, Solver
 from pydt.estimation.estimators.ols import OLS
@@ -182,7 +183,6 @@ def _collect(statistics: Statistics, method: str, solver: Solver, out: npt.NDArr
         results["values"] = out[:, None] if statistics.flat else out
 
     def put(name: str, tile: Tile, part: Any) -> None:
-        part = np.asarray(part)
         shape = part.shape[:-1]
         if name not in results:
             results[name] = np.empty((*shape, targets), _TYPES.get(name, np.float64))
@@ -199,6 +199,7 @@ def _collect(statistics: Statistics, method: str, solver: Solver, out: npt.NDArr
         if solver.df is None:
             parts["df"] = found.df
         still = geometry.used.energy(tile.units) == 0  # a constant target has no known error
+        parts = {name: part if part is None else statistics.backend.result(part) for name, part in parts.items()}
         for name in ("stderr", "placebo_stderr"):
             if parts[name] is not None:
                 parts[name][:, still] = np.nan
@@ -208,7 +209,7 @@ def _collect(statistics: Statistics, method: str, solver: Solver, out: npt.NDArr
                 if part is not None:
                     put(name, tile, part)
 
-    share_out(statistics.tiles(*solver.folds), treat)
+    statistics.backend.each(statistics.tiles(*solver.folds), treat)
     if solver.df is not None:
         for name, of in zip(("df", "placebo_df"), solver.df, strict=True):
             every = np.broadcast_to(of[:, None], (len(of), targets))
@@ -230,19 +231,19 @@ def _collect(statistics: Statistics, method: str, solver: Solver, out: npt.NDArr
         targets=statistics.given.targets,
         _covariance=solver.covariance,
         _imbalance=solver.imbalance,
-        _contrast=_contrasts(statistics.given) if solver.contrast else None,
+        _contrast=_contrasts(statistics.given, statistics.backend) if solver.contrast else None,
     )
     return Fit(**{**dict.fromkeys(_MAY_BE_MISSING), **results})
 
 
-def _contrasts(given: Inputs) -> Callable[[Array], tuple[Array, Array]]:
+def _contrasts(given: Inputs, backend: Host) -> Callable[[Array], tuple[Array, Array]]:
     """Weights (contrasts, groups) -> contrasts and their variances, (contrasts, targets), by robust errors of OLS.
 
     Outputs are read again, and the geometry is made again: a fit must not keep it.
     """
 
     def contrasts(weights: Array) -> tuple[Array, Array]:
-        statistics = Statistics(given)
+        statistics = Statistics(given, backend=backend)
         geometry = statistics.geometry
         contrast = OLS.prepare(geometry, Options(statistics.exact, robust=True)).contrast
         assert contrast is not None
@@ -251,10 +252,11 @@ def _contrasts(given: Inputs) -> Callable[[Array], tuple[Array, Array]]:
         def treat(tile: Tile) -> None:
             values, variance = contrast(tile, weights)
             still = geometry.used.energy(tile.units) == 0
+            values, variance = backend.down(values), backend.down(variance)
             of_tile = np.where(tile.broken, np.nan, (values, np.where(still, np.nan, variance)))
             found[..., tile.part] = of_tile[..., : tile.width]
 
-        share_out(statistics.tiles(), treat)
+        backend.each(statistics.tiles(), treat)
         return found[0], found[1]
 
     return contrasts

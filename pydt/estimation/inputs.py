@@ -114,13 +114,13 @@ class Inputs(Masks):
     """Masks with their outputs.
 
     Attributes:
-        outputs: float16/32/64 (models, targets), any strides; never copied.
+        outputs: float16/32/64 (models, targets), any strides; never copied. Or a tensor on a device, of floats.
         flat: the outputs were one-dimensional.
         flag: targets with a NaN or infinite output get NaN, instead of an error.
         targets: their names, where the outputs are a table or a column with a name, else None.
     """
 
-    outputs: npt.NDArray[Any]
+    outputs: Any
     flat: bool
     flag: bool
     targets: tuple[Any, ...] | None = field(default=None, kw_only=True)
@@ -235,29 +235,29 @@ def exchanges(clusters: Rows, copies: int, rng: np.random.Generator, turn: bool 
     return moved
 
 
-def _refuse_empty(masks: Masks, outputs: npt.NDArray[Any]) -> None:
+def _refuse_empty(masks: Masks, outputs: Any) -> None:
     """Refuse rows that keep no group and have no output: they were allocated, and never written."""
     empty = np.flatnonzero(~masks.packed.any(1))  # a design, which alone brings placebos, has no such mask
-    rows = [row for row in empty if not np.nan_to_num(outputs[row]).any()]
+    rows = [row for row in empty if not np.nan_to_num(on_host(outputs[row])).any()]
     if rows:
         others = f", nor do {len(rows) - 1} others" if len(rows) > 1 else ""
         mend = "leave out rows that were never written, in masks and outputs"
         raise EstimateError(f"row {rows[0]} keeps no group and has no output{others}", "masks", mend)
 
 
-def refuse_unwritten(outputs: npt.NDArray[Any], name: str = "outputs") -> None:
+def refuse_unwritten(outputs: Any, name: str = "outputs") -> None:
     """Refuse rows of nothing but zeros where no other row has a zero: they were allocated, and never written.
 
     Where there are other zeros, or few different values (right or wrong), such a row may be what was measured.
     """
-    first = outputs[:, :_LOOKED]
+    first = on_host(outputs[:, :_LOOKED])
     zero = first == 0
     rows = np.flatnonzero(zero.all(1))
     if first.shape[1] < _FEWEST or not rows.size or rows.size == len(first) or zero.sum() > rows.size * first.shape[1]:
         return
     if len(np.unique(first)) <= _COUNTS:
         return
-    rows = np.array([row for row in rows if not np.any(outputs[row])], np.int64)
+    rows = np.array([row for row in rows if not np.any(on_host(outputs[row]))], np.int64)
     if rows.size:
         others = f", and so are {rows.size - 1} others" if rows.size > 1 else ""
         mend = "leave out rows that were never written, in masks and outputs; NaN says that a row failed"
@@ -333,12 +333,16 @@ def _compare(packed: npt.NDArray[np.uint8], design: Design, other: str) -> None:
         raise EstimateError(f"row {wrong[0]} is not among the masks of the design", "masks", mend)
 
 
+def on_host(outputs: Any, name: str = "outputs") -> npt.NDArray[Any]:
+    """Outputs as an array of numpy; bfloat16, which it lacks, as float32."""
+    if str(getattr(outputs, "dtype", "")) == "torch.bfloat16":
+        outputs = outputs.float()
+    return to_array(outputs, name, EstimateError)
+
+
 def as_outputs(outputs: Any, name: str = "outputs") -> tuple[npt.NDArray[Any], bool]:
     """Outputs as floats (models, targets), floats without a copy; True if they had one dimension."""
-    if hasattr(outputs, "detach"):  # a torch tensor; numpy has no bfloat16
-        outputs = outputs.detach().cpu()
-        outputs = outputs.float() if str(outputs.dtype) == "torch.bfloat16" else outputs
-    array = to_array(outputs, name, EstimateError)
+    array = on_host(outputs, name)
     if array.dtype.kind not in "biuf":
         raise EstimateError(f"dtype {array.dtype} is not one of numbers", name, "pass floats (models, targets)")
     if array.ndim not in (1, 2) or 0 in array.shape:

@@ -15,10 +15,9 @@ import numpy.typing as npt
 
 from pydt import _core
 from pydt.base import EstimateError, threads
+from pydt.estimation.backend import HOST, Host
 from pydt.estimation.inputs import Array, Masks, Rows, name_groups
 from pydt.estimation.sums import Columns
-
-_BLOCK = 128  # of the forward substitution
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,10 +45,10 @@ def count_columns(packed: npt.NDArray[np.uint8], columns: int) -> Columns:
 
 
 class Geometry:
-    """All that the masks alone decide, each part computed when first read."""
+    """All that the masks alone decide, each part computed when first read; `backend`: of what is made with targets."""
 
-    def __init__(self, masks: Masks):
-        self.masks = masks
+    def __init__(self, masks: Masks, backend: Host = HOST):
+        self.masks, self.backend = masks, backend
         self._folds: dict[int, Folds] = {}
 
     @property
@@ -66,9 +65,9 @@ class Geometry:
         label = self.masks.strata
         return [] if label is None else [np.flatnonzero(label == i) for i in range(self.masks.constants)]
 
-    def centre(self, values: Array) -> Array:
+    def centre(self, values: Any) -> Any:
         """Values (groups, ...) less the mean of their stratum: what masks of fixed sizes can say of them."""
-        values = values.copy()
+        values = values - 0  # a copy of any kind of array
         for stratum in self.strata:
             values[stratum] -= values[stratum].mean(0)
         return values
@@ -210,11 +209,13 @@ class Geometry:
 class Regression:
     """OLS on all groups by Cholesky of G = LL' (plus 11' in the directions that masks of one size leave open).
 
-    The noise needs only |L^-1 c|^2: K^2 targets / 2 multiplications, by forward substitution in blocks.
+    The noise needs only |L^-1 c|^2.
     """
 
-    def __init__(self, lower: Array, close: Callable[[Array], Array], df: float, parameters: int, spare: int):
-        self._lower = lower
+    def __init__(
+        self, lower: Array, close: Callable[[Array], Array], df: float, parameters: int, spare: int, backend: Host
+    ):
+        self._lower, self._backend = lower, backend
         self._close = close  # takes those directions out again
         self._spare = spare
         self.df = df
@@ -226,30 +227,12 @@ class Regression:
         return self._close(factor.T @ factor)
 
     @cached_property
-    def _double(self) -> tuple[npt.NDArray[Any], list[npt.NDArray[Any]]]:
-        """L, and the inverses of its diagonal blocks."""
-        starts = range(0, len(self._lower), _BLOCK)
-        return self._lower, [np.linalg.inv(self._lower[i : i + _BLOCK, i : i + _BLOCK]) for i in starts]
+    def _explained(self) -> Callable[[Any], Array]:
+        return self._backend.substitution(self._lower)
 
-    @cached_property
-    def _single(self) -> tuple[npt.NDArray[Any], list[npt.NDArray[Any]]]:
-        lower, blocks = self._double
-        return lower.astype(np.float32), [block.astype(np.float32) for block in blocks]
-
-    def left(self, cross: npt.NDArray[Any], energy: Array) -> Array:
+    def left(self, cross: Any, energy: Array) -> Array:
         """Residual sum of squares (targets,), from centred cross products; in the precision of `cross`."""
-        lower, blocks = self._double if cross.dtype == np.float64 else self._single
-        solved, explained = np.empty_like(cross), np.zeros(len(energy))
-        for block, start in zip(blocks, range(0, len(cross), _BLOCK), strict=True):
-            part = cross[start : start + _BLOCK]
-            if start:
-                part = part - lower[start : start + _BLOCK, :start] @ solved[:start]
-            part = np.matmul(block, part, out=solved[start : start + _BLOCK])
-            square = part * part
-            if len(square) % 32 == 0:  # runs of 32 in the precision of `cross`: twice as fast, and as good
-                square = square.reshape(-1, 32, len(energy)).sum(1)
-            explained += square.sum(0, dtype=np.float64)
-        return np.maximum(energy - explained, 0)
+        return np.maximum(energy - self._explained(cross), 0)
 
     @property
     def sure(self) -> bool:
@@ -321,7 +304,9 @@ def regress(geometry: Geometry) -> Regression:
             "masks",
             f'train more than {parameters * models // geometry.units} models, or use method="ridge" or "lasso"',
         )
-    return Regression(lower, lambda inverse: lift(inverse, geometry.strata, -1 / level), df, parameters, spare)
+    return Regression(
+        lower, lambda inverse: lift(inverse, geometry.strata, -1 / level), df, parameters, spare, geometry.backend
+    )
 
 
 def _unidentified(geometry: Geometry, gram: Array) -> EstimateError:

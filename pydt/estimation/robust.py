@@ -23,10 +23,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pydt import _core
-from pydt.base import threads
+from pydt.estimation.backend import HOST, Host
 from pydt.estimation.inputs import Array, Rows
 from pydt.estimation.mask_geometry import Geometry
 from pydt.estimation.sums import Tile
@@ -92,29 +91,31 @@ class UnitRows:
         """A row with the mask of each unit."""
         return self._first[part]
 
-    def masks(self, part: slice) -> Array:
+    def masks(self, part: slice, backend: Host = HOST) -> Any:
         """x of some units (units, columns)."""
         plain = self._geometry.plain
-        mean = 0.5 if self.pair else plain.count[: self.columns] / plain.rows
-        masks = self._geometry.masks.masks(self._first[part])[:, : self.columns]
-        return np.sqrt(self.weight[part])[:, None] * (masks - mean)
+        mean = np.full(self.columns, 0.5) if self.pair else plain.count[: self.columns] / plain.rows
+        masks = backend.masks(self._geometry.masks, self._first[part])[:, : self.columns]
+        return backend.up(np.sqrt(self.weight[part]))[:, None] * (masks - backend.up(mean))
 
-    def outputs(self, tile: Tile, part: slice, of: Callable[[Rows, Array], Array] | None = None) -> Array:
+    def outputs(self, tile: Tile, part: slice, of: Callable[[Rows, Any], Any] | None = None) -> Any:
         """y of some units (units, targets): of the outputs less their means, or of what `of` makes of rows and
         outputs."""
+        backend = self._geometry.backend
         rows = slice(self._starts[part.start], self._ends[part.stop - 1])
         y = tile.outputs(self._order[rows])
         if of is not None:
             y = of(self._order[rows], y)
         elif not self.pair:
-            y = y - tile.plain.total / self._geometry.plain.rows
+            y = y - backend.up(tile.plain.total / self._geometry.plain.rows)
         if len(y) == len(self.weight[part]):
             return y
-        y *= self._sign[rows, None]
-        return np.add.reduceat(y, self._starts[part] - rows.start, axis=0) / np.sqrt(self.weight[part])[:, None]
+        y *= backend.up(self._sign[rows])[:, None]
+        sums = backend.unit_sums(y, self._starts[part] - rows.start)
+        return sums / backend.up(np.sqrt(self.weight[part]))[:, None]
 
 
-def rare(units: UnitRows, share: Array, squares: Array, fourths: Array) -> npt.NDArray[np.bool_]:
+def rare(backend: Host, units: UnitRows, share: Array, squares: Array, fourths: Array) -> Any:
     """Where an arm, (columns, targets), holds too few events for its own spread: V is the classical one at least.
 
     Args:
@@ -122,7 +123,8 @@ def rare(units: UnitRows, share: Array, squares: Array, fourths: Array) -> npt.N
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         kurtosis = len(units) * fourths / squares**2
-    return np.outer(share, len(units) / kurtosis) < np.where(kurtosis > _KURTOSIS, _EVENTS, 0)
+        events = len(units) / kurtosis
+    return backend.outer(share, events) < backend.up(np.where(kurtosis > _KURTOSIS, _EVENTS, 0.0))
 
 
 def smaller_arm(geometry: Geometry) -> Array:
@@ -162,13 +164,14 @@ class Sandwich:
         self._kept = [self._make(part) for part in self.units.blocks()] if size * len(project) <= KEPT_ENTRIES else None
         self._describe()
 
-    def _make(self, part: slice) -> Array:
+    def _make(self, part: slice, backend: Host = HOST) -> Any:
         """P^2 / (1 - h) of some units, (units, influences)."""
-        return (self.units.masks(part) @ self._project.T) ** 2 / self._left[part, None]
+        made = backend.product(self.units.masks(part, backend), backend.up(self._project).T)
+        return made**2 / backend.up(self._left[part])[:, None]
 
-    def _weights(self) -> Iterator[tuple[slice, Array]]:
+    def _weights(self, backend: Host = HOST) -> Iterator[tuple[slice, Any]]:
         for i, part in enumerate(self.units.blocks()):
-            yield part, self._make(part) if self._kept is None else self._kept[i]
+            yield part, self._kept[i] if self._kept is not None and backend.keeps else self._make(part, backend)
 
     def _describe(self) -> None:
         """df, and which influences hang on a unit that OLS fits whatever it says."""
@@ -196,44 +199,47 @@ class Sandwich:
         with np.errstate(invalid="ignore", divide="ignore"):
             self.df: Array = own**2 / (most + together)
 
-    def variance(self, tile: Tile, values: Array, classical: Array, weights: Array | None = None) -> Array:
+    def variance(self, tile: Tile, values: Any, classical: Any, weights: Array | None = None) -> Any:
         """V (influences, targets).
 
         Args:
             values: of OLS, (groups, targets). classical: s^2 [G^-1]_kk, of the same shape as V.
             weights: (contrasts, groups); then V is that of each contrast c'b, and so is `classical`.
         """
+        backend = self._geometry.backend
         found: Any = 0.0
-        squares, fourths = np.zeros((2, len(tile.broken)))
-        for part, weight in self._weights():
+        squares, fourths = (backend.zeros(len(tile.broken)) for _ in range(2))
+        for part, weight in self._weights(backend):
             y = self.units.outputs(tile, part)
             second = y**2
             squares, fourths = squares + second.sum(0), fourths + (second**2).sum(0)
-            y -= self.units.masks(part)[:, : self._geometry.groups] @ values
+            y -= backend.product(self.units.masks(part, backend)[:, : self._geometry.groups], values)
             if weights is not None:
-                made = self.units.masks(part)[:, : len(self._inverse)] @ (weights @ self._inverse).T
-                weight = made**2 / self._left[part, None]
-            found = found + weight.T @ y**2
+                x = self.units.masks(part, backend)[:, : len(self._inverse)]
+                weight = backend.product(x, backend.up((weights @ self._inverse).T)) ** 2
+                weight = weight / backend.up(self._left[part])[:, None]
+            found = found + backend.product(weight.T, y**2)
         hangs, share = self.hangs, self._share
         if weights is not None:
             used = weights != 0
             hangs = (used & hangs[: used.shape[1]]).any(1)
             share = np.where(used, share[: used.shape[1]], 1.0).min(1)
-        few = rare(self.units, share, squares, fourths)
-        return np.where(hangs[:, None], classical, np.where(few, np.maximum(found, classical), found))
+        few = rare(backend, self.units, share, backend.down(squares), backend.down(fourths))
+        found = backend.where(few, backend.maximum(found, classical), found)
+        return backend.where(backend.up(hangs)[:, None], classical, found)
 
 
 class Arms:
     """The spreads of both arms of each of `columns`; df (columns,) of the errors."""
 
     def __init__(self, geometry: Geometry):
-        self.units = UnitRows(geometry)
+        self.units, self._backend = UnitRows(geometry), geometry.backend
         self.columns = columns = self.units.columns
         self._share = smaller_arm(geometry)[:columns]
         self._codes, number = [], np.zeros(columns)
         for part in self.units.blocks():
             kept = geometry.masks.masks(self.units.kept(part))[:, :columns] > 0
-            self._codes.append(_core.codes(_core.pack(kept), columns, None))
+            self._codes.append(geometry.backend.codes(_core.pack(kept), columns))
             number += kept.sum(0)
         with_it = geometry.plain.count[:columns]
         # A placebo column that few models all drew alike says nothing: NaN.
@@ -252,36 +258,37 @@ class Arms:
         return df[: geometry.groups], df[geometry.groups :]
 
     def variance(
-        self, tile: Tile, sums: Array, of: Callable[[Rows, Array], Array] | None = None, exact: bool = True
-    ) -> tuple[Array, Array]:
+        self, tile: Tile, sums: Any, of: Callable[[Rows, Any], Any] | None = None, exact: bool = True
+    ) -> tuple[Any, Any]:
         """V and the pooled variance T within both arms, (columns, targets).
 
         Args:
             sums: (at least columns, targets) M'r, for r the outputs less their means, or what `of` makes of them.
             exact: squares are summed in float64 and not in float32.
         """
-        sums = sums[: self.columns]
-        inside = np.zeros(sums.shape)
-        shift = np.zeros(sums.shape[1])
-        total, squares, fourths = np.zeros((3, len(shift)))
+        backend = self._backend
+        up, down = backend.up, backend.down
         # Powers of two, so that squares of a tile's outputs neither vanish in float32 nor overflow it.
         with np.errstate(divide="ignore"):
             scale = np.exp2(-np.nan_to_num(np.floor(np.log2(tile.plain.squares) / 2), posinf=0, neginf=0))
-        sums = sums * scale
+        sums, scaled = sums[: self.columns] * up(scale), up(scale)
+        inside = backend.zeros(*sums.shape)
+        totals, second, fourth = (backend.zeros(len(scale)) for _ in range(3))
         for part, codes in zip(self.units.blocks(), self._codes, strict=True):
             y = self.units.outputs(tile, part, of)
-            y *= scale
-            total = total + np.sqrt(self.units.weight[part]) @ y
-            np.square(y, out=y)
-            squares, fourths = squares + y.sum(0), fourths + (y**2).sum(0)
-            inside += _core.subset_sums(codes, y if exact else y.astype(np.float32), shift, threads(), None)
+            y *= scaled
+            totals = totals + up(np.sqrt(self.units.weight[part])) @ y
+            y *= y
+            second, fourth = second + y.sum(0), fourth + (y**2).sum(0)
+            inside += backend.squares_of_arm(codes, y, exact)
         (with_it, without), (free_with, free_without) = self._rows, (np.maximum(one, 1.0) for one in self._free)
         with np.errstate(invalid="ignore"):
-            one = np.maximum(inside - sums**2 / with_it[:, None], 0)
-            other = np.maximum(squares - inside - (total - sums) ** 2 / without[:, None], 0)
+            one = (inside - sums**2 / up(with_it)[:, None]).clip(0)
+            other = (second - inside - (totals - sums) ** 2 / up(without)[:, None]).clip(0)
         pooled = (one + other) / max(len(self.units) - 2, 1)
-        classical = (1 / with_it + 1 / without)[:, None] * pooled
-        found = one / (with_it * free_with)[:, None] + other / (without * free_without)[:, None]
-        few = rare(self.units, self._share, squares, fourths)
-        found = np.where(self._alone[:, None], classical, np.where(few, np.maximum(found, classical), found))
-        return found / scale**2, pooled / scale**2
+        classical = up(1 / with_it + 1 / without)[:, None] * pooled
+        found = one / up(with_it * free_with)[:, None] + other / up(without * free_without)[:, None]
+        few = rare(backend, self.units, self._share, down(second), down(fourth))
+        found = backend.where(few, backend.maximum(found, classical), found)
+        found = backend.where(up(self._alone)[:, None], classical, found)
+        return found / scaled**2, pooled / scaled**2

@@ -23,18 +23,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pydt import _core
-from pydt.base import threads
+from pydt.estimation.backend import HOST, Host
 from pydt.estimation.inputs import Array, Rows
-
-WIDTH = 64  # targets that a tile is a multiple of
-
-
-def weigh(weights: Array, values: npt.NDArray[Any]) -> Array:
-    """weights @ values (targets,); of float32 values the same bits whatever targets stand beside one."""
-    if values.dtype != np.float32:
-        return weights @ values
-    return _core.sparse_product(np.ascontiguousarray(weights[None]), values, threads())[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,16 +34,16 @@ class Counts:
     rows: float
     count: Array
 
-    def centre(self, sums: Sums) -> npt.NDArray[Any]:
-        """Cross products of columns and targets less their means."""
-        return _core.centred(np.ascontiguousarray(sums.cross), self.count / self.rows, sums.total, False)
+    def centre(self, sums: Sums, single: bool = False) -> Any:
+        """Cross products of columns and targets less their means; as float32 if `single`."""
+        return sums.backend.centred(sums.cross, self.count / self.rows, sums.total, single)
 
     def energy(self, sums: Sums) -> Array:
         """Sums of squares of the targets less their means."""
         return np.maximum(sums.squares - sums.total**2 / self.rows, 0)
 
-    def intercept(self, sums: Sums, values: npt.NDArray[Any]) -> Array:
-        return (sums.total - weigh(self.count[: len(values)], values)) / self.rows
+    def intercept(self, sums: Sums, values: Any) -> Array:
+        return (sums.total - sums.backend.weigh(self.count[: len(values)], values)) / self.rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,38 +74,41 @@ class Columns(Counts):
         centred += self.gram
         return centred
 
-    def residuals(self, sums: Sums, values: npt.NDArray[np.float32], intercept: Array) -> Sums:
+    def residuals(self, sums: Sums, values: Any, intercept: Array) -> Sums:
         """Statistics of y - intercept - M values on these rows; columns after those of `values` have none."""
-        k = len(values)
-        cross = _core.sparse_product(np.ascontiguousarray(self.gram[:, :k]), values, threads())
-        np.subtract(sums.cross, cross, out=cross)
-        cross -= np.outer(self.count, intercept)
-        total = sums.total - self.rows * intercept - weigh(self.count[:k], values)
+        backend, k = sums.backend, len(values)
+        cross = sums.cross - backend.sparse_product(self.gram[:, :k], values)
+        cross -= backend.outer(self.count, intercept)
+        total = sums.total - self.rows * intercept - backend.weigh(self.count[:k], values)
         squares = sums.squares - intercept * (sums.total + total)
-        squares -= np.einsum("kn,kn->n", values, sums.cross[:k] + cross[:k])
-        return Sums(total, np.maximum(squares, 0), cross)
+        squares -= backend.dots(values, sums.cross[:k] + cross[:k])
+        return Sums(total, np.maximum(squares, 0), cross, backend)
 
 
 @dataclass(frozen=True, eq=False)
 class Sums:
-    """Sums of the outputs of some targets; `a + b` and `a - b`: of all rows of both, and of the rest."""
+    """Sums of the outputs of some targets; `a + b` and `a - b`: of all rows of both, and of the rest. `cross` is the
+    backend's."""
 
     total: Array
     squares: Array
-    cross: Array
+    cross: Any
+    backend: Host = HOST
 
     def __add__(self, other: Sums) -> Sums:
-        return Sums(self.total + other.total, self.squares + other.squares, self.cross + other.cross)
+        cross = self.cross + other.cross
+        return Sums(self.total + other.total, self.squares + other.squares, cross, self.backend)
 
     def __sub__(self, other: Sums) -> Sums:
-        return Sums(self.total - other.total, self.squares - other.squares, self.cross - other.cross)
+        cross = self.cross - other.cross
+        return Sums(self.total - other.total, self.squares - other.squares, cross, self.backend)
 
     def first(self, groups: int) -> Sums:
         return replace(self, cross=self.cross[:groups])
 
     def of(self, targets: npt.NDArray[Any]) -> Sums:
         """The same for some of the targets."""
-        return Sums(self.total[targets], self.squares[targets], np.ascontiguousarray(self.cross[:, targets]))
+        return Sums(self.total[targets], self.squares[targets], self.cross[:, targets], self.backend)
 
     def clear(self, targets: npt.NDArray[np.bool_]) -> None:
         """Zeros for some of the targets, in place."""
@@ -133,7 +126,7 @@ class Tile:
         folds: by number of folds, of each fold as units; they add up to `units`.
         within: (targets,) sum of squares of the used rows about the mean of their mask; None where no mask repeats.
         broken: bool (targets,): a NaN or infinite output; their sums are zeros.
-        outputs: rows -> their outputs less the shift, float64 (rows, targets).
+        outputs: rows -> their outputs less the shift, float64 (rows, targets) of the backend.
         step: (targets,) what outputs were rounded to before they were summed; None where they were not.
     """
 
@@ -143,7 +136,7 @@ class Tile:
     folds: dict[int, list[Sums]]
     within: Array | None
     broken: npt.NDArray[np.bool_]
-    outputs: Callable[[Rows], Array]
+    outputs: Callable[[Rows], Any]
     step: Array | None = None
 
     @property

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydt import design, influences
 from pydt.base import EstimateError
 from pydt.base import parallel as cores
-from pydt.estimation import sufficient_statistics as moments
+from pydt.estimation import backend
 from pydt.estimation.inputs import assign_folds
 
 NAMES = ("values", "unbiased", "stderr", "df", "noise", "explained", "penalty", "gap", "iterations", "converged")
@@ -114,7 +114,7 @@ def test_a_target_is_the_same_in_any_company(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cores, "available", lambda: threads)
         alone = influences(drawn, np.ascontiguousarray(outputs[:, order]), "lasso")
-        patch.setattr(moments, "TILE_ENTRIES", 1)
+        patch.setattr(backend, "TILE_ENTRIES", 1)
         crowd = influences(drawn, among, "lasso") if size[0] < 100 else alone
     for name in NAMES:
         expected = getattr(whole, name)[..., order]

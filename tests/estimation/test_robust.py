@@ -15,8 +15,7 @@ from scipy import special
 import pydt
 from pydt import Design, design, influences
 from pydt.base import EstimateError
-from pydt.estimation import best_method, robust
-from pydt.estimation import sufficient_statistics as moments
+from pydt.estimation import backend, best_method, robust
 from pydt.estimation.inputs import read_masks
 from pydt.estimation.mask_geometry import Geometry
 
@@ -219,7 +218,7 @@ def test_tiles_and_neighbours_do_not_matter(method: str, monkeypatch: pytest.Mon
     y = outputs_of(made, 200).astype(np.float32)
     whole = influences(made, y, method)
     some = influences(made, y[:, 40:110], method)
-    monkeypatch.setattr(moments, "TILE_ENTRIES", 1)
+    monkeypatch.setattr(backend, "TILE_ENTRIES", 1)
     tiled = influences(made, y, method)
     np.testing.assert_allclose(some.stderr, whole.stderr[:, 40:110], rtol=1e-6)
     np.testing.assert_allclose(tiled.stderr, whole.stderr, rtol=1e-6)

@@ -15,9 +15,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from pydt import Design, design, influences
 from pydt.base import EstimateError
 from pydt.base import parallel as cores
-from pydt.estimation import ESTIMATORS
+from pydt.estimation import ESTIMATORS, backend
 from pydt.estimation import influence as estimate
-from pydt.estimation import sufficient_statistics as moments
 from pydt.estimation.inputs import read_masks
 
 BOUND = 15 * 2.0**-24  # of the core's float32 sums, times the sum of |output - shift|
@@ -55,7 +54,7 @@ def test_any_tiling_gives_the_same(kind: str, method: str, monkeypatch: pytest.M
     whole = influences(masks, clean, method)
     if whole.converged is not None:
         assert whole.converged.all()
-    monkeypatch.setattr(moments, "TILE_ENTRIES", 1)
+    monkeypatch.setattr(backend, "TILE_ENTRIES", 1)
     fit = influences(masks, outputs, method, nan="flag")
     for name in NAMES:
         found, expected = getattr(fit, name), getattr(whole, name)
@@ -362,7 +361,7 @@ def blas_threads() -> list[int]:
 def four_cores(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Four cores, tiles of 64 targets, BLAS on two threads."""
     monkeypatch.setattr(cores, "available", lambda: 4)
-    monkeypatch.setattr(moments, "TILE_ENTRIES", 1)
+    monkeypatch.setattr(backend, "TILE_ENTRIES", 1)
     with threadpool_limits(2, user_api="blas"):
         yield
 

@@ -17,19 +17,19 @@ from pydt.estimation.sums import Columns, Sums, Tile
 
 @dataclass
 class Found:
-    """What a method finds for one tile, (groups, targets) or (targets,)."""
+    """What a method finds for one tile: (groups, targets) of the backend, or (targets,) of numpy."""
 
-    values: npt.NDArray[Any]
-    stderr: npt.NDArray[Any]
+    values: Any
+    stderr: Any
     df: Array | float
     noise: Array
     explained: Array | float
-    unbiased: npt.NDArray[Any] | None = None  # None: the values
+    unbiased: Any = None  # None: the values
     penalty: Array | None = None
     gap: Array | None = None
     iterations: npt.NDArray[np.int64] | None = None
     converged: npt.NDArray[np.bool_] | None = None
-    placebos: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None = None  # values, standard errors
+    placebos: tuple[Any, Any] | None = None  # values, standard errors
     quantisation: Array | None = None
 
 
@@ -51,7 +51,7 @@ class Solver:
     imbalance: float = 0.0  # variance of the correlation of two columns, as far as errors count it
     errors: str = "classical"
     df: tuple[Array, Array] | None = None
-    contrast: Callable[[Tile, Array], tuple[Array, Array]] | None = None
+    contrast: Callable[[Tile, Array], tuple[Any, Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -99,27 +99,30 @@ class Estimator:
     successor: str | None = None
 
 
-Residual = Callable[[Rows, Array, Array], Array]
+Residual = Callable[[Rows, Any, Any], Any]
 
 
-def linear(columns: Columns, sums: Sums, values: Array) -> Residual:
-    intercept = columns.intercept(sums, values)
-    return lambda rows, masks, y: y - intercept - masks @ values
+def linear(columns: Columns, sums: Sums, values: Any) -> Residual:
+    backend = sums.backend
+    intercept = backend.up(columns.intercept(sums, values))
+    return lambda rows, masks, y: y - intercept - backend.product(masks, values)
 
 
 def sandwich(
     geometry: Geometry, tile: Tile, project: Array, residual: Residual, parameters: float
-) -> tuple[Array, float]:
+) -> tuple[Any, float]:
     """Sum over clusters of (sum over its rows of project x mask x residual)^2, with the usual small-sample factor."""
     clusters, models, groups = geometry.masks.units.cluster_count, geometry.masks.models, geometry.groups
     if clusters < 2:
         raise EstimateError("all models are in one cluster", "clusters", "there must be at least two")
-    mean = geometry.plain.count[:groups] / models
+    backend = geometry.backend
+    mean, to_values = backend.up(geometry.plain.count[:groups] / models), backend.up(project)
     variance: Any = 0.0
     order = np.argsort(geometry.masks.units.clusters, kind="stable")
     for rows in np.split(order, np.cumsum(np.bincount(geometry.masks.units.clusters))[:-1]):
-        masks = geometry.masks.masks(rows)[:, :groups]
-        variance = variance + (((masks - mean) @ project).T @ residual(rows, masks, tile.outputs(rows))) ** 2
+        masks = backend.masks(geometry.masks, rows)[:, :groups]
+        left = residual(rows, masks, tile.outputs(rows))
+        variance = variance + backend.product(((masks - mean) @ to_values).T, left) ** 2
     factor = clusters / (clusters - 1) * (models - 1) / max(models - parameters, 1)
     return variance * factor, float(clusters - 1)
 

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from pydt import _core
 from pydt.base import EstimateError
+from pydt.estimation.backend import WIDTH
 from pydt.estimation.estimators.common import Estimator, Found, Options, Solver, adjusted, error_word, linear, sandwich
 from pydt.estimation.inputs import Array
 from pydt.estimation.mask_geometry import Geometry, Regression
 from pydt.estimation.robust import Arms
-from pydt.estimation.sums import WIDTH, Sums, Tile
+from pydt.estimation.sums import Sums, Tile
 
 _ALIKE = 0.9  # rho from which on both arms' spreads stand for all: what that overstates is at most a tenth of V
 _SINGLE_GROUPS = 256  # below this many groups float32 saves nothing
@@ -31,7 +31,8 @@ _SINGLE_LEFT = 1e-2  # share of the variance that must be left for a residual to
 
 def prepare(geometry: Geometry, options: Options) -> Solver:
     groups, models, plain = geometry.groups, geometry.masks.models, geometry.plain
-    exact = options.exact
+    exact, backend = options.exact, geometry.backend
+    up = backend.up
     # A placebo column that few models all drew alike says nothing: NaN.
     with_it = np.where((plain.count > 0) & (plain.count < models), plain.count, np.nan)
     scale, weight = 1 / with_it + 1 / (models - with_it), 1 / geometry.spread
@@ -58,11 +59,10 @@ def prepare(geometry: Geometry, options: Options) -> Solver:
 
     def errors(plain_sums: Sums, unit_sums: Sums, within: Array | None, single: bool) -> tuple[Any, Any, Array, Array]:
         """Values, their errors, the noise, and the residual sum of squares."""
-        cross = _core.centred(plain_sums.cross, plain.count / models, plain_sums.total, single)
+        cross = plain.centre(plain_sums, single)
         energy = geometry.used.energy(unit_sums)
-        own = cross
-        if kind == "pair":  # half-differences have cross products of their own
-            own = geometry.used.centre(unit_sums).astype(cross.dtype)
+        # half-differences have cross products of their own
+        own = geometry.used.centre(unit_sums, single) if kind == "pair" else cross
         left, noise = energy, np.zeros_like(energy)
         if regression is not None:
             left = regression.left(own[:groups], energy)
@@ -70,19 +70,19 @@ def prepare(geometry: Geometry, options: Options) -> Solver:
         if free < 1:
             assert within is not None
             energy = within
-        values, found = _core.pooled_errors(own, scale, weight, rho, energy, noise, spare)
+        values, found = backend.pooled_errors(own, scale, weight, rho, energy, noise, spare)
         if kind == "pair":
-            values = (scale[:, None] * cross).astype(np.float32)
+            values = up(scale)[:, None] * cross
         return values, found, noise if regression is not None else energy / spare, left
 
-    def left_by_ols(arms: Arms, tile: Tile, regression: Regression) -> Array:
+    def left_by_ols(arms: Arms, tile: Tile, regression: Regression) -> Any:
         """V of what OLS leaves, in place of the noise: what the other groups do is out of it."""
         sums = tile.units.first(groups)
-        base = regression.inverse @ geometry.real.centre(sums)
-        cross = geometry.used.centre(tile.units) - geometry.used.centred[:, :groups] @ base
+        base = up(regression.inverse) @ geometry.real.centre(sums)
+        cross = geometry.used.centre(tile.units) - up(geometry.used.centred[:, :groups]) @ base
         rest = linear(geometry.real, sums, base)
         found, _ = arms.variance(
-            tile, cross, lambda rows, y: rest(rows, geometry.masks.masks(rows)[:, :groups], y), exact
+            tile, cross, lambda rows, y: rest(rows, backend.masks(geometry.masks, rows)[:, :groups], y), exact
         )
         return found * ((geometry.units - 1) / regression.df)
 
@@ -105,23 +105,23 @@ def prepare(geometry: Geometry, options: Options) -> Solver:
             if regression is not None:
                 # Columns more alike than independent draws: what the other groups do weighs more than one spread says.
                 more = (scale * np.maximum(rho - 1, 0))[: arms.columns]
-                variance += more[:, None] * np.maximum(pooled - noise, 0)
+                variance += up(more)[:, None] * (pooled - up(noise)).clip(0)
                 if rho[0] < _ALIKE:
-                    own = np.minimum(rho[: arms.columns, None], 1)
+                    own = up(np.minimum(rho[: arms.columns, None], 1))
                     variance = own * variance + (1 - own) * left_by_ols(arms, tile, regression)
-            stderr[: arms.columns] = np.sqrt(variance)
+            stderr[: arms.columns] = variance**0.5
         if kind == "given":
             real, sums = geometry.real, tile.units.first(groups)
-            base, known = np.zeros((groups, len(energy))), 1
+            base, known = backend.zeros(groups, len(energy)), 1
             others: Any = 0
             if regression is not None:
-                base, known = regression.inverse @ real.centre(sums), regression.parameters
-                others = np.maximum(stderr[:groups].astype(np.float64) ** 2 - np.outer(scale[:groups], noise), 0)
+                base, known = up(regression.inverse) @ real.centre(sums), regression.parameters
+                others = (up(stderr[:groups]) ** 2 - backend.outer(scale[:groups], noise)).clip(0)
             project = np.diag(1 / np.diag(real.centred))
             variance, found_df = sandwich(geometry, tile, project, linear(real, sums, base), known)
-            stderr[:groups] = np.sqrt(variance + others)
+            stderr[:groups] = (variance + others) ** 0.5
         if word == "none":
-            stderr, noise, found_df = np.full_like(stderr, np.nan), np.full_like(noise, np.nan), np.nan
+            stderr[:], noise, found_df = np.nan, np.full_like(noise, np.nan), np.nan
         explained = np.nan if regression is None else adjusted(geometry, noise, energy)
         placebos = (values[groups:], stderr[groups:]) if geometry.placebos else None
         coarse = None

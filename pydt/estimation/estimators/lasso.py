@@ -15,12 +15,11 @@ Why that is unbiased, and the path: docs/how-pydt-estimates.md; the solver: docs
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from pydt import _core
-from pydt.base import EstimateError, threads
+from pydt.base import EstimateError
 from pydt.estimation.estimators.common import Estimator, Found, Options, Solver, blind, error_word, no_judge, sandwich
 from pydt.estimation.estimators.ols import Fitted
 from pydt.estimation.inputs import Array, Rows
@@ -46,7 +45,7 @@ class _Problem(Counts):
         self.gram += columns.gram
         self.gram /= columns.rows
 
-    def of(self, sums: Sums) -> tuple[Array, Array, Array]:
+    def of(self, sums: Sums) -> tuple[Array, Any, Array]:
         cross = self.centre(sums)
         cross /= self.rows
         return self.gram, cross, self.energy(sums) / self.rows
@@ -60,14 +59,16 @@ class _Held:
         self.lean = fold.count - fold.rows * self.mean
         self.gram = fold.gram - np.outer(self.mean, fold.count) - np.outer(self.lean, self.mean)
 
-    def of(self, sums: Sums, train: Sums) -> tuple[Array, Array, Array]:
+    def of(self, sums: Sums, train: Sums) -> tuple[Array, Any, Array]:
         level = train.total / self.train.rows
-        cross = sums.cross - np.outer(self.lean, level) - np.outer(self.mean, sums.total)
+        outer = sums.backend.outer
+        cross = sums.cross - outer(self.lean, level) - outer(self.mean, sums.total)
         return self.gram, cross, sums.squares - level * (2 * sums.total - self.fold.rows * level)
 
 
 def prepare(geometry: Geometry, options: Options) -> Solver:
-    groups, units = geometry.groups, geometry.units
+    groups, units, backend = geometry.groups, geometry.units, geometry.backend
+    up = backend.up
     cv, l1_ratio, robust = options.cv, options.l1_ratio, options.robust
     number = min(_FOLDS, geometry.masks.units.cluster_count)
     if number < 2:
@@ -96,8 +97,8 @@ def prepare(geometry: Geometry, options: Options) -> Solver:
     steps: Array = _STEP ** np.arange(_STEPS if units > groups else _STEPS_FEW, dtype=np.float64)
 
     free = units - geometry.intercept
-    scale = 1 / geometry.spread[:, None]
-    one_size = geometry.one_size[:, None]
+    scale = up(1 / geometry.spread[:, None])
+    one_size = up(geometry.one_size[:, None])
     # The known mask covariance does not hold of nearly orthogonal masks, of those far more correlated than independent
     # draws, nor of a few different masks.
     rho, pairs = float(geometry.rho[0]), groups * (groups - 1) / 2
@@ -111,11 +112,11 @@ def prepare(geometry: Geometry, options: Options) -> Solver:
     word = error_word(geometry, robust, not tied, None)
     arms = Arms(geometry) if fitted is None and word == "robust" and geometry.masks.units.kind != "pair" else None
 
-    def choose(tile: Tile, units: Sums) -> tuple[Array, npt.NDArray[np.float32] | None, Array]:
+    def choose(tile: Tile, units: Sums) -> tuple[Array, Any, Array]:
         """Penalty, coefficients on the first training part, and their gap."""
         if unjudged:
             return (
-                np.abs(whole.of(units)[1]).max(0) / l1_ratio * _STEP ** (_STEPS - 1),
+                backend.largest(whole.of(units)[1]) / l1_ratio * _STEP ** (_STEPS - 1),
                 None,
                 np.zeros(len(units.total)),
             )
@@ -124,12 +125,12 @@ def prepare(geometry: Geometry, options: Options) -> Solver:
             here = tile.folds[choice][i].first(groups)
             rest = units - here
             problem = train.of(rest)
-            path = _core.lasso_path(
+            path = backend.lasso_path(
                 *problem, *test.of(here, rest), steps, l1_ratio=l1_ratio, tolerance=_ROUGH,
-                patience=_PATIENCE if one_judge else len(steps), held_rows=judges[i], threads=threads(),
+                patience=_PATIENCE if one_judge else len(steps), held_rows=judges[i],
             )  # fmt: skip
             error += path[0]
-            top += np.abs(problem[1]).max(0) / l1_ratio
+            top += backend.largest(problem[1]) / l1_ratio
             if i == 0:
                 start, gap = path[1:3]
         return top / len(held) * steps[error.argmin(0)], start, gap
@@ -138,25 +139,23 @@ def prepare(geometry: Geometry, options: Options) -> Solver:
         sums = tile.units.first(groups)
         penalty, start, accuracy = choose(tile, sums)
         problem = whole.of(sums)
-        values, gap, sweeps = _core.lasso(
-            *problem, penalty, start, l1_ratio=l1_ratio, tolerance=FINE, threads=threads()
-        )
+        values, gap, sweeps = backend.lasso(*problem, penalty, start, l1_ratio=l1_ratio, tolerance=FINE)
         worst = np.maximum(gap, accuracy * (CONVERGED / (2 * _ROUGH)) if one_judge else 0)
         energy = problem[2] * total.rows
         if geometry.masks.units.kind == "pair":  # the gap is quoted against the rows, not the half-differences
             spread = geometry.plain.energy(tile.plain)
             gap = gap * np.divide(energy, spread, out=np.zeros_like(energy), where=spread > 0)
 
-        mean, slopes, intercepts = np.zeros_like(sums.cross), [], []
-        moved, left, shift = np.zeros_like(tile.units.cross), np.zeros_like(energy), np.zeros_like(energy)
+        mean, slopes, intercepts = backend.zeros(*sums.cross.shape), [], []
+        moved, left, shift = backend.zeros(*tile.units.cross.shape), np.zeros_like(energy), np.zeros_like(energy)
         for i, (part, train) in enumerate(zip(parts, trains, strict=True)):
             here = tile.folds[number][i]
             rest = sums - here.first(groups)
             if i == 0 and one_judge and start is not None:
                 slope = start
             else:
-                slope, accuracy, more = _core.lasso(
-                    *train.of(rest), penalty, values, l1_ratio=l1_ratio, tolerance=_FOLD, threads=threads()
+                slope, accuracy, more = backend.lasso(
+                    *train.of(rest), penalty, values, l1_ratio=l1_ratio, tolerance=_FOLD
                 )
                 worst, sweeps = np.maximum(worst, accuracy), sweeps + more
             intercept = train.intercept(rest, slope)
@@ -164,8 +163,8 @@ def prepare(geometry: Geometry, options: Options) -> Solver:
             mean += slope * (part.rows / total.rows)
             shift, left, moved = shift + found.total, left + found.squares, moved + found.cross
             slopes.append(slope)
-            intercepts.append(intercept)
-        moved -= np.outer(both.count / both.rows, shift)
+            intercepts.append(up(intercept))
+        moved -= backend.outer(both.count / both.rows, shift)
         left = np.maximum(left - geometry.intercept * shift**2 / both.rows, 0)
         tau = left / free
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -179,32 +178,33 @@ def prepare(geometry: Geometry, options: Options) -> Solver:
             unbiased, variance, df, _, placebos = fitted.find(tile)
         else:
 
-            def residual(rows: Rows, masks: Array, y: Array) -> Array:
+            def residual(rows: Rows, masks: Any, y: Any) -> Any:
                 fold = label[rows[0]]
-                return y - intercepts[fold] - masks @ slopes[fold]
+                return y - intercepts[fold] - backend.product(masks, slopes[fold])
 
-            def residuals(rows: Rows, y: Array) -> Array:
+            def residuals(rows: Rows, y: Any) -> Any:
                 for fold in range(number):
                     own = np.flatnonzero(label[rows] == fold)
-                    y[own] -= intercepts[fold] + geometry.masks.masks(rows[own])[:, :groups] @ slopes[fold]
-                return y - shift / both.rows
+                    masks = backend.masks(geometry.masks, rows[own])[:, :groups]
+                    y[own] -= intercepts[fold] + backend.product(masks, slopes[fold])
+                return y - up(shift / both.rows)
 
             own = None if arms is None else arms.variance(tile, moved, residuals, options.exact)[0]
             moved *= scale
-            variance = np.maximum(left - moved**2 / scale, 0) * scale / (free - 1)
+            variance = (up(left) - moved**2 / scale).clip(0) * scale / (free - 1)
             if own is not None:
                 variance[: len(own)] = own
             variance *= one_size**2
             moved *= one_size
-            placebos = (moved[groups:], np.sqrt(variance[groups:])) if geometry.placebos else None
+            placebos = (moved[groups:], variance[groups:] ** 0.5) if geometry.placebos else None
             unbiased, variance = mean + moved[:groups], variance[:groups]
             unbiased = geometry.centre(unbiased)
             if geometry.masks.units.kind == "given":
-                project = np.diag(one_size[:groups, 0] / np.diag(total.centred))
+                project = np.diag(geometry.one_size[:groups] / np.diag(total.centred))
                 variance, df = sandwich(geometry, tile, project, residual, 1)
             if tied:
-                unbiased, variance = np.full_like(unbiased, np.nan), np.full_like(variance, np.nan)
-        stderr = np.sqrt(np.maximum(variance, 0))
+                unbiased, variance = unbiased * np.nan, variance * np.nan
+        stderr = variance.clip(0) ** 0.5
         return Found(values, stderr, df, tau, explained, unbiased, penalty, gap, sweeps, converged, placebos)
 
     folds = (number,) if choice == number else (number, choice)

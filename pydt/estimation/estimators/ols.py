@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,7 @@ def prepare(geometry: Geometry, options: Options) -> Solver:
     def solve(tile: Tile) -> Found:
         values, variance, df, noise, placebos = fitted.find(tile)
         explained = adjusted(geometry, noise, geometry.used.energy(tile.units))
-        return Found(values, np.sqrt(np.maximum(variance, 0)), df, noise, explained, placebos=placebos)
+        return Found(values, variance.clip(0) ** 0.5, df, noise, explained, placebos=placebos)
 
     parameters = geometry.regression.parameters * geometry.masks.models / geometry.units
     return fitted.solver(solve, parameters=parameters)
@@ -51,40 +52,41 @@ class Fitted:
             df[: len(known)] = known
             self.df = df[:k], df[k:]
 
-    def _values(self, tile: Tile) -> tuple[Array, Array, Array]:
+    def _values(self, tile: Tile) -> tuple[Any, Any, Array]:
         """Influences, cross products of all columns, and the noise."""
         cross, energy = self._geometry.used.centre(tile.units), self._geometry.used.energy(tile.units)
-        values = self.inverse @ cross[: len(self.inverse)]
-        left = np.maximum(energy - np.einsum("kn,kn->n", values, cross[: len(self.inverse)]), 0)
+        values = self._geometry.backend.up(self.inverse) @ cross[: len(self.inverse)]
+        left = np.maximum(energy - self._geometry.backend.dots(values, cross[: len(self.inverse)]), 0)
         return values, cross, self._regression.noise(left, tile.within)
 
-    def find(self, tile: Tile) -> tuple[Array, Array, float, Array, tuple[Array, Array] | None]:
+    def find(self, tile: Tile) -> tuple[Any, Any, float, Array, tuple[Any, Any] | None]:
         """Influences, their variances, degrees of freedom, the noise, and placebos with their errors: each as what it
         would get if it, alone, joined the groups (block elimination)."""
-        geometry, k = self._geometry, self._geometry.groups
+        geometry, k, backend = self._geometry, self._geometry.groups, self._geometry.backend
         values, cross, noise = self._values(tile)
         df, spread = self._regression.df, np.r_[np.diag(self.inverse), 1 / self._own if self._shown else []]
-        variance = np.outer(spread, noise)
+        variance = backend.outer(spread, noise)
         if self._sandwich is not None:
             known = slice(len(self._sandwich.df))
             variance[known] = self._sandwich.variance(tile, values, variance[known])
         placebos = None
         if self._shown:
-            extra = cross[k:] - geometry.used.centred[k:, :k] @ values
-            placebos = extra / self._own[:, None], np.sqrt(variance[k:])
+            extra = cross[k:] - backend.up(geometry.used.centred[k:, :k]) @ values
+            placebos = extra / backend.up(self._own)[:, None], variance[k:] ** 0.5
         variance = variance[:k]
         if geometry.masks.units.kind == "given":
             residual = linear(geometry.real, tile.units.first(k), values)
             variance, df = sandwich(geometry, tile, self.inverse, residual, self._regression.parameters)
             if self.errors == "none":
-                variance, df = np.full_like(variance, np.nan), np.nan
+                variance, df = variance * np.nan, np.nan
         return values, variance, df, noise, placebos
 
-    def _contrast(self, tile: Tile, weights: Array) -> tuple[Array, Array]:
+    def _contrast(self, tile: Tile, weights: Array) -> tuple[Any, Any]:
         assert self._sandwich is not None
+        backend = self._geometry.backend
         values, _, noise = self._values(tile)
-        classical = np.outer(np.einsum("ck,kl,cl->c", weights, self.inverse, weights, optimize=True), noise)
-        return weights @ values, self._sandwich.variance(tile, values, classical, weights)
+        classical = backend.outer(np.einsum("ck,kl,cl->c", weights, self.inverse, weights, optimize=True), noise)
+        return backend.up(weights) @ values, self._sandwich.variance(tile, values, classical, weights)
 
     def solver(self, solve: Callable[[Tile], Found], folds: tuple[int, ...] = (), parameters: float = 0.0) -> Solver:
         """The solver of a method whose errors are these."""

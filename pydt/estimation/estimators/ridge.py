@@ -30,6 +30,8 @@ from pydt.estimation.sums import Tile
 
 def prepare(geometry: Geometry, options: Options) -> Solver:
     groups, real, cv = geometry.groups, geometry.real, options.cv
+    backend = geometry.backend
+    up, down = backend.up, backend.down
     intercept = geometry.intercept
     # Where masks are no more than parameters, what they leave says nothing; rows that repeat them do.
     spare = geometry.spare if geometry.units <= groups - geometry.masks.constants + intercept else 0
@@ -56,8 +58,9 @@ def prepare(geometry: Geometry, options: Options) -> Solver:
     def solve(tile: Tile) -> Found:
         cross, energy = geometry.used.centre(tile.units), geometry.used.energy(tile.units)
         # the direction in which no mask varies holds rounding, which the penalty alone would divide
-        turned = vectors.T @ geometry.centre(cross[:groups])
-        left = np.maximum(energy - ((2 - shrunk) / (eigenvalues + grid[:, None])) @ turned**2, 0)
+        turned = up(vectors).T @ geometry.centre(cross[:groups])
+        explained_by = (2 - shrunk) / (eigenvalues + grid[:, None])  # (penalties, groups)
+        left = np.maximum(energy - down(up(explained_by) @ turned**2), 0)
         if tile.within is not None and spare:
             left, energy = left + tile.within, energy + tile.within
         gcv = left * rows / np.maximum(rows - trace, 1e-9)[:, None] ** 2
@@ -66,24 +69,25 @@ def prepare(geometry: Geometry, options: Options) -> Solver:
             assert cv is not None
             here = tile.folds[cv][i].first(groups)
             rest = tile.units.first(groups) - here
-            t = v.T @ geometry.centre(train.centre(rest))
+            t = up(v).T @ geometry.centre(train.centre(rest))
             for j, one in enumerate(grid):
-                values = v @ (t / (np.maximum(e, 0) + one)[:, None])
+                values = up(v) @ (t / up(np.maximum(e, 0) + one)[:, None])
                 mean = train.intercept(rest, values)
-                total = here.total - fold.rows * mean - fold.count @ values
-                inner = here.cross - np.outer(fold.count, mean) - fold.gram @ values
-                error[j] += here.squares - mean * (here.total + total) - (values * (here.cross + inner)).sum(0)
+                total = here.total - fold.rows * mean - backend.weigh(fold.count, values)
+                inner = here.cross - backend.outer(fold.count, mean) - up(fold.gram) @ values
+                more = down((values * (here.cross + inner)).sum(0))
+                error[j] += here.squares - mean * (here.total + total) - more
         chosen = (error if held else gcv).argmin(0)
         penalty, targets = grid[chosen], np.arange(len(energy))
         penalties.append(penalty[: tile.width])
-        shrink = 1 / (eigenvalues[:, None] + penalty)
-        values = vectors @ (turned * shrink)
+        shrink = 1 / (up(eigenvalues)[:, None] + up(penalty))
+        values = up(vectors) @ (turned * shrink)
         free = rows - intercept - (2 * shrunk - shrunk**2).sum(1)[chosen]  # far below 1 where a fit nearly interpolates
         df, noise = np.maximum(free, 1.0), left[chosen, targets] / np.maximum(free, 1e-9)
         if tile.within is not None and spare:
             df, noise = np.full_like(free, spare), tile.within / spare
         if geometry.masks.units.kind == "given":
-            variance = np.empty_like(values)
+            variance = backend.zeros(*values.shape)
             fitted = linear(real, tile.units.first(groups), values)
             for one in np.unique(chosen):
                 same = np.flatnonzero(chosen == one)
@@ -91,15 +95,15 @@ def prepare(geometry: Geometry, options: Options) -> Solver:
                 all_targets, df[same] = sandwich(geometry, tile, inverse, fitted, trace[one])
                 variance[:, same] = all_targets[:, same]
         else:
-            variance = vectors**2 @ (eigenvalues[:, None] * shrink**2) * noise
+            variance = up(vectors) ** 2 @ (up(eigenvalues)[:, None] * shrink**2) * up(noise)
         placebos = None
         if geometry.placebos:
             level = own[:, chosen] if shown else np.full((geometry.placebos, 1), np.nan)
-            placebos = (cross[groups:] - gram[groups:, :groups] @ values) / level, np.sqrt(noise / level)
+            placebos = (cross[groups:] - up(gram[groups:, :groups]) @ values) / up(level), np.sqrt(noise / level)
         with np.errstate(invalid="ignore", divide="ignore"):
             explained = 1 - gcv[chosen, targets] * (rows - intercept) / energy
-        stderr, unknown = np.sqrt(np.maximum(variance, 0)), np.full_like(values, np.nan)
-        return Found(values, stderr, df, noise, explained, unknown, penalty, placebos=placebos)
+        stderr = variance.clip(0) ** 0.5
+        return Found(values, stderr, df, noise, explained, values * np.nan, penalty, placebos=placebos)
 
     def covariance() -> Array:
         typical = 1 / (eigenvalues + np.median(np.concatenate(penalties)))
