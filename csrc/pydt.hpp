@@ -17,7 +17,7 @@
 //   dispatch.cpp   which instruction set runs
 //   kernels/       the inner loops, compiled once for each instruction set: augment, resize, subset_sums, gram,
 //                  column_moments, lasso, crc
-//   cuda/          gather, Gram matrix and subset sums on the GPU
+//   cuda/          gather on the GPU
 //   bindings/      the Python module
 //
 // Promises. Results are the same to the last bit for any number of threads and any instruction set. Sizes are checked
@@ -227,8 +227,5 @@ bool cuda_usable();  // a driver and a device of compute capability 8.0 or newer
 // index, ids, mean and std lie in host memory and may be reused as soon as the call returns.
 void cuda_gather(const Images& device_images, const std::int64_t* index, const std::int64_t* ids,
                  const Batch& device_out, const Augmentation& how, std::uintptr_t stream);
-void cuda_gram(const Masks& device_masks, std::int64_t* device_counts, std::uintptr_t stream);
-void cuda_subset_sums(const Masks& device_masks, const Matrix& device_outputs, const double* device_shift,
-                      double* device_sums, std::uintptr_t stream);
 
 }  // namespace pydt

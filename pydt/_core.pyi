@@ -285,24 +285,3 @@ def cuda_gather(
     = shape; out (B, C, *size) of dtype "float32", "float16" or "bfloat16", dense as NCHW or NHWC. index, ids, mean and
     std are host arrays and may be reused at once. The work is queued on `stream` (torch's `cuda_stream`; 0 is the
     default) of the current device. RuntimeError if the GPU reports an error or the build has no CUDA code."""
-
-def cuda_gram(packed: int, rows: int, groups: int, out: int, stream: int) -> None:
-    """`gram` at GPU addresses: packed uint8 (rows, ceil(groups / 8)) -> out int64 (groups, groups), queued on
-    `stream`."""
-
-def cuda_subset_sums(
-    packed: int,
-    rows: int,
-    groups: int,
-    outputs: int,
-    cols: int,
-    dtype: str,
-    row_stride: int,
-    col_stride: int,
-    shift: int,
-    out: int,
-    stream: int,
-) -> None:
-    """`subset_sums` of packed masks at GPU addresses, in float64 and an order of its own: outputs (rows, cols) of dtype
-    "float16", "float32" or "float64" with strides in bytes; shift float64 (cols,); out float64 (groups, cols). Queued
-    on `stream`."""

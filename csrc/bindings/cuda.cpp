@@ -34,44 +34,6 @@ void cuda_gather(std::uintptr_t images, const std::array<int64_t, 4>& shape, con
     pydt::cuda_gather(all, data<int64_t>(rows), data<int64_t>(names), batch, how, stream);
 }
 
-pydt::Masks device_masks(std::uintptr_t packed, int64_t rows, int64_t groups) {
-    return {address<const std::uint8_t>(packed, "packed"), not_negative(rows, "rows"), not_negative(groups, "groups"),
-            pydt::packed_bytes(groups)};
-}
-
-void cuda_gram(std::uintptr_t packed, int64_t rows, int64_t groups, std::uintptr_t out, std::uintptr_t stream) {
-    const Unlocked unlocked;
-    pydt::cuda_gram(device_masks(packed, rows, groups), address<int64_t>(out, "out"), stream);
-}
-
-void cuda_subset_sums(std::uintptr_t packed, int64_t rows, int64_t groups, std::uintptr_t outputs, int64_t cols,
-                      const std::string& dtype, int64_t row_stride, int64_t col_stride, std::uintptr_t shift,
-                      std::uintptr_t out, std::uintptr_t stream) {
-    pydt::Float type;
-    if (dtype == "float16")
-        type = pydt::Float::f16;
-    else if (dtype == "float32")
-        type = pydt::Float::f32;
-    else if (dtype == "float64")
-        type = pydt::Float::f64;
-    else
-        throw ArgumentError("dtype", "must be float16, float32 or float64, not " + dtype);
-    const int64_t size = type == pydt::Float::f16 ? 2 : type == pydt::Float::f32 ? 4 : 8;
-    // a misaligned address would be a fault in the kernel
-    if (outputs % static_cast<std::uintptr_t>(size) != 0) throw ArgumentError("outputs", "is not aligned");
-    if (row_stride % size != 0) throw ArgumentError("row_stride", "must be a multiple of the element size, in bytes");
-    if (col_stride % size != 0) throw ArgumentError("col_stride", "must be a multiple of the element size, in bytes");
-    const pydt::Matrix matrix{address<const std::uint8_t>(outputs, "outputs"),
-                              rows,
-                              not_negative(cols, "cols"),
-                              row_stride,
-                              col_stride,
-                              type};
-    const Unlocked unlocked;
-    pydt::cuda_subset_sums(device_masks(packed, rows, groups), matrix, address<const double>(shift, "shift"),
-                           address<double>(out, "out"), stream);
-}
-
 }  // namespace
 
 void register_cuda(py::module_& module) {
@@ -82,8 +44,4 @@ void register_cuda(py::module_& module) {
                arg("size"), arg("dtype"), arg("channels_last"), arg("mean"), arg("std"), arg("crop_pad"), arg("flip"),
                arg("seed"), arg("epoch"), arg("stream"), arg("view") = 0, arg("scale") = py::none(),
                arg("ratio") = py::none());
-    module.def("cuda_gram", &cuda_gram, arg("packed"), arg("rows"), arg("groups"), arg("out"), arg("stream"));
-    module.def("cuda_subset_sums", &cuda_subset_sums, arg("packed"), arg("rows"), arg("groups"), arg("outputs"),
-               arg("cols"), arg("dtype"), arg("row_stride"), arg("col_stride"), arg("shift"), arg("out"),
-               arg("stream"));
 }

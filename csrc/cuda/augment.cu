@@ -49,7 +49,7 @@ __device__ void each_value(const Shape& shape, Write write) {
 template <class T>
 __global__ void shift_kernel(const std::uint8_t* images, const std::int64_t* index, const std::int64_t* ids, T* out,
                              Shape shape, const float* scale, const float* bias, Augmentation how) {
-    __shared__ Placement placement;
+    PYDT_SHARED(Placement, placement);
     const std::int64_t i = blockIdx.x;
     if (threadIdx.x == 0) placement = place(how, ids[i]);
     __syncthreads();
@@ -66,9 +66,9 @@ __global__ void shift_kernel(const std::uint8_t* images, const std::int64_t* ind
 template <class T>
 __global__ void resize_kernel(const std::uint8_t* images, const std::int64_t* index, const std::int64_t* ids, T* out,
                               Shape shape, const float* scale, const float* bias, Augmentation how) {
-    extern __shared__ Between between_rows[];  // (rows,), and after them (columns,)
-    __shared__ Window window;
-    __shared__ bool flip;
+    PYDT_DYNAMIC_SHARED(Between, between_rows);  // (rows,), and after them (columns,)
+    PYDT_SHARED(Window, window);
+    PYDT_SHARED(bool, flip);
     Between* between_columns = between_rows + shape.rows;
     const std::int64_t i = blockIdx.x;
     if (threadIdx.x == 0) {
@@ -130,8 +130,8 @@ void cuda_gather(const Images& images, const std::int64_t* index, const std::int
     const auto* scale = reinterpret_cast<const float*>(device.get() + 2 * numbers);
     const Shape shape{images.height, images.width, images.channels, out.height, out.width, out.channels_last};
     const auto launch = [&](auto kernel, auto* to) {
-        kernel<<<static_cast<unsigned>(out.count), 256, tables, stream>>>(
-            images.data, device_index, device_index + out.count, to, shape, scale, scale + images.channels, how);
+        PYDT_LAUNCH(kernel, static_cast<unsigned>(out.count), 256, tables, stream, images.data, device_index,
+                    device_index + out.count, to, shape, scale, scale + images.channels, how);
     };
     const auto run = [&](auto* to) {
         using T = std::remove_pointer_t<decltype(to)>;

@@ -1,8 +1,22 @@
-// For all .cu files: errors as exceptions, and memory that is freed in stream order.
+// For all .cu files: launches and shared memory, errors as exceptions, and scratch memory that is freed in stream order.
 #pragma once
 #include <cuda_runtime.h>
 
 #include "../pydt.hpp"
+
+// The three things that are spelled differently where tests compile the kernels for the CPU (tests/emulation). The name
+// of a type has no comma: an array has an alias.
+#ifdef __CUDACC__
+#define PYDT_LAUNCH(kernel, grid, block, dynamic_bytes, stream, ...) \
+    kernel<<<grid, block, dynamic_bytes, stream>>>(__VA_ARGS__)
+#define PYDT_SHARED(type, name) __shared__ type name
+#define PYDT_DYNAMIC_SHARED(type, name) extern __shared__ type name[]
+#else
+#define PYDT_LAUNCH(kernel, grid, block, dynamic_bytes, stream, ...) \
+    emulation::launch(grid, block, dynamic_bytes, stream, kernel, __VA_ARGS__)
+#define PYDT_SHARED(type, name) PYDT_EMULATED_SHARED(type, name)
+#define PYDT_DYNAMIC_SHARED(type, name) PYDT_EMULATED_DYNAMIC_SHARED(type, name)
+#endif
 
 namespace pydt {
 

@@ -14,7 +14,5 @@ void cuda_gather(const Images&, const std::int64_t*, const std::int64_t*, const 
                  std::uintptr_t) {
     refuse();
 }
-void cuda_gram(const Masks&, std::int64_t*, std::uintptr_t) { refuse(); }
-void cuda_subset_sums(const Masks&, const Matrix&, const double*, double*, std::uintptr_t) { refuse(); }
 
 }  // namespace pydt

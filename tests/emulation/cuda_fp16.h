@@ -1,0 +1,3 @@
+// __half is in the header of the emulation.
+#pragma once
+#include "cuda_runtime.h"
