@@ -50,13 +50,6 @@ private:
     std::vector<std::vector<double>> levels_;
 };
 
-struct alignas(64) Line {
-    std::uint8_t bytes[64];
-};
-std::vector<Line> scratch_of(std::int64_t bytes) {
-    return std::vector<Line>(static_cast<std::size_t>(tiles(bytes, 64)));
-}
-
 constexpr std::int64_t strip_rows = 7680;      // rows of a strip: whole runs of 8 and of 5 blocks of 48 rows
 constexpr std::int64_t strip_bytes = 2 << 20;  // most bytes of it: enough columns for one visit to each row's page
 constexpr std::int64_t piece_rows = 96;        // rows converted to 16 bits at a time
@@ -156,7 +149,7 @@ void subset_sums_int16(const std::uint64_t* codes, std::int64_t groups, const Ma
     const std::int64_t narrow = run.lane_bytes / 4, m = rows.count;
     // floats in pieces that fit the L2 cache
     const auto pieces = [&](std::int64_t first, std::int64_t count, std::int64_t col, std::int64_t cols,
-                            std::vector<Line>& memory, auto use) {
+                            std::vector<CacheLine>& memory, auto use) {
         auto* floats = reinterpret_cast<float*>(memory.data());
         for (std::int64_t at = 0; at < count; at += piece_rows) {
             const std::int64_t some = std::min(piece_rows, count - at);

@@ -11,18 +11,19 @@
 //   records.cpp    the index file of a data set; image files; CRC32C
 //   tar.cpp        tar archives; mapped files
 //   moments.cpp    Gram matrix, subset sums, column sums and squares
-//   epilogue.cpp   from sums to differences of means and their standard errors
+//   epilogue.cpp   from sums to differences of means and their standard errors; the noise of a regression
 //   lasso.cpp      LASSO and elastic net on a Gram matrix (lasso_target.hpp: one target in float32)
 //   threads.hpp    work split over threads
 //   dispatch.cpp   which instruction set runs
 //   kernels/       the inner loops, compiled once for each instruction set: augment, resize, subset_sums, gram,
-//                  column_moments, lasso, crc
+//                  column_moments, triangle, lasso, crc
 //   cuda/          gather on the GPU
 //   bindings/      the Python module
 //
-// Promises. Results are the same to the last bit for any number of threads and any instruction set. Sizes are checked
-// before anything is allocated or read. A wrong argument throws an `ArgumentError` whose text starts with the
-// argument's name. No state is kept between calls, so every function may run in several threads at once.
+// Promises. Results are the same to the last bit for any number of threads and any instruction set; of
+// triangle_squares for any that fuses multiplication and addition: avx2 and avx512. Sizes are checked before anything
+// is allocated or read. A wrong argument throws an `ArgumentError` whose text starts with the argument's name. No state
+// is kept between calls, so every function may run in several threads at once.
 //
 // Words. A row is one trained model and its outputs; a mask says which groups it saw. A target is a column of outputs.
 #pragma once
@@ -172,6 +173,15 @@ void unit_squares(const Matrix& outputs, const Rows& rows, const std::int64_t* s
 template <class T>
 void centred(const double* cross, std::int64_t groups, std::int64_t targets, const double* share, const double* total,
              T* out);
+
+// The lower triangle L (groups, groups) in the order in which triangle_squares reads it: panels of 12 rows, as
+// (columns, 12) float32: -L up to the block on the diagonal, then the inverse of that block.
+std::int64_t triangle_size(std::int64_t groups);
+void triangle_panels(const double* lower, std::int64_t groups, float* panels);
+// squares[j] = |L^-1 c_j|^2 (targets,), c = cross (groups, targets). L^-1 c in float32, squares in float64. The bits
+// are the same with avx2 and avx512, not with scalar.
+void triangle_squares(const float* panels, std::int64_t groups, const float* cross, std::int64_t targets,
+                      double* squares, int threads);
 
 struct Pooling {
     const double *scale, *weight, *rho;  // (groups,)

@@ -14,6 +14,14 @@
 
 namespace pydt {
 
+// Memory for vectors.
+struct alignas(64) CacheLine {
+    std::uint8_t bytes[64];
+};
+inline std::vector<CacheLine> scratch_of(std::int64_t bytes) {
+    return std::vector<CacheLine>(static_cast<std::size_t>(bytes / 64 + (bytes % 64 != 0)));
+}
+
 // make() returns work(item). It is called once in each thread, so that `work` can own scratch memory. The first
 // exception of any thread is rethrown.
 template <class Make>

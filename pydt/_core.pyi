@@ -145,6 +145,15 @@ def centred(
     """cross - share total': (groups, n) less the outer product of (groups,) and (n,), computed in float64, returned as
     float32 if `single`, else float64."""
 
+def triangle_panels(lower: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The lower triangle L (groups, groups) in float32, in the order in which `triangle_squares` reads it; what is
+    above its diagonal is not read."""
+
+def triangle_squares(panels: NDArray[np.float32], cross: NDArray[np.float32], threads: int) -> NDArray[np.float64]:
+    """Sums of squares down the columns of L^-1 cross, float64 (n,); panels = triangle_panels(L), cross (groups, n). By
+    forward substitution in float32; squares are summed in float64. "avx2" and "avx512" fuse multiplications and
+    additions and give the same bits; "scalar" does not."""
+
 def pooled_errors(
     centred: NDArray[np.floating],
     scale: NDArray[np.float64],

@@ -183,6 +183,29 @@ py::tuple pooled_errors(const py::object& centred, const py::object& scale, cons
     return py::make_tuple(values, errors);
 }
 
+py::array_t<float> triangle_panels(const py::object& lower) {
+    const py::array array = dense<double>(lower, "lower", 2);
+    const int64_t groups = array.shape(0);
+    if (array.shape(1) != groups) throw ArgumentError("lower", "is not square: its shape is " + shape_of(array));
+    py::array_t<float> out(pydt::triangle_size(groups));
+    float* to = out.mutable_data();
+    const Unlocked unlocked;
+    pydt::triangle_panels(data<double>(array), groups, to);
+    return out;
+}
+
+py::array_t<double> triangle_squares(const py::object& panels, const py::object& cross, int threads) {
+    const py::array sums = dense<float>(cross, "cross", 2);
+    const int64_t groups = sums.shape(0), targets = sums.shape(1);
+    const py::array triangle = vector<float>(panels, "panels", pydt::triangle_size(groups));
+    py::array_t<double> out(targets);
+    double* to = out.mutable_data();
+    thread_count(threads);
+    const Unlocked unlocked;
+    pydt::triangle_squares(data<float>(triangle), groups, data<float>(sums), targets, to, threads);
+    return out;
+}
+
 }  // namespace
 
 void register_moments(py::module_& module) {
@@ -198,6 +221,8 @@ void register_moments(py::module_& module) {
     module.def("unit_squares", &unit_squares, arg("outputs"), arg("shift"), arg("starts"), arg("sign"), arg("threads"),
                arg("rows") = py::none());
     module.def("centred", &centred, arg("cross"), arg("share"), arg("total"), arg("single"));
+    module.def("triangle_panels", &triangle_panels, arg("lower"));
+    module.def("triangle_squares", &triangle_squares, arg("panels"), arg("cross"), arg("threads"));
     module.def("pooled_errors", &pooled_errors, arg("centred"), arg("scale"), arg("weight"), arg("rho"), arg("energy"),
                arg("noise"), arg("df"));
 }

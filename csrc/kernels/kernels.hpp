@@ -8,6 +8,7 @@ namespace pydt {
 constexpr std::int64_t block_rows = 256;   // rows of column moments summed one after another; the tree adds blocks
 constexpr std::int64_t moment_cols = 256;  // outputs in a tile of column moments
 constexpr std::int64_t code_rows = 48;     // rows in a word of codes
+constexpr std::int64_t panel_rows = 12;    // rows of a triangle that lie together
 
 // The layouts of all images of a call. An output row has `planes` parts of `part` values: (channels, width), or one
 // part of width * channels. Value i of a part is channel i % step of pixel i / step; plane p adds p to the channel.
@@ -137,6 +138,9 @@ struct Kernels {
                        std::int64_t first, std::int64_t count, const double* shift, std::int64_t col0,
                        std::int64_t cols, double* squares);
     void (*add)(double* into, const double* from, std::int64_t count);
+    // squares[j] = |L^-1 c_j|^2, j < lane_bytes / 2. panels: of L, as `triangle_panels` makes them; strip: c, (groups
+    // and zeros up to whole panels, lane_bytes / 2) floats, aligned to 64; it is overwritten.
+    void (*triangle_squares)(const float* panels, std::int64_t groups, void* strip, double* squares);
     // CRC32C of further bytes, from the `state` after the bytes before. The caller inverts the first and the last
     // state.
     std::uint32_t (*crc32c)(std::uint32_t state, const std::uint8_t* data, std::int64_t size);

@@ -31,6 +31,7 @@ namespace images {
 #include "gram.inl"
 
 #include "column_moments.inl"
+#include "triangle.inl"
 }  // namespace
 
 extern const Kernels PYDT_KERNELS;
@@ -52,6 +53,7 @@ const Kernels PYDT_KERNELS = {
     moment_block,
     unit_block,
     add,
+    triangle_squares,
     crc32c,
     {penalised::subtract_rows, penalised::subtract_symmetric, penalised::pass, penalised::sweep, penalised::scan,
      penalised::dot, penalised::drift, penalised::sparse_tile}};

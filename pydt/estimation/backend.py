@@ -22,7 +22,7 @@ from pydt.estimation.inputs import Array, Masks, Rows
 
 WIDTH = 64  # targets that a tile of the host is a multiple of
 TILE_ENTRIES = 1 << 19  # of a (groups, targets) matrix in float64, in one tile of the host: 4 MB
-_BLOCK = 128  # of the forward substitution
+_BLOCK = 128  # of the forward substitution in float64
 
 
 class Host:
@@ -174,34 +174,34 @@ class Host:
 
 
 class _Substitution:
-    """Forward substitution in blocks of 128 groups: K^2 targets / 2 multiplications."""
+    """Forward substitution: K^2 targets / 2 multiplications."""
 
     def __init__(self, lower: Array):
         self._lower = lower
 
     @cached_property
-    def _double(self) -> tuple[npt.NDArray[Any], list[npt.NDArray[Any]]]:
-        """L, and the inverses of its diagonal blocks."""
+    def _inverses(self) -> list[npt.NDArray[Any]]:
+        """Of the blocks on L's diagonal."""
         starts = range(0, len(self._lower), _BLOCK)
-        return self._lower, [np.linalg.inv(self._lower[i : i + _BLOCK, i : i + _BLOCK]) for i in starts]
+        return [np.linalg.inv(self._lower[i : i + _BLOCK, i : i + _BLOCK]) for i in starts]
 
     @cached_property
-    def _single(self) -> tuple[npt.NDArray[Any], list[npt.NDArray[Any]]]:
-        lower, blocks = self._double
-        return lower.astype(np.float32), [block.astype(np.float32) for block in blocks]
+    def _panels(self) -> npt.NDArray[np.float32]:
+        return _core.triangle_panels(self._lower)
 
     def explained(self, cross: npt.NDArray[Any]) -> Array:
-        lower, blocks = self._double if cross.dtype == np.float64 else self._single
+        if cross.dtype == np.float32:
+            return _core.triangle_squares(self._panels, np.ascontiguousarray(cross), threads())
         solved, explained = np.empty_like(cross), np.zeros(cross.shape[1])
-        for block, start in zip(blocks, range(0, len(cross), _BLOCK), strict=True):
+        for inverse, start in zip(self._inverses, range(0, len(cross), _BLOCK), strict=True):
             part = cross[start : start + _BLOCK]
             if start:
-                part = part - lower[start : start + _BLOCK, :start] @ solved[:start]
-            part = np.matmul(block, part, out=solved[start : start + _BLOCK])
+                part = part - self._lower[start : start + _BLOCK, :start] @ solved[:start]
+            part = np.matmul(inverse, part, out=solved[start : start + _BLOCK])
             square = part * part
-            if len(square) % 32 == 0:  # runs of 32 in the precision of `cross`: twice as fast, and as good
+            if len(square) % 32 == 0:  # runs of 32: twice as fast, and as good
                 square = square.reshape(-1, 32, cross.shape[1]).sum(1)
-            explained += square.sum(0, dtype=np.float64)
+            explained += square.sum(0)
         return explained
 
 

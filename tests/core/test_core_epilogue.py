@@ -84,9 +84,60 @@ def test_nan_spoils_its_own_column() -> None:
     np.testing.assert_array_equal(found, [6, np.nan, 6])
 
 
+@given(
+    groups=st.sampled_from([1, 2, 5, 6, 7, 11, 12, 13, 24, 25, 95, 96, 130, 257]),
+    targets=st.sampled_from([1, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 64, 70]),
+    alike=st.sampled_from([0.0, 0.9]),
+    seed=st.integers(0, 2**32),
+)
+@settings(max_examples=80, deadline=None)
+def test_triangle_squares(groups: int, targets: int, alike: float, seed: int) -> None:
+    """Against float64, of masks drawn at will or nearly alike; the same bits alone, and by any number of threads."""
+    rng = np.random.default_rng(seed)
+    masks = rng.normal(size=(2 * groups + 5, groups)) + 3 * alike * rng.normal(size=(2 * groups + 5, 1))
+    lower = np.linalg.cholesky(masks.T @ masks)
+    cross = (10.0 ** rng.integers(-9, 9, targets) * rng.normal(size=(groups, targets))).astype(np.float32)
+    given = lower + np.triu(np.full_like(lower, np.nan), 1)
+    panels = _core.triangle_panels(given)
+    found = _core.triangle_squares(panels, cross, 1)
+    wide = cross.astype(np.float64)
+    solved = np.linalg.solve(lower, wide)
+    # |error of z| <= eps |L^-1| (|c| + 2 |L| |z|), roundings growing like the square root of their number
+    slack = np.abs(np.linalg.inv(lower)) @ (np.abs(wide) + 2 * np.abs(lower) @ np.abs(solved))
+    bound = 2**-24 * (2 * np.abs(solved) * slack).sum(0) * (2 + np.sqrt(groups))
+    assert found.dtype == np.float64
+    assert (np.abs(found - (solved**2).sum(0)) <= bound).all()
+    for threads in (2, 5):
+        np.testing.assert_array_equal(_core.triangle_squares(panels, cross, threads), found)
+    one = np.ascontiguousarray(cross[:, targets // 2, None])
+    np.testing.assert_array_equal(_core.triangle_squares(panels, one, 1)[0], found[targets // 2])
+
+
+def test_triangle_squares_are_as_good_as_a_product_with_the_inverse() -> None:
+    rng = np.random.default_rng(0)
+    masks = (rng.random((1500, 600)) < 0.5) - 0.5
+    lower = np.linalg.cholesky(masks.T @ masks)
+    cross = (masks.T @ rng.normal(size=(1500, 40))).astype(np.float32)
+    exact = (np.linalg.solve(lower, cross.astype(np.float64)) ** 2).sum(0)
+    found = _core.triangle_squares(_core.triangle_panels(lower), cross, 1)
+    np.testing.assert_allclose(found, exact, rtol=1e-7)
+
+
+def test_triangle_squares_of_nothing_and_of_nan() -> None:
+    assert _core.triangle_panels(np.zeros((0, 0))).size == 0
+    np.testing.assert_array_equal(_core.triangle_squares(np.zeros(0, np.float32), np.zeros((0, 3), np.float32), 1), 0)
+    panels, cross = _core.triangle_panels(np.eye(20)), np.ones((20, 40), np.float32)
+    cross[19, 3], cross[0, 35] = np.nan, np.inf
+    found = _core.triangle_squares(panels, cross, 1)
+    assert not np.isfinite(found[[3, 35]]).any()
+    np.testing.assert_array_equal(np.delete(found, [3, 35]), 20)
+    assert _core.triangle_squares(panels, cross[:, :0].copy(), 1).shape == (0,)
+
+
 Y, S, STARTS, SIGN = np.ones((6, 3)), np.zeros(3), np.array([0, 2, 6]), np.ones(6)
 G, T = np.ones(2), np.ones(3)
 C = np.ones((2, 3))
+F = np.ones(144, np.float32)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +153,11 @@ C = np.ones((2, 3))
         (lambda: _core.unit_squares(Y, S, STARTS, SIGN, 0), ValueError, "^threads"),
         (lambda: _core.centred(C, T, T, True), ValueError, "^share: has 3 entries, not 2"),
         (lambda: _core.centred(C.astype(np.float32), G, T, True), TypeError, "^cross"),
+        (lambda: _core.triangle_panels(C), ValueError, r"^lower: is not square: its shape is \(2, 3\)"),
+        (lambda: _core.triangle_panels(C[:, :2].astype("f").copy()), TypeError, "^lower: must be float64"),
+        (lambda: _core.triangle_squares(F[:143], C.astype("f"), 1), ValueError, "^panels: has 143 entries, not 144"),
+        (lambda: _core.triangle_squares(F, C, 1), TypeError, "^cross: must be float32"),
+        (lambda: _core.triangle_squares(F, C.astype("f"), 0), ValueError, "^threads"),
         (lambda: _core.pooled_errors(C.astype(int), G, G, G, T, T, 1.0), TypeError, "^centred"),
         (lambda: _core.pooled_errors(C.T, G, G, G, T, T, 1.0), ValueError, "^centred: must be C-contiguous"),
         (lambda: _core.pooled_errors(C, G, G, T, T, T, 1.0), ValueError, "^rho: has 3 entries, not 2"),
