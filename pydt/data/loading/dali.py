@@ -5,6 +5,9 @@ batch and, in training, what was drawn for them: everything is a function of (se
 numbers, which go by the place in the batch, are not used. It decodes JPEG and PNG files to the pixels that PIL gives;
 PIL decodes all others (those that may be transparent among them, since DALI drops alpha), and what DALI refuses.
 
+On a GPU ("mixed") files and drawn numbers stay on the CPU, and pixels are on the GPU. A batch is ordered in the stream
+that is current when it is asked for, and its memory comes back in that order.
+
 A pipeline knows nothing of masks and data sets: loaders of equal settings share one as long as any of them lives, so a
 new mask builds nothing. Batches are not copied: each is DALI's memory, which lives as long as the tensor over it.
 """
@@ -35,6 +38,9 @@ if TYPE_CHECKING:
 
 # Pipelines of the parent of a fork, where their threads are: ending them here would wait for ever.
 _orphans: list[Any] = []
+
+# What DALI says where a GPU has no memory left: in that case no image is to blame.
+_NO_MEMORY = ("CUDA allocation failed", "Can't allocate")
 
 
 class Refused(Exception):
@@ -87,6 +93,8 @@ class Engine:
                 # A pipeline that failed runs no more; one that was interrupted would give this batch next time.
                 self.pipeline = None
                 if isinstance(error, RuntimeError):
+                    if any(text in str(error) for text in _NO_MEMORY):
+                        raise torch.OutOfMemoryError(str(error)) from error
                     raise Refused(str(error)) from error
                 raise
             finally:
@@ -104,9 +112,9 @@ class Engine:
         from nvidia.dali.pipeline import pipeline_def
 
         gpu = self.settings.device.type == "cuda"
-        # RandAugment splits a batch among its operations: DALI translates `_graph` to do so, which takes 0.4 seconds.
+        # RandAugment splits a batch among its operations: DALI translates `graph` to do so, which takes 0.4 seconds.
         splits = self.settings.train and self.settings.augment.randaugment is not None
-        made: Pipeline = pipeline_def(_graph, enable_conditionals=splits)(
+        made: Pipeline = pipeline_def(graph, enable_conditionals=splits)(
             self.settings,
             self._next,
             batch_size=self.settings.most,
@@ -119,7 +127,8 @@ class Engine:
         return made
 
 
-def _graph(how: Settings, batch: Batch) -> Any:
+def graph(how: Settings, batch: Batch) -> Any:
+    """The operators from what `batch` holds to images; on a GPU from the decoder on."""
     from nvidia.dali import fn, types
     from nvidia.dali.tensors import TensorCPU
 
@@ -144,7 +153,9 @@ def _graph(how: Settings, batch: Batch) -> Any:
     given = {name: fed[place] for place, name in enumerate(names)}
     decode = {"device": "mixed" if gpu else "cpu", "output_type": types.RGB, "adjust_orientation": False}
     if gpu:
-        decode["jpeg_fancy_upsampling"] = True  # as on the CPU
+        # The chip's own decoder gives other pixels than the CUDA one, and which of the two decodes an image depends on
+        # the rest of the batch. Threads tied to cores would be tied to the same ones in all workers of a machine.
+        decode |= {"jpeg_fancy_upsampling": True, "hw_decoder_load": 0.0, "affine": False}  # upsampling as on the CPU
     # PIL's filters, as wide as an output pixel (or four, the cubic one) where the image becomes smaller.
     kind = {"bilinear": types.INTERP_LINEAR, "bicubic": types.INTERP_CUBIC}[augment.interpolation]
     resize = {"interp_type": kind, "antialias": True}
