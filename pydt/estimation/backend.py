@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from pydt import _core
 from pydt.base import share_out, threads
-from pydt.estimation.inputs import Array, Masks, Rows
+from pydt.estimation.inputs import Array, Masks, Rows, as_outputs
 
 WIDTH = 64  # targets that a tile of the host is a multiple of
 TILE_ENTRIES = 1 << 19  # of a (groups, targets) matrix in float64, in one tile of the host: 4 MB
@@ -85,8 +85,16 @@ class Host:
 
     # ---- outputs ---------------------------------------------------------------------------------------------------
 
-    def tiles(self, outputs: Any, shift: Array, columns: int, folds: int) -> Iterator[tuple[slice, Any, Array]]:
-        """The targets in order, tile by tile: which, their outputs, the shift.
+    def take(self, outputs: Any) -> tuple[Any, bool]:
+        """Outputs as floats (models, targets), in the backend's memory or numpy's, floats without a copy; True if they
+        had one dimension."""
+        return as_outputs(outputs)
+
+    def tiles(
+        self, outputs: Any, shift: Array, columns: int, folds: int, longest: int
+    ) -> Iterator[tuple[slice, Any, Array]]:
+        """The targets in order, tile by tile: which, their outputs, the shift. folds: their parts that are held, in
+        all; longest: most rows of a unit or cluster.
 
         Those beyond a multiple of 64 come last, padded with zeros: BLAS adds a narrower matrix in another order, and a
         target would have other bits alone than among others.
@@ -101,6 +109,10 @@ class Host:
         """work(tile) for each of them."""
         share_out(tiles, work)
 
+    def units_at_once(self, columns: int, longest: int) -> int:
+        """Units that robust errors read at a time: 16 MB with a tile's targets (see tile_slices)."""
+        return min(max(240, 4 * columns), 1920)
+
     def rows(self, outputs: Any, rows: Rows, *, shift: Array, broken: npt.NDArray[np.bool_]) -> Any:
         """Some rows of a tile's outputs less the shift, float64; 0 for broken targets."""
         return np.where(broken, 0, outputs[rows].astype(np.float64) - shift)
@@ -113,22 +125,25 @@ class Host:
         """0/1 masks of some rows, placebos included (rows, columns)."""
         return masks.masks(rows)
 
-    def subset_sums(self, codes: Any, outputs: Any, shift: Array, rows: Rows | None = None) -> Any:
-        """M'(Y - shift) in float64, for rows of a tile's outputs."""
-        return _core.subset_sums(codes, outputs, shift, threads(), rows)
-
-    def subset_sums_int16(self, codes: Any, outputs: Any, shift: Array, rows: Rows | None = None) -> tuple[Any, Array]:
-        """The same of outputs rounded to 1023 steps, and the steps."""
-        return _core.subset_sums_int16(codes, outputs, shift, threads(), rows)
+    def sums(
+        self, codes: Any, outputs: Any, shift: Array, rows: Rows | None, coarse: bool
+    ) -> tuple[Array, Array, Any, Array | None]:
+        """1'(Y - shift), 1'(Y - shift)^2 and M'(Y - shift), for rows of a tile's outputs; with `coarse`, the last is of
+        outputs rounded to 1023 steps, which come with it."""
+        if coarse:
+            cross, step = _core.subset_sums_int16(codes, outputs, shift, threads(), rows)
+        else:
+            cross, step = _core.subset_sums(codes, outputs, shift, threads(), rows), None
+        return *_core.column_moments(outputs, shift, threads(), rows), cross, step
 
     def squares_of_arm(self, codes: Any, squares: Any, exact: bool) -> Any:
         """M'squares, for squares (units, targets) of about 1; summed in float64 if `exact`."""
         shift = np.zeros(squares.shape[1])
         return _core.subset_sums(codes, squares if exact else squares.astype(np.float32), shift, threads(), None)
 
-    def moments(self, outputs: Any, shift: Array, rows: Rows | None = None) -> tuple[Array, Array]:
-        """Sums and sums of squares of outputs less the shift, over rows."""
-        return _core.column_moments(outputs, shift, threads(), rows)
+    def moments(self, outputs: Any, shift: Array) -> tuple[Array, Array]:
+        """1'(Y - shift) and 1'(Y - shift)^2 of all rows."""
+        return _core.column_moments(outputs, shift, threads())
 
     def unit_squares(self, outputs: Any, shift: Array, starts: Rows, sign: Array, rows: Rows) -> Array:
         """Sum over units of (sum over the unit's rows of sign (output - shift))^2 / rows of the unit."""

@@ -24,7 +24,8 @@ import numpy.typing as npt
 
 from pydt.base import EstimateError, one_of, real, to_array, whole
 from pydt.design import Design
-from pydt.estimation.backend import Host
+from pydt.estimation.backend import HOST, Host
+from pydt.estimation.device import place
 from pydt.estimation.estimators import ESTIMATORS
 from pydt.estimation.estimators.common import Options, Solver
 from pydt.estimation.estimators.ols import OLS
@@ -63,6 +64,7 @@ def influences(
     precision: str = "float",
     nan: str = "raise",
     out: npt.NDArray[np.float32] | None = None,
+    device: Any = None,
 ) -> Fit:
     """Regress outputs on masks: the influence of every group on every target, with standard errors.
 
@@ -89,9 +91,14 @@ def influences(
         nan: "raise" names the first output that is NaN, infinite or too large or small (a sum of squares above 1e73 may
             overflow float32, one below 1e-64 vanish there); "flag" gives NaN for its target alone.
         out: float32 array of the shape of `values` to write them into, with no memory in common with `outputs`.
+        device: where to compute: None: where the outputs are (a CUDA tensor: on its GPU; else on this CPU); "cuda" or
+            "cuda:1": on that GPU, outputs in host memory streamed to it; "cpu". On a GPU sums of float16, bfloat16 and
+            float32 outputs are in float64 where the card has it at rate, else in float32; there is no "int16". Results
+            are arrays of numpy, and agree with those of the CPU within rounding.
 
     Raises:
-        EstimateError: inputs that do not fit together; groups in no or in every model, or that masks cannot tell apart.
+        EstimateError: inputs that do not fit together; groups in no or in every model, or that masks cannot tell apart;
+            a device that is not there, or has too little memory.
     """
     estimator = ESTIMATORS[one_of(method, tuple(ESTIMATORS), "method", "influences", EstimateError)]
     one_of(errors, ERRORS, "errors", "influences", EstimateError)
@@ -106,10 +113,14 @@ def influences(
     one_of(precision, ("float", "int16"), "precision", "influences", EstimateError)
     if precision == "int16" and "precision" not in estimator.options:
         raise EstimateError(f"{precision!r} of {method}", "precision", 'use "float", or "int16" for the difference')
-    given = read(masks, outputs, groups, clusters, nan, bitorder)
-    if isinstance(out, np.ndarray) and _overlap(out, given.outputs):  # it is written before all outputs are read
+    backend = place(device, outputs)
+    if precision == "int16" and backend is not HOST:
+        mend = 'use "float", or device="cpu"'
+        raise EstimateError("int16 sums are made on the CPU alone", "precision", mend)
+    given = read(masks, outputs, groups, clusters, nan, bitorder, backend.take)
+    if _overlap(out, given.outputs):  # it is written before all outputs are read
         raise EstimateError("lies in the memory of the outputs", "out", "pass memory of its own")
-    statistics = Statistics(given, precision == "int16")
+    statistics = Statistics(given, precision == "int16", backend)
     geometry = statistics.geometry
     clusters_there = geometry.masks.units.cluster_count
     if cv is not None and cv > clusters_there:
@@ -132,8 +143,10 @@ def influences(
     return _collect(statistics, method, solver, out)
 
 
-def _overlap(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
-    """Whether they share an element (interleaved columns do not); True where that is hard to tell."""
+def _overlap(one: Any, other: Any) -> bool:
+    """Whether arrays share an element (interleaved columns do not); True where that is hard to tell."""
+    if not isinstance(one, np.ndarray) or not isinstance(other, np.ndarray):
+        return False
     enough: Any = 100_000
     try:
         return np.shares_memory(one, other, max_work=enough)

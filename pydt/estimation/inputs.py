@@ -12,6 +12,7 @@ What lost: a cluster-robust sandwich for these two, which needs many more cluste
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -133,12 +134,13 @@ def read(
     clusters: npt.ArrayLike | None = None,
     nan: str = "raise",
     bitorder: str = "little",
+    take: Callable[[Any], tuple[Any, bool]] | None = None,
 ) -> Inputs:
     """Check masks and the shape of the outputs; outputs are not copied. NaN and infinite outputs are found later, when
-    they are summed."""
+    they are summed. take: in place of `as_outputs`."""
     refuse_other_rows(EstimateError, masks=masks, outputs=outputs, clusters=clusters)
     given = read_masks(masks, groups, clusters, bitorder)
-    values, flat = as_outputs(outputs)
+    values, flat = (take or as_outputs)(outputs)
     if len(values) != given.models:
         raise EstimateError(
             f"{len(values)} rows of outputs for {given.models} masks", "outputs", "pass one row per mask"
@@ -343,13 +345,17 @@ def on_host(outputs: Any, name: str = "outputs") -> npt.NDArray[Any]:
 def as_outputs(outputs: Any, name: str = "outputs") -> tuple[npt.NDArray[Any], bool]:
     """Outputs as floats (models, targets), floats without a copy; True if they had one dimension."""
     array = on_host(outputs, name)
-    if array.dtype.kind not in "biuf":
-        raise EstimateError(f"dtype {array.dtype} is not one of numbers", name, "pass floats (models, targets)")
-    if array.ndim not in (1, 2) or 0 in array.shape:
-        raise EstimateError(f"shape {array.shape} is not (models, targets)", name, "pass one row per model")
+    check_outputs(array.dtype, array.dtype.kind in "biuf", array.shape, name)
     if array.dtype not in (np.float16, np.float32, np.float64) or not array.dtype.isnative:
         array = array.astype(np.float64)
     return (array[:, None], True) if array.ndim == 1 else (array, False)
+
+
+def check_outputs(dtype: Any, real: bool, shape: tuple[int, ...], name: str = "outputs") -> None:
+    if not real:
+        raise EstimateError(f"dtype {dtype} is not one of numbers", name, "pass floats (models, targets)")
+    if len(shape) not in (1, 2) or 0 in shape:
+        raise EstimateError(f"shape {shape} is not (models, targets)", name, "pass one row per model")
 
 
 def cluster_labels(given: npt.ArrayLike, models: int) -> npt.NDArray[Any]:

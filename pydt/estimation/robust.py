@@ -30,7 +30,6 @@ from pydt.estimation.inputs import Array, Rows
 from pydt.estimation.mask_geometry import Geometry
 from pydt.estimation.sums import Tile
 
-_BLOCKS = (240, 1920)  # units at a time, at least and at most: 16 MB with a tile's targets (see tile_slices)
 EXACT_UNITS = 2048  # units up to which degrees of freedom are exact
 KEPT_ENTRIES = 1 << 27  # entries of P^2 / (1 - h) that are kept, 8 bytes each
 _FITTED = 1e-9  # 1 - h of a model that OLS fits whatever it says
@@ -83,8 +82,8 @@ class UnitRows:
         return len(self.weight)
 
     def blocks(self) -> Iterator[slice]:
-        least, most = _BLOCKS
-        size = min(max(least, 4 * self._geometry.masks.columns), most)
+        longest = int((self._ends - self._starts).max())
+        size = self._geometry.backend.units_at_once(self._geometry.masks.columns, longest)
         return (slice(start, min(start + size, len(self))) for start in range(0, len(self), size))
 
     def kept(self, part: slice) -> Rows:

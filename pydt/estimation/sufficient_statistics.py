@@ -66,33 +66,52 @@ class Statistics:
         if geometry.spare and units.kind == "pair":
             label = 2 * units.label + (units.sign > 0)
             masks = _Between(backend, np.flatnonzero(units.used), label, np.ones(self.given.models))
-        for part, y, shift in backend.tiles(self.given.outputs, self._shift, self.given.columns, sum(folds)):
-            with np.errstate(all="ignore"):
-                rows_of = [one.sums(y, shift) for one in whole]
-                units_of = [one.units(sums, y, shift) for one, sums in zip(whole, rows_of, strict=True)]
-                plain = _add(rows_of)
-                unit = _add(units_of) if by_unit else plain
-                within = None
-                if geometry.spare:
-                    within = np.maximum(plain.squares - (unit.squares if masks is None else masks.squares(y, shift)), 0)
-                plain = plain if rest is None else plain + rest.sums(y, shift)
-            parts = {number: units_of if one is whole else [s.units(s.sums(y, shift), y, shift) for s in one]
-                     for number, one in selections.items()}  # fmt: skip
-            broken = unfit(plain.squares)
-            if broken.any():
-                if not self.given.flag:
-                    self._raise_broken(int(part.start + broken.argmax()))
-                for sums in (plain, unit, *(one for some in parts.values() for one in some)):
-                    sums.clear(broken)
-                within = None if within is None else np.where(broken, 0, within)
-            outputs = partial(backend.rows, y, shift=shift, broken=broken)
-            yield Tile(part, plain, unit, parts, within, broken, outputs, whole[0].step)
+        for part, y, shift in self._read(sum(folds)):
+            yield self._tile(part, y, shift, whole, selections, rest, masks)
+
+    def _read(self, folds: int) -> Iterator[tuple[slice, Any, Array]]:
+        """Targets, outputs and shift of each tile."""
+        units = self.given.units
+        longest = max(int(np.bincount(rows).max()) for rows in (units.label, units.clusters))
+        return self.backend.tiles(self.given.outputs, self._shift, self.given.columns, folds, longest)
+
+    def _tile(
+        self,
+        part: slice,
+        y: Any,
+        shift: Array,
+        whole: list[_Selection],
+        selections: dict[int, list[_Selection]],
+        rest: _Selection | None,
+        masks: _Between | None,
+    ) -> Tile:
+        """Of some targets: whole adds up to the used rows, rest are the others, masks tell trainings of one apart."""
+        geometry, by_unit = self.geometry, whole[0].between is not None
+        with np.errstate(all="ignore"):
+            rows_of = [one.sums(y, shift) for one in whole]
+            units_of = [one.units(sums, y, shift) for one, sums in zip(whole, rows_of, strict=True)]
+            plain = _add(rows_of)
+            unit = _add(units_of) if by_unit else plain
+            within = None
+            if geometry.spare:
+                within = np.maximum(plain.squares - (unit.squares if masks is None else masks.squares(y, shift)), 0)
+            plain = plain if rest is None else plain + rest.sums(y, shift)
+        parts = {number: units_of if one is whole else [s.units(s.sums(y, shift), y, shift) for s in one]
+                 for number, one in selections.items()}  # fmt: skip
+        broken = unfit(plain.squares)
+        if broken.any():
+            if not self.given.flag:
+                self._raise_broken(int(part.start + broken.argmax()))
+            for sums in (plain, unit, *(one for some in parts.values() for one in some)):
+                sums.clear(broken)
+            within = None if within is None else np.where(broken, 0, within)
+        outputs = partial(self.backend.rows, y, shift=shift, broken=broken)
+        return Tile(part, plain, unit, parts, within, broken, outputs, whole[0].step)
 
     def _raise_broken(self, target: int) -> None:
         outputs = self.given.outputs
         with np.errstate(all="ignore"):
-            tiles = self.backend.tiles(outputs, self._shift, self.given.columns, 0)
-            every = [self.backend.moments(y, shift)[1][: part.stop - part.start] for part, y, shift in tiles]
+            every = [self.backend.moments(y, shift)[1][: part.stop - part.start] for part, y, shift in self._read(0)]
         squares = np.concatenate(every)
         count = int(unfit(squares).sum())
         column = on_host(outputs[:, target]).astype(np.float64)
@@ -138,12 +157,9 @@ class _Selection:
 
     def sums(self, outputs: Any, shift: Array) -> Sums:
         """Of the rows as they are."""
-        backend = self.backend
-        if self.coarse:
-            cross, self.step = backend.subset_sums_int16(self.codes, outputs, shift, self.rows)
-        else:
-            cross = backend.subset_sums(self.codes, outputs, shift, self.rows)
-        return Sums(*backend.moments(outputs, shift, self.rows), cross, backend)
+        found = self.backend.sums(self.codes, outputs, shift, self.rows, self.coarse)
+        self.step = found[3]
+        return Sums(*found[:3], self.backend)
 
     def units(self, plain: Sums, outputs: Any, shift: Array) -> Sums:
         """The same rows as units."""

@@ -69,12 +69,13 @@ def prepare(geometry: Geometry, options: Options) -> Solver:
             assert cv is not None
             here = tile.folds[cv][i].first(groups)
             rest = tile.units.first(groups) - here
-            t = up(v).T @ geometry.centre(train.centre(rest))
+            v, fold_gram = up(v), up(fold.gram)
+            t = v.T @ geometry.centre(train.centre(rest))
             for j, one in enumerate(grid):
-                values = up(v) @ (t / up(np.maximum(e, 0) + one)[:, None])
+                values = v @ (t / up(np.maximum(e, 0) + one)[:, None])
                 mean = train.intercept(rest, values)
                 total = here.total - fold.rows * mean - backend.weigh(fold.count, values)
-                inner = here.cross - backend.outer(fold.count, mean) - up(fold.gram) @ values
+                inner = here.cross - backend.outer(fold.count, mean) - fold_gram @ values
                 more = down((values * (here.cross + inner)).sum(0))
                 error[j] += here.squares - mean * (here.total + total) - more
         chosen = (error if held else gcv).argmin(0)
