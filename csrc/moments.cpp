@@ -95,11 +95,30 @@ void sum_strips(std::int64_t rows, std::int64_t cols, std::int64_t K, std::int64
 
 std::int64_t all(std::int64_t) { return 0; }
 
+void gram_by_bits(const Masks& masks, std::int64_t* counts, int threads) {
+    const Kernels& run = kernels();
+    const std::int64_t blocks = tiles(masks.rows, 64), panels = tiles(masks.groups, 8);
+    auto memory = scratch_of(static_cast<std::int64_t>(checked_size("packed", {panels, blocks, 64})));
+    auto* words = reinterpret_cast<std::uint64_t*>(memory.data());
+    parallel(blocks, threads, [&] { return [&](std::int64_t block) { run.turn_bits(masks, block, blocks, words); }; });
+    const std::int64_t parts = tiles(panels, gram_panels);  // the last has most pairs and goes first
+    parallel(parts, threads, [&] {
+        return [&](std::int64_t item) {
+            run.count_pairs(words, blocks, masks.groups, (parts - 1 - item) * gram_panels, counts);
+        };
+    });
+}
+
 }  // namespace
 
 void gram(const Masks& masks, std::int64_t* counts, int threads) {
     const std::int64_t K = masks.groups;
-    std::fill_n(counts, checked_size("groups", {K, K}), std::int64_t{0});
+    const std::size_t size = checked_size("groups", {K, K});
+    if (kernels().count_pairs != nullptr && masks.rows > 0) {
+        check_padding(masks);
+        return gram_by_bits(masks, counts, threads);
+    }
+    std::fill_n(counts, size, std::int64_t{0});
     std::vector<std::uint64_t> words(checked_size("packed", {code_blocks(masks.rows), K}));
     codes(masks, {nullptr, masks.rows}, words.data());
     const Kernels& run = kernels();

@@ -9,6 +9,7 @@ constexpr std::int64_t block_rows = 256;   // rows of column moments summed one 
 constexpr std::int64_t moment_cols = 256;  // outputs in a tile of column moments
 constexpr std::int64_t code_rows = 48;     // rows in a word of codes
 constexpr std::int64_t panel_rows = 12;    // rows of a triangle that lie together
+constexpr std::int64_t gram_panels = 12;   // panels of 8 groups that count_pairs takes at once
 
 // The layouts of all images of a call. An output row has `planes` parts of `part` values: (channels, width), or one
 // part of width * channels. Value i of a part is channel i % step of pixel i / step; plane p adds p to the channel.
@@ -128,6 +129,12 @@ struct Kernels {
                     std::int64_t groups, void* scratch, double* out, std::int64_t ld, std::int64_t have);
     void (*sum_bits)(const void* strip, std::int64_t blocks, const std::uint64_t* codes, std::int64_t stride,
                      std::int64_t groups, void* scratch, std::int64_t* out, std::int64_t ld, std::int64_t have);
+    // Null where no instruction counts the bits of a vector. words: (panels of 8 groups, blocks of 64 rows, 8), a word of
+    // 64 rows of a group. turn_bits fills those of one block; count_pairs counts the pairs of the groups of gram_panels
+    // panels with those of the same and of all earlier panels, both ways round. counts: (groups, groups).
+    void (*turn_bits)(const Masks& masks, std::int64_t block, std::int64_t blocks, std::uint64_t* words);
+    void (*count_pairs)(const std::uint64_t* words, std::int64_t blocks, std::int64_t groups, std::int64_t panel,
+                        std::int64_t* counts);
     // sums[j], squares[j] over rows first .. first + count - 1 (at most block_rows) of outputs col0 .. col0 + cols - 1
     // (at most moment_cols). Overwrites both.
     void (*moment_block)(const Matrix& outputs, const Rows& rows, std::int64_t first, std::int64_t count,

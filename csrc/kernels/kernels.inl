@@ -50,6 +50,8 @@ const Kernels PYDT_KERNELS = {
     sum_f64,
     sum_i16,
     sum_bits,
+    turn_bits,
+    count_pairs,
     moment_block,
     unit_block,
     add,

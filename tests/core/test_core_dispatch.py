@@ -22,6 +22,7 @@ def everything() -> str:
         packed = _core.pack(rng.random((rows, groups)) < 0.4)
         codes, shift = _core.codes(packed, groups), rng.normal(size=cols)
         bits.update(_core.gram(packed, groups, 1))
+        bits.update(_core.gram(packed, groups, 2))
         for dtype in (np.float16, np.float32, np.float64):
             outputs = rng.normal(3, 100, (rows, cols)).astype(dtype)
             for view in (outputs, np.asfortranarray(outputs), outputs[:, ::-1]):

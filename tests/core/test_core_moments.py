@@ -58,16 +58,24 @@ def test_pack_and_unpack(rows: int, groups: int, seed: int) -> None:
     np.testing.assert_array_equal(back, masks)
 
 
-@given(rows=ROWS, groups=GROUPS, seed=st.integers(0, 2**32), threads=st.integers(1, 3))
-@settings(max_examples=60, deadline=None)
-def test_gram(rows: int, groups: int, seed: int, threads: int) -> None:
-    masks = random_masks(rows, groups, seed)
+@given(
+    rows=st.one_of(ROWS, st.sampled_from([4097])),
+    groups=st.one_of(GROUPS, st.sampled_from([23, 24, 25, 31, 33, 127, 129])),
+    alpha=st.sampled_from([0.1, 0.5, 1.0]),
+    seed=st.integers(0, 2**32),
+    threads=st.integers(1, 3),
+)
+@settings(max_examples=100, deadline=None)
+def test_gram(rows: int, groups: int, alpha: float, seed: int, threads: int) -> None:
+    masks = random_masks(rows, groups, seed, alpha)
     np.testing.assert_array_equal(_core.gram(_core.pack(masks), groups, threads), oracle.gram(masks))
 
 
-def test_gram_of_more_rows_than_one_tile_of_words() -> None:
-    masks = random_masks(64 * 512 + 70, 9, 0)
-    np.testing.assert_array_equal(_core.gram(_core.pack(masks), 9, 2), oracle.gram(masks))
+@pytest.mark.parametrize("groups", [9, 61])
+@pytest.mark.parametrize("rows", [64 * 512, 64 * 512 + 70])
+def test_gram_of_more_rows_than_are_counted_at_once(rows: int, groups: int) -> None:
+    masks = random_masks(rows, groups, 0)
+    np.testing.assert_array_equal(_core.gram(_core.pack(masks), groups, 2), oracle.gram(masks))
 
 
 @given(

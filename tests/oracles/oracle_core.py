@@ -38,8 +38,8 @@ def epoch_order(seed: int, epoch: int, ids: NDArray[np.int64]) -> NDArray[np.int
 
 
 def gram(masks: NDArray[np.bool_]) -> NDArray[np.int64]:
-    wide = masks.astype(np.int64)
-    return wide.T @ wide
+    wide = masks.astype(np.float64)
+    return (wide.T @ wide).astype(np.int64)  # exact below 2^53
 
 
 def subset_sums(masks: NDArray[np.bool_], outputs: Floats, shift: Floats) -> NDArray[np.float64]:
