@@ -45,7 +45,14 @@ void pack(const std::uint8_t* masks, std::int64_t rows, std::int64_t groups, std
 void unpack(const Masks& masks, std::uint8_t* out) {
     for (std::int64_t row = 0; row < masks.rows; ++row) {
         const std::uint8_t* packed = masks.data + row * masks.row_bytes;
-        for (std::int64_t k = 0; k < masks.groups; ++k) *out++ = packed[k / 8] >> k % 8 & 1;
+        std::int64_t k = 0;
+        for (; k + 8 <= masks.groups; k += 8) {
+            const std::uint64_t bits = packed[k / 8] * 0x0101010101010101u & 0x8040201008040201u;  // bit b in byte b
+            const std::uint64_t ones = (bits + 0x7F7F7F7F7F7F7F7Fu) >> 7 & 0x0101010101010101u;
+            std::memcpy(out + k, &ones, 8);
+        }
+        for (; k < masks.groups; ++k) out[k] = packed[k / 8] >> k % 8 & 1;
+        out += masks.groups;
     }
 }
 

@@ -55,7 +55,8 @@ void triangle_squares(const float* panels, std::int64_t groups, const float* cro
         return [&, strip = scratch_of(rows * wide * 4)](std::int64_t item) mutable {
             auto* to = reinterpret_cast<float*>(strip.data());
             const std::int64_t first = item * wide, have = std::min(wide, targets - first);
-            std::fill_n(to, rows * wide, 0.0F);
+            std::fill_n(to + groups * wide, (rows - groups) * wide, 0.0F);  // z stands there
+            if (have < wide) std::fill_n(to, groups * wide, 0.0F);
             for (std::int64_t k = 0; k < groups; ++k)
                 std::copy_n(cross + k * targets + first, have, to + k * wide);
             double found[32];

@@ -109,10 +109,10 @@ void load_vector(const uint8_t* in, const Origin* origin, int64_t count, To* out
     load_dense<Type>(in, origin, count, out);
 }
 
-// Prefetches a later row of contiguous outputs. Rows lie in different pages, where no hardware prefetcher looks.
-void look_ahead(const Matrix& m, const Rows& rows, int64_t row, int64_t end, int64_t col0, int64_t cols) {
-    if (row + 6 >= end) return;
-    const uint8_t* in = row_at(m, rows, row + 6) + col0 * m.col_stride;
+// Prefetches a row of contiguous outputs, `far` rows later. Rows lie in different pages, where no hardware prefetcher looks.
+void look_ahead(const Matrix& m, const Rows& rows, int64_t row, int64_t end, int64_t far, int64_t col0, int64_t cols) {
+    if (row + far >= end) return;
+    const uint8_t* in = row_at(m, rows, row + far) + col0 * m.col_stride;
     for (int64_t byte = 0; byte < cols * m.col_stride; byte += 64) __builtin_prefetch(in + byte);
 }
 
@@ -133,7 +133,7 @@ void fill_strip(const Matrix& m, const Rows& rows, const Origin* origin, int64_t
     if (m.col_stride == static_cast<int64_t>(sizeof(typename Type::Raw)) && down >= across) {
         for (int64_t i = 0; i < count; ++i) {
             const uint8_t* in = row_at(m, rows, first + i) + col0 * m.col_stride;
-            look_ahead(m, rows, first + i, first + count, col0, cols);
+            look_ahead(m, rows, first + i, first + count, 6, col0, cols);
             for (int64_t v = 0; v < vectors; ++v)
                 load_vector<Type>(in + v * lanes * m.col_stride, origin + v * lanes,
                                   cols - v * lanes < lanes ? cols - v * lanes : lanes, out + (v * padded + i) * lanes);

@@ -32,7 +32,10 @@ class Folds:
 def count_columns(packed: npt.NDArray[np.uint8], columns: int) -> Columns:
     """Packed masks as they are, uint8 (rows, ceil(columns / 8))."""
     packed = np.ascontiguousarray(packed)
-    parts = [_core.unpack(packed[i : i + 256], columns).sum(0) for i in range(0, len(packed), 256)]
+    parts = [
+        _core.unpack(packed[i : i + 256], columns).view(np.uint8).sum(0, dtype=np.uint16)
+        for i in range(0, len(packed), 256)
+    ]
 
     def gram() -> Array:
         counts = _core.gram(packed, columns, threads())

@@ -92,6 +92,7 @@ def prepare(geometry: Geometry, options: Options) -> Solver:
         values, stderr, noise, left = errors(tile.plain, tile.units, tile.within, single)
         if single:
             outside = (energy < 1 / _SINGLE_RANGE) | (energy > _SINGLE_RANGE)
+            outside[tile.width :] = False
             unsure = np.flatnonzero(outside | (left < _SINGLE_LEFT * energy))
             if unsure.size:
                 # Padded as tiles are: the same bits whichever targets are unsure.
