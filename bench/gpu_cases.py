@@ -8,6 +8,7 @@ On "cpu" sizes are small and only show that everything runs.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import platform
@@ -35,6 +36,7 @@ from pydt import _core
 
 CORES = len(os.sched_getaffinity(0))
 REPEATS = 7
+ROOT = Path(__file__).resolve().parents[1]
 Tensor = torch.Tensor
 
 
@@ -138,6 +140,14 @@ def torch_ols(wide: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
     return values, (noise * inverse.diagonal()[:, None]).sqrt()
 
 
+def set_tf32(on: bool) -> None:
+    settings = torch.backends.cuda.matmul
+    if hasattr(settings, "fp32_precision"):  # of newer versions, which refuse a mixture of both
+        settings.fp32_precision = "tf32" if on else "ieee"
+    else:
+        settings.allow_tf32 = on
+
+
 def on_host(*parts: Tensor) -> tuple[np.ndarray, ...]:
     return tuple(part.float().cpu().numpy() for part in parts)
 
@@ -181,10 +191,10 @@ def differences(bench: Bench, masks: np.ndarray, host: np.ndarray, name: str) ->
         "torch bfloat16, values": lambda: on_host(torch_means(half, there)),
     }
     for peer, call in peers.items():
-        torch.backends.cuda.matmul.allow_tf32 = "TF32" in peer
+        set_tf32("TF32" in peer)
         apart = off(call()[0], fit)
         yield {**bench.compare(case, peer, ours, call), "peer is off by standard errors": apart}
-    torch.backends.cuda.matmul.allow_tf32 = False
+    set_tf32(False)
     floors: dict[str, Callable[[], object]] = {
         "floor: the product alone, float64": lambda: double.T @ there64,
         "floor: the product alone, float32": lambda: single.T @ there,
@@ -218,6 +228,119 @@ def least_squares(bench: Bench, masks: np.ndarray, host: np.ndarray, name: str) 
     np.testing.assert_allclose(fit.values, values, rtol=0, atol=1e-4 * np.abs(values).max())
     np.testing.assert_allclose(fit.stderr, errors, rtol=1e-3)
     yield bench.compare(f"ols + errors, outputs on the GPU, {name}", "torch float64", ours, peer)
+
+
+# ---- kernels of our own against the array code that they replace ---------------------------------------------------
+def emulated() -> Any:
+    """The GPU code compiled for this CPU."""
+    folder = ROOT / "tests" / "emulation"
+    with tempfile.TemporaryDirectory() as made:
+        done = subprocess.run(
+            [sys.executable, folder / "build.py", made], check=True, stdout=subprocess.PIPE, text=True
+        )
+        spec = importlib.util.spec_from_file_location("_emulated", done.stdout.strip())
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    module.accept_any_memory(True)
+    return module
+
+
+def kernels(bench: Bench) -> None:
+    gpu = _core if bench.full else emulated()
+    groups, models, targets = (1000, 7540, 10_000) if bench.full else (20, 70, 33)
+    for dtype in (torch.float64, torch.float32):
+        name = f"{groups} groups, {str(dtype)[6:]}"
+        bench.attempt(f"masks, {name}", lambda d=dtype, n=name: expansion(bench, gpu, groups, models, d, n))
+        bench.attempt(f"errors, {name}", lambda d=dtype, n=name: errors(bench, gpu, groups, targets, d, n))
+        bench.attempt(f"solver's pass, {name}", lambda d=dtype, n=name: one_pass(bench, gpu, groups, targets, d, n))
+
+
+def stream(bench: Bench) -> int:
+    return torch.cuda.current_stream().cuda_stream if bench.full else 0
+
+
+def expansion(bench: Bench, gpu: Any, groups: int, models: int, dtype: torch.dtype, name: str) -> Iterator[Case]:
+    masks = np.random.default_rng(0).random((models, groups)) < 0.5
+    packed = torch.from_numpy(_core.pack(masks)).to(bench.device)
+    out = torch.empty((models, groups), dtype=dtype, device=bench.device)
+    bits = torch.arange(8, dtype=torch.uint8, device=bench.device)
+    into = packed.data_ptr(), models, groups, 0, models, out.data_ptr(), groups, str(dtype)[6:], stream(bench)
+
+    def ours() -> None:
+        gpu.cuda_expand_masks(*into)
+
+    def arrays() -> Tensor:
+        return ((packed[:, :, None] >> bits) & 1).view(len(packed), -1)[:, :groups].to(dtype)
+
+    ours()
+    assert torch.equal(out, arrays())
+    assert np.array_equal(out.cpu().numpy(), masks)
+    yield bench.compare(f"masks from bits, {models} rows, {name}", "array code", ours, arrays)
+
+
+def errors(bench: Bench, gpu: Any, groups: int, targets: int, dtype: torch.dtype, name: str) -> Iterator[Case]:
+    rng = np.random.default_rng(0)
+    host = rng.normal(size=(groups, targets))
+    centred = torch.from_numpy(host).to(bench.device, dtype)
+    scale, weight, rho = rng.random((3, groups)) + 0.1
+    energy, noise, df = 50 + rng.random(targets), rng.random(targets), 100.0
+    values, stderr = torch.empty((2, groups, targets), device=bench.device)
+    to, vectors = (values.data_ptr(), stderr.data_ptr()), (scale, weight, rho, energy, noise, df)
+
+    def ours() -> None:
+        gpu.cuda_pooled_errors(centred.data_ptr(), *vectors, *to, str(dtype)[6:], stream(bench))
+
+    def arrays() -> tuple[Tensor, Tensor]:
+        up = [torch.from_numpy(v).to(bench.device) for v in (scale, weight / df, rho, energy / df, noise)]
+        by, lean, share, square, level = up[0][:, None], up[1][:, None], up[2][:, None], up[3], up[4]
+        spread = (square - lean * centred**2).clip_(0)
+        more = spread.sub_(level).clip_(0)
+        return (by * centred).float(), more.mul_(share).add_(level).mul_(by).sqrt_().float()
+
+    ours()
+    for found, expected in zip((values, stderr), arrays(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    yield bench.compare(f"values and errors, {targets} targets, {name}", "array code", ours, arrays)
+
+
+def one_pass(bench: Bench, gpu: Any, groups: int, targets: int, dtype: torch.dtype, name: str) -> Iterator[Case]:
+    from pydt.estimation.tensor_lasso import array_step
+
+    rng = np.random.default_rng(0)
+    made = [torch.from_numpy(a).to(bench.device, dtype) for a in rng.normal(size=(5, groups, targets))]
+    diagonal = torch.full((groups,), 0.25, dtype=dtype, device=bench.device)
+    state = torch.zeros((11, targets), dtype=dtype, device=bench.device)
+    state[0], state[2], state[3], state[8] = 0.5, 4.0 * groups, 1e-9, 1  # edge, energy, tolerance, open
+    spread, steep, limit = 1e-4, 2.0, 1000
+
+    def ours(arrays: list[Tensor], state: Tensor) -> None:
+        at = [array.data_ptr() for array in (*arrays, diagonal, state)]
+        gpu.cuda_proximal_step(*at, groups, targets, spread, steep, limit, str(dtype)[6:], stream(bench))
+
+    def theirs(arrays: list[Tensor], state: Tensor) -> None:
+        array_step(*arrays, diagonal, state, spread, steep, limit)
+
+    sides = []
+    for step in (ours, theirs):
+        arrays, mine = [array.clone() for array in made], state.clone()
+        step(arrays, mine)
+        bench.wait()
+        sides.append((*arrays, mine))
+    for found, expected in zip(*sides, strict=True):
+        rtol = 1e-9 if dtype == torch.float64 else 1e-3
+        torch.testing.assert_close(found, expected, rtol=rtol, atol=rtol, equal_nan=True)
+    case = f"pass of the LASSO's solver, {targets} targets, {name}"
+
+    def again(step: Callable[[list[Tensor], Tensor], None]) -> Callable[[], None]:
+        def run() -> None:
+            state[8] = 1  # targets that are done would take no time
+            step(made, state)
+
+        return run
+
+    yield bench.compare(case, "array code", again(ours), again(theirs))
 
 
 # ---- penalised paths -------------------------------------------------------------------------------------------------
@@ -458,7 +581,7 @@ def rows(bench: Bench) -> None:
         bench.attempt(f"rows on one GPU, {workers} workers", lambda w=workers: measured(w))
 
 
-STAGES = {"head": head, "regression": regression, "lasso": lasso, "loader": loader, "rows": rows}
+STAGES = {"head": head, "regression": regression, "kernels": kernels, "lasso": lasso, "loader": loader, "rows": rows}
 
 
 def main() -> None:
