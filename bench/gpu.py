@@ -166,7 +166,9 @@ def build(session: Session, limit: float, line: Found) -> None:
 
 
 def gpu_tests() -> list[str]:
-    return sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("tests/*/test_*.py") if "mark.gpu" in p.read_text())
+    """Files with tests that need a GPU: they say so, or take the `device` of tests/stubs/stub_device.py."""
+    said = re.compile("mark.gpu|stub_device")
+    return sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("tests/*/test_*.py") if said.search(p.read_text()))
 
 
 def _pytest(session: Session) -> list[str]:

@@ -83,8 +83,16 @@ def test_wheels_are_asked_for_what_pydt_needs_and_for_nothing_that_is_large(gpu:
     assert not {"torch", "torchvision", "numpy", "scipy", "nvidia-dali-cuda130"} & names
 
 
+@pytest.mark.slow
 def test_tests_that_need_a_gpu_are_found(gpu: ModuleType) -> None:
-    assert "tests/core/test_core_cuda.py" in gpu.gpu_tests()
+    """All of them: pytest collects no others under the marker."""
+    tests = SCRIPT.parents[1] / "tests"
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "--collect-only", "-q", "-p", "no:cacheprovider"]
+    rooms = [str(tests / name) for name in ("core", "data", "estimation", "training", "ensemble")]
+    done = subprocess.run([*command, *rooms], cwd=tests.parent, capture_output=True, text=True, check=False)
+    collected = {line.split("::")[0] for line in done.stdout.splitlines() if "::" in line}
+    assert "tests/core/test_core_cuda.py" in collected
+    assert collected <= set(gpu.gpu_tests())
 
 
 @pytest.mark.slow
