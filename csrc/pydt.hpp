@@ -17,7 +17,7 @@
 //   dispatch.cpp   which instruction set runs
 //   kernels/       the inner loops, compiled once for each instruction set: augment, resize, subset_sums, gram,
 //                  column_moments, triangle, lasso, crc
-//   cuda/          gather on the GPU
+//   cuda/          on the GPU: gather, and what regression there needs beside products of matrices
 //   bindings/      the Python module
 //
 // Promises. Results are the same to the last bit for any number of threads and any instruction set; of
@@ -237,5 +237,30 @@ bool cuda_usable();  // a driver and a device of compute capability 8.0 or newer
 // index, ids, mean and std lie in host memory and may be reused as soon as the call returns.
 void cuda_gather(const Images& device_images, const std::int64_t* index, const std::int64_t* ids,
                  const Batch& device_out, const Augmentation& how, std::uintptr_t stream);
+
+// out[i * leading + k] = whether row i of `device_rows` keeps group k, as 1 or 0. A row that is not there becomes NaN.
+template <class T>
+void cuda_expand_masks(const Masks& device_masks, const Rows& device_rows, T* device_out, std::int64_t leading,
+                       std::uintptr_t stream);
+
+// `pooled_errors` to the same bits; the vectors of `how` lie in host memory and may be reused as soon as the call
+// returns.
+template <class T>
+void cuda_pooled_errors(const T* device_centred, std::int64_t groups, std::int64_t targets, const Pooling& how,
+                        float* device_values, float* device_errors, std::uintptr_t stream);
+
+// One pass of the penalised solver, in place, over the targets that are not done: array_step of
+// pydt/estimation/tensor_lasso.py. Everything is on the device.
+template <class T>
+struct ProximalStep {
+    T *values, *moved, *slope;        // (groups, targets)
+    const T *push, *cross, *diagonal; // (groups, targets) twice, and (groups,)
+    T* state;                         // (11, targets): edge, ridge, energy, share, least, clock, mark, passes, open,
+                                      // gap, left
+    std::int64_t groups, targets;
+    T spread, steep, limit;
+};
+template <class T>
+void cuda_proximal_step(const ProximalStep<T>& step, std::uintptr_t stream);
 
 }  // namespace pydt

@@ -294,3 +294,49 @@ def cuda_gather(
     = shape; out (B, C, *size) of dtype "float32", "float16" or "bfloat16", dense as NCHW or NHWC. index, ids, mean and
     std are host arrays and may be reused at once. The work is queued on `stream` (torch's `cuda_stream`; 0 is the
     default) of the current device. RuntimeError if the GPU reports an error or the build has no CUDA code."""
+
+def cuda_expand_masks(
+    packed: int, rows: int, groups: int, index: int, count: int, out: int, leading: int, dtype: str, stream: int
+) -> None:
+    """0/1 masks of some rows at GPU addresses: packed uint8 (rows, ceil(groups / 8)) -> out (count, groups) of dtype
+    "float32" or "float64", `leading` entries from row to row (at least groups). index: address of int64 (count,) row
+    numbers, or 0 for the first `count` rows; a number outside 0..rows - 1 makes a row of NaN. Queued on `stream`, as by
+    `cuda_gather`."""
+
+def cuda_pooled_errors(
+    centred: int,
+    scale: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    rho: NDArray[np.float64],
+    energy: NDArray[np.float64],
+    noise: NDArray[np.float64],
+    df: float,
+    values: int,
+    errors: int,
+    dtype: str,
+    stream: int,
+) -> None:
+    """`pooled_errors` to the same bits at GPU addresses: centred (groups, targets) of dtype "float32" or "float64" ->
+    values and errors float32 (groups, targets). scale, weight, rho (groups,), energy and noise (targets,) are host
+    arrays and may be reused at once. Queued on `stream`, as by `cuda_gather`."""
+
+def cuda_proximal_step(
+    values: int,
+    moved: int,
+    slope: int,
+    push: int,
+    cross: int,
+    diagonal: int,
+    state: int,
+    groups: int,
+    targets: int,
+    spread: float,
+    steep: float,
+    limit: int,
+    dtype: str,
+    stream: int,
+) -> None:
+    """One pass of the penalised solver in place, as `pydt.estimation.tensor_lasso.array_step` makes it, at GPU
+    addresses of arrays of dtype "float32" or "float64": values, moved, slope, push and cross (groups, targets),
+    diagonal (groups,), state (11, targets). A target whose `open` (row 8 of state) is 0 is neither read nor written.
+    The same bits in every run. Queued on `stream`, as by `cuda_gather`."""

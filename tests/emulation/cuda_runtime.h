@@ -14,8 +14,9 @@
 // The barrier is a mutex and a condition variable, which ThreadSanitizer follows in all versions. Only what pydt's
 // kernels use is here.
 #pragma once
+#include <math.h>
+
 #include <bit>
-#include <cmath>
 #include <condition_variable>
 #include <cstdint>
 #include <cstring>
