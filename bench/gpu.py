@@ -171,9 +171,9 @@ def gpu_tests() -> list[str]:
     return sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("tests/*/test_*.py") if said.search(p.read_text()))
 
 
-def _pytest(session: Session) -> list[str]:
+def _pytest(session: Session, which: str = "gpu") -> list[str]:
     # Warnings of newer packages are for CI to find; -P: the installed package, not the sources in this folder
-    how = ["-P", "-m", "pytest", "-m", "gpu", "-v", "-W", "default", "-p", "no:cacheprovider"]
+    how = ["-P", "-m", "pytest", "-m", which, "-v", "-W", "default", "-p", "no:cacheprovider"]
     return [session.python, *how, *gpu_tests()]
 
 
@@ -205,7 +205,8 @@ def _sanitizer(tool: str) -> Stage:
         ours = ["--kernel-name", "kernel_substring=pydt"] if "--kernel-name" in offered else every  # not torch's
         end = time.monotonic() + limit
         for kernels in (ours, every):  # once more without the choice of kernels, if it was not understood
-            command = [checker, "--tool", tool, "--error-exitcode", "86", *kernels, *_pytest(session)]
+            command = [checker, "--tool", tool, "--error-exitcode", "86", *kernels]
+            command += _pytest(session, "gpu and not slow")
             line["kernels"] = "pydt's" if kernels else "all"
             try:
                 said = session.call(command, end - time.monotonic(), PYTORCH_NO_CUDA_MEMORY_CACHING="1")
