@@ -61,7 +61,8 @@ struct Part {
 };
 
 // Cuts (rows, cols) into strips and strips into vectors. load(part, memory) fills a strip; sum(vector, blocks, first
-// word of codes, groups, scratch, first group, column, columns) adds a vector of it to the sums of some groups.
+// word of codes, groups, scratch, first group, column, columns, fresh) adds a vector of it to the sums of some groups;
+// `fresh`: they are not yet set.
 // from(column): the first group whose sum is wanted.
 template <class Load, class Sum, class From>
 void sum_strips(std::int64_t rows, std::int64_t cols, std::int64_t K, std::int64_t value_bytes,
@@ -87,7 +88,7 @@ void sum_strips(std::int64_t rows, std::int64_t cols, std::int64_t K, std::int64
                     for (std::int64_t k = std::max(begin, from(col + at)); k < end; k += group_tile)
                         sum(memory + at / lanes * padded * lane_bytes, tiles(count, code_rows),
                             codes + first / code_rows * K + k, std::min(group_tile, end - k), scratch.data(), k,
-                            col + at, std::min(lanes, part.cols - at));
+                            col + at, std::min(lanes, part.cols - at), first == 0);
             }
         };
     });
@@ -129,8 +130,8 @@ void gram(const Masks& masks, std::int64_t* counts, int threads) {
                 run.load_bits(masks, part.first, part.count, part.padded, part.col + at, strip + at * part.padded);
         },
         [&](const void* strip, std::int64_t blocks, const std::uint64_t* from, std::int64_t groups, void* scratch,
-            std::int64_t k, std::int64_t col, std::int64_t have) {
-            run.sum_bits(strip, blocks, from, K, groups, scratch, counts + k * K + col, K, have);
+            std::int64_t k, std::int64_t col, std::int64_t have, bool fresh) {
+            run.sum_bits(strip, blocks, from, K, groups, scratch, counts + k * K + col, K, have, fresh);
         },
         [](std::int64_t col) { return col; });  // the lower triangle, and of the upper what its vectors cover
     constexpr std::int64_t tile = 32;
@@ -144,7 +145,8 @@ void subset_sums(const std::uint64_t* codes, std::int64_t groups, const Matrix& 
                  const double* shift, double* sums, int threads) {
     check_rows(rows, outputs.rows);
     const std::int64_t n = outputs.cols;
-    std::fill_n(sums, checked_size("outputs", {groups, n}), 0.0);
+    const std::size_t size = checked_size("outputs", {groups, n});
+    if (rows.count == 0) std::fill_n(sums, size, 0.0);
     const bool wide = outputs.type == Float::f64;
     const auto load = wide ? kernels().load_f64 : kernels().load_f32;
     const auto sum = wide ? kernels().sum_f64 : kernels().sum_f32;
@@ -154,8 +156,9 @@ void subset_sums(const std::uint64_t* codes, std::int64_t groups, const Matrix& 
             load(outputs, rows, shift, part.first, part.count, part.padded, part.col, part.cols, strip);
         },
         [&](const void* strip, std::int64_t blocks, const std::uint64_t* from, std::int64_t some, void* scratch,
-            std::int64_t k, std::int64_t col,
-            std::int64_t have) { sum(strip, blocks, from, groups, some, scratch, sums + k * n + col, n, have); },
+            std::int64_t k, std::int64_t col, std::int64_t have, bool fresh) {
+            sum(strip, blocks, from, groups, some, scratch, sums + k * n + col, n, have, fresh);
+        },
         all);
 }
 
@@ -163,7 +166,8 @@ void subset_sums_int16(const std::uint64_t* codes, std::int64_t groups, const Ma
                        const double* shift, double* sums, double* step, int threads) {
     check_rows(rows, outputs.rows);
     const std::int64_t n = outputs.cols;
-    std::fill_n(sums, checked_size("outputs", {groups, n}), 0.0);
+    const std::size_t size = checked_size("outputs", {groups, n});
+    if (rows.count == 0) std::fill_n(sums, size, 0.0);
     const Kernels& run = kernels();
     const std::int64_t narrow = run.lane_bytes / 4, m = rows.count;
     // floats in pieces that fit the L2 cache
@@ -208,8 +212,8 @@ void subset_sums_int16(const std::uint64_t* codes, std::int64_t groups, const Ma
                           std::int16_t{0});
         },
         [&](const void* strip, std::int64_t blocks, const std::uint64_t* from, std::int64_t some, void* scratch,
-            std::int64_t k, std::int64_t col, std::int64_t have) {
-            run.sum_i16(strip, blocks, from, groups, some, scratch, sums + k * n + col, n, have);
+            std::int64_t k, std::int64_t col, std::int64_t have, bool fresh) {
+            run.sum_i16(strip, blocks, from, groups, some, scratch, sums + k * n + col, n, have, fresh);
         },
         all);
     for (std::int64_t k = 0; k < groups; ++k)

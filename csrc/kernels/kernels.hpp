@@ -119,16 +119,16 @@ struct Kernels {
     // Rounds value * scale[j] of such a strip to whole numbers, into a strip of padded rows. scale: whole vectors.
     void (*quantise)(const float* strip, const float* scale, std::int64_t rows, std::int64_t cols, std::int64_t padded,
                      std::int16_t* out);
-    // out[k * ld + l] += the sum over the rows of group k of lane l < have, for one vector of a strip of blocks of 48
-    // rows. The codes of two blocks are stride words apart. scratch: 3 * lane_bytes per group, aligned to 64.
+    // out[k * ld + l] += (= if `fresh`) the sum over the rows of group k of lane l < have, for one vector of a strip of
+    // blocks of 48 rows. The codes of two blocks are stride words apart. scratch: 3 * lane_bytes per group, aligned to 64.
     void (*sum_f32)(const void* strip, std::int64_t blocks, const std::uint64_t* codes, std::int64_t stride,
-                    std::int64_t groups, void* scratch, double* out, std::int64_t ld, std::int64_t have);
+                    std::int64_t groups, void* scratch, double* out, std::int64_t ld, std::int64_t have, bool fresh);
     void (*sum_f64)(const void* strip, std::int64_t blocks, const std::uint64_t* codes, std::int64_t stride,
-                    std::int64_t groups, void* scratch, double* out, std::int64_t ld, std::int64_t have);
+                    std::int64_t groups, void* scratch, double* out, std::int64_t ld, std::int64_t have, bool fresh);
     void (*sum_i16)(const void* strip, std::int64_t blocks, const std::uint64_t* codes, std::int64_t stride,
-                    std::int64_t groups, void* scratch, double* out, std::int64_t ld, std::int64_t have);
+                    std::int64_t groups, void* scratch, double* out, std::int64_t ld, std::int64_t have, bool fresh);
     void (*sum_bits)(const void* strip, std::int64_t blocks, const std::uint64_t* codes, std::int64_t stride,
-                     std::int64_t groups, void* scratch, std::int64_t* out, std::int64_t ld, std::int64_t have);
+                     std::int64_t groups, void* scratch, std::int64_t* out, std::int64_t ld, std::int64_t have, bool fresh);
     // Null where no instruction counts the bits of a vector. words: (panels of 8 groups, blocks of 64 rows, 8), a word of
     // 64 rows of a group. turn_bits fills those of one block; count_pairs counts the pairs of the groups of gram_panels
     // panels with those of the same and of all earlier panels, both ways round. counts: (groups, groups).

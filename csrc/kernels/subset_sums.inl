@@ -149,12 +149,12 @@ void add_block(const Tables<Value>& tables, const uint64_t* codes, int64_t group
     }
 }
 
-// out[k * ld + l] += the sum of group k over the blocks of one vector of a strip, lanes l < have; the codes of two
-// blocks are stride words apart. scratch: 3 vectors per group. Float totals start at out, so the bits do not depend on
-// how rows are cut into strips of whole runs.
+// out[k * ld + l] += the sum of group k over the blocks of one vector of a strip, lanes l < have, or = if `fresh`; the
+// codes of two blocks are stride words apart. scratch: 3 vectors per group. Float totals start at out, so the bits do
+// not depend on how rows are cut into strips of whole runs.
 template <class Value, class Out>
 void sum_vector(const void* strip, int64_t blocks, const uint64_t* codes, int64_t stride, int64_t groups, void* scratch,
-                Out* out, int64_t ld, int64_t have) {
+                Out* out, int64_t ld, int64_t have, bool fresh) {
     typedef typename Vector<Value>::Lanes Lanes;
     typedef typename Wide<Value>::Total Total;
     constexpr int64_t run = Wide<Value>::run, lanes = lanes_of<Value>;
@@ -163,7 +163,7 @@ void sum_vector(const void* strip, int64_t blocks, const uint64_t* codes, int64_
     auto* part = static_cast<Lanes*>(scratch);
     auto* total = reinterpret_cast<Total*>(part + groups);
     memset(total, 0, static_cast<size_t>(groups * lanes) * sizeof(Total));
-    if (floats)
+    if (floats && !fresh)
         for (int64_t k = 0; k < groups; ++k)
             for (int64_t l = 0; l < have; ++l) total[k * lanes + l] = static_cast<Total>(out[k * ld + l]);
     for (int64_t block = 0; block < blocks; ++block) {
@@ -177,7 +177,7 @@ void sum_vector(const void* strip, int64_t blocks, const uint64_t* codes, int64_
     for (int64_t k = 0; k < groups; ++k)
         for (int64_t l = 0; l < have; ++l) {
             const Out sum = static_cast<Out>(total[k * lanes + Wide<Value>::place(l)]);
-            out[k * ld + l] = floats ? sum : out[k * ld + l] + sum;
+            out[k * ld + l] = floats || fresh ? sum : out[k * ld + l] + sum;
         }
 }
 
