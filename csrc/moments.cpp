@@ -51,6 +51,7 @@ private:
 };
 
 constexpr std::int64_t strip_rows = 7680;      // rows of a strip: whole runs of 8 and of 5 blocks of 48 rows
+static_assert(strip_rows % block_rows == 0);   // a block of column moments lies in one strip
 constexpr std::int64_t strip_bytes = 2 << 20;  // most bytes of it: enough columns for one visit to each row's page
 constexpr std::int64_t piece_rows = 96;        // rows converted to 16 bits at a time
 constexpr std::int64_t group_tile = 4096;      // groups whose sums fit the L2 cache
@@ -60,7 +61,8 @@ struct Part {
     std::int64_t first, count, padded, col, cols;
 };
 
-// Cuts (rows, cols) into strips and strips into vectors. load(part, memory) fills a strip; sum(vector, blocks, first
+// Cuts (rows, cols) into strips and strips into vectors. load(part, memory, once) fills a strip, and is copied for each
+// thread; `once`: for one of those that fill it. sum(vector, blocks, first
 // word of codes, groups, scratch, first group, column, columns, fresh) adds a vector of it to the sums of some groups;
 // `fresh`: they are not yet set.
 // from(column): the first group whose sum is wanted.
@@ -76,14 +78,14 @@ void sum_strips(std::int64_t rows, std::int64_t cols, std::int64_t K, std::int64
     const std::int64_t shares = std::min(strips < threads ? tiles(threads, strips) : 1, tiles(K, 64)),
                        share = tiles(tiles(K, shares), 64) * 64;
     parallel(strips * shares, threads, [&] {
-        return [&, strip = scratch_of(wide * padded * lane_bytes),
+        return [&, load, strip = scratch_of(wide * padded * lane_bytes),
                 scratch = scratch_of(3 * lane_bytes * std::min(share, group_tile))](std::int64_t item) mutable {
             const std::int64_t begin = item % shares * share, end = std::min(begin + share, K);
             for (std::int64_t first = 0; first < rows; first += padded) {
                 const std::int64_t col = item / shares * wide * lanes, count = std::min(padded, rows - first);
                 const Part part{first, count, padded, col, std::min(wide * lanes, cols - col)};
                 std::uint8_t* memory = strip.data()->bytes;
-                load(part, memory);
+                load(part, memory, begin == 0);
                 for (std::int64_t at = 0; at < part.cols; at += lanes)
                     for (std::int64_t k = std::max(begin, from(col + at)); k < end; k += group_tile)
                         sum(memory + at / lanes * padded * lane_bytes, tiles(count, code_rows),
@@ -125,7 +127,7 @@ void gram(const Masks& masks, std::int64_t* counts, int threads) {
     const Kernels& run = kernels();
     sum_strips(
         masks.rows, K, K, 1, words.data(), threads,
-        [&](const Part& part, std::uint8_t* strip) {
+        [&](const Part& part, std::uint8_t* strip, bool) {
             for (std::int64_t at = 0; at < part.cols; at += run.lane_bytes)
                 run.load_bits(masks, part.first, part.count, part.padded, part.col + at, strip + at * part.padded);
         },
@@ -142,18 +144,40 @@ void gram(const Masks& masks, std::int64_t* counts, int threads) {
 }
 
 void subset_sums(const std::uint64_t* codes, std::int64_t groups, const Matrix& outputs, const Rows& rows,
-                 const double* shift, double* sums, int threads) {
+                 const double* shift, double* sums, const Moments& moments, int threads) {
     check_rows(rows, outputs.rows);
     const std::int64_t n = outputs.cols;
     const std::size_t size = checked_size("outputs", {groups, n});
+    if (moments.sums != nullptr && (rows.count == 0 || groups == 0))
+        column_moments(outputs, rows, shift, moments.sums, moments.squares, threads);
     if (rows.count == 0) std::fill_n(sums, size, 0.0);
+    const Kernels& run = kernels();
     const bool wide = outputs.type == Float::f64;
-    const auto load = wide ? kernels().load_f64 : kernels().load_f32;
-    const auto sum = wide ? kernels().sum_f64 : kernels().sum_f32;
+    const auto fill = wide ? run.load_f64 : run.load_f32;
+    const auto sum = wide ? run.sum_f64 : run.sum_f32;
     sum_strips(
         rows.count, n, groups, wide ? 8 : 4, codes, threads,
-        [&](const Part& part, std::uint8_t* strip) {
-            load(outputs, rows, shift, part.first, part.count, part.padded, part.col, part.cols, strip);
+        [&, tree = Tree(0)](const Part& part, std::uint8_t* strip, bool once) mutable {
+            const std::int64_t vector = part.padded * run.lane_bytes,
+                               vectors = tiles(part.cols * (wide ? 8 : 4), run.lane_bytes);
+            for (std::int64_t v = 0; v < vectors; ++v)
+                std::fill(strip + v * vector + part.count * run.lane_bytes, strip + (v + 1) * vector, std::uint8_t{0});
+            if (part.first == 0) tree = Tree(2 * part.cols);
+            for (std::int64_t at = 0; at < part.count; at += block_rows) {
+                const std::int64_t some = std::min(block_rows, part.count - at);
+                fill(outputs, rows, shift, part.first + at, some, part.padded, part.col, part.cols,
+                     strip + at * run.lane_bytes);
+                if (moments.sums == nullptr || !once) continue;
+                double* both = tree.next();
+                for (std::int64_t c = 0; c < part.cols; c += moment_cols)
+                    run.moment_block(outputs, rows, part.first + at, some, shift, part.col + c,
+                                     std::min(moment_cols, part.cols - c), both + c, both + part.cols + c);
+                tree.push();
+            }
+            if (moments.sums == nullptr || !once || part.first + part.count < rows.count) return;
+            const double* total = tree.total();
+            std::copy_n(total, part.cols, moments.sums + part.col);
+            std::copy_n(total + part.cols, part.cols, moments.squares + part.col);
         },
         [&](const void* strip, std::int64_t blocks, const std::uint64_t* from, std::int64_t some, void* scratch,
             std::int64_t k, std::int64_t col, std::int64_t have, bool fresh) {
@@ -199,7 +223,7 @@ void subset_sums_int16(const std::uint64_t* codes, std::int64_t groups, const Ma
     });
     sum_strips(
         m, n, groups, 2, codes, threads,
-        [&](const Part& part, std::uint8_t* strip) {
+        [&](const Part& part, std::uint8_t* strip, bool) {
             auto* to = reinterpret_cast<std::int16_t*>(strip);
             const std::int64_t lanes = 2 * narrow, wide = tiles(part.cols, lanes) * lanes;
             auto memory = scratch_of(piece_rows * wide * 4);

@@ -152,9 +152,13 @@ std::int64_t code_blocks(std::int64_t rows);
 void check_rows(const Rows& rows, std::int64_t available);
 void codes(const Masks& masks, const Rows& rows, std::uint64_t* out);
 
-// sums[k, j] = sum of (outputs[row i, j] - shift[j]) over the coded rows i that keep group k; (groups, cols).
+// sums[k, j] = sum of (outputs[row i, j] - shift[j]) over the coded rows i that keep group k; (groups, cols). moments:
+// column_moments of the same, from the same reading of the outputs; null: not wanted.
+struct Moments {
+    double *sums, *squares;  // (cols,)
+};
 void subset_sums(const std::uint64_t* codes, std::int64_t groups, const Matrix& outputs, const Rows& rows,
-                 const double* shift, double* sums, int threads);
+                 const double* shift, double* sums, const Moments& moments, int threads);
 // The same after rounding (outputs - shift) to whole steps, which are summed exactly. step[j] = max |outputs[:, j] -
 // shift[j]| / 511, at least 2^-127; 0 where all outputs equal their shift; NaN where one is not finite.
 void subset_sums_int16(const std::uint64_t* codes, std::int64_t groups, const Matrix& outputs, const Rows& rows,

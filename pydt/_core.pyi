@@ -104,6 +104,15 @@ def subset_sums(
     are sums of up to 384 rows, which are then added in float64: the error is at most 15 * 2**-24 times the sum of
     |output - shift| over the rows summed, for any number of rows; a sum of 384 rows beyond 3e38 is infinite."""
 
+def sums_and_moments(
+    codes: NDArray[np.uint64],
+    outputs: NDArray[np.floating],
+    shift: NDArray[np.float64],
+    threads: int,
+    rows: NDArray[np.int64] | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """subset_sums, and the two of column_moments, from one reading of the outputs; the same bits."""
+
 def subset_sums_int16(
     codes: NDArray[np.uint64],
     outputs: NDArray[np.floating],

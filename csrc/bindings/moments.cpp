@@ -87,9 +87,23 @@ py::array_t<double> subset_sums(const py::object& codes, const py::object& outpu
     {
         const Unlocked unlocked;
         pydt::subset_sums(data<std::uint64_t>(a.words), a.groups, a.matrix, a.rows, data<double>(a.origin), to,
-                          a.threads);
+                          {nullptr, nullptr}, a.threads);
     }
     return a.sums;
+}
+
+py::tuple sums_and_moments(const py::object& codes, const py::object& outputs, const py::object& shift, int threads,
+                           const py::object& rows) {
+    SumArguments a(codes, outputs, shift, threads, rows);
+    py::array_t<double> sums(a.matrix.cols), squares(a.matrix.cols);
+    double* to = a.sums.mutable_data();
+    const pydt::Moments moments{sums.mutable_data(), squares.mutable_data()};
+    {
+        const Unlocked unlocked;
+        pydt::subset_sums(data<std::uint64_t>(a.words), a.groups, a.matrix, a.rows, data<double>(a.origin), to, moments,
+                          a.threads);
+    }
+    return py::make_tuple(a.sums, sums, squares);
 }
 
 std::pair<py::array_t<double>, py::array_t<double>> subset_sums_int16(const py::object& codes,
@@ -213,6 +227,8 @@ void register_moments(py::module_& module) {
     module.def("gram", &gram, arg("packed"), arg("groups"), arg("threads"));
     module.def("codes", &codes, arg("packed"), arg("groups"), arg("rows") = py::none());
     module.def("subset_sums", &subset_sums, arg("codes"), arg("outputs"), arg("shift"), arg("threads"),
+               arg("rows") = py::none());
+    module.def("sums_and_moments", &sums_and_moments, arg("codes"), arg("outputs"), arg("shift"), arg("threads"),
                arg("rows") = py::none());
     module.def("subset_sums_int16", &subset_sums_int16, arg("codes"), arg("outputs"), arg("shift"), arg("threads"),
                arg("rows") = py::none());

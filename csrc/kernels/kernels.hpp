@@ -106,7 +106,7 @@ struct Kernels {
     // Copies past the cache; size and both addresses are multiples of stream_bytes.
     void (*stream)(const std::uint8_t* from, std::int64_t bytes, std::uint8_t* to);
     // A strip is a part of the outputs less their shifts, as vectors of lane_bytes: (vectors, padded, lanes), 0 beyond
-    // the last row and column. padded: its rows, a multiple of code_rows.
+    // the last column; load_f32 and load_f64 fill `count` rows of it. padded: its rows.
     std::int64_t lane_bytes;
     void (*load_f32)(const Matrix& outputs, const Rows& rows, const double* shift, std::int64_t first,
                      std::int64_t count, std::int64_t padded, std::int64_t col0, std::int64_t cols, void* strip);

@@ -116,8 +116,8 @@ void look_ahead(const Matrix& m, const Rows& rows, int64_t row, int64_t end, int
     for (int64_t byte = 0; byte < cols * m.col_stride; byte += 64) __builtin_prefetch(in + byte);
 }
 
-// out[(v * padded + i) * lanes + l] = outputs[row first + i, col0 + v * lanes + l] - its origin; 0 beyond the last row
-// and column.
+// out[(v * padded + i) * lanes + l] = outputs[row first + i, col0 + v * lanes + l] - its origin for i < count; 0 beyond
+// the last column.
 template <class Type, class Origin, class To>
 void fill_strip(const Matrix& m, const Rows& rows, const Origin* origin, int64_t first, int64_t count, int64_t padded,
                 int64_t col0, int64_t cols, To* out) {
@@ -125,15 +125,14 @@ void fill_strip(const Matrix& m, const Rows& rows, const Origin* origin, int64_t
     const int64_t vectors = (cols + lanes - 1) / lanes;
     for (int64_t v = 0; v < vectors; ++v) {
         To* to = out + v * padded * lanes;
-        if (cols - v * lanes < lanes) memset(to, 0, static_cast<size_t>(padded * lanes) * sizeof(To));
-        memset(to + count * lanes, 0, static_cast<size_t>((padded - count) * lanes) * sizeof(To));
+        if (cols - v * lanes < lanes) memset(to, 0, static_cast<size_t>(count * lanes) * sizeof(To));
     }
     const int64_t down = m.row_stride < 0 ? -m.row_stride : m.row_stride,
                   across = m.col_stride < 0 ? -m.col_stride : m.col_stride;
     if (m.col_stride == static_cast<int64_t>(sizeof(typename Type::Raw)) && down >= across) {
         for (int64_t i = 0; i < count; ++i) {
             const uint8_t* in = row_at(m, rows, first + i) + col0 * m.col_stride;
-            look_ahead(m, rows, first + i, first + count, 6, col0, cols);
+            look_ahead(m, rows, first + i, rows.count, 6, col0, cols);
             for (int64_t v = 0; v < vectors; ++v)
                 load_vector<Type>(in + v * lanes * m.col_stride, origin + v * lanes,
                                   cols - v * lanes < lanes ? cols - v * lanes : lanes, out + (v * padded + i) * lanes);

@@ -132,9 +132,9 @@ class Host:
         outputs rounded to 1023 steps, which come with it."""
         if coarse:
             cross, step = _core.subset_sums_int16(codes, outputs, shift, threads(), rows)
-        else:
-            cross, step = _core.subset_sums(codes, outputs, shift, threads(), rows), None
-        return *_core.column_moments(outputs, shift, threads(), rows), cross, step
+            return *_core.column_moments(outputs, shift, threads(), rows), cross, step
+        cross, total, squares = _core.sums_and_moments(codes, outputs, shift, threads(), rows)
+        return total, squares, cross, None
 
     def squares_of_arm(self, codes: Any, squares: Any, exact: bool) -> Any:
         """M'squares, for squares (units, targets) of about 1; summed in float64 if `exact`."""

@@ -106,6 +106,10 @@ def test_sums(rows: int, groups: int, cols: int, dtype: type[np.floating], layou
     assert (np.abs(first - want_first) <= 270 * step).all()
     np.testing.assert_allclose(second, want_second, rtol=270 * 2**-53)
 
+    together = _core.sums_and_moments(_core.codes(_core.pack(masks), groups), outputs, shift, 1 + seed % 3)
+    for found, expected in zip(together, (sums, first, second), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
 
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("rows", [1, 5, 48, 256, 384, 385, 1000, 256 * 7 + 3])
@@ -129,6 +133,9 @@ def test_rows_are_taken_in_their_order(rows: int, groups: int, seed: int, pick: 
     np.testing.assert_array_equal(codes, _core.codes(packed[index], groups))
     given = _core.subset_sums(codes, outputs, shift, 1, index)
     np.testing.assert_array_equal(given, _core.subset_sums(codes, outputs[index], shift, 1))
+    np.testing.assert_array_equal(
+        _core.sums_and_moments(codes, outputs, shift, 2, index)[2], _core.column_moments(outputs[index], shift, 1)[1]
+    )
     for some, copied in zip(
         _core.column_moments(outputs, shift, 1, index), _core.column_moments(outputs[index], shift, 1), strict=True
     ):
@@ -183,6 +190,10 @@ def test_more_rows_than_one_strip() -> None:
     codes = _core.codes(_core.pack(masks), 5)
     sums = _core.subset_sums(codes, outputs, shift, 1)
     np.testing.assert_array_equal(sums, oracle.subset_sums_in_order(masks, outputs, shift))
+    for threads in (1, 3):
+        together = _core.sums_and_moments(codes, outputs, shift, threads)
+        for found, expected in zip(together, (sums, *_core.column_moments(outputs, shift, 1)), strict=True):
+            np.testing.assert_array_equal(found, expected)
     short, step = _core.subset_sums_int16(codes, outputs, shift, 2)
     np.testing.assert_array_equal(short, oracle.subset_sums_int16(masks, outputs, shift)[0])
     # what the quantisation adds is far below the noise of the outputs
@@ -214,7 +225,9 @@ def test_threads_do_not_change_a_bit(dtype: type[np.floating]) -> None:
         short = _core.subset_sums_int16(_core.codes(packed, 600), outputs, shift, threads)
         moments = _core.column_moments(outputs, shift, threads)
         np.testing.assert_array_equal(few, sums[:, :3])
-        results.append([x.tobytes() for x in (sums, *short, *moments, _core.gram(packed, 600, threads))])
+        together = _core.sums_and_moments(_core.codes(packed, 600), outputs, shift, threads)
+        found = (sums, *short, *moments, *together, _core.gram(packed, 600, threads))
+        results.append([x.tobytes() for x in found])
     assert results[0] == results[1] == results[2]
 
 
@@ -312,6 +325,7 @@ def _off(dtype: type[np.floating]) -> NDArray[np.floating]:
         (lambda: _core.subset_sums(CODES, Y, SHIFT[:2], 1), ValueError, r"^shift: has 2 entries, not 3"),
         (lambda: _core.subset_sums(CODES, Y, SHIFT.astype("f"), 1), TypeError, r"^shift: must be float64"),
         (lambda: _core.subset_sums(CODES, Y, SHIFT, -1), ValueError, r"^threads: "),
+        (lambda: _core.sums_and_moments(CODES[:0], Y, SHIFT, 1), ValueError, r"^codes: has 0 rows"),
         (lambda: _core.pooled_errors(_off(np.float32), *[SHIFT] * 5, 1.0), ValueError, r"^centred: must be .*aligned"),
         (lambda: _core.column_moments(Y, np.zeros(4), 1), ValueError, r"^shift: has 4 entries, not 3"),
         (lambda: _core.column_moments(Y.astype(np.complex64), SHIFT, 1), TypeError, r"^outputs: must be float16"),
