@@ -64,9 +64,9 @@ def check(
 
 @given(
     groups=SIZES, targets=SIZES, rows=st.sampled_from([5, 12, 60]), ratio=RATIOS, kind=KINDS,
-    share=st.sampled_from([1.1, 0.9, 0.3, 0.02]), warm=st.booleans(), seed=st.integers(0, 2**32),
+    share=st.sampled_from([1.1, 0.9, 0.3, 0.05]), warm=st.booleans(), seed=st.integers(0, 2**32),
 )  # fmt: skip
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_one_penalty(
     groups: int, targets: int, rows: int, ratio: float, kind: torch.dtype, share: float, warm: bool, seed: int
 ) -> None:
@@ -121,25 +121,30 @@ def test_a_path_is_that_of_the_core(setting: tuple[float, int, float], ratio: fl
         assert (share <= 4 * 1e-4).all()  # either is within its gap of the minimum
 
 
-@pytest.mark.parametrize("patience", [1, 3, 60])
-@pytest.mark.parametrize(("r2", "active", "rows"), [(0.5, 5, 500), (0.9, 30, 100), (0.01, 1, 500)])
-def test_where_a_path_ends(r2: float, active: int, rows: int, patience: int) -> None:
+@pytest.mark.parametrize(
+    ("r2", "active", "rows", "count"), [(0.5, 5, 500, 40), (0.9, 30, 100, 40), (0.1, 2, 500, 40), (0.5, 1, 100, 4)]
+)
+def test_where_a_path_ends(r2: float, active: int, rows: int, count: int) -> None:
     """Steps are solved almost exactly here, so that paths end where those of coordinate descent do."""
     problem = oracle.problem(30, rows, 12, 0, held=rows // 4, r2=r2, active=active)
-    steps = np.geomspace(1, 1e-2, 60)
+    steps = np.geomspace(1, 0.03 if count > 4 else 1e-3, count)
     options: dict[str, Any] = {"tolerance": 1e-9, "held_rows": rows // 4}
     everything = lasso_path(*tensors(torch.float64, *problem), steps, **options)[0].numpy()
-    error, values, _ = lasso_path(*tensors(torch.float64, *problem), steps, patience=patience, **options)
     expected, found = oracle.path(problem[0], problem[1], (problem[3], problem[4], problem[5]), steps)
     np.testing.assert_allclose(everything, expected, atol=1e-4 * problem[5].max())
-    for j in range(12):
-        held = (problem[3], problem[4][:, j], problem[5][j])
-        ran = oracle.end(expected[:, j], found[:, :, j], held, patience, rows // 4)
-        assert int(torch.isfinite(error[:, j]).sum()) == ran
-        assert torch.isinf(error[ran:, j]).all()
-        np.testing.assert_allclose(error[:ran, j], everything[:ran, j], atol=1e-12 * problem[5].max())
-        best = found[int(error[:, j].argmin()), :, j]
-        np.testing.assert_allclose(values[:, j], best, atol=1e-3 * np.abs(found[..., j]).max())
+    ends = set()
+    for patience in (1, 3, 60):
+        error, values, _ = lasso_path(*tensors(torch.float64, *problem), steps, patience=patience, **options)
+        for j in range(12):
+            held = (problem[3], problem[4][:, j], problem[5][j])
+            ran = oracle.end(expected[:, j], found[:, :, j], held, patience, rows // 4)
+            ends.add(ran)
+            assert int(torch.isfinite(error[:, j]).sum()) == ran
+            assert torch.isinf(error[ran:, j]).all()
+            np.testing.assert_allclose(error[:ran, j], everything[:ran, j], atol=1e-12 * problem[5].max())
+            best = found[int(error[:, j].argmin()), :, j]
+            np.testing.assert_allclose(values[:, j], best, atol=1e-3 * np.abs(found[..., j]).max())
+    assert len(ends) > 3 or r2 < 0.5 or count == 4
 
 
 @BOTH
@@ -157,17 +162,25 @@ def test_values_are_those_of_scikit_learn(kind: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "share", "most"),
-    [(HALVES, 0.5, 8), (HALVES, 0.1, 14), (HALVES, 1e-3, 26), (QUARTERS, 1e-3, 26), (FEW, 0.5, 30), (FEW, 0.1, 250)],
+    ("setting", "share", "ratio", "most"),
+    [
+        (HALVES, 0.5, 1.0, 8),
+        (HALVES, 0.1, 1.0, 14),
+        (HALVES, 0.1, 0.5, 14),
+        (HALVES, 1e-3, 1.0, 26),
+        (QUARTERS, 1e-3, 1.0, 26),
+        (FEW, 0.5, 1.0, 30),
+        (FEW, 0.1, 1.0, 250),
+    ],
 )
-def test_passes_are_few(setting: tuple[float, int, float], share: float, most: int) -> None:
+def test_passes_are_few(setting: tuple[float, int, float], share: float, ratio: float, most: int) -> None:
     """Without momentum, or with momentum that never starts again, there are several times as many."""
     gram, cross, energy = usual(*setting)[:3]
-    problem = tensors(torch.float64, gram, cross, energy, share * top(cross))
-    _, gap, passes = lasso(*problem)
+    problem = tensors(torch.float64, gram, cross, energy, share * top(cross, ratio))
+    _, gap, passes = lasso(*problem, l1_ratio=ratio)
     assert (gap <= 1e-6).all()
     assert int(passes.max()) <= most
-    assert int(lasso(*(part.float() for part in problem))[2].max()) <= 2 * most
+    assert int(lasso(*(part.float() for part in problem), l1_ratio=ratio)[2].max()) <= 2 * most
 
 
 def awkward(name: str, targets: int = 3) -> tuple[Array, Array, Array]:
@@ -177,7 +190,7 @@ def awkward(name: str, targets: int = 3) -> tuple[Array, Array, Array]:
     if name == "duplicates":
         x[:, 9:13] = x[:, 3:4]
     if name == "nearly the same":
-        x = rng.normal(size=(60, 1)) + 0.1 * rng.normal(size=(60, 17))
+        x = rng.normal(size=(60, 1)) + 0.2 * rng.normal(size=(60, 17))
     if name == "sums of others":
         x[:, 5] = x[:, 0] + x[:, 1] - x[:, 2]
     if name == "constant":
@@ -248,13 +261,13 @@ def test_too_few_passes_show_in_the_gap(kind: torch.dtype) -> None:
 
 @BOTH
 def test_targets_alone_and_among_others(kind: torch.dtype) -> None:
-    problem = as_held(kind, *usual(*FEW, targets=40))
+    problem = as_held(kind, *usual(*FEW, targets=20))
     gram, cross, energy, held_gram, held_cross, held_energy = tensors(kind, *problem)
-    penalty = torch.tensor(np.geomspace(1, 0.1, 40) * top(problem[1]))
-    steps = np.geomspace(1, 0.05, 30)
+    penalty = torch.tensor(np.geomspace(1, 0.2, 20) * top(problem[1]))
+    steps = np.geomspace(1, 0.2, 20)
     values, gap, passes = lasso(gram, cross, energy, penalty)
     path = lasso_path(gram, cross, energy, held_gram, held_cross, held_energy, steps, patience=3, held_rows=11)
-    for some in ([3], [0, 39], list(range(0, 40, 3))):
+    for some in ([3], [0, 19], list(range(0, 20, 3))):
         one, alone, number = lasso(gram, cross[:, some], energy[some], penalty[some])
         scale = float(values.abs().max())
         tight = 1e-4 if kind == torch.float32 else 1e-9
