@@ -138,8 +138,9 @@ def build(session: Session, limit: float, line: Found) -> None:
     seen = [path for path in sys.path if Path(path).name in {"site-packages", "dist-packages"}]
     (package_folder,) = where.glob("lib/python*/site-packages")
     (package_folder / "of-the-parent.pth").write_text("\n".join(seen) + "\n")
-    tools = [str(where / "bin"), str(Path(sys.executable).parent), "/usr/local/cuda/bin"]
-    session.environment["PATH"] = os.pathsep.join([*tools[:2], os.environ.get("PATH", os.defpath), tools[2]])
+    first = [str(where / "bin"), str(Path(sys.executable).parent)]
+    last = ["/usr/local/cuda/bin", "/usr/local/cuda/compute-sanitizer"]
+    session.environment["PATH"] = os.pathsep.join([*first, os.environ.get("PATH", os.defpath), *last])
     session.environment |= {"PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     pip = [python, "-m", "pip", "install"]
 
@@ -148,12 +149,15 @@ def build(session: Session, limit: float, line: Found) -> None:
 
     if session.wheels is not None:
         session.call([*pip, "--no-index", f"--find-links={session.wheels}", *requirements()], left())
-    card = "import torch; print('sm', *torch.cuda.get_device_capability())"
-    sm = session.call([python, "-c", card], left()).split()[-2:] if session.device == "cuda" else ["9", "0"]
+    kind = "90"
+    if session.device == "cuda":
+        asked = "import torch; print('capability', *torch.cuda.get_device_capability())"
+        said = session.call([python, "-c", asked], left())
+        kind = "".join(re.findall(r"^capability (\d+) (\d+)$", said, re.MULTILINE)[0])
     nvcc = shutil.which("nvcc", path=session.environment["PATH"])
     if nvcc is None and session.device == "cuda":
         raise Failed("failed", "there is no nvcc on the PATH, nor in /usr/local/cuda/bin")
-    options = {"PYDT_CUDA": "ON" if nvcc else "OFF", "CMAKE_CUDA_ARCHITECTURES": f"{sm[0]}{sm[1]}-real"}
+    options = {"PYDT_CUDA": "ON" if nvcc else "OFF", "CMAKE_CUDA_ARCHITECTURES": f"{kind}-real"}
     if nvcc is not None:
         session.environment["CUDACXX"] = nvcc
     settings = [f"--config-settings=cmake.define.{name}={value}" for name, value in options.items()]
@@ -256,7 +260,7 @@ STAGES: dict[str, tuple[float, Stage]] = {
     "build": (200, build),
     "head": (30, head),
     "tests": (90, tests),
-    "memcheck": (100, _sanitizer("memcheck")),
+    "memcheck": (80, _sanitizer("memcheck")),
     "regression": (80, _cases("regression")),
     "kernels": (40, _cases("kernels")),
     "lasso": (75, _cases("lasso")),
