@@ -86,3 +86,10 @@ def test_the_scripts_of_the_page_of_methods_run(tmp_path: Path, monkeypatch: pyt
     stored = [row["report_accuracy"] for row in names["store"].scalars(names["task"])]
     assert names["accuracy"] == pytest.approx(stored)
     assert 62 * (0.25**31 + 0.75**31) < 0.01 < 62 * 0.75**30
+
+
+def test_the_memory_of_the_device_regression_is_that_of_its_module() -> None:
+    from pydt.estimation import torch_backend
+
+    (formula,) = re.findall(r"^    8 n \(.*$", str(torch_backend.__doc__), re.MULTILINE)
+    assert formula in (ROOT / "docs" / "gpu.md").read_text(encoding="utf-8").splitlines()
