@@ -53,7 +53,7 @@ void triangle_squares(const float* panels, std::int64_t groups, const float* cro
         rows = (groups + panel_rows - 1) / panel_rows * panel_rows;
     parallel((targets + wide - 1) / wide, threads, [&] {
         return [&, strip = scratch_of(rows * wide * 4)](std::int64_t item) mutable {
-            auto* to = reinterpret_cast<float*>(strip.data());
+            auto* to = reinterpret_cast<float*>(strip.get());
             const std::int64_t first = item * wide, have = std::min(wide, targets - first);
             std::fill_n(to + groups * wide, (rows - groups) * wide, 0.0F);  // z stands there
             if (have < wide) std::fill_n(to, groups * wide, 0.0F);

@@ -84,12 +84,12 @@ void sum_strips(std::int64_t rows, std::int64_t cols, std::int64_t K, std::int64
             for (std::int64_t first = 0; first < rows; first += padded) {
                 const std::int64_t col = item / shares * wide * lanes, count = std::min(padded, rows - first);
                 const Part part{first, count, padded, col, std::min(wide * lanes, cols - col)};
-                std::uint8_t* memory = strip.data()->bytes;
+                std::uint8_t* memory = strip.get()->bytes;
                 load(part, memory, begin == 0);
                 for (std::int64_t at = 0; at < part.cols; at += lanes)
                     for (std::int64_t k = std::max(begin, from(col + at)); k < end; k += group_tile)
                         sum(memory + at / lanes * padded * lane_bytes, tiles(count, code_rows),
-                            codes + first / code_rows * K + k, std::min(group_tile, end - k), scratch.data(), k,
+                            codes + first / code_rows * K + k, std::min(group_tile, end - k), scratch.get(), k,
                             col + at, std::min(lanes, part.cols - at), first == 0);
             }
         };
@@ -102,7 +102,7 @@ void gram_by_bits(const Masks& masks, std::int64_t* counts, int threads) {
     const Kernels& run = kernels();
     const std::int64_t blocks = tiles(masks.rows, 64), panels = tiles(masks.groups, 8);
     auto memory = scratch_of(static_cast<std::int64_t>(checked_size("packed", {panels, blocks, 64})));
-    auto* words = reinterpret_cast<std::uint64_t*>(memory.data());
+    auto* words = reinterpret_cast<std::uint64_t*>(memory.get());
     parallel(blocks, threads, [&] { return [&](std::int64_t block) { run.turn_bits(masks, block, blocks, words); }; });
     const std::int64_t parts = tiles(panels, gram_panels);  // the last has most pairs and goes first
     parallel(parts, threads, [&] {
@@ -196,8 +196,8 @@ void subset_sums_int16(const std::uint64_t* codes, std::int64_t groups, const Ma
     const std::int64_t narrow = run.lane_bytes / 4, m = rows.count;
     // floats in pieces that fit the L2 cache
     const auto pieces = [&](std::int64_t first, std::int64_t count, std::int64_t col, std::int64_t cols,
-                            std::vector<CacheLine>& memory, auto use) {
-        auto* floats = reinterpret_cast<float*>(memory.data());
+                            Scratch& memory, auto use) {
+        auto* floats = reinterpret_cast<float*>(memory.get());
         for (std::int64_t at = 0; at < count; at += piece_rows) {
             const std::int64_t some = std::min(piece_rows, count - at);
             run.load_f32(outputs, rows, shift, first + at, some, some, col, cols, floats);

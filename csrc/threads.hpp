@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdint>
 #include <exception>
+#include <memory>
 #include <mutex>
 #include <system_error>
 #include <thread>
@@ -14,12 +15,13 @@
 
 namespace pydt {
 
-// Memory for vectors.
+// Memory for vectors, not set to anything.
 struct alignas(64) CacheLine {
     std::uint8_t bytes[64];
 };
-inline std::vector<CacheLine> scratch_of(std::int64_t bytes) {
-    return std::vector<CacheLine>(static_cast<std::size_t>(bytes / 64 + (bytes % 64 != 0)));
+using Scratch = std::unique_ptr<CacheLine[]>;
+inline Scratch scratch_of(std::int64_t bytes) {
+    return std::make_unique_for_overwrite<CacheLine[]>(static_cast<std::size_t>(bytes / 64 + (bytes % 64 != 0)));
 }
 
 // make() returns work(item). It is called once in each thread, so that `work` can own scratch memory. The first

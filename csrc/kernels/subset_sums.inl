@@ -174,6 +174,10 @@ void sum_vector(const void* strip, int64_t blocks, const uint64_t* codes, int64_
         tables.fill(static_cast<const Lanes*>(strip) + block * code_rows);
         add(tables, codes + block * stride, groups, part, total);
     }
+    if (floats && fresh && have == lanes) {
+        for (int64_t k = 0; k < groups; ++k) memcpy(out + k * ld, total + k * lanes, lanes * sizeof(Total));
+        return;
+    }
     for (int64_t k = 0; k < groups; ++k)
         for (int64_t l = 0; l < have; ++l) {
             const Out sum = static_cast<Out>(total[k * lanes + Wide<Value>::place(l)]);
