@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from pydt.base import ConfigError
+from pydt.base import ConfigError, gpu_share
 
 
 @contextlib.contextmanager
@@ -22,10 +22,19 @@ def threads(number: int) -> Iterator[None]:
 
 
 def device_of(name: str) -> torch.device:
-    """A device that is usable here; raises a ConfigError if it is not."""
+    """A device that is usable here, of which PyTorch takes no more than this worker's share of the memory; raises a
+    ConfigError if it is not usable.
+    """
     device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if device.type != "cuda":
+        return device
+    if not torch.cuda.is_available():
         raise ConfigError("no CUDA device is usable here", f"Recipe.device {name!r}", 'use device="cpu"')
+    count, number = torch.cuda.device_count(), torch.cuda.current_device() if device.index is None else device.index
+    if number >= count:
+        raise ConfigError(f"there are {count} CUDA devices", f"Recipe.device {name!r}", "count them from 0")
+    if gpu_share() < 1:
+        torch.cuda.set_per_process_memory_fraction(gpu_share(), number)
     return device
 
 

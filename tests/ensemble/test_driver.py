@@ -403,12 +403,20 @@ def test_one_worker_for_every_gpu_or_threads_cores(monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert places(StubRecipe(threads=3)) == (2, ())
     assert places(StubRecipe(threads=9)) == (1, ())
-    for gpus, expected in ((0, (1, ())), (1, (1, ())), (3, (3, ("0", "1", "2")))):
+    for gpus, expected in ((0, (1, ())), (1, (1, ("0",))), (3, (3, ("0", "1", "2")))):
         monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
         assert places(StubRecipe(device="cuda")) == expected
     assert places(StubRecipe(device="cuda:1")) == (1, ())
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7,5,4")
     assert places(StubRecipe(device="cuda")) == (3, ("7", "5", "4"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8932f937, GPU-0a1b,GPU-77")
+    assert places(StubRecipe(device="cuda")) == (3, ("GPU-8932f937", "GPU-0a1b", "GPU-77"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,2,-1,1")  # CUDA reads as far as the first that is none
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert places(StubRecipe(device="cuda")) == (2, ("0", "2"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-aa,MIG-bb,MIG-cc")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # CUDA shows one of them
+    assert places(StubRecipe(device="cuda")) == (3, ("MIG-aa", "MIG-bb", "MIG-cc"))
 
 
 def test_workers_keep_the_memory_of_a_batch_and_see_one_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:

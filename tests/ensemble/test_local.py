@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from stub_rows import plan, stub_row
 
-from pydt.base import ConfigError, machine
+from pydt.base import GPU_SHARE, ConfigError, machine
 from pydt.ensemble import RowInput, run
 from pydt.ensemble.executors import call
 from pydt.ensemble.executors.call import WorkerDied, work
@@ -108,6 +108,26 @@ def gpus_of_five(folder: str) -> str:
     while len(os.listdir(folder)) < 5:
         time.sleep(0.01)
     return os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpus", "share", "told"),
+    [
+        (1, ("3",), None, None),
+        (2, ("3", "7"), None, None),
+        (3, ("3", "7"), None, "0.4500"),
+        (4, ("3",), None, "0.2250"),
+        (2, (), None, None),
+        (1, (), 4, "0.2250"),
+        (1, (), 0.5, None),
+    ],
+)
+def test_workers_on_one_gpu_are_told_their_share_of_it(
+    workers: int, gpus: tuple[str, ...], share: float | None, told: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(GPU_SHARE, raising=False)
+    with Processes(workers, 1, pack((sleeping, CONTEXT)), gpus, share) as pool:
+        assert pool.submit(os.getenv, GPU_SHARE).result() == told
 
 
 def test_what_python_passes_over_in_its_path_is_no_obstacle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

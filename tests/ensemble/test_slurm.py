@@ -102,6 +102,15 @@ class Watched(Slurm):
         return future
 
 
+def test_rows_that_share_a_gpu_of_a_job(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"cluster": "debug", "workers": 2, "gpus_per_node": 2}
+    for share, rows in ((1, 4), (3, 12)):
+        with Slurm(tmp_path / str(share), gpu_share=share, **asked) as pool:
+            assert pool._max_workers == rows
+    with pytest.raises(ConfigError, match="gpu_share 0 is out of range"):
+        Slurm(tmp_path / "none", gpu_share=0, **asked)
+
+
 def test_workers_serve_many_parts_and_a_death_costs_one(tmp_path: Path) -> None:
     with Watched(tmp_path / "jobs", cluster="local", workers=1, poll=0.2) as pool:
         assert workers_of_parts(tmp_path, pool, 19) == (1, 1)

@@ -25,10 +25,12 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any
 
-from pydt.base import available
+from pydt.base import GPU_SHARE, available
 from pydt.ensemble.executors.call import LATE, WorkerDied, claim, portable, set_parcel
 
 _THREADS = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB_MAXIMUM")  # NAME_NUM_THREADS, read once when a library loads
+
+_FOR_ROWS = 0.9  # of the memory of a GPU that several workers share
 
 # glibc returns memory of a batch's size to the system when it is freed and asks for it again at the next step, page
 # fault by page fault: a quarter of the time of a small row. 32 MB is the largest threshold it allows.
@@ -52,15 +54,23 @@ _worker()
 def places(recipe: Any) -> tuple[int, tuple[str, ...]]:
     """How many rows this machine trains at once, and the GPUs to give to the workers, one each."""
     device = str(getattr(recipe, "device", "cpu"))
+    if device == "cuda":
+        found = _gpus()
+        return max(1, len(found)), found
     if device.startswith("cuda"):
-        import torch
-
-        count = torch.cuda.device_count()
-        if device != "cuda" or count < 2:  # rows on one GPU would only wait for each other
-            return 1, ()
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        return count, tuple(visible[:count] if len(visible) >= count else map(str, range(count)))
+        return 1, ()
     return max(1, available() // int(recipe.threads)), ()
+
+
+def _gpus() -> tuple[str, ...]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    names = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    if names and all(name.startswith("MIG-") for name in names):
+        return tuple(names)  # parts of a GPU: CUDA shows a process one of them, however many are named
+    import torch
+
+    count = torch.cuda.device_count()
+    return tuple(names[:count] if len(names) >= count else map(str, range(count)))
 
 
 def _last_words(status: int | None, limit: float | None) -> str | None:
@@ -81,12 +91,20 @@ class Processes(Executor):
         parcel: of `pack`: runner and context that `work` uses for None. Each worker unpickles it when it starts, which
             loads the libraries before the first row. Empty: calls bring what they need.
         gpus: GPUs as CUDA_VISIBLE_DEVICES names them; the workers see one each, in turn. Empty: all see all GPUs.
+        share: workers on a GPU; None: as many as `gpus` gets of `workers`. Each may take its part of nine tenths of the
+            memory (`pydt.base.gpu_share`; CUDA itself takes some for each): whether a row fits then depends on the GPU
+            and the number of workers, not on what the others do at the time.
     """
 
-    def __init__(self, workers: int, threads: int, parcel: bytes, gpus: Sequence[str] = ()) -> None:
+    def __init__(
+        self, workers: int, threads: int, parcel: bytes, gpus: Sequence[str] = (), share: float | None = None
+    ) -> None:
         self._parcel = parcel
         self._gpus = gpus
         self._environment = {**MALLOC, **os.environ, **{f"{name}_NUM_THREADS": str(threads) for name in _THREADS}}
+        share = share or (-(-workers // len(gpus)) if gpus else 1)
+        if share > 1:
+            self._environment[GPU_SHARE] = f"{_FOR_ROWS / share:.4f}"
         self._jobs: SimpleQueue[tuple[Future[Any], tuple[Any, ...]] | None] = SimpleQueue()
         self._workers: dict[int, subprocess.Popen[bytes]] = {}
         self._lock = threading.Lock()

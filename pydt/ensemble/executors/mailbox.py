@@ -301,7 +301,7 @@ class _Server:
             self.pool = None
         if self.pool is None:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-            gpus = visible.split(",") if "," in visible else []
+            gpus = visible.split(",") if visible else []
             self.pool = kind, Processes(order.places, order.threads, parcel, gpus)
         return self.pool[1]
 

@@ -202,7 +202,8 @@ def _in_ray(order: Order, parcel: list[Any], paths: list[str], sent: dict[str, l
             if _pool is not None:
                 _pool[1].kill()
             extend(paths)
-            _pool = wanted, Processes(1, order.threads, data)
+            part = ray.get_runtime_context().get_assigned_resources().get("GPU") or 1.0
+            _pool = wanted, Processes(1, order.threads, data, share=1 / part)
         done = order.start(_pool[1], data)
         wait_for([done])
         return returned(done)

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from pydt.base import ConfigError, PydtError, as_path, real, write_atomic, writing
+from pydt.base import ConfigError, PydtError, as_path, real, whole, write_atomic, writing
 from pydt.data import send
 from pydt.ensemble.executors.mailbox import BEAT, Job, Listener, Mail, Pace, Pulse, listed
 from pydt.ensemble.executors.parcel import Call, Order, Parcel, Parcels, failure, imported, module_paths, settle
@@ -88,7 +88,8 @@ class Slurm(Executor):
         cluster: submitit's executor: "slurm", "local" (processes of this machine), "debug" (threads of this process);
             None: Slurm if there is one, else local.
         workers: jobs. One runs a row for every `recipe.threads` of its CPUs (`cpus_per_task`), or with a recipe for
-            "cuda" one for every GPU (`gpus_per_node`).
+            "cuda" `gpu_share` for every GPU (`gpus_per_node`).
+        gpu_share: rows that share a GPU.
         poll: seconds between two looks at the states of the jobs.
         parameters: of the jobs, as submitit's AutoExecutor takes them: `timeout_min` (60 by default), `mem_gb`,
             `cpus_per_task`, `gpus_per_node`, `slurm_partition`, `slurm_account`, `slurm_setup`, ...
@@ -104,12 +105,14 @@ class Slurm(Executor):
         *,
         cluster: str | None = None,
         workers: int,
+        gpu_share: int = 1,
         poll: float = 5.0,
         **parameters: Any,
     ) -> None:
         submitit = imported("submitit", "slurm")
         if workers < 1:
             raise ConfigError(f"workers={workers}", "Slurm", "give the number of jobs")
+        share = whole(gpu_share, "gpu_share", "Slurm", 1, None, ConfigError)
         for name in ("nodes", "tasks_per_node", "slurm_nodes", "slurm_ntasks_per_node"):
             if parameters.get(name, 1) != 1:
                 wrong, mend = f"{name}={parameters[name]}", "a job is one process on one node: raise workers="
@@ -131,6 +134,7 @@ class Slurm(Executor):
             int(next((parameters[p + name] for p in ("slurm_", "") if parameters.get(p + name)), 1))
             for name in ("cpus_per_task", "gpus_per_node")
         )
+        self._gpus *= share
         self._max_workers = workers * max(self._cpus, self._gpus)
         self._parcels = Parcels(
             lambda parcel: self._mail.put(f"parcels/{parcel.key}", parcel.data),
