@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
 
 _TIMED = {"seconds": float, "pid": int}
-_SHORT = 30.0  # seconds; shorter rows are timed twice in each worker: the first includes loading the libraries
+# Seconds; shorter rows, and compiled ones, are timed twice in each worker: the first loads the libraries and
+# compiles.
+_SHORT = 30.0
 _SEEN = 200  # rows from which the pilot takes those of average size
 
 
@@ -269,7 +271,8 @@ def _pilot(plan: Plan, folder: Path, workers: int, runner: Runner) -> tuple[floa
         store = train([int(middling[0])], 1)
         scalars, reasons = store.glimpse(), [reason for _, _, reason in store.failed()]
         times = [entry["seconds"] for entry in store.logged("row", _TIMED)]
-        if times[0] < _SHORT and len(middling) > 1:
+        again = times[0] < _SHORT or getattr(plan.recipe, "compile", False)
+        if again and len(middling) > 1:
             store = train([int(i) for i in middling[1 : 1 + 2 * workers]], workers)
             scalars, reasons = scalars + store.glimpse(), reasons + [reason for _, _, reason in store.failed()]
             by_worker: dict[int, list[float]] = {}

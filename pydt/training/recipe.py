@@ -58,6 +58,8 @@ class Recipe(OptimizerSettings):
         threads: of the arithmetic on the CPU; part of the digest, since sums depend on it.
         on_error: source images that cannot be decoded: "raise" ends the row, "skip" replaces them by others, counts
             them in the row's metrics ("skipped") and names them in a warning.
+        compile: train the source network through torch.compile: the first row of a process waits for the compiler, and
+            numbers may differ in their last digits, so that the recipe has another digest.
         clip: see `CLIP`; only read by method "clip".
         checkpoint: see `Checkpoint`; only read by method "checkpoint".
         scratch: see `Scratch`; only read by method "none".
@@ -86,6 +88,7 @@ class Recipe(OptimizerSettings):
     simclr: SimCLR = field(default_factory=SimCLR)
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     scratch: Scratch = field(default_factory=Scratch, metadata=YOUNG)
+    compile: bool = field(default=False, metadata=YOUNG)
 
     def __post_init__(self) -> None:
         # One value has one form, so that equal recipes have equal digests (1 and 1.0, numpy's numbers and Python's).
@@ -123,6 +126,8 @@ class Recipe(OptimizerSettings):
         except (RuntimeError, TypeError) as error:
             raise ConfigError(f"no device {self.device!r}", "Recipe.device", 'use "cpu", "cuda" or "cuda:N"') from error
         one_of(self.on_error, ("raise", "skip"), "on_error", "Recipe")
+        if not isinstance(self.compile, bool):
+            raise ConfigError(f"compile {self.compile!r}", "Recipe", "use True or False")
 
     def check(self, source: Dataset) -> None:
         """Refuse a source on which this recipe's method cannot train.
@@ -151,6 +156,8 @@ class Recipe(OptimizerSettings):
         others = {name for method in METHODS.values() for name in method.settings}
         idle = {*BUDGETS} - {self.budget[0]}
         method = METHODS[self.method]
+        if method.learn is None:
+            idle |= {"compile"}
         if method.reads is not None:
             idle |= {field.name for field in fields(self)} - {*method.reads, *method.settings}
         return super().unused | idle | (others - set(method.settings))

@@ -11,6 +11,7 @@ import torch
 from pydt.base import ConfigError, PydtError
 from pydt.data import Dataset
 from pydt.data.loading import Loader, kept_ids
+from pydt.training.compiling import check_compiler, compiled
 from pydt.training.device import device_of, forked, out_of_memory, threads
 from pydt.training.methods import METHODS
 from pydt.training.methods.common import Job, dim_of
@@ -41,6 +42,8 @@ def train(source: Dataset, keep: Any, recipe: Recipe, seed: int) -> Trained:
     ids = kept_ids(source, keep)
     recipe.check(source)
     device = device_of(recipe.device)
+    if recipe.compile:
+        check_compiler(device)
     parts = 1
     while True:
         with threads(recipe.threads), forked(device):
@@ -75,7 +78,10 @@ def _train(source: Dataset, ids: np.ndarray, recipe: Recipe, seed: int, device: 
     how: dict[str, Any] = {"device": device, "channels_last": True, "on_error": recipe.on_error}
     loader = Loader(source, ids, recipe.batch_size, True, made.preprocess, seed=seed, views=method.views, **how)
     steps = steps_of(recipe, len(ids)), steps_a_pass(recipe, len(ids))
-    metrics = method.learn(Job(source, ids, loader, made.body, made.dim, made.text, recipe, *steps, parts, device))
+    body = made.body
+    if recipe.compile:
+        body = compiled(body, recipe, min(recipe.batch_size, len(ids)), parts)
+    metrics = method.learn(Job(source, ids, loader, body, made.dim, made.text, recipe, *steps, parts, device))
     more = {"micro_batches": parts} if parts > 1 else {}
     return replace(made, metrics=metrics | more)
 
