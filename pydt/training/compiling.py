@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -48,5 +48,5 @@ def compiled(body: nn.Module, recipe: Any, batch: int, parts: int) -> nn.Module:
             torch.compiler.reset()
             _shapes.clear()
         _shapes[key] = shapes
-    made: nn.Module = torch.compile(body, dynamic=False)  # code for all shapes would depend on those seen before
-    return made
+    # code for all shapes would depend on those that were seen before
+    return cast(nn.Module, torch.compile(body, dynamic=False))
