@@ -33,8 +33,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pydt import _core
-from pydt.base import EstimateError, threads
+from pydt.base import EstimateError
+from pydt.estimation import tensor_lasso
 from pydt.estimation.backend import WIDTH, Host
 from pydt.estimation.inputs import Array, Masks, Rows, as_outputs, check_outputs
 
@@ -262,21 +262,22 @@ class TorchBackend(Host):
     def lasso(
         self, gram: Array, cross: Any, energy: Array, penalty: Array, start: Any, *, l1_ratio: float, tolerance: float
     ) -> tuple[Any, Array, npt.NDArray[np.int64]]:
-        first = None if start is None else self.down(start.float())
-        values, gap, iterations = _core.lasso(
-            gram, self.down(cross), energy, penalty, first, l1_ratio=l1_ratio, tolerance=tolerance, threads=threads()
-        )
-        return self.up(values), gap, iterations
+        first = None if start is None else start.to(self.dtype)
+        values, gap, iterations = tensor_lasso.lasso(
+            self.up(gram), cross.to(self.dtype), self.up(energy), self.up(penalty), first, l1_ratio=l1_ratio,
+            tolerance=tolerance,
+        )  # fmt: skip
+        return values, self.down(gap), self.down(iterations)
 
     def lasso_path(
         self, gram: Array, cross: Any, energy: Array, held_gram: Array, held_cross: Any, held_energy: Array,
         steps: Array, *, l1_ratio: float, tolerance: float, patience: int, held_rows: int,
     ) -> tuple[Array, Any, Array]:  # fmt: skip
-        error, values, gap, _ = _core.lasso_path(
-            gram, self.down(cross), energy, held_gram, self.down(held_cross), held_energy, steps, l1_ratio=l1_ratio,
-            tolerance=tolerance, patience=patience, held_rows=held_rows, threads=threads(),
+        error, values, gap = tensor_lasso.lasso_path(
+            self.up(gram), cross.to(self.dtype), self.up(energy), self.up(held_gram), held_cross.to(self.dtype),
+            self.up(held_energy), steps, l1_ratio=l1_ratio, tolerance=tolerance, patience=patience, held_rows=held_rows,
         )  # fmt: skip
-        return error, self.up(values), gap
+        return self.down(error), values, self.down(gap)
 
 
 def find_gpu(index: int | None, there: str | None, exact: bool) -> TorchBackend:
