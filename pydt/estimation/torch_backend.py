@@ -15,7 +15,7 @@ Results agree with the host's within rounding, not to the bit, and differ in the
 Memory: outputs on the device are read in place; others stream, tile t + 1 copied while the device works on tile t. With
 m rows, K columns, folds f, n targets in a tile, B = max(512, rows of the largest unit or cluster), at most
 
-    8 n ((12 + 4 f) K + 8 B) + 2 n m (bytes of an output) where they stream + 8 (8 K^2 + 4 B K) + m (K / 4 + 16)
+    8 n ((8 + 3 f) K + 6 B) + 2 n m (bytes of an output) where they stream + 8 (8 K^2 + 4 B K) + m (K / 4 + 16)
 
 Cost of a call at K = 1000, m = 7540, n = 10,000: difference 2 m K n + K^2 n = 0.16 TFLOP, robust errors of OLS three
 times that; it reads the outputs (0.3 GB as float32) and writes 80 MB of results. Masks: 0.9 MB as bits. K x K algebra
@@ -26,13 +26,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from pydt import _core
 from pydt.base import EstimateError
 from pydt.estimation import tensor_lasso
 from pydt.estimation.backend import WIDTH, Host
@@ -49,6 +50,9 @@ class TorchBackend(Host):
         device: of all arrays.
         dtype: torch.float64 or torch.float32, of products along rows; None: float64 where the device has it at rate.
         memory: bytes that arrays may take; None: half of what is free.
+
+    Attributes:
+        kernels: the module with `cuda_expand_masks` and its like, for addresses of the device; None: array code.
     """
 
     exact = True
@@ -58,6 +62,7 @@ class TorchBackend(Host):
         self.device, self._memory = device, memory
         at_rate = device.type == "cpu" or torch.cuda.get_device_capability(device) in _AT_RATE
         self.dtype = dtype or (torch.float64 if at_rate else torch.float32)
+        self.kernels: Any = _core if device.type == "cuda" and _core.cuda_built() else None
 
     # ---- arrays ----------------------------------------------------------------------------------------------------
 
@@ -122,7 +127,7 @@ class TorchBackend(Host):
         rows, targets = outputs.shape
         block = max(ROWS, longest)
         fixed = 8 * (8 * columns**2 + 4 * block * columns) + rows * (columns // 4 + 16)
-        each = 8 * ((12 + 4 * folds) * columns + 8 * block) + (0 if there else 2 * rows * outputs.itemsize)
+        each = 8 * ((8 + 3 * folds) * columns + 6 * block) + (0 if there else 2 * rows * outputs.itemsize)
         memory = self._free() if self._memory is None else self._memory
         width = (memory - fixed) // each // WIDTH * WIDTH
         if width < WIDTH:
@@ -155,7 +160,7 @@ class TorchBackend(Host):
 
     def each(self, tiles: Iterable[Any], work: Callable[[Any], None]) -> None:
         try:
-            with full_precision():
+            with full_precision(), torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext():
                 for tile in tiles:
                     work(tile)
                     del tile  # or it stays while the next one is made
@@ -187,8 +192,16 @@ class TorchBackend(Host):
 
     def _expand(self, packed: torch.Tensor, columns: int) -> torch.Tensor:
         """0/1 masks (rows, columns) of `dtype` from their bits."""
+        if self.kernels is not None:
+            masks = torch.empty((len(packed), columns), dtype=self.dtype, device=self.device)
+            which = packed.data_ptr(), len(packed), columns, 0, len(packed)
+            self.kernels.cuda_expand_masks(*which, masks.data_ptr(), columns, str(self.dtype)[6:], self._stream())
+            return masks
         bits = torch.arange(8, dtype=torch.uint8, device=self.device)
         return ((packed[:, :, None] >> bits) & 1).view(len(packed), -1)[:, :columns].to(self.dtype)
+
+    def _stream(self) -> int:
+        return torch.cuda.current_stream(self.device).cuda_stream if self.device.type == "cuda" else 0
 
     def sums(
         self, codes: Any, outputs: torch.Tensor, shift: Array, rows: Rows | None, coarse: bool
@@ -254,6 +267,13 @@ class TorchBackend(Host):
     def pooled_errors(
         self, centred: torch.Tensor, scale: Array, weight: Array, rho: Array, energy: Array, noise: Array, df: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.kernels is not None:
+            centred = centred.contiguous()
+            found = torch.empty((2, *centred.shape), device=self.device)
+            vectors = (np.ascontiguousarray(one) for one in (scale, weight, rho, energy, noise))
+            at = (one.data_ptr() for one in found)
+            self.kernels.cuda_pooled_errors(centred.data_ptr(), *vectors, df, *at, "float64", self._stream())
+            return found[0], found[1]
         scale_, rho_, noise_ = self.up(scale)[:, None], self.up(rho)[:, None], self.up(noise)
         spread = (self.up(energy / df) - self.up(weight / df)[:, None] * centred**2).clip_(0)
         more = spread.sub_(noise_).clip_(0)
@@ -265,7 +285,7 @@ class TorchBackend(Host):
         first = None if start is None else start.to(self.dtype)
         values, gap, iterations = tensor_lasso.lasso(
             self.up(gram), cross.to(self.dtype), self.up(energy), self.up(penalty), first, l1_ratio=l1_ratio,
-            tolerance=tolerance,
+            tolerance=tolerance, step=self._step,
         )  # fmt: skip
         return values, self.down(gap), self.down(iterations)
 
@@ -276,8 +296,16 @@ class TorchBackend(Host):
         error, values, gap = tensor_lasso.lasso_path(
             self.up(gram), cross.to(self.dtype), self.up(energy), self.up(held_gram), held_cross.to(self.dtype),
             self.up(held_energy), steps, l1_ratio=l1_ratio, tolerance=tolerance, patience=patience, held_rows=held_rows,
+            step=self._step,
         )  # fmt: skip
         return self.down(error), values, self.down(gap)
+
+    def _step(self, *arguments: Any) -> None:
+        arrays, rates = arguments[:7], arguments[7:]
+        if self.kernels is None or not all(one.is_contiguous() for one in arrays):
+            return tensor_lasso.array_step(*arguments)
+        at, dtype = (one.data_ptr() for one in arrays), str(arrays[0].dtype)[6:]
+        self.kernels.cuda_proximal_step(*at, *arrays[0].shape, *rates, dtype, self._stream())
 
 
 def find_gpu(index: int | None, there: str | None, exact: bool) -> TorchBackend:
