@@ -12,6 +12,7 @@ import importlib.util
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -94,10 +95,11 @@ class Bench:
 def head(bench: Bench) -> None:
     card: Case = {}
     if bench.full:
-        named = "name,driver_version,memory.total"
-        call = ["nvidia-smi", f"--query-gpu={named}", "--format=csv,noheader"]
-        asked = subprocess.run(call, capture_output=True, text=True, check=False).stdout.strip()
-        card = {"GPU": torch.cuda.get_device_name(), "driver, memory": asked.partition(", ")[2]}
+        card = {"GPU": torch.cuda.get_device_name(), "driver, memory": "no nvidia-smi"}
+        if asks := shutil.which("nvidia-smi"):
+            call = [asks, "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+            said = subprocess.run(call, capture_output=True, text=True, check=False).stdout.strip()
+            card["driver, memory"] = said.partition(", ")[2]
     bench.write(
         card
         | {"torch": torch.__version__, "CUDA": torch.version.cuda, "numpy": np.__version__}
