@@ -6,18 +6,27 @@
 // Layout: in is (height, width, channels) bytes; out is (channels, height, width) or (height, width, channels) values
 // of a type in pixels.inl. The table of a vector of values (which bytes of a row, which values are black) is the same
 // for every row, so it stays in registers while the vector's column of rows is written: a byte permutation, a
-// conversion, a multiplication, an addition and a store per row. A shifted row is read in place; beside it in memory
-// lie the rows before and after, which the table makes black.
+// conversion, a multiplication, an addition and a store per row. With AVX-512, up to 6 tables stay there and columns go
+// side by side: those of 32 RGB pixels are whole rows. A shifted row is read in place; beside it in memory lie the rows
+// before and after, which the table makes black.
 //
-// Cost: 1.5 instructions a value with AVX2, half of that with AVX-512; bound by stores where the batch does not fit the
-// cache. Large images go in blocks of rows that fit L1. What lost: a row at a time, copied between black ends or
-// blackened afterwards (3 times slower: short loops of unknown length); a table of 256 entries per channel in place of
-// the arithmetic; stores past the cache from here (half cache lines; augment.cpp streams whole images where it pays);
-// prefetching the output; prefetching the next image all at once and not in parts between the columns (1.35 times
-// slower: the wait for memory then adds to the arithmetic).
+// Cost: 1.5 instructions a value with AVX2, half of that with AVX-512; bound by memory where the batch does not fit the
+// cache. There a vector of AVX-512 is a whole line, stored past the cache from here: 1.9 times faster for 32 x 32 x 3,
+// 2.3 for 64 x 64 x 3, than by way of a copy, and within a tenth of what memory takes (AMD EPYC with AVX-512, two
+// virtual cores beside other jobs, 2026-11-30). Other instruction sets store half lines: augment.cpp streams whole
+// images. Large images go in blocks of rows that fit L1.
+//
+// What lost: a row at a time, copied between black ends or blackened afterwards (3 times slower: short loops of unknown
+// length); a table of 256 entries per channel in place of the arithmetic; prefetching the output; prefetching the next
+// image all at once and not in parts between the rows or columns (1.35 times slower: the wait for memory then adds to
+// the arithmetic); with AVX-512, ordinary stores of batches beyond the cache (1.2 times slower beside other jobs), and
+// images of more than 1 KB prefetched to L1, which keeps half as many fetches in flight as L2 (1.6 times slower reads).
 
 void fetch(Ahead& ahead, int64_t lines) {
-    for (; lines > 0 && ahead.next < ahead.end; --lines, ahead.next += 64) __builtin_prefetch(ahead.next);
+    if (PYDT_LANE_BYTES < 64 || ahead.nearest)
+        for (; lines > 0 && ahead.next < ahead.end; --lines, ahead.next += 64) __builtin_prefetch(ahead.next);
+    else
+        for (; lines > 0 && ahead.next < ahead.end; --lines, ahead.next += 64) __builtin_prefetch(ahead.next, 0, 2);
 }
 
 // Values from .. to - 1 of a part lie inside the image, the others are black.
@@ -59,34 +68,62 @@ void shift_any(const GatherPlan& plan, const uint8_t* image, int64_t rows, const
 }
 
 #if defined(PYDT_LANES)
-template <size_t planes, class T>
-void shift_vectors(const GatherPlan& plan, const uint8_t* image, int64_t rows, const int32_t* offsets, Inside inside,
-                   T* out, Ahead& ahead, int64_t lines) {
+// `across` neighbouring vectors of every plane, the first at value `first` of a part; those that would end beyond the
+// part are moved back.
+template <size_t planes, size_t across, class T>
+__attribute__((always_inline)) inline void shift_columns(const GatherPlan& plan, const uint8_t* image, int64_t rows, const int32_t* offsets, Inside inside,
+                   int64_t first, T* out, Ahead& ahead, int64_t lines) {
     const Ints from = ints(static_cast<int32_t>(inside.from)), last = ints(static_cast<int32_t>(inside.to - 1));
     // Copies, since the compiler must assume that a store changes the plan.
     const int64_t row_bytes = plan.width * plan.channels, row_stride = plan.row_stride,
                   plane_stride = plan.plane_stride;
-    for (int64_t i = 0;; i = i + 2 * lanes <= plan.part ? i + lanes : plan.part - lanes) {
+    if (across == 1) fetch(ahead, lines);
+    const int64_t row_lines = across == 1 ? 0 : (static_cast<int64_t>(across) * lines + rows - 1) / rows;
+    int64_t at[across];
+    Place place[across];
+    Table byte[across][planes];
+    Floats scale[across][planes], bias[across][planes];
+    for (size_t v = 0; v < across; ++v) {
+        const int64_t next = first + static_cast<int64_t>(v) * lanes;
+        const int64_t i = at[v] = next + lanes <= plan.part ? next : plan.part - lanes;
         const Ints value = plus(count_up(), ints(static_cast<int32_t>(i))), offset = ints(offsets + i);
         const Ints black = either(greater(from, value), greater(value, last)), start = group_min(offset);
-        const Place place = place_of(start);
-        fetch(ahead, lines);
-        Table byte[planes];
-        Floats scale[planes], bias[planes];
+        place[v] = place_of(start);
         for (size_t p = 0; p < planes; ++p) {
-            byte[p] = table(either(plus(minus(offset, start), ints(static_cast<int32_t>(p))), black));
-            scale[p] = floats(plan.scale + static_cast<int64_t>(p) * plan.part + i);
-            bias[p] = floats(plan.bias + static_cast<int64_t>(p) * plan.part + i);
+            byte[v][p] = table(either(plus(minus(offset, start), ints(static_cast<int32_t>(p))), black));
+            scale[v][p] = floats(plan.scale + static_cast<int64_t>(p) * plan.part + i);
+            bias[v][p] = floats(plan.bias + static_cast<int64_t>(p) * plan.part + i);
         }
-        const uint8_t* row = image + place.first;
-        T* to = out + i;
+    }
 #pragma GCC unroll 4
-        for (int64_t y = 0; y < rows; ++y, row += row_bytes, to += row_stride) {
-            const auto bytes = bytes_at(row, place);
+    for (int64_t y = 0; y < rows; ++y, image += row_bytes, out += row_stride) {
+        if (across > 1) fetch(ahead, row_lines);
+        for (size_t v = 0; v < across; ++v) {
+            const auto bytes = bytes_at(image + place[v].first, place[v]);
             for (size_t p = 0; p < planes; ++p)
-                put(to + static_cast<int64_t>(p) * plane_stride, plus(times(pick(bytes, byte[p]), scale[p]), bias[p]));
+                put(out + at[v] + static_cast<int64_t>(p) * plane_stride,
+                    plus(times(pick(bytes, byte[v][p]), scale[v][p]), bias[v][p]));
         }
-        if (i + lanes == plan.part) return;
+    }
+}
+
+template <size_t planes, class T>
+void shift_vectors(const GatherPlan& plan, const uint8_t* image, int64_t rows, const int32_t* offsets, Inside inside,
+                   T* out, Ahead& ahead, int64_t lines) {
+    constexpr size_t tables = PYDT_LANES == 16 ? 6 : 1;  // that stay in registers with their scales and biases
+    constexpr size_t few = planes > 1 && 2 * planes <= tables ? 2 : 1, many = planes == 1 ? tables : few;
+    for (int64_t i = 0; i < plan.part;) {
+        const int64_t left = (plan.part - i + lanes - 1) / lanes;
+        if (left > 4) {
+            shift_columns<planes, many>(plan, image, rows, offsets, inside, i, out, ahead, lines);
+            i += static_cast<int64_t>(many) * lanes;
+        } else if (left > 1) {
+            shift_columns<planes, few>(plan, image, rows, offsets, inside, i, out, ahead, lines);
+            i += static_cast<int64_t>(few) * lanes;
+        } else {
+            shift_columns<planes, 1>(plan, image, rows, offsets, inside, i, out, ahead, lines);
+            i += lanes;
+        }
     }
 }
 #endif
@@ -132,7 +169,11 @@ void shift_to(const GatherPlan& plan, const uint8_t* image, int64_t dy, int64_t 
 void shift_image(const GatherPlan& plan, const uint8_t* image, int64_t dy, int64_t dx, bool flip, void* out,
                  Ahead ahead) {
     switch (plan.type) {
-        case Pixel::f32: return shift_to(plan, image, dy, dx, flip, static_cast<float*>(out), ahead);
+        case Pixel::f32:
+#if PYDT_LANES == 16
+            if (plan.past_cache) return shift_to(plan, image, dy, dx, flip, static_cast<Past*>(out), ahead);
+#endif
+            return shift_to(plan, image, dy, dx, flip, static_cast<float*>(out), ahead);
         case Pixel::f16: return shift_to(plan, image, dy, dx, flip, static_cast<F16*>(out), ahead);
         case Pixel::bf16: return shift_to(plan, image, dy, dx, flip, static_cast<BF16*>(out), ahead);
     }

@@ -19,6 +19,9 @@ struct GatherPlan {
     std::int64_t planes, part, step;
     std::int64_t plane_stride, row_stride;  // in values, of the output
     Pixel type;
+    // shift_image stores float32 past the cache: only if a vector of the instruction set is a line (lane_bytes =
+    // stream_bytes), and rows of planes are whole lines.
+    bool past_cache;
     const float* scale;  // (planes, part): factors of the values of a row,
     const float* bias;   // and what is added
     // (2, part): the byte of an image row that value i of the first plane comes from, plain and mirrored, without
@@ -30,6 +33,7 @@ struct GatherPlan {
 // in flight; a whole image at once makes it wait for the first of them.
 struct Ahead {
     const std::uint8_t *next, *end;
+    bool nearest;  // to L1, which has room for fewer fetches in flight than L2
 };
 
 // What the values of a resized image are interpolated from: for the first plane, bytes of an image row; and rows of the
@@ -105,6 +109,7 @@ struct Kernels {
     void (*resize_image)(const GatherPlan& plan, const std::uint8_t* image, const Grid& grid, void* out, void* scratch);
     // Copies past the cache; size and both addresses are multiples of stream_bytes.
     void (*stream)(const std::uint8_t* from, std::int64_t bytes, std::uint8_t* to);
+    void (*finish_stores)();  // after stores past the cache, before another thread may read them
     // A strip is a part of the outputs less their shifts, as vectors of lane_bytes: (vectors, padded, lanes), 0 beyond
     // the last column; load_f32 and load_f64 fill `count` rows of it. padded: its rows.
     std::int64_t lane_bytes;

@@ -40,6 +40,7 @@ const Kernels PYDT_KERNELS = {
     images::shift_image,
     images::resize_image,
     images::stream,
+    images::finish_stores,
     PYDT_LANE_BYTES,
     load_f32,
     load_f64,

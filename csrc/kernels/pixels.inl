@@ -103,7 +103,13 @@ inline uint32_t bits_of(float value) {
     return bits;
 }
 
+// A float32 that is stored past the cache, where a vector is a whole line and lies in one.
+struct Past {
+    float value;
+};
+
 inline void put(float* to, float value) { *to = value; }
+inline void put(Past* to, float value) { to->value = value; }
 
 inline void put(BF16* to, float value) {
     const uint32_t bits = bits_of(value);
@@ -133,6 +139,10 @@ inline void put(float* to, Floats values) {
     _mm256_storeu_ps(to, values);
 #endif
 }
+
+#if PYDT_LANES == 16
+inline void put(Past* to, Floats values) { _mm512_stream_ps(&to->value, values); }
+#endif
 
 inline void put(F16* to, Floats values) {
 #if PYDT_LANES == 16
@@ -169,8 +179,14 @@ void stream(const uint8_t* from, int64_t bytes, uint8_t* to) {
                             _mm256_load_si256(reinterpret_cast<const __m256i*>(from + i)));
 #endif
     }
-    _mm_sfence();  // streaming stores are not ordered with a later store that tells another thread they are done
 #else
     memcpy(to, from, static_cast<size_t>(bytes));
+#endif
+}
+
+// Stores past the cache are not ordered with a later store that tells another thread they are done: this comes between.
+void finish_stores() {
+#if defined(PYDT_LANES)
+    _mm_sfence();
 #endif
 }

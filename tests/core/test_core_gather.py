@@ -181,22 +181,36 @@ def test_an_example_looks_the_same_in_any_batch() -> None:
 
 @pytest.mark.parametrize("kind", sorted(TYPES))
 @pytest.mark.parametrize("channels_last", [False, True])
-@pytest.mark.parametrize("how", [{}, {"crop_pad": 0, "scale": (0.1, 1.0), "ratio": (0.5, 2.0)}])
+@pytest.mark.parametrize(
+    ("sides", "how"),
+    [
+        ((32, 32, 3), {}),
+        ((32, 32, 3), {"crop_pad": 0, "scale": (0.1, 1.0), "ratio": (0.5, 2.0)}),
+        ((32, 32, 1), {"crop_pad": 4}),
+        ((16, 48, 3), {"crop_pad": 50}),  # rows of three vectors; some images all black
+        ((24, 16, 5), {"crop_pad": 4}),  # more channels than vectors are made of
+        ((64, 80, 1), {"crop_pad": 4, "flip": False}),  # five vectors
+        ((32, 32, 4), {"crop_pad": 4}),
+        ((28, 28, 3), {"crop_pad": 4}),  # planes of no whole lines
+    ],
+)
 def test_a_batch_larger_than_the_cache_is_that_of_its_parts(
-    how: dict[str, Any], channels_last: bool, kind: str
+    sides: tuple[int, int, int], how: dict[str, Any], channels_last: bool, kind: str
 ) -> None:
     """Batches at a multiple of 64 bytes, as those of torch are, are written past the cache if they are large."""
-    a = case((6, 32, 32, 3), 600, **how)
-    shape = (600, 32, 32, 3) if channels_last else (600, 3, 32, 32)
-    count = int(np.prod(shape)) * np.dtype(TYPES[kind]).itemsize
-    memory = np.empty(count + 64, np.uint8)
+    height, width, channels = sides
+    each = height * width * channels * np.dtype(TYPES[kind]).itemsize
+    count = (4 << 20) // each + 70
+    a = case((6, *sides), count, **how)
+    shape = (count, *sides) if channels_last else (count, channels, height, width)
+    memory = np.empty(count * each + 64, np.uint8)
     start = -memory.ctypes.data % 64
-    whole = memory[start : start + count].view(TYPES[kind]).reshape(shape)
+    whole = memory[start : start + count * each].view(TYPES[kind]).reshape(shape)
     whole = whole.transpose(0, 3, 1, 2) if channels_last else whole
     _core.gather(**a | {"out": whole, "threads": 2})
-    for start in range(0, 600, 100):
-        some = slice(start, start + 100)
-        part = empty_batch(100, 3, 32, 32, channels_last, kind)
+    for start in range(0, count, 100):
+        some = slice(start, min(start + 100, count))
+        part = empty_batch(some.stop - start, channels, height, width, channels_last, kind)
         _core.gather(**a | {"index": a["index"][some], "ids": a["ids"][some], "out": part})
         np.testing.assert_array_equal(whole[some], part)
 
