@@ -1,4 +1,7 @@
-"""The loader on GPUs that run on the CPU (`stub_cuda`): the bits of the CPU, and nothing read or freed too early."""
+"""The loader on GPUs that run on the CPU (`stub_cuda`): the bits of the CPU, and nothing read or freed too early.
+
+With PYDT_EMULATED=$(python tests/emulation/build.py FOLDER) batches are made by the GPU's kernel, compiled for the CPU.
+"""
 
 from __future__ import annotations
 

@@ -317,6 +317,7 @@ def test_every_kind_of_design_comes_back(tmp_path: Path, source: Dataset, target
         schedule=st.sampled_from(["one-cycle", "triangular", "cosine"]),
         nesterov=st.booleans(),
         threads=st.integers(1, 4),
+        compile=st.booleans(),
         augment=st.builds(
             Augment,
             crop_pad=st.just(0),

@@ -24,15 +24,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stub_device import EMULATED, Emulated
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 from pydt import _core
 
 GARBAGE = 0xA5
+_OF_THE_GPU = ("shape", "size", "dtype", "channels_last")
 _MAKERS = ("empty", "zeros", "ones", "full", "eye", "arange", "tensor")
 _LOOKS = ("__get__", "data_ptr", "stride", "size", "numel", "dim", "is_contiguous", "element_size", "__len__", "view")
 _LOOKS += ("permute", "chunk", "tensor_split", "flatten", "expand", "detach", "untyped_storage", "is_floating_point")
+
+
+kernels: Any = Emulated(EMULATED).core if EMULATED else None
 
 
 class Stream:
@@ -151,26 +156,30 @@ class Cuda(TorchFunctionMode):
         return self.current if index is None else index
 
     def _gather(self, **given: Any) -> None:
-        """`_core.cuda_gather` by the core's own loop on the CPU."""
+        """`_core.cuda_gather`, when the stream comes to it: the kernel itself where it was compiled for the CPU
+        (PYDT_EMULATED, of tests/emulation), else the core's own loop.
+        """
         stream = self._all[given.pop("stream")]
         assert stream.index == self.current, "a stream of another device than the current one"
-        shape, dtype, last = tuple(given.pop("shape")), given.pop("dtype"), given.pop("channels_last")
-        index, ids, size = given.pop("index").copy(), given.pop("ids").copy(), given.pop("size")
-        images, out = given.pop("images"), given.pop("out")
-        kind = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}[dtype]
-        to = (len(ids), *size, shape[3]) if last else (len(ids), shape[3], *size)
-        if not images or not out:
-            raise ValueError("is a null address")
-        bytes_to = int(np.prod(to)) * np.dtype(kind).itemsize
+        shape, size, last = tuple(given["shape"]), given["size"], given["channels_last"]
+        given |= {name: given[name].copy() for name in ("index", "ids")}
+        kind = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}[given["dtype"]]
+        to = (len(given["ids"]), *size, shape[3]) if last else (len(given["ids"]), shape[3], *size)
+        sizes = {"images": int(np.prod(shape)), "out": int(np.prod(to)) * np.dtype(kind).itemsize}
         # memory is used in the order of the stream, also by work whose tensors are gone
-        held = self._holds(images, int(np.prod(shape)), stream.index), self._holds(out, bytes_to, stream.index)
+        held = [self._holds(given[name], length, stream.index) for name, length in sizes.items()]
         assert all(memory is not None for memory in held)
 
         def work(held: Any = held) -> None:
-            batch = _at(out, bytes_to).view(kind).reshape(to)
-            batch = batch.transpose(0, 3, 1, 2) if last else batch
-            data = _at(images, int(np.prod(shape))).reshape(shape)
-            _core.gather(images=data, index=index, ids=ids, out=batch, threads=1, **given)
+            if EMULATED:
+                kernels.accept_any_memory(True)
+                kernels.cuda_gather(**given, stream=0)
+                return
+            batch = _at(given["out"], sizes["out"]).view(kind).reshape(to)
+            arrays = {"out": batch.transpose(0, 3, 1, 2) if last else batch}
+            arrays["images"] = _at(given["images"], sizes["images"]).reshape(shape)
+            more = {name: value for name, value in given.items() if name not in _OF_THE_GPU}
+            _core.gather(**{**more, **arrays}, threads=1)
 
         stream.put(work)
 
