@@ -10,7 +10,7 @@ Nesterov's momentum with restarts. Targets that are done do not move, and leave 
 Gaps of results are computed in float64; float32 starts again from float64 slopes until the gap is small.
 
 Cost, K groups, n targets: 2 K^2 n operations a product; path, final solve and four folds together 15 MFLOP a target at
-K = 200 (1500 rows), 0.35 GFLOP at K = 1000 (7540 rows). At the peak of a path 14 arrays (K, n), of `array_step` 10
+K = 200 (1500 rows), 0.35 GFLOP at K = 1000 (7540 rows). At the peak of a path 17 arrays (K, n), of `array_step` 8
 more, and 0.2 GB of float64. What lost, and what a card should take: docs/lasso-solver.md, "On tensors".
 """
 
@@ -127,7 +127,7 @@ class _Targets:
 
     def take(self, which: Tensor) -> _Targets:
         vectors = (vector[which] for vector in (self.energy, self.edge, self.ridge))
-        return _Targets(self.gram, self.step, self.cross[:, which], *vectors)
+        return _Targets(self.gram, self.step, self.cross.index_select(1, which), *vectors)
 
     def state(self, share: float, least: float) -> Tensor:
         state = self.cross.new_zeros((_ROWS, self.cross.shape[1]))
@@ -151,8 +151,8 @@ class _Targets:
                 return
             if 3 * len(which) < len(self.energy):
                 whole = values, slope, state
-                part = [array[:, which] for array in whole]
-                steps = moved[:, which]
+                part = [array.index_select(1, which) for array in whole]
+                steps = moved.index_select(1, which)
                 self.take(which)._go_on(part[0], steps, part[1], gram @ steps, part[2], limit)
                 for array, found in zip(whole, part, strict=True):
                     array[:, which] = found
@@ -193,7 +193,8 @@ class _Targets:
                 last, going = True, gap == gap
                 continue
             part = self.take(now)
-            b, near, state = values[:, now], slope[:, now], part.state(tolerance / 2, least / 2)
+            b, near = values.index_select(1, now), slope.index_select(1, now)
+            state = part.state(tolerance / 2, least / 2)
             if last:
                 part.cross, b, state = part.cross.double(), b.double(), state.double()
                 near = part.cross - self.gram.exact @ b
@@ -205,12 +206,8 @@ class _Targets:
             going[now] = (new < gap[now] / 4) & (not last)
             better = new < gap[now]
             now = now[better]
-            values[:, now], slope[:, now], gap[now], left[now] = (
-                b[:, better],
-                near[:, better],
-                new[better],
-                over[better],
-            )
+            values[:, now], slope[:, now] = b[:, better], near[:, better]
+            gap[now], left[now] = new[better], over[better]
 
 
 class _Watch:
@@ -268,7 +265,8 @@ def lasso(
     l1_ratio: float = 1.0, tolerance: float = 1e-6, limit: int = 1000, step: Step = array_step,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """`_core.lasso` on tensors of one device: values (K, n) in the type of cross, float32 or float64; gap (n,) in
-    float64; passes (n,). Other arguments may be float64 beside a float32 cross."""
+    float64; passes (n,). Other arguments may be float64 beside a float32 cross. limit: passes, which targets that are
+    solved in several rounds may exceed by one round."""
     good = _finite(energy, penalty, cross) if start is None else _finite(energy, penalty, cross, start)
     values, gap = cross.new_zeros(cross.shape), energy.new_zeros(energy.shape).double()
     passes = gap.long()
@@ -278,7 +276,7 @@ def lasso(
     if not len(which):
         return values, gap, passes
     matrix = _Gram(gram, cross)
-    up, cross, energy = _scaled(matrix, cross[:, which], energy[which])
+    up, cross, energy = _scaled(matrix, cross.index_select(1, which), energy[which])
     scale, penalty = (up / matrix.scale).to(cross.dtype), penalty[which].double()
     targets = _Targets(matrix, step, cross, energy, penalty * l1_ratio * up, penalty * (1 - l1_ratio) * matrix.scale)
     found = cross.new_zeros(cross.shape)
@@ -308,7 +306,7 @@ def lasso_path(
     if not len(which):
         return error, values, gap
     matrix = _Gram(gram, cross)
-    up, cross, energy = _scaled(matrix, cross[:, which], energy[which])
+    up, cross, energy = _scaled(matrix, cross.index_select(1, which), energy[which])
     top, scale = cross.abs().amax(0).double(), up / matrix.scale
     ridge = top * ((1 - l1_ratio) / l1_ratio) / scale
     whole = targets = _Targets(matrix, step, cross, energy, top, ridge)
@@ -341,7 +339,7 @@ def lasso_path(
             found[:, at] = best
             at, running, targets, watch = at[going], running[going], targets.take(going), watch.take(going)
             b, slope, best, state, last, before = (
-                array[:, going] for array in (b, slope, best, state, last, before)
+                array.index_select(1, going) for array in (b, slope, best, state, last, before)
             )  # fmt: skip
         if not len(going):
             break
