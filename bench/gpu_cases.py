@@ -261,6 +261,35 @@ def kernels(bench: Bench) -> None:
         bench.attempt(f"errors, {name}", lambda d=dtype, n=name: errors(bench, gpu, groups, targets, d, n))
         bench.attempt(f"solver's pass, {name}", lambda d=dtype, n=name: one_pass(bench, gpu, groups, targets, d, n))
 
+    sizes = {"difference": 10_000, "lasso": 1000} if bench.full else {"difference": 33}  # emulated passes take minutes
+    for method, targets in sizes.items():
+        name = f"{method} with kernels, {groups} x {models} x {targets}"
+        bench.attempt(name, lambda m=method, t=targets, n=name: whole(bench, gpu, m, (groups, models, t), n))
+
+
+def whole(bench: Bench, gpu: Any, method: str, size: tuple[int, int, int], name: str) -> Iterator[Case]:
+    """A regression on the device with pydt's own kernels, and without."""
+    from pydt.estimation import influence
+    from pydt.estimation.torch_backend import TorchBackend
+
+    masks, host, _ = problem(*size)
+    packed, there = _core.pack(masks), torch.from_numpy(host).to(bench.device)
+    sides = [TorchBackend(bench.device), TorchBackend(bench.device)]
+    sides[0].kernels, sides[1].kernels = gpu, None
+    as_asked = influence.place
+
+    def fit(backend: TorchBackend) -> Any:
+        influence.place = lambda device, outputs: backend
+        try:
+            return pydt.influences(packed, there, method, groups=size[0])
+        finally:
+            influence.place = as_asked
+
+    one, other = map(fit, sides)
+    apart = np.abs(one.values - other.values) / other.stderr
+    assert np.quantile(apart, 0.99) < 1e-2, f"values differ by up to {apart.max()} standard errors"
+    yield bench.compare(name, "without", lambda: fit(sides[0]), lambda: fit(sides[1]))
+
 
 def stream(bench: Bench) -> int:
     return torch.cuda.current_stream().cuda_stream if bench.full else 0
