@@ -43,15 +43,9 @@ struct dim3 {
 inline thread_local uint3 threadIdx{}, blockIdx{};
 inline thread_local dim3 blockDim, gridDim;
 
-enum cudaError_t {
-    cudaSuccess = 0,
-    cudaErrorInvalidValue = 1,
-    cudaErrorMemoryAllocation = 2,
-    cudaErrorInvalidConfiguration = 9,
-    cudaErrorLaunchFailure = 719
-};
-enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 };
-enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor = 75 };
+enum cudaError_t { cudaSuccess, cudaErrorInvalidValue, cudaErrorInvalidConfiguration, cudaErrorLaunchFailure };
+enum cudaMemcpyKind { cudaMemcpyHostToDevice };
+enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor };
 struct EmulatedStream;
 using cudaStream_t = EmulatedStream*;
 
@@ -66,12 +60,12 @@ inline Bytes garbage(std::size_t bytes) {
     return memory;
 }
 
-struct Allocation {
-    Bytes memory;
-    std::size_t bytes;
-};
 struct Device {
     std::mutex mutex;
+    struct Allocation {
+        Bytes memory;
+        std::size_t bytes;
+    };
     std::map<std::uintptr_t, Allocation> allocations;  // by address
     bool any_memory = false;                           // kernels may be given any address
     cudaError_t status = cudaSuccess;
@@ -93,11 +87,12 @@ inline bool on_device(const void* pointer) {
            (after != device.allocations.begin() && address <= std::prev(after)->first + std::prev(after)->second.bytes);
 }
 template <class T>
-bool acceptable(const T& argument) {
-    if constexpr (std::is_pointer_v<T>)
-        return on_device(argument);
-    else
-        return true;
+bool acceptable(const T&) {
+    return true;
+}
+template <class T>
+bool acceptable(T* const& pointer) {
+    return on_device(pointer);
 }
 
 // ---- blocks -----------------------------------------------------------------------------------------------------
@@ -110,22 +105,23 @@ public:
 
     void barrier(std::source_location from) {
         std::unique_lock lock(mutex_);
-        const std::string line = std::string(from.file_name()) + ":" + std::to_string(from.line());
-        if (ended_ > 0) failed("a thread has ended, others wait at the barrier of " + line);
-        if (waiting_ > 0 && line != line_) failed("threads wait at the barriers of " + line_ + " and of " + line);
-        line_ = line;
+        if (waiting_ > 0 && from.line() != at_.line())
+            failed("threads wait at the barriers of lines " + line() + " and " + std::to_string(from.line()));
+        at_ = from;
+        if (ended_ > 0) failed("a thread has ended, others wait at the barrier of line " + line());
         meet(lock, waiting_);
         if (!error_.empty()) throw Abandoned();
     }
     // At the end of a block. False if there is no next one, since the launch has failed.
     bool end() {
         std::unique_lock lock(mutex_);
-        if (waiting_ > 0) failed("a thread has ended, others wait at the barrier of " + line_);
+        if (waiting_ > 0) failed("a thread has ended, others wait at the barrier of line " + line());
         meet(lock, ended_);
         return error_.empty();
     }
+    // Its mutex is its own: through another one, a late thread would seem to be ordered after what others did.
     std::uint8_t* shared(const void* variable, std::size_t bytes) {
-        const std::lock_guard lock(mutex_);
+        const std::lock_guard lock(shared_mutex_);
         Bytes& memory = shared_[variable];
         if (memory == nullptr) memory = garbage(bytes);
         return memory.get();
@@ -137,25 +133,30 @@ private:
     void meet(std::unique_lock<std::mutex>& lock, unsigned& arrived) {
         const std::uint64_t meeting = meeting_;
         if (++arrived == threads_) {
-            if (&arrived == &ended_) shared_.clear();  // the next block gets other memory
+            if (&arrived == &ended_) {
+                const std::lock_guard shared_lock(shared_mutex_);
+                shared_.clear();  // the next block gets other memory
+            }
             arrived = 0;
             ++meeting_;
             all_here_.notify_all();
         }
         all_here_.wait(lock, [&] { return meeting != meeting_ || !error_.empty(); });
     }
+    std::string line() const { return std::to_string(at_.line()); }
     void failed(const std::string& why) {
-        if (error_.empty()) error_ = why;
+        if (error_.empty()) error_ = std::string(at_.file_name()) + ": " + why;
         all_here_.notify_all();
     }
 
     const unsigned threads_;
     const std::size_t dynamic_bytes_;
-    std::mutex mutex_;
+    std::mutex mutex_, shared_mutex_;
     std::condition_variable all_here_;
     std::uint64_t meeting_ = 0;
     unsigned waiting_ = 0, ended_ = 0;
-    std::string line_, error_;
+    std::source_location at_;  // of the last thread at a barrier
+    std::string error_;
     std::map<const void*, Bytes> shared_;  // by the address of a marker of the variable
 };
 inline thread_local Team* team = nullptr;
@@ -210,7 +211,7 @@ void launch(dim3 grid, dim3 block, std::size_t dynamic_bytes, cudaStream_t, void
         fail(cudaErrorInvalidConfiguration, "invalid configuration argument");
         return;
     }
-    if (!(acceptable<Parameters>(arguments) && ...)) {
+    if (!(acceptable(static_cast<Parameters>(arguments)) && ...)) {
         fail(cudaErrorInvalidValue, "a pointer that the kernel is given does not point into memory of the device");
         return;
     }
@@ -278,13 +279,12 @@ inline cudaError_t cudaMallocAsync(void** pointer, std::size_t bytes, cudaStream
 }
 inline cudaError_t cudaFreeAsync(void* pointer, cudaStream_t) {
     const std::lock_guard lock(emulation::device.mutex);
-    emulation::device.allocations.erase(reinterpret_cast<std::uintptr_t>(pointer));
-    return cudaSuccess;
+    const auto freed = emulation::device.allocations.erase(reinterpret_cast<std::uintptr_t>(pointer));
+    return freed == 1 ? cudaSuccess : cudaErrorInvalidValue;
 }
-inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
-    if ((kind != cudaMemcpyDeviceToHost && !emulation::on_device(to)) ||
-        (kind != cudaMemcpyHostToDevice && !emulation::on_device(from)))
-        return emulation::fail(cudaErrorInvalidValue, "a copy from or to memory that is not the device's");
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind, cudaStream_t) {
+    if (!emulation::on_device(to))
+        return emulation::fail(cudaErrorInvalidValue, "a copy to memory that is not the device's");
     std::memcpy(to, from, bytes);
     return cudaSuccess;
 }

@@ -44,7 +44,7 @@ class Gpu:
 
 
 class Emulated:
-    """The kernels as tests/emulation/build.py compiled them; every array is an allocation of its exact size."""
+    """The kernels as tests/emulation/emulate.py compiled them; every array is an allocation of its exact size."""
 
     stream = 0
 
@@ -70,7 +70,7 @@ class Emulated:
 
 
 EMULATED = os.environ.get("PYDT_EMULATED")
-_emulated = Emulated(EMULATED) if EMULATED else None
+emulated = Emulated(EMULATED) if EMULATED else None
 
 
 @pytest.fixture(
@@ -91,6 +91,6 @@ def device(request: pytest.FixtureRequest) -> Any:
     if request.param == "gpu":
         yield Gpu()
         return
-    assert _emulated
-    yield _emulated
-    _emulated.clear()
+    assert emulated
+    yield emulated
+    emulated.clear()
