@@ -281,13 +281,9 @@ private:
 
     // |X (b - other)|^2 of the held-out rows; `other` ends with zeros.
     double held_square(const float* other, int64_t others) {
-        int64_t count = 0;
-        for (int64_t p = 0; p < count_; ++p) {  // without a branch, which the processor could not predict
-            const float value = p < others ? values_[p] - other[p] : values_[p];
-            rows_[at(count)] = static_cast<int32_t>(p);
-            steps_[count] = value;
-            count += value != 0;
-        }
+        std::copy_n(values_.get(), width_, steps_.get());
+        for (int64_t p = 0; p < others; ++p) steps_[p] -= other[p];
+        const int64_t count = kernels().lasso.nonzeros(steps_.get(), width_, rows_.data(), steps_.get());
         std::fill_n(product_.get(), width_, 0.0F);
         for (int64_t i = 0, first = 0; i < width_; i += 64) {
             while (first < count && rows_[at(first)] <= i) ++first;
@@ -362,15 +358,14 @@ private:
     void move_reference(double line) {
         const auto along = static_cast<float>(line);
         const double room = (1 - look) / 4 * edge_ / static_cast<double>(std::max<int64_t>(active_, 1));
-        int64_t count = 0;
         for (int64_t p = 0; p < width_; ++p) {
             const float last = b1_[p], expected = last + (last - b0_[p]) * along, apart = values_[p] - expected;
             const bool far = static_cast<double>(std::abs(apart) * reach_[p]) > room;
-            rows_[at(count)] = p < count_ ? index_[at(p)] : 0;
-            steps_[count] = apart;
-            count += far;
+            steps_[p] = far ? apart : 0;
             product_[p] = far ? values_[p] : expected;
         }
+        const int64_t count = kernels().lasso.nonzeros(steps_.get(), width_, rows_.data(), steps_.get());
+        for (int64_t t = 0; t < count; ++t) rows_[at(t)] = index_[at(rows_[at(t)])];
         const bool ahead = edge_ < edge1_;
         for (int64_t i = 0; i < gram_.width; ++i) {
             const float last = now_[i];

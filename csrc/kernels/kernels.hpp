@@ -83,6 +83,9 @@ struct LassoKernels {
     // One step of proximal gradient with momentum: before = old values; rows, steps (room for width) list the
     // coordinates that moved and by how much. slope is not changed.
     LassoPass (*pass)(const LassoSet& set, float edge, float ridge, float momentum, std::int32_t* rows, float* steps);
+    // rows, found (room for width): the places of values that are not 0, ascending, and those values. Returns how many.
+    // found may be values.
+    std::int64_t (*nonzeros)(const float* values, std::int64_t width, std::int32_t* rows, float* found);
     // One sweep of coordinate descent; slope is kept up to date.
     void (*sweep)(const LassoSet& set, const float* gram, std::int64_t ld, float edge, float ridge);
     // found: places where |now + (now - old) * along| >= threshold, ascending (room for width). Returns the largest

@@ -58,7 +58,7 @@ const Kernels PYDT_KERNELS = {
     add,
     triangle_squares,
     crc32c,
-    {penalised::subtract_rows, penalised::subtract_symmetric, penalised::pass, penalised::sweep, penalised::scan,
-     penalised::dot, penalised::drift, penalised::sparse_tile}};
+    {penalised::subtract_rows, penalised::subtract_symmetric, penalised::pass, penalised::nonzeros,
+     penalised::sweep, penalised::scan, penalised::dot, penalised::drift, penalised::sparse_tile}};
 
 }  // namespace pydt
