@@ -4,6 +4,9 @@
 //   unit_block    squares[j] = sum over units of (sum over its rows of sign[i] (outputs[i, j] - shift[j]))^2 / its rows
 //
 // Order of additions: row after row in a block; moments.cpp adds the blocks.
+//
+// Cost: one pass, 16 rows of 4 vectors at a time, whose sums stay in registers; of subset sums, where the strips are
+// filled, while the outputs are in the cache. What lost: row after row over all columns, 1.4 times slower.
 
 void add(double* into, const double* from, int64_t count) {
     for (int64_t i = 0; i < count; ++i) into[i] += from[i];

@@ -237,6 +237,9 @@ def test_codes_that_mean_nothing_do_no_harm() -> None:
         outputs = np.ones((60, 33), dtype)
         assert _core.subset_sums(codes, outputs, np.zeros(33), 1).shape == (50, 33)
         assert _core.subset_sums_int16(codes, outputs, np.zeros(33), 1)[0].shape == (50, 33)
+        every = np.full((2, 3), 0xFCFCFCFCFCFCFCFC, np.uint64)  # also of rows beyond the last, which are zeros
+        np.testing.assert_array_equal(_core.subset_sums(every, outputs, np.zeros(33), 1), 60)
+        np.testing.assert_allclose(_core.subset_sums_int16(every, outputs, np.zeros(33), 1)[0], 60)
 
 
 def test_every_half_is_read_exactly() -> None:
