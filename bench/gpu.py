@@ -278,7 +278,7 @@ def run(session: Session, names: Sequence[str], save: Callable[[list[Found], lis
     for name, (most, stage) in STAGES.items():
         if name not in names:
             continue
-        slack = 1 if session.device == "cuda" else 5  # rehearsed on small machines, beside other work
+        slack = 1 if session.device == "cuda" else 10  # rehearsed on small machines, beside other work
         begun, limit = time.monotonic(), min(slack * most, session.left())
         with session.log.open("a", encoding="utf-8") as log:
             print(f"\n==== {name}, at most {limit:.0f} s", file=log)

@@ -254,7 +254,7 @@ def emulated() -> Any:
 
 def kernels(bench: Bench) -> None:
     gpu = _core if bench.full else emulated()
-    groups, models, targets = (1000, 7540, 10_000) if bench.full else (20, 70, 33)
+    groups, models, targets = (1000, 7540, 10_000) if bench.full else (31, 70, 33)
     for dtype in (torch.float64, torch.float32):
         name = f"{groups} groups, {str(dtype)[6:]}"
         bench.attempt(f"masks, {name}", lambda d=dtype, n=name: expansion(bench, gpu, groups, models, d, n))

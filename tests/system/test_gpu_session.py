@@ -59,7 +59,7 @@ def test_what_fails_or_takes_too_long_is_told_and_the_rest_goes_on(
         session.call(python("import sys; sys.exit('no such card')"), limit)
 
     monkeypatch.setattr(gpu, "LEAST", 0.5)
-    stages = {"cut": (9, cases), "broken": (9, breaks), "bug": (9, lambda *_: 1 / 0), "late": (0.01, ends)}
+    stages = {"cut": (9, cases), "broken": (9, breaks), "bug": (9, lambda *_: 1 / 0), "late": (0.001, ends)}
     lines, found = stages_of(gpu, session, monkeypatch, {**stages, "last": (9, ends)})
     assert [line["status"] for line in lines] == ["cut off", "failed", "failed", "not reached", "done"]
     assert "no such card" in lines[1]["why"]
