@@ -1,6 +1,6 @@
 """The loader on GPUs that run on the CPU (`stub_cuda`): the bits of the CPU, and nothing read or freed too early.
 
-With PYDT_EMULATED=$(python tests/emulation/build.py FOLDER) batches are made by the GPU's kernel, compiled for the CPU.
+With PYDT_EMULATED, a module that `build` of tests/emulation/emulate.py made, batches come from the kernel, on the CPU.
 """
 
 from __future__ import annotations
