@@ -88,6 +88,7 @@ class Session:
 
     def __post_init__(self) -> None:
         self.environment.pop("PYTHONSAFEPATH", None)  # benchmarks import those beside them
+        self.environment.pop("OPENBLAS_CORETYPE", None)  # slow kernels would flatter us
 
     def left(self) -> float:
         return self.deadline - time.monotonic()

@@ -238,12 +238,11 @@ def least_squares(bench: Bench, masks: np.ndarray, host: np.ndarray, name: str) 
 # ---- kernels of our own against the array code that they replace ---------------------------------------------------
 def emulated() -> Any:
     """The GPU code compiled for this CPU."""
-    folder = ROOT / "tests" / "emulation"
+    sys.path.insert(0, str(ROOT / "tests" / "emulation"))
+    import emulate
+
     with tempfile.TemporaryDirectory() as made:
-        done = subprocess.run(
-            [sys.executable, folder / "build.py", made], check=True, stdout=subprocess.PIPE, text=True
-        )
-        spec = importlib.util.spec_from_file_location("_emulated", done.stdout.strip())
+        spec = importlib.util.spec_from_file_location("_emulated", emulate.build(Path(made), "plain"))
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
