@@ -18,7 +18,8 @@ from pydt.base import EstimateError
 from pydt.estimation import influence as estimate
 from pydt.estimation.backend import HOST, Host
 from pydt.estimation.device import place
-from pydt.estimation.inputs import read_masks
+from pydt.estimation.inputs import read, read_masks
+from pydt.estimation.sufficient_statistics import Statistics
 from pydt.estimation.torch_backend import ROWS, TorchBackend
 
 OnTensors = Callable[..., TorchBackend]
@@ -198,6 +199,17 @@ def test_outputs_of_every_form_are_read_where_they_are(on_tensors: OnTensors, tm
             influences(HALF, wrong)
 
 
+def test_broken_targets_are_zeros_in_rows_and_sums(on_tensors: OnTensors) -> None:
+    y = outputs_of(HALF, 3)
+    y[3, 1] = np.nan
+    backend = on_tensors()
+    (tile,) = Statistics(read(HALF, y, nan="flag"), backend=backend).tiles(4)
+    rows = tile.outputs(np.array([5, 3])).numpy()
+    np.testing.assert_allclose(rows, np.where([False, True, False], 0, y[[5, 3]] - y[0]))
+    for sums in (tile.plain, tile.units, *tile.folds[4]):
+        assert not sums.cross[:, 1].any()
+
+
 def test_broken_outputs_are_named_as_on_the_host(on_tensors: OnTensors) -> None:
     y = outputs_of(HALF, 300)
     y[5, 3], y[0, 170], y[-1, 299] = np.nan, np.inf, np.nan
@@ -342,14 +354,14 @@ def test_live_tensors_are_counted() -> None:
         ("ols", {}, 0.3),
         ("ridge", {"cv": 3}, 0.5),
         ("lasso", {}, 0.3),
-        ("ols", {"clusters": np.arange(1200) // 60}, 0.5),
+        ("ols", {"clusters": np.arange(5000) // 250}, 0.5),
     ],
 )
 def test_memory_is_held(on_tensors: OnTensors, method: str, how: dict[str, Any], alpha: float) -> None:
     """Outputs of several times the memory that tensors may take, much of which is used."""
-    made: Any = design.bernoulli(40, 1200, alpha, seed=1, placebos=0)
+    made: Any = design.bernoulli(40, 5000, alpha, seed=1, placebos=0)
     made = np.asarray(made) if "clusters" in how else made
-    y = np.tile(outputs_of(made, 100).astype(np.float32), 3 if method == "lasso" else 90)
+    y = np.tile(outputs_of(made, 100).astype(np.float32), 2 if method == "lasso" else 25)
     for dtype in DTYPES:
         memory = 10_000_000
         on_tensors(dtype, memory)
