@@ -8,7 +8,7 @@ float64 on any device; products along rows (2 m K n operations each) are in `dty
 
     float64    where the device has it at rate, or the outputs are float64
     float32    elsewhere, of outputs less their shift: a sum of r rows has an error of at most (512 + 2) 2^-24 times the
-               sum of |output - shift| over these rows, typically a hundredth of that; never in TF32
+               sum of |output - shift| over these rows, typically less than a twentieth of that; never in TF32
 
 Results agree with the host's within rounding, not to the bit, and differ in the last bits between widths of a tile.
 
