@@ -279,9 +279,12 @@ def run_asked(
             count = workers or getattr(executor, "_max_workers", None) or usual
             run.drive(executor, int(count))
             return store
-        count, first = min(workers or usual, sum(len(work.missing) for work in waiting)), waiting[0].parcel
+        wanted, first = workers or usual, waiting[0].parcel
         assert first is not None
-        pool = Processes(count, max(int(one.context.recipe.threads) for one in asked), first, gpus)
+        count = min(wanted, sum(len(work.missing) for work in waiting))
+        # Of the workers that were asked for: a row's memory does not depend on how many rows are still missing.
+        share = -(-wanted // max(1, len(gpus)))
+        pool = Processes(count, max(int(one.context.recipe.threads) for one in asked), first, gpus, share)
         try:
             run.drive(pool, count, first if len(works) == 1 else None)
             pool.shutdown()

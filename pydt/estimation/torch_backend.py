@@ -12,8 +12,9 @@ float64 on any device; products along rows (2 m K n operations each) are in `dty
 
 Results agree with the host's within rounding, not to the bit, and differ in the last bits between widths of a tile.
 
-Memory: outputs on the device are read in place; others stream, tile t + 1 copied while the device works on tile t. With
-m rows, K columns, folds f, n targets in a tile, B = max(512, rows of the largest unit or cluster), at most
+Memory: outputs on the device are read in place; others stream, in tiles of at most 256 MiB through pinned memory: tile
+t + 1 is copied while the device works on tile t. With m rows, K columns, folds f, n targets in a tile, B = max(512,
+rows of the largest unit or cluster), at most
 
     8 n ((8 + 3 f) K + 6 B) + 2 n m (bytes of an output) where they stream + 8 (8 K^2 + 4 B K) + m (K / 4 + 16)
 
@@ -40,6 +41,8 @@ from pydt.estimation.backend import WIDTH, Host
 from pydt.estimation.inputs import Array, Masks, Rows, as_outputs, check_outputs
 
 ROWS = 512  # of outputs and masks at a time
+_PINNED = 1 << 28  # bytes of a tile that streams; the host pins two of them
+_OLDEST = (8, 0)  # compute capability of the GPUs for which the core has code
 _AT_RATE = {(8, 0), (9, 0), (10, 0)}  # compute capabilities whose float64 products run at half the rate of float32
 
 
@@ -60,9 +63,10 @@ class TorchBackend(Host):
 
     def __init__(self, device: torch.device, dtype: torch.dtype | None = None, memory: int | None = None):
         self.device, self._memory = device, memory
-        at_rate = device.type == "cpu" or torch.cuda.get_device_capability(device) in _AT_RATE
+        capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else (0, 0)
+        at_rate = device.type == "cpu" or capability in _AT_RATE
         self.dtype = dtype or (torch.float64 if at_rate else torch.float32)
-        self.kernels: Any = _core if device.type == "cuda" and _core.cuda_built() else None
+        self.kernels: Any = _core if capability >= _OLDEST and _core.cuda_usable() else None
 
     # ---- arrays ----------------------------------------------------------------------------------------------------
 
@@ -130,6 +134,8 @@ class TorchBackend(Host):
         each = 8 * ((8 + 3 * folds) * columns + 6 * block) + (0 if there else 2 * rows * outputs.itemsize)
         memory = self._free() if self._memory is None else self._memory
         width = (memory - fixed) // each // WIDTH * WIDTH
+        if not there:
+            width = min(width, max(1, _PINNED // (rows * outputs.itemsize * WIDTH)) * WIDTH)
         if width < WIDTH:
             raise EstimateError(
                 f"{memory / 1e9:.3g} GB are too few for {WIDTH} targets at a time, which take "
@@ -269,7 +275,7 @@ class TorchBackend(Host):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if self.kernels is not None:
             centred = centred.contiguous()
-            found = torch.empty((2, *centred.shape), device=self.device)
+            found = torch.empty((2, *centred.shape), dtype=torch.float32, device=self.device)
             vectors = (np.ascontiguousarray(one) for one in (scale, weight, rho, energy, noise))
             at = (one.data_ptr() for one in found)
             self.kernels.cuda_pooled_errors(centred.data_ptr(), *vectors, df, *at, "float64", self._stream())
@@ -328,26 +334,32 @@ class _Stream:
 
     def __init__(self, outputs: npt.NDArray[Any], width: int, device: torch.device):
         self._outputs, self._cuda = outputs, device.type == "cuda"
-        dtype, shape = torch.from_numpy(np.empty(0, outputs.dtype)).dtype, (len(outputs), width)
-        self._host = [torch.empty(shape, dtype=dtype, pin_memory=self._cuda) for _ in range(2)]
+        dtype, size = torch.from_numpy(np.empty(0, outputs.dtype)).dtype, len(outputs) * width
+        self._host = [torch.empty(size, dtype=dtype, pin_memory=self._cuda) for _ in range(2)]
         self._there = self._host
         if self._cuda:
-            self._there = [torch.empty(shape, dtype=dtype, device=device) for _ in range(2)]
+            self._there = [torch.empty(size, dtype=dtype, device=device) for _ in range(2)]
             self._device, self._copies = device, torch.cuda.Stream(device)
             self._copied, self._used = ([torch.cuda.Event() for _ in range(2)] for _ in range(2))
+            # Memory on the device is torch's: work that is queued already may still use it, and it may be given to
+            # other work while a copy is under way, if an error ends the tiles early.
+            self._copies.wait_stream(torch.cuda.current_stream(device))
+            for memory in self._there:
+                memory.record_stream(self._copies)
 
     def fetch(self, i: int, part: slice) -> Callable[[], torch.Tensor]:
         """Start the copy of tile i; what returns its outputs, in the thread that works on them."""
-        slot, width = i % 2, part.stop - part.start
+        slot, shape = i % 2, (len(self._outputs), part.stop - part.start)
+        # without gaps, also where the last tile is narrower: torch copies other layouts through more memory
+        host, there = (memory[slot][: shape[0] * shape[1]].view(shape) for memory in (self._host, self._there))
         if self._cuda:
             self._copied[slot].synchronize()  # tile i - 2 has left the pinned buffer
-        self._host[slot].numpy()[:, :width] = self._outputs[:, part]
-        there = self._there[slot][:, :width]
+        host.numpy()[...] = self._outputs[:, part]
         if not self._cuda:
             return lambda: there
         with torch.cuda.stream(self._copies):
             self._copies.wait_event(self._used[slot])  # tile i - 2 is worked off
-            there.copy_(self._host[slot][:, :width], non_blocking=True)
+            there.copy_(host, non_blocking=True)
             self._copied[slot].record(self._copies)
 
         def ready() -> torch.Tensor:

@@ -30,8 +30,8 @@ def test_masks_are_expanded(device: Any, rows: int, groups: int, dtype: str) -> 
             masks if index is None else [masks[i] if 0 <= i < rows else np.full(groups, np.nan) for i in index]
         )
         out = device.put(np.full_like(expected, 7))
-        which = 0 if index is None else device.put(index).address
-        call = (packed.address, rows, groups, which, len(expected), out.address, wide, dtype)
+        which = None if index is None else device.put(index)  # memory lives as long as this
+        call = (packed.address, rows, groups, which.address if which else 0, len(expected), out.address, wide, dtype)
         device.core.cuda_expand_masks(*call, device.stream)
         np.testing.assert_array_equal(out.get(), expected)
 

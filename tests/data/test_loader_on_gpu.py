@@ -101,7 +101,10 @@ def test_masks_ranks_evaluation_and_a_saved_state(cuda: Cuda, dataset: Dataset) 
 
 @both
 def test_batches_are_made_on_the_current_stream(cuda: Cuda, dataset: Dataset) -> None:
-    """Nothing waits in any other stream: the work of this one alone suffices."""
+    """Nothing waits in any other stream: the work of this one alone suffices. Images that are resident for a loader of
+    another stream are known to be used in this one, too.
+    """
+    next(iter(Loader(dataset, batch_size=8, augment=PLAIN, device="cuda:1")))
     with cuda.on(cuda.new_stream(1)):
         batches = list(Loader(dataset, batch_size=8, augment=PLAIN, device="cuda:1"))
         assert equal(batches, Loader(dataset, batch_size=8, augment=PLAIN))

@@ -117,7 +117,7 @@ def gpus_of_five(folder: str) -> str:
         (2, ("3", "7"), None, None),
         (3, ("3", "7"), None, "0.4500"),
         (4, ("3",), None, "0.2250"),
-        (2, (), None, None),
+        (2, (), None, "0.4500"),  # all may use the same GPU
         (1, (), 4, "0.2250"),
         (1, (), 0.5, None),
     ],

@@ -22,10 +22,14 @@ MASKS = design.bernoulli(11, 120, 0.4, seed=1)
 
 @pytest.fixture
 def kernels() -> Iterator[Any]:
-    """The kernels; they accept the memory of CPU tensors."""
+    """The kernels; they accept the memory of CPU tensors. No type of an array whose address they get may go by torch's
+    default."""
     assert emulated
     emulated.core.accept_any_memory(True)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
     yield emulated.core
+    torch.set_default_dtype(before)
     emulated.core.accept_any_memory(False)
 
 

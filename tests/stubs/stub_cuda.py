@@ -6,6 +6,8 @@ the stub owns, and know the device they are on. As on a GPU:
     copies and kernels  wait in the queue of the current stream. A tensor is full of 0xA5 until its work is done.
     pinned memory       is read when the copy is done: what was written there meanwhile arrives, and a copy from memory
                         that was freed meanwhile is a fault. Other memory is read at once.
+    memory              belongs to the stream in which it was made. A kernel of another stream that uses it is a fault
+                        unless `record_stream` told of that: torch could give it away before the kernel is done.
     an operation        first does the work that waits in the current stream of its tensors, not that of other streams.
                         Tensors of two devices, or of a device and the host, are refused.
     an event            is done when the work before it is; waiting for it does that work.
@@ -95,6 +97,7 @@ class Cuda(TorchFunctionMode):
         self.uploaded, self.faults = [0] * devices, list[str]()
         # first byte -> length, device (None: pinned memory), and the memory itself as long as a tensor has it
         self._regions: dict[int, tuple[int, int | None, Callable[[], np.ndarray | None]]] = {}
+        self._users: dict[int, set[int]] = {}  # first byte -> streams that its memory is known to be used in
         self._streams = [Stream(device) for device in range(devices)]  # the current ones
         self._all = {stream.cuda_stream: stream for stream in self._streams}
 
@@ -142,6 +145,13 @@ class Cuda(TorchFunctionMode):
             "Event": type("Event", (Event,), {"of": self}),
         }.items():
             patch.setattr(torch.cuda, name, call)
+        # its arguments are parsed before a mode sees the call
+        used = self._users
+        patch.setattr(
+            torch.Tensor,
+            "record_stream",
+            lambda t, stream: used[t.untyped_storage().data_ptr()].add(stream.cuda_stream),
+        )
         patch.setattr(_core, "cuda_built", lambda: True)
         patch.setattr(_core, "cuda_usable", lambda: True)
         patch.setattr(_core, "cuda_gather", self._gather)
@@ -169,6 +179,8 @@ class Cuda(TorchFunctionMode):
         # memory is used in the order of the stream, also by work whose tensors are gone
         held = [self._holds(given[name], length, stream.index) for name, length in sizes.items()]
         assert all(memory is not None for memory in held)
+        if any(stream.cuda_stream not in self._users[memory.ctypes.data] for memory in held if memory is not None):
+            self.faults.append("a kernel uses memory of another stream, which was not told of it")
 
         def work(held: Any = held) -> None:
             if EMULATED:
@@ -283,6 +295,7 @@ class Cuda(TorchFunctionMode):
         start = region.ctypes.data
         self._regions[start] = len(region), device, weakref.ref(region)
         weakref.finalize(region, self._regions.pop, start).atexit = False
+        self._users[start] = set() if device is None else {self.stream(device).cuda_stream}
         flat = torch.from_numpy(region)[: plain.nbytes].view(plain.dtype)
         return flat.as_strided(plain.shape, plain.stride()).copy_(plain)
 

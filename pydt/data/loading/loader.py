@@ -269,7 +269,8 @@ class Loader:
             layout = torch.channels_last if channels_last else torch.contiguous_format
             out = torch.empty(shape, dtype=dtype, device=self.device, memory_format=layout)
             with torch.cuda.device(self.device):
-                stream = torch.cuda.current_stream(self.device).cuda_stream
+                stream = torch.cuda.current_stream(self.device)
+                self._there.record_stream(stream)  # it may be another one than that in which the images were copied
                 for place, view in enumerate(views):
                     lot = out[place * len(ids) : (place + 1) * len(ids)]
                     _core.cuda_gather(
@@ -281,7 +282,7 @@ class Loader:
                         size=(height, width),
                         dtype=str(dtype).removeprefix("torch."),
                         channels_last=channels_last,
-                        stream=stream,
+                        stream=stream.cuda_stream,
                         view=view,
                         **how,
                     )

@@ -91,9 +91,10 @@ class Processes(Executor):
         parcel: of `pack`: runner and context that `work` uses for None. Each worker unpickles it when it starts, which
             loads the libraries before the first row. Empty: calls bring what they need.
         gpus: GPUs as CUDA_VISIBLE_DEVICES names them; the workers see one each, in turn. Empty: all see all GPUs.
-        share: workers on a GPU; None: as many as `gpus` gets of `workers`. Each may take its part of nine tenths of the
-            memory (`pydt.base.gpu_share`; CUDA itself takes some for each): whether a row fits then depends on the GPU
-            and the number of workers, not on what the others do at the time.
+        share: workers on a GPU; None: as many as each of `gpus` gets of `workers`; without `gpus` all of them, since
+            they may all use one. Each may take its part of nine tenths of the memory (`pydt.base.gpu_share`; CUDA
+            itself takes some for each): whether a row fits then depends on the GPU and the number of workers, not on
+            what the others do at the time.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class Processes(Executor):
         self._parcel = parcel
         self._gpus = gpus
         self._environment = {**MALLOC, **os.environ, **{f"{name}_NUM_THREADS": str(threads) for name in _THREADS}}
-        share = share or (-(-workers // len(gpus)) if gpus else 1)
+        share = share or -(-workers // max(1, len(gpus)))
         if share > 1:
             self._environment[GPU_SHARE] = f"{_FOR_ROWS / share:.4f}"
         self._jobs: SimpleQueue[tuple[Future[Any], tuple[Any, ...]] | None] = SimpleQueue()
