@@ -14,9 +14,9 @@ Results agree with the host's within rounding, not to the bit, and differ in the
 
 Memory: outputs on the device are read in place; others stream, in tiles of at most 256 MiB through pinned memory: tile
 t + 1 is copied while the device works on tile t. With m rows, K columns, folds f, n targets in a tile, B = max(512,
-rows of the largest unit or cluster), at most
+rows of the largest unit or cluster), at most (C = 8 without folds, else 30 + 2 f: the LASSO's path is most of it)
 
-    8 n ((8 + 3 f) K + 6 B) + 2 n m (bytes of an output) where they stream + 8 (8 K^2 + 4 B K) + m (K / 4 + 16)
+    8 n (C K + 6 B) + 2 n m (bytes of an output) where they stream + 8 (8 K^2 + 4 B K) + m (K / 4 + 16)
 
 Cost of a call at K = 1000, m = 7540, n = 10,000: difference 2 m K n + K^2 n = 0.16 TFLOP, robust errors of OLS three
 times that; it reads the outputs (0.3 GB as float32) and writes 80 MB of results. Masks: 0.9 MB as bits. K x K algebra
@@ -131,7 +131,8 @@ class TorchBackend(Host):
         rows, targets = outputs.shape
         block = max(ROWS, longest)
         fixed = 8 * (8 * columns**2 + 4 * block * columns) + rows * (columns // 4 + 16)
-        each = 8 * ((8 + 3 * folds) * columns + 6 * block) + (0 if there else 2 * rows * outputs.itemsize)
+        each = 8 * ((30 + 2 * folds if folds else 8) * columns + 6 * block)
+        each += 0 if there else 2 * rows * outputs.itemsize
         memory = self._free() if self._memory is None else self._memory
         width = (memory - fixed) // each // WIDTH * WIDTH
         if not there:
@@ -162,7 +163,8 @@ class TorchBackend(Host):
     def _free(self) -> int:
         if self.device.type == "cpu":
             return 1 << 30
-        return torch.cuda.mem_get_info(self.device)[0] // 2
+        kept = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)  # by torch, for reuse
+        return (torch.cuda.mem_get_info(self.device)[0] + kept) // 2
 
     def each(self, tiles: Iterable[Any], work: Callable[[Any], None]) -> None:
         try:

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from pydt import Design, design, influences
 from pydt.base import EstimateError
 from pydt.estimation import influence as estimate
+from pydt.estimation import torch_backend
 from pydt.estimation.backend import HOST, Host
 from pydt.estimation.device import place
 from pydt.estimation.inputs import read, read_masks
@@ -371,6 +372,18 @@ def test_memory_is_held(on_tensors: OnTensors, method: str, how: dict[str, Any],
         if method != "lasso":  # whose solver takes its time
             assert y.nbytes > 4 * memory
             alike(fit, influences(made, y, method, device="cpu", **how), 1e-4)
+
+
+@pytest.mark.slow
+def test_memory_of_a_path_is_held(on_tensors: OnTensors, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of more groups than rows are read at once: then arrays (groups, targets) are most of it."""
+    monkeypatch.setattr(torch_backend, "ROWS", 16)
+    made, memory = design.bernoulli(60, 150, 0.5, seed=1, placebos=0), 4_200_000
+    y = outputs_of(made, 400).astype(np.float32)
+    on_tensors(memory=memory)
+    with Live() as live:
+        influences(made, torch.from_numpy(y), "lasso")
+    assert 0.5 * memory < live.peak <= memory, live.peak
 
 
 def test_too_little_memory_says_what_it_takes(on_tensors: OnTensors) -> None:
