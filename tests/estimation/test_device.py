@@ -377,8 +377,8 @@ def test_memory_is_held(on_tensors: OnTensors, method: str, how: dict[str, Any],
 @pytest.mark.slow
 def test_memory_of_a_path_is_held(on_tensors: OnTensors, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of more groups than rows are read at once: then arrays (groups, targets) are most of it."""
-    monkeypatch.setattr(torch_backend, "ROWS", 16)
-    made, memory = design.bernoulli(60, 150, 0.5, seed=1, placebos=0), 4_200_000
+    monkeypatch.setattr(torch_backend, "ROWS", 64)
+    made, memory = design.bernoulli(60, 150, 0.5, seed=1, placebos=0), 4_700_000
     y = outputs_of(made, 400).astype(np.float32)
     on_tensors(memory=memory)
     with Live() as live:
