@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
@@ -58,7 +59,7 @@ class Recipe(OptimizerSettings):
         threads: of the arithmetic on the CPU; part of the digest, since sums depend on it.
         on_error: source images that cannot be decoded: "raise" ends the row, "skip" replaces them by others, counts
             them in the row's metrics ("skipped") and names them in a warning.
-        compile: train the source network through torch.compile: the first row of a process waits for the compiler, and
+        compile: train the source network through torch.compile: the first row of a machine waits for the compiler, and
             numbers may differ in their last digits, so that the recipe has another digest.
         clip: see `CLIP`; only read by method "clip".
         checkpoint: see `Checkpoint`; only read by method "checkpoint".
@@ -121,10 +122,10 @@ class Recipe(OptimizerSettings):
             object.__setattr__(self, "augment", METHODS[self.method].augment)
         if not isinstance(self.augment, Augment):
             raise ConfigError(f"a {type(self.augment).__name__}", "Recipe.augment", "give pydt.Augment(...)")
-        try:
-            torch.device(self.device)
-        except (RuntimeError, TypeError) as error:
-            raise ConfigError(f"no device {self.device!r}", "Recipe.device", 'use "cpu", "cuda" or "cuda:N"') from error
+        if isinstance(self.device, torch.device):
+            object.__setattr__(self, "device", str(self.device))
+        if not isinstance(self.device, str) or re.fullmatch(r"cpu|cuda(:\d{1,3})?", self.device) is None:
+            raise ConfigError(f"no device {self.device!r}", "Recipe.device", 'use "cpu", "cuda" or "cuda:N"')
         one_of(self.on_error, ("raise", "skip"), "on_error", "Recipe")
         if not isinstance(self.compile, bool):
             raise ConfigError(f"compile {self.compile!r}", "Recipe", "use True or False")

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from pydt.base import GPU_SHARE, ConfigError
+from pydt.training import Recipe
 from pydt.training.device import device_of
 
 
@@ -32,6 +33,17 @@ def test_a_worker_takes_no_more_than_its_share_of_a_gpu(
     device_of("cuda")
     device_of("cuda:0")
     assert taken == [(0.225, 1), (0.225, 0)]
+
+
+@pytest.mark.parametrize("device", ["mps", "meta", "gpu", "cuda:x", "cuda:", "cpu:0", 0, None])
+def test_a_recipe_is_for_a_cpu_or_for_cuda(device: object) -> None:
+    with pytest.raises(ConfigError, match=r"Recipe.device: no device .*use .cpu., .cuda. or .cuda:N."):
+        Recipe(device=device)  # type: ignore[arg-type]
+
+
+def test_a_device_of_torch_is_one_by_its_name() -> None:
+    for name in ("cpu", "cuda:1"):
+        assert Recipe(device=torch.device(name)).digest == Recipe(device=name).digest  # type: ignore[arg-type]
 
 
 def test_a_gpu_that_is_not_there_is_refused(taken: list[tuple[float, int]]) -> None:
