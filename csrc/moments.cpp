@@ -62,9 +62,8 @@ struct Part {
 };
 
 // Cuts (rows, cols) into strips and strips into vectors. load(part, memory, once) fills a strip, and is copied for each
-// thread; `once`: for one of those that fill it. sum(vector, blocks, first
-// word of codes, groups, scratch, first group, column, columns, fresh) adds a vector of it to the sums of some groups;
-// `fresh`: they are not yet set.
+// thread; `once`: for one of those that fill it. sum(vector, blocks, first word of codes, groups, scratch, first group,
+// column, columns, fresh) adds a vector of it to the sums of some groups; `fresh`: they are not yet set.
 // from(column): the first group whose sum is wanted.
 template <class Load, class Sum, class From>
 void sum_strips(std::int64_t rows, std::int64_t cols, std::int64_t K, std::int64_t value_bytes,

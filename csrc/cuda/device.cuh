@@ -1,4 +1,4 @@
-// For all .cu files: launches and shared memory, errors as exceptions, and scratch memory that is freed in stream order.
+// For all .cu files: launches and shared memory, errors as exceptions, scratch memory that is freed in stream order.
 #pragma once
 #include <cuda_runtime.h>
 

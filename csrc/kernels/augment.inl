@@ -71,8 +71,9 @@ void shift_any(const GatherPlan& plan, const uint8_t* image, int64_t rows, const
 // `across` neighbouring vectors of every plane, the first at value `first` of a part; those that would end beyond the
 // part are moved back.
 template <size_t planes, size_t across, class T>
-__attribute__((always_inline)) inline void shift_columns(const GatherPlan& plan, const uint8_t* image, int64_t rows, const int32_t* offsets, Inside inside,
-                   int64_t first, T* out, Ahead& ahead, int64_t lines) {
+__attribute__((always_inline)) inline void shift_columns(const GatherPlan& plan, const uint8_t* image, int64_t rows,
+                                                         const int32_t* offsets, Inside inside, int64_t first, T* out,
+                                                         Ahead& ahead, int64_t lines) {
     const Ints from = ints(static_cast<int32_t>(inside.from)), last = ints(static_cast<int32_t>(inside.to - 1));
     // Copies, since the compiler must assume that a store changes the plan.
     const int64_t row_bytes = plan.width * plan.channels, row_stride = plan.row_stride,

@@ -109,7 +109,8 @@ void load_vector(const uint8_t* in, const Origin* origin, int64_t count, To* out
     load_dense<Type>(in, origin, count, out);
 }
 
-// Prefetches a row of contiguous outputs, `far` rows later. Rows lie in different pages, where no hardware prefetcher looks.
+// Prefetches a row of contiguous outputs, `far` rows later. Rows lie in different pages, where no hardware prefetcher
+// looks.
 void look_ahead(const Matrix& m, const Rows& rows, int64_t row, int64_t end, int64_t far, int64_t col0, int64_t cols) {
     if (row + far >= end) return;
     const uint8_t* in = row_at(m, rows, row + far) + col0 * m.col_stride;
