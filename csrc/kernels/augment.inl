@@ -11,10 +11,9 @@
 // before and after, which the table makes black.
 //
 // Cost: 1.5 instructions a value with AVX2, half of that with AVX-512; bound by memory where the batch does not fit the
-// cache. There a vector of AVX-512 is a whole line, stored past the cache from here: 1.9 times faster for 32 x 32 x 3,
-// 2.3 for 64 x 64 x 3, than by way of a copy, and within a tenth of what memory takes (AMD EPYC with AVX-512, two
-// virtual cores beside other jobs, 2026-11-30). Other instruction sets store half lines: augment.cpp streams whole
-// images. Large images go in blocks of rows that fit L1.
+// cache. There a vector of AVX-512 is a whole line, stored past the cache from here: for 32 x 32 x 3, a Loader is 1.8
+// times faster than by way of a copy (AMD EPYC with AVX-512, two virtual cores, 2026-11-30). Other instruction sets
+// store half lines: augment.cpp streams whole images. Large images go in blocks of rows that fit L1.
 //
 // What lost: a row at a time, copied between black ends or blackened afterwards (3 times slower: short loops of unknown
 // length); a table of 256 entries per channel in place of the arithmetic; prefetching the output; prefetching the next

@@ -5,8 +5,8 @@
 // keeps its sums in registers and adds rows of the (symmetric) matrix times one number each.
 //
 // Cost: with AVX-512, lists of nonzeros are made 16 elements at a time. A path at 200 groups, 1,500 rows: 0.060 ms a
-// target against 0.064 one by one, 70 times faster than scikit-learn (AMD EPYC with AVX-512, two virtual cores beside
-// other jobs, 2026-11-30).
+// target against 0.064 one by one, 62 times faster than scikit-learn (AMD EPYC with AVX-512, two virtual cores,
+// 2026-11-30; 70 beside other jobs).
 
 namespace penalised {
 
