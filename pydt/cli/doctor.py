@@ -136,7 +136,7 @@ def _cuda() -> tuple[bool, str]:
     built = "core built with CUDA" if _core.cuda_built() else "core built without CUDA"
     return (
         True,
-        f"{built}, {'a device is usable' if _core.cuda_usable() else 'no usable device: everything runs on the CPU'}",
+        f"{built}, {'a device is usable' if _core.cuda_usable() else 'no device that its kernels can use'}",
     )
 
 
