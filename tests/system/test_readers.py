@@ -41,7 +41,11 @@ def test_many_readers_while_rows_are_written_and_compacted(tmp_path: Path, monke
                 counts[reader].append(len(finished))
                 outputs = store.outputs("digits")
                 assert len(outputs) >= len(finished)
-                np.testing.assert_array_equal(outputs, whole[: len(outputs)])
+                # of two rows that finish while folders are listed, the later may be seen alone
+                places = [np.flatnonzero((whole == row).all(1)).tolist() for row in outputs]
+                assert all(len(place) == 1 for place in places)
+                assert places == sorted(places)
+                assert len({place for (place,) in places}) == len(outputs)
                 assert status(folder)["quarantined"] == 0
         except BaseException as error:
             problems.append(error)
