@@ -4,6 +4,8 @@ Every case becomes a line of JSON in OUT when it is there. A result is checked b
 turns in one process, the GPU is waited for at the end of every call, and medians of 7 count (of fewer, which the case
 then says, where SECONDS do not suffice). A case that fails, or that no time is left for, is a line with "failed".
 On "cpu" sizes are small and only show that everything runs.
+
+Over 500 lines: a stage is a list of cases, each with its peer and its check, and all share problems, timing and lines.
 """
 
 from __future__ import annotations

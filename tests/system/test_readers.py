@@ -46,6 +46,8 @@ def test_many_readers_while_rows_are_written_and_compacted(tmp_path: Path, monke
                 assert all(len(place) == 1 for place in places)
                 assert places == sorted(places)
                 assert len({place for (place,) in places}) == len(outputs)
+                if last:
+                    np.testing.assert_array_equal(outputs, whole)
                 assert status(folder)["quarantined"] == 0
         except BaseException as error:
             problems.append(error)
